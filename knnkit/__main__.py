@@ -1,0 +1,7 @@
+"""`python -m knnkit`."""
+
+import sys
+
+from knnkit.cli import main
+
+sys.exit(main())

@@ -1,0 +1,81 @@
+"""The command line: parses, calls one command, renders its errors; the only place that exits.
+
+Each command is a module of `knnkit.commands` with `configure(parser)` and `run(arguments) -> int`; it is
+imported when it is named, so that `knnkit --help` loads nothing heavy. Text for people goes to stderr, results to
+stdout.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from device_agent import codec, contract
+from knnkit import __version__
+from knnkit.errors import KnnkitError
+
+#: Command -> one line of help. The module of the same name under knnkit.commands runs it.
+COMMANDS: dict[str, str] = {
+    "demo": "the whole path on an embedded device: build, sign, deploy, prove, draw",
+    "init": "write a commented deploy.yaml to start from",
+    "keygen": "make a signing key",
+    "sign": "sign a release directory",
+    "build": "build a signed release from deploy.yaml",
+    "inspect": "say what is in a model or a release",
+    "verify": "check a release's signature and contents",
+    "trust": "show and enrol a device's host key, or the signing keys it trusts",
+    "provision": "put the runtime, the agent and the trusted key on a bare board",
+    "deploy": "build if needed, push, activate, check and confirm a release",
+    "parity": "prove on every device that it answers as the host does",
+    "status": "say what runs on each device",
+    "rollback": "go back to the previous release",
+    "classify": "classify rows on a device",
+    "bench": "measure the model on each device",
+    "logs": "show the history of each device",
+    "doctor": "find what is wrong on a device, and the command that mends it",
+    "schema": "print the JSON Schema of deploy.yaml",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit code (see `device_agent.contract`)."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(arguments)
+    except KnnkitError as error:
+        _complain(error, json="--json" in arguments)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("knnkit: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def _dispatch(arguments: list[str]) -> int:
+    name = next((word for word in arguments if not word.startswith("-")), None)
+    parser = argparse.ArgumentParser(
+        prog="knnkit", description="Nearest-neighbour classifiers on a fleet of small devices, with proof."
+    )
+    parser.add_argument("--version", action="version", version=f"knnkit {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for command, help_text in COMMANDS.items():
+        sub = commands.add_parser(command, help=help_text, description=help_text[0].upper() + help_text[1:] + ".")
+        if command == name:
+            importlib.import_module(f"knnkit.commands.{command}").configure(sub)
+    parsed = parser.parse_args(arguments)
+    result: int = importlib.import_module(f"knnkit.commands.{parsed.command}").run(parsed)
+    return result
+
+
+def _complain(error: KnnkitError, *, json: bool) -> None:
+    print(f"knnkit: {error}", file=sys.stderr)
+    if error.hint:
+        print(f"  try: {error.hint}", file=sys.stderr)
+    if json:
+        problem = contract.Problem(error.reason or "error", str(error), error.hint, error.exit_code)
+        print(codec.dumps(problem))
