@@ -1,0 +1,324 @@
+"""Runs the test suites: one folder of tests/ is one suite, and one pytest process.
+
+TensorFlow and tflite_runtime cannot share a process, so suites never share one. Each suite may say in
+`tests/SUITE/suite.toml` what it needs:
+
+    packages = [["openssh-server", "/usr/sbin/sshd"]]   # Debian package, and the file or command that shows it is there
+    root = true                                         # left out for ordinary users
+    exclusive = true                                    # measures time: nothing runs beside it
+    timeout = 900                                       # seconds, for setup and for the tests
+    weight = 100                                        # rough seconds: the longest start first
+
+and an executable `tests/SUITE/setup` prepares what the suite needs (downloads, environments) before any test starts; it
+is called on every run and does nothing when the work is done. A suite whose needs cannot be met is left out, and said;
+with CI=true nothing may be left out or skipped. Standard library only; it imports neither knnkit nor pytest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import xml.etree.ElementTree as ElementTree
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:  # pytest brings it
+    import tomli as tomllib
+
+ROOT = Path(__file__).resolve().parents[1]
+TESTS = ROOT / "tests"
+CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
+SLOWEST = 10
+
+
+@dataclass(frozen=True)
+class Suite:
+    """One folder of tests, and what it asks of the machine."""
+
+    name: str
+    packages: tuple[tuple[str, str], ...] = ()
+    root: bool = False
+    exclusive: bool = False
+    timeout: float = 900.0
+    weight: float = 10.0
+
+    @property
+    def folder(self) -> Path:
+        return TESTS / self.name
+
+
+@dataclass
+class Outcome:
+    """What came of one suite."""
+
+    suite: Suite
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+    seconds: float = 0.0
+    note: str = ""
+    skips: list[str] = field(default_factory=list)
+    durations: list[tuple[float, str]] = field(default_factory=list)
+
+
+def find_suites() -> list[Suite]:
+    suites = []
+    for folder in sorted(path for path in TESTS.iterdir() if path.is_dir()):
+        if any(folder.rglob("test_*.py")):
+            file = folder / "suite.toml"
+            asked = tomllib.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+            packages = tuple((package, probe) for package, probe in asked.pop("packages", []))
+            suites.append(Suite(folder.name, packages, **asked))
+    return sorted(suites, key=lambda suite: -suite.weight)
+
+
+def say(text: str = "") -> None:
+    print(text, flush=True)
+
+
+# --- what the machine lacks ---------------------------------------------------------------------------------------
+def there(probe: str) -> bool:
+    return Path(probe).exists() if probe.startswith("/") else shutil.which(probe) is not None
+
+
+def missing(suite: Suite) -> list[str]:
+    lacks = [package for package, probe in suite.packages if not there(probe)]
+    return lacks + (["root"] if suite.root and os.geteuid() != 0 else [])
+
+
+def install_packages(suites: list[Suite]) -> None:
+    """Installs what the suites need from the distribution, where this user may."""
+    reachable = [suite for suite in suites if not suite.root or os.geteuid() == 0]
+    wanted = sorted({package for suite in reachable for package in missing(suite)})
+    if not wanted or shutil.which("apt-get") is None:
+        return
+    sudo = [] if os.geteuid() == 0 else ["sudo", "-n"]
+    if sudo and (
+        shutil.which("sudo") is None or subprocess.run(["sudo", "-n", "true"], capture_output=True).returncode
+    ):
+        say(f"missing from the system: {', '.join(wanted)}  (sudo apt-get install {' '.join(wanted)})")
+        return
+    say(f"installing from the distribution: {', '.join(wanted)}")
+    install = [
+        *sudo,
+        "env",
+        "DEBIAN_FRONTEND=noninteractive",
+        "apt-get",
+        "install",
+        "-y",
+        "-q",
+        "--no-install-recommends",
+    ]
+    for attempt in ([], [*sudo, "apt-get", "update", "-q"]):
+        if attempt:
+            subprocess.run(attempt, capture_output=True)
+        result = subprocess.run([*install, *wanted], capture_output=True, text=True)
+        if result.returncode == 0:
+            return
+    say("\n".join(f"  | {line}" for line in (result.stdout + result.stderr).splitlines()[-6:]))
+
+
+# --- one process --------------------------------------------------------------------------------------------------
+def run_process(argv: list[str], log: Path, timeout: float, env: dict[str, str]) -> int | None:
+    """Runs `argv` in a process group of its own, output to `log`; None when the time is up."""
+    with log.open("wb") as sink:
+        process = subprocess.Popen(
+            argv, cwd=ROOT, env=env, stdout=sink, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    GROUPS.add(process.pid)
+    try:
+        return process.wait(timeout)
+    except subprocess.TimeoutExpired:
+        return None
+    finally:
+        if process.poll() is None:
+            end_group(process.pid)
+            process.wait()
+        GROUPS.discard(process.pid)
+
+
+GROUPS: set[int] = set()
+
+
+def end_group(group: int) -> None:
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(group, sign)
+        except ProcessLookupError:
+            return
+        deadline = time.monotonic() + 5
+        while sign is signal.SIGTERM and time.monotonic() < deadline:
+            time.sleep(0.1)
+            try:
+                os.killpg(group, 0)
+            except ProcessLookupError:
+                return
+
+
+def set_up(suite: Suite, logs: Path, env: dict[str, str]) -> str:
+    """Runs the suite's setup; returns what went wrong, or nothing."""
+    hook = suite.folder / "setup"
+    if not os.access(hook, os.X_OK):
+        return ""
+    say(f"setting up {suite.name}")
+    log = logs / f"{suite.name}-setup.log"
+    code = run_process([str(hook)], log, suite.timeout, env)
+    if code == 0:
+        return ""
+    tail = log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:]
+    say("\n".join(f"  | {line}" for line in tail))
+    return "setup ran out of time" if code is None else f"setup failed with exit code {code}"
+
+
+def run_suite(suite: Suite, extra: list[str], logs: Path, env: dict[str, str]) -> Outcome:
+    log, results = logs / f"{suite.name}.log", logs / f"{suite.name}.xml"
+    argv = [sys.executable, "-m", "pytest", "-q", f"--junitxml={results}", "-o", "junit_family=xunit1"]
+    argv += ["-o", f"cache_dir={ROOT / '.pytest_cache' / suite.name}", f"tests/{suite.name}", *extra]
+    started = time.monotonic()
+    code = run_process(argv, log, suite.timeout, env)
+    outcome = Outcome(suite, seconds=time.monotonic() - started)
+    if results.exists():
+        count(outcome, results)
+    if code is None:
+        outcome.failed += 1
+        outcome.note = f"stopped after {suite.timeout:.0f} s"
+    elif code == 5 and not extra:
+        outcome.failed += 1
+        outcome.note = "no test was found"
+    elif code not in (0, 1, 5) or (code == 1 and not outcome.failed):
+        outcome.failed += 1
+        outcome.note = f"pytest ended with exit code {code}"
+    report(outcome, log)
+    return outcome
+
+
+def count(outcome: Outcome, results: Path) -> None:
+    for case in ElementTree.parse(results).iter("testcase"):
+        name = f"{outcome.suite.name}: {case.get('name')}"
+        outcome.durations.append((float(case.get("time") or 0), name))
+        skip = case.find("skipped")
+        if case.find("failure") is not None or case.find("error") is not None:
+            outcome.failed += 1
+        elif skip is not None and skip.get("type") != "pytest.xfail":
+            outcome.skipped += 1
+            outcome.skips.append(f"{name}: {skip.get('message')}")
+        else:
+            outcome.passed += 1
+
+
+def report(outcome: Outcome, log: Path) -> None:
+    with PRINTING:
+        mark = "FAILED" if outcome.failed else "ok"
+        counts = f"{outcome.passed} passed, {outcome.failed} failed, {outcome.skipped} skipped"
+        say(
+            f"{outcome.suite.name:<12} {mark:<7} {counts} in {outcome.seconds:.0f} s"
+            + (outcome.note and f" ({outcome.note})")
+        )
+        if outcome.failed:
+            lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+            say("\n".join(f"  | {line}" for line in lines[-400:]))
+
+
+PRINTING = threading.Lock()
+
+
+# --- the whole run ------------------------------------------------------------------------------------------------
+def run_all(suites: list[Suite], extra: list[str], jobs: int, logs: Path, env: dict[str, str]) -> list[Outcome]:
+    """Runs the suites side by side, then one by one those that measure time."""
+    with ThreadPoolExecutor(jobs) as pool:
+        outcomes = list(pool.map(lambda s: run_suite(s, extra, logs, env), [s for s in suites if not s.exclusive]))
+    return outcomes + [run_suite(s, extra, logs, env) for s in suites if s.exclusive]
+
+
+def conclude(outcomes: list[Outcome], left_out: dict[str, str], started: float, *, filtered: bool) -> int:
+    slowest = sorted((entry for o in outcomes for entry in o.durations), reverse=True)[:SLOWEST]
+    if slowest and not filtered:
+        say("\nslowest tests")
+        say("\n".join(f"{seconds:7.1f} s  {name}" for seconds, name in slowest))
+    skips = [skip for outcome in outcomes for skip in outcome.skips]
+    if skips:
+        say("\nskipped")
+        say("\n".join(f"  {skip}" for skip in skips))
+    if left_out:
+        say("\nleft out")
+        say("\n".join(f"  {name}: {why}" for name, why in sorted(left_out.items())))
+    passed, failed, skipped = (sum(getattr(o, key) for o in outcomes) for key in ("passed", "failed", "skipped"))
+    incomplete = CI and (skips or left_out)
+    if incomplete:
+        say("\nCI=true: nothing may be skipped or left out")
+    if not passed + failed + skipped:
+        say("\nno test was run")
+    say(f"\nin {time.monotonic() - started:.0f} s")
+    say(f"{passed} passed, {failed} failed, {skipped} skipped")
+    return 1 if failed or incomplete or not passed + skipped else 0
+
+
+def parse(suites: list[Suite], argv: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
+    names = {suite.name for suite in suites}
+    parser = argparse.ArgumentParser(
+        prog="scripts/test",
+        description="Run all test suites, or the named ones; other arguments go to pytest.",
+        epilog=f"suites: {', '.join(sorted(names))}",
+    )
+    parser.add_argument("--list", action="store_true", help="list the suites and what each lacks here")
+    parser.add_argument("--jobs", type=int, default=2, help="suites at a time (default: 2)")
+    parser.add_argument("--setup-only", action="store_true", help="prepare everything, run no test")
+    options, extra = parser.parse_known_args(argv)
+    options.suites = list(itertools.takewhile(names.__contains__, extra))
+    return options, extra[len(options.suites) :]
+
+
+def main(argv: list[str] | None = None) -> int:
+    suites = find_suites()
+    options, extra = parse(suites, argv)
+    if options.suites:
+        suites = [suite for suite in suites if suite.name in options.suites]
+    if options.list:
+        say(
+            "\n".join(
+                f"{s.name:<12} " + (f"lacks {', '.join(lacks)}" if (lacks := missing(s)) else "ready") for s in suites
+            )
+        )
+        return 0
+    started = time.monotonic()
+    cache = Path(os.environ.get("KNNKIT_TEST_CACHE") or ROOT / ".cache" / "tests").resolve()
+    cache.mkdir(parents=True, exist_ok=True)
+    env = os.environ | {"KNNKIT_TEST_CACHE": str(cache), "PYTHON": sys.executable}
+    install_packages(suites)
+    left_out = {suite.name: f"needs {', '.join(lacks)}" for suite in suites if (lacks := missing(suite))}
+    with tempfile.TemporaryDirectory(prefix="knnkit-tests-") as scratch:
+        logs = Path(scratch)
+        for suite in suites:
+            if suite.name not in left_out and (why := set_up(suite, logs, env)):
+                left_out[suite.name] = why
+        ready = [suite for suite in suites if suite.name not in left_out]
+        if options.setup_only:
+            say("\n".join(f"left out  {name}: {why}" for name, why in left_out.items()) or "all suites are ready")
+            return 1 if left_out and CI else 0
+        say(f"running {', '.join(suite.name for suite in ready)}")
+        outcomes = run_all(ready, extra, max(1, options.jobs), logs, env)
+    return conclude(outcomes, left_out, started, filtered=bool(extra))
+
+
+def interrupted(*_: object) -> None:
+    for group in list(GROUPS):
+        end_group(group)
+    print("\nscripts/test: interrupted", file=sys.stderr, flush=True)
+    os._exit(130)
+
+
+if __name__ == "__main__":
+    for sign in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(sign, interrupted)
+    sys.exit(main())
