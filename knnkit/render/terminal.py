@@ -1,0 +1,191 @@
+"""Tables and live progress on a terminal.
+
+On a terminal they are drawn with rich; where the output is a file or a pipe, or NO_COLOR or TERM=dumb is set, they are
+plain lines, one for each thing that happened, and rich is not imported. Text is cleaned here: callers pass what devices
+said as it is. Never reads anything, never decides anything.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Literal, TextIO
+
+from knnkit.render.text import clean, size
+
+if TYPE_CHECKING:
+    import rich.console
+    import rich.progress
+    import rich.text
+
+Tone = Literal["", "good", "warn", "bad", "dim"]
+
+_STYLES: dict[str, str] = {"": "", "good": "green", "warn": "yellow", "bad": "bold red", "dim": "dim"}
+_MARKS: dict[str, str] = {"": " ", "good": "✓", "warn": "!", "bad": "✗", "dim": "–"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One entry of a table: the tone says how it is coloured, never what it says."""
+
+    text: str
+    tone: Tone = ""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table; numbers stand on the right."""
+
+    title: str
+    right: bool = False
+
+
+def is_plain(stream: TextIO) -> bool:
+    """Whether `stream` gets plain lines: no terminal, NO_COLOR set, or a terminal that can do nothing."""
+    return bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb" or not stream.isatty()
+
+
+def print_table(
+    columns: Sequence[Column | str],
+    rows: Sequence[Sequence[Cell | str]],
+    *,
+    title: str = "",
+    stream: TextIO | None = None,
+) -> None:
+    """Prints a table to `stream` (stdout unless told otherwise)."""
+    out = stream or sys.stdout
+    heads = [column if isinstance(column, Column) else Column(column) for column in columns]
+    cells = [[_cell(entry) for entry in row] for row in rows]
+    if is_plain(out):
+        out.write(_plain_table(heads, cells, title))
+    else:
+        _rich_table(heads, cells, title, out)
+
+
+def _cell(entry: Cell | str) -> Cell:
+    return Cell(clean(entry.text), entry.tone) if isinstance(entry, Cell) else Cell(clean(entry))
+
+
+def _plain_table(columns: list[Column], rows: list[list[Cell]], title: str) -> str:
+    lines = [[column.title for column in columns], *([cell.text for cell in row] for row in rows)]
+    widths = [max(len(line[index]) for line in lines) for index in range(len(columns))]
+    shown = [
+        "  ".join(
+            text.rjust(width) if column.right else text.ljust(width) for text, width, column in zip(*parts)
+        ).rstrip()
+        for parts in ((line, widths, columns) for line in lines)
+    ]
+    return "\n".join(([title] if title else []) + shown) + "\n"
+
+
+def _rich_table(columns: list[Column], rows: list[list[Cell]], title: str, out: TextIO) -> None:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(column.title, justify="right" if column.right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell.text, style=_STYLES[cell.tone]) for cell in row))
+    _console(out).print(table)
+
+
+def _console(out: TextIO) -> rich.console.Console:
+    from rich.console import Console
+
+    return Console(file=out, highlight=False, markup=False, emoji=False)
+
+
+class Progress:
+    """Live progress of many devices, on stderr; a context manager, and safe to call from any thread.
+
+    On a terminal each device at work has a line of its own, with a bar while it uploads; elsewhere each new step is a
+    line of text. `finish` leaves one line that stays.
+    """
+
+    def __init__(self, *, total: int = 0, stream: TextIO | None = None) -> None:
+        self._out = stream or sys.stderr
+        self._plain = is_plain(self._out)
+        self._total = total
+        self._finished = 0
+        self._lock = threading.Lock()
+        self._steps: dict[str, str] = {}
+        self._tasks: dict[str, rich.progress.TaskID] = {}
+        self._bars: rich.progress.Progress | None = None
+
+    def __enter__(self) -> Progress:
+        if not self._plain:
+            self._bars = _bars(_console(self._out))
+            self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+            self._bars = None
+
+    def step(self, device: str, step: str, done: int | None = None, total: int | None = None) -> None:
+        """Says that `device` is at `step`; `done` of `total` bytes where it is an upload."""
+        with self._lock:
+            if self._bars is not None:
+                self._draw(self._bars, device, step, done, total)
+            elif self._steps.get(device) != step:
+                self._line(f"{clean(device)}: {clean(step)}" + (f" ({size(total)})" if total else ""))
+            self._steps[device] = step
+
+    def finish(self, device: str, outcome: str, tone: Tone = "good") -> None:
+        """Takes `device` off the live lines and leaves its outcome standing."""
+        with self._lock:
+            self._finished += 1
+            self._steps.pop(device, None)
+            counter = f"[{self._finished}/{self._total}] " if self._total > 1 else ""
+            if self._bars is not None and device in self._tasks:
+                self._bars.remove_task(self._tasks.pop(device))
+            self._line(f"{_MARKS[tone]} {counter}{clean(device)}: {clean(outcome)}", tone)
+
+    def note(self, text: str, tone: Tone = "") -> None:
+        """Leaves a line that belongs to no device: the start of a wave, a stop."""
+        with self._lock:
+            self._line(clean(text), tone)
+
+    def _line(self, text: str, tone: Tone = "") -> None:
+        if self._bars is not None:
+            from rich.text import Text
+
+            self._bars.console.print(Text(text, style=_STYLES[tone]))
+        else:
+            print(text, file=self._out, flush=True)
+
+    def _draw(self, bars: rich.progress.Progress, device: str, step: str, done: int | None, total: int | None) -> None:
+        if device not in self._tasks:
+            self._tasks[device] = bars.add_task(clean(device, 40), total=None, step="")
+        amount = f" {size(done or 0)} of {size(total)}" if total else ""
+        bars.update(self._tasks[device], completed=done or 0, total=total, step=clean(step, 60) + amount)
+
+
+def _bars(console: rich.console.Console) -> rich.progress.Progress:
+    from rich import progress
+
+    class Line(progress.ProgressColumn):
+        """Device and step as plain text: rich's own columns read markup."""
+
+        def render(self, task: progress.Task) -> rich.text.Text:
+            from rich.text import Text
+
+            return Text(f"{task.description}: {task.fields['step']}")
+
+    return progress.Progress(
+        progress.SpinnerColumn(),
+        Line(),
+        progress.BarColumn(bar_width=24),
+        progress.TimeElapsedColumn(),
+        console=console,
+        transient=True,
+    )

@@ -1,0 +1,87 @@
+"""Text and numbers for people. Whatever a device or a file says passes through `clean` before it is shown: a board that
+sends terminal escapes, bidirectional overrides or a megabyte of name can neither repaint the terminal nor bend the
+report. No I/O.
+"""
+
+from __future__ import annotations
+
+import time
+import unicodedata
+
+#: Longest text from a device that is shown, in characters.
+LONGEST = 400
+_HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+
+
+def clean(text: object, limit: int = LONGEST) -> str:
+    """Returns `text` as one line of visible characters, at most `limit` of them.
+
+    Control, format (bidirectional marks, zero-width), surrogate and unassigned characters become `\\xNN` escapes.
+    """
+    raw = str(text)
+    shown = "".join(_visible(character) for character in raw[: limit + 1])
+    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
+
+
+def _visible(character: str) -> str:
+    if character in "\n\t\r":
+        return " "
+    if unicodedata.category(character) not in _HIDDEN:
+        return character
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
+
+
+def short(digest: str) -> str:
+    """Returns the first 12 characters of a digest, as they are shown to people."""
+    return clean(digest)[:12]
+
+
+def percent(share: float | None) -> str:
+    """Returns a share of one as a percentage with two decimals; never rounds up to 100."""
+    if share is None:
+        return "–"
+    shown = f"{share * 100:.2f}"
+    return "99.99 %" if shown == "100.00" and share < 1 else f"{shown} %"
+
+
+def milliseconds(value: float | None) -> str:
+    """Returns a time in milliseconds with three significant digits, in µs under a tenth of one."""
+    if value is None:
+        return "–"
+    return f"{value * 1000:.3g} µs" if value < 0.1 else f"{value:.3g} ms" if value < 1000 else f"{value / 1000:.3g} s"
+
+
+def seconds(value: float | None) -> str:
+    """Returns a duration in seconds as people say it: `0.4 s`, `12 s`, `3 min 5 s`."""
+    if value is None:
+        return "–"
+    if value < 10:
+        return f"{value:.1f} s"
+    whole = round(value)
+    return f"{whole} s" if whole < 60 else f"{whole // 60} min {whole % 60} s"
+
+
+def size(count: int | float) -> str:
+    """Returns a number of bytes as people say it: `6.6 MB`."""
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"
+
+
+def moment(when: float | None) -> str:
+    """Returns seconds since 1970 as `2026-03-01 12:00:00 UTC`; a clock that is out of this world as the number."""
+    if when is None:
+        return "–"
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(when))
+    except (ValueError, OverflowError, OSError):
+        return f"{when:.0f} s after 1970"
+
+
+def count(number: int, noun: str, plural: str = "") -> str:
+    """Returns `1 device`, `3 devices`."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
