@@ -1,0 +1,206 @@
+"""Opens a release directory so that what is verified is what is used.
+
+Every name is looked up relative to one open directory, no symbolic link is followed, sizes are checked before a byte
+is read, and each file is hashed through the descriptor that the caller then loads (`/proc/self/fd/N`): a file that is
+renamed over it, or a directory that is swapped, changes nothing. A write into the same file shows in its change time;
+`OpenRelease.confirm_unchanged()` after loading closes that gap. Decides nothing: the rules are in `device_agent.trust`.
+The device and the host both read releases through here and in no other way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import stat
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from device_agent import contract, trust
+from device_agent.trust import Reason, refused
+
+_CHUNK = 1 << 20
+_OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+
+
+@dataclass(frozen=True)
+class _OpenFile:
+    descriptor: int
+    stamp: tuple[int, ...]
+    fact: trust.FileFact
+
+
+@dataclass(frozen=True)
+class OpenRelease:
+    """A release directory whose files are open and hashed; made by `open_release`, valid inside its `with`."""
+
+    directory: Path
+    opened: Mapping[str, _OpenFile]
+
+    @property
+    def files(self) -> dict[str, trust.FileFact]:
+        """Size and SHA-256 of each file, without the signature."""
+        return {name: file.fact for name, file in self.opened.items() if name != contract.SIGNATURE_FILE}
+
+    def path(self, name: str) -> str:
+        """Returns a path that opens the very file that was hashed, however the directory changes."""
+        return f"/proc/self/fd/{self.opened[name].descriptor}"
+
+    def read(self, name: str) -> bytes:
+        """Returns the bytes of the file `name`, hashed again as they are read.
+
+        Raises:
+            Refused: FILE_SWAPPED: they are no longer those that were hashed when it was opened.
+        """
+        file = self.opened[name]
+        data = b"".join(_chunks(file.descriptor, file.fact.size + 1))
+        if hashlib.sha256(data).hexdigest() != file.fact.sha256:
+            raise _swapped(name)
+        return data
+
+    def confirm_unchanged(self) -> None:
+        """Checks that no file was written to since it was hashed: call it after the model is loaded.
+
+        Raises:
+            Refused: FILE_SWAPPED.
+        """
+        for name, file in self.opened.items():
+            # A changed stamp may be a link or a mode only: the bytes decide.
+            touched = _stamp(os.fstat(file.descriptor)) != file.stamp
+            if touched and _hash(file.descriptor, file.fact.size) != file.fact:
+                raise _swapped(name)
+
+    def verify(
+        self,
+        state: trust.TrustState,
+        *,
+        now: int | None = None,
+        expected_digest: str | None = None,
+        ordered_digest: str | None = None,
+    ) -> trust.Verdict:
+        """Runs `trust.verify_release` over this directory; `now` defaults to the clock.
+
+        Raises:
+            Refused: with a `trust.Reason`.
+        """
+        return trust.verify_release(
+            bundle=self.read(contract.SIGNATURE_FILE),
+            manifest=self.read(contract.MANIFEST_FILE),
+            files=self.files,
+            state=state,
+            now=int(time.time()) if now is None else now,
+            expected_digest=expected_digest,
+            ordered_digest=ordered_digest,
+        )
+
+    def verify_kept(self, digest: str, state: trust.TrustState, *, now: int | None = None) -> trust.Verdict:
+        """Runs `trust.verify_kept` over this directory: for the release that runs, or the one to return to.
+
+        Raises:
+            Refused: with a `trust.Reason`.
+        """
+        return trust.verify_kept(
+            digest=digest,
+            bundle=self.read(contract.SIGNATURE_FILE),
+            manifest=self.read(contract.MANIFEST_FILE),
+            files=self.files,
+            state=state,
+            now=int(time.time()) if now is None else now,
+        )
+
+
+@contextlib.contextmanager
+def open_release(directory: Path, *, signed: bool = True) -> Iterator[OpenRelease]:
+    """Opens and hashes every file of the release in `directory`; closes them when the `with` block ends.
+
+    A mapping of the model outlives the block. `signed=False` lets the signature be absent, for signing.
+
+    Raises:
+        Refused: the directory holds something that no release holds, or a file cannot be read.
+    """
+    with contextlib.ExitStack() as stack:
+        folder = _open(stack, directory)
+        listing = _list(folder)
+        trust.check_listing(listing, signed=signed)
+        opened = {}
+        for name in sorted(listing):
+            with _readable(name):
+                opened[name] = _open_file(stack, folder, name)
+        yield OpenRelease(directory, opened)
+
+
+def _open(stack: contextlib.ExitStack, directory: Path) -> int:
+    with _readable(str(directory)):
+        folder = os.open(directory, _OPEN | os.O_DIRECTORY)
+    stack.callback(os.close, folder)
+    return folder
+
+
+@contextlib.contextmanager
+def _readable(what: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise refused(Reason.FILE_MISSING, f"{what}: {error.strerror}") from None
+    except OSError as error:
+        raise refused(Reason.FILE_UNREADABLE, f"{what}: {error.strerror}") from None
+
+
+def _list(folder: int) -> dict[str, trust.Entry]:
+    entries = {}
+    for name in os.listdir(folder):
+        with _readable(name):
+            found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        entries[name] = trust.Entry(_kind(found.st_mode), found.st_size)
+        if len(entries) > len(contract.RELEASE_FILES):
+            break  # one name too many is enough to refuse it: an endless directory is not read to its end
+    return entries
+
+
+def _kind(mode: int) -> trust.Kind:
+    if stat.S_ISREG(mode):
+        return "file"
+    if stat.S_ISLNK(mode):
+        return "symlink"
+    return "directory" if stat.S_ISDIR(mode) else "special"
+
+
+def _open_file(stack: contextlib.ExitStack, folder: int, name: str) -> _OpenFile:
+    descriptor = os.open(name, _OPEN, dir_fd=folder)
+    stack.callback(os.close, descriptor)
+    before = os.fstat(descriptor)
+    trust.check_entry(name, trust.Entry(_kind(before.st_mode), before.st_size))
+    fact = _hash(descriptor, before.st_size)
+    if fact.size != before.st_size:
+        raise _swapped(name)
+    return _OpenFile(descriptor, _stamp(before), fact)
+
+
+def _hash(descriptor: int, size: int) -> trust.FileFact:
+    digest, seen = hashlib.sha256(), 0
+    for chunk in _chunks(descriptor, size + 1):
+        digest.update(chunk)
+        seen += len(chunk)
+    return trust.FileFact(seen, digest.hexdigest())
+
+
+def _chunks(descriptor: int, limit: int) -> Iterator[bytes]:
+    """Reads from the start by position, so that the descriptor's own offset stays at 0 for whoever loads it."""
+    position = 0
+    while position < limit:
+        chunk = os.pread(descriptor, min(_CHUNK, limit - position), position)
+        if not chunk:
+            return
+        position += len(chunk)
+        yield chunk
+
+
+def _stamp(found: os.stat_result) -> tuple[int, ...]:
+    # The change time cannot be set back; reading moves neither.
+    return (found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+def _swapped(name: str) -> Exception:
+    return refused(Reason.FILE_SWAPPED, f"{name} changed while it was being verified", "stage the release again")

@@ -1,0 +1,42 @@
+"""`knnkit keygen`: makes a signing key and prints the fingerprint of its public half. Never overwrites a key."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from device_agent import codec
+from knnkit.release import keys, passphrase
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of this command."""
+    parser.add_argument(
+        "--out",
+        metavar="PREFIX",
+        type=Path,
+        default=keys.DEFAULT_PREFIX,
+        help="write PREFIX.pem (private, mode 0600) and PREFIX.pub (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--passphrase",
+        action="store_true",
+        help=f"protect the private key; asked for, or taken from {keys.PASSPHRASE_VARIABLE}",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Makes the key; returns 0."""
+    secret = passphrase.choose() if arguments.passphrase else None
+    pair = keys.generate(arguments.out, secret)
+    print(f"private key: {pair.private} (keep it; it never leaves this machine)", file=sys.stderr)
+    print(f"public key:  {pair.public}", file=sys.stderr)
+    print(f"fingerprint: {keys.show_fingerprint(pair.fingerprint)}", file=sys.stderr)
+    if arguments.json:
+        document = {"private": str(pair.private), "public": str(pair.public), "fingerprint": pair.fingerprint}
+        print(codec.dumps(document))
+    else:
+        print(pair.fingerprint)
+    return 0

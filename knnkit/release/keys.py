@@ -1,0 +1,176 @@
+"""Signing keys on the host: makes them, loads them, and shows fingerprints that people can compare.
+
+A private key is a PKCS#8 PEM file that only its owner can read; the public key beside it ends in `.pub`. Never prints
+or copies a private key.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import stat
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from device_agent.errors import Refused
+from device_agent.trust import dsse
+from knnkit.errors import SigningKeyError
+
+PUBLIC_SUFFIX = ".pub"
+PRIVATE_SUFFIX = ".pem"
+#: Where keygen writes, and where sign and build look, unless told otherwise.
+DEFAULT_PREFIX = Path("keys/signing")
+PASSPHRASE_VARIABLE = "KNNKIT_KEY_PASSPHRASE"  # noqa: S105 - the name of a variable, not a secret
+MAX_KEY_FILE = 16 * 1024
+
+
+@dataclass(frozen=True)
+class KeyPair:
+    """Where a new key was written; the fingerprint is that of the public key."""
+
+    private: Path
+    public: Path
+    fingerprint: str
+
+
+def generate(prefix: Path, passphrase: bytes | None = None) -> KeyPair:
+    """Makes a P-256 key: `prefix.pem` (mode 0600, encrypted if there is a passphrase) and `prefix.pub`.
+
+    Raises:
+        SigningKeyError: one of the files exists, or cannot be written; nothing is left behind.
+    """
+    private, public = _beside(prefix, PRIVATE_SUFFIX), _beside(prefix, PUBLIC_SUFFIX)
+    for path in (private, public):
+        if path.exists() or path.is_symlink():
+            raise SigningKeyError(f"{path} exists; a key is never overwritten", hint="choose another --out")
+    key = ec.generate_private_key(ec.SECP256R1())
+    encryption: serialization.KeySerializationEncryption = serialization.NoEncryption()
+    if passphrase:
+        encryption = serialization.BestAvailableEncryption(passphrase)
+    secret = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
+    pem = dsse.public_pem(key.public_key())
+    with _writing(prefix):
+        prefix.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _write_new(private, secret, 0o600)
+        try:
+            _write_new(public, pem, 0o644)
+        except OSError:
+            private.unlink()
+            raise
+    return KeyPair(private, public, dsse.fingerprint(pem))
+
+
+def _beside(prefix: Path, suffix: str) -> Path:
+    return prefix.with_name(prefix.name + suffix)
+
+
+@contextlib.contextmanager
+def _writing(prefix: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise SigningKeyError(f"cannot write the key {prefix}: {error.strerror}", hint="choose another --out") from None
+
+
+def _write_new(path: Path, data: bytes, mode: int) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        path.unlink()
+        raise
+
+
+def load_private_key(path: Path, passphrase: bytes | None = None) -> ec.EllipticCurvePrivateKey:
+    """Loads a private key that only its owner can read.
+
+    Raises:
+        SigningKeyError: missing, readable by others, no key, on an unsupported curve, wrong or no passphrase.
+    """
+    data = _read(path, private=True)
+    try:
+        key = serialization.load_pem_private_key(data, passphrase)
+    except TypeError:
+        if passphrase is None:
+            raise SigningKeyError(
+                f"{path} is protected by a passphrase", hint=f"set {PASSPHRASE_VARIABLE}, or run it in a terminal"
+            ) from None
+        return load_private_key(path)  # the key has no passphrase: none is needed
+    except (ValueError, UnsupportedAlgorithm):
+        if passphrase is not None and b"ENCRYPTED" in data:
+            raise SigningKeyError(f"the passphrase of {path} is wrong", hint="try again") from None
+        raise SigningKeyError(f"{path} is not a private key in PEM form", hint="knnkit keygen") from None
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise SigningKeyError(f"{path} is not an ECDSA key", hint="knnkit keygen")
+    with _as_key_error(path):
+        dsse.load_public_key(dsse.public_pem(key.public_key()))
+    return key
+
+
+def is_encrypted(path: Path) -> bool:
+    """Whether the private key in `path` asks for a passphrase.
+
+    Raises:
+        SigningKeyError: it cannot be read, or others can read it.
+    """
+    return b"ENCRYPTED" in _read(path, private=True)
+
+
+def load_public_keys(paths: Iterable[Path]) -> dict[str, bytes]:
+    """Returns fingerprint -> PEM text of public key files.
+
+    Raises:
+        SigningKeyError: a file is missing or holds no public key.
+    """
+    keys = {}
+    for path in paths:
+        data = _read(path, private=False)
+        if b"PRIVATE KEY" in data:
+            raise SigningKeyError(
+                f"{path} is a private key; it must stay on this machine", hint=f"use {_public_of(path)}"
+            )
+        with _as_key_error(path):
+            pem = dsse.public_pem(dsse.load_public_key(data))
+        keys[dsse.fingerprint(pem)] = pem
+    return keys
+
+
+def _public_of(path: Path) -> Path:
+    return path.with_suffix(PUBLIC_SUFFIX)
+
+
+@contextlib.contextmanager
+def _as_key_error(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except Refused as error:
+        raise SigningKeyError(f"{path}: {error}", reason=error.reason, hint=error.hint or "knnkit keygen") from None
+
+
+def _read(path: Path, *, private: bool) -> bytes:
+    try:
+        with path.open("rb") as file:
+            found = os.fstat(file.fileno())
+            if private and found.st_mode & 0o077:
+                raise SigningKeyError(
+                    f"{path} can be read by others (mode {stat.S_IMODE(found.st_mode):04o}); it was not used",
+                    hint=f"chmod 600 {shlex.quote(str(path))}",
+                )
+            return file.read(MAX_KEY_FILE)
+    except OSError as error:
+        raise SigningKeyError(f"cannot read the key {path}: {error.strerror}", hint="knnkit keygen") from None
+
+
+def show_fingerprint(fingerprint: str) -> str:
+    """Returns a fingerprint in groups of four digits, for two people to compare by eye or over the telephone."""
+    digits = fingerprint.removeprefix(dsse.FINGERPRINT_PREFIX)
+    return " ".join(digits[start : start + 4] for start in range(0, len(digits), 4))

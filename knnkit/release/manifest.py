@@ -1,0 +1,70 @@
+"""Makes, writes and reads release.json. Its rules are the device's own (`device_agent.trust`); does no I/O."""
+
+from __future__ import annotations
+
+import time
+
+from device_agent import codec, trust
+from device_agent.contract import Gates, Manifest
+from device_agent.errors import Refused
+from knnkit import __version__
+from knnkit.errors import VerificationFailed
+
+#: The class of a release that any device may run.
+ANY_DEVICE = "any"
+
+
+def new_manifest(
+    *,
+    name: str,
+    version: str,
+    k: int,
+    n_features: int,
+    labels_sha256: str,
+    minimum_runtime: str,
+    gates: Gates,
+    device_class: str = ANY_DEVICE,
+    minimum_agent: str = __version__,
+    sequence: int | None = None,
+    created: int | None = None,
+    expires: int | None = None,
+) -> Manifest:
+    """Returns a checked manifest; `sequence` and `created` default to the clock, in seconds since 1970.
+
+    Raises:
+        VerificationFailed: a value that every device would refuse.
+    """
+    now = int(time.time())
+    created = now if created is None else created
+    manifest = Manifest(
+        name=name,
+        version=version,
+        sequence=created if sequence is None else sequence,
+        created=created,
+        expires=expires,
+        device_class=device_class,
+        minimum_agent=minimum_agent,
+        minimum_runtime=minimum_runtime,
+        k=k,
+        n_features=n_features,
+        labels_sha256=labels_sha256,
+        gates=gates,
+    )
+    return read_manifest(write_manifest(manifest))
+
+
+def write_manifest(manifest: Manifest) -> bytes:
+    """Returns the bytes of release.json."""
+    return codec.dump_file(manifest)
+
+
+def read_manifest(data: bytes) -> Manifest:
+    """Returns the manifest in the bytes of release.json, checked as a device checks it.
+
+    Raises:
+        VerificationFailed: it is malformed.
+    """
+    try:
+        return trust.read_manifest(data)
+    except Refused as error:
+        raise VerificationFailed(str(error), reason=error.reason, hint=error.hint) from None

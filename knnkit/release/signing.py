@@ -1,0 +1,151 @@
+"""Signs a release directory: writes `model.sig`, an OpenSSF Model Signing v1.0 bundle.
+
+`Signer` is all that signing needs of a key, so that a token or a key service can stand behind it; `FileSigner` is a
+PEM file. A release that a device would refuse for its form is not signed.
+Format: https://github.com/ossf/model-signing-spec
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Protocol
+
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from device_agent import contract, release_files, trust
+from device_agent.errors import Refused
+from device_agent.trust import dsse, oms
+from knnkit.errors import SigningKeyError, VerificationFailed
+from knnkit.release import keys
+
+
+class Signer(Protocol):
+    """What signing needs of a key on the curve P-256, P-384 or P-521."""
+
+    @property
+    def public_pem(self) -> bytes:
+        """The public key, PEM SubjectPublicKeyInfo."""
+
+    def sign(self, message: bytes) -> bytes:
+        """Returns a DER-encoded ECDSA signature over `message`, with the hash that goes with the curve."""
+
+
+class FileSigner:
+    """Signs with a private key from a PEM file."""
+
+    def __init__(self, key: ec.EllipticCurvePrivateKey) -> None:
+        self._key = key
+
+    @classmethod
+    def load(cls, path: Path, passphrase: bytes | None = None) -> FileSigner:
+        """Loads the key in `path`.
+
+        Raises:
+            SigningKeyError: see `keys.load_private_key`.
+        """
+        return cls(keys.load_private_key(path, passphrase))
+
+    @property
+    def public_pem(self) -> bytes:
+        """The public key, PEM SubjectPublicKeyInfo."""
+        return dsse.public_pem(self._key.public_key())
+
+    def sign(self, message: bytes) -> bytes:
+        """Returns a DER-encoded ECDSA signature over `message`."""
+        return self._key.sign(message, ec.ECDSA(dsse.hash_of(self._key)))
+
+
+def sign_release(directory: Path, signer: Signer) -> trust.Verdict:
+    """Signs the release in `directory`, replacing the signature it may have, and verifies the result.
+
+    Returns:
+        The verdict of the device's own rules on the signed release.
+
+    Raises:
+        VerificationFailed: the directory is not a release that a device could accept; nothing was written.
+        SigningKeyError: the signer produced something that its public key does not verify.
+    """
+    try:
+        with release_files.open_release(directory, signed=False) as release:
+            trust.read_manifest(release.read(contract.MANIFEST_FILE))
+            bundle = make_bundle(
+                directory.resolve().name, {name: fact.sha256 for name, fact in release.files.items()}, signer
+            )
+            verdict = _check(bundle, release, signer)
+    except Refused as error:
+        raise VerificationFailed(f"{directory}: {error}", reason=error.reason, hint=error.hint) from None
+    _replace(directory / contract.SIGNATURE_FILE, bundle)
+    return verdict
+
+
+def _check(bundle: bytes, release: release_files.OpenRelease, signer: Signer) -> trust.Verdict:
+    fingerprint = dsse.fingerprint(signer.public_pem)
+    manifest = release.read(contract.MANIFEST_FILE)
+    state = trust.TrustState(keys={fingerprint: signer.public_pem}, committed_digest=None)
+    try:
+        return trust.verify_kept(
+            digest=oms.root_digest(fact.sha256 for _, fact in sorted(release.files.items())),
+            bundle=bundle,
+            manifest=manifest,
+            files=release.files,
+            state=state,
+            now=trust.AGENT_EPOCH,
+        )
+    except Refused as error:
+        if error.reason == trust.Reason.BAD_SIGNATURE.value:
+            raise SigningKeyError("the signer's signature does not fit its public key", reason=error.reason) from None
+        raise
+
+
+def make_bundle(subject: str, digests: dict[str, str], signer: Signer) -> bytes:
+    """Returns the bytes of `model.sig` over files given as name -> SHA-256 (hex)."""
+    names = sorted(digests)
+    statement = {
+        "_type": oms.STATEMENT_TYPE,
+        "subject": [{"name": subject, "digest": {"sha256": oms.root_digest(digests[name] for name in names)}}],
+        "predicateType": oms.PREDICATE_TYPE,
+        "predicate": {
+            "resources": [{"name": name, "digest": digests[name], "algorithm": "sha256"} for name in names],
+            "serialization": {
+                "method": "files",
+                "hash_type": "sha256",
+                "allow_symlinks": False,
+                "ignore_paths": list(oms.IGNORED),
+            },
+        },
+    }
+    payload = json.dumps(statement, sort_keys=True).encode()
+    signature = signer.sign(dsse.pae(oms.PAYLOAD_TYPE, payload))
+    public = dsse.public_pem(dsse.load_public_key(signer.public_pem))
+    bundle = {
+        "mediaType": oms.MEDIA_TYPE,
+        "verificationMaterial": {"publicKey": {"hint": hashlib.sha256(public).hexdigest()}, "tlogEntries": []},
+        "dsseEnvelope": {
+            "payload": base64.b64encode(payload).decode(),
+            "payloadType": oms.PAYLOAD_TYPE,
+            "signatures": [{"sig": base64.b64encode(signature).decode(), "keyid": ""}],
+        },
+    }
+    return json.dumps(bundle).encode()
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Writes beside the directory's own files only for an instant: a hidden name that a rename removes."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=contract.PART_SUFFIX)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fchmod(file.fileno(), 0o644)
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            Path(temporary).unlink()
+        raise

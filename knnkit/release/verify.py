@@ -1,0 +1,42 @@
+"""Verifies a finished release on the host, with the very rules that a device applies. Changes nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from device_agent import release_files, trust
+from device_agent.errors import Refused
+from knnkit import __version__
+from knnkit.errors import VerificationFailed
+from knnkit.release import keys
+
+
+def verify_release(directory: Path, public_keys: Iterable[Path], *, now: int | None = None) -> trust.Verdict:
+    """Verifies the release in `directory` as a fresh device of any class would that trusts `public_keys`.
+
+    Args:
+        directory: the release.
+        public_keys: public key files, PEM.
+        now: the clock, seconds since 1970; by default this machine's.
+
+    Raises:
+        VerificationFailed: with the device's reason (`device_agent.trust.Reason`).
+        SigningKeyError: a key file is missing or holds no public key.
+    """
+    return verify_with(directory, keys.load_public_keys(public_keys), now=now)
+
+
+def verify_with(directory: Path, trusted: dict[str, bytes], *, now: int | None = None) -> trust.Verdict:
+    """Verifies the release in `directory` against keys given as fingerprint -> PEM text.
+
+    Raises:
+        VerificationFailed: with the device's reason.
+    """
+    state = trust.TrustState(keys=trusted, agent_version=__version__)
+    try:
+        with release_files.open_release(directory) as release:
+            return release.verify(state, now=int(time.time()) if now is None else now)
+    except Refused as error:
+        raise VerificationFailed(f"{directory}: {error}", reason=error.reason, hint=error.hint) from None
