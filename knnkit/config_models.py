@@ -1,0 +1,288 @@
+"""The sections of deploy.yaml as frozen models. No I/O. What stands under a key describes it in the JSON Schema."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic_core import PydanticCustomError
+
+from device_agent import contract
+from knnkit.config_types import Amount, Duration, FilePath, Name, Section, check_version, parse_amount, short_target
+
+
+class FileData(Section):
+    """Labelled rows in a file."""
+
+    file: FilePath
+    """CSV (with a header), Parquet or NPZ, by its ending."""
+    label: str = "label"
+    """The column (or NPZ array) that holds the labels."""
+    features: tuple[str, ...] | None = None
+    """The columns to use, in this order; left out: all but the label."""
+
+
+class SklearnData(Section):
+    """A data set that comes with scikit-learn; `blobs` is the article's: 1,000 rows, 2 features, 5 centres."""
+
+    sklearn: Literal["blobs", "breast_cancer", "digits", "iris", "moons", "wine"]
+    """Its name."""
+
+
+class TestFile(Section):
+    """Held-out rows in a file of their own."""
+
+    __test__ = False  # not a test class, whatever pytest thinks of the name
+    file: FilePath
+    """CSV, Parquet or NPZ with the same columns as the training data."""
+    label: str | None = None
+    """The label column; left out: the same as in the training data."""
+
+
+def _data_kind(value: Any) -> str:
+    has_sklearn = "sklearn" in value if isinstance(value, dict) else isinstance(value, SklearnData)
+    return "sklearn" if has_sklearn else "file"
+
+
+def _test_kind(value: Any) -> str:
+    return "file" if isinstance(value, dict | TestFile) else "share"
+
+
+Data = Annotated[
+    Annotated[FileData, pydantic.Tag("file")] | Annotated[SklearnData, pydantic.Tag("sklearn")],
+    pydantic.Discriminator(_data_kind),
+]
+Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+Test = Annotated[
+    Annotated[TestFile, pydantic.Tag("file")] | Annotated[Share, pydantic.Tag("share")],
+    pydantic.Discriminator(_test_kind),
+]
+
+
+class GatesConfig(Section):
+    """What every device must reach before it may keep the release."""
+
+    accuracy: float | None = Field(default=None, ge=0.0, le=1.0)
+    """Floor on the held-out rows; left out: not asked for."""
+    latency_ms: float | None = Field(default=None, gt=0.0)
+    """Budget in milliseconds for the median of one row; left out: not asked for."""
+    margin: float = Field(default=1.0e-5, gt=0.0, lt=0.1)
+    """Distances closer than this, relative to the data's scale, may change places between two processors."""
+
+
+class ModelConfig(Section):
+    """The classifier: its data and how it answers."""
+
+    name: Name
+    """What the model is called; a device never swaps one name for another."""
+    data: Data
+    """The labelled rows: {file, label} or {sklearn}."""
+    test: Test = 0.3
+    """Held-out share of the rows, or {file}: accuracy, golden rows, calibration. 0 holds out nothing."""
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    """Of the split: same seed, same rows, same bytes."""
+    k: int = Field(default=3, ge=1)
+    """Neighbours that vote."""
+    metric: contract.Metric = "euclidean"
+    """euclidean, sqeuclidean, manhattan or cosine."""
+    weights: contract.Weights = "uniform"
+    """uniform: one neighbour, one vote; distance: nearer neighbours weigh more."""
+    scale: contract.Scale = "none"
+    """none, standard, minmax or robust; it becomes part of the model, so a device is fed raw rows."""
+    reject: float | None = Field(default=None, gt=0.0, lt=1.0)
+    """Share of ordinary rows to accept; farther rows are "unknown". Left out: never "unknown"."""
+    device_class: Name = "any"
+    """The class of device that this model is for; "any" fits all."""
+    gates: GatesConfig | None = None
+    """Gates of this model alone; left out: the file's."""
+
+
+class ReleaseConfig(Section):
+    """Where the release is written and what it is called."""
+
+    dir: FilePath = Field(default=Path("dist"), validate_default=True)
+    """The release directory. With several models, each lies in a folder of its name inside."""
+    version: Annotated[str, AfterValidator(check_version)] = "1.0.0"
+    """For people; devices compare the sequence."""
+    sequence: int | None = Field(default=None, ge=1, lt=2**53)
+    """Grows with every release; left out: the time of the build."""
+    expires: Annotated[Duration, Field(gt=0.0)] | None = None
+    """No device activates it later than this after the build; left out: never expires."""
+
+
+class SigningConfig(Section):
+    """Who signs, and whom new devices trust."""
+
+    key: FilePath = Field(default=Path("keys/signing.pem"), validate_default=True)
+    """The private key (`knnkit keygen`)."""
+    trusted: tuple[FilePath, ...] = ()
+    """Public keys that `provision` puts on a device; left out: the signing key's own."""
+
+
+class TargetDefaults(Section):
+    """What holds for every target that does not say otherwise. Left out, ssh_config decides."""
+
+    user: str | None = None
+    """Login name."""
+    port: int | None = Field(default=None, ge=1, le=65535)
+    """SSH port."""
+    root: str = contract.DEFAULT_ROOT
+    """The directory on the device that holds everything."""
+    identity: FilePath | None = None
+    """Private key file; with it, no other key is offered."""
+    jump: str | None = None
+    """user@host[:port] to go through; several with commas."""
+    device_class: Name = "any"
+    """The device's class."""
+    tags: tuple[Name, ...] = ()
+    """Words to select by (`--on`) and to name in waves."""
+
+
+class TargetConfig(Section):
+    """One device. A plain `user@host:port` does, too."""
+
+    host: str
+    """Host name, address or ssh_config alias; `local` is the embedded device."""
+    name: Name | None = None
+    """What reports call it; left out: the host."""
+    user: str | None = None
+    """Login name."""
+    port: int | None = Field(default=None, ge=1, le=65535)
+    """SSH port."""
+    root: str | None = None
+    """The directory on the device that holds everything."""
+    identity: FilePath | None = None
+    """Private key file; with it, no other key is offered."""
+    jump: str | None = None
+    """user@host[:port] to go through; several with commas; "none" for none."""
+    device_class: Name | None = None
+    """The device's class."""
+    tags: tuple[Name, ...] = ()
+    """Words to select by and to name in waves, beside those of the defaults."""
+
+
+class FleetConfig(Section):
+    """The devices."""
+
+    defaults: TargetDefaults = TargetDefaults()
+    """What holds for every target that does not say otherwise."""
+    targets: tuple[Annotated[TargetConfig, BeforeValidator(short_target)], ...] = ()
+    """The devices: {host, ...} or user@host:port."""
+    known_hosts: FilePath | None = None
+    """Host keys of the fleet, beside the user's own known_hosts; `knnkit trust HOST` enrols here."""
+    ssh_config: FilePath | None = None
+    """Left out: ~/.ssh/config."""
+
+    @pydantic.model_validator(mode="after")
+    def _distinct(self) -> FleetConfig:
+        seen: set[str] = set()
+        for target in self.targets:
+            name = target.name or target.host
+            if name in seen:
+                raise ValueError(f"two targets are called {name!r}: give one of them a name of its own")
+            seen.add(name)
+        return self
+
+
+class RolloutConfig(Section):
+    """How a release spreads over the fleet."""
+
+    waves: tuple[int | str, ...] = Field(default=("100%",), min_length=1)
+    """One after another: a tag, a share of the fleet so far (25%), or a count so far."""
+    max_failures: Amount = 0
+    """Devices that may fail before the rollout stops: a count or a percentage. In the first of several waves: none."""
+    confirm_within: Annotated[Duration, Field(ge=1.0, le=86400.0)] = contract.DEFAULT_CONFIRM_SECONDS
+    """A device that is not confirmed by a new connection within this time reverts by itself."""
+    concurrency: int = Field(default=16, ge=1, le=1024)
+    """Devices at a time."""
+    connect_timeout: Annotated[Duration, Field(gt=0.0, le=3600.0)] = 10.0
+    """Until a connection stands."""
+    connect_retries: int = Field(default=2, ge=0, le=20)
+    """Further attempts to connect, with growing pauses. Nothing else is retried."""
+    command_timeout: Annotated[Duration, Field(gt=0.0, le=86400.0)] = 300.0
+    """For one command on a device."""
+
+    @pydantic.field_validator("waves")
+    @classmethod
+    def _sensible(cls, waves: tuple[int | str, ...]) -> tuple[int | str, ...]:
+        for wave in waves:
+            if isinstance(wave, int) and (isinstance(wave, bool) or wave < 1):
+                raise ValueError(f"{wave!r}: a wave has at least one device")
+            if isinstance(wave, str) and not contract.is_name(wave):
+                parse_amount(wave)
+        return waves
+
+
+class Build(Section):
+    """What one release is built from: one model with everything that concerns it."""
+
+    model: ModelConfig
+    """The classifier."""
+    release: ReleaseConfig
+    """Its directory and version."""
+    signing: SigningConfig
+    """Who signs."""
+    gates: GatesConfig
+    """What a device must reach."""
+
+
+class Config(Section):
+    """deploy.yaml."""
+
+    model: ModelConfig | None = None
+    """The classifier."""
+    models: tuple[ModelConfig, ...] = ()
+    """Instead of `model`: one classifier for each device class."""
+    release: ReleaseConfig = Field(default=ReleaseConfig.model_construct(), validate_default=False)
+    """Where the release is written and what it is called."""
+    signing: SigningConfig = Field(default=SigningConfig.model_construct(), validate_default=False)
+    """Who signs, and whom new devices trust."""
+    gates: GatesConfig = GatesConfig()
+    """What every device must reach before it may keep the release."""
+    fleet: FleetConfig = FleetConfig()
+    """The devices."""
+    rollout: RolloutConfig = RolloutConfig()
+    """How a release spreads over the fleet."""
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _every_section(cls, data: Any) -> Any:
+        """An empty section is a left-out one; default paths start at the file, too."""
+        if not isinstance(data, dict):
+            return data
+        present = {key: value for key, value in data.items() if value is not None or key not in cls.model_fields}
+        return {"release": {}, "signing": {}, **present}
+
+    @pydantic.model_validator(mode="after")
+    def _consistent(self) -> Config:
+        if bool(self.models) == (self.model is not None):
+            raise ValueError("say either `model` or `models`" if self.models else "the key 'model' is missing")
+        classes = [model.device_class for model in self.models]
+        if len(set(classes)) != len(classes) or len({m.name for m in self.models}) != len(classes):
+            raise ValueError("each of `models` needs a name and a device_class of its own")
+        self._check_waves()
+        return self
+
+    def _check_waves(self) -> None:
+        tags = {*self.fleet.defaults.tags, *(tag for target in self.fleet.targets for tag in target.tags)}
+        for index, wave in enumerate(self.rollout.waves):
+            if self.fleet.targets and isinstance(wave, str) and not wave.endswith("%") and wave not in tags:
+                close = difflib.get_close_matches(wave, tags, n=1)
+                said = f"no target has the tag {wave!r}" + (f"; did you mean {close[0]!r}?" if close else "")
+                at = ("rollout", "waves", index)
+                raise PydanticCustomError("no_such_tag", "{said}", {"said": said, "at": at})
+
+    def builds(self) -> tuple[Build, ...]:
+        """Returns what to build, one entry for each model; `release.dir` is where each release goes."""
+        if self.model is not None:
+            return (self._build(self.model, self.release.dir),)
+        return tuple(self._build(model, self.release.dir / model.name) for model in self.models)
+
+    def _build(self, model: ModelConfig, directory: Path) -> Build:
+        release = self.release.model_copy(update={"dir": directory})
+        return Build.model_construct(
+            model=model, release=release, signing=self.signing, gates=model.gates or self.gates
+        )

@@ -1,0 +1,161 @@
+"""YAML text to plain data that remembers where everything stood. Never reads a file.
+
+The reader is stricter and plainer than YAML 1.1: a key that stands twice is an error, `on`, `yes` and `1:30` are text,
+`1e-5` is a number, dates are text, and there are no tags, so nothing is ever constructed from the file.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from knnkit.errors import ConfigError
+
+#: A deploy.yaml is written by hand: larger than this it is another file.
+MAX_TEXT = 4 * 1024 * 1024
+#: Nodes read at most; aliases count each time (a "billion laughs" document ends here).
+MAX_NODES = 200_000
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A place in the file; both count from 1."""
+
+    line: int
+    column: int
+
+
+@dataclass
+class Document:
+    """Parsed YAML: `data` of plain dictionaries, tuples and scalars, and where each key and entry stands."""
+
+    text: str
+    source: str
+    data: Any = None
+    marks: dict[tuple[str | int, ...], Mark] = field(default_factory=dict)
+    scalars: dict[tuple[str | int, ...], str] = field(default_factory=dict)  # as they were written
+
+    def mark(self, path: Sequence[str | int]) -> Mark:
+        """Returns the place of `path`, or of the nearest parent that stands in the file.
+
+        Parts of `path` that are no key there (names that a validator adds) are passed over.
+        """
+        return self.marks.get(self.place(path), Mark(1, 1))
+
+    def place(self, path: Sequence[str | int]) -> tuple[str | int, ...]:
+        """Returns `path` without the parts that do not stand in the file."""
+        found: tuple[str | int, ...] = ()
+        for part in path:
+            if (*found, part) in self.marks:
+                found = (*found, part)
+        return found
+
+    def quote(self, mark: Mark) -> str:
+        """Returns the line at `mark` as it stands in the file, with its number and a pointer under the column."""
+        lines = self.text.splitlines()
+        line = lines[mark.line - 1] if mark.line <= len(lines) else ""
+        number = f"{mark.line:>5} | "
+        return f"{number}{line}\n{' ' * (len(number) - 2)}| {' ' * (mark.column - 1)}^"
+
+    def error(self, path: Sequence[str | int], message: str) -> str:
+        """Returns `message` with file, line and the offending line quoted."""
+        mark = self.mark(path)
+        return f"{self.source}:{mark.line}: {message}\n{self.quote(mark)}"
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader's syntax with the scalars of YAML 1.2."""
+
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012  (the name and type are PyYAML's)
+
+
+_SCALARS: tuple[tuple[str, str, str], ...] = (
+    ("bool", r"true|True|false|False", "tTfF"),
+    ("null", r"~|null|Null|", "~nN\0"),
+    ("int", r"[-+]?[0-9]+|0x[0-9a-fA-F]+", "-+0123456789"),
+    ("float", r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf)|\.(?:nan|NaN)",
+     "-+.0123456789"),
+)  # fmt: skip
+for _tag, _pattern, _first in _SCALARS:
+    _Loader.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), [c if c != "\0" else "" for c in _first]
+    )
+
+
+def read(text: str, source: str) -> Document:
+    """Parses one YAML document.
+
+    Raises:
+        ConfigError: not YAML, a key that stands twice, a key that is not text, or too large.
+    """
+    document = Document(text, source)
+    if len(text) > MAX_TEXT:
+        raise ConfigError(f"{source}: more than {MAX_TEXT:,} characters; is it a deploy.yaml?")
+    try:
+        node = yaml.compose(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        at = error.problem_mark or error.context_mark
+        mark = Mark(at.line + 1, at.column + 1) if at else Mark(1, 1)
+        said = " ".join(part for part in (error.context, error.problem) if part)
+        raise ConfigError(f"{source}:{mark.line}: not YAML: {said}\n{document.quote(mark)}") from None
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ConfigError(f"{source}: not YAML: {error}") from None
+    document.data = {} if node is None else _Builder(document).build(node, ())
+    return document
+
+
+class _Builder:
+    def __init__(self, document: Document) -> None:
+        self._document = document
+        self._nodes = 0
+        self._open: set[int] = set()
+
+    def build(self, node: yaml.Node, path: tuple[str | int, ...]) -> Any:
+        self._document.marks.setdefault(path, Mark(node.start_mark.line + 1, node.start_mark.column + 1))
+        self._nodes += 1
+        if self._nodes > MAX_NODES or id(node) in self._open:
+            raise ConfigError(self._document.error(path, "too many nodes, or an alias that holds itself"))
+        self._open.add(id(node))
+        try:
+            if isinstance(node, yaml.MappingNode):
+                return self._mapping(node, path)
+            if isinstance(node, yaml.SequenceNode):
+                return tuple(self.build(item, (*path, index)) for index, item in enumerate(node.value))
+            return self._scalar(node, path)
+        finally:
+            self._open.discard(id(node))
+
+    def _mapping(self, node: yaml.MappingNode, path: tuple[str | int, ...]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
+            mark = Mark(key_node.start_mark.line + 1, key_node.start_mark.column + 1)
+            if not isinstance(key, str):
+                raise ConfigError(self._document.error(path, "a key must be one word"))
+            if key in found:
+                first = self._document.marks[(*path, key)].line
+                said = f"the key {key!r} stands twice; first on line {first}"
+                raise ConfigError(f"{self._document.source}:{mark.line}: {said}\n{self._document.quote(mark)}")
+            self._document.marks[(*path, key)] = mark
+            found[key] = self.build(value_node, (*path, key))
+        return found
+
+    def _scalar(self, node: yaml.Node, path: tuple[str | int, ...]) -> Any:
+        kind = node.tag.rpartition(":")[2]
+        text: str = node.value
+        self._document.scalars[path] = text
+        if kind == "str":
+            return text
+        if kind == "null":
+            return None
+        if kind == "bool":
+            return text.lower() == "true"
+        if kind == "int":
+            return int(text, 16 if text.lower().startswith("0x") else 10)
+        if kind == "float":
+            return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
+        raise ConfigError(self._document.error(path, f"the tag {node.tag!r} has no meaning here"))

@@ -1,0 +1,145 @@
+"""What is true of a device, asked in one round trip by one POSIX sh script; parsed strictly. Changes nothing there."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+from device_agent import codec, contract
+from knnkit.errors import DeviceFailed
+from knnkit.transport.base import Transport, printable
+
+#: Prints `key value` lines, then `agent EXITCODE` and what the agent answers. $1 is the root, maybe beginning with ~/
+_PROBE = """\
+root=$1
+case $root in "~") root=$HOME ;; "~/"*) root=$HOME/${root#"~/"} ;; /*) ;; *) root=$HOME/$root ;; esac
+echo "home $HOME"
+echo "root $root"
+echo "machine $(uname -m)"
+echo "system $(uname -s)"
+echo "libc $(getconf GNU_LIBC_VERSION 2>/dev/null | tr -d '\\n')"
+at=$root
+while [ ! -d "$at" ] && [ -n "$at" ]; do at=${at%/*}; done
+echo "disk $(df -Pk "${at:-/}" 2>/dev/null | awk 'NR == 2 { printf "%s", $4 }')"
+[ -w "${at:-/}" ] && echo "writable yes" || echo "writable no"
+echo "memory $(awk '/^MemTotal:/ { printf "%s", $2 }' /proc/meminfo 2>/dev/null)"
+echo "venv $(readlink "$root/venv" 2>/dev/null)"
+if [ -x "$root/venv/bin/python" ]; then
+  answer=$("$root/venv/bin/python" -m device_agent --root "$root" status --json </dev/null 2>/dev/null)
+  echo "agent $?"
+  printf '%s\\n' "$answer"
+fi
+for python in python3 /usr/bin/python3; do
+  version=$("$python" -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' </dev/null 2>/dev/null) || continue
+  echo "python $version $(command -v "$python")"
+  break
+done
+"""
+_LINE = re.compile(r"(home|root|machine|system|libc|disk|writable|memory|venv|python|agent) ?(.*)")
+_MAX_ANSWER = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Facts:
+    """One device as it is now; paths are absolute, `~` is resolved."""
+
+    home: str
+    root: str
+    machine: str  # as `uname -m` says it
+    system: str  # as `uname -s` says it
+    python: tuple[int, int, int] | None  # of the system, not of the agent's environment
+    python_path: str | None
+    libc: str | None  # "glibc 2.36"; None where there is no glibc
+    disk_free_bytes: int
+    memory_bytes: int
+    writable: bool  # the root, or where it would be made
+    venv: str | None  # what ROOT/venv points to, as it stands there
+    agent: contract.Status | None = None
+    agent_problem: str | None = None  # why there is a venv but no status
+
+    @property
+    def agent_argv(self) -> tuple[str, ...]:
+        """How the device's agent is called; a command follows."""
+        return (f"{self.root}/venv/bin/python", "-m", "device_agent", "--root", self.root)
+
+
+def probe(transport: Transport, root: str, *, timeout: float) -> Facts:
+    """Asks a device for its facts.
+
+    Args:
+        transport: to the device.
+        root: the knnkit directory there; `~/` is the login's home.
+        timeout: seconds.
+
+    Raises:
+        Unreachable: the connection broke or the deadline passed.
+        DeviceFailed: the answer makes no sense.
+    """
+    completed = transport.run(["sh", "-s", "--", root], timeout=timeout, input=_PROBE.encode(), max_output=_MAX_ANSWER)
+    if completed.exit_code != 0:
+        raise DeviceFailed(
+            f"{transport.name}: the probe failed: {completed.complaint or f'exit code {completed.exit_code}'}",
+            reason="probe-failed",
+            hint="knnkit doctor",
+        )
+    return parse(transport.name, completed.stdout.decode("utf-8", "replace"))
+
+
+def parse(name: str, answer: str) -> Facts:
+    """Reads the probe's answer; `name` is the device's, for messages.
+
+    Raises:
+        DeviceFailed: a line is missing or is no such line.
+    """
+    found: dict[str, str] = {}
+    status = ""
+    for line in answer.split("\n"):
+        match = _LINE.fullmatch(line)
+        if match and match[1] not in found:
+            found[match[1]] = match[2].strip()
+        elif line.startswith("{") and "agent" in found and not status:
+            status = line
+        elif line:
+            raise DeviceFailed(
+                f"{name}: the probe answered {printable(line[:80])!r}", reason="probe-failed", hint=_CHATTY
+            )
+    try:
+        facts = _facts(found)
+    except (KeyError, ValueError) as error:
+        raise DeviceFailed(f"{name}: the probe's answer lacks {error}", reason="probe-failed", hint=_CHATTY) from None
+    return _with_agent(facts, found.get("agent"), status)
+
+
+_CHATTY = "does the login shell print text of its own? `ssh HOST true` must print nothing"
+
+
+def _facts(found: dict[str, str]) -> Facts:
+    version, _, path = found.get("python", "").partition(" ")
+    parts = tuple(int(part) for part in version.split(".")) if version else None
+    if not found["root"].startswith("/") or (parts is not None and len(parts) != 3):
+        raise ValueError("an absolute root and a Python version")
+    return Facts(
+        home=found["home"],
+        root=found["root"].rstrip("/") or "/",
+        machine=found["machine"],
+        system=found["system"],
+        python=parts,  # type: ignore[arg-type]
+        python_path=path or None,
+        libc=found.get("libc") or None,
+        disk_free_bytes=int(found.get("disk") or 0) * 1024,
+        memory_bytes=int(found.get("memory") or 0) * 1024,
+        writable=found.get("writable") == "yes",
+        venv=found.get("venv") or None,
+    )
+
+
+def _with_agent(facts: Facts, code: str | None, status: str) -> Facts:
+    if code is None:
+        return replace(facts, agent_problem=f"{facts.root}/venv holds no Python") if facts.venv else facts
+    try:
+        if code == "0":
+            return replace(facts, agent=codec.loads(contract.Status, status))
+        problem = codec.loads(contract.Problem, status)
+        return replace(facts, agent_problem=printable(problem.message))
+    except codec.MalformedDocument as error:
+        return replace(facts, agent_problem=f"the agent ended with {printable(code)} and no answer ({error})")

@@ -1,0 +1,190 @@
+"""The embedded device: the same protocol and directory layout on this machine, with the agent as a process of its own.
+
+Never connects to anything. Commands run in the home directory, as they do after an SSH login.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from knnkit.errors import DeviceFailed, Unreachable
+from knnkit.transport.base import MAX_COMPLAINT, MAX_OUTPUT, Completed, Progress
+
+_CHUNK = 256 * 1024
+
+
+class LocalTransport:
+    """A Transport (knnkit.transport.base) to this machine."""
+
+    def __init__(self, name: str = "local") -> None:
+        self._name = name
+
+    @property
+    def name(self) -> str:
+        """How messages call the device."""
+        return self._name
+
+    def run(
+        self, argv: Sequence[str], *, timeout: float, input: bytes = b"", max_output: int = MAX_OUTPUT
+    ) -> Completed:
+        """As `Transport.run`."""
+        process = _Process(self._name, argv)
+        out = _Capped(max_output, process.kill)
+        process.feed(lambda stdin: stdin.write(input))
+        process.drain(out.write)
+        completed = process.wait(timeout, lambda: 0.0)
+        if out.full:
+            raise DeviceFailed(f"{self._name}: {argv[0]} said more than {max_output:,} bytes", reason="too-much-output")
+        return Completed(completed.argv, completed.exit_code, bytes(out.data), completed.stderr, completed.seconds)
+
+    def pipe(self, argv: Sequence[str], source: BinaryIO, sink: BinaryIO, *, idle: float | None) -> Completed:
+        """As `Transport.pipe`."""
+        process = _Process(self._name, argv)
+        moved = time.monotonic()
+
+        def pour(stdin: BinaryIO) -> None:
+            nonlocal moved
+            while chunk := _read_some(source):
+                stdin.write(chunk)
+                stdin.flush()
+                moved = time.monotonic()
+
+        def take(chunk: bytes) -> None:
+            nonlocal moved
+            moved = time.monotonic()
+            sink.write(chunk)
+            sink.flush()
+
+        process.feed(pour)
+        process.drain(take)
+        return process.wait(idle, lambda: moved)
+
+    def append(
+        self, source: BinaryIO, remote: str, *, offset: int, size: int, timeout: float, progress: Progress | None = None
+    ) -> None:
+        """As `Transport.append`."""
+        flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | (0 if offset else os.O_CREAT | os.O_TRUNC)
+        try:
+            with os.fdopen(os.open(remote, flags, 0o600), "wb") as file:
+                file.truncate(offset)
+                file.seek(offset)
+                source.seek(offset)
+                while chunk := source.read(_CHUNK):
+                    file.write(chunk)
+                    if progress:
+                        progress(file.tell(), size)
+        except OSError as error:
+            raise DeviceFailed(
+                f"{self._name}: cannot write {remote}: {error.strerror}", reason="cannot-write"
+            ) from None
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class _Capped:
+    """Keeps the first `limit` bytes; one more calls `overflow`."""
+
+    def __init__(self, limit: int, overflow: Callable[[], None] | None = None) -> None:
+        self.data = bytearray()
+        self.full = False
+        self._limit = limit
+        self._overflow = overflow
+
+    def write(self, chunk: bytes) -> None:
+        self.data += chunk[: self._limit - len(self.data)]
+        if not self.full and len(chunk) > 0 and len(self.data) == self._limit:
+            self.full = True
+            if self._overflow:
+                self._overflow()
+
+
+class _Process:
+    """A child in a session of its own, with a thread at each of its streams."""
+
+    def __init__(self, name: str, argv: Sequence[str]) -> None:
+        self._name, self._argv, self._started = name, tuple(argv), time.monotonic()
+        self._threads: list[threading.Thread] = []
+        self._broken: list[BaseException] = []
+        self._complaint = _Capped(MAX_COMPLAINT)
+        if shutil.which(argv[0]) is None:
+            raise DeviceFailed(f"{name}: {argv[0]}: there is no such command", reason="no-such-command")
+        self._child = subprocess.Popen(
+            self._argv,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=Path.home(),
+            start_new_session=True,
+        )
+        self._read(self._child.stderr, self._complaint.write)
+
+    def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._child.pid, signal.SIGKILL)
+
+    def feed(self, pour: Callable[[BinaryIO], object]) -> None:
+        stdin = self._child.stdin
+        assert stdin is not None
+
+        def work() -> None:
+            with contextlib.suppress(BrokenPipeError, ValueError):
+                try:
+                    pour(stdin)  # type: ignore[arg-type]
+                finally:
+                    stdin.close()
+
+        threading.Thread(target=work, daemon=True).start()  # not joined: its source may never end
+
+    def drain(self, take: Callable[[bytes], None]) -> None:
+        self._read(self._child.stdout, take)
+
+    def _read(self, stream: object, take: Callable[[bytes], None]) -> None:
+        def work() -> None:
+            try:
+                while chunk := stream.read1(_CHUNK):  # type: ignore[attr-defined]
+                    take(chunk)
+            except (OSError, ValueError) as error:
+                self._broken.append(error)
+                self.kill()
+            finally:
+                stream.close()  # type: ignore[attr-defined]
+
+        self._threads.append(threading.Thread(target=work, daemon=True))
+        self._threads[-1].start()
+
+    def wait(self, limit: float | None, moved: Callable[[], float]) -> Completed:
+        """Waits for the end; gives up `limit` seconds after the start or after the last byte moved."""
+        while True:
+            last = max(self._started, moved())
+            remaining = None if limit is None else last + limit - time.monotonic()
+            if remaining is not None and remaining <= 0:
+                self.kill()
+                self._child.wait()
+                raise Unreachable(
+                    f"{self._name}: {Path(self._argv[0]).name}: no end within {limit:g} s", reason="deadline"
+                )
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._child.wait(remaining)
+                break
+        for thread in self._threads:
+            thread.join(2.0)  # a grandchild may hold the stream open for longer
+        if self._broken and isinstance(self._broken[0], BrokenPipeError):
+            raise self._broken[0]
+        seconds = time.monotonic() - self._started
+        return Completed(self._argv, self._child.returncode, b"", bytes(self._complaint.data), seconds)
+
+
+def _read_some(source: BinaryIO) -> bytes:
+    read1 = getattr(source, "read1", None)
+    chunk: bytes = read1(_CHUNK) if read1 else source.read(_CHUNK)
+    return chunk

@@ -1,0 +1,169 @@
+"""Files onto a device, over any transport: skipped when the digest is there, resumed after a cut, never half-visible.
+
+A file is sent to `<name>.part`, hashed on the device, and renamed only when the digest is right. One command finds out
+what is there for all files, one finishes all of them. Never decides what to send or where.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from knnkit.errors import DeviceFailed
+from knnkit.transport.base import Transport
+
+_HASH = """\
+hash() {
+  if command -v sha256sum >/dev/null 2>&1; then sha256sum < "$1" | cut -c1-64
+  else python3 -c 'import hashlib,sys;print(hashlib.sha256(open(sys.argv[1],"rb").read()).hexdigest())' "$1" </dev/null
+  fi
+}
+umask 077
+"""
+#: For each path: `file DIGEST`, `part SIZE DIGEST` or `none`. Makes the directories.
+_LOOK = (
+    _HASH
+    + """\
+for path do
+  mkdir -p "${path%/*}" || exit 1
+  if [ -f "$path" ] && [ ! -L "$path" ]; then echo "file $(hash "$path")"
+  elif [ -f "$path.part" ] && [ ! -L "$path.part" ]; then
+    echo "part $(wc -c < "$path.part" | tr -d ' ') $(hash "$path.part")"
+  else rm -rf "$path" "$path.part"; echo none
+  fi
+done
+"""
+)
+#: For each pair of digest and path: renames a `.part` that has the digest, removes one that has not.
+_FINISH = (
+    _HASH
+    + """\
+while [ $# -gt 0 ]; do
+  found=$(hash "$2.part")
+  if [ "$found" = "$1" ]; then mv -f "$2.part" "$2" && echo done || exit 1
+  else rm -f "$2.part"; echo "differs $found"
+  fi
+  shift 2
+done
+"""
+)
+
+
+@dataclass(frozen=True)
+class PushFile:
+    """One file to send: `remote` is an absolute path, `sha256` in hex."""
+
+    local: Path
+    remote: str
+    size: int
+    sha256: str
+
+    @classmethod
+    def of(cls, local: Path, remote: str) -> PushFile:
+        """Reads size and digest of `local`."""
+        digest = hashlib.sha256()
+        with local.open("rb") as file:
+            while chunk := file.read(1024 * 1024):
+                digest.update(chunk)
+            return cls(local, remote, file.tell(), digest.hexdigest())
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What it took, in bytes: `sent` went over the line, `resumed` were there from an earlier attempt."""
+
+    sent: int
+    resumed: int
+    skipped: int
+
+
+def push(
+    transport: Transport,
+    files: Sequence[PushFile],
+    *,
+    timeout: float,
+    progress: Callable[[int, int], None] | None = None,
+) -> Pushed:
+    """Sends what is not there yet.
+
+    Args:
+        transport: to the device.
+        files: what to send; their directories are made, readable by their owner alone.
+        timeout: seconds for a command (hashing included), and without progress while sending.
+        progress: is told (bytes there, bytes in all), over all files.
+
+    Raises:
+        Unreachable: the connection broke; the next push resumes.
+        DeviceFailed: the device cannot write, or holds other bytes than were sent.
+    """
+    total, there, sent, resumed, skipped = sum(file.size for file in files), 0, 0, 0, 0
+    finish: list[PushFile] = []
+    for file, found in zip(files, _look(transport, files, timeout), strict=True):
+        if found == ["file", file.sha256]:
+            skipped += file.size
+        else:
+            offset = _offset(file, found)
+            start = there
+            with file.local.open("rb") as source:
+                report = None if progress is None else lambda done, _size, start=start: progress(start + done, total)
+                transport.append(
+                    source, f"{file.remote}.part", offset=offset, size=file.size, timeout=timeout, progress=report
+                )
+            resumed, sent = resumed + offset, sent + file.size - offset
+            finish.append(file)
+        there += file.size
+        if progress:
+            progress(there, total)
+    _finish(transport, finish, timeout)
+    return Pushed(sent, resumed, skipped)
+
+
+def _look(transport: Transport, files: Sequence[PushFile], timeout: float) -> list[list[str]]:
+    argv = ["sh", "-s", "--", *(file.remote for file in files)]
+    completed = transport.run(argv, timeout=timeout, input=_LOOK.encode())
+    lines = completed.stdout.decode("ascii", "replace").splitlines()
+    if completed.exit_code != 0 or len(lines) != len(files):
+        raise _cannot(transport, files[0].remote, completed.complaint)
+    return [line.split() for line in lines]
+
+
+def _offset(file: PushFile, found: list[str]) -> int:
+    """Returns how many bytes of the `.part` are the file's own."""
+    if len(found) != 3 or found[0] != "part" or not found[1].isascii() or not found[1].isdigit():
+        return 0
+    size, digest = int(found[1]), hashlib.sha256()
+    if size > file.size:
+        return 0
+    left = size
+    with file.local.open("rb") as source:
+        while left and (chunk := source.read(min(left, 1024 * 1024))):
+            digest.update(chunk)
+            left -= len(chunk)
+    return size if digest.hexdigest() == found[2] else 0
+
+
+def _finish(transport: Transport, files: Sequence[PushFile], timeout: float) -> None:
+    if not files:
+        return
+    argv = ["sh", "-s", "--", *(part for file in files for part in (file.sha256, file.remote))]
+    completed = transport.run(argv, timeout=timeout, input=_FINISH.encode())
+    lines = completed.stdout.decode("ascii", "replace").splitlines()
+    for file, line in zip(files, lines, strict=False):
+        if line != "done":
+            raise DeviceFailed(
+                f"{transport.name}: {file.remote} arrived with other bytes than were sent",
+                reason="upload-differs",
+                hint="run the command again; if it happens again, the device's storage is failing",
+            )
+    if completed.exit_code != 0 or len(lines) != len(files):
+        raise _cannot(transport, files[0].remote, completed.complaint)
+
+
+def _cannot(transport: Transport, path: str, complaint: str) -> DeviceFailed:
+    return DeviceFailed(
+        f"{transport.name}: cannot write beside {path}: {complaint or 'no reason given'}",
+        reason="cannot-write",
+        hint="knnkit doctor",
+    )

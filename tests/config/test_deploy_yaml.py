@@ -1,0 +1,193 @@
+"""deploy.yaml means what it says, and what does not fit is shown where it stands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+
+from knnkit import config
+from knnkit.errors import ConfigError
+
+EXAMPLE = Path(__file__).parents[2] / "deploy.yaml"
+MODEL = "model: {name: a, data: {sklearn: iris}}\n"
+
+
+def refusal(text: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        config.parse(text)
+    return str(caught.value)
+
+
+def test_the_example_loads_and_names_every_key_of_every_section() -> None:
+    loaded = config.load(EXAMPLE)
+    assert loaded.builds()[0].release.dir == EXAMPLE.parent / "dist"
+    text = EXAMPLE.read_text()
+    sections = (config.Config, config.ModelConfig, config.ReleaseConfig, config.SigningConfig, config.GatesConfig)
+    fleet = (config.FleetConfig, config.TargetDefaults, config.TargetConfig, config.RolloutConfig, config.FileData)
+    missing = [key for section in (*sections, *fleet) for key in section.model_fields if f"{key}:" not in text]
+    assert missing == []
+
+
+def test_the_example_says_the_defaults_that_it_claims() -> None:
+    written = config.load(EXAMPLE)
+    default = config.parse(MODEL, source=EXAMPLE)
+    assert written.rollout.model_copy(update={"waves": ("100%",), "max_failures": 0}) == default.rollout
+    assert written.release == default.release
+    assert written.signing == default.signing
+    assert written.fleet.defaults.root == default.fleet.defaults.root
+
+
+def test_json_schema_accepts_the_example_and_refuses_a_wrong_key() -> None:
+    schema = config.json_schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    example = yaml.safe_load(EXAMPLE.read_text())
+    jsonschema.validate(example, schema)
+    example["model"]["metrik"] = "euclidean"
+    with pytest.raises(jsonschema.ValidationError, match="metrik"):
+        jsonschema.validate(example, schema)
+
+
+def test_every_key_of_the_schema_is_described() -> None:
+    schema = config.json_schema()
+    undescribed = [
+        f"{section}.{key}"
+        for section, body in [*schema["$defs"].items(), ("Config", schema)]
+        for key, value in body.get("properties", {}).items()
+        if "description" not in value and "$ref" not in value
+    ]
+    assert undescribed == []
+
+
+def test_an_unknown_key_is_shown_in_the_users_own_line_with_the_closest_known_one() -> None:
+    said = refusal("model:\n  name: a\n  data: {sklearn: iris}\n  metrik: euclidean\n")
+    assert said.splitlines() == [
+        "deploy.yaml:4: unknown key 'metrik'; did you mean 'metric'?",
+        "    4 |   metrik: euclidean",
+        "      |   ^",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "said"),
+    [
+        ("fleet: {}\n", 1, "the key 'model' is missing"),
+        ("model:\n  name: a\n", 1, "the key 'data' is missing"),
+        ("- 3\n", 1, "expected keys such as model"),
+        ("model: 3\n", 1, "expected keys such as name"),
+        ("model:\n  name: a\n  name: b\n", 3, "the key 'name' stands twice; first on line 2"),
+        ("model:\n  name: [\n", 3, "not YAML"),
+        ("model: &a\n  data: *a\n", 2, "an alias that holds itself"),
+        ("model: !!python/object/apply:os.getcwd []\n", 1, "expected keys"),
+        ("a: !!python/name:os.getcwd x\n", 1, "has no meaning here"),
+        ("model:\n  name: a\n  data: {sklearn: irs}\n", 3, "'irs' is not one of .*; did you mean 'iris'"),
+        ("model:\n  name: a\n  data: {fil: x.csv}\n", 3, "unknown key 'fil'; did you mean 'file'"),
+        ("model:\n  name: a b\n  data: {sklearn: iris}\n", 2, "name: 'a b': letters, digits"),
+        (MODEL + "release:\n  version: 1.10\n", 3, 'write it in quotes: "1.10"'),
+        (MODEL + "gates:\n  accuracy: .nan\n", 3, "accuracy: input should be a finite number"),
+        (MODEL + "gates:\n  accuracy: 1.5\n", 3, "less than or equal to 1"),
+        (MODEL + "rollout:\n  confirm_within: 3 weeks\n", 3, "'3 weeks' is not a duration"),
+        (MODEL + "rollout:\n  confirm_within: 0.1\n", 3, "greater than or equal to 1"),
+        (MODEL + "rollout:\n  max_failures: 10 percent\n", 3, "neither a count nor a percentage"),
+        (MODEL + "rollout:\n  waves: [0]\n", 3, "a wave has at least one device"),
+        (MODEL + "rollout:\n  waves: [true]\n", 3, "waves"),
+        (MODEL + "rollout:\n  waves: [120%]\n", 3, "neither a count nor a percentage"),
+        (MODEL + "rollout:\n  waves: []\n", 3, "at least 1 item"),
+        (MODEL + "fleet:\n  targets: [a, a]\n", 2, "two targets are called 'a'"),
+        (MODEL + "fleet:\n  targets: [-oProxyCommand=x]\n", 3, "not an address"),
+        (MODEL + "fleet:\n  targets: ['a:99999']\n", 3, "99999 is not a port"),
+        (MODEL + "fleet:\n  targets: [{host: a, tags: [canary]}]\nrollout:\n  waves: [canry]\n", 5, "mean 'canary'"),
+        (MODEL + "models: []\nmodle: 3\n", 3, "unknown key 'modle'; did you mean 'mod"),
+    ],
+)
+def test_what_does_not_fit_is_said_with_its_line(text: str, line: int, said: str) -> None:
+    import re
+
+    message = refusal(text)
+    assert message.startswith(f"deploy.yaml:{line}: "), message
+    assert re.search(said, message), message
+
+
+@pytest.mark.parametrize("value", ["true", "'3'", "3.0", "0", "[3]"])
+def test_no_value_is_bent_into_another_type(value: str) -> None:
+    assert "k: " in refusal(f"model: {{name: a, data: {{sklearn: iris}}, k: {value}}}\n")
+
+
+def test_every_mistake_is_reported_at_once() -> None:
+    message = refusal("model: {name: a, data: {sklearn: iris}, k: 0}\ngates: {acuracy: 1}\nrollout: {concurrency: 0}\n")
+    assert [line.split(":")[1] for line in message.splitlines() if line.startswith("deploy.yaml:")] == ["1", "2", "3"]
+
+
+def test_yes_and_on_and_times_are_text_and_exponents_are_numbers() -> None:
+    loaded = config.parse("model: {name: on, data: {file: 2024-01-01, label: 1:30}}\ngates: {margin: 1e-4}\n")
+    assert loaded.model is not None
+    assert isinstance(loaded.model.data, config.FileData)
+    assert (loaded.model.name, loaded.model.data.label, loaded.gates.margin) == ("on", "1:30", 1e-4)
+
+
+def test_relative_paths_start_at_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "deep" / "deploy.yaml"
+    file.parent.mkdir()
+    file.write_text("model: {name: a, data: {file: ../rows.csv}}\nrelease: {dir: /elsewhere}\nsigning:\n")
+    loaded = config.load(file)
+    assert loaded.model is not None
+    assert isinstance(loaded.model.data, config.FileData)
+    assert loaded.model.data.file == file.parent / "../rows.csv"
+    assert loaded.release.dir == Path("/elsewhere")
+    assert loaded.signing.key == file.parent / "keys/signing.pem"
+
+
+def test_several_models_have_a_folder_and_gates_of_their_own() -> None:
+    loaded = config.parse(
+        "models:\n"
+        "  - {name: small, device_class: zero, data: {sklearn: iris}, k: 1, gates: {accuracy: 0.5}}\n"
+        "  - {name: big, data: {sklearn: iris}}\n"
+        "release: {dir: /out}\ngates: {accuracy: 0.9}\n"
+    )
+    built = [(b.model.name, b.model.device_class, b.release.dir, b.gates.accuracy) for b in loaded.builds()]
+    assert built == [("small", "zero", Path("/out/small"), 0.5), ("big", "any", Path("/out/big"), 0.9)]
+
+
+@pytest.mark.parametrize(
+    ("models", "said"),
+    [
+        ("[{name: a, data: {sklearn: iris}}, {name: b, data: {sklearn: iris}}]", "device_class of its own"),
+        ("[{name: a, data: {sklearn: iris}}]\nmodel: {name: b, data: {sklearn: iris}}", "either `model` or `models`"),
+    ],
+)
+def test_several_models_that_no_device_could_tell_apart_are_refused(models: str, said: str) -> None:
+    assert said in refusal(f"models: {models}\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("pi@board:2222", ("pi", "board", 2222)),
+        ("board", (None, "board", None)),
+        ("pi@[2001:db8::1]:22", ("pi", "2001:db8::1", 22)),
+        ("2001:db8::1", (None, "2001:db8::1", None)),
+        ("a@b@board", ("a@b", "board", None)),
+    ],
+)
+def test_addresses(text: str, parts: tuple[str | None, str, int | None]) -> None:
+    assert config.split_address(text) == parts
+
+
+@pytest.mark.parametrize("text", ["", "@board", "board:", "board:0", "-oX", "a b", "[::1", "user@-x", "-x@host"])
+def test_what_is_no_address(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a"):
+        config.split_address(text)
+
+
+def test_a_missing_file_names_the_command_that_makes_one(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"there is no such file") as caught:
+        config.load(tmp_path / "deploy.yaml")
+    assert caught.value.hint == "knnkit init"
+
+
+def test_a_document_that_explodes_is_refused_quickly() -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 9)]
+    assert "too many nodes" in refusal("\n".join(lines))
