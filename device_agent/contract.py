@@ -40,6 +40,8 @@ MAX_MODEL = 2 * 1024 * 1024 * 1024
 # --- inside the model file ----------------------------------------------------------------------------------------
 KNN_FILE = "knn.json"
 LABELS_FILE = "labels.txt"
+#: float64 numbers and table offsets from which a runtime settles a row that the graph leaves in doubt.
+EXACT_FILE = "exact.npz"
 #: The two signatures of the model: one row, and `KnnInfo.batch` rows.
 SIGNATURE_ONE = "classify"
 SIGNATURE_BATCH = "classify_batch"
@@ -49,6 +51,7 @@ OUTPUT_LABEL = "label"  # (n,) int32, class index, UNKNOWN where rejected
 OUTPUT_PROBABILITIES = "probabilities"  # (n, n_classes) float32
 OUTPUT_INDICES = "indices"  # (n, k) int32, training rows by (distance, index)
 OUTPUT_DISTANCES = "distances"  # (n, k) float32, in the model's metric
+OUTPUT_CERTAIN = "certain"  # (n,) bool, float32 rounding cannot have changed neighbours or label
 #: The class index of a rejected row, and how it is written.
 UNKNOWN = -1
 UNKNOWN_LABEL = "unknown"

@@ -1,0 +1,273 @@
+"""TfliteKNN: one nearest-neighbour model in a TFLite runtime, whichever of the two the board has.
+
+Reads the model by path, so that it is mapped and not copied. Every answer is either proven by the graph (its
+`certain` output) or settled again in float64 (`device_agent.exact`). Checks rows before the graph sees them; never
+parses text, and never decides whether a model may run: that is `device_agent.trust`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import platform
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from device_agent import contract
+from device_agent.errors import BadInput, DeviceUnfit, ModelUnusable
+from device_agent.exact import ExactKnn
+from device_agent.modelfile import read_info as read_info
+
+#: Import name -> how pip calls it, in the order in which `auto` looks.
+RUNTIMES = {"tflite_runtime": "tflite-runtime", "ai_edge_litert": "ai-edge-litert"}
+
+
+@dataclass(frozen=True)
+class Neighbors:
+    """The k nearest training rows of each query, by (distance, training index).
+
+    Attributes:
+        indices: (n, k) int32, rows of the training set.
+        distances: (n, k) float32, in the model's metric.
+    """
+
+    indices: NDArray[np.int32]
+    distances: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What the classifier says of each query.
+
+    Attributes:
+        label: (n,) int32, class index, `contract.UNKNOWN` where the row was rejected.
+        probabilities: (n, n_classes) float32, the share of the votes.
+        indices: (n, k) int32, rows of the training set.
+        distances: (n, k) float32, in the model's metric.
+    """
+
+    label: NDArray[np.int32]
+    probabilities: NDArray[np.float32]
+    indices: NDArray[np.int32]
+    distances: NDArray[np.float32]
+
+
+_OUTPUTS = {
+    contract.OUTPUT_LABEL: np.int32,
+    contract.OUTPUT_PROBABILITIES: np.float32,
+    contract.OUTPUT_INDICES: np.int32,
+    contract.OUTPUT_DISTANCES: np.float32,
+    contract.OUTPUT_CERTAIN: np.bool_,
+}
+
+
+class TfliteKNN:
+    """A nearest-neighbour classifier in a `.tflite` file, fed with raw rows.
+
+    One object serves one thread. `info` is the model's knn.json, `runtime` says what runs it, and `settled` counts the
+    rows that float32 left in doubt and float64 settled.
+
+    Args:
+        path: the model; also `/proc/self/fd/N` of a file that was opened before.
+        num_threads: of the runtime.
+        runtime: `auto`, `tflite_runtime` or `ai_edge_litert`; or an Interpreter class.
+
+    Raises:
+        ModelUnusable: the file is not a knnkit model, or this runtime is too old for it.
+        DeviceUnfit: no TFLite runtime is installed.
+    """
+
+    def __init__(self, path: str | Path, *, num_threads: int = 1, runtime: str | type = "auto") -> None:
+        self.path = str(path)
+        self.info = read_info(path)
+        self.settled = 0
+        interpreter_class, name, version = _find_runtime(runtime)
+        _require_version(self.info, name, version)
+        try:
+            self._interpreter = interpreter_class(model_path=self.path, num_threads=num_threads)
+            self._interpreter.allocate_tensors()
+            self._batch = self._interpreter.get_signature_runner(contract.SIGNATURE_BATCH)
+            self._bind()
+        except (ValueError, RuntimeError, KeyError, OSError) as error:
+            raise ModelUnusable(
+                f"{name} {version} cannot load {self.path}: {str(error).strip()}",
+                hint="build the release again with this knnkit, or provision the board's runtime again",
+            ) from None
+        self.runtime = contract.RuntimeInfo(name, version, self._delegate(), platform.python_version(), np.__version__)
+        self._exact: ExactKnn | None = None
+
+    def neighbors(self, rows: ArrayLike) -> Neighbors:
+        """Returns the k nearest training rows of each of the (n, n_features) raw `rows`.
+
+        Raises:
+            BadInput: wrong number of columns, or a value that is not finite.
+        """
+        answers = self.classify(rows)
+        return Neighbors(answers.indices, answers.distances)
+
+    def predict(self, rows: ArrayLike) -> NDArray[Any]:
+        """Returns (n,) labels as they were in the training data; rejected rows are `contract.UNKNOWN_LABEL`.
+
+        Raises:
+            BadInput: wrong number of columns, or a value that is not finite.
+        """
+        label = self.classify(rows).label
+        if self.info.reject is not None:
+            return np.array([*self.info.classes, contract.UNKNOWN_LABEL], dtype=object)[label]
+        classes: NDArray[Any] = np.array(self.info.classes)
+        return classes[label]
+
+    def predict_proba(self, rows: ArrayLike) -> NDArray[np.float32]:
+        """Returns (n, n_classes) float32: each class's share of the neighbours' votes.
+
+        Raises:
+            BadInput: wrong number of columns, or a value that is not finite.
+        """
+        return self.classify(rows).probabilities
+
+    def classify(self, rows: ArrayLike) -> Answers:
+        """Returns label, probabilities, neighbours and distances of each of the (n, n_features) raw `rows`.
+
+        Raises:
+            BadInput: wrong number of columns, or a value that is not finite.
+        """
+        queries = check_rows(rows, self.info.n_features)
+        parts = self._one(queries) if len(queries) == 1 else self._many(queries)
+        if not parts[contract.OUTPUT_CERTAIN].all():
+            self._settle(queries, parts)
+        return Answers(
+            parts[contract.OUTPUT_LABEL],
+            parts[contract.OUTPUT_PROBABILITIES],
+            parts[contract.OUTPUT_INDICES],
+            parts[contract.OUTPUT_DISTANCES],
+        )
+
+    def _bind(self) -> None:
+        one = self._interpreter.get_signature_runner(contract.SIGNATURE_ONE)
+        inputs, outputs = one.get_input_details(), one.get_output_details()
+        if set(inputs) != {contract.INPUT_ROWS} or set(outputs) != set(_OUTPUTS):
+            raise ValueError("its inputs and outputs are not those of a knnkit model")
+        self._input = int(inputs[contract.INPUT_ROWS]["index"])
+        self._outputs = {name: int(detail["index"]) for name, detail in outputs.items()}
+        primary = self._interpreter.get_input_details()[0]
+        if tuple(primary["shape"]) != (1, self.info.n_features) or int(primary["index"]) != self._input:
+            raise ValueError("its first graph does not take one row")
+        batch = self._batch.get_input_details()[contract.INPUT_ROWS]
+        if tuple(batch["shape"]) != (self.info.batch, self.info.n_features):
+            raise ValueError("its batch graph has another shape than knn.json says")
+
+    def _one(self, row: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+        interpreter = self._interpreter
+        interpreter.set_tensor(self._input, row)
+        interpreter.invoke()
+        return {name: interpreter.get_tensor(index) for name, index in self._outputs.items()}
+
+    def _many(self, queries: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+        count, batch = len(queries), self.info.batch
+        widths = {contract.OUTPUT_PROBABILITIES: (len(self.info.classes),)}
+        widths |= dict.fromkeys((contract.OUTPUT_INDICES, contract.OUTPUT_DISTANCES), (self.info.k,))
+        parts = {name: np.empty((count, *widths.get(name, ())), dtype) for name, dtype in _OUTPUTS.items()}
+        start = 0
+        while start < count:
+            left = count - start
+            if left * 8 <= batch:  # a nearly empty batch costs more than its rows one by one
+                found, used = self._one(queries[start : start + 1]), 1
+            else:
+                found, used = self._padded(queries[start : start + batch]), min(left, batch)
+            for name, value in found.items():
+                parts[name][start : start + used] = value[:used]
+            start += used
+        return parts
+
+    def _padded(self, chunk: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+        if len(chunk) < self.info.batch:
+            full = np.empty((self.info.batch, chunk.shape[1]), np.float32)
+            full[: len(chunk)], full[len(chunk) :] = chunk, chunk[:1]
+            chunk = full
+        result: dict[str, NDArray[Any]] = self._batch(**{contract.INPUT_ROWS: chunk})
+        return result
+
+    def _settle(self, queries: NDArray[np.float32], parts: dict[str, NDArray[Any]]) -> None:
+        if self._exact is None:
+            self._exact = ExactKnn(self.path, self.info)
+        for row in np.flatnonzero(~parts[contract.OUTPUT_CERTAIN]):
+            for name, value in self._exact.answer(queries[row]).items():
+                parts[name][row] = value
+            self.settled += 1
+
+    def _delegate(self) -> str | None:
+        details: list[dict[str, Any]] = getattr(self._interpreter, "_get_ops_details", list)()
+        return "XNNPACK" if any(detail["op_name"] == "DELEGATE" for detail in details) else None
+
+
+def check_rows(rows: ArrayLike, n_features: int) -> NDArray[np.float32]:
+    """Returns `rows` as (n, n_features) contiguous float32.
+
+    Raises:
+        BadInput: wrong shape, not numbers, or a value that is not finite in float32; names the first row and column.
+    """
+    try:
+        with np.errstate(over="ignore"):
+            queries: NDArray[np.float32] = np.ascontiguousarray(rows, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"the rows are not a table of numbers: {error}") from None
+    if queries.ndim != 2 or queries.shape[1] != n_features:
+        raise BadInput(f"expected rows of {n_features} numbers, found an array of shape {queries.shape}")
+    finite = np.isfinite(queries)
+    if not finite.all():
+        row, column = (int(place[0]) for place in np.nonzero(~finite))
+        raise BadInput(f"row {row}, column {column}: {queries[row, column]} is not a finite float32 number")
+    return queries
+
+
+def _find_runtime(runtime: str | type) -> tuple[Any, str, str]:
+    if isinstance(runtime, type):
+        name = runtime.__module__.split(".")[0]
+        return runtime, name, _version(sys.modules[name])
+    names = list(RUNTIMES) if runtime == "auto" else [runtime]
+    for name in names:
+        if name not in RUNTIMES:
+            raise DeviceUnfit(f"no such runtime: {name!r}", hint=f"one of auto, {', '.join(RUNTIMES)}")
+        try:
+            module = importlib.import_module(f"{name}.interpreter")
+        except ImportError:
+            continue
+        return module.Interpreter, name, _version(importlib.import_module(name))
+    packages = " or ".join(RUNTIMES[name] for name in names)
+    raise DeviceUnfit(
+        f"this Python ({sys.executable}) has no TFLite runtime: {packages}",
+        reason="no-runtime",
+        hint="knnkit provision --target HOST puts one on the board",
+    )
+
+
+def _version(module: Any) -> str:
+    return str(getattr(module, "__version__", "unknown"))
+
+
+def _require_version(info: contract.KnnInfo, name: str, version: str) -> None:
+    # LiteRT counts from 1.0 again, and its first release came after TFLite 2.17.
+    if name == "ai_edge_litert" or version_key(version) >= version_key(info.minimum_runtime):
+        return
+    raise ModelUnusable(
+        f"the model needs TFLite runtime {info.minimum_runtime}, this is {name} {version}",
+        reason="runtime-too-old",
+        hint="knnkit provision --target HOST brings the runtime up to date",
+    )
+
+
+def version_key(text: str) -> tuple[int, ...]:
+    """Returns the leading numbers of a version, for comparison: `2.14.0rc1` -> (2, 14, 0)."""
+    numbers = []
+    for part in text.split("."):
+        digits = part[: len(part) - len(part.lstrip("0123456789"))]
+        if not digits:
+            break
+        numbers.append(int(digits))
+    while numbers and numbers[-1] == 0:
+        numbers.pop()
+    return tuple(numbers)
