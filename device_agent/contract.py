@@ -291,6 +291,8 @@ class Status:
     disk_free_bytes: int
     clock: int  # the device's clock, seconds since 1970
     lock: LockHolder | None
+    device_id: str = ""  # what a rollback order is bound to; empty until one is first needed
+    revoked: tuple[str, ...] = ()  # fingerprints of the keys that accept nothing new
     warnings: tuple[str, ...] = ()
     schema: int = SCHEMA
 
@@ -324,6 +326,16 @@ class Committed:
     release: ReleaseRef
     previous: ReleaseRef | None
     already: bool
+    schema: int = SCHEMA
+
+
+@dataclass(frozen=True)
+class Trusted:
+    """`device_agent trust`: the keys after a rotation or revocation, as fingerprints."""
+
+    trusted: tuple[str, ...]
+    revoked: tuple[str, ...]
+    changed: bool
     schema: int = SCHEMA
 
 

@@ -114,6 +114,13 @@ def read_envelope(data: Any, where: str = "$") -> Envelope:
     return Envelope(payload_type, _base64(found["payload"], f"{where}.payload"), tuple(signatures))
 
 
+def dump_envelope(envelope: Envelope) -> dict[str, Any]:
+    """Returns an envelope as the JSON data that `read_envelope` reads."""
+    signatures = [{"sig": base64.b64encode(entry.sig).decode(), "keyid": entry.keyid} for entry in envelope.signatures]
+    payload = base64.b64encode(envelope.payload).decode()
+    return {"payload": payload, "payloadType": envelope.payload_type, "signatures": signatures}
+
+
 def _base64(data: Any, where: str) -> bytes:
     text = expect_string(data, where)
     try:

@@ -7,7 +7,6 @@ Format: https://github.com/ossf/model-signing-spec
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import hashlib
 import json
@@ -121,16 +120,13 @@ def make_bundle(subject: str, digests: dict[str, str], signer: Signer) -> bytes:
         },
     }
     payload = json.dumps(statement, sort_keys=True).encode()
-    signature = signer.sign(dsse.pae(oms.PAYLOAD_TYPE, payload))
+    signature = dsse.Signature("", signer.sign(dsse.pae(oms.PAYLOAD_TYPE, payload)))
+    envelope = dsse.Envelope(oms.PAYLOAD_TYPE, payload, (signature,))
     public = dsse.public_pem(dsse.load_public_key(signer.public_pem))
     bundle = {
         "mediaType": oms.MEDIA_TYPE,
         "verificationMaterial": {"publicKey": {"hint": hashlib.sha256(public).hexdigest()}, "tlogEntries": []},
-        "dsseEnvelope": {
-            "payload": base64.b64encode(payload).decode(),
-            "payloadType": oms.PAYLOAD_TYPE,
-            "signatures": [{"sig": base64.b64encode(signature).decode(), "keyid": ""}],
-        },
+        "dsseEnvelope": dsse.dump_envelope(envelope),
     }
     return json.dumps(bundle).encode()
 

@@ -20,7 +20,11 @@ SHARED = {
     "device_agent.contract",
     "device_agent.errors",
     "device_agent.judge",
+    "device_agent.release_files",  # walks and hashes a release: the host verifies with the code that the device runs
     "device_agent.trust",
+    "device_agent.trust.dsse",
+    "device_agent.trust.oms",
+    "device_agent.trust.orders",
 }
 #: What the device side may take from outside the standard library.
 AGENT_THIRD_PARTY = {"numpy", "cryptography", "tflite_runtime", "ai_edge_litert"}
@@ -63,6 +67,7 @@ PURE = (
     "device_agent.contract",
     "device_agent.errors",
     "device_agent.trust",
+    "device_agent.trust.*",
     "knnkit.config*",
     "knnkit.errors",
     "knnkit.fleet.plan",

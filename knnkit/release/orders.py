@@ -1,0 +1,93 @@
+"""Makes the signed orders that devices take: rotation, revocation, rollback. Their form and rules are the device's own
+(`device_agent.trust.orders`). Sends nothing."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from device_agent import codec
+from device_agent.errors import Refused
+from device_agent.trust import dsse, orders
+from knnkit.errors import UsageError, VerificationFailed
+from knnkit.release.signing import Signer
+
+#: How long a rollback order may be used, in seconds, unless told otherwise.
+ROLLBACK_LIFE = 3600
+
+
+def rotate(old: Signer, new: Signer, *, issued: int | None = None) -> bytes:
+    """Returns the order that puts the new key in the place of the old one, signed by both.
+
+    Raises:
+        VerificationFailed: a device that trusts the old key would refuse it.
+    """
+    rotation = orders.Rotation(
+        old=dsse.fingerprint(old.public_pem),
+        new=dsse.fingerprint(new.public_pem),
+        new_pem=new.public_pem.decode(),
+        issued=_now(issued),
+    )
+    order = _sign(orders.ROTATION_TYPE, rotation, (old, new))
+    check(order, orders.KeySets({rotation.old: old.public_pem}))
+    return order
+
+
+def revoke(signer: Signer, fingerprints: Sequence[str], *, issued: int | None = None) -> bytes:
+    """Returns the order after which devices accept nothing new from the named keys.
+
+    Raises:
+        UsageError: no fingerprint, or something that is none.
+    """
+    wrong = [text for text in fingerprints if not orders.is_fingerprint(text)]
+    if wrong or not fingerprints:
+        raise UsageError(
+            f"{wrong[0]!r} is not a fingerprint" if wrong else "no fingerprint was given",
+            hint="a fingerprint is sha256: and 64 digits; knnkit trust --show PUB prints it",
+        )
+    revocation = orders.Revocation(tuple(sorted(set(fingerprints))), _now(issued))
+    return _sign(orders.REVOCATION_TYPE, revocation, (signer,))
+
+
+def roll_back(
+    signer: Signer, *, device_id: str, digest: str, leaves: str, life: int = ROLLBACK_LIFE, issued: int | None = None
+) -> bytes:
+    """Returns the order that lets one device, once, go back to a release under its floor.
+
+    Args:
+        signer: a key that the device trusts.
+        device_id: as the device's status gives it.
+        digest: the release to go back to; it must be staged on the device.
+        leaves: what is committed on the device now.
+        life: how long the order may be used, in seconds.
+        issued: the clock, seconds since 1970; by default this machine's.
+    """
+    now = _now(issued)
+    order = orders.RollbackOrder(device_id, digest, leaves, secrets.token_hex(16), now, now + life)
+    return _sign(orders.ROLLBACK_TYPE, order, (signer,))
+
+
+def _now(issued: int | None) -> int:
+    return int(time.time()) if issued is None else issued
+
+
+def _sign(payload_type: str, document: Any, signers: Sequence[Signer]) -> bytes:
+    payload = codec.dumps(document).encode()
+    message = dsse.pae(payload_type, payload)
+    signatures = tuple(dsse.Signature(dsse.fingerprint(key.public_pem), key.sign(message)) for key in signers)
+    return json.dumps(dsse.dump_envelope(dsse.Envelope(payload_type, payload, signatures))).encode() + b"\n"
+
+
+def check(order: bytes, sets: orders.KeySets) -> orders.KeySets:
+    """Returns the key sets that a device with `sets` would have after a rotation or revocation.
+
+    Raises:
+        VerificationFailed: it would refuse the order.
+    """
+    try:
+        return orders.apply(order, sets)
+    except Refused as error:
+        raise VerificationFailed(str(error), reason=error.reason, hint=error.hint) from None
