@@ -30,8 +30,9 @@ if [ -x "$root/venv/bin/python" ]; then
   printf '%s\\n' "$answer"
 fi
 for python in python3 /usr/bin/python3; do
-  version=$("$python" -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' </dev/null 2>/dev/null) || continue
-  echo "python $version $(command -v "$python")"
+  found=$("$python" -c 'import sys; print("%d.%d.%d %s" % (*sys.version_info[:3], sys.executable))' \
+    </dev/null 2>/dev/null) || continue
+  echo "python $found"
   break
 done
 """
@@ -123,7 +124,7 @@ def _facts(found: dict[str, str]) -> Facts:
         root=found["root"].rstrip("/") or "/",
         machine=found["machine"],
         system=found["system"],
-        python=parts,  # type: ignore[arg-type]
+        python=parts,
         python_path=path or None,
         libc=found.get("libc") or None,
         disk_free_bytes=int(found.get("disk") or 0) * 1024,

@@ -18,6 +18,7 @@ from typing import BinaryIO
 
 from knnkit.errors import DeviceFailed, Unreachable
 from knnkit.transport.base import MAX_COMPLAINT, MAX_OUTPUT, Completed, Progress
+from knnkit.transport.capped import Capped
 
 _CHUNK = 256 * 1024
 
@@ -38,7 +39,7 @@ class LocalTransport:
     ) -> Completed:
         """As `Transport.run`."""
         process = _Process(self._name, argv)
-        out = _Capped(max_output, process.kill)
+        out = Capped(max_output, strict=True)
         process.feed(lambda stdin: stdin.write(input))
         process.drain(out.write)
         completed = process.wait(timeout, lambda: 0.0)
@@ -91,23 +92,6 @@ class LocalTransport:
         """Nothing is open."""
 
 
-class _Capped:
-    """Keeps the first `limit` bytes; one more calls `overflow`."""
-
-    def __init__(self, limit: int, overflow: Callable[[], None] | None = None) -> None:
-        self.data = bytearray()
-        self.full = False
-        self._limit = limit
-        self._overflow = overflow
-
-    def write(self, chunk: bytes) -> None:
-        self.data += chunk[: self._limit - len(self.data)]
-        if not self.full and len(chunk) > 0 and len(self.data) == self._limit:
-            self.full = True
-            if self._overflow:
-                self._overflow()
-
-
 class _Process:
     """A child in a session of its own, with a thread at each of its streams."""
 
@@ -115,7 +99,7 @@ class _Process:
         self._name, self._argv, self._started = name, tuple(argv), time.monotonic()
         self._threads: list[threading.Thread] = []
         self._broken: list[BaseException] = []
-        self._complaint = _Capped(MAX_COMPLAINT)
+        self._complaint = Capped(MAX_COMPLAINT)
         if shutil.which(argv[0]) is None:
             raise DeviceFailed(f"{name}: {argv[0]}: there is no such command", reason="no-such-command")
         self._child = subprocess.Popen(
@@ -153,7 +137,7 @@ class _Process:
             try:
                 while chunk := stream.read1(_CHUNK):  # type: ignore[attr-defined]
                     take(chunk)
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, Capped.Full) as error:
                 self._broken.append(error)
                 self.kill()
             finally:

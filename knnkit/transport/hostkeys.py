@@ -1,0 +1,235 @@
+"""known_hosts: read once, line by line, shared read-only; a line is added only by `enrol`. Never trusts on first use.
+
+The format is OpenSSH's (sshd(8), SSH_KNOWN_HOSTS FILE FORMAT): plain, `[host]:port`, wildcard, negated and hashed
+names, `@revoked`. `@cert-authority` lines are passed over (paramiko verifies no host certificates). A line that cannot
+be read never hides the others: it is kept as `bad`, to be named when a host is unknown.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import fcntl
+import fnmatch
+import functools
+import hashlib
+import hmac
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from knnkit.errors import HostKeyError
+
+_MAX_FILE = 32 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class HostKey:
+    """One public host key; `where` says file and line it was read from."""
+
+    kind: str  # "ssh-ed25519", ...
+    blob: bytes
+    where: str = ""
+    revoked: bool = False
+
+    @property
+    def fingerprint(self) -> str:
+        """As `ssh-keygen -l` prints it: `SHA256:` and 43 characters."""
+        return fingerprint(self.blob)
+
+    def same(self, other: HostKey) -> bool:
+        """Whether it is the very key."""
+        return self.blob == other.blob
+
+
+def fingerprint(blob: bytes) -> str:
+    """Returns the SHA-256 fingerprint of a public key's wire form, as OpenSSH prints it."""
+    return "SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
+
+
+@dataclass(frozen=True)
+class _Line:
+    patterns: tuple[str, ...]
+    key: HostKey
+
+
+@dataclass(frozen=True)
+class KnownHosts:
+    """All lines of all files, in order."""
+
+    lines: tuple[_Line, ...]
+    bad: tuple[str, ...]  # where lines stand that cannot be read
+
+    def lookup(self, host: str, port: int) -> tuple[HostKey, ...]:
+        """Returns the keys known for a host, revoked ones included (marked so)."""
+        name = host_name(host, port)
+        return tuple(line.key for line in self.lines if _matches(line.patterns, name))
+
+    def check(self, host: str, port: int, offered: HostKey) -> None:
+        """Lets pass the key that is known for the host, and no other.
+
+        Raises:
+            HostKeyError: the host is unknown, or offers another key, or a revoked one.
+        """
+        name = host_name(host, port)
+        revoked = [line.key for line in self.lines if line.key.revoked and line.key.same(offered)]
+        if revoked:
+            raise HostKeyError(
+                f"{name} offers a revoked host key ({offered.fingerprint}; {revoked[0].where})",
+                reason="host-key-revoked",
+            )
+        known = [key for key in self.lookup(host, port) if not key.revoked]
+        if any(key.same(offered) for key in known):
+            return
+        if known:
+            raise HostKeyError(
+                f"{name} offers another host key than the known one: {offered.kind} {offered.fingerprint}, "
+                f"known {known[0].kind} {known[0].fingerprint} ({known[0].where}). Somebody may be listening in, or "
+                "the device was set up anew",
+                reason="host-key-changed",
+                hint=f"if the device was set up anew: knnkit trust {_typed(host, port)} --replace",
+            )
+        unread = f" (cannot be read: {', '.join(self.bad[:3])})" if self.bad else ""
+        raise HostKeyError(
+            f"{name} is not in known_hosts{unread}; it offers {offered.kind} {offered.fingerprint}",
+            reason="host-key-unknown",
+            hint=f"knnkit trust {_typed(host, port)}",
+        )
+
+
+def host_name(host: str, port: int) -> str:
+    """Returns the name under which known_hosts knows a host."""
+    return host.lower() if port == 22 else f"[{host.lower()}]:{port}"
+
+
+def _typed(host: str, port: int) -> str:
+    return host if port == 22 else f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _matches(patterns: Iterable[str], name: str) -> bool:
+    found = False
+    for pattern in patterns:
+        if pattern.startswith("|1|"):
+            found = found or _matches_hash(pattern, name)
+        elif pattern.startswith("!"):
+            if _glob(pattern[1:], name):
+                return False
+        else:
+            found = found or _glob(pattern, name)
+    return found
+
+
+def _glob(pattern: str, name: str) -> bool:
+    escaped = pattern.lower().replace("[", "[[]")  # in known_hosts only * and ? are special
+    return fnmatch.fnmatchcase(name, escaped)
+
+
+def _matches_hash(pattern: str, name: str) -> bool:
+    try:
+        _, _, salt, digest = pattern.split("|")
+        made = hmac.new(base64.b64decode(salt), name.encode(), hashlib.sha1).digest()
+        return hmac.compare_digest(made, base64.b64decode(digest))
+    except (ValueError, binascii.Error):
+        return False
+
+
+def load(paths: Iterable[str | Path]) -> KnownHosts:
+    """Reads known_hosts files; one that does not exist holds nothing."""
+    lines: list[_Line] = []
+    bad: list[str] = []
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            found = Path(path).expanduser().stat()
+            one = _load_one(str(path), found.st_mtime_ns, found.st_size)
+            lines += one.lines
+            bad += one.bad
+    return KnownHosts(tuple(lines), tuple(bad))
+
+
+@functools.lru_cache(maxsize=64)
+def _load_one(path: str, _changed: int, size: int) -> KnownHosts:
+    if size > _MAX_FILE:
+        raise HostKeyError(f"{path}: {size:,} bytes are no known_hosts file", reason="known-hosts")
+    try:
+        text = Path(path).expanduser().read_bytes().decode("utf-8", "replace")
+    except OSError as error:
+        raise HostKeyError(f"{path}: {error.strerror}", reason="known-hosts") from None
+    return parse(text, path)
+
+
+def parse(text: str, path: str) -> KnownHosts:
+    """Reads the text of a known_hosts file; `path` names it in messages."""
+    lines, bad = [], []
+    for number, line in enumerate(text.splitlines(), start=1):
+        words = line.split()
+        if not words or words[0].startswith("#"):
+            continue
+        where = f"{path}:{number}"
+        marker = words.pop(0) if words[0].startswith("@") else ""
+        if marker == "@cert-authority":
+            continue
+        key = _key(words, where, revoked=marker == "@revoked") if marker in ("", "@revoked") else None
+        if key is None:
+            bad.append(where)
+        else:
+            lines.append(_Line(tuple(words[0].split(",")), key))
+    return KnownHosts(tuple(lines), tuple(bad))
+
+
+def _key(words: list[str], where: str, *, revoked: bool) -> HostKey | None:
+    try:
+        _, kind, encoded = words[:3]
+        blob = base64.b64decode(encoded, validate=True)
+    except (ValueError, binascii.Error):
+        return None
+    named = kind.encode()
+    if blob[:4] != len(named).to_bytes(4, "big") or blob[4 : 4 + len(named)] != named:
+        return None
+    return HostKey(kind, blob, where, revoked)
+
+
+def enrol(path: Path, host: str, port: int, key: HostKey, *, replace: bool = False) -> bool:
+    """Writes a host's key into a known_hosts file; returns whether the file changed.
+
+    With `replace`, the host's plain and hashed lines go; the file before that is kept with the ending `.old`.
+
+    Raises:
+        HostKeyError: another key is known there, and `replace` was not asked for; or the file cannot be written.
+    """
+    name = host_name(host, port)
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+", encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            text = file.read()
+            known = parse(text, str(path)).lookup(host, port)
+            if any(entry.same(key) and not entry.revoked for entry in known):
+                return False
+            if known and not replace:
+                parse(text, str(path)).check(host, port, key)
+            kept = _without(text, name) if known else text
+            if kept != text:
+                path.with_name(path.name + ".old").write_text(text, encoding="utf-8")
+            line = f"{name} {key.kind} {base64.b64encode(key.blob).decode()}\n"
+            file.seek(0)
+            file.write(kept + ("" if not kept or kept.endswith("\n") else "\n") + line)
+            file.truncate()
+            return True
+    except OSError as error:
+        raise HostKeyError(f"{path}: {error.strerror}", reason="known-hosts") from None
+
+
+def _without(text: str, name: str) -> str:
+    """Returns the file without the lines for `name`; a line for several hosts loses only that name."""
+    kept = []
+    for line in text.splitlines(keepends=True):
+        words = line.split(maxsplit=1)
+        if len(words) < 2 or words[0].startswith(("#", "@")) or not _matches(words[0].split(","), name):
+            kept.append(line)
+            continue
+        others = [pattern for pattern in words[0].split(",") if not _matches([pattern], name)]
+        if [pattern for pattern in others if not pattern.startswith("!")]:
+            kept.append(f"{','.join(others)} {words[1]}")
+    return "".join(kept)

@@ -1,0 +1,271 @@
+"""A device over SSH, through paramiko. Host keys are always checked; nothing waits without a deadline.
+
+One connection belongs to one thread. paramiko's defaults that would hurt a fleet are set or avoided here and in
+ssh_pump, ssh_auth and ssh_config; tests/ssh holds each against a real sshd. Never retries: `knnkit.fleet` decides.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shlex
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import BinaryIO
+
+import paramiko
+
+from knnkit.errors import DeviceFailed, KnnkitError, Unreachable
+from knnkit.transport import hostkeys
+from knnkit.transport.address import Address
+from knnkit.transport.base import MAX_COMPLAINT, MAX_OUTPUT, Completed, Progress
+from knnkit.transport.capped import Capped
+from knnkit.transport.ssh_auth import authenticate
+from knnkit.transport.ssh_config import Resolved, resolve
+from knnkit.transport.ssh_pump import Watchdog, drain, feed, feed_bytes
+
+_KEEPALIVE = 15  # seconds
+_DEAD_PEER = 60_000  # milliseconds until unanswered data ends a connection (TCP_USER_TIMEOUT)
+_CHUNK = 32 * 1024  # the largest SFTP write that every server takes
+
+logging.getLogger("paramiko").addHandler(logging.NullHandler())  # its errors reach the user as ours
+
+
+class SshTransport:
+    """A Transport (knnkit.transport.base) over one SSH connection."""
+
+    def __init__(self, name: str, hops: Sequence[paramiko.Transport]) -> None:
+        self._name = name
+        self._hops = hops
+        self._sftp: paramiko.SFTPClient | None = None
+
+    @classmethod
+    def connect(cls, name: str, address: Address, *, timeout: float) -> SshTransport:
+        """Opens a connection, through the jump hosts that `address` or ssh_config names.
+
+        Args:
+            name: how messages call the device.
+            address: where it is.
+            timeout: seconds for everything: names, jumps, keys, login.
+
+        Raises:
+            HostKeyError: a host key is unknown, changed or revoked.
+            Unreachable: anything else; `reason` "connect" means that trying again may help.
+        """
+        where = resolve(address)
+        hops: list[paramiko.Transport] = []
+        with _guarded(name, where, hops, timeout) as deadline:
+            for hop in (*where.jumps, where):
+                _open(hop, hops, deadline)
+                _check_host_key(hops[-1], hop)
+                authenticate(hops[-1], hop, timeout=max(0.1, deadline - time.monotonic()))
+        return cls(name, hops)
+
+    @property
+    def name(self) -> str:
+        """How messages call the device."""
+        return self._name
+
+    def run(
+        self, argv: Sequence[str], *, timeout: float, input: bytes = b"", max_output: int = MAX_OUTPUT
+    ) -> Completed:
+        """As `Transport.run`."""
+        out = Capped(max_output, strict=True)
+        with self._watch(argv[0], total=timeout) as watchdog:
+            completed = self._execute(
+                argv, timeout, lambda ch: feed_bytes(ch, input, watchdog.touch), out.write, watchdog
+            )
+        if out.full:
+            raise DeviceFailed(f"{self._name}: {argv[0]} said more than {max_output:,} bytes", reason="too-much-output")
+        return Completed(completed.argv, completed.exit_code, bytes(out.data), completed.stderr, completed.seconds)
+
+    def pipe(self, argv: Sequence[str], source: BinaryIO, sink: BinaryIO, *, idle: float | None) -> Completed:
+        """As `Transport.pipe`."""
+        read1: Callable[[int], bytes] = getattr(source, "read1", source.read)
+
+        def take(chunk: bytes) -> None:
+            sink.write(chunk)
+            sink.flush()
+
+        with self._watch(argv[0], idle=idle) as watchdog:
+            return self._execute(argv, idle, lambda ch: feed(ch, lambda: read1(_CHUNK), watchdog.touch), take, watchdog)
+
+    def append(
+        self, source: BinaryIO, remote: str, *, offset: int, size: int, timeout: float, progress: Progress | None = None
+    ) -> None:
+        """As `Transport.append`: pipelined SFTP, one file of at most `size` bytes."""
+        with self._watch(f"writing {remote}", idle=timeout) as watchdog:
+            try:
+                if self._sftp is None:
+                    self._sftp = paramiko.SFTPClient.from_transport(self._hops[-1])
+                    assert self._sftp is not None
+                    watchdog.touch()
+                with self._sftp.open(remote, "r+b" if offset else "wb") as file:
+                    file.set_pipelined(True)
+                    file.seek(offset)
+                    source.seek(offset)
+                    done = offset
+                    while chunk := source.read(_CHUNK):
+                        file.write(chunk)
+                        done += len(chunk)
+                        watchdog.touch()
+                        if progress:
+                            progress(done, size)
+            except OSError as error:
+                if watchdog.fired or not self._hops[-1].is_active():
+                    raise
+                said = error.strerror or str(error)
+                raise DeviceFailed(
+                    f"{self._name}: cannot write {remote}: {said}", reason="cannot-write", hint="knnkit doctor"
+                ) from None
+
+    def close(self) -> None:
+        """Closes the connection, and those to the jump hosts."""
+        _close(self._hops)
+
+    def _execute(
+        self,
+        argv: Sequence[str],
+        timeout: float | None,
+        send: Callable[[paramiko.Channel], None],
+        out: Callable[[bytes], None],
+        watchdog: Watchdog,
+    ) -> Completed:
+        started = time.monotonic()
+        err = Capped(MAX_COMPLAINT)
+        with contextlib.closing(self._hops[-1].open_session(timeout=timeout or 3600.0)) as channel:
+            channel.fileno()  # before anything arrives, so that its pipe tells of everything
+            channel.exec_command(shlex.join(argv))
+            send(channel)
+            try:
+                code = drain(channel, out, err.write, watchdog.touch)
+            except Capped.Full:
+                code = -1
+        if code is None:
+            raise EOFError("the connection was lost")
+        return Completed(tuple(argv), code, b"", bytes(err.data), time.monotonic() - started)
+
+    @contextlib.contextmanager
+    def _watch(self, what: str, *, total: float | None = None, idle: float | None = None) -> Iterator[Watchdog]:
+        with Watchdog(self.close, total=total, idle=idle) as watchdog:
+            try:
+                yield watchdog
+            except (KnnkitError, BrokenPipeError):
+                raise
+            except (OSError, EOFError, paramiko.SSHException) as error:
+                if watchdog.fired:
+                    raise Unreachable(
+                        f"{self._name}: {what}: no end within {watchdog.limit}", reason="deadline"
+                    ) from None
+                said = str(error) or "the connection was lost"
+                raise Unreachable(f"{self._name}: {what}: {said}", reason="connection-lost") from None
+
+
+def scan(name: str, address: Address, *, timeout: float) -> tuple[Resolved, hostkeys.HostKey]:
+    """Returns where an address leads and the host key that is offered there, without trusting it or logging in.
+
+    Raises:
+        HostKeyError: the key of a jump host is not known.
+        Unreachable: there is no SSH server.
+    """
+    where = resolve(address)
+    hops: list[paramiko.Transport] = []
+    with _guarded(name, where, hops, timeout) as deadline:
+        for hop in where.jumps:
+            _open(hop, hops, deadline)
+            _check_host_key(hops[-1], hop)
+            authenticate(hops[-1], hop, timeout=max(0.1, deadline - time.monotonic()))
+        _open(where, hops, deadline)
+        key = _offered(hops[-1])
+    _close(hops)
+    return where, key
+
+
+@contextlib.contextmanager
+def _guarded(name: str, where: Resolved, hops: list[paramiko.Transport], timeout: float) -> Iterator[float]:
+    """Closes everything that is open when it fails, and turns every way in which paramiko fails into ours."""
+    at = f"{name} ({where.host}:{where.port})" if name != where.host else f"{where.host}:{where.port}"
+    with Watchdog(lambda: _close(hops), total=timeout) as watchdog:
+        try:
+            yield time.monotonic() + timeout
+        except KnnkitError as error:
+            _close(hops)
+            if watchdog.fired:
+                raise Unreachable(f"{at}: no connection within {timeout:g} s", reason="connect") from None
+            raise type(error)(f"{name}: {error}", hint=error.hint, reason=error.reason) from None
+        except Exception as error:  # some of paramiko's paths raise a bare Exception
+            _close(hops)
+            late = watchdog.fired or isinstance(error, TimeoutError)
+            said = f"no connection within {timeout:g} s" if late else _say(error)
+            raise Unreachable(f"{at}: {said}", reason=_reason(error)) from None
+        except BaseException:
+            _close(hops)
+            raise
+
+
+def _say(error: Exception) -> str:
+    if isinstance(error, socket.gaierror):
+        return "the name does not resolve"
+    if isinstance(error, ConnectionRefusedError):
+        return "nothing listens there"
+    return str(error) or f"the connection ended ({type(error).__name__})"
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, socket.gaierror) and error.errno != socket.EAI_AGAIN:
+        return "no-such-name"
+    return "algorithms" if isinstance(error, paramiko.ssh_exception.IncompatiblePeer) else "connect"
+
+
+def _open(hop: Resolved, hops: list[paramiko.Transport], deadline: float) -> None:
+    left = max(0.1, deadline - time.monotonic())
+    sock: socket.socket | paramiko.Channel
+    if hops:
+        sock = hops[-1].open_channel("direct-tcpip", (hop.host, hop.port), ("127.0.0.1", 0), timeout=left)
+    else:
+        sock = _tcp(hop.host, hop.port, left)
+    try:
+        transport = paramiko.Transport(sock)
+    except BaseException:
+        sock.close()
+        raise
+    hops.append(transport)
+    transport.banner_timeout = transport.handshake_timeout = transport.auth_timeout = left
+    _prefer_known(transport, hop)
+    transport.start_client(timeout=left)
+    if not transport.initial_kex_done:  # start_client returns at its timeout without a word
+        raise TimeoutError
+    transport.set_keepalive(_KEEPALIVE)
+
+
+def _tcp(host: str, port: int, timeout: float) -> socket.socket:
+    sock = socket.create_connection((host, port), timeout=timeout)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _DEAD_PEER)
+    return sock
+
+
+def _prefer_known(transport: paramiko.Transport, hop: Resolved) -> None:
+    """Asks for the kind of host key that is known, as a server may have several."""
+    known = {key.kind for key in hostkeys.load(hop.known_hosts).lookup(hop.key_name, hop.port)}
+    if "ssh-rsa" in known:
+        known |= {"rsa-sha2-512", "rsa-sha2-256"}
+    options = transport.get_security_options()
+    options.key_types = tuple(sorted(options.key_types, key=lambda kind: kind not in known))
+
+
+def _check_host_key(transport: paramiko.Transport, hop: Resolved) -> None:
+    hostkeys.load(hop.known_hosts).check(hop.key_name, hop.port, _offered(transport))
+
+
+def _offered(transport: paramiko.Transport) -> hostkeys.HostKey:
+    key = transport.get_remote_server_key()
+    return hostkeys.HostKey(key.get_name(), key.asbytes())
+
+
+def _close(hops: Sequence[paramiko.Transport]) -> None:
+    for transport in reversed(hops):
+        with contextlib.suppress(Exception):  # a broken connection may complain in many ways; it is gone either way
+            transport.close()

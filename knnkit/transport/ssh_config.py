@@ -1,0 +1,137 @@
+"""An address with ssh_config applied: HostName, User, Port, IdentityFile, IdentityAgent, ProxyJump and known_hosts.
+
+What the user wrote in deploy.yaml or on the command line comes first, then ssh_config, then OpenSSH's defaults.
+`Include` is followed. `StrictHostKeyChecking` is not read: host keys are always checked. Never connects.
+"""
+
+from __future__ import annotations
+
+import functools
+import getpass
+import glob
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import paramiko
+
+from knnkit.config_types import split_address
+from knnkit.errors import Unreachable
+from knnkit.transport.address import Address
+
+USER_CONFIG = "~/.ssh/config"
+_USER_KNOWN_HOSTS = ("~/.ssh/known_hosts", "~/.ssh/known_hosts2")
+_GLOBAL_KNOWN_HOSTS = ("/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2")
+_DEFAULT_KEYS = ("~/.ssh/id_ed25519", "~/.ssh/id_ecdsa", "~/.ssh/id_rsa")
+_MAX_INCLUDES = 16
+_MAX_JUMPS = 8
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """Everything that is needed to open one connection."""
+
+    host: str
+    port: int
+    user: str
+    key_name: str  # under which known_hosts knows it: the host, or HostKeyAlias
+    identities: tuple[str, ...]
+    identities_only: bool
+    agent: str | None  # socket of the key agent; None: use none
+    jumps: tuple[Resolved, ...]  # the first is connected to first
+    known_hosts: tuple[str, ...]
+
+
+def resolve(address: Address, *, depth: int = 0) -> Resolved:
+    """Applies ssh_config.
+
+    Raises:
+        Unreachable: ssh_config cannot be read, or asks for what is not supported.
+    """
+    if depth > _MAX_JUMPS:
+        raise Unreachable(f"{address.host}: jumps through more than {_MAX_JUMPS} hosts", reason="ssh-config")
+    found = _lookup(address.config or USER_CONFIG, address.host)
+    if "proxycommand" in found and found["proxycommand"] != "none" and address.jump is None:
+        raise Unreachable(
+            f"{address.host}: ssh_config asks for ProxyCommand, which is not supported",
+            reason="ssh-config",
+            hint="use ProxyJump, or `jump` in deploy.yaml",
+        )
+    host = str(found.get("hostname", address.host))
+    listed = tuple(found.get("identityfile", ()))
+    return Resolved(
+        host=host,
+        port=address.port or int(found.get("port", 22)),
+        user=address.user or str(found.get("user", "")) or getpass.getuser(),
+        key_name=str(found.get("hostkeyalias", host)),
+        identities=(address.identity,) if address.identity else listed or _DEFAULT_KEYS,
+        identities_only=bool(address.identity) or found.get("identitiesonly") == "yes",
+        agent=_agent(str(found.get("identityagent", "SSH_AUTH_SOCK"))),
+        jumps=_jumps(address, str(found.get("proxyjump", "none")), depth),
+        known_hosts=(*address.known_hosts, *_known_hosts(found)),
+    )
+
+
+def _lookup(path: str, host: str) -> dict[str, Any]:
+    try:
+        return dict(_read(path).lookup(host))
+    except FileNotFoundError:
+        if path == USER_CONFIG:
+            return {}
+        raise Unreachable(f"{path}: there is no such ssh_config", reason="ssh-config") from None
+    except OSError as error:
+        raise Unreachable(f"{path}: {error.strerror}", reason="ssh-config") from None
+    except (paramiko.SSHException, ValueError, ImportError) as error:
+        raise Unreachable(f"{path}: {error}", reason="ssh-config") from None
+
+
+@functools.lru_cache(maxsize=16)
+def _read(path: str) -> paramiko.SSHConfig:
+    return paramiko.SSHConfig.from_text(_with_includes(Path(path).expanduser(), 0))
+
+
+def _with_includes(path: Path, depth: int) -> str:
+    """Returns the file's text with `Include` replaced by what it names (paramiko does not)."""
+    lines = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        words = line.replace("=", " ", 1).split()
+        if len(words) < 2 or words[0].lower() != "include" or depth >= _MAX_INCLUDES:
+            lines.append(line)
+            continue
+        for pattern in words[1:]:
+            where = Path(pattern.strip('"')).expanduser()
+            where = where if where.is_absolute() else Path("~/.ssh").expanduser() / where
+            lines += [_with_includes(Path(name), depth + 1) for name in sorted(glob.glob(str(where)))]  # noqa: PTH207
+    return "\n".join(lines) + "\n"
+
+
+def _agent(said: str) -> str | None:
+    if said == "none":
+        return None
+    if said == "SSH_AUTH_SOCK":
+        return os.environ.get("SSH_AUTH_SOCK") or None
+    return os.path.expandvars(str(Path(said.strip('"')).expanduser()))
+
+
+def _known_hosts(found: dict[str, Any]) -> tuple[str, ...]:
+    user = str(found["userknownhostsfile"]).split() if "userknownhostsfile" in found else _USER_KNOWN_HOSTS
+    globals_ = str(found["globalknownhostsfile"]).split() if "globalknownhostsfile" in found else _GLOBAL_KNOWN_HOSTS
+    return tuple(path for path in (*user, *globals_) if path != "none")
+
+
+def _jumps(address: Address, configured: str, depth: int) -> tuple[Resolved, ...]:
+    text = address.jump or configured
+    if text.lower() == "none":
+        return ()
+    chain: list[Resolved] = []
+    for index, one in enumerate(text.split(",")):
+        try:
+            user, host, port = split_address(one.strip().removeprefix("ssh://"))
+        except ValueError as error:
+            raise Unreachable(f"{address.host}: jump: {error}", reason="ssh-config") from None
+        # The hosts after the first are reached through the one before, whatever ssh_config says of them.
+        jump = None if index == 0 else "none"
+        resolved = resolve(replace(address, host=host, user=user, port=port, jump=jump), depth=depth + 1)
+        chain += [*resolved.jumps, replace(resolved, jumps=())]
+    return tuple(chain)

@@ -1,0 +1,137 @@
+"""A real sshd on 127.0.0.x, an ordinary process of the current user, with a host key and a login key of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+SSHD = Path("/usr/sbin/sshd")
+
+_CONFIG = """\
+ListenAddress {host}:{port}
+HostKey {directory}/host_key
+PidFile none
+AuthorizedKeysFile {directory}/authorized_keys
+StrictModes no
+UsePAM no
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+PermitRootLogin prohibit-password
+MaxStartups 100
+LogLevel VERBOSE
+{sftp}
+{extra}
+"""
+
+
+def make_key(path: Path, *, kind: str = "ed25519", passphrase: str = "", bits: int | None = None) -> Path:
+    """Makes a key pair with ssh-keygen; returns the private half."""
+    size = ["-b", str(bits)] if bits else []
+    command = ["ssh-keygen", "-q", "-t", kind, *size, "-N", passphrase, "-C", "test", "-f", str(path)]
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+    return path
+
+
+def free_port(host: str) -> int:
+    """Returns a port that nothing listens at now."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@dataclass
+class Sshd:
+    """A running server; `known_hosts` holds its key, `identity` logs in."""
+
+    directory: Path
+    host: str
+    port: int
+    user: str
+    process: subprocess.Popen[str]
+    log: list[str] = field(default_factory=list)
+
+    @property
+    def identity(self) -> Path:
+        return self.directory / "login_key"
+
+    @property
+    def known_hosts(self) -> Path:
+        return self.directory / "known_hosts"
+
+    @property
+    def host_key(self) -> str:
+        """Kind and base64 of the public host key."""
+        return " ".join((self.directory / "host_key.pub").read_text().split()[:2])
+
+    def count(self, text: str) -> int:
+        """Returns how many lines of the server's log have `text`."""
+        return sum(text in line for line in self.log)
+
+    def stop(self) -> None:
+        """Ends the server and the sessions under it."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, 15)
+        self.process.wait(10)
+
+
+def start(directory: Path, *, host: str = "127.0.0.2", port: int = 0, extra: str = "", sftp: bool = True) -> Sshd:
+    """Starts a server whose files lie in `directory`; keys that lie there already are kept."""
+    directory.mkdir(parents=True, exist_ok=True)
+    port = port or free_port(host)
+    for name in ("host_key", "login_key"):
+        if not (directory / name).exists():
+            make_key(directory / name)
+    (directory / "authorized_keys").write_text((directory / "login_key.pub").read_text())
+    subsystem = "Subsystem sftp internal-sftp" if sftp else ""
+    config = directory / "sshd_config"
+    config.write_text(_CONFIG.format(host=host, port=port, directory=directory, sftp=subsystem, extra=extra))
+    if os.geteuid() == 0:
+        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
+    process = subprocess.Popen(
+        [str(SSHD), "-D", "-e", "-f", str(config)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
+    server = Sshd(directory, host, port, getpass.getuser(), process)
+    _await_listening(server)
+    (directory / "known_hosts").write_text(f"[{host}]:{port} {server.host_key}\n")
+    return server
+
+
+def _await_listening(server: Sshd) -> None:
+    stderr = server.process.stderr
+    assert stderr is not None
+    for line in stderr:
+        server.log.append(line)
+        if "Server listening on" in line:
+            break
+    else:
+        raise RuntimeError(f"sshd did not start: {''.join(server.log)}")
+
+    def drain() -> None:
+        with stderr:
+            server.log.extend(stderr)
+
+    threading.Thread(target=drain, daemon=True).start()
+
+
+@contextlib.contextmanager
+def running(directory: Path, **options: object) -> Iterator[Sshd]:
+    """A server for the length of a with block; takes what `start` takes."""
+    server = start(directory, **options)  # type: ignore[arg-type]
+    try:
+        yield server
+    finally:
+        server.stop()
