@@ -1,0 +1,103 @@
+"""Talks to a board's own Python: sends the bootstrap script, reads its one answer, turns its trouble into errors."""
+
+from __future__ import annotations
+
+import json
+import re
+from importlib import resources
+from typing import Any
+
+from knnkit.errors import DeviceFailed, DeviceLocked
+from knnkit.provision.recipe import Board
+from knnkit.transport.base import Transport, printable
+
+#: Seconds for a look, and for unpacking and first imports on a slow card.
+LOOK_SECONDS = 60.0
+BUILD_SECONDS = 1200.0
+
+
+def look(transport: Transport, python: str, root: str) -> Board:
+    """Asks what the board is and what was provisioned before; changes nothing there.
+
+    Args:
+        transport: to the board.
+        python: the board's own interpreter.
+        root: the knnkit directory there; `~` is resolved on the board.
+
+    Raises:
+        Unreachable: the connection broke.
+        DeviceFailed: the root cannot be used, or the answer makes no sense.
+    """
+    answer = ask(transport, python, "state", {"root": root}, timeout=LOOK_SECONDS)
+    try:
+        return _board(answer)
+    except (KeyError, TypeError, ValueError) as error:
+        raise _senseless(transport, f"{type(error).__name__} {error}") from None
+
+
+def ask(transport: Transport, python: str, command: str, order: dict[str, Any], *, timeout: float) -> dict[str, Any]:
+    """Runs one command of the bootstrap script on the board and returns its answer.
+
+    Raises:
+        Unreachable: the connection broke.
+        DeviceLocked: somebody else is provisioning the board.
+        DeviceFailed: the command failed, or the answer makes no sense.
+    """
+    script = resources.files("knnkit.provision").joinpath("bootstrap.py").read_bytes()
+    argv = [python, "-I", "-", command, json.dumps(order)]
+    completed = transport.run(argv, timeout=timeout, input=script)
+    try:
+        answer = json.loads(completed.stdout)
+    except ValueError:
+        raise _no_answer(transport, python, completed.complaint or f"exit code {completed.exit_code}") from None
+    if not isinstance(answer, dict):
+        raise _senseless(transport, type(answer).__name__)
+    if "problem" in answer:
+        raise _problem(transport, answer)
+    return answer
+
+
+def _board(answer: dict[str, Any]) -> Board:
+    machine, bits = str(answer["machine"]), int(answer["bits"])
+    if bits == 32:
+        # A 32-bit system under a 64-bit kernel, as Raspberry Pi OS has it: `uname -m` names the kernel.
+        machine = {"aarch64": "armv7l", "armv8l": "armv7l", "x86_64": "i686"}.get(machine, machine)
+    python = [int(part) for part in answer["python"]]
+    glibc = re.fullmatch(r"(\d+)\.(\d+)", answer["glibc"])
+    return Board(
+        root=str(answer["root"]),
+        python=(python[0], python[1]),
+        python_full=".".join(map(str, python)),
+        executable=str(answer["executable"]),
+        machine=machine,
+        glibc=(int(glibc[1]), int(glibc[2])) if glibc else None,
+        venv=bool(answer["venv"]),
+        pip=bool(answer["pip"]),
+        system=dict(answer["system"]),
+        read_only=bool(answer["read_only"]),
+        writable=bool(answer["writable"]),
+        nearest=str(answer["nearest"]),
+        disk_free=int(answer["disk_free"]),
+        current=answer["current"],
+        environments=dict(answer["environments"]),
+        trusted=dict(answer["trusted"]),
+    )
+
+
+def _problem(transport: Transport, answer: dict[str, Any]) -> DeviceFailed | DeviceLocked:
+    reason, hint = printable(str(answer["problem"])), printable(str(answer.get("hint", "")))
+    kind = DeviceLocked if reason == "locked" else DeviceFailed
+    return kind(f"{transport.name}: {printable(str(answer.get('message')))}", reason=reason, hint=hint)
+
+
+def _no_answer(transport: Transport, python: str, complaint: str) -> DeviceFailed:
+    last = complaint.strip().splitlines()[-1]
+    return DeviceFailed(
+        f"{transport.name}: {python} cannot run the provisioning script: {last}",
+        reason="python-unfit",
+        hint="on the board: sudo apt install python3 python3-venv",
+    )
+
+
+def _senseless(transport: Transport, what: str) -> DeviceFailed:
+    return DeviceFailed(f"{transport.name}: the provisioning script answered no sense: {what}", reason="bad-answer")

@@ -1,0 +1,516 @@
+"""What provisioning runs on a board: `python3 -I - COMMAND ORDER < this file`; one JSON document on stdout.
+
+The board has nothing but its own Python, so this uses the standard library alone, and it never imports knnkit or
+device_agent. It never changes the environment in use: a new one is made beside it, proven, and put in its place by
+renaming a link. Killed at any step it leaves the old environment or the new one; what lies about is cleared by the
+next run.
+
+    state    what is here: Python, architecture, C library, disk, environments, trusted keys
+    prepare  which wheels of an order the environments hold already
+    build    make an environment from wheels, prove it, switch to it, add trusted keys
+    remove   take everything away
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import importlib.util
+import json
+import os
+import platform
+import shutil
+import stat
+import struct
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+MARKER = "knnkit.json"  # in an environment: what it was made of; written last, so that it says "complete"
+CONTENTS = "wheels"  # in an environment: NAME.json for each wheel, its files and their SHA-256
+VENVS = "venvs"
+INCOMING = "incoming"  # in VENVS: wheels under way
+LINK = "venv"
+TRUST = "trust"
+LOCK = "lock"
+PART = ".part"
+#: Bytes that must stay free.
+MARGIN = 16 << 20
+PIP = (
+    "-m",
+    "pip",
+    "download",
+    "--quiet",
+    "--no-deps",
+    "--only-binary=:all:",
+    "--no-input",
+    "--retries=1",
+    "--timeout=20",
+)
+
+
+class Trouble(Exception):
+    """What stops the work: a stable word for programs, a sentence for people, and what to do next."""
+
+    def __init__(self, reason: str, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.hint = hint
+
+
+# --- state --------------------------------------------------------------------------------------------------------
+def state(order: dict[str, Any]) -> dict[str, Any]:
+    """Says what is on the board; changes nothing."""
+    root = resolved(order["root"])
+    nearest = existing(root)
+    disk = os.statvfs(nearest)
+    return {
+        "root": str(root),
+        "python": list(sys.version_info[:3]),
+        "executable": os.path.realpath(sys.executable),
+        "machine": os.uname().machine,
+        "bits": struct.calcsize("P") * 8,
+        "implementation": platform.python_implementation(),
+        "glibc": glibc(),
+        "venv": importlib.util.find_spec("venv") is not None,
+        "pip": importlib.util.find_spec("pip") is not None,
+        "system": {name: system_version(name) for name in ("numpy", "cryptography")},
+        "read_only": bool(disk.f_flag & os.ST_RDONLY),
+        "writable": os.access(nearest, os.W_OK | os.X_OK),
+        "nearest": str(nearest),
+        "disk_free": disk.f_bavail * disk.f_frsize,
+        "current": current(root),
+        "environments": environments(root),
+        "trusted": trusted(root),
+    }
+
+
+def resolved(name: str) -> Path:
+    """The real path of the root; refuses the places that can never be one."""
+    home = Path.home().resolve()
+    root = Path(name).expanduser().resolve()
+    if root == home or root in home.parents:
+        raise Trouble("bad-root", f"{root} cannot be a folder of knnkit's own", "choose another, such as ~/.knnkit")
+    return root
+
+
+def existing(path: Path) -> Path:
+    """The nearest folder at or above `path` that exists."""
+    while not path.is_dir():
+        if os.path.lexists(path):
+            raise Trouble("bad-root", f"{path} is not a folder", "move it away, or choose another root")
+        path = path.parent
+    return path
+
+
+def glibc() -> str:
+    """The GNU C library's version; "" with another library."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        name, _, version = (os.confstr("CS_GNU_LIBC_VERSION") or "").partition(" ")
+        return version if name == "glibc" else ""
+    return ""
+
+
+def system_version(name: str) -> str | None:
+    """The version of a package that the distribution brings; None without it."""
+    try:
+        from importlib import metadata
+
+        return metadata.version(name)
+    except ImportError:
+        return None
+
+
+def current(root: Path) -> str | None:
+    """The digest of the environment in use; None without one that can start."""
+    try:
+        digest = Path(os.readlink(root / LINK)).name  # noqa: PTH115 - Path.readlink came with 3.9
+    except OSError:
+        return None
+    return digest if works(root, digest) else None
+
+
+def works(root: Path, digest: str) -> bool:
+    """Whether a finished environment can start: its Python may have gone with an upgrade of the system."""
+    return marker(root, digest) is not None and os.access(root / VENVS / digest / "bin" / "python", os.X_OK)
+
+
+def environments(root: Path) -> dict[str, dict[str, Any]]:
+    """Digest -> what it was made of, for every finished environment."""
+    found = {path.name: marker(root, path.name) for path in listed(root / VENVS)}
+    return {name: made_of for name, made_of in found.items() if made_of is not None}
+
+
+def marker(root: Path, digest: str) -> dict[str, Any] | None:
+    """What an environment was made of; None when it is not finished."""
+    made_of = read_json(root / VENVS / digest / MARKER)
+    return made_of if made_of is not None and made_of.get("digest") == digest else None
+
+
+def trusted(root: Path) -> dict[str, str]:
+    """File name -> SHA-256 of every file in the trust folder."""
+    return {path.name: sha256(path) for path in listed(root / TRUST) if path.is_file()}
+
+
+# --- prepare and build --------------------------------------------------------------------------------------------
+def prepare(order: dict[str, Any]) -> dict[str, Any]:
+    """Says which wheels of the order an environment holds, every file unchanged."""
+    root = resolved(order["root"])
+    return {"here": [wheel["name"] for wheel in order["wheels"] if holder_of(root, wheel)]}
+
+
+def build(order: dict[str, Any]) -> dict[str, Any]:
+    """Makes the environment that the order names, proves it, switches to it, and adds the trusted keys."""
+    root, digest = resolved(order["root"]), order["digest"]
+    with locked(root):
+        clear_leftovers(root)
+        try:
+            if not works(root, digest):
+                remove_tree(root / VENVS / digest)
+                make_environment(root, order)
+        except BaseException:
+            clear_leftovers(root)
+            raise
+        finally:
+            remove_tree(root / VENVS / INCOMING)
+        before = switch(root, digest)
+        added = add_keys(root, order["trust"])
+        prune(root, {digest, before or digest})
+    return {"made_of": marker(root, digest), "before": before, "added": added}
+
+
+@contextlib.contextmanager
+def locked(root: Path) -> Iterator[None]:
+    """One provisioning at a time, and the folders that it needs; a failure on a bare board leaves it bare."""
+    make_folder(root / VENVS)
+    handle = os.open(root / VENVS, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Trouble("locked", f"{root} is being provisioned by somebody else", "wait, then try again") from None
+        yield
+    finally:
+        os.close(handle)
+        with contextlib.suppress(OSError):  # a folder that holds something stays
+            (root / VENVS).rmdir()
+            root.rmdir()
+
+
+def clear_leftovers(root: Path) -> None:
+    """Removes environments that were never finished."""
+    for path in listed(root / VENVS):
+        if path.name != INCOMING and marker(root, path.name) is None:
+            remove_tree(path)
+    remove_tree(root / (LINK + PART))
+
+
+def make_environment(root: Path, order: dict[str, Any]) -> None:
+    """venvs/<digest>, complete or not at all."""
+    import venv
+
+    wheels = order["wheels"] + (download(root, order["pip"]) if order["pip"] else [])
+    holders = {wheel["name"]: holder_of(root, wheel) for wheel in wheels}
+    for wheel in wheels:
+        if not holders[wheel["name"]] and not same(wheel_path(root, wheel), wheel["sha256"]):
+            raise Trouble("missing-wheel", f"{wheel['name']} did not arrive whole", "run the command again")
+    check_space(root, [wheel for wheel in wheels if not holders[wheel["name"]]])
+    final = root / VENVS / order["digest"]
+    part = root / VENVS / (order["digest"] + PART)
+    venv.EnvBuilder(system_site_packages=order["system_site"], symlinks=True, with_pip=False).create(part)
+    for path in listed(part / "bin"):
+        if not path.name.startswith("python"):  # activation scripts name this folder, which is renamed below
+            path.unlink()
+    for wheel in wheels:
+        place(root, wheel, holders[wheel["name"]], part)
+    made_of = dict(order["made_of"], digest=order["digest"], versions=prove(part, order["probe"]))
+    made_of["wheels"] = [{"name": wheel["name"], "sha256": wheel["sha256"]} for wheel in wheels]
+    write(part / MARKER, json.dumps(made_of, sort_keys=True).encode())
+    sync_tree(part)
+    part.rename(final)
+    sync(final.parent)
+
+
+def download(root: Path, pins: list[str]) -> list[dict[str, str]]:
+    """Wheels that the board's own pip fetches."""
+    folder = root / VENVS / INCOMING / "pip"
+    remove_tree(folder)
+    make_folder(folder)
+    command = [sys.executable, *PIP, "--dest", str(folder), *pins]
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+    )
+    if done.returncode:
+        last = done.stdout.decode(errors="replace").strip().splitlines()[-1:] or ["no message"]
+        raise Trouble("no-download", f"the board's pip could not fetch {' '.join(pins)}: {last[0]}", "use --offline")
+    return [{"name": path.name, "sha256": sha256(path), "path": str(path)} for path in listed(folder)]
+
+
+def check_space(root: Path, wheels: list[dict[str, str]]) -> None:
+    """Refuses before a file is written when the disk cannot hold what the wheels unpack to."""
+    need = MARGIN
+    for wheel in wheels:
+        with archive(root, wheel) as content:
+            need += sum(entry.file_size for entry in content.infolist())
+    disk = os.statvfs(root)
+    free = disk.f_bavail * disk.f_frsize
+    if free < need:
+        message = f"{root} has {free >> 20} MB free and the environment needs {need >> 20} MB"
+        raise Trouble("no-space", message, "free some space on the board, or choose a root on another disk")
+
+
+def place(root: Path, wheel: dict[str, str], holder: Path | None, environment: Path) -> None:
+    """One wheel into site-packages: linked from an environment that has it, or unpacked."""
+    site = site_packages(environment)
+    files = (contents(holder, wheel) if holder else None) or {}
+    for name in files:
+        make_folder((site / name).parent)
+        os.link(site_packages(holder or environment) / name, site / name)
+    record = {"sha256": wheel["sha256"], "files": files or unpack(root, wheel, site)}
+    make_folder(environment / CONTENTS)
+    write(environment / CONTENTS / (wheel["name"] + ".json"), json.dumps(record).encode())
+
+
+def holder_of(root: Path, wheel: dict[str, str]) -> Path | None:
+    """A finished environment of this Python that holds every file of this very wheel, unchanged; None without one."""
+    for digest in environments(root):
+        environment = root / VENVS / digest
+        files = contents(environment, wheel)
+        if files and all(same(site_packages(environment) / name, value) for name, value in files.items()):
+            return environment
+    return None
+
+
+def contents(environment: Path, wheel: dict[str, str]) -> dict[str, str] | None:
+    """File -> SHA-256 of a wheel that was unpacked in an environment; None when it was not."""
+    record = read_json(environment / CONTENTS / (wheel["name"] + ".json"))
+    return record["files"] if record is not None and record.get("sha256") == wheel["sha256"] else None
+
+
+def site_packages(environment: Path) -> Path:
+    """Where this Python looks for packages in an environment."""
+    return environment / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
+
+
+def wheel_path(root: Path, wheel: dict[str, str]) -> Path:
+    """Where the wheel's own file lies."""
+    return Path(wheel["path"]) if "path" in wheel else root / VENVS / INCOMING / safe(wheel["name"])
+
+
+def archive(root: Path, wheel: dict[str, str]) -> zipfile.ZipFile:
+    """The wheel, open."""
+    try:
+        return zipfile.ZipFile(wheel_path(root, wheel))
+    except zipfile.BadZipFile as error:
+        raise Trouble("bad-wheel", f"{wheel['name']}: {error}", "remove it from the wheel cache") from None
+
+
+def unpack(root: Path, wheel: dict[str, str], site: Path) -> dict[str, str]:
+    """The library part of a wheel into site-packages; scripts and data files are of no use to the agent."""
+    files = {}
+    with archive(root, wheel) as content:
+        for entry in content.infolist():
+            name = wanted(entry.filename)
+            if name is None or entry.filename.endswith("/"):
+                continue
+            if stat.S_ISLNK(entry.external_attr >> 16):
+                raise Trouble("bad-wheel", f"{wheel['name']} holds a link: {entry.filename}", "do not use this wheel")
+            target = site / safe(name)
+            make_folder(target.parent)
+            with content.open(entry) as source, target.open("xb") as file:
+                shutil.copyfileobj(source, file, 1 << 20)
+            files[name] = sha256(target)
+    return files
+
+
+def wanted(name: str) -> str | None:
+    """Where an entry of a wheel goes in site-packages; None for what does not go there."""
+    top, _, rest = name.partition("/")
+    if not top.endswith(".data"):
+        return name
+    kind, _, inner = rest.partition("/")
+    return inner if kind in ("purelib", "platlib") and inner else None
+
+
+def safe(name: str) -> str:
+    """The name, when it stays inside the folder that it is put in."""
+    if "\\" in name or "\0" in name or any(part in ("", ".", "..") for part in name.split("/")):
+        raise Trouble("bad-wheel", f"an unsafe path: {name!r}", "do not use this wheel")
+    return name
+
+
+def prove(environment: Path, probe: str) -> dict[str, Any]:
+    """Runs the new environment's Python: what cannot import what it needs never becomes the one in use."""
+    command = [str(environment / "bin" / "python"), "-I", "-c", probe]
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False
+    )
+    answer = done.stdout.decode(errors="replace").strip().splitlines()[-1:]
+    if done.returncode or not answer:
+        last = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+        raise Trouble("does-not-run", f"the new environment does not run here: {last[0]}", "the old one stays in use")
+    found: dict[str, Any] = json.loads(answer[0])
+    return found
+
+
+def switch(root: Path, digest: str) -> str | None:
+    """Makes `digest` the environment in use; returns the digest of the one before."""
+    before = current(root)
+    if before != digest:
+        part = root / (LINK + PART)
+        part.symlink_to(Path(VENVS) / digest)
+        part.rename(root / LINK)
+        sync(root)
+    return before
+
+
+def add_keys(root: Path, keys: dict[str, str]) -> list[str]:
+    """Writes the trusted keys that are not there yet; never takes one away."""
+    make_folder(root / TRUST)
+    added = []
+    for name, text in sorted(keys.items()):
+        path, part = root / TRUST / safe(name), root / TRUST / (name + PART)
+        if not same(path, hashlib.sha256(text.encode()).hexdigest()):
+            write(part, text.encode())
+            part.rename(path)
+            added.append(name)
+    sync(root / TRUST)
+    return added
+
+
+def prune(root: Path, keep: set[str]) -> None:
+    """Removes environments other than the one in use and the one before it, which may still be running something."""
+    for digest in environments(root):
+        if digest not in keep:
+            part = root / VENVS / (digest + PART)
+            (root / VENVS / digest).rename(part)  # whole or gone, never half
+            remove_tree(part)
+
+
+# --- remove -------------------------------------------------------------------------------------------------------
+def remove(order: dict[str, Any]) -> dict[str, Any]:
+    """Takes the root away; refuses one that holds something that is not knnkit's, or that is being changed."""
+    root = resolved(order["root"])
+    gone = root.with_name(root.name + ".removed" + PART)
+    remove_tree(gone)
+    if not root.is_dir():
+        return {"removed": False}
+    strangers = sorted(path.name for path in listed(root) if path.name.split(PART)[0] not in order["known"])
+    if strangers:
+        message = f"{root} also holds {', '.join(strangers[:5])}; nothing was removed"
+        raise Trouble("not-ours", message, "move that away first")
+    for path in (root / LOCK, root / VENVS):
+        refuse_if_held(path)
+    root.rename(gone)
+    link = Path(order["root"]).expanduser()
+    if link.is_symlink():
+        link.unlink()
+    sync(root.parent)
+    remove_tree(gone)
+    return {"removed": True}
+
+
+def refuse_if_held(path: Path) -> None:
+    """Refuses while somebody deploys or provisions."""
+    if path.exists():
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Trouble("locked", f"{path} is held: a deploy is under way", "wait, then try again") from None
+        finally:
+            os.close(handle)
+
+
+# --- files --------------------------------------------------------------------------------------------------------
+def listed(folder: Path) -> list[Path]:
+    """What is in a folder, sorted; nothing when there is none."""
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def make_folder(path: Path) -> None:
+    """A folder for its owner alone, and those above it as far as they are missing."""
+    if not path.is_dir():
+        make_folder(path.parent)
+        path.mkdir(0o700, exist_ok=True)
+
+
+def remove_tree(path: Path) -> None:
+    """Whatever is at `path` goes; nothing there is fine."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    elif os.path.lexists(path):
+        path.unlink()
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """A JSON object from a file; None when there is none."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def sha256(path: Path) -> str:
+    """The file's digest in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def same(path: Path, digest: str) -> bool:
+    """Whether a file is there and has this SHA-256."""
+    try:
+        return sha256(path) == digest
+    except OSError:
+        return False
+
+
+def write(path: Path, content: bytes) -> None:
+    """A file that is on the disk when this returns."""
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_tree(top: Path) -> None:
+    """Every file and folder under `top` on the disk; one sync first, so that each fsync only has to report."""
+    os.sync()
+    for folder, _, names in os.walk(top):
+        for path in (Path(folder), *(Path(folder, name) for name in names)):
+            if not path.is_symlink():
+                sync(path)
+
+
+def sync(path: Path) -> None:
+    """A file or a folder on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def main(command: str, order: str) -> int:
+    """Runs one command; prints its answer, or what stopped it."""
+    os.umask(0o077)
+    try:
+        answer = {"state": state, "prepare": prepare, "build": build, "remove": remove}[command](json.loads(order))
+    except Trouble as trouble:
+        answer = {"problem": trouble.reason, "message": str(trouble), "hint": trouble.hint}
+    except OSError as error:
+        answer = {"problem": "os-error", "message": str(error), "hint": "check the board's disk and rights"}
+    print(json.dumps(answer))
+    return 1 if "problem" in answer else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:3]))
