@@ -1,8 +1,8 @@
 """deploy.yaml: what to build, how to sign it, where to put it and how fast, as frozen models.
 
-`parse` takes text and does no I/O; `load` reads the file and calls it. Relative paths start at the file. Whatever does
-not fit is reported with file, line, the line itself and the closest known word. The models (knnkit.config_models) are
-the single source of the JSON Schema (`knnkit schema`).
+`parse` takes text and does no I/O; `knnkit.deployfile.load` reads the file. Whatever does not fit is reported with file,
+line, the line itself and the closest known word. The models (knnkit.config_models) are the single source of the JSON
+Schema (`knnkit schema`).
 """
 
 from __future__ import annotations
@@ -51,7 +51,6 @@ __all__ = [
     "TargetDefaults",
     "TestFile",
     "json_schema",
-    "load",
     "parse",
     "parse_duration",
     "split_address",
@@ -60,33 +59,21 @@ __all__ = [
 FILE_NAME = "deploy.yaml"
 
 
-def load(path: str | Path) -> Config:
-    """Reads deploy.yaml.
+def parse(text: str, *, source: str = FILE_NAME, base: Path | None = None, home: Path | None = None) -> Config:
+    """Parses the text of a deploy.yaml.
+
+    Args:
+        text: the whole file.
+        source: names the file in messages.
+        base: where relative paths start; None leaves them relative.
+        home: what `~` in a path is; None leaves it.
 
     Raises:
-        ConfigError: it is missing, not text, or does not fit; the message has file, line and a suggestion.
+        ConfigError: it does not fit; the message has file, line and a suggestion.
     """
-    path = Path(path)
+    document = config_yaml.read(text, source)
     try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: there is no such file", hint="knnkit init") from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}") from None
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from None
-    return parse(text, source=path)
-
-
-def parse(text: str, *, source: str | Path = FILE_NAME) -> Config:
-    """Parses the text of a deploy.yaml; `source` names the file in messages and is where relative paths start.
-
-    Raises:
-        ConfigError: as `load`.
-    """
-    document = config_yaml.read(text, str(source))
-    try:
-        return Config.model_validate(document.data, context={"base": Path(source).absolute().parent})
+        return Config.model_validate(document.data, context={"base": base, "home": home})
     except pydantic.ValidationError as error:
         said = [_explain(document, details) for details in error.errors(include_url=False)]
         raise ConfigError("\n".join(dict.fromkeys(said)), hint="knnkit schema") from None

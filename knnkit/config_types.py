@@ -42,9 +42,10 @@ def _as_path(value: Any) -> Any:
 
 
 def _from_file(path: Path, info: pydantic.ValidationInfo) -> Path:
-    base = (info.context or {}).get("base")
-    path = path.expanduser()
-    return path if base is None or path.is_absolute() else Path(base) / path
+    context = info.context or {}
+    if path.parts[:1] == ("~",) and context.get("home"):
+        return Path(context["home"], *path.parts[1:])
+    return Path(context.get("base") or "") / path
 
 
 def check_name(value: str) -> str:

@@ -8,7 +8,7 @@ import jsonschema
 import pytest
 import yaml
 
-from knnkit import config
+from knnkit import config, deployfile
 from knnkit.errors import ConfigError
 
 EXAMPLE = Path(__file__).parents[2] / "deploy.yaml"
@@ -22,7 +22,7 @@ def refusal(text: str) -> str:
 
 
 def test_the_example_loads_and_names_every_key_of_every_section() -> None:
-    loaded = config.load(EXAMPLE)
+    loaded = deployfile.load(EXAMPLE)
     assert loaded.builds()[0].release.dir == EXAMPLE.parent / "dist"
     text = EXAMPLE.read_text()
     sections = (config.Config, config.ModelConfig, config.ReleaseConfig, config.SigningConfig, config.GatesConfig)
@@ -32,8 +32,8 @@ def test_the_example_loads_and_names_every_key_of_every_section() -> None:
 
 
 def test_the_example_says_the_defaults_that_it_claims() -> None:
-    written = config.load(EXAMPLE)
-    default = config.parse(MODEL, source=EXAMPLE)
+    written = deployfile.load(EXAMPLE)
+    default = config.parse(MODEL, base=EXAMPLE.parent)
     assert written.rollout.model_copy(update={"waves": ("100%",), "max_failures": 0}) == default.rollout
     assert written.release == default.release
     assert written.signing == default.signing
@@ -131,7 +131,7 @@ def test_relative_paths_start_at_the_file(tmp_path: Path) -> None:
     file = tmp_path / "deep" / "deploy.yaml"
     file.parent.mkdir()
     file.write_text("model: {name: a, data: {file: ../rows.csv}}\nrelease: {dir: /elsewhere}\nsigning:\n")
-    loaded = config.load(file)
+    loaded = deployfile.load(file)
     assert loaded.model is not None
     assert isinstance(loaded.model.data, config.FileData)
     assert loaded.model.data.file == file.parent / "../rows.csv"
@@ -183,7 +183,7 @@ def test_what_is_no_address(text: str) -> None:
 
 def test_a_missing_file_names_the_command_that_makes_one(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"there is no such file") as caught:
-        config.load(tmp_path / "deploy.yaml")
+        deployfile.load(tmp_path / "deploy.yaml")
     assert caught.value.hint == "knnkit init"
 
 
