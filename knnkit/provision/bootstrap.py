@@ -346,9 +346,7 @@ def safe(name: str) -> str:
 def prove(environment: Path, probe: str) -> dict[str, Any]:
     """Runs the new environment's Python: what cannot import what it needs never becomes the one in use."""
     command = [str(environment / "bin" / "python"), "-I", "-c", probe]
-    done = subprocess.run(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False
-    )
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     answer = done.stdout.decode(errors="replace").strip().splitlines()[-1:]
     if done.returncode or not answer:
         last = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
