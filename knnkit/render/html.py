@@ -1,0 +1,88 @@
+"""The HTML report: one page that holds everything, loads nothing, and runs no script.
+
+Every value passes through `text.clean` and then through HTML escaping, whatever the template forgets: devices are not
+trusted to say harmless things. The page's own policy forbids scripts and requests as a second line. Needs jinja2 only.
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from knnkit import __version__
+from knnkit.render import page as pages
+from knnkit.render import palette, regions, text
+from knnkit.render.page import Page
+
+#: The steps that have a colour of their own.
+STEPS = ("probe", "provision", "build", "upload", "stage", "activate", "confirm", "rollback")
+
+
+def write_report(path: Path, page: Page) -> Path:
+    """Writes `page` to `path`, whole or not at all, and returns the path.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    part = path.with_name(path.name + ".part")
+    part.write_text(render(page), encoding="utf-8")
+    part.replace(path)
+    return path
+
+
+def render(page: Page) -> str:
+    """Returns `page` as HTML."""
+    timeline = pages.timeline(page)
+    matrices = pages.matrices(page)
+    certified = pages.certified(page)
+    used = {step.name for device in page.devices for step in device.steps}
+    return _environment().get_template("report.html").render(
+        page=page,
+        version=__version__,
+        tiles=pages.tiles(page),
+        parity=pages.parity_lanes(page),
+        latency=pages.latency_plot(page),
+        matrices=matrices,
+        more_matrices=sum(bool(d.certificate and d.certificate.confusion) for d in certified)
+        - sum(len(matrix.devices) for matrix in matrices),
+        regions=_regions(page),
+        cells=regions.CELLS,
+        shapes=palette.SHAPES,
+        timeline=timeline,
+        timed=sum(bool(device.steps) for device in page.devices),
+        steps=[step for step in STEPS if step in used] + (["other"] if used - set(STEPS) else []),
+        kinds={"identical", "equivalent", "different", "latency", *STEPS},
+        certified=len(certified),
+    )  # fmt: skip
+
+
+def _regions(page: Page) -> dict[str, Any] | None:
+    if page.regions is None:
+        return None
+    outlines = {index: Markup(path) for index, path in regions.outlines(page.regions).items()}  # noqa: S704 - digits only
+    return {"outlines": outlines, "marks": regions.marks(page.regions)}
+
+
+def _finalize(value: Any) -> Any:
+    return text.clean(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _environment() -> jinja2.Environment:
+    folder = resources.files("knnkit.render")
+    loader = jinja2.FunctionLoader(lambda name: (folder / name).read_text(encoding="utf-8"))
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, finalize=_finalize, keep_trailing_newline=True
+    )
+    environment.filters |= {
+        "moment": text.moment,
+        "seconds": text.seconds,
+        "milliseconds": text.milliseconds,
+        "percent": text.percent,
+        "size": text.size,
+        "colour": palette.colour,
+    }
+    return environment

@@ -1,0 +1,234 @@
+"""What the report page shows, as plain values: the template holds no arithmetic, and this module no HTML.
+
+Built from certificates and outcomes by whoever writes a report; see `knnkit.render.html`. No I/O.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from device_agent.contract import Certificate, Gates, ReleaseRef
+from knnkit.render.regions import Regions
+from knnkit.render.terminal import Tone
+from knnkit.render.text import count, milliseconds
+
+#: Devices that a plot shows; with more, those that stand out.
+PLOTTED = 40
+#: Different confusion matrices that are shown.
+MATRICES = 4
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a device's deployment; seconds, `start` counted from the start of the run."""
+
+    name: str
+    start: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Device:
+    """One device of a run: what came of it, and its certificate where it gave one."""
+
+    name: str
+    outcome: str
+    tone: Tone
+    detail: str = ""
+    hint: str = ""
+    wave: int = 0
+    certificate: Certificate | None = None
+    steps: tuple[Step, ...] = ()
+
+
+@dataclass(frozen=True)
+class Page:
+    """A whole report. `classes` are the labels in the order of the confusion matrices; `started` is since 1970."""
+
+    title: str
+    verdict: str
+    tone: Tone
+    devices: tuple[Device, ...]
+    release: ReleaseRef | None = None
+    gates: Gates | None = None
+    classes: tuple[str, ...] = ()
+    regions: Regions | None = None
+    regions_from: str = ""
+    started: float | None = None
+    seconds: float | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One figure at the top of the page."""
+
+    value: str
+    label: str
+    tone: Tone = ""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A stretch of a plot: from `left`, `width` wide, both in percent."""
+
+    kind: str
+    left: float
+    width: float
+    title: str
+
+
+@dataclass(frozen=True)
+class Lane:
+    """One device's line in a plot."""
+
+    name: str
+    bars: tuple[Bar, ...]
+    note: str
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Ticks of a plot: place in percent, and text."""
+
+    ticks: tuple[tuple[float, str], ...]
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """One confusion matrix and the devices that share it; `shares` are percent of each true class."""
+
+    devices: tuple[str, ...]
+    cells: tuple[tuple[int, ...], ...]
+    shares: tuple[tuple[int, ...], ...]
+    classes: tuple[str, ...]
+    unknown: bool
+
+
+def certified(page: Page) -> list[Device]:
+    """Returns the devices that gave a certificate."""
+    return [device for device in page.devices if device.certificate is not None]
+
+
+def tiles(page: Page) -> list[Tile]:
+    """Returns the figures at the top: devices by outcome, then rows by parity, then accuracy."""
+    outcomes: dict[str, tuple[int, Tone]] = {}
+    for device in page.devices:
+        outcomes[device.outcome] = (outcomes.get(device.outcome, (0, device.tone))[0] + 1, device.tone)
+    found = [Tile(f"{number:,}", outcome, tone) for outcome, (number, tone) in outcomes.items()]
+    proofs = [device.certificate for device in page.devices if device.certificate is not None]
+    if not proofs:
+        return found
+    found.append(Tile(f"{sum(proof.identical for proof in proofs):,}", "rows identical", "good"))
+    found.append(Tile(f"{sum(proof.equivalent for proof in proofs):,}", "rows equivalent"))
+    different = sum(proof.different for proof in proofs)
+    found.append(Tile(f"{different:,}", "rows different", "bad" if different else ""))
+    accuracies = [proof.accuracy for proof in proofs if proof.accuracy is not None]
+    if accuracies:
+        low, high = f"{min(accuracies) * 100:.2f}", f"{max(accuracies) * 100:.2f}"
+        found.append(Tile(f"{low} %" if low == high else f"{low}–{high} %", "accuracy"))
+    return found
+
+
+def _worst(devices: Sequence[Device]) -> list[Device]:
+    def rank(device: Device) -> tuple[int, int, float]:
+        proof = device.certificate
+        missed = len(proof.failures) if proof else 0
+        slow = proof.latency.p99_ms if proof and proof.latency else 0.0
+        return -missed, -(proof.different if proof else 0), -slow
+
+    if len(devices) <= PLOTTED:
+        return list(devices)
+    kept = set(sorted(range(len(devices)), key=lambda index: rank(devices[index]))[:PLOTTED])
+    return [device for index, device in enumerate(devices) if index in kept]
+
+
+def parity_lanes(page: Page) -> list[Lane]:
+    """Returns a line for each device: its golden rows as identical, equivalent, different. One row in a thousand is
+    drawn at least one percent wide: it must be seen."""
+    lanes = []
+    for device in _worst(certified(page)):
+        proof = device.certificate
+        assert proof is not None
+        counts = {"identical": proof.identical, "equivalent": proof.equivalent, "different": proof.different}
+        total = sum(counts.values()) or 1
+        widths = {kind: max(number / total * 100, 1.0) if number else 0.0 for kind, number in counts.items()}
+        scale = 100 / (sum(widths.values()) or 1)
+        bars, left = [], 0.0
+        for kind, number in counts.items():
+            if number:
+                bars.append(Bar(kind, round(left, 2), round(widths[kind] * scale, 2), f"{count(number, 'row')} {kind}"))
+                left += widths[kind] * scale
+        lanes.append(Lane(device.name, tuple(bars), " / ".join(f"{number:,}" for number in counts.values())))
+    return lanes
+
+
+def latency_plot(page: Page) -> tuple[list[Lane], Axis, float | None] | None:
+    """Returns a line for each device from its median to its 99th percentile, a logarithmic axis in milliseconds, and
+    the place of the budget on it; None without any measurement."""
+    timed = [(device, device.certificate.latency) for device in _worst(certified(page)) if device.certificate]
+    measured = [(device, latency) for device, latency in timed if latency is not None and latency.p50_ms > 0]
+    if not measured:
+        return None
+    budget = page.gates.latency_ms if page.gates else None
+    values = [value for _, latency in measured for value in (latency.p50_ms, max(latency.p99_ms, latency.p50_ms))]
+    values += [budget] if budget else []
+    low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
+    high = max(high, low + 1)
+
+    def place(value: float) -> float:
+        return round((math.log10(value) - low) / (high - low) * 100, 2)
+
+    lanes = []
+    for device, latency in measured:
+        left, right = place(latency.p50_ms), place(max(latency.p99_ms, latency.p50_ms))
+        label = f"median {milliseconds(latency.p50_ms)}, 99th percentile {milliseconds(latency.p99_ms)}"
+        lanes.append(
+            Lane(device.name, (Bar("latency", left, max(right - left, 0.6), label),), f"{latency.p50_ms:.3g} ms")
+        )
+    stride = 1 + (high - low) // 6
+    ticks = tuple((place(10.0**power), milliseconds(10.0**power)) for power in range(low, high + 1, stride))
+    return lanes, Axis(ticks), place(budget) if budget else None
+
+
+def timeline(page: Page) -> tuple[list[Lane], Axis] | None:
+    """Returns a line for each device with its steps over the time of the run; None when no step was timed."""
+    timed = [device for device in page.devices if device.steps]
+    if not timed:
+        return None
+    shown = timed if len(timed) <= PLOTTED else sorted(timed, key=lambda device: -_end(device))[:PLOTTED]
+    end = max(_end(device) for device in timed) or 1.0
+    lanes = []
+    for device in sorted(shown, key=lambda device: (device.wave, device.steps[0].start)):
+        bars = tuple(
+            Bar(step.name, round(step.start / end * 100, 2), round(max(step.seconds / end * 100, 0.15), 2),
+                f"{step.name}: {step.seconds:.2f} s")
+            for step in device.steps
+        )  # fmt: skip
+        lanes.append(Lane(device.name, bars, f"{_end(device) - device.steps[0].start:.1f} s"))
+    return lanes, Axis(tuple((quarter * 25.0, f"{end * quarter / 4:.3g} s") for quarter in range(5)))
+
+
+def _end(device: Device) -> float:
+    return max(step.start + step.seconds for step in device.steps)
+
+
+def matrices(page: Page) -> list[Matrix]:
+    """Returns the confusion matrices, each once, the one that most devices share first."""
+    shared: dict[tuple[tuple[int, ...], ...], list[str]] = {}
+    for device in certified(page):
+        proof = device.certificate
+        if proof is not None and proof.confusion:
+            shared.setdefault(proof.confusion, []).append(device.name)
+    ordered = sorted(shared.items(), key=lambda entry: -len(entry[1]))[:MATRICES]
+    return [_matrix(cells, tuple(names), page.classes) for cells, names in ordered]
+
+
+def _matrix(cells: tuple[tuple[int, ...], ...], names: tuple[str, ...], classes: tuple[str, ...]) -> Matrix:
+    unknown = any(row[-1] for row in cells if len(row) > len(cells))
+    kept = tuple(row if unknown else row[: len(cells)] for row in cells)
+    shares = tuple(tuple(round(cell / (sum(row) or 1) * 100) for cell in row) for row in kept)
+    labels = classes if len(classes) == len(cells) else tuple(str(index) for index in range(len(cells)))
+    return Matrix(names, kept, shares, labels, unknown)

@@ -1,0 +1,91 @@
+"""Pictures of a two-feature experiment with matplotlib, the only place that imports it (extra `knnkit[build]`).
+
+Draws to a file without a display and without pyplot's global state; never computes an answer.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from knnkit.render import palette
+from knnkit.render.regions import Regions
+from knnkit.render.text import clean
+
+
+def draw_experiment(
+    path: Path, regions: Regions, train_rows: NDArray[np.float64], train_labels: NDArray[np.int32], *, title: str
+) -> None:
+    """Writes one PNG of three panels: the data, the decision regions, and the misclassified evaluation rows.
+
+    Args:
+        path: where the PNG goes.
+        regions: answers over a grid and the evaluation rows.
+        train_rows: (n, 2) training rows.
+        train_labels: (n,) their class indices.
+        title: one line over the picture.
+    """
+    figure = Figure(figsize=(18, 6.4), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(clean(title), fontsize=15)
+    data, decided, wrong = figure.subplots(1, 3, sharex=True, sharey=True)
+    _data(data, regions, train_rows, train_labels)
+    _decided(decided, regions, train_rows, train_labels)
+    _misclassified(wrong, regions)
+    for axes in (data, decided, wrong):
+        axes.set_xlim(regions.low[0], regions.high[0])
+        axes.set_ylim(regions.low[1], regions.high[1])
+        axes.set_xlabel(clean(regions.features[0], 60))
+    data.set_ylabel(clean(regions.features[1], 60))
+    figure.savefig(path, metadata={"Software": None})
+
+
+def _scatter(
+    axes: Any, rows: NDArray[np.float64], labels: NDArray[np.int32], classes: tuple[str, ...], **how: Any
+) -> None:
+    for index in range(len(classes)):
+        chosen = rows[labels == index]
+        style = {"color": palette.colour(index), "marker": palette.marker(index), "edgecolors": "white"} | how
+        axes.scatter(chosen[:, 0], chosen[:, 1], label=clean(classes[index], 40), **style)
+
+
+def _data(axes: Any, regions: Regions, rows: NDArray[np.float64], labels: NDArray[np.int32]) -> None:
+    axes.set_title(f"the data: {len(rows)} training rows, {len(regions.points)} test rows")
+    _scatter(axes, rows, labels, regions.classes, s=30, linewidths=0.4)
+    axes.scatter(*regions.points.T, s=9, color="#444444", marker=".", label="test row", linewidths=0)
+    if len(regions.classes) <= 12:
+        axes.legend(title="class", loc="best", framealpha=0.85)
+
+
+def _fill(axes: Any, regions: Regions, alpha: float) -> None:
+    count = len(regions.classes)
+    colours = ListedColormap([palette.colour(index) for index in range(-1, count)])
+    edges = (regions.low[0], regions.high[0], regions.low[1], regions.high[1])
+    grid = regions.grid
+    axes.imshow(
+        grid, origin="lower", extent=edges, aspect="auto", cmap=colours, vmin=-1.5, vmax=count - 0.5,
+        alpha=alpha, interpolation="nearest",
+    )  # fmt: skip
+
+
+def _decided(axes: Any, regions: Regions, rows: NDArray[np.float64], labels: NDArray[np.int32]) -> None:
+    axes.set_title("the device's decision regions")
+    _fill(axes, regions, 0.35)
+    _scatter(axes, rows, labels, regions.classes, s=16, linewidths=0.3)
+
+
+def _misclassified(axes: Any, regions: Regions) -> None:
+    wrong = regions.truth != regions.answered
+    axes.set_title(f"misclassified by the device: {int(wrong.sum())} of {len(wrong)} test rows")
+    _fill(axes, regions, 0.18)
+    right = ~wrong
+    _scatter(axes, regions.points[right], regions.truth[right], regions.classes, s=12, alpha=0.35, linewidths=0)
+    _scatter(
+        axes, regions.points[wrong], regions.truth[wrong], regions.classes, s=70, linewidths=1.4, edgecolors="black"
+    )

@@ -1,0 +1,98 @@
+"""Decision regions of a model of two features: which answer a device gives where.
+
+The grid is classified by whoever is asked (a device, usually), so that the picture shows answers and not a model of
+them. numpy only; matplotlib is not needed for the report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+#: Cells of the grid along each side.
+CELLS = 160
+
+
+@dataclass(frozen=True)
+class Regions:
+    """Answers over a grid, and the evaluation rows on it.
+
+    `grid` is (CELLS, CELLS) int: the class index answered at the centre of each cell, -1 where "unknown"; row 0 is the
+    lowest value of the second feature. `points` is (n, 2), `truth` and `answered` are (n,) class indices.
+    """
+
+    classes: tuple[str, ...]
+    features: tuple[str, str]
+    low: tuple[float, float]
+    high: tuple[float, float]
+    grid: NDArray[np.int32]
+    points: NDArray[np.float64]
+    truth: NDArray[np.int32]
+    answered: NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One evaluation row on the picture, in its units: (0, 0) is above on the left, (100, 100) below on the right."""
+
+    x: float
+    y: float
+    truth: int
+    answered: int
+
+    @property
+    def wrong(self) -> bool:
+        """Whether the answer is not the truth."""
+        return self.truth != self.answered
+
+
+def survey(
+    classify: Callable[[NDArray[np.float32]], NDArray[np.int32]],
+    points: NDArray[np.float64],
+    truth: NDArray[np.int32],
+    classes: tuple[str, ...],
+    features: tuple[str, str],
+    *,
+    around: NDArray[np.float64] | None = None,
+) -> Regions:
+    """Asks `classify` ((n, 2) float32 -> (n,) class indices) about the points, and about a grid around them.
+
+    `around`, (m, 2), are rows that the grid must cover beside the points: the training rows, where they are known.
+    """
+    covered = points if around is None else np.concatenate([points, around])
+    span = np.ptp(covered, axis=0)
+    margin = np.where(span > 0, span, 1.0) * 0.04
+    low, high = covered.min(axis=0) - margin, covered.max(axis=0) + margin
+    steps = (np.arange(CELLS) + 0.5) / CELLS
+    x, y = np.meshgrid(low[0] + steps * (high[0] - low[0]), low[1] + steps * (high[1] - low[1]))
+    asked = np.concatenate([np.stack([x.ravel(), y.ravel()], axis=1), points]).astype(np.float32)
+    answers = np.asarray(classify(asked), np.int32)
+    grid, answered = answers[: CELLS * CELLS].reshape(CELLS, CELLS), answers[CELLS * CELLS :]
+    edges = ((float(low[0]), float(low[1])), (float(high[0]), float(high[1])))
+    return Regions(classes, features, edges[0], edges[1], grid, points, truth, answered)
+
+
+def outlines(regions: Regions) -> dict[int, str]:
+    """Returns for each class answered somewhere the SVG path (units: grid cells, y downwards) that covers its cells."""
+    paths: dict[int, list[str]] = {}
+    for row, line in enumerate(regions.grid[::-1]):
+        edges = np.flatnonzero(np.diff(line)) + 1
+        starts = [0, *edges.tolist()]
+        ends = [*edges.tolist(), len(line)]
+        for start, end in zip(starts, ends):
+            paths.setdefault(int(line[start]), []).append(f"M{start},{row}h{end - start}v1h{start - end}z")
+    return {index: "".join(parts) for index, parts in sorted(paths.items())}
+
+
+def marks(regions: Regions) -> list[Mark]:
+    """Returns the evaluation rows in the picture's units, the wrong ones last so that they lie on top."""
+    low, high = np.array(regions.low), np.array(regions.high)
+    placed = (regions.points - low) / (high - low) * 100.0
+    found = [
+        Mark(round(float(x), 2), round(100.0 - float(y), 2), int(truth), int(answered))
+        for (x, y), truth, answered in zip(placed, regions.truth, regions.answered)
+    ]
+    return sorted(found, key=lambda mark: mark.wrong)
