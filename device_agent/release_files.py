@@ -132,6 +132,8 @@ def open_release(directory: Path, *, signed: bool = True) -> Iterator[OpenReleas
 
 
 def _open(stack: contextlib.ExitStack, directory: Path) -> int:
+    if directory.is_symlink():
+        raise refused(Reason.FILE_SYMLINK, f"{directory} is a symbolic link", "name the directory itself")
     with _readable(str(directory)):
         folder = os.open(directory, _OPEN | os.O_DIRECTORY)
     stack.callback(os.close, folder)
@@ -150,7 +152,9 @@ def _readable(what: str) -> Iterator[None]:
 
 def _list(folder: int) -> dict[str, trust.Entry]:
     entries = {}
-    for name in os.listdir(folder):
+    with _readable("the directory"):
+        names = os.listdir(folder)
+    for name in names:
         with _readable(name):
             found = os.stat(name, dir_fd=folder, follow_symlinks=False)
         entries[name] = trust.Entry(_kind(found.st_mode), found.st_size)

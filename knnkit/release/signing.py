@@ -71,7 +71,7 @@ def sign_release(directory: Path, signer: Signer) -> trust.Verdict:
         SigningKeyError: the signer produced something that its public key does not verify.
     """
     try:
-        with release_files.open_release(directory, signed=False) as release:
+        with release_files.open_release(directory.resolve(), signed=False) as release:
             trust.read_manifest(release.read(contract.MANIFEST_FILE))
             bundle = make_bundle(
                 directory.resolve().name, {name: fact.sha256 for name, fact in release.files.items()}, signer

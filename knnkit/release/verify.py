@@ -36,7 +36,7 @@ def verify_with(directory: Path, trusted: dict[str, bytes], *, now: int | None =
     """
     state = trust.TrustState(keys=trusted, agent_version=__version__)
     try:
-        with release_files.open_release(directory) as release:
+        with release_files.open_release(directory.resolve()) as release:
             return release.verify(state, now=int(time.time()) if now is None else now)
     except Refused as error:
         raise VerificationFailed(f"{directory}: {error}", reason=error.reason, hint=error.hint) from None
