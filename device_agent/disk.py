@@ -1,0 +1,135 @@
+"""Every effect that the store has on the file system, each one durable when it returns.
+
+Writing is "temporary file, fsync, rename, fsync of the directory", so that a power cut leaves the old content or the
+new, never a mixture. Only `os` functions are called, looked up at each call: the fault tests count these calls, and
+kill the process or fail the disk at each. Never decides what to write, and never reads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from pathlib import Path
+
+FILE_MODE = 0o600
+DIRECTORY_MODE = 0o700
+_WRITE = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+
+
+def temporary(path: Path) -> Path:
+    """Returns the name under which the next content of `path` is prepared."""
+    return path.with_name(f".{path.name}.tmp")
+
+
+def write_atomic(path: Path, data: bytes, mode: int = FILE_MODE) -> None:
+    """Replaces `path` by `data`; after a crash the file holds the old content or the new."""
+    prepared = temporary(path)
+    try:
+        descriptor = os.open(prepared, _WRITE | os.O_TRUNC, mode)
+        try:
+            write_all(descriptor, data)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.replace(prepared, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(prepared)
+        raise
+    sync_directory(path.parent)
+
+
+def append(path: Path, data: bytes, keep: int) -> None:
+    """Writes `data` at offset `keep` and drops whatever stood behind: the rest of a line that a crash tore."""
+    descriptor = os.open(path, _WRITE, FILE_MODE)
+    try:
+        os.ftruncate(descriptor, keep)
+        os.lseek(descriptor, keep, os.SEEK_SET)
+        write_all(descriptor, data)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    sync_directory(path.parent)
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Writes all of `data`, however little a call takes."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
+def make_directory(path: Path) -> None:
+    """Makes `path` and its parents, readable by the owner alone; a directory that is there stays."""
+    if path.is_dir():
+        return
+    make_directory(path.parent)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path, DIRECTORY_MODE)
+    sync_directory(path.parent)
+
+
+def point_link(link: Path, target: str) -> None:
+    """Makes `link` a symbolic link to `target` by one rename, whatever it was before."""
+    prepared = temporary(link)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(prepared)
+    os.symlink(target, prepared)
+    os.replace(prepared, link)
+    sync_directory(link.parent)
+
+
+def move(source: Path, destination: Path) -> None:
+    """Renames within the file system, and makes both directories durable."""
+    os.rename(source, destination)
+    sync_directory(destination.parent)
+    if source.parent != destination.parent:
+        sync_directory(source.parent)
+
+
+def remove_file(path: Path) -> None:
+    """Removes a file or a link; one that is not there is no error."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+        sync_directory(path.parent)
+
+
+def remove_tree(path: Path) -> None:
+    """Removes a directory and all below it, without following a link; one that is not there is no error."""
+    try:
+        is_directory = stat.S_ISDIR(os.lstat(path).st_mode)
+    except FileNotFoundError:
+        return
+    if not is_directory:
+        os.unlink(path)
+        return
+    os.chmod(path, DIRECTORY_MODE)
+    with os.scandir(path) as entries:
+        names = [entry.name for entry in entries]
+    for name in names:
+        remove_tree(path / name)
+    os.rmdir(path)
+
+
+def restrict(path: Path, mode: int) -> None:
+    """Sets the permissions of a file or directory that was uploaded."""
+    os.chmod(path, mode)
+
+
+def sync_file(path: Path) -> None:
+    """Makes a file's content durable."""
+    _sync(path, os.O_RDONLY | os.O_NOFOLLOW)
+
+
+def sync_directory(path: Path) -> None:
+    """Makes a directory's entries durable."""
+    _sync(path, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def _sync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,98 @@
+"""history.jsonl: one line for each thing that happened to the releases of a device.
+
+The transitions of the state machine stand in it exactly once each: state.json carries the last one, and `record`
+brings the file up to it, also after a crash between the two. The file is kept under `MAX_BYTES` by dropping its older
+half. Never read to decide anything.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from device_agent import codec, disk
+from device_agent.contract import ReleaseRef
+from device_agent.state import Event
+
+MAX_BYTES = 1024 * 1024
+_MAX_LINE = 16 * 1024
+
+
+@dataclass(frozen=True)
+class Note:
+    """A line of the history: a transition (with its serial), or something that changed no state (serial None)."""
+
+    at: int
+    what: str
+    release: ReleaseRef | None
+    answering: ReleaseRef | None
+    why: str
+    holder: str
+    serial: int | None = None
+
+
+def record(path: Path, event: Event | None) -> None:
+    """Appends `event` unless the file has it."""
+    if event is None:
+        return
+    complete, tail = _tail(path)
+    known = max((serial for serial in map(_serial, tail) if serial is not None), default=0)
+    if known < event.serial:
+        note = Note(event.at, event.what, event.release, event.answering, event.why, event.holder, event.serial)
+        _append(path, note, complete)
+
+
+def add(path: Path, note: Note) -> None:
+    """Appends a line that no state carries."""
+    complete, _ = _tail(path)
+    _append(path, note, complete)
+
+
+def read(path: Path, count: int | None = None) -> list[Note]:
+    """Returns the last `count` lines (all without it), oldest first; a line that a crash tore is left out."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return []
+    notes = []
+    for line in data.splitlines():
+        try:
+            notes.append(codec.loads(Note, line, limit=_MAX_LINE))
+        except codec.MalformedDocument:
+            continue
+    return notes if count is None else notes[max(0, len(notes) - count) :]
+
+
+def _append(path: Path, note: Note, complete: int) -> None:
+    if complete > MAX_BYTES:
+        data = path.read_bytes()[:complete]
+        kept = data[data.index(b"\n", len(data) // 2) + 1 :]
+        disk.write_atomic(path, kept)
+        complete = len(kept)
+    disk.append(path, codec.dumps(note).encode() + b"\n", complete)
+
+
+def _tail(path: Path) -> tuple[int, list[bytes]]:
+    """Returns the length of all complete lines, and the last few of them."""
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            start = max(0, size - 2 * _MAX_LINE)
+            file.seek(start)
+            data = file.read(size - start)
+    except FileNotFoundError:
+        return 0, []
+    end = data.rfind(b"\n") + 1
+    return start + end, data[:end].split(b"\n")
+
+
+def _serial(line: bytes) -> int | None:
+    try:
+        entry: Any = json.loads(line)
+    except ValueError:
+        return None
+    serial = entry.get("serial") if isinstance(entry, dict) else None
+    return serial if isinstance(serial, int) else None

@@ -1,0 +1,107 @@
+"""Runs a piece of work in a child process and brings its result back, whatever becomes of the child.
+
+A model that crashes the runtime, eats all memory or never ends takes the child with it and nothing else. Only for
+processes without threads. Never touches the store.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import select
+import signal
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from device_agent.errors import AgentError, ModelUnusable
+
+T = TypeVar("T")
+
+#: A child that needs longer is given up, in seconds.
+TIMEOUT_SECONDS = 600.0
+
+
+def run(work: Callable[[], T], *, close: Iterable[int] = (), timeout: float = TIMEOUT_SECONDS) -> T:
+    """Returns what `work` returns in a forked child; `close` names descriptors that the child must not keep.
+
+    Raises:
+        AgentError: whatever of that tree `work` raised.
+        ModelUnusable: the child died (`model-crashed`, with the signal) or took longer than `timeout` seconds.
+    """
+    readable, writable = os.pipe()
+    child = os.fork()
+    if child == 0:
+        _serve(work, writable, (readable, *close), timeout)
+    os.close(writable)
+    try:
+        data = _collect(readable, timeout)
+        if data is None:
+            os.kill(child, signal.SIGKILL)
+    finally:
+        os.close(readable)
+        _, status = os.waitpid(child, 0)
+    if data is None:
+        raise ModelUnusable(f"the model gave no answer within {timeout:g} s", reason="model-hangs")
+    if not data:
+        raise ModelUnusable(f"the model {_death(status)}", reason="model-crashed", hint="python -m device_agent doctor")
+    # Our own child wrote this, over a pipe that nobody else has.
+    result: Any = pickle.loads(data)  # noqa: S301
+    if isinstance(result, BaseException):
+        raise result
+    return result  # type: ignore[no-any-return]
+
+
+def _serve(work: Callable[[], Any], writable: int, close: Iterable[int], timeout: float) -> None:
+    """The child: never returns."""
+    code = 1
+    try:
+        for descriptor in close:
+            os.close(descriptor)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(int(timeout) + 5)  # also when the parent is killed
+        _offer_to_the_oom_killer()
+        data = pickle.dumps(_outcome(work))
+        with open(writable, "wb", closefd=False) as pipe:  # noqa: PTH123 (a descriptor)
+            pipe.write(data)
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def _outcome(work: Callable[[], Any]) -> Any:
+    try:
+        return work()
+    except AgentError as error:
+        return error
+    except MemoryError:
+        return ModelUnusable("there is not enough memory for the model", reason="out-of-memory")
+
+
+def _offer_to_the_oom_killer() -> None:
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
+
+
+def _collect(readable: int, timeout: float) -> bytes | None:
+    """All that the child writes; empty when it died first, None when it takes too long."""
+    give_up = time.monotonic() + timeout
+    parts = []
+    while True:
+        ready, _, _ = select.select([readable], [], [], max(0.0, give_up - time.monotonic()))
+        if not ready:
+            return None
+        part = os.read(readable, 1 << 16)
+        if not part:
+            return b"".join(parts)
+        parts.append(part)
+
+
+def _death(status: int) -> str:
+    if os.WIFSIGNALED(status):
+        name = signal.Signals(os.WTERMSIG(status)).name
+        why = " (out of memory?)" if name == "SIGKILL" else ""
+        return f"crashed the runtime: {name}{why}"
+    return f"ended the runtime with exit code {os.WEXITSTATUS(status)}"

@@ -1,0 +1,123 @@
+"""Picks the release that answers, verifies it as at every start, and loads the very bytes that were verified.
+
+The files stay open as long as the model, because it is mapped, and read again, through their descriptors
+(`/proc/self/fd/N`). Never falls back to a release that the state does not name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from device_agent import clock, contract, state
+from device_agent.contract import ReleaseRef
+from device_agent.errors import DeviceUnfit, ModelUnusable, Refused
+from device_agent.keys import trust_state
+from device_agent.release_files import OpenRelease, open_release
+from device_agent.state import Answering
+from device_agent.store import Store
+from device_agent.trust import Verdict
+
+if TYPE_CHECKING:
+    from device_agent.runtime import TfliteKNN
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A verified release with its model in memory; `close` it when it is not used any more."""
+
+    model: TfliteKNN
+    opened: OpenRelease
+    verdict: Verdict
+    stack: contextlib.ExitStack
+
+    @property
+    def digest(self) -> str:
+        """The release's digest."""
+        return self.verdict.digest
+
+    def close(self) -> None:
+        """Closes the release's files."""
+        self.stack.close()
+
+
+def answering(store: Store) -> Answering:
+    """Returns what answers now.
+
+    Raises:
+        DeviceUnfit: the device has no release.
+    """
+    found = state.answering(store.load(), clock.now())
+    if found is None:
+        raise DeviceUnfit(
+            f"no release has been activated under {store.root}",
+            reason="no-release",
+            hint="knnkit deploy --target this-device, or --root if it lies elsewhere",
+        )
+    return found
+
+
+def load_kept(store: Store, ref: ReleaseRef, runtime: str = "auto", threads: int = 1) -> Loaded:
+    """Verifies and loads a release that this device accepted before.
+
+    Raises:
+        Refused: it is not the release that was accepted any more.
+        ModelUnusable, DeviceUnfit: it cannot be loaded.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            opened = stack.enter_context(open_release(store.release_path(ref.digest)))
+            verdict = opened.verify_kept(ref.digest, trust_state(store))
+        except Refused as error:
+            raise _damaged(store, ref, error) from None
+        model = load_model(opened, runtime, threads)
+        return Loaded(model, opened, verdict, stack.pop_all())
+    raise AssertionError("unreachable")
+
+
+def load_model(opened: OpenRelease, runtime: str = "auto", threads: int = 1) -> TfliteKNN:
+    """Loads the model of an open, verified release; the release must stay open as long as the model.
+
+    Raises:
+        ModelUnusable, DeviceUnfit: it cannot be loaded.
+        Refused: the file was written to meanwhile.
+    """
+    from device_agent.runtime import TfliteKNN
+
+    model = TfliteKNN(model_path(opened), runtime=runtime, num_threads=threads)
+    opened.confirm_unchanged()
+    _compare(model, opened)
+    return model
+
+
+def model_path(opened: OpenRelease) -> str:
+    """Returns a path of the model that was verified; by name where there is no /proc (some chroots)."""
+    path = opened.path(contract.MODEL_FILE)
+    return path if os.access(path, os.R_OK) else str(opened.directory / contract.MODEL_FILE)
+
+
+def _compare(model: TfliteKNN, opened: OpenRelease) -> None:
+    """Refuses a model that is not what its own manifest describes."""
+    from device_agent.trust import read_manifest
+
+    manifest = read_manifest(opened.read(contract.MANIFEST_FILE))
+    said = (manifest.name, manifest.k, manifest.n_features)
+    found = (model.info.name, model.info.k, model.info.n_features)
+    if said != found:
+        raise ModelUnusable(
+            f"{contract.MANIFEST_FILE} describes name, k, features {said}; the model has {found}",
+            reason="model-mismatch",
+            hint="build the release again",
+        )
+
+
+def _damaged(store: Store, ref: ReleaseRef, error: Refused) -> Refused:
+    place = Path(contract.RELEASES_DIR) / ref.digest
+    return Refused(
+        f"the release {ref.name} {ref.version} on this device no longer verifies ({place}): {error}",
+        reason=error.reason,
+        hint="deploy it again, which mends the files; or go back: python -m device_agent rollback",
+    )

@@ -1,0 +1,181 @@
+"""stage and prune: an upload becomes a release of this device, or is refused and nothing has changed.
+
+Verifies before anything moves, makes every byte durable before the rename that publishes it, and keeps the number of
+releases and the free disk within bounds. Never activates.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from device_agent import board, clock, contract, disk, state
+from device_agent.contract import Staged
+from device_agent.errors import AgentError, Refused
+from device_agent.keys import trust_state
+from device_agent.release_files import OpenRelease, open_release
+from device_agent.store import IMPORT_PREFIX, Store
+from device_agent.trust import Verdict, read_manifest
+
+#: Releases that stay on a device, the current and the previous one among them.
+KEEP_RELEASES = 5
+#: Bytes of disk that pruning tries to leave free.
+KEEP_FREE = 64 * 1024 * 1024
+#: An upload that nobody has touched for this long is given up, in seconds.
+STALE_UPLOAD = 7 * 24 * 3600
+_CHUNK = 1024 * 1024
+
+
+def verify(store: Store, directory: Path, device_class: str | None = None) -> Staged:
+    """Returns what `stage` would say of a release directory; changes nothing.
+
+    Raises:
+        Refused: a trust rule said no.
+    """
+    with open_release(directory) as opened:
+        verdict = opened.verify(trust_state(store, device_class))
+    return _staged(verdict, already=verdict.digest in store.staged())
+
+
+def stage(store: Store, directory: Path, holder: str, device_class: str | None = None) -> Staged:
+    """Makes the upload `directory` the release releases/<digest>/; needs the lock.
+
+    A directory outside ROOT/incoming is copied, and stays. The same release again mends the one that is there.
+
+    Raises:
+        Refused: a trust rule said no; nothing was changed.
+        Locked: somebody else holds the device.
+    """
+    state.refuse_foreign(store.load(), holder, clock.now())
+    upload = directory
+    if not _is_upload(store, directory):
+        upload = store.incoming / f"{IMPORT_PREFIX}{os.getpid()}"
+        _copy(directory, upload)
+    with open_release(upload) as opened:
+        verdict = opened.verify(trust_state(store, device_class), expected_digest=_expected(store, directory))
+        _make_durable(upload)
+        opened.confirm_unchanged()
+    already = _publish(store, upload, verdict)
+    if not already:
+        store.note("staged", verdict.ref, "", holder)
+    prune(store, keep=verdict.digest)
+    return _staged(verdict, already)
+
+
+def prune(store: Store, *, keep: str | None = None, number: int = KEEP_RELEASES, free: int = KEEP_FREE) -> list[str]:
+    """Removes the oldest releases over `number`, and more while under `free` bytes of disk are left; needs the lock.
+
+    The committed, the previous, the pending one, the one a rollback left and `keep` always stay.
+
+    Returns:
+        The digests that were removed.
+    """
+    current = store.load()
+    refs = (current.committed, current.previous, current.left, current.pending.release if current.pending else None)
+    protected = {ref.digest for ref in refs if ref} | {keep}
+    staged = store.staged()
+    removed = []
+    for digest in sorted((d for d in staged if d not in protected), key=lambda d: (_sequence(store, d), d)):
+        if len(staged) - len(removed) <= number and board.disk_free(store.root) >= free:
+            break
+        store.discard(store.release_path(digest))
+        removed.append(digest)
+    _drop_stale_uploads(store)
+    return removed
+
+
+def _staged(verdict: Verdict, already: bool) -> Staged:
+    return Staged(verdict.ref, verdict.signed_by, already, verdict.warnings)
+
+
+def _is_upload(store: Store, directory: Path) -> bool:
+    return directory.parent.resolve() == store.incoming.resolve() and not directory.is_symlink()
+
+
+def _expected(store: Store, directory: Path) -> str | None:
+    """An upload names its digest; that must be what it holds."""
+    return directory.name if _is_upload(store, directory) and contract.is_digest(directory.name) else None
+
+
+def _copy(source: Path, destination: Path) -> None:
+    """Copies a release from elsewhere, checked and counted before the first byte is written."""
+    with open_release(source) as opened:
+        _refuse_full(destination, sum(fact.size for fact in opened.files.values()))
+        disk.remove_tree(destination)
+        disk.make_directory(destination)
+        for name in contract.RELEASE_FILES:
+            _copy_file(opened, name, destination / name)
+
+
+def _copy_file(opened: OpenRelease, name: str, destination: Path) -> None:
+    with Path(opened.path(name)).open("rb", buffering=0) as source:
+        descriptor = os.open(destination, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, disk.FILE_MODE)
+        try:
+            while chunk := source.read(_CHUNK):
+                disk.write_all(descriptor, chunk)
+        finally:
+            os.close(descriptor)
+
+
+def _refuse_full(path: Path, needed: int) -> None:
+    free = board.disk_free(path)
+    if free < needed:
+        raise AgentError(
+            f"the release has {needed:,} bytes; {free:,} are free on the disk of {path.parent}",
+            reason="disk-full",
+            hint="make room, then stage again",
+        )
+
+
+def _make_durable(upload: Path) -> None:
+    for name in contract.RELEASE_FILES:
+        disk.restrict(upload / name, disk.FILE_MODE)
+        disk.sync_file(upload / name)
+    disk.restrict(upload, disk.DIRECTORY_MODE)
+    disk.sync_directory(upload)
+
+
+def _publish(store: Store, upload: Path, verdict: Verdict) -> bool:
+    """Renames the upload to its place; returns whether the release was there."""
+    place = store.release_path(verdict.digest)
+    if not place.exists():
+        disk.move(upload, place)
+        return False
+    if not _is_whole(store, place, verdict.digest):
+        # The bytes are known to be the same release, so that each rename mends one file of it.
+        for name in contract.RELEASE_FILES:
+            disk.move(upload / name, place / name)
+        _drop_unlisted(place)
+    disk.remove_tree(upload)
+    return True
+
+
+def _is_whole(store: Store, place: Path, digest: str) -> bool:
+    try:
+        with open_release(place) as opened:
+            opened.verify_kept(digest, trust_state(store))
+    except Refused:
+        return False
+    return True
+
+
+def _drop_unlisted(place: Path) -> None:
+    for name in os.listdir(place):
+        if name not in contract.RELEASE_FILES:
+            disk.remove_tree(place / name)
+
+
+def _sequence(store: Store, digest: str) -> int:
+    """The release's age for pruning; one that cannot be read goes first."""
+    try:
+        with (store.release_path(digest) / contract.MANIFEST_FILE).open("rb") as file:
+            return read_manifest(file.read(contract.MAX_MANIFEST + 1)).sequence
+    except (OSError, AgentError):
+        return -1
+
+
+def _drop_stale_uploads(store: Store) -> None:
+    now = clock.now().wall
+    for path in sorted(store.incoming.iterdir()):
+        if now - path.lstat().st_mtime > STALE_UPLOAD:
+            disk.remove_tree(path)
