@@ -14,6 +14,12 @@ AgentError              2  bad arguments or bad input
 
 from __future__ import annotations
 
+import errno
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from device_agent.contract import Certificate
+
 
 class AgentError(Exception):
     """The base of every error that the agent reports; `exit_code` is what the process exits with."""
@@ -59,6 +65,7 @@ class GateFailed(AgentError):
 
     exit_code = 4
     default_reason = "gate-failed"
+    certificate: Certificate | None = None
 
 
 class ModelUnusable(AgentError):
@@ -73,3 +80,20 @@ class Locked(AgentError):
 
     exit_code = 5
     default_reason = "locked"
+
+
+_DISK = {
+    errno.ENOSPC: ("disk-full", "make room on the device: df -h, then try again"),
+    errno.EDQUOT: ("disk-full", "make room on the device: df -h, then try again"),
+    errno.EROFS: ("read-only", "the file system is read-only (a worn card?): mount | grep ro, dmesg | tail"),
+    errno.EIO: ("disk-error", "the disk fails: dmesg | tail, then replace it"),
+    errno.EACCES: ("no-permission", "run as the owner of the root directory, or correct it: chown -R"),
+    errno.EPERM: ("no-permission", "run as the owner of the root directory, or correct it: chown -R"),
+}
+
+
+def from_os_error(error: OSError) -> DeviceUnfit:
+    """Returns what the operating system refused as an error of this tree, with a stable reason."""
+    reason, hint = _DISK.get(error.errno or 0, ("os-error", "python -m device_agent doctor"))
+    where = f"{error.filename}: " if error.filename else ""
+    return DeviceUnfit(f"{where}{error.strerror or error}", reason=reason, hint=hint)

@@ -12,6 +12,7 @@ import pickle
 import select
 import signal
 import time
+import traceback
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -67,6 +68,8 @@ def _serve(work: Callable[[], Any], writable: int, close: Iterable[int], timeout
         with open(writable, "wb", closefd=False) as pipe:  # noqa: PTH123 (a descriptor)
             pipe.write(data)
         code = 0
+    except BaseException:
+        traceback.print_exc()
     finally:
         os._exit(code)
 

@@ -19,7 +19,7 @@ from device_agent.keys import trust_state
 from device_agent.release_files import OpenRelease, open_release
 from device_agent.state import Answering
 from device_agent.store import Store
-from device_agent.trust import Verdict
+from device_agent.trust import Verdict, read_manifest
 
 if TYPE_CHECKING:
     from device_agent.runtime import TfliteKNN
@@ -67,15 +67,26 @@ def load_kept(store: Store, ref: ReleaseRef, runtime: str = "auto", threads: int
         Refused: it is not the release that was accepted any more.
         ModelUnusable, DeviceUnfit: it cannot be loaded.
     """
-    with contextlib.ExitStack() as stack:
-        try:
-            opened = stack.enter_context(open_release(store.release_path(ref.digest)))
-            verdict = opened.verify_kept(ref.digest, trust_state(store))
-        except Refused as error:
-            raise _damaged(store, ref, error) from None
-        model = load_model(opened, runtime, threads)
-        return Loaded(model, opened, verdict, stack.pop_all())
-    raise AssertionError("unreachable")
+    stack = contextlib.ExitStack()
+    try:
+        opened, verdict = open_kept(store, ref, stack)
+        return Loaded(load_model(opened, runtime, threads), opened, verdict, stack)
+    except BaseException:
+        stack.close()
+        raise
+
+
+def open_kept(store: Store, ref: ReleaseRef, stack: contextlib.ExitStack) -> tuple[OpenRelease, Verdict]:
+    """Opens and verifies a release that this device accepted before, for as long as `stack` is open.
+
+    Raises:
+        Refused: it is not the release that was accepted any more.
+    """
+    try:
+        opened = stack.enter_context(open_release(store.release_path(ref.digest)))
+        return opened, opened.verify_kept(ref.digest, trust_state(store))
+    except Refused as error:
+        raise _damaged(store, ref, error) from None
 
 
 def load_model(opened: OpenRelease, runtime: str = "auto", threads: int = 1) -> TfliteKNN:
@@ -101,8 +112,6 @@ def model_path(opened: OpenRelease) -> str:
 
 def _compare(model: TfliteKNN, opened: OpenRelease) -> None:
     """Refuses a model that is not what its own manifest describes."""
-    from device_agent.trust import read_manifest
-
     manifest = read_manifest(opened.read(contract.MANIFEST_FILE))
     said = (manifest.name, manifest.k, manifest.n_features)
     found = (model.info.name, model.info.k, model.info.n_features)

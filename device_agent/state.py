@@ -251,6 +251,15 @@ def roll_back(state: StoreState, holder: str, moment: Moment) -> StoreState:
     return _after(after, "rolled-back", state.committed, "asked for", holder, moment)
 
 
+def nothing_left() -> ActivationFailed:
+    """Returns what to say when the only release of a device was given up."""
+    return ActivationFailed(
+        "the activation was given up; the device had no release before it, and has none now",
+        reason="no-release",
+        hint="deploy a release: knnkit deploy",
+    )
+
+
 def checked_deadline(seconds: float) -> float:
     """Returns `seconds` if an activation may wait that long.
 

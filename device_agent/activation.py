@@ -1,0 +1,151 @@
+"""activate, confirm, rollback: moves the device from one release to another, and never leaves it without one.
+
+    verify ─► golden check in a child process ─► state.json says "pending" ─► current ─► … ─► confirm
+
+The release before it answers until the check has passed, and again when no confirmation comes. Needs the store's lock
+(`Store.changing`). Never stages, never prints.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+from device_agent import check, clock, contract, state, watchdog
+from device_agent.contract import Activated, Certificate, Committed, ReleaseRef
+from device_agent.errors import AgentError, Locked
+from device_agent.keys import trust_state
+from device_agent.loading import open_kept
+from device_agent.release_files import OpenRelease, open_release
+from device_agent.store import Store
+from device_agent.trust import Verdict
+
+
+def activate(
+    store: Store,
+    digest: str,
+    *,
+    nonce: str,
+    holder: str,
+    seconds: float = contract.DEFAULT_CONFIRM_SECONDS,
+    device_class: str | None = None,
+    runtime: str = "auto",
+) -> Activated:
+    """Tries the staged release `digest`; once its golden check has passed it answers, for `seconds` at first.
+
+    Asked again for what is committed or pending, it checks anew, certifies, and changes nothing.
+
+    Raises:
+        Refused: a trust rule said no.
+        GateFailed, ModelUnusable: the check failed; the release before it still answers.
+        Locked: another activation is pending, or somebody else holds the device.
+    """
+    state.checked_deadline(seconds)
+    current = store.load()
+    state.refuse_foreign(current, holder, clock.now())
+    if current.pending and current.pending.release.digest == digest:
+        return _activate_again(store, current.pending, nonce, runtime)
+    if current.pending:
+        raise Locked(f"the activation of {current.pending.release.digest[:12]} waits for its confirmation")
+    with open_release(store.release_path(digest)) as opened:
+        verdict = opened.verify(trust_state(store, device_class), expected_digest=digest)
+        certificate = _try(store, opened, verdict, nonce, runtime, holder)
+    if verdict.already_committed:
+        return Activated(verdict.ref, certificate, True, None)
+    moment = clock.now()
+    new = state.begin(
+        current,
+        verdict.ref,
+        created=verdict.manifest.created,
+        holder=holder,
+        connection=connection(),
+        seconds=seconds,
+        moment=moment,
+    )
+    watchdog.leave_behind(store, digest, moment.uptime + seconds)
+    store.commit(new)
+    return Activated(verdict.ref, certificate, False, seconds)
+
+
+def confirm(store: Store, digest: str) -> Committed:
+    """Commits the pending release `digest` and raises the floor; one that is committed already stays so.
+
+    Raises:
+        ActivationFailed: it is not pending (any more): `rolled-back`, `not-pending`, `same-connection`.
+    """
+    current = store.load()
+    if current.committed and current.committed.digest == digest and not current.pending:
+        return Committed(current.committed, current.previous, True)
+    new = state.confirm(current, digest, connection=connection(), moment=clock.now())
+    store.commit(new)
+    assert new.committed is not None
+    return Committed(new.committed, new.previous, False)
+
+
+def roll_back(store: Store, holder: str, runtime: str = "auto") -> Committed:
+    """Gives up a pending activation; without one, goes back to the previous release, verified and checked first.
+
+    A second rollback finds nothing to do.
+
+    Raises:
+        ActivationFailed: there is nothing to go back to.
+        Refused, GateFailed, ModelUnusable: the previous release is not fit; the current one still answers.
+    """
+    current = store.load()
+    moment = clock.now()
+    if current.pending:
+        new = state.revert(current, f"given up by {holder}", moment)
+        store.commit(new)
+        return _after_giving_up(new)
+    state.refuse_foreign(current, holder, moment)
+    if current.committed and current.left and not current.previous:
+        return Committed(current.committed, None, True)
+    new = state.roll_back(current, holder, moment)
+    assert new.committed is not None
+    with contextlib.ExitStack() as stack:
+        opened, verdict = open_kept(store, new.committed, stack)
+        check.require_gates(check.certify(opened, verdict, "", runtime=runtime, close=_lock_of(store)))
+    store.commit(new)
+    return Committed(new.committed, new.previous, False)
+
+
+def connection() -> str:
+    """Returns which SSH connection runs this command, empty without one: client and server address and port."""
+    return os.environ.get("SSH_CONNECTION", "")
+
+
+def _activate_again(store: Store, pending: state.Pending, nonce: str, runtime: str) -> Activated:
+    certificate = recheck(store, pending.release, nonce, runtime)
+    return Activated(pending.release, certificate, False, max(0.0, pending.deadline - clock.uptime()))
+
+
+def recheck(store: Store, ref: ReleaseRef, nonce: str, runtime: str = "auto") -> Certificate:
+    """Checks a release that this device accepted before.
+
+    Raises:
+        GateFailed, ModelUnusable, Refused: it does not hold (any more).
+    """
+    with contextlib.ExitStack() as stack:
+        opened, verdict = open_kept(store, ref, stack)
+        return check.require_gates(check.certify(opened, verdict, nonce, runtime=runtime, close=_lock_of(store)))
+
+
+def _try(
+    store: Store, opened: OpenRelease, verdict: Verdict, nonce: str, runtime: str, holder: str
+) -> Certificate:
+    try:
+        certificate = check.certify(opened, verdict, nonce, runtime=runtime, close=_lock_of(store))
+        return check.require_gates(certificate)
+    except AgentError as error:
+        store.note("rejected", verdict.ref, f"{error.reason}: {error}", holder)
+        raise
+
+
+def _after_giving_up(new: state.StoreState) -> Committed:
+    if new.committed is None:
+        raise state.nothing_left()
+    return Committed(new.committed, new.previous, False)
+
+
+def _lock_of(store: Store) -> tuple[int, ...]:
+    return () if store.lock_descriptor is None else (store.lock_descriptor,)

@@ -1,0 +1,115 @@
+"""The golden check: runs a release's own golden rows on this board and certifies what came out.
+
+The model runs in a child process (`device_agent.isolate`), so that one that crashes or hangs is an answer too. Measures,
+judges and reports; never switches anything.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from device_agent import board, clock, contract, isolate
+from device_agent.contract import Certificate, Latency
+from device_agent.errors import GateFailed
+from device_agent.loading import load_model
+from device_agent.release_files import OpenRelease
+from device_agent.trust import Verdict
+
+if TYPE_CHECKING:
+    from device_agent.judge import Golden
+    from device_agent.runtime import TfliteKNN
+
+_WARM_UP_ROWS = 20
+_TIMED_ROWS = 200
+_TIMED_SECONDS = 5.0
+
+
+def certify(
+    opened: OpenRelease, verdict: Verdict, nonce: str, *, runtime: str = "auto", close: tuple[int, ...] = ()
+) -> Certificate:
+    """Returns the certificate of a verified release; `failures` in it names the gates that were missed.
+
+    `close` names descriptors that the child process must not inherit (the store's lock).
+
+    Raises:
+        ModelUnusable: it does not load, crashes or hangs.
+        DeviceUnfit: there is no runtime.
+    """
+    return isolate.run(lambda: _certify(opened, verdict, nonce, runtime), close=close)
+
+
+def require_gates(certificate: Certificate) -> Certificate:
+    """Returns the certificate if every gate was kept.
+
+    Raises:
+        GateFailed: with the gates that were missed; the exception carries the certificate.
+    """
+    if not certificate.passed:
+        error = GateFailed(
+            f"{certificate.name} {certificate.version} does not keep its gates here: {'; '.join(certificate.failures)}",
+            hint="knnkit parity shows the rows on which devices differ",
+        )
+        error.certificate = certificate
+        raise error
+    return certificate
+
+
+def _certify(opened: OpenRelease, verdict: Verdict, nonce: str, runtime: str) -> Certificate:
+    from device_agent.judge import Golden, judge
+
+    golden = Golden.from_bytes(opened.read(contract.GOLDEN_FILE))
+    model = load_model(opened, runtime)
+    answers = model.classify(golden.rows)
+    latency = measure(model, golden)
+    found = judge(golden, answers, model.info, verdict.manifest.gates, p50_ms=latency.p50_ms if latency else None)
+    manifest = verdict.manifest
+    return Certificate(
+        nonce=nonce,
+        release=verdict.digest,
+        name=manifest.name,
+        version=manifest.version,
+        sequence=manifest.sequence,
+        model_sha256=verdict.model_sha256,
+        identical=found.identical,
+        equivalent=found.equivalent,
+        different=found.different,
+        differences=found.differences,
+        largest_distance_error=found.largest_distance_error,
+        accuracy=found.accuracy,
+        accuracy_rows=found.accuracy_rows,
+        accepted=found.accepted,
+        confusion=found.confusion,
+        latency=latency,
+        runtime=model.runtime,
+        device=board.device_info(),
+        failures=found.failures,
+        issued=clock.now().wall,
+    )
+
+
+def measure(model: TfliteKNN, golden: Golden) -> Latency | None:
+    """Returns the time of one row, over golden rows one at a time; None without golden rows."""
+    rows = golden.rows
+    if not len(rows):
+        return None
+    for index in range(_WARM_UP_ROWS):
+        model.classify(rows[index % len(rows)][None])
+    times = []
+    give_up = time.perf_counter() + _TIMED_SECONDS
+    for index in range(_TIMED_ROWS):
+        row = rows[index % len(rows)][None]
+        before = time.perf_counter()
+        model.classify(row)
+        after = time.perf_counter()
+        times.append((after - before) * 1e3)
+        if after > give_up:
+            break
+    times.sort()
+    return Latency(percentile(times, 50), percentile(times, 99), len(times))
+
+
+def percentile(ordered: list[float], percent: float) -> float:
+    """Returns the nearest-rank percentile of a sorted list."""
+    rank = max(0, -(-len(ordered) * percent // 100) - 1)
+    return ordered[int(min(rank, len(ordered) - 1))]

@@ -1,0 +1,137 @@
+"""classify, in batch: all rows of a file or a pipe through one release, in constant memory.
+
+One release answers the whole run. The first bad line ends it, named by number and column, and leaves no output file.
+`device_agent.stream` is the other way: rows answered as they come.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.answers import RENDERERS, Columns, NpyRenderer, Renderer
+from device_agent.errors import BadInput
+from device_agent.loading import Loaded, answering, load_kept
+from device_agent.rows import CsvParser, JsonParser, Parser
+from device_agent.sinks import Sink
+from device_agent.sources import Source, open_source
+from device_agent.store import Store
+
+if TYPE_CHECKING:
+    from device_agent.contract import KnnInfo
+
+_PROGRESS_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Request:
+    """What `classify` was asked to do: paths are None or `-` for the standard streams."""
+
+    input: str | None
+    output: str | None
+    format: str  # auto | csv | jsonl | npy
+    output_format: str | None  # None: as the input
+    columns: Columns
+    ignore_extra: bool = False
+    runtime: str = "auto"
+    threads: int = 1
+
+
+def classify(store: Store, request: Request) -> int:
+    """Answers every row of the input; returns how many.
+
+    Raises:
+        BadInput: a row, a line or the file cannot be classified.
+        DeviceUnfit, Refused, ModelUnusable: no release can answer.
+    """
+    loaded = load_kept(store, answering(store).release, request.runtime, request.threads)
+    try:
+        source = open_source(request.input, request.format)
+        renderer = make_renderer(loaded, request.columns, request.output_format or source.format)
+        sink = Sink(request.output, renderer.dtype if isinstance(renderer, NpyRenderer) else None)
+        try:
+            count = _run(loaded, source, request, renderer, sink)
+            sink.finish(count)
+        except BaseException:
+            sink.abandon()
+            raise
+        return count
+    finally:
+        loaded.close()
+
+
+def make_parser(info: KnnInfo, format: str, *, ignore_extra: bool) -> Parser:
+    """Returns the parser of a text format."""
+    return (CsvParser if format == "csv" else JsonParser)(info, ignore_extra=ignore_extra)
+
+
+def make_renderer(loaded: Loaded, columns: Columns, format: str) -> Renderer:
+    """Returns the renderer of `format` for a loaded release."""
+    targets = neighbor_classes(loaded) if columns.neighbors else None
+    return RENDERERS[format](loaded.model.info, columns, loaded.digest, targets)
+
+
+def neighbor_classes(loaded: Loaded) -> NDArray[np.int32] | None:
+    """Returns the class index of each training row, (n_train,) int32."""
+    return loaded.model.training_classes()
+
+
+def _run(loaded: Loaded, source: Source, request: Request, renderer: Renderer, sink: Sink) -> int:
+    progress = _Progress()
+    count = 0
+    for rows, header in _rows(loaded.model.info, source, ignore_extra=request.ignore_extra):
+        if count == 0 and (header or isinstance(renderer, NpyRenderer)):
+            sink.write(renderer.header())
+        sink.write(renderer.render(loaded.model.classify(rows) if len(rows) else None, len(rows), {}))
+        count += len(rows)
+        progress.show(count)
+    if count == 0:
+        raise BadInput(f"{source.name}: there is no row in it", reason="no-rows")
+    progress.end()
+    return count
+
+
+def _rows(info: KnnInfo, source: Source, *, ignore_extra: bool) -> Iterator[tuple[NDArray[Any], bool]]:
+    """Yields rows and whether the input has a header line."""
+    if source.format == "npy":
+        for array in source.arrays(info.n_features):
+            yield array, False
+        return
+    parser = make_parser(info, source.format, ignore_extra=ignore_extra)
+    for block in source.blocks():
+        try:
+            parsed = parser.parse(block)
+        except BadInput as error:
+            raise BadInput(f"{source.name}: {error}", hint=error.hint) from None
+        if parsed.errors:
+            number, message = next(iter(parsed.errors.values()))
+            raise BadInput(f"{source.name}, line {number}: {message}", hint="--stream answers the other lines")
+        if parsed.count:
+            yield parsed.rows, bool(parser.header)
+
+
+class _Progress:
+    """A line on a terminal that says how far the run is; nothing where standard error is no terminal."""
+
+    def __init__(self) -> None:
+        self._shown = sys.stderr.isatty()
+        self._start = self._last = time.monotonic()
+
+    def show(self, count: int) -> None:
+        if not self._shown:
+            return
+        now = time.monotonic()
+        if now - self._last >= _PROGRESS_SECONDS:
+            self._last = now
+            rate = count / (now - self._start)
+            print(f"\r{count:,} rows, {rate:,.0f} a second", end="", file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        if self._shown and self._last != self._start:
+            print(file=sys.stderr)

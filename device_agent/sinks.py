@@ -1,0 +1,89 @@
+"""Where answers go: standard output, or a file that appears only once it is whole.
+
+Knows how to wait for a reader that is slow and how to say that one is gone. Never renders.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import tempfile
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from device_agent.answers import npy_header
+from device_agent.contract import PART_SUFFIX
+
+
+class Closed(Exception):
+    """Nobody reads our output any more."""
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Writes all of `data`, waiting where the pipe is full, also one that somebody set to non-blocking.
+
+    Raises:
+        Closed: the reader is gone.
+    """
+    rest = memoryview(data)
+    while rest:
+        try:
+            rest = rest[os.write(descriptor, rest) :]
+        except BlockingIOError:
+            select.select([], [descriptor], [])
+        except OSError as error:
+            if error.errno in (errno.EPIPE, errno.ECONNRESET):
+                raise Closed from None
+            raise
+
+
+class Sink:
+    """Takes the answers of one run; `finish` publishes them, `abandon` leaves nothing behind.
+
+    Args:
+        path: the file, or None and `-` for standard output.
+        dtype: of the entries, for NPY: its header is written last, when the number of rows is known.
+    """
+
+    def __init__(self, path: str | None, dtype: np.dtype[Any] | None = None) -> None:
+        self._path = None if path in (None, "-") else Path(str(path))
+        self._dtype = dtype
+        self._spool: IO[bytes] | None = None
+        self._part: Path | None = None
+        if self._path:
+            self._part = self._path.with_name(self._path.name + PART_SUFFIX)
+            self._descriptor = os.open(self._part, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        elif dtype is not None:
+            self._spool = tempfile.TemporaryFile()  # noqa: SIM115 (closed by finish and abandon)
+            self._descriptor = self._spool.fileno()
+        else:
+            self._descriptor = 1
+
+    def write(self, data: bytes) -> None:
+        """Takes bytes that were rendered."""
+        write_all(self._descriptor, data)
+
+    def finish(self, count: int) -> None:
+        """Completes the output of `count` rows."""
+        if self._dtype is not None:
+            os.pwrite(self._descriptor, npy_header(self._dtype, count), 0)
+        if self._part and self._path:
+            os.fsync(self._descriptor)
+            os.close(self._descriptor)
+            self._part.replace(self._path)
+        elif self._spool:
+            self._spool.seek(0)
+            while chunk := self._spool.read(1 << 20):
+                write_all(1, chunk)
+            self._spool.close()
+
+    def abandon(self) -> None:
+        """Leaves no file behind."""
+        if self._part:
+            os.close(self._descriptor)
+            self._part.unlink(missing_ok=True)
+        elif self._spool:
+            self._spool.close()
