@@ -130,9 +130,7 @@ def recheck(store: Store, ref: ReleaseRef, nonce: str, runtime: str = "auto") ->
         return check.require_gates(check.certify(opened, verdict, nonce, runtime=runtime, close=_lock_of(store)))
 
 
-def _try(
-    store: Store, opened: OpenRelease, verdict: Verdict, nonce: str, runtime: str, holder: str
-) -> Certificate:
+def _try(store: Store, opened: OpenRelease, verdict: Verdict, nonce: str, runtime: str, holder: str) -> Certificate:
     try:
         certificate = check.certify(opened, verdict, nonce, runtime=runtime, close=_lock_of(store))
         return check.require_gates(certificate)

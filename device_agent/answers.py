@@ -200,7 +200,7 @@ def npy_header(dtype: np.dtype[Any], count: int) -> bytes:
 
     Format: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
     """
-    described = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (count,)}
+    described = {"descr": dtype.descr if dtype.names else dtype.str, "fortran_order": False, "shape": (count,)}
     text = repr(described).encode("latin1")
     room = len(text) - len(str(count)) + 20  # as many digits as any count has
     length = -(-(10 + room + 1) // 64) * 64 - 10

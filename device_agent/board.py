@@ -14,6 +14,8 @@ from pathlib import Path
 from device_agent import __version__
 from device_agent.contract import DeviceInfo
 
+#: Import name -> how pip calls it, in the order of preference (as `device_agent.runtime`).
+RUNTIMES = {"tflite_runtime": "tflite-runtime", "ai_edge_litert": "ai-edge-litert"}
 _CPU_KEYS = ("model name", "Model", "Hardware", "cpu model", "Processor")
 
 
@@ -26,7 +28,7 @@ def device_info() -> DeviceInfo:
 def cpu() -> str:
     """Returns the processor's (on ARM boards: the board's) name, or the architecture."""
     text = _read("/proc/cpuinfo")
-    entries = {}
+    entries: dict[str, str] = {}
     for line in text.splitlines():
         key, _, value = line.partition(":")
         entries.setdefault(key.strip(), value.strip())
@@ -76,6 +78,18 @@ def resident_bytes() -> int:
 def peak_bytes() -> int:
     """Returns the most memory that this process held."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def runtime_version() -> str | None:
+    """Returns the TFLite runtime that would be used (`tflite_runtime 2.14.0`), without loading it; None if none is."""
+    from importlib import metadata, util
+
+    for module, package in RUNTIMES.items():
+        if util.find_spec(module):
+            with contextlib.suppress(metadata.PackageNotFoundError):
+                return f"{module} {metadata.version(package)}"
+            return f"{module} unknown"
+    return None
 
 
 def _read(path: str) -> str:

@@ -1,7 +1,7 @@
 """The golden check: runs a release's own golden rows on this board and certifies what came out.
 
-The model runs in a child process (`device_agent.isolate`), so that one that crashes or hangs is an answer too. Measures,
-judges and reports; never switches anything.
+The model runs in a child process (`device_agent.isolate`), so that one that crashes or hangs is an answer too.
+Measures, judges and reports; never switches anything.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ One release answers the whole run. The first bad line ends it, named by number a
 
 from __future__ import annotations
 
+import io
 import sys
 import time
 from collections.abc import Iterator
@@ -16,8 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.answers import RENDERERS, Columns, NpyRenderer, Renderer
+from device_agent.contract import EXACT_FILE, MAX_MODEL
 from device_agent.errors import BadInput
 from device_agent.loading import Loaded, answering, load_kept
+from device_agent.modelfile import read_member
 from device_agent.rows import CsvParser, JsonParser, Parser
 from device_agent.sinks import Sink
 from device_agent.sources import Source, open_source
@@ -78,8 +81,11 @@ def make_renderer(loaded: Loaded, columns: Columns, format: str) -> Renderer:
 
 
 def neighbor_classes(loaded: Loaded) -> NDArray[np.int32] | None:
-    """Returns the class index of each training row, (n_train,) int32."""
-    return loaded.model.training_classes()
+    """Returns the class index of each training row, (n_train,) integers; None where the model does not tell."""
+    data = read_member(loaded.model.path, EXACT_FILE, MAX_MODEL)
+    with np.load(io.BytesIO(data), allow_pickle=False) as file:
+        classes: NDArray[np.int32] = file["classes"].astype(np.int32)
+    return classes
 
 
 def _run(loaded: Loaded, source: Source, request: Request, renderer: Renderer, sink: Sink) -> int:

@@ -1,10 +1,88 @@
-"""The agent's command line: parses, calls one command, prints its report; the only place of the agent that exits."""
+"""The agent's command line: parses, calls one command, prints its report; the only place of the agent that exits.
+
+Each command is imported when it is named, so that `classify` starts fast. Results go to stdout, all else to stderr.
+"""
 
 from __future__ import annotations
 
+import argparse
+import contextlib
+import os
+import sys
 from collections.abc import Sequence
+from typing import Any
+
+from device_agent import __version__, codec, contract
+from device_agent.errors import AgentError, DeviceUnfit, from_os_error
+
+PROG = "device_agent"
+EXIT_PIPE = 141  # nobody reads our output: what a shell gives a process that SIGPIPE ended
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit code (see `device_agent.contract`)."""
-    raise NotImplementedError
+    """Runs one command; returns the exit code (see `device_agent.contract`; 130 interrupted, 141 output closed)."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _run(arguments)
+    except AgentError as error:
+        return _complain(error, arguments)
+    except BrokenPipeError:
+        return _quiet()
+    except OSError as error:
+        return _complain(from_os_error(error), arguments)
+    except MemoryError:
+        return _complain(DeviceUnfit("there is not enough memory", reason="out-of-memory"), arguments)
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run(arguments: list[str]) -> int:
+    from device_agent.commands import COMMANDS
+
+    parsed = build_parser(COMMANDS, arguments).parse_args(arguments)
+    code: int = COMMANDS[parsed.command].run(parsed)
+    sys.stdout.flush()
+    return code
+
+
+def build_parser(commands: Any, arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """Returns the parser of all commands; only those named in `arguments` get their options (all without any)."""
+    root = argparse.ArgumentParser(add_help=False)
+    root.add_argument(
+        "--root",
+        metavar="DIR",
+        default=argparse.SUPPRESS,
+        help=f"where releases, keys and state lie (default: $KNNKIT_ROOT, else {contract.DEFAULT_ROOT})",
+    )
+    parser = argparse.ArgumentParser(
+        prog=PROG, parents=[root], description="Runs a signed nearest-neighbour model, and proves that it does."
+    )
+    parser.add_argument("--version", action="version", version=f"{PROG} {__version__}")
+    sub = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, command in commands.items():
+        chosen = sub.add_parser(name, parents=[root], help=command.help, description=command.description)
+        chosen.add_argument("--json", action="store_true", help="print one JSON document")
+        if not arguments or name in arguments:
+            command.configure(chosen)
+    return parser
+
+
+def _complain(error: AgentError, arguments: Sequence[str]) -> int:
+    with contextlib.suppress(OSError):
+        print(f"{PROG}: {error}", file=sys.stderr)
+        if error.hint:
+            print(f"  try: {error.hint}", file=sys.stderr)
+    if "--json" in arguments:
+        certificate = getattr(error, "certificate", None)
+        problem = contract.Problem(error.reason, str(error), error.hint, error.exit_code, certificate)
+        try:
+            print(codec.dumps(problem), flush=True)
+        except BrokenPipeError:
+            return _quiet()
+    return error.exit_code
+
+
+def _quiet() -> int:
+    """Ends without a word where standard output is closed; also when Python flushes it at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return EXIT_PIPE

@@ -65,6 +65,7 @@ CURRENT_LINK = "current"  # -> releases/<digest>, replaced by rename
 STATE_FILE = "state.json"
 HISTORY_FILE = "history.jsonl"
 LOCK_FILE = "lock"
+CLASS_FILE = "device-class"  # one line: the class that releases may be meant for; without it, only "any" fits
 VENV_LINK = "venv"  # -> venvs/<digest>: what runs the agent; replaced by rename
 VENVS_DIR = "venvs"
 PART_SUFFIX = ".part"

@@ -5,6 +5,7 @@ new, never a mixture. Only `os` functions are called, looked up at each call: th
 kill the process or fail the disk at each. Never decides what to write, and never reads.
 """
 
+# ruff: noqa: PTH101, PTH102, PTH104, PTH105, PTH106, PTH108, PTH211
 from __future__ import annotations
 
 import contextlib

@@ -65,7 +65,7 @@ def _serve(work: Callable[[], Any], writable: int, close: Iterable[int], timeout
         signal.alarm(int(timeout) + 5)  # also when the parent is killed
         _offer_to_the_oom_killer()
         data = pickle.dumps(_outcome(work))
-        with open(writable, "wb", closefd=False) as pipe:  # noqa: PTH123 (a descriptor)
+        with open(writable, "wb", closefd=False) as pipe:
             pipe.write(data)
         code = 0
     except BaseException:
@@ -91,7 +91,7 @@ def _offer_to_the_oom_killer() -> None:
 def _collect(readable: int, timeout: float) -> bytes | None:
     """All that the child writes; empty when it died first, None when it takes too long."""
     give_up = time.monotonic() + timeout
-    parts = []
+    parts: list[bytes] = []
     while True:
         ready, _, _ = select.select([readable], [], [], max(0.0, give_up - time.monotonic()))
         if not ready:

@@ -1,25 +1,54 @@
-"""What this device trusts, read from ROOT for `device_agent.trust`. Decides nothing."""
+"""Puts together what `device_agent.trust` holds a release against: ROOT/trust, the state's floors, this agent.
+
+Decides nothing, writes nothing.
+"""
 
 from __future__ import annotations
 
-from device_agent import __version__, trust
+from device_agent import __version__, board, contract, trust, trust_files
+from device_agent.errors import DeviceUnfit
+from device_agent.state import StoreState
 from device_agent.store import Store
+
+ANY_CLASS = "any"
 
 
 def trust_state(store: Store, device_class: str | None = None) -> trust.TrustState:
-    """Returns the keys, the floors and the limits that a release is held against."""
+    """Returns what a new release must keep.
+
+    Raises:
+        DeviceUnfit: the state, or what ROOT/trust says of revoked keys, is damaged.
+    """
     current = store.load()
-    keys = {}
-    if store.trust.is_dir():
-        for path in sorted(store.trust.glob("*.pem")):
-            keys[path.stem] = path.read_bytes()
-    return trust.TrustState(
-        keys=keys,
-        floor=current.floor,
-        floor_digest=current.floor_digest,
-        committed_digest=current.committed.digest if current.committed else None,
-        name=current.committed.name if current.committed else None,
-        device_class=device_class or "any",
-        agent_version=__version__,
-        time_floor=current.time_floor,
+    return trust_files.read(store.trust).fill(
+        trust.TrustState(
+            floor=current.floor,
+            floor_digest=current.floor_digest,
+            committed_digest=current.committed.digest if current.committed else None,
+            name=current.committed.name if current.committed else None,
+            device_class=device_class or class_of(store),
+            agent_version=__version__,
+            runtime_version=board.runtime_version(),
+            time_floor=current.time_floor,
+        )
     )
+
+
+def kept_state(store: Store) -> trust.TrustState:
+    """Returns what a release that was accepted before must keep at every start."""
+    try:
+        current = store.load()
+    except DeviceUnfit:
+        current = StoreState()
+    return trust_files.read(store.trust, lenient=True).fill(
+        trust.TrustState(floor=current.floor, time_floor=current.time_floor, agent_version=__version__)
+    )
+
+
+def class_of(store: Store) -> str:
+    """Returns the device's class, as `provision` wrote it into ROOT; `any` without one."""
+    try:
+        text = (store.root / contract.CLASS_FILE).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ANY_CLASS
+    return text.strip() if contract.is_name(text.strip()) else ANY_CLASS

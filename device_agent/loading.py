@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from device_agent import clock, contract, state
 from device_agent.contract import ReleaseRef
 from device_agent.errors import DeviceUnfit, ModelUnusable, Refused
-from device_agent.keys import trust_state
+from device_agent.keys import kept_state
 from device_agent.release_files import OpenRelease, open_release
 from device_agent.state import Answering
 from device_agent.store import Store
@@ -84,7 +84,7 @@ def open_kept(store: Store, ref: ReleaseRef, stack: contextlib.ExitStack) -> tup
     """
     try:
         opened = stack.enter_context(open_release(store.release_path(ref.digest)))
-        return opened, opened.verify_kept(ref.digest, trust_state(store))
+        return opened, opened.verify_kept(ref.digest, kept_state(store))
     except Refused as error:
         raise _damaged(store, ref, error) from None
 

@@ -242,7 +242,7 @@ def _line_by_line(parser: Parser, block: bytes, parse_line: Any) -> Parsed:
 
 def _numbers(text: bytes) -> NDArray[np.float32] | None:
     try:
-        return _finite(np.fromstring(text, np.float64, sep=","))  # type: ignore[call-overload, no-any-return]
+        return _finite(np.fromstring(text, np.float64, sep=","))
     except (ValueError, DeprecationWarning):  # an empty field, two numbers in one
         return None
 

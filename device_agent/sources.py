@@ -174,10 +174,9 @@ class _NpyReader:
         try:
             found = ast.literal_eval(text.decode("latin1"))
             shape = tuple(int(length) for length in found["shape"])
-            dtype = np.lib.format.descr_to_dtype(found["descr"])
-            if any(length < 0 for length in shape) or not isinstance(dtype, np.dtype):
-                raise ValueError("no such shape")
-            return shape, bool(found["fortran_order"]), dtype
+            if any(length < 0 for length in shape) or not isinstance(found["descr"], str):
+                raise ValueError(f"no table of numbers: {found}")
+            return shape, bool(found["fortran_order"]), np.dtype(found["descr"])
         except (ValueError, TypeError, KeyError, SyntaxError, MemoryError, RecursionError) as error:
             raise self._bad(f"its header is damaged: {error}") from None
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from device_agent import board, clock, contract, disk, state
 from device_agent.contract import Staged
 from device_agent.errors import AgentError, Refused
-from device_agent.keys import trust_state
+from device_agent.keys import kept_state, trust_state
 from device_agent.release_files import OpenRelease, open_release
 from device_agent.store import IMPORT_PREFIX, Store
 from device_agent.trust import Verdict, read_manifest
@@ -74,7 +74,7 @@ def prune(store: Store, *, keep: str | None = None, number: int = KEEP_RELEASES,
     refs = (current.committed, current.previous, current.left, current.pending.release if current.pending else None)
     protected = {ref.digest for ref in refs if ref} | {keep}
     staged = store.staged()
-    removed = []
+    removed: list[str] = []
     for digest in sorted((d for d in staged if d not in protected), key=lambda d: (_sequence(store, d), d)):
         if len(staged) - len(removed) <= number and board.disk_free(store.root) >= free:
             break
@@ -153,16 +153,16 @@ def _publish(store: Store, upload: Path, verdict: Verdict) -> bool:
 def _is_whole(store: Store, place: Path, digest: str) -> bool:
     try:
         with open_release(place) as opened:
-            opened.verify_kept(digest, trust_state(store))
+            opened.verify_kept(digest, kept_state(store))
     except Refused:
         return False
     return True
 
 
 def _drop_unlisted(place: Path) -> None:
-    for name in os.listdir(place):
-        if name not in contract.RELEASE_FILES:
-            disk.remove_tree(place / name)
+    for path in sorted(place.iterdir()):
+        if path.name not in contract.RELEASE_FILES:
+            disk.remove_tree(path)
 
 
 def _sequence(store: Store, digest: str) -> int:

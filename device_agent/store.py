@@ -152,7 +152,7 @@ class Store:
 
     def _point(self, target: str | None) -> None:
         try:
-            found: str | None = os.readlink(self.link)
+            found: str | None = str(self.link.readlink())
         except OSError:
             found = None
         if target is None:

@@ -20,7 +20,7 @@ from device_agent import clock, state
 from device_agent.answers import Renderer
 from device_agent.classify import Request, make_parser, make_renderer
 from device_agent.errors import AgentError, BadInput
-from device_agent.loading import Loaded, answering, load_kept
+from device_agent.loading import answering, load_kept
 from device_agent.rows import Parser
 from device_agent.sinks import write_all
 from device_agent.sources import MAX_LINE, Lines, Source, open_source
@@ -50,7 +50,7 @@ def stream(store: Store, request: Request) -> int:
 
 def _serve(desk: _Desk, source: Source, told: _Told) -> int:
     lines = Lines()
-    data = source.start
+    data: bytes | None = source.start
     poll = select.poll()
     for descriptor in (source.descriptor, told.descriptor):
         poll.register(descriptor, select.POLLIN)
@@ -141,13 +141,12 @@ class _Desk:
             self._descriptor = os.open(
                 str(request.output), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666
             )
+        self._state_file = str(store.state_file)
         self._stamp = self._look_at_state()
         self._answering = answering(store)
         self._loaded = load_kept(store, self._answering.release, request.runtime, request.threads)
         self._renderer: Renderer = make_renderer(self._loaded, request.columns, self._format)
-        self._parser: Parser = make_parser(
-            self._loaded.model.info, source.format, ignore_extra=request.ignore_extra
-        )
+        self._parser: Parser = make_parser(self._loaded.model.info, source.format, ignore_extra=request.ignore_extra)
 
     def answer(self, block: bytes) -> None:
         """Answers all lines of a block."""
@@ -236,7 +235,7 @@ class _Desk:
 
     def _look_at_state(self) -> tuple[int, int] | None:
         try:
-            found = os.stat(self._store.state_file)
+            found = os.stat(self._state_file)  # noqa: PTH116 (on every read: half the time)
         except OSError:
             return None
         return found.st_ino, found.st_mtime_ns

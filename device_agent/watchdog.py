@@ -1,8 +1,8 @@
 """The process that stays behind after `activate` and goes back to the previous release when no confirmation comes.
 
 It is a convenience, not the guarantee: a pending release past its deadline does not answer whether or not somebody
-is there to revert it (`device_agent.state`), and the next command or the next boot tidies up. It holds no lock while it waits,
-no terminal and no pipe, so that the SSH connection that started it can end.
+is there to revert it (`device_agent.state`), and the next command tidies up. It holds no lock while it waits, no
+terminal and no pipe, so that the SSH connection that started it can end.
 """
 
 from __future__ import annotations
