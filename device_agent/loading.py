@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -98,10 +99,24 @@ def load_model(opened: OpenRelease, runtime: str = "auto", threads: int = 1) -> 
     """
     from device_agent.runtime import TfliteKNN
 
-    model = TfliteKNN(model_path(opened), runtime=runtime, num_threads=threads)
+    with _quiet():
+        model = TfliteKNN(model_path(opened), runtime=runtime, num_threads=threads)
     opened.confirm_unchanged()
     _compare(model, opened)
     return model
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Drops what the runtime's C++ says of itself on standard error; what matters it raises."""
+    kept, null = os.dup(2), os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.dup2(null, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(null)
 
 
 def model_path(opened: OpenRelease) -> str:
