@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-_VERSION = re.compile(r"(\d{1,9}(?:\.\d{1,9}){0,4})(?:[-+._]?[A-Za-z][A-Za-z0-9.+_-]{0,60})?")
+_VERSION = re.compile(r"(\d{1,9}(?:\.\d{1,9}){0,4})(?:[-+._]?[A-Za-z][A-Za-z0-9.+_-]{0,60})?", re.ASCII)
 #: ai-edge-litert counts anew: each of its releases has at least the operations of this TensorFlow Lite.
 _LITERT_IS_AT_LEAST = (2, 17)
 

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from device_agent import contract, release_files, trust
 from device_agent.errors import Refused
 from device_agent.trust import dsse, oms
-from knnkit.errors import SigningKeyError, VerificationFailed
+from knnkit.errors import SigningKeyError, UsageError, VerificationFailed
 from knnkit.release import keys
 
 
@@ -68,8 +68,10 @@ def sign_release(directory: Path, signer: Signer) -> trust.Verdict:
 
     Raises:
         VerificationFailed: the directory is not a release that a device could accept; nothing was written.
-        SigningKeyError: the signer produced something that its public key does not verify.
+        SigningKeyError: the signature does not fit the signer's public key, or cannot be written.
+        UsageError: there is no such directory.
     """
+    require_directory(directory)
     try:
         with release_files.open_release(directory.resolve(), signed=False) as release:
             trust.read_manifest(release.read(contract.MANIFEST_FILE))
@@ -79,8 +81,21 @@ def sign_release(directory: Path, signer: Signer) -> trust.Verdict:
             verdict = _check(bundle, release, signer)
     except Refused as error:
         raise VerificationFailed(f"{directory}: {error}", reason=error.reason, hint=error.hint) from None
-    _replace(directory / contract.SIGNATURE_FILE, bundle)
+    try:
+        _replace(directory / contract.SIGNATURE_FILE, bundle)
+    except OSError as error:
+        raise SigningKeyError(f"cannot write {directory / contract.SIGNATURE_FILE}: {error.strerror}") from None
     return verdict
+
+
+def require_directory(directory: Path) -> None:
+    """Checks that `directory` is one.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if not directory.is_dir():
+        raise UsageError(f"{directory} is no release directory", hint="knnkit build makes one")
 
 
 def _check(bundle: bytes, release: release_files.OpenRelease, signer: Signer) -> trust.Verdict:

@@ -11,6 +11,7 @@ from device_agent.errors import Refused
 from knnkit import __version__
 from knnkit.errors import VerificationFailed
 from knnkit.release import keys
+from knnkit.release.signing import require_directory
 
 
 def verify_release(directory: Path, public_keys: Iterable[Path], *, now: int | None = None) -> trust.Verdict:
@@ -33,7 +34,9 @@ def verify_with(directory: Path, trusted: dict[str, bytes], *, now: int | None =
 
     Raises:
         VerificationFailed: with the device's reason.
+        UsageError: there is no such directory.
     """
+    require_directory(directory)
     state = trust.TrustState(keys=trusted, agent_version=__version__)
     try:
         with release_files.open_release(directory.resolve()) as release:
