@@ -127,6 +127,7 @@ class KnnInfo:
     fingerprint: str  # SHA-256 over the training rows and labels
     minimum_runtime: str  # lowest TFLite runtime version that has every op of the graph
     versions: dict[str, str]  # of the tools that built it
+    inputs: str = ""  # SHA-256 over everything that the build was asked for; the same means nothing to build
     reject: Reject | None = None
     schema: int = SCHEMA
 

@@ -65,7 +65,8 @@ class ExactKnn:
         order = nearest(squared, k)
         distances = self._distances(squared[order])
         probabilities = votes(self._classes[order], distances, self._info)
-        label = int(np.argmax(probabilities))
+        # Shares that are the same sum added in another order are a tie: the lowest class has it.
+        label = int(np.argmax(probabilities >= probabilities.max() - 1e-12))
         reject = self._info.reject
         if reject is not None and distances[-1] > reject.thresholds[label]:
             label = contract.UNKNOWN

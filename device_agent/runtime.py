@@ -90,7 +90,6 @@ class TfliteKNN:
         try:
             self._interpreter = interpreter_class(model_path=self.path, num_threads=num_threads)
             self._interpreter.allocate_tensors()
-            self._batch = self._interpreter.get_signature_runner(contract.SIGNATURE_BATCH)
             self._bind()
         except (ValueError, RuntimeError, KeyError, OSError) as error:
             raise ModelUnusable(
@@ -156,7 +155,9 @@ class TfliteKNN:
         primary = self._interpreter.get_input_details()[0]
         if tuple(primary["shape"]) != (1, self.info.n_features) or int(primary["index"]) != self._input:
             raise ValueError("its first graph does not take one row")
-        batch = self._batch.get_input_details()[contract.INPUT_ROWS]
+        batch = self._interpreter.get_signature_runner(contract.SIGNATURE_BATCH).get_input_details()[
+            contract.INPUT_ROWS
+        ]
         if tuple(batch["shape"]) != (self.info.batch, self.info.n_features):
             raise ValueError("its batch graph has another shape than knn.json says")
 
@@ -171,25 +172,21 @@ class TfliteKNN:
         widths = {contract.OUTPUT_PROBABILITIES: (len(self.info.classes),)}
         widths |= dict.fromkeys((contract.OUTPUT_INDICES, contract.OUTPUT_DISTANCES), (self.info.k,))
         parts = {name: np.empty((count, *widths.get(name, ())), dtype) for name, dtype in _OUTPUTS.items()}
-        start = 0
-        while start < count:
-            left = count - start
-            if left * 8 <= batch:  # a nearly empty batch costs more than its rows one by one
-                found, used = self._one(queries[start : start + 1]), 1
-            else:
-                found, used = self._padded(queries[start : start + batch]), min(left, batch)
+        # A nearly empty batch costs more than its rows one by one.
+        alone = count % batch if (count % batch) * 8 <= batch else 0
+        # The interpreter refuses to run while a runner lives (it counts references), so this one ends here.
+        runner = self._interpreter.get_signature_runner(contract.SIGNATURE_BATCH)
+        for start in range(0, count - alone, batch):
+            used = min(batch, count - start)
+            chunk = queries[start : start + used]
+            found = runner(**{contract.INPUT_ROWS: chunk if used == batch else _padded(chunk, batch)})
             for name, value in found.items():
                 parts[name][start : start + used] = value[:used]
-            start += used
+        del runner
+        for row in range(count - alone, count):
+            for name, value in self._one(queries[row : row + 1]).items():
+                parts[name][row] = value[0]
         return parts
-
-    def _padded(self, chunk: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
-        if len(chunk) < self.info.batch:
-            full = np.empty((self.info.batch, chunk.shape[1]), np.float32)
-            full[: len(chunk)], full[len(chunk) :] = chunk, chunk[:1]
-            chunk = full
-        result: dict[str, NDArray[Any]] = self._batch(**{contract.INPUT_ROWS: chunk})
-        return result
 
     def _settle(self, queries: NDArray[np.float32], parts: dict[str, NDArray[Any]]) -> None:
         if self._exact is None:
@@ -222,6 +219,10 @@ def check_rows(rows: ArrayLike, n_features: int) -> NDArray[np.float32]:
         row, column = (int(place[0]) for place in np.nonzero(~finite))
         raise BadInput(f"row {row}, column {column}: {queries[row, column]} is not a finite float32 number")
     return queries
+
+
+def _padded(chunk: NDArray[np.float32], rows: int) -> NDArray[np.float32]:
+    return np.concatenate([chunk, np.broadcast_to(chunk[:1], (rows - len(chunk), chunk.shape[1]))])
 
 
 def _find_runtime(runtime: str | type) -> tuple[Any, str, str]:

@@ -1,0 +1,78 @@
+"""`knnkit build`: a signed release from deploy.yaml; a release whose inputs did not change is kept."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from device_agent import codec
+from knnkit.errors import UsageError
+
+if TYPE_CHECKING:
+    from knnkit.release.build import Built
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of this command."""
+    parser.add_argument("-c", "--config", type=Path, default=Path("deploy.yaml"), help="(default: %(default)s)")
+    parser.add_argument("-o", "--output", type=Path, help="the release directory (default: release.dir of the file)")
+    parser.add_argument("--force", action="store_true", help="build again even if nothing changed")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Builds every model of the file; returns 0."""
+    from knnkit import deployfile
+    from knnkit.release import build, passphrase
+
+    builds = deployfile.load(arguments.config).builds()
+    if arguments.output is not None and len(builds) > 1:
+        raise UsageError("-o takes one release, but the file has several models", hint="leave out -o")
+    signer = passphrase.load_signer(builds[0].signing.key)
+    make = build.build_release if arguments.force else build.ensure_release
+    documents = []
+    for each in builds:
+        built = make(each, signer, out=arguments.output)
+        _tell(built)
+        documents.append(_document(built))
+    if arguments.json:
+        print(codec.dumps({"releases": documents}))
+    return 0
+
+
+def _tell(built: Built) -> None:
+    info, manifest = built.info, built.manifest
+    what = f"{manifest.name} {manifest.version} (sequence {manifest.sequence})"
+    for warning in built.warnings:
+        print(f"knnkit: {warning}", file=sys.stderr)
+    if not built.fresh:
+        print(f"{built.directory}: {what} is up to date", file=sys.stderr)
+        return
+    print(f"{built.directory}: {what}", file=sys.stderr)
+    print(
+        f"  {info.n_train:,} rows x {info.n_features} features, {len(info.classes)} classes, k = {info.k}, "
+        f"{info.metric}, weights {info.weights}, scale {info.scale}",
+        file=sys.stderr,
+    )
+    if built.accuracy is not None:
+        print(f"  accuracy {built.accuracy!r} on {built.accuracy_rows} held-out rows", file=sys.stderr)
+    if info.reject is not None and info.reject.measured is not None:
+        print(
+            f"  accepts {info.reject.measured:.1%} of {info.reject.measured_rows} held-out rows "
+            f"({info.reject.acceptance:.1%} asked for)",
+            file=sys.stderr,
+        )
+
+
+def _document(built: Built) -> dict[str, object]:
+    return {
+        "directory": str(built.directory),
+        "digest": built.digest,
+        "fresh": built.fresh,
+        "manifest": codec.to_plain(built.manifest),
+        "accuracy": built.accuracy,
+        "accuracy_rows": built.accuracy_rows,
+        "warnings": list(built.warnings),
+    }

@@ -1,0 +1,96 @@
+"""`knnkit inspect`: says what is in a model or a release. Loads no TensorFlow; verifying is `knnkit verify`."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+
+from device_agent import codec, contract, modelfile
+from device_agent.errors import ModelUnusable
+from knnkit.errors import UsageError
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of this command."""
+    parser.add_argument("path", type=Path, help="a release directory, or a model.tflite")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Prints what the file says of itself; returns 0."""
+    path: Path = arguments.path
+    model = path / contract.MODEL_FILE if path.is_dir() else path
+    if not model.is_file():
+        raise UsageError(f"{model}: no such file", hint="knnkit build")
+    try:
+        info = modelfile.read_info(model)
+    except ModelUnusable as error:
+        raise UsageError(str(error), hint=error.hint) from None
+    manifest = _manifest(path) if path.is_dir() else None
+    sha256 = _sha256(model)
+    if arguments.json:
+        print(codec.dumps({"model": codec.to_plain(info), "sha256": sha256, "release": codec.to_plain(manifest)}))
+        return 0
+    lines = [*_model_lines(info), ("model file", f"{model.stat().st_size:,} bytes, sha256 {sha256}")]
+    if manifest is not None:
+        lines += _release_lines(manifest)
+    width = max(len(name) for name, _ in lines)
+    for name, value in lines:
+        print(f"{name:<{width}}  {value}")
+    return 0
+
+
+def _model_lines(info: contract.KnnInfo) -> Iterator[tuple[str, str]]:
+    yield "model", info.name
+    yield "neighbours", f"k = {info.k}, {info.metric}, weights {info.weights}, scale {info.scale}"
+    yield "training rows", f"{info.n_train:,} x {info.n_features} features"
+    yield "features", _listed(info.feature_names)
+    yield "classes", f"{len(info.classes)}: {_listed(info.classes)}"
+    if info.reject is not None:
+        measured = ""
+        if info.reject.measured is not None:
+            measured = f", measured {info.reject.measured:.1%} on {info.reject.measured_rows} held-out rows"
+        yield "unknown", f"beyond the distance that accepts {info.reject.acceptance:.1%} of ordinary rows{measured}"
+    yield "batch", f"{info.batch} rows"
+    yield "needs", f"TFLite runtime {info.minimum_runtime}"
+    yield "built with", ", ".join(f"{tool} {version}" for tool, version in sorted(info.versions.items()))
+    yield "training data", f"sha256 {info.fingerprint}"
+
+
+def _release_lines(manifest: contract.Manifest) -> Iterator[tuple[str, str]]:
+    yield "release", f"{manifest.name} {manifest.version}, sequence {manifest.sequence}"
+    yield "created", _moment(manifest.created)
+    yield "expires", "never" if manifest.expires is None else _moment(manifest.expires)
+    yield "device class", manifest.device_class
+    yield "needs agent", manifest.minimum_agent
+    gates = manifest.gates
+    floor = "no floor" if gates.accuracy is None else f"at least {gates.accuracy:g}"
+    budget = "no budget" if gates.latency_ms is None else f"at most {gates.latency_ms:g} ms a row"
+    yield "gates", f"margin {gates.margin:g}, accuracy {floor}, latency {budget}"
+
+
+def _manifest(directory: Path) -> contract.Manifest | None:
+    from knnkit.release.manifest import read_manifest
+
+    path = directory / contract.MANIFEST_FILE
+    return read_manifest(path.read_bytes()[: contract.MAX_MANIFEST + 1]) if path.is_file() else None
+
+
+def _listed(values: tuple[int | str, ...]) -> str:
+    shown = ", ".join(str(value) for value in values[:12])
+    return shown if len(values) <= 12 else f"{shown}, ... ({len(values)})"
+
+
+def _moment(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(sep=" ").replace("+00:00", " UTC")
+
+
+def _sha256(path: Path) -> str:
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            found.update(chunk)
+    return found.hexdigest()

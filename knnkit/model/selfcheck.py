@@ -1,0 +1,71 @@
+"""The build's own check: the finished file, run by TensorFlow's interpreter, against its golden set.
+
+What fails here fails on the machine that built it, before anything is signed. Rows that the graph itself calls
+uncertain are left to the device's float64, so the reference's answer stands for them here.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from device_agent import contract
+from device_agent.judge import Golden, Verdict, judge
+from knnkit.errors import BuildError
+from knnkit.model.build import BuiltModel
+
+
+@dataclass(frozen=True)
+class _Answers:
+    label: NDArray[np.int32]
+    probabilities: NDArray[np.float32]
+    indices: NDArray[np.int32]
+    distances: NDArray[np.float32]
+
+
+def self_check(model: BuiltModel, golden: Golden, gates: contract.Gates) -> Verdict:
+    """Returns the judge's verdict on the built file.
+
+    Raises:
+        BuildError: a golden row is different, or the accuracy is under the floor.
+    """
+    verdict = judge(golden, _run(model, golden.rows), model.info, gates)
+    if verdict.failures:
+        raise BuildError(
+            f"the model misses its own gates: {'; '.join(verdict.failures)}",
+            hint="lower gates: accuracy in deploy.yaml, or choose another k, metric or scale",
+        )
+    return verdict
+
+
+def _run(model: BuiltModel, rows: NDArray[np.float32]) -> _Answers:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tf.lite.Interpreter is deprecated, and all that TensorFlow brings
+        interpreter = tf.lite.Interpreter(model_content=model.data)
+    runner = interpreter.get_signature_runner(contract.SIGNATURE_BATCH)
+    batch, parts = model.info.batch, []
+    for start in range(0, len(rows), batch):
+        chunk = rows[start : start + batch]
+        full = np.resize(chunk, (batch, rows.shape[1]))
+        found = runner(**{contract.INPUT_ROWS: full})
+        parts.append({name: value[: len(chunk)] for name, value in found.items()})
+    joined: dict[str, Any] = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    doubtful = ~joined[contract.OUTPUT_CERTAIN]
+    if doubtful.any():
+        settled = model.reference.answer(rows[doubtful])
+        k = model.info.k
+        joined[contract.OUTPUT_LABEL][doubtful] = settled.label
+        joined[contract.OUTPUT_PROBABILITIES][doubtful] = settled.probabilities
+        joined[contract.OUTPUT_INDICES][doubtful] = settled.indices[:, :k]
+        joined[contract.OUTPUT_DISTANCES][doubtful] = settled.distances[:, :k]
+    return _Answers(
+        joined[contract.OUTPUT_LABEL],
+        joined[contract.OUTPUT_PROBABILITIES],
+        joined[contract.OUTPUT_INDICES],
+        joined[contract.OUTPUT_DISTANCES],
+    )

@@ -1,0 +1,186 @@
+"""Model space: from raw rows to the coordinates in which distances are taken.
+
+A row enters as float32 and passes the `steps` (affine, linear, normalising), if there are any; then the float32
+`centre` is subtracted, and each coordinate's difference is weighted with `scale`. Where the whole map is a scaling,
+which is nearly always, there are no steps: the enrolled row is the raw row's float32 offset from the centre, two rows
+are compared by the difference of their raw values, and float32 loses nothing to a large common offset.
+
+Everything here is float64 unless it says float32. Never touches TensorFlow.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.contract import Metric, Scale
+from knnkit.errors import BuildError
+
+Float64 = NDArray[np.float64]
+Float32 = NDArray[np.float32]
+
+#: Relative spacing of float32.
+EPSILON = 2.0**-24
+
+
+@dataclass(frozen=True)
+class Step:
+    """One map of a row: `affine` (x - a) * b, `linear` (x - b) @ a, `normalize` x / its norm of order a, `cosine`."""
+
+    kind: Literal["affine", "linear", "normalize", "cosine"]
+    a: Float64
+    b: Float64
+
+    def apply(self, rows: Float64, *, query: bool) -> Float64:
+        """Returns the mapped (n, ...) rows; the cosine step tells queries from training rows."""
+        if self.kind == "affine":
+            return np.asarray((rows - self.a) * self.b)
+        if self.kind == "linear":
+            return np.asarray((rows - self.b) @ self.a)
+        if self.kind == "normalize":
+            norm = np.linalg.norm(rows, ord=float(self.a), axis=1, keepdims=True)
+            return np.asarray(rows / np.where(norm == 0.0, 1.0, norm))
+        return _to_sphere(rows, query=query)
+
+
+def affine(origin: Any, factor: Any) -> Step:
+    """Returns the step (x - origin) * factor."""
+    return Step("affine", np.asarray(origin, np.float64), np.asarray(factor, np.float64))
+
+
+def _to_sphere(rows: Float64, *, query: bool) -> Float64:
+    # Half the squared chord is the cosine distance. Two more coordinates put a row of zeros at distance 1 from all,
+    # also from another row of zeros, as scikit-learn has it.
+    norm = np.linalg.norm(rows, axis=1, keepdims=True)
+    zero = (norm == 0.0).astype(np.float64)
+    flags = (zero, np.zeros_like(zero)) if query else (np.zeros_like(zero), zero)
+    return np.concatenate([rows / np.where(norm == 0.0, 1.0, norm), *flags], axis=1)
+
+
+@dataclass(frozen=True)
+class Space:
+    """The map into model space, and the enrolled training rows' extent in it.
+
+    Attributes:
+        metric: of the model.
+        steps: maps before the centre; empty where scaling is all.
+        centre: (p,) float32, subtracted after the steps.
+        scale: (p,) factor of each coordinate's difference.
+        zero: distances up to this one are an exact match; 0 without steps, where exact matches are exact.
+        radius: RMS distance of the training rows from the centre.
+        reach: greatest Euclidean distance of a training row from the centre.
+    """
+
+    metric: Metric
+    steps: tuple[Step, ...]
+    centre: Float32
+    scale: Float64
+    zero: float = 0.0
+    radius: float = 0.0
+    reach: float = 0.0
+
+    def enter(self, rows: Float32, *, query: bool = True) -> Float64:
+        """Returns (n, p) offsets from the centre of raw (n, d) rows, before `scale`."""
+        if not self.steps:
+            return np.asarray(rows - self.centre, dtype=np.float64)
+        mapped = rows.astype(np.float64)
+        for step in self.steps:
+            mapped = step.apply(mapped, query=query)
+        return np.asarray(mapped - self.centre)
+
+    @property
+    def rounding(self) -> float:
+        """Bound on the error of a query's coordinates that float32 arithmetic in the steps makes; 0 without steps."""
+        width = sum(len(step.a) + 8 for step in self.steps if step.kind == "linear") + 8 * len(self.steps)
+        return float(EPSILON * (6 * np.sqrt(width) + 8) * self._size) if self.steps else 0.0
+
+    @property
+    def _size(self) -> float:
+        return 1.0 if any(step.kind in ("normalize", "cosine") for step in self.steps) else self.reach
+
+
+def fit_scaler(rows: Float32, scale: Scale) -> list[Step]:
+    """Returns the steps of `scale`, fitted on raw training rows as scikit-learn fits them."""
+    if scale == "none":
+        return []
+    from sklearn.preprocessing import MinMaxScaler, RobustScaler, StandardScaler
+
+    values = rows.astype(np.float64)
+    if scale == "standard":
+        standard = StandardScaler().fit(values)
+        return [affine(standard.mean_, 1.0 / standard.scale_)]
+    if scale == "minmax":
+        minmax = MinMaxScaler().fit(values)
+        return [affine(minmax.data_min_, minmax.scale_)]
+    robust = RobustScaler().fit(values)
+    return [affine(robust.center_, 1.0 / robust.scale_)]
+
+
+def make_space(rows: Float32, steps: list[Step], metric: Metric) -> tuple[Space, Float32]:
+    """Returns the space of raw (n, d) training rows under `steps`, and the enrolled (n, p) float32 rows.
+
+    Raises:
+        BuildError: the map takes a training row out of the range of float32.
+    """
+    maps = _fold(steps)
+    scale: Float64 | None = None
+    if metric == "cosine":
+        maps = [*maps, Step("cosine", np.zeros(0), np.zeros(0))]
+    elif maps and maps[-1].kind == "affine":  # distances do not depend on its origin
+        scale = np.broadcast_to(maps[-1].b, (len(np.atleast_1d(maps[-1].a)),)).copy()
+        maps = maps[:-1]
+    bare = Space(metric, tuple(maps), np.zeros(0, np.float32), np.ones(0))
+    values = rows if not maps else replace(bare, centre=np.float32(0)).enter(rows, query=False)  # type: ignore[arg-type]
+    centre = _choose_centre(values)
+    if scale is None or scale.shape != centre.shape:
+        scale = np.ones(len(centre)) if scale is None else np.broadcast_to(scale, centre.shape).copy()
+    space = replace(bare, centre=centre, scale=scale)
+    with np.errstate(over="ignore"):
+        enrolled = space.enter(rows, query=False).astype(np.float32)
+    weighted = enrolled.astype(np.float64) * scale
+    squared = (weighted * weighted).sum(axis=1)
+    if not np.isfinite(squared.astype(np.float32)).all() or squared.max() > 1e36:
+        raise BuildError(
+            f"training row {int(np.argmax(squared))} is too far out for float32 distances",
+            hint="scale: standard in deploy.yaml, or drop the row",
+        )
+    manhattan = metric == "manhattan"
+    radius = np.sqrt(np.mean(np.abs(weighted).sum(axis=1) ** 2 if manhattan else squared))
+    space = replace(space, radius=float(radius), reach=float(np.sqrt(squared.max())))
+    return replace(space, zero=2.0**-18 * space._size if maps else 0.0), enrolled
+
+
+def _fold(steps: list[Step]) -> list[Step]:
+    """Merges what is one map: affine after affine, affine before linear."""
+    folded: list[Step] = []
+    for step in steps:
+        last = folded[-1] if folded else None
+        if last is not None and last.kind == "affine" and step.kind == "affine":
+            folded[-1] = affine(last.a + step.a / last.b, last.b * step.b)
+        elif last is not None and last.kind == "affine" and step.kind == "linear":
+            folded[-1] = Step("linear", np.reshape(last.b, (-1, 1)) * step.a, last.a + step.b / last.b)
+        else:
+            folded.append(step)
+    return folded
+
+
+def _choose_centre(values: NDArray[Any]) -> Float32:
+    """Returns a float32 (p,) near the mean from which, where possible, every value's offset is exact in float32."""
+    exact_values = values.astype(np.float64)
+    mean = exact_values.mean(axis=0)
+    spread = exact_values.std(axis=0)
+    grid = 2.0 ** np.floor(np.log2(np.where(spread > 0, spread, 1.0)))
+    tries = [mean, *(np.round(mean / (grid * fine)) * grid * fine for fine in (2.0**-10, 2.0**-4, 0.5))]
+    centre = mean.astype(np.float32)
+    settled = np.zeros(len(mean), dtype=bool)
+    for candidate in tries:
+        rounded = candidate.astype(np.float32)
+        offsets = exact_values - rounded
+        exact = (offsets.astype(np.float32) == offsets).all(axis=0) & ~settled
+        centre[exact] = rounded[exact]
+        settled |= exact
+    found: Float32 = centre
+    return found

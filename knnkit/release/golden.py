@@ -1,0 +1,56 @@
+"""The golden set: query rows and what the float64 reference says of them, for `device_agent.judge`.
+
+Rows come from the held-out data, so that they also measure accuracy; without held-out data, training rows stand in and
+no accuracy is claimed. No I/O.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.judge import Golden
+from knnkit.errors import DataError
+from knnkit.model.build import BuiltModel
+from knnkit.model.dataset import Dataset
+
+#: Rows of a golden set, at most.
+MAX_ROWS = 1000
+
+
+def make_golden(model: BuiltModel, held_out: Dataset | None, training: Dataset, *, seed: int = 0) -> Golden:
+    """Returns the golden set of `model` over at most `MAX_ROWS` rows.
+
+    Raises:
+        DataError: the held-out rows have other features than the training rows.
+    """
+    source = training if held_out is None else held_out
+    if source.feature_names != training.feature_names:
+        raise DataError(f"{source.source}: its features are not those of {training.source}, in the same order")
+    chosen = np.arange(len(source.rows))
+    if len(chosen) > MAX_ROWS:
+        chosen = np.sort(np.random.default_rng(seed).permutation(len(chosen))[:MAX_ROWS])
+    rows = source.rows[chosen]
+    answers = model.reference.answer(rows)
+    codes = model.reference.classes
+    return Golden(
+        metric=model.info.metric,
+        rows=rows,
+        truth=_truth(model, source.labels[chosen]) if held_out is not None else np.full(len(rows), -1, np.int32),
+        label=answers.label,
+        indices=answers.indices,
+        distances=answers.distances,
+        classes=np.where(answers.indices < 0, -1, codes[answers.indices]).astype(np.int32),
+        tolerance=answers.tolerance,
+    )
+
+
+def _truth(model: BuiltModel, labels: NDArray[np.generic]) -> NDArray[np.int32]:
+    places = {label: code for code, label in enumerate(model.info.classes)}
+    unseen = sorted({str(label) for label in labels.tolist()} - {str(label) for label in places})
+    if unseen:
+        raise DataError(
+            f"the held-out rows have a label that no training row has: {unseen[0]!r}",
+            hint="give the training set a row of that class, or take another seed",
+        )
+    return np.array([places[label] for label in labels.tolist()], dtype=np.int32)
