@@ -1,6 +1,6 @@
 """deploy.yaml: what to build, how to sign it, where to put it and how fast, as frozen models.
 
-`parse` takes text and does no I/O; `knnkit.deployfile.load` reads the file. Whatever does not fit is reported with file,
+`parse` takes text and does no I/O (`knnkit.deployfile` reads the file). Whatever does not fit is reported with file,
 line, the line itself and the closest known word. The models (knnkit.config_models) are the single source of the JSON
 Schema (`knnkit schema`).
 """

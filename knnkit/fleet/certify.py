@@ -1,0 +1,40 @@
+"""Whether a device's certificate may be believed and keeps the gates, judged again on the host. Pure.
+
+A device may be hostile or stale: a certificate counts only with the nonce of this run, for the very release, with
+numbers that agree with each other; the gates are applied to those numbers here, whatever the device concluded.
+"""
+
+from __future__ import annotations
+
+from device_agent.contract import Certificate
+from knnkit.fleet.package import Package
+
+
+def disbelieved(certificate: Certificate, nonce: str, digest: str, model_sha256: str | None = None) -> str:
+    """Returns why a certificate is no answer to this question, or an empty string."""
+    if certificate.nonce != nonce:
+        return "the certificate has another nonce: it was not made for this run"
+    if certificate.release != digest:
+        return f"the certificate is for release {certificate.release[:12]}, not {digest[:12]}"
+    if model_sha256 is not None and certificate.model_sha256 != model_sha256:
+        return "the certificate is for another model file"
+    counts = (certificate.identical, certificate.equivalent, certificate.different, certificate.accuracy_rows)
+    if min(counts) < 0 or len(certificate.differences) > max(0, certificate.different):
+        return "the certificate's counts contradict each other"
+    if sum(counts) == 0:
+        return "the certificate covers no rows"
+    return ""
+
+
+def missed(certificate: Certificate, package: Package | None) -> tuple[str, ...]:
+    """Returns the gates that a certificate misses: those that the device names, and those that its numbers show."""
+    found = list(certificate.failures)
+    if certificate.different and not any("differ" in failure for failure in found):
+        found.append(f"{certificate.different} rows differ from the reference")
+    gates = package.manifest.gates if package else None
+    if gates and gates.accuracy is not None and not any("accuracy" in failure for failure in found):
+        if certificate.accuracy is None:
+            found.append("accuracy was not measured")
+        elif certificate.accuracy < gates.accuracy:
+            found.append(f"accuracy {certificate.accuracy:.4f} is under {gates.accuracy:g}")
+    return tuple(found)

@@ -1,0 +1,196 @@
+"""Facts in, steps out: what a deploy does to one device. Pure: `--dry-run` prints the very plan that apply follows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from device_agent import contract
+from device_agent.contract import ReleaseRef, Status
+from knnkit import __version__
+from knnkit.fleet.facts import Facts
+from knnkit.fleet.package import Package
+
+Action = Literal["provision", "upload", "stage", "activate", "confirm"]
+Provisioning = Literal["auto", "always", "never"]
+
+#: Free bytes that must remain on a device beside the release.
+SPARE_DISK = 16 * 1024 * 1024
+#: Free bytes that a bare board needs for its environment: the smallest runtime unpacked, with its wheels.
+BARE_DISK = 128 * 1024 * 1024
+MINIMUM_PYTHON = (3, 10)
+
+
+@dataclass(frozen=True)
+class PlanStep:
+    """One thing to do, and why."""
+
+    action: Action
+    why: str
+    size: int = 0  # bytes that may go over the line
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why nothing can be done to a device as it is."""
+
+    reason: str
+    message: str
+    hint: str
+    exit_code: int
+
+
+@dataclass(frozen=True)
+class DevicePlan:
+    """What will be done to one device: `steps` in order; none when it is up to date or refused."""
+
+    device: str
+    release: ReleaseRef
+    current: ReleaseRef | None
+    steps: tuple[PlanStep, ...] = ()
+    refusal: Refusal | None = None
+
+    @property
+    def unchanged(self) -> bool:
+        """Whether the device has the release and everything else already."""
+        return not self.steps and self.refusal is None
+
+
+@dataclass(frozen=True)
+class PlanOptions:
+    """What the user asked for: `holder` names this host to the device's lock."""
+
+    provisioning: Provisioning = "auto"
+    has_keys: bool = True  # whether there are keys for a device that trusts none yet
+    holder: str = ""
+
+
+def plan_device(device: str, device_class: str, facts: Facts, package: Package, options: PlanOptions) -> DevicePlan:
+    """Returns what to do to one device.
+
+    Args:
+        device: its name.
+        device_class: as deploy.yaml says.
+        facts: as it is now.
+        package: the release to deploy.
+        options: what the user asked for.
+    """
+    current = facts.agent.committed if facts.agent else None
+    refusal = _refuse(device, device_class, facts, package, options)
+    if refusal:
+        return DevicePlan(device, package.ref, current, refusal=refusal)
+    why = _provision_why(facts, options)
+    steps = [PlanStep("provision", why)] if why else []
+    return DevicePlan(device, package.ref, current, (*steps, *_release_steps(facts.agent, package)))
+
+
+def _release_steps(status: Status | None, package: Package) -> tuple[PlanStep, ...]:
+    committed = status.committed if status else None
+    if status and committed and committed.digest == package.digest and not status.pending:
+        return ()
+    steps = []
+    if status and package.digest in status.staged:
+        staged = "it was staged before"
+    else:
+        staged = f"the device verifies {_short(package.digest)}"
+        steps.append(PlanStep("upload", f"{package.ref.name} {package.ref.version}", package.size))
+    instead = f"instead of {committed.version}" if committed else "the first release here"
+    return (
+        *steps,
+        PlanStep("stage", staged),
+        PlanStep("activate", f"{instead}, after the golden check"),
+        PlanStep("confirm", "over a new connection"),
+    )
+
+
+def _provision_why(facts: Facts, options: PlanOptions) -> str:
+    if options.provisioning == "never":
+        return ""
+    if options.provisioning == "always":
+        return "it was asked for"
+    status = facts.agent
+    if status is None:
+        return "there is no agent" if not facts.agent_problem else f"the agent does not answer: {facts.agent_problem}"
+    if status.agent != __version__:
+        return f"the agent is {status.agent}, this knnkit has {__version__}"
+    if status.runtime is None:
+        return "there is no TFLite runtime"
+    return "" if status.trusted else "no key is trusted yet"
+
+
+def _refuse(device: str, device_class: str, facts: Facts, package: Package, options: PlanOptions) -> Refusal | None:
+    return (
+        _unfit(device, facts, options)
+        or _misplaced(device, device_class, package)
+        or (_unwanted(device, facts.agent, package, options) if facts.agent else None)
+        or _too_full(device, facts, package)
+    )
+
+
+def _unfit(device: str, facts: Facts, options: PlanOptions) -> Refusal | None:
+    def failed(reason: str, said: str, hint: str) -> Refusal:
+        return Refusal(reason, f"{device}: {said}", hint, contract.EXIT_FAILED)
+
+    if facts.system != "Linux":
+        return failed("not-linux", f"runs {facts.system}; the agent needs Linux", "choose another device")
+    if not facts.writable:
+        return failed(
+            "not-writable", f"{facts.root} cannot be written", "choose another `root`, or give it to the login user"
+        )
+    if facts.agent is not None:
+        return None
+    if options.provisioning == "never":
+        said = facts.agent_problem or "there is no agent"
+        return failed("no-agent", f"{said}, and --provision never was given", f"knnkit provision --target {device}")
+    if facts.python is None or facts.python < MINIMUM_PYTHON:
+        found = "no python3" if facts.python is None else f"Python {'.'.join(map(str, facts.python))}"
+        return failed("no-python", f"has {found}; the agent needs 3.10 or later", "sudo apt install python3")
+    if not options.has_keys:
+        said = "trusts no key yet, and no public key was given"
+        return failed("no-key", said, "--key signing.pub, or `signing` in deploy.yaml")
+    return None
+
+
+def _misplaced(device: str, device_class: str, package: Package) -> Refusal | None:
+    wanted = package.manifest.device_class
+    if wanted in ("any", device_class):
+        return None
+    said = f"{device} is of class {device_class!r}; {package.ref.name} {package.ref.version} is for {wanted!r}"
+    return Refusal("wrong-class", said, "correct `device_class` in deploy.yaml", contract.EXIT_REFUSED)
+
+
+def _unwanted(device: str, status: Status, package: Package, options: PlanOptions) -> Refusal | None:
+    ref = package.ref
+    if status.committed and status.committed.digest == package.digest and not status.pending:
+        return None
+    if status.trusted and package.signed_by not in status.trusted:
+        said = f"{device} does not trust the key that signed {ref.name} {ref.version} ({package.signed_by[:23]}…)"
+        return Refusal("untrusted-key", said, "knnkit trust, or sign with a key that it trusts", contract.EXIT_REFUSED)
+    if ref.sequence < status.floor:
+        said = f"{device} takes nothing under sequence {status.floor}; {ref.name} {ref.version} has {ref.sequence}"
+        return Refusal("older", said, "build a new release, or knnkit rollback", contract.EXIT_REFUSED)
+    if status.pending and status.pending.digest != package.digest:
+        left = f" (for at most {status.seconds_left:.0f} s more)" if status.seconds_left is not None else ""
+        said = f"{device}: another activation waits for its confirmation{left}: {status.pending.version}"
+        return Refusal("locked", said, "wait, or knnkit rollback", contract.EXIT_LOCKED)
+    if status.lock and status.lock.holder != options.holder:
+        said = f"{device}: {status.lock.holder} holds it ({status.lock.reason})"
+        return Refusal("locked", said, "wait, and run the command again", contract.EXIT_LOCKED)
+    return None
+
+
+def _too_full(device: str, facts: Facts, package: Package) -> Refusal | None:
+    staged = facts.agent is not None and package.digest in facts.agent.staged
+    need = (0 if staged else package.size) + (SPARE_DISK if facts.agent else BARE_DISK)
+    if facts.disk_free_bytes >= need or (staged and facts.agent is not None):
+        return None
+    said = f"{device}: {_mb(facts.disk_free_bytes)} MB are free under {facts.root}, {_mb(need)} MB are needed"
+    return Refusal("disk-full", said, "make room on the device: df -h", contract.EXIT_FAILED)
+
+
+def _mb(size: int) -> str:
+    return f"{size / 1e6:,.1f}"
+
+
+def _short(digest: str) -> str:
+    return digest[:12]

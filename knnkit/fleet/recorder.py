@@ -1,0 +1,88 @@
+"""Keeps what happens to one device while its job runs, and makes the report of it."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from device_agent import contract
+from knnkit.errors import DeviceLocked, KnnkitError, Unreachable
+from knnkit.fleet.agent import AgentProblem
+from knnkit.fleet.report import DeviceReport, Outcome, Step
+from knnkit.fleet.target import Target
+
+#: Is told (device, step, bytes done, bytes in all); bytes only where a step sends some.
+Listener = Callable[[str, str, "int | None", "int | None"], None]
+
+
+def nobody(_device: str, _step: str, _done: int | None, _total: int | None) -> None:
+    """Listens to nothing."""
+
+
+class Recorder:
+    """One device's run: steps with their times, and what is known so far."""
+
+    def __init__(self, target: Target, listen: Listener) -> None:
+        self._listen = listen
+        self._steps: list[Step] = []
+        self._report = DeviceReport(
+            target.name, str(target), Outcome.SKIPPED, device_class=target.device_class, started=time.time()
+        )
+        self._begun = time.monotonic()
+
+    def know(self, **values: object) -> None:
+        """Sets fields of the report to come."""
+        self._report = replace(self._report, **values)  # type: ignore[arg-type]
+
+    def tried(self) -> None:
+        """Counts an attempt to connect."""
+        self.know(connections=self._report.connections + 1)
+
+    def warn(self, *warnings: str) -> None:
+        """Adds warnings."""
+        self.know(warnings=tuple(dict.fromkeys((*self._report.warnings, *warnings))))
+
+    @contextlib.contextmanager
+    def step(self, name: str) -> Iterator[Callable[[int, int], None]]:
+        """Times a step; gives a function to say how many bytes of how many are sent."""
+        self._listen(self._report.name, name, None, None)
+        started, begun, note = time.time(), time.monotonic(), ""
+
+        def progress(done: int, total: int) -> None:
+            self._listen(self._report.name, name, done, total)
+
+        try:
+            yield progress
+        except KnnkitError as error:
+            note = error.reason or type(error).__name__
+            raise
+        finally:
+            self._steps.append(Step(name, started, round(time.monotonic() - begun, 6), note))
+
+    def end(self, outcome: Outcome, **values: object) -> DeviceReport:
+        """Returns the report."""
+        self.know(outcome=outcome, seconds=round(time.monotonic() - self._begun, 6), steps=tuple(self._steps), **values)
+        return self._report
+
+    def fail(self, error: KnnkitError, outcome: Outcome | None = None) -> DeviceReport:
+        """Returns the report of a device that came to nothing."""
+        certificate = error.problem.certificate if isinstance(error, AgentProblem) else None
+        return self.end(
+            outcome or outcome_of(error),
+            exit_code=contract.EXIT_FAILED if error.exit_code == contract.EXIT_USAGE else error.exit_code,
+            reason=error.reason or type(error).__name__,
+            message=str(error),
+            hint=error.hint,
+            certificate=certificate or self._report.certificate,
+        )
+
+
+def outcome_of(error: KnnkitError) -> Outcome:
+    """Returns what an error makes of a device that was not yet activated."""
+    if isinstance(error, Unreachable):
+        return Outcome.UNREACHABLE
+    if isinstance(error, DeviceLocked) or error.exit_code == contract.EXIT_LOCKED:
+        return Outcome.LOCKED
+    return Outcome.FAILED

@@ -1,0 +1,139 @@
+"""What became of each device, and of the fleet: frozen, picklable, JSON through `device_agent.codec`. No I/O.
+
+A report is what workers send back, what `--json` prints, what `--report` draws and what `--retry-from` reads.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from device_agent import contract
+from device_agent.contract import Certificate, ReleaseRef, Status
+
+
+class Outcome(enum.Enum):
+    """How a device came out of a run."""
+
+    COMMITTED = "committed"  # it runs the release, confirmed
+    UNCHANGED = "unchanged"  # it ran it already
+    ANSWERED = "answered"  # a question was answered (status, parity, bench, ...)
+    UNREACHABLE = "unreachable"  # no connection; whatever it ran before, it runs now
+    FAILED = "failed"  # it could not take the release; the one before answers
+    ROLLED_BACK = "rolled_back"  # it was activated and returned to the one before
+    LOCKED = "locked"  # somebody else is changing it
+    SKIPPED = "skipped"  # it was never begun, or left as it was
+
+
+#: Outcomes that count against the failure budget.
+FAILURES = frozenset({Outcome.FAILED, Outcome.ROLLED_BACK})
+#: Outcomes after which nothing is left to do.
+GOOD = frozenset({Outcome.COMMITTED, Outcome.UNCHANGED, Outcome.ANSWERED})
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step on one device: `started` in seconds since 1970 by the host's clock."""
+
+    name: str  # connect | probe | provision | upload | stage | activate | confirm | roll back | check | ...
+    started: float
+    seconds: float
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class DeviceReport:
+    """One device's run. `release` is what answers there now, as far as the host knows."""
+
+    name: str
+    address: str
+    outcome: Outcome
+    exit_code: int = contract.EXIT_OK
+    reason: str = ""  # a stable word
+    message: str = ""
+    hint: str = ""
+    device_class: str = "any"
+    wave: int | None = None  # counts from 0
+    started: float = 0.0
+    seconds: float = 0.0
+    steps: tuple[Step, ...] = ()
+    release: ReleaseRef | None = None
+    previous: ReleaseRef | None = None
+    certificate: Certificate | None = None
+    status: Status | None = None
+    details: str = ""  # what a question was answered with, JSON or text as the device gave it
+    sent_bytes: int = 0
+    resumed_bytes: int = 0
+    connections: int = 0  # attempts to connect
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def good(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.outcome in GOOD and self.exit_code == contract.EXIT_OK
+
+
+@dataclass(frozen=True)
+class WaveReport:
+    """One wave: `label` as deploy.yaml writes it."""
+
+    label: str
+    devices: tuple[str, ...]
+    started: float | None = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class FleetReport:
+    """A whole run. `stopped` says why it ended early; `release` is the one that was to be deployed or checked."""
+
+    command: str
+    started: float
+    seconds: float
+    devices: tuple[DeviceReport, ...]
+    waves: tuple[WaveReport, ...] = ()
+    releases: tuple[ReleaseRef, ...] = ()
+    nonce: str = ""
+    holder: str = ""
+    stopped: str = ""
+    interrupted: bool = False
+    schema: int = contract.SCHEMA
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of the run (see `device_agent.contract`); an interrupted one ends with 130."""
+        return EXIT_INTERRUPTED if self.interrupted else exit_code(self.devices)
+
+    def count(self, *outcomes: Outcome) -> int:
+        """Returns how many devices came out so."""
+        return sum(device.outcome in outcomes for device in self.devices)
+
+    def summary(self) -> str:
+        """Returns `3 committed, 1 unreachable`, in the order of `Outcome`."""
+        counts = Counter(device.outcome for device in self.devices)
+        said = [f"{counts[outcome]} {outcome.value.replace('_', ' ')}" for outcome in Outcome if counts[outcome]]
+        return ", ".join(said) or "no devices"
+
+    def unfinished(self) -> tuple[str, ...]:
+        """Returns the names of the devices that `--retry-from` takes up again."""
+        return tuple(device.name for device in self.devices if not device.good)
+
+
+EXIT_INTERRUPTED = 130
+
+
+def exit_code(devices: Iterable[DeviceReport]) -> int:
+    """Returns one exit code for many devices: a failure outweighs a refusal, that a lock, that silence.
+
+    4 means that every failure was one of verification, parity or accuracy; 3 that unreachable devices are the only
+    trouble; devices skipped because of the others do not count.
+    """
+    failed = [device.exit_code for device in devices if not device.good and device.outcome is not Outcome.SKIPPED]
+    for code in (contract.EXIT_FAILED, contract.EXIT_USAGE, contract.EXIT_REFUSED, contract.EXIT_LOCKED):
+        if code in failed:
+            return code
+    if failed:
+        return contract.EXIT_UNREACHABLE
+    return contract.EXIT_FAILED if any(device.exit_code for device in devices) else contract.EXIT_OK
