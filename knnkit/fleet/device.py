@@ -6,10 +6,10 @@ the new release or on the one before, and the report says which. Knows nothing o
 
 from __future__ import annotations
 
-import contextlib
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from device_agent import contract
 from device_agent.contract import Activated, Committed, Staged
@@ -19,22 +19,29 @@ from knnkit.fleet.certify import disbelieved, missed
 from knnkit.fleet.connect import Dialling, Opener, Pause, dial, just_sleep, open_transport
 from knnkit.fleet.facts import Facts, probe
 from knnkit.fleet.package import Package
-from knnkit.fleet.plan import DevicePlan, PlanOptions, plan_device
+from knnkit.fleet.plan import DevicePlan, PlanOptions, Refusal, plan_device
 from knnkit.fleet.recorder import Listener, Recorder, nobody
 from knnkit.fleet.report import DeviceReport, Outcome
 from knnkit.fleet.target import Target
 from knnkit.transport.base import Transport
 from knnkit.transport.upload import PushFile, push
 
+T = TypeVar("T")
+_DIALLING = Dialling()
+_OPTIONS = PlanOptions()
+
 
 @dataclass(frozen=True)
 class Pace:
     """Deadlines, in seconds."""
 
-    dialling: Dialling = Dialling()
+    dialling: Dialling = _DIALLING
     command: float = 300.0
     confirm: float = contract.DEFAULT_CONFIRM_SECONDS
     lock: float = 0.0  # how long to wait for another host that holds the device
+
+
+_PACE = Pace()
 
 
 @dataclass(frozen=True)
@@ -44,8 +51,9 @@ class DeviceJob:
     target: Target
     package: Package
     nonce: str
-    options: PlanOptions = PlanOptions()
-    pace: Pace = Pace()
+    holder: str  # how the device's lock and history name this host
+    options: PlanOptions = _OPTIONS
+    pace: Pace = _PACE
     keys: tuple[tuple[str, bytes], ...] = ()  # fingerprint, PEM: for a device that trusts none yet
     offline: bool = False
     wheels: str | None = None
@@ -75,16 +83,13 @@ class _Deploy:
     def __init__(self, job: DeviceJob, recorder: Recorder, pause: Pause) -> None:
         self._job, self._recorder, self._pause = job, recorder, pause
         self._transport: Transport | None = None
+        self._lock_until = 0.0
 
     def run(self) -> DeviceReport:
         try:
-            facts = self._look()
-            plan = plan_device(
-                self._job.target.name, self._job.target.device_class, facts, self._job.package, self._job.options
-            )
-            if plan.unchanged:
-                return self._recorder.end(Outcome.UNCHANGED)
-            return self._apply(plan, facts)
+            with self._recorder.step("connect"):
+                self._open()
+            return self._apply(self._look(self._job.target.root))
         except _Stopped:
             return self._recorder.end(
                 Outcome.SKIPPED, reason="interrupted", message="stopped before it was activated; nothing was switched"
@@ -92,83 +97,84 @@ class _Deploy:
         finally:
             self._hang_up()
 
-    def _look(self) -> Facts:
-        with self._recorder.step("connect"):
-            self._transport = self._dial()
+    # --- looking and planning -------------------------------------------------------------------------------------
+    def _look(self, root: str) -> Facts:
         with self._recorder.step("probe"):
-            facts = probe(self._transport, self._job.target.root, timeout=self._job.pace.command)
-        self._know(facts)
-        return facts
-
-    def _know(self, facts: Facts) -> None:
+            facts = probe(self._open(), root, timeout=self._job.pace.command)
         if facts.agent:
             self._recorder.know(release=facts.agent.committed, previous=facts.agent.previous, status=facts.agent)
             self._recorder.warn(*facts.agent.warnings)
+        return facts
 
-    def _apply(self, plan: DevicePlan, facts: Facts) -> DeviceReport:
-        waited_until = time.monotonic() + self._job.pace.lock
-        while plan.refusal:
-            refusal = plan.refusal
-            if refusal.exit_code != contract.EXIT_LOCKED or time.monotonic() >= waited_until:
-                outcome = Outcome.LOCKED if refusal.exit_code == contract.EXIT_LOCKED else Outcome.FAILED
-                return self._recorder.end(
-                    outcome,
-                    exit_code=refusal.exit_code,
-                    reason=refusal.reason,
-                    message=refusal.message,
-                    hint=refusal.hint,
-                )
-            facts, plan = self._wait_for_lock(plan)
-        for step in plan.steps:
-            if step.action in ("provision", "upload", "stage", "activate"):
-                self._go_on()
-            if step.action == "provision":
-                facts = self._provision(facts)
-            elif step.action == "upload":
-                self._upload(facts)
-            elif step.action == "stage":
-                self._stage(facts)
-            elif step.action == "activate":
-                return self._activate(facts)
-        return self._recorder.end(Outcome.UNCHANGED)
+    def _plan(self, facts: Facts, options: PlanOptions) -> DevicePlan:
+        return plan_device(self._job.target.name, self._job.target.device_class, facts, self._job.package, options)
 
-    def _wait_for_lock(self, plan: DevicePlan) -> tuple[Facts, DevicePlan]:
-        with self._recorder.step("wait for the lock"):
-            if self._pause(2.0):
+    def _apply(self, facts: Facts) -> DeviceReport:
+        self._lock_until = time.monotonic() + self._job.pace.lock
+        plan = self._plan(facts, self._job.options)
+        if plan.steps and plan.steps[0].action == "provision":
+            facts = self._provision(facts)
+            plan = self._plan(facts, replace(self._job.options, provisioning="never"))
+        while plan.refusal and plan.refusal.exit_code == contract.EXIT_LOCKED and self._may_wait():
+            facts = self._look(facts.root)
+            plan = self._plan(facts, replace(self._job.options, provisioning="never"))
+        if plan.refusal:
+            return self._refused(plan.refusal)
+        actions = [step.action for step in plan.steps]
+        if "upload" in actions:
+            self._upload(facts)
+            self._stage(facts)
+        return self._activate(facts) if "activate" in actions else self._recorder.end(Outcome.UNCHANGED)
+
+    def _refused(self, refusal: Refusal) -> DeviceReport:
+        locked = refusal.exit_code == contract.EXIT_LOCKED
+        return self._recorder.end(
+            Outcome.LOCKED if locked else Outcome.FAILED,
+            exit_code=refusal.exit_code,
+            reason=refusal.reason,
+            message=refusal.message,
+            hint=refusal.hint,
+        )
+
+    def _may_wait(self) -> bool:
+        """Waits for another host; False when the time for that is over."""
+        left = self._lock_until - time.monotonic()
+        if left <= 0:
+            return False
+        with self._recorder.step("wait"):
+            if self._pause(min(left, 1.0)):
                 raise _Stopped
-        facts = probe(self._open(), self._job.target.root, timeout=self._job.pace.command)
-        again = plan_device(plan.device, self._job.target.device_class, facts, self._job.package, self._job.options)
-        return facts, again
+        return True
 
+    # --- before the switch ----------------------------------------------------------------------------------------
     def _provision(self, facts: Facts) -> Facts:
-        from knnkit.provision import provision
+        from knnkit.provision import provision  # not needed for a device that has everything
 
+        self._go_on()
         with self._recorder.step("provision") as progress:
-            trusts = facts.agent.trusted if facts.agent else ()
+            trusted = facts.agent.trusted if facts.agent else ()
             done = provision(
                 self._open(),
                 facts,
                 root=facts.root,
-                keys={} if trusts else dict(self._job.keys),
+                keys={} if trusted else dict(self._job.keys),
                 offline=self._job.offline,
                 wheels_dir=Path(self._job.wheels) if self._job.wheels else None,
                 progress=progress,
             )
         self._recorder.warn(*done.notes)
-        with self._recorder.step("probe"):
-            facts = probe(self._open(), facts.root, timeout=self._job.pace.command)
+        facts = self._look(facts.root)
         if facts.agent is None:
             raise DeviceFailed(
                 f"{self._job.target.name}: the agent does not answer after provisioning: {facts.agent_problem}",
                 reason="no-agent",
                 hint=f"knnkit doctor --target {self._job.target}",
             )
-        self._know(facts)
         return facts
 
     def _upload(self, facts: Facts) -> None:
-        package = self._job.package
-        there = _incoming(facts, package)
+        self._go_on()
+        package, there = self._job.package, self._incoming(facts)
         files = [
             PushFile(Path(package.directory, file.name), f"{there}/{file.name}", file.size, file.sha256)
             for file in package.files
@@ -178,70 +184,112 @@ class _Deploy:
         self._recorder.know(sent_bytes=pushed.sent, resumed_bytes=pushed.resumed)
 
     def _stage(self, facts: Facts) -> None:
+        self._go_on()
         with self._recorder.step("stage"):
-            staged = self._ask(facts, ["stage", _incoming(facts, self._job.package)], Staged)
+            staged = self._ask_in_turn(facts, ["stage", self._incoming(facts), *self._class, *self._holder], Staged)
         self._recorder.warn(*staged.warnings)
         if staged.release.digest != self._job.package.digest:
-            raise DeviceFailed(
-                f"{self._job.target.name}: staged {staged.release.digest[:12]}, not what was sent", reason="wrong-release"
-            )
+            said = f"{self._job.target.name}: staged {staged.release.digest[:12]}, which is not what was sent"
+            raise DeviceFailed(said, reason="wrong-release")
 
+    # --- the switch -----------------------------------------------------------------------------------------------
     def _activate(self, facts: Facts) -> DeviceReport:
+        self._go_on()
         job = self._job
         command = ["activate", job.package.digest, "--nonce", job.nonce, "--deadline", f"{job.pace.confirm:g}"]
-        deadline = time.monotonic() + job.pace.confirm
         try:
             with self._recorder.step("activate"):
-                activated = self._ask(facts, [*command, "--holder", job.options.holder], Activated)
-        except Unreachable as error:
-            return self._lost(facts, error, deadline)
+                activated = self._ask_in_turn(facts, [*command, *self._class, *self._holder], Activated)
+        except (Unreachable, DeviceFailed) as error:  # it may have switched before the answer was lost
+            return self._give_up(facts, error)
         self._recorder.know(certificate=activated.certificate)
         wrong = disbelieved(activated.certificate, job.nonce, job.package.digest, job.package.model_sha256)
-        gates = () if wrong else missed(activated.certificate, job.package)
-        if wrong or gates:
-            said = wrong or "; ".join(gates)
-            error = ParityFailed(f"{job.target.name}: {said}", reason="bad-certificate" if wrong else "gate-failed")
-            return self._give_up(facts, error, deadline)
+        said = wrong or "; ".join(missed(activated.certificate, job.package))
+        if said:
+            reason = "bad-certificate" if wrong else "gate-failed"
+            return self._give_up(facts, ParityFailed(f"{job.target.name}: {said}", reason=reason))
         if activated.already:
-            return self._recorder.end(Outcome.COMMITTED, release=job.package.ref)
-        return self._confirm(facts, deadline)
+            return self._recorder.end(Outcome.UNCHANGED, release=activated.release)
+        return self._confirm(facts, time.monotonic() + (activated.seconds_left or job.pace.confirm))
 
     def _confirm(self, facts: Facts, deadline: float) -> DeviceReport:
-        """Commits over a new connection, for as long as the device waits for it."""
-        self._hang_up()
+        """Commits over a new connection, trying for as long as the device waits."""
         with self._recorder.step("confirm"):
             while True:
+                self._hang_up()
                 try:
-                    committed = self._ask(facts, ["confirm", self._job.package.digest], Committed)
+                    committed = self._ask(facts, ["confirm", self._job.package.digest, *self._holder], Committed)
                     break
                 except AgentProblem as problem:
                     return self._recorder.fail(problem, Outcome.ROLLED_BACK)
                 except Unreachable as error:
-                    self._hang_up()
                     if time.monotonic() >= deadline:
-                        return self._recorder.fail(_reverts(error, self._job))
+                        return self._recorder.fail(self._reverts(error))
+                    time.sleep(0.2)
         return self._recorder.end(Outcome.COMMITTED, release=committed.release, previous=committed.previous)
 
-    def _lost(self, facts: Facts, error: Unreachable, deadline: float) -> DeviceReport:
-        """The line broke while it was activated: comes back to undo that, or lets the device do it."""
-        return self._give_up(facts, error, deadline)
-
-    def _give_up(self, facts: Facts, error: KnnkitError, deadline: float) -> DeviceReport:
-        """Takes the activation back over a new connection; the device does so itself where none can be had."""
+    def _give_up(self, facts: Facts, error: KnnkitError) -> DeviceReport:
+        """Takes the activation back over a new connection; the device does so by itself where none can be had."""
         self._hang_up()
         try:
             with self._recorder.step("roll back"):
                 status = probe(self._open(), facts.root, timeout=self._job.pace.command).agent
                 if status and status.pending and status.pending.digest == self._job.package.digest:
-                    committed = self._ask(facts, ["rollback", "--holder", self._job.options.holder], Committed)
-                    self._recorder.know(release=committed.release, previous=committed.previous)
-                elif status:
+                    self._ask(facts, ["rollback", *self._holder], Committed)
+                if status:
                     self._recorder.know(release=status.committed, previous=status.previous)
-        except Unreachable:
-            return self._recorder.fail(_reverts(error, self._job))
         except AgentProblem as problem:
             self._recorder.warn(str(problem))
+        except Unreachable:
+            return self._recorder.fail(self._reverts(error), Outcome.UNREACHABLE)
         return self._recorder.fail(error, Outcome.ROLLED_BACK)
 
-    def _ask(self, facts: Facts, command: list[str], answer: type[contract.T]) -> contract.T:
+    def _reverts(self, error: KnnkitError) -> Unreachable:
+        within = f"{self._job.pace.confirm:g} s"
+        return Unreachable(
+            f"{error}; it was activated and not confirmed: it returns to the release before within {within}",
+            reason=error.reason,
+            hint="run the command again when it can be reached",
+        )
+
+    # --- talking --------------------------------------------------------------------------------------------------
+    @property
+    def _holder(self) -> list[str]:
+        return ["--holder", self._job.holder]
+
+    @property
+    def _class(self) -> list[str]:
+        name = self._job.target.device_class
+        return [] if name == "any" else ["--device-class", name]
+
+    def _incoming(self, facts: Facts) -> str:
+        return f"{facts.root}/{contract.INCOMING_DIR}/{self._job.package.digest}"
+
+    def _go_on(self) -> None:
+        if self._pause(0.0):
+            raise _Stopped
+
+    def _open(self) -> Transport:
+        if self._transport is None:
+            job = self._job
+            self._transport = dial(
+                job.target, job.pace.dialling, opener=job.opener, pause=self._pause, tried=self._recorder.tried
+            )
+        return self._transport
+
+    def _hang_up(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+            self._transport = None
+
+    def _ask(self, facts: Facts, command: list[str], answer: type[T]) -> T:
         return ask(self._open(), facts, command, answer, timeout=self._job.pace.command)
+
+    def _ask_in_turn(self, facts: Facts, command: list[str], answer: type[T]) -> T:
+        """As `_ask`; where another host holds the device, waits for it as long as the user allows."""
+        while True:
+            try:
+                return self._ask(facts, command, answer)
+            except AgentProblem as problem:
+                if problem.exit_code != contract.EXIT_LOCKED or not self._may_wait():
+                    raise

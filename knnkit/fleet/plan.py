@@ -58,11 +58,10 @@ class DevicePlan:
 
 @dataclass(frozen=True)
 class PlanOptions:
-    """What the user asked for: `holder` names this host to the device's lock."""
+    """What the user asked for."""
 
     provisioning: Provisioning = "auto"
     has_keys: bool = True  # whether there are keys for a device that trusts none yet
-    holder: str = ""
 
 
 def plan_device(device: str, device_class: str, facts: Facts, package: Package, options: PlanOptions) -> DevicePlan:
@@ -88,16 +87,14 @@ def _release_steps(status: Status | None, package: Package) -> tuple[PlanStep, .
     committed = status.committed if status else None
     if status and committed and committed.digest == package.digest and not status.pending:
         return ()
-    steps = []
-    if status and package.digest in status.staged:
-        staged = "it was staged before"
-    else:
-        staged = f"the device verifies {_short(package.digest)}"
-        steps.append(PlanStep("upload", f"{package.ref.name} {package.ref.version}", package.size))
+    send = (
+        PlanStep("upload", f"{package.ref.name} {package.ref.version}", package.size),
+        PlanStep("stage", f"the device verifies {_short(package.digest)}"),
+    )
+    there = status is not None and package.digest in status.staged
     instead = f"instead of {committed.version}" if committed else "the first release here"
     return (
-        *steps,
-        PlanStep("stage", staged),
+        *(() if there else send),
         PlanStep("activate", f"{instead}, after the golden check"),
         PlanStep("confirm", "over a new connection"),
     )
@@ -122,7 +119,7 @@ def _refuse(device: str, device_class: str, facts: Facts, package: Package, opti
     return (
         _unfit(device, facts, options)
         or _misplaced(device, device_class, package)
-        or (_unwanted(device, facts.agent, package, options) if facts.agent else None)
+        or (_unwanted(device, facts.agent, package) if facts.agent else None)
         or _too_full(device, facts, package)
     )
 
@@ -159,7 +156,7 @@ def _misplaced(device: str, device_class: str, package: Package) -> Refusal | No
     return Refusal("wrong-class", said, "correct `device_class` in deploy.yaml", contract.EXIT_REFUSED)
 
 
-def _unwanted(device: str, status: Status, package: Package, options: PlanOptions) -> Refusal | None:
+def _unwanted(device: str, status: Status, package: Package) -> Refusal | None:
     ref = package.ref
     if status.committed and status.committed.digest == package.digest and not status.pending:
         return None
@@ -173,9 +170,6 @@ def _unwanted(device: str, status: Status, package: Package, options: PlanOption
         left = f" (for at most {status.seconds_left:.0f} s more)" if status.seconds_left is not None else ""
         said = f"{device}: another activation waits for its confirmation{left}: {status.pending.version}"
         return Refusal("locked", said, "wait, or knnkit rollback", contract.EXIT_LOCKED)
-    if status.lock and status.lock.holder != options.holder:
-        said = f"{device}: {status.lock.holder} holds it ({status.lock.reason})"
-        return Refusal("locked", said, "wait, and run the command again", contract.EXIT_LOCKED)
     return None
 
 

@@ -69,9 +69,13 @@ class Recorder:
     def fail(self, error: KnnkitError, outcome: Outcome | None = None) -> DeviceReport:
         """Returns the report of a device that came to nothing."""
         certificate = error.problem.certificate if isinstance(error, AgentProblem) else None
+        outcome = outcome or outcome_of(error)
+        plain = error.exit_code == contract.EXIT_USAGE or (
+            outcome is Outcome.ROLLED_BACK and error.exit_code == contract.EXIT_UNREACHABLE
+        )
         return self.end(
-            outcome or outcome_of(error),
-            exit_code=contract.EXIT_FAILED if error.exit_code == contract.EXIT_USAGE else error.exit_code,
+            outcome,
+            exit_code=contract.EXIT_FAILED if plain else error.exit_code,
             reason=error.reason or type(error).__name__,
             message=str(error),
             hint=error.hint,
