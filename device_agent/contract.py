@@ -342,6 +342,93 @@ class Trusted:
 
 
 @dataclass(frozen=True)
+class HistoryEntry:
+    """Something that happened to the releases of a device: `what` is one word, `at` seconds since 1970.
+
+    A transition of the store (`activated`, `confirmed`, `reverted`, `rolled-back`) has a serial number; what changed no
+    state (`staged`, `rejected`, `pruned`) has none. `answering` is what answered afterwards.
+    """
+
+    at: int
+    what: str
+    release: ReleaseRef | None
+    answering: ReleaseRef | None
+    why: str
+    holder: str
+    serial: int | None = None
+
+
+@dataclass(frozen=True)
+class History:
+    """`device_agent history`: oldest first."""
+
+    entries: tuple[HistoryEntry, ...]
+    schema: int = SCHEMA
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What `doctor` says of one thing: `mend` is the exact command that mends it, empty where nothing is wrong."""
+
+    name: str
+    level: Literal["ok", "warning", "error"]
+    message: str
+    mend: str
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """`device_agent doctor`; it exits with 1 where a finding is an error."""
+
+    findings: tuple[Finding, ...]
+    device: DeviceInfo
+    schema: int = SCHEMA
+
+
+@dataclass(frozen=True)
+class Bench:
+    """`device_agent bench`: the answering release on this board, one thread unless told otherwise.
+
+    `one` is the time of one row through the model, `line` from a line of CSV to a rendered answer. `load_ms` counts
+    opening, verifying and loading. `memory_bytes` is what the process holds with the model loaded, `peak_bytes` the
+    most it held; `installed_bytes` is the disk that each package of the agent takes.
+    """
+
+    release: str
+    name: str
+    version: str
+    n_train: int
+    n_features: int
+    k: int
+    batch: int
+    one: Latency
+    line: Latency
+    rows_per_second: float
+    verify_ms: float
+    load_ms: float
+    model_bytes: int
+    memory_bytes: int
+    peak_bytes: int
+    installed_bytes: dict[str, int]
+    runtime: RuntimeInfo
+    device: DeviceInfo
+    governor: str | None
+    temperature: float | None  # degrees Celsius
+    threads: int
+    schema: int = SCHEMA
+
+
+@dataclass(frozen=True)
+class TrustedKeys:
+    """`device_agent trust`: fingerprints of the keys that may sign, of those revoked, and the device's id."""
+
+    trusted: tuple[str, ...]
+    revoked: tuple[str, ...]
+    device_id: str
+    schema: int = SCHEMA
+
+
+@dataclass(frozen=True)
 class Problem:
     """How every agent command ends that did not succeed (`--json`): the process exits with `exit_code`.
 

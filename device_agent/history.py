@@ -9,29 +9,15 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from device_agent import codec, disk
-from device_agent.contract import ReleaseRef
+from device_agent.contract import HistoryEntry
 from device_agent.state import Event
 
 MAX_BYTES = 1024 * 1024
 _MAX_LINE = 16 * 1024
-
-
-@dataclass(frozen=True)
-class Note:
-    """A line of the history: a transition (with its serial), or something that changed no state (serial None)."""
-
-    at: int
-    what: str
-    release: ReleaseRef | None
-    answering: ReleaseRef | None
-    why: str
-    holder: str
-    serial: int | None = None
 
 
 def record(path: Path, event: Event | None) -> None:
@@ -41,38 +27,40 @@ def record(path: Path, event: Event | None) -> None:
     complete, tail = _tail(path)
     known = max((serial for serial in map(_serial, tail) if serial is not None), default=0)
     if known < event.serial:
-        note = Note(event.at, event.what, event.release, event.answering, event.why, event.holder, event.serial)
-        _append(path, note, complete)
+        entry = HistoryEntry(
+            event.at, event.what, event.release, event.answering, event.why, event.holder, event.serial
+        )
+        _append(path, entry, complete)
 
 
-def add(path: Path, note: Note) -> None:
+def add(path: Path, entry: HistoryEntry) -> None:
     """Appends a line that no state carries."""
     complete, _ = _tail(path)
-    _append(path, note, complete)
+    _append(path, entry, complete)
 
 
-def read(path: Path, count: int | None = None) -> list[Note]:
+def read(path: Path, count: int | None = None) -> list[HistoryEntry]:
     """Returns the last `count` lines (all without it), oldest first; a line that a crash tore is left out."""
     try:
         data = path.read_bytes()
     except FileNotFoundError:
         return []
-    notes = []
+    entries = []
     for line in data.splitlines():
         try:
-            notes.append(codec.loads(Note, line, limit=_MAX_LINE))
+            entries.append(codec.loads(HistoryEntry, line, limit=_MAX_LINE))
         except codec.MalformedDocument:
             continue
-    return notes if count is None else notes[max(0, len(notes) - count) :]
+    return entries if count is None else entries[max(0, len(entries) - count) :]
 
 
-def _append(path: Path, note: Note, complete: int) -> None:
+def _append(path: Path, entry: HistoryEntry, complete: int) -> None:
     if complete > MAX_BYTES:
         data = path.read_bytes()[:complete]
         kept = data[data.index(b"\n", len(data) // 2) + 1 :]
         disk.write_atomic(path, kept)
         complete = len(kept)
-    disk.append(path, codec.dumps(note).encode() + b"\n", complete)
+    disk.append(path, codec.dumps(entry).encode() + b"\n", complete)
 
 
 def _tail(path: Path) -> tuple[int, list[bytes]]:

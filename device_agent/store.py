@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from device_agent import clock, codec, contract, disk, history, lock, state
-from device_agent.contract import LockHolder, ReleaseRef
+from device_agent.contract import HistoryEntry, LockHolder, ReleaseRef
 from device_agent.errors import AgentError, DeviceUnfit
 from device_agent.state import StoreState
 
@@ -136,7 +136,7 @@ class Store:
         moment = clock.now()
         current = state.answering(self.load(), moment)
         ref = current.release if current else None
-        history.add(self.history_file, history.Note(moment.wall, what, release, ref, why, holder))
+        history.add(self.history_file, HistoryEntry(moment.wall, what, release, ref, why, holder))
 
     def discard(self, path: Path) -> None:
         """Removes a release directory so that a half-removed one is never mistaken for a release."""
