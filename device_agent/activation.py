@@ -11,14 +11,14 @@ from __future__ import annotations
 import contextlib
 import os
 
-from device_agent import check, clock, contract, state, watchdog
-from device_agent.contract import Activated, Certificate, Committed, ReleaseRef
+from device_agent import check, clock, contract, state, trust_files, watchdog
+from device_agent.contract import Activated, Certificate, Committed, LockHolder, ReleaseRef
 from device_agent.errors import AgentError, Locked
 from device_agent.keys import trust_state
 from device_agent.loading import open_kept
 from device_agent.release_files import OpenRelease, open_release
 from device_agent.store import Store
-from device_agent.trust import Verdict
+from device_agent.trust import Verdict, orders
 
 
 def activate(
@@ -107,6 +107,49 @@ def roll_back(store: Store, holder: str, runtime: str = "auto") -> Committed:
         check.require_gates(check.certify(opened, verdict, "", runtime=runtime, close=_lock_of(store)))
     store.commit(new)
     return Committed(new.committed, new.previous, False)
+
+
+def obey_rollback(store: Store, order: bytes, holder: str, runtime: str = "auto") -> Committed:
+    """Goes back to the release that a signed order names, although it lies under the floor; the order serves once.
+
+    Raises:
+        Refused: the order, or the release, is not what this device may obey.
+        GateFailed, ModelUnusable: the release is not fit; the current one still answers, the order is not used up.
+        Locked: an activation is pending, or somebody else holds the device.
+    """
+    current = store.load()
+    moment = clock.now()
+    state.refuse_foreign(current, holder, moment)
+    if current.pending:
+        raise Locked(f"the activation of {current.pending.release.digest[:12]} waits for its confirmation")
+    keys = trust_state(store)
+    verified = orders.verify_rollback(order, keys, moment.wall)
+    with open_release(store.release_path(store.find(verified.digest))) as opened:
+        verdict = opened.verify(keys, expected_digest=verified.digest, ordered_digest=verified.digest)
+        check.require_gates(check.certify(opened, verdict, "", runtime=runtime, close=_lock_of(store)))
+    trust_files.use_order(store.trust, verified)
+    new = state.go_back(current, verdict.ref, holder, "a signed order", moment)
+    store.commit(new)
+    return Committed(verdict.ref, new.previous, False)
+
+
+def reserve(store: Store, holder: str, reason: str, seconds: float) -> LockHolder:
+    """Keeps everybody but `holder` from staging and activating for `seconds`.
+
+    Raises:
+        Locked: somebody else holds the device.
+    """
+    moment = clock.now()
+    store.commit(state.reserve(store.load(), holder, reason, seconds, os.getppid(), moment))
+    return LockHolder(holder, reason, moment.wall, os.getppid())
+
+
+def release(store: Store, holder: str) -> None:
+    """Ends a reservation of `holder`; without one, nothing happens."""
+    current = store.load()
+    new = state.release_lease(current, holder)
+    if new != current:
+        store.commit(new)
 
 
 def connection() -> str:

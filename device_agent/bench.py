@@ -58,7 +58,7 @@ def render(found: Bench) -> str:
         f"line to line p50 {found.line.p50_ms:.4f} ms, p99 {found.line.p99_ms:.4f} ms",
         f"batch        {found.rows_per_second:,.0f} rows/s ({found.batch} rows a call, {found.threads} thread)",
         f"start        verify {found.verify_ms:.1f} ms, verify and load {found.load_ms:.1f} ms",
-        f"memory       {_mib(found.memory_bytes)} now, {_mib(found.peak_bytes)} at most; model {_mib(found.model_bytes)}",
+        f"memory       {_mib(found.memory_bytes)}, {_mib(found.peak_bytes)} at most; model {_mib(found.model_bytes)}",
         f"installed    {_mib(installed)}: "
         + ", ".join(f"{name} {_mib(size)}" for name, size in found.installed_bytes.items()),
         f"runtime      {found.runtime.name} {found.runtime.version}, {found.runtime.delegate or 'no delegate'}, "
@@ -130,7 +130,7 @@ def _line_answerer(loaded: Loaded, rows: NDArray[np.float32]) -> Callable[[int],
 def _latency(work: Callable[[int], Any], count: int, seconds: float) -> Latency:
     for index in range(_WARM_UP):
         work(index % count)
-    times = []
+    times: list[float] = []
     start = now = time.perf_counter()
     while now - start < seconds or not times:
         before = time.perf_counter()

@@ -311,6 +311,14 @@ class Staged:
 
 
 @dataclass(frozen=True)
+class Pruned:
+    """`device_agent prune`: digests of the releases that were removed."""
+
+    removed: tuple[str, ...]
+    schema: int = SCHEMA
+
+
+@dataclass(frozen=True)
 class Activated:
     """`device_agent activate`: the release answers, and reverts unless it is confirmed in time."""
 

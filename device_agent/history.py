@@ -14,7 +14,7 @@ from typing import Any
 
 from device_agent import codec, disk
 from device_agent.contract import HistoryEntry
-from device_agent.state import Event
+from device_agent.state import Event, utc
 
 MAX_BYTES = 1024 * 1024
 _MAX_LINE = 16 * 1024
@@ -52,6 +52,14 @@ def read(path: Path, count: int | None = None) -> list[HistoryEntry]:
         except codec.MalformedDocument:
             continue
     return entries if count is None else entries[max(0, len(entries) - count) :]
+
+
+def render(entry: HistoryEntry) -> str:
+    """Returns an entry in one line."""
+    release = f"{entry.release.name} {entry.release.version} ({entry.release.digest[:12]})" if entry.release else "-"
+    return (
+        f"{utc(entry.at)} {entry.what:<11} {release}" + (f": {entry.why}" if entry.why else "") + f" [{entry.holder}]"
+    )
 
 
 def _append(path: Path, entry: HistoryEntry, complete: int) -> None:

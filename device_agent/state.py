@@ -13,6 +13,7 @@ answer, even where nobody has reverted it yet: readers and writers ask the same 
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -127,10 +128,11 @@ def refuse_foreign(state: StoreState, holder: str, moment: Moment) -> None:
     """
     lease = lease_holder(state, moment)
     if lease and lease.holder != holder:
+        give_up = "rollback" if state.pending else f"unlock --holder '{lease.holder}'"
         raise Locked(
-            f"{lease.holder} holds this device since {lease.since} ({lease.reason}), "
+            f"{lease.holder} holds this device since {utc(lease.since)} ({lease.reason}), "
             f"for at most {math.ceil(lease.until - moment.uptime)} s more",
-            hint="wait, or end it on the device with: python -m device_agent rollback",
+            hint=f"wait; or, if that host is gone for good: python -m device_agent {give_up}",
         )
 
 
@@ -247,8 +249,13 @@ def roll_back(state: StoreState, holder: str, moment: Moment) -> StoreState:
             reason="no-previous",
             hint="deploy the release that should answer: knnkit deploy",
         )
-    after = replace(state, committed=state.previous, previous=None, left=state.committed, lease=None)
-    return _after(after, "rolled-back", state.committed, "asked for", holder, moment)
+    return go_back(state, state.previous, holder, "asked for", moment)
+
+
+def go_back(state: StoreState, target: ReleaseRef, holder: str, why: str, moment: Moment) -> StoreState:
+    """Returns the state in which `target` is committed again and what was committed is left; the floor stays."""
+    after = replace(state, committed=target, previous=None, left=state.committed, lease=None)
+    return _after(after, "rolled-back", state.committed, why, holder, moment)
 
 
 def nothing_left() -> ActivationFailed:
@@ -269,6 +276,11 @@ def checked_deadline(seconds: float) -> float:
     if not 0.0 < seconds <= MAX_DEADLINE:
         raise AgentError(f"{seconds} s is no deadline: more than 0, at most {MAX_DEADLINE:.0f}", hint="--deadline 60")
     return seconds
+
+
+def utc(seconds: int) -> str:
+    """Returns seconds since 1970 as `2026-01-31T12:00:00Z`."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
 def _after(

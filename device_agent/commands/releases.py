@@ -1,0 +1,206 @@
+"""The commands that change releases: verify, stage, activate, confirm, rollback, prune, lock and unlock."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from device_agent import contract
+from device_agent.commands.shared import (
+    add_class,
+    add_holder,
+    add_runtime,
+    command,
+    describe,
+    describe_check,
+    holder_of,
+    read_order,
+    show,
+    store_of,
+    with_warnings,
+)
+
+
+def _configure_verify(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("release", metavar="DIR|DIGEST", help="a release directory, or the digest of a staged release")
+    add_class(parser)
+
+
+def _run_verify(arguments: argparse.Namespace) -> int:
+    from device_agent import staging
+
+    store = store_of(arguments)
+    directory = Path(arguments.release)
+    if not directory.is_dir():
+        directory = store.release_path(store.find(arguments.release))
+    found = staging.verify(store, directory, arguments.device_class)
+    return show(
+        arguments, found, f"{describe(found.release)}: signed by {found.signed_by}{with_warnings(found.warnings)}"
+    )
+
+
+def _configure_stage(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("release", metavar="DIR", help="an upload under ROOT/incoming, or any release directory")
+    add_class(parser)
+    add_holder(parser)
+
+
+def _run_stage(arguments: argparse.Namespace) -> int:
+    from device_agent import staging
+
+    store = store_of(arguments)
+    holder = holder_of(arguments)
+    with store.changing(holder, "stage"):
+        found = staging.stage(store, Path(arguments.release), holder, arguments.device_class)
+    state = "was staged before" if found.already else "staged"
+    return show(arguments, found, f"{describe(found.release)}: {state}{with_warnings(found.warnings)}")
+
+
+def _configure_activate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("digest", metavar="DIGEST", help="of a staged release, or its first digits")
+    parser.add_argument("--nonce", default="", help="goes into the certificate, to show that it is fresh")
+    parser.add_argument(
+        "--deadline",
+        type=float,
+        default=contract.DEFAULT_CONFIRM_SECONDS,
+        metavar="SECONDS",
+        help="how long to wait for the confirmation (default: %(default)g)",
+    )
+    add_class(parser)
+    add_holder(parser)
+    add_runtime(parser, threads=False)
+
+
+def _run_activate(arguments: argparse.Namespace) -> int:
+    from device_agent import activation
+
+    store = store_of(arguments)
+    holder = holder_of(arguments)
+    digest = store.find(arguments.digest)
+    with store.changing(holder, "activate"):
+        found = activation.activate(
+            store,
+            digest,
+            nonce=arguments.nonce,
+            holder=holder,
+            seconds=arguments.deadline,
+            device_class=arguments.device_class,
+            runtime=arguments.runtime,
+        )
+    text = f"{describe(found.release)}: {describe_check(found.certificate)}; "
+    if found.already:
+        text += "it was committed before"
+    else:
+        text += f"it answers, and reverts in {found.seconds_left:.0f} s unless it is confirmed"
+    return show(arguments, found, text)
+
+
+def _configure_confirm(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("digest", metavar="DIGEST", help="of the release that was activated, or its first digits")
+    add_holder(parser)
+
+
+def _run_confirm(arguments: argparse.Namespace) -> int:
+    from device_agent import activation
+
+    store = store_of(arguments)
+    digest = arguments.digest if contract.is_digest(arguments.digest) else store.find(arguments.digest)
+    with store.changing(holder_of(arguments), "confirm"):
+        found = activation.confirm(store, digest)
+    return show(
+        arguments, found, f"{describe(found.release)}: {'was committed before' if found.already else 'committed'}"
+    )
+
+
+def _configure_rollback(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--order",
+        metavar="FILE",
+        help="a signed order to go back further (`knnkit rollback --to`); - reads it from standard input",
+    )
+    add_holder(parser)
+    add_runtime(parser, threads=False)
+
+
+def _run_rollback(arguments: argparse.Namespace) -> int:
+    from device_agent import activation
+
+    store = store_of(arguments)
+    holder = holder_of(arguments)
+    order = read_order(arguments.order) if arguments.order else None
+    with store.changing(holder, "rollback"):
+        if order is None:
+            found = activation.roll_back(store, holder, arguments.runtime)
+        else:
+            found = activation.obey_rollback(store, order, holder, arguments.runtime)
+    return show(
+        arguments, found, f"{describe(found.release)}: {'answered before' if found.already else 'answers again'}"
+    )
+
+
+def _configure_lock(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--reason", default="a deployment", metavar="TEXT", help="told to whoever is kept out")
+    parser.add_argument("--seconds", type=float, default=120.0, help="how long, at most (default: %(default)g)")
+    add_holder(parser)
+
+
+def _run_lock(arguments: argparse.Namespace) -> int:
+    from device_agent import activation
+
+    store = store_of(arguments)
+    holder = holder_of(arguments)
+    with store.changing(holder, "lock"):
+        found = activation.reserve(store, holder, arguments.reason, arguments.seconds)
+    return show(arguments, found, f"{found.holder} holds this device for {arguments.seconds:g} s: {found.reason}")
+
+
+def _configure_unlock(parser: argparse.ArgumentParser) -> None:
+    add_holder(parser)
+
+
+def _run_unlock(arguments: argparse.Namespace) -> int:
+    from device_agent import activation, status
+
+    store = store_of(arguments)
+    holder = holder_of(arguments)
+    with store.changing(holder, "unlock"):
+        activation.release(store, holder)
+    return show(arguments, status.status(store), f"{holder} does not hold this device")
+
+
+def _configure_prune(parser: argparse.ArgumentParser) -> None:
+    from device_agent.staging import KEEP_RELEASES
+
+    text = "releases to keep, the current and the previous one among them (default: %(default)s)"
+    parser.add_argument("--keep", type=int, default=KEEP_RELEASES, metavar="N", help=text)
+    add_holder(parser)
+
+
+def _run_prune(arguments: argparse.Namespace) -> int:
+    from device_agent import staging
+
+    store = store_of(arguments)
+    holder = holder_of(arguments)
+    with store.changing(holder, "prune"):
+        removed = staging.prune(store, number=arguments.keep)
+    return show(arguments, contract.Pruned(tuple(removed)), f"{len(removed)} releases removed")
+
+
+VERIFY = command("check a release's signature and contents", _configure_verify, _run_verify)
+STAGE = command("verify an uploaded release and keep it", _configure_stage, _run_stage)
+ACTIVATE = command(
+    "try a staged release, and wait for its confirmation",
+    _configure_activate,
+    _run_activate,
+    "The release before it answers until the golden check has passed, and again after the deadline.",
+)
+CONFIRM = command("commit the release that was activated", _configure_confirm, _run_confirm)
+ROLLBACK = command(
+    "go back to the release before",
+    _configure_rollback,
+    _run_rollback,
+    "Gives up an activation that waits; without one, the previous release is verified, checked and committed.",
+)
+LOCK = command("reserve this device for a deployment of several commands", _configure_lock, _run_lock)
+UNLOCK = command("end a reservation", _configure_unlock, _run_unlock)
+PRUNE = command("remove old releases", _configure_prune, _run_prune)

@@ -1,0 +1,101 @@
+"""The commands that report: check, status, history, bench, doctor, trust."""
+
+from __future__ import annotations
+
+import argparse
+
+from device_agent import contract
+from device_agent.commands.shared import add_runtime, command, describe_check, read_order, show, store_of
+
+
+def _configure_check(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--nonce", default="", help="goes into the certificate, to show that it is fresh")
+    add_runtime(parser, threads=False)
+
+
+def _run_check(arguments: argparse.Namespace) -> int:
+    from device_agent import activation
+    from device_agent.loading import answering
+
+    store = store_of(arguments)
+    store.settle()
+    certificate = activation.recheck(store, answering(store).release, arguments.nonce, arguments.runtime)
+    return show(arguments, certificate, describe_check(certificate))
+
+
+def _configure_status(parser: argparse.ArgumentParser) -> None:
+    """It takes nothing."""
+
+
+def _run_status(arguments: argparse.Namespace) -> int:
+    from device_agent import status
+
+    found = status.status(store_of(arguments))
+    return show(arguments, found, status.render(found))
+
+
+def _configure_history(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--last", type=int, metavar="N", help="only the last N entries")
+
+
+def _run_history(arguments: argparse.Namespace) -> int:
+    from device_agent import history
+
+    store = store_of(arguments)
+    store.settle()
+    entries = history.read(store.history_file, arguments.last)
+    return show(arguments, contract.History(tuple(entries)), "\n".join(map(history.render, entries)))
+
+
+def _configure_bench(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seconds", type=float, default=2.0, help="for each figure (default: %(default)g)")
+    add_runtime(parser)
+
+
+def _run_bench(arguments: argparse.Namespace) -> int:
+    from device_agent import bench
+
+    store = store_of(arguments)
+    found = bench.bench(store, seconds=arguments.seconds, runtime=arguments.runtime, threads=arguments.threads)
+    return show(arguments, found, bench.render(found))
+
+
+def _configure_doctor(parser: argparse.ArgumentParser) -> None:
+    """It takes nothing."""
+
+
+def _run_doctor(arguments: argparse.Namespace) -> int:
+    from device_agent import doctor
+
+    found = doctor.diagnose(store_of(arguments))
+    show(arguments, found, doctor.render(found))
+    # With --json the document says it: a Problem would stand in its place otherwise.
+    return contract.EXIT_OK if arguments.json else doctor.exit_code(found)
+
+
+def _configure_trust(parser: argparse.ArgumentParser) -> None:
+    text = "a signed rotation or revocation to apply (`knnkit trust`); - reads it from standard input"
+    parser.add_argument("--apply", metavar="FILE", help=text)
+
+
+def _run_trust(arguments: argparse.Namespace) -> int:
+    from device_agent import trust_files
+
+    store = store_of(arguments)
+    if arguments.apply:
+        order = read_order(arguments.apply)
+        with store.changing("trust", "a signed order"):
+            trust_files.apply_order(store.trust, order)
+            trust_files.ensure_device_id(store.trust)
+    held = trust_files.read(store.trust)
+    found = contract.TrustedKeys(held.sets.trusted, tuple(sorted(held.sets.revoked)), held.device.device_id)
+    lines = [f"trusted {key}" for key in found.trusted] + [f"revoked {key}" for key in found.revoked]
+    return show(arguments, found, "\n".join([*lines, f"device  {found.device_id or 'has no id yet'}"]))
+
+
+CHECK = command("prove that the model answers as the host does", _configure_check, _run_check)
+STATUS = command("say what is on this device", _configure_status, _run_status)
+HISTORY = command("say what happened to this device", _configure_history, _run_history)
+BENCH = command("measure the model on this board", _configure_bench, _run_bench)
+DOCTOR = command("find what is wrong with this board, and the command that mends it", _configure_doctor, _run_doctor)
+TRUST = command("show the signing keys that are trusted; apply a signed order", _configure_trust, _run_trust)

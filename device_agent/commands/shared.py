@@ -1,0 +1,122 @@
+"""What the agent's commands have in common: the options that several take, and how a result is printed."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from device_agent import codec, contract
+from device_agent.errors import AgentError
+
+if TYPE_CHECKING:
+    from device_agent.store import Store
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command: one line of help, its options, and what runs it."""
+
+    help: str
+    description: str
+    configure: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
+
+
+def store_of(arguments: argparse.Namespace) -> Store:
+    """Returns the store that the command line names."""
+    from device_agent.store import Store
+
+    text = getattr(arguments, "root", None) or os.environ.get("KNNKIT_ROOT") or contract.DEFAULT_ROOT
+    try:
+        return Store(Path(text).expanduser().absolute())
+    except RuntimeError as error:
+        raise AgentError(f"--root {text}: {error}") from None
+
+
+def show(arguments: argparse.Namespace, document: Any, text: str) -> int:
+    """Prints a result: one JSON document, or `text`."""
+    print(codec.dumps(document) if arguments.json else text)
+    return contract.EXIT_OK
+
+
+def add_runtime(parser: argparse.ArgumentParser, *, threads: bool = True) -> None:
+    """Adds `--runtime`, and `--threads` where it means something."""
+    parser.add_argument(
+        "--runtime",
+        choices=("auto", "tflite_runtime", "ai_edge_litert"),
+        default="auto",
+        help="which TFLite runtime runs the model (default: the first that is installed)",
+    )
+    if threads:
+        parser.add_argument("--threads", type=int, default=1, metavar="N", help="of the runtime (default: %(default)s)")
+
+
+def add_class(parser: argparse.ArgumentParser) -> None:
+    """Adds `--device-class`."""
+    help = "this device's class (default: as ROOT/device-class says, else any)"
+    parser.add_argument("--device-class", metavar="NAME", help=help)
+
+
+def add_holder(parser: argparse.ArgumentParser) -> None:
+    """Adds `--holder`."""
+    parser.add_argument("--holder", metavar="TEXT", help="who is doing this, for the lock and the history")
+
+
+def holder_of(arguments: argparse.Namespace) -> str:
+    """Returns who runs this command: as told, else the user's name."""
+    import getpass
+
+    text: str | None = arguments.holder
+    if text is None:
+        try:
+            text = getpass.getuser()
+        except (KeyError, OSError):
+            text = str(os.getuid())
+    return "".join(character if character.isprintable() else "?" for character in text)[:200]
+
+
+def read_order(path: str) -> bytes:
+    """Returns a signed order from a file, or from standard input for `-`.
+
+    Raises:
+        AgentError: it cannot be read.
+    """
+    limit = 1024 * 1024
+    try:
+        if path == "-":
+            return sys.stdin.buffer.read(limit)
+        with Path(path).open("rb") as file:
+            return file.read(limit)
+    except OSError as error:
+        raise AgentError(f"{path}: {error.strerror}") from None
+
+
+def describe(ref: contract.ReleaseRef) -> str:
+    """Returns a release as people name it."""
+    return f"{ref.name} {ref.version} ({ref.digest[:12]})"
+
+
+def describe_check(certificate: contract.Certificate) -> str:
+    """Returns a certificate in one line."""
+    total = certificate.identical + certificate.equivalent + certificate.different
+    text = f"{certificate.identical} of {total} golden rows identical, {certificate.equivalent} equivalent"
+    if certificate.accuracy is not None:
+        text += f", accuracy {certificate.accuracy:.4f} on {certificate.accuracy_rows} rows"
+    if certificate.latency:
+        text += f", {certificate.latency.p50_ms:.3f} ms a row"
+    return text
+
+
+def with_warnings(warnings: tuple[str, ...]) -> str:
+    """Returns warnings, each on a line of its own."""
+    return "".join(f"\n  warning: {text}" for text in warnings)
+
+
+def command(help: str, configure: Any, run: Any, more: str = "") -> Command:
+    """Returns a command; `more` follows its line of help in its own `--help`."""
+    return Command(help, f"{help[0].upper()}{help[1:]}. {more}".strip(), configure, run)
