@@ -1,0 +1,190 @@
+"""Writes the reference pages under docs/ from the program itself: `python -m scripts.reference`.
+
+docs/commands.md from knnkit's parsers, docs/agent.md from the agent's, docs/deploy-yaml.md from the models of
+deploy.yaml. tests/docs fails when a page is not what this writes, or when a flag, a command or a key says nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+_WRITTEN = "<!-- Written by `python -m scripts.reference` from the program itself; do not edit. -->\n"
+
+
+class _Caught(BaseException):
+    def __init__(self, parser: argparse.ArgumentParser) -> None:
+        self.parser = parser
+
+
+def parser_of(main: Callable[[Sequence[str]], int], argv: Sequence[str]) -> argparse.ArgumentParser:
+    """Returns the parser that `main` would parse `argv` with, before it does."""
+
+    def caught(self: argparse.ArgumentParser, *_: object, **__: object) -> None:
+        raise _Caught(self)
+
+    with mock.patch.multiple(argparse.ArgumentParser, parse_args=caught, parse_known_args=caught):
+        try:
+            main(argv)
+        except _Caught as catch:
+            return catch.parser
+    raise AssertionError(f"{argv} was not parsed")
+
+
+def subparsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """Returns the parsers of a parser's commands by name."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            return dict(action.choices)
+    return {}
+
+
+def knnkit_parsers() -> dict[str, argparse.ArgumentParser]:
+    """Returns the parser of every knnkit command."""
+    from knnkit import cli
+
+    return {name: subparsers(parser_of(cli.main, [name]))[name] for name in cli.COMMANDS}
+
+
+def agent_parsers() -> dict[str, argparse.ArgumentParser]:
+    """Returns the parser of every agent command; `""` is that of the agent itself."""
+    from device_agent import cli
+
+    top = parser_of(cli.main, ["status"])
+    return {"": top, **subparsers(top)}
+
+
+def arguments(parser: argparse.ArgumentParser) -> Iterator[tuple[str, str]]:
+    """Yields each argument of a parser as it is typed, and its help."""
+    for action in parser._actions:
+        hidden = isinstance(action, argparse._HelpAction | argparse._SubParsersAction)
+        if hidden or action.help is argparse.SUPPRESS:
+            continue
+        yield _typed(action), _help(parser, action)
+
+
+def _typed(action: argparse.Action) -> str:
+    value = action.metavar or (
+        "{" + ",".join(map(str, action.choices)) + "}" if action.choices else action.dest.upper()
+    )
+    if isinstance(value, tuple):
+        value = " ".join(value)
+    if not action.option_strings:
+        return f"[{value}]" if action.nargs in ("?", "*") else str(value)
+    names = ", ".join(action.option_strings)
+    return names if action.nargs == 0 else f"{names} {value}"
+
+
+def _help(parser: argparse.ArgumentParser, action: argparse.Action) -> str:
+    text = (action.help or "") % {**vars(action), "prog": parser.prog}
+    return " ".join(text.split())
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _section(name: str, parser: argparse.ArgumentParser) -> str:
+    lines = [f"## {name}", "", parser.description or "", ""]
+    rows = list(arguments(parser))
+    if rows:
+        lines += ["| argument | meaning |", "| --- | --- |"]
+        lines += [f"| `{_cell(typed)}` | {_cell(said)} |" for typed, said in rows]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def commands_page() -> str:
+    """Returns docs/commands.md."""
+    intro = (
+        "# Commands\n\n"
+        "Text for people goes to standard error, results to standard output; `--json` prints one JSON document. Exit "
+        "codes: 0 done, 1 a device failed or rolled back, 2 usage, configuration or input, 3 only unreachable devices, "
+        "4 verification, parity or accuracy failed, 5 locked. `python -m knnkit` is the same as `knnkit`.\n\n"
+    )
+    return _WRITTEN + intro + "\n".join(_section(f"knnkit {name}", parser) for name, parser in knnkit_parsers().items())
+
+
+def agent_page() -> str:
+    """Returns docs/agent.md."""
+    intro = (
+        "# The device agent\n\n"
+        "Runs on the device: `~/.knnkit/venv/bin/python -m device_agent COMMAND`. `knnkit` calls it over SSH; a person "
+        "on the board can, too. Exit codes as in [commands.md](commands.md).\n\n"
+    )
+    sections = [_section(f"device_agent {name}".strip(), parser) for name, parser in agent_parsers().items()]
+    return _WRITTEN + intro + "\n".join(sections)
+
+
+def keys(
+    schema: dict[str, Any], node: dict[str, Any] | None = None, prefix: str = ""
+) -> Iterator[tuple[str, str, str]]:
+    """Yields every key of deploy.yaml as (path, default, meaning), through references, alternatives and arrays."""
+    node = schema if node is None else node
+    for name, entry in node.get("properties", {}).items():
+        path = f"{prefix}{name}"
+        default = "" if "default" not in entry or isinstance(entry["default"], dict) else _json(entry["default"])
+        yield path, default, _meaning(schema, entry)
+        for inner, suffix in _inside(schema, entry):
+            yield from keys(schema, inner, f"{path}{suffix}.")
+
+
+def _meaning(schema: dict[str, Any], entry: dict[str, Any]) -> str:
+    said = entry.get("description", "")
+    if not said and "$ref" in entry:
+        said = schema["$defs"][entry["$ref"].rsplit("/", 1)[1]].get("description", "")
+    return " ".join(str(said).split())
+
+
+def _inside(schema: dict[str, Any], entry: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:
+    if "$ref" in entry:
+        yield from _inside(schema, schema["$defs"][entry["$ref"].rsplit("/", 1)[1]])
+    for choice in (*entry.get("anyOf", ()), *entry.get("oneOf", ()), *entry.get("allOf", ())):
+        yield from _inside(schema, choice)
+    if isinstance(entry.get("items"), dict):
+        yield from ((inner, "[]" + suffix) for inner, suffix in _inside(schema, entry["items"]))
+    if "properties" in entry:
+        yield entry, ""
+
+
+def _json(value: Any) -> str:
+    import json
+
+    return f"`{json.dumps(value)}`"
+
+
+def configuration_page() -> str:
+    """Returns docs/deploy-yaml.md."""
+    from knnkit import config
+
+    intro = (
+        "# deploy.yaml\n\n"
+        "[deploy.yaml](../deploy.yaml) in this repository is a complete example, with comments; `knnkit schema` prints "
+        "the JSON Schema for editors. Relative paths start at the file; durations are `500ms`, `60s`, `5m`, `12h`, "
+        "`90d`. An unknown key is an error that names the file, the line and the closest known key. Each entry of "
+        "`models` takes the keys of `model`.\n\n"
+        "| key | default | meaning |\n| --- | --- | --- |\n"
+    )
+    rows = [row for row in dict.fromkeys(keys(config.json_schema())) if not row[0].startswith("models[].")]
+    return (
+        _WRITTEN + intro + "".join(f"| `{path}` | {_cell(default)} | {_cell(said)} |\n" for path, default, said in rows)
+    )
+
+
+PAGES = {"commands.md": commands_page, "agent.md": agent_page, "deploy-yaml.md": configuration_page}
+
+
+def main() -> None:
+    DOCS.mkdir(exist_ok=True)
+    for name, page in PAGES.items():
+        with contextlib.redirect_stderr(None):
+            (DOCS / name).write_text(page(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,3 @@
+"""What every suite shares: the fixtures of tests/support."""
+
+pytest_plugins = ["support.releases"]

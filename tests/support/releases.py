@@ -1,0 +1,181 @@
+"""Signed releases to test with, built by the real builder in one process of its own and kept until its code changes.
+
+    def test_it(releases: Releases, tmp_path: Path) -> None:
+        releases["iris"]  # a release directory; never write to it
+        releases.variant("iris", tmp_path / "r", sequence=9)  # the same model under another manifest
+
+No test process imports TensorFlow for it: tflite_runtime may be imported beside this. The cache is KNNKIT_TEST_CACHE
+(scripts/test sets it), else `.cache/tests` in the clone; its key is a hash of every source that has a part in a build.
+`python -m support.releases` (in tests/) builds them by hand and prints where they are.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import hashlib
+import importlib.metadata
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from device_agent import contract
+
+ROOT = Path(__file__).resolve().parents[2]
+
+#: What is built: name -> deploy.yaml. All are small; each has something that the others have not.
+RECIPES: dict[str, str] = {
+    # Names as labels, a reject threshold, scaling.
+    "iris": """
+        model: {name: iris, data: {sklearn: iris}, k: 3, scale: standard, reject: 0.99}
+        release: {version: 1.0.0, sequence: 10}
+        gates: {accuracy: 0.8}
+    """,
+    # The next release of the same model; some answers differ from those of `iris`.
+    "iris-next": """
+        model: {name: iris, data: {sklearn: iris}, k: 11, scale: standard, reject: 0.95}
+        release: {version: 1.1.0, sequence: 11}
+        gates: {accuracy: 0.8}
+    """,
+    # The article's experiment: two features, five classes, numbers as labels.
+    "blobs": """
+        model: {name: blobs, data: {sklearn: blobs}, k: 3}
+        release: {version: 1.0.0, sequence: 10}
+        gates: {accuracy: 0.9}
+    """,
+    # Sixty-four features, weights by distance.
+    "digits": """
+        model: {name: digits, data: {sklearn: digits}, k: 5, weights: distance}
+        release: {version: 1.0.0, sequence: 10}
+        gates: {accuracy: 0.9}
+    """,
+    # Another metric, and another scaler.
+    "wine": """
+        model: {name: wine, data: {sklearn: wine}, k: 4, metric: manhattan, scale: robust}
+        release: {version: 1.0.0, sequence: 10}
+    """,
+}
+#: Seconds since 1970 of every build: same sources, same bytes.
+CREATED = 1_767_225_600
+KEY = Path("keys") / "signing"
+_SOURCES = ("knnkit/model", "knnkit/release", "device_agent", "knnkit/config*.py", "tests/support/releases.py")
+
+
+@dataclasses.dataclass(frozen=True)
+class Releases:
+    """The folder that holds them, and the key pair that signed them."""
+
+    folder: Path
+
+    @property
+    def private_key(self) -> Path:
+        """The key that signed them all."""
+        return self.folder / KEY.with_suffix(".pem")
+
+    @property
+    def public_key(self) -> Path:
+        """What a device must trust to accept them."""
+        return self.folder / KEY.with_suffix(".pub")
+
+    def __getitem__(self, name: str) -> Path:
+        if name not in RECIPES:
+            raise KeyError(f"{name!r} is not one of {', '.join(RECIPES)}")
+        return self.folder / "releases" / name
+
+    def copy(self, name: str, out: Path) -> Path:
+        """Copies a release to `out`, to be damaged."""
+        shutil.copytree(self[name], out)
+        return out
+
+    def variant(self, name: str, out: Path, **changes: Any) -> Path:
+        """Copies a release to `out`, changes its manifest (`gates=...`, `sequence=...`) and signs it again."""
+        from knnkit.release import manifest
+        from knnkit.release.signing import FileSigner, sign_release
+
+        self.copy(name, out)
+        path = out / contract.MANIFEST_FILE
+        changed = dataclasses.replace(manifest.read_manifest(path.read_bytes()), **changes)
+        path.write_bytes(manifest.write_manifest(changed))
+        sign_release(out, FileSigner.load(self.private_key))
+        return out
+
+
+@pytest.fixture(scope="session")
+def releases() -> Releases:
+    """The releases of RECIPES, built once."""
+    return provide()
+
+
+def provide() -> Releases:
+    """Returns the releases, building them unless this very code has built them before."""
+    cache = Path(os.environ.get("KNNKIT_TEST_CACHE") or ROOT / ".cache" / "tests")
+    folder = cache / f"releases-{_fingerprint()}"
+    cache.mkdir(parents=True, exist_ok=True)
+    with _locked(cache / "releases.lock"):
+        if not folder.exists():
+            for stale in cache.glob("releases-*"):
+                shutil.rmtree(stale)
+            part = cache / "releases.part"
+            shutil.rmtree(part, ignore_errors=True)
+            _build(part)
+            part.rename(folder)
+    return Releases(folder)
+
+
+def _fingerprint() -> str:
+    digest = hashlib.sha256(sys.version.encode())
+    for package in ("tensorflow", "numpy", "scikit-learn", "cryptography"):
+        digest.update(f"{package} {importlib.metadata.version(package)}\n".encode())
+    found = (path for pattern in _SOURCES for path in (ROOT.glob(pattern) if "*" in pattern else [ROOT / pattern]))
+    for source in found:
+        for path in sorted(source.rglob("*.py")) if source.is_dir() else [source]:
+            digest.update(f"{path.relative_to(ROOT)}\n".encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _build(folder: Path) -> None:
+    command = [sys.executable, "-c", _PROGRAM, str(ROOT), str(folder)]
+    env = os.environ | {"SOURCE_DATE_EPOCH": str(CREATED), "TF_CPP_MIN_LOG_LEVEL": "2"}
+    env.pop("PYTHONDONTWRITEBYTECODE", None)
+    result = subprocess.run(command, env=env, capture_output=True, text=True, timeout=600)
+    if result.returncode:
+        raise RuntimeError(f"the releases to test with could not be built:\n{result.stderr[-4000:]}")
+
+
+_PROGRAM = """
+import sys, textwrap
+from pathlib import Path
+root, folder = sys.argv[1:]
+sys.path[:0] = [root, root + "/tests"]
+from knnkit import config
+from knnkit.release import keys
+from knnkit.release.build import build_release
+from knnkit.release.signing import FileSigner
+from support import releases
+folder = Path(folder)
+(folder / "keys").mkdir(parents=True)
+(folder / "releases").mkdir()
+pair = keys.generate(folder / releases.KEY)
+signer = FileSigner.load(pair.private)
+for name, text in releases.RECIPES.items():
+    parsed = config.parse(textwrap.dedent(text), base=folder)
+    build_release(parsed.builds()[0], signer, out=folder / "releases" / name)
+"""
+
+
+if __name__ == "__main__":
+    print(provide().folder)
