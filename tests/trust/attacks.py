@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import forge
+from support import forge
 
 from device_agent import contract
 from device_agent.trust import Reason

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import forge
 import pytest
-from forge import NOW, fingerprint
+from support import forge
+from support.forge import NOW, fingerprint
 
 from device_agent import contract, release_files, trust
 from device_agent.errors import Refused

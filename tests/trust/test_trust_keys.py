@@ -8,10 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import forge
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from support import forge
 
 from device_agent import contract
 from device_agent.trust import dsse

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import forge
 import pytest
-from forge import NOW, fingerprint, signer
+from support import forge
+from support.forge import NOW, fingerprint, signer
 
 from device_agent import contract, trust, trust_files
 from device_agent.errors import DeviceUnfit, Refused

@@ -7,10 +7,10 @@ import hashlib
 import os
 from pathlib import Path
 
-import forge
 import pytest
 from attacks import ATTACKS, Attack
-from forge import NOW, fingerprint
+from support import forge
+from support.forge import NOW, fingerprint
 
 from device_agent import contract, release_files, trust
 from device_agent.errors import Refused
@@ -74,18 +74,16 @@ def test_no_byte_of_the_signed_files_can_be_flipped(release: Path) -> None:
     forge.verify(release)
 
 
-def test_a_flipped_bit_of_the_bundle_never_changes_what_is_accepted(release: Path) -> None:
-    honest = forge.verify(release)
+def test_no_byte_of_the_bundle_can_be_flipped(release: Path) -> None:
     path = release / contract.SIGNATURE_FILE
-    for position in range(path.stat().st_size):
-        forge.flip(path, position)
-        try:
-            verdict = forge.verify(release)
-        except Refused:
-            pass
-        else:  # white space, or a bit that two encodings of the same bundle differ in
-            assert verdict == honest
-        forge.flip(path, position)
+    honest = path.read_bytes()
+    for position in range(len(honest)):
+        for mask in (0x01, 0x20, 0xFF):
+            path.write_bytes(honest[:position] + bytes([honest[position] ^ mask]) + honest[position + 1 :])
+            with pytest.raises(Refused):
+                forge.verify(release)
+    path.write_bytes(honest)
+    forge.verify(release)
 
 
 def test_a_revoked_key_accepts_nothing_new(release: Path) -> None:

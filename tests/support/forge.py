@@ -79,7 +79,7 @@ def write(directory: Path, model: bytes = b"a model" * 100, **changes: Any) -> P
     """Writes a release of made-up bytes and signs it; `changes` go into release.json."""
     directory.mkdir()
     (directory / contract.MODEL_FILE).write_bytes(model)
-    (directory / contract.GOLDEN_FILE).write_bytes(b"a golden set" * 50)
+    (directory / contract.GOLDEN_FILE).write_bytes(b"a golden set" * 20)
     change_manifest(directory, MANIFEST, **changes)
     sign(directory)
     return directory
