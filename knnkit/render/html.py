@@ -19,7 +19,7 @@ from knnkit.render import palette, regions, text
 from knnkit.render.page import Page
 
 #: The steps that have a colour of their own.
-STEPS = ("probe", "provision", "build", "upload", "stage", "activate", "confirm", "rollback")
+STEPS = ("connect", "probe", "provision", "upload", "stage", "activate", "check", "confirm", "roll-back")
 
 
 def write_report(path: Path, page: Page) -> Path:
@@ -39,7 +39,7 @@ def render(page: Page) -> str:
     timeline = pages.timeline(page)
     matrices = pages.matrices(page)
     certified = pages.certified(page)
-    used = {step.name for device in page.devices for step in device.steps}
+    used = {step.name.replace(" ", "-") for device in page.devices for step in device.steps}
     return _environment().get_template("report.html").render(
         page=page,
         version=__version__,

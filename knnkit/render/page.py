@@ -41,6 +41,7 @@ class Device:
     wave: int = 0
     certificate: Certificate | None = None
     steps: tuple[Step, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -202,13 +203,14 @@ def timeline(page: Page) -> tuple[list[Lane], Axis] | None:
     end = max(_end(device) for device in timed) or 1.0
     lanes = []
     for device in sorted(shown, key=lambda device: (device.wave, device.steps[0].start)):
-        bars = tuple(
-            Bar(step.name, round(step.start / end * 100, 2), round(max(step.seconds / end * 100, 0.15), 2),
-                f"{step.name}: {step.seconds:.2f} s")
-            for step in device.steps
-        )  # fmt: skip
+        bars = tuple(_stretch(step, end) for step in device.steps)
         lanes.append(Lane(device.name, bars, f"{_end(device) - device.steps[0].start:.1f} s"))
     return lanes, Axis(tuple((quarter * 25.0, f"{end * quarter / 4:.3g} s") for quarter in range(5)))
+
+
+def _stretch(step: Step, end: float) -> Bar:
+    left, width = step.start / end * 100, max(step.seconds / end * 100, 0.15)
+    return Bar(step.name.replace(" ", "-"), round(left, 2), round(width, 2), f"{step.name}: {step.seconds:.2f} s")
 
 
 def _end(device: Device) -> float:

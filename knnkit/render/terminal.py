@@ -66,6 +66,17 @@ def print_table(
         _rich_table(heads, cells, title, out)
 
 
+def print_line(text: str, tone: Tone = "", *, stream: TextIO | None = None) -> None:
+    """Prints one line to `stream` (stdout unless told otherwise)."""
+    out = stream or sys.stdout
+    if is_plain(out):
+        out.write(clean(text) + "\n")
+        return
+    from rich.text import Text
+
+    _console(out).print(Text(clean(text), style=_STYLES[tone]))
+
+
 def _cell(entry: Cell | str) -> Cell:
     return Cell(clean(entry.text), entry.tone) if isinstance(entry, Cell) else Cell(clean(entry))
 

@@ -93,7 +93,7 @@ def fleet() -> Page:
                certificate=certificate("aarch64", runtime=litert, latency=Latency(0.009, 0.03, 1000))),
         Device("orchard-with-a-rather-long-name.example.org:2222", "rolled back", "bad",
                "parity: 23 of 300 golden rows are different", "knnkit doctor --target orchard", wave=2,
-               certificate=astray, steps=(*steps(3.8, 1.8)[:4], Step("rollback", 8.84, 0.7))),
+               certificate=astray, steps=(*steps(3.8, 1.8)[:4], Step("roll back", 8.84, 0.7))),
         Device("cellar", "unreachable", "warn", "no answer on port 22 within 10 s", "check power and network", wave=2,
                steps=(Step("probe", 3.9, 10.0),)),
         Device("roof", "failed", "bad", "41 MB free on the device, 190 MB needed", "knnkit doctor --target roof",
@@ -127,7 +127,7 @@ def hostile() -> Page:
         differences=(RowDifference(2**62, HOSTILE, HOSTILE, (2**62,), (-(2**62),), 1e308),),
         latency=Latency(1e-308, 1e308, 1), largest_distance_error=1e308,
     )  # fmt: skip
-    device = Device(HOSTILE, HOSTILE, "bad", HOSTILE, HOSTILE, 1, proof, (Step(HOSTILE, 0.0, 1.0),))
+    device = Device(HOSTILE, HOSTILE, "bad", HOSTILE, HOSTILE, 1, proof, (Step(HOSTILE, 0.0, 1.0),), (HOSTILE,))
     places = replace(decision_regions(), classes=(HOSTILE,) * 3, features=(HOSTILE, HOSTILE))
     release = ReleaseRef(HOSTILE, HOSTILE, HOSTILE, 1)
     return Page(HOSTILE, HOSTILE, "bad", (device,), release, Gates(latency_ms=1.0), (HOSTILE,) * 3, places, HOSTILE,
