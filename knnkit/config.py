@@ -31,7 +31,7 @@ from knnkit.config_models import (
     TargetDefaults,
     TestFile,
 )
-from knnkit.config_types import parse_duration, split_address
+from knnkit.config_types import parse_amount, parse_duration, split_address
 from knnkit.errors import ConfigError
 
 __all__ = [
@@ -52,6 +52,7 @@ __all__ = [
     "TestFile",
     "json_schema",
     "parse",
+    "parse_amount",
     "parse_duration",
     "split_address",
 ]

@@ -1,0 +1,293 @@
+"""What every command for a fleet shares: the options that select devices, who we are, and how the outcome is shown."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import os
+import secrets
+import socket
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from device_agent import codec
+from knnkit.errors import ConfigError, UsageError
+
+if TYPE_CHECKING:
+    from knnkit.config import Config
+    from knnkit.fleet.device import Pace
+    from knnkit.fleet.fan import Fan
+    from knnkit.fleet.report import DeviceReport, FleetReport
+    from knnkit.fleet.target import Target
+    from knnkit.fleet.waves import Wave
+    from knnkit.render.terminal import Progress, Tone
+
+
+def add_options(parser: argparse.ArgumentParser, *, writes: bool = False) -> None:
+    """Adds the options that every fleet command takes."""
+    which = parser.add_argument_group("which devices")
+    which.add_argument("-c", "--config", type=Path, metavar="FILE", help="(default: deploy.yaml, if there is one)")
+    which.add_argument(
+        "--target",
+        action="append",
+        default=[],
+        metavar="DEVICE",
+        help="user@host[:port], an ssh_config alias, a name in deploy.yaml, or local; repeat it for more",
+    )
+    which.add_argument("--on", action="append", default=[], metavar="TAG", help="devices of deploy.yaml with this tag")
+    which.add_argument(
+        "--retry-from", type=Path, metavar="REPORT.json", help="only the devices that this report left unfinished"
+    )
+    reach = parser.add_argument_group("how to reach them")
+    reach.add_argument("--root", metavar="DIR", help="the knnkit directory on the device (default: ~/.knnkit)")
+    reach.add_argument("-i", "--identity", metavar="FILE", help="private SSH key; no other is offered")
+    reach.add_argument("-J", "--jump", metavar="HOSTS", help="go through user@host[:port]; several with commas")
+    reach.add_argument("--ssh-config", metavar="FILE", help="(default: ~/.ssh/config)")
+    reach.add_argument("--known-hosts", metavar="FILE", help="read before ~/.ssh/known_hosts")
+    reach.add_argument("--connect-timeout", metavar="TIME", help="until a connection stands (default: 10s)")
+    reach.add_argument("--connect-retries", type=int, metavar="N", help="further attempts to connect (default: 2)")
+    reach.add_argument("--command-timeout", metavar="TIME", help="for one command on a device (default: 5m)")
+    reach.add_argument("--concurrency", type=int, metavar="N", help="devices at a time (default: 16)")
+    reach.add_argument("--dask", metavar="ADDRESS", help="run the jobs on this Dask cluster instead of in threads")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.add_argument(
+        "--report", type=Path, action="append", default=[], metavar="FILE", help="write the report: .json or .html"
+    )
+    if writes:
+        reach.add_argument("--device-class", metavar="NAME", help="of these devices (default: as deploy.yaml says)")
+
+
+def load_config(arguments: argparse.Namespace) -> Config | None:
+    """Returns deploy.yaml; None where none was named and none is here.
+
+    Raises:
+        ConfigError: it is wrong, or the named one is missing.
+    """
+    from knnkit import config, deployfile
+
+    if arguments.config is not None:
+        return deployfile.load(arguments.config)
+    here = Path(config.FILE_NAME)
+    return deployfile.load(here) if here.exists() else None
+
+
+def select_targets(arguments: argparse.Namespace, config: Config | None) -> tuple[Target, ...]:
+    """Returns the devices that the command line is for.
+
+    Raises:
+        UsageError: there are none, or the selection makes no sense.
+    """
+    from knnkit.fleet import target
+
+    overrides = target.Overrides(
+        root=arguments.root,
+        identity=arguments.identity,
+        jump=arguments.jump,
+        ssh_config=arguments.ssh_config,
+        known_hosts=arguments.known_hosts,
+        device_class=getattr(arguments, "device_class", None),
+    )
+    targets = target.select(config, named=arguments.target, tags=arguments.on, overrides=overrides)
+    if arguments.retry_from is None:
+        return targets
+    names = read_report(arguments.retry_from).unfinished()
+    if not names:
+        raise UsageError(f"{arguments.retry_from}: every device came out well; there is nothing to try again")
+    return target.only(targets, names, str(arguments.retry_from))
+
+
+def read_report(path: Path) -> FleetReport:
+    """Reads a report that `--report FILE.json` or `--json` wrote.
+
+    Raises:
+        UsageError: it is missing or is no report.
+    """
+    from knnkit.fleet.report import FleetReport
+
+    try:
+        return codec.loads(FleetReport, path.read_bytes(), limit=1 << 30)
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from None
+    except codec.MalformedDocument as error:
+        raise UsageError(f"{path} is no report of knnkit: {error}") from None
+
+
+def pace_of(arguments: argparse.Namespace, config: Config | None) -> Pace:
+    """Returns the deadlines: the command line's, then deploy.yaml's, then the defaults."""
+    from knnkit.config import RolloutConfig
+    from knnkit.fleet.connect import Dialling
+    from knnkit.fleet.device import Pace
+
+    said = config.rollout if config else RolloutConfig()
+    retries = said.connect_retries if arguments.connect_retries is None else arguments.connect_retries
+    if retries < 0:
+        raise UsageError("--connect-retries counts from 0")
+    return Pace(
+        dialling=Dialling(duration(arguments.connect_timeout, said.connect_timeout, "--connect-timeout"), retries),
+        command=duration(arguments.command_timeout, said.command_timeout, "--command-timeout"),
+        confirm=duration(getattr(arguments, "confirm_within", None), said.confirm_within, "--confirm-within"),
+        lock=duration(getattr(arguments, "wait", None), 0.0, "--wait"),
+    )
+
+
+def duration(text: str | None, default: float, option: str) -> float:
+    """Returns seconds for `60s` or `5m`.
+
+    Raises:
+        UsageError: it is no duration.
+    """
+    from knnkit.config import parse_duration
+
+    if text is None:
+        return default
+    try:
+        return float(parse_duration(f"{text}s" if text.replace(".", "", 1).isdigit() else text))
+    except ValueError as error:
+        raise UsageError(f"{option}: {error}") from None
+
+
+@contextmanager
+def open_fan(arguments: argparse.Namespace, config: Config | None) -> Iterator[Fan]:
+    """Gives what runs the devices' jobs."""
+    from knnkit.config import RolloutConfig
+    from knnkit.fleet.fan import fan
+
+    concurrency = arguments.concurrency or (config.rollout if config else RolloutConfig()).concurrency
+    if concurrency < 1:
+        raise UsageError("--concurrency is at least 1")
+    with fan(concurrency, arguments.dask) as made:
+        yield made
+
+
+def holder() -> str:
+    """Returns how a device's lock and history name this run: who, where, and which run of theirs."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()} {secrets.token_hex(3)}"
+
+
+def nonce() -> str:
+    """Returns a fresh nonce: every certificate of this run must carry it."""
+    return secrets.token_hex(16)
+
+
+class Console:
+    """Shows a run as it goes, on stderr; a `Watch` of the fleet."""
+
+    def __init__(self, total: int) -> None:
+        from knnkit.render.terminal import Progress
+
+        self._progress: Progress = Progress(total=total)
+
+    def __enter__(self) -> Console:
+        self._progress.__enter__()
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self._progress.__exit__(None, None, None)
+
+    def wave(self, wave: Wave, number: int, total: int) -> None:
+        """A wave begins."""
+        if total > 1:
+            devices = f"{len(wave.devices)} device{'s' if len(wave.devices) > 1 else ''}"
+            self._progress.note(f"wave {number} of {total} ({wave.label}): {devices}")
+
+    def step(self, device: str, step: str, done: int | None, total: int | None) -> None:
+        """A device is at a step."""
+        self._progress.step(device, step, done, total)
+
+    def finish(self, report: DeviceReport) -> None:
+        """A device is finished."""
+        self._progress.finish(report.name, outcome_line(report), tone_of(report))
+
+    def note(self, text: str) -> None:
+        """Something that concerns the whole run."""
+        self._progress.note(text, "warn")
+
+
+def tone_of(report: DeviceReport) -> Tone:
+    """Returns how a device's outcome is coloured."""
+    from knnkit.fleet.report import Outcome
+
+    if report.good:
+        return "good"
+    if report.outcome is Outcome.SKIPPED:
+        return "dim"
+    return "warn" if report.outcome in (Outcome.UNREACHABLE, Outcome.LOCKED) else "bad"
+
+
+def outcome_line(report: DeviceReport) -> str:
+    """Returns a device's outcome in one line, with the reason where it did not come out well."""
+    said = report.outcome.value.replace("_", " ")
+    if report.good:
+        return said
+    message = report.message.removeprefix(f"{report.name}: ")
+    return f"{said}: {message}" + (f"\n    try: {report.hint}" if report.hint else "")
+
+
+def finish(
+    arguments: argparse.Namespace, report: FleetReport, show: Sequence[Sequence[str]] = (), heads: Sequence[str] = ()
+) -> int:
+    """Writes the reports that were asked for, prints the result, and returns the exit code."""
+    for path in arguments.report:
+        write_report(path, report)
+    if arguments.json:
+        print(codec.dumps(report))
+    elif show:
+        from knnkit.render.terminal import print_table
+
+        print_table(heads, show)
+    for device in report.devices:
+        for warning in device.warnings:
+            print(f"knnkit: {device.name}: {warning}", file=sys.stderr)
+    print(f"{report.summary()}{f'; stopped: {report.stopped}' if report.stopped else ''}", file=sys.stderr)
+    return report.exit_code
+
+
+def write_report(path: Path, report: FleetReport) -> None:
+    """Writes one report file, JSON or HTML by its ending.
+
+    Raises:
+        UsageError: the ending is neither, or it cannot be written.
+    """
+    try:
+        if path.suffix == ".json":
+            path.write_bytes(codec.dump_file(report))
+        elif path.suffix in (".html", ".htm"):
+            from knnkit.commands._page import page_of
+            from knnkit.render.html import write_report as write_html
+
+            write_html(path, page_of(report))
+        else:
+            raise UsageError(f"--report {path}: the file ends in .json or .html")
+    except OSError as error:
+        raise UsageError(f"--report {path}: {error.strerror}") from None
+
+
+def check_report_paths(arguments: argparse.Namespace) -> None:
+    """Refuses a report that could not be written, before anything is begun.
+
+    Raises:
+        UsageError: as `write_report` would.
+    """
+    for path in arguments.report:
+        if path.suffix not in (".json", ".html", ".htm"):
+            raise UsageError(f"--report {path}: the file ends in .json or .html")
+        if not path.absolute().parent.is_dir():
+            raise UsageError(f"--report {path}: there is no directory {path.absolute().parent}")
+
+
+def require_config(config: Config | None, what: str) -> Config:
+    """Returns the configuration.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if config is None:
+        raise ConfigError(f"{what}: there is no deploy.yaml here", hint="knnkit init, or name one with -c")
+    return config

@@ -1,0 +1,233 @@
+"""`knnkit deploy`: build if needed, push, activate, check, confirm; on one device or a thousand, in waves."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from device_agent import codec, contract
+from knnkit.commands import _fleet
+from knnkit.errors import UsageError
+
+if TYPE_CHECKING:
+    from knnkit.config import Build, Config
+    from knnkit.fleet.device import DeviceJob
+    from knnkit.fleet.package import Package
+    from knnkit.fleet.report import FleetReport
+    from knnkit.fleet.rollout import Rules
+    from knnkit.fleet.target import Target
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of this command."""
+    what = parser.add_argument_group("what to deploy")
+    what.add_argument(
+        "--release",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="a finished release (default: build what deploy.yaml says, if anything changed); repeat it for more classes",
+    )
+    what.add_argument(
+        "--key",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="PUB",
+        help="public key that a bare device shall trust, and that the release is verified with (default: deploy.yaml's)",
+    )
+    _fleet.add_options(parser, writes=True)
+    how = parser.add_argument_group("how to deploy")
+    how.add_argument("--dry-run", action="store_true", help="print the plan and change nothing")
+    how.add_argument("--waves", metavar="LIST", help="such as canary,25%%,100%% (default: deploy.yaml's)")
+    how.add_argument(
+        "--max-failures", metavar="N", help="devices that may fail: a count or 10%% (default: deploy.yaml's)"
+    )
+    how.add_argument("--confirm-within", metavar="TIME", help="a device that is not confirmed in time reverts (60s)")
+    how.add_argument(
+        "--wait", metavar="TIME", help="how long to wait for another host that holds a device (default: 0)"
+    )
+    how.add_argument(
+        "--provision",
+        choices=("auto", "always", "never"),
+        default="auto",
+        help="put runtime, agent and key on a device: where they are missing (auto), always, or never",
+    )
+    how.add_argument("--offline", action="store_true", help="devices have no internet: send them the wheels")
+    how.add_argument("--wheels", metavar="DIR", help="where wheels are kept on this host")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Deploys; returns the exit code of the whole run."""
+    _fleet.check_report_paths(arguments)
+    config = _fleet.load_config(arguments)
+    targets = _fleet.select_targets(arguments, config)
+    rules = _rules(arguments, config)
+    keys = _keys(arguments, config)
+    packages = _packages(arguments, config, targets, keys)
+    template = _template(arguments, config, packages[0], keys)
+    chosen = _choose(targets, packages)
+
+    def make_job(target: Target) -> DeviceJob:
+        return replace(template, target=target, package=chosen[target.name])
+
+    if arguments.dry_run:
+        return _dry_run(arguments, config, [make_job(target) for target in targets])
+    return _deploy(arguments, config, targets, make_job, rules, packages, template)
+
+
+def _deploy(arguments, config, targets, make_job, rules, packages, template) -> int:  # type: ignore[no-untyped-def]
+    from knnkit.fleet.rollout import roll_out
+
+    with _fleet.Console(len(targets)) as console, _fleet.open_fan(arguments, config) as fan:
+        report = roll_out(targets, make_job, rules, fan, console)
+    report = replace(
+        report,
+        releases=tuple(package.ref for package in packages),
+        nonce=template.nonce,
+        holder=template.holder,
+    )
+    return _fleet.finish(arguments, report, *_table(report))
+
+
+def _table(report: FleetReport) -> tuple[list[list[str]], list[str]]:
+    rows = []
+    for device in report.devices:
+        certificate = device.certificate
+        rows.append(
+            [
+                device.name,
+                device.outcome.value.replace("_", " "),
+                f"{device.release.version} ({device.release.digest[:8]})" if device.release else "-",
+                f"{certificate.identical}/{certificate.equivalent}/{certificate.different}" if certificate else "-",
+                f"{certificate.accuracy:.4f}" if certificate and certificate.accuracy is not None else "-",
+                f"{certificate.latency.p50_ms:.3f}" if certificate and certificate.latency else "-",
+                f"{device.seconds:.1f}",
+            ]
+        )
+    return rows, ["device", "outcome", "runs", "identical/equivalent/different", "accuracy", "ms/row", "seconds"]
+
+
+def _rules(arguments: argparse.Namespace, config: Config | None) -> Rules:
+    """Waves of deploy.yaml hold for devices that it selected; named ones go together."""
+    from knnkit.config import parse_amount
+    from knnkit.fleet.rollout import Rules
+
+    said = config.rollout if config and not arguments.target else None
+    waves: tuple[int | str, ...] = said.waves if said else ("100%",)
+    failures: int | str = config.rollout.max_failures if config else 0
+    try:
+        if arguments.waves is not None:
+            words = [word.strip() for word in arguments.waves.split(",")]
+            waves = tuple(int(w) if w.isdigit() else w if contract.is_name(w) else parse_amount(w) for w in words)
+        if arguments.max_failures is not None:
+            text = arguments.max_failures
+            failures = int(text) if text.isdigit() else parse_amount(text)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    return Rules(waves, failures)
+
+
+def _keys(arguments: argparse.Namespace, config: Config | None) -> dict[str, bytes]:
+    from knnkit.release import keys
+
+    paths = list(arguments.key)
+    if not paths and config is not None:
+        own = config.signing.key.with_suffix(keys.PUBLIC_SUFFIX)
+        paths = list(config.signing.trusted) or ([own] if own.exists() else [])
+    return keys.load_public_keys(paths)
+
+
+def _packages(
+    arguments: argparse.Namespace, config: Config | None, targets: tuple[Target, ...], keys: dict[str, bytes]
+) -> tuple[Package, ...]:
+    from knnkit.fleet.package import read_package
+
+    directories = arguments.release
+    if not directories:
+        config = _fleet.require_config(config, "nothing to deploy")
+        classes = {target.device_class for target in targets}
+        own = {build.model.device_class for build in config.builds()}
+        wanted = [b for b in config.builds() if b.model.device_class in classes or (classes - own and _is_general(b))]
+        directories = [_ensure(build) for build in wanted]
+    return tuple(read_package(directory, keys) for directory in directories)
+
+
+def _is_general(build: Build) -> bool:
+    return build.model.device_class == "any"
+
+
+def _ensure(build: Build) -> Path:
+    """Builds what changed; without the signing key, a finished release is taken as it is."""
+    if not build.signing.key.exists() and (build.release.dir / contract.SIGNATURE_FILE).exists():
+        return build.release.dir
+    from knnkit.release import build as builder
+    from knnkit.release import passphrase
+
+    made = builder.ensure_release(build, passphrase.load_signer(build.signing.key))
+    for warning in made.warnings:
+        print(f"knnkit: {warning}", file=sys.stderr)
+    return made.directory
+
+
+def _choose(targets: tuple[Target, ...], packages: tuple[Package, ...]) -> dict[str, Package]:
+    from knnkit.fleet.package import package_for
+
+    chosen = {}
+    for target in targets:
+        package = package_for(packages, target.device_class)
+        if package is None:
+            classes = ", ".join(sorted({p.manifest.device_class for p in packages}))
+            raise UsageError(
+                f"{target.name} is of class {target.device_class!r}; the releases are for {classes}",
+                hint="set device_class of the target or of the model in deploy.yaml",
+            )
+        chosen[target.name] = package
+    return chosen
+
+
+def _template(
+    arguments: argparse.Namespace, config: Config | None, package: Package, keys: dict[str, bytes]
+) -> DeviceJob:
+    """A job for no device yet: everything that all devices share."""
+    from knnkit.fleet.device import DeviceJob
+    from knnkit.fleet.plan import PlanOptions
+    from knnkit.fleet.target import Target
+
+    return DeviceJob(
+        target=Target("", None),
+        package=package,
+        nonce=_fleet.nonce(),
+        holder=_fleet.holder(),
+        options=PlanOptions(arguments.provision, bool(keys)),
+        pace=_fleet.pace_of(arguments, config),
+        keys=tuple(keys.items()),
+        offline=arguments.offline,
+        wheels=arguments.wheels,
+    )
+
+
+def _dry_run(arguments: argparse.Namespace, config: Config | None, jobs: list[DeviceJob]) -> int:
+    from knnkit.fleet.dryrun import plan_job, plans_of
+    from knnkit.fleet.rollout import ask_all
+
+    with _fleet.Console(len(jobs)) as console, _fleet.open_fan(arguments, config) as fan:
+        report = ask_all("deploy --dry-run", jobs, plan_job, fan, console)
+    plans = plans_of(report)
+    if arguments.json:
+        print(codec.dumps({"plans": plans}))
+    else:
+        for plan in plans:
+            print(f"{plan.device}: {plan.current.version if plan.current else 'nothing'} -> {plan.release.version}")
+            for step in plan.steps:
+                size = f", {step.size / 1e6:,.1f} MB" if step.size else ""
+                print(f"  {step.action:<10} {step.why}{size}")
+            if plan.unchanged:
+                print("  nothing to do")
+            if plan.refusal:
+                print(f"  refused    {plan.refusal.message}\n             try: {plan.refusal.hint}")
+    return report.exit_code

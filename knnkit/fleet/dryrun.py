@@ -1,0 +1,44 @@
+"""Plans a device's deploy and changes nothing: what `--dry-run` runs in place of the deploy, over the same facts."""
+
+from __future__ import annotations
+
+from device_agent import codec
+from knnkit.errors import KnnkitError
+from knnkit.fleet.connect import Pause, dial, just_sleep
+from knnkit.fleet.device import DeviceJob
+from knnkit.fleet.facts import probe
+from knnkit.fleet.plan import DevicePlan, plan_device
+from knnkit.fleet.recorder import Listener, Recorder, nobody
+from knnkit.fleet.report import DeviceReport, FleetReport, Outcome
+from knnkit.transport.base import Transport
+
+
+def plan_job(job: DeviceJob, listen: Listener = nobody, pause: Pause = just_sleep) -> DeviceReport:
+    """Looks at a device and plans; the plan is in the report's `details`."""
+    recorder = Recorder(job.target, listen)
+    transport: Transport | None = None
+    try:
+        with recorder.step("connect"):
+            transport = dial(job.target, job.pace.dialling, opener=job.opener, pause=pause, tried=recorder.tried)
+        with recorder.step("probe"):
+            facts = probe(transport, job.target.root, timeout=job.pace.command)
+        plan = plan_device(job.target.name, job.target.device_class, facts, job.package, job.options)
+        refusal = plan.refusal
+        return recorder.end(
+            Outcome.ANSWERED if refusal is None else Outcome.FAILED,
+            exit_code=refusal.exit_code if refusal else 0,
+            message=refusal.message if refusal else "",
+            hint=refusal.hint if refusal else "",
+            reason=refusal.reason if refusal else "",
+            details=codec.dumps(plan),
+        )
+    except KnnkitError as error:
+        return recorder.fail(error)
+    finally:
+        if transport is not None:
+            transport.close()
+
+
+def plans_of(report: FleetReport) -> list[DevicePlan]:
+    """Returns the plans of the devices that could be reached."""
+    return [codec.loads(DevicePlan, device.details) for device in report.devices if device.details]

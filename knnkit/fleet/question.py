@@ -1,0 +1,141 @@
+"""Asks one device something: status, parity, rollback, bench, history, doctor. One device, one thread; picklable."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from device_agent import codec, contract
+from device_agent.contract import Bench, Certificate, Committed, Diagnosis, History
+from knnkit.errors import DeviceFailed, KnnkitError, ParityFailed
+from knnkit.fleet.agent import AgentProblem, ask
+from knnkit.fleet.certify import disbelieved, missed
+from knnkit.fleet.connect import Opener, Pause, dial, just_sleep, open_transport
+from knnkit.fleet.device import Pace
+from knnkit.fleet.facts import Facts, probe
+from knnkit.fleet.findings import findings_of
+from knnkit.fleet.recorder import Listener, Recorder, nobody
+from knnkit.fleet.report import DeviceReport, Outcome
+from knnkit.fleet.target import Target
+from knnkit.transport.base import Transport
+
+Kind = Literal["status", "parity", "rollback", "bench", "logs", "doctor"]
+_PACE = Pace()
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question to one device; `arguments` go to the agent's command as they are."""
+
+    target: Target
+    kind: Kind
+    holder: str
+    nonce: str = ""
+    arguments: tuple[str, ...] = ()
+    pace: Pace = _PACE
+    opener: Opener = open_transport
+
+
+def ask_device(question: Question, listen: Listener = nobody, pause: Pause = just_sleep) -> DeviceReport:
+    """Asks, and reports; raises nothing that is a device's fault."""
+    recorder = Recorder(question.target, listen)
+    transport: Transport | None = None
+    try:
+        with recorder.step("connect"):
+            transport = dial(
+                question.target,
+                question.pace.dialling,
+                opener=question.opener,
+                pause=pause,
+                tried=recorder.tried,
+            )
+        with recorder.step("probe"):
+            facts = probe(transport, question.target.root, timeout=question.pace.command)
+        if facts.agent:
+            recorder.know(release=facts.agent.committed, previous=facts.agent.previous, status=facts.agent)
+            recorder.warn(*facts.agent.warnings)
+        return _answer(question, transport, facts, recorder)
+    except KnnkitError as error:
+        return recorder.fail(error)
+    finally:
+        if transport is not None:
+            transport.close()
+
+
+def _answer(question: Question, transport: Transport, facts: Facts, recorder: Recorder) -> DeviceReport:
+    if question.kind == "doctor":
+        return _doctor(question, transport, facts, recorder)
+    if facts.agent is None:
+        said = facts.agent_problem or "there is no agent"
+        name = question.target.name
+        raise DeviceFailed(f"{name}: {said}", reason="no-agent", hint=f"knnkit provision --target {name}")
+    if question.kind == "status":
+        return recorder.end(Outcome.ANSWERED)
+    if question.kind == "parity":
+        return _parity(question, transport, facts, recorder)
+    with recorder.step(question.kind):
+        if question.kind == "rollback":
+            return _rollback(question, transport, facts, recorder)
+        command, kind = {"bench": ("bench", Bench), "logs": ("history", History)}[question.kind]
+        found: Any = ask(transport, facts, [command, *question.arguments], kind, timeout=question.pace.command)
+    return recorder.end(Outcome.ANSWERED, details=codec.dumps(found))
+
+
+def _parity(question: Question, transport: Transport, facts: Facts, recorder: Recorder) -> DeviceReport:
+    name, status = question.target.name, facts.agent
+    assert status is not None
+    if status.answering is None:
+        raise DeviceFailed(f"{name}: no release answers there", reason="no-release", hint="knnkit deploy")
+    with recorder.step("check"):
+        try:
+            certificate = ask(
+                transport,
+                facts,
+                ["check", "--nonce", question.nonce, *question.arguments],
+                Certificate,
+                timeout=question.pace.command,
+            )
+        except AgentProblem as problem:
+            if problem.problem.certificate is None:
+                raise
+            certificate = problem.problem.certificate
+    recorder.know(certificate=certificate)
+    wrong = disbelieved(certificate, question.nonce, status.answering)
+    gates = () if wrong else missed(certificate, None)
+    if wrong or gates:
+        said = wrong or "; ".join(gates)
+        raise ParityFailed(f"{name}: {said}", reason="bad-certificate" if wrong else "gate-failed")
+    return recorder.end(Outcome.ANSWERED)
+
+
+def _rollback(question: Question, transport: Transport, facts: Facts, recorder: Recorder) -> DeviceReport:
+    command = ["rollback", "--holder", question.holder, *question.arguments]
+    done = ask(transport, facts, command, Committed, timeout=question.pace.command)
+    outcome = Outcome.UNCHANGED if done.already else Outcome.COMMITTED
+    return recorder.end(outcome, release=done.release, previous=done.previous)
+
+
+def _doctor(question: Question, transport: Transport, facts: Facts, recorder: Recorder) -> DeviceReport:
+    """What the host sees from outside, then what the agent sees from inside."""
+    findings = list(findings_of(str(question.target), facts))
+    if facts.agent is not None:
+        with recorder.step("doctor"):
+            completed = transport.run(
+                [*facts.agent_argv, "doctor", "--json"],
+                timeout=question.pace.command,
+                max_output=codec.MAX_DOCUMENT,
+            )
+        try:  # with errors among its findings the agent exits with 1, and still answers
+            findings += codec.loads(Diagnosis, completed.stdout).findings
+        except codec.MalformedDocument as error:
+            findings.append(
+                contract.Finding("agent", "error", f"its doctor does not answer: {error}", "knnkit provision")
+            )
+    sick = sum(finding.level == "error" for finding in findings)
+    return recorder.end(
+        Outcome.FAILED if sick else Outcome.ANSWERED,
+        exit_code=contract.EXIT_FAILED if sick else contract.EXIT_OK,
+        reason="unfit" if sick else "",
+        message=f"{question.target.name}: {sick} of {len(findings)} findings are errors" if sick else "",
+        details=codec.dumps({"findings": findings}),
+    )
