@@ -8,7 +8,7 @@ import os
 import secrets
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,13 +17,14 @@ from device_agent import codec
 from knnkit.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
+    from device_agent.contract import Gates
     from knnkit.config import Config
     from knnkit.fleet.device import Pace
     from knnkit.fleet.fan import Fan
     from knnkit.fleet.report import DeviceReport, FleetReport
     from knnkit.fleet.target import Target
     from knnkit.fleet.waves import Wave
-    from knnkit.render.terminal import Progress, Tone
+    from knnkit.render.terminal import Progress
 
 
 def add_options(parser: argparse.ArgumentParser, *, writes: bool = False) -> None:
@@ -203,53 +204,39 @@ class Console:
 
     def finish(self, report: DeviceReport) -> None:
         """A device is finished."""
-        self._progress.finish(report.name, outcome_line(report), tone_of(report))
+        from knnkit.render.fleet import device_tone
+
+        self._progress.finish(report.name, outcome_line(report), device_tone(report))
 
     def note(self, text: str) -> None:
         """Something that concerns the whole run."""
         self._progress.note(text, "warn")
 
 
-def tone_of(report: DeviceReport) -> Tone:
-    """Returns how a device's outcome is coloured."""
-    from knnkit.fleet.report import Outcome
-
-    if report.good:
-        return "good"
-    if report.outcome is Outcome.SKIPPED:
-        return "dim"
-    return "warn" if report.outcome in (Outcome.UNREACHABLE, Outcome.LOCKED) else "bad"
-
-
 def outcome_line(report: DeviceReport) -> str:
     """Returns a device's outcome in one line, with the reason where it did not come out well."""
-    said = report.outcome.value.replace("_", " ")
+    from knnkit.render.fleet import outcome_text
+
+    said = outcome_text(report)
     if report.good:
         return said
-    message = report.message.removeprefix(f"{report.name}: ")
-    return f"{said}: {message}" + (f"\n    try: {report.hint}" if report.hint else "")
+    return f"{said}: {report.message.removeprefix(f'{report.name}: ')}" if report.message else said
 
 
-def finish(
-    arguments: argparse.Namespace, report: FleetReport, show: Sequence[Sequence[str]] = (), heads: Sequence[str] = ()
-) -> int:
+def finish(arguments: argparse.Namespace, report: FleetReport, gates: Gates | None = None) -> int:
     """Writes the reports that were asked for, prints the result, and returns the exit code."""
+    from knnkit.render.fleet import print_report
+
     for path in arguments.report:
-        write_report(path, report)
+        write_report(path, report, gates)
     if arguments.json:
         print(codec.dumps(report))
-    elif show:
-        from knnkit.render.terminal import print_table
-
-        print_table(heads, show)
-    for device in report.devices:
-        for warning in device.warnings:
-            print(f"knnkit: {device.name}: {warning}", file=sys.stderr)
-    print(f"{report.summary()}{f'; stopped: {report.stopped}' if report.stopped else ''}", file=sys.stderr)
+    else:
+        print_report(report, sys.stdout)
     return report.exit_code
 
 
-def write_report(path: Path, report: FleetReport) -> None:
+def write_report(path: Path, report: FleetReport, gates: Gates | None = None) -> None:
     """Writes one report file, JSON or HTML by its ending.
 
     Raises:
@@ -259,10 +246,10 @@ def write_report(path: Path, report: FleetReport) -> None:
         if path.suffix == ".json":
             path.write_bytes(codec.dump_file(report))
         elif path.suffix in (".html", ".htm"):
-            from knnkit.commands._page import page_of
+            from knnkit.render.fleet import page_of
             from knnkit.render.html import write_report as write_html
 
-            write_html(path, page_of(report))
+            write_html(path, page_of(report, gates=gates))
         else:
             raise UsageError(f"--report {path}: the file ends in .json or .html")
     except OSError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,7 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="DIR",
-        help="a finished release (default: build what deploy.yaml says, if anything changed); repeat it for more classes",
+        help="a finished release; repeat it for more classes (default: what deploy.yaml says, built if it changed)",
     )
     what.add_argument(
         "--key",
@@ -38,7 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="PUB",
-        help="public key that a bare device shall trust, and that the release is verified with (default: deploy.yaml's)",
+        help="public key that a bare device shall trust and the release is verified with (default: deploy.yaml's)",
     )
     _fleet.add_options(parser, writes=True)
     how = parser.add_argument_group("how to deploy")
@@ -77,39 +78,26 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.dry_run:
         return _dry_run(arguments, config, [make_job(target) for target in targets])
-    return _deploy(arguments, config, targets, make_job, rules, packages, template)
-
-
-def _deploy(arguments, config, targets, make_job, rules, packages, template) -> int:  # type: ignore[no-untyped-def]
-    from knnkit.fleet.rollout import roll_out
-
-    with _fleet.Console(len(targets)) as console, _fleet.open_fan(arguments, config) as fan:
-        report = roll_out(targets, make_job, rules, fan, console)
     report = replace(
-        report,
+        _roll_out(arguments, config, targets, make_job, rules),
         releases=tuple(package.ref for package in packages),
         nonce=template.nonce,
         holder=template.holder,
     )
-    return _fleet.finish(arguments, report, *_table(report))
+    return _fleet.finish(arguments, report, packages[0].manifest.gates if len(packages) == 1 else None)
 
 
-def _table(report: FleetReport) -> tuple[list[list[str]], list[str]]:
-    rows = []
-    for device in report.devices:
-        certificate = device.certificate
-        rows.append(
-            [
-                device.name,
-                device.outcome.value.replace("_", " "),
-                f"{device.release.version} ({device.release.digest[:8]})" if device.release else "-",
-                f"{certificate.identical}/{certificate.equivalent}/{certificate.different}" if certificate else "-",
-                f"{certificate.accuracy:.4f}" if certificate and certificate.accuracy is not None else "-",
-                f"{certificate.latency.p50_ms:.3f}" if certificate and certificate.latency else "-",
-                f"{device.seconds:.1f}",
-            ]
-        )
-    return rows, ["device", "outcome", "runs", "identical/equivalent/different", "accuracy", "ms/row", "seconds"]
+def _roll_out(
+    arguments: argparse.Namespace,
+    config: Config | None,
+    targets: tuple[Target, ...],
+    make_job: Callable[[Target], DeviceJob],
+    rules: Rules,
+) -> FleetReport:
+    from knnkit.fleet.rollout import roll_out
+
+    with _fleet.Console(len(targets)) as console, _fleet.open_fan(arguments, config) as fan:
+        return roll_out(targets, make_job, rules, fan, console)
 
 
 def _rules(arguments: argparse.Namespace, config: Config | None) -> Rules:

@@ -1,4 +1,4 @@
-"""Runs one function for many devices on any concurrent.futures Executor, a bounded number at a time, and can be stopped.
+"""Runs one function for many devices on any concurrent.futures Executor, so many at a time, and can be stopped.
 
 Memory does not grow with the number of devices that wait: a job is made when its turn comes. Knows nothing of what the
 jobs do.
