@@ -56,7 +56,7 @@ def activate(
     new = state.begin(
         current,
         verdict.ref,
-        created=verdict.manifest.created,
+        created=verdict.time_floor,
         holder=holder,
         connection=connection(),
         seconds=seconds,

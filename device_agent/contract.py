@@ -340,16 +340,6 @@ class Committed:
 
 
 @dataclass(frozen=True)
-class Trusted:
-    """`device_agent trust`: the keys after a rotation or revocation, as fingerprints."""
-
-    trusted: tuple[str, ...]
-    revoked: tuple[str, ...]
-    changed: bool
-    schema: int = SCHEMA
-
-
-@dataclass(frozen=True)
 class HistoryEntry:
     """Something that happened to the releases of a device: `what` is one word, `at` seconds since 1970.
 

@@ -100,7 +100,7 @@ def load_model(opened: OpenRelease, runtime: str = "auto", threads: int = 1) -> 
     from device_agent.runtime import TfliteKNN
 
     with _quiet():
-        model = TfliteKNN(model_path(opened), runtime=runtime, num_threads=threads)
+        model = TfliteKNN(opened.path(contract.MODEL_FILE), runtime=runtime, num_threads=threads)
     opened.confirm_unchanged()
     _compare(model, opened)
     return model
@@ -117,12 +117,6 @@ def _quiet() -> Iterator[None]:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(null)
-
-
-def model_path(opened: OpenRelease) -> str:
-    """Returns a path of the model that was verified; by name where there is no /proc (some chroots)."""
-    path = opened.path(contract.MODEL_FILE)
-    return path if os.access(path, os.R_OK) else str(opened.directory / contract.MODEL_FILE)
 
 
 def _compare(model: TfliteKNN, opened: OpenRelease) -> None:

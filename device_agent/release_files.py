@@ -45,8 +45,12 @@ class OpenRelease:
         return {name: file.fact for name, file in self.opened.items() if name != contract.SIGNATURE_FILE}
 
     def path(self, name: str) -> str:
-        """Returns a path that opens the very file that was hashed, however the directory changes."""
-        return f"/proc/self/fd/{self.opened[name].descriptor}"
+        """Returns a path that opens the very file that was hashed, however the directory changes.
+
+        Where there is no /proc (some chroots) it is the file's own name; `confirm_unchanged` then compares inodes.
+        """
+        path = f"/proc/self/fd/{self.opened[name].descriptor}"
+        return path if os.access(path, os.R_OK) else str(self.directory / name)
 
     def read(self, name: str) -> bytes:
         """Returns the bytes of the file `name`, hashed again as they are read.
@@ -67,10 +71,14 @@ class OpenRelease:
             Refused: FILE_SWAPPED.
         """
         for name, file in self.opened.items():
+            found = os.fstat(file.descriptor)
             # A changed stamp may be a link or a mode only: the bytes decide.
-            touched = _stamp(os.fstat(file.descriptor)) != file.stamp
-            if touched and _hash(file.descriptor, file.fact.size) != file.fact:
+            if _stamp(found) != file.stamp and _hash(file.descriptor, file.fact.size) != file.fact:
                 raise _swapped(name)
+            path = self.path(name)
+            with _readable(name):
+                if not path.startswith("/proc/") and not os.path.samestat(os.lstat(path), found):
+                    raise _swapped(name)
 
     def verify(
         self,

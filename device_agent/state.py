@@ -32,7 +32,7 @@ class Pending:
     """An activation that waits for its confirmation: `started` and `deadline` are uptimes of the boot `boot`."""
 
     release: ReleaseRef
-    created: int  # of its manifest: the time floor once it is committed
+    created: int  # the time floor once it is committed (`trust.Verdict.time_floor`)
     holder: str
     connection: str  # the SSH connection that activated it, as sshd names it; empty without one
     since: int

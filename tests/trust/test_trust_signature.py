@@ -190,6 +190,20 @@ def _write_at(path: Path, data: bytes) -> None:
         file.write(data)
 
 
+def test_a_swap_is_noticed_where_there_is_no_proc(
+    release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(release_files.os, "access", lambda *_: False)
+    with release_files.open_release(release) as opened:
+        assert opened.path(contract.MODEL_FILE) == str(release / contract.MODEL_FILE)
+        opened.confirm_unchanged()
+        (tmp_path / "evil").write_bytes((release / contract.MODEL_FILE).read_bytes())
+        (tmp_path / "evil").rename(release / contract.MODEL_FILE)
+        with pytest.raises(Refused) as caught:
+            opened.confirm_unchanged()
+    assert caught.value.reason == Reason.FILE_SWAPPED.value
+
+
 def test_a_change_of_mode_is_no_change_of_the_model(release: Path) -> None:
     with release_files.open_release(release) as opened:
         for name in contract.RELEASE_FILES:
