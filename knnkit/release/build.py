@@ -108,6 +108,9 @@ def _build_model(build: Build, training: Dataset, held_out: Dataset | None, aske
     model = build.model
     spec = KnnSpec(model.name, model.k, model.metric, model.weights, model.scale, model.reject)
     try:
+        from knnkit.model.hush import load_tensorflow
+
+        load_tensorflow()
         from knnkit.model.build import build_model
 
         return build_model(spec, training, held_out, margin=build.gates.margin, seed=build.model.seed, inputs=asked)

@@ -187,7 +187,7 @@ def latency_plot(page: Page) -> tuple[list[Lane], Axis, float | None] | None:
         left, right = place(latency.p50_ms), place(max(latency.p99_ms, latency.p50_ms))
         label = f"median {milliseconds(latency.p50_ms)}, 99th percentile {milliseconds(latency.p99_ms)}"
         lanes.append(
-            Lane(device.name, (Bar("latency", left, max(right - left, 0.6), label),), f"{latency.p50_ms:.3g} ms")
+            Lane(device.name, (Bar("latency", left, max(right - left, 0.6), label),), milliseconds(latency.p50_ms))
         )
     stride = 1 + (high - low) // 6
     ticks = tuple((place(10.0**power), milliseconds(10.0**power)) for power in range(low, high + 1, stride))

@@ -1,0 +1,281 @@
+"""`knnkit demo`: the article's experiment, the whole path on an embedded device: build, sign, deploy, prove, draw.
+
+Does what a person would do with the other commands, and says which. Everything lies in one folder; the device is a
+process of its own with an environment of its own in that folder. Leaves nothing else behind and needs no board.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import secrets
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from device_agent import codec, contract
+from knnkit.errors import MissingDependency, ParityFailed
+
+if TYPE_CHECKING:
+    from knnkit.experiment import Device, Witness
+    from knnkit.fleet.facts import Facts
+    from knnkit.fleet.report import DeviceReport
+    from knnkit.fleet.target import Target
+    from knnkit.model.dataset import Dataset
+    from knnkit.release.build import Built
+    from knnkit.render.regions import Regions
+
+_DEPLOY_YAML = """\
+# The article's experiment: 1,000 points around 5 centres, 300 of them held out, 3 neighbours that vote.
+model:
+  name: blobs
+  data: {{sklearn: blobs}}
+  test: 0.3
+  seed: 0
+  k: 3
+release: {{dir: release, version: 1.0.0}}
+signing: {{key: keys/signing.pem}}
+gates: {{accuracy: 0.9}}
+fleet:
+  targets:
+    - {{host: local, name: embedded, root: {root}}}
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of this command."""
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("knnkit-demo"),
+        metavar="DIR",
+        help="where everything goes (default: %(default)s)",
+    )
+    parser.add_argument("--offline", action="store_true", help="take the device's wheels from the cache, fetch none")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs the experiment; returns 0 when host and device both gave the reference's neighbours on every row.
+
+    Raises:
+        MissingDependency: TensorFlow, scikit-learn or matplotlib is not installed.
+        ParityFailed: some neighbours differ.
+    """
+    _require_build_extra()
+    return _Demo(arguments.out.absolute(), offline=arguments.offline).run(as_json=arguments.json)
+
+
+def _require_build_extra() -> None:
+    import importlib.util
+
+    packages = {"tensorflow": "tensorflow", "sklearn": "scikit-learn", "matplotlib": "matplotlib"}
+    missing = [package for module, package in packages.items() if importlib.util.find_spec(module) is None]
+    if missing:
+        raise MissingDependency(
+            f"the demo builds a model and draws it; missing: {', '.join(missing)}", hint="pip install 'knnkit[build]'"
+        )
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What the experiment showed."""
+
+    truth: Any
+    reference: Any
+    witnesses: tuple[Witness, ...]
+
+    @property
+    def identical(self) -> bool:
+        return all(witness.agrees(self.reference) == len(self.reference) for witness in self.witnesses)
+
+
+class _Demo:
+    def __init__(self, folder: Path, *, offline: bool) -> None:
+        self._folder, self._offline = folder, offline
+        self._began = time.monotonic()
+
+    def run(self, *, as_json: bool) -> int:
+        from knnkit import deployfile
+
+        config_file = self._configure()
+        config = deployfile.load(config_file)
+        build = config.builds()[0]
+        signer = self._keygen(build.signing.key)
+        with self._step(f"knnkit build -c {self._shown(config_file)}", "loads TensorFlow, the longest part"):
+            built, training, test = self._build(build, signer)
+        self._say(
+            f"  {built.directory.name}/: {built.manifest.name} {built.manifest.version}, signed, {built.digest[:12]}"
+        )
+        target = self._target(config)
+        with self._step(
+            f"knnkit deploy -c {self._shown(config_file)}", "the first time, makes the device's environment"
+        ):
+            report = self._deploy(target, built, signer.public_pem)
+        with self._step("asking TfKNN on the host, TfliteKNN on the device, and a float64 search"):
+            device, report = self._certify(target, report, built)
+            told = self._ask(built, training, test, device)
+        with self._step("drawing"):
+            regions = self._survey(device, built, training, test)
+            picture, page = self._draw(regions, training, built, report)
+        return self._conclude(told, picture, page, built, as_json=as_json)
+
+    # --- the path -------------------------------------------------------------------------------------------------
+    def _configure(self) -> Path:
+        path = self._folder / "deploy.yaml"
+        text = _DEPLOY_YAML.format(root=json.dumps(str(self._folder / "device")))
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        return path
+
+    def _keygen(self, key: Path) -> Any:
+        from knnkit.release import keys
+        from knnkit.release.signing import FileSigner
+
+        if not key.exists():
+            with self._step(f"knnkit keygen --out {self._shown(key.with_suffix(''))}"):
+                keys.generate(key.with_suffix(""))
+        return FileSigner.load(key)
+
+    def _build(self, build: Any, signer: Any) -> tuple[Built, Dataset, Dataset]:
+        from knnkit.model.hush import load_tensorflow
+        from knnkit.release.build import ensure_release, load_data
+
+        load_tensorflow()
+        training, test = load_data(build)
+        assert test is not None  # deploy.yaml holds rows out
+        return ensure_release(build, signer), training, test
+
+    def _target(self, config: Any) -> Target:
+        from knnkit.fleet.target import targets_of
+
+        return targets_of(config)[0]
+
+    def _deploy(self, target: Target, built: Built, public_pem: bytes) -> DeviceReport:
+        from device_agent.trust import dsse
+        from knnkit.fleet.device import DeviceJob, run_job
+        from knnkit.fleet.package import read_package
+        from knnkit.render import terminal
+
+        keys = {dsse.fingerprint(public_pem): public_pem}
+        package = read_package(built.directory, keys)
+        job = DeviceJob(
+            target, package, secrets.token_hex(16), "knnkit demo", keys=tuple(keys.items()), offline=self._offline
+        )
+        with terminal.Progress() as progress:
+            report = run_job(job, progress.step)
+            progress.finish(target.name, report.outcome.value, "good" if report.good else "bad")
+        if not report.good:
+            raise ParityFailed(report.message, hint=report.hint, reason=report.reason)
+        return report
+
+    def _certify(self, target: Target, report: DeviceReport, built: Built) -> tuple[Device, DeviceReport]:
+        """Asks for a certificate of now: a release that was there already was not checked again."""
+        from knnkit.experiment import Device
+        from knnkit.fleet.agent import ask
+        from knnkit.fleet.connect import open_transport
+        from knnkit.fleet.facts import probe
+
+        transport = open_transport(target.name, target, 10.0)
+        facts: Facts = probe(transport, target.root, timeout=60.0)
+        nonce = secrets.token_hex(16)
+        proof = ask(transport, facts, ["check", "--nonce", nonce], contract.Certificate, timeout=300.0)
+        if proof.nonce != nonce or proof.release != built.digest:
+            raise ParityFailed(f"{target.name}: the certificate is not of this release, or not of now")
+        return Device(transport, facts), replace(report, certificate=proof)
+
+    # --- the experiment -------------------------------------------------------------------------------------------
+    def _ask(self, built: Built, training: Dataset, test: Dataset, device: Device) -> _Told:
+        import numpy as np
+
+        from knnkit.experiment import Witness
+        from knnkit.model.tfknn import TfKNN
+
+        k = built.info.k
+        host = TfKNN(training.rows, k, labels=training.labels)
+        neighbours, _ = host.neighbors(test.rows)
+        rows, queries = np.asarray(training.rows, np.float64), np.asarray(test.rows, np.float64)
+        distances = ((queries[:, None, :] - rows) ** 2).sum(axis=2)
+        reference = np.argsort(distances, axis=1, kind="stable")[:, :k].astype(np.int32)
+        on_host = Witness("TfKNN on the host", neighbours, host.predict(test.rows))
+        return _Told(test.labels, reference, (on_host, device.witness("TfliteKNN on the device", test.rows)))
+
+    def _survey(self, device: Device, built: Built, training: Dataset, test: Dataset) -> Regions:
+        import numpy as np
+
+        from knnkit.render import regions
+
+        classes = built.info.classes
+        codes = np.array([classes.index(label) for label in test.labels.tolist()], np.int32)
+        return regions.survey(
+            lambda rows: device.labels(rows, classes),
+            np.asarray(test.rows, np.float64),
+            codes,
+            tuple(map(str, classes)),
+            (built.info.feature_names[0], built.info.feature_names[1]),
+            around=np.asarray(training.rows, np.float64),
+        )
+
+    def _draw(self, regions: Regions, training: Dataset, built: Built, device: DeviceReport) -> tuple[Path, Path]:
+        import numpy as np
+
+        from knnkit.fleet.report import FleetReport
+        from knnkit.render import fleet, html, plots
+
+        classes = built.info.classes
+        codes = np.array([classes.index(label) for label in training.labels.tolist()], np.int32)
+        title = (
+            f"{built.info.k} nearest neighbours of {built.info.n_train} training rows, answered by an embedded device"
+        )
+        picture = self._folder / "experiment.png"
+        plots.draw_experiment(picture, regions, np.asarray(training.rows, np.float64), codes, title=title)
+        manifest = built.manifest
+        ref = contract.ReleaseRef(built.digest, manifest.name, manifest.version, manifest.sequence)
+        report = FleetReport("deploy", device.started, device.seconds, (device,), releases=(ref,))
+        page = fleet.page_of(
+            report, classes=regions.classes, gates=manifest.gates, regions=regions, regions_from=device.name
+        )
+        return picture, html.write_report(self._folder / "report.html", page)
+
+    # --- what is said ---------------------------------------------------------------------------------------------
+    def _conclude(self, told: _Told, picture: Path, page: Path, built: Built, *, as_json: bool) -> int:
+        total = len(told.reference)
+        document: dict[str, Any] = {"identical": told.identical, "rows": total, "accuracy": {}}
+        for witness in told.witnesses:
+            agrees, accuracy = witness.agrees(told.reference), witness.accuracy(told.truth)
+            document["accuracy"][witness.name] = accuracy
+            if not as_json:
+                all_same = f"the neighbours of all {total} test rows are identical to the float64 search's"
+                some = f"the neighbours of {agrees} of {total} test rows are identical to the float64 search's"
+                print(f"{witness.name + ':':<25}{all_same if agrees == total else some}; accuracy {accuracy!r}")
+        left = {"picture": picture, "report": page, "release": built.directory, "device": self._folder / "device"}
+        if as_json:
+            print(codec.dumps(document | {what: str(path) for what, path in left.items()}))
+        self._say("\n" + "\n".join(f"{what:<9} {self._shown(path)}" for what, path in left.items()))
+        self._say(f"          (everything lies in {self._shown(self._folder)}; remove it to be rid of it)")
+        self._say(f"done in {time.monotonic() - self._began:.1f} s")
+        if not told.identical:
+            raise ParityFailed("host, device and reference do not find the same neighbours", reason="different")
+        return contract.EXIT_OK
+
+    @contextlib.contextmanager
+    def _step(self, what: str, note: str = "") -> Iterator[None]:
+        self._say(f"{what}" + (f"   ({note})" if note else ""))
+        began = time.monotonic()
+        yield
+        self._say(f"  {time.monotonic() - began:.1f} s")
+
+    def _shown(self, path: Path) -> str:
+        try:
+            return str(path.relative_to(Path.cwd()))
+        except ValueError:
+            return str(path)
+
+    @staticmethod
+    def _say(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
