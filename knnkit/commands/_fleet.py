@@ -223,15 +223,17 @@ def outcome_line(report: DeviceReport) -> str:
     return f"{said}: {report.message.removeprefix(f'{report.name}: ')}" if report.message else said
 
 
-def finish(arguments: argparse.Namespace, report: FleetReport, gates: Gates | None = None) -> int:
-    """Writes the reports that were asked for, prints the result, and returns the exit code."""
+def finish(
+    arguments: argparse.Namespace, report: FleetReport, gates: Gates | None = None, *, shown: bool = False
+) -> int:
+    """Writes the reports that were asked for, prints the result unless it is `shown`, and returns the exit code."""
     from knnkit.render.fleet import print_report
 
     for path in arguments.report:
         write_report(path, report, gates)
     if arguments.json:
         print(codec.dumps(report))
-    else:
+    elif not shown:
         print_report(report, sys.stdout)
     return report.exit_code
 

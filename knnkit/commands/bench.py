@@ -1,0 +1,52 @@
+"""`knnkit bench`: how fast each device answers, and what that takes. Changes nothing."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from knnkit.commands import _asking, _fleet
+
+if TYPE_CHECKING:
+    from knnkit.fleet.report import DeviceReport
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of this command."""
+    _fleet.add_options(parser)
+    parser.add_argument("--threads", type=int, metavar="N", help="of the runtime (default: 1)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Asks, and shows a line for each device."""
+    threads = ("--threads", str(arguments.threads)) if arguments.threads else ()
+    report = _asking.ask_fleet(arguments, "bench", threads)
+    if not arguments.json:
+        from knnkit.render.terminal import Column, print_table
+
+        figures = ["one row p50", "p99", "line p50", "rows/s", "load", "memory", "peak"]
+        heads: list[Column | str] = ["device", "release", *(Column(figure, right=True) for figure in figures), "says"]
+        print_table(heads, [_row(device) for device in report.devices])
+    return _fleet.finish(arguments, report, shown=True)
+
+
+def _row(device: DeviceReport) -> list[str]:
+    from device_agent import codec
+    from device_agent.contract import Bench
+    from knnkit.render.text import milliseconds, size
+
+    if not device.details:
+        return [device.name, *["-"] * 8, f"{device.outcome.value}: {device.message.removeprefix(f'{device.name}: ')}"]
+    found = codec.loads(Bench, device.details)
+    return [
+        device.name,
+        f"{found.name} {found.version}",
+        milliseconds(found.one.p50_ms),
+        milliseconds(found.one.p99_ms),
+        milliseconds(found.line.p50_ms),
+        f"{found.rows_per_second:,.0f}",
+        milliseconds(found.load_ms),
+        size(found.memory_bytes),
+        size(found.peak_bytes),
+        "",
+    ]

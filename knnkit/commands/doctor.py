@@ -1,0 +1,41 @@
+"""`knnkit doctor`: what is wrong with a device, from outside and from inside, and the command that mends it."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from knnkit.commands import _asking, _fleet
+
+if TYPE_CHECKING:
+    from knnkit.fleet.report import DeviceReport
+    from knnkit.render.terminal import Cell
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of this command."""
+    _fleet.add_options(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Asks, and shows each finding; returns 1 where one is an error, 3 where a device cannot be reached."""
+    report = _asking.ask_fleet(arguments, "doctor")
+    if not arguments.json:
+        from knnkit.render.terminal import print_table
+
+        rows = [row for device in report.devices for row in _rows(device)]
+        print_table(["device", "about", "", "finding", "try"], rows)
+    return _fleet.finish(arguments, report, shown=True)
+
+
+def _rows(device: DeviceReport) -> list[list[Cell | str]]:
+    from device_agent import codec
+    from device_agent.contract import Finding
+    from knnkit.render.terminal import Cell, Tone
+
+    if not device.details:
+        said = device.message.removeprefix(f"{device.name}: ")
+        return [[device.name, "connection", Cell("error", "bad"), said, device.hint]]
+    tones: dict[str, Tone] = {"ok": "good", "warning": "warn", "error": "bad"}
+    found = [codec.from_plain(Finding, entry) for entry in codec.parse(device.details)["findings"]]
+    return [[device.name, f.name, Cell(f.level, tones[f.level]), f.message, f.mend] for f in found]

@@ -1,0 +1,53 @@
+"""`knnkit logs`: what happened to the releases of each device. Changes nothing."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import TYPE_CHECKING
+
+from knnkit.commands import _asking, _fleet
+
+if TYPE_CHECKING:
+    from device_agent.contract import HistoryEntry
+    from knnkit.fleet.report import DeviceReport
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of this command."""
+    _fleet.add_options(parser)
+    parser.add_argument("-n", "--lines", type=int, default=20, metavar="N", help="the last N entries (%(default)s)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Asks, and shows the entries of each device, oldest first."""
+    report = _asking.ask_fleet(arguments, "logs")
+    if not arguments.json:
+        from knnkit.render.terminal import print_table
+
+        rows = [row for device in report.devices for row in _rows(device, arguments.lines)]
+        print_table(["device", "when (its clock, UTC)", "what", "release", "answering", "who", "why"], rows)
+    return _fleet.finish(arguments, report, shown=True)
+
+
+def _rows(device: DeviceReport, lines: int) -> list[list[str]]:
+    from device_agent import codec
+    from device_agent.contract import History
+
+    if not device.details:
+        return [
+            [device.name, "-", device.outcome.value, "-", "-", "-", device.message.removeprefix(f"{device.name}: ")]
+        ]
+    return [_entry(device.name, entry) for entry in codec.loads(History, device.details).entries[-max(1, lines) :]]
+
+
+def _entry(name: str, entry: HistoryEntry) -> list[str]:
+    return [
+        name,
+        time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(entry.at)),
+        entry.what,
+        f"{entry.release.name} {entry.release.version}" if entry.release else "-",
+        f"{entry.answering.name} {entry.answering.version}" if entry.answering else "-",
+        entry.holder,
+        entry.why,
+    ]

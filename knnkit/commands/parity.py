@@ -1,0 +1,85 @@
+"""`knnkit parity`: every device proves with a fresh certificate that it answers as the float64 reference does."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from knnkit.commands import _asking, _fleet
+
+if TYPE_CHECKING:
+    from knnkit.fleet.report import DeviceReport, FleetReport
+    from knnkit.render.terminal import Cell
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of this command."""
+    _fleet.add_options(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Asks, lines the certificates up, and returns 4 where a gate was missed."""
+    report = _asking.ask_fleet(arguments, "parity")
+    if not arguments.json:
+        _show(report)
+    return _fleet.finish(arguments, report, shown=True)
+
+
+def _show(report: FleetReport) -> None:
+    from knnkit.render.terminal import Column, print_table
+
+    heads: list[Column | str] = [
+        "device",
+        "release",
+        Column("identical", right=True),
+        Column("equivalent", right=True),
+        Column("different", right=True),
+        Column("largest error", right=True),
+        Column("accuracy", right=True),
+        Column("one row", right=True),
+        "runtime",
+        "cpu",
+        "gates",
+    ]
+    print_table(heads, [_row(device) for device in report.devices])
+    rows = [row for device in report.devices for row in _differences(device)]
+    if rows:
+        print_table(["device", "row", "expected", "answered", "neighbours expected", "answered", "error"], rows)
+
+
+def _row(device: DeviceReport) -> list[Cell | str]:
+    from knnkit.render.terminal import Cell
+    from knnkit.render.text import milliseconds, percent
+
+    proof = device.certificate
+    if proof is None:
+        return [device.name, *["-"] * 9, f"{device.outcome.value}: {device.message.removeprefix(f'{device.name}: ')}"]
+    return [
+        device.name,
+        f"{proof.name} {proof.version}",
+        f"{proof.identical:,}",
+        f"{proof.equivalent:,}",
+        Cell(f"{proof.different:,}", "bad" if proof.different else ""),
+        f"{proof.largest_distance_error:.2e}",
+        percent(proof.accuracy),
+        milliseconds(proof.latency.p50_ms if proof.latency else None),
+        f"{proof.runtime.name} {proof.runtime.version}",
+        f"{proof.device.machine} {proof.device.cpu}".strip(),
+        "kept" if device.good else Cell(device.message.removeprefix(f"{device.name}: "), "bad"),
+    ]
+
+
+def _differences(device: DeviceReport) -> list[list[str]]:
+    proof = device.certificate
+    return [
+        [
+            device.name,
+            str(row.row),
+            row.expected_label,
+            row.label,
+            " ".join(map(str, row.expected_indices)),
+            " ".join(map(str, row.indices)),
+            f"{row.distance_error:.2e}",
+        ]
+        for row in (proof.differences if proof else ())
+    ]

@@ -1,0 +1,51 @@
+"""`knnkit status`: what runs on each device. Changes nothing."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from knnkit.commands import _asking, _fleet
+
+if TYPE_CHECKING:
+    from knnkit.fleet.report import DeviceReport
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of this command."""
+    _fleet.add_options(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Asks, and shows a line for each device."""
+    report = _asking.ask_fleet(arguments, "status")
+    if not arguments.json:
+        from knnkit.render.terminal import print_table
+
+        heads = ["device", "runs", "before", "pending", "agent", "runtime", "machine", "free", "says"]
+        print_table(heads, [_row(device) for device in report.devices])
+    return _fleet.finish(arguments, report, shown=True)
+
+
+def _row(device: DeviceReport) -> list[str]:
+    from knnkit.render.text import size
+
+    status = device.status
+    if status is None:
+        return [device.name, *["-"] * 7, f"{device.outcome.value}: {device.message.removeprefix(f'{device.name}: ')}"]
+
+    def version(ref: object) -> str:
+        return f"{ref.name} {ref.version} ({ref.digest[:8]})" if ref else "-"  # type: ignore[attr-defined]
+
+    lock = f"held by {status.lock.holder} ({status.lock.reason})" if status.lock else ""
+    return [
+        device.name,
+        version(status.committed),
+        version(status.previous),
+        version(status.pending),
+        status.agent,
+        status.runtime or "none",
+        status.device.machine,
+        size(status.disk_free_bytes),
+        "; ".join([*([lock] if lock else []), *status.warnings]),
+    ]

@@ -1,0 +1,71 @@
+"""The host-key part of `knnkit trust`: shows a device's fingerprint and enrols its key."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from device_agent import codec
+from knnkit.commands import _fleet
+from knnkit.errors import HostKeyError
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that concern host keys."""
+    add = parser.add_argument
+    add("--fingerprint", metavar="SHA256:...", help="enrol the host key if it has this fingerprint; ask nobody")
+    add("--yes", action="store_true", help="enrol whatever host key is offered (only on a line that nobody can reach)")
+    add("--replace", action="store_true", help="take the place of another host key that is known: the device is new")
+    add("--known-hosts", metavar="FILE", type=Path, help="where to enrol (default: deploy.yaml's, else the user's own)")
+    add("--connect-timeout", metavar="TIME", default="10s", help="until a connection stands (default: %(default)s)")
+    add("--ssh-config", metavar="FILE", help="(default: ~/.ssh/config)")
+    add("-J", "--jump", metavar="HOSTS", help="go through user@host[:port]; several with commas")
+
+
+def run(arguments: argparse.Namespace, host: str) -> int:
+    """Enrols `host`; returns 0, or raises."""
+    from knnkit.fleet.enrol import enrol_host
+    from knnkit.fleet.target import Overrides, select
+
+    overrides = Overrides(
+        ssh_config=arguments.ssh_config,
+        jump=arguments.jump,
+        known_hosts=str(arguments.known_hosts) if arguments.known_hosts else None,
+    )
+    target = select(_fleet.load_config(arguments), named=[host], overrides=overrides)[0]
+    done = enrol_host(
+        target,
+        agree=lambda name, kind, found: _agree(arguments, name, kind, found),
+        timeout=_fleet.duration(arguments.connect_timeout, 10.0, "--connect-timeout"),
+        known_hosts=arguments.known_hosts,
+        replace=arguments.replace,
+    )
+    if arguments.json:
+        print(codec.dumps(done))
+    state = "was known" if done.known else f"enrolled in {done.known_hosts}"
+    print(f"{done.host}:{done.port}: {done.kind} {done.fingerprint}: {state}", file=sys.stderr)
+    return 0
+
+
+def _agree(arguments: argparse.Namespace, name: str, kind: str, found: str) -> bool:
+    print(f"{name} offers {kind}\n  {found}", file=sys.stderr)
+    if arguments.fingerprint:
+        if arguments.fingerprint.strip().rstrip("=") != found:
+            raise HostKeyError(
+                f"{name}: that is not the fingerprint {arguments.fingerprint}",
+                reason="host-key-changed",
+                hint="on the device: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub",
+            )
+        return True
+    if arguments.yes:
+        return True
+    if not sys.stdin.isatty():
+        raise HostKeyError(
+            f"{name}: nobody is here to compare the fingerprint",
+            reason="host-key-unknown",
+            hint=f"knnkit trust {name} --fingerprint {found}",
+        )
+    print("Compare it with what the device itself says:", file=sys.stderr)
+    print("  ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub", file=sys.stderr)
+    return input("Is it the same? [y/N] ").strip().lower() in ("y", "yes")
