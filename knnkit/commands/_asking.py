@@ -3,29 +3,38 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from knnkit.commands import _fleet
 
 if TYPE_CHECKING:
-    from knnkit.config import Config
     from knnkit.fleet.question import Kind
     from knnkit.fleet.report import FleetReport
 
 
 def ask_fleet(
-    arguments: argparse.Namespace, kind: Kind, agent_arguments: tuple[str, ...] = (), config: Config | None = None
+    arguments: argparse.Namespace,
+    kind: Kind,
+    agent_arguments: tuple[str, ...] = (),
+    *,
+    inputs: Mapping[str, bytes] | None = None,
 ) -> FleetReport:
-    """Asks every selected device; returns the report."""
+    """Asks every selected device, or those that have one of `inputs` (device -> standard input); returns the report."""
     from knnkit.fleet.question import Question, ask_device
     from knnkit.fleet.rollout import ask_all
 
     _fleet.check_report_paths(arguments)
-    config = config or _fleet.load_config(arguments)
+    config = _fleet.load_config(arguments)
     targets = _fleet.select_targets(arguments, config)
     nonce, holder, pace = _fleet.nonce(), _fleet.holder(), _fleet.pace_of(arguments, config)
-    questions = [Question(target, kind, holder, nonce, agent_arguments, pace) for target in targets]
+    if inputs is not None:
+        targets = tuple(target for target in targets if target.name in inputs)
+    questions = [
+        Question(target, kind, holder, nonce, agent_arguments, (inputs or {}).get(target.name, b""), pace)
+        for target in targets
+    ]
     with _fleet.Console(len(targets)) as console, _fleet.open_fan(arguments, config) as fan:
         report = ask_all(kind, questions, ask_device, fan, console)
     releases = {device.release.digest: device.release for device in report.devices if device.release}

@@ -21,16 +21,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Asks, and shows the entries of each device, oldest first."""
-    report = _asking.ask_fleet(arguments, "logs")
+    report = _asking.ask_fleet(arguments, "logs", ("--last", str(max(1, arguments.lines))))
     if not arguments.json:
         from knnkit.render.terminal import print_table
 
-        rows = [row for device in report.devices for row in _rows(device, arguments.lines)]
+        rows = [row for device in report.devices for row in _rows(device)]
         print_table(["device", "when (its clock, UTC)", "what", "release", "answering", "who", "why"], rows)
     return _fleet.finish(arguments, report, shown=True)
 
 
-def _rows(device: DeviceReport, lines: int) -> list[list[str]]:
+def _rows(device: DeviceReport) -> list[list[str]]:
     from device_agent import codec
     from device_agent.contract import History
 
@@ -38,7 +38,7 @@ def _rows(device: DeviceReport, lines: int) -> list[list[str]]:
         return [
             [device.name, "-", device.outcome.value, "-", "-", "-", device.message.removeprefix(f"{device.name}: ")]
         ]
-    return [_entry(device.name, entry) for entry in codec.loads(History, device.details).entries[-max(1, lines) :]]
+    return [_entry(device.name, entry) for entry in codec.loads(History, device.details).entries]
 
 
 def _entry(name: str, entry: HistoryEntry) -> list[str]:

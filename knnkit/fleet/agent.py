@@ -27,7 +27,9 @@ class AgentProblem(KnnkitError):
         self.exit_code = problem.exit_code if problem.exit_code in known else contract.EXIT_FAILED
 
 
-def ask(transport: Transport, facts: Facts, command: Sequence[str], answer: type[T], *, timeout: float) -> T:
+def ask(
+    transport: Transport, facts: Facts, command: Sequence[str], answer: type[T], *, timeout: float, input: bytes = b""
+) -> T:
     """Runs an agent command with `--json` and returns its document.
 
     Args:
@@ -36,13 +38,16 @@ def ask(transport: Transport, facts: Facts, command: Sequence[str], answer: type
         command: the agent's command and arguments.
         answer: the contract's dataclass for it.
         timeout: seconds.
+        input: the command's standard input.
 
     Raises:
         AgentProblem: the agent said no.
         DeviceFailed: it answered nothing, or what keeps no contract.
         Unreachable: the connection broke, or the deadline passed.
     """
-    completed = transport.run([*facts.agent_argv, *command, "--json"], timeout=timeout, max_output=codec.MAX_DOCUMENT)
+    completed = transport.run(
+        [*facts.agent_argv, *command, "--json"], timeout=timeout, input=input, max_output=codec.MAX_DOCUMENT
+    )
     return read_answer(transport.name, completed, command[0], answer)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from device_agent import codec, contract
-from device_agent.contract import Bench, Certificate, Committed, Diagnosis, History
+from device_agent.contract import Bench, Certificate, Committed, Diagnosis, History, TrustedKeys
 from knnkit.errors import DeviceFailed, KnnkitError, ParityFailed
 from knnkit.fleet.agent import AgentProblem, ask
 from knnkit.fleet.certify import disbelieved, missed
@@ -19,19 +19,26 @@ from knnkit.fleet.report import DeviceReport, Outcome
 from knnkit.fleet.target import Target
 from knnkit.transport.base import Transport
 
-Kind = Literal["status", "parity", "rollback", "bench", "logs", "doctor"]
+Kind = Literal["status", "parity", "rollback", "bench", "logs", "doctor", "keys"]
 _PACE = Pace()
+#: What is only asked and passed on: the agent's command, and the document that it answers.
+_ASKED: dict[str, tuple[str, type[Any]]] = {
+    "bench": ("bench", Bench),
+    "logs": ("history", History),
+    "keys": ("trust", TrustedKeys),
+}
 
 
 @dataclass(frozen=True)
 class Question:
-    """One question to one device; `arguments` go to the agent's command as they are."""
+    """One question to one device; `arguments` and `input` go to the agent's command as they are."""
 
     target: Target
     kind: Kind
     holder: str
     nonce: str = ""
     arguments: tuple[str, ...] = ()
+    input: bytes = b""  # the command's standard input
     pace: Pace = _PACE
     opener: Opener = open_transport
 
@@ -76,8 +83,8 @@ def _answer(question: Question, transport: Transport, facts: Facts, recorder: Re
     with recorder.step(question.kind):
         if question.kind == "rollback":
             return _rollback(question, transport, facts, recorder)
-        command, kind = {"bench": ("bench", Bench), "logs": ("history", History)}[question.kind]
-        found: Any = ask(transport, facts, [command, *question.arguments], kind, timeout=question.pace.command)
+        command, kind = _ASKED[question.kind]
+        found = ask(transport, facts, [command, *question.arguments], kind, timeout=question.pace.command)
     return recorder.end(Outcome.ANSWERED, details=codec.dumps(found))
 
 
@@ -110,7 +117,7 @@ def _parity(question: Question, transport: Transport, facts: Facts, recorder: Re
 
 def _rollback(question: Question, transport: Transport, facts: Facts, recorder: Recorder) -> DeviceReport:
     command = ["rollback", "--holder", question.holder, *question.arguments]
-    done = ask(transport, facts, command, Committed, timeout=question.pace.command)
+    done = ask(transport, facts, command, Committed, timeout=question.pace.command, input=question.input)
     outcome = Outcome.UNCHANGED if done.already else Outcome.COMMITTED
     return recorder.end(outcome, release=done.release, previous=done.previous)
 

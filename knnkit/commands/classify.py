@@ -1,0 +1,110 @@
+"""`knnkit classify`: rows go to a device and its answers come back, in constant memory.
+
+One device answers to standard output or a file; several answer the same file, each into one of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from device_agent import contract
+from knnkit.commands import _fleet
+from knnkit.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from knnkit.config import Config
+    from knnkit.fleet.target import Target
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of this command."""
+    rows = parser.add_argument_group("rows and answers")
+    rows.add_argument("--input", type=Path, metavar="FILE", help="rows to classify (default: standard input)")
+    rows.add_argument(
+        "--output",
+        type=Path,
+        metavar="PATH",
+        help="where the answers go (default: standard output); with several devices a directory, a file for each",
+    )
+    rows.add_argument(
+        "--format", choices=("auto", "csv", "jsonl", "npy"), default="auto", help="of the rows (default: by their look)"
+    )
+    rows.add_argument("--output-format", choices=("csv", "jsonl", "npy"), help="of the answers (default: as the rows)")
+    rows.add_argument("--stream", action="store_true", help="answer each line at once, until the input ends")
+    rows.add_argument("--proba", action="store_true", help="add the probability of each class")
+    rows.add_argument("--neighbors", action="store_true", help="add the nearest training rows and their distances")
+    rows.add_argument("--digest", action="store_true", help="add the digest of the release that answered")
+    _fleet.add_options(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Classifies; returns the agent's exit code, or that of the fleet."""
+    config = _fleet.load_config(arguments)
+    targets = _fleet.select_targets(arguments, config)
+    if len(targets) > 1:
+        return _many(arguments, config, targets)
+    return _one(arguments, config, targets[0])
+
+
+def agent_command(arguments: argparse.Namespace) -> tuple[str, ...]:
+    """Returns the agent's command line for these options."""
+    suffix = arguments.input.suffix.lstrip(".") if arguments.input is not None else ""
+    found = suffix if arguments.format == "auto" and suffix in ("csv", "jsonl", "npy") else arguments.format
+    flags = [f"--{name}" for name in ("stream", "proba", "neighbors", "digest") if getattr(arguments, name)]
+    answers = ["--output-format", arguments.output_format] if arguments.output_format else []
+    return ("classify", "--format", found, *answers, *flags)
+
+
+def _one(arguments: argparse.Namespace, config: Config | None, target: Target) -> int:
+    from knnkit.fleet.piping import pipe_rows
+
+    with _source(arguments.input) as source, _sink(arguments.output) as sink:
+        done = pipe_rows(target, _fleet.pace_of(arguments, config), agent_command(arguments), source, sink)
+    if done.stderr:
+        from knnkit.transport.base import printable
+
+        print(printable(done.stderr.decode("utf-8", "replace")).rstrip(), file=sys.stderr)
+    return done.exit_code if done.exit_code >= 0 else contract.EXIT_FAILED
+
+
+def _many(arguments: argparse.Namespace, config: Config | None, targets: tuple[Target, ...]) -> int:
+    from knnkit.fleet.piping import RowsJob, classify_rows
+    from knnkit.fleet.rollout import ask_all
+
+    if arguments.input is None or arguments.output is None:
+        raise UsageError(f"{len(targets)} devices are selected: name --input FILE and --output DIRECTORY")
+    if not arguments.input.is_file():
+        raise DataError(f"{arguments.input}: there is no such file")
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    command, pace = agent_command(arguments), _fleet.pace_of(arguments, config)
+    suffix = arguments.output_format or arguments.input.suffix.lstrip(".") or "csv"
+    jobs = [
+        RowsJob(
+            target, command, str(arguments.input), str(arguments.output / f"{_file_name(target.name)}.{suffix}"), pace
+        )
+        for target in targets
+    ]
+    with _fleet.Console(len(jobs)) as console, _fleet.open_fan(arguments, config) as fan:
+        report = ask_all("classify", jobs, classify_rows, fan, console)
+    return _fleet.finish(arguments, report)
+
+
+def _file_name(name: str) -> str:
+    return "".join(c if c.isalnum() or c in "._-@" else "_" for c in name).lstrip(".") or "_"
+
+
+def _source(path: Path | None) -> BinaryIO:
+    try:
+        return sys.stdin.buffer if path is None else path.open("rb")
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}") from None
+
+
+def _sink(path: Path | None) -> BinaryIO:
+    try:
+        return sys.stdout.buffer if path is None else path.open("wb")
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from None
