@@ -74,11 +74,14 @@ def parse(text: str | bytes, *, limit: int = MAX_DOCUMENT) -> Any:
         raise MalformedDocument(f"the document has {len(data):,} bytes; at most {limit:,} are read")
     _refuse_depth(data)
     try:
-        return json.loads(data.decode("utf-8"), object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
+        value = json.loads(data.decode("utf-8"), object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
+        if b"\\ud" in data.lower():  # half a surrogate pair could be read, but never printed or written
+            json.dumps(value, ensure_ascii=False).encode()
     except MalformedDocument:
         raise
     except (ValueError, RecursionError) as error:
         raise MalformedDocument(f"not a JSON document: {error}") from None
+    return value
 
 
 def _refuse_depth(data: bytes) -> None:

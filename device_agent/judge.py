@@ -21,7 +21,10 @@ Euclidean distances that they are functions of).
 from __future__ import annotations
 
 import io
+import struct
+import tokenize
 import zipfile
+import zlib
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -43,6 +46,24 @@ _ARRAYS = {
     "classes": (np.dtype(np.int32), 2),
     "tolerance": (np.dtype(np.float64), 1),
 }
+
+
+#: All that numpy and zipfile raise on a broken archive; an array that no memory holds is one more way to be broken.
+_BROKEN = (
+    OSError,
+    KeyError,
+    ValueError,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    OverflowError,
+    MemoryError,
+    SyntaxError,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+)
 
 
 @dataclass(frozen=True)
@@ -89,7 +110,7 @@ class Golden:
                 arrays: dict[str, Any] = {name: file[name] for name in _ARRAYS}
                 golden = cls(metric=_metric(file["metric"]), **arrays)
             golden._check()
-        except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
+        except _BROKEN as error:
             raise ModelUnusable(f"golden.npz is not a golden set: {error}") from None
         return golden
 

@@ -5,7 +5,9 @@ The files lie in a zip archive behind the model's flatbuffer, as TFLite Metadata
 
 from __future__ import annotations
 
+import struct
 import zipfile
+import zlib
 from pathlib import Path
 from typing import IO
 
@@ -34,10 +36,34 @@ def read_member(source: str | Path | IO[bytes], name: str, limit: int = codec.MA
     where = source if isinstance(source, str | Path) else getattr(source, "name", "the model")
     try:
         with zipfile.ZipFile(source) as archive:
-            entry = archive.getinfo(name)
-            if entry.file_size > limit:
-                raise ModelUnusable(f"{name} inside {where} has {entry.file_size:,} bytes; at most {limit:,} are read")
-            return archive.read(entry)
-    except (OSError, KeyError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
-        hint = "is it a model that `knnkit build` made?"
-        raise ModelUnusable(f"{where} is not a knnkit model: {error}", hint=hint) from None
+            return _read_stored(archive, name, limit)
+    except ModelUnusable as error:
+        raise ModelUnusable(f"{where}: {error}", hint=_HINT) from None
+    except _BROKEN as error:
+        raise ModelUnusable(f"{where} is not a knnkit model: {error}", hint=_HINT) from None
+
+
+_HINT = "is it a model that `knnkit build` made?"
+#: All that zipfile raises on a broken archive.
+_BROKEN = (
+    OSError,
+    KeyError,
+    ValueError,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    OverflowError,
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+)
+
+
+def _read_stored(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
+    """A packed member could grow without end as it is read; TFLite Metadata has none."""
+    entry = archive.getinfo(name)
+    if entry.compress_type != zipfile.ZIP_STORED:
+        raise ModelUnusable(f"{name} inside it is compressed")
+    if entry.file_size > limit:
+        raise ModelUnusable(f"{name} inside it has {entry.file_size:,} bytes; at most {limit:,} are read")
+    return archive.read(entry)

@@ -72,17 +72,13 @@ def expect_object(data: Any, where: str, required: tuple[str, ...], optional: tu
 
 
 def expect_string(data: Any, where: str) -> str:
-    """Returns `data` if it is text that UTF-8 can carry.
+    """Returns `data` if it is text.
 
     Raises:
         MalformedDocument: with the place.
     """
     if not isinstance(data, str):
         raise codec.MalformedDocument(f"{where}: expected a string")
-    try:
-        data.encode()
-    except UnicodeEncodeError:
-        raise codec.MalformedDocument(f"{where}: half a surrogate pair") from None
     return data
 
 
