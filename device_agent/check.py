@@ -85,6 +85,7 @@ def _certify(opened: OpenRelease, verdict: Verdict, nonce: str, runtime: str) ->
         device=board.device_info(),
         failures=found.failures,
         issued=clock.now().wall,
+        classes=tuple(map(str, model.info.classes)),
     )
 
 

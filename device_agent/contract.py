@@ -212,7 +212,7 @@ class Certificate:
 
     `largest_distance_error` is the greatest absolute difference between a device's distance and the float64
     reference's. `confusion[t][p]` counts evaluation rows of class t answered p; its last column counts "unknown".
-    `failures` names the gates that were missed, and is empty when all were kept.
+    `failures` names the gates that were missed, and is empty when all were kept. `classes` are the labels, as text.
     """
 
     nonce: str
@@ -235,6 +235,7 @@ class Certificate:
     device: DeviceInfo
     failures: tuple[str, ...]
     issued: int  # the device's clock, seconds since 1970
+    classes: tuple[str, ...] = ()
     schema: int = SCHEMA
 
     @property

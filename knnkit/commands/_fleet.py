@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from knnkit.fleet.report import DeviceReport, FleetReport
     from knnkit.fleet.target import Target
     from knnkit.fleet.waves import Wave
+    from knnkit.render.regions import Regions
     from knnkit.render.terminal import Progress
 
 
@@ -224,13 +225,18 @@ def outcome_line(report: DeviceReport) -> str:
 
 
 def finish(
-    arguments: argparse.Namespace, report: FleetReport, gates: Gates | None = None, *, shown: bool = False
+    arguments: argparse.Namespace,
+    report: FleetReport,
+    gates: Gates | None = None,
+    *,
+    shown: bool = False,
+    regions: tuple[Regions, str] | None = None,
 ) -> int:
     """Writes the reports that were asked for, prints the result unless it is `shown`, and returns the exit code."""
     from knnkit.render.fleet import print_report
 
     for path in arguments.report:
-        write_report(path, report, gates)
+        write_report(path, report, gates, regions)
     if arguments.json:
         print(codec.dumps(report))
     elif not shown:
@@ -238,8 +244,10 @@ def finish(
     return report.exit_code
 
 
-def write_report(path: Path, report: FleetReport, gates: Gates | None = None) -> None:
-    """Writes one report file, JSON or HTML by its ending.
+def write_report(
+    path: Path, report: FleetReport, gates: Gates | None = None, regions: tuple[Regions, str] | None = None
+) -> None:
+    """Writes one report file, JSON or HTML by its ending; `regions` with the name of the device that answered them.
 
     Raises:
         UsageError: the ending is neither, or it cannot be written.
@@ -251,7 +259,8 @@ def write_report(path: Path, report: FleetReport, gates: Gates | None = None) ->
             from knnkit.render.fleet import page_of
             from knnkit.render.html import write_report as write_html
 
-            write_html(path, page_of(report, gates=gates))
+            surveyed, by = regions or (None, "")
+            write_html(path, page_of(report, gates=gates, regions=surveyed, regions_from=by))
         else:
             raise UsageError(f"--report {path}: the file ends in .json or .html")
     except OSError as error:

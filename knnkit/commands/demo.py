@@ -21,7 +21,9 @@ from device_agent import codec, contract
 from knnkit.errors import MissingDependency, ParityFailed
 
 if TYPE_CHECKING:
-    from knnkit.experiment import Device, Witness
+    from numpy.typing import NDArray
+
+    from knnkit.fleet.answers import Answerer
     from knnkit.fleet.facts import Facts
     from knnkit.fleet.report import DeviceReport
     from knnkit.fleet.target import Target
@@ -82,12 +84,29 @@ def _require_build_extra() -> None:
 
 
 @dataclass(frozen=True)
+class _Witness:
+    """One implementation's answers to the test rows: (n, k) neighbours, (n,) labels."""
+
+    name: str
+    neighbours: NDArray[Any]
+    labels: NDArray[Any]
+
+    def agrees(self, neighbours: NDArray[Any]) -> int:
+        """Returns on how many rows the neighbours are these, in this order."""
+        return int((self.neighbours == neighbours).all(axis=1).sum())
+
+    def accuracy(self, truth: NDArray[Any]) -> float:
+        """Returns the share of right labels."""
+        return float((self.labels == truth).mean())
+
+
+@dataclass(frozen=True)
 class _Told:
     """What the experiment showed."""
 
     truth: Any
     reference: Any
-    witnesses: tuple[Witness, ...]
+    witnesses: tuple[_Witness, ...]
 
     @property
     def identical(self) -> bool:
@@ -174,10 +193,10 @@ class _Demo:
             raise ParityFailed(report.message, hint=report.hint, reason=report.reason)
         return report
 
-    def _certify(self, target: Target, report: DeviceReport, built: Built) -> tuple[Device, DeviceReport]:
+    def _certify(self, target: Target, report: DeviceReport, built: Built) -> tuple[Answerer, DeviceReport]:
         """Asks for a certificate of now: a release that was there already was not checked again."""
-        from knnkit.experiment import Device
         from knnkit.fleet.agent import ask
+        from knnkit.fleet.answers import Answerer
         from knnkit.fleet.connect import open_transport
         from knnkit.fleet.facts import probe
 
@@ -187,13 +206,12 @@ class _Demo:
         proof = ask(transport, facts, ["check", "--nonce", nonce], contract.Certificate, timeout=300.0)
         if proof.nonce != nonce or proof.release != built.digest:
             raise ParityFailed(f"{target.name}: the certificate is not of this release, or not of now")
-        return Device(transport, facts), replace(report, certificate=proof)
+        return Answerer(transport, facts), replace(report, certificate=proof)
 
     # --- the experiment -------------------------------------------------------------------------------------------
-    def _ask(self, built: Built, training: Dataset, test: Dataset, device: Device) -> _Told:
+    def _ask(self, built: Built, training: Dataset, test: Dataset, device: Answerer) -> _Told:
         import numpy as np
 
-        from knnkit.experiment import Witness
         from knnkit.model.tfknn import TfKNN
 
         k = built.info.k
@@ -202,10 +220,11 @@ class _Demo:
         rows, queries = np.asarray(training.rows, np.float64), np.asarray(test.rows, np.float64)
         distances = ((queries[:, None, :] - rows) ** 2).sum(axis=2)
         reference = np.argsort(distances, axis=1, kind="stable")[:, :k].astype(np.int32)
-        on_host = Witness("TfKNN on the host", neighbours, host.predict(test.rows))
-        return _Told(test.labels, reference, (on_host, device.witness("TfliteKNN on the device", test.rows)))
+        on_host = _Witness("TfKNN on the host", neighbours, host.predict(test.rows))
+        on_device = _Witness("TfliteKNN on the device", *device.neighbours(test.rows))
+        return _Told(test.labels, reference, (on_host, on_device))
 
-    def _survey(self, device: Device, built: Built, training: Dataset, test: Dataset) -> Regions:
+    def _survey(self, device: Answerer, built: Built, training: Dataset, test: Dataset) -> Regions:
         import numpy as np
 
         from knnkit.render import regions

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from device_agent import codec, contract
-from knnkit.commands import _fleet
+from knnkit.commands import _fleet, _regions
 from knnkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -84,7 +84,13 @@ def run(arguments: argparse.Namespace) -> int:
         nonce=template.nonce,
         holder=template.holder,
     )
-    return _fleet.finish(arguments, report, packages[0].manifest.gates if len(packages) == 1 else None)
+    directories = [Path(package.directory) for package in packages]
+    return _fleet.finish(
+        arguments,
+        report,
+        packages[0].manifest.gates if len(packages) == 1 else None,
+        regions=_regions.survey(arguments, report, targets, directories, template.pace),
+    )
 
 
 def _roll_out(

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from knnkit.commands import _asking, _fleet
+from knnkit.commands import _asking, _fleet, _regions
 
 if TYPE_CHECKING:
     from knnkit.fleet.report import DeviceReport, FleetReport
+    from knnkit.render.regions import Regions
     from knnkit.render.terminal import Cell
 
 
@@ -22,7 +23,16 @@ def run(arguments: argparse.Namespace) -> int:
     report = _asking.ask_fleet(arguments, "parity")
     if not arguments.json:
         _show(report)
-    return _fleet.finish(arguments, report, shown=True)
+    return _fleet.finish(arguments, report, shown=True, regions=_surveyed(arguments, report))
+
+
+def _surveyed(arguments: argparse.Namespace, report: FleetReport) -> tuple[Regions, str] | None:
+    if not arguments.report:
+        return None
+    config = _fleet.load_config(arguments)
+    targets = _fleet.select_targets(arguments, config)
+    directories = _regions.release_directories(config)
+    return _regions.survey(arguments, report, targets, directories, _fleet.pace_of(arguments, config))
 
 
 def _show(report: FleetReport) -> None:

@@ -38,7 +38,7 @@ def page_of(
 
     Args:
         report: what became of each device.
-        classes: the model's labels, in the order of the confusion matrices.
+        classes: the model's labels, in the order of the confusion matrices; the certificates' own if left out.
         gates: the release's gates.
         regions: answers of one device over a grid, for a model of two features.
         regions_from: that device's name.
@@ -52,13 +52,18 @@ def page_of(
         devices=tuple(_device(report, device) for device in report.devices),
         release=release,
         gates=gates,
-        classes=classes,
+        classes=classes or _classes(report),
         regions=regions,
         regions_from=regions_from,
         started=report.started,
         seconds=report.seconds,
         notes=_notes(report),
     )
+
+
+def _classes(report: FleetReport) -> tuple[str, ...]:
+    said = {device.certificate.classes for device in report.devices if device.certificate}
+    return said.pop() if len(said) == 1 else ()
 
 
 def verdict(report: FleetReport) -> str:

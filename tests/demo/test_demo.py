@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from support.imports import loaded_by
 
 from device_agent import contract
 
@@ -85,3 +86,22 @@ def test_it_writes_nothing_beside_its_folder(first: Run) -> None:
 def test_what_tensorflow_says_of_processors_is_not_shown(first: Run) -> None:
     assert "oneDNN" not in first.stderr
     assert "cuda" not in first.stderr.lower()
+
+
+@pytest.mark.parametrize("command", [("status",), ("deploy",), ("parity",), ("doctor",), ("verify", "release")])
+def test_an_operator_needs_neither_tensorflow_nor_scikit_learn(first: Run, command: tuple[str, ...]) -> None:
+    key = ["--key", "keys/signing.pub"] if command[0] == "verify" else []
+    loaded = loaded_by(*command, *key, cwd=first.folder)
+    assert "cryptography" in loaded
+    assert loaded & {"tensorflow", "sklearn", "pyarrow", "matplotlib", "skops"} == set()
+
+
+@pytest.mark.parametrize("command", ["deploy", "parity"])
+def test_the_report_of_a_model_of_two_features_shows_where_the_device_answers_what(first: Run, command: str) -> None:
+    """Without TensorFlow or matplotlib: an operator gets the same report."""
+    loaded = loaded_by(command, "--report", "again.html", "--report", "again.json", cwd=first.folder)
+    assert loaded & {"tensorflow", "sklearn", "matplotlib"} == set()
+    report = (first.folder / "again.html").read_text(encoding="utf-8")
+    assert "answered by embedded" in report
+    assert report.count('class="wrong"') == 17
+    assert json.loads((first.folder / "again.json").read_bytes())["devices"][0]["name"] == "embedded"
