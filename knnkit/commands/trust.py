@@ -1,21 +1,32 @@
-"""`knnkit trust HOST`: shows a device's host key and enrols it."""
+"""`knnkit trust`: a device's host key, or the signing keys that devices trust."""
 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from knnkit.commands import trust_host
+from knnkit.commands import _fleet, trust_host, trust_keys
+from knnkit.errors import UsageError
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options of this command."""
-    parser.add_argument("host", metavar="HOST", help="user@host[:port], an ssh_config alias, or a name in deploy.yaml")
-    parser.add_argument("-c", "--config", type=Path, metavar="FILE", help="(default: deploy.yaml, if there is one)")
+    parser.add_argument(
+        "host", metavar="HOST", nargs="?", help="user@host[:port], an ssh_config alias, or a name in deploy.yaml"
+    )
     trust_host.configure(parser)
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    trust_keys.configure(parser)
+    _fleet.add_options(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Enrols the host key after somebody agreed to it."""
+    """Enrols a host key after somebody agreed to it, or changes who may sign."""
+    about_keys = trust_keys.wanted(arguments)
+    if about_keys and arguments.host is not None:
+        raise UsageError("HOST is for its host key; signing keys take --target", hint="knnkit trust --help")
+    if about_keys:
+        return trust_keys.run(arguments)
+    if arguments.host is None:
+        raise UsageError(
+            "name a HOST to enrol its host key, or say what to do with signing keys", hint="knnkit trust --help"
+        )
     return trust_host.run(arguments, arguments.host)

@@ -13,14 +13,10 @@ from knnkit.errors import HostKeyError
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options that concern host keys."""
-    add = parser.add_argument
+    add = parser.add_argument_group("the host key of HOST").add_argument
     add("--fingerprint", metavar="SHA256:...", help="enrol the host key if it has this fingerprint; ask nobody")
     add("--yes", action="store_true", help="enrol whatever host key is offered (only on a line that nobody can reach)")
     add("--replace", action="store_true", help="take the place of another host key that is known: the device is new")
-    add("--known-hosts", metavar="FILE", type=Path, help="where to enrol (default: deploy.yaml's, else the user's own)")
-    add("--connect-timeout", metavar="TIME", default="10s", help="until a connection stands (default: %(default)s)")
-    add("--ssh-config", metavar="FILE", help="(default: ~/.ssh/config)")
-    add("-J", "--jump", metavar="HOSTS", help="go through user@host[:port]; several with commas")
 
 
 def run(arguments: argparse.Namespace, host: str) -> int:
@@ -31,14 +27,14 @@ def run(arguments: argparse.Namespace, host: str) -> int:
     overrides = Overrides(
         ssh_config=arguments.ssh_config,
         jump=arguments.jump,
-        known_hosts=str(arguments.known_hosts) if arguments.known_hosts else None,
+        known_hosts=arguments.known_hosts,
     )
     target = select(_fleet.load_config(arguments), named=[host], overrides=overrides)[0]
     done = enrol_host(
         target,
         agree=lambda name, kind, found: _agree(arguments, name, kind, found),
         timeout=_fleet.duration(arguments.connect_timeout, 10.0, "--connect-timeout"),
-        known_hosts=arguments.known_hosts,
+        known_hosts=Path(arguments.known_hosts) if arguments.known_hosts else None,
         replace=arguments.replace,
     )
     if arguments.json:

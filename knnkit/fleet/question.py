@@ -84,7 +84,8 @@ def _answer(question: Question, transport: Transport, facts: Facts, recorder: Re
         if question.kind == "rollback":
             return _rollback(question, transport, facts, recorder)
         command, kind = _ASKED[question.kind]
-        found = ask(transport, facts, [command, *question.arguments], kind, timeout=question.pace.command)
+        asked, pace = [command, *question.arguments], question.pace
+        found = ask(transport, facts, asked, kind, timeout=pace.command, input=question.input)
     return recorder.end(Outcome.ANSWERED, details=codec.dumps(found))
 
 

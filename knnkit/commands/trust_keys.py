@@ -1,0 +1,138 @@
+"""The signing-key part of `knnkit trust`: shows, rotates and revokes the keys that devices trust.
+
+A change is a signed order. It is written to a file, applied on the selected devices, or both; each device judges it by
+itself, so an order that was lost, repeated or came late does no harm.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from device_agent import codec
+from device_agent.contract import TrustedKeys
+from device_agent.trust import orders as device_orders
+from knnkit.commands import _asking, _fleet
+from knnkit.errors import UsageError
+from knnkit.release import keys
+
+if TYPE_CHECKING:
+    from knnkit.fleet.report import DeviceReport, FleetReport
+    from knnkit.release.signing import Signer
+
+_CHANGES = ("rotate", "revoke", "apply")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that concern signing keys."""
+    group = parser.add_argument_group("signing keys (in place of HOST)")
+    what = group.add_mutually_exclusive_group()
+    what.add_argument("--show", metavar="PUB", type=Path, nargs="+", help="print the fingerprints of public keys")
+    what.add_argument("--keys", action="store_true", help="show the keys that the selected devices trust")
+    what.add_argument("--rotate", metavar="NEW.pem", type=Path, help="put this key in the place of the signing key")
+    what.add_argument("--revoke", metavar="KEY", action="append", help="a fingerprint or public key file; repeats")
+    what.add_argument("--apply", metavar="FILE", type=Path, help="send an order that --out wrote")
+    group.add_argument(
+        "--signing-key", metavar="PEM", type=Path, help="signs the order; with --rotate, the old key (deploy.yaml's)"
+    )
+    group.add_argument("--out", metavar="FILE", type=Path, help="write the order, for --apply or to carry to a device")
+
+
+def wanted(arguments: argparse.Namespace) -> bool:
+    """Whether the command line is about signing keys."""
+    return bool(arguments.show or arguments.keys or any(getattr(arguments, name) for name in _CHANGES))
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Shows or changes keys; returns the fleet's exit code."""
+    if arguments.show:
+        return _show(arguments)
+    if arguments.keys:
+        return _finish(arguments, _asking.ask_fleet(arguments, "keys"))
+    selected = bool(arguments.target or arguments.on or arguments.retry_from)
+    if not selected and (arguments.apply or not arguments.out):
+        raise UsageError("nobody would get this order", hint="name devices with --target or --on, or a file with --out")
+    order = _order(arguments)
+    if arguments.out:
+        _write(arguments.out, order)
+    return _send(arguments, order) if selected else 0
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    found = {path: next(iter(keys.load_public_keys([path]))) for path in arguments.show}
+    if arguments.json:
+        print(codec.dumps({str(path): fingerprint for path, fingerprint in found.items()}))
+        return 0
+    for path, fingerprint in found.items():
+        print(f"{fingerprint}  {path}")
+        print(f"{path}: {keys.show_fingerprint(fingerprint)}", file=sys.stderr)
+    return 0
+
+
+def _order(arguments: argparse.Namespace) -> bytes:
+    from knnkit.release import orders, passphrase
+
+    if arguments.apply:
+        return _read(arguments.apply)
+    signer = _signer(arguments)
+    if arguments.rotate:
+        return orders.rotate(signer, passphrase.load_signer(arguments.rotate))
+    return orders.revoke(signer, [_fingerprint(text) for text in arguments.revoke])
+
+
+def _signer(arguments: argparse.Namespace) -> Signer:
+    from knnkit.release import passphrase
+
+    key: Path = arguments.signing_key
+    if key is None:
+        config = _fleet.load_config(arguments)
+        key = _fleet.require_config(config, "no --signing-key").signing.key
+    return passphrase.load_signer(key)
+
+
+def _fingerprint(text: str) -> str:
+    if device_orders.is_fingerprint(text):
+        return text
+    return next(iter(keys.load_public_keys([Path(text)])))
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(device_orders.MAX_ORDER + 1)
+    except OSError as error:
+        raise UsageError(f"cannot read the order {path}: {error.strerror}") from None
+
+
+def _write(path: Path, order: bytes) -> None:
+    try:
+        path.write_bytes(order)
+    except OSError as error:
+        raise UsageError(f"cannot write the order {path}: {error.strerror}") from None
+    print(f"wrote {path}; knnkit trust --apply {path} sends it", file=sys.stderr)
+
+
+def _send(arguments: argparse.Namespace, order: bytes) -> int:
+    targets = _fleet.select_targets(arguments, _fleet.load_config(arguments))
+    inputs = {target.name: order for target in targets}
+    report = _asking.ask_fleet(arguments, "keys", ("--apply", "-"), inputs=inputs)
+    return _finish(arguments, report)
+
+
+def _finish(arguments: argparse.Namespace, report: FleetReport) -> int:
+    if not arguments.json:
+        from knnkit.render.terminal import print_table
+
+        rows = [row for device in report.devices for row in _rows(device)]
+        print_table(["device", "key", "standing"], rows)
+    return _fleet.finish(arguments, report, shown=True)
+
+
+def _rows(device: DeviceReport) -> list[list[str]]:
+    if not device.good:
+        return [[device.name, "-", f"{device.outcome.value}: {device.message.removeprefix(f'{device.name}: ')}"]]
+    held = codec.loads(TrustedKeys, device.details)
+    trusted = [[device.name, key, "trusted"] for key in held.trusted]
+    return trusted + [[device.name, key, "revoked"] for key in held.revoked] or [[device.name, "-", "trusts nobody"]]
