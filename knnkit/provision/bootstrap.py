@@ -19,7 +19,6 @@ import hashlib
 import importlib.util
 import json
 import os
-import platform
 import shutil
 import stat
 import struct
@@ -68,17 +67,18 @@ def state(order: dict[str, Any]) -> dict[str, Any]:
     root = resolved(order["root"])
     nearest = existing(root)
     disk = os.statvfs(nearest)
+    bits = struct.calcsize("P") * 8
     return {
         "root": str(root),
         "python": list(sys.version_info[:3]),
         "executable": os.path.realpath(sys.executable),
         "machine": os.uname().machine,
-        "bits": struct.calcsize("P") * 8,
-        "implementation": platform.python_implementation(),
+        "bits": bits,
         "glibc": glibc(),
         "venv": importlib.util.find_spec("venv") is not None,
         "pip": importlib.util.find_spec("pip") is not None,
-        "system": {name: system_version(name) for name in ("numpy", "cryptography")},
+        # Only 32-bit boards use the distribution's packages, and asking takes longer than all the rest.
+        "system": {name: system_version(name) for name in ("numpy", "cryptography") if bits == 32},
         "read_only": bool(disk.f_flag & os.ST_RDONLY),
         "writable": os.access(nearest, os.W_OK | os.X_OK),
         "nearest": str(nearest),
