@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import device_agent
-from device_agent import contract
+from device_agent import contract, trust
 from knnkit.errors import DeviceFailed
 from knnkit.provision import wheels
 from knnkit.provision.agent_wheel import agent_wheel
@@ -46,6 +46,7 @@ _KNOWN = (
     contract.STATE_FILE,
     contract.HISTORY_FILE,
     contract.LOCK_FILE,
+    contract.CLASS_FILE,
     contract.VENV_LINK,
     contract.VENVS_DIR,
 )
@@ -134,6 +135,11 @@ def _interpreter(transport: Transport, facts: PythonFacts) -> str:
     return facts.python_path or "python3"
 
 
+def _key_file(fingerprint: str) -> str:
+    """As `device_agent.trust_files` names it."""
+    return fingerprint.removeprefix(trust.FINGERPRINT_PREFIX) + ".pem"
+
+
 def _check_writable(name: str, board: Board) -> None:
     if board.read_only:
         raise DeviceFailed(
@@ -191,7 +197,7 @@ class _Job:
         self.python = python
         self.board = look(transport, python, root)
         self.recipe = recipe_for(transport.name, self.board)
-        self.trust = {f"{fingerprint}.pem": pem for fingerprint, pem in keys.items()}
+        self.trust = {_key_file(fingerprint): pem for fingerprint, pem in keys.items()}
         self.agent_name, self.agent = agent_wheel()
         self.made_of = _made_of(self.recipe, hashlib.sha256(self.agent).hexdigest())
         self.digest = hashlib.sha256(json.dumps(self.made_of, sort_keys=True).encode()).hexdigest()
@@ -236,7 +242,7 @@ class _Job:
             packages=(*self.recipe.pins, *system),
             python=self.board.python_full,
             machine=self.recipe.machine,
-            keys_added=tuple(name.removesuffix(".pem") for name in added),
+            keys_added=tuple(trust.FINGERPRINT_PREFIX + name.removesuffix(".pem") for name in added),
             sent=self.sent,
             notes=tuple(self.notes),
         )
