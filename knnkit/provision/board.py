@@ -78,6 +78,7 @@ def _board(answer: dict[str, Any]) -> Board:
         writable=bool(answer["writable"]),
         nearest=str(answer["nearest"]),
         disk_free=int(answer["disk_free"]),
+        tidy=bool(answer["tidy"]),
         current=answer["current"],
         environments=dict(answer["environments"]),
         trusted=dict(answer["trusted"]),

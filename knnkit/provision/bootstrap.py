@@ -37,6 +37,8 @@ LINK = "venv"
 TRUST = "trust"
 LOCK = "lock"
 PART = ".part"
+#: Environments that stay: the one in use, and the one before it, which may still be running something.
+KEPT = 2
 #: Bytes that must stay free.
 MARGIN = 16 << 20
 PIP = (
@@ -85,6 +87,7 @@ def state(order: dict[str, Any]) -> dict[str, Any]:
         "disk_free": disk.f_bavail * disk.f_frsize,
         "current": current(root),
         "environments": environments(root),
+        "tidy": tidy(root),
         "trusted": trusted(root),
     }
 
@@ -140,9 +143,16 @@ def works(root: Path, digest: str) -> bool:
 
 
 def environments(root: Path) -> dict[str, dict[str, Any]]:
-    """Digest -> what it was made of, for every finished environment."""
-    found = {path.name: marker(root, path.name) for path in listed(root / VENVS)}
-    return {name: made_of for name, made_of in found.items() if made_of is not None}
+    """Digest -> what it was made of, for every finished environment that can start."""
+    names = [path.name for path in listed(root / VENVS) if works(root, path.name)]
+    return {name: marker(root, name) or {} for name in names}
+
+
+def tidy(root: Path) -> bool:
+    """Whether no interrupted run left anything behind."""
+    finished = environments(root)
+    strays = [path for path in listed(root / VENVS) if path.name not in finished]
+    return not strays and len(finished) <= KEPT and not os.path.lexists(root / (LINK + PART))
 
 
 def marker(root: Path, digest: str) -> dict[str, Any] | None:
@@ -170,7 +180,6 @@ def build(order: dict[str, Any]) -> dict[str, Any]:
         clear_leftovers(root)
         try:
             if not works(root, digest):
-                remove_tree(root / VENVS / digest)
                 make_environment(root, order)
         except BaseException:
             clear_leftovers(root)
@@ -179,7 +188,7 @@ def build(order: dict[str, Any]) -> dict[str, Any]:
             remove_tree(root / VENVS / INCOMING)
         before = switch(root, digest)
         added = add_keys(root, order["trust"])
-        prune(root, {digest, before or digest})
+        prune(root, digest)
     return {"made_of": marker(root, digest), "before": before, "added": added}
 
 
@@ -202,9 +211,9 @@ def locked(root: Path) -> Iterator[None]:
 
 
 def clear_leftovers(root: Path) -> None:
-    """Removes environments that were never finished."""
+    """Removes environments that were never finished or cannot start."""
     for path in listed(root / VENVS):
-        if path.name != INCOMING and marker(root, path.name) is None:
+        if path.name != INCOMING and not works(root, path.name):
             remove_tree(path)
     remove_tree(root / (LINK + PART))
 
@@ -359,6 +368,8 @@ def switch(root: Path, digest: str) -> str | None:
     """Makes `digest` the environment in use; returns the digest of the one before."""
     before = current(root)
     if before != digest:
+        if before is not None:
+            os.utime(root / VENVS / before / MARKER)  # `prune` keeps the one that was in use last
         part = root / (LINK + PART)
         part.symlink_to(Path(VENVS) / digest)
         part.rename(root / LINK)
@@ -380,13 +391,14 @@ def add_keys(root: Path, keys: dict[str, str]) -> list[str]:
     return added
 
 
-def prune(root: Path, keep: set[str]) -> None:
-    """Removes environments other than the one in use and the one before it, which may still be running something."""
-    for digest in environments(root):
-        if digest not in keep:
-            part = root / VENVS / (digest + PART)
-            (root / VENVS / digest).rename(part)  # whole or gone, never half
-            remove_tree(part)
+def prune(root: Path, digest: str) -> None:
+    """Removes environments other than the one in use and the one that was in use last."""
+    others = [root / VENVS / name for name in environments(root) if name != digest]
+    others.sort(key=lambda path: (path / MARKER).stat().st_mtime_ns)
+    for path in others[: 1 - KEPT]:
+        part = path.with_name(path.name + PART)
+        path.rename(part)  # whole or gone, never half
+        remove_tree(part)
 
 
 # --- remove -------------------------------------------------------------------------------------------------------

@@ -209,7 +209,7 @@ class _Job:
         """Whether the board has it all."""
         held = self.board.trusted
         trusts = all(held.get(name) == hashlib.sha256(pem).hexdigest() for name, pem in self.trust.items())
-        return self.board.current == self.digest and trusts
+        return self.board.current == self.digest and self.board.tidy and trusts
 
     def work(self, ship: bool, folder: Path, progress: Progress | None) -> Provisioned:
         """Makes the environment, from the host's wheels or by the board's own pip."""

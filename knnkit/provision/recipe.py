@@ -60,6 +60,7 @@ class Board:
     writable: bool
     nearest: str
     disk_free: int
+    tidy: bool = True  # no interrupted run left anything behind
     current: str | None = None
     environments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     trusted: Mapping[str, str] = field(default_factory=dict)

@@ -1,0 +1,52 @@
+"""Wheels for tests: tiny ones made on the spot, and the real ones, fetched once into the wheel cache.
+
+`python tests/support/wheels.py local aarch64-3.11-2.36` fetches what boards of that architecture, Python and glibc need.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import sys
+import zipfile
+from pathlib import Path
+
+from knnkit.provision import default_folder
+from knnkit.provision.recipe import SYSTEM, WHEELS, Recipe
+from knnkit.provision.wheels import fetch
+
+
+def make_wheel(folder: Path, name: str, version: str, files: dict[str, str]) -> Path:
+    """Writes a pure-Python wheel with these files; returns its path."""
+    path, info = folder / f"{name}-{version}-py3-none-any.whl", f"{name}-{version}.dist-info"
+    about = {
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{info}/RECORD": "",
+    }
+    with zipfile.ZipFile(path, "w") as archive:
+        for entry, text in {**files, **about}.items():
+            archive.writestr(zipfile.ZipInfo(entry), text)  # dated 1980: the same bytes whenever it is made
+    return path
+
+
+def digest(path: Path) -> str:
+    """The file's SHA-256 in hexadecimal."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def recipe_of(kind: str) -> Recipe:
+    """The recipe for `local`, or for `MACHINE-PYTHON-GLIBC`."""
+    if kind == "local":
+        libc = platform.libc_ver()[1]
+        kind = f"{platform.machine()}-{sys.version_info[0]}.{sys.version_info[1]}-{libc}"
+    machine, python, glibc = kind.split("-")
+    version, libc_version = (tuple(map(int, text.split("."))) for text in (python, glibc))
+    pair, libc_pair = (version[0], version[1]), (libc_version[0], libc_version[1])
+    return Recipe(machine, pair, libc_pair, WHEELS[machine][pair], machine in SYSTEM)
+
+
+if __name__ == "__main__":
+    for word in sys.argv[1:]:
+        wanted = recipe_of(word)
+        print(*(path.name for path in fetch(wanted.pins, wanted, default_folder())), sep="\n")
