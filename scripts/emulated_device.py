@@ -302,14 +302,27 @@ def inside(folder: Path, name: str) -> None:
 
 
 def lend_user() -> None:
-    """Makes the board's user known to its sshd, and to nobody else on this machine."""
+    """Makes the board's user known to its sshd, and to nobody else on this machine.
+
+    /etc as a whole is laid over: a file that were mounted over by itself would come off when this machine replaces its
+    own, as every change of its users does.
+    """
+    for part in ("upper", "work"):
+        Path("/run/board/etc", part).mkdir(parents=True)
+    run(
+        "mount",
+        "-t",
+        "overlay",
+        "-o",
+        "lowerdir=/etc,upperdir=/run/board/etc/upper,workdir=/run/board/etc/work",
+        "overlay",
+        "/etc",
+    )
     entries = {"passwd": f"{USER}:x:{UID}:{UID}::/home/{USER}:/bin/bash", "shadow": f"{USER}:*:::::::"}
     for name, entry in entries.items():
-        own = Path("/run/board") / name
-        kept = [line for line in Path("/etc", name).read_text().splitlines() if not line.startswith(f"{USER}:")]
-        own.write_text("\n".join([*kept, entry]) + "\n")
-        own.chmod(0o644 if name == "passwd" else 0o600)
-        run("mount", "--bind", str(own), f"/etc/{name}")
+        path = Path("/etc", name)
+        kept = [line for line in path.read_text().splitlines() if not line.startswith(f"{USER}:")]
+        path.write_text("\n".join([*kept, entry]) + "\n")
 
 
 def running(folder: Path, name: str) -> Board | None:

@@ -117,6 +117,21 @@ def read_report(path: Path) -> FleetReport:
         raise UsageError(f"{path} is no report of knnkit: {error}") from None
 
 
+def trusted_keys(arguments: argparse.Namespace, config: Config | None) -> dict[str, bytes]:
+    """Returns fingerprint -> PEM of the keys that bare devices shall trust: `--key`, else those of deploy.yaml.
+
+    Raises:
+        SigningKeyError: one of the files is missing or holds no public key.
+    """
+    from knnkit.release import keys
+
+    paths = list(arguments.key)
+    if not paths and config is not None:
+        own = config.signing.key.with_suffix(keys.PUBLIC_SUFFIX)
+        paths = list(config.signing.trusted) or ([own] if own.exists() else [])
+    return keys.load_public_keys(paths)
+
+
 def pace_of(arguments: argparse.Namespace, config: Config | None) -> Pace:
     """Returns the deadlines: the command line's, then deploy.yaml's, then the defaults."""
     from knnkit.config import RolloutConfig

@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
     config = _fleet.load_config(arguments)
     targets = _fleet.select_targets(arguments, config)
     rules = _rules(arguments, config)
-    keys = _keys(arguments, config)
+    keys = _fleet.trusted_keys(arguments, config)
     packages = _packages(arguments, config, targets, keys)
     template = _template(arguments, config, packages[0], keys)
     chosen = _choose(targets, packages)
@@ -124,16 +124,6 @@ def _rules(arguments: argparse.Namespace, config: Config | None) -> Rules:
     except ValueError as error:
         raise UsageError(str(error)) from None
     return Rules(waves, failures)
-
-
-def _keys(arguments: argparse.Namespace, config: Config | None) -> dict[str, bytes]:
-    from knnkit.release import keys
-
-    paths = list(arguments.key)
-    if not paths and config is not None:
-        own = config.signing.key.with_suffix(keys.PUBLIC_SUFFIX)
-        paths = list(config.signing.trusted) or ([own] if own.exists() else [])
-    return keys.load_public_keys(paths)
 
 
 def _packages(

@@ -1,6 +1,6 @@
 """Wheels for tests: tiny ones made on the spot, and the real ones, fetched once into the wheel cache.
 
-`python tests/support/wheels.py local aarch64-3.11-2.36` fetches what boards of that architecture, Python and glibc need.
+`python tests/support/wheels.py local aarch64-3.11-2.36` fetches for boards of that architecture, Python and glibc.
 """
 
 from __future__ import annotations

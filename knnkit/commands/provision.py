@@ -1,0 +1,76 @@
+"""`knnkit provision`: the runtime, the agent and the trusted keys on bare boards; `--remove` takes it all away."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from device_agent import codec
+from knnkit.commands import _fleet
+from knnkit.errors import UsageError
+
+if TYPE_CHECKING:
+    from knnkit.fleet.report import DeviceReport
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of this command."""
+    what = parser.add_argument_group("what to do")
+    what.add_argument(
+        "--key",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="PUB",
+        help="public key that the device shall trust; repeat it for more (default: deploy.yaml's)",
+    )
+    what.add_argument("--offline", action="store_true", help="devices have no internet: send them the wheels")
+    what.add_argument("--wheels", metavar="DIR", help="where wheels are kept on this host (or $KNNKIT_WHEELS)")
+    what.add_argument("--remove", action="store_true", help="take everything away, releases and trusted keys too")
+    _fleet.add_options(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Provisions the selected devices, and shows a line for each."""
+    from knnkit.fleet.provisioning import ProvisionJob, provision_device
+    from knnkit.fleet.rollout import ask_all
+
+    _fleet.check_report_paths(arguments)
+    config = _fleet.load_config(arguments)
+    targets = _fleet.select_targets(arguments, config)
+    if arguments.remove and not (arguments.target or arguments.on):
+        raise UsageError("--remove is for devices that are named", hint="--target DEVICE, or --on TAG")
+    keys = {} if arguments.remove else _fleet.trusted_keys(arguments, config)
+    pace = _fleet.pace_of(arguments, config)
+    jobs = [
+        ProvisionJob(target, tuple(keys.items()), arguments.offline, arguments.wheels, arguments.remove, pace)
+        for target in targets
+    ]
+    with _fleet.Console(len(targets)) as console, _fleet.open_fan(arguments, config) as fan:
+        report = ask_all("provision", jobs, provision_device, fan, console)
+    if not arguments.json:
+        _show(report.devices)
+    return _fleet.finish(arguments, report, shown=True)
+
+
+def _show(devices: tuple[DeviceReport, ...]) -> None:
+    from knnkit.render.terminal import print_table
+
+    print_table(
+        ["device", "outcome", "agent", "runtime", "python", "machine", "sent", "says"], [_row(d) for d in devices]
+    )
+
+
+def _row(device: DeviceReport) -> list[str]:
+    from knnkit.provision import Provisioned
+    from knnkit.render.text import size
+
+    said = [device.message.removeprefix(f"{device.name}: ")] if device.message else list(device.warnings)
+    says = "; ".join(said)
+    if not device.good or '"removed"' in device.details:
+        done = "removed" if device.details == codec.dumps({"removed": True}) else "nothing there"
+        return [device.name, done if device.good else device.outcome.value, *["-"] * 5, says]
+    found = codec.loads(Provisioned, device.details)
+    outcome = "provisioned" if found.changed else "unchanged"
+    return [device.name, outcome, found.agent, found.runtime, found.python, found.machine, size(found.sent), says]

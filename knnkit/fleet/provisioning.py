@@ -1,0 +1,81 @@
+"""Provisions one device of a fleet, or takes everything away from it again. Knows nothing of releases."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from device_agent import codec
+from knnkit.errors import KnnkitError
+from knnkit.fleet.connect import Opener, Pause, dial, just_sleep, open_transport
+from knnkit.fleet.device import Pace
+from knnkit.fleet.facts import Facts, probe
+from knnkit.fleet.recorder import Listener, Recorder, nobody
+from knnkit.fleet.report import DeviceReport, Outcome
+from knnkit.fleet.target import Target
+from knnkit.provision import provision, remove
+from knnkit.transport.base import Transport
+
+_PACE = Pace()
+NO_KEY = "it trusts no signing key yet: nothing can be deployed to it until one is given with --key"
+
+
+@dataclass(frozen=True)
+class ProvisionJob:
+    """What to do to one device; `keys` are fingerprints and PEM texts."""
+
+    target: Target
+    keys: tuple[tuple[str, bytes], ...] = ()
+    offline: bool = False
+    wheels: str | None = None
+    remove: bool = False
+    pace: Pace = _PACE
+    opener: Opener = open_transport
+
+
+def provision_device(job: ProvisionJob, listen: Listener = nobody, pause: Pause = just_sleep) -> DeviceReport:
+    """Provisions one device and reports; raises nothing that is a device's fault.
+
+    Args:
+        job: what to do; the report's `details` are a `Provisioned` as JSON, or `{"removed": true}`.
+        listen: is told of each step.
+        pause: waits between attempts to connect, and says whether the run was stopped.
+    """
+    recorder = Recorder(job.target, listen)
+    try:
+        with recorder.step("connect"):
+            transport = dial(job.target, job.pace.dialling, opener=job.opener, pause=pause, tried=recorder.tried)
+        try:
+            with recorder.step("probe"):
+                facts = probe(transport, job.target.root, timeout=job.pace.command)
+            return (
+                _remove(job, transport, facts, recorder) if job.remove else _provision(job, transport, facts, recorder)
+            )
+        finally:
+            transport.close()
+    except KnnkitError as error:
+        return recorder.fail(error)
+
+
+def _provision(job: ProvisionJob, transport: Transport, facts: Facts, recorder: Recorder) -> DeviceReport:
+    with recorder.step("provision") as progress:
+        done = provision(
+            transport,
+            facts,
+            root=facts.root,
+            keys=dict(job.keys),
+            offline=job.offline,
+            wheels_dir=Path(job.wheels) if job.wheels else None,
+            progress=progress,
+        )
+    trusts = bool(job.keys) or bool(facts.agent and facts.agent.trusted)
+    recorder.warn(*done.notes, *([] if trusts else [NO_KEY]))
+    recorder.know(sent_bytes=done.sent, details=codec.dumps(done))
+    return recorder.end(Outcome.ANSWERED if done.changed else Outcome.UNCHANGED)
+
+
+def _remove(job: ProvisionJob, transport: Transport, facts: Facts, recorder: Recorder) -> DeviceReport:
+    with recorder.step("remove"):
+        removed = remove(transport, facts, root=facts.root)
+    recorder.know(details=codec.dumps({"removed": removed}))
+    return recorder.end(Outcome.ANSWERED if removed else Outcome.UNCHANGED)
