@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -248,6 +249,14 @@ def test_every_reason_is_a_stable_word() -> None:
     words = [reason.value for reason in Reason]
     assert len(set(words)) == len(words)
     assert all(word == word.lower() and " " not in word for word in words)
+
+
+def test_the_threat_model_names_reasons_that_exist() -> None:
+    page = (Path(__file__).parents[2] / "SECURITY.md").read_text(encoding="utf-8")
+    table = page.partition("## What each attack meets")[2].partition("\n## ")[0]
+    named = set(re.findall(r"`([a-z]+(?:-[a-z]+)+)`", table))
+    assert len(named) > 30
+    assert named <= {reason.value for reason in Reason}
 
 
 def test_the_manifest_that_counts_is_the_signed_one(release: Path) -> None:
