@@ -1,0 +1,193 @@
+"""One device, whatever breaks: after the next run it is on one known release, and the report told the truth."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+from support.simulation import Fleet, make_package, with_files
+
+from knnkit.fleet.connect import Dialling
+from knnkit.fleet.device import DeviceJob, Pace, run_job
+from knnkit.fleet.package import Package
+from knnkit.fleet.report import DeviceReport, Outcome
+
+OLD = make_package("1.0.0", 10)
+PACE = Pace(dialling=Dialling(timeout=1.0, retries=0), command=5.0, confirm=60.0)
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Package:
+    return with_files(make_package(), tmp_path, {"model.tflite": 5000, "release.json": 90})
+
+
+@pytest.fixture
+def fleet(package: Package) -> Fleet:
+    return Fleet(["board"], package, running=OLD)
+
+
+def run(fleet: Fleet, *, pace: Pace = PACE, paused: list[float] | None = None) -> DeviceReport:
+    def pause(seconds: float) -> bool:
+        if paused is not None and seconds:
+            paused.append(seconds)
+        return False
+
+    job = DeviceJob(fleet.targets()[0], fleet.package, "nonce", "ann@laptop 1", pace=pace, opener=fleet.open)
+    return run_job(job, pause=pause)
+
+
+STEPS = ("probe", "look", "append", "finish", "stage", "activate", "confirm")
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_line_cut_at_any_step_leaves_a_known_release_and_the_next_run_finishes(
+    fleet: Fleet, step: str, when: str
+) -> None:
+    board = fleet.boards["board"]
+    board.faults.add(f"cut-{when}-{step}")
+    report = run(fleet)
+    assert board.pending is None
+    if step == "confirm":  # a confirmation is repeated for as long as the device waits for it
+        assert report.outcome is Outcome.COMMITTED
+        assert report.connections == 3
+    else:
+        expected = Outcome.ROLLED_BACK if step == "activate" else Outcome.UNREACHABLE
+        assert report.outcome is expected
+        assert board.known_release == "1.0.0"
+    again = run(fleet)
+    assert again.outcome in (Outcome.COMMITTED, Outcome.UNCHANGED)
+    assert board.known_release == "1.1.0"
+    assert fleet.open_now == 0
+
+
+def test_an_upload_cut_in_the_middle_resumes(fleet: Fleet) -> None:
+    board = fleet.boards["board"]
+    board.faults.add("cut-in-append")
+    assert run(fleet).outcome is Outcome.UNREACHABLE
+    again = run(fleet)
+    assert again.outcome is Outcome.COMMITTED
+    assert again.resumed_bytes == 2500
+    assert again.sent_bytes == fleet.package.size - 2500
+
+
+def test_a_part_that_holds_other_bytes_is_not_resumed(fleet: Fleet) -> None:
+    board = fleet.boards["board"]
+    there = f"/home/pi/.knnkit/incoming/{fleet.package.digest}/model.tflite.part"
+    board.files[there] = b"something else entirely"
+    report = run(fleet)
+    assert report.outcome is Outcome.COMMITTED
+    assert (report.resumed_bytes, report.sent_bytes) == (0, fleet.package.size)
+
+
+def test_what_is_staged_already_is_not_sent_again(fleet: Fleet) -> None:
+    fleet.boards["board"].staged.add(fleet.package.digest)
+    report = run(fleet)
+    assert report.outcome is Outcome.COMMITTED
+    assert report.sent_bytes == 0
+    assert [step.name for step in report.steps] == ["connect", "probe", "activate", "confirm"]
+
+
+def test_the_confirmation_comes_over_a_new_connection(fleet: Fleet) -> None:
+    run(fleet)
+    log = fleet.boards["board"].log
+    assert log[-2:] == ["1:activate", "2:confirm"]
+
+
+def test_a_device_that_reverted_meanwhile_is_rolled_back(fleet: Fleet) -> None:
+    fleet.boards["board"].faults.add("reverted")
+    report = run(fleet)
+    assert (report.outcome, report.reason, report.exit_code) == (Outcome.ROLLED_BACK, "rolled-back", 1)
+    assert fleet.boards["board"].known_release == "1.0.0"
+
+
+@pytest.mark.parametrize("fault", ["stale-nonce", "lies"])
+def test_a_certificate_that_cannot_be_believed_is_taken_back(fleet: Fleet, fault: str) -> None:
+    board = fleet.boards["board"]
+    board.faults.add(fault)
+    report = run(fleet)
+    assert (report.outcome, report.exit_code) == (Outcome.ROLLED_BACK, 4)
+    assert board.log[-2:] == ["2:probe", "2:rollback"]
+    assert board.pending is None
+    assert board.known_release == "1.0.0"
+
+
+def test_a_device_that_cannot_be_reached_again_is_said_to_revert_by_itself(fleet: Fleet) -> None:
+    board = fleet.boards["board"]
+    board.faults |= {"cut-after-activate", "unreachable-2"}
+    report = run(fleet)
+    assert report.outcome is Outcome.UNREACHABLE
+    assert "returns to the release before within 60 s" in report.message
+    assert board.known_release == "1.0.0"
+
+
+def test_only_connecting_is_tried_again_with_growing_jittered_pauses(fleet: Fleet) -> None:
+    board = fleet.boards["board"]
+    board.faults |= {"unreachable-1", "unreachable-2"}
+    paused: list[float] = []
+    pace = Pace(dialling=Dialling(timeout=1.0, retries=2), command=5.0)
+    report = run(fleet, pace=pace, paused=paused)
+    assert report.outcome is Outcome.COMMITTED
+    assert report.connections == 4  # three to get in, one to confirm
+    assert len(paused) == 2
+    assert 0.125 <= paused[0] <= 0.5
+    assert 0.25 <= paused[1] <= 1.0
+    board.faults.add("cut-before-stage")
+    fleet.boards["board"].committed, fleet.boards["board"].staged = OLD.ref, set()
+    assert run(fleet, pace=pace).outcome is Outcome.UNREACHABLE
+    assert sum(entry.endswith(":stage") for entry in board.log) == 2
+
+
+def test_a_changed_host_key_is_not_tried_again(fleet: Fleet) -> None:
+    fleet.boards["board"].faults.add("host-key")
+    report = run(fleet, pace=Pace(dialling=Dialling(timeout=1.0, retries=5)))
+    assert (report.outcome, report.reason, report.connections) == (Outcome.UNREACHABLE, "host-key-changed", 1)
+
+
+def test_a_locked_device_is_waited_for_as_long_as_asked(fleet: Fleet) -> None:
+    board = fleet.boards["board"]
+    board.faults.add("locked-stage")
+    assert run(fleet).outcome is Outcome.LOCKED
+    waits: list[float] = []
+
+    def pause(seconds: float) -> bool:
+        if seconds:
+            waits.append(seconds)
+            board.faults.discard("locked-stage")
+        return False
+
+    job = DeviceJob(
+        fleet.targets()[0], fleet.package, "nonce", "ann", pace=Pace(PACE.dialling, lock=30.0), opener=fleet.open
+    )
+    assert run_job(job, pause=pause).outcome is Outcome.COMMITTED
+    assert len(waits) == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "outcome", "reason", "code"),
+    [
+        ("mute", Outcome.FAILED, "no-answer", 1),
+        ("huge-stage", Outcome.FAILED, "no-answer", 1),
+        ("garbage", Outcome.FAILED, "probe-failed", 1),
+        ("refuses", Outcome.FAILED, "key-unknown", 4),
+        ("gate", Outcome.FAILED, "gate-failed", 4),
+        ("bad-disk", Outcome.FAILED, "cannot-write", 1),
+    ],
+)
+def test_what_a_device_does_wrong_has_a_name_and_leaves_the_old_release(
+    fleet: Fleet, fault: str, outcome: Outcome, reason: str, code: int
+) -> None:
+    fleet.boards["board"].faults.add(fault)
+    report = run(fleet)
+    assert (report.outcome, report.reason, report.exit_code) == (outcome, reason, code)
+    assert fleet.boards["board"].known_release == "1.0.0"
+
+
+def test_job_and_report_travel(package: Package) -> None:
+    """To a worker in another process and back."""
+    fleet = Fleet(["board"], package, running=OLD)
+    job = DeviceJob(fleet.targets()[0], package, "nonce", "ann")
+    assert pickle.loads(pickle.dumps(job)) == job
+    report = run(fleet)
+    assert pickle.loads(pickle.dumps(report)) == report

@@ -1,0 +1,100 @@
+"""Facts in, plan out, as golden JSON: what `--dry-run` prints is what a deploy does."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.simulation import Board, make_package
+
+from device_agent import codec
+from device_agent.contract import ReleaseRef
+from knnkit.fleet.facts import Facts
+from knnkit.fleet.plan import DevicePlan, PlanOptions, plan_device
+
+GOLDEN = Path(__file__).with_name("plans.json")
+NEW = make_package()
+OLD = make_package("1.0.0", 10)
+NEWER = make_package("2.0.0", 20)
+BARE = Facts(
+    home="/home/pi",
+    root="/home/pi/.knnkit",
+    machine="aarch64",
+    system="Linux",
+    python=(3, 11, 2),
+    python_path="/usr/bin/python3",
+    libc="glibc 2.36",
+    disk_free_bytes=8 << 30,
+    memory_bytes=1 << 30,
+    writable=True,
+    venv=None,
+)
+
+
+def running(ref: ReleaseRef | None, **status: Any) -> Facts:
+    board = Board("board", committed=ref, staged={ref.digest} if ref else set())
+    return dataclasses.replace(BARE, venv="venvs/1", agent=dataclasses.replace(board.status(), **status))
+
+
+CASES: dict[str, tuple[Facts, dict[str, Any]]] = {
+    "a bare board gets everything": (BARE, {}),
+    "the first release": (running(None), {}),
+    "an update": (running(OLD.ref), {}),
+    "nothing to do": (running(NEW.ref), {}),
+    "staged before": (running(OLD.ref, staged=(NEW.digest, OLD.digest)), {}),
+    "an older agent": (running(OLD.ref, agent="0.0.9"), {}),
+    "an older agent, left alone": (running(OLD.ref, agent="0.0.9"), {"provisioning": "never"}),
+    "a runtime that is gone": (running(OLD.ref, runtime=None), {}),
+    "provisioned because it was asked for": (running(NEW.ref), {"provisioning": "always"}),
+    "an agent that does not answer": (dataclasses.replace(BARE, venv="venvs/1", agent_problem="no numpy"), {}),
+    "our own activation is still pending": (running(OLD.ref, pending=NEW.ref, staged=(NEW.digest,)), {}),
+    "no agent, and none may be put there": (BARE, {"provisioning": "never"}),
+    "no key to trust": (BARE, {"has_keys": False}),
+    "no python": (dataclasses.replace(BARE, python=None), {}),
+    "an old python": (dataclasses.replace(BARE, python=(3, 9, 2)), {}),
+    "not linux": (dataclasses.replace(BARE, system="Darwin"), {}),
+    "not writable": (dataclasses.replace(BARE, writable=False), {}),
+    "a full disk": (dataclasses.replace(running(OLD.ref), disk_free_bytes=1 << 20), {}),
+    "a full bare board": (dataclasses.replace(BARE, disk_free_bytes=64 << 20), {}),
+    "a release older than the floor": (running(NEWER.ref, floor=20), {}),
+    "a key that is not trusted": (running(OLD.ref, trusted=("sha256:" + "cd" * 32,)), {}),
+    "no key is trusted yet": (running(OLD.ref, trusted=()), {}),
+    "another activation is pending": (running(OLD.ref, pending=NEWER.ref, seconds_left=42.0), {}),
+    "another class": (running(OLD.ref), {"device_class": "any", "package": make_package(device_class="zero")}),
+}
+
+
+def plan(name: str) -> DevicePlan:
+    facts, options = CASES[name]
+    options = dict(options)
+    package = options.pop("package", NEW)
+    device_class = options.pop("device_class", "any")
+    return plan_device("board", device_class, facts, package, PlanOptions(**options))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_plan(name: str) -> None:
+    """To make the file anew after a change that is meant: python tests/fleet/test_plan.py"""
+    assert codec.to_plain(plan(name)) == json.loads(GOLDEN.read_text())[name]
+
+
+def test_the_file_holds_these_cases_and_no_others() -> None:
+    assert set(json.loads(GOLDEN.read_text())) == set(CASES)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_plan_confirms_last_and_only_what_it_activates(name: str) -> None:
+    found = plan(name)
+    actions = [step.action for step in found.steps]
+    order = ["provision", "upload", "stage", "activate", "confirm"]
+    assert actions == [action for action in order if action in actions]
+    assert ("activate" in actions) == ("confirm" in actions)
+    assert not (found.refusal and found.steps)
+    assert codec.loads(DevicePlan, codec.dumps(found)) == found
+
+
+if __name__ == "__main__":
+    GOLDEN.write_text(json.dumps({name: codec.to_plain(plan(name)) for name in CASES}, indent=1, sort_keys=True) + "\n")
