@@ -129,21 +129,19 @@ def _unfit(device: str, facts: Facts, options: PlanOptions) -> Refusal | None:
         return Refusal(reason, f"{device}: {said}", hint, contract.EXIT_FAILED)
 
     if facts.system != "Linux":
-        return failed("not-linux", f"runs {facts.system}; the agent needs Linux", "choose another device")
+        return failed("not-linux", f"{facts.system} runs there; the agent needs Linux", "choose another device")
     if not facts.writable:
         return failed(
             "not-writable", f"{facts.root} cannot be written", "choose another `root`, or give it to the login user"
         )
-    if facts.agent is not None:
-        return None
-    if options.provisioning == "never":
+    if facts.agent is None and options.provisioning == "never":
         said = facts.agent_problem or "there is no agent"
         return failed("no-agent", f"{said}, and --provision never was given", f"knnkit provision --target {device}")
-    if facts.python is None or facts.python < MINIMUM_PYTHON:
+    if facts.agent is None and (facts.python is None or facts.python < MINIMUM_PYTHON):
         found = "no python3" if facts.python is None else f"Python {'.'.join(map(str, facts.python))}"
-        return failed("no-python", f"has {found}; the agent needs 3.10 or later", "sudo apt install python3")
-    if not options.has_keys:
-        said = "trusts no key yet, and no public key was given"
+        return failed("no-python", f"there is {found}; the agent needs 3.10 or later", "sudo apt install python3")
+    if not options.has_keys and not (facts.agent and facts.agent.trusted):
+        said = "no key is trusted yet, and no public key was given"
         return failed("no-key", said, "--key signing.pub, or `signing` in deploy.yaml")
     return None
 

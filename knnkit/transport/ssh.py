@@ -102,6 +102,8 @@ class SshTransport:
                     assert self._sftp is not None
                     watchdog.touch()
                 with self._sftp.open(remote, "r+b" if offset else "wb") as file:
+                    if not offset:
+                        file.chmod(0o600)  # the server's umask decided until now; the directory is private
                     file.set_pipelined(True)
                     file.seek(offset)
                     source.seek(offset)

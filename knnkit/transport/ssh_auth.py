@@ -163,4 +163,5 @@ def _open(path: Path) -> paramiko.PKey:
             passphrase = getpass.getpass(f"Passphrase of {path}: ")
         if not passphrase:
             raise paramiko.PasswordRequiredException(str(path)) from None
-        return paramiko.PKey.from_path(path, password=passphrase)
+        # It must be bytes (cryptography takes nothing else), whatever the signature says.
+        return paramiko.PKey.from_path(path, password=passphrase.encode())  # type: ignore[arg-type]

@@ -1,0 +1,193 @@
+"""known_hosts is read strictly and trusted literally; nothing is ever trusted on first use."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import os
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from support import sshd
+
+from knnkit.errors import HostKeyError
+from knnkit.transport import hostkeys
+from knnkit.transport.address import Address
+from knnkit.transport.hostkeys import HostKey
+from knnkit.transport.ssh import SshTransport
+
+
+def key(seed: int, kind: str = "ssh-ed25519") -> HostKey:
+    name = kind.encode()
+    return HostKey(kind, len(name).to_bytes(4, "big") + name + bytes([seed]) * 36)
+
+
+def line(names: str, held: HostKey, marker: str = "") -> str:
+    return f"{marker + ' ' if marker else ''}{names} {held.kind} {base64.b64encode(held.blob).decode()}\n"
+
+
+def hashed(name: str) -> str:
+    salt = bytes(range(20))
+    digest = hmac.new(salt, name.encode(), hashlib.sha1).digest()
+    return f"|1|{base64.b64encode(salt).decode()}|{base64.b64encode(digest).decode()}"
+
+
+@pytest.mark.parametrize(
+    ("names", "host", "port"),
+    [
+        ("board", "board", 22),
+        ("Board", "board", 22),
+        ("other,board,192.0.2.1", "board", 22),
+        ("[board]:2222", "board", 2222),
+        ("*.example", "board.example", 22),
+        ("board-?", "board-1", 22),
+        ("[*.example]:2222", "board.example", 2222),
+        (hashed("board"), "board", 22),
+        (hashed("[board]:2222"), "board", 2222),
+    ],
+)
+def test_names_that_match(names: str, host: str, port: int) -> None:
+    known = hostkeys.parse(line(names, key(1)), "known_hosts")
+    known.check(host, port, key(1))
+    with pytest.raises(HostKeyError, match="another host key"):
+        known.check(host, port, key(2))
+
+
+@pytest.mark.parametrize(
+    ("names", "host", "port"),
+    [
+        ("board", "board", 2222),
+        ("[board]:2222", "board", 22),
+        ("boar", "board", 22),
+        ("*.example,!bad.example", "bad.example", 22),
+        ("board[1]", "board1", 22),
+        (hashed("other"), "board", 22),
+        ("|1|###|###", "board", 22),
+    ],
+)
+def test_names_that_do_not_match_leave_the_host_unknown(names: str, host: str, port: int) -> None:
+    with pytest.raises(HostKeyError, match="is not in known_hosts") as caught:
+        hostkeys.parse(line(names, key(1)), "known_hosts").check(host, port, key(1))
+    assert caught.value.reason == "host-key-unknown"
+    assert caught.value.hint.startswith("knnkit trust ")
+
+
+def test_bad_lines_hide_no_good_one_and_are_named() -> None:
+    text = (
+        "garbage\nboard ssh-ed25519 !!!\nboard ssh-ed25519 " + base64.b64encode(b"x" * 40).decode() + "\n\0\0\n# note\n"
+    )
+    known = hostkeys.parse(text + line("board", key(1)), "kh")
+    known.check("board", 22, key(1))
+    assert known.bad == ("kh:1", "kh:2", "kh:3", "kh:4")
+    with pytest.raises(HostKeyError, match="cannot be read: kh:1, kh:2, kh:3"):
+        known.check("other", 22, key(1))
+
+
+def test_a_revoked_key_is_refused_wherever_it_is_offered() -> None:
+    known = hostkeys.parse(line("board", key(1)) + line("*", key(1), "@revoked"), "kh")
+    with pytest.raises(HostKeyError, match=r"revoked host key .* kh:2"):
+        known.check("board", 22, key(1))
+
+
+def test_a_certificate_authority_is_no_host_key() -> None:
+    with pytest.raises(HostKeyError, match="not in known_hosts"):
+        hostkeys.parse(line("*", key(1), "@cert-authority"), "kh").check("board", 22, key(1))
+
+
+def test_one_of_several_keys_is_enough() -> None:
+    known = hostkeys.parse(line("board", key(1)) + line("board", key(2)), "kh")
+    known.check("board", 22, key(2))
+
+
+def test_fingerprints_are_those_of_ssh_keygen(server: sshd.Sshd) -> None:
+    shown = subprocess.run(
+        ["ssh-keygen", "-lf", str(server.directory / "host_key.pub")], capture_output=True, text=True, check=True
+    ).stdout.split()[1]
+    known = hostkeys.load([server.known_hosts]).lookup(server.host, server.port)
+    assert [entry.fingerprint for entry in known] == [shown]
+
+
+def test_enrolling_adds_one_private_line_and_the_second_time_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "known_hosts"
+    assert hostkeys.enrol(path, "board", 2222, key(1))
+    assert not hostkeys.enrol(path, "board", 2222, key(1))
+    assert path.read_text() == line("[board]:2222", key(1))
+    assert path.stat().st_mode & 0o777 == 0o600
+    path.write_text(path.read_text().rstrip("\n"))
+    hostkeys.enrol(path, "other", 22, key(2))
+    assert path.read_text() == line("[board]:2222", key(1)) + line("other", key(2))
+
+
+def test_another_key_is_enrolled_only_when_asked_for_and_the_old_file_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "known_hosts"
+    before = line("board,friend", key(1)) + line(hashed("board"), key(3)) + line("else", key(2)) + "not a line\n"
+    path.write_text(before)
+    with pytest.raises(HostKeyError, match="another host key"):
+        hostkeys.enrol(path, "board", 22, key(9))
+    assert path.read_text() == before
+    assert hostkeys.enrol(path, "board", 22, key(9), replace=True)
+    assert path.read_text() == line("friend", key(1)) + line("else", key(2)) + "not a line\n" + line("board", key(9))
+    assert path.with_name("known_hosts.old").read_text() == before
+
+
+# --- against a server ---------------------------------------------------------------------------------------------
+def test_an_unknown_host_key_is_refused_and_nothing_is_written(address: Address, tmp_path: Path) -> None:
+    known = tmp_path / "known_hosts"
+    known.write_text("# nobody\n")
+    with pytest.raises(HostKeyError, match=r"not in known_hosts; it offers ssh-ed25519 SHA256:") as caught:
+        SshTransport.connect("board", replace(address, known_hosts=(str(known),)), timeout=10)
+    assert caught.value.hint == f"knnkit trust {address.host}:{address.port}"
+    assert known.read_text() == "# nobody\n"
+    assert not (Path(os.environ["HOME"]) / ".ssh" / "known_hosts").exists()
+
+
+def test_a_changed_host_key_is_refused_before_any_login(server: sshd.Sshd, address: Address, tmp_path: Path) -> None:
+    known = tmp_path / "known_hosts"
+    known.write_text(line(f"[{server.host}]:{server.port}", key(7)))
+    logins = server.count("Accepted publickey")
+    with pytest.raises(HostKeyError, match="Somebody may be listening in") as caught:
+        SshTransport.connect("board", replace(address, known_hosts=(str(known),)), timeout=10)
+    assert caught.value.reason == "host-key-changed"
+    assert server.count("Accepted publickey") == logins
+
+
+def test_of_several_host_keys_the_known_kind_is_asked_for(tmp_path: Path, no_ssh_config: Path) -> None:
+    directory = tmp_path / "two"
+    directory.mkdir()
+    sshd.make_key(directory / "host_ecdsa", kind="ecdsa")
+    sshd.make_key(directory / "host_rsa", kind="rsa", bits=3072)
+    extra = f"HostKey {directory}/host_ecdsa\nHostKey {directory}/host_rsa"
+    with sshd.running(directory, extra=extra) as server:
+        for name in ("host_ecdsa", "host_rsa", "host_key"):
+            public = " ".join((directory / f"{name}.pub").read_text().split()[:2])
+            known = tmp_path / f"known_{name}"
+            known.write_text(f"[{server.host}]:{server.port} {public}\n")
+            to = Address(
+                server.host,
+                server.user,
+                server.port,
+                identity=str(server.identity),
+                config=str(no_ssh_config),
+                known_hosts=(str(known),),
+            )
+            SshTransport.connect("board", to, timeout=10).close()
+
+
+def test_many_threads_share_one_file_that_is_parsed_once(address: Address, monkeypatch: pytest.MonkeyPatch) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    hostkeys._load_one.cache_clear()
+    parsed: list[str] = []
+    real = hostkeys.parse
+    monkeypatch.setattr(hostkeys, "parse", lambda text, path: parsed.append(path) or real(text, path))
+    SshTransport.connect("first", address, timeout=10).close()
+
+    def connect(number: int) -> None:
+        SshTransport.connect(f"d{number}", address, timeout=20).close()
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(connect, range(16)))
+    assert parsed == list(address.known_hosts)

@@ -1,0 +1,326 @@
+"""What paramiko does by default and a fleet cannot bear, one test each, against a real sshd."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from support import sshd
+from support.proxy import proxy
+
+from knnkit.errors import DeviceFailed, Unreachable
+from knnkit.transport import ssh
+from knnkit.transport.address import Address
+from knnkit.transport.base import MAX_COMPLAINT
+from knnkit.transport.local import LocalTransport
+from knnkit.transport.ssh import SshTransport
+from knnkit.transport.upload import PushFile, push
+
+Dial = Callable[..., SshTransport]
+MEGABYTE = 1024 * 1024
+
+
+def through(address: Address, host: str, port: int, tmp_path: Path) -> Address:
+    """The same server by way of a proxy, under its own name in known_hosts."""
+    known = tmp_path / "proxy_known_hosts"
+    held = Path(address.known_hosts[0]).read_text().split(maxsplit=1)[1]
+    known.write_text(f"[{host}]:{port} {held}")
+    return replace(address, host=host, port=port, known_hosts=(str(known),))
+
+
+# --- commands -----------------------------------------------------------------------------------------------------
+@pytest.fixture(params=["ssh", "local"])
+def transport(request: pytest.FixtureRequest, no_ssh_config: Path) -> SshTransport | LocalTransport:
+    """Both transports keep the same promises."""
+    if request.param == "local":
+        return LocalTransport()
+    dial: Dial = request.getfixturevalue("dial")
+    return dial()
+
+
+def test_arguments_arrive_exactly_and_no_shell_reads_them(transport: SshTransport) -> None:
+    words = ["a b", "$HOME", "`id`", "'", '"', "\\", "x\ny", "*", "~", ";", "ü€", "", "-n"]
+    completed = transport.run(["printf", "%s\\0", *words], timeout=10)
+    assert completed.stdout.decode().split("\0")[:-1] == words
+
+
+def test_exit_codes_and_signals_are_told(transport: SshTransport) -> None:
+    assert transport.run(["sh", "-c", "exit 7"], timeout=10).exit_code == 7
+    assert transport.run(["sh", "-c", "kill -9 $$"], timeout=10).exit_code < 0
+
+
+def test_a_command_that_never_ends_is_given_up_at_its_deadline(transport: SshTransport) -> None:
+    begun = time.monotonic()
+    with pytest.raises(Unreachable, match=r"no end within 0\.5 s") as caught:
+        transport.run(["sleep", "60"], timeout=0.5)
+    assert caught.value.reason == "deadline"
+    assert time.monotonic() - begun < 5
+
+
+def test_four_megabytes_of_complaint_do_not_block_the_answer(transport: SshTransport) -> None:
+    script = "head -c 4194304 /dev/zero >&2; echo answer; head -c 4194304 /dev/zero >&2"
+    completed = transport.run(["sh", "-c", script], timeout=20)
+    assert completed.stdout == b"answer\n"
+    assert len(completed.stderr) == MAX_COMPLAINT
+
+
+def test_a_device_that_says_too_much_is_cut_short(transport: SshTransport) -> None:
+    with pytest.raises(DeviceFailed, match="said more than 100,000 bytes"):
+        transport.run(["yes"], timeout=20, max_output=100_000)
+
+
+def test_an_answer_of_just_the_limit_is_taken(transport: SshTransport) -> None:
+    completed = transport.run(["head", "-c", "100000", "/dev/zero"], timeout=10, max_output=100_000)
+    assert len(completed.stdout) == 100_000
+
+
+def test_much_goes_in_and_out_at_once(transport: SshTransport) -> None:
+    data = os.urandom(6 * MEGABYTE)
+    completed = transport.run(["cat"], timeout=30, input=data)
+    assert hashlib.sha256(completed.stdout).digest() == hashlib.sha256(data).digest()
+
+
+def test_a_command_that_reads_nothing_ends_all_the_same(transport: SshTransport) -> None:
+    completed = transport.run(["true"], timeout=10, input=bytes(6 * MEGABYTE))
+    assert completed.exit_code == 0
+
+
+def test_a_grandchild_that_keeps_the_stream_open_does_not_hold_the_host(transport: SshTransport) -> None:
+    begun = time.monotonic()
+    completed = transport.run(["sh", "-c", "sleep 30 & echo done"], timeout=20)
+    assert (completed.exit_code, completed.stdout) == (0, b"done\n")
+    assert time.monotonic() - begun < 10
+
+
+def test_rows_are_answered_as_they_come_in_constant_memory(transport: SshTransport) -> None:
+    """The writer waits for each answer before it sends the next row."""
+    read_end, write_end = os.pipe()
+    answered = threading.Semaphore(0)
+    lines: list[bytes] = []
+
+    class Sink(io.RawIOBase):
+        def write(self, chunk: bytes) -> int:  # type: ignore[override]
+            lines.extend(bytes(chunk).splitlines())
+            for _ in range(bytes(chunk).count(b"\n")):
+                answered.release()
+            return len(chunk)
+
+    def feed() -> None:
+        with os.fdopen(write_end, "wb", buffering=0) as rows:
+            for number in range(5):
+                rows.write(b"row %d\n" % number)
+                assert answered.acquire(timeout=10)
+
+    writer = threading.Thread(target=feed)
+    writer.start()
+    with os.fdopen(read_end, "rb") as source:
+        completed = transport.pipe(["cat", "-u"], source, Sink(), idle=15)  # type: ignore[arg-type]
+    writer.join()
+    assert completed.exit_code == 0
+    assert lines == [b"row %d" % number for number in range(5)]
+
+
+def test_a_pipe_without_traffic_is_given_up(transport: SshTransport) -> None:
+    read_end, write_end = os.pipe()
+    with os.fdopen(read_end, "rb") as source, os.fdopen(write_end, "wb"), pytest.raises(Unreachable):
+        transport.pipe(["cat"], source, io.BytesIO(), idle=0.5)
+
+
+def test_closing_twice_does_nothing(transport: SshTransport) -> None:
+    transport.close()
+    transport.close()
+
+
+# --- uploads ------------------------------------------------------------------------------------------------------
+def test_files_arrive_private_and_whole_and_the_second_time_not_at_all(transport: SshTransport, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(os.urandom(3 * MEGABYTE + 17))
+    there = tmp_path / "device dir" / "deep" / "it's a model"
+    told: list[tuple[int, int]] = []
+    files = [PushFile.of(source, str(there))]
+    done = push(transport, files, timeout=20, progress=lambda now, total: told.append((now, total)))
+    assert there.read_bytes() == source.read_bytes()
+    assert there.stat().st_mode & 0o777 == 0o600
+    assert there.parent.stat().st_mode & 0o777 == 0o700
+    assert (done.sent, done.resumed, done.skipped) == (files[0].size, 0, 0)
+    assert told[-1] == (files[0].size, files[0].size)
+    again = push(transport, files, timeout=20)
+    assert (again.sent, again.resumed, again.skipped) == (0, 0, files[0].size)
+    assert not there.with_name("it's a model.part").exists()
+
+
+def test_a_part_is_resumed_and_another_files_part_is_not(transport: SshTransport, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(os.urandom(2 * MEGABYTE))
+    there = tmp_path / "device" / "model"
+    there.parent.mkdir()
+    part = there.with_name("model.part")
+    part.write_bytes(source.read_bytes()[:MEGABYTE])
+    assert push(transport, [PushFile.of(source, str(there))], timeout=20).resumed == MEGABYTE
+    there.unlink()
+    part.write_bytes(bytes(3 * MEGABYTE))
+    assert push(transport, [PushFile.of(source, str(there))], timeout=20).resumed == 0
+    assert there.read_bytes() == source.read_bytes()
+
+
+def test_a_file_that_is_there_with_other_bytes_is_replaced_in_one_rename(
+    transport: SshTransport, tmp_path: Path
+) -> None:
+    source, there = tmp_path / "source", tmp_path / "there"
+    source.write_bytes(b"new")
+    there.write_bytes(b"old")
+    with there.open("rb") as reader:
+        push(transport, [PushFile.of(source, str(there))], timeout=20)
+        assert reader.read() == b"old"
+    assert there.read_bytes() == b"new"
+
+
+def test_a_source_that_changes_under_way_never_becomes_the_file(transport: SshTransport, tmp_path: Path) -> None:
+    source, there = tmp_path / "source", tmp_path / "there"
+    source.write_bytes(b"first")
+    file = PushFile.of(source, str(there))
+    source.write_bytes(b"other")
+    with pytest.raises(DeviceFailed, match="other bytes than were sent"):
+        push(transport, [file], timeout=20)
+    assert list(tmp_path.glob("there*")) == []
+
+
+def test_a_place_that_cannot_be_written_is_the_devices_failure(transport: SshTransport, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(b"x")
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(DeviceFailed, match="cannot write") as caught:
+        push(transport, [PushFile.of(source, str(tmp_path / "file" / "model"))], timeout=20)
+    assert caught.value.reason == "cannot-write"
+
+
+def test_writes_are_pipelined_over_a_slow_line(server: sshd.Sshd, address: Address, dial: Dial, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(os.urandom(8 * MEGABYTE))
+    with proxy(server.host, server.port) as between:
+        transport = dial(through(address, between.host, between.port, tmp_path))
+        between.delay = 0.03  # one write after another: 256 of them, 60 ms each, 15 s
+        begun = time.monotonic()
+        push(transport, [PushFile.of(source, str(tmp_path / "there"))], timeout=30)
+        assert time.monotonic() - begun < 7.5
+        between.delay = 0.0
+
+
+def test_an_upload_cut_in_the_middle_resumes(server: sshd.Sshd, address: Address, dial: Dial, tmp_path: Path) -> None:
+    source, there = tmp_path / "source", tmp_path / "there"
+    source.write_bytes(os.urandom(24 * MEGABYTE))
+    file = PushFile.of(source, str(there))
+    with proxy(server.host, server.port) as between:
+        to = through(address, between.host, between.port, tmp_path)
+        between.cut_after = 12 * MEGABYTE
+        with pytest.raises(Unreachable) as caught:
+            push(dial(to), [file], timeout=20)
+        assert caught.value.reason == "connection-lost"
+        done = push(dial(to), [file], timeout=20)
+    assert done.resumed > 8 * MEGABYTE
+    assert done.sent == file.size - done.resumed
+    assert there.read_bytes() == source.read_bytes()
+
+
+def test_an_upload_that_stands_still_is_given_up(
+    server: sshd.Sshd, address: Address, dial: Dial, tmp_path: Path
+) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(bytes(24 * MEGABYTE))
+    with proxy(server.host, server.port) as between:
+        transport = dial(through(address, between.host, between.port, tmp_path))
+        file = PushFile.of(source, str(tmp_path / "there"))
+
+        def freeze(done: int, total: int) -> None:
+            between.frozen = True
+
+        begun = time.monotonic()
+        with pytest.raises(Unreachable, match="1 s without progress"):
+            push(transport, [file], timeout=1.0, progress=freeze)
+        assert time.monotonic() - begun < 10
+        between.frozen = False
+
+
+def test_a_line_that_goes_dead_under_a_command_is_given_up(
+    server: sshd.Sshd, address: Address, dial: Dial, tmp_path: Path
+) -> None:
+    with proxy(server.host, server.port) as between:
+        transport = dial(through(address, between.host, between.port, tmp_path))
+        between.frozen = True
+        with pytest.raises(Unreachable, match="no end within 1 s"):
+            transport.run(["true"], timeout=1.0)
+        between.frozen = False
+
+
+def test_a_line_that_is_cut_under_a_command_is_told_at_once(
+    server: sshd.Sshd, address: Address, dial: Dial, tmp_path: Path
+) -> None:
+    with proxy(server.host, server.port) as between:
+        transport = dial(through(address, between.host, between.port, tmp_path))
+        threading.Timer(0.3, between.cut).start()
+        begun = time.monotonic()
+        with pytest.raises(Unreachable, match="connection was lost") as caught:
+            transport.run(["sleep", "60"], timeout=60)
+        assert caught.value.reason == "connection-lost"
+        assert time.monotonic() - begun < 15
+
+
+def test_an_idle_line_is_kept_alive(
+    server: sshd.Sshd, address: Address, dial: Dial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ssh, "_KEEPALIVE", 1)
+    with proxy(server.host, server.port) as between:
+        transport = dial(through(address, between.host, between.port, tmp_path))
+        transport.run(["true"], timeout=10)
+        between.wait_sent(between.sent + 100, timeout=15)
+
+
+# --- connecting ---------------------------------------------------------------------------------------------------
+def test_nothing_listens(address: Address) -> None:
+    with pytest.raises(Unreachable, match="nothing listens there") as caught:
+        SshTransport.connect("board", replace(address, port=sshd.free_port(address.host)), timeout=5)
+    assert caught.value.reason == "connect"
+
+
+def test_a_name_that_does_not_resolve(address: Address) -> None:
+    with pytest.raises(Unreachable, match="the name does not resolve"):
+        SshTransport.connect("board", replace(address, host="no-such-board.invalid"), timeout=20)
+
+
+@pytest.mark.parametrize("banner", [b"", b"SSH-2.0-Mute_1.0\r\n", b"HTTP/1.1 400 Bad Request\r\n\r\n"])
+def test_a_server_that_says_nothing_or_nonsense_is_given_up(address: Address, banner: bytes) -> None:
+    with socket.create_server(("127.0.0.9", 0)) as mute:
+        held: list[socket.socket] = []
+
+        def accept() -> None:
+            client, _ = mute.accept()
+            held.append(client)
+            client.sendall(banner)
+
+        threading.Thread(target=accept, daemon=True).start()
+        begun = time.monotonic()
+        with pytest.raises(Unreachable) as caught:
+            SshTransport.connect("board", replace(address, host="127.0.0.9", port=mute.getsockname()[1]), timeout=1.0)
+        assert caught.value.reason == "connect"
+        assert time.monotonic() - begun < 6
+        for client in held:
+            client.close()
+
+
+def test_a_connection_takes_no_other_thread_with_it_when_it_fails(address: Address) -> None:
+    before = threading.active_count()
+    for _ in range(3):
+        with pytest.raises(Unreachable):
+            SshTransport.connect("board", replace(address, known_hosts=()), timeout=5)
+    deadline = time.monotonic() + 10
+    while threading.active_count() > before and time.monotonic() < deadline:
+        threading.Event().wait(0.05)
+    assert threading.active_count() <= before
