@@ -1,0 +1,108 @@
+"""scripts/bench: the command line. Prints tables on standard output, progress on standard error."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from benchmarks import datasets, models, peers, report, speed
+from benchmarks.contenders import CONTENDERS
+
+DOCS = peers.ROOT / "docs" / "benchmarks"
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def run_speed(options: argparse.Namespace) -> int:
+    """Measures the model against its peers; non-zero when contenders disagree or XNNPACK does not run."""
+    started, effort = time.monotonic(), speed.QUICK if options.quick else speed.FULL
+    python = peers.peers_python(options.peers)
+    sizes = [size for size in datasets.SIZES if size.name in options.sizes]
+    say("making data and models")
+    folders = {size.name: datasets.store(size, peers.BUILD / "data") for size in sizes}
+    models.ensure(list(folders.values()))
+    on_disk = {name: speed.prepare(python, folder, say) for name, folder in folders.items()}
+    measured = []
+    for size in sizes:
+        for threads in options.threads:
+            say(f"{size.name}, {threads} thread{'s' * (threads > 1)}: {time.monotonic() - started:.0f} s")
+            measured.append(speed.measure(python, size, folders[size.name], threads, effort))
+    begun = {}
+    for size in sizes:
+        if size.name in ("1797x64", "60000x784"):
+            say(f"{size.name}, starts: {time.monotonic() - started:.0f} s")
+            begun[size.name] = speed.starts(python, folders[size.name], effort)
+    installed = peers.installed(python, {kind.name: kind.packages for kind in CONTENDERS.values() if kind.packages})
+    return _show(options, measured, begun, on_disk, installed)
+
+
+def _show(
+    options: argparse.Namespace,
+    measured: list[speed.Measured],
+    begun: dict[str, Any],
+    on_disk: dict[str, dict[str, int]],
+    installed: dict[str, Any],
+) -> int:
+    cells = [cell for one in measured for cell in one.cells]
+    print("median/p99 in ms; ratio: the best peer's median over TfliteKNN's\n")
+    print(report.speed_table(cells))
+    for size, found in begun.items():
+        print(f"\n{size}\n{report.start_table(found, on_disk[size], installed['stacks'])}")
+    goals = report.goals(cells, begun)
+    missed = [goal for goal in goals if not goal["reached"]]
+    print(f"\ngoals reached: {len(goals) - len(missed)} of {len(goals)}")
+    for goal in missed:
+        print(f"  missed  {goal['goal']}: {goal['figure']} (limit {goal['limit']})  {goal['note']}")
+    wrong = {f"{one.cells[0].size}: {name}": rows for one in measured for name, rows in one.wrong.items() if rows}
+    delegates = {delegate for one in measured for delegate in one.delegates}
+    print(f"neighbours: {'every contender gives the same, up to ties' if not wrong else f'rows that differ: {wrong}'}")
+    print(f"delegate: {', '.join(map(str, delegates))}")
+    if options.save:
+        results = {
+            "machine": peers.machine() | {"versions": installed["versions"]},
+            "k": datasets.K,
+            "data": {size.name: size.about for size in datasets.SIZES},
+            "cells": [asdict(cell) | {"best_peer": cell.best_peer, "ratio": cell.ratio} for cell in cells],
+            "start": begun,
+            "model_bytes": on_disk,
+            "installed": installed["stacks"],
+            "disagreements": wrong,
+            "goals": goals,
+        }
+        report.write_json(DOCS / "results.json", {"speed": results})
+        report.plot(cells, DOCS / "speed.svg")
+        say(f"written: {DOCS.relative_to(peers.ROOT)}")
+    return 1 if wrong or delegates != {"XNNPACK"} else 0
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__.splitlines()[0])
+    parser.add_argument("what", nargs="?", default="speed", choices=COMMANDS, help="what to measure (default: speed)")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds: an impression in a minute or two")
+    parser.add_argument("--peers", metavar="VENV", help="an environment that has the contenders, instead of build/")
+    parser.add_argument("--save", action="store_true", help="write docs/benchmarks: JSON and plot")
+    names = [size.name for size in datasets.SIZES]
+    parser.add_argument("--sizes", nargs="+", choices=names, default=names, help="only these data sets")
+    parser.add_argument("--threads", nargs="+", type=int, default=[1, 2], help="thread counts (default: 1 2)")
+    return parser.parse_args(argv)
+
+
+COMMANDS = {"speed": run_speed}
+
+
+def main(argv: list[str] | None = None) -> int:
+    options = parse(argv)
+    if not Path("/proc/self/smaps_rollup").exists():
+        say("scripts/bench reads memory from Linux's /proc; this system has none")
+        return 2
+    return COMMANDS[options.what](options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

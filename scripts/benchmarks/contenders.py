@@ -1,0 +1,239 @@
+"""The contenders: how each one is prepared on disk, loaded, and asked for the k nearest neighbours.
+
+Runs in a child process of the peers' environment; imports a library only in the class that needs it, so that a start
+is measured with what that contender needs and nothing else. Every contender answers (n, features) float32 rows with
+(n, k) indices and distances; TfliteKNN answers label and probabilities as well, which its peers are not asked for.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, ClassVar
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+
+
+class Contender:
+    """One way to find neighbours.
+
+    Attributes:
+        name: in tables.
+        peer: whether TfliteKNN must be faster; the others are limits, shown for comparison.
+        packages: distributions whose files, with all they need, are its installed size.
+    """
+
+    name: ClassVar[str]
+    peer: ClassVar[bool] = True
+    packages: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, artefact: Path, threads: int) -> None:
+        raise NotImplementedError
+
+    @staticmethod
+    def prepare(data: Path, artefact: Path, k: int) -> None:
+        """Writes what `artefact` will be loaded from, given a folder of `benchmarks.datasets`."""
+        raise NotImplementedError
+
+    def neighbors(self, rows: Any) -> tuple[Any, Any]:
+        """Returns (n, k) indices and distances."""
+        raise NotImplementedError
+
+
+class Tflite(Contender):
+    name = "TfliteKNN"
+    peer = False
+    packages = ("numpy", "tflite-runtime", "ai-edge-litert", "cryptography")
+
+    def __init__(self, artefact: Path, threads: int) -> None:
+        from device_agent.runtime import TfliteKNN
+
+        self.model = TfliteKNN(artefact, num_threads=threads)
+
+    @staticmethod
+    def prepare(data: Path, artefact: Path, k: int) -> None:
+        if not artefact.exists():
+            raise FileNotFoundError(f"{artefact}: scripts/bench builds it first")
+
+    def neighbors(self, rows: Any) -> tuple[Any, Any]:
+        found = self.model.neighbors(rows)
+        return found.indices, found.distances
+
+    @property
+    def delegate(self) -> str | None:
+        return self.model.runtime.delegate
+
+
+class Sklearn(Contender):
+    packages = ("scikit-learn",)
+    algorithm: ClassVar[str]
+
+    def __init__(self, artefact: Path, threads: int) -> None:
+        import joblib
+
+        self.model = joblib.load(artefact)
+
+    @classmethod
+    def prepare(cls, data: Path, artefact: Path, k: int) -> None:  # type: ignore[override]
+        import joblib
+        import numpy as np
+        from sklearn.neighbors import KNeighborsClassifier
+
+        rows, labels = np.load(data / "rows.npy"), np.load(data / "labels.npy")
+        joblib.dump(KNeighborsClassifier(k, algorithm=cls.algorithm).fit(rows, labels), artefact)
+
+    def neighbors(self, rows: Any) -> tuple[Any, Any]:
+        distances, indices = self.model.kneighbors(rows)
+        return indices, distances
+
+
+class SklearnBrute(Sklearn):
+    name = "scikit-learn brute"
+    algorithm = "brute"
+
+
+class SklearnAuto(Sklearn):
+    name = "scikit-learn auto"
+    algorithm = "auto"
+
+
+class Onnx(Contender):
+    packages = ("onnxruntime",)
+    options: ClassVar[dict[str, str]]
+
+    def __init__(self, artefact: Path, threads: int) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        options.log_severity_level = 3
+        self.session = onnxruntime.InferenceSession(str(artefact), options, providers=["CPUExecutionProvider"])
+        self.outputs = ["index", "distance"]
+
+    @classmethod
+    def prepare(cls, data: Path, artefact: Path, k: int) -> None:  # type: ignore[override]
+        import numpy as np
+        from skl2onnx import to_onnx
+        from sklearn.neighbors import NearestNeighbors
+
+        rows = np.load(data / "rows.npy")
+        model = NearestNeighbors(n_neighbors=k, radius=None, algorithm="brute").fit(rows)
+        opsets = {"": 18, "ai.onnx.ml": 3, "com.microsoft": 1}
+        graph = to_onnx(model, rows[:1], options={id(model): cls.options}, target_opset=opsets)
+        artefact.write_bytes(graph.SerializeToString())
+
+    def neighbors(self, rows: Any) -> tuple[Any, Any]:
+        indices, distances = self.session.run(self.outputs, {"X": rows})
+        return indices, distances
+
+
+class OnnxScan(Onnx):
+    name = "onnxruntime"
+    options: ClassVar[dict[str, str]] = {}
+
+
+class OnnxCdist(Onnx):
+    name = "onnxruntime cdist"
+    options: ClassVar[dict[str, str]] = {"optim": "cdist"}
+
+
+class Faiss(Contender):
+    name = "faiss flat"
+    packages = ("faiss-cpu",)
+
+    def __init__(self, artefact: Path, threads: int) -> None:
+        import faiss
+
+        faiss.omp_set_num_threads(threads)
+        self.index = faiss.read_index(str(artefact))
+        self.k = int(os.environ["BENCH_K"])
+
+    @staticmethod
+    def prepare(data: Path, artefact: Path, k: int) -> None:
+        import faiss
+        import numpy as np
+
+        rows = np.load(data / "rows.npy")
+        index = faiss.IndexFlatL2(rows.shape[1])
+        index.add(rows)
+        faiss.write_index(index, str(artefact))
+
+    def neighbors(self, rows: Any) -> tuple[Any, Any]:
+        distances, indices = self.index.search(rows, self.k)
+        return indices, distances
+
+
+class Graph(Contender):
+    """A limit: the model's graph alone, without the Python around it."""
+
+    name = "graph alone"
+    peer = False
+
+    def __init__(self, artefact: Path, threads: int) -> None:
+        import numpy as np
+
+        from device_agent import contract
+
+        try:
+            from tflite_runtime.interpreter import Interpreter
+        except ImportError:
+            from ai_edge_litert.interpreter import Interpreter
+        self.interpreter = Interpreter(str(artefact), num_threads=threads)
+        self.interpreter.allocate_tensors()
+        inputs = self.interpreter.get_input_details()[0]
+        self.interpreter.set_tensor(inputs["index"], np.ones(inputs["shape"], np.float32))
+        runner = self.interpreter.get_signature_runner(contract.SIGNATURE_BATCH)
+        self.batch = int(runner.get_input_details()[contract.INPUT_ROWS]["shape"][0])
+        runner(**{contract.INPUT_ROWS: np.load(artefact.parent / "queries.npy")[np.arange(self.batch) % 64]})
+        self.subgraph = runner._subgraph_index
+        self.run = self.interpreter._interpreter.Invoke
+
+    prepare = Tflite.prepare
+
+    def neighbors(self, rows: Any) -> tuple[Any, Any]:
+        if len(rows) == 1:
+            self.run(0)
+        else:
+            for _ in range(-(-len(rows) // self.batch)):
+                self.run(self.subgraph)
+        return None, None
+
+
+class Gemm(Contender):
+    """A limit: NumPy's matrix product of the queries and the training rows, and nothing after it."""
+
+    name = "NumPy GEMM alone"
+    peer = False
+
+    def __init__(self, artefact: Path, threads: int) -> None:
+        import numpy as np
+
+        self.table = np.load(artefact).T
+
+    @staticmethod
+    def prepare(data: Path, artefact: Path, k: int) -> None:
+        import shutil
+
+        shutil.copyfile(data / "rows.npy", artefact)
+
+    def neighbors(self, rows: Any) -> tuple[Any, Any]:
+        rows @ self.table
+        return None, None
+
+
+#: Key (also the suffix of the artefact on disk) -> contender.
+CONTENDERS: dict[str, type[Contender]] = {
+    "tflite": Tflite,
+    "brute.joblib": SklearnBrute,
+    "auto.joblib": SklearnAuto,
+    "scan.onnx": OnnxScan,
+    "cdist.onnx": OnnxCdist,
+    "faiss": Faiss,
+    "graph": Graph,
+    "gemm.npy": Gemm,
+}
+
+
+def artefact(key: str, data: Path) -> Path:
+    """Where the contender `key` keeps its model of the data set in `data`."""
+    return data / f"model.{'tflite' if key == 'graph' else key}"

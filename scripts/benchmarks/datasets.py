@@ -1,0 +1,114 @@
+"""The data sets of the benchmark: generated, never downloaded, the same on every machine. Writes only to the folder given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+#: Neighbours asked of every contender.
+K = 3
+
+
+@dataclass(frozen=True)
+class Size:
+    """One data set: training rows, features, and the rows of a batch."""
+
+    name: str
+    rows: int
+    features: int
+    batch: int
+    about: str
+
+
+SIZES = (
+    Size("700x2", 700, 2, 300, "make_blobs, 5 classes"),
+    Size("1797x64", 1797, 64, 450, "scikit-learn digits; queries are digits with noise"),
+    Size("10000x128", 10000, 128, 256, "10 classes, normal noise"),
+    Size("60000x784", 60000, 784, 64, "made like MNIST: 10 classes, sparse strokes, whole values 0 to 255"),
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Training rows with labels, and the query rows of a batch; all float32, labels int64."""
+
+    rows: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    queries: NDArray[np.float32]
+
+
+def generate(size: Size) -> Table:
+    """Returns the data set of `size`, from a fixed seed."""
+    rng = np.random.default_rng(0)
+    total = size.rows + size.batch
+    rows: NDArray[Any]
+    if size.features == 2:
+        from sklearn.datasets import make_blobs
+
+        rows, labels = make_blobs(total, n_features=2, centers=5, random_state=0)
+    elif size.features == 64:
+        from sklearn.datasets import load_digits
+
+        digits = load_digits()
+        chosen = rng.integers(0, size.rows, size.batch)
+        noisy = digits.data[chosen] + rng.normal(0.0, 1.0, (size.batch, size.features))
+        rows, labels = np.concatenate([digits.data, noisy]), np.concatenate([digits.target, digits.target[chosen]])
+    else:
+        labels = rng.integers(0, 10, total)
+        centres = rng.uniform(0, 255, (10, size.features)) * (rng.random((10, size.features)) < 0.25)
+        rows = centres[labels] + rng.normal(0.0, 60.0, (total, size.features))
+        if size.features == 784:
+            rows = rows.clip(0, 255).round()
+    table = rows.astype(np.float32)
+    return Table(table[: size.rows], labels[: size.rows].astype(np.int64), table[size.rows :])
+
+
+def store(size: Size, folder: Path) -> Path:
+    """Generates the data set once; returns the folder that holds it as `.npy` files."""
+    target = folder / size.name
+    if not (target / "nearest.npy").exists():
+        target.mkdir(parents=True, exist_ok=True)
+        table = generate(size)
+        for name in ("rows", "labels", "queries"):
+            np.save(target / f"{name}.npy", getattr(table, name))
+        np.save(target / "nearest.npy", reference(table))
+    return target
+
+
+def load(folder: Path) -> Table:
+    """Reads what `store` wrote."""
+    return Table(*(np.load(folder / f"{name}.npy") for name in ("rows", "labels", "queries")))
+
+
+def reference(table: Table, k: int = K) -> NDArray[np.float64]:
+    """Returns the (n, k) float64 distances of the k nearest rows of each query, by explicit differences."""
+    found = np.empty((len(table.queries), k))
+    for number, query in enumerate(table.queries):
+        found[number] = np.partition(distances(table, query), k - 1)[:k]
+    return np.sort(found, axis=1)
+
+
+def distances(table: Table, query: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Returns the (n_train,) float64 Euclidean distances of one query."""
+    squared = np.empty(len(table.rows))
+    for start in range(0, len(squared), 2048):
+        difference = table.rows[start : start + 2048].astype(np.float64) - query
+        squared[start : start + 2048] = np.einsum("ij,ij->i", difference, difference)
+    return np.sqrt(squared)
+
+
+def wrong_rows(table: Table, indices: NDArray[Any], nearest: NDArray[np.float64], margin: float = 1e-4) -> int:
+    """Returns how many queries were given a neighbour that is not among the k nearest.
+
+    Neighbours whose distances differ by less than `margin`, relative, are tied: either is right.
+    """
+    wrong = 0
+    for query, chosen, best in zip(table.queries, indices, nearest):
+        difference = table.rows[chosen].astype(np.float64) - query
+        reached = np.sort(np.sqrt((difference * difference).sum(axis=1)))
+        wrong += len(set(chosen.tolist())) != len(best) or not np.allclose(reached, best, rtol=margin, atol=1e-9)
+    return wrong

@@ -1,0 +1,38 @@
+"""The child process of one start: load the model, answer one row, say so; then answer a batch and tell the memory.
+
+Run as `python -m benchmarks.first KEY DATA`. The parent measures from before the process exists to the first line.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+from benchmarks.contenders import CONTENDERS, artefact
+
+
+def memory() -> dict[str, int]:
+    """Returns bytes: resident, of them anonymous, and of them mapped from files."""
+    text = Path("/proc/self/smaps_rollup").read_text()
+    found = {name: int(size) * 1024 for name, size in re.findall(r"^(\w+):\s+(\d+) kB", text, re.M)}
+    return {"rss": found["Rss"], "anonymous": found["Anonymous"], "mapped": found["Rss"] - found["Anonymous"]}
+
+
+def main() -> None:
+    key, data = sys.argv[1], Path(sys.argv[2])
+    import numpy as np
+
+    queries = np.load(data / "queries.npy")
+    imported = memory()
+    model = CONTENDERS[key](artefact(key, data), 1)
+    model.neighbors(queries[:1])
+    print("answered", flush=True)
+    one = memory()
+    model.neighbors(queries)
+    print(json.dumps({"python and numpy": imported, "one row": one, "batch": memory()}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

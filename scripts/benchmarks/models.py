@@ -1,0 +1,56 @@
+"""Builds the `.tflite` of every data set with this clone's knnkit, once for each state of its sources.
+
+The one module here that loads TensorFlow; runs as a process of its own: `python -m benchmarks.models FOLDER...`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks import datasets
+from benchmarks.peers import ROOT
+
+STAMP = "model.sources"
+
+
+def sources_digest() -> str:
+    """Returns the SHA-256 of all that decides what a build gives."""
+    digest = hashlib.sha256(str(datasets.K).encode())
+    for file in sorted([*(ROOT / "knnkit" / "model").glob("*.py"), *(ROOT / "device_agent").glob("*.py")]):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def ensure(folders: list[Path]) -> None:
+    """Builds the models that are missing or older than the sources."""
+    digest = sources_digest()
+    stale = [folder for folder in folders if not _is_fresh(folder, digest)]
+    if stale:
+        subprocess.run(
+            [sys.executable, "-m", "benchmarks.models", *map(str, stale)], check=True, stderr=subprocess.PIPE
+        )
+
+
+def _is_fresh(folder: Path, digest: str) -> bool:
+    stamp = folder / STAMP
+    return (folder / "model.tflite").exists() and stamp.exists() and stamp.read_text() == digest
+
+
+def build(folder: Path) -> None:
+    """Builds one model and stamps it."""
+    from knnkit.model.build import build_model
+    from knnkit.model.dataset import dataset
+    from knnkit.model.spec import KnnSpec
+
+    table = datasets.load(folder)
+    built = build_model(KnnSpec("bench", datasets.K), dataset(table.rows, table.labels))
+    (folder / "model.tflite").write_bytes(built.data)
+    (folder / STAMP).write_text(sources_digest())
+
+
+if __name__ == "__main__":
+    for argument in sys.argv[1:]:
+        build(Path(argument))

@@ -1,0 +1,153 @@
+"""The results as a table on standard output, as JSON, and as a plot. Computes ratios and goals; measures nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from benchmarks.contenders import CONTENDERS
+from benchmarks.speed import Cell
+
+OURS = "TfliteKNN"
+GEMM = "NumPy GEMM alone"
+#: What must be reached, from the project's goals.
+START_SECONDS, START_FACTOR, MEMORY_SHARE, GEMM_FACTOR = 0.3, 5.0, 0.4, 1.5
+
+
+def table(head: list[str], lines: list[list[str]]) -> str:
+    """Returns aligned text: the first column to the left, the others to the right."""
+    widths = [max(len(line[column]) for line in [head, *lines]) for column in range(len(head))]
+    rule = ["-" * width for width in widths]
+    shown = (
+        "  ".join(
+            cell.ljust(width) if column == 0 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(line, widths))
+        )
+        for line in [head, rule, *lines]
+    )
+    return "\n".join(line.rstrip() for line in shown)
+
+
+def milliseconds(value: float) -> str:
+    """Three digits that matter."""
+    return f"{value:.4f}" if value < 0.1 else f"{value:.3f}" if value < 10 else f"{value:.1f}"
+
+
+def speed_table(cells: list[Cell]) -> str:
+    """Returns the table: median / p99 in milliseconds of every contender, and how far ahead TfliteKNN is."""
+    names = [kind.name for kind in CONTENDERS.values()]
+    head = ["data, rows, threads", *names, "best peer", "ratio"]
+    lines = []
+    for cell in cells:
+        figures = [
+            f"{milliseconds(cell.median[name])}/{milliseconds(cell.p99[name])}" if name in cell.median else "-"
+            for name in names
+        ]
+        mark = f"{cell.ratio:.2f}x" + ("" if cell.ratio >= 1 else " BEHIND")
+        lines.append([f"{cell.size}, {cell.rows}, {cell.threads}", *figures, cell.best_peer, mark])
+    return table(head, lines)
+
+
+def start_table(starts: dict[str, Any], on_disk: dict[str, int], stacks: dict[str, Any]) -> str:
+    """Returns one data set's starts, memory, and bytes on disk."""
+    head = [
+        "contender",
+        "first answer s",
+        "RSS MB",
+        "anonymous",
+        "mapped",
+        "after a batch RSS",
+        "anonymous",
+        "model MB",
+        "installed MB",
+    ]
+    lines = []
+    for name, found in starts.items():
+        one, batch = found["memory"]["one row"], found["memory"]["batch"]
+        figures = [one["rss"], one["anonymous"], one["mapped"], batch["rss"], batch["anonymous"], on_disk[name]]
+        stack = stacks[name]["bytes"]
+        lines.append(
+            [name, f"{found['seconds']:.3f}", *(f"{value / 1e6:.1f}" for value in figures), f"{stack / 1e6:.0f}"]
+        )
+    return table(head, lines)
+
+
+def goals(cells: list[Cell], starts: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns each goal with its figure and whether it was reached."""
+    found = []
+    for cell in cells:
+        what = f"fastest: {cell.size}, {cell.rows} {'row' if cell.rows == 1 else 'rows'}, threads {cell.threads}"
+        found.append(_goal(what, cell.ratio, 1.0, at_least=True, note=_profile(cell)))
+        if cell.size == "60000x784" and cell.rows > 1:
+            factor = cell.median[OURS] / cell.median[GEMM]
+            found.append(
+                _goal(f"within {GEMM_FACTOR} of GEMM: {cell.size}, threads {cell.threads}", factor, GEMM_FACTOR)
+            )
+    for size, each in starts.items():
+        ours, theirs = each[OURS], each["scikit-learn brute"]
+        if size != "60000x784":
+            found.append(_goal(f"start to first answer, s: {size}", ours["seconds"], START_SECONDS))
+        found.append(
+            _goal(
+                f"start, times scikit-learn: {size}", theirs["seconds"] / ours["seconds"], START_FACTOR, at_least=True
+            )
+        )
+        for moment in ("one row", "batch"):
+            share = ours["memory"][moment]["rss"] / theirs["memory"][moment]["rss"]
+            found.append(_goal(f"memory, share of scikit-learn, {moment}: {size}", share, MEMORY_SHARE))
+    return found
+
+
+def _goal(what: str, figure: float, limit: float, *, at_least: bool = False, note: str = "") -> dict[str, Any]:
+    reached = figure >= limit if at_least else figure <= limit
+    return {
+        "goal": what,
+        "figure": round(figure, 3),
+        "limit": limit,
+        "reached": reached,
+        "note": "" if reached else note,
+    }
+
+
+def _profile(cell: Cell) -> str:
+    ours, graph, gemm = (cell.median.get(name, float("nan")) for name in (OURS, "graph alone", GEMM))
+    return (
+        f"{cell.best_peer} {milliseconds(cell.median[cell.best_peer])} ms; ours {milliseconds(ours)}: "
+        f"graph alone {milliseconds(graph)}, NumPy's GEMM alone {milliseconds(gemm)}"
+    )
+
+
+def write_json(path: Path, results: dict[str, Any]) -> None:
+    """Writes the results where a part measured now replaces the same part measured before."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    before = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps(before | results, indent=1) + "\n")
+
+
+def plot(cells: list[Cell], path: Path) -> None:
+    """Draws how many times as long as TfliteKNN each peer takes, one panel for one row and one for a batch."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "knnkit"
+    from matplotlib import pyplot
+
+    peers = [kind.name for kind in CONTENDERS.values() if kind.peer]
+    figure, panels = pyplot.subplots(1, 2, figsize=(11, 4.6), sharey=True, layout="constrained")
+    for panel, title in zip(panels, ("one row", "a batch")):
+        shown = [cell for cell in cells if (cell.rows == 1) == (title == "one row") and cell.threads == 1]
+        for number, name in enumerate(peers):
+            places = [place + (number - len(peers) / 2 + 0.5) * 0.15 for place in range(len(shown))]
+            heights = [cell.median.get(name, float("nan")) / cell.median[OURS] for cell in shown]
+            panel.bar(places, heights, 0.14, label=name)
+        panel.axhline(1.0, color="black", linewidth=1)
+        panel.set_yscale("log")
+        labels = [cell.size if title == "one row" else f"{cell.size}\n{cell.rows} rows" for cell in shown]
+        panel.set_xticks(range(len(shown)), labels)
+        panel.set_title(f"{title}, one thread")
+        panel.grid(axis="y", alpha=0.3)
+    panels[0].set_ylabel("times as long as TfliteKNN (median)")
+    panels[1].legend(fontsize=8)
+    figure.savefig(path, metadata={"Date": None})
+    pyplot.close(figure)

@@ -1,0 +1,204 @@
+"""scripts/bench speed: every cell of the table, its rounds interleaved so that the machine's noise hits all alike.
+
+Each contender is a child process with its threads pinned; within a cell they take turns, slice by slice, and no two
+of them ever run at once. Prints nothing; `benchmarks.report` shows what this returns.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import datasets
+from benchmarks.contenders import CONTENDERS, artefact
+from benchmarks.peers import environment
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long to measure: rounds of a cell, seconds of a contender's slice, starts of each contender."""
+
+    rounds: int
+    slice_seconds: float
+    starts: int
+
+
+FULL = Effort(rounds=10, slice_seconds=0.12, starts=7)
+QUICK = Effort(rounds=4, slice_seconds=0.05, starts=3)
+
+
+class Child:
+    """A contender's process, asked one order at a time."""
+
+    def __init__(self, python: Path, key: str, data: Path, threads: int) -> None:
+        self.key, self.kind = key, CONTENDERS[key]
+        self.error: str | None = None
+        self._process = subprocess.Popen(
+            [python, "-m", "benchmarks.worker", key, str(data), str(threads)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=environment(threads, BENCH_K=str(datasets.K)),
+        )
+
+    def ask(self, order: str, **arguments: Any) -> dict[str, Any]:
+        """Returns the answer to one order; a contender that failed is asked nothing more."""
+        if self.error:
+            return {}
+        assert self._process.stdin and self._process.stdout
+        self._process.stdin.write(json.dumps({"order": order, **arguments}) + "\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        found: dict[str, Any] = json.loads(line) if line else {"error": "the process ended"}
+        self.error = found.get("error")
+        return found
+
+    def close(self) -> None:
+        assert self._process.stdin
+        self._process.stdin.close()
+        self._process.wait(30)
+
+
+@dataclass
+class Cell:
+    """One line of the table: milliseconds of each contender."""
+
+    size: str
+    rows: int
+    threads: int
+    median: dict[str, float] = field(default_factory=dict)
+    p99: dict[str, float] = field(default_factory=dict)
+    least: dict[str, float] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def best_peer(self) -> str:
+        return min((name for name in self.median if is_peer(name)), key=self.median.__getitem__)
+
+    @property
+    def ratio(self) -> float:
+        """How many times as long the best peer takes; above 1 TfliteKNN is the fastest."""
+        return self.median[self.best_peer] / self.median["TfliteKNN"]
+
+
+def is_peer(name: str) -> bool:
+    return any(kind.name == name and kind.peer for kind in CONTENDERS.values())
+
+
+def prepare(python: Path, data: Path, say: Say) -> dict[str, int]:
+    """Writes every contender's model of one data set; returns bytes on disk by name."""
+    sizes = {}
+    for key, kind in CONTENDERS.items():
+        if key in ("graph", "gemm.npy"):
+            continue
+        child = Child(python, key, data, 2)
+        done = child.ask("prepare")
+        child.close()
+        if "bytes" in done:
+            sizes[kind.name] = int(done["bytes"])
+        else:
+            say(f"{data.name}: {kind.name} left out: {child.error}")
+    gemm = artefact("gemm.npy", data)
+    if not gemm.exists():
+        CONTENDERS["gemm.npy"].prepare(data, gemm, datasets.K)
+    return sizes
+
+
+@dataclass
+class Measured:
+    """All cells of one data set, and whether the contenders agree on the neighbours."""
+
+    cells: list[Cell]
+    wrong: dict[str, int]
+    delegates: set[str | None]
+
+
+def measure(python: Path, size: datasets.Size, data: Path, threads: int, effort: Effort) -> Measured:
+    """Measures one data set with so many threads: one row, and a batch."""
+    children = [Child(python, key, data, threads) for key in CONTENDERS if artefact(key, data).exists()]
+    try:
+        loaded = {child.kind.name: child.ask("load") for child in children}
+        wrong = _check(children, data)
+        cells = [_cell(children, size, threads, rows, effort) for rows in ("one", "batch")]
+    finally:
+        for child in children:
+            child.close()
+    return Measured(cells, wrong, {loaded["TfliteKNN"].get("delegate")})
+
+
+def _check(children: list[Child], data: Path) -> dict[str, int]:
+    table = datasets.load(data)
+    nearest = np.load(data / "nearest.npy")
+    wrong = {}
+    for child in children:
+        answers = child.ask("answer")
+        if answers.get("batch") is not None:
+            wrong[child.kind.name] = datasets.wrong_rows(
+                table, np.array(answers["batch"]), nearest
+            ) + datasets.wrong_rows(table, np.array(answers["one"]), nearest)
+    return wrong
+
+
+def _cell(children: list[Child], size: datasets.Size, threads: int, rows: str, effort: Effort) -> Cell:
+    cell = Cell(size.name, 1 if rows == "one" else size.batch, threads)
+    taken: dict[str, list[int]] = {child.kind.name: [] for child in children}
+    for number in range(effort.rounds):
+        order = children[number % len(children) :] + children[: number % len(children)]
+        for child in order:
+            done = taken[child.kind.name]
+            if done and done[-1] > 1e9 and len(done) >= 3:  # seconds a call: three are enough
+                continue
+            done += child.ask("time", rows=rows, seconds=effort.slice_seconds, least=1).get("ns", [])
+            time.sleep(0.005)  # thread pools spin for a moment after a call
+    for child in children:
+        name, times = child.kind.name, sorted(taken[child.kind.name])
+        if child.error or not times:
+            cell.failed[name] = child.error or "no call ended"
+            continue
+        cell.median[name] = statistics.median(times) / 1e6
+        cell.p99[name] = times[min(len(times) - 1, int(len(times) * 0.99))] / 1e6
+        cell.least[name] = times[0] / 1e6
+    return cell
+
+
+def starts(python: Path, data: Path, effort: Effort) -> dict[str, dict[str, Any]]:
+    """Returns, by contender, the median seconds from no process to a first answer, and its memory in bytes."""
+    found: dict[str, list[float]] = {}
+    memory: dict[str, Any] = {}
+    kinds = [(key, kind) for key, kind in CONTENDERS.items() if artefact(key, data).exists()]
+    for _ in range(effort.starts):
+        for key, kind in kinds:
+            if kind.peer or key == "tflite":
+                seconds, told = _start(python, key, data)
+                if told:
+                    found.setdefault(kind.name, []).append(seconds)
+                    memory[kind.name] = told
+    return {name: {"seconds": statistics.median(all_), "memory": memory[name]} for name, all_ in found.items()}
+
+
+def _start(python: Path, key: str, data: Path) -> tuple[float, dict[str, Any] | None]:
+    begun = time.perf_counter()
+    process = subprocess.Popen(
+        [python, "-m", "benchmarks.first", key, str(data)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=environment(1, BENCH_K=str(datasets.K)),
+    )
+    assert process.stdout
+    first = process.stdout.readline()
+    seconds = time.perf_counter() - begun
+    rest = process.stdout.read()
+    process.wait()
+    return seconds, json.loads(rest) if first == "answered\n" and rest else None
