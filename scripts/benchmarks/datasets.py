@@ -1,4 +1,4 @@
-"""The data sets of the benchmark: generated, never downloaded, the same on every machine. Writes only to the folder given."""
+"""The data sets of the benchmark: generated, never downloaded, the same everywhere. Writes only to the given folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The environment of the contenders, kept under build/, and what this machine is. Installs from the package index only."""
+"""The contenders' environment, kept under build/, and what this machine is. Installs from the package index only."""
 
 from __future__ import annotations
 

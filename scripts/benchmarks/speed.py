@@ -56,7 +56,8 @@ class Child:
         """Returns the answer to one order; a contender that failed is asked nothing more."""
         if self.error:
             return {}
-        assert self._process.stdin and self._process.stdout
+        assert self._process.stdin
+        assert self._process.stdout
         self._process.stdin.write(json.dumps({"order": order, **arguments}) + "\n")
         self._process.stdin.flush()
         line = self._process.stdout.readline()
