@@ -40,6 +40,8 @@ ROOT = Path(__file__).resolve().parents[1]
 TESTS = ROOT / "tests"
 CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
 SLOWEST = 10
+#: Of the user's own KNNKIT_ settings, those that tests may see.
+KEPT = {"KNNKIT_SCREENSHOTS", "KNNKIT_BOARDS"}
 
 
 @dataclass(frozen=True)
@@ -294,7 +296,8 @@ def main(argv: list[str] | None = None) -> int:
     started = time.monotonic()
     cache = Path(os.environ.get("KNNKIT_TEST_CACHE") or ROOT / ".cache" / "tests").resolve()
     cache.mkdir(parents=True, exist_ok=True)
-    env = os.environ | {"KNNKIT_TEST_CACHE": str(cache), "PYTHON": sys.executable}
+    env = {name: value for name, value in os.environ.items() if not name.startswith("KNNKIT_") or name in KEPT}
+    env |= {"KNNKIT_TEST_CACHE": str(cache), "KNNKIT_WHEELS": str(cache / "wheels"), "PYTHON": sys.executable}
     install_packages(suites)
     left_out = {suite.name: f"needs {', '.join(lacks)}" for suite in suites if (lacks := missing(suite))}
     with tempfile.TemporaryDirectory(prefix="knnkit-tests-") as scratch:

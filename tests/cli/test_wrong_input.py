@@ -1,0 +1,121 @@
+"""Wrong input, through the command line as a person types it: it says what and where, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+GOOD_ROWS = "width,height,species\n" + "".join(f"{n}.5,{n % 3},{'ab'[n % 2]}\n" for n in range(20))
+MODEL = "model: {{name: fruit, data: {{file: train.csv, label: species}}, test: 0.3, k: {k}}}\n"
+
+
+def knnkit(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from knnkit.cli import main; sys.exit(main())"
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=cwd, capture_output=True, text=True, timeout=300
+    )
+
+
+@dataclass(frozen=True)
+class Case:
+    says: tuple[str, ...]
+    rows: str | None = GOOD_ROWS
+    config: str = MODEL.format(k=3)
+    code: int = 2
+
+
+CASES = {
+    "the data file is missing": Case(("train.csv",), rows=None),
+    "the label column is not there": Case(
+        ("species", "width, height, kind", "kind"), rows=GOOD_ROWS.replace("species", "kind")
+    ),
+    "the label column is misspelt": Case(
+        ("specie", "did you mean 'specie'"), rows=GOOD_ROWS.replace("species", "specie")
+    ),
+    "text in a numeric column": Case(
+        ("train.csv", "line 4", "height", "tall"), rows=GOOD_ROWS.replace("2.5,2,a", "2.5,tall,a")
+    ),
+    "not a number": Case(("train.csv", "line 4", "width", "nan"), rows=GOOD_ROWS.replace("2.5,2,a", "nan,2,a")),
+    "infinity": Case(("train.csv", "line 4", "width", "inf"), rows=GOOD_ROWS.replace("2.5,2,a", "inf,2,a")),
+    "more neighbours than rows": Case(("50", "14"), config=MODEL.format(k=50)),
+    "two columns of one name": Case(("width",), rows=GOOD_ROWS.replace("height", "width")),
+    "an unknown key": Case(
+        ("deploy.yaml:2", "metrik", "did you mean 'metric'"),
+        config="model:\n  metrik: cosine\n  name: fruit\n  data: {file: train.csv, label: species}\n",
+    ),
+    "no deploy.yaml": Case(("deploy.yaml", "knnkit init"), config=""),
+    "a wrong value": Case(
+        ("deploy.yaml:1", "manhatten", "did you mean 'manhattan'"),
+        config="model: {name: fruit, metric: manhatten, data: {file: train.csv, label: species}}\n",
+    ),
+}
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    made = knnkit(tmp_path, "keygen", "--out", "keys/signing")
+    assert made.returncode == 0, made.stderr
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_build_that_cannot_be_says_why_and_leaves_nothing_behind(project: Path, name: str) -> None:
+    case = CASES[name]
+    if case.rows is not None:
+        (project / "train.csv").write_text(case.rows)
+    if case.config:
+        (project / "deploy.yaml").write_text(case.config)
+    before = sorted(project.rglob("*"))
+    result = knnkit(project, "build")
+    assert result.returncode == case.code, result.stderr
+    assert "Traceback" not in result.stderr
+    assert [part for part in case.says if part not in result.stderr] == [], result.stderr
+    assert sorted(project.rglob("*")) == before
+
+
+def test_a_signing_key_that_others_can_read_is_not_used(project: Path) -> None:
+    (project / "train.csv").write_text(GOOD_ROWS)
+    (project / "deploy.yaml").write_text(MODEL.format(k=3))
+    (project / "keys" / "signing.pem").chmod(0o644)
+    result = knnkit(project, "build")
+    assert result.returncode == 2
+    assert "chmod 600" in result.stderr
+    assert not (project / "dist").exists()
+
+
+def test_a_host_that_does_not_answer_is_unreachable_not_failed(project: Path) -> None:
+    result = knnkit(project, "status", "--target", "pi@127.0.0.99:9", "--connect-retries", "0")
+    assert result.returncode == 3, result.stderr
+    assert "127.0.0.99" in result.stdout + result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments", [("deploy",), ("nonsense",), ("status", "--target", "a b c"), ("verify", "nowhere")]
+)
+def test_a_wrong_command_line_ends_with_2_or_4_and_no_traceback(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    result = knnkit(tmp_path, *arguments)
+    assert result.returncode in (2, 4)
+    assert result.stderr
+    assert "Traceback" not in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["status", "deploy", "build", "verify"])
+def test_with_json_a_failure_is_one_document_on_stdout(tmp_path: Path, command: str) -> None:
+    import json
+
+    extra = {
+        "status": ["--target", "a b c"],
+        "deploy": ["-c", "none.yaml"],
+        "build": [],
+        "verify": ["nowhere", "--key", "none.pub"],
+    }
+    result = knnkit(tmp_path, command, "--json", *extra[command])
+    document = json.loads(result.stdout)
+    assert document["exit_code"] == result.returncode != 0
+    assert document["message"]

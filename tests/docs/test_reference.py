@@ -1,0 +1,84 @@
+"""Every command, flag and key is documented, and the pages are what the program says today."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from device_agent import contract
+from knnkit import config
+from knnkit.cli import COMMANDS
+from scripts import reference
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("name", sorted(reference.PAGES))
+def test_a_reference_page_is_what_the_program_says(name: str) -> None:
+    written = (reference.DOCS / name).read_text(encoding="utf-8")
+    assert written == reference.PAGES[name](), "run: python -m scripts.reference"
+
+
+def test_every_flag_of_every_command_says_what_it_does() -> None:
+    parsers = {f"knnkit {n}": p for n, p in reference.knnkit_parsers().items()}
+    parsers |= {f"device_agent {n}": p for n, p in reference.agent_parsers().items()}
+    rows = [(name, typed, said) for name, parser in parsers.items() for typed, said in reference.arguments(parser)]
+    assert len(rows) > 50
+    assert [(name, typed) for name, typed, said in rows if len(said) < 4] == []
+    assert [name for name, parser in parsers.items() if not parser.description] == []
+
+
+def test_every_key_of_deploy_yaml_says_what_it_is_for() -> None:
+    rows = list(reference.keys(config.json_schema()))
+    assert {"model.data.label", "fleet.targets[].host", "rollout.waves", "models[].gates.accuracy"} <= {
+        r[0] for r in rows
+    }
+    assert [path for path, _, said in rows if len(said) < 4] == []
+
+
+def test_the_example_shows_every_key() -> None:
+    """deploy.yaml is the documentation: each key stands in it, in use or in a comment."""
+    example = (ROOT / "deploy.yaml").read_text(encoding="utf-8")
+    names = {path.rsplit(".", 1)[-1].removesuffix("[]") for path, _, _ in reference.keys(config.json_schema())}
+    assert [name for name in sorted(names) if not re.search(rf"\b{name}\b: ?", example)] == []
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_the_readme_or_a_guide_names_every_command(command: str) -> None:
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    text = "".join(page.read_text(encoding="utf-8") for page in pages if page.name not in reference.PAGES)
+    assert f"knnkit {command}" in text
+
+
+def test_the_exit_codes_in_the_pages_are_those_of_the_contract() -> None:
+    codes = {0: contract.EXIT_OK, 1: contract.EXIT_FAILED, 2: contract.EXIT_USAGE, 3: contract.EXIT_UNREACHABLE}
+    codes |= {4: contract.EXIT_REFUSED, 5: contract.EXIT_LOCKED}
+    assert all(number == code for number, code in codes.items())
+    for page in ("README.md", "docs/commands.md"):
+        text = (ROOT / page).read_text(encoding="utf-8")
+        assert all(re.search(rf"\b{number} ", text) for number in codes), page
+
+
+def _links(page: Path) -> list[str]:
+    return re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
+
+
+def test_no_link_between_the_pages_is_broken() -> None:
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    local = [(page, link) for page in pages for link in _links(page) if "://" not in link]
+    assert len(local) > 5
+    assert [(page.name, link) for page, link in local if not (page.parent / link).exists()] == []
+
+
+def test_every_script_that_the_pages_name_is_there() -> None:
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    named = {name for page in pages for name in re.findall(r"\bscripts/[a-z-]+\b", page.read_text(encoding="utf-8"))}
+    assert {"scripts/demo", "scripts/test"} <= named
+    assert [name for name in sorted(named) if not (ROOT / name).exists() and not (ROOT / f"{name}.py").exists()] == []
+
+
+def test_ci_runs_the_test_command_of_the_readme() -> None:
+    assert "scripts/test" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()[-1].endswith("exec scripts/test")
