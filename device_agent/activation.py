@@ -62,8 +62,8 @@ def activate(
         seconds=seconds,
         moment=moment,
     )
-    watchdog.leave_behind(store, digest, moment.uptime + seconds)
-    store.commit(new)
+    with watchdog.left_behind(store, digest, moment.uptime + seconds):
+        store.commit(new)
     return Activated(verdict.ref, certificate, False, seconds)
 
 
@@ -82,10 +82,12 @@ def confirm(store: Store, digest: str) -> Committed:
     return Committed(new.committed, new.previous, False)
 
 
-def roll_back(store: Store, holder: str, runtime: str = "auto") -> Committed:
+def roll_back(store: Store, holder: str, runtime: str = "auto", leave: str | None = None) -> Committed:
     """Gives up a pending activation; without one, goes back to the previous release, verified and checked first.
 
-    A second rollback finds nothing to do.
+    Where the last thing that happened was a return already (by hand, or because no confirmation came), there is nothing
+    to do: a host that asks twice, or too late, must not push the device one release further. `leave` names the release
+    to go back from, and then nothing else decides.
 
     Raises:
         ActivationFailed: there is nothing to go back to.
@@ -93,13 +95,13 @@ def roll_back(store: Store, holder: str, runtime: str = "auto") -> Committed:
     """
     current = store.load()
     moment = clock.now()
+    if not state.is_to_leave(current, leave):
+        return _still(current, already=True)
     if current.pending:
         new = state.revert(current, f"given up by {holder}", moment)
         store.commit(new)
-        return _after_giving_up(new)
+        return _still(new, already=False)
     state.refuse_foreign(current, holder, moment)
-    if current.committed and current.left and not current.previous:
-        return Committed(current.committed, None, True)
     new = state.roll_back(current, holder, moment)
     assert new.committed is not None
     with contextlib.ExitStack() as stack:
@@ -182,10 +184,10 @@ def _try(store: Store, opened: OpenRelease, verdict: Verdict, nonce: str, runtim
         raise
 
 
-def _after_giving_up(new: state.StoreState) -> Committed:
-    if new.committed is None:
+def _still(found: state.StoreState, *, already: bool) -> Committed:
+    if found.committed is None:
         raise state.nothing_left()
-    return Committed(new.committed, new.previous, False)
+    return Committed(found.committed, found.previous, already)
 
 
 def _lock_of(store: Store) -> tuple[int, ...]:

@@ -32,9 +32,9 @@ class Columns:
     digest: bool = False
 
     @property
-    def label_only(self) -> bool:
-        """Whether nothing is."""
-        return not (self.proba or self.neighbors or self.digest)
+    def few(self) -> bool:
+        """Whether there are only as many different answers as there are classes."""
+        return not (self.proba or self.neighbors)
 
 
 class CsvRenderer:
@@ -43,7 +43,7 @@ class CsvRenderer:
     def __init__(self, info: KnnInfo, columns: Columns, digest: str, targets: NDArray[np.int32] | None) -> None:
         self._info, self._columns, self._digest, self._targets = info, columns, digest, targets
         self._labels = [str(label) for label in (*info.classes, UNKNOWN_LABEL)]  # index -1 is "unknown"
-        self._lines = [_csv_line([label]) for label in self._labels]
+        self._lines = [_csv_line([label] + [digest] * columns.digest) for label in self._labels]
         self._empty = b"," * (len(self._names()) - 1) + b"\n"
 
     def header(self) -> bytes:
@@ -68,7 +68,7 @@ class CsvRenderer:
         return names + ["digest"] * self._columns.digest
 
     def _good(self, answers: Answers) -> list[bytes]:
-        if self._columns.label_only:
+        if self._columns.few:
             table = self._lines
             return [table[index] for index in answers.label.tolist()]
         parts = [[self._labels[index]] for index in answers.label.tolist()]
@@ -96,7 +96,8 @@ class JsonRenderer:
     def __init__(self, info: KnnInfo, columns: Columns, digest: str, targets: NDArray[np.int32] | None) -> None:
         self._info, self._columns, self._digest, self._targets = info, columns, digest, targets
         self._labels = (*info.classes, UNKNOWN_LABEL)
-        self._lines = [_json_line({"label": label}) for label in self._labels]
+        tail = {"digest": digest} if columns.digest else {}
+        self._lines = [_json_line({"label": label} | tail) for label in self._labels]
 
     def header(self) -> bytes:
         """Returns nothing: JSON lines have no header."""
@@ -111,7 +112,7 @@ class JsonRenderer:
         return b"".join(lines)
 
     def _good(self, answers: Answers) -> list[bytes]:
-        if self._columns.label_only:
+        if self._columns.few:
             table = self._lines
             return [table[index] for index in answers.label.tolist()]
         return [_json_line(self._record(answers, row)) for row in range(len(answers.label))]
@@ -161,7 +162,7 @@ class NpyRenderer:
         if answers is None:
             return b""
         labels = self._labels[answers.label]
-        if self._columns.label_only:
+        if self.dtype == labels.dtype:
             return labels.tobytes()
         table = np.empty(count, self.dtype)
         table["label"] = labels
@@ -176,7 +177,7 @@ class NpyRenderer:
         return table.tobytes()
 
     def _dtype(self, info: KnnInfo) -> np.dtype[Any]:
-        if self._columns.label_only:
+        if self._columns == Columns():
             return self._labels.dtype
         fields: list[Any] = [("label", self._labels.dtype)]
         if self._columns.proba:

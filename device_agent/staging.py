@@ -14,8 +14,8 @@ from device_agent.contract import Staged
 from device_agent.errors import AgentError, Refused
 from device_agent.keys import kept_state, trust_state
 from device_agent.release_files import OpenRelease, open_release
-from device_agent.store import IMPORT_PREFIX, Store
-from device_agent.trust import Verdict, read_manifest
+from device_agent.store import IMPORT_PREFIX, TRASH_PREFIX, Store
+from device_agent.trust import Reason, Verdict, read_manifest
 
 #: Releases that stay on a device, the current and the previous one among them.
 KEEP_RELEASES = 5
@@ -24,6 +24,18 @@ KEEP_FREE = 64 * 1024 * 1024
 #: An upload that nobody has touched for this long is given up, in seconds.
 STALE_UPLOAD = 7 * 24 * 3600
 _CHUNK = 1024 * 1024
+#: Why an upload is thrown away when it is refused: no further byte would make it right.
+_BEYOND_RESUMING = frozenset(
+    reason.value
+    for reason in (
+        Reason.FILE_CHANGED,
+        Reason.FILE_SWAPPED,
+        Reason.BAD_SIGNATURE,
+        Reason.SIGNATURE_MALFORMED,
+        Reason.MANIFEST_MALFORMED,
+        Reason.OTHER_RELEASE,
+    )
+)
 
 
 def verify(store: Store, directory: Path, device_class: str | None = None) -> Staged:
@@ -51,10 +63,15 @@ def stage(store: Store, directory: Path, holder: str, device_class: str | None =
     if not _is_upload(store, directory):
         upload = store.incoming / f"{IMPORT_PREFIX}{os.getpid()}"
         _copy(directory, upload)
-    with open_release(upload) as opened:
-        verdict = opened.verify(trust_state(store, device_class), expected_digest=_expected(store, directory))
-        _make_durable(upload)
-        opened.confirm_unchanged()
+    try:
+        with open_release(upload) as opened:
+            verdict = opened.verify(trust_state(store, device_class), expected_digest=_expected(store, directory))
+            _make_durable(upload)
+            opened.confirm_unchanged()
+    except Refused as error:
+        if upload != directory or error.reason in _BEYOND_RESUMING:
+            store.discard(upload)
+        raise
     already = _publish(store, upload, verdict)
     if not already:
         store.note("staged", verdict.ref, "", holder)
@@ -142,11 +159,14 @@ def _publish(store: Store, upload: Path, verdict: Verdict) -> bool:
         disk.move(upload, place)
         return False
     if not _is_whole(store, place, verdict.digest):
-        # The bytes are known to be the same release, so that each rename mends one file of it.
+        # The bytes are known to be this release: each rename mends one file, and the upload stays whole until the end.
         for name in contract.RELEASE_FILES:
-            disk.move(upload / name, place / name)
+            spare = store.releases / f"{TRASH_PREFIX}{name}"
+            disk.remove_tree(spare)
+            disk.link(upload / name, spare)
+            disk.move(spare, place / name)
         _drop_unlisted(place)
-    disk.remove_tree(upload)
+    store.discard(upload)
     return True
 
 

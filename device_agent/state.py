@@ -237,6 +237,13 @@ def revert(state: StoreState, why: str, moment: Moment) -> StoreState:
     return _after(replace(state, pending=None, lease=None), "reverted", pending.release, why, pending.holder, moment)
 
 
+def is_to_leave(state: StoreState, leave: str | None) -> bool:
+    """Whether a rollback has something to do: `leave` (any digest without it) answers, and is not a return itself."""
+    if leave is not None:
+        return leave in [ref.digest for ref in (state.committed, state.pending and state.pending.release) if ref]
+    return state.pending is not None or state.event is None or state.event.what not in ("reverted", "rolled-back")
+
+
 def roll_back(state: StoreState, holder: str, moment: Moment) -> StoreState:
     """Returns the state in which the previous release is committed again; the floor stays where it is.
 

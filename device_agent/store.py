@@ -88,6 +88,7 @@ class Store:
         moment = clock.now()
         current = self.load()
         if current.pending and state.is_over(current.pending, moment):
+            history.record(self.history_file, current.event)  # a power cut may have come before it was
             current = state.revert(current, _why_over(current.pending, moment), moment)
             self.commit(current)
         self._follow(current)

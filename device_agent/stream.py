@@ -195,20 +195,21 @@ class _Desk:
         if stamp == self._stamp and (until is None or clock.uptime() < until):
             return
         self._stamp = stamp
-        over = until is not None and clock.uptime() >= until
-        try:
-            self._answering = answering(self._store)
-            if self._answering.release.digest != self._loaded.digest:
-                self._take_over()
-        except (AgentError, OSError) as error:
-            if over or not self._may_go_on():
-                raise
-            print(f"device_agent: {error}; {self._loaded.digest[:12]} goes on answering", file=sys.stderr)
+        self._follow(always=False)
 
     def reload(self) -> None:
-        """Loads and verifies the release that answers anew."""
-        self._answering = answering(self._store)
-        self._take_over()
+        """Verifies and loads the release that answers anew."""
+        self._follow(always=True)
+
+    def _follow(self, *, always: bool) -> None:
+        try:
+            self._answering = answering(self._store)
+            if always or self._answering.release.digest != self._loaded.digest:
+                self._take_over()
+        except (AgentError, OSError) as error:
+            if not self._may_go_on():
+                raise
+            print(f"device_agent: {error}; {self._loaded.digest[:12]} goes on answering", file=sys.stderr)
 
     def _take_over(self) -> None:
         loaded = load_kept(self._store, self._answering.release, self._request.runtime, self._request.threads)

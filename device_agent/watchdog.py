@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections.abc import Iterator
 
 from device_agent import clock, state
 from device_agent.errors import AgentError
@@ -19,47 +20,55 @@ from device_agent.store import Store
 LOOK_SECONDS = 1.0
 _LOCK_WAIT = 30.0
 _MAX_DESCRIPTOR = 4096
+_PIPE = 3
 
 
-def leave_behind(store: Store, digest: str, deadline: float) -> None:
+@contextlib.contextmanager
+def left_behind(store: Store, digest: str, deadline: float) -> Iterator[None]:
     """Forks a detached process that reverts the activation of `digest` at the uptime `deadline`.
 
-    It is started before the state says "pending", so that there is no moment at which a crash leaves it out.
+    The block is where the state is made "pending": the process is there before it, so that no crash leaves it out, and
+    goes away after it if the state does not say so.
     """
+    readable, writable = os.pipe()
     child = os.fork()
-    if child:
-        os.waitpid(child, 0)
-        return
-    # From here on nothing may return into the caller's stack, whatever happens.
+    if child == 0:
+        # From here on nothing may return into the caller's stack, whatever happens.
+        try:
+            os.setsid()
+            if os.fork() == 0:
+                _detach(readable)
+                _watch(store, digest, deadline)
+        finally:
+            os._exit(0)
+    os.close(readable)
+    os.waitpid(child, 0)
     try:
-        os.setsid()
-        if os.fork() == 0:
-            _detach()
-            _watch(store, digest, deadline)
+        yield
     finally:
-        os._exit(0)
+        os.close(writable)
 
 
-def _detach() -> None:
+def _detach(readable: int) -> None:
+    """Lets go of everything but the pipe that ends when the caller is done, or dead."""
     os.chdir("/")
     null = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(null, descriptor)
-    os.closerange(3, _MAX_DESCRIPTOR)
+    os.dup2(readable, _PIPE)
+    os.closerange(_PIPE + 1, _MAX_DESCRIPTOR)
 
 
 def _watch(store: Store, digest: str, deadline: float) -> None:
-    begun = False
+    os.read(_PIPE, 1)
     while clock.uptime() < deadline:
-        waits = _waits(store, digest)
-        if begun and not waits:
+        if not _waits(store, digest):
             return
-        begun = begun or waits
         time.sleep(max(0.0, min(LOOK_SECONDS, deadline - clock.uptime())))
-    if not store.state_file.exists():
-        return
-    with contextlib.suppress(OSError, AgentError), store.changing("watchdog", "revert", wait=_LOCK_WAIT):
-        pass  # entering recovers, and recovering reverts
+    if store.state_file.exists():
+        # Entering recovers, and recovering reverts.
+        with contextlib.suppress(OSError, AgentError), store.changing("watchdog", "revert", wait=_LOCK_WAIT):
+            pass
 
 
 def _waits(store: Store, digest: str) -> bool:

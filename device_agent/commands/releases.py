@@ -114,9 +114,14 @@ def _run_confirm(arguments: argparse.Namespace) -> int:
 
 def _configure_rollback(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
+        "--leave",
+        metavar="DIGEST",
+        help="the release to go back from, or its first digits; if it does not answer any more, nothing happens",
+    )
+    parser.add_argument(
         "--order",
         metavar="FILE",
-        help="a signed order to go back further (`knnkit rollback --to`); - reads it from standard input",
+        help="a signed order to go back to any release (`knnkit rollback --to`); - reads it from standard input",
     )
     add_holder(parser)
     add_runtime(parser, threads=False)
@@ -128,14 +133,19 @@ def _run_rollback(arguments: argparse.Namespace) -> int:
     store = store_of(arguments)
     holder = holder_of(arguments)
     order = read_order(arguments.order) if arguments.order else None
+    leave = store.find(arguments.leave) if arguments.leave else None
     with store.changing(holder, "rollback"):
         if order is None:
-            found = activation.roll_back(store, holder, arguments.runtime)
+            found = activation.roll_back(store, holder, arguments.runtime, leave)
         else:
             found = activation.obey_rollback(store, order, holder, arguments.runtime)
-    return show(
-        arguments, found, f"{describe(found.release)}: {'answered before' if found.already else 'answers again'}"
-    )
+    text = f"{describe(found.release)}: answers again"
+    if found.already:
+        text = (
+            f"{describe(found.release)}: answers since the last return; nothing was done\n"
+            f"  try: --leave {found.release.digest[:12]} to go back from it as well"
+        )
+    return show(arguments, found, text)
 
 
 def _configure_lock(parser: argparse.ArgumentParser) -> None:
@@ -199,7 +209,8 @@ ROLLBACK = command(
     "go back to the release before",
     _configure_rollback,
     _run_rollback,
-    "Gives up an activation that waits; without one, the previous release is verified, checked and committed.",
+    "Gives up an activation that waits; without one, the previous release is verified, checked and committed. "
+    "After a return, by hand or by itself, there is nothing to do until something else is committed.",
 )
 LOCK = command("reserve this device for a deployment of several commands", _configure_lock, _run_lock)
 UNLOCK = command("end a reservation", _configure_unlock, _run_unlock)

@@ -1,0 +1,336 @@
+"""Whatever instruction the agent dies at, the board is on the old release or on the new one, and nothing leaks."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from device_agent import cli, clock, codec, contract, history, lock
+from device_agent.judge import Golden, judge
+from device_agent.loading import load_kept
+from device_agent.state import StoreState, answering
+from device_agent.store import Store
+from support import crashpoints
+from support.crashpoints import SIGNALLED, Disk, Effect, Fault
+from support.device import Device
+from support.releases import Releases
+
+#: Crash points found so far, over all scenarios; the last test looks at it.
+COUNTED: dict[str, int] = {}
+KINDS = ("before", "after")
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A command on a prepared root: which releases may answer after a crash, and which must once it is repeated."""
+
+    name: str
+    root: Path
+    argv: tuple[str, ...]
+    allowed: frozenset[str | None]
+    finally_: str | None
+    code: int = 0
+    upload: str = ""
+
+    def on(self, root: Path) -> Callable[[], int]:
+        argv = [text.replace(str(self.root), str(root)) for text in self.argv]
+        return lambda: cli.main(["--root", str(root), *argv, "--json"])
+
+
+class Bench:
+    """The releases and the prepared roots of all scenarios."""
+
+    def __init__(self, folder: Path, releases: Releases) -> None:
+        self.folder = folder
+        self.releases = releases
+        self.old = releases["iris"]
+        self.new = releases["iris-next"]
+        self.uploads = folder / "uploads"
+        self.uploads.mkdir()
+        self.devices = 0
+
+    def device(self) -> Device:
+        self.devices += 1
+        return Device(self.folder / f"prepared-{self.devices}", self.releases)
+
+    def with_old(self) -> tuple[Device, str]:
+        device = self.device()
+        return device, device.install(self.old)
+
+    def with_both(self) -> tuple[Device, str, str]:
+        device, old = self.with_old()
+        return device, old, device.stage(self.new)
+
+    def upload(self, device: Device, release: Path) -> str:
+        digest: str = device.ask("verify", release)["release"]["digest"]
+        place = device.root / contract.INCOMING_DIR / digest
+        place.parent.mkdir(exist_ok=True)
+        shutil.copytree(release, place)
+        return digest
+
+
+def stage_an_upload(bench: Bench) -> Scenario:
+    device, old = bench.with_old()
+    new = bench.upload(device, bench.new)
+    place = f"{contract.INCOMING_DIR}/{new}"
+    return Scenario("stage", device.root, ("stage", str(device.root / place)), frozenset({old}), old, upload=place)
+
+
+def stage_from_elsewhere(bench: Bench) -> Scenario:
+    device, old = bench.with_old()
+    return Scenario("import", device.root, ("stage", str(bench.new)), frozenset({old}), old)
+
+
+def stage_over_a_damaged_copy(bench: Bench) -> Scenario:
+    device, old, new = bench.with_both()
+    damaged = device.root / contract.RELEASES_DIR / new / contract.MODEL_FILE
+    damaged.write_bytes(damaged.read_bytes()[:1000])
+    place = f"{contract.INCOMING_DIR}/{bench.upload(device, bench.new)}"
+    return Scenario("mend", device.root, ("stage", str(device.root / place)), frozenset({old}), old, upload=place)
+
+
+def activate(bench: Bench) -> Scenario:
+    device, old, new = bench.with_both()
+    return Scenario("activate", device.root, ("activate", new, "--deadline", "600"), frozenset({old, new}), new)
+
+
+def activate_the_first(bench: Bench) -> Scenario:
+    device = bench.device()
+    new = device.stage(bench.new)
+    return Scenario("first", device.root, ("activate", new, "--deadline", "600"), frozenset({None, new}), new)
+
+
+def activate_one_that_fails(bench: Bench) -> Scenario:
+    device, old = bench.with_old()
+    gates = contract.Gates(accuracy=1.0)
+    bad = device.stage(bench.releases.variant("iris-next", bench.folder / "bad", gates=gates))
+    return Scenario("reject", device.root, ("activate", bad), frozenset({old}), old, code=contract.EXIT_REFUSED)
+
+
+def confirm(bench: Bench) -> Scenario:
+    device, _, new = bench.with_both()
+    device.ask("activate", new, "--deadline", "600")
+    return Scenario("confirm", device.root, ("confirm", new), frozenset({new}), new)
+
+
+def confirm_with_a_long_history(bench: Bench) -> Scenario:
+    scenario = confirm(bench)
+    file = scenario.root / contract.HISTORY_FILE
+    note = codec.dumps(contract.HistoryEntry(0, "staged", None, None, "x" * 500, "somebody"))
+    file.write_text(f"{note}\n" * (history.MAX_BYTES // len(note) + 10) + file.read_text())
+    return dataclasses.replace(scenario, name="confirm, long history")
+
+
+def give_up_an_activation(bench: Bench) -> Scenario:
+    device, old, new = bench.with_both()
+    device.ask("activate", new, "--deadline", "600")
+    return Scenario("give up", device.root, ("rollback",), frozenset({old, new}), old)
+
+
+def roll_back(bench: Bench) -> Scenario:
+    device, old = bench.with_old()
+    new = device.install(bench.new)
+    return Scenario("rollback", device.root, ("rollback",), frozenset({old, new}), old)
+
+
+def revert_after_the_deadline(bench: Bench) -> Scenario:
+    device, old, new = bench.with_both()
+    device.ask("activate", new, "--deadline", "600")
+    file = device.root / contract.STATE_FILE
+    state = codec.loads(StoreState, file.read_bytes())
+    assert state.pending
+    over = dataclasses.replace(state, pending=dataclasses.replace(state.pending, deadline=state.pending.started))
+    file.write_bytes(codec.dump_file(over))
+    return Scenario("revert", device.root, ("unlock",), frozenset({old}), old)
+
+
+def prune(bench: Bench) -> Scenario:
+    device, _ = bench.with_old()
+    new = device.install(bench.new)
+    for sequence in range(12, 15):
+        device.stage(bench.releases.variant("iris", bench.folder / f"more-{sequence}", sequence=sequence))
+    return Scenario("prune", device.root, ("prune", "--keep", "2"), frozenset({new}), new)
+
+
+def reserve(bench: Bench) -> Scenario:
+    device, old = bench.with_old()
+    return Scenario("lock", device.root, ("lock", "--holder", "me"), frozenset({old}), old)
+
+
+SCENARIOS = (
+    stage_an_upload, stage_from_elsewhere, stage_over_a_damaged_copy, activate, activate_the_first,
+    activate_one_that_fails, confirm, confirm_with_a_long_history, give_up_an_activation, roll_back,
+    revert_after_the_deadline, prune, reserve,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory, releases: Releases) -> Iterator[Bench]:
+    import tflite_runtime.interpreter  # noqa: F401 (once here, instead of in every child)
+
+    memory = Path("/dev/shm")
+    # Thousands of fsyncs: on a memory disk where there is one. What is tested is the order of calls, not the disk.
+    place = memory if os.access(memory, os.W_OK) else tmp_path_factory.getbasetemp()
+    folder = Path(tempfile.mkdtemp(prefix="knnkit-faults-", dir=place))
+    yield Bench(folder, releases)
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module", params=SCENARIOS, ids=lambda make: make.__name__)
+def scenario(bench: Bench, request: pytest.FixtureRequest) -> Scenario:
+    made: Scenario = request.param(bench)
+    return made
+
+
+@pytest.fixture
+def root(bench: Bench) -> Iterator[Path]:
+    """Where a prepared root is copied to, again and again."""
+    folder = bench.folder / "root"
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def copy(scenario: Scenario, root: Path) -> None:
+    shutil.rmtree(root, ignore_errors=True)
+    shutil.copytree(scenario.root, root, symlinks=True)
+
+
+def traced(scenario: Scenario, root: Path) -> tuple[Effect, ...]:
+    copy(scenario, root)
+    ended = crashpoints.run(scenario.on(root), root)
+    assert ended.code == scenario.code, (ended.out, ended.err)
+    assert ended.effects
+    return ended.effects
+
+
+def check_the_board(scenario: Scenario, root: Path, place: str) -> str | None:
+    """Starts the agent again and looks at everything: what answers, whether it works, and what was left behind."""
+    store = Store(root)
+    with store.changing("test", "restart"):
+        state = store.load()
+    found = answering(state, clock.now())
+    digest = found.release.digest if found else None
+    assert digest in scenario.allowed, place
+    if found:
+        loaded = load_kept(store, found.release)
+        golden = Golden.from_bytes(loaded.opened.read(contract.GOLDEN_FILE))
+        verdict = judge(golden, loaded.model.classify(golden.rows), loaded.model.info, loaded.verdict.manifest.gates)
+        loaded.close()
+        assert verdict.failures == (), place
+        assert os.readlink(store.link) == f"releases/{digest}", place
+    else:
+        assert not store.link.is_symlink(), place
+    for ref in (state.committed, state.previous):
+        if ref:
+            load_kept(store, ref).close()
+    check_nothing_leaks(scenario, store, state, place)
+    return digest
+
+
+def check_nothing_leaks(scenario: Scenario, store: Store, state: StoreState, place: str) -> None:
+    known = {
+        contract.TRUST_DIR, contract.RELEASES_DIR, contract.INCOMING_DIR, contract.CURRENT_LINK, contract.STATE_FILE,
+        contract.HISTORY_FILE, contract.LOCK_FILE,
+    }  # fmt: skip
+    assert {path.name for path in store.root.iterdir()} <= known, place
+    assert all(contract.is_digest(path.name) for path in store.releases.iterdir()), place
+    assert {path.name for path in store.incoming.iterdir()} <= {Path(scenario.upload).name}, place
+    for path in store.releases.iterdir():
+        assert {file.name for file in path.iterdir()} == set(contract.RELEASE_FILES), place
+    assert lock.holder_of(store.lock_file) is None, place
+    serials = [entry.serial for entry in history.read(store.history_file) if entry.serial is not None]
+    assert serials == list(range(1, state.serial + 1)), place
+
+
+def finish(scenario: Scenario, root: Path, place: str) -> None:
+    """Repeats the command that was interrupted: it must do, or find done, what it was for."""
+    store = Store(root)
+    if scenario.upload and not (root / scenario.upload).exists():
+        assert Path(scenario.upload).name in store.staged(), place
+    else:
+        ended = crashpoints.run(scenario.on(root), root)
+        assert ended.code == scenario.code, (place, ended.out, ended.err)
+    found = answering(store.load(), clock.now())
+    assert (found.release.digest if found else None) == scenario.finally_, place
+
+
+def test_killed_at_any_effect_the_board_is_on_the_old_release_or_the_new(scenario: Scenario, root: Path) -> None:
+    effects = traced(scenario, root)
+    for number, effect in enumerate(effects):
+        for kind in KINDS:
+            place = f"{scenario.name}: killed {kind} {number}: {effect}"
+            copy(scenario, root)
+            ended = crashpoints.run(scenario.on(root), root, Fault(number, kind))
+            assert ended.code == SIGNALLED, (place, ended.out, ended.err)
+            check_the_board(scenario, root, place)
+            if kind == "after":
+                finish(scenario, root, place)
+    COUNTED[f"killed: {scenario.name}"] = len(effects) * len(KINDS)
+
+
+@pytest.mark.parametrize(
+    ("kind", "lasting"), [("ENOSPC", True), ("EIO", False)], ids=["full for good", "one I/O error"]
+)
+def test_a_disk_that_fails_at_any_effect_leaves_the_old_release_or_the_new(
+    scenario: Scenario, root: Path, kind: str, lasting: bool
+) -> None:
+    reasons = {"ENOSPC": "disk-full", "EIO": "disk-error"}
+    failed = 0
+    for number, effect in enumerate(traced(scenario, root)):
+        place = f"{scenario.name}: {kind} at {number}: {effect}"
+        copy(scenario, root)
+        ended = crashpoints.run(scenario.on(root), root, Fault(number, kind, lasting))
+        if ended.code != scenario.code:
+            assert ended.code == contract.EXIT_FAILED, (place, ended.out, ended.err)
+            assert json.loads(ended.out)["reason"] == reasons[kind], place
+            failed += 1
+        check_the_board(scenario, root, place)
+        finish(scenario, root, place)
+    assert failed
+
+
+def test_a_power_cut_that_loses_all_unsynced_data_leaves_the_old_release_or_the_new(
+    scenario: Scenario, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    effects = traced(scenario, root)
+    monkeypatch.setattr(clock, "_boot_id", lambda: "the boot after the power cut")
+    for entries_survive in (False, True):
+        disk = Disk(scenario.root, scenario.upload or "\0")
+        for number, effect in enumerate(effects):
+            disk.play(effect)
+            place = f"{scenario.name}: power cut after {number}: {effect} (names survive: {entries_survive})"
+            shutil.rmtree(root, ignore_errors=True)
+            disk.write_to(root, entries_survive=entries_survive)
+            after_reboot = dataclasses.replace(scenario, allowed=scenario.allowed | {old_of(scenario)})
+            check_the_board(after_reboot, root, place)
+
+
+def old_of(scenario: Scenario) -> str | None:
+    """What answers on the prepared root after a reboot: what was committed."""
+    committed = (
+        codec.loads(StoreState, (scenario.root / contract.STATE_FILE).read_bytes()).committed
+        if (scenario.root / contract.STATE_FILE).exists()
+        else None
+    )
+    return committed.digest if committed else None
+
+
+def test_at_least_two_hundred_crash_points_were_tried() -> None:
+    assert sum(COUNTED.values()) >= 200, COUNTED
+    print("\n".join(f"{count:4} {name}" for name, count in COUNTED.items()), file=sys.stderr)
+
+
+def test_the_trace_finds_every_kind_of_effect(bench: Bench, root: Path) -> None:
+    calls = {effect.call for effect in traced(stage_from_elsewhere(bench), root)}
+    assert calls >= {"open", "write", "fsync", "rename", "mkdir", "chmod"}
+    calls = {effect.call for effect in traced(roll_back(bench), root)}
+    assert calls >= {"open", "write", "fsync", "replace", "symlink"}

@@ -1,0 +1,89 @@
+"""A device in a folder: the real agent under a root of its own, run as the host would run it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from device_agent import contract
+from support.releases import Releases
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command of the agent printed, and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The one JSON document on standard output."""
+        found: dict[str, Any] = json.loads(self.out)
+        return found
+
+
+class Device:
+    """An agent root that trusts the key of `releases`."""
+
+    def __init__(self, root: Path, releases: Releases) -> None:
+        self.root = root
+        self.releases = releases
+        (root / contract.TRUST_DIR).mkdir(parents=True, mode=0o700)
+        root.chmod(0o700)
+        shutil.copy(releases.public_key, root / contract.TRUST_DIR / "signing.pem")
+
+    def argv(self, *arguments: str | Path) -> list[str]:
+        return [sys.executable, "-m", "device_agent", "--root", str(self.root), *map(str, arguments)]
+
+    def env(self, **more: str) -> dict[str, str]:
+        env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+        return env | {"PYTHONPATH": str(ROOT)} | more
+
+    def run(self, *arguments: str | Path, input: str | bytes = b"", **env: str) -> Said:
+        data = input.encode() if isinstance(input, str) else input
+        done = subprocess.run(
+            self.argv(*arguments), input=data, capture_output=True, timeout=120, env=self.env(**env), check=False
+        )
+        return Said(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+    def ask(self, *arguments: str | Path, code: int = 0, **env: str) -> dict[str, Any]:
+        """Runs a command with --json, expects its exit code, and returns its document."""
+        said = self.run(*arguments, "--json", **env)
+        assert said.code == code, (said.code, said.out, said.err)
+        return said.document
+
+    def popen(self, *arguments: str | Path, **more: Any) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(self.argv(*arguments), env=self.env(), **more)
+
+    def stage(self, release: Path) -> str:
+        digest: str = self.ask("stage", release)["release"]["digest"]
+        return digest
+
+    def install(self, release: Path) -> str:
+        """Stages, activates and confirms; returns the digest."""
+        digest = self.stage(release)
+        self.ask("activate", digest)
+        self.ask("confirm", digest)
+        return digest
+
+    def answering(self) -> str | None:
+        digest: str | None = self.ask("status")["answering"]
+        return digest
+
+
+@pytest.fixture
+def device(tmp_path: Path, releases: Releases) -> Device:
+    """A device that has nothing yet."""
+    return Device(tmp_path / "root", releases)
