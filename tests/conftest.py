@@ -1,3 +1,3 @@
 """What every suite shares: the fixtures of tests/support."""
 
-pytest_plugins = ["support.releases"]
+pytest_plugins = ["support.releases", "support.device"]

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.device import Device
+from support.releases import Releases
 
 from device_agent import clock, codec, contract
 from device_agent.contract import Activated, Certificate, Committed, Gates, Problem, Staged, Status
 from device_agent.judge import Golden
 from device_agent.state import StoreState
 from knnkit.release.signing import FileSigner, sign_release
-from support.device import Device
-from support.releases import Releases
 
 
 def wait_until(holds: Callable[[], bool], seconds: float = 20.0) -> None:

@@ -146,9 +146,11 @@ def test_a_writer_that_dies_within_a_line_costs_nothing_but_that_line(pair: Pair
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
     lines = "".join(line + "\n" for line in pair.lines)
-    with subprocess.Popen([sys.executable, "-c", program, lines], stdout=subprocess.PIPE) as writer:
-        with Stream(pair.device, stdin=writer.stdout) as stream:
-            out, err = stream.finish()
+    with (
+        subprocess.Popen([sys.executable, "-c", program, lines], stdout=subprocess.PIPE) as writer,
+        Stream(pair.device, stdin=writer.stdout) as stream,
+    ):
+        out, err = stream.finish()
     answers = out.splitlines()
     assert answers[:-1] == pair.labels[pair.old] * 200
     assert answers[-1] == ""

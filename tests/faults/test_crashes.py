@@ -13,16 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from support import crashpoints
+from support.crashpoints import SIGNALLED, Disk, Effect, Fault
+from support.device import Device
+from support.releases import Releases
 
 from device_agent import cli, clock, codec, contract, history, lock
 from device_agent.judge import Golden, judge
 from device_agent.loading import load_kept
 from device_agent.state import StoreState, answering
 from device_agent.store import Store
-from support import crashpoints
-from support.crashpoints import SIGNALLED, Disk, Effect, Fault
-from support.device import Device
-from support.releases import Releases
 
 #: Crash points found so far, over all scenarios; the last test looks at it.
 COUNTED: dict[str, int] = {}
@@ -226,7 +226,7 @@ def check_the_board(scenario: Scenario, root: Path, place: str) -> str | None:
         verdict = judge(golden, loaded.model.classify(golden.rows), loaded.model.info, loaded.verdict.manifest.gates)
         loaded.close()
         assert verdict.failures == (), place
-        assert os.readlink(store.link) == f"releases/{digest}", place
+        assert str(store.link.readlink()) == f"releases/{digest}", place
     else:
         assert not store.link.is_symlink(), place
     for ref in (state.committed, state.previous):

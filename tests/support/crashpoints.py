@@ -8,6 +8,7 @@ list of places is written by hand: an effect that is added to the agent is a new
 keeps its cache.
 """
 
+# ruff: noqa: PTH100, PTH115, PTH118, PTH119, PTH120
 from __future__ import annotations
 
 import contextlib
@@ -26,7 +27,8 @@ from typing import Any
 
 #: Calls that change something, and where their path or descriptor is among the arguments.
 EFFECTS = (
-    "open", "write", "pwrite", "fsync", "ftruncate", "rename", "replace", "unlink", "mkdir", "rmdir", "symlink", "link", "chmod",
+    "open", "write", "pwrite", "fsync", "ftruncate", "rename", "replace", "unlink", "mkdir", "rmdir", "symlink", "link",
+    "chmod",
 )  # fmt: skip
 SIGNALLED = -signal.SIGKILL
 
