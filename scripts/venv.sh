@@ -55,7 +55,7 @@ explain_pip_failure() { # log
   tail -n 12 "$1" | sed 's/^/  | /' >&2
   if grep -qiE 'no space left|disk quota' "$1"; then
     fail "pip ran out of disk space" "Free some space, then run the same command again: it goes on where it stopped."
-  elif grep -qiE 'name resolution|NewConnection|ConnectTimeout|ReadTimeout|unreachable|ProxyError|Connection (refused|reset)|getaddrinfo' "$1"; then
+  elif grep -qiE 'name resolution|NewConnection|ConnectTimeout|ReadTimeout|unreachable|ProxyError|Connection (refused|reset)|getaddrinfo|from versions: none' "$1"; then
     fail "pip could not reach a package index" "Check the network, or pip's settings (pip config list), then run the same command again."
   fi
   fail "pip could not install the dependencies" "The whole log: $1"
@@ -83,9 +83,9 @@ use_venv() {
     return
   fi
   case $1 in
-    demo) extras=build space=4 sets="demo test" ;;
-    check) extras=test space=1 sets="check test" ;;
-    test) extras=build,agent,test,dask space=5 sets="test" ;;
+    demo) extras=build space=4 sets="demo test" patience="TensorFlow makes it minutes" ;;
+    check) extras=test space=1 sets="check test" patience="about a minute" ;;
+    test) extras=build,agent,test,dask space=5 sets="test" patience="TensorFlow makes it minutes" ;;
   esac
   PY=$PWD/.venv/bin/python
   python=$(find_python) || exit 2
@@ -109,7 +109,7 @@ use_venv() {
     make_venv "$python"
     { "$python" -VV; pwd -P; } >.venv/knnkit-base
   fi
-  say "installing knnkit[$extras] into .venv (once; TensorFlow makes this a few minutes)"
+  say "installing knnkit[$extras] into .venv (once; $patience)"
   if [ -t 2 ]; then tty=1; else tty=0; fi
   started=$SECONDS
   install_into_venv "$extras" || explain_pip_failure "$log"

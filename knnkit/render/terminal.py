@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 Tone = Literal["", "good", "warn", "bad", "dim"]
 
 _STYLES: dict[str, str] = {"": "", "good": "green", "warn": "yellow", "bad": "bold red", "dim": "dim"}
+#: Columns that are squeezed rather than taken apart where the terminal is narrow.
+_FITTING = 5
 _MARKS: dict[str, str] = {"": " ", "good": "✓", "warn": "!", "bad": "✗", "dim": "–"}
 
 
@@ -98,12 +100,32 @@ def _rich_table(columns: list[Column], rows: list[list[Cell]], title: str, out: 
     from rich.table import Table
     from rich.text import Text
 
+    console = _console(out)
+    widths = [max([len(head.title), *(len(row[index].text) for row in rows)]) for index, head in enumerate(columns)]
+    if sum(widths) + 3 * len(columns) > console.width and len(columns) > _FITTING:
+        _rich_records(columns, rows, title, console)
+        return
     table = Table(title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
         table.add_column(column.title, justify="right" if column.right else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell.text, style=_STYLES[cell.tone]) for cell in row))
-    _console(out).print(table)
+    console.print(table)
+
+
+def _rich_records(columns: list[Column], rows: list[list[Cell]], title: str, console: rich.console.Console) -> None:
+    """A table that is too wide for the terminal: a block of lines for each row, headed by its first entry."""
+    from rich.text import Text
+
+    width = max(len(column.title) for column in columns)
+    if title:
+        console.print(Text(title, style="bold"))
+    for row in rows:
+        console.print(Text(row[0].text, style="bold"))
+        for column, cell in zip(columns[1:], row[1:]):
+            if cell.text:
+                value = Text(cell.text, style=_STYLES[cell.tone])
+                console.print(Text.assemble((f"  {column.title:<{width}}  ", "dim"), value))
 
 
 def _console(out: TextIO) -> rich.console.Console:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import subprocess
 import sys
 import threading
@@ -56,6 +57,16 @@ def test_a_pipe_gets_an_aligned_table_without_a_single_escape() -> None:
     columns = ["device", terminal.Column("rows", right=True), "outcome"]
     terminal.print_table(columns, [["a", "300", terminal.Cell("committed", "good")], ["longer", "5", "no"]], stream=out)
     assert out.getvalue() == "device  rows  outcome\na        300  committed\nlonger     5  no\n"
+
+
+def test_a_table_too_wide_for_the_terminal_becomes_blocks_and_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    out = Terminal()
+    columns = [f"column {n}" for n in range(8)]
+    terminal.print_table(columns, [[f"{name} {n}" for n in range(8)] for name in ("first", "second")], stream=out)
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", out.getvalue()).splitlines()
+    assert shown[:2] == ["first 0", "  column 1  first 1"]
+    assert shown[8:10] == ["second 0", "  column 1  second 1"]
 
 
 def test_no_color_makes_a_terminal_plain(monkeypatch: pytest.MonkeyPatch) -> None:
