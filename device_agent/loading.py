@@ -7,6 +7,7 @@ The files stay open as long as the model, because it is mapped, and read again, 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from device_agent import clock, contract, state
 from device_agent.contract import ReleaseRef
 from device_agent.errors import DeviceUnfit, ModelUnusable, Refused
 from device_agent.keys import kept_state
+from device_agent.modelfile import read_member
 from device_agent.release_files import OpenRelease, open_release
 from device_agent.state import Answering
 from device_agent.store import Store
@@ -122,11 +124,12 @@ def _quiet() -> Iterator[None]:
 def _compare(model: TfliteKNN, opened: OpenRelease) -> None:
     """Refuses a model that is not what its own manifest describes."""
     manifest = read_manifest(opened.read(contract.MANIFEST_FILE))
-    said = (manifest.name, manifest.k, manifest.n_features)
-    found = (model.info.name, model.info.k, model.info.n_features)
+    labels = read_member(opened.path(contract.MODEL_FILE), contract.LABELS_FILE)
+    said = (manifest.name, manifest.k, manifest.n_features, manifest.labels_sha256)
+    found = (model.info.name, model.info.k, model.info.n_features, hashlib.sha256(labels).hexdigest())
     if said != found:
         raise ModelUnusable(
-            f"{contract.MANIFEST_FILE} describes name, k, features {said}; the model has {found}",
+            f"{contract.MANIFEST_FILE} describes name, k, features, labels {said}; the model has {found}",
             reason="model-mismatch",
             hint="build the release again",
         )

@@ -15,7 +15,7 @@ import stat
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from device_agent import codec, contract, trust
+from device_agent import codec, contract, disk, trust
 from device_agent.errors import DeviceUnfit, Refused
 from device_agent.trust import dsse, orders
 
@@ -112,7 +112,7 @@ def apply_order(directory: Path, data: bytes) -> TrustFiles:
     before = read(directory)
     after = orders.apply(data, before.sets)
     for fingerprint in sorted(set(after.keys) - set(before.sets.keys)):
-        _write_atomic(directory / key_file_name(fingerprint), after.keys[fingerprint])
+        disk.write_atomic(directory / key_file_name(fingerprint), after.keys[fingerprint])
     if after.revoked != before.sets.revoked:  # last: until now the old keys were trusted as well
         ensure_device_id(directory)
         _write_device(directory, replace(_read_device(directory), revoked=tuple(sorted(after.revoked))))
@@ -163,21 +163,5 @@ def _read_device(directory: Path) -> DeviceTrust:
 
 
 def _write_device(directory: Path, device: DeviceTrust) -> None:
-    _write_atomic(directory / DEVICE_FILE, codec.dump_file(device))
-
-
-def _write_atomic(path: Path, data: bytes) -> None:
-    directory = path.parent
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    prepared = path.with_name(f".{path.name}.tmp")
-    descriptor = os.open(prepared, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(descriptor)
-    prepared.replace(path)
-    folder = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    disk.make_directory(directory)
+    disk.write_atomic(directory / DEVICE_FILE, codec.dump_file(device))

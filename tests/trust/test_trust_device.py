@@ -172,14 +172,27 @@ def test_a_release_that_rots_after_it_was_staged_is_not_activated(board: Board, 
     board.refuses(Reason.FILE_CHANGED, "activate", digest)
 
 
-def test_a_release_that_runs_is_verified_at_every_start(board: Board) -> None:
+@pytest.mark.parametrize("command", ["classify", "check", "classify --stream"])
+def test_a_release_that_runs_is_verified_at_every_start(command: str, board: Board) -> None:
+    answer = board.classify()
     _, status = board.run("status")
     model = board.root / contract.RELEASES_DIR / status["answering"] / contract.MODEL_FILE
     forge.flip(model, 1000)
-    code, problem = board.run("check")
+    rows = ["--input", board.root.parent / "row.csv"] if "classify" in command else []
+    code, problem = board.run(*command.split(), *rows)
     assert (code, problem["reason"]) == (contract.EXIT_REFUSED, Reason.FILE_CHANGED.value)
     forge.flip(model, 1000)
-    assert board.run("check")[0] == 0
+    assert board.classify() == answer
+
+
+def test_a_manifest_that_describes_another_models_labels_is_not_activated(
+    board: Board, newer: Callable[..., Path]
+) -> None:
+    _, staged = board.run("stage", newer(labels_sha256="0" * 64))
+    before = board.state()
+    code, problem = board.run("activate", staged["release"]["digest"])
+    assert (code, problem["reason"]) == (contract.EXIT_REFUSED, "model-mismatch")
+    assert board.state() == before
 
 
 def test_a_revoked_key_stages_nothing_and_stops_nothing(board: Board, newer: Callable[..., Path]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import pytest
 from support import forge
 from support.forge import NOW, fingerprint, signer
 
-from device_agent import contract, trust, trust_files
+from device_agent import contract, disk, trust, trust_files
 from device_agent.errors import DeviceUnfit, Refused
 from device_agent.trust import Reason, dsse, orders
 from device_agent.trust.orders import KeySets
@@ -320,6 +322,51 @@ def test_what_the_device_writes_is_for_its_owner_alone(folder: Path) -> None:
     trust_files.apply_order(folder, ROTATION)
     for name in (trust_files.DEVICE_FILE, trust_files.key_file_name(fingerprint("new"))):
         assert (folder / name).stat().st_mode & 0o777 == 0o600
+
+
+class PowerCut(BaseException):
+    """Ends the process, as far as the code can see."""
+
+
+def cut_after(calls: int, monkeypatch: pytest.MonkeyPatch, failure: BaseException) -> None:
+    """Lets that many effects on the disk happen, and `failure` instead of the next."""
+    left = [calls]
+
+    def limited(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            if left[0] == 0:
+                raise failure
+            left[0] -= 1
+            return function(*arguments, **options)
+
+        return call
+
+    for name in ("open", "write", "fsync", "replace"):
+        monkeypatch.setattr(disk.os, name, limited(getattr(os, name)))
+
+
+@pytest.mark.parametrize("failure", [PowerCut(), OSError(28, "No space left on device"), OSError(5, "I/O error")])
+def test_a_rotation_cut_at_any_point_leaves_a_trusted_key_and_can_be_repeated(
+    tmp_path: Path, failure: BaseException
+) -> None:
+    allowed = [{fingerprint("owner")}, {fingerprint("owner"), fingerprint("new")}, {fingerprint("new")}]
+    for calls in itertools.count():
+        folder = tmp_path / str(calls)
+        folder.mkdir()
+        _enrol(folder, "owner")
+        with pytest.MonkeyPatch.context() as patch:
+            cut_after(calls, patch, failure)
+            try:
+                trust_files.apply_order(folder, ROTATION)
+            except (PowerCut, OSError, DeviceUnfit, Refused):
+                done = False
+            else:
+                done = True
+        assert set(trust_files.read(folder).sets.trusted) in allowed
+        assert trust_files.apply_order(folder, ROTATION).sets.trusted == (fingerprint("new"),)
+        if done:
+            assert calls > 10
+            return
 
 
 def test_the_device_id_is_made_once(folder: Path) -> None:
