@@ -56,7 +56,7 @@ def agent_parsers() -> dict[str, argparse.ArgumentParser]:
     from device_agent import cli
 
     top = parser_of(cli.main, ["status"])
-    return {"": top, **subparsers(top)}
+    return {"": top, **{name: subparsers(parser_of(cli.main, [name]))[name] for name in subparsers(top)}}
 
 
 def arguments(parser: argparse.ArgumentParser) -> Iterator[tuple[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -82,3 +83,31 @@ def test_every_script_that_the_pages_name_is_there() -> None:
 def test_ci_runs_the_test_command_of_the_readme() -> None:
     assert "scripts/test" in (ROOT / "README.md").read_text(encoding="utf-8")
     assert (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()[-1].endswith("exec scripts/test")
+
+
+def _command_lines() -> list[tuple[str, list[str]]]:
+    found = []
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        blocks = re.findall(r"```\w*\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+        for line in "\n".join(blocks).splitlines():
+            for part in line.split("|"):
+                words = shlex.split(part, comments=True)
+                if words[:1] == ["knnkit"]:
+                    found.append((page.name, words[1:]))
+                elif words[1:3] == ["-m", "device_agent"]:
+                    found.append((page.name, ["device_agent", *words[3:]]))
+    return found
+
+
+@pytest.mark.parametrize(
+    "words", [words for _, words in _command_lines()], ids=[" ".join(words) for _, words in _command_lines()]
+)
+def test_a_command_line_in_the_pages_is_one_that_the_program_takes(words: list[str]) -> None:
+    agent = words[0] == "device_agent"
+    parsers = reference.agent_parsers() if agent else reference.knnkit_parsers()
+    command, *arguments = words[1:] if agent else words
+    parsers[command].parse_args(arguments)
+
+
+def test_command_lines_were_found_in_the_pages() -> None:
+    assert {words[0] for _, words in _command_lines()} >= {"deploy", "parity", "trust", "device_agent"}
