@@ -11,6 +11,7 @@ import importlib
 import platform
 import sys
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from device_agent import contract
 from device_agent.errors import BadInput, DeviceUnfit, ModelUnusable
 from device_agent.exact import ExactKnn
 from device_agent.modelfile import read_info as read_info
+from device_agent.signature import Signature
 
 #: Import name -> how pip calls it, in the order in which `auto` looks.
 RUNTIMES = {"tflite_runtime": "tflite-runtime", "ai_edge_litert": "ai-edge-litert"}
@@ -63,6 +65,8 @@ _OUTPUTS = {
     contract.OUTPUT_DISTANCES: np.float32,
     contract.OUTPUT_CERTAIN: np.bool_,
 }
+#: What is answered, in the order of `Answers`.
+_RESULTS = (contract.OUTPUT_LABEL, contract.OUTPUT_PROBABILITIES, contract.OUTPUT_INDICES, contract.OUTPUT_DISTANCES)
 
 
 class TfliteKNN:
@@ -90,13 +94,18 @@ class TfliteKNN:
         try:
             self._interpreter = interpreter_class(model_path=self.path, num_threads=num_threads)
             self._interpreter.allocate_tensors()
-            self._bind()
+            self._one = Signature(self._interpreter, contract.SIGNATURE_ONE, contract.INPUT_ROWS, _OUTPUTS)
+            if self._one.rows.shape != (1, self.info.n_features):
+                raise ValueError("its graph does not take one row of as many features as knn.json says")
         except (ValueError, RuntimeError, KeyError, OSError) as error:
             raise ModelUnusable(
                 f"{name} {version} cannot load {self.path}: {str(error).strip()}",
                 hint="build the release again with this knnkit, or provision the board's runtime again",
             ) from None
         self.runtime = contract.RuntimeInfo(name, version, self._delegate(), platform.python_version(), np.__version__)
+        self._results = tuple(self._one.outputs[name] for name in _RESULTS)
+        self._certain = self._one.outputs[contract.OUTPUT_CERTAIN]
+        self._batch: Signature | None = None
         self._exact: ExactKnn | None = None
 
     def neighbors(self, rows: ArrayLike) -> Neighbors:
@@ -105,8 +114,8 @@ class TfliteKNN:
         Raises:
             BadInput: wrong number of columns, or a value that is not finite.
         """
-        answers = self.classify(rows)
-        return Neighbors(answers.indices, answers.distances)
+        _, _, indices, distances = self._answer(rows)
+        return Neighbors(indices, distances)
 
     def predict(self, rows: ArrayLike) -> NDArray[Any]:
         """Returns (n,) labels as they were in the training data; rejected rows are `contract.UNKNOWN_LABEL`.
@@ -134,59 +143,52 @@ class TfliteKNN:
         Raises:
             BadInput: wrong number of columns, or a value that is not finite.
         """
+        return Answers(*self._answer(rows))
+
+    def _answer(self, rows: ArrayLike) -> tuple[NDArray[Any], ...]:
+        """Returns `_RESULTS`, copied out of the runtime's memory."""
         queries = check_rows(rows, self.info.n_features)
-        parts = self._one(queries) if len(queries) == 1 else self._many(queries)
+        if len(queries) == 1 and self._ask_one(queries):
+            label, probabilities, indices, distances = self._results
+            return label.copy(), probabilities.copy(), indices.copy(), distances.copy()
+        parts = self._many(queries)
         if not parts[contract.OUTPUT_CERTAIN].all():
             self._settle(queries, parts)
-        return Answers(
-            parts[contract.OUTPUT_LABEL],
-            parts[contract.OUTPUT_PROBABILITIES],
-            parts[contract.OUTPUT_INDICES],
-            parts[contract.OUTPUT_DISTANCES],
-        )
+        return tuple(parts[name] for name in _RESULTS)
 
-    def _bind(self) -> None:
-        one = self._interpreter.get_signature_runner(contract.SIGNATURE_ONE)
-        inputs, outputs = one.get_input_details(), one.get_output_details()
-        if set(inputs) != {contract.INPUT_ROWS} or set(outputs) != set(_OUTPUTS):
-            raise ValueError("its inputs and outputs are not those of a knnkit model")
-        self._input = int(inputs[contract.INPUT_ROWS]["index"])
-        self._outputs = {name: int(detail["index"]) for name, detail in outputs.items()}
-        primary = self._interpreter.get_input_details()[0]
-        if tuple(primary["shape"]) != (1, self.info.n_features) or int(primary["index"]) != self._input:
-            raise ValueError("its first graph does not take one row")
-        batch = self._interpreter.get_signature_runner(contract.SIGNATURE_BATCH).get_input_details()[
-            contract.INPUT_ROWS
-        ]
-        if tuple(batch["shape"]) != (self.info.batch, self.info.n_features):
-            raise ValueError("its batch graph has another shape than knn.json says")
-
-    def _one(self, row: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
-        interpreter = self._interpreter
-        interpreter.set_tensor(self._input, row)
-        interpreter.invoke()
-        return {name: interpreter.get_tensor(index) for name, index in self._outputs.items()}
+    def _ask_one(self, row: NDArray[np.float32]) -> bool:
+        """Has the graph answer one row in place; returns whether it is certain."""
+        self._one.rows[...] = row
+        self._one.run()
+        return bool(self._certain.item())
 
     def _many(self, queries: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
         count, batch = len(queries), self.info.batch
-        widths = {contract.OUTPUT_PROBABILITIES: (len(self.info.classes),)}
-        widths |= dict.fromkeys((contract.OUTPUT_INDICES, contract.OUTPUT_DISTANCES), (self.info.k,))
-        parts = {name: np.empty((count, *widths.get(name, ())), dtype) for name, dtype in _OUTPUTS.items()}
+        parts = {name: np.empty((count, *view.shape[1:]), view.dtype) for name, view in self._one.outputs.items()}
         # A nearly empty batch costs more than its rows one by one.
         alone = count % batch if (count % batch) * 8 <= batch else 0
-        # The interpreter refuses to run while a runner lives (it counts references), so this one ends here.
-        runner = self._interpreter.get_signature_runner(contract.SIGNATURE_BATCH)
         for start in range(0, count - alone, batch):
-            used = min(batch, count - start)
-            chunk = queries[start : start + used]
-            found = runner(**{contract.INPUT_ROWS: chunk if used == batch else _padded(chunk, batch)})
-            for name, value in found.items():
-                parts[name][start : start + used] = value[:used]
-        del runner
-        for row in range(count - alone, count):
-            for name, value in self._one(queries[row : row + 1]).items():
-                parts[name][row] = value[0]
+            self._fill(self._get_batch(), queries[start : start + batch], parts, start)
+        for start in range(count - alone, count):
+            self._fill(self._one, queries[start : start + 1], parts, start)
         return parts
+
+    @staticmethod
+    def _fill(signature: Signature, chunk: NDArray[np.float32], parts: dict[str, NDArray[Any]], start: int) -> None:
+        used = len(chunk)
+        signature.rows[:used] = chunk  # what the batch before left in the other rows is finite, and not read
+        signature.run()
+        for name, view in signature.outputs.items():
+            parts[name][start : start + used] = view[:used]
+
+    def _get_batch(self) -> Signature:
+        # Made when it is first needed: a stream of single rows does without its memory.
+        if self._batch is None:
+            made = Signature(self._interpreter, contract.SIGNATURE_BATCH, contract.INPUT_ROWS, _OUTPUTS)
+            if made.rows.shape != (self.info.batch, self.info.n_features):
+                raise ModelUnusable(f"{self.path}: its batch graph has another shape than knn.json says")
+            self._batch = made
+        return self._batch
 
     def _settle(self, queries: NDArray[np.float32], parts: dict[str, NDArray[Any]]) -> None:
         if self._exact is None:
@@ -207,22 +209,24 @@ def check_rows(rows: ArrayLike, n_features: int) -> NDArray[np.float32]:
     Raises:
         BadInput: wrong shape, not numbers, or a value that is not finite in float32; names the first row and column.
     """
-    try:
-        with np.errstate(over="ignore"):
-            queries: NDArray[np.float32] = np.ascontiguousarray(rows, dtype=np.float32)
-    except (TypeError, ValueError) as error:
-        raise BadInput(f"the rows are not a table of numbers: {error}") from None
+    queries: NDArray[np.float32]
+    if type(rows) is np.ndarray and rows.dtype == np.float32:
+        queries = np.ascontiguousarray(rows)
+    else:
+        try:
+            with np.errstate(over="ignore"):
+                queries = np.ascontiguousarray(rows, dtype=np.float32)
+        except (TypeError, ValueError) as error:
+            raise BadInput(f"the rows are not a table of numbers: {error}") from None
     if queries.ndim != 2 or queries.shape[1] != n_features:
         raise BadInput(f"expected rows of {n_features} numbers, found an array of shape {queries.shape}")
+    if len(queries) == 1 and isfinite(queries[0].dot(queries[0])):  # a row's square is finite only if the row is
+        return queries
     finite = np.isfinite(queries)
     if not finite.all():
         row, column = (int(place[0]) for place in np.nonzero(~finite))
         raise BadInput(f"row {row}, column {column}: {queries[row, column]} is not a finite float32 number")
     return queries
-
-
-def _padded(chunk: NDArray[np.float32], rows: int) -> NDArray[np.float32]:
-    return np.concatenate([chunk, np.broadcast_to(chunk[:1], (rows - len(chunk), chunk.shape[1]))])
 
 
 def _find_runtime(runtime: str | type) -> tuple[Any, str, str]:
