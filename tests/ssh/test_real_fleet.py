@@ -1,0 +1,321 @@
+"""Fifty devices behind fifty servers, each with a root of its own and the real agent in a real environment."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from support import sshd
+from support.boards import copy_board, make_board
+from support.proxy import proxy
+from support.releases import Releases
+
+from device_agent import codec
+from knnkit.fleet.report import FleetReport
+
+ROOT = Path(__file__).parents[2]
+COUNT = 50
+
+
+@dataclass(frozen=True)
+class Device:
+    """One board: its server and its root."""
+
+    name: str
+    server: sshd.Sshd
+    root: Path
+
+    @property
+    def target(self) -> str:
+        where = f"host: {self.server.host}, port: {self.server.port}, user: {self.server.user}"
+        return f"{{name: {self.name}, {where}, root: '{self.root}', identity: '{self.server.identity}'"
+
+
+@pytest.fixture(scope="session")
+def board(releases: Releases, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root with agent, runtime and trusted key, and no release: what provisioning leaves."""
+    return make_board(tmp_path_factory.mktemp("board") / "root", releases)
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[sshd.Sshd]]:
+    folder = tmp_path_factory.mktemp("servers")
+    with ThreadPoolExecutor(8) as pool:
+        jobs = [pool.submit(sshd.start, folder / f"s{n:02}", host=f"127.0.1.{n + 1}") for n in range(COUNT)]
+        started = [job.result() for job in jobs]
+    yield started
+    for server in started:
+        server.stop()
+
+
+MakeFleet = Callable[[int], list[Device]]
+
+
+@pytest.fixture
+def make_fleet(board: Path, servers: list[sshd.Sshd], tmp_path: Path, no_ssh_config: Path) -> MakeFleet:
+    """Copies of the board, one behind each server."""
+
+    def make(count: int) -> list[Device]:
+        made = []
+        for number, server in enumerate(servers[:count]):
+            root = copy_board(board, tmp_path / f"root{number:02}")
+            made.append(Device(f"d{number:02}", server, root))
+        return made
+
+    return make
+
+
+def write_config(path: Path, devices: list[Device], *, rollout: str = "{}", known: str | None = None) -> Path:
+    """A deploy.yaml for them, with their host keys beside it."""
+    held = "".join(device.server.known_hosts.read_text() for device in devices) if known is None else known
+    (path / "known_hosts").write_text(held)
+    config = path / "deploy.yaml"
+    lines = [
+        f"    - {device.target}{', tags: [canary]' if index < 2 else ''}}}" for index, device in enumerate(devices)
+    ]
+    config.write_text(
+        "model: {name: iris, data: {sklearn: iris}}\n"
+        f"fleet:\n  known_hosts: known_hosts\n  ssh_config: {path / 'no_ssh_config'}\n  targets:\n"
+        + "\n".join(lines)
+        + f"\nrollout: {rollout}\n"
+    )
+    return config
+
+
+def knnkit(*words: object, check: int | None = 0) -> tuple[int, str, str]:
+    """Runs the command line as a user does."""
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-m", "knnkit", *map(str, words)], capture_output=True, text=True, env=env, timeout=280
+    )
+    assert check is None or done.returncode == check, f"{done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    return done.returncode, done.stdout, done.stderr
+
+
+def running(device: Device) -> str | None:
+    """What is committed on a device, as its own agent says."""
+    argv = [str(device.root / "venv/bin/python"), "-m", "device_agent", "--root", str(device.root), "status", "--json"]
+    status = json.loads(subprocess.run(argv, capture_output=True, check=True).stdout)
+    assert status["pending"] is None
+    return status["committed"]["version"] if status["committed"] else None
+
+
+def outcomes(report: FleetReport) -> dict[str, tuple[str, str]]:
+    return {device.name: (device.outcome.value, device.reason) for device in report.devices}
+
+
+def make_wrong(device: Device) -> Callable[[], None]:
+    """Makes a device answer every row with the next class; returns what mends it."""
+    path = next(device.root.glob("venvs/*/lib/python3*/site-packages/device_agent/judge.py"))
+    sound = path.read_text()
+    path.unlink()  # the others share the file
+    path.write_text(sound + _WRONG)
+
+    def mend() -> None:
+        path.write_text(sound)
+
+    return mend
+
+
+_WRONG = """
+
+_sound = judge
+
+def judge(golden, answers, *rest, **more):
+    import dataclasses
+    return _sound(golden, dataclasses.replace(answers, label=(answers.label + 1) % 3), *rest, **more)
+"""
+
+
+def test_fifty_devices_with_every_trouble_come_out_exactly_so(
+    make_fleet: MakeFleet, releases: Releases, tmp_path: Path
+) -> None:
+    devices = make_fleet(COUNT)
+    bad_disk, gone, changed, wrong = (devices[number] for number in (11, 22, 33, 44))
+    (bad_disk.root / "incoming").write_bytes(b"")  # nothing can be made below it
+    mend = make_wrong(wrong)
+    gone.server.stop()
+    held = [d.server.known_hosts.read_text() for d in devices if d is not changed]
+    stranger = f"[{changed.server.host}]:{changed.server.port} {devices[0].server.host_key}\n"
+    rollout = "{waves: [canary, 20%, 100%], max_failures: 2, connect_retries: 0, connect_timeout: 20s}"
+    config = write_config(tmp_path, devices, rollout=rollout, known="".join(held) + stranger)
+    files = [tmp_path / "report.json", tmp_path / "report.html"]
+    _, _, said = knnkit(
+        *("deploy", "-c", config, "--release", releases["iris"], "--report", files[0], "--report", files[1]), check=1
+    )
+    report = codec.loads(FleetReport, files[0].read_bytes())
+    found = outcomes(report)
+    assert found.pop("d11") == ("failed", "cannot-write")
+    assert found.pop("d22") == ("unreachable", "connect")
+    assert found.pop("d33") == ("unreachable", "host-key-changed")
+    assert found.pop("d44") == ("failed", "gate-failed")
+    assert set(found.values()) == {("committed", "")}
+    assert [len(wave.devices) for wave in report.waves] == [2, 8, 40]
+    assert report.stopped == ""
+    assert "46 committed, 2 unreachable, 2 failed" in report.summary()
+    assert "d33: unreachable" in said
+    assert "host key" in files[1].read_text()
+    assert {running(device) for device in devices[:3]} == {"1.0.0"}
+    assert running(wrong) is None
+    assert running(bad_disk) is None
+
+    # With what was wrong mended, only those four are taken up again.
+    (bad_disk.root / "incoming").unlink()
+    mend()
+    sshd_again = sshd.start(gone.server.directory, host=gone.server.host, port=gone.server.port)
+    try:
+        write_config(tmp_path, devices, rollout=rollout)
+        again = tmp_path / "again.json"
+        knnkit("deploy", "-c", config, "--release", releases["iris"], "--retry-from", files[0], "--report", again)
+    finally:
+        sshd_again.stop()
+        gone.server.process = sshd.start(gone.server.directory, host=gone.server.host, port=gone.server.port).process
+    second = codec.loads(FleetReport, again.read_bytes())
+    assert sorted(outcomes(second)) == ["d11", "d22", "d33", "d44"]
+    assert set(outcomes(second).values()) == {("committed", "")}
+
+
+def test_a_bad_release_stops_at_the_canaries(make_fleet: MakeFleet, releases: Releases, tmp_path: Path) -> None:
+    devices = make_fleet(8)
+    config = write_config(tmp_path, devices, rollout="{waves: [canary, 100%], max_failures: 5}")
+    knnkit("deploy", "-c", config, "--release", releases["iris"])
+    gates = {"accuracy": 0.999}
+    from device_agent.contract import Gates
+
+    bad = releases.variant("iris-next", tmp_path / "bad", sequence=99, version="9.9.9", gates=Gates(**gates))
+    _, out, _ = knnkit("deploy", "-c", config, "--release", bad, "--json", check=4)
+    report = codec.loads(FleetReport, out)
+    assert "failed in the first wave" in report.stopped
+    found = outcomes(report)
+    assert {found["d00"], found["d01"]} <= {("failed", "gate-failed"), ("skipped", "rollout-stopped")}
+    assert {found[f"d{n:02}"] for n in range(2, 8)} == {("skipped", "rollout-stopped")}
+    assert {running(device) for device in devices} == {"1.0.0"}
+
+
+def test_status_parity_bench_logs_rollback_classify_and_doctor_on_a_selection(
+    make_fleet: MakeFleet, releases: Releases, tmp_path: Path
+) -> None:
+    devices = make_fleet(3)
+    config = write_config(tmp_path, devices)
+    for release in ("iris", "iris-next"):
+        knnkit("deploy", "-c", config, "--release", releases[release])
+    assert "d00" in knnkit("status", "-c", config, "--on", "canary")[1]
+    assert "d02" not in knnkit("status", "-c", config, "--on", "canary")[1]
+    parity = codec.loads(FleetReport, knnkit("parity", "-c", config, "--json")[1])
+    assert [d.certificate.different for d in parity.devices if d.certificate] == [0, 0, 0]
+    assert {d.certificate.nonce for d in parity.devices if d.certificate} == {parity.nonce}
+    assert "rows/s" in knnkit("bench", "-c", config, "--target", "d00")[1]
+    assert knnkit("logs", "-c", config, "--target", "d00", "-n", "3")[1].count("confirmed") == 1
+    assert "connection" in knnkit("doctor", "-c", config, "--target", "d01")[1]
+    assert "1.0.0" in knnkit("rollback", "-c", config, "--target", "d02")[1]
+    assert [running(device) for device in devices] == ["1.1.0", "1.1.0", "1.0.0"]
+    rows, answers = tmp_path / "rows.csv", tmp_path / "answers"
+    rows.write_text("5.1,3.5,1.4,0.2\n6.7,3.0,5.2,2.3\n")
+    knnkit("classify", "-c", config, "--input", rows, "--output", answers)
+    assert {file.name: file.read_text() for file in answers.iterdir()} == {
+        f"d{n:02}.csv": "setosa\nvirginica\n" for n in range(3)
+    }
+    one = knnkit("classify", "-c", config, "--target", "d00", "--input", rows)
+    assert one[1] == "setosa\nvirginica\n"
+
+
+def test_a_changed_answer_on_one_device_is_exit_4_and_named(
+    make_fleet: MakeFleet, releases: Releases, tmp_path: Path
+) -> None:
+    devices = make_fleet(2)
+    config = write_config(tmp_path, devices)
+    knnkit("deploy", "-c", config, "--release", releases["iris"])
+    make_wrong(devices[1])
+    _, out, _ = knnkit("parity", "-c", config, check=4)
+    assert re.search(r"^d01 .*\bdiffer", out, re.MULTILINE), out
+    assert "kept" in out
+
+
+def test_two_hosts_at_once_end_on_one_release_and_nobody_is_left_pending(
+    make_fleet: MakeFleet, releases: Releases, tmp_path: Path
+) -> None:
+    devices = make_fleet(4)
+    config = write_config(tmp_path, devices)
+    knnkit("deploy", "-c", config, "--release", releases["iris"])
+    next_one = releases["iris-next"]
+    after = releases.variant("iris-next", tmp_path / "after", sequence=12, version="1.2.0")
+    with ThreadPoolExecutor(2) as pool:
+        both = [
+            pool.submit(knnkit, "deploy", "-c", config, "--release", release, "--wait", "30s", "--json", check=None)
+            for release in (next_one, after)
+        ]
+        reports = [codec.loads(FleetReport, job.result()[1]) for job in both]
+    assert {device.outcome.value for device in reports[1].devices} == {"committed"}
+    for device in reports[0].devices:  # it came first, or was told that it is too old now
+        assert device.outcome.value == "committed" or device.exit_code == 4, device
+    assert {running(device) for device in devices} == {"1.2.0"}
+
+
+def test_who_holds_a_device_is_told(make_fleet: MakeFleet, releases: Releases, tmp_path: Path) -> None:
+    devices = make_fleet(1)
+    config = write_config(tmp_path, devices)
+    agent = [str(devices[0].root / "venv/bin/python"), "-m", "device_agent", "--root", str(devices[0].root)]
+    lock = [*agent, "lock", "--holder", "ann@laptop", "--reason", "her own deploy", "--seconds", "60"]
+    subprocess.run(lock, check=True, capture_output=True)
+    _, out, _ = knnkit("deploy", "-c", config, "--release", releases["iris"], check=5)
+    assert "ann@laptop" in out
+    assert "her own deploy" in out
+    assert running(devices[0]) is None
+
+
+@pytest.mark.parametrize("step", ["provisioned", "halfway", "throttled"])
+def test_a_line_that_is_cut_or_slow_ends_on_a_known_release(
+    make_fleet: MakeFleet, releases: Releases, tmp_path: Path, step: str
+) -> None:
+    """The proxy cuts at more and more bytes: every step of the deploy is hit; the next run finishes."""
+    device = make_fleet(1)[0]
+    knnkit("deploy", "-c", write_config(tmp_path, [device]), "--release", releases["iris"])
+    with proxy(device.server.host, device.server.port) as between:
+        moved = dataclasses.replace(
+            device, server=dataclasses.replace(device.server, host=between.host, port=between.port)
+        )
+        known = f"[{between.host}]:{between.port} {device.server.host_key}\n"
+        config = write_config(tmp_path, [moved], known=known, rollout="{connect_retries: 0, confirm_within: 5s}")
+        if step == "throttled":
+            between.rate, between.delay = 200_000.0, 0.05
+        else:
+            between.cut_after = 4_000 if step == "provisioned" else 30_000
+            knnkit("deploy", "-c", config, "--release", releases["iris-next"], check=None)
+            assert between.cut_after is None, f"only {between.sent} bytes passed"
+        assert running(device) in ("1.0.0", "1.1.0") if step == "throttled" else True
+        knnkit("deploy", "-c", config, "--release", releases["iris-next"])
+    assert running(device) == "1.1.0"
+
+
+def test_a_finished_release_is_deployed_without_tensorflow_or_scikit_learn(
+    make_fleet: MakeFleet, releases: Releases, tmp_path: Path
+) -> None:
+    config = write_config(tmp_path, make_fleet(1))
+    program = (
+        "import sys\nfrom knnkit.cli import main\ncode = main(sys.argv[1:])\n"
+        "heavy = {'tensorflow', 'sklearn', 'pandas', 'matplotlib', 'scipy'} & set(sys.modules)\n"
+        "print('loaded', sorted(heavy), file=sys.stderr)\nsys.exit(code)\n"
+    )
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    for words in (["deploy", "--release", str(releases["iris"])], ["status"], ["parity"], ["rollback", "--help"]):
+        argv = [
+            sys.executable,
+            "-c",
+            program,
+            words[0],
+            *words[1:],
+            *(["-c", str(config)] if len(words) < 2 or words[1] != "--help" else []),
+        ]
+        done = subprocess.run(argv, capture_output=True, text=True, env=env)
+        if "--help" not in words:
+            assert done.returncode == 0, done.stderr
+            assert "loaded []" in done.stderr
