@@ -164,15 +164,18 @@ def _activate_again(store: Store, pending: state.Pending, nonce: str, runtime: s
     return Activated(pending.release, certificate, False, max(0.0, pending.deadline - clock.uptime()))
 
 
-def recheck(store: Store, ref: ReleaseRef, nonce: str, runtime: str = "auto") -> Certificate:
-    """Checks a release that this device accepted before.
+def recheck(
+    store: Store, ref: ReleaseRef, nonce: str, runtime: str = "auto", golden: bytes | None = None
+) -> Certificate:
+    """Checks a release that this device accepted before, against its own golden set unless another is given.
 
     Raises:
         GateFailed, ModelUnusable, Refused: it does not hold (any more).
     """
     with contextlib.ExitStack() as stack:
         opened, verdict = open_kept(store, ref, stack)
-        return check.require_gates(check.certify(opened, verdict, nonce, runtime=runtime, close=_lock_of(store)))
+        close = _lock_of(store)
+        return check.require_gates(check.certify(opened, verdict, nonce, runtime=runtime, close=close, golden=golden))
 
 
 def _try(store: Store, opened: OpenRelease, verdict: Verdict, nonce: str, runtime: str, holder: str) -> Certificate:

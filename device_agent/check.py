@@ -26,17 +26,24 @@ _TIMED_SECONDS = 5.0
 
 
 def certify(
-    opened: OpenRelease, verdict: Verdict, nonce: str, *, runtime: str = "auto", close: tuple[int, ...] = ()
+    opened: OpenRelease,
+    verdict: Verdict,
+    nonce: str,
+    *,
+    runtime: str = "auto",
+    close: tuple[int, ...] = (),
+    golden: bytes | None = None,
 ) -> Certificate:
     """Returns the certificate of a verified release; `failures` in it names the gates that were missed.
 
-    `close` names descriptors that the child process must not inherit (the store's lock).
+    `close` names descriptors that the child process must not inherit (the store's lock). `golden` is another golden
+    set than the release's own, from a host that wants to know about rows of its own.
 
     Raises:
         ModelUnusable: it does not load, crashes or hangs.
         DeviceUnfit: there is no runtime.
     """
-    return isolate.run(lambda: _certify(opened, verdict, nonce, runtime), close=close)
+    return isolate.run(lambda: _certify(opened, verdict, nonce, runtime, golden), close=close)
 
 
 def require_gates(certificate: Certificate) -> Certificate:
@@ -55,10 +62,12 @@ def require_gates(certificate: Certificate) -> Certificate:
     return certificate
 
 
-def _certify(opened: OpenRelease, verdict: Verdict, nonce: str, runtime: str) -> Certificate:
+def _certify(
+    opened: OpenRelease, verdict: Verdict, nonce: str, runtime: str, other: bytes | None = None
+) -> Certificate:
     from device_agent.judge import Golden, judge
 
-    golden = Golden.from_bytes(opened.read(contract.GOLDEN_FILE))
+    golden = Golden.from_bytes(opened.read(contract.GOLDEN_FILE) if other is None else other)
     model = load_model(opened, runtime)
     answers = model.classify(golden.rows)
     latency = measure(model, golden)

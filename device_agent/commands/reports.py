@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import sys
+from pathlib import Path
 
 from device_agent import contract
 from device_agent.commands.shared import add_runtime, command, describe_check, read_order, show, store_of
+from device_agent.errors import BadInput
 
 
 def _configure_check(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--nonce", default="", help="goes into the certificate, to show that it is fresh")
+    text = "another golden set than the release's own (`knnkit parity --data`); - reads it from standard input"
+    parser.add_argument("--golden", metavar="FILE", help=text)
     add_runtime(parser, threads=False)
 
 
@@ -19,8 +25,19 @@ def _run_check(arguments: argparse.Namespace) -> int:
 
     store = store_of(arguments)
     store.settle()
-    certificate = activation.recheck(store, answering(store).release, arguments.nonce, arguments.runtime)
+    golden = _read_golden(arguments.golden) if arguments.golden else None
+    certificate = activation.recheck(store, answering(store).release, arguments.nonce, arguments.runtime, golden)
     return show(arguments, certificate, describe_check(certificate))
+
+
+def _read_golden(name: str) -> bytes:
+    limit = contract.MAX_GOLDEN
+    with contextlib.ExitStack() as stack:
+        file = sys.stdin.buffer if name == "-" else stack.enter_context(Path(name).open("rb"))
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise BadInput(f"{name}: a golden set has at most {limit:,} bytes")
+    return data
 
 
 def _configure_status(parser: argparse.ArgumentParser) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from knnkit.commands import _fleet
@@ -14,10 +14,20 @@ if TYPE_CHECKING:
     from knnkit.fleet.report import FleetReport
 
 
+@dataclass(frozen=True)
+class Shared:
+    """What every device is given: standard input, and what its certificate must cover."""
+
+    input: bytes = b""
+    rows: int | None = None
+    digest: str | None = None
+
+
 def ask_fleet(
     arguments: argparse.Namespace,
     kind: Kind,
     agent_arguments: tuple[str, ...] = (),
+    shared: Shared | None = None,
     *,
     inputs: Mapping[str, bytes] | None = None,
 ) -> FleetReport:
@@ -25,6 +35,7 @@ def ask_fleet(
     from knnkit.fleet.question import Question, ask_device
     from knnkit.fleet.rollout import ask_all
 
+    shared = shared or Shared()
     _fleet.check_report_paths(arguments)
     config = _fleet.load_config(arguments)
     targets = _fleet.select_targets(arguments, config)
@@ -32,7 +43,17 @@ def ask_fleet(
     if inputs is not None:
         targets = tuple(target for target in targets if target.name in inputs)
     questions = [
-        Question(target, kind, holder, nonce, agent_arguments, (inputs or {}).get(target.name, b""), pace)
+        Question(
+            target,
+            kind,
+            holder,
+            nonce,
+            agent_arguments,
+            (inputs or {}).get(target.name, shared.input),
+            shared.rows,
+            shared.digest,
+            pace,
+        )
         for target in targets
     ]
     with _fleet.Console(len(targets)) as console, _fleet.open_fan(arguments, config) as fan:

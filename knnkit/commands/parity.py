@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from knnkit.commands import _asking, _fleet, _regions
+from knnkit.commands._asking import Shared
+from knnkit.errors import UsageError
 
 if TYPE_CHECKING:
     from knnkit.fleet.report import DeviceReport, FleetReport
@@ -15,15 +19,41 @@ if TYPE_CHECKING:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options of this command."""
+    rows = parser.add_argument_group("about which rows")
+    rows.add_argument(
+        "--data",
+        type=Path,
+        metavar="FILE",
+        help="your own labelled rows instead of the release's golden set; needs the training data of deploy.yaml",
+    )
+    rows.add_argument("--label", metavar="COLUMN", help="their label column (default: that of the training data)")
     _fleet.add_options(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Asks, lines the certificates up, and returns 4 where a gate was missed."""
-    report = _asking.ask_fleet(arguments, "parity")
+    report = _about_own_rows(arguments) if arguments.data else _asking.ask_fleet(arguments, "parity")
     if not arguments.json:
         _show(report)
     return _fleet.finish(arguments, report, shown=True, regions=_surveyed(arguments, report))
+
+
+def _about_own_rows(arguments: argparse.Namespace) -> FleetReport:
+    """Sends each device the reference's answers to the user's rows and asks for a certificate over them."""
+    from knnkit.fleet.package import read_package
+    from knnkit.release.own_rows import golden_for
+
+    config = _fleet.require_config(_fleet.load_config(arguments), "--data")
+    builds = config.builds()
+    if len(builds) > 1:
+        raise UsageError("--data is for one model, but the file has several", hint="a deploy.yaml with one `model`")
+    package = read_package(builds[0].release.dir, {})
+    own = golden_for(builds[0], builds[0].release.dir, arguments.data, arguments.label, package.manifest.gates.margin)
+    if own.left_out:
+        print(f"knnkit: {own.left_out:,} rows were left out: {own.rows:,} are asked about", file=sys.stderr)
+    return _asking.ask_fleet(
+        arguments, "parity", ("--golden", "-"), Shared(own.data, rows=own.rows, digest=package.digest)
+    )
 
 
 def _surveyed(arguments: argparse.Namespace, report: FleetReport) -> tuple[Regions, str] | None:

@@ -10,8 +10,18 @@ from device_agent.contract import Certificate
 from knnkit.fleet.package import Package
 
 
-def disbelieved(certificate: Certificate, nonce: str, digest: str, model_sha256: str | None = None) -> str:
-    """Returns why a certificate is no answer to this question, or an empty string."""
+def disbelieved(
+    certificate: Certificate, nonce: str, digest: str, model_sha256: str | None = None, rows: int | None = None
+) -> str:
+    """Returns why a certificate is no answer to this question, or an empty string.
+
+    Args:
+        certificate: the device's.
+        nonce: of this run.
+        digest: of the release that was asked about.
+        model_sha256: of its model file, where it is known.
+        rows: how many rows it must cover, where that is known.
+    """
     if certificate.nonce != nonce:
         return "the certificate has another nonce: it was not made for this run"
     if certificate.release != digest:
@@ -21,7 +31,10 @@ def disbelieved(certificate: Certificate, nonce: str, digest: str, model_sha256:
     counts = (certificate.identical, certificate.equivalent, certificate.different, certificate.accuracy_rows)
     if min(counts) < 0 or len(certificate.differences) > max(0, certificate.different):
         return "the certificate's counts contradict each other"
-    if sum(counts) == 0:
+    covered = certificate.identical + certificate.equivalent + certificate.different
+    if rows is not None and covered != rows:
+        return f"the certificate covers {covered:,} rows of {rows:,}"
+    if covered == 0:
         return "the certificate covers no rows"
     return ""
 

@@ -39,6 +39,8 @@ class Question:
     nonce: str = ""
     arguments: tuple[str, ...] = ()
     input: bytes = b""  # the command's standard input
+    rows: int | None = None  # how many rows a certificate must cover
+    digest: str | None = None  # the release that a certificate must be for; None: whatever answers
     pace: Pace = _PACE
     opener: Opener = open_transport
 
@@ -94,6 +96,9 @@ def _parity(question: Question, transport: Transport, facts: Facts, recorder: Re
     assert status is not None
     if status.answering is None:
         raise DeviceFailed(f"{name}: no release answers there", reason="no-release", hint="knnkit deploy")
+    if question.digest not in (None, status.answering):
+        said = f"{name}: runs {status.answering[:12]}, not the release that these rows are for"
+        raise DeviceFailed(said, reason="other-release", hint="knnkit deploy")
     with recorder.step("check"):
         try:
             certificate = ask(
@@ -102,13 +107,14 @@ def _parity(question: Question, transport: Transport, facts: Facts, recorder: Re
                 ["check", "--nonce", question.nonce, *question.arguments],
                 Certificate,
                 timeout=question.pace.command,
+                input=question.input,
             )
         except AgentProblem as problem:
             if problem.problem.certificate is None:
                 raise
             certificate = problem.problem.certificate
     recorder.know(certificate=certificate)
-    wrong = disbelieved(certificate, question.nonce, status.answering)
+    wrong = disbelieved(certificate, question.nonce, status.answering, rows=question.rows)
     gates = () if wrong else missed(certificate, None)
     if wrong or gates:
         said = wrong or "; ".join(gates)

@@ -18,8 +18,10 @@ from knnkit.model.dataset import Dataset
 MAX_ROWS = 1000
 
 
-def make_golden(model: BuiltModel, held_out: Dataset | None, training: Dataset, *, seed: int = 0) -> Golden:
-    """Returns the golden set of `model` over at most `MAX_ROWS` rows.
+def make_golden(
+    model: BuiltModel, held_out: Dataset | None, training: Dataset, *, seed: int = 0, limit: int = MAX_ROWS
+) -> Golden:
+    """Returns the golden set of `model` over at most `limit` rows.
 
     Raises:
         DataError: the held-out rows have other features than the training rows.
@@ -28,8 +30,8 @@ def make_golden(model: BuiltModel, held_out: Dataset | None, training: Dataset, 
     if source.feature_names != training.feature_names:
         raise DataError(f"{source.source}: its features are not those of {training.source}, in the same order")
     chosen = np.arange(len(source.rows))
-    if len(chosen) > MAX_ROWS:
-        chosen = np.sort(np.random.default_rng(seed).permutation(len(chosen))[:MAX_ROWS])
+    if len(chosen) > limit:
+        chosen = np.sort(np.random.default_rng(seed).permutation(len(chosen))[:limit])
     rows = source.rows[chosen]
     answers = model.reference.answer(rows)
     codes = model.reference.classes

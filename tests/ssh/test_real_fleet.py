@@ -240,6 +240,33 @@ def test_a_changed_answer_on_one_device_is_exit_4_and_named(
     assert "kept" in out
 
 
+def test_parity_over_rows_of_ones_own(make_fleet: MakeFleet, releases: Releases, tmp_path: Path) -> None:
+    devices = make_fleet(2)
+    config = write_config(tmp_path, devices)
+    text = config.read_text().replace(
+        "model: {name: iris, data: {sklearn: iris}}\n",
+        f"model: {{name: iris, data: {{sklearn: iris}}, k: 3, scale: standard, reject: 0.99}}\n"
+        f"release: {{dir: {releases['iris']}}}\n",
+    )
+    config.write_text(text)
+    knnkit("deploy", "-c", config, "--release", releases["iris"])
+    names = "sepal length (cm),sepal width (cm),petal length (cm),petal width (cm)"
+    rows = tmp_path / "rows.csv"
+    rows.write_text(f"{names},label\n5.1,3.5,1.4,0.2,setosa\n6.7,3.0,5.2,2.3,virginica\n5.0,3.4,1.5,0.2,virginica\n")
+    report = codec.loads(FleetReport, knnkit("parity", "-c", config, "--data", rows, "--json", check=4)[1])
+    for device in report.devices:
+        proof = device.certificate
+        assert proof is not None
+        assert (proof.identical + proof.equivalent, proof.different, proof.accuracy_rows) == (3, 0, 3)
+        assert proof.accuracy == pytest.approx(2 / 3)
+        assert device.reason == "gate-failed"  # under the release's floor of 0.8
+    rows.write_text(f"{names},label\n5.1,3.5,1.4,0.2,setosa\n6.7,3.0,5.2,2.3,virginica\n")
+    assert "kept" in knnkit("parity", "-c", config, "--data", rows)[1]
+    knnkit("deploy", "-c", config, "--release", releases["iris-next"], "--target", "d01")
+    other = codec.loads(FleetReport, knnkit("parity", "-c", config, "--data", rows, "--json", check=1)[1])
+    assert outcomes(other) == {"d00": ("answered", ""), "d01": ("failed", "other-release")}
+
+
 def test_two_hosts_at_once_end_on_one_release_and_nobody_is_left_pending(
     make_fleet: MakeFleet, releases: Releases, tmp_path: Path
 ) -> None:
