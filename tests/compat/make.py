@@ -1,0 +1,53 @@
+"""Makes tests/compat/VERSION: signed releases and orders of this version, kept and verified for ever after.
+
+Run once for each version that changes a format, from the clone: `python tests/compat/make.py`. It refuses to replace a
+folder that is there. The private keys are never written.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE.parents[1]), str(HERE.parent)]
+
+from support import forge  # noqa: E402
+from support.releases import provide  # noqa: E402
+
+from device_agent import __version__, trust, trust_files  # noqa: E402
+from knnkit.release import orders  # noqa: E402
+from knnkit.release.signing import sign_release  # noqa: E402
+
+#: Release -> the curve that it is signed on. Together: text and number labels, reject, two metrics, two scalers.
+KEPT = {"iris": "P-256", "wine": "P-521"}
+ISSUED = 1_800_000_000
+
+
+def make(folder: Path) -> None:
+    built = provide()
+    (folder / "keys").mkdir(parents=True)
+    index: dict[str, object] = {}
+    for name, curve in KEPT.items():
+        shutil.copytree(built[name], folder / name)
+        verdict = sign_release(folder / name, forge.signer(name, curve))
+        index[name] = {"digest": verdict.digest, "signed_by": verdict.signed_by}
+    signers = {name: forge.signer(name, curve) for name, curve in KEPT.items()} | {"next": forge.signer("next")}
+    for signer in signers.values():
+        fingerprint = trust.fingerprint(signer.public_pem)
+        (folder / "keys" / trust_files.key_file_name(fingerprint)).write_bytes(signer.public_pem)
+    following = trust.fingerprint(signers["next"].public_pem)
+    (folder / "rotation.json").write_bytes(orders.rotate(signers["iris"], signers["next"], issued=ISSUED))
+    (folder / "revocation.json").write_bytes(orders.revoke(signers["iris"], [following], issued=ISSUED))
+    index["next"] = following
+    (folder / "index.json").write_text(json.dumps(index, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    place = HERE / __version__
+    if place.exists():
+        sys.exit(f"{place} exists: what was released stays as it is")
+    make(place)
+    print(place)
