@@ -53,6 +53,9 @@ class Sink:
         self._dtype = dtype
         self._spool: IO[bytes] | None = None
         self._part: Path | None = None
+        self._out = 1
+        if self._path and self._path.exists() and not self._path.is_file():  # /dev/null, a FIFO: never to be replaced
+            self._out, self._path = os.open(self._path, os.O_WRONLY | os.O_CLOEXEC), None
         if self._path:
             self._part = self._path.with_name(self._path.name + PART_SUFFIX)
             self._descriptor = os.open(self._part, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
@@ -60,7 +63,7 @@ class Sink:
             self._spool = tempfile.TemporaryFile()  # noqa: SIM115 (closed by finish and abandon)
             self._descriptor = self._spool.fileno()
         else:
-            self._descriptor = 1
+            self._descriptor = self._out
 
     def write(self, data: bytes) -> None:
         """Takes bytes that were rendered."""
@@ -77,8 +80,9 @@ class Sink:
         elif self._spool:
             self._spool.seek(0)
             while chunk := self._spool.read(1 << 20):
-                write_all(1, chunk)
+                write_all(self._out, chunk)
             self._spool.close()
+        self._close_out()
 
     def abandon(self) -> None:
         """Leaves no file behind."""
@@ -87,3 +91,8 @@ class Sink:
             self._part.unlink(missing_ok=True)
         elif self._spool:
             self._spool.close()
+        self._close_out()
+
+    def _close_out(self) -> None:
+        if self._out != 1:
+            os.close(self._out)

@@ -28,8 +28,12 @@ def write_report(path: Path, page: Page) -> Path:
     Raises:
         OSError: the file cannot be written.
     """
+    shown = render(page)
+    if path.exists() and not path.is_file():  # /dev/stdout, a FIFO: never to be replaced
+        path.write_text(shown, encoding="utf-8")
+        return path
     part = path.with_name(path.name + ".part")
-    part.write_text(render(page), encoding="utf-8")
+    part.write_text(shown, encoding="utf-8")
     part.replace(path)
     return path
 

@@ -25,7 +25,7 @@ def chromium() -> Iterator[browser.Browser]:
         yield running
 
 
-@pytest.fixture(scope="module", params=["fleet", "hostile", "thousand"])
+@pytest.fixture(scope="module", params=["fleet", "hostile"])
 def report(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     page = getattr(pages, request.param)()
     return html.write_report(tmp_path_factory.mktemp("report") / f"{request.param}.html", page)
@@ -57,6 +57,14 @@ def test_without_scripts_the_page_is_the_same(chromium: browser.Browser, report:
     with_scripts = chromium.visit(report.as_uri(), width=DESKTOP, scripts=True)
     without = chromium.visit(report.as_uri(), width=DESKTOP, scripts=False)
     assert without.screenshot == with_scripts.screenshot
+
+
+def test_a_report_of_a_thousand_devices_opens_on_a_phone(chromium: browser.Browser, tmp_path: Path) -> None:
+    report = html.write_report(tmp_path / "r.html", pages.thousand())
+    visit = chromium.visit(report.as_uri(), width=PHONE)
+    assert visit.console == []
+    assert visit.content_width <= PHONE
+    assert visit.small_texts == []
 
 
 def test_the_dark_is_dark(chromium: browser.Browser, tmp_path: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import stat
+import threading
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -155,3 +158,15 @@ def test_a_report_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: py
     with pytest.raises(UnicodeEncodeError):
         html.write_report(path, pages.fleet())
     assert path.read_text() == "the last report"
+
+
+def test_a_report_to_a_named_pipe_goes_into_the_pipe(tmp_path: Path) -> None:
+    pipe = tmp_path / "report.html"
+    os.mkfifo(pipe)
+    got: list[str] = []
+    reader = threading.Thread(target=lambda: got.append(pipe.read_text(encoding="utf-8")))
+    reader.start()
+    html.write_report(pipe, pages.fleet())
+    reader.join(30)
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    assert got[0].endswith("</html>\n")
