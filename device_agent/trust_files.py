@@ -21,8 +21,7 @@ from device_agent.trust import dsse, orders
 
 DEVICE_FILE = "device.json"
 KEY_SUFFIX = ".pem"
-#: Most key files that are read, and the largest device.json in bytes.
-MAX_KEYS = 64
+#: Largest device.json that is read, in bytes.
 MAX_DEVICE_FILE = 1024 * 1024
 
 
@@ -134,10 +133,9 @@ def use_order(directory: Path, order: orders.RollbackOrder) -> None:
 
 def _key_files(directory: Path) -> list[Path]:
     try:
-        paths = sorted(path for path in directory.iterdir() if path.suffix == KEY_SUFFIX and path.name[0] != ".")
+        return sorted(path for path in directory.iterdir() if path.suffix == KEY_SUFFIX and path.name[0] != ".")
     except FileNotFoundError:
         return []
-    return paths[:MAX_KEYS]
 
 
 def _read_file(path: Path, limit: int) -> bytes:
