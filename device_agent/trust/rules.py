@@ -24,14 +24,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
-from device_agent import codec, contract
+from device_agent import contract
 from device_agent.contract import Manifest
 from device_agent.trust import dsse, oms, versions
+from device_agent.trust.listing import Entry, FileFact, check_entry, check_listing
+from device_agent.trust.manifest import read_manifest
 from device_agent.trust.reasons import Reason, refused
-
-Kind = Literal["file", "directory", "symlink", "special"]
 
 #: How far ahead a sequence number or a creation date may lie: ten years, in seconds.
 MAX_AHEAD = 10 * 366 * 24 * 3600
@@ -39,29 +38,6 @@ MAX_AHEAD = 10 * 366 * 24 * 3600
 AGENT_EPOCH = 1_767_225_600
 #: A board whose clock is this much behind a release's creation gets a warning, in seconds.
 CLOCK_SLACK = 24 * 3600
-
-SIZE_CAPS: Mapping[str, int] = {
-    contract.MODEL_FILE: contract.MAX_MODEL,
-    contract.MANIFEST_FILE: contract.MAX_MANIFEST,
-    contract.GOLDEN_FILE: contract.MAX_GOLDEN,
-    contract.SIGNATURE_FILE: contract.MAX_SIGNATURE,
-}
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A name in a release directory, as `lstat` sees it; `size` in bytes."""
-
-    kind: Kind
-    size: int
-
-
-@dataclass(frozen=True)
-class FileFact:
-    """A file of a release that has been read once: size in bytes, SHA-256 in lowercase hexadecimal."""
-
-    size: int
-    sha256: str
 
 
 @dataclass(frozen=True)
@@ -110,42 +86,6 @@ class Verdict:
     def ref(self) -> contract.ReleaseRef:
         """The release as reports name it."""
         return contract.ReleaseRef(self.digest, self.manifest.name, self.manifest.version, self.manifest.sequence)
-
-
-def check_listing(entries: Mapping[str, Entry], *, signed: bool = True) -> None:
-    """Checks every name of a release directory before anything in it is read.
-
-    Args:
-        entries: each name in the directory, as `lstat` sees it.
-        signed: whether the signature must be there.
-
-    Raises:
-        Refused: FILE_HIDDEN, FILE_UNLISTED, FILE_SYMLINK, FILE_SPECIAL, FILE_TOO_LARGE, FILE_MISSING.
-    """
-    for name, entry in sorted(entries.items()):
-        check_entry(name, entry)
-    for name in contract.RELEASE_FILES:
-        if name not in entries and (signed or name != contract.SIGNATURE_FILE):
-            hint = "knnkit sign DIRECTORY" if name == contract.SIGNATURE_FILE else "build or upload the release again"
-            raise refused(Reason.FILE_MISSING, f"{name} is missing", hint)
-
-
-def check_entry(name: str, entry: Entry) -> None:
-    """Checks one name of a release directory.
-
-    Raises:
-        Refused: FILE_HIDDEN, FILE_UNLISTED, FILE_SYMLINK, FILE_SPECIAL, FILE_TOO_LARGE.
-    """
-    if name.startswith("."):
-        raise refused(Reason.FILE_HIDDEN, f"{name!r} is a hidden file; a release has none", "delete it")
-    if name not in SIZE_CAPS:
-        raise refused(Reason.FILE_UNLISTED, f"{name!r} is no file of a release", "delete it")
-    if entry.kind == "symlink":
-        raise refused(Reason.FILE_SYMLINK, f"{name} is a symbolic link", "copy the file itself")
-    if entry.kind != "file":
-        raise refused(Reason.FILE_SPECIAL, f"{name} is no ordinary file ({entry.kind})", "delete it")
-    if entry.size > SIZE_CAPS[name]:
-        raise refused(Reason.FILE_TOO_LARGE, f"{name} has {entry.size:,} bytes; at most {SIZE_CAPS[name]:,} are read")
 
 
 def verify_release(
@@ -273,53 +213,6 @@ def _check_files(statement: oms.Statement, files: Mapping[str, FileFact]) -> Non
             raise refused(
                 Reason.FILE_CHANGED, f"{name} is not the file that was signed", "copy the release again, all of it"
             )
-
-
-def read_manifest(data: bytes) -> Manifest:
-    """Reads and checks the bytes of `release.json`.
-
-    Raises:
-        Refused: MANIFEST_MALFORMED, AGENT_TOO_OLD (its schema is newer than this agent).
-    """
-    try:
-        plain = codec.parse(data, limit=contract.MAX_MANIFEST)
-        schema = plain.get("schema") if isinstance(plain, dict) else None
-        if isinstance(schema, int) and schema > contract.SCHEMA:
-            raise refused(Reason.AGENT_TOO_OLD, f"{contract.MANIFEST_FILE} has schema {schema}", "knnkit provision")
-        manifest = codec.from_plain(Manifest, plain)
-    except codec.MalformedDocument as error:
-        raise refused(Reason.MANIFEST_MALFORMED, f"{contract.MANIFEST_FILE}: {error}") from None
-    check_manifest(manifest)
-    return manifest
-
-
-def check_manifest(manifest: Manifest) -> None:
-    """Checks that the values of a manifest make sense.
-
-    Raises:
-        Refused: MANIFEST_MALFORMED, naming the key.
-    """
-    gates = manifest.gates
-    checks = {
-        "schema": manifest.schema == contract.SCHEMA,
-        "name": contract.is_name(manifest.name),
-        "version": contract.is_version(manifest.version),
-        "sequence": manifest.sequence >= 1,
-        "created": manifest.created >= 0,
-        "expires": manifest.expires is None or manifest.expires > manifest.created,
-        "device_class": contract.is_name(manifest.device_class),
-        "minimum_agent": versions.parse(manifest.minimum_agent) is not None,
-        "minimum_runtime": versions.parse(manifest.minimum_runtime) is not None,
-        "k": manifest.k >= 1,
-        "n_features": manifest.n_features >= 1,
-        "labels_sha256": contract.is_digest(manifest.labels_sha256),
-        "gates.margin": 0 <= gates.margin <= 1,
-        "gates.accuracy": gates.accuracy is None or 0 <= gates.accuracy <= 1,
-        "gates.latency_ms": gates.latency_ms is None or gates.latency_ms > 0,
-    }
-    wrong = [key for key, fits in checks.items() if not fits]
-    if wrong:
-        raise refused(Reason.MANIFEST_MALFORMED, f"{contract.MANIFEST_FILE}: {wrong[0]} has no sensible value")
 
 
 def _check_target(manifest: Manifest, state: TrustState) -> None:
