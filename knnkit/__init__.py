@@ -1,4 +1,19 @@
 """knnkit: a k-nearest-neighbours classifier on a fleet of small devices, with proof that every device answers as the
 host does."""
 
+from __future__ import annotations
+
+from typing import Any
+
 from device_agent import __version__ as __version__
+
+__all__ = ["__version__", "from_sklearn", "from_skops"]
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when asked for: a model is built on one machine, and knnkit runs on many.
+    if name in ("from_sklearn", "from_skops"):
+        from knnkit.model import importer
+
+        return getattr(importer, name)
+    raise AttributeError(f"module 'knnkit' has no attribute {name!r}")

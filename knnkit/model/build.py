@@ -9,18 +9,21 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from device_agent import contract
 from knnkit import __version__
 from knnkit.errors import BuildError, DataError
+from knnkit.model import flatfile
 from knnkit.model.dataset import Dataset
+from knnkit.model.enrol import Enrolment, enrol
 from knnkit.model.reference import Reference
 from knnkit.model.reject import calibrate
-from knnkit.model.space import fit_scaler, make_space
+from knnkit.model.space import fit_scaler
 from knnkit.model.spec import KnnSpec
 
-_CALIBRATION_ROWS = 2000
+#: Rows that measure and calibrate `reject`, at most; fewer where the distances would take minutes.
+_CALIBRATION_ROWS = 5000
+_CALIBRATION_WORK = 4_000_000_000
 
 
 @dataclass(frozen=True)
@@ -63,75 +66,90 @@ def build_model(
         DataError: k is larger than the number of rows.
         BuildError: the model cannot be built as asked.
     """
+    _require_rows(spec.k, len(training.rows), training.source)
+    enrolment = enrol(training, fit_scaler(training.rows, spec.scale), spec.metric)
+    return build_enrolled(spec, enrolment, held_out, margin=margin, seed=seed, inputs=inputs)
+
+
+def build_enrolled(
+    spec: KnnSpec,
+    enrolment: Enrolment,
+    held_out: Dataset | None = None,
+    *,
+    margin: float = 1e-5,
+    seed: int = 0,
+    inputs: str = "",
+) -> BuiltModel:
+    """Builds the classifier `spec` over rows that are enrolled already; `spec.scale` is told, not applied.
+
+    Raises:
+        DataError: k is larger than the number of rows.
+        BuildError: the model cannot be built as asked.
+    """
     from knnkit.model import metadata
     from knnkit.model.convert import batch_rows, convert
     from knnkit.model.tfknn import TfKNN
 
-    n_train = len(training.rows)
-    if spec.k > n_train:
-        raise DataError(
-            f"{training.source}: k is {spec.k}, but there are {n_train} training rows", hint=f"k: {n_train} or less"
-        )
-    classes, codes = encode(training.labels)
-    space, enrolled = make_space(training.rows, fit_scaler(training.rows, spec.scale), spec.metric)
-    reference = Reference(space, enrolled, codes, len(classes), spec.k, spec.weights, margin=margin)
-    reject = None if spec.reject is None else _calibrate(spec, reference, training, held_out, seed)
-    reference.reject = reject
-    model = TfKNN(
-        training.rows,
+    _require_rows(spec.k, len(enrolment), enrolment.source)
+    reference = Reference(
+        enrolment.space,
+        enrolment.enrolled,
+        enrolment.codes,
+        len(enrolment.classes),
         spec.k,
-        labels=training.labels,
-        weights=spec.weights,
-        space=(space, enrolled),
-        thresholds=None if reject is None else reject.thresholds,
+        spec.weights,
+        margin=margin,
     )
-    flatbuffer = convert(model)
+    reject = None if spec.reject is None else _calibrate(spec, reference, held_out, seed)
+    reference.reject = reject
+    thresholds = None if reject is None else reject.thresholds
+    model = TfKNN.of(enrolment, spec.k, weights=spec.weights, margin=margin, thresholds=thresholds)
+    tree = flatfile.unpack(convert(model))
     info = contract.KnnInfo(
         name=spec.name,
         k=spec.k,
-        n_features=training.rows.shape[1],
-        feature_names=training.feature_names,
-        classes=classes,
+        n_features=len(enrolment.feature_names),
+        feature_names=enrolment.feature_names,
+        classes=enrolment.classes,
         metric=spec.metric,
         weights=spec.weights,
         scale=spec.scale,
-        n_train=n_train,
+        n_train=len(enrolment),
         batch=batch_rows(model),
-        fingerprint=training.fingerprint(),
-        minimum_runtime=_minimum_runtime(flatbuffer),
+        fingerprint=enrolment.fingerprint,
+        minimum_runtime=_minimum_runtime(tree),
         versions=_versions(),
         inputs=inputs,
         reject=reject,
     )
-    return BuiltModel(metadata.pack(flatbuffer, model, info), info, reference, _warnings(training, classes))
+    return BuiltModel(metadata.pack(tree, model, info), info, reference, _warnings(enrolment))
 
 
-def encode(labels: NDArray[Any]) -> tuple[tuple[int | str, ...], NDArray[np.int32]]:
-    """Returns the classes, sorted as numpy sorts them, and the (n,) int32 class index of each label."""
-    classes, codes = np.unique(labels, return_inverse=True)
-    return tuple(classes.tolist()), codes.reshape(-1).astype(np.int32)
+def _require_rows(k: int, rows: int, source: str) -> None:
+    if k > rows:
+        raise DataError(f"{source}: k is {k}, but there are {rows} training rows", hint=f"k: {rows} or less")
 
 
-def _calibrate(
-    spec: KnnSpec, reference: Reference, training: Dataset, held_out: Dataset | None, seed: int
-) -> contract.Reject:
-    n_train = len(training.rows)
+def _calibrate(spec: KnnSpec, reference: Reference, held_out: Dataset | None, seed: int) -> contract.Reject:
+    n_train = len(reference.enrolled)
     if spec.reject is None or spec.k >= n_train:
         raise BuildError(f"reject needs more training rows than k = {spec.k}", hint="lower k, or leave reject out")
-    sample = np.random.default_rng(seed).permutation(n_train)[:_CALIBRATION_ROWS]
-    answers = reference.answer(training.rows[sample], without=sample)
+    most = min(_CALIBRATION_ROWS, max(500, _CALIBRATION_WORK // reference.enrolled.size))
+    sample = np.random.default_rng(seed).permutation(n_train)[:most]
+    answers = reference.leave_one_out(sample)
     reject = calibrate(spec.reject, answers.label, answers.distances[:, spec.k - 1], reference.n_classes)
     if held_out is None:
         return reject
-    rows = held_out.rows[np.random.default_rng(seed).permutation(len(held_out.rows))[:_CALIBRATION_ROWS]]
+    rows = held_out.rows[np.random.default_rng(seed).permutation(len(held_out.rows))[:most]]
     answers = reference.answer(rows)
     accepted = answers.distances[:, spec.k - 1] <= np.array(reject.thresholds)[answers.label]
     return replace(reject, measured=float(accepted.mean()), measured_rows=len(rows))
 
 
-def _warnings(training: Dataset, classes: tuple[Any, ...]) -> tuple[str, ...]:
-    if len(classes) == 1:
-        return (f"{training.source}: every row has the label {classes[0]!r}; the model has nothing to tell apart",)
+def _warnings(enrolment: Enrolment) -> tuple[str, ...]:
+    if len(enrolment.classes) == 1:
+        only = enrolment.classes[0]
+        return (f"{enrolment.source}: every row has the label {only!r}; the model has nothing to tell apart",)
     return ()
 
 
@@ -147,12 +165,8 @@ def _versions() -> dict[str, str]:
     }
 
 
-def _minimum_runtime(flatbuffer: bytes) -> str:
-    from tensorflow.lite.python import schema_py_generated as schema
-
-    root = schema.Model.GetRootAs(flatbuffer, 0)
-    for number in range(root.MetadataLength()):
-        entry = root.Metadata(number)
-        if entry.Name() == b"min_runtime_version":
-            return bytes(root.Buffers(entry.Buffer()).DataAsNumpy()).rstrip(b"\0").decode()
-    raise BuildError("the converter does not say which runtime the model needs; this TensorFlow is not supported")
+def _minimum_runtime(tree: Any) -> str:
+    entry = flatfile.metadata(tree).get("min_runtime_version")
+    if entry is None:
+        raise BuildError("the converter does not say which runtime the model needs; this TensorFlow is not supported")
+    return entry.rstrip(b"\0").decode()

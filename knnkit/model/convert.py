@@ -14,7 +14,7 @@ def batch_rows(model: TfKNN) -> int:
     """Returns how many rows the batch signature takes: as many as keep its temporary tensors within a few megabytes."""
     width = model.enrolled.shape[1]
     per_row = 4 * (len(model.enrolled) * (width if model.metric == "manhattan" else 1) + 32 * width)
-    fitting = (16 << 20) // per_row
+    fitting = (32 << 20) // per_row
     return int(max(2, min(256, 1 << max(0, fitting.bit_length() - 1))))
 
 

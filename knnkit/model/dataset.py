@@ -198,8 +198,8 @@ def _load_parquet(file: Path, label: str, features: Sequence[str] | None) -> Dat
     try:
         import pyarrow
         import pyarrow.parquet
-    except ImportError:
-        raise MissingDependency("reading Parquet needs pyarrow", hint="pip install 'knnkit[build]'") from None
+    except ImportError as error:
+        raise MissingDependency(f"reading Parquet needs pyarrow: {error}", hint="pip install 'knnkit[build]'") from None
     try:
         table = pyarrow.parquet.read_table(file)
     except pyarrow.ArrowException as error:

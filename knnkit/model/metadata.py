@@ -1,23 +1,43 @@
 """What a model file says of itself: TFLite Metadata, the label file, knn.json and the exact tables.
 
-The flatbuffer gets a new head and keeps its body byte for byte, so that every weight stays aligned; the files follow
-in a STORED zip of fixed date. The same model gives the same bytes. Never changes what the graph computes.
+The metadata is a buffer of the model, the files follow in a STORED zip of fixed date. The same model gives the same
+bytes. Never changes what the graph computes. Schema:
+tflite-support, tensorflow_lite_support/metadata/metadata_schema.fbs.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import zipfile
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import flatbuffers
 import numpy as np
 
 from device_agent import codec, contract
+from knnkit import __version__
 from knnkit.errors import BuildError
+from knnkit.model import flatfile
+from knnkit.model.space import Float32
 from knnkit.model.tfknn import TfKNN
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
+_METADATA_NAME = "TFLITE_METADATA"
+_METADATA_IDENTIFIER = b"M001"
+_MIN_PARSER_VERSION = "1.0.0"
+# AssociatedFileType and ContentProperties of the schema.
+_DESCRIPTIONS, _TENSOR_AXIS_LABELS = 1, 2
+_FEATURE_PROPERTIES = 1
+
+_SAID_OF_OUTPUTS = {
+    contract.OUTPUT_LABEL: "class index; -1 where the row is unknown",
+    contract.OUTPUT_PROBABILITIES: "share of the neighbours' votes that each class has",
+    contract.OUTPUT_INDICES: "training rows of the neighbours, by (distance, index)",
+    contract.OUTPUT_DISTANCES: "distances of the neighbours, in the model's metric",
+    contract.OUTPUT_CERTAIN: "whether float32 rounding cannot have changed neighbours or label",
+}
 
 
 def label_file(classes: tuple[Any, ...]) -> bytes:
@@ -25,56 +45,62 @@ def label_file(classes: tuple[Any, ...]) -> bytes:
     return "".join(f"{label}\n" for label in classes).encode()
 
 
-def pack(flatbuffer: bytes, model: TfKNN, info: contract.KnnInfo) -> bytes:
-    """Returns the complete model file: `flatbuffer` with the associated files behind it."""
+def pack(tree: Any, model: TfKNN, info: contract.KnnInfo) -> bytes:
+    """Returns the complete model file: the model tree laid out with its metadata, and the files behind it.
+
+    Raises:
+        BuildError: the converter changed what is looked for; this TensorFlow is not supported.
+    """
+    flatfile.add_metadata(tree, _METADATA_NAME, _describe(tree, info))
+    table = model.layout.table(model.enrolled)
+    laid = flatfile.lay_out(tree, table.reshape(-1).view(np.uint8), _windows(tree, table, model))
     archive = io.BytesIO()
     members = {
         contract.LABELS_FILE: label_file(info.classes),
         contract.KNN_FILE: codec.dump_file(info),
-        contract.EXACT_FILE: _exact_tables(flatbuffer, model),
+        contract.EXACT_FILE: _exact_tables(laid.table, model),
     }
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as file:
         for name, data in members.items():
             file.writestr(zipfile.ZipInfo(name, _EPOCH), data)
-    return flatbuffer + archive.getvalue()
+    return laid.data + archive.getvalue()
 
 
-@dataclass(frozen=True)
-class Block:
-    """Rows of the training matrix in the file: byte offset and row count."""
-
-    offset: int
-    rows: int
-
-
-def find_table(flatbuffer: bytes, model: TfKNN) -> list[Block]:
-    """Returns where the enrolled rows lie in the flatbuffer.
-
-    Raises:
-        BuildError: they are not there as they were enrolled; the converter changed them.
-    """
-    from tensorflow.lite.python import schema_py_generated as schema
-
-    wanted = np.ascontiguousarray(model.enrolled).tobytes()
-    root = schema.Model.GetRootAs(flatbuffer, 0)
-    for number in range(root.BuffersLength()):
-        buffer = root.Buffers(number)
-        if buffer.DataLength() == len(wanted) and buffer.DataAsNumpy().tobytes() == wanted:
-            table = buffer._tab
-            return [Block(int(table.Vector(table.Offset(4))), len(model.enrolled))]
-    raise BuildError("the converter changed the training matrix; this TensorFlow is not supported")
+# --- the training rows, once --------------------------------------------------------------------------------------
+def _windows(tree: Any, table: Float32, model: TfKNN) -> dict[int, flatfile.Window]:
+    """Returns which buffers of the model are parts of the table."""
+    parts = {(0, len(table)): table.nbytes}
+    parts |= {(start, start + rows): 0 for start, rows in model.layout.blocks(len(model.enrolled))}
+    row_bytes = table.shape[1] * table.itemsize
+    known: dict[tuple[int, bytes], flatfile.Window] = {}
+    for first, last in parts:
+        part = np.ascontiguousarray(table[first:last])
+        window = flatfile.Window(first * row_bytes, part.nbytes)
+        known.setdefault((part.nbytes, hashlib.sha256(part.tobytes()).digest()), window)
+    sizes = {size for size, _ in known}
+    windows = {}
+    for number, buffer in enumerate(tree.buffers):
+        if buffer.data is not None and len(buffer.data) in sizes:
+            data = np.asarray(buffer.data, np.uint8)
+            part_of = known.get((len(data), hashlib.sha256(data.tobytes()).digest()))
+            if part_of is not None:
+                windows[number] = part_of
+    if {window.start for window in windows.values()} != {window.start for window in known.values()}:
+        raise BuildError("the converter changed the training matrix; this TensorFlow is not supported")
+    return windows
 
 
-def _exact_tables(flatbuffer: bytes, model: TfKNN) -> bytes:
+def _exact_tables(table: int, model: TfKNN) -> bytes:
     space = model.space
-    blocks = find_table(flatbuffer, model)
+    row_bytes = 4 * model.enrolled.shape[1]
+    blocks = model.layout.blocks(len(model.enrolled))
     arrays: dict[str, Any] = {
         "centre": space.centre,
         "scale": space.scale,
         "zero": np.float64(space.zero),
         "classes": model.codes,
-        "block_offsets": np.array([block.offset for block in blocks], dtype=np.int64),
-        "block_rows": np.array([block.rows for block in blocks], dtype=np.int64),
+        "block_offsets": np.array([table + start * row_bytes for start, _ in blocks], dtype=np.int64),
+        "block_rows": np.array([rows for _, rows in blocks], dtype=np.int64),
         "steps": np.array([step.kind for step in space.steps], dtype="U9"),
     }
     for number, step in enumerate(space.steps):
@@ -82,3 +108,81 @@ def _exact_tables(flatbuffer: bytes, model: TfKNN) -> bytes:
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
     return buffer.getvalue()
+
+
+# --- TFLite Metadata ----------------------------------------------------------------------------------------------
+def _describe(tree: Any, info: contract.KnnInfo) -> bytes:
+    build = flatbuffers.Builder(1024)
+    inputs = [_tensor(build, contract.INPUT_ROWS, f"{info.n_features} features, as they were measured", False)]
+    outputs = [
+        _tensor(build, name, _SAID_OF_OUTPUTS[name], name == contract.OUTPUT_PROBABILITIES)
+        for name in _output_order(tree)
+    ]
+    graph = _table(build, 10, {0: contract.SIGNATURE_ONE, 2: inputs, 3: outputs})
+    files = [
+        _associated(build, contract.LABELS_FILE, "one class a line", _TENSOR_AXIS_LABELS),
+        _associated(build, contract.KNN_FILE, "the classifier: k, metric, features, classes", _DESCRIPTIONS),
+        _associated(build, contract.EXACT_FILE, "float64 tables for rows that float32 leaves in doubt", _DESCRIPTIONS),
+    ]
+    said = (
+        f"k-nearest-neighbours classifier: k = {info.k}, {info.metric}, weights {info.weights}, scale {info.scale}, "
+        f"{info.n_train} training rows"
+    )
+    root = _table(
+        build,
+        8,
+        {0: info.name, 1: said, 2: f"knnkit {__version__}", 3: [graph], 6: files, 7: _MIN_PARSER_VERSION},
+    )
+    build.Finish(root, _METADATA_IDENTIFIER)
+    return bytes(build.Output())
+
+
+def _output_order(tree: Any) -> list[str]:
+    """Returns the names of the primary graph's outputs in the order of its tensors."""
+    for signature in tree.signatureDefs:
+        if _text(signature.signatureKey) == contract.SIGNATURE_ONE and signature.subgraphIndex == 0:
+            names = {each.tensorIndex: _text(each.name) for each in signature.outputs}
+            return [names[int(tensor)] for tensor in tree.subgraphs[0].outputs]
+    raise BuildError("the converter put another graph first; this TensorFlow is not supported")
+
+
+def _text(value: str | bytes) -> str:
+    return value if isinstance(value, str) else value.decode()
+
+
+def _tensor(build: Any, name: str, said: str, labelled: bool) -> int:
+    properties = _table(build, 0, {})
+    content = _table(build, 3, {0: _byte(_FEATURE_PROPERTIES), 1: properties})
+    files = [_associated(build, contract.LABELS_FILE, "one class a line", _TENSOR_AXIS_LABELS)] if labelled else None
+    return _table(build, 7, {0: name, 1: said, 3: content, 6: files})
+
+
+def _associated(build: Any, name: str, said: str, kind: int) -> int:
+    return _table(build, 5, {0: name, 1: said, 2: _byte(kind)})
+
+
+def _byte(value: int) -> Callable[[Any, int], None]:
+    return lambda build, slot: build.PrependInt8Slot(slot, value, 0)
+
+
+def _table(build: Any, slots: int, fields: dict[int, Any]) -> int:
+    """Writes a table: text, vectors of tables, tables by their offset, and bytes by what writes them."""
+    ready = {slot: _refer(build, value) for slot, value in fields.items() if value is not None}
+    build.StartObject(slots)
+    for slot, value in ready.items():
+        if callable(value):
+            value(build, slot)
+        else:
+            build.PrependUOffsetTRelativeSlot(slot, value, 0)
+    return int(build.EndObject())
+
+
+def _refer(build: Any, value: str | Sequence[int] | int | Callable[[Any, int], None]) -> Any:
+    if isinstance(value, str):
+        return build.CreateString(value)
+    if isinstance(value, list):
+        build.StartVector(4, len(value), 4)
+        for offset in reversed(value):
+            build.PrependUOffsetTRelative(offset)
+        return build.EndVector()
+    return value

@@ -66,9 +66,15 @@ class Reference:
         self.space, self.enrolled, self.classes = space, enrolled, classes
         self.n_classes, self.k, self.weights, self.margin, self.reject = n_classes, k, weights, margin, reject
 
-    def answer(self, rows: Float32, *, without: NDArray[np.int64] | None = None) -> ReferenceAnswers:
-        """Answers raw (n, d) queries; `without[i]` is a training row that query i may not have as a neighbour."""
-        queries = self.space.enter(rows)
+    def answer(self, rows: Float32) -> ReferenceAnswers:
+        """Answers raw (n, d) queries."""
+        return self._answer(self.space.enter(rows), None)
+
+    def leave_one_out(self, training: NDArray[np.int64]) -> ReferenceAnswers:
+        """Answers the training rows of these indices, each as if it had not been enrolled."""
+        return self._answer(self.enrolled[training].astype(np.float64), training)
+
+    def _answer(self, queries: Float64, without: NDArray[np.int64] | None) -> ReferenceAnswers:
         lists, tolerances = [], []
         for number, query in enumerate(queries):
             base = self._base_distances(query)
@@ -78,10 +84,10 @@ class Reference:
             lists.append((order, base[order]))
             tolerances.append(tolerance)
         width = max((len(order) for order, _ in lists), default=self.k)
-        indices = np.full((len(rows), width), -1, np.int32)
-        distances = np.full((len(rows), width), np.inf)
-        label = np.empty(len(rows), np.int32)
-        probabilities = np.empty((len(rows), self.n_classes))
+        indices = np.full((len(queries), width), -1, np.int32)
+        distances = np.full((len(queries), width), np.inf)
+        label = np.empty(len(queries), np.int32)
+        probabilities = np.empty((len(queries), self.n_classes))
         for row, (order, base) in enumerate(lists):
             indices[row, : len(order)] = order
             distances[row, : len(order)] = self.to_metric(base)
@@ -96,6 +102,8 @@ class Reference:
         return base * base / 2 if self.space.metric == "cosine" else base
 
     def _base_distances(self, query: Float64) -> Float64:
+        if self.space.metric == "cosine" and query[-2] == 1.0:  # a row of zeros: at distance 1 from all
+            return np.full(len(self.enrolled), np.sqrt(2.0))
         found = np.empty(len(self.enrolled))
         step = max(1, _CHUNK_BYTES // (8 * len(query)))
         for start in range(0, len(found), step):

@@ -46,7 +46,9 @@ def self_check(model: BuiltModel, golden: Golden, gates: contract.Gates) -> Verd
 def _run(model: BuiltModel, rows: NDArray[np.float32]) -> _Answers:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tf.lite.Interpreter is deprecated, and all that TensorFlow brings
-        interpreter = tf.lite.Interpreter(model_content=model.data)
+        # Without XNNPACK: plain kernels are a second opinion, and say nothing on the terminal.
+        resolver = tf.lite.experimental.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        interpreter = tf.lite.Interpreter(model_content=model.data, experimental_op_resolver_type=resolver)
     runner = interpreter.get_signature_runner(contract.SIGNATURE_BATCH)
     batch, parts = model.info.batch, []
     for start in range(0, len(rows), batch):

@@ -24,6 +24,8 @@ Float32 = NDArray[np.float32]
 
 #: Relative spacing of float32.
 EPSILON = 2.0**-24
+#: Share of the space's size under which a distance counts as an exact match, where steps blur one.
+_ZERO = 2.0**-18
 
 
 @dataclass(frozen=True)
@@ -92,13 +94,8 @@ class Space:
         return np.asarray(mapped - self.centre)
 
     @property
-    def rounding(self) -> float:
-        """Bound on the error of a query's coordinates that float32 arithmetic in the steps makes; 0 without steps."""
-        width = sum(len(step.a) + 8 for step in self.steps if step.kind == "linear") + 8 * len(self.steps)
-        return float(EPSILON * (6 * np.sqrt(width) + 8) * self._size) if self.steps else 0.0
-
-    @property
-    def _size(self) -> float:
+    def size(self) -> float:
+        """What float32 rounding in the steps is relative to: 1 on the unit sphere, else the reach."""
         return 1.0 if any(step.kind in ("normalize", "cosine") for step in self.steps) else self.reach
 
 
@@ -125,32 +122,65 @@ def make_space(rows: Float32, steps: list[Step], metric: Metric) -> tuple[Space,
     Raises:
         BuildError: the map takes a training row out of the range of float32.
     """
-    maps = _fold(steps)
-    scale: Float64 | None = None
+    maps, scale = _divide(steps, metric)
+    return _settle(metric, maps, scale, _through(maps, rows) if maps else rows)
+
+
+def adopt_space(mapped: Float64, steps: list[Step], metric: Metric) -> tuple[Space, Float32]:
+    """Returns what `make_space` does, from (n, p) training rows that passed the `steps` before, as scikit-learn keeps.
+
+    Raises:
+        BuildError: the map takes a training row out of the range of float32.
+    """
+    maps, scale = _divide(steps, metric)
     if metric == "cosine":
-        maps = [*maps, Step("cosine", np.zeros(0), np.zeros(0))]
-    elif maps and maps[-1].kind == "affine":  # distances do not depend on its origin
-        scale = np.broadcast_to(maps[-1].b, (len(np.atleast_1d(maps[-1].a)),)).copy()
-        maps = maps[:-1]
-    bare = Space(metric, tuple(maps), np.zeros(0, np.float32), np.ones(0))
-    values = rows if not maps else replace(bare, centre=np.float32(0)).enter(rows, query=False)  # type: ignore[arg-type]
+        return _settle(metric, maps, scale, maps[-1].apply(mapped, query=False))
+    if scale is not None:
+        last = _fold(steps)[-1]
+        mapped = mapped / last.b + last.a
+    return _settle(metric, maps, scale, mapped if maps else mapped.astype(np.float32))
+
+
+def _divide(steps: list[Step], metric: Metric) -> tuple[list[Step], Float64 | None]:
+    """Returns the maps before the centre, and the factors of a final scaling."""
+    maps = _fold(steps)
+    if metric == "cosine":
+        return [*maps, Step("cosine", np.zeros(0), np.zeros(0))], None
+    if maps and maps[-1].kind == "affine":  # distances do not depend on its origin
+        return maps[:-1], maps[-1].b
+    return maps, None
+
+
+def _through(maps: list[Step], rows: Float32) -> Float64:
+    mapped = rows.astype(np.float64)
+    for step in maps:
+        mapped = step.apply(mapped, query=False)
+    return mapped
+
+
+def _settle(metric: Metric, maps: list[Step], scale: Float64 | None, values: NDArray[Any]) -> tuple[Space, Float32]:
     centre = _choose_centre(values)
-    if scale is None or scale.shape != centre.shape:
-        scale = np.ones(len(centre)) if scale is None else np.broadcast_to(scale, centre.shape).copy()
-    space = replace(bare, centre=centre, scale=scale)
+    factors = np.ones(len(centre)) if scale is None else np.broadcast_to(scale, centre.shape).astype(np.float64)
     with np.errstate(over="ignore"):
-        enrolled = space.enter(rows, query=False).astype(np.float32)
-    weighted = enrolled.astype(np.float64) * scale
-    squared = (weighted * weighted).sum(axis=1)
-    if not np.isfinite(squared.astype(np.float32)).all() or squared.max() > 1e36:
+        enrolled = np.asarray(values - centre, dtype=np.float32)
+        weighted = enrolled.astype(np.float64) * factors
+        squared = (weighted * weighted).sum(axis=1)
+        finite = np.isfinite(squared) & (squared < 1e36)
+    if not finite.all() or not np.isfinite(factors.astype(np.float32)).all():
         raise BuildError(
-            f"training row {int(np.argmax(squared))} is too far out for float32 distances",
+            f"training row {int(np.argmin(finite))} is too far out for float32 distances",
             hint="scale: standard in deploy.yaml, or drop the row",
         )
-    manhattan = metric == "manhattan"
-    radius = np.sqrt(np.mean(np.abs(weighted).sum(axis=1) ** 2 if manhattan else squared))
-    space = replace(space, radius=float(radius), reach=float(np.sqrt(squared.max())))
-    return replace(space, zero=2.0**-18 * space._size if maps else 0.0), enrolled
+    lengths = np.abs(weighted).sum(axis=1) if metric == "manhattan" else np.sqrt(squared)
+    space = Space(
+        metric,
+        tuple(maps),
+        centre,
+        factors,
+        radius=float(np.sqrt(np.mean(lengths * lengths))),
+        reach=float(np.sqrt(squared.max())),
+    )
+    return replace(space, zero=_ZERO * space.size if maps else 0.0), enrolled
 
 
 def _fold(steps: list[Step]) -> list[Step]:

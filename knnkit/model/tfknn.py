@@ -18,8 +18,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import tensorflow as tf
 
 from device_agent import contract
+from device_agent.judge import PROBABILITY_TOLERANCE
 from knnkit.errors import BuildError
-from knnkit.model.space import EPSILON, Float32, Space, make_space
+from knnkit.model.dataset import dataset
+from knnkit.model.enrol import Enrolment, enrol
+from knnkit.model.entrance import CONFIDENCE, TYPICAL, enter
+from knnkit.model.layout import Layout
+from knnkit.model.space import EPSILON, Float32
 
 #: Candidates beyond k that the matrix product hands to the exact ranking.
 OVER_FETCH = 13
@@ -35,11 +40,11 @@ class TfKNN(tf.Module):  # type: ignore[misc]
         labels: (n_train,) of the rows; without them there are neighbours, and no classes.
         metric: euclidean, sqeuclidean, manhattan or cosine.
         weights: uniform or distance.
-        space: the map from raw rows to model space; fitted to `rows` without scaling if left out.
-        thresholds: (n_classes,) k-th distance beyond which a row is unknown, in the model's metric.
+        margin: relative error of a distance that is let pass; a row beyond it is not `certain`.
 
     Raises:
         BuildError: k is not between 1 and n_train.
+        DataError: the rows are not finite numbers.
     """
 
     def __init__(
@@ -50,23 +55,55 @@ class TfKNN(tf.Module):  # type: ignore[misc]
         labels: ArrayLike | None = None,
         metric: contract.Metric = "euclidean",
         weights: contract.Weights = "uniform",
-        space: tuple[Space, Float32] | None = None,
-        thresholds: tuple[float, ...] | None = None,
+        margin: float = 1e-5,
     ) -> None:
         super().__init__(name="tfknn")
-        matrix = np.asarray(rows, dtype=np.float32)
-        if not 1 <= k <= len(matrix):
-            raise BuildError(f"k is {k}, but there are {len(matrix)} training rows", hint=f"k: {len(matrix)} or less")
-        self.space, self.enrolled = space if space is not None else make_space(matrix, [], metric)
-        self.k, self.n_features, self.weights = k, matrix.shape[1], weights
-        self.metric = self.space.metric
-        found, codes = np.unique([0] * len(matrix) if labels is None else np.asarray(labels), return_inverse=True)
-        self.classes: tuple[Any, ...] = tuple(found.tolist())
-        self.codes: NDArray[np.int32] = codes.reshape(-1).astype(np.int32)
+        training = dataset(rows, np.zeros(len(np.asarray(rows)), np.int64) if labels is None else labels)
+        self._set_up(enrol(training, [], metric), k, weights, margin, None)
+
+    @classmethod
+    def of(
+        cls,
+        enrolment: Enrolment,
+        k: int,
+        *,
+        weights: contract.Weights = "uniform",
+        margin: float = 1e-5,
+        thresholds: tuple[float, ...] | None = None,
+    ) -> TfKNN:
+        """Returns the module over rows that are enrolled already.
+
+        `thresholds` has one k-th distance a class, in the model's metric, beyond which a row is unknown.
+        """
+        model = cls.__new__(cls)
+        tf.Module.__init__(model, name="tfknn")
+        model._set_up(enrolment, k, weights, margin, thresholds)
+        return model
+
+    def _set_up(
+        self,
+        enrolment: Enrolment,
+        k: int,
+        weights: contract.Weights,
+        margin: float,
+        thresholds: tuple[float, ...] | None,
+    ) -> None:
+        count = len(enrolment)
+        if not 1 <= k <= count:
+            raise BuildError(f"k is {k}, but there are {count} training rows", hint=f"k: {count} or less")
+        self.space, self.enrolled, self.codes = enrolment.space, enrolment.enrolled, enrolment.codes
+        self.classes, self.metric = enrolment.classes, enrolment.space.metric
+        self.k, self.n_features, self.weights, self.margin = k, len(enrolment.feature_names), weights, margin
         self._thresholds = None if thresholds is None else self._to_base(np.asarray(thresholds))
-        self._candidates = min(len(matrix), max(k + OVER_FETCH, 16))
-        self._direct = self._candidates == len(matrix) or self.metric == "manhattan"
-        self._table = tf.Variable(self.enrolled, trainable=False, name="training_rows")
+        self._candidates = min(count, max(k + OVER_FETCH, 16))
+        self._direct = self._candidates == count or self.metric == "manhattan"
+        self.layout = Layout(count, 0) if self._direct else Layout.of(self.enrolled)
+        table = self.layout.table(self.enrolled)
+        self._table = tf.Variable(table, trainable=False, name="training_rows")
+        self._blocks = [
+            tf.Variable(table[start : start + rows], trainable=False, name=f"block_{start}")
+            for start, rows in (self.layout.blocks(count) if self.layout.gap else [])
+        ]
 
     def neighbors(self, queries: ArrayLike) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """Returns the (n, k) int32 indices and (n, k) float32 distances of the nearest training rows of raw `queries`.
@@ -89,7 +126,7 @@ class TfKNN(tf.Module):  # type: ignore[misc]
 
     def answer(self, rows: Any) -> dict[str, Any]:
         """Returns the graph's outputs for a (b, n_features) float32 tensor, by the names in `device_agent.contract`."""
-        query = self._enter(rows)
+        query, blur = enter(self.space, rows)
         weighted = self._weigh(query)
         ranked, bound = (self._rank_all(query), None) if self._direct else self._rank_candidates(query, weighted)
         base, indices, following = ranked
@@ -99,14 +136,10 @@ class TfKNN(tf.Module):  # type: ignore[misc]
         codes = tf.gather(tf.constant(self.codes), indices)
         shares = self._vote(codes, distances)
         label = tf.argmax(shares, axis=1, output_type=tf.int32)
-        certain = self._certain(base, following, shares)
+        certain = self._certain(base, following, shares, blur)
         if self._thresholds is not None:
-            threshold = tf.gather(tf.constant(self._thresholds), label)
-            kth = base[:, -1]
-            far = kth > threshold
-            slack = 2 * (self._rho * kth + np.float32(self.space.rounding))
-            certain = tf.logical_and(certain, tf.abs(kth - threshold) > slack)
-            label = tf.where(far, tf.fill(tf.shape(label), contract.UNKNOWN), label)
+            label, clear = self._reject(label, base[:, -1], blur)
+            certain = tf.logical_and(certain, clear)
         return {
             contract.OUTPUT_LABEL: label,
             contract.OUTPUT_PROBABILITIES: shares,
@@ -117,37 +150,8 @@ class TfKNN(tf.Module):  # type: ignore[misc]
 
     @property
     def _rho(self) -> np.float32:
-        # Higham and Mary (2019): the error of a sum of n products stays under λ·√n·u but for one case in
-        # exp(λ²/2)/2; λ = 6.
-        return np.float32((6.0 * np.sqrt(len(self.space.centre)) + 8.0) * EPSILON)
-
-    def _enter(self, rows: Any) -> Any:
-        z = rows
-        for step in self.space.steps:
-            if step.kind == "affine":
-                high = step.a.astype(np.float32)
-                low = (step.a - high).astype(np.float32)
-                z = ((z - high) - low) * step.b.astype(np.float32)
-            elif step.kind == "linear":
-                high = step.b.astype(np.float32)
-                low = (step.b - high).astype(np.float32)
-                z = tf.matmul((z - high) - low, tf.constant(step.a.astype(np.float32)))
-            else:
-                z = self._normalize(z, step)
-        return z - self.space.centre
-
-    @staticmethod
-    def _normalize(z: Any, step: Any) -> Any:
-        # Divided by the greatest value first: squares of float32 overflow and underflow.
-        greatest = tf.reduce_max(tf.abs(z), axis=1, keepdims=True)
-        zero = tf.cast(greatest == 0.0, tf.float32)
-        z = z / (greatest + zero)
-        order = 2.0 if step.kind == "cosine" else float(step.a)
-        if order == 1.0:
-            z = z / (tf.reduce_sum(tf.abs(z), axis=1, keepdims=True) + zero)
-        elif order == 2.0:
-            z = z / (tf.sqrt(tf.reduce_sum(z * z, axis=1, keepdims=True)) + zero)
-        return tf.concat([z, zero, tf.zeros_like(zero)], axis=1) if step.kind == "cosine" else z
+        """Relative error of a squared distance or a score, bounded as in `knnkit.model.entrance`."""
+        return np.float32((CONFIDENCE * np.sqrt(len(self.space.centre)) + 8.0) * EPSILON)
 
     def _weigh(self, offsets: Any) -> Any:
         return offsets if (self.space.scale == 1.0).all() else offsets * self.space.scale.astype(np.float32)
@@ -157,18 +161,29 @@ class TfKNN(tf.Module):  # type: ignore[misc]
         return self._nearest(differences, None)
 
     def _rank_candidates(self, query: Any, weighted: Any) -> Any:
-        lengths = (self.enrolled.astype(np.float64) * self.space.scale) ** 2
-        bias = (-0.5 * lengths.sum(axis=1)).astype(np.float32)
-        scores = tf.nn.bias_add(tf.matmul(self._weigh(weighted), self._table, transpose_b=True), tf.constant(bias))
-        best, candidates = tf.math.top_k(scores, self._candidates)
+        best, places = self._best(self._weigh(weighted))
         # In order of the training index, so that an exact tie goes to the lower one.
-        candidates = -tf.math.top_k(-candidates, self._candidates).values
-        differences = self._weigh(tf.expand_dims(query, 1) - tf.gather(self._table, candidates))
+        places = -tf.math.top_k(-places, self._candidates).values
+        differences = self._weigh(tf.expand_dims(query, 1) - tf.gather(self._table, places))
         squared = tf.reduce_sum(weighted * weighted, axis=1)
         # No row outside the candidates has a score over the last of theirs, but for rounding.
         reach = tf.sqrt(squared) + np.float32(self.space.reach)
         bound = squared - 2.0 * best[:, -1] - self._rho * (reach * reach)
-        return self._nearest(differences, candidates), tf.sqrt(tf.maximum(bound, 0.0))
+        return self._nearest(differences, places), tf.sqrt(tf.maximum(bound, 0.0))
+
+    def _best(self, factors: Any) -> Any:
+        """Returns the (b, c) best scores and their places in the table."""
+        squares = (self.enrolled.astype(np.float64) * self.space.scale) ** 2
+        bias = (-0.5 * squares.sum(axis=1)).astype(np.float32)
+        if not self._blocks or factors.shape[0] == 1:  # one row reads every weight once, blocks or not
+            bias = self.layout.column(bias, float(np.finfo(np.float32).min))
+            return tf.math.top_k(_scores(factors, self._table, bias), self._candidates)
+        parts = [
+            _scores(factors, block, bias[number * self.layout.block :][: block.shape[0]])
+            for number, block in enumerate(self._blocks)
+        ]
+        best, indices = tf.math.top_k(tf.concat(parts, axis=1), self._candidates)
+        return best, self.layout.place(indices)
 
     def _nearest(self, differences: Any, candidates: Any) -> Any:
         """Returns base distances (b, k), training indices (b, k), and the (b,) distance that follows, or None."""
@@ -186,7 +201,7 @@ class TfKNN(tf.Module):  # type: ignore[misc]
         base = measure if self.metric == "manhattan" else tf.sqrt(measure)
         indices = places[:, : self.k]
         if candidates is not None:
-            indices = tf.gather(candidates, indices, batch_dims=1)
+            indices = self.layout.index(tf.gather(candidates, indices, batch_dims=1))
         return base[:, : self.k], indices, base[:, self.k] if taken > self.k else None
 
     def _to_metric(self, base: Any) -> Any:
@@ -211,20 +226,37 @@ class TfKNN(tf.Module):  # type: ignore[misc]
         shares = tf.reduce_sum(ballots * tf.expand_dims(weight, 2), axis=1)
         return shares / tf.reduce_sum(weight, axis=1, keepdims=True)
 
-    def _certain(self, base: Any, following: Any, shares: Any) -> Any:
-        kth, rounding = base[:, -1], np.float32(self.space.rounding)
+    def _reject(self, label: Any, kth: Any, blur: Any) -> tuple[Any, Any]:
+        """Returns the labels, UNKNOWN for far rows, and whether each is clear of its threshold."""
+        threshold = tf.gather(tf.constant(self._thresholds), label)
+        slack = self._rho * kth if blur is None else self._rho * kth + blur
+        label = tf.where(kth > threshold, tf.fill(tf.shape(label), contract.UNKNOWN), label)
+        return label, tf.abs(kth - threshold) > 2.0 * slack
+
+    def _certain(self, base: Any, following: Any, shares: Any, blur: Any) -> Any:
+        """Returns the (b,) verdict on each row: rounding can have changed neither its neighbours nor its shares."""
+        kth = base[:, -1]
         if following is None:  # every training row is a neighbour
             certain = kth >= 0.0
         else:
-            certain = following > kth * np.float32(1.0 + 4.0 * self._rho) + 4.0 * rounding
-        if self.weights == "distance":
-            doubt = self._rho + rounding / tf.maximum(base[:, 0], np.float32(max(self.space.zero, float(_TINY))))
-            if len(self.classes) > 1:
-                two = tf.math.top_k(shares, 2).values
-                certain = tf.logical_and(certain, two[:, 0] - two[:, 1] > 8.0 * doubt)
-            if rounding > 0.0:
-                certain = tf.logical_and(certain, doubt < np.float32(1e-5) + self._rho)
-        return certain
+            further = kth * np.float32(1.0 + 4.0 * self._rho)
+            certain = following > (further if blur is None else further + 4.0 * blur)
+        if blur is not None:
+            near = np.float32(self.margin) * tf.maximum(kth, np.float32(self.space.radius))
+            certain = tf.logical_and(certain, near > 2.0 * TYPICAL * blur)
+        return (
+            certain if self.weights == "uniform" else tf.logical_and(certain, self._certain_shares(base, shares, blur))
+        )
+
+    def _certain_shares(self, base: Any, shares: Any, blur: Any) -> Any:
+        nearest = tf.maximum(base[:, 0], np.float32(max(self.space.zero, float(_TINY))))
+        doubt = self._rho if blur is None else self._rho + blur / nearest
+        two = tf.math.top_k(shares, min(2, len(self.classes))).values
+        certain = two[:, 0] - (two[:, 1] if len(self.classes) > 1 else -1.0) > 8.0 * doubt
+        if blur is None:
+            return certain
+        # An exact match that is blurred is none.
+        return tf.logical_and(certain, base[:, 0] * np.float32(PROBABILITY_TOLERANCE / 2) > TYPICAL * blur)
 
     def export(self, path: str | os.PathLike[str]) -> None:
         """Writes the module as a bare `.tflite` with both signatures, and without knnkit's metadata.
@@ -236,3 +268,8 @@ class TfKNN(tf.Module):  # type: ignore[misc]
         from knnkit.model.convert import convert
 
         Path(path).write_bytes(convert(self))
+
+
+def _scores(factors: Any, rows: Any, bias: Float32) -> Any:
+    # Written so that the converter makes one FULLY_CONNECTED of it, bias and all.
+    return tf.nn.bias_add(tf.matmul(factors, rows, transpose_b=True), tf.constant(bias))

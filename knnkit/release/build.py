@@ -24,6 +24,7 @@ from knnkit.release import inputs, manifest
 from knnkit.release.signing import Signer, sign_release
 
 if TYPE_CHECKING:
+    from device_agent.judge import Golden, Verdict
     from knnkit.model.build import BuiltModel
     from knnkit.model.dataset import Dataset
 
@@ -55,13 +56,8 @@ def build_release(build: Build, signer: Signer, *, out: Path | None = None) -> B
     _require_replaceable(directory)
     asked = inputs.digest(build)
     training, held_out = load_data(build)
-    model = _build_model(build, training, held_out, asked)
-    from knnkit.model.selfcheck import self_check
-    from knnkit.release.golden import make_golden
-
-    golden = make_golden(model, held_out, training, seed=build.model.seed)
     gates = contract.Gates(**build.gates.model_dump())
-    verdict = self_check(model, golden, gates)
+    model, golden, verdict = _make(build, training, held_out, gates, asked)
     document = _manifest(build, model, gates, directory)
     with _replacing(directory) as folder:
         (folder / contract.MODEL_FILE).write_bytes(model.data)
@@ -100,6 +96,17 @@ def load_data(build: Build) -> tuple[Dataset, Dataset | None]:
     if test == 0.0:
         return everything, None
     return dataset.split(everything, test, build.model.seed)
+
+
+def _make(
+    build: Build, training: Dataset, held_out: Dataset | None, gates: contract.Gates, asked: str
+) -> tuple[BuiltModel, Golden, Verdict]:
+    model = _build_model(build, training, held_out, asked)
+    from knnkit.model.selfcheck import self_check
+    from knnkit.release.golden import make_golden
+
+    golden = make_golden(model, held_out, training, seed=build.model.seed)
+    return model, golden, self_check(model, golden, gates)
 
 
 def _build_model(build: Build, training: Dataset, held_out: Dataset | None, asked: str) -> BuiltModel:

@@ -45,9 +45,10 @@ def golden_for(build: Build, release: Path, rows: Path, label: str | None, margi
         VerificationFailed: the release was not built from this training data.
     """
     from knnkit.model import dataset
-    from knnkit.model.build import BuiltModel, encode
+    from knnkit.model.build import BuiltModel
+    from knnkit.model.enrol import enrol
     from knnkit.model.reference import Reference
-    from knnkit.model.space import fit_scaler, make_space
+    from knnkit.model.space import fit_scaler
     from knnkit.release.golden import make_golden
 
     training, _ = load_data(build)
@@ -59,12 +60,19 @@ def golden_for(build: Build, release: Path, rows: Path, label: str | None, margi
     own = dataset.load(rows, label or _label(build), training.feature_names)
     if not len(own.rows):
         raise DataError(f"{rows}: there are no rows")
-    classes, codes = encode(training.labels)
-    space, enrolled = make_space(training.rows, fit_scaler(training.rows, info.scale), info.metric)
-    reference = Reference(space, enrolled, codes, len(classes), info.k, info.weights, margin=margin)
+    enrolment = enrol(training, fit_scaler(training.rows, info.scale), info.metric)
+    reference = Reference(
+        enrolment.space,
+        enrolment.enrolled,
+        enrolment.codes,
+        len(enrolment.classes),
+        info.k,
+        info.weights,
+        margin=margin,
+    )
     reference.reject = info.reject
     golden: Golden = make_golden(BuiltModel(b"", info, reference, ()), own, training, limit=MAX_ROWS)
-    return OwnRows(golden.to_bytes(), len(golden.rows), len(own.rows) - len(golden.rows), classes)
+    return OwnRows(golden.to_bytes(), len(golden.rows), len(own.rows) - len(golden.rows), enrolment.classes)
 
 
 def _label(build: Build) -> str:

@@ -1,0 +1,197 @@
+"""Lays out a `.tflite` so that every buffer is aligned to 16 bytes, and the training rows are there once.
+
+TensorFlow's converter re-packs its result in Python, which ignores the schema's `force_align`. Here the model's
+structure is packed without its buffers, and the buffers follow behind it, each at a place of its own choosing. The
+blocks of a large training matrix lie inside the one table that the re-rank gathers from: each block's length stands in
+the last bytes of the gap in front of it. Same model, same bytes.
+
+Formats: https://flatbuffers.dev/internals/ and tensorflow/lite/schema/schema.fbs. Knows nothing of neighbours.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import flatbuffers
+import numpy as np
+from numpy.typing import NDArray
+
+IDENTIFIER = b"TFL3"
+ALIGNMENT = 16
+_BUFFERS_FIELD = 4  # of the table Model
+_MODEL_FIELDS = 8
+_VERSION_FIELD = 0
+
+
+@dataclass(frozen=True)
+class Window:
+    """A buffer that is a part of the table: `start` is its first byte in it."""
+
+    start: int
+    length: int
+
+
+@dataclass(frozen=True)
+class Laid:
+    """A finished flatbuffer, and where the table's first byte stands in it."""
+
+    data: bytes
+    table: int
+
+
+def unpack(data: bytes) -> Any:
+    """Returns a model as TensorFlow's object tree (`ModelT`), buffers as numpy arrays.
+
+    Raises:
+        ValueError: `data` is not a TFLite model.
+    """
+    from tensorflow.lite.python import schema_py_generated as schema
+
+    if data[4:8] != IDENTIFIER:
+        raise ValueError("not a TFLite model")
+    return schema.ModelT.InitFromPackedBuf(data, 0)
+
+
+def add_metadata(model: Any, name: str, content: bytes) -> None:
+    """Adds a metadata entry and its buffer to a model tree."""
+    from tensorflow.lite.python import schema_py_generated as schema
+
+    entry, buffer = schema.MetadataT(), schema.BufferT()
+    entry.name, entry.buffer = name, len(model.buffers)
+    buffer.data = np.frombuffer(content, np.uint8)
+    model.buffers.append(buffer)
+    model.metadata = [*(model.metadata or []), entry]
+
+
+def metadata(model: Any) -> dict[str, bytes]:
+    """Returns the metadata entries of a model tree: name -> bytes."""
+    found = {}
+    for entry in model.metadata or []:
+        name = entry.name if isinstance(entry.name, str) else entry.name.decode()
+        found[name] = bytes(np.asarray(model.buffers[entry.buffer].data, np.uint8))
+    return found
+
+
+def lay_out(model: Any, table: NDArray[np.uint8], windows: dict[int, Window]) -> Laid:
+    """Returns the bytes of a model tree, with `table` in it once.
+
+    Args:
+        model: as `unpack` returns it.
+        table: the bytes that several buffers share.
+        windows: buffer number -> its part of the table; a part that starts within it must leave a gap of four bytes.
+    """
+    contents = [None if buffer.data is None else np.asarray(buffer.data, np.uint8) for buffer in model.buffers]
+    body = _structure(model)
+    size = len(_head(body, len(contents), [0] * len(contents), 0))
+    places, position = [0] * len(contents), size + len(body)
+    for number, content in enumerate(contents):
+        if number not in windows and content is not None and len(content):
+            position = _aligned(position + 4)
+            places[number] = position
+            position += len(content)
+    start = _aligned(position + 4)
+    for number, window in windows.items():
+        places[number] = start + window.start
+    out = bytearray(start + len(table))
+    out[:size] = _head(body, len(contents), places, size)
+    out[size : size + len(body)] = body
+    memory = np.frombuffer(out, np.uint8)
+    memory[start:] = table
+    for number, content in enumerate(contents):
+        if not places[number]:
+            continue
+        length = windows[number].length if number in windows else len(content)  # type: ignore[arg-type]
+        struct.pack_into("<I", out, places[number] - 4, length)
+        if number not in windows:
+            memory[places[number] : places[number] + length] = content
+    del memory
+    return Laid(bytes(out), start)
+
+
+def buffer_places(data: bytes) -> list[tuple[int, int]]:
+    """Returns position and length of the bytes of every buffer that has any."""
+    root = _u32(data, 0)
+    vector = _target(data, _field(data, root, _BUFFERS_FIELD))
+    found = []
+    for place in range(vector + 4, vector + 4 + 4 * _u32(data, vector), 4):
+        at = _field(data, _target(data, place), 0)
+        if at and _u32(data, _target(data, at)):
+            found.append((_target(data, at) + 4, _u32(data, _target(data, at))))
+    return found
+
+
+def _structure(model: Any) -> bytes:
+    """Returns the packed model without the contents of its buffers, padded to the alignment."""
+    kept = [(buffer, buffer.data) for buffer in model.buffers]
+    try:
+        for buffer, _ in kept:
+            buffer.data = None
+        builder = flatbuffers.Builder(1 << 16)
+        builder.Finish(model.Pack(builder), IDENTIFIER)
+        packed = bytes(builder.Output())
+    finally:
+        for buffer, data in kept:
+            buffer.data = data
+    return packed + bytes(-len(packed) % ALIGNMENT)
+
+
+def _head(body: bytes, count: int, places: Sequence[int], size: int) -> bytes:
+    """Returns a root table that takes everything but the buffers from the body, which follows `size` bytes on."""
+    root = _u32(body, 0)
+    fields = [number for number in range(_MODEL_FIELDS) if _field(body, root, number) or number == _BUFFERS_FIELD]
+    offsets = {number: 4 + 4 * rank for rank, number in enumerate(fields)}
+    vtable = struct.pack("<HH", 4 + 2 * _MODEL_FIELDS, 4 + 4 * len(fields))
+    vtable += struct.pack(f"<{_MODEL_FIELDS}H", *(offsets.get(number, 0) for number in range(_MODEL_FIELDS)))
+    at_vtable, at_model = 8, 8 + len(vtable)
+    at_vector = at_model + 4 + 4 * len(fields)
+    at_buffer_vtable = at_vector + 4 + 4 * count
+    at_buffers = at_buffer_vtable + 12
+    out = bytearray(_aligned(at_buffers + 8 * count))
+    struct.pack_into("<I4s", out, 0, at_model, IDENTIFIER)
+    out[at_vtable:at_model] = vtable
+    struct.pack_into("<i", out, at_model, at_model - at_vtable)
+    for number, offset in offsets.items():
+        place = at_model + offset
+        if number == _BUFFERS_FIELD:
+            value = at_vector - place
+        elif number == _VERSION_FIELD:
+            value = _u32(body, _field(body, root, number))
+        else:
+            value = size + _target(body, _field(body, root, number)) - place
+        struct.pack_into("<I", out, place, max(0, value))
+    struct.pack_into("<I", out, at_vector, count)
+    # Buffer: a vtable with the one field `data`, and one without, for empty buffers.
+    struct.pack_into("<HHHxxHH", out, at_buffer_vtable, 6, 8, 4, 4, 8)
+    for number in range(count):
+        table, entry = at_buffers + 8 * number, at_vector + 4 + 4 * number
+        struct.pack_into("<I", out, entry, table - entry)
+        struct.pack_into("<i", out, table, table - at_buffer_vtable - (0 if places[number] else 8))
+        if places[number]:
+            struct.pack_into("<I", out, table + 4, places[number] - 4 - (table + 4))
+    return bytes(out)
+
+
+def _field(data: bytes, table: int, number: int) -> int:
+    """Returns the position of a table's field, 0 where it has its default."""
+    vtable = table - int(struct.unpack_from("<i", data, table)[0])
+    place = 4 + 2 * number
+    if place >= struct.unpack_from("<H", data, vtable)[0]:
+        return 0
+    offset: int = struct.unpack_from("<H", data, vtable + place)[0]
+    return table + offset if offset else 0
+
+
+def _target(data: bytes, place: int) -> int:
+    return place + _u32(data, place)
+
+
+def _u32(data: bytes, place: int) -> int:
+    found: int = struct.unpack_from("<I", data, place)[0]
+    return found
+
+
+def _aligned(position: int) -> int:
+    return position + -position % ALIGNMENT

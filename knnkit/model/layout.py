@@ -1,0 +1,70 @@
+"""How the training rows stand in the model file: in one piece, or in blocks with gaps between them.
+
+A batch against a large matrix is fastest in blocks that fit the processor's cache. Each block is a buffer of its own,
+whose length the format wants right in front of it: so the table that the re-rank gathers from has a gap before every
+block, and the rows are stored once. Plain arithmetic on row numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from knnkit.model.space import Float32
+
+#: From this size on, in bytes, a training matrix is stored in blocks.
+BLOCKS_FROM = 4 << 20
+#: Bytes of one block, about: it is to stay in the cache while the batch passes over it.
+BLOCK_BYTES = 512 << 10
+
+
+@dataclass(frozen=True)
+class Layout:
+    """`block` rows stand together, with a gap of `gap` rows before each block; without a gap it is one block."""
+
+    block: int
+    gap: int
+
+    @classmethod
+    def of(cls, enrolled: Float32) -> Layout:
+        """Returns the layout for (n, p) enrolled rows."""
+        if enrolled.nbytes < BLOCKS_FROM:
+            return cls(len(enrolled), 0)
+        # So many rows that a gap, and a block, is a whole number of 16 bytes.
+        gap = 4 // math.gcd(4, enrolled.shape[1])
+        rows = max(gap, BLOCK_BYTES // (4 * enrolled.shape[1]) // gap * gap)
+        return cls(rows, gap)
+
+    def blocks(self, count: int) -> list[tuple[int, int]]:
+        """Returns first place in the table and number of rows of each block of `count` training rows."""
+        starts = range(0, count, self.block)
+        return [(self.place(start), min(self.block, count - start)) for start in starts]
+
+    def place(self, index: Any) -> Any:
+        """Returns where in the table a training row stands; `index` is a number, an array or a tensor."""
+        return index + (index // self.block + 1) * self.gap if self.gap else index
+
+    def index(self, place: Any) -> Any:
+        """Returns which training row stands at a place of the table."""
+        return place - (place // (self.block + self.gap) + 1) * self.gap if self.gap else place
+
+    def table(self, enrolled: Float32) -> Float32:
+        """Returns the (n + gaps, p) table; gaps are zeros."""
+        if not self.gap:
+            return np.ascontiguousarray(enrolled)
+        blocks = self.blocks(len(enrolled))
+        last, rows = blocks[-1]
+        table = np.zeros((last + rows, enrolled.shape[1]), np.float32)
+        for number, (start, count) in enumerate(blocks):
+            table[start : start + count] = enrolled[number * self.block : number * self.block + count]
+        return table
+
+    def column(self, values: Float32, filler: float) -> Float32:
+        """Returns one value for each place of the table, `filler` in the gaps."""
+        blocks = self.blocks(len(values))
+        table = np.full(blocks[-1][0] + blocks[-1][1], filler, np.float32)
+        table[self.place(np.arange(len(values)))] = values
+        return table

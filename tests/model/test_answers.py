@@ -1,0 +1,207 @@
+"""The model answers as the float64 reference does: on every kind of data, and as scikit-learn on real data."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from device_process import DeviceAnswers, DeviceProcess
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sklearn import datasets
+from sklearn.model_selection import train_test_split
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, RobustScaler, StandardScaler
+
+from device_agent.contract import Gates
+from device_agent.judge import Golden, base_distance, judge
+from knnkit.model.build import BuiltModel, build_model
+from knnkit.model.dataset import Dataset, dataset, load_sklearn
+from knnkit.model.spec import KnnSpec
+from knnkit.release.golden import make_golden
+
+METRICS = ("euclidean", "sqeuclidean", "manhattan", "cosine")
+WEIGHTS = ("uniform", "distance")
+SCALERS = {
+    "none": FunctionTransformer,
+    "standard": StandardScaler,
+    "minmax": MinMaxScaler,
+    "robust": RobustScaler,
+}
+
+
+def golden_of(model: BuiltModel, queries: np.ndarray) -> Golden:
+    return make_golden(model, None, dataset(queries, np.zeros(len(queries), int), model.info.feature_names))
+
+
+def ask(device: DeviceProcess, model: BuiltModel, queries: np.ndarray, folder: Path, **how: Any) -> DeviceAnswers:
+    path = folder / "model.tflite"
+    path.write_bytes(model.data)
+    return device.classify(path, queries.astype(np.float32), **how)
+
+
+@st.composite
+def problems(draw: st.DrawFn) -> tuple[KnnSpec, Dataset, np.ndarray]:
+    """A classifier to build, its training rows and queries: copies, far offsets, constant columns, clusters."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    n_train, width = draw(st.integers(2, 300)), draw(st.sampled_from([1, 2, 3, 7, 30, 300]))
+    rows = rng.normal(size=(n_train, width))
+    shape = draw(st.sampled_from(["normal", "grid", "clusters"]))
+    if shape == "grid":
+        rows = np.round(rows * 2) / 2
+    elif shape == "clusters":
+        rows = rows * 0.01 + rng.normal(size=(5, width))[rng.integers(0, 5, n_train)] * 10
+    rows = rows + draw(st.sampled_from([0.0, 1.0, 100.0, 1e4]))
+    if draw(st.booleans()):
+        rows[:, rng.integers(width)] = 7.0
+    copies = rng.integers(0, n_train, draw(st.integers(0, n_train)))
+    rows[copies] = rows[0]
+    labels = rng.integers(0, draw(st.integers(1, 5)), n_train)
+    near = rows[rng.integers(0, n_train, 20)] + rng.normal(size=(20, width)) * draw(st.sampled_from([1e-4, 0.1, 5.0]))
+    between = (rows[rng.integers(0, n_train, 10)] + rows[rng.integers(0, n_train, 10)]) / 2
+    queries = np.concatenate([rows[rng.integers(0, n_train, 15)], near, between, np.zeros((1, width))])
+    k = draw(st.integers(1, min(n_train, 30)))
+    reject = 0.9 if k < n_train and draw(st.integers(0, 3)) == 0 else None
+    spec = KnnSpec(
+        "property",
+        k,
+        draw(st.sampled_from(METRICS)),
+        draw(st.sampled_from(WEIGHTS)),
+        draw(st.sampled_from(sorted(SCALERS))),
+        reject,
+    )
+    return spec, dataset(rows, labels), queries.astype(np.float32)
+
+
+@settings(
+    max_examples=25,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(problem=problems())
+def test_no_row_is_different_whatever_the_data(
+    problem: tuple[KnnSpec, Dataset, np.ndarray], device: DeviceProcess, tmp_path: Path
+) -> None:
+    spec, training, queries = problem
+    model = build_model(spec, training)
+    golden = golden_of(model, queries)
+    for one_by_one in (False, True):
+        answers = ask(device, model, queries, tmp_path, one_by_one=one_by_one)
+        verdict = judge(golden, answers, model.info, Gates())
+        assert verdict.differences == ()
+        assert verdict.identical + verdict.equivalent == len(queries)
+        clear = _clear_of_ties(golden, spec.k)
+        expected = model.reference.answer(golden.rows)
+        assert np.array_equal(answers.label[clear], expected.label[clear])
+        assert np.abs(answers.probabilities[clear] - expected.probabilities[clear]).max(initial=0.0) <= 1e-5
+
+
+def _clear_of_ties(golden: Golden, k: int) -> np.ndarray:
+    if golden.indices.shape[1] == k:
+        return np.ones(len(golden.rows), bool)
+    base = base_distance(golden.distances, golden.metric)
+    return base[:, k] - base[:, k - 1] > golden.tolerance
+
+
+@pytest.mark.parametrize("name", ["iris", "wine", "breast_cancer", "digits"])
+def test_scikit_learn_gives_the_same_labels_and_probabilities(name: str, device: DeviceProcess, tmp_path: Path) -> None:
+    raw, known = getattr(datasets, f"load_{name}")().data, load_sklearn(name)
+    kept, held_out = train_test_split(np.arange(len(raw)), test_size=0.3, random_state=0)
+    kinds = zip(METRICS, itertools.cycle(WEIGHTS), ("standard", "none", "minmax", "robust"), (5, 3, 5, 1))
+    for metric, weights, scale, k in kinds:
+        pipeline = make_pipeline(SCALERS[scale](), KNeighborsClassifier(k, metric=metric, weights=weights))
+        pipeline.fit(raw[kept], known.labels[kept])
+        model = build_model(KnnSpec(name, k, metric, weights, scale), known.take(kept))
+        answers = ask(device, model, raw[held_out], tmp_path)
+        predicted = np.asarray(answers.predicted.tolist())
+        assert np.array_equal(predicted, pipeline.predict(raw[held_out])), (metric, weights, scale)
+        # Which of several rows at the very same distance is a neighbour, scikit-learn leaves open.
+        clear = _clear_of_ties(golden_of(model, raw[held_out]), k)
+        assert clear.mean() > 0.75
+        expected = pipeline.predict_proba(raw[held_out])
+        assert np.abs(answers.probabilities - expected)[clear].max() <= 1e-5, (metric, weights, scale)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_copies_of_a_row_stand_in_order_of_their_index(metric: str, device: DeviceProcess, tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    rows = rng.normal(size=(700, 5))
+    copies = np.sort(rng.permutation(700)[:200])
+    rows[copies] = rows[copies[0]]
+    model = build_model(KnnSpec("ties", 30, metric), dataset(rows, rng.integers(0, 3, 700)))
+    queries = np.stack([rows[copies[0]], rows[copies[0]] + 0.25, -rows[copies[0]], np.zeros(5)]).astype(np.float32)
+    for one_by_one in (False, True):
+        answers = ask(device, model, queries, tmp_path, one_by_one=one_by_one)
+        assert answers.indices[0].tolist() == copies[:30].tolist()
+        assert answers.distances[0].tolist() == [0.0] * 30
+        expected = model.reference.answer(queries)
+        for row in range(len(queries)):
+            told, index = answers.distances[row], answers.indices[row]
+            assert (np.diff(told) >= 0).all()
+            assert (np.diff(index)[np.diff(told) == 0] > 0).all()
+            assert index.tolist() == expected.indices[row, :30].tolist()
+
+
+def test_every_training_row_may_be_a_neighbour(device: DeviceProcess, tmp_path: Path) -> None:
+    rows = np.array([[0.0], [1.0], [5.0]])
+    model = build_model(KnnSpec("all", 3), dataset(rows, ["a", "b", "b"]))
+    answers = ask(device, model, np.array([[0.9], [9.0]]), tmp_path)
+    assert answers.indices.tolist() == [[1, 0, 2], [2, 1, 0]]
+    assert answers.predicted.tolist() == ["b", "b"]
+
+
+def test_a_vote_that_is_tied_goes_to_the_lowest_class(device: DeviceProcess, tmp_path: Path) -> None:
+    model = build_model(KnnSpec("tied", 2), dataset([[0.0], [1.0], [9.0]], ["b", "a", "c"]))
+    answers = ask(device, model, np.array([[0.4], [0.6]]), tmp_path)
+    assert answers.predicted.tolist() == ["a", "a"]
+    assert answers.probabilities.tolist() == [[0.5, 0.5, 0.0], [0.5, 0.5, 0.0]]
+
+
+def test_an_exact_match_takes_all_the_weight(device: DeviceProcess, tmp_path: Path) -> None:
+    rows, labels = [[0.0, 0.0], [0.1, 0.0], [0.0, 0.1]], ["a", "b", "b"]
+    model = build_model(KnnSpec("exact", 3, weights="distance"), dataset(rows, labels))
+    answers = ask(device, model, np.array([[0.0, 0.0], [0.09, 0.0]]), tmp_path)
+    assert answers.probabilities[0].tolist() == [1.0, 0.0]
+    assert answers.predicted.tolist() == ["a", "b"]
+
+
+def test_tight_clusters_far_apart_are_told_apart(device: DeviceProcess, tmp_path: Path) -> None:
+    """The matrix product cannot: within a cluster its scores are all rounding. The rows are settled in float64."""
+    rng = np.random.default_rng(5)
+    rows = (rng.normal(size=(400, 4)) * 1e-2 + rng.choice([-1e3, 1e3], size=(400, 1))).astype(np.float32)
+    model = build_model(KnnSpec("clusters", 5), dataset(rows, rng.integers(0, 4, 400)))
+    queries = rows[:50] + np.float32(1e-3)
+    answers = ask(device, model, queries, tmp_path)
+    expected = model.reference.answer(queries)
+    assert answers.settled > 0
+    assert np.array_equal(answers.label, expected.label)
+    assert np.array_equal(answers.indices, expected.indices[:, :5])
+
+
+def test_few_rows_of_ordinary_data_are_left_to_float64(device: DeviceProcess, tmp_path: Path) -> None:
+    rng = np.random.default_rng(7)
+    rows = rng.normal(size=(5000, 16))
+    model = build_model(KnnSpec("ordinary", 5), dataset(rows, rng.integers(0, 5, 5000)))
+    answers = ask(device, model, rng.normal(size=(1000, 16)), tmp_path)
+    assert answers.settled <= 10
+    assert answers.runtime.delegate == "XNNPACK"
+
+
+def test_a_matrix_in_blocks_answers_as_one_in_a_piece(device: DeviceProcess, tmp_path: Path) -> None:
+    rng = np.random.default_rng(9)
+    rows = rng.normal(size=(9001, 129)).astype(np.float32)  # over 4 MB; neither number is a multiple of anything
+    model = build_model(KnnSpec("blocks", 4), dataset(rows, rng.integers(0, 3, 9001)))
+    queries = rng.normal(size=(70, 129)).astype(np.float32)
+    queries[:5] = rows[[0, 1000, 4500, 8999, 9000]]
+    expected = model.reference.answer(queries)
+    for one_by_one in (False, True):
+        answers = ask(device, model, queries, tmp_path, one_by_one=one_by_one)
+        assert np.array_equal(answers.indices, expected.indices[:, :4])
+        assert np.array_equal(answers.label, expected.label)
+    assert len(model.data) < 1.1 * rows.nbytes + 200_000
