@@ -3,6 +3,7 @@
     scripts/emulated-device aarch64 bookworm            start it (made in seconds the first time)
     scripts/emulated-device aarch64 bookworm stop       pull the plug: every process on it dies at once
     scripts/emulated-device aarch64 bookworm remove     stop it and forget what was on it
+    scripts/emulated-device aarch64 bookworm run        start it; stop and remove it when standard input ends
 
 A board has a process, mount and host name space of its own, so that nothing of it outlives it and nothing on this
 machine is changed: its user `pi` exists only there. Its root file system is cached and never written; what the board
@@ -14,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
 import json
 import os
 import re
@@ -27,25 +27,10 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-#: How the distribution calls an architecture, and its programs' handler in binfmt_misc.
-DEBIAN = {"aarch64": "arm64", "armv7l": "armhf", "x86_64": "amd64"}
-HANDLER = {"aarch64": "qemu-aarch64", "armv7l": "qemu-arm", "x86_64": "qemu-x86_64"}
-DISTS = ("bookworm", "trixie")
-#: What a board has before knnkit comes: Python with venv but no pip, and the usual small tools.
-PACKAGES = (
-    "base-files bash coreutils dash findutils grep gzip hostname libc-bin libgomp1 libstdc++6 mawk python3 sed tar"
-)
-#: 32-bit ARM has no NumPy wheel, so there the distribution's are what a user installs.
-EXTRA = {"armv7l": "python3-numpy python3-cryptography"}
-NEEDS = {
-    "mmdebstrap": "mmdebstrap",
-    "unshare": "util-linux",
-    "/usr/sbin/sshd": "openssh-server",
-    "update-binfmts": "binfmt-support",
-}
-USER, UID = "pi", 1000
-BINFMT = Path("/proc/sys/fs/binfmt_misc")
-PATIENCE = 30.0
+from emulated_system import DEBIAN, DISTS, UID, USER, Trouble, check_machine, locked, make_system, run
+
+ACTIONS = ("start", "stop", "remove", "run", "make", "inside")
+PATIENCE = 60.0
 
 
 @dataclass(frozen=True)
@@ -61,123 +46,18 @@ class Board:
     identity: str
     known_hosts: str
     ssh_config: str
-    pid: int
+    pid: int  # of what keeps it; with `started` it is sure to be that process
     started: str
-
-
-class Trouble(Exception):
-    """What stops the work, in words, and what to do."""
+    first: int  # its own first process: gone when everything on it is
+    first_started: str
 
 
 def boards_folder() -> Path:
     return Path(os.environ.get("KNNKIT_BOARDS") or "~/.cache/knnkit/boards").expanduser().resolve()
 
 
-def run(*command: str, **options: object) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, **options)  # type: ignore[call-overload]
-    if done.returncode:
-        last = "\n".join((done.stdout + done.stderr).strip().splitlines()[-4:])
-        raise Trouble(f"{command[0]} failed:\n{last}")
-
-
-# --- what the machine needs ---------------------------------------------------------------------------------------
-def check_machine(arch: str) -> None:
-    if os.geteuid() != 0:
-        raise Trouble("this needs root: it mounts, and it gives the board a user of its own")
-    missing = [package for probe, package in NEEDS.items() if shutil.which(probe) is None]
-    if arch != os.uname().machine and shutil.which(f"{HANDLER[arch]}-static") is None:
-        missing.append("qemu-user-static")
-    if missing:
-        raise Trouble(f"missing: apt-get install --no-install-recommends {' '.join(missing)}")
-    if arch != os.uname().machine:
-        enable_emulation(arch)
-
-
-def enable_emulation(arch: str) -> None:
-    """Lets the kernel run the architecture's programs; the machine may have started without binfmt_misc."""
-    handler = BINFMT / HANDLER[arch]
-    if not (BINFMT / "register").exists():
-        run("mount", "-t", "binfmt_misc", "binfmt_misc", str(BINFMT))
-    if not handler.exists():
-        run("update-binfmts", "--enable", HANDLER[arch])
-    if not handler.exists() or "enabled" not in handler.read_text():
-        raise Trouble(f"the kernel does not run {arch} programs: see {handler}")
-
-
-def mirror() -> str | None:
-    """The Debian mirror that this machine itself installs from; None where its sources name none."""
-    texts = [path.read_text() for path in sorted(Path("/etc/apt").glob("sources.list*")) if path.is_file()]
-    texts += [path.read_text() for path in sorted(Path("/etc/apt/sources.list.d").glob("*")) if path.is_file()]
-    for text in texts:
-        for address in re.findall(r"^(?:URIs:|deb(?:\s+\[[^]]*\])?)\s+(\S+)", text, re.MULTILINE):
-            if re.search(r"/debian/?$", address):
-                return str(address)
-    return None
-
-
-# --- the root file system -----------------------------------------------------------------------------------------
-def make_system(folder: Path, arch: str, dist: str) -> Path:
-    """Returns the cached root file system, made by unpacking packages: nothing of them runs under emulation."""
-    system = folder / "systems" / f"{arch}-{dist}"
-    if system.is_dir():
-        return system
-    native = None if arch == os.uname().machine else make_system(folder, os.uname().machine, dist)
-    system.parent.mkdir(parents=True, exist_ok=True)
-    with locked(system.parent):
-        if system.is_dir():
-            return system
-        print(f"making {arch} {dist} (once)", file=sys.stderr)
-        part = system.with_name(f"{system.name}.part")
-        shutil.rmtree(part, ignore_errors=True)
-        packages = ",".join(f"{PACKAGES} {EXTRA.get(arch, '')}".split())
-        found = mirror()
-        lines = [f"deb {found} {dist} main"] if found else []
-        command = ["mmdebstrap", "--quiet", "--variant=extract", f"--arch={DEBIAN[arch]}", f"--include={packages}"]
-        try:
-            run(*command, dist, str(part), *lines)
-            settle(part, arch)
-            compile_library(part, native or part)
-            run("chroot", str(part), "/usr/bin/python3", "-c", "import venv")
-            part.rename(system)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
-    return system
-
-
-def settle(system: Path, arch: str) -> None:
-    """What the packages' own scripts would have done, as far as a board needs it."""
-    (system / "etc/passwd").write_text(f"root:x:0:0::/root:/bin/sh\n{USER}:x:{UID}:{UID}::/home/{USER}:/bin/bash\n")
-    (system / "etc/group").write_text(f"root:x:0:\n{USER}:x:{UID}:\n")
-    (system / "usr/bin/awk").symlink_to("mawk")
-    for library in ("blas", "lapack"):
-        for path in (system / "usr/lib").glob(f"*/{library}/lib{library}.so.3"):
-            (path.parents[1] / path.name).symlink_to(f"{library}/{path.name}")
-    for name in ("mnt", "proc", "dev/pts", "run", f"home/{USER}"):
-        (system / name).mkdir(parents=True, exist_ok=True)
-    os.chown(system / "home" / USER, UID, UID)
-    (system / "tmp").chmod(0o1777)
-
-
-def compile_library(system: Path, native: Path) -> None:
-    """Compiles the board's standard library, as its packages would have; by this machine's own architecture, since
-    emulation takes minutes for it, and without it every start of Python on the board takes seconds."""
-    script = 'mount --bind "$1/usr/lib" "$2/mnt" && exec chroot "$2" python3 -m compileall -q -s /mnt -p /usr/lib "$3"'
-    for python in (system / "usr/lib").glob("python3*"):
-        run("unshare", "--mount", "sh", "-ec", script, "sh", str(system), str(native), f"/mnt/{python.name}")
-
-
-@contextlib.contextmanager
-def locked(folder: Path):  # type: ignore[no-untyped-def]
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
-
-
-# --- a board ------------------------------------------------------------------------------------------------------
-def start(folder: Path, arch: str, dist: str, name: str, address: str | None, port: int) -> Board:
+def start(folder: Path, words: argparse.Namespace, name: str) -> Board:
+    arch, dist, address, port = words.arch, words.dist, words.address, words.port
     check_machine(arch)
     system = make_system(folder, arch, dist)
     home = folder / "boards" / name
@@ -201,7 +81,7 @@ def start(folder: Path, arch: str, dist: str, name: str, address: str | None, po
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                env={**os.environ, "KNNKIT_BOARDS": str(folder), "BOARD_SYSTEM": str(system)},
+                env={**os.environ, "KNNKIT_BOARDS": str(folder), "BOARD_SYSTEM": str(system), "BOARD_DISK": words.disk},
             )
         wait_for(process, address, port, home / "log")
         board = Board(
@@ -216,6 +96,8 @@ def start(folder: Path, arch: str, dist: str, name: str, address: str | None, po
             str(home / "ssh_config"),
             process.pid,
             age_of(process.pid),
+            first := first_child(process.pid),
+            age_of(first),
         )
         describe(home, board, host_key)
     return board
@@ -296,6 +178,9 @@ def inside(folder: Path, name: str) -> None:
     run("mount", "-t", "overlay", "-o", layers, "overlay", str(root))
     run("mount", "-t", "proc", "proc", str(root / "proc"))
     run("mount", "--bind", "/dev/pts", str(root / "dev/pts"))
+    if os.environ["BOARD_DISK"]:
+        options = f"size={os.environ['BOARD_DISK']},mode=700,uid={UID},gid={UID}"
+        run("mount", "-t", "tmpfs", "-o", options, "tmpfs", str(root / "home" / USER))
     lend_user()
     socket.sethostname(name)
     os.execv("/usr/sbin/sshd", ["/usr/sbin/sshd", "-D", "-e", "-f", str(home / "sshd_config")])
@@ -339,6 +224,11 @@ def all_boards(folder: Path) -> list[Board]:
     return [board for name in names if (board := running(folder, name))]
 
 
+def first_child(pid: int) -> int:
+    """The board's first process, as this machine counts."""
+    return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
+
+
 def age_of(pid: int) -> str:
     """When a process began, in ticks since the machine did: with its number, who it is."""
     try:
@@ -352,10 +242,10 @@ def stop(folder: Path, name: str) -> bool:
     if board is None:
         return False
     os.kill(board.pid, signal.SIGKILL)  # the board's first process dies with it, and with that all others
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(board.pid, 0)
     give_up = time.monotonic() + PATIENCE
-    while age_of(board.pid) == board.started and time.monotonic() < give_up:
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(board.pid, os.WNOHANG)
+    while age_of(board.first) == board.first_started and time.monotonic() < give_up:
         time.sleep(0.02)
     (folder / "boards" / name / "board.json").unlink(missing_ok=True)
     return True
@@ -368,10 +258,11 @@ def main() -> int:
     )
     parser.add_argument("arch", choices=sorted(DEBIAN))
     parser.add_argument("dist", choices=DISTS)
-    parser.add_argument("action", nargs="?", default="start", choices=("start", "stop", "remove", "make", "inside"))
+    parser.add_argument("action", nargs="?", default="start", choices=ACTIONS)
     parser.add_argument("--name", help="for several boards of a kind; ARCH-DIST when left out")
     parser.add_argument("--address", help="a free 127.0.0.x when left out")
     parser.add_argument("--port", type=int, default=0, help="a free one when left out")
+    parser.add_argument("--disk", default="", help="size of its home, such as 64M; it is empty after every start")
     parser.add_argument("--json", action="store_true", help="print how to reach the board as JSON")
     words = parser.parse_args()
     name, folder = words.name or f"{words.arch}-{words.dist}".replace("_", "-"), boards_folder()
@@ -387,19 +278,30 @@ def main() -> int:
 def act(words: argparse.Namespace, folder: Path, name: str) -> int:
     if words.action == "inside":
         inside(folder, name)
-    if words.action == "make":
+    elif words.action == "make":
         check_machine(words.arch)
         make_system(folder, words.arch, words.dist)
-    elif words.action == "start":
-        board = start(folder, words.arch, words.dist, name, words.address, words.port)
+    elif words.action in ("start", "run"):
+        board = start(folder, words, name)
         login = f"ssh -F {board.ssh_config} {board.name}"
-        print(json.dumps(asdict(board)) if words.json else f"{board.user}@{board.address}:{board.port}   {login}")
+        print(
+            json.dumps(asdict(board)) if words.json else f"{board.user}@{board.address}:{board.port}   {login}",
+            flush=True,
+        )
+        if words.action == "run":
+            with contextlib.suppress(KeyboardInterrupt):
+                sys.stdin.read()
+            remove(folder, name)
+    elif words.action == "stop":
+        print(f"{name}: {'stopped' if stop(folder, name) else 'was not running'}", file=sys.stderr)
     else:
-        stopped = stop(folder, name)
-        print(f"{name}: {'stopped' if stopped else 'was not running'}", file=sys.stderr)
-        if words.action == "remove":
-            shutil.rmtree(folder / "boards" / name, ignore_errors=True)
+        remove(folder, name)
     return 0
+
+
+def remove(folder: Path, name: str) -> None:
+    stop(folder, name)
+    shutil.rmtree(folder / "boards" / name, ignore_errors=True)
 
 
 if __name__ == "__main__":

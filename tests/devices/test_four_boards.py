@@ -1,0 +1,128 @@
+"""One deploy takes four bare boards of three architectures to the same answers as the host. In order: the first test
+provisions and deploys, those after it look at what came of it, the last takes it all away."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+MACHINES = {
+    "x86-64-bookworm": ("x86_64", "3.11", "tflite_runtime", "1.26.4"),
+    "aarch64-bookworm": ("aarch64", "3.11", "tflite_runtime", "1.26.4"),
+    "armv7l-bookworm": ("armv7l", "3.11", "tflite_runtime", "1.24.2"),  # the distribution's NumPy
+    "aarch64-trixie": ("aarch64", "3.13", "ai_edge_litert", "2.4.6"),
+}
+
+
+def _report(done: Any) -> dict[str, dict[str, Any]]:
+    assert done.returncode == 0, done.stderr[-3000:]
+    return {device["name"]: device for device in json.loads(done.stdout)["devices"]}
+
+
+@pytest.fixture(scope="module")
+def deployed(fleet: Any, releases: Any) -> dict[str, dict[str, Any]]:
+    """What one `knnkit deploy` to four bare boards reports."""
+    words = ["--release", str(releases["digits"]), "--key", str(releases.public_key)]
+    return _report(fleet.knnkit("deploy", "--offline", "--json", "--max-failures", "4", *words))
+
+
+def test_the_boards_are_bare_and_what_they_say_they_are(fleet: Any) -> None:
+    for name, board in fleet.boards.items():
+        assert board.ssh("uname", "-m").strip() == MACHINES[name][0]
+        assert board.ssh("ls", "-A").strip() == ""
+        assert "No module named pip" in board.ssh("python3 -m pip 2>&1 || true")
+        assert board.ssh("id", "-un").strip() == "pi"
+
+
+def test_one_deploy_provisions_and_commits_all_four(deployed: dict[str, dict[str, Any]]) -> None:
+    assert {name: device["outcome"] for name, device in deployed.items()} == dict.fromkeys(MACHINES, "committed")
+    for device in deployed.values():
+        assert [step["name"] for step in device["steps"] if step["name"] in ("provision", "activate", "confirm")] == [
+            "provision",
+            "activate",
+            "confirm",
+        ]
+
+
+def test_each_board_runs_the_runtime_that_is_made_for_it(deployed: dict[str, dict[str, Any]]) -> None:
+    for name, (machine, python, runtime, numpy_version) in MACHINES.items():
+        said = deployed[name]["certificate"]
+        assert said["device"]["machine"] == machine
+        assert said["runtime"]["name"] == runtime
+        assert said["runtime"]["python"].startswith(f"{python}.")
+        assert said["runtime"]["numpy"] == numpy_version
+
+
+def test_parity_finds_no_row_different_on_any_board(
+    fleet: Any, deployed: dict[str, dict[str, Any]], releases: Any, record_property: Any
+) -> None:
+    done = fleet.knnkit("parity", "--json")
+    found = _report(done)
+    nonce = json.loads(done.stdout)["nonce"]
+    with np.load(releases["digits"] / "golden.npz") as golden:
+        rows = len(golden["rows"])
+    for name in MACHINES:
+        said = found[name]["certificate"]
+        counts = {kind: said[kind] for kind in ("identical", "equivalent", "different")}
+        record_property(name, counts)
+        print(name, counts, "largest distance error", said["largest_distance_error"], "accuracy", said["accuracy"])
+        assert said["different"] == 0
+        assert said["identical"] + said["equivalent"] == rows > 100
+        assert said["failures"] == []
+        assert said["nonce"] == nonce
+        assert said["release"] == deployed[name]["release"]["digest"]
+    assert len({json.dumps(found[name]["certificate"]["confusion"]) for name in MACHINES}) == 1
+
+
+def test_classify_on_each_board_gives_the_same_label_for_every_row(
+    fleet: Any, deployed: dict[str, dict[str, Any]], releases: Any
+) -> None:
+    with np.load(releases["digits"] / "golden.npz") as golden:
+        rows = golden["rows"][:200]
+    lines = "".join(",".join(map(repr, map(float, row))) + "\n" for row in rows)
+    answers = {}
+    for name, board in fleet.boards.items():
+        said = board.ssh("~/.knnkit/venv/bin/python -m device_agent classify --format csv", input=lines)
+        answers[name] = [row[0] for row in csv.reader(io.StringIO(said))]
+    expected = answers.pop("x86-64-bookworm")
+    assert len(expected) >= 200
+    assert len(set(expected)) >= 10
+    assert answers == dict.fromkeys(answers, expected)
+
+
+def test_a_second_deploy_has_nothing_to_do(fleet: Any, deployed: dict[str, dict[str, Any]], releases: Any) -> None:
+    again = _report(
+        fleet.knnkit(
+            "deploy", "--offline", "--json", "--release", str(releases["digits"]), "--key", str(releases.public_key)
+        )
+    )
+    assert {device["outcome"] for device in again.values()} == {"unchanged"}
+    assert {device["sent_bytes"] for device in again.values()} == {0}
+
+
+def test_provisioning_again_has_nothing_to_do(fleet: Any, deployed: dict[str, dict[str, Any]]) -> None:
+    again = _report(fleet.knnkit("provision", "--offline", "--json"))
+    assert {device["outcome"] for device in again.values()} == {"unchanged"}
+
+
+def test_remove_leaves_nothing(fleet: Any, deployed: dict[str, dict[str, Any]]) -> None:
+    gone = _report(fleet.knnkit("provision", "--remove", "--json"))
+    assert {device["details"] for device in gone.values()} == {'{"removed":true}'}
+    for board in fleet.boards.values():
+        assert board.ssh("ls", "-A").strip() == ""
+        assert board.ssh("ls", "-A", "/tmp").strip() == ""
+
+
+def test_the_fleet_s_certificates_come_from_different_boards(deployed: dict[str, dict[str, Any]]) -> None:
+    hosts = {device["certificate"]["device"]["hostname"] for device in deployed.values()}
+    assert len(hosts) == len(MACHINES)
+
+
+def test_nothing_of_the_boards_is_on_this_machine(fleet: Any) -> None:
+    assert "/run/board" not in Path("/proc/self/mounts").read_text()
