@@ -151,6 +151,8 @@ class _Deploy:
         from knnkit.provision import provision  # not needed for a device that has everything
 
         self._go_on()
+        if facts.python is None:
+            facts = probe(self._open(), facts.root, timeout=self._job.pace.command, full=True)
         with self._recorder.step("provision") as progress:
             trusted = facts.agent.trusted if facts.agent else ()
             done = provision(

@@ -9,7 +9,8 @@ from device_agent import codec, contract
 from knnkit.errors import DeviceFailed
 from knnkit.transport.base import Transport, printable
 
-#: Prints `key value` lines, then `agent EXITCODE` and what the agent answers. $1 is the root, maybe beginning with ~/
+#: Prints `key value` lines, then `agent EXITCODE` and what the agent answers. $1 is the root, maybe beginning with ~/.
+#: The system's Python, which is slow to ask, matters only to a board without an agent, or where $2 says `full`.
 _PROBE = """\
 root=$1
 case $root in "~") root=$HOME ;; "~/"*) root=$HOME/${root#"~/"} ;; /*) ;; *) root=$HOME/$root ;; esac
@@ -26,15 +27,18 @@ echo "memory $(awk '/^MemTotal:/ { printf "%s", $2 }' /proc/meminfo 2>/dev/null)
 echo "venv $(readlink "$root/venv" 2>/dev/null)"
 if [ -x "$root/venv/bin/python" ]; then
   answer=$("$root/venv/bin/python" -m device_agent --root "$root" status --json </dev/null 2>/dev/null)
-  echo "agent $?"
+  code=$?
+  echo "agent $code"
   printf '%s\\n' "$answer"
+  [ "$code" = 0 ] && [ "$2" != full ] && exit 0
 fi
 for python in python3 /usr/bin/python3; do
   found=$("$python" -c 'import sys; print("%d.%d.%d %s" % (*sys.version_info[:3], sys.executable))' \
     </dev/null 2>/dev/null) || continue
   echo "python $found"
-  break
+  exit 0
 done
+exit 0
 """
 _LINE = re.compile(r"(home|root|machine|system|libc|disk|writable|memory|venv|python|agent) ?(.*)")
 _MAX_ANSWER = 1024 * 1024
@@ -48,8 +52,8 @@ class Facts:
     root: str
     machine: str  # as `uname -m` says it
     system: str  # as `uname -s` says it
-    python: tuple[int, int, int] | None  # of the system, not of the agent's environment
-    python_path: str | None
+    python: tuple[int, int, int] | None  # of the system, not the agent's; None also where it was not asked for
+    python_path: str | None  # as `python`
     libc: str | None  # "glibc 2.36"; None where there is no glibc
     disk_free_bytes: int
     memory_bytes: int
@@ -64,19 +68,25 @@ class Facts:
         return (f"{self.root}/venv/bin/python", "-m", "device_agent", "--root", self.root)
 
 
-def probe(transport: Transport, root: str, *, timeout: float) -> Facts:
+def probe(transport: Transport, root: str, *, timeout: float, full: bool = False) -> Facts:
     """Asks a device for its facts.
 
     Args:
         transport: to the device.
         root: the knnkit directory there; `~/` is the login's home.
         timeout: seconds.
+        full: ask for the system's Python also where there is an agent.
 
     Raises:
         Unreachable: the connection broke or the deadline passed.
         DeviceFailed: the answer makes no sense.
     """
-    completed = transport.run(["sh", "-s", "--", root], timeout=timeout, input=_PROBE.encode(), max_output=_MAX_ANSWER)
+    completed = transport.run(
+        ["sh", "-s", "--", root, "full" if full else "quick"],
+        timeout=timeout,
+        input=_PROBE.encode(),
+        max_output=_MAX_ANSWER,
+    )
     if completed.exit_code != 0:
         raise DeviceFailed(
             f"{transport.name}: the probe failed: {completed.complaint or f'exit code {completed.exit_code}'}",

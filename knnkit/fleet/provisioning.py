@@ -47,7 +47,7 @@ def provision_device(job: ProvisionJob, listen: Listener = nobody, pause: Pause 
             transport = dial(job.target, job.pace.dialling, opener=job.opener, pause=pause, tried=recorder.tried)
         try:
             with recorder.step("probe"):
-                facts = probe(transport, job.target.root, timeout=job.pace.command)
+                facts = probe(transport, job.target.root, timeout=job.pace.command, full=True)
             return (
                 _remove(job, transport, facts, recorder) if job.remove else _provision(job, transport, facts, recorder)
             )

@@ -90,10 +90,27 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     names = [size.name for size in datasets.SIZES]
     parser.add_argument("--sizes", nargs="+", choices=names, default=names, help="only these data sets")
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2], help="thread counts (default: 1 2)")
+    parser.add_argument("--devices", type=int, default=50, help="fleet: how many (default: %(default)s)")
+    parser.add_argument("--rivals", metavar="VENV", help="fleet: an environment with Ansible and pyinfra, not build/")
     return parser.parse_args(argv)
 
 
-COMMANDS = {"speed": run_speed}
+def run_fleet(options: argparse.Namespace) -> int:
+    """Measures a deploy to many devices against Ansible and pyinfra; non-zero when a goal is missed."""
+    from benchmarks import fleet
+
+    results = fleet.run(options.devices, options.rivals, say)
+    print(fleet.table(results))
+    missed = fleet.goals(results)
+    for goal in missed:
+        print(f"  missed  {goal}")
+    if options.save:
+        report.write_json(DOCS / "results.json", {"fleet": results | {"machine": peers.machine()}})
+        say(f"written: {DOCS.relative_to(peers.ROOT)}")
+    return 1 if missed else 0
+
+
+COMMANDS = {"speed": run_speed, "fleet": run_fleet}
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,0 +1,243 @@
+"""One small release to many devices: knnkit against the same copy and check done with Ansible and with pyinfra.
+
+Every device is a real sshd on 127.0.1.x with a root of its own, provisioned alike. The rivals copy the four files and
+run the agent's `stage` and `activate` (which holds the golden check); knnkit does that, looks first, and confirms over
+a new connection. All work on as many devices at a time. One run, one machine; times are wall clock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks import peers
+
+sys.path.insert(0, str(peers.ROOT / "tests"))
+
+from support import sshd
+from support.boards import copy_board, make_board
+from support.releases import Releases, provide
+
+from knnkit.fleet.package import read_package
+
+FORKS = 16
+RIVALS = ("ansible-core>=2.17,<2.20", "pyinfra>=3,<4")
+
+
+@dataclass(frozen=True)
+class Bed:
+    """The devices: servers, and where their roots are."""
+
+    folder: Path
+    servers: tuple[sshd.Sshd, ...]
+    board: Path
+    releases: Releases
+
+    def roots(self, name: str) -> list[Path]:
+        """Makes fresh roots for one contender."""
+        return [copy_board(self.board, self.folder / name / f"r{n:03}") for n in range(len(self.servers))]
+
+
+@contextlib.contextmanager
+def bed(count: int) -> Iterator[Bed]:
+    """Servers and a provisioned board, for the length of a block."""
+    with tempfile.TemporaryDirectory(prefix="knnkit-fleet-") as made:
+        folder = Path(made)
+        releases = provide()
+        with ThreadPoolExecutor(8) as pool:
+            jobs = [pool.submit(sshd.start, folder / f"s{n:03}", host=f"127.0.1.{n + 1}") for n in range(count)]
+            servers = tuple(job.result() for job in jobs)
+        try:
+            yield Bed(folder, servers, make_board(folder / "board", releases), releases)
+        finally:
+            for server in servers:
+                server.stop()
+
+
+def rivals_python(given: str | None) -> Path:
+    """Returns an environment that has Ansible and pyinfra, making it under build/ when none is given."""
+    folder = Path(given) if given else peers.BUILD / "rivals"
+    if not (folder / "bin" / "pyinfra").exists():
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+        subprocess.run([str(folder / "bin" / "pip"), "install", "--quiet", *RIVALS], check=True)
+    return folder
+
+
+def timed(command: list[str], env: dict[str, str], cwd: Path) -> dict[str, float]:
+    """Runs a command; returns wall-clock seconds and the peak memory of its largest process in bytes."""
+    begun = time.monotonic()
+    with (cwd / "log").open("w+") as log:
+        child = subprocess.Popen(command, env=env, cwd=cwd, stdout=log, stderr=log)
+        _, status, usage = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+        seconds = time.monotonic() - begun
+        if child.returncode:
+            log.seek(0)
+            raise RuntimeError(f"{command[0]} ended with {child.returncode}:\n{log.read()[-4000:]}")
+    return {"seconds": seconds, "peak_bytes": usage.ru_maxrss * 1024.0}
+
+
+def _environment() -> dict[str, str]:
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "LC_ALL") if name in os.environ}
+    return kept | {"PYTHONPATH": str(peers.ROOT)}
+
+
+def knnkit(bed: Bed) -> dict[str, Any]:
+    """The first deploy, and a second one with nothing to do."""
+    folder = bed.folder / "knnkit"
+    roots = bed.roots("knnkit")
+    (folder / "known_hosts").write_text("".join(server.known_hosts.read_text() for server in bed.servers))
+    (folder / "ssh_config").write_text("")
+    targets = "".join(
+        f"    - {{name: d{n:03}, host: {s.host}, port: {s.port}, user: {s.user}, root: '{root}', "
+        f"identity: '{s.identity}'}}\n"
+        for n, (s, root) in enumerate(zip(bed.servers, roots))
+    )
+    (folder / "deploy.yaml").write_text(
+        "model: {name: iris, data: {sklearn: iris}}\n"
+        f"fleet:\n  known_hosts: known_hosts\n  ssh_config: ssh_config\n  targets:\n{targets}"
+        f"rollout: {{concurrency: {FORKS}}}\n"
+    )
+    command = [sys.executable, "-m", "knnkit", "deploy", "--release", str(bed.releases["iris"])]
+    return {"first": timed(command, _environment(), folder), "again": timed(command, _environment(), folder)}
+
+
+def _steps(bed: Bed) -> tuple[str, list[str], Path]:
+    release = bed.releases["iris"]
+    digest = read_package(release, {}).digest
+    agent = "venv/bin/python -m device_agent --root"
+    return digest, [f"{agent} . stage incoming/{digest}", f"{agent} . activate {digest} --deadline 600"], release
+
+
+def ansible(bed: Bed, python: Path) -> dict[str, Any]:
+    """Ansible as its manual says it is fastest: pipelining, kept connections, no facts, the free strategy."""
+    folder = bed.folder / "ansible"
+    roots = bed.roots("ansible")
+    digest, commands, release = _steps(bed)
+    hosts = "\n".join(
+        f"d{n:03} ansible_host={s.host} ansible_port={s.port} ansible_user={s.user} "
+        f"ansible_ssh_private_key_file={s.identity} root={root} ansible_python_interpreter=/usr/bin/python3 "
+        f"ansible_ssh_common_args='-F none -o UserKnownHostsFile={s.known_hosts} -o IdentitiesOnly=yes "
+        f"-o ControlMaster=auto -o ControlPersist=60s'"
+        for n, (s, root) in enumerate(zip(bed.servers, roots))
+    )
+    (folder / "hosts").write_text(hosts + "\n")
+    names = ", ".join(sorted(path.name for path in release.iterdir()))
+    tasks = "".join(f"    - command: {{cmd: {json.dumps(command)}, chdir: '{{{{ root }}}}'}}\n" for command in commands)
+    (folder / "play.yml").write_text(
+        "- hosts: all\n  gather_facts: false\n  strategy: free\n  tasks:\n"
+        f"    - file: {{path: '{{{{ root }}}}/incoming/{digest}', state: directory, mode: '0700'}}\n"
+        f"    - copy: {{src: '{release}/{{{{ item }}}}', dest: '{{{{ root }}}}/incoming/{digest}/', mode: '0600'}}\n"
+        f"      loop: [{names}]\n{tasks}"
+    )
+    (folder / "ansible.cfg").write_text(
+        f"[defaults]\nforks = {FORKS}\ninventory = hosts\nhost_key_checking = True\nretry_files_enabled = False\n"
+        "[ssh_connection]\npipelining = True\n"
+    )
+    command = [str(python / "bin" / "ansible-playbook"), "play.yml"]
+    return {"first": timed(command, _environment() | {"ANSIBLE_CONFIG": "ansible.cfg", "LC_ALL": "C.UTF-8"}, folder)}
+
+
+def pyinfra(bed: Bed, python: Path) -> dict[str, Any]:
+    """pyinfra with the same parallelism; operations that need no facts of theirs."""
+    folder = bed.folder / "pyinfra"
+    roots = bed.roots("pyinfra")
+    digest, commands, release = _steps(bed)
+    hosts = [
+        (
+            f"d{n:03}",
+            {
+                "ssh_hostname": s.host,
+                "ssh_port": s.port,
+                "ssh_user": s.user,
+                "ssh_key": str(s.identity),
+                "ssh_known_hosts_file": str(s.known_hosts),
+                "ssh_strict_host_key_checking": "yes",
+                "root": str(root),
+            },
+        )
+        for n, (s, root) in enumerate(zip(bed.servers, roots))
+    ]
+    (folder / "inventory.py").write_text(f"devices = {hosts!r}\n")
+    puts = "".join(
+        f"files.put(src={str(path)!r}, dest=f'{{root}}/incoming/{digest}/{path.name}', mode='600')\n"
+        for path in sorted(release.iterdir())
+    )
+    (folder / "deploy.py").write_text(
+        "from pyinfra import host\nfrom pyinfra.operations import files, server\nroot = host.data.root\n"
+        f"files.directory(path=f'{{root}}/incoming/{digest}', mode='700')\n{puts}"
+        f"server.shell(commands=[f'cd {{root}} && {commands[0]}', f'cd {{root}} && {commands[1]}'])\n"
+    )
+    command = [str(python / "bin" / "pyinfra"), "-y", "--parallel", str(FORKS), "inventory.py", "deploy.py"]
+    return {"first": timed(command, _environment(), folder)}
+
+
+def check(bed: Bed, name: str) -> int:
+    """Returns on how many devices a contender left the release answering."""
+    found = 0
+    for root in sorted((bed.folder / name).glob("r[0-9]*")):
+        argv = [str(root / "venv/bin/python"), "-m", "device_agent", "--root", str(root), "status", "--json"]
+        status = json.loads(subprocess.run(argv, capture_output=True, check=True).stdout)
+        found += status["answering"] is not None
+    return found
+
+
+def run(count: int, rivals: str | None, say: Callable[[str], None]) -> dict[str, Any]:
+    """Measures all three on `count` devices; returns the figures."""
+    python = rivals_python(rivals)
+    results: dict[str, Any] = {"devices": count, "at a time": FORKS}
+    with bed(count) as made:
+        contenders: dict[str, Callable[[], dict[str, Any]]] = {
+            "knnkit": lambda: knnkit(made),
+            "ansible": lambda: ansible(made, python),
+            "pyinfra": lambda: pyinfra(made, python),
+        }
+        for name, contender in contenders.items():
+            say(f"{name}: {count} devices")
+            results[name] = contender()
+            results[name]["answering"] = check(made, name)
+            shutil.rmtree(made.folder / name)
+    results["versions"] = _versions(python)
+    return results
+
+
+def _versions(python: Path) -> dict[str, str]:
+    listed = subprocess.run([str(python / "bin" / "pip"), "freeze"], capture_output=True, text=True, check=True).stdout
+    return dict(re.findall(r"^(ansible-core|pyinfra)==(\S+)$", listed, re.MULTILINE))
+
+
+def table(results: dict[str, Any]) -> str:
+    """Returns the figures as a table."""
+    own = results["knnkit"]["first"]["seconds"]
+    lines = [f"{'':12}{'seconds':>9}{'ratio':>8}{'peak MB':>9}{'answering':>11}"]
+    for name in ("knnkit", "ansible", "pyinfra"):
+        found = results[name]
+        first = found["first"]
+        lines.append(
+            f"{name:12}{first['seconds']:9.1f}{first['seconds'] / own:8.2f}{first['peak_bytes'] / 1e6:9.0f}"
+            f"{found['answering']:>6} of {results['devices']}"
+        )
+    again = results["knnkit"]["again"]["seconds"]
+    lines.append(f"{'knnkit again':12}{again:9.1f}{again / own:8.2f}")
+    return "\n".join(lines)
+
+
+def goals(results: dict[str, Any]) -> list[str]:
+    """Returns the goals that were missed."""
+    own, again = results["knnkit"]["first"]["seconds"], results["knnkit"]["again"]["seconds"]
+    missed = [f"not faster than {name}" for name in ("ansible", "pyinfra") if results[name]["first"]["seconds"] <= own]
+    missed += ["a second deploy takes more than a fifth of the first"] if again > own / 5 else []
+    missed += [f"{n} did not reach every device" for n in ("knnkit",) if results[n]["answering"] != results["devices"]]
+    return missed
