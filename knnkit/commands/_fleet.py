@@ -256,7 +256,19 @@ def finish(
         print(codec.dumps(report))
     elif not shown:
         print_report(report, sys.stdout)
+    else:
+        _say_what_to_do(report)
     return report.exit_code
+
+
+def _say_what_to_do(report: FleetReport) -> None:
+    from knnkit.render.fleet import tone, verdict
+    from knnkit.render.terminal import print_line
+
+    for device in report.devices:
+        if device.hint and not device.good:
+            print_line(f"{device.name}: try: {device.hint}", stream=sys.stderr)
+    print_line(verdict(report), tone(report), stream=sys.stderr)
 
 
 def write_report(

@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from pathlib import Path
 import pytest
 from support import sshd
 from support.boards import copy_board, make_board
-from support.proxy import proxy
+from support.proxy import Proxy, proxy
 from support.releases import Releases
 
 from device_agent import codec
@@ -299,28 +300,62 @@ def test_who_holds_a_device_is_told(make_fleet: MakeFleet, releases: Releases, t
     assert running(devices[0]) is None
 
 
-@pytest.mark.parametrize("step", ["provisioned", "halfway", "throttled"])
-def test_a_line_that_is_cut_or_slow_ends_on_a_known_release(
-    make_fleet: MakeFleet, releases: Releases, tmp_path: Path, step: str
-) -> None:
-    """The proxy cuts at more and more bytes: every step of the deploy is hit; the next run finishes."""
+@pytest.fixture
+def behind_proxy(make_fleet: MakeFleet, tmp_path: Path) -> Iterator[tuple[Proxy, Device, Path]]:
+    """A device that is reached through a proxy, which listens where the device's name in deploy.yaml points."""
     device = make_fleet(1)[0]
-    knnkit("deploy", "-c", write_config(tmp_path, [device]), "--release", releases["iris"])
     with proxy(device.server.host, device.server.port) as between:
         moved = dataclasses.replace(
             device, server=dataclasses.replace(device.server, host=between.host, port=between.port)
         )
         known = f"[{between.host}]:{between.port} {device.server.host_key}\n"
-        config = write_config(tmp_path, [moved], known=known, rollout="{connect_retries: 0, confirm_within: 5s}")
-        if step == "throttled":
-            between.rate, between.delay = 200_000.0, 0.05
-        else:
-            between.cut_after = 4_000 if step == "provisioned" else 30_000
-            knnkit("deploy", "-c", config, "--release", releases["iris-next"], check=None)
-            assert between.cut_after is None, f"only {between.sent} bytes passed"
-        assert running(device) in ("1.0.0", "1.1.0") if step == "throttled" else True
-        knnkit("deploy", "-c", config, "--release", releases["iris-next"])
-    assert running(device) == "1.1.0"
+        config = write_config(tmp_path, [moved], known=known, rollout="{connect_retries: 0, confirm_within: 3s}")
+        yield between, device, config
+
+
+def test_wherever_the_line_is_cut_the_device_is_on_one_release_and_the_next_run_finishes(
+    behind_proxy: tuple[Proxy, Device, Path], releases: Releases, tmp_path: Path
+) -> None:
+    """The cut comes at more and more bytes, so that it falls into one step after another."""
+    between, device, config = behind_proxy
+    cut_in = set()
+    before = "none"
+    for number, size in enumerate((1_000, 4_500, 8_000, 20_000, 27_000, 31_000, 34_000, 38_000)):
+        version = f"2.0.{number}"
+        release = releases.variant("iris", tmp_path / version, sequence=100 + number, version=version)
+        between.cut_after = between.sent + size
+        _, out, _ = knnkit("deploy", "-c", config, "--release", release, "--json", check=None)
+        between.cut_after = None
+        report = codec.loads(FleetReport, out).devices[0]
+        cut_in.add(report.steps[-1].name)
+        if report.outcome.value == "committed":
+            assert settled(device) == version
+        elif report.outcome.value == "unreachable":
+            assert settled(device) in (before, version)
+        knnkit("deploy", "-c", config, "--release", release)
+        assert settled(device) == version
+        before = version
+    assert len(cut_in) >= 4, cut_in
+
+
+def settled(device: Device) -> str:
+    """What is committed, once an activation that nobody confirmed has gone back by itself."""
+    argv = [str(device.root / "venv/bin/python"), "-m", "device_agent", "--root", str(device.root), "status", "--json"]
+    give_up = time.monotonic() + 30
+    while True:
+        status = json.loads(subprocess.run(argv, capture_output=True, check=True).stdout)
+        if status["pending"] is None:
+            return status["committed"]["version"] if status["committed"] else "none"
+        assert time.monotonic() < give_up, "it never went back"
+
+
+def test_over_a_slow_line_a_deploy_takes_longer_and_that_is_all(
+    behind_proxy: tuple[Proxy, Device, Path], releases: Releases
+) -> None:
+    between, device, config = behind_proxy
+    between.rate, between.delay = 100_000.0, 0.05
+    knnkit("deploy", "-c", config, "--release", releases["iris"])
+    assert running(device) == "1.0.0"
 
 
 def test_a_finished_release_is_deployed_without_tensorflow_or_scikit_learn(

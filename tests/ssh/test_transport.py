@@ -214,20 +214,27 @@ def test_writes_are_pipelined_over_a_slow_line(server: sshd.Sshd, address: Addre
         between.delay = 0.0
 
 
-def test_an_upload_cut_in_the_middle_resumes(server: sshd.Sshd, address: Address, dial: Dial, tmp_path: Path) -> None:
+def test_a_large_upload_cut_in_the_middle_resumes(
+    server: sshd.Sshd, address: Address, dial: Dial, tmp_path: Path
+) -> None:
+    """The size of a model of 60,000 rows with 784 features."""
     source, there = tmp_path / "source", tmp_path / "there"
-    source.write_bytes(os.urandom(24 * MEGABYTE))
+    block = os.urandom(MEGABYTE)
+    with source.open("wb") as out:
+        for number in range(180):
+            out.write(number.to_bytes(8, "big") + block)
     file = PushFile.of(source, str(there))
+    assert file.size > 188_000_000
     with proxy(server.host, server.port) as between:
         to = through(address, between.host, between.port, tmp_path)
-        between.cut_after = 12 * MEGABYTE
+        between.cut_after = 100 * MEGABYTE
         with pytest.raises(Unreachable) as caught:
-            push(dial(to), [file], timeout=20)
+            push(dial(to), [file], timeout=60)
         assert caught.value.reason == "connection-lost"
-        done = push(dial(to), [file], timeout=20)
-    assert done.resumed > 8 * MEGABYTE
+        done = push(dial(to), [file], timeout=60)
+    assert done.resumed > 90 * MEGABYTE
     assert done.sent == file.size - done.resumed
-    assert there.read_bytes() == source.read_bytes()
+    assert PushFile.of(there, "").sha256 == file.sha256
 
 
 def test_an_upload_that_stands_still_is_given_up(

@@ -1,0 +1,159 @@
+"""What a person meets on the command line when a device cannot be reached or trusted; and how it is enrolled."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support import sshd
+
+from knnkit.cli import main
+from knnkit.transport import hostkeys
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_ssh_config: Path
+) -> Run:
+    """Runs knnkit in an empty directory, without anybody's ssh_config."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words: object) -> tuple[int, str, str]:
+        code = main([*map(str, words), "--ssh-config", str(no_ssh_config)])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def target(server: sshd.Sshd) -> str:
+    return f"{server.user}@{server.host}:{server.port}"
+
+
+def test_an_unreachable_device_is_exit_3(run: Run, server: sshd.Sshd) -> None:
+    gone = f"{server.host}:{sshd.free_port(server.host)}"
+    code, out, _ = run("status", "--target", gone, "--connect-retries", 0)
+    assert code == 3
+    assert "nothing listens there" in out
+
+
+def test_an_unknown_host_key_is_exit_3_and_names_the_command(run: Run, target: str, server: sshd.Sshd) -> None:
+    code, out, _ = run("status", "--target", target, "-i", server.identity, "--json")
+    device = json.loads(out)["devices"][0]
+    assert (code, device["outcome"], device["reason"]) == (3, "unreachable", "host-key-unknown")
+    assert device["hint"] == f"knnkit trust {server.host}:{server.port}"
+    assert device["connections"] == 1
+
+
+def test_trust_shows_the_fingerprint_and_enrols_only_the_one_that_was_named(
+    run: Run, target: str, server: sshd.Sshd, tmp_path: Path
+) -> None:
+    known = tmp_path / "known_hosts"
+    fingerprint = hostkeys.load([server.known_hosts]).lookup(server.host, server.port)[0].fingerprint
+    code, _, err = run("trust", target, "--known-hosts", known)
+    assert code == 3  # nobody is at a terminal to compare it
+    assert fingerprint in err
+    assert not known.exists()
+    code, _, err = run("trust", target, "--known-hosts", known, "--fingerprint", "SHA256:" + "A" * 43)
+    assert code == 3
+    assert not known.exists()
+    code, out, _ = run("trust", target, "--known-hosts", known, "--fingerprint", fingerprint, "--json")
+    assert code == 0
+    assert json.loads(out)["changed"]
+    assert known.read_text() == server.known_hosts.read_text()
+    assert run("trust", target, "--known-hosts", known)[0] == 0  # known already: nothing to agree to
+    code, out, err = run("status", "--target", target, "-i", server.identity, "--known-hosts", known)
+    assert "there is no agent" in out
+    assert f"try: knnkit provision --target {target}" in err  # it is reached, and it is bare
+
+
+def test_trust_asks_a_person_at_a_terminal(
+    run: Run, target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = tmp_path / "known_hosts"
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
+    monkeypatch.setattr("builtins.input", lambda _: "n")
+    assert run("trust", target, "--known-hosts", known)[0] == 3
+    assert not known.exists()
+    monkeypatch.setattr("builtins.input", lambda _: "yes")
+    assert run("trust", target, "--known-hosts", known)[0] == 0
+    assert known.exists()
+
+
+def test_a_changed_host_key_is_enrolled_only_with_replace(
+    run: Run, target: str, server: sshd.Sshd, tmp_path: Path
+) -> None:
+    known = tmp_path / "known_hosts"
+    other = sshd.make_key(tmp_path / "other")
+    line = " ".join(Path(f"{other}.pub").read_text().split()[:2])
+    known.write_text(f"[{server.host}]:{server.port} {line}\n")
+    code, _, err = run("trust", target, "--known-hosts", known, "--yes")
+    assert code == 3
+    assert "another host key" in err
+    assert "--replace" in err
+    assert run("trust", target, "--known-hosts", known, "--yes", "--replace")[0] == 0
+    assert known.read_text() == server.known_hosts.read_text()
+
+
+def test_trust_writes_to_the_users_own_file_or_the_fleets(
+    run: Run, target: str, server: sshd.Sshd, tmp_path: Path
+) -> None:
+    (tmp_path / "deploy.yaml").write_text(
+        "model: {name: a, data: {sklearn: iris}}\nfleet: {known_hosts: fleet_hosts}\n"
+    )
+    assert run("trust", target, "--yes")[0] == 0
+    assert (tmp_path / "fleet_hosts").read_text() == server.known_hosts.read_text()
+    assert not (Path(os.environ["HOME"]) / ".ssh" / "known_hosts").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("status",), "no device is named"),
+        (("status", "--target", "a b"), "is not an address"),
+        (("status", "--on", "canary"), "no target has the tag 'canary'"),
+        (("status", "--target", "a", "--target", "a"), "given twice"),
+        (("deploy", "--target", "local"), "there is no deploy.yaml here"),
+        (("deploy", "--target", "local", "--release", "nowhere"), "nowhere"),
+        (("status", "--target", "a", "--report", "x.pdf"), "ends in .json or .html"),
+        (("status", "--target", "a", "--report", "no/such/x.json"), "there is no directory"),
+        (("status", "--target", "a", "--retry-from", "gone.json"), "No such file"),
+        (("status", "--target", "a", "--connect-timeout", "soon"), "is not a duration"),
+        (("status", "--target", "a", "--concurrency", "-1"), "at least 1"),
+        (("status", "--target", "a", "--connect-retries", "-1"), "counts from 0"),
+        (("status", "-c", "other.yaml"), "there is no such file"),
+        (("rollback", "--target", "local", "--to", "xyz"), "at least 8 digits"),
+        (("classify", "--target", "a", "--target", "b"), "name --input FILE and --output DIRECTORY"),
+    ],
+)
+def test_what_the_command_line_cannot_mean_is_exit_2_or_4_and_touches_nothing(
+    run: Run, tmp_path: Path, words: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(path.name for path in tmp_path.iterdir())
+    code, _, err = run(*words)
+    assert code == (4 if "nowhere" in words else 2)
+    assert said in err
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_nothing_is_left_to_try_again(run: Run, tmp_path: Path) -> None:
+    from device_agent import codec
+    from knnkit.fleet.report import DeviceReport, FleetReport, Outcome
+
+    report = FleetReport("deploy", 0.0, 1.0, (DeviceReport("a", "a", Outcome.COMMITTED),))
+    (tmp_path / "r.json").write_bytes(codec.dump_file(report))
+    code, _, err = run("deploy", "--target", "a", "--retry-from", "r.json")
+    assert code == 2
+    assert "nothing to try again" in err
+    report = FleetReport("deploy", 0.0, 1.0, (DeviceReport("b", "b", Outcome.FAILED),))
+    (tmp_path / "r.json").write_bytes(codec.dump_file(report))
+    code, _, err = run("deploy", "--target", "a", "--retry-from", "r.json")
+    assert code == 2
+    assert "'b', which is not among the targets" in err
