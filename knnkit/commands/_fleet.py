@@ -53,7 +53,11 @@ def add_options(parser: argparse.ArgumentParser, *, writes: bool = False) -> Non
     reach.add_argument("--connect-retries", type=int, metavar="N", help="further attempts to connect (default: 2)")
     reach.add_argument("--command-timeout", metavar="TIME", help="for one command on a device (default: 5m)")
     reach.add_argument("--concurrency", type=int, metavar="N", help="devices at a time (default: 16)")
-    reach.add_argument("--dask", metavar="ADDRESS", help="run the jobs on this Dask cluster instead of in threads")
+    reach.add_argument(
+        "--dask",
+        metavar="ADDRESS",
+        help="run the jobs on a Dask cluster, where keys and release lie under the same paths, instead of in threads",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument(
         "--report", type=Path, action="append", default=[], metavar="FILE", help="write the report: .json or .html"

@@ -212,7 +212,8 @@ class _Deploy:
             return self._give_up(facts, ParityFailed(f"{job.target.name}: {said}", reason=reason))
         if activated.already:
             return self._recorder.end(Outcome.UNCHANGED, release=activated.release)
-        return self._confirm(facts, time.monotonic() + (activated.seconds_left or job.pace.confirm))
+        left = min(activated.seconds_left or 0.0, job.pace.confirm)  # it may say anything
+        return self._confirm(facts, time.monotonic() + left)
 
     def _confirm(self, facts: Facts, deadline: float) -> DeviceReport:
         """Commits over a new connection, trying for as long as the device waits."""

@@ -18,6 +18,7 @@ from support.simulation import Fleet, make_package, with_files
 from device_agent import codec
 from knnkit.fleet.connect import Dialling
 from knnkit.fleet.device import DeviceJob, Pace, run_job
+from knnkit.fleet.dryrun import plan_job, plans_of
 from knnkit.fleet.fan import Fan, fan
 from knnkit.fleet.package import Package
 from knnkit.fleet.question import Question, ask_device
@@ -284,6 +285,21 @@ def test_any_executor_will_do(package: Package) -> None:
 
         report = roll_out(fleet.targets(), make_job, Rules(("50%", "100%")), spread, Quiet())
     assert report.count(Outcome.COMMITTED) == 6
+
+
+def test_a_dry_run_tells_the_plan_that_a_deploy_follows_and_changes_nothing(package: Package) -> None:
+    fleet = Fleet(names(3), package, running=OLD)
+    fleet.boards["d0001"].committed = package.ref
+    fleet.boards["d0002"].faults.add("unreachable")
+    jobs = [DeviceJob(t, package, "nonce", "ann", pace=PACE, opener=fleet.open) for t in fleet.targets()]
+    with fan(2) as spread:
+        report = ask_all("deploy --dry-run", jobs, plan_job, spread, Quiet())
+    plans = plans_of(report)
+    assert [[step.action for step in plan.steps] for plan in plans] == [["upload", "stage", "activate", "confirm"], []]
+    assert [board.log for board in fleet.boards.values()] == [["1:probe"], ["1:probe"], []]
+    assert report.exit_code == 3
+    done = deploy(fleet).devices[0]
+    assert [step.name for step in done.steps] == ["connect", "probe", "upload", "stage", "activate", "confirm"]
 
 
 # --- questions ----------------------------------------------------------------------------------------------------
