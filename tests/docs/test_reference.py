@@ -111,3 +111,9 @@ def test_a_command_line_in_the_pages_is_one_that_the_program_takes(words: list[s
 
 def test_command_lines_were_found_in_the_pages() -> None:
     assert {words[0] for _, words in _command_lines()} >= {"deploy", "parity", "trust", "device_agent"}
+
+
+def test_the_changelog_knows_this_version() -> None:
+    from device_agent import __version__
+
+    assert f"\n## {__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
