@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from device_agent.answers import RENDERERS, Columns, NpyRenderer, Renderer
 from device_agent.contract import EXACT_FILE, MAX_MODEL
+from device_agent.crew import answer_all
 from device_agent.errors import BadInput
 from device_agent.loading import Loaded, answering, load_kept
 from device_agent.modelfile import read_member
@@ -91,11 +92,13 @@ def neighbor_classes(loaded: Loaded) -> NDArray[np.int32] | None:
 def _run(loaded: Loaded, source: Source, request: Request, renderer: Renderer, sink: Sink) -> int:
     progress = _Progress()
     count = 0
-    for rows, header in _rows(loaded.model.info, source, ignore_extra=request.ignore_extra):
-        if count == 0 and (header or isinstance(renderer, NpyRenderer)):
+    table = _Table(loaded.model.info, source, ignore_extra=request.ignore_extra)
+    for answers in answer_all(loaded, table.blocks(), request.runtime, request.threads):
+        if count == 0 and (table.header or isinstance(renderer, NpyRenderer)):
             sink.write(renderer.header())
-        sink.write(renderer.render(loaded.model.classify(rows) if len(rows) else None, len(rows), {}))
-        count += len(rows)
+        rows = len(answers.label)
+        sink.write(renderer.render(answers, rows, {}))
+        count += rows
         progress.show(count)
     if count == 0:
         raise BadInput(f"{source.name}: there is no row in it", reason="no-rows")
@@ -103,23 +106,34 @@ def _run(loaded: Loaded, source: Source, request: Request, renderer: Renderer, s
     return count
 
 
-def _rows(info: KnnInfo, source: Source, *, ignore_extra: bool) -> Iterator[tuple[NDArray[Any], bool]]:
-    """Yields rows and whether the input has a header line."""
-    if source.format == "npy":
-        for array in source.arrays(info.n_features):
-            yield array, False
-        return
-    parser = make_parser(info, source.format, ignore_extra=ignore_extra)
-    for block in source.blocks():
+class _Table:
+    """The rows of a source, block by block; `header` says whether it has a header line, once the first has come."""
+
+    def __init__(self, info: KnnInfo, source: Source, *, ignore_extra: bool) -> None:
+        self.header = False
+        self._info, self._source, self._ignore_extra = info, source, ignore_extra
+
+    def blocks(self) -> Iterator[NDArray[Any]]:
+        if self._source.format == "npy":
+            yield from self._source.arrays(self._info.n_features)
+            return
+        parser = make_parser(self._info, self._source.format, ignore_extra=self._ignore_extra)
+        for block in self._source.blocks():
+            rows = self._parse(parser, block)
+            self.header = bool(parser.header)
+            if len(rows):
+                yield rows
+
+    def _parse(self, parser: Parser, block: bytes) -> NDArray[np.float32]:
+        name = self._source.name
         try:
             parsed = parser.parse(block)
         except BadInput as error:
-            raise BadInput(f"{source.name}: {error}", hint=error.hint) from None
+            raise BadInput(f"{name}: {error}", hint=error.hint) from None
         if parsed.errors:
             number, message = next(iter(parsed.errors.values()))
-            raise BadInput(f"{source.name}, line {number}: {message}", hint="--stream answers the other lines")
-        if parsed.count:
-            yield parsed.rows, bool(parser.header)
+            raise BadInput(f"{name}, line {number}: {message}", hint="--stream answers the other lines")
+        return parsed.rows
 
 
 class _Progress:

@@ -46,7 +46,8 @@ def _run(arguments: list[str]) -> int:
 
 
 def build_parser(commands: Any, arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
-    """Returns the parser of all commands; only those named in `arguments` get their options (all without any)."""
+    """Returns the parser of all commands; where `arguments` name one, only that one gets its options."""
+    named = [word for word in arguments if word in commands]
     root = argparse.ArgumentParser(add_help=False)
     root.add_argument(
         "--root",
@@ -62,7 +63,7 @@ def build_parser(commands: Any, arguments: Sequence[str] = ()) -> argparse.Argum
     for name, command in commands.items():
         chosen = sub.add_parser(name, parents=[root], help=command.help, description=command.description)
         chosen.add_argument("--json", action="store_true", help="print one JSON document")
-        if not arguments or name in arguments:
+        if not named or name in named:
             command.configure(chosen)
     return parser
 

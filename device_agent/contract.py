@@ -70,6 +70,8 @@ VENV_LINK = "venv"  # -> venvs/<digest>: what runs the agent; replaced by rename
 VENVS_DIR = "venvs"
 PART_SUFFIX = ".part"
 DEFAULT_CONFIRM_SECONDS = 60.0
+#: Releases that stay on a device, the current and the previous one among them.
+KEEP_RELEASES = 5
 
 Metric = Literal["euclidean", "sqeuclidean", "manhattan", "cosine"]
 Weights = Literal["uniform", "distance"]

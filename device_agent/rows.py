@@ -129,6 +129,8 @@ class CsvParser:
         """The fast way: None unless every line is `_columns` plain finite numbers."""
         if block.translate(None, _NUMBER_BYTES):
             return None
+        if block.count(b"\n") == 1:
+            return self._parse_one(block)
         codes = np.frombuffer(block, np.uint8)
         ends = codes[(codes == _COMMA) | (codes == _NEWLINE)]
         if not len(ends) or len(ends) % self._columns:
@@ -141,6 +143,19 @@ class CsvParser:
             return None
         table = values.reshape(ends.shape)
         return np.ascontiguousarray(table if self._order is None else table[:, self._order])
+
+    def _parse_one(self, line: bytes) -> NDArray[np.float32] | None:
+        """One plain line: arrays of a handful of numbers cost more than the numbers."""
+        fields = line.split(b",")
+        if len(fields) != self._columns:
+            return None
+        try:
+            values = [float(field) for field in fields]
+        except ValueError:
+            return None
+        if self._order is not None:
+            values = [values[place] for place in self._order]
+        return _finite(np.array([values], np.float64))
 
     def _parse_line(self, line: bytes) -> list[float]:
         fields = self._fields(line)
@@ -248,7 +263,7 @@ def _numbers(text: bytes) -> NDArray[np.float32] | None:
 
 
 def _finite(values: NDArray[np.float64]) -> NDArray[np.float32] | None:
-    if len(values) and not np.abs(values).max() <= _MAX_FLOAT32:
+    if not values.size or not -_MAX_FLOAT32 <= values.min() <= values.max() <= _MAX_FLOAT32:
         return None
     return values.astype(np.float32)
 

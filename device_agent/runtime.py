@@ -165,8 +165,8 @@ class TfliteKNN:
     def _many(self, queries: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
         count, batch = len(queries), self.info.batch
         parts = {name: np.empty((count, *view.shape[1:]), view.dtype) for name, view in self._one.outputs.items()}
-        # A nearly empty batch costs more than its rows one by one.
-        alone = count % batch if (count % batch) * 8 <= batch else 0
+        # A batch that is not even a third full costs more than its rows one by one.
+        alone = count % batch if (count % batch) * 3 <= batch else 0
         for start in range(0, count - alone, batch):
             self._fill(self._get_batch(), queries[start : start + batch], parts, start)
         for start in range(count - alone, count):

@@ -74,7 +74,6 @@ class Sink:
         if self._dtype is not None:
             os.pwrite(self._descriptor, npy_header(self._dtype, count), 0)
         if self._part and self._path:
-            os.fsync(self._descriptor)
             os.close(self._descriptor)
             self._part.replace(self._path)
         elif self._spool:

@@ -17,8 +17,6 @@ from device_agent.release_files import OpenRelease, open_release
 from device_agent.store import IMPORT_PREFIX, TRASH_PREFIX, Store
 from device_agent.trust import Reason, Verdict, read_manifest
 
-#: Releases that stay on a device, the current and the previous one among them.
-KEEP_RELEASES = 5
 #: Bytes of disk that pruning tries to leave free.
 KEEP_FREE = 64 * 1024 * 1024
 #: An upload that nobody has touched for this long is given up, in seconds.
@@ -79,7 +77,9 @@ def stage(store: Store, directory: Path, holder: str, device_class: str | None =
     return _staged(verdict, already)
 
 
-def prune(store: Store, *, keep: str | None = None, number: int = KEEP_RELEASES, free: int = KEEP_FREE) -> list[str]:
+def prune(
+    store: Store, *, keep: str | None = None, number: int = contract.KEEP_RELEASES, free: int = KEEP_FREE
+) -> list[str]:
     """Removes the oldest releases over `number`, and more while under `free` bytes of disk are left; needs the lock.
 
     The committed, the previous, the pending one, the one a rollback left and `keep` always stay.

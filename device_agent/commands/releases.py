@@ -179,10 +179,8 @@ def _run_unlock(arguments: argparse.Namespace) -> int:
 
 
 def _configure_prune(parser: argparse.ArgumentParser) -> None:
-    from device_agent.staging import KEEP_RELEASES
-
     text = "releases to keep, the current and the previous one among them (default: %(default)s)"
-    parser.add_argument("--keep", type=int, default=KEEP_RELEASES, metavar="N", help=text)
+    parser.add_argument("--keep", type=int, default=contract.KEEP_RELEASES, metavar="N", help=text)
     add_holder(parser)
 
 

@@ -87,7 +87,7 @@ def test_the_model_goes_on_answering_when_nobody_confirms(device: Device, releas
     file = device.root / contract.STATE_FILE
     # Nobody asks the device anything: the agent that was left behind reverts by itself.
     wait_until(lambda: codec.loads(StoreState, file.read_bytes()).pending is None)
-    assert (device.root / contract.CURRENT_LINK).readlink().name == old
+    wait_until(lambda: (device.root / contract.CURRENT_LINK).readlink().name == old)
     assert device.answering() == old
     late = codec.from_plain(Problem, device.ask("confirm", new, code=contract.EXIT_FAILED))
     assert late.reason == "rolled-back"
