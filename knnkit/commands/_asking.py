@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from knnkit.commands import _fleet
+from knnkit.commands._console import Console
 
 if TYPE_CHECKING:
     from knnkit.fleet.question import Kind
@@ -56,7 +57,7 @@ def ask_fleet(
         )
         for target in targets
     ]
-    with _fleet.Console(len(targets)) as console, _fleet.open_fan(arguments, config) as fan:
+    with Console(len(targets)) as console, _fleet.open_fan(arguments, config) as fan:
         report = ask_all(kind, questions, ask_device, fan, console)
     releases = {device.release.digest: device.release for device in report.devices if device.release}
     return replace(report, nonce=nonce, holder=holder, releases=tuple(releases.values()))

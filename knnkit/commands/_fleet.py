@@ -10,6 +10,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,11 +22,9 @@ if TYPE_CHECKING:
     from knnkit.config import Config
     from knnkit.fleet.device import Pace
     from knnkit.fleet.fan import Fan
-    from knnkit.fleet.report import DeviceReport, FleetReport
+    from knnkit.fleet.report import FleetReport
     from knnkit.fleet.target import Target
-    from knnkit.fleet.waves import Wave
     from knnkit.render.regions import Regions
-    from knnkit.render.terminal import Progress
 
 
 def add_options(parser: argparse.ArgumentParser, *, writes: bool = False) -> None:
@@ -97,6 +96,9 @@ def select_targets(arguments: argparse.Namespace, config: Config | None) -> tupl
         device_class=getattr(arguments, "device_class", None),
     )
     targets = target.select(config, named=arguments.target, tags=arguments.on, overrides=overrides)
+    if arguments.root is not None:  # on this machine a path starts where the user is, on a device at its home
+        here = str(Path(arguments.root).expanduser().absolute())
+        targets = tuple(replace(one, root=here) if one.address is None else one for one in targets)
     if arguments.retry_from is None:
         return targets
     names = read_report(arguments.retry_from).unfinished()
@@ -195,52 +197,6 @@ def holder() -> str:
 def nonce() -> str:
     """Returns a fresh nonce: every certificate of this run must carry it."""
     return secrets.token_hex(16)
-
-
-class Console:
-    """Shows a run as it goes, on stderr; a `Watch` of the fleet."""
-
-    def __init__(self, total: int) -> None:
-        from knnkit.render.terminal import Progress
-
-        self._progress: Progress = Progress(total=total)
-
-    def __enter__(self) -> Console:
-        self._progress.__enter__()
-        return self
-
-    def __exit__(self, *failure: object) -> None:
-        self._progress.__exit__(None, None, None)
-
-    def wave(self, wave: Wave, number: int, total: int) -> None:
-        """A wave begins."""
-        if total > 1:
-            devices = f"{len(wave.devices)} device{'s' if len(wave.devices) > 1 else ''}"
-            self._progress.note(f"wave {number} of {total} ({wave.label}): {devices}")
-
-    def step(self, device: str, step: str, done: int | None, total: int | None) -> None:
-        """A device is at a step."""
-        self._progress.step(device, step, done, total)
-
-    def finish(self, report: DeviceReport) -> None:
-        """A device is finished."""
-        from knnkit.render.fleet import device_tone
-
-        self._progress.finish(report.name, outcome_line(report), device_tone(report))
-
-    def note(self, text: str) -> None:
-        """Something that concerns the whole run."""
-        self._progress.note(text, "warn")
-
-
-def outcome_line(report: DeviceReport) -> str:
-    """Returns a device's outcome in one line, with the reason where it did not come out well."""
-    from knnkit.render.fleet import outcome_text
-
-    said = outcome_text(report)
-    if report.good:
-        return said
-    return f"{said}: {report.message.removeprefix(f'{report.name}: ')}" if report.message else said
 
 
 def finish(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from device_agent import contract
 from knnkit.commands import _fleet
+from knnkit.commands._console import Console
 from knnkit.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def _many(arguments: argparse.Namespace, config: Config | None, targets: tuple[T
         )
         for target in targets
     ]
-    with _fleet.Console(len(jobs)) as console, _fleet.open_fan(arguments, config) as fan:
+    with Console(len(jobs)) as console, _fleet.open_fan(arguments, config) as fan:
         report = ask_all("classify", jobs, classify_rows, fan, console)
     return _fleet.finish(arguments, report)
 

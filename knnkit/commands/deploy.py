@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 
 from device_agent import codec, contract
 from knnkit.commands import _fleet, _regions
+from knnkit.commands._console import Console, outcome_line
 from knnkit.errors import UsageError
 
 if TYPE_CHECKING:
     from knnkit.config import Build, Config
     from knnkit.fleet.device import DeviceJob
     from knnkit.fleet.package import Package
+    from knnkit.fleet.plan import DevicePlan
     from knnkit.fleet.report import FleetReport
     from knnkit.fleet.rollout import Rules
     from knnkit.fleet.target import Target
@@ -102,7 +104,7 @@ def _roll_out(
 ) -> FleetReport:
     from knnkit.fleet.rollout import roll_out
 
-    with _fleet.Console(len(targets)) as console, _fleet.open_fan(arguments, config) as fan:
+    with Console(len(targets)) as console, _fleet.open_fan(arguments, config) as fan:
         return roll_out(targets, make_job, rules, fan, console)
 
 
@@ -199,19 +201,32 @@ def _dry_run(arguments: argparse.Namespace, config: Config | None, jobs: list[De
     from knnkit.fleet.dryrun import plan_job, plans_of
     from knnkit.fleet.rollout import ask_all
 
-    with _fleet.Console(len(jobs)) as console, _fleet.open_fan(arguments, config) as fan:
+    with Console(len(jobs)) as console, _fleet.open_fan(arguments, config) as fan:
         report = ask_all("deploy --dry-run", jobs, plan_job, fan, console)
     plans = plans_of(report)
     if arguments.json:
         print(codec.dumps({"plans": plans}))
     else:
-        for plan in plans:
-            print(f"{plan.device}: {plan.current.version if plan.current else 'nothing'} -> {plan.release.version}")
-            for step in plan.steps:
-                size = f", {step.size / 1e6:,.1f} MB" if step.size else ""
-                print(f"  {step.action:<10} {step.why}{size}")
-            if plan.unchanged:
-                print("  nothing to do")
-            if plan.refusal:
-                print(f"  refused    {plan.refusal.message}\n             try: {plan.refusal.hint}")
+        _show_plans(plans, report)
     return report.exit_code
+
+
+def _show_plans(plans: list[DevicePlan], report: FleetReport) -> None:
+    from knnkit.render.terminal import print_line
+
+    for plan in plans:
+        print_line(f"{plan.device}: {_named(plan.current) if plan.current else 'nothing'} -> {_named(plan.release)}")
+        for step in plan.steps:
+            print_line(f"  {step.action:<10} {step.why}" + (f", {step.size / 1e6:,.1f} MB" if step.size else ""))
+        if plan.unchanged:
+            print_line("  nothing to do")
+        if plan.refusal:
+            print_line(f"  refused    {plan.refusal.message}", "bad")
+            print_line(f"             try: {plan.refusal.hint}")
+    for device in report.devices:
+        if not device.details:
+            print_line(f"{device.name}: {outcome_line(device)}", "warn")
+
+
+def _named(ref: contract.ReleaseRef) -> str:
+    return f"{ref.name} {ref.version} ({ref.digest[:8]})"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from device_agent import codec
 from knnkit.commands import _fleet
+from knnkit.commands._console import Console
 from knnkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
         ProvisionJob(target, tuple(keys.items()), arguments.offline, arguments.wheels, arguments.remove, pace)
         for target in targets
     ]
-    with _fleet.Console(len(targets)) as console, _fleet.open_fan(arguments, config) as fan:
+    with Console(len(targets)) as console, _fleet.open_fan(arguments, config) as fan:
         report = ask_all("provision", jobs, provision_device, fan, console)
     if not arguments.json:
         _show(report.devices)

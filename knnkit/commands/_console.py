@@ -1,0 +1,56 @@
+"""Shows a run as it goes, on stderr: a `Watch` of the fleet. Decides nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from knnkit.fleet.report import DeviceReport
+    from knnkit.fleet.waves import Wave
+    from knnkit.render.terminal import Progress
+
+
+class Console:
+    """Shows a run as it goes, on stderr; a `Watch` of the fleet."""
+
+    def __init__(self, total: int) -> None:
+        from knnkit.render.terminal import Progress
+
+        self._progress: Progress = Progress(total=total)
+
+    def __enter__(self) -> Console:
+        self._progress.__enter__()
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self._progress.__exit__(None, None, None)
+
+    def wave(self, wave: Wave, number: int, total: int) -> None:
+        """A wave begins."""
+        if total > 1:
+            devices = f"{len(wave.devices)} device{'s' if len(wave.devices) > 1 else ''}"
+            self._progress.note(f"wave {number} of {total} ({wave.label}): {devices}")
+
+    def step(self, device: str, step: str, done: int | None, total: int | None) -> None:
+        """A device is at a step."""
+        self._progress.step(device, step, done, total)
+
+    def finish(self, report: DeviceReport) -> None:
+        """A device is finished."""
+        from knnkit.render.fleet import device_tone
+
+        self._progress.finish(report.name, outcome_line(report), device_tone(report))
+
+    def note(self, text: str) -> None:
+        """Something that concerns the whole run."""
+        self._progress.note(text, "warn")
+
+
+def outcome_line(report: DeviceReport) -> str:
+    """Returns a device's outcome in one line, with the reason where it did not come out well."""
+    from knnkit.render.fleet import outcome_text
+
+    said = outcome_text(report)
+    if report.good:
+        return said
+    return f"{said}: {report.message.removeprefix(f'{report.name}: ')}" if report.message else said
