@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import SCRIPT, board, run_knnkit, write_ssh_config
+from support.boards import SCRIPT, board, run_knnkit, write_ssh_config
 
 
 def _commands() -> list[str]:
@@ -24,7 +24,7 @@ def _commands() -> list[str]:
 def test_pulling_the_plug_ends_every_process_of_the_board() -> None:
     mark = f"9{os.getpid()}.25"
     with board("plug", "x86_64", "bookworm") as one:
-        one.ssh(f"nohup sleep {mark} >/dev/null 2>&1 </dev/null &")
+        one.ssh(f"nohup sleep {mark} >/dev/null 2>&1 </dev/null & until grep -q sleep /proc/$!/comm; do :; done")
         assert any(f"sleep {mark}" in command for command in _commands())
     assert not any(mark in command for command in _commands())
     with socket.socket() as probe:
