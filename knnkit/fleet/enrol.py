@@ -52,7 +52,7 @@ def enrol_host(
 
     where, key = scan(target.name, target.address, timeout=timeout)
     name = hostkeys.host_name(where.key_name, where.port)
-    path = (known_hosts or Path(where.known_hosts[0])).expanduser()
+    path = (known_hosts or _own_file(where.known_hosts)).expanduser()
     known = hostkeys.load(where.known_hosts).lookup(where.key_name, where.port)
     same = any(entry.same(key) and not entry.revoked for entry in known)
     if not same:
@@ -62,3 +62,8 @@ def enrol_host(
             raise HostKeyError(f"{name}: its host key was not enrolled", reason="host-key-unknown")
         hostkeys.enrol(path, where.key_name, where.port, key, replace=replace)
     return Enrolled(where.key_name, where.port, key.kind, key.fingerprint, str(path), same, not same)
+
+
+def _own_file(files: tuple[str, ...]) -> Path:
+    """Returns the first file that is the fleet's or the user's, not the system's."""
+    return Path(next((file for file in files if not file.startswith("/etc/")), "~/.ssh/known_hosts"))

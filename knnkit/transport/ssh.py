@@ -7,12 +7,13 @@ ssh_pump, ssh_auth and ssh_config; tests/ssh holds each against a real sshd. Nev
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import shlex
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import paramiko
 
@@ -23,7 +24,7 @@ from knnkit.transport.base import MAX_COMPLAINT, MAX_OUTPUT, Completed, Progress
 from knnkit.transport.capped import Capped
 from knnkit.transport.ssh_auth import authenticate
 from knnkit.transport.ssh_config import Resolved, resolve
-from knnkit.transport.ssh_pump import Watchdog, drain, feed, feed_bytes
+from knnkit.transport.ssh_pump import Told, Watchdog, drain, feed, feed_bytes
 
 _KEEPALIVE = 15  # seconds
 _DEAD_PEER = 60_000  # milliseconds until unanswered data ends a connection (TCP_USER_TIMEOUT)
@@ -39,6 +40,7 @@ class SshTransport:
         self._name = name
         self._hops = hops
         self._sftp: paramiko.SFTPClient | None = None
+        self._has_sftp = True
 
     @classmethod
     def connect(cls, name: str, address: Address, *, timeout: float) -> SshTransport:
@@ -94,33 +96,65 @@ class SshTransport:
     def append(
         self, source: BinaryIO, remote: str, *, offset: int, size: int, timeout: float, progress: Progress | None = None
     ) -> None:
-        """As `Transport.append`: pipelined SFTP, one file of at most `size` bytes."""
+        """As `Transport.append`: pipelined SFTP, or `cat` where the server has no SFTP."""
         with self._watch(f"writing {remote}", idle=timeout) as watchdog:
+            sftp = self._open_sftp()
+            watchdog.touch()
+            if sftp is not None:
+                self._append_by_sftp(sftp, source, remote, offset, _telling(watchdog, progress, size), watchdog)
+                return
+        self._append_by_cat(source, remote, offset, timeout, lambda done: progress and progress(done, size))
+
+    def _open_sftp(self) -> paramiko.SFTPClient | None:
+        """Returns the connection's SFTP session, opened once; None where the server has none."""
+        if self._sftp is None and self._has_sftp:
             try:
-                if self._sftp is None:
-                    self._sftp = paramiko.SFTPClient.from_transport(self._hops[-1])
-                    assert self._sftp is not None
-                    watchdog.touch()
-                with self._sftp.open(remote, "r+b" if offset else "wb") as file:
-                    if not offset:
-                        file.chmod(0o600)  # the server's umask decided until now; the directory is private
-                    file.set_pipelined(True)
-                    file.seek(offset)
-                    source.seek(offset)
-                    done = offset
-                    while chunk := source.read(_CHUNK):
-                        file.write(chunk)
-                        done += len(chunk)
-                        watchdog.touch()
-                        if progress:
-                            progress(done, size)
-            except OSError as error:
-                if watchdog.fired or not self._hops[-1].is_active():
+                self._sftp = paramiko.SFTPClient.from_transport(self._hops[-1])
+            except (paramiko.SSHException, EOFError):
+                if not self._hops[-1].is_active():
                     raise
-                said = error.strerror or str(error)
-                raise DeviceFailed(
-                    f"{self._name}: cannot write {remote}: {said}", reason="cannot-write", hint="knnkit doctor"
-                ) from None
+                self._has_sftp = False
+        return self._sftp
+
+    def _append_by_sftp(
+        self,
+        sftp: paramiko.SFTPClient,
+        source: BinaryIO,
+        remote: str,
+        offset: int,
+        tell: Callable[[int], None],
+        watchdog: Watchdog,
+    ) -> None:
+        try:
+            with sftp.open(remote, "r+b" if offset else "wb") as file:
+                if not offset:
+                    file.chmod(0o600)  # the server's umask decided until now; the directory is private
+                file.set_pipelined(True)
+                file.seek(offset)
+                source.seek(offset)
+                done = offset
+                while chunk := source.read(_CHUNK):
+                    file.write(chunk)
+                    done += len(chunk)
+                    tell(done)
+        except OSError as error:
+            if watchdog.fired or not self._hops[-1].is_active():
+                raise
+            raise self._cannot_write(remote, error.strerror or str(error)) from None
+
+    def _append_by_cat(
+        self, source: BinaryIO, remote: str, offset: int, timeout: float, tell: Callable[[int], object]
+    ) -> None:
+        script = 'exec cat >> "$1"' if offset else 'umask 077; exec cat > "$1"'
+        source.seek(offset)
+        done = self.pipe(
+            ["sh", "-c", script, "sh", remote], cast(BinaryIO, Told(source, tell)), io.BytesIO(), idle=timeout
+        )
+        if done.exit_code:
+            raise self._cannot_write(remote, done.complaint)
+
+    def _cannot_write(self, remote: str, said: str) -> DeviceFailed:
+        return DeviceFailed(f"{self._name}: cannot write {remote}: {said}", reason="cannot-write", hint="knnkit doctor")
 
     def close(self) -> None:
         """Closes the connection, and those to the jump hosts."""
@@ -162,6 +196,15 @@ class SshTransport:
                     ) from None
                 said = str(error) or "the connection was lost"
                 raise Unreachable(f"{self._name}: {what}: {said}", reason="connection-lost") from None
+
+
+def _telling(watchdog: Watchdog, progress: Progress | None, size: int) -> Callable[[int], None]:
+    def tell(done: int) -> None:
+        watchdog.touch()
+        if progress:
+            progress(done, size)
+
+    return tell
 
 
 def scan(name: str, address: Address, *, timeout: float) -> tuple[Resolved, hostkeys.HostKey]:

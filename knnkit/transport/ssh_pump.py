@@ -7,10 +7,12 @@ The caller's watchdog closes the connection when a deadline passes, because para
 from __future__ import annotations
 
 import contextlib
+import io
 import select
 import threading
 import time
 from collections.abc import Callable
+from typing import BinaryIO
 
 import paramiko
 
@@ -60,6 +62,19 @@ class Watchdog:
     def limit(self) -> str:
         """What passed, for a message."""
         return f"{self._idle:g} s without progress" if self._idle is not None else f"{self._total:g} s"
+
+
+class Told(io.RawIOBase):
+    """A file that says how far it has been read."""
+
+    def __init__(self, source: BinaryIO, tell: Callable[[int], object]) -> None:
+        self._source, self._tell = source, tell
+
+    def read(self, size: int = -1) -> bytes:
+        """Reads from where the file stands, and says where it stands then."""
+        chunk = self._source.read(size)
+        self._tell(self._source.tell())
+        return chunk
 
 
 def feed(channel: paramiko.Channel, read: Callable[[], bytes], touch: Callable[[], None]) -> None:
