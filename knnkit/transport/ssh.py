@@ -172,7 +172,7 @@ class SshTransport:
         err = Capped(MAX_COMPLAINT)
         with contextlib.closing(self._hops[-1].open_session(timeout=timeout or 3600.0)) as channel:
             channel.fileno()  # before anything arrives, so that its pipe tells of everything
-            channel.exec_command(shlex.join(argv))
+            channel.exec_command(f"exec {shlex.join(argv)}")  # a login shell that stays would hide a signal
             send(channel)
             try:
                 code = drain(channel, out, err.write, watchdog.touch)

@@ -11,7 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from support.boards import copy_board, make_board
+from support.board_roots import copy_board, make_board
 from support.releases import Releases
 
 from device_agent import codec

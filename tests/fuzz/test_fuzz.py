@@ -31,8 +31,8 @@ from device_agent.modelfile import read_info
 from device_agent.trust import dsse, oms, orders, versions
 from knnkit.release import orders as issue
 
-#: How much the whole run may add to this process's peak, in KiB.
-MEMORY = 200 * 1024
+#: How much the whole run may add to this process's peak, in KiB: hypothesis and pytest take about 210 MB of it.
+MEMORY = 320 * 1024
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from support import sshd
-from support.boards import copy_board, make_board
+from support.board_roots import copy_board, make_board
 from support.proxy import Proxy, proxy
 from support.releases import Releases
 
