@@ -35,6 +35,7 @@ class Wire:
     def __init__(self) -> None:
         self.inner = LocalTransport("board")
         self.commands: list[str] = []
+        self.orders: dict[str, str] = {}  # command of the bootstrap script -> the last order for it
         self.before: Callable[[str], None] = lambda step: None
         self.after: Callable[[str], None] = lambda step: None
         self.prelude = ""  # Python that runs before the bootstrap script
@@ -50,6 +51,8 @@ class Wire:
         step = argv[3] if "-I" in argv else argv[0]
         self.commands.append(step)
         self.before(step)
+        if "-I" in argv:
+            self.orders[step] = argv[4]
         if "-I" in argv and self.prelude:
             program = f"{self.prelude}\nimport sys; exec(compile(sys.stdin.read(), 'bootstrap', 'exec'))"
             argv = [argv[0], "-I", "-c", program, *argv[3:]]

@@ -3,16 +3,20 @@ run puts everything right. The board's process is killed before every single cha
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 import os
+import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from knnkit.errors import DeviceFailed, KnnkitError, Unreachable
+from knnkit.errors import KnnkitError, Unreachable
 from knnkit.provision import bootstrap
 
 KEY = {"sha256:" + "a" * 64: b"first key\n"}
@@ -64,25 +68,44 @@ def _survives(bare: Any, before: str | None) -> None:
         assert all(bootstrap.same(site / name, digest) for name, digest in files.items()), record.name
 
 
+def _build_killed_at(at: int, order: str) -> bool:
+    """Runs the bootstrap script's `build` as the board would; whether it was killed."""
+    program = f"{_KILLER.format(at=at)}\nimport sys; exec(compile(sys.stdin.read(), 'bootstrap', 'exec'))"
+    command = [sys.executable, "-I", "-c", program, "build", order]
+    script = Path(bootstrap.__file__).read_bytes()
+    done = subprocess.run(command, input=script, capture_output=True, timeout=60, check=False)
+    assert done.returncode in (0, -signal.SIGKILL), done.stdout + done.stderr
+    return done.returncode != 0
+
+
 @pytest.mark.parametrize("upgrade", [False, True], ids=["bare", "upgrade"])
-def test_killed_at_any_step_of_building(bare: Any, agent: Callable[[str], None], upgrade: bool) -> None:
+def test_killed_at_any_step_of_building(bare: Any, agent: Callable[[str], None], tmp_path: Path, upgrade: bool) -> None:
+    """The wheels lie there and the order is given: killed before its first change, before its second, and so on."""
     before = bare.provision(keys=KEY).environment if upgrade else None
-    for at in itertools.count(1):
-        agent(f"2.{at}" if upgrade else "1.0")
-        _kill_at(bare, "build", at)
-        with contextlib.suppress(DeviceFailed):
-            bare.provision(keys=KEY)
-            break  # it made fewer changes than that: every step has had its turn
-        _survives(bare, before)
-        _disarm(bare)
-        if at % 4 == 0:  # now and then a clean run in between; the others pile up on what is left
-            done = bare.provision(keys=KEY)
-            bare.assert_whole(done)
-            if upgrade:
-                before = done.environment
-            else:
-                assert bare.remove()
+    pristine, staged = tmp_path / "pristine", tmp_path / "staged"
+    if upgrade:
+        shutil.copytree(bare.root, pristine, symlinks=True)
+        agent("1.1")
+
+    def keep(step: str) -> None:
+        if step == "build":
+            shutil.copytree(bare.root / "venvs" / "incoming", staged)
+
+    bare.wire.before = keep
+    bare.provision(keys=KEY)
     _disarm(bare)
+    order = bare.wire.orders["build"]
+    for at in itertools.count(1):
+        if at % 4 == 1:  # in between, what one kill left lies about when the next one comes
+            shutil.rmtree(bare.root)
+            if upgrade:
+                shutil.copytree(pristine, bare.root, symlinks=True)
+        shutil.copytree(staged, bare.root / "venvs" / "incoming", dirs_exist_ok=True)
+        if not _build_killed_at(at, order):
+            break  # it makes fewer changes than that: every step has had its turn
+        _survives(bare, before)
+        if at % 4 == 0:
+            bare.assert_whole(bare.provision(keys=KEY))
     assert at > 30
     bare.assert_whole(bare.provision(keys=KEY))
     assert (bare.root / "trust" / ("a" * 64 + ".pem")).read_bytes() == b"first key\n"
