@@ -27,7 +27,7 @@ from benchmarks import peers
 sys.path.insert(0, str(peers.ROOT / "tests"))
 
 from support import sshd
-from support.boards import copy_board, make_board
+from support.board_roots import copy_board, make_board
 from support.releases import Releases, provide
 
 from knnkit.fleet.package import read_package
