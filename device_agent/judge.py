@@ -207,7 +207,8 @@ def _judge_row(golden: Golden, answers: Any, info: KnnInfo, row: int) -> tuple[s
     k, tolerance = info.k, golden.tolerance[row]
     found, told = np.asarray(answers.indices[row]), np.asarray(answers.distances[row], dtype=np.float64)
     places = [np.flatnonzero(golden.indices[row] == index) for index in found]
-    if not np.isfinite(told).all() or any(len(place) == 0 for place in places) or len(set(found.tolist())) < k:
+    strangers = found.min() < 0 or any(len(place) == 0 for place in places)  # padding is no neighbour
+    if strangers or not np.isfinite(told).all() or len(set(found.tolist())) < k:
         return "different", _largest(told, golden.distances[row, :k])
     at = np.concatenate(places)
     error = _largest(told, golden.distances[row, at])

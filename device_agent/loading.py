@@ -18,6 +18,7 @@ from device_agent import clock, contract, state
 from device_agent.contract import ReleaseRef
 from device_agent.errors import DeviceUnfit, ModelUnusable, Refused
 from device_agent.keys import kept_state
+from device_agent.memory import may_pack_for_stream
 from device_agent.modelfile import read_member
 from device_agent.release_files import OpenRelease, open_release
 from device_agent.state import Answering
@@ -63,8 +64,10 @@ def answering(store: Store) -> Answering:
     return found
 
 
-def load_kept(store: Store, ref: ReleaseRef, runtime: str = "auto", threads: int = 1) -> Loaded:
-    """Verifies and loads a release that this device accepted before.
+def load_kept(
+    store: Store, ref: ReleaseRef, runtime: str = "auto", threads: int = 1, *, stream: bool = False
+) -> Loaded:
+    """Verifies and loads a release that this device accepted before; for a `stream`, in the least memory.
 
     Raises:
         Refused: it is not the release that was accepted any more.
@@ -73,7 +76,7 @@ def load_kept(store: Store, ref: ReleaseRef, runtime: str = "auto", threads: int
     stack = contextlib.ExitStack()
     try:
         opened, verdict = open_kept(store, ref, stack)
-        return Loaded(load_model(opened, runtime, threads), opened, verdict, stack)
+        return Loaded(load_model(opened, runtime, threads, stream=stream), opened, verdict, stack)
     except BaseException:
         stack.close()
         raise
@@ -92,7 +95,7 @@ def open_kept(store: Store, ref: ReleaseRef, stack: contextlib.ExitStack) -> tup
         raise _damaged(store, ref, error) from None
 
 
-def load_model(opened: OpenRelease, runtime: str = "auto", threads: int = 1) -> TfliteKNN:
+def load_model(opened: OpenRelease, runtime: str = "auto", threads: int = 1, *, stream: bool = False) -> TfliteKNN:
     """Loads the model of an open, verified release; the release must stay open as long as the model.
 
     Raises:
@@ -101,8 +104,10 @@ def load_model(opened: OpenRelease, runtime: str = "auto", threads: int = 1) -> 
     """
     from device_agent.runtime import TfliteKNN
 
+    path = opened.path(contract.MODEL_FILE)
+    packed = may_pack_for_stream(path) if stream else None
     with _quiet():
-        model = TfliteKNN(opened.path(contract.MODEL_FILE), runtime=runtime, num_threads=threads)
+        model = TfliteKNN(path, runtime=runtime, num_threads=threads, packed=packed)
     opened.confirm_unchanged()
     _compare(model, opened)
     return model

@@ -144,7 +144,7 @@ class _Desk:
         self._state_file = str(store.state_file)
         self._stamp = self._look_at_state()
         self._answering = answering(store)
-        self._loaded = load_kept(store, self._answering.release, request.runtime, request.threads)
+        self._loaded = load_kept(store, self._answering.release, request.runtime, request.threads, stream=True)
         self._renderer: Renderer = make_renderer(self._loaded, request.columns, self._format)
         self._parser: Parser = make_parser(self._loaded.model.info, source.format, ignore_extra=request.ignore_extra)
 
@@ -212,7 +212,9 @@ class _Desk:
             print(f"device_agent: {error}; {self._loaded.digest[:12]} goes on answering", file=sys.stderr)
 
     def _take_over(self) -> None:
-        loaded = load_kept(self._store, self._answering.release, self._request.runtime, self._request.threads)
+        loaded = load_kept(
+            self._store, self._answering.release, self._request.runtime, self._request.threads, stream=True
+        )
         if loaded.model.info.feature_names != self._loaded.model.info.feature_names:
             loaded.close()
             raise BadInput(

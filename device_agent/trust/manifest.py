@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from device_agent import codec, contract
+from device_agent import codec, contract, versions
 from device_agent.contract import Manifest
-from device_agent.trust import versions
 from device_agent.trust.reasons import Reason, refused
 
 

@@ -25,9 +25,9 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from device_agent import contract
+from device_agent import contract, versions
 from device_agent.contract import Manifest
-from device_agent.trust import dsse, oms, versions
+from device_agent.trust import dsse, oms
 from device_agent.trust.listing import Entry, FileFact, check_entry, check_listing
 from device_agent.trust.manifest import read_manifest
 from device_agent.trust.reasons import Reason, refused

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from device_agent import contract
+from device_agent import contract, versions
 from knnkit import __version__
 from knnkit.errors import BuildError, DataError
 from knnkit.model import flatfile
@@ -21,6 +21,8 @@ from knnkit.model.reject import calibrate
 from knnkit.model.space import fit_scaler
 from knnkit.model.spec import KnnSpec
 
+#: The last tflite-runtime there is, and the only runtime for Python 3.11 and for armv7l: every model must load on it.
+OLDEST_RUNTIME = "2.14.0"
 #: Rows that measure and calibrate `reject`, at most; fewer where the distances would take minutes.
 _CALIBRATION_ROWS = 5000
 _CALIBRATION_WORK = 4_000_000_000
@@ -166,7 +168,12 @@ def _versions() -> dict[str, str]:
 
 
 def _minimum_runtime(tree: Any) -> str:
-    entry = flatfile.metadata(tree).get("min_runtime_version")
-    if entry is None:
+    found = flatfile.metadata(tree).get("min_runtime_version", b"").rstrip(b"\0").decode()
+    if not found:
         raise BuildError("the converter does not say which runtime the model needs; this TensorFlow is not supported")
-    return entry.rstrip(b"\0").decode()
+    if (versions.parse(found) or ()) > (versions.parse(OLDEST_RUNTIME) or ()):
+        raise BuildError(
+            f"the model would need TFLite runtime {found}; boards have {OLDEST_RUNTIME}",
+            hint="pip install 'tensorflow==2.21.*', whose converter is known to do better",
+        )
+    return found

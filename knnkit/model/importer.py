@@ -7,6 +7,7 @@ what to do instead. A file is read in the skops format, which runs no code of it
 from __future__ import annotations
 
 import hashlib
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,7 +109,7 @@ def from_skops(path: str | Path, **options: Any) -> Imported:
         estimator = skops.io.load(path, trusted=list(_TREE_TYPES))
     except FileNotFoundError:
         raise BuildError(f"{path}: no such file") from None
-    except (OSError, ValueError, KeyError, TypeError, UntrustedTypesFoundException) as error:
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, UntrustedTypesFoundException) as error:
         raise BuildError(
             f"{path} is not a file in the skops format: {error}", hint="skops.io.dump writes one"
         ) from None

@@ -23,12 +23,12 @@ from support import forge
 from support.forge import NOW, fingerprint, signer
 from support.releases import Releases
 
-from device_agent import codec, contract, trust
+from device_agent import codec, contract, trust, versions
 from device_agent.contract import Certificate, Manifest, Problem, Status
 from device_agent.errors import ModelUnusable, Refused
 from device_agent.judge import Golden
 from device_agent.modelfile import read_info
-from device_agent.trust import dsse, oms, orders, versions
+from device_agent.trust import dsse, oms, orders
 from knnkit.release import orders as issue
 
 #: How much the whole run may add to this process's peak, in KiB: hypothesis and pytest take about 210 MB of it.

@@ -25,6 +25,7 @@ SHARED = {
     "device_agent.trust.dsse",
     "device_agent.trust.oms",
     "device_agent.trust.orders",
+    "device_agent.versions",
 }
 #: What the device side may take from outside the standard library.
 AGENT_THIRD_PARTY = {"numpy", "cryptography", "tflite_runtime", "ai_edge_litert"}
@@ -68,6 +69,7 @@ PURE = (
     "device_agent.errors",
     "device_agent.trust",
     "device_agent.trust.*",
+    "device_agent.versions",
     "knnkit.config*",
     "knnkit.errors",
     "knnkit.fleet.plan",

@@ -8,9 +8,9 @@ import pytest
 from support import forge
 from support.forge import NOW, fingerprint
 
-from device_agent import contract, release_files, trust
+from device_agent import contract, release_files, trust, versions
 from device_agent.errors import Refused
-from device_agent.trust import AGENT_EPOCH, MAX_AHEAD, Reason, versions
+from device_agent.trust import AGENT_EPOCH, MAX_AHEAD, Reason
 from device_agent.trust.rules import CLOCK_SLACK
 
 YEAR = 365 * 24 * 3600

@@ -1,0 +1,165 @@
+"""The judge tells identical, equivalent and different answers apart, and reads no golden set that it cannot trust."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+
+from device_agent.contract import Gates, KnnInfo
+from device_agent.errors import ModelUnusable
+from device_agent.judge import Golden, judge
+
+INFO = KnnInfo("m", 2, 1, ("x",), ("a", "b"), "euclidean", "uniform", "none", 9, 2, "0" * 64, "2.5.0", {})
+GOLDEN = Golden(
+    metric="euclidean",
+    rows=np.zeros((2, 1), np.float32),
+    truth=np.array([0, 1], np.int32),
+    label=np.array([0, 1], np.int32),
+    indices=np.array([[3, 5, 7], [1, 2, -1]], np.int32),
+    distances=np.array([[1.0, 2.0, 2.0 + 1e-6], [1.0, 3.0, np.inf]]),
+    classes=np.array([[0, 0, 0], [1, 1, -1]], np.int32),
+    tolerance=np.array([2e-5, 3e-5]),
+)
+
+
+@dataclasses.dataclass
+class Told:
+    label: np.ndarray
+    probabilities: np.ndarray
+    indices: np.ndarray
+    distances: np.ndarray
+
+
+def right() -> Told:
+    return Told(
+        GOLDEN.label.copy(),
+        np.array([[1.0, 0.0], [0.0, 1.0]], np.float32),
+        GOLDEN.indices[:, :2].copy(),
+        GOLDEN.distances[:, :2].astype(np.float32),
+    )
+
+
+def counts(told: Told, golden: Golden = GOLDEN, info: KnnInfo = INFO) -> tuple[int, int, int]:
+    verdict = judge(golden, told, info, Gates())
+    assert bool(verdict.failures) == bool(verdict.different)
+    return verdict.identical, verdict.equivalent, verdict.different
+
+
+def test_the_references_own_answers_are_identical() -> None:
+    assert counts(right()) == (2, 0, 0)
+
+
+def test_a_near_tied_neighbour_in_the_others_place_is_equivalent() -> None:
+    told = right()
+    told.indices[0] = [3, 7]
+    assert counts(told) == (1, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("field", "place", "value"),
+    [
+        ("indices", (0, 0), 7),  # not near-tied with the first
+        ("indices", (0, 1), 8),  # not in the list
+        ("indices", (0, 1), 3),  # twice
+        ("indices", (1, 1), -1),
+        ("distances", (0, 1), 2.001),
+        ("distances", (0, 1), np.nan),
+        ("distances", (0, 1), np.inf),
+        ("probabilities", (0, 0), 0.9),
+        ("probabilities", (0, 0), np.nan),
+        ("label", (0,), 1),
+        ("label", (0,), -1),
+    ],
+)
+def test_anything_else_is_different(field: str, place: tuple[int, ...], value: float) -> None:
+    told = right()
+    getattr(told, field)[place] = value
+    verdict = judge(GOLDEN, told, INFO, Gates())
+    assert verdict.different == 1
+    assert [difference.row for difference in verdict.differences] == [place[0]]
+    assert verdict.failures == ("parity: 1 of 2 golden rows are different",)
+
+
+def test_answers_of_the_wrong_shape_are_all_different() -> None:
+    told = right()
+    told.indices, told.distances = told.indices[:, :1], told.distances[:, :1]
+    assert counts(told) == (0, 0, 2)
+
+
+def test_a_swap_that_changes_the_label_is_different() -> None:
+    """The label is part of the promise; a device settles such a row in float64, and so never answers it."""
+    golden = dataclasses.replace(GOLDEN, classes=np.array([[0, 0, 1], [1, 1, -1]], np.int32))
+    told = right()
+    told.indices[0], told.probabilities[0], told.label[0] = [3, 7], [0.5, 0.5], 1
+    assert counts(told, golden) == (1, 0, 1)
+
+
+def test_accuracy_counts_an_unknown_as_wrong_and_gates_are_named() -> None:
+    told = right()
+    golden = dataclasses.replace(GOLDEN, label=np.array([-1, 1], np.int32))
+    told.label[0] = -1
+    verdict = judge(golden, told, INFO, Gates(accuracy=0.9, latency_ms=1.0), p50_ms=2.0)
+    assert (verdict.identical, verdict.accuracy, verdict.accepted, verdict.accuracy_rows) == (2, 0.5, 0.5, 2)
+    assert verdict.confusion == ((0, 0, 1), (0, 1, 0))
+    assert [failure.split(":")[0] for failure in verdict.failures] == ["accuracy", "latency"]
+    unknown = dataclasses.replace(golden, truth=np.array([-1, -1], np.int32))
+    assert judge(unknown, told, INFO, Gates()).accuracy is None
+    assert "no golden row has a known truth" in judge(unknown, told, INFO, Gates(accuracy=0.5)).failures[0]
+
+
+def test_a_golden_set_survives_its_file_and_makes_the_same_bytes() -> None:
+    data = GOLDEN.to_bytes()
+    again = Golden.from_bytes(data)
+    assert again.to_bytes() == data
+    assert again.metric == "euclidean"
+    assert np.array_equal(again.indices, GOLDEN.indices)
+
+
+def _changed(**arrays: Any) -> bytes:
+    with np.load(io.BytesIO(GOLDEN.to_bytes())) as file:
+        kept = {name: file[name] for name in file.files}
+    kept |= arrays
+    buffer = io.BytesIO()
+    np.savez(buffer, **{name: value for name, value in kept.items() if value is not None})
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"PK\3\4 truncated",
+        _changed(extra=np.zeros(1)),
+        _changed(label=None),
+        _changed(label=np.zeros(2)),
+        _changed(label=np.zeros(3, np.int32)),
+        _changed(rows=np.array([[0.0], [np.nan]], np.float32)),
+        _changed(tolerance=np.array([-1.0, 1.0])),
+        _changed(distances=np.zeros((2, 3))),
+        _changed(classes=np.full((2, 3), -1, np.int32)),
+        _changed(metric=np.array("hamming")),
+        _changed(rows=np.array([[object()], [object()]])),
+    ],
+)
+def test_a_damaged_golden_set_is_refused(data: bytes) -> None:
+    with pytest.raises(ModelUnusable, match="not a golden set"):
+        Golden.from_bytes(data)
+
+
+@pytest.mark.parametrize(
+    "info",
+    [
+        dataclasses.replace(INFO, k=3),
+        dataclasses.replace(INFO, n_features=2),
+        dataclasses.replace(INFO, metric="cosine"),
+        dataclasses.replace(INFO, n_train=5),
+        dataclasses.replace(INFO, classes=("a",)),
+    ],
+)
+def test_a_golden_set_of_another_model_is_refused(info: KnnInfo) -> None:
+    with pytest.raises(ModelUnusable, match="another model"):
+        judge(GOLDEN, right(), info, Gates())

@@ -1,0 +1,129 @@
+"""`knnkit build`: what it writes, when it builds again, and that a failed build leaves what was there."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from device_process import ROOT
+
+from device_agent import contract
+from device_agent.judge import Golden
+from knnkit import cli
+from knnkit.release import keys
+
+CSV = "a,b,y\n" + "".join(f"{i % 7},{i % 5 + (i % 2) * 9},{'odd' if i % 2 else 'even'}\n" for i in range(60))
+YAML = """
+model: {name: parity, data: {file: train.csv, label: y}, k: 3, scale: standard}
+signing: {key: signing.pem}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    keys.generate(tmp_path / "signing")
+    (tmp_path / "train.csv").write_text(CSV)
+    (tmp_path / "deploy.yaml").write_text(YAML)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def build(*arguments: str) -> int:
+    return cli.main(["build", *arguments])
+
+
+def sequence(folder: Path) -> int:
+    found: int = json.loads((folder / "dist" / contract.MANIFEST_FILE).read_text())["sequence"]
+    return found
+
+
+def test_a_release_is_four_files_that_verify(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert build("--json") == 0
+    told = json.loads(capsys.readouterr().out)["releases"][0]
+    dist = folder / "dist"
+    assert sorted(path.name for path in dist.iterdir()) == sorted(contract.RELEASE_FILES)
+    assert told["fresh"] is True
+    assert told["accuracy"] == 1.0
+    assert told["accuracy_rows"] == 18
+    assert told["manifest"]["name"] == "parity"
+    assert len(Golden.from_bytes((dist / contract.GOLDEN_FILE).read_bytes()).rows) == 18
+    assert cli.main(["verify", str(dist), "--key", str(folder / "signing.pub")]) == 0
+    capsys.readouterr()
+    assert cli.main(["inspect", str(dist), "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["model"]["classes"] == ["even", "odd"]
+    assert shown["release"]["sequence"] == told["manifest"]["sequence"]
+
+
+def test_what_did_not_change_is_not_built_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1800000000")
+    assert build() == 0
+    before = {path.name: path.read_bytes() for path in (folder / "dist").iterdir()}
+    assert build() == 0
+    assert {path.name: path.read_bytes() for path in (folder / "dist").iterdir()} == before
+    (folder / "train.csv").write_text(CSV + "1,9,odd\n")
+    assert build() == 0
+    assert sequence(folder) == 1800000001  # grows, though the clock stands still
+    (folder / "deploy.yaml").write_text(YAML + "gates: {accuracy: 0.5}\n")
+    assert build() == 0
+    assert sequence(folder) == 1800000002
+
+
+def test_a_finished_release_needs_no_tensorflow(folder: Path) -> None:
+    assert build() == 0
+    program = (
+        "import sys; from knnkit import cli; code = cli.main(['build'])\n"
+        "assert code == 0, code\n"
+        "heavy = {'tensorflow', 'sklearn', 'tflite_runtime'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    run = subprocess.run([sys.executable, "-c", program], cwd=folder, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert "is up to date" in run.stderr
+
+
+def test_another_key_signs_anew(folder: Path) -> None:
+    assert build() == 0
+    (folder / "signing.pem").unlink()
+    (folder / "signing.pub").unlink()
+    keys.generate(folder / "signing")
+    assert build() == 0
+    assert cli.main(["verify", "dist", "--key", "signing.pub"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("train.csv", "a,b,y\n1,tall,odd\n", "line 2, column 'b': 'tall' is not a number"),
+        ("train.csv", "a,b,z\n1,2,odd\n", "no column 'y'"),
+        ("train.csv", "a,b,y\n1,2,odd\n3,4,even\n", "k is 3, but there are 1 training rows"),
+        ("deploy.yaml", YAML.replace("k: 3", "k: 3, metrics: cosine"), "metric"),
+        ("deploy.yaml", YAML.replace("train.csv", "trian.csv"), "no such file"),
+        ("deploy.yaml", YAML.replace("k: 3", "k: 42, weights: uniform") + "gates: {accuracy: 0.99}\n", "its own gates"),
+    ],
+)
+def test_a_failed_build_leaves_the_release_that_was_there(
+    name: str, text: str, said: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert build() == 0
+    before = {path: path.read_bytes() for path in (folder / "dist").iterdir()}
+    (folder / name).write_text(text)
+    names = sorted(path.name for path in folder.iterdir())
+    capsys.readouterr()
+    assert build() == contract.EXIT_USAGE
+    assert said in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in (folder / "dist").iterdir()} == before
+    assert sorted(path.name for path in folder.iterdir()) == names
+
+
+def test_a_folder_that_is_no_release_is_not_replaced(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "dist").mkdir()
+    (folder / "dist" / "thesis.tex").write_text("years of work")
+    assert build() == contract.EXIT_USAGE
+    assert "thesis.tex" in capsys.readouterr().err
+    assert (folder / "dist" / "thesis.tex").read_text() == "years of work"
