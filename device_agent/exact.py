@@ -53,6 +53,7 @@ class ExactKnn:
                 for offset, rows in zip(tables["block_offsets"], tables["block_rows"])
             ]
             self._classes = tables["classes"]
+            self._squares: NDArray[np.float32] | None = None
             if len(self._classes) != info.n_train or sum(map(len, self._blocks)) != info.n_train:
                 raise ValueError("its tables have another length than knn.json says")
         except (KeyError, ValueError, OSError) as error:
@@ -98,20 +99,56 @@ class ExactKnn:
         return entered
 
     def _measure(self, z: Float64) -> Float64:
-        """Returns what neighbours are ranked by: squared distances, for manhattan the distances themselves."""
+        """Returns what neighbours are ranked by: squared distances, for manhattan the distances themselves.
+
+        Rows that float32 already proves to be farther than the k-th are not measured; theirs is infinity.
+        """
         if self._info.metric == "cosine" and z[-2] == 1.0:  # a row of zeros is at distance 1 from all: a tie of all
             return np.full(self._info.n_train, 2.0)
+        manhattan = self._info.metric == "manhattan"
+        near = None if manhattan else self._find_near(z)
+        measure: Float64 = np.full(self._info.n_train, np.inf)
         step = max(1, _CHUNK_BYTES // (8 * len(z)))
-        found = []
+        first = 0
         for block in self._blocks:
-            for start in range(0, len(block), step):
-                difference = (z - block[start : start + step]) * self._scale
-                parts = np.abs(difference) if self._info.metric == "manhattan" else difference * difference
-                found.append(parts.sum(axis=1))
-        measure: Float64 = np.concatenate(found)
-        zero = self._zero if self._info.metric == "manhattan" else self._zero**2
+            end = first + len(block)
+            chosen = np.arange(len(block)) if near is None else near[(near >= first) & (near < end)] - first
+            for start in range(0, len(chosen), step):
+                rows = chosen[start : start + step]
+                difference = (z - block[rows]) * self._scale
+                parts = np.abs(difference) if manhattan else difference * difference
+                measure[first + rows] = parts.sum(axis=1)
+            first = end
+        zero = self._zero if manhattan else self._zero**2
         measure[measure <= zero] = 0.0
         return measure
+
+    def _find_near(self, z: Float64) -> NDArray[np.int64] | None:
+        """Returns the rows that may be among the k nearest, from one float32 matrix product; None if all may be."""
+        if self._squares is None:
+            self._squares = self._measure_squares()
+        weighted = z * self._scale
+        length = float(np.sqrt(weighted @ weighted))
+        # Four times what `knnkit.model.tfknn` allows for: here is nobody left to settle a doubt.
+        rho = 4.0 * (6.0 * np.sqrt(len(z)) + 8.0) * 2.0**-24
+        slack = rho * (length + float(np.sqrt(self._squares.max()))) ** 2
+        if not slack < 1e30:
+            return None
+        factor = (weighted * self._scale).astype(np.float32)
+        products = np.concatenate([block @ factor for block in self._blocks])
+        squared = self._squares - 2.0 * products
+        kth = np.partition(squared, self._info.k - 1)[self._info.k - 1]
+        return np.flatnonzero(squared <= kth + 2.0 * slack)
+
+    def _measure_squares(self) -> NDArray[np.float32]:
+        """Returns the squared length of each training row in model space, (n_train,) float32."""
+        scale, found = self._scale.astype(np.float32), []
+        for block in self._blocks:
+            step = max(1, _CHUNK_BYTES // (4 * block.shape[1]))
+            for start in range(0, len(block), step):
+                weighted = block[start : start + step] * scale
+                found.append(np.einsum("ij,ij->i", weighted, weighted))
+        return np.concatenate(found)
 
     def _distances(self, measure: Float64) -> Float64:
         if self._info.metric == "euclidean":
