@@ -183,8 +183,32 @@ class TfKNN(tf.Module):  # type: ignore[misc]
             _scores(factors, block, bias[number * self.layout.block :][: block.shape[0]])
             for number, block in enumerate(self._blocks)
         ]
-        best, indices = tf.math.top_k(tf.concat(parts, axis=1), self._candidates)
+        best, indices = self._best_of_blocks(parts)
         return best, self.layout.place(indices)
+
+    def _best_of_blocks(self, parts: list[Any]) -> tuple[Any, Any]:
+        """Returns the (b, c) best scores and their training rows, given those of each block.
+
+        TOPK_V2 looks at one number after the other; MAXIMUM at many at once. So the best places within a block are
+        found first: those where the greatest score over all blocks is greatest. The c best scores stand at the c best
+        places, since each of these has one score at least as good as any elsewhere.
+        """
+        width, count = self.layout.block, self._candidates
+        missing = width - parts[-1].shape[1]
+        if width < 4 * count:
+            return tuple(tf.math.top_k(tf.concat(parts, axis=1), count))
+        if missing:
+            parts = [*parts[:-1], tf.pad(parts[-1], [[0, 0], [0, missing]], constant_values=np.finfo(np.float32).min)]
+        greatest = parts
+        while len(greatest) > 1:
+            pairs = [greatest[start : start + 2] for start in range(0, len(greatest), 2)]
+            greatest = [tf.maximum(*pair) if len(pair) == 2 else pair[0] for pair in pairs]
+        places = tf.math.top_k(greatest[0], count).indices
+        scores = tf.concat([tf.gather(part, places, batch_dims=1) for part in parts], axis=1)
+        starts = (width * np.arange(len(parts), dtype=np.int32)).reshape(1, -1, 1)
+        rows = tf.reshape(tf.expand_dims(places, 1) + starts, scores.shape)
+        best, chosen = tf.math.top_k(scores, count)
+        return best, tf.gather(rows, chosen, batch_dims=1)
 
     def _nearest(self, differences: Any, candidates: Any) -> Any:
         """Returns base distances (b, k), training indices (b, k), and the (b,) distance that follows, or None."""
