@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks import datasets, models, peers, report, speed
+from benchmarks import datasets, models, peers, report, speed, stream
 from benchmarks.contenders import CONTENDERS
 
 DOCS = peers.ROOT / "docs" / "benchmarks"
@@ -81,6 +81,15 @@ def _show(
     return 1 if wrong or delegates != {"XNNPACK"} else 0
 
 
+def run_stream(options: argparse.Namespace) -> int:
+    """Measures the agent's stream and batch; non-zero when a label differs from scikit-learn's."""
+    text, results = stream.run(peers.peers_python(options.peers), stream.QUICK if options.quick else stream.FULL)
+    print(text)
+    if options.save:
+        report.write_json(DOCS / "results.json", {"stream": results | {"machine": peers.machine()}})
+    return 1 if any(results["labels_that_differ"].values()) else 0
+
+
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__.splitlines()[0])
     parser.add_argument("what", nargs="?", default="speed", choices=COMMANDS, help="what to measure (default: speed)")
@@ -110,7 +119,7 @@ def run_fleet(options: argparse.Namespace) -> int:
     return 1 if missed else 0
 
 
-COMMANDS = {"speed": run_speed, "fleet": run_fleet}
+COMMANDS = {"speed": run_speed, "stream": run_stream, "fleet": run_fleet}
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,0 +1,313 @@
+"""scripts/bench stream: the agent fed with rows, against the few lines of scikit-learn that it replaces.
+
+One child process at a time, threads pinned to one, rounds in turns. Both classify the same CSV with the same training
+rows, and their labels are compared. Needs a release, which it builds and activates under build/.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import datasets
+from benchmarks.peers import BUILD, environment
+
+#: What people write today: one row read, one answer flushed.
+LOOP = """
+import sys, joblib, numpy as np
+model = joblib.load(sys.argv[1])
+for line in sys.stdin:
+    row = np.array([line.split(",")], dtype=np.float64)
+    print(model.predict(row)[0], flush=True)
+"""
+TRAIN = """
+import sys, joblib, pandas
+from sklearn.neighbors import KNeighborsClassifier
+table = pandas.read_csv(sys.argv[1])
+model = KNeighborsClassifier(int(sys.argv[3])).fit(table.iloc[:, :-1].to_numpy(), table["label"])
+joblib.dump(model, sys.argv[2])
+"""
+#: The loop, for a whole file.
+WHOLE = """
+import sys, joblib, pandas
+model = joblib.load(sys.argv[1])
+rows = pandas.read_csv(sys.argv[2]).to_numpy()
+pandas.DataFrame({"label": model.predict(rows)}).to_csv(sys.argv[3], index=False)
+"""
+
+
+@dataclass(frozen=True)
+class Amount:
+    """How many rows: streamed flat out, one by one, and in a file of 2 and of 64 features."""
+
+    flat_out: int
+    loop_flat_out: int
+    one_by_one: int
+    files: dict[str, int]
+    rounds: int
+
+
+FULL = Amount(100_000, 3_000, 3_000, {"700x2": 400_000, "1797x64": 60_000}, 5)
+QUICK = Amount(30_000, 1_000, 1_000, {"700x2": 100_000, "1797x64": 20_000}, 3)
+
+
+@dataclass
+class Figures:
+    """Medians over the rounds."""
+
+    rows_per_second: dict[str, float] = field(default_factory=dict)
+    rows_per_cpu_second: dict[str, float] = field(default_factory=dict)
+    p50_ms: dict[str, float] = field(default_factory=dict)
+    p99_ms: dict[str, float] = field(default_factory=dict)
+    file_rows_per_second: dict[str, dict[str, float]] = field(default_factory=dict)
+    file_seconds: dict[str, dict[str, float]] = field(default_factory=dict)
+    labels_that_differ: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One data set: the device root that answers it, scikit-learn's model, and lines to send."""
+
+    root: Path
+    joblib: Path
+    folder: Path
+    python: Path
+
+    def agent(self, *arguments: str | Path) -> list[str | Path]:
+        return [self.python, "-m", "device_agent", "--root", self.root, *arguments]
+
+    def loop(self) -> list[str | Path]:
+        return [self.python, "-c", LOOP, self.joblib]
+
+
+def make(python: Path, size: datasets.Size, data: Path) -> Bench:
+    """Builds a release of the data set, commits it on a device root, and trains scikit-learn on the same rows."""
+    folder = BUILD / "stream" / size.name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    table = datasets.load(data)
+    _write_csv(folder / "train.csv", table.rows, table.labels)
+    _write_csv(folder / "test.csv", table.rows[: size.batch], table.labels[: size.batch])
+    (folder / "deploy.yaml").write_text(
+        textwrap.dedent(f"""\
+            model:
+              name: bench
+              data: {{file: train.csv, label: label}}
+              test: {{file: test.csv, label: label}}
+              k: {datasets.K}
+            signing: {{key: keys/signing.pem}}
+            """)
+    )
+    knnkit = [sys.executable, "-m", "knnkit"]
+    _run([*knnkit, "keygen", "--out", folder / "keys" / "signing"], folder)
+    _run([*knnkit, "build", "-c", folder / "deploy.yaml", "-o", folder / "release"], folder)
+    bench = Bench(folder / "root", folder / "model.joblib", folder, python)
+    (bench.root / "trust").mkdir(parents=True, mode=0o700)
+    bench.root.chmod(0o700)
+    shutil.copy(folder / "keys" / "signing.pub", bench.root / "trust" / "signing.pem")
+    staged = json.loads(_run(bench.agent("stage", folder / "release", "--json"), folder))
+    for command in ("activate", "confirm"):
+        _run(bench.agent(command, staged["release"]["digest"], "--json"), folder)
+    _run([python, "-c", TRAIN, folder / "train.csv", bench.joblib, str(datasets.K)], folder)
+    return bench
+
+
+def _write_csv(path: Path, rows: Any, labels: Any | None = None) -> None:
+    names = [f"feature_{column}" for column in range(rows.shape[1])]
+    with path.open("w") as file:
+        file.write(",".join(names + ["label"] * (labels is not None)) + "\n")
+        for number, row in enumerate(rows):
+            cells = [f"{value:.7g}" for value in row] + ([str(labels[number])] if labels is not None else [])
+            file.write(",".join(cells) + "\n")
+
+
+def _run(command: list[Any], folder: Path) -> str:
+    done = subprocess.run(list(map(str, command)), cwd=folder, env=environment(1), capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(map(str, command))[:200]}\n{done.stderr[-2000:]}")
+    return done.stdout
+
+
+class Fed:
+    """A child that answers lines; warmed with one row, whose answer it has given."""
+
+    def __init__(self, command: list[Any], first: bytes) -> None:
+        self.process = subprocess.Popen(
+            list(map(str, command)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment(1), bufsize=0
+        )
+        assert self.process.stdin
+        assert self.process.stdout
+        self.to, self.answers = self.process.stdin, os.fdopen(os.dup(self.process.stdout.fileno()), "rb", 1 << 16)
+        self.to.write(first)
+        self.answers.readline()
+
+    def one_by_one(self, lines: list[bytes]) -> list[float]:
+        """Returns milliseconds from line in to line out, of each line."""
+        taken = []
+        for line in lines:
+            start = time.perf_counter()
+            self.to.write(line)
+            self.answers.readline()
+            taken.append((time.perf_counter() - start) * 1e3)
+        return taken
+
+    def flat_out(self, lines: list[bytes]) -> tuple[float, float, list[bytes]]:
+        """Returns rows a second, rows a second of processor time, and the answers, when a next line is always there."""
+        text = b"".join(lines)
+        on_cpu, start = self._on_cpu(), time.perf_counter()
+        writer = threading.Thread(target=self._send, args=(text,))
+        writer.start()
+        answers = [self.answers.readline() for _ in lines]
+        seconds = time.perf_counter() - start
+        writer.join()
+        return len(lines) / seconds, len(lines) / (self._on_cpu() - on_cpu), answers
+
+    def _on_cpu(self) -> float:
+        """Seconds that the child's main thread has had a processor; other work on the machine does not count."""
+        return int(Path(f"/proc/{self.process.pid}/schedstat").read_text().split()[0]) / 1e9
+
+    def _send(self, text: bytes) -> None:
+        view = memoryview(text)
+        while view:
+            view = view[os.write(self.to.fileno(), view) :]
+
+    def close(self) -> None:
+        self.to.close()
+        self.process.wait(60)
+        self.answers.close()
+
+
+def measure_stream(bench: Bench, queries: Any, amount: Amount, figures: Figures) -> None:
+    """Streams digits rows through both, in turns."""
+    lines = [(",".join(f"{value:.7g}" for value in row) + "\n").encode() for row in queries]
+    commands = {"agent": bench.agent("classify", "--stream", "--format", "csv"), "scikit-learn loop": bench.loop()}
+    rates: dict[str, list[float]] = {name: [] for name in commands}
+    cpu_rates: dict[str, list[float]] = {name: [] for name in commands}
+    taken: dict[str, list[float]] = {name: [] for name in commands}
+    labels: dict[str, list[bytes]] = {}
+    for _ in range(amount.rounds):
+        for name, command in commands.items():
+            fed = Fed(command, lines[0])
+            count = amount.flat_out if name == "agent" else amount.loop_flat_out
+            taken[name] += fed.one_by_one([lines[i % len(lines)] for i in range(amount.one_by_one)])
+            rate, cpu_rate, answers = fed.flat_out([lines[i % len(lines)] for i in range(count)])
+            rates[name].append(rate)
+            cpu_rates[name].append(cpu_rate)
+            labels[name] = [answer.split(b",")[0].strip() for answer in answers[: len(lines)]]
+            fed.close()
+    for name in commands:
+        figures.rows_per_second[name] = statistics.median(rates[name])
+        figures.rows_per_cpu_second[name] = statistics.median(cpu_rates[name])
+        figures.p50_ms[name] = statistics.median(taken[name])
+        figures.p99_ms[name] = float(np.percentile(taken[name], 99))
+    ours, theirs = labels.values()
+    figures.labels_that_differ["stream"] = sum(a != b for a, b in zip(ours, theirs))
+
+
+def measure_file(bench: Bench, size: datasets.Size, queries: Any, amount: Amount, figures: Figures) -> None:
+    """Classifies a CSV file as a whole; the start of each process is taken out by a second, short file."""
+    count, short = amount.files[size.name], 100
+    files = {}
+    for rows in (count, short):
+        files[rows] = bench.folder / f"rows-{rows}.csv"
+        _write_csv(files[rows], np.resize(queries, (rows, queries.shape[1])))
+    whole: dict[str, dict[int, list[float]]] = {
+        name: {count: [], short: []} for name in ("agent", "pandas + scikit-learn")
+    }
+    outputs = {name: bench.folder / f"answers-{number}.csv" for number, name in enumerate(whole)}
+    for _ in range(amount.rounds):
+        for rows, file in reversed(files.items()):
+            for name, output in outputs.items():
+                command = (
+                    bench.agent("classify", "--input", file, "--output", output)
+                    if name == "agent"
+                    else [bench.python, "-c", WHOLE, bench.joblib, file, output]
+                )
+                start = time.perf_counter()
+                _run(command, bench.folder)
+                whole[name][rows].append(time.perf_counter() - start)
+    for name, found in whole.items():
+        seconds = {
+            rows: min(times) for rows, times in found.items()
+        }  # of two runs to be subtracted, the least disturbed
+        figures.file_seconds.setdefault(size.name, {})[name] = seconds[count]
+        rate = (count - short) / max(seconds[count] - seconds[short], 1e-9)
+        figures.file_rows_per_second.setdefault(size.name, {})[name] = rate
+    ours, theirs = ([line.split(",")[0] for line in output.read_text().splitlines()[1:]] for output in outputs.values())
+    figures.labels_that_differ[size.name] = sum(a != b for a, b in zip(ours, theirs)) + abs(len(ours) - len(theirs))
+
+
+def run(python: Path, amount: Amount) -> tuple[str, dict[str, Any]]:
+    """Measures; returns the text to show and the results to keep."""
+    figures = Figures()
+    for size in datasets.SIZES[:2]:
+        data = datasets.store(size, BUILD / "data")
+        bench, queries = make(python, size, data), datasets.load(data).queries
+        measure_file(bench, size, queries, amount, figures)
+        if size.features == 64:
+            measure_stream(bench, queries, amount, figures)
+    return show(figures), asdict(figures) | {"goals": goals(figures)}
+
+
+def goals(figures: Figures) -> list[dict[str, Any]]:
+    """Returns each goal with its figure."""
+    rate, files = figures.rows_per_second, figures.file_rows_per_second
+    found = [
+        ("stream, times the loop's rows/s", rate["agent"] / rate["scikit-learn loop"], 30.0, True),
+        ("p50 of one digits row, ms", figures.p50_ms["agent"], 0.2, False),
+        (
+            "2 features, times pandas' rows/s",
+            files["700x2"]["agent"] / files["700x2"]["pandas + scikit-learn"],
+            3.0,
+            True,
+        ),
+        (
+            "64 features, times pandas' rows/s",
+            files["1797x64"]["agent"] / files["1797x64"]["pandas + scikit-learn"],
+            1.0,
+            True,
+        ),
+    ]
+    return [
+        {
+            "goal": name,
+            "figure": round(value, 3),
+            "limit": limit,
+            "reached": value >= limit if least else value <= limit,
+        }
+        for name, value, limit, least in found
+    ]
+
+
+def show(figures: Figures) -> str:
+    """Returns the tables as text."""
+    from benchmarks.report import table
+
+    lines = [
+        [name, f"{figures.rows_per_second[name]:,.0f}", f"{1000 / figures.p50_ms[name]:,.0f}",
+         f"{figures.p50_ms[name]:.3f}", f"{figures.p99_ms[name]:.3f}"]
+        for name in figures.rows_per_second
+    ]  # fmt: skip
+    head = ["stream of digits rows", "rows/s flat out", "of CPU", "rows/s one by one", "p50 ms", "p99 ms"]
+    text = [table(head, lines)]
+    for size, found in figures.file_rows_per_second.items():
+        lines = [[name, f"{rate:,.0f}", f"{figures.file_seconds[size][name]:.2f}"] for name, rate in found.items()]
+        text.append(table([f"CSV file, {size.partition('x')[2]} features", "rows/s", "s with start"], lines))
+    text += [
+        f"  {'reached' if g['reached'] else 'missed '}  {g['goal']}: {g['figure']} (limit {g['limit']})"
+        for g in goals(figures)
+    ]
+    text.append(f"labels that differ: {figures.labels_that_differ}")
+    return "\n\n".join(text[:-5]) + "\n" + "\n".join(text[-5:])
