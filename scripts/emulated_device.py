@@ -72,7 +72,9 @@ def start(folder: Path, words: argparse.Namespace, name: str) -> Board:
         address = address or free_address(folder)
         port = port or free_port(address)
         write_settings(home, address, port)
-        command = ["unshare", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child"]
+        # With `run`, the board goes when this process does, even if that is killed.
+        command = ["setpriv", "--pdeathsig", "KILL"] if words.action == "run" else []
+        command += ["unshare", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child"]
         command += [sys.executable, __file__, arch, dist, "inside", "--name", name]
         with (home / "log").open("wb") as log:
             process = subprocess.Popen(
@@ -282,6 +284,7 @@ def act(words: argparse.Namespace, folder: Path, name: str) -> int:
         check_machine(words.arch)
         make_system(folder, words.arch, words.dist)
     elif words.action in ("start", "run"):
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         board = start(folder, words, name)
         login = f"ssh -F {board.ssh_config} {board.name}"
         print(
@@ -291,6 +294,7 @@ def act(words: argparse.Namespace, folder: Path, name: str) -> int:
         if words.action == "run":
             with contextlib.suppress(KeyboardInterrupt):
                 sys.stdin.read()
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
             remove(folder, name)
     elif words.action == "stop":
         print(f"{name}: {'stopped' if stop(folder, name) else 'was not running'}", file=sys.stderr)

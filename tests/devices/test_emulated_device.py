@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import select
+import signal
 import socket
 import subprocess
 from pathlib import Path
@@ -30,6 +33,22 @@ def test_pulling_the_plug_ends_every_process_of_the_board() -> None:
     with socket.socket() as probe:
         assert probe.connect_ex((one.said["address"], one.said["port"])) != 0
     assert not Path(one.said["ssh_config"]).exists()
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_a_board_goes_with_the_process_that_runs_it(how: signal.Signals) -> None:
+    command = [str(SCRIPT), "x86_64", "bookworm", "run", "--json", "--name", f"killed-{os.getpid()}"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    with process:
+        said = json.loads(process.stdout.readline())  # type: ignore[union-attr]
+        first = os.pidfd_open(said["first"])
+        try:
+            process.send_signal(how)
+            ended, _, _ = select.select([first], [], [], 60)
+            assert ended, "the board's first process is still there"
+        finally:
+            os.close(first)
+    subprocess.run([*command[:3], "remove", *command[5:]], check=True, capture_output=True)
 
 
 def test_the_board_cannot_write_this_machine_s_files_or_its_own_system() -> None:
