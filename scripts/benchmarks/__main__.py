@@ -50,7 +50,7 @@ def _show(
     installed: dict[str, Any],
 ) -> int:
     cells = [cell for one in measured for cell in one.cells]
-    print("median/p99 in ms; ratio: the best peer's median over TfliteKNN's\n")
+    print("median/p99 in ms; ratio: the best peer's median over TfliteKNN's (at best: of the fastest calls)\n")
     print(report.speed_table(cells))
     for size, found in begun.items():
         print(f"\n{size}\n{report.start_table(found, on_disk[size], installed['stacks'])}")
@@ -68,7 +68,10 @@ def _show(
             "machine": peers.machine() | {"versions": installed["versions"]},
             "k": datasets.K,
             "data": {size.name: size.about for size in datasets.SIZES},
-            "cells": [asdict(cell) | {"best_peer": cell.best_peer, "ratio": cell.ratio} for cell in cells],
+            "cells": [
+                asdict(cell) | {"best_peer": cell.best_peer, "ratio": cell.ratio, "ratio_at_best": cell.ratio_at_best}
+                for cell in cells
+            ],
             "start": begun,
             "model_bytes": on_disk,
             "installed": installed["stacks"],
