@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sys
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from device_agent.contract import Certificate, Gates
 from knnkit.fleet.report import DeviceReport, FleetReport, Outcome
 from knnkit.render import terminal
 from knnkit.render.page import Device, Page, Step
-from knnkit.render.regions import Regions
 from knnkit.render.terminal import Cell, Column, Tone
 from knnkit.render.text import milliseconds, percent, seconds
+
+if TYPE_CHECKING:
+    from knnkit.render.regions import Regions  # numpy is for a page that is drawn
 
 TONES: dict[Outcome, Tone] = {
     Outcome.COMMITTED: "good",

@@ -8,11 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from device_agent.contract import Certificate, Gates, ReleaseRef
-from knnkit.render.regions import Regions
 from knnkit.render.terminal import Tone
 from knnkit.render.text import count, milliseconds
+
+if TYPE_CHECKING:
+    from knnkit.render.regions import Regions  # numpy is for a page that is drawn
 
 #: Devices that a plot shows; with more, those that stand out.
 PLOTTED = 40
