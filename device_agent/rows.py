@@ -10,6 +10,8 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -21,7 +23,9 @@ from device_agent.contract import KnnInfo
 from device_agent.errors import BadInput
 
 _MAX_FLOAT32 = float(np.finfo(np.float32).max)
-_NUMBER_BYTES = b"0123456789+-.eE \t\r\n,"
+_NUMBER_BYTES = b"0123456789+-.eE \t\n,"
+#: Where numpy would read -1: a field, or a line, of blanks.
+_BLANK_FIELD = re.compile(rb"(?:^|[,\n])[ \t]+[,\n]")
 _COMMA, _NEWLINE = 0x2C, 0x0A
 
 
@@ -64,6 +68,7 @@ class CsvParser:
         self.header: bool | None = None
         self.line = 0
         self._names = info.feature_names
+        self._places = set(info.feature_names)
         self._ignore_extra = ignore_extra
         self._order: list[int] | None = None
         self._columns = info.n_features
@@ -106,9 +111,10 @@ class CsvParser:
             return False
 
     def _match(self, names: list[str]) -> None:
-        missing = [name for name in self._names if name not in names]
-        extra = [name for name in names if name not in self._names]
-        twice = [name for name in names if names.count(name) > 1]
+        counts = Counter(names)  # a header may have as many names as a line holds
+        missing = [name for name in self._names if name not in counts]
+        extra = [name for name in counts if name not in self._places]
+        twice = [name for name, count in counts.items() if count > 1]
         if missing:
             raise BadInput(
                 f"line {self.line}: the header has no column {missing[0]!r}{_more(missing)}",
@@ -127,6 +133,7 @@ class CsvParser:
 
     def _parse_plain(self, block: bytes) -> NDArray[np.float32] | None:
         """The fast way: None unless every line is `_columns` plain finite numbers."""
+        block = block.replace(b"\r\n", b"\n")
         if block.translate(None, _NUMBER_BYTES):
             return None
         if block.count(b"\n") == 1:
@@ -137,6 +144,8 @@ class CsvParser:
             return None
         ends = ends.reshape(-1, self._columns)
         if not (ends[:, -1] == _NEWLINE).all() or (ends[:, :-1] == _NEWLINE).any():
+            return None
+        if (b" " in block or b"\t" in block) and _BLANK_FIELD.search(block):
             return None
         values = _numbers(block.replace(b"\n", b","))
         if values is None or len(values) != ends.size:
@@ -208,15 +217,15 @@ class JsonParser:
             return None
         try:
             table = json.loads(b"[" + block[:-1].replace(b"\n", b",") + b"]")
-        except ValueError:
+            if len(table) != lines or any(len(row) != len(self._names) for row in table):
+                return None
+            return _finite(np.array(table, np.float64))
+        except (ValueError, OverflowError):  # an integer may have thousands of digits
             return None
-        if len(table) != lines or any(len(row) != len(self._names) for row in table):
-            return None
-        return _finite(np.array(table, np.float64))
 
     def _parse_line(self, line: bytes) -> list[float]:
         try:
-            found = json.loads(line)
+            found = json.loads(line, object_pairs_hook=_unique_keys)
         except (ValueError, RecursionError) as error:
             raise BadInput(f"not JSON: {error}") from None
         if isinstance(found, dict):
@@ -239,6 +248,15 @@ class JsonParser:
         return [found[name] for name in self._names]
 
 
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Which of two values is meant, nobody can say."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise ValueError(f"the key {_short(twice)} stands twice")
+    return found
+
+
 def _line_by_line(parser: Parser, block: bytes, parse_line: Any) -> Parsed:
     good: list[list[float]] = []
     errors: dict[int, tuple[int, str]] = {}
@@ -256,10 +274,16 @@ def _line_by_line(parser: Parser, block: bytes, parse_line: Any) -> Parsed:
 
 
 def _numbers(text: bytes) -> NDArray[np.float32] | None:
+    """Numbers, each with a comma behind it; None unless numpy reads them to the last character.
+
+    Some versions of numpy stop at what is no number, with a warning that nobody sees: a number of ours at the end must
+    be reached, or the last field is what it stopped in.
+    """
     try:
-        return _finite(np.fromstring(text, np.float64, sep=","))
+        values = np.fromstring(text + b"7", np.float64, sep=",")
     except (ValueError, DeprecationWarning):  # an empty field, two numbers in one
         return None
+    return _finite(values[:-1]) if len(values) == text.count(b",") + 1 else None
 
 
 def _finite(values: NDArray[np.float64]) -> NDArray[np.float32] | None:

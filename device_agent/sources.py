@@ -177,7 +177,7 @@ class _NpyReader:
             if any(length < 0 for length in shape) or not isinstance(found["descr"], str):
                 raise ValueError(f"no table of numbers: {found}")
             return shape, bool(found["fortran_order"]), np.dtype(found["descr"])
-        except (ValueError, TypeError, KeyError, SyntaxError, MemoryError, RecursionError) as error:
+        except (ValueError, TypeError, KeyError, OverflowError, SyntaxError, MemoryError, RecursionError) as error:
             raise self._bad(f"its header is damaged: {error}") from None
 
     def _read(self, size: int) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import os
@@ -19,6 +20,7 @@ from support.releases import Releases
 
 from device_agent import contract
 from device_agent.contract import KnnInfo
+from device_agent.errors import BadInput
 from device_agent.judge import Golden
 from device_agent.modelfile import read_info
 from device_agent.rows import CsvParser, JsonParser
@@ -183,6 +185,8 @@ def damaged_arrays() -> Iterator[tuple[bytes, str]]:
     yield saved(np.full((2, 4), np.nan)), "is not a finite float32 number"
     yield b"\x93NUMPY\x01\x00\xff\xff" + b"{" * 10, "its header is damaged"
     yield b"\x93NUMPY\x09\x00", "not an NPY file"
+    endless = b"{'descr': '<f8', 'fortran_order': False, 'shape': (1e999, 4)}"
+    yield b"\x93NUMPY\x01\x00" + len(endless).to_bytes(2, "little") + endless, "its header is damaged"
 
 
 @pytest.mark.parametrize(("data", "message"), list(damaged_arrays()), ids=lambda value: "")
@@ -197,6 +201,14 @@ def test_a_damaged_npy_file_is_refused(ready: Ready, data: bytes, message: str) 
     assert done.returncode == contract.EXIT_USAGE
     assert message in done.stderr.decode()
     assert done.stdout == b""
+
+
+@pytest.mark.parametrize("how", [(), ("--stream",)])
+def test_a_row_beyond_float32_distances_is_answered_in_json(ready: Ready, how: tuple[str, ...]) -> None:
+    asked = ("--format", "csv", "--output-format", "jsonl", "--neighbors", "--proba")
+    said = ready.device.run("classify", *asked, *how, input="3.4e38,-3.4e38,3.4e38,3.4e38\n")
+    assert (said.code, said.err) == (0, "")
+    assert all(neighbor["distance"] > 1e38 for neighbor in json.loads(said.out)["neighbors"])
 
 
 def test_a_missing_file_is_named(ready: Ready) -> None:
@@ -341,8 +353,15 @@ class TestFastAndSlowWayAgree:
             (b"\xff,2,3\n1,2,3\n", 1, [1]),
             (b"\xef\xbb\xbf1,2,3\n", 1, []),
             (b"c,b,a\n3,2,1\n1,2\n", 1, [3]),
+            (b"1,2,3\n4, ,6\n", 1, [2]),
+            (b"1,2,3\n4,5,\t\n", 1, [2]),
+            (b"1,2,3\n4,5,6e\n", 1, [2]),
+            (b"1,2,3\n4,5,6 7\n", 1, [2]),
+            (b"1,2,3\n4,5,6.7.8\n", 1, [2]),
+            (b"1,2,3\r\n \r\n4,5,6\r\n", 2, []),
         ],
     )
+    @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # as on a device: numpy's complaint is heard by nobody
     def test_odd_csv(self, block: bytes, good: int, bad: list[int]) -> None:
         rows, errors = self.parse(CsvParser, block)
         assert (len(rows), errors) == (good, bad)
@@ -357,6 +376,8 @@ class TestFastAndSlowWayAgree:
             (b"[" * 100_000 + b"\n[1,2,3]\n", 1, [1]),
             (b"[1,2,1e400]\n", 0, [1]),
             (b"[1,2," + b"9" * 5000 + b"]\n", 0, [1]),
+            (b"[1,2," + b"9" * 400 + b"]\n", 0, [1]),
+            (b'{"a":1,"b":2,"c":3,"a":4}\n', 0, [1]),
         ],
     )
     def test_odd_json(self, block: bytes, good: int, bad: list[int]) -> None:
@@ -368,3 +389,14 @@ def test_the_agent_never_imports_knnkit() -> None:
     for path in (ROOT / "device_agent").rglob("*.py"):
         assert "import knnkit" not in path.read_text()
         assert "from knnkit" not in path.read_text()
+
+    @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+    def test_lines_of_blanks_are_no_rows_of_a_model_with_one_feature(self) -> None:
+        info = dataclasses.replace(self.info, n_features=1, feature_names=("a",))
+        for block in (b"1\r\n\r\n2\r\n", b"1\n  \n2\n", b"1\n\t\n2\n"):
+            assert CsvParser(info).parse(block).rows.tolist() == [[1.0], [2.0]]
+
+    def test_a_header_of_very_many_names_is_read_in_no_time(self) -> None:
+        names = b",".join([b"a,b,c", *(b"%dx" % number for number in range(300_000)), b"7x"])
+        with pytest.raises(BadInput, match="names the column '7x' twice"):
+            CsvParser(self.info, ignore_extra=True).parse(names + b"\n")
