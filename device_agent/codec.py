@@ -15,6 +15,7 @@ import json
 import math
 import types
 import typing
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -24,6 +25,8 @@ T = TypeVar("T")
 MAX_DOCUMENT = 4 * 1024 * 1024
 #: Deepest nesting of objects and arrays that is parsed.
 MAX_DEPTH = 16
+#: Most characters of a strange document that a message repeats.
+_MAX_QUOTED = 80
 
 
 class MalformedDocument(ValueError):
@@ -108,8 +111,8 @@ def _refuse_depth(data: bytes) -> None:
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        keys = [key for key, _ in pairs]
-        raise MalformedDocument(f"the key {next(key for key in keys if keys.count(key) > 1)!r} stands twice")
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise MalformedDocument(f"the key {_quoted(twice)} stands twice")
     return found
 
 
@@ -128,7 +131,7 @@ def from_plain(cls: type[T], data: Any, where: str = "$") -> T:
     hints: dict[str, Any] = _hints(cls)  # type: ignore[arg-type]
     unknown = sorted(set(data) - set(hints))
     if unknown:
-        raise MalformedDocument(f"{where}: unknown key {unknown[0]!r}")
+        raise MalformedDocument(f"{where}: unknown key {_quoted(unknown[0])}")
     values = {}
     for field in dataclasses.fields(cls):  # type: ignore[arg-type]
         if field.name in data:
@@ -155,19 +158,22 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if origin is typing.Literal:
         if any(value == choice and type(value) is type(choice) for choice in typing.get_args(hint)):
             return value
-        raise MalformedDocument(f"{where}: {value!r} is not one of {', '.join(map(repr, typing.get_args(hint)))}")
+        choices = ", ".join(map(repr, typing.get_args(hint)))
+        raise MalformedDocument(f"{where}: {_quoted(value)} is not one of {choices}")
     if origin is dict:
         if not isinstance(value, dict):
             raise MalformedDocument(f"{where}: expected an object, found {_kind(value)}")
         item = typing.get_args(hint)[1]
-        return {key: _convert(item, entry, f"{where}.{key}") for key, entry in value.items()}
+        return {key: _convert(item, entry, f"{where}[{_quoted(key)}]") for key, entry in value.items()}
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return from_plain(hint, value, where)
     if isinstance(hint, type) and issubclass(hint, enum.Enum):
         try:
             return hint(value)
         except ValueError:
-            raise MalformedDocument(f"{where}: {value!r} is not one of {', '.join(m.value for m in hint)}") from None
+            raise MalformedDocument(
+                f"{where}: {_quoted(value)} is not one of {', '.join(m.value for m in hint)}"
+            ) from None
     return _convert_scalar(hint, value, where)
 
 
@@ -210,6 +216,12 @@ def _convert_scalar(hint: Any, value: Any, where: str) -> Any:
         return value
     names = {str: "a string", int: "an integer", float: "a number", bool: "true or false"}
     raise MalformedDocument(f"{where}: expected {names.get(hint, hint)}, found {_kind(value)}")
+
+
+def _quoted(value: Any) -> str:
+    """As it would be written, escapes for what steers a terminal, and cut: a message is for people."""
+    text = repr(value)
+    return text if len(text) <= _MAX_QUOTED else text[: _MAX_QUOTED - 3] + "..."
 
 
 def _kind(value: Any) -> str:

@@ -361,3 +361,17 @@ def test_a_member_that_unpacks_to_far_more_is_not_unpacked(bomb: bytes, claimed:
     with pytest.raises(ModelUnusable, match="compressed"):
         read_info(io.BytesIO(bomb.replace(size, claimed.to_bytes(4, "little"))))
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 32 * 1024
+
+
+def test_a_document_with_very_many_keys_and_one_of_them_twice_is_refused_at_once() -> None:
+    keys = ",".join(f'"k{number}":0' for number in range(250_000))
+    with pytest.raises(codec.MalformedDocument, match="the key 'k7' stands twice"):
+        codec.parse("{" + keys + ',"k7":1}')
+
+
+def test_a_message_about_a_document_repeats_little_of_it() -> None:
+    for text in ('{"' + "\\u001b" * 100_000 + '":1}', '{"schema":1,"' + "x" * 3_000_000 + '":1}'):
+        with pytest.raises(codec.MalformedDocument) as refused:
+            codec.loads(Problem, text)
+        assert len(str(refused.value)) < 200
+        assert str(refused.value).isprintable()
