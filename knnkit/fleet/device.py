@@ -229,6 +229,9 @@ class _Deploy:
                     if time.monotonic() >= deadline:
                         return self._recorder.fail(self._reverts(error))
                     time.sleep(0.2)
+        if committed.release.digest != self._job.package.digest:
+            said = f"{self._job.target.name}: committed {committed.release.digest[:12]}, not what was confirmed"
+            raise DeviceFailed(said, reason="wrong-release")
         return self._recorder.end(Outcome.COMMITTED, release=committed.release, previous=committed.previous)
 
     def _give_up(self, facts: Facts, error: KnnkitError) -> DeviceReport:

@@ -173,6 +173,7 @@ def test_a_locked_device_is_waited_for_as_long_as_asked(fleet: Fleet) -> None:
         ("refuses", Outcome.FAILED, "key-unknown", 4),
         ("gate", Outcome.FAILED, "gate-failed", 4),
         ("bad-disk", Outcome.FAILED, "cannot-write", 1),
+        ("commits-another", Outcome.FAILED, "wrong-release", 1),
     ],
 )
 def test_what_a_device_does_wrong_has_a_name_and_leaves_the_old_release(

@@ -330,6 +330,9 @@ class Line:
         if board.pending is None or "reverted" in board.faults:
             board.pending = None
             return self._problem("rolled-back", "it was given up: no confirmation came in time", 1)
+        if "commits-another" in board.faults:
+            another = dataclasses.replace(board.pending, digest="0" * 64)
+            return 0, codec.dumps(Committed(another, board.previous, False)).encode()
         assert board.pending_line != self._number, "confirmed over the connection that activated"
         board.previous, board.committed, board.pending = board.committed, board.pending, None
         return 0, codec.dumps(Committed(board.committed, board.previous, False)).encode()
