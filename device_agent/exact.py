@@ -23,6 +23,7 @@ Float64 = NDArray[np.float64]
 _CHUNK_BYTES = 4 << 20  # of float64 differences held at a time
 _TIE_BITS = np.int64(12)  # trailing mantissa bits in which equal distances may differ by the order of a sum
 _MAX_TABLES = 256 << 20
+_MAX_FLOAT32 = float(np.finfo(np.float32).max)
 
 
 class ExactKnn:
@@ -75,7 +76,7 @@ class ExactKnn:
             contract.OUTPUT_LABEL: label,
             contract.OUTPUT_PROBABILITIES: probabilities,
             contract.OUTPUT_INDICES: order,
-            contract.OUTPUT_DISTANCES: distances,
+            contract.OUTPUT_DISTANCES: np.minimum(distances, _MAX_FLOAT32),  # what float32 cannot tell is its largest
         }
 
     def _enter(self, row: NDArray[np.float32]) -> Float64:

@@ -30,6 +30,10 @@ from knnkit.model.space import EPSILON, Float32
 #: ties at the k-th place that are not), and TOPK_V2 keeps a heap of them: with 13 it takes up to twice as long.
 OVER_FETCH = 5
 _TINY = np.float32(np.finfo(np.float32).tiny)
+#: Distances whose squares float32 holds to the last bit; what lies under may be squared to nothing.
+_SQUARED_SAFELY = 1e-15
+#: Share of the weight that a neighbour beside an exact match may be denied.
+_DENIED = 1e-6
 
 
 class TfKNN(tf.Module):  # type: ignore[misc]
@@ -262,10 +266,12 @@ class TfKNN(tf.Module):  # type: ignore[misc]
         """Returns the (b,) verdict on each row: rounding can have changed neither its neighbours nor its shares."""
         kth = base[:, -1]
         if following is None:  # every training row is a neighbour
-            certain = kth >= 0.0
+            certain = kth < np.float32(np.inf)
         else:
             further = kth * np.float32(1.0 + 4.0 * self._rho)
             certain = following > (further if blur is None else further + 4.0 * blur)
+        if self.metric != "manhattan" and self.margin * self.space.radius < _SQUARED_SAFELY:
+            certain = tf.logical_and(certain, kth > np.float32(_SQUARED_SAFELY))
         if blur is not None:
             near = np.float32(self.margin) * tf.maximum(kth, np.float32(self.space.radius))
             certain = tf.logical_and(certain, near > 2.0 * TYPICAL * blur)
@@ -278,6 +284,10 @@ class TfKNN(tf.Module):  # type: ignore[misc]
         doubt = self._rho if blur is None else self._rho + blur / nearest
         two = tf.math.top_k(shares, min(2, len(self.classes))).values
         certain = two[:, 0] - (two[:, 1] if len(self.classes) > 1 else -1.0) > 8.0 * doubt
+        if blur is None and self.metric != "manhattan" and self.k > 1:
+            # Of two neighbours at no distance, either may be at one that was squared to nothing.
+            clear = tf.logical_or(base[:, 0] > _SQUARED_SAFELY, base[:, 1] > _SQUARED_SAFELY / _DENIED)
+            certain = tf.logical_and(certain, clear)
         if blur is None:
             return certain
         # An exact match that is blurred is none.

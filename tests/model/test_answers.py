@@ -205,3 +205,37 @@ def test_a_matrix_in_blocks_answers_as_one_in_a_piece(device: DeviceProcess, tmp
         assert np.array_equal(answers.indices, expected.indices[:, :4])
         assert np.array_equal(answers.label, expected.label)
     assert len(model.data) < 1.1 * rows.nbytes + 200_000
+
+
+@pytest.mark.parametrize("metric", METRICS[:3])
+def test_distances_that_square_to_nothing_still_weigh(metric: str, device: DeviceProcess, tmp_path: Path) -> None:
+    """Squares of distances under 1e-23 are zero in float32, as those of exact matches are."""
+    rows = [[1e-24], [1e-23], [1.1e-23], *([float(sign * n)] for n in range(1, 20) for sign in (1, -1))]
+    labels = ["a", "b", "b", *("ab"[n % 2] for n in range(38))]
+    model = build_model(KnnSpec("tiny", 3, metric, "distance"), dataset(np.float32(rows), labels))
+    answers = ask(device, model, np.zeros((2, 1)), tmp_path)
+    assert answers.predicted.tolist() == ["a", "a"]
+    expected = model.reference.answer(np.zeros((2, 1), np.float32))
+    assert np.abs(answers.probabilities - expected.probabilities).max() <= 1e-5
+
+
+def test_data_in_very_small_units_answer_as_the_reference(device: DeviceProcess, tmp_path: Path) -> None:
+    rng = np.random.default_rng(11)
+    rows = (rng.normal(size=(300, 3)) * 1e-22).astype(np.float32)
+    queries = (rng.normal(size=(50, 3)) * 1e-22).astype(np.float32)
+    model = build_model(KnnSpec("charges", 5), dataset(rows, rng.integers(0, 3, 300)))
+    verdict = judge(golden_of(model, queries), ask(device, model, queries, tmp_path), model.info, Gates())
+    assert verdict.differences == ()
+
+
+@pytest.mark.parametrize(("metric", "k"), [("euclidean", 2), ("sqeuclidean", 2), ("manhattan", 5), ("sqeuclidean", 5)])
+def test_a_row_too_far_for_float32_has_neighbours_and_finite_distances(
+    metric: str, k: int, device: DeviceProcess, tmp_path: Path
+) -> None:
+    rows, labels = [[0.0] * 9, [1.0] * 9, [2.0] * 9, [3.0] * 9, [4.0] * 9], ["a", "b", "b", "a", "a"]
+    model = build_model(KnnSpec("far", k, metric, "distance"), dataset(rows, labels))
+    queries = np.full((3, 9), 3.4e38, np.float32)
+    for one_by_one in (False, True):
+        answers = ask(device, model, queries, tmp_path, one_by_one=one_by_one)
+        assert np.isfinite(answers.distances).all()
+        assert np.abs(answers.probabilities.sum(axis=1) - 1.0).max() < 1e-6
