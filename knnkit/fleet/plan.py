@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from device_agent import contract
+from device_agent import contract, versions
 from device_agent.contract import ReleaseRef, Status
 from knnkit import __version__
 from knnkit.fleet.facts import Facts
 from knnkit.fleet.package import Package
+from knnkit.provision.recipe import LITERT, TFLITE
 
 Action = Literal["provision", "upload", "stage", "activate", "confirm"]
 Provisioning = Literal["auto", "always", "never"]
@@ -19,6 +20,8 @@ SPARE_DISK = 16 * 1024 * 1024
 #: Free bytes that a bare board needs for its environment: the smallest runtime unpacked, with its wheels.
 BARE_DISK = 128 * 1024 * 1024
 MINIMUM_PYTHON = (3, 10)
+#: Runtime, as a status names it -> the version that provisioning installs; no other is to be had for that Python.
+_NEWEST_RUNTIME = {"tflite_runtime": TFLITE.partition("==")[2], "ai_edge_litert": LITERT.partition("==")[2]}
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ def plan_device(device: str, device_class: str, facts: Facts, package: Package, 
     refusal = _refuse(device, device_class, facts, package, options)
     if refusal:
         return DevicePlan(device, package.ref, current, refusal=refusal)
-    why = _provision_why(facts, options)
+    why = _provision_why(facts, package, options)
     steps = [PlanStep("provision", why)] if why else []
     return DevicePlan(device, package.ref, current, (*steps, *_release_steps(facts.agent, package)))
 
@@ -100,7 +103,7 @@ def _release_steps(status: Status | None, package: Package) -> tuple[PlanStep, .
     )
 
 
-def _provision_why(facts: Facts, options: PlanOptions) -> str:
+def _provision_why(facts: Facts, package: Package, options: PlanOptions) -> str:
     if options.provisioning == "never":
         return ""
     if options.provisioning == "always":
@@ -112,6 +115,8 @@ def _provision_why(facts: Facts, options: PlanOptions) -> str:
         return f"the agent is {status.agent}, this knnkit has {__version__}"
     if status.runtime is None:
         return "there is no TFLite runtime"
+    if _runtime_lacks(status.runtime, package) and _newer_runtime(status.runtime):
+        return f"the runtime is {status.runtime}, the release needs {package.manifest.minimum_runtime}"
     return "" if status.trusted else "no key is trusted yet"
 
 
@@ -120,6 +125,7 @@ def _refuse(device: str, device_class: str, facts: Facts, package: Package, opti
         _unfit(device, facts, options)
         or _misplaced(device, device_class, package)
         or (_unwanted(device, facts.agent, package) if facts.agent else None)
+        or (_outdated(device, facts.agent, package, options) if facts.agent else None)
         or _too_full(device, facts, package)
     )
 
@@ -169,6 +175,39 @@ def _unwanted(device: str, status: Status, package: Package) -> Refusal | None:
         said = f"{device}: another activation waits for its confirmation{left}: {status.pending.version}"
         return Refusal("locked", said, "wait, or knnkit rollback", contract.EXIT_LOCKED)
     return None
+
+
+def _outdated(device: str, status: Status, package: Package, options: PlanOptions) -> Refusal | None:
+    """Refuses before anything is sent what the device's own rules would refuse to stage."""
+    if status.runtime is None or not _runtime_lacks(status.runtime, package):
+        return None
+    if status.committed and status.committed.digest == package.digest and not status.pending:
+        return None  # it answers with it, whatever the number says
+    ref, newer = package.ref, _newer_runtime(status.runtime)
+    if newer and options.provisioning != "never":
+        return None
+    said = f"{device} has {status.runtime}; {ref.name} {ref.version} needs TFLite runtime"
+    hint = (
+        f"knnkit provision --target {device} installs {newer}"
+        if newer
+        else "build it with TensorFlow 2.21, or give the board a system with a newer Python"
+    )
+    return Refusal(
+        "runtime-too-old", f"{said} {package.manifest.minimum_runtime}", hint, exit_code=contract.EXIT_REFUSED
+    )
+
+
+def _runtime_lacks(runtime: str, package: Package) -> bool:
+    return (versions.runtime(runtime) or ()) < (versions.parse(package.manifest.minimum_runtime) or ())
+
+
+def _newer_runtime(runtime: str) -> str | None:
+    """Returns what provisioning would put in the place of `runtime`; None if that is no newer."""
+    name, _, number = runtime.rpartition(" ")
+    newest = _NEWEST_RUNTIME.get(name)
+    if newest is None or (versions.parse(number) or ()) >= (versions.parse(newest) or ()):
+        return None
+    return f"{name} {newest}"
 
 
 def _too_full(device: str, facts: Facts, package: Package) -> Refusal | None:

@@ -192,3 +192,17 @@ def test_job_and_report_travel(package: Package) -> None:
     assert pickle.loads(pickle.dumps(job)) == job
     report = run(fleet)
     assert pickle.loads(pickle.dumps(report)) == report
+
+
+def test_a_runtime_that_is_too_old_is_refused_before_a_byte_is_sent(fleet: Fleet, tmp_path: Path) -> None:
+    needs = with_files(make_package(runtime="2.99.0"), tmp_path, {"model.tflite": 5000, "release.json": 90})
+    fleet.package = needs
+    report = run(fleet)
+    board = fleet.boards["board"]
+    assert (report.outcome, report.exit_code, report.reason) == (Outcome.FAILED, 4, "runtime-too-old")
+    assert report.message == "board has tflite_runtime 2.14.0; fruit 1.1.0 needs TFLite runtime 2.99.0"
+    assert "2.21" in report.hint
+    assert report.sent_bytes == 0
+    assert board.files == {}
+    assert board.staged == {OLD.digest}
+    assert board.known_release == "1.0.0"

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from support.simulation import Board, make_package
 
-from device_agent import codec
+from device_agent import codec, contract
 from device_agent.contract import ReleaseRef
+from device_agent.trust import Reason
 from knnkit.fleet.facts import Facts
 from knnkit.fleet.plan import DevicePlan, PlanOptions, plan_device
 
@@ -19,6 +20,9 @@ GOLDEN = Path(__file__).with_name("plans.json")
 NEW = make_package()
 OLD = make_package("1.0.0", 10)
 NEWER = make_package("2.0.0", 20)
+NEEDS_2_14 = make_package(runtime="2.14.0")
+NEEDS_2_15 = make_package(runtime="2.15.0")
+TFLITE_2_5 = "tflite_runtime 2.5.0"
 BARE = Facts(
     home="/home/pi",
     root="/home/pi/.knnkit",
@@ -64,6 +68,19 @@ CASES: dict[str, tuple[Facts, dict[str, Any]]] = {
     "no key is trusted yet": (running(OLD.ref, trusted=()), {}),
     "another activation is pending": (running(OLD.ref, pending=NEWER.ref, seconds_left=42.0), {}),
     "another class": (running(OLD.ref), {"device_class": "any", "package": make_package(device_class="zero")}),
+    "a runtime older than the release needs": (running(OLD.ref, runtime=TFLITE_2_5), {"package": NEEDS_2_14}),
+    "a runtime older than the release needs, left alone": (
+        running(OLD.ref, runtime=TFLITE_2_5),
+        {"package": NEEDS_2_14, "provisioning": "never"},
+    ),
+    "a runtime that suffices exactly": (running(OLD.ref), {"package": NEEDS_2_14, "provisioning": "never"}),
+    "a need that no runtime for this board meets": (running(OLD.ref), {"package": NEEDS_2_15}),
+    "a need that LiteRT meets": (running(OLD.ref, runtime="ai_edge_litert 2.3.0"), {"package": NEEDS_2_15}),
+    "a runtime of no known version": (
+        running(OLD.ref, runtime="tflite_runtime unknown"),
+        {"package": NEEDS_2_14, "provisioning": "never"},
+    ),
+    "a release that runs already, whatever it says it needs": (running(NEEDS_2_15.ref), {"package": NEEDS_2_15}),
 }
 
 
@@ -79,6 +96,13 @@ def plan(name: str) -> DevicePlan:
 def test_plan(name: str) -> None:
     """To make the file anew after a change that is meant: python tests/fleet/test_plan.py"""
     assert codec.to_plain(plan(name)) == json.loads(GOLDEN.read_text())[name]
+
+
+def test_what_the_plan_refuses_for_its_runtime_the_device_refuses_too() -> None:
+    refusal = plan("a runtime older than the release needs, left alone").refusal
+    assert refusal is not None
+    assert refusal.reason == Reason.RUNTIME_TOO_OLD.value
+    assert refusal.exit_code == contract.EXIT_REFUSED
 
 
 def test_the_file_holds_these_cases_and_no_others() -> None:

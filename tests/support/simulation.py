@@ -43,7 +43,12 @@ ROOT = "/home/pi/.knnkit"
 
 
 def make_package(
-    version: str = "1.1.0", sequence: int = 11, *, device_class: str = "any", accuracy: float = 0.9
+    version: str = "1.1.0",
+    sequence: int = 11,
+    *,
+    device_class: str = "any",
+    accuracy: float = 0.9,
+    runtime: str = "1.7.0",
 ) -> Package:
     """A release of three small files that exist nowhere: its digest follows from its version."""
     digest = hashlib.sha256(version.encode()).hexdigest()
@@ -55,7 +60,7 @@ def make_package(
         expires=None,
         device_class=device_class,
         minimum_agent="0.1.0",
-        minimum_runtime="1.7.0",
+        minimum_runtime=runtime,
         k=3,
         n_features=4,
         labels_sha256="0" * 64,

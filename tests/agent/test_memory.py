@@ -1,0 +1,125 @@
+"""How much memory a model takes: when XNNPACK may hold copies of the weights, and that it does as it is told."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support.releases import Releases
+
+from device_agent import contract, memory
+from device_agent.judge import Golden
+from device_agent.loading import load_model
+from device_agent.release_files import open_release
+from device_agent.runtime import TfliteKNN
+
+MB = 1 << 20
+
+
+def model_of(size: int, folder: Path) -> str:
+    """A file of that many bytes that takes no room on the disk."""
+    path = folder / "model.tflite"
+    with path.open("wb") as file:
+        file.truncate(size)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("size", "available", "packs"),
+    [
+        (memory.SMALL, 0, True),  # small: packed wherever it is
+        (memory.SMALL + 1, 4 * (memory.SMALL + 1), True),  # two copies take just half of what is free
+        (memory.SMALL + 1, 4 * (memory.SMALL + 1) - 2, False),
+        (180 * MB, 8 << 30, True),
+        (180 * MB, 512 * MB, False),
+        (180 * MB, None, True),  # the system does not say
+    ],
+)
+def test_a_large_model_is_packed_where_half_of_the_free_memory_stays_free(
+    size: int, available: int | None, packs: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "available_bytes", lambda: available)
+    assert memory.may_pack(model_of(size, tmp_path)) is packs
+
+
+@pytest.mark.parametrize(("size", "packs"), [(1000, True), (memory.SMALL, True), (memory.SMALL + 1, False)])
+def test_a_stream_packs_a_small_model_only_however_much_is_free(
+    size: int, packs: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "available_bytes", lambda: 1 << 50)
+    assert memory.may_pack_for_stream(model_of(size, tmp_path)) is packs
+
+
+@pytest.mark.parametrize(
+    ("meminfo", "found"),
+    [
+        ("MemTotal:        1014920 kB\nMemFree:  1 kB\nMemAvailable:     524288 kB\n", 512 * MB),
+        ("MemTotal:        1014920 kB\n", None),  # a kernel before 3.14
+        ("MemAvailable:\n", None),
+        ("MemAvailable: plenty\n", None),
+        (None, None),  # no /proc
+    ],
+)
+def test_free_memory_is_what_the_kernel_says_or_not_known(
+    meminfo: str | None, found: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_text(path: Path, **_: Any) -> str:
+        assert path == Path("/proc/meminfo")
+        if meminfo is None:
+            raise FileNotFoundError(path)
+        return meminfo
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    assert memory.available_bytes() == found
+
+
+def test_this_machine_says_how_much_is_free() -> None:
+    found = memory.available_bytes()
+    assert found is not None
+    assert 0 < found < 1 << 50
+
+
+@pytest.mark.parametrize(("packed", "delegate"), [(True, "XNNPACK"), (False, None)])
+def test_xnnpack_runs_where_the_model_is_packed_and_nowhere_else(
+    packed: bool, delegate: str | None, releases: Releases
+) -> None:
+    assert TfliteKNN(releases["digits"] / contract.MODEL_FILE, packed=packed).runtime.delegate == delegate
+
+
+def test_what_is_not_said_is_decided_by_the_free_memory(releases: Releases, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = releases["digits"] / contract.MODEL_FILE
+    asked: list[str] = []
+
+    def may_pack(asked_path: str) -> bool:
+        asked.append(asked_path)
+        return False
+
+    monkeypatch.setattr(memory, "may_pack", may_pack)
+    assert TfliteKNN(path).runtime.delegate is None
+    assert asked == [str(path)]
+
+
+@pytest.mark.parametrize("name", ["iris", "digits", "wine"])
+def test_packed_or_not_the_answers_are_the_same(name: str, releases: Releases) -> None:
+    folder = releases[name]
+    rows = Golden.from_bytes((folder / contract.GOLDEN_FILE).read_bytes()).rows
+    packed, mapped = (TfliteKNN(folder / contract.MODEL_FILE, packed=how) for how in (True, False))
+    one, other = packed.classify(rows), mapped.classify(rows)
+    assert np.array_equal(one.label, other.label)
+    assert np.array_equal(one.indices, other.indices)
+    assert np.allclose(one.distances, other.distances, rtol=1e-5, atol=1e-6)
+    assert np.allclose(one.probabilities, other.probabilities, atol=1e-5)
+
+
+@pytest.mark.parametrize(("stream", "delegate"), [(False, "XNNPACK"), (True, None)])
+def test_a_stream_leaves_the_copies_of_a_larger_model_out(
+    stream: bool, delegate: str | None, releases: Releases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "SMALL", 1000)
+    monkeypatch.setattr(memory, "available_bytes", lambda: 1 << 50)
+    with contextlib.ExitStack() as stack:
+        opened = stack.enter_context(open_release(releases["digits"]))
+        assert load_model(opened, stream=stream).runtime.delegate == delegate
