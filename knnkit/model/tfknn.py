@@ -101,7 +101,10 @@ class TfKNN(tf.Module):  # type: ignore[misc]
         self.k, self.n_features, self.weights, self.margin = k, len(enrolment.feature_names), weights, margin
         self._thresholds = None if thresholds is None else self._to_base(np.asarray(thresholds))
         self._candidates = min(count, k + OVER_FETCH)
-        self._direct = self._candidates == count or self.metric == "manhattan"
+        # With one coordinate a product is no faster than the differences themselves, and the converter would fold the
+        # centre into its bias: raw values of 10,000 then cancel in float32.
+        one = self.enrolled.shape[1] == 1
+        self._direct = self._candidates == count or self.metric == "manhattan" or one
         self.layout = Layout(count, 0) if self._direct else Layout.of(self.enrolled)
         table = self.layout.table(self.enrolled)
         self._table = tf.Variable(table, trainable=False, name="training_rows")

@@ -239,3 +239,16 @@ def test_a_row_too_far_for_float32_has_neighbours_and_finite_distances(
         answers = ask(device, model, queries, tmp_path, one_by_one=one_by_one)
         assert np.isfinite(answers.distances).all()
         assert np.abs(answers.probabilities.sum(axis=1) - 1.0).max() < 1e-6
+
+
+@pytest.mark.parametrize("scale", ["none", "standard"])
+def test_one_feature_far_from_zero(scale: str, device: DeviceProcess, tmp_path: Path) -> None:
+    """The converter folds the centre of a single coordinate into the product, where it cancels."""
+    rng = np.random.default_rng(13)
+    rows = (rng.normal(size=(1500, 1)) + 1e4).astype(np.float32)
+    model = build_model(KnnSpec("pressure", 2, scale=scale), dataset(rows, rng.integers(0, 3, 1500)))
+    queries = rows[:200] + np.float32(1e-3)
+    answers = ask(device, model, queries, tmp_path)
+    verdict = judge(golden_of(model, queries), answers, model.info, Gates())
+    assert verdict.differences == ()
+    assert answers.indices.tolist() == model.reference.answer(queries).indices[:, :2].tolist()
