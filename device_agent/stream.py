@@ -33,7 +33,9 @@ IDLE_MS = 1000
 
 
 def stream(store: Store, request: Request) -> int:
-    """Answers standard input, or a pipe, line by line until it ends or SIGTERM comes; returns how many rows.
+    """Answers standard input, or a pipe, line by line until it ends or SIGTERM comes.
+
+    Returns how many lines were bad, and so not answered. SIGTERM is how a service is ended: it returns 0 then.
 
     Raises:
         BadInput: the header does not fit the model.
@@ -64,9 +66,9 @@ def _serve(desk: _Desk, source: Source, told: _Told) -> int:
         data = _read(poll, source.descriptor, told, desk)
         if data == b"":
             desk.answer_last(lines.finish())
-            return desk.count
+            return desk.refused
     desk.drop_last(lines.finish())
-    return desk.count
+    return 0
 
 
 def _read(poll: select.poll, descriptor: int, told: _Told, desk: _Desk) -> bytes | None:
@@ -131,7 +133,7 @@ class _Desk:
     """Answers blocks of lines with the release that answers now."""
 
     def __init__(self, store: Store, request: Request, source: Source) -> None:
-        self.count = 0
+        self.refused = 0
         self._store = store
         self._request = request
         self._format = request.output_format or source.format
@@ -159,16 +161,17 @@ class _Desk:
             write_all(self._descriptor, self._renderer.header())
         for number, message in parsed.errors.values():
             self._complain(number, message)
+        self.refused += len(parsed.errors)
         if not parsed.count:
             return
         batch = self._loaded.model.info.batch
         if parsed.errors or parsed.count <= batch:
             answers = self._loaded.model.classify(parsed.rows) if len(parsed.rows) else None
-            self._write(self._renderer.render(answers, parsed.count, parsed.errors), parsed.count)
+            self._write(self._renderer.render(answers, parsed.count, parsed.errors))
             return
         for start in range(0, parsed.count, batch):
             rows = parsed.rows[start : start + batch]
-            self._write(self._renderer.render(self._loaded.model.classify(rows), len(rows), {}), len(rows))
+            self._write(self._renderer.render(self._loaded.model.classify(rows), len(rows), {}))
 
     def answer_last(self, block: bytes) -> None:
         """Answers a last line that had no newline, and says so: a writer that died may have cut it short."""
@@ -186,7 +189,8 @@ class _Desk:
         self._parser.line += 1
         error = {0: (self._parser.line, f"has more than {MAX_LINE:,} bytes")}
         self._complain(*error[0])
-        self._write(self._renderer.render(None, 1, error), 1)
+        self.refused += 1
+        self._write(self._renderer.render(None, 1, error))
 
     def look(self) -> None:
         """Takes over the release that answers now, if it is another one."""
@@ -243,9 +247,8 @@ class _Desk:
             return None
         return found.st_ino, found.st_mtime_ns
 
-    def _write(self, data: bytes, count: int) -> None:
+    def _write(self, data: bytes) -> None:
         write_all(self._descriptor, data)
-        self.count += count
 
     def _complain(self, number: int, message: str) -> None:
         print(f"device_agent: {self._name}, line {number}: {message}", file=sys.stderr)

@@ -103,7 +103,14 @@ def _keys(cls: type[Section]) -> str:
     return ", ".join(list(cls.model_fields)[:4])
 
 
+#: What scikit-learn and others call it; too far from our word for spelling to find.
+_ALSO_CALLED = {"neighbors": "k", "neighbours": "k", "n_neighbors": "k", "target": "label", "test_size": "test"}
+
+
 def _unknown(key: str, cls: type[Section]) -> str:
+    called = difflib.get_close_matches(key, _ALSO_CALLED, n=1, cutoff=0.8)
+    if called and _ALSO_CALLED[called[0]] in cls.model_fields:
+        return f"unknown key {key!r}; did you mean {_ALSO_CALLED[called[0]]!r}?"
     close = difflib.get_close_matches(key, cls.model_fields, n=1, cutoff=0.5)
     if close:
         return f"unknown key {key!r}; did you mean {close[0]!r}?"

@@ -47,9 +47,8 @@ def _run_classify(arguments: argparse.Namespace) -> int:
         if arguments.stream:
             from device_agent.stream import stream
 
-            stream(store_of(arguments), request)
-        else:
-            classify(store_of(arguments), request)
+            return contract.EXIT_USAGE if stream(store_of(arguments), request) else contract.EXIT_OK
+        classify(store_of(arguments), request)
     except Closed:
         raise BrokenPipeError from None
     return contract.EXIT_OK

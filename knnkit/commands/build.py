@@ -46,7 +46,7 @@ def _tell(built: Built) -> None:
     info, manifest = built.info, built.manifest
     what = f"{manifest.name} {manifest.version} (sequence {manifest.sequence})"
     for warning in built.warnings:
-        print(f"knnkit: {warning}", file=sys.stderr)
+        print(f"knnkit: warning: {warning}", file=sys.stderr)
     if not built.fresh:
         print(f"{built.directory}: {what} is up to date", file=sys.stderr)
         return

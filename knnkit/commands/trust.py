@@ -26,7 +26,6 @@ def run(arguments: argparse.Namespace) -> int:
     if about_keys:
         return trust_keys.run(arguments)
     if arguments.host is None:
-        raise UsageError(
-            "name a HOST to enrol its host key, or say what to do with signing keys", hint="knnkit trust --help"
-        )
+        hint = f"knnkit trust {arguments.target[0]}" if arguments.target else "knnkit trust --help"
+        raise UsageError("name a HOST to enrol its host key, or say what to do with signing keys", hint=hint)
     return trust_host.run(arguments, arguments.host)

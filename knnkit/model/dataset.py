@@ -137,7 +137,7 @@ def _load_csv(file: Path, label: str, features: Sequence[str] | None, delimiter:
             reader = csv.reader(stream, delimiter=delimiter, strict=True)
             header = [name.strip() for name in next(reader, [])]
             if not header:
-                raise DataError(f"{file}: the file is empty")
+                raise DataError(f"{file}: the file is empty", hint="line 1 names the columns, the others are rows")
             _require_distinct(header, f"{file}, line 1")
             at, chosen = _choose(header, label, features, file)
             rows, labels = _read_cells(reader, header, at, chosen, file)
@@ -146,7 +146,7 @@ def _load_csv(file: Path, label: str, features: Sequence[str] | None, delimiter:
     except UnicodeDecodeError as error:
         raise DataError(f"{file}: not UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}") from None
     if not rows:
-        raise DataError(f"{file}: there is a header, and no rows")
+        raise DataError(f"{file}: there is a header, and no rows", hint="each line after the header is a row")
     names = tuple(header[column] for column in chosen)
     return Dataset(np.array(rows, dtype=np.float32), _labels(labels, str(file)), names, str(file))
 
@@ -187,9 +187,10 @@ def _require_number(cell: str, where: str) -> None:
         with np.errstate(over="ignore"):
             value = np.float32(float(cell))
     except ValueError:
-        what = f"{cell!r} is not a number" if cell.strip() else "the cell is empty"
+        if not cell.strip():
+            raise DataError(f"{where}: the cell is empty", hint="drop the row, or fill the cell") from None
         hint = "every column but the label is a feature, unless features: names them"
-        raise DataError(f"{where}: {what}", hint=hint) from None
+        raise DataError(f"{where}: {cell!r} is not a number", hint=hint) from None
     if not np.isfinite(value):
         raise DataError(f"{where}: {cell} is not a finite float32 number", hint="drop the row, or fill the cell")
 
@@ -215,7 +216,8 @@ def _load_parquet(file: Path, label: str, features: Sequence[str] | None) -> Dat
             raise DataError(f"{file}, column {name!r}: it holds {kind}, not numbers", hint="drop or encode the column")
         if column.null_count:
             row = column.is_null().to_pylist().index(True)
-            raise DataError(f"{file}, row {row}, column {name!r}: the cell is empty")
+            hint = "drop the row, or fill the cell"
+            raise DataError(f"{file}, row {row}, column {name!r}: the cell is empty", hint=hint)
         columns.append(np.asarray(column.to_numpy(), dtype=np.float64))
     labels = table.column(label)
     if labels.null_count:
@@ -280,7 +282,8 @@ def _require_distinct(names: Iterable[str], where: str) -> None:
         if not name:
             raise DataError(f"{where}: column {column + 1} has no name")
         if name in seen:
-            raise DataError(f"{where}: columns {seen[name] + 1} and {column + 1} are both called {name!r}")
+            said = f"{where}: columns {seen[name] + 1} and {column + 1} are both called {name!r}"
+            raise DataError(said, hint="rename one of them, or leave it out of the file")
         seen[name] = column
 
 

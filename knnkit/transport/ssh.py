@@ -237,16 +237,21 @@ def _guarded(name: str, where: Resolved, hops: list[paramiko.Transport], timeout
         except KnnkitError as error:
             _close(hops)
             if watchdog.fired:
-                raise Unreachable(f"{at}: no connection within {timeout:g} s", reason="connect") from None
+                said = f"{at}: no connection within {timeout:g} s"
+                raise Unreachable(said, hint=_look(where), reason="connect") from None
             raise type(error)(f"{name}: {error}", hint=error.hint, reason=error.reason) from None
         except Exception as error:  # some of paramiko's paths raise a bare Exception
             _close(hops)
             late = watchdog.fired or isinstance(error, TimeoutError)
             said = f"no connection within {timeout:g} s" if late else _say(error)
-            raise Unreachable(f"{at}: {said}", reason=_reason(error)) from None
+            raise Unreachable(f"{at}: {said}", hint=_look(where), reason=_reason(error)) from None
         except BaseException:
             _close(hops)
             raise
+
+
+def _look(where: Resolved) -> str:
+    return f"is it on, and is this its address? ssh -v -p {where.port} {where.user}@{where.host}"
 
 
 def _say(error: Exception) -> str:

@@ -150,7 +150,7 @@ def test_a_writer_that_dies_within_a_line_costs_nothing_but_that_line(pair: Pair
         subprocess.Popen([sys.executable, "-c", program, lines], stdout=subprocess.PIPE) as writer,
         Stream(pair.device, stdin=writer.stdout) as stream,
     ):
-        out, err = stream.finish()
+        out, err = stream.finish(contract.EXIT_USAGE)
     answers = out.splitlines()
     assert answers[:-1] == pair.labels[pair.old] * 200
     assert answers[-1] == ""
@@ -163,13 +163,13 @@ def test_a_bad_line_is_reported_with_its_number_and_the_others_are_answered(pair
     good, label = pair.lines[0], pair.labels[pair.old][0]
     with Stream(pair.device) as stream:
         stream.send(f"{good}\nrubbish\n{good}\n\n1,2,3\n{good}\n")
-        out, err = stream.finish()
+        out, err = stream.finish(contract.EXIT_USAGE)
     assert out.splitlines() == [label, "", label, "", label], "line by line, an empty answer for a bad line"
     assert "standard input, line 2: column" in err or "standard input, line 2: expected 4 columns" in err
     assert "standard input, line 5: expected 4 columns, found 3" in err
     with Stream(pair.device, "--output-format", "jsonl") as stream:
         stream.send(f"{good}\nrubbish\n{good}\n")
-        records = [json.loads(line) for line in stream.finish()[0].splitlines()]
+        records = [json.loads(line) for line in stream.finish(contract.EXIT_USAGE)[0].splitlines()]
     assert [record.get("label") for record in records] == [label, None, label]
     assert records[1]["line"] == 2
     assert "columns" in records[1]["error"]
@@ -179,7 +179,7 @@ def test_rubbish_before_the_first_row_is_a_bad_line_like_any_other(pair: Pair) -
     with Stream(pair.device) as stream:
         assert stream.ask("Booting v1.2 ...") == ""
         assert stream.ask(pair.lines[0]) == pair.labels[pair.old][0]
-        assert "neither" not in stream.finish()[1]
+        assert "neither" not in stream.finish(contract.EXIT_USAGE)[1]
 
 
 def test_a_header_in_a_stream(pair: Pair, releases: Releases) -> None:
@@ -201,7 +201,7 @@ def test_a_line_without_end_is_dropped_and_takes_no_memory(pair: Pair) -> None:
         assert stream.line() == ""
         assert stream.ask(pair.lines[0]) == pair.labels[pair.old][0]
         assert resident(stream.process.pid) < 200 * 2**20
-        _, err = stream.finish()
+        _, err = stream.finish(contract.EXIT_USAGE)
     assert f"line 1: has more than {MAX_LINE:,} bytes" in err
 
 

@@ -324,6 +324,7 @@ def test_nothing_listens(address: Address) -> None:
     with pytest.raises(Unreachable, match="nothing listens there") as caught:
         SshTransport.connect("board", replace(address, port=sshd.free_port(address.host)), timeout=5)
     assert caught.value.reason == "connect"
+    assert "ssh -v -p" in (caught.value.hint or "")
 
 
 def test_a_name_that_does_not_resolve(address: Address) -> None:
