@@ -88,6 +88,12 @@ def test_a_signing_key_that_others_can_read_is_not_used(project: Path) -> None:
     assert not (project / "dist").exists()
 
 
+def test_trust_with_target_names_the_command_that_was_meant(tmp_path: Path) -> None:
+    result = knnkit(tmp_path, "trust", "--target", "pi@127.0.0.99:9")
+    assert result.returncode == 2
+    assert "knnkit trust pi@127.0.0.99:9" in result.stderr
+
+
 def test_a_host_that_does_not_answer_is_unreachable_not_failed(project: Path) -> None:
     result = knnkit(project, "status", "--target", "pi@127.0.0.99:9", "--connect-retries", "0")
     assert result.returncode == 3, result.stderr
