@@ -10,6 +10,7 @@ from knnkit.errors import DeviceFailed
 from knnkit.transport.base import Transport, printable
 
 #: Prints `key value` lines, then `agent EXITCODE` and what the agent answers. $1 is the root, maybe beginning with ~/.
+#: What the agent says is cut, since the shell keeps it in memory: the code that follows it is then missing.
 #: The system's Python, which is slow to ask, matters only to a board without an agent, or where $2 says `full`.
 _PROBE = """\
 root=$1
@@ -26,10 +27,14 @@ echo "disk $(df -Pk "${at:-/}" 2>/dev/null | awk 'NR == 2 { printf "%s", $4 }')"
 echo "memory $(awk '/^MemTotal:/ { printf "%s", $2 }' /proc/meminfo 2>/dev/null)"
 echo "venv $(readlink "$root/venv" 2>/dev/null)"
 if [ -x "$root/venv/bin/python" ]; then
-  answer=$("$root/venv/bin/python" -m device_agent --root "$root" status --json </dev/null 2>/dev/null)
-  code=$?
+  answer=$({
+    "$root/venv/bin/python" -m device_agent --root "$root" status --json </dev/null 2>/dev/null
+    printf '\\n%s\\n' "$?"
+  } | head -c 1000000)
+  code=$(printf '%s\\n' "$answer" | tail -n 1)
+  case $code in "" | *[!0-9]*) code=1 ;; esac
   echo "agent $code"
-  printf '%s\\n' "$answer"
+  printf '%s\\n' "$answer" | sed '$d'
   [ "$code" = 0 ] && [ "$2" != full ] && exit 0
 fi
 for python in python3 /usr/bin/python3; do
