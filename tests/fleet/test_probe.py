@@ -21,7 +21,7 @@ def with_agent(root: Path, script: str) -> Path:
 
 def test_an_agent_that_never_stops_talking_is_cut_short(tmp_path: Path) -> None:
     """The shell on the device keeps the answer in memory: it must stop listening."""
-    with pytest.raises(DeviceFailed, match="the probe answered '{}'"):
+    with pytest.raises(DeviceFailed, match=r"the probe answered '\{\}'"):
         probe(LocalTransport(), str(with_agent(tmp_path, "exec yes '{}'")), timeout=60.0)
 
 
