@@ -133,13 +133,14 @@ class ExactKnn:
         # Four times what `knnkit.model.tfknn` allows for: here is nobody left to settle a doubt.
         rho = 4.0 * (6.0 * np.sqrt(len(z)) + 8.0) * 2.0**-24
         slack = rho * (length + float(np.sqrt(self._squares.max()))) ** 2
-        if not slack < 1e30:
+        if not 1e-30 < slack < 1e30:  # beyond, float32 squares to infinity; under it, to nothing
             return None
         factor = (weighted * self._scale).astype(np.float32)
         products = np.concatenate([block @ factor for block in self._blocks])
         squared = self._squares - 2.0 * products
         kth = np.partition(squared, self._info.k - 1)[self._info.k - 1]
-        return np.flatnonzero(squared <= kth + 2.0 * slack)
+        exact = self._zero**2 - length * length  # all that count as exact matches are tied, however many
+        return np.flatnonzero(squared <= max(float(kth), exact) + 2.0 * slack)
 
     def _measure_squares(self) -> NDArray[np.float32]:
         """Returns the squared length of each training row in model space, (n_train,) float32."""

@@ -252,3 +252,12 @@ def test_one_feature_far_from_zero(scale: str, device: DeviceProcess, tmp_path: 
     verdict = judge(golden_of(model, queries), answers, model.info, Gates())
     assert verdict.differences == ()
     assert answers.indices.tolist() == model.reference.answer(queries).indices[:, :2].tolist()
+
+
+def test_rows_that_all_count_as_exact_matches_stand_in_order_of_their_index(
+    device: DeviceProcess, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(17)
+    rows = (np.round(rng.normal(size=(60, 3)) * 2) / 2 + 1e7).astype(np.float32)
+    model = build_model(KnnSpec("one-direction", 2, "cosine", "distance"), dataset(rows, rng.integers(0, 3, 60)))
+    assert ask(device, model, rows[:20], tmp_path).indices.tolist() == [[0, 1]] * 20
