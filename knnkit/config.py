@@ -27,6 +27,7 @@ from knnkit.config_models import (
     RolloutConfig,
     SigningConfig,
     SklearnData,
+    SkopsData,
     TargetConfig,
     TargetDefaults,
     TestFile,
@@ -47,6 +48,7 @@ __all__ = [
     "RolloutConfig",
     "SigningConfig",
     "SklearnData",
+    "SkopsData",
     "TargetConfig",
     "TargetDefaults",
     "TestFile",
@@ -82,7 +84,7 @@ def parse(text: str, *, source: str = FILE_NAME, base: Path | None = None, home:
 
 def _explain(document: config_yaml.Document, details: Any) -> str:
     kind, place, context = details["type"], details["loc"], details.get("ctx", {})
-    if kind == "unknown_key":
+    if kind in ("unknown_key", "misplaced_key"):
         return document.error((*place, context["key"]), context["said"])
     if kind == "no_such_tag":
         return document.error(context["at"], context["said"])

@@ -32,6 +32,13 @@ class SklearnData(Section):
     """Its name."""
 
 
+class SkopsData(Section):
+    """A fitted scikit-learn classifier, which brings its rows, k, metric, weights and scale."""
+
+    skops: FilePath
+    """A KNeighborsClassifier, or a Pipeline that ends in one, written by `skops.io.dump`."""
+
+
 class TestFile(Section):
     """Held-out rows in a file of their own."""
 
@@ -42,22 +49,26 @@ class TestFile(Section):
     """The label column; left out: the same as in the training data."""
 
 
+# Tags become part of an error's place; in angle brackets none is taken for a key of the file.
 def _data_kind(value: Any) -> str:
-    has_sklearn = "sklearn" in value if isinstance(value, dict) else isinstance(value, SklearnData)
-    return "sklearn" if has_sklearn else "file"
+    if isinstance(value, dict):
+        return next((f"<{key}>" for key in ("skops", "sklearn") if key in value), "<file>")
+    return "<skops>" if isinstance(value, SkopsData) else "<sklearn>" if isinstance(value, SklearnData) else "<file>"
 
 
 def _test_kind(value: Any) -> str:
-    return "file" if isinstance(value, dict | TestFile) else "share"
+    return "<file>" if isinstance(value, dict | TestFile) else "<share>"
 
 
 Data = Annotated[
-    Annotated[FileData, pydantic.Tag("file")] | Annotated[SklearnData, pydantic.Tag("sklearn")],
+    Annotated[FileData, pydantic.Tag("<file>")]
+    | Annotated[SklearnData, pydantic.Tag("<sklearn>")]
+    | Annotated[SkopsData, pydantic.Tag("<skops>")],
     pydantic.Discriminator(_data_kind),
 ]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 Test = Annotated[
-    Annotated[TestFile, pydantic.Tag("file")] | Annotated[Share, pydantic.Tag("share")],
+    Annotated[TestFile, pydantic.Tag("<file>")] | Annotated[Share, pydantic.Tag("<share>")],
     pydantic.Discriminator(_test_kind),
 ]
 
@@ -79,9 +90,9 @@ class ModelConfig(Section):
     name: Name
     """What the model is called; a device never swaps one name for another."""
     data: Data
-    """The labelled rows: {file, label} or {sklearn}."""
+    """The labelled rows: {file, label} or {sklearn}; or a fitted classifier with its own: {skops}."""
     test: Test = 0.3
-    """Held-out share of the rows, or {file}: accuracy, golden rows, calibration. 0 holds out nothing."""
+    """Held-out share of the rows, or {file}: accuracy, golden rows, calibration. 0: none. For `skops`: {file}."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Of the split: same seed, same rows, same bytes."""
     k: int = Field(default=3, ge=1)
@@ -98,6 +109,21 @@ class ModelConfig(Section):
     """The class of device that this model is for; "any" fits all."""
     gates: GatesConfig | None = None
     """Gates of this model alone; left out: the file's."""
+
+    @pydantic.model_validator(mode="after")
+    def _estimator_decides(self) -> ModelConfig:
+        if not isinstance(self.data, SkopsData):
+            return self
+        taken = [key for key in ("k", "metric", "weights", "scale") if key in self.model_fields_set]
+        if taken:
+            said = (
+                f"the estimator of `skops` decides {', '.join(taken)}: leave {'it' if len(taken) == 1 else 'them'} out"
+            )
+            raise PydanticCustomError("misplaced_key", "{said}", {"key": taken[0], "said": said})
+        if "test" in self.model_fields_set and not isinstance(self.test, TestFile) and self.test:
+            said = "the estimator of `skops` holds all its rows: say test: {file: test.csv}, or leave it out"
+            raise PydanticCustomError("misplaced_key", "{said}", {"key": "test", "said": said})
+        return self
 
 
 class ReleaseConfig(Section):

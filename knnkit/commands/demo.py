@@ -163,7 +163,8 @@ class _Demo:
 
     def _build(self, build: Any, signer: Any) -> tuple[Built, Dataset, Dataset]:
         from knnkit.model.hush import load_tensorflow
-        from knnkit.release.build import ensure_release, load_data
+        from knnkit.release.build import ensure_release
+        from knnkit.release.material import load_data
 
         load_tensorflow()
         training, test = load_data(build)

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +16,10 @@ from numpy.typing import NDArray
 
 from device_agent.contract import Metric, Scale
 from knnkit.errors import BuildError, MissingDependency
-from knnkit.model.build import BuiltModel, build_enrolled
-from knnkit.model.dataset import Dataset
 from knnkit.model.enrol import Enrolment
-from knnkit.model.space import Step, adopt_space, affine
+from knnkit.model.imported import Imported
+from knnkit.model.sklearn_maps import convert
+from knnkit.model.space import Float32, Space, adopt_space
 from knnkit.model.spec import KnnSpec
 
 #: Metrics of scikit-learn, as KNeighborsClassifier resolves them, and what they are called here.
@@ -37,28 +35,13 @@ _METRICS: dict[str, Metric] = {
 _SCALES: dict[str, Scale] = {"StandardScaler": "standard", "MinMaxScaler": "minmax", "RobustScaler": "robust"}
 
 
-@dataclass(frozen=True)
-class Imported:
-    """A classifier from scikit-learn: what it is, and its training rows in model space."""
-
-    spec: KnnSpec
-    enrolment: Enrolment
-
-    def build(self, held_out: Dataset | None = None, *, margin: float = 1e-5, seed: int = 0) -> BuiltModel:
-        """Returns the model file and its reference; `held_out` measures the acceptance rate.
-
-        Raises:
-            BuildError: the model cannot be built.
-        """
-        return build_enrolled(self.spec, self.enrolment, held_out, margin=margin, seed=seed)
-
-
 def from_sklearn(
     estimator: Any,
     *,
     name: str = "model",
     feature_names: tuple[str, ...] | None = None,
     reject: float | None = None,
+    source: str | None = None,
 ) -> Imported:
     """Takes over a fitted KNeighborsClassifier, or a Pipeline of maps that ends in one.
 
@@ -69,22 +52,33 @@ def from_sklearn(
         name: of the model.
         feature_names: of the raw columns; by default those that the estimator was fitted with.
         reject: share of ordinary rows to accept; None never answers "unknown".
+        source: what messages call it; by default its type.
 
     Raises:
         BuildError: something about it is not supported; the message names it, the hint what to do instead.
     """
     maps, classifier = _parts(estimator)
-    steps = [step for each in maps for step in _convert(each)]
+    steps = [step for each in maps for step in convert(each)]
     metric = _metric(classifier)
     mapped = _training_rows(classifier)
     width = int(maps[0].n_features_in_) if maps else mapped.shape[1]
     names = _names(estimator, feature_names, width)
     space, enrolled = adopt_space(mapped, steps, metric)
     classes, codes = _classes(classifier)
-    digest = hashlib.sha256(enrolled.tobytes() + codes.tobytes() + repr(classes).encode()).hexdigest()
-    source = type(estimator).__name__
+    source = source or type(estimator).__name__
     spec = KnnSpec(name, int(classifier.n_neighbors), metric, _weights(classifier), _scale(maps), reject)
-    return Imported(spec, Enrolment(space, enrolled, codes, classes, names, digest, source))
+    return Imported(
+        spec, Enrolment(space, enrolled, codes, classes, names, _fingerprint(space, enrolled, codes, classes), source)
+    )
+
+
+def _fingerprint(space: Space, enrolled: Float32, codes: NDArray[np.int32], classes: tuple[int | str, ...]) -> str:
+    """The rows are enrolled already, so that what led to them is a part of what they are."""
+    digest = hashlib.sha256(repr((space.metric, classes, [step.kind for step in space.steps])).encode())
+    arrays: list[NDArray[Any]] = [enrolled, codes, space.centre, space.scale]
+    for array in arrays + [part for step in space.steps for part in (step.a, step.b)]:
+        digest.update(repr(array.shape).encode() + np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 def from_skops(path: str | Path, **options: Any) -> Imported:
@@ -93,6 +87,15 @@ def from_skops(path: str | Path, **options: Any) -> Imported:
     Raises:
         BuildError: it cannot be read, holds types that skops does not trust, or is not supported.
         MissingDependency: skops is not installed.
+    """
+    return from_sklearn(load_skops(path), **{"source": str(path), **options})
+
+
+def load_skops(path: str | Path) -> Any:
+    """Returns the estimator in a file in the skops format; runs no code that the file brings.
+
+    Raises:
+        See `from_skops`.
     """
     try:
         import skops.io
@@ -106,14 +109,13 @@ def from_skops(path: str | Path, **options: Any) -> Imported:
                 f"{path} holds types that are not trusted: {', '.join(strangers)}",
                 hint="save a plain scikit-learn estimator with skops.io.dump",
             )
-        estimator = skops.io.load(path, trusted=list(_TREE_TYPES))
+        return skops.io.load(path, trusted=list(_TREE_TYPES))
     except FileNotFoundError:
         raise BuildError(f"{path}: no such file") from None
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, UntrustedTypesFoundException) as error:
         raise BuildError(
             f"{path} is not a file in the skops format: {error}", hint="skops.io.dump writes one"
         ) from None
-    return from_sklearn(estimator, **options)
 
 
 #: Types of scikit-learn's own search trees, which skops does not list; they hold numbers.
@@ -148,76 +150,6 @@ def _parts(estimator: Any) -> tuple[list[Any], Any]:
 def _parts_of_map(pipeline: Any) -> list[Any]:
     steps = [step for _, step in pipeline.steps if step not in (None, "passthrough")]
     return [inner for each in steps for inner in (_parts_of_map(each) if type(each) is type(pipeline) else [each])]
-
-
-def _convert(transformer: Any) -> list[Step]:
-    kind = type(transformer)
-    convert = _CONVERSIONS.get(kind.__name__) if kind.__module__.startswith("sklearn.") else None
-    if convert is None:
-        raise BuildError(
-            f"{kind.__name__} is not supported in front of the classifier",
-            hint=f"apply it before knnkit, or use one of {', '.join(sorted(_CONVERSIONS))}",
-        )
-    if not hasattr(transformer, "n_features_in_"):
-        raise BuildError(f"the {kind.__name__} is not fitted", hint="fit the whole pipeline")
-    return convert(transformer)
-
-
-def _standard(scaler: Any) -> list[Step]:
-    zeros = np.zeros(scaler.n_features_in_)
-    return [
-        affine(
-            zeros if scaler.mean_ is None else scaler.mean_,
-            1.0 / (1.0 + zeros if scaler.scale_ is None else scaler.scale_),
-        )
-    ]
-
-
-def _minmax(scaler: Any) -> list[Step]:
-    if scaler.clip:
-        raise BuildError("MinMaxScaler(clip=True) is not supported", hint="fit it with clip=False")
-    return [affine(-scaler.min_ / scaler.scale_, scaler.scale_)]
-
-
-def _maxabs(scaler: Any) -> list[Step]:
-    if getattr(scaler, "clip", False):
-        raise BuildError("MaxAbsScaler(clip=True) is not supported", hint="fit it with clip=False")
-    return [affine(np.zeros(scaler.n_features_in_), 1.0 / scaler.scale_)]
-
-
-def _robust(scaler: Any) -> list[Step]:
-    zeros = np.zeros(scaler.n_features_in_)
-    scale = 1.0 + zeros if scaler.scale_ is None else scaler.scale_
-    return [affine(zeros if scaler.center_ is None else scaler.center_, 1.0 / scale)]
-
-
-def _normalizer(normalizer: Any) -> list[Step]:
-    order = {"l1": 1.0, "l2": 2.0, "max": np.inf}[normalizer.norm]
-    return [Step("normalize", np.asarray(order), np.zeros(0))]
-
-
-def _pca(pca: Any) -> list[Step]:
-    matrix = np.asarray(pca.components_, np.float64).T
-    if pca.whiten:
-        deviation = np.sqrt(np.asarray(pca.explained_variance_, np.float64))
-        matrix = matrix / np.maximum(deviation, np.finfo(deviation.dtype).eps)
-    return [Step("linear", matrix, np.asarray(pca.mean_, np.float64))]
-
-
-def _nca(analysis: Any) -> list[Step]:
-    matrix = np.asarray(analysis.components_, np.float64).T
-    return [Step("linear", matrix, np.zeros(len(matrix)))]
-
-
-_CONVERSIONS: dict[str, Callable[[Any], list[Step]]] = {
-    "MaxAbsScaler": _maxabs,
-    "MinMaxScaler": _minmax,
-    "NeighborhoodComponentsAnalysis": _nca,
-    "Normalizer": _normalizer,
-    "PCA": _pca,
-    "RobustScaler": _robust,
-    "StandardScaler": _standard,
-}
 
 
 def _metric(classifier: Any) -> Metric:
@@ -264,9 +196,24 @@ def _classes(classifier: Any) -> tuple[tuple[int | str, ...], NDArray[np.int32]]
     return tuple(labels), np.asarray(classifier._y).reshape(-1).astype(np.int32)
 
 
-def _names(estimator: Any, given: tuple[str, ...] | None, width: int) -> tuple[str, ...]:
+def fitted_names(estimator: Any) -> tuple[str, ...] | None:
+    """Returns the feature names that `estimator` was fitted with; None if it was fitted with a plain array."""
     fitted = getattr(estimator, "feature_names_in_", None)
-    names = given or (tuple(map(str, fitted)) if fitted is not None else tuple(f"feature_{i}" for i in range(width)))
+    return None if fitted is None else tuple(map(str, fitted))
+
+
+def width(estimator: Any) -> int:
+    """Returns how many features a row has for `estimator`.
+
+    Raises:
+        BuildError: it is not supported, or not fitted.
+    """
+    maps, classifier = _parts(estimator)
+    return int((maps[0] if maps else classifier).n_features_in_)
+
+
+def _names(estimator: Any, given: tuple[str, ...] | None, width: int) -> tuple[str, ...]:
+    names = given or fitted_names(estimator) or tuple(f"feature_{i}" for i in range(width))
     if len(names) != width or len(set(names)) != width:
         raise BuildError(f"{len(set(names))} distinct feature names for {width} columns")
     return names

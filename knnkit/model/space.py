@@ -47,6 +47,14 @@ class Step:
             return np.asarray(rows / np.where(norm == 0.0, 1.0, norm))
         return _to_sphere(rows, query=query)
 
+    def undo(self, rows: Float64) -> Float64:
+        """Returns rows that the map takes to the training rows `rows`, or near them where it loses something."""
+        if self.kind == "affine":
+            return np.asarray(rows / self.b + self.a)
+        if self.kind == "linear":
+            return np.asarray(rows @ np.linalg.pinv(self.a) + self.b)
+        return rows[:, :-2] if self.kind == "cosine" else rows
+
 
 def affine(origin: Any, factor: Any) -> Step:
     """Returns the step (x - origin) * factor."""
@@ -92,6 +100,17 @@ class Space:
         for step in self.steps:
             mapped = step.apply(mapped, query=query)
         return np.asarray(mapped - self.centre)
+
+    def leave(self, enrolled: Float32) -> Float32:
+        """Returns raw (n, d) rows that enter at the offsets of (n, p) enrolled rows, or nearly.
+
+        A row's length is lost where steps normalise, and what a projection leaves out comes back as its mean.
+        """
+        rows = enrolled.astype(np.float64) + self.centre
+        for step in reversed(self.steps):
+            rows = step.undo(rows)
+        with np.errstate(over="ignore"):
+            return np.asarray(rows, dtype=np.float32)
 
     @property
     def size(self) -> float:

@@ -1,4 +1,4 @@
-"""deploy.yaml's model to a signed release directory: model.tflite, golden.npz, release.json, model.sig.
+"""A model to a signed release directory: model.tflite, golden.npz, release.json, model.sig.
 
 Everything is made in a hidden folder beside the release and takes its place in one rename: a failed build leaves the
 release that was there. The numbers come from `knnkit.model`; this module only arranges them.
@@ -14,19 +14,19 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from device_agent import contract
 from device_agent.errors import ModelUnusable
-from knnkit.config import Build, FileData, TestFile
+from knnkit.config import Build
 from knnkit.errors import BuildError, MissingDependency, VerificationFailed
-from knnkit.release import inputs, manifest
+from knnkit.release import inputs, manifest, material
 from knnkit.release.signing import Signer, sign_release
 
 if TYPE_CHECKING:
     from device_agent.judge import Golden, Verdict
     from knnkit.model.build import BuiltModel
-    from knnkit.model.dataset import Dataset
+    from knnkit.release.material import Material
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,29 @@ class Built:
     warnings: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Order:
+    """What a release says beside its model.
+
+    Attributes:
+        gates: what a device must reach.
+        version: for people.
+        sequence: of the release; None takes the time of the build.
+        expires: seconds after the build; None never.
+        device_class: that it is for.
+        seed: of samples.
+        inputs: digest of what was asked for; empty where nobody will ask whether it changed.
+    """
+
+    gates: contract.Gates
+    version: str
+    sequence: int | None = None
+    expires: float | None = None
+    device_class: str = "any"
+    seed: int = 0
+    inputs: str = ""
+
+
 def build_release(build: Build, signer: Signer, *, out: Path | None = None) -> Built:
     """Builds and signs the release of `build` in `out` (its `release.dir` if left out), replacing the one there.
 
@@ -54,11 +77,31 @@ def build_release(build: Build, signer: Signer, *, out: Path | None = None) -> B
     """
     directory = (out or build.release.dir).absolute()
     _require_replaceable(directory)
-    asked = inputs.digest(build)
-    training, held_out = load_data(build)
-    gates = contract.Gates(**build.gates.model_dump())
-    model, golden, verdict = _make(build, training, held_out, gates, asked)
-    document = _manifest(build, model, gates, directory)
+    release, model = build.release, build.model
+    order = Order(
+        contract.Gates(**build.gates.model_dump()),
+        release.version,
+        release.sequence,
+        release.expires,
+        model.device_class,
+        model.seed,
+        inputs.digest(build),
+    )
+    with _extra_installed():
+        made_from = material.load(build)
+    return write_release(made_from, order, signer, directory)
+
+
+def write_release(made_from: Material, order: Order, signer: Signer, directory: Path) -> Built:
+    """Builds and signs a release in `directory`, replacing the one there.
+
+    Raises:
+        See `build_release`.
+    """
+    directory = directory.absolute()
+    _require_replaceable(directory)
+    model, golden, verdict = _make(made_from, order)
+    document = _manifest(order, model, directory)
     with _replacing(directory) as folder:
         (folder / contract.MODEL_FILE).write_bytes(model.data)
         (folder / contract.GOLDEN_FILE).write_bytes(golden.to_bytes())
@@ -72,80 +115,61 @@ def build_release(build: Build, signer: Signer, *, out: Path | None = None) -> B
         True,
         verdict.accuracy,
         verdict.accuracy_rows,
-        model.warnings,
+        (*made_from.warnings, *model.warnings),
     )
 
 
-def load_data(build: Build) -> tuple[Dataset, Dataset | None]:
-    """Returns training and held-out rows of `build`; None where nothing is held out.
-
-    Raises:
-        DataError: a file, column or cell is not fit, or too few rows are left.
-        MissingDependency: a package of `knnkit[build]` is not installed.
-    """
-    from knnkit.model import dataset
-
-    data, test = build.model.data, build.model.test
-    if isinstance(data, FileData):
-        everything = dataset.load(data.file, data.label, data.features)
-    else:
-        everything = dataset.load_sklearn(data.sklearn)
-    if isinstance(test, TestFile):
-        label = test.label or (data.label if isinstance(data, FileData) else "label")
-        return everything, dataset.load(test.file, label, everything.feature_names)
-    if test == 0.0:
-        return everything, None
-    return dataset.split(everything, test, build.model.seed)
-
-
-def _make(
-    build: Build, training: Dataset, held_out: Dataset | None, gates: contract.Gates, asked: str
-) -> tuple[BuiltModel, Golden, Verdict]:
-    model = _build_model(build, training, held_out, asked)
+def _make(made_from: Material, order: Order) -> tuple[BuiltModel, Golden, Verdict]:
+    model = _build_model(made_from, order)
     from knnkit.model.selfcheck import self_check
     from knnkit.release.golden import make_golden
 
-    golden = make_golden(model, held_out, training, seed=build.model.seed)
-    return model, golden, self_check(model, golden, gates)
+    golden = make_golden(model, made_from.held_out, made_from.training, seed=order.seed)
+    return model, golden, self_check(model, golden, order.gates)
 
 
-def _build_model(build: Build, training: Dataset, held_out: Dataset | None, asked: str) -> BuiltModel:
-    from knnkit.model.spec import KnnSpec
-
-    model = build.model
-    spec = KnnSpec(model.name, model.k, model.metric, model.weights, model.scale, model.reject)
-    try:
+def _build_model(made_from: Material, order: Order) -> BuiltModel:
+    spec, held_out = made_from.spec, made_from.held_out
+    how: dict[str, Any] = {"margin": order.gates.margin, "seed": order.seed, "inputs": order.inputs}
+    with _extra_installed():
         from knnkit.model.hush import load_tensorflow
 
         load_tensorflow()
-        from knnkit.model.build import build_model
+        from knnkit.model import build
 
-        return build_model(spec, training, held_out, margin=build.gates.margin, seed=build.model.seed, inputs=asked)
+        if made_from.imported is not None:
+            return build.build_enrolled(spec, made_from.imported.enrolment, held_out, **how)
+        return build.build_model(spec, made_from.training, held_out, **how)
+
+
+@contextlib.contextmanager
+def _extra_installed() -> Iterator[None]:
+    try:
+        yield
     except ModuleNotFoundError as error:
         package = {"sklearn": "scikit-learn"}.get(error.name or "", error.name)
         raise MissingDependency(f"building a model needs {package}", hint="pip install 'knnkit[build]'") from None
 
 
-def _manifest(build: Build, model: BuiltModel, gates: contract.Gates, directory: Path) -> contract.Manifest:
+def _manifest(order: Order, model: BuiltModel, directory: Path) -> contract.Manifest:
     from knnkit.model.metadata import label_file
 
     created = int(os.environ.get("SOURCE_DATE_EPOCH", "") or time.time())
-    release = build.release
-    sequence = release.sequence
+    sequence = order.sequence
     if sequence is None:  # two builds within a second must not share a sequence
         sequence = max(created, _sequence_of(directory) + 1)
     return manifest.new_manifest(
         name=model.info.name,
-        version=release.version,
+        version=order.version,
         k=model.info.k,
         n_features=model.info.n_features,
         labels_sha256=hashlib.sha256(label_file(model.info.classes)).hexdigest(),
         minimum_runtime=model.info.minimum_runtime,
-        gates=gates,
-        device_class=build.model.device_class,
+        gates=order.gates,
+        device_class=order.device_class,
         sequence=sequence,
         created=created,
-        expires=None if release.expires is None else created + int(release.expires),
+        expires=None if order.expires is None else created + int(order.expires),
     )
 
 

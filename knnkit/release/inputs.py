@@ -11,7 +11,7 @@ from pathlib import Path
 from device_agent import contract, modelfile
 from device_agent.errors import ModelUnusable
 from knnkit import __version__
-from knnkit.config import Build, FileData, TestFile
+from knnkit.config import Build, FileData, SkopsData, TestFile
 from knnkit.errors import DataError
 
 _TOOLS = ("tensorflow", "scikit-learn", "numpy")
@@ -26,10 +26,12 @@ def digest(build: Build) -> str:
     """
     model = build.model
     files = [model.data.file] if isinstance(model.data, FileData) else []
+    if isinstance(model.data, SkopsData):
+        files.append(model.data.skops)
     if isinstance(model.test, TestFile):
         files.append(model.test.file)
     asked = {
-        "model": model.model_dump(mode="json", exclude={"gates": True, "data": {"file"}, "test": {"file"}}),
+        "model": model.model_dump(mode="json", exclude={"gates": True, "data": {"file", "skops"}, "test": {"file"}}),
         "gates": build.gates.model_dump(mode="json"),
         "release": build.release.model_dump(mode="json", exclude={"dir"}),
         "files": [_file_digest(path) for path in files],

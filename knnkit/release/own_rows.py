@@ -12,9 +12,9 @@ from pathlib import Path
 from device_agent import contract, modelfile
 from device_agent.errors import ModelUnusable
 from device_agent.judge import Golden
-from knnkit.config import Build, FileData
+from knnkit.config import Build
 from knnkit.errors import DataError, VerificationFailed
-from knnkit.release.build import load_data
+from knnkit.release import material
 
 #: Rows that one certificate covers at most.
 MAX_ROWS = 20_000
@@ -41,26 +41,25 @@ def golden_for(build: Build, release: Path, rows: Path, label: str | None, margi
         margin: of the release's gates.
 
     Raises:
-        DataError: the rows or the training data are not fit.
+        DataError, BuildError: the rows, the training data or the estimator are not fit.
         VerificationFailed: the release was not built from this training data.
     """
     from knnkit.model import dataset
     from knnkit.model.build import BuiltModel
-    from knnkit.model.enrol import enrol
     from knnkit.model.reference import Reference
-    from knnkit.model.space import fit_scaler
     from knnkit.release.golden import make_golden
 
-    training, _ = load_data(build)
+    made_from = material.load(build)
     info = _info(release)
-    if training.fingerprint() != info.fingerprint:
+    if made_from.fingerprint != info.fingerprint:
         raise VerificationFailed(
             f"{release} was built from other rows than deploy.yaml names now", hint="knnkit build, then knnkit deploy"
         )
-    own = dataset.load(rows, label or _label(build), training.feature_names)
+    training = made_from.training
+    own = made_from.fitting(dataset.load(rows, label or material.label_of(build), training.feature_names))
     if not len(own.rows):
         raise DataError(f"{rows}: there are no rows")
-    enrolment = enrol(training, fit_scaler(training.rows, info.scale), info.metric)
+    enrolment = made_from.enrol(info.scale, info.metric)
     reference = Reference(
         enrolment.space,
         enrolment.enrolled,
@@ -73,10 +72,6 @@ def golden_for(build: Build, release: Path, rows: Path, label: str | None, margi
     reference.reject = info.reject
     golden: Golden = make_golden(BuiltModel(b"", info, reference, ()), own, training, limit=MAX_ROWS)
     return OwnRows(golden.to_bytes(), len(golden.rows), len(own.rows) - len(golden.rows), enrolment.classes)
-
-
-def _label(build: Build) -> str:
-    return build.model.data.label if isinstance(build.model.data, FileData) else "label"
 
 
 def _info(release: Path) -> contract.KnnInfo:

@@ -1,0 +1,92 @@
+"""The article's experiment: 1,000 points around 5 centres, 700 to learn and 300 to ask; every row identical."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from device_process import DeviceProcess
+from sklearn.neighbors import KNeighborsClassifier
+
+from device_agent.contract import Gates
+from device_agent.judge import judge
+from knnkit.errors import BuildError
+from knnkit.model import build as builder
+from knnkit.model import flatfile
+from knnkit.model.build import build_model
+from knnkit.model.dataset import Dataset, load_sklearn, split
+from knnkit.model.spec import KnnSpec
+from knnkit.model.tfknn import TfKNN
+from knnkit.release.golden import make_golden
+
+ACCURACY = 0.9433333333333334  # 283 of 300
+
+
+@pytest.fixture(scope="module")
+def article() -> tuple[Dataset, Dataset]:
+    kept, held_out = split(load_sklearn("blobs"), 0.3, 0)
+    assert (len(kept.rows), len(held_out.rows)) == (700, 300)
+    return kept, held_out
+
+
+@pytest.fixture(scope="module")
+def expected(article: tuple[Dataset, Dataset]) -> tuple[np.ndarray, np.ndarray]:
+    """Neighbours in float64, by a full sort that shares no code with anything under test, and scikit-learn's labels."""
+    kept, held_out = article
+    difference = held_out.rows.astype(np.float64)[:, None, :] - kept.rows.astype(np.float64)[None]
+    order = np.argsort(np.sqrt((difference**2).sum(axis=2)), axis=1, kind="stable")[:, :3]
+    estimator = KNeighborsClassifier(3).fit(kept.rows, kept.labels)
+    assert np.array_equal(estimator.kneighbors(held_out.rows, return_distance=False), order)
+    return order, estimator.predict(held_out.rows)
+
+
+def test_tfknn_has_every_neighbour_and_the_accuracy(
+    article: tuple[Dataset, Dataset], expected: tuple[np.ndarray, np.ndarray]
+) -> None:
+    kept, held_out = article
+    model = TfKNN(kept.rows, 3, labels=kept.labels)
+    indices, _ = model.neighbors(held_out.rows)
+    assert np.array_equal(indices, expected[0])
+    predicted = model.predict(held_out.rows)
+    assert predicted.tolist() == expected[1].tolist()
+    assert float((predicted == held_out.labels).mean()) == ACCURACY
+
+
+@pytest.mark.parametrize("one_by_one", [False, True])
+def test_tflite_has_every_neighbour_and_the_accuracy(
+    one_by_one: bool,
+    article: tuple[Dataset, Dataset],
+    expected: tuple[np.ndarray, np.ndarray],
+    device: DeviceProcess,
+    tmp_path: Path,
+) -> None:
+    kept, held_out = article
+    model = build_model(KnnSpec("blobs", 3), kept, held_out)
+    (tmp_path / "model.tflite").write_bytes(model.data)
+    answers = device.classify(tmp_path / "model.tflite", held_out.rows, one_by_one=one_by_one)
+    assert answers.runtime.name == "tflite_runtime"
+    assert answers.runtime.version == builder.OLDEST_RUNTIME
+    assert np.array_equal(answers.indices, expected[0])
+    assert answers.predicted.tolist() == expected[1].tolist()
+    assert float((answers.predicted == held_out.labels).mean()) == ACCURACY
+    verdict = judge(make_golden(model, held_out, kept), answers, model.info, Gates(accuracy=ACCURACY))
+    assert (verdict.identical, verdict.equivalent, verdict.accuracy) == (300, 0, ACCURACY)
+    assert verdict.failures == ()
+
+
+@pytest.mark.parametrize(
+    ("said", "complaint"),
+    [
+        (b"2.14.1\0\0", r"would need TFLite runtime 2\.14\.1; boards have 2\.14\.0"),
+        (b"2.17.0", r"would need TFLite runtime 2\.17\.0"),
+        (b"", "does not say which runtime"),
+    ],
+)
+def test_a_model_that_the_oldest_runtime_cannot_load_is_not_built(
+    said: bytes, complaint: str, article: tuple[Dataset, Dataset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    genuine = flatfile.metadata
+    monkeypatch.setattr(flatfile, "metadata", lambda tree: {**genuine(tree), "min_runtime_version": said})
+    with pytest.raises(BuildError, match=complaint):
+        build_model(KnnSpec("blobs", 3), article[0])
