@@ -99,8 +99,13 @@ class Server:
         while not data.endswith(b"\n"):
             ready, _, _ = select.select([self.out], [], [], 120)
             assert ready
-            data += os.read(self.out, 65536)
+            data += self._read()
         return data
+
+    def _read(self) -> bytes:
+        block = os.read(self.out, 1 << 20)
+        assert block, f"the program ended: {self.process.args!r:.200}"
+        return block
 
     def seconds_for(self, text: bytes) -> float:
         """Feeds all of `text` as fast as it is taken; returns how long until the last answer is there."""
@@ -114,7 +119,7 @@ class Server:
             if writable:
                 sent += os.write(self.into, text[sent : sent + 4096])
             if readable:
-                answers += os.read(self.out, 1 << 20).count(b"\n")
+                answers += self._read().count(b"\n")
         return time.perf_counter() - start
 
     def close(self) -> None:
