@@ -384,12 +384,6 @@ class TestFastAndSlowWayAgree:
         rows, errors = self.parse(JsonParser, block)
         assert (len(rows), errors) == (good, bad)
 
-
-def test_the_agent_never_imports_knnkit() -> None:
-    for path in (ROOT / "device_agent").rglob("*.py"):
-        assert "import knnkit" not in path.read_text()
-        assert "from knnkit" not in path.read_text()
-
     @pytest.mark.filterwarnings("ignore::DeprecationWarning")
     def test_lines_of_blanks_are_no_rows_of_a_model_with_one_feature(self) -> None:
         info = dataclasses.replace(self.info, n_features=1, feature_names=("a",))
@@ -400,3 +394,9 @@ def test_the_agent_never_imports_knnkit() -> None:
         names = b",".join([b"a,b,c", *(b"%dx" % number for number in range(300_000)), b"7x"])
         with pytest.raises(BadInput, match="names the column '7x' twice"):
             CsvParser(self.info, ignore_extra=True).parse(names + b"\n")
+
+
+def test_the_agent_never_imports_knnkit() -> None:
+    for path in (ROOT / "device_agent").rglob("*.py"):
+        assert "import knnkit" not in path.read_text()
+        assert "from knnkit" not in path.read_text()
