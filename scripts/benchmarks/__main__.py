@@ -122,7 +122,18 @@ def run_fleet(options: argparse.Namespace) -> int:
     return 1 if missed else 0
 
 
-COMMANDS = {"speed": run_speed, "stream": run_stream, "fleet": run_fleet}
+def run_verify(options: argparse.Namespace) -> int:
+    """Measures what verifying a release costs; non-zero when a goal is missed."""
+    from benchmarks import verifying
+
+    results = verifying.run(rounds=3 if options.quick else 9)
+    print(verifying.table(results))
+    if options.save:
+        report.write_json(DOCS / "results.json", {"verify": results | {"machine": peers.machine()}})
+    return 0 if all(goal["reached"] for goal in results["goals"]) else 1
+
+
+COMMANDS = {"speed": run_speed, "stream": run_stream, "fleet": run_fleet, "verify": run_verify}
 
 
 def main(argv: list[str] | None = None) -> int:
