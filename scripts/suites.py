@@ -5,7 +5,6 @@ TensorFlow and tflite_runtime cannot share a process, so suites never share one.
 
     packages = [["openssh-server", "/usr/sbin/sshd"]]   # Debian package, and the file or command that shows it is there
     root = true                                         # left out for ordinary users
-    exclusive = true                                    # measures time: nothing runs beside it
     timeout = 900                                       # seconds, for setup and for the tests
     weight = 100                                        # rough seconds: the longest start first
 
@@ -51,7 +50,6 @@ class Suite:
     name: str
     packages: tuple[tuple[str, str], ...] = ()
     root: bool = False
-    exclusive: bool = False
     timeout: float = 900.0
     weight: float = 10.0
 
@@ -237,10 +235,9 @@ PRINTING = threading.Lock()
 
 # --- the whole run ------------------------------------------------------------------------------------------------
 def run_all(suites: list[Suite], extra: list[str], jobs: int, logs: Path, env: dict[str, str]) -> list[Outcome]:
-    """Runs the suites side by side, then one by one those that measure time."""
+    """Runs the suites side by side."""
     with ThreadPoolExecutor(jobs) as pool:
-        outcomes = list(pool.map(lambda s: run_suite(s, extra, logs, env), [s for s in suites if not s.exclusive]))
-    return outcomes + [run_suite(s, extra, logs, env) for s in suites if s.exclusive]
+        return list(pool.map(lambda suite: run_suite(suite, extra, logs, env), suites))
 
 
 def conclude(outcomes: list[Outcome], left_out: dict[str, str], started: float, *, filtered: bool) -> int:
