@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.contract import Metric, Scale
+from device_agent.contract import UNKNOWN_LABEL, Metric, Scale
 from knnkit.errors import BuildError, MissingDependency
 from knnkit.model.enrol import Enrolment
 from knnkit.model.imported import Imported
@@ -189,6 +189,10 @@ def _classes(classifier: Any) -> tuple[tuple[int | str, ...], NDArray[np.int32]]
     if classes.dtype == bool or not (np.issubdtype(classes.dtype, np.integer) or classes.dtype.kind in "UO"):
         raise BuildError(f"labels of type {classes.dtype} are not supported", hint="integers or text")
     labels = classes.tolist()
+    if UNKNOWN_LABEL in labels:
+        raise BuildError(
+            f"the label {UNKNOWN_LABEL!r} is what a rejected row is called", hint="rename it and fit again"
+        )
     if any(isinstance(label, str) and (not label.isprintable() or not label) for label in labels) or not all(
         isinstance(label, int | str) for label in labels
     ):

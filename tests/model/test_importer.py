@@ -121,6 +121,8 @@ def test_what_is_not_fitted_or_does_not_fit_is_named() -> None:
         knnkit.from_sklearn(KNeighborsClassifier(3))
     with pytest.raises(BuildError, match="type float64"):
         knnkit.from_sklearn(KNeighborsClassifier(3).fit(KEPT, LABELS.astype(float)))
+    with pytest.raises(BuildError, match="the label 'unknown' is what a rejected row is called"):
+        knnkit.from_sklearn(KNeighborsClassifier(3).fit(KEPT, np.array(["a", "b", "unknown"])[LABELS]))
     with pytest.raises(BuildError, match="several outputs"):
         knnkit.from_sklearn(KNeighborsClassifier(3).fit(KEPT, np.stack([LABELS, LABELS], axis=1)))
     with pytest.raises(BuildError, match="2 distinct feature names for 13 columns"):
