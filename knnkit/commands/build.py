@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from device_agent import codec
 from knnkit.errors import UsageError
+from knnkit.render.text import count
 
 if TYPE_CHECKING:
     from knnkit.release.build import Built
@@ -52,7 +53,8 @@ def _tell(built: Built) -> None:
         return
     print(f"{built.directory}: {what}", file=sys.stderr)
     print(
-        f"  {info.n_train:,} rows x {info.n_features} features, {len(info.classes)} classes, k = {info.k}, "
+        f"  {count(info.n_train, 'row')} x {count(info.n_features, 'feature')}, "
+        f"{count(len(info.classes), 'class', 'classes')}, k = {info.k}, "
         f"{info.metric}, weights {info.weights}, scale {info.scale}",
         file=sys.stderr,
     )
