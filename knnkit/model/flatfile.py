@@ -103,10 +103,13 @@ def lay_out(model: Any, table: NDArray[np.uint8], windows: dict[int, Window]) ->
     for number, content in enumerate(contents):
         if not places[number]:
             continue
-        length = windows[number].length if number in windows else len(content)  # type: ignore[arg-type]
-        struct.pack_into("<I", out, places[number] - 4, length)
-        if number not in windows:
+        if number in windows:
+            length = windows[number].length
+        else:
+            assert content is not None  # what has no bytes has no place
+            length = len(content)
             memory[places[number] : places[number] + length] = content
+        struct.pack_into("<I", out, places[number] - 4, length)
     del memory
     return Laid(bytes(out), start)
 
