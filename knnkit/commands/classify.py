@@ -23,12 +23,14 @@ if TYPE_CHECKING:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options of this command."""
     rows = parser.add_argument_group("rows and answers")
-    rows.add_argument("--input", type=Path, metavar="FILE", help="rows to classify (default: standard input)")
+    rows.add_argument(
+        "--input", type=_path, metavar="FILE", help="rows to classify (default: standard input, also as -)"
+    )
     rows.add_argument(
         "--output",
-        type=Path,
+        type=_path,
         metavar="PATH",
-        help="where the answers go (default: standard output); with several devices a directory, a file for each",
+        help="where the answers go (default: standard output, also as -); for several devices a directory",
     )
     rows.add_argument(
         "--format", choices=("auto", "csv", "jsonl", "npy"), default="auto", help="of the rows (default: by their look)"
@@ -39,6 +41,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     rows.add_argument("--neighbors", action="store_true", help="add the nearest training rows and their distances")
     rows.add_argument("--digest", action="store_true", help="add the digest of the release that answered")
     _fleet.add_options(parser)
+
+
+def _path(text: str) -> Path | None:
+    return None if text == "-" else Path(text)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -138,8 +138,18 @@ def current(root: Path) -> str | None:
 
 
 def works(root: Path, digest: str) -> bool:
-    """Whether a finished environment can start: its Python may have gone with an upgrade of the system."""
-    return marker(root, digest) is not None and os.access(root / VENVS / digest / "bin" / "python", os.X_OK)
+    """Whether a finished environment can start: its Python may have gone with an upgrade, a file with a bad card."""
+    environment = root / VENVS / digest
+    finished = marker(root, digest) is not None and os.access(environment / "bin" / "python", os.X_OK)
+    return finished and all(map(os.path.lexists, unpacked(environment)))
+
+
+def unpacked(environment: Path) -> Iterator[str]:
+    """Every file that its wheels put there; as text, for there are thousands."""
+    for site in (environment / "lib").glob("python3*/site-packages"):  # one: that of the Python it was made with
+        for record in listed(environment / CONTENTS):
+            for name in (read_json(record) or {}).get("files", ()):
+                yield f"{site}/{name}"
 
 
 def environments(root: Path) -> dict[str, dict[str, Any]]:

@@ -95,6 +95,16 @@ def test_an_environment_whose_python_went_away_is_made_anew(bare: Any) -> None:
     bare.assert_whole(again)
 
 
+def test_an_environment_that_lost_a_file_is_made_anew(bare: Any) -> None:
+    first = bare.provision()
+    (lost,) = (bare.root / "venvs" / first.environment).rglob("tinymath.py")
+    lost.unlink()
+    again = bare.provision()
+    assert again.changed
+    assert lost.read_text() == "pi = 3\n"
+    bare.assert_whole(again)
+
+
 def test_a_lost_link_is_put_back_without_sending_anything(bare: Any) -> None:
     bare.provision()
     (bare.root / "venv").unlink()

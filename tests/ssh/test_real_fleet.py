@@ -92,11 +92,16 @@ def write_config(path: Path, devices: list[Device], *, rollout: str = "{}", know
     return config
 
 
-def knnkit(*words: object, check: int | None = 0) -> tuple[int, str, str]:
-    """Runs the command line as a user does."""
+def knnkit(*words: object, check: int | None = 0, text: str | None = None) -> tuple[int, str, str]:
+    """Runs the command line as a user does, `text` on its standard input."""
     env = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [sys.executable, "-m", "knnkit", *map(str, words)], capture_output=True, text=True, env=env, timeout=280
+        [sys.executable, "-m", "knnkit", *map(str, words)],
+        input=text,
+        capture_output=True,
+        text=True,
+        env=env,
+        timeout=280,
     )
     assert check is None or done.returncode == check, f"{done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
     return done.returncode, done.stdout, done.stderr
@@ -227,6 +232,8 @@ def test_status_parity_bench_logs_rollback_classify_and_doctor_on_a_selection(
     }
     one = knnkit("classify", "-c", config, "--target", "d00", "--input", rows)
     assert one[1] == "setosa\nvirginica\n"
+    dash = knnkit("classify", "-c", config, "--target", "d00", "--input", "-", "--output", "-", text=rows.read_text())
+    assert dash[1] == one[1]
 
 
 def test_a_changed_answer_on_one_device_is_exit_4_and_named(
