@@ -6,7 +6,6 @@ that an older peer would misread raises `SCHEMA`.
 
 from __future__ import annotations
 
-import enum
 import re
 from dataclasses import dataclass
 from typing import Literal
@@ -247,13 +246,6 @@ class Certificate:
 
 
 MAX_DIFFERENCES = 20
-
-
-class Phase(enum.Enum):
-    """What the store is doing with a release."""
-
-    COMMITTED = "committed"
-    PENDING = "pending"  # activated, waiting for confirmation
 
 
 @dataclass(frozen=True)

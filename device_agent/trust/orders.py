@@ -85,15 +85,6 @@ class KeySets:
         return tuple(sorted(set(self.keys) - self.revoked))
 
 
-def kind_of(data: bytes) -> str:
-    """Returns the payload type that an order claims, before anything is verified.
-
-    Raises:
-        Refused: ORDER_MALFORMED.
-    """
-    return _read(data).payload_type
-
-
 def apply(data: bytes, sets: KeySets) -> KeySets:
     """Returns the key sets after a rotation or revocation; the same order again changes nothing.
 

@@ -61,7 +61,6 @@ class Reason(str, enum.Enum):
     ORDER_NEEDS_OLD_KEY = "order-needs-old-key"
     ORDER_NEEDS_NEW_KEY = "order-needs-new-key"
     ORDER_OTHER_DEVICE = "order-other-device"
-    ORDER_OTHER_RELEASE = "order-other-release"
     ORDER_USED = "order-used"
     ORDER_STALE = "order-stale"  # the device has moved on since
     ORDER_EXPIRED = "order-expired"

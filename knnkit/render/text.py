@@ -32,11 +32,6 @@ def _visible(character: str) -> str:
     return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
 
 
-def short(digest: str) -> str:
-    """Returns the first 12 characters of a digest, as they are shown to people."""
-    return clean(digest)[:12]
-
-
 def percent(share: float | None) -> str:
     """Returns a share of one as a percentage with two decimals; never rounds up to 100."""
     if share is None:

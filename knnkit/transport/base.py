@@ -103,7 +103,3 @@ class Transport(Protocol):
     def close(self) -> None:
         """Closes the connection; the second time does nothing."""
         ...
-
-
-#: Opens a new connection to a device; raises Unreachable.
-Connect = Callable[[], Transport]
