@@ -56,7 +56,9 @@ def build_parser(commands: Any, arguments: Sequence[str] = ()) -> argparse.Argum
         help=f"where releases, keys and state lie (default: $KNNKIT_ROOT, else {contract.DEFAULT_ROOT})",
     )
     parser = argparse.ArgumentParser(
-        prog=PROG, parents=[root], description="Runs a signed nearest-neighbour model, and proves that it does."
+        prog=PROG,
+        parents=[root],
+        description="Run a signed nearest-neighbour model, and prove that it answers as the host does.",
     )
     parser.add_argument("--version", action="version", version=f"{PROG} {__version__}")
     sub = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)

@@ -10,8 +10,8 @@ from device_agent.commands.shared import add_runtime, command, store_of
 
 def _configure_classify(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--input", metavar="FILE", help="rows to classify (default: standard input)")
-    add("--output", metavar="FILE", help="where the answers go (default: standard output)")
+    add("--input", metavar="FILE", help="rows to classify, - for standard input (default: -)")
+    add("--output", metavar="FILE", help="where the answers go, - for standard output (default: -)")
     add(
         "--format",
         choices=("auto", "csv", "jsonl", "npy"),

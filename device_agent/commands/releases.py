@@ -58,7 +58,9 @@ def _run_stage(arguments: argparse.Namespace) -> int:
 
 def _configure_activate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("digest", metavar="DIGEST", help="of a staged release, or its first digits")
-    parser.add_argument("--nonce", default="", help="goes into the certificate, to show that it is fresh")
+    parser.add_argument(
+        "--nonce", metavar="TEXT", default="", help="goes into the certificate, to show that it is fresh"
+    )
     parser.add_argument(
         "--deadline",
         type=float,
@@ -149,8 +151,12 @@ def _run_rollback(arguments: argparse.Namespace) -> int:
 
 
 def _configure_lock(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--reason", default="a deployment", metavar="TEXT", help="told to whoever is kept out")
-    parser.add_argument("--seconds", type=float, default=120.0, help="how long, at most (default: %(default)g)")
+    parser.add_argument(
+        "--reason", default="a deployment", metavar="TEXT", help="told to whoever is kept out (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=120.0, metavar="SECONDS", help="how long, at most (default: %(default)g)"
+    )
     add_holder(parser)
 
 

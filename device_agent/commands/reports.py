@@ -13,7 +13,9 @@ from device_agent.errors import BadInput
 
 
 def _configure_check(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--nonce", default="", help="goes into the certificate, to show that it is fresh")
+    parser.add_argument(
+        "--nonce", metavar="TEXT", default="", help="goes into the certificate, to show that it is fresh"
+    )
     text = "another golden set than the release's own (`knnkit parity --data`); - reads it from standard input"
     parser.add_argument("--golden", metavar="FILE", help=text)
     add_runtime(parser, threads=False)
@@ -65,7 +67,9 @@ def _run_history(arguments: argparse.Namespace) -> int:
 
 
 def _configure_bench(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--seconds", type=float, default=2.0, help="for each figure (default: %(default)g)")
+    parser.add_argument(
+        "--seconds", type=float, default=2.0, metavar="SECONDS", help="for each figure (default: %(default)g)"
+    )
     add_runtime(parser)
 
 

@@ -64,7 +64,9 @@ def add_class(parser: argparse.ArgumentParser) -> None:
 
 def add_holder(parser: argparse.ArgumentParser) -> None:
     """Adds `--holder`."""
-    parser.add_argument("--holder", metavar="TEXT", help="who is doing this, for the lock and the history")
+    parser.add_argument(
+        "--holder", metavar="TEXT", help="who is doing this, for the lock and the history (default: the user's name)"
+    )
 
 
 def holder_of(arguments: argparse.Namespace) -> str:

@@ -1,4 +1,4 @@
-"""What every command for a fleet shares: the options that select devices, who we are, and how the outcome is shown."""
+"""What every command for a fleet shares: the selected devices, who we are, and how the outcome is shown."""
 
 from __future__ import annotations
 
@@ -25,44 +25,6 @@ if TYPE_CHECKING:
     from knnkit.fleet.report import FleetReport
     from knnkit.fleet.target import Target
     from knnkit.render.regions import Regions
-
-
-def add_options(parser: argparse.ArgumentParser, *, writes: bool = False) -> None:
-    """Adds the options that every fleet command takes."""
-    which = parser.add_argument_group("which devices")
-    which.add_argument("-c", "--config", type=Path, metavar="FILE", help="(default: deploy.yaml, if there is one)")
-    which.add_argument(
-        "--target",
-        action="append",
-        default=[],
-        metavar="DEVICE",
-        help="user@host[:port], an ssh_config alias, a name in deploy.yaml, or local; repeat it for more",
-    )
-    which.add_argument("--on", action="append", default=[], metavar="TAG", help="devices of deploy.yaml with this tag")
-    which.add_argument(
-        "--retry-from", type=Path, metavar="REPORT.json", help="only the devices that this report left unfinished"
-    )
-    reach = parser.add_argument_group("how to reach them")
-    reach.add_argument("--root", metavar="DIR", help="the knnkit directory on the device (default: ~/.knnkit)")
-    reach.add_argument("-i", "--identity", metavar="FILE", help="private SSH key; no other is offered")
-    reach.add_argument("-J", "--jump", metavar="HOSTS", help="go through user@host[:port]; several with commas")
-    reach.add_argument("--ssh-config", metavar="FILE", help="(default: ~/.ssh/config)")
-    reach.add_argument("--known-hosts", metavar="FILE", help="read before ~/.ssh/known_hosts")
-    reach.add_argument("--connect-timeout", metavar="TIME", help="until a connection stands (default: 10s)")
-    reach.add_argument("--connect-retries", type=int, metavar="N", help="further attempts to connect (default: 2)")
-    reach.add_argument("--command-timeout", metavar="TIME", help="for one command on a device (default: 5m)")
-    reach.add_argument("--concurrency", type=int, metavar="N", help="devices at a time (default: 16)")
-    reach.add_argument(
-        "--dask",
-        metavar="ADDRESS",
-        help="run the jobs on a Dask cluster, where keys and release lie under the same paths, instead of in threads",
-    )
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
-    parser.add_argument(
-        "--report", type=Path, action="append", default=[], metavar="FILE", help="write the report: .json or .html"
-    )
-    if writes:
-        reach.add_argument("--device-class", metavar="NAME", help="of these devices (default: as deploy.yaml says)")
 
 
 def load_config(arguments: argparse.Namespace) -> Config | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from device_agent import codec
+from knnkit.commands import _options
 from knnkit.errors import UsageError
 from knnkit.render.text import count
 
@@ -17,10 +18,19 @@ if TYPE_CHECKING:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options of this command."""
-    parser.add_argument("-c", "--config", type=Path, default=Path("deploy.yaml"), help="(default: %(default)s)")
-    parser.add_argument("-o", "--output", type=Path, help="the release directory (default: release.dir of the file)")
+    parser.add_argument(
+        "-c",
+        "--config",
+        type=Path,
+        default=Path("deploy.yaml"),
+        metavar="FILE",
+        help="configuration (default: %(default)s)",
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="DIR", help="the release directory (default: release.dir of the file)"
+    )
     parser.add_argument("--force", action="store_true", help="build again even if nothing changed")
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    _options.add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from device_agent import contract
-from knnkit.commands import _fleet
+from knnkit.commands import _fleet, _options
 from knnkit.commands._console import Console
 from knnkit.errors import DataError, UsageError
 
@@ -19,28 +19,34 @@ if TYPE_CHECKING:
     from knnkit.config import Config
     from knnkit.fleet.target import Target
 
+#: Flags that the agent takes as they are.
+_FLAGS = ("stream", "proba", "neighbors", "digest", "ignore-extra")
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options of this command."""
     rows = parser.add_argument_group("rows and answers")
-    rows.add_argument(
-        "--input", type=_path, metavar="FILE", help="rows to classify (default: standard input, also as -)"
-    )
+    rows.add_argument("--input", type=_path, metavar="FILE", help="rows to classify, - for standard input (default: -)")
     rows.add_argument(
         "--output",
         type=_path,
         metavar="PATH",
-        help="where the answers go (default: standard output, also as -); for several devices a directory",
+        help="where the answers go, - for standard output; for several devices a directory (default: -)",
     )
     rows.add_argument(
         "--format", choices=("auto", "csv", "jsonl", "npy"), default="auto", help="of the rows (default: by their look)"
     )
     rows.add_argument("--output-format", choices=("csv", "jsonl", "npy"), help="of the answers (default: as the rows)")
-    rows.add_argument("--stream", action="store_true", help="answer each line at once, until the input ends")
+    rows.add_argument(
+        "--stream", action="store_true", help="answer each line at once, until the input ends; follow new releases"
+    )
     rows.add_argument("--proba", action="store_true", help="add the probability of each class")
-    rows.add_argument("--neighbors", action="store_true", help="add the nearest training rows and their distances")
+    rows.add_argument(
+        "--neighbors", action="store_true", help="add the nearest training rows, their distances and classes"
+    )
     rows.add_argument("--digest", action="store_true", help="add the digest of the release that answered")
-    _fleet.add_options(parser)
+    rows.add_argument("--ignore-extra", action="store_true", help="leave out columns that the model does not know")
+    _options.add_fleet(parser)
 
 
 def _path(text: str) -> Path | None:
@@ -60,7 +66,7 @@ def agent_command(arguments: argparse.Namespace) -> tuple[str, ...]:
     """Returns the agent's command line for these options."""
     suffix = arguments.input.suffix.lstrip(".") if arguments.input is not None else ""
     found = suffix if arguments.format == "auto" and suffix in ("csv", "jsonl", "npy") else arguments.format
-    flags = [f"--{name}" for name in ("stream", "proba", "neighbors", "digest") if getattr(arguments, name)]
+    flags = [f"--{name}" for name in _FLAGS if getattr(arguments, name.replace("-", "_"))]
     answers = ["--output-format", arguments.output_format] if arguments.output_format else []
     return ("classify", "--format", found, *answers, *flags)
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from device_agent import codec, contract
+from knnkit.commands import _options
 from knnkit.errors import MissingDependency, ParityFailed
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="where everything goes (default: %(default)s)",
     )
     parser.add_argument("--offline", action="store_true", help="take the device's wheels from the cache, fetch none")
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    _options.add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from device_agent import codec, contract
-from knnkit.commands import _fleet, _regions
+from knnkit.commands import _fleet, _options, _regions
 from knnkit.commands._console import Console, outcome_line
 from knnkit.errors import UsageError
 
@@ -35,22 +35,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="a finished release; repeat it for more classes (default: what deploy.yaml says, built if it changed)",
     )
-    what.add_argument(
-        "--key",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="PUB",
-        help="public key that a bare device shall trust and the release is verified with (default: deploy.yaml's)",
-    )
-    _fleet.add_options(parser, writes=True)
+    _options.add_fleet(parser, writes=True)
     how = parser.add_argument_group("how to deploy")
     how.add_argument("--dry-run", action="store_true", help="print the plan and change nothing")
-    how.add_argument("--waves", metavar="LIST", help="such as canary,25%%,100%% (default: deploy.yaml's)")
+    how.add_argument(
+        "--waves", metavar="LIST", help="one after another, such as canary,25%%,100%% (default: deploy.yaml's)"
+    )
     how.add_argument(
         "--max-failures", metavar="N", help="devices that may fail: a count or 10%% (default: deploy.yaml's)"
     )
-    how.add_argument("--confirm-within", metavar="TIME", help="a device that is not confirmed in time reverts (60s)")
+    how.add_argument(
+        "--confirm-within", metavar="TIME", help="a device that is not confirmed in time reverts (default: 60s)"
+    )
     how.add_argument(
         "--wait", metavar="TIME", help="how long to wait for another host that holds a device (default: 0)"
     )
@@ -58,10 +54,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--provision",
         choices=("auto", "always", "never"),
         default="auto",
-        help="put runtime, agent and key on a device: where they are missing (auto), always, or never",
+        help="put runtime, agent and key on a device: where they are missing, always, or never (default: %(default)s)",
     )
-    how.add_argument("--offline", action="store_true", help="devices have no internet: send them the wheels")
-    how.add_argument("--wheels", metavar="DIR", help="where wheels are kept on this host")
+    _options.add_provisioning(parser, also=", and that the release must verify with")
 
 
 def run(arguments: argparse.Namespace) -> int:

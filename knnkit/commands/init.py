@@ -40,9 +40,18 @@ rollout: {{max_failures: 0, confirm_within: 60s}}
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options of this command."""
-    parser.add_argument("path", nargs="?", type=Path, default=Path("deploy.yaml"), help="(default: %(default)s)")
+    parser.add_argument(
+        "path",
+        nargs="?",
+        type=Path,
+        default=Path("deploy.yaml"),
+        metavar="FILE",
+        help="where to write it (default: %(default)s)",
+    )
     parser.add_argument("--data", type=Path, metavar="FILE", help="your labelled rows: CSV, Parquet or NPZ")
-    parser.add_argument("--label", metavar="COLUMN", default="label", help="the column with the labels (%(default)s)")
+    parser.add_argument(
+        "--label", metavar="COLUMN", default="label", help="the column with the labels (default: %(default)s)"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

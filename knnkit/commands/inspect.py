@@ -10,13 +10,14 @@ from pathlib import Path
 
 from device_agent import codec, contract, modelfile
 from device_agent.errors import ModelUnusable
+from knnkit.commands import _options
 from knnkit.errors import UsageError
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options of this command."""
-    parser.add_argument("path", type=Path, help="a release directory, or a model.tflite")
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.add_argument("path", metavar="PATH", type=Path, help="a release directory, or a model.tflite")
+    _options.add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from device_agent import codec
+from knnkit.commands import _options
 from knnkit.release import keys, passphrase
 
 
@@ -24,7 +25,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help=f"protect the private key; asked for, or taken from {keys.PASSPHRASE_VARIABLE}",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    _options.add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -6,7 +6,7 @@ import argparse
 import time
 from typing import TYPE_CHECKING
 
-from knnkit.commands import _asking, _fleet
+from knnkit.commands import _asking, _fleet, _options
 
 if TYPE_CHECKING:
     from device_agent.contract import HistoryEntry
@@ -15,8 +15,15 @@ if TYPE_CHECKING:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options of this command."""
-    _fleet.add_options(parser)
-    parser.add_argument("-n", "--lines", type=int, default=20, metavar="N", help="the last N entries (%(default)s)")
+    _options.add_fleet(parser)
+    parser.add_argument(
+        "-n",
+        "--lines",
+        type=int,
+        default=20,
+        metavar="N",
+        help="how many entries, the last ones (default: %(default)s)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

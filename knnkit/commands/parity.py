@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from knnkit.commands import _asking, _fleet, _regions
+from knnkit.commands import _asking, _fleet, _options, _regions
 from knnkit.commands._asking import Shared
 from knnkit.errors import UsageError
 
@@ -27,7 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="your own labelled rows instead of the release's golden set; needs the training data of deploy.yaml",
     )
     rows.add_argument("--label", metavar="COLUMN", help="their label column (default: that of the training data)")
-    _fleet.add_options(parser)
+    _options.add_fleet(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from device_agent import codec
-from knnkit.commands import _fleet
+from knnkit.commands import _fleet, _options
 from knnkit.commands._console import Console
 from knnkit.errors import UsageError
 
@@ -17,19 +16,9 @@ if TYPE_CHECKING:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options of this command."""
-    what = parser.add_argument_group("what to do")
-    what.add_argument(
-        "--key",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="PUB",
-        help="public key that the device shall trust; repeat it for more (default: deploy.yaml's)",
-    )
-    what.add_argument("--offline", action="store_true", help="devices have no internet: send them the wheels")
-    what.add_argument("--wheels", metavar="DIR", help="where wheels are kept on this host (or $KNNKIT_WHEELS)")
-    what.add_argument("--remove", action="store_true", help="take everything away, releases and trusted keys too")
-    _fleet.add_options(parser)
+    _options.add_provisioning(parser)
+    parser.add_argument("--remove", action="store_true", help="take everything away, releases and trusted keys too")
+    _options.add_fleet(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

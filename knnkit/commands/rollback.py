@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from device_agent import codec
 from device_agent.contract import TrustedKeys
-from knnkit.commands import _asking, _fleet
+from knnkit.commands import _asking, _fleet, _options
 from knnkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,14 +20,12 @@ _SHORTEST = 8
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options of this command."""
-    _fleet.add_options(parser)
+    _options.add_fleet(parser)
     back = parser.add_argument_group("further back than the previous release")
     back.add_argument(
         "--to", metavar="DIGEST", help="a release that is still on the device, by its digest or the first digits of it"
     )
-    back.add_argument(
-        "--signing-key", type=Path, metavar="PEM", help="signs the order that --to needs (default: deploy.yaml's)"
-    )
+    _options.add_signing_key(back, "the order that --to needs")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -7,20 +7,22 @@ import sys
 from pathlib import Path
 
 from device_agent import codec, contract
+from knnkit.commands import _options
 from knnkit.release import keys, passphrase
 from knnkit.release.signing import sign_release
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options of this command."""
-    parser.add_argument("directory", type=Path, help="the release directory")
+    parser.add_argument("directory", metavar="DIR", type=Path, help="the release directory")
     parser.add_argument(
         "--key",
+        metavar="PEM",
         type=Path,
         default=keys.DEFAULT_PREFIX.with_suffix(keys.PRIVATE_SUFFIX),
         help="the private key (default: %(default)s)",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    _options.add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

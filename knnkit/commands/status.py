@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from knnkit.commands import _asking, _fleet
+from knnkit.commands import _asking, _fleet, _options
 
 if TYPE_CHECKING:
     from knnkit.fleet.report import DeviceReport
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options of this command."""
-    _fleet.add_options(parser)
+    _options.add_fleet(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

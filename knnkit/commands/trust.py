@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from knnkit.commands import _fleet, trust_host, trust_keys
+from knnkit.commands import _options, trust_host, trust_keys
 from knnkit.errors import UsageError
 
 
@@ -15,7 +15,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     trust_host.configure(parser)
     trust_keys.configure(parser)
-    _fleet.add_options(parser)
+    _options.add_fleet(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

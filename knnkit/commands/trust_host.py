@@ -14,8 +14,8 @@ from knnkit.errors import HostKeyError
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options that concern host keys."""
     add = parser.add_argument_group("the host key of HOST").add_argument
-    add("--fingerprint", metavar="SHA256:...", help="enrol the host key if it has this fingerprint; ask nobody")
-    add("--yes", action="store_true", help="enrol whatever host key is offered (only on a line that nobody can reach)")
+    add("--fingerprint", metavar="FINGERPRINT", help="enrol the host key if it has this fingerprint; ask nobody")
+    add("--yes", action="store_true", help="enrol whatever host key is offered: only on a line that nobody can reach")
     add("--replace", action="store_true", help="take the place of another host key that is known: the device is new")
 
 

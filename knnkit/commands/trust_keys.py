@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from device_agent import codec
 from device_agent.contract import TrustedKeys
 from device_agent.trust import orders as device_orders
-from knnkit.commands import _asking, _fleet
+from knnkit.commands import _asking, _fleet, _options
 from knnkit.errors import UsageError
 from knnkit.release import keys
 
@@ -31,12 +31,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     what = group.add_mutually_exclusive_group()
     what.add_argument("--show", metavar="PUB", type=Path, nargs="+", help="print the fingerprints of public keys")
     what.add_argument("--keys", action="store_true", help="show the keys that the selected devices trust")
-    what.add_argument("--rotate", metavar="NEW.pem", type=Path, help="put this key in the place of the signing key")
-    what.add_argument("--revoke", metavar="KEY", action="append", help="a fingerprint or public key file; repeats")
-    what.add_argument("--apply", metavar="FILE", type=Path, help="send an order that --out wrote")
-    group.add_argument(
-        "--signing-key", metavar="PEM", type=Path, help="signs the order; with --rotate, the old key (deploy.yaml's)"
+    what.add_argument("--rotate", metavar="PEM", type=Path, help="put this key in the place of the signing key")
+    what.add_argument(
+        "--revoke", metavar="KEY", action="append", help="a fingerprint or public key file; repeat it for more"
     )
+    what.add_argument("--apply", metavar="FILE", type=Path, help="send an order that --out wrote")
+    _options.add_signing_key(group, "the order, with --rotate the old one")
     group.add_argument("--out", metavar="FILE", type=Path, help="write the order, for --apply or to carry to a device")
 
 

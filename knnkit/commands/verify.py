@@ -7,17 +7,23 @@ import sys
 from pathlib import Path
 
 from device_agent import codec, contract
+from knnkit.commands import _options
 from knnkit.release import keys
 from knnkit.release.verify import verify_release
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options of this command."""
-    parser.add_argument("directory", metavar="PATH", type=Path, help="the release directory")
+    parser.add_argument("directory", metavar="DIR", type=Path, help="the release directory")
     parser.add_argument(
-        "--key", metavar="PUB", type=Path, action="append", required=True, help="a trusted public key; repeats"
+        "--key",
+        metavar="PUB",
+        type=Path,
+        action="append",
+        required=True,
+        help="a trusted public key; repeat it for more",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    _options.add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
