@@ -46,7 +46,7 @@ def activate(
     if current.pending and current.pending.release.digest == digest:
         return _activate_again(store, current.pending, nonce, runtime)
     if current.pending:
-        raise Locked(f"the activation of {current.pending.release.digest[:12]} waits for its confirmation")
+        raise _waits(current.pending)
     with open_release(store.release_path(digest)) as opened:
         verdict = opened.verify(trust_state(store, device_class), expected_digest=digest)
         certificate = _try(store, opened, verdict, nonce, runtime, holder)
@@ -123,7 +123,7 @@ def obey_rollback(store: Store, order: bytes, holder: str, runtime: str = "auto"
     moment = clock.now()
     state.refuse_foreign(current, holder, moment)
     if current.pending:
-        raise Locked(f"the activation of {current.pending.release.digest[:12]} waits for its confirmation")
+        raise _waits(current.pending)
     keys = trust_state(store)
     verified = orders.verify_rollback(order, keys, moment.wall)
     with open_release(store.release_path(store.find(verified.digest))) as opened:
@@ -195,3 +195,9 @@ def _still(found: state.StoreState, *, already: bool) -> Committed:
 
 def _lock_of(store: Store) -> tuple[int, ...]:
     return () if store.lock_descriptor is None else (store.lock_descriptor,)
+
+
+def _waits(pending: state.Pending) -> Locked:
+    digest = pending.release.digest[:12]
+    hint = "confirm it, roll it back, or wait until it reverts by itself"
+    return Locked(f"the activation of {digest} waits for its confirmation", hint=hint)

@@ -119,7 +119,8 @@ def open_source(path: str | None, format: str, n_first: int = BLOCK_BYTES) -> So
             format = SUFFIXES.get(Path(str(path)).suffix.lower(), "auto")
         start = os.read(descriptor, n_first) if format == "auto" else b""
     except OSError as error:
-        raise BadInput(f"{name}: {error.strerror}", reason="no-input") from None
+        hint = f"check the path; a relative one starts at {Path.cwd()}"
+        raise BadInput(f"{name}: {error.strerror}", reason="no-input", hint=hint) from None
     return Source(descriptor, name, _sniff(start) if format == "auto" else format, start)
 
 

@@ -101,7 +101,8 @@ def read(text: str, source: str) -> Document:
         at = error.problem_mark or error.context_mark
         mark = Mark(at.line + 1, at.column + 1) if at else Mark(1, 1)
         said = " ".join(part for part in (error.context, error.problem) if part)
-        raise ConfigError(f"{source}:{mark.line}: not YAML: {said}\n{document.quote(mark)}") from None
+        hint = f"a bracket, a quote, a colon or the indent is off, here or above line {mark.line}"
+        raise ConfigError(f"{source}:{mark.line}: not YAML: {said}\n{document.quote(mark)}", hint=hint) from None
     except (yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"{source}: not YAML: {error}") from None
     document.data = {} if node is None else _Builder(document).build(node, ())

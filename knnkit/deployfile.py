@@ -20,7 +20,9 @@ def load(path: str | Path) -> config.Config:
     except FileNotFoundError:
         raise ConfigError(f"{path}: there is no such file", hint="knnkit init") from None
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}") from None
+        raise ConfigError(
+            f"{path}: not UTF-8 text: {error.reason} at byte {error.start}", hint="save it as UTF-8"
+        ) from None
     except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from None
+        raise ConfigError(f"{path}: {error.strerror}", hint=f"ls -ld {path}") from None
     return config.parse(text, source=str(path), base=path.absolute().parent, home=Path.home())

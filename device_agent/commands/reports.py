@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import sys
-from pathlib import Path
 
 from device_agent import contract
-from device_agent.commands.shared import add_runtime, command, describe_check, read_order, show, store_of
-from device_agent.errors import BadInput
+from device_agent.commands.shared import add_runtime, command, describe_check, read_file, read_order, show, store_of
 
 
 def _configure_check(parser: argparse.ArgumentParser) -> None:
@@ -27,19 +23,9 @@ def _run_check(arguments: argparse.Namespace) -> int:
 
     store = store_of(arguments)
     store.settle()
-    golden = _read_golden(arguments.golden) if arguments.golden else None
+    golden = read_file(arguments.golden, contract.MAX_GOLDEN) if arguments.golden else None
     certificate = activation.recheck(store, answering(store).release, arguments.nonce, arguments.runtime, golden)
     return show(arguments, certificate, describe_check(certificate))
-
-
-def _read_golden(name: str) -> bytes:
-    limit = contract.MAX_GOLDEN
-    with contextlib.ExitStack() as stack:
-        file = sys.stdin.buffer if name == "-" else stack.enter_context(Path(name).open("rb"))
-        data = file.read(limit + 1)
-    if len(data) > limit:
-        raise BadInput(f"{name}: a golden set has at most {limit:,} bytes")
-    return data
 
 
 def _configure_status(parser: argparse.ArgumentParser) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from device_agent import codec, contract
-from device_agent.errors import AgentError
+from device_agent.errors import AgentError, BadInput
 
 if TYPE_CHECKING:
     from device_agent.store import Store
@@ -82,20 +83,33 @@ def holder_of(arguments: argparse.Namespace) -> str:
     return "".join(character if character.isprintable() else "?" for character in text)[:200]
 
 
+def read_file(path: str, limit: int) -> bytes:
+    """Returns what a file holds, or standard input for `-`.
+
+    Raises:
+        BadInput: it cannot be read, or is larger than `limit` bytes.
+    """
+    try:
+        with contextlib.ExitStack() as stack:
+            file = sys.stdin.buffer if path == "-" else stack.enter_context(Path(path).open("rb"))
+            data = file.read(limit + 1)
+    except OSError as error:
+        hint = f"check the path; a relative one starts at {Path.cwd()}"
+        raise BadInput(f"{path}: {error.strerror}", reason="no-input", hint=hint) from None
+    if len(data) > limit:
+        raise BadInput(f"{path}: more than {limit:,} bytes; is it the right file?")
+    return data
+
+
 def read_order(path: str) -> bytes:
     """Returns a signed order from a file, or from standard input for `-`.
 
     Raises:
-        AgentError: it cannot be read.
+        BadInput: it cannot be read, or is too large to be one.
     """
-    limit = 1024 * 1024
-    try:
-        if path == "-":
-            return sys.stdin.buffer.read(limit)
-        with Path(path).open("rb") as file:
-            return file.read(limit)
-    except OSError as error:
-        raise AgentError(f"{path}: {error.strerror}") from None
+    from device_agent.trust.orders import MAX_ORDER
+
+    return read_file(path, MAX_ORDER)
 
 
 def describe(ref: contract.ReleaseRef) -> str:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from knnkit.fleet.target import Target
     from knnkit.render.regions import Regions
 
+_A_REPORT = "name a file that --report FILE.json wrote"
+
 
 def load_config(arguments: argparse.Namespace) -> Config | None:
     """Returns deploy.yaml; None where none was named and none is here.
@@ -80,9 +82,9 @@ def read_report(path: Path) -> FleetReport:
     try:
         return codec.loads(FleetReport, path.read_bytes(), limit=1 << 30)
     except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}") from None
+        raise UsageError(f"{path}: {error.strerror}", hint=_A_REPORT) from None
     except codec.MalformedDocument as error:
-        raise UsageError(f"{path} is no report of knnkit: {error}") from None
+        raise UsageError(f"{path} is no report of knnkit: {error}", hint=_A_REPORT) from None
 
 
 def trusted_keys(arguments: argparse.Namespace, config: Config | None) -> dict[str, bytes]:

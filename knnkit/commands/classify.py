@@ -90,7 +90,7 @@ def _many(arguments: argparse.Namespace, config: Config | None, targets: tuple[T
     if arguments.input is None or arguments.output is None:
         raise UsageError(f"{len(targets)} devices are selected: name --input FILE and --output DIRECTORY")
     if not arguments.input.is_file():
-        raise DataError(f"{arguments.input}: there is no such file")
+        raise DataError(f"{arguments.input}: there is no such file", hint=_check_path())
     arguments.output.mkdir(parents=True, exist_ok=True)
     command, pace = agent_command(arguments), _fleet.pace_of(arguments, config)
     suffix = arguments.output_format or arguments.input.suffix.lstrip(".") or "csv"
@@ -113,11 +113,15 @@ def _source(path: Path | None) -> BinaryIO:
     try:
         return sys.stdin.buffer if path is None else path.open("rb")
     except OSError as error:
-        raise DataError(f"{path}: {error.strerror}") from None
+        raise DataError(f"{path}: {error.strerror}", hint=_check_path()) from None
 
 
 def _sink(path: Path | None) -> BinaryIO:
     try:
         return sys.stdout.buffer if path is None else path.open("wb")
     except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}") from None
+        raise UsageError(f"{path}: {error.strerror}", hint=_check_path()) from None
+
+
+def _check_path() -> str:
+    return f"check the path; a relative one starts at {Path.cwd()}"

@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
     except FileExistsError:
         raise UsageError(f"{path} exists; it was left as it is", hint="knnkit init OTHER.yaml") from None
     except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}") from None
+        raise UsageError(f"{path}: {error.strerror}", hint="knnkit init OTHER.yaml") from None
     print(f"{path}: next, `knnkit keygen --out keys/signing`, then `knnkit deploy -c {path}`", file=sys.stderr)
     return 0
 

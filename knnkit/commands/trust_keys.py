@@ -103,14 +103,15 @@ def _read(path: Path) -> bytes:
         with path.open("rb") as file:
             return file.read(device_orders.MAX_ORDER + 1)
     except OSError as error:
-        raise UsageError(f"cannot read the order {path}: {error.strerror}") from None
+        hint = f"name a file that `knnkit trust --out {path}` wrote"
+        raise UsageError(f"cannot read the order {path}: {error.strerror}", hint=hint) from None
 
 
 def _write(path: Path, order: bytes) -> None:
     try:
         path.write_bytes(order)
     except OSError as error:
-        raise UsageError(f"cannot write the order {path}: {error.strerror}") from None
+        raise UsageError(f"cannot write the order {path}: {error.strerror}", hint="choose another --out") from None
     print(f"wrote {path}; knnkit trust --apply {path} sends it", file=sys.stderr)
 
 

@@ -138,7 +138,11 @@ def _dask(address: str) -> Iterator[Executor]:
     try:
         client = Client(address, timeout=10)
     except (OSError, TimeoutError, ValueError) as error:
-        raise Unreachable(f"no Dask scheduler at {address}: {error}", reason="dask") from None
+        raise Unreachable(
+            f"no Dask scheduler at {address}: {error}",
+            reason="dask",
+            hint="check --dask ADDRESS; `dask scheduler` starts one",
+        ) from None
     try:
         # pure=True would run jobs that look alike only once; a device job has effects.
         executor: Executor = client.get_executor(pure=False)

@@ -111,7 +111,7 @@ def load_skops(path: str | Path) -> Any:
             )
         return skops.io.load(path, trusted=list(_TREE_TYPES))
     except FileNotFoundError:
-        raise BuildError(f"{path}: no such file") from None
+        raise BuildError(f"{path}: no such file", hint="paths in deploy.yaml start at the file") from None
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, UntrustedTypesFoundException) as error:
         raise BuildError(
             f"{path} is not a file in the skops format: {error}", hint="skops.io.dump writes one"

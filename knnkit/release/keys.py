@@ -28,6 +28,7 @@ PRIVATE_SUFFIX = ".pem"
 DEFAULT_PREFIX = Path("keys/signing")
 PASSPHRASE_VARIABLE = "KNNKIT_KEY_PASSPHRASE"  # noqa: S105 - the name of a variable, not a secret
 MAX_KEY_FILE = 16 * 1024
+_PUBLIC_FROM = f"check the path; whoever signs has the public key beside the private one, as NAME{PUBLIC_SUFFIX}"
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ def _as_key_error(path: Path) -> Iterator[None]:
     try:
         yield
     except Refused as error:
-        raise SigningKeyError(f"{path}: {error}", reason=error.reason, hint=error.hint or "knnkit keygen") from None
+        raise SigningKeyError(f"{path}: {error}", reason=error.reason, hint=error.hint or _PUBLIC_FROM) from None
 
 
 def _read(path: Path, *, private: bool) -> bytes:
@@ -166,8 +167,12 @@ def _read(path: Path, *, private: bool) -> bytes:
                     hint=f"chmod 600 {shlex.quote(str(path))}",
                 )
             return file.read(MAX_KEY_FILE)
+    except FileNotFoundError as error:
+        hint = f"knnkit keygen --out {shlex.quote(str(path.with_suffix('')))}" if private else _PUBLIC_FROM
+        raise SigningKeyError(f"cannot read the key {path}: {error.strerror}", hint=hint) from None
     except OSError as error:
-        raise SigningKeyError(f"cannot read the key {path}: {error.strerror}", hint="knnkit keygen") from None
+        hint = f"ls -l {shlex.quote(str(path))}"
+        raise SigningKeyError(f"cannot read the key {path}: {error.strerror}", hint=hint) from None
 
 
 def show_fingerprint(fingerprint: str) -> str:

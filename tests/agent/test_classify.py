@@ -215,6 +215,7 @@ def test_a_missing_file_is_named(ready: Ready) -> None:
     said = ready.device.run("classify", "--input", "no-such-file.csv")
     assert said.code == contract.EXIT_USAGE
     assert "no-such-file.csv: No such file or directory" in said.err
+    assert "try: check the path" in said.err
 
 
 def test_a_model_that_was_changed_on_the_disk_does_not_answer(device: Device, releases: Releases) -> None:

@@ -111,6 +111,29 @@ def test_a_wrong_command_line_ends_with_2_or_4_and_no_traceback(tmp_path: Path, 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("arguments", "next_step"),
+    [
+        (("build",), "a bracket, a quote, a colon or the indent is off, here or above line 2"),
+        (("build", "-c", "nowhere.yaml"), "knnkit init"),
+        (("verify", ".", "--key", "nowhere.pub"), "whoever signs has the public key"),
+        (("sign", ".", "--key", "my/own.pem"), "knnkit keygen --out my/own"),
+        (("parity", "--target", "local", "--retry-from", "nowhere.json"), "--report FILE.json"),
+        (("classify", "--target", "local", "--input", "rows.csv"), "check the path"),
+        (("trust", "--target", "local", "--apply", "order"), "knnkit trust --out order"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+def test_a_file_that_is_missing_or_broken_names_the_next_step(
+    tmp_path: Path, arguments: tuple[str, ...], next_step: str
+) -> None:
+    (tmp_path / "deploy.yaml").write_text("model: [\n" if arguments == ("build",) else MODEL.format(k=3))
+    result = knnkit(tmp_path, *arguments)
+    assert result.returncode == 2
+    assert "\n  try: " in result.stderr
+    assert next_step in result.stderr.partition("  try: ")[2]
+
+
 @pytest.mark.parametrize("command", ["status", "deploy", "build", "verify"])
 def test_with_json_a_failure_is_one_document_on_stdout(tmp_path: Path, command: str) -> None:
     import json
