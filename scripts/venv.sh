@@ -61,17 +61,18 @@ explain_pip_failure() { # log
   fail "pip could not install the dependencies" "The whole log: $1"
 }
 
+show_progress() { # pip's lines on standard input; one line that is written over on a terminal, nothing elsewhere
+  if [ ! -t 2 ]; then exec cat >/dev/null; fi
+  awk '
+    /^Installing collected/ { $0 = "unpacking and compiling (the longest part)" }
+    !/^Collecting|^ *Downloading.*MB\)|^unpacking/ { next }
+    { sub(/^ +/, ""); sub(/ \(from .*/, ""); printf "\r\033[K  %.90s", $0; fflush() }
+    END { printf "\r\033[K" }' >&2
+}
+
 install_into_venv() { # extras
   log=.venv/pip.log
-  : >"$log"
-  "$PY" -u -m pip install --progress-bar off -e ".[$1]" 2>&1 | tee "$log" |
-    awk -v tty="$tty" '
-      /^Installing collected/ { $0 = "unpacking and compiling (the longest part)"; big = 1 }
-      !/^Collecting|^ *Downloading.*MB\)|^unpacking/ { next }
-      { sub(/^ +/, ""); sub(/ \(from .*/, "") }
-      tty { printf "\r\033[K  %.90s", $0; fflush(); next }
-      big || /[0-9][0-9][.0-9]* MB\)/ { print "  " $0; fflush() }
-      END { if (tty) printf "\r\033[K" }' >&2
+  "$PY" -u -m pip install --progress-bar off -e ".[$1]" 2>&1 | tee "$log" | show_progress
   return "${PIPESTATUS[0]}"
 }
 
@@ -110,7 +111,6 @@ use_venv() {
     { "$python" -VV; pwd -P; } >.venv/knnkit-base
   fi
   say "installing knnkit[$extras] into .venv (once; $patience)"
-  if [ -t 2 ]; then tty=1; else tty=0; fi
   started=$SECONDS
   install_into_venv "$extras" || explain_pip_failure "$log"
   rm -f .venv/knnkit-demo .venv/knnkit-check .venv/knnkit-test
