@@ -37,20 +37,10 @@ class Console:
 
     def finish(self, report: DeviceReport) -> None:
         """A device is finished."""
-        from knnkit.render.fleet import device_tone
+        from knnkit.render.fleet import device_tone, outcome_line
 
         self._progress.finish(report.name, outcome_line(report), device_tone(report))
 
     def note(self, text: str) -> None:
         """Something that concerns the whole run."""
         self._progress.note(text, "warn")
-
-
-def outcome_line(report: DeviceReport) -> str:
-    """Returns a device's outcome in one line, with the reason where it did not come out well."""
-    from knnkit.render.fleet import outcome_text
-
-    said = outcome_text(report)
-    if report.good:
-        return said
-    return f"{said}: {report.message.removeprefix(f'{report.name}: ')}" if report.message else said

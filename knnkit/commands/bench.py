@@ -24,7 +24,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.json:
         from knnkit.render.terminal import Column, print_table
 
-        figures = ["one row p50", "p99", "line p50", "rows/s", "load", "memory", "peak"]
+        figures = ["one row p50", "p99", "line p50", "rows/s", "load", "memory", "peak", "installed"]
         heads: list[Column | str] = ["device", "release", *(Column(figure, right=True) for figure in figures), "says"]
         print_table(heads, [_row(device) for device in report.devices])
     return _fleet.finish(arguments, report, shown=True)
@@ -33,10 +33,11 @@ def run(arguments: argparse.Namespace) -> int:
 def _row(device: DeviceReport) -> list[str]:
     from device_agent import codec
     from device_agent.contract import Bench
+    from knnkit.render.fleet import outcome_line
     from knnkit.render.text import milliseconds, size
 
     if not device.details:
-        return [device.name, *["-"] * 8, f"{device.outcome.value}: {device.message.removeprefix(f'{device.name}: ')}"]
+        return [device.name, *["-"] * 9, outcome_line(device)]
     found = codec.loads(Bench, device.details)
     return [
         device.name,
@@ -48,5 +49,6 @@ def _row(device: DeviceReport) -> list[str]:
         milliseconds(found.load_ms),
         size(found.memory_bytes),
         size(found.peak_bytes),
+        size(sum(found.installed_bytes.values())),
         "",
     ]

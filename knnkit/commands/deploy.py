@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from device_agent import codec, contract
 from knnkit.commands import _fleet, _options, _regions
-from knnkit.commands._console import Console, outcome_line
+from knnkit.commands._console import Console
 from knnkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -207,10 +207,12 @@ def _dry_run(arguments: argparse.Namespace, config: Config | None, jobs: list[De
 
 
 def _show_plans(plans: list[DevicePlan], report: FleetReport) -> None:
+    from knnkit.render.fleet import outcome_line, release_text
     from knnkit.render.terminal import print_line
 
     for plan in plans:
-        print_line(f"{plan.device}: {_named(plan.current) if plan.current else 'nothing'} -> {_named(plan.release)}")
+        current = release_text(plan.current) if plan.current else "nothing"
+        print_line(f"{plan.device}: {current} -> {release_text(plan.release)}")
         for step in plan.steps:
             print_line(f"  {step.action:<10} {step.why}" + (f", {step.size / 1e6:,.1f} MB" if step.size else ""))
         if plan.unchanged:
@@ -221,7 +223,3 @@ def _show_plans(plans: list[DevicePlan], report: FleetReport) -> None:
     for device in report.devices:
         if not device.details:
             print_line(f"{device.name}: {outcome_line(device)}", "warn")
-
-
-def _named(ref: contract.ReleaseRef) -> str:
-    return f"{ref.name} {ref.version} ({ref.digest[:8]})"

@@ -34,8 +34,7 @@ def _rows(device: DeviceReport) -> list[list[Cell | str]]:
     from knnkit.render.terminal import Cell, Tone
 
     if not device.details:
-        said = device.message.removeprefix(f"{device.name}: ")
-        return [[device.name, "connection", Cell("error", "bad"), said, device.hint]]
+        return [[device.name, "connection", Cell("error", "bad"), device.said, device.hint]]
     tones: dict[str, Tone] = {"ok": "good", "warning": "warn", "error": "bad"}
     found = [codec.from_plain(Finding, entry) for entry in codec.parse(device.details)["findings"]]
     return [[device.name, f.name, Cell(f.level, tones[f.level]), f.message, f.mend] for f in found]

@@ -40,11 +40,10 @@ def run(arguments: argparse.Namespace) -> int:
 def _rows(device: DeviceReport) -> list[list[str]]:
     from device_agent import codec
     from device_agent.contract import History
+    from knnkit.render.fleet import outcome_text
 
     if not device.details:
-        return [
-            [device.name, "-", device.outcome.value, "-", "-", "-", device.message.removeprefix(f"{device.name}: ")]
-        ]
+        return [[device.name, "-", outcome_text(device), "-", "-", "-", device.said]]
     return [_entry(device.name, entry) for entry in codec.loads(History, device.details).entries]
 
 

@@ -88,12 +88,13 @@ def _show(report: FleetReport) -> None:
 
 
 def _row(device: DeviceReport) -> list[Cell | str]:
+    from knnkit.render.fleet import outcome_line
     from knnkit.render.terminal import Cell
     from knnkit.render.text import milliseconds, percent
 
     proof = device.certificate
     if proof is None:
-        return [device.name, *["-"] * 9, f"{device.outcome.value}: {device.message.removeprefix(f'{device.name}: ')}"]
+        return [device.name, *["-"] * 9, outcome_line(device)]
     return [
         device.name,
         f"{proof.name} {proof.version}",
@@ -105,7 +106,7 @@ def _row(device: DeviceReport) -> list[Cell | str]:
         milliseconds(proof.latency.p50_ms if proof.latency else None),
         f"{proof.runtime.name} {proof.runtime.version}",
         f"{proof.device.machine} {proof.device.cpu}".strip(),
-        "kept" if device.good else Cell(device.message.removeprefix(f"{device.name}: "), "bad"),
+        "kept" if device.good else Cell(device.said, "bad"),
     ]
 
 

@@ -56,7 +56,7 @@ def _row(device: DeviceReport) -> list[str]:
     from knnkit.provision import Provisioned
     from knnkit.render.text import size
 
-    said = [device.message.removeprefix(f"{device.name}: ")] if device.message else list(device.warnings)
+    said = [device.said] if device.message else list(device.warnings)
     says = "; ".join(said)
     if not device.good or '"removed"' in device.details:
         done = "removed" if device.details == codec.dumps({"removed": True}) else "nothing there"

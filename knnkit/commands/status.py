@@ -28,21 +28,19 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _row(device: DeviceReport) -> list[str]:
+    from knnkit.render.fleet import outcome_line, release_text
     from knnkit.render.text import size
 
     status = device.status
     if status is None:
-        return [device.name, *["-"] * 7, f"{device.outcome.value}: {device.message.removeprefix(f'{device.name}: ')}"]
-
-    def version(ref: object) -> str:
-        return f"{ref.name} {ref.version} ({ref.digest[:8]})" if ref else "-"  # type: ignore[attr-defined]
+        return [device.name, *["-"] * 7, outcome_line(device)]
 
     lock = f"held by {status.lock.holder} ({status.lock.reason})" if status.lock else ""
     return [
         device.name,
-        version(status.committed),
-        version(status.previous),
-        version(status.pending),
+        release_text(status.committed),
+        release_text(status.previous),
+        release_text(status.pending),
         status.agent,
         status.runtime or "none",
         status.device.machine,

@@ -132,8 +132,10 @@ def _finish(arguments: argparse.Namespace, report: FleetReport) -> int:
 
 
 def _rows(device: DeviceReport) -> list[list[str]]:
+    from knnkit.render.fleet import outcome_line
+
     if not device.good:
-        return [[device.name, "-", f"{device.outcome.value}: {device.message.removeprefix(f'{device.name}: ')}"]]
+        return [[device.name, "-", outcome_line(device)]]
     held = codec.loads(TrustedKeys, device.details)
     trusted = [[device.name, key, "trusted"] for key in held.trusted]
     return trusted + [[device.name, key, "revoked"] for key in held.revoked] or [[device.name, "-", "trusts nobody"]]

@@ -74,6 +74,11 @@ class DeviceReport:
         """Whether nothing is left to do."""
         return self.outcome in GOOD and self.exit_code == contract.EXIT_OK
 
+    @property
+    def said(self) -> str:
+        """The message, for a line that names the device already."""
+        return self.message.removeprefix(f"{self.name}: ")
+
 
 @dataclass(frozen=True)
 class WaveReport:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, TextIO
 
-from device_agent.contract import Certificate, Gates
+from device_agent.contract import Certificate, Gates, ReleaseRef
 from knnkit.fleet.report import DeviceReport, FleetReport, Outcome
 from knnkit.render import terminal
 from knnkit.render.page import Device, Page, Step
@@ -121,6 +121,17 @@ def _device(report: FleetReport, device: DeviceReport) -> Device:
 def outcome_text(device: DeviceReport) -> str:
     """Returns how one device came out, in words."""
     return device.outcome.value.replace("_", " ")
+
+
+def outcome_line(device: DeviceReport) -> str:
+    """Returns how one device came out, with the reason where it did not come out well."""
+    known = outcome_text(device)
+    return known if device.good or not device.message else f"{known}: {device.said}"
+
+
+def release_text(ref: ReleaseRef | None) -> str:
+    """Returns a release as a line of a table names it."""
+    return f"{ref.name} {ref.version} ({ref.digest[:8]})" if ref else "-"
 
 
 def print_report(report: FleetReport, stream: TextIO | None = None) -> None:
