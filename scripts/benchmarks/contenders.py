@@ -43,7 +43,7 @@ class Contender:
 class Tflite(Contender):
     name = "TfliteKNN"
     peer = False
-    packages = ("numpy", "tflite-runtime", "ai-edge-litert", "cryptography")
+    packages = ("device_agent", "numpy", "tflite-runtime", "ai-edge-litert", "cryptography")
 
     def __init__(self, artefact: Path, threads: int) -> None:
         from device_agent.runtime import TfliteKNN

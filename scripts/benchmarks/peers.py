@@ -10,7 +10,9 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+AGENT = "device_agent"
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build" / "bench"
 REQUIREMENTS = (
@@ -91,11 +93,17 @@ def environment(threads: int, **more: str) -> dict[str, str]:
     return kept | pinned | {"PYTHONPATH": f"{ROOT}:{ROOT / 'scripts'}"} | more
 
 
-def installed(python: Path, stacks: dict[str, tuple[str, ...]]) -> dict[str, dict[str, object]]:
-    """Returns versions, and for each stack the bytes on disk of its packages with all they need."""
+def installed(python: Path, stacks: dict[str, tuple[str, ...]]) -> dict[str, dict[str, Any]]:
+    """Returns versions, and for each stack the bytes on disk of its packages with all they need.
+
+    The agent is no distribution of that environment: `AGENT` among the packages stands for its own files.
+    """
     asked = json.dumps({"shown": SHOWN, "stacks": stacks})
     done = subprocess.run([python, "-c", _SIZES], input=asked, capture_output=True, text=True, check=True)
-    found: dict[str, dict[str, object]] = json.loads(done.stdout)
+    found: dict[str, dict[str, Any]] = json.loads(done.stdout)
+    for name, packages in stacks.items():
+        if AGENT in packages:
+            found["stacks"][name]["bytes"] += sum(path.stat().st_size for path in (ROOT / AGENT).rglob("*.py"))
     return found
 
 

@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks import datasets
-from benchmarks.peers import BUILD, environment
+from benchmarks.contenders import Tflite
+from benchmarks.peers import BUILD, environment, installed
 
 #: What people write today: one row read, one answer flushed.
 LOOP = """
@@ -83,9 +84,17 @@ FULL = Amount(100_000, 3_000, 3_000, {"700x2": 400_000, "1797x64": 60_000}, 5)
 QUICK = Amount(30_000, 1_000, 1_000, {"700x2": 100_000, "1797x64": 20_000}, 3)
 
 
+#: What each has to have installed.
+STACKS = {
+    "agent": Tflite.packages,
+    "scikit-learn loop": ("scikit-learn", "joblib"),
+    "pandas + scikit-learn": ("scikit-learn", "joblib", "pandas"),
+}
+
+
 @dataclass
 class Figures:
-    """Medians over the rounds."""
+    """Medians over the rounds; of memory the most that a process held, of disk what a contender has installed."""
 
     rows_per_second: dict[str, float] = field(default_factory=dict)
     rows_per_cpu_second: dict[str, float] = field(default_factory=dict)
@@ -93,6 +102,8 @@ class Figures:
     p99_ms: dict[str, float] = field(default_factory=dict)
     file_rows_per_second: dict[str, dict[str, float]] = field(default_factory=dict)
     file_seconds: dict[str, dict[str, float]] = field(default_factory=dict)
+    peak_bytes: dict[str, int] = field(default_factory=dict)
+    installed_bytes: dict[str, int] = field(default_factory=dict)
     labels_that_differ: dict[str, int] = field(default_factory=dict)
 
 
@@ -203,6 +214,11 @@ class Fed:
         while view:
             view = view[os.write(self.to.fileno(), view) :]
 
+    def peak_bytes(self) -> int:
+        """The most memory that the child held."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+
     def close(self) -> None:
         self.to.close()
         self.process.wait(60)
@@ -226,6 +242,7 @@ def measure_stream(bench: Bench, queries: Any, amount: Amount, figures: Figures)
             rates[name].append(rate)
             cpu_rates[name].append(cpu_rate)
             labels[name] = [answer.split(b",")[0].strip() for answer in answers[: len(lines)]]
+            figures.peak_bytes[f"{name}, stream"] = fed.peak_bytes()
             fed.close()
     for name in commands:
         figures.rows_per_second[name] = statistics.median(rates[name])
@@ -254,6 +271,7 @@ def measure_file(bench: Bench, size: datasets.Size, queries: Any, amount: Amount
             child.to.write(question)
             seconds[name].append(float(child.answers.readline()))
     for name, child in fed.items():
+        figures.peak_bytes[f"{name}, file of {size.features} features"] = child.peak_bytes()
         child.close()
         figures.file_seconds.setdefault(size.name, {})[name] = min(seconds[name])
         figures.file_rows_per_second.setdefault(size.name, {})[name] = count / min(seconds[name])
@@ -270,6 +288,8 @@ def run(python: Path, amount: Amount) -> tuple[str, dict[str, Any]]:
         measure_file(bench, size, queries, amount, figures)
         if size.features == 64:
             measure_stream(bench, queries, amount, figures)
+    found = installed(python, STACKS)["stacks"]
+    figures.installed_bytes = {name: found[name]["bytes"] for name in STACKS}
     return show(figures), asdict(figures) | {"goals": goals(figures)}
 
 
@@ -317,6 +337,11 @@ def show(figures: Figures) -> str:
     for size, found in figures.file_rows_per_second.items():
         lines = [[name, f"{rate:,.0f}", f"{figures.file_seconds[size][name]:.2f}"] for name, rate in found.items()]
         text.append(table([f"CSV file, {size.partition('x')[2]} features", "rows/s", "s"], lines))
+    lines = [
+        [what, f"{peak / 1e6:.0f}", f"{figures.installed_bytes[what.partition(', ')[0]] / 1e6:.0f}"]
+        for what, peak in figures.peak_bytes.items()
+    ]
+    text.append(table(["memory and disk", "peak MB", "installed MB"], lines))
     text += [
         f"  {'reached' if g['reached'] else 'missed '}  {g['goal']}: {g['figure']} (limit {g['limit']})"
         for g in goals(figures)
