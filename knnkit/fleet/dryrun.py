@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 from device_agent import codec
-from knnkit.errors import KnnkitError
-from knnkit.fleet.connect import Pause, dial, just_sleep
+from knnkit.fleet.connect import Pause, just_sleep
 from knnkit.fleet.device import DeviceJob
-from knnkit.fleet.facts import probe
+from knnkit.fleet.facts import Facts
 from knnkit.fleet.plan import DevicePlan, plan_device
 from knnkit.fleet.recorder import Listener, Recorder, nobody
 from knnkit.fleet.report import DeviceReport, FleetReport, Outcome
+from knnkit.fleet.visit import visit
 from knnkit.transport.base import Transport
 
 
 def plan_job(job: DeviceJob, listen: Listener = nobody, pause: Pause = just_sleep) -> DeviceReport:
     """Looks at a device and plans; the plan is in the report's `details`."""
-    recorder = Recorder(job.target, listen)
-    transport: Transport | None = None
-    try:
-        with recorder.step("connect"):
-            transport = dial(job.target, job.pace.dialling, opener=job.opener, pause=pause, tried=recorder.tried)
-        with recorder.step("probe"):
-            facts = probe(transport, job.target.root, timeout=job.pace.command)
+
+    def plan_it(_: Transport, facts: Facts, recorder: Recorder) -> DeviceReport:
         plan = plan_device(job.target.name, job.target.device_class, facts, job.package, job.options)
         refusal = plan.refusal
         return recorder.end(
@@ -32,11 +27,8 @@ def plan_job(job: DeviceJob, listen: Listener = nobody, pause: Pause = just_slee
             reason=refusal.reason if refusal else "",
             details=codec.dumps(plan),
         )
-    except KnnkitError as error:
-        return recorder.fail(error)
-    finally:
-        if transport is not None:
-            transport.close()
+
+    return visit(job, plan_it, listen, pause)
 
 
 def plans_of(report: FleetReport) -> list[DevicePlan]:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from device_agent import codec
-from knnkit.errors import KnnkitError
-from knnkit.fleet.connect import Opener, Pause, dial, just_sleep, open_transport
+from knnkit.fleet.connect import Opener, Pause, just_sleep, open_transport
 from knnkit.fleet.device import Pace
-from knnkit.fleet.facts import Facts, probe
+from knnkit.fleet.facts import Facts
 from knnkit.fleet.recorder import Listener, Recorder, nobody
 from knnkit.fleet.report import DeviceReport, Outcome
 from knnkit.fleet.target import Target
+from knnkit.fleet.visit import visit
 from knnkit.provision import provision, remove
 from knnkit.transport.base import Transport
 
@@ -41,20 +42,7 @@ def provision_device(job: ProvisionJob, listen: Listener = nobody, pause: Pause 
         listen: is told of each step.
         pause: waits between attempts to connect, and says whether the run was stopped.
     """
-    recorder = Recorder(job.target, listen)
-    try:
-        with recorder.step("connect"):
-            transport = dial(job.target, job.pace.dialling, opener=job.opener, pause=pause, tried=recorder.tried)
-        try:
-            with recorder.step("probe"):
-                facts = probe(transport, job.target.root, timeout=job.pace.command, full=True)
-            return (
-                _remove(job, transport, facts, recorder) if job.remove else _provision(job, transport, facts, recorder)
-            )
-        finally:
-            transport.close()
-    except KnnkitError as error:
-        return recorder.fail(error)
+    return visit(job, partial(_remove if job.remove else _provision, job), listen, pause, full=True)
 
 
 def _provision(job: ProvisionJob, transport: Transport, facts: Facts, recorder: Recorder) -> DeviceReport:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from device_agent import codec, contract
 from device_agent.contract import Bench, Certificate, Committed, Diagnosis, History, TrustedKeys
-from knnkit.errors import DeviceFailed, KnnkitError, ParityFailed
+from knnkit.errors import DeviceFailed, ParityFailed
 from knnkit.fleet.agent import AgentProblem, ask
 from knnkit.fleet.certify import disbelieved, missed
-from knnkit.fleet.connect import Opener, Pause, dial, just_sleep, open_transport
+from knnkit.fleet.connect import Opener, Pause, just_sleep, open_transport
 from knnkit.fleet.device import Pace
-from knnkit.fleet.facts import Facts, probe
+from knnkit.fleet.facts import Facts
 from knnkit.fleet.findings import findings_of
 from knnkit.fleet.recorder import Listener, Recorder, nobody
 from knnkit.fleet.report import DeviceReport, Outcome
 from knnkit.fleet.target import Target
+from knnkit.fleet.visit import agent_of, visit
 from knnkit.transport.base import Transport
 
 Kind = Literal["status", "parity", "rollback", "bench", "logs", "doctor", "keys"]
@@ -47,37 +49,16 @@ class Question:
 
 def ask_device(question: Question, listen: Listener = nobody, pause: Pause = just_sleep) -> DeviceReport:
     """Asks, and reports; raises nothing that is a device's fault."""
-    recorder = Recorder(question.target, listen)
-    transport: Transport | None = None
-    try:
-        with recorder.step("connect"):
-            transport = dial(
-                question.target,
-                question.pace.dialling,
-                opener=question.opener,
-                pause=pause,
-                tried=recorder.tried,
-            )
-        with recorder.step("probe"):
-            facts = probe(transport, question.target.root, timeout=question.pace.command)
-        if facts.agent:
-            recorder.know(release=facts.agent.committed, previous=facts.agent.previous, status=facts.agent)
-            recorder.warn(*facts.agent.warnings)
-        return _answer(question, transport, facts, recorder)
-    except KnnkitError as error:
-        return recorder.fail(error)
-    finally:
-        if transport is not None:
-            transport.close()
+    return visit(question, partial(_answer, question), listen, pause)
 
 
 def _answer(question: Question, transport: Transport, facts: Facts, recorder: Recorder) -> DeviceReport:
+    if facts.agent:
+        recorder.know(release=facts.agent.committed, previous=facts.agent.previous, status=facts.agent)
+        recorder.warn(*facts.agent.warnings)
     if question.kind == "doctor":
         return _doctor(question, transport, facts, recorder)
-    if facts.agent is None:
-        said = facts.agent_problem or "there is no agent"
-        name = question.target.name
-        raise DeviceFailed(f"{name}: {said}", reason="no-agent", hint=f"knnkit provision --target {name}")
+    agent_of(question.target, facts)
     if question.kind == "status":
         return recorder.end(Outcome.ANSWERED)
     if question.kind == "parity":
