@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 
 from device_agent import contract
-from device_agent.commands.shared import add_runtime, command, store_of
+from device_agent.commands.shared import add_runtime, command, filled, store_of
 
 
 def _configure_classify(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--input", metavar="FILE", help="rows to classify, - for standard input (default: -)")
-    add("--output", metavar="FILE", help="where the answers go, - for standard output (default: -)")
+    add("--input", type=filled, metavar="FILE", help="rows to classify, - for standard input (default: -)")
+    add("--output", type=filled, metavar="FILE", help="where the answers go, - for standard output (default: -)")
     add(
         "--format",
         choices=("auto", "csv", "jsonl", "npy"),

@@ -11,9 +11,12 @@ from device_agent.commands.shared import (
     add_holder,
     add_runtime,
     command,
+    count,
     describe,
     describe_check,
+    filled,
     holder_of,
+    one_line,
     read_order,
     show,
     store_of,
@@ -22,7 +25,9 @@ from device_agent.commands.shared import (
 
 
 def _configure_verify(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("release", metavar="DIR|DIGEST", help="a release directory, or the digest of a staged release")
+    parser.add_argument(
+        "release", type=filled, metavar="DIR|DIGEST", help="a release directory, or the digest of a staged release"
+    )
     add_class(parser)
 
 
@@ -40,7 +45,9 @@ def _run_verify(arguments: argparse.Namespace) -> int:
 
 
 def _configure_stage(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("release", metavar="DIR", help="an upload under ROOT/incoming, or any release directory")
+    parser.add_argument(
+        "release", type=filled, metavar="DIR", help="an upload under ROOT/incoming, or any release directory"
+    )
     add_class(parser)
     add_holder(parser)
 
@@ -57,7 +64,7 @@ def _run_stage(arguments: argparse.Namespace) -> int:
 
 
 def _configure_activate(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("digest", metavar="DIGEST", help="of a staged release, or its first digits")
+    parser.add_argument("digest", type=filled, metavar="DIGEST", help="of a staged release, or its first digits")
     parser.add_argument(
         "--nonce", metavar="TEXT", default="", help="goes into the certificate, to show that it is fresh"
     )
@@ -98,7 +105,9 @@ def _run_activate(arguments: argparse.Namespace) -> int:
 
 
 def _configure_confirm(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("digest", metavar="DIGEST", help="of the release that was activated, or its first digits")
+    parser.add_argument(
+        "digest", type=filled, metavar="DIGEST", help="of the release that was activated, or its first digits"
+    )
     add_holder(parser)
 
 
@@ -117,11 +126,13 @@ def _run_confirm(arguments: argparse.Namespace) -> int:
 def _configure_rollback(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--leave",
+        type=filled,
         metavar="DIGEST",
         help="the release to go back from, or its first digits; if it does not answer any more, nothing happens",
     )
     parser.add_argument(
         "--order",
+        type=filled,
         metavar="FILE",
         help="a signed order to go back to any release (`knnkit rollback --to`); - reads it from standard input",
     )
@@ -164,9 +175,9 @@ def _run_lock(arguments: argparse.Namespace) -> int:
     from device_agent import activation
 
     store = store_of(arguments)
-    holder = holder_of(arguments)
+    holder, reason = holder_of(arguments), one_line(arguments.reason)
     with store.changing(holder, "lock"):
-        found = activation.reserve(store, holder, arguments.reason, arguments.seconds)
+        found = activation.reserve(store, holder, reason, arguments.seconds)
     return show(arguments, found, f"{found.holder} holds this device for {arguments.seconds:g} s: {found.reason}")
 
 
@@ -186,7 +197,7 @@ def _run_unlock(arguments: argparse.Namespace) -> int:
 
 def _configure_prune(parser: argparse.ArgumentParser) -> None:
     text = "releases to keep, the current and the previous one among them (default: %(default)s)"
-    parser.add_argument("--keep", type=int, default=contract.KEEP_RELEASES, metavar="N", help=text)
+    parser.add_argument("--keep", type=count, default=contract.KEEP_RELEASES, metavar="N", help=text)
     add_holder(parser)
 
 

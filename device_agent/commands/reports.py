@@ -5,7 +5,19 @@ from __future__ import annotations
 import argparse
 
 from device_agent import contract
-from device_agent.commands.shared import add_runtime, command, describe_check, read_file, read_order, show, store_of
+from device_agent.commands.shared import (
+    add_runtime,
+    command,
+    count,
+    describe_check,
+    filled,
+    read_file,
+    read_order,
+    show,
+    store_of,
+)
+
+_LONGEST_BENCH = 3600.0
 
 
 def _configure_check(parser: argparse.ArgumentParser) -> None:
@@ -13,7 +25,7 @@ def _configure_check(parser: argparse.ArgumentParser) -> None:
         "--nonce", metavar="TEXT", default="", help="goes into the certificate, to show that it is fresh"
     )
     text = "another golden set than the release's own (`knnkit parity --data`); - reads it from standard input"
-    parser.add_argument("--golden", metavar="FILE", help=text)
+    parser.add_argument("--golden", type=filled, metavar="FILE", help=text)
     add_runtime(parser, threads=False)
 
 
@@ -40,7 +52,7 @@ def _run_status(arguments: argparse.Namespace) -> int:
 
 
 def _configure_history(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--last", type=int, metavar="N", help="only the last N entries")
+    parser.add_argument("--last", type=count, metavar="N", help="only the last N entries")
 
 
 def _run_history(arguments: argparse.Namespace) -> int:
@@ -54,9 +66,16 @@ def _run_history(arguments: argparse.Namespace) -> int:
 
 def _configure_bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--seconds", type=float, default=2.0, metavar="SECONDS", help="for each figure (default: %(default)g)"
+        "--seconds", type=seconds, default=2.0, metavar="SECONDS", help="for each figure (default: %(default)g)"
     )
     add_runtime(parser)
+
+
+def seconds(text: str) -> float:
+    """A time on the command line."""
+    if not 0.0 < float(text) <= _LONGEST_BENCH:
+        raise argparse.ArgumentTypeError(f"{text} is not more than 0, at most {_LONGEST_BENCH:g}")
+    return float(text)
 
 
 def _run_bench(arguments: argparse.Namespace) -> int:
@@ -82,7 +101,7 @@ def _run_doctor(arguments: argparse.Namespace) -> int:
 
 def _configure_trust(parser: argparse.ArgumentParser) -> None:
     text = "a signed rotation or revocation to apply (`knnkit trust`); - reads it from standard input"
-    parser.add_argument("--apply", metavar="FILE", help=text)
+    parser.add_argument("--apply", type=filled, metavar="FILE", help=text)
 
 
 def _run_trust(arguments: argparse.Namespace) -> int:

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from device_agent.store import Store
 
 
+#: Most threads that a runtime is given: each is started at once, and no board has as many cores.
+MAX_THREADS = 64
+_MOST = 1_000_000_000
+
+
 @dataclass(frozen=True)
 class Command:
     """A command: one line of help, its options, and what runs it."""
@@ -45,6 +50,21 @@ def show(arguments: argparse.Namespace, document: Any, text: str) -> int:
     return contract.EXIT_OK
 
 
+def filled(text: str) -> str:
+    """A word on the command line that may not be empty: that of a variable which is not set would mean the default."""
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty")
+    return text
+
+
+def count(text: str) -> int:
+    """A number on the command line that counts from 1."""
+    number = int(text)
+    if not 1 <= number <= _MOST:
+        raise argparse.ArgumentTypeError(f"{text} is not from 1 to {_MOST:,}")
+    return number
+
+
 def add_runtime(parser: argparse.ArgumentParser, *, threads: bool = True) -> None:
     """Adds `--runtime`, and `--threads` where it means something."""
     parser.add_argument(
@@ -54,13 +74,22 @@ def add_runtime(parser: argparse.ArgumentParser, *, threads: bool = True) -> Non
         help="which TFLite runtime runs the model (default: the first that is installed)",
     )
     if threads:
-        parser.add_argument("--threads", type=int, default=1, metavar="N", help="of the runtime (default: %(default)s)")
+        help = "of the runtime (default: %(default)s)"
+        parser.add_argument("--threads", type=number_of_threads, default=1, metavar="N", help=help)
+
+
+def number_of_threads(text: str) -> int:
+    """A number on the command line, from 1 to `MAX_THREADS`."""
+    number = count(text)
+    if number > MAX_THREADS:
+        raise argparse.ArgumentTypeError(f"{text} is more than {MAX_THREADS}")
+    return number
 
 
 def add_class(parser: argparse.ArgumentParser) -> None:
     """Adds `--device-class`."""
     help = "this device's class (default: as ROOT/device-class says, else any)"
-    parser.add_argument("--device-class", metavar="NAME", help=help)
+    parser.add_argument("--device-class", type=filled, metavar="NAME", help=help)
 
 
 def add_holder(parser: argparse.ArgumentParser) -> None:
@@ -80,7 +109,12 @@ def holder_of(arguments: argparse.Namespace) -> str:
             text = getpass.getuser()
         except (KeyError, OSError):
             text = str(os.getuid())
-    return "".join(character if character.isprintable() else "?" for character in text)[:200]
+    return one_line(text)
+
+
+def one_line(text: str) -> str:
+    """Returns what goes into the state and the history: one line of visible characters, at most 200."""
+    return "".join(character if character.isprintable() else "?" for character in text[:200])
 
 
 def read_file(path: str, limit: int) -> bytes:

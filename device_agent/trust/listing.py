@@ -19,6 +19,10 @@ SIZE_CAPS: Mapping[str, int] = {
 }
 
 
+#: The directory may be another one than was meant: never a word about deleting.
+_ONLY = f"is it the directory of a release? That holds {', '.join(contract.RELEASE_FILES)}, and nothing else"
+
+
 @dataclass(frozen=True)
 class Entry:
     """A name in a release directory, as `lstat` sees it; `size` in bytes."""
@@ -60,12 +64,12 @@ def check_entry(name: str, entry: Entry) -> None:
         Refused: FILE_HIDDEN, FILE_UNLISTED, FILE_SYMLINK, FILE_SPECIAL, FILE_TOO_LARGE.
     """
     if name.startswith("."):
-        raise refused(Reason.FILE_HIDDEN, f"{name!r} is a hidden file; a release has none", "delete it")
+        raise refused(Reason.FILE_HIDDEN, f"{name!r} is a hidden file; a release has none", _ONLY)
     if name not in SIZE_CAPS:
-        raise refused(Reason.FILE_UNLISTED, f"{name!r} is no file of a release", "delete it")
+        raise refused(Reason.FILE_UNLISTED, f"{name!r} is no file of a release", _ONLY)
     if entry.kind == "symlink":
         raise refused(Reason.FILE_SYMLINK, f"{name} is a symbolic link", "copy the file itself")
     if entry.kind != "file":
-        raise refused(Reason.FILE_SPECIAL, f"{name} is no ordinary file ({entry.kind})", "delete it")
+        raise refused(Reason.FILE_SPECIAL, f"{name} is no ordinary file ({entry.kind})", _ONLY)
     if entry.size > SIZE_CAPS[name]:
         raise refused(Reason.FILE_TOO_LARGE, f"{name} has {entry.size:,} bytes; at most {SIZE_CAPS[name]:,} are read")
