@@ -6,13 +6,11 @@ Each command is imported when it is named, so that `classify` starts fast. Resul
 from __future__ import annotations
 
 import argparse
-import contextlib
-import os
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-from device_agent import __version__, codec, contract
+from device_agent import __version__, codec, contract, standard
 from device_agent.errors import AgentError, DeviceUnfit, from_os_error
 
 PROG = "device_agent"
@@ -22,12 +20,14 @@ EXIT_PIPE = 141  # nobody reads our output: what a shell gives a process that SI
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code (see `device_agent.contract`; 130 interrupted, 141 output closed)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    standard.secure()
     try:
         return _run(arguments)
     except AgentError as error:
         return _complain(error, arguments)
     except BrokenPipeError:
-        return _quiet()
+        standard.silence_output()
+        return EXIT_PIPE
     except OSError as error:
         return _complain(from_os_error(error), arguments)
     except MemoryError:
@@ -47,10 +47,13 @@ def _run(arguments: list[str]) -> int:
 
 def build_parser(commands: Any, arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
     """Returns the parser of all commands; where `arguments` name one, only that one gets its options."""
+    from device_agent.commands.shared import filled
+
     named = [word for word in arguments if word in commands]
     root = argparse.ArgumentParser(add_help=False)
     root.add_argument(
         "--root",
+        type=filled,
         metavar="DIR",
         default=argparse.SUPPRESS,
         help=f"where releases, keys and state lie (default: $KNNKIT_ROOT, else {contract.DEFAULT_ROOT})",
@@ -71,21 +74,18 @@ def build_parser(commands: Any, arguments: Sequence[str] = ()) -> argparse.Argum
 
 
 def _complain(error: AgentError, arguments: Sequence[str]) -> int:
-    with contextlib.suppress(OSError):
-        print(f"{PROG}: {error}", file=sys.stderr)
-        if error.hint:
-            print(f"  try: {error.hint}", file=sys.stderr)
-    if "--json" in arguments:
-        certificate = getattr(error, "certificate", None)
-        problem = contract.Problem(error.reason, str(error), error.hint, error.exit_code, certificate)
-        try:
-            print(codec.dumps(problem), flush=True)
-        except BrokenPipeError:
-            return _quiet()
+    print(f"{PROG}: {error}", file=sys.stderr)
+    if error.hint:
+        print(f"  try: {error.hint}", file=sys.stderr)
+    certificate = getattr(error, "certificate", None)
+    problem = contract.Problem(error.reason, str(error), error.hint, error.exit_code, certificate)
+    try:
+        if "--json" in arguments:
+            print(codec.dumps(problem))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        standard.silence_output()
+        return EXIT_PIPE
+    except OSError:  # it is full, or closed: standard error has it
+        standard.silence_output()
     return error.exit_code
-
-
-def _quiet() -> int:
-    """Ends without a word where standard output is closed; also when Python flushes it at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    return EXIT_PIPE

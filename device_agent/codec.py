@@ -34,8 +34,11 @@ class MalformedDocument(ValueError):
 
 
 def dumps(value: Any) -> str:
-    """Returns `value` (a dataclass, or plain JSON data) as one line of JSON with sorted keys."""
-    return json.dumps(to_plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    """Returns `value` (a dataclass, or plain JSON data) as one line of JSON with sorted keys.
+
+    All of it is ASCII: no locale can spoil it on its way, and no character in it can steer a terminal.
+    """
+    return json.dumps(to_plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def dump_file(value: Any) -> bytes:

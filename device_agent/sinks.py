@@ -16,17 +16,19 @@ import numpy as np
 
 from device_agent.answers import npy_header
 from device_agent.contract import PART_SUFFIX
+from device_agent.errors import AgentError
 
 
 class Closed(Exception):
     """Nobody reads our output any more."""
 
 
-def write_all(descriptor: int, data: bytes) -> None:
+def write_all(descriptor: int, data: bytes, name: str | None) -> None:
     """Writes all of `data`, waiting where the pipe is full, also one that somebody set to non-blocking.
 
     Raises:
         Closed: the reader is gone.
+        OSError: it cannot be written; `name` (None: standard output) is in it.
     """
     rest = memoryview(data)
     while rest:
@@ -37,7 +39,19 @@ def write_all(descriptor: int, data: bytes) -> None:
         except OSError as error:
             if error.errno in (errno.EPIPE, errno.ECONNRESET):
                 raise Closed from None
-            raise
+            raise OSError(error.errno, error.strerror, name or "standard output") from None
+
+
+def open_output(path: Path, flags: int) -> int:
+    """Returns a descriptor of an output file, opened with `flags`.
+
+    Raises:
+        AgentError: it cannot be written there.
+    """
+    try:
+        return os.open(path, flags | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise AgentError(f"{path}: {error.strerror}", reason="no-output") from None
 
 
 class Sink:
@@ -46,19 +60,23 @@ class Sink:
     Args:
         path: the file, or None and `-` for standard output.
         dtype: of the entries, for NPY: its header is written last, when the number of rows is known.
+
+    Raises:
+        AgentError: the file cannot be written there.
     """
 
     def __init__(self, path: str | None, dtype: np.dtype[Any] | None = None) -> None:
-        self._path = None if path in (None, "-") else Path(str(path))
+        self._name = None if path == "-" else path
+        self._path = Path(self._name) if self._name else None
         self._dtype = dtype
         self._spool: IO[bytes] | None = None
         self._part: Path | None = None
         self._out = 1
         if self._path and self._path.exists() and not self._path.is_file():  # /dev/null, a FIFO: never to be replaced
-            self._out, self._path = os.open(self._path, os.O_WRONLY | os.O_CLOEXEC), None
+            self._out, self._path = open_output(self._path, os.O_WRONLY), None
         if self._path:
             self._part = self._path.with_name(self._path.name + PART_SUFFIX)
-            self._descriptor = os.open(self._part, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+            self._descriptor = open_output(self._part, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
         elif dtype is not None:
             self._spool = tempfile.TemporaryFile()  # noqa: SIM115 (closed by finish and abandon)
             self._descriptor = self._spool.fileno()
@@ -67,7 +85,7 @@ class Sink:
 
     def write(self, data: bytes) -> None:
         """Takes bytes that were rendered."""
-        write_all(self._descriptor, data)
+        write_all(self._descriptor, data, self._name)
 
     def finish(self, count: int) -> None:
         """Completes the output of `count` rows."""
@@ -79,7 +97,7 @@ class Sink:
         elif self._spool:
             self._spool.seek(0)
             while chunk := self._spool.read(1 << 20):
-                write_all(self._out, chunk)
+                write_all(self._out, chunk, self._name)
             self._spool.close()
         self._close_out()
 

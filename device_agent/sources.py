@@ -6,8 +6,9 @@ Finds the format by the file's name, else by its first byte. Never parses a line
 from __future__ import annotations
 
 import os
+import select
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,28 @@ class Source:
     format: str
     start: bytes
 
+    def read(self, size: int) -> bytes:
+        """Returns what is there to read, at most `size` bytes; nothing at the end.
+
+        Raises:
+            BadInput: it cannot be read.
+            BlockingIOError: nothing is there yet.
+        """
+        try:
+            return os.read(self.descriptor, size)
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            raise BadInput(f"{self.name}: {error.strerror}", reason="no-input") from None
+
+    def take(self, size: int) -> bytes:
+        """As `read`, but waits until something is there."""
+        while True:
+            try:
+                return self.read(size)
+            except BlockingIOError:  # somebody made it non-blocking
+                select.select([self.descriptor], [], [])
+
     def blocks(self) -> Iterator[bytes]:
         """Yields blocks of whole lines; the last one gets a newline if it has none.
 
@@ -84,14 +107,14 @@ class Source:
             BadInput: a line is longer than `MAX_LINE`.
         """
         lines = Lines()
-        data = self.start or os.read(self.descriptor, BLOCK_BYTES)
+        data = self.start or self.take(BLOCK_BYTES)
         while data:
             block = lines.feed(data)
             if block:
                 yield block
             if lines.cut_overlong():
                 raise BadInput(f"{self.name}: a line has more than {MAX_LINE:,} bytes")
-            data = os.read(self.descriptor, BLOCK_BYTES)
+            data = self.take(BLOCK_BYTES)
         block = lines.finish()
         if block:
             yield block
@@ -115,13 +138,16 @@ def open_source(path: str | None, format: str, n_first: int = BLOCK_BYTES) -> So
     name = "standard input" if path in (None, "-") else str(path)
     try:
         descriptor = 0 if path in (None, "-") else os.open(str(path), os.O_RDONLY | os.O_CLOEXEC)
-        if format == "auto" and path not in (None, "-"):
-            format = SUFFIXES.get(Path(str(path)).suffix.lower(), "auto")
-        start = os.read(descriptor, n_first) if format == "auto" else b""
     except OSError as error:
         hint = f"check the path; a relative one starts at {Path.cwd()}"
         raise BadInput(f"{name}: {error.strerror}", reason="no-input", hint=hint) from None
-    return Source(descriptor, name, _sniff(start) if format == "auto" else format, start)
+    if format == "auto" and path not in (None, "-"):
+        format = SUFFIXES.get(Path(str(path)).suffix.lower(), "auto")
+    found = Source(descriptor, name, format, b"")
+    if format != "auto":
+        return found
+    start = found.take(n_first)
+    return replace(found, format=_sniff(start), start=start)
 
 
 def _sniff(start: bytes) -> str:
@@ -186,7 +212,7 @@ class _NpyReader:
         self._start = self._start[size:]
         missing = size - len(parts[0])
         while missing:
-            part = os.read(self._source.descriptor, min(missing, 1 << 20))
+            part = self._source.take(min(missing, 1 << 20))
             if not part:
                 break
             parts.append(part)

@@ -14,6 +14,7 @@ import select
 import signal
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from device_agent import clock, state
@@ -22,7 +23,7 @@ from device_agent.classify import Request, make_parser, make_renderer
 from device_agent.errors import AgentError, BadInput
 from device_agent.loading import answering, load_kept
 from device_agent.rows import Parser
-from device_agent.sinks import write_all
+from device_agent.sinks import open_output, write_all
 from device_agent.sources import MAX_LINE, Lines, Source, open_source
 from device_agent.store import Store
 
@@ -40,6 +41,7 @@ def stream(store: Store, request: Request) -> int:
     Raises:
         BadInput: the header does not fit the model.
         Closed: nobody reads the answers any more.
+        AgentError: the output file cannot be written there.
         DeviceUnfit, Refused, ModelUnusable: no release can answer.
     """
     source = open_source(request.input, request.format, READ_BYTES)
@@ -63,7 +65,7 @@ def _serve(desk: _Desk, source: Source, told: _Told) -> int:
                 desk.refuse_overlong()
         if told.take_reload():
             desk.reload()
-        data = _read(poll, source.descriptor, told, desk)
+        data = _read(poll, source, told, desk)
         if data == b"":
             desk.answer_last(lines.finish())
             return desk.refused
@@ -71,13 +73,13 @@ def _serve(desk: _Desk, source: Source, told: _Told) -> int:
     return 0
 
 
-def _read(poll: select.poll, descriptor: int, told: _Told, desk: _Desk) -> bytes | None:
+def _read(poll: select.poll, source: Source, told: _Told, desk: _Desk) -> bytes | None:
     """What is there to read; empty at the end, None when a signal came first."""
     while True:
         ready = poll.poll(IDLE_MS)
-        if any(number == descriptor for number, _ in ready):
+        if any(number == source.descriptor for number, _ in ready):
             try:
-                return os.read(descriptor, READ_BYTES)
+                return source.read(READ_BYTES)
             except BlockingIOError:
                 continue
         if ready:
@@ -139,10 +141,9 @@ class _Desk:
         self._format = request.output_format or source.format
         self._name = source.name
         self._descriptor = 1
-        if request.output not in (None, "-"):
-            self._descriptor = os.open(
-                str(request.output), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666
-            )
+        self._output = None if request.output == "-" else request.output
+        if self._output:
+            self._descriptor = open_output(Path(self._output), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         self._state_file = str(store.state_file)
         self._stamp = self._look_at_state()
         self._answering = answering(store)
@@ -158,7 +159,7 @@ class _Desk:
         had_header = self._parser.header
         parsed = self._parser.parse(block)
         if self._parser.header and had_header is None:
-            write_all(self._descriptor, self._renderer.header())
+            self._write(self._renderer.header())
         for number, message in parsed.errors.values():
             self._complain(number, message)
         self.refused += len(parsed.errors)
@@ -248,7 +249,7 @@ class _Desk:
         return found.st_ino, found.st_mtime_ns
 
     def _write(self, data: bytes) -> None:
-        write_all(self._descriptor, data)
+        write_all(self._descriptor, data, self._output)
 
     def _complain(self, number: int, message: str) -> None:
         print(f"device_agent: {self._name}, line {number}: {message}", file=sys.stderr)

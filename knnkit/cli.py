@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import sys
 from collections.abc import Sequence
 
-from device_agent import codec, contract
+from device_agent import codec, contract, standard
 from knnkit import __version__
-from knnkit.errors import KnnkitError
+from knnkit.errors import KnnkitError, from_os_error
 
 #: Command -> one line of help. The module of the same name under knnkit.commands runs it.
 COMMANDS: dict[str, str] = {
@@ -43,17 +42,21 @@ COMMANDS: dict[str, str] = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code (see `device_agent.contract`)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    standard.secure()
     try:
-        return _dispatch(arguments)
+        code = _dispatch(arguments)
+        sys.stdout.flush()
+        return code
     except KnnkitError as error:
-        _complain(error, json="--json" in arguments)
-        return error.exit_code
+        return _complain(error, json="--json" in arguments)
     except KeyboardInterrupt:
         print("knnkit: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        standard.silence_output()
         return 141
+    except OSError as error:
+        return _complain(from_os_error(error), json="--json" in arguments)
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -72,10 +75,15 @@ def _dispatch(arguments: list[str]) -> int:
     return result
 
 
-def _complain(error: KnnkitError, *, json: bool) -> None:
+def _complain(error: KnnkitError, *, json: bool) -> int:
     print(f"knnkit: {error}", file=sys.stderr)
     if error.hint:
         print(f"  try: {error.hint}", file=sys.stderr)
-    if json:
-        problem = contract.Problem(error.reason or "error", str(error), error.hint, error.exit_code)
-        print(codec.dumps(problem))
+    problem = contract.Problem(error.reason or "error", str(error), error.hint, error.exit_code)
+    try:
+        if json:
+            print(codec.dumps(problem))
+        sys.stdout.flush()
+    except OSError:  # it is full, or closed: standard error has it
+        standard.silence_output()
+    return error.exit_code

@@ -89,3 +89,9 @@ class DeviceLocked(KnnkitError):
     """Another host is changing the device."""
 
     exit_code = contract.EXIT_LOCKED
+
+
+def from_os_error(error: OSError) -> KnnkitError:
+    """Returns what the operating system refused, and where, as an error of this tree."""
+    where = f"{error.filename}: " if error.filename else ""
+    return UsageError(f"{where}{error.strerror or error}", reason="os-error")

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -109,17 +111,30 @@ def _file_name(name: str) -> str:
     return "".join(c if c.isalnum() or c in "._-@" else "_" for c in name).lstrip(".") or "_"
 
 
-def _source(path: Path | None) -> BinaryIO:
+@contextmanager
+def _source(path: Path | None) -> Iterator[BinaryIO]:
+    if path is None:
+        yield sys.stdin.buffer
+        return
     try:
-        return sys.stdin.buffer if path is None else path.open("rb")
+        file = path.open("rb")
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}", hint=_check_path()) from None
+    with file:
+        yield file
 
 
-def _sink(path: Path | None) -> BinaryIO:
+@contextmanager
+def _sink(path: Path | None) -> Iterator[BinaryIO]:
+    if path is None:
+        yield sys.stdout.buffer
+        return
     try:
-        return sys.stdout.buffer if path is None else path.open("wb")
-    except OSError as error:
+        with path.open("wb") as file:
+            yield file
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # also when it is closed
         raise UsageError(f"{path}: {error.strerror}", hint=_check_path()) from None
 
 

@@ -76,6 +76,7 @@ class Transport(Protocol):
 
         Raises:
             Unreachable: the connection broke, or nothing moved for `idle` seconds.
+            DataError, UsageError: `source` cannot be read to its end, or `sink` cannot be written.
         """
         ...
 

@@ -16,9 +16,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from knnkit.errors import DeviceFailed, Unreachable
+from knnkit.errors import DeviceFailed, KnnkitError, Unreachable
 from knnkit.transport.base import MAX_COMPLAINT, MAX_OUTPUT, Completed, Progress
 from knnkit.transport.capped import Capped
+from knnkit.transport.ends import Ends
 
 _CHUNK = 256 * 1024
 
@@ -50,11 +51,12 @@ class LocalTransport:
     def pipe(self, argv: Sequence[str], source: BinaryIO, sink: BinaryIO, *, idle: float | None) -> Completed:
         """As `Transport.pipe`."""
         process = _Process(self._name, argv)
+        ends = Ends(source, sink)
         moved = time.monotonic()
 
         def pour(stdin: BinaryIO) -> None:
             nonlocal moved
-            while chunk := _read_some(source):
+            while chunk := ends.read(_CHUNK):
                 stdin.write(chunk)
                 stdin.flush()
                 moved = time.monotonic()
@@ -62,12 +64,13 @@ class LocalTransport:
         def take(chunk: bytes) -> None:
             nonlocal moved
             moved = time.monotonic()
-            sink.write(chunk)
-            sink.flush()
+            ends.write(chunk)
 
         process.feed(pour)
         process.drain(take)
-        return process.wait(idle, lambda: moved)
+        completed = process.wait(idle, lambda: moved)
+        ends.check()
+        return completed
 
     def append(
         self, source: BinaryIO, remote: str, *, offset: int, size: int, timeout: float, progress: Progress | None = None
@@ -137,7 +140,7 @@ class _Process:
             try:
                 while chunk := stream.read1(_CHUNK):  # type: ignore[attr-defined]
                     take(chunk)
-            except (OSError, ValueError, Capped.Full) as error:
+            except (OSError, ValueError, Capped.Full, KnnkitError) as error:
                 self._broken.append(error)
                 self.kill()
             finally:
@@ -162,13 +165,7 @@ class _Process:
                 break
         for thread in self._threads:
             thread.join(2.0)  # a grandchild may hold the stream open for longer
-        if self._broken and isinstance(self._broken[0], BrokenPipeError):
+        if self._broken and isinstance(self._broken[0], BrokenPipeError | KnnkitError):
             raise self._broken[0]
         seconds = time.monotonic() - self._started
         return Completed(self._argv, self._child.returncode, b"", bytes(self._complaint.data), seconds)
-
-
-def _read_some(source: BinaryIO) -> bytes:
-    read1 = getattr(source, "read1", None)
-    chunk: bytes = read1(_CHUNK) if read1 else source.read(_CHUNK)
-    return chunk

@@ -22,6 +22,7 @@ from knnkit.transport import hostkeys
 from knnkit.transport.address import Address
 from knnkit.transport.base import MAX_COMPLAINT, MAX_OUTPUT, Completed, Progress
 from knnkit.transport.capped import Capped
+from knnkit.transport.ends import Ends
 from knnkit.transport.ssh_auth import authenticate
 from knnkit.transport.ssh_config import Resolved, resolve
 from knnkit.transport.ssh_pump import Told, Watchdog, drain, feed, feed_bytes
@@ -84,14 +85,13 @@ class SshTransport:
 
     def pipe(self, argv: Sequence[str], source: BinaryIO, sink: BinaryIO, *, idle: float | None) -> Completed:
         """As `Transport.pipe`."""
-        read1: Callable[[int], bytes] = getattr(source, "read1", source.read)
-
-        def take(chunk: bytes) -> None:
-            sink.write(chunk)
-            sink.flush()
-
+        ends = Ends(source, sink)
         with self._watch(argv[0], idle=idle) as watchdog:
-            return self._execute(argv, idle, lambda ch: feed(ch, lambda: read1(_CHUNK), watchdog.touch), take, watchdog)
+            completed = self._execute(
+                argv, idle, lambda ch: feed(ch, lambda: ends.read(_CHUNK), watchdog.touch), ends.write, watchdog
+            )
+        ends.check()
+        return completed
 
     def append(
         self, source: BinaryIO, remote: str, *, offset: int, size: int, timeout: float, progress: Progress | None = None

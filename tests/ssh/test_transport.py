@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
@@ -16,7 +17,7 @@ import pytest
 from support import sshd
 from support.proxy import proxy
 
-from knnkit.errors import DeviceFailed, Unreachable
+from knnkit.errors import DataError, DeviceFailed, Unreachable, UsageError
 from knnkit.transport import ssh
 from knnkit.transport.address import Address
 from knnkit.transport.base import MAX_COMPLAINT
@@ -132,6 +133,32 @@ def test_a_pipe_without_traffic_is_given_up(transport: SshTransport) -> None:
     read_end, write_end = os.pipe()
     with os.fdopen(read_end, "rb") as source, os.fdopen(write_end, "wb"), pytest.raises(Unreachable):
         transport.pipe(["cat"], source, io.BytesIO(), idle=0.5)
+
+
+class Failing(io.BytesIO):
+    """A file on a disk of ours that fails after what is in it."""
+
+    name = "rows.csv"
+
+    def read1(self, size: int | None = -1, /) -> bytes:
+        if chunk := super().read1(size):
+            return chunk
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    def write(self, data: object, /) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_rows_that_cannot_be_read_to_their_end_are_no_shorter_input(transport: SshTransport) -> None:
+    answers = io.BytesIO()
+    with pytest.raises(DataError, match=r"rows\.csv: Input/output error"):
+        transport.pipe(["cat"], Failing(b"1,2\n"), answers, idle=10)
+    assert answers.getvalue() == b"1,2\n"
+
+
+def test_answers_that_our_disk_does_not_take_are_no_fault_of_the_device(transport: SshTransport) -> None:
+    with pytest.raises(UsageError, match=r"rows\.csv: No space left on device"):
+        transport.pipe(["cat"], io.BytesIO(b"1,2\n"), Failing(), idle=10)
 
 
 def test_closing_twice_does_nothing(transport: SshTransport) -> None:

@@ -1,0 +1,65 @@
+"""Standard input, output and error made safe, however the process was started: what a command line does first.
+
+One that is closed is taken by something that fails at every use, or the next file to be opened would get its number.
+An error of standard output names it. What standard error does not take is dropped: a log on a full disk, or a terminal
+that is gone, must not end what is being done. Both command lines use it; it never prints.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from typing import Any, TextIO
+
+INPUT, OUTPUT, ERROR = 0, 1, 2
+
+
+def secure() -> None:
+    """Takes what is closed, and stands in for `sys.stdin`, `sys.stdout`, `sys.stderr` unless somebody else does."""
+    for descriptor in (INPUT, OUTPUT, ERROR):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_WRONLY if descriptor == INPUT else os.O_RDONLY)  # gets the lowest number: this one
+    if sys.stdin is None:
+        sys.stdin = open(INPUT, closefd=False)  # noqa: SIM115
+    if sys.stdout is sys.__stdout__:
+        sys.stdout = _writer(OUTPUT, sys.stdout)
+    if sys.stderr is sys.__stderr__:
+        sys.stderr = _writer(ERROR, sys.stderr)
+
+
+def silence_output() -> None:
+    """Lets what is still to be written to standard output go nowhere, also when Python flushes it at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), OUTPUT)
+
+
+class _Output(io.FileIO):
+    """Standard output."""
+
+    def write(self, data: Any, /) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, "standard output") from None
+
+
+class _Complaints(io.FileIO):
+    """Standard error."""
+
+    def write(self, data: Any, /) -> int:
+        try:
+            return super().write(data) or 0
+        except OSError:
+            return memoryview(data).nbytes
+
+
+def _writer(descriptor: int, before: TextIO | None) -> TextIO:
+    raw = (_Complaints if descriptor == ERROR else _Output)(descriptor, "w", closefd=False)
+    return io.TextIOWrapper(
+        io.BufferedWriter(raw),
+        encoding=before.encoding if before else "utf-8",
+        errors=before.errors if before else "backslashreplace",
+        line_buffering=descriptor == ERROR or raw.isatty(),
+    )

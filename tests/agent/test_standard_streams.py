@@ -1,0 +1,115 @@
+"""Closed, full and missing standard streams: no file of the store takes their place, and no word ends what is done."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+from support.device import Device
+from support.releases import Releases
+
+ROW = "5.1,3.5,1.4,0.2\n"
+DOUBTFUL = ROW + "no row\n" + ROW
+
+
+def run(device: Device, redirections: str, *arguments: str, input: str = "") -> subprocess.CompletedProcess[str]:
+    """Runs the agent as a shell does that closes or redirects its streams."""
+    shell = ["sh", "-c", f'exec "$@" {redirections}', "sh", *device.argv(*arguments)]
+    return subprocess.run(shell, input=input, capture_output=True, text=True, timeout=60, env=device.env())
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+@pytest.fixture
+def answering(device: Device, releases: Releases) -> Device:
+    device.install(releases["iris"])
+    return device
+
+
+@pytest.mark.parametrize("where", ["2>&-", "2>/dev/full"])
+def test_a_stream_goes_on_where_nobody_can_be_told_of_a_bad_line(answering: Device, where: str) -> None:
+    said = run(answering, where, "classify", "--stream", input=DOUBTFUL)
+    assert (said.returncode, said.stdout) == (2, "setosa\n\nsetosa\n")
+
+
+def test_without_standard_error_a_release_is_checked_and_activated_all_the_same(answering: Device) -> None:
+    digest = answering.answering()
+    assert digest
+    before = contents(answering.root)
+    said = run(answering, "2>&-", "activate", digest, "--json")
+    assert json.loads(said.stdout)["certificate"]["failures"] == []
+    assert contents(answering.root) == before
+
+
+@pytest.mark.parametrize(
+    ("command", "where"),
+    [
+        (["status"], ">&-"),
+        (["status", "--json"], ">/dev/full"),
+        (["classify", "--input", "ROWS"], "<&- >&-"),
+        (["classify", "--input", "ROWS"], ">/dev/full"),
+    ],
+)
+def test_an_answer_that_cannot_be_given_is_said_and_written_nowhere_else(
+    answering: Device, tmp_path: Path, command: list[str], where: str
+) -> None:
+    rows = tmp_path / "rows.csv"
+    rows.write_text(ROW)
+    before = contents(answering.root)
+    said = run(answering, where, *[str(rows) if word == "ROWS" else word for word in command])
+    assert said.returncode == 1
+    assert said.stderr.startswith("device_agent: standard output: ")
+    assert "Traceback" not in said.stderr
+    assert contents(answering.root) == before
+
+
+def test_without_standard_input_there_are_no_rows_to_read(answering: Device) -> None:
+    said = run(answering, "<&-", "classify")
+    assert (said.returncode, said.stdout) == (2, "")
+    assert "standard input" in said.stderr
+
+
+def test_a_locale_spoils_no_document(answering: Device) -> None:
+    """The host reads UTF-8, whatever the login's locale is."""
+    said = run(answering, "", "lock", "--holder", "Jörg", "--json")
+    assert said.stdout.isascii()
+    assert json.loads(said.stdout)["holder"] == "Jörg"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["classify", "--threads", "0"],
+        ["classify", "--threads", "99999999999"],
+        ["classify", "--output", ""],
+        ["status", "--root", ""],
+        ["rollback", "--leave", ""],
+        ["check", "--golden", ""],
+        ["history", "--last", "-5"],
+        ["prune", "--keep", "0"],
+        ["bench", "--seconds", "nan"],
+        ["bench", "--seconds", "inf"],
+    ],
+)
+def test_a_value_that_makes_no_sense_is_refused_before_anything_is_done(device: Device, arguments: list[str]) -> None:
+    said = device.run(*arguments, input=ROW)
+    assert said.code == 2
+    assert f"argument {arguments[1]}" in said.err
+    assert said.out == ""
+
+
+def test_a_reason_of_any_length_leaves_a_state_that_can_be_read(device: Device) -> None:
+    device.ask("lock", "--reason", "x" * 100_000 + "\x1b[2J", "--seconds", "5")
+    assert len(device.ask("status")["lock"]["reason"]) == 200
+
+
+def test_a_directory_that_is_no_release_is_not_to_be_deleted(device: Device, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").touch()
+    said = device.run("stage", tmp_path)
+    assert said.code == 4
+    assert "delete" not in said.err
+    assert "is it the directory of a release?" in said.err

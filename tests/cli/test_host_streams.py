@@ -1,0 +1,34 @@
+"""The host's command line where its standard streams are closed or full."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def knnkit(cwd: Path, redirections: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from knnkit.cli import main; sys.exit(main())"
+    shell = ["sh", "-c", f'exec "$@" {redirections}', "sh", sys.executable, "-c", code, *arguments]
+    return subprocess.run(shell, cwd=cwd, input="", capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize("where", [">&-", ">/dev/full"])
+def test_a_result_that_cannot_be_printed_is_one_message_and_an_exit_code(tmp_path: Path, where: str) -> None:
+    said = knnkit(tmp_path, where, "schema")
+    assert said.returncode == 2
+    assert said.stderr.startswith("knnkit: standard output: ")
+    assert said.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("where", ["2>&-", "2>/dev/full"])
+def test_a_fleet_is_asked_to_the_end_where_nobody_sees_the_progress(tmp_path: Path, where: str) -> None:
+    report = tmp_path / "report.json"
+    said = knnkit(tmp_path, where, "status", "--target", "local", "--root", str(tmp_path), "--report", str(report))
+    assert said.returncode == 1
+    assert "no-agent" in report.read_text()
+    assert "local" in said.stdout
