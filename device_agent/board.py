@@ -9,6 +9,7 @@ import contextlib
 import os
 import resource
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 from device_agent import __version__
@@ -82,14 +83,27 @@ def peak_bytes() -> int:
 
 def runtime_version() -> str | None:
     """Returns the TFLite runtime that would be used (`tflite_runtime 2.14.0`), without loading it; None if none is."""
-    from importlib import metadata, util
+    from importlib import util
 
     for module, package in RUNTIMES.items():
-        if util.find_spec(module):
-            with contextlib.suppress(metadata.PackageNotFoundError):
-                return f"{module} {metadata.version(package)}"
-            return f"{module} unknown"
+        spec = util.find_spec(module)
+        if spec:
+            return f"{module} {_version_beside(spec.submodule_search_locations, module) or _version(package)}"
     return None
+
+
+def _version_beside(places: Iterable[str] | None, module: str) -> str | None:
+    """Returns the version that a wheel's `.dist-info` carries in its name: `importlib.metadata` takes 40 ms to load."""
+    found = [path for place in places or () for path in Path(place).parent.glob(f"{module}-*.dist-info")]
+    return found[0].stem.removeprefix(f"{module}-") if len(found) == 1 else None
+
+
+def _version(package: str) -> str:
+    from importlib import metadata
+
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        return metadata.version(package)
+    return "unknown"
 
 
 def _read(path: str) -> str:

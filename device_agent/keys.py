@@ -5,12 +5,10 @@ Decides nothing, writes nothing.
 
 from __future__ import annotations
 
-from device_agent import __version__, board, contract, trust, trust_files
+from device_agent import __version__, board, trust, trust_files
 from device_agent.errors import DeviceUnfit
 from device_agent.state import StoreState
 from device_agent.store import Store
-
-ANY_CLASS = "any"
 
 
 def trust_state(store: Store, device_class: str | None = None) -> trust.TrustState:
@@ -26,7 +24,7 @@ def trust_state(store: Store, device_class: str | None = None) -> trust.TrustSta
             floor_digest=current.floor_digest,
             committed_digest=current.committed.digest if current.committed else None,
             name=current.committed.name if current.committed else None,
-            device_class=device_class or class_of(store),
+            device_class=device_class or store.device_class(),
             agent_version=__version__,
             runtime_version=board.runtime_version(),
             time_floor=current.time_floor,
@@ -43,12 +41,3 @@ def kept_state(store: Store) -> trust.TrustState:
     return trust_files.read(store.trust, lenient=True).fill(
         trust.TrustState(floor=current.floor, time_floor=current.time_floor, agent_version=__version__)
     )
-
-
-def class_of(store: Store) -> str:
-    """Returns the device's class, as `provision` wrote it into ROOT; `any` without one."""
-    try:
-        text = (store.root / contract.CLASS_FILE).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        return ANY_CLASS
-    return text.strip() if contract.is_name(text.strip()) else ANY_CLASS

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from device_agent import __version__, board, clock, contract, keys, state, trust_files
+from device_agent import __version__, board, clock, contract, state, trust_folder
 from device_agent.contract import Status
 from device_agent.errors import DeviceUnfit
 from device_agent.state import StoreState
@@ -18,7 +18,7 @@ def status(store: Store) -> Status:
     except DeviceUnfit as error:
         current = StoreState()
         warnings.append(f"{error.reason}: {error}")
-    held = trust_files.read(store.trust, lenient=True)
+    held = trust_folder.look(store.trust)
     moment = clock.now()
     answering = state.answering(current, moment)
     pending = current.pending if current.pending and not state.is_over(current.pending, moment) else None
@@ -34,13 +34,15 @@ def status(store: Store) -> Status:
         answering=answering.release.digest if answering else None,
         floor=current.floor,
         staged=store.staged(),
-        trusted=held.sets.trusted,
-        device_class=keys.class_of(store),
+        trusted=held.trusted,
+        device_class=store.device_class(),
         runtime=board.runtime_version(),
         device=board.device_info(),
         disk_free_bytes=board.disk_free(store.root),
         clock=moment.wall,
         lock=None if warnings and current == StoreState() else store.holder(),
+        device_id=held.device.device_id,
+        revoked=held.device.revoked,
         warnings=(*held.warnings, *warnings),
     )
 

@@ -21,6 +21,7 @@ from device_agent.state import StoreState
 TRASH_PREFIX = ".trash-"
 #: A copy that is being made of a directory outside ROOT, under incoming/; swept by `recover`.
 IMPORT_PREFIX = ".import-"
+ANY_CLASS = "any"
 _MAX_STATE = 64 * 1024
 
 
@@ -109,6 +110,14 @@ class Store:
                 return tuple(sorted(entry.name for entry in entries if contract.is_digest(entry.name)))
         except FileNotFoundError:
             return ()
+
+    def device_class(self) -> str:
+        """Returns the device's class, as `provision` wrote it into ROOT; `any` without one."""
+        try:
+            text = (self.root / contract.CLASS_FILE).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError):
+            return ANY_CLASS
+        return text if contract.is_name(text) else ANY_CLASS
 
     def find(self, prefix: str) -> str:
         """Returns the digest of the one staged release that starts with `prefix` (at least 6 digits).

@@ -9,30 +9,13 @@ lock. Decides nothing: the rules are in `device_agent.trust`.
 
 from __future__ import annotations
 
-import os
 import secrets
-import stat
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from device_agent import codec, contract, disk, trust
-from device_agent.errors import DeviceUnfit, Refused
+from device_agent import codec, disk, trust, trust_folder
 from device_agent.trust import dsse, orders
-
-DEVICE_FILE = "device.json"
-KEY_SUFFIX = ".pem"
-#: Largest device.json that is read, in bytes.
-MAX_DEVICE_FILE = 1024 * 1024
-
-
-@dataclass(frozen=True)
-class DeviceTrust:
-    """trust/device.json."""
-
-    device_id: str
-    revoked: tuple[str, ...] = ()
-    used_orders: tuple[str, ...] = ()
-    schema: int = contract.SCHEMA
+from device_agent.trust_folder import DEVICE_FILE, KEY_SUFFIX, DeviceTrust, read_device
 
 
 @dataclass(frozen=True)
@@ -70,21 +53,12 @@ def read(directory: Path, *, lenient: bool = False) -> TrustFiles:
     Raises:
         DeviceUnfit: device.json is damaged.
     """
-    keys: dict[str, bytes] = {}
-    warnings = []
-    for path in _key_files(directory):
-        try:
-            data = _read_file(path, dsse.MAX_PUBLIC_KEY)
-            keys[dsse.fingerprint(data)] = data
-        except (OSError, Refused) as error:
-            warnings.append(f"key-unreadable: {path.name}: {error}")
-    try:
-        device = _read_device(directory)
-    except DeviceUnfit as error:
-        if not lenient:
-            raise
-        warnings.append(f"{error.reason}: {error}")
-        device = DeviceTrust("")
+    keys, warnings = trust_folder.read_keys(directory, dsse.fingerprint)
+    if lenient:
+        device, more = trust_folder.read_device_leniently(directory)
+        warnings += more
+    else:
+        device = read_device(directory)
     return TrustFiles(orders.KeySets(keys, frozenset(device.revoked)), device, tuple(warnings))
 
 
@@ -94,7 +68,7 @@ def ensure_device_id(directory: Path) -> str:
     Raises:
         DeviceUnfit: device.json is damaged.
     """
-    device = _read_device(directory)
+    device = read_device(directory)
     if not device.device_id:
         device = replace(device, device_id=secrets.token_hex(16))
         _write_device(directory, device)
@@ -114,7 +88,7 @@ def apply_order(directory: Path, data: bytes) -> TrustFiles:
         disk.write_atomic(directory / key_file_name(fingerprint), after.keys[fingerprint])
     if after.revoked != before.sets.revoked:  # last: until now the old keys were trusted as well
         ensure_device_id(directory)
-        _write_device(directory, replace(_read_device(directory), revoked=tuple(sorted(after.revoked))))
+        _write_device(directory, replace(read_device(directory), revoked=tuple(sorted(after.revoked))))
     return read(directory)
 
 
@@ -125,39 +99,10 @@ def use_order(directory: Path, order: orders.RollbackOrder) -> None:
         Refused: ORDER_USED.
         DeviceUnfit: device.json is damaged.
     """
-    device = _read_device(directory)
+    device = read_device(directory)
     if order.nonce in device.used_orders:
         raise trust.refused(trust.Reason.ORDER_USED, "the order has been used")
     _write_device(directory, replace(device, used_orders=(*device.used_orders, order.nonce)))
-
-
-def _key_files(directory: Path) -> list[Path]:
-    try:
-        return sorted(path for path in directory.iterdir() if path.suffix == KEY_SUFFIX and path.name[0] != ".")
-    except FileNotFoundError:
-        return []
-
-
-def _read_file(path: Path, limit: int) -> bytes:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(f"{path.name} is no ordinary file")
-        return file.read(limit + 1)
-
-
-def _read_device(directory: Path) -> DeviceTrust:
-    path = directory / DEVICE_FILE
-    try:
-        return codec.loads(DeviceTrust, _read_file(path, MAX_DEVICE_FILE), limit=MAX_DEVICE_FILE)
-    except FileNotFoundError:
-        return DeviceTrust("")
-    except (OSError, codec.MalformedDocument) as error:
-        raise DeviceUnfit(
-            f"{path} cannot be read: {error}",
-            reason="trust-damaged",
-            hint=f"restore it, or delete it and revoke the old keys again: rm {path}",
-        ) from None
 
 
 def _write_device(directory: Path, device: DeviceTrust) -> None:

@@ -18,11 +18,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from device_agent import codec
+from device_agent.fingerprints import MAX_PUBLIC_KEY
+from device_agent.fingerprints import PREFIX as FINGERPRINT_PREFIX
 from device_agent.trust.reasons import Reason, refused
-
-#: Largest public key file that is read, in bytes (a P-521 key has 268).
-MAX_PUBLIC_KEY = 4096
-FINGERPRINT_PREFIX = "sha256:"
 
 _HASHES: dict[str, hashes.HashAlgorithm] = {
     "secp256r1": hashes.SHA256(),

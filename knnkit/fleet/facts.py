@@ -9,43 +9,38 @@ from device_agent import codec, contract
 from knnkit.errors import DeviceFailed
 from knnkit.transport.base import Transport, printable
 
-#: Prints `key value` lines, then `agent EXITCODE` and what the agent answers. $1 is the root, maybe beginning with ~/.
-#: What the agent says is cut, since the shell keeps it in memory: the code that follows it is then missing.
-#: The system's Python, which is slow to ask, matters only to a board without an agent, or where $2 says `full`.
+#: Prints `key value` lines. $1 is the root, maybe beginning with ~/. What the agent answers comes before its exit code, and
+#: is cut: the code is then missing. Where an agent is there it is asked alone, in as few processes as can be, since a
+#: fleet with nothing to do spends its time here; the rest matters to a board without one, or where $2 says `full`.
 _PROBE = """\
 root=$1
 case $root in "~") root=$HOME ;; "~/"*) root=$HOME/${root#"~/"} ;; /*) ;; *) root=$HOME/$root ;; esac
 echo "home $HOME"
 echo "root $root"
-echo "machine $(uname -m)"
-echo "system $(uname -s)"
-echo "libc $(getconf GNU_LIBC_VERSION 2>/dev/null | tr -d '\\n')"
+echo "kernel $(uname -sm)"
 at=$root
 while [ ! -d "$at" ] && [ -n "$at" ]; do at=${at%/*}; done
-echo "disk $(df -Pk "${at:-/}" 2>/dev/null | awk 'NR == 2 { printf "%s", $4 }')"
 [ -w "${at:-/}" ] && echo "writable yes" || echo "writable no"
-echo "memory $(awk '/^MemTotal:/ { printf "%s", $2 }' /proc/meminfo 2>/dev/null)"
-echo "venv $(readlink "$root/venv" 2>/dev/null)"
-if [ -x "$root/venv/bin/python" ]; then
-  answer=$({
-    "$root/venv/bin/python" -m device_agent --root "$root" status --json </dev/null 2>/dev/null
-    printf '\\n%s\\n' "$?"
-  } | head -c 1000000)
-  code=$(printf '%s\\n' "$answer" | tail -n 1)
-  case $code in "" | *[!0-9]*) code=1 ;; esac
-  echo "agent $code"
-  printf '%s\\n' "$answer" | sed '$d'
-  [ "$code" = 0 ] && [ "$2" != full ] && exit 0
+agent=$root/venv/bin/python
+if [ "$2" = full ] || [ ! -x "$agent" ]; then
+  echo "disk $(df -Pk "${at:-/}" 2>/dev/null | awk 'NR == 2 { printf "%s", $4 }')"
+  echo "venv $(readlink "$root/venv" 2>/dev/null)"
+  for python in python3 /usr/bin/python3; do
+    found=$("$python" -c 'import sys; print("%d.%d.%d %s" % (*sys.version_info[:3], sys.executable))' \
+      </dev/null 2>/dev/null) || continue
+    echo "python $found"
+    break
+  done
 fi
-for python in python3 /usr/bin/python3; do
-  found=$("$python" -c 'import sys; print("%d.%d.%d %s" % (*sys.version_info[:3], sys.executable))' \
-    </dev/null 2>/dev/null) || continue
-  echo "python $found"
-  exit 0
-done
+if [ -x "$agent" ]; then
+  {
+    "$agent" -m device_agent --root "$root" status --json </dev/null 2>/dev/null
+    printf '\\nagent %s\\n' "$?"
+  } | head -c 1000000
+fi
 exit 0
 """
-_LINE = re.compile(r"(home|root|machine|system|libc|disk|writable|memory|venv|python|agent) ?(.*)")
+_LINE = re.compile(r"(home|root|kernel|disk|writable|venv|python|agent) ?(.*)")
 _MAX_ANSWER = 1024 * 1024
 
 
@@ -59,9 +54,7 @@ class Facts:
     system: str  # as `uname -s` says it
     python: tuple[int, int, int] | None  # of the system, not the agent's; None also where it was not asked for
     python_path: str | None  # as `python`
-    libc: str | None  # "glibc 2.36"; None where there is no glibc
     disk_free_bytes: int
-    memory_bytes: int
     writable: bool  # the root, or where it would be made
     venv: str | None  # what ROOT/venv points to, as it stands there
     agent: contract.Status | None = None
@@ -86,6 +79,13 @@ def probe(transport: Transport, root: str, *, timeout: float, full: bool = False
         Unreachable: the connection broke or the deadline passed.
         DeviceFailed: the answer makes no sense.
     """
+    facts = _ask(transport, root, timeout, full)
+    if facts.agent_problem and not full:  # its Python matters now: it is to be mended
+        return _ask(transport, root, timeout, True)
+    return facts
+
+
+def _ask(transport: Transport, root: str, timeout: float, full: bool) -> Facts:
     completed = transport.run(
         ["sh", "-s", "--", root, "full" if full else "quick"],
         timeout=timeout,
@@ -113,7 +113,7 @@ def parse(name: str, answer: str) -> Facts:
         match = _LINE.fullmatch(line)
         if match and match[1] not in found:
             found[match[1]] = match[2].strip()
-        elif line.startswith("{") and "agent" in found and not status:
+        elif line.startswith("{") and not status:
             status = line
         elif line:
             raise DeviceFailed(
@@ -132,18 +132,17 @@ _CHATTY = "does the login shell print text of its own? `ssh HOST true` must prin
 def _facts(found: dict[str, str]) -> Facts:
     version, _, path = found.get("python", "").partition(" ")
     parts = tuple(int(part) for part in version.split(".")) if version else None
+    system, _, machine = found["kernel"].partition(" ")
     if not found["root"].startswith("/") or (parts is not None and len(parts) != 3):
         raise ValueError("an absolute root and a Python version")
     return Facts(
         home=found["home"],
         root=found["root"].rstrip("/") or "/",
-        machine=found["machine"],
-        system=found["system"],
+        machine=machine,
+        system=system,
         python=parts,
         python_path=path or None,
-        libc=found.get("libc") or None,
         disk_free_bytes=int(found.get("disk") or 0) * 1024,
-        memory_bytes=int(found.get("memory") or 0) * 1024,
         writable=found.get("writable") == "yes",
         venv=found.get("venv") or None,
     )
@@ -154,7 +153,8 @@ def _with_agent(facts: Facts, code: str | None, status: str) -> Facts:
         return replace(facts, agent_problem=f"{facts.root}/venv holds no Python") if facts.venv else facts
     try:
         if code == "0":
-            return replace(facts, agent=codec.loads(contract.Status, status))
+            agent = codec.loads(contract.Status, status)
+            return replace(facts, agent=agent, disk_free_bytes=agent.disk_free_bytes)
         problem = codec.loads(contract.Problem, status)
         return replace(facts, agent_problem=printable(problem.message))
     except codec.MalformedDocument as error:

@@ -57,13 +57,18 @@ def bed(count: int) -> Iterator[Bed]:
         folder = Path(made)
         releases = provide()
         with ThreadPoolExecutor(8) as pool:
-            jobs = [pool.submit(sshd.start, folder / f"s{n:03}", host=f"127.0.1.{n + 1}") for n in range(count)]
+            jobs = [pool.submit(_serve, folder / f"s{n:03}", f"127.0.1.{n + 1}") for n in range(count)]
             servers = tuple(job.result() for job in jobs)
         try:
             yield Bed(folder, servers, make_board(folder / "board", releases), releases)
         finally:
             for server in servers:
                 server.stop()
+
+
+def _serve(folder: Path, host: str) -> sshd.Sshd:
+    """A server with a home of its own, so that nobody pays for what this machine's login shell does at its start."""
+    return sshd.start(folder, host=host, extra=f"SetEnv HOME={folder}")
 
 
 def rivals_python(given: str | None) -> Path:

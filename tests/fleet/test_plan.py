@@ -30,9 +30,7 @@ BARE = Facts(
     system="Linux",
     python=(3, 11, 2),
     python_path="/usr/bin/python3",
-    libc="glibc 2.36",
     disk_free_bytes=8 << 30,
-    memory_bytes=1 << 30,
     writable=True,
     venv=None,
 )

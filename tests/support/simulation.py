@@ -245,16 +245,10 @@ class Line:
         lines = [
             "home /home/pi",
             f"root {ROOT}",
-            "machine aarch64",
-            "system Linux",
-            "libc glibc 2.36",
-            f"disk {self._board.free // 1024}",
+            "kernel Linux aarch64",
             "writable yes",
-            "memory 1000000",
-            "venv venvs/1",
-            "agent 0",
             codec.dumps(self._board.status()),
-            "python 3.11.2 /usr/bin/python3",
+            "agent 0",
         ]
         return 0, "\n".join(lines).encode() + b"\n"
 

@@ -1,0 +1,25 @@
+"""What public keys are called, told from their text alone. Loads no cryptography, and says nothing of their worth.
+
+A fingerprint is `sha256:` and the SHA-256 of the key's PEM text as `device_agent.trust.dsse.public_pem` writes it, which
+is what `sha256sum` prints for the file. Whoever verifies with a key parses it there, and asks for its fingerprint again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+PREFIX = "sha256:"
+#: Largest public key file that is read, in bytes (a P-521 key has 268).
+MAX_PUBLIC_KEY = 4096
+#: A P-256 key in that one form: 27 bytes that say so and begin an uncompressed point, then 64 bytes of the point.
+_P256 = re.compile(
+    rb"-----BEGIN PUBLIC KEY-----\n"
+    rb"MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE[A-Za-z0-9+/]{28}\n[A-Za-z0-9+/]{57}[AQgw]==\n"
+    rb"-----END PUBLIC KEY-----\n"
+)
+
+
+def at_sight(pem: bytes) -> str | None:
+    """Returns the fingerprint of a P-256 key as knnkit writes it, None for any other text, which has to be parsed."""
+    return PREFIX + hashlib.sha256(pem).hexdigest() if _P256.fullmatch(pem) else None

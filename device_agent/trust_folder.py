@@ -1,0 +1,113 @@
+"""ROOT/trust as it lies on the device: the key files, what the keys are called, and device.json. Reads only.
+
+`device_agent.trust_files` adds what may be done with them, and changes them.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from device_agent import codec, contract, fingerprints
+from device_agent.errors import DeviceUnfit, Refused
+
+DEVICE_FILE = "device.json"
+KEY_SUFFIX = ".pem"
+#: Largest device.json that is read, in bytes.
+MAX_DEVICE_FILE = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class DeviceTrust:
+    """trust/device.json."""
+
+    device_id: str
+    revoked: tuple[str, ...] = ()
+    used_orders: tuple[str, ...] = ()
+    schema: int = contract.SCHEMA
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Fingerprints of the trusted keys, sorted; device.json; what could not be read."""
+
+    trusted: tuple[str, ...]
+    device: DeviceTrust
+    warnings: tuple[str, ...]
+
+
+def look(directory: Path) -> Seen:
+    """Returns what a report says of ROOT/trust, at little cost; nothing here is an error.
+
+    A P-256 key is told at sight. It is parsed where something is verified with it, and refused there if it is no good.
+    """
+    keys, warnings = read_keys(directory, _name)
+    device, more = read_device_leniently(directory)
+    return Seen(tuple(sorted(set(keys).difference(device.revoked))), device, (*warnings, *more))
+
+
+def read_keys(directory: Path, name: Callable[[bytes], str]) -> tuple[dict[str, bytes], list[str]]:
+    """Returns the keys, called as `name` calls them, and a warning for each file that holds none."""
+    keys: dict[str, bytes] = {}
+    warnings = []
+    for path in _key_files(directory):
+        try:
+            data = _read_file(path, fingerprints.MAX_PUBLIC_KEY)
+            keys[name(data)] = data
+        except (OSError, Refused) as error:
+            warnings.append(f"key-unreadable: {path.name}: {error}")
+    return keys, warnings
+
+
+def read_device(directory: Path) -> DeviceTrust:
+    """Returns device.json; an empty one where there is none.
+
+    Raises:
+        DeviceUnfit: it is damaged.
+    """
+    path = directory / DEVICE_FILE
+    try:
+        return codec.loads(DeviceTrust, _read_file(path, MAX_DEVICE_FILE), limit=MAX_DEVICE_FILE)
+    except FileNotFoundError:
+        return DeviceTrust("")
+    except (OSError, codec.MalformedDocument) as error:
+        raise DeviceUnfit(
+            f"{path} cannot be read: {error}",
+            reason="trust-damaged",
+            hint=f"restore it, or delete it and revoke the old keys again: rm {path}",
+        ) from None
+
+
+def read_device_leniently(directory: Path) -> tuple[DeviceTrust, list[str]]:
+    """Returns device.json, or an empty one and a warning where it is damaged."""
+    try:
+        return read_device(directory), []
+    except DeviceUnfit as error:
+        return DeviceTrust(""), [f"{error.reason}: {error}"]
+
+
+def _name(pem: bytes) -> str:
+    found = fingerprints.at_sight(pem)
+    if found is None:
+        from device_agent.trust import dsse  # loads cryptography, which takes longer than everything else here
+
+        found = dsse.fingerprint(pem)
+    return found
+
+
+def _key_files(directory: Path) -> list[Path]:
+    try:
+        return sorted(path for path in directory.iterdir() if path.suffix == KEY_SUFFIX and path.name[0] != ".")
+    except FileNotFoundError:
+        return []
+
+
+def _read_file(path: Path, limit: int) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(f"{path.name} is no ordinary file")
+        return file.read(limit + 1)
