@@ -1,16 +1,21 @@
 """What host and device agree on: names, paths, versions, and the shape of every document that passes between them.
 
 Standard library only, no I/O. A document is a frozen dataclass; `device_agent.codec` writes and reads it. A change
-that an older peer would misread raises `SCHEMA`.
+that an older peer would misread raises `SCHEMA`. The larger documents lie in `device_agent.documents`, and are
+imported from here all the same: making their classes takes 10 ms, as long as Python takes to start, and `status`, which
+a fleet with nothing to do waits for, needs none of them.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-#: Version of every document in this module.
+if TYPE_CHECKING:
+    from device_agent.documents import *  # noqa: F403
+
+#: Version of every document.
 SCHEMA = 1
 
 # --- exit codes, the same on both sides ---------------------------------------------------------------------------
@@ -71,6 +76,8 @@ PART_SUFFIX = ".part"
 DEFAULT_CONFIRM_SECONDS = 60.0
 #: Releases that stay on a device, the current and the previous one among them.
 KEEP_RELEASES = 5
+#: Differing rows that a certificate names.
+MAX_DIFFERENCES = 20
 
 Metric = Literal["euclidean", "sqeuclidean", "manhattan", "cosine"]
 Weights = Literal["uniform", "distance"]
@@ -96,84 +103,7 @@ def is_digest(text: str) -> bool:
     return bool(_DIGEST.fullmatch(text))
 
 
-# --- the model ----------------------------------------------------------------------------------------------------
-@dataclass(frozen=True)
-class Reject:
-    """When a row is "unknown": its k-th neighbour is farther than the threshold of the class it was given.
-
-    `acceptance` is the share of ordinary rows asked for; `thresholds` has one distance a class, in the model's metric;
-    `measured` is the share accepted among `measured_rows` held-out rows (None without such rows).
-    """
-
-    acceptance: float
-    thresholds: tuple[float, ...]
-    measured: float | None = None
-    measured_rows: int = 0
-
-
-@dataclass(frozen=True)
-class KnnInfo:
-    """knn.json, inside the model file: all that a runtime must know of the classifier."""
-
-    name: str
-    k: int
-    n_features: int
-    feature_names: tuple[str, ...]
-    classes: tuple[int | str, ...]  # class index -> label, sorted as numpy.unique sorts
-    metric: Metric
-    weights: Weights
-    scale: Scale
-    n_train: int
-    batch: int  # rows of the batch signature
-    fingerprint: str  # SHA-256 over the training rows and labels
-    minimum_runtime: str  # lowest TFLite runtime version that has every op of the graph
-    versions: dict[str, str]  # of the tools that built it
-    inputs: str = ""  # SHA-256 over everything that the build was asked for; the same means nothing to build
-    reject: Reject | None = None
-    schema: int = SCHEMA
-
-
-# --- the release --------------------------------------------------------------------------------------------------
-@dataclass(frozen=True)
-class Gates:
-    """What a device must reach before a release may be committed on it."""
-
-    margin: float = 1.0e-5  # float64 distances closer than this, relative to the data's scale, may change places
-    accuracy: float | None = None  # floor on the evaluation rows
-    latency_ms: float | None = None  # budget for the median of one row
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """release.json. `sequence` only ever grows; `created` and `expires` are seconds since 1970, UTC."""
-
-    name: str
-    version: str
-    sequence: int
-    created: int
-    expires: int | None
-    device_class: str  # "any", or the class that a device must have
-    minimum_agent: str
-    minimum_runtime: str
-    k: int
-    n_features: int
-    labels_sha256: str  # of the label file inside the model
-    gates: Gates
-    schema: int = SCHEMA
-
-
-# --- what a device reports ----------------------------------------------------------------------------------------
-@dataclass(frozen=True)
-class RuntimeInfo:
-    """What runs the model: `delegate` names XNNPACK where it took the graph."""
-
-    name: str  # tflite_runtime | ai_edge_litert
-    version: str
-    delegate: str | None
-    python: str
-    numpy: str
-
-
+# --- what a device says of itself ---------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class DeviceInfo:
     """The board: `machine` as `uname -m` says it."""
@@ -184,68 +114,6 @@ class DeviceInfo:
     cores: int
     memory_bytes: int
     agent: str
-
-
-@dataclass(frozen=True)
-class RowDifference:
-    """One golden row on which a device departs from the reference."""
-
-    row: int
-    expected_label: str
-    label: str
-    expected_indices: tuple[int, ...]
-    indices: tuple[int, ...]
-    distance_error: float
-
-
-@dataclass(frozen=True)
-class Latency:
-    """Time of one row, in milliseconds."""
-
-    p50_ms: float
-    p99_ms: float
-    rows: int
-
-
-@dataclass(frozen=True)
-class Certificate:
-    """The proof that a device answers as the host does; `nonce` comes from the host that asked.
-
-    `largest_distance_error` is the greatest absolute difference between a device's distance and the float64
-    reference's. `confusion[t][p]` counts evaluation rows of class t answered p; its last column counts "unknown".
-    `failures` names the gates that were missed, and is empty when all were kept. `classes` are the labels, as text.
-    """
-
-    nonce: str
-    release: str
-    name: str
-    version: str
-    sequence: int
-    model_sha256: str
-    identical: int
-    equivalent: int
-    different: int
-    differences: tuple[RowDifference, ...]  # the first MAX_DIFFERENCES
-    largest_distance_error: float
-    accuracy: float | None
-    accuracy_rows: int
-    accepted: float | None  # share of evaluation rows that were not "unknown"
-    confusion: tuple[tuple[int, ...], ...]
-    latency: Latency | None
-    runtime: RuntimeInfo
-    device: DeviceInfo
-    failures: tuple[str, ...]
-    issued: int  # the device's clock, seconds since 1970
-    classes: tuple[str, ...] = ()
-    schema: int = SCHEMA
-
-    @property
-    def passed(self) -> bool:
-        """Whether every gate was kept."""
-        return not self.failures
-
-
-MAX_DIFFERENCES = 20
 
 
 @dataclass(frozen=True)
@@ -314,17 +182,6 @@ class Pruned:
 
 
 @dataclass(frozen=True)
-class Activated:
-    """`device_agent activate`: the release answers, and reverts unless it is confirmed in time."""
-
-    release: ReleaseRef
-    certificate: Certificate
-    already: bool  # it was committed before: nothing to confirm
-    seconds_left: float | None
-    schema: int = SCHEMA
-
-
-@dataclass(frozen=True)
 class Committed:
     """`device_agent confirm` and `rollback`: what is committed now."""
 
@@ -360,58 +217,6 @@ class History:
 
 
 @dataclass(frozen=True)
-class Finding:
-    """What `doctor` says of one thing: `mend` is the exact command that mends it, empty where nothing is wrong."""
-
-    name: str
-    level: Literal["ok", "warning", "error"]
-    message: str
-    mend: str
-
-
-@dataclass(frozen=True)
-class Diagnosis:
-    """`device_agent doctor`; it exits with 1 where a finding is an error."""
-
-    findings: tuple[Finding, ...]
-    device: DeviceInfo
-    schema: int = SCHEMA
-
-
-@dataclass(frozen=True)
-class Bench:
-    """`device_agent bench`: the answering release on this board, one thread unless told otherwise.
-
-    `one` is the time of one row through the model, `line` from a line of CSV to a rendered answer. `load_ms` counts
-    opening, verifying and loading. `memory_bytes` is what the process holds with the model loaded, `peak_bytes` the
-    most it held; `installed_bytes` is the disk that each package of the agent takes.
-    """
-
-    release: str
-    name: str
-    version: str
-    n_train: int
-    n_features: int
-    k: int
-    batch: int
-    one: Latency
-    line: Latency
-    rows_per_second: float
-    verify_ms: float
-    load_ms: float
-    model_bytes: int
-    memory_bytes: int
-    peak_bytes: int
-    installed_bytes: dict[str, int]
-    runtime: RuntimeInfo
-    device: DeviceInfo
-    governor: str | None
-    temperature: float | None  # degrees Celsius
-    threads: int
-    schema: int = SCHEMA
-
-
-@dataclass(frozen=True)
 class TrustedKeys:
     """`device_agent trust`: fingerprints of the keys that may sign, of those revoked, and the device's id."""
 
@@ -421,16 +226,12 @@ class TrustedKeys:
     schema: int = SCHEMA
 
 
-@dataclass(frozen=True)
-class Problem:
-    """How every agent command ends that did not succeed (`--json`): the process exits with `exit_code`.
+if not TYPE_CHECKING:
 
-    `certificate` is there when a gate of a golden check failed.
-    """
+    def __getattr__(name: str) -> Any:
+        if not name.startswith("_"):  # every import from here asks for __path__
+            from device_agent import documents
 
-    reason: str
-    message: str
-    hint: str
-    exit_code: int
-    certificate: Certificate | None = None
-    schema: int = SCHEMA
+            if name in documents.__all__:
+                return getattr(documents, name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,7 +1,7 @@
 """What public keys are called, told from their text alone. Loads no cryptography, and says nothing of their worth.
 
-A fingerprint is `sha256:` and the SHA-256 of the key's PEM text as `device_agent.trust.dsse.public_pem` writes it, which
-is what `sha256sum` prints for the file. Whoever verifies with a key parses it there, and asks for its fingerprint again.
+A fingerprint is `sha256:` and the SHA-256 of the key's PEM text as `device_agent.trust.dsse.public_pem` writes it,
+which is what `sha256sum` prints for the file. Who verifies with a key parses it, and asks anew what it is called.
 """
 
 from __future__ import annotations

@@ -17,10 +17,10 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from device_agent import codec
-from device_agent.fingerprints import MAX_PUBLIC_KEY
-from device_agent.fingerprints import PREFIX as FINGERPRINT_PREFIX
+from device_agent import codec, fingerprints
 from device_agent.trust.reasons import Reason, refused
+
+FINGERPRINT_PREFIX = fingerprints.PREFIX
 
 _HASHES: dict[str, hashes.HashAlgorithm] = {
     "secp256r1": hashes.SHA256(),
@@ -131,10 +131,10 @@ def load_public_key(pem: bytes) -> ec.EllipticCurvePublicKey:
     """Loads a PEM public key.
 
     Raises:
-        Refused: KEY_MALFORMED: it is over `MAX_PUBLIC_KEY` bytes, no public key, or on no curve that is supported.
+        Refused: KEY_MALFORMED: it is over 4,096 bytes, no public key, or on no curve that is supported.
     """
     try:
-        if len(pem) > MAX_PUBLIC_KEY:
+        if len(pem) > fingerprints.MAX_PUBLIC_KEY:
             raise ValueError(f"{len(pem):,} bytes are no public key")
         key = serialization.load_pem_public_key(pem)
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:

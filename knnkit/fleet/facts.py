@@ -9,9 +9,9 @@ from device_agent import codec, contract
 from knnkit.errors import DeviceFailed
 from knnkit.transport.base import Transport, printable
 
-#: Prints `key value` lines. $1 is the root, maybe beginning with ~/. What the agent answers comes before its exit code, and
-#: is cut: the code is then missing. Where an agent is there it is asked alone, in as few processes as can be, since a
-#: fleet with nothing to do spends its time here; the rest matters to a board without one, or where $2 says `full`.
+#: Prints `key value` lines. $1 is the root, maybe beginning with ~/. What the agent answers comes before its exit code,
+#: and is cut: the code is then missing. Where there is an agent it is asked alone, in as few processes as can be, since
+#: a fleet with nothing to do spends its time here; the rest matters to a board without one, or where $2 says `full`.
 _PROBE = """\
 root=$1
 case $root in "~") root=$HOME ;; "~/"*) root=$HOME/${root#"~/"} ;; /*) ;; *) root=$HOME/$root ;; esac

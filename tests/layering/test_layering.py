@@ -67,7 +67,9 @@ FORBIDDEN: dict[str, tuple[str, ...]] = {
 PURE = (
     "device_agent.codec",
     "device_agent.contract",
+    "device_agent.documents",
     "device_agent.errors",
+    "device_agent.fingerprints",
     "device_agent.trust",
     "device_agent.trust.*",
     "device_agent.versions",

@@ -1,0 +1,242 @@
+"""The contract's larger documents: of a model, of a release, and what commands beyond `status` answer.
+
+To be imported from `device_agent.contract`, whose second half this is; the same rules hold.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from device_agent.contract import SCHEMA, DeviceInfo, Metric, ReleaseRef, Scale, Weights
+
+__all__ = [
+    "Activated",
+    "Bench",
+    "Certificate",
+    "Diagnosis",
+    "Finding",
+    "Gates",
+    "KnnInfo",
+    "Latency",
+    "Manifest",
+    "Problem",
+    "Reject",
+    "RowDifference",
+    "RuntimeInfo",
+]
+
+
+# --- the model ----------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Reject:
+    """When a row is "unknown": its k-th neighbour is farther than the threshold of the class it was given.
+
+    `acceptance` is the share of ordinary rows asked for; `thresholds` has one distance a class, in the model's metric;
+    `measured` is the share accepted among `measured_rows` held-out rows (None without such rows).
+    """
+
+    acceptance: float
+    thresholds: tuple[float, ...]
+    measured: float | None = None
+    measured_rows: int = 0
+
+
+@dataclass(frozen=True)
+class KnnInfo:
+    """knn.json, inside the model file: all that a runtime must know of the classifier."""
+
+    name: str
+    k: int
+    n_features: int
+    feature_names: tuple[str, ...]
+    classes: tuple[int | str, ...]  # class index -> label, sorted as numpy.unique sorts
+    metric: Metric
+    weights: Weights
+    scale: Scale
+    n_train: int
+    batch: int  # rows of the batch signature
+    fingerprint: str  # SHA-256 over the training rows and labels
+    minimum_runtime: str  # lowest TFLite runtime version that has every op of the graph
+    versions: dict[str, str]  # of the tools that built it
+    inputs: str = ""  # SHA-256 over everything that the build was asked for; the same means nothing to build
+    reject: Reject | None = None
+    schema: int = SCHEMA
+
+
+# --- the release --------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Gates:
+    """What a device must reach before a release may be committed on it."""
+
+    margin: float = 1.0e-5  # float64 distances closer than this, relative to the data's scale, may change places
+    accuracy: float | None = None  # floor on the evaluation rows
+    latency_ms: float | None = None  # budget for the median of one row
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """release.json. `sequence` only ever grows; `created` and `expires` are seconds since 1970, UTC."""
+
+    name: str
+    version: str
+    sequence: int
+    created: int
+    expires: int | None
+    device_class: str  # "any", or the class that a device must have
+    minimum_agent: str
+    minimum_runtime: str
+    k: int
+    n_features: int
+    labels_sha256: str  # of the label file inside the model
+    gates: Gates
+    schema: int = SCHEMA
+
+
+# --- what a device answers ----------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class RuntimeInfo:
+    """What runs the model: `delegate` names XNNPACK where it took the graph."""
+
+    name: str  # tflite_runtime | ai_edge_litert
+    version: str
+    delegate: str | None
+    python: str
+    numpy: str
+
+
+@dataclass(frozen=True)
+class RowDifference:
+    """One golden row on which a device departs from the reference."""
+
+    row: int
+    expected_label: str
+    label: str
+    expected_indices: tuple[int, ...]
+    indices: tuple[int, ...]
+    distance_error: float
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Time of one row, in milliseconds."""
+
+    p50_ms: float
+    p99_ms: float
+    rows: int
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """The proof that a device answers as the host does; `nonce` comes from the host that asked.
+
+    `largest_distance_error` is the greatest absolute difference between a device's distance and the float64
+    reference's. `confusion[t][p]` counts evaluation rows of class t answered p; its last column counts "unknown".
+    `failures` names the gates that were missed, and is empty when all were kept. `classes` are the labels, as text.
+    """
+
+    nonce: str
+    release: str
+    name: str
+    version: str
+    sequence: int
+    model_sha256: str
+    identical: int
+    equivalent: int
+    different: int
+    differences: tuple[RowDifference, ...]  # the first MAX_DIFFERENCES
+    largest_distance_error: float
+    accuracy: float | None
+    accuracy_rows: int
+    accepted: float | None  # share of evaluation rows that were not "unknown"
+    confusion: tuple[tuple[int, ...], ...]
+    latency: Latency | None
+    runtime: RuntimeInfo
+    device: DeviceInfo
+    failures: tuple[str, ...]
+    issued: int  # the device's clock, seconds since 1970
+    classes: tuple[str, ...] = ()
+    schema: int = SCHEMA
+
+    @property
+    def passed(self) -> bool:
+        """Whether every gate was kept."""
+        return not self.failures
+
+
+@dataclass(frozen=True)
+class Activated:
+    """`device_agent activate`: the release answers, and reverts unless it is confirmed in time."""
+
+    release: ReleaseRef
+    certificate: Certificate
+    already: bool  # it was committed before: nothing to confirm
+    seconds_left: float | None
+    schema: int = SCHEMA
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What `doctor` says of one thing: `mend` is the exact command that mends it, empty where nothing is wrong."""
+
+    name: str
+    level: Literal["ok", "warning", "error"]
+    message: str
+    mend: str
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """`device_agent doctor`; it exits with 1 where a finding is an error."""
+
+    findings: tuple[Finding, ...]
+    device: DeviceInfo
+    schema: int = SCHEMA
+
+
+@dataclass(frozen=True)
+class Bench:
+    """`device_agent bench`: the answering release on this board, one thread unless told otherwise.
+
+    `one` is the time of one row through the model, `line` from a line of CSV to a rendered answer. `load_ms` counts
+    opening, verifying and loading. `memory_bytes` is what the process holds with the model loaded, `peak_bytes` the
+    most it held; `installed_bytes` is the disk that each package of the agent takes.
+    """
+
+    release: str
+    name: str
+    version: str
+    n_train: int
+    n_features: int
+    k: int
+    batch: int
+    one: Latency
+    line: Latency
+    rows_per_second: float
+    verify_ms: float
+    load_ms: float
+    model_bytes: int
+    memory_bytes: int
+    peak_bytes: int
+    installed_bytes: dict[str, int]
+    runtime: RuntimeInfo
+    device: DeviceInfo
+    governor: str | None
+    temperature: float | None  # degrees Celsius
+    threads: int
+    schema: int = SCHEMA
+
+
+@dataclass(frozen=True)
+class Problem:
+    """How every agent command ends that did not succeed (`--json`): the process exits with `exit_code`.
+
+    `certificate` is there when a gate of a golden check failed.
+    """
+
+    reason: str
+    message: str
+    hint: str
+    exit_code: int
+    certificate: Certificate | None = None
+    schema: int = SCHEMA
