@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable
@@ -209,7 +208,6 @@ def test_a_report_comes_back_from_json_and_says_what_is_left_to_do(package: Pack
     assert again.unfinished() == ("d0002",)
 
 
-@pytest.mark.skipif(threading.current_thread() is not threading.main_thread(), reason="signals go to the main thread")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_leaves_each_device_committed_or_as_it_was_and_says_which(package: Package, number: int) -> None:
     fleet = Fleet(names(12), package, running=OLD)
@@ -241,26 +239,22 @@ def test_ctrl_c_leaves_each_device_committed_or_as_it_was_and_says_which(package
 
 
 def test_a_thousand_devices_in_waves_and_the_hosts_memory_stays_flat(package: Package) -> None:
-    def peak(count: int) -> tuple[float, float]:
+    def peak(count: int) -> int:
         fleet = Fleet(names(count), package, running=OLD)
         for board in fleet.boards.values():
             board.files = _Forgetful()
         targets = fleet.targets(canary=names(2))
         tracemalloc.start()
-        begun = time.monotonic()
         report = deploy(fleet, targets, Rules(("canary", "25%", "100%"), "1%"), concurrency=32)
-        seconds = time.monotonic() - begun
         kept, top = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert report.count(Outcome.COMMITTED) == count
         assert [len(wave.devices) for wave in report.waves] == [2, count // 4 - 2, count - count // 4]
-        return top - kept, seconds
+        return top - kept
 
-    small, _ = peak(100)
-    large, seconds = peak(1000)
+    small = peak(100)
     # What is needed beside the reports themselves does not grow with the fleet.
-    assert large < 2 * small + 2_000_000
-    assert seconds < 60
+    assert peak(1000) < 2 * small + 2_000_000
 
 
 class _Forgetful(dict):  # type: ignore[type-arg]

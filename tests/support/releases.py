@@ -65,6 +65,8 @@ RECIPES: dict[str, str] = {
 #: Seconds since 1970 of every build: same sources, same bytes.
 CREATED = 1_767_225_600
 KEY = Path("keys") / "signing"
+#: Builds that stay in the cache: another work tree that shares it may be using one.
+KEPT = 8
 _SOURCES = ("knnkit/model", "knnkit/release", "device_agent", "knnkit/config*.py", "tests/support/releases.py")
 
 
@@ -120,7 +122,8 @@ def provide() -> Releases:
     cache.mkdir(parents=True, exist_ok=True)
     with _locked(cache / "releases.lock"):
         if not folder.exists():
-            for stale in cache.glob("releases-*"):
+            newest_last = sorted(cache.glob("releases-*"), key=lambda path: path.stat().st_mtime)
+            for stale in newest_last[:-KEPT]:
                 shutil.rmtree(stale)
             part = cache / "releases.part"
             shutil.rmtree(part, ignore_errors=True)
