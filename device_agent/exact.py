@@ -2,12 +2,15 @@
 
 The graph flags a row whose neighbours or label float32 rounding could have changed. Such a row is answered here from
 the same file: the training matrix is mapped where it lies in the model, the map from raw rows to model space is read
-in float64 from exact.npz. Needs numpy alone; never runs a TFLite graph.
+in float64 from exact.npz. What decides is computed in steps that every IEEE machine rounds alike: number by number, and
+sums rounded once or added in one order; no BLAS. Needs numpy alone; never runs a TFLite graph.
 """
 
 from __future__ import annotations
 
 import io
+import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -21,7 +24,7 @@ from device_agent.modelfile import read_member
 Float64 = NDArray[np.float64]
 
 _CHUNK_BYTES = 4 << 20  # of float64 differences held at a time
-_TIE_BITS = np.int64(12)  # trailing mantissa bits in which equal distances may differ by the order of a sum
+_NEAR_TIED = 1.0 + 2.0**-40  # far more than the order of adding changes a float64 sum
 _MAX_TABLES = 256 << 20
 _MAX_FLOAT32 = float(np.finfo(np.float32).max)
 
@@ -62,10 +65,8 @@ class ExactKnn:
 
     def answer(self, row: NDArray[np.float32]) -> dict[str, Any]:
         """Returns the model's outputs for one raw (n_features,) float32 row, by output name."""
-        k = self._info.k
-        squared = self._measure(self._enter(row))
-        order = nearest(squared, k)
-        distances = self._distances(squared[order])
+        order, measure = self._rank(self._enter(row))
+        distances = self._distances(measure)
         probabilities = votes(self._classes[order], distances, self._info)
         # Shares that are the same sum added in another order are a tie: the lowest class has it.
         label = int(np.argmax(probabilities >= probabilities.max() - 1e-12))
@@ -81,48 +82,74 @@ class ExactKnn:
 
     def _enter(self, row: NDArray[np.float32]) -> Float64:
         if not self._steps:  # the float32 offset from the centre is what the definition starts from
-            offset: Float64 = (row - self._centre).astype(np.float64)
-            return offset
+            with np.errstate(over="ignore"):
+                offset = row - self._centre
+            clipped: Float64 = np.clip(offset, -_MAX_FLOAT32, _MAX_FLOAT32).astype(np.float64)
+            return clipped
         z = row.astype(np.float64)
         for kind, a, b in self._steps:
             if kind == "affine":
                 z = (z - a) * b
-            elif kind == "linear":
-                z = (z - b) @ a
+            elif kind == "linear":  # added in the order of the features, as no matrix product promises
+                z = np.add.accumulate((z - b)[:, np.newaxis] * a, axis=0)[-1]
             elif kind == "normalize":
-                z = z / (np.linalg.norm(z, ord=float(a)) or 1.0)
+                z = z / (_norm(z, float(a)) or 1.0)
             elif kind == "cosine":  # on the unit sphere; a row of zeros is at distance 1 from every other
-                norm = float(np.linalg.norm(z))
+                norm = _norm(z, 2.0)
                 z = np.concatenate([z / (norm or 1.0), [float(norm == 0.0), 0.0]])
             else:
                 raise ModelUnusable(f"{contract.EXACT_FILE}: unknown step {kind!r}")
         entered: Float64 = z - self._centre
         return entered
 
-    def _measure(self, z: Float64) -> Float64:
-        """Returns what neighbours are ranked by: squared distances, for manhattan the distances themselves.
+    def _rank(self, z: Float64) -> tuple[NDArray[np.int64], Float64]:
+        """Returns the k nearest training rows and what they are ranked by, by (measure, index).
 
-        Rows that float32 already proves to be farther than the k-th are not measured; theirs is infinity.
+        The measure is the squared distance, for manhattan the distance.
         """
+        k = self._info.k
         if self._info.metric == "cosine" and z[-2] == 1.0:  # a row of zeros is at distance 1 from all: a tie of all
-            return np.full(self._info.n_train, 2.0)
+            return np.arange(k), np.full(k, 2.0)
         manhattan = self._info.metric == "manhattan"
-        near = None if manhattan else self._find_near(z)
+        zero = self._zero if manhattan else self._zero**2
+        rough = self._measure(z, None if manhattan else self._find_near(z))
+        kth = np.partition(rough, k - 1)[k - 1]
+        candidates = np.flatnonzero(rough <= max(float(kth), zero) * _NEAR_TIED)
+        measure = self._add_up(z, candidates)
+        measure[measure <= zero] = 0.0
+        order = np.argsort(measure, kind="stable")[:k]
+        return candidates[order], measure[order]
+
+    def _measure(self, z: Float64, near: NDArray[np.int64] | None) -> Float64:
+        """Returns the (n_train,) measures, added in any order; infinity for rows that are not `near`."""
         measure: Float64 = np.full(self._info.n_train, np.inf)
+        for rows, parts in self._parts(z, np.arange(self._info.n_train) if near is None else near):
+            measure[rows] = parts.sum(axis=1)
+        return measure
+
+    def _add_up(self, z: Float64, candidates: NDArray[np.int64]) -> Float64:
+        """Returns the measures of some rows, each sum rounded once: no order of adding can tell two machines apart."""
+        sums: dict[bytes, float] = {}  # thousands of copies of one row are added up once
+        found = []
+        for _, parts in self._parts(z, candidates):
+            for part in parts:
+                key = part.tobytes()
+                if key not in sums:
+                    sums[key] = math.fsum(part.tolist())
+                found.append(sums[key])
+        return np.array(found)
+
+    def _parts(self, z: Float64, chosen: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], Float64]]:
+        """Yields training rows of the ascending `chosen`, and (rows, p) what each coordinate adds to their measure."""
         step = max(1, _CHUNK_BYTES // (8 * len(z)))
         first = 0
         for block in self._blocks:
-            end = first + len(block)
-            chosen = np.arange(len(block)) if near is None else near[(near >= first) & (near < end)] - first
-            for start in range(0, len(chosen), step):
-                rows = chosen[start : start + step]
-                difference = (z - block[rows]) * self._scale
-                parts = np.abs(difference) if manhattan else difference * difference
-                measure[first + rows] = parts.sum(axis=1)
-            first = end
-        zero = self._zero if manhattan else self._zero**2
-        measure[measure <= zero] = 0.0
-        return measure
+            inside = chosen[slice(*np.searchsorted(chosen, (first, first + len(block))))]
+            for start in range(0, len(inside), step):
+                rows = inside[start : start + step]
+                difference = (z - block[rows - first]) * self._scale
+                yield rows, np.abs(difference) if self._info.metric == "manhattan" else difference * difference
+            first += len(block)
 
     def _find_near(self, z: Float64) -> NDArray[np.int64] | None:
         """Returns the rows that may be among the k nearest, from one float32 matrix product; None if all may be."""
@@ -160,16 +187,8 @@ class ExactKnn:
         return measure
 
 
-def nearest(measure: Float64, k: int) -> NDArray[np.int64]:
-    """Returns the indices of the k smallest of `measure`, by (measure, index).
-
-    Sums that differ in their last bits only are the same number added in another order: they count as tied.
-    """
-    tied = (measure.view(np.int64) + (np.int64(1) << (_TIE_BITS - 1))) >> _TIE_BITS
-    if k < len(tied):
-        kth = np.partition(tied, k - 1)[k - 1]
-        candidates = np.flatnonzero(tied <= kth)
-    else:
-        candidates = np.arange(len(tied))
-    found: NDArray[np.int64] = candidates[np.argsort(tied[candidates], kind="stable")][:k]
-    return found
+def _norm(z: Float64, order: float) -> float:
+    """Returns the norm of order 1, 2 or infinity, its sum rounded once."""
+    if math.isinf(order):
+        return float(np.abs(z).max())
+    return math.fsum(np.abs(z).tolist()) if order == 1.0 else math.sqrt(math.fsum((z * z).tolist()))

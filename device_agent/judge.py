@@ -211,16 +211,23 @@ def _judge_row(golden: Golden, answers: Any, info: KnnInfo, row: int) -> tuple[s
     if strangers or not np.isfinite(told).all() or len(set(found.tolist())) < k:
         return "different", _largest(told, golden.distances[row, :k])
     at = np.concatenate(places)
-    error = _largest(told, golden.distances[row, at])
+    tellable = _in_float32(golden.distances[row, at])
+    error = _largest(told, tellable)
     base = base_distance(golden.distances[row], golden.metric)
     swapped = np.abs(base[at] - base[:k]).max()
-    off = np.abs(base_distance(told, golden.metric) - base[at]).max()
+    off = np.abs(base_distance(told, golden.metric) - base_distance(tellable, golden.metric)).max()
     expected = votes(golden.classes[row, at], golden.distances[row, at], info)
     shares = np.asarray(answers.probabilities[row], dtype=np.float64)
     wrong_share = not np.abs(shares - expected).max() <= PROBABILITY_TOLERANCE
     if swapped > tolerance or off > tolerance or wrong_share or answers.label[row] != golden.label[row]:
         return "different", error
     return ("identical" if np.array_equal(at, np.arange(k)) else "equivalent"), error
+
+
+def _in_float32(distances: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Returns distances as a device can tell them: beyond the largest number that one, under the smallest 0."""
+    told: NDArray[np.float64] = np.minimum(distances, np.finfo(np.float32).max).astype(np.float32).astype(np.float64)
+    return told
 
 
 def _largest(told: NDArray[np.float64], expected: NDArray[np.float64]) -> float:

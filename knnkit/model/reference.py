@@ -3,7 +3,9 @@ graph or with the device."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +16,8 @@ from knnkit.model.space import Float32, Float64, Space
 _CHUNK_BYTES = 32 << 20
 #: Near-tied neighbours that are listed beyond the k-th, at most.
 _MAX_LISTED = 512
-#: Distances that agree in this share are the same sum added in another order: ties.
-_TIE = 2.0**-40
+#: Far more than the order of adding changes a float64 sum.
+_NEAR_TIED = 1.0 + 2.0**-40
 
 
 @dataclass(frozen=True)
@@ -77,52 +79,75 @@ class Reference:
     def _answer(self, queries: Float64, without: NDArray[np.int64] | None) -> ReferenceAnswers:
         lists, tolerances = [], []
         for number, query in enumerate(queries):
-            base = self._base_distances(query)
+            rough = self._measure(query)
             if without is not None:
-                base[without[number]] = np.inf
-            order, tolerance = self._rank(base)
-            lists.append((order, base[order]))
+                rough[without[number]] = np.inf
+            order, measure, tolerance = self._rank(query, rough)
+            lists.append((order, measure))
             tolerances.append(tolerance)
         width = max((len(order) for order, _ in lists), default=self.k)
         indices = np.full((len(queries), width), -1, np.int32)
         distances = np.full((len(queries), width), np.inf)
         label = np.empty(len(queries), np.int32)
         probabilities = np.empty((len(queries), self.n_classes))
-        for row, (order, base) in enumerate(lists):
+        for row, (order, measure) in enumerate(lists):
             indices[row, : len(order)] = order
-            distances[row, : len(order)] = self.to_metric(base)
+            distances[row, : len(order)] = self._to_metric(measure)
             probabilities[row] = self._vote(order[: self.k], distances[row, : self.k])
             label[row] = self._decide(probabilities[row], distances[row, self.k - 1])
         return ReferenceAnswers(label, probabilities, indices, distances, np.array(tolerances))
 
-    def to_metric(self, base: Float64) -> Float64:
-        """Returns distances in the model's metric from distances in model space."""
-        if self.space.metric == "sqeuclidean":
-            return base * base
-        return base * base / 2 if self.space.metric == "cosine" else base
-
-    def _base_distances(self, query: Float64) -> Float64:
-        if self.space.metric == "cosine" and query[-2] == 1.0:  # a row of zeros: at distance 1 from all
-            return np.full(len(self.enrolled), np.sqrt(2.0))
+    def _measure(self, query: Float64) -> Float64:
+        """Returns the (n_train,) squared distances, for manhattan the distances, but for the rounding of sums."""
         found = np.empty(len(self.enrolled))
         step = max(1, _CHUNK_BYTES // (8 * len(query)))
         for start in range(0, len(found), step):
-            difference = (query - self.enrolled[start : start + step]) * self.space.scale
-            if self.space.metric == "manhattan":
-                found[start : start + step] = np.abs(difference).sum(axis=1)
-            else:
-                found[start : start + step] = np.sqrt((difference * difference).sum(axis=1))
-        found[found <= self.space.zero] = 0.0
+            found[start : start + step] = self._terms(query, self.enrolled[start : start + step]).sum(axis=1)
         return found
 
-    def _rank(self, base: Float64) -> tuple[NDArray[np.int64], float]:
-        kth = np.partition(base, self.k - 1)[self.k - 1]
-        tolerance = self.margin * max(float(kth), self.space.radius)
-        near = np.flatnonzero(base <= kth + 2 * tolerance + _TIE * kth)
-        near = near[np.argsort(base[near], kind="stable")]
-        # What is tied but for the order of a sum stands in order of the index.
-        group = np.concatenate([[0], np.cumsum(np.diff(base[near]) > _TIE * base[near][:-1])])
-        return near[np.lexsort((near, group))][: self.k + _MAX_LISTED], tolerance
+    def _terms(self, query: Float64, enrolled: Float32) -> Float64:
+        if self.space.metric == "cosine" and query[-2] == 1.0:  # a row of zeros: at distance 1 from all
+            return np.full((len(enrolled), 1), 2.0)
+        difference = (query - enrolled) * self.space.scale
+        return np.abs(difference) if self.space.metric == "manhattan" else difference * difference
+
+    def _rank(self, query: Float64, rough: Float64) -> tuple[NDArray[np.int64], Float64, float]:
+        """Returns the nearest rows by (measure, index), their measures, and the tolerance."""
+        kth = float(self._to_base(max(self._limit, np.partition(rough, self.k - 1)[self.k - 1])))
+        tolerance = self.margin * max(kth, self.space.radius)
+        near = np.flatnonzero(self._to_base(rough) <= (kth + 2 * tolerance) * _NEAR_TIED)
+        most = self.k + _MAX_LISTED
+        if len(near) > most:
+            near = near[rough[near] <= max(self._limit, np.partition(rough[near], most - 1)[most - 1]) * _NEAR_TIED]
+        exact = self._add_up(query, near)
+        order = np.lexsort((near, exact))[:most]
+        return near[order], exact[order], tolerance
+
+    def _add_up(self, query: Float64, near: NDArray[np.int64]) -> Float64:
+        """Returns the measures of the rows `near`, each sum rounded once."""
+        sums: dict[bytes, float] = {}
+        found = np.empty(len(near))
+        for place, index in enumerate(near):
+            row = self.enrolled[index : index + 1]
+            key = row.tobytes()  # copies are added up once
+            if key not in sums:
+                sums[key] = math.fsum(self._terms(query, row)[0].tolist())
+            found[place] = sums[key]
+        found[found <= self._limit] = 0.0
+        return found
+
+    @property
+    def _limit(self) -> float:
+        """The measure up to which a row is an exact match."""
+        return self.space.zero if self.space.metric == "manhattan" else self.space.zero**2
+
+    def _to_base(self, measure: Any) -> Any:
+        return measure if self.space.metric == "manhattan" else np.sqrt(measure)
+
+    def _to_metric(self, measure: Float64) -> Float64:
+        if self.space.metric == "euclidean":
+            return np.sqrt(measure)
+        return measure / 2 if self.space.metric == "cosine" else measure
 
     def _vote(self, order: NDArray[np.int64], distances: Float64) -> Float64:
         shares = np.zeros(self.n_classes)

@@ -10,6 +10,7 @@ Everything here is float64 unless it says float32. Never touches TensorFlow.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -22,10 +23,12 @@ from knnkit.errors import BuildError
 Float64 = NDArray[np.float64]
 Float32 = NDArray[np.float32]
 
+_MAX_FLOAT32 = float(np.finfo(np.float32).max)
 #: Relative spacing of float32.
 EPSILON = 2.0**-24
-#: Share of the space's size under which a distance counts as an exact match, where steps blur one.
-_ZERO = 2.0**-18
+#: Share of the space's size under which a distance counts as an exact match, where steps blur one: an enrolled row is
+#: off by up to 2^-24 of its length. In float64, where such rows are settled, nothing else blurs.
+_ZERO = 2.0**-22
 
 
 @dataclass(frozen=True)
@@ -37,13 +40,17 @@ class Step:
     b: Float64
 
     def apply(self, rows: Float64, *, query: bool) -> Float64:
-        """Returns the mapped (n, ...) rows; the cosine step tells queries from training rows."""
+        """Returns the mapped (n, ...) rows.
+
+        The cosine step tells queries from training rows. Training rows are mapped once, here; a query on every machine,
+        so its sums are rounded once, or added in the order of the features.
+        """
         if self.kind == "affine":
             return np.asarray((rows - self.a) * self.b)
         if self.kind == "linear":
-            return np.asarray((rows - self.b) @ self.a)
+            return np.asarray(_multiply(rows - self.b, self.a) if query else (rows - self.b) @ self.a)
         if self.kind == "normalize":
-            norm = np.linalg.norm(rows, ord=float(self.a), axis=1, keepdims=True)
+            norm = _norms(rows, float(self.a))
             return np.asarray(rows / np.where(norm == 0.0, 1.0, norm))
         return _to_sphere(rows, query=query)
 
@@ -61,10 +68,26 @@ def affine(origin: Any, factor: Any) -> Step:
     return Step("affine", np.asarray(origin, np.float64), np.asarray(factor, np.float64))
 
 
+def _multiply(rows: Float64, matrix: Float64) -> Float64:
+    total = np.zeros((len(rows), matrix.shape[1]))
+    for feature, factors in enumerate(matrix):
+        total += rows[:, feature, np.newaxis] * factors
+    return total
+
+
+def _norms(rows: Float64, order: float) -> Float64:
+    """Returns the (n, 1) norms of order 1, 2 or infinity."""
+    if np.isinf(order):
+        return np.asarray(np.abs(rows).max(axis=1, keepdims=True))
+    terms = np.abs(rows) if order == 1.0 else rows * rows
+    sums = np.array([[math.fsum(row)] for row in terms.tolist()])
+    return sums if order == 1.0 else np.sqrt(sums)
+
+
 def _to_sphere(rows: Float64, *, query: bool) -> Float64:
     # Half the squared chord is the cosine distance. Two more coordinates put a row of zeros at distance 1 from all,
     # also from another row of zeros, as scikit-learn has it.
-    norm = np.linalg.norm(rows, axis=1, keepdims=True)
+    norm = _norms(rows, 2.0)
     zero = (norm == 0.0).astype(np.float64)
     flags = (zero, np.zeros_like(zero)) if query else (np.zeros_like(zero), zero)
     return np.concatenate([rows / np.where(norm == 0.0, 1.0, norm), *flags], axis=1)
@@ -95,7 +118,9 @@ class Space:
     def enter(self, rows: Float32, *, query: bool = True) -> Float64:
         """Returns (n, p) offsets from the centre of raw (n, d) rows, before `scale`."""
         if not self.steps:
-            return np.asarray(rows - self.centre, dtype=np.float64)
+            with np.errstate(over="ignore"):
+                offsets = rows - self.centre
+            return np.clip(offsets, -_MAX_FLOAT32, _MAX_FLOAT32).astype(np.float64)
         mapped = rows.astype(np.float64)
         for step in self.steps:
             mapped = step.apply(mapped, query=query)
@@ -199,7 +224,8 @@ def _settle(metric: Metric, maps: list[Step], scale: Float64 | None, values: NDA
         radius=float(np.sqrt(np.mean(lengths * lengths))),
         reach=float(np.sqrt(squared.max())),
     )
-    return replace(space, zero=_ZERO * space.size if maps else 0.0), enrolled
+    size = max(space.size, float(lengths.max()))
+    return replace(space, zero=_ZERO * size if maps else 0.0), enrolled
 
 
 def _fold(steps: list[Step]) -> list[Step]:

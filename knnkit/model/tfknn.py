@@ -271,7 +271,9 @@ class TfKNN(tf.Module):  # type: ignore[misc]
         if following is None:  # every training row is a neighbour
             certain = kth < np.float32(np.inf)
         else:
-            further = kth * np.float32(1.0 + 4.0 * self._rho)
+            # All that count as exact matches are tied: the next must be clear of them.
+            last = tf.maximum(kth, np.float32(self.space.zero)) if self.space.zero > 0.0 else kth
+            further = last * np.float32(1.0 + 4.0 * self._rho)
             certain = following > (further if blur is None else further + 4.0 * blur)
         if self.metric != "manhattan" and self.margin * self.space.radius < _SQUARED_SAFELY:
             certain = tf.logical_and(certain, kth > np.float32(_SQUARED_SAFELY))

@@ -12,11 +12,13 @@ from device_process import DeviceAnswers, DeviceProcess
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sklearn import datasets
+from sklearn.decomposition import PCA
 from sklearn.model_selection import train_test_split
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, RobustScaler, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, Normalizer, RobustScaler, StandardScaler
 
+import knnkit
 from device_agent.contract import Gates
 from device_agent.judge import Golden, base_distance, judge
 from knnkit.model.build import BuiltModel, build_model
@@ -258,6 +260,60 @@ def test_rows_that_all_count_as_exact_matches_stand_in_order_of_their_index(
     device: DeviceProcess, tmp_path: Path
 ) -> None:
     rng = np.random.default_rng(17)
-    rows = (np.round(rng.normal(size=(60, 3)) * 2) / 2 + 1e7).astype(np.float32)
+    rows = (rng.integers(-1, 2, size=(60, 3)) * 64.0 + 1e9).astype(np.float32)
     model = build_model(KnnSpec("one-direction", 2, "cosine", "distance"), dataset(rows, rng.integers(0, 3, 60)))
     assert ask(device, model, rows[:20], tmp_path).indices.tolist() == [[0, 1]] * 20
+
+
+FAR: dict[str, list[Any]] = {
+    "none": [],
+    "standard": [StandardScaler()],
+    "pca": [StandardScaler(), PCA(4, svd_solver="full")],
+    "l1": [Normalizer("l1")],
+}
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("maps", FAR)
+def test_rows_a_million_million_times_as_far_as_the_data_are_ranked_as_the_reference_ranks_them(
+    maps: str, metric: str, device: DeviceProcess, tmp_path: Path
+) -> None:
+    """There, distances agree in all but the last bits of a float64: an order of adding must not decide."""
+    rng = np.random.default_rng(19)
+    rows = rng.normal(size=(400, 6)).astype(np.float32)
+    classifier = KNeighborsClassifier(5, metric=metric, weights="distance")
+    estimator = make_pipeline(*FAR[maps], classifier).fit(rows, rng.integers(0, 4, 400))
+    model = knnkit.from_sklearn(estimator, name="far").build()
+    queries = (rng.normal(size=(60, 6)) * np.logspace(8, 20, 60)[:, np.newaxis]).astype(np.float32)
+    answers, expected = ask(device, model, queries, tmp_path), model.reference.answer(queries)
+    assert np.array_equal(answers.label, expected.label)
+    assert answers.indices[30:].tolist() == expected.indices[30:, :5].tolist()
+    assert judge(golden_of(model, queries), answers, model.info, Gates()).differences == ()
+
+
+@pytest.mark.parametrize("kind", ["far along one feature", "copies"])
+def test_more_near_ties_than_the_golden_set_lists_keep_no_sound_model_from_a_device(
+    kind: str, device: DeviceProcess, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(23)
+    rows = rng.normal(size=(3000, 3))
+    queries = np.concatenate([rows[:40], rows[40:80] * 1.5])
+    if kind == "copies":
+        rows[rng.permutation(3000)[:2500]] = rows[0]
+    else:
+        queries[:, 1] += 1e14
+    model = build_model(KnnSpec("ties", 3), dataset(rows, rng.integers(0, 3, 3000)))
+    golden = golden_of(model, queries)
+    assert (golden.indices >= 0).sum(axis=1).max() > 500
+    for one_by_one in (False, True):
+        answers = ask(device, model, queries, tmp_path, one_by_one=one_by_one)
+        assert judge(golden, answers, model.info, Gates()).differences == ()
+
+
+def test_distances_beyond_float32_are_told_as_its_largest_number(device: DeviceProcess, tmp_path: Path) -> None:
+    rng = np.random.default_rng(29)
+    model = build_model(KnnSpec("far", 2, "sqeuclidean"), dataset(rng.normal(size=(90, 4)), rng.integers(0, 3, 90)))
+    queries = np.full((3, 4), 1e30, np.float32)
+    answers = ask(device, model, queries, tmp_path)
+    assert (answers.distances == np.finfo(np.float32).max).all()
+    assert judge(golden_of(model, queries), answers, model.info, Gates()).differences == ()
