@@ -232,7 +232,8 @@ def check_rows(rows: ArrayLike, n_features: int) -> NDArray[np.float32]:
             raise BadInput(f"the rows are not a table of numbers: {error}") from None
     if queries.ndim != 2 or queries.shape[1] != n_features:
         raise BadInput(f"expected rows of {n_features} numbers, found an array of shape {queries.shape}")
-    if len(queries) == 1 and isfinite(queries[0].dot(queries[0])):  # a row's square is finite only if the row is
+    # A row's square is finite only if the row is; `dot` would warn of its overflow under NumPy 2.
+    if len(queries) == 1 and isfinite(np.vdot(queries, queries)):
         return queries
     finite = np.isfinite(queries)
     if not finite.all():
