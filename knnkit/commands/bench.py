@@ -31,14 +31,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _row(device: DeviceReport) -> list[str]:
-    from device_agent import codec
     from device_agent.contract import Bench
     from knnkit.render.fleet import outcome_line
     from knnkit.render.text import milliseconds, size
 
     if not device.details:
         return [device.name, *["-"] * 9, outcome_line(device)]
-    found = codec.loads(Bench, device.details)
+    found = device.answer(Bench)
     return [
         device.name,
         f"{found.name} {found.version}",

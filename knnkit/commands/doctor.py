@@ -36,5 +36,7 @@ def _rows(device: DeviceReport) -> list[list[Cell | str]]:
     if not device.details:
         return [[device.name, "connection", Cell("error", "bad"), device.said, device.hint]]
     tones: dict[str, Tone] = {"ok": "good", "warning": "warn", "error": "bad"}
-    found = [codec.from_plain(Finding, entry) for entry in codec.parse(device.details)["findings"]]
+    found = [
+        codec.from_plain(Finding, entry) for entry in codec.parse(device.details, limit=len(device.details))["findings"]
+    ]
     return [[device.name, f.name, Cell(f.level, tones[f.level]), f.message, f.mend] for f in found]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import time
 from typing import TYPE_CHECKING
 
 from knnkit.commands import _asking, _fleet, _options
@@ -32,25 +31,27 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.json:
         from knnkit.render.terminal import print_table
 
-        rows = [row for device in report.devices for row in _rows(device)]
-        print_table(["device", "when (its clock, UTC)", "what", "release", "answering", "who", "why"], rows)
+        rows = [row for device in report.devices for row in rows_of(device)]
+        print_table(["device", "when (its clock)", "what", "release", "answering", "who", "why"], rows)
     return _fleet.finish(arguments, report, shown=True)
 
 
-def _rows(device: DeviceReport) -> list[list[str]]:
-    from device_agent import codec
+def rows_of(device: DeviceReport) -> list[list[str]]:
+    """Returns a device's lines of the table."""
     from device_agent.contract import History
     from knnkit.render.fleet import outcome_text
 
     if not device.details:
         return [[device.name, "-", outcome_text(device), "-", "-", "-", device.said]]
-    return [_entry(device.name, entry) for entry in codec.loads(History, device.details).entries]
+    return [_entry(device.name, entry) for entry in device.answer(History).entries]
 
 
 def _entry(name: str, entry: HistoryEntry) -> list[str]:
+    from knnkit.render.text import moment
+
     return [
         name,
-        time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(entry.at)),
+        moment(entry.at),
         entry.what,
         f"{entry.release.name} {entry.release.version}" if entry.release else "-",
         f"{entry.answering.name} {entry.answering.version}" if entry.answering else "-",

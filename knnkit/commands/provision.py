@@ -61,6 +61,6 @@ def _row(device: DeviceReport) -> list[str]:
     if not device.good or '"removed"' in device.details:
         done = "removed" if device.details == codec.dumps({"removed": True}) else "nothing there"
         return [device.name, done if device.good else device.outcome.value, *["-"] * 5, says]
-    found = codec.loads(Provisioned, device.details)
+    found = device.answer(Provisioned)
     outcome = "provisioned" if found.changed else "unchanged"
     return [device.name, outcome, found.agent, found.runtime, found.python, found.machine, size(found.sent), says]

@@ -6,7 +6,6 @@ import argparse
 import dataclasses
 from typing import TYPE_CHECKING
 
-from device_agent import codec
 from device_agent.contract import TrustedKeys
 from knnkit.commands import _asking, _fleet, _options
 from knnkit.errors import UsageError
@@ -60,7 +59,7 @@ def _order(device: DeviceReport, wanted: str, signer: Signer) -> bytes:
     if status is None or status.committed is None or len(found) != 1:
         what = "holds no release" if not found else f"holds {len(found)} releases"
         raise UsageError(f"{device.name} {what} that begins with {wanted}", hint="knnkit status --json: staged")
-    held = codec.loads(TrustedKeys, device.details)
+    held = device.answer(TrustedKeys)
     return orders.roll_back(signer, device_id=held.device_id, digest=found[0], leaves=status.committed.digest)
 
 

@@ -136,6 +136,6 @@ def _rows(device: DeviceReport) -> list[list[str]]:
 
     if not device.good:
         return [[device.name, "-", outcome_line(device)]]
-    held = codec.loads(TrustedKeys, device.details)
+    held = device.answer(TrustedKeys)
     trusted = [[device.name, key, "trusted"] for key in held.trusted]
     return trusted + [[device.name, key, "revoked"] for key in held.revoked] or [[device.name, "-", "trusts nobody"]]

@@ -33,4 +33,4 @@ def plan_job(job: DeviceJob, listen: Listener = nobody, pause: Pause = just_slee
 
 def plans_of(report: FleetReport) -> list[DevicePlan]:
     """Returns the plans of the devices that could be reached."""
-    return [codec.loads(DevicePlan, device.details) for device in report.devices if device.details]
+    return [device.answer(DevicePlan) for device in report.devices if device.details]

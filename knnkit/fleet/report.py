@@ -9,9 +9,12 @@ import enum
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TypeVar
 
-from device_agent import contract
+from device_agent import codec, contract
 from device_agent.contract import Certificate, ReleaseRef, Status
+
+T = TypeVar("T")
 
 
 class Outcome(enum.Enum):
@@ -68,6 +71,10 @@ class DeviceReport:
     resumed_bytes: int = 0
     connections: int = 0  # attempts to connect
     warnings: tuple[str, ...] = ()
+
+    def answer(self, kind: type[T]) -> T:
+        """Returns `details` as the document that they are."""
+        return codec.loads(kind, self.details, limit=len(self.details))
 
     @property
     def good(self) -> bool:

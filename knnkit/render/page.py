@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 #: Devices that a plot shows; with more, those that stand out.
 PLOTTED = 40
+_SHORTEST_MS, _LONGEST_MS = 1e-6, 1e9
 #: Different confusion matrices that are shown.
 MATRICES = 4
 
@@ -173,10 +174,10 @@ def latency_plot(page: Page) -> tuple[list[Lane], Axis, float | None] | None:
     """Returns a line for each device from its median to its 99th percentile, a logarithmic axis in milliseconds, and
     the place of the budget on it; None without any measurement."""
     timed = [(device, device.certificate.latency) for device in _worst(certified(page)) if device.certificate]
-    measured = [(device, latency) for device, latency in timed if latency is not None and latency.p50_ms > 0]
+    measured = [(device, latency) for device, latency in timed if latency and _can_be(latency.p50_ms, latency.p99_ms)]
     if not measured:
         return None
-    budget = page.gates.latency_ms if page.gates else None
+    budget = page.gates.latency_ms if page.gates and _can_be(page.gates.latency_ms or 0.0) else None
     values = [value for _, latency in measured for value in (latency.p50_ms, max(latency.p99_ms, latency.p50_ms))]
     values += [budget] if budget else []
     low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
@@ -195,6 +196,11 @@ def latency_plot(page: Page) -> tuple[list[Lane], Axis, float | None] | None:
     stride = 1 + (high - low) // 6
     ticks = tuple((place(10.0**power), milliseconds(10.0**power)) for power in range(low, high + 1, stride))
     return lanes, Axis(ticks), place(budget) if budget else None
+
+
+def _can_be(*times: float) -> bool:
+    """Whether a device can have measured these milliseconds: what it claims beyond that would only bend the axis."""
+    return all(_SHORTEST_MS <= time <= _LONGEST_MS for time in times)
 
 
 def timeline(page: Page) -> tuple[list[Lane], Axis] | None:

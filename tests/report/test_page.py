@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from support import pages
 
+from device_agent.contract import Latency
 from knnkit.render import html, page
 
 ATTRIBUTES_THAT_LOAD = {"src", "srcset", "action", "formaction", "data", "poster", "background", "ping"}
@@ -141,6 +142,17 @@ def test_the_budget_stands_at_its_place_between_the_ticks() -> None:
     assert [text for _, text in axis.ticks] == ["1 µs", "10 µs", "0.1 ms", "1 ms", "10 ms"]
     assert budget == 75.0
     assert all(0 <= bar.left <= 100 and bar.left + bar.width <= 100.7 for lane in lanes for bar in lane.bars)
+
+
+@pytest.mark.parametrize(
+    "claimed", [Latency(5e-324, 1.0, 1), Latency(1.0, 1.7976931348623157e308, 1), Latency(-1.0, 1.0, 1)]
+)
+def test_a_device_that_claims_times_which_no_clock_measures_bends_no_plot(claimed: Latency) -> None:
+    shown = pages.fleet()
+    liar = replace(shown.devices[0], name="liar", certificate=pages.certificate("liar", latency=claimed))
+    told = replace(shown, devices=(*shown.devices, liar))
+    assert page.latency_plot(told) == page.latency_plot(shown)
+    assert "liar" in read(told).text
 
 
 def test_a_page_without_certificates_says_what_it_knows() -> None:
