@@ -19,10 +19,12 @@ from numpy.typing import NDArray
 from device_agent.answers import RENDERERS, Columns, NpyRenderer, Renderer
 from device_agent.contract import EXACT_FILE, MAX_MODEL
 from device_agent.crew import answer_all
+from device_agent.csv_rows import CsvParser
 from device_agent.errors import BadInput
+from device_agent.json_rows import JsonParser
 from device_agent.loading import Loaded, answering, load_kept
 from device_agent.modelfile import read_member
-from device_agent.rows import CsvParser, JsonParser, Parser
+from device_agent.rows import Parser
 from device_agent.sinks import Sink
 from device_agent.sources import Source, open_source
 from device_agent.store import Store

@@ -20,10 +20,11 @@ from support.releases import Releases
 
 from device_agent import contract
 from device_agent.contract import KnnInfo
+from device_agent.csv_rows import CsvParser
 from device_agent.errors import BadInput
+from device_agent.json_rows import JsonParser
 from device_agent.judge import Golden
 from device_agent.modelfile import read_info
-from device_agent.rows import CsvParser, JsonParser
 
 
 class Ready:

@@ -1,0 +1,99 @@
+"""JSON lines in, rows out, a block of whole lines at a time.
+
+A block of flat arrays of plain numbers is read at once; anything else falls back to line by line, where each bad line
+is named with its number and the value. Both ways give the same numbers, correctly rounded. Never reads from anywhere,
+and never lets a value through that is not a finite float32.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.contract import KnnInfo
+from device_agent.decimals import read_table
+from device_agent.errors import BadInput
+from device_agent.rows import Parsed, checked, line_by_line, more, plain_numbers, plain_text, short
+
+
+class JsonParser:
+    """One JSON array, or one object with the feature names as keys, on each line."""
+
+    def __init__(self, info: KnnInfo, *, ignore_extra: bool = False) -> None:
+        self.header: bool | None = False
+        self.line = 0
+        self._names = info.feature_names
+        self._places = set(info.feature_names)
+        self._ignore_extra = ignore_extra
+
+    def parse(self, block: bytes) -> Parsed:
+        """Parses a block that ends with a newline."""
+        rows = self._parse_plain(block)
+        if rows is not None:
+            self.line += len(rows)
+            return Parsed(rows, len(rows))
+        return line_by_line(self, block, self._parse_line)
+
+    def _parse_plain(self, block: bytes) -> NDArray[np.float32] | None:
+        """The fast way: None unless every line is a flat array of plain finite numbers."""
+        block = plain_text(block)
+        lines = block.count(b"\n")
+        if block.count(b"[") != lines or block.count(b"]") != lines or block.count(b"]\n") != lines:
+            return None
+        if not block.startswith(b"[") or block.count(b"\n[") != lines - 1:
+            return None
+        return read_table(block.translate(None, b"[]"), len(self._names), _read_fields, strict=True)
+
+    def _parse_line(self, line: bytes) -> list[float]:
+        try:
+            found = json.loads(line, object_pairs_hook=_unique_keys)
+        except (ValueError, RecursionError) as error:
+            raise BadInput(f"not JSON: {error}") from None
+        if isinstance(found, dict):
+            values: Sequence[Any] = self._from_object(found)
+        elif isinstance(found, list):
+            values = found
+        else:
+            raise BadInput("expected a JSON array or object")
+        if len(values) != len(self._names):
+            raise BadInput(f"expected {len(self._names)} values, found {len(values)}")
+        return [_json_number(value, f"value {i + 1} ({self._names[i]!r})") for i, value in enumerate(values)]
+
+    def _from_object(self, found: dict[str, Any]) -> list[Any]:
+        missing = [name for name in self._names if name not in found]
+        if missing:
+            raise BadInput(f"the object has no key {missing[0]!r}{more(missing)}")
+        extra = [key for key in found if key not in self._places]
+        if extra and not self._ignore_extra:
+            raise BadInput(f"the model knows no feature {extra[0]!r}{more(extra)} (--ignore-extra leaves them out)")
+        return [found[name] for name in self._names]
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Which of two values is meant, nobody can say."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise ValueError(f"the key {short(twice)} stands twice")
+    return found
+
+
+def _read_fields(fields: list[bytes]) -> list[float]:
+    values: list[float] = json.loads(b"[" + b",".join(plain_numbers(fields)) + b"]")
+    if len(values) != len(fields):  # one field, and nothing in it
+        raise ValueError("an empty array")
+    return values
+
+
+def _json_number(value: Any, where: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise BadInput(f"{where}: {short(json.dumps(value))} is not a number")
+    try:
+        return checked(float(value), str(value), where)
+    except OverflowError:
+        raise BadInput(f"{where}: the number is too large") from None
