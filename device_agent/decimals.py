@@ -188,14 +188,19 @@ def _values(words: _Words, fields: _Fields, *, strict: bool) -> tuple[NDArray[np
     odd = fields.broken | (length < 1) | (length > _MOST_DIGITS)
     digits = _digits(words, fields, length, odd)
     if strict:
-        whole = length if fields.after is None else np.where(fields.after == _NO_DOT, length, length - fields.after)
-        zero_first = words.codes.take(fields.starts + signed) == _ZERO
-        odd |= (signed > minus) | (whole < 1) | (zero_first & (whole > 1)) | (minus & (digits == 0))
-        if fields.after is not None:
-            odd |= fields.after == 0
+        odd |= (first == _PLUS) | (minus & (digits == 0))
+        odd |= _unlike_json(fields, length, words.codes.take(fields.starts + signed))
     values = _scale(words, fields, digits, odd)
     values *= 1.0 - 2.0 * minus
     return values, odd
+
+
+def _unlike_json(fields: _Fields, length: Places, lead: NDArray[np.uint8]) -> Mask:
+    """Returns where there is a zero too many or no digit on one side of a dot; takes the first digit of each field."""
+    if fields.after is None:
+        return (lead == _ZERO) & (length > 1)
+    whole = np.where(fields.after == _NO_DOT, length, length - fields.after)
+    return (fields.after == 0) | (whole < 1) | ((lead == _ZERO) & (whole > 1))
 
 
 def _digits(words: _Words, fields: _Fields, length: Places, odd: Mask) -> NDArray[np.float64]:
@@ -238,7 +243,6 @@ def _scale(words: _Words, fields: _Fields, digits: NDArray[np.float64], odd: Mas
         if len(raised):
             power = np.where(fields.after == _NO_DOT, 0, -fields.after)
             power[raised] += _exponents(words, fields.stops.take(raised), fields.ends.take(raised))
-            odd |= abs(power) > _MOST_POWER
             inexact |= abs(power) > _EXACT_POWER
             values = digits * _POWERS.take(power, mode="clip") / _POWERS.take(-power, mode="clip")
         else:
