@@ -101,8 +101,7 @@ def _read_many(text: bytes, columns: int, read_fields: ReadFields, strict: bool)
 
 def _check_layout(last: Mask, columns: int) -> None:
     """Takes which fields are the last of their line."""
-    rows, rest = divmod(len(last), columns)
-    if rest or np.count_nonzero(last) != rows or not last[columns - 1 :: columns].all():
+    if np.count_nonzero(last) * columns != len(last) or not last[columns - 1 :: columns].all():
         raise ValueError("a line has another number of fields")
 
 
@@ -137,14 +136,12 @@ class _Fields:
         starts: place of the first character.
         stops: place of the character behind the number, its exponent left out.
         ends: place of the comma or newline.
-        broken: whether there is more in the field than a dot and then an exponent.
         after: characters between the dot and `stops`, or `_NO_DOT`; None where no field has a dot or an exponent.
     """
 
     starts: Places
     stops: Places
     ends: Places
-    broken: Mask
     after: Places | None = None
 
 
@@ -154,7 +151,7 @@ def _find(text: bytes, codes: NDArray[np.uint8]) -> _Fields:
         found |= (codes == _DOT) | (codes & _UPPER_CASE == _E)
         return _sort(np.flatnonzero(found), codes)
     ends = np.flatnonzero(found)
-    return _Fields(_starts(ends), ends, ends, np.zeros(len(ends), np.bool_))
+    return _Fields(_starts(ends), ends, ends)
 
 
 def _sort(marks: Places, codes: NDArray[np.uint8]) -> _Fields:
@@ -166,8 +163,7 @@ def _sort(marks: Places, codes: NDArray[np.uint8]) -> _Fields:
     dotted = dots.take(stop - 1)
     ends, stops = marks.take(end), marks.take(stop)
     after = np.where(dotted, stops - marks.take(stop - 1) - 1, _NO_DOT)
-    broken = stop - dotted - np.append(-1, end[:-1]) != 1
-    return _Fields(_starts(ends), stops, ends, broken, after)
+    return _Fields(_starts(ends), stops, ends, after)
 
 
 def _starts(ends: Places) -> Places:
@@ -185,7 +181,7 @@ def _values(words: _Words, fields: _Fields, *, strict: bool) -> tuple[NDArray[np
     length = fields.stops - fields.starts - signed
     if fields.after is not None:
         length -= fields.after != _NO_DOT
-    odd = fields.broken | (length < 1) | (length > _MOST_DIGITS)
+    odd = (length < 1) | (length > _MOST_DIGITS)
     digits = _digits(words, fields, length, odd)
     if strict:
         odd |= (first == _PLUS) | (minus & (digits == 0))
@@ -197,10 +193,11 @@ def _values(words: _Words, fields: _Fields, *, strict: bool) -> tuple[NDArray[np
 
 def _unlike_json(fields: _Fields, length: Places, lead: NDArray[np.uint8]) -> Mask:
     """Returns where there is a zero too many or no digit on one side of a dot; takes the first digit of each field."""
-    if fields.after is None:
-        return (lead == _ZERO) & (length > 1)
-    whole = np.where(fields.after == _NO_DOT, length, length - fields.after)
-    return (fields.after == 0) | (whole < 1) | ((lead == _ZERO) & (whole > 1))
+    whole = length if fields.after is None else np.where(fields.after == _NO_DOT, length, length - fields.after)
+    unlike: Mask = (whole < 1) | ((whole > 1) & (lead == _ZERO))
+    if fields.after is not None:
+        unlike |= fields.after == 0
+    return unlike
 
 
 def _digits(words: _Words, fields: _Fields, length: Places, odd: Mask) -> NDArray[np.float64]:
