@@ -257,20 +257,22 @@ def test_a_million_rows_during_fifty_activations_are_answered_once_in_order_and_
     own_pair: Pair,
 ) -> None:
     device, rows, activations = own_pair.device, 1_000_000, 50
+    steps = 2 * activations
     rng = np.random.default_rng(0)
     chosen = rng.integers(0, len(own_pair.lines), rows)
     lines = [line.encode() + b"\n" for line in own_pair.lines]
     done = threading.Event()
-    swaps = 0
+    swaps = 0  # counts returns as well: each release answers what is sent before the other is told to
     with Stream(device, "--digest") as stream:
         answers: list[bytes] = []
         reader = threading.Thread(target=read_all, args=(stream, answers))
         reader.start()
-        sent = threading.Thread(target=send_rows, args=(stream, lines, chosen, activations, lambda: swaps, done))
+        sent = threading.Thread(target=send_rows, args=(stream, lines, chosen, steps, lambda: swaps, done))
         sent.start()
         memory = []
         for _ in range(activations):
             device_does(device, "activate", own_pair.new, "--deadline", "600")
+            swaps += 1
             device_does(device, "rollback", "--leave", own_pair.new)
             swaps += 1
             memory.append(resident(stream.process.pid))
@@ -298,11 +300,11 @@ def read_all(stream: Stream, answers: list[bytes]) -> None:
 
 
 def send_rows(
-    stream: Stream, lines: list[bytes], chosen: np.ndarray, activations: int, swaps: Any, done: threading.Event
+    stream: Stream, lines: list[bytes], chosen: np.ndarray, steps: int, swaps: Any, done: threading.Event
 ) -> None:
-    """Spreads the rows over the activations, so that some are sent before, during and after each."""
-    share = -(-len(chosen) // (activations + 1))
-    for part in range(activations + 1):
+    """Spreads the rows over the activations and returns, so that some are sent before, during and after each."""
+    share = -(-len(chosen) // (steps + 1))
+    for part in range(steps + 1):
         while swaps() < part and not done.wait(0.001):
             pass
         places = chosen[part * share : (part + 1) * share]
