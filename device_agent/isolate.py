@@ -37,11 +37,12 @@ def run(work: Callable[[], T], *, close: Iterable[int] = (), timeout: float = TI
     if child == 0:
         _serve(work, writable, (readable, *close), timeout)
     os.close(writable)
+    data = None
     try:
         data = _collect(readable, timeout)
-        if data is None:
-            os.kill(child, signal.SIGKILL)
     finally:
+        if data is None:  # it takes too long, or we are interrupted
+            os.kill(child, signal.SIGKILL)
         os.close(readable)
         _, status = os.waitpid(child, 0)
     if data is None:
@@ -61,6 +62,7 @@ def _serve(work: Callable[[], Any], writable: int, close: Iterable[int], timeout
     try:
         for descriptor in close:
             os.close(descriptor)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C is for the parent to speak of
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(int(timeout) + 5)  # also when the parent is killed
         _offer_to_the_oom_killer()

@@ -225,6 +225,30 @@ def test_a_model_that_crashes_or_hangs_takes_nothing_with_it(tmp_path: Path) -> 
     assert full.value.reason == "out-of-memory"
 
 
+def test_an_interrupted_check_ends_its_model_at_once(tmp_path: Path) -> None:
+    from device_agent import isolate
+
+    ended = tmp_path / "ended by itself"
+
+    def interrupt_and_go_on() -> None:
+        os.kill(os.getppid(), signal.SIGINT)
+        threading.Event().wait(3.0)
+        ended.touch()
+
+    with pytest.raises(KeyboardInterrupt):
+        isolate.run(interrupt_and_go_on)
+    assert not ended.exists()
+
+
+def test_a_model_that_is_interrupted_with_its_parent_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    from device_agent import isolate
+    from device_agent.errors import ModelUnusable
+
+    with pytest.raises(ModelUnusable, match="SIGINT"):
+        isolate.run(lambda: os.kill(os.getpid(), signal.SIGINT))
+    assert capfd.readouterr().err == ""
+
+
 def test_rollback_goes_one_release_back_and_no_further(device: Device, releases: Releases, tmp_path: Path) -> None:
     first = device.install(releases["iris"])
     second = device.install(releases["iris-next"])
