@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from queue import SimpleQueue
 from typing import Any, Protocol, TypeVar
 
 from device_agent import contract
@@ -153,20 +154,44 @@ def _dask(address: str) -> Iterator[Executor]:
 
 @contextlib.contextmanager
 def stopped_by_signals(stop: Stop, tell: Callable[[str], None]) -> Iterator[None]:
-    """Ctrl-C and SIGTERM set the stop; a second one ends the program. Does nothing outside the main thread."""
+    """Ctrl-C, SIGTERM and a terminal that goes away set the stop; a second Ctrl-C or SIGTERM ends the program.
+
+    Does nothing outside the main thread. A SIGHUP that is ignored (nohup) stays so.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def handle(number: int, _frame: object) -> None:
-        if stop.came:
+        if stop.came and number != signal.SIGHUP:  # shell and kernel may both send one
             raise KeyboardInterrupt
+        if not stop.came:
+            said.put(f"{signal.Signals(number).name}: nothing new is begun; what is switched is being confirmed")
         stop.set()
-        tell(f"{signal.Signals(number).name}: nothing new is begun; what is switched is being confirmed")
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [n for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is not signal.SIG_IGN]
+    with _speaking(tell) as said:
+        before = {number: signal.signal(number, handle) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _speaking(tell: Callable[[str], None]) -> Iterator[SimpleQueue[str | None]]:
+    """Gives a queue whose words are told by a thread: a signal may come while its own thread holds what telling takes."""
+    said: SimpleQueue[str | None] = SimpleQueue()
+
+    def work() -> None:
+        while (words := said.get()) is not None:
+            tell(words)
+
+    speaker = threading.Thread(target=work, name="knnkit-signals")
+    speaker.start()
     try:
-        yield
+        yield said
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        said.put(None)
+        speaker.join()

@@ -208,7 +208,7 @@ def test_a_report_comes_back_from_json_and_says_what_is_left_to_do(package: Pack
     assert again.unfinished() == ("d0002",)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_ctrl_c_leaves_each_device_committed_or_as_it_was_and_says_which(package: Package, number: int) -> None:
     fleet = Fleet(names(12), package, running=OLD)
     switched = threading.Event()
