@@ -181,7 +181,7 @@ def stopped_by_signals(stop: Stop, tell: Callable[[str], None]) -> Iterator[None
 
 @contextlib.contextmanager
 def _speaking(tell: Callable[[str], None]) -> Iterator[SimpleQueue[str | None]]:
-    """Gives a queue whose words are told by a thread: a signal may come while its own thread holds what telling takes."""
+    """Gives a queue whose words a thread tells: a signal may come while its own thread holds what telling takes."""
     said: SimpleQueue[str | None] = SimpleQueue()
 
     def work() -> None:
