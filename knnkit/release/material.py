@@ -86,18 +86,18 @@ def load_data(build: Build) -> tuple[Dataset, Dataset | None]:
     Raises:
         See `load`.
     """
-    from knnkit.model import dataset
+    from knnkit.model import dataset, rowfile
 
     data, test = build.model.data, build.model.test
     if isinstance(data, SkopsData):
         material = _load_imported(build, data)
         return material.training, material.held_out
     if isinstance(data, FileData):
-        everything = dataset.load(data.file, data.label, data.features)
+        everything = rowfile.load(data.file, data.label, data.features)
     else:
         everything = dataset.load_sklearn(data.sklearn)
     if isinstance(test, TestFile):
-        return everything, dataset.load(test.file, label_of(build), everything.feature_names)
+        return everything, rowfile.load(test.file, label_of(build), everything.feature_names)
     if test == 0.0:
         return everything, None
     return dataset.split(everything, test, build.model.seed)
@@ -112,13 +112,13 @@ def label_of(build: Build) -> str:
 
 
 def _load_imported(build: Build, data: SkopsData) -> Material:
-    from knnkit.model import dataset, importer
+    from knnkit.model import importer, rowfile
 
     model, test = build.model, build.model.test
     estimator = importer.load_skops(data.skops)
     held_out, names = None, importer.fitted_names(estimator)
     if isinstance(test, TestFile):
-        held_out = dataset.load(test.file, label_of(build), names)
+        held_out = rowfile.load(test.file, label_of(build), names)
         width = importer.width(estimator)
         if len(held_out.feature_names) != width:
             raise DataError(

@@ -44,7 +44,7 @@ def golden_for(build: Build, release: Path, rows: Path, label: str | None, margi
         DataError, BuildError: the rows, the training data or the estimator are not fit.
         VerificationFailed: the release was not built from this training data.
     """
-    from knnkit.model import dataset
+    from knnkit.model import rowfile
     from knnkit.model.build import BuiltModel
     from knnkit.model.reference import Reference
     from knnkit.release.golden import make_golden
@@ -56,7 +56,7 @@ def golden_for(build: Build, release: Path, rows: Path, label: str | None, margi
             f"{release} was built from other rows than deploy.yaml names now", hint="knnkit build, then knnkit deploy"
         )
     training = made_from.training
-    own = made_from.fitting(dataset.load(rows, label or material.label_of(build), training.feature_names))
+    own = made_from.fitting(rowfile.load(rows, label or material.label_of(build), training.feature_names))
     if not len(own.rows):
         raise DataError(f"{rows}: there are no rows")
     enrolment = made_from.enrol(info.scale, info.metric)

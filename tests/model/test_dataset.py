@@ -9,7 +9,8 @@ import pytest
 
 from knnkit.errors import DataError
 from knnkit.model.build import build_model
-from knnkit.model.dataset import Dataset, dataset, load, load_sklearn, split
+from knnkit.model.dataset import Dataset, dataset, load_sklearn, split
+from knnkit.model.rowfile import load
 from knnkit.model.spec import KnnSpec
 
 GOOD = "width,height,species\n1,2,oak\n3.5,4e0,elm\n"
