@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from device_agent.contract import KnnInfo
 from device_agent.decimals import read_table
 from device_agent.errors import BadInput
-from device_agent.rows import Parsed, checked, line_by_line, more, plain_numbers, plain_text, short
+from device_agent.rows import Parsed, checked, line_by_line, more, plain_numbers, short
 
 
 class CsvParser:
@@ -98,7 +98,8 @@ class CsvParser:
 
     def _parse_plain(self, block: bytes) -> NDArray[np.float32] | None:
         """The fast way: None unless every line is `_columns` plain finite numbers."""
-        table = read_table(plain_text(block), self._columns, _read_fields)
+        text = block.replace(b"\r\n", b"\n") if b"\r" in block else block
+        table = read_table(text, self._columns, _read_fields)
         if table is None or self._order is None:
             return table
         return np.ascontiguousarray(table[:, self._order])

@@ -28,7 +28,7 @@ Mask = NDArray[np.bool_]
 MAX_FLOAT32 = float(np.finfo(np.float32).max)
 #: Bytes of text from which on the calls of numpy, some 80, cost less than reading field by field.
 _MANY = 1 << 14
-_NEWLINE, _COMMA, _PLUS, _MINUS, _DOT, _ZERO, _E = b"\n,+-.0E"
+_NEWLINE, _BLANK, _COMMA, _PLUS, _MINUS, _DOT, _ZERO, _E = b"\n ,+-.0E"
 _UPPER_CASE = np.uint8(0xDF)
 
 _MOST_DIGITS = 22
@@ -133,7 +133,7 @@ class _Fields:
     """Where the fields of a text lie; each array has one entry for each field.
 
     Attributes:
-        starts: place of the first character.
+        starts: place of the first character; one blank before it does not count.
         stops: place of the character behind the number, its exponent left out.
         ends: place of the comma or newline.
         after: characters between the dot and `stops`, or `_NO_DOT`; None where no field has a dot or an exponent.
@@ -147,30 +147,28 @@ class _Fields:
 
 def _find(text: bytes, codes: NDArray[np.uint8]) -> _Fields:
     found = (codes == _COMMA) | (codes == _NEWLINE)
+    after = None
     if b"." in text or b"e" in text or b"E" in text:
         found |= (codes == _DOT) | (codes & _UPPER_CASE == _E)
-        return _sort(np.flatnonzero(found), codes)
-    ends = np.flatnonzero(found)
-    return _Fields(_starts(ends), ends, ends)
+        ends, stops, after = _sort(np.flatnonzero(found), codes)
+    else:
+        ends = stops = np.flatnonzero(found)
+    starts = np.empty_like(ends)
+    starts[0] = 0
+    np.add(ends[:-1], 1, out=starts[1:])
+    if b" " in text:
+        starts += codes.take(starts) == _BLANK
+    return _Fields(starts, stops, ends, after)
 
 
-def _sort(marks: Places, codes: NDArray[np.uint8]) -> _Fields:
+def _sort(marks: Places, codes: NDArray[np.uint8]) -> tuple[Places, Places, Places]:
     """Takes the places of all commas, newlines, dots and letters e. Before the first is, by -1, the last: a newline."""
     kinds = codes.take(marks)
     dots, letters = kinds == _DOT, kinds >= _E
     end = np.flatnonzero(~(dots | letters))
     stop = end - letters.take(end - 1)
-    dotted = dots.take(stop - 1)
     ends, stops = marks.take(end), marks.take(stop)
-    after = np.where(dotted, stops - marks.take(stop - 1) - 1, _NO_DOT)
-    return _Fields(_starts(ends), stops, ends, after)
-
-
-def _starts(ends: Places) -> Places:
-    starts = np.empty_like(ends)
-    starts[0] = 0
-    np.add(ends[:-1], 1, out=starts[1:])
-    return starts
+    return ends, stops, np.where(dots.take(stop - 1), stops - marks.take(stop - 1) - 1, _NO_DOT)
 
 
 def _values(words: _Words, fields: _Fields, *, strict: bool) -> tuple[NDArray[np.float64], Mask]:

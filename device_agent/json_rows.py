@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from device_agent.contract import KnnInfo
 from device_agent.decimals import read_table
 from device_agent.errors import BadInput
-from device_agent.rows import Parsed, checked, line_by_line, more, plain_numbers, plain_text, short
+from device_agent.rows import Parsed, checked, line_by_line, more, plain_numbers, short
 
 
 class JsonParser:
@@ -41,13 +41,12 @@ class JsonParser:
 
     def _parse_plain(self, block: bytes) -> NDArray[np.float32] | None:
         """The fast way: None unless every line is a flat array of plain finite numbers."""
-        block = plain_text(block)
-        lines = block.count(b"\n")
-        if block.count(b"[") != lines or block.count(b"]") != lines or block.count(b"]\n") != lines:
+        block = block.replace(b"\r\n", b"\n") if b"\r" in block else block
+        text = block[1:-2].replace(b"]\n[", b"\n") + b"\n"
+        two_less_in_each_line = len(block) - len(text) == 2 * block.count(b"\n")
+        if not (two_less_in_each_line and block.startswith(b"[") and block.endswith(b"]\n")):
             return None
-        if not block.startswith(b"[") or block.count(b"\n[") != lines - 1:
-            return None
-        return read_table(block.translate(None, b"[]"), len(self._names), _read_fields, strict=True)
+        return read_table(text, len(self._names), _read_fields, strict=True)
 
     def _parse_line(self, line: bytes) -> list[float]:
         try:

@@ -61,13 +61,6 @@ def line_by_line(parser: Parser, block: bytes, parse_line: Callable[[bytes], lis
     return Parsed(rows, len(good) + len(errors), errors)
 
 
-def plain_text(block: bytes) -> bytes:
-    """Returns a block without what may stand around numbers and means nothing: blanks behind commas, CR before LF."""
-    if b"\r" in block:
-        block = block.replace(b"\r\n", b"\n")
-    return block.replace(b", ", b",") if b", " in block else block
-
-
 def plain_numbers(fields: list[bytes]) -> list[bytes]:
     """Returns the fields; Python would read `nan`, `inf` and `1_0` as well.
 
