@@ -78,6 +78,8 @@ DEFAULT_CONFIRM_SECONDS = 60.0
 KEEP_RELEASES = 5
 #: Differing rows that a certificate names.
 MAX_DIFFERENCES = 20
+#: A confusion matrix is told for at most so many classes: it grows with their square, and an answer has its limit.
+MAX_CONFUSED = 100
 
 Metric = Literal["euclidean", "sqeuclidean", "manhattan", "cosine"]
 Weights = Literal["uniform", "distance"]

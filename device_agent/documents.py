@@ -132,7 +132,8 @@ class Certificate:
 
     `largest_distance_error` is the greatest absolute difference between a device's distance and the float64
     reference's. `confusion[t][p]` counts evaluation rows of class t answered p; its last column counts "unknown".
-    `failures` names the gates that were missed, and is empty when all were kept. `classes` are the labels, as text.
+    `failures` names the gates that were missed, and is empty when all were kept. `classes` are the labels, as text. A
+    model of more than `MAX_CONFUSED` classes has neither `confusion` nor `classes` here.
     """
 
     nonce: str

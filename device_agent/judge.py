@@ -31,7 +31,16 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.contract import MAX_DIFFERENCES, UNKNOWN, UNKNOWN_LABEL, Gates, KnnInfo, Metric, RowDifference
+from device_agent.contract import (
+    MAX_CONFUSED,
+    MAX_DIFFERENCES,
+    UNKNOWN,
+    UNKNOWN_LABEL,
+    Gates,
+    KnnInfo,
+    Metric,
+    RowDifference,
+)
 from device_agent.errors import ModelUnusable
 
 #: How far a probability may be from the reference's.
@@ -258,11 +267,15 @@ def _score(
     if len(known) == 0:
         return None, None, 0, ()
     truth, label = golden.truth[known], np.asarray(answers.label)[known]
+    confusion = _confusion(truth, label, n_classes) if n_classes <= MAX_CONFUSED else ()
+    return float(np.mean(label == truth)), float(np.mean(label != UNKNOWN)), len(known), confusion
+
+
+def _confusion(truth: NDArray[np.int32], label: NDArray[np.int32], n_classes: int) -> tuple[tuple[int, ...], ...]:
     accepted = (label >= 0) & (label < n_classes)
     table = np.zeros((n_classes, n_classes + 1), np.int64)
     np.add.at(table, (truth, np.where(accepted, label, n_classes)), 1)
-    confusion = tuple(tuple(int(count) for count in line) for line in table)
-    return float(np.mean(label == truth)), float(np.mean(label != UNKNOWN)), len(known), confusion
+    return tuple(tuple(int(count) for count in line) for line in table)
 
 
 def _failures(gates: Gates, different: int, rows: int, accuracy: float | None, p50_ms: float | None) -> tuple[str, ...]:

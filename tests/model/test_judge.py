@@ -111,6 +111,17 @@ def test_accuracy_counts_an_unknown_as_wrong_and_gates_are_named() -> None:
     assert "no golden row has a known truth" in judge(unknown, told, INFO, Gates(accuracy=0.5)).failures[0]
 
 
+def test_a_verdict_on_any_number_of_classes_stays_small() -> None:
+    """A matrix of 2,000 classes squared is more than a host accepts as an answer."""
+    classes = tuple(f"person-{number:04d}" for number in range(2000))
+    told = right()
+    told.probabilities = np.zeros((2, 2000), np.float32)
+    told.probabilities[[0, 1], [0, 1]] = 1.0
+    verdict = judge(GOLDEN, told, dataclasses.replace(INFO, classes=classes), Gates(accuracy=1.0))
+    assert (verdict.identical, verdict.accuracy, verdict.failures) == (2, 1.0, ())
+    assert verdict.confusion == ()
+
+
 def test_a_golden_set_survives_its_file_and_makes_the_same_bytes() -> None:
     data = GOLDEN.to_bytes()
     again = Golden.from_bytes(data)
