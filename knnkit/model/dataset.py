@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 
 from knnkit.errors import DataError, MissingDependency
 
+#: Longest label and longest name of a column, in characters.
+MAX_TEXT = 256
+_MAX_QUOTED = 60
 SKLEARN_SETS = ("blobs", "breast_cancer", "digits", "iris", "moons", "wine")
 
 
@@ -85,7 +88,7 @@ def dataset(rows: Any, labels: Any, feature_names: Sequence[str] | None = None, 
         matrix = np.ascontiguousarray(rows, dtype=np.float32)
     if matrix.ndim != 2 or 0 in matrix.shape:
         raise DataError(f"{source}: expected rows and columns of numbers, found an array of shape {matrix.shape}")
-    names = tuple(feature_names or (f"feature_{column}" for column in range(matrix.shape[1])))
+    names = tuple(map(str, feature_names or (f"feature_{column}" for column in range(matrix.shape[1]))))
     require_distinct(names, source)
     if len(names) != matrix.shape[1]:
         raise DataError(f"{source}: {len(names)} feature names for {matrix.shape[1]} columns")
@@ -120,8 +123,13 @@ def split(everything: Dataset, share: float, seed: int) -> tuple[Dataset, Datase
     return everything.take(kept), everything.take(held_out)
 
 
+def is_plain(text: str) -> bool:
+    """Whether a label or a column's name can stand in a line of CSV, in a table and on a terminal as what it is."""
+    return bool(text) and text == text.strip() and text.isprintable() and len(text) <= MAX_TEXT
+
+
 def require_distinct(names: Iterable[str], where: str) -> None:
-    """Refuses column names that are empty or stand twice.
+    """Refuses column names that are empty, stand twice, or are no plain text.
 
     Raises:
         DataError: names both columns.
@@ -133,7 +141,15 @@ def require_distinct(names: Iterable[str], where: str) -> None:
         if name in seen:
             said = f"{where}: columns {seen[name] + 1} and {column + 1} are both called {name!r}"
             raise DataError(said, hint="rename one of them, or leave it out of the file")
+        if not is_plain(name):
+            said = f"{where}: column {column + 1} may not be called {shortened(name)}"
+            raise DataError(said, hint=f"plain text on one line, at most {MAX_TEXT} characters")
         seen[name] = column
+
+
+def shortened(text: str) -> str:
+    """Returns `text` as Python writes it, cut to what a message bears."""
+    return repr(text if len(text) <= _MAX_QUOTED else text[: _MAX_QUOTED - 3] + "...")
 
 
 def label_array(values: list[Any], source: str) -> NDArray[Any]:
@@ -150,8 +166,9 @@ def label_array(values: list[Any], source: str) -> NDArray[Any]:
     if all(text == str(_integer(text)) for text in texts):
         return np.array([int(text) for text in texts], dtype=np.int64)
     for row, text in enumerate(texts):
-        if text != text.strip() or not text.isprintable() or not text:
-            raise DataError(f"{source}: row {row}: a label may not be {text!r}: plain text on one line, please")
+        if not is_plain(text):
+            said = f"{source}: row {row}: a label may not be {shortened(text)}"
+            raise DataError(said, hint=f"plain text on one line, at most {MAX_TEXT} characters")
         if text == "unknown":
             raise DataError(f"{source}: row {row}: the label 'unknown' is what a rejected row is called")
     return np.array(texts)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from device_agent.contract import UNKNOWN_LABEL, Metric, Scale
 from knnkit.errors import BuildError, MissingDependency
+from knnkit.model.dataset import is_plain, shortened
 from knnkit.model.enrol import Enrolment
 from knnkit.model.imported import Imported
 from knnkit.model.sklearn_maps import convert
@@ -193,9 +194,7 @@ def _classes(classifier: Any) -> tuple[tuple[int | str, ...], NDArray[np.int32]]
         raise BuildError(
             f"the label {UNKNOWN_LABEL!r} is what a rejected row is called", hint="rename it and fit again"
         )
-    if any(isinstance(label, str) and (not label.isprintable() or not label) for label in labels) or not all(
-        isinstance(label, int | str) for label in labels
-    ):
+    if not all(isinstance(label, int) or (isinstance(label, str) and is_plain(label)) for label in labels):
         raise BuildError("a label is not plain text on one line", hint="integers or plain text")
     return tuple(labels), np.asarray(classifier._y).reshape(-1).astype(np.int32)
 
@@ -220,6 +219,9 @@ def _names(estimator: Any, given: tuple[str, ...] | None, width: int) -> tuple[s
     names = given or fitted_names(estimator) or tuple(f"feature_{i}" for i in range(width))
     if len(names) != width or len(set(names)) != width:
         raise BuildError(f"{len(set(names))} distinct feature names for {width} columns")
+    strange = next((name for name in names if not is_plain(name)), None)
+    if strange is not None:
+        raise BuildError(f"a feature may not be called {shortened(strange)}", hint="plain text on one line")
     return names
 
 

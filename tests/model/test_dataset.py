@@ -67,7 +67,11 @@ def test_quotes_byte_order_mark_and_blank_lines_are_read(tmp_path: Path) -> None
         ("y\nx\n", "y", "'y' is the only column", ""),
         ('a,y\n1,"x\n', "y", "not a CSV line", ""),
         ("a,y\n1,unknown\n", "y", "'unknown' is what a rejected row is called", ""),
-        ('a,y\n1,"two\nlines"\n', "y", "plain text on one line", ""),
+        ('a,y\n1,"two\nlines"\n', "y", "a label may not be 'two\\nlines'", "plain text on one line"),
+        (f"a,y\n1,{'x' * 257}\n", "y", "a label may not be 'xxx", "at most 256 characters"),
+        ('"a\nb",y\n1,x\n', "y", "line 1: column 1 may not be called 'a\\nb'", "plain text on one line"),
+        ("\x1b[2J,y\n1,x\n", "y", "line 1: column 1 may not be called '\\x1b[2J'", "plain text on one line"),
+        ("a,\u202eb,y\n1,2,x\n", "y", "line 1: column 2 may not be called '\\u202eb'", "plain text on one line"),
     ],
 )
 def test_a_bad_csv_file_is_told_by_line_and_column(text: str, label: str, said: str, hint: str, tmp_path: Path) -> None:
@@ -196,3 +200,14 @@ def test_the_fingerprint_changes_with_every_part() -> None:
     prints = {each.fingerprint() for each in [base, *others]}
     assert len(prints) == 5
     assert Dataset(base.rows, base.labels, ("a",), "elsewhere").fingerprint() == base.fingerprint()
+
+
+@pytest.mark.parametrize("name", [" width", "width\n", "x" * 257, "\x9b31m"])
+def test_a_name_that_no_header_line_could_match_is_refused(name: str) -> None:
+    with pytest.raises(DataError, match="column 2 may not be called"):
+        dataset([[1.0, 2.0], [3.0, 4.0]], ["a", "b"], ("height", name))
+
+
+def test_labels_and_names_of_any_script_are_kept_as_they_are() -> None:
+    made = dataset([[1.0, 2.0], [3.0, 4.0]], ["שלום", '🙂, "é"; =1+1'], ("größe", "a,b"))
+    assert (made.labels.tolist(), made.feature_names) == (["שלום", '🙂, "é"; =1+1'], ("größe", "a,b"))
