@@ -32,6 +32,7 @@ _NEWLINE, _BLANK, _COMMA, _PLUS, _MINUS, _DOT, _ZERO, _E = b"\n ,+-.0E"
 _UPPER_CASE = np.uint8(0xDF)
 
 _MOST_DIGITS = 22
+_MOST_BLANKS = 16
 _MOST_POWER = 60
 _EXACT_DIGITS, _EXACT_POWER = 2.0**53, 22
 _POWERS = np.array([float(f"1e{power}") for power in range(_MOST_POWER + 1)])
@@ -133,7 +134,7 @@ class _Fields:
     """Where the fields of a text lie; each array has one entry for each field.
 
     Attributes:
-        starts: place of the first character; one blank before it does not count.
+        starts: place of the first character, blanks in front of it left out.
         stops: place of the character behind the number, its exponent left out.
         ends: place of the comma or newline.
         after: characters between the dot and `stops`, or `_NO_DOT`; None where no field has a dot or an exponent.
@@ -153,12 +154,7 @@ def _find(text: bytes, codes: NDArray[np.uint8]) -> _Fields:
         ends, stops, after = _sort(np.flatnonzero(found), codes)
     else:
         ends = stops = np.flatnonzero(found)
-    starts = np.empty_like(ends)
-    starts[0] = 0
-    np.add(ends[:-1], 1, out=starts[1:])
-    if b" " in text:
-        starts += codes.take(starts) == _BLANK
-    return _Fields(starts, stops, ends, after)
+    return _Fields(_starts(ends, codes, _MOST_BLANKS if b" " in text else 0), stops, ends, after)
 
 
 def _sort(marks: Places, codes: NDArray[np.uint8]) -> tuple[Places, Places, Places]:
@@ -169,6 +165,18 @@ def _sort(marks: Places, codes: NDArray[np.uint8]) -> tuple[Places, Places, Plac
     stop = end - letters.take(end - 1)
     ends, stops = marks.take(end), marks.take(stop)
     return ends, stops, np.where(dots.take(stop - 1), stops - marks.take(stop - 1) - 1, _NO_DOT)
+
+
+def _starts(ends: Places, codes: NDArray[np.uint8], blanks: int) -> Places:
+    starts = np.empty_like(ends)
+    starts[0] = 0
+    np.add(ends[:-1], 1, out=starts[1:])
+    for _ in range(blanks):
+        blank = codes.take(starts) == _BLANK
+        if not blank.any():
+            break
+        starts += blank
+    return starts
 
 
 def _values(words: _Words, fields: _Fields, *, strict: bool) -> tuple[NDArray[np.float64], Mask]:
