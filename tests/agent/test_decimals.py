@@ -110,6 +110,21 @@ def test_next_to_the_middle_between_two_float32_nothing_is_rounded_twice(
     assert len(handed_over) > 1000, "float() decides here"
 
 
+@pytest.mark.parametrize("columns", [1, 3, 250])
+@pytest.mark.parametrize("form", ["%d", "%.1f", "%.20e", "%0300d"])
+def test_of_a_text_of_any_length_no_line_is_lost_or_read_twice(form: str, columns: int) -> None:
+    assert_read_as_float([form % value for value in range(60_000)], columns)
+
+
+@pytest.mark.parametrize("lines", [[b"0,0\n"], [b"0,0\n", b"-1.2345678901234567,2.5e-07\n"], [b"0" * 3000 + b",7\n"]])
+def test_a_bad_field_is_found_wherever_a_long_text_is_cut(lines: list[bytes]) -> None:
+    good = lines * (300_000 // len(b"".join(lines)))
+    assert read_table(b"".join(good), 2, OneByOne()) is not None
+    for place in [*range(0, len(good), max(1, len(good) // 40)), -1]:
+        for bad in (b"0\n", b"0,0,0\n", b"0,x\n", b"\n"):
+            assert read_table(b"".join([*good[:place], bad, *good[place:][1:]]), 2, OneByOne()) is None
+
+
 def test_digits_up_to_two_to_the_53rd_are_exact_and_more_are_not_taken_for_exact() -> None:
     whole = [2**53 + off for off in range(-600, 600)] + [2**24 + off for off in range(-600, 600)]
     assert_read_as_float([str(value) for value in whole])
