@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import os
 import shutil
@@ -18,7 +19,7 @@ from support.crashpoints import SIGNALLED, Disk, Effect, Fault
 from support.device import Device
 from support.releases import Releases
 
-from device_agent import cli, clock, codec, contract, history, lock
+from device_agent import board, cli, clock, codec, contract, history, lock
 from device_agent.judge import Golden, judge
 from device_agent.loading import load_kept
 from device_agent.state import StoreState, answering
@@ -175,8 +176,8 @@ SCENARIOS = (
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory, releases: Releases) -> Iterator[Bench]:
-    import tflite_runtime.interpreter  # noqa: F401 (once here, instead of in every child)
-
+    runtime = (board.runtime_version() or "no runtime").split()[0]
+    importlib.import_module(f"{runtime}.interpreter")  # once here, instead of in every child
     memory = Path("/dev/shm")
     # Thousands of fsyncs: on a memory disk where there is one. What is tested is the order of calls, not the disk.
     place = memory if os.access(memory, os.W_OK) else tmp_path_factory.getbasetemp()

