@@ -17,6 +17,7 @@ from device_agent import board, clock, contract, state, trust_files
 from device_agent.contract import Diagnosis, Finding
 from device_agent.errors import AgentError
 from device_agent.store import Store
+from device_agent.utc import utc
 
 MINIMUM_PYTHON = (3, 10)
 #: Free disk under which a deployment may fail, in bytes.
@@ -125,9 +126,9 @@ def _clock(store: Store) -> Iterator[Finding]:
         floor = max(floor, store.load().time_floor)
     if now < floor:
         mend = "sudo timedatectl set-ntp true, or: sudo date -u -s @SECONDS"
-        yield Finding("clock", "warning", f"the clock says {now}, it is at least {floor}", mend)
+        yield Finding("clock", "warning", f"the clock says {utc(now)}, it is at least {utc(floor)}", mend)
     else:
-        yield _ok("clock", f"{now} seconds since 1970")
+        yield _ok("clock", utc(now))
 
 
 def _trust(store: Store) -> Iterator[Finding]:

@@ -14,7 +14,8 @@ from typing import Any
 
 from device_agent import codec, disk
 from device_agent.contract import HistoryEntry
-from device_agent.state import Event, utc
+from device_agent.state import Event
+from device_agent.utc import utc
 
 MAX_BYTES = 1024 * 1024
 _MAX_LINE = 16 * 1024

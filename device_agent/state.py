@@ -13,13 +13,13 @@ answer, even where nobody has reverted it yet: readers and writers ask the same 
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from device_agent.clock import Moment
 from device_agent.contract import SCHEMA, ReleaseRef
 from device_agent.errors import ActivationFailed, AgentError, Locked
+from device_agent.utc import utc
 
 #: Longest time that an activation may wait for its confirmation, in seconds.
 MAX_DEADLINE = 86_400.0
@@ -283,11 +283,6 @@ def checked_deadline(seconds: float) -> float:
     if not 0.0 < seconds <= MAX_DEADLINE:
         raise AgentError(f"{seconds} s is no deadline: more than 0, at most {MAX_DEADLINE:.0f}", hint="--deadline 60")
     return seconds
-
-
-def utc(seconds: int) -> str:
-    """Returns seconds since 1970 as `2026-01-31T12:00:00Z`."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
 def _after(

@@ -21,6 +21,7 @@ from device_agent import codec, contract
 from device_agent.trust import dsse
 from device_agent.trust.reasons import Reason, refused
 from device_agent.trust.rules import TrustState
+from device_agent.utc import utc
 
 ROTATION_TYPE = "application/vnd.knnkit.rotation+json"
 REVOCATION_TYPE = "application/vnd.knnkit.revocation+json"
@@ -123,7 +124,7 @@ def verify_rollback(data: bytes, state: TrustState, now: int) -> RollbackOrder:
             Reason.ORDER_STALE, f"the order leaves {order.leaves}, which is not what is committed here", again
         )
     if max(now, state.time_floor) >= order.expires:
-        raise refused(Reason.ORDER_EXPIRED, f"the order expired at {order.expires}", again)
+        raise refused(Reason.ORDER_EXPIRED, f"the order expired at {utc(order.expires)}", again)
     return order
 
 

@@ -31,6 +31,7 @@ from device_agent.trust import dsse, oms
 from device_agent.trust.listing import Entry, FileFact, check_entry, check_listing
 from device_agent.trust.manifest import read_manifest
 from device_agent.trust.reasons import Reason, refused
+from device_agent.utc import utc
 
 #: How far ahead a sequence number or a creation date may lie: ten years, in seconds.
 MAX_AHEAD = 10 * 366 * 24 * 3600
@@ -272,18 +273,22 @@ def _latest(state: TrustState, now: int) -> int:
 def _check_dates(manifest: Manifest, state: TrustState, now: int) -> None:
     if manifest.created > _latest(state, now) + MAX_AHEAD:
         raise refused(
-            Reason.CREATED_TOO_FAR, f"the release says it was created at {manifest.created}, far ahead of the clock"
+            Reason.CREATED_TOO_FAR,
+            f"the release says it was created at {utc(manifest.created)}, far ahead of the clock",
         )
-    if _is_expired(manifest, state, now):
+    if expired := _expired_at(manifest, state, now):
         raise refused(
             Reason.EXPIRED,
-            f"the release expired at {manifest.expires} (the time here is at least {max(now, state.time_floor)})",
+            f"the release expired at {expired} (here it is at least {utc(max(now, state.time_floor))})",
             "build a new release; if the device's clock is ahead, set it",
         )
 
 
-def _is_expired(manifest: Manifest, state: TrustState, now: int) -> bool:
-    return manifest.expires is not None and max(now, state.time_floor) >= manifest.expires
+def _expired_at(manifest: Manifest, state: TrustState, now: int) -> str:
+    """Returns when the release expired, as people read it; nothing while it has not."""
+    if manifest.expires is None or max(now, state.time_floor) < manifest.expires:
+        return ""
+    return utc(manifest.expires)
 
 
 def _standing(content: _Content, state: TrustState, now: int) -> tuple[str, ...]:
@@ -291,8 +296,8 @@ def _standing(content: _Content, state: TrustState, now: int) -> tuple[str, ...]
     warnings = []
     if content.signed_by in state.revoked:
         warnings.append(f"{Reason.REVOKED_KEY.value}: the running release was signed by {content.signed_by}")
-    if _is_expired(content.manifest, state, now):
-        warnings.append(f"{Reason.EXPIRED.value}: the running release expired at {content.manifest.expires}")
+    if expired := _expired_at(content.manifest, state, now):
+        warnings.append(f"{Reason.EXPIRED.value}: the running release expired at {expired}")
     return tuple(warnings)
 
 
@@ -300,7 +305,7 @@ def _clock_warnings(manifest: Manifest, state: TrustState, now: int) -> tuple[st
     at_least = max(state.time_floor, manifest.created - CLOCK_SLACK)
     if now >= at_least:
         return ()
-    return (f"clock-behind: the clock says {now}, but the time is at least {at_least} (seconds since 1970)",)
+    return (f"clock-behind: the clock says {utc(now)}, but it is at least {utc(at_least)}",)
 
 
 def _raised_time_floor(manifest: Manifest, state: TrustState, now: int) -> int:

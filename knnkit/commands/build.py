@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from device_agent import codec
 from knnkit.commands import _options
 from knnkit.errors import UsageError
-from knnkit.render.text import count
+from knnkit.render.text import count, percent
 
 if TYPE_CHECKING:
     from knnkit.release.build import Built
@@ -69,11 +69,11 @@ def _tell(built: Built) -> None:
         file=sys.stderr,
     )
     if built.accuracy is not None:
-        print(f"  accuracy {built.accuracy!r} on {built.accuracy_rows} held-out rows", file=sys.stderr)
+        print(f"  accuracy {percent(built.accuracy)} on {built.accuracy_rows} held-out rows", file=sys.stderr)
     if info.reject is not None and info.reject.measured is not None:
         print(
-            f"  accepts {info.reject.measured:.1%} of {info.reject.measured_rows} held-out rows "
-            f"({info.reject.acceptance:.1%} asked for)",
+            f"  accepts {percent(info.reject.measured)} of {info.reject.measured_rows} held-out rows "
+            f"({percent(info.reject.acceptance)} asked for)",
             file=sys.stderr,
         )
 

@@ -209,12 +209,13 @@ def _dry_run(arguments: argparse.Namespace, config: Config | None, jobs: list[De
 def _show_plans(plans: list[DevicePlan], report: FleetReport) -> None:
     from knnkit.render.fleet import outcome_line, release_text
     from knnkit.render.terminal import print_line
+    from knnkit.render.text import size
 
     for plan in plans:
         current = release_text(plan.current) if plan.current else "nothing"
         print_line(f"{plan.device}: {current} -> {release_text(plan.release)}")
         for step in plan.steps:
-            print_line(f"  {step.action:<10} {step.why}" + (f", {step.size / 1e6:,.1f} MB" if step.size else ""))
+            print_line(f"  {step.action:<10} {step.why}" + (f", {size(step.size)}" if step.size else ""))
         if plan.unchanged:
             print_line("  nothing to do")
         if plan.refusal:

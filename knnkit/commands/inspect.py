@@ -12,6 +12,7 @@ from device_agent import codec, contract, modelfile
 from device_agent.errors import ModelUnusable
 from knnkit.commands import _options
 from knnkit.errors import UsageError
+from knnkit.render.text import percent
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -53,8 +54,11 @@ def _model_lines(info: contract.KnnInfo) -> Iterator[tuple[str, str]]:
     if info.reject is not None:
         measured = ""
         if info.reject.measured is not None:
-            measured = f", measured {info.reject.measured:.1%} on {info.reject.measured_rows} held-out rows"
-        yield "unknown", f"beyond the distance that accepts {info.reject.acceptance:.1%} of ordinary rows{measured}"
+            measured = f", measured {percent(info.reject.measured)} on {info.reject.measured_rows} held-out rows"
+        yield (
+            "unknown",
+            f"beyond the distance that accepts {percent(info.reject.acceptance)} of ordinary rows{measured}",
+        )
     yield "batch", f"{info.batch} rows"
     yield "needs", f"TFLite runtime {info.minimum_runtime}"
     yield "built with", ", ".join(f"{tool} {version}" for tool, version in sorted(info.versions.items()))

@@ -12,6 +12,7 @@ from device_agent import contract, release_files, trust, versions
 from device_agent.errors import Refused
 from device_agent.trust import AGENT_EPOCH, MAX_AHEAD, Reason
 from device_agent.trust.rules import CLOCK_SLACK
+from device_agent.utc import utc
 
 YEAR = 365 * 24 * 3600
 
@@ -105,7 +106,7 @@ def test_a_release_is_good_until_the_second_it_expires(directory: Path) -> None:
 def test_an_expired_release_that_runs_goes_on_with_a_warning(directory: Path) -> None:
     release = forge.write(directory, expires=NOW - 5)
     verdict = keeps(release, forge.state(committed_digest=_digest(release)))
-    assert verdict.warnings == (f"expired: the running release expired at {NOW - 5}",)
+    assert verdict.warnings == (f"expired: the running release expired at {utc(NOW - 5)}",)
 
 
 def test_a_clock_at_1970_warns_and_does_not_brick(directory: Path) -> None:
@@ -242,3 +243,11 @@ def test_a_start_refuses_a_key_that_the_device_never_knew(directory: Path) -> No
     with release_files.open_release(release) as opened, pytest.raises(Refused) as caught:
         opened.verify_kept("0" * 64, forge.state(), now=NOW)
     assert caught.value.reason == Reason.UNKNOWN_KEY.value
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0, "1970-01-01T00:00:00Z"), (1_767_225_600, "2026-01-01T00:00:00Z"), (2**62, f"{2**62} seconds after 1970")],
+)
+def test_a_date_is_told_as_people_read_it_also_one_that_no_calendar_reaches(seconds: int, said: str) -> None:
+    assert utc(seconds) == said
