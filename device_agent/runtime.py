@@ -10,10 +10,9 @@ from __future__ import annotations
 import importlib
 import platform
 import sys
-from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,13 +22,14 @@ from device_agent.errors import BadInput, DeviceUnfit, ModelUnusable
 from device_agent.exact import ExactKnn
 from device_agent.modelfile import read_info as read_info
 from device_agent.signature import Signature
+from device_agent.team import MAX_SHARED, Team
 
 #: Import name -> how pip calls it, in the order in which `auto` looks.
 RUNTIMES = {"tflite_runtime": "tflite-runtime", "ai_edge_litert": "ai-edge-litert"}
 
 
-@dataclass(frozen=True)
-class Neighbors:
+# Named tuples, since one is made for every row of a stream: a frozen dataclass takes three times as long.
+class Neighbors(NamedTuple):
     """The k nearest training rows of each query, by (distance, training index).
 
     Attributes:
@@ -41,8 +41,7 @@ class Neighbors:
     distances: NDArray[np.float32]
 
 
-@dataclass(frozen=True)
-class Answers:
+class Answers(NamedTuple):
     """What the classifier says of each query.
 
     Attributes:
@@ -65,8 +64,10 @@ _OUTPUTS = {
     contract.OUTPUT_DISTANCES: np.float32,
     contract.OUTPUT_CERTAIN: np.bool_,
 }
-#: What is answered, in the order of `Answers`.
-_RESULTS = (contract.OUTPUT_LABEL, contract.OUTPUT_PROBABILITIES, contract.OUTPUT_INDICES, contract.OUTPUT_DISTANCES)
+#: What is answered, in the order of `Answers` and of `Neighbors`.
+_ANSWERS = (contract.OUTPUT_LABEL, contract.OUTPUT_PROBABILITIES, contract.OUTPUT_INDICES, contract.OUTPUT_DISTANCES)
+_NEIGHBORS = (contract.OUTPUT_INDICES, contract.OUTPUT_DISTANCES)
+_FLOAT32 = np.dtype(np.float32)
 
 
 class TfliteKNN:
@@ -77,7 +78,7 @@ class TfliteKNN:
 
     Args:
         path: the model; also `/proc/self/fd/N` of a file that was opened before.
-        num_threads: of the runtime.
+        num_threads: of the runtime; for a model under 8 MB, among how many threads a batch is divided.
         runtime: `auto`, `tflite_runtime` or `ai_edge_litert`; or an Interpreter class.
         packed: whether XNNPACK may take the graphs. It holds a copy of the training matrix for each of the two; without
             it the weights are read where the file is mapped, and a large model's batches take about three times as
@@ -103,9 +104,15 @@ class TfliteKNN:
         _require_version(self.info, name, version)
         packed = memory.may_pack(self.path) if packed is None else packed
         options = {} if packed else _without_delegates(interpreter_class)
+        small = Path(self.path).stat().st_size <= MAX_SHARED
+
+        def load() -> Any:
+            interpreter = interpreter_class(model_path=self.path, num_threads=1 if small else num_threads, **options)
+            interpreter.allocate_tensors()
+            return interpreter
+
         try:
-            self._interpreter = interpreter_class(model_path=self.path, num_threads=num_threads, **options)
-            self._interpreter.allocate_tensors()
+            self._interpreter = load()
             self._one = Signature(self._interpreter, contract.SIGNATURE_ONE, contract.INPUT_ROWS, _OUTPUTS)
             if self._one.rows.shape != (1, self.info.n_features):
                 raise ValueError("its graph does not take one row of as many features as knn.json says")
@@ -115,9 +122,10 @@ class TfliteKNN:
                 hint="build the release again with this knnkit, or provision the board's runtime again",
             ) from None
         self.runtime = contract.RuntimeInfo(name, version, self._delegate(), platform.python_version(), np.__version__)
-        self._results = tuple(self._one.outputs[name] for name in _RESULTS)
-        self._certain = self._one.outputs[contract.OUTPUT_CERTAIN]
+        self._answers = tuple(self._one.outputs[name] for name in _ANSWERS)
+        self._neighbors = tuple(self._one.outputs[name] for name in _NEIGHBORS)
         self._batch: Signature | None = None
+        self._team = Team(lambda: self._make_batch(load()), num_threads if small else 1)
         self._exact: ExactKnn | None = None
 
     def neighbors(self, rows: ArrayLike) -> Neighbors:
@@ -126,8 +134,10 @@ class TfliteKNN:
         Raises:
             BadInput: wrong number of columns, or a value that is not finite.
         """
-        _, _, indices, distances = self._answer(rows)
-        return Neighbors(indices, distances)
+        if self._ask_one(rows):
+            indices, distances = self._neighbors
+            return Neighbors(indices.copy(), distances.copy())
+        return Neighbors(*self._ask(rows, _NEIGHBORS))
 
     def predict(self, rows: ArrayLike) -> NDArray[Any]:
         """Returns (n,) labels as they were in the training data; rejected rows are `contract.UNKNOWN_LABEL`.
@@ -155,64 +165,80 @@ class TfliteKNN:
         Raises:
             BadInput: wrong number of columns, or a value that is not finite.
         """
-        return Answers(*self._answer(rows))
+        if self._ask_one(rows):
+            label, probabilities, indices, distances = self._answers
+            return Answers(label.copy(), probabilities.copy(), indices.copy(), distances.copy())
+        return Answers(*self._ask(rows, _ANSWERS))
 
-    def _answer(self, rows: ArrayLike) -> tuple[NDArray[Any], ...]:
-        """Returns `_RESULTS`, copied out of the runtime's memory."""
+    def _ask_one(self, rows: ArrayLike) -> bool:
+        """Has the graph answer one float32 row in place; returns whether it could, and was certain.
+
+        Whatever else `rows` may be is left to `_ask`. Arrays of a handful of numbers cost more than the numbers, and
+        all in all more than the graph of a small model: hence no array is made here.
+        """
+        one = self._one
+        if type(rows) is not np.ndarray or rows.dtype is not _FLOAT32 or rows.shape != one.rows.shape:
+            return False
+        one.memory[:] = rows.tobytes()
+        # A row's square is finite only if the row is; `dot` would warn of its overflow under NumPy 2.
+        if not isfinite(np.vdot(one.flat, one.flat)):
+            return False
+        one.run()
+        return bool(one.outputs[contract.OUTPUT_CERTAIN][0])
+
+    def _ask(self, rows: ArrayLike, names: tuple[str, ...]) -> tuple[NDArray[Any], ...]:
+        """Returns the outputs `names` of any number of rows: checked before, and settled where not certain."""
         queries = check_rows(rows, self.info.n_features)
-        if len(queries) == 1 and self._ask_one(queries):
-            label, probabilities, indices, distances = self._results
-            return label.copy(), probabilities.copy(), indices.copy(), distances.copy()
-        parts = self._many(queries)
+        views = {name: self._one.outputs[name] for name in (*names, contract.OUTPUT_CERTAIN)}
+        parts = {name: np.empty((len(queries), *view.shape[1:]), view.dtype) for name, view in views.items()}
+        self._run(queries, parts)
         if not parts[contract.OUTPUT_CERTAIN].all():
             self._settle(queries, parts)
-        return tuple(parts[name] for name in _RESULTS)
+        return tuple(parts[name] for name in names)
 
-    def _ask_one(self, row: NDArray[np.float32]) -> bool:
-        """Has the graph answer one row in place; returns whether it is certain."""
-        self._one.rows[...] = row
-        self._one.run()
-        return bool(self._certain.item())
-
-    def _many(self, queries: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+    def _run(self, queries: NDArray[np.float32], parts: dict[str, NDArray[Any]]) -> None:
         count, batch = len(queries), self.info.batch
-        parts = {name: np.empty((count, *view.shape[1:]), view.dtype) for name, view in self._one.outputs.items()}
         # A batch that is not even a third full costs more than its rows one by one.
         alone = count % batch if (count % batch) * 3 <= batch else 0
-        for start in range(0, count - alone, batch):
-            self._fill(self._get_batch(), queries[start : start + batch], parts, start)
+        chunks = range(0, count - alone, batch)
+        if chunks:
+            if self._batch is None:  # a stream of single rows does without its memory
+                self._batch = self._make_batch(self._interpreter)
+
+            def work(signature: Signature, start: int) -> None:
+                _fill(signature, queries[start : start + batch], parts, start)
+
+            self._team.run(self._batch, chunks, work)
         for start in range(count - alone, count):
-            self._fill(self._one, queries[start : start + 1], parts, start)
-        return parts
+            _fill(self._one, queries[start : start + 1], parts, start)
 
-    @staticmethod
-    def _fill(signature: Signature, chunk: NDArray[np.float32], parts: dict[str, NDArray[Any]], start: int) -> None:
-        used = len(chunk)
-        signature.rows[:used] = chunk  # what the batch before left in the other rows is finite, and not read
-        signature.run()
-        for name, view in signature.outputs.items():
-            parts[name][start : start + used] = view[:used]
-
-    def _get_batch(self) -> Signature:
-        # Made when it is first needed: a stream of single rows does without its memory.
-        if self._batch is None:
-            made = Signature(self._interpreter, contract.SIGNATURE_BATCH, contract.INPUT_ROWS, _OUTPUTS)
-            if made.rows.shape != (self.info.batch, self.info.n_features):
-                raise ModelUnusable(f"{self.path}: its batch graph has another shape than knn.json says")
-            self._batch = made
-        return self._batch
+    def _make_batch(self, interpreter: Any) -> Signature:
+        made = Signature(interpreter, contract.SIGNATURE_BATCH, contract.INPUT_ROWS, _OUTPUTS)
+        if made.rows.shape != (self.info.batch, self.info.n_features):
+            raise ModelUnusable(f"{self.path}: its batch graph has another shape than knn.json says")
+        return made
 
     def _settle(self, queries: NDArray[np.float32], parts: dict[str, NDArray[Any]]) -> None:
         if self._exact is None:
             self._exact = ExactKnn(self.path, self.info)
         for row in np.flatnonzero(~parts[contract.OUTPUT_CERTAIN]):
-            for name, value in self._exact.answer(queries[row]).items():
-                parts[name][row] = value
+            settled = self._exact.answer(queries[row])
+            for name in parts.keys() & settled.keys():
+                parts[name][row] = settled[name]
             self.settled += 1
 
     def _delegate(self) -> str | None:
         details: list[dict[str, Any]] = getattr(self._interpreter, "_get_ops_details", list)()
         return "XNNPACK" if any(detail["op_name"] == "DELEGATE" for detail in details) else None
+
+
+def _fill(signature: Signature, chunk: NDArray[np.float32], parts: dict[str, NDArray[Any]], start: int) -> None:
+    """Writes the answers to `chunk` into `parts` from row `start` on."""
+    used = len(chunk)
+    signature.rows[:used] = chunk  # what the batch before left in the other rows is finite, and not read
+    signature.run()
+    for name, part in parts.items():
+        part[start : start + used] = signature.outputs[name][:used]
 
 
 def check_rows(rows: ArrayLike, n_features: int) -> NDArray[np.float32]:
@@ -232,9 +258,6 @@ def check_rows(rows: ArrayLike, n_features: int) -> NDArray[np.float32]:
             raise BadInput(f"the rows are not a table of numbers: {error}") from None
     if queries.ndim != 2 or queries.shape[1] != n_features:
         raise BadInput(f"expected rows of {n_features} numbers, found an array of shape {queries.shape}")
-    # A row's square is finite only if the row is; `dot` would warn of its overflow under NumPy 2.
-    if len(queries) == 1 and isfinite(np.vdot(queries, queries)):
-        return queries
     finite = np.isfinite(queries)
     if not finite.all():
         row, column = (int(place[0]) for place in np.nonzero(~finite))

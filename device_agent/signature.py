@@ -27,6 +27,8 @@ class Signature:
 
     Attributes:
         rows: the input, (b, n_features) float32.
+        flat: the same numbers, (b * n_features,) float32.
+        memory: the same bytes.
         outputs: the outputs by name.
 
     Raises:
@@ -45,6 +47,8 @@ class Signature:
         self._invoke = wrapper.Invoke
         self.rows: NDArray[np.float32] = wrapper.tensor(wrapper, definition["inputs"][input], self._subgraph)
         self.rows[...] = 0.0
+        self.flat = self.rows.reshape(-1)
+        self.memory = memoryview(self.flat).cast("B")
         # A delegate may put its outputs elsewhere in the first run.
         self.run()
         self.outputs: dict[str, NDArray[Any]] = {

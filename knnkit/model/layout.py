@@ -15,10 +15,16 @@ import numpy as np
 
 from knnkit.model.space import Float32
 
-#: From this size on, in bytes, a training matrix is stored in blocks.
-BLOCKS_FROM = 4 << 20
 #: Bytes of one block, about: it is to stay in the cache while the batch passes over it.
 BLOCK_BYTES = 512 << 10
+#: Blocks and their rows, about, from which on more blocks cost more than their narrower TOPK_V2 saves.
+MOST_BLOCKS = 16
+BLOCK_ROWS = 400
+
+
+def block_width(count: int, least: int, most: int = MOST_BLOCKS) -> int:
+    """Returns the rows of a block, if `count` rows are to make at most `most` blocks of at least `least` rows."""
+    return -(-count // max(1, min(most, count // least)))
 
 
 @dataclass(frozen=True)
@@ -31,12 +37,13 @@ class Layout:
     @classmethod
     def of(cls, enrolled: Float32) -> Layout:
         """Returns the layout for (n, p) enrolled rows."""
-        if enrolled.nbytes < BLOCKS_FROM:
-            return cls(len(enrolled), 0)
+        count, columns = enrolled.shape
+        rows = min(block_width(count, BLOCK_ROWS), max(1, BLOCK_BYTES // (4 * columns)))
+        if rows >= count:
+            return cls(count, 0)
         # So many rows that a gap, and a block, is a whole number of 16 bytes.
-        gap = 4 // math.gcd(4, enrolled.shape[1])
-        rows = max(gap, BLOCK_BYTES // (4 * enrolled.shape[1]) // gap * gap)
-        return cls(rows, gap)
+        gap = 4 // math.gcd(4, columns)
+        return cls(max(gap, -(-rows // gap) * gap), gap)
 
     def blocks(self, count: int) -> list[tuple[int, int]]:
         """Returns first place in the table and number of rows of each block of `count` training rows."""

@@ -23,15 +23,22 @@ from knnkit.errors import BuildError
 from knnkit.model.dataset import dataset
 from knnkit.model.enrol import Enrolment, enrol
 from knnkit.model.entrance import CONFIDENCE, TYPICAL, enter
-from knnkit.model.layout import Layout
+from knnkit.model.layout import MOST_BLOCKS, Layout, block_width
 from knnkit.model.space import EPSILON, Float32
+from knnkit.model.topk import greatest
 
 #: Candidates beyond k that the matrix product hands to the exact ranking. More would not make more rows certain (it is
-#: ties at the k-th place that are not), and TOPK_V2 keeps a heap of them: with 13 it takes up to twice as long.
-OVER_FETCH = 5
+#: ties at the k-th place that are not), and TOPK_V2 keeps a heap of them: a longer one takes longer.
+OVER_FETCH = 3
 _TINY = np.float32(np.finfo(np.float32).tiny)
+#: Coordinates up to which the differences themselves, column by column, are taken instead of a matrix product: they
+#: need no ranking again, and with one coordinate the converter would fold the centre into the product's bias, where raw
+#: values of 10,000 cancel.
+FEW_COLUMNS = 3
 #: Distances whose squares float32 holds to the last bit; what lies under may be squared to nothing.
 _SQUARED_SAFELY = 1e-15
+#: Distances whose squares do not overflow; some kernels make infinity of what does, some the greatest number there is.
+_SQUARED_AT_MOST = np.float32(1e18)
 #: Share of the weight that a neighbour beside an exact match may be denied.
 _DENIED = 1e-6
 
@@ -101,10 +108,8 @@ class TfKNN(tf.Module):  # type: ignore[misc]
         self.k, self.n_features, self.weights, self.margin = k, len(enrolment.feature_names), weights, margin
         self._thresholds = None if thresholds is None else self._to_base(np.asarray(thresholds))
         self._candidates = min(count, k + OVER_FETCH)
-        # With one coordinate a product is no faster than the differences themselves, and the converter would fold the
-        # centre into its bias: raw values of 10,000 then cancel in float32.
-        one = self.enrolled.shape[1] == 1
-        self._direct = self._candidates == count or self.metric == "manhattan" or one
+        self.by_columns = self.enrolled.shape[1] <= FEW_COLUMNS
+        self._direct = self.by_columns or self._candidates == count or self.metric == "manhattan"
         self.layout = Layout(count, 0) if self._direct else Layout.of(self.enrolled)
         table = self.layout.table(self.enrolled)
         self._table = tf.Variable(table, trainable=False, name="training_rows")
@@ -136,7 +141,10 @@ class TfKNN(tf.Module):  # type: ignore[misc]
         """Returns the graph's outputs for a (b, n_features) float32 tensor, by the names in `device_agent.contract`."""
         query, blur = enter(self.space, rows)
         weighted = self._weigh(query)
-        ranked, bound = (self._rank_all(query), None) if self._direct else self._rank_candidates(query, weighted)
+        if self.by_columns:
+            ranked, bound = self._rank_columns(query), None
+        else:
+            ranked, bound = (self._rank_all(query), None) if self._direct else self._rank_candidates(query, weighted)
         base, indices, following = ranked
         if bound is not None:
             following = bound if following is None else tf.minimum(following, bound)
@@ -161,6 +169,11 @@ class TfKNN(tf.Module):  # type: ignore[misc]
         """Relative error of a squared distance or a score, bounded as in `knnkit.model.entrance`."""
         return np.float32((CONFIDENCE * np.sqrt(len(self.space.centre)) + 8.0) * EPSILON)
 
+    @property
+    def _blocks_for_one(self) -> bool:
+        """Whether blocks are worth it for one row, which reads every weight once, blocks or not."""
+        return len(self.enrolled) >= 4096 and len(self._blocks) <= MOST_BLOCKS
+
     def _weigh(self, offsets: Any) -> Any:
         return offsets if (self.space.scale == 1.0).all() else offsets * self.space.scale.astype(np.float32)
 
@@ -168,8 +181,32 @@ class TfKNN(tf.Module):  # type: ignore[misc]
         differences = self._weigh(tf.expand_dims(query, 1) - tf.expand_dims(self._table, 0))
         return self._nearest(differences, None)
 
+    def _rank_columns(self, query: Any) -> Any:
+        """The differences of one coordinate after the other: (b, n) numbers each, which vector units like."""
+        count = len(self.enrolled)
+        width = block_width(count, 1024, 8) if query.shape[0] == 1 else block_width(count, 160)
+        parts = [
+            -self._measure_columns(query, self.enrolled[start : start + width]) for start in range(0, count, width)
+        ]
+        negative, indices = greatest(parts, min(self.k + 1, count), stable=True)
+        return self._ranked(-negative, indices)
+
+    def _measure_columns(self, query: Any, rows: Float32) -> Any:
+        total = None
+        for column, scale in enumerate(self.space.scale.astype(np.float32)):
+            differences = query[:, column : column + 1] - np.ascontiguousarray(rows[:, column])[np.newaxis]
+            if scale != 1.0:
+                differences = differences * scale
+            part = tf.abs(differences) if self.metric == "manhattan" else differences * differences
+            total = part if total is None else total + part
+        return self._level(total)
+
     def _rank_candidates(self, query: Any, weighted: Any) -> Any:
-        best, places = self._best(self._weigh(weighted))
+        factors = self._weigh(weighted)
+        if factors is not weighted:
+            # Changes nothing; without it the converter multiplies the scale into the weights, and stores them again.
+            factors = tf.minimum(factors, np.float32(np.finfo(np.float32).max))
+        best, places = self._best(factors)
         # In order of the training index, so that an exact tie goes to the lower one.
         places = -tf.math.top_k(-places, self._candidates).values
         differences = self._weigh(tf.expand_dims(query, 1) - tf.gather(self._table, places))
@@ -183,58 +220,37 @@ class TfKNN(tf.Module):  # type: ignore[misc]
         """Returns the (b, c) best scores and their places in the table."""
         squares = (self.enrolled.astype(np.float64) * self.space.scale) ** 2
         bias = (-0.5 * squares.sum(axis=1)).astype(np.float32)
-        if not self._blocks or factors.shape[0] == 1:  # one row reads every weight once, blocks or not
+        if not self._blocks or (factors.shape[0] == 1 and not self._blocks_for_one):
             bias = self.layout.column(bias, float(np.finfo(np.float32).min))
             return tf.math.top_k(_scores(factors, self._table, bias), self._candidates)
         parts = [
             _scores(factors, block, bias[number * self.layout.block :][: block.shape[0]])
             for number, block in enumerate(self._blocks)
         ]
-        best, indices = self._best_of_blocks(parts)
+        best, indices = greatest(parts, self._candidates)
         return best, self.layout.place(indices)
-
-    def _best_of_blocks(self, parts: list[Any]) -> tuple[Any, Any]:
-        """Returns the (b, c) best scores and their training rows, given those of each block.
-
-        TOPK_V2 looks at one number after the other; MAXIMUM at many at once. So the best places within a block are
-        found first: those where the greatest score over all blocks is greatest. The c best scores stand at the c best
-        places, since each of these has one score at least as good as any elsewhere.
-        """
-        width, count = self.layout.block, self._candidates
-        missing = width - parts[-1].shape[1]
-        if width < 4 * count:
-            return tuple(tf.math.top_k(tf.concat(parts, axis=1), count))
-        if missing:
-            parts = [*parts[:-1], tf.pad(parts[-1], [[0, 0], [0, missing]], constant_values=np.finfo(np.float32).min)]
-        greatest = parts
-        while len(greatest) > 1:
-            pairs = [greatest[start : start + 2] for start in range(0, len(greatest), 2)]
-            greatest = [tf.maximum(*pair) if len(pair) == 2 else pair[0] for pair in pairs]
-        places = tf.math.top_k(greatest[0], count).indices
-        scores = tf.concat([tf.gather(part, places, batch_dims=1) for part in parts], axis=1)
-        starts = (width * np.arange(len(parts), dtype=np.int32)).reshape(1, -1, 1)
-        rows = tf.reshape(tf.expand_dims(places, 1) + starts, scores.shape)
-        best, chosen = tf.math.top_k(scores, count)
-        return best, tf.gather(rows, chosen, batch_dims=1)
 
     def _nearest(self, differences: Any, candidates: Any) -> Any:
         """Returns base distances (b, k), training indices (b, k), and the (b,) distance that follows, or None."""
-        if self.metric == "manhattan":
-            measure = tf.reduce_sum(tf.abs(differences), axis=2)
-        else:
-            measure = tf.reduce_sum(differences * differences, axis=2)
-        if self.space.zero > 0.0:
-            limit = self.space.zero if self.metric == "manhattan" else self.space.zero**2
-            measure = measure * tf.cast(measure > np.float32(limit), tf.float32)
+        manhattan = self.metric == "manhattan"
+        measure = tf.reduce_sum(tf.abs(differences) if manhattan else differences * differences, axis=2)
         among = len(self.enrolled) if candidates is None else self._candidates
-        taken = min(self.k + 1, among)
-        negative, places = tf.math.top_k(-measure, taken)
-        measure = -negative
-        base = measure if self.metric == "manhattan" else tf.sqrt(measure)
-        indices = places[:, : self.k]
+        negative, places = tf.math.top_k(-self._level(measure), min(self.k + 1, among))
+        base, indices, following = self._ranked(-negative, places)
         if candidates is not None:
             indices = self.layout.index(tf.gather(candidates, indices, batch_dims=1))
-        return base[:, : self.k], indices, base[:, self.k] if taken > self.k else None
+        return base, indices, following
+
+    def _level(self, measure: Any) -> Any:
+        """Counts what lies within `space.zero` as an exact match."""
+        if self.space.zero <= 0.0:
+            return measure
+        limit = self.space.zero if self.metric == "manhattan" else self.space.zero**2
+        return measure * tf.cast(measure > np.float32(limit), tf.float32)
+
+    def _ranked(self, measure: Any, places: Any) -> Any:
+        base = measure if self.metric == "manhattan" else tf.sqrt(measure)
+        return base[:, : self.k], places[:, : self.k], base[:, self.k] if base.shape[1] > self.k else None
 
     def _to_metric(self, base: Any) -> Any:
         if self.metric == "sqeuclidean":
@@ -269,8 +285,9 @@ class TfKNN(tf.Module):  # type: ignore[misc]
         """Returns the (b,) verdict on each row: rounding can have changed neither its neighbours nor its shares."""
         kth = base[:, -1]
         if following is None:  # every training row is a neighbour
-            certain = kth < np.float32(np.inf)
+            certain = kth < _SQUARED_AT_MOST
         else:
+            following = tf.minimum(following, _SQUARED_AT_MOST)
             # All that count as exact matches are tied: the next must be clear of them.
             last = tf.maximum(kth, np.float32(self.space.zero)) if self.space.zero > 0.0 else kth
             further = last * np.float32(1.0 + 4.0 * self._rho)

@@ -114,6 +114,18 @@ def test_packed_or_not_the_answers_are_the_same(name: str, releases: Releases) -
     assert np.allclose(one.probabilities, other.probabilities, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["iris", "digits"])
+@pytest.mark.parametrize("threads", [2, 3])
+def test_a_batch_that_is_divided_among_threads_has_the_same_answers(
+    name: str, threads: int, releases: Releases
+) -> None:
+    folder = releases[name]
+    rows = np.tile(Golden.from_bytes((folder / contract.GOLDEN_FILE).read_bytes()).rows, (5, 1))[:777]
+    alone, together = (TfliteKNN(folder / contract.MODEL_FILE, num_threads=count) for count in (1, threads))
+    for one, other in zip(alone.classify(rows), together.classify(rows)):
+        assert np.array_equal(one, other)
+
+
 @pytest.mark.parametrize(("stream", "delegate"), [(False, "XNNPACK"), (True, None)])
 def test_a_stream_leaves_the_copies_of_a_larger_model_out(
     stream: bool, delegate: str | None, releases: Releases, monkeypatch: pytest.MonkeyPatch

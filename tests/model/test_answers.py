@@ -50,7 +50,8 @@ def ask(device: DeviceProcess, model: BuiltModel, queries: np.ndarray, folder: P
 def problems(draw: st.DrawFn) -> tuple[KnnSpec, Dataset, np.ndarray]:
     """A classifier to build, its training rows and queries: copies, far offsets, constant columns, clusters."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    n_train, width = draw(st.integers(2, 300)), draw(st.sampled_from([1, 2, 3, 7, 30, 300]))
+    n_train = draw(st.one_of(st.integers(2, 300), st.integers(640, 1000)))  # from 800 rows on in blocks
+    width = draw(st.sampled_from([1, 2, 3, 7, 30, 300]))
     rows = rng.normal(size=(n_train, width))
     shape = draw(st.sampled_from(["normal", "grid", "clusters"]))
     if shape == "grid":
@@ -195,18 +196,51 @@ def test_few_rows_of_ordinary_data_are_left_to_float64(device: DeviceProcess, tm
     assert answers.runtime.delegate == "XNNPACK"
 
 
-def test_a_matrix_in_blocks_answers_as_one_in_a_piece(device: DeviceProcess, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("count", "width", "metric", "scale"),
+    [
+        (9001, 129, "euclidean", "none"),  # neither number is a multiple of anything
+        (9001, 129, "euclidean", "standard"),  # the scale must not be multiplied into a second copy of the matrix
+        (1301, 17, "sqeuclidean", "minmax"),
+        (1301, 17, "cosine", "robust"),
+        (5003, 2, "euclidean", "standard"),
+        (1301, 3, "manhattan", "robust"),
+        (4999, 1, "sqeuclidean", "none"),
+    ],
+)
+def test_a_matrix_in_blocks_answers_as_one_in_a_piece(
+    count: int, width: int, metric: str, scale: str, device: DeviceProcess, tmp_path: Path
+) -> None:
     rng = np.random.default_rng(9)
-    rows = rng.normal(size=(9001, 129)).astype(np.float32)  # over 4 MB; neither number is a multiple of anything
-    model = build_model(KnnSpec("blocks", 4), dataset(rows, rng.integers(0, 3, 9001)))
-    queries = rng.normal(size=(70, 129)).astype(np.float32)
-    queries[:5] = rows[[0, 1000, 4500, 8999, 9000]]
+    rows = (rng.normal(size=(count, width)) * rng.uniform(0.5, 20.0, width)).astype(np.float32)
+    model = build_model(KnnSpec("blocks", 4, metric, "uniform", scale), dataset(rows, rng.integers(0, 3, count)))
+    queries = (rng.normal(size=(70, width)) * rows.std(axis=0)).astype(np.float32)
+    queries[:5] = rows[[0, 1000, count // 2, count - 2, count - 1]]
     expected = model.reference.answer(queries)
     for one_by_one in (False, True):
         answers = ask(device, model, queries, tmp_path, one_by_one=one_by_one)
         assert np.array_equal(answers.indices, expected.indices[:, :4])
         assert np.array_equal(answers.label, expected.label)
-    assert len(model.data) < 1.1 * rows.nbytes + 200_000
+    assert len(model.data) < 1.1 * rows.nbytes + 250_000
+
+
+@pytest.mark.parametrize(("count", "width"), [(1301, 9), (1301, 2)])
+def test_a_row_that_overflows_is_settled_and_disturbs_no_other(
+    count: int, width: int, device: DeviceProcess, tmp_path: Path
+) -> None:
+    """Every score of such a row is infinite or no number: what fills up the last block is then as good as any."""
+    rng = np.random.default_rng(10)
+    rows = rng.normal(size=(count, width)).astype(np.float32)
+    model = build_model(KnnSpec("overflow", 3), dataset(rows, rng.integers(0, 3, count)))
+    queries = rng.normal(size=(64, width)).astype(np.float32)
+    queries[3::7] = np.float32(3e38) * rng.choice([-1, 1], size=(len(queries[3::7]), width))
+    expected = model.reference.answer(queries)
+    for one_by_one in (False, True):
+        answers = ask(device, model, queries, tmp_path, one_by_one=one_by_one)
+        assert np.array_equal(answers.label, expected.label)
+        assert np.array_equal(
+            np.delete(answers.indices, np.s_[3::7], 0), np.delete(expected.indices[:, :3], np.s_[3::7], 0)
+        )
 
 
 @pytest.mark.parametrize("metric", METRICS[:3])

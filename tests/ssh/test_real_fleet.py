@@ -138,7 +138,7 @@ _sound = judge
 
 def judge(golden, answers, *rest, **more):
     import dataclasses
-    return _sound(golden, dataclasses.replace(answers, label=(answers.label + 1) % 3), *rest, **more)
+    return _sound(golden, answers._replace(label=(answers.label + 1) % 3), *rest, **more)
 """
 
 
