@@ -6,16 +6,16 @@ The one place that puts dataset, space, graph, calibration and metadata together
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
-from device_agent import contract, versions
+from device_agent import contract
 from knnkit import __version__
 from knnkit.errors import BuildError, DataError
 from knnkit.model import flatfile
 from knnkit.model.dataset import Dataset
 from knnkit.model.enrol import Enrolment, enrol
+from knnkit.model.opset import minimum_runtime
 from knnkit.model.reference import Reference
 from knnkit.model.reject import calibrate
 from knnkit.model.space import fit_scaler
@@ -119,7 +119,7 @@ def build_enrolled(
         n_train=len(enrolment),
         batch=batch_rows(model),
         fingerprint=enrolment.fingerprint,
-        minimum_runtime=_minimum_runtime(tree),
+        minimum_runtime=minimum_runtime(tree, OLDEST_RUNTIME),
         versions=_versions(),
         inputs=inputs,
         reject=reject,
@@ -165,15 +165,3 @@ def _versions() -> dict[str, str]:
         "scikit-learn": str(sklearn.__version__),
         "tensorflow": str(tensorflow.__version__),
     }
-
-
-def _minimum_runtime(tree: Any) -> str:
-    found = flatfile.metadata(tree).get("min_runtime_version", b"").rstrip(b"\0").decode()
-    if not found:
-        raise BuildError("the converter does not say which runtime the model needs; this TensorFlow is not supported")
-    if (versions.parse(found) or ()) > (versions.parse(OLDEST_RUNTIME) or ()):
-        raise BuildError(
-            f"the model would need TFLite runtime {found}; boards have {OLDEST_RUNTIME}",
-            hint="pip install 'tensorflow==2.21.*', whose converter is known to do better",
-        )
-    return found

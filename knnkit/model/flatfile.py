@@ -66,15 +66,6 @@ def add_metadata(model: Any, name: str, content: bytes) -> None:
     model.metadata = [*(model.metadata or []), entry]
 
 
-def metadata(model: Any) -> dict[str, bytes]:
-    """Returns the metadata entries of a model tree: name -> bytes."""
-    found = {}
-    for entry in model.metadata or []:
-        name = entry.name if isinstance(entry.name, str) else entry.name.decode()
-        found[name] = bytes(np.asarray(model.buffers[entry.buffer].data, np.uint8))
-    return found
-
-
 def lay_out(model: Any, table: NDArray[np.uint8], windows: dict[int, Window]) -> Laid:
     """Returns the bytes of a model tree, with `table` in it once.
 

@@ -12,9 +12,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from device_agent.contract import Gates
 from device_agent.judge import judge
-from knnkit.errors import BuildError
 from knnkit.model import build as builder
-from knnkit.model import flatfile
 from knnkit.model.build import build_model
 from knnkit.model.dataset import Dataset, load_sklearn, split
 from knnkit.model.spec import KnnSpec
@@ -74,20 +72,3 @@ def test_tflite_has_every_neighbour_and_the_accuracy(
     verdict = judge(make_golden(model, held_out, kept), answers, model.info, Gates(accuracy=ACCURACY))
     assert (verdict.identical, verdict.equivalent, verdict.accuracy) == (300, 0, ACCURACY)
     assert verdict.failures == ()
-
-
-@pytest.mark.parametrize(
-    ("said", "complaint"),
-    [
-        (b"2.14.1\0\0", r"would need TFLite runtime 2\.14\.1; boards have 2\.14\.0"),
-        (b"2.17.0", r"would need TFLite runtime 2\.17\.0"),
-        (b"", "does not say which runtime"),
-    ],
-)
-def test_a_model_that_the_oldest_runtime_cannot_load_is_not_built(
-    said: bytes, complaint: str, article: tuple[Dataset, Dataset], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    genuine = flatfile.metadata
-    monkeypatch.setattr(flatfile, "metadata", lambda tree: {**genuine(tree), "min_runtime_version": said})
-    with pytest.raises(BuildError, match=complaint):
-        build_model(KnnSpec("blobs", 3), article[0])

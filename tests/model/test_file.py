@@ -17,8 +17,7 @@ from device_process import ROOT, DeviceProcess
 
 from device_agent import contract, modelfile
 from device_agent.errors import ModelUnusable
-from knnkit.errors import BuildError
-from knnkit.model import build, flatfile
+from knnkit.model import flatfile
 from knnkit.model.build import BuiltModel, build_model
 from knnkit.model.dataset import dataset
 from knnkit.model.layout import Layout
@@ -108,12 +107,6 @@ def test_a_model_for_a_newer_runtime_is_refused_by_the_device(
         RuntimeError, match=r"needs TFLite runtime 99\.0\.0, this is (tflite_runtime|ai_edge_litert) 2\."
     ):
         device.classify(path, np.zeros((1, 5), np.float32))
-
-
-def test_a_model_that_the_oldest_runtime_cannot_load_is_not_built(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "OLDEST_RUNTIME", "1.0.0")
-    with pytest.raises(BuildError, match=r"would need TFLite runtime \d+\.\d+\.\d+; boards have 1\.0\.0"):
-        build_model(KnnSpec("new", 1), dataset([[0.0], [1.0]], [0, 1]))
 
 
 def test_damaged_tables_are_refused_by_the_device(device: DeviceProcess, tmp_path: Path) -> None:
