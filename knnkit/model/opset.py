@@ -1,8 +1,8 @@
 """The TFLite operations that a model may be made of, and the runtime that first had each version of each.
 
 A runtime that has a version of an operation has all earlier ones. An operation that is not listed is refused by name:
-nothing is taken on trust from the converter, whose own table passes over what it does not know. The numbers are those of
-TensorFlow's tensorflow/lite/tools/versioning/runtime_version.cc; 2.14 registers them all (lite/core/kernels/register.cc).
+the converter is not taken at its word, since its own table passes over what it does not know. The numbers are those of
+TensorFlow's lite/tools/versioning/runtime_version.cc; runtime 2.14 registers them all (lite/core/kernels/register.cc).
 """
 
 from __future__ import annotations

@@ -44,6 +44,8 @@ class DeviceProcess:
         """Answers `rows`, in batches or each on its own."""
         _send(self._process.stdin, (str(model), rows, one_by_one))
         reply = _receive(self._process.stdout)
+        if reply is None:
+            raise RuntimeError(f"the device's process ended: {self._process.stderr.read()[-500:]!r}")
         if isinstance(reply, str):
             raise RuntimeError(reply)
         return reply

@@ -252,7 +252,11 @@ def solve(seed: int, device: DeviceProcess, folder: Path) -> tuple[str, list[str
     path.write_bytes(model.data)
     found = []
     for one_by_one in (False, True):
-        found += complaints(asked, model, device.classify(path, asked.queries, one_by_one=one_by_one))
+        try:
+            answers = device.classify(path, asked.queries, one_by_one=one_by_one)
+        except RuntimeError as error:
+            raise RuntimeError(f"seed {seed} ({asked})") from error
+        found += complaints(asked, model, answers)
     return "answered", [f"seed {seed} ({asked}): {text}" for text in found]
 
 
