@@ -1,8 +1,8 @@
 """deploy.yaml: what to build, how to sign it, where to put it and how fast, as frozen models.
 
 `parse` takes text and does no I/O (`knnkit.deployfile` reads the file). Whatever does not fit is reported with file,
-line, the line itself and the closest known word. The models (knnkit.config_models) are the single source of the JSON
-Schema (`knnkit schema`).
+line, the line itself and the closest known word. The models (knnkit.config_models, knnkit.config_fleet) are the
+single source of the JSON Schema (`knnkit schema`).
 """
 
 from __future__ import annotations
@@ -15,21 +15,18 @@ from typing import Any
 import pydantic
 
 from knnkit import config_yaml
+from knnkit.config_fleet import FleetConfig, RolloutConfig, TargetConfig, TargetDefaults
 from knnkit.config_models import (
     Build,
     Config,
     Data,
     FileData,
-    FleetConfig,
     GatesConfig,
     ModelConfig,
     ReleaseConfig,
-    RolloutConfig,
     SigningConfig,
     SklearnData,
     SkopsData,
-    TargetConfig,
-    TargetDefaults,
     TestFile,
 )
 from knnkit.config_types import parse_amount, parse_duration, split_address

@@ -1,0 +1,108 @@
+"""The devices and the rollout in deploy.yaml, as frozen models. No I/O.
+
+What stands under a key describes it in the JSON Schema.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import pydantic
+from pydantic import BeforeValidator, Field
+
+from device_agent import contract
+from knnkit.config_types import Amount, Duration, FilePath, Name, Section, parse_amount, short_target
+
+
+class TargetDefaults(Section):
+    """What holds for every target that does not say otherwise. Left out, ssh_config decides."""
+
+    user: str | None = None
+    """Login name."""
+    port: int | None = Field(default=None, ge=1, le=65535)
+    """SSH port."""
+    root: str = contract.DEFAULT_ROOT
+    """The directory on the device that holds everything."""
+    identity: FilePath | None = None
+    """Private key file; with it, no other key is offered."""
+    jump: str | None = None
+    """user@host[:port] to go through; several with commas."""
+    device_class: Name = "any"
+    """The device's class."""
+    tags: tuple[Name, ...] = ()
+    """Words to select by (`--on`) and to name in waves."""
+
+
+class TargetConfig(Section):
+    """One device. A plain `user@host:port` does, too."""
+
+    host: str
+    """Host name, address or ssh_config alias; `local` is the embedded device."""
+    name: Name | None = None
+    """What reports call it; left out: the host."""
+    user: str | None = None
+    """Login name."""
+    port: int | None = Field(default=None, ge=1, le=65535)
+    """SSH port."""
+    root: str | None = None
+    """The directory on the device that holds everything."""
+    identity: FilePath | None = None
+    """Private key file; with it, no other key is offered."""
+    jump: str | None = None
+    """user@host[:port] to go through; several with commas; "none" for none."""
+    device_class: Name | None = None
+    """The device's class."""
+    tags: tuple[Name, ...] = ()
+    """Words to select by and to name in waves, beside those of the defaults."""
+
+
+class FleetConfig(Section):
+    """The devices."""
+
+    defaults: TargetDefaults = TargetDefaults()
+    """What holds for every target that does not say otherwise."""
+    targets: tuple[Annotated[TargetConfig, BeforeValidator(short_target)], ...] = ()
+    """The devices: {host, ...} or user@host:port."""
+    known_hosts: FilePath | None = None
+    """Host keys of the fleet, beside the user's own known_hosts; `knnkit trust HOST` enrols here."""
+    ssh_config: FilePath | None = None
+    """Left out: ~/.ssh/config."""
+
+    @pydantic.model_validator(mode="after")
+    def _distinct(self) -> FleetConfig:
+        seen: set[str] = set()
+        for target in self.targets:
+            name = target.name or target.host
+            if name in seen:
+                raise ValueError(f"two targets are called {name!r}: give one of them a name of its own")
+            seen.add(name)
+        return self
+
+
+class RolloutConfig(Section):
+    """How a release spreads over the fleet."""
+
+    waves: tuple[int | str, ...] = Field(default=("100%",), min_length=1)
+    """One after another: a tag, a share of the fleet so far (25%), or a count so far."""
+    max_failures: Amount = 0
+    """Devices that may fail before the rollout stops: a count or a percentage. In the first of several waves: none."""
+    confirm_within: Annotated[Duration, Field(ge=1.0, le=86400.0)] = contract.DEFAULT_CONFIRM_SECONDS
+    """A device that is not confirmed by a new connection within this time reverts by itself."""
+    concurrency: int = Field(default=16, ge=1, le=1024)
+    """Devices at a time."""
+    connect_timeout: Annotated[Duration, Field(gt=0.0, le=3600.0)] = 10.0
+    """Until a connection stands."""
+    connect_retries: int = Field(default=2, ge=0, le=20)
+    """Further attempts to connect, with growing pauses. Nothing else is retried."""
+    command_timeout: Annotated[Duration, Field(gt=0.0, le=86400.0)] = 300.0
+    """For one command on a device."""
+
+    @pydantic.field_validator("waves")
+    @classmethod
+    def _sensible(cls, waves: tuple[int | str, ...]) -> tuple[int | str, ...]:
+        for wave in waves:
+            if isinstance(wave, int) and (isinstance(wave, bool) or wave < 1):
+                raise ValueError(f"{wave!r}: a wave has at least one device")
+            if isinstance(wave, str) and not contract.is_name(wave):
+                parse_amount(wave)
+        return waves
