@@ -18,7 +18,11 @@ def _configure_classify(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="of the input (default: by the file's name, else by its first byte)",
     )
-    add("--output-format", choices=("csv", "jsonl", "npy"), help="of the answers (default: as the input)")
+    add(
+        "--output-format",
+        choices=("csv", "jsonl", "npy"),
+        help="of the answers (default: as the input; with --json, jsonl)",
+    )
     add("--stream", action="store_true", help="answer each line at once, until the input ends; follow new releases")
     add("--proba", action="store_true", help="add the probability of each class")
     add("--neighbors", action="store_true", help="add the nearest training rows, their distances and classes")

@@ -33,12 +33,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--output",
         type=_path,
         metavar="PATH",
-        help="where the answers go, - for standard output; for several devices a directory (default: -)",
+        help="where the answers go, - for standard output; a directory for several devices or --report (default: -)",
     )
     rows.add_argument(
         "--format", choices=("auto", "csv", "jsonl", "npy"), default="auto", help="of the rows (default: by their look)"
     )
-    rows.add_argument("--output-format", choices=("csv", "jsonl", "npy"), help="of the answers (default: as the rows)")
+    rows.add_argument(
+        "--output-format",
+        choices=("csv", "jsonl", "npy"),
+        help="of the answers (default: as the rows; of one device with --json, jsonl)",
+    )
     rows.add_argument(
         "--stream", action="store_true", help="answer each line at once, until the input ends; follow new releases"
     )
@@ -59,25 +63,26 @@ def run(arguments: argparse.Namespace) -> int:
     """Classifies; returns the agent's exit code, or that of the fleet."""
     config = _fleet.load_config(arguments)
     targets = _fleet.select_targets(arguments, config)
-    if len(targets) > 1:
+    if len(targets) > 1 or arguments.report:
         return _many(arguments, config, targets)
     return _one(arguments, config, targets[0])
 
 
-def agent_command(arguments: argparse.Namespace) -> tuple[str, ...]:
-    """Returns the agent's command line for these options."""
+def agent_command(arguments: argparse.Namespace, answers: str | None) -> tuple[str, ...]:
+    """Returns the agent's command line for these options and a format of answers (None: as the rows)."""
     suffix = arguments.input.suffix.lstrip(".") if arguments.input is not None else ""
     found = suffix if arguments.format == "auto" and suffix in ("csv", "jsonl", "npy") else arguments.format
     flags = [f"--{name}" for name in _FLAGS if getattr(arguments, name.replace("-", "_"))]
-    answers = ["--output-format", arguments.output_format] if arguments.output_format else []
-    return ("classify", "--format", found, *answers, *flags)
+    wanted = ["--output-format", answers] if answers else []
+    return ("classify", "--format", found, *wanted, *flags)
 
 
 def _one(arguments: argparse.Namespace, config: Config | None, target: Target) -> int:
     from knnkit.fleet.piping import pipe_rows
 
     with _source(arguments.input) as source, _sink(arguments.output) as sink:
-        done = pipe_rows(target, _fleet.pace_of(arguments, config), agent_command(arguments), source, sink)
+        command = agent_command(arguments, arguments.output_format or ("jsonl" if arguments.json else None))
+        done = pipe_rows(target, _fleet.pace_of(arguments, config), command, source, sink)
     if done.stderr:
         from knnkit.transport.base import printable
 
@@ -89,12 +94,14 @@ def _many(arguments: argparse.Namespace, config: Config | None, targets: tuple[T
     from knnkit.fleet.piping import RowsJob, classify_rows
     from knnkit.fleet.rollout import ask_all
 
+    _fleet.check_report_paths(arguments)
     if arguments.input is None or arguments.output is None:
-        raise UsageError(f"{len(targets)} devices are selected: name --input FILE and --output DIRECTORY")
+        why = f"{len(targets)} devices are selected" if len(targets) > 1 else "--report tells of whole files"
+        raise UsageError(f"{why}: name --input FILE and --output DIRECTORY")
     if not arguments.input.is_file():
         raise DataError(f"{arguments.input}: there is no such file", hint=_check_path())
     arguments.output.mkdir(parents=True, exist_ok=True)
-    command, pace = agent_command(arguments), _fleet.pace_of(arguments, config)
+    command, pace = agent_command(arguments, arguments.output_format), _fleet.pace_of(arguments, config)
     suffix = arguments.output_format or arguments.input.suffix.lstrip(".") or "csv"
     jobs = [
         RowsJob(

@@ -131,6 +131,7 @@ def test_trust_writes_to_the_users_own_file_or_the_fleets(
         (("status", "-c", "other.yaml"), "there is no such file"),
         (("rollback", "--target", "local", "--to", "xyz"), "at least 8 digits"),
         (("classify", "--target", "a", "--target", "b"), "name --input FILE and --output DIRECTORY"),
+        (("classify", "--target", "a", "--report", "r.json"), "name --input FILE and --output DIRECTORY"),
     ],
 )
 def test_what_the_command_line_cannot_mean_is_exit_2_or_4_and_touches_nothing(

@@ -232,6 +232,8 @@ def test_status_parity_bench_logs_rollback_classify_and_doctor_on_a_selection(
     }
     one = knnkit("classify", "-c", config, "--target", "d00", "--input", rows)
     assert one[1] == "setosa\nvirginica\n"
+    lines = knnkit("classify", "-c", config, "--target", "d00", "--input", rows, "--json")[1].splitlines()
+    assert [json.loads(line)["label"] for line in lines] == one[1].splitlines()
     dash = knnkit("classify", "-c", config, "--target", "d00", "--input", "-", "--output", "-", text=rows.read_text())
     assert dash[1] == one[1]
 
