@@ -57,6 +57,10 @@ class CsvRenderer:
             lines.insert(place, self._empty)
         return b"".join(lines)
 
+    def render_labels(self, labels: NDArray[np.int32]) -> bytes:
+        """Returns the lines of class indices, where no more was asked for."""
+        return b"".join(_pick(self._lines, labels))
+
     def _names(self) -> list[str]:
         names = ["label"]
         if self._columns.proba:
@@ -69,8 +73,7 @@ class CsvRenderer:
 
     def _good(self, answers: Answers) -> list[bytes]:
         if self._columns.few:
-            table = self._lines
-            return [table[index] for index in answers.label.tolist()]
+            return _pick(self._lines, answers.label)
         parts = [[self._labels[index]] for index in answers.label.tolist()]
         if self._columns.proba:
             for part, shares in zip(parts, answers.probabilities):
@@ -113,9 +116,12 @@ class JsonRenderer:
 
     def _good(self, answers: Answers) -> list[bytes]:
         if self._columns.few:
-            table = self._lines
-            return [table[index] for index in answers.label.tolist()]
+            return _pick(self._lines, answers.label)
         return [_json_line(self._record(answers, row)) for row in range(len(answers.label))]
+
+    def render_labels(self, labels: NDArray[np.int32]) -> bytes:
+        """Returns the lines of class indices, where no more was asked for."""
+        return b"".join(_pick(self._lines, labels))
 
     def _record(self, answers: Answers, row: int) -> dict[str, Any]:
         record: dict[str, Any] = {"label": self._labels[answers.label[row]]}
@@ -161,20 +167,28 @@ class NpyRenderer:
         """Returns the bytes of `count` entries; there is no entry that could stand for a bad line."""
         if answers is None:
             return b""
-        labels = self._labels[answers.label]
-        if self.dtype == labels.dtype:
-            return labels.tobytes()
-        table = np.empty(count, self.dtype)
-        table["label"] = labels
+        if self._columns.few:
+            return self.render_labels(answers.label)
+        table = self._table(answers.label)
         if self._columns.proba:
             table["probabilities"] = answers.probabilities
         if self._columns.neighbors:
             table["indices"], table["distances"] = answers.indices, answers.distances
             if self._targets is not None:
                 table["classes"] = self._labels[self._targets[answers.indices]]
+        return table.tobytes()
+
+    def render_labels(self, labels: NDArray[np.int32]) -> bytes:
+        """Returns the entries of class indices, where no more was asked for."""
+        return (self._table(labels) if self.dtype.names else self._labels[labels]).tobytes()
+
+    def _table(self, labels: NDArray[np.int32]) -> NDArray[Any]:
+        """Returns the entries, with what does not depend on more than the label."""
+        table = np.empty(len(labels), self.dtype)
+        table["label"] = self._labels[labels]
         if self._columns.digest:
             table["digest"] = self._digest.encode()
-        return table.tobytes()
+        return table
 
     def _dtype(self, info: KnnInfo) -> np.dtype[Any]:
         if self._columns == Columns():
@@ -206,6 +220,10 @@ def npy_header(dtype: np.dtype[Any], count: int) -> bytes:
     room = len(text) - len(str(count)) + 20  # as many digits as any count has
     length = -(-(10 + room + 1) // 64) * 64 - 10
     return b"\x93NUMPY\x01\x00" + length.to_bytes(2, "little") + text.ljust(length - 1) + b"\n"
+
+
+def _pick(lines: list[bytes], labels: NDArray[np.int32]) -> list[bytes]:
+    return [lines[index] for index in labels.tolist()]
 
 
 def _csv_line(fields: list[str]) -> bytes:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from device_agent.answers import RENDERERS, Columns, NpyRenderer, Renderer
 from device_agent.contract import EXACT_FILE, MAX_MODEL
-from device_agent.crew import answer_all
+from device_agent.crew import answer_all, label_all
 from device_agent.csv_rows import CsvParser
 from device_agent.errors import BadInput
 from device_agent.json_rows import JsonParser
@@ -95,17 +95,26 @@ def _run(loaded: Loaded, source: Source, request: Request, renderer: Renderer, s
     progress = _Progress()
     count = 0
     table = _Table(loaded.model.info, source, ignore_extra=request.ignore_extra)
-    for answers in answer_all(loaded, table.blocks(), request.runtime, request.threads):
+    for rows, rendered in _rendered(loaded, table, request, renderer):
         if count == 0 and (table.header or isinstance(renderer, NpyRenderer)):
             sink.write(renderer.header())
-        rows = len(answers.label)
-        sink.write(renderer.render(answers, rows, {}))
+        sink.write(rendered)
         count += rows
         progress.show(count)
     if count == 0:
         raise BadInput(f"{source.name}: there is no row in it", reason="no-rows")
     progress.end()
     return count
+
+
+def _rendered(loaded: Loaded, table: _Table, request: Request, renderer: Renderer) -> Iterator[tuple[int, bytes]]:
+    """Yields how many rows a block has, and what is said of them."""
+    if request.columns.few:
+        for labels in label_all(loaded, table.blocks(), request.runtime, request.threads):
+            yield len(labels), renderer.render_labels(labels)
+    else:
+        for answers in answer_all(loaded, table.blocks(), request.runtime, request.threads):
+            yield len(answers.label), renderer.render(answers, len(answers.label), {})
 
 
 class _Table:

@@ -3,7 +3,8 @@
 The graph flags a row whose neighbours or label float32 rounding could have changed. Such a row is answered here from
 the same file: the training matrix is mapped where it lies in the model, the map from raw rows to model space is read
 in float64 from exact.npz. What decides is computed in steps that every IEEE machine rounds alike: number by number, and
-sums rounded once or added in one order; no BLAS. Needs numpy alone; never runs a TFLite graph.
+sums rounded once or added in one order; no BLAS. The label map of a long run is drawn from the same numbers. Needs
+numpy alone; never runs a TFLite graph.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent import contract
+from device_agent import contract, regions
 from device_agent.errors import ModelUnusable
 from device_agent.judge import votes
 from device_agent.modelfile import read_member
@@ -79,6 +80,12 @@ class ExactKnn:
             contract.OUTPUT_INDICES: order,
             contract.OUTPUT_DISTANCES: np.minimum(distances, _MAX_FLOAT32),  # what float32 cannot tell is its largest
         }
+
+    def draw_label_map(self) -> regions.LabelMap | None:
+        """Returns the label map of this model; None where it has none."""
+        if self._steps or self._info.n_features > regions.MAX_COORDINATES:
+            return None
+        return regions.draw(np.concatenate(self._blocks), self._classes, self._centre, self._scale, self._info)
 
     def _enter(self, row: NDArray[np.float32]) -> Float64:
         if not self._steps:  # the float32 offset from the centre is what the definition starts from

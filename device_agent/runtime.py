@@ -21,11 +21,14 @@ from device_agent import contract, memory, versions
 from device_agent.errors import BadInput, DeviceUnfit, ModelUnusable
 from device_agent.exact import ExactKnn
 from device_agent.modelfile import read_info as read_info
+from device_agent.regions import UNDECIDED, LabelMap
 from device_agent.signature import Signature
 from device_agent.team import MAX_SHARED, Team
 
 #: Import name -> how pip calls it, in the order in which `auto` looks.
 RUNTIMES = {"tflite_runtime": "tflite-runtime", "ai_edge_litert": "ai-edge-litert"}
+#: Labels that one model is asked for before it draws its label map: about as long as drawing takes.
+MAP_AFTER = 16_384
 
 
 # Named tuples, since one is made for every row of a stream: a frozen dataclass takes three times as long.
@@ -66,6 +69,7 @@ _OUTPUTS = {
 }
 #: What is answered, in the order of `Answers` and of `Neighbors`.
 _ANSWERS = (contract.OUTPUT_LABEL, contract.OUTPUT_PROBABILITIES, contract.OUTPUT_INDICES, contract.OUTPUT_DISTANCES)
+_LABEL = (contract.OUTPUT_LABEL,)
 _NEIGHBORS = (contract.OUTPUT_INDICES, contract.OUTPUT_DISTANCES)
 _FLOAT32 = np.dtype(np.float32)
 
@@ -74,7 +78,8 @@ class TfliteKNN:
     """A nearest-neighbour classifier in a `.tflite` file, fed with raw rows.
 
     One object serves one thread. `info` is the model's knn.json, `runtime` says what runs it, and `settled` counts the
-    rows that float32 left in doubt and float64 settled.
+    rows that float32 left in doubt and float64 settled. `label_map` answers `labels` and `predict` without the graph,
+    once it is drawn; copies of one model may share it.
 
     Args:
         path: the model; also `/proc/self/fd/N` of a file that was opened before.
@@ -127,6 +132,8 @@ class TfliteKNN:
         self._batch: Signature | None = None
         self._team = Team(lambda: self._make_batch(load()), num_threads if small else 1)
         self._exact: ExactKnn | None = None
+        self._labelled = 0
+        self.label_map: LabelMap | None = None
 
     def neighbors(self, rows: ArrayLike) -> Neighbors:
         """Returns the k nearest training rows of each of the (n, n_features) raw `rows`.
@@ -145,11 +152,36 @@ class TfliteKNN:
         Raises:
             BadInput: wrong number of columns, or a value that is not finite.
         """
-        label = self.classify(rows).label
+        label = self.labels(rows)
         if self.info.reject is not None:
             return np.array([*self.info.classes, contract.UNKNOWN_LABEL], dtype=object)[label]
         classes: NDArray[Any] = np.array(self.info.classes)
         return classes[label]
+
+    def labels(self, rows: ArrayLike) -> NDArray[np.int32]:
+        """Returns (n,) class indices, `contract.UNKNOWN` where rejected, of raw rows: the label of `classify`, sooner.
+
+        Raises:
+            BadInput: wrong number of columns, or a value that is not finite.
+        """
+        if self._ask_one(rows):  # nothing is sooner
+            return np.asarray(self._answers[0].copy())
+        queries = check_rows(rows, self.info.n_features)
+        before, self._labelled = self._labelled, self._labelled + len(queries)
+        if before < MAP_AFTER <= self._labelled:
+            self.map_labels()
+        if self.label_map is None:
+            return self._ask(queries, _LABEL)[0]
+        found = self.label_map.look_up(queries).astype(np.int32)
+        left = np.flatnonzero(found == UNDECIDED)
+        if len(left):
+            found[left] = self._ask(queries[left], _LABEL)[0]
+        return found
+
+    def map_labels(self) -> None:
+        """Draws the label map, where the model can have one and has none yet."""
+        if self.label_map is None:
+            self.label_map = self._get_exact().draw_label_map()
 
     def predict_proba(self, rows: ArrayLike) -> NDArray[np.float32]:
         """Returns (n, n_classes) float32: each class's share of the neighbours' votes.
@@ -219,13 +251,17 @@ class TfliteKNN:
         return made
 
     def _settle(self, queries: NDArray[np.float32], parts: dict[str, NDArray[Any]]) -> None:
-        if self._exact is None:
-            self._exact = ExactKnn(self.path, self.info)
+        exact = self._get_exact()
         for row in np.flatnonzero(~parts[contract.OUTPUT_CERTAIN]):
-            settled = self._exact.answer(queries[row])
+            settled = exact.answer(queries[row])
             for name in parts.keys() & settled.keys():
                 parts[name][row] = settled[name]
             self.settled += 1
+
+    def _get_exact(self) -> ExactKnn:
+        if self._exact is None:
+            self._exact = ExactKnn(self.path, self.info)
+        return self._exact
 
     def _delegate(self) -> str | None:
         details: list[dict[str, Any]] = getattr(self._interpreter, "_get_ops_details", list)()
