@@ -1,6 +1,6 @@
 """A label map: the cells of a model's space in which every row has the same label, so that looking up is answering.
 
-For a model of one to three coordinates that are only scaled. A cell is decided where bounds on the distances from
+For a model of one or two features that are only scaled. A cell is decided where bounds on the distances from
 anywhere in it to the training rows leave only one label, in float64; it is halved where they do not, as long as that
 pays. A row in an undecided cell, or off the map, is left to the graph. Numpy alone; never guesses, and knows nothing
 but labels: no neighbours, no shares.
@@ -22,7 +22,8 @@ Ints = NDArray[np.int32]
 
 #: What the map says of a row that it leaves to the graph.
 UNDECIDED = -2
-MAX_COORDINATES = 3
+#: In three dimensions a map takes ten times as long, and decides less.
+MAX_FEATURES = 2
 
 _MAX_CELLS = 1 << 18
 _MAX_PER_AXIS = 1 << 12
@@ -72,7 +73,7 @@ def draw(enrolled: Float32, classes: Ints, centre: Float32, scale: Float64, info
 
     The same model gives the same map. Takes time in proportion to the number of rows.
     """
-    if len(centre) > MAX_COORDINATES or len(info.classes) > np.iinfo(np.int16).max:
+    if len(info.classes) > np.iinfo(np.int16).max:
         return None
     lowest, highest = enrolled.min(axis=0).astype(np.float64), enrolled.max(axis=0).astype(np.float64)
     weight = np.abs(scale)
