@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from support.releases import Releases
 from device_agent import check, contract, loading
 from device_agent.exact import ExactKnn
 from device_agent.regions import LabelMap
-from device_agent.runtime import MAP_AFTER, Answers, TfliteKNN
+from device_agent.runtime import MAP_AFTER, TfliteKNN
 from device_agent.store import Store
 
 
@@ -38,13 +39,13 @@ def test_labels_are_those_of_classify_and_most_rows_do_not_meet_the_graph(
     assert model.labels(rows[: MAP_AFTER - 1]).tolist() == expected[: MAP_AFTER - 1].tolist()
     assert model.label_map is None
     asked: list[int] = []
-    classify = TfliteKNN.classify
+    ask = TfliteKNN._ask
 
-    def count(self: TfliteKNN, rows: NDArray[np.float32]) -> Answers:
+    def count(self: TfliteKNN, rows: NDArray[np.float32], names: tuple[str, ...]) -> tuple[NDArray[Any], ...]:
         asked.append(len(rows))
-        return classify(self, rows)
+        return ask(self, rows, names)
 
-    monkeypatch.setattr(TfliteKNN, "classify", count)
+    monkeypatch.setattr(TfliteKNN, "_ask", count)
     assert model.labels(rows).tolist() == expected.tolist()
     assert model.predict(rows).tolist() == [model.info.classes[index] for index in expected]
     assert 0 < sum(asked) < 0.2 * 2 * len(rows)
