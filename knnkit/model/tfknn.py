@@ -239,6 +239,8 @@ class TfKNN(tf.Module):  # type: ignore[misc]
         base, indices, following = self._ranked(-negative, places)
         if candidates is not None:
             indices = self.layout.index(tf.gather(candidates, indices, batch_dims=1))
+            if self.layout.gap:  # where all scores have overflowed, the gap before the first row is no worse
+                indices = tf.maximum(indices, 0)
         return base, indices, following
 
     def _level(self, measure: Any) -> Any:

@@ -351,3 +351,15 @@ def test_distances_beyond_float32_are_told_as_its_largest_number(device: DeviceP
     answers = ask(device, model, queries, tmp_path)
     assert (answers.distances == np.finfo(np.float32).max).all()
     assert judge(golden_of(model, queries), answers, model.info, Gates()).differences == ()
+
+
+def test_a_row_whose_scores_all_overflow_has_neighbours_in_blocks_too(device: DeviceProcess, tmp_path: Path) -> None:
+    rng = np.random.default_rng(31)
+    rows = rng.normal(size=(3001, 350)) * 1e-20
+    model = build_model(KnnSpec("small-units", 4, "cosine", scale="minmax"), dataset(rows, rng.integers(0, 3, 3001)))
+    queries = (rng.choice([-1.0, 1.0], size=(3, 350)) * 1e30).astype(np.float32)
+    expected = model.reference.answer(queries)
+    for one_by_one in (False, True):
+        answers = ask(device, model, queries, tmp_path, one_by_one=one_by_one)
+        assert answers.label.tolist() == expected.label.tolist()
+        assert answers.indices.tolist() == expected.indices[:, :4].tolist()
