@@ -15,8 +15,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO, cast
 
-import paramiko
-
 from knnkit.errors import DeviceFailed, KnnkitError, Unreachable
 from knnkit.transport import hostkeys
 from knnkit.transport.address import Address
@@ -25,6 +23,7 @@ from knnkit.transport.capped import Capped
 from knnkit.transport.ends import Ends
 from knnkit.transport.ssh_auth import authenticate
 from knnkit.transport.ssh_config import Resolved, resolve
+from knnkit.transport.ssh_paramiko import paramiko
 from knnkit.transport.ssh_pump import Told, Watchdog, drain, feed, feed_bytes
 
 _KEEPALIVE = 15  # seconds

@@ -18,11 +18,9 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-import paramiko
-from paramiko.agent import AgentSSH
-
 from knnkit.errors import Unreachable
 from knnkit.transport.ssh_config import Resolved
+from knnkit.transport.ssh_paramiko import AgentSSH, paramiko
 
 #: sshd's MaxAuthTries is 6.
 _MAX_OFFERS = 6

@@ -14,11 +14,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import paramiko
-
 from knnkit.config_types import split_address
 from knnkit.errors import Unreachable
 from knnkit.transport.address import Address
+from knnkit.transport.ssh_paramiko import paramiko
 
 USER_CONFIG = "~/.ssh/config"
 _USER_KNOWN_HOSTS = ("~/.ssh/known_hosts", "~/.ssh/known_hosts2")
@@ -82,7 +81,7 @@ def _lookup(path: str, host: str) -> dict[str, Any]:
         raise Unreachable(f"{path}: there is no such ssh_config", reason="ssh-config") from None
     except OSError as error:
         raise Unreachable(f"{path}: {error.strerror}", reason="ssh-config") from None
-    except (paramiko.SSHException, ValueError, ImportError) as error:
+    except (paramiko.SSHException, ValueError) as error:
         raise Unreachable(f"{path}: {error}", reason="ssh-config") from None
 
 

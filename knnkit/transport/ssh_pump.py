@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import BinaryIO
 
-import paramiko
+from knnkit.transport.ssh_paramiko import paramiko
 
 _CHUNK = 64 * 1024
 #: Input up to this size fits every server's first window, so that sending it cannot block.

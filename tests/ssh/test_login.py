@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,8 @@ from knnkit.transport import ssh_auth
 from knnkit.transport.address import Address
 from knnkit.transport.ssh import SshTransport
 from knnkit.transport.ssh_config import resolve
+
+ROOT = Path(__file__).parents[2]
 
 
 def enter(to: Address) -> str:
@@ -158,6 +161,20 @@ def test_includes_are_followed_and_later_blocks_fill_in(no_ssh_config: Path, tmp
     config = write_config(no_ssh_config, f"Include conf.d/*.conf\nInclude = {tmp_path}/other.conf\n")
     found = resolve(Address("board", config=config))
     assert (found.port, found.user) == (2200, "pi")
+
+
+def test_a_match_by_command_is_followed(no_ssh_config: Path) -> None:
+    config = write_config(no_ssh_config, "Match exec true\n Port 2200\nMatch exec false\n User nobody\n")
+    assert resolve(Address("board", "pi", config=config)).port == 2200
+
+
+def test_connecting_does_not_wait_for_what_runs_tasks() -> None:
+    """It would take a third of the time in which knnkit is ready to connect."""
+    script = (
+        "import sys, knnkit.transport.ssh; assert not {'invoke', 'unittest'} & set(sys.modules);"
+        "assert 'paramiko' in sys.modules; import invoke"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
 
 
 def test_identity_agent_is_taken_or_left(
