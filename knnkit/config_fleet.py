@@ -11,21 +11,21 @@ import pydantic
 from pydantic import BeforeValidator, Field
 
 from device_agent import contract
-from knnkit.config_types import Amount, Duration, FilePath, Name, Section, parse_amount, short_target
+from knnkit.config_types import Amount, Duration, FilePath, Jump, Name, Section, Text, Word, parse_amount, short_target
 
 
 class TargetDefaults(Section):
     """What holds for every target that does not say otherwise. Left out, ssh_config decides."""
 
-    user: str | None = None
+    user: Word | None = None
     """Login name."""
     port: int | None = Field(default=None, ge=1, le=65535)
     """SSH port."""
-    root: str = contract.DEFAULT_ROOT
+    root: Text = contract.DEFAULT_ROOT
     """The directory on the device that holds everything."""
     identity: FilePath | None = None
     """Private key file; with it, no other key is offered."""
-    jump: str | None = None
+    jump: Jump | None = None
     """user@host[:port] to go through; several with commas."""
     device_class: Name = "any"
     """The device's class."""
@@ -36,19 +36,19 @@ class TargetDefaults(Section):
 class TargetConfig(Section):
     """One device. A plain `user@host:port` does, too."""
 
-    host: str
+    host: Word
     """Host name, address or ssh_config alias; `local` is the embedded device."""
     name: Name | None = None
     """What reports call it; left out: the host."""
-    user: str | None = None
+    user: Word | None = None
     """Login name."""
     port: int | None = Field(default=None, ge=1, le=65535)
     """SSH port."""
-    root: str | None = None
+    root: Text | None = None
     """The directory on the device that holds everything."""
     identity: FilePath | None = None
     """Private key file; with it, no other key is offered."""
-    jump: str | None = None
+    jump: Jump | None = None
     """user@host[:port] to go through; several with commas; "none" for none."""
     device_class: Name | None = None
     """The device's class."""

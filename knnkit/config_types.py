@@ -59,6 +59,40 @@ def check_name(value: str) -> str:
     return value
 
 
+def check_printable(value: str) -> str:
+    """Checks text that reaches a terminal and a device.
+
+    Raises:
+        ValueError: it is empty, or holds a control character.
+    """
+    if not value or not value.isprintable():
+        raise ValueError(f"{value!r}: it is empty, or holds a character that cannot be printed")
+    return value
+
+
+def check_word(value: str) -> str:
+    """Checks the name of a host or of a login.
+
+    Raises:
+        ValueError: it could not be one.
+    """
+    if value.startswith("-") or " " in value:
+        raise ValueError(f"{value!r}: it begins with '-', or holds a space")
+    return check_printable(value)
+
+
+def check_jump(value: str) -> str:
+    """Checks `user@host[:port]`, several with commas, or `none`.
+
+    Raises:
+        ValueError: it is none of them.
+    """
+    if value.lower() != "none":
+        for one in value.split(","):
+            split_address(one.strip().removeprefix("ssh://"))
+    return value
+
+
 def check_version(value: str) -> str:
     """Checks a release's version.
 
@@ -78,6 +112,9 @@ Duration = Annotated[
 ]
 Amount = Annotated[int | str, BeforeValidator(parse_amount)]
 Name = Annotated[str, AfterValidator(check_name)]
+Word = Annotated[str, AfterValidator(check_word)]
+Text = Annotated[str, AfterValidator(check_printable)]
+Jump = Annotated[str, AfterValidator(check_jump)]
 
 
 class Section(BaseModel):
@@ -136,7 +173,8 @@ def split_address(text: str) -> tuple[str | None, str, int | None]:
         r"\[([^\]\s]+)\](?::([0-9]{1,5}))?|([^:\s\[\]]+)(?::([0-9]{1,5}))?|([0-9a-fA-F]*:[0-9a-fA-F:]*:[0-9a-fA-F:.%\w]*)",
         rest,
     )
-    if not match or (at and not user) or rest.startswith("-") or user.startswith("-"):
+    steers = not text.isprintable() or " " in text
+    if not match or (at and not user) or rest.startswith("-") or user.startswith("-") or steers:
         raise ValueError(f"{text!r} is not an address: write user@host, host:port or [ipv6]:port")
     host = match[1] or match[3] or match[5]
     port = match[2] or match[4]

@@ -24,7 +24,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--data",
         type=Path,
         metavar="FILE",
-        help="your own labelled rows instead of the release's golden set; needs the training data of deploy.yaml",
+        help="your own labelled rows instead of the release's golden set: at most 20,000, drawn at random where there "
+        "are more; needs a deploy.yaml with one model, and its training data",
     )
     rows.add_argument("--label", metavar="COLUMN", help="their label column (default: that of the training data)")
     _options.add_fleet(parser)
@@ -50,7 +51,8 @@ def _about_own_rows(arguments: argparse.Namespace) -> FleetReport:
     package = read_package(builds[0].release.dir, {})
     own = golden_for(builds[0], builds[0].release.dir, arguments.data, arguments.label, package.manifest.gates.margin)
     if own.left_out:
-        print(f"knnkit: {own.left_out:,} rows were left out: {own.rows:,} are asked about", file=sys.stderr)
+        said = f"{own.rows:,} of {own.rows + own.left_out:,} rows, drawn at random, are asked about"
+        print(f"knnkit: {said}: a certificate covers no more. Split the file to ask about all", file=sys.stderr)
     return _asking.ask_fleet(
         arguments, "parity", ("--golden", "-"), Shared(own.data, rows=own.rows, digest=package.digest)
     )

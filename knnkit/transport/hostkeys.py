@@ -1,8 +1,8 @@
 """known_hosts: read once, line by line, shared read-only; a line is added only by `enrol`. Never trusts on first use.
 
 The format is OpenSSH's (sshd(8), SSH_KNOWN_HOSTS FILE FORMAT): plain, `[host]:port`, wildcard, negated and hashed
-names, `@revoked`. `@cert-authority` lines are passed over (paramiko verifies no host certificates). A line that cannot
-be read never hides the others: it is kept as `bad`, to be named when a host is unknown.
+names, `@revoked`. paramiko verifies no host certificates: a `@cert-authority` line makes no host known, and is named
+where it would have. A line that cannot be read never hides the others, and is named likewise.
 """
 
 from __future__ import annotations
@@ -61,6 +61,7 @@ class KnownHosts:
 
     lines: tuple[_Line, ...]
     bad: tuple[str, ...]  # where lines stand that cannot be read
+    authorities: tuple[_Line, ...] = ()  # @cert-authority
 
     def lookup(self, host: str, port: int) -> tuple[HostKey, ...]:
         """Returns the keys known for a host, revoked ones included (marked so)."""
@@ -91,12 +92,17 @@ class KnownHosts:
                 reason="host-key-changed",
                 hint=f"if the device was set up anew: knnkit trust {_typed(host, port)} --replace",
             )
-        unread = f" (cannot be read: {', '.join(self.bad[:3])})" if self.bad else ""
         raise HostKeyError(
-            f"{name} is not in known_hosts{unread}; it offers {offered.kind} {offered.fingerprint}",
+            f"{name} is not in known_hosts{self._why_unknown(name)}; it offers {offered.kind} {offered.fingerprint}",
             reason="host-key-unknown",
             hint=f"knnkit trust {_typed(host, port)}",
         )
+
+    def _why_unknown(self, name: str) -> str:
+        authority = next((line.key.where for line in self.authorities if _matches(line.patterns, name)), None)
+        if authority:
+            return f" but for a certificate authority ({authority}), and host certificates are not supported"
+        return f" (cannot be read: {', '.join(self.bad[:3])})" if self.bad else ""
 
 
 def host_name(host: str, port: int) -> str:
@@ -139,13 +145,15 @@ def load(paths: Iterable[str | Path]) -> KnownHosts:
     """Reads known_hosts files; one that does not exist holds nothing."""
     lines: list[_Line] = []
     bad: list[str] = []
+    authorities: list[_Line] = []
     for path in paths:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             found = Path(path).expanduser().stat()
             one = _load_one(str(path), found.st_mtime_ns, found.st_size)
             lines += one.lines
             bad += one.bad
-    return KnownHosts(tuple(lines), tuple(bad))
+            authorities += one.authorities
+    return KnownHosts(tuple(lines), tuple(bad), tuple(authorities))
 
 
 @functools.lru_cache(maxsize=64)
@@ -161,21 +169,23 @@ def _load_one(path: str, _changed: int, size: int) -> KnownHosts:
 
 def parse(text: str, path: str) -> KnownHosts:
     """Reads the text of a known_hosts file; `path` names it in messages."""
-    lines, bad = [], []
+    lines: list[_Line] = []
+    authorities: list[_Line] = []
+    bad: list[str] = []
     for number, line in enumerate(text.splitlines(), start=1):
         words = line.split()
         if not words or words[0].startswith("#"):
             continue
         where = f"{path}:{number}"
         marker = words.pop(0) if words[0].startswith("@") else ""
-        if marker == "@cert-authority":
-            continue
-        key = _key(words, where, revoked=marker == "@revoked") if marker in ("", "@revoked") else None
+        known = marker in ("", "@revoked", "@cert-authority")
+        key = _key(words, where, revoked=marker == "@revoked") if known else None
         if key is None:
             bad.append(where)
         else:
-            lines.append(_Line(tuple(words[0].split(",")), key))
-    return KnownHosts(tuple(lines), tuple(bad))
+            found = authorities if marker == "@cert-authority" else lines
+            found.append(_Line(tuple(words[0].split(",")), key))
+    return KnownHosts(tuple(lines), tuple(bad), tuple(authorities))
 
 
 def _key(words: list[str], where: str, *, revoked: bool) -> HostKey | None:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import BinaryIO, cast
 
 from knnkit.errors import DeviceFailed, KnnkitError, Unreachable
-from knnkit.transport import hostkeys
+from knnkit.transport import hostkeys, tcp
 from knnkit.transport.address import Address
 from knnkit.transport.base import MAX_COMPLAINT, MAX_OUTPUT, Completed, Progress
 from knnkit.transport.capped import Capped
@@ -24,10 +24,10 @@ from knnkit.transport.ends import Ends
 from knnkit.transport.ssh_auth import authenticate
 from knnkit.transport.ssh_config import Resolved, resolve
 from knnkit.transport.ssh_paramiko import paramiko
+from knnkit.transport.ssh_proxy import ProxySocket
 from knnkit.transport.ssh_pump import Told, Watchdog, drain, feed, feed_bytes
 
 _KEEPALIVE = 15  # seconds
-_DEAD_PEER = 60_000  # milliseconds until unanswered data ends a connection (TCP_USER_TIMEOUT)
 _CHUNK = 32 * 1024  # the largest SFTP write that every server takes
 
 logging.getLogger("paramiko").addHandler(logging.NullHandler())  # its errors reach the user as ours
@@ -268,32 +268,33 @@ def _reason(error: Exception) -> str:
 
 
 def _open(hop: Resolved, hops: list[paramiko.Transport], deadline: float) -> None:
-    left = max(0.1, deadline - time.monotonic())
-    sock: socket.socket | paramiko.Channel
-    if hops:
-        sock = hops[-1].open_channel("direct-tcpip", (hop.host, hop.port), ("127.0.0.1", 0), timeout=left)
-    else:
-        sock = _tcp(hop.host, hop.port, left)
+    sock = _reach(hop, hops, deadline)
     try:
         transport = paramiko.Transport(sock)
     except BaseException:
         sock.close()
         raise
     hops.append(transport)
+    left = max(0.1, deadline - time.monotonic())
     transport.banner_timeout = transport.handshake_timeout = transport.auth_timeout = left
     _prefer_known(transport, hop)
-    transport.start_client(timeout=left)
+    try:
+        transport.start_client(timeout=left)
+    except (OSError, EOFError, paramiko.SSHException) as error:
+        if not isinstance(sock, ProxySocket) or isinstance(error, paramiko.ssh_exception.IncompatiblePeer):
+            raise
+        sock.close()
+        raise Unreachable(f"{hop.host}: ProxyCommand {hop.proxy}: {sock.said}", reason="connect") from None
     if not transport.initial_kex_done:  # start_client returns at its timeout without a word
         raise TimeoutError
     transport.set_keepalive(_KEEPALIVE)
 
 
-def _tcp(host: str, port: int, timeout: float) -> socket.socket:
-    sock = socket.create_connection((host, port), timeout=timeout)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    if hasattr(socket, "TCP_USER_TIMEOUT"):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _DEAD_PEER)
-    return sock
+def _reach(hop: Resolved, hops: list[paramiko.Transport], deadline: float) -> socket.socket | paramiko.Channel:
+    if hops:
+        left = max(0.1, deadline - time.monotonic())
+        return hops[-1].open_channel("direct-tcpip", (hop.host, hop.port), ("127.0.0.1", 0), timeout=left)
+    return ProxySocket(hop.proxy) if hop.proxy else tcp.connect(hop.host, hop.port, deadline)
 
 
 def _prefer_known(transport: paramiko.Transport, hop: Resolved) -> None:
@@ -318,3 +319,4 @@ def _close(hops: Sequence[paramiko.Transport]) -> None:
     for transport in reversed(hops):
         with contextlib.suppress(Exception):  # a broken connection may complain in many ways; it is gone either way
             transport.close()
+            transport.sock.close()  # one that broke before leaves this to a thread of its own, and does not wait for it

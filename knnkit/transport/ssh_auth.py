@@ -68,7 +68,7 @@ def authenticate(transport: paramiko.Transport, where: Resolved, *, timeout: flo
                 raise Unreachable(
                     f"{where.host}: takes no keys from {where.user}, only {', '.join(error.allowed_types)}",
                     reason="authentication",
-                    hint="allow public keys in its sshd_config",
+                    hint=f"{_NO_PASSWORD}, then {_copy(where)}",
                 ) from None
             except paramiko.AuthenticationException:
                 if not transport.is_active() or len(tried) >= _MAX_OFFERS:
@@ -80,10 +80,15 @@ def authenticate(transport: paramiko.Transport, where: Resolved, *, timeout: flo
     raise Unreachable(
         f"{where.host}: {where.user} is not let in ({what})",
         reason="authentication",
-        hint=f"ssh-copy-id -p {where.port} {where.user}@{where.host}",
+        hint=_copy(where),
     )
 
 
+def _copy(where: Resolved) -> str:
+    return f"ssh-copy-id -p {where.port} {where.user}@{where.host}"
+
+
+_NO_PASSWORD = "knnkit sends no password: set `PubkeyAuthentication yes` in its sshd_config"  # noqa: S105
 _HINT = "knnkit logs in with one key; a second factor cannot be typed for a fleet"
 
 

@@ -1,4 +1,4 @@
-"""An address with ssh_config applied: HostName, User, Port, IdentityFile, IdentityAgent, ProxyJump and known_hosts.
+"""An address with ssh_config applied: HostName, User, Port, keys, key agent, ProxyJump, ProxyCommand and known_hosts.
 
 What the user wrote in deploy.yaml or on the command line comes first, then ssh_config, then OpenSSH's defaults.
 `Include` is followed. `StrictHostKeyChecking` is not read: host keys are always checked. Never connects.
@@ -40,6 +40,7 @@ class Resolved:
     agent: str | None  # socket of the key agent; None: use none
     jumps: tuple[Resolved, ...]  # the first is connected to first
     known_hosts: tuple[str, ...]
+    proxy: str | None = None  # the command whose input and output are the connection; None: connect
 
 
 def resolve(address: Address, *, depth: int = 0) -> Resolved:
@@ -50,14 +51,9 @@ def resolve(address: Address, *, depth: int = 0) -> Resolved:
     """
     if depth > _MAX_JUMPS:
         raise Unreachable(f"{address.host}: jumps through more than {_MAX_JUMPS} hosts", reason="ssh-config")
-    found = _lookup(address.config or USER_CONFIG, address.host)
-    if "proxycommand" in found and found["proxycommand"] != "none" and address.jump is None:
-        raise Unreachable(
-            f"{address.host}: ssh_config asks for ProxyCommand, which is not supported",
-            reason="ssh-config",
-            hint="use ProxyJump, or `jump` in deploy.yaml",
-        )
+    found = _lookup(address)
     host = str(found.get("hostname", address.host))
+    jumps = _jumps(address, str(found.get("proxyjump", "none")), depth)
     listed = tuple(found.get("identityfile", ()))
     return Resolved(
         host=host,
@@ -67,14 +63,23 @@ def resolve(address: Address, *, depth: int = 0) -> Resolved:
         identities=(address.identity,) if address.identity else listed or _DEFAULT_KEYS,
         identities_only=bool(address.identity) or found.get("identitiesonly") == "yes",
         agent=_agent(str(found.get("identityagent", "SSH_AUTH_SOCK"))),
-        jumps=_jumps(address, str(found.get("proxyjump", "none")), depth),
+        jumps=jumps,
         known_hosts=(*address.known_hosts, *_known_hosts(found)),
+        proxy=None if jumps or address.jump else _proxy(found),
     )
 
 
-def _lookup(path: str, host: str) -> dict[str, Any]:
+def _proxy(found: dict[str, Any]) -> str | None:
+    command = str(found.get("proxycommand") or "none")
+    return None if command.lower() == "none" else command.replace("%%", "%")
+
+
+def _lookup(address: Address) -> dict[str, Any]:
+    path = address.config or USER_CONFIG
     try:
-        return dict(_read(path).lookup(host))
+        # What the user wrote comes first, also in the command of a proxy, where it stands for %p and %r.
+        said = [f"Port {address.port}"] * (address.port is not None) + [f"User {address.user}"] * bool(address.user)
+        return dict(_read(path, "\n".join(said)).lookup(address.host))
     except FileNotFoundError:
         if path == USER_CONFIG:
             return {}
@@ -86,8 +91,13 @@ def _lookup(path: str, host: str) -> dict[str, Any]:
 
 
 @functools.lru_cache(maxsize=16)
-def _read(path: str) -> paramiko.SSHConfig:
-    return paramiko.SSHConfig.from_text(_with_includes(Path(path).expanduser(), 0))
+def _read(path: str, before: str) -> paramiko.SSHConfig:
+    return paramiko.SSHConfig.from_text(f"{before}\n{_text(path)}")
+
+
+@functools.lru_cache(maxsize=16)
+def _text(path: str) -> str:
+    return _with_includes(Path(path).expanduser(), 0)
 
 
 def _with_includes(path: Path, depth: int) -> str:

@@ -100,6 +100,15 @@ def test_an_unknown_key_is_shown_in_the_users_own_line_with_the_closest_known_on
         (MODEL + "fleet:\n  targets: [a, a]\n", 2, "two targets are called 'a'"),
         (MODEL + "fleet:\n  targets: [-oProxyCommand=x]\n", 3, "not an address"),
         (MODEL + "fleet:\n  targets: ['a:99999']\n", 3, "99999 is not a port"),
+        (MODEL + 'fleet:\n  targets: ["a\\e[2Jb"]\n', 3, r"'a\\x1b\[2Jb' is not an address"),
+        (MODEL + 'fleet:\n  targets: [{host: "a\\ab"}]\n', 3, r"host: 'a\\x07b'.*cannot be printed"),
+        (MODEL + "fleet:\n  targets: [{host: a b}]\n", 3, "host: 'a b'.*holds a space"),
+        (MODEL + "fleet:\n  targets: [{host: ''}]\n", 3, "host: ''.*empty"),
+        (MODEL + "fleet:\n  targets: [{host: -oX}]\n", 3, "begins with '-'"),
+        (MODEL + 'fleet:\n  defaults: {user: "p\\n"}\n', 3, "user: .*cannot be printed"),
+        (MODEL + 'fleet:\n  defaults: {root: "/r\\n"}\n', 3, "root: .*cannot be printed"),
+        (MODEL + "fleet:\n  targets: [{host: a, jump: 'gate:0'}]\n", 3, "jump: .*0 is not a port"),
+        (MODEL + 'fleet:\n  defaults: {jump: "one,t\\ewo"}\n', 3, "jump: .*is not an address"),
         (MODEL + "fleet:\n  targets: [{host: a, tags: [canary]}]\nrollout:\n  waves: [canry]\n", 5, "mean 'canary'"),
         (MODEL + "models: []\nmodle: 3\n", 3, "unknown key 'modle'; did you mean 'mod"),
     ],
@@ -177,7 +186,25 @@ def test_addresses(text: str, parts: tuple[str | None, str, int | None]) -> None
     assert config.split_address(text) == parts
 
 
-@pytest.mark.parametrize("text", ["", "@board", "board:", "board:0", "-oX", "a b", "[::1", "user@-x", "-x@host"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "@board",
+        "board:",
+        "board:0",
+        "-oX",
+        "a b",
+        "[::1",
+        "user@-x",
+        "-x@host",
+        "a\x1bb",
+        "a\x7f",
+        "p\n@a",
+        "p i@a",
+        "a\u202eb",
+    ],
+)
 def test_what_is_no_address(text: str) -> None:
     with pytest.raises(ValueError, match="is not a"):
         config.split_address(text)

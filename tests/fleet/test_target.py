@@ -68,6 +68,7 @@ def test_the_command_line_comes_first() -> None:
     [
         (["one", "one"], [], "given twice"),
         (["a b"], [], "is not an address"),
+        (["pi@a\x1b[2J"], [], r"'pi@a\\x1b\[2J' is not an address"),
         ([], ["canry"], "did you mean 'canary'"),
         ([], ["zebra"], "there are all, canary"),
     ],

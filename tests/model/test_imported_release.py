@@ -25,7 +25,7 @@ from device_agent.modelfile import read_info
 from knnkit import cli, config
 from knnkit.errors import BuildError, ConfigError, DataError
 from knnkit.model.importer import load_skops
-from knnkit.release import keys
+from knnkit.release import keys, own_rows
 from knnkit.release.own_rows import golden_for
 
 IRIS = load_iris()
@@ -184,6 +184,17 @@ def test_own_rows_are_judged_against_the_imported_classifier(folder: Path, capsy
     skops.io.dump(other, folder / "pipeline.skops")  # the same rows, scaled otherwise
     with pytest.raises(Exception, match="was built from other rows"):
         golden_for(parsed, folder / "dist", folder / "test.csv", None, 1e-5)
+
+
+def test_more_own_rows_than_a_certificate_covers_are_drawn_from_and_counted(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build(capsys)
+    monkeypatch.setattr(own_rows, "MAX_ROWS", 10)
+    parsed = config.parse(YAML, base=folder).builds()[0]
+    own = golden_for(parsed, folder / "dist", folder / "test.csv", None, 1e-5)
+    assert (own.rows, own.left_out) == (10, len(HELD_OUT) - 10)
+    assert len(Golden.from_bytes(own.data).rows) == 10
 
 
 PIPELINES = {

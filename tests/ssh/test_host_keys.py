@@ -93,8 +93,31 @@ def test_a_revoked_key_is_refused_wherever_it_is_offered() -> None:
 
 
 def test_a_certificate_authority_is_no_host_key() -> None:
-    with pytest.raises(HostKeyError, match="not in known_hosts"):
-        hostkeys.parse(line("*", key(1), "@cert-authority"), "kh").check("board", 22, key(1))
+    known = hostkeys.parse(line("*.example", key(1), "@cert-authority"), "kh")
+    said = r"not in known_hosts but for a certificate authority \(kh:1\), and host certificates are not supported"
+    with pytest.raises(HostKeyError, match=said) as caught:
+        known.check("board.example", 22, key(1))
+    assert caught.value.hint == "knnkit trust board.example"
+    with pytest.raises(HostKeyError, match="not in known_hosts; it offers"):
+        known.check("board.other", 22, key(1))
+
+
+def test_a_server_with_a_certificate_is_known_by_its_own_key(
+    server: sshd.Sshd, address: Address, tmp_path: Path
+) -> None:
+    """What `knnkit trust` enrols goes on to be good where OpenSSH would look at the certificate."""
+    authority, folder = sshd.make_key(tmp_path / "authority"), tmp_path / "certified"
+    folder.mkdir()
+    host_key = sshd.make_key(folder / "host_key")
+    sign = ["ssh-keygen", "-q", "-s", str(authority), "-I", "board", "-h", "-n", "127.0.0.4", f"{host_key}.pub"]
+    subprocess.run(sign, check=True, capture_output=True)
+    with sshd.running(folder, host="127.0.0.4", extra=f"HostCertificate {host_key}-cert.pub") as other:
+        there = replace(address, host=other.host, port=other.port, identity=str(other.identity))
+        public = " ".join((tmp_path / "authority.pub").read_text().split()[:2])
+        (tmp_path / "authorities").write_text(f"@cert-authority * {public}\n")
+        with pytest.raises(HostKeyError, match="but for a certificate authority"):
+            SshTransport.connect("board", replace(there, known_hosts=(str(tmp_path / "authorities"),)), timeout=10)
+        SshTransport.connect("board", replace(there, known_hosts=(str(other.known_hosts),)), timeout=10).close()
 
 
 def test_one_of_several_keys_is_enough() -> None:

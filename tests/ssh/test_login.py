@@ -68,6 +68,22 @@ def test_a_key_that_the_server_does_not_know_is_told_with_what_was_tried(address
     assert caught.value.hint.startswith("ssh-copy-id")
 
 
+def test_a_server_that_wants_a_password_is_told_how_it_could_take_a_key(address: Address, tmp_path: Path) -> None:
+    only = "Match all\n PubkeyAuthentication no\n PasswordAuthentication yes"
+    with sshd.running(tmp_path / "strict", host="127.0.0.5", extra=only) as strict:
+        there = replace(
+            address,
+            host=strict.host,
+            port=strict.port,
+            identity=str(strict.identity),
+            known_hosts=(str(strict.known_hosts),),
+        )
+        with pytest.raises(Unreachable, match=r"takes no keys from \w+, only .*password") as caught:
+            enter(there)
+    assert caught.value.hint.startswith("knnkit sends no password: set `PubkeyAuthentication yes`")
+    assert caught.value.hint.endswith(f"ssh-copy-id -p {strict.port} {strict.user}@{strict.host}")
+
+
 def test_a_key_file_that_others_may_read_is_not_used(address: Address, server: sshd.Sshd, tmp_path: Path) -> None:
     loose = tmp_path / "loose"
     shutil.copy(server.identity, loose)
@@ -206,7 +222,6 @@ def test_strict_host_key_checking_cannot_be_switched_off(server: sshd.Sshd, no_s
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("Host *\n ProxyCommand nc %h %p\n", "ProxyCommand, which is not supported"),
         ("Host *\n ProxyJump -oX\n", "is not an address"),
         ("Host *\n ProxyJump *bad host*\n", "is not an address"),
         ("Host a\n ProxyJump b\nHost b\n ProxyJump a\n", "more than 8 hosts"),

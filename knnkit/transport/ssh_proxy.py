@@ -1,0 +1,70 @@
+"""`ProxyCommand` of ssh_config: a process of the user's own whose standard input and output are the connection.
+
+paramiko's `ProxyCommand` spins when the process ends, knows no deadline while it reads, and leaves a zombie: here the
+process holds one end of a socket pair, and paramiko the other. Closing that ends the process and all that it started.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+
+from knnkit.transport.base import printable
+
+#: Seconds for the process to end once its input has, and once it has been asked to.
+_HANG_UP, _GRACE = 0.2, 1.0
+_LAST = 300  # bytes of standard error that a message repeats
+
+
+class ProxySocket(socket.socket):
+    """Our end of the connection that a command makes."""
+
+    def __init__(self, command: str) -> None:
+        """Starts `command` as ssh does: in the place of a shell.
+
+        Raises:
+            OSError: no process can be started.
+        """
+        ours, theirs = socket.socketpair()
+        super().__init__(fileno=ours.detach())
+        self.said = ""  # once closed: what the command complained of, or how it ended
+        self._ending = threading.Lock()
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  (closed in `close`)
+        with theirs:
+            self._process = subprocess.Popen(
+                ["/bin/sh", "-c", f"exec {command}"],
+                stdin=theirs.fileno(),
+                stdout=theirs.fileno(),
+                stderr=self._errors,
+                start_new_session=True,  # a group of its own, which can be ended as a whole
+            )
+
+    def close(self) -> None:
+        """Closes the connection and ends the process; the second time does nothing."""
+        super().close()
+        with self._ending:
+            if self._errors.closed:
+                return
+            if not self._ends_within(_HANG_UP):
+                self._signal(signal.SIGTERM)
+                self._ends_within(_GRACE)
+            self._signal(signal.SIGKILL)
+            self._process.wait()
+            with self._errors:
+                self._errors.seek(max(0, self._errors.seek(0, os.SEEK_END) - _LAST))
+                complaint = self._errors.read().decode("utf-8", "replace").strip()
+            self.said = printable(complaint) or f"it ended with {self._process.returncode}"
+
+    def _ends_within(self, seconds: float) -> bool:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
+        return self._process.returncode is not None
+
+    def _signal(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, number)
