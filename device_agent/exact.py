@@ -9,7 +9,6 @@ numpy alone; never runs a TFLite graph.
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent import contract, regions
+from device_agent.arrays import read_arrays
 from device_agent.errors import ModelUnusable
 from device_agent.judge import votes
 from device_agent.modelfile import read_member
@@ -28,6 +28,16 @@ _CHUNK_BYTES = 4 << 20  # of float64 differences held at a time
 _NEAR_TIED = 1.0 + 2.0**-40  # far more than the order of adding changes a float64 sum
 _MAX_TABLES = 256 << 20
 _MAX_FLOAT32 = float(np.finfo(np.float32).max)
+#: Kind and dimensions of each table; those of the steps come beside them.
+_TABLES = {
+    "centre": ("f", 1),
+    "scale": ("f", 1),
+    "zero": ("f", 0),
+    "classes": ("i", 1),
+    "block_offsets": ("i", 1),
+    "block_rows": ("i", 1),
+    "steps": ("U", 1),
+}
 
 
 class ExactKnn:
@@ -43,29 +53,50 @@ class ExactKnn:
 
     def __init__(self, path: str, info: contract.KnnInfo) -> None:
         self._info = info
+        self._squares: NDArray[np.float32] | None = None
+        self._damaged = f"{contract.EXACT_FILE} inside {path} is damaged"
+        data = read_member(path, contract.EXACT_FILE, _MAX_TABLES)
         try:
-            with np.load(io.BytesIO(read_member(path, contract.EXACT_FILE, _MAX_TABLES)), allow_pickle=False) as file:
-                tables = {name: file[name] for name in file.files}
-            self._centre = tables["centre"]
-            self._scale: Float64 = tables["scale"]
-            self._zero = float(tables["zero"])
-            self._steps = [
-                (str(kind), tables[f"step{i}_a"], tables[f"step{i}_b"]) for i, kind in enumerate(tables["steps"])
-            ]
-            width = len(self._centre)
-            self._blocks = [
-                np.memmap(path, np.float32, "r", int(offset), (int(rows), width))
-                for offset, rows in zip(tables["block_offsets"], tables["block_rows"])
-            ]
-            self._classes = tables["classes"]
-            self._squares: NDArray[np.float32] | None = None
-            if len(self._classes) != info.n_train or sum(map(len, self._blocks)) != info.n_train:
-                raise ValueError("its tables have another length than knn.json says")
-        except (KeyError, ValueError, OSError) as error:
-            raise ModelUnusable(f"{contract.EXACT_FILE} inside {path} is damaged: {error}") from None
+            self._take(path, read_arrays(data))
+        except (KeyError, ValueError, OverflowError, OSError) as error:
+            raise ModelUnusable(f"{self._damaged}: {error}") from None
+
+    def _take(self, path: str, tables: dict[str, NDArray[Any]]) -> None:
+        for name, (kind, ndim) in _TABLES.items():
+            if tables[name].dtype.kind != kind or tables[name].ndim != ndim:
+                raise ValueError(f"{name} has type {tables[name].dtype} and shape {tables[name].shape}")
+        self._centre = tables["centre"]
+        self._scale: Float64 = tables["scale"]
+        self._zero = float(tables["zero"])
+        self._classes = tables["classes"]
+        self._steps = [
+            (str(kind), tables[f"step{i}_a"], tables[f"step{i}_b"]) for i, kind in enumerate(tables["steps"])
+        ]
+        rows = [int(count) for count in tables["block_rows"]]
+        if not len(self._classes) == sum(rows) == self._info.n_train or min(rows, default=0) < 1:
+            raise ValueError("its tables have another length than knn.json says")
+        width = len(self._centre)
+        if len(self._scale) != width or not (self._steps or width == self._info.n_features):
+            raise ValueError("its tables have another width than knn.json says")
+        self._blocks = [
+            np.memmap(path, np.float32, "r", int(offset), (count, width))
+            for offset, count in zip(tables["block_offsets"], rows, strict=True)
+        ]
+        if self._classes.min(initial=0) < 0 or self._classes.max(initial=0) >= len(self._info.classes):
+            raise ValueError("a training row has a class that knn.json does not name")
 
     def answer(self, row: NDArray[np.float32]) -> dict[str, Any]:
-        """Returns the model's outputs for one raw (n_features,) float32 row, by output name."""
+        """Returns the model's outputs for one raw (n_features,) float32 row, by output name.
+
+        Raises:
+            ModelUnusable: the tables do not fit each other.
+        """
+        try:
+            return self._answer(row)
+        except (ValueError, TypeError, IndexError, ArithmeticError) as error:
+            raise ModelUnusable(f"{self._damaged}: {error}") from None
+
+    def _answer(self, row: NDArray[np.float32]) -> dict[str, Any]:
         order, measure = self._rank(self._enter(row))
         distances = self._distances(measure)
         probabilities = votes(self._classes[order], distances, self._info)

@@ -21,16 +21,13 @@ Euclidean distances that they are functions of).
 from __future__ import annotations
 
 import io
-import struct
-import tokenize
-import zipfile
-import zlib
 from dataclasses import dataclass
 from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from device_agent.arrays import read_arrays
 from device_agent.contract import (
     MAX_CONFUSED,
     MAX_DIFFERENCES,
@@ -55,24 +52,6 @@ _ARRAYS = {
     "classes": (np.dtype(np.int32), 2),
     "tolerance": (np.dtype(np.float64), 1),
 }
-
-
-#: All that numpy and zipfile raise on a broken archive; an array that no memory holds is one more way to be broken.
-_BROKEN = (
-    OSError,
-    KeyError,
-    ValueError,
-    EOFError,
-    NotImplementedError,
-    RuntimeError,
-    OverflowError,
-    MemoryError,
-    SyntaxError,
-    tokenize.TokenError,
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-)
 
 
 @dataclass(frozen=True)
@@ -113,13 +92,12 @@ class Golden:
             ModelUnusable: it is not a golden set.
         """
         try:
-            with np.load(io.BytesIO(data), allow_pickle=False) as file:
-                if set(file.files) != {"metric", *_ARRAYS}:
-                    raise ValueError(f"it holds {', '.join(sorted(file.files))}")
-                arrays: dict[str, Any] = {name: file[name] for name in _ARRAYS}
-                golden = cls(metric=_metric(file["metric"]), **arrays)
+            arrays: dict[str, Any] = read_arrays(data)
+            if set(arrays) != {"metric", *_ARRAYS}:
+                raise ValueError(f"it holds {', '.join(sorted(arrays))}")
+            golden = cls(metric=_metric(arrays.pop("metric")), **arrays)
             golden._check()
-        except _BROKEN as error:
+        except ValueError as error:
             raise ModelUnusable(f"golden.npz is not a golden set: {error}") from None
         return golden
 

@@ -119,8 +119,7 @@ class TfliteKNN:
         try:
             self._interpreter = load()
             self._one = Signature(self._interpreter, contract.SIGNATURE_ONE, contract.INPUT_ROWS, _OUTPUTS)
-            if self._one.rows.shape != (1, self.info.n_features):
-                raise ValueError("its graph does not take one row of as many features as knn.json says")
+            _require_shapes(self._one, 1, self.info)
         except (ValueError, RuntimeError, KeyError, OSError) as error:
             raise ModelUnusable(
                 f"{name} {version} cannot load {self.path}: {str(error).strip()}",
@@ -246,8 +245,10 @@ class TfliteKNN:
 
     def _make_batch(self, interpreter: Any) -> Signature:
         made = Signature(interpreter, contract.SIGNATURE_BATCH, contract.INPUT_ROWS, _OUTPUTS)
-        if made.rows.shape != (self.info.batch, self.info.n_features):
-            raise ModelUnusable(f"{self.path}: its batch graph has another shape than knn.json says")
+        try:
+            _require_shapes(made, self.info.batch, self.info)
+        except ValueError as error:
+            raise ModelUnusable(f"{self.path}: {error}") from None
         return made
 
     def _settle(self, queries: NDArray[np.float32], parts: dict[str, NDArray[Any]]) -> None:
@@ -257,6 +258,14 @@ class TfliteKNN:
             for name in parts.keys() & settled.keys():
                 parts[name][row] = settled[name]
             self.settled += 1
+
+    def exactly(self, row: NDArray[np.float32]) -> dict[str, Any]:
+        """Returns the model's outputs for one raw (n_features,) float32 row in float64, by output name.
+
+        Raises:
+            ModelUnusable: the tables for it are damaged.
+        """
+        return self._get_exact().answer(row)
 
     def _get_exact(self) -> ExactKnn:
         if self._exact is None:
@@ -275,6 +284,19 @@ def _fill(signature: Signature, chunk: NDArray[np.float32], parts: dict[str, NDA
     signature.run()
     for name, part in parts.items():
         part[start : start + used] = signature.outputs[name][:used]
+
+
+def _require_shapes(signature: Signature, rows: int, info: contract.KnnInfo) -> None:
+    expected = {
+        contract.OUTPUT_LABEL: (rows,),
+        contract.OUTPUT_PROBABILITIES: (rows, len(info.classes)),
+        contract.OUTPUT_INDICES: (rows, info.k),
+        contract.OUTPUT_DISTANCES: (rows, info.k),
+        contract.OUTPUT_CERTAIN: (rows,),
+    }
+    found = {name: view.shape for name, view in signature.outputs.items()}
+    if signature.rows.shape != (rows, info.n_features) or found != expected or info.batch < 1:
+        raise ValueError("its graph has other shapes than knn.json says")
 
 
 def check_rows(rows: ArrayLike, n_features: int) -> NDArray[np.float32]:
