@@ -33,12 +33,14 @@ def run(work: Callable[[], T], *, close: Iterable[int] = (), timeout: float = TI
         ModelUnusable: the child died (`model-crashed`, with the signal) or took longer than `timeout` seconds.
     """
     readable, writable = os.pipe()
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until there is somebody to end the child
     child = os.fork()
     if child == 0:
         _serve(work, writable, (readable, *close), timeout)
-    os.close(writable)
     data = None
     try:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        os.close(writable)
         data = _collect(readable, timeout)
     finally:
         if data is None:  # it takes too long, or we are interrupted
@@ -63,6 +65,7 @@ def _serve(work: Callable[[], Any], writable: int, close: Iterable[int], timeout
         for descriptor in close:
             os.close(descriptor)
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C is for the parent to speak of
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(int(timeout) + 5)  # also when the parent is killed
         _offer_to_the_oom_killer()

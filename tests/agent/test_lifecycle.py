@@ -232,7 +232,7 @@ def test_an_interrupted_check_ends_its_model_at_once(tmp_path: Path) -> None:
 
     def interrupt_and_go_on() -> None:
         os.kill(os.getppid(), signal.SIGINT)
-        threading.Event().wait(3.0)
+        threading.Event().wait(10.0)
         ended.touch()
 
     with pytest.raises(KeyboardInterrupt):
