@@ -258,13 +258,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="emulated-device", description=summary, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("arch", choices=sorted(DEBIAN))
-    parser.add_argument("dist", choices=DISTS)
-    parser.add_argument("action", nargs="?", default="start", choices=ACTIONS)
-    parser.add_argument("--name", help="for several boards of a kind; ARCH-DIST when left out")
-    parser.add_argument("--address", help="a free 127.0.0.x when left out")
-    parser.add_argument("--port", type=int, default=0, help="a free one when left out")
-    parser.add_argument("--disk", default="", help="size of its home, such as 64M; it is empty after every start")
+    parser.add_argument("arch", metavar="ARCH", choices=sorted(DEBIAN), help=f"processor: {', '.join(sorted(DEBIAN))}")
+    parser.add_argument("dist", metavar="DIST", choices=DISTS, help=f"Debian release: {', '.join(DISTS)}")
+    actions = ", ".join(action for action in ACTIONS if action != "inside")
+    parser.add_argument(
+        "action",
+        metavar="ACTION",
+        nargs="?",
+        default="start",
+        choices=ACTIONS,
+        help=f"{actions} (default: %(default)s)",
+    )
+    parser.add_argument("--name", metavar="NAME", help="tells boards of a kind apart (default: ARCH-DIST)")
+    parser.add_argument("--address", metavar="ADDRESS", help="where it listens (default: a free 127.0.0.x)")
+    parser.add_argument("--port", metavar="PORT", type=int, default=0, help="on which port (default: a free one)")
+    parser.add_argument("--disk", metavar="SIZE", default="", help="of its home, such as 64M; empty after every start")
     parser.add_argument("--json", action="store_true", help="print how to reach the board as JSON")
     words = parser.parse_args()
     name, folder = words.name or f"{words.arch}-{words.dist}".replace("_", "-"), boards_folder()

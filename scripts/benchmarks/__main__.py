@@ -94,16 +94,28 @@ def run_stream(options: argparse.Namespace) -> int:
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench",
+        description="Measure knnkit against what people use today, side by side on this machine.",
+        epilog=f"data sets: {', '.join(size.name for size in datasets.SIZES)}",
+    )
     parser.add_argument("what", nargs="?", default="speed", choices=COMMANDS, help="what to measure (default: speed)")
     parser.add_argument("--quick", action="store_true", help="fewer rounds: an impression in a minute or two")
-    parser.add_argument("--peers", metavar="VENV", help="an environment that has the contenders, instead of build/")
+    parser.add_argument(
+        "--peers", metavar="VENV", help="an environment that has the contenders (default: one under build/)"
+    )
     parser.add_argument("--save", action="store_true", help="write docs/benchmarks: JSON and plot")
     names = [size.name for size in datasets.SIZES]
-    parser.add_argument("--sizes", nargs="+", choices=names, default=names, help="only these data sets")
-    parser.add_argument("--threads", nargs="+", type=int, default=[1, 2], help="thread counts (default: 1 2)")
-    parser.add_argument("--devices", type=int, default=50, help="fleet: how many (default: %(default)s)")
-    parser.add_argument("--rivals", metavar="VENV", help="fleet: an environment with Ansible and pyinfra, not build/")
+    parser.add_argument(
+        "--sizes", metavar="SIZE", nargs="+", choices=names, default=names, help="only these data sets (default: all)"
+    )
+    parser.add_argument(
+        "--threads", metavar="N", nargs="+", type=int, default=[1, 2], help="thread counts (default: 1 2)"
+    )
+    parser.add_argument("--devices", metavar="N", type=int, default=50, help="fleet: how many (default: %(default)s)")
+    parser.add_argument(
+        "--rivals", metavar="VENV", help="fleet: an environment with Ansible and pyinfra (default: one under build/)"
+    )
     return parser.parse_args(argv)
 
 
