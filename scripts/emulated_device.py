@@ -72,19 +72,9 @@ def start(folder: Path, words: argparse.Namespace, name: str) -> Board:
         address = address or free_address(folder)
         port = port or free_port(address)
         write_settings(home, address, port)
-        # With `run`, the board goes when this process does, even if that is killed.
-        command = ["setpriv", "--pdeathsig", "KILL"] if words.action == "run" else []
-        command += ["unshare", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child"]
-        command += [sys.executable, __file__, arch, dist, "inside", "--name", name]
-        with (home / "log").open("wb") as log:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                env={**os.environ, "KNNKIT_BOARDS": str(folder), "BOARD_SYSTEM": str(system), "BOARD_DISK": words.disk},
-            )
+        command = [sys.executable, __file__, arch, dist, "inside", "--name", name]
+        env = {"KNNKIT_BOARDS": str(folder), "BOARD_SYSTEM": str(system), "BOARD_DISK": words.disk}
+        process = launch(command, env, home / "log", mortal=words.action == "run")
         wait_for(process, address, port, home / "log")
         board = Board(
             name,
@@ -103,6 +93,20 @@ def start(folder: Path, words: argparse.Namespace, name: str) -> Board:
         )
         describe(home, board, host_key)
     return board
+
+
+def launch(command: list[str], env: dict[str, str], log: Path, *, mortal: bool) -> subprocess.Popen[bytes]:
+    """Runs a command in name spaces of its own; a mortal one goes when this process does, even if that is killed."""
+    apart = ["unshare", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child", *command]
+    with log.open("wb") as sink:
+        return subprocess.Popen(
+            ["setpriv", "--pdeathsig", "KILL", *apart] if mortal else apart,
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=sink,
+            start_new_session=True,
+            env=os.environ | env,
+        )
 
 
 def make_key(path: Path) -> Path:
