@@ -113,8 +113,8 @@ class ExactKnn:
         }
 
     def draw_label_map(self) -> regions.LabelMap | None:
-        """Returns the label map of this model; None where it has none."""
-        if self._steps or self._info.n_features > regions.MAX_FEATURES:
+        """Returns the label map of this model; None where rows are more than scaled, or beyond what can be proven."""
+        if self._steps:
             return None
         return regions.draw(np.concatenate(self._blocks), self._classes, self._centre, self._scale, self._info)
 

@@ -8,7 +8,7 @@ but labels: no neighbours, no shares.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +24,9 @@ Ints = NDArray[np.int32]
 UNDECIDED = -2
 #: In three dimensions a map takes ten times as long, and decides less.
 MAX_FEATURES = 2
+#: Beyond these, a map takes longer than most runs, or more memory than a model.
+MAX_ROWS = 1 << 14
+MAX_CLASSES = 64
 
 _MAX_CELLS = 1 << 18
 _MAX_PER_AXIS = 1 << 12
@@ -51,9 +54,9 @@ class LabelMap:
     centre: Float32
     first: Float32
     per_unit: Float32
-    table: NDArray[np.int16]
+    table: NDArray[np.int8]
 
-    def look_up(self, rows: Float32) -> NDArray[np.int16]:
+    def look_up(self, rows: Float32) -> NDArray[np.int8]:
         """Returns (n,) labels of raw, finite (n, p) rows: class index, `contract.UNKNOWN`, or UNDECIDED."""
         cell = np.zeros(len(rows), np.int32)
         for axis, count in enumerate(self.table.shape):
@@ -68,13 +71,16 @@ class LabelMap:
         return self.table.reshape(-1).take(cell)
 
 
+def pays(info: KnnInfo) -> bool:
+    """Whether a label map is worth drawing for a model."""
+    return info.n_features <= MAX_FEATURES and info.n_train <= MAX_ROWS and len(info.classes) <= MAX_CLASSES
+
+
 def draw(enrolled: Float32, classes: Ints, centre: Float32, scale: Float64, info: KnnInfo) -> LabelMap | None:
     """Returns the label map of (n, p) training rows, given as offsets from the centre; None where there can be none.
 
     The same model gives the same map. Takes time in proportion to the number of rows.
     """
-    if len(info.classes) > np.iinfo(np.int16).max:
-        return None
     lowest, highest = enrolled.min(axis=0).astype(np.float64), enrolled.max(axis=0).astype(np.float64)
     weight = np.abs(scale)
     with np.errstate(all="ignore"):
@@ -99,11 +105,12 @@ def _is_sane(first: Float32, per_width: Float32, weight: Float64) -> bool:
         return bool((ranges & (np.abs(first) < 2.0**20 * width)).all())
 
 
-def _paint(proof: _Proof, first: Float64, width: Float64) -> NDArray[np.int16]:
+def _paint(proof: _Proof, first: Float64, width: Float64) -> NDArray[np.int8]:
     """Returns the labels of the cells between `first` and `first + width`, as fine as the budget allows."""
     counts = np.ones(len(width), np.int32)
-    table = np.full(counts, UNDECIDED, np.int16)
-    level = [_Cells(np.zeros((1, len(width)), np.int32), np.arange(proof.rows, dtype=np.int32)[None])]
+    table = np.full(counts, UNDECIDED, np.int8)
+    whole = _Cells(np.zeros((1, len(width)), np.int32), np.arange(proof.rows, dtype=np.int32)[None])
+    level: Iterable[_Cells] = [whole]
     budget = _BOUNDS_PER_ROW * proof.rows
     while True:
         side = width / counts
@@ -121,7 +128,7 @@ def _paint(proof: _Proof, first: Float64, width: Float64) -> NDArray[np.int16]:
             return table
         for axis in np.flatnonzero(split == 2):
             table = np.repeat(table, 2, axis=axis)
-        level = [part for cells in left for part in cells.split(split)]
+        level = _split(left, split)
 
 
 @dataclass(frozen=True)
@@ -134,12 +141,14 @@ class _Cells:
     at: Ints
     candidates: Ints
 
-    def split(self, split: Ints) -> Iterator[_Cells]:
-        """Yields the cells that these are divided into, in chunks."""
-        offsets = np.stack(np.meshgrid(*map(np.arange, split), indexing="ij"), axis=-1).reshape(-1, len(split))
-        step = max(1, _CHUNK // (self.candidates.shape[1] * len(offsets)))
-        for start in range(0, len(self.at), step):
-            at, candidates = self.at[start : start + step], self.candidates[start : start + step]
+
+def _split(parents: list[_Cells], split: Ints) -> Iterator[_Cells]:
+    """Yields the cells that these are divided into, as many at a time as stay in the processor's cache."""
+    offsets = np.stack(np.meshgrid(*map(np.arange, split), indexing="ij"), axis=-1).reshape(-1, len(split))
+    for cells in parents:
+        step = max(1, _CHUNK // (cells.candidates.shape[1] * len(offsets)))
+        for start in range(0, len(cells.at), step):
+            at, candidates = cells.at[start : start + step], cells.candidates[start : start + step]
             children = (at[:, None] * split + offsets).reshape(-1, len(split)).astype(np.int32)
             yield _Cells(children, np.repeat(candidates, len(offsets), axis=0))
 
@@ -162,7 +171,7 @@ class _Proof:
             thresholds = np.array(info.reject.thresholds)
             self._thresholds = thresholds * thresholds if info.metric == "euclidean" else thresholds
 
-    def examine(self, cells: _Cells, middle: Float64, half: Float64) -> tuple[NDArray[np.int16], _Cells]:
+    def examine(self, cells: _Cells, middle: Float64, half: Float64) -> tuple[NDArray[np.int8], _Cells]:
         """Returns the (m,) labels of cells with these (m, p) middles and half sides, and those that are undecided."""
         near, far = self._bounds(cells.candidates, middle * self.weight, half * self.weight)
         limit = np.partition(far, self._k - 1, axis=1)[:, self._k - 1] * (1.0 + _EITHER_WAY)
@@ -183,17 +192,17 @@ class _Proof:
             far += across if self._manhattan else across * across
         return near, far
 
-    def _elect(self, classes: Ints, near: Float64, far: Float64, possible: NDArray[np.bool_]) -> NDArray[np.int16]:
+    def _elect(self, classes: Ints, near: Float64, far: Float64, possible: NDArray[np.bool_]) -> NDArray[np.int8]:
         """Returns the class that wins wherever in the cell a row is, (m,)."""
         lowest = np.where(possible, classes, self._n_classes).min(axis=1)
         agreed = lowest == np.where(possible, classes, -1).max(axis=1)
-        labels = np.where(agreed, lowest, UNDECIDED).astype(np.int16)
+        labels = np.where(agreed, lowest, UNDECIDED).astype(np.int8)
         rest = np.flatnonzero(~agreed)
         if self._votes_are_equal and len(rest):
             labels[rest] = self._count(classes[rest], near[rest], far[rest], possible[rest])
         return labels
 
-    def _count(self, classes: Ints, near: Float64, far: Float64, possible: NDArray[np.bool_]) -> NDArray[np.int16]:
+    def _count(self, classes: Ints, near: Float64, far: Float64, possible: NDArray[np.bool_]) -> NDArray[np.int8]:
         """Returns the class that has the most votes, whichever of the possible rows are the neighbours, (m,)."""
         k = self._k
         # Neighbours for sure: no more than k rows, themselves among them, can be as near as they are at most.
@@ -209,7 +218,7 @@ class _Proof:
         most[cells, winner] = -1
         rival = most.argmax(axis=1)
         lead = least[cells, winner] - most[cells, rival]
-        return np.where((lead > 0) | ((lead == 0) & (winner < rival)), winner, UNDECIDED).astype(np.int16)
+        return np.where((lead > 0) | ((lead == 0) & (winner < rival)), winner, UNDECIDED).astype(np.int8)
 
     def _tally(self, classes: Ints, chosen: NDArray[np.bool_]) -> NDArray[np.int64]:
         """Returns how many of the chosen rows of each cell are of each class, (m, n_classes)."""
@@ -217,13 +226,13 @@ class _Proof:
         counts = np.bincount(slots[chosen], minlength=len(classes) * self._n_classes)
         return counts.reshape(len(classes), self._n_classes)
 
-    def _reject(self, labels: NDArray[np.int16], near: Float64, far: Float64) -> NDArray[np.int16]:
+    def _reject(self, labels: NDArray[np.int8], near: Float64, far: Float64) -> NDArray[np.int8]:
         """Applies the thresholds, from the least and the greatest distance of the k-th neighbour."""
         assert self._thresholds is not None
         own = np.where(labels == UNDECIDED, self._thresholds.max(), self._thresholds[labels])
         beyond = near > own * (1.0 + _EITHER_WAY)
         within = (labels != UNDECIDED) & (far <= own)
-        return np.where(beyond, UNKNOWN, np.where(within, labels, UNDECIDED)).astype(np.int16)
+        return np.where(beyond, UNKNOWN, np.where(within, labels, UNDECIDED)).astype(np.int8)
 
 
 def _pack(candidates: Ints, possible: NDArray[np.bool_], filler: int) -> Ints:

@@ -17,11 +17,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from device_agent import contract, memory, versions
+from device_agent import contract, memory, regions, versions
 from device_agent.errors import BadInput, DeviceUnfit, ModelUnusable
 from device_agent.exact import ExactKnn
 from device_agent.modelfile import read_info as read_info
-from device_agent.regions import UNDECIDED, LabelMap
 from device_agent.signature import Signature
 from device_agent.team import MAX_SHARED, Team
 
@@ -132,7 +131,7 @@ class TfliteKNN:
         self._team = Team(lambda: self._make_batch(load()), num_threads if small else 1)
         self._exact: ExactKnn | None = None
         self._labelled = 0
-        self.label_map: LabelMap | None = None
+        self.label_map: regions.LabelMap | None = None
 
     def neighbors(self, rows: ArrayLike) -> Neighbors:
         """Returns the k nearest training rows of each of the (n, n_features) raw `rows`.
@@ -172,14 +171,14 @@ class TfliteKNN:
         if self.label_map is None:
             return self._ask(queries, _LABEL)[0]
         found = self.label_map.look_up(queries).astype(np.int32)
-        left = np.flatnonzero(found == UNDECIDED)
+        left = np.flatnonzero(found == regions.UNDECIDED)
         if len(left):
             found[left] = self._ask(queries[left], _LABEL)[0]
         return found
 
     def map_labels(self) -> None:
         """Draws the label map, where the model can have one and has none yet."""
-        if self.label_map is None:
+        if self.label_map is None and regions.pays(self.info):
             self.label_map = self._get_exact().draw_label_map()
 
     def predict_proba(self, rows: ArrayLike) -> NDArray[np.float32]:

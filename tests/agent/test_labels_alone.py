@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from support.device import Device
 from support.releases import Releases
 
-from device_agent import check, contract, loading
+from device_agent import check, contract, loading, regions
 from device_agent.exact import ExactKnn
 from device_agent.regions import LabelMap
 from device_agent.runtime import MAP_AFTER, TfliteKNN
@@ -59,6 +59,20 @@ def test_a_model_of_more_features_goes_without_a_map(releases: Releases) -> None
     assert model.labels(rows).tolist() == model.classify(rows).label.tolist()
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"n_train": regions.MAX_ROWS + 1},
+        {"classes": tuple(range(regions.MAX_CLASSES + 1))},
+        {"n_features": regions.MAX_FEATURES + 1},
+    ],
+)
+def test_it_pays_for_small_models_alone(more: dict[str, Any], releases: Releases) -> None:
+    info = TfliteKNN(releases["blobs"] / contract.MODEL_FILE).info
+    assert regions.pays(info)
+    assert not regions.pays(dataclasses.replace(info, **more))
+
+
 @pytest.mark.parametrize("format", ["csv", "jsonl"])
 def test_a_long_file_has_the_same_labels_with_and_without_the_rest(
     format: str, device: Device, releases: Releases, tmp_path: Path
@@ -100,7 +114,7 @@ def test_the_check_finds_a_label_map_that_lies(
     def lie(self: ExactKnn) -> LabelMap | None:
         drawn = draw(self)
         assert drawn is not None
-        return dataclasses.replace(drawn, table=np.where(drawn.table == 0, 1, drawn.table).astype(np.int16))
+        return dataclasses.replace(drawn, table=np.where(drawn.table == 0, 1, drawn.table).astype(np.int8))
 
     if falsified:
         monkeypatch.setattr(ExactKnn, "draw_label_map", lie)
