@@ -58,7 +58,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="where everything goes (default: %(default)s)",
     )
-    parser.add_argument("--offline", action="store_true", help="take the device's wheels from the cache, fetch none")
     _options.add_json(parser)
 
 
@@ -70,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
         ParityFailed: some neighbours differ.
     """
     _require_build_extra()
-    return _Demo(arguments.out.absolute(), offline=arguments.offline).run(as_json=arguments.json)
+    return _Demo(arguments.out.absolute()).run(as_json=arguments.json)
 
 
 def _require_build_extra() -> None:
@@ -115,8 +114,8 @@ class _Told:
 
 
 class _Demo:
-    def __init__(self, folder: Path, *, offline: bool) -> None:
-        self._folder, self._offline = folder, offline
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._began = time.monotonic()
 
     def run(self, *, as_json: bool) -> int:
@@ -185,9 +184,7 @@ class _Demo:
 
         keys = {dsse.fingerprint(public_pem): public_pem}
         package = read_package(built.directory, keys)
-        job = DeviceJob(
-            target, package, secrets.token_hex(16), "knnkit demo", keys=tuple(keys.items()), offline=self._offline
-        )
+        job = DeviceJob(target, package, secrets.token_hex(16), "knnkit demo", keys=tuple(keys.items()))
         with terminal.Progress() as progress:
             report = run_job(job, progress.step)
             progress.finish(target.name, report.outcome.value, "good" if report.good else "bad")
