@@ -33,8 +33,8 @@ _FIELDS, _BYTES = 15_000, 96 * 1024
 _NEWLINE, _BLANK, _COMMA, _PLUS, _MINUS, _DOT, _ZERO, _E = b"\n ,+-.0E"
 _UPPER_CASE = np.uint8(0xDF)
 
-_MOST_DIGITS = 22
-_MOST_BLANKS = 16
+_MOST_BLANKS, _MOST_DIGITS = 16, 22
+#: Beyond, no number of so many digits is within `_SMALLEST` and `_LARGEST`.
 _MOST_POWER = 60
 _EXACT_DIGITS, _EXACT_POWER = 2.0**53, 22
 _POWERS = np.array([float(f"1e{power}") for power in range(_MOST_POWER + 1)])
@@ -43,7 +43,7 @@ _NO_DOT = _MOST_POWER + 1
 _DIVISORS = np.append(_POWERS, 1.0)
 #: The bits that float32 drops, what they are in the middle between two float32, and how near to it is in doubt.
 _DROPPED, _MIDDLE, _DOUBT = 0x1FFFFFFF, 0x10000000, 64
-#: Between these, float32 drops just these bits.
+#: Between these, float32 drops just these bits, and overflows or not without doubt.
 _SMALLEST, _LARGEST = 1e-37, 1e38
 
 #: Zeros in front of a text, so that there are words that end at its first number.
