@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 
 Errors = dict[int, tuple[int, str]]
 
+#: Bytes of a line up to which lines of one length are joined, and shortened after, sooner than one by one.
+_SHORT = 32
+#: Fills lines up: in no text of UTF-8.
+_FILLER = b"\xff"
+
 
 @dataclass(frozen=True)
 class Columns:
@@ -37,13 +42,32 @@ class Columns:
         return not (self.proba or self.neighbors)
 
 
+class _LabelLines:
+    """The lines that say a label and no more, by class index; the last is that of -1."""
+
+    def __init__(self, lines: list[bytes]) -> None:
+        self._lines = lines
+        width = max(map(len, lines))
+        self._even = None
+        if width <= _SHORT:
+            self._even = np.array([line.ljust(width, _FILLER) for line in lines], f"V{width}")
+
+    def pick(self, labels: NDArray[np.int32]) -> list[bytes]:
+        return [self._lines[index] for index in labels.tolist()]
+
+    def join(self, labels: NDArray[np.int32]) -> bytes:
+        if self._even is None:
+            return b"".join(self.pick(labels))
+        return self._even.take(labels).tobytes().translate(None, _FILLER)
+
+
 class CsvRenderer:
     """`label[,proba_CLASS…][,neighbor_i,distance_i,class_i…][,digest]`, quoted where needed."""
 
     def __init__(self, info: KnnInfo, columns: Columns, digest: str, targets: NDArray[np.int32] | None) -> None:
         self._info, self._columns, self._digest, self._targets = info, columns, digest, targets
         self._labels = [str(label) for label in (*info.classes, UNKNOWN_LABEL)]  # index -1 is "unknown"
-        self._lines = [_csv_line([label] + [digest] * columns.digest) for label in self._labels]
+        self._lines = _LabelLines([_csv_line([label] + [digest] * columns.digest) for label in self._labels])
         self._empty = b"," * (len(self._names()) - 1) + b"\n"
 
     def header(self) -> bytes:
@@ -59,7 +83,7 @@ class CsvRenderer:
 
     def render_labels(self, labels: NDArray[np.int32]) -> bytes:
         """Returns the lines of class indices, where no more was asked for."""
-        return b"".join(_pick(self._lines, labels))
+        return self._lines.join(labels)
 
     def _names(self) -> list[str]:
         names = ["label"]
@@ -73,7 +97,7 @@ class CsvRenderer:
 
     def _good(self, answers: Answers) -> list[bytes]:
         if self._columns.few:
-            return _pick(self._lines, answers.label)
+            return self._lines.pick(answers.label)
         parts = [[self._labels[index]] for index in answers.label.tolist()]
         if self._columns.proba:
             for part, shares in zip(parts, answers.probabilities):
@@ -100,7 +124,7 @@ class JsonRenderer:
         self._info, self._columns, self._digest, self._targets = info, columns, digest, targets
         self._labels = (*info.classes, UNKNOWN_LABEL)
         tail = {"digest": digest} if columns.digest else {}
-        self._lines = [_json_line({"label": label} | tail) for label in self._labels]
+        self._lines = _LabelLines([_json_line({"label": label} | tail) for label in self._labels])
 
     def header(self) -> bytes:
         """Returns nothing: JSON lines have no header."""
@@ -116,12 +140,12 @@ class JsonRenderer:
 
     def _good(self, answers: Answers) -> list[bytes]:
         if self._columns.few:
-            return _pick(self._lines, answers.label)
+            return self._lines.pick(answers.label)
         return [_json_line(self._record(answers, row)) for row in range(len(answers.label))]
 
     def render_labels(self, labels: NDArray[np.int32]) -> bytes:
         """Returns the lines of class indices, where no more was asked for."""
-        return b"".join(_pick(self._lines, labels))
+        return self._lines.join(labels)
 
     def _record(self, answers: Answers, row: int) -> dict[str, Any]:
         record: dict[str, Any] = {"label": self._labels[answers.label[row]]}
@@ -220,10 +244,6 @@ def npy_header(dtype: np.dtype[Any], count: int) -> bytes:
     room = len(text) - len(str(count)) + 20  # as many digits as any count has
     length = -(-(10 + room + 1) // 64) * 64 - 10
     return b"\x93NUMPY\x01\x00" + length.to_bytes(2, "little") + text.ljust(length - 1) + b"\n"
-
-
-def _pick(lines: list[bytes], labels: NDArray[np.int32]) -> list[bytes]:
-    return [lines[index] for index in labels.tolist()]
 
 
 def _csv_line(fields: list[str]) -> bytes:
