@@ -169,7 +169,7 @@ class Config(Section):
     """deploy.yaml."""
 
     model: ModelConfig | None = None
-    """The classifier."""
+    """The classifier. A file with `fleet.targets` may do without: it deploys finished releases."""
     models: tuple[ModelConfig, ...] = ()
     """Instead of `model`: one classifier for each device class."""
     release: ReleaseConfig = Field(default=ReleaseConfig.model_construct(), validate_default=False)
@@ -194,8 +194,10 @@ class Config(Section):
 
     @pydantic.model_validator(mode="after")
     def _consistent(self) -> Config:
-        if bool(self.models) == (self.model is not None):
-            raise ValueError("say either `model` or `models`" if self.models else "the key 'model' is missing")
+        if self.models and self.model:
+            raise ValueError("say either `model` or `models`")
+        if not (self.models or self.model or self.fleet.targets):
+            raise ValueError("the key 'model' is missing")
         classes = [model.device_class for model in self.models]
         if len(set(classes)) != len(classes) or len({m.name for m in self.models}) != len(classes):
             raise ValueError("each of `models` needs a name and a device_class of its own")
@@ -212,7 +214,10 @@ class Config(Section):
                 raise PydanticCustomError("no_such_tag", "{said}", {"said": said, "at": at})
 
     def builds(self) -> tuple[Build, ...]:
-        """Returns what to build, one entry for each model; `release.dir` is where each release goes."""
+        """Returns what to build, one entry for each model, none where the file is about a fleet alone.
+
+        `release.dir` is where each release goes.
+        """
         if self.model is not None:
             return (self._build(self.model, self.release.dir),)
         return tuple(self._build(model, self.release.dir / model.name) for model in self.models)

@@ -19,7 +19,7 @@ from knnkit.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
     from device_agent.contract import Gates
-    from knnkit.config import Config
+    from knnkit.config import Build, Config
     from knnkit.fleet.device import Pace
     from knnkit.fleet.fan import Fan
     from knnkit.fleet.report import FleetReport
@@ -240,3 +240,15 @@ def require_config(config: Config | None, what: str) -> Config:
     if config is None:
         raise ConfigError(f"{what}: there is no deploy.yaml here", hint="knnkit init, or name one with -c")
     return config
+
+
+def require_builds(config: Config | None, what: str) -> tuple[Build, ...]:
+    """Returns what the configuration builds.
+
+    Raises:
+        ConfigError: there is no configuration, or it has no model.
+    """
+    builds = require_config(config, what).builds()
+    if not builds:
+        raise ConfigError(f"{what}: deploy.yaml has no `model`", hint="add one, or name a finished release: --release")
+    return builds

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from device_agent import codec
-from knnkit.commands import _options
+from knnkit.commands import _fleet, _options
 from knnkit.errors import UsageError
 from knnkit.render.text import count, percent
 
@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     from knnkit import deployfile
     from knnkit.release import build, passphrase
 
-    builds = deployfile.load(arguments.config).builds()
+    builds = _fleet.require_builds(deployfile.load(arguments.config), "nothing to build")
     if arguments.output is not None and len(builds) > 1:
         raise UsageError("-o takes one release, but the file has several models", hint="leave out -o")
     signer = passphrase.load_signer(builds[0].signing.key)

@@ -130,10 +130,12 @@ def _packages(
 
     directories = arguments.release
     if not directories:
-        config = _fleet.require_config(config, "nothing to deploy")
+        builds = _fleet.require_builds(config, "nothing to deploy")
         classes = {target.device_class for target in targets}
-        own = {build.model.device_class for build in config.builds()}
-        wanted = [b for b in config.builds() if b.model.device_class in classes or (classes - own and _is_general(b))]
+        own = {build.model.device_class for build in builds}
+        wanted = [b for b in builds if b.model.device_class in classes or (classes - own and _is_general(b))]
+        if not wanted:
+            raise _no_release_for(targets[0], own)
         directories = [_ensure(build) for build in wanted]
     return tuple(read_package(directory, keys) for directory in directories)
 
@@ -162,13 +164,16 @@ def _choose(targets: tuple[Target, ...], packages: tuple[Package, ...]) -> dict[
     for target in targets:
         package = package_for(packages, target.device_class)
         if package is None:
-            classes = ", ".join(sorted({p.manifest.device_class for p in packages}))
-            raise UsageError(
-                f"{target.name} is of class {target.device_class!r}; the releases are for {classes}",
-                hint="set device_class of the target or of the model in deploy.yaml",
-            )
+            raise _no_release_for(target, {package.manifest.device_class for package in packages})
         chosen[target.name] = package
     return chosen
+
+
+def _no_release_for(target: Target, classes: set[str]) -> UsageError:
+    return UsageError(
+        f"{target.name} is of class {target.device_class!r}; the releases are for {', '.join(sorted(classes))}",
+        hint="set device_class of the target or of the model in deploy.yaml",
+    )
 
 
 def _template(

@@ -134,6 +134,28 @@ def test_a_file_that_is_missing_or_broken_names_the_next_step(
     assert next_step in result.stderr.partition("  try: ")[2]
 
 
+@pytest.mark.parametrize(
+    ("text", "command", "says"),
+    [
+        ("fleet: {targets: [local]}\n", ("build",), "nothing to build: deploy.yaml has no `model`"),
+        ("fleet: {targets: [local]}\n", ("deploy",), "nothing to deploy: deploy.yaml has no `model`"),
+        ("fleet: {targets: [local]}\n", ("parity", "--data", "x.csv"), "--data: deploy.yaml has no `model`"),
+        (
+            "model: {name: a, data: {sklearn: iris}, device_class: zero}\n",
+            ("deploy", "--target", "local"),
+            "local is of class 'any'; the releases are for zero",
+        ),
+    ],
+)
+def test_a_deploy_yaml_that_has_no_release_for_a_device_says_so(
+    tmp_path: Path, text: str, command: tuple[str, ...], says: str
+) -> None:
+    (tmp_path / "deploy.yaml").write_text(text)
+    result = knnkit(tmp_path, *command)
+    assert (result.returncode, "Traceback" in result.stderr) == (2, False)
+    assert says in result.stderr
+
+
 @pytest.mark.parametrize("command", ["status", "deploy", "build", "verify"])
 def test_with_json_a_failure_is_one_document_on_stdout(tmp_path: Path, command: str) -> None:
     import json

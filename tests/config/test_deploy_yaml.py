@@ -150,6 +150,12 @@ def test_relative_paths_start_at_the_file(tmp_path: Path) -> None:
     assert loaded.signing.key == file.parent / "keys/signing.pem"
 
 
+def test_a_file_about_a_fleet_alone_builds_nothing() -> None:
+    loaded = config.parse("fleet: {targets: [pi@board-1, pi@board-2]}\n")
+    assert loaded.builds() == ()
+    assert [target.host for target in loaded.fleet.targets] == ["board-1", "board-2"]
+
+
 def test_several_models_have_a_folder_and_gates_of_their_own() -> None:
     loaded = config.parse(
         "models:\n"
