@@ -11,6 +11,7 @@ import os
 import pickle
 import select
 import signal
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable
@@ -67,16 +68,27 @@ def _serve(work: Callable[[], Any], writable: int, close: Iterable[int], timeout
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C is for the parent to speak of
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.alarm(int(timeout) + 5)  # also when the parent is killed
+        signal.alarm(int(timeout) + 5)  # also where the thread below never gets its turn
+        threading.Thread(target=_end_with_the_parent, args=(writable,), daemon=True).start()
         _offer_to_the_oom_killer()
         data = pickle.dumps(_outcome(work))
         with open(writable, "wb", closefd=False) as pipe:
             pipe.write(data)
         code = 0
+    except BrokenPipeError:
+        pass  # the parent was killed just now
     except BaseException:
         traceback.print_exc()
     finally:
         os._exit(code)
+
+
+def _end_with_the_parent(writable: int) -> None:
+    """Nobody waits for the answer any more: the parent, the only one that reads, was killed."""
+    waiting = select.poll()
+    waiting.register(writable, 0)  # that the pipe has no reader is told unasked
+    waiting.poll()
+    os._exit(1)
 
 
 def _outcome(work: Callable[[], Any]) -> Any:

@@ -11,22 +11,19 @@ import base64
 import binascii
 import hashlib
 from dataclasses import dataclass
-from typing import Any
-
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from typing import TYPE_CHECKING, Any
 
 from device_agent import codec, fingerprints
 from device_agent.trust.reasons import Reason, refused
 
+if TYPE_CHECKING:  # 45 ms to load, and `confirm`, for one, verifies nothing
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.asymmetric import ec
+
 FINGERPRINT_PREFIX = fingerprints.PREFIX
 
-_HASHES: dict[str, hashes.HashAlgorithm] = {
-    "secp256r1": hashes.SHA256(),
-    "secp384r1": hashes.SHA384(),
-    "secp521r1": hashes.SHA512(),
-}
+#: Curve -> the name of the hash that goes with it.
+_HASHES = {"secp256r1": "SHA256", "secp384r1": "SHA384", "secp521r1": "SHA512"}
 
 
 @dataclass(frozen=True)
@@ -133,6 +130,10 @@ def load_public_key(pem: bytes) -> ec.EllipticCurvePublicKey:
     Raises:
         Refused: KEY_MALFORMED: it is over 4,096 bytes, no public key, or on no curve that is supported.
     """
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
     try:
         if len(pem) > fingerprints.MAX_PUBLIC_KEY:
             raise ValueError(f"{len(pem):,} bytes are no public key")
@@ -146,6 +147,8 @@ def load_public_key(pem: bytes) -> ec.EllipticCurvePublicKey:
 
 def public_pem(key: ec.EllipticCurvePublicKey) -> bytes:
     """Returns the PEM text of `key` in the one form that fingerprints are made of."""
+    from cryptography.hazmat.primitives import serialization
+
     return key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
@@ -160,7 +163,10 @@ def fingerprint(pem: bytes) -> str:
 
 def hash_of(key: ec.EllipticCurvePublicKey | ec.EllipticCurvePrivateKey) -> hashes.HashAlgorithm:
     """Returns the hash that goes with the key's curve."""
-    return _HASHES[key.curve.name]
+    from cryptography.hazmat.primitives import hashes
+
+    algorithm: hashes.HashAlgorithm = getattr(hashes, _HASHES[key.curve.name])()
+    return algorithm
 
 
 def is_signed_by(pem: bytes, message: bytes, signature: bytes) -> bool:
@@ -169,6 +175,9 @@ def is_signed_by(pem: bytes, message: bytes, signature: bytes) -> bool:
     Raises:
         Refused: KEY_MALFORMED.
     """
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives.asymmetric import ec
+
     key = load_public_key(pem)
     try:
         key.verify(signature, message, ec.ECDSA(hash_of(key)))

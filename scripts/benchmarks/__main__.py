@@ -104,7 +104,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--peers", metavar="VENV", help="an environment that has the contenders (default: one under build/)"
     )
-    parser.add_argument("--save", action="store_true", help="write docs/benchmarks: JSON and plot")
+    parser.add_argument("--save", action="store_true", help="write docs/benchmarks: JSON, plot, the fleet's table")
     names = [size.name for size in datasets.SIZES]
     parser.add_argument(
         "--sizes", metavar="SIZE", nargs="+", choices=names, default=names, help="only these data sets (default: all)"
@@ -130,6 +130,7 @@ def run_fleet(options: argparse.Namespace) -> int:
         print(f"  missed  {goal}")
     if options.save:
         report.write_json(DOCS / "results.json", {"fleet": results | {"machine": peers.machine()}})
+        report.write_section(DOCS / "README.md", "fleet", fleet.markdown(results))
         say(f"written: {DOCS.relative_to(peers.ROOT)}")
     return 1 if missed else 0
 

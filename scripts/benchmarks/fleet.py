@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import peers
+from benchmarks import peers, report
 
 sys.path.insert(0, str(peers.ROOT / "tests"))
 
@@ -44,6 +44,18 @@ class Bed:
     servers: tuple[sshd.Sshd, ...]
     board: Path
     releases: Releases
+
+    def cpu_seconds(self) -> float:
+        """Returns the processor time of the devices so far: of the servers, and of all that they started."""
+        spent: dict[int, tuple[int, int]] = {}
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                fields = path.read_text().rpartition(")")[2].split()
+                spent[int(path.parent.name)] = int(fields[1]), sum(map(int, fields[11:15]))
+        found = {server.process.pid for server in self.servers}
+        while more := {pid for pid, (parent, _) in spent.items() if parent in found} - found:
+            found |= more
+        return sum(spent[pid][1] for pid in found) / os.sysconf("SC_CLK_TCK")
 
     def roots(self, name: str) -> list[Path]:
         """Makes fresh roots for one contender."""
@@ -71,18 +83,19 @@ def _serve(folder: Path, host: str) -> sshd.Sshd:
     return sshd.start(folder, host=host, extra=f"SetEnv HOME={folder}")
 
 
-def rivals_python(given: str | None) -> Path:
+def rivals_python(given: str | None, say: Callable[[str], None]) -> Path:
     """Returns an environment that has Ansible and pyinfra, making it under build/ when none is given."""
     folder = Path(given) if given else peers.BUILD / "rivals"
-    if not (folder / "bin" / "pyinfra").exists():
+    if not all((folder / "bin" / name).exists() for name in ("ansible-playbook", "pyinfra")):
+        say(f"making the environment of Ansible and pyinfra (once): {folder.name}")
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-        subprocess.run([str(folder / "bin" / "pip"), "install", "--quiet", *RIVALS], check=True)
+        subprocess.run([str(folder / "bin" / "pip"), "install", "-qq", *RIVALS], check=True)
     return folder
 
 
-def timed(command: list[str], env: dict[str, str], cwd: Path) -> dict[str, float]:
-    """Runs a command; returns wall-clock seconds and the peak memory of its largest process in bytes."""
-    begun = time.monotonic()
+def timed(bed: Bed, command: list[str], env: dict[str, str], cwd: Path) -> dict[str, float]:
+    """Runs a command; returns wall-clock seconds, processor seconds, and the peak memory of its largest process."""
+    begun, spent = time.monotonic(), bed.cpu_seconds()
     with (cwd / "log").open("w+") as log:
         child = subprocess.Popen(command, env=env, cwd=cwd, stdout=log, stderr=log)
         _, status, usage = os.wait4(child.pid, 0)
@@ -91,7 +104,12 @@ def timed(command: list[str], env: dict[str, str], cwd: Path) -> dict[str, float
         if child.returncode:
             log.seek(0)
             raise RuntimeError(f"{command[0]} ended with {child.returncode}:\n{log.read()[-4000:]}")
-    return {"seconds": seconds, "peak_bytes": usage.ru_maxrss * 1024.0}
+    return {
+        "seconds": seconds,
+        "host_cpu_seconds": usage.ru_utime + usage.ru_stime,
+        "devices_cpu_seconds": bed.cpu_seconds() - spent,
+        "peak_bytes": usage.ru_maxrss * 1024.0,
+    }
 
 
 def _environment() -> dict[str, str]:
@@ -116,7 +134,8 @@ def knnkit(bed: Bed) -> dict[str, Any]:
         f"rollout: {{concurrency: {FORKS}}}\n"
     )
     command = [sys.executable, "-m", "knnkit", "deploy", "--release", str(bed.releases["iris"])]
-    return {"first": timed(command, _environment(), folder), "again": timed(command, _environment(), folder)}
+    first = timed(bed, command, _environment(), folder)
+    return {"first": first, "again": timed(bed, command, _environment(), folder)}
 
 
 def _steps(bed: Bed) -> tuple[str, list[str], Path]:
@@ -152,7 +171,9 @@ def ansible(bed: Bed, python: Path) -> dict[str, Any]:
         "[ssh_connection]\npipelining = True\n"
     )
     command = [str(python / "bin" / "ansible-playbook"), "play.yml"]
-    return {"first": timed(command, _environment() | {"ANSIBLE_CONFIG": "ansible.cfg", "LC_ALL": "C.UTF-8"}, folder)}
+    return {
+        "first": timed(bed, command, _environment() | {"ANSIBLE_CONFIG": "ansible.cfg", "LC_ALL": "C.UTF-8"}, folder)
+    }
 
 
 def pyinfra(bed: Bed, python: Path) -> dict[str, Any]:
@@ -186,7 +207,7 @@ def pyinfra(bed: Bed, python: Path) -> dict[str, Any]:
         f"server.shell(commands=[f'cd {{root}} && {commands[0]}', f'cd {{root}} && {commands[1]}'])\n"
     )
     command = [str(python / "bin" / "pyinfra"), "-y", "--parallel", str(FORKS), "inventory.py", "deploy.py"]
-    return {"first": timed(command, _environment(), folder)}
+    return {"first": timed(bed, command, _environment(), folder)}
 
 
 def check(bed: Bed, name: str) -> int:
@@ -201,8 +222,10 @@ def check(bed: Bed, name: str) -> int:
 
 def run(count: int, rivals: str | None, say: Callable[[str], None]) -> dict[str, Any]:
     """Measures all three on `count` devices; returns the figures."""
-    python = rivals_python(rivals)
+    begun = time.monotonic()
+    python = rivals_python(rivals, say)
     results: dict[str, Any] = {"devices": count, "at a time": FORKS}
+    say(f"{time.monotonic() - begun:4.0f} s  setting up {count} devices")
     with bed(count) as made:
         contenders: dict[str, Callable[[], dict[str, Any]]] = {
             "knnkit": lambda: knnkit(made),
@@ -210,7 +233,7 @@ def run(count: int, rivals: str | None, say: Callable[[str], None]) -> dict[str,
             "pyinfra": lambda: pyinfra(made, python),
         }
         for name, contender in contenders.items():
-            say(f"{name}: {count} devices")
+            say(f"{time.monotonic() - begun:4.0f} s  {name} deploys to {count} devices")
             results[name] = contender()
             results[name]["answering"] = check(made, name)
             shutil.rmtree(made.folder / name)
@@ -223,20 +246,41 @@ def _versions(python: Path) -> dict[str, str]:
     return dict(re.findall(r"^(ansible-core|pyinfra)==(\S+)$", listed, re.MULTILINE))
 
 
+#: What is compared: how it is called, whose figures, which run.
+_RUNS = (
+    ("knnkit", "knnkit", "first"),
+    ("Ansible", "ansible", "first"),
+    ("pyinfra", "pyinfra", "first"),
+    ("knnkit, nothing to do", "knnkit", "again"),
+)
+
+
+def _lines(results: dict[str, Any]) -> list[list[str]]:
+    own = results["knnkit"]["first"]["seconds"]
+    lines = []
+    for shown, name, run in _RUNS:
+        found = results[name][run]
+        each = found["devices_cpu_seconds"] / results["devices"]
+        figures = [f"{found['seconds']:.1f}", f"{found['seconds'] / own:.2f}", f"{found['host_cpu_seconds']:.1f}"]
+        lines.append([shown, *figures, f"{each:.2f}", f"{found['peak_bytes'] / 1e6:.0f}"])
+    return lines
+
+
+_HEAD = ["", "seconds", "of knnkit's", "host CPU s", "device CPU s each", "peak MB"]
+
+
 def table(results: dict[str, Any]) -> str:
     """Returns the figures as a table."""
-    own = results["knnkit"]["first"]["seconds"]
-    lines = [f"{'':12}{'seconds':>9}{'ratio':>8}{'peak MB':>9}{'answering':>11}"]
-    for name in ("knnkit", "ansible", "pyinfra"):
-        found = results[name]
-        first = found["first"]
-        lines.append(
-            f"{name:12}{first['seconds']:9.1f}{first['seconds'] / own:8.2f}{first['peak_bytes'] / 1e6:9.0f}"
-            f"{found['answering']:>6} of {results['devices']}"
-        )
-    again = results["knnkit"]["again"]["seconds"]
-    lines.append(f"{'knnkit again':12}{again:9.1f}{again / own:8.2f}")
-    return "\n".join(lines)
+    reached = ", ".join(f"{name} {results[name]['answering']}" for name in ("knnkit", "ansible", "pyinfra"))
+    return f"{report.table(_HEAD, _lines(results))}\nthe release answers on, of {results['devices']}: {reached}"
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """Returns the figures as docs/benchmarks/README.md shows them."""
+    versions = " ".join(f"{name} {number}" for name, number in sorted(results["versions"].items()))
+    head = [f"{results['devices']} devices, {results['at a time']} at a time ({versions})", *_HEAD[1:]]
+    rows = [head, ["---"] * len(head), *_lines(results)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def goals(results: dict[str, Any]) -> list[str]:

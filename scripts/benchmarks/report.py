@@ -127,6 +127,15 @@ def write_json(path: Path, results: dict[str, Any]) -> None:
     path.write_text(json.dumps(before | results, indent=1) + "\n")
 
 
+def write_section(path: Path, name: str, text: str) -> None:
+    """Replaces what stands between `<!-- name -->` and `<!-- /name -->` of a page."""
+    before, begin, rest = path.read_text().partition(f"<!-- {name} -->\n")
+    _, end, after = rest.partition(f"<!-- /{name} -->")
+    if not begin or not end:
+        raise ValueError(f"{path} has no section {name}")
+    path.write_text(f"{before}{begin}{text}\n{end}{after}")
+
+
 def plot(cells: list[Cell], path: Path) -> None:
     """Draws how many times as long as TfliteKNN each peer takes, one panel for one row and one for a batch."""
     import matplotlib

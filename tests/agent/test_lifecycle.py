@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.device import Device
+from support.device import ROOT, Device
 from support.releases import Releases
 
 from device_agent import clock, codec, contract
@@ -238,6 +238,30 @@ def test_an_interrupted_check_ends_its_model_at_once(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         isolate.run(interrupt_and_go_on)
     assert not ended.exists()
+
+
+_ISOLATED = """
+import os, sys, threading
+from device_agent import isolate
+def work():
+    os.write(1, b"at work\\n")
+    {work}
+isolate.run(work)
+"""
+
+
+@pytest.mark.parametrize(
+    "work", ["threading.Event().wait()", "os.kill(os.getppid(), 9); return bytes(1 << 20)"], ids=["busy", "answering"]
+)
+def test_a_model_ends_with_a_parent_that_is_killed_and_says_nothing(work: str) -> None:
+    argv = [sys.executable, "-c", _ISOLATED.format(work=work)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT) as parent:
+        assert parent.stdout is not None
+        assert parent.stderr is not None
+        assert parent.stdout.readline() == b"at work\n"
+        parent.kill()
+        assert parent.stdout.read() == b""  # its end: the model held it open
+        assert parent.stderr.read() == b""
 
 
 def test_a_model_that_is_interrupted_with_its_parent_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
