@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +18,7 @@ from device_agent.errors import DeviceUnfit, ModelUnusable, Refused
 from device_agent.keys import kept_state
 from device_agent.memory import may_pack_for_stream
 from device_agent.modelfile import read_member
+from device_agent.quiet import quiet
 from device_agent.release_files import OpenRelease, open_release
 from device_agent.state import Answering
 from device_agent.store import Store
@@ -106,24 +105,11 @@ def load_model(opened: OpenRelease, runtime: str = "auto", threads: int = 1, *, 
 
     path = opened.path(contract.MODEL_FILE)
     packed = may_pack_for_stream(path) if stream else None
-    with _quiet():
+    with quiet():
         model = TfliteKNN(path, runtime=runtime, num_threads=threads, packed=packed)
     opened.confirm_unchanged()
     _compare(model, opened)
     return model
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Drops what the runtime's C++ says of itself on standard error; what matters it raises."""
-    kept, null = os.dup(2), os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.dup2(null, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(null)
 
 
 def _compare(model: TfliteKNN, opened: OpenRelease) -> None:

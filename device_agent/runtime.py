@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import platform
 import sys
+from dataclasses import replace
 from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +22,7 @@ from device_agent import contract, memory, regions, versions
 from device_agent.errors import BadInput, DeviceUnfit, ModelUnusable
 from device_agent.exact import ExactKnn
 from device_agent.modelfile import read_info as read_info
+from device_agent.quiet import quiet
 from device_agent.signature import Signature
 from device_agent.team import MAX_SHARED, Team
 
@@ -28,6 +30,8 @@ from device_agent.team import MAX_SHARED, Team
 RUNTIMES = {"tflite_runtime": "tflite-runtime", "ai_edge_litert": "ai-edge-litert"}
 #: Labels that one model is asked for before it draws its label map: about as long as drawing takes.
 MAP_AFTER = 16_384
+#: Rows that a large model answers where it is mapped before it is packed: about as long as packing takes.
+PACK_AFTER = 32
 
 
 # Named tuples, since one is made for every row of a stream: a frozen dataclass takes three times as long.
@@ -86,7 +90,8 @@ class TfliteKNN:
         runtime: `auto`, `tflite_runtime` or `ai_edge_litert`; or an Interpreter class.
         packed: whether XNNPACK may take the graphs. It holds a copy of the training matrix for each of the two; without
             it the weights are read where the file is mapped, and a large model's batches take about three times as
-            long, its single rows 1.3 times. None packs what leaves half of the free memory free.
+            long, its single rows 1.7 times. None packs a small model at once, and one over 32 MB when it has been asked
+            for as many rows as packing takes time for, if half of the free memory stays free.
 
     Raises:
         ModelUnusable: the file is not a knnkit model, or this runtime is too old for it.
@@ -106,29 +111,23 @@ class TfliteKNN:
         self.settled = 0
         interpreter_class, name, version = _find_runtime(runtime)
         _require_version(self.info, name, version)
-        packed = memory.may_pack(self.path) if packed is None else packed
-        options = {} if packed else _without_delegates(interpreter_class)
-        small = Path(self.path).stat().st_size <= MAX_SHARED
+        size = Path(self.path).stat().st_size
+        small, self._waits = size <= MAX_SHARED, 0
+        if packed is None:
+            packed = memory.may_pack(self.path)
+            if packed and size > memory.SMALL:
+                packed, self._waits = False, PACK_AFTER
 
-        def load() -> Any:
+        def load(packed: bool) -> Any:
+            options = {} if packed else _without_delegates(interpreter_class)
             interpreter = interpreter_class(model_path=self.path, num_threads=1 if small else num_threads, **options)
             interpreter.allocate_tensors()
             return interpreter
 
-        try:
-            self._interpreter = load()
-            self._one = Signature(self._interpreter, contract.SIGNATURE_ONE, contract.INPUT_ROWS, _OUTPUTS)
-            _require_shapes(self._one, 1, self.info)
-        except (ValueError, RuntimeError, KeyError, OSError) as error:
-            raise ModelUnusable(
-                f"{name} {version} cannot load {self.path}: {str(error).strip()}",
-                hint="build the release again with this knnkit, or provision the board's runtime again",
-            ) from None
-        self.runtime = contract.RuntimeInfo(name, version, self._delegate(), platform.python_version(), np.__version__)
-        self._answers = tuple(self._one.outputs[name] for name in _ANSWERS)
-        self._neighbors = tuple(self._one.outputs[name] for name in _NEIGHBORS)
-        self._batch: Signature | None = None
-        self._team = Team(lambda: self._make_batch(load()), num_threads if small else 1)
+        self._load = load
+        self.runtime = contract.RuntimeInfo(name, version, None, platform.python_version(), np.__version__)
+        self._begin(packed)
+        self._team = Team(lambda: self._make_batch(load(packed)), num_threads if small else 1)
         self._exact: ExactKnn | None = None
         self._labelled = 0
         self.label_map: regions.LabelMap | None = None
@@ -200,6 +199,30 @@ class TfliteKNN:
             return Answers(label.copy(), probabilities.copy(), indices.copy(), distances.copy())
         return Answers(*self._ask(rows, _ANSWERS))
 
+    def _begin(self, packed: bool) -> None:
+        """Loads the model, in the place of what was loaded before."""
+        try:
+            interpreter = self._load(packed)
+            one = Signature(interpreter, contract.SIGNATURE_ONE, contract.INPUT_ROWS, _OUTPUTS)
+            _require_shapes(one, 1, self.info)
+        except (ValueError, RuntimeError, KeyError, OSError) as error:
+            raise ModelUnusable(
+                f"{self.runtime.name} {self.runtime.version} cannot load {self.path}: {str(error).strip()}",
+                hint="build the release again with this knnkit, or provision the board's runtime again",
+            ) from None
+        self._interpreter, self._one = interpreter, one
+        self._batch: Signature | None = None
+        self._answers = tuple(one.outputs[name] for name in _ANSWERS)
+        self._neighbors = tuple(one.outputs[name] for name in _NEIGHBORS)
+        self.runtime = replace(self.runtime, delegate=self._delegate())
+
+    def _pack_when_worth_it(self, rows: int) -> None:
+        """Counts rows that a large model is asked for, and packs it once they are enough."""
+        self._waits = max(0, self._waits - rows)
+        if not self._waits and memory.may_pack(self.path):
+            with quiet():
+                self._begin(packed=True)
+
     def _ask_one(self, rows: ArrayLike) -> bool:
         """Has the graph answer one float32 row in place; returns whether it could, and was certain.
 
@@ -209,6 +232,9 @@ class TfliteKNN:
         one = self._one
         if type(rows) is not np.ndarray or rows.dtype is not _FLOAT32 or rows.shape != one.rows.shape:
             return False
+        if self._waits:
+            self._pack_when_worth_it(1)
+            one = self._one
         one.memory[:] = rows.tobytes()
         # A row's square is finite only if the row is; `dot` would warn of its overflow under NumPy 2.
         if not isfinite(np.vdot(one.flat, one.flat)):
@@ -219,6 +245,8 @@ class TfliteKNN:
     def _ask(self, rows: ArrayLike, names: tuple[str, ...]) -> tuple[NDArray[Any], ...]:
         """Returns the outputs `names` of any number of rows: checked before, and settled where not certain."""
         queries = check_rows(rows, self.info.n_features)
+        if self._waits:
+            self._pack_when_worth_it(len(queries))
         views = {name: self._one.outputs[name] for name in (*names, contract.OUTPUT_CERTAIN)}
         parts = {name: np.empty((len(queries), *view.shape[1:]), view.dtype) for name, view in views.items()}
         self._run(queries, parts)

@@ -134,26 +134,29 @@ def measure(python: Path, size: datasets.Size, data: Path, threads: int, effort:
     """Measures one data set with so many threads: one row, and a batch."""
     children = [Child(python, key, data, threads) for key in CONTENDERS if artefact(key, data).exists()]
     try:
-        loaded = {child.kind.name: child.ask("load") for child in children}
-        wrong = _check(children, data)
+        for child in children:
+            child.ask("load")
+        wrong, delegate = _check(children, data)
         cells = [_cell(children, size, threads, rows, effort) for rows in ("one", "batch")]
     finally:
         for child in children:
             child.close()
-    return Measured(cells, wrong, {loaded["TfliteKNN"].get("delegate")})
+    return Measured(cells, wrong, {delegate})
 
 
-def _check(children: list[Child], data: Path) -> dict[str, int]:
+def _check(children: list[Child], data: Path) -> tuple[dict[str, int], str | None]:
+    """Returns the rows that each contender answers wrong, and what runs TfliteKNN's graphs."""
     table = datasets.load(data)
     nearest = np.load(data / "nearest.npy")
-    wrong = {}
+    wrong, delegate = {}, None
     for child in children:
         answers = child.ask("answer")
+        delegate = answers.get("delegate") or delegate
         if answers.get("batch") is not None:
             wrong[child.kind.name] = datasets.wrong_rows(
                 table, np.array(answers["batch"]), nearest
             ) + datasets.wrong_rows(table, np.array(answers["one"]), nearest)
-    return wrong
+    return wrong, delegate
 
 
 def _cell(children: list[Child], size: datasets.Size, threads: int, rows: str, effort: Effort) -> Cell:

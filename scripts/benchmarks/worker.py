@@ -45,7 +45,7 @@ class Worker:
         self.model = self.kind(self.file, self.threads)
         gc.collect()
         gc.freeze()
-        return {"delegate": getattr(self.model, "delegate", None)}
+        return {}
 
     def answer(self) -> dict[str, Any]:
         assert self.model is not None
@@ -53,7 +53,8 @@ class Worker:
         one = [self.model.neighbors(self.queries[row : row + 1])[0] for row in range(min(64, len(self.queries)))]
         if batch is None:
             return {"batch": None}
-        return {"batch": np.asarray(batch).tolist(), "one": np.concatenate(one).tolist()}
+        delegate = getattr(self.model, "delegate", None)  # a large model is packed when it is asked for a batch
+        return {"batch": np.asarray(batch).tolist(), "one": np.concatenate(one).tolist(), "delegate": delegate}
 
     def time(self, rows: str, seconds: float, least: int) -> dict[str, Any]:
         """Measures calls for `seconds`, at least `least` of them; the first, on cold caches, are not kept."""

@@ -14,7 +14,7 @@ from device_agent import contract, memory
 from device_agent.judge import Golden
 from device_agent.loading import load_model
 from device_agent.release_files import open_release
-from device_agent.runtime import TfliteKNN
+from device_agent.runtime import PACK_AFTER, TfliteKNN
 
 MB = 1 << 20
 
@@ -102,6 +102,47 @@ def test_what_is_not_said_is_decided_by_the_free_memory(releases: Releases, monk
     assert asked == [str(path)]
 
 
+@pytest.fixture
+def large(releases: Releases, monkeypatch: pytest.MonkeyPatch) -> TfliteKNN:
+    """A model that counts as large, with memory to spare."""
+    monkeypatch.setattr(memory, "SMALL", 1000)
+    monkeypatch.setattr(memory, "available_bytes", lambda: 1 << 50)
+    return TfliteKNN(releases["digits"] / contract.MODEL_FILE)
+
+
+def test_a_large_model_answers_at_once_and_is_packed_when_it_has_been_asked_enough(
+    large: TfliteKNN, releases: Releases, capfd: pytest.CaptureFixture[str]
+) -> None:
+    rows = Golden.from_bytes((releases["digits"] / contract.GOLDEN_FILE).read_bytes()).rows[: 2 * PACK_AFTER]
+    answers, delegates = [], []
+    for row in rows:
+        answers.append(large.classify(row[None]))
+        delegates.append(large.runtime.delegate)
+    assert delegates == [None] * (PACK_AFTER - 1) + ["XNNPACK"] * (PACK_AFTER + 1)
+    expected = TfliteKNN(releases["digits"] / contract.MODEL_FILE, packed=False).classify(rows)
+    assert np.array_equal(np.concatenate([answer.label for answer in answers]), expected.label)
+    assert np.array_equal(np.concatenate([answer.indices for answer in answers]), expected.indices)
+    assert "XNNPACK" not in capfd.readouterr().err
+
+
+def test_a_large_model_is_packed_for_a_batch(large: TfliteKNN, releases: Releases) -> None:
+    rows = Golden.from_bytes((releases["digits"] / contract.GOLDEN_FILE).read_bytes()).rows
+    large.classify(rows[: PACK_AFTER - 1])
+    assert large.runtime.delegate is None
+    large.neighbors(rows[:PACK_AFTER])
+    assert large.runtime.delegate == "XNNPACK"
+
+
+def test_a_large_model_is_not_packed_when_memory_has_become_short(
+    large: TfliteKNN, releases: Releases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = Golden.from_bytes((releases["digits"] / contract.GOLDEN_FILE).read_bytes()).rows
+    monkeypatch.setattr(memory, "available_bytes", lambda: 0)
+    before = large.classify(rows)
+    assert large.runtime.delegate is None
+    assert np.array_equal(large.classify(rows).indices, before.indices)
+
+
 @pytest.mark.parametrize("name", ["iris", "digits", "wine"])
 def test_packed_or_not_the_answers_are_the_same(name: str, releases: Releases) -> None:
     folder = releases[name]
@@ -134,4 +175,6 @@ def test_a_stream_leaves_the_copies_of_a_larger_model_out(
     monkeypatch.setattr(memory, "available_bytes", lambda: 1 << 50)
     with contextlib.ExitStack() as stack:
         opened = stack.enter_context(open_release(releases["digits"]))
-        assert load_model(opened, stream=stream).runtime.delegate == delegate
+        model = load_model(opened, stream=stream)
+        model.neighbors(np.zeros((PACK_AFTER, model.info.n_features), np.float32))
+        assert model.runtime.delegate == delegate

@@ -151,7 +151,8 @@ def _maps(rng: np.random.Generator, rows: np.ndarray) -> Pipeline:
         if not found.min() > 1e-8 * found.max():  # whitening would blow up nothing but rounding
             pca.whiten = False
         steps.append(("PCA", pca))
-    if rng.random() < 0.4 and np.abs(rows).max() > 1e-10:  # scikit-learn leaves lengths under 1e-15 as they are
+    mapped = Pipeline([*steps, ("as they are", "passthrough")]).fit_transform(rows.astype(np.float64))
+    if rng.random() < 0.4 and np.abs(mapped).max() > 1e-6:  # scikit-learn leaves lengths under 1e-15 as they are
         steps.append(("Normalizer", Normalizer(str(rng.choice(["l1", "l2", "max"])))))
     return Pipeline(steps or [("StandardScaler", StandardScaler())])
 
