@@ -34,9 +34,10 @@ def write_atomic(path: Path, data: bytes, mode: int = FILE_MODE) -> None:
         finally:
             os.close(descriptor)
         os.replace(prepared, path)
-    except OSError:
+    except OSError as error:
         with contextlib.suppress(OSError):
             os.unlink(prepared)
+        error.filename = error.filename or str(path)
         raise
     sync_directory(path.parent)
 

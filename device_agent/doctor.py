@@ -10,12 +10,12 @@ import importlib
 import os
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from device_agent import board, clock, contract, state, trust_files
 from device_agent.contract import Diagnosis, Finding
-from device_agent.errors import AgentError
+from device_agent.errors import AgentError, from_os_error
 from device_agent.store import Store
 from device_agent.utc import utc
 
@@ -29,8 +29,16 @@ EARLIEST = 1_767_225_600
 def diagnose(store: Store) -> Diagnosis:
     """Returns all findings, in the order in which they should be mended."""
     checks = (_python, _numpy, _runtime, _cryptography, _root, _disk, _clock, _trust, _state, _release, _governor)
-    findings = [finding for check in checks for finding in check(store)]
+    findings = [finding for check in checks for finding in _findings(check, store)]
     return Diagnosis(tuple(findings), board.device_info())
+
+
+def _findings(check: Callable[[Store], Iterator[Finding]], store: Store) -> Iterator[Finding]:
+    try:
+        yield from check(store)
+    except OSError as error:  # what may not even be looked at is a finding, too
+        problem = from_os_error(error)
+        yield Finding(check.__name__.removeprefix("_"), "error", str(problem), problem.hint)
 
 
 def render(found: Diagnosis) -> str:

@@ -87,8 +87,8 @@ _DISK = {
     errno.EDQUOT: ("disk-full", "make room on the device: df -h, then try again"),
     errno.EROFS: ("read-only", "the file system is read-only (a worn card?): mount | grep ro, dmesg | tail"),
     errno.EIO: ("disk-error", "the disk fails: dmesg | tail, then replace it"),
-    errno.EACCES: ("no-permission", "run as the owner of the root directory, or correct it: chown -R"),
-    errno.EPERM: ("no-permission", "run as the owner of the root directory, or correct it: chown -R"),
+    errno.EACCES: ("no-permission", "run as the owner of the root directory, or correct it: chown -R, chmod -R u+rwX"),
+    errno.EPERM: ("no-permission", "run as the owner of the root directory, or correct it: chown -R, chmod -R u+rwX"),
 }
 
 

@@ -5,10 +5,12 @@ Knows how to wait for a reader that is slow and how to say that one is gone. Nev
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import select
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -48,8 +50,20 @@ def open_output(path: Path, flags: int) -> int:
     Raises:
         AgentError: it cannot be written there.
     """
-    try:
+    with _writable(path):
         return os.open(path, flags | os.O_CLOEXEC, 0o666)
+
+
+def _is_special(path: Path) -> bool:
+    """Whether it is /dev/null, a FIFO, or anything else that is never to be replaced."""
+    with _writable(path):
+        return path.exists() and not path.is_file()
+
+
+@contextlib.contextmanager
+def _writable(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise AgentError(f"{path}: {error.strerror}", reason="no-output") from None
 
@@ -72,7 +86,7 @@ class Sink:
         self._spool: IO[bytes] | None = None
         self._part: Path | None = None
         self._out = 1
-        if self._path and self._path.exists() and not self._path.is_file():  # /dev/null, a FIFO: never to be replaced
+        if self._path and _is_special(self._path):
             self._out, self._path = open_output(self._path, os.O_WRONLY), None
         if self._path:
             self._part = self._path.with_name(self._path.name + PART_SUFFIX)

@@ -74,6 +74,7 @@ class Store:
         Raises:
             Locked: another process held it for all of `wait` seconds.
         """
+        os.umask(0o077)  # what is written here is for the owner, and for him to read, whatever his umask
         for directory in (self.root, self.releases, self.incoming, self.trust):
             disk.make_directory(directory)
         with lock.held(self.lock_file, holder, reason, wait=wait) as descriptor:

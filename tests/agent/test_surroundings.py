@@ -1,0 +1,55 @@
+"""An agent in odd surroundings: umask, rights, a full disk. What is wrong is said, and nothing is left unreadable."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from support.device import Device
+
+from device_agent import disk, doctor, store
+from device_agent.errors import AgentError, from_os_error
+from device_agent.sinks import Sink
+
+
+def test_no_umask_locks_the_owner_out(device: Device) -> None:
+    lock = ["sh", "-c", 'umask 777; exec "$@"', "sh", *device.argv("lock", "--seconds", "5")]
+    assert subprocess.run(lock, env=device.env(), timeout=60, check=False).returncode == 0
+    modes = {path.name: path.stat().st_mode & 0o777 for path in device.root.iterdir()}
+    assert modes["state.json"] == modes["lock"] == 0o600
+    assert modes["incoming"] == modes["releases"] == 0o700
+
+
+def test_a_doctor_who_may_not_look_says_so_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: store.Store) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "state.json")
+
+    monkeypatch.setattr(store.Store, "load", refuse)
+    found = {finding.name: finding for finding in doctor.diagnose(store.Store(tmp_path)).findings}
+    assert (found["clock"].level, found["clock"].message) == ("error", "state.json: Permission denied")
+    assert "chmod" in found["clock"].mend
+    assert found["state"].level == "error"
+    assert {"python", "disk", "governor"} <= set(found)
+
+
+def test_an_output_that_may_not_be_looked_at_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Path) -> bool:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Path, "exists", refuse)
+    with pytest.raises(AgentError, match=r"answers\.csv: Permission denied"):
+        Sink(str(tmp_path / "answers.csv"))
+
+
+def test_a_full_disk_is_told_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(descriptor: int, data: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "write", refuse)
+    with pytest.raises(OSError, match="No space") as caught:
+        disk.write_atomic(tmp_path / "state.json", b"{}")
+    assert str(tmp_path / "state.json") in str(from_os_error(caught.value))
+    assert list(tmp_path.iterdir()) == []
