@@ -310,7 +310,7 @@ def test_classify_imports_nothing_that_it_does_not_need(ready: Ready) -> None:
 
 
 class TestFastAndSlowWayAgree:
-    """A block that numpy parses at once and the same block line by line give the same float32 numbers."""
+    """A block that is parsed at once and the same block line by line give the same float32 numbers."""
 
     info = KnnInfo(
         name="n", k=1, n_features=3, feature_names=("a", "b", "c"), classes=(0, 1), metric="euclidean",
@@ -363,7 +363,6 @@ class TestFastAndSlowWayAgree:
             (b"1,2,3\r\n \r\n4,5,6\r\n", 2, []),
         ],
     )
-    @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # as on a device: numpy's complaint is heard by nobody
     def test_odd_csv(self, block: bytes, good: int, bad: list[int]) -> None:
         rows, errors = self.parse(CsvParser, block)
         assert (len(rows), errors) == (good, bad)
@@ -386,7 +385,6 @@ class TestFastAndSlowWayAgree:
         rows, errors = self.parse(JsonParser, block)
         assert (len(rows), errors) == (good, bad)
 
-    @pytest.mark.filterwarnings("ignore::DeprecationWarning")
     def test_lines_of_blanks_are_no_rows_of_a_model_with_one_feature(self) -> None:
         info = dataclasses.replace(self.info, n_features=1, feature_names=("a",))
         for block in (b"1\r\n\r\n2\r\n", b"1\n  \n2\n", b"1\n\t\n2\n"):
