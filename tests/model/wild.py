@@ -220,8 +220,9 @@ def _wrong(
         return f"neighbours at {distances[chosen]}, not {best[:k]}"
     if k < len(best) and best[k] - best[k - 1] <= 2 * tolerance:
         return None  # another set of neighbours is as right
-    if asked.weights == "distance" and best[0] <= 1e3 * tolerance and best[0] > 0.0:
-        return None  # an exact match, or nearly one
+    two_match = asked.maps is not None and k > 1 and best[1] <= tolerance
+    if asked.weights == "distance" and best[0] <= 1e3 * tolerance and (best[0] > 0.0 or two_match):
+        return None  # nearly an exact match, or several of them
     near = np.argsort(distances, kind="stable")[:k]
     votes = distances[near] ** {"sqeuclidean": 2, "cosine": 2}.get(asked.metric, 1)
     weights = np.ones(k)
