@@ -18,7 +18,7 @@ from typing import BinaryIO, cast
 from knnkit.errors import DeviceFailed, KnnkitError, Unreachable
 from knnkit.transport import hostkeys, tcp
 from knnkit.transport.address import Address
-from knnkit.transport.base import MAX_COMPLAINT, MAX_OUTPUT, Completed, Progress
+from knnkit.transport.base import MAX_COMPLAINT, MAX_OUTPUT, Completed, Progress, printable
 from knnkit.transport.capped import Capped
 from knnkit.transport.ends import Ends
 from knnkit.transport.ssh_auth import authenticate
@@ -96,13 +96,26 @@ class SshTransport:
         self, source: BinaryIO, remote: str, *, offset: int, size: int, timeout: float, progress: Progress | None = None
     ) -> None:
         """As `Transport.append`: pipelined SFTP, or `cat` where the server has no SFTP."""
-        with self._watch(f"writing {remote}", idle=timeout) as watchdog:
+        with self._watch(f"writing {remote}", idle=timeout) as watchdog, self._sensible():
             sftp = self._open_sftp()
             watchdog.touch()
             if sftp is not None:
                 self._append_by_sftp(sftp, source, remote, offset, _telling(watchdog, progress, size), watchdog)
                 return
         self._append_by_cat(source, remote, offset, timeout, lambda done: progress and progress(done, size))
+
+    @contextlib.contextmanager
+    def _sensible(self) -> Iterator[None]:
+        try:
+            yield
+        except (KnnkitError, OSError, EOFError, paramiko.SSHException):
+            raise
+        except Exception as error:  # SFTPError is one; an answer of other shape ends in any other
+            raise DeviceFailed(
+                f"{self._name}: its SFTP server answers nonsense ({type(error).__name__})",
+                reason="bad-sftp",
+                hint="does the login shell print text of its own? `ssh HOST true` must print nothing",
+            ) from None
 
     def _open_sftp(self) -> paramiko.SFTPClient | None:
         """Returns the connection's SFTP session, opened once; None where the server has none."""
@@ -136,10 +149,13 @@ class SshTransport:
                     file.write(chunk)
                     done += len(chunk)
                     tell(done)
+                there = file.stat().st_size or 0  # paramiko does not look at what became of a pipelined write
+            if there != done:
+                raise self._cannot_write(remote, f"{there:,} of {done:,} bytes arrived; is the disk full?")
         except OSError as error:
             if watchdog.fired or not self._hops[-1].is_active():
                 raise
-            raise self._cannot_write(remote, error.strerror or str(error)) from None
+            raise self._cannot_write(remote, printable(error.strerror or str(error))) from None
 
     def _append_by_cat(
         self, source: BinaryIO, remote: str, offset: int, timeout: float, tell: Callable[[int], object]
