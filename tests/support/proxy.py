@@ -24,6 +24,7 @@ class Proxy:
         self.moved = threading.Condition()
         self._server = socket.create_server((listen, 0), backlog=64)
         self.host, self.port = self._server.getsockname()[:2]
+        self._open = threading.Lock()
         self._sockets: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -34,11 +35,12 @@ class Proxy:
 
     def cut(self) -> None:
         """Cuts every connection now."""
-        for sock in self._sockets:
+        with self._open:  # a client that comes back at once is no part of it
+            doomed, self._sockets = self._sockets, []
+        for sock in doomed:
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
             sock.close()
-        self._sockets.clear()
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
@@ -58,7 +60,8 @@ class Proxy:
             except OSError:
                 client.close()
                 continue
-            self._sockets += [client, server]
+            with self._open:
+                self._sockets += [client, server]
             threading.Thread(target=self._pass, args=(client, server, True), daemon=True).start()
             threading.Thread(target=self._pass, args=(server, client, False), daemon=True).start()
 
