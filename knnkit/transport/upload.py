@@ -16,7 +16,7 @@ from knnkit.transport.base import Transport
 
 _HASH = """\
 hash() {
-  if command -v sha256sum >/dev/null 2>&1; then sha256sum < "$1" | cut -c1-64
+  if command -v sha256sum >/dev/null 2>&1; then set -- "$(sha256sum < "$1")"; echo "${1%% *}"
   else python3 -c 'import hashlib,sys;print(hashlib.sha256(open(sys.argv[1],"rb").read()).hexdigest())' "$1" </dev/null
   fi
 }
@@ -27,11 +27,15 @@ _LOOK = (
     _HASH
     + """\
 for path do
-  mkdir -p "${path%/*}" || exit 1
+  [ -d "${path%/*}" ] || mkdir -p "${path%/*}" || exit 1
   if [ -f "$path" ] && [ ! -L "$path" ]; then echo "file $(hash "$path")"
   elif [ -f "$path.part" ] && [ ! -L "$path.part" ]; then
     echo "part $(wc -c < "$path.part" | tr -d ' ') $(hash "$path.part")"
-  else rm -rf "$path" "$path.part"; echo none
+  else
+    for other in "$path" "$path.part"; do
+      if [ -e "$other" ] || [ -L "$other" ]; then rm -rf "$other"; fi
+    done
+    echo none
   fi
 done
 """
