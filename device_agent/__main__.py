@@ -1,10 +1,15 @@
-"""`python -m device_agent`. Ends without taking Python apart, which would take a fifth of the time of `status`."""
+"""`python -m device_agent`. Looks for garbage seldom and ends without taking Python apart: a quarter of `status`."""
 
 import contextlib
+import gc
 import os
 import sys
 
-from device_agent.cli import main
+gc.set_threshold(
+    20_000
+)  # what is loaded stays; as often as Python would have it, a tenth of the time goes into looking
+
+from device_agent.cli import main  # noqa: E402
 
 code = main()
 for stream in (sys.stdout, sys.stderr):

@@ -1,9 +1,9 @@
-"""activate, confirm, rollback: moves the device from one release to another, and never leaves it without one.
+"""activate and rollback: moves the device from one release to another, and never leaves it without one.
 
     verify ─► golden check in a child process ─► state.json says "pending" ─► current ─► … ─► confirm
 
 The release before it answers until the check has passed, and again when no confirmation comes. Needs the store's lock
-(`Store.changing`). Never stages, never prints.
+(`Store.changing`). Never stages or confirms (`device_agent.confirmation`), never prints.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import contextlib
 import os
 
 from device_agent import check, clock, contract, state, trust_files, watchdog
+from device_agent.confirmation import connection
 from device_agent.contract import Activated, Certificate, Committed, LockHolder, ReleaseRef
 from device_agent.errors import AgentError, Locked
 from device_agent.keys import trust_state
@@ -65,21 +66,6 @@ def activate(
     with watchdog.left_behind(store, digest, moment.uptime + seconds):
         store.commit(new)
     return Activated(verdict.ref, certificate, False, seconds)
-
-
-def confirm(store: Store, digest: str) -> Committed:
-    """Commits the pending release `digest` and raises the floor; one that is committed already stays so.
-
-    Raises:
-        ActivationFailed: it is not pending (any more): `rolled-back`, `not-pending`, `same-connection`.
-    """
-    current = store.load()
-    if current.committed and current.committed.digest == digest and not current.pending:
-        return Committed(current.committed, current.previous, True)
-    new = state.confirm(current, digest, connection=connection(), moment=clock.now())
-    store.commit(new)
-    assert new.committed is not None
-    return Committed(new.committed, new.previous, False)
 
 
 def roll_back(store: Store, holder: str, runtime: str = "auto", leave: str | None = None) -> Committed:
@@ -152,11 +138,6 @@ def release(store: Store, holder: str) -> None:
     new = state.release_lease(current, holder)
     if new != current:
         store.commit(new)
-
-
-def connection() -> str:
-    """Returns which SSH connection runs this command, empty without one: client and server address and port."""
-    return os.environ.get("SSH_CONNECTION", "")
 
 
 def _activate_again(store: Store, pending: state.Pending, nonce: str, runtime: str) -> Activated:

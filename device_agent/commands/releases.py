@@ -112,12 +112,12 @@ def _configure_confirm(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_confirm(arguments: argparse.Namespace) -> int:
-    from device_agent import activation
+    from device_agent import confirmation
 
     store = store_of(arguments)
     digest = arguments.digest if contract.is_digest(arguments.digest) else store.find(arguments.digest)
     with store.changing(holder_of(arguments), "confirm"):
-        found = activation.confirm(store, digest)
+        found = confirmation.confirm(store, digest)
     return show(
         arguments, found, f"{describe(found.release)}: {'was committed before' if found.already else 'committed'}"
     )

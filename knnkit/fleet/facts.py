@@ -9,9 +9,9 @@ from device_agent import codec, contract
 from knnkit.errors import DeviceFailed
 from knnkit.transport.base import Transport, printable
 
-#: Prints `key value` lines. $1 is the root, maybe beginning with ~/. What the agent answers comes before its exit code,
-#: and is cut: the code is then missing. Where there is an agent it is asked alone, in as few processes as can be, since
-#: a fleet with nothing to do spends its time here; the rest matters to a board without one, or where $2 says `full`.
+#: Prints `key value` lines. $1 is the root, maybe beginning with ~/. What the agent answers comes before its exit code.
+#: Where there is an agent it is asked alone, in as few processes as can be, since a fleet with nothing to do spends its
+#: time here; the rest matters to a board without one, or where $2 says `full`.
 _PROBE = """\
 root=$1
 case $root in "~") root=$HOME ;; "~/"*) root=$HOME/${root#"~/"} ;; /*) ;; *) root=$HOME/$root ;; esac
@@ -33,10 +33,8 @@ if [ "$2" = full ] || [ ! -x "$agent" ]; then
   done
 fi
 if [ -x "$agent" ]; then
-  {
-    "$agent" -m device_agent --root "$root" status --json </dev/null 2>/dev/null
-    printf '\\nagent %s\\n' "$?"
-  } | head -c 1000000
+  "$agent" -m device_agent --root "$root" status --json </dev/null 2>/dev/null
+  printf '\\nagent %s\\n' "$?"
 fi
 exit 0
 """
