@@ -7,6 +7,8 @@ from pathlib import Path
 from knnkit import config
 from knnkit.errors import ConfigError
 
+_MAX_BYTES = 16 * 1024 * 1024
+
 
 def load(path: str | Path) -> config.Config:
     """Reads a deploy.yaml; relative paths in it start at the file.
@@ -16,7 +18,11 @@ def load(path: str | Path) -> config.Config:
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            data = file.read(_MAX_BYTES + 1)
+        if len(data) > _MAX_BYTES:
+            raise ConfigError(f"{path}: more than {_MAX_BYTES:,} bytes", hint="is it the right file?")
+        text = data.decode("utf-8").replace("\r\n", "\n")
     except FileNotFoundError:
         raise ConfigError(f"{path}: there is no such file", hint="knnkit init") from None
     except UnicodeDecodeError as error:

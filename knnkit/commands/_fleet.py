@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 _A_REPORT = "name a file that --report FILE.json wrote"
 
 
+#: Largest report that is read back, in bytes: a thousand devices take about five million.
+_MAX_REPORT = 1 << 28
+
+
 def load_config(arguments: argparse.Namespace) -> Config | None:
     """Returns deploy.yaml; None where none was named and none is here.
 
@@ -80,7 +84,8 @@ def read_report(path: Path) -> FleetReport:
     from knnkit.fleet.report import FleetReport
 
     try:
-        return codec.loads(FleetReport, path.read_bytes(), limit=1 << 30)
+        with path.open("rb") as file:
+            return codec.loads(FleetReport, file.read(_MAX_REPORT + 1), limit=_MAX_REPORT)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}", hint=_A_REPORT) from None
     except codec.MalformedDocument as error:
@@ -143,8 +148,6 @@ def open_fan(arguments: argparse.Namespace, config: Config | None) -> Iterator[F
     from knnkit.fleet.fan import fan
 
     concurrency = arguments.concurrency or (config.rollout if config else RolloutConfig()).concurrency
-    if concurrency < 1:
-        raise UsageError("--concurrency is at least 1")
     with fan(concurrency, arguments.dask) as made:
         yield made
 

@@ -5,6 +5,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+_MOST = 1_000_000_000
+
+
+def count(text: str) -> int:
+    """A number on the command line that counts from 1."""
+    number = int(text)
+    if not 1 <= number <= _MOST:
+        raise argparse.ArgumentTypeError(f"{text} is not from 1 to {_MOST:,}")
+    return number
+
 
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Adds `--json`."""
@@ -55,7 +65,7 @@ def _add_reach(reach: argparse._ArgumentGroup, writes: bool) -> None:
     reach.add_argument("--connect-timeout", metavar="TIME", help="until a connection stands (default: 10s)")
     reach.add_argument("--connect-retries", type=int, metavar="N", help="further attempts to connect (default: 2)")
     reach.add_argument("--command-timeout", metavar="TIME", help="for one command on a device (default: 5m)")
-    reach.add_argument("--concurrency", type=int, metavar="N", help="devices at a time (default: 16)")
+    reach.add_argument("--concurrency", type=count, metavar="N", help="devices at a time (default: 16)")
     reach.add_argument(
         "--dask",
         metavar="ADDRESS",

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options of this command."""
     _options.add_fleet(parser)
-    parser.add_argument("--threads", type=int, metavar="N", help="of the runtime (default: 1)")
+    parser.add_argument("--threads", type=_options.count, metavar="N", help="of the runtime (default: 1)")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -65,6 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
     config = _fleet.load_config(arguments)
     targets = _fleet.select_targets(arguments, config)
     rules = _rules(arguments, config)
+    _require_wave(targets, rules)
     keys = _fleet.trusted_keys(arguments, config)
     packages = _packages(arguments, config, targets, keys)
     template = _template(arguments, config, packages[0], keys)
@@ -88,6 +89,15 @@ def run(arguments: argparse.Namespace) -> int:
         packages[0].manifest.gates if len(packages) == 1 else None,
         regions=_regions.survey(arguments, report, targets, directories, template.pace),
     )
+
+
+def _require_wave(targets: tuple[Target, ...], rules: Rules) -> None:
+    """A tag that no device has would otherwise be a deployment to nobody, and a success."""
+    from knnkit.fleet import waves
+
+    if not waves.divide(targets, rules.waves)[0]:
+        said = ", ".join(map(str, rules.waves))
+        raise UsageError(f"none of the waves {said} takes any of the devices", hint="--waves 100%, or correct the tag")
 
 
 def _roll_out(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from device_agent import codec
 from knnkit.commands import _options
+from knnkit.errors import UsageError
 from knnkit.release import keys, passphrase
 
 
@@ -30,6 +31,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Makes the key; returns 0."""
+    if not arguments.out.name:
+        raise UsageError(f"--out {arguments.out} names no file", hint=f"--out {keys.DEFAULT_PREFIX}")
     secret = passphrase.choose() if arguments.passphrase else None
     pair = keys.generate(arguments.out, secret)
     print(f"private key: {pair.private} (keep it; it never leaves this machine)", file=sys.stderr)

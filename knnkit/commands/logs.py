@@ -18,7 +18,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-n",
         "--lines",
-        type=int,
+        type=_options.count,
         default=20,
         metavar="N",
         help="how many entries, the last ones (default: %(default)s)",
@@ -27,7 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Asks, and shows the entries of each device, oldest first."""
-    report = _asking.ask_fleet(arguments, "logs", ("--last", str(max(1, arguments.lines))))
+    report = _asking.ask_fleet(arguments, "logs", ("--last", str(arguments.lines)))
     if not arguments.json:
         from knnkit.render.terminal import print_table
 

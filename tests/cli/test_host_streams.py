@@ -1,4 +1,4 @@
-"""The host's command line where its standard streams are closed or full."""
+"""The host's command line where its standard streams are closed or full, or a value on it makes no sense."""
 
 from __future__ import annotations
 
@@ -32,3 +32,29 @@ def test_a_fleet_is_asked_to_the_end_where_nobody_sees_the_progress(tmp_path: Pa
     assert said.returncode == 1
     assert "no-agent" in report.read_text()
     assert "local" in said.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["keygen", "--out", ""], "names no file"),
+        (["status", "--target", "local", "--concurrency", "0"], "argument --concurrency"),
+        (["bench", "--target", "local", "--threads", "0"], "argument --threads"),
+        (["logs", "--target", "local", "-n", "-5"], "argument -n"),
+        (["status", "-c", "/dev/zero"], "/dev/zero: more than"),
+    ],
+)
+def test_a_value_that_makes_no_sense_is_one_message(tmp_path: Path, arguments: list[str], says: str) -> None:
+    said = knnkit(tmp_path, "", *arguments)
+    assert said.returncode == 2, said.stderr
+    assert says in said.stderr
+    assert "Traceback" not in said.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_waves_that_take_no_device_are_no_success(tmp_path: Path) -> None:
+    said = knnkit(tmp_path, "", "deploy", "--target", "local", "--waves", "canry,100")
+    assert "none of the waves" not in said.stderr
+    said = knnkit(tmp_path, "", "deploy", "--target", "local", "--waves", "canry")
+    assert said.returncode == 2
+    assert "none of the waves canry takes any of the devices" in said.stderr
