@@ -147,7 +147,10 @@ def open_fan(arguments: argparse.Namespace, config: Config | None) -> Iterator[F
     from knnkit.config import RolloutConfig
     from knnkit.fleet.fan import fan
 
-    concurrency = arguments.concurrency or (config.rollout if config else RolloutConfig()).concurrency
+    said = config.rollout if config else RolloutConfig()
+    concurrency = said.concurrency if arguments.concurrency is None else arguments.concurrency
+    if concurrency < 1:
+        raise UsageError("--concurrency is at least 1")
     with fan(concurrency, arguments.dask) as made:
         yield made
 

@@ -65,7 +65,7 @@ def _add_reach(reach: argparse._ArgumentGroup, writes: bool) -> None:
     reach.add_argument("--connect-timeout", metavar="TIME", help="until a connection stands (default: 10s)")
     reach.add_argument("--connect-retries", type=int, metavar="N", help="further attempts to connect (default: 2)")
     reach.add_argument("--command-timeout", metavar="TIME", help="for one command on a device (default: 5m)")
-    reach.add_argument("--concurrency", type=count, metavar="N", help="devices at a time (default: 16)")
+    reach.add_argument("--concurrency", type=int, metavar="N", help="devices at a time (default: 16)")
     reach.add_argument(
         "--dask",
         metavar="ADDRESS",
