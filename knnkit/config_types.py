@@ -14,6 +14,7 @@ from pydantic_core import PydanticCustomError
 from device_agent import contract
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_LONGEST = 36_500 * 86_400.0
 
 
 def parse_duration(value: Any) -> Any:
@@ -23,7 +24,10 @@ def parse_duration(value: Any) -> Any:
     match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d)\s*", value)
     if not match:
         raise ValueError(f"{value!r} is not a duration: write 60s, 500ms, 5m, 12h or 90d")
-    return float(match[1]) * _UNITS[match[2]]
+    seconds = float(match[1]) * _UNITS[match[2]]
+    if seconds > _LONGEST:
+        raise ValueError(f"{value!r} is longer than a hundred years, and than any clock can wait")
+    return seconds
 
 
 def parse_amount(value: Any) -> Any:
