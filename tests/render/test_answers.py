@@ -14,8 +14,17 @@ from knnkit.fleet.answers import Answerer
 from knnkit.fleet.facts import Facts
 from knnkit.transport.base import Completed
 
-FACTS = Facts("/home/pi", "/home/pi/.knnkit", "aarch64", "Linux", (3, 11, 2), "/usr/bin/python3", "glibc 2.36",
-              10**9, 10**9, True, None)  # fmt: skip
+FACTS = Facts(
+    home="/home/pi",
+    root="/home/pi/.knnkit",
+    machine="aarch64",
+    system="Linux",
+    python=(3, 11, 2),
+    python_path="/usr/bin/python3",
+    disk_free_bytes=10**9,
+    writable=True,
+    venv=None,
+)
 ROWS = np.array([[1.0, 2.0], [3.0, 4.0]], np.float32)
 
 
