@@ -14,9 +14,8 @@ from pathlib import Path
 
 from device_agent import __version__
 from device_agent.contract import DeviceInfo
+from device_agent.interpreter import RUNTIMES
 
-#: Import name -> how pip calls it, in the order of preference (as `device_agent.runtime`).
-RUNTIMES = {"tflite_runtime": "tflite-runtime", "ai_edge_litert": "ai-edge-litert"}
 _CPU_KEYS = ("model name", "Model", "Hardware", "cpu model", "Processor")
 
 

@@ -7,9 +7,7 @@ parses text, and never decides whether a model may run: that is `device_agent.tr
 
 from __future__ import annotations
 
-import importlib
 import platform
-import sys
 from dataclasses import replace
 from math import isfinite
 from pathlib import Path
@@ -18,16 +16,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from device_agent import contract, memory, regions, versions
-from device_agent.errors import BadInput, DeviceUnfit, ModelUnusable
+from device_agent import contract, memory, regions
+from device_agent.errors import BadInput, ModelUnusable
 from device_agent.exact import ExactKnn
+from device_agent.interpreter import Loader, delegate
 from device_agent.modelfile import read_info as read_info
 from device_agent.quiet import quiet
 from device_agent.signature import Signature
 from device_agent.team import MAX_SHARED, Team
 
-#: Import name -> how pip calls it, in the order in which `auto` looks.
-RUNTIMES = {"tflite_runtime": "tflite-runtime", "ai_edge_litert": "ai-edge-litert"}
 #: Labels that one model is asked for before it draws its label map: about as long as drawing takes.
 MAP_AFTER = 16_384
 #: Rows that a large model answers where it is mapped before it is packed: about as long as packing takes.
@@ -109,25 +106,20 @@ class TfliteKNN:
         self.path = str(path)
         self.info = read_info(path)
         self.settled = 0
-        interpreter_class, name, version = _find_runtime(runtime)
-        _require_version(self.info, name, version)
         size = Path(self.path).stat().st_size
         small, self._waits = size <= MAX_SHARED, 0
+        self._loader = Loader.find(self.path, runtime, 1 if small else num_threads)
+        self._loader.require_version(self.info)
         if packed is None:
             packed = memory.may_pack(self.path)
             if packed and size > memory.SMALL:
                 packed, self._waits = False, PACK_AFTER
-
-        def load(packed: bool) -> Any:
-            options = {} if packed else _without_delegates(interpreter_class)
-            interpreter = interpreter_class(model_path=self.path, num_threads=1 if small else num_threads, **options)
-            interpreter.allocate_tensors()
-            return interpreter
-
-        self._load = load
-        self.runtime = contract.RuntimeInfo(name, version, None, platform.python_version(), np.__version__)
-        self._begin(packed)
-        self._team = Team(lambda: self._make_batch(load(packed)), num_threads if small else 1)
+        self._packed = packed
+        self.runtime = contract.RuntimeInfo(
+            self._loader.name, self._loader.version, None, platform.python_version(), np.__version__
+        )
+        self._begin()
+        self._team = Team(num_threads if small else 1)
         self._exact: ExactKnn | None = None
         self._labelled = 0
         self.label_map: regions.LabelMap | None = None
@@ -199,10 +191,10 @@ class TfliteKNN:
             return Answers(label.copy(), probabilities.copy(), indices.copy(), distances.copy())
         return Answers(*self._ask(rows, _ANSWERS))
 
-    def _begin(self, packed: bool) -> None:
+    def _begin(self) -> None:
         """Loads the model, in the place of what was loaded before."""
         try:
-            interpreter = self._load(packed)
+            interpreter = self._loader.load(self._packed)
             one = Signature(interpreter, contract.SIGNATURE_ONE, contract.INPUT_ROWS, _OUTPUTS)
             _require_shapes(one, 1, self.info)
         except (ValueError, RuntimeError, KeyError, OSError) as error:
@@ -214,14 +206,15 @@ class TfliteKNN:
         self._batch: Signature | None = None
         self._answers = tuple(one.outputs[name] for name in _ANSWERS)
         self._neighbors = tuple(one.outputs[name] for name in _NEIGHBORS)
-        self.runtime = replace(self.runtime, delegate=self._delegate())
+        self.runtime = replace(self.runtime, delegate=delegate(interpreter))
 
     def _pack_when_worth_it(self, rows: int) -> None:
         """Counts rows that a large model is asked for, and packs it once they are enough."""
         self._waits = max(0, self._waits - rows)
         if not self._waits and memory.may_pack(self.path):
+            self._packed = True
             with quiet():
-                self._begin(packed=True)
+                self._begin()
 
     def _ask_one(self, rows: ArrayLike) -> bool:
         """Has the graph answer one float32 row in place; returns whether it could, and was certain.
@@ -261,16 +254,19 @@ class TfliteKNN:
         chunks = range(0, count - alone, batch)
         if chunks:
             if self._batch is None:  # a stream of single rows does without its memory
-                self._batch = self._make_batch(self._interpreter)
+                self._batch = self._take_batch(self._interpreter)
 
             def work(signature: Signature, start: int) -> None:
                 _fill(signature, queries[start : start + batch], parts, start)
 
-            self._team.run(self._batch, chunks, work)
+            self._team.run(self._batch, chunks, work, self._make_batch)
         for start in range(count - alone, count):
             _fill(self._one, queries[start : start + 1], parts, start)
 
-    def _make_batch(self, interpreter: Any) -> Signature:
+    def _make_batch(self) -> Signature:
+        return self._take_batch(self._loader.load(self._packed))
+
+    def _take_batch(self, interpreter: Any) -> Signature:
         made = Signature(interpreter, contract.SIGNATURE_BATCH, contract.INPUT_ROWS, _OUTPUTS)
         try:
             _require_shapes(made, self.info.batch, self.info)
@@ -298,10 +294,6 @@ class TfliteKNN:
         if self._exact is None:
             self._exact = ExactKnn(self.path, self.info)
         return self._exact
-
-    def _delegate(self) -> str | None:
-        details: list[dict[str, Any]] = getattr(self._interpreter, "_get_ops_details", list)()
-        return "XNNPACK" if any(detail["op_name"] == "DELEGATE" for detail in details) else None
 
 
 def _fill(signature: Signature, chunk: NDArray[np.float32], parts: dict[str, NDArray[Any]], start: int) -> None:
@@ -348,44 +340,3 @@ def check_rows(rows: ArrayLike, n_features: int) -> NDArray[np.float32]:
         row, column = (int(place[0]) for place in np.nonzero(~finite))
         raise BadInput(f"row {row}, column {column}: {queries[row, column]} is not a finite float32 number")
     return queries
-
-
-def _find_runtime(runtime: str | type) -> tuple[Any, str, str]:
-    if isinstance(runtime, type):
-        name = runtime.__module__.split(".")[0]
-        return runtime, name, _version(sys.modules[name])
-    names = list(RUNTIMES) if runtime == "auto" else [runtime]
-    for name in names:
-        if name not in RUNTIMES:
-            raise DeviceUnfit(f"no such runtime: {name!r}", hint=f"one of auto, {', '.join(RUNTIMES)}")
-        try:
-            module = importlib.import_module(f"{name}.interpreter")
-        except ImportError:
-            continue
-        return module.Interpreter, name, _version(importlib.import_module(name))
-    packages = " or ".join(RUNTIMES[name] for name in names)
-    raise DeviceUnfit(
-        f"this Python ({sys.executable}) has no TFLite runtime: {packages}",
-        reason="no-runtime",
-        hint="knnkit provision --target HOST puts one on the board",
-    )
-
-
-def _without_delegates(interpreter_class: Any) -> dict[str, Any]:
-    kinds = sys.modules[interpreter_class.__module__].OpResolverType
-    return {"experimental_op_resolver_type": kinds.BUILTIN_WITHOUT_DEFAULT_DELEGATES}
-
-
-def _version(module: Any) -> str:
-    return str(getattr(module, "__version__", "unknown"))
-
-
-def _require_version(info: contract.KnnInfo, name: str, version: str) -> None:
-    have, need = versions.runtime(f"{name} {version}"), versions.parse(info.minimum_runtime)
-    if have is None or need is None or have >= need:
-        return
-    raise ModelUnusable(
-        f"the model needs TFLite runtime {info.minimum_runtime}, this is {name} {version}",
-        reason="runtime-too-old",
-        hint="knnkit provision --target HOST brings the runtime up to date",
-    )

@@ -22,17 +22,25 @@ class Team:
     """Members are made when the first batch comes that is long enough for them.
 
     Args:
-        make: loads the model once more, and returns its batch signature.
         size: how many work on a batch, the one who calls among them.
     """
 
-    def __init__(self, make: Callable[[], Signature], size: int) -> None:
-        self._make, self._size = make, size
+    def __init__(self, size: int) -> None:
+        self._size = size
         self._others: list[Signature] = []
         self._threads: ThreadPoolExecutor | None = None
 
-    def run(self, own: Signature, starts: Sequence[int], work: Callable[[Signature, int], None]) -> None:
+    def run(
+        self,
+        own: Signature,
+        starts: Sequence[int],
+        work: Callable[[Signature, int], None],
+        make: Callable[[], Signature],
+    ) -> None:
         """Calls `work(signature, start)` for each of `starts`; no signature is in two threads at once.
+
+        `make` loads the model once more, and returns its batch signature. It is not kept: a model that held itself
+        would keep its memory until Python looks for garbage.
 
         Raises:
             RuntimeError: of the runtime, once all have ended.
@@ -44,7 +52,7 @@ class Team:
         if self._threads is None:
             from concurrent.futures import ThreadPoolExecutor
 
-            self._others = [self._make() for _ in range(self._size - 1)]
+            self._others = [make() for _ in range(self._size - 1)]
             self._threads = ThreadPoolExecutor(len(self._others))
 
         def share(number: int, signature: Signature) -> None:
