@@ -120,7 +120,7 @@ class Space:
         if not self.steps:
             with np.errstate(over="ignore"):
                 offsets = rows - self.centre
-            return np.clip(offsets, -_MAX_FLOAT32, _MAX_FLOAT32).astype(np.float64)
+            return np.asarray(np.clip(offsets, -_MAX_FLOAT32, _MAX_FLOAT32), np.float64)
         mapped = rows.astype(np.float64)
         for step in self.steps:
             mapped = step.apply(mapped, query=query)
