@@ -5,9 +5,8 @@ import gc
 import os
 import sys
 
-gc.set_threshold(
-    20_000
-)  # what is loaded stays; as often as Python would have it, a tenth of the time goes into looking
+# What is loaded stays: as often as Python would have it, a tenth of the time goes into looking.
+gc.set_threshold(20_000)
 
 from device_agent.cli import main  # noqa: E402
 

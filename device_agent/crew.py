@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from device_agent import board, contract
 from device_agent.loading import Loaded, load_model
+from device_agent.team import MAX_SHARED
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -27,9 +28,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Most copies of a model, and the largest model file, in bytes, that is copied at all.
+#: Most copies of a model.
 MAX_COPIES = 4
-MAX_COPIED = 8 * 1024 * 1024
 
 
 def answer_all(
@@ -104,6 +104,6 @@ def _side_by_side(work: Callable[[NDArray[Any]], T], blocks: Iterator[NDArray[An
 
 
 def _copies(loaded: Loaded) -> int:
-    if loaded.opened.files[contract.MODEL_FILE].size > MAX_COPIED:
+    if loaded.opened.files[contract.MODEL_FILE].size > MAX_SHARED:
         return 1
     return min(board.cores(), MAX_COPIES)

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from device_agent.signature import Signature
-
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
+
+    from device_agent.signature import Signature
 
 #: The largest model file, in bytes, that is loaded several times: each costs its memory again.
 MAX_SHARED = 8 << 20
