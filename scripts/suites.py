@@ -4,6 +4,7 @@ TensorFlow and tflite_runtime cannot share a process, so suites never share one.
 `tests/SUITE/suite.toml` what it needs:
 
     packages = [["openssh-server", "/usr/sbin/sshd"]]   # Debian package, and the file or command that shows it is there
+    wanted = [["libusb-1.0-0", "/usr/lib/*/lib…"]]      # the same, where only some tests need it; they skip without
     root = true                                         # left out for ordinary users
     timeout = 900                                       # seconds, for setup and for the tests
     weight = 100                                        # rough seconds: the longest start first
@@ -16,6 +17,7 @@ with CI=true nothing may be left out or skipped. Standard library only; it impor
 from __future__ import annotations
 
 import argparse
+import glob
 import itertools
 import os
 import shutil
@@ -49,6 +51,7 @@ class Suite:
 
     name: str
     packages: tuple[tuple[str, str], ...] = ()
+    wanted: tuple[tuple[str, str], ...] = ()
     root: bool = False
     timeout: float = 900.0
     weight: float = 10.0
@@ -78,8 +81,9 @@ def find_suites() -> list[Suite]:
         if any(folder.rglob("test_*.py")):
             file = folder / "suite.toml"
             asked = tomllib.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-            packages = tuple((package, probe) for package, probe in asked.pop("packages", []))
-            suites.append(Suite(folder.name, packages, **asked))
+            for kind in ("packages", "wanted"):
+                asked[kind] = tuple((package, probe) for package, probe in asked.get(kind, []))
+            suites.append(Suite(folder.name, **asked))
     return sorted(suites, key=lambda suite: -suite.weight)
 
 
@@ -89,7 +93,7 @@ def say(text: str = "") -> None:
 
 # --- what the machine lacks ---------------------------------------------------------------------------------------
 def there(probe: str) -> bool:
-    return Path(probe).exists() if probe.startswith("/") else shutil.which(probe) is not None
+    return bool(glob.glob(probe)) if probe.startswith("/") else shutil.which(probe) is not None
 
 
 def missing(suite: Suite) -> list[str]:
@@ -100,7 +104,8 @@ def missing(suite: Suite) -> list[str]:
 def install_packages(suites: list[Suite]) -> None:
     """Installs what the suites need from the distribution, where this user may."""
     reachable = [suite for suite in suites if not suite.root or os.geteuid() == 0]
-    wanted = sorted({package for suite in reachable for package in missing(suite)})
+    asked = {probed for suite in reachable for probed in suite.packages + suite.wanted}
+    wanted = sorted({package for package, probe in asked if not there(probe)})
     if not wanted or shutil.which("apt-get") is None:
         return
     sudo = [] if os.geteuid() == 0 else ["sudo", "-n"]

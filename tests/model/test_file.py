@@ -139,7 +139,7 @@ ORACLE = Path(os.environ.get("KNNKIT_TEST_CACHE") or ROOT / ".cache" / "tests") 
 
 @pytest.mark.skipif(
     not ORACLE.parents[1].joinpath("stamp").exists(),
-    reason="tflite-support is not installed: scripts/test model does it, up to Python 3.11",
+    reason="tflite-support does not run here: scripts/test model installs it, up to Python 3.11, with libusb-1.0-0",
 )
 def test_the_standard_tool_reads_name_labels_and_files(trees: BuiltModel, tmp_path: Path) -> None:
     path = tmp_path / "model.tflite"
