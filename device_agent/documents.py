@@ -61,6 +61,7 @@ class KnnInfo:
     versions: dict[str, str]  # of the tools that built it
     inputs: str = ""  # SHA-256 over everything that the build was asked for; the same means nothing to build
     reject: Reject | None = None
+    searched: int | None = None  # coordinates of the projection that candidates are searched in; None: all there are
     schema: int = SCHEMA
 
 

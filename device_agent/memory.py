@@ -4,21 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-#: Models up to this size in bytes are packed on any board, and for a stream, too.
+#: Weights up to this size in bytes are packed on any board, and for a stream, too.
 SMALL = 32 << 20
 _COPIES = 2  # one for each signature
 
 
-def may_pack(path: str) -> bool:
-    """Whether packing the model at `path` leaves half of the free memory free; True where that is not known."""
-    size = Path(path).stat().st_size
+def may_pack(weights: int) -> bool:
+    """Whether packing so many bytes of weights leaves half of the free memory free; True where that is not known."""
     available = available_bytes()
-    return size <= SMALL or available is None or _COPIES * size <= available // 2
-
-
-def may_pack_for_stream(path: str) -> bool:
-    """Whether to pack a model that answers single rows: only a small one, where it costs nothing to speak of."""
-    return Path(path).stat().st_size <= SMALL
+    return weights <= SMALL or available is None or _COPIES * weights <= available // 2
 
 
 def available_bytes() -> int | None:

@@ -29,6 +29,7 @@ from device_agent.team import MAX_SHARED, Team
 MAP_AFTER = 16_384
 #: Rows that a large model answers where it is mapped before it is packed: about as long as packing takes.
 PACK_AFTER = 32
+_FEW = 32
 
 
 # Named tuples, since one is made for every row of a stream: a frozen dataclass takes three times as long.
@@ -85,10 +86,11 @@ class TfliteKNN:
         path: the model; also `/proc/self/fd/N` of a file that was opened before.
         num_threads: of the runtime; for a model under 8 MB, among how many threads a batch is divided.
         runtime: `auto`, `tflite_runtime` or `ai_edge_litert`; or an Interpreter class.
-        packed: whether XNNPACK may take the graphs. It holds a copy of the training matrix for each of the two; without
-            it the weights are read where the file is mapped, and a large model's batches take about three times as
-            long, its single rows 1.7 times. None packs a small model at once, and one over 32 MB when it has been asked
+        packed: whether XNNPACK may take the graphs. It holds a copy of the weights for each of the two; without it they
+            are read where the file is mapped, and a large model's batches take about three times as long, its single
+            rows 1.7 times. None packs a small model at once, and one with over 32 MB of weights when it has been asked
             for as many rows as packing takes time for, if half of the free memory stays free.
+        stream: it is asked for single rows: where `packed` does not say, a model that is not small is never packed.
 
     Raises:
         ModelUnusable: the file is not a knnkit model, or this runtime is too old for it.
@@ -102,6 +104,7 @@ class TfliteKNN:
         num_threads: int = 1,
         runtime: str | type = "auto",
         packed: bool | None = None,
+        stream: bool = False,
     ) -> None:
         self.path = str(path)
         self.info = read_info(path)
@@ -110,9 +113,11 @@ class TfliteKNN:
         small, self._waits = size <= MAX_SHARED, 0
         self._loader = Loader.find(self.path, runtime, 1 if small else num_threads)
         self._loader.require_version(self.info)
+        self._weights = 4 * self.info.n_train * self.info.searched if self.info.searched else size
+        large = self._weights > memory.SMALL
         if packed is None:
-            packed = memory.may_pack(self.path)
-            if packed and size > memory.SMALL:
+            packed = memory.may_pack(self._weights) and not (stream and large)
+            if packed and large:
                 packed, self._waits = False, PACK_AFTER
         self._packed = packed
         self.runtime = contract.RuntimeInfo(
@@ -211,7 +216,7 @@ class TfliteKNN:
     def _pack_when_worth_it(self, rows: int) -> None:
         """Counts rows that a large model is asked for, and packs it once they are enough."""
         self._waits = max(0, self._waits - rows)
-        if not self._waits and memory.may_pack(self.path):
+        if not self._waits and memory.may_pack(self._weights):
             self._packed = True
             with quiet():
                 self._begin()
@@ -223,14 +228,15 @@ class TfliteKNN:
         all in all more than the graph of a small model: hence no array is made here.
         """
         one = self._one
-        if type(rows) is not np.ndarray or rows.dtype is not _FLOAT32 or rows.shape != one.rows.shape:
+        if type(rows) is not np.ndarray or rows.dtype is not _FLOAT32 or rows.shape != one.shape:
             return False
         if self._waits:
             self._pack_when_worth_it(1)
             one = self._one
         one.memory[:] = rows.tobytes()
-        # A row's square is finite only if the row is; `dot` would warn of its overflow under NumPy 2.
-        if not isfinite(np.vdot(one.flat, one.flat)):
+        # A row's square is finite only if the row is; `dot` would warn of its overflow under NumPy 2. Calling it takes
+        # as long as adding up a few numbers in Python.
+        if not isfinite(sum(one.numbers) if len(one.numbers) <= _FEW else np.vdot(one.flat, one.flat)):
             return False
         one.run()
         return bool(one.outputs[contract.OUTPUT_CERTAIN][0])

@@ -7,7 +7,8 @@ allocated after the first use, so the views stay valid for the life of the inter
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,9 @@ class Signature:
 
     Attributes:
         rows: the input, (b, n_features) float32.
+        shape: of `rows`.
         flat: the same numbers, (b * n_features,) float32.
+        numbers: the same numbers, as Python's.
         memory: the same bytes.
         outputs: the outputs by name.
 
@@ -44,11 +47,14 @@ class Signature:
             raise ValueError(f"the inputs and outputs of {name} are not those of a knnkit model")
         self._subgraph = int(wrapper.GetSubgraphIndexFromSignature(name))
         wrapper.AllocateTensors(self._subgraph)
-        self._invoke = wrapper.Invoke
+        #: Answers `rows`; raises RuntimeError where the runtime could not.
+        self.run: Callable[[], None] = partial(wrapper.Invoke, self._subgraph)
         self.rows: NDArray[np.float32] = wrapper.tensor(wrapper, definition["inputs"][input], self._subgraph)
         self.rows[...] = 0.0
+        self.shape = self.rows.shape
         self.flat = self.rows.reshape(-1)
-        self.memory = memoryview(self.flat).cast("B")
+        self.numbers = memoryview(self.flat)
+        self.memory = self.numbers.cast("B")
         # A delegate may put its outputs elsewhere in the first run.
         self.run()
         self.outputs: dict[str, NDArray[Any]] = {
@@ -56,11 +62,3 @@ class Signature:
         }
         if {name: view.dtype.type for name, view in self.outputs.items()} != dict(outputs):
             raise ValueError(f"the outputs of {name} have other types than those of a knnkit model")
-
-    def run(self) -> None:
-        """Answers `rows`.
-
-        Raises:
-            RuntimeError: the runtime could not.
-        """
-        self._invoke(self._subgraph)

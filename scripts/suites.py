@@ -17,7 +17,6 @@ with CI=true nothing may be left out or skipped. Standard library only; it impor
 from __future__ import annotations
 
 import argparse
-import glob
 import itertools
 import os
 import shutil
@@ -93,7 +92,7 @@ def say(text: str = "") -> None:
 
 # --- what the machine lacks ---------------------------------------------------------------------------------------
 def there(probe: str) -> bool:
-    return bool(glob.glob(probe)) if probe.startswith("/") else shutil.which(probe) is not None
+    return any(Path("/").glob(probe[1:])) if probe.startswith("/") else shutil.which(probe) is not None
 
 
 def missing(suite: Suite) -> list[str]:

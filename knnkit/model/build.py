@@ -123,6 +123,7 @@ def build_enrolled(
         versions=_versions(),
         inputs=inputs,
         reject=reject,
+        searched=model.search.projection.matrix.shape[1] if model.search.projection else None,
     )
     return BuiltModel(metadata.pack(tree, model, info), info, reference, _warnings(enrolment))
 

@@ -16,7 +16,8 @@ def batch_rows(model: TfKNN) -> int:
     A larger one is no faster (its scores leave the cache before TOPK_V2 reads them), and wastes more when part-filled.
     """
     width = model.enrolled.shape[1]
-    per_row = 4 * (len(model.enrolled) * (width if model.metric == "manhattan" else 1) + 32 * width)
+    ranked = max(32, 2 * model.search.candidates)
+    per_row = 4 * (len(model.enrolled) * (width if model.metric == "manhattan" else 1) + ranked * width)
     fitting = (32 << 20) // per_row
     return int(max(2, min(64, 1 << max(0, fitting.bit_length() - 1))))
 

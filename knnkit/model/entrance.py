@@ -1,8 +1,7 @@
 """The way of a query into model space, in TensorFlow: the steps in float32, and how much they blur.
 
-`blur` is a bound, row by row, on the Euclidean error that float32 arithmetic has made in a query's place. It follows
-Higham and Mary (2019), https://doi.org/10.1137/18M1226312: the rounding errors of a sum of n products stay under
-`CONFIDENCE * sqrt(n)` units, but for about one case in 10^7. Fits nothing.
+`blur` is a bound, row by row, on the Euclidean error that float32 arithmetic has made in a query's place
+(`space.CONFIDENCE`). Fits nothing.
 """
 
 from __future__ import annotations
@@ -12,10 +11,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from knnkit.model.space import EPSILON, Float64, Space, Step
+from knnkit.model.space import CONFIDENCE, EPSILON, Float64, Space, Step
 
-#: Standard deviations of rounding error that are allowed for.
-CONFIDENCE = 6.0
 #: What one sees of such a bound: a typical error is this share of it.
 TYPICAL = 0.125
 

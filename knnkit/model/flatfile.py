@@ -36,10 +36,11 @@ class Window:
 
 @dataclass(frozen=True)
 class Laid:
-    """A finished flatbuffer, and where the table's first byte stands in it."""
+    """A finished flatbuffer, and where the first bytes stand in it: the table's, and each buffer's (0 without any)."""
 
     data: bytes
     table: int
+    places: tuple[int, ...]
 
 
 def unpack(data: bytes) -> Any:
@@ -102,7 +103,7 @@ def lay_out(model: Any, table: NDArray[np.uint8], windows: dict[int, Window]) ->
             memory[places[number] : places[number] + length] = content
         struct.pack_into("<I", out, places[number] - 4, length)
     del memory
-    return Laid(bytes(out), start)
+    return Laid(bytes(out), start, tuple(places))
 
 
 def buffer_places(data: bytes) -> list[tuple[int, int]]:

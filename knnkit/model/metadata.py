@@ -52,13 +52,13 @@ def pack(tree: Any, model: TfKNN, info: contract.KnnInfo) -> bytes:
         BuildError: the converter changed what is looked for; this TensorFlow is not supported.
     """
     flatfile.add_metadata(tree, _METADATA_NAME, _describe(tree, info))
-    table = model.layout.table(model.enrolled)
+    table = model.search.table
     laid = flatfile.lay_out(tree, table.reshape(-1).view(np.uint8), _windows(tree, table, model))
     archive = io.BytesIO()
     members = {
         contract.LABELS_FILE: label_file(info.classes),
         contract.KNN_FILE: codec.dump_file(info),
-        contract.EXACT_FILE: _exact_tables(laid.table, model),
+        contract.EXACT_FILE: _exact_tables(_blocks(tree, laid, model), model),
     }
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as file:
         for name, data in members.items():
@@ -70,7 +70,7 @@ def pack(tree: Any, model: TfKNN, info: contract.KnnInfo) -> bytes:
 def _windows(tree: Any, table: Float32, model: TfKNN) -> dict[int, flatfile.Window]:
     """Returns which buffers of the model are parts of the table."""
     parts = {(0, len(table)): table.nbytes}
-    parts |= {(start, start + rows): 0 for start, rows in model.layout.blocks(len(model.enrolled))}
+    parts |= {(start, start + rows): 0 for start, rows in model.search.layout.blocks(len(model.enrolled))}
     row_bytes = table.shape[1] * table.itemsize
     known: dict[tuple[int, bytes], flatfile.Window] = {}
     for first, last in parts:
@@ -85,22 +85,35 @@ def _windows(tree: Any, table: Float32, model: TfKNN) -> dict[int, flatfile.Wind
             part_of = known.get((len(data), hashlib.sha256(data.tobytes()).digest()))
             if part_of is not None:
                 windows[number] = part_of
-    found, asked = ({window.start for window in each.values()} for each in (windows, known))
-    if found != asked and not model.by_columns:
+    found, asked = ({(window.start, window.length) for window in each.values()} for each in (windows, known))
+    if model.search.projection and len(parts) > 1:  # nothing is gathered from its rows: it may be blocks alone
+        asked.discard((0, table.nbytes))
+        found.discard((0, table.nbytes))
+    if found != asked and not model.search.by_columns:
         raise BuildError("the converter changed the training matrix; this TensorFlow is not supported")
     return windows
 
 
-def _exact_tables(table: int, model: TfKNN) -> bytes:
+def _blocks(tree: Any, laid: flatfile.Laid, model: TfKNN) -> list[tuple[int, int]]:
+    """Returns where in the file the training rows stand: first byte and number of rows of each piece."""
+    row_bytes, count = 4 * model.enrolled.shape[1], len(model.enrolled)
+    if model.search.projection is None:
+        return [(laid.table + start * row_bytes, rows) for start, rows in model.search.layout.blocks(count)]
+    stored = model.enrolled.tobytes()
+    for place, buffer in zip(laid.places, tree.buffers):
+        if place and buffer.data is not None and len(buffer.data) == len(stored) and bytes(buffer.data) == stored:
+            return [(place, count)]
+    raise BuildError("the converter changed the training matrix; this TensorFlow is not supported")
+
+
+def _exact_tables(blocks: list[tuple[int, int]], model: TfKNN) -> bytes:
     space = model.space
-    row_bytes = 4 * model.enrolled.shape[1]
-    blocks = model.layout.blocks(len(model.enrolled))
     arrays: dict[str, Any] = {
         "centre": space.centre,
         "scale": space.scale,
         "zero": np.float64(space.zero),
         "classes": model.codes,
-        "block_offsets": np.array([table + start * row_bytes for start, _ in blocks], dtype=np.int64),
+        "block_offsets": np.array([place for place, _ in blocks], dtype=np.int64),
         "block_rows": np.array([rows for _, rows in blocks], dtype=np.int64),
         "steps": np.array([step.kind for step in space.steps], dtype="U9"),
     }

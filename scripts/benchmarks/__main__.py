@@ -35,7 +35,7 @@ def run_speed(options: argparse.Namespace) -> int:
             measured.append(speed.measure(python, size, folders[size.name], threads, effort))
     begun = {}
     for size in sizes:
-        if size.name in ("1797x64", "60000x784"):
+        if size.name in ("1797x64", "60000x784", "60000x784-strokes"):
             say(f"{size.name}, starts: {time.monotonic() - started:.0f} s")
             begun[size.name] = speed.starts(python, folders[size.name], effort)
     installed = peers.installed(python, {kind.name: kind.packages for kind in CONTENDERS.values() if kind.packages})

@@ -43,12 +43,13 @@ class Contender:
 class Tflite(Contender):
     name = "TfliteKNN"
     peer = False
-    packages = ("device_agent", "numpy", "tflite-runtime", "ai-edge-litert", "cryptography")
+    packages: ClassVar[tuple[str, ...]] = ("device_agent", "numpy", "tflite-runtime", "cryptography")
+    runtime: ClassVar[str] = "auto"
 
     def __init__(self, artefact: Path, threads: int) -> None:
         from device_agent.runtime import TfliteKNN
 
-        self.model = TfliteKNN(artefact, num_threads=threads)
+        self.model = TfliteKNN(artefact, num_threads=threads, runtime=self.runtime)
 
     @staticmethod
     def prepare(data: Path, artefact: Path, k: int) -> None:
@@ -62,6 +63,14 @@ class Tflite(Contender):
     @property
     def delegate(self) -> str | None:
         return self.model.runtime.delegate
+
+
+class Litert(Tflite):
+    """The same model on the other runtime, which boards with Python 3.12 and later have."""
+
+    name = "TfliteKNN, LiteRT"
+    packages = ("device_agent", "numpy", "ai-edge-litert", "cryptography")
+    runtime = "ai_edge_litert"
 
 
 class Sklearn(Contender):
@@ -224,6 +233,7 @@ class Gemm(Contender):
 #: Key (also the suffix of the artefact on disk) -> contender.
 CONTENDERS: dict[str, type[Contender]] = {
     "tflite": Tflite,
+    "litert": Litert,
     "brute.joblib": SklearnBrute,
     "auto.joblib": SklearnAuto,
     "scan.onnx": OnnxScan,
@@ -236,4 +246,4 @@ CONTENDERS: dict[str, type[Contender]] = {
 
 def artefact(key: str, data: Path) -> Path:
     """Where the contender `key` keeps its model of the data set in `data`."""
-    return data / f"model.{'tflite' if key == 'graph' else key}"
+    return data / f"model.{'tflite' if key in ('graph', 'litert') else key}"

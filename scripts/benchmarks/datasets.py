@@ -28,7 +28,8 @@ SIZES = (
     Size("700x2", 700, 2, 300, "make_blobs, 5 classes"),
     Size("1797x64", 1797, 64, 450, "scikit-learn digits; queries are digits with noise"),
     Size("10000x128", 10000, 128, 256, "10 classes, normal noise"),
-    Size("60000x784", 60000, 784, 64, "made like MNIST: 10 classes, sparse strokes, whole values 0 to 255"),
+    Size("60000x784", 60000, 784, 64, "10 classes, noise in every pixel: whole values 0 to 255, near no plane"),
+    Size("60000x784-strokes", 60000, 784, 64, "digits drawn 28 x 28, turned, sheared and shifted, as MNIST's are"),
 )
 
 
@@ -57,6 +58,8 @@ def generate(size: Size) -> Table:
         chosen = rng.integers(0, size.rows, size.batch)
         noisy = digits.data[chosen] + rng.normal(0.0, 1.0, (size.batch, size.features))
         rows, labels = np.concatenate([digits.data, noisy]), np.concatenate([digits.target, digits.target[chosen]])
+    elif size.name.endswith("strokes"):
+        rows, labels = _draw_digits(rng, total)
     else:
         labels = rng.integers(0, 10, total)
         centres = rng.uniform(0, 255, (10, size.features)) * (rng.random((10, size.features)) < 0.25)
@@ -65,6 +68,24 @@ def generate(size: Size) -> Table:
             rows = rows.clip(0, 255).round()
     table = rows.astype(np.float32)
     return Table(table[: size.rows], labels[: size.rows].astype(np.int64), table[size.rows :])
+
+
+def _draw_digits(rng: np.random.Generator, count: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Returns (count, 784) digits of scikit-learn, each enlarged and bent in a way of its own, and their labels."""
+    from scipy.ndimage import affine_transform
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    chosen = rng.integers(0, len(digits.images), count)
+    rows = np.empty((count, 784), np.float32)
+    for row, number in zip(rows, chosen):
+        angle, shear = rng.normal(0.0, 0.15), rng.normal(0.0, 0.1)
+        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        bend = turn @ [[1.0, shear], [0.0, 1.0]] @ np.diag(np.exp(rng.normal(0.0, 0.1, 2))) * (8 / 22)
+        middle = 3.5 - bend @ (13.5 + rng.normal(0.0, 0.8, 2))
+        row[:] = affine_transform(digits.images[number], bend, middle, (28, 28), order=1).ravel()
+    ink = rows > 0.0
+    return (rows * 16.0 + rng.normal(0.0, 4.0, rows.shape) * ink).clip(0, 255).round(), digits.target[chosen]
 
 
 def store(size: Size, folder: Path) -> Path:

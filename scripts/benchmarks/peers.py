@@ -18,7 +18,7 @@ BUILD = ROOT / "build" / "bench"
 REQUIREMENTS = (
     "numpy<2; python_version < '3.12'",
     "tflite-runtime==2.14.0; python_version < '3.12'",
-    "ai-edge-litert>=2.0; python_version >= '3.12'",
+    "ai-edge-litert>=2.0",
     "cryptography>=42",
     "scikit-learn",
     "joblib",

@@ -188,7 +188,7 @@ def starts(python: Path, data: Path, effort: Effort) -> dict[str, dict[str, Any]
     kinds = [(key, kind) for key, kind in CONTENDERS.items() if artefact(key, data).exists()]
     for _ in range(effort.starts):
         for key, kind in kinds:
-            if kind.peer or key == "tflite":
+            if kind.peer or key in ("tflite", "litert"):
                 seconds, told = _start(python, key, data)
                 if told:
                     found.setdefault(kind.name, []).append(seconds)

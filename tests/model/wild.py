@@ -101,7 +101,7 @@ def _sizes(rng: np.random.Generator) -> tuple[int, int]:
 
 def _rows(rng: np.random.Generator, n: int, width: int) -> np.ndarray:
     rows = rng.normal(size=(n, width))
-    shape = rng.choice(["normal", "grid", "bytes", "binary", "clusters", "heavy", "sparse"])
+    shape = rng.choice(["normal", "grid", "bytes", "binary", "clusters", "heavy", "sparse", "plane"])
     if shape == "grid":
         rows = np.round(rows * 2) / 2
     elif shape == "bytes":
@@ -114,6 +114,8 @@ def _rows(rng: np.random.Generator, n: int, width: int) -> np.ndarray:
         rows = rng.standard_cauchy(size=(n, width)) ** 3
     elif shape == "sparse":
         rows = rows * (rng.random((n, width)) < 0.1)
+    elif shape == "plane":  # wide ones are searched in a projection
+        rows = rng.normal(size=(n, 4)) @ rng.normal(size=(4, width)) + rows * 10.0 ** -rng.integers(1, 7)
     if rng.random() < 0.2:
         rows *= 10.0 ** rng.choice([-25, -15, -4, 4, 9, 14])
     if rng.random() < 0.3:  # one feature outweighs all others

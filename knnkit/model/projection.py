@@ -1,0 +1,154 @@
+"""A projection in which the search for candidates is cheaper than over all coordinates, where the rows allow one.
+
+Distances in a projection are never longer than the distances themselves: what is too far in a few coordinates is too
+far. Rows of many coordinates (images, spectra, embeddings) often lie near a plane of few; the principal axes find it
+(Jolliffe 2002, ch. 2), and the exact differences of some more candidates settle what the plane leaves open. What the
+search then takes is estimated on a sample of the rows, and a projection is chosen only where it is worth it. Plain
+numpy in float64; sums that end up in the model are added in one order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from knnkit.model.space import CONFIDENCE, EPSILON, Float32, Float64, Space, add_products
+
+#: Coordinates from which on a projection can pay: the principal axes of fewer are most of them.
+LEAST_COORDINATES = 48
+#: Coordinates up to which the axes are looked for: the time grows with their third power.
+MOST_COORDINATES = 4096
+#: The share of the work that must be saved; less is not worth a larger file.
+_WORTH = 0.5
+#: Work beside the product's multiplications, counted in them: looking at a score, keeping a candidate among the best,
+#: ranking one of its coordinates exactly. Measured with tflite-runtime 2.14; see docs/decisions.
+_SCORE, _CANDIDATE, _EXACT = 20.0, 6000.0, 30.0
+_SHARES = (16, 12, 8, 6, 4, 3, 2)
+#: Rows of the sample, and rows that are looked at at a time.
+_SAMPLE, _PART = 400, 8192
+#: Candidates: by so much more than this share of the sample needs. A row that needs more is settled in float64.
+_SPARE, _SHARE = 1.25, 0.99
+#: Candidates at most: TOPK_V2 keeps a heap of them.
+_MOST_CANDIDATES = 128
+#: Steps of the axes' entries: what differs between two machines' eigenvectors is far smaller.
+_GRID = 2.0**-14
+
+
+@dataclass(frozen=True)
+class Projection:
+    """Candidates are searched among `rows`, with queries that are multiplied by `matrix`.
+
+    Attributes:
+        matrix: (p, r) float32, which makes no row longer.
+        rows: (n, r) float32, the enrolled rows after `scale`, projected.
+        candidates: how many to rank exactly.
+    """
+
+    matrix: Float32
+    rows: Float32
+    candidates: int
+
+    @property
+    def blur(self) -> float:
+        """Error of a squared distance in the projection, relative to (‖x‖ + reach)²: its product, and the rows'."""
+        p, r = self.matrix.shape
+        return float(2.0 * (CONFIDENCE * np.sqrt(p) + 4.0) + CONFIDENCE * np.sqrt(r) + 8.0) * EPSILON
+
+
+def find_projection(space: Space, enrolled: Float32, k: int, over_fetch: int, *, seed: int = 0) -> Projection | None:
+    """Returns the projection that saves most work in the search among (n, p) rows; None where none is worth it.
+
+    Args:
+        space: of the rows.
+        enrolled: the rows.
+        k: neighbours.
+        over_fetch: candidates beyond k that are wanted in any case.
+        seed: of the sample.
+    """
+    count, width = enrolled.shape
+    if space.metric == "manhattan" or not LEAST_COORDINATES <= width <= MOST_COORDINATES or count <= 4 * width:
+        return None
+    rows = _Weighted(enrolled, space.scale)
+    sizes = sorted({max(8, width // share) for share in _SHARES})
+    axes = _axes(rows, sizes[-1])
+    needed = _count_within(rows, axes, sizes, k, np.random.default_rng(seed).permutation(count)[:_SAMPLE])
+    each = width * _EXACT + _CANDIDATE
+    whole = count * (width + _SCORE) + (k + over_fetch) * each
+    best, least = None, _WORTH * whole
+    for size, most in zip(sizes, np.quantile(needed, _SHARE, axis=1)):
+        candidates = int(_SPARE * most) + over_fetch
+        work = (count + width) * size + count * _SCORE + candidates * each
+        if k < candidates <= min(_MOST_CANDIDATES, count // 2) and work < least:
+            best, least = (size, candidates), work
+    if best is None:
+        return None
+    matrix = axes[:, : best[0]].astype(np.float32)
+    return Projection(matrix, _project(rows, matrix), best[1])
+
+
+@dataclass(frozen=True)
+class _Weighted:
+    """Enrolled rows after `scale`, in float64, a few at a time."""
+
+    enrolled: Float32
+    scale: Float64
+
+    def take(self, chosen: Any) -> Float64:
+        return np.asarray(self.enrolled[chosen].astype(np.float64) * self.scale)
+
+    def parts(self, rows: int) -> Iterator[tuple[int, Float64]]:
+        for start in range(0, len(self.enrolled), rows):
+            yield start, self.take(slice(start, start + rows))
+
+
+def _axes(rows: _Weighted, most: int) -> Float64:
+    """Returns the first (p, r) principal axes, rounded, so that no combination of them makes a row longer."""
+    moments = sum(part.T @ part for _, part in rows.parts(_PART))
+    _, vectors = np.linalg.eigh(moments)
+    axes = vectors[:, ::-1][:, :most]
+    axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])])
+    axes = np.round(axes / _GRID) * _GRID
+    shrunk = np.floor((1.0 - 2.0**-18) / np.linalg.norm(axes, ord=2) * 2.0**20) * 2.0**-20
+    return np.asarray(axes * shrunk)
+
+
+def _count_within(rows: _Weighted, axes: Float64, sizes: list[int], k: int, sample: NDArray[np.int64]) -> Any:
+    """Returns how many rows each of `sample` must look at, (sizes, samples): those nearer than its k-th nearest is.
+
+    What is counted are distances over the first axes, in numbers of `sizes`. Ties at the k-th place are not: float64
+    settles them, however many candidates there are.
+    """
+    asked = rows.take(sample)
+    nearest = np.full((len(sample), k), np.inf)
+    for start, part in rows.parts(_PART):
+        squared = _squared(asked, part)
+        inside = np.flatnonzero((sample >= start) & (sample < start + len(part)))
+        squared[inside, sample[inside] - start] = np.inf
+        nearest = np.partition(np.concatenate([nearest, squared], axis=1), k - 1, axis=1)[:, :k]
+    noise = 1e-12 * (asked * asked).sum(axis=1)
+    kth, counts = (nearest.max(axis=1) - noise)[:, np.newaxis], np.zeros((len(sizes), len(sample)), np.int64)
+    for _, part in rows.parts(_PART):
+        within, first, projected, own = np.zeros((len(sample), len(part))), 0, part @ axes, asked @ axes
+        for number, size in enumerate(sizes):
+            within += _squared(own[:, first:size], projected[:, first:size])
+            counts[number] += (within < kth).sum(axis=1)
+            first = size
+    return counts
+
+
+def _squared(some: Float64, others: Float64) -> Float64:
+    """Returns the (n, m) squared distances, as far as float64 has them."""
+    lengths = [(each * each).sum(axis=1) for each in (some, others)]
+    return np.asarray(lengths[0][:, np.newaxis] - 2.0 * some @ others.T + lengths[1])
+
+
+def _project(rows: _Weighted, matrix: Float32) -> Float32:
+    """Returns (n, r) float32, added up in the order of the coordinates, as no matrix product promises."""
+    found = np.empty((len(rows.enrolled), matrix.shape[1]), np.float32)
+    for start, part in rows.parts(512):
+        found[start : start + len(part)] = add_products(part, matrix)
+    return found
