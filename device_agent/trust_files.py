@@ -10,15 +10,15 @@ lock. Decides nothing: the rules are in `device_agent.trust`.
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 from device_agent import codec, disk, trust, trust_folder
+from device_agent.record import record, replace
 from device_agent.trust import dsse, orders
 from device_agent.trust_folder import DEVICE_FILE, KEY_SUFFIX, DeviceTrust, read_device
 
 
-@dataclass(frozen=True)
+@record
 class TrustFiles:
     """What ROOT/trust holds; `warnings` names what could not be read."""
 

@@ -23,10 +23,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from device_agent import contract, versions
 from device_agent.contract import Manifest
+from device_agent.record import record
 from device_agent.trust import dsse, oms
 from device_agent.trust.listing import Entry, FileFact, check_entry, check_listing
 from device_agent.trust.manifest import read_manifest
@@ -41,7 +42,7 @@ AGENT_EPOCH = 1_767_225_600
 CLOCK_SLACK = 24 * 3600
 
 
-@dataclass(frozen=True)
+@record
 class TrustState:
     """What a device knows before it looks at a release.
 
@@ -52,7 +53,7 @@ class TrustState:
     version (None: not checked). `device_id` and `used_orders` matter to signed orders (`device_agent.trust.orders`).
     """
 
-    keys: Mapping[str, bytes] = field(default_factory=dict)
+    keys: Mapping[str, bytes] = MappingProxyType({})
     revoked: frozenset[str] = frozenset()
     floor: int = 0
     floor_digest: str | None = None
@@ -66,7 +67,7 @@ class TrustState:
     used_orders: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True)
+@record
 class Verdict:
     """A release that every rule accepted.
 
@@ -152,7 +153,7 @@ def verify_kept(
     return _verdict(content, state, now, _standing(content, state, now))
 
 
-@dataclass(frozen=True)
+@record
 class _Content:
     """A release whose signature and files agree, whether or not it is wanted."""
 
