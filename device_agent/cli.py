@@ -52,7 +52,7 @@ def build_parser(commands: Any, arguments: Sequence[str] = ()) -> argparse.Argum
     from device_agent.commands.shared import filled
 
     named = {word: commands[word] for word in arguments if word in commands}
-    if not named or arguments[0] in ("-h", "--help"):
+    if not named or {"-h", "--help"} & set(arguments[: arguments.index(next(iter(named)))]):
         named = commands
     root = argparse.ArgumentParser(add_help=False, formatter_class=_formatter)
     root.add_argument(

@@ -66,6 +66,7 @@ DEFAULT_ROOT = "~/.knnkit"
 TRUST_DIR = "trust"  # public keys, provisioned out of band
 RELEASES_DIR = "releases"  # releases/<digest>/, immutable once staged
 INCOMING_DIR = "incoming"  # incoming/<digest>/, uploads under way
+PART_SUFFIX = ".part"  # of a file in one that may not be complete
 CURRENT_LINK = "current"  # -> releases/<digest>, replaced by rename
 STATE_FILE = "state.json"
 HISTORY_FILE = "history.jsonl"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from device_agent.contract import SCHEMA, DeviceInfo, Metric, ReleaseRef, Scale, Weights
+from device_agent.contract import SCHEMA, DeviceInfo, Metric, ReleaseRef, Scale, Staged, Weights
 from device_agent.record import record
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Diagnosis",
     "Finding",
     "Gates",
+    "Installed",
     "KnnInfo",
     "Latency",
     "Manifest",
@@ -173,6 +174,16 @@ class Activated:
     certificate: Certificate
     already: bool  # it was committed before: nothing to confirm
     seconds_left: float | None
+    schema: int = SCHEMA
+
+
+@record
+class Installed:
+    """`device_agent install`: what staging said (None where it was done before) and took, then what activating said."""
+
+    staged: Staged | None
+    stage_seconds: float
+    activated: Activated
     schema: int = SCHEMA
 
 

@@ -47,7 +47,7 @@ def shape(cls: Any) -> Mapping[str, bool] | None:
 
 
 def replace(instance: T, **changes: Any) -> T:
-    """Returns a record with some fields changed."""
+    """Returns a record, or a dataclass, with some fields changed."""
     return type(instance)(**{**vars(instance), **changes})
 
 

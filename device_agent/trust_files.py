@@ -9,7 +9,6 @@ lock. Decides nothing: the rules are in `device_agent.trust`.
 
 from __future__ import annotations
 
-import secrets
 from pathlib import Path
 
 from device_agent import codec, disk, trust, trust_folder
@@ -70,6 +69,8 @@ def ensure_device_id(directory: Path) -> str:
     """
     device = read_device(directory)
     if not device.device_id:
+        import secrets  # loads `random`, for what is done once in a device's life
+
         device = replace(device, device_id=secrets.token_hex(16))
         _write_device(directory, device)
     return device.device_id

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from types import MappingProxyType
+from dataclasses import dataclass, field
 
 from device_agent import contract, versions
 from device_agent.contract import Manifest
@@ -42,7 +42,7 @@ AGENT_EPOCH = 1_767_225_600
 CLOCK_SLACK = 24 * 3600
 
 
-@record
+@dataclass(frozen=True)
 class TrustState:
     """What a device knows before it looks at a release.
 
@@ -53,7 +53,7 @@ class TrustState:
     version (None: not checked). `device_id` and `used_orders` matter to signed orders (`device_agent.trust.orders`).
     """
 
-    keys: Mapping[str, bytes] = MappingProxyType({})
+    keys: Mapping[str, bytes] = field(default_factory=dict)
     revoked: frozenset[str] = frozenset()
     floor: int = 0
     floor_digest: str | None = None
