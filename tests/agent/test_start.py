@@ -21,7 +21,7 @@ sys.exit(code)
 #: Each takes 2 to 100 ms, and none does anything for a status or a confirmation.
 NOT_TO_START = {
     "cryptography", "numpy", "tflite_runtime", "ai_edge_litert", "dataclasses", "inspect", "shutil", "secrets",
-    "zipfile", "device_agent.documents",
+    "hashlib", "zipfile", "device_agent.documents",
 }  # fmt: skip
 
 

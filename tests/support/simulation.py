@@ -244,7 +244,6 @@ class Line:
         lines = [
             "home /home/pi",
             f"root {ROOT}",
-            "kernel Linux aarch64",
             "writable yes",
             codec.dumps(self._board.status()),
             "agent 0",
