@@ -96,6 +96,41 @@ def test_the_confirmation_comes_over_a_new_connection(fleet: Fleet) -> None:
     assert log[-2:] == ["1:install", "2:confirm"]
 
 
+def test_staging_and_activating_are_two_steps_of_the_report_though_one_command(fleet: Fleet) -> None:
+    report = run(fleet)
+    assert [step.name for step in report.steps] == ["connect", "probe", "upload", "stage", "activate", "confirm"]
+    stage, activate = report.steps[3:5]
+    assert activate.started == pytest.approx(stage.started + stage.seconds)
+    assert report.warnings == ("clock-behind: 1970",)
+
+
+@pytest.mark.parametrize("said", [-5.0, 0.0, 1e9])
+def test_a_device_cannot_stretch_the_time_of_its_steps(fleet: Fleet, said: float) -> None:
+    fleet.boards["board"].stage_seconds = said
+    report = run(fleet)
+    assert all(0.0 <= step.seconds <= report.seconds for step in report.steps)
+
+
+@pytest.mark.parametrize(("fault", "step"), [("refuses", "stage"), ("gate", "activate")])
+def test_a_refusal_to_stage_is_told_apart_from_a_gate_that_failed(fleet: Fleet, fault: str, step: str) -> None:
+    fleet.boards["board"].faults.add(fault)
+    report = run(fleet)
+    assert (report.outcome, report.exit_code) == (Outcome.FAILED, 4)
+    assert (report.steps[-1].name, report.steps[-1].note) == (step, report.reason)
+
+
+def test_a_device_still_at_work_when_the_answer_is_lost_is_said_to_revert_by_itself(fleet: Fleet) -> None:
+    board = fleet.boards["board"]
+    board.faults.add("cut-before-install")
+    board.locked_by = "ann@laptop 1"  # as the lock names this run
+    report = run(fleet)
+    assert (report.outcome, report.exit_code) == (Outcome.UNREACHABLE, 3)
+    assert "if it was activated, it returns to the release before within 60 s" in report.message
+    board.locked_by = "somebody else"
+    board.faults.add("cut-before-install")
+    assert "returns" not in run(fleet).message
+
+
 def test_a_device_that_reverted_meanwhile_is_rolled_back(fleet: Fleet) -> None:
     fleet.boards["board"].faults.add("reverted")
     report = run(fleet)

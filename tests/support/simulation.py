@@ -21,6 +21,7 @@ from device_agent.contract import (
     DeviceInfo,
     Installed,
     Latency,
+    LockHolder,
     Problem,
     ReleaseRef,
     RowDifference,
@@ -101,7 +102,8 @@ class Board:
     answers: dict[str, Callable[[], object]] = field(default_factory=dict)
     packages: dict[str, Package] = field(default_factory=dict)
     free: int = 8 << 30
-    locked_by: str = ""
+    locked_by: str = ""  # whose command is running, as `status` tells it
+    stage_seconds: float = 0.0  # as `install` tells it
 
     def status(self) -> Status:
         return Status(
@@ -120,7 +122,7 @@ class Board:
             device=BOARD,
             disk_free_bytes=self.free,
             clock=0,
-            lock=None,
+            lock=LockHolder(self.locked_by, "install", 0, 1) if self.locked_by else None,
         )
 
     @property
@@ -300,7 +302,7 @@ class Line:
         code, said = self._activate(["activate", digest, *argv[2:]])
         if code:
             return code, said
-        return 0, codec.dumps(Installed(staged, 0.0, codec.loads(Activated, said))).encode()
+        return 0, codec.dumps(Installed(staged, board.stage_seconds, codec.loads(Activated, said))).encode()
 
     def _activate(self, argv: list[str]) -> tuple[int, bytes]:
         board, digest, nonce = self._board, argv[1], argv[argv.index("--nonce") + 1]
