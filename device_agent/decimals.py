@@ -15,11 +15,10 @@ Never says what is wrong with a text, and never reads what it is not sure of.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-
-from device_agent.record import record
 
 #: Reads fields one by one; raises ValueError or OverflowError for what is no number.
 ReadFields = Callable[[list[bytes]], Sequence[float]]
@@ -148,7 +147,7 @@ class _Words:
         return words
 
 
-@record
+@dataclass(frozen=True)
 class _Fields:
     """Where the fields of a text lie; each array has one entry for each field.
 

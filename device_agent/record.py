@@ -65,6 +65,9 @@ class _Fields:
 def _init(self: Any, *values: Any, **named: Any) -> None:
     names, defaults = self.__record__
     given = dict(zip(names, values))
+    if len(values) == len(names) and not named:
+        vars(self).update(given)
+        return
     twice = given.keys() & named.keys()
     found = {**defaults, **given, **named}
     if twice or len(values) > len(names) or len(found) > len(names) or not found.keys() >= set(names):

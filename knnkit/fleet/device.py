@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from device_agent import contract
-from device_agent.contract import Activated, Committed, Installed, Status
+from device_agent.contract import Activated, Committed, Installed
 from device_agent.trust import Reason
 from knnkit.errors import DeviceFailed, KnnkitError, ParityFailed, Unreachable
 from knnkit.fleet.agent import AgentProblem, ask
@@ -267,13 +267,9 @@ class _Deploy:
             return self._recorder.fail(self._reverts(error, known=asked is None), Outcome.UNREACHABLE)
         if status:
             self._recorder.know(release=status.committed, previous=status.previous)
-            if not switched and self._is_at_work(status):
-                return self._recorder.fail(self._reverts(error, known=False))
+        if not switched and isinstance(error, Unreachable):  # the command may still be at work there
+            return self._recorder.fail(self._reverts(error, known=False))
         return self._recorder.fail(error, Outcome.ROLLED_BACK if switched else None)
-
-    def _is_at_work(self, status: Status) -> bool:
-        """Whether a command of ours goes on there, although its connection broke."""
-        return status.lock is not None and status.lock.holder == self._job.holder
 
     def _reverts(self, error: KnnkitError, known: bool = True) -> Unreachable:
         within = f"it returns to the release before within {self._job.pace.confirm:g} s"

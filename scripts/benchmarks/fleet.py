@@ -1,8 +1,9 @@
 """One small release to many devices: knnkit against the same copy and check done with Ansible and with pyinfra.
 
 Every device is a real sshd on 127.0.1.x with a root of its own, provisioned alike. The rivals copy the four files and
-run the agent's `stage` and `activate` (which holds the golden check); knnkit does that, looks first, and confirms over
-a new connection. All work on as many devices at a time. One run, one machine; times are wall clock.
+run the agent's `stage` and `activate` (which holds the golden check); knnkit has both done by one `install`, looks
+first, and confirms over a new connection. All work on as many devices at a time. One run, one machine; times are wall
+clock.
 """
 
 from __future__ import annotations

@@ -119,16 +119,19 @@ def test_a_refusal_to_stage_is_told_apart_from_a_gate_that_failed(fleet: Fleet, 
     assert (report.steps[-1].name, report.steps[-1].note) == (step, report.reason)
 
 
-def test_a_device_still_at_work_when_the_answer_is_lost_is_said_to_revert_by_itself(fleet: Fleet) -> None:
-    board = fleet.boards["board"]
-    board.faults.add("cut-before-install")
-    board.locked_by = "ann@laptop 1"  # as the lock names this run
+def test_where_an_answer_was_lost_and_nothing_is_pending_the_device_is_said_to_revert_by_itself(fleet: Fleet) -> None:
+    """The command may still be at work there, and switch a moment later."""
+    fleet.boards["board"].faults.add("cut-before-install")
     report = run(fleet)
     assert (report.outcome, report.exit_code) == (Outcome.UNREACHABLE, 3)
     assert "if it was activated, it returns to the release before within 60 s" in report.message
-    board.locked_by = "somebody else"
-    board.faults.add("cut-before-install")
-    assert "returns" not in run(fleet).message
+
+
+def test_a_command_that_ended_without_an_answer_has_switched_nothing_where_nothing_is_pending(fleet: Fleet) -> None:
+    fleet.boards["board"].faults.add("mute")
+    report = run(fleet)
+    assert (report.outcome, report.reason) == (Outcome.FAILED, "no-answer")
+    assert "returns" not in report.message
 
 
 def test_a_device_that_reverted_meanwhile_is_rolled_back(fleet: Fleet) -> None:

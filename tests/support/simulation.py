@@ -21,7 +21,6 @@ from device_agent.contract import (
     DeviceInfo,
     Installed,
     Latency,
-    LockHolder,
     Problem,
     ReleaseRef,
     RowDifference,
@@ -102,7 +101,6 @@ class Board:
     answers: dict[str, Callable[[], object]] = field(default_factory=dict)
     packages: dict[str, Package] = field(default_factory=dict)
     free: int = 8 << 30
-    locked_by: str = ""  # whose command is running, as `status` tells it
     stage_seconds: float = 0.0  # as `install` tells it
 
     def status(self) -> Status:
@@ -122,7 +120,7 @@ class Board:
             device=BOARD,
             disk_free_bytes=self.free,
             clock=0,
-            lock=LockHolder(self.locked_by, "install", 0, 1) if self.locked_by else None,
+            lock=None,
         )
 
     @property
