@@ -86,7 +86,7 @@ def _serve(folder: Path, host: str) -> sshd.Sshd:
 
 def rivals_python(given: str | None, say: Callable[[str], None]) -> Path:
     """Returns an environment that has Ansible and pyinfra, making it under build/ when none is given."""
-    folder = Path(given) if given else peers.BUILD / "rivals"
+    folder = Path(given).absolute() if given else peers.BUILD / "rivals"
     if not all((folder / "bin" / name).exists() for name in ("ansible-playbook", "pyinfra")):
         say(f"making the environment of Ansible and pyinfra (once): {folder.name}")
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
