@@ -9,13 +9,13 @@ from __future__ import annotations
 import csv
 import io
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.contract import UNKNOWN_LABEL, KnnInfo
+from device_agent.record import record
 
 if TYPE_CHECKING:
     from device_agent.runtime import Answers
@@ -28,7 +28,7 @@ _SHORT = 32
 _FILLER = b"\xff"
 
 
-@dataclass(frozen=True)
+@record
 class Columns:
     """What is asked for beside the label."""
 

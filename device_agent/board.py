@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -65,7 +63,8 @@ def disk_free(path: Path) -> int:
     """Returns the bytes free for us on the disk of `path`, or of its nearest parent that is there; 0 if unknown."""
     for candidate in (path, *path.parents):
         with contextlib.suppress(OSError):
-            return shutil.disk_usage(candidate).free
+            disk = os.statvfs(candidate)
+            return disk.f_bavail * disk.f_frsize
     return 0
 
 
@@ -77,6 +76,8 @@ def resident_bytes() -> int:
 
 def peak_bytes() -> int:
     """Returns the most memory that this process held."""
+    import resource
+
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 

@@ -6,6 +6,7 @@ Measures, judges and reports; never switches anything.
 
 from __future__ import annotations
 
+import os
 import time
 from typing import TYPE_CHECKING
 
@@ -65,6 +66,8 @@ def require_gates(certificate: Certificate) -> Certificate:
 def _certify(
     opened: OpenRelease, verdict: Verdict, nonce: str, runtime: str, other: bytes | None = None
 ) -> Certificate:
+    # NumPy's own threads have nothing to do here, and each spins for 30 ms before it sleeps. We are a child of our own.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from device_agent.judge import Golden, judge
 
     golden = Golden.from_bytes(opened.read(contract.GOLDEN_FILE) if other is None else other)

@@ -10,7 +10,6 @@ import io
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from device_agent.errors import BadInput
 from device_agent.json_rows import JsonParser
 from device_agent.loading import Loaded, answering, load_kept
 from device_agent.modelfile import read_member
+from device_agent.record import record
 from device_agent.rows import Parser
 from device_agent.sinks import Sink
 from device_agent.sources import Source, open_source
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _PROGRESS_SECONDS = 0.5
 
 
-@dataclass(frozen=True)
+@record
 class Request:
     """What `classify` was asked to do: paths are None or `-` for the standard streams."""
 

@@ -6,6 +6,8 @@ Each command is imported when it is named, so that `classify` starts fast. Resul
 from __future__ import annotations
 
 import argparse
+import functools
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -46,11 +48,13 @@ def _run(arguments: list[str]) -> int:
 
 
 def build_parser(commands: Any, arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
-    """Returns the parser of all commands; where `arguments` name one, only that one gets its options."""
+    """Returns the parser of all commands, or of the one that `arguments` name: making them all takes 4 ms."""
     from device_agent.commands.shared import filled
 
-    named = [word for word in arguments if word in commands]
-    root = argparse.ArgumentParser(add_help=False)
+    named = {word: commands[word] for word in arguments if word in commands}
+    if not named or {"-h", "--help"} & set(arguments[: arguments.index(next(iter(named)))]):
+        named = commands
+    root = argparse.ArgumentParser(add_help=False, formatter_class=_formatter)
     root.add_argument(
         "--root",
         type=filled,
@@ -60,17 +64,32 @@ def build_parser(commands: Any, arguments: Sequence[str] = ()) -> argparse.Argum
     )
     parser = argparse.ArgumentParser(
         prog=PROG,
+        formatter_class=_formatter,
         parents=[root],
         description="Run a signed nearest-neighbour model, and prove that it answers as the host does.",
     )
     parser.add_argument("--version", action="version", version=f"{PROG} {__version__}")
-    sub = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, command in commands.items():
-        chosen = sub.add_parser(name, parents=[root], help=command.help, description=command.description)
+    # Told its name, argparse does not measure the terminal to find it.
+    sub = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, prog=PROG)
+    for name, command in named.items():
+        described = {"help": command.help, "description": command.description}
+        chosen = sub.add_parser(name, formatter_class=_formatter, parents=[root], **described)
         chosen.add_argument("--json", action="store_true", help="print one JSON document")
-        if not named or name in named:
-            command.configure(chosen)
+        command.configure(chosen)
     return parser
+
+
+def _formatter(prog: str) -> argparse.HelpFormatter:
+    """argparse makes one for each argument, and loads `shutil` to ask it for the width."""
+    return argparse.HelpFormatter(prog, width=_width())
+
+
+@functools.cache
+def _width() -> int:
+    try:
+        return int(os.environ.get("COLUMNS") or os.get_terminal_size().columns) - 2
+    except (OSError, ValueError):
+        return 78
 
 
 def _complain(error: AgentError, arguments: Sequence[str]) -> int:

@@ -7,13 +7,14 @@ when NTP answers. Never waits.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
+
+from device_agent.record import record
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
-@dataclass(frozen=True)
+@record
 class Moment:
     """A point in time: `uptime` in seconds of the boot `boot` (suspend included), `wall` in seconds since 1970."""
 

@@ -8,7 +8,6 @@ I/O.
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 import functools
 import json
@@ -18,6 +17,8 @@ import typing
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any, TypeVar
+
+from device_agent.record import shape
 
 T = TypeVar("T")
 
@@ -49,8 +50,10 @@ def dump_file(value: Any) -> bytes:
 
 def to_plain(value: Any) -> Any:
     """Returns `value` with dataclasses as dictionaries, tuples as lists and enums as their values."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if value is None or (isinstance(value, str | int | float) and not isinstance(value, enum.Enum)):
+        return value
+    if (fields := shape(type(value))) is not None:
+        return {name: to_plain(getattr(value, name)) for name in fields}
     if isinstance(value, enum.Enum):
         return value.value
     if isinstance(value, Mapping):
@@ -136,11 +139,11 @@ def from_plain(cls: type[T], data: Any, where: str = "$") -> T:
     if unknown:
         raise MalformedDocument(f"{where}: unknown key {_quoted(unknown[0])}")
     values = {}
-    for field in dataclasses.fields(cls):  # type: ignore[arg-type]
-        if field.name in data:
-            values[field.name] = _convert(hints[field.name], data[field.name], f"{where}.{field.name}")
-        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            raise MalformedDocument(f"{where}: the key {field.name!r} is missing")
+    for name, optional in (shape(cls) or {}).items():
+        if name in data:
+            values[name] = _convert(hints[name], data[name], f"{where}.{name}")
+        elif not optional:
+            raise MalformedDocument(f"{where}: the key {name!r} is missing")
     try:
         return cls(**values)
     except ValueError as error:
@@ -168,7 +171,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
             raise MalformedDocument(f"{where}: expected an object, found {_kind(value)}")
         item = typing.get_args(hint)[1]
         return {key: _convert(item, entry, f"{where}[{_quoted(key)}]") for key, entry in value.items()}
-    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+    if isinstance(hint, type) and shape(hint) is not None:
         return from_plain(hint, value, where)
     if isinstance(hint, type) and issubclass(hint, enum.Enum):
         try:

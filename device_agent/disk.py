@@ -90,6 +90,11 @@ def move(source: Path, destination: Path) -> None:
         sync_directory(source.parent)
 
 
+def rename(source: Path, destination: Path) -> None:
+    """Gives a file another name in its directory, durable once that is synced."""
+    os.rename(source, destination)
+
+
 def link(source: Path, destination: Path) -> None:
     """Gives a file a second name, for a moment."""
     os.link(source, destination, follow_symlinks=False)

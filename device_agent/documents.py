@@ -5,10 +5,10 @@ To be imported from `device_agent.contract`, whose second half this is; the same
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
-from device_agent.contract import SCHEMA, DeviceInfo, Metric, ReleaseRef, Scale, Weights
+from device_agent.contract import SCHEMA, DeviceInfo, Metric, ReleaseRef, Scale, Staged, Weights
+from device_agent.record import record
 
 __all__ = [
     "Activated",
@@ -17,6 +17,7 @@ __all__ = [
     "Diagnosis",
     "Finding",
     "Gates",
+    "Installed",
     "KnnInfo",
     "Latency",
     "Manifest",
@@ -28,7 +29,7 @@ __all__ = [
 
 
 # --- the model ----------------------------------------------------------------------------------------------------
-@dataclass(frozen=True)
+@record
 class Reject:
     """When a row is "unknown": its k-th neighbour is farther than the threshold of the class it was given.
 
@@ -42,7 +43,7 @@ class Reject:
     measured_rows: int = 0
 
 
-@dataclass(frozen=True)
+@record
 class KnnInfo:
     """knn.json, inside the model file: all that a runtime must know of the classifier."""
 
@@ -66,7 +67,7 @@ class KnnInfo:
 
 
 # --- the release --------------------------------------------------------------------------------------------------
-@dataclass(frozen=True)
+@record
 class Gates:
     """What a device must reach before a release may be committed on it."""
 
@@ -75,7 +76,7 @@ class Gates:
     latency_ms: float | None = None  # budget for the median of one row
 
 
-@dataclass(frozen=True)
+@record
 class Manifest:
     """release.json. `sequence` only ever grows; `created` and `expires` are seconds since 1970, UTC."""
 
@@ -95,7 +96,7 @@ class Manifest:
 
 
 # --- what a device answers ----------------------------------------------------------------------------------------
-@dataclass(frozen=True)
+@record
 class RuntimeInfo:
     """What runs the model: `delegate` names XNNPACK where it took the graph."""
 
@@ -106,7 +107,7 @@ class RuntimeInfo:
     numpy: str
 
 
-@dataclass(frozen=True)
+@record
 class RowDifference:
     """One golden row on which a device departs from the reference."""
 
@@ -118,7 +119,7 @@ class RowDifference:
     distance_error: float
 
 
-@dataclass(frozen=True)
+@record
 class Latency:
     """Time of one row, in milliseconds."""
 
@@ -127,7 +128,7 @@ class Latency:
     rows: int
 
 
-@dataclass(frozen=True)
+@record
 class Certificate:
     """The proof that a device answers as the host does; `nonce` comes from the host that asked.
 
@@ -166,7 +167,7 @@ class Certificate:
         return not self.failures
 
 
-@dataclass(frozen=True)
+@record
 class Activated:
     """`device_agent activate`: the release answers, and reverts unless it is confirmed in time."""
 
@@ -177,7 +178,17 @@ class Activated:
     schema: int = SCHEMA
 
 
-@dataclass(frozen=True)
+@record
+class Installed:
+    """`device_agent install`: what staging said (None where it was done before) and took, then what activating said."""
+
+    staged: Staged | None
+    stage_seconds: float
+    activated: Activated
+    schema: int = SCHEMA
+
+
+@record
 class Finding:
     """What `doctor` says of one thing: `mend` is the exact command that mends it, empty where nothing is wrong."""
 
@@ -187,7 +198,7 @@ class Finding:
     mend: str
 
 
-@dataclass(frozen=True)
+@record
 class Diagnosis:
     """`device_agent doctor`; it exits with 1 where a finding is an error."""
 
@@ -196,7 +207,7 @@ class Diagnosis:
     schema: int = SCHEMA
 
 
-@dataclass(frozen=True)
+@record
 class Bench:
     """`device_agent bench`: the answering release on this board, one thread unless told otherwise.
 
@@ -229,7 +240,7 @@ class Bench:
     schema: int = SCHEMA
 
 
-@dataclass(frozen=True)
+@record
 class Problem:
     """How every agent command ends that did not succeed (`--json`): the process exits with `exit_code`.
 

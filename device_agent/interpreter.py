@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import importlib
 import sys
-from dataclasses import dataclass
 from typing import Any
 
 from device_agent import contract, versions
 from device_agent.errors import DeviceUnfit, ModelUnusable
+from device_agent.record import record
 
 #: Import name -> how pip calls it, in the order in which `auto` looks.
 RUNTIMES = {"tflite_runtime": "tflite-runtime", "ai_edge_litert": "ai-edge-litert"}
 
 
-@dataclass(frozen=True)
+@record
 class Loader:
     """Loads one model file, as often as it is asked to.
 

@@ -21,7 +21,6 @@ Euclidean distances that they are functions of).
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
 from typing import Any, get_args
 
 import numpy as np
@@ -39,6 +38,7 @@ from device_agent.contract import (
     RowDifference,
 )
 from device_agent.errors import ModelUnusable
+from device_agent.record import record
 
 #: How far a probability may be from the reference's.
 PROBABILITY_TOLERANCE = 1e-5
@@ -54,7 +54,7 @@ _ARRAYS = {
 }
 
 
-@dataclass(frozen=True)
+@record
 class Golden:
     """golden.npz: n query rows with the reference's answers, and the truth where it is known.
 
@@ -117,7 +117,7 @@ class Golden:
             raise ValueError("a neighbour has no class, or a class no neighbour")
 
 
-@dataclass(frozen=True)
+@record
 class Verdict:
     """What the judge found; the fields are those of `contract.Certificate`."""
 

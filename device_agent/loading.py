@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +17,7 @@ from device_agent.errors import DeviceUnfit, ModelUnusable, Refused
 from device_agent.keys import kept_state
 from device_agent.modelfile import read_member
 from device_agent.quiet import quiet
+from device_agent.record import record
 from device_agent.release_files import OpenRelease, open_release
 from device_agent.state import Answering
 from device_agent.store import Store
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from device_agent.runtime import TfliteKNN
 
 
-@dataclass(frozen=True)
+@record
 class Loaded:
     """A verified release with its model in memory; `close` it when it is not used any more."""
 

@@ -9,12 +9,12 @@ but labels: no neighbours, no shares.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.contract import UNKNOWN, KnnInfo
+from device_agent.record import record
 
 Float64 = NDArray[np.float64]
 Float32 = NDArray[np.float32]
@@ -40,7 +40,7 @@ _OVERLAP = 2.0**-9
 _EITHER_WAY = 1e-6
 
 
-@dataclass(frozen=True)
+@record
 class LabelMap:
     """The labels of the cells of a box.
 
@@ -131,7 +131,7 @@ def _paint(proof: _Proof, first: Float64, width: Float64) -> NDArray[np.int8]:
         level = _split(left, split)
 
 
-@dataclass(frozen=True)
+@record
 class _Cells:
     """Cells of one level: (m, p) places, and the (m, c) training rows that may be neighbours in each.
 

@@ -15,24 +15,24 @@ import os
 import stat
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from device_agent import contract, trust
+from device_agent.record import record
 from device_agent.trust import Reason, refused
 
 _CHUNK = 256 * 1024
 _OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 
 
-@dataclass(frozen=True)
+@record
 class _OpenFile:
     descriptor: int
     stamp: tuple[int, ...]
     fact: trust.FileFact
 
 
-@dataclass(frozen=True)
+@record
 class OpenRelease:
     """A release directory whose files are open and hashed; made by `open_release`, valid inside its `with`."""
 

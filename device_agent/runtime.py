@@ -8,7 +8,6 @@ parses text, and never decides whether a model may run: that is `device_agent.tr
 from __future__ import annotations
 
 import platform
-from dataclasses import replace
 from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +21,7 @@ from device_agent.exact import ExactKnn
 from device_agent.interpreter import Loader, delegate
 from device_agent.modelfile import read_info as read_info
 from device_agent.quiet import quiet
+from device_agent.record import replace
 from device_agent.signature import Signature
 from device_agent.team import MAX_SHARED, Team
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import select
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.errors import BadInput
+from device_agent.record import record, replace
 
 #: Bytes of text read at a time in batch.
 BLOCK_BYTES = 1 << 18
@@ -69,7 +69,7 @@ class Lines:
         return rest + b"\n" if rest.strip() else b""
 
 
-@dataclass(frozen=True)
+@record
 class Source:
     """An open input: its descriptor, its name for messages, its format, and what was read to find that out."""
 

@@ -77,6 +77,15 @@ def stage(store: Store, directory: Path, holder: str, device_class: str | None =
     return _staged(verdict, already)
 
 
+def take_parts(store: Store, directory: Path) -> None:
+    """Gives the files of an upload that is complete their names; whether they are what was sent, `stage` finds out."""
+    if _is_upload(store, directory):
+        for name in contract.RELEASE_FILES:
+            part = directory / f"{name}{contract.PART_SUFFIX}"
+            if part.exists() and not part.is_symlink():
+                disk.rename(part, directory / name)
+
+
 def prune(
     store: Store, *, keep: str | None = None, number: int = contract.KEEP_RELEASES, free: int = KEEP_FREE
 ) -> list[str]:

@@ -13,12 +13,12 @@ answer, even where nobody has reverted it yet: readers and writers ask the same 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
 from typing import Literal
 
 from device_agent.clock import Moment
 from device_agent.contract import SCHEMA, ReleaseRef
 from device_agent.errors import ActivationFailed, AgentError, Locked
+from device_agent.record import record, replace
 from device_agent.utc import utc
 
 #: Longest time that an activation may wait for its confirmation, in seconds.
@@ -27,7 +27,7 @@ MAX_DEADLINE = 86_400.0
 What = Literal["activated", "confirmed", "reverted", "rolled-back"]
 
 
-@dataclass(frozen=True)
+@record
 class Pending:
     """An activation that waits for its confirmation: `started` and `deadline` are uptimes of the boot `boot`."""
 
@@ -41,7 +41,7 @@ class Pending:
     deadline: float
 
 
-@dataclass(frozen=True)
+@record
 class Lease:
     """Who reserved the device for a deployment of several commands, until the uptime `until` of the boot `boot`."""
 
@@ -54,7 +54,7 @@ class Lease:
     until: float
 
 
-@dataclass(frozen=True)
+@record
 class Event:
     """The transition that led to a state; it is appended to the history once, by its serial."""
 
@@ -67,7 +67,7 @@ class Event:
     at: int
 
 
-@dataclass(frozen=True)
+@record
 class StoreState:
     """state.json."""
 
@@ -88,7 +88,7 @@ class StoreState:
         return self.event.serial if self.event else 0
 
 
-@dataclass(frozen=True)
+@record
 class Answering:
     """The release that answers, until the uptime `until` (None: until the state changes)."""
 

@@ -9,16 +9,15 @@ lock. Decides nothing: the rules are in `device_agent.trust`.
 
 from __future__ import annotations
 
-import secrets
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 from device_agent import codec, disk, trust, trust_folder
+from device_agent.record import record, replace
 from device_agent.trust import dsse, orders
 from device_agent.trust_folder import DEVICE_FILE, KEY_SUFFIX, DeviceTrust, read_device
 
 
-@dataclass(frozen=True)
+@record
 class TrustFiles:
     """What ROOT/trust holds; `warnings` names what could not be read."""
 
@@ -70,6 +69,8 @@ def ensure_device_id(directory: Path) -> str:
     """
     device = read_device(directory)
     if not device.device_id:
+        import secrets  # loads `random`, for what is done once in a device's life
+
         device = replace(device, device_id=secrets.token_hex(16))
         _write_device(directory, device)
     return device.device_id

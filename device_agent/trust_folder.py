@@ -8,11 +8,11 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from device_agent import codec, contract, fingerprints
 from device_agent.errors import DeviceUnfit, Refused
+from device_agent.record import record
 
 DEVICE_FILE = "device.json"
 KEY_SUFFIX = ".pem"
@@ -20,7 +20,7 @@ KEY_SUFFIX = ".pem"
 MAX_DEVICE_FILE = 1024 * 1024
 
 
-@dataclass(frozen=True)
+@record
 class DeviceTrust:
     """trust/device.json."""
 
@@ -30,7 +30,7 @@ class DeviceTrust:
     schema: int = contract.SCHEMA
 
 
-@dataclass(frozen=True)
+@record
 class Seen:
     """Fingerprints of the trusted keys, sorted; device.json; what could not be read."""
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 
-_VERSION = re.compile(r"(\d{1,9}(?:\.\d{1,9}){0,4})(?:[-+._]?[A-Za-z][A-Za-z0-9.+_-]{0,60})?", re.ASCII)
+_VERSION = r"(\d{1,9}(?:\.\d{1,9}){0,4})(?:[-+._]?[A-Za-z][A-Za-z0-9.+_-]{0,60})?"
 #: ai-edge-litert counts anew: each of its releases has at least the operations of this TensorFlow Lite.
 _LITERT_IS_AT_LEAST = (2, 17)
 
 
 def parse(text: str) -> tuple[int, ...] | None:
     """Returns `2.14.0rc1` as (2, 14) with trailing zeros and suffix cut off, or None if it is no version."""
-    match = _VERSION.fullmatch(text)
+    match = re.fullmatch(_VERSION, text, re.ASCII)
     if match is None:
         return None
     numbers = [int(part) for part in match[1].split(".")]

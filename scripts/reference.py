@@ -55,8 +55,8 @@ def agent_parsers() -> dict[str, argparse.ArgumentParser]:
     """Returns the parser of every agent command; `""` is that of the agent itself."""
     from device_agent import cli
 
-    top = parser_of(cli.main, ["status"])
-    return {"": top, **{name: subparsers(parser_of(cli.main, [name]))[name] for name in subparsers(top)}}
+    top = parser_of(cli.main, [])
+    return {"": top, **subparsers(top)}
 
 
 def arguments(parser: argparse.ArgumentParser) -> Iterator[tuple[str, str]]:

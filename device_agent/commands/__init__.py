@@ -18,6 +18,7 @@ COMMANDS: dict[str, Command] = {
     "verify": releases.VERIFY,
     "stage": releases.STAGE,
     "activate": releases.ACTIVATE,
+    "install": releases.INSTALL,
     "confirm": releases.CONFIRM,
     "rollback": releases.ROLLBACK,
     "prune": releases.PRUNE,

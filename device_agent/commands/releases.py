@@ -1,9 +1,10 @@
-"""The commands that change releases: verify, stage, activate, confirm, rollback, prune, lock and unlock."""
+"""The commands that change releases: verify, stage, activate, install, confirm, rollback, prune, lock and unlock."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from device_agent import contract
 from device_agent.commands.shared import (
@@ -45,11 +46,14 @@ def _run_verify(arguments: argparse.Namespace) -> int:
 
 
 def _configure_stage(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "release", type=filled, metavar="DIR", help="an upload under ROOT/incoming, or any release directory"
-    )
+    _add_release(parser)
     add_class(parser)
     add_holder(parser)
+
+
+def _add_release(parser: argparse.ArgumentParser) -> None:
+    help = "an upload under ROOT/incoming, or any release directory"
+    parser.add_argument("release", type=filled, metavar="DIR", help=help)
 
 
 def _run_stage(arguments: argparse.Namespace) -> int:
@@ -59,12 +63,21 @@ def _run_stage(arguments: argparse.Namespace) -> int:
     holder = holder_of(arguments)
     with store.changing(holder, "stage"):
         found = staging.stage(store, Path(arguments.release), holder, arguments.device_class)
+    return show(arguments, found, _describe_staged(found))
+
+
+def _describe_staged(found: contract.Staged) -> str:
     state = "was staged before" if found.already else "staged"
-    return show(arguments, found, f"{describe(found.release)}: {state}{with_warnings(found.warnings)}")
+    return f"{describe(found.release)}: {state}{with_warnings(found.warnings)}"
 
 
 def _configure_activate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("digest", type=filled, metavar="DIGEST", help="of a staged release, or its first digits")
+    _add_trial(parser)
+
+
+def _add_trial(parser: argparse.ArgumentParser) -> None:
+    """Adds what a golden check and the wait for a confirmation take."""
     parser.add_argument(
         "--nonce", metavar="TEXT", default="", help="goes into the certificate, to show that it is fresh"
     )
@@ -80,6 +93,16 @@ def _configure_activate(parser: argparse.ArgumentParser) -> None:
     add_runtime(parser, threads=False)
 
 
+def _trial(arguments: argparse.Namespace, holder: str) -> dict[str, Any]:
+    return {
+        "nonce": arguments.nonce,
+        "holder": holder,
+        "seconds": arguments.deadline,
+        "device_class": arguments.device_class,
+        "runtime": arguments.runtime,
+    }
+
+
 def _run_activate(arguments: argparse.Namespace) -> int:
     from device_agent import activation
 
@@ -87,21 +110,31 @@ def _run_activate(arguments: argparse.Namespace) -> int:
     holder = holder_of(arguments)
     digest = store.find(arguments.digest)
     with store.changing(holder, "activate"):
-        found = activation.activate(
-            store,
-            digest,
-            nonce=arguments.nonce,
-            holder=holder,
-            seconds=arguments.deadline,
-            device_class=arguments.device_class,
-            runtime=arguments.runtime,
-        )
+        found = activation.activate(store, digest, **_trial(arguments, holder))
+    return show(arguments, found, _describe_activated(found))
+
+
+def _describe_activated(found: contract.Activated) -> str:
     text = f"{describe(found.release)}: {describe_check(found.certificate)}; "
     if found.already:
-        text += "it was committed before"
-    else:
-        text += f"it answers, and reverts in {found.seconds_left:.0f} s unless it is confirmed"
-    return show(arguments, found, text)
+        return text + "it was committed before"
+    return text + f"it answers, and reverts in {found.seconds_left:.0f} s unless it is confirmed"
+
+
+def _configure_install(parser: argparse.ArgumentParser) -> None:
+    _add_release(parser)
+    _add_trial(parser)
+
+
+def _run_install(arguments: argparse.Namespace) -> int:
+    from device_agent import installation
+
+    store = store_of(arguments)
+    holder = holder_of(arguments)
+    with store.changing(holder, "install"):
+        found = installation.install(store, Path(arguments.release), **_trial(arguments, holder))
+    staged = _describe_staged(found.staged) + "\n" if found.staged else ""
+    return show(arguments, found, staged + _describe_activated(found.activated))
 
 
 def _configure_confirm(parser: argparse.ArgumentParser) -> None:
@@ -218,6 +251,12 @@ ACTIVATE = command(
     _configure_activate,
     _run_activate,
     "The release before it answers until the golden check has passed, and again after the deadline.",
+)
+INSTALL = command(
+    "stage an uploaded release and try it, in one process",
+    _configure_install,
+    _run_install,
+    "Does what stage and then activate do. What was staged stays, also where the golden check fails.",
 )
 CONFIRM = command("commit the release that was activated", _configure_confirm, _run_confirm)
 ROLLBACK = command(

@@ -7,12 +7,12 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from device_agent import codec, contract
 from device_agent.errors import AgentError, BadInput
+from device_agent.record import record
 
 if TYPE_CHECKING:
     from device_agent.store import Store
@@ -23,7 +23,7 @@ MAX_THREADS = 64
 _MOST = 1_000_000_000
 
 
-@dataclass(frozen=True)
+@record
 class Command:
     """A command: one line of help, its options, and what runs it."""
 

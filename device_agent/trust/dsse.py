@@ -10,10 +10,10 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from device_agent import codec, fingerprints
+from device_agent.record import record
 from device_agent.trust.reasons import Reason, refused
 
 if TYPE_CHECKING:  # 45 ms to load, and `confirm`, for one, verifies nothing
@@ -26,7 +26,7 @@ FINGERPRINT_PREFIX = fingerprints.PREFIX
 _HASHES = {"secp256r1": "SHA256", "secp384r1": "SHA384", "secp521r1": "SHA512"}
 
 
-@dataclass(frozen=True)
+@record
 class Signature:
     """One signature of an envelope; `keyid` is a hint and proves nothing."""
 
@@ -34,7 +34,7 @@ class Signature:
     sig: bytes
 
 
-@dataclass(frozen=True)
+@record
 class Envelope:
     """A payload and its signatures, not yet verified."""
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal
 
 from device_agent import contract
+from device_agent.record import record
 from device_agent.trust.reasons import Reason, refused
 
 Kind = Literal["file", "directory", "symlink", "special"]
@@ -23,7 +23,7 @@ SIZE_CAPS: Mapping[str, int] = {
 _ONLY = f"is it the directory of a release? That holds {', '.join(contract.RELEASE_FILES)}, and nothing else"
 
 
-@dataclass(frozen=True)
+@record
 class Entry:
     """A name in a release directory, as `lstat` sees it; `size` in bytes."""
 
@@ -31,7 +31,7 @@ class Entry:
     size: int
 
 
-@dataclass(frozen=True)
+@record
 class FileFact:
     """A file of a release that has been read once: size in bytes, SHA-256 in lowercase hexadecimal."""
 

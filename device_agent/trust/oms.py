@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from device_agent import codec, contract
+from device_agent.record import record
 from device_agent.trust import dsse
 from device_agent.trust.reasons import Reason, refused
 
@@ -26,7 +26,7 @@ IGNORED = (".git", ".gitattributes", ".github", ".gitignore", contract.SIGNATURE
 _RESIGN = "knnkit sign DIRECTORY"
 
 
-@dataclass(frozen=True)
+@record
 class Bundle:
     """A bundle that has the right form and is not yet verified."""
 
@@ -39,7 +39,7 @@ class Bundle:
         return dsse.FINGERPRINT_PREFIX + self.hint
 
 
-@dataclass(frozen=True)
+@record
 class Statement:
     """What a signature covers."""
 

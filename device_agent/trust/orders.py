@@ -14,10 +14,10 @@ used before it acts on it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TypeVar
 
 from device_agent import codec, contract
+from device_agent.record import record
 from device_agent.trust import dsse
 from device_agent.trust.reasons import Reason, refused
 from device_agent.trust.rules import TrustState
@@ -37,7 +37,7 @@ MAX_REVOKED = 64
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
+@record
 class Rotation:
     """Puts the key `new_pem` in the place of the key `old` (a fingerprint)."""
 
@@ -48,7 +48,7 @@ class Rotation:
     schema: int = contract.SCHEMA
 
 
-@dataclass(frozen=True)
+@record
 class Revocation:
     """Names the fingerprints of keys that accept nothing new."""
 
@@ -57,7 +57,7 @@ class Revocation:
     schema: int = contract.SCHEMA
 
 
-@dataclass(frozen=True)
+@record
 class RollbackOrder:
     """Lets the device `device_id` leave the committed release `leaves` for the staged release `digest`, once.
 
@@ -73,7 +73,7 @@ class RollbackOrder:
     schema: int = contract.SCHEMA
 
 
-@dataclass(frozen=True)
+@record
 class KeySets:
     """Every key a device knows (fingerprint -> PEM text), and those that accept nothing new."""
 

@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 
 from device_agent import contract, versions
 from device_agent.contract import Manifest
+from device_agent.record import record
 from device_agent.trust import dsse, oms
 from device_agent.trust.listing import Entry, FileFact, check_entry, check_listing
 from device_agent.trust.manifest import read_manifest
@@ -66,7 +67,7 @@ class TrustState:
     used_orders: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True)
+@record
 class Verdict:
     """A release that every rule accepted.
 
@@ -152,7 +153,7 @@ def verify_kept(
     return _verdict(content, state, now, _standing(content, state, now))
 
 
-@dataclass(frozen=True)
+@record
 class _Content:
     """A release whose signature and files agree, whether or not it is wanted."""
 

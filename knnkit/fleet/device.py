@@ -1,18 +1,21 @@
-"""Deploys to one device: look, plan, push, stage, activate, confirm from a new connection. One device, one thread.
+"""Deploys to one device: look, plan, push, install, confirm from a new connection. One device, one thread.
 
-The job and the report are frozen and picklable, so that any executor can run it. Whatever happens, the device is on
-the new release or on the one before, and the report says which. Knows nothing of waves or budgets.
+The agent stages and activates in one command; the report has both as steps, as the plan has. The job and the report are
+frozen and picklable, so that any executor can run it. Whatever happens, the device is on the new release or on the one
+before, and the report says which. Knows nothing of waves or budgets.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
 from device_agent import contract
-from device_agent.contract import Activated, Committed, Staged
+from device_agent.contract import Activated, Committed, Installed
+from device_agent.trust import Reason
 from knnkit.errors import DeviceFailed, KnnkitError, ParityFailed, Unreachable
 from knnkit.fleet.agent import AgentProblem, ask
 from knnkit.fleet.certify import disbelieved, missed
@@ -29,6 +32,8 @@ from knnkit.transport.upload import PushFile, push
 T = TypeVar("T")
 _DIALLING = Dialling()
 _OPTIONS = PlanOptions()
+#: What a device refuses before anything is staged; what a golden check says has other words.
+_REFUSED_TO_STAGE = frozenset(reason.value for reason in Reason)
 
 
 @dataclass(frozen=True)
@@ -123,8 +128,8 @@ class _Deploy:
         actions = [step.action for step in plan.steps]
         if "upload" in actions:
             self._upload(facts)
-            self._stage(facts)
-        return self._activate(facts) if "activate" in actions else self._recorder.end(Outcome.UNCHANGED)
+            return self._switch(facts, self._install)
+        return self._switch(facts, self._activate) if "activate" in actions else self._recorder.end(Outcome.UNCHANGED)
 
     def _refused(self, refusal: Refusal) -> DeviceReport:
         locked = refusal.exit_code == contract.EXIT_LOCKED
@@ -182,28 +187,17 @@ class _Deploy:
             for file in package.files
         ]
         with self._recorder.step("upload") as progress:
-            pushed = push(self._open(), files, timeout=self._job.pace.command, progress=progress)
+            pushed = push(self._open(), files, timeout=self._job.pace.command, progress=progress, finish=False)
         self._recorder.know(sent_bytes=pushed.sent, resumed_bytes=pushed.resumed)
 
-    def _stage(self, facts: Facts) -> None:
-        self._go_on()
-        with self._recorder.step("stage"):
-            staged = self._ask_in_turn(facts, ["stage", self._incoming(facts), *self._class, *self._holder], Staged)
-        self._recorder.warn(*staged.warnings)
-        if staged.release.digest != self._job.package.digest:
-            said = f"{self._job.target.name}: staged {staged.release.digest[:12]}, which is not what was sent"
-            raise DeviceFailed(said, reason="wrong-release")
-
     # --- the switch -----------------------------------------------------------------------------------------------
-    def _activate(self, facts: Facts) -> DeviceReport:
+    def _switch(self, facts: Facts, ask_for_it: Callable[[Facts], Activated]) -> DeviceReport:
         self._go_on()
-        job = self._job
-        command = ["activate", job.package.digest, "--nonce", job.nonce, "--deadline", f"{job.pace.confirm:g}"]
+        job, asked = self._job, time.monotonic()
         try:
-            with self._recorder.step("activate"):
-                activated = self._ask_in_turn(facts, [*command, *self._class, *self._holder], Activated)
+            activated = ask_for_it(facts)
         except (Unreachable, DeviceFailed) as error:  # it may have switched before the answer was lost
-            return self._give_up(facts, error)
+            return self._give_up(facts, error, asked)
         self._recorder.know(certificate=activated.certificate)
         wrong = disbelieved(activated.certificate, job.nonce, job.package.digest, job.package.model_sha256)
         said = wrong or "; ".join(missed(activated.certificate, job.package))
@@ -214,6 +208,25 @@ class _Deploy:
             return self._recorder.end(Outcome.UNCHANGED, release=activated.release)
         left = min(activated.seconds_left or 0.0, job.pace.confirm)  # it may say anything
         return self._confirm(facts, time.monotonic() + left)
+
+    def _activate(self, facts: Facts) -> Activated:
+        """Has it try a release that was staged before."""
+        with self._recorder.step("activate"):
+            return self._ask_in_turn(facts, ["activate", self._job.package.digest, *self._trial], Activated)
+
+    def _install(self, facts: Facts) -> Activated:
+        """Has it stage what was sent, and try that."""
+        try:
+            with self._recorder.step("activate"):
+                found = self._ask_in_turn(facts, ["install", self._incoming(facts), *self._trial], Installed)
+        except AgentProblem as problem:
+            if problem.problem.reason in _REFUSED_TO_STAGE:
+                self._recorder.rename("stage")
+            raise
+        self._recorder.divide("stage", found.stage_seconds)
+        if found.staged:
+            self._recorder.warn(*found.staged.warnings)
+        return found.activated
 
     def _confirm(self, facts: Facts, deadline: float) -> DeviceReport:
         """Commits over a new connection, trying for as long as the device waits."""
@@ -234,34 +247,47 @@ class _Deploy:
             raise DeviceFailed(said, reason="wrong-release")
         return self._recorder.end(Outcome.COMMITTED, release=committed.release, previous=committed.previous)
 
-    def _give_up(self, facts: Facts, error: KnnkitError) -> DeviceReport:
-        """Takes the activation back over a new connection; the device does so by itself where none can be had."""
+    def _give_up(self, facts: Facts, error: KnnkitError, asked: float | None = None) -> DeviceReport:
+        """Takes the activation back over a new connection; the device does so by itself where none can be had.
+
+        `asked` says when the device was asked, where its answer was lost: it may not have switched at all.
+        """
         self._hang_up()
         try:
-            with self._recorder.step("roll back"):
+            with self._recorder.step("probe"):
                 status = probe(self._open(), facts.root, timeout=self._job.pace.command).agent
-                if status and status.pending and status.pending.digest == self._job.package.digest:
+            switched = asked is None or time.monotonic() - asked >= self._job.pace.confirm
+            if status and status.pending and status.pending.digest == self._job.package.digest:
+                switched = True
+                with self._recorder.step("roll back"):
                     self._ask(facts, ["rollback", *self._holder], Committed)
-                if status:
-                    self._recorder.know(release=status.committed, previous=status.previous)
         except AgentProblem as problem:
             self._recorder.warn(str(problem))
         except Unreachable:
-            return self._recorder.fail(self._reverts(error), Outcome.UNREACHABLE)
-        return self._recorder.fail(error, Outcome.ROLLED_BACK)
+            return self._recorder.fail(self._reverts(error, known=asked is None), Outcome.UNREACHABLE)
+        if status:
+            self._recorder.know(release=status.committed, previous=status.previous)
+        if not switched and isinstance(error, Unreachable):  # the command may still be at work there
+            return self._recorder.fail(self._reverts(error, known=False))
+        return self._recorder.fail(error, Outcome.ROLLED_BACK if switched else None)
 
-    def _reverts(self, error: KnnkitError) -> Unreachable:
-        within = f"{self._job.pace.confirm:g} s"
+    def _reverts(self, error: KnnkitError, known: bool = True) -> Unreachable:
+        within = f"it returns to the release before within {self._job.pace.confirm:g} s"
+        state = "it was activated and not confirmed: " if known else "if it was activated, "
         return Unreachable(
-            f"{error}; it was activated and not confirmed: it returns to the release before within {within}",
-            reason=error.reason,
-            hint="run the command again when it can be reached",
+            f"{error}; {state}{within}", reason=error.reason, hint="run the command again when it can be reached"
         )
 
     # --- talking --------------------------------------------------------------------------------------------------
     @property
     def _holder(self) -> list[str]:
         return ["--holder", self._job.holder]
+
+    @property
+    def _trial(self) -> list[str]:
+        """What an activation is told."""
+        job = self._job
+        return ["--nonce", job.nonce, "--deadline", f"{job.pace.confirm:g}", *self._class, *self._holder]
 
     @property
     def _class(self) -> list[str]:

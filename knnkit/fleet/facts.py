@@ -17,12 +17,12 @@ root=$1
 case $root in "~") root=$HOME ;; "~/"*) root=$HOME/${root#"~/"} ;; /*) ;; *) root=$HOME/$root ;; esac
 echo "home $HOME"
 echo "root $root"
-echo "kernel $(uname -sm)"
 at=$root
 while [ ! -d "$at" ] && [ -n "$at" ]; do at=${at%/*}; done
 [ -w "${at:-/}" ] && echo "writable yes" || echo "writable no"
 agent=$root/venv/bin/python
 if [ "$2" = full ] || [ ! -x "$agent" ]; then
+  echo "kernel $(uname -sm)"
   echo "disk $(df -Pk "${at:-/}" 2>/dev/null | awk 'NR == 2 { printf "%s", $4 }')"
   echo "venv $(readlink "$root/venv" 2>/dev/null)"
   for python in python3 /usr/bin/python3; do
@@ -130,7 +130,8 @@ _CHATTY = "does the login shell print text of its own? `ssh HOST true` must prin
 def _facts(found: dict[str, str]) -> Facts:
     version, _, path = found.get("python", "").partition(" ")
     parts = tuple(int(part) for part in version.split(".")) if version else None
-    system, _, machine = found["kernel"].partition(" ")
+    # Who answers as the agent runs on Linux, and says itself on which machine.
+    system, _, machine = (found["kernel"] if "agent" not in found else found.get("kernel", "Linux")).partition(" ")
     if not found["root"].startswith("/") or (parts is not None and len(parts) != 3):
         raise ValueError("an absolute root and a Python version")
     return Facts(
@@ -152,7 +153,8 @@ def _with_agent(facts: Facts, code: str | None, status: str) -> Facts:
     try:
         if code == "0":
             agent = codec.loads(contract.Status, status)
-            return replace(facts, agent=agent, disk_free_bytes=agent.disk_free_bytes)
+            machine = facts.machine or agent.device.machine
+            return replace(facts, agent=agent, disk_free_bytes=agent.disk_free_bytes, machine=machine)
         problem = codec.loads(contract.Problem, status)
         return replace(facts, agent_problem=printable(problem.message))
     except codec.MalformedDocument as error:

@@ -61,6 +61,17 @@ class Recorder:
         finally:
             self._steps.append(Step(name, started, round(time.monotonic() - begun, 6), note))
 
+    def divide(self, first: str, seconds: float) -> None:
+        """Says that the last step was two: its first `seconds`, as the device tells them, were the step `first`."""
+        last = self._steps.pop()
+        part = round(min(max(0.0, seconds), last.seconds), 6)  # it may say anything
+        rest = replace(last, started=last.started + part, seconds=round(last.seconds - part, 6))
+        self._steps += [Step(first, last.started, part), rest]
+
+    def rename(self, name: str) -> None:
+        """Says that the last step was another one."""
+        self._steps[-1] = replace(self._steps[-1], name=name)
+
     def end(self, outcome: Outcome, **values: object) -> DeviceReport:
         """Returns the report."""
         self.know(outcome=outcome, seconds=round(time.monotonic() - self._begun, 6), steps=tuple(self._steps), **values)

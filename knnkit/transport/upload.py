@@ -1,7 +1,7 @@
 """Files onto a device, over any transport: skipped when the digest is there, resumed after a cut, never half-visible.
 
 A file is sent to `<name>.part`, hashed on the device, and renamed only when the digest is right. One command finds out
-what is there for all files, one finishes all of them. Never decides what to send or where.
+what is there for all files, one finishes all of them, unless an agent does. Never decides what to send or where.
 """
 
 from __future__ import annotations
@@ -89,6 +89,7 @@ def push(
     *,
     timeout: float,
     progress: Callable[[int, int], None] | None = None,
+    finish: bool = True,
 ) -> Pushed:
     """Sends what is not there yet.
 
@@ -97,13 +98,14 @@ def push(
         files: what to send; their directories are made, readable by their owner alone.
         timeout: seconds for a command (hashing included), and without progress while sending.
         progress: is told (bytes there, bytes in all), over all files.
+        finish: hash and rename what was sent; else it stays `<name>.part`, for an agent that hashes it anyway.
 
     Raises:
         Unreachable: the connection broke; the next push resumes.
         DeviceFailed: the device cannot write, or holds other bytes than were sent.
     """
     total, there, sent, resumed, skipped = sum(file.size for file in files), 0, 0, 0, 0
-    finish: list[PushFile] = []
+    parts: list[PushFile] = []
     for file, found in zip(files, _look(transport, files, timeout), strict=True):
         if found == ["file", file.sha256]:
             skipped += file.size
@@ -116,11 +118,12 @@ def push(
                     source, f"{file.remote}.part", offset=offset, size=file.size, timeout=timeout, progress=report
                 )
             resumed, sent = resumed + offset, sent + file.size - offset
-            finish.append(file)
+            parts.append(file)
         there += file.size
         if progress:
             progress(there, total)
-    _finish(transport, finish, timeout)
+    if finish and parts:
+        _finish(transport, parts, timeout)
     return Pushed(sent, resumed, skipped)
 
 
@@ -149,8 +152,6 @@ def _offset(file: PushFile, found: list[str]) -> int:
 
 
 def _finish(transport: Transport, files: Sequence[PushFile], timeout: float) -> None:
-    if not files:
-        return
     argv = ["sh", "-s", "--", *(part for file in files for part in (file.sha256, file.remote))]
     completed = transport.run(argv, timeout=timeout, input=_FINISH.encode())
     lines = completed.stdout.decode("ascii", "replace").splitlines()

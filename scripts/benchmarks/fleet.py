@@ -1,8 +1,9 @@
 """One small release to many devices: knnkit against the same copy and check done with Ansible and with pyinfra.
 
 Every device is a real sshd on 127.0.1.x with a root of its own, provisioned alike. The rivals copy the four files and
-run the agent's `stage` and `activate` (which holds the golden check); knnkit does that, looks first, and confirms over
-a new connection. All work on as many devices at a time. One run, one machine; times are wall clock.
+run the agent's `stage` and `activate` (which holds the golden check); knnkit has both done by one `install`, looks
+first, and confirms over a new connection. All work on as many devices at a time. One run, one machine; times are wall
+clock.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ def _serve(folder: Path, host: str) -> sshd.Sshd:
 
 def rivals_python(given: str | None, say: Callable[[str], None]) -> Path:
     """Returns an environment that has Ansible and pyinfra, making it under build/ when none is given."""
-    folder = Path(given) if given else peers.BUILD / "rivals"
+    folder = Path(given).absolute() if given else peers.BUILD / "rivals"
     if not all((folder / "bin" / name).exists() for name in ("ansible-playbook", "pyinfra")):
         say(f"making the environment of Ansible and pyinfra (once): {folder.name}")
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)

@@ -78,6 +78,14 @@ class Bench:
         shutil.copytree(release, place)
         return digest
 
+    def upload_parts(self, device: Device, release: Path) -> tuple[str, str]:
+        """Returns digest and place of an upload as a host leaves it for `install`."""
+        digest = self.upload(device, release)
+        place = f"{contract.INCOMING_DIR}/{digest}"
+        for path in (device.root / place).iterdir():
+            path.rename(path.with_name(path.name + contract.PART_SUFFIX))
+        return digest, place
+
 
 def stage_an_upload(bench: Bench) -> Scenario:
     device, old = bench.with_old()
@@ -97,6 +105,29 @@ def stage_over_a_damaged_copy(bench: Bench) -> Scenario:
     damaged.write_bytes(damaged.read_bytes()[:1000])
     place = f"{contract.INCOMING_DIR}/{bench.upload(device, bench.new)}"
     return Scenario("mend", device.root, ("stage", str(device.root / place)), frozenset({old}), old, upload=place)
+
+
+def install_an_upload(bench: Bench) -> Scenario:
+    device, old = bench.with_old()
+    new, place = bench.upload_parts(device, bench.new)
+    argv = ("install", str(device.root / place), "--deadline", "600")
+    return Scenario("install", device.root, argv, frozenset({old, new}), new, upload=place)
+
+
+def install_the_first(bench: Bench) -> Scenario:
+    device = bench.device()
+    new, place = bench.upload_parts(device, bench.new)
+    argv = ("install", str(device.root / place), "--deadline", "600")
+    return Scenario("install the first", device.root, argv, frozenset({None, new}), new, upload=place)
+
+
+def install_one_that_fails(bench: Bench) -> Scenario:
+    device, old = bench.with_old()
+    gates = contract.Gates(accuracy=1.0)
+    bad = bench.releases.variant("iris-next", bench.folder / "bad-upload", gates=gates)
+    _, place = bench.upload_parts(device, bad)
+    argv, code = ("install", str(device.root / place)), contract.EXIT_REFUSED
+    return Scenario("install, reject", device.root, argv, frozenset({old}), old, code=code, upload=place)
 
 
 def activate(bench: Bench) -> Scenario:
@@ -168,9 +199,9 @@ def reserve(bench: Bench) -> Scenario:
 
 
 SCENARIOS = (
-    stage_an_upload, stage_from_elsewhere, stage_over_a_damaged_copy, activate, activate_the_first,
-    activate_one_that_fails, confirm, confirm_with_a_long_history, give_up_an_activation, roll_back,
-    revert_after_the_deadline, prune, reserve,
+    stage_an_upload, stage_from_elsewhere, stage_over_a_damaged_copy, install_an_upload, install_the_first,
+    install_one_that_fails, activate, activate_the_first, activate_one_that_fails, confirm,
+    confirm_with_a_long_history, give_up_an_activation, roll_back, revert_after_the_deadline, prune, reserve,
 )  # fmt: skip
 
 
@@ -255,7 +286,7 @@ def check_nothing_leaks(scenario: Scenario, store: Store, state: StoreState, pla
 def finish(scenario: Scenario, root: Path, place: str) -> None:
     """Repeats the command that was interrupted: it must do, or find done, what it was for."""
     store = Store(root)
-    if scenario.upload and not (root / scenario.upload).exists():
+    if scenario.argv[0] == "stage" and scenario.upload and not (root / scenario.upload).exists():
         assert Path(scenario.upload).name in store.staged(), place
     else:
         ended = crashpoints.run(scenario.on(root), root)

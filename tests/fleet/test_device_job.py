@@ -37,7 +37,7 @@ def run(fleet: Fleet, *, pace: Pace = PACE, paused: list[float] | None = None) -
     return run_job(job, pause=pause)
 
 
-STEPS = ("probe", "look", "append", "finish", "stage", "activate", "confirm")
+STEPS = ("probe", "look", "append", "install", "confirm")
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -53,7 +53,8 @@ def test_a_line_cut_at_any_step_leaves_a_known_release_and_the_next_run_finishes
         assert report.outcome is Outcome.COMMITTED
         assert report.connections == 3
     else:
-        expected = Outcome.ROLLED_BACK if step == "activate" else Outcome.UNREACHABLE
+        switched = (step, when) == ("install", "after")
+        expected = Outcome.ROLLED_BACK if switched else Outcome.UNREACHABLE
         assert report.outcome is expected
         assert board.known_release == "1.0.0"
     again = run(fleet)
@@ -92,7 +93,45 @@ def test_what_is_staged_already_is_not_sent_again(fleet: Fleet) -> None:
 def test_the_confirmation_comes_over_a_new_connection(fleet: Fleet) -> None:
     run(fleet)
     log = fleet.boards["board"].log
-    assert log[-2:] == ["1:activate", "2:confirm"]
+    assert log[-2:] == ["1:install", "2:confirm"]
+
+
+def test_staging_and_activating_are_two_steps_of_the_report_though_one_command(fleet: Fleet) -> None:
+    report = run(fleet)
+    assert [step.name for step in report.steps] == ["connect", "probe", "upload", "stage", "activate", "confirm"]
+    stage, activate = report.steps[3:5]
+    assert activate.started == pytest.approx(stage.started + stage.seconds)
+    assert report.warnings == ("clock-behind: 1970",)
+
+
+@pytest.mark.parametrize("said", [-5.0, 0.0, 1e9])
+def test_a_device_cannot_stretch_the_time_of_its_steps(fleet: Fleet, said: float) -> None:
+    fleet.boards["board"].stage_seconds = said
+    report = run(fleet)
+    assert all(0.0 <= step.seconds <= report.seconds for step in report.steps)
+
+
+@pytest.mark.parametrize(("fault", "step"), [("refuses", "stage"), ("gate", "activate")])
+def test_a_refusal_to_stage_is_told_apart_from_a_gate_that_failed(fleet: Fleet, fault: str, step: str) -> None:
+    fleet.boards["board"].faults.add(fault)
+    report = run(fleet)
+    assert (report.outcome, report.exit_code) == (Outcome.FAILED, 4)
+    assert (report.steps[-1].name, report.steps[-1].note) == (step, report.reason)
+
+
+def test_where_an_answer_was_lost_and_nothing_is_pending_the_device_is_said_to_revert_by_itself(fleet: Fleet) -> None:
+    """The command may still be at work there, and switch a moment later."""
+    fleet.boards["board"].faults.add("cut-before-install")
+    report = run(fleet)
+    assert (report.outcome, report.exit_code) == (Outcome.UNREACHABLE, 3)
+    assert "if it was activated, it returns to the release before within 60 s" in report.message
+
+
+def test_a_command_that_ended_without_an_answer_has_switched_nothing_where_nothing_is_pending(fleet: Fleet) -> None:
+    fleet.boards["board"].faults.add("mute")
+    report = run(fleet)
+    assert (report.outcome, report.reason) == (Outcome.FAILED, "no-answer")
+    assert "returns" not in report.message
 
 
 def test_a_device_that_reverted_meanwhile_is_rolled_back(fleet: Fleet) -> None:
@@ -115,7 +154,7 @@ def test_a_certificate_that_cannot_be_believed_is_taken_back(fleet: Fleet, fault
 
 def test_a_device_that_cannot_be_reached_again_is_said_to_revert_by_itself(fleet: Fleet) -> None:
     board = fleet.boards["board"]
-    board.faults |= {"cut-after-activate", "unreachable-2"}
+    board.faults |= {"cut-after-install", "unreachable-2"}
     report = run(fleet)
     assert report.outcome is Outcome.UNREACHABLE
     assert "returns to the release before within 60 s" in report.message
@@ -133,10 +172,10 @@ def test_only_connecting_is_tried_again_with_growing_jittered_pauses(fleet: Flee
     assert len(paused) == 2
     assert 0.125 <= paused[0] <= 0.5
     assert 0.25 <= paused[1] <= 1.0
-    board.faults.add("cut-before-stage")
+    board.faults.add("cut-before-install")
     fleet.boards["board"].committed, fleet.boards["board"].staged = OLD.ref, set()
     assert run(fleet, pace=pace).outcome is Outcome.UNREACHABLE
-    assert sum(entry.endswith(":stage") for entry in board.log) == 2
+    assert sum(entry.endswith(":install") for entry in board.log) == 2
 
 
 def test_a_changed_host_key_is_not_tried_again(fleet: Fleet) -> None:
@@ -147,14 +186,14 @@ def test_a_changed_host_key_is_not_tried_again(fleet: Fleet) -> None:
 
 def test_a_locked_device_is_waited_for_as_long_as_asked(fleet: Fleet) -> None:
     board = fleet.boards["board"]
-    board.faults.add("locked-stage")
+    board.faults.add("locked-install")
     assert run(fleet).outcome is Outcome.LOCKED
     waits: list[float] = []
 
     def pause(seconds: float) -> bool:
         if seconds:
             waits.append(seconds)
-            board.faults.discard("locked-stage")
+            board.faults.discard("locked-install")
         return False
 
     job = DeviceJob(
@@ -168,9 +207,9 @@ def test_a_locked_device_is_waited_for_as_long_as_asked(fleet: Fleet) -> None:
     ("fault", "outcome", "reason", "code"),
     [
         ("mute", Outcome.FAILED, "no-answer", 1),
-        ("huge-stage", Outcome.FAILED, "no-answer", 1),
+        ("huge-install", Outcome.FAILED, "no-answer", 1),
         ("garbage", Outcome.FAILED, "probe-failed", 1),
-        ("refuses", Outcome.FAILED, "key-unknown", 4),
+        ("refuses", Outcome.FAILED, "unknown-key", 4),
         ("gate", Outcome.FAILED, "gate-failed", 4),
         ("bad-disk", Outcome.FAILED, "cannot-write", 1),
         ("commits-another", Outcome.FAILED, "wrong-release", 1),

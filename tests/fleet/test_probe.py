@@ -54,7 +54,7 @@ def test_a_device_with_an_agent_is_asked_once_and_nothing_but_its_agent(tmp_path
     facts = probe(transport, str(with_agent(tmp_path, f"cat <<'END'\n{status}\nEND")), timeout=60.0)
     assert facts.agent == BOARD.status()
     assert facts.disk_free_bytes == BOARD.free
-    assert (facts.system, facts.machine) == (os.uname().sysname, os.uname().machine)
+    assert (facts.system, facts.machine) == ("Linux", BOARD.status().device.machine)
     assert facts.writable
     assert facts.python is None
     assert transport.commands == 1
@@ -64,6 +64,7 @@ def test_a_device_whose_agent_fails_is_asked_what_mends_it(tmp_path: Path) -> No
     transport = Counting()
     facts = probe(transport, str(with_agent(tmp_path, "exit 1")), timeout=60.0)
     assert facts.agent is None
+    assert (facts.system, facts.machine) == (os.uname().sysname, os.uname().machine)
     assert facts.python is not None
     assert facts.disk_free_bytes > 0
     assert transport.commands == 2
@@ -72,6 +73,7 @@ def test_a_device_whose_agent_fails_is_asked_what_mends_it(tmp_path: Path) -> No
 def test_a_bare_device_is_asked_once(tmp_path: Path) -> None:
     transport = Counting()
     facts = probe(transport, str(tmp_path / "nowhere" / "yet"), timeout=60.0)
+    assert (facts.system, facts.machine) == (os.uname().sysname, os.uname().machine)
     assert facts.python is not None
     assert facts.disk_free_bytes > 0
     assert facts.writable

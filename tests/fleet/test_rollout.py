@@ -110,7 +110,7 @@ def test_each_trouble_has_an_outcome_of_its_own_and_the_rest_goes_on(package: Pa
     faults = {"d0010": "bad-disk", "d0020": "unreachable", "d0030": "host-key", "d0040": "gate"}
     for name, fault in faults.items():
         fleet.boards[name].faults.add(fault)
-    fleet.boards["d0045"].faults.add("locked-stage")
+    fleet.boards["d0045"].faults.add("locked-install")
     report = deploy(fleet, rules=Rules(("10%", "100%"), 2))
     found = {device.name: (device.outcome, device.reason, device.exit_code) for device in report.devices}
     assert found["d0010"] == (Outcome.FAILED, "cannot-write", 1)
@@ -215,7 +215,7 @@ def test_ctrl_c_leaves_each_device_committed_or_as_it_was_and_says_which(package
 
     def interrupt(name: str, step: str) -> None:
         """While d0001 is being activated, d0000 is about to upload: then the signal comes."""
-        if (name, step) == ("d0001", "activate"):
+        if (name, step) == ("d0001", "install"):
             os.kill(os.getpid(), number)
             switched.set()
         elif name != "d0001" and step == "look":

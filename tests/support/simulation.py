@@ -19,6 +19,7 @@ from device_agent.contract import (
     Certificate,
     Committed,
     DeviceInfo,
+    Installed,
     Latency,
     Problem,
     ReleaseRef,
@@ -100,7 +101,7 @@ class Board:
     answers: dict[str, Callable[[], object]] = field(default_factory=dict)
     packages: dict[str, Package] = field(default_factory=dict)
     free: int = 8 << 30
-    locked_by: str = ""
+    stage_seconds: float = 0.0  # as `install` tells it
 
     def status(self) -> Status:
         return Status(
@@ -171,7 +172,7 @@ class Fleet:
 
 class Line:
     """One connection. A fault `cut-before-X` breaks it before step X reaches the board, `cut-after-X` before the answer
-    comes back; X is probe, look, append, finish, stage, activate, confirm, check or rollback."""
+    comes back; X is probe, look, append, install, activate, confirm, check or rollback."""
 
     def __init__(self, fleet: Fleet, board: Board, number: int) -> None:
         self._fleet, self._board, self._number = fleet, board, number
@@ -232,8 +233,6 @@ class Line:
             return "probe", self._probe
         if argv[0] == "sh" and input == upload._LOOK.encode():
             return "look", lambda: self._look(argv[3:])
-        if argv[0] == "sh" and input == upload._FINISH.encode():
-            return "finish", lambda: self._finish(argv[3:])
         assert argv[:5] == [f"{ROOT}/venv/bin/python", "-m", "device_agent", "--root", ROOT], argv
         assert argv[-1] == "--json"
         return argv[5], lambda: self._agent(argv[5:-1])
@@ -245,7 +244,6 @@ class Line:
         lines = [
             "home /home/pi",
             f"root {ROOT}",
-            "kernel Linux aarch64",
             "writable yes",
             codec.dumps(self._board.status()),
             "agent 0",
@@ -264,16 +262,6 @@ class Line:
                 said.append("none")
         return 0, "\n".join(said).encode() + b"\n"
 
-    def _finish(self, words: list[str]) -> tuple[int, bytes]:
-        said = []
-        for digest, path in zip(words[::2], words[1::2], strict=True):
-            data = self._board.files.pop(f"{path}.part", b"")
-            found = hashlib.sha256(data).hexdigest()
-            said.append("done" if found == digest else f"differs {found}")
-            if found == digest:
-                self._board.files[path] = data
-        return 0, "\n".join(said).encode() + b"\n"
-
     # --- the agent ------------------------------------------------------------------------------------------------
     def _agent(self, argv: list[str]) -> tuple[int, bytes]:
         command, board = argv[0], self._board
@@ -284,7 +272,7 @@ class Line:
         if f"locked-{command}" in board.faults:
             return self._problem("locked", "ann@laptop holds this device (deploy)", 5)
         answer = {
-            "stage": self._stage,
+            "install": self._install,
             "activate": self._activate,
             "confirm": self._confirm,
             "rollback": self._rollback,
@@ -297,14 +285,22 @@ class Line:
     ) -> tuple[int, bytes]:
         return code, codec.dumps(Problem(reason, message, "", code, certificate)).encode()
 
-    def _stage(self, argv: list[str]) -> tuple[int, bytes]:
-        digest = argv[1].rpartition("/")[2]
-        if "refuses" in self._board.faults:
-            return self._problem("key-unknown", "the key is not trusted", 4)
-        already = digest in self._board.staged
-        self._board.staged.add(digest)
-        ref = self._board.packages[digest].ref
-        return 0, codec.dumps(Staged(ref, KEY, already)).encode()
+    def _install(self, argv: list[str]) -> tuple[int, bytes]:
+        board, folder = self._board, argv[1]
+        digest = folder.rpartition("/")[2]
+        if "refuses" in board.faults:
+            return self._problem("unknown-key", "the key is not trusted", 4)
+        for file in board.packages[digest].files:
+            path = f"{folder}/{file.name}"
+            data = board.files.pop(f"{path}.part", None) or board.files.pop(path)
+            if hashlib.sha256(data).hexdigest() != file.sha256:
+                return self._problem("file-changed", f"{file.name} is not the file that was signed", 4)
+        staged = Staged(board.packages[digest].ref, KEY, digest in board.staged, ("clock-behind: 1970",))
+        board.staged.add(digest)
+        code, said = self._activate(["activate", digest, *argv[2:]])
+        if code:
+            return code, said
+        return 0, codec.dumps(Installed(staged, board.stage_seconds, codec.loads(Activated, said))).encode()
 
     def _activate(self, argv: list[str]) -> tuple[int, bytes]:
         board, digest, nonce = self._board, argv[1], argv[argv.index("--nonce") + 1]

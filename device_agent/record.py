@@ -1,0 +1,113 @@
+"""Frozen dataclasses that generate no code: the shape of every document, made in a tenth of the time.
+
+`@record` gives a class what `@dataclass(frozen=True)` gives it, by methods that all records share. The standard library
+compiles six functions for each class, 0.8 ms of processor, and loads `inspect` for it: of a `status` that is a third.
+`dataclasses.fields`, `replace` and `is_dataclass` take a record for the dataclass that it becomes when they first look.
+Neither default factories nor inheritance: for those there are dataclasses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+T = TypeVar("T")
+
+if TYPE_CHECKING:
+    from dataclasses import Field
+    from typing import dataclass_transform
+else:  # came with 3.11, and is for type checkers alone
+
+    def dataclass_transform(**_: Any) -> Any:
+        """Marks `record` for type checkers."""
+        return lambda function: function
+
+
+@dataclass_transform(frozen_default=True)
+def record(cls: type[T]) -> type[T]:
+    """Makes a class of annotated fields, some with defaults, a frozen dataclass."""
+    names = tuple(vars(cls).get("__annotations__", ()))
+    defaults = {name: cls.__dict__[name] for name in names if name in cls.__dict__}
+    for name, value in {**_METHODS, "__match_args__": names}.items():
+        setattr(cls, name, value)
+    cls.__record__ = names, defaults  # type: ignore[attr-defined]
+    return cls
+
+
+def shape(cls: Any) -> Mapping[str, bool] | None:
+    """Returns the fields of a record or a dataclass, and whether each may be left out; None for any other class."""
+    if "__record__" in getattr(cls, "__dict__", ()):
+        names, defaults = cls.__record__
+        return {name: name in defaults for name in names}
+    if not hasattr(cls, "__dataclass_fields__"):
+        return None
+    from dataclasses import MISSING, fields
+
+    return {f.name: f.default is not MISSING or f.default_factory is not MISSING for f in fields(cls)}
+
+
+def replace(instance: T, **changes: Any) -> T:
+    """Returns a record, or a dataclass, with some fields changed."""
+    return type(instance)(**{**vars(instance), **changes})
+
+
+class _Fields:
+    """`__dataclass_fields__` of a record: what the standard library looks for, put in place when it does."""
+
+    def __get__(self, instance: Any, owner: Any) -> dict[str, Field[Any]]:
+        import dataclasses
+
+        dataclasses.dataclass(init=False, repr=False, eq=False)(owner)
+        found: dict[str, Field[Any]] = owner.__dict__["__dataclass_fields__"]
+        return found
+
+
+def _init(self: Any, *values: Any, **named: Any) -> None:
+    names, defaults = self.__record__
+    given = dict(zip(names, values))
+    if len(values) == len(names) and not named:
+        vars(self).update(given)
+        return
+    twice = given.keys() & named.keys()
+    found = {**defaults, **given, **named}
+    if twice or len(values) > len(names) or len(found) > len(names) or not found.keys() >= set(names):
+        wrong = sorted(twice) or sorted(found.keys() ^ set(names)) or [f"{len(values)} values"]
+        raise TypeError(f"{type(self).__name__} takes {', '.join(names)}: missing, unknown or twice: {wrong[0]}")
+    vars(self).update((name, found[name]) for name in names)
+
+
+def _eq(self: Any, other: object) -> Any:
+    return vars(self) == vars(other) if type(other) is type(self) else NotImplemented
+
+
+def _hash(self: Any) -> int:
+    return hash(tuple(vars(self).values()))
+
+
+def _repr(self: Any) -> str:
+    return f"{type(self).__qualname__}({', '.join(f'{name}={value!r}' for name, value in vars(self).items())})"
+
+
+def _setattr(self: Any, name: str, value: object) -> None:
+    raise _frozen(f"cannot assign to field {name!r}")
+
+
+def _delattr(self: Any, name: str) -> None:
+    raise _frozen(f"cannot delete field {name!r}")
+
+
+def _frozen(message: str) -> AttributeError:
+    from dataclasses import FrozenInstanceError
+
+    return FrozenInstanceError(message)
+
+
+_METHODS: dict[str, Any] = {
+    "__init__": _init,
+    "__eq__": _eq,
+    "__hash__": _hash,
+    "__repr__": _repr,
+    "__setattr__": _setattr,
+    "__delattr__": _delattr,
+    "__dataclass_fields__": _Fields(),
+}

@@ -1,0 +1,113 @@
+"""install: what stage and activate do, in one process; each of them refuses as it does alone."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from support.device import Device
+from support.releases import Releases
+
+from device_agent import codec, contract
+from device_agent.contract import Gates, Installed
+from device_agent.trust import Reason
+
+
+def upload(device: Device, release: Path, suffix: str = contract.PART_SUFFIX) -> Path:
+    """Lays a release where a host sends it, each file under the name that it has on its way."""
+    digest = device.ask("verify", release)["release"]["digest"]
+    place = device.root / contract.INCOMING_DIR / str(digest)
+    place.mkdir(mode=0o700, parents=True)
+    for file in release.iterdir():
+        shutil.copy(file, place / f"{file.name}{suffix}")
+    return place
+
+
+@pytest.mark.parametrize("suffix", [contract.PART_SUFFIX, ""], ids=["parts", "whole names"])
+def test_an_upload_is_staged_tried_and_waits_for_its_confirmation(
+    device: Device, releases: Releases, suffix: str
+) -> None:
+    place = upload(device, releases["iris"], suffix)
+    found = codec.from_plain(Installed, device.ask("install", place, "--nonce", "n-1", "--deadline", "30"))
+    assert found.staged is not None
+    assert (found.staged.release.digest, found.staged.already) == (place.name, False)
+    assert (found.activated.already, found.activated.seconds_left) == (False, 30)
+    assert found.activated.certificate.nonce == "n-1"
+    assert 0.0 < found.stage_seconds < 60.0
+    assert not place.exists()
+    status = device.ask("status")
+    assert (status["answering"], status["committed"]) == (place.name, None)
+    assert [entry["what"] for entry in device.ask("history")["entries"]] == ["staged", "activated"]
+    device.ask("confirm", place.name)
+
+
+def test_what_an_interrupted_install_had_staged_is_only_tried(device: Device, releases: Releases) -> None:
+    place = upload(device, releases["iris"])
+    first = device.ask("install", place, "--deadline", "500")
+    again = codec.from_plain(Installed, device.ask("install", place, "--deadline", "900"))
+    assert again.staged is None
+    assert (again.activated.seconds_left or 0.0) < first["activated"]["seconds_left"]
+    device.ask("confirm", place.name)
+    assert device.ask("install", place)["activated"]["already"] is True
+
+
+def test_a_release_from_elsewhere_is_copied_and_tried(device: Device, releases: Releases) -> None:
+    found = device.ask("install", releases["iris"])
+    assert device.answering() == found["staged"]["release"]["digest"]
+    assert device.ask("install", releases["iris"])["staged"]["already"] is True
+
+
+def test_a_release_that_fails_its_check_stays_staged_and_the_one_before_it_answers(
+    device: Device, releases: Releases, tmp_path: Path
+) -> None:
+    old = device.install(releases["iris"])
+    bad = releases.variant("iris-next", tmp_path / "bad", gates=Gates(accuracy=1.0))
+    place = upload(device, bad)
+    problem = device.ask("install", place, code=contract.EXIT_REFUSED)
+    assert problem["reason"] == "gate-failed"
+    assert problem["certificate"]["release"] == place.name
+    assert device.answering() == old
+    assert place.name in device.ask("status")["staged"]
+
+
+def test_a_release_that_no_trusted_key_signed_is_neither_staged_nor_run(device: Device, releases: Releases) -> None:
+    old = device.install(releases["iris"])
+    place = upload(device, releases["iris-next"])
+    key = next((device.root / contract.TRUST_DIR).iterdir())
+    key.unlink()
+    problem = device.ask("install", place, code=contract.EXIT_REFUSED)
+    assert (problem["reason"], problem["certificate"]) == (Reason.NO_TRUSTED_KEYS.value, None)
+    status = device.ask("status")
+    assert (status["answering"], status["staged"]) == (old, [old])
+
+
+def test_a_part_with_other_bytes_than_were_signed_is_refused(device: Device, releases: Releases) -> None:
+    place = upload(device, releases["iris"])
+    part = place / f"{contract.MODEL_FILE}{contract.PART_SUFFIX}"
+    part.write_bytes(part.read_bytes()[:-1] + b"?")
+    assert device.ask("install", place, code=contract.EXIT_REFUSED)["reason"] == Reason.FILE_CHANGED.value
+    assert device.ask("status")["staged"] == []
+
+
+def test_a_part_that_is_a_link_is_not_taken(device: Device, releases: Releases) -> None:
+    place = upload(device, releases["iris"])
+    part = place / f"{contract.MODEL_FILE}{contract.PART_SUFFIX}"
+    part.unlink()
+    part.symlink_to(releases["iris"] / contract.MODEL_FILE)
+    assert device.ask("install", place, code=contract.EXIT_REFUSED)["reason"] == Reason.FILE_UNLISTED.value
+
+
+def test_a_device_that_somebody_else_holds_is_left_alone(device: Device, releases: Releases) -> None:
+    place = upload(device, releases["iris"])
+    device.ask("lock", "--holder", "ann@laptop")
+    problem = device.ask("install", place, "--holder", "bob@laptop", code=contract.EXIT_LOCKED)
+    assert "ann@laptop" in problem["message"]
+    device.ask("unlock", "--holder", "ann@laptop")
+    device.ask("install", place, "--holder", "bob@laptop")
+
+
+def test_in_words_it_says_what_both_did(device: Device, releases: Releases) -> None:
+    said = device.run("install", releases["iris"], "--deadline", "30")
+    assert said.out.splitlines()[0].endswith(": staged")
+    assert "it answers, and reverts in 30 s unless it is confirmed" in said.out
