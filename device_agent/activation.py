@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 
-from device_agent import check, clock, contract, state, trust_files, watchdog
+from device_agent import check, clock, contract, standard, state, trust_files, watchdog
 from device_agent.confirmation import connection
 from device_agent.contract import Activated, Certificate, Committed, LockHolder, ReleaseRef
 from device_agent.errors import AgentError, Locked
@@ -40,6 +40,7 @@ def activate(
         Refused: a trust rule said no.
         GateFailed, ModelUnusable: the check failed; the release before it still answers.
         Locked: another activation is pending, or somebody else holds the device.
+        BrokenPipeError: whoever asked for it is gone; nothing was switched.
     """
     state.checked_deadline(seconds)
     current = store.load()
@@ -63,6 +64,7 @@ def activate(
         seconds=seconds,
         moment=moment,
     )
+    standard.require_reader()  # one that is gone will not confirm: better not to switch than to return
     with watchdog.left_behind(store, digest, moment.uptime + seconds):
         store.commit(new)
     return Activated(verdict.ref, certificate, False, seconds)

@@ -7,6 +7,7 @@ that is gone, must not end what is being done. Both command lines use it; it nev
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
@@ -33,6 +34,20 @@ def secure() -> None:
 def silence_output() -> None:
     """Lets what is still to be written to standard output go nowhere, also when Python flushes it at the end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), OUTPUT)
+
+
+def require_reader() -> None:
+    """Checks that whoever reads standard output has not gone away, as a host whose line is cut has.
+
+    Raises:
+        BrokenPipeError: nobody would see what is printed.
+    """
+    import select  # few commands ask
+
+    waiting = select.poll()
+    waiting.register(OUTPUT, 0)  # a pipe or a socket without its other end says so unasked
+    if any(state & (select.POLLERR | select.POLLHUP) for _, state in waiting.poll(0)):
+        raise BrokenPipeError(errno.EPIPE, "nobody reads the answer", "standard output")
 
 
 class _Output(io.FileIO):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -433,3 +434,21 @@ def matrix_of(model: bytes) -> bytes:
     ):
         start, rows = int(tables["block_offsets"][0]), int(tables["block_rows"][0])
         return model[start : start + rows * len(tables["centre"]) * 4]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket"])
+def test_nothing_is_switched_for_a_host_that_has_gone_away(kind: str, device: Device, releases: Releases) -> None:
+    before = device.install(releases["iris"])
+    digest = device.stage(releases["iris-next"])
+    if kind == "pipe":
+        reader, writer = os.pipe()
+        os.close(reader)
+    else:
+        other, own = socket.socketpair()
+        other.close()
+        writer = own.detach()
+    process = device.popen("activate", digest, stdout=writer, stderr=subprocess.DEVNULL)
+    os.close(writer)
+    assert process.wait(120) == 141
+    assert device.ask("status")["pending"] is None
+    assert device.answering() == before
