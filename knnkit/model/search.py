@@ -26,6 +26,10 @@ OVER_FETCH = 3
 #: values of 10,000 cancel.
 FEW_COLUMNS = 3
 _MAX_FLOAT32 = np.float32(np.finfo(np.float32).max)
+#: TOPK_V2 ends in std::sort, which must not meet scores that are no numbers once it has more than this many to sort.
+_SORTED_WHATEVER = 16
+#: Coordinates whose products with any row's stay numbers; a row that has a greater one is too far off to be certain.
+_FARTHEST = 3e18
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,8 @@ class Search(tf.Module):  # type: ignore[misc]
         if self._direct:
             return self._rank(self._measure(tf.expand_dims(query, 1), tf.expand_dims(self._table, 0)), None)
         weighted = self._weigh(query)
+        if self.candidates > _SORTED_WHATEVER:
+            weighted = tf.clip_by_value(weighted, -_FARTHEST, _FARTHEST)
         places, beyond = self._choose(weighted)
         rows = tf.gather(self._rows, places if self._rows is self._table else self._index(places))
         found = self._rank(self._measure(tf.expand_dims(query, 1), rows), places)
