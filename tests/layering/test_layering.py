@@ -15,8 +15,10 @@ PACKAGES = ("knnkit", "device_agent")
 
 #: What knnkit may take from the device side: only what both sides must agree on.
 SHARED = {
+    "device_agent.archive",  # looks at a stranger's zip archive before it is opened
     "device_agent.codec",
     "device_agent.contract",
+    "device_agent.csv_dialect",  # a table is read alike when it trains and when it is classified
     "device_agent.errors",
     "device_agent.judge",
     "device_agent.modelfile",  # reads knn.json for `inspect`, and to see whether a release is up to date
@@ -67,6 +69,7 @@ FORBIDDEN: dict[str, tuple[str, ...]] = {
 PURE = (
     "device_agent.codec",
     "device_agent.contract",
+    "device_agent.csv_dialect",
     "device_agent.documents",
     "device_agent.errors",
     "device_agent.fingerprints",
