@@ -6,6 +6,7 @@ Each command is imported when it is named, so that `classify` starts fast. Resul
 from __future__ import annotations
 
 import argparse
+import errno
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -29,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         standard.silence_output()
         return EXIT_PIPE
     except OSError as error:
-        return _complain(from_os_error(error), arguments)
+        return _complain(_from_os_error(error), arguments)
     except MemoryError:
         return _complain(DeviceUnfit("there is not enough memory", reason="out-of-memory"), arguments)
     except KeyboardInterrupt:
@@ -73,12 +74,19 @@ def build_parser(commands: Any, arguments: Sequence[str] = ()) -> argparse.Argum
     return parser
 
 
+def _from_os_error(error: OSError) -> AgentError:
+    if standard.is_lost() and error.errno == errno.ENOENT:
+        return AgentError("relative paths lead nowhere", reason="no-directory")
+    return from_os_error(error)
+
+
 def _complain(error: AgentError, arguments: Sequence[str]) -> int:
+    hint = standard.hint_here(error.hint) if error.exit_code == contract.EXIT_USAGE else error.hint
     print(f"{PROG}: {error}", file=sys.stderr)
-    if error.hint:
-        print(f"  try: {error.hint}", file=sys.stderr)
+    if hint:
+        print(f"  try: {hint}", file=sys.stderr)
     certificate = getattr(error, "certificate", None)
-    problem = contract.Problem(error.reason, str(error), error.hint, error.exit_code, certificate)
+    problem = contract.Problem(error.reason, str(error), hint, error.exit_code, certificate)
     try:
         if "--json" in arguments:
             print(codec.dumps(problem))

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from device_agent import standard
 from device_agent.errors import BadInput
 
 #: Bytes of text read at a time in batch.
@@ -141,7 +142,7 @@ def open_source(path: str | None, format: str, n_first: int = BLOCK_BYTES) -> So
     try:
         descriptor = 0 if path in (None, "-") else os.open(str(path), os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
-        hint = f"check the path; a relative one starts at {Path.cwd()}"
+        hint = f"check the path; a relative one starts at {standard.here()}"
         raise BadInput(f"{name}: {error.strerror}", reason="no-input", hint=hint) from None
     if format == "auto" and path not in (None, "-"):
         format = SUFFIXES.get(Path(str(path)).suffix.lower(), "auto")

@@ -1,5 +1,7 @@
 """Standard input, output and error made safe, however the process was started: what a command line does first.
 
+And where it was started: in a directory that somebody has deleted since, no relative path leads anywhere.
+
 One that is closed is taken by something that fails at every use, or the next file to be opened would get its number.
 An error of standard output names it. What standard error does not take is dropped: a log on a full disk, or a terminal
 that is gone, must not end what is being done. Both command lines use it; it never prints.
@@ -10,6 +12,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+from pathlib import Path
 from typing import Any, TextIO
 
 INPUT, OUTPUT, ERROR = 0, 1, 2
@@ -33,6 +36,27 @@ def secure() -> None:
 def silence_output() -> None:
     """Lets what is still to be written to standard output go nowhere, also when Python flushes it at the end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), OUTPUT)
+
+
+def is_lost() -> bool:
+    """Whether the working directory was deleted."""
+    try:
+        os.getcwd()  # noqa: PTH109 (that it fails is all that matters)
+    except OSError:
+        return True
+    return False
+
+
+def here() -> str:
+    """Returns the working directory as messages name it."""
+    return "a directory that was deleted" if is_lost() else str(Path.cwd())
+
+
+def hint_here(hint: str) -> str:
+    """Returns what to do next; first of all to leave a directory that is gone."""
+    if not is_lost():
+        return hint
+    return f"the working directory was deleted: cd to one that exists, then {hint or 'try again'}"
 
 
 class _Output(io.FileIO):

@@ -76,10 +76,11 @@ def _dispatch(arguments: list[str]) -> int:
 
 
 def _complain(error: KnnkitError, *, json: bool) -> int:
+    hint = standard.hint_here(error.hint) if error.exit_code == contract.EXIT_USAGE else error.hint
     print(f"knnkit: {error}", file=sys.stderr)
-    if error.hint:
-        print(f"  try: {error.hint}", file=sys.stderr)
-    problem = contract.Problem(error.reason or "error", str(error), error.hint, error.exit_code)
+    if hint:
+        print(f"  try: {hint}", file=sys.stderr)
+    problem = contract.Problem(error.reason or "error", str(error), hint, error.exit_code)
     try:
         if json:
             print(codec.dumps(problem))

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from device_agent import contract
+from device_agent import contract, standard
 from knnkit.commands import _fleet, _options
 from knnkit.commands._console import Console
 from knnkit.errors import DataError, UsageError
@@ -146,4 +146,4 @@ def _sink(path: Path | None) -> Iterator[BinaryIO]:
 
 
 def _check_path() -> str:
-    return f"check the path; a relative one starts at {Path.cwd()}"
+    return f"check the path; a relative one starts at {standard.here()}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -170,3 +171,26 @@ def test_with_json_a_failure_is_one_document_on_stdout(tmp_path: Path, command: 
     document = json.loads(result.stdout)
     assert document["exit_code"] == result.returncode != 0
     assert document["message"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(("knnkit", word) for word in ("init", "keygen", "build", "demo", "deploy --release x", "sign x")),
+        *(("knnkit", word) for word in ("inspect x", "verify x --key y", "classify --target local --input x")),
+        ("knnkit", "parity --target local --report x.html"),
+        *(("device_agent", word) for word in ("stage x", "verify ./x", "--root x status")),
+    ],
+    ids=" ".join,
+)
+def test_in_a_directory_that_was_deleted_every_command_says_so(words: tuple[str, str], tmp_path: Path) -> None:
+    module, command = words
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    script = 'cd "$1" && rmdir "$1" && shift && exec "$@"'
+    argv = ["sh", "-c", script, "sh", str(gone), sys.executable, "-m", module, *command.split()]
+    env = os.environ | {"PYTHONPATH": str(ROOT), "KNNKIT_ROOT": str(tmp_path / "root")}
+    done = subprocess.run(argv, capture_output=True, text=True, env=env, stdin=subprocess.DEVNULL, timeout=60)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "the working directory was deleted: cd to one that exists" in done.stderr

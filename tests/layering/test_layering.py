@@ -28,6 +28,7 @@ SHARED = {
     "device_agent.trust.dsse",
     "device_agent.trust.oms",
     "device_agent.trust.orders",
+    "device_agent.utc",  # dates as people read them, also those that no calendar reaches
     "device_agent.versions",
 }
 #: What the device side may take from outside the standard library.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import os
 import resource
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 from support.releases import Releases
 
-from device_agent import archive, contract
+from device_agent import archive, codec, contract
 from device_agent.arrays import read_arrays
 from device_agent.errors import ModelUnusable
 from device_agent.modelfile import read_info
@@ -176,3 +177,34 @@ def test_two_arrays_of_one_name_are_refused() -> None:
             file.writestr("rows.npy", b"")
     with pytest.raises(ValueError, match="the same name"):
         read_arrays(out.getvalue())
+
+
+def test_what_a_strangers_release_says_of_itself_cannot_steer_the_terminal(
+    releases: Releases, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evil = "\x1b[2J\x1b]0;owned\x07\nfake line\u202e"
+    release = releases.copy("iris", tmp_path / "release")
+    path = release / contract.MODEL_FILE
+    data = path.read_bytes()
+    info = read_info(path)
+    changed = dataclasses.replace(
+        info, name=evil, feature_names=(evil,) * 4, classes=(evil, "b", "c"), versions={evil: evil}, fingerprint=evil
+    )
+    others = [(name, member) for name, member in other_members(data) if name != KNN]
+    path.write_bytes(with_members(data, [*others, (KNN, codec.dump_file(changed))]))
+    assert cli.main(["inspect", str(release)]) == 0
+    said = capsys.readouterr().out
+    assert all(character.isprintable() for character in said.replace("\n", ""))
+    assert not any(line.startswith("fake") for line in said.splitlines())
+
+
+@pytest.mark.parametrize("seconds", [2**40, 253402300800, 2**62])
+def test_a_date_that_no_calendar_reaches_is_told_all_the_same(
+    seconds: int, releases: Releases, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    release = releases.copy("iris", tmp_path / "release")
+    path = release / contract.MANIFEST_FILE
+    manifest = codec.loads(contract.Manifest, path.read_bytes())
+    path.write_bytes(codec.dump_file(dataclasses.replace(manifest, created=seconds, expires=seconds + 1)))
+    assert cli.main(["inspect", str(release)]) == 0
+    assert "created" in capsys.readouterr().out
