@@ -11,16 +11,31 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from device_agent import __version__, codec, contract, standard
-from device_agent.errors import AgentError, DeviceUnfit, from_os_error
+from device_agent import __version__, codec, contract, interrupts, standard
+from device_agent.errors import AgentError, DeviceUnfit, Interrupted, from_os_error
 
 PROG = "device_agent"
 EXIT_PIPE = 141  # nobody reads our output: what a shell gives a process that SIGPIPE ended
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit code (see `device_agent.contract`; 130 interrupted, 141 output closed)."""
+    """Runs one command; returns the exit code (see `device_agent.contract`; 130 interrupted, 141 output closed).
+
+    Without `argv` it is the program itself: it takes those of the process, and its signals.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if argv is None:
+            interrupts.listen()
+        code = _answer(arguments)
+        interrupts.deafen()
+        return code
+    except KeyboardInterrupt:
+        hint = "python -m device_agent status, to see what answers"
+        return _complain(Interrupted("interrupted", hint=hint), arguments)
+
+
+def _answer(arguments: list[str]) -> int:
     standard.secure()
     try:
         return _run(arguments)
@@ -33,8 +48,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _complain(_from_os_error(error), arguments)
     except MemoryError:
         return _complain(DeviceUnfit("there is not enough memory", reason="out-of-memory"), arguments)
-    except KeyboardInterrupt:
-        return 130
 
 
 def _run(arguments: list[str]) -> int:

@@ -12,9 +12,9 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from device_agent import codec, contract, standard
+from device_agent import codec, contract, interrupts, standard
 from knnkit import __version__
-from knnkit.errors import KnnkitError, from_os_error
+from knnkit.errors import Interrupted, KnnkitError, from_os_error
 
 #: Command -> one line of help. The module of the same name under knnkit.commands runs it.
 COMMANDS: dict[str, str] = {
@@ -40,8 +40,25 @@ COMMANDS: dict[str, str] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit code (see `device_agent.contract`)."""
+    """Runs one command; returns the exit code (see `device_agent.contract`; 130 interrupted, 141 output closed).
+
+    Without `argv` it is the program itself: it takes those of the process, and its signals; interrupted, it ends at
+    once, whatever its threads are waiting for.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if argv is None:
+            interrupts.listen()
+        code = _answer(arguments)
+        interrupts.deafen()
+    except KeyboardInterrupt:
+        code = _complain(Interrupted("interrupted", reason="interrupted"), json="--json" in arguments)
+    if argv is None and code == interrupts.EXIT_CODE:
+        interrupts.end(code)
+    return code
+
+
+def _answer(arguments: list[str]) -> int:
     standard.secure()
     try:
         code = _dispatch(arguments)
@@ -49,9 +66,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
     except KnnkitError as error:
         return _complain(error, json="--json" in arguments)
-    except KeyboardInterrupt:
-        print("knnkit: interrupted", file=sys.stderr)
-        return 130
     except BrokenPipeError:
         standard.silence_output()
         return 141

@@ -20,6 +20,7 @@ SHARED = {
     "device_agent.contract",
     "device_agent.csv_dialect",  # a table is read alike when it trains and when it is classified
     "device_agent.errors",
+    "device_agent.interrupts",  # both command lines end of a signal alike
     "device_agent.judge",
     "device_agent.modelfile",  # reads knn.json for `inspect`, and to see whether a release is up to date
     "device_agent.release_files",  # walks and hashes a release: the host verifies with the code that the device runs
