@@ -51,11 +51,16 @@ def _answer(arguments: list[str]) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    from device_agent.commands import COMMANDS
+    try:
+        from device_agent.commands import COMMANDS
 
-    parsed = build_parser(COMMANDS, arguments).parse_args(arguments)
-    code: int = COMMANDS[parsed.command].run(parsed)
-    sys.stdout.flush()
+        parsed = build_parser(COMMANDS, arguments).parse_args(arguments)
+        code: int = COMMANDS[parsed.command].run(parsed)
+        sys.stdout.flush()
+    except Exception:
+        if interrupts.heard():
+            raise KeyboardInterrupt from None
+        raise
     return code
 
 

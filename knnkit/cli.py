@@ -61,9 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _answer(arguments: list[str]) -> int:
     standard.secure()
     try:
-        code = _dispatch(arguments)
-        sys.stdout.flush()
-        return code
+        return _run(arguments)
     except KnnkitError as error:
         return _complain(error, json="--json" in arguments)
     except BrokenPipeError:
@@ -71,6 +69,17 @@ def _answer(arguments: list[str]) -> int:
         return 141
     except OSError as error:
         return _complain(from_os_error(error), json="--json" in arguments)
+
+
+def _run(arguments: list[str]) -> int:
+    try:
+        code = _dispatch(arguments)
+        sys.stdout.flush()
+    except Exception:
+        if interrupts.heard():
+            raise KeyboardInterrupt from None
+        raise
+    return code
 
 
 def _dispatch(arguments: list[str]) -> int:
