@@ -7,10 +7,6 @@ Every complaint names the file, the line or row, and the column, and what was fo
 from __future__ import annotations
 
 import difflib
-import os
-import struct
-import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,31 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent import archive
 from knnkit.errors import DataError, MissingDependency
 from knnkit.model.columns import choose, find
 from knnkit.model.csvfile import load_csv
 from knnkit.model.dataset import Dataset, dataset, require_distinct
+from knnkit.model.unpacking import BROKEN, members_that_fit
 
 TEXTS = (".csv", ".tsv", ".txt")
 SUFFIXES = (*TEXTS, ".parquet", ".npz")
-#: Columns of an NPZ, and bytes of its directory, at most.
-_MAX_ARRAYS, _MAX_DIRECTORY = 65_535, 16 * 1024 * 1024
-#: All that numpy and zipfile raise on a broken archive, and on one that no memory holds.
-_BROKEN = (
-    ValueError,
-    EOFError,
-    KeyError,
-    TypeError,
-    NotImplementedError,
-    RuntimeError,
-    OverflowError,
-    MemoryError,
-    SyntaxError,
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-)
 
 
 def load(path: str | Path, label: str, features: Sequence[str] | None = None) -> Dataset:
@@ -106,10 +85,12 @@ def _column(file: Path, name: str, column: Any, types: Any) -> NDArray[np.float6
 
 def _load_npz(file: Path, label: str, features: Sequence[str] | None) -> Dataset:
     try:
-        _require_room(file)
+        strange = next((name for name in members_that_fit(file) if not name.endswith(".npy")), None)
+        if strange is not None:
+            raise ValueError(f"{strange!r} is no array")
         with np.load(file, allow_pickle=False) as archived:
             arrays = {name: archived[name] for name in archived.files}
-    except _BROKEN as error:
+    except BROKEN as error:
         raise DataError(f"{file}: not an NPZ file of plain arrays: {error or type(error).__name__}") from None
     find(list(arrays), label, file, "label")
     labels = arrays.pop(label)
@@ -130,20 +111,6 @@ def _load_npz(file: Path, label: str, features: Sequence[str] | None) -> Dataset
         return whole
     chosen = [find(list(whole.feature_names), name, file, "features") for name in features]
     return dataset(whole.rows[:, chosen], whole.labels, tuple(features), str(file))
-
-
-def _require_room(file: Path) -> None:
-    """Packed, arrays can be a thousandth of what they are; the machine must hold them before they are unpacked."""
-    with file.open("rb") as opened:
-        archive.require_small(opened, entries=_MAX_ARRAYS, directory=_MAX_DIRECTORY)
-        with zipfile.ZipFile(opened) as members:
-            unpacked = sum(entry.file_size for entry in members.infolist())
-            strange = next((name for name in members.namelist() if not name.endswith(".npy")), None)
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if strange is not None:
-        raise ValueError(f"{strange!r} is no array")
-    if unpacked > memory:
-        raise ValueError(f"unpacked it has {unpacked:,} bytes; this machine has a memory of {memory:,}")
 
 
 def _nearest_file(file: Path) -> str:

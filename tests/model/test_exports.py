@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from knnkit.errors import DataError
-from knnkit.model import rowfile
+from knnkit.errors import BuildError, DataError
+from knnkit.model import unpacking
+from knnkit.model.importer import load_skops
 from knnkit.model.rowfile import load
 
 LINES = [["width", "height", "species"], ["1.5", "2", "oak"], ["3", "-0.25", "elm"]]
@@ -111,6 +112,42 @@ def test_an_npz_that_unpacks_to_more_than_the_machine_holds_is_not_unpacked(
 ) -> None:
     np.savez_compressed(tmp_path / "train.npz", rows=np.zeros((100_000, 2)), species=np.zeros(100_000, int))
     assert len(load(tmp_path / "train.npz", "species").rows) == 100_000
-    monkeypatch.setattr(rowfile.os, "sysconf", lambda name: 1000)
+    monkeypatch.setattr(unpacking.os, "sysconf", lambda name: 1000)
     with pytest.raises(DataError, match="this machine has a memory of 1,000,000"):
         load(tmp_path / "train.npz", "species")
+
+
+@pytest.fixture(scope="module")
+def skops_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import skops.io
+    from sklearn.neighbors import KNeighborsClassifier
+
+    path = tmp_path_factory.mktemp("skops") / "model.skops"
+    skops.io.dump(KNeighborsClassifier(3).fit(np.arange(12.0).reshape(6, 2), [0, 1] * 3), path)
+    return path
+
+
+def test_a_skops_file_that_is_not_what_it_says_is_told_in_little_memory(skops_file: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(skops_file) as archive:
+        sound = {name: archive.read(name) for name in archive.namelist()}
+    array = next(name for name in sound if name.endswith(".npy"))
+    tricks = {
+        "16,777,216 are read": {"schema.json": b" " * (64 << 20)},
+        "Unable to allocate": {array: claiming("<f8", (2**45,))["rows.npy"]},
+        "Object arrays": {array: claiming("|O", (3,))["rows.npy"]},
+        "recursion depth": {"schema.json": b"[" * 200_000},
+        "no attribute": {"schema.json": b"[]"},
+        "at most 65,535 are read": {str(number): b"" for number in range(66_000)},
+    }
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for said, members in tricks.items():
+        path = tmp_path / "strange.skops"
+        path.write_bytes(zipped({**sound, **members}, compression=zipfile.ZIP_DEFLATED))
+        with pytest.raises(BuildError, match=said):
+            load_skops(path)
+    for data in (b"", skops_file.read_bytes()[:-20]):
+        (tmp_path / "strange.skops").write_bytes(data)
+        with pytest.raises(BuildError, match="does not end with a zip archive"):
+            load_skops(tmp_path / "strange.skops")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 160 * 1024
+    assert load_skops(skops_file)
