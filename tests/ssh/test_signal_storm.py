@@ -153,3 +153,24 @@ def test_a_person_hears_of_every_device_and_the_next_run_finishes(
     assert again.returncode == 0
     assert [fleet.settled(number) for number in range(COUNT)] == ["3.0.0"] * COUNT
     assert [list((root / "incoming").iterdir()) for root in fleet.roots] == [[]] * COUNT
+
+
+def test_answers_on_the_host_are_whole_or_not_there(fleet: Fleet, tmp_path: Path) -> None:
+    rows, answers = tmp_path / "rows.csv", tmp_path / "answers.csv"
+    classify = [sys.executable, "-m", "knnkit", "classify", "-c", str(fleet.config), "--input", str(rows)]
+    answers.write_text("older answers\n")
+    for text, code, left in (
+        ("5.1,3.5,1.4,0.2\n" * 2000 + "5.1,x,1.4,0.2\n", 2, "older answers\n"),
+        ("5.1,3.5,1.4,0.2\n" * 3, 0, "setosa\n" * 3),
+    ):
+        rows.write_text(text)
+        argv = [*classify, "--target", "d0", "--output", str(answers)]
+        done = subprocess.run(argv, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+        assert done.returncode == code, done.stderr
+        assert answers.read_text() == left
+        assert {path.name for path in tmp_path.iterdir()} == {"rows.csv", "answers.csv"}
+    argv = [*classify, "--target", "d0", "--output", str(rows)]
+    done = subprocess.run(argv, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    assert done.returncode == 2
+    assert "is the file with the rows" in done.stderr
+    assert rows.read_text() == "5.1,3.5,1.4,0.2\n" * 3
