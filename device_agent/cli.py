@@ -13,6 +13,7 @@ from typing import Any
 
 from device_agent import __version__, codec, contract, interrupts, standard
 from device_agent.errors import AgentError, DeviceUnfit, Interrupted, from_os_error
+from device_agent.parsing import Parser
 
 PROG = "device_agent"
 EXIT_PIPE = 141  # nobody reads our output: what a shell gives a process that SIGPIPE ended
@@ -69,7 +70,7 @@ def build_parser(commands: Any, arguments: Sequence[str] = ()) -> argparse.Argum
     from device_agent.commands.shared import filled
 
     named = [word for word in arguments if word in commands]
-    root = argparse.ArgumentParser(add_help=False)
+    root = Parser(add_help=False)
     root.add_argument(
         "--root",
         type=filled,
@@ -77,7 +78,7 @@ def build_parser(commands: Any, arguments: Sequence[str] = ()) -> argparse.Argum
         default=argparse.SUPPRESS,
         help=f"where releases, keys and state lie (default: $KNNKIT_ROOT, else {contract.DEFAULT_ROOT})",
     )
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=PROG,
         parents=[root],
         description="Run a signed nearest-neighbour model, and prove that it answers as the host does.",

@@ -2,7 +2,7 @@
 
 The first of them is raised as KeyboardInterrupt where the program is; whatever follows would only hurt the clean-up,
 and is not heard any more. A signal that was ignored from outside (nohup) stays so. Both command lines use it; it never
-prints, and never ends a program.
+prints.
 """
 
 from __future__ import annotations

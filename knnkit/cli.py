@@ -7,12 +7,12 @@ stdout.
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import sys
 from collections.abc import Sequence
 
 from device_agent import codec, contract, interrupts, standard
+from device_agent.parsing import Parser
 from knnkit import __version__
 from knnkit.errors import Interrupted, KnnkitError, from_os_error
 
@@ -84,9 +84,7 @@ def _run(arguments: list[str]) -> int:
 
 def _dispatch(arguments: list[str]) -> int:
     name = next((word for word in arguments if not word.startswith("-")), None)
-    parser = argparse.ArgumentParser(
-        prog="knnkit", description="Nearest-neighbour classifiers on a fleet of small devices, with proof."
-    )
+    parser = Parser(prog="knnkit", description="Nearest-neighbour classifiers on a fleet of small devices, with proof.")
     parser.add_argument("--version", action="version", version=f"knnkit {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for command, help_text in COMMANDS.items():
