@@ -8,13 +8,21 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
-from typing import NoReturn
+from typing import Any, NoReturn
 
 _CHOICE = re.compile(r"argument (\S+): invalid choice: (['\"])(.*)\2 \(choose from (.*)\)", re.DOTALL)
 
 
 class Parser(argparse.ArgumentParser):
     """`argparse.ArgumentParser` with errors of one message and one hint."""
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As its base, but what a command does not take is an error of that command."""
+        found, extra = self.parse_known_args(args, namespace)
+        if extra:
+            self.prog = " ".join(filter(None, (self.prog, getattr(found, "command", None))))
+            self.error(f"it does not take {' '.join(extra)[:200]}")
+        return found
 
     def error(self, message: str) -> NoReturn:
         """Says what is wrong; exits with 2."""
