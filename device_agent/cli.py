@@ -16,6 +16,8 @@ from device_agent.errors import AgentError, DeviceUnfit, Interrupted, from_os_er
 from device_agent.parsing import Parser
 
 PROG = "device_agent"
+#: Commands after which another release may answer.
+_SWITCHES = frozenset({"activate", "confirm", "rollback"})
 EXIT_PIPE = 141  # nobody reads our output: what a shell gives a process that SIGPIPE ended
 
 
@@ -32,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         interrupts.deafen()
         return code
     except KeyboardInterrupt:
-        hint = "python -m device_agent status, to see what answers"
+        hint = "python -m device_agent status, to see what answers" if _SWITCHES.intersection(arguments) else ""
         return _complain(Interrupted("interrupted", hint=hint), arguments)
 
 
