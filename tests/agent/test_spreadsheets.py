@@ -192,3 +192,41 @@ def test_an_export_with_semicolons_is_answered_and_an_endless_line_is_told_by_it
     assert endless.code == 2
     assert "line 2: it has more than 1,048,576 bytes" in endless.err
     assert "tr '\\r' '\\n'" in endless.err
+
+
+PIECES = st.sampled_from(
+    [
+        b"a",
+        b"b (cm)",
+        b"c",
+        b",",
+        b";",
+        b"\t",
+        b"\n",
+        b"\r",
+        b'"',
+        b".",
+        b"1",
+        b"-2",
+        b"1,5",
+        b"1.234",
+        b" ",
+        b"\0",
+        b"\xff",
+    ]
+)
+
+
+@settings(deadline=None, derandomize=True, database=None, max_examples=400)
+@given(st.lists(PIECES, max_size=40), st.binary(max_size=20), st.booleans())
+def test_any_bytes_at_all_are_finite_rows_or_bad_lines(pieces: list[bytes], more: bytes, ignore_extra: bool) -> None:
+    block = b"".join(pieces) + more + b"\n"
+    parser = CsvParser(INFO, ignore_extra=ignore_extra)
+    try:
+        parsed = parser.parse(block)
+    except BadInput:
+        return  # the header does not fit
+    assert len(parsed.rows) + len(parsed.errors) == parsed.count
+    assert np.isfinite(parsed.rows).all()
+    assert parser.line <= block.count(b"\n")
+    assert all(1 <= number <= parser.line and message for number, message in parsed.errors.values())
