@@ -11,7 +11,6 @@ import contextlib
 import os
 import signal
 import sys
-import threading
 from typing import Any, NoReturn
 
 #: What ends a program from outside: Ctrl-C, kill, and a terminal that goes away.
@@ -24,13 +23,12 @@ _heard: list[int] = []
 
 def listen() -> None:
     """Takes the signals from here on; does nothing outside the main thread."""
-    if threading.current_thread() is not threading.main_thread():
-        return
     _heard.clear()
-    sys.unraisablehook = _lost
-    for number in SIGNALS:
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _hear)
+    with contextlib.suppress(ValueError):  # in another thread
+        for number in SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, _hear)
+        sys.unraisablehook = _lost
 
 
 def deafen() -> None:

@@ -6,7 +6,6 @@ Both command lines parse with it. Never decides what a command takes.
 from __future__ import annotations
 
 import argparse
-import difflib
 import re
 from typing import Any, NoReturn
 
@@ -26,6 +25,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Says what is wrong; exits with 2."""
+        import difflib  # a start of the agent does without
+
         typed = _CHOICE.fullmatch(message)
         called = f"python -m {self.prog}" if self.prog.startswith("device_agent") else self.prog
         hint = f"{called} --help"

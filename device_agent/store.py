@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -58,6 +57,8 @@ class Store:
         except FileNotFoundError:
             return StoreState()
         except (codec.MalformedDocument, NotOrdinary) as error:
+            import shlex
+
             file = shlex.quote(str(self.state_file))
             raise DeviceUnfit(
                 f"{self.state_file} is damaged: {error}",
