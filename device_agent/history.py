@@ -20,6 +20,7 @@ MAX_BYTES = 1024 * 1024
 #: A file of more bytes is none that was written here.
 _TOO_LARGE = 2 * MAX_BYTES
 _MAX_LINE = 16 * 1024
+_SERIAL = b'"serial":'
 
 
 class Broken(Exception):
@@ -106,12 +107,10 @@ def _content(path: Path) -> bytes:
 
 
 def _has(data: bytes, event: Event) -> bool:
-    """Whether the event stands in one of the lines: by its serial and its time, for a new state counts from 1 again."""
-    mark = b'"serial":%d,"what":"%s"' % (event.serial, event.what.encode())
-    place = data.rfind(mark)
-    while place >= 0:
-        start = data.rfind(b"\n", 0, place) + 1
-        if data.find(b'"at":%d,' % event.at, start, place) >= 0:
-            return True
-        place = data.rfind(mark, 0, place)
-    return False
+    """Whether the event is the last step there; its serial alone does not say, for a new state starts at 1."""
+    place = data.rfind(_SERIAL)
+    while place >= 0 and data.startswith(b"null", place + len(_SERIAL)):
+        place = data.rfind(_SERIAL, 0, place)
+    if not data.startswith(b'%s%d,"what":"%s"' % (_SERIAL, event.serial, event.what.encode()), max(place, 0)):
+        return False
+    return data.find(b'"at":%d,' % event.at, data.rfind(b"\n", 0, place) + 1, place) >= 0
