@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from device_agent import archive
+
 #: Bytes that all arrays of one file may take once they are unpacked; packed, they can be a thousandth of it.
 MAX_UNPACKED = 1 << 30
 
@@ -41,8 +43,12 @@ def read_arrays(data: bytes) -> dict[str, NDArray[Any]]:
         ValueError: it is damaged, too large, or holds anything but arrays.
     """
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            unpacked = sum(entry.file_size for entry in archive.infolist())
+        archive.require_small(io.BytesIO(data))
+        with zipfile.ZipFile(io.BytesIO(data)) as members:
+            unpacked = sum(entry.file_size for entry in members.infolist())
+            names = members.namelist()
+        if len(set(names)) < len(names):
+            raise ValueError("two of its members have the same name")
         if unpacked > MAX_UNPACKED:
             raise ValueError(f"unpacked it has {unpacked:,} bytes; at most {MAX_UNPACKED:,} are read")
         with np.load(io.BytesIO(data), allow_pickle=False) as file:

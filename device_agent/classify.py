@@ -143,7 +143,7 @@ class _Table:
             raise BadInput(f"{name}: {error}", hint=error.hint) from None
         if parsed.errors:
             number, message = next(iter(parsed.errors.values()))
-            raise BadInput(f"{name}, line {number}: {message}", hint="--stream answers the other lines")
+            raise BadInput(f"{name}, line {number}: {message}", hint=parsed.hint or "--stream answers the other lines")
         return parsed.rows
 
 

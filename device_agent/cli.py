@@ -6,22 +6,41 @@ Each command is imported when it is named, so that `classify` starts fast. Resul
 from __future__ import annotations
 
 import argparse
+import errno
 import functools
 import os
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-from device_agent import __version__, codec, contract, standard
-from device_agent.errors import AgentError, DeviceUnfit, from_os_error
+from device_agent import __version__, codec, contract, interrupts, standard
+from device_agent.errors import AgentError, DeviceUnfit, Interrupted, from_os_error
+from device_agent.parsing import Parser
 
 PROG = "device_agent"
+#: Commands after which another release may answer.
+_SWITCHES = frozenset({"activate", "confirm", "rollback"})
 EXIT_PIPE = 141  # nobody reads our output: what a shell gives a process that SIGPIPE ended
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit code (see `device_agent.contract`; 130 interrupted, 141 output closed)."""
+    """Runs one command; returns the exit code (see `device_agent.contract`; 130 interrupted, 141 output closed).
+
+    Without `argv` it is the program itself: it takes those of the process, and its signals.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if argv is None:
+            interrupts.listen()
+        code = _answer(arguments)
+        interrupts.deafen()
+        return code
+    except KeyboardInterrupt:
+        hint = "python -m device_agent status, to see what answers" if _SWITCHES.intersection(arguments) else ""
+        return _complain(Interrupted("interrupted", hint=hint), arguments)
+
+
+def _answer(arguments: list[str]) -> int:
     standard.secure()
     try:
         return _run(arguments)
@@ -31,19 +50,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         standard.silence_output()
         return EXIT_PIPE
     except OSError as error:
-        return _complain(from_os_error(error), arguments)
+        return _complain(_from_os_error(error), arguments)
     except MemoryError:
         return _complain(DeviceUnfit("there is not enough memory", reason="out-of-memory"), arguments)
-    except KeyboardInterrupt:
-        return 130
 
 
 def _run(arguments: list[str]) -> int:
-    from device_agent.commands import COMMANDS
+    try:
+        from device_agent.commands import COMMANDS
 
-    parsed = build_parser(COMMANDS, arguments).parse_args(arguments)
-    code: int = COMMANDS[parsed.command].run(parsed)
-    sys.stdout.flush()
+        parsed = build_parser(COMMANDS, arguments).parse_args(arguments)
+        code: int = COMMANDS[parsed.command].run(parsed)
+        sys.stdout.flush()
+    except Exception:
+        if interrupts.heard():
+            raise KeyboardInterrupt from None
+        raise
     return code
 
 
@@ -54,7 +76,7 @@ def build_parser(commands: Any, arguments: Sequence[str] = ()) -> argparse.Argum
     named = {word: commands[word] for word in arguments if word in commands}
     if not named or {"-h", "--help"} & set(arguments[: arguments.index(next(iter(named)))]):
         named = commands
-    root = argparse.ArgumentParser(add_help=False, formatter_class=_formatter)
+    root = Parser(add_help=False, formatter_class=_formatter)
     root.add_argument(
         "--root",
         type=filled,
@@ -62,7 +84,7 @@ def build_parser(commands: Any, arguments: Sequence[str] = ()) -> argparse.Argum
         default=argparse.SUPPRESS,
         help=f"where releases, keys and state lie (default: $KNNKIT_ROOT, else {contract.DEFAULT_ROOT})",
     )
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=PROG,
         formatter_class=_formatter,
         parents=[root],
@@ -92,12 +114,19 @@ def _width() -> int:
         return 78
 
 
+def _from_os_error(error: OSError) -> AgentError:
+    if standard.is_lost() and error.errno == errno.ENOENT:
+        return AgentError("relative paths lead nowhere", reason="no-directory")
+    return from_os_error(error)
+
+
 def _complain(error: AgentError, arguments: Sequence[str]) -> int:
+    hint = standard.hint_here(error.hint) if error.exit_code == contract.EXIT_USAGE else error.hint
     print(f"{PROG}: {error}", file=sys.stderr)
-    if error.hint:
-        print(f"  try: {error.hint}", file=sys.stderr)
+    if hint:
+        print(f"  try: {hint}", file=sys.stderr)
     certificate = getattr(error, "certificate", None)
-    problem = contract.Problem(error.reason, str(error), error.hint, error.exit_code, certificate)
+    problem = contract.Problem(error.reason, str(error), hint, error.exit_code, certificate)
     try:
         if "--json" in arguments:
             print(codec.dumps(problem))

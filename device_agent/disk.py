@@ -13,6 +13,8 @@ import os
 import stat
 from pathlib import Path
 
+#: What is added to the name of a file that was in the way.
+ASIDE = ".bad"
 FILE_MODE = 0o600
 DIRECTORY_MODE = 0o700
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -93,6 +95,16 @@ def move(source: Path, destination: Path) -> None:
 def rename(source: Path, destination: Path) -> None:
     """Gives a file another name in its directory, durable once that is synced."""
     os.rename(source, destination)
+
+
+def set_aside(path: Path) -> Path:
+    """Renames what is in the way to the first free of `NAME.bad`, `NAME.bad-2`, ...; returns the new name."""
+    number, kept = 1, path.with_name(path.name + ASIDE)
+    while os.path.lexists(kept):
+        number += 1
+        kept = path.with_name(f"{path.name}{ASIDE}-{number}")
+    move(path, kept)
+    return kept
 
 
 def link(source: Path, destination: Path) -> None:

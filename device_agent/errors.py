@@ -7,7 +7,8 @@ AgentError              2  bad arguments or bad input
 ├── Refused             4  a trust rule said no (device_agent.trust)
 ├── GateFailed          4  parity, accuracy or latency is outside the release's gates
 ├── ModelUnusable       4  the `.tflite` cannot be loaded, or is not a knnkit model
-└── Locked              5  another process holds the store
+├── Locked              5  another process holds the store
+└── Interrupted       130  somebody sent a signal
 
 `reason` is a stable word for programs (and for the host); the message is for people; `hint` is the next thing to do.
 """
@@ -80,6 +81,13 @@ class Locked(AgentError):
 
     exit_code = 5
     default_reason = "locked"
+
+
+class Interrupted(AgentError):
+    """Somebody pressed Ctrl-C, or told the process to end."""
+
+    exit_code = 130
+    default_reason = "interrupted"
 
 
 _DISK = {

@@ -2,52 +2,64 @@
 
 The transitions of the state machine stand in it exactly once each: state.json carries the last one, and `record`
 brings the file up to it, also after a crash between the two. The file is kept under `MAX_BYTES` by dropping its older
-half. Never read to decide anything.
+half. One that cannot be read or added to is for the store to set aside. Never read to decide anything.
 """
 
 from __future__ import annotations
 
-import json
-import os
+import errno
 from pathlib import Path
-from typing import Any
 
 from device_agent import codec, disk
 from device_agent.contract import HistoryEntry
+from device_agent.small_files import read_small
 from device_agent.state import Event
 from device_agent.utc import utc
 
 MAX_BYTES = 1024 * 1024
+#: A file of more bytes is none that was written here.
+_TOO_LARGE = 2 * MAX_BYTES
 _MAX_LINE = 16 * 1024
+_SERIAL = b'"serial":'
+
+
+class Broken(Exception):
+    """The file cannot be read or added to, whatever is tried; it is not essential."""
 
 
 def record(path: Path, event: Event | None) -> None:
-    """Appends `event` unless the file has it."""
+    """Appends `event` unless the file has it.
+
+    Raises:
+        Broken: there is something else in the place of the file.
+    """
     if event is None:
         return
-    complete, tail = _tail(path)
-    known = max((serial for serial in map(_serial, tail) if serial is not None), default=0)
-    if known < event.serial:
+    data = _content(path)
+    if not _has(data, event):
         entry = HistoryEntry(
             event.at, event.what, event.release, event.answering, event.why, event.holder, event.serial
         )
-        _append(path, entry, complete)
+        _append(path, entry, data)
 
 
 def add(path: Path, entry: HistoryEntry) -> None:
-    """Appends a line that no state carries."""
-    complete, _ = _tail(path)
-    _append(path, entry, complete)
+    """Appends a line that no state carries.
+
+    Raises:
+        Broken: there is something else in the place of the file.
+    """
+    _append(path, entry, _content(path))
 
 
 def read(path: Path, count: int | None = None) -> list[HistoryEntry]:
-    """Returns the last `count` lines (all without it), oldest first; a line that a crash tore is left out."""
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        return []
+    """Returns the last `count` lines (all without it), oldest first; a line that a crash tore is left out.
+
+    Raises:
+        Broken: there is something else in the place of the file.
+    """
     entries = []
-    for line in data.splitlines():
+    for line in _content(path).splitlines():
         try:
             entries.append(codec.loads(HistoryEntry, line, limit=_MAX_LINE))
         except codec.MalformedDocument:
@@ -63,33 +75,42 @@ def render(entry: HistoryEntry) -> str:
     )
 
 
-def _append(path: Path, entry: HistoryEntry, complete: int) -> None:
-    if complete > MAX_BYTES:
-        data = path.read_bytes()[:complete]
-        kept = data[data.index(b"\n", len(data) // 2) + 1 :]
-        disk.write_atomic(path, kept)
-        complete = len(kept)
-    disk.append(path, codec.dumps(entry).encode() + b"\n", complete)
-
-
-def _tail(path: Path) -> tuple[int, list[bytes]]:
-    """Returns the length of all complete lines, and the last few of them."""
+def _append(path: Path, entry: HistoryEntry, data: bytes) -> None:
+    line = codec.dumps(entry).encode() + b"\n"
     try:
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            start = max(0, size - 2 * _MAX_LINE)
-            file.seek(start)
-            data = file.read(size - start)
+        if len(data) > MAX_BYTES:
+            kept = data[data.find(b"\n", len(data) // 2) + 1 :]
+            disk.write_atomic(path, kept)
+            data = kept
+        disk.append(path, line, len(data))
+    except OSError as error:
+        if error.errno in _IN_THE_WAY:
+            raise Broken(error.strerror) from None
+        raise
+
+
+#: What the system says of a directory, a link, a file of somebody else, or one that may not be changed.
+_IN_THE_WAY = (errno.EISDIR, errno.ELOOP, errno.EACCES, errno.EPERM)
+
+
+def _content(path: Path) -> bytes:
+    """Returns all complete lines."""
+    try:
+        data = read_small(path, _TOO_LARGE)
     except FileNotFoundError:
-        return 0, []
-    end = data.rfind(b"\n") + 1
-    return start + end, data[:end].split(b"\n")
+        return b""
+    except OSError as error:
+        raise Broken(error.strerror or str(error)) from None
+    if len(data) > _TOO_LARGE:
+        raise Broken(f"it has more than {_TOO_LARGE:,} bytes, which were never written")
+    return data[: data.rfind(b"\n") + 1]
 
 
-def _serial(line: bytes) -> int | None:
-    try:
-        entry: Any = json.loads(line)
-    except ValueError:
-        return None
-    serial = entry.get("serial") if isinstance(entry, dict) else None
-    return serial if isinstance(serial, int) else None
+def _has(data: bytes, event: Event) -> bool:
+    """Whether the event is the last step there; its serial alone does not say, for a new state starts at 1."""
+    place = data.rfind(_SERIAL)
+    while place >= 0 and data.startswith(b"null", place + len(_SERIAL)):
+        place = data.rfind(_SERIAL, 0, place)
+    if not data.startswith(b'%s%d,"what":"%s"' % (_SERIAL, event.serial, event.what.encode()), max(place, 0)):
+        return False
+    return data.find(b'"at":%d,' % event.at, data.rfind(b"\n", 0, place) + 1, place) >= 0

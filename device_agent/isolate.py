@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from device_agent import interrupts
 from device_agent.errors import AgentError, ModelUnusable
 
 T = TypeVar("T")
@@ -34,7 +35,7 @@ def run(work: Callable[[], T], *, close: Iterable[int] = (), timeout: float = TI
         ModelUnusable: the child died (`model-crashed`, with the signal) or took longer than `timeout` seconds.
     """
     readable, writable = os.pipe()
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until there is somebody to end the child
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, interrupts.SIGNALS)  # until there is somebody to end the child
     child = os.fork()
     if child == 0:
         _serve(work, writable, (readable, *close), timeout)
@@ -65,8 +66,8 @@ def _serve(work: Callable[[], Any], writable: int, close: Iterable[int], timeout
     try:
         for descriptor in close:
             os.close(descriptor)
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C is for the parent to speak of
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        interrupts.forget()  # Ctrl-C is for the parent to speak of
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, interrupts.SIGNALS)
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(int(timeout) + 5)  # also where the thread below never gets its turn
         threading.Thread(target=_end_with_the_parent, args=(writable,), daemon=True).start()

@@ -52,10 +52,12 @@ class JsonParser:
         try:
             found = json.loads(line, object_pairs_hook=_unique_keys)
         except (ValueError, RecursionError) as error:
-            raise BadInput(f"not JSON: {error}") from None
+            raise BadInput(f"not JSON: {error}", hint=_ONE_A_LINE if line in (b"[", b"{") else "") from None
         if isinstance(found, dict):
             values: Sequence[Any] = self._from_object(found)
         elif isinstance(found, list):
+            if any(isinstance(value, list | dict) for value in found[:1]):
+                raise BadInput("several rows in one line", hint=_ONE_A_LINE)
             values = found
         else:
             raise BadInput("expected a JSON array or object")
@@ -71,6 +73,10 @@ class JsonParser:
         if extra and not self._ignore_extra:
             raise BadInput(f"the model knows no feature {extra[0]!r}{more(extra)} (--ignore-extra leaves them out)")
         return [found[name] for name in self._names]
+
+
+#: What to do about a document that is not JSON lines.
+_ONE_A_LINE = "each row needs a line of its own: jq -c '.[]' FILE > rows.jsonl"
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

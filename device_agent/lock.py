@@ -7,6 +7,7 @@ behind is then only the name of who was there last. Never breaks a lock that is 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import time
@@ -16,6 +17,7 @@ from pathlib import Path
 from device_agent import codec, disk
 from device_agent.contract import LockHolder
 from device_agent.errors import Locked
+from device_agent.utc import utc
 
 #: How long a command waits for another one's lock, in seconds; most hold it for milliseconds.
 WAIT_SECONDS = 2.0
@@ -30,7 +32,7 @@ def held(path: Path, holder: str, reason: str, *, wait: float = WAIT_SECONDS) ->
     Raises:
         Locked: another process held it for all of `wait` seconds.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, disk.FILE_MODE)
+    descriptor = _open(path)
     try:
         _acquire(descriptor, path, wait)
         record = codec.dump_file(LockHolder(holder, reason, int(time.time()), os.getpid()))
@@ -63,6 +65,18 @@ def holder_of(path: Path) -> LockHolder | None:
         os.close(descriptor)
 
 
+def _open(path: Path) -> int:
+    """A directory or a link holds nobody's lock, and is set aside."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        return os.open(path, flags, disk.FILE_MODE)
+    except OSError as error:
+        if error.errno not in (errno.EISDIR, errno.ELOOP):
+            raise
+        disk.set_aside(path)
+        return os.open(path, flags, disk.FILE_MODE)
+
+
 def _acquire(descriptor: int, path: Path, wait: float) -> None:
     give_up = time.monotonic() + wait
     while True:
@@ -77,9 +91,8 @@ def _acquire(descriptor: int, path: Path, wait: float) -> None:
 
 def _locked(descriptor: int, path: Path) -> Locked:
     record = _record(descriptor)
-    since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.since))
     return Locked(
-        f"{path.parent} is held by {record.holder} (process {record.pid}) since {since}: {record.reason}",
+        f"{path.parent} is held by {record.holder} (process {record.pid}) since {utc(record.since)}: {record.reason}",
         hint="wait until it is done; the lock ends with its process",
     )
 

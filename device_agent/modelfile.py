@@ -5,13 +5,15 @@ The files lie in a zip archive behind the model's flatbuffer, as TFLite Metadata
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from device_agent import codec, contract
+from device_agent import archive, codec, contract
 from device_agent.errors import ModelUnusable
 
 
@@ -24,7 +26,7 @@ def read_info(source: str | Path | IO[bytes]) -> contract.KnnInfo:
     try:
         return codec.loads(contract.KnnInfo, read_member(source, contract.KNN_FILE))
     except codec.MalformedDocument as error:
-        raise ModelUnusable(f"{contract.KNN_FILE} inside the model is damaged: {error}") from None
+        raise ModelUnusable(f"{_name(source)}: {contract.KNN_FILE} inside it is damaged: {error}", hint=_HINT) from None
 
 
 def read_member(source: str | Path | IO[bytes], name: str, limit: int = codec.MAX_DOCUMENT) -> bytes:
@@ -33,14 +35,20 @@ def read_member(source: str | Path | IO[bytes], name: str, limit: int = codec.MA
     Raises:
         ModelUnusable: there is no such member, it is over `limit` bytes, or the file cannot be read.
     """
-    where = source if isinstance(source, str | Path) else getattr(source, "name", "the model")
+    where = _name(source)
     try:
-        with zipfile.ZipFile(source) as archive:
-            return _read_stored(archive, name, limit)
+        with _opened(source) as file:
+            archive.require_small(file)
+            with zipfile.ZipFile(file) as members:
+                return _read_stored(members, name, limit)
     except ModelUnusable as error:
         raise ModelUnusable(f"{where}: {error}", hint=_HINT) from None
     except _BROKEN as error:
         raise ModelUnusable(f"{where} is not a knnkit model: {error}", hint=_HINT) from None
+
+
+def _name(source: str | Path | IO[bytes]) -> str:
+    return str(source if isinstance(source, str | Path) else getattr(source, "name", "the model"))
 
 
 _HINT = "is it a model that `knnkit build` made?"
@@ -59,11 +67,27 @@ _BROKEN = (
 )
 
 
-def _read_stored(archive: zipfile.ZipFile, name: str, limit: int) -> bytes:
+@contextlib.contextmanager
+def _opened(source: str | Path | IO[bytes]) -> Iterator[IO[bytes]]:
+    if not isinstance(source, str | Path):
+        yield source
+        return
+    with open(source, "rb") as file:  # noqa: PTH123 (half the time, at each start)
+        yield file
+
+
+def _read_stored(members: zipfile.ZipFile, name: str, limit: int) -> bytes:
     """A packed member could grow without end as it is read; TFLite Metadata has none."""
-    entry = archive.getinfo(name)
+    entry = members.getinfo(name)
+    if sum(other == name for other in members.namelist()) > 1:
+        raise ModelUnusable(f"{name} stands in it twice")
     if entry.compress_type != zipfile.ZIP_STORED:
         raise ModelUnusable(f"{name} inside it is compressed")
     if entry.file_size > limit:
         raise ModelUnusable(f"{name} inside it has {entry.file_size:,} bytes; at most {limit:,} are read")
-    return archive.read(entry)
+    if entry.flag_bits & 1:
+        raise ModelUnusable(f"{name} inside it is encrypted")
+    data = members.read(entry)
+    if len(data) != entry.file_size:
+        raise ModelUnusable(f"{name} inside it has {len(data):,} bytes; {entry.file_size:,} were promised")
+    return data

@@ -27,11 +27,13 @@ class Parsed:
         rows: (n, n_features) float32, those that are good.
         count: how many answers the block asks for, bad lines among them.
         errors: place among the `count` lines -> (line number, what is wrong with it).
+        hint: what to do about the first of them, where that can be told.
     """
 
     rows: NDArray[np.float32]
     count: int
     errors: dict[int, tuple[int, str]] = field(default_factory=dict)
+    hint: str = ""
 
 
 class Parser(Protocol):
@@ -48,17 +50,18 @@ def line_by_line(parser: Parser, block: bytes, parse_line: Callable[[bytes], lis
     """Parses a block in which something is not plain: blank lines count as lines, bad ones become errors."""
     good: list[list[float]] = []
     errors: dict[int, tuple[int, str]] = {}
+    hints: list[str] = []
     for line in block.split(b"\n")[:-1]:
         parser.line += 1
-        line = line.strip(b"\r \t")
-        if not line:
+        if not line.strip(b"\r \t"):
             continue
         try:
-            good.append(parse_line(line))
+            good.append(parse_line(line.strip(b"\r ")))
         except BadInput as error:
             errors[len(good) + len(errors)] = (parser.line, str(error))
+            hints.append(error.hint)
     rows = np.array(good, np.float64).astype(np.float32) if good else np.empty((0, 0), np.float32)
-    return Parsed(rows, len(good) + len(errors), errors)
+    return Parsed(rows, len(good) + len(errors), errors, hints[0] if hints else "")
 
 
 def plain_numbers(fields: list[bytes]) -> list[bytes]:

@@ -65,7 +65,8 @@ def _writable(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise AgentError(f"{path}: {error.strerror}", reason="no-output") from None
+        hint = "is there such a directory, and may you write there?"
+        raise AgentError(f"{path}: {error.strerror}", reason="no-output", hint=hint) from None
 
 
 class Sink:

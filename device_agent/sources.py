@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from device_agent import standard
 from device_agent.errors import BadInput
 from device_agent.record import record, replace
 
@@ -106,14 +107,16 @@ class Source:
         Raises:
             BadInput: a line is longer than `MAX_LINE`.
         """
-        lines = Lines()
+        lines, count = Lines(), 1
         data = self.start or self.take(BLOCK_BYTES)
         while data:
             block = lines.feed(data)
             if block:
+                count += block.count(b"\n")
                 yield block
             if lines.cut_overlong():
-                raise BadInput(f"{self.name}: a line has more than {MAX_LINE:,} bytes")
+                said = f"{self.name}, line {count}: it has more than {MAX_LINE:,} bytes"
+                raise BadInput(said, hint=_why_overlong(data, self.format))
             data = self.take(BLOCK_BYTES)
         block = lines.finish()
         if block:
@@ -139,7 +142,7 @@ def open_source(path: str | None, format: str, n_first: int = BLOCK_BYTES) -> So
     try:
         descriptor = 0 if path in (None, "-") else os.open(str(path), os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
-        hint = f"check the path; a relative one starts at {Path.cwd()}"
+        hint = f"check the path; a relative one starts at {standard.here()}"
         raise BadInput(f"{name}: {error.strerror}", reason="no-input", hint=hint) from None
     if format == "auto" and path not in (None, "-"):
         format = SUFFIXES.get(Path(str(path)).suffix.lower(), "auto")
@@ -150,10 +153,18 @@ def open_source(path: str | None, format: str, n_first: int = BLOCK_BYTES) -> So
     return replace(found, format=_sniff(start), start=start)
 
 
+def _why_overlong(data: bytes, format: str) -> str:
+    if format == "jsonl":
+        return "is it one large array? each row needs a line of its own: jq -c '.[]' FILE > rows.jsonl"
+    if b"\r" in data:
+        return "if its lines end with CR alone: tr '\\r' '\\n' < FILE > rows.csv"
+    return "is it a file of text, with a line for each row?"
+
+
 def _sniff(start: bytes) -> str:
     if start.startswith(NPY_MAGIC[: max(1, len(start))]) and start:
         return "npy"
-    return "jsonl" if start.lstrip()[:1] in (b"[", b"{") else "csv"
+    return "jsonl" if start.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"[", b"{") else "csv"
 
 
 class _NpyReader:

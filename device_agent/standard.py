@@ -1,5 +1,7 @@
 """Standard input, output and error made safe, however the process was started: what a command line does first.
 
+And where it was started: in a directory that somebody has deleted since, no relative path leads anywhere.
+
 One that is closed is taken by something that fails at every use, or the next file to be opened would get its number.
 An error of standard output names it. What standard error does not take is dropped: a log on a full disk, or a terminal
 that is gone, must not end what is being done. Both command lines use it; it never prints.
@@ -11,6 +13,7 @@ import errno
 import io
 import os
 import sys
+from pathlib import Path
 from typing import Any, TextIO
 
 INPUT, OUTPUT, ERROR = 0, 1, 2
@@ -48,6 +51,27 @@ def require_reader() -> None:
     waiting.register(OUTPUT, 0)  # a pipe or a socket without its other end says so unasked
     if any(state & (select.POLLERR | select.POLLHUP) for _, state in waiting.poll(0)):
         raise BrokenPipeError(errno.EPIPE, "nobody reads the answer", "standard output")
+
+
+def is_lost() -> bool:
+    """Whether the working directory was deleted."""
+    try:
+        os.getcwd()  # noqa: PTH109 (that it fails is all that matters)
+    except OSError:
+        return True
+    return False
+
+
+def here() -> str:
+    """Returns the working directory as messages name it."""
+    return "a directory that was deleted" if is_lost() else str(Path.cwd())
+
+
+def hint_here(hint: str) -> str:
+    """Returns what to do next; first of all to leave a directory that is gone."""
+    if not is_lost():
+        return hint
+    return f"the working directory was deleted: cd to one that exists, then {hint or 'try again'}"
 
 
 class _Output(io.FileIO):

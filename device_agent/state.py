@@ -144,7 +144,7 @@ def reserve(state: StoreState, holder: str, reason: str, seconds: float, pid: in
         AgentError: `seconds` is out of range.
     """
     refuse_foreign(state, holder, moment)
-    until = moment.uptime + checked_deadline(seconds)
+    until = moment.uptime + checked_deadline(seconds, "--seconds")
     return replace(state, lease=Lease(holder, reason, moment.wall, pid, moment.boot, moment.uptime, until))
 
 
@@ -274,14 +274,14 @@ def nothing_left() -> ActivationFailed:
     )
 
 
-def checked_deadline(seconds: float) -> float:
-    """Returns `seconds` if an activation may wait that long.
+def checked_deadline(seconds: float, option: str = "--deadline") -> float:
+    """Returns `seconds` if an activation, or a reservation, may wait that long; `option` is what asks for it.
 
     Raises:
         AgentError: it may not.
     """
     if not 0.0 < seconds <= MAX_DEADLINE:
-        raise AgentError(f"{seconds} s is no deadline: more than 0, at most {MAX_DEADLINE:.0f}", hint="--deadline 60")
+        raise AgentError(f"{option} {seconds:g}: more than 0, at most {MAX_DEADLINE:.0f} seconds", hint=f"{option} 60")
     return seconds
 
 

@@ -43,7 +43,7 @@ def status(store: Store) -> Status:
         lock=None if warnings and current == StoreState() else store.holder(),
         device_id=held.device.device_id,
         revoked=held.device.revoked,
-        warnings=(*held.warnings, *warnings),
+        warnings=(*held.warnings, *warnings, *store.warnings()),
     )
 
 

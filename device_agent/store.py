@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from device_agent import clock, codec, contract, disk, history, lock, state
 from device_agent.contract import HistoryEntry, LockHolder, ReleaseRef
 from device_agent.errors import AgentError, DeviceUnfit
-from device_agent.state import StoreState
+from device_agent.small_files import NotOrdinary, read_small
+from device_agent.state import Event, StoreState
 
 #: A release that is being removed, under releases/; swept by `recover`.
 TRASH_PREFIX = ".trash-"
@@ -23,6 +25,7 @@ TRASH_PREFIX = ".trash-"
 IMPORT_PREFIX = ".import-"
 ANY_CLASS = "any"
 _MAX_STATE = 64 * 1024
+_MAX_CLASS = 1024
 
 
 class Store:
@@ -50,16 +53,17 @@ class Store:
             DeviceUnfit: state.json is damaged.
         """
         try:
-            data = self.state_file.read_bytes()
+            return codec.loads(StoreState, read_small(self.state_file, _MAX_STATE), limit=_MAX_STATE)
         except FileNotFoundError:
             return StoreState()
-        try:
-            return codec.loads(StoreState, data, limit=_MAX_STATE)
-        except codec.MalformedDocument as error:
+        except (codec.MalformedDocument, NotOrdinary) as error:
+            import shlex
+
+            file = shlex.quote(str(self.state_file))
             raise DeviceUnfit(
                 f"{self.state_file} is damaged: {error}",
                 reason="state-damaged",
-                hint=f"move it away, then deploy again; the release floor starts anew: mv {self.state_file}{{,.bad}}",
+                hint=f"move it away, then deploy again; the release floor starts anew: mv {file} {file}{disk.ASIDE}",
             ) from None
 
     def commit(self, new: StoreState) -> None:
@@ -89,12 +93,12 @@ class Store:
         """Ends what a crash, a power cut or a silent host left half-done; needs the lock."""
         moment = clock.now()
         current = self.load()
+        self._sweep()
         if current.pending and state.is_over(current.pending, moment):
-            history.record(self.history_file, current.event)  # a power cut may have come before it was
+            self._record(current.event)  # a power cut may have come before it was
             current = state.revert(current, _why_over(current.pending, moment), moment)
             self.commit(current)
         self._follow(current)
-        self._sweep()
         return current
 
     def settle(self) -> None:
@@ -113,12 +117,26 @@ class Store:
             return ()
 
     def device_class(self) -> str:
-        """Returns the device's class, as `provision` wrote it into ROOT; `any` without one."""
+        """Returns the device's class, as `provision` wrote it into ROOT; `any` without one, or where it is damaged."""
+        text, _ = self._read_class()
+        return text
+
+    def warnings(self) -> list[str]:
+        """Returns what is wrong with files that no command needs."""
+        _, damage = self._read_class()
+        aside = sorted(path.name for path in self.root.glob(f"*{disk.ASIDE}*"))
+        kept = [f"set-aside: {name} is kept in {self.root}; look into it, then remove it" for name in aside]
+        return kept + ([f"class-damaged: {damage}"] if damage else [])
+
+    def _read_class(self) -> tuple[str, str]:
+        file = self.root / contract.CLASS_FILE
         try:
-            text = (self.root / contract.CLASS_FILE).read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError):
-            return ANY_CLASS
-        return text if contract.is_name(text) else ANY_CLASS
+            text = read_small(file, _MAX_CLASS).decode("utf-8", "replace").strip()
+        except FileNotFoundError:
+            return ANY_CLASS, ""
+        except OSError as error:
+            return ANY_CLASS, f"{file}: {error.strerror or error}"
+        return (text, "") if contract.is_name(text) else (ANY_CLASS, f"{file} holds no name of a class")
 
     def find(self, prefix: str) -> str:
         """Returns the digest of the one staged release that starts with `prefix` (at least 6 digits).
@@ -147,7 +165,8 @@ class Store:
         moment = clock.now()
         current = state.answering(self.load(), moment)
         ref = current.release if current else None
-        history.add(self.history_file, HistoryEntry(moment.wall, what, release, ref, why, holder))
+        entry = HistoryEntry(moment.wall, what, release, ref, why, holder)
+        self._write_history(lambda: history.add(self.history_file, entry))
 
     def discard(self, path: Path) -> None:
         """Removes a release directory so that a half-removed one is never mistaken for a release."""
@@ -159,9 +178,25 @@ class Store:
     def _follow(self, current: StoreState) -> None:
         answering = state.answering(current, clock.now())
         self._point(f"{contract.RELEASES_DIR}/{answering.release.digest}" if answering else None)
-        history.record(self.history_file, current.event)
+        self._record(current.event)
+
+    def _record(self, event: Event | None) -> None:
+        self._write_history(lambda: history.record(self.history_file, event))
+
+    def _write_history(self, write: Callable[[], None]) -> None:
+        """Writes; a file that cannot be used is not essential, and makes room for another."""
+        try:
+            write()
+        except history.Broken as broken:
+            self._set_aside(self.history_file, str(broken))
+            write()
+
+    def _set_aside(self, path: Path, why: str) -> None:
+        kept = disk.set_aside(path)
+        print(f"device_agent: {path}: {why}: it is kept as {kept.name}, and another is begun", file=sys.stderr)
 
     def _point(self, target: str | None) -> None:
+        self._make_way(self.link)
         try:
             found: str | None = str(self.link.readlink())
         except OSError:
@@ -171,12 +206,21 @@ class Store:
         elif found != target:
             disk.point_link(self.link, target)
 
+    def _make_way(self, path: Path) -> None:
+        """Nothing of ours is a directory there."""
+        if path.is_dir() and not path.is_symlink():
+            self._set_aside(path, "it is a directory")
+
     def _sweep(self) -> None:
-        for path in (self.state_file, self.link, self.history_file):
-            disk.remove_file(disk.temporary(path))
+        """What cannot be removed is in nobody's way."""
+        for path in map(disk.temporary, (self.state_file, self.link, self.history_file)):
+            with contextlib.suppress(OSError):
+                self._make_way(path)
+                disk.remove_file(path)
         for directory, prefix in ((self.releases, TRASH_PREFIX), (self.incoming, IMPORT_PREFIX)):
             for path in sorted(directory.glob(prefix + "*")):
-                disk.remove_tree(path)
+                with contextlib.suppress(OSError):
+                    disk.remove_tree(path)
 
 
 def _why_over(pending: state.Pending, moment: clock.Moment) -> str:

@@ -5,14 +5,13 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Callable
 from pathlib import Path
 
 from device_agent import codec, contract, fingerprints
 from device_agent.errors import DeviceUnfit, Refused
 from device_agent.record import record
+from device_agent.small_files import read_small
 
 DEVICE_FILE = "device.json"
 KEY_SUFFIX = ".pem"
@@ -55,7 +54,7 @@ def read_keys(directory: Path, name: Callable[[bytes], str]) -> tuple[dict[str, 
     warnings = []
     for path in _key_files(directory):
         try:
-            data = _read_file(path, fingerprints.MAX_PUBLIC_KEY)
+            data = read_small(path, fingerprints.MAX_PUBLIC_KEY)
             keys[name(data)] = data
         except (OSError, Refused) as error:
             warnings.append(f"key-unreadable: {path.name}: {error}")
@@ -70,7 +69,7 @@ def read_device(directory: Path) -> DeviceTrust:
     """
     path = directory / DEVICE_FILE
     try:
-        return codec.loads(DeviceTrust, _read_file(path, MAX_DEVICE_FILE), limit=MAX_DEVICE_FILE)
+        return codec.loads(DeviceTrust, read_small(path, MAX_DEVICE_FILE), limit=MAX_DEVICE_FILE)
     except FileNotFoundError:
         return DeviceTrust("")
     except (OSError, codec.MalformedDocument) as error:
@@ -103,11 +102,3 @@ def _key_files(directory: Path) -> list[Path]:
         return sorted(path for path in directory.iterdir() if path.suffix == KEY_SUFFIX and path.name[0] != ".")
     except FileNotFoundError:
         return []
-
-
-def _read_file(path: Path, limit: int) -> bytes:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(f"{path.name} is no ordinary file")
-        return file.read(limit + 1)

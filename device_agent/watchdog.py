@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import time
 from collections.abc import Iterator
 
-from device_agent import clock, state
+from device_agent import clock, interrupts, state
 from device_agent.errors import AgentError
 from device_agent.store import Store
 
@@ -31,19 +32,23 @@ def left_behind(store: Store, digest: str, deadline: float) -> Iterator[None]:
     goes away after it if the state does not say so.
     """
     readable, writable = os.pipe()
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, interrupts.SIGNALS)
     child = os.fork()
     if child == 0:
         # From here on nothing may return into the caller's stack, whatever happens.
         try:
+            interrupts.forget()
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             os.setsid()
             if os.fork() == 0:
                 _detach(readable)
                 _watch(store, digest, deadline)
         finally:
             os._exit(0)
-    os.close(readable)
-    os.waitpid(child, 0)
     try:
+        os.close(readable)
+        os.waitpid(child, 0)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         yield
     finally:
         os.close(writable)

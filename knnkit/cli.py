@@ -7,14 +7,14 @@ stdout.
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import sys
 from collections.abc import Sequence
 
-from device_agent import codec, contract, standard
+from device_agent import codec, contract, interrupts, standard
+from device_agent.parsing import Parser
 from knnkit import __version__
-from knnkit.errors import KnnkitError, from_os_error
+from knnkit.errors import Interrupted, KnnkitError, from_os_error
 
 #: Command -> one line of help. The module of the same name under knnkit.commands runs it.
 COMMANDS: dict[str, str] = {
@@ -40,18 +40,30 @@ COMMANDS: dict[str, str] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit code (see `device_agent.contract`)."""
+    """Runs one command; returns the exit code (see `device_agent.contract`; 130 interrupted, 141 output closed).
+
+    Without `argv` it is the program itself: it takes those of the process, and its signals; interrupted, it ends at
+    once, whatever its threads are waiting for.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if argv is None:
+            interrupts.listen()
+        code = _answer(arguments)
+        interrupts.deafen()
+    except KeyboardInterrupt:
+        code = _complain(Interrupted("interrupted", reason="interrupted"), json="--json" in arguments)
+    if argv is None and code == interrupts.EXIT_CODE:
+        interrupts.end(code)
+    return code
+
+
+def _answer(arguments: list[str]) -> int:
     standard.secure()
     try:
-        code = _dispatch(arguments)
-        sys.stdout.flush()
-        return code
+        return _run(arguments)
     except KnnkitError as error:
         return _complain(error, json="--json" in arguments)
-    except KeyboardInterrupt:
-        print("knnkit: interrupted", file=sys.stderr)
-        return 130
     except BrokenPipeError:
         standard.silence_output()
         return 141
@@ -59,11 +71,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _complain(from_os_error(error), json="--json" in arguments)
 
 
+def _run(arguments: list[str]) -> int:
+    try:
+        code = _dispatch(arguments)
+        sys.stdout.flush()
+    except Exception:
+        if interrupts.heard():
+            raise KeyboardInterrupt from None
+        raise
+    return code
+
+
 def _dispatch(arguments: list[str]) -> int:
     name = next((word for word in arguments if not word.startswith("-")), None)
-    parser = argparse.ArgumentParser(
-        prog="knnkit", description="Nearest-neighbour classifiers on a fleet of small devices, with proof."
-    )
+    parser = Parser(prog="knnkit", description="Nearest-neighbour classifiers on a fleet of small devices, with proof.")
     parser.add_argument("--version", action="version", version=f"knnkit {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for command, help_text in COMMANDS.items():
@@ -76,10 +97,11 @@ def _dispatch(arguments: list[str]) -> int:
 
 
 def _complain(error: KnnkitError, *, json: bool) -> int:
+    hint = standard.hint_here(error.hint) if error.exit_code == contract.EXIT_USAGE else error.hint
     print(f"knnkit: {error}", file=sys.stderr)
-    if error.hint:
-        print(f"  try: {error.hint}", file=sys.stderr)
-    problem = contract.Problem(error.reason or "error", str(error), error.hint, error.exit_code)
+    if hint:
+        print(f"  try: {hint}", file=sys.stderr)
+    problem = contract.Problem(error.reason or "error", str(error), hint, error.exit_code)
     try:
         if json:
             print(codec.dumps(problem))

@@ -12,7 +12,8 @@ KnnkitError               2
 ├── DeviceFailed          1  the device said no, or said nothing sensible
 ├── VerificationFailed    4  a signature, digest or rule of a release
 ├── ParityFailed          4  a device answers otherwise than the reference, or under the floor
-└── DeviceLocked          5  somebody else is deploying to it
+├── DeviceLocked          5  somebody else is deploying to it
+└── Interrupted         130  somebody sent a signal
 
 A message says what was wrong and where; `hint` says what to type next. `knnkit.cli` alone turns these into exit codes.
 """
@@ -89,6 +90,12 @@ class DeviceLocked(KnnkitError):
     """Another host is changing the device."""
 
     exit_code = contract.EXIT_LOCKED
+
+
+class Interrupted(KnnkitError):
+    """Somebody pressed Ctrl-C, or told the process to end."""
+
+    exit_code = 130
 
 
 def from_os_error(error: OSError) -> KnnkitError:

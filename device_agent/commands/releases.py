@@ -23,6 +23,7 @@ from device_agent.commands.shared import (
     store_of,
     with_warnings,
 )
+from device_agent.errors import AgentError
 
 
 def _configure_verify(parser: argparse.ArgumentParser) -> None:
@@ -37,6 +38,8 @@ def _run_verify(arguments: argparse.Namespace) -> int:
 
     store = store_of(arguments)
     directory = Path(arguments.release)
+    if "/" in arguments.release and not directory.is_dir():
+        raise AgentError(f"{directory} is no release directory", hint="name the directory that knnkit build made")
     if not directory.is_dir():
         directory = store.release_path(store.find(arguments.release))
     found = staging.verify(store, directory, arguments.device_class)

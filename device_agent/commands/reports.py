@@ -16,6 +16,7 @@ from device_agent.commands.shared import (
     show,
     store_of,
 )
+from device_agent.errors import DeviceUnfit
 
 _LONGEST_BENCH = 3600.0
 
@@ -60,7 +61,11 @@ def _run_history(arguments: argparse.Namespace) -> int:
 
     store = store_of(arguments)
     store.settle()
-    entries = history.read(store.history_file, arguments.last)
+    try:
+        entries = history.read(store.history_file, arguments.last)
+    except history.Broken as error:
+        hint = "any command that changes something sets it aside: python -m device_agent unlock"
+        raise DeviceUnfit(f"{store.history_file}: {error}", reason="history-broken", hint=hint) from None
     return show(arguments, contract.History(tuple(entries)), "\n".join(map(history.render, entries)))
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from device_agent import codec, contract
+from device_agent import codec, contract, standard
 from device_agent.errors import AgentError, BadInput
 from device_agent.record import record
 
@@ -128,7 +128,7 @@ def read_file(path: str, limit: int) -> bytes:
             file = sys.stdin.buffer if path == "-" else stack.enter_context(Path(path).open("rb"))
             data = file.read(limit + 1)
     except OSError as error:
-        hint = f"check the path; a relative one starts at {Path.cwd()}"
+        hint = f"check the path; a relative one starts at {standard.here()}"
         raise BadInput(f"{path}: {error.strerror}", reason="no-input", hint=hint) from None
     if len(data) > limit:
         raise BadInput(f"{path}: more than {limit:,} bytes; is it the right file?")

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from device_agent import codec
+from device_agent import codec, interrupts
 from knnkit.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
@@ -180,6 +180,7 @@ def finish(
     """Writes the reports that were asked for, prints the result unless it is `shown`, and returns the exit code."""
     from knnkit.render.fleet import print_report
 
+    interrupts.deafen()  # what was done is told whole
     for path in arguments.report:
         write_report(path, report, gates, regions)
     if arguments.json:

@@ -38,11 +38,13 @@ def survey(
         directories: releases on this machine; the golden rows of the one that a device runs are drawn.
         pace: deadlines.
     """
-    if not any(path.suffix in (".html", ".htm") for path in arguments.report):
+    if report.interrupted or not any(path.suffix in (".html", ".htm") for path in arguments.report):
         return None
     for directory in directories:
         try:
             found = _survey(report, targets, directory, pace)
+        except KeyboardInterrupt:
+            return None
         except (KnnkitError, OSError) as error:
             print(f"knnkit: the report has no decision regions: {error}", file=sys.stderr)
             return None

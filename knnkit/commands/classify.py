@@ -6,13 +6,14 @@ One device answers to standard output or a file; several answer the same file, e
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from device_agent import contract
+from device_agent import contract, standard
 from knnkit.commands import _fleet, _options
 from knnkit.commands._console import Console
 from knnkit.errors import DataError, UsageError
@@ -80,9 +81,12 @@ def agent_command(arguments: argparse.Namespace, answers: str | None) -> tuple[s
 def _one(arguments: argparse.Namespace, config: Config | None, target: Target) -> int:
     from knnkit.fleet.piping import pipe_rows
 
-    with _source(arguments.input) as source, _sink(arguments.output) as sink:
-        command = agent_command(arguments, arguments.output_format or ("jsonl" if arguments.json else None))
+    _refuse_same(arguments.input, arguments.output)
+    command = agent_command(arguments, arguments.output_format or ("jsonl" if arguments.json else None))
+    with _source(arguments.input) as source, contextlib.suppress(_Incomplete), _sink(arguments) as sink:
         done = pipe_rows(target, _fleet.pace_of(arguments, config), command, source, sink)
+        if done.exit_code:
+            raise _Incomplete
     if done.stderr:
         from knnkit.transport.base import printable
 
@@ -103,6 +107,8 @@ def _many(arguments: argparse.Namespace, config: Config | None, targets: tuple[T
     arguments.output.mkdir(parents=True, exist_ok=True)
     command, pace = agent_command(arguments, arguments.output_format), _fleet.pace_of(arguments, config)
     suffix = arguments.output_format or arguments.input.suffix.lstrip(".") or "csv"
+    for target in targets:
+        _refuse_same(arguments.input, arguments.output / f"{_file_name(target.name)}.{suffix}")
     jobs = [
         RowsJob(
             target, command, str(arguments.input), str(arguments.output / f"{_file_name(target.name)}.{suffix}"), pace
@@ -112,6 +118,15 @@ def _many(arguments: argparse.Namespace, config: Config | None, targets: tuple[T
     with Console(len(jobs)) as console, _fleet.open_fan(arguments, config) as fan:
         report = ask_all("classify", jobs, classify_rows, fan, console)
     return _fleet.finish(arguments, report)
+
+
+class _Incomplete(Exception):
+    """The answers are not whole, and make no file."""
+
+
+def _refuse_same(rows: Path | None, answers: Path | None) -> None:
+    if rows and answers and answers.exists() and rows.exists() and answers.samefile(rows):
+        raise UsageError(f"--output {answers} is the file with the rows", hint="name another file for the answers")
 
 
 def _file_name(name: str) -> str:
@@ -132,12 +147,17 @@ def _source(path: Path | None) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def _sink(path: Path | None) -> Iterator[BinaryIO]:
+def _sink(arguments: argparse.Namespace) -> Iterator[BinaryIO]:
+    """A file of answers appears once it is whole; a stream is for whoever reads along."""
+    from knnkit.fleet.piping import whole_file
+
+    path: Path | None = arguments.output
     if path is None:
         yield sys.stdout.buffer
         return
+    grows = arguments.stream or (path.exists() and not path.is_file())
     try:
-        with path.open("wb") as file:
+        with path.open("wb") if grows else whole_file(path) as file:
             yield file
     except BrokenPipeError:
         raise
@@ -146,4 +166,4 @@ def _sink(path: Path | None) -> Iterator[BinaryIO]:
 
 
 def _check_path() -> str:
-    return f"check the path; a relative one starts at {Path.cwd()}"
+    return f"check the path; a relative one starts at {standard.here()}"

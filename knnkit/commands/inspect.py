@@ -5,14 +5,17 @@ from __future__ import annotations
 import argparse
 import hashlib
 from collections.abc import Iterator
-from datetime import datetime, timezone
 from pathlib import Path
 
 from device_agent import codec, contract, modelfile
 from device_agent.errors import ModelUnusable
+from device_agent.utc import utc
 from knnkit.commands import _options
 from knnkit.errors import UsageError
-from knnkit.render.text import percent
+from knnkit.render.text import clean, percent
+
+#: Longest value that is shown, in characters.
+_LONGEST = 4000
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
         lines += _release_lines(manifest)
     width = max(len(name) for name, _ in lines)
     for name, value in lines:
-        print(f"{name:<{width}}  {value}")
+        print(f"{name:<{width}}  {clean(value, _LONGEST)}")
     return 0
 
 
@@ -69,8 +72,8 @@ def _model_lines(info: contract.KnnInfo) -> Iterator[tuple[str, str]]:
 
 def _release_lines(manifest: contract.Manifest) -> Iterator[tuple[str, str]]:
     yield "release", f"{manifest.name} {manifest.version}, sequence {manifest.sequence}"
-    yield "created", _moment(manifest.created)
-    yield "expires", "never" if manifest.expires is None else _moment(manifest.expires)
+    yield "created", utc(manifest.created)
+    yield "expires", "never" if manifest.expires is None else utc(manifest.expires)
     yield "device class", manifest.device_class
     yield "needs agent", manifest.minimum_agent
     gates = manifest.gates
@@ -83,16 +86,15 @@ def _manifest(directory: Path) -> contract.Manifest | None:
     from knnkit.release.manifest import read_manifest
 
     path = directory / contract.MANIFEST_FILE
-    return read_manifest(path.read_bytes()[: contract.MAX_MANIFEST + 1]) if path.is_file() else None
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        return read_manifest(file.read(contract.MAX_MANIFEST + 1))
 
 
 def _listed(values: tuple[int | str, ...]) -> str:
     shown = ", ".join(str(value) for value in values[:12])
     return shown if len(values) <= 12 else f"{shown}, ... ({len(values)})"
-
-
-def _moment(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(sep=" ").replace("+00:00", " UTC")
 
 
 def _sha256(path: Path) -> str:

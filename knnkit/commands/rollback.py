@@ -37,6 +37,8 @@ def run(arguments: argparse.Namespace) -> int:
         )
     signer = _signer(arguments)
     asked = _asking.ask_fleet(arguments, "keys")
+    if asked.interrupted:
+        return _fleet.finish(arguments, asked)
     orders = {device.name: _order(device, arguments.to, signer) for device in asked.devices if device.good}
     obeyed = _asking.ask_fleet(arguments, "rollback", ("--order", "-"), inputs=orders)
     return _fleet.finish(arguments, _together(asked, obeyed))

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Any, Protocol, TypeVar
 
-from device_agent import contract
+from device_agent import contract, interrupts
 from knnkit.errors import MissingDependency, Unreachable
 from knnkit.fleet.recorder import Listener
 from knnkit.fleet.report import DeviceReport, Outcome
@@ -37,10 +37,14 @@ Work = Callable[..., DeviceReport]
 
 
 class Stop:
-    """A stop that everybody sees; called with seconds, waits for it at most so long and says whether it came."""
+    """A stop that everybody sees; called with seconds, waits for it at most so long and says whether it came.
+
+    `left` says that somebody asked a second time: nobody waits any more for what was begun.
+    """
 
     def __init__(self) -> None:
         self._event = threading.Event()
+        self.left = False
 
     def __call__(self, seconds: float) -> bool:
         """Waits for the stop; True once it came."""
@@ -124,10 +128,11 @@ def fan(concurrency: int, dask: str | None = None) -> Iterator[Fan]:
             yield Fan(executor, concurrency, near=False)
         return
     executor = ThreadPoolExecutor(concurrency, thread_name_prefix="knnkit-device")
+    made = Fan(executor, concurrency)
     try:
-        yield Fan(executor, concurrency)
+        yield made
     finally:
-        executor.shutdown(wait=True, cancel_futures=True)
+        executor.shutdown(wait=not made.stop.left, cancel_futures=True)
 
 
 @contextlib.contextmanager
@@ -154,26 +159,34 @@ def _dask(address: str) -> Iterator[Executor]:
 
 @contextlib.contextmanager
 def stopped_by_signals(stop: Stop, tell: Callable[[str], None]) -> Iterator[None]:
-    """Ctrl-C, SIGTERM and a terminal that goes away set the stop; a second Ctrl-C or SIGTERM ends the program.
+    """Ctrl-C, SIGTERM and a terminal that goes away set the stop; a second Ctrl-C or SIGTERM leaves the block at once.
 
-    Does nothing outside the main thread. A SIGHUP that is ignored (nohup) stays so.
+    Whatever comes after them is not heard: all that is left is to say what became of each device. Does nothing outside
+    the main thread. A SIGHUP that is ignored (nohup) stays so.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def handle(number: int, _frame: object) -> None:
+        if stop.left:
+            return
         if stop.came and number != signal.SIGHUP:  # shell and kernel may both send one
+            stop.left = True
             raise KeyboardInterrupt
         if not stop.came:
+            interrupts.deafen()
             said.put(f"{signal.Signals(number).name}: nothing new is begun; what is switched is being confirmed")
         stop.set()
 
-    numbers = [n for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is not signal.SIG_IGN]
+    numbers = [number for number in interrupts.SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
     with _speaking(tell) as said:
         before = {number: signal.signal(number, handle) for number in numbers}
         try:
             yield
+        except KeyboardInterrupt:
+            if not stop.left:
+                raise
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)

@@ -10,7 +10,7 @@ from device_agent import contract, release_files
 from device_agent.contract import Manifest, ReleaseRef
 from device_agent.errors import Refused
 from device_agent.trust import oms
-from knnkit.errors import VerificationFailed
+from knnkit.errors import UsageError, VerificationFailed
 from knnkit.release.manifest import read_manifest
 from knnkit.release.verify import verify_with
 
@@ -57,7 +57,10 @@ def read_package(directory: Path, trusted: Mapping[str, bytes]) -> Package:
 
     Raises:
         VerificationFailed: it is incomplete or malformed, or does not verify.
+        UsageError: it is a file.
     """
+    if directory.exists() and not directory.is_dir():
+        raise UsageError(f"{directory} is no release directory", hint="knnkit build makes one")
     try:
         with release_files.open_release(directory) as opened:
             files = tuple(

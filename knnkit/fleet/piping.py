@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from device_agent import contract
 from knnkit.errors import DeviceFailed
 from knnkit.fleet.connect import Opener, Pause, dial, just_sleep, open_transport
 from knnkit.fleet.device import Pace
@@ -21,7 +24,7 @@ _PACE = Pace()
 
 @dataclass(frozen=True)
 class RowsJob:
-    """One file of rows for one device; `output` is written as the answers come."""
+    """One file of rows for one device; `output` appears once all of them are there."""
 
     target: Target
     command: tuple[str, ...]
@@ -29,6 +32,19 @@ class RowsJob:
     output: str
     pace: Pace = _PACE
     opener: Opener = open_transport
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """Opens a file that appears, or takes the place of another, once the block has come to its end."""
+    part = path.with_name(path.name + contract.PART_SUFFIX)
+    try:
+        with part.open("wb") as file:
+            yield file
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def pipe_rows(
@@ -60,10 +76,10 @@ def classify_rows(job: RowsJob, listen: Listener = nobody, pause: Pause = just_s
     def classify(transport: Transport, facts: Facts, recorder: Recorder) -> DeviceReport:
         recorder.know(release=facts.agent.committed if facts.agent else None)
         argv = [*agent_of(job.target, facts), *job.command]
-        with recorder.step("classify"), Path(job.input).open("rb") as source, Path(job.output).open("wb") as sink:
+        with recorder.step("classify"), Path(job.input).open("rb") as source, whole_file(Path(job.output)) as sink:
             done = transport.pipe(argv, source, sink, idle=job.pace.command)
-        if done.exit_code:
-            raise DeviceFailed(f"{job.target.name}: {done.complaint}", reason="classify")
+            if done.exit_code:
+                raise DeviceFailed(f"{job.target.name}: {done.complaint}", reason="classify")
         return recorder.end(Outcome.ANSWERED, details=job.output)
 
     return visit(job, classify, listen, pause)

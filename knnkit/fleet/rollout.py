@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from device_agent import contract
 from knnkit.fleet import waves
 from knnkit.fleet.device import DeviceJob, run_job
 from knnkit.fleet.fan import Fan, Job, Work, stopped_by_signals
@@ -86,6 +87,7 @@ class _Rollout:
         self._waves, self._left_out = waves.divide(targets, rules.waves)
         self._budget = waves.allowed(rules.max_failures, len(targets))
         self._done: dict[str, DeviceReport] = {}
+        self._jobs: dict[str, DeviceJob] = {}  # those that were begun
         self._wave_reports: list[WaveReport] = []
         self._stopped = ""
         self._started, self._begun = time.time(), time.monotonic()
@@ -102,7 +104,7 @@ class _Rollout:
 
     def _run_wave(self, index: int, wave: Wave) -> None:
         proving = index == 0 and len(self._waves) > 1
-        jobs = (self._make_job(self._targets[name]) for name in wave.devices)
+        jobs = (self._begin(self._targets[name]) for name in wave.devices)
         for report in self._fan.each(self._work, jobs, self._watch.step, may_begin=lambda: not self._stopped):
             report = replace(report, wave=index)
             self._done[report.name] = report
@@ -110,6 +112,10 @@ class _Rollout:
             self._stop_for(waves.overspent(tuple(self._done.values()), self._budget, proving=proving))
         if proving and not self._stopped and not self._fan.stop.came:
             self._stop_for(waves.unproven([self._done[name] for name in wave.devices]))
+
+    def _begin(self, target: Target) -> DeviceJob:
+        job = self._jobs[target.name] = self._make_job(target)
+        return job
 
     def _stop_for(self, why: str) -> None:
         if why and not self._stopped:
@@ -120,7 +126,8 @@ class _Rollout:
         """Returns the report of the whole run so far."""
         numbers = {name: index for index, wave in enumerate(self._waves) for name in wave.devices}
         devices = tuple(
-            self._done.get(name) or self._skipped(target, numbers.get(name)) for name, target in self._targets.items()
+            self._done.get(name) or self._unfinished(target, numbers.get(name))
+            for name, target in self._targets.items()
         )
         return FleetReport(
             command="deploy",
@@ -130,6 +137,23 @@ class _Rollout:
             waves=tuple(self._wave_reports),
             stopped=self._stopped,
             interrupted=self._fan.stop.came,
+        )
+
+    def _unfinished(self, target: Target, wave: int | None) -> DeviceReport:
+        job = self._jobs.get(target.name)
+        if job is None or not self._fan.stop.left:
+            return self._skipped(target, wave)
+        return DeviceReport(
+            target.name,
+            str(target),
+            Outcome.FAILED,
+            exit_code=contract.EXIT_FAILED,
+            reason="left",
+            message="left in the middle by a second signal: it commits the release, "
+            f"or answers with the one before within {job.pace.confirm:g} s",
+            hint="knnkit status, to see which",
+            device_class=target.device_class,
+            wave=wave,
         )
 
     def _skipped(self, target: Target, wave: int | None) -> DeviceReport:
@@ -158,10 +182,9 @@ def ask_all(command: str, jobs: Sequence[Job], work: Work, fan: Fan, watch: Watc
         for report in _watched(fan.each(work, jobs, watch.step), watch):
             done[report.name] = report
     missing = (job.target for job in jobs if job.target.name not in done)
+    said = "not waited for: interrupted a second time" if fan.stop.left else "not begun: interrupted"
     for target in missing:
-        done[target.name] = DeviceReport(
-            target.name, str(target), Outcome.SKIPPED, reason="interrupted", message="not begun: interrupted"
-        )
+        done[target.name] = DeviceReport(target.name, str(target), Outcome.SKIPPED, reason="interrupted", message=said)
     devices = tuple(done[job.target.name] for job in jobs)
     return FleetReport(command, started, time.monotonic() - begun, devices, interrupted=fan.stop.came)
 

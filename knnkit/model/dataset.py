@@ -137,7 +137,8 @@ def require_distinct(names: Iterable[str], where: str) -> None:
     seen: dict[str, int] = {}
     for column, name in enumerate(names):
         if not name:
-            raise DataError(f"{where}: column {column + 1} has no name")
+            hint = "name it; row numbers that pandas writes: to_csv(..., index=False)"
+            raise DataError(f"{where}: column {column + 1} has no name", hint=hint)
         if name in seen:
             said = f"{where}: columns {seen[name] + 1} and {column + 1} are both called {name!r}"
             raise DataError(said, hint="rename one of them, or leave it out of the file")

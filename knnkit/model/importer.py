@@ -7,7 +7,6 @@ what to do instead. A file is read in the skops format, which runs no code of it
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from knnkit.model.imported import Imported
 from knnkit.model.sklearn_maps import convert
 from knnkit.model.space import Float32, Space, adopt_space
 from knnkit.model.spec import KnnSpec
+from knnkit.model.unpacking import BROKEN, members_that_fit
 
 #: Metrics of scikit-learn, as KNeighborsClassifier resolves them, and what they are called here.
 _METRICS: dict[str, Metric] = {
@@ -33,6 +33,8 @@ _METRICS: dict[str, Metric] = {
     "cityblock": "manhattan",
     "cosine": "cosine",
 }
+#: Largest schema.json of a file in the skops format, in bytes; a pipeline has some ten thousand.
+_MAX_SCHEMA = 16 * 1024 * 1024
 _SCALES: dict[str, Scale] = {"StandardScaler": "standard", "MinMaxScaler": "minmax", "RobustScaler": "robust"}
 
 
@@ -104,6 +106,7 @@ def load_skops(path: str | Path) -> Any:
     except ImportError:
         raise MissingDependency("reading this file needs skops", hint="pip install 'knnkit[build]'") from None
     try:
+        members_that_fit(Path(path), schema_json=_MAX_SCHEMA)
         strangers = [kind for kind in skops.io.get_untrusted_types(file=path) if kind not in _TREE_TYPES]
         if strangers:
             raise BuildError(
@@ -113,10 +116,9 @@ def load_skops(path: str | Path) -> Any:
         return skops.io.load(path, trusted=list(_TREE_TYPES))
     except FileNotFoundError:
         raise BuildError(f"{path}: no such file", hint="paths in deploy.yaml start at the file") from None
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, UntrustedTypesFoundException) as error:
-        raise BuildError(
-            f"{path} is not a file in the skops format: {error}", hint="skops.io.dump writes one"
-        ) from None
+    except (*BROKEN, UntrustedTypesFoundException) as error:
+        said = str(error) or type(error).__name__
+        raise BuildError(f"{path} is not a file in the skops format: {said}", hint="skops.io.dump writes one") from None
 
 
 #: Types of scikit-learn's own search trees, which skops does not list; they hold numbers.

@@ -37,6 +37,7 @@ LINK = "venv"
 TRUST = "trust"
 LOCK = "lock"
 PART = ".part"
+ASIDE = ".bad"  # what the agent adds to the name of a file that was in the way
 #: Environments that stay: the one in use, and the one before it, which may still be running something.
 KEPT = 2
 #: Bytes that must stay free.
@@ -419,7 +420,7 @@ def remove(order: dict[str, Any]) -> dict[str, Any]:
     remove_tree(gone)
     if not root.is_dir():
         return {"removed": False}
-    strangers = sorted(path.name for path in listed(root) if path.name.split(PART)[0] not in order["known"])
+    strangers = sorted(path.name for path in listed(root) if own_name(path) not in order["known"])
     if strangers:
         message = f"{root} also holds {', '.join(strangers[:5])}; nothing was removed"
         raise Trouble("not-ours", message, "move that away first")
@@ -432,6 +433,11 @@ def remove(order: dict[str, Any]) -> dict[str, Any]:
     sync(root.parent)
     remove_tree(gone)
     return {"removed": True}
+
+
+def own_name(path: Path) -> str:
+    """What a file would be called if it were neither half-written nor set aside by the agent."""
+    return path.name.split(PART)[0].split(ASIDE)[0]
 
 
 def refuse_if_held(path: Path) -> None:

@@ -6,6 +6,7 @@ What the user wrote in deploy.yaml or on the command line comes first, then ssh_
 
 from __future__ import annotations
 
+import errno
 import functools
 import getpass
 import glob
@@ -24,6 +25,8 @@ _USER_KNOWN_HOSTS = ("~/.ssh/known_hosts", "~/.ssh/known_hosts2")
 _GLOBAL_KNOWN_HOSTS = ("/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2")
 _DEFAULT_KEYS = ("~/.ssh/id_ed25519", "~/.ssh/id_ecdsa", "~/.ssh/id_rsa")
 _MAX_INCLUDES = 16
+#: Largest ssh_config that is read, in characters.
+_MAX_CONFIG = 1 << 20
 _MAX_JUMPS = 8
 
 
@@ -103,7 +106,11 @@ def _text(path: str) -> str:
 def _with_includes(path: Path, depth: int) -> str:
     """Returns the file's text with `Include` replaced by what it names (paramiko does not)."""
     lines = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    with path.open(encoding="utf-8", errors="replace") as file:
+        text = file.read(_MAX_CONFIG + 1)
+    if len(text) > _MAX_CONFIG:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
+    for line in text.splitlines():
         words = line.replace("=", " ", 1).split()
         if len(words) < 2 or words[0].lower() != "include" or depth >= _MAX_INCLUDES:
             lines.append(line)

@@ -137,7 +137,7 @@ def test_a_far_away_row_is_unknown(ready: Ready) -> None:
         ("5.1,3.5,1.4\n", "line 1: expected 4 columns, found 3"),
         ("5.1,3.5,1.4,0.2,9\n", "line 1: expected 4 columns, found 5"),
         ("5.1,3.5,1.4,0.2\n5.1,x,1.4,0.2\n", "line 2: column 2 ('sepal width (cm)'): 'x' is not a number"),
-        ("5.1,3.5,1.4,0.2\n5.1,,1.4,0.2\n", "line 2: column 2 ('sepal width (cm)'): '' is not a number"),
+        ("5.1,3.5,1.4,0.2\n5.1,,1.4,0.2\n", "line 2: column 2 ('sepal width (cm)'): the cell is empty"),
         ("5.1,3.5,1.4,0.2\n5.1,nan,1.4,0.2\n", "line 2: column 2 ('sepal width (cm)'): 'nan' is not a finite number"),
         ("5.1,3.5,1.4,1e39\n", "line 1: column 4 ('petal width (cm)'): '1e39' is too large for float32"),
         ("5.1,3.5,1.4,inf\n", "'inf' is not a finite number"),

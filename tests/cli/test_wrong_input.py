@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -170,3 +171,53 @@ def test_with_json_a_failure_is_one_document_on_stdout(tmp_path: Path, command: 
     document = json.loads(result.stdout)
     assert document["exit_code"] == result.returncode != 0
     assert document["message"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(("knnkit", word) for word in ("init", "keygen", "build", "demo", "deploy --release x", "sign x")),
+        *(("knnkit", word) for word in ("inspect x", "verify x --key y", "classify --target local --input x")),
+        ("knnkit", "parity --target local --report x.html"),
+        *(("device_agent", word) for word in ("stage x", "verify ./x", "--root x status")),
+    ],
+    ids=" ".join,
+)
+def test_in_a_directory_that_was_deleted_every_command_says_so(words: tuple[str, str], tmp_path: Path) -> None:
+    module, command = words
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    script = 'cd "$1" && rmdir "$1" && shift && exec "$@"'
+    argv = ["sh", "-c", script, "sh", str(gone), sys.executable, "-m", module, *command.split()]
+    env = os.environ | {"PYTHONPATH": str(ROOT), "KNNKIT_ROOT": str(tmp_path / "root")}
+    done = subprocess.run(argv, capture_output=True, text=True, env=env, stdin=subprocess.DEVNULL, timeout=60)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "the working directory was deleted: cd to one that exists" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("module", "words", "said", "hint"),
+    [
+        ("knnkit", "dploy", "'dploy' is no COMMAND: it is one of demo, init", "knnkit deploy"),
+        ("knnkit", "", "required: COMMAND", "knnkit --help"),
+        ("knnkit", "classify --format xml", "'xml' is no --format: it is one of auto, csv", "knnkit classify --help"),
+        ("knnkit", "build train.csv --fast", "knnkit build: it does not take train.csv --fast", "knnkit build --help"),
+        ("device_agent", "--root x status y", "device_agent status: it does not take y", "device_agent status --help"),
+        ("device_agent", "clasify", "'clasify' is no COMMAND", "python -m device_agent classify"),
+        ("device_agent", "activate", "required: DIGEST", "python -m device_agent activate --help"),
+        ("device_agent", "lock --seconds 1e9", "--seconds 1e+09: more than 0, at most 86400 seconds", "--seconds 60"),
+        ("device_agent", "verify ./model.tflite", "model.tflite is no release directory", "knnkit build"),
+    ],
+)
+def test_what_is_typed_wrong_is_told_with_what_to_type(
+    module: str, words: str, said: str, hint: str, tmp_path: Path
+) -> None:
+    env = os.environ | {"PYTHONPATH": str(ROOT), "KNNKIT_ROOT": str(tmp_path / "root")}
+    argv = [sys.executable, "-m", module, *words.split()]
+    done = subprocess.run(argv, capture_output=True, text=True, env=env, cwd=tmp_path, timeout=60)
+    assert done.returncode == 2
+    message, mend = done.stderr.splitlines()
+    assert said in message
+    assert mend.startswith("  try: ")
+    assert hint in mend

@@ -41,9 +41,14 @@ def test_a_terminal_that_goes_away_may_say_so_twice() -> None:
 
 
 @pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
-def test_whoever_asks_a_second_time_is_obeyed(second: int) -> None:
-    with pytest.raises(KeyboardInterrupt), stopped_by_signals(Stop(), lambda _: None):
+def test_whoever_asks_a_second_time_is_obeyed_and_asks_no_third_time(second: int) -> None:
+    stop, reached = Stop(), []
+    with stopped_by_signals(stop, lambda _: None):
         hear(signal.SIGHUP, second)
+        reached.append("the block was not left")
+    assert (stop.left, reached) == (True, [])
+    with stopped_by_signals(stop, lambda _: None):
+        hear(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
 
 def test_nohup_is_respected() -> None:

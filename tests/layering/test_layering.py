@@ -15,17 +15,22 @@ PACKAGES = ("knnkit", "device_agent")
 
 #: What knnkit may take from the device side: only what both sides must agree on.
 SHARED = {
+    "device_agent.archive",  # looks at a stranger's zip archive before it is opened
     "device_agent.codec",
     "device_agent.contract",
+    "device_agent.csv_dialect",  # a table is read alike when it trains and when it is classified
     "device_agent.errors",
+    "device_agent.interrupts",  # both command lines end of a signal alike
     "device_agent.judge",
     "device_agent.modelfile",  # reads knn.json for `inspect`, and to see whether a release is up to date
+    "device_agent.parsing",  # both command lines answer what is typed wrong alike
     "device_agent.release_files",  # walks and hashes a release: the host verifies with the code that the device runs
     "device_agent.standard",  # both command lines make their standard streams safe
     "device_agent.trust",
     "device_agent.trust.dsse",
     "device_agent.trust.oms",
     "device_agent.trust.orders",
+    "device_agent.utc",  # dates as people read them, also those that no calendar reaches
     "device_agent.versions",
 }
 #: What the device side may take from outside the standard library.
@@ -67,6 +72,7 @@ FORBIDDEN: dict[str, tuple[str, ...]] = {
 PURE = (
     "device_agent.codec",
     "device_agent.contract",
+    "device_agent.csv_dialect",
     "device_agent.documents",
     "device_agent.errors",
     "device_agent.fingerprints",

@@ -1,0 +1,47 @@
+"""Which columns of a file are the label and the features. Reads no file."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+
+from knnkit.errors import DataError
+from knnkit.model.dataset import shortened
+
+_MAX_LISTED = 20
+
+
+def choose(header: list[str], label: str, features: Sequence[str] | None, file: Path) -> tuple[int, list[int]]:
+    """Returns the place of the label and those of the features: all others, unless `features` names them.
+
+    Raises:
+        DataError: one of them is not there, or the label is a feature.
+    """
+    at = find(header, label, file, "label")
+    if features is None:
+        chosen = [column for column in range(len(header)) if column != at]
+    else:
+        chosen = [find(header, name, file, "features") for name in features]
+    if at in chosen:
+        raise DataError(f"{file}: {label!r} is the label; it cannot be a feature, too")
+    if not chosen:
+        raise DataError(f"{file}: {label!r} is the only column; there is no feature")
+    return at, chosen
+
+
+def find(header: list[str], name: str, file: Path, key: str) -> int:
+    """Returns the place of the column `name`; `key` is what names it in deploy.yaml.
+
+    Raises:
+        DataError: there is none; with the nearest.
+    """
+    if name in header:
+        return header.index(name)
+    close = difflib.get_close_matches(name, header, n=1, cutoff=0.5)
+    if not close:
+        close = [other for other in header if other.casefold() == name.casefold()]
+    names = ", ".join(other if other.isprintable() else shortened(other) for other in header[:_MAX_LISTED])
+    names += ", ..." if len(header) > _MAX_LISTED else ""
+    hint = f"did you mean {close[0]!r} ({key}: in deploy.yaml)?" if close else f"set {key}: to one of them"
+    raise DataError(f"{file}: no column {name!r}; there are {names}", hint=hint)
