@@ -119,6 +119,13 @@ def test_an_npz_file_that_would_run_code_is_not_read(tmp_path: Path) -> None:
         load(tmp_path / "c.npz", "y")
 
 
+def test_images_in_an_npz_are_told_how_to_become_rows(tmp_path: Path) -> None:
+    np.savez(tmp_path / "i.npz", rows=np.zeros((2, 8, 8)), y=np.array([1, 2]))
+    with pytest.raises(DataError, match=r"found rows \(2, 8, 8\)") as caught:
+        load(tmp_path / "i.npz", "y")
+    assert "reshape(len(images), -1)" in caught.value.hint
+
+
 def test_bad_npz_arrays_are_told(tmp_path: Path) -> None:
     np.savez(tmp_path / "d.npz", X=np.array([[1.0, np.nan]]), y=np.array([1]))
     with pytest.raises(DataError, match="row 0, column 'feature_1': nan"):
