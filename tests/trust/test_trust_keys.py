@@ -330,6 +330,17 @@ def test_signing_fails_whole_when_the_disk_is_full(
     assert sorted(path.name for path in release.iterdir()) == sorted(contract.RELEASE_FILES)
 
 
+def test_a_release_that_no_named_key_signed_is_not_deployed(
+    tmp_path: Path, private: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    release = forge.write(tmp_path / "release")
+    words = ["deploy", "--target", "local", "--root", "device", "--release", str(release), "--dry-run"]
+    assert main([*words, "--key", str(private.with_suffix(".pub"))]) == 4
+    assert "by none that --key names" in capsys.readouterr().err
+    assert not (tmp_path / "device").exists()
+
+
 def test_verifying_something_else_is_a_usage_error(
     tmp_path: Path, private: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
