@@ -59,7 +59,7 @@ def test_trust_shows_the_fingerprint_and_enrols_only_the_one_that_was_named(
     fingerprint = hostkeys.load([server.known_hosts]).lookup(server.host, server.port)[0].fingerprint
     code, _, err = run("trust", target, "--known-hosts", known)
     assert code == 3  # nobody is at a terminal to compare it
-    assert fingerprint in err
+    assert f"knnkit trust {target} --fingerprint {fingerprint}" in err
     assert not known.exists()
     code, _, err = run("trust", target, "--known-hosts", known, "--fingerprint", "SHA256:" + "A" * 43)
     assert code == 3
