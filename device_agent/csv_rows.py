@@ -158,7 +158,7 @@ class CsvParser:
             return ""
         names = [text.strip() for text in fields]
         near = next(((own, found) for own in self._names if (found := csv_dialect.alike(own, names))), None)
-        said = f"{near[1]!r} is not {near[0]!r}" if near else f"it names none of the columns {listed(self._names)}"
+        said = f"{near[1]!r} is not {near[0]!r}" if near else "it names none of the columns that the model takes"
         return f", and no header either: {said}"
 
 

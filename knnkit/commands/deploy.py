@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from device_agent import codec, contract
 from knnkit.commands import _fleet, _options, _regions
 from knnkit.commands._console import Console
-from knnkit.errors import UsageError
+from knnkit.errors import UsageError, VerificationFailed
 
 if TYPE_CHECKING:
     from knnkit.config import Build, Config
@@ -68,6 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
     _require_wave(targets, rules)
     keys = _fleet.trusted_keys(arguments, config)
     packages = _packages(arguments, config, targets, keys)
+    _require_signed_by(arguments.key, keys, packages)
     template = _template(arguments, config, packages[0], keys)
     chosen = _choose(targets, packages)
 
@@ -89,6 +90,17 @@ def run(arguments: argparse.Namespace) -> int:
         packages[0].manifest.gates if len(packages) == 1 else None,
         regions=_regions.survey(arguments, report, targets, directories, template.pace),
     )
+
+
+def _require_signed_by(named: Sequence[Path], keys: Mapping[str, bytes], packages: Iterable[Package]) -> None:
+    """`--key` is a demand on the release too, also where devices trust other keys."""
+    for package in packages:
+        if named and package.signed_by not in keys:
+            raise VerificationFailed(
+                f"{package.directory}: signed by {package.signed_by}, and by none that --key names",
+                reason="unknown-key",
+                hint="--key with the public key of whoever signed it",
+            )
 
 
 def _require_wave(targets: tuple[Target, ...], rules: Rules) -> None:

@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options of this command."""
     _options.add_provisioning(parser)
-    parser.add_argument("--remove", action="store_true", help="take everything away, releases and trusted keys too")
+    parser.add_argument(
+        "--remove",
+        action="store_true",
+        help="take everything away from the devices named, releases and trusted keys too",
+    )
     _options.add_fleet(parser)
 
 

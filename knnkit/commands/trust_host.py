@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 
@@ -60,7 +61,7 @@ def _agree(arguments: argparse.Namespace, name: str, kind: str, found: str) -> b
         raise HostKeyError(
             f"{name}: nobody is here to compare the fingerprint",
             reason="host-key-unknown",
-            hint=f"knnkit trust {name} --fingerprint {found}",
+            hint=f"knnkit trust {shlex.quote(arguments.host)} --fingerprint {found}",
         )
     print("Compare it with what the device itself says:", file=sys.stderr)
     print("  ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub", file=sys.stderr)

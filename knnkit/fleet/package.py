@@ -10,8 +10,9 @@ from device_agent import contract, release_files
 from device_agent.contract import Manifest, ReleaseRef
 from device_agent.errors import Refused
 from device_agent.trust import oms
-from knnkit.errors import UsageError, VerificationFailed
+from knnkit.errors import VerificationFailed
 from knnkit.release.manifest import read_manifest
+from knnkit.release.signing import require_directory
 from knnkit.release.verify import verify_with
 
 
@@ -57,10 +58,9 @@ def read_package(directory: Path, trusted: Mapping[str, bytes]) -> Package:
 
     Raises:
         VerificationFailed: it is incomplete or malformed, or does not verify.
-        UsageError: it is a file.
+        UsageError: there is no such directory.
     """
-    if directory.exists() and not directory.is_dir():
-        raise UsageError(f"{directory} is no release directory", hint="knnkit build makes one")
+    require_directory(directory)
     try:
         with release_files.open_release(directory) as opened:
             files = tuple(
@@ -72,10 +72,7 @@ def read_package(directory: Path, trusted: Mapping[str, bytes]) -> Package:
             digest = oms.root_digest(fact.sha256 for _, fact in sorted(opened.files.items()))
             model_sha256 = opened.files[contract.MODEL_FILE].sha256
     except Refused as error:
-        missing = not directory.exists()
-        raise VerificationFailed(
-            f"{directory}: {error}", reason=error.reason, hint="knnkit build" if missing else error.hint
-        ) from None
+        raise VerificationFailed(f"{directory}: {error}", reason=error.reason, hint=error.hint) from None
     if signed_by in trusted:
         verify_with(directory, dict(trusted))
     ref = ReleaseRef(digest, manifest.name, manifest.version, manifest.sequence)

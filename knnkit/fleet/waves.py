@@ -64,7 +64,7 @@ def overspent(done: Sequence[DeviceReport], budget: int, *, proving: bool) -> st
     if proving and failed:
         return f"{failed[0].name} failed in the first wave"
     if len(failed) > budget:
-        return f"{len(failed)} devices failed; {budget} may"
+        return f"{len(failed)} device{'s' if len(failed) > 1 else ''} failed; {budget or 'none'} may"
     return ""
 
 

@@ -130,7 +130,9 @@ def build_enrolled(
 
 def _require_rows(k: int, rows: int, source: str) -> None:
     if k > rows:
-        raise DataError(f"{source}: k is {k}, but there are {rows} training rows", hint=f"k: {rows} or less")
+        there = "there is 1 training row" if rows == 1 else f"there are {rows:,} training rows"
+        hint = f"k: {rows}{' or less' if rows > 1 else ''}, or more rows; those held out by test: do not count"
+        raise DataError(f"{source}: k is {k}, but {there}", hint=hint)
 
 
 def _calibrate(spec: KnnSpec, reference: Reference, held_out: Dataset | None, seed: int) -> contract.Reject:

@@ -24,9 +24,9 @@ def choose(header: list[str], label: str, features: Sequence[str] | None, file: 
     else:
         chosen = [find(header, name, file, "features") for name in features]
     if at in chosen:
-        raise DataError(f"{file}: {label!r} is the label; it cannot be a feature, too")
+        raise DataError(f"{file}: {label!r} is the label; it cannot be a feature too", hint="leave it out of features:")
     if not chosen:
-        raise DataError(f"{file}: {label!r} is the only column; there is no feature")
+        raise DataError(f"{file}: {label!r} is the only column; there is no feature", hint="add columns of numbers")
     return at, chosen
 
 
@@ -44,4 +44,14 @@ def find(header: list[str], name: str, file: Path, key: str) -> int:
     names = ", ".join(other if other.isprintable() else shortened(other) for other in header[:_MAX_LISTED])
     names += ", ..." if len(header) > _MAX_LISTED else ""
     hint = f"did you mean {close[0]!r} ({key}: in deploy.yaml)?" if close else f"set {key}: to one of them"
+    if not close and len(header) > 1 and sum(map(_is_number, header)) >= len(header) - 1:
+        hint += "; if these are numbers of a row, put a header above it"
     raise DataError(f"{file}: no column {name!r}; there are {names}", hint=hint)
+
+
+def _is_number(name: str) -> bool:
+    try:
+        float(name)
+    except ValueError:
+        return False
+    return True

@@ -24,6 +24,8 @@ from knnkit.model.dataset import Dataset, label_array, require_distinct
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 #: Longest line that may be the header, in characters.
 _MAX_HEADER = 1 << 20
+_FILL = "drop the row, or fill the cell"
+_CELLS = "a cell that holds what separates the columns stands in quotes"
 
 
 def load_csv(file: Path, label: str, features: Sequence[str] | None) -> Dataset:
@@ -111,13 +113,14 @@ class _Reader:
                 continue
             cells = csv_dialect.without_tail(cells, len(header))
             if len(cells) != len(header):
-                raise DataError(f"{where}: {len(cells)} cells, but the header has {len(header)}")
+                raise DataError(f"{where}: {len(cells)} cells, but the header has {len(header)}", hint=_CELLS)
             label = cells[at].strip()
             if not label:
-                raise DataError(f"{where}: the label ({header[at]!r}) is empty")
+                raise DataError(f"{where}: the label ({header[at]!r}) is empty", hint=_FILL)
             labels.append(label)
-            numbers = self._pointed(decimals, [cells[column] for column in chosen], where)
-            rows.append(_numbers(numbers, [header[column] for column in chosen], where))
+            written = [cells[column] for column in chosen]
+            pointed = self._pointed(decimals, written, where)
+            rows.append(_numbers(pointed, written, [header[column] for column in chosen], where))
         return rows, labels
 
     def _pointed(self, decimals: Decimals, cells: list[str], where: str) -> list[str]:
@@ -134,7 +137,7 @@ def _separator(header: str, label: str) -> str:
     return csv_dialect.separator_of_header(header, [label]) or max(SEPARATORS, key=header.count)
 
 
-def _numbers(cells: list[str], names: list[str], where: str) -> NDArray[np.float32]:
+def _numbers(cells: list[str], written: list[str], names: list[str], where: str) -> NDArray[np.float32]:
     try:
         with np.errstate(over="ignore"):
             row = np.array([float(cell) for cell in cells], dtype=np.float32)
@@ -142,22 +145,24 @@ def _numbers(cells: list[str], names: list[str], where: str) -> NDArray[np.float
         row = np.full(len(cells), np.nan, dtype=np.float32)
     if np.isfinite(row).all() and not any("_" in cell for cell in cells):
         return row
-    for name, cell in zip(names, cells):
-        _require_number(cell, f"{where}, column {name!r}")
+    for name, cell, text in zip(names, cells, written):
+        _require_number(cell, text, f"{where}, column {name!r}")
     return row
 
 
-def _require_number(cell: str, where: str) -> None:
+def _require_number(cell: str, written: str, where: str) -> None:
     try:
         with np.errstate(over="ignore"):
             value = np.float32(float(cell.replace("_", "?")))
     except ValueError:
         if not cell.strip():
-            raise DataError(f"{where}: the cell is empty", hint="drop the row, or fill the cell") from None
-        shown = cell if len(cell) <= 40 else cell[:37] + "..."
+            raise DataError(f"{where}: the cell is empty", hint=_FILL) from None
+        shown = written if len(written) <= 40 else written[:37] + "..."
         said, hint = "", "every column but the label is a feature, unless features: names them"
         if csv_dialect.is_number(cell, ";"):
             said, hint = ": a decimal comma", "separate the columns by semicolons, or write decimal points"
+        elif "," in written and "." in written:
+            said = ": leave out the sign between thousands"
         raise DataError(f"{where}: {shown!r} is not a number{said}", hint=hint) from None
     if not np.isfinite(value):
-        raise DataError(f"{where}: {cell} is not a finite float32 number", hint="drop the row, or fill the cell")
+        raise DataError(f"{where}: {cell} is not a finite float32 number", hint=_FILL)

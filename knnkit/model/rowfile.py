@@ -21,6 +21,7 @@ from knnkit.model.dataset import Dataset, dataset, require_distinct
 from knnkit.model.unpacking import BROKEN, members_that_fit
 
 TEXTS = (".csv", ".tsv", ".txt")
+_SHEETS = (".xlsx", ".xls", ".ods")
 SUFFIXES = (*TEXTS, ".parquet", ".npz")
 
 
@@ -37,7 +38,9 @@ def load(path: str | Path, label: str, features: Sequence[str] | None = None) ->
     file = Path(path)
     suffix = file.suffix.lower()
     if suffix not in SUFFIXES:
-        raise DataError(f"{file}: cannot tell what {suffix or 'no suffix'} is", hint=f"one of {', '.join(SUFFIXES)}")
+        kinds = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
+        hint = "export it as CSV" if suffix in _SHEETS else f"give it as {kinds}"
+        raise DataError(f"{file}: cannot tell what {suffix or 'no suffix'} is", hint=hint)
     if not file.is_file():
         raise DataError(f"{file}: no such file", hint=_nearest_file(file))
     try:
@@ -83,6 +86,10 @@ def _column(file: Path, name: str, column: Any, types: Any) -> NDArray[np.float6
     return np.asarray(column.to_numpy(), dtype=np.float64)
 
 
+def _images(arrays: dict[str, NDArray[Any]]) -> bool:
+    return len(arrays) == 1 and next(iter(arrays.values())).ndim > 2
+
+
 def _load_npz(file: Path, label: str, features: Sequence[str] | None) -> Dataset:
     try:
         strange = next((name for name in members_that_fit(file) if not name.endswith(".npy")), None)
@@ -101,7 +108,8 @@ def _load_npz(file: Path, label: str, features: Sequence[str] | None) -> Dataset
         header = None if names is None else tuple(map(str, names))
     elif tables or not arrays or any(array.ndim != 1 or len(array) != len(labels) for array in arrays.values()):
         found = ", ".join(f"{name} {array.shape}" for name, array in arrays.items()) or "nothing"
-        raise DataError(f"{file}: beside {label!r} expected one two-dimensional array, found {found}")
+        hint = "rows=images.reshape(len(images), -1) makes a row of each image" if _images(arrays) else ""
+        raise DataError(f"{file}: beside {label!r} expected one two-dimensional array, found {found}", hint=hint)
     else:
         rows, header = np.column_stack(list(arrays.values())), tuple(arrays)
     if not (np.issubdtype(rows.dtype, np.number) or rows.dtype == bool) or np.iscomplexobj(rows):

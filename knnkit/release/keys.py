@@ -109,6 +109,7 @@ def load_private_key(path: Path, passphrase: bytes | None = None) -> ec.Elliptic
     except (ValueError, UnsupportedAlgorithm):
         if passphrase is not None and b"ENCRYPTED" in data:
             raise SigningKeyError(f"the passphrase of {path} is wrong", hint="try again") from None
+        _require_not_public(path, data)
         raise SigningKeyError(f"{path} is not a private key in PEM form", hint="knnkit keygen") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise SigningKeyError(f"{path} is not an ECDSA key", hint="knnkit keygen")
@@ -157,11 +158,18 @@ def _as_key_error(path: Path) -> Iterator[None]:
         raise SigningKeyError(f"{path}: {error}", reason=error.reason, hint=error.hint or _PUBLIC_FROM) from None
 
 
+def _require_not_public(path: Path, data: bytes) -> None:
+    if b"BEGIN PUBLIC KEY" in data:
+        hint = f"use {path.with_suffix(PRIVATE_SUFFIX)}"
+        raise SigningKeyError(f"{path} is a public key; a private key signs", hint=hint)
+
+
 def _read(path: Path, *, private: bool) -> bytes:
     try:
         with path.open("rb") as file:
             found = os.fstat(file.fileno())
             if private and found.st_mode & 0o077:
+                _require_not_public(path, file.read(MAX_KEY_FILE))
                 raise SigningKeyError(
                     f"{path} can be read by others (mode {stat.S_IMODE(found.st_mode):04o}); it was not used",
                     hint=f"chmod 600 {shlex.quote(str(path))}",

@@ -94,6 +94,8 @@ def require_directory(directory: Path) -> None:
     Raises:
         UsageError: it is not.
     """
+    if not directory.exists():
+        raise UsageError(f"{directory}: there is no such directory", hint="knnkit build makes it")
     if not directory.is_dir():
         raise UsageError(f"{directory} is no release directory", hint="knnkit build makes one")
 

@@ -72,13 +72,17 @@ def verdict(report: FleetReport) -> str:
     """Returns one line: that all is well, or what came out otherwise."""
     total = len(report.devices)
     good = sum(device.good for device in report.devices)
+    one = total == 1
+    said = outcome_text(report.devices[0]) if one else report.summary()
     if total and good == total:
-        every = "The device" if total == 1 else f"All {total:,} devices"
+        every = "The device" if one else f"All {total:,} devices"
         proofs = [device.certificate for device in report.devices if device.certificate]
         if len(proofs) == total and all(proof.passed and not proof.different for proof in proofs):
-            return f"{every} answer{'s' if total == 1 else ''} as the host does: {report.summary()}"
-        return f"{every}: {report.summary()}"
-    return f"{good:,} of {total:,} devices are as they should be: {report.summary()}"
+            return f"{every} answer{'s' if one else ''} as the host does: {said}"
+        return f"{every}: {said}"
+    if one:
+        return f"The device is not as it should be: {said}"
+    return f"{good:,} of {total:,} devices are as they should be: {said}"
 
 
 def tone(report: FleetReport) -> Tone:
@@ -97,10 +101,14 @@ def device_tone(device: DeviceReport) -> Tone:
 def _notes(report: FleetReport) -> tuple[str, ...]:
     notes = [f"The run stopped early: {report.stopped}"] if report.stopped else []
     notes += ["The run was interrupted."] if report.interrupted else []
-    notes += [f"Wave {number}: {wave.label}, {len(wave.devices):,} devices, {seconds(wave.seconds)}" +
+    notes += [f"Wave {number}: {wave.label}, {_count(wave.devices)}, {seconds(wave.seconds)}" +
               ("" if wave.started is not None else " (not begun)")
               for number, wave in enumerate(report.waves, 1) if len(report.waves) > 1]  # fmt: skip
     return tuple(notes)
+
+
+def _count(devices: tuple[str, ...]) -> str:
+    return f"{len(devices):,} device{'' if len(devices) == 1 else 's'}"
 
 
 def _device(report: FleetReport, device: DeviceReport) -> Device:
@@ -157,7 +165,7 @@ def print_report(report: FleetReport, stream: TextIO | None = None) -> None:
 def _row(device: DeviceReport, proven: bool) -> list[Cell | str]:
     release = f"{device.release.name} {device.release.version}" if device.release else "–"
     row: list[Cell | str] = [device.name, Cell(outcome_text(device), device_tone(device)), release]
-    return [*row, *(_proof(device.certificate) if proven else []), device.message]
+    return [*row, *(_proof(device.certificate) if proven else []), device.said]
 
 
 def _proof(proof: Certificate | None) -> list[Cell | str]:

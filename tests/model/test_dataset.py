@@ -52,6 +52,10 @@ def test_quotes_byte_order_mark_and_blank_lines_are_read(tmp_path: Path) -> None
     ("text", "label", "said", "hint"),
     [
         (GOOD, "specis", "no column 'specis'; there are width, height, species", "did you mean 'species'"),
+        ("1,2,x\n3,4,y\n", "species", "no column 'species'; there are 1, 2, x", "put a header above it"),
+        ("a,b,y\n1,2,x\n1,z\n", "y", "line 3: 2 cells, but the header has 3", "stands in quotes"),
+        ("a,b,y\n1,2,x\n1,2,\n", "y", "line 3: the label ('y') is empty", "drop the row"),
+        ("a;b;y\n1.234,5;2;x\n", "y", "column 'a': '1.234,5' is not a number: leave out the sign", "features:"),
         (GOOD, "SPECIES", "no column 'SPECIES'", "did you mean 'species'"),
         ("a,b,y\n1,2,x\n1,tall,z\n", "y", "line 3, column 'b': 'tall' is not a number", "features:"),
         ("a,b,y\n1,2,x\n1,,z\n", "y", "line 3, column 'b': the cell is empty", "drop the row"),
@@ -113,6 +117,13 @@ def test_an_npz_file_that_would_run_code_is_not_read(tmp_path: Path) -> None:
     np.savez(tmp_path / "c.npz", X=np.array([[object()]]), y=np.array([1]))
     with pytest.raises(DataError, match="plain arrays"):
         load(tmp_path / "c.npz", "y")
+
+
+def test_images_in_an_npz_are_told_how_to_become_rows(tmp_path: Path) -> None:
+    np.savez(tmp_path / "i.npz", rows=np.zeros((2, 8, 8)), y=np.array([1, 2]))
+    with pytest.raises(DataError, match=r"found rows \(2, 8, 8\)") as caught:
+        load(tmp_path / "i.npz", "y")
+    assert "reshape(len(images), -1)" in caught.value.hint
 
 
 def test_bad_npz_arrays_are_told(tmp_path: Path) -> None:

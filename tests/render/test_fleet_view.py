@@ -44,6 +44,14 @@ def test_an_empty_fleet_is_not_good() -> None:
     assert fleet.verdict(run()) == "0 of 0 devices are as they should be: no devices"
 
 
+def test_one_device_is_spoken_of_as_one() -> None:
+    failed = device("roof", Outcome.FAILED, 1)
+    assert fleet.verdict(run(failed)) == "The device is not as it should be: failed"
+    out = io.StringIO()
+    fleet.print_report(run(replace(failed, message="roof: there is no agent")), out)
+    assert "roof: there is" not in out.getvalue()
+
+
 def test_unreachable_devices_alone_warn_and_failures_are_bad() -> None:
     assert fleet.tone(run(device("a", Outcome.COMMITTED), device("b", Outcome.UNREACHABLE, 3))) == "warn"
     assert fleet.tone(run(device("a", Outcome.COMMITTED), device("b", Outcome.ROLLED_BACK, 4))) == "bad"

@@ -166,6 +166,17 @@ def test_a_key_that_others_can_read_is_not_used_and_chmod_is_named(
     assert (release / contract.SIGNATURE_FILE).read_bytes() == before
 
 
+@pytest.mark.parametrize("mode", [0o600, 0o644])
+def test_a_public_key_cannot_sign_and_the_private_one_is_named(
+    private: Path, mode: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    public = private.with_suffix(".pub")
+    public.chmod(mode)
+    text = failure(capsys, "sign", forge.write(tmp_path / "release"), "--key", public)
+    assert f"{public} is a public key" in text
+    assert f"use {private}" in text
+
+
 @pytest.mark.parametrize("mode", [0o600, 0o400])
 def test_a_key_of_its_owner_alone_is_used(private: Path, mode: int, tmp_path: Path) -> None:
     private.chmod(mode)
@@ -319,11 +330,22 @@ def test_signing_fails_whole_when_the_disk_is_full(
     assert sorted(path.name for path in release.iterdir()) == sorted(contract.RELEASE_FILES)
 
 
+def test_a_release_that_no_named_key_signed_is_not_deployed(
+    tmp_path: Path, private: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    release = forge.write(tmp_path / "release")
+    words = ["deploy", "--target", "local", "--root", "device", "--release", str(release), "--dry-run"]
+    assert main([*words, "--key", str(private.with_suffix(".pub"))]) == 4
+    assert "by none that --key names" in capsys.readouterr().err
+    assert not (tmp_path / "device").exists()
+
+
 def test_verifying_something_else_is_a_usage_error(
     tmp_path: Path, private: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = failure(capsys, "verify", tmp_path / "nowhere", "--key", private.with_suffix(".pub"))
-    assert "no release directory" in text
+    assert "there is no such directory" in text
 
 
 def test_sign_and_verify_load_nothing_heavy(private: Path, tmp_path: Path) -> None:
