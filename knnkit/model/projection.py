@@ -4,7 +4,7 @@ Distances in a projection are never longer than the distances themselves: what i
 far. Rows of many coordinates (images, spectra, embeddings) often lie near a plane of few; the principal axes find it
 (Jolliffe 2002, ch. 2), and the exact differences of some more candidates settle what the plane leaves open. What the
 search then takes is estimated on a sample of the rows, and a projection is chosen only where it is worth it. Plain
-numpy in float64; sums that end up in the model are added in one order.
+numpy in float64; what ends up in the model is the same on every machine.
 """
 
 from __future__ import annotations
@@ -34,7 +34,11 @@ _SAMPLE, _PART = 400, 8192
 _SPARE, _SHARE = 1.25, 0.99
 #: Candidates at most: TOPK_V2 keeps a heap of them.
 _MOST_CANDIDATES = 128
-#: Steps of the axes' entries: what differs between two machines' eigenvectors is far smaller.
+#: Axes at most, and rounds of the iteration that finds them: a matrix of images is as well described after so many.
+_MOST_AXES, _ROUNDS = 512, 4
+#: Share of a column's length under which what is left of it is rounding.
+_NOTHING = 1e-6
+#: Steps of the axes' entries: coarse enough that their norm is not 1 but for rounding.
 _GRID = 2.0**-14
 
 
@@ -73,16 +77,16 @@ def find_projection(space: Space, enrolled: Float32, k: int, over_fetch: int, *,
     if space.metric == "manhattan" or not LEAST_COORDINATES <= width <= MOST_COORDINATES or count <= 4 * width:
         return None
     rows = _Weighted(enrolled, space.scale)
-    sizes = sorted({max(8, width // share) for share in _SHARES})
+    sizes = sorted({min(_MOST_AXES, max(8, width // share)) for share in _SHARES})
     axes = _axes(rows, sizes[-1])
     needed = _count_within(rows, axes, sizes, k, np.random.default_rng(seed).permutation(count)[:_SAMPLE])
     each = width * _EXACT + _CANDIDATE
     whole = count * (width + _SCORE) + (k + over_fetch) * each
     best, least = None, _WORTH * whole
     for size, most in zip(sizes, np.quantile(needed, _SHARE, axis=1)):
-        candidates = int(_SPARE * most) + over_fetch
+        candidates = max(k, int(_SPARE * most)) + over_fetch
         work = (count + width) * size + count * _SCORE + candidates * each
-        if k < candidates <= min(_MOST_CANDIDATES, count // 2) and work < least:
+        if candidates <= min(_MOST_CANDIDATES, count // 2) and work < least:
             best, least = (size, candidates), work
     if best is None:
         return None
@@ -106,14 +110,41 @@ class _Weighted:
 
 
 def _axes(rows: _Weighted, most: int) -> Float64:
-    """Returns the first (p, r) principal axes, rounded, so that no combination of them makes a row longer."""
-    moments = sum(part.T @ part for _, part in rows.parts(_PART))
-    _, vectors = np.linalg.eigh(moments)
-    axes = vectors[:, ::-1][:, :most]
-    axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])])
+    """Returns the first (p, r) principal axes, rounded, so that no combination of them makes a row longer.
+
+    Found by orthogonal iteration (Golub and Van Loan 2013, ch. 8.2.4) on whole numbers, whose products and sums float64
+    holds exactly: eigenvectors of near-equal eigenvalues are what a BLAS, its threads and its processor make of them,
+    and the file would be too.
+    """
+    greatest = max(float(np.abs(part).max()) for _, part in rows.parts(_PART))
+    moments: Any = 0.0
+    for _, part in rows.parts(_PART):
+        whole = _whole(part, greatest)
+        moments = moments + whole.T @ whole
+    axes = np.random.default_rng(0).choice([-1.0, 1.0], (len(moments), most))
+    for _ in range(_ROUNDS):
+        axes = _orthonormal(_whole(moments) @ _whole(axes))
     axes = np.round(axes / _GRID) * _GRID
-    shrunk = np.floor((1.0 - 2.0**-18) / np.linalg.norm(axes, ord=2) * 2.0**20) * 2.0**-20
+    shrunk = np.floor((1.0 - 2.0**-18) / max(1.0, np.linalg.norm(axes, ord=2)) * 2.0**20) * 2.0**-20
     return np.asarray(axes * shrunk)
+
+
+def _whole(values: Float64, greatest: float | None = None) -> Float64:
+    """Returns values in steps of 2^-20 of the greatest: what is less, float32 has no certain answer to."""
+    greatest = float(np.abs(values).max()) if greatest is None else greatest
+    return np.asarray(np.round(values / (greatest or 1.0) * 2.0**20))
+
+
+def _orthonormal(columns: Float64) -> Float64:
+    """Returns (p, r) orthonormal columns that span what the first of `columns` do; zeros where one adds nothing."""
+    found = columns / np.abs(columns).max(initial=1.0)
+    before = np.sqrt((found * found).sum(axis=0))
+    for number in range(found.shape[1]):
+        length = np.sqrt((found[:, number] * found[:, number]).sum())
+        found[:, number] *= 1.0 / length if length > _NOTHING * before[number] else 0.0
+        one, rest = found[:, number, np.newaxis], found[:, number + 1 :]
+        rest -= one * (one * rest).sum(axis=0)
+    return found
 
 
 def _count_within(rows: _Weighted, axes: Float64, sizes: list[int], k: int, sample: NDArray[np.int64]) -> Any:
