@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from knnkit.model.space import CONFIDENCE, EPSILON, Float32, Float64, Space, add_products
+from knnkit.model.space import CONFIDENCE, EPSILON, Float32, Float64, Space, add_products, relative_error
 
 #: Coordinates from which on a projection can pay: the principal axes of fewer are most of them.
 LEAST_COORDINATES = 48
@@ -58,9 +58,13 @@ class Projection:
 
     @property
     def blur(self) -> float:
-        """Error of a squared distance in the projection, relative to (‖x‖ + reach)²: its product, and the rows'."""
-        p, r = self.matrix.shape
-        return float(2.0 * (CONFIDENCE * np.sqrt(p) + 4.0) + CONFIDENCE * np.sqrt(r) + 8.0) * EPSILON
+        """Error of a squared distance in the projection, relative to (‖x‖ + reach)²."""
+        return _blur(*self.matrix.shape)
+
+
+def _blur(p: int, r: int) -> float:
+    """What the product with the (p, r) matrix blurs, and what that with the rows does."""
+    return float(2.0 * (CONFIDENCE * np.sqrt(p) + 4.0) + CONFIDENCE * np.sqrt(r) + 8.0) * EPSILON
 
 
 def find_projection(space: Space, enrolled: Float32, k: int, over_fetch: int, *, seed: int = 0) -> Projection | None:
@@ -79,7 +83,8 @@ def find_projection(space: Space, enrolled: Float32, k: int, over_fetch: int, *,
     rows = _Weighted(enrolled, space.scale)
     sizes = sorted({min(_MOST_AXES, max(8, width // share)) for share in _SHARES})
     axes = _axes(rows, sizes[-1])
-    needed = _count_within(rows, axes, sizes, k, np.random.default_rng(seed).permutation(count)[:_SAMPLE])
+    sample = np.random.default_rng(seed).permutation(count)[:_SAMPLE]
+    needed = _count_within(rows, axes, sizes, k, sample, space.reach)
     each = width * _EXACT + _CANDIDATE
     whole = count * (width + _SCORE) + (k + over_fetch) * each
     best, least = None, _WORTH * whole
@@ -116,28 +121,28 @@ def _axes(rows: _Weighted, most: int) -> Float64:
     holds exactly: eigenvectors of near-equal eigenvalues are what a BLAS, its threads and its processor make of them,
     and the file would be too.
     """
-    greatest = max(float(np.abs(part).max()) for _, part in rows.parts(_PART))
-    moments: Any = 0.0
+    greatest = float(np.max([np.abs(part).max() for _, part in rows.parts(_PART)]))
+    width = rows.enrolled.shape[1]
+    moments = np.zeros((width, width))
     for _, part in rows.parts(_PART):
         whole = _whole(part, greatest)
-        moments = moments + whole.T @ whole
-    axes = np.random.default_rng(0).choice([-1.0, 1.0], (len(moments), most))
+        moments += whole.T @ whole
+    axes = np.random.default_rng(0).choice([-1.0, 1.0], (width, most))
     for _ in range(_ROUNDS):
-        axes = _orthonormal(_whole(moments) @ _whole(axes))
+        axes = _orthonormal(_whole(moments, float(np.abs(moments).max())) @ _whole(axes, 1.0))
     axes = np.round(axes / _GRID) * _GRID
-    shrunk = np.floor((1.0 - 2.0**-18) / max(1.0, np.linalg.norm(axes, ord=2)) * 2.0**20) * 2.0**-20
+    shrunk = np.floor((1.0 - 2.0**-18) / max(1.0, float(np.linalg.norm(axes, ord=2))) * 2.0**20) * 2.0**-20
     return np.asarray(axes * shrunk)
 
 
-def _whole(values: Float64, greatest: float | None = None) -> Float64:
+def _whole(values: Float64, greatest: float) -> Float64:
     """Returns values in steps of 2^-20 of the greatest: what is less, float32 has no certain answer to."""
-    greatest = float(np.abs(values).max()) if greatest is None else greatest
     return np.asarray(np.round(values / (greatest or 1.0) * 2.0**20))
 
 
 def _orthonormal(columns: Float64) -> Float64:
     """Returns (p, r) orthonormal columns that span what the first of `columns` do; zeros where one adds nothing."""
-    found = columns / np.abs(columns).max(initial=1.0)
+    found: Float64 = columns / np.abs(columns).max(initial=1.0)
     before = np.sqrt((found * found).sum(axis=0))
     for number in range(found.shape[1]):
         length = np.sqrt((found[:, number] * found[:, number]).sum())
@@ -147,11 +152,14 @@ def _orthonormal(columns: Float64) -> Float64:
     return found
 
 
-def _count_within(rows: _Weighted, axes: Float64, sizes: list[int], k: int, sample: NDArray[np.int64]) -> Any:
+def _count_within(
+    rows: _Weighted, axes: Float64, sizes: list[int], k: int, sample: NDArray[np.int64], reach: float
+) -> Any:
     """Returns how many rows each of `sample` must look at, (sizes, samples): those nearer than its k-th nearest is.
 
-    What is counted are distances over the first axes, in numbers of `sizes`. Ties at the k-th place are not: float64
-    settles them, however many candidates there are.
+    What is counted are distances over the first axes, in numbers of `sizes`, less what float32 blurs of them. Ties at
+    the k-th place are not, nor what float32 cannot tell from one over all coordinates: float64 settles them, however
+    many candidates there are.
     """
     asked = rows.take(sample)
     nearest = np.full((len(sample), k), np.inf)
@@ -160,13 +168,16 @@ def _count_within(rows: _Weighted, axes: Float64, sizes: list[int], k: int, samp
         inside = np.flatnonzero((sample >= start) & (sample < start + len(part)))
         squared[inside, sample[inside] - start] = np.inf
         nearest = np.partition(np.concatenate([nearest, squared], axis=1), k - 1, axis=1)[:, :k]
-    noise = 1e-12 * (asked * asked).sum(axis=1)
-    kth, counts = (nearest.max(axis=1) - noise)[:, np.newaxis], np.zeros((len(sizes), len(sample)), np.int64)
+    squares = (asked * asked).sum(axis=1)
+    kth, unit = nearest.max(axis=1) - 1e-12 * squares, 2.0 * (squares + reach * reach)
+    kth, unit, counts = kth[:, np.newaxis], unit[:, np.newaxis], np.zeros((len(sizes), len(sample)), np.int64)
     for _, part in rows.parts(_PART):
+        squared = _squared(asked, part)
+        told = (squared < kth) | (squared > kth + relative_error(len(axes)) * unit)
         within, first, projected, own = np.zeros((len(sample), len(part))), 0, part @ axes, asked @ axes
         for number, size in enumerate(sizes):
             within += _squared(own[:, first:size], projected[:, first:size])
-            counts[number] += (within < kth).sum(axis=1)
+            counts[number] += (told & (within < kth + _blur(len(axes), size) * unit)).sum(axis=1)
             first = size
     return counts
 

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from knnkit.model.layout import MOST_BLOCKS, Layout, block_width
 from knnkit.model.projection import Projection
-from knnkit.model.space import CONFIDENCE, EPSILON, Float32, Space
+from knnkit.model.space import Float32, Space, relative_error
 from knnkit.model.topk import greatest, least
 
 #: Candidates beyond k that the matrix product hands to the exact ranking. More would not make more rows certain (it is
@@ -80,8 +80,8 @@ class Search(tf.Module):  # type: ignore[misc]
 
     @property
     def rho(self) -> np.float32:
-        """Relative error of a squared distance or a score, bounded as in `knnkit.model.entrance`."""
-        return np.float32((CONFIDENCE * np.sqrt(len(self.space.centre)) + 8.0) * EPSILON)
+        """Relative error of a squared distance or a score."""
+        return np.float32(relative_error(len(self.space.centre)))
 
     def nearest(self, query: Any) -> Nearest:
         """Returns the k nearest rows of (b, p) float32 queries, offsets from the space's centre."""

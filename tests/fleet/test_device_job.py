@@ -221,7 +221,9 @@ def test_the_wait_for_another_host_is_no_time_in_which_a_device_can_have_reverte
 
     clock = SimpleNamespace(monotonic=lambda: time.monotonic() + waited[0], sleep=time.sleep)
     monkeypatch.setattr("knnkit.fleet.device.time", clock)
-    job = DeviceJob(fleet.targets()[0], fleet.package, "nonce", "ann", pace=replace(PACE, lock=300.0), opener=fleet.open)
+    job = DeviceJob(
+        fleet.targets()[0], fleet.package, "nonce", "ann", pace=replace(PACE, lock=300.0), opener=fleet.open
+    )
     report = run_job(job, pause=pause)
     assert (report.outcome, report.exit_code) == (Outcome.UNREACHABLE, 3)
     assert "if it was activated" in report.message

@@ -270,7 +270,7 @@ def test_data_in_very_small_units_answer_as_the_reference(device: DeviceProcess,
 def test_scaled_up_from_the_least_numbers_rows_that_float32_cannot_hold_are_settled(
     width: int, unit: float, device: DeviceProcess, tmp_path: Path
 ) -> None:
-    """A query that is weighted twice overflows, and differences are so small that some processors make nothing of them."""
+    """A query that is weighted twice overflows; of the least differences some processors make nothing."""
     rng = np.random.default_rng(12)
     rows = (rng.normal(size=(500, width)) * unit).astype(np.float32)
     queries = (rng.normal(size=(60, width)) * unit * 10.0 ** rng.uniform(0, 2, (60, 1))).astype(np.float32)

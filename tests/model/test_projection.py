@@ -60,6 +60,12 @@ def test_a_projection_makes_no_row_longer_and_is_small_where_rows_lie_near_a_pla
     assert chosen.rows.shape == (3000, chosen.matrix.shape[1])
 
 
+def test_a_projection_is_not_chosen_where_it_would_blur_what_all_coordinates_tell_apart() -> None:
+    rows = near_a_plane(3000, 96, seed=1)
+    rows[:, 3] *= 300.0  # one feature in another unit: what float32 rounds of it, a product more or less matters
+    assert found(rows) is None
+
+
 _PRINT = """
 import hashlib, sys
 import numpy as np
