@@ -19,7 +19,7 @@ from device_agent.parsing import Parser
 
 PROG = "device_agent"
 #: Commands after which another release may answer.
-_SWITCHES = frozenset({"activate", "confirm", "rollback"})
+_SWITCHES = frozenset({"activate", "install", "confirm", "rollback"})
 EXIT_PIPE = 141  # nobody reads our output: what a shell gives a process that SIGPIPE ended
 
 

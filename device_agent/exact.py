@@ -28,6 +28,7 @@ _CHUNK_BYTES = 4 << 20  # of float64 differences held at a time
 _NEAR_TIED = 1.0 + 2.0**-40  # far more than the order of adding changes a float64 sum
 _MAX_TABLES = 256 << 20
 _MAX_FLOAT32 = float(np.finfo(np.float32).max)
+_STEEP = 1e18  # scales from which on float32 may not hold a row that is weighted twice, or what it is multiplied with
 #: Kind and dimensions of each table; those of the steps come beside them.
 _TABLES = {
     "centre": ("f", 1),
@@ -191,6 +192,8 @@ class ExactKnn:
 
     def _find_near(self, z: Float64) -> NDArray[np.int64] | None:
         """Returns the rows that may be among the k nearest, from one float32 matrix product; None if all may be."""
+        if self._scale.max() > _STEEP:
+            return None
         if self._squares is None:
             self._squares = self._measure_squares()
         weighted = z * self._scale

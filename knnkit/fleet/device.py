@@ -89,6 +89,7 @@ class _Deploy:
         self._job, self._recorder, self._pause = job, recorder, pause
         self._transport: Transport | None = None
         self._lock_until = 0.0
+        self._asked = 0.0  # when the device was last asked to switch
 
     def run(self) -> DeviceReport:
         try:
@@ -193,11 +194,11 @@ class _Deploy:
     # --- the switch -----------------------------------------------------------------------------------------------
     def _switch(self, facts: Facts, ask_for_it: Callable[[Facts], Activated]) -> DeviceReport:
         self._go_on()
-        job, asked = self._job, time.monotonic()
+        job = self._job
         try:
             activated = ask_for_it(facts)
         except (Unreachable, DeviceFailed) as error:  # it may have switched before the answer was lost
-            return self._give_up(facts, error, asked)
+            return self._give_up(facts, error, self._asked)
         self._recorder.know(certificate=activated.certificate)
         wrong = disbelieved(activated.certificate, job.nonce, job.package.digest, job.package.model_sha256)
         said = wrong or "; ".join(missed(activated.certificate, job.package))
@@ -320,6 +321,7 @@ class _Deploy:
     def _ask_in_turn(self, facts: Facts, command: list[str], answer: type[T]) -> T:
         """As `_ask`; where another host holds the device, waits for it as long as the user allows."""
         while True:
+            self._asked = time.monotonic()
             try:
                 return self._ask(facts, command, answer)
             except AgentProblem as problem:

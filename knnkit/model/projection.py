@@ -4,7 +4,7 @@ Distances in a projection are never longer than the distances themselves: what i
 far. Rows of many coordinates (images, spectra, embeddings) often lie near a plane of few; the principal axes find it
 (Jolliffe 2002, ch. 2), and the exact differences of some more candidates settle what the plane leaves open. What the
 search then takes is estimated on a sample of the rows, and a projection is chosen only where it is worth it. Plain
-numpy in float64; sums that end up in the model are added in one order.
+numpy in float64; what ends up in the model is the same on every machine.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from knnkit.model.space import CONFIDENCE, EPSILON, Float32, Float64, Space, add_products
+from knnkit.model.space import CONFIDENCE, EPSILON, Float32, Float64, Space, add_products, relative_error
 
 #: Coordinates from which on a projection can pay: the principal axes of fewer are most of them.
 LEAST_COORDINATES = 48
@@ -34,7 +34,11 @@ _SAMPLE, _PART = 400, 8192
 _SPARE, _SHARE = 1.25, 0.99
 #: Candidates at most: TOPK_V2 keeps a heap of them.
 _MOST_CANDIDATES = 128
-#: Steps of the axes' entries: what differs between two machines' eigenvectors is far smaller.
+#: Axes at most, and rounds of the iteration that finds them: a matrix of images is as well described after so many.
+_MOST_AXES, _ROUNDS = 512, 4
+#: Share of a column's length under which what is left of it is rounding.
+_NOTHING = 1e-6
+#: Steps of the axes' entries: coarse enough that their norm is not 1 but for rounding.
 _GRID = 2.0**-14
 
 
@@ -54,9 +58,13 @@ class Projection:
 
     @property
     def blur(self) -> float:
-        """Error of a squared distance in the projection, relative to (‖x‖ + reach)²: its product, and the rows'."""
-        p, r = self.matrix.shape
-        return float(2.0 * (CONFIDENCE * np.sqrt(p) + 4.0) + CONFIDENCE * np.sqrt(r) + 8.0) * EPSILON
+        """Error of a squared distance in the projection, relative to (‖x‖ + reach)²."""
+        return _blur(*self.matrix.shape)
+
+
+def _blur(p: int, r: int) -> float:
+    """What the product with the (p, r) matrix blurs, and what that with the rows does."""
+    return float(2.0 * (CONFIDENCE * np.sqrt(p) + 4.0) + CONFIDENCE * np.sqrt(r) + 8.0) * EPSILON
 
 
 def find_projection(space: Space, enrolled: Float32, k: int, over_fetch: int, *, seed: int = 0) -> Projection | None:
@@ -73,16 +81,17 @@ def find_projection(space: Space, enrolled: Float32, k: int, over_fetch: int, *,
     if space.metric == "manhattan" or not LEAST_COORDINATES <= width <= MOST_COORDINATES or count <= 4 * width:
         return None
     rows = _Weighted(enrolled, space.scale)
-    sizes = sorted({max(8, width // share) for share in _SHARES})
+    sizes = sorted({min(_MOST_AXES, max(8, width // share)) for share in _SHARES})
     axes = _axes(rows, sizes[-1])
-    needed = _count_within(rows, axes, sizes, k, np.random.default_rng(seed).permutation(count)[:_SAMPLE])
+    sample = np.random.default_rng(seed).permutation(count)[:_SAMPLE]
+    needed = _count_within(rows, axes, sizes, k, sample, space.reach)
     each = width * _EXACT + _CANDIDATE
     whole = count * (width + _SCORE) + (k + over_fetch) * each
     best, least = None, _WORTH * whole
     for size, most in zip(sizes, np.quantile(needed, _SHARE, axis=1)):
-        candidates = int(_SPARE * most) + over_fetch
+        candidates = max(k, int(_SPARE * most)) + over_fetch
         work = (count + width) * size + count * _SCORE + candidates * each
-        if k < candidates <= min(_MOST_CANDIDATES, count // 2) and work < least:
+        if candidates <= min(_MOST_CANDIDATES, count // 2) and work < least:
             best, least = (size, candidates), work
     if best is None:
         return None
@@ -106,21 +115,51 @@ class _Weighted:
 
 
 def _axes(rows: _Weighted, most: int) -> Float64:
-    """Returns the first (p, r) principal axes, rounded, so that no combination of them makes a row longer."""
-    moments = sum(part.T @ part for _, part in rows.parts(_PART))
-    _, vectors = np.linalg.eigh(moments)
-    axes = vectors[:, ::-1][:, :most]
-    axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])])
+    """Returns the first (p, r) principal axes, rounded, so that no combination of them makes a row longer.
+
+    Found by orthogonal iteration (Golub and Van Loan 2013, ch. 8.2.4) on whole numbers, whose products and sums float64
+    holds exactly: eigenvectors of near-equal eigenvalues are what a BLAS, its threads and its processor make of them,
+    and the file would be too.
+    """
+    greatest = float(np.max([np.abs(part).max() for _, part in rows.parts(_PART)]))
+    width = rows.enrolled.shape[1]
+    moments = np.zeros((width, width))
+    for _, part in rows.parts(_PART):
+        whole = _whole(part, greatest)
+        moments += whole.T @ whole
+    axes = np.random.default_rng(0).choice([-1.0, 1.0], (width, most))
+    for _ in range(_ROUNDS):
+        axes = _orthonormal(_whole(moments, float(np.abs(moments).max())) @ _whole(axes, 1.0))
     axes = np.round(axes / _GRID) * _GRID
-    shrunk = np.floor((1.0 - 2.0**-18) / np.linalg.norm(axes, ord=2) * 2.0**20) * 2.0**-20
+    shrunk = np.floor((1.0 - 2.0**-18) / max(1.0, float(np.linalg.norm(axes, ord=2))) * 2.0**20) * 2.0**-20
     return np.asarray(axes * shrunk)
 
 
-def _count_within(rows: _Weighted, axes: Float64, sizes: list[int], k: int, sample: NDArray[np.int64]) -> Any:
+def _whole(values: Float64, greatest: float) -> Float64:
+    """Returns values in steps of 2^-20 of the greatest: what is less, float32 has no certain answer to."""
+    return np.asarray(np.round(values / (greatest or 1.0) * 2.0**20))
+
+
+def _orthonormal(columns: Float64) -> Float64:
+    """Returns (p, r) orthonormal columns that span what the first of `columns` do; zeros where one adds nothing."""
+    found: Float64 = columns / np.abs(columns).max(initial=1.0)
+    before = np.sqrt((found * found).sum(axis=0))
+    for number in range(found.shape[1]):
+        length = np.sqrt((found[:, number] * found[:, number]).sum())
+        found[:, number] *= 1.0 / length if length > _NOTHING * before[number] else 0.0
+        one, rest = found[:, number, np.newaxis], found[:, number + 1 :]
+        rest -= one * (one * rest).sum(axis=0)
+    return found
+
+
+def _count_within(
+    rows: _Weighted, axes: Float64, sizes: list[int], k: int, sample: NDArray[np.int64], reach: float
+) -> Any:
     """Returns how many rows each of `sample` must look at, (sizes, samples): those nearer than its k-th nearest is.
 
-    What is counted are distances over the first axes, in numbers of `sizes`. Ties at the k-th place are not: float64
-    settles them, however many candidates there are.
+    What is counted are distances over the first axes, in numbers of `sizes`, less what float32 blurs of them. Ties at
+    the k-th place are not, nor what float32 cannot tell from one over all coordinates: float64 settles them, however
+    many candidates there are.
     """
     asked = rows.take(sample)
     nearest = np.full((len(sample), k), np.inf)
@@ -129,13 +168,16 @@ def _count_within(rows: _Weighted, axes: Float64, sizes: list[int], k: int, samp
         inside = np.flatnonzero((sample >= start) & (sample < start + len(part)))
         squared[inside, sample[inside] - start] = np.inf
         nearest = np.partition(np.concatenate([nearest, squared], axis=1), k - 1, axis=1)[:, :k]
-    noise = 1e-12 * (asked * asked).sum(axis=1)
-    kth, counts = (nearest.max(axis=1) - noise)[:, np.newaxis], np.zeros((len(sizes), len(sample)), np.int64)
+    squares = (asked * asked).sum(axis=1)
+    kth, unit = nearest.max(axis=1) - 1e-12 * squares, 2.0 * (squares + reach * reach)
+    kth, unit, counts = kth[:, np.newaxis], unit[:, np.newaxis], np.zeros((len(sizes), len(sample)), np.int64)
     for _, part in rows.parts(_PART):
+        squared = _squared(asked, part)
+        told = (squared < kth) | (squared > kth + relative_error(len(axes)) * unit)
         within, first, projected, own = np.zeros((len(sample), len(part))), 0, part @ axes, asked @ axes
         for number, size in enumerate(sizes):
             within += _squared(own[:, first:size], projected[:, first:size])
-            counts[number] += (within < kth).sum(axis=1)
+            counts[number] += (told & (within < kth + _blur(len(axes), size) * unit)).sum(axis=1)
             first = size
     return counts
 

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from knnkit.model.layout import MOST_BLOCKS, Layout, block_width
 from knnkit.model.projection import Projection
-from knnkit.model.space import CONFIDENCE, EPSILON, Float32, Space
+from knnkit.model.space import Float32, Space, relative_error
 from knnkit.model.topk import greatest, least
 
 #: Candidates beyond k that the matrix product hands to the exact ranking. More would not make more rows certain (it is
@@ -30,6 +30,8 @@ _MAX_FLOAT32 = np.float32(np.finfo(np.float32).max)
 _SORTED_WHATEVER = 16
 #: Coordinates whose products with any row's stay numbers; a row that has a greater one is too far off to be certain.
 _FARTHEST = 3e18
+#: Scales from which on a query that is weighted twice may overflow before it is far off.
+_STEEP = 1e18
 
 
 @dataclass(frozen=True)
@@ -78,8 +80,8 @@ class Search(tf.Module):  # type: ignore[misc]
 
     @property
     def rho(self) -> np.float32:
-        """Relative error of a squared distance or a score, bounded as in `knnkit.model.entrance`."""
-        return np.float32((CONFIDENCE * np.sqrt(len(self.space.centre)) + 8.0) * EPSILON)
+        """Relative error of a squared distance or a score."""
+        return np.float32(relative_error(len(self.space.centre)))
 
     def nearest(self, query: Any) -> Nearest:
         """Returns the k nearest rows of (b, p) float32 queries, offsets from the space's centre."""
@@ -144,7 +146,8 @@ class Search(tf.Module):  # type: ignore[misc]
             searched = tf.matmul(weighted, tf.constant(self.projection.matrix))
             within = tf.reduce_sum(searched * searched, axis=1)
             slack = np.float32(slack + self.projection.blur)
-        best, places = self._best(self._factors(searched))
+        factors = self._factors(searched)
+        best, places = self._best(factors)
         # In order of the training index, so that an exact tie goes to the lower one.
         places = -tf.math.top_k(-places, self.candidates).values
         # No other row scores over the last of these, but for rounding; (‖x‖ + reach)² is at most twice the squares.
@@ -153,15 +156,21 @@ class Search(tf.Module):  # type: ignore[misc]
             within = within - squared * np.float32(2.0 * slack)
         else:
             within = within * np.float32(1.0 - 2.0 * slack)
-        return places, within - (2.0 * best[:, -1] + np.float32(lost))
+        beyond = within - (2.0 * best[:, -1] + np.float32(lost))
+        if not self.projection and self.space.scale.max() > _STEEP:  # what was clipped scores nothing of worth
+            beyond = tf.where(tf.reduce_max(tf.abs(factors), axis=1) < _MAX_FLOAT32, beyond, -_MAX_FLOAT32)
+        return places, beyond
 
     def _factors(self, searched: Any) -> Any:
         """What the table is multiplied with: it holds rows before `scale`, a projection's after."""
         if self.projection:
             return searched
         factors = self._weigh(searched)
-        # Changes nothing; without it the converter multiplies the scale into the weights, and stores them again.
-        return factors if factors is searched else tf.minimum(factors, _MAX_FLOAT32)
+        if factors is searched:
+            return factors
+        # Without one of them the converter multiplies the scale into the weights, and stores them again.
+        factors = tf.minimum(factors, _MAX_FLOAT32)
+        return tf.maximum(factors, -_MAX_FLOAT32) if self.space.scale.max() > _STEEP else factors
 
     def _best(self, factors: Any) -> tuple[Any, Any]:
         """Returns the (b, c) best scores and their places in the table."""

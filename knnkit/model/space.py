@@ -34,6 +34,11 @@ CONFIDENCE = 6.0
 _ZERO = 2.0**-22
 
 
+def relative_error(width: int) -> float:
+    """Returns the error of a squared distance, or of a score, over so many coordinates in float32."""
+    return float((CONFIDENCE * np.sqrt(width) + 8.0) * EPSILON)
+
+
 @dataclass(frozen=True)
 class Step:
     """One map of a row: `affine` (x - a) * b, `linear` (x - b) @ a, `normalize` x / its norm of order a, `cosine`."""

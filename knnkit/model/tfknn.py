@@ -32,6 +32,8 @@ _TINY = np.float32(np.finfo(np.float32).tiny)
 _SQUARED_SAFELY = 1e-15
 #: Distances whose squares do not overflow; some kernels make infinity of what does, some the greatest number there is.
 _SQUARED_AT_MOST = np.float32(1e18)
+#: Scales from which on the differences that count may be less than the least numbers, of which processors make nothing.
+_STEEPEST = 1e30
 #: Share of the weight that a neighbour beside an exact match may be denied.
 _DENIED = 1e-6
 
@@ -182,6 +184,8 @@ class TfKNN(tf.Module):  # type: ignore[misc]
             certain = kth < most
         else:
             certain = tf.minimum(found.following, most) > self._further(kth, base, blur)
+        if self.space.scale.max() > _STEEPEST:
+            certain = tf.logical_and(certain, kth < 0.0)
         if self.metric != "manhattan" and self.margin * self.space.radius < _SQUARED_SAFELY:
             certain = tf.logical_and(certain, kth > np.float32(_SQUARED_SAFELY**2))
         if blur is not None:

@@ -66,11 +66,20 @@ def test_a_deployment_in_a_storm_is_on_the_one_release_or_on_the_other(
     seed: int, two: tuple[Device, str, str], releases: Releases
 ) -> None:
     device, old, new = two
-    steps = (("stage", releases["iris-next"]), ("activate", new, "--deadline", "600"), ("confirm", new), ("rollback",))
+    trial = ("--deadline", "600")
+    steps = (
+        ("stage", releases["iris-next"]),
+        ("activate", new, *trial),
+        ("rollback",),
+        ("install", releases["iris-next"], *trial),
+        ("confirm", new),
+        ("rollback",),
+    )
     for number, words in enumerate(steps):
         code, _, err = storm(device, 10 * seed + number, *words)
         assert code in (*CODES, contract.EXIT_FAILED), err.decode()
         assert code != 130 or b"interrupted" in err
+        assert (b"to see what answers" in err) == (code == 130 and words[0] != "stage")
         assert device.answering() in (old, new)
     if device.ask("status")["pending"]:
         device.ask("rollback")

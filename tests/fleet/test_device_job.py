@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import pickle
+import time
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from support.simulation import Fleet, make_package, with_files
@@ -201,6 +204,29 @@ def test_a_locked_device_is_waited_for_as_long_as_asked(fleet: Fleet) -> None:
     )
     assert run_job(job, pause=pause).outcome is Outcome.COMMITTED
     assert len(waits) == 1
+
+
+def test_the_wait_for_another_host_is_no_time_in_which_a_device_can_have_reverted(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    board, waited = fleet.boards["board"], [0.0]
+    board.faults.add("locked-install")
+
+    def pause(seconds: float) -> bool:
+        if seconds:
+            waited[0] += 2 * PACE.confirm
+            board.faults.discard("locked-install")
+            board.faults.add("cut-before-install")
+        return False
+
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + waited[0], sleep=time.sleep)
+    monkeypatch.setattr("knnkit.fleet.device.time", clock)
+    job = DeviceJob(
+        fleet.targets()[0], fleet.package, "nonce", "ann", pace=replace(PACE, lock=300.0), opener=fleet.open
+    )
+    report = run_job(job, pause=pause)
+    assert (report.outcome, report.exit_code) == (Outcome.UNREACHABLE, 3)
+    assert "if it was activated" in report.message
 
 
 @pytest.mark.parametrize(

@@ -265,6 +265,21 @@ def test_data_in_very_small_units_answer_as_the_reference(device: DeviceProcess,
     assert verdict.differences == ()
 
 
+@pytest.mark.parametrize("unit", [1e-25, 1e-37, 1e-38])
+@pytest.mark.parametrize("width", [2, 6])
+def test_scaled_up_from_the_least_numbers_rows_that_float32_cannot_hold_are_settled(
+    width: int, unit: float, device: DeviceProcess, tmp_path: Path
+) -> None:
+    """A query that is weighted twice overflows; of the least differences some processors make nothing."""
+    rng = np.random.default_rng(12)
+    rows = (rng.normal(size=(500, width)) * unit).astype(np.float32)
+    queries = (rng.normal(size=(60, width)) * unit * 10.0 ** rng.uniform(0, 2, (60, 1))).astype(np.float32)
+    model = build_model(KnnSpec("masses", 3, scale="standard"), dataset(rows, rng.integers(0, 3, 500)))
+    answers = ask(device, model, queries, tmp_path)
+    assert judge(golden_of(model, queries), answers, model.info, Gates()).differences == ()
+    assert answers.settled == (60 if unit < 1e-30 else 0)
+
+
 @pytest.mark.parametrize(("metric", "k"), [("euclidean", 2), ("sqeuclidean", 2), ("manhattan", 5), ("sqeuclidean", 5)])
 def test_a_row_too_far_for_float32_has_neighbours_and_finite_distances(
     metric: str, k: int, device: DeviceProcess, tmp_path: Path

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +58,43 @@ def test_a_projection_makes_no_row_longer_and_is_small_where_rows_lie_near_a_pla
     assert chosen.candidates < 60
     assert np.linalg.norm(chosen.matrix.astype(np.float64), ord=2) < 1.0
     assert chosen.rows.shape == (3000, chosen.matrix.shape[1])
+
+
+def test_a_projection_is_not_chosen_where_it_would_blur_what_all_coordinates_tell_apart() -> None:
+    rows = near_a_plane(3000, 96, seed=1)
+    rows[:, 3] *= 300.0  # one feature in another unit: what float32 rounds of it, a product more or less matters
+    assert found(rows) is None
+
+
+_PRINT = """
+import hashlib, sys
+import numpy as np
+sys.path[:0] = sys.argv[1:]
+from sklearn.datasets import load_digits
+from knnkit.model.dataset import dataset
+from knnkit.model.enrol import enrol
+from knnkit.model.projection import find_projection
+rng = np.random.default_rng(0)
+flat = rng.normal(size=(3000, 4)) @ rng.normal(size=(4, 64))
+large = np.kron(load_digits().images, np.ones((1, 2, 2))).reshape(-1, 256)
+for rows in (flat, large):
+    enrolled = enrol(dataset(rows.astype(np.float32), np.zeros(len(rows), int)), [], "euclidean")
+    found = find_projection(enrolled.space, enrolled.enrolled, 3, 3)
+    print(found.candidates, hashlib.sha256(found.matrix.tobytes() + found.rows.tobytes()).hexdigest())
+"""
+
+
+def test_a_projection_does_not_depend_on_the_processor_or_its_threads() -> None:
+    """The axes of equal eigenvalues, and of none, are whatever the kernels of a BLAS make of them."""
+    root = Path(__file__).resolve().parents[2]
+    machines = ({"OPENBLAS_NUM_THREADS": "1"}, {"OPENBLAS_NUM_THREADS": "2"}, {"OPENBLAS_CORETYPE": "Prescott"})
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", _PRINT, str(root)], env={**os.environ, **machine}, check=True, capture_output=True
+        ).stdout
+        for machine in machines
+    }
+    assert len(said) == 1
 
 
 @pytest.mark.parametrize("kind", ["noise in every coordinate", "few coordinates", "few rows", "manhattan"])
