@@ -86,9 +86,6 @@ def _windows(tree: Any, table: Float32, model: TfKNN) -> dict[int, flatfile.Wind
             if part_of is not None:
                 windows[number] = part_of
     found, asked = ({(window.start, window.length) for window in each.values()} for each in (windows, known))
-    if model.search.projection and len(parts) > 1:  # nothing is gathered from its rows: it may be blocks alone
-        asked.discard((0, table.nbytes))
-        found.discard((0, table.nbytes))
     if found != asked and not model.search.by_columns:
         raise BuildError("the converter changed the training matrix; this TensorFlow is not supported")
     return windows

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from knnkit.model.layout import MOST_BLOCKS, Layout, block_width
+from knnkit.model.layout import Layout, block_width
 from knnkit.model.projection import Projection
 from knnkit.model.space import Float32, Space, relative_error
 from knnkit.model.topk import greatest, least
@@ -176,7 +176,7 @@ class Search(tf.Module):  # type: ignore[misc]
         """Returns the (b, c) best scores and their places in the table."""
         rows = self.projection.rows.astype(np.float64) if self.projection else self.enrolled * self.space.scale
         bias = (-0.5 * (rows * rows).sum(axis=1)).astype(np.float32)
-        if not self._blocks or (factors.shape[0] == 1 and not self._blocks_for_one):
+        if not self._blocks or factors.shape[0] == 1:  # one row reads every weight once, blocks or not
             bias = self.layout.column(bias, -float(_MAX_FLOAT32))
             return tuple(tf.math.top_k(_scores(factors, self._table, bias), self.candidates))
         parts = [
@@ -185,11 +185,6 @@ class Search(tf.Module):  # type: ignore[misc]
         ]
         best, indices = greatest(parts, self.candidates)
         return best, self.layout.place(indices)
-
-    @property
-    def _blocks_for_one(self) -> bool:
-        """Whether blocks are worth it for one row, which reads every weight once, blocks or not."""
-        return len(self.enrolled) >= 4096 and len(self._blocks) <= MOST_BLOCKS
 
     def _weigh(self, offsets: Any) -> Any:
         return offsets if (self.space.scale == 1.0).all() else offsets * self.space.scale.astype(np.float32)
