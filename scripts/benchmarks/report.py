@@ -154,7 +154,8 @@ def plot(cells: list[Cell], path: Path) -> None:
             panel.bar(places, heights, 0.14, label=name)
         panel.axhline(1.0, color="black", linewidth=1)
         panel.set_yscale("log")
-        labels = [cell.size if title == "one row" else f"{cell.size}\n{cell.rows} rows" for cell in shown]
+        sizes = [cell.size.replace("-", "\n") for cell in shown]
+        labels = sizes if title == "one row" else [f"{size}\n{cell.rows} rows" for size, cell in zip(sizes, shown)]
         panel.set_xticks(range(len(shown)), labels)
         panel.set_title(f"{title}, one thread")
         panel.grid(axis="y", alpha=0.3)
