@@ -56,16 +56,12 @@ def _answer(arguments: list[str]) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    try:
+    with interrupts.told():
         from device_agent.commands import COMMANDS
 
         parsed = build_parser(COMMANDS, arguments).parse_args(arguments)
         code: int = COMMANDS[parsed.command].run(parsed)
         sys.stdout.flush()
-    except Exception:
-        if interrupts.heard():
-            raise KeyboardInterrupt from None
-        raise
     return code
 
 

@@ -11,6 +11,7 @@ import contextlib
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
 #: What ends a program from outside: Ctrl-C, kill, and a terminal that goes away.
@@ -39,6 +40,17 @@ def deafen() -> None:
 def heard() -> bool:
     """Whether a signal was raised, whatever has become of it: an import that it broke raises something else."""
     return any(_heard)
+
+
+@contextlib.contextmanager
+def told() -> Iterator[None]:
+    """Takes whatever is raised in the block after a signal for the signal."""
+    try:
+        yield
+    except Exception:
+        if heard():
+            raise KeyboardInterrupt from None
+        raise
 
 
 def forget() -> None:

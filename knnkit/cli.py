@@ -72,13 +72,9 @@ def _answer(arguments: list[str]) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    try:
+    with interrupts.told():
         code = _dispatch(arguments)
         sys.stdout.flush()
-    except Exception:
-        if interrupts.heard():
-            raise KeyboardInterrupt from None
-        raise
     return code
 
 
