@@ -193,7 +193,8 @@ def _convert_union(choices: tuple[Any, ...], value: Any, where: str) -> Any:
         try:
             return _convert(choice, value, where)
         except MalformedDocument as error:
-            failures.append(error)
+            # With its traceback it would hold this frame, which holds it, and all that the callers have loaded.
+            failures.append(error.with_traceback(None))
     raise failures[-1]
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import gc
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,10 @@ import pytest
 from support.releases import Releases
 
 from device_agent import contract, memory
+from device_agent.codec import MalformedDocument
 from device_agent.judge import Golden
 from device_agent.loading import load_model
+from device_agent.modelfile import read_info
 from device_agent.release_files import open_release
 from device_agent.runtime import PACK_AFTER, TfliteKNN
 
@@ -166,3 +170,26 @@ def test_a_stream_leaves_the_copies_of_a_larger_model_out(
         model = load_model(opened, stream=stream)
         model.neighbors(np.zeros((PACK_AFTER, model.info.n_features), np.float32))
         assert model.runtime.delegate == delegate
+
+
+def test_a_model_goes_with_its_last_user_and_does_not_wait_for_the_garbage(releases: Releases) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        model = TfliteKNN(releases["iris"] / contract.MODEL_FILE)  # labels of text: the first that is tried is a number
+        model.classify(np.zeros((100, 4), np.float32))
+        gone = weakref.ref(model)
+        del model
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+def test_what_was_tried_in_vain_while_reading_is_not_kept(releases: Releases) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        read_info(releases["iris"] / contract.MODEL_FILE)
+        assert [each for each in gc.get_objects() if isinstance(each, MalformedDocument)] == []
+    finally:
+        gc.enable()
