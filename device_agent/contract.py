@@ -74,7 +74,6 @@ LOCK_FILE = "lock"
 CLASS_FILE = "device-class"  # one line: the class that releases may be meant for; without it, only "any" fits
 VENV_LINK = "venv"  # -> venvs/<digest>: what runs the agent; replaced by rename
 VENVS_DIR = "venvs"
-PART_SUFFIX = ".part"
 DEFAULT_CONFIRM_SECONDS = 60.0
 #: Releases that stay on a device, the current and the previous one among them.
 KEEP_RELEASES = 5

@@ -20,7 +20,7 @@ from knnkit.model.space import CONFIDENCE, EPSILON, Float32, Float64, Space, add
 
 #: Coordinates from which on a projection can pay: the principal axes of fewer are most of them.
 LEAST_COORDINATES = 48
-#: Coordinates up to which the axes are looked for: the time grows with their third power.
+#: Coordinates up to which the axes are looked for: time and memory grow with their square.
 MOST_COORDINATES = 4096
 #: The share of the work that must be saved; less is not worth a larger file.
 _WORTH = 0.5
