@@ -102,7 +102,7 @@ def _bench(loaded: Loaded, seconds: float, threads: int, verify_ms: float, load_
         n_train=model.info.n_train,
         n_features=model.info.n_features,
         k=model.info.k,
-        batch=model.info.batch,
+        batch=model.batch,
         one=one,
         line=_latency(_line_answerer(loaded, rows), len(rows), seconds),
         rows_per_second=_throughput(loaded, rows, seconds),
@@ -142,7 +142,7 @@ def _latency(work: Callable[[int], Any], count: int, seconds: float) -> Latency:
 
 
 def _throughput(loaded: Loaded, rows: NDArray[np.float32], seconds: float) -> float:
-    batch = loaded.model.info.batch
+    batch = loaded.model.batch
     table = np.resize(rows, (batch * 4, rows.shape[1]))
     loaded.model.classify(table)
     done = 0

@@ -50,6 +50,8 @@ EXACT_FILE = "exact.npz"
 #: The two signatures of the model: one row, and `KnnInfo.batch` rows.
 SIGNATURE_ONE = "classify"
 SIGNATURE_BATCH = "classify_batch"
+#: What a signature is called whose search is in eight bits, where a model has one.
+QUANTIZED = "_quantized"
 #: Input and outputs of both signatures.
 INPUT_ROWS = "rows"  # (n, n_features) float32, raw rows
 OUTPUT_LABEL = "label"  # (n,) int32, class index, UNKNOWN where rejected

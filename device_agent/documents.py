@@ -63,6 +63,7 @@ class KnnInfo:
     inputs: str = ""  # SHA-256 over everything that the build was asked for; the same means nothing to build
     reject: Reject | None = None
     searched: int | None = None  # coordinates of the projection that candidates are searched in; None: all there are
+    quantized: int | None = None  # rows of the batch signature that searches in eight bits; None: there is none
     schema: int = SCHEMA
 
 

@@ -15,6 +15,8 @@ from device_agent.record import record
 
 #: Import name -> how pip calls it, in the order in which `auto` looks.
 RUNTIMES = {"tflite_runtime": "tflite-runtime", "ai_edge_litert": "ai-edge-litert"}
+#: Those whose XNNPACK takes products of float32 rows with eight-bit weights; the other has plain kernels for them.
+_PACKS_QUANTIZED = ("ai_edge_litert",)
 
 
 @record
@@ -60,6 +62,11 @@ class Loader:
             reason="no-runtime",
             hint="knnkit provision --target HOST puts one on the board",
         )
+
+    @property
+    def packs_quantized(self) -> bool:
+        """Whether products with eight-bit weights are the faster ones, packed or not."""
+        return self.name in _PACKS_QUANTIZED
 
     def require_version(self, info: contract.KnnInfo) -> None:
         """Checks that the runtime is new enough for the model.

@@ -15,20 +15,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from device_agent import contract, memory, regions
-from device_agent.errors import BadInput, ModelUnusable
+from device_agent import contract, regions
+from device_agent.errors import BadInput
 from device_agent.exact import ExactKnn
-from device_agent.interpreter import Loader, delegate
+from device_agent.graphs import Graphs
 from device_agent.modelfile import read_info as read_info
-from device_agent.quiet import quiet
-from device_agent.record import replace
-from device_agent.signature import Signature
-from device_agent.team import MAX_SHARED, Team
 
 #: Labels that one model is asked for before it draws its label map: about as long as drawing takes.
 MAP_AFTER = 16_384
-#: Rows that a large model answers where it is mapped before it is packed: about as long as packing takes.
-PACK_AFTER = 32
 _FEW = 32
 
 
@@ -61,13 +55,6 @@ class Answers(NamedTuple):
     distances: NDArray[np.float32]
 
 
-_OUTPUTS = {
-    contract.OUTPUT_LABEL: np.int32,
-    contract.OUTPUT_PROBABILITIES: np.float32,
-    contract.OUTPUT_INDICES: np.int32,
-    contract.OUTPUT_DISTANCES: np.float32,
-    contract.OUTPUT_CERTAIN: np.bool_,
-}
 #: What is answered, in the order of `Answers` and of `Neighbors`.
 _ANSWERS = (contract.OUTPUT_LABEL, contract.OUTPUT_PROBABILITIES, contract.OUTPUT_INDICES, contract.OUTPUT_DISTANCES)
 _LABEL = (contract.OUTPUT_LABEL,)
@@ -91,6 +78,8 @@ class TfliteKNN:
             rows 1.7 times. None packs a small model at once, and one with over 32 MB of weights when it has been asked
             for as many rows as packing takes time for, if half of the free memory stays free.
         stream: it is asked for single rows: where `packed` does not say, a model that is not small is never packed.
+        quantized: whether candidates are searched in eight bits, where the model can; the answers are the same. None
+            does where that is faster: with LiteRT, and with a model that is not packed.
 
     Raises:
         ModelUnusable: the file is not a knnkit model, or this runtime is too old for it.
@@ -105,29 +94,28 @@ class TfliteKNN:
         runtime: str | type = "auto",
         packed: bool | None = None,
         stream: bool = False,
+        quantized: bool | None = None,
     ) -> None:
         self.path = str(path)
         self.info = read_info(path)
         self.settled = 0
-        size = Path(self.path).stat().st_size
-        small, self._waits = size <= MAX_SHARED, 0
-        self._loader = Loader.find(self.path, runtime, 1 if small else num_threads)
-        self._loader.require_version(self.info)
-        self._weights = 4 * self.info.n_train * self.info.searched if self.info.searched else size
-        large = self._weights > memory.SMALL
-        if packed is None:
-            packed = memory.may_pack(self._weights) and not (stream and large)
-            if packed and large:
-                packed, self._waits = False, PACK_AFTER
-        self._packed = packed
-        self.runtime = contract.RuntimeInfo(
-            self._loader.name, self._loader.version, None, platform.python_version(), np.__version__
+        self._graphs = Graphs(
+            self.path, self.info, runtime, num_threads, packed=packed, stream=stream, quantized=quantized
         )
-        self._begin()
-        self._team = Team(num_threads if small else 1)
+        self._take()
         self._exact: ExactKnn | None = None
         self._labelled = 0
         self.label_map: regions.LabelMap | None = None
+
+    @property
+    def quantized(self) -> bool:
+        """Whether candidates are searched in eight bits, at this moment."""
+        return self._graphs.quantized
+
+    @property
+    def batch(self) -> int:
+        """How many rows are answered at a time, at most."""
+        return self._graphs.batch_rows
 
     def neighbors(self, rows: ArrayLike) -> Neighbors:
         """Returns the k nearest training rows of each of the (n, n_features) raw `rows`.
@@ -196,30 +184,21 @@ class TfliteKNN:
             return Answers(label.copy(), probabilities.copy(), indices.copy(), distances.copy())
         return Answers(*self._ask(rows, _ANSWERS))
 
-    def _begin(self) -> None:
-        """Loads the model, in the place of what was loaded before."""
-        try:
-            interpreter = self._loader.load(self._packed)
-            one = Signature(interpreter, contract.SIGNATURE_ONE, contract.INPUT_ROWS, _OUTPUTS)
-            _require_shapes(one, 1, self.info)
-        except (ValueError, RuntimeError, KeyError, OSError) as error:
-            raise ModelUnusable(
-                f"{self.runtime.name} {self.runtime.version} cannot load {self.path}: {str(error).strip()}",
-                hint="build the release again with this knnkit, or provision the board's runtime again",
-            ) from None
-        self._interpreter, self._one = interpreter, one
-        self._batch: Signature | None = None
+    def _take(self) -> None:
+        """Takes up what answers now."""
+        one, loader = self._graphs.one, self._graphs.loader
+        self._one = one
         self._answers = tuple(one.outputs[name] for name in _ANSWERS)
         self._neighbors = tuple(one.outputs[name] for name in _NEIGHBORS)
-        self.runtime = replace(self.runtime, delegate=delegate(interpreter))
+        self.runtime = contract.RuntimeInfo(
+            loader.name, loader.version, self._graphs.delegate, platform.python_version(), np.__version__
+        )
 
-    def _pack_when_worth_it(self, rows: int) -> None:
-        """Counts rows that a large model is asked for, and packs it once they are enough."""
-        self._waits = max(0, self._waits - rows)
-        if not self._waits and memory.may_pack(self._weights):
-            self._packed = True
-            with quiet():
-                self._begin()
+    def _note(self, rows: int) -> None:
+        """Tells the graphs how many rows are asked for, while that matters."""
+        self._graphs.note(rows)
+        if self._one is not self._graphs.one:
+            self._take()
 
     def _ask_one(self, rows: ArrayLike) -> bool:
         """Has the graph answer one float32 row in place; returns whether it could, and was certain.
@@ -230,8 +209,8 @@ class TfliteKNN:
         one = self._one
         if type(rows) is not np.ndarray or rows.dtype is not _FLOAT32 or rows.shape != one.shape:
             return False
-        if self._waits:
-            self._pack_when_worth_it(1)
+        if self._graphs.waits:
+            self._note(1)
             one = self._one
         one.memory[:] = rows.tobytes()
         # A row's square is finite only if the row is; `dot` would warn of its overflow under NumPy 2. Calling it takes
@@ -244,41 +223,14 @@ class TfliteKNN:
     def _ask(self, rows: ArrayLike, names: tuple[str, ...]) -> tuple[NDArray[Any], ...]:
         """Returns the outputs `names` of any number of rows: checked before, and settled where not certain."""
         queries = check_rows(rows, self.info.n_features)
-        if self._waits:
-            self._pack_when_worth_it(len(queries))
+        if self._graphs.waits:
+            self._note(len(queries))
         views = {name: self._one.outputs[name] for name in (*names, contract.OUTPUT_CERTAIN)}
         parts = {name: np.empty((len(queries), *view.shape[1:]), view.dtype) for name, view in views.items()}
-        self._run(queries, parts)
+        self._graphs.run(queries, parts)
         if not parts[contract.OUTPUT_CERTAIN].all():
             self._settle(queries, parts)
         return tuple(parts[name] for name in names)
-
-    def _run(self, queries: NDArray[np.float32], parts: dict[str, NDArray[Any]]) -> None:
-        count, batch = len(queries), self.info.batch
-        # A batch that is not even a third full costs more than its rows one by one.
-        alone = count % batch if (count % batch) * 3 <= batch else 0
-        chunks = range(0, count - alone, batch)
-        if chunks:
-            if self._batch is None:  # a stream of single rows does without its memory
-                self._batch = self._take_batch(self._interpreter)
-
-            def work(signature: Signature, start: int) -> None:
-                _fill(signature, queries[start : start + batch], parts, start)
-
-            self._team.run(self._batch, chunks, work, self._make_batch)
-        for start in range(count - alone, count):
-            _fill(self._one, queries[start : start + 1], parts, start)
-
-    def _make_batch(self) -> Signature:
-        return self._take_batch(self._loader.load(self._packed))
-
-    def _take_batch(self, interpreter: Any) -> Signature:
-        made = Signature(interpreter, contract.SIGNATURE_BATCH, contract.INPUT_ROWS, _OUTPUTS)
-        try:
-            _require_shapes(made, self.info.batch, self.info)
-        except ValueError as error:
-            raise ModelUnusable(f"{self.path}: {error}") from None
-        return made
 
     def _settle(self, queries: NDArray[np.float32], parts: dict[str, NDArray[Any]]) -> None:
         exact = self._get_exact()
@@ -300,28 +252,6 @@ class TfliteKNN:
         if self._exact is None:
             self._exact = ExactKnn(self.path, self.info)
         return self._exact
-
-
-def _fill(signature: Signature, chunk: NDArray[np.float32], parts: dict[str, NDArray[Any]], start: int) -> None:
-    """Writes the answers to `chunk` into `parts` from row `start` on."""
-    used = len(chunk)
-    signature.rows[:used] = chunk  # what the batch before left in the other rows is finite, and not read
-    signature.run()
-    for name, part in parts.items():
-        part[start : start + used] = signature.outputs[name][:used]
-
-
-def _require_shapes(signature: Signature, rows: int, info: contract.KnnInfo) -> None:
-    expected = {
-        contract.OUTPUT_LABEL: (rows,),
-        contract.OUTPUT_PROBABILITIES: (rows, len(info.classes)),
-        contract.OUTPUT_INDICES: (rows, info.k),
-        contract.OUTPUT_DISTANCES: (rows, info.k),
-        contract.OUTPUT_CERTAIN: (rows,),
-    }
-    found = {name: view.shape for name, view in signature.outputs.items()}
-    if signature.rows.shape != (rows, info.n_features) or found != expected or info.batch < 1:
-        raise ValueError("its graph has other shapes than knn.json says")
 
 
 def check_rows(rows: ArrayLike, n_features: int) -> NDArray[np.float32]:

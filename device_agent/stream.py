@@ -165,7 +165,7 @@ class _Desk:
         self.refused += len(parsed.errors)
         if not parsed.count:
             return
-        batch = self._loaded.model.info.batch
+        batch = self._loaded.model.batch
         if parsed.errors or parsed.count <= batch:
             answers = self._loaded.model.classify(parsed.rows) if len(parsed.rows) else None
             self._write(self._renderer.render(answers, parsed.count, parsed.errors))

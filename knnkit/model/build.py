@@ -12,7 +12,6 @@ import numpy as np
 from device_agent import contract
 from knnkit import __version__
 from knnkit.errors import BuildError, DataError
-from knnkit.model import flatfile
 from knnkit.model.dataset import Dataset
 from knnkit.model.enrol import Enrolment, enrol
 from knnkit.model.opset import minimum_runtime
@@ -106,7 +105,7 @@ def build_enrolled(
     reference.reject = reject
     thresholds = None if reject is None else reject.thresholds
     model = TfKNN.of(enrolment, spec.k, weights=spec.weights, margin=margin, thresholds=thresholds)
-    tree = flatfile.unpack(convert(model))
+    tree = convert(model)
     info = contract.KnnInfo(
         name=spec.name,
         k=spec.k,
@@ -123,6 +122,7 @@ def build_enrolled(
         versions=_versions(),
         inputs=inputs,
         reject=reject,
+        quantized=batch_rows(model, quantized=True) if model.search.quantized else None,
         searched=model.search.projection.matrix.shape[1] if model.search.projection else None,
     )
     return BuiltModel(metadata.pack(tree, model, info), info, reference, _warnings(enrolment))

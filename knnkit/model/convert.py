@@ -1,35 +1,104 @@
-"""TfKNN to TFLite: two signatures of fixed shape over one weight buffer, and the runtime that they need."""
+"""TfKNN to TFLite: signatures of fixed shape over the same weights, for one row and for a batch.
+
+The converter knows eight-bit weights only by guessing at their steps itself: here the table of the quantized search is
+put in place of the float32 numbers that it was converted with.
+"""
 
 from __future__ import annotations
 
 import tempfile
+from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from device_agent import contract
+from knnkit.errors import BuildError
+from knnkit.model import flatfile
+from knnkit.model.candidates import QuantizedProducts
 from knnkit.model.tfknn import TfKNN
 
+#: Version of FULLY_CONNECTED that takes float32 rows and int8 weights, and divides a row's whole range into steps
+#: (tensorflow/lite/tools/versioning/op_version.cc).
+_ASYMMETRIC = 9
 
-def batch_rows(model: TfKNN) -> int:
+
+def batch_rows(model: TfKNN, *, quantized: bool = False) -> int:
     """Returns how many rows the batch signature takes: 64, fewer where its temporary tensors would take over 32 MB.
 
     A larger one is no faster (its scores leave the cache before TOPK_V2 reads them), and wastes more when part-filled.
     """
     width = model.enrolled.shape[1]
-    ranked = max(32, 2 * model.search.candidates)
+    ranked = max(32, 2 * model.search.candidates(quantized=quantized))
     per_row = 4 * (len(model.enrolled) * (width if model.metric == "manhattan" else 1) + ranked * width)
     fitting = (32 << 20) // per_row
     return int(max(2, min(64, 1 << max(0, fitting.bit_length() - 1))))
 
 
-def convert(model: TfKNN) -> bytes:
-    """Returns the flatbuffer of `model`: signatures `classify` (1 row) and `classify_batch`, float32, fixed shapes."""
+def convert(model: TfKNN) -> Any:
+    """Returns the model tree (as `flatfile.unpack`) of `model`, float32, fixed shapes.
+
+    Signatures: `classify` for one row, `classify_batch`, and the two with a quantized search where the model has one.
+
+    Raises:
+        BuildError: the converter changed what is looked for; this TensorFlow is not supported.
+    """
     signatures = {}
-    for name, rows in ((contract.SIGNATURE_ONE, 1), (contract.SIGNATURE_BATCH, batch_rows(model))):
-        shape = tf.TensorSpec((rows, model.n_features), tf.float32, name=contract.INPUT_ROWS)
-        signatures[name] = tf.function(model.answer, input_signature=[shape]).get_concrete_function()
+    for quantized in (False, True) if model.search.quantized else (False,):
+        batch = batch_rows(model, quantized=quantized)
+        for name, rows in ((contract.SIGNATURE_ONE, 1), (contract.SIGNATURE_BATCH, batch)):
+            shape = tf.TensorSpec((rows, model.n_features), tf.float32, name=contract.INPUT_ROWS)
+
+            def answer(rows: Any, quantized: bool = quantized) -> dict[str, Any]:
+                return model.answer(rows, quantized=quantized)
+
+            function = tf.function(answer, input_signature=[shape]).get_concrete_function()
+            signatures[name + contract.QUANTIZED * quantized] = function
     with tempfile.TemporaryDirectory() as folder:
         tf.saved_model.save(model, folder, signatures=signatures)
         converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=list(signatures))
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
-        return bytes(converter.convert())
+        tree = flatfile.unpack(bytes(converter.convert()))
+    if model.search.quantized:
+        put_eight_bits(tree, model.search.quantized)
+    return tree
+
+
+def put_eight_bits(tree: Any, products: QuantizedProducts) -> None:
+    """Gives the products with the quantized table their eight bits: FULLY_CONNECTED of float32 with int8 weights."""
+    from tensorflow.lite.python import schema_py_generated as schema
+
+    code = schema.OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.FULLY_CONNECTED
+    code.version = _ASYMMETRIC
+    tree.operatorCodes.append(code)
+    parts, found = {wide.tobytes(): eight for wide, eight in products.eight_bits()}, set()
+    lengths = {len(wide) for wide in parts}
+    for operator, tensors in ((each, graph.tensors) for graph in tree.subgraphs for each in graph.operators):
+        entry = tree.operatorCodes[operator.opcodeIndex]
+        if max(entry.builtinCode, entry.deprecatedBuiltinCode) != code.builtinCode:
+            continue
+        weights = tensors[operator.inputs[1]]
+        data = tree.buffers[weights.buffer].data
+        if data is None or len(data) not in lengths or (wide := bytes(np.asarray(data, np.uint8))) not in parts:
+            continue
+        weights.type, weights.quantization = schema.TensorType.INT8, schema.QuantizationParametersT()
+        weights.quantization.scale = np.array([products.quantized.step], np.float32)
+        weights.quantization.zeroPoint = np.array([0], np.int64)
+        weights.buffer = _add_buffer(tree, parts[wide])
+        operator.opcodeIndex = len(tree.operatorCodes) - 1
+        operator.builtinOptions.asymmetricQuantizeInputs = True
+        found.add(wide)
+    if found != set(parts):
+        raise BuildError("the converter changed the quantized rows; this TensorFlow is not supported")
+    for buffer in tree.buffers:
+        if buffer.data is not None and len(buffer.data) in lengths and bytes(buffer.data) in parts:
+            buffer.data = None
+
+
+def _add_buffer(tree: Any, content: Any) -> int:
+    from tensorflow.lite.python import schema_py_generated as schema
+
+    tree.buffers.append(schema.BufferT())
+    tree.buffers[-1].data = np.ascontiguousarray(content).reshape(-1).view(np.uint8)
+    return len(tree.buffers) - 1

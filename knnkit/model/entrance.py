@@ -47,7 +47,10 @@ def _linear(z: Any, blur: Any, step: Step) -> tuple[Any, Any]:
     reach = np.linalg.norm(step.a, axis=1).astype(np.float32)
     growth = np.float32(np.linalg.norm(step.a, ord=2))
     units = np.float32((CONFIDENCE * np.sqrt(len(step.a)) + 3.0) * EPSILON)
-    return tf.matmul(offsets, tf.constant(step.a.astype(np.float32))), blur * growth + units * _length(offsets * reach)
+    matrix = tf.constant(step.a.astype(np.float32))
+    # Of one feature no product: the converter would fold the origin into its bias, where raw values of 10^7 cancel.
+    mapped = offsets * matrix if len(step.a) == 1 else tf.matmul(offsets, matrix)
+    return mapped, blur * growth + units * _length(offsets * reach)
 
 
 def _normalize(z: Any, blur: Any, step: Step) -> tuple[Any, Any]:

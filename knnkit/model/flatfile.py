@@ -35,11 +35,22 @@ class Window:
 
 
 @dataclass(frozen=True)
+class Table:
+    """Bytes that several buffers share: buffer number -> its part of them.
+
+    A part that starts within the table must leave a gap of four bytes in front of it.
+    """
+
+    content: NDArray[np.uint8]
+    windows: dict[int, Window]
+
+
+@dataclass(frozen=True)
 class Laid:
-    """A finished flatbuffer, and where the first bytes stand in it: the table's, and each buffer's (0 without any)."""
+    """A finished flatbuffer, and where the first bytes stand in it: each table's, and each buffer's (0 without any)."""
 
     data: bytes
-    table: int
+    tables: tuple[int, ...]
     places: tuple[int, ...]
 
 
@@ -67,43 +78,42 @@ def add_metadata(model: Any, name: str, content: bytes) -> None:
     model.metadata = [*(model.metadata or []), entry]
 
 
-def lay_out(model: Any, table: NDArray[np.uint8], windows: dict[int, Window]) -> Laid:
-    """Returns the bytes of a model tree, with `table` in it once.
+def lay_out(model: Any, tables: Sequence[Table]) -> Laid:
+    """Returns the bytes of a model tree, with each of `tables` in it once.
 
     Args:
         model: as `unpack` returns it.
-        table: the bytes that several buffers share.
-        windows: buffer number -> its part of the table; a part that starts within it must leave a gap of four bytes.
+        tables: that hold buffers; no buffer is in two of them.
     """
     contents = [None if buffer.data is None else np.asarray(buffer.data, np.uint8) for buffer in model.buffers]
     body = _structure(model)
     size = len(_head(body, len(contents), [0] * len(contents), 0))
-    places, position = [0] * len(contents), size + len(body)
-    for number, content in enumerate(contents):
-        if number not in windows and content is not None and len(content):
-            position = _aligned(position + 4)
-            places[number] = position
-            position += len(content)
-    start = _aligned(position + 4)
-    for number, window in windows.items():
-        places[number] = start + window.start
-    out = bytearray(start + len(table))
+    places, starts, position = [0] * len(contents), [], size + len(body)
+    lengths = {number: window.length for table in tables for number, window in table.windows.items()}
+    alone = {
+        n: content for n, content in enumerate(contents) if n not in lengths and content is not None and len(content)
+    }
+    for number, content in alone.items():
+        places[number] = _aligned(position + 4)
+        lengths[number] = len(content)
+        position = places[number] + len(content)
+    for table in tables:
+        starts.append(_aligned(position + 4))
+        for number, window in table.windows.items():
+            places[number] = starts[-1] + window.start
+        position = starts[-1] + len(table.content)
+    out = bytearray(position)
     out[:size] = _head(body, len(contents), places, size)
     out[size : size + len(body)] = body
     memory = np.frombuffer(out, np.uint8)
-    memory[start:] = table
-    for number, content in enumerate(contents):
-        if not places[number]:
-            continue
-        if number in windows:
-            length = windows[number].length
-        else:
-            assert content is not None  # what has no bytes has no place
-            length = len(content)
-            memory[places[number] : places[number] + length] = content
+    for start, table in zip(starts, tables):
+        memory[start : start + len(table.content)] = table.content
+    for number, content in alone.items():
+        memory[places[number] : places[number] + len(content)] = content
+    for number, length in lengths.items():
         struct.pack_into("<I", out, places[number] - 4, length)
     del memory
-    return Laid(bytes(out), start, tuple(places))
+    return Laid(bytes(out), tuple(starts), tuple(places))
 
 
 def buffer_places(data: bytes) -> list[tuple[int, int]]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from knnkit.model.space import Float32
 
@@ -35,15 +36,15 @@ class Layout:
     gap: int
 
     @classmethod
-    def of(cls, enrolled: Float32) -> Layout:
-        """Returns the layout for (n, p) enrolled rows."""
-        count, columns = enrolled.shape
-        rows = min(block_width(count, BLOCK_ROWS), max(1, BLOCK_BYTES // (4 * columns)))
-        if rows >= count:
+    def of(cls, rows: NDArray[Any]) -> Layout:
+        """Returns the layout for (n, p) rows of any number type."""
+        count, row_bytes = len(rows), rows.shape[1] * rows.itemsize
+        block = min(block_width(count, BLOCK_ROWS), max(1, BLOCK_BYTES // row_bytes))
+        if block >= count:
             return cls(count, 0)
         # So many rows that a gap, and a block, is a whole number of 16 bytes.
-        gap = 4 // math.gcd(4, columns)
-        return cls(max(gap, -(-rows // gap) * gap), gap)
+        gap = 16 // math.gcd(16, row_bytes)
+        return cls(max(gap, -(-block // gap) * gap), gap)
 
     def blocks(self, count: int) -> list[tuple[int, int]]:
         """Returns first place in the table and number of rows of each block of `count` training rows."""
@@ -58,15 +59,15 @@ class Layout:
         """Returns which training row stands at a place of the table."""
         return place - (place // (self.block + self.gap) + 1) * self.gap if self.gap else place
 
-    def table(self, enrolled: Float32) -> Float32:
+    def table(self, rows: NDArray[Any]) -> NDArray[Any]:
         """Returns the (n + gaps, p) table; gaps are zeros."""
         if not self.gap:
-            return np.ascontiguousarray(enrolled)
-        blocks = self.blocks(len(enrolled))
-        last, rows = blocks[-1]
-        table = np.zeros((last + rows, enrolled.shape[1]), np.float32)
+            return np.ascontiguousarray(rows)
+        blocks = self.blocks(len(rows))
+        last, count = blocks[-1]
+        table = np.zeros((last + count, rows.shape[1]), rows.dtype)
         for number, (start, count) in enumerate(blocks):
-            table[start : start + count] = enrolled[number * self.block : number * self.block + count]
+            table[start : start + count] = rows[number * self.block : number * self.block + count]
         return table
 
     def column(self, values: Float32, filler: float) -> Float32:

@@ -20,7 +20,7 @@ from device_agent import codec, contract
 from knnkit import __version__
 from knnkit.errors import BuildError
 from knnkit.model import flatfile
-from knnkit.model.space import Float32
+from knnkit.model.search import Stored
 from knnkit.model.tfknn import TfKNN
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -52,8 +52,7 @@ def pack(tree: Any, model: TfKNN, info: contract.KnnInfo) -> bytes:
         BuildError: the converter changed what is looked for; this TensorFlow is not supported.
     """
     flatfile.add_metadata(tree, _METADATA_NAME, _describe(tree, info))
-    table = model.search.table
-    laid = flatfile.lay_out(tree, table.reshape(-1).view(np.uint8), _windows(tree, table, model))
+    laid = flatfile.lay_out(tree, [_find(tree, stored, model) for stored in model.search.stored()])
     archive = io.BytesIO()
     members = {
         contract.LABELS_FILE: label_file(info.classes),
@@ -67,14 +66,13 @@ def pack(tree: Any, model: TfKNN, info: contract.KnnInfo) -> bytes:
 
 
 # --- the training rows, once --------------------------------------------------------------------------------------
-def _windows(tree: Any, table: Float32, model: TfKNN) -> dict[int, flatfile.Window]:
-    """Returns which buffers of the model are parts of the table."""
-    parts = {(0, len(table)): table.nbytes}
-    parts |= {(start, start + rows): 0 for start, rows in model.search.layout.blocks(len(model.enrolled))}
+def _find(tree: Any, stored: Stored, model: TfKNN) -> flatfile.Table:
+    """Returns a table, and which buffers of the model are all of it, or one of its blocks."""
+    table, blocks = stored
     row_bytes = table.shape[1] * table.itemsize
     known: dict[tuple[int, bytes], flatfile.Window] = {}
-    for first, last in parts:
-        part = np.ascontiguousarray(table[first:last])
+    for first, count in ((0, len(table)), *blocks):
+        part = np.ascontiguousarray(table[first : first + count])
         window = flatfile.Window(first * row_bytes, part.nbytes)
         known.setdefault((part.nbytes, hashlib.sha256(part.tobytes()).digest()), window)
     sizes = {size for size, _ in known}
@@ -88,14 +86,14 @@ def _windows(tree: Any, table: Float32, model: TfKNN) -> dict[int, flatfile.Wind
     found, asked = ({(window.start, window.length) for window in each.values()} for each in (windows, known))
     if found != asked and not model.search.by_columns:
         raise BuildError("the converter changed the training matrix; this TensorFlow is not supported")
-    return windows
+    return flatfile.Table(table.reshape(-1).view(np.uint8), windows)
 
 
 def _blocks(tree: Any, laid: flatfile.Laid, model: TfKNN) -> list[tuple[int, int]]:
     """Returns where in the file the training rows stand: first byte and number of rows of each piece."""
     row_bytes, count = 4 * model.enrolled.shape[1], len(model.enrolled)
     if model.search.projection is None:
-        return [(laid.table + start * row_bytes, rows) for start, rows in model.search.layout.blocks(count)]
+        return [(laid.tables[0] + start * row_bytes, rows) for start, rows in model.search.layout.blocks(count)]
     stored = model.enrolled.tobytes()
     for place, buffer in zip(laid.places, tree.buffers):
         if place and buffer.data is not None and len(buffer.data) == len(stored) and bytes(buffer.data) == stored:

@@ -9,14 +9,13 @@ numpy in float64; what ends up in the model is the same on every machine.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from knnkit.model.space import CONFIDENCE, EPSILON, Float32, Float64, Space, add_products, relative_error
+from knnkit.model.sample import MOST_CANDIDATES, PART, SHARE, SPARE, Sample, WeightedRows, squared_distances
+from knnkit.model.space import CONFIDENCE, EPSILON, Float32, Float64, add_products, relative_error
 
 #: Coordinates from which on a projection can pay: the principal axes of fewer are most of them.
 LEAST_COORDINATES = 48
@@ -28,12 +27,6 @@ _WORTH = 0.5
 #: ranking one of its coordinates exactly. Measured with tflite-runtime 2.14; see docs/decisions.
 _SCORE, _CANDIDATE, _EXACT = 20.0, 6000.0, 30.0
 _SHARES = (16, 12, 8, 6, 4, 3, 2)
-#: Rows of the sample, and rows that are looked at at a time.
-_SAMPLE, _PART = 400, 8192
-#: Candidates: by so much more than this share of the sample needs. A row that needs more is settled in float64.
-_SPARE, _SHARE = 1.25, 0.99
-#: Candidates at most: TOPK_V2 keeps a heap of them.
-_MOST_CANDIDATES = 128
 #: Axes at most, and rounds of the iteration that finds them: a matrix of images is as well described after so many.
 _MOST_AXES, _ROUNDS = 512, 4
 #: Share of a column's length under which what is left of it is rounding.
@@ -67,64 +60,44 @@ def _blur(p: int, r: int) -> float:
     return float(2.0 * (CONFIDENCE * np.sqrt(p) + 4.0) + CONFIDENCE * np.sqrt(r) + 8.0) * EPSILON
 
 
-def find_projection(space: Space, enrolled: Float32, k: int, over_fetch: int, *, seed: int = 0) -> Projection | None:
-    """Returns the projection that saves most work in the search among (n, p) rows; None where none is worth it.
+def find_projection(sample: Sample, over_fetch: int) -> Projection | None:
+    """Returns the projection that saves most work in a search among the sample's rows; None where none is worth it.
 
     Args:
-        space: of the rows.
-        enrolled: the rows.
-        k: neighbours.
+        sample: of the rows, and what is asked of them.
         over_fetch: candidates beyond k that are wanted in any case.
-        seed: of the sample.
     """
-    count, width = enrolled.shape
-    if space.metric == "manhattan" or not LEAST_COORDINATES <= width <= MOST_COORDINATES or count <= 4 * width:
+    count, width = sample.enrolled.shape
+    if sample.space.metric == "manhattan" or not LEAST_COORDINATES <= width <= MOST_COORDINATES or count <= 4 * width:
         return None
-    rows = _Weighted(enrolled, space.scale)
     sizes = sorted({min(_MOST_AXES, max(8, width // share)) for share in _SHARES})
-    axes = _axes(rows, sizes[-1])
-    sample = np.random.default_rng(seed).permutation(count)[:_SAMPLE]
-    needed = _count_within(rows, axes, sizes, k, sample, space.reach)
+    axes = _axes(sample.rows, sizes[-1])
+    needed = _count_within(sample, axes, sizes)
     each = width * _EXACT + _CANDIDATE
-    whole = count * (width + _SCORE) + (k + over_fetch) * each
+    whole = count * (width + _SCORE) + (sample.k + over_fetch) * each
     best, least = None, _WORTH * whole
-    for size, most in zip(sizes, np.quantile(needed, _SHARE, axis=1)):
-        candidates = max(k, int(_SPARE * most)) + over_fetch
+    for size, most in zip(sizes, np.quantile(needed, SHARE, axis=1)):
+        candidates = max(sample.k, int(SPARE * most)) + over_fetch
         work = (count + width) * size + count * _SCORE + candidates * each
-        if candidates <= min(_MOST_CANDIDATES, count // 2) and work < least:
+        if candidates <= min(MOST_CANDIDATES, count // 2) and work < least:
             best, least = (size, candidates), work
     if best is None:
         return None
     matrix = axes[:, : best[0]].astype(np.float32)
-    return Projection(matrix, _project(rows, matrix), best[1])
+    return Projection(matrix, _project(sample.rows, matrix), best[1])
 
 
-@dataclass(frozen=True)
-class _Weighted:
-    """Enrolled rows after `scale`, in float64, a few at a time."""
-
-    enrolled: Float32
-    scale: Float64
-
-    def take(self, chosen: Any) -> Float64:
-        return np.asarray(self.enrolled[chosen].astype(np.float64) * self.scale)
-
-    def parts(self, rows: int) -> Iterator[tuple[int, Float64]]:
-        for start in range(0, len(self.enrolled), rows):
-            yield start, self.take(slice(start, start + rows))
-
-
-def _axes(rows: _Weighted, most: int) -> Float64:
+def _axes(rows: WeightedRows, most: int) -> Float64:
     """Returns the first (p, r) principal axes, rounded, so that no combination of them makes a row longer.
 
     Found by orthogonal iteration (Golub and Van Loan 2013, ch. 8.2.4) on whole numbers, whose products and sums float64
     holds exactly: eigenvectors of near-equal eigenvalues are what a BLAS, its threads and its processor make of them,
     and the file would be too.
     """
-    greatest = float(np.max([np.abs(part).max() for _, part in rows.parts(_PART)]))
+    greatest = float(np.max([np.abs(part).max() for _, part in rows.parts(PART)]))
     width = rows.enrolled.shape[1]
     moments = np.zeros((width, width))
-    for _, part in rows.parts(_PART):
+    for _, part in rows.parts(PART):
         whole = _whole(part, greatest)
         moments += whole.T @ whole
     axes = np.random.default_rng(0).choice([-1.0, 1.0], (width, most))
@@ -152,43 +125,26 @@ def _orthonormal(columns: Float64) -> Float64:
     return found
 
 
-def _count_within(
-    rows: _Weighted, axes: Float64, sizes: list[int], k: int, sample: NDArray[np.int64], reach: float
-) -> Any:
-    """Returns how many rows each of `sample` must look at, (sizes, samples): those nearer than its k-th nearest is.
+def _count_within(sample: Sample, axes: Float64, sizes: list[int]) -> NDArray[np.int64]:
+    """Returns how many rows each of the sample must look at, (sizes, samples): those nearer than its k-th nearest is.
 
     What is counted are distances over the first axes, in numbers of `sizes`, less what float32 blurs of them. Ties at
     the k-th place are not, nor what float32 cannot tell from one over all coordinates: float64 settles them, however
     many candidates there are.
     """
-    asked = rows.take(sample)
-    nearest = np.full((len(sample), k), np.inf)
-    for start, part in rows.parts(_PART):
-        squared = _squared(asked, part)
-        inside = np.flatnonzero((sample >= start) & (sample < start + len(part)))
-        squared[inside, sample[inside] - start] = np.inf
-        nearest = np.partition(np.concatenate([nearest, squared], axis=1), k - 1, axis=1)[:, :k]
-    squares = (asked * asked).sum(axis=1)
-    kth, unit = nearest.max(axis=1) - 1e-12 * squares, 2.0 * (squares + reach * reach)
-    kth, unit, counts = kth[:, np.newaxis], unit[:, np.newaxis], np.zeros((len(sizes), len(sample)), np.int64)
-    for _, part in rows.parts(_PART):
-        squared = _squared(asked, part)
-        told = (squared < kth) | (squared > kth + relative_error(len(axes)) * unit)
-        within, first, projected, own = np.zeros((len(sample), len(part))), 0, part @ axes, asked @ axes
+    asked, kth, counts = sample.asked @ axes, sample.kth, np.zeros((len(sizes), len(sample.asked)), np.int64)
+    for _, part in sample.rows.parts(PART):
+        squared = squared_distances(sample.asked, part)
+        told = (squared < kth) | (squared > kth + relative_error(len(axes)) * sample.unit)
+        within, first, own = np.zeros(squared.shape), 0, part @ axes
         for number, size in enumerate(sizes):
-            within += _squared(own[:, first:size], projected[:, first:size])
-            counts[number] += (told & (within < kth + _blur(len(axes), size) * unit)).sum(axis=1)
+            within += squared_distances(asked[:, first:size], own[:, first:size])
+            counts[number] += (told & (within < kth + _blur(len(axes), size) * sample.unit)).sum(axis=1)
             first = size
     return counts
 
 
-def _squared(some: Float64, others: Float64) -> Float64:
-    """Returns the (n, m) squared distances, as far as float64 has them."""
-    lengths = [(each * each).sum(axis=1) for each in (some, others)]
-    return np.asarray(lengths[0][:, np.newaxis] - 2.0 * some @ others.T + lengths[1])
-
-
-def _project(rows: _Weighted, matrix: Float32) -> Float32:
+def _project(rows: WeightedRows, matrix: Float32) -> Float32:
     """Returns (n, r) float32, added up in the order of the coordinates, as no matrix product promises."""
     found = np.empty((len(rows.enrolled), matrix.shape[1]), np.float32)
     for start, part in rows.parts(512):

@@ -23,8 +23,7 @@ from knnkit.errors import BuildError
 from knnkit.model.dataset import dataset
 from knnkit.model.enrol import Enrolment, enrol
 from knnkit.model.entrance import TYPICAL, enter
-from knnkit.model.projection import find_projection
-from knnkit.model.search import OVER_FETCH, Nearest, Search
+from knnkit.model.search import Nearest, Search
 from knnkit.model.space import Float32
 
 _TINY = np.float32(np.finfo(np.float32).tiny)
@@ -102,8 +101,7 @@ class TfKNN(tf.Module):  # type: ignore[misc]
         self.classes, self.metric = enrolment.classes, enrolment.space.metric
         self.k, self.n_features, self.weights, self.margin = k, len(enrolment.feature_names), weights, margin
         self._thresholds = None if thresholds is None else self._to_base(np.asarray(thresholds))
-        projection = find_projection(self.space, self.enrolled, k, OVER_FETCH)
-        self.search = Search(self.space, self.enrolled, k, projection)
+        self.search = Search(self.space, self.enrolled, k)
 
     def neighbors(self, queries: ArrayLike) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """Returns the (n, k) int32 indices and (n, k) float32 distances of the nearest training rows of raw `queries`.
@@ -124,10 +122,15 @@ class TfKNN(tf.Module):  # type: ignore[misc]
     def _graph(self, rows: Any) -> dict[str, Any]:
         return self.answer(rows)
 
-    def answer(self, rows: Any) -> dict[str, Any]:
-        """Returns the graph's outputs for a (b, n_features) float32 tensor, by the names in `device_agent.contract`."""
+    def answer(self, rows: Any, *, quantized: bool = False) -> dict[str, Any]:
+        """Returns the graph's outputs, by the names in `device_agent.contract`.
+
+        Args:
+            rows: a (b, n_features) float32 tensor.
+            quantized: whether the search is in eight bits, where the model has it; the answers are the same.
+        """
         query, blur = enter(self.space, rows)
-        found = self.search.nearest(query)
+        found = self.search.nearest(query, quantized=quantized)
         indices, base = found.indices, self._root(found.measure)
         distances = self._to_metric(found.measure, base)
         codes = tf.gather(tf.constant(self.codes), indices)
@@ -224,6 +227,7 @@ class TfKNN(tf.Module):  # type: ignore[misc]
         """
         from pathlib import Path
 
+        from knnkit.model import flatfile
         from knnkit.model.convert import convert
 
-        Path(path).write_bytes(convert(self))
+        Path(path).write_bytes(flatfile.lay_out(convert(self), []).data)

@@ -33,6 +33,7 @@ WRONG: dict[str, Any] = {
 OTHER_SHAPES: dict[str, list[Any]] = {
     "k": [0, -1, 2, 10**6],
     "batch": [0, -1],
+    "quantized": [0, -1],
     "n_features": [0, 3],
     "classes": [(), ("a",)],
 }
@@ -92,13 +93,7 @@ def test_tables_that_no_golden_row_needs_are_tried_before_a_release_answers(
 def test_a_graph_of_other_shapes_than_are_promised_is_not_loaded(key: str, releases: Releases, tmp_path: Path) -> None:
     model = (releases["iris"] / contract.MODEL_FILE).read_bytes()
     info, path = read_info(io.BytesIO(model)), tmp_path / "model.tflite"
-    wrong: dict[str, list[Any]] = {
-        "k": [0, -1, 2, 10**6],
-        "batch": [0, -1],
-        "n_features": [0, 3],
-        "classes": [(), ("a",)],
-    }
-    for value in wrong[key]:
+    for value in OTHER_SHAPES[key]:
         path.write_bytes(with_members(model, knn_json=codec.dump_file(replace(info, **{key: value}))))
         with pytest.raises(ModelUnusable, match="other shapes"):
             TfliteKNN(path)

@@ -14,11 +14,12 @@ from support.releases import Releases
 
 from device_agent import contract, memory
 from device_agent.codec import MalformedDocument
+from device_agent.graphs import PACK_AFTER
 from device_agent.judge import Golden
 from device_agent.loading import load_model
 from device_agent.modelfile import read_info
 from device_agent.release_files import open_release
-from device_agent.runtime import PACK_AFTER, TfliteKNN
+from device_agent.runtime import TfliteKNN
 
 MB = 1 << 20
 
@@ -135,7 +136,55 @@ def test_a_large_model_is_not_packed_when_memory_has_become_short(
     assert np.array_equal(large.classify(rows).indices, before.indices)
 
 
-@pytest.mark.parametrize("name", ["iris", "digits", "wine"])
+BOTH = pytest.mark.parametrize("runtime", ["tflite_runtime", "ai_edge_litert"])
+
+
+def _installed(runtime: str) -> str:
+    return str(pytest.importorskip(f"{runtime}.interpreter") and runtime)
+
+
+@BOTH
+@pytest.mark.parametrize("packed", [True, False])
+def test_candidates_are_searched_in_eight_bits_where_that_is_faster_or_memory_is_short(
+    packed: bool, runtime: str, releases: Releases
+) -> None:
+    path = releases["spectra"] / contract.MODEL_FILE
+    rows = Golden.from_bytes((releases["spectra"] / contract.GOLDEN_FILE).read_bytes()).rows
+    model = TfliteKNN(path, runtime=_installed(runtime), packed=packed)
+    assert model.quantized is (runtime == "ai_edge_litert" or not packed)
+    told, asked = TfliteKNN(path, quantized=False), TfliteKNN(path, quantized=True, runtime=runtime, packed=packed)
+    assert not told.quantized
+    assert asked.quantized
+    for rows_at_once in (rows, rows[:1]):
+        expected = told.classify(rows_at_once)
+        for answers in (model.classify(rows_at_once), asked.classify(rows_at_once)):
+            assert np.array_equal(answers.label, expected.label)
+            assert np.array_equal(answers.indices, expected.indices)
+            assert np.allclose(answers.distances, expected.distances, rtol=1e-5, atol=1e-6)
+
+
+def test_a_model_without_a_search_in_eight_bits_is_not_asked_for_one(releases: Releases) -> None:
+    assert not TfliteKNN(releases["iris"] / contract.MODEL_FILE, quantized=True).quantized
+
+
+@BOTH
+def test_single_rows_do_not_pack_what_is_as_fast_where_it_is_mapped(
+    runtime: str, releases: Releases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "SMALL", 1000)
+    monkeypatch.setattr(memory, "available_bytes", lambda: 1 << 50)
+    model = TfliteKNN(releases["spectra"] / contract.MODEL_FILE, runtime=_installed(runtime))
+    rows = Golden.from_bytes((releases["spectra"] / contract.GOLDEN_FILE).read_bytes()).rows
+    assert model.quantized
+    for row in rows[: PACK_AFTER + 1]:
+        model.classify(row[None])
+    assert model.runtime.delegate == ("XNNPACK" if runtime == "tflite_runtime" else None)
+    model.classify(rows[:PACK_AFTER])
+    assert model.runtime.delegate == "XNNPACK"
+    assert model.quantized is (runtime == "ai_edge_litert")
+
+
+@pytest.mark.parametrize("name", ["iris", "digits", "wine", "spectra"])
 def test_packed_or_not_the_answers_are_the_same(name: str, releases: Releases) -> None:
     folder = releases[name]
     rows = Golden.from_bytes((folder / contract.GOLDEN_FILE).read_bytes()).rows
@@ -147,7 +196,7 @@ def test_packed_or_not_the_answers_are_the_same(name: str, releases: Releases) -
     assert np.allclose(one.probabilities, other.probabilities, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["iris", "digits"])
+@pytest.mark.parametrize("name", ["iris", "digits", "spectra"])
 @pytest.mark.parametrize("threads", [2, 3])
 def test_a_batch_that_is_divided_among_threads_has_the_same_answers(
     name: str, threads: int, releases: Releases

@@ -40,9 +40,9 @@ class DeviceProcess:
     def __exit__(self, *_: object) -> None:
         self._process.communicate(timeout=30)
 
-    def classify(self, model: Path, rows: np.ndarray, *, one_by_one: bool = False) -> DeviceAnswers:
-        """Answers `rows`, in batches or each on its own."""
-        _send(self._process.stdin, (str(model), rows, one_by_one))
+    def classify(self, model: Path, rows: np.ndarray, *, one_by_one: bool = False, **how: Any) -> DeviceAnswers:
+        """Answers `rows`, in batches or each on its own; `how` is what TfliteKNN takes beside the model."""
+        _send(self._process.stdin, (str(model), rows, one_by_one, how))
         reply = _receive(self._process.stdout)
         if reply is None:
             raise RuntimeError(f"the device's process ended: {self._process.stderr.read()[-500:]!r}")
@@ -70,9 +70,9 @@ def _serve() -> None:
     from device_agent.runtime import TfliteKNN
 
     while (request := _receive(sys.stdin.buffer)) is not None:
-        path, rows, one_by_one = request
+        path, rows, one_by_one, how = request
         try:
-            model = TfliteKNN(path)
+            model = TfliteKNN(path, **how)
             parts = (
                 [model.classify(rows[i : i + 1]) for i in range(len(rows))] if one_by_one else [model.classify(rows)]
             )

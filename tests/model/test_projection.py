@@ -22,6 +22,7 @@ from knnkit.model import projection
 from knnkit.model.build import BuiltModel, build_model
 from knnkit.model.dataset import Dataset, dataset
 from knnkit.model.enrol import enrol
+from knnkit.model.sample import Sample
 from knnkit.model.search import OVER_FETCH
 from knnkit.model.spec import KnnSpec
 from knnkit.release.golden import make_golden
@@ -40,7 +41,7 @@ def training(rows: np.ndarray) -> Dataset:
 
 def found(rows: np.ndarray, k: int = 3, metric: Any = "euclidean") -> projection.Projection | None:
     enrolled = enrol(training(rows), [], metric)
-    return projection.find_projection(enrolled.space, enrolled.enrolled, k, OVER_FETCH)
+    return projection.find_projection(Sample(enrolled.space, enrolled.enrolled, k), OVER_FETCH)
 
 
 def verdict(device: DeviceProcess, model: BuiltModel, queries: np.ndarray, folder: Path, **how: Any) -> tuple[Any, int]:
@@ -74,12 +75,13 @@ from sklearn.datasets import load_digits
 from knnkit.model.dataset import dataset
 from knnkit.model.enrol import enrol
 from knnkit.model.projection import find_projection
+from knnkit.model.sample import Sample
 rng = np.random.default_rng(0)
 flat = rng.normal(size=(3000, 4)) @ rng.normal(size=(4, 64))
 large = np.kron(load_digits().images, np.ones((1, 2, 2))).reshape(-1, 256)
 for rows in (flat, large):
     enrolled = enrol(dataset(rows.astype(np.float32), np.zeros(len(rows), int)), [], "euclidean")
-    found = find_projection(enrolled.space, enrolled.enrolled, 3, 3)
+    found = find_projection(Sample(enrolled.space, enrolled.enrolled, 3), 3)
     print(found.candidates, hashlib.sha256(found.matrix.tobytes() + found.rows.tobytes()).hexdigest())
 """
 

@@ -18,4 +18,4 @@ def test_a_wild_problem_is_answered_as_plain_float64_answers_it(
 
 
 def test_most_wild_problems_can_be_built(device: DeviceProcess, tmp_path: Path) -> None:
-    assert [solve(seed, device, tmp_path)[0] for seed in range(100, 106)].count("answered") >= 4
+    assert [solve(seed, device, tmp_path)[0] for seed in range(100, 106)].count("refused") <= 2

@@ -16,6 +16,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 from sklearn.decomposition import PCA
@@ -33,6 +34,7 @@ import knnkit
 from device_agent import contract
 from device_agent.judge import judge
 from knnkit.errors import BuildError, DataError
+from knnkit.model import quantized
 from knnkit.model.build import BuiltModel, build_model
 from knnkit.model.dataset import dataset
 from knnkit.model.spec import KnnSpec
@@ -71,6 +73,14 @@ class Problem:
         n, width = self.rows.shape
         said = f"{n}x{width} k={self.k} {self.metric} {self.weights} {maps}"
         return said if self.reject is None else f"{said} reject={self.reject}"
+
+
+#: The kernels that search in eight bits: those of either runtime, and LiteRT's XNNPACK.
+QUANTIZED: tuple[dict[str, Any], ...] = (
+    {"quantized": True, "runtime": "tflite_runtime"},
+    {"quantized": True, "runtime": "ai_edge_litert", "packed": False},
+    {"quantized": True, "runtime": "ai_edge_litert"},
+)
 
 
 def problem(seed: int) -> Problem:
@@ -249,19 +259,22 @@ def solve(seed: int, device: DeviceProcess, folder: Path) -> tuple[str, list[str
     """Builds and asks one problem; returns how it ended (`answered`, `refused`) and what is wrong."""
     asked = problem(seed)
     try:
-        model = asked.build()
+        with mock.patch.object(quantized, "LEAST_WEIGHTS", 0):  # however few
+            model = asked.build()
     except (BuildError, DataError):
         return "refused", []
     path = folder / "wild.tflite"
     path.write_bytes(model.data)
     found = []
-    for one_by_one in (False, True):
-        try:
-            answers = device.classify(path, asked.queries, one_by_one=one_by_one)
-        except RuntimeError as error:
-            raise RuntimeError(f"seed {seed} ({asked})") from error
-        found += complaints(asked, model, answers)
-    return "answered", [f"seed {seed} ({asked}): {text}" for text in found]
+    for how in [{"quantized": False}, *(QUANTIZED if model.info.quantized else ())]:
+        for one_by_one in (False, True):
+            try:
+                answers = device.classify(path, asked.queries, one_by_one=one_by_one, **how)
+            except RuntimeError as error:
+                raise RuntimeError(f"seed {seed} ({asked}) {how}") from error
+            found += [f"{how}: {complaint}" for complaint in complaints(asked, model, answers)]
+    ended = "answered, quantized too" if model.info.quantized else "answered"
+    return ended, [f"seed {seed} ({asked}): {text}" for text in found]
 
 
 def main() -> int:

@@ -56,6 +56,12 @@ RECIPES: dict[str, str] = {
         release: {version: 1.0.0, sequence: 10}
         gates: {accuracy: 0.9}
     """,
+    # So many numbers that candidates can be searched in eight bits.
+    "spectra": """
+        model: {name: spectra, data: {file: spectra.csv, label: kind}, k: 3}
+        release: {version: 1.0.0, sequence: 10}
+        gates: {accuracy: 0.9}
+    """,
     # Another metric, and another scaler.
     "wine": """
         model: {name: wine, data: {sklearn: wine}, k: 4, metric: manhattan, scale: robust}
@@ -162,6 +168,7 @@ def _build(folder: Path) -> None:
 _PROGRAM = """
 import sys, textwrap
 from pathlib import Path
+import numpy as np
 root, folder = sys.argv[1:]
 sys.path[:0] = [root, root + "/tests"]
 from knnkit import config
@@ -174,6 +181,13 @@ folder = Path(folder)
 (folder / "releases").mkdir()
 pair = keys.generate(folder / releases.KEY)
 signer = FileSigner.load(pair.private)
+rng = np.random.default_rng(0)
+kinds = rng.integers(0, 6, 5000)
+table = rng.normal(size=(6, 80))[kinds] * 3.0 + rng.normal(size=(5000, 80))
+with (folder / "spectra.csv").open("w") as file:
+    file.write(",".join([*(f"band{band}" for band in range(80)), "kind"]) + "\\n")
+    for row, kind in zip(table, kinds):
+        file.write(",".join([*(f"{value:.4f}" for value in row), "abcdef"[kind]]) + "\\n")
 for name, text in releases.RECIPES.items():
     parsed = config.parse(textwrap.dedent(text), base=folder)
     build_release(parsed.builds()[0], signer, out=folder / "releases" / name)
