@@ -184,6 +184,10 @@ def inside(folder: Path, name: str) -> None:
     run("mount", "-t", "overlay", "-o", layers, "overlay", str(root))
     run("mount", "-t", "proc", "proc", str(root / "proc"))
     run("mount", "--bind", "/dev/pts", str(root / "dev/pts"))
+    # Without it XNNPACK finds no processor, and leaves every graph to the plain kernels.
+    (root / "sys").mkdir(exist_ok=True)
+    run("mount", "--bind", "/sys", str(root / "sys"))
+    run("mount", "-o", "remount,bind,ro", str(root / "sys"))
     if os.environ["BOARD_DISK"]:
         options = f"size={os.environ['BOARD_DISK']},mode=700,uid={UID},gid={UID}"
         run("mount", "-t", "tmpfs", "-o", options, "tmpfs", str(root / "home" / USER))

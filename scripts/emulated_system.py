@@ -119,7 +119,7 @@ def settle(system: Path, arch: str) -> None:
     for library in ("blas", "lapack"):
         for path in (system / "usr/lib").glob(f"*/{library}/lib{library}.so.3"):
             (path.parents[1] / path.name).symlink_to(f"{library}/{path.name}")
-    for name in ("mnt", "proc", "dev/pts", "run", f"home/{USER}"):
+    for name in ("mnt", "proc", "sys", "dev/pts", "run", f"home/{USER}"):
         (system / name).mkdir(parents=True, exist_ok=True)
     os.chown(system / "home" / USER, UID, UID)
     (system / "tmp").chmod(0o1777)

@@ -62,8 +62,10 @@ def _model_lines(info: contract.KnnInfo) -> Iterator[tuple[str, str]]:
             "unknown",
             f"beyond the distance that accepts {percent(info.reject.acceptance)} of ordinary rows{measured}",
         )
-    if info.searched is not None:
-        yield "search", f"in a projection of {info.searched} coordinates, then exactly among its candidates"
+    if info.searched is not None or info.quantized is not None:
+        where = "all coordinates" if info.searched is None else f"a projection of {info.searched} coordinates"
+        how = "" if info.quantized is None else ", in eight bits where that is faster"
+        yield "search", f"in {where}{how}, then exactly among its candidates"
     yield "batch", f"{info.batch} rows"
     yield "needs", f"TFLite runtime {info.minimum_runtime}"
     yield "built with", ", ".join(f"{tool} {version}" for tool, version in sorted(info.versions.items()))

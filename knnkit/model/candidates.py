@@ -7,6 +7,8 @@ most; neither ranks what it found.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,22 @@ _SORTED_WHATEVER = 16
 _FARTHEST = 3e18
 #: Scales from which on a query that is weighted twice may overflow before it is far off.
 _STEEP = 1e18
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The candidates of (b,) queries.
+
+    Attributes:
+        places: (b, count) int32 places in the table, ascending.
+        beyond: (b,) float32 squared distance under which no other row lies.
+        agree: takes the candidates' (b, count) float32 squared distances; returns (b,) whether they are those that
+            were searched by. None where that needs no proof.
+    """
+
+    places: Any
+    beyond: Any
+    agree: Callable[[Any], Any] | None = None
 
 
 class Scores(tf.Module):  # type: ignore[misc]
@@ -99,14 +117,11 @@ class Products(Scores):
         super().__init__(rows, squares, Layout.of(rows), projection.candidates if projection else count)
         self.space, self.projection = space, projection
 
-    def choose(self, weighted: Any) -> tuple[Any, Any]:
-        """Returns the candidates' (b, count) int32 places in the table, ascending, and what lies beyond them.
+    def choose(self, weighted: Any) -> Chosen:
+        """Returns the candidates of queries.
 
         Args:
             weighted: (b, p) float32 offsets of the queries from the space's centre, after `scale`.
-
-        Returns:
-            Places, and the (b,) float32 squared distance under which no other row lies.
         """
         if self.count > _SORTED_WHATEVER:
             weighted = tf.clip_by_value(weighted, -_FARTHEST, _FARTHEST)
@@ -123,7 +138,7 @@ class Products(Scores):
         beyond = within - (2.0 * best[:, -1] + np.float32(lost))
         if not self.projection and self.space.scale.max() > _STEEP:  # what was clipped scores nothing of worth
             beyond = tf.where(tf.reduce_max(tf.abs(factors), axis=1) < _MAX_FLOAT32, beyond, -_MAX_FLOAT32)
-        return _ascending(places, self.count), beyond
+        return Chosen(_ascending(places)[0], beyond)
 
     def _factors(self, searched: Any) -> Any:
         """What the table is multiplied with: it holds rows before `scale`, a projection's after."""
@@ -153,8 +168,8 @@ class QuantizedProducts(Scores):
         super().__init__(rows, quantized.squares, Layout.of(quantized.table), quantized.candidates)
         self.space, self.quantized, self.projection = space, quantized, projection
 
-    def choose(self, weighted: Any) -> tuple[Any, Any]:
-        """Returns the candidates' places in the table, and what lies beyond them: as `Products`."""
+    def choose(self, weighted: Any) -> Chosen:
+        """Returns the candidates of queries, as `Products` does."""
         quantized = self.quantized
         weighted = tf.clip_by_value(weighted, -_FARTHEST, _FARTHEST)
         searched, slack = _project(weighted, self.projection), 2.0 * _slack(self.space, self.projection)
@@ -166,10 +181,23 @@ class QuantizedProducts(Scores):
         # As for `Products`, between whole steps; each of the two points is off them by no more than its part of `left`.
         squared = _squares(whole)
         lengths = squared + _squares(weighted) if self.projection else squared
-        lost = np.float32(slack * max(self.space.reach**2, float(quantized.squares.max())))
-        within = squared - lengths * np.float32(slack) - (2.0 * best[:, -1] + lost)
+        lost = lengths * np.float32(slack) + np.float32(
+            slack * max(self.space.reach**2, float(quantized.squares.max()))
+        )
+        within = squared - 2.0 * best[:, -1] - lost
         beyond = tf.square(tf.maximum(tf.sqrt(tf.maximum(within, 0.0)) - left, 0.0))
-        return _ascending(places, self.count), beyond
+        places, order = _ascending(places)
+        told = (squared - lost)[:, tf.newaxis] - 2.0 * tf.gather(best, order, batch_dims=1)
+        return Chosen(places, beyond, lambda measure: self._agree(measure, told, lost, left))
+
+    def _agree(self, measure: Any, told: Any, lost: Any, left: Any) -> Any:
+        """Returns whether every candidate is as far as its score says it is, give or take what is `left` and `lost`."""
+        distance, left = tf.sqrt(measure), (left + np.float32(self.space.zero))[:, tf.newaxis]
+        over = told - tf.square(distance + left)
+        if self.projection is None:  # in a projection, any distance may be less than it is
+            under = tf.square(tf.maximum(distance - left, 0.0)) - told - 2.0 * lost[:, tf.newaxis]
+            over = tf.maximum(over, under)
+        return tf.reduce_max(over, axis=1) <= 0.0
 
     def eight_bits(self) -> list[tuple[Float32, Any]]:
         """Returns the table and each of its blocks, as they are here and in eight bits."""
@@ -196,9 +224,10 @@ def _squares(rows: Any) -> Any:
     return tf.reduce_sum(rows * rows, axis=1)
 
 
-def _ascending(places: Any, count: int) -> Any:
+def _ascending(places: Any) -> tuple[Any, Any]:
     # In order of the training index, so that an exact tie goes to the lower one.
-    return -tf.math.top_k(-places, count).values
+    found = tf.math.top_k(-places, int(places.shape[1]))
+    return -found.values, found.indices
 
 
 def _scores(factors: Any, rows: Any, bias: Float32) -> Any:

@@ -29,8 +29,9 @@ STEPS = 127
 LEAST_STEP = 2.0**-10
 #: What float32 may round off the length of what quantizing leaves of a row: relative to it, and in steps a coordinate.
 _RELATIVE, _ABSOLUTE = 2.0**-10, 2.0**-13
-#: Columns of the table are a multiple of this, as vector units like; see `Quantized.marks` for the first of them.
-_PADDED = 16
+#: Columns of the table are whole numbers of eight, as vector units like, and no whole number of sixteen: for such, the
+#: kernel of tflite-runtime 2.14 for ARM with dot products ends the process (docs/decisions/006).
+_COLUMNS, _NOT = 8, 16
 
 
 @dataclass(frozen=True)
@@ -94,8 +95,10 @@ def quantize(sample: Sample, projection: Projection | None, over_fetch: int) -> 
     if candidates > min(MOST_CANDIDATES, len(rows) // 2):
         return None
     table, step, error, squares = quantized
-    padding = 2 + -(rows.shape[1] + 2) % _PADDED
-    return Quantized(np.pad(table, ((0, 0), (0, padding))), step, error, squares, candidates, rows.shape[1])
+    columns = -(-(rows.shape[1] + 2) // _COLUMNS) * _COLUMNS
+    columns += 0 if columns % _NOT else _COLUMNS
+    padded = np.pad(table, ((0, 0), (0, columns - rows.shape[1])))
+    return Quantized(padded, step, error, squares, candidates, rows.shape[1])
 
 
 _Table = tuple[NDArray[np.int8], float, float, Float64]

@@ -118,11 +118,15 @@ class Search(tf.Module):  # type: ignore[misc]
         way = self._way(quantized)
         if way is None:
             return self._rank(self._measure(tf.expand_dims(query, 1), tf.expand_dims(self._rows, 0)))
-        places, beyond = way.choose(weigh(self.space, query))
+        chosen = way.choose(weigh(self.space, query))
+        places, following = chosen.places, chosen.beyond
         rows = tf.gather(self._rows, way.index(places) if self.projection else way.place(places, self.layout))
-        found = self._rank(self._measure(tf.expand_dims(query, 1), rows))
+        measure = self._measure(tf.expand_dims(query, 1), rows)
+        if chosen.agree is not None:
+            following = following * tf.cast(chosen.agree(measure), tf.float32)
+        found = self._rank(measure)
         indices = way.index(tf.gather(places, found.indices, batch_dims=1))
-        following = beyond if found.following is None else tf.minimum(found.following, beyond)
+        following = following if found.following is None else tf.minimum(found.following, following)
         return Nearest(found.measure, indices, following)
 
     # --- all differences ------------------------------------------------------------------------------------------

@@ -3,9 +3,11 @@ provisions and deploys, those after it look at what came of it, the last takes i
 
 from __future__ import annotations
 
+import base64
 import csv
 import io
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +96,44 @@ def test_classify_on_each_board_gives_the_same_label_for_every_row(
     assert len(expected) >= 200
     assert len(set(expected)) >= 10
     assert answers == dict.fromkeys(answers, expected)
+
+
+_EVERY_KERNEL = """
+import base64, hashlib, json, sys, tempfile
+from pathlib import Path
+import numpy as np
+from device_agent.judge import Golden
+from device_agent.runtime import TfliteKNN
+model, golden = (base64.b64decode(line) for line in sys.stdin)
+with tempfile.TemporaryDirectory() as folder:
+    path = Path(folder, "model.tflite")
+    path.write_bytes(model)
+    rows, answers, settled = Golden.from_bytes(golden).rows[:300], set(), 0
+    for quantized in (False, True):
+        for packed in (True, False):
+            knn = TfliteKNN(path, quantized=quantized, packed=packed)
+            assert knn.quantized is quantized
+            told = [knn.classify(rows), *(knn.classify(row[None]) for row in rows[:20])]
+            for name in ("label", "indices"):
+                said = np.concatenate([getattr(each, name) for each in told])
+                answers.add((name, hashlib.sha256(said.astype("<i4").tobytes()).hexdigest()))
+            settled = max(settled, knn.settled)
+print(json.dumps({"answers": sorted(answers), "rows": len(rows), "settled": settled}))
+"""
+
+
+def test_a_search_in_eight_bits_finds_the_same_by_the_kernels_of_every_board(
+    fleet: Any, deployed: dict[str, dict[str, Any]], releases: Any
+) -> None:
+    files = [base64.b64encode((releases["spectra"] / name).read_bytes()) for name in ("model.tflite", "golden.npz")]
+    said = {}
+    for name, board in fleet.boards.items():
+        words = ["~/.knnkit/venv/bin/python", "-W", "error", "-c", shlex.quote(_EVERY_KERNEL)]
+        said[name] = json.loads(board.ssh(*words, input=b"\n".join(files).decode()))
+        assert said[name].pop("settled") <= 6
+    assert len(said["x86-64-bookworm"]["answers"]) == 2  # one set of labels, one of neighbours
+    assert said["x86-64-bookworm"]["rows"] == 300
+    assert all(answers == said["x86-64-bookworm"] for answers in said.values())
 
 
 def test_a_second_deploy_has_nothing_to_do(fleet: Any, deployed: dict[str, dict[str, Any]], releases: Any) -> None:
