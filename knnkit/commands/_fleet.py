@@ -20,8 +20,8 @@ from knnkit.errors import ConfigError, UsageError
 if TYPE_CHECKING:
     from device_agent.contract import Gates
     from knnkit.config import Build, Config
-    from knnkit.fleet.device import Pace
     from knnkit.fleet.fan import Fan
+    from knnkit.fleet.job import Pace
     from knnkit.fleet.report import FleetReport
     from knnkit.fleet.target import Target
     from knnkit.render.regions import Regions
@@ -111,7 +111,7 @@ def pace_of(arguments: argparse.Namespace, config: Config | None) -> Pace:
     """Returns the deadlines: the command line's, then deploy.yaml's, then the defaults."""
     from knnkit.config import RolloutConfig
     from knnkit.fleet.connect import Dialling
-    from knnkit.fleet.device import Pace
+    from knnkit.fleet.job import Pace
 
     said = config.rollout if config else RolloutConfig()
     retries = said.connect_retries if arguments.connect_retries is None else arguments.connect_retries

@@ -178,7 +178,8 @@ class _Demo:
 
     def _deploy(self, target: Target, built: Built, public_pem: bytes) -> DeviceReport:
         from device_agent.trust import dsse
-        from knnkit.fleet.device import DeviceJob, run_job
+        from knnkit.fleet.device import run_job
+        from knnkit.fleet.job import DeviceJob
         from knnkit.fleet.package import read_package
         from knnkit.render import terminal
 

@@ -12,7 +12,8 @@ import pytest
 from support.simulation import Fleet, make_package, with_files
 
 from knnkit.fleet.connect import Dialling
-from knnkit.fleet.device import DeviceJob, Pace, run_job
+from knnkit.fleet.device import run_job
+from knnkit.fleet.job import DeviceJob, Pace
 from knnkit.fleet.package import Package
 from knnkit.fleet.report import DeviceReport, Outcome
 
@@ -220,7 +221,7 @@ def test_the_wait_for_another_host_is_no_time_in_which_a_device_can_have_reverte
         return False
 
     clock = SimpleNamespace(monotonic=lambda: time.monotonic() + waited[0], sleep=time.sleep)
-    monkeypatch.setattr("knnkit.fleet.device.time", clock)
+    monkeypatch.setattr("knnkit.fleet.conversation.time", clock)
     job = DeviceJob(
         fleet.targets()[0], fleet.package, "nonce", "ann", pace=replace(PACE, lock=300.0), opener=fleet.open
     )
