@@ -185,7 +185,8 @@ class _Demo:
 
         keys = {dsse.fingerprint(public_pem): public_pem}
         package = read_package(built.directory, keys)
-        job = DeviceJob(target, package, secrets.token_hex(16), "knnkit demo", keys=tuple(keys.items()))
+        holder = f"knnkit demo {secrets.token_hex(4)}"
+        job = DeviceJob(target, package, secrets.token_hex(16), holder, keys=tuple(keys.items()))
         with terminal.Progress() as progress:
             report = run_job(job, progress.step)
             progress.finish(target.name, report.outcome.value, "good" if report.good else "bad")

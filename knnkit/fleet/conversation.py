@@ -35,7 +35,6 @@ class Conversation:
         self._job, self._recorder, self._pause = job, recorder, pause
         self._transport: Transport | None = None
         self._lock_until = 0.0
-        self.asked = 0.0  # when the device was last asked to switch
 
     def open(self) -> Transport:
         """Returns the connection.
@@ -67,7 +66,6 @@ class Conversation:
     def ask_in_turn(self, facts: Facts, command: list[str], answer: type[T]) -> T:
         """As `ask`; where another host holds the device, waits for it as long as the user allows."""
         while True:
-            self.asked = time.monotonic()
             try:
                 return self.ask(facts, command, answer)
             except AgentProblem as problem:
@@ -91,6 +89,10 @@ class Conversation:
             if self._pause(min(left, 1.0)):
                 raise Stopped
         return True
+
+    def wait(self, seconds: float) -> None:
+        """Waits, whether or not the run is stopped: what has begun is brought to its end."""
+        self._pause(seconds)
 
     def go_on(self) -> None:
         """Ends the job if the run was stopped.

@@ -34,7 +34,7 @@ class DeviceJob:
     target: Target
     package: Package
     nonce: str
-    holder: str  # how the device's lock and history name this host
+    holder: str  # names this run, and no other, in the device's lock and history: what it began, it may take back
     options: PlanOptions = _OPTIONS
     pace: Pace = _PACE
     keys: tuple[tuple[str, bytes], ...] = ()  # fingerprint, PEM: for a device that trusts none yet

@@ -12,14 +12,16 @@ from device_agent import contract
 from device_agent.contract import Activated, Committed, Installed
 from device_agent.trust import Reason
 from knnkit.errors import DeviceFailed, KnnkitError, ParityFailed, Unreachable
+from knnkit.fleet.aftermath import Aftermath, Stage, judge, unknown
 from knnkit.fleet.agent import AgentProblem
 from knnkit.fleet.certify import disbelieved, missed
 from knnkit.fleet.conversation import Conversation
-from knnkit.fleet.facts import Facts, probe
+from knnkit.fleet.facts import Facts
 from knnkit.fleet.job import DeviceJob
 from knnkit.fleet.package import Package
 from knnkit.fleet.recorder import Recorder
 from knnkit.fleet.report import DeviceReport, Outcome
+from knnkit.fleet.taking_back import take_back
 
 #: What a device refuses before anything is staged; what a golden check says has other words.
 _REFUSED_TO_STAGE = frozenset(reason.value for reason in Reason)
@@ -35,6 +37,7 @@ class Switch:
 
     def __init__(self, job: DeviceJob, recorder: Recorder, talk: Conversation, facts: Facts) -> None:
         self._job, self._recorder, self._talk, self._facts = job, recorder, talk, facts
+        self._stage = Stage.ASKED
 
     def run(self, *, sent: bool) -> DeviceReport:
         """Switches; `sent` says that the release has just been sent and is yet to be staged."""
@@ -42,13 +45,18 @@ class Switch:
         try:
             activated = self._install() if sent else self._activate()
         except (Unreachable, DeviceFailed) as error:  # it may have switched before the answer was lost
-            return self._give_up(error, self._talk.asked)
+            return self._give_up(error)
+        except AgentProblem as problem:
+            if problem.exit_code != contract.EXIT_FAILED:  # refused, or held by another: nothing was switched
+                raise
+            return self._give_up(problem)  # a full disk, a signal: before the switch or just after
+        self._stage = Stage.ACTIVATED
         self._recorder.know(certificate=activated.certificate)
         wrong = disbelieved(activated.certificate, job.nonce, job.package.digest, job.package.model_sha256)
         said = wrong or "; ".join(missed(activated.certificate, job.package))
         if said:
-            reason = "bad-certificate" if wrong else "gate-failed"
-            return self._give_up(ParityFailed(f"{job.target.name}: {said}", reason=reason))
+            unfit = ParityFailed(f"{job.target.name}: {said}", reason="bad-certificate" if wrong else "gate-failed")
+            return self._recorder.fail(unfit) if activated.already else self._give_up(unfit)
         if activated.already:
             return self._recorder.end(Outcome.UNCHANGED, release=activated.release)
         left = min(activated.seconds_left or 0.0, job.pace.confirm)  # it may say anything
@@ -76,55 +84,51 @@ class Switch:
 
     def _confirm(self, deadline: float) -> DeviceReport:
         """Commits over a new connection, trying for as long as the device waits."""
-        with self._recorder.step("confirm"):
-            while True:
-                self._talk.hang_up()
-                try:
-                    committed = self._talk.ask(
-                        self._facts, ["confirm", self._job.package.digest, *self._holder], Committed
-                    )
-                    break
-                except AgentProblem as problem:
-                    return self._recorder.fail(problem, Outcome.ROLLED_BACK)
-                except Unreachable as error:
-                    if time.monotonic() >= deadline:
-                        return self._recorder.fail(self._reverts(error))
-                    time.sleep(0.2)
+        try:
+            with self._recorder.step("confirm"):
+                committed = self._ask_to_confirm(deadline)
+        except (AgentProblem, DeviceFailed, Unreachable) as error:
+            return self._give_up(error)
         if committed.release.digest != self._job.package.digest:
             said = f"{self._job.target.name}: committed {committed.release.digest[:12]}, not what was confirmed"
             raise DeviceFailed(said, reason="wrong-release")
         return self._recorder.end(Outcome.COMMITTED, release=committed.release, previous=committed.previous)
 
-    def _give_up(self, error: KnnkitError, asked: float | None = None) -> DeviceReport:
-        """Takes the activation back over a new connection; the device does so by itself where none can be had.
+    def _ask_to_confirm(self, deadline: float) -> Committed:
+        command = ["confirm", self._job.package.digest, *self._holder]
+        while True:
+            self._talk.hang_up()
+            try:
+                self._talk.open()
+                self._stage = Stage.CONFIRMING  # from here on it may arrive, whatever comes back
+                return self._talk.ask(self._facts, command, Committed)
+            except (AgentProblem, Unreachable) as error:
+                passes = isinstance(error, Unreachable) or error.exit_code == contract.EXIT_LOCKED
+                if not passes or time.monotonic() >= deadline:
+                    raise
+            time.sleep(0.2)
 
-        `asked` says when the device was asked, where its answer was lost: it may not have switched at all.
-        """
+    def _give_up(self, error: KnnkitError) -> DeviceReport:
+        """Takes back what this run began, over a new connection, and reports what the device says became of it."""
+        job = self._job
         self._talk.hang_up()
+        found = None
         try:
-            with self._recorder.step("probe"):
-                status = probe(self._talk.open(), self._facts.root, timeout=self._job.pace.command).agent
-            switched = asked is None or time.monotonic() - asked >= self._job.pace.confirm
-            if status and status.pending and status.pending.digest == self._job.package.digest:
-                switched = True
-                with self._recorder.step("roll back"):
-                    self._talk.ask(self._facts, ["rollback", *self._holder], Committed)
-        except AgentProblem as problem:
-            self._recorder.warn(str(problem))
-        except Unreachable:
-            return self._recorder.fail(self._reverts(error, known=asked is None), Outcome.UNREACHABLE)
-        if status:
-            self._recorder.know(release=status.committed, previous=status.previous)
-        if not switched and isinstance(error, Unreachable):  # the command may still be at work there
-            return self._recorder.fail(self._reverts(error, known=False))
-        return self._recorder.fail(error, Outcome.ROLLED_BACK if switched else None)
+            with self._recorder.step("roll back"):
+                found = take_back(job, self._recorder, self._talk, self._facts)
+        except Unreachable as lost:
+            self._recorder.warn(str(lost))
+        if found is None:
+            return self._end(unknown(error, self._stage, job.pace.confirm))
+        self._recorder.know(release=found.committed, previous=found.previous)
+        return self._end(judge(error, self._stage, found, job.package.digest, job.pace.confirm))
 
-    def _reverts(self, error: KnnkitError, known: bool = True) -> Unreachable:
-        within = f"it returns to the release before within {self._job.pace.confirm:g} s"
-        state = "it was activated and not confirmed: " if known else "if it was activated, "
-        return Unreachable(
-            f"{error}; {state}{within}", reason=error.reason, hint="run the command again when it can be reached"
-        )
+    def _end(self, after: Aftermath) -> DeviceReport:
+        if after.error is not None:
+            return self._recorder.fail(after.error, after.outcome, after.more)
+        assert after.outcome is not None
+        self._recorder.warn(after.more)
+        return self._recorder.end(after.outcome)
 
     @property
     def _holder(self) -> list[str]:
