@@ -11,7 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from device_agent import contract
-from knnkit.errors import DeviceFailed, KnnkitError
+from device_agent.trust import Reason
+from knnkit.errors import DeviceFailed, DeviceLocked, KnnkitError
+from knnkit.fleet.agent import AgentProblem
 from knnkit.fleet.connect import Pause, just_sleep
 from knnkit.fleet.conversation import Conversation, Stopped
 from knnkit.fleet.facts import Facts, probe
@@ -21,6 +23,11 @@ from knnkit.fleet.recorder import Listener, Recorder, nobody
 from knnkit.fleet.report import DeviceReport, Outcome
 from knnkit.fleet.switch import Switch, incoming
 from knnkit.transport.upload import PushFile, push
+
+#: What comes of an upload into which another host sends as well.
+_OVERTAKEN = frozenset(
+    {"cannot-write", *(reason.value for reason in (Reason.FILE_MISSING, Reason.FILE_CHANGED, Reason.FILE_SWAPPED))}
+)
 
 
 def run_job(job: DeviceJob, listen: Listener = nobody, pause: Pause = just_sleep) -> DeviceReport:
@@ -79,12 +86,38 @@ class _Deploy:
         if plan.refusal:
             return self._refused(plan.refusal)
         actions = [step.action for step in plan.steps]
-        if "upload" in actions:
-            self._upload(facts)
         if "activate" not in actions:
             return self._recorder.end(Outcome.UNCHANGED)
+        return self._send_and_switch(facts) if "upload" in actions else self._switch(facts, sent=False)
+
+    def _switch(self, facts: Facts, *, sent: bool) -> DeviceReport:
         self._talk.go_on()
-        return Switch(self._job, self._recorder, self._talk, facts).run(sent="upload" in actions)
+        return Switch(self._job, self._recorder, self._talk, facts).run(sent=sent)
+
+    def _send_and_switch(self, facts: Facts) -> DeviceReport:
+        try:
+            self._upload(facts)
+            return self._switch(facts, sent=True)
+        except (AgentProblem, DeviceFailed) as error:
+            if error.reason not in _OVERTAKEN:
+                raise
+            return self._overtaken(error, facts.root)
+
+    def _overtaken(self, error: KnnkitError, root: str) -> DeviceReport:
+        """Another host may have sent the same release into the same place, and the device taken it from there."""
+        digest = self._job.package.digest
+        while True:
+            facts = self._look(root)
+            there, lock = (facts.agent.staged, facts.agent.lock) if facts.agent else ((), None)
+            if digest in there or lock is None or not self._talk.may_wait():
+                break
+        if digest not in there:
+            raise DeviceLocked(f"{error}; {lock.holder} is at work there", reason="locked") if lock else error
+        self._recorder.warn(str(error))
+        plan = self._plan(facts, replace(self._job.options, provisioning="never"))
+        if plan.refusal:
+            return self._refused(plan.refusal)
+        return self._switch(facts, sent=False) if plan.steps else self._recorder.end(Outcome.UNCHANGED)
 
     def _refused(self, refusal: Refusal) -> DeviceReport:
         locked = refusal.exit_code == contract.EXIT_LOCKED

@@ -5,6 +5,7 @@ A host takes back what it began itself; no clock decides anything.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -264,6 +265,40 @@ def test_two_hosts_with_one_release_both_report_what_is_so(fleet: Fleet, fault: 
             assert began.what == "confirmed"
         if report.outcome is Outcome.LOCKED:
             assert began is None
+
+
+def test_an_upload_that_another_host_overtook_goes_on_with_what_that_one_brought(fleet: Fleet) -> None:
+    board = fleet.boards["board"]
+    board.faults.add("bad-disk")
+
+    def ben(board: Board) -> None:
+        board.faults.discard("bad-disk")
+        assert run(fleet, holder=BEN).outcome is Outcome.COMMITTED
+        board.faults.add("bad-disk")
+
+    meanwhile(fleet, "append", ben)
+    report = run(fleet)
+    assert (report.outcome, report.release) == (Outcome.UNCHANGED, fleet.package.ref)
+    assert "cannot write" in report.warnings[-1]
+
+
+def test_an_upload_that_meets_another_host_at_work_is_locked_and_waits_if_it_may(fleet: Fleet) -> None:
+    board = fleet.boards["board"]
+    board.faults.add("bad-disk")
+    board.running = BEN
+    report = run(fleet)
+    assert (report.outcome, report.exit_code) == (Outcome.LOCKED, 5)
+    assert f"{BEN} is at work there" in report.message
+    looks = itertools.count()
+
+    def ben_is_done(name: str, command: str) -> None:
+        if command == "probe" and next(looks) == 3:
+            board.running = ""
+            board.staged.add(fleet.package.digest)
+
+    fleet.on_command = ben_is_done
+    report = run(fleet, holder="ann@laptop 7f80", pace=replace(PACE, lock=60.0))
+    assert (report.outcome, report.release) == (Outcome.COMMITTED, fleet.package.ref)
 
 
 # --- the judgement alone ----------------------------------------------------------------------------------------------
