@@ -116,8 +116,8 @@ class Switch:
         try:
             with self._recorder.step("roll back"):
                 found = take_back(job, self._recorder, self._talk, self._facts)
-        except Unreachable as lost:
-            self._recorder.warn(str(lost))
+        except (DeviceFailed, Unreachable) as silence:
+            self._recorder.warn(str(silence))
         if found is None:
             return self._end(unknown(error, self._stage, job.pace.confirm))
         self._recorder.know(release=found.committed, previous=found.previous)

@@ -233,6 +233,20 @@ def test_a_device_that_is_held_when_it_is_to_be_taken_back_is_not_said_to_be_bac
     assert board.pending is not None
 
 
+def test_a_device_that_talks_nonsense_when_it_is_asked_is_not_said_to_be_as_before(fleet: Fleet) -> None:
+    board = fleet.boards["board"]
+
+    def go_mad(name: str, command: str) -> None:
+        if command == "confirm":
+            board.faults |= {"garbage", "huge-confirm", "huge-rollback"}
+
+    fleet.on_command = go_mad
+    report = run(fleet)
+    assert (report.outcome, report.exit_code, report.reason) == (Outcome.FAILED, 1, "no-answer")
+    assert "unless the confirmation arrived, it returns to the release before within 60 s" in report.message
+    assert "Welcome to your board!" in report.warnings[-1]
+
+
 def test_a_bad_certificate_from_a_device_that_then_vanishes_is_a_failure_of_the_release(fleet: Fleet) -> None:
     fleet.boards["board"].faults |= {"lies", "unreachable-2"}
     report = run(fleet)
