@@ -181,10 +181,10 @@ def _configure_rollback(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_rollback(arguments: argparse.Namespace) -> int:
-    from device_agent import activation
-
     if arguments.own:
         return _run_take_back(arguments)
+    from device_agent import activation
+
     store = store_of(arguments)
     holder = holder_of(arguments)
     order = read_order(arguments.order) if arguments.order else None
