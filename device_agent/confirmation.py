@@ -19,7 +19,8 @@ def confirm(store: Store, digest: str) -> Committed:
         ActivationFailed: it is not pending (any more): `rolled-back`, `not-pending`, `same-connection`.
     """
     current = store.load()
-    if current.committed and current.committed.digest == digest and not current.pending:
+    waits = current.pending is not None and current.pending.release.digest == digest
+    if current.committed and current.committed.digest == digest and not waits:
         return Committed(current.committed, current.previous, True)
     new = state.confirm(current, digest, connection=connection(), moment=clock.now())
     store.commit(new)

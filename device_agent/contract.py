@@ -109,6 +109,11 @@ def is_digest(text: str) -> bool:
     return bool(re.fullmatch(_DIGEST, text))
 
 
+def one_line(text: str) -> str:
+    """Returns what stands in the state and the history: one line of visible characters, at most 200."""
+    return "".join(character if character.isprintable() else "?" for character in text[:200])
+
+
 # --- what a device says of itself ---------------------------------------------------------------------------------
 @record
 class DeviceInfo:
@@ -134,7 +139,7 @@ class ReleaseRef:
 
 @record
 class LockHolder:
-    """Who changes the store: `since` in seconds since 1970."""
+    """Who changes the store: `since` in seconds since 1970, `pid` 0 for an activation that waits for confirmation."""
 
     holder: str
     reason: str
@@ -161,7 +166,7 @@ class Status:
     device: DeviceInfo
     disk_free_bytes: int
     clock: int  # the device's clock, seconds since 1970
-    lock: LockHolder | None
+    lock: LockHolder | None  # where an activation is pending, who began it; else a running command, or a reservation
     device_id: str = ""  # what a rollback order is bound to; empty until one is first needed
     revoked: tuple[str, ...] = ()  # fingerprints of the keys that accept nothing new
     warnings: tuple[str, ...] = ()

@@ -7,7 +7,17 @@ from __future__ import annotations
 
 from typing import Literal
 
-from device_agent.contract import SCHEMA, DeviceInfo, Metric, ReleaseRef, Scale, Staged, Weights
+from device_agent.contract import (
+    SCHEMA,
+    DeviceInfo,
+    HistoryEntry,
+    LockHolder,
+    Metric,
+    ReleaseRef,
+    Scale,
+    Staged,
+    Weights,
+)
 from device_agent.record import record
 
 __all__ = [
@@ -25,6 +35,7 @@ __all__ = [
     "Reject",
     "RowDifference",
     "RuntimeInfo",
+    "TakenBack",
 ]
 
 
@@ -186,6 +197,22 @@ class Installed:
     staged: Staged | None
     stage_seconds: float
     activated: Activated
+    schema: int = SCHEMA
+
+
+@record
+class TakenBack:
+    """`device_agent rollback --own`: what became of the last activation that this holder began, and what is there now.
+
+    `became` is the last step of it: `confirmed`, or `reverted` with who or what ended it; None: it began none.
+    """
+
+    taken: bool  # it was pending, and this command gave it up
+    became: HistoryEntry | None
+    committed: ReleaseRef | None
+    previous: ReleaseRef | None
+    pending: ReleaseRef | None  # somebody else's
+    lock: LockHolder | None  # who keeps others out: who began `pending`, or reserved the device
     schema: int = SCHEMA
 
 

@@ -37,10 +37,12 @@ def record(path: Path, event: Event | None) -> None:
         return
     data = _content(path)
     if not _has(data, event):
-        entry = HistoryEntry(
-            event.at, event.what, event.release, event.answering, event.why, event.holder, event.serial
-        )
-        _append(path, entry, data)
+        _append(path, entry_of(event), data)
+
+
+def entry_of(event: Event) -> HistoryEntry:
+    """Returns the line of a transition."""
+    return HistoryEntry(event.at, event.what, event.release, event.answering, event.why, event.holder, event.serial)
 
 
 def add(path: Path, entry: HistoryEntry) -> None:

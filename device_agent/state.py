@@ -16,7 +16,7 @@ import math
 from typing import Literal
 
 from device_agent.clock import Moment
-from device_agent.contract import SCHEMA, ReleaseRef
+from device_agent.contract import SCHEMA, LockHolder, ReleaseRef
 from device_agent.errors import ActivationFailed, AgentError, Locked
 from device_agent.record import record, replace
 from device_agent.utc import utc
@@ -118,6 +118,17 @@ def lease_holder(state: StoreState, moment: Moment) -> Lease | None:
     if lease and lease.boot == moment.boot and lease.started <= moment.uptime < lease.until:
         return lease
     return None
+
+
+def is_waiting(state: StoreState, moment: Moment) -> bool:
+    """Whether an activation waits for its confirmation, and still may have it."""
+    return state.pending is not None and not is_over(state.pending, moment)
+
+
+def holder(state: StoreState, moment: Moment) -> LockHolder | None:
+    """Returns who keeps others out between two commands: who began a pending activation, or reserved the device."""
+    lease = lease_holder(state, moment)
+    return LockHolder(lease.holder, lease.reason, lease.since, lease.pid) if lease else None
 
 
 def refuse_foreign(state: StoreState, holder: str, moment: Moment) -> None:

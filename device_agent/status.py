@@ -40,7 +40,7 @@ def status(store: Store) -> Status:
         device=board.device_info(),
         disk_free_bytes=board.disk_free(store.root),
         clock=moment.wall,
-        lock=None if warnings and current == StoreState() else store.holder(),
+        lock=store.holder(current, moment),
         device_id=held.device.device_id,
         revoked=held.device.revoked,
         warnings=(*held.warnings, *warnings, *store.warnings()),

@@ -152,13 +152,15 @@ class Store:
             f"{problem} {prefix!r}", reason="no-such-release", hint="python -m device_agent status lists them"
         )
 
-    def holder(self) -> LockHolder | None:
-        """Returns who holds the store: a running command, or a deployment between two commands."""
-        running = lock.holder_of(self.lock_file)
-        if running:
-            return running
-        lease = state.lease_holder(self.load(), clock.now())
-        return LockHolder(lease.holder, lease.reason, lease.since, lease.pid) if lease else None
+    def holder(self, current: StoreState, moment: clock.Moment) -> LockHolder | None:
+        """Returns who holds the store: who began a pending activation, a running command, or who reserved it.
+
+        In this order: the command that meets an activation ends before it, and a host must know which one is its own.
+        """
+        held = state.holder(current, moment)
+        if held and state.is_waiting(current, moment):
+            return held
+        return lock.holder_of(self.lock_file) or held
 
     def note(self, what: str, release: ReleaseRef | None, why: str, holder: str) -> None:
         """Adds a line to the history about something that changed no state."""

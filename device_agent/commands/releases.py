@@ -17,7 +17,6 @@ from device_agent.commands.shared import (
     describe_check,
     filled,
     holder_of,
-    one_line,
     read_order,
     show,
     store_of,
@@ -172,11 +171,18 @@ def _configure_rollback(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="a signed order to go back to any release (`knnkit rollback --to`); - reads it from standard input",
     )
+    parser.add_argument(
+        "--own",
+        action="store_true",
+        help="only an activation that --holder began and that still waits; says what became of it, if it does not",
+    )
     add_holder(parser)
     add_runtime(parser, threads=False)
 
 
 def _run_rollback(arguments: argparse.Namespace) -> int:
+    if arguments.own:
+        return _run_take_back(arguments)
     from device_agent import activation
 
     store = store_of(arguments)
@@ -197,6 +203,18 @@ def _run_rollback(arguments: argparse.Namespace) -> int:
     return show(arguments, found, text)
 
 
+def _run_take_back(arguments: argparse.Namespace) -> int:
+    from device_agent import withdrawal
+
+    if arguments.order or arguments.leave:
+        raise AgentError("--own goes with neither --order nor --leave", hint="leave them out")
+    store = store_of(arguments)
+    holder = holder_of(arguments)
+    with store.changing(holder, "rollback"):
+        found = withdrawal.take_back(store, holder)
+    return show(arguments, found, withdrawal.render(found, holder))
+
+
 def _configure_lock(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--reason", default="a deployment", metavar="TEXT", help="told to whoever is kept out (default: %(default)s)"
@@ -211,7 +229,7 @@ def _run_lock(arguments: argparse.Namespace) -> int:
     from device_agent import activation
 
     store = store_of(arguments)
-    holder, reason = holder_of(arguments), one_line(arguments.reason)
+    holder, reason = holder_of(arguments), contract.one_line(arguments.reason)
     with store.changing(holder, "lock"):
         found = activation.reserve(store, holder, reason, arguments.seconds)
     return show(arguments, found, f"{found.holder} holds this device for {arguments.seconds:g} s: {found.reason}")

@@ -109,12 +109,7 @@ def holder_of(arguments: argparse.Namespace) -> str:
             text = getpass.getuser()
         except (KeyError, OSError):
             text = str(os.getuid())
-    return one_line(text)
-
-
-def one_line(text: str) -> str:
-    """Returns what goes into the state and the history: one line of visible characters, at most 200."""
-    return "".join(character if character.isprintable() else "?" for character in text[:200])
+    return contract.one_line(text)
 
 
 def read_file(path: str, limit: int) -> bytes:

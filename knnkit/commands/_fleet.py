@@ -14,14 +14,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from device_agent import codec, interrupts
+from device_agent import codec, contract, interrupts
 from knnkit.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
     from device_agent.contract import Gates
     from knnkit.config import Build, Config
-    from knnkit.fleet.device import Pace
     from knnkit.fleet.fan import Fan
+    from knnkit.fleet.job import Pace
     from knnkit.fleet.report import FleetReport
     from knnkit.fleet.target import Target
     from knnkit.render.regions import Regions
@@ -31,6 +31,8 @@ _A_REPORT = "name a file that --report FILE.json wrote"
 
 #: Largest report that is read back, in bytes: a thousand devices take about five million.
 _MAX_REPORT = 1 << 28
+#: Characters of who and where in a holder's name: a device cuts the whole, and the run must stay.
+_MAX_NAME = 160
 
 
 def load_config(arguments: argparse.Namespace) -> Config | None:
@@ -111,7 +113,7 @@ def pace_of(arguments: argparse.Namespace, config: Config | None) -> Pace:
     """Returns the deadlines: the command line's, then deploy.yaml's, then the defaults."""
     from knnkit.config import RolloutConfig
     from knnkit.fleet.connect import Dialling
-    from knnkit.fleet.device import Pace
+    from knnkit.fleet.job import Pace
 
     said = config.rollout if config else RolloutConfig()
     retries = said.connect_retries if arguments.connect_retries is None else arguments.connect_retries
@@ -156,12 +158,15 @@ def open_fan(arguments: argparse.Namespace, config: Config | None) -> Iterator[F
 
 
 def holder() -> str:
-    """Returns how a device's lock and history name this run: who, where, and which run of theirs."""
+    """Returns how a device's lock and history name this run: who, where, and which run of theirs.
+
+    By this name a device tells what this run began from what another did, so that no run has that of another.
+    """
     try:
         user = getpass.getuser()
     except (KeyError, OSError):
         user = str(os.getuid())
-    return f"{user}@{socket.gethostname()} {secrets.token_hex(3)}"
+    return contract.one_line(f"{user}@{socket.gethostname()}")[:_MAX_NAME] + f" {secrets.token_hex(4)}"
 
 
 def nonce() -> str:

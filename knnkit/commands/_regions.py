@@ -16,7 +16,7 @@ from knnkit.errors import KnnkitError
 
 if TYPE_CHECKING:
     from knnkit.config import Config
-    from knnkit.fleet.device import Pace
+    from knnkit.fleet.job import Pace
     from knnkit.fleet.report import FleetReport
     from knnkit.fleet.target import Target
     from knnkit.render.regions import Regions

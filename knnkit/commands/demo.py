@@ -178,13 +178,15 @@ class _Demo:
 
     def _deploy(self, target: Target, built: Built, public_pem: bytes) -> DeviceReport:
         from device_agent.trust import dsse
-        from knnkit.fleet.device import DeviceJob, run_job
+        from knnkit.fleet.device import run_job
+        from knnkit.fleet.job import DeviceJob
         from knnkit.fleet.package import read_package
         from knnkit.render import terminal
 
         keys = {dsse.fingerprint(public_pem): public_pem}
         package = read_package(built.directory, keys)
-        job = DeviceJob(target, package, secrets.token_hex(16), "knnkit demo", keys=tuple(keys.items()))
+        holder = f"knnkit demo {secrets.token_hex(4)}"
+        job = DeviceJob(target, package, secrets.token_hex(16), holder, keys=tuple(keys.items()))
         with terminal.Progress() as progress:
             report = run_job(job, progress.step)
             progress.finish(target.name, report.outcome.value, "good" if report.good else "bad")

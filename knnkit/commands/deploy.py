@@ -16,7 +16,7 @@ from knnkit.errors import UsageError, VerificationFailed
 
 if TYPE_CHECKING:
     from knnkit.config import Build, Config
-    from knnkit.fleet.device import DeviceJob
+    from knnkit.fleet.job import DeviceJob
     from knnkit.fleet.package import Package
     from knnkit.fleet.plan import DevicePlan
     from knnkit.fleet.report import FleetReport
@@ -202,7 +202,7 @@ def _template(
     arguments: argparse.Namespace, config: Config | None, package: Package, keys: dict[str, bytes]
 ) -> DeviceJob:
     """A job for no device yet: everything that all devices share."""
-    from knnkit.fleet.device import DeviceJob
+    from knnkit.fleet.job import DeviceJob
     from knnkit.fleet.plan import PlanOptions
     from knnkit.fleet.target import Target
 

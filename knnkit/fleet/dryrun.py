@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from device_agent import codec
 from knnkit.fleet.connect import Pause, just_sleep
-from knnkit.fleet.device import DeviceJob
 from knnkit.fleet.facts import Facts
+from knnkit.fleet.job import DeviceJob
 from knnkit.fleet.plan import DevicePlan, plan_device
 from knnkit.fleet.recorder import Listener, Recorder, nobody
 from knnkit.fleet.report import DeviceReport, FleetReport, Outcome

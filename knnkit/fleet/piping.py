@@ -11,8 +11,8 @@ from typing import BinaryIO
 from device_agent import contract
 from knnkit.errors import DeviceFailed
 from knnkit.fleet.connect import Opener, Pause, dial, just_sleep, open_transport
-from knnkit.fleet.device import Pace
 from knnkit.fleet.facts import Facts, probe
+from knnkit.fleet.job import Pace
 from knnkit.fleet.recorder import Listener, Recorder, nobody
 from knnkit.fleet.report import DeviceReport, Outcome
 from knnkit.fleet.target import Target

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from device_agent import codec
 from knnkit.fleet.connect import Opener, Pause, just_sleep, open_transport
-from knnkit.fleet.device import Pace
 from knnkit.fleet.facts import Facts
+from knnkit.fleet.job import Pace
 from knnkit.fleet.recorder import Listener, Recorder, nobody
 from knnkit.fleet.report import DeviceReport, Outcome
 from knnkit.fleet.target import Target

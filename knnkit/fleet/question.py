@@ -12,9 +12,9 @@ from knnkit.errors import DeviceFailed, ParityFailed
 from knnkit.fleet.agent import AgentProblem, ask
 from knnkit.fleet.certify import disbelieved, missed
 from knnkit.fleet.connect import Opener, Pause, just_sleep, open_transport
-from knnkit.fleet.device import Pace
 from knnkit.fleet.facts import Facts
 from knnkit.fleet.findings import findings_of
+from knnkit.fleet.job import Pace
 from knnkit.fleet.recorder import Listener, Recorder, nobody
 from knnkit.fleet.report import DeviceReport, Outcome
 from knnkit.fleet.target import Target

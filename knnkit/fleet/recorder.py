@@ -77,18 +77,18 @@ class Recorder:
         self.know(outcome=outcome, seconds=round(time.monotonic() - self._begun, 6), steps=tuple(self._steps), **values)
         return self._report
 
-    def fail(self, error: KnnkitError, outcome: Outcome | None = None) -> DeviceReport:
-        """Returns the report of a device that came to nothing."""
+    def fail(self, error: KnnkitError, outcome: Outcome | None = None, more: str = "") -> DeviceReport:
+        """Returns the report of a device that came to nothing; `more` is what is known beyond the error."""
         certificate = error.problem.certificate if isinstance(error, AgentProblem) else None
         outcome = outcome or outcome_of(error)
         plain = error.exit_code == contract.EXIT_USAGE or (
-            outcome is Outcome.ROLLED_BACK and error.exit_code == contract.EXIT_UNREACHABLE
+            outcome is Outcome.ROLLED_BACK and error.exit_code in (contract.EXIT_UNREACHABLE, contract.EXIT_LOCKED)
         )
         return self.end(
             outcome,
             exit_code=contract.EXIT_FAILED if plain else error.exit_code,
             reason=error.reason or type(error).__name__,
-            message=str(error),
+            message=f"{error}; {more}" if more else str(error),
             hint=error.hint,
             certificate=certificate or self._report.certificate,
         )

@@ -9,8 +9,9 @@ from typing import Protocol
 
 from device_agent import contract
 from knnkit.fleet import waves
-from knnkit.fleet.device import DeviceJob, run_job
+from knnkit.fleet.device import run_job
 from knnkit.fleet.fan import Fan, Job, Work, stopped_by_signals
+from knnkit.fleet.job import DeviceJob
 from knnkit.fleet.report import DeviceReport, FleetReport, Outcome, WaveReport
 from knnkit.fleet.target import Target
 from knnkit.fleet.waves import Wave

@@ -7,8 +7,8 @@ from typing import Protocol
 
 from knnkit.errors import DeviceFailed, KnnkitError
 from knnkit.fleet.connect import Opener, Pause, dial
-from knnkit.fleet.device import Pace
 from knnkit.fleet.facts import Facts, probe
+from knnkit.fleet.job import Pace
 from knnkit.fleet.recorder import Listener, Recorder
 from knnkit.fleet.report import DeviceReport
 from knnkit.fleet.target import Target

@@ -80,6 +80,20 @@ def test_each_command_twice_is_a_no_op(device: Device, releases: Releases) -> No
     assert serials == [1, 2]
 
 
+def test_confirming_twice_is_told_as_done_also_where_the_next_activation_waits(
+    device: Device, releases: Releases
+) -> None:
+    """The answer to the first was lost, and another host was quick."""
+    first = device.stage(releases["iris"])
+    device.ask("activate", first, "--holder", "ann 1")
+    device.ask("confirm", first, "--holder", "ann 1")
+    following = device.stage(releases["iris-next"])
+    device.ask("activate", following, "--holder", "ben 2")
+    again = device.ask("confirm", first, "--holder", "ann 1")
+    assert (again["release"]["digest"], again["already"]) == (first, True)
+    assert device.answering() == following
+
+
 def test_the_model_goes_on_answering_when_nobody_confirms(device: Device, releases: Releases) -> None:
     old = device.install(releases["iris"])
     new = device.stage(releases["iris-next"])

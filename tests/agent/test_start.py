@@ -45,6 +45,12 @@ def test_a_confirmation_loads_nothing_that_it_does_not_need(device: Device, rele
     assert loaded_by(device, "confirm", digest) & NOT_TO_START == set()
 
 
+def test_taking_back_loads_nothing_that_it_does_not_need(device: Device, releases: Releases) -> None:
+    device.ask("activate", device.stage(releases["iris"]), "--holder", "ann 1")
+    found = loaded_by(device, "rollback", "--own", "--holder", "ann 1")
+    assert found & (NOT_TO_START - {"device_agent.documents"}) == set()
+
+
 def test_installing_loads_cryptography_in_the_agent_and_numpy_in_the_child_alone(
     device: Device, releases: Releases
 ) -> None:

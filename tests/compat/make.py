@@ -1,5 +1,7 @@
 """Makes tests/compat/VERSION: signed releases and orders of this version, kept and verified for ever after.
 
+With them go the keys of all that passes between host and device, and of state.json: either side may be the older one.
+
 Run once for each version that changes a format, from the clone: `python tests/compat/make.py`. It refuses to replace a
 folder that is there. The private keys are never written.
 """
@@ -17,13 +19,17 @@ sys.path[:0] = [str(HERE.parents[1]), str(HERE.parent)]
 from support import forge  # noqa: E402
 from support.releases import provide  # noqa: E402
 
-from device_agent import __version__, trust, trust_files  # noqa: E402
+from device_agent import __version__, contract, documents, state, trust, trust_files  # noqa: E402
+from device_agent.record import shape  # noqa: E402
 from knnkit.release import orders  # noqa: E402
 from knnkit.release.signing import sign_release  # noqa: E402
 
 #: Release -> the curve that it is signed on. Together: text and number labels, reject, two metrics, two scalers.
 KEPT = {"iris": "P-256", "wine": "P-521"}
 ISSUED = 1_800_000_000
+#: Documents of a release, which says itself what agent it needs; and what is never written.
+OF_A_RELEASE = {"Gates", "KnnInfo", "Manifest", "Reject"}
+INSIDE = {"Answering", "Moment"}
 
 
 def make(folder: Path) -> None:
@@ -42,7 +48,15 @@ def make(folder: Path) -> None:
     (folder / "rotation.json").write_bytes(orders.rotate(signers["iris"], signers["next"], issued=ISSUED))
     (folder / "revocation.json").write_bytes(orders.revoke(signers["iris"], [following], issued=ISSUED))
     index["next"] = following
+    (folder / "keys.json").write_text(json.dumps(document_keys(), indent=2) + "\n")
     (folder / "index.json").write_text(json.dumps(index, indent=2) + "\n")
+
+
+def document_keys() -> dict[str, list[str]]:
+    """Returns the keys of all documents that pass on their own, and of the device's state, by the name of its class."""
+    named = {**vars(contract), **vars(documents), **vars(state)}
+    records = {name: kind for name, kind in sorted(named.items()) if "__record__" in dir(kind)}
+    return {name: sorted(shape(kind) or ()) for name, kind in records.items() if name not in OF_A_RELEASE | INSIDE}
 
 
 if __name__ == "__main__":

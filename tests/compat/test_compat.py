@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from device_agent import contract, release_files, trust, trust_files
+from device_agent import contract, documents, release_files, state, trust, trust_files
 from device_agent.cli import main
 from device_agent.errors import Refused
 from device_agent.judge import Golden
 from device_agent.modelfile import read_info
+from device_agent.record import shape
 from device_agent.trust import orders
 from knnkit.release.verify import verify_release
 
@@ -84,6 +85,21 @@ def test_one_changed_byte_of_it_is_still_refused(version: Path, name: str, tmp_p
     with release_files.open_release(release) as opened, pytest.raises(Refused) as caught:
         opened.verify(trust.TrustState(keys=keys), now=NOW)
     assert caught.value.reason == trust.Reason.FILE_CHANGED.value
+
+
+@each
+def test_its_hosts_and_devices_and_those_of_today_read_each_other(version: Path) -> None:
+    """A reader refuses a key that it does not know, and one that is missing without a default; so does an older agent
+    that comes back to a board, of the state there."""
+    kept: dict[str, list[str]] = json.loads((version / "keys.json").read_bytes())
+    assert {"Status", "Committed", "HistoryEntry", "StoreState", "Pending"} <= kept.keys()
+    for name, keys in kept.items():
+        kind = next(vars(module)[name] for module in (contract, documents, state) if name in vars(module))
+        today = shape(kind) or {}
+        assert today.keys() <= set(keys), f"{name}: an older peer would refuse a new key"
+        assert {key for key, optional in today.items() if not optional} <= set(keys), (
+            f"{name}: an older peer lacks a key"
+        )
 
 
 @each

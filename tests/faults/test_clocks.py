@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from device_agent import activation, clock, codec, confirmation, contract, history, state
+from device_agent import activation, clock, codec, confirmation, contract, history, state, withdrawal
 from device_agent.clock import Moment
 from device_agent.contract import ReleaseRef
 from device_agent.errors import ActivationFailed, Locked
@@ -80,6 +80,7 @@ class Clocks(RuleBasedStateMachine):
         self.previous: ReleaseRef | None = None
         self.pending: Waits | None = None
         self.lease: Waits | None = None
+        self.became: dict[str, str] = {}  # holder: what became of the last activation that it began
         self.numbers = 0
 
     def teardown(self) -> None:
@@ -100,6 +101,7 @@ class Clocks(RuleBasedStateMachine):
     def forget(self) -> None:
         """A command that changes something tidies up first."""
         if self.pending and not self.holds(self.pending):
+            self.became[self.pending.holder] = "reverted"
             self.pending = self.lease = None
 
     # --- the clocks -----------------------------------------------------------------------------------------------
@@ -145,18 +147,20 @@ class Clocks(RuleBasedStateMachine):
                 return
             self.store.commit(state.begin(current, release, **begin, moment=moment))
         self.pending = Waits(release, self.board.boot, self.board.up + seconds, holder)
+        self.became[holder] = "activated"
 
     @rule(release=releases)
     def confirm(self, release: ReleaseRef) -> None:
         with self.store.changing("host", "confirm"):
             self.forget()
-            if self.pending is None and self.committed == release:
+            if self.committed == release and (self.pending is None or self.pending.what != release):
                 assert confirmation.confirm(self.store, release.digest).already
             elif self.pending is None or self.pending.what != release:
                 with pytest.raises(ActivationFailed):
                     confirmation.confirm(self.store, release.digest)
             else:
                 assert confirmation.confirm(self.store, release.digest).release == release
+                self.became[self.pending.holder] = "confirmed"
                 self.previous = self.committed or self.previous
                 self.committed, self.pending, self.lease = release, None, None
 
@@ -171,7 +175,27 @@ class Clocks(RuleBasedStateMachine):
                     activation.roll_back(self.store, holder)
             else:
                 assert activation.roll_back(self.store, holder).release == self.committed
+            self.became[self.pending.holder] = "reverted"
             self.pending = self.lease = None
+
+    @rule(holder=HOLDERS)
+    def take_back(self, holder: str) -> None:
+        """Only what the holder began; it is told what became of that, whoever has been there since."""
+        with self.store.changing(holder, "rollback"):
+            self.forget()
+            found = withdrawal.take_back(self.store, holder)
+        mine = self.pending is not None and self.pending.holder == holder
+        if mine:
+            self.pending = self.lease = None
+            self.became[holder] = "reverted"
+        assert found.taken == mine
+        assert (found.became.what if found.became else None) == self.became.get(holder)
+        assert (found.committed, found.previous) == (self.committed, self.previous)
+        assert found.pending == (self.pending.what if self.pending else None)
+        assert (found.lock.holder if self.pending and found.lock else None) == (
+            self.pending.holder if self.pending else None
+        )
+        assert codec.loads(contract.TakenBack, codec.dumps(found)) == found
 
     @rule(holder=HOLDERS, seconds=SECONDS)
     def reserve(self, holder: str, seconds: float) -> None:
@@ -199,6 +223,9 @@ class Clocks(RuleBasedStateMachine):
         answers = self.answers()
         assert found.answering == (answers.digest if answers else None)
         assert found.committed == self.committed
+        held = self.pending or (self.lease if self.holds(self.lease) else None)
+        assert (found.lock.holder if found.lock else None) == (held.holder if held else None)
+        assert found.pending is None or (found.lock is not None and found.lock.pid == 0)
         assert found.seconds_left is None or 0.0 < found.seconds_left <= state.MAX_DEADLINE
         assert render(found)
         assert codec.loads(contract.Status, codec.dumps(found)) == found

@@ -168,6 +168,13 @@ def give_up_an_activation(bench: Bench) -> Scenario:
     return Scenario("give up", device.root, ("rollback",), frozenset({old, new}), old)
 
 
+def take_back_an_activation(bench: Bench) -> Scenario:
+    device, old, new = bench.with_both()
+    device.ask("activate", new, "--deadline", "600", "--holder", "ann 1")
+    argv = ("rollback", "--own", "--holder", "ann 1")
+    return Scenario("take back", device.root, argv, frozenset({old, new}), old)
+
+
 def roll_back(bench: Bench) -> Scenario:
     device, old = bench.with_old()
     new = device.install(bench.new)
@@ -201,7 +208,8 @@ def reserve(bench: Bench) -> Scenario:
 SCENARIOS = (
     stage_an_upload, stage_from_elsewhere, stage_over_a_damaged_copy, install_an_upload, install_the_first,
     install_one_that_fails, activate, activate_the_first, activate_one_that_fails, confirm,
-    confirm_with_a_long_history, give_up_an_activation, roll_back, revert_after_the_deadline, prune, reserve,
+    confirm_with_a_long_history, give_up_an_activation, take_back_an_activation, roll_back, revert_after_the_deadline,
+    prune, reserve,
 )  # fmt: skip
 
 

@@ -16,9 +16,10 @@ from support.simulation import Fleet, make_package, with_files
 
 from device_agent import codec
 from knnkit.fleet.connect import Dialling
-from knnkit.fleet.device import DeviceJob, Pace, run_job
+from knnkit.fleet.device import run_job
 from knnkit.fleet.dryrun import plan_job, plans_of
 from knnkit.fleet.fan import Fan, fan
+from knnkit.fleet.job import DeviceJob, Pace
 from knnkit.fleet.package import Package
 from knnkit.fleet.question import Question, ask_device
 from knnkit.fleet.report import DeviceReport, FleetReport, Outcome

@@ -81,6 +81,7 @@ PURE = (
     "device_agent.versions",
     "knnkit.config*",
     "knnkit.errors",
+    "knnkit.fleet.aftermath",
     "knnkit.fleet.plan",
     "knnkit.fleet.report",
 )

@@ -19,14 +19,17 @@ from device_agent.contract import (
     Certificate,
     Committed,
     DeviceInfo,
+    HistoryEntry,
     Installed,
     Latency,
+    LockHolder,
     Problem,
     ReleaseRef,
     RowDifference,
     RuntimeInfo,
     Staged,
     Status,
+    TakenBack,
 )
 from knnkit import __version__
 from knnkit.errors import DeviceFailed, HostKeyError, Unreachable
@@ -93,6 +96,9 @@ class Board:
     previous: ReleaseRef | None = None
     pending: ReleaseRef | None = None
     pending_line: int = 0
+    pending_holder: str = ""
+    became: dict[str, HistoryEntry] = field(default_factory=dict)  # holder: the last step of what it activated
+    running: str = ""  # who runs a command there now
     staged: set[str] = field(default_factory=set)
     files: dict[str, bytes] = field(default_factory=dict)
     faults: set[str] = field(default_factory=set)
@@ -120,8 +126,33 @@ class Board:
             device=BOARD,
             disk_free_bytes=self.free,
             clock=0,
-            lock=None,
+            lock=self.lock(),
         )
+
+    def lock(self) -> LockHolder | None:
+        if self.pending and not ("old-agent" in self.faults and self.running):
+            return LockHolder(self.pending_holder, "an activation, not yet confirmed", 0, 0)
+        return LockHolder(self.running, "install", 0, 4711) if self.running else None
+
+    def begin(self, ref: ReleaseRef, holder: str, line: int = 0) -> None:
+        """Lets `ref` answer and wait for its confirmation."""
+        self.pending, self.pending_holder, self.pending_line = ref, holder, line
+        self._note("activated", ref, holder)
+
+    def commit(self) -> None:
+        """Confirms what waits."""
+        assert self.pending is not None
+        self._note("confirmed", self.pending, self.pending_holder)
+        self.previous, self.committed, self.pending = self.committed, self.pending, None
+
+    def revert(self, why: str) -> None:
+        """Goes back from what waits, if anything does."""
+        if self.pending is not None:
+            self._note("reverted", self.pending, self.pending_holder, why)
+        self.pending = None
+
+    def _note(self, what: str, ref: ReleaseRef, holder: str, why: str = "") -> None:
+        self.became[holder] = HistoryEntry(0, what, ref, None, why, holder)
 
     @property
     def known_release(self) -> str:
@@ -304,18 +335,23 @@ class Line:
 
     def _activate(self, argv: list[str]) -> tuple[int, bytes]:
         board, digest, nonce = self._board, argv[1], argv[argv.index("--nonce") + 1]
+        holder = argv[argv.index("--holder") + 1]
         assert digest in board.staged
         package = board.packages[digest]
         certificate = make_certificate(package, nonce, accuracy=0.5 if "gate" in board.faults else 0.95)
         if "gate" in board.faults:
             certificate = dataclasses.replace(certificate, failures=("accuracy 0.5 is under 0.9",))
             return self._problem("gate-failed", "accuracy 0.5 is under 0.9", 4, certificate)
-        board.pending, board.pending_line = package.ref, self._number
+        if board.pending and board.pending_holder != holder:
+            return self._problem("locked", f"{board.pending_holder} holds this device", 5)
+        already = board.committed is not None and board.committed.digest == digest
+        if not already:
+            board.begin(package.ref, holder, self._number)
         if "stale-nonce" in board.faults:
             certificate = dataclasses.replace(certificate, nonce="an older one")
         if "lies" in board.faults:
             certificate = dataclasses.replace(certificate, different=3, differences=(difference(0),))
-        return 0, codec.dumps(Activated(package.ref, certificate, False, 60.0)).encode()
+        return 0, codec.dumps(Activated(package.ref, certificate, already, None if already else 60.0)).encode()
 
     def _confirm(self, argv: list[str]) -> tuple[int, bytes]:
         board = self._board
@@ -323,26 +359,39 @@ class Line:
         if board.committed is not None and board.committed.digest == argv[1] and board.pending is None:
             return 0, codec.dumps(Committed(board.committed, board.previous, True)).encode()
         if board.pending is None or "reverted" in board.faults:
-            board.pending = None
+            board.revert("no confirmation within 60 s")
             return self._problem("rolled-back", "it was given up: no confirmation came in time", 1)
         if "commits-another" in board.faults:
             another = dataclasses.replace(board.pending, digest="0" * 64)
             return 0, codec.dumps(Committed(another, board.previous, False)).encode()
         assert board.pending_line != self._number, "confirmed over the connection that activated"
-        board.previous, board.committed, board.pending = board.committed, board.pending, None
+        board.commit()
         return 0, codec.dumps(Committed(board.committed, board.previous, False)).encode()
 
     def _rollback(self, argv: list[str]) -> tuple[int, bytes]:
-        board = self._board
+        board, holder = self._board, argv[argv.index("--holder") + 1]
+        if "--own" in argv:
+            if "old-agent" in board.faults:
+                return 2, b""  # it says on standard error that it does not take --own
+            return self._take_back(holder)
         if board.pending is not None:
-            board.pending = None
+            board.revert(f"given up by {holder}")
         elif board.previous is not None:
             board.committed, board.previous = board.previous, None
         else:
             return self._problem("nothing-left", "there is nothing to go back to", 1)
         if board.committed is None:
-            return self._problem("nothing-left", "no release is left", 1)
+            return self._problem("no-release", "no release is left", 1)
         return 0, codec.dumps(Committed(board.committed, board.previous, False)).encode()
+
+    def _take_back(self, holder: str) -> tuple[int, bytes]:
+        board = self._board
+        taken = board.pending is not None and board.pending_holder == holder
+        if taken:
+            board.revert(f"given up by {holder}")
+        became = board.became.get(holder)
+        found = TakenBack(taken, became, board.committed, board.previous, board.pending, board.lock())
+        return 0, codec.dumps(found).encode()
 
     def _check(self, argv: list[str]) -> tuple[int, bytes]:
         nonce = "stale" if "stale-nonce" in self._board.faults else argv[argv.index("--nonce") + 1]

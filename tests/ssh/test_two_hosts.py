@@ -1,0 +1,293 @@
+"""Two hosts and one board: the real agent over real sshd, and each host is told what became of what it began."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.board_roots import copy_board, make_board
+from support.releases import Releases
+
+from knnkit.errors import Unreachable
+from knnkit.fleet.connect import Dialling
+from knnkit.fleet.device import run_job
+from knnkit.fleet.job import DeviceJob, Pace
+from knnkit.fleet.package import Package, read_package
+from knnkit.fleet.report import DeviceReport, Outcome
+from knnkit.fleet.target import Target
+from knnkit.release.keys import load_public_keys
+from knnkit.transport.address import Address
+from knnkit.transport.base import MAX_OUTPUT, Completed
+from knnkit.transport.ssh import SshTransport
+
+PACE = Pace(dialling=Dialling(timeout=20.0, retries=0), command=60.0, confirm=60.0)
+_RUNS = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def prepared(releases: Releases, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_board(tmp_path_factory.mktemp("board") / "root", releases)
+
+
+class Board:
+    """A root behind the suite's server, and its agent as a person on the board calls it."""
+
+    def __init__(self, root: Path, address: Address, releases: Releases) -> None:
+        self.root, self.releases = root, releases
+        self.target = Target("board", address, str(root))
+        self.keys = load_public_keys([releases.public_key])
+
+    def package(self, release: Path) -> Package:
+        return read_package(release, self.keys)
+
+    def agent(self, *words: str) -> dict[str, Any]:
+        argv = [str(self.root / "venv/bin/python"), "-m", "device_agent", "--root", str(self.root), *words, "--json"]
+        done = subprocess.run(argv, capture_output=True, check=False)
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    def deploy(
+        self,
+        package: Package,
+        *,
+        line: Line | None = None,
+        wait: float = 0.0,
+        confirm: float = 60.0,
+        holder: str | None = None,
+    ) -> tuple[str, DeviceReport]:
+        """Runs one host's deploy; returns its name and what it reports."""
+        named = holder or f"host {next(_RUNS)}"
+        pace = Pace(PACE.dialling, PACE.command, confirm, wait)
+        opener = line.open if line else Line().open
+        return named, run_job(DeviceJob(self.target, package, f"nonce of {named}", named, pace=pace, opener=opener))
+
+    def steps(self, holder: str) -> list[str]:
+        """What the board's history has under a name."""
+        return [entry["what"] for entry in self.agent("history")["entries"] if entry["holder"] == holder]
+
+    def settled(self) -> dict[str, Any]:
+        """The status, once nothing is under way any more."""
+        give_up = time.monotonic() + 60.0
+        while True:
+            status = self.agent("status")
+            if status["lock"] is None and status["pending"] is None:
+                return status
+            assert time.monotonic() < give_up, status["lock"]
+            time.sleep(0.05)
+
+
+@pytest.fixture
+def board(prepared: Path, tmp_path: Path, address: Address, releases: Releases) -> Board:
+    made = Board(copy_board(prepared, tmp_path / "root"), address, releases)
+    assert made.deploy(made.package(releases["iris"]))[1].outcome is Outcome.COMMITTED
+    return made
+
+
+class Line:
+    """Real connections on which the answer to one command is lost: `lose` names it, `when` says how.
+
+    `before`: the command never arrives. `after`: it ends, and nobody hears. `cut`: the connection is closed while it is
+    at work. `then` is called when that has happened; with `append`, before the first file is sent, and nothing is lost.
+    """
+
+    def __init__(self, lose: str = "", when: str = "after", then: Callable[[], None] = lambda: None) -> None:
+        self.lose, self.when, self.then = lose, when, then
+
+    def open(self, name: str, target: Target, timeout: float) -> Losing:
+        assert target.address is not None
+        return Losing(self, SshTransport.connect(name, target.address, timeout=timeout))
+
+
+class Losing:
+    """One such connection."""
+
+    def __init__(self, line: Line, inner: SshTransport) -> None:
+        self._line, self._inner = line, inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def run(
+        self, argv: Sequence[str], *, timeout: float, input: bytes = b"", max_output: int = MAX_OUTPUT
+    ) -> Completed:
+        line, hit = self._line, self._line.lose and self._line.lose in argv
+
+        def ask(seconds: float) -> Completed:
+            return self._inner.run(argv, timeout=seconds, input=input, max_output=max_output)
+
+        if not hit:
+            return ask(timeout)
+        line.lose = ""
+        if line.when == "after":
+            ask(timeout)
+        elif line.when == "cut":
+            with pytest.raises(Unreachable):
+                ask(0.05)
+        line.then()
+        raise Unreachable("board: the answer was lost", reason="connection-lost")
+
+    def append(self, *arguments: Any, **named: Any) -> None:
+        if self._line.lose == "append":
+            self._line.lose = ""
+            self._line.then()
+        self._inner.append(*arguments, **named)
+
+
+def running(status: dict[str, Any]) -> str:
+    version: str = status["committed"]["version"]
+    return version
+
+
+def test_an_activation_whose_answer_was_lost_is_taken_back_by_its_name(board: Board, releases: Releases) -> None:
+    host, report = board.deploy(board.package(releases["iris-next"]), line=Line("install"))
+    assert (report.outcome, report.exit_code) == (Outcome.ROLLED_BACK, 1)
+    assert board.steps(host)[-2:] == ["activated", "reverted"]
+    assert running(board.settled()) == "1.0.0"
+    assert board.agent("history")["entries"][-1]["why"] == f"given up by {host}"
+
+
+def test_another_hosts_activation_of_the_same_release_stays_and_is_named(board: Board, releases: Releases) -> None:
+    package = board.package(releases["iris-next"])
+    board.agent("stage", str(releases["iris-next"]))
+
+    def ben() -> None:
+        board.agent("activate", package.digest, "--holder", "ben@desk 1")
+
+    host, report = board.deploy(package, line=Line("activate", "before", ben))
+    assert (report.outcome, report.exit_code) == (Outcome.LOCKED, 5)
+    assert "ben@desk 1 began the activation of 1.1.0 that waits" in report.message
+    assert board.agent("status")["pending"]["version"] == "1.1.0"
+    assert board.agent("confirm", package.digest, "--holder", "ben@desk 1")["already"] is False
+    assert board.steps(host) == []
+    assert running(board.settled()) == "1.1.0"
+
+
+@pytest.mark.parametrize("lose", ["install", "confirm"])
+def test_what_was_confirmed_counts_whoever_heard_of_it(board: Board, releases: Releases, lose: str) -> None:
+    package = board.package(releases["iris-next"])
+
+    def somebody_confirms() -> None:
+        board.agent("confirm", package.digest)
+
+    line = Line("install", then=somebody_confirms) if lose == "install" else Line("confirm")
+    host, report = board.deploy(package, line=line)
+    assert (report.outcome, report.exit_code) == (Outcome.COMMITTED, 0)
+    assert board.steps(host)[-2:] == ["activated", "confirmed"]
+    assert running(board.settled()) == "1.1.0"
+
+
+def test_a_host_that_comes_back_after_the_deadline_is_told_that_the_board_went_back(
+    board: Board, releases: Releases
+) -> None:
+    def wait_for_the_board() -> None:
+        board.settled()
+
+    _, report = board.deploy(
+        board.package(releases["iris-next"]), line=Line("install", then=wait_for_the_board), confirm=1.0
+    )
+    assert (report.outcome, report.exit_code) == (Outcome.ROLLED_BACK, 1)
+    assert report.message.endswith("the device went back: no confirmation within 1 s")
+    assert running(board.settled()) == "1.0.0"
+
+
+def test_a_command_that_was_cut_at_work_is_never_called_rolled_back_unless_it_was(
+    board: Board, releases: Releases
+) -> None:
+    host, report = board.deploy(board.package(releases["iris-next"]), line=Line("install", "cut"))
+    status = board.settled()
+    assert running(status) == "1.0.0"
+    if report.outcome is Outcome.ROLLED_BACK:
+        assert board.steps(host)[-1] == "reverted"
+    else:
+        assert (report.outcome, report.exit_code) == (Outcome.UNREACHABLE, 3)
+        assert "if it was activated, it returns" in report.message
+
+
+@pytest.mark.parametrize("committed", [True, False])
+def test_a_host_whose_upload_was_overtaken_goes_on_with_what_the_other_brought(
+    board: Board, releases: Releases, committed: bool
+) -> None:
+    """Both send into the same place; the device has taken the other's, and the place is gone."""
+    package = board.package(releases["iris-next"])
+
+    def ben() -> None:
+        if committed:
+            assert board.deploy(package)[1].outcome is Outcome.COMMITTED
+        else:
+            board.agent("install", str(releases["iris-next"]), "--holder", "ben@desk 1")
+
+    _, report = board.deploy(package, line=Line("append", then=ben))
+    expected = Outcome.UNCHANGED if committed else Outcome.LOCKED
+    assert (report.outcome, report.reason) == (expected, "" if committed else "locked"), report.message
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_with_an_agent_of_before_only_what_its_status_names_as_ours_is_taken_back(
+    board: Board, releases: Releases, own: bool
+) -> None:
+    commands = next(board.root.glob("venvs/*/lib/python3*/site-packages/device_agent/commands/releases.py"))
+    text = commands.read_text()
+    assert '"--own"' in text
+    commands.unlink()  # other boards share the file
+    commands.write_text(text.replace('"--own"', '"--of-a-later-agent"').replace("arguments.own", "False"))
+    package = board.package(releases["iris-next"])
+    board.agent("stage", str(releases["iris-next"]))
+
+    def ben() -> None:
+        board.agent("activate", package.digest, "--holder", "ben@desk 1")
+
+    _, report = board.deploy(package, line=Line("activate") if own else Line("activate", "before", ben))
+    if own:
+        assert report.outcome is Outcome.ROLLED_BACK
+        assert running(board.settled()) == "1.0.0"
+    else:
+        assert report.outcome is Outcome.LOCKED
+        board.agent("confirm", package.digest)
+        assert running(board.settled()) == "1.1.0"
+
+
+@pytest.mark.parametrize("staged", [True, False])
+@pytest.mark.parametrize("wait", [0.0, 60.0])
+def test_two_hosts_with_one_release_at_once_are_both_told_the_truth(
+    board: Board, releases: Releases, tmp_path: Path, wait: float, staged: bool
+) -> None:
+    """Each round both begin at the same instant; whichever command meets which, what they report is what is so."""
+    for number in range(3):
+        version = f"2.0.{number}"
+        release = releases.variant("iris-next", tmp_path / version, sequence=100 + number, version=version)
+        package, together = board.package(release), threading.Barrier(2)
+        if staged:
+            board.agent("stage", str(release))
+
+        def deploy(package: Package = package, together: threading.Barrier = together) -> tuple[str, DeviceReport]:
+            together.wait(20.0)
+            return board.deploy(package, wait=wait)
+
+        with ThreadPoolExecutor(2) as pool:
+            both = [job.result() for job in [pool.submit(deploy), pool.submit(deploy)]]
+        runs = running(board.settled())
+        told = [(report.outcome, report.reason, report.message) for _, report in both]
+        for host, report in both:
+            became = (board.steps(host) or ["nothing"])[-1]
+            assert report.outcome in MEETING[became], (became, told)
+            assert not report.good or runs == version, (runs, told)
+        outcomes = {report.outcome for _, report in both}
+        if staged:  # of two that send into one place at once, the device may take neither, and says so
+            assert outcomes == {Outcome.COMMITTED, Outcome.UNCHANGED if wait else Outcome.LOCKED}, told
+        assert (runs == version) == (Outcome.COMMITTED in outcomes), (runs, told)
+
+
+#: What became of what a host began -> what it may report.
+MEETING = {
+    "confirmed": {Outcome.COMMITTED},
+    "nothing": {Outcome.UNCHANGED, Outcome.LOCKED, Outcome.FAILED},
+    "staged": {Outcome.UNCHANGED, Outcome.LOCKED, Outcome.FAILED},
+}
