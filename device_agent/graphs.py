@@ -116,13 +116,9 @@ class Graphs:
 
     def _begin(self) -> None:
         """Loads the model, in the place of what was loaded before."""
-        quantized = self._quantized
-        if quantized is None:
-            quantized = self.loader.packs_quantized or not self._packed
-        rows = self._info.quantized if quantized else None
-        self.quantized, self.batch_rows = rows is not None, self._info.batch if rows is None else rows
         try:
             interpreter = self.loader.load(self._packed)
+            self._choose(interpreter)
             one = self._take_signature(interpreter, contract.SIGNATURE_ONE)
             _require_shapes(one, 1, self._info)
         except (ValueError, RuntimeError, KeyError, OSError) as error:
@@ -131,6 +127,14 @@ class Graphs:
                 hint="build the release again with this knnkit, or provision the board's runtime again",
             ) from None
         self._interpreter, self.one, self._batch = interpreter, one, None
+
+    def _choose(self, interpreter: Any) -> None:
+        """Chooses the search: in float32 where XNNPACK has packed the weights, and has no kernels for eight bits."""
+        quantized = self._quantized
+        if quantized is None:
+            quantized = self.loader.packs_quantized or delegate(interpreter) is None
+        rows = self._info.quantized if quantized else None
+        self.quantized, self.batch_rows = rows is not None, self._info.batch if rows is None else rows
 
     def _take_signature(self, interpreter: Any, name: str) -> Signature:
         full = name + contract.QUANTIZED if self.quantized else name

@@ -27,7 +27,19 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from emulated_system import DEBIAN, DISTS, UID, USER, Trouble, check_machine, locked, make_system, run
+from emulated_system import (
+    DEBIAN,
+    DISTS,
+    PROCESSORS,
+    UID,
+    USER,
+    Trouble,
+    check_machine,
+    cpuinfo,
+    locked,
+    make_system,
+    run,
+)
 
 ACTIONS = ("start", "stop", "remove", "run", "make", "inside")
 PATIENCE = 60.0
@@ -71,7 +83,7 @@ def start(folder: Path, words: argparse.Namespace, name: str) -> Board:
         identity, host_key = make_key(folder / "id_ed25519"), make_key(home / "host_key")
         address = address or free_address(folder)
         port = port or free_port(address)
-        write_settings(home, address, port)
+        write_settings(home, arch, address, port)
         command = [sys.executable, __file__, arch, dist, "inside", "--name", name]
         env = {"KNNKIT_BOARDS": str(folder), "BOARD_SYSTEM": str(system), "BOARD_DISK": words.disk}
         process = launch(command, env, home / "log", mortal=words.action == "run")
@@ -126,7 +138,8 @@ def free_port(address: str) -> int:
         return int(probe.getsockname()[1])
 
 
-def write_settings(home: Path, address: str, port: int) -> None:
+def write_settings(home: Path, arch: str, address: str, port: int) -> None:
+    processor = f"SetEnv QEMU_CPU={PROCESSORS[arch][0]}" if arch in PROCESSORS else ""
     (home / "sshd_config").write_text(f"""\
 ListenAddress {address}
 Port {port}
@@ -144,6 +157,7 @@ MaxStartups 100
 MaxSessions 50
 PrintMotd no
 PrintLastLog no
+{processor}
 """)
 
 
@@ -171,7 +185,7 @@ def describe(home: Path, board: Board, host_key: Path) -> None:
     part.rename(home / "board.json")
 
 
-def inside(folder: Path, name: str) -> None:
+def inside(folder: Path, name: str, arch: str) -> None:
     """Runs in the board's own name spaces, as its first process; becomes its sshd."""
     home, system = folder / "boards" / name, os.environ["BOARD_SYSTEM"]
     run("mount", "--make-rprivate", "/")
@@ -188,6 +202,9 @@ def inside(folder: Path, name: str) -> None:
     (root / "sys").mkdir(exist_ok=True)
     run("mount", "--bind", "/sys", str(root / "sys"))
     run("mount", "-o", "remount,bind,ro", str(root / "sys"))
+    if arch in PROCESSORS:
+        Path("/run/board/cpuinfo").write_text(cpuinfo(arch, os.cpu_count() or 1))
+        run("mount", "--bind", "/run/board/cpuinfo", str(root / "proc/cpuinfo"))
     if os.environ["BOARD_DISK"]:
         options = f"size={os.environ['BOARD_DISK']},mode=700,uid={UID},gid={UID}"
         run("mount", "-t", "tmpfs", "-o", options, "tmpfs", str(root / "home" / USER))
@@ -295,7 +312,7 @@ def main() -> int:
 
 def act(words: argparse.Namespace, folder: Path, name: str) -> int:
     if words.action == "inside":
-        inside(folder, name)
+        inside(folder, name, words.arch)
     elif words.action == "make":
         check_machine(words.arch)
         make_system(folder, words.arch, words.dist)

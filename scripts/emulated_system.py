@@ -32,6 +32,37 @@ NEEDS = {
     "/usr/sbin/sshd": "openssh-server",
     "update-binfmts": "binfmt-support",
 }
+#: What qemu makes of an architecture, what the kernel of such a board says of each of its processors, and what the board
+#: is: libraries choose their kernels by the first two, and what this machine says of its own would lead them astray.
+PROCESSORS = {
+    "aarch64": (
+        "cortex-a72",
+        {
+            "BogoMIPS": "108.00",
+            "Features": "fp asimd evtstrm crc32 cpuid",
+            "CPU implementer": "0x41",
+            "CPU architecture": "8",
+            "CPU variant": "0x0",
+            "CPU part": "0xd08",
+            "CPU revision": "3",
+        },
+        "Raspberry Pi 4 Model B Rev 1.4",
+    ),
+    "armv7l": (
+        "cortex-a7",
+        {
+            "model name": "ARMv7 Processor rev 5 (v7l)",
+            "BogoMIPS": "38.40",
+            "Features": "half thumb fastmult vfp edsp neon vfpv3 tls vfpv4 idiva idivt vfpd32 lpae evtstrm",
+            "CPU implementer": "0x41",
+            "CPU architecture": "7",
+            "CPU variant": "0x0",
+            "CPU part": "0xc07",
+            "CPU revision": "5",
+        },
+        "Raspberry Pi 2 Model B Rev 1.1",
+    ),
+}
 USER, UID = "pi", 1000
 BINFMT = Path("/proc/sys/fs/binfmt_misc")
 
@@ -80,6 +111,16 @@ def mirror() -> str | None:
             if re.search(r"/debian/?$", address):
                 return str(address)
     return None
+
+
+def cpuinfo(arch: str, cores: int) -> str:
+    """Returns /proc/cpuinfo of a board with so many processors."""
+    _, each, model = PROCESSORS[arch]
+    texts = [
+        "".join(f"{key}\t: {value}\n" for key, value in {"processor": str(number), **each}.items())
+        for number in range(cores)
+    ]
+    return "\n".join([*texts, f"Model\t\t: {model}\n"])
 
 
 # --- the root file system -----------------------------------------------------------------------------------------
