@@ -32,8 +32,8 @@ NEEDS = {
     "/usr/sbin/sshd": "openssh-server",
     "update-binfmts": "binfmt-support",
 }
-#: What qemu makes of an architecture, what the kernel of such a board says of each of its processors, and what the board
-#: is: libraries choose their kernels by the first two, and what this machine says of its own would lead them astray.
+#: What qemu makes of an architecture, what the kernel of such a board says of each of its processors, and which board
+#: it is: libraries choose their kernels by the first two, and what this machine says of its own would lead them astray.
 PROCESSORS = {
     "aarch64": (
         "cortex-a72",
