@@ -102,7 +102,7 @@ def _many(arguments: argparse.Namespace, config: Config | None, targets: tuple[T
     _fleet.check_report_paths(arguments)
     if arguments.input is None or arguments.output is None:
         why = f"{len(targets)} devices are selected" if len(targets) > 1 else "--report tells of whole files"
-        raise UsageError(f"{why}: name --input FILE and --output DIRECTORY")
+        raise UsageError(f"{why}: name --input FILE and --output DIRECTORY", hint="--input rows.csv --output answers")
     if not arguments.input.is_file():
         raise DataError(f"{arguments.input}: there is no such file", hint=_check_path())
     arguments.output.mkdir(parents=True, exist_ok=True)
