@@ -36,8 +36,8 @@ _BROKEN = (
 )
 
 
-def read_arrays(data: bytes) -> dict[str, NDArray[Any]]:
-    """Returns the arrays of an .npz by name.
+def read_arrays(data: bytes, *, most: int = MAX_UNPACKED) -> dict[str, NDArray[Any]]:
+    """Returns the arrays of an .npz by name, which unpacked take `most` bytes at most.
 
     Raises:
         ValueError: it is damaged, too large, or holds anything but arrays.
@@ -49,8 +49,8 @@ def read_arrays(data: bytes) -> dict[str, NDArray[Any]]:
             names = members.namelist()
         if len(set(names)) < len(names):
             raise ValueError("two of its members have the same name")
-        if unpacked > MAX_UNPACKED:
-            raise ValueError(f"unpacked it has {unpacked:,} bytes; at most {MAX_UNPACKED:,} are read")
+        if unpacked > most:
+            raise ValueError(f"unpacked it has {unpacked:,} bytes; at most {most:,} are read")
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except _BROKEN as error:
