@@ -12,7 +12,6 @@ from device_agent.errors import ModelUnusable
 from device_agent.utc import utc
 from knnkit.commands import _options
 from knnkit.errors import UsageError
-from knnkit.release import maps
 from knnkit.render.text import clean, percent
 
 #: Longest value that is shown, in characters.
@@ -27,6 +26,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints what the file says of itself; returns 0."""
+    from knnkit.release import maps
+
     path: Path = arguments.path
     model = path / contract.MODEL_FILE if path.is_dir() else path
     if not model.is_file():
