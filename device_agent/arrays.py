@@ -36,8 +36,8 @@ _BROKEN = (
 )
 
 
-def read_arrays(data: bytes) -> dict[str, NDArray[Any]]:
-    """Returns the arrays of an .npz by name.
+def read_arrays(data: bytes, *, most: int | None = None) -> dict[str, NDArray[Any]]:
+    """Returns the arrays of an .npz by name, which unpacked take `most` bytes at most; None: MAX_UNPACKED.
 
     Raises:
         ValueError: it is damaged, too large, or holds anything but arrays.
@@ -49,8 +49,9 @@ def read_arrays(data: bytes) -> dict[str, NDArray[Any]]:
             names = members.namelist()
         if len(set(names)) < len(names):
             raise ValueError("two of its members have the same name")
-        if unpacked > MAX_UNPACKED:
-            raise ValueError(f"unpacked it has {unpacked:,} bytes; at most {MAX_UNPACKED:,} are read")
+        limit = MAX_UNPACKED if most is None else most
+        if unpacked > limit:
+            raise ValueError(f"unpacked it has {unpacked:,} bytes; at most {limit:,} are read")
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except _BROKEN as error:

@@ -62,6 +62,7 @@ OUTPUT_CERTAIN = "certain"  # (n,) bool, float32 rounding cannot have changed ne
 #: The class index of a rejected row, and how it is written.
 UNKNOWN = -1
 UNKNOWN_LABEL = "unknown"
+STANDARD_INPUT = "standard input"  # what the agent calls rows that have no file
 
 # --- on the device ------------------------------------------------------------------------------------------------
 DEFAULT_ROOT = "~/.knnkit"

@@ -102,8 +102,34 @@ def without_tail(fields: list[str], columns: int) -> list[str]:
     return fields
 
 
+def number(text: str) -> float:
+    """Returns the number that a field with a decimal point is, of the digits 0 to 9.
+
+    Raises:
+        ValueError: it is none; Python would read `1_0` as well, and the digits of every script.
+    """
+    if "_" in text or not (text.isascii() or text.strip().isascii()):
+        raise ValueError("not a number")
+    return float(text)
+
+
+def in_ascii(text: str) -> str | None:
+    """Returns how a number that is written in digits or signs of another script is written here; None for all else."""
+    if text.strip().isascii():
+        return None
+    plain = "".join(str(int(c)) if c.isdecimal() else _SIGNS_IN_ASCII.get(c, c) for c in text.strip())
+    try:
+        number(plain)
+    except ValueError:
+        return None
+    return plain
+
+
 def is_number(text: str, separator: str) -> bool:
-    """Whether a field is a number, with a decimal comma where commas do not separate."""
+    """Whether a field reads as a number, in whatever digits, with a decimal comma where commas do not separate.
+
+    It tells what a line is meant to be; what it says is for `number`.
+    """
     try:
         float(text if separator == "," else text.replace(",", ".", 1))
     except ValueError:
@@ -150,6 +176,8 @@ class Decimals:
         return block.translate(bytes.maketrans(separator.encode() + b",", b",."))
 
 
+#: The Arabic decimal separator, and a typographer's minus and plus.
+_SIGNS_IN_ASCII = {"\u066b": ".", "\u2212": "-", "\uff0d": "-", "\uff0b": "+", "\uff0e": "."}
 _SIGNS = {",": "a decimal comma", ".": "a decimal point"}
 
 

@@ -174,9 +174,9 @@ def _read_fields(fields: list[bytes]) -> list[float]:
 def _number(cell: str, shown: str, place: int, name: str) -> float:
     """Returns the number that a cell is, `shown` in messages as its file has it."""
     try:
-        value = float(cell.replace("_", "?"))
+        value = csv_dialect.number(cell)
     except ValueError:
-        why = f"{short(shown)} is not a number{_because(shown)}" if shown.strip() else "the cell is empty"
+        why = f"{short(shown)} is not a number{_because(cell, shown)}" if shown.strip() else "the cell is empty"
         raise BadInput(f"{_where(place, name)}: {why}") from None
     return checked(value, shown, _where(place, name))
 
@@ -185,7 +185,10 @@ def _where(place: int, name: str) -> str:
     return f"column {place + 1} ({short(name)})"
 
 
-def _because(text: str) -> str:
+def _because(cell: str, text: str) -> str:
+    plain = csv_dialect.in_ascii(cell)
+    if plain is not None:
+        return f": write {plain}, with the digits 0 to 9"
     if "," in text and "." in text:
         return ": leave out the sign between thousands"
     return ": a decimal comma needs semicolons or tabs between the columns" if csv_dialect.is_number(text, ";") else ""

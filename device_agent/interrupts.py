@@ -7,10 +7,12 @@ prints.
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
@@ -18,6 +20,8 @@ from typing import Any, NoReturn
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 #: The exit code of a program that was interrupted, whatever the signal.
 EXIT_CODE = 130
+#: Seconds in which a destructor has come to its end.
+_SOON = 0.005
 
 _heard: list[int] = []
 
@@ -47,7 +51,9 @@ def told() -> Iterator[None]:
     """Takes whatever is raised in the block after a signal for the signal."""
     try:
         yield
-    except Exception:
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException:  # an extension written in Rust, broken while it is loaded, raises no Exception
         if heard():
             raise KeyboardInterrupt from None
         raise
@@ -75,8 +81,18 @@ def _hear(number: int, _frame: object) -> None:
 
 
 def _lost(found: Any) -> None:
-    """What was raised where nothing can be (a destructor, say) came to nothing: the next one is heard again."""
-    if isinstance(found.exc_value, KeyboardInterrupt):
-        _heard.clear()
-    else:
+    """What was raised where nothing can be (a destructor, say) came to nothing: the signal is sent once more.
+
+    Soon: where Python lets go of an import's lock, it may have kept that of all imports, for which threads would wait.
+    """
+    if not isinstance(found.exc_value, KeyboardInterrupt):
         sys.__unraisablehook__(found)
+    elif heard():
+        number = next(filter(None, _heard))
+        _heard.clear()
+        _thread.start_new_thread(_send_again, (number,))
+
+
+def _send_again(number: int) -> None:
+    time.sleep(_SOON)
+    os.kill(os.getpid(), number)

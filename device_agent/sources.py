@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent import standard
+from device_agent import contract, standard
 from device_agent.errors import BadInput
 from device_agent.record import record, replace
 
@@ -138,7 +138,7 @@ def open_source(path: str | None, format: str, n_first: int = BLOCK_BYTES) -> So
     Raises:
         BadInput: the file cannot be read.
     """
-    name = "standard input" if path in (None, "-") else str(path)
+    name = contract.STANDARD_INPUT if path in (None, "-") else str(path)
     try:
         descriptor = 0 if path in (None, "-") else os.open(str(path), os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:

@@ -157,7 +157,10 @@ class _Desk:
             return
         self.look()
         had_header = self._parser.header
-        parsed = self._parser.parse(block)
+        try:
+            parsed = self._parser.parse(block)
+        except BadInput as error:
+            raise BadInput(f"{self._name}: {error}", hint=error.hint) from None
         if self._parser.header and had_header is None:
             self._write(self._renderer.header())
         for number, message in parsed.errors.values():

@@ -3,9 +3,11 @@ host does."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from device_agent import __version__ as __version__
+
+TYPE_CHECKING = False  # as type checkers know it: `typing` would be loaded before a signal is heard
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ["__version__", "from_sklearn", "from_skops"]
 

@@ -1,10 +1,15 @@
-"""`python -m knnkit`."""
+"""The program itself: `python -m knnkit`, and the command `knnkit`. Whoever imports knnkit never comes here.
 
-import signal
+Until the command line takes the signals, Ctrl-C ends the process as it ends a process of the system: nothing is begun,
+and there is nothing to say. Python would print where it was among its imports.
+"""
+
+import _signal  # type: ignore[import-not-found]  # what `signal` is made of, without the modules that it loads
 import sys
 
-signal.signal(signal.SIGINT, signal.SIG_DFL)  # while nothing is begun, there is nothing to say
+_signal.signal(_signal.SIGINT, _signal.SIG_DFL)
 
 from knnkit.cli import main  # noqa: E402
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

@@ -7,6 +7,7 @@ stdout.
 
 from __future__ import annotations
 
+import datetime  # noqa: F401  (here no signal breaks it: in the Rust of pydantic, which loads it, that is a panic)
 import importlib
 import sys
 from collections.abc import Sequence

@@ -7,14 +7,13 @@ single source of the JSON Schema (`knnkit schema`).
 
 from __future__ import annotations
 
-import difflib
-import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pydantic
 
-from knnkit import config_yaml
+from knnkit import config_words, config_yaml
 from knnkit.config_fleet import FleetConfig, RolloutConfig, TargetConfig, TargetDefaults
 from knnkit.config_models import (
     Build,
@@ -75,37 +74,42 @@ def parse(text: str, *, source: str = FILE_NAME, base: Path | None = None, home:
     try:
         return Config.model_validate(document.data, context={"base": base, "home": home})
     except pydantic.ValidationError as error:
-        said = [_explain(document, details) for details in error.errors(include_url=False)]
-        raise ConfigError("\n".join(dict.fromkeys(said)), hint="knnkit schema") from None
+        details = _innermost(error.errors(include_url=False))
+        wrong = dict.fromkeys(_explain(document, each) for each in details)
+    *others, (last, hint) = wrong
+    raise ConfigError("\n".join([*(f"{said}\n  try: {mend}" for said, mend in others), last]), hint=hint)
 
 
-def _explain(document: config_yaml.Document, details: Any) -> str:
-    kind, place, context = details["type"], details["loc"], details.get("ctx", {})
+def _innermost(errors: list[Any]) -> Iterator[Any]:
+    """Yields all but those of a list whose entries have errors of their own, which is all that is wrong with it."""
+    for each in errors:
+        place = each["loc"]
+        if each["type"] != "too_short" or not any(
+            place == other["loc"][: len(place)] != other["loc"] for other in errors
+        ):
+            yield each
+
+
+def _explain(document: config_yaml.Document, details: Any) -> tuple[str, str]:
+    """Returns what is wrong, where, and a line to type instead."""
+    kind, context = details["type"], details.get("ctx", {})
+    place = document.place(details["loc"])
     if kind in ("unknown_key", "misplaced_key"):
-        return document.error((*place, context["key"]), context["said"])
-    if kind == "no_such_tag":
-        return document.error(context["at"], context["said"])
+        mend = config_words.example(context["meant"]) if kind == "unknown_key" else context["hint"]
+        return document.error((*place, context["key"]), config_words.said_of(place) + context["said"]), mend
+    if kind == "no_sense":
+        parts = [int(part) if part.isdigit() else part for part in context["at"].split("/")]
+        at = document.place(parts) if context["at"] else place
+        return document.error(at, config_words.said_of(at) + context["said"]), context["hint"]
     if kind == "missing":
-        return document.error(place[:-1], f"the key {place[-1]!r} is missing")
-    place = document.place(place)
-    name = next((f"{part}: " for part in reversed(place) if isinstance(part, str)), "")
-    return document.error(place, name + _reword(details, document.scalars.get(place, "")))
-
-
-def _reword(details: Any, written: str) -> str:
-    kind, value, context = details["type"], details.get("input"), details.get("ctx", {})
-    if kind == "literal_error":
-        choices = re.findall(r"'([^']*)'", context["expected"])
-        close = difflib.get_close_matches(str(value), choices, n=1, cutoff=0.5)
-        more = f"; did you mean {close[0]!r}?" if close else ""
-        return f"{value!r} is not one of {', '.join(choices)}{more}"
-    if kind == "string_type" and isinstance(value, int | float):
-        return f'expected text, found a number; write it in quotes: "{written}"'
+        key = str(details["loc"][-1])
+        said = f"{config_words.said_of(place)}the key {key!r} is missing"
+        return document.error(place, said), config_words.example(key)
     if kind == "value_error":
-        return str(context["error"])
-    message: str = details["msg"]
-    message = message[0].lower() + message[1:]
-    return message if isinstance(value, dict | tuple | list) else f"{message}, found {value!r}"
+        said, mend = str(context["error"]), config_words.example(config_words.key_of(place))
+    else:
+        said, mend = config_words.wrong_value(Config, document, place)
+    return document.error(place, config_words.said_of(place) + said), mend
 
 
 def json_schema() -> dict[str, Any]:

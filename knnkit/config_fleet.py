@@ -11,7 +11,20 @@ import pydantic
 from pydantic import BeforeValidator, Field
 
 from device_agent import contract
-from knnkit.config_types import Amount, Duration, FilePath, Jump, Name, Section, Text, Word, parse_amount, short_target
+from knnkit.config_types import (
+    Amount,
+    Duration,
+    FilePath,
+    Jump,
+    Name,
+    Section,
+    Text,
+    Wave,
+    Word,
+    Words,
+    no_sense,
+    short_target,
+)
 
 
 class TargetDefaults(Section):
@@ -61,7 +74,7 @@ class FleetConfig(Section):
 
     defaults: TargetDefaults = TargetDefaults()
     """What holds for every target that does not say otherwise."""
-    targets: tuple[Annotated[TargetConfig, BeforeValidator(short_target)], ...] = ()
+    targets: tuple[Annotated[TargetConfig, BeforeValidator(short_target), Words("user@host[:port]")], ...] = ()
     """The devices: {host, ...} or user@host:port."""
     known_hosts: FilePath | None = None
     """Host keys of the fleet, beside the user's own known_hosts; `knnkit trust HOST` enrols here."""
@@ -74,7 +87,8 @@ class FleetConfig(Section):
         for target in self.targets:
             name = target.name or target.host
             if name in seen:
-                raise ValueError(f"two targets are called {name!r}: give one of them a name of its own")
+                said = f"two targets are called {name!r}: give one of them a name of its own"
+                raise no_sense(said, f"{{host: {target.host}, name: {name}-2}}")
             seen.add(name)
         return self
 
@@ -82,7 +96,7 @@ class FleetConfig(Section):
 class RolloutConfig(Section):
     """How a release spreads over the fleet."""
 
-    waves: tuple[int | str, ...] = Field(default=("100%",), min_length=1)
+    waves: tuple[Wave, ...] = Field(default=("100%",), min_length=1)
     """One after another: a tag, a share of the fleet so far (25%), or a count so far."""
     max_failures: Amount = 0
     """Devices that may fail before the rollout stops: a count or a percentage. In the first of several waves: none."""
@@ -96,13 +110,3 @@ class RolloutConfig(Section):
     """Further attempts to connect, with growing pauses. Nothing else is retried."""
     command_timeout: Annotated[Duration, Field(gt=0.0, le=86400.0)] = 300.0
     """For one command on a device."""
-
-    @pydantic.field_validator("waves")
-    @classmethod
-    def _sensible(cls, waves: tuple[int | str, ...]) -> tuple[int | str, ...]:
-        for wave in waves:
-            if isinstance(wave, int) and (isinstance(wave, bool) or wave < 1):
-                raise ValueError(f"{wave!r}: a wave has at least one device")
-            if isinstance(wave, str) and not contract.is_name(wave):
-                parse_amount(wave)
-        return waves

@@ -15,7 +15,7 @@ from pydantic_core import PydanticCustomError
 
 from device_agent import contract
 from knnkit.config_fleet import FleetConfig, RolloutConfig
-from knnkit.config_types import Duration, FilePath, Name, Section, check_version
+from knnkit.config_types import Duration, FilePath, Name, Section, check_version, no_sense
 
 
 class FileData(Section):
@@ -88,6 +88,9 @@ class GatesConfig(Section):
     """Distances closer than this, relative to the data's scale, may change places between two processors."""
 
 
+_IN_SKOPS = "data: {skops: model.skops}, and none of k, metric, weights, scale beside it"
+
+
 class ModelConfig(Section):
     """The classifier: its data and how it answers."""
 
@@ -123,10 +126,11 @@ class ModelConfig(Section):
             said = (
                 f"the estimator of `skops` decides {', '.join(taken)}: leave {'it' if len(taken) == 1 else 'them'} out"
             )
-            raise PydanticCustomError("misplaced_key", "{said}", {"key": taken[0], "said": said})
+            raise PydanticCustomError("misplaced_key", "{said}", {"key": taken[0], "said": said, "hint": _IN_SKOPS})
         if "test" in self.model_fields_set and not isinstance(self.test, TestFile) and self.test:
             said = "the estimator of `skops` holds all its rows: say test: {file: test.csv}, or leave it out"
-            raise PydanticCustomError("misplaced_key", "{said}", {"key": "test", "said": said})
+            hint = "test: {file: test.csv}"
+            raise PydanticCustomError("misplaced_key", "{said}", {"key": "test", "said": said, "hint": hint})
         return self
 
 
@@ -165,6 +169,9 @@ class Build(Section):
     """What a device must reach."""
 
 
+_A_MODEL = "{name: fruit, data: {file: train.csv, label: species}}"
+
+
 class Config(Section):
     """deploy.yaml."""
 
@@ -195,12 +202,15 @@ class Config(Section):
     @pydantic.model_validator(mode="after")
     def _consistent(self) -> Config:
         if self.models and self.model:
-            raise ValueError("say either `model` or `models`")
+            raise no_sense(
+                "say either `model` or `models`", "leave out `model`: its keys are an entry of `models`", "models"
+            )
         if not (self.models or self.model or self.fleet.targets):
-            raise ValueError("the key 'model' is missing")
+            raise no_sense("the key 'model' is missing", f"model: {_A_MODEL}, or fleet: {{targets: [pi@board-1]}}")
         classes = [model.device_class for model in self.models]
         if len(set(classes)) != len(classes) or len({m.name for m in self.models}) != len(classes):
-            raise ValueError("each of `models` needs a name and a device_class of its own")
+            said = "each of `models` needs a name and a device_class of its own"
+            raise no_sense(said, f"models: [{_A_MODEL[:-1]}, device_class: zero}}, ...]", "models")
         self._check_waves()
         return self
 
@@ -210,8 +220,8 @@ class Config(Section):
             if self.fleet.targets and isinstance(wave, str) and not wave.endswith("%") and wave not in tags:
                 close = difflib.get_close_matches(wave, tags, n=1)
                 said = f"no target has the tag {wave!r}" + (f"; did you mean {close[0]!r}?" if close else "")
-                at = ("rollout", "waves", index)
-                raise PydanticCustomError("no_such_tag", "{said}", {"said": said, "at": at})
+                hint = f"waves: [{close[0]}]" if close else f"tags: [{wave}] of a target, or waves: [25%, 100%]"
+                raise no_sense(said, hint, f"rollout/waves/{index}")
 
     def builds(self) -> tuple[Build, ...]:
         """Returns what to build, one entry for each model, none where the file is about a fleet alone.

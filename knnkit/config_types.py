@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,8 +14,22 @@ from pydantic_core import PydanticCustomError
 
 from device_agent import contract
 
+
+@dataclass(frozen=True)
+class Words:
+    """What a type is called where another was found."""
+
+    text: str
+
+
+#: Longest value that a message shows, in characters.
+_LONGEST_SHOWN = 60
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _LONGEST = 36_500 * 86_400.0
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= _LONGEST_SHOWN else text[: _LONGEST_SHOWN - 3] + "...")
 
 
 def parse_duration(value: Any) -> Any:
@@ -23,10 +38,10 @@ def parse_duration(value: Any) -> Any:
         return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
     match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d)\s*", value)
     if not match:
-        raise ValueError(f"{value!r} is not a duration: write 60s, 500ms, 5m, 12h or 90d")
+        raise ValueError(f"{_shown(value)} is not a duration: write 60s, 500ms, 5m, 12h or 90d")
     seconds = float(match[1]) * _UNITS[match[2]]
     if seconds > _LONGEST:
-        raise ValueError(f"{value!r} is longer than a hundred years, and than any clock can wait")
+        raise ValueError(f"{_shown(value)} is longer than a hundred years, and than any clock can wait")
     return seconds
 
 
@@ -37,7 +52,9 @@ def parse_amount(value: Any) -> Any:
         ValueError: it is none.
     """
     if isinstance(value, str) and not re.fullmatch(r"(100|[0-9]{1,2})(\.[0-9]+)?%", value.strip()):
-        raise ValueError(f"{value!r} is neither a count nor a percentage such as 10%")
+        raise ValueError(f"{_shown(value)} is neither a count nor a percentage such as 10%")
+    if isinstance(value, int) and value < 0:
+        raise ValueError(f"{value} is neither a count nor a percentage such as 10%")
     return value.strip() if isinstance(value, str) else value
 
 
@@ -59,7 +76,8 @@ def check_name(value: str) -> str:
         ValueError: it is none.
     """
     if not contract.is_name(value):
-        raise ValueError(f"{value!r}: letters, digits, '.', '_' and '-', at most 64, beginning with a letter or digit")
+        rule = "letters, digits, '.', '_' and '-', at most 64, beginning with a letter or digit"
+        raise ValueError(f"{_shown(value)}: {rule}")
     return value
 
 
@@ -70,7 +88,7 @@ def check_printable(value: str) -> str:
         ValueError: it is empty, or holds a control character.
     """
     if not value or not value.isprintable():
-        raise ValueError(f"{value!r}: it is empty, or holds a character that cannot be printed")
+        raise ValueError(f"{_shown(value)}: it is empty, or holds a character that cannot be printed")
     return value
 
 
@@ -81,7 +99,7 @@ def check_word(value: str) -> str:
         ValueError: it could not be one.
     """
     if value.startswith("-") or " " in value:
-        raise ValueError(f"{value!r}: it begins with '-', or holds a space")
+        raise ValueError(f"{_shown(value)}: it begins with '-', or holds a space")
     return check_printable(value)
 
 
@@ -97,6 +115,23 @@ def check_jump(value: str) -> str:
     return value
 
 
+def check_wave(value: int | str) -> int | str:
+    """Checks a tag, a share of the fleet or a count.
+
+    Raises:
+        ValueError: it is none of them.
+    """
+    if isinstance(value, int) and (isinstance(value, bool) or value < 1):
+        raise ValueError(f"{value!r}: a wave has at least one device")
+    if isinstance(value, str) and not contract.is_name(value):
+        try:
+            parse_amount(value)
+        except ValueError:
+            said = "is no tag, and neither a count nor a percentage such as 10%"
+            raise ValueError(f"{_shown(value)} {said}") from None
+    return value
+
+
 def check_version(value: str) -> str:
     """Checks a release's version.
 
@@ -104,7 +139,7 @@ def check_version(value: str) -> str:
         ValueError: it is none.
     """
     if not contract.is_version(value):
-        raise ValueError(f"{value!r}: letters, digits, '.', '+', '_' and '-', at most 64")
+        raise ValueError(f"{_shown(value)}: letters, digits, '.', '+', '_' and '-', at most 64")
     return value
 
 
@@ -113,12 +148,25 @@ Duration = Annotated[
     float,
     BeforeValidator(parse_duration),
     WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "string", "pattern": r"^[0-9.]+ ?(ms|s|m|h|d)$"}]}),
+    Words("a duration (500ms, 60s, 5m, 12h, 90d) or a number of seconds"),
 ]
-Amount = Annotated[int | str, BeforeValidator(parse_amount)]
-Name = Annotated[str, AfterValidator(check_name)]
-Word = Annotated[str, AfterValidator(check_word)]
-Text = Annotated[str, AfterValidator(check_printable)]
-Jump = Annotated[str, AfterValidator(check_jump)]
+Amount = Annotated[int | str, BeforeValidator(parse_amount), Words("a count or a percentage such as 10%")]
+Name = Annotated[str, AfterValidator(check_name), Words("a name")]
+Word = Annotated[str, AfterValidator(check_word), Words("a name")]
+Text = Annotated[str, AfterValidator(check_printable), Words("text")]
+Wave = Annotated[int | str, AfterValidator(check_wave), Words("a tag, a share (25%) or a count")]
+Jump = Annotated[str, AfterValidator(check_jump), Words("user@host[:port]")]
+
+
+def no_sense(said: str, hint: str, at: str = "") -> PydanticCustomError:
+    """Returns the error for values that are right each by itself, and make no sense together.
+
+    Args:
+        said: what is wrong.
+        hint: what to type instead.
+        at: the place, with `/` between its parts; left out: where it is raised.
+    """
+    return PydanticCustomError("no_sense", "{said}", {"said": said, "hint": hint, "at": at})
 
 
 class Section(BaseModel):
@@ -134,13 +182,14 @@ class Section(BaseModel):
         if isinstance(data, dict):
             for key in data:
                 if key not in cls.model_fields:
-                    raise PydanticCustomError("unknown_key", "{said}", {"key": key, "said": _unknown(key, cls)})
+                    raise PydanticCustomError("unknown_key", "{said}", {"key": key, **_unknown(key, cls)})
         elif not isinstance(data, cls):
-            raise PydanticCustomError("no_section", "{said}", {"said": f"expected keys such as {_keys(cls)}"})
+            raise PydanticCustomError("no_section", "expected keys")
         return data
 
 
-def _keys(cls: type[Section]) -> str:
+def keys_of(cls: type[Section]) -> str:
+    """Returns the first keys of a section, for a message."""
     return ", ".join(list(cls.model_fields)[:4])
 
 
@@ -148,14 +197,13 @@ def _keys(cls: type[Section]) -> str:
 _ALSO_CALLED = {"neighbors": "k", "neighbours": "k", "n_neighbors": "k", "target": "label", "test_size": "test"}
 
 
-def _unknown(key: str, cls: type[Section]) -> str:
+def _unknown(key: str, cls: type[Section]) -> dict[str, str]:
+    """Returns what to say of an unknown key, and the key that was meant, if it can be told."""
     called = difflib.get_close_matches(key, _ALSO_CALLED, n=1, cutoff=0.8)
-    if called and _ALSO_CALLED[called[0]] in cls.model_fields:
-        return f"unknown key {key!r}; did you mean {_ALSO_CALLED[called[0]]!r}?"
-    close = difflib.get_close_matches(key, cls.model_fields, n=1, cutoff=0.5)
-    if close:
-        return f"unknown key {key!r}; did you mean {close[0]!r}?"
-    return f"unknown key {key!r}; known here: {', '.join(cls.model_fields)}"
+    meant = [_ALSO_CALLED[word] for word in called if _ALSO_CALLED[word] in cls.model_fields]
+    meant = meant or difflib.get_close_matches(key, cls.model_fields, n=1, cutoff=0.5)
+    said = f"did you mean {meant[0]!r}?" if meant else f"known here: {', '.join(cls.model_fields)}"
+    return {"said": f"unknown key {_shown(key)}; {said}", "meant": meant[0] if meant else ""}
 
 
 def short_target(value: Any) -> Any:
@@ -179,9 +227,9 @@ def split_address(text: str) -> tuple[str | None, str, int | None]:
     )
     steers = not text.isprintable() or " " in text
     if not match or (at and not user) or rest.startswith("-") or user.startswith("-") or steers:
-        raise ValueError(f"{text!r} is not an address: write user@host, host:port or [ipv6]:port")
+        raise ValueError(f"{_shown(text)} is not an address: write user@host, host:port or [ipv6]:port")
     host = match[1] or match[3] or match[5]
     port = match[2] or match[4]
     if port and not 0 < int(port) < 65536:
-        raise ValueError(f"{text!r}: {port} is not a port")
+        raise ValueError(f"{_shown(text)}: {port} is not a port")
     return user or None, host, int(port) if port else None

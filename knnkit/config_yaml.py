@@ -19,6 +19,10 @@ from knnkit.errors import ConfigError
 MAX_TEXT = 4 * 1024 * 1024
 #: Nodes read at most; aliases count each time (a "billion laughs" document ends here).
 MAX_NODES = 200_000
+#: Python itself refuses a number of more digits than it can read in no time.
+_MOST_DIGITS = 1000
+#: Longest part of a line that a message quotes, in characters.
+_QUOTED = 160
 
 
 @dataclass(frozen=True)
@@ -58,8 +62,10 @@ class Document:
         """Returns the line at `mark` as it stands in the file, with its number and a pointer under the column."""
         lines = self.text.splitlines()
         line = lines[mark.line - 1] if mark.line <= len(lines) else ""
+        start = max(0, min(mark.column - 1 - _QUOTED // 2, len(line) - _QUOTED)) if len(line) > _QUOTED else 0
+        shown, column = line[start : start + _QUOTED], mark.column - 1 - start
         number = f"{mark.line:>5} | "
-        return f"{number}{line}\n{' ' * (len(number) - 2)}| {' ' * (mark.column - 1)}^"
+        return f"{number}{shown}\n{' ' * (len(number) - 2)}| {' ' * column}^"
 
     def error(self, path: Sequence[str | int], message: str) -> str:
         """Returns `message` with file, line and the offending line quoted."""
@@ -94,7 +100,7 @@ def read(text: str, source: str) -> Document:
     """
     document = Document(text, source)
     if len(text) > MAX_TEXT:
-        raise ConfigError(f"{source}: more than {MAX_TEXT:,} characters; is it a deploy.yaml?")
+        raise ConfigError(f"{source}: more than {MAX_TEXT:,} characters", hint="is it the right file?")
     try:
         node = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
@@ -104,7 +110,10 @@ def read(text: str, source: str) -> Document:
         hint = f"a bracket, a quote, a colon or the indent is off, here or above line {mark.line}"
         raise ConfigError(f"{source}:{mark.line}: not YAML: {said}\n{document.quote(mark)}", hint=hint) from None
     except (yaml.YAMLError, RecursionError) as error:
-        raise ConfigError(f"{source}: not YAML: {error}") from None
+        said = str(error) or "nested too deep"
+        raise ConfigError(
+            f"{source}: not YAML: {said}", hint="is it text that a person wrote? knnkit init writes one"
+        ) from None
     document.data = {} if node is None else _Builder(document).build(node, ())
     return document
 
@@ -119,7 +128,8 @@ class _Builder:
         self._document.marks.setdefault(path, Mark(node.start_mark.line + 1, node.start_mark.column + 1))
         self._nodes += 1
         if self._nodes > MAX_NODES or id(node) in self._open:
-            raise ConfigError(self._document.error(path, "too many nodes, or an alias that holds itself"))
+            said = "too many nodes, or an alias that holds itself"
+            raise ConfigError(self._document.error(path, said), hint="write out what the aliases (*name) stand for")
         self._open.add(id(node))
         try:
             if isinstance(node, yaml.MappingNode):
@@ -136,11 +146,14 @@ class _Builder:
             key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
             mark = Mark(key_node.start_mark.line + 1, key_node.start_mark.column + 1)
             if not isinstance(key, str):
-                raise ConfigError(self._document.error(path, "a key must be one word"))
+                hint = "key: value, the key a word of `knnkit schema`"
+                raise ConfigError(self._document.error(path, "a key must be one word"), hint=hint)
             if key in found:
                 first = self._document.marks[(*path, key)].line
                 said = f"the key {key!r} stands twice; first on line {first}"
-                raise ConfigError(f"{self._document.source}:{mark.line}: {said}\n{self._document.quote(mark)}")
+                where = f"{self._document.source}:{mark.line}"
+                hint = f"leave out one of the lines {first} and {mark.line}"
+                raise ConfigError(f"{where}: {said}\n{self._document.quote(mark)}", hint=hint)
             self._document.marks[(*path, key)] = mark
             found[key] = self.build(value_node, (*path, key))
         return found
@@ -155,8 +168,12 @@ class _Builder:
             return None
         if kind == "bool":
             return text.lower() == "true"
+        if kind == "int" and len(text) > _MOST_DIGITS:
+            said = f"a number of {len(text):,} digits"
+            raise ConfigError(self._document.error(path, said), hint="in quotes, if it is text; else fewer digits")
         if kind == "int":
             return int(text, 16 if text.lower().startswith("0x") else 10)
         if kind == "float":
             return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
-        raise ConfigError(self._document.error(path, f"the tag {node.tag!r} has no meaning here"))
+        said = f"the tag {node.tag!r} has no meaning here"
+        raise ConfigError(self._document.error(path, said), hint="leave out the word that begins with '!'")

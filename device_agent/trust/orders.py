@@ -202,7 +202,11 @@ def _check_one_signer(envelope: dsse.Envelope, sets: KeySets) -> None:
     signer = _signer(envelope)
     pem = sets.keys.get(signer)
     if pem is None:
-        raise refused(Reason.UNKNOWN_KEY, f"the order is signed by {signer!r}, which is not trusted here")
+        raise refused(
+            Reason.UNKNOWN_KEY,
+            f"the order is signed by {signer!r}, which is not trusted here",
+            "--signing-key PEM, with a key that `knnkit trust --keys --target HOST` shows",
+        )
     if not _has_signed(envelope, signer, pem):
         raise refused(Reason.BAD_SIGNATURE, f"the order is not signed by {signer}")
     if signer in sets.revoked:

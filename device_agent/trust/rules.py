@@ -188,13 +188,16 @@ def _verify_content(
 
 def _find_key(fingerprint: str, state: TrustState) -> bytes:
     if not state.keys:
-        raise refused(Reason.NO_TRUSTED_KEYS, "no signing key is trusted here", "knnkit provision enrols the key")
+        raise refused(
+            Reason.NO_TRUSTED_KEYS, "no signing key is trusted here", "`knnkit provision --target HOST --key PUB`"
+        )
     pem = state.keys.get(fingerprint)
     if pem is None:
         raise refused(
             Reason.UNKNOWN_KEY,
             f"signed by {fingerprint}, which is not trusted here",
-            "compare fingerprints; enrol the key with `knnkit trust` only if it is yours",
+            "`knnkit trust --show PUB`, to compare; and only if the key is yours: "
+            "`knnkit trust --rotate NEW.pem --signing-key OLD.pem --target HOST`",
         )
     if dsse.fingerprint(pem) != fingerprint:
         raise refused(Reason.KEY_MALFORMED, f"the key stored as {fingerprint} is another key", "knnkit provision")

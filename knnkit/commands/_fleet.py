@@ -73,7 +73,8 @@ def select_targets(arguments: argparse.Namespace, config: Config | None) -> tupl
         return targets
     names = read_report(arguments.retry_from).unfinished()
     if not names:
-        raise UsageError(f"{arguments.retry_from}: every device came out well; there is nothing to try again")
+        said = f"{arguments.retry_from}: every device came out well; there is nothing to try again"
+        raise UsageError(said, hint="leave out --retry-from, to ask them all")
     return target.only(targets, names, str(arguments.retry_from))
 
 
@@ -118,7 +119,7 @@ def pace_of(arguments: argparse.Namespace, config: Config | None) -> Pace:
     said = config.rollout if config else RolloutConfig()
     retries = said.connect_retries if arguments.connect_retries is None else arguments.connect_retries
     if retries < 0:
-        raise UsageError("--connect-retries counts from 0")
+        raise UsageError(f"--connect-retries {retries}: it counts from 0", hint="--connect-retries 2")
     return Pace(
         dialling=Dialling(duration(arguments.connect_timeout, said.connect_timeout, "--connect-timeout"), retries),
         command=duration(arguments.command_timeout, said.command_timeout, "--command-timeout"),
@@ -140,7 +141,7 @@ def duration(text: str | None, default: float, option: str) -> float:
     try:
         return float(parse_duration(f"{text}s" if text.replace(".", "", 1).isdigit() else text))
     except ValueError as error:
-        raise UsageError(f"{option}: {error}") from None
+        raise UsageError(f"{option}: {error}", hint=f"{option} 60s") from None
 
 
 @contextmanager
@@ -152,7 +153,7 @@ def open_fan(arguments: argparse.Namespace, config: Config | None) -> Iterator[F
     said = config.rollout if config else RolloutConfig()
     concurrency = said.concurrency if arguments.concurrency is None else arguments.concurrency
     if concurrency < 1:
-        raise UsageError("--concurrency is at least 1")
+        raise UsageError(f"--concurrency is at least 1, found {concurrency}", hint="--concurrency 16")
     with fan(concurrency, arguments.dask) as made:
         yield made
 
@@ -225,7 +226,7 @@ def write_report(
             surveyed, by = regions or (None, "")
             write_html(path, page_of(report, gates=gates, regions=surveyed, regions_from=by))
         else:
-            raise UsageError(f"--report {path}: the file ends in .json or .html")
+            raise _no_report(path)
     except OSError as error:
         raise UsageError(f"--report {path}: {error.strerror}") from None
 
@@ -238,9 +239,16 @@ def check_report_paths(arguments: argparse.Namespace) -> None:
     """
     for path in arguments.report:
         if path.suffix not in (".json", ".html", ".htm"):
-            raise UsageError(f"--report {path}: the file ends in .json or .html")
+            raise _no_report(path)
         if not path.absolute().parent.is_dir():
-            raise UsageError(f"--report {path}: there is no directory {path.absolute().parent}")
+            parent = path.absolute().parent
+            raise UsageError(f"--report {path}: there is no directory {parent}", hint=f"mkdir -p {parent}")
+
+
+def _no_report(path: Path) -> UsageError:
+    return UsageError(
+        f"--report {path}: the file ends in .json or .html", hint=f"--report {path.name or 'report'}.html"
+    )
 
 
 def require_config(config: Config | None, what: str) -> Config:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from device_agent import codec
+from device_agent import codec, contract
 from knnkit.commands import _fleet, _options
 from knnkit.errors import UsageError
 from knnkit.render.text import count, percent
@@ -54,6 +54,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _tell(built: Built) -> None:
+    from knnkit.release import maps
+
     info, manifest = built.info, built.manifest
     what = f"{manifest.name} {manifest.version} (sequence {manifest.sequence})"
     for warning in built.warnings:
@@ -62,12 +64,15 @@ def _tell(built: Built) -> None:
         print(f"{built.directory}: {what} is up to date", file=sys.stderr)
         return
     print(f"{built.directory}: {what}", file=sys.stderr)
+    folded = maps.folded_in(built.directory / contract.MODEL_FILE, info)
     print(
         f"  {count(info.n_train, 'row')} x {count(info.n_features, 'feature')}, "
         f"{count(len(info.classes), 'class', 'classes')}, k = {info.k}, "
-        f"{info.metric}, weights {info.weights}, scale {info.scale}",
+        f"{info.metric}, weights {info.weights}{'' if folded else f', scale {info.scale}'}",
         file=sys.stderr,
     )
+    if folded:
+        print(f"  folded in: {'; '.join(folded)}", file=sys.stderr)
     if built.accuracy is not None:
         print(f"  accuracy {percent(built.accuracy)} on {built.accuracy_rows} held-out rows", file=sys.stderr)
     if info.reject is not None and info.reject.measured is not None:

@@ -79,7 +79,7 @@ def agent_command(arguments: argparse.Namespace, answers: str | None) -> tuple[s
 
 
 def _one(arguments: argparse.Namespace, config: Config | None, target: Target) -> int:
-    from knnkit.fleet.piping import pipe_rows
+    from knnkit.fleet.piping import about, pipe_rows
 
     _refuse_same(arguments.input, arguments.output)
     command = agent_command(arguments, arguments.output_format or ("jsonl" if arguments.json else None))
@@ -90,7 +90,8 @@ def _one(arguments: argparse.Namespace, config: Config | None, target: Target) -
     if done.stderr:
         from knnkit.transport.base import printable
 
-        print(printable(done.stderr.decode("utf-8", "replace")).rstrip(), file=sys.stderr)
+        said = about(arguments.input, done).stderr.decode("utf-8", "replace")
+        print(printable(said).rstrip(), file=sys.stderr)
     return done.exit_code if done.exit_code >= 0 else contract.EXIT_FAILED
 
 
@@ -101,7 +102,7 @@ def _many(arguments: argparse.Namespace, config: Config | None, targets: tuple[T
     _fleet.check_report_paths(arguments)
     if arguments.input is None or arguments.output is None:
         why = f"{len(targets)} devices are selected" if len(targets) > 1 else "--report tells of whole files"
-        raise UsageError(f"{why}: name --input FILE and --output DIRECTORY")
+        raise UsageError(f"{why}: name --input FILE and --output DIRECTORY", hint="--input rows.csv --output answers")
     if not arguments.input.is_file():
         raise DataError(f"{arguments.input}: there is no such file", hint=_check_path())
     arguments.output.mkdir(parents=True, exist_ok=True)

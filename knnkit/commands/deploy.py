@@ -136,13 +136,17 @@ def _rules(arguments: argparse.Namespace, config: Config | None) -> Rules:
     try:
         if arguments.waves is not None:
             words = [word.strip() for word in arguments.waves.split(",")]
-            waves = tuple(int(w) if w.isdigit() else w if contract.is_name(w) else parse_amount(w) for w in words)
+            waves = tuple(int(w) if _is_count(w) else w if contract.is_name(w) else parse_amount(w) for w in words)
         if arguments.max_failures is not None:
             text = arguments.max_failures
-            failures = int(text) if text.isdigit() else parse_amount(text)
+            failures = int(text) if _is_count(text) else parse_amount(text)
     except ValueError as error:
-        raise UsageError(str(error)) from None
+        raise UsageError(str(error), hint="--waves canary,25%,100% --max-failures 1") from None
     return Rules(waves, failures)
+
+
+def _is_count(text: str) -> bool:
+    return text.isascii() and text.isdigit()
 
 
 def _packages(

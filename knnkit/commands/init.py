@@ -1,4 +1,5 @@
-"""`knnkit init`: writes a commented deploy.yaml to start from. Never overwrites a file."""
+"""`knnkit init`: writes a commented deploy.yaml to start from. Never overwrites a file, nor writes one for rows that no
+model can be built from."""
 
 from __future__ import annotations
 
@@ -49,29 +50,51 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="where to write it (default: %(default)s)",
     )
     parser.add_argument("--data", type=Path, metavar="FILE", help="your labelled rows: CSV, Parquet or NPZ")
+    parser.add_argument("--label", metavar="COLUMN", help="the column with the labels (default: label)")
     parser.add_argument(
-        "--label", metavar="COLUMN", default="label", help="the column with the labels (default: %(default)s)"
+        "--features", metavar="COLUMN", nargs="+", help="the columns to use, in this order (default: all but the label)"
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Writes it; returns 0."""
     path: Path = arguments.path
+    if path.exists():
+        raise _exists(path)
     name, data = "iris", "{sklearn: iris}     # or your own: {file: train.csv, label: species}"
     if arguments.data is not None:
-        name = (
-            "".join(c if c.isalnum() or c in "._-" else "-" for c in arguments.data.stem).strip("._-")[:64] or "model"
-        )
-        data = f"{{file: {_quote(_relative(arguments.data, path))}, label: {_quote(arguments.label)}}}"
+        name, data = _own(arguments, path)
+    elif arguments.label or arguments.features:
+        option = "--label" if arguments.label else "--features"
+        raise UsageError(f"{option} is about a file of rows, and none is named", hint="--data train.csv")
     try:
         with path.open("x", encoding="utf-8") as file:
             file.write(_START.format(name=name, data=data))
     except FileExistsError:
-        raise UsageError(f"{path} exists; it was left as it is", hint="knnkit init OTHER.yaml") from None
+        raise _exists(path) from None
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}", hint="knnkit init OTHER.yaml") from None
     print(f"{path}: next, `knnkit keygen --out keys/signing`, then `knnkit deploy -c {path}`", file=sys.stderr)
     return 0
+
+
+def _exists(path: Path) -> UsageError:
+    return UsageError(f"{path} exists; it was left as it is", hint="knnkit init OTHER.yaml")
+
+
+def _own(arguments: argparse.Namespace, path: Path) -> tuple[str, str]:
+    """Returns a model's name and its `data`, once the rows were read as a build will read them."""
+    from knnkit.model import numbering, rowfile
+
+    file: Path = arguments.data
+    label: str = arguments.label or "label"
+    rows = rowfile.load(file, label, arguments.features)
+    if arguments.features is None:
+        for warning in numbering.warnings(rows):
+            print(f"knnkit: warning: {warning}", file=sys.stderr)
+    name = "".join(c if c.isalnum() or c in "._-" else "-" for c in file.stem).strip("._-")[:64] or "model"
+    chosen = f", features: [{', '.join(map(_quote, arguments.features))}]" if arguments.features else ""
+    return name, f"{{file: {_quote(_relative(file, path))}, label: {_quote(label)}{chosen}}}"
 
 
 def _relative(data: Path, path: Path) -> str:

@@ -26,20 +26,24 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints what the file says of itself; returns 0."""
+    from knnkit.release import maps
+
     path: Path = arguments.path
     model = path / contract.MODEL_FILE if path.is_dir() else path
     if not model.is_file():
         raise UsageError(f"{model}: no such file", hint="knnkit build")
     try:
         info = modelfile.read_info(model)
+        folded = maps.folded_in(model, info)
     except ModelUnusable as error:
         raise UsageError(str(error), hint=error.hint) from None
     manifest = _manifest(path) if path.is_dir() else None
     sha256 = _sha256(model)
     if arguments.json:
-        print(codec.dumps({"model": codec.to_plain(info), "sha256": sha256, "release": codec.to_plain(manifest)}))
+        told = {"model": codec.to_plain(info), "folded_in": list(folded), "sha256": sha256}
+        print(codec.dumps(told | {"release": codec.to_plain(manifest)}))
         return 0
-    lines = [*_model_lines(info), ("model file", f"{model.stat().st_size:,} bytes, sha256 {sha256}")]
+    lines = [*_model_lines(info, folded), ("model file", f"{model.stat().st_size:,} bytes, sha256 {sha256}")]
     if manifest is not None:
         lines += _release_lines(manifest)
     width = max(len(name) for name, _ in lines)
@@ -48,9 +52,14 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _model_lines(info: contract.KnnInfo) -> Iterator[tuple[str, str]]:
+def _model_lines(info: contract.KnnInfo, folded: tuple[str, ...]) -> Iterator[tuple[str, str]]:
     yield "model", info.name
-    yield "neighbours", f"k = {info.k}, {info.metric}, weights {info.weights}, scale {info.scale}"
+    yield (
+        "neighbours",
+        f"k = {info.k}, {info.metric}, weights {info.weights}{'' if folded else f', scale {info.scale}'}",
+    )
+    if folded:
+        yield "folded in", "; ".join(folded)
     yield "training rows", f"{info.n_train:,} x {info.n_features} features"
     yield "features", _listed(info.feature_names)
     yield "classes", f"{len(info.classes)}: {_listed(info.classes)}"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,6 +22,8 @@ from knnkit.fleet.visit import agent_of, visit
 from knnkit.transport.base import Completed, Transport
 
 _PACE = Pace()
+#: Where the agent names its input: at the start of a message, before a line's number or what is wrong.
+_FED = re.compile(rb"^(device_agent: )" + contract.STANDARD_INPUT.encode() + rb"(?=[,:])", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,18 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def about(rows: Path | None, done: Completed) -> Completed:
+    """Returns what the agent said with the name of the file that it was fed; None: what it was fed has none.
+
+    An agent knows only that rows come to its standard input.
+    """
+    if rows is None:
+        return done
+    name = os.fsencode(rows).replace(b"\n", b" ")
+    said = re.sub(_FED, lambda found: found[1] + name, done.stderr)
+    return replace(done, stderr=said)
 
 
 def pipe_rows(
@@ -79,7 +95,8 @@ def classify_rows(job: RowsJob, listen: Listener = nobody, pause: Pause = just_s
         with recorder.step("classify"), Path(job.input).open("rb") as source, whole_file(Path(job.output)) as sink:
             done = transport.pipe(argv, source, sink, idle=job.pace.command)
             if done.exit_code:
-                raise DeviceFailed(f"{job.target.name}: {done.complaint}", reason="classify")
+                said = about(Path(job.input), done).complaint
+                raise DeviceFailed(f"{job.target.name}: {said}", reason="classify")
         return recorder.end(Outcome.ANSWERED, details=job.output)
 
     return visit(job, classify, listen, pause)

@@ -166,7 +166,11 @@ def _unwanted(device: str, status: Status, package: Package) -> Refusal | None:
         return None
     if status.trusted and package.signed_by not in status.trusted:
         said = f"{device} does not trust the key that signed {ref.name} {ref.version} ({package.signed_by[:23]}…)"
-        return Refusal("untrusted-key", said, "knnkit trust, or sign with a key that it trusts", contract.EXIT_REFUSED)
+        hint = (
+            f"`knnkit trust --rotate NEW.pem --signing-key OLD.pem --target {device}`, if the new key is yours; else "
+            f"`knnkit sign RELEASE --key OLD.pem`, with a key that `knnkit trust --keys --target {device}` shows"
+        )
+        return Refusal("untrusted-key", said, hint, contract.EXIT_REFUSED)
     if ref.sequence < status.floor:
         said = f"{device} takes nothing under sequence {status.floor}; {ref.name} {ref.version} has {ref.sequence}"
         return Refusal("older", said, "build a new release, or knnkit rollback", contract.EXIT_REFUSED)

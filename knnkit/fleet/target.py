@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from device_agent import contract
@@ -92,12 +92,12 @@ def select(
     for text in named:
         target = known.get(text) or _parse(text, config)
         if target.name in chosen:
-            raise UsageError(f"--target {text} is given twice")
+            raise UsageError(f"--target {text} is given twice", hint=f"--target {text}, once")
         chosen[target.name] = target
     for tag in tags:
         found = [target for target in known.values() if tag in target.tags]
         if not found:
-            raise UsageError(_no_such_tag(tag, known.values()))
+            raise _no_such_tag(tag, config, known.values())
         chosen.update({target.name: target for target in found})
     if not named and not tags:
         chosen = known
@@ -131,7 +131,7 @@ def _parse(text: str, config: Config | None) -> Target:
     try:
         user, host, port = split_address(text)
     except ValueError as error:
-        raise UsageError(f"--target {error}") from None
+        raise UsageError(f"--target {error}", hint=f"--target user@host[:port] or --target {LOCAL}") from None
     # What is written out stands for itself: of deploy.yaml only where keys are kept still applies.
     known = (str(config.fleet.known_hosts),) if config and config.fleet.known_hosts else ()
     ssh_config = str(config.fleet.ssh_config) if config and config.fleet.ssh_config else None
@@ -152,9 +152,17 @@ def _override(target: Target, said: Overrides) -> Target:
     return replace(target, address=address)
 
 
-def _no_such_tag(tag: str, targets: Iterable[Target]) -> str:
+def _no_such_tag(tag: str, config: Config | None, targets: Collection[Target]) -> UsageError:
+    if not targets:
+        said = "there is no deploy.yaml here" if config is None else "deploy.yaml names no targets"
+        hint = f"-c FILE, or fleet: {{targets: [{{host: board-1, tags: [{tag}]}}]}} in deploy.yaml"
+        return UsageError(f"--on {tag}: {said}, where devices have tags", hint=hint)
     tags = sorted({tag for target in targets for tag in target.tags})
+    said = f"--on {tag}: no target has the tag {tag!r}"
+    if not tags:
+        example = next(iter(targets)).name
+        return UsageError(f"{said}, or any", hint=f"--target {example}, or tags: [{tag}] of a target in deploy.yaml")
     close = difflib.get_close_matches(tag, tags, n=1)
     if close:
-        return f"no target has the tag {tag!r}; did you mean {close[0]!r}?"
-    return f"no target has the tag {tag!r}" + (f"; there are {', '.join(tags)}" if tags else "")
+        return UsageError(f"{said}; did you mean {close[0]!r}?", hint=f"--on {close[0]}")
+    return UsageError(f"{said}; there are {', '.join(tags)}", hint=" or ".join(f"--on {tag}" for tag in tags[:3]))

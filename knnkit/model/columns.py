@@ -43,7 +43,8 @@ def find(header: list[str], name: str, file: Path, key: str) -> int:
         close = [other for other in header if other.casefold() == name.casefold()]
     names = ", ".join(other if other.isprintable() else shortened(other) for other in header[:_MAX_LISTED])
     names += ", ..." if len(header) > _MAX_LISTED else ""
-    hint = f"did you mean {close[0]!r} ({key}: in deploy.yaml)?" if close else f"set {key}: to one of them"
+    where = f"{key}: in deploy.yaml, --{key} on the command line"
+    hint = f"did you mean {close[0]!r} ({where})?" if close else f"set it to one of them ({where})"
     if not close and len(header) > 1 and sum(map(_is_number, header)) >= len(header) - 1:
         hint += "; if these are numbers of a row, put a header above it"
     raise DataError(f"{file}: no column {name!r}; there are {names}", hint=hint)

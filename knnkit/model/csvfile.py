@@ -143,7 +143,7 @@ def _numbers(cells: list[str], written: list[str], names: list[str], where: str)
             row = np.array([float(cell) for cell in cells], dtype=np.float32)
     except ValueError:
         row = np.full(len(cells), np.nan, dtype=np.float32)
-    if np.isfinite(row).all() and not any("_" in cell for cell in cells):
+    if np.isfinite(row).all() and all(cell.isascii() and "_" not in cell for cell in cells):
         return row
     for name, cell, text in zip(names, cells, written):
         _require_number(cell, text, f"{where}, column {name!r}")
@@ -153,13 +153,16 @@ def _numbers(cells: list[str], written: list[str], names: list[str], where: str)
 def _require_number(cell: str, written: str, where: str) -> None:
     try:
         with np.errstate(over="ignore"):
-            value = np.float32(float(cell.replace("_", "?")))
+            value = np.float32(csv_dialect.number(cell))
     except ValueError:
         if not cell.strip():
             raise DataError(f"{where}: the cell is empty", hint=_FILL) from None
         shown = written if len(written) <= 40 else written[:37] + "..."
         said, hint = "", "every column but the label is a feature, unless features: names them"
-        if csv_dialect.is_number(cell, ";"):
+        plain = csv_dialect.in_ascii(cell)
+        if plain is not None:
+            said, hint = f": write {plain}, with the digits 0 to 9", "a column of text? features: names those to use"
+        elif csv_dialect.is_number(cell, ";"):
             said, hint = ": a decimal comma", "separate the columns by semicolons, or write decimal points"
         elif "," in written and "." in written:
             said = ": leave out the sign between thousands"

@@ -35,7 +35,15 @@ _METRICS: dict[str, Metric] = {
 }
 #: Largest schema.json of a file in the skops format, in bytes; a pipeline has some ten thousand.
 _MAX_SCHEMA = 16 * 1024 * 1024
-_SCALES: dict[str, Scale] = {"StandardScaler": "standard", "MinMaxScaler": "minmax", "RobustScaler": "robust"}
+#: Scalers that knnkit has as well, and the settings with which they do the same.
+_SCALES: dict[str, tuple[Scale, dict[str, Any]]] = {
+    "StandardScaler": ("standard", {"with_mean": True, "with_std": True}),
+    "MinMaxScaler": ("minmax", {"feature_range": (0, 1)}),
+    "RobustScaler": (
+        "robust",
+        {"with_centering": True, "with_scaling": True, "unit_variance": False, "quantile_range": (25.0, 75.0)},
+    ),
+}
 
 
 def from_sklearn(
@@ -228,4 +236,8 @@ def _names(estimator: Any, given: tuple[str, ...] | None, width: int) -> tuple[s
 
 
 def _scale(maps: list[Any]) -> Scale:
-    return _SCALES.get(type(maps[0]).__name__, "none") if len(maps) == 1 else "none"
+    """Returns the one of knnkit's own scalers that they are: what else they do, `knnkit.release.maps` tells."""
+    if len(maps) != 1:
+        return "none"
+    scale, settings = _SCALES.get(type(maps[0]).__name__, ("none", {}))
+    return scale if all(np.array_equal(getattr(maps[0], name), value) for name, value in settings.items()) else "none"

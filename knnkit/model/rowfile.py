@@ -127,4 +127,4 @@ def _nearest_file(file: Path) -> str:
     except OSError:
         return f"the folder {file.parent} cannot be read"
     close = difflib.get_close_matches(file.name, names, n=1)
-    return f"did you mean {close[0]}?" if close else "relative paths start at deploy.yaml"
+    return f"did you mean {close[0]}?" if close else "relative paths start at deploy.yaml, on the command line here"

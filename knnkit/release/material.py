@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from device_agent.contract import Metric, Scale
-from knnkit.config import Build, FileData, SkopsData, TestFile
+from knnkit.config import Build, FileData, SklearnData, SkopsData, TestFile
 from knnkit.errors import DataError
 from knnkit.model.spec import KnnSpec
 
@@ -73,11 +73,16 @@ def load(build: Build) -> Material:
         BuildError: the estimator cannot be read, or is not supported.
         MissingDependency: a package of `knnkit[build]` is not installed.
     """
+    from knnkit.model import numbering
+
     model = build.model
     if isinstance(model.data, SkopsData):
         return _load_imported(build, model.data)
     spec = KnnSpec(model.name, model.k, model.metric, model.weights, model.scale, model.reject)
-    return Material(spec, *load_data(build))
+    everything = _load_rows(build)
+    chosen = isinstance(model.data, FileData) and model.data.features is not None
+    warnings = numbering.warnings(everything) if isinstance(model.data, FileData) and not chosen else ()
+    return Material(spec, *_divide(build, everything), warnings=warnings)
 
 
 def load_data(build: Build) -> tuple[Dataset, Dataset | None]:
@@ -86,16 +91,27 @@ def load_data(build: Build) -> tuple[Dataset, Dataset | None]:
     Raises:
         See `load`.
     """
-    from knnkit.model import dataset, rowfile
-
-    data, test = build.model.data, build.model.test
+    data = build.model.data
     if isinstance(data, SkopsData):
         material = _load_imported(build, data)
         return material.training, material.held_out
+    return _divide(build, _load_rows(build))
+
+
+def _load_rows(build: Build) -> Dataset:
+    from knnkit.model import dataset, rowfile
+
+    data = build.model.data
     if isinstance(data, FileData):
-        everything = rowfile.load(data.file, data.label, data.features)
-    else:
-        everything = dataset.load_sklearn(data.sklearn)
+        return rowfile.load(data.file, data.label, data.features)
+    assert isinstance(data, SklearnData)
+    return dataset.load_sklearn(data.sklearn)
+
+
+def _divide(build: Build, everything: Dataset) -> tuple[Dataset, Dataset | None]:
+    from knnkit.model import dataset, rowfile
+
+    test = build.model.test
     if isinstance(test, TestFile):
         return everything, rowfile.load(test.file, label_of(build), everything.feature_names)
     if test == 0.0:

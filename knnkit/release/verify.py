@@ -26,7 +26,12 @@ def verify_release(directory: Path, public_keys: Iterable[Path], *, now: int | N
         VerificationFailed: with the device's reason (`device_agent.trust.Reason`).
         SigningKeyError: a key file is missing or holds no public key.
     """
-    return verify_with(directory, keys.load_public_keys(public_keys), now=now)
+    try:
+        return verify_with(directory, keys.load_public_keys(public_keys), now=now)
+    except VerificationFailed as error:
+        if error.reason == trust.Reason.UNKNOWN_KEY.value:  # no device is asked here: nobody's trust is to be changed
+            error.hint = f"`knnkit trust --show PUB`, to compare; `knnkit verify {directory} --key PUB`, of who signed"
+        raise
 
 
 def verify_with(directory: Path, trusted: dict[str, bytes], *, now: int | None = None) -> trust.Verdict:

@@ -230,3 +230,65 @@ def test_any_bytes_at_all_are_finite_rows_or_bad_lines(pieces: list[bytes], more
     assert np.isfinite(parsed.rows).all()
     assert parser.line <= block.count(b"\n")
     assert all(1 <= number <= parser.line and message for number, message in parsed.errors.values())
+
+
+#: A cell that Python's float reads, or a typographer writes, and how it is written in ASCII.
+OTHER_DIGITS = {
+    "\u0661\u0662": "12",  # Arabic-Indic
+    "\u0661\u066b\u0665": "1.5",
+    "\u06f3.\u06f5": "3.5",  # of Persian
+    "-\u0967": "-1",  # Devanagari
+    "\uff11\uff12": "12",  # full width
+    "1\u0665": "15",
+    "\u22125": "-5",
+    "\U0001d7db": "3",  # mathematical bold
+}
+
+
+@pytest.mark.parametrize("cell", OTHER_DIGITS)
+@pytest.mark.parametrize("header", [True, False], ids=["header", "no header"])
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_digits_of_another_script_are_refused_and_written_out_in_ours(cell: str, header: bool, separator: str) -> None:
+    lines = ([HEADER] if header else []) + [["1", "2", "3"], ["1", cell, "3"]]
+    rows, errors, _ = read("".join(separator.join(line) + "\n" for line in lines).encode())
+    assert rows == [[1.0, 2.0, 3.0]]
+    said = f"column 2 ('b (cm)'): {cell!r} is not a number: write {OTHER_DIGITS[cell]}, with the digits 0 to 9"
+    assert errors == [(len(lines), said)]
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_a_first_line_of_such_digits_is_a_row_and_no_header(separator: str) -> None:
+    cells = list(OTHER_DIGITS)[:1] * 3
+    rows, errors, _ = read((separator.join(cells) + "\n").encode())
+    assert rows == []
+    assert "is not a number: write 12, with the digits 0 to 9" in errors[0][1]
+
+
+def test_such_digits_with_a_decimal_comma_are_written_out_too() -> None:
+    _, errors, _ = read("1,5;\u0662,\u0665;3\n".encode())
+    assert "'\u0662,\u0665' is not a number: write 2.5, with the digits 0 to 9" in errors[0][1]
+
+
+def test_a_block_with_one_such_cell_is_the_same_in_blocks_of_every_size() -> None:
+    for count in (1, 10, 3000):
+        rows, errors, _ = read(b"1,2,3\n" * count + "1,\u0662,3\n".encode())
+        assert len(rows) == count
+        assert [line for line, _ in errors] == [count + 1]
+
+
+@given(st.text(st.characters(codec="utf-8", exclude_characters='\n\r"\0,'), max_size=6))
+@settings(max_examples=300, deadline=None)
+def test_what_the_host_learns_from_is_what_the_device_reads(cell: str) -> None:
+    from knnkit.errors import DataError
+    from knnkit.model.csvfile import _numbers
+
+    _, errors, _ = read(f"a,b (cm),c\n1,{cell},3\n".encode())
+    try:
+        learnt = _numbers(["1", cell, "3"], ["1", cell, "3"], HEADER, "line 2").tolist()
+    except DataError:
+        learnt = None
+    assert (learnt is None) == bool(errors)
+
+
+def test_blanks_of_other_kinds_around_a_number_are_none_of_it() -> None:
+    assert read("1,\u00a02\u2009,3\n".encode())[0] == [[1.0, 2.0, 3.0]]

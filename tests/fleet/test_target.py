@@ -78,6 +78,24 @@ def test_a_selection_that_makes_no_sense(named: list[str], tags: list[str], said
         select(FILE, named=named, tags=tags)
 
 
+@pytest.mark.parametrize(
+    ("text", "tag", "said", "hint"),
+    [
+        (None, "greenhouse", "--on greenhouse: there is no deploy.yaml here", "-c FILE, or fleet: {targets: [{host: "),
+        ("model: {name: a, data: {sklearn: iris}}", "x", "deploy.yaml names no targets", "tags: [x]}]} in deploy.yaml"),
+        ("fleet: {targets: [pi@one]}", "x", "no target has the tag 'x', or any", "--target one, or tags: [x] of a"),
+        ("fleet: {targets: [{host: one, tags: [lab, shed]}]}", "x", "there are lab, shed", "--on lab or --on shed"),
+        ("fleet: {targets: [{host: one, tags: [canary]}]}", "canry", "did you mean 'canary'?", "--on canary"),
+    ],
+)
+def test_a_tag_that_nobody_has_is_told_with_what_to_type(text: str | None, tag: str, said: str, hint: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        select(config.parse(text) if text else None, tags=[tag])
+    assert str(caught.value).startswith(f"--on {tag}: ")
+    assert said in str(caught.value)
+    assert hint in caught.value.hint
+
+
 def test_nobody_is_selected_without_a_file_or_a_target() -> None:
     with pytest.raises(UsageError, match="no device is named"):
         select(None)

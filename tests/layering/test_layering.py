@@ -15,6 +15,7 @@ PACKAGES = ("knnkit", "device_agent")
 
 #: What knnkit may take from the device side: only what both sides must agree on.
 SHARED = {
+    "device_agent.arrays",  # reads the arrays of a stranger's file for `inspect`
     "device_agent.archive",  # looks at a stranger's zip archive before it is opened
     "device_agent.codec",
     "device_agent.contract",

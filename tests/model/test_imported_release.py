@@ -16,7 +16,7 @@ from sklearn.decomposition import PCA
 from sklearn.model_selection import train_test_split
 from sklearn.neighbors import KNeighborsClassifier, NeighborhoodComponentsAnalysis
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import MinMaxScaler, Normalizer, RobustScaler, StandardScaler
+from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, Normalizer, RobustScaler, StandardScaler
 
 import knnkit
 from device_agent import contract
@@ -85,6 +85,69 @@ def test_a_pipeline_in_a_file_becomes_a_release(
     changed, _ = build(capsys)
     assert changed["fresh"] is True
     assert changed["manifest"]["k"] == 3
+
+
+FACTORS = "each feature is scaled by a factor of its own"
+FOLDED: dict[str, tuple[list[Any], dict[str, Any], str]] = {
+    "a scaler of ours": ([StandardScaler()], {}, "scale standard"),
+    "a scaler of ours, and cosine": ([RobustScaler()], {"metric": "cosine"}, "scale robust"),
+    "nothing": ([], {}, "scale none"),
+    "nothing, and cosine": ([], {"metric": "cosine"}, "scale none"),
+    "a scaler that centres alone": ([StandardScaler(with_std=False)], {}, "scale none"),
+    "a scaler to another range": ([MinMaxScaler((-1, 1))], {}, FACTORS),
+    "another scaler": ([MaxAbsScaler()], {}, FACTORS),
+    "another scaler, and cosine": (
+        [MaxAbsScaler()],
+        {"metric": "cosine"},
+        "each feature is shifted, and each one is scaled by a factor of its own",
+    ),
+    "two scalers": ([MinMaxScaler(), StandardScaler()], {}, FACTORS),
+    "rows of one length": ([Normalizer()], {}, "each row is divided by its length (l2)"),
+    "a scaler, and rows of one sum": (
+        [StandardScaler(), Normalizer("l1")],
+        {},
+        "each feature is shifted, and each one is scaled by a factor of its own; "
+        "each row is divided by the sum of its amounts (l1)",
+    ),
+    "a scaler, and a projection": (
+        [StandardScaler(), PCA(2)],
+        {},
+        "a linear map (PCA or NCA, with any scaling before it) of 4 features to 2 coordinates",
+    ),
+    "a projection, and a scaler": (
+        [PCA(3), StandardScaler()],
+        {},
+        "a linear map (PCA or NCA, with any scaling before it) of 4 features to 3 coordinates; "
+        "each coordinate is scaled by a factor of its own",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FOLDED)
+def test_inspect_says_what_was_folded_in(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    steps, options, said = FOLDED[name]
+    estimator = make_pipeline(*steps, KNeighborsClassifier(5, **options)).fit(KEPT, LABELS)
+    (tmp_path / "model.tflite").write_bytes(knnkit.from_sklearn(estimator).build().data)
+    assert cli.main(["inspect", str(tmp_path / "model.tflite")]) == 0
+    told = dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines())
+    if said.startswith("scale "):
+        assert "folded in" not in told
+        assert told["neighbours"].endswith(f", {said}")
+    else:
+        assert told["folded in"].strip() == said
+        assert "scale" not in told["neighbours"]
+    assert cli.main(["inspect", str(tmp_path / "model.tflite"), "--json"]) == 0
+    assert "; ".join(json.loads(capsys.readouterr().out)["folded_in"]) == ("" if said.startswith("scale ") else said)
+
+
+def test_build_says_what_it_folded_in(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    estimator = make_pipeline(StandardScaler(), PCA(2), KNeighborsClassifier(3)).fit(KEPT, LABELS)
+    skops.io.dump(estimator, folder / "pipeline.skops")
+    _, err = build(capsys)
+    assert (
+        "\n  folded in: a linear map (PCA or NCA, with any scaling before it) of 4 features to 2 coordinates\n" in err
+    )
+    assert "scale none" not in err
 
 
 def test_without_test_rows_training_rows_stand_in_and_no_accuracy_is_claimed(

@@ -5,11 +5,14 @@ KNNKIT_SCREENSHOTS=DIR keeps the pictures for a person to look at.
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from support import browser, pages
 
 from knnkit.render import html
@@ -71,6 +74,49 @@ def test_the_dark_is_dark(chromium: browser.Browser, tmp_path: Path) -> None:
     report = html.write_report(tmp_path / "r.html", pages.fleet())
     light, dark = (chromium.visit(report.as_uri(), width=PHONE, dark=dark) for dark in (False, True))
     assert light.screenshot != dark.screenshot
+
+
+#: Scrolls the table of answers to a share of its way; says where its frame is, and whether it holds more than it shows.
+SCROLLED = """(() => {
+  const e = document.querySelector('.scroll'), more = e.scrollWidth > e.clientWidth;
+  e.scrollLeft = %s * (e.scrollWidth - e.clientWidth);
+  const r = e.getBoundingClientRect();
+  return {left: r.left, right: r.right, top: r.top + scrollY, bottom: r.bottom + scrollY, more: more};
+})()"""
+
+
+def shades(visit: browser.Visit) -> tuple[float, float]:
+    """Returns how far the left and the right edge of the table's frame are from the card's colour, of 255."""
+    picture = np.asarray(Image.open(io.BytesIO(visit.screenshot)).convert("L"), np.float64)
+    frame = {name: round(value) for name, value in visit.measured.items()}
+    rows = picture[frame["top"] + 2 : frame["bottom"] - 20]
+    card = picture[frame["top"] + 2 : frame["bottom"], frame["right"] + 4 : frame["right"] + 12]
+    edges = rows[:, frame["left"] : frame["left"] + 3], rows[:, frame["right"] - 3 : frame["right"]]
+    left, right = (abs(float(np.median(edge)) - float(np.median(card))) for edge in edges)
+    return left, right
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize(("scrolled", "signs"), [(0, (False, True)), (0.5, (True, True)), (1, (True, False))])
+def test_a_table_that_is_wider_than_a_phone_shows_on_which_side_there_is_more(
+    chromium: browser.Browser, tmp_path: Path, dark: bool, scrolled: float, signs: tuple[bool, bool]
+) -> None:
+    report = html.write_report(tmp_path / "digits.html", pages.digits())
+    visit = chromium.visit(report.as_uri(), width=390, dark=dark, measure=SCROLLED % scrolled)
+    if folder := os.environ.get("KNNKIT_SCREENSHOTS"):
+        browser.save(visit, Path(folder) / f"digits-390-{scrolled}-{'dark' if dark else 'light'}.png")
+    assert visit.measured["more"]
+    assert [shade > 30 for shade in shades(visit)] == list(signs), shades(visit)
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_a_table_that_fits_has_no_such_sign(chromium: browser.Browser, tmp_path: Path, dark: bool) -> None:
+    report = html.write_report(tmp_path / "digits.html", pages.digits())
+    visit = chromium.visit(report.as_uri(), width=DESKTOP, dark=dark, measure=SCROLLED % 0)
+    if folder := os.environ.get("KNNKIT_SCREENSHOTS"):
+        browser.save(visit, Path(folder) / f"digits-{DESKTOP}-{'dark' if dark else 'light'}.png")
+    assert not visit.measured["more"]
+    assert shades(visit)[1] < 3
 
 
 def test_the_browser_sees_what_a_page_does_wrong(chromium: browser.Browser, tmp_path: Path) -> None:

@@ -46,6 +46,7 @@ class Visit:
     content_height: float = 0.0
     small_texts: list[str] = field(default_factory=list)
     title: str = ""
+    measured: Any = None
     screenshot: bytes = b""
 
 
@@ -58,8 +59,20 @@ class Browser:
         self._last = 0
         self._events: list[dict[str, Any]] = []
 
-    def visit(self, url: str, *, width: int, height: int = 800, dark: bool = False, scripts: bool = False) -> Visit:
-        """Opens `url` in a window of `width` by `height` CSS pixels; `scripts` lets the page run its own."""
+    def visit(
+        self,
+        url: str,
+        *,
+        width: int,
+        height: int = 800,
+        dark: bool = False,
+        scripts: bool = False,
+        measure: str = "null",
+    ) -> Visit:
+        """Opens `url` in a window of `width` by `height` CSS pixels; `scripts` lets the page run its own.
+
+        `measure` is an expression for the browser to evaluate before the picture is taken, whatever `scripts` says.
+        """
         visit = Visit()
         target = self._call("Target.createTarget", {"url": "about:blank"})["targetId"]
         session = self._call("Target.attachToTarget", {"targetId": target, "flatten": True})["sessionId"]
@@ -76,6 +89,7 @@ class Browser:
         self._events.clear()
         call("Page.navigate", url=url)
         self._wait_for("Page.loadEventFired", session)
+        visit.measured = call("Runtime.evaluate", expression=measure, returnByValue=True)["result"].get("value")
         metrics = call("Page.getLayoutMetrics")["cssContentSize"]
         visit.content_width, visit.content_height = metrics["width"], metrics["height"]
         clip = {"x": 0, "y": 0, "width": metrics["width"], "height": min(metrics["height"], _TALLEST), "scale": 1}

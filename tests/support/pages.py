@@ -108,6 +108,17 @@ def fleet() -> Page:
     )  # fmt: skip
 
 
+def digits() -> Page:
+    """Two devices and ten classes: a table of answers that no phone is wide enough for."""
+    classes = tuple(f"digit {number}" for number in range(10))
+    confusion = tuple(
+        tuple(40 - row if row == column else (row * column) % 3 for column in range(11)) for row in range(10)
+    )
+    devices = [Device(name, "committed", "good", certificate=certificate(confusion=confusion), steps=steps(0.0))
+               for name in ("one", "two")]  # fmt: skip
+    return Page("Digits", "2 of 2 devices are on the release", "good", tuple(devices), RELEASE, Gates(), classes)
+
+
 def thousand() -> Page:
     """A thousand devices, one of them astray."""
     devices = [

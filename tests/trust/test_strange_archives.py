@@ -21,6 +21,7 @@ from device_agent.arrays import read_arrays
 from device_agent.errors import ModelUnusable
 from device_agent.modelfile import read_info
 from knnkit import cli
+from knnkit.model.unpacking import members_that_fit
 
 END = struct.Struct("<4s4H2LH")
 KNN = contract.KNN_FILE
@@ -167,6 +168,58 @@ def test_a_set_of_arrays_with_very_many_members_is_refused_before_they_are_looke
     end = END.pack(b"PK\5\6", 0, 0, 65535, 65535, len(entries), 0, 0)
     with pytest.raises(ValueError, match="at most 64 are read"):
         read_arrays(entries + end)
+
+
+def directory(count: int, *, claimed: int, prefix: bytes = b"") -> bytes:
+    """An archive of nothing but a directory of `count` empty entries, which says that it has `claimed` of them."""
+    entries = (b"PK\1\2" + bytes(42)) * count
+    return prefix + entries + END.pack(b"PK\5\6", 0, 0, claimed, claimed, len(entries), 0, 0)
+
+
+def test_a_directory_that_has_more_members_than_it_claims_is_refused_before_they_become_objects(tmp_path: Path) -> None:
+    """`zipfile` reads by the length of the directory, and makes half a kilobyte of each entry of 46 bytes."""
+    path = tmp_path / "rows.npz"
+    path.write_bytes(directory(360_000, claimed=1))
+    begun = time.process_time()
+    with pytest.raises(ValueError, match="has more members than the 1 that it claims"):
+        members_that_fit(path)
+    assert time.process_time() - begun < 0.5
+    with pytest.raises(ValueError, match="has more members than the 0 that it claims"):
+        read_arrays(directory(1400, claimed=0))
+
+
+def test_a_directory_of_the_most_members_is_counted_in_no_time() -> None:
+    begun = time.process_time()
+    archive.require_small(io.BytesIO(directory(65_535, claimed=65_535)), entries=65_535, directory=2**24)
+    assert time.process_time() - begun < 2.0
+
+
+def test_a_directory_that_claims_more_than_it_has_or_is_damaged_is_left_to_zipfile() -> None:
+    archive.require_small(io.BytesIO(directory(3, claimed=60)))
+    archive.require_small(io.BytesIO(b"x" * 46 + END.pack(b"PK\5\6", 0, 0, 1, 1, 46, 0, 0)))
+    archive.require_small(io.BytesIO(END.pack(b"PK\5\6", 0, 0, 1, 1, 46, 0, 0)))
+
+
+def two_ends_in_64_bits(model: bytes, *, size: int) -> bytes:
+    """The record before the locator is modest; the one that the locator names, as newer Pythons read, is not."""
+    _, _, _, _, _, _, offset, _ = END.unpack(model[-END.size :])
+    at = len(model) - END.size
+    huge = struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44 + 56, 45, 45, 0, 0, 4, 4, size, offset)
+    modest = struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, 4, 4, 300, offset)
+    locator = struct.pack("<4sLQL", b"PK\6\7", 0, at, 1)
+    return model[:at] + huge + modest + locator + model[at:]
+
+
+def test_an_archive_with_two_ends_in_64_bits_is_refused_since_pythons_differ_on_which_they_read(model: bytes) -> None:
+    with pytest.raises(ValueError, match="two ends in 64 bits"):
+        archive.require_small(io.BytesIO(two_ends_in_64_bits(model, size=len(model))))
+
+
+def test_an_end_in_64_bits_with_more_behind_it_is_refused(model: bytes) -> None:
+    data = in_64_bits(model, 4, 300)
+    at = data.rindex(b"PK\6\6") + 4
+    with pytest.raises(ValueError, match="the end of its zip archive is damaged"):
+        archive.require_small(io.BytesIO(data[:at] + struct.pack("<Q", 45) + data[at + 8 :]))
 
 
 def test_two_arrays_of_one_name_are_refused() -> None:
