@@ -50,7 +50,9 @@ def _show(
     installed: dict[str, Any],
 ) -> int:
     cells = [cell for one in measured for cell in one.cells]
-    print("median/p99 in ms; ratio: the best peer's median over TfliteKNN's (at best: of the fastest calls)\n")
+    print(
+        "median/p99 in ms; ratios: the best peer's median over TfliteKNN's, on 2.14 and on LiteRT (at best: fastest calls)\n"
+    )
     print(report.speed_table(cells))
     for size, found in begun.items():
         print(f"\n{size}\n{report.start_table(found, on_disk[size], installed['stacks'])}")
@@ -69,7 +71,12 @@ def _show(
             "k": datasets.K,
             "data": {size.name: size.about for size in datasets.SIZES},
             "cells": [
-                asdict(cell) | {"best_peer": cell.best_peer, "ratio": cell.ratio, "ratio_at_best": cell.ratio_at_best}
+                asdict(cell)
+                | {
+                    "best_peer": cell.best_peer,
+                    "ratio": {ours: cell.ratio(ours) for ours in report.OURS if ours in cell.median},
+                    "ratio_at_best": {ours: cell.ratio_at_best(ours) for ours in report.OURS if ours in cell.least},
+                }
                 for cell in cells
             ],
             "start": begun,

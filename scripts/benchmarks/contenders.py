@@ -44,7 +44,7 @@ class Tflite(Contender):
     name = "TfliteKNN"
     peer = False
     packages: ClassVar[tuple[str, ...]] = ("device_agent", "numpy", "tflite-runtime", "cryptography")
-    runtime: ClassVar[str] = "auto"
+    runtime: ClassVar[str] = "tflite_runtime"
 
     def __init__(self, artefact: Path, threads: int) -> None:
         from device_agent.runtime import TfliteKNN

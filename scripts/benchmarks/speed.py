@@ -87,15 +87,13 @@ class Cell:
     def best_peer(self) -> str:
         return min((name for name in self.median if is_peer(name)), key=self.median.__getitem__)
 
-    @property
-    def ratio(self) -> float:
-        """How many times as long the best peer takes; above 1 TfliteKNN is the fastest."""
-        return self.median[self.best_peer] / self.median["TfliteKNN"]
+    def ratio(self, ours: str) -> float:
+        """How many times as long the best peer takes as `ours`; above 1 that is the fastest."""
+        return self.median[self.best_peer] / self.median[ours]
 
-    @property
-    def ratio_at_best(self) -> float:
+    def ratio_at_best(self, ours: str) -> float:
         """The same between the fastest call of each: what is left when the machine's other work is taken away."""
-        return min(value for name, value in self.least.items() if is_peer(name)) / self.least["TfliteKNN"]
+        return min(value for name, value in self.least.items() if is_peer(name)) / self.least[ours]
 
 
 def is_peer(name: str) -> bool:
