@@ -50,9 +50,8 @@ def _show(
     installed: dict[str, Any],
 ) -> int:
     cells = [cell for one in measured for cell in one.cells]
-    print(
-        "median/p99 in ms; ratios: the best peer's median over TfliteKNN's, on 2.14 and on LiteRT (at best: fastest calls)\n"
-    )
+    print("median/p99 in ms; ratios: the best peer's median over TfliteKNN's, on 2.14 and on LiteRT")
+    print("(at best: of the fastest calls)\n")
     print(report.speed_table(cells))
     for size, found in begun.items():
         print(f"\n{size}\n{report.start_table(found, on_disk[size], installed['stacks'])}")
