@@ -51,7 +51,7 @@ def pack(tree: Any, model: TfKNN, info: contract.KnnInfo) -> bytes:
     Raises:
         BuildError: the converter changed what is looked for; this TensorFlow is not supported.
     """
-    flatfile.add_metadata(tree, _METADATA_NAME, _describe(tree, info))
+    flatfile.add_metadata(tree, _METADATA_NAME, _describe(tree, info, model))
     laid = flatfile.lay_out(tree, [_find(tree, stored, model) for stored in model.search.stored()])
     archive = io.BytesIO()
     members = {
@@ -120,7 +120,7 @@ def _exact_tables(blocks: list[tuple[int, int]], model: TfKNN) -> bytes:
 
 
 # --- TFLite Metadata ----------------------------------------------------------------------------------------------
-def _describe(tree: Any, info: contract.KnnInfo) -> bytes:
+def _describe(tree: Any, info: contract.KnnInfo, model: TfKNN) -> bytes:
     build = flatbuffers.Builder(1024)
     inputs = [_tensor(build, contract.INPUT_ROWS, f"{info.n_features} features, as they were measured", False)]
     outputs = [
@@ -133,8 +133,11 @@ def _describe(tree: Any, info: contract.KnnInfo) -> bytes:
         _associated(build, contract.KNN_FILE, "the classifier: k, metric, features, classes", _DESCRIPTIONS),
         _associated(build, contract.EXACT_FILE, "float64 tables for rows that float32 leaves in doubt", _DESCRIPTIONS),
     ]
+    maps = [step for step in model.space.steps if step.kind != "cosine"]
+    imported = info.scale == "none" and (maps or not np.all(model.space.scale == 1.0))
+    scale = "the maps of a Pipeline folded in" if imported else f"scale {info.scale}"
     said = (
-        f"k-nearest-neighbours classifier: k = {info.k}, {info.metric}, weights {info.weights}, scale {info.scale}, "
+        f"k-nearest-neighbours classifier: k = {info.k}, {info.metric}, weights {info.weights}, {scale}, "
         f"{info.n_train} training rows"
     )
     root = _table(

@@ -130,6 +130,9 @@ def test_inspect_says_what_was_folded_in(name: str, tmp_path: Path, capsys: pyte
     (tmp_path / "model.tflite").write_bytes(knnkit.from_sklearn(estimator).build().data)
     assert cli.main(["inspect", str(tmp_path / "model.tflite")]) == 0
     told = dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines())
+    metadata = (tmp_path / "model.tflite").read_bytes()  # what a tool that knows only TFLite Metadata shows
+    assert (b"the maps of a Pipeline folded in" in metadata) is not said.startswith("scale ")
+    assert (b"scale none" in metadata) is (said == "scale none")
     if said.startswith("scale "):
         assert "folded in" not in told
         assert told["neighbours"].endswith(f", {said}")
