@@ -42,6 +42,12 @@ MAX_SIGNATURE = 64 * 1024
 MAX_GOLDEN = 256 * 1024 * 1024
 MAX_MODEL = 2 * 1024 * 1024 * 1024
 
+# --- the runtimes -------------------------------------------------------------------------------------------------
+#: TFLite runtime by its import name, as `--runtime` and deploy.yaml call it -> how pip calls it, in the order in which
+#: an agent that may take any looks for one.
+RUNTIMES = {"tflite_runtime": "tflite-runtime", "ai_edge_litert": "ai-edge-litert"}
+ANY_RUNTIME = "auto"
+
 # --- inside the model file ----------------------------------------------------------------------------------------
 KNN_FILE = "knn.json"
 LABELS_FILE = "labels.txt"

@@ -13,8 +13,7 @@ from device_agent import contract, versions
 from device_agent.errors import DeviceUnfit, ModelUnusable
 from device_agent.record import record
 
-#: Import name -> how pip calls it, in the order in which `auto` looks.
-RUNTIMES = {"tflite_runtime": "tflite-runtime", "ai_edge_litert": "ai-edge-litert"}
+RUNTIMES = contract.RUNTIMES
 #: Those whose XNNPACK takes products of float32 rows with eight-bit weights; the other has plain kernels for them.
 _PACKS_QUANTIZED = ("ai_edge_litert",)
 

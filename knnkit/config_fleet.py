@@ -5,7 +5,7 @@ What stands under a key describes it in the JSON Schema.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import pydantic
 from pydantic import BeforeValidator, Field
@@ -26,6 +26,19 @@ from knnkit.config_types import (
     short_target,
 )
 
+#: Spelling alone would take LiteRT for the other one.
+_ALSO_CALLED = {"litert": "ai_edge_litert", "tflite": "tflite_runtime"}
+
+
+def _our_word(value: Any) -> Any:
+    meant = _ALSO_CALLED.get(value.lower()) if isinstance(value, str) else None
+    if meant:
+        raise ValueError(f"{value!r} is not one of auto, {', '.join(contract.RUNTIMES)}; did you mean {meant!r}?")
+    return value
+
+
+Runtime = Annotated[Literal["auto", "tflite_runtime", "ai_edge_litert"], BeforeValidator(_our_word)]
+
 
 class TargetDefaults(Section):
     """What holds for every target that does not say otherwise. Left out, ssh_config decides."""
@@ -42,6 +55,9 @@ class TargetDefaults(Section):
     """user@host[:port] to go through; several with commas."""
     device_class: Name = "any"
     """The device's class."""
+    runtime: Runtime = "auto"
+    """TFLite runtime: tflite_runtime (the smaller) or ai_edge_litert (LiteRT, faster with large models); auto: the one
+    that is there, and on a bare device tflite_runtime where it exists."""
     tags: tuple[Name, ...] = ()
     """Words to select by (`--on`) and to name in waves."""
 
@@ -65,6 +81,8 @@ class TargetConfig(Section):
     """user@host[:port] to go through; several with commas; "none" for none."""
     device_class: Name | None = None
     """The device's class."""
+    runtime: Runtime | None = None
+    """TFLite runtime: auto, tflite_runtime or ai_edge_litert."""
     tags: tuple[Name, ...] = ()
     """Words to select by and to name in waves, beside those of the defaults."""
 

@@ -69,8 +69,8 @@ def add_runtime(parser: argparse.ArgumentParser, *, threads: bool = True) -> Non
     """Adds `--runtime`, and `--threads` where it means something."""
     parser.add_argument(
         "--runtime",
-        choices=("auto", "tflite_runtime", "ai_edge_litert"),
-        default="auto",
+        choices=(contract.ANY_RUNTIME, *contract.RUNTIMES),
+        default=contract.ANY_RUNTIME,
         help="which TFLite runtime runs the model (default: the first that is installed)",
     )
     if threads:

@@ -64,6 +64,7 @@ def select_targets(arguments: argparse.Namespace, config: Config | None) -> tupl
         ssh_config=arguments.ssh_config,
         known_hosts=arguments.known_hosts,
         device_class=getattr(arguments, "device_class", None),
+        runtime=getattr(arguments, "runtime", None),
     )
     targets = target.select(config, named=arguments.target, tags=arguments.on, overrides=overrides)
     if arguments.root is not None:  # on this machine a path starts where the user is, on a device at its home

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from device_agent import contract
+
 _MOST = 1_000_000_000
 
 
@@ -85,6 +87,12 @@ def add_provisioning(parser: argparse.ArgumentParser, *, also: str = "") -> None
         default=[],
         metavar="PUB",
         help=f"public key that it shall trust{also}; repeat it for more (default: deploy.yaml's)",
+    )
+    bare.add_argument(
+        "--runtime",
+        choices=(contract.ANY_RUNTIME, *contract.RUNTIMES),
+        help="TFLite runtime, in the place of another as well; auto: the one that is there, and on a bare device "
+        "tflite_runtime where it exists (default: deploy.yaml's, else auto)",
     )
     bare.add_argument("--offline", action="store_true", help="send the wheels: the devices have no internet")
     bare.add_argument(

@@ -145,6 +145,7 @@ class _Deploy:
                 keys={} if trusted else dict(self._job.keys),
                 offline=self._job.offline,
                 wheels_dir=Path(self._job.wheels) if self._job.wheels else None,
+                runtime=self._job.target.runtime,
                 progress=progress,
             )
         self._recorder.warn(*done.notes)

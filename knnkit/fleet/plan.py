@@ -10,7 +10,7 @@ from device_agent.contract import ReleaseRef, Status
 from knnkit import __version__
 from knnkit.fleet.facts import Facts
 from knnkit.fleet.package import Package
-from knnkit.provision.recipe import LITERT, TFLITE
+from knnkit.provision.recipe import PACKAGES, WHEELS, impossible
 
 Action = Literal["provision", "upload", "stage", "activate", "confirm"]
 Provisioning = Literal["auto", "always", "never"]
@@ -20,8 +20,10 @@ SPARE_DISK = 16 * 1024 * 1024
 #: Free bytes that a bare board needs for its environment: the smallest runtime unpacked, with its wheels.
 BARE_DISK = 128 * 1024 * 1024
 MINIMUM_PYTHON = (3, 10)
-#: Runtime, as a status names it -> the version that provisioning installs; no other is to be had for that Python.
-_NEWEST_RUNTIME = {"tflite_runtime": TFLITE.partition("==")[2], "ai_edge_litert": LITERT.partition("==")[2]}
+#: Runtime, as a status names it -> the version that provisioning installs.
+_NEWEST_RUNTIME = {name: wheel.partition("==")[2] for name, wheel in PACKAGES.items()}
+_LITERT = "ai_edge_litert"
+_HAVE_LITERT = frozenset(m for m, pythons in WHEELS.items() if any(_LITERT in found for found in pythons.values()))
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class PlanOptions:
 
     provisioning: Provisioning = "auto"
     has_keys: bool = True  # whether there are keys for a device that trusts none yet
+    runtime: str = contract.ANY_RUNTIME  # of the target; `auto` leaves what is there
 
 
 def plan_device(device: str, device_class: str, facts: Facts, package: Package, options: PlanOptions) -> DevicePlan:
@@ -115,7 +118,9 @@ def _provision_why(facts: Facts, package: Package, options: PlanOptions) -> str:
         return f"the agent is {status.agent}, this knnkit has {__version__}"
     if status.runtime is None:
         return "there is no TFLite runtime"
-    if _runtime_lacks(status.runtime, package) and _newer_runtime(status.runtime):
+    if options.runtime not in (contract.ANY_RUNTIME, status.runtime.rpartition(" ")[0]):
+        return f"the runtime is {status.runtime}, and {options.runtime} was chosen"
+    if _runtime_lacks(status.runtime, package) and _next_runtime(status.runtime, options):
         return f"the runtime is {status.runtime}, the release needs {package.manifest.minimum_runtime}"
     return "" if status.trusted else "no key is trusted yet"
 
@@ -146,6 +151,10 @@ def _unfit(device: str, facts: Facts, options: PlanOptions) -> Refusal | None:
     if facts.agent is None and (facts.python is None or facts.python < MINIMUM_PYTHON):
         found = "no python3" if facts.python is None else f"Python {'.'.join(map(str, facts.python))}"
         return failed("no-python", f"there is {found}; the agent needs 3.10 or later", "sudo apt install python3")
+    if facts.agent is None and facts.python and options.runtime != contract.ANY_RUNTIME:
+        why = impossible(facts.machine, facts.python[:2], options.runtime)
+        if why:
+            return failed("no-runtime", *why)
     if not options.has_keys and not (facts.agent and facts.agent.trusted):
         said = "no key is trusted yet, and no public key was given"
         return failed("no-key", said, "--key signing.pub, or `signing` in deploy.yaml")
@@ -183,35 +192,44 @@ def _unwanted(device: str, status: Status, package: Package) -> Refusal | None:
 
 def _outdated(device: str, status: Status, package: Package, options: PlanOptions) -> Refusal | None:
     """Refuses before anything is sent what the device's own rules would refuse to stage."""
-    if status.runtime is None or not _runtime_lacks(status.runtime, package):
+    if status.runtime is None:
         return None
-    if status.committed and status.committed.digest == package.digest and not status.pending:
-        return None  # it answers with it, whatever the number says
-    ref, newer = package.ref, _newer_runtime(status.runtime)
-    if newer and options.provisioning != "never":
+    ref, new = package.ref, _next_runtime(status.runtime, options)
+    runtime = new if new and options.provisioning != "never" else status.runtime
+    if not _runtime_lacks(runtime, package):
         return None
-    said = f"{device} has {status.runtime}; {ref.name} {ref.version} needs TFLite runtime"
-    hint = (
-        f"knnkit provision --target {device} installs {newer}"
-        if newer
-        else "build it with TensorFlow 2.21, or give the board a system with a newer Python"
-    )
+    answers = status.committed and status.committed.digest == package.digest and not status.pending
+    if answers and runtime == status.runtime:
+        return None  # whatever the number says
+    has = "has" if runtime == status.runtime else "would get"
     return Refusal(
-        "runtime-too-old", f"{said} {package.manifest.minimum_runtime}", hint, exit_code=contract.EXIT_REFUSED
+        "runtime-too-old",
+        f"{device} {has} {runtime}; {ref.name} {ref.version} needs TFLite runtime {package.manifest.minimum_runtime}",
+        _runtime_hint(device, status, package, new),
+        contract.EXIT_REFUSED,
     )
+
+
+def _runtime_hint(device: str, status: Status, package: Package, new: str | None) -> str:
+    if new and not _runtime_lacks(new, package):
+        return f"knnkit provision --target {device} installs {new}"
+    if status.device.machine in _HAVE_LITERT and not _runtime_lacks(f"{_LITERT} {_NEWEST_RUNTIME[_LITERT]}", package):
+        return f"--runtime {_LITERT}, or `runtime: {_LITERT}` of this target in deploy.yaml; its system must be 64-bit"
+    return "build it with TensorFlow 2.21, or give the board a system with a newer Python"
 
 
 def _runtime_lacks(runtime: str, package: Package) -> bool:
     return (versions.runtime(runtime) or ()) < (versions.parse(package.manifest.minimum_runtime) or ())
 
 
-def _newer_runtime(runtime: str) -> str | None:
-    """Returns what provisioning would put in the place of `runtime`; None if that is no newer."""
+def _next_runtime(runtime: str, options: PlanOptions) -> str | None:
+    """Returns what provisioning would put in the place of `runtime`; None if it would leave it."""
     name, _, number = runtime.rpartition(" ")
-    newest = _NEWEST_RUNTIME.get(name)
-    if newest is None or (versions.parse(number) or ()) >= (versions.parse(newest) or ()):
+    wanted = name if options.runtime == contract.ANY_RUNTIME else options.runtime
+    newest = _NEWEST_RUNTIME.get(wanted)
+    if newest is None or (wanted == name and (versions.parse(number) or ()) >= (versions.parse(newest) or ())):
         return None
-    return f"{name} {newest}"
+    return f"{wanted} {newest}"
 
 
 def _too_full(device: str, facts: Facts, package: Package) -> Refusal | None:

@@ -54,6 +54,7 @@ def _provision(job: ProvisionJob, transport: Transport, facts: Facts, recorder: 
             keys=dict(job.keys),
             offline=job.offline,
             wheels_dir=Path(job.wheels) if job.wheels else None,
+            runtime=job.target.runtime,
             progress=progress,
         )
     trusts = bool(job.keys) or bool(facts.agent and facts.agent.trusted)

@@ -22,6 +22,7 @@ class Target:
     address: Address | None
     root: str = contract.DEFAULT_ROOT
     device_class: str = "any"
+    runtime: str = contract.ANY_RUNTIME
     tags: tuple[str, ...] = ()
 
     def __str__(self) -> str:
@@ -39,6 +40,7 @@ class Overrides:
     ssh_config: str | None = None
     known_hosts: str | None = None
     device_class: str | None = None
+    runtime: str | None = None
 
 
 def targets_of(config: Config) -> tuple[Target, ...]:
@@ -65,6 +67,7 @@ def _target(one: TargetConfig, defaults: TargetDefaults, known: tuple[str, ...],
         address=None if one.host == LOCAL else address,
         root=one.root or defaults.root,
         device_class=one.device_class or defaults.device_class,
+        runtime=one.runtime or defaults.runtime,
         tags=tuple(dict.fromkeys((*defaults.tags, *one.tags))),
     )
 
@@ -139,7 +142,12 @@ def _parse(text: str, config: Config | None) -> Target:
 
 
 def _override(target: Target, said: Overrides) -> Target:
-    target = replace(target, root=said.root or target.root, device_class=said.device_class or target.device_class)
+    target = replace(
+        target,
+        root=said.root or target.root,
+        device_class=said.device_class or target.device_class,
+        runtime=said.runtime or target.runtime,
+    )
     if target.address is None:
         return target
     address = replace(

@@ -8,7 +8,7 @@ from importlib import resources
 from typing import Any
 
 from knnkit.errors import DeviceFailed, DeviceLocked
-from knnkit.provision.recipe import Board
+from knnkit.provision.recipe import Board, runtime_of
 from knnkit.transport.base import Transport, printable
 
 #: Seconds for a look, and for unpacking and first imports on a slow card.
@@ -80,6 +80,7 @@ def _board(answer: dict[str, Any]) -> Board:
         disk_free=int(answer["disk_free"]),
         tidy=bool(answer["tidy"]),
         current=answer["current"],
+        runtime=runtime_of(map(str, dict(answer["linked"] or {}).get("pins", ()))),
         environments=dict(answer["environments"]),
         trusted=dict(answer["trusted"]),
     )

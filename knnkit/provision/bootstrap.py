@@ -87,6 +87,7 @@ def state(order: dict[str, Any]) -> dict[str, Any]:
         "nearest": str(nearest),
         "disk_free": disk.f_bavail * disk.f_frsize,
         "current": current(root),
+        "linked": linked(root),
         "environments": environments(root),
         "tidy": tidy(root),
         "trusted": trusted(root),
@@ -131,11 +132,22 @@ def system_version(name: str) -> str | None:
 
 def current(root: Path) -> str | None:
     """The digest of the environment in use; None without one that can start."""
+    digest = link(root)
+    return digest if digest is not None and works(root, digest) else None
+
+
+def linked(root: Path) -> dict[str, Any] | None:
+    """What the environment in use was made of, also where it cannot start any more."""
+    digest = link(root)
+    return marker(root, digest) if digest is not None else None
+
+
+def link(root: Path) -> str | None:
+    """The digest that ROOT/venv names, whatever is there."""
     try:
-        digest = Path(os.readlink(root / LINK)).name  # noqa: PTH115 - Path.readlink came with 3.9
+        return Path(os.readlink(root / LINK)).name  # noqa: PTH115 - Path.readlink came with 3.9
     except OSError:
         return None
-    return digest if works(root, digest) else None
 
 
 def works(root: Path, digest: str) -> bool:

@@ -17,7 +17,7 @@ from knnkit.errors import DeviceFailed
 from knnkit.provision import wheels
 from knnkit.provision.agent_wheel import agent_wheel
 from knnkit.provision.board import BUILD_SECONDS, ask, look
-from knnkit.provision.recipe import ROOM, Board, Recipe, check_python, recipe_for
+from knnkit.provision.recipe import ROOM, Board, Recipe, check_python, recipe_for, runtime_of
 from knnkit.transport.base import Progress, Transport
 from knnkit.transport.local import LocalTransport
 from knnkit.transport.upload import PushFile, push
@@ -91,6 +91,7 @@ def provision(
     keys: Mapping[str, bytes] | None = None,
     offline: bool = False,
     wheels_dir: Path | None = None,
+    runtime: str = contract.ANY_RUNTIME,
     progress: Progress | None = None,
 ) -> Provisioned:
     """Makes a board able to run the agent of this knnkit and to trust `keys`.
@@ -102,14 +103,16 @@ def provision(
         keys: fingerprint -> PEM public key, to add to those that the board trusts; none is ever taken away.
         offline: the board has no internet: this host fetches and sends every wheel.
         wheels_dir: where wheels are kept on this host; `wheels.default_folder()` when left out.
+        runtime: which TFLite runtime; `auto`: the one that it has, on a bare board the first that there is for it.
         progress: is told (bytes there, bytes in all) while wheels are sent.
 
     Raises:
         Unreachable: the connection broke; the environment in use is untouched, and the next call goes on.
-        DeviceFailed: the board cannot run the agent, has no room, or its wheels cannot be had; `reason` says which.
+        DeviceFailed: the board cannot run the agent, or not with this runtime, has no room, or its wheels cannot be
+            had; `reason` says which.
         DeviceLocked: somebody else is provisioning it.
     """
-    job = _Job(transport, _interpreter(transport, facts), root, keys or {})
+    job = _Job(transport, _interpreter(transport, facts), root, keys or {}, runtime)
     if job.done:
         return job.report(changed=False)
     _check_writable(transport.name, job.board)
@@ -192,11 +195,11 @@ class _Source:
 class _Job:
     """One board being provisioned."""
 
-    def __init__(self, transport: Transport, python: str, root: str, keys: Mapping[str, bytes]) -> None:
+    def __init__(self, transport: Transport, python: str, root: str, keys: Mapping[str, bytes], runtime: str) -> None:
         self.transport = transport
         self.python = python
         self.board = look(transport, python, root)
-        self.recipe = recipe_for(transport.name, self.board)
+        self.recipe = recipe_for(transport.name, self.board, runtime)
         self.trust = {_key_file(fingerprint): pem for fingerprint, pem in keys.items()}
         self.agent_name, self.agent = agent_wheel()
         self.made_of = _made_of(self.recipe, hashlib.sha256(self.agent).hexdigest())
@@ -288,6 +291,9 @@ class _Job:
             probe=_PROBE,
             trust={name: pem.decode("ascii") for name, pem in self.trust.items()},
         )
+        before, now = self.board.runtime, runtime_of(self.recipe.pins)
+        if before not in (None, now):
+            self.notes.append(f"{now} is there instead of {before}: `knnkit parity` proves a release that stays anew")
         return self.report(changed=True, previous=answer["before"], added=answer["added"])
 
     def _ask(self, command: str, **order: Any) -> dict[str, Any]:

@@ -2,15 +2,16 @@
 
 Pure: facts in, recipe out. What exists was found by asking the index for wheels (docs/decisions): tflite-runtime ends
 at Python 3.11 and needs NumPy 1; LiteRT has no 32-bit ARM wheel; 32-bit ARM has no NumPy wheel either, so that there
-the distribution's NumPy and cryptography are used.
+the distribution's NumPy and cryptography are used. Where there are two runtimes, the operator may choose.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from device_agent import contract
 from knnkit.errors import DeviceFailed
 
 #: Python versions that the agent runs on, oldest and newest.
@@ -18,22 +19,27 @@ OLDEST, NEWEST = (3, 10), (3, 13)
 
 TFLITE = "tflite-runtime==2.14.0"
 LITERT = "ai-edge-litert==2.3.0"
+#: Runtime, by the name that an operator chooses it by -> its wheel.
+PACKAGES = {"tflite_runtime": TFLITE, "ai_edge_litert": LITERT}
 _CRYPTOGRAPHY = ("cryptography==50.0.2", "cffi==2.1.1", "pycparser==2.23")
+_CRYPTOGRAPHY_310 = (*_CRYPTOGRAPHY, "typing-extensions==4.15.0")
 _TFLITE_64 = (TFLITE, "numpy==1.26.4", *_CRYPTOGRAPHY)
 _LITERT_64 = (LITERT, "numpy==2.4.6", *_CRYPTOGRAPHY)
+#: NumPy 2.3 and later have no wheel for Python 3.10.
+_LITERT_310 = (LITERT, "numpy==2.2.6", *_CRYPTOGRAPHY_310)
+_PYTHONS_64: dict[tuple[int, int], dict[str, tuple[str, ...]]] = {
+    (3, 10): {"tflite_runtime": (TFLITE, "numpy==1.26.4", *_CRYPTOGRAPHY_310), "ai_edge_litert": _LITERT_310},
+    (3, 11): {"tflite_runtime": _TFLITE_64, "ai_edge_litert": _LITERT_64},
+    (3, 12): {"ai_edge_litert": _LITERT_64},
+    (3, 13): {"ai_edge_litert": _LITERT_64},
+}
 
-#: Architecture -> Python -> wheels. ai-edge-litert declares more packages than its interpreter imports: left out.
-WHEELS: dict[str, dict[tuple[int, int], tuple[str, ...]]] = {
-    **{
-        machine: {
-            (3, 10): (*_TFLITE_64, "typing-extensions==4.15.0"),
-            (3, 11): _TFLITE_64,
-            (3, 12): _LITERT_64,
-            (3, 13): _LITERT_64,
-        }
-        for machine in ("x86_64", "aarch64")
-    },
-    "armv7l": {(3, 11): (TFLITE,)},
+#: Architecture -> Python -> runtime -> wheels; the runtime that a bare board gets unless told otherwise stands first.
+#: ai-edge-litert declares more packages than its interpreter imports: left out.
+WHEELS: dict[str, dict[tuple[int, int], dict[str, tuple[str, ...]]]] = {
+    "x86_64": _PYTHONS_64,
+    "aarch64": _PYTHONS_64,
+    "armv7l": {(3, 11): {"tflite_runtime": (TFLITE,)}},
 }
 #: Architecture -> package of the distribution -> (import name, versions accepted).
 SYSTEM: dict[str, dict[str, tuple[str, int, int]]] = {
@@ -62,6 +68,7 @@ class Board:
     disk_free: int
     tidy: bool = True  # no interrupted run left anything behind
     current: str | None = None
+    runtime: str | None = None  # that the environment in use was made with, also where it cannot start any more
     environments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     trusted: Mapping[str, str] = field(default_factory=dict)
 
@@ -82,15 +89,16 @@ class Recipe:
         return self.pins[0]
 
 
-def recipe_for(name: str, board: Board) -> Recipe:
+def recipe_for(name: str, board: Board, runtime: str = contract.ANY_RUNTIME) -> Recipe:
     """Chooses what to put on a board.
 
     Args:
         name: how messages call the board.
         board: what it is.
+        runtime: one of PACKAGES; `auto` is the one that the board has, and on a bare one the first that there is.
 
     Raises:
-        DeviceFailed: no agent can run there; the message says what is in the way.
+        DeviceFailed: no agent can run there, or not with this runtime; the message says what is in the way.
     """
     check_python(name, board.python)
     if not board.venv:
@@ -99,14 +107,7 @@ def recipe_for(name: str, board: Board) -> Recipe:
             reason="no-venv",
             hint=f"on the board: sudo apt install python{board.python[0]}.{board.python[1]}-venv",
         )
-    pins = WHEELS.get(board.machine, {}).get(board.python)
-    python = f"Python {board.python[0]}.{board.python[1]}"
-    if pins is None:
-        raise DeviceFailed(
-            f"{name}: there is no TFLite runtime for {python} on {board.machine}",
-            reason="no-runtime",
-            hint=_no_runtime_hint(board.machine),
-        )
+    pins = _pins(name, board, runtime)
     if board.glibc is None:
         raise DeviceFailed(
             f"{name}: its C library is not glibc, and no TFLite runtime is made for another",
@@ -135,6 +136,37 @@ def check_python(name: str, python: tuple[int, int] | None) -> None:
             reason="python-unfit",
             hint="use Raspberry Pi OS Bookworm (3.11) or Trixie (3.13)",
         )
+
+
+def impossible(machine: str, python: tuple[int, int], runtime: str) -> tuple[str, str] | None:
+    """Returns why no board of this kind can have a runtime (or, for `auto`, any), and what to do; None if one can."""
+    found = WHEELS.get(machine, {}).get(python, {})
+    kind = f"for Python {python[0]}.{python[1]} on {machine}"
+    if not found:
+        return f"there is no TFLite runtime {kind}", _no_runtime_hint(machine)
+    if runtime == contract.ANY_RUNTIME or runtime in found:
+        return None
+    have = " or ".join(found)
+    return (
+        f"there is no {runtime} {kind}; it can have {have}",
+        f"--runtime {next(iter(found))}, or `runtime: {contract.ANY_RUNTIME}` of this target in deploy.yaml",
+    )
+
+
+def runtime_of(pins: Iterable[str]) -> str | None:
+    """Returns which of PACKAGES is among wheels `name==version`, of whatever version; None without one."""
+    projects = {pin.partition("==")[0] for pin in pins}
+    return next((name for name, project in contract.RUNTIMES.items() if project in projects), None)
+
+
+def _pins(name: str, board: Board, runtime: str) -> tuple[str, ...]:
+    why = impossible(board.machine, board.python, runtime)
+    if why:
+        raise DeviceFailed(f"{name}: {why[0]}", reason="no-runtime", hint=why[1])
+    found = WHEELS[board.machine][board.python]
+    if runtime == contract.ANY_RUNTIME:
+        runtime = board.runtime or ""
+    return found.get(runtime) or next(iter(found.values()))
 
 
 def _no_runtime_hint(machine: str) -> str:

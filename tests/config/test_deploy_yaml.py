@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import typing
 from pathlib import Path
 
 import jsonschema
 import pytest
 import yaml
 
-from knnkit import config, deployfile
+from device_agent import contract
+from knnkit import config, config_fleet, deployfile
 from knnkit.errors import ConfigError
 
 EXAMPLE = Path(__file__).parents[2] / "deploy.yaml"
@@ -102,6 +104,12 @@ def test_an_unknown_key_is_shown_in_the_users_own_line_with_the_closest_known_on
         (MODEL + "fleet:\n  targets: ['a:99999']\n", 3, "99999 is not a port"),
         (MODEL + 'fleet:\n  targets: ["a\\e[2Jb"]\n', 3, r"'a\\x1b\[2Jb' is not an address"),
         (MODEL + 'fleet:\n  targets: [{host: "a\\ab"}]\n', 3, r"host: 'a\\x07b'.*cannot be printed"),
+        (
+            MODEL + "fleet:\n  targets: [{host: a, runtime: litert}]\n",
+            3,
+            "runtime: 'litert' is .*mean 'ai_edge_litert'",
+        ),
+        (MODEL + "fleet:\n  defaults: {runtime: tflite-runtime}\n", 3, "runtime: .*mean 'tflite_runtime'"),
         (MODEL + "fleet:\n  targets: [{host: a b}]\n", 3, "host: 'a b'.*holds a space"),
         (MODEL + "fleet:\n  targets: [{host: ''}]\n", 3, "host: ''.*empty"),
         (MODEL + "fleet:\n  targets: [{host: -oX}]\n", 3, "begins with '-'"),
@@ -154,6 +162,15 @@ def test_a_file_about_a_fleet_alone_builds_nothing() -> None:
     loaded = config.parse("fleet: {targets: [pi@board-1, pi@board-2]}\n")
     assert loaded.builds() == ()
     assert [target.host for target in loaded.fleet.targets] == ["board-1", "board-2"]
+
+
+def test_a_runtime_goes_by_the_name_that_the_agent_knows_it_by() -> None:
+    choices = typing.get_args(typing.get_args(config_fleet.Runtime)[0])
+    assert choices == (contract.ANY_RUNTIME, *contract.RUNTIMES)
+    for name in choices:
+        text = f"fleet: {{defaults: {{runtime: {name}}}, targets: [{{host: a, runtime: {name}}}, b]}}\n"
+        fleet = config.parse(text).fleet
+        assert [fleet.defaults.runtime, *(target.runtime for target in fleet.targets)] == [name, name, None]
 
 
 def test_several_models_have_a_folder_and_gates_of_their_own() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.simulation import Board, make_package
+from support.simulation import BOARD, Board, make_package
 
 from device_agent import codec, contract
 from device_agent.contract import ReleaseRef
@@ -22,6 +22,7 @@ OLD = make_package("1.0.0", 10)
 NEWER = make_package("2.0.0", 20)
 NEEDS_2_14 = make_package(runtime="2.14.0")
 NEEDS_2_15 = make_package(runtime="2.15.0")
+ARMV7L = dataclasses.replace(BOARD, machine="armv7l")
 TFLITE_2_5 = "tflite_runtime 2.5.0"
 BARE = Facts(
     home="/home/pi",
@@ -72,7 +73,25 @@ CASES: dict[str, tuple[Facts, dict[str, Any]]] = {
         {"package": NEEDS_2_14, "provisioning": "never"},
     ),
     "a runtime that suffices exactly": (running(OLD.ref), {"package": NEEDS_2_14, "provisioning": "never"}),
-    "a need that no runtime for this board meets": (running(OLD.ref), {"package": NEEDS_2_15}),
+    "a need that only the other runtime meets": (running(OLD.ref), {"package": NEEDS_2_15}),
+    "a need that no runtime for this board meets": (running(OLD.ref, device=ARMV7L), {"package": NEEDS_2_15}),
+    "a need that the chosen runtime meets": (running(OLD.ref), {"package": NEEDS_2_15, "runtime": "ai_edge_litert"}),
+    "a need that the chosen runtime does not meet": (
+        running(NEEDS_2_15.ref, runtime="ai_edge_litert 2.3.0"),
+        {"package": NEEDS_2_15, "runtime": "tflite_runtime"},
+    ),
+    "another runtime was chosen": (running(NEW.ref), {"runtime": "ai_edge_litert"}),
+    "another runtime was chosen, left alone": (
+        running(NEW.ref),
+        {"runtime": "ai_edge_litert", "provisioning": "never"},
+    ),
+    "the chosen runtime is there": (running(NEW.ref), {"runtime": "tflite_runtime"}),
+    "a runtime that was chosen before stays": (running(NEW.ref, runtime="ai_edge_litert 2.3.0"), {}),
+    "a runtime for a bare board": (BARE, {"runtime": "ai_edge_litert"}),
+    "a runtime that this bare board cannot have": (
+        dataclasses.replace(BARE, python=(3, 13, 5)),
+        {"runtime": "tflite_runtime"},
+    ),
     "a need that LiteRT meets": (running(OLD.ref, runtime="ai_edge_litert 2.3.0"), {"package": NEEDS_2_15}),
     "a runtime of no known version": (
         running(OLD.ref, runtime="tflite_runtime unknown"),

@@ -18,10 +18,11 @@ FILE = config.parse(
 model: {name: a, data: {sklearn: iris}}
 fleet:
   known_hosts: known_hosts
-  defaults: {user: pi, port: 2200, root: /srv/k, identity: ~/key, jump: gate, tags: [all], device_class: big}
+  defaults: {user: pi, port: 2200, root: /srv/k, identity: ~/key, jump: gate, tags: [all], device_class: big,
+             runtime: ai_edge_litert}
   targets:
     - {host: one.example, name: one, tags: [canary]}
-    - {host: two.example, port: 22, user: ann, root: ~/k, device_class: small, jump: none}
+    - {host: two.example, port: 22, user: ann, root: ~/k, device_class: small, jump: none, runtime: auto}
     - bob@three.example:2222
     - {host: local}
 """,
@@ -39,6 +40,9 @@ def test_targets_take_what_they_do_not_say_from_the_defaults() -> None:
     assert (two.name, two.root, two.device_class) == ("two.example", "~/k", "small")
     assert three.address == Address("three.example", "bob", 2222, jump="gate", **common)  # type: ignore[arg-type]
     assert (local.name, local.address) == ("local", None)
+    assert [target.runtime for target in (one, two, three, local)] == ["ai_edge_litert", "auto"] + [
+        "ai_edge_litert"
+    ] * 2
 
 
 def test_a_target_is_named_as_in_the_file_or_written_out() -> None:
@@ -47,7 +51,7 @@ def test_a_target_is_named_as_in_the_file_or_written_out() -> None:
     assert alias.address == Address("greenhouse", known_hosts=("/fleet/known_hosts",))
     assert written.address == Address("2001:db8::1", "pi", 2222, known_hosts=("/fleet/known_hosts",))
     assert (str(written), local.address) == ("pi@[2001:db8::1]:2222", None)
-    assert alias.root == "~/.knnkit"
+    assert (alias.root, alias.runtime) == ("~/.knnkit", "auto")
 
 
 def test_tags_and_names_add_up() -> None:
@@ -57,10 +61,10 @@ def test_tags_and_names_add_up() -> None:
 
 
 def test_the_command_line_comes_first() -> None:
-    said = Overrides("/r", "/i", "j", "/c", "/kh", "small")
+    said = Overrides("/r", "/i", "j", "/c", "/kh", "small", "tflite_runtime")
     target = select(FILE, named=["one"], overrides=said)[0]
     assert target.address == Address("one.example", "pi", 2200, "/i", "j", "/c", ("/kh", "/fleet/known_hosts"))
-    assert (target.root, target.device_class) == ("/r", "small")
+    assert (target.root, target.device_class, target.runtime) == ("/r", "small", "tflite_runtime")
 
 
 @pytest.mark.parametrize(

@@ -152,7 +152,7 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, agent: Callable[[str],
     )
     make_wheel(wheels, "tinymath", "2.0", {"tinymath.py": "pi = 3\n"})
 
-    def recipe(name: str, board: Board) -> Recipe:
+    def recipe(name: str, board: Board, runtime: str) -> Recipe:
         return Recipe("x86_64", board.python, (2, 36), PINS, system_site=False)
 
     monkeypatch.setattr(install, "recipe_for", recipe)

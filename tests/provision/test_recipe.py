@@ -106,7 +106,7 @@ def test_a_board_without_python_is_told_how_to_get_one() -> None:
 def test_a_32_bit_system_under_a_64_bit_kernel_is_known_for_what_it_is(said: str, bits: int, machine: str) -> None:
     answer = dict.fromkeys(("root", "executable", "nearest", "glibc"), "") | {"system": {}, "environments": {}}
     answer |= {"trusted": {}, "current": None, "tidy": True, "disk_free": 1, "python": [3, 11, 2], "venv": 1, "pip": 1}
-    answer |= {"read_only": False, "writable": True, "machine": said, "bits": bits}
+    answer |= {"linked": None, "read_only": False, "writable": True, "machine": said, "bits": bits}
     assert board_module._board(answer).machine == machine
 
 

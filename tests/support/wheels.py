@@ -1,6 +1,7 @@
 """Wheels for tests: tiny ones made on the spot, and the real ones, fetched once into the wheel cache.
 
-`python tests/support/wheels.py local aarch64-3.11-2.36` fetches for boards of that architecture, Python and glibc.
+`python tests/support/wheels.py local aarch64-3.11-2.36` fetches for boards of that architecture, Python and glibc;
+`aarch64-3.11-2.36-ai_edge_litert` with the runtime that a bare one does not get by itself.
 """
 
 from __future__ import annotations
@@ -36,14 +37,14 @@ def digest(path: Path) -> str:
 
 
 def recipe_of(kind: str) -> Recipe:
-    """The recipe for `local`, or for `MACHINE-PYTHON-GLIBC`."""
-    if kind == "local":
-        libc = platform.libc_ver()[1]
-        kind = f"{platform.machine()}-{sys.version_info[0]}.{sys.version_info[1]}-{libc}"
-    machine, python, glibc = kind.split("-")
+    """The recipe for `local`, or for `MACHINE-PYTHON-GLIBC`; each may end in `-RUNTIME`."""
+    libc = platform.libc_ver()[1]
+    here = f"{platform.machine()}-{sys.version_info[0]}.{sys.version_info[1]}-{libc}"
+    machine, python, glibc, *runtime = kind.replace("local", here).split("-")
     version, libc_version = (tuple(map(int, text.split("."))) for text in (python, glibc))
     pair, libc_pair = (version[0], version[1]), (libc_version[0], libc_version[1])
-    return Recipe(machine, pair, libc_pair, WHEELS[machine][pair], machine in SYSTEM)
+    found = WHEELS[machine][pair]
+    return Recipe(machine, pair, libc_pair, found[runtime[0] if runtime else next(iter(found))], machine in SYSTEM)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,95 @@
+"""An embedded device goes from one real runtime to the other and back, as an operator does it: the release stays, and
+the device proves it anew with each."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.boards import run_knnkit
+
+from device_agent import contract
+from knnkit.provision.recipe import WHEELS
+
+BOTH = tuple(contract.RUNTIMES)
+OLD, NEW = BOTH
+HAVE = WHEELS[platform.machine()][sys.version_info[0], sys.version_info[1]]
+pytestmark = pytest.mark.skipif(len(HAVE) < 2, reason="for this Python there is but one runtime")
+
+
+class Operator:
+    """Somebody at the command line, with a deploy.yaml for one device."""
+
+    def __init__(self, folder: Path, releases: Any) -> None:
+        self.folder, self.releases = folder, releases
+        self.root = folder / "root"
+        self.config = folder / "deploy.yaml"
+        self.choose("auto")
+
+    def choose(self, runtime: str) -> None:
+        """Writes it into deploy.yaml."""
+        self.config.write_text(f"fleet: {{targets: [{{host: local, root: '{self.root}', runtime: {runtime}}}]}}\n")
+
+    def says(self, *words: str) -> dict[str, Any]:
+        """Returns what a command says of the device."""
+        done = run_knnkit(*words, "-c", str(self.config), "--json")
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+        document = json.loads(done.stdout)
+        (device,) = document["plans" if "--dry-run" in words else "devices"]
+        return dict(device)
+
+    def deploy(self, *words: str) -> dict[str, Any]:
+        release = ("--release", str(self.releases["spectra"]), "--key", str(self.releases.public_key))
+        return self.says("deploy", "--offline", *release, *words)
+
+    def assert_all_say(self, runtime: str) -> None:
+        """Status, doctor, bench and a certificate name this runtime and no other; the answers are the reference's."""
+        other = NEW if runtime == OLD else OLD
+        version = HAVE[runtime][0].partition("==")[2]
+        numpy = HAVE[runtime][1].partition("==")[2]
+        assert self.says("status")["status"]["runtime"] == f"{runtime} {version}"
+        findings = {found["name"]: found for found in json.loads(self.says("doctor")["details"])["findings"]}
+        assert {name: findings[name]["level"] for name in ("numpy", "runtime")} == {"numpy": "ok", "runtime": "ok"}
+        assert findings["runtime"]["message"] == f"{runtime} {version}"
+        measured = json.loads(self.says("bench")["details"])
+        assert (measured["runtime"]["name"], measured["runtime"]["numpy"]) == (runtime, numpy)
+        assert runtime in measured["installed_bytes"]
+        assert other not in measured["installed_bytes"]
+        print(runtime, "MB installed:", round(sum(measured["installed_bytes"].values()) / 1e6))
+        proof = self.says("parity")["certificate"]
+        assert (proof["runtime"]["name"], proof["runtime"]["version"]) == (runtime, version)
+        assert proof["different"] == 0
+        assert proof["identical"] + proof["equivalent"] > 100
+
+
+@pytest.fixture
+def operator(tmp_path: Path, releases: Any) -> Operator:
+    return Operator(tmp_path, releases)
+
+
+def test_a_choice_in_deploy_yaml_is_carried_out_by_the_next_deploy_and_stays(operator: Operator) -> None:
+    assert operator.deploy()["certificate"]["runtime"]["name"] == OLD
+    operator.assert_all_say(OLD)
+    operator.choose(NEW)
+    plan = operator.deploy("--dry-run")
+    assert [(step["action"], step["why"]) for step in plan["steps"]] == [
+        ("provision", f"the runtime is {OLD} 2.14.0, and {NEW} was chosen")
+    ]
+    switched = operator.deploy()
+    assert (switched["outcome"], "provision" in [step["name"] for step in switched["steps"]]) == ("unchanged", True)
+    assert any("knnkit parity" in warning for warning in switched["warnings"])
+    operator.assert_all_say(NEW)
+    for runtime in (NEW, "auto"):  # said again, or left to the device
+        operator.choose(runtime)
+        again = operator.deploy()
+        assert (again["outcome"], again["sent_bytes"], again["warnings"]) == ("unchanged", 0, [])
+        assert "provision" not in [step["name"] for step in again["steps"]]
+        assert operator.says("provision", "--offline")["outcome"] == "unchanged"
+    back = json.loads(operator.says("provision", "--offline", "--runtime", OLD)["details"])
+    assert (back["changed"], back["sent"], back["runtime"]) == (True, 0, HAVE[OLD][0])
+    operator.assert_all_say(OLD)
+    assert len(list((operator.root / "venvs").iterdir())) == 2
