@@ -63,12 +63,13 @@ def _python(store: Store) -> Iterator[Finding]:
 
 def _numpy(store: Store) -> Iterator[Finding]:
     pip = f"{sys.executable} -m pip install"
+    runtime = board.runtime_version() or ""
     try:
         import numpy
     except ImportError as error:
-        yield Finding("numpy", "error", f"cannot be imported: {error}", f"{pip} 'numpy<2'")
+        wanted = "numpy" if _litert(runtime) else "'numpy<2'"
+        yield Finding("numpy", "error", f"cannot be imported: {error}", f"{pip} {wanted}")
         return
-    runtime = board.runtime_version() or ""
     if int(numpy.__version__.split(".")[0]) >= 2 and runtime.startswith("tflite_runtime"):
         message = f"NumPy {numpy.__version__}: {runtime} crashes with NumPy 2"
         yield Finding("numpy", "error", message, f"{pip} 'numpy<2'")
@@ -77,9 +78,9 @@ def _numpy(store: Store) -> Iterator[Finding]:
 
 
 def _runtime(store: Store) -> Iterator[Finding]:
-    name = "tflite-runtime 'numpy<2'" if sys.version_info < (3, 12) else "ai-edge-litert"
-    mend = f"{sys.executable} -m pip install {name}"
     found = board.runtime_version()
+    name = "ai-edge-litert" if _litert(found) else "tflite-runtime 'numpy<2'"
+    mend = f"{sys.executable} -m pip install {name}"
     if found is None:
         yield Finding("runtime", "error", "no TFLite runtime is installed", mend)
         return
@@ -89,6 +90,11 @@ def _runtime(store: Store) -> Iterator[Finding]:
         yield Finding("runtime", "error", f"{found} cannot be loaded: {error}", mend)
         return
     yield _ok("runtime", found)
+
+
+def _litert(runtime: str | None) -> bool:
+    """Whether LiteRT is the runtime here, or the one that there is for this Python."""
+    return runtime.startswith("ai_edge_litert") if runtime else sys.version_info >= (3, 12)
 
 
 def _cryptography(store: Store) -> Iterator[Finding]:

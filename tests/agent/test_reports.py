@@ -134,6 +134,26 @@ def test_numpy_2_beside_tflite_runtime_is_found(tmp_path: Path, monkeypatch: pyt
     assert finding.mend.endswith("-m pip install 'numpy<2'")
 
 
+@pytest.mark.parametrize(
+    ("runtime", "numpy", "package"),
+    [
+        ("tflite_runtime 2.14.0", "'numpy<2'", "tflite-runtime 'numpy<2'"),
+        ("ai_edge_litert 2.3.0", "numpy", "ai-edge-litert"),
+    ],
+)
+def test_a_runtime_that_cannot_be_loaded_is_mended_with_the_same_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runtime: str, numpy: str, package: str
+) -> None:
+    monkeypatch.setattr(board, "runtime_version", lambda: runtime)
+    for name in ("numpy", f"{runtime.split()[0]}.interpreter"):
+        monkeypatch.setitem(sys.modules, name, None)  # as if it were gone
+    findings = [*doctor._numpy(Store(tmp_path)), *doctor._runtime(Store(tmp_path))]
+    assert [finding.level for finding in findings] == ["error", "error"]
+    assert [finding.mend for finding in findings] == [
+        f"{sys.executable} -m pip install {wanted}" for wanted in (numpy, package)
+    ]
+
+
 def test_a_python_without_a_runtime_is_told_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(board, "runtime_version", lambda: None)
     (finding,) = doctor._runtime(Store(tmp_path))

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.boards import run_knnkit
 
 MACHINES = {
     "x86-64-bookworm": ("x86_64", "3.11", "tflite_runtime", "1.26.4"),
@@ -152,6 +153,30 @@ def test_a_second_deploy_has_nothing_to_do(fleet: Any, deployed: dict[str, dict[
 def test_provisioning_again_has_nothing_to_do(fleet: Any, deployed: dict[str, dict[str, Any]]) -> None:
     again = _report(fleet.knnkit("provision", "--offline", "--json"))
     assert {device["outcome"] for device in again.values()} == {"unchanged"}
+
+
+def test_a_board_takes_the_other_runtime_and_keeps_it(
+    fleet: Any, deployed: dict[str, dict[str, Any]], releases: Any
+) -> None:
+    """Chosen for one board; the next deploy to it says nothing of a runtime."""
+    name = "aarch64-bookworm"
+    named = ["--target", name, "--ssh-config", str(fleet.ssh_config), "--json"]
+    switched = _report(run_knnkit("provision", "--offline", "--runtime", "ai_edge_litert", *named))[name]
+    assert json.loads(switched["details"])["runtime"].startswith("ai-edge-litert==")
+    words = ["--release", str(releases["digits"]), "--key", str(releases.public_key)]
+    assert _report(run_knnkit("deploy", "--offline", *words, *named))[name]["outcome"] == "unchanged"
+    said = _report(run_knnkit("parity", *named))[name]["certificate"]
+    assert (said["runtime"]["name"], said["runtime"]["numpy"]) == ("ai_edge_litert", "2.4.6")
+    assert said["device"]["machine"] == "aarch64"
+    assert (said["different"], said["release"]) == (0, deployed[name]["release"]["digest"])
+
+
+def test_a_32_bit_board_says_which_runtime_it_can_have(fleet: Any, deployed: dict[str, dict[str, Any]]) -> None:
+    named = ["--target", "armv7l-bookworm", "--ssh-config", str(fleet.ssh_config)]
+    done = run_knnkit("provision", "--offline", "--runtime", "ai_edge_litert", *named)
+    assert done.returncode == 1
+    assert "there is no ai_edge_litert for Python 3.11 on armv7l; it can have tflite_runtime" in done.stdout
+    assert "2.14.0" in run_knnkit("status", *named).stdout
 
 
 def test_remove_leaves_nothing(fleet: Any, deployed: dict[str, dict[str, Any]]) -> None:
