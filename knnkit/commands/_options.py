@@ -91,8 +91,8 @@ def add_provisioning(parser: argparse.ArgumentParser, *, also: str = "") -> None
     bare.add_argument(
         "--runtime",
         choices=(contract.ANY_RUNTIME, *contract.RUNTIMES),
-        help="TFLite runtime, in the place of another as well; auto: the one that is there, and on a bare device "
-        "tflite_runtime where it exists (default: deploy.yaml's, else auto)",
+        help="which TFLite runtime, also in the place of the other; auto is the one that is there, and on a bare "
+        "device tflite_runtime where it exists (default: deploy.yaml's, else auto)",
     )
     bare.add_argument("--offline", action="store_true", help="send the wheels: the devices have no internet")
     bare.add_argument(
