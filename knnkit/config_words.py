@@ -42,6 +42,7 @@ EXAMPLES = {
     "scale": "standard",
     "reject": "0.99",
     "device_class": "zero",
+    "runtime": "ai_edge_litert",
     "gates": "{accuracy: 0.9}",
     "accuracy": "0.9",
     "latency_ms": "5.0",

@@ -15,6 +15,7 @@ from knnkit.errors import ConfigError
 
 GATES = {"accuracy": 0.9, "latency_ms": 5.0, "margin": 1e-5}
 REACH = {"user": "pi", "port": 22, "root": "~/k", "identity": "~/key", "jump": "pi@gate", "device_class": "zero"}
+REACH |= {"runtime": "auto"}
 MODEL = {
     "name": "fruit",
     "data": {"file": "a.csv", "label": "y", "features": ["a", "b"]},
