@@ -15,6 +15,8 @@ from knnkit.model.space import CONFIDENCE, EPSILON, Float64, Space, Step
 
 #: What one sees of such a bound: a typical error is this share of it.
 TYPICAL = 0.125
+#: What a number under the least normal one may be off by: XNNPACK makes zero of it, whatever the processor does.
+_VANISHED = float(np.finfo(np.float32).tiny)
 
 
 def enter(space: Space, rows: Any) -> tuple[Any, Any]:
@@ -38,8 +40,9 @@ def enter(space: Space, rows: Any) -> tuple[Any, Any]:
 
 
 def _affine(z: Any, blur: Any, step: Step) -> tuple[Any, Any]:
+    lost = _lost(len(step.b))
     z = _less(z, step.a) * step.b.astype(np.float32)
-    return z, blur * np.float32(np.abs(step.b).max()) + np.float32(3 * EPSILON) * _length(z)
+    return z, (blur + lost) * np.float32(np.abs(step.b).max()) + (np.float32(3 * EPSILON) * _length(z) + lost)
 
 
 def _linear(z: Any, blur: Any, step: Step) -> tuple[Any, Any]:
@@ -50,7 +53,8 @@ def _linear(z: Any, blur: Any, step: Step) -> tuple[Any, Any]:
     matrix = tf.constant(step.a.astype(np.float32))
     # Of one feature no product: the converter would fold the origin into its bias, where raw values of 10^7 cancel.
     mapped = offsets * matrix if len(step.a) == 1 else tf.matmul(offsets, matrix)
-    return mapped, blur * growth + units * _length(offsets * reach)
+    lost = _lost(step.a.size)
+    return mapped, (blur + lost) * growth + (units * _length(offsets * reach) + lost)
 
 
 def _normalize(z: Any, blur: Any, step: Step) -> tuple[Any, Any]:
@@ -66,8 +70,9 @@ def _normalize(z: Any, blur: Any, step: Step) -> tuple[Any, Any]:
         norm = tf.sqrt(tf.reduce_sum(z * z, axis=1, keepdims=True)) + zero
     z = z / norm
     units = np.float32((CONFIDENCE / 2 * np.sqrt(int(z.shape[1])) + 4.0) * EPSILON)
-    scaled = 2.0 * blur / ((greatest + zero) * norm)[:, 0]
-    blur = scaled * _length(z) + units * _length(z)
+    scaled = 2.0 * (blur + _lost(int(z.shape[1]))) / ((greatest + zero) * norm)[:, 0]
+    # What looks like a row of zeros may be one of numbers that have vanished.
+    blur = scaled * _length(z) + units * _length(z) + zero[:, 0]
     return (tf.concat([z, zero, tf.zeros_like(zero)], axis=1) if step.kind == "cosine" else z), blur
 
 
@@ -75,6 +80,11 @@ def _less(z: Any, origin: Float64) -> Any:
     """Subtracts a float64 origin in two parts, so that a large offset costs nothing."""
     high = origin.astype(np.float32)
     return (z - high) - (origin - high).astype(np.float32)
+
+
+def _lost(numbers: int) -> np.float32:
+    """Returns how long what vanishes of so many numbers can be at most: read, and in what is computed with them."""
+    return np.float32(8.0 * _VANISHED * numbers)
 
 
 def _length(z: Any) -> Any:

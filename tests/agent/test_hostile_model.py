@@ -99,6 +99,36 @@ def test_a_graph_of_other_shapes_than_are_promised_is_not_loaded(key: str, relea
             TfliteKNN(path)
 
 
+@pytest.mark.parametrize(
+    ("name", "quantized"),
+    [
+        ("classify", False),
+        ("classify_batch", False),
+        ("classify_quantized", True),
+        ("classify_batch_quantized", True),
+    ],
+)
+def test_a_model_without_one_of_its_graphs_is_unusable(
+    name: str, quantized: bool, releases: Releases, tmp_path: Path
+) -> None:
+    model = (releases["spectra"] / contract.MODEL_FILE).read_bytes()
+    held, path = len(name).to_bytes(4, "little") + name.encode() + b"\0", tmp_path / "model.tflite"
+    assert held in model
+    path.write_bytes(model.replace(held, held.replace(b"class", b"glass")))
+    with pytest.raises(ModelUnusable, match=f"no signature {name}$"):
+        TfliteKNN(path, quantized=quantized).classify(np.zeros((64, 80), np.float32))
+
+
+def test_a_search_in_eight_bits_that_is_promised_and_not_there_is_not_loaded(
+    releases: Releases, tmp_path: Path
+) -> None:
+    model = (releases["iris"] / contract.MODEL_FILE).read_bytes()
+    info, path = read_info(io.BytesIO(model)), tmp_path / "model.tflite"
+    path.write_bytes(with_members(model, knn_json=codec.dump_file(replace(info, quantized=64))))
+    with pytest.raises(ModelUnusable, match="no signature classify_quantized"):
+        TfliteKNN(path, quantized=True)
+
+
 def claiming(descr: str, shape: tuple[int, ...]) -> bytes:
     """An .npz whose one array says that it is of a type and a shape, and holds nothing."""
     header = repr({"descr": descr, "fortran_order": False, "shape": shape}).encode().ljust(117) + b"\n"

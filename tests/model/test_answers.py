@@ -281,6 +281,22 @@ def test_scaled_up_from_the_least_numbers_rows_that_float32_cannot_hold_are_sett
     assert answers.settled == (60 if unit < 1e-30 else 0)
 
 
+@pytest.mark.parametrize("unit", [1e-28, 1e-36, 1e-37, 1e-39])
+@pytest.mark.parametrize("packed", [True, False])
+def test_directions_of_rows_that_float32_hardly_holds_are_settled(
+    packed: bool, unit: float, device: DeviceProcess, tmp_path: Path
+) -> None:
+    """XNNPACK makes zero of what is under the least normal number: a coordinate of such a row, or all of it."""
+    rng = np.random.default_rng(0)
+    rows = (rng.normal(size=(400, 33)) * unit).astype(np.float32)
+    queries = (rng.normal(size=(60, 33)) * unit).astype(np.float32)
+    for k in (3, 400):
+        model = build_model(KnnSpec("directions", k, "cosine"), dataset(rows, rng.integers(0, 3, 400)))
+        answers = ask(device, model, queries, tmp_path, packed=packed)
+        assert judge(golden_of(model, queries), answers, model.info, Gates()).differences == ()
+        assert answers.settled == (60 if unit < 1e-30 else 0)
+
+
 @pytest.mark.parametrize(("metric", "k"), [("euclidean", 2), ("sqeuclidean", 2), ("manhattan", 5), ("sqeuclidean", 5)])
 def test_a_row_too_far_for_float32_has_neighbours_and_finite_distances(
     metric: str, k: int, device: DeviceProcess, tmp_path: Path

@@ -169,6 +169,22 @@ def test_ordinary_rows_are_answered_by_the_graph_alone(
 
 
 @KERNELS
+def test_rows_that_eight_bits_leave_in_doubt_are_asked_of_float32_before_float64(
+    kernel: dict[str, Any], device: DeviceProcess, tmp_path: Path
+) -> None:
+    """A row has steps of its own, as coarse as its range: one value far off, and none of the others is told."""
+    model = build_model(KnnSpec("eight", 3), training(in_clusters(5000, 70, seed=1)))
+    queries = in_clusters(70, 70, seed=5)
+    queries[range(70), range(70)] = 150.0
+    for one_by_one in (False, True):
+        _, expected = verdict(device, model, queries, tmp_path, one_by_one=one_by_one, quantized=False)
+        assert expected <= 5
+        said, settled = verdict(device, model, queries, tmp_path, one_by_one=one_by_one, **kernel)
+        assert said.identical == len(queries)
+        assert settled == expected
+
+
+@KERNELS
 def test_a_projection_is_searched_in_eight_bits_too(
     kernel: dict[str, Any], device: DeviceProcess, tmp_path: Path
 ) -> None:

@@ -104,6 +104,8 @@ def _sizes(rng: np.random.Generator) -> tuple[int, int]:
     kind = rng.random()
     if kind < 0.06:  # over 4 MB: stored in blocks
         return 9000, int(rng.integers(120, 140))
+    if kind < 0.1:  # so many that 43 candidates are few
+        return int(rng.integers(3000, 8000)), int(rng.choice([64, 150]))
     if kind < 0.3:
         return int(rng.integers(1, 12)), int(rng.choice([1, 2, 3, 30]))
     return int(rng.integers(12, 3000)), int(rng.choice([1, 2, 3, 4, 7, 16, 33, 64, 150, 300]))
@@ -111,7 +113,8 @@ def _sizes(rng: np.random.Generator) -> tuple[int, int]:
 
 def _rows(rng: np.random.Generator, n: int, width: int) -> np.ndarray:
     rows = rng.normal(size=(n, width))
-    shape = rng.choice(["normal", "grid", "bytes", "binary", "clusters", "heavy", "sparse", "plane"])
+    shapes = ["normal", "grid", "bytes", "binary", "clusters", "heavy", "sparse", "plane", "steps", "crowd", "one-hot"]
+    shape = rng.choice(shapes)
     if shape == "grid":
         rows = np.round(rows * 2) / 2
     elif shape == "bytes":
@@ -126,8 +129,15 @@ def _rows(rng: np.random.Generator, n: int, width: int) -> np.ndarray:
         rows = rows * (rng.random((n, width)) < 0.1)
     elif shape == "plane":  # wide ones are searched in a projection
         rows = rng.normal(size=(n, 4)) @ rng.normal(size=(4, width)) + rows * 10.0 ** -rng.integers(1, 7)
+    elif shape == "steps":  # half a step off in every coordinate, all one way: what eight bits round most
+        rows = np.round(rows * rng.choice([2.0, 30.0])) + 0.4999 * rng.choice([-1.0, 0.0, 1.0], (n, 1))
+        rows *= rng.choice([-1.0, 1.0], width)
+    elif shape == "crowd":  # all about as far from one place
+        rows *= (1.0 + 10.0 ** -rng.integers(2, 7) * rng.random((n, 1))) / np.linalg.norm(rows, axis=1, keepdims=True)
+    elif shape == "one-hot":
+        rows = np.eye(width)[rng.integers(0, width, n)] * rng.choice([1.0, 0.5, 0.498], (n, 1))
     if rng.random() < 0.2:
-        rows *= 10.0 ** rng.choice([-25, -15, -4, 4, 9, 14])
+        rows *= 10.0 ** rng.choice([-36, -30, -25, -15, -13, -4, 4, 9, 14, 16])
     if rng.random() < 0.3:  # one feature outweighs all others
         rows[:, rng.integers(width)] *= 10.0 ** rng.choice([3, 6, 10, 14])
     if rng.random() < 0.4:
@@ -148,8 +158,10 @@ def _queries(rng: np.random.Generator, rows: np.ndarray) -> np.ndarray:
     spread = rows.std(axis=0) + 1e-30
     near = some(12) + rng.normal(size=(12, width)) * spread * 10.0 ** rng.choice([-6, -2, 0, 1])
     far = some(8) + rng.normal(size=(8, width)) * spread * 10.0 ** rng.integers(2, 16, size=(8, 1))
+    outlier = some(8) + rng.normal(size=(8, width)) * spread * 0.1
+    outlier[range(8), rng.integers(0, width, 8)] += np.abs(rows).max() * 10.0 ** rng.integers(-1, 6, 8)
     extreme = rng.choice([-1.0, 1.0], size=(2, width)) * 10.0 ** rng.choice([20, 30, 38])
-    return np.concatenate([some(12), near, (some(8) + some(8)) / 2, far, extreme, np.zeros((1, width))])
+    return np.concatenate([some(12), near, (some(8) + some(8)) / 2, far, outlier, extreme, np.zeros((1, width))])
 
 
 def _maps(rng: np.random.Generator, rows: np.ndarray) -> Pipeline:

@@ -1,0 +1,119 @@
+"""The two graphs of a model that search in one way, for one row and for a batch: rows in, outputs back.
+
+Which way is used, and whether XNNPACK packs it, is said elsewhere. Checks no rows, and settles nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent import contract
+from device_agent.errors import ModelUnusable
+from device_agent.interpreter import Loader
+from device_agent.signature import Signature
+from device_agent.team import Team
+
+OUTPUTS = {
+    contract.OUTPUT_LABEL: np.int32,
+    contract.OUTPUT_PROBABILITIES: np.float32,
+    contract.OUTPUT_INDICES: np.int32,
+    contract.OUTPUT_DISTANCES: np.float32,
+    contract.OUTPUT_CERTAIN: np.bool_,
+}
+
+
+class Pair:
+    """The graph for one row at once, that for a batch when the first batch comes.
+
+    Args:
+        interpreter: of the model, loaded by `loader`.
+        loader: that loads it again, for other threads.
+        info: its knn.json.
+        packed: whether XNNPACK may take what is loaded again.
+        quantized: whether the search is in eight bits, where the model can.
+        threads: among how many a batch is divided.
+
+    Attributes:
+        one: the graph for one row.
+        batch_rows: how many rows the other takes.
+        quantized: whether both search in eight bits.
+
+    Raises:
+        ModelUnusable: the model has no such graphs.
+    """
+
+    def __init__(
+        self, interpreter: Any, loader: Loader, info: contract.KnnInfo, *, packed: bool, quantized: bool, threads: int
+    ) -> None:
+        self._interpreter, self._loader, self._info, self._packed = interpreter, loader, info, packed
+        rows = info.quantized if quantized else None
+        self.quantized, self.batch_rows = rows is not None, info.batch if rows is None else rows
+        self.one = self._take(interpreter, contract.SIGNATURE_ONE, 1)
+        self._batch: Signature | None = None
+        self._team = Team(threads)
+
+    def run(self, queries: NDArray[np.float32], parts: dict[str, NDArray[Any]]) -> None:
+        """Writes the graphs' outputs for (n, n_features) finite rows into `parts`, (n, ...) each, by their names."""
+        count, batch = len(queries), self.batch_rows
+        # A batch that is not even a third full costs more than its rows one by one.
+        alone = count % batch if (count % batch) * 3 <= batch else 0
+        chunks = range(0, count - alone, batch)
+        if chunks:
+            if self._batch is None:  # a stream of single rows does without its memory
+                self._batch = self._take_batch(self._interpreter)
+
+            def work(signature: Signature, start: int) -> None:
+                _fill(signature, queries[start : start + batch], parts, start)
+
+            self._team.run(self._batch, chunks, work, self._make_batch)
+        for start in range(count - alone, count):
+            _fill(self.one, queries[start : start + 1], parts, start)
+
+    def _make_batch(self) -> Signature:
+        return self._take_batch(self._loader.load(self._packed))
+
+    def _take_batch(self, interpreter: Any) -> Signature:
+        return self._take(interpreter, contract.SIGNATURE_BATCH, self.batch_rows)
+
+    def _take(self, interpreter: Any, name: str, rows: int) -> Signature:
+        full = name + contract.QUANTIZED if self.quantized else name
+        try:
+            made = Signature(interpreter, full, contract.INPUT_ROWS, OUTPUTS)
+            _require_shapes(made, rows, self._info)
+        except (ValueError, RuntimeError, KeyError, OSError) as error:
+            raise unusable(self._loader, error) from None
+        return made
+
+
+def unusable(loader: Loader, error: Exception) -> ModelUnusable:
+    """Returns what to raise where the runtime could not load a model, or a graph of it."""
+    return ModelUnusable(
+        f"{loader.name} {loader.version} cannot load {loader.path}: {str(error).strip()}",
+        hint="build the release again with this knnkit, or provision the board's runtime again",
+    )
+
+
+def _fill(signature: Signature, chunk: NDArray[np.float32], parts: dict[str, NDArray[Any]], start: int) -> None:
+    """Writes the answers to `chunk` into `parts` from row `start` on."""
+    used = len(chunk)
+    signature.rows[:used] = chunk  # what the batch before left in the other rows is finite, and not read
+    signature.run()
+    for name, part in parts.items():
+        part[start : start + used] = signature.outputs[name][:used]
+
+
+def _require_shapes(signature: Signature, rows: int, info: contract.KnnInfo) -> None:
+    expected = {
+        contract.OUTPUT_LABEL: (rows,),
+        contract.OUTPUT_PROBABILITIES: (rows, len(info.classes)),
+        contract.OUTPUT_INDICES: (rows, info.k),
+        contract.OUTPUT_DISTANCES: (rows, info.k),
+        contract.OUTPUT_CERTAIN: (rows,),
+    }
+    found = {name: view.shape for name, view in signature.outputs.items()}
+    batches = (info.batch, 1 if info.quantized is None else info.quantized)
+    if signature.rows.shape != (rows, info.n_features) or found != expected or min(batches) < 1:
+        raise ValueError("its graph has other shapes than knn.json says")
