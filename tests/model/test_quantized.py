@@ -16,9 +16,10 @@ from wild import QUANTIZED
 
 from device_agent.contract import Gates
 from device_agent.judge import judge
+from knnkit.errors import BuildError
 from knnkit.model import flatfile
 from knnkit.model.build import BuiltModel, build_model
-from knnkit.model.candidates import QuantizedProducts
+from knnkit.model.candidates import Chosen, QuantizedProducts
 from knnkit.model.convert import put_eight_bits
 from knnkit.model.dataset import Dataset, dataset
 from knnkit.model.enrol import enrol
@@ -26,6 +27,7 @@ from knnkit.model.projection import find_projection
 from knnkit.model.quantized import STEPS, Quantized, quantize
 from knnkit.model.sample import Sample
 from knnkit.model.search import OVER_FETCH
+from knnkit.model.selfcheck import self_check
 from knnkit.model.spec import KnnSpec
 from knnkit.release.golden import make_golden
 
@@ -199,6 +201,26 @@ def test_a_projection_is_searched_in_eight_bits_too(
     said, settled = verdict(device, model, queries, tmp_path, **kernel)
     assert said.identical == 200
     assert settled <= 4
+
+
+def test_a_build_finds_out_what_is_wrong_in_the_search_in_eight_bits_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    choose = QuantizedProducts.choose
+
+    def mistaken(products: QuantizedProducts, weighted: Any) -> Chosen:
+        chosen = choose(products, weighted)
+        return Chosen(tf.maximum(chosen.places - 1, 0), tf.maximum(chosen.beyond, 1e18))
+
+    rows = training(in_clusters(5000, 70, seed=1))
+    for wrong in (False, True):
+        if wrong:
+            monkeypatch.setattr(QuantizedProducts, "choose", mistaken)
+        model = build_model(KnnSpec("eight", 3), rows)
+        golden = make_golden(model, None, rows)
+        if not wrong:
+            assert self_check(model, golden, Gates()).different == 0
+            continue
+        with pytest.raises(BuildError, match="misses its own gates in eight bits: "):
+            self_check(model, golden, Gates())
 
 
 _RUN = """
