@@ -17,6 +17,7 @@ import tensorflow as tf
 from knnkit.model.layout import Layout
 from knnkit.model.projection import Projection
 from knnkit.model.quantized import LEAST_STEP, STEPS, Quantized, blurred
+from knnkit.model.sample import PART, WeightedRows
 from knnkit.model.space import Float32, Float64, Space, relative_error
 from knnkit.model.topk import greatest
 
@@ -112,8 +113,8 @@ class Products(Scores):
 
     def __init__(self, space: Space, enrolled: Float32, projection: Projection | None, count: int) -> None:
         rows = projection.rows if projection else enrolled
-        weighted = rows.astype(np.float64) if projection else enrolled * space.scale
-        squares = np.asarray((weighted * weighted).sum(axis=1))
+        weighted = WeightedRows(rows, np.ones(rows.shape[1]) if projection else space.scale)
+        squares = np.concatenate([(part * part).sum(axis=1) for _, part in weighted.parts(PART)])
         super().__init__(rows, squares, Layout.of(rows), projection.candidates if projection else count)
         self.space, self.projection = space, projection
 

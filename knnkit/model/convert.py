@@ -72,15 +72,16 @@ def put_eight_bits(tree: Any, products: QuantizedProducts) -> None:
     code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.FULLY_CONNECTED
     code.version = _ASYMMETRIC
     tree.operatorCodes.append(code)
-    parts, found = {wide.tobytes(): eight for wide, eight in products.eight_bits()}, set()
-    lengths = {len(wide) for wide in parts}
+    pieces = products.eight_bits()
+    parts, found = {flatfile.digest(wide): eight for wide, eight in pieces}, set()
+    lengths = {wide.nbytes for wide, _ in pieces}
     for operator, tensors in ((each, graph.tensors) for graph in tree.subgraphs for each in graph.operators):
         entry = tree.operatorCodes[operator.opcodeIndex]
         if max(entry.builtinCode, entry.deprecatedBuiltinCode) != code.builtinCode:
             continue
         weights = tensors[operator.inputs[1]]
         data = tree.buffers[weights.buffer].data
-        if data is None or len(data) not in lengths or (wide := bytes(np.asarray(data, np.uint8))) not in parts:
+        if data is None or len(data) not in lengths or (wide := _digest(data)) not in parts:
             continue
         weights.type, weights.quantization = schema.TensorType.INT8, schema.QuantizationParametersT()
         weights.quantization.scale = np.array([products.quantized.step], np.float32)
@@ -92,8 +93,12 @@ def put_eight_bits(tree: Any, products: QuantizedProducts) -> None:
     if found != set(parts):
         raise BuildError("the converter changed the quantized rows; this TensorFlow is not supported")
     for buffer in tree.buffers:
-        if buffer.data is not None and len(buffer.data) in lengths and bytes(buffer.data) in parts:
+        if buffer.data is not None and len(buffer.data) in lengths and _digest(buffer.data) in parts:
             buffer.data = None
+
+
+def _digest(data: Any) -> bytes:
+    return flatfile.digest(np.asarray(data, np.uint8))
 
 
 def _add_buffer(tree: Any, content: Any) -> int:

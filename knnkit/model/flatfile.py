@@ -10,6 +10,7 @@ Formats: https://flatbuffers.dev/internals/ and tensorflow/lite/schema/schema.fb
 
 from __future__ import annotations
 
+import hashlib
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -76,6 +77,11 @@ def add_metadata(model: Any, name: str, content: bytes) -> None:
     buffer.data = np.frombuffer(content, np.uint8)
     model.buffers.append(buffer)
     model.metadata = [*(model.metadata or []), entry]
+
+
+def digest(content: NDArray[Any]) -> bytes:
+    """Returns the SHA-256 of an array's bytes, by which those of a large table are found again without a copy."""
+    return hashlib.sha256(np.ascontiguousarray(content).reshape(-1).view(np.uint8).data).digest()
 
 
 def lay_out(model: Any, tables: Sequence[Table]) -> Laid:

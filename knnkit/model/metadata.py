@@ -7,7 +7,6 @@ tflite-support, tensorflow_lite_support/metadata/metadata_schema.fbs.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import zipfile
 from collections.abc import Callable, Sequence
@@ -72,15 +71,13 @@ def _find(tree: Any, stored: Stored, model: TfKNN) -> flatfile.Table:
     row_bytes = table.shape[1] * table.itemsize
     known: dict[tuple[int, bytes], flatfile.Window] = {}
     for first, count in ((0, len(table)), *blocks):
-        part = np.ascontiguousarray(table[first : first + count])
-        window = flatfile.Window(first * row_bytes, part.nbytes)
-        known.setdefault((part.nbytes, hashlib.sha256(part.tobytes()).digest()), window)
+        part = table[first : first + count]
+        known.setdefault((part.nbytes, flatfile.digest(part)), flatfile.Window(first * row_bytes, part.nbytes))
     sizes = {size for size, _ in known}
     windows = {}
     for number, buffer in enumerate(tree.buffers):
         if buffer.data is not None and len(buffer.data) in sizes:
-            data = np.asarray(buffer.data, np.uint8)
-            part_of = known.get((len(data), hashlib.sha256(data.tobytes()).digest()))
+            part_of = known.get((len(buffer.data), flatfile.digest(np.asarray(buffer.data, np.uint8))))
             if part_of is not None:
                 windows[number] = part_of
     found, asked = ({(window.start, window.length) for window in each.values()} for each in (windows, known))
@@ -94,9 +91,9 @@ def _blocks(tree: Any, laid: flatfile.Laid, model: TfKNN) -> list[tuple[int, int
     row_bytes, count = 4 * model.enrolled.shape[1], len(model.enrolled)
     if model.search.projection is None:
         return [(laid.tables[0] + start * row_bytes, rows) for start, rows in model.search.layout.blocks(count)]
-    stored = model.enrolled.tobytes()
+    stored = np.ascontiguousarray(model.enrolled).reshape(-1).view(np.uint8)
     for place, buffer in zip(laid.places, tree.buffers):
-        if place and buffer.data is not None and len(buffer.data) == len(stored) and bytes(buffer.data) == stored:
+        if place and buffer.data is not None and np.array_equal(np.asarray(buffer.data, np.uint8), stored):
             return [(place, count)]
     raise BuildError("the converter changed the training matrix; this TensorFlow is not supported")
 

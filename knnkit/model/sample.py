@@ -25,7 +25,7 @@ MOST_CANDIDATES = 128
 
 @dataclass(frozen=True)
 class WeightedRows:
-    """Enrolled rows after `scale`, in float64, a few at a time."""
+    """Rows after `scale`, in float64, a few at a time: all of them would take twice the memory of the rows."""
 
     enrolled: Float32
     scale: Float64
