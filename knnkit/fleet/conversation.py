@@ -92,7 +92,9 @@ class Conversation:
 
     def wait(self, seconds: float) -> None:
         """Waits, whether or not the run is stopped: what has begun is brought to its end."""
-        self._pause(seconds)
+        until = time.monotonic() + seconds
+        if self._pause(seconds):  # it is over at once where the run was stopped before
+            time.sleep(max(0.0, until - time.monotonic()))
 
     def go_on(self) -> None:
         """Ends the job if the run was stopped.

@@ -27,6 +27,7 @@ def take_back(job: DeviceJob, recorder: Recorder, talk: Conversation, facts: Fac
 
     Raises:
         Unreachable: it could not be asked.
+        DeviceFailed: it does not know the question, and does not say what it is on either.
     """
     own = ["rollback", "--own", "--holder", job.holder]
     for attempt in range(_PATIENCE):

@@ -10,9 +10,11 @@ import pytest
 from support.simulation import Fleet, make_package, with_files
 
 from knnkit.fleet.connect import Dialling
+from knnkit.fleet.conversation import Conversation
 from knnkit.fleet.device import run_job
 from knnkit.fleet.job import DeviceJob, Pace
 from knnkit.fleet.package import Package
+from knnkit.fleet.recorder import Recorder, nobody
 from knnkit.fleet.report import DeviceReport, Outcome
 
 OLD = make_package("1.0.0", 10)
@@ -253,3 +255,15 @@ def test_a_runtime_that_is_too_old_is_refused_before_a_byte_is_sent(fleet: Fleet
     assert board.files == {}
     assert board.staged == {OLD.digest}
     assert board.known_release == "1.0.0"
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_what_has_begun_waits_its_time_also_in_a_run_that_was_stopped(
+    stopped: bool, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stop ends a pause at once: a device that another command holds would be asked again without one."""
+    waited: list[float] = []
+    monkeypatch.setattr("knnkit.fleet.conversation.time.sleep", waited.append)
+    job = DeviceJob(fleet.targets()[0], fleet.package, "nonce", "ann@laptop", pace=PACE, opener=fleet.open)
+    Conversation(job, Recorder(job.target, nobody), lambda seconds: stopped).wait(1.0)
+    assert [round(seconds, 1) for seconds in waited] == [1.0] * stopped
