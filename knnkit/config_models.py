@@ -16,6 +16,7 @@ from pydantic_core import PydanticCustomError
 from device_agent import contract
 from knnkit.config_fleet import FleetConfig, RolloutConfig
 from knnkit.config_types import Duration, FilePath, Name, Section, check_version, no_sense
+from knnkit.config_words import EXAMPLES
 
 
 class FileData(Section):
@@ -169,7 +170,7 @@ class Build(Section):
     """What a device must reach."""
 
 
-_A_MODEL = "{name: fruit, data: {file: train.csv, label: species}}"
+_A_MODEL = EXAMPLES["model"]
 
 
 class Config(Section):

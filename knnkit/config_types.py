@@ -23,13 +23,18 @@ class Words:
 
 
 #: Longest value that a message shows, in characters.
-_LONGEST_SHOWN = 60
+LONGEST_SHOWN = 60
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_LONGEST = 36_500 * 86_400.0
+_LONGEST_SECONDS = 36_500 * 86_400.0
+
+
+def shorten(text: str) -> str:
+    """Returns a value as messages show it: its beginning, where it is long."""
+    return text if len(text) <= LONGEST_SHOWN else text[: LONGEST_SHOWN - 3] + "..."
 
 
 def _shown(text: str) -> str:
-    return repr(text if len(text) <= _LONGEST_SHOWN else text[: _LONGEST_SHOWN - 3] + "...")
+    return repr(shorten(text))
 
 
 def parse_duration(value: Any) -> Any:
@@ -40,7 +45,7 @@ def parse_duration(value: Any) -> Any:
     if not match:
         raise ValueError(f"{_shown(value)} is not a duration: write 60s, 500ms, 5m, 12h or 90d")
     seconds = float(match[1]) * _UNITS[match[2]]
-    if seconds > _LONGEST:
+    if seconds > _LONGEST_SECONDS:
         raise ValueError(f"{_shown(value)} is longer than a hundred years, and than any clock can wait")
     return seconds
 

@@ -15,14 +15,13 @@ from pydantic import AfterValidator
 from pydantic.fields import FieldInfo
 
 from knnkit import config_yaml
-from knnkit.config_types import Section, Words, keys_of
+from knnkit.config_types import LONGEST_SHOWN, Section, Words, keys_of, shorten
 
 Place = tuple[str | int, ...]
 
 _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 _A_LIST = "a list, each "
 
-_LONGEST = 60
 #: Of every key, a value that stands for itself in a `try:` line.
 EXAMPLES = {
     "model": "{name: fruit, data: {file: train.csv, label: species}}",
@@ -105,8 +104,7 @@ def found(document: config_yaml.Document, place: Place) -> str:
         return "keys with values" if value else "an empty {}"
     if isinstance(value, tuple):
         return "a list" if value else "an empty list"
-    written = document.scalars.get(place, str(value))
-    shown = written if len(written) <= _LONGEST else written[: _LONGEST - 3] + "..."
+    shown = shorten(document.scalars.get(place, str(value)))
     return repr(shown) if isinstance(value, str) else shown
 
 
@@ -137,7 +135,7 @@ def wrong_value(root: type[Section], document: config_yaml.Document, place: Plac
 
 
 def _is_plain(written: str) -> bool:
-    return len(written) <= _LONGEST and all(letter.isalnum() or letter in "._-/@%" for letter in written)
+    return len(written) <= LONGEST_SHOWN and all(letter.isalnum() or letter in "._-/@%" for letter in written)
 
 
 def _would_take(kind: Any, metadata: tuple[Any, ...], text: str) -> bool:
@@ -213,6 +211,7 @@ def _described(kind: Any, metadata: tuple[Any, ...]) -> str:
 
 
 def _origin(kind: Any) -> Any:
+    """As typing's own, which mypy takes for one that returns a ParamSpec."""
     return get_origin(kind)
 
 
