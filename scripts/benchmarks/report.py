@@ -46,10 +46,12 @@ def speed_table(cells: list[Cell]) -> str:
             for name in names
         ]
         marks = []
-        for ours in _measured(cell):
+        for ours in OURS:
+            if ours not in cell.median:
+                marks += ["-", "-"]
+                continue
             ratio = cell.ratio(ours)
             marks += [f"{ratio:.2f}x" + ("" if ratio >= 1 else " BEHIND"), f"{cell.ratio_at_best(ours):.2f}x"]
-        marks += ["-"] * (2 * len(OURS) - len(marks))
         lines.append([f"{cell.size}, {cell.rows}, {cell.threads}", *figures, cell.best_peer, *marks])
     return table(head, lines)
 
