@@ -52,8 +52,8 @@ HOMES: dict[str, tuple[str, ...]] = {
     "pydantic_core": ("knnkit.config*",),
     "distributed": ("knnkit.fleet.*",),
     "dask": ("knnkit.fleet.*",),
-    "tflite_runtime": ("device_agent.runtime*",),
-    "ai_edge_litert": ("device_agent.runtime*",),
+    "tflite_runtime": ("device_agent.interpreter",),
+    "ai_edge_litert": ("device_agent.interpreter",),
 }
 
 #: Room of knnkit -> rooms that it never reaches for. Rooms further up call rooms further down.
