@@ -53,12 +53,13 @@ KNN_FILE = "knn.json"
 LABELS_FILE = "labels.txt"
 #: float64 numbers and table offsets from which a runtime settles a row that the graph leaves in doubt.
 EXACT_FILE = "exact.npz"
-#: The two signatures of the model: one row, and `KnnInfo.batch` rows.
+#: The signatures of the model: one row, and `KnnInfo.batch` rows.
 SIGNATURE_ONE = "classify"
 SIGNATURE_BATCH = "classify_batch"
-#: What a signature is called whose search is in eight bits, where a model has one.
+#: What is added to both names for the same with a search in eight bits, where a model has it; a batch of that is
+#: `KnnInfo.quantized` rows.
 QUANTIZED = "_quantized"
-#: Input and outputs of both signatures.
+#: Input and outputs of every signature.
 INPUT_ROWS = "rows"  # (n, n_features) float32, raw rows
 OUTPUT_LABEL = "label"  # (n,) int32, class index, UNKNOWN where rejected
 OUTPUT_PROBABILITIES = "probabilities"  # (n, n_classes) float32

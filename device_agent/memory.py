@@ -6,7 +6,8 @@ from pathlib import Path
 
 #: Weights up to this size in bytes are packed on any board, and for a stream, too.
 SMALL = 32 << 20
-_COPIES = 2  # one for each signature
+#: One for a row, one for a batch. Eight bits, which only LiteRT packs, are in the size of a file that has them.
+_COPIES = 2
 
 
 def may_pack(weights: int) -> bool:

@@ -73,10 +73,10 @@ class TfliteKNN:
         path: the model; also `/proc/self/fd/N` of a file that was opened before.
         num_threads: of the runtime; for a model under 8 MB, among how many threads a batch is divided.
         runtime: `auto`, `tflite_runtime` or `ai_edge_litert`; or an Interpreter class.
-        packed: whether XNNPACK may take the graphs. It holds a copy of the weights for each of the two; without it they
-            are read where the file is mapped, and a large model's batches take about three times as long, its single
-            rows 1.7 times. None packs a small model at once, and one with over 32 MB of weights when it has been asked
-            for as many rows as packing takes time for, if half of the free memory stays free.
+        packed: whether XNNPACK may take the graphs. It holds a copy of the weights for each that it takes; without it
+            they are read where the file is mapped, and a large model's batches take several times as long. None packs
+            a small model at once, and one with over 32 MB of weights when it has been asked for as many rows as packing
+            takes time for, if half of the free memory stays free; single rows count only where that makes them faster.
         stream: it is asked for single rows: where `packed` does not say, a model that is not small is never packed.
         quantized: whether candidates are searched in eight bits, where the model can; the answers are the same. None
             does where that is faster: with LiteRT, and where XNNPACK has not packed the model.

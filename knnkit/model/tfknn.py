@@ -221,7 +221,7 @@ class TfKNN(tf.Module):  # type: ignore[misc]
         return tf.logical_and(certain, base[:, 0] * np.float32(PROBABILITY_TOLERANCE / 2) > TYPICAL * blur)
 
     def export(self, path: str | os.PathLike[str]) -> None:
-        """Writes the module as a bare `.tflite` with both signatures, and without knnkit's metadata.
+        """Writes the module as a bare `.tflite` with its signatures, and without knnkit's metadata.
 
         `knnkit.model.build.build_model` makes the complete file that a device runs.
         """

@@ -2,7 +2,7 @@
 
     with connect() as transport:
         facts = probe(transport, root, timeout=30)
-        done = provision(transport, facts, root="~/.knnkit", keys=[pem], offline=True)
+        done = provision(transport, facts, root="~/.knnkit", keys={fingerprint: pem}, offline=True)
 
 Nothing of the board's own is changed: everything lies under ROOT. The same call twice does nothing the second time;
 another agent or another runtime makes a new environment beside the one in use and switches by one rename. A runtime
