@@ -61,7 +61,8 @@ class Graphs:
         self.loader.require_version(info)
         self._info, self._quantized, self.waits = info, quantized, 0
         self._threads = threads if small else 1
-        self._weights = 4 * info.n_train * info.searched if info.searched else size
+        number = 4 if info.quantized is None else 5  # bytes of it, those of its eight bits among them
+        self._weights = number * info.n_train * info.searched if info.searched else size
         large = self._weights > memory.SMALL
         if packed is None:
             packed = memory.may_pack(self._weights) and not (stream and large)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 #: Weights up to this size in bytes are packed on any board, and for a stream, too.
 SMALL = 32 << 20
-#: One for a row, one for a batch. Eight bits, which only LiteRT packs, are in the size of a file that has them.
+#: One for a row, one for a batch.
 _COPIES = 2
 
 

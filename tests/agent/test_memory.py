@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import weakref
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,20 @@ def test_what_is_not_said_is_decided_by_the_free_memory(releases: Releases, monk
     monkeypatch.setattr(memory, "may_pack", may_pack)
     assert TfliteKNN(path).runtime.delegate is None
     assert asked == [path.stat().st_size]
+
+
+@pytest.mark.parametrize(("quantized", "each"), [(None, 4), (64, 5)])
+def test_a_projection_is_counted_with_its_eight_bits(
+    quantized: int | None, each: int, releases: Releases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LiteRT packs both."""
+    path = releases["spectra"] / contract.MODEL_FILE
+    info = replace(read_info(path), searched=8, quantized=quantized)
+    asked: list[int] = []
+    monkeypatch.setattr("device_agent.runtime.read_info", lambda path: info)
+    monkeypatch.setattr(memory, "may_pack", lambda weights: asked.append(weights) is None)
+    TfliteKNN(path)
+    assert asked == [each * 8 * info.n_train]
 
 
 @pytest.fixture
