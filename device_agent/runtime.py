@@ -114,7 +114,7 @@ class TfliteKNN:
 
     @property
     def batch(self) -> int:
-        """How many rows are answered at a time, at most."""
+        """How many rows the graph for a batch takes, at this moment; more are answered in several of them."""
         return self._graphs.batch_rows
 
     def neighbors(self, rows: ArrayLike) -> Neighbors:
