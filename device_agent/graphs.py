@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent import contract, memory
+from device_agent.errors import ModelUnusable
 from device_agent.interpreter import Loader, delegate
 from device_agent.pair import Pair, unusable
 from device_agent.quiet import quiet
@@ -97,10 +98,14 @@ class Graphs:
         if rows == 1 and self.quantized and self.loader.packs_quantized:
             return  # as fast from where it is mapped, in a fraction of the memory
         self.waits = max(0, self.waits - rows)
-        if not self.waits and memory.may_pack(self._weights):
-            self._packed = True
+        if self.waits or not memory.may_pack(self._weights):
+            return
+        self._packed = True
+        try:
             with quiet():
                 self._begin()
+        except ModelUnusable:  # what answers now goes on
+            self._packed = False
 
     def run(self, queries: NDArray[np.float32], parts: dict[str, NDArray[Any]]) -> None:
         """Writes the graphs' outputs for (n, n_features) finite rows into `parts`, (n, ...) each, by their names.

@@ -79,7 +79,7 @@ class TfliteKNN:
             takes time for, if half of the free memory stays free; single rows count only where that makes them faster.
         stream: it is asked for single rows: where `packed` does not say, a model that is not small is never packed.
         quantized: whether candidates are searched in eight bits, where the model can; the answers are the same. None
-            does where that is faster: with LiteRT, and where XNNPACK has not packed the model.
+            does where that is faster as a rule: with LiteRT, and where XNNPACK has not packed the model.
 
     Raises:
         ModelUnusable: the file is not a knnkit model, or this runtime is too old for it.

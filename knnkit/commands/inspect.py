@@ -73,9 +73,9 @@ def _model_lines(info: contract.KnnInfo, folded: tuple[str, ...]) -> Iterator[tu
         )
     if info.searched is not None or info.quantized is not None:
         where = "all coordinates" if info.searched is None else f"a projection of {info.searched} coordinates"
-        how = "" if info.quantized is None else ", in eight bits where that is faster"
+        how = "" if info.quantized is None else ", in eight bits where the runtime suits them"
         yield "search", f"in {where}{how}, then exactly among its candidates"
-    yield "batch", f"{info.batch} rows"
+    yield "batch", f"{info.batch} rows" + ("" if info.quantized is None else f", {info.quantized} in eight bits")
     yield "needs", f"TFLite runtime {info.minimum_runtime}"
     yield "built with", ", ".join(f"{tool} {version}" for tool, version in sorted(info.versions.items()))
     yield "training data", f"sha256 {info.fingerprint}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import shutil
 import weakref
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +12,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.releases import Releases
+from support.releases import CREATED, Releases
 
-from device_agent import contract, memory
+from device_agent import check, contract, memory, trust, trust_files
+from device_agent.check import answer_as_a_stream
 from device_agent.codec import MalformedDocument
 from device_agent.graphs import PACK_AFTER
-from device_agent.judge import Golden
+from device_agent.interpreter import Loader
+from device_agent.judge import Golden, judge
 from device_agent.loading import load_model
 from device_agent.modelfile import read_info
 from device_agent.release_files import open_release
@@ -257,3 +260,62 @@ def test_what_was_tried_in_vain_while_reading_is_not_kept(releases: Releases) ->
         assert [each for each in gc.get_objects() if isinstance(each, MalformedDocument)] == []
     finally:
         gc.enable()
+
+
+def test_a_check_proves_the_graph_of_a_stream_too(releases: Releases) -> None:
+    path = releases["spectra"] / contract.MODEL_FILE
+    golden = Golden.from_bytes((releases["spectra"] / contract.GOLDEN_FILE).read_bytes())
+    packed, mapped = TfliteKNN(path, packed=True, runtime="tflite_runtime"), TfliteKNN(path, packed=False)
+    answers = packed.classify(golden.rows)
+    assert all(np.array_equal(*pair) for pair in zip(answer_as_a_stream(mapped, packed, golden, answers), answers))
+
+    class Wrong:
+        """A stream whose graph gives every row the next class."""
+
+        quantized, runtime = mapped.quantized, mapped.runtime
+
+        def classify(self, rows: np.ndarray) -> Any:
+            told = mapped.classify(rows)
+            return told._replace(label=(told.label + 1) % 6)
+
+    shown = answer_as_a_stream(Wrong(), packed, golden, answers)  # type: ignore[arg-type]
+    assert 32 <= (shown.label != answers.label).sum() <= 64
+    assert shown.label[0] != answers.label[0]
+    info = read_info(path)
+    assert judge(golden, answers, info, contract.Gates()).different == 0
+    assert judge(golden, shown, info, contract.Gates()).different == (shown.label != answers.label).sum()
+
+
+@pytest.mark.parametrize(("large", "loads"), [(False, 1), (True, 2)])
+def test_a_large_model_is_checked_as_a_stream_would_run_it(
+    large: bool, loads: int, releases: Releases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(releases.public_key, tmp_path / "signing.pem")
+    keys = trust_files.read(tmp_path).sets.keys
+    monkeypatch.setattr(memory, "SMALL", 1000 if large else memory.SMALL)
+    monkeypatch.setattr(memory, "available_bytes", lambda: 1 << 50)
+    asked: list[bool] = []
+
+    def load(opened: Any, runtime: str, *, stream: bool = False) -> TfliteKNN:
+        asked.append(stream)
+        return load_model(opened, runtime, stream=stream)
+
+    monkeypatch.setattr(check, "load_model", load)
+    with open_release(releases["spectra"]) as opened:
+        verdict = opened.verify(trust.TrustState(keys=keys), now=CREATED)
+        certificate = check._certify(opened, verdict, "n", "auto")
+    assert asked == [False, True][:loads]
+    assert certificate.different == 0
+
+
+def test_a_model_that_cannot_be_packed_any_more_goes_on_as_it_is(
+    large: TfliteKNN, releases: Releases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = Golden.from_bytes((releases["digits"] / contract.GOLDEN_FILE).read_bytes()).rows
+
+    def fail(self: Any, packed: bool) -> Any:
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(Loader, "load", fail)
+    assert len(large.classify(rows).label) == len(rows)
+    assert large.runtime.delegate is None
