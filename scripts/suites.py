@@ -136,6 +136,8 @@ def install_packages(suites: list[Suite]) -> None:
 # --- one process --------------------------------------------------------------------------------------------------
 def run_process(argv: list[str], log: Path, timeout: float, env: dict[str, str]) -> int | None:
     """Runs `argv` in a process group of its own, output to `log`; None when the time is up."""
+    if ENDING.is_set():
+        return None
     with log.open("wb") as sink:
         process = subprocess.Popen(
             argv, cwd=ROOT, env=env, stdout=sink, stderr=subprocess.STDOUT, start_new_session=True
@@ -153,6 +155,8 @@ def run_process(argv: list[str], log: Path, timeout: float, env: dict[str, str])
 
 
 GROUPS: set[int] = set()
+#: No process is begun any more: where one suite has been ended, the next would take its place.
+ENDING = threading.Event()
 
 
 def end_group(group: int) -> None:
@@ -316,8 +320,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def interrupted(*_: object) -> None:
-    for group in list(GROUPS):
-        end_group(group)
+    ENDING.set()
+    for _round in range(2):  # what was just being begun is there the second time
+        for group in list(GROUPS):
+            end_group(group)
+        time.sleep(0.2)
     print("\nscripts/test: interrupted", file=sys.stderr, flush=True)
     os._exit(130)
 
