@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from device_process import DeviceProcess
+from machines import said_on_each
 from sklearn.decomposition import PCA
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
@@ -88,15 +86,7 @@ for rows in (flat, large):
 
 def test_a_projection_does_not_depend_on_the_processor_or_its_threads() -> None:
     """The axes of equal eigenvalues, and of none, are whatever the kernels of a BLAS make of them."""
-    root = Path(__file__).resolve().parents[2]
-    machines = ({"OPENBLAS_NUM_THREADS": "1"}, {"OPENBLAS_NUM_THREADS": "2"}, {"OPENBLAS_CORETYPE": "Prescott"})
-    said = {
-        subprocess.run(
-            [sys.executable, "-c", _PRINT, str(root)], env={**os.environ, **machine}, check=True, capture_output=True
-        ).stdout
-        for machine in machines
-    }
-    assert len(said) == 1
+    assert len(said_on_each(_PRINT)) == 1
 
 
 @pytest.mark.parametrize("kind", ["noise in every coordinate", "few coordinates", "few rows", "manhattan"])

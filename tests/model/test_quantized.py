@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from device_process import DeviceProcess
+from machines import said_on_each
 from wild import QUANTIZED
 
 from device_agent.contract import Gates
@@ -115,15 +115,7 @@ print(found.candidates, found.error, found.step, told)
 
 
 def test_what_is_stored_does_not_depend_on_the_processor_or_its_threads() -> None:
-    root = Path(__file__).resolve().parents[2]
-    machines = ({"OPENBLAS_NUM_THREADS": "1"}, {"OPENBLAS_NUM_THREADS": "2"}, {"OPENBLAS_CORETYPE": "Prescott"})
-    said = {
-        subprocess.run(
-            [sys.executable, "-c", _PRINT, str(root)], env={**os.environ, **machine}, check=True, capture_output=True
-        ).stdout
-        for machine in machines
-    }
-    assert len(said) == 1
+    assert len(said_on_each(_PRINT)) == 1
 
 
 @pytest.mark.parametrize(
