@@ -160,13 +160,13 @@ ENDING = threading.Event()
 
 
 def end_group(group: int) -> None:
-    for sign in (signal.SIGTERM, signal.SIGKILL):
+    for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):  # by the first, pytest ends what its tests have begun
         try:
             os.killpg(group, sign)
         except ProcessLookupError:
             return
-        deadline = time.monotonic() + 5
-        while sign is signal.SIGTERM and time.monotonic() < deadline:
+        deadline = time.monotonic() + (20 if sign is signal.SIGINT else 5)
+        while sign is not signal.SIGKILL and time.monotonic() < deadline:
             time.sleep(0.1)
             try:
                 os.killpg(group, 0)

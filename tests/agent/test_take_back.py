@@ -133,6 +133,7 @@ def test_the_status_names_who_began_what_is_pending_also_while_another_command_r
         assert other.stdout.readline() == b"held\n"
         found = status(device)
         other.kill()
+    device.ask("rollback", "--own", "--holder", "ann 1")
     assert found.pending is not None
     assert found.lock is not None
     assert (found.pending.digest, found.lock.holder, found.lock.pid) == (digest, "ann 1", 0)
