@@ -2,7 +2,8 @@
 
 The score of a row is x·t - ‖t‖²/2, which is greatest where the distance is least. `Products` takes it in float32, over
 all coordinates or over a projection's few; `QuantizedProducts` in eight bits. Both say how near any other row can be at
-most; neither ranks what it found.
+most; neither ranks what it found. What eight bits found is held against the exact distances afterwards, so that no
+answer depends on a kernel's being right.
 """
 
 from __future__ import annotations

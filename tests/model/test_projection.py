@@ -8,22 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 from device_process import DeviceProcess
+from judging import training, verdict
 from machines import said_on_each
 from sklearn.decomposition import PCA
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 
 import knnkit
-from device_agent.contract import Gates
-from device_agent.judge import judge
 from knnkit.model import projection
-from knnkit.model.build import BuiltModel, build_model
-from knnkit.model.dataset import Dataset, dataset
+from knnkit.model.build import build_model
 from knnkit.model.enrol import enrol
 from knnkit.model.sample import Sample
 from knnkit.model.search import OVER_FETCH
 from knnkit.model.spec import KnnSpec
-from knnkit.release.golden import make_golden
 
 
 def near_a_plane(rows: int, width: int, *, seed: int, noise: float = 0.05, offset: float = 0.0) -> np.ndarray:
@@ -33,21 +30,9 @@ def near_a_plane(rows: int, width: int, *, seed: int, noise: float = 0.05, offse
     return rng.normal(size=(rows, 6)) @ plane + rng.normal(size=(rows, width)) * noise + offset
 
 
-def training(rows: np.ndarray) -> Dataset:
-    return dataset(rows, np.random.default_rng(1).choice(["ash", "elm", "oak"], len(rows)))
-
-
 def found(rows: np.ndarray, k: int = 3, metric: Any = "euclidean") -> projection.Projection | None:
     enrolled = enrol(training(rows), [], metric)
     return projection.find_projection(Sample(enrolled.space, enrolled.enrolled, k), OVER_FETCH)
-
-
-def verdict(device: DeviceProcess, model: BuiltModel, queries: np.ndarray, folder: Path, **how: Any) -> tuple[Any, int]:
-    path = folder / "model.tflite"
-    path.write_bytes(model.data)
-    golden = make_golden(model, None, dataset(queries, np.zeros(len(queries), int), model.info.feature_names))
-    answers = device.classify(path, queries.astype(np.float32), **how)
-    return judge(golden, answers, model.info, Gates()), answers.settled
 
 
 def test_a_projection_makes_no_row_longer_and_is_small_where_rows_lie_near_a_plane() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +12,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from device_process import DeviceProcess
+from judging import training, verdict
 from machines import said_on_each
 from wild import QUANTIZED
 
 from device_agent.contract import Gates
-from device_agent.judge import judge
 from knnkit.errors import BuildError
 from knnkit.model import flatfile
-from knnkit.model.build import BuiltModel, build_model
+from knnkit.model.build import build_model
 from knnkit.model.candidates import Chosen, QuantizedProducts
 from knnkit.model.convert import put_eight_bits
-from knnkit.model.dataset import Dataset, dataset
 from knnkit.model.enrol import enrol
+from knnkit.model.layout import Layout
 from knnkit.model.projection import find_projection
 from knnkit.model.quantized import STEPS, Quantized, quantize
 from knnkit.model.sample import Sample
@@ -41,22 +42,10 @@ def in_clusters(rows: int, width: int, *, seed: int, offset: float = 0.0) -> np.
     return centres[rng.integers(0, 10, rows)] + rng.normal(size=(rows, width)) + offset
 
 
-def training(rows: np.ndarray) -> Dataset:
-    return dataset(rows, np.random.default_rng(1).choice(["ash", "elm", "oak"], len(rows)))
-
-
 def found(rows: np.ndarray, k: int = 3, metric: Any = "euclidean") -> Quantized | None:
     enrolled = enrol(training(rows), [], metric)
     sample = Sample(enrolled.space, enrolled.enrolled, k)
     return quantize(sample, find_projection(sample, OVER_FETCH), OVER_FETCH)
-
-
-def verdict(device: DeviceProcess, model: BuiltModel, queries: np.ndarray, folder: Path, **how: Any) -> tuple[Any, int]:
-    path = folder / "model.tflite"
-    path.write_bytes(model.data)
-    golden = make_golden(model, None, dataset(queries, np.zeros(len(queries), int), model.info.feature_names))
-    answers = device.classify(path, queries.astype(np.float32), **how)
-    return judge(golden, answers, model.info, Gates()), answers.settled
 
 
 def test_no_row_is_farther_from_its_whole_steps_than_is_said() -> None:
@@ -103,6 +92,7 @@ from knnkit.model.candidates import QuantizedProducts
 from knnkit.model.convert import put_eight_bits
 from knnkit.model.dataset import dataset
 from knnkit.model.enrol import enrol
+from knnkit.model.layout import Layout
 from knnkit.model.quantized import quantize
 from knnkit.model.sample import Sample
 rng = np.random.default_rng(0)
@@ -213,6 +203,28 @@ def test_a_build_finds_out_what_is_wrong_in_the_search_in_eight_bits_alone(monke
             continue
         with pytest.raises(BuildError, match="misses its own gates in eight bits: "):
             self_check(model, golden, Gates())
+
+
+@KERNELS
+def test_what_no_product_can_have_given_is_not_believed(
+    kernel: dict[str, Any], device: DeviceProcess, tmp_path: Path
+) -> None:
+    """Of a table of zeros, as of a kernel that multiplies nothing, all scores are wrong and look far off."""
+    rows = in_clusters(5000, 70, seed=1)
+    model = build_model(KnnSpec("eight", 3), training(rows))
+    chosen = found(rows)
+    assert chosen is not None
+    table = Layout.of(chosen.table).table(chosen.table).tobytes()
+    # Each block has its length in the gap in front of it: the rows between are what is taken away.
+    first = model.data.index(chosen.table[0].tobytes())
+    data, width, layout = bytearray(model.data), chosen.table.shape[1], Layout.of(chosen.table)
+    start = first - layout.place(0) * width
+    for place, count in layout.blocks(len(rows)):
+        data[start + place * width : start + (place + count) * width] = bytes(count * width)
+    assert len(data) == len(model.data)
+    assert data[start : start + len(table)].count(0) > 0.99 * len(table)
+    said, _ = verdict(device, replace(model, data=bytes(data)), in_clusters(100, 70, seed=5), tmp_path, **kernel)
+    assert said.identical + said.equivalent == 100
 
 
 _RUN = """
