@@ -51,17 +51,17 @@ def enrol_host(
     from knnkit.transport.ssh import scan
 
     where, key = scan(target.name, target.address, timeout=timeout)
-    name = hostkeys.host_name(where.key_name, where.port)
+    name = hostkeys.host_name(where.key_name, where.key_port)
     path = (known_hosts or _own_file(where.known_hosts)).expanduser()
-    known = hostkeys.load(where.known_hosts).lookup(where.key_name, where.port)
+    known = hostkeys.load(where.known_hosts).lookup(where.key_name, where.key_port)
     same = any(entry.same(key) and not entry.revoked for entry in known)
     if not same:
         if known and not replace:
-            hostkeys.load(where.known_hosts).check(where.key_name, where.port, key)
+            hostkeys.load(where.known_hosts).check(where.key_name, where.key_port, key)
         if not agree(name, key.kind, key.fingerprint):
             raise HostKeyError(f"{name}: its host key was not enrolled", reason="host-key-unknown")
-        hostkeys.enrol(path, where.key_name, where.port, key, replace=replace)
-    return Enrolled(where.key_name, where.port, key.kind, key.fingerprint, str(path), same, not same)
+        hostkeys.enrol(path, where.key_name, where.key_port, key, replace=replace)
+    return Enrolled(where.key_name, where.key_port, key.kind, key.fingerprint, str(path), same, not same)
 
 
 def _own_file(files: tuple[str, ...]) -> Path:

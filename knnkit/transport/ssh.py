@@ -315,7 +315,7 @@ def _reach(hop: Resolved, hops: list[paramiko.Transport], deadline: float) -> so
 
 def _prefer_known(transport: paramiko.Transport, hop: Resolved) -> None:
     """Asks for the kind of host key that is known, as a server may have several."""
-    known = {key.kind for key in hostkeys.load(hop.known_hosts).lookup(hop.key_name, hop.port)}
+    known = {key.kind for key in hostkeys.load(hop.known_hosts).lookup(hop.key_name, hop.key_port)}
     if "ssh-rsa" in known:
         known |= {"rsa-sha2-512", "rsa-sha2-256"}
     options = transport.get_security_options()
@@ -323,7 +323,7 @@ def _prefer_known(transport: paramiko.Transport, hop: Resolved) -> None:
 
 
 def _check_host_key(transport: paramiko.Transport, hop: Resolved) -> None:
-    hostkeys.load(hop.known_hosts).check(hop.key_name, hop.port, _offered(transport))
+    hostkeys.load(hop.known_hosts).check(hop.key_name, hop.key_port, _offered(transport))
 
 
 def _offered(transport: paramiko.Transport) -> hostkeys.HostKey:

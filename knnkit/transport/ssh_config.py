@@ -28,6 +28,7 @@ _MAX_INCLUDES = 16
 #: Largest ssh_config that is read, in characters.
 _MAX_CONFIG = 1 << 20
 _MAX_JUMPS = 8
+_MAX_PORT = 65535
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Resolved:
     port: int
     user: str
     key_name: str  # under which known_hosts knows it: the host, or HostKeyAlias
+    key_port: int  # likewise: that of the host; 22 with HostKeyAlias, which stands for host and port, as in ssh
     identities: tuple[str, ...]
     identities_only: bool
     agent: str | None  # socket of the key agent; None: use none
@@ -58,11 +60,13 @@ def resolve(address: Address, *, depth: int = 0) -> Resolved:
     host = str(found.get("hostname", address.host))
     jumps = _jumps(address, str(found.get("proxyjump", "none")), depth)
     listed = tuple(found.get("identityfile", ()))
+    port = address.port or _port(found, address)
     return Resolved(
         host=host,
-        port=address.port or int(found.get("port", 22)),
+        port=port,
         user=address.user or str(found.get("user", "")) or getpass.getuser(),
         key_name=str(found.get("hostkeyalias", host)),
+        key_port=22 if "hostkeyalias" in found else port,
         identities=(address.identity,) if address.identity else listed or _DEFAULT_KEYS,
         identities_only=bool(address.identity) or found.get("identitiesonly") == "yes",
         agent=_agent(str(found.get("identityagent", "SSH_AUTH_SOCK"))),
@@ -70,6 +74,13 @@ def resolve(address: Address, *, depth: int = 0) -> Resolved:
         known_hosts=(*address.known_hosts, *_known_hosts(found)),
         proxy=None if jumps or address.jump else _proxy(found),
     )
+
+
+def _port(found: dict[str, Any], address: Address) -> int:
+    said = str(found.get("port", 22))
+    if not (said.isascii() and said.isdigit() and 0 < int(said) <= _MAX_PORT):
+        raise Unreachable(f"{address.config or USER_CONFIG}: Port {said[:40]} is no port", reason="ssh-config")
+    return int(said)
 
 
 def _proxy(found: dict[str, Any]) -> str | None:

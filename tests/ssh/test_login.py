@@ -14,6 +14,8 @@ import pytest
 from support import sshd
 
 from knnkit.errors import HostKeyError, Unreachable
+from knnkit.fleet.enrol import enrol_host
+from knnkit.fleet.target import Target
 from knnkit.transport import ssh_auth
 from knnkit.transport.address import Address
 from knnkit.transport.ssh import SshTransport
@@ -204,11 +206,30 @@ def test_identity_agent_is_taken_or_left(
         enter(Address("b", server.user, config=config))
 
 
-def test_a_host_key_alias_is_what_known_hosts_knows(server: sshd.Sshd, no_ssh_config: Path, tmp_path: Path) -> None:
+def test_a_host_key_alias_is_what_known_hosts_knows_whatever_the_port_as_in_ssh(
+    server: sshd.Sshd, no_ssh_config: Path, tmp_path: Path
+) -> None:
     known = tmp_path / "alias_known"
+    known.write_text(f"the-board {server.host_key}\n")
+    config = write_config(no_ssh_config, f"Host {server.host}\n HostKeyAlias the-board\n UserKnownHostsFile {known}\n")
+    assert server.port != 22
+    login = [*("-i", str(server.identity), "-p", str(server.port)), f"{server.user}@{server.host}", "echo in"]
+    command = ["ssh", "-F", config, "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", *login]
+    assert subprocess.run(command, capture_output=True, text=True).stdout == "in\n"
+    to = Address(server.host, server.user, server.port, identity=str(server.identity), config=config)
+    assert enter(to) == "in"
     known.write_text(f"[the-board]:{server.port} {server.host_key}\n")
+    assert subprocess.run(command, capture_output=True, text=True).returncode == 255
+    with pytest.raises(HostKeyError, match=r"the-board is not in known_hosts"):
+        enter(to)
+
+
+def test_a_host_is_enrolled_under_its_alias(server: sshd.Sshd, no_ssh_config: Path, tmp_path: Path) -> None:
+    known = tmp_path / "alias_known"
     config = write_config(no_ssh_config, f"Host {server.host}\n HostKeyAlias the-board\n UserKnownHostsFile {known}\n")
     to = Address(server.host, server.user, server.port, identity=str(server.identity), config=config)
+    enrol_host(Target("board", to), agree=lambda *_: True, timeout=10.0)
+    assert known.read_text().split()[0] == "the-board"
     assert enter(to) == "in"
 
 
@@ -226,6 +247,8 @@ def test_strict_host_key_checking_cannot_be_switched_off(server: sshd.Sshd, no_s
         ("Host *\n ProxyJump *bad host*\n", "is not an address"),
         ("Host a\n ProxyJump b\nHost b\n ProxyJump a\n", "more than 8 hosts"),
         ("Host 'x\n", "x"),
+        ("Host *\n Port ssh\n", "Port ssh is no port"),
+        ("Host *\n Port 65536\n", "Port 65536 is no port"),
     ],
 )
 def test_an_ssh_config_that_cannot_be_followed_is_named(no_ssh_config: Path, text: str, said: str) -> None:
