@@ -15,6 +15,7 @@ import fnmatch
 import functools
 import hashlib
 import hmac
+import io
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from pathlib import Path
 from knnkit.errors import HostKeyError
 
 _MAX_FILE = 32 * 1024 * 1024
+#: How bytes that are no UTF-8, in a comment say, come through a file that is written anew.
+_AS_THEY_ARE = "surrogateescape"
 
 
 @dataclass(frozen=True)
@@ -172,7 +175,7 @@ def parse(text: str, path: str) -> KnownHosts:
     lines: list[_Line] = []
     authorities: list[_Line] = []
     bad: list[str] = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(_lines(text), start=1):
         words = line.split()
         if not words or words[0].startswith("#"):
             continue
@@ -186,6 +189,11 @@ def parse(text: str, path: str) -> KnownHosts:
             found = authorities if marker == "@cert-authority" else lines
             found.append(_Line(tuple(words[0].split(",")), key))
     return KnownHosts(tuple(lines), tuple(bad), tuple(authorities))
+
+
+def _lines(text: str) -> Iterable[str]:
+    """Returns the lines as OpenSSH has them: where `str.splitlines` ends one as well, a comment could hide a host."""
+    return io.StringIO(text, newline="\n")
 
 
 def _key(words: list[str], where: str, *, revoked: bool) -> HostKey | None:
@@ -211,9 +219,9 @@ def enrol(path: Path, host: str, port: int, key: HostKey, *, replace: bool = Fal
     name = host_name(host, port)
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+", encoding="utf-8") as file:
+        with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            text = file.read()
+            text = file.read().decode("utf-8", _AS_THEY_ARE)
             known = parse(text, str(path)).lookup(host, port)
             if any(entry.same(key) and not entry.revoked for entry in known):
                 return False
@@ -221,10 +229,10 @@ def enrol(path: Path, host: str, port: int, key: HostKey, *, replace: bool = Fal
                 parse(text, str(path)).check(host, port, key)
             kept = _without(text, name) if known else text
             if kept != text:
-                path.with_name(path.name + ".old").write_text(text, encoding="utf-8")
+                path.with_name(path.name + ".old").write_bytes(text.encode("utf-8", _AS_THEY_ARE))
             line = f"{name} {key.kind} {base64.b64encode(key.blob).decode()}\n"
             file.seek(0)
-            file.write(kept + ("" if not kept or kept.endswith("\n") else "\n") + line)
+            file.write((kept + ("" if not kept or kept.endswith("\n") else "\n") + line).encode("utf-8", _AS_THEY_ARE))
             file.truncate()
             return True
     except OSError as error:
@@ -234,7 +242,7 @@ def enrol(path: Path, host: str, port: int, key: HostKey, *, replace: bool = Fal
 def _without(text: str, name: str) -> str:
     """Returns the file without the lines for `name`; a line for several hosts loses only that name."""
     kept = []
-    for line in text.splitlines(keepends=True):
+    for line in _lines(text):
         words = line.split(maxsplit=1)
         if len(words) < 2 or words[0].startswith(("#", "@")) or not _matches(words[0].split(","), name):
             kept.append(line)

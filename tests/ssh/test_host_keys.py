@@ -86,6 +86,16 @@ def test_bad_lines_hide_no_good_one_and_are_named() -> None:
         known.check("other", 22, key(1))
 
 
+@pytest.mark.parametrize("end", ["\r", "\v", "\f", "\x1c", "\x85", "\u2028"])
+def test_a_line_ends_where_openssh_ends_it_and_no_comment_hides_a_host(end: str, tmp_path: Path) -> None:
+    text = f"# a banner that ssh-keyscan wrote down{end}{line('board', key(1))}"
+    assert not hostkeys.parse(text, "known_hosts").lookup("board", 22)
+    file = tmp_path / "known_hosts"
+    file.write_bytes(text.encode())
+    keygen = subprocess.run(["ssh-keygen", "-F", "board", "-f", str(file)], capture_output=True)
+    assert keygen.returncode == 1, "ssh-keygen finds it"
+
+
 def test_a_revoked_key_is_refused_wherever_it_is_offered() -> None:
     known = hostkeys.parse(line("board", key(1)) + line("*", key(1), "@revoked"), "kh")
     with pytest.raises(HostKeyError, match=r"revoked host key .* kh:2"):
@@ -157,6 +167,17 @@ def test_another_key_is_enrolled_only_when_asked_for_and_the_old_file_is_kept(tm
 
 
 # --- against a server ---------------------------------------------------------------------------------------------
+def test_what_is_no_utf_8_stays_as_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "known_hosts"
+    before = b"# caf\xe9\r\n" + line("board", key(1)).encode()
+    file.write_bytes(before)
+    hostkeys.enrol(file, "other", 22, key(2))
+    assert file.read_bytes() == before + line("other", key(2)).encode()
+    hostkeys.enrol(file, "board", 22, key(3), replace=True)
+    assert file.read_bytes() == b"# caf\xe9\r\n" + (line("other", key(2)) + line("board", key(3))).encode()
+    assert (tmp_path / "known_hosts.old").read_bytes() == before + line("other", key(2)).encode()
+
+
 def test_an_unknown_host_key_is_refused_and_nothing_is_written(address: Address, tmp_path: Path) -> None:
     known = tmp_path / "known_hosts"
     known.write_text("# nobody\n")
