@@ -94,6 +94,18 @@ def test_a_release_from_far_in_the_future_is_refused(directory: Path) -> None:
     refuses(Reason.CREATED_TOO_FAR, forge.write(directory, created=NOW + MAX_AHEAD + 1))
 
 
+def test_how_far_ahead_a_release_lies_counts_from_what_was_committed_where_the_clock_is_behind(tmp_path: Path) -> None:
+    later = AGENT_EPOCH + 2 * MAX_AHEAD
+    known = forge.state(floor=5, time_floor=later)
+    for number, now in enumerate((0, NOW)):
+        release = forge.write(tmp_path / f"good-{number}", sequence=later + MAX_AHEAD, created=later + MAX_AHEAD)
+        assert forge.verify(release, known, now=now).floor == later + MAX_AHEAD
+        too_far = forge.write(tmp_path / f"far-{number}", sequence=later + MAX_AHEAD + 1, created=later)
+        refuses(Reason.SEQUENCE_TOO_FAR, too_far, known, now=now)
+        too_new = forge.write(tmp_path / f"new-{number}", sequence=later, created=later + MAX_AHEAD + 1)
+        refuses(Reason.CREATED_TOO_FAR, too_new, known, now=now)
+
+
 # --- expiry and the clock -----------------------------------------------------------------------------------------
 def test_an_expired_release_is_not_activated(directory: Path) -> None:
     refuses(Reason.EXPIRED, forge.write(directory, expires=NOW))
@@ -132,6 +144,11 @@ def test_a_committed_release_raises_the_time_floor_of_a_board_without_a_clock(di
 def test_a_date_in_the_future_does_not_push_the_time_floor_past_a_sane_clock(directory: Path) -> None:
     release = forge.write(directory, created=NOW + YEAR)
     assert forge.verify(release).time_floor == NOW
+
+
+def test_a_clock_behind_what_was_committed_does_not_hold_the_time_floor_back(directory: Path) -> None:
+    release = forge.write(directory, created=NOW + YEAR)
+    assert forge.verify(release, forge.state(time_floor=NOW + 7), now=NOW).time_floor == NOW + YEAR
 
 
 def test_a_clock_in_the_far_future_pushes_nothing(directory: Path) -> None:

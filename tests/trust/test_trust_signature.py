@@ -278,3 +278,22 @@ def test_the_manifest_that_counts_is_the_signed_one(release: Path) -> None:
                 now=NOW,
             )
     assert caught.value.reason == Reason.FILE_CHANGED.value
+
+
+@pytest.mark.parametrize(
+    ("name", "limit"),
+    [(contract.SIGNATURE_FILE, contract.MAX_SIGNATURE), (contract.MANIFEST_FILE, contract.MAX_MANIFEST)],
+)
+def test_the_rules_cap_what_they_are_given_whoever_read_it(release: Path, name: str, limit: int) -> None:
+    with release_files.open_release(release) as opened:
+        given = {each: opened.read(each) for each in (contract.SIGNATURE_FILE, contract.MANIFEST_FILE)}
+        given[name] += b" " * (limit + 1 - len(given[name]))
+        with pytest.raises(Refused) as caught:
+            trust.verify_release(
+                bundle=given[contract.SIGNATURE_FILE],
+                manifest=given[contract.MANIFEST_FILE],
+                files=opened.files,
+                state=forge.state(),
+                now=NOW,
+            )
+    assert caught.value.reason == Reason.FILE_TOO_LARGE.value
