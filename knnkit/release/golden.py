@@ -48,11 +48,12 @@ def make_golden(
 
 
 def _truth(model: BuiltModel, labels: NDArray[np.generic]) -> NDArray[np.int32]:
-    places = {label: code for code, label in enumerate(model.info.classes)}
-    unseen = sorted({str(label) for label in labels.tolist()} - {str(label) for label in places})
+    places = {str(label): code for code, label in enumerate(model.info.classes)}  # `7` is text beside a label of letters
+    texts = [str(label) for label in labels.tolist()]
+    unseen = sorted(set(texts) - set(places))
     if unseen:
         raise DataError(
             f"the held-out rows have a label that no training row has: {unseen[0]!r}",
             hint="give the training set a row of that class, or take another seed",
         )
-    return np.array([places[label] for label in labels.tolist()], dtype=np.int32)
+    return np.array([places[text] for text in texts], dtype=np.int32)
