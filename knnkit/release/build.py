@@ -202,11 +202,20 @@ def _replacing(directory: Path) -> Iterator[Path]:
             folder = Path(beside) / directory.name
             folder.mkdir()
             yield folder
-            if directory.exists():
-                directory.rename(Path(beside) / "replaced")
-            folder.rename(directory)
+            _swap(folder, directory, Path(beside) / "replaced")
     except OSError as error:
         raise BuildError(f"{directory} cannot be written: {error.strerror or error}") from None
+
+
+def _swap(folder: Path, directory: Path, replaced: Path) -> None:
+    try:
+        if directory.exists():
+            directory.rename(replaced)
+        folder.rename(directory)
+    except BaseException:  # Ctrl-C, too: what was replaced would be removed with the folder beside
+        if replaced.exists() and not directory.exists():
+            replaced.rename(directory)
+        raise
 
 
 def ensure_release(build: Build, signer: Signer, *, out: Path | None = None) -> Built:

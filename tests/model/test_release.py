@@ -14,6 +14,7 @@ from device_process import ROOT
 from device_agent import contract
 from device_agent.judge import Golden
 from knnkit import cli
+from knnkit.release import build as release_build
 from knnkit.release import keys
 
 CSV = "a,b,y\n" + "".join(f"{i % 7},{i % 5 + (i % 2) * 9},{'odd' if i % 2 else 'even'}\n" for i in range(60))
@@ -119,6 +120,38 @@ def test_a_failed_build_leaves_the_release_that_was_there(
     assert said in capsys.readouterr().err
     assert {path: path.read_bytes() for path in (folder / "dist").iterdir()} == before
     assert sorted(path.name for path in folder.iterdir()) == names
+
+
+@pytest.mark.parametrize("failing", [1, 2])
+def test_a_rename_that_fails_leaves_the_release_that_was_there(
+    failing: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = tmp_path / "dist"
+    directory.mkdir()
+    (directory / contract.MODEL_FILE).write_text("before")
+    rename, calls = Path.rename, iter(range(1, 9))
+
+    def fail(self: Path, target: Path) -> Path:
+        if next(calls) == failing:
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(KeyboardInterrupt), release_build._replacing(directory) as folder:
+        (folder / contract.MODEL_FILE).write_text("after")
+    assert (directory / contract.MODEL_FILE).read_text() == "before"
+    assert [path.name for path in tmp_path.iterdir()] == ["dist"]
+
+
+def test_a_test_file_of_numbers_alone_has_the_labels_of_a_training_file_with_letters(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "train.csv").write_text(CSV.replace("odd", "1").replace("even", "x"))
+    odd = [line.replace("odd", "1") for line in CSV.split() if line.endswith("odd")]
+    (folder / "test.csv").write_text("\n".join(["a,b,y", *odd]) + "\n")
+    (folder / "deploy.yaml").write_text(YAML.replace("k: 3", "test: {file: test.csv, label: y}, k: 3"))
+    assert build("--json") == 0
+    assert json.loads(capsys.readouterr().out)["releases"][0]["accuracy"] == 1.0
 
 
 def test_a_folder_that_is_no_release_is_not_replaced(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
