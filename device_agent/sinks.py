@@ -107,7 +107,7 @@ class Sink:
         if self._dtype is not None:
             os.pwrite(self._descriptor, npy_header(self._dtype, count), 0)
         if self._part and self._path:
-            os.close(self._descriptor)
+            self._close_part()
             self._part.replace(self._path)
         elif self._spool:
             self._spool.seek(0)
@@ -119,11 +119,17 @@ class Sink:
     def abandon(self) -> None:
         """Leaves no file behind."""
         if self._part:
-            os.close(self._descriptor)
+            self._close_part()
             self._part.unlink(missing_ok=True)
         elif self._spool:
             self._spool.close()
         self._close_out()
+
+    def _close_part(self) -> None:
+        """Once: `abandon` follows a `finish` that failed, and the number may be another file's by then."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
 
     def _close_out(self) -> None:
         if self._out != 1:

@@ -1,7 +1,11 @@
-"""`--output` to what is no ordinary file: written to, never replaced. Root would otherwise lose its /dev/null."""
+"""`--output` to what is no ordinary file: written to, never replaced. Root would otherwise lose its /dev/null.
+
+And to a file that cannot take its place in the end: nothing is left behind, and the reason is the disk's.
+"""
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import stat
@@ -43,3 +47,21 @@ def test_a_run_that_is_given_up_leaves_a_pipe_as_it_was(tmp_path: Path) -> None:
     reader.join(30)
     assert got == [b""]
     assert stat.S_ISFIFO(pipe.stat().st_mode)
+
+
+def test_a_file_that_cannot_take_its_place_leaves_nothing_and_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: Path, target: Path) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(target))
+
+    monkeypatch.setattr(Path, "replace", fail)
+    sink = Sink(str(tmp_path / "answers.csv"))
+    sink.write(b"setosa\n")
+    with pytest.raises(OSError, match="Input/output error"):
+        sink.finish(1)
+    with (tmp_path / "another").open("w") as other:  # gets the number that the answers had
+        sink.abandon()
+        other.write("still open")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["another"]
+    assert (tmp_path / "another").read_text() == "still open"
