@@ -131,6 +131,11 @@ def test_a_clock_at_1970_does_not_bring_an_expired_release_back(directory: Path)
     refuses(Reason.EXPIRED, release, forge.state(time_floor=NOW), now=0)
 
 
+def test_a_clock_behind_what_was_committed_is_told_also_where_the_release_is_older(directory: Path) -> None:
+    verdict = forge.verify(forge.write(directory), forge.state(time_floor=NOW + 1))
+    assert verdict.warnings == (f"clock-behind: the clock says {utc(NOW)}, but it is at least {utc(NOW + 1)}",)
+
+
 def test_the_time_floor_never_falls(directory: Path) -> None:
     release = forge.write(directory, created=1000)
     assert forge.verify(release, forge.state(time_floor=NOW), now=0).time_floor == NOW
