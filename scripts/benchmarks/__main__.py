@@ -58,12 +58,13 @@ def _show(
     goals = report.goals(cells, begun)
     missed = [goal for goal in goals if not goal["reached"]]
     print(f"\ngoals reached: {len(goals) - len(missed)} of {len(goals)}")
-    for goal in missed:
-        print(f"  missed  {goal['goal']}: {goal['figure']} (limit {goal['limit']})  {goal['note']}")
+    print(*report.goal_lines(missed), sep="\n", end="\n" if missed else "")
+    for failure in report.failures(cells):
+        print(f"not measured: {failure}")
     wrong = {f"{one.cells[0].size}: {name}": rows for one in measured for name, rows in one.wrong.items() if rows}
-    delegates = {delegate for one in measured for delegate in one.delegates}
+    delegates = {(ours, run_by) for one in measured for ours, run_by in one.delegates.items()}
     print(f"neighbours: {'every contender gives the same, up to ties' if not wrong else f'rows that differ: {wrong}'}")
-    print(f"delegate: {', '.join(map(str, delegates))}")
+    print("delegate:", ", ".join(sorted(f"{ours}: {run_by}" for ours, run_by in delegates)) or "TfliteKNN did not run")
     if options.save:
         results = {
             "machine": peers.machine() | {"versions": installed["versions"]},
@@ -87,7 +88,7 @@ def _show(
         report.write_json(DOCS / "results.json", {"speed": results})
         report.plot(cells, DOCS / "speed.svg")
         say(f"written: {DOCS.relative_to(peers.ROOT)}")
-    return 1 if wrong or delegates != {"XNNPACK"} else 0
+    return 1 if wrong or {run_by for _, run_by in delegates} != {"XNNPACK"} else 0
 
 
 def run_stream(options: argparse.Namespace) -> int:

@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 #: Neighbours asked of every contender.
 K = 3
+_CHUNK = 2048  # rows whose differences are taken at a time
+#: Queries that are also asked one by one, to compare the answers.
+ALONE = 64
 
 
 @dataclass(frozen=True)
@@ -116,20 +119,26 @@ def reference(table: Table, k: int = K) -> NDArray[np.float64]:
 def distances(table: Table, query: NDArray[np.float32]) -> NDArray[np.float64]:
     """Returns the (n_train,) float64 Euclidean distances of one query."""
     squared = np.empty(len(table.rows))
-    for start in range(0, len(squared), 2048):
-        difference = table.rows[start : start + 2048].astype(np.float64) - query
-        squared[start : start + 2048] = np.einsum("ij,ij->i", difference, difference)
+    for start in range(0, len(squared), _CHUNK):
+        difference = table.rows[start : start + _CHUNK].astype(np.float64) - query
+        squared[start : start + _CHUNK] = np.einsum("ij,ij->i", difference, difference)
     return np.sqrt(squared)
 
 
 def wrong_rows(table: Table, indices: NDArray[Any], nearest: NDArray[np.float64], margin: float = 1e-4) -> int:
-    """Returns how many queries were given a neighbour that is not among the k nearest.
+    """Returns how many of the first `len(nearest)` queries were given something else than their k nearest rows.
 
-    Neighbours whose distances differ by less than `margin`, relative, are tied: either is right.
+    Neighbours whose distances differ by less than `margin`, relative, are tied: either is right. A query without an
+    answer has a wrong one.
     """
-    wrong = 0
+    wrong = abs(len(nearest) - len(indices))
     for query, chosen, best in zip(table.queries, indices, nearest):
-        difference = table.rows[chosen].astype(np.float64) - query
-        reached = np.sort(np.sqrt((difference * difference).sum(axis=1)))
-        wrong += len(set(chosen.tolist())) != len(best) or not np.allclose(reached, best, rtol=margin, atol=1e-9)
+        strange = len(set(chosen.tolist())) != len(best) or min(chosen) < 0 or max(chosen) >= len(table.rows)
+        wrong += strange or not np.allclose(np.sort(_far(query, table.rows[chosen])), best, rtol=margin, atol=1e-9)
     return wrong
+
+
+def _far(query: NDArray[np.float32], rows: NDArray[np.float32]) -> NDArray[np.float64]:
+    difference = rows.astype(np.float64) - query
+    far: NDArray[np.float64] = np.sqrt((difference * difference).sum(axis=1))
+    return far

@@ -29,9 +29,10 @@ def ensure(folders: list[Path]) -> None:
     digest = sources_digest()
     stale = [folder for folder in folders if not _is_fresh(folder, digest)]
     if stale:
-        subprocess.run(
-            [sys.executable, "-m", "benchmarks.models", *map(str, stale)], check=True, stderr=subprocess.PIPE
-        )
+        command = [sys.executable, "-m", "benchmarks.models", *map(str, stale)]
+        done = subprocess.run(command, stderr=subprocess.PIPE, text=True)  # TensorFlow talks, also when all is well
+        if done.returncode:
+            raise RuntimeError(f"the models could not be built:\n{done.stderr[-4000:]}")
 
 
 def _is_fresh(folder: Path, digest: str) -> bool:

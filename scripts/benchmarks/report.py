@@ -11,6 +11,7 @@ from benchmarks.speed import Cell
 
 #: The same model on tflite-runtime 2.14 and on LiteRT.
 OURS = ("TfliteKNN", "TfliteKNN, LiteRT")
+_RUNTIME = dict(zip(OURS, ("tflite-runtime 2.14", "LiteRT")))
 GEMM = "NumPy GEMM alone"
 #: What must be reached, from the project's goals.
 START_SECONDS, START_FACTOR, MEMORY_SHARE, GEMM_FACTOR = 0.3, 5.0, 0.4, 1.5
@@ -60,6 +61,14 @@ def _measured(cell: Cell) -> list[str]:
     return [ours for ours in OURS if ours in cell.median]
 
 
+def failures(cells: list[Cell]) -> list[str]:
+    """Returns which contender was not measured where, and why: one that is missing makes the best peer slower."""
+    found = []
+    for cell in cells:
+        found += [f"{cell.size}, {cell.rows}, {cell.threads}: {name}: {why}" for name, why in cell.failed.items()]
+    return found
+
+
 def start_table(starts: dict[str, Any], on_disk: dict[str, int], stacks: dict[str, Any]) -> str:
     """Returns one data set's starts, memory, and bytes on disk."""
     head = [
@@ -90,33 +99,38 @@ def goals(cells: list[Cell], starts: dict[str, dict[str, Any]]) -> list[dict[str
     for cell in cells:
         for ours in _measured(cell):
             what = f"{cell.size}, {cell.rows} {'row' if cell.rows == 1 else 'rows'}, threads {cell.threads}: {ours}"
-            found.append(_goal(f"fastest: {what}", cell.ratio(ours), 1.0, at_least=True, note=_profile(cell, ours)))
+            found.append(goal(f"fastest: {what}", cell.ratio(ours), 1.0, at_least=True, note=_profile(cell, ours)))
             if cell.size == "60000x784" and cell.rows > 1:
                 factor = cell.median[ours] / cell.median[GEMM]
-                found.append(_goal(f"within {GEMM_FACTOR} of GEMM: {what}", factor, GEMM_FACTOR))
+                found.append(goal(f"within {GEMM_FACTOR} of GEMM: {what}", factor, GEMM_FACTOR))
     for size, each in starts.items():
         theirs = each["scikit-learn brute"]
         for ours, own in ((name, each[name]) for name in OURS if name in each):
             what = f"{size}: {ours}"
             if not size.startswith("60000x784"):
-                found.append(_goal(f"start to first answer, s: {what}", own["seconds"], START_SECONDS))
+                found.append(goal(f"start to first answer, s: {what}", own["seconds"], START_SECONDS))
             times = theirs["seconds"] / own["seconds"]
-            found.append(_goal(f"start, times scikit-learn: {what}", times, START_FACTOR, at_least=True))
+            found.append(goal(f"start, times scikit-learn: {what}", times, START_FACTOR, at_least=True))
             for moment in ("one row", "batch"):
                 share = own["memory"][moment]["rss"] / theirs["memory"][moment]["rss"]
-                found.append(_goal(f"memory, share of scikit-learn, {moment}: {what}", share, MEMORY_SHARE))
+                found.append(goal(f"memory, share of scikit-learn, {moment}: {what}", share, MEMORY_SHARE))
     return found
 
 
-def _goal(what: str, figure: float, limit: float, *, at_least: bool = False, note: str = "") -> dict[str, Any]:
+def goal(what: str, figure: float, limit: float, *, at_least: bool = False, note: str = "") -> dict[str, Any]:
+    """Returns a goal with its figure; a note says what to know where it was missed."""
     reached = figure >= limit if at_least else figure <= limit
-    return {
-        "goal": what,
-        "figure": round(figure, 3),
-        "limit": limit,
-        "reached": reached,
-        "note": "" if reached else note,
-    }
+    said = {"note": note} if note and not reached else {}
+    return {"goal": what, "figure": round(figure, 3), "limit": limit, "reached": reached} | said
+
+
+def goal_lines(goals: list[dict[str, Any]]) -> list[str]:
+    """Returns a line for each goal."""
+    return [
+        f"  {'reached' if one['reached'] else 'missed '}  {one['goal']}: {one['figure']} (limit {one['limit']})"
+        + (f"  {one['note']}" if "note" in one else "")
+        for one in goals
+    ]
 
 
 def _profile(cell: Cell, ours: str) -> str:
@@ -144,21 +158,26 @@ def write_section(path: Path, name: str, text: str) -> None:
 
 
 def plot(cells: list[Cell], path: Path) -> None:
-    """Draws how many times as long as TfliteKNN on 2.14 each takes, one panel for one row and one for a batch."""
+    """Draws how many times as long as TfliteKNN each takes, one panel for one row and one for a batch.
+
+    TfliteKNN on 2.14 is what the others are compared with; on LiteRT, where no cell has 2.14.
+    """
     import matplotlib
 
     matplotlib.use("svg")
     matplotlib.rcParams["svg.hashsalt"] = "knnkit"
     from matplotlib import pyplot
 
-    peers = [kind.name for kind in CONTENDERS.values() if kind.peer or kind.name == OURS[1]]
+    one_thread = [cell for cell in cells if cell.threads == 1]
+    base = next(ours for ours in OURS if any(ours in cell.median for cell in one_thread))
+    others = [kind.name for kind in CONTENDERS.values() if kind.peer or (kind.name in OURS and kind.name != base)]
     figure, panels = pyplot.subplots(1, 2, figsize=(11, 4.6), sharey=True, layout="constrained")
     for panel, title in zip(panels, ("one row", "a batch")):
-        shown = [cell for cell in cells if (cell.rows == 1) == (title == "one row") and cell.threads == 1]
-        for number, name in enumerate(peers):
-            places = [place + (number - len(peers) / 2 + 0.5) * 0.13 for place in range(len(shown))]
-            heights = [cell.median.get(name, float("nan")) / cell.median[_measured(cell)[0]] for cell in shown]
-            # From the line that stands for TfliteKNN on 2.14: up is slower, down is faster.
+        shown = [cell for cell in one_thread if (cell.rows == 1) == (title == "one row") and base in cell.median]
+        for number, name in enumerate(others):
+            places = [place + (number - len(others) / 2 + 0.5) * 0.13 for place in range(len(shown))]
+            heights = [cell.median.get(name, float("nan")) / cell.median[base] for cell in shown]
+            # From the line that stands for `base`: up is slower, down is faster.
             panel.bar(places, [height - 1.0 for height in heights], 0.12, bottom=1.0, label=name)
         panel.axhline(1.0, color="black", linewidth=1)
         panel.set_yscale("log")
@@ -167,7 +186,7 @@ def plot(cells: list[Cell], path: Path) -> None:
         panel.set_xticks(range(len(shown)), labels)
         panel.set_title(f"{title}, one thread")
         panel.grid(axis="y", alpha=0.3)
-    panels[0].set_ylabel("times as long as TfliteKNN on tflite-runtime 2.14 (median)")
+    panels[0].set_ylabel(f"times as long as TfliteKNN on {_RUNTIME[base]} (median)")
     panels[1].legend(fontsize=8)
     figure.savefig(path, metadata={"Date": None})
     pyplot.close(figure)

@@ -6,19 +6,21 @@ of them ever run at once. Prints nothing; `benchmarks.report` shows what this re
 
 from __future__ import annotations
 
+import contextlib
 import json
 import statistics
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks import datasets
-from benchmarks.contenders import CONTENDERS, artefact
+from benchmarks.contenders import CONTENDERS, Tflite, artefact
 from benchmarks.peers import environment
 
 Say = Callable[[str], None]
@@ -58,17 +60,26 @@ class Child:
             return {}
         assert self._process.stdin
         assert self._process.stdout
-        self._process.stdin.write(json.dumps({"order": order, **arguments}) + "\n")
-        self._process.stdin.flush()
-        line = self._process.stdout.readline()
+        try:
+            self._process.stdin.write(json.dumps({"order": order, **arguments}) + "\n")
+            self._process.stdin.flush()
+            line = self._process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
         found: dict[str, Any] = json.loads(line) if line else {"error": "the process ended"}
         self.error = found.get("error")
         return found
 
     def close(self) -> None:
+        """Ends the process, also one that does not end by itself."""
         assert self._process.stdin
-        self._process.stdin.close()
-        self._process.wait(30)
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+        try:
+            self._process.wait(30)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
 
 @dataclass
@@ -121,11 +132,17 @@ def prepare(python: Path, data: Path, say: Say) -> dict[str, int]:
 
 @dataclass
 class Measured:
-    """All cells of one data set, and whether the contenders agree on the neighbours."""
+    """All cells of one data set, and whether the contenders agree on the neighbours.
+
+    Attributes:
+        cells: one for a row, one for a batch.
+        wrong: contender -> rows that it answers wrong.
+        delegates: TfliteKNN on each runtime that is there -> what runs its graphs; None: nothing but the runtime.
+    """
 
     cells: list[Cell]
     wrong: dict[str, int]
-    delegates: set[str | None]
+    delegates: dict[str, str | None]
 
 
 def measure(python: Path, size: datasets.Size, data: Path, threads: int, effort: Effort) -> Measured:
@@ -134,27 +151,29 @@ def measure(python: Path, size: datasets.Size, data: Path, threads: int, effort:
     try:
         for child in children:
             child.ask("load")
-        wrong, delegate = _check(children, data)
+        wrong, delegates = check(children, datasets.load(data), np.load(data / "nearest.npy"))
         cells = [_cell(children, size, threads, rows, effort) for rows in ("one", "batch")]
     finally:
         for child in children:
             child.close()
-    return Measured(cells, wrong, {delegate})
+    return Measured(cells, wrong, delegates)
 
 
-def _check(children: list[Child], data: Path) -> tuple[dict[str, int], str | None]:
-    """Returns the rows that each contender answers wrong, and what runs TfliteKNN's graphs."""
-    table = datasets.load(data)
-    nearest = np.load(data / "nearest.npy")
-    wrong, delegate = {}, None
+def check(
+    children: Sequence[Child], table: datasets.Table, nearest: NDArray[np.float64]
+) -> tuple[dict[str, int], dict[str, str | None]]:
+    """Returns the rows that each contender answers wrong, and what runs TfliteKNN's graphs on each runtime."""
+    wrong: dict[str, int] = {}
+    delegates: dict[str, str | None] = {}
     for child in children:
         answers = child.ask("answer")
-        delegate = answers.get("delegate") or delegate
-        if answers.get("batch") is not None:
-            wrong[child.kind.name] = datasets.wrong_rows(
-                table, np.array(answers["batch"]), nearest
-            ) + datasets.wrong_rows(table, np.array(answers["one"]), nearest)
-    return wrong, delegate
+        if answers.get("batch") is None:  # a limit, which finds nothing, or one that failed
+            continue
+        given = ((answers["batch"], nearest), (answers["one"], nearest[: datasets.ALONE]))
+        wrong[child.kind.name] = sum(datasets.wrong_rows(table, np.array(found), best) for found, best in given)
+        if issubclass(child.kind, Tflite):
+            delegates[child.kind.name] = answers["delegate"]
+    return wrong, delegates
 
 
 def _cell(children: list[Child], size: datasets.Size, threads: int, rows: str, effort: Effort) -> Cell:

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import datasets
+from benchmarks import datasets, report
 from benchmarks.contenders import Tflite
 from benchmarks.peers import BUILD, environment, installed
 
@@ -296,55 +296,31 @@ def run(python: Path, amount: Amount) -> tuple[str, dict[str, Any]]:
 def goals(figures: Figures) -> list[dict[str, Any]]:
     """Returns each goal with its figure."""
     rate, files = figures.rows_per_second, figures.file_rows_per_second
-    found = [
-        ("stream, times the loop's rows/s", rate["agent"] / rate["scikit-learn loop"], 30.0, True),
-        ("p50 of one digits row, ms", figures.p50_ms["agent"], 0.2, False),
-        (
-            "2 features, times pandas' rows/s",
-            files["700x2"]["agent"] / files["700x2"]["pandas + scikit-learn"],
-            3.0,
-            True,
-        ),
-        (
-            "64 features, times pandas' rows/s",
-            files["1797x64"]["agent"] / files["1797x64"]["pandas + scikit-learn"],
-            1.0,
-            True,
-        ),
-    ]
+    times = {size: files[size]["agent"] / files[size]["pandas + scikit-learn"] for size in ("700x2", "1797x64")}
     return [
-        {
-            "goal": name,
-            "figure": round(value, 3),
-            "limit": limit,
-            "reached": value >= limit if least else value <= limit,
-        }
-        for name, value, limit, least in found
+        report.goal("stream, times the loop's rows/s", rate["agent"] / rate["scikit-learn loop"], 30.0, at_least=True),
+        report.goal("p50 of one digits row, ms", figures.p50_ms["agent"], 0.2),
+        report.goal("2 features, times pandas' rows/s", times["700x2"], 3.0, at_least=True),
+        report.goal("64 features, times pandas' rows/s", times["1797x64"], 1.0, at_least=True),
     ]
 
 
 def show(figures: Figures) -> str:
-    """Returns the tables as text."""
-    from benchmarks.report import table
-
+    """Returns the tables as text, then the goals."""
     lines = [
         [name, f"{figures.rows_per_second[name]:,.0f}", f"{figures.rows_per_cpu_second[name]:,.0f}",
          f"{1000 / figures.p50_ms[name]:,.0f}", f"{figures.p50_ms[name]:.3f}", f"{figures.p99_ms[name]:.3f}"]
         for name in figures.rows_per_second
     ]  # fmt: skip
     head = ["stream of digits rows", "rows/s flat out", "of CPU", "rows/s one by one", "p50 ms", "p99 ms"]
-    text = [table(head, lines)]
+    tables = [report.table(head, lines)]
     for size, found in figures.file_rows_per_second.items():
         lines = [[name, f"{rate:,.0f}", f"{figures.file_seconds[size][name]:.2f}"] for name, rate in found.items()]
-        text.append(table([f"CSV file, {size.partition('x')[2]} features", "rows/s", "s"], lines))
+        tables.append(report.table([f"CSV file, {size.partition('x')[2]} features", "rows/s", "s"], lines))
     lines = [
         [what, f"{peak / 1e6:.0f}", f"{figures.installed_bytes[what.partition(', ')[0]] / 1e6:.0f}"]
         for what, peak in figures.peak_bytes.items()
     ]
-    text.append(table(["memory and disk", "peak MB", "installed MB"], lines))
-    text += [
-        f"  {'reached' if g['reached'] else 'missed '}  {g['goal']}: {g['figure']} (limit {g['limit']})"
-        for g in goals(figures)
-    ]
-    text.append(f"labels that differ: {figures.labels_that_differ}")
-    return "\n\n".join(text[:-5]) + "\n" + "\n".join(text[-5:])
+    tables.append(report.table(["memory and disk", "peak MB", "installed MB"], lines))
+    said = [*report.goal_lines(goals(figures)), f"labels that differ: {figures.labels_that_differ}"]
+    return "\n\n".join(tables) + "\n" + "\n".join(said)

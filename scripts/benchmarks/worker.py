@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.contenders import CONTENDERS, Contender, artefact
+from benchmarks.datasets import ALONE
 
 #: Calls of one slice that are kept at most.
 MOST = 4000
@@ -50,7 +51,7 @@ class Worker:
     def answer(self) -> dict[str, Any]:
         assert self.model is not None
         batch, _ = self.model.neighbors(self.queries)
-        one = [self.model.neighbors(self.queries[row : row + 1])[0] for row in range(min(64, len(self.queries)))]
+        one = [self.model.neighbors(self.queries[row : row + 1])[0] for row in range(len(self.queries[:ALONE]))]
         if batch is None:
             return {"batch": None}
         delegate = getattr(self.model, "delegate", None)  # a large model is packed when it is asked for a batch
