@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from device_agent.contract import Gates, KnnInfo
+from device_agent.contract import MAX_DIFFERENCES, Gates, KnnInfo
 from device_agent.errors import ModelUnusable
 from device_agent.judge import Golden, judge
 
@@ -84,6 +84,55 @@ def test_anything_else_is_different(field: str, place: tuple[int, ...], value: f
     assert verdict.failures == ("parity: 1 of 2 golden rows are different",)
 
 
+def test_neighbours_in_the_wrong_order_are_different_also_with_their_own_distances() -> None:
+    told = right()
+    told.indices[1], told.distances[1] = [2, 1], [3.0, 1.0]
+    assert counts(told) == (1, 0, 1)
+
+
+def test_one_neighbour_twice_is_different_also_where_it_is_tied_with_the_one_that_is_missing() -> None:
+    tied = dataclasses.replace(GOLDEN, distances=np.array([[2.0, 2.0, 2.0], [1.0, 3.0, np.inf]]))
+    told = right()
+    told.distances[0] = 2.0
+    assert counts(told, tied) == (2, 0, 0)
+    told.indices[0] = [3, 3]
+    assert counts(told, tied) == (1, 0, 1)
+
+
+@pytest.mark.parametrize(("off", "different"), [(1.8e-5, 0), (2.2e-5, 1)])
+def test_a_distance_may_be_off_by_the_rows_tolerance(off: float, different: int) -> None:
+    told = right()
+    told.distances[0, 1] += off
+    assert counts(told)[2] == different
+
+
+@pytest.mark.parametrize(("off", "different"), [(0.9e-5, 0), (1.1e-5, 1)])
+def test_a_probability_may_be_off_by_a_hundred_thousandth(off: float, different: int) -> None:
+    told = right()
+    told.probabilities = told.probabilities.astype(np.float64)
+    told.probabilities[0] = [1.0 - off, off]
+    assert counts(told)[2] == different
+
+
+def test_without_any_margin_the_references_own_answers_are_identical() -> None:
+    assert counts(right(), dataclasses.replace(GOLDEN, tolerance=np.zeros(2))) == (2, 0, 0)
+
+
+def test_an_exact_match_takes_all_the_weight_and_others_weigh_by_their_distance() -> None:
+    info = dataclasses.replace(INFO, weights="distance")
+    golden = dataclasses.replace(
+        GOLDEN,
+        classes=np.array([[0, 1, 1], [1, 0, -1]], np.int32),
+        distances=np.array([[0.0, 2.0, 3.0], [1.0, 3.0, np.inf]]),
+    )
+    told = right()
+    told.distances = golden.distances[:, :2].astype(np.float32)
+    told.probabilities = np.array([[1.0, 0.0], [0.25, 0.75]], np.float32)
+    assert counts(told, golden, info) == (2, 0, 0)
+    told.probabilities[0] = [0.5, 0.5]
+    assert counts(told, golden, info) == (1, 0, 1)
+
+
 def test_answers_of_the_wrong_shape_are_all_different() -> None:
     told = right()
     told.indices, told.distances = told.indices[:, :1], told.distances[:, :1]
@@ -109,6 +158,19 @@ def test_accuracy_counts_an_unknown_as_wrong_and_gates_are_named() -> None:
     unknown = dataclasses.replace(golden, truth=np.array([-1, -1], np.int32))
     assert judge(unknown, told, INFO, Gates()).accuracy is None
     assert "no golden row has a known truth" in judge(unknown, told, INFO, Gates(accuracy=0.5)).failures[0]
+
+
+def test_a_gate_is_kept_at_its_very_limit() -> None:
+    assert judge(GOLDEN, right(), INFO, Gates(accuracy=1.0, latency_ms=2.0), p50_ms=2.0).failures == ()
+
+
+def test_many_differing_rows_are_counted_and_a_few_named() -> None:
+    many = {field.name: np.repeat(getattr(GOLDEN, field.name), 30, axis=0) for field in dataclasses.fields(Golden)[1:]}
+    told = Told(*(np.repeat(getattr(right(), field.name), 30, axis=0) for field in dataclasses.fields(Told)))
+    told.label[:] = -1
+    verdict = judge(Golden("euclidean", **many), told, INFO, Gates())
+    assert verdict.different == 60
+    assert [difference.row for difference in verdict.differences] == list(range(MAX_DIFFERENCES))
 
 
 def test_a_verdict_on_any_number_of_classes_stays_small() -> None:
@@ -151,6 +213,7 @@ def _changed(**arrays: Any) -> bytes:
         _changed(rows=np.array([[0.0], [np.nan]], np.float32)),
         _changed(tolerance=np.array([-1.0, 1.0])),
         _changed(distances=np.zeros((2, 3))),
+        _changed(distances=np.array([[-1.0, 2.0, 3.0], [1.0, 3.0, np.inf]])),
         _changed(classes=np.full((2, 3), -1, np.int32)),
         _changed(metric=np.array("hamming")),
         _changed(rows=np.array([[object()], [object()]])),
@@ -165,6 +228,7 @@ def test_a_damaged_golden_set_is_refused(data: bytes) -> None:
     "info",
     [
         dataclasses.replace(INFO, k=3),
+        dataclasses.replace(INFO, k=4),
         dataclasses.replace(INFO, n_features=2),
         dataclasses.replace(INFO, metric="cosine"),
         dataclasses.replace(INFO, n_train=5),
@@ -174,3 +238,9 @@ def test_a_damaged_golden_set_is_refused(data: bytes) -> None:
 def test_a_golden_set_of_another_model_is_refused(info: KnnInfo) -> None:
     with pytest.raises(ModelUnusable, match="another model"):
         judge(GOLDEN, right(), info, Gates())
+
+
+def test_a_golden_set_with_a_class_that_the_model_does_not_have_is_refused() -> None:
+    golden = dataclasses.replace(GOLDEN, classes=np.array([[0, 0, 0], [1, 2, -1]], np.int32))
+    with pytest.raises(ModelUnusable, match="another model"):
+        judge(golden, right(), INFO, Gates())

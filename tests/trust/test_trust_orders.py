@@ -19,6 +19,7 @@ from device_agent.trust import Reason, dsse, orders
 from device_agent.trust.orders import KeySets
 from knnkit.errors import UsageError, VerificationFailed
 from knnkit.release import orders as issue
+from knnkit.release.signing import FileSigner
 
 
 def refused_as(reason: Reason, call: Callable[[], object]) -> None:
@@ -52,6 +53,23 @@ def test_a_rotation_trusts_the_new_key_and_revokes_the_old() -> None:
     after = orders.apply(ROTATION, BEFORE)
     assert after.trusted == (fingerprint("new"),)
     assert after.revoked == {fingerprint("owner")}
+
+
+def test_a_key_that_is_stored_under_another_ones_name_signs_no_order() -> None:
+    sets = KeySets({fingerprint("owner"): signer("thief").public_pem, **forge.keys("lost")})
+    stolen = _signed_as(signer("thief"), fingerprint("owner"), REVOCATION)
+    refused_as(Reason.BAD_SIGNATURE, lambda: orders.apply(stolen, sets))
+    rotation = _signed_as(signer("thief"), fingerprint("owner"), ROTATION, also="new")
+    refused_as(Reason.ORDER_NEEDS_OLD_KEY, lambda: orders.apply(rotation, sets))
+
+
+def _signed_as(thief: FileSigner, name: str, order: bytes, *, also: str | None = None) -> bytes:
+    """Signs the payload of an order by the key of one, in the name of another."""
+    old = dsse.read_envelope(json.loads(order))
+    message = dsse.pae(old.payload_type, old.payload)
+    signatures = [dsse.Signature(name, thief.sign(message))]
+    signatures += [dsse.Signature(fingerprint(also), signer(also).sign(message))] if also else []
+    return json.dumps(dsse.dump_envelope(dsse.Envelope(old.payload_type, old.payload, tuple(signatures)))).encode()
 
 
 def test_a_rotation_twice_is_a_rotation_once() -> None:
