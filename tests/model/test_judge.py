@@ -137,6 +137,9 @@ def test_answers_of_the_wrong_shape_are_all_different() -> None:
     told = right()
     told.indices, told.distances = told.indices[:, :1], told.distances[:, :1]
     assert counts(told) == (0, 0, 2)
+    told = right()
+    told.probabilities = np.zeros((2, 3), np.float32)
+    assert counts(told) == (0, 0, 2)
 
 
 def test_a_swap_that_changes_the_label_is_different() -> None:
@@ -228,7 +231,6 @@ def test_a_damaged_golden_set_is_refused(data: bytes) -> None:
     "info",
     [
         dataclasses.replace(INFO, k=3),
-        dataclasses.replace(INFO, k=4),
         dataclasses.replace(INFO, n_features=2),
         dataclasses.replace(INFO, metric="cosine"),
         dataclasses.replace(INFO, n_train=5),
@@ -238,6 +240,17 @@ def test_a_damaged_golden_set_is_refused(data: bytes) -> None:
 def test_a_golden_set_of_another_model_is_refused(info: KnnInfo) -> None:
     with pytest.raises(ModelUnusable, match="another model"):
         judge(GOLDEN, right(), info, Gates())
+
+
+def test_a_golden_set_with_fewer_neighbours_than_the_model_is_refused() -> None:
+    golden = dataclasses.replace(
+        GOLDEN,
+        indices=np.array([[3, 5, 7], [1, 2, 4]], np.int32),
+        classes=np.array([[0, 0, 0], [1, 1, 1]], np.int32),
+        distances=np.array([[1.0, 2.0, 3.0], [1.0, 3.0, 4.0]]),
+    )
+    with pytest.raises(ModelUnusable, match="another model"):
+        judge(golden, right(), dataclasses.replace(INFO, k=4), Gates())
 
 
 def test_a_golden_set_with_a_class_that_the_model_does_not_have_is_refused() -> None:

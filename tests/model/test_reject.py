@@ -12,6 +12,7 @@ from device_agent.contract import UNKNOWN, UNKNOWN_LABEL
 from knnkit.errors import BuildError
 from knnkit.model.build import build_model
 from knnkit.model.dataset import Dataset, dataset, split
+from knnkit.model.reject import MIN_CLASS_ROWS, calibrate
 from knnkit.model.spec import KnnSpec
 
 
@@ -56,6 +57,21 @@ def test_small_classes_share_one_threshold() -> None:
     assert model.info.reject is not None
     of_all, own = model.info.reject.thresholds[1], model.info.reject.thresholds[0]
     assert own < of_all
+
+
+@pytest.mark.parametrize(("rows", "asked", "threshold"), [(9, 0.9, 9), (10, 0.9, 10), (19, 0.9, 18), (99, 0.99, 99)])
+def test_a_threshold_has_the_conformal_rank(rows: int, asked: float, threshold: int) -> None:
+    """Of n + 1 rows that could stand in any order, the next lies under the ceil(share * (n + 1))-th with that share."""
+    found = calibrate(asked, np.zeros(rows, np.int32), np.arange(rows, 0, -1.0), 1)
+    assert found.thresholds == (threshold,)
+    assert found.acceptance == asked
+
+
+def test_a_class_has_a_threshold_of_its_own_from_a_hundred_rows_on() -> None:
+    label = np.repeat(np.array([0, 1], np.int32), [MIN_CLASS_ROWS, MIN_CLASS_ROWS - 1])
+    kth = np.where(label == 0, 1.0, 5.0)
+    assert calibrate(0.99, label, kth, 3).thresholds == (1.0, 5.0, 5.0)
+    assert calibrate(0.5, label, kth, 3).thresholds == (1.0, 1.0, 1.0)
 
 
 def test_reject_needs_a_row_to_leave_out() -> None:

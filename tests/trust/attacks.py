@@ -282,6 +282,11 @@ def signed_statement_that_allows_symlinks(release: Path) -> None:
 
 
 @attack(Reason.SIGNATURE_MALFORMED)
+def signed_statement_that_forbids_symlinks_by_a_number(release: Path) -> None:
+    forge.sign(release, statement=lambda data: data["predicate"]["serialization"].update(allow_symlinks=0))
+
+
+@attack(Reason.SIGNATURE_MALFORMED)
 def other_hash(release: Path) -> None:
     forge.sign(release, statement=lambda data: data["predicate"]["resources"][0].update(algorithm="blake2b"))
 
@@ -304,6 +309,16 @@ def unknown_field_in_the_predicate(release: Path) -> None:
 @attack(Reason.SIGNATURE_MALFORMED)
 def base64_with_noise(release: Path) -> None:
     forge.edit_bundle(release, lambda data: data["dsseEnvelope"].update(payload="\n" + data["dsseEnvelope"]["payload"]))
+
+
+@attack(Reason.SIGNATURE_MALFORMED)
+def base64_with_spare_bits(release: Path) -> None:
+    statement = json.dumps(forge.statement_of(release)).encode()
+    signed = forge.envelope(statement + b" " * ((1 - len(statement)) % 3))
+    text = signed["payload"]
+    assert text.endswith("=="), "the last letter has bits that mean nothing"
+    signed["payload"] = text[:-3] + chr(ord(text[-3]) + 1) + "=="
+    forge.write_bundle(release, signed)
 
 
 @attack(Reason.SIGNATURE_MALFORMED)

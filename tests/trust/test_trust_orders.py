@@ -72,6 +72,14 @@ def _signed_as(thief: FileSigner, name: str, order: bytes, *, also: str | None =
     return json.dumps(dsse.dump_envelope(dsse.Envelope(old.payload_type, old.payload, tuple(signatures)))).encode()
 
 
+def test_a_rotation_whose_signatures_go_by_each_others_names_is_refused() -> None:
+    def swap(data: dict[str, Any]) -> None:
+        first, second = data["signatures"]
+        first["keyid"], second["keyid"] = second["keyid"], first["keyid"]
+
+    refused_as(Reason.ORDER_NEEDS_NEW_KEY, lambda: orders.apply(edited(ROTATION, swap), BEFORE))
+
+
 def test_a_rotation_twice_is_a_rotation_once() -> None:
     after = orders.apply(ROTATION, BEFORE)
     assert orders.apply(ROTATION, after) == after
