@@ -48,7 +48,8 @@ def make_golden(
 
 
 def _truth(model: BuiltModel, labels: NDArray[np.generic]) -> NDArray[np.int32]:
-    places = {str(label): code for code, label in enumerate(model.info.classes)}  # `7` is text beside a label of letters
+    # `7` is text beside a label of letters, and a number where they are not in the same file.
+    places = {str(label): code for code, label in enumerate(model.info.classes)}
     texts = [str(label) for label in labels.tolist()]
     unseen = sorted(set(texts) - set(places))
     if unseen:
