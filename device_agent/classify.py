@@ -6,7 +6,6 @@ One release answers the whole run. The first bad line ends it, named by number a
 
 from __future__ import annotations
 
-import io
 import sys
 import time
 from collections.abc import Iterator
@@ -16,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.answers import RENDERERS, Columns, NpyRenderer, Renderer
+from device_agent.arrays import read_arrays
 from device_agent.contract import EXACT_FILE, MAX_MODEL
 from device_agent.crew import answer_all, label_all
 from device_agent.csv_rows import CsvParser
-from device_agent.errors import BadInput
+from device_agent.errors import BadInput, ModelUnusable
 from device_agent.json_rows import JsonParser
 from device_agent.loading import Loaded, answering, load_kept
 from device_agent.modelfile import read_member
@@ -79,15 +79,21 @@ def make_parser(info: KnnInfo, format: str, *, ignore_extra: bool) -> Parser:
 
 def make_renderer(loaded: Loaded, columns: Columns, format: str) -> Renderer:
     """Returns the renderer of `format` for a loaded release."""
-    targets = neighbor_classes(loaded) if columns.neighbors else None
+    targets = neighbor_classes(loaded.model.path) if columns.neighbors else None
     return RENDERERS[format](loaded.model.info, columns, loaded.digest, targets)
 
 
-def neighbor_classes(loaded: Loaded) -> NDArray[np.int32] | None:
-    """Returns the class index of each training row, (n_train,) integers; None where the model does not tell."""
-    data = read_member(loaded.model.path, EXACT_FILE, MAX_MODEL)
-    with np.load(io.BytesIO(data), allow_pickle=False) as file:
-        classes: NDArray[np.int32] = file["classes"].astype(np.int32)
+def neighbor_classes(model: str) -> NDArray[np.int32]:
+    """Returns the class index of each training row of a model file, (n_train,) int32.
+
+    Raises:
+        ModelUnusable: the tables inside it are damaged.
+    """
+    data = read_member(model, EXACT_FILE, MAX_MODEL)
+    try:
+        classes: NDArray[np.int32] = read_arrays(data)["classes"].astype(np.int32)
+    except (KeyError, ValueError) as error:
+        raise ModelUnusable(f"{EXACT_FILE} inside {model} is damaged: {error}") from None
     return classes
 
 

@@ -15,6 +15,7 @@ from support.releases import Releases
 
 from device_agent import arrays, codec, contract
 from device_agent.arrays import read_arrays
+from device_agent.classify import neighbor_classes
 from device_agent.errors import ModelUnusable
 from device_agent.exact import ExactKnn
 from device_agent.modelfile import read_info
@@ -73,6 +74,19 @@ def test_wrong_tables_make_a_model_unusable(name: str, releases: Releases, tmp_p
         path.write_bytes(with_members(model, exact_npz=tables | {name: wrong}))
         with pytest.raises(ModelUnusable):
             ExactKnn(str(path), info).answer(np.zeros(4, np.float32))
+
+
+@pytest.mark.parametrize("damage", ["no tables", "no classes"])
+def test_damaged_tables_are_named_also_where_only_the_neighbours_classes_are_read(
+    damage: str, releases: Releases, tmp_path: Path
+) -> None:
+    model, path = (releases["iris"] / contract.MODEL_FILE).read_bytes(), tmp_path / "model.tflite"
+    tables = tables_of(model)
+    path.write_bytes(model)
+    assert neighbor_classes(str(path)).tolist() == tables.pop("classes").tolist()
+    path.write_bytes(with_members(model, exact_npz=b"no tables" if damage == "no tables" else tables))
+    with pytest.raises(ModelUnusable, match=contract.EXACT_FILE):
+        neighbor_classes(str(path))
 
 
 def test_tables_that_no_golden_row_needs_are_tried_before_a_release_answers(
