@@ -52,11 +52,12 @@ def bench(store: Store, *, seconds: float = 2.0, runtime: str = "auto", threads:
 def render(found: Bench) -> str:
     """Returns the figures as a person reads them."""
     installed = sum(found.installed_bytes.values())
+    threads = "thread" if found.threads == 1 else "threads"
     lines = [
         f"{found.name} {found.version}: {found.n_train:,} rows of {found.n_features}, k {found.k}",
         f"one row      p50 {found.one.p50_ms:.4f} ms, p99 {found.one.p99_ms:.4f} ms",
         f"line to line p50 {found.line.p50_ms:.4f} ms, p99 {found.line.p99_ms:.4f} ms",
-        f"batch        {found.rows_per_second:,.0f} rows/s ({found.batch} rows a call, {found.threads} thread)",
+        f"batch        {found.rows_per_second:,.0f} rows/s ({found.batch} rows a call, {found.threads} {threads})",
         f"start        verify {found.verify_ms:.1f} ms, verify and load {found.load_ms:.1f} ms",
         f"memory       {_mib(found.memory_bytes)}, {_mib(found.peak_bytes)} at most; model {_mib(found.model_bytes)}",
         f"installed    {_mib(installed)}: "

@@ -114,10 +114,10 @@ def _root(store: Store) -> Iterator[Finding]:
         return
     found = root.stat()
     if found.st_uid != os.geteuid():
-        mend = f"sudo chown -R {os.geteuid()} {root}"
+        mend = f"sudo chown -R {os.geteuid()} {_typed(root)}"
         yield Finding("root", "warning", f"{root} belongs to user {found.st_uid}, we are {os.geteuid()}", mend)
     elif stat.S_IMODE(found.st_mode) & 0o077:
-        yield Finding("root", "warning", f"others can look into {root}", f"chmod 700 {root}")
+        yield Finding("root", "warning", f"others can look into {root}", f"chmod 700 {_typed(root)}")
     elif not os.access(root, os.W_OK) or os.statvfs(root).f_flag & os.ST_RDONLY:
         yield Finding("root", "error", f"{root} cannot be written", "mount | grep ' / '; dmesg | tail")
     else:
@@ -128,7 +128,7 @@ def _disk(store: Store) -> Iterator[Finding]:
     free = board.disk_free(store.root)
     message = f"{free // 2**20:,} MiB free at {store.root}"
     if free < LOW_DISK:
-        yield Finding("disk", "warning", message, f"du -xh {store.root} | sort -h | tail; sudo apt clean")
+        yield Finding("disk", "warning", message, f"du -xh {_typed(store.root)} | sort -h | tail; sudo apt clean")
     else:
         yield _ok("disk", message)
 
@@ -153,7 +153,7 @@ def _trust(store: Store) -> Iterator[Finding]:
         yield Finding("trust", "error", str(error), error.hint)
         return
     for warning in held.warnings:
-        yield Finding("trust", "warning", warning, f"rm {store.trust}/THAT_FILE, then {provision}")
+        yield Finding("trust", "warning", warning, f"rm {_typed(store.trust)}/THAT_FILE, then {provision}")
     if held.sets.trusted:
         yield _ok("trust", ", ".join(held.sets.trusted))
     else:
@@ -198,6 +198,13 @@ def _governor(store: Store) -> Iterator[Finding]:
         yield Finding("governor", "warning", "the processor is held at its lowest frequency", mend)
     else:
         yield _ok("governor", found or "not told")
+
+
+def _typed(path: Path) -> str:
+    """As a shell takes it, blanks and all."""
+    import shlex
+
+    return shlex.quote(str(path))
 
 
 def _ok(name: str, message: str) -> Finding:

@@ -31,10 +31,7 @@ _MAX_NPY_HEADER = 64 * 1024
 
 
 class Lines:
-    """Collects what is read and hands out whole lines.
-
-    `overlong` counts lines that were longer than `MAX_LINE`: each is handed out as one line that is surely bad.
-    """
+    """Collects what is read and hands out whole lines; of one that `cut_overlong` has dropped, no further part."""
 
     def __init__(self, start: bytes = b"") -> None:
         self._rest = start

@@ -7,6 +7,7 @@ from device_agent.contract import Status
 from device_agent.errors import DeviceUnfit
 from device_agent.state import StoreState
 from device_agent.store import Store
+from device_agent.utc import utc
 
 
 def status(store: Store) -> Status:
@@ -23,7 +24,7 @@ def status(store: Store) -> Status:
     answering = state.answering(current, moment)
     pending = current.pending if current.pending and not state.is_over(current.pending, moment) else None
     if moment.wall < current.time_floor:
-        warnings.append(f"clock-behind: the clock says {moment.wall}, it is at least {current.time_floor}")
+        warnings.append(f"clock-behind: the clock says {utc(moment.wall)}, it is at least {utc(current.time_floor)}")
     return Status(
         agent=__version__,
         root=str(store.root),
@@ -65,7 +66,7 @@ def render(found: Status) -> str:
         f"disk       {found.disk_free_bytes // 2**20:,} MiB free",
     ]
     if found.lock:
-        lines.append(f"lock       {found.lock.holder}: {found.lock.reason} (since {found.lock.since})")
+        lines.append(f"lock       {found.lock.holder}: {found.lock.reason} (since {utc(found.lock.since)})")
     return "\n".join(lines + [f"warning    {text}" for text in found.warnings])
 
 

@@ -26,6 +26,7 @@ IMPORT_PREFIX = ".import-"
 ANY_CLASS = "any"
 _MAX_STATE = 64 * 1024
 _MAX_CLASS = 1024
+_SHORTEST_PREFIX = 6
 
 
 class Store:
@@ -139,18 +140,19 @@ class Store:
         return (text, "") if contract.is_name(text) else (ANY_CLASS, f"{file} holds no name of a class")
 
     def find(self, prefix: str) -> str:
-        """Returns the digest of the one staged release that starts with `prefix` (at least 6 digits).
+        """Returns the digest of the one staged release that starts with `prefix`, which has at least 6 digits.
 
         Raises:
             AgentError: there is none, or more than one.
         """
         found = [digest for digest in self.staged() if digest.startswith(prefix)]
-        if len(found) == 1 and (contract.is_digest(prefix) or len(prefix) >= 6):
+        if len(found) == 1 and len(prefix) >= _SHORTEST_PREFIX:
             return found[0]
-        problem = f"{len(found)} releases start with" if found else "no release on this device starts with"
-        raise AgentError(
-            f"{problem} {prefix!r}", reason="no-such-release", hint="python -m device_agent status lists them"
-        )
+        if len(prefix) < _SHORTEST_PREFIX:
+            said = f"{prefix!r} has under {_SHORTEST_PREFIX} digits"
+        else:
+            said = f"{len(found) or 'no'} releases on this device start with {prefix!r}"
+        raise AgentError(said, reason="no-such-release", hint="python -m device_agent status lists them")
 
     def holder(self, current: StoreState, moment: clock.Moment) -> LockHolder | None:
         """Returns who holds the store: who began a pending activation, a running command, or who reserved it.

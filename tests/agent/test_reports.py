@@ -15,10 +15,13 @@ from support.crashpoints import Fault
 from support.device import ROOT, Device
 from support.releases import Releases
 
-from device_agent import board, cli, codec, contract, doctor, history
+from device_agent import board, cli, clock, codec, contract, doctor, history, state, status
 from device_agent.commands import COMMANDS
 from device_agent.contract import Bench, Diagnosis, History, HistoryEntry, Problem, Status, TrustedKeys
+from device_agent.errors import AgentError
+from device_agent.state import StoreState
 from device_agent.store import Store
+from device_agent.utc import utc
 
 
 def test_status_of_a_device_that_has_nothing(device: Device) -> None:
@@ -55,6 +58,35 @@ def test_the_root_comes_from_the_option_else_the_environment(tmp_path: Path, dev
     for more, root in (([], "by-environment"), (["--root", str(tmp_path / "by-option")], "by-option")):
         done = subprocess.run([*argv, *more], capture_output=True, env=env, check=True)
         assert json.loads(done.stdout)["root"] == str(tmp_path / root)
+
+
+def test_a_status_gives_dates_as_people_read_them(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with store.changing("ann", "a deployment"):
+        store.commit(StoreState(time_floor=2**33))
+        store.commit(state.reserve(store.load(), "ann", "a deployment", 60.0, 1, clock.now()))
+    found = status.status(store)
+    assert any(f"it is at least {utc(2**33)}" in warning for warning in found.warnings)
+    assert found.lock is not None
+    assert f"(since {utc(found.lock.since)})" in status.render(found)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "said"),
+    [
+        ("aaaaaa", "2 releases on this device start with 'aaaaaa'"),
+        ("bbbbbb", "no releases on this device start with 'bbbbbb'"),
+        ("cc", "'cc' has under 6 digits"),
+    ],
+)
+def test_a_release_is_found_by_its_first_digits_or_it_is_said_why_not(prefix: str, said: str, tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for digest in ("a" * 6 + "1" * 58, "a" * 6 + "2" * 58, "c" * 64):
+        store.release_path(digest).mkdir(parents=True)
+    assert store.find("aaaaaa1") == "a" * 6 + "1" * 58
+    with pytest.raises(AgentError) as caught:
+        store.find(prefix)
+    assert str(caught.value) == said
 
 
 @pytest.mark.parametrize("command", ["status", "check", "classify"])
@@ -122,6 +154,14 @@ def test_every_finding_of_the_doctor_comes_with_what_mends_it(device: Device, re
     said = device.run("doctor")
     assert said.code == contract.EXIT_FAILED
     assert "try: " in said.out
+
+
+def test_what_mends_a_root_with_a_blank_in_its_name_can_be_typed(tmp_path: Path) -> None:
+    root = tmp_path / "my board"
+    root.mkdir(mode=0o755)
+    root.chmod(0o755)
+    found = {finding.name: finding for finding in doctor.diagnose(Store(root)).findings}
+    assert found["root"].mend == f"chmod 700 '{root}'"
 
 
 def test_numpy_2_beside_tflite_runtime_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
