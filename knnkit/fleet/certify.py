@@ -28,15 +28,23 @@ def disbelieved(
         return f"the certificate is for release {certificate.release[:12]}, not {digest[:12]}"
     if model_sha256 is not None and certificate.model_sha256 != model_sha256:
         return "the certificate is for another model file"
-    counts = (certificate.identical, certificate.equivalent, certificate.different, certificate.accuracy_rows)
-    if min(counts) < 0 or len(certificate.differences) > max(0, certificate.different):
-        return "the certificate's counts contradict each other"
     covered = certificate.identical + certificate.equivalent + certificate.different
+    if not _agree(certificate, covered):
+        return "the certificate's numbers contradict each other"
     if rows is not None and covered != rows:
         return f"the certificate covers {covered:,} rows of {rows:,}"
     if covered == 0:
         return "the certificate covers no rows"
     return ""
+
+
+def _agree(certificate: Certificate, covered: int) -> bool:
+    counts = (certificate.identical, certificate.equivalent, certificate.different, certificate.accuracy_rows)
+    if min(counts) < 0 or certificate.accuracy_rows > covered or len(certificate.differences) > certificate.different:
+        return False
+    if certificate.accuracy is None:
+        return certificate.accuracy_rows == 0
+    return certificate.accuracy_rows > 0 and 0.0 <= certificate.accuracy <= 1.0
 
 
 def missed(certificate: Certificate, package: Package | None) -> tuple[str, ...]:
@@ -50,4 +58,9 @@ def missed(certificate: Certificate, package: Package | None) -> tuple[str, ...]
             found.append("accuracy was not measured")
         elif certificate.accuracy < gates.accuracy:
             found.append(f"accuracy {certificate.accuracy:.4f} is under {gates.accuracy:g}")
+    if gates and gates.latency_ms is not None and not any("latency" in failure for failure in found):
+        if certificate.latency is None:
+            found.append("latency was not measured")
+        elif certificate.latency.p50_ms > gates.latency_ms:
+            found.append(f"latency {certificate.latency.p50_ms:.4g} ms is over {gates.latency_ms:g} ms")
     return tuple(found)
