@@ -16,6 +16,7 @@ from support.forge import NOW, fingerprint
 from device_agent import contract, release_files, trust
 from device_agent.errors import Refused
 from device_agent.trust import Reason, dsse
+from device_agent.trust.listing import SIZE_CAPS
 from knnkit.cli import main
 from knnkit.release.signing import sign_release
 
@@ -296,4 +297,12 @@ def test_the_rules_cap_what_they_are_given_whoever_read_it(release: Path, name: 
                 state=forge.state(),
                 now=NOW,
             )
+    assert caught.value.reason == Reason.FILE_TOO_LARGE.value
+
+
+@pytest.mark.parametrize(("name", "cap"), SIZE_CAPS.items())
+def test_a_file_may_be_as_large_as_its_cap_and_no_larger(name: str, cap: int) -> None:
+    trust.check_entry(name, trust.Entry("file", cap))
+    with pytest.raises(Refused) as caught:
+        trust.check_entry(name, trust.Entry("file", cap + 1))
     assert caught.value.reason == Reason.FILE_TOO_LARGE.value
