@@ -38,6 +38,7 @@ TRUST = "trust"
 LOCK = "lock"
 PART = ".part"
 ASIDE = ".bad"  # what the agent adds to the name of a file that was in the way
+TEMPORARY = ".tmp"  # likewise, with a dot before the name, of a file that it is writing
 #: Environments that stay: the one in use, and the one before it, which may still be running something.
 KEPT = 2
 #: Bytes that must stay free.
@@ -449,7 +450,10 @@ def remove(order: dict[str, Any]) -> dict[str, Any]:
 
 def own_name(path: Path) -> str:
     """What a file would be called if it were neither half-written nor set aside by the agent."""
-    return path.name.split(PART)[0].split(ASIDE)[0]
+    name = path.name
+    if name.startswith(".") and name.endswith(TEMPORARY):  # a power cut came before the agent renamed it
+        return name[1 : -len(TEMPORARY)]
+    return name.split(PART)[0].split(ASIDE)[0]
 
 
 def refuse_if_held(path: Path) -> None:

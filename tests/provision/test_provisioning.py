@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from support.wheels import make_wheel
 
+from device_agent import disk
 from knnkit.errors import DeviceFailed, DeviceLocked
 from knnkit.provision import board as board_module
 from knnkit.provision import install
@@ -235,8 +236,10 @@ def test_remove_leaves_nothing(bare: Any) -> None:
     bare.provision(keys=KEY)
     for name in ("releases", "incoming"):
         (bare.root / name).mkdir()
-    for name in ("state.json", "history.jsonl", "lock", "state.json.part", "device-class"):
+    for name in ("state.json", "history.jsonl", "lock", "state.json.part", "device-class", "state.json.bad-2"):
         (bare.root / name).write_text("")
+    for name in ("state.json", "history.jsonl", "current"):  # a power cut came just then
+        disk.temporary(bare.root / name).write_text("")
     assert bare.remove() is True
     assert list(bare.root.parent.iterdir()) == []
     assert bare.remove() is False
