@@ -14,10 +14,11 @@ import pytest
 from support.simulation import Board, Fleet, make_package, with_files
 
 from device_agent import codec, contract
-from device_agent.contract import HistoryEntry, ReleaseRef, Status, TakenBack
+from device_agent.contract import HistoryEntry, LockHolder, Problem, ReleaseRef, Status, TakenBack
 from knnkit.errors import DeviceFailed, KnnkitError, ParityFailed, Unreachable
 from knnkit.fleet import aftermath
 from knnkit.fleet.aftermath import Stage
+from knnkit.fleet.agent import AgentProblem
 from knnkit.fleet.connect import Dialling
 from knnkit.fleet.device import run_job
 from knnkit.fleet.job import DeviceJob, Pace
@@ -367,3 +368,14 @@ def test_the_status_of_an_agent_of_before_tells_whose_what_waits_is() -> None:
     assert not aftermath.is_own(told, ANN, OTHER.digest)
     hidden = replace(status, lock=contract.LockHolder(ANN, "install", 0, 4711))
     assert aftermath.told_by(hidden) is None, "a command of ours that runs there is no proof"
+
+
+def test_what_a_device_itself_could_not_do_is_no_lock_though_another_host_waits_there_by_now() -> None:
+    """A full disk ended this run's activation before another host began its own: that is what is to be mended."""
+    pending, lock = OTHER.ref, LockHolder(BEN, "activation", 0, 0)
+    found = TakenBack(False, None, OLD.ref, None, pending, lock)
+    full = AgentProblem("board", Problem("disk-full", "no room", "df -h", contract.EXIT_FAILED))
+    after = aftermath.judge(full, Stage.ASKED, found, make_package().digest, 60.0)
+    assert (after.outcome, after.error) == (None, full)
+    silent = aftermath.judge(Unreachable("cut"), Stage.ASKED, found, make_package().digest, 60.0)
+    assert silent.outcome is Outcome.LOCKED

@@ -253,6 +253,38 @@ def test_an_unreadable_file_is_refused_by_name(release: Path, monkeypatch: pytes
     assert "Input/output error" in str(refuses(Reason.FILE_UNREADABLE, release))
 
 
+@pytest.mark.parametrize("reason", [Reason.FILE_SPECIAL, Reason.FILE_TOO_LARGE])
+def test_what_takes_the_place_of_a_file_after_the_directory_was_listed_is_judged_anew(
+    release: Path, reason: Reason, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = release_files._list
+
+    def swap(folder: int) -> dict[str, trust.Entry]:
+        before = listed(folder)
+        (release / contract.MODEL_FILE).unlink()
+        if reason is Reason.FILE_SPECIAL:
+            os.mkfifo(release / contract.MODEL_FILE)
+        else:
+            (release / contract.MODEL_FILE).touch()
+            os.truncate(release / contract.MODEL_FILE, contract.MAX_MODEL + 1)
+        return before
+
+    monkeypatch.setattr(release_files, "_list", swap)
+    refuses(reason, release)
+
+
+def test_a_file_that_grows_while_it_is_hashed_is_refused(release: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed = release_files._hash
+
+    def grow(descriptor: int, size: int) -> trust.FileFact:
+        with (release / contract.MODEL_FILE).open("ab") as file:
+            file.write(b"more")
+        return hashed(descriptor, size)
+
+    monkeypatch.setattr(release_files, "_hash", grow)
+    refuses(Reason.FILE_SWAPPED, release)
+
+
 def test_every_reason_is_a_stable_word() -> None:
     words = [reason.value for reason in Reason]
     assert len(set(words)) == len(words)
