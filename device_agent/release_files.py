@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import os
 import stat
 import time
@@ -159,15 +160,14 @@ def _readable(what: str) -> Iterator[None]:
 
 
 def _list(folder: int) -> dict[str, trust.Entry]:
+    """One name too many is enough to refuse it: an endless directory is not read to its end."""
     entries = {}
-    with _readable("the directory"):
-        names = os.listdir(folder)
+    with _readable("the directory"), os.scandir(folder) as found:
+        names = [entry.name for entry in itertools.islice(found, len(contract.RELEASE_FILES) + 1)]
     for name in names:
         with _readable(name):
-            found = os.stat(name, dir_fd=folder, follow_symlinks=False)
-        entries[name] = trust.Entry(_kind(found.st_mode), found.st_size)
-        if len(entries) > len(contract.RELEASE_FILES):
-            break  # one name too many is enough to refuse it: an endless directory is not read to its end
+            state = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        entries[name] = trust.Entry(_kind(state.st_mode), state.st_size)
     return entries
 
 

@@ -63,6 +63,10 @@ CASES: dict[str, tuple[Facts, dict[str, Any]]] = {
     "a full disk": (dataclasses.replace(running(OLD.ref), disk_free_bytes=1 << 20), {}),
     "a full bare board": (dataclasses.replace(BARE, disk_free_bytes=64 << 20), {}),
     "a release older than the floor": (running(NEWER.ref, floor=20), {}),
+    "the newest release again, after a rollback": (
+        running(OLD.ref, floor=NEW.ref.sequence, staged=(NEW.digest, OLD.digest)),
+        {},
+    ),
     "a key that is not trusted": (running(OLD.ref, trusted=("sha256:" + "cd" * 32,)), {}),
     "no key is trusted yet": (running(OLD.ref, trusted=()), {}),
     "another activation is pending": (running(OLD.ref, pending=NEWER.ref, seconds_left=42.0), {}),

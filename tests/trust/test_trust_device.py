@@ -213,6 +213,17 @@ def test_a_release_staged_before_its_key_was_revoked_is_not_activated(board: Boa
     board.refuses(Reason.REVOKED_KEY, "activate", staged["release"]["digest"])
 
 
+def test_a_damaged_list_of_revoked_keys_stages_nothing_and_stops_nothing(
+    board: Board, newer: Callable[..., Path]
+) -> None:
+    answers = board.classify()
+    (board.root / contract.TRUST_DIR / trust_files.DEVICE_FILE).write_bytes(b'{"revoked": [')
+    code, problem = board.run("stage", newer())
+    assert (code, problem["reason"]) == (contract.EXIT_FAILED, "trust-damaged")
+    assert board.classify() == answers
+    assert board.run("check")[0] == 0
+
+
 def test_a_device_without_keys_stages_nothing(board: Board, newer: Callable[..., Path]) -> None:
     release = newer()
     key = board.root / contract.TRUST_DIR / trust_files.key_file_name(fingerprint())

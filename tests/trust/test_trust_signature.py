@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
+import itertools
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -271,6 +274,22 @@ def test_what_takes_the_place_of_a_file_after_the_directory_was_listed_is_judged
 
     monkeypatch.setattr(release_files, "_list", swap)
     refuses(reason, release)
+
+
+def test_an_endless_directory_is_refused_without_reading_it_to_its_end(
+    release: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scandir = os.scandir
+
+    @contextlib.contextmanager
+    def endless(folder: int) -> Iterator[Iterator[os.DirEntry[str]]]:
+        with scandir(folder) as found:
+            yield itertools.cycle(list(found))
+
+    (release / "one-too-many").touch()
+    monkeypatch.setattr(release_files.os, "scandir", endless)
+    monkeypatch.setattr(release_files.os, "listdir", lambda _: pytest.fail("it would never come back"))
+    refuses(Reason.FILE_UNLISTED, release)
 
 
 def test_a_file_that_grows_while_it_is_hashed_is_refused(release: Path, monkeypatch: pytest.MonkeyPatch) -> None:
