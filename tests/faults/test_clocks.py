@@ -293,3 +293,9 @@ def test_a_boot_id_that_cannot_be_read_any_more_counts_as_another_boot(tmp_path:
     for later in (Moment("", 101.0, 0), Moment("other", 101.0, 0), Moment("boot", 99.0, 0), Moment("boot", 160.0, 0)):
         assert state.answering(begun, later) is None
     assert state.answering(begun, Moment("boot", 159.9, -(10**12))) is not None
+
+
+def test_a_reservation_ends_with_its_boot_also_where_no_boot_id_can_be_read() -> None:
+    reserved = state.reserve(state.StoreState(), "ann", "work", 60.0, 1, Moment("", 100.0, 0))
+    for uptime, holds in ((99.9, False), (100.0, True), (159.9, True), (160.0, False)):
+        assert (state.lease_holder(reserved, Moment("", uptime, 0)) is not None) is holds
