@@ -58,18 +58,27 @@ def classify(store: Store, request: Request) -> int:
     """
     loaded = load_kept(store, answering(store).release, request.runtime, request.threads)
     try:
-        source = open_source(request.input, request.format)
-        renderer = make_renderer(loaded, request.columns, request.output_format or source.format)
-        sink = Sink(request.output, renderer.dtype if isinstance(renderer, NpyRenderer) else None)
-        try:
-            count = _run(loaded, source, request, renderer, sink)
-            sink.finish(count)
-        except BaseException:
-            sink.abandon()
-            raise
-        return count
+        return classify_by(loaded, request)
     finally:
         loaded.close()
+
+
+def classify_by(loaded: Loaded, request: Request) -> int:
+    """As `classify`, by a release that is loaded, and stays so.
+
+    Raises:
+        BadInput, ModelUnusable: as `classify`.
+    """
+    source = open_source(request.input, request.format)
+    renderer = make_renderer(loaded, request.columns, request.output_format or source.format)
+    sink = Sink(request.output, renderer.dtype if isinstance(renderer, NpyRenderer) else None)
+    try:
+        count = _run(loaded, source, request, renderer, sink)
+        sink.finish(count)
+    except BaseException:
+        sink.abandon()
+        raise
+    return count
 
 
 def make_parser(info: KnnInfo, format: str, *, ignore_extra: bool) -> Parser:

@@ -54,17 +54,12 @@ AGENT_WHOLE = """
 import sys, time
 from pathlib import Path
 from device_agent import answers, classify, loading
-from device_agent.sinks import Sink
-from device_agent.sources import open_source
 from device_agent.store import Store
 store = Store(Path(sys.argv[1]))
 loaded = loading.load_kept(store, loading.answering(store).release)
 for name in sys.stdin:
     start = time.perf_counter()
-    request = classify.Request(name.strip(), sys.argv[2], "csv", None, answers.Columns())
-    renderer = classify.make_renderer(loaded, request.columns, "csv")
-    sink = Sink(request.output)
-    sink.finish(classify._run(loaded, open_source(request.input, "csv"), request, renderer, sink))
+    classify.classify_by(loaded, classify.Request(name.strip(), sys.argv[2], "csv", None, answers.Columns()))
     print(time.perf_counter() - start, flush=True)
 """
 

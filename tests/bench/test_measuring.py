@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ import pytest
 from benchmarks import datasets, fleet, peers, report, speed, stream
 from benchmarks.contenders import CONTENDERS
 from benchmarks.datasets import Table
+from support.device import Device
+from support.releases import Releases
 
 K = datasets.K
 
@@ -120,6 +124,18 @@ def test_a_limit_finds_nothing_and_one_that_failed_is_not_called_right(
 ) -> None:
     children = [Child("graph", {"batch": None}), Child("faiss", {"error": "the process ended"})]
     assert check(children, table, nearest) == ({}, {})
+
+
+def test_the_program_that_is_timed_answers_a_file_by_a_release_that_it_has_loaded(
+    device: Device, releases: Releases, tmp_path: Path
+) -> None:
+    device.install(releases["blobs"])
+    rows, answers = tmp_path / "rows.csv", tmp_path / "answers.csv"
+    rows.write_text("0.5,4.5\n-9.0,-8.0\n")
+    command = [sys.executable, "-c", stream.AGENT_WHOLE, str(device.root), str(answers)]
+    done = subprocess.run(command, input=f"{rows}\n" * 2, capture_output=True, text=True, env=device.env())
+    assert len([float(line) for line in done.stdout.splitlines()]) == 2, done.stderr
+    assert answers.read_text() == device.run("classify", "--input", rows).out
 
 
 # --- stream and fleet ---------------------------------------------------------------------------------------------
