@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import unicodedata
 from pathlib import Path
 
 from knnkit.errors import UsageError
@@ -92,9 +93,18 @@ def _own(arguments: argparse.Namespace, path: Path) -> tuple[str, str]:
     if arguments.features is None:
         for warning in numbering.warnings(rows):
             print(f"knnkit: warning: {warning}", file=sys.stderr)
-    name = "".join(c if c.isalnum() or c in "._-" else "-" for c in file.stem).strip("._-")[:64] or "model"
     chosen = f", features: [{', '.join(map(_quote, arguments.features))}]" if arguments.features else ""
-    return name, f"{{file: {_quote(_relative(file, path))}, label: {_quote(label)}{chosen}}}"
+    return _name(file.stem), f"{{file: {_quote(_relative(file, path))}, label: {_quote(label)}{chosen}}}"
+
+
+def _name(stem: str) -> str:
+    """Returns what a model may be called, after its file, as YAML has it."""
+    from knnkit import config_yaml
+
+    letters = unicodedata.normalize("NFKD", stem)  # an accent stands by itself, and is left out
+    kept = [c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in letters if not unicodedata.combining(c)]
+    name = "".join(kept).strip("._-")[:64] or "model"
+    return name if config_yaml.read(f"name: {name}", "").data == {"name": name} else _quote(name)
 
 
 def _relative(data: Path, path: Path) -> str:

@@ -97,6 +97,26 @@ def test_what_it_writes_reads_the_rows_that_it_looked_at(capsys: pytest.CaptureF
     assert init(capsys, "--data", "rows/train.csv")[0] == 2, "the file is there"
 
 
+@pytest.mark.parametrize(
+    ("stem", "name"),
+    [
+        ("fruit", "fruit"),
+        ("my rows (2)", "my-rows--2"),
+        ("Größe-né", "Gro-e-ne"),
+        ("2024", "2024"),
+        ("1e5", "1e5"),
+        ("true", "true"),
+        ("null", "null"),
+        ("日本", "model"),
+        ("x" * 70, "x" * 64),
+    ],
+)
+def test_a_model_is_called_after_its_file_by_a_name_that_a_build_takes(stem: str, name: str) -> None:
+    Path(f"{stem}.csv").write_text(ROWS)
+    assert cli.main(["init", "own.yaml", "--data", f"{stem}.csv", "--label", "species"]) == 0
+    assert deployfile.load(Path("own.yaml")).builds()[0].model.name == name
+
+
 def test_a_column_that_numbers_the_rows_is_told_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     lines = [f"{n},{n % 7},{n % 5},{'ab'[n % 2]}" for n in range(1, 31)]
     Path("train.csv").write_text("\n".join(["id,width,height,species", *lines, ""]))
