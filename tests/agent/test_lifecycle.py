@@ -369,6 +369,8 @@ def test_two_hosts_at_once_the_second_is_told_who_holds_the_device(device: Devic
     device.ask("confirm", new, "--holder", "anna")
     assert device.ask("status")["lock"] is None
     device.ask("lock", "--holder", "ben")
+    assert device.ask("rollback", "--holder", "anna", code=contract.EXIT_LOCKED)["reason"] == "locked"
+    assert device.answering() == new
     device.ask("unlock", "--holder", "anna")
     assert device.ask("status")["lock"]["holder"] == "ben"
     device.ask("unlock", "--holder", "ben")
