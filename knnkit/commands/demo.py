@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from device_agent import codec, contract
 from knnkit.commands import _options
-from knnkit.errors import MissingDependency, ParityFailed
+from knnkit.errors import MissingDependency, ParityFailed, UsageError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,8 +32,9 @@ if TYPE_CHECKING:
     from knnkit.release.build import Built
     from knnkit.render.regions import Regions
 
+#: By its first line a run knows the folder of an earlier one, whatever stands below it by now.
+_FIRST_LINE = "# The article's experiment: 1,000 points around 5 centres, 300 of them held out, 3 neighbours that vote.\n"
 _DEPLOY_YAML = """\
-# The article's experiment: 1,000 points around 5 centres, 300 of them held out, 3 neighbours that vote.
 model:
   name: blobs
   data: {{sklearn: blobs}}
@@ -67,7 +68,9 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         MissingDependency: TensorFlow, scikit-learn or matplotlib is not installed.
         ParityFailed: some neighbours differ.
+        UsageError: the folder holds something else.
     """
+    _require_own(arguments.out)
     _require_build_extra()
     return _Demo(arguments.out.absolute()).run(as_json=arguments.json)
 
@@ -80,6 +83,20 @@ def _require_build_extra() -> None:
     if missing:
         raise MissingDependency(
             f"the demo builds a model and draws it; missing: {', '.join(missing)}", hint="pip install 'knnkit[build]'"
+        )
+
+
+def _require_own(folder: Path) -> None:
+    """What is there already is a run's own: all of it may be replaced, and the folder is the user's to remove."""
+    try:
+        found = next(folder.iterdir(), None)
+    except OSError:  # there is none yet, or none to write into, which writing tells
+        return
+    config = folder / "deploy.yaml"
+    if found and not (config.is_file() and config.read_bytes().startswith(_FIRST_LINE.encode())):
+        raise UsageError(
+            f"--out {folder}: it holds {found.name}, and is no folder of an earlier demo; nothing was changed",
+            hint=f"--out {folder / 'knnkit-demo'}",
         )
 
 
@@ -146,7 +163,7 @@ class _Demo:
     # --- the path -------------------------------------------------------------------------------------------------
     def _configure(self) -> Path:
         path = self._folder / "deploy.yaml"
-        text = _DEPLOY_YAML.format(root=json.dumps(str(self._folder / "device")))
+        text = _FIRST_LINE + _DEPLOY_YAML.format(root=json.dumps(str(self._folder / "device")))
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             self._folder.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
