@@ -57,7 +57,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path("knnkit-demo"),
         metavar="DIR",
-        help="where everything goes (default: %(default)s)",
+        help="a folder of its own for everything (default: %(default)s)",
     )
     _options.add_json(parser)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -65,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
     config = _fleet.load_config(arguments)
     targets = _fleet.select_targets(arguments, config)
     rules = _rules(arguments, config)
-    _require_wave(targets, rules)
+    _require_wave(targets, rules, config)
     keys = _fleet.trusted_keys(arguments, config)
     packages = _packages(arguments, config, targets, keys)
     _require_signed_by(arguments.key, keys, packages)
@@ -104,10 +105,19 @@ def _require_signed_by(named: Sequence[Path], keys: Mapping[str, bytes], package
             )
 
 
-def _require_wave(targets: tuple[Target, ...], rules: Rules) -> None:
-    """A tag that no device has would otherwise be a deployment to nobody, and a success."""
-    from knnkit.fleet import waves
+def _require_wave(targets: tuple[Target, ...], rules: Rules, config: Config | None) -> None:
+    """A tag typed wrong would otherwise take the canaries out of a rollout, or be a deployment to nobody, and a success.
 
+    Devices that were not selected may have it: `--waves canary,100%` also fits one that is no canary.
+    """
+    from knnkit.fleet import target, waves
+
+    tags = {tag for one in (*targets, *(target.targets_of(config) if config else ())) for tag in one.tags}
+    for wave in filter(waves.is_tag, rules.waves):
+        if wave not in tags:
+            close = difflib.get_close_matches(str(wave), tags, n=1)
+            said = f"--waves: no device has the tag {wave!r}" + (f"; did you mean {close[0]!r}?" if close else "")
+            raise UsageError(said, hint=f"--waves {close[0] if close else '25%'},100%")
     if not waves.divide(targets, rules.waves)[0]:
         said = ", ".join(map(str, rules.waves))
         raise UsageError(f"none of the waves {said} takes any of the devices", hint="--waves 100%, or correct the tag")

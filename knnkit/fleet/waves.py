@@ -18,6 +18,11 @@ class Wave:
     devices: tuple[str, ...]
 
 
+def is_tag(wave: int | str) -> bool:
+    """Whether a wave takes the devices with a tag, and not a share of them or a count."""
+    return isinstance(wave, str) and not wave.endswith("%")
+
+
 def divide(targets: Sequence[Target], waves: Sequence[int | str]) -> tuple[tuple[Wave, ...], tuple[str, ...]]:
     """Divides devices into waves, in their order.
 
@@ -30,7 +35,7 @@ def divide(targets: Sequence[Target], waves: Sequence[int | str]) -> tuple[tuple
     left = list(targets)
     found: list[Wave] = []
     for label in waves:
-        if isinstance(label, str) and not label.endswith("%"):
+        if is_tag(label):
             chosen = [target for target in left if label in target.tags]
         else:
             upto = _amount(label, len(targets), math.ceil)

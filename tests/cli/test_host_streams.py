@@ -52,9 +52,21 @@ def test_a_value_that_makes_no_sense_is_one_message(tmp_path: Path, arguments: l
     assert list(tmp_path.iterdir()) == []
 
 
-def test_waves_that_take_no_device_are_no_success(tmp_path: Path) -> None:
-    said = knnkit(tmp_path, "", "deploy", "--target", "local", "--waves", "canry,100")
-    assert "none of the waves" not in said.stderr
-    said = knnkit(tmp_path, "", "deploy", "--target", "local", "--waves", "canry")
+FLEET = "fleet: {targets: [{host: local, name: one}, {host: board.invalid, tags: [canary]}]}\n"
+
+
+@pytest.mark.parametrize("target", [["--target", "local"], ["--target", "one"], []])
+def test_a_tag_that_no_device_has_is_refused_before_it_makes_one_wave_of_all(tmp_path: Path, target: list[str]) -> None:
+    (tmp_path / "deploy.yaml").write_text(FLEET)
+    said = knnkit(tmp_path, "", "deploy", *target, "--waves", "canry,100%")
     assert said.returncode == 2
-    assert "none of the waves canry takes any of the devices" in said.stderr
+    assert "--waves: no device has the tag 'canry'; did you mean 'canary'?" in said.stderr
+    assert "try: --waves canary,100%" in said.stderr
+
+
+def test_a_tag_of_devices_that_were_not_selected_is_no_mistake(tmp_path: Path) -> None:
+    (tmp_path / "deploy.yaml").write_text(FLEET)
+    assert "--waves" not in knnkit(tmp_path, "", "deploy", "--target", "one", "--waves", "canary,100%").stderr
+    said = knnkit(tmp_path, "", "deploy", "--target", "one", "--waves", "canary")
+    assert said.returncode == 2
+    assert "none of the waves canary takes any of the devices" in said.stderr
