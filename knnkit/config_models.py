@@ -15,7 +15,7 @@ from pydantic_core import PydanticCustomError
 
 from device_agent import contract
 from knnkit.config_fleet import FleetConfig, RolloutConfig
-from knnkit.config_types import Duration, FilePath, Name, Section, check_version, no_sense
+from knnkit.config_types import Duration, FilePath, Name, Section, check_version, first_twice, no_sense, shorten
 from knnkit.config_words import EXAMPLES
 
 
@@ -28,6 +28,13 @@ class FileData(Section):
     """The column (or NPZ array) that holds the labels."""
     features: tuple[str, ...] | None = None
     """The columns to use, in this order; left out: all but the label."""
+
+    @pydantic.field_validator("features")
+    @classmethod
+    def _each_once(cls, features: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if twice := first_twice(features or ()):
+            raise ValueError(f"{shorten(twice)!r} stands twice; each column once")
+        return features
 
 
 class SklearnData(Section):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -35,6 +36,11 @@ def shorten(text: str) -> str:
 
 def _shown(text: str) -> str:
     return repr(shorten(text))
+
+
+def first_twice(words: Sequence[str]) -> str:
+    """Returns the first word that was there before; an empty string, if each is there once."""
+    return next((word for at, word in enumerate(words) if word in words[:at]), "")
 
 
 def parse_duration(value: Any) -> Any:
@@ -81,7 +87,7 @@ def check_name(value: str) -> str:
         ValueError: it is none.
     """
     if not contract.is_name(value):
-        rule = "letters, digits, '.', '_' and '-', at most 64, beginning with a letter or digit"
+        rule = "letters from a to z, digits, '.', '_' and '-', at most 64, beginning with a letter or digit"
         raise ValueError(f"{_shown(value)}: {rule}")
     return value
 
@@ -144,7 +150,7 @@ def check_version(value: str) -> str:
         ValueError: it is none.
     """
     if not contract.is_version(value):
-        raise ValueError(f"{_shown(value)}: letters, digits, '.', '+', '_' and '-', at most 64")
+        raise ValueError(f"{_shown(value)}: letters from a to z, digits, '.', '+', '_' and '-', at most 64")
     return value
 
 

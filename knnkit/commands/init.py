@@ -4,6 +4,7 @@ model can be built from."""
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 import unicodedata
 from pathlib import Path
@@ -53,7 +54,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, metavar="FILE", help="your labelled rows: CSV, Parquet or NPZ")
     parser.add_argument("--label", metavar="COLUMN", help="the column with the labels (default: label)")
     parser.add_argument(
-        "--features", metavar="COLUMN", nargs="+", help="the columns to use, in this order (default: all but the label)"
+        "--features",
+        metavar="COLUMN",
+        nargs="+",
+        action="extend",
+        help="the columns to use, in this order (default: all but the label)",
     )
 
 
@@ -62,6 +67,9 @@ def run(arguments: argparse.Namespace) -> int:
     path: Path = arguments.path
     if path.exists():
         raise _exists(path)
+    if not path.absolute().parent.is_dir():
+        parent = path.parent
+        raise UsageError(f"{path}: there is no directory {parent}", hint=f"mkdir -p {shlex.quote(str(parent))}")
     name, data = "iris", "{sklearn: iris}     # or your own: {file: train.csv, label: species}"
     if arguments.data is not None:
         name, data = _own(arguments, path)
@@ -85,10 +93,13 @@ def _exists(path: Path) -> UsageError:
 
 def _own(arguments: argparse.Namespace, path: Path) -> tuple[str, str]:
     """Returns a model's name and its `data`, once the rows were read as a build will read them."""
+    from knnkit.config_types import first_twice
     from knnkit.model import numbering, rowfile
 
     file: Path = arguments.data
     label: str = arguments.label or "label"
+    if twice := first_twice(arguments.features or ()):
+        raise UsageError(f"--features names {twice!r} twice", hint="each column once")
     rows = rowfile.load(file, label, arguments.features)
     if arguments.features is None:
         for warning in numbering.warnings(rows):

@@ -117,6 +117,22 @@ def test_a_model_is_called_after_its_file_by_a_name_that_a_build_takes(stem: str
     assert deployfile.load(Path("own.yaml")).builds()[0].model.name == name
 
 
+def test_columns_may_be_named_one_by_one_and_none_twice(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("train.csv").write_text(ROWS)
+    rows = ("--data", "train.csv", "--label", "species")
+    code, err = init(capsys, *rows, "--features", "height", "--features", "height")
+    assert (code, "--features names 'height' twice" in err) == (2, True)
+    assert init(capsys, *rows, "--features", "height", "--features", "width")[0] == 0
+    data = deployfile.load("deploy.yaml").builds()[0].model.data
+    assert isinstance(data, FileData)
+    assert data.features == ("height", "width")
+
+
+def test_a_folder_that_is_not_there_is_named_with_what_makes_it(capsys: pytest.CaptureFixture[str]) -> None:
+    code, err = init(capsys, "a b/c/deploy.yaml")
+    assert (code, err) == (2, "knnkit: a b/c/deploy.yaml: there is no directory a b/c\n  try: mkdir -p 'a b/c'\n")
+
+
 def test_a_column_that_numbers_the_rows_is_told_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     lines = [f"{n},{n % 7},{n % 5},{'ab'[n % 2]}" for n in range(1, 31)]
     Path("train.csv").write_text("\n".join(["id,width,height,species", *lines, ""]))
