@@ -80,9 +80,9 @@ def add_runtime(parser: argparse.ArgumentParser, *, threads: bool = True) -> Non
 
 def number_of_threads(text: str) -> int:
     """A number on the command line, from 1 to `MAX_THREADS`."""
-    number = count(text)
-    if number > MAX_THREADS:
-        raise argparse.ArgumentTypeError(f"{text} is more than {MAX_THREADS}")
+    number = int(text)
+    if not 1 <= number <= MAX_THREADS:
+        raise argparse.ArgumentTypeError(f"{text} is not from 1 to {MAX_THREADS}")
     return number
 
 

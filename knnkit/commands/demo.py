@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from knnkit.render.regions import Regions
 
 #: By its first line a run knows the folder of an earlier one, whatever stands below it by now.
-_FIRST_LINE = "# The article's experiment: 1,000 points around 5 centres, 300 of them held out, 3 neighbours that vote.\n"
-_DEPLOY_YAML = """\
+_FIRST_LINE = "# The article's experiment: 1,000 points around 5 centres, 300 of them held out, 3 neighbours that vote."
+_DEPLOY_YAML = """
 model:
   name: blobs
   data: {{sklearn: blobs}}

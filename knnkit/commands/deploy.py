@@ -106,7 +106,7 @@ def _require_signed_by(named: Sequence[Path], keys: Mapping[str, bytes], package
 
 
 def _require_wave(targets: tuple[Target, ...], rules: Rules, config: Config | None) -> None:
-    """A tag typed wrong would otherwise take the canaries out of a rollout, or be a deployment to nobody, and a success.
+    """A tag typed wrong would otherwise take the canaries out of a rollout, or be a deployment to nobody that succeeds.
 
     Devices that were not selected may have it: `--waves canary,100%` also fits one that is no canary.
     """

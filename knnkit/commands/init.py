@@ -58,7 +58,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="COLUMN",
         nargs="+",
         action="extend",
-        help="the columns to use, in this order (default: all but the label)",
+        help="the columns to use, in this order; repeat it for more (default: all but the label)",
     )
 
 
