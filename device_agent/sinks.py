@@ -9,6 +9,7 @@ import contextlib
 import errno
 import os
 import select
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,13 +45,30 @@ def write_all(descriptor: int, data: bytes, name: str | None) -> None:
             raise OSError(error.errno, error.strerror, name or "standard output") from None
 
 
-def open_output(path: Path, flags: int) -> int:
-    """Returns a descriptor of an output file, opened with `flags`.
+def require_apart(rows: int, output: str | None) -> None:
+    """Checks that answers do not go into the file that the descriptor `rows` reads from.
+
+    Raises:
+        AgentError: they would take the place of the rows, or be read as more of them.
+    """
+    if output is None or output == "-":
+        return
+    try:
+        there = os.stat(output)
+    except OSError:
+        return
+    if stat.S_ISREG(there.st_mode) and os.path.samestat(there, os.fstat(rows)):
+        hint = "name another file for the answers"
+        raise AgentError(f"--output {output} is the file with the rows", reason="no-output", hint=hint)
+
+
+def open_output(path: Path, flags: int, name: Path | None = None) -> int:
+    """Returns a descriptor of an output file, opened with `flags`; `name` is what an error calls it.
 
     Raises:
         AgentError: it cannot be written there.
     """
-    with _writable(path):
+    with _writable(name or path):
         return os.open(path, flags | os.O_CLOEXEC, 0o666)
 
 
@@ -91,7 +109,7 @@ class Sink:
             self._out, self._path = open_output(self._path, os.O_WRONLY), None
         if self._path:
             self._part = self._path.with_name(self._path.name + PART_SUFFIX)
-            self._descriptor = open_output(self._part, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+            self._descriptor = open_output(self._part, os.O_RDWR | os.O_CREAT | os.O_TRUNC, self._path)
         elif dtype is not None:
             self._spool = tempfile.TemporaryFile()  # noqa: SIM115 (closed by finish and abandon)
             self._descriptor = self._spool.fileno()

@@ -3,8 +3,9 @@
 And where it was started: in a directory that somebody has deleted since, no relative path leads anywhere.
 
 One that is closed is taken by something that fails at every use, or the next file to be opened would get its number.
-An error of standard output names it. What standard error does not take is dropped: a log on a full disk, or a terminal
-that is gone, must not end what is being done. Both command lines use it; it never prints.
+An error of standard output names it, and what its encoding does not have is escaped. What standard error does not take
+is dropped: a log on a full disk, or a terminal that is gone, must not end what is being done. Both command lines use it;
+it never prints.
 """
 
 from __future__ import annotations
@@ -99,6 +100,6 @@ def _writer(descriptor: int, before: TextIO | None) -> TextIO:
     return io.TextIOWrapper(
         io.BufferedWriter(raw),
         encoding=before.encoding if before else "utf-8",
-        errors=before.errors if before else "backslashreplace",
+        errors=before.errors if before and before.errors != "strict" else "backslashreplace",
         line_buffering=descriptor == ERROR or raw.isatty(),
     )

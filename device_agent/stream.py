@@ -23,7 +23,7 @@ from device_agent.classify import Request, make_parser, make_renderer
 from device_agent.errors import AgentError, BadInput
 from device_agent.loading import answering, load_kept
 from device_agent.rows import Parser
-from device_agent.sinks import open_output, write_all
+from device_agent.sinks import open_output, require_apart, write_all
 from device_agent.sources import MAX_LINE, Lines, Source, open_source
 from device_agent.store import Store
 
@@ -41,12 +41,13 @@ def stream(store: Store, request: Request) -> int:
     Raises:
         BadInput: the header does not fit the model.
         Closed: nobody reads the answers any more.
-        AgentError: the output file cannot be written there.
+        AgentError: the output file cannot be written there, or is the input.
         DeviceUnfit, Refused, ModelUnusable: no release can answer.
     """
     source = open_source(request.input, request.format, READ_BYTES)
     if source.format == "npy" or request.output_format == "npy":
         raise BadInput("a stream is CSV or JSON lines", hint="leave out --stream for NPY")
+    require_apart(source.descriptor, request.output)
     desk = _Desk(store, request, source)
     with _signals() as told:
         return _serve(desk, source, told)

@@ -183,7 +183,10 @@ def damaged_arrays() -> Iterator[tuple[bytes, str]]:
     yield saved(np.array([["a"] * 4])), "it holds <U1, not numbers"
     yield saved(np.array([[None] * 4])), "it holds object, not numbers"
     yield saved(np.asfortranarray(np.zeros((3, 4)))), "it is stored by columns"
-    yield saved(np.full((2, 4), np.nan)), "is not a finite float32 number"
+    yield saved(np.full((2, 4), np.nan)), "rows[0, 0] ('sepal length (cm)'): nan is not a finite"
+    large = np.ones((5000, 4))
+    large[4999, 3] = 1e39
+    yield saved(large), "standard input: rows[4999, 3] ('petal width (cm)'): 1e+39 is not a finite float32 number"
     yield b"\x93NUMPY\x01\x00\xff\xff" + b"{" * 10, "its header is damaged"
     yield b"\x93NUMPY\x09\x00", "not an NPY file"
     endless = b"{'descr': '<f8', 'fortran_order': False, 'shape': (1e999, 4)}"
@@ -210,6 +213,28 @@ def test_a_row_beyond_float32_distances_is_answered_in_json(ready: Ready, how: t
     said = ready.device.run("classify", *asked, *how, input="3.4e38,-3.4e38,3.4e38,3.4e38\n")
     assert (said.code, said.err) == (0, "")
     assert all(neighbor["distance"] > 1e38 for neighbor in json.loads(said.out)["neighbors"])
+
+
+@pytest.mark.parametrize("how", [(), ("--stream",)])
+@pytest.mark.parametrize("piped", [False, True])
+def test_answers_do_not_take_the_place_of_the_rows(
+    ready: Ready, how: tuple[str, ...], piped: bool, tmp_path: Path
+) -> None:
+    rows = tmp_path / "rows.csv"
+    rows.write_bytes(ready.csv().encode())
+    (tmp_path / "link").symlink_to(rows)
+    argv = ready.device.argv("classify", *how, "--output", tmp_path / "link", *([] if piped else ["--input", rows]))
+    with rows.open() as file:
+        done = subprocess.run(argv, stdin=file, capture_output=True, text=True, env=ready.device.env(), timeout=60)
+    assert done.returncode == contract.EXIT_USAGE
+    assert f"--output {tmp_path / 'link'} is the file with the rows\n  try: name another file" in done.stderr
+    assert rows.read_bytes().decode() == ready.csv()
+
+
+def test_a_folder_that_is_not_there_is_told_by_the_name_that_was_typed(ready: Ready, tmp_path: Path) -> None:
+    said = ready.device.run("classify", "--output", tmp_path / "no" / "out.csv", input=ready.csv())
+    assert said.code == contract.EXIT_USAGE
+    assert f"{tmp_path}/no/out.csv: No such file or directory" in said.err
 
 
 def test_a_missing_file_is_named(ready: Ready) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -78,6 +79,20 @@ def test_a_locale_spoils_no_document(answering: Device) -> None:
     said = run(answering, "", "lock", "--holder", "Jörg", "--json")
     assert said.stdout.isascii()
     assert json.loads(said.stdout)["holder"] == "Jörg"
+
+
+def test_what_an_encoding_does_not_have_is_escaped_and_the_rest_is_printed(answering: Device) -> None:
+    env = answering.env() | {"PYTHONIOENCODING": "ascii"}
+    for command in (["lock", "--holder", "Jörg"], ["status"], ["unlock", "--holder", "Jörg"]):
+        said = subprocess.run(answering.argv(*command), capture_output=True, text=True, timeout=60, env=env)
+        assert (said.returncode, said.stderr) == (0, "")
+        assert "J\\xf6rg" in said.stdout
+
+
+def test_since_when_a_device_is_held_is_a_time_of_day(answering: Device) -> None:
+    run(answering, "", "lock", "--holder", "ann", "--reason", "a test")
+    said = run(answering, "", "status").stdout
+    assert re.search(r"^lock       ann: a test \(since \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ\)$", said, re.MULTILINE)
 
 
 @pytest.mark.parametrize(
