@@ -4,8 +4,8 @@ And where it was started: in a directory that somebody has deleted since, no rel
 
 One that is closed is taken by something that fails at every use, or the next file to be opened would get its number.
 An error of standard output names it, and what its encoding does not have is escaped. What standard error does not take
-is dropped: a log on a full disk, or a terminal that is gone, must not end what is being done. Both command lines use it;
-it never prints.
+is dropped: a log on a full disk, or a terminal that is gone, must not end what is being done. Both command lines use
+it; it never prints.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ import shlex
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import BinaryIO, cast
 
 from knnkit.errors import DeviceFailed, KnnkitError, Unreachable
@@ -57,11 +58,9 @@ class SshTransport:
         """
         where = resolve(address)
         hops: list[paramiko.Transport] = []
-        with _guarded(name, where, hops, timeout) as deadline:
+        with _guarded(name, where, hops, timeout) as way:
             for hop in (*where.jumps, where):
-                _open(hop, hops, deadline)
-                _check_host_key(hops[-1], hop)
-                authenticate(hops[-1], hop, timeout=max(0.1, deadline - time.monotonic()))
+                _enter(hop, hops, way)
         return cls(name, hops)
 
     @property
@@ -231,42 +230,60 @@ def scan(name: str, address: Address, *, timeout: float) -> tuple[Resolved, host
     """
     where = resolve(address)
     hops: list[paramiko.Transport] = []
-    with _guarded(name, where, hops, timeout) as deadline:
+    with _guarded(name, where, hops, timeout) as way:
         for hop in where.jumps:
-            _open(hop, hops, deadline)
-            _check_host_key(hops[-1], hop)
-            authenticate(hops[-1], hop, timeout=max(0.1, deadline - time.monotonic()))
-        _open(where, hops, deadline)
+            _enter(hop, hops, way)
+        _open(where, hops, way)
         key = _offered(hops[-1])
     _close(hops)
     return where, key
 
 
+@dataclass
+class _Way:
+    """How far a connection has come: the host that is being asked, itself or one to jump through."""
+
+    name: str
+    to: Resolved
+    deadline: float
+    hop: Resolved | None = None
+
+    @property
+    def left(self) -> float:
+        """Seconds until the deadline; some are always left."""
+        return max(0.1, self.deadline - time.monotonic())
+
+    def stuck(self, said: str, reason: str) -> Unreachable:
+        """Returns the error that says which host did not let us through."""
+        device = f"{self.to.host}:{self.to.port}"
+        at = f"{self.name} ({device})" if self.name != self.to.host else device
+        hop = self.hop or self.to
+        if hop is not self.to:
+            at += f": jump host {hop.host}:{hop.port}"
+        hint = f"is it on, and is this its address? ssh -v -p {hop.port} {hop.user}@{hop.host}"
+        return Unreachable(f"{at}: {said}", hint=hint, reason=reason)
+
+
 @contextlib.contextmanager
-def _guarded(name: str, where: Resolved, hops: list[paramiko.Transport], timeout: float) -> Iterator[float]:
+def _guarded(name: str, where: Resolved, hops: list[paramiko.Transport], timeout: float) -> Iterator[_Way]:
     """Closes everything that is open when it fails, and turns every way in which paramiko fails into ours."""
-    at = f"{name} ({where.host}:{where.port})" if name != where.host else f"{where.host}:{where.port}"
+    way = _Way(name, where, time.monotonic() + timeout)
     with Watchdog(lambda: _close(hops), total=timeout) as watchdog:
         try:
-            yield time.monotonic() + timeout
+            yield way
         except KnnkitError as error:
             _close(hops)
             if watchdog.fired:
-                said = f"{at}: no connection within {timeout:g} s"
-                raise Unreachable(said, hint=_look(where), reason="connect") from None
+                raise way.stuck(f"no connection within {timeout:g} s", "connect") from None
             raise type(error)(f"{name}: {error}", hint=error.hint, reason=error.reason) from None
         except Exception as error:  # some of paramiko's paths raise a bare Exception
             _close(hops)
             late = watchdog.fired or isinstance(error, TimeoutError)
             said = f"no connection within {timeout:g} s" if late else _say(error)
-            raise Unreachable(f"{at}: {said}", hint=_look(where), reason=_reason(error)) from None
+            raise way.stuck(said, _reason(error)) from None
         except BaseException:
             _close(hops)
             raise
-
-
-def _look(where: Resolved) -> str:
-    return f"is it on, and is this its address? ssh -v -p {where.port} {where.user}@{where.host}"
 
 
 def _say(error: Exception) -> str:
@@ -274,6 +291,8 @@ def _say(error: Exception) -> str:
         return "the name does not resolve"
     if isinstance(error, ConnectionRefusedError):
         return "nothing listens there"
+    if isinstance(error, paramiko.ChannelException):
+        return f"the jump host cannot reach it ({error.text})"
     return str(error) or f"the connection ended ({type(error).__name__})"
 
 
@@ -283,15 +302,22 @@ def _reason(error: Exception) -> str:
     return "algorithms" if isinstance(error, paramiko.ssh_exception.IncompatiblePeer) else "connect"
 
 
-def _open(hop: Resolved, hops: list[paramiko.Transport], deadline: float) -> None:
-    sock = _reach(hop, hops, deadline)
+def _enter(hop: Resolved, hops: list[paramiko.Transport], way: _Way) -> None:
+    _open(hop, hops, way)
+    _check_host_key(hops[-1], hop)
+    authenticate(hops[-1], hop, timeout=way.left)
+
+
+def _open(hop: Resolved, hops: list[paramiko.Transport], way: _Way) -> None:
+    way.hop = hop
+    sock = _reach(hop, hops, way)
     try:
         transport = paramiko.Transport(sock)
     except BaseException:
         sock.close()
         raise
     hops.append(transport)
-    left = max(0.1, deadline - time.monotonic())
+    left = way.left
     transport.banner_timeout = transport.handshake_timeout = transport.auth_timeout = left
     _prefer_known(transport, hop)
     try:
@@ -306,11 +332,10 @@ def _open(hop: Resolved, hops: list[paramiko.Transport], deadline: float) -> Non
     transport.set_keepalive(_KEEPALIVE)
 
 
-def _reach(hop: Resolved, hops: list[paramiko.Transport], deadline: float) -> socket.socket | paramiko.Channel:
+def _reach(hop: Resolved, hops: list[paramiko.Transport], way: _Way) -> socket.socket | paramiko.Channel:
     if hops:
-        left = max(0.1, deadline - time.monotonic())
-        return hops[-1].open_channel("direct-tcpip", (hop.host, hop.port), ("127.0.0.1", 0), timeout=left)
-    return ProxySocket(hop.proxy) if hop.proxy else tcp.connect(hop.host, hop.port, deadline)
+        return hops[-1].open_channel("direct-tcpip", (hop.host, hop.port), ("127.0.0.1", 0), timeout=way.left)
+    return ProxySocket(hop.proxy) if hop.proxy else tcp.connect(hop.host, hop.port, way.deadline)
 
 
 def _prefer_known(transport: paramiko.Transport, hop: Resolved) -> None:

@@ -54,10 +54,12 @@ def authenticate(transport: paramiko.Transport, where: Resolved, *, timeout: flo
         Unreachable: no key is accepted, or a named key cannot be used; the message lists what was tried.
     """
     tried: list[str] = []
+    offered = False
     agent = _open_agent(where, timeout, tried)
     try:
         for label, key in _offers(where, agent, tried):
             tried.append(label)
+            offered = True
             try:
                 if not transport.auth_publickey(where.user, key):
                     return
@@ -80,7 +82,7 @@ def authenticate(transport: paramiko.Transport, where: Resolved, *, timeout: flo
     raise Unreachable(
         f"{where.host}: {where.user} is not let in ({what})",
         reason="authentication",
-        hint=_copy(where),
+        hint=_copy(where) if offered or not where.identities_only else _USABLE,
     )
 
 
@@ -88,6 +90,7 @@ def _copy(where: Resolved) -> str:
     return f"ssh-copy-id -p {where.port} {where.user}@{where.host}"
 
 
+_USABLE = "--identity FILE, or `identity` in deploy.yaml or ssh_config, with a private key that can be used"
 _NO_PASSWORD = "knnkit sends no password: set `PubkeyAuthentication yes` in its sshd_config"  # noqa: S105
 _HINT = "knnkit logs in with one key; a second factor cannot be typed for a fleet"
 

@@ -104,8 +104,9 @@ def test_a_file_that_is_no_key_is_named(address: Address, tmp_path: Path, conten
 
 
 def test_a_missing_named_key_is_named(address: Address, tmp_path: Path) -> None:
-    with pytest.raises(Unreachable, match="gone does not exist"):
+    with pytest.raises(Unreachable, match="gone does not exist") as caught:
         enter(replace(address, identity=str(tmp_path / "gone")))
+    assert caught.value.hint.startswith("--identity FILE"), "the board is not what is wrong"
 
 
 def test_the_passphrase_comes_from_the_environment(
@@ -285,8 +286,18 @@ def test_through_a_jump_host_both_host_keys_are_checked(
         enter(replace(to, known_hosts=(str(server.known_hosts),)))
     with pytest.raises(HostKeyError, match=r"127\.0\.0\.2"):
         enter(replace(to, known_hosts=(str(gateway.known_hosts),)))
-    with pytest.raises(Unreachable):
+    with pytest.raises(Unreachable, match="the jump host cannot reach it"):
         enter(replace(to, port=sshd.free_port(server.host)))
+
+
+def test_a_jump_host_that_is_not_there_is_named_and_not_the_device(server: sshd.Sshd, no_ssh_config: Path) -> None:
+    to = Address(server.host, server.user, server.port, jump="ann@gate.invalid", config=str(no_ssh_config))
+    with pytest.raises(Unreachable, match=rf"{server.port}\): jump host gate\.invalid:22: the name does not") as caught:
+        enter(to)
+    assert caught.value.hint.endswith("ssh -v -p 22 ann@gate.invalid")
+    port = sshd.free_port("127.0.0.3")
+    with pytest.raises(Unreachable, match=rf"jump host 127\.0\.0\.3:{port}: nothing listens there"):
+        enter(replace(to, jump=f"127.0.0.3:{port}"))
 
 
 def test_proxy_jump_of_ssh_config_and_none_to_switch_it_off(
