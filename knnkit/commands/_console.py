@@ -10,6 +10,12 @@ if TYPE_CHECKING:
     from knnkit.render.terminal import Progress
 
 
+def wave_line(wave: Wave, number: int, total: int) -> str:
+    """Returns a wave as a line above its devices names it."""
+    devices = f"{len(wave.devices)} device{'s' if len(wave.devices) > 1 else ''}"
+    return f"wave {number} of {total} ({wave.label}): {devices}"
+
+
 class Console:
     """Shows a run as it goes, on stderr; a `Watch` of the fleet."""
 
@@ -28,8 +34,7 @@ class Console:
     def wave(self, wave: Wave, number: int, total: int) -> None:
         """A wave begins."""
         if total > 1:
-            devices = f"{len(wave.devices)} device{'s' if len(wave.devices) > 1 else ''}"
-            self._progress.note(f"wave {number} of {total} ({wave.label}): {devices}")
+            self._progress.note(wave_line(wave, number, total))
 
     def step(self, device: str, step: str, done: int | None, total: int | None) -> None:
         """A device is at a step."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from device_agent import codec, contract
-from knnkit.commands import _fleet, _options, _regions
+from knnkit.commands import _fleet, _options, _plans, _regions
 from knnkit.commands._console import Console
 from knnkit.errors import UsageError, VerificationFailed
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from knnkit.config import Build, Config
     from knnkit.fleet.job import DeviceJob
     from knnkit.fleet.package import Package
-    from knnkit.fleet.plan import DevicePlan
     from knnkit.fleet.report import FleetReport
     from knnkit.fleet.rollout import Rules
     from knnkit.fleet.target import Target
@@ -78,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
         return replace(template, target=target, package=chosen[target.name], options=options)
 
     if arguments.dry_run:
-        return _dry_run(arguments, config, [make_job(target) for target in targets])
+        return _dry_run(arguments, config, [make_job(target) for target in targets], rules)
     report = replace(
         _roll_out(arguments, config, targets, make_job, rules),
         releases=tuple(package.ref for package in packages),
@@ -234,35 +233,18 @@ def _template(
     )
 
 
-def _dry_run(arguments: argparse.Namespace, config: Config | None, jobs: list[DeviceJob]) -> int:
+def _dry_run(arguments: argparse.Namespace, config: Config | None, jobs: list[DeviceJob], rules: Rules) -> int:
+    from knnkit.fleet import waves
     from knnkit.fleet.dryrun import plan_job, plans_of
     from knnkit.fleet.rollout import ask_all
 
     with Console(len(jobs)) as console, _fleet.open_fan(arguments, config) as fan:
         report = ask_all("deploy --dry-run", jobs, plan_job, fan, console)
     plans = plans_of(report)
+    found, left = waves.divide([job.target for job in jobs], rules.waves)
     if arguments.json:
-        print(codec.dumps({"plans": plans}))
+        names = [{"label": wave.label, "devices": wave.devices} for wave in found]
+        print(codec.dumps({"plans": plans, "waves": names}))
     else:
-        _show_plans(plans, report)
+        _plans.show(found, left, plans, report)
     return report.exit_code
-
-
-def _show_plans(plans: list[DevicePlan], report: FleetReport) -> None:
-    from knnkit.render.fleet import outcome_line, release_text
-    from knnkit.render.terminal import print_line
-    from knnkit.render.text import size
-
-    for plan in plans:
-        current = release_text(plan.current) if plan.current else "nothing"
-        print_line(f"{plan.device}: {current} -> {release_text(plan.release)}")
-        for step in plan.steps:
-            print_line(f"  {step.action:<10} {step.why}" + (f", {size(step.size)}" if step.size else ""))
-        if plan.unchanged:
-            print_line("  nothing to do")
-        if plan.refusal:
-            print_line(f"  refused    {plan.refusal.message}", "bad")
-            print_line(f"             try: {plan.refusal.hint}")
-    for device in report.devices:
-        if not device.details:
-            print_line(f"{device.name}: {outcome_line(device)}", "warn")
