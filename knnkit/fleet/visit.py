@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from typing import Protocol
 
+from device_agent import contract
 from knnkit.errors import DeviceFailed, KnnkitError
 from knnkit.fleet.connect import Opener, Pause, dial
 from knnkit.fleet.facts import Facts, probe
@@ -70,5 +72,7 @@ def agent_of(target: Target, facts: Facts) -> tuple[str, ...]:
     """
     if facts.agent is None:
         said = facts.agent_problem or "there is no agent"
-        raise DeviceFailed(f"{target.name}: {said}", reason="no-agent", hint=f"knnkit provision --target {target.name}")
+        hint = f"knnkit provision --target {target.name}"
+        hint += "" if target.root == contract.DEFAULT_ROOT else f" --root {shlex.quote(target.root)}"
+        raise DeviceFailed(f"{target.name}: {said}", reason="no-agent", hint=hint)
     return facts.agent_argv

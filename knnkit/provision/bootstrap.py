@@ -549,7 +549,10 @@ def main(command: str, order: str) -> int:
     except Trouble as trouble:
         answer = {"problem": trouble.reason, "message": str(trouble), "hint": trouble.hint}
     except OSError as error:
-        answer = {"problem": "os-error", "message": str(error), "hint": "check the board's disk and rights"}
+        message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        denied = isinstance(error, PermissionError)
+        hint = "choose a root that the login user may write" if denied else "check the board's disk and rights"
+        answer = {"problem": "os-error", "message": message, "hint": hint}
     print(json.dumps(answer))
     return 1 if "problem" in answer else 0
 

@@ -31,6 +31,7 @@ def test_a_fleet_is_asked_to_the_end_where_nobody_sees_the_progress(tmp_path: Pa
     said = knnkit(tmp_path, where, "status", "--target", "local", "--root", str(tmp_path), "--report", str(report))
     assert said.returncode == 1
     assert "no-agent" in report.read_text()
+    assert f"knnkit provision --target local --root {tmp_path}" in report.read_text(), "it would provision another root"
     assert "local" in said.stdout
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from support.wheels import make_wheel
 from device_agent import disk
 from knnkit.errors import DeviceFailed, DeviceLocked
 from knnkit.provision import board as board_module
-from knnkit.provision import install
+from knnkit.provision import bootstrap, install
 from knnkit.transport.local import LocalTransport
 
 KEY, OTHER = {"sha256:" + "a" * 64: b"first key\n"}, {"sha256:" + "b" * 64: b"second key\n"}
@@ -213,6 +214,20 @@ def test_what_cannot_be_written_is_refused_before_anything_is(
     assert caught.value.reason == reason
     assert caught.value.hint
     assert not bare.root.exists()
+
+
+def test_what_the_system_of_the_board_refuses_is_told_without_python_s_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(_: object) -> None:
+        raise PermissionError(13, "Permission denied", "/root/x")
+
+    monkeypatch.setattr(bootstrap, "state", refuse)
+    monkeypatch.setattr(bootstrap.os, "umask", lambda _: 0)
+    assert bootstrap.main("state", "{}") == 1
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["message"] == "/root/x: Permission denied"
+    assert answer["hint"] == "choose a root that the login user may write"
 
 
 def test_two_hosts_do_not_provision_one_board_at_once(bare: Any) -> None:
