@@ -149,7 +149,7 @@ def print_report(report: FleetReport, stream: TextIO | None = None) -> None:
     columns: list[Column | str] = ["device", "outcome", "release"]
     if proven:
         columns += ["identical/equivalent/different", Column("accuracy", right=True), Column("one row", right=True)]
-    columns.append("")
+    columns.append("says" if any(device.said for device in report.devices) else "")
     rows = [_row(device, proven) for device in report.devices]
     terminal.print_table(columns, rows, stream=out)
     for device in report.devices:

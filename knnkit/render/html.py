@@ -33,8 +33,12 @@ def write_report(path: Path, page: Page) -> Path:
         path.write_text(shown, encoding="utf-8")
         return path
     part = path.with_name(path.name + ".part")
-    part.write_text(shown, encoding="utf-8")
-    part.replace(path)
+    try:
+        part.write_text(shown, encoding="utf-8")
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
     return path
 
 

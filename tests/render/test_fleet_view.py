@@ -50,6 +50,7 @@ def test_one_device_is_spoken_of_as_one() -> None:
     out = io.StringIO()
     fleet.print_report(run(replace(failed, message="roof: there is no agent")), out)
     assert "roof: there is" not in out.getvalue()
+    assert out.getvalue().splitlines()[0].split() == ["device", "outcome", "release", "says"]
 
 
 def test_unreachable_devices_alone_warn_and_failures_are_bad() -> None:

@@ -85,7 +85,7 @@ def test_a_hostile_device_adds_no_tag_to_the_page() -> None:
 def test_every_fact_of_a_certificate_is_on_the_page() -> None:
     text = read(pages.fleet()).text
     proof = pages.certificate()
-    facts = [proof.nonce, proof.release, proof.model_sha256, "0.9433333333333334", "tflite_runtime 2.14.0", "XNNPACK"]
+    facts = [proof.nonce, proof.release, proof.model_sha256, "94.33 % on 300 rows", "tflite_runtime 2.14.0", "XNNPACK"]
     facts += ["Python 3.11.2", "NumPy 1.26.4", "Cortex-A72", "4 cores", "4.0 GB", "armv7l", "ai_edge_litert 2.3.0"]
     facts += ["2026-03-01 12:00:00 UTC", "271 identical, 6 equivalent, 23 different"]
     for fact in facts:
@@ -170,6 +170,7 @@ def test_a_report_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: py
     with pytest.raises(UnicodeEncodeError):
         html.write_report(path, pages.fleet())
     assert path.read_text() == "the last report"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["report.html"], "no part of one is left"
 
 
 def test_a_report_to_a_named_pipe_goes_into_the_pipe(tmp_path: Path) -> None:
