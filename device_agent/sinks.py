@@ -54,7 +54,7 @@ def require_apart(rows: int, output: str | None) -> None:
     if output is None or output == "-":
         return
     try:
-        there = os.stat(output)
+        there = Path(output).stat()
     except OSError:
         return
     if stat.S_ISREG(there.st_mode) and os.path.samestat(there, os.fstat(rows)):
