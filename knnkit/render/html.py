@@ -14,8 +14,8 @@ import jinja2
 from markupsafe import Markup
 
 from knnkit import __version__
+from knnkit.render import confusion, palette, regions, text
 from knnkit.render import page as pages
-from knnkit.render import palette, regions, text
 from knnkit.render.page import Page
 
 #: The steps that have a colour of their own.
@@ -45,7 +45,7 @@ def write_report(path: Path, page: Page) -> Path:
 def render(page: Page) -> str:
     """Returns `page` as HTML."""
     timeline = pages.timeline(page)
-    matrices = pages.matrices(page)
+    matrices = confusion.matrices(page)
     certified = pages.certified(page)
     used = {step.name.replace(" ", "-") for device in page.devices for step in device.steps}
     return _environment().get_template("report.html").render(

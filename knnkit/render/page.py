@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 #: Devices that a plot shows; with more, those that stand out.
 PLOTTED = 40
 _SHORTEST_MS, _LONGEST_MS = 1e-6, 1e9
-#: Different confusion matrices that are shown.
-MATRICES = 4
 
 
 @dataclass(frozen=True)
@@ -99,17 +97,6 @@ class Axis:
     """Ticks of a plot: place in percent, and text."""
 
     ticks: tuple[tuple[float, str], ...]
-
-
-@dataclass(frozen=True)
-class Matrix:
-    """One confusion matrix and the devices that share it; `shares` are percent of each true class."""
-
-    devices: tuple[str, ...]
-    cells: tuple[tuple[int, ...], ...]
-    shares: tuple[tuple[int, ...], ...]
-    classes: tuple[str, ...]
-    unknown: bool
 
 
 def certified(page: Page) -> list[Device]:
@@ -224,22 +211,3 @@ def _stretch(step: Step, end: float) -> Bar:
 
 def _end(device: Device) -> float:
     return max(step.start + step.seconds for step in device.steps)
-
-
-def matrices(page: Page) -> list[Matrix]:
-    """Returns the confusion matrices, each once, the one that most devices share first."""
-    shared: dict[tuple[tuple[int, ...], ...], list[str]] = {}
-    for device in certified(page):
-        proof = device.certificate
-        if proof is not None and proof.confusion:
-            shared.setdefault(proof.confusion, []).append(device.name)
-    ordered = sorted(shared.items(), key=lambda entry: -len(entry[1]))[:MATRICES]
-    return [_matrix(cells, tuple(names), page.classes) for cells, names in ordered]
-
-
-def _matrix(cells: tuple[tuple[int, ...], ...], names: tuple[str, ...], classes: tuple[str, ...]) -> Matrix:
-    unknown = any(row[-1] for row in cells if len(row) > len(cells))
-    kept = tuple(row if unknown else row[: len(cells)] for row in cells)
-    shares = tuple(tuple(round(cell / (sum(row) or 1) * 100) for cell in row) for row in kept)
-    labels = classes if len(classes) == len(cells) else tuple(str(index) for index in range(len(cells)))
-    return Matrix(names, kept, shares, labels, unknown)

@@ -13,7 +13,7 @@ import pytest
 from support import pages
 
 from device_agent.contract import Latency
-from knnkit.render import html, page
+from knnkit.render import confusion, html, page
 
 ATTRIBUTES_THAT_LOAD = {"src", "srcset", "action", "formaction", "data", "poster", "background", "ping"}
 
@@ -106,7 +106,7 @@ def test_the_rows_that_differ_are_listed_and_the_rest_is_counted() -> None:
 
 
 def test_devices_with_the_same_confusion_share_one_matrix() -> None:
-    found = page.matrices(pages.fleet())
+    found = confusion.matrices(pages.fleet())
     assert [len(matrix.devices) for matrix in found] == [3, 1]
     assert found[0].cells == ((98, 2, 0, 0), (3, 91, 4, 2), (0, 5, 94, 1))
     assert found[0].shares[0] == (98, 2, 0, 0)
@@ -115,8 +115,24 @@ def test_devices_with_the_same_confusion_share_one_matrix() -> None:
 def test_the_unknown_column_is_left_out_where_nothing_is_unknown() -> None:
     proof = pages.certificate(confusion=((5, 0, 0), (1, 4, 0)))
     one = page.Page("t", "v", "good", (page.Device("d", "committed", "good", certificate=proof),), classes=("a", "b"))
-    assert page.matrices(one)[0].cells == ((5, 0), (1, 4))
+    assert confusion.matrices(one)[0].cells == ((5, 0), (1, 4))
     assert "unknown" not in read(one).text
+
+
+def test_of_very_many_classes_the_commonest_mistakes_are_listed() -> None:
+    names = tuple(f"class {number}" for number in range(100))
+    cells = [[0] * 101 for _ in names]
+    for truth in range(100):
+        cells[truth][truth] = 50
+        cells[truth][(truth + 1) % 101] = truth
+    proof = pages.certificate(confusion=tuple(map(tuple, cells)))
+    one = page.Page("t", "v", "good", (page.Device("d", "committed", "good", certificate=proof),), classes=names)
+    text = read(one).text
+    assert "5,000 of 9,950 rows are answered right. The commonest mistakes among 100 classes:" in text
+    assert "class 99 unknown 99 66 %" in text, "99 of 149 rows"
+    assert "class 80 class 81 80 62 %" in text
+    assert "class 79 class 80" not in text
+    assert "79 more pairs of classes are mixed up" in text
 
 
 def test_one_different_row_among_thousands_is_drawn() -> None:
