@@ -79,6 +79,8 @@ def dial(
             return opener(target.name, target, how.timeout)
         except Unreachable as error:
             if attempt == how.retries or error.reason not in _WORTH_ANOTHER or pause(_pause_after(attempt)):
+                if target.near and error.reason == "no-such-name":
+                    error.hint = f"did you mean --target {target.near}? Else: {error.hint}"
                 raise
     raise AssertionError("unreachable code: the loop returns or raises")
 

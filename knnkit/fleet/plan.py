@@ -174,6 +174,10 @@ def _unwanted(device: str, status: Status, package: Package) -> Refusal | None:
     if status.committed and status.committed.digest == package.digest and not status.pending:
         return None
     if status.trusted and package.signed_by not in status.trusted:
+        if package.signed_by in status.revoked:
+            said = f"{device}: the key that signed {ref.name} {ref.version} was revoked ({package.signed_by[:23]}…)"
+            hint = "`signing: {key: NEW.pem}` in deploy.yaml, then knnkit deploy; or knnkit sign RELEASE --key NEW.pem"
+            return Refusal("revoked-key", said, hint, contract.EXIT_REFUSED)
         said = f"{device} does not trust the key that signed {ref.name} {ref.version} ({package.signed_by[:23]}…)"
         hint = (
             f"`knnkit trust --rotate NEW.pem --signing-key OLD.pem --target {device}`, if the new key is yours; else "

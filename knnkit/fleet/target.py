@@ -16,7 +16,10 @@ LOCAL = "local"
 
 @dataclass(frozen=True)
 class Target:
-    """One device; `address` None is the embedded device on this machine."""
+    """One device; `address` None is the embedded device on this machine.
+
+    `near` is the name in deploy.yaml that is most like what was typed, where that is none of them.
+    """
 
     name: str
     address: Address | None
@@ -24,6 +27,7 @@ class Target:
     device_class: str = "any"
     runtime: str = contract.ANY_RUNTIME
     tags: tuple[str, ...] = ()
+    near: str = ""
 
     def __str__(self) -> str:
         """The address as the user wrote it."""
@@ -93,7 +97,8 @@ def select(
     known = {target.name: target for target in (targets_of(config) if config else ())}
     chosen: dict[str, Target] = {}
     for text in named:
-        target = known.get(text) or _parse(text, config)
+        near = next(iter(difflib.get_close_matches(text, known, n=1)), "")
+        target = known.get(text) or replace(_parse(text, config), near=near)
         if target.name in chosen:
             raise UsageError(f"--target {text} is given twice", hint=f"--target {text}, once")
         chosen[target.name] = target

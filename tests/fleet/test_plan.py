@@ -68,6 +68,7 @@ CASES: dict[str, tuple[Facts, dict[str, Any]]] = {
         {},
     ),
     "a key that is not trusted": (running(OLD.ref, trusted=("sha256:" + "cd" * 32,)), {}),
+    "a key that was revoked": (running(OLD.ref, trusted=("sha256:" + "cd" * 32,), revoked=(NEW.signed_by,)), {}),
     "no key is trusted yet": (running(OLD.ref, trusted=()), {}),
     "another activation is pending": (running(OLD.ref, pending=NEWER.ref, seconds_left=42.0), {}),
     "another class": (running(OLD.ref), {"device_class": "any", "package": make_package(device_class="zero")}),

@@ -8,10 +8,12 @@ import pytest
 from support.simulation import make_package
 
 from knnkit import config
-from knnkit.errors import UsageError
+from knnkit.errors import Unreachable, UsageError
+from knnkit.fleet.connect import Dialling, dial
 from knnkit.fleet.package import package_for
 from knnkit.fleet.target import Overrides, Target, only, select
 from knnkit.transport.address import Address
+from knnkit.transport.base import Transport
 
 FILE = config.parse(
     """
@@ -52,6 +54,21 @@ def test_a_target_is_named_as_in_the_file_or_written_out() -> None:
     assert written.address == Address("2001:db8::1", "pi", 2222, known_hosts=("/fleet/known_hosts",))
     assert (str(written), local.address) == ("pi@[2001:db8::1]:2222", None)
     assert (alias.root, alias.runtime) == ("~/.knnkit", "auto")
+
+
+def test_a_name_that_is_nobody_s_is_told_with_the_one_that_is_like_it() -> None:
+    (typo,) = select(FILE, named=["three.exmple"])
+
+    def fail(reason: str) -> str:
+        def opener(*_: object) -> Transport:
+            raise Unreachable("three.exmple:22: the name does not resolve", hint="is it on?", reason=reason)
+
+        with pytest.raises(Unreachable) as caught:
+            dial(typo, Dialling(1.0, 0), opener=opener)
+        return caught.value.hint
+
+    assert fail("no-such-name") == "did you mean --target three.example? Else: is it on?"
+    assert fail("connect") == "is it on?"
 
 
 def test_tags_and_names_add_up() -> None:
