@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 INPUT, OUTPUT, ERROR = 0, 1, 2
+#: What Python chooses for standard output, by the locale: a character that its encoding does not have ends the program.
+_FAILING = ("strict", "surrogateescape")
 
 
 def secure() -> None:
@@ -100,6 +102,6 @@ def _writer(descriptor: int, before: TextIO | None) -> TextIO:
     return io.TextIOWrapper(
         io.BufferedWriter(raw),
         encoding=before.encoding if before else "utf-8",
-        errors=before.errors if before and before.errors != "strict" else "backslashreplace",
+        errors=before.errors if before and before.errors not in _FAILING else "backslashreplace",
         line_buffering=descriptor == ERROR or raw.isatty(),
     )
