@@ -33,6 +33,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Makes the key; returns 0."""
     if not arguments.out.name:
         raise UsageError(f"--out {arguments.out} names no file", hint=f"--out {keys.DEFAULT_PREFIX}")
+    if arguments.out.is_dir():
+        raise UsageError(f"--out {arguments.out} is a folder", hint=f"--out {arguments.out / keys.DEFAULT_PREFIX.name}")
     secret = passphrase.choose() if arguments.passphrase else None
     pair = keys.generate(arguments.out, secret)
     print(f"private key: {pair.private} (keep it; it never leaves this machine)", file=sys.stderr)

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -164,6 +165,14 @@ def test_a_key_that_others_can_read_is_not_used_and_chmod_is_named(
     assert f"can be read by others (mode {mode:04o})" in text
     assert f"chmod 600 {private}" in text
     assert (release / contract.SIGNATURE_FILE).read_bytes() == before
+
+
+def test_a_release_of_today_is_signed_without_a_word_about_the_clock(
+    private: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    release = forge.write(tmp_path / "release", created=int(time.time()))
+    assert main(["sign", str(release), "--key", str(private), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["warnings"] == []
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o644])
