@@ -41,7 +41,7 @@ def add_fleet(parser: argparse.ArgumentParser, *, writes: bool = False) -> None:
         action="append",
         default=[],
         metavar="TAG",
-        help="devices of deploy.yaml with this tag; repeat it for more",
+        help="devices of deploy.yaml with this tag, beside those of --target; repeat it for more",
     )
     which.add_argument(
         "--retry-from", type=Path, metavar="FILE", help="only the devices that this report (.json) left unfinished"
