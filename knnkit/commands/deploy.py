@@ -73,8 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
     chosen = _choose(targets, packages)
 
     def make_job(target: Target) -> DeviceJob:
-        options = replace(template.options, runtime=target.runtime)
-        return replace(template, target=target, package=chosen[target.name], options=options)
+        return replace(template, target=target, package=chosen[target.name])
 
     if arguments.dry_run:
         return _dry_run(arguments, config, [make_job(target) for target in targets], rules)

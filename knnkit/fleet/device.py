@@ -72,7 +72,7 @@ class _Deploy:
         return facts
 
     def _plan(self, facts: Facts, options: PlanOptions) -> DevicePlan:
-        return plan_device(self._job.target.name, self._job.target.device_class, facts, self._job.package, options)
+        return plan_device(self._job.target, facts, self._job.package, options)
 
     def _apply(self, facts: Facts) -> DeviceReport:
         self._talk.begin_waiting()

@@ -17,7 +17,7 @@ def plan_job(job: DeviceJob, listen: Listener = nobody, pause: Pause = just_slee
     """Looks at a device and plans; the plan is in the report's `details`."""
 
     def plan_it(_: Transport, facts: Facts, recorder: Recorder) -> DeviceReport:
-        plan = plan_device(job.target.name, job.target.device_class, facts, job.package, job.options)
+        plan = plan_device(job.target, facts, job.package, job.options)
         refusal = plan.refusal
         return recorder.end(
             Outcome.ANSWERED if refusal is None else Outcome.FAILED,

@@ -10,6 +10,7 @@ from device_agent.contract import ReleaseRef, Status
 from knnkit import __version__
 from knnkit.fleet.facts import Facts
 from knnkit.fleet.package import Package
+from knnkit.fleet.target import Target
 from knnkit.provision.recipe import PACKAGES, WHEELS, impossible
 
 Action = Literal["provision", "upload", "stage", "activate", "confirm"]
@@ -67,26 +68,24 @@ class PlanOptions:
 
     provisioning: Provisioning = "auto"
     has_keys: bool = True  # whether there are keys for a device that trusts none yet
-    runtime: str = contract.ANY_RUNTIME  # of the target; `auto` leaves what is there
 
 
-def plan_device(device: str, device_class: str, facts: Facts, package: Package, options: PlanOptions) -> DevicePlan:
+def plan_device(target: Target, facts: Facts, package: Package, options: PlanOptions) -> DevicePlan:
     """Returns what to do to one device.
 
     Args:
-        device: its name.
-        device_class: as deploy.yaml says.
+        target: the device: its name, its class, and which runtime was chosen for it; `auto` leaves what is there.
         facts: as it is now.
         package: the release to deploy.
         options: what the user asked for.
     """
     current = facts.agent.committed if facts.agent else None
-    refusal = _refuse(device, device_class, facts, package, options)
+    refusal = _refuse(target, facts, package, options)
     if refusal:
-        return DevicePlan(device, package.ref, current, refusal=refusal)
-    why = _provision_why(facts, package, options)
+        return DevicePlan(target.name, package.ref, current, refusal=refusal)
+    why = _provision_why(target.runtime, facts, package, options)
     steps = [PlanStep("provision", why)] if why else []
-    return DevicePlan(device, package.ref, current, (*steps, *_release_steps(facts.agent, package)))
+    return DevicePlan(target.name, package.ref, current, (*steps, *_release_steps(facts.agent, package)))
 
 
 def _release_steps(status: Status | None, package: Package) -> tuple[PlanStep, ...]:
@@ -106,7 +105,7 @@ def _release_steps(status: Status | None, package: Package) -> tuple[PlanStep, .
     )
 
 
-def _provision_why(facts: Facts, package: Package, options: PlanOptions) -> str:
+def _provision_why(chosen: str, facts: Facts, package: Package, options: PlanOptions) -> str:
     if options.provisioning == "never":
         return ""
     if options.provisioning == "always":
@@ -118,24 +117,26 @@ def _provision_why(facts: Facts, package: Package, options: PlanOptions) -> str:
         return f"the agent is {status.agent}, this knnkit has {__version__}"
     if status.runtime is None:
         return "there is no TFLite runtime"
-    if options.runtime not in (contract.ANY_RUNTIME, status.runtime.rpartition(" ")[0]):
-        return f"the runtime is {status.runtime}, and {options.runtime} was chosen"
-    if _runtime_lacks(status.runtime, package) and _next_runtime(status.runtime, options):
+    if chosen not in (contract.ANY_RUNTIME, status.runtime.rpartition(" ")[0]):
+        return f"the runtime is {status.runtime}, and {chosen} was chosen"
+    if _runtime_lacks(status.runtime, package) and _next_runtime(status.runtime, chosen):
         return f"the runtime is {status.runtime}, the release needs {package.manifest.minimum_runtime}"
     return "" if status.trusted else "no key is trusted yet"
 
 
-def _refuse(device: str, device_class: str, facts: Facts, package: Package, options: PlanOptions) -> Refusal | None:
+def _refuse(target: Target, facts: Facts, package: Package, options: PlanOptions) -> Refusal | None:
     return (
-        _unfit(device, facts, options)
-        or _misplaced(device, device_class, package)
-        or (_unwanted(device, facts.agent, package) if facts.agent else None)
-        or (_outdated(device, facts.agent, package, options) if facts.agent else None)
-        or _too_full(device, facts, package)
+        _unfit(target, facts, options)
+        or _misplaced(target, package)
+        or (_unwanted(target.name, facts.agent, package) if facts.agent else None)
+        or (_outdated(target, facts.agent, package, options) if facts.agent else None)
+        or _too_full(target.name, facts, package)
     )
 
 
-def _unfit(device: str, facts: Facts, options: PlanOptions) -> Refusal | None:
+def _unfit(target: Target, facts: Facts, options: PlanOptions) -> Refusal | None:
+    device = target.name
+
     def failed(reason: str, said: str, hint: str) -> Refusal:
         return Refusal(reason, f"{device}: {said}", hint, contract.EXIT_FAILED)
 
@@ -151,8 +152,8 @@ def _unfit(device: str, facts: Facts, options: PlanOptions) -> Refusal | None:
     if facts.agent is None and (facts.python is None or facts.python < MINIMUM_PYTHON):
         found = "no python3" if facts.python is None else f"Python {'.'.join(map(str, facts.python))}"
         return failed("no-python", f"there is {found}; the agent needs 3.10 or later", "sudo apt install python3")
-    if facts.agent is None and facts.python and options.runtime != contract.ANY_RUNTIME:
-        why = impossible(facts.machine, facts.python[:2], options.runtime)
+    if facts.agent is None and facts.python and target.runtime != contract.ANY_RUNTIME:
+        why = impossible(facts.machine, facts.python[:2], target.runtime)
         if why:
             return failed("no-runtime", *why)
     if not options.has_keys and not (facts.agent and facts.agent.trusted):
@@ -161,11 +162,11 @@ def _unfit(device: str, facts: Facts, options: PlanOptions) -> Refusal | None:
     return None
 
 
-def _misplaced(device: str, device_class: str, package: Package) -> Refusal | None:
-    wanted = package.manifest.device_class
-    if wanted in ("any", device_class):
+def _misplaced(target: Target, package: Package) -> Refusal | None:
+    wanted, ref = package.manifest.device_class, package.ref
+    if wanted in ("any", target.device_class):
         return None
-    said = f"{device} is of class {device_class!r}; {package.ref.name} {package.ref.version} is for {wanted!r}"
+    said = f"{target.name} is of class {target.device_class!r}; {ref.name} {ref.version} is for {wanted!r}"
     return Refusal("wrong-class", said, "correct `device_class` in deploy.yaml", contract.EXIT_REFUSED)
 
 
@@ -194,22 +195,22 @@ def _unwanted(device: str, status: Status, package: Package) -> Refusal | None:
     return None
 
 
-def _outdated(device: str, status: Status, package: Package, options: PlanOptions) -> Refusal | None:
+def _outdated(target: Target, status: Status, package: Package, options: PlanOptions) -> Refusal | None:
     """Refuses before anything is sent what the device's own rules would refuse to stage."""
     if status.runtime is None:
         return None
-    ref, new = package.ref, _next_runtime(status.runtime, options)
+    ref, new = package.ref, _next_runtime(status.runtime, target.runtime)
     runtime = new if new and options.provisioning != "never" else status.runtime
     if not _runtime_lacks(runtime, package):
         return None
     answers = status.committed and status.committed.digest == package.digest and not status.pending
     if answers and runtime == status.runtime:
         return None  # whatever the number says
-    has = "has" if runtime == status.runtime else "would get"
+    has, need = "has" if runtime == status.runtime else "would get", package.manifest.minimum_runtime
     return Refusal(
         "runtime-too-old",
-        f"{device} {has} {runtime}; {ref.name} {ref.version} needs TFLite runtime {package.manifest.minimum_runtime}",
-        _runtime_hint(device, status, package, new),
+        f"{target.name} {has} {runtime}; {ref.name} {ref.version} needs TFLite runtime {need}",
+        _runtime_hint(target.name, status, package, new),
         contract.EXIT_REFUSED,
     )
 
@@ -226,10 +227,10 @@ def _runtime_lacks(runtime: str, package: Package) -> bool:
     return (versions.runtime(runtime) or ()) < (versions.parse(package.manifest.minimum_runtime) or ())
 
 
-def _next_runtime(runtime: str, options: PlanOptions) -> str | None:
+def _next_runtime(runtime: str, chosen: str) -> str | None:
     """Returns what provisioning would put in the place of `runtime`; None if it would leave it."""
     name, _, number = runtime.rpartition(" ")
-    wanted = name if options.runtime == contract.ANY_RUNTIME else options.runtime
+    wanted = name if chosen == contract.ANY_RUNTIME else chosen
     newest = _NEWEST_RUNTIME.get(wanted)
     if newest is None or (wanted == name and (versions.parse(number) or ()) >= (versions.parse(newest) or ())):
         return None

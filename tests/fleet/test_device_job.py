@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from support.simulation import Fleet, make_package, with_files
@@ -12,8 +15,10 @@ from support.simulation import Fleet, make_package, with_files
 from knnkit.fleet.connect import Dialling
 from knnkit.fleet.conversation import Conversation
 from knnkit.fleet.device import run_job
+from knnkit.fleet.dryrun import plan_job
 from knnkit.fleet.job import DeviceJob, Pace
 from knnkit.fleet.package import Package
+from knnkit.fleet.plan import DevicePlan
 from knnkit.fleet.recorder import Recorder, nobody
 from knnkit.fleet.report import DeviceReport, Outcome
 
@@ -255,6 +260,24 @@ def test_a_runtime_that_is_too_old_is_refused_before_a_byte_is_sent(fleet: Fleet
     assert board.files == {}
     assert board.staged == {OLD.digest}
     assert board.known_release == "1.0.0"
+
+
+def test_a_runtime_is_chosen_in_one_place_for_the_plan_and_for_the_deploy_that_follows_it(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = dataclasses.replace(fleet.targets()[0], runtime="ai_edge_litert")
+    job = DeviceJob(target, fleet.package, "nonce", "ann@laptop", pace=PACE, opener=fleet.open)
+    asked: list[Any] = []
+
+    def provision(*_: Any, runtime: str, **__: Any) -> SimpleNamespace:
+        asked.append(runtime)
+        return SimpleNamespace(notes=())
+
+    monkeypatch.setattr("knnkit.provision.provision", provision)
+    planned = plan_job(job).answer(DevicePlan)
+    assert "ai_edge_litert was chosen" in planned.steps[0].why
+    assert run_job(job).outcome is Outcome.COMMITTED
+    assert asked == ["ai_edge_litert"]
 
 
 @pytest.mark.parametrize("stopped", [False, True])

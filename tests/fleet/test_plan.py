@@ -15,6 +15,7 @@ from device_agent.contract import ReleaseRef
 from device_agent.trust import Reason
 from knnkit.fleet.facts import Facts
 from knnkit.fleet.plan import DevicePlan, PlanOptions, plan_device
+from knnkit.fleet.target import Target
 
 GOLDEN = Path(__file__).with_name("plans.json")
 NEW = make_package()
@@ -110,8 +111,8 @@ def plan(name: str) -> DevicePlan:
     facts, options = CASES[name]
     options = dict(options)
     package = options.pop("package", NEW)
-    device_class = options.pop("device_class", "any")
-    return plan_device("board", device_class, facts, package, PlanOptions(**options))
+    said = {name: options.pop(name) for name in ("device_class", "runtime") if name in options}
+    return plan_device(Target("board", None, **said), facts, package, PlanOptions(**options))
 
 
 @pytest.mark.parametrize("name", CASES)
