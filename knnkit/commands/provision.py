@@ -36,9 +36,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.remove and not (arguments.target or arguments.on):
         raise UsageError("--remove is for devices that are named", hint="--target DEVICE, or --on TAG")
     keys = {} if arguments.remove else _fleet.trusted_keys(arguments, config)
-    pace = _fleet.pace_of(arguments, config)
+    pace, nonce = _fleet.pace_of(arguments, config), _fleet.nonce()
     jobs = [
-        ProvisionJob(target, tuple(keys.items()), arguments.offline, arguments.wheels, arguments.remove, pace)
+        ProvisionJob(target, tuple(keys.items()), arguments.offline, arguments.wheels, arguments.remove, nonce, pace)
         for target in targets
     ]
     with Console(len(targets)) as console, _fleet.open_fan(arguments, config) as fan:

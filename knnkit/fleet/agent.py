@@ -22,6 +22,7 @@ class AgentProblem(KnnkitError):
             f"{device}: {printable(problem.message)}", hint=printable(problem.hint), reason=printable(problem.reason)
         )
         self.problem = problem
+        self.said = printable(problem.message)
         # Arguments are ours: that the agent does not take them is a failure, not the user's mistake.
         known = (contract.EXIT_REFUSED, contract.EXIT_LOCKED)
         self.exit_code = problem.exit_code if problem.exit_code in known else contract.EXIT_FAILED
@@ -45,9 +46,21 @@ def ask(
         DeviceFailed: it answered nothing, or what keeps no contract.
         Unreachable: the connection broke, or the deadline passed.
     """
-    completed = transport.run(
-        [*facts.agent_argv, *command, "--json"], timeout=timeout, input=input, max_output=codec.MAX_DOCUMENT
-    )
+    return ask_agent(transport, facts.agent_argv, command, answer, timeout=timeout, input=input)
+
+
+def ask_agent(
+    transport: Transport,
+    agent: Sequence[str],
+    command: Sequence[str],
+    answer: type[T],
+    *,
+    timeout: float,
+    input: bytes = b"",
+) -> T:
+    """As `ask`, of the agent that is called so, also where it is not the one in use."""
+    argv = [*agent, *command, "--json"]
+    completed = transport.run(argv, timeout=timeout, input=input, max_output=codec.MAX_DOCUMENT)
     return read_answer(transport.name, completed, command[0], answer)
 
 

@@ -19,6 +19,7 @@ from knnkit.fleet.conversation import Conversation, Stopped
 from knnkit.fleet.facts import Facts, probe
 from knnkit.fleet.job import DeviceJob
 from knnkit.fleet.plan import DevicePlan, PlanOptions, Refusal, plan_device
+from knnkit.fleet.proof import trial
 from knnkit.fleet.recorder import Listener, Recorder, nobody
 from knnkit.fleet.report import DeviceReport, Outcome
 from knnkit.fleet.switch import Switch, incoming
@@ -88,6 +89,7 @@ class _Deploy:
         actions = [step.action for step in plan.steps]
         if "activate" not in actions:
             return self._recorder.end(Outcome.UNCHANGED)
+        self._recorder.know(certificate=None)  # another runtime was proven with what answered before
         return self._send_and_switch(facts) if "upload" in actions else self._switch(facts, sent=False)
 
     def _switch(self, facts: Facts, *, sent: bool) -> DeviceReport:
@@ -133,28 +135,31 @@ class _Deploy:
     def _provision(self, facts: Facts) -> Facts:
         from knnkit.provision import provision  # not needed for a device that has everything
 
+        job = self._job
         self._talk.go_on()
         if facts.python is None:
-            facts = probe(self._talk.open(), facts.root, timeout=self._job.pace.command, full=True)
+            facts = probe(self._talk.open(), facts.root, timeout=job.pace.command, full=True)
         with self._recorder.step("provision") as progress:
-            trusted = facts.agent.trusted if facts.agent else ()
+            trusted, line = facts.agent.trusted if facts.agent else (), self._talk.open()
+            prove = trial(job.target, line, facts, self._recorder, job.nonce, timeout=job.pace.command)
             done = provision(
-                self._talk.open(),
+                line,
                 facts,
                 root=facts.root,
-                keys={} if trusted else dict(self._job.keys),
-                offline=self._job.offline,
-                wheels_dir=Path(self._job.wheels) if self._job.wheels else None,
-                runtime=self._job.target.runtime,
+                keys={} if trusted else dict(job.keys),
+                offline=job.offline,
+                wheels_dir=Path(job.wheels) if job.wheels else None,
+                runtime=job.target.runtime,
+                prove=prove,
                 progress=progress,
             )
         self._recorder.warn(*done.notes)
         facts = self._look(facts.root)
         if facts.agent is None:
             raise DeviceFailed(
-                f"{self._job.target.name}: the agent does not answer after provisioning: {facts.agent_problem}",
+                f"{job.target.name}: the agent does not answer after provisioning: {facts.agent_problem}",
                 reason="no-agent",
-                hint=f"knnkit doctor --target {self._job.target}",
+                hint=f"knnkit doctor --target {job.target}",
             )
         return facts
 

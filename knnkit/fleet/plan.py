@@ -118,7 +118,8 @@ def _provision_why(chosen: str, facts: Facts, package: Package, options: PlanOpt
     if status.runtime is None:
         return "there is no TFLite runtime"
     if chosen not in (contract.ANY_RUNTIME, status.runtime.rpartition(" ")[0]):
-        return f"the runtime is {status.runtime}, and {chosen} was chosen"
+        proof = ", after a golden check on it" if status.answering else ""
+        return f"the runtime is {status.runtime}, and {chosen} was chosen{proof}"
     if _runtime_lacks(status.runtime, package) and _next_runtime(status.runtime, chosen):
         return f"the runtime is {status.runtime}, the release needs {package.manifest.minimum_runtime}"
     return "" if status.trusted else "no key is trusted yet"

@@ -10,6 +10,7 @@ from device_agent import codec
 from knnkit.fleet.connect import Opener, Pause, just_sleep, open_transport
 from knnkit.fleet.facts import Facts
 from knnkit.fleet.job import Pace
+from knnkit.fleet.proof import trial
 from knnkit.fleet.recorder import Listener, Recorder, nobody
 from knnkit.fleet.report import DeviceReport, Outcome
 from knnkit.fleet.target import Target
@@ -30,6 +31,7 @@ class ProvisionJob:
     offline: bool = False
     wheels: str | None = None
     remove: bool = False
+    nonce: str = ""  # for the certificate of a release that stays under another runtime
     pace: Pace = _PACE
     opener: Opener = open_transport
 
@@ -46,6 +48,8 @@ def provision_device(job: ProvisionJob, listen: Listener = nobody, pause: Pause 
 
 
 def _provision(job: ProvisionJob, transport: Transport, facts: Facts, recorder: Recorder) -> DeviceReport:
+    target = job.target
+    prove = trial(target, transport, facts, recorder, job.nonce, timeout=job.pace.command)
     with recorder.step("provision") as progress:
         done = provision(
             transport,
@@ -54,7 +58,8 @@ def _provision(job: ProvisionJob, transport: Transport, facts: Facts, recorder: 
             keys=dict(job.keys),
             offline=job.offline,
             wheels_dir=Path(job.wheels) if job.wheels else None,
-            runtime=job.target.runtime,
+            runtime=target.runtime,
+            prove=prove,
             progress=progress,
         )
     trusts = bool(job.keys) or bool(facts.agent and facts.agent.trusted)

@@ -7,14 +7,14 @@ from functools import partial
 from typing import Any, Literal
 
 from device_agent import codec, contract
-from device_agent.contract import Bench, Certificate, Committed, Diagnosis, History, TrustedKeys
+from device_agent.contract import Bench, Committed, Diagnosis, History, TrustedKeys
 from knnkit.errors import DeviceFailed, ParityFailed
-from knnkit.fleet.agent import AgentProblem, ask
-from knnkit.fleet.certify import disbelieved, missed
+from knnkit.fleet.agent import ask
 from knnkit.fleet.connect import Opener, Pause, just_sleep, open_transport
 from knnkit.fleet.facts import Facts
 from knnkit.fleet.findings import findings_of
 from knnkit.fleet.job import Pace
+from knnkit.fleet.proof import prove
 from knnkit.fleet.recorder import Listener, Recorder, nobody
 from knnkit.fleet.report import DeviceReport, Outcome
 from knnkit.fleet.target import Target
@@ -81,25 +81,19 @@ def _parity(question: Question, transport: Transport, facts: Facts, recorder: Re
         said = f"{name}: runs {status.answering[:12]}, not the release that these rows are for"
         raise DeviceFailed(said, reason="other-release", hint="knnkit deploy")
     with recorder.step("check"):
-        try:
-            certificate = ask(
-                transport,
-                facts,
-                ["check", "--nonce", question.nonce, *question.arguments],
-                Certificate,
-                timeout=question.pace.command,
-                input=question.input,
-            )
-        except AgentProblem as problem:
-            if problem.problem.certificate is None:
-                raise
-            certificate = problem.problem.certificate
-    recorder.know(certificate=certificate)
-    wrong = disbelieved(certificate, question.nonce, status.answering, rows=question.rows)
-    gates = () if wrong else missed(certificate, None)
-    if wrong or gates:
-        said = wrong or "; ".join(gates)
-        raise ParityFailed(f"{name}: {said}", reason="bad-certificate" if wrong else "gate-failed")
+        proof = prove(
+            transport,
+            facts.agent_argv,
+            status.answering,
+            question.nonce,
+            timeout=question.pace.command,
+            arguments=question.arguments,
+            input=question.input,
+            rows=question.rows,
+        )
+    recorder.know(certificate=proof.certificate)
+    if proof.wrong:
+        raise ParityFailed(f"{name}: {proof.wrong}", reason=proof.reason)
     return recorder.end(Outcome.ANSWERED)
 
 

@@ -7,7 +7,7 @@ next run.
 
     state    what is here: Python, architecture, C library, disk, environments, trusted keys
     prepare  which wheels of an order the environments hold already
-    build    make an environment from wheels, prove it, switch to it, add trusted keys
+    build    make an environment from wheels, prove it; to use it, switch to it and add trusted keys
     remove   take everything away
 """
 
@@ -198,7 +198,7 @@ def prepare(order: dict[str, Any]) -> dict[str, Any]:
 
 
 def build(order: dict[str, Any]) -> dict[str, Any]:
-    """Makes the environment that the order names, proves it, switches to it, and adds the trusted keys."""
+    """Makes the environment that the order names and proves it; to `use` it, switches to it and adds trusted keys."""
     root, digest = resolved(order["root"]), order["digest"]
     with locked(root):
         clear_leftovers(root)
@@ -210,8 +210,8 @@ def build(order: dict[str, Any]) -> dict[str, Any]:
             raise
         finally:
             remove_tree(root / VENVS / INCOMING)
-        before = switch(root, digest)
-        added = add_keys(root, order["trust"])
+        before = switch(root, digest) if order["use"] else current(root)
+        added = add_keys(root, order["trust"]) if order["use"] else []
         prune(root, digest)
     return {"made_of": marker(root, digest), "before": before, "added": added}
 
@@ -416,10 +416,11 @@ def add_keys(root: Path, keys: dict[str, str]) -> list[str]:
 
 
 def prune(root: Path, digest: str) -> None:
-    """Removes environments other than the one in use and the one that was in use last."""
-    others = [root / VENVS / name for name in environments(root) if name != digest]
-    others.sort(key=lambda path: (path / MARKER).stat().st_mtime_ns)
-    for path in others[: 1 - KEPT]:
+    """Removes environments other than `digest` and the one in use; where that is the same, and the one before it."""
+    kept = {digest, current(root)}
+    others = [root / VENVS / name for name in environments(root) if name not in kept]
+    others.sort(key=lambda path: (path / MARKER).stat().st_mtime_ns, reverse=True)
+    for path in others[KEPT - len(kept) :]:
         part = path.with_name(path.name + PART)
         path.rename(part)  # whole or gone, never half
         remove_tree(part)

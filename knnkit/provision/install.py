@@ -6,7 +6,7 @@ import hashlib
 import json
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,6 +27,10 @@ _LAYOUT = 1
 _UPLOAD_SECONDS = 120.0
 #: Bytes that a board needs beside what its wheels unpack to.
 _SPARE = 32 << 20
+#: Follows what is said of a switch of runtimes before which no release was tried.
+_UNPROVEN = ": `knnkit parity` proves a release that stays anew"
+#: Is told the Python of an environment with another runtime, and raises where what answers does not hold there.
+Proof = Callable[[str], None]
 #: What the new environment must be able to do before it is used; prints the versions as JSON.
 _PROBE = """\
 import json, numpy, cryptography, device_agent
@@ -92,6 +96,7 @@ def provision(
     offline: bool = False,
     wheels_dir: Path | None = None,
     runtime: str = contract.ANY_RUNTIME,
+    prove: Proof | None = None,
     progress: Progress | None = None,
 ) -> Provisioned:
     """Makes a board able to run the agent of this knnkit and to trust `keys`.
@@ -104,6 +109,7 @@ def provision(
         offline: the board has no internet: this host fetches and sends every wheel.
         wheels_dir: where wheels are kept on this host; `wheels.default_folder()` when left out.
         runtime: which TFLite runtime; `auto`: the one that it has, on a bare board the first that there is for it.
+        prove: is asked before another runtime takes the place of the one in use; where it raises, that one stays.
         progress: is told (bytes there, bytes in all) while wheels are sent.
 
     Raises:
@@ -112,7 +118,7 @@ def provision(
             had; `reason` says which.
         DeviceLocked: somebody else is provisioning it.
     """
-    job = _Job(transport, _interpreter(transport, facts), root, keys or {}, runtime)
+    job = _Job(transport, _interpreter(transport, facts), root, keys or {}, runtime, prove)
     if job.done:
         return job.report(changed=False)
     _check_writable(transport.name, job.board)
@@ -195,8 +201,17 @@ class _Source:
 class _Job:
     """One board being provisioned."""
 
-    def __init__(self, transport: Transport, python: str, root: str, keys: Mapping[str, bytes], runtime: str) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        python: str,
+        root: str,
+        keys: Mapping[str, bytes],
+        runtime: str,
+        prove: Proof | None,
+    ) -> None:
         self.transport = transport
+        self.prove = prove
         self.python = python
         self.board = look(transport, python, root)
         self.recipe = recipe_for(transport.name, self.board, runtime)
@@ -281,8 +296,21 @@ class _Job:
         return self._build(source)
 
     def _build(self, source: _Source) -> Provisioned:
-        answer = self._ask(
+        before, now = self.board.runtime, runtime_of(self.recipe.pins)
+        another = before not in (None, now)
+        if another and self.prove:
+            self._order(source, use=False)
+            self.prove(f"{self.board.root}/{contract.VENVS_DIR}/{self.digest}/bin/python")
+            source = _Source([])  # it is there now
+        answer = self._order(source, use=True)
+        if another:
+            self.notes.append(f"{now} is there instead of {before}" + ("" if self.prove else _UNPROVEN))
+        return self.report(changed=True, previous=answer["before"], added=answer["added"])
+
+    def _order(self, source: _Source, *, use: bool) -> dict[str, Any]:
+        return self._ask(
             "build",
+            use=use,
             digest=self.digest,
             made_of=self.made_of,
             wheels=source.wheels,
@@ -291,10 +319,6 @@ class _Job:
             probe=_PROBE,
             trust={name: pem.decode("ascii") for name, pem in self.trust.items()},
         )
-        before, now = self.board.runtime, runtime_of(self.recipe.pins)
-        if before not in (None, now):
-            self.notes.append(f"{now} is there instead of {before}: `knnkit parity` proves a release that stays anew")
-        return self.report(changed=True, previous=answer["before"], added=answer["added"])
 
     def _ask(self, command: str, **order: Any) -> dict[str, Any]:
         order["root"] = self.board.root

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from support.simulation import Fleet, make_package, with_files
+from support.simulation import BESIDE, Fleet, make_package, with_files
 
 from knnkit.fleet.connect import Dialling
 from knnkit.fleet.conversation import Conversation
@@ -265,19 +266,76 @@ def test_a_runtime_that_is_too_old_is_refused_before_a_byte_is_sent(fleet: Fleet
 def test_a_runtime_is_chosen_in_one_place_for_the_plan_and_for_the_deploy_that_follows_it(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    target = dataclasses.replace(fleet.targets()[0], runtime="ai_edge_litert")
-    job = DeviceJob(target, fleet.package, "nonce", "ann@laptop", pace=PACE, opener=fleet.open)
-    asked: list[Any] = []
-
-    def provision(*_: Any, runtime: str, **__: Any) -> SimpleNamespace:
-        asked.append(runtime)
-        return SimpleNamespace(notes=())
-
-    monkeypatch.setattr("knnkit.provision.provision", provision)
+    job, asked = with_another_runtime(fleet, monkeypatch)
     planned = plan_job(job).answer(DevicePlan)
     assert "ai_edge_litert was chosen" in planned.steps[0].why
     assert run_job(job).outcome is Outcome.COMMITTED
     assert asked == ["ai_edge_litert"]
+
+
+def with_another_runtime(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> tuple[DeviceJob, list[str]]:
+    """A job whose target chose LiteRT, and which runtimes came into use: provisioning does nothing but what it asks."""
+    target = dataclasses.replace(fleet.targets()[0], runtime="ai_edge_litert")
+    used: list[str] = []
+
+    def provision(*_: Any, runtime: str, prove: Callable[[str], None], **__: Any) -> SimpleNamespace:
+        prove(BESIDE)
+        used.append(runtime)
+        return SimpleNamespace(notes=())
+
+    monkeypatch.setattr("knnkit.provision.provision", provision)
+    return DeviceJob(target, fleet.package, "nonce", "ann@laptop", pace=PACE, opener=fleet.open), used
+
+
+def test_a_release_that_stays_is_proven_on_another_runtime_before_that_is_used(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    board = fleet.boards["board"]
+    board.committed = fleet.package.ref
+    job, used = with_another_runtime(fleet, monkeypatch)
+    report = run_job(job)
+    assert (report.outcome, used) == (Outcome.UNCHANGED, ["ai_edge_litert"])
+    assert [entry for entry in board.log if entry != "1:probe"] == ["1:check"]
+    assert report.certificate is not None
+    assert (report.certificate.release, report.certificate.nonce) == (fleet.package.digest, "nonce")
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason", "said"),
+    [
+        ("differs", "gate-failed", "2 rows differ"),
+        ("stale-nonce", "bad-certificate", "the certificate has another nonce: it was not made for this run"),
+        ("does-not-load", "model-unusable", "ai_edge_litert cannot load it"),
+    ],
+)
+@pytest.mark.parametrize("stays", [True, False])
+def test_a_runtime_on_which_what_answers_does_not_hold_is_never_used(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, fault: str, reason: str, said: str, stays: bool
+) -> None:
+    """Also where a new release would follow: until that is committed, and where it fails, the one before answers."""
+    board = fleet.boards["board"]
+    board.committed = fleet.package.ref if stays else OLD.ref
+    board.faults.add(fault)
+    job, used = with_another_runtime(fleet, monkeypatch)
+    report = run_job(job)
+    assert (report.outcome, report.exit_code, report.reason, used) == (Outcome.FAILED, 4, reason, [])
+    assert report.said == f"what answers there does not hold on ai_edge_litert, which was not put into use: {said}"
+    assert report.hint or fault == "does-not-load"
+    assert (report.certificate is None) == (fault == "does-not-load")
+    assert [entry for entry in board.log if entry != "1:probe"] == ["1:check"]
+
+
+@pytest.mark.parametrize("committed", [True, False])
+def test_a_runtime_that_was_never_proven_says_nothing_of_a_release_that_follows(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, committed: bool
+) -> None:
+    board = fleet.boards["board"]
+    board.committed = OLD.ref if committed else None
+    board.faults.add("refuses")
+    job, used = with_another_runtime(fleet, monkeypatch)
+    report = run_job(job)
+    assert (report.reason, report.certificate, used) == ("unknown-key", None, ["ai_edge_litert"])
+    assert ("1:check" in board.log) == committed
 
 
 @pytest.mark.parametrize("stopped", [False, True])

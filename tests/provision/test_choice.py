@@ -13,7 +13,7 @@ from support.wheels import make_wheel
 from test_recipe import ARMV7, a_board
 
 from device_agent import contract
-from knnkit.errors import DeviceFailed
+from knnkit.errors import DeviceFailed, ParityFailed
 from knnkit.provision import install, recipe
 from knnkit.provision.recipe import LITERT, PACKAGES, TFLITE, WHEELS, recipe_for
 
@@ -125,6 +125,52 @@ def test_another_runtime_is_another_environment_and_the_way_back_sends_nothing(t
     back = two.provision(runtime=OLD)
     assert (back.environment, back.sent, _modules(two)) == (first.environment, 0, {OLD})
     two.assert_whole(back)
+
+
+def test_another_runtime_is_proven_beside_the_one_in_use(two: Any) -> None:
+    first = two.provision()
+    seen: list[tuple[set[str], set[str]]] = []
+
+    def prove(python: str) -> None:
+        site = Path(python).parents[1].glob("lib/python3*/site-packages/*")
+        seen.append((_modules(two), {path.name for path in site} & set(BOTH)))
+
+    second = two.provision(runtime=NEW, prove=prove)
+    assert seen == [({OLD}, {NEW})]
+    assert (second.previous, second.notes) == (first.environment, (f"{NEW} is there instead of {OLD}",))
+    assert _modules(two) == {NEW}
+    two.assert_whole(second)
+    assert two.provision(runtime=OLD, prove=prove).environment == first.environment
+    assert seen[1:] == [({NEW}, {OLD})]
+
+
+def test_a_runtime_that_was_not_proven_is_left_beside_the_one_in_use(two: Any, agent: Callable[[str], None]) -> None:
+    before = two.provision().environment
+    agent("1.1")
+    first = two.provision()
+
+    def prove(_: str) -> None:
+        raise ParityFailed("2 rows differ")
+
+    for sent in (True, False):  # the second time it is there
+        two.wire.commands.clear()
+        with pytest.raises(ParityFailed):
+            two.provision(runtime=NEW, prove=prove)
+        assert ("append" in two.wire.commands) == sent
+        two.assert_whole(first)
+        assert _modules(two) == {OLD}
+    assert not (two.root / "venvs" / before).exists()
+    assert not two.provision().changed
+    assert two.provision(runtime=NEW).sent == 0
+
+
+def test_only_another_runtime_is_proven(two: Any, agent: Callable[[str], None]) -> None:
+    def prove(python: str) -> None:
+        raise AssertionError(python)
+
+    two.provision(prove=prove)
+    agent("1.1")
+    assert two.provision(prove=prove).changed
 
 
 def test_what_was_chosen_stays_until_another_is(two: Any, agent: Callable[[str], None]) -> None:

@@ -44,6 +44,8 @@ KEY = "sha256:" + "ab" * 32
 BOARD = DeviceInfo("board", "aarch64", "Cortex-A72", 4, 1 << 30, __version__)
 RUNTIME = RuntimeInfo("tflite_runtime", "2.14.0", "XNNPACK", "3.11.2", "1.26.4")
 ROOT = "/home/pi/.knnkit"
+#: The Python of an environment that is not in use (yet).
+BESIDE = f"{ROOT}/venvs/1/bin/python"
 
 
 def make_package(
@@ -264,7 +266,8 @@ class Line:
             return "probe", self._probe
         if argv[0] == "sh" and input == upload._LOOK.encode():
             return "look", lambda: self._look(argv[3:])
-        assert argv[:5] == [f"{ROOT}/venv/bin/python", "-m", "device_agent", "--root", ROOT], argv
+        assert argv[0] in (f"{ROOT}/venv/bin/python", BESIDE), argv
+        assert argv[1:5] == ["-m", "device_agent", "--root", ROOT], argv
         assert argv[-1] == "--json"
         return argv[5], lambda: self._agent(argv[5:-1])
 
@@ -397,6 +400,8 @@ class Line:
         nonce = "stale" if "stale-nonce" in self._board.faults else argv[argv.index("--nonce") + 1]
         assert self._board.committed is not None
         certificate = make_certificate(self._board.packages[self._board.committed.digest], nonce)
+        if "does-not-load" in self._board.faults:
+            return self._problem("model-unusable", "ai_edge_litert cannot load it", 4)
         if "differs" in self._board.faults:
             certificate = dataclasses.replace(
                 certificate,

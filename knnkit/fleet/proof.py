@@ -1,0 +1,104 @@
+"""A device proves that what answers there holds: a fresh golden check, judged again here. Switches nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from device_agent import contract
+from device_agent.contract import Certificate
+from knnkit.errors import ParityFailed
+from knnkit.fleet.agent import AgentProblem, ask_agent
+from knnkit.fleet.certify import disbelieved, missed
+from knnkit.fleet.facts import Facts
+from knnkit.fleet.recorder import Recorder
+from knnkit.fleet.target import Target
+from knnkit.transport.base import Transport
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What a check came to: `wrong` says why the certificate proves nothing, and is empty where it does."""
+
+    certificate: Certificate
+    wrong: str
+    reason: str  # a stable word
+
+
+def prove(
+    transport: Transport,
+    agent: Sequence[str],
+    digest: str,
+    nonce: str,
+    *,
+    timeout: float,
+    arguments: Sequence[str] = (),
+    input: bytes = b"",
+    rows: int | None = None,
+) -> Proof:
+    """Has an agent check the release that answers.
+
+    Args:
+        transport: to the device.
+        agent: how it is called.
+        digest: of the release that answers.
+        nonce: of this run.
+        timeout: seconds.
+        arguments: go to the agent's command as they are.
+        input: the command's standard input.
+        rows: how many rows the certificate must cover; None: as many as the release has.
+
+    Raises:
+        AgentProblem: there is no certificate.
+        DeviceFailed, Unreachable: as `knnkit.fleet.agent.ask`.
+    """
+    command = ["check", "--nonce", nonce, *arguments]
+    try:
+        found = ask_agent(transport, agent, command, Certificate, timeout=timeout, input=input)
+    except AgentProblem as problem:
+        if problem.problem.certificate is None:
+            raise
+        found = problem.problem.certificate
+    wrong = disbelieved(found, nonce, digest, rows=rows)
+    return Proof(found, wrong or "; ".join(missed(found, None)), "bad-certificate" if wrong else "gate-failed")
+
+
+def trial(
+    target: Target, transport: Transport, facts: Facts, recorder: Recorder, nonce: str, *, timeout: float
+) -> Callable[[str], None] | None:
+    """Returns what has the release that answers checked with another runtime, before a device uses that.
+
+    It is called with the Python of an environment beside the one in use, gives the certificate to the recorder, and
+    raises where the release does not hold there. None where nothing can answer now: another runtime can only mend that.
+
+    Args:
+        target: the device, and the runtime that was chosen for it.
+        transport: to it.
+        facts: say what answers there now.
+        recorder: of this run.
+        nonce: of this run.
+        timeout: seconds.
+    """
+    status = facts.agent
+    if status is None or status.runtime is None:
+        return None
+
+    def failed(said: str, reason: str, hint: str) -> ParityFailed:
+        stays = f"what answers there does not hold on {target.runtime}, which was not put into use"
+        return ParityFailed(f"{target.name}: {stays}: {said}", reason=reason, hint=hint)
+
+    def check(python: str) -> None:
+        if status.answering is None:
+            return
+        agent = (python, *facts.agent_argv[1:])
+        try:
+            proof = prove(transport, agent, status.answering, nonce, timeout=timeout)
+        except AgentProblem as problem:
+            if problem.exit_code != contract.EXIT_REFUSED:
+                raise
+            raise failed(problem.said, problem.reason, problem.hint) from None
+        recorder.know(certificate=proof.certificate)
+        if proof.wrong:
+            raise failed(proof.wrong, proof.reason, "deploy a release that holds on both runtimes, then switch")
+
+    return check
