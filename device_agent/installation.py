@@ -39,7 +39,7 @@ def install(
     took = time.monotonic() - begun
     activated = activation.activate(
         store,
-        staged.release.digest if staged else directory.name,
+        staged.release.digest if staged else staging.named_digest(directory),
         nonce=nonce,
         holder=holder,
         seconds=seconds,
@@ -51,4 +51,4 @@ def install(
 
 def _is_done(store: Store, directory: Path) -> bool:
     """Whether an upload has become the release that its name says."""
-    return not directory.exists() and directory.name in store.staged()
+    return not directory.exists() and staging.named_digest(directory) in store.staged()

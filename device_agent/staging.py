@@ -6,6 +6,7 @@ releases and the free disk within bounds. Never activates.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -71,6 +72,7 @@ def stage(store: Store, directory: Path, holder: str, device_class: str | None =
             store.discard(upload)
         raise
     already = _publish(store, upload, verdict)
+    _drop_uploads(store, verdict.digest)
     if not already:
         store.note("staged", verdict.ref, "", holder)
     prune(store, keep=verdict.digest)
@@ -118,9 +120,15 @@ def _is_upload(store: Store, directory: Path) -> bool:
     return directory.parent.resolve() == store.incoming.resolve() and not directory.is_symlink()
 
 
+def named_digest(directory: Path) -> str:
+    """Returns the digest of the release that an upload says it is: its name, before a dot and who sends it."""
+    return directory.name.partition(".")[0]
+
+
 def _expected(store: Store, directory: Path) -> str | None:
     """An upload names its digest; that must be what it holds."""
-    return directory.name if _is_upload(store, directory) and contract.is_digest(directory.name) else None
+    named = named_digest(directory)
+    return named if _is_upload(store, directory) and contract.is_digest(named) else None
 
 
 def _copy(source: Path, destination: Path) -> None:
@@ -201,6 +209,14 @@ def _sequence(store: Store, digest: str) -> int:
             return read_manifest(file.read(contract.MAX_MANIFEST + 1)).sequence
     except (OSError, AgentError):
         return -1
+
+
+def _drop_uploads(store: Store, digest: str) -> None:
+    """Removes what others are sending, or have left, of a release that is here now; whoever still sends looks anew."""
+    for path in sorted(store.incoming.iterdir()):
+        if named_digest(path) == digest:
+            with contextlib.suppress(OSError):  # a file may come while it is emptied
+                disk.remove_tree(path)
 
 
 def _drop_stale_uploads(store: Store) -> None:

@@ -7,6 +7,7 @@ itself to `knnkit.fleet.switch`.
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,17 +19,16 @@ from knnkit.fleet.connect import Pause, just_sleep
 from knnkit.fleet.conversation import Conversation, Stopped
 from knnkit.fleet.facts import Facts, probe
 from knnkit.fleet.job import DeviceJob
+from knnkit.fleet.place import claim
 from knnkit.fleet.plan import DevicePlan, PlanOptions, Refusal, plan_device
 from knnkit.fleet.proof import trial
 from knnkit.fleet.recorder import Listener, Recorder, nobody
 from knnkit.fleet.report import DeviceReport, Outcome
-from knnkit.fleet.switch import Switch, incoming
+from knnkit.fleet.switch import Switch
 from knnkit.transport.upload import PushFile, push
 
-#: What comes of an upload into which another host sends as well.
-_OVERTAKEN = frozenset(
-    {"cannot-write", *(reason.value for reason in (Reason.FILE_MISSING, Reason.FILE_CHANGED, Reason.FILE_SWAPPED))}
-)
+#: What comes of an upload whose place the device takes away, as it has the release from another host.
+_OVERTAKEN = frozenset({"cannot-write", Reason.FILE_MISSING.value})
 
 
 def run_job(job: DeviceJob, listen: Listener = nobody, pause: Pause = just_sleep) -> DeviceReport:
@@ -90,23 +90,22 @@ class _Deploy:
         if "activate" not in actions:
             return self._recorder.end(Outcome.UNCHANGED)
         self._recorder.know(certificate=None)  # another runtime was proven with what answered before
-        return self._send_and_switch(facts) if "upload" in actions else self._switch(facts, sent=False)
+        return self._send_and_switch(facts) if "upload" in actions else self._switch(facts)
 
-    def _switch(self, facts: Facts, *, sent: bool) -> DeviceReport:
+    def _switch(self, facts: Facts, place: str | None = None) -> DeviceReport:
         self._talk.go_on()
-        return Switch(self._job, self._recorder, self._talk, facts).run(sent=sent)
+        return Switch(self._job, self._recorder, self._talk, facts).run(place)
 
     def _send_and_switch(self, facts: Facts) -> DeviceReport:
         try:
-            self._upload(facts)
-            return self._switch(facts, sent=True)
+            return self._switch(facts, self._upload(facts))
         except (AgentProblem, DeviceFailed) as error:
             if error.reason not in _OVERTAKEN:
                 raise
             return self._overtaken(error, facts.root)
 
     def _overtaken(self, error: KnnkitError, root: str) -> DeviceReport:
-        """Another host may have sent the same release into the same place, and the device taken it from there."""
+        """Another host may have brought the same release, and the device then drops what is still on its way."""
         digest = self._job.package.digest
         while True:
             facts = self._look(root)
@@ -119,7 +118,7 @@ class _Deploy:
         plan = self._plan(facts, replace(self._job.options, provisioning="never"))
         if plan.refusal:
             return self._refused(plan.refusal)
-        return self._switch(facts, sent=False) if plan.steps else self._recorder.end(Outcome.UNCHANGED)
+        return self._switch(facts) if plan.steps else self._recorder.end(Outcome.UNCHANGED)
 
     def _refused(self, refusal: Refusal) -> DeviceReport:
         locked = refusal.exit_code == contract.EXIT_LOCKED
@@ -163,13 +162,16 @@ class _Deploy:
             )
         return facts
 
-    def _upload(self, facts: Facts) -> None:
+    def _upload(self, facts: Facts) -> str:
+        """Returns where on the device the release is then."""
         self._talk.go_on()
-        package, there = self._job.package, incoming(facts, self._job.package)
-        files = [
-            PushFile(Path(package.directory, file.name), f"{there}/{file.name}", file.size, file.sha256)
-            for file in package.files
-        ]
+        package, line, seconds = self._job.package, self._talk.open(), self._job.pace.command
         with self._recorder.step("upload") as progress:
-            pushed = push(self._talk.open(), files, timeout=self._job.pace.command, progress=progress, finish=False)
+            there = claim(line, facts, package.digest, secrets.token_hex(4), timeout=seconds)
+            files = [
+                PushFile(Path(package.directory, file.name), f"{there}/{file.name}", file.size, file.sha256)
+                for file in package.files
+            ]
+            pushed = push(line, files, timeout=seconds, progress=progress, finish=False)
         self._recorder.know(sent_bytes=pushed.sent, resumed_bytes=pushed.resumed)
+        return there

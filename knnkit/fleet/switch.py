@@ -18,18 +18,12 @@ from knnkit.fleet.certify import disbelieved, missed
 from knnkit.fleet.conversation import Conversation
 from knnkit.fleet.facts import Facts
 from knnkit.fleet.job import DeviceJob
-from knnkit.fleet.package import Package
 from knnkit.fleet.recorder import Recorder
 from knnkit.fleet.report import DeviceReport, Outcome
 from knnkit.fleet.taking_back import take_back
 
 #: What a device refuses before anything is staged; what a golden check says has other words.
 _REFUSED_TO_STAGE = frozenset(reason.value for reason in Reason)
-
-
-def incoming(facts: Facts, package: Package) -> str:
-    """Returns where a device looks for an upload of `package`."""
-    return f"{facts.root}/{contract.INCOMING_DIR}/{package.digest}"
 
 
 class Switch:
@@ -39,11 +33,11 @@ class Switch:
         self._job, self._recorder, self._talk, self._facts = job, recorder, talk, facts
         self._stage = Stage.ASKED
 
-    def run(self, *, sent: bool) -> DeviceReport:
-        """Switches; `sent` says that the release has just been sent and is yet to be staged."""
+    def run(self, place: str | None) -> DeviceReport:
+        """Switches; `place` is where the release has just been sent, None where it is staged already."""
         job = self._job
         try:
-            activated = self._install() if sent else self._activate()
+            activated = self._install(place) if place else self._activate()
         except (Unreachable, DeviceFailed) as error:  # it may have switched before the answer was lost
             return self._give_up(error)
         except AgentProblem as problem:
@@ -67,11 +61,10 @@ class Switch:
         with self._recorder.step("activate"):
             return self._talk.ask_in_turn(self._facts, ["activate", self._job.package.digest, *self._trial], Activated)
 
-    def _install(self) -> Activated:
+    def _install(self, place: str) -> Activated:
         """Has it stage what was sent, and try that."""
         try:
             with self._recorder.step("activate"):
-                place = incoming(self._facts, self._job.package)
                 found = self._talk.ask_in_turn(self._facts, ["install", place, *self._trial], Installed)
         except AgentProblem as problem:
             if problem.problem.reason in _REFUSED_TO_STAGE:

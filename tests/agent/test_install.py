@@ -14,10 +14,10 @@ from device_agent.contract import Gates, Installed
 from device_agent.trust import Reason
 
 
-def upload(device: Device, release: Path, suffix: str = contract.PART_SUFFIX) -> Path:
+def upload(device: Device, release: Path, suffix: str = contract.PART_SUFFIX, sender: str = "") -> Path:
     """Lays a release where a host sends it, each file under the name that it has on its way."""
     digest = device.ask("verify", release)["release"]["digest"]
-    place = device.root / contract.INCOMING_DIR / str(digest)
+    place = device.root / contract.INCOMING_DIR / f"{digest}{sender}"
     place.mkdir(mode=0o700, parents=True)
     for file in release.iterdir():
         shutil.copy(file, place / f"{file.name}{suffix}")
@@ -50,6 +50,22 @@ def test_what_an_interrupted_install_had_staged_is_only_tried(device: Device, re
     assert (again.activated.seconds_left or 0.0) < first["activated"]["seconds_left"]
     device.ask("confirm", place.name)
     assert device.ask("install", place)["activated"]["already"] is True
+
+
+def test_each_sender_has_a_place_and_once_the_release_is_there_none_is_left(device: Device, releases: Releases) -> None:
+    ann, ben = (upload(device, releases["iris"], sender=f".{number}-0a1b2c3d") for number in (1, 2))
+    other = upload(device, releases["iris-next"], sender=".1-0a1b2c3d")
+    staged = device.ask("install", ann)["staged"]["release"]["digest"]
+    assert staged == ann.name.partition(".")[0]
+    assert [path.name for path in other.parent.iterdir()] == [other.name]
+    again = codec.from_plain(Installed, device.ask("install", ben))  # it was on its way, and is there
+    assert (again.staged, again.activated.release.digest) == (None, staged)
+
+
+def test_a_place_that_names_another_release_than_it_holds_is_refused(device: Device, releases: Releases) -> None:
+    place = upload(device, releases["iris"])
+    wrong = place.rename(place.with_name(f"{'0' * 64}.1-0a1b2c3d"))
+    assert device.ask("install", wrong, code=contract.EXIT_REFUSED)["reason"] == Reason.OTHER_RELEASE.value
 
 
 def test_a_release_from_elsewhere_is_copied_and_tried(device: Device, releases: Releases) -> None:

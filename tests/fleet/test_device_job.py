@@ -53,7 +53,7 @@ def run(
     return run_job(job, pause=pause)
 
 
-STEPS = ("probe", "look", "append", "install", "confirm")
+STEPS = ("probe", "claim", "look", "append", "install", "confirm")
 
 
 @pytest.mark.parametrize("step", STEPS)

@@ -33,7 +33,7 @@ from device_agent.contract import (
 )
 from knnkit import __version__
 from knnkit.errors import DeviceFailed, HostKeyError, Unreachable
-from knnkit.fleet import facts
+from knnkit.fleet import facts, place
 from knnkit.fleet.package import Package, PackageFile
 from knnkit.fleet.target import Target
 from knnkit.transport import upload
@@ -266,6 +266,8 @@ class Line:
             return "probe", self._probe
         if argv[0] == "sh" and input == upload._LOOK.encode():
             return "look", lambda: self._look(argv[3:])
+        if argv[0] == "sh" and input == place._CLAIM.encode():
+            return "claim", lambda: self._claim(*argv[3:])
         assert argv[0] in (f"{ROOT}/venv/bin/python", BESIDE), argv
         assert argv[1:5] == ["-m", "device_agent", "--root", ROOT], argv
         assert argv[-1] == "--json"
@@ -283,6 +285,13 @@ class Line:
             "agent 0",
         ]
         return 0, "\n".join(lines).encode() + b"\n"
+
+    def _claim(self, incoming: str, digest: str, token: str) -> tuple[int, bytes]:
+        """What a connection that is gone has left is taken over: here no two ever send at once."""
+        own, held = f"{incoming}/{digest}.{self._number}-{token}", self._board.files
+        for path in [path for path in held if path.startswith(f"{incoming}/{digest}")]:
+            held[f"{own}/{path.rpartition('/')[2]}"] = held.pop(path)
+        return 0, f"{own}\n".encode()
 
     def _look(self, paths: list[str]) -> tuple[int, bytes]:
         said = []
@@ -321,7 +330,7 @@ class Line:
 
     def _install(self, argv: list[str]) -> tuple[int, bytes]:
         board, folder = self._board, argv[1]
-        digest = folder.rpartition("/")[2]
+        digest = folder.rpartition("/")[2].partition(".")[0]
         if "refuses" in board.faults:
             return self._problem("unknown-key", "the key is not trusted", 4)
         for file in board.packages[digest].files:

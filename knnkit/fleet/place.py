@@ -1,0 +1,65 @@
+"""Where a release is sent on a device: a folder of this connection's own, with what an interrupted one has left there.
+
+Two hosts that send one release at once never write into one file. Sends nothing itself.
+"""
+
+from __future__ import annotations
+
+import re
+
+from device_agent import contract
+from knnkit.errors import DeviceFailed
+from knnkit.fleet.facts import Facts
+from knnkit.transport.base import Transport
+
+#: Makes INCOMING/DIGEST.PID-TOKEN and prints it; the process is the connection's own on the device. What another
+#: connection has left there becomes this one's by one rename: one that is gone, or that has sent nothing for half a
+#: minute (a line that broke without a word). Files that are no parts any more are at work, or somebody's own. The
+#: signature is no part of the digest, so that another may have sent another: it is sent anew.
+_CLAIM = f"""\
+umask 077
+incoming=$1 digest=$2 own=$1/$2.$PPID-$3
+now=$(date +%s)
+left() {{
+  name=${{1##*/}} owner=
+  case $name in *.*-*) owner=${{name#*.}} owner=${{owner%-*}} ;; esac
+  if [ -n "$owner" ] && ! kill -0 "$owner" && [ ! -d "/proc/$owner" ]; then return 0; fi
+  for file in "$1"/*; do
+    [ -e "$file" ] || continue
+    case $file in *{contract.PART_SUFFIX}) ;; *) return 1 ;; esac
+    changed=$(stat -c %Y "$file") && [ $((now - changed)) -ge 30 ] || return 1
+  done
+}}
+mkdir -p "$incoming" || exit 1
+for place in "$incoming/$digest" "$incoming/$digest".*; do
+  if [ -d "$place" ] && [ ! -L "$place" ] && left "$place" && mv "$place" "$own"; then break; fi
+done 2>/dev/null
+mkdir -p "$own" && rm -f "$own/{contract.SIGNATURE_FILE}" "$own/{contract.SIGNATURE_FILE}{contract.PART_SUFFIX}" &&
+echo "$own"
+"""
+
+
+def claim(transport: Transport, facts: Facts, digest: str, token: str, *, timeout: float) -> str:
+    """Returns the folder on the device that the release `digest` is to be sent into.
+
+    Args:
+        transport: the connection that will send.
+        facts: say where the device keeps uploads.
+        digest: of the release.
+        token: of this run, hexadecimal: two runs never have one folder.
+        timeout: seconds.
+
+    Raises:
+        Unreachable: the connection broke.
+        DeviceFailed: the device cannot make it.
+    """
+    incoming = f"{facts.root}/{contract.INCOMING_DIR}"
+    done = transport.run(["sh", "-s", "--", incoming, digest, token], timeout=timeout, input=_CLAIM.encode())
+    found = done.stdout.decode("utf-8", "replace").strip()
+    if done.exit_code or not re.fullmatch(rf"{re.escape(incoming)}/{digest}\.\d+-{token}", found):
+        raise DeviceFailed(
+            f"{transport.name}: cannot make a folder in {incoming}: {done.complaint or 'no reason given'}",
+            reason="cannot-write",
+            hint="knnkit doctor",
+        )
+    return found

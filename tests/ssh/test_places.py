@@ -1,0 +1,125 @@
+"""A release is sent into a folder of its own connection; what another has left there is taken up, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from knnkit.errors import DeviceFailed
+from knnkit.fleet.facts import Facts, probe
+from knnkit.fleet.place import claim
+from knnkit.transport.ssh import SshTransport
+
+if TYPE_CHECKING:
+    from conftest import Dial
+
+DIGEST = "ab" * 32
+MINUTE = 60.0
+
+
+@pytest.fixture
+def incoming(tmp_path: Path) -> Path:
+    return tmp_path / "root" / "incoming"
+
+
+class Sender:
+    """A connection that sends."""
+
+    def __init__(self, dial: Dial, incoming: Path, token: str) -> None:
+        self.transport: SshTransport = dial()
+        self.facts: Facts = probe(self.transport, str(incoming.parent), timeout=20.0)
+        self.token = token
+
+    def claim(self) -> Path:
+        return Path(claim(self.transport, self.facts, DIGEST, self.token, timeout=20.0))
+
+
+def put(place: Path, *names: str, age: float = 0.0) -> Path:
+    """Writes files into a place, as if nothing had come for so many seconds."""
+    place.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (place / name).write_text(name)
+        os.utime(place / name, (time.time() - age,) * 2)
+    return place
+
+
+def held(place: Path) -> set[str]:
+    return {path.name for path in place.iterdir()}
+
+
+def test_two_that_send_at_once_have_a_folder_each_for_its_owner_alone(dial: Dial, incoming: Path) -> None:
+    ann, ben = Sender(dial, incoming, "aaaaaaaa"), Sender(dial, incoming, "bbbbbbbb")
+    one = put(ann.claim(), "model.tflite.part")
+    other = ben.claim()
+    assert one != other
+    assert (held(one), held(other)) == ({"model.tflite.part"}, set())
+    assert [path.stat().st_mode & 0o777 for path in (incoming, one, other)] == [0o700] * 3
+
+
+def test_what_a_connection_that_is_gone_has_left_is_taken_up_at_once(dial: Dial, incoming: Path) -> None:
+    ann, ben = Sender(dial, incoming, "aaaaaaaa"), Sender(dial, incoming, "bbbbbbbb")
+    left = put(ann.claim(), "golden.npz.part", "model.tflite.part")
+    ann.transport.close()
+    process = Path("/proc", left.name.partition(".")[2].partition("-")[0])
+    give_up = time.monotonic() + 30.0
+    while process.exists():
+        assert time.monotonic() < give_up
+    assert held(ben.claim()) == {"golden.npz.part", "model.tflite.part"}
+    assert not left.exists()
+
+
+def test_what_a_silent_connection_has_left_is_taken_up_after_a_while(dial: Dial, incoming: Path) -> None:
+    """The line broke without a word: for the server it is still there."""
+    ann, ben = Sender(dial, incoming, "aaaaaaaa"), Sender(dial, incoming, "bbbbbbbb")
+    left = put(ann.claim(), "golden.npz.part", "model.tflite.part", age=MINUTE)
+    assert held(ben.claim()) == {"golden.npz.part", "model.tflite.part"}
+    assert not left.exists()
+
+
+@pytest.mark.parametrize("names", [("golden.npz", "model.tflite"), ("golden.npz.part", "model.tflite")])
+def test_what_the_agent_is_at_work_on_is_left_alone(dial: Dial, incoming: Path, names: tuple[str, ...]) -> None:
+    """It gives the parts their names, and then may read a large model for longer than a while."""
+    ann, ben = Sender(dial, incoming, "aaaaaaaa"), Sender(dial, incoming, "bbbbbbbb")
+    place = put(ann.claim(), *names, age=MINUTE)
+    assert held(ben.claim()) == set()
+    assert held(place) == set(names)
+
+
+def test_a_signature_is_sent_anew_since_another_may_have_sent_another(dial: Dial, incoming: Path) -> None:
+    ann, ben = Sender(dial, incoming, "aaaaaaaa"), Sender(dial, incoming, "bbbbbbbb")
+    put(ann.claim(), "golden.npz.part", "model.sig.part", age=MINUTE)
+    assert held(ben.claim()) == {"golden.npz.part"}
+
+
+@pytest.mark.parametrize(
+    ("name", "age", "taken"),
+    [("model.tflite.part", MINUTE, True), ("model.tflite.part", 0.0, False), ("model.tflite", MINUTE, False)],
+)
+def test_a_folder_that_says_not_who_sends_is_taken_up_if_it_is_left(
+    dial: Dial, incoming: Path, name: str, age: float, taken: bool
+) -> None:
+    """A host of before sends into it, or somebody with tools of his own."""
+    place = put(incoming / DIGEST, name, age=age)
+    assert held(Sender(dial, incoming, "aaaaaaaa").claim()) == ({name} if taken else set())
+    assert place.exists() is not taken
+
+
+def test_a_link_and_another_releases_folder_are_nobodys(dial: Dial, incoming: Path, tmp_path: Path) -> None:
+    elsewhere = put(tmp_path / "elsewhere", "model.tflite.part", age=MINUTE)
+    other = put(incoming / f"{'cd' * 32}.1-cccccccc", "model.tflite.part", age=MINUTE)
+    (incoming / DIGEST).symlink_to(elsewhere)
+    place = Sender(dial, incoming, "aaaaaaaa").claim()
+    assert (held(place), place.is_symlink()) == (set(), False)
+    assert held(elsewhere) == held(other) == {"model.tflite.part"}
+
+
+def test_a_device_that_cannot_make_a_folder_says_so(dial: Dial, incoming: Path) -> None:
+    incoming.parent.mkdir()
+    incoming.write_bytes(b"")
+    with pytest.raises(DeviceFailed, match=f"cannot make a folder in {incoming}: .*exists") as caught:
+        Sender(dial, incoming, "aaaaaaaa").claim()
+    assert caught.value.reason == "cannot-write"
