@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from device_agent import contract, memory
 from device_agent.errors import ModelUnusable
 from device_agent.interpreter import Loader, delegate
-from device_agent.pair import Pair, unusable
+from device_agent.pair import Pair, require_steps, unusable
 from device_agent.quiet import quiet
 from device_agent.signature import Signature
 from device_agent.team import MAX_SHARED
@@ -128,6 +128,8 @@ class Graphs:
         """Loads the model, in the place of what was loaded before."""
         try:
             interpreter = self.loader.load(self._packed)
+            if self._info.quantized is not None:  # also where they are not what answers now
+                require_steps(interpreter)
         except (ValueError, RuntimeError, KeyError, OSError) as error:
             raise unusable(self.loader, error) from None
         quantized = self._quantized

@@ -88,6 +88,22 @@ class Pair:
         return made
 
 
+def require_steps(interpreter: Any) -> None:
+    """Refuses tables in eight bits whose steps are no size: kernels multiply by it, and not every one looks.
+
+    Raises:
+        ValueError: a step is not a finite number over 0.
+    """
+    wrapper = interpreter._interpreter
+    for name in wrapper.GetSignatureDefs():
+        if name.endswith(contract.QUANTIZED):
+            graph = wrapper.GetSubgraphIndexFromSignature(name)
+            for tensor in range(wrapper.NumTensors(graph)):
+                steps = wrapper.TensorQuantizationParameters(tensor, graph)[0]
+                if not all(0.0 < step < np.inf for step in steps.tolist()):
+                    raise ValueError(f"a table in eight bits of {name} has steps of {steps.tolist()[:4]}")
+
+
 def unusable(loader: Loader, error: Exception) -> ModelUnusable:
     """Returns what to raise where the runtime could not load a model, or a graph of it."""
     return ModelUnusable(

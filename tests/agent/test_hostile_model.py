@@ -143,6 +143,32 @@ def test_a_search_in_eight_bits_that_is_promised_and_not_there_is_not_loaded(
         TfliteKNN(path, quantized=True)
 
 
+@pytest.mark.parametrize("size", [np.nan, 0.0, -0.1, np.inf])
+def test_a_table_in_eight_bits_whose_steps_are_no_size_is_not_activated(
+    device: Device, releases: Releases, tmp_path: Path, size: float
+) -> None:
+    """Whether or not the search in eight bits would answer here and now: XNNPACK refuses it, plain kernels do not."""
+    other = releases.copy("spectra", tmp_path / "other")
+    path = other / contract.MODEL_FILE
+    step = step_of(path)
+    path.write_bytes(path.read_bytes().replace(step, np.float32(size).tobytes()))
+    for packed in (False, True):
+        with pytest.raises(ModelUnusable, match=r"steps of|unsupported scale"):
+            TfliteKNN(path, packed=packed, quantized=False)
+    sign_release(other, FileSigner.load(releases.private_key))
+    problem = device.ask("activate", device.stage(other), code=contract.EXIT_REFUSED)
+    assert problem["reason"] == "model-unusable"
+
+
+def step_of(path: Path) -> bytes:
+    """The step of a model's table in eight bits, as the file has it."""
+    wrapper = TfliteKNN(path, packed=False)._graphs._interpreter._interpreter
+    graph = wrapper.GetSubgraphIndexFromSignature(contract.SIGNATURE_ONE + contract.QUANTIZED)
+    found = [wrapper.TensorQuantizationParameters(tensor, graph)[0] for tensor in range(wrapper.NumTensors(graph))]
+    (step,) = {float(steps[0]) for steps in found if len(steps)}
+    return np.float32(step).tobytes()
+
+
 def claiming(descr: str, shape: tuple[int, ...]) -> bytes:
     """An .npz whose one array says that it is of a type and a shape, and holds nothing."""
     header = repr({"descr": descr, "fortran_order": False, "shape": shape}).encode().ljust(117) + b"\n"
