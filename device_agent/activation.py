@@ -11,13 +11,14 @@ from __future__ import annotations
 import contextlib
 import os
 
-from device_agent import check, clock, contract, standard, state, trust_files, watchdog
+from device_agent import check, clock, contract, standard, transitions, trust_files, watchdog
 from device_agent.confirmation import connection
 from device_agent.contract import Activated, Certificate, Committed, LockHolder, ReleaseRef
 from device_agent.errors import AgentError, Locked
 from device_agent.keys import trust_state
 from device_agent.loading import open_kept
 from device_agent.release_files import OpenRelease, open_release
+from device_agent.state import Pending, StoreState
 from device_agent.store import Store
 from device_agent.trust import Verdict, orders
 
@@ -42,9 +43,9 @@ def activate(
         Locked: another activation is pending, or somebody else holds the device.
         BrokenPipeError: whoever asked for it is gone; nothing was switched.
     """
-    state.checked_deadline(seconds)
+    transitions.checked_deadline(seconds)
     current = store.load()
-    state.refuse_foreign(current, holder, clock.now())
+    transitions.refuse_foreign(current, holder, clock.now())
     if current.pending and current.pending.release.digest == digest:
         return _activate_again(store, current.pending, nonce, runtime)
     if current.pending:
@@ -55,7 +56,7 @@ def activate(
     if verdict.already_committed:
         return Activated(verdict.ref, certificate, True, None)
     moment = clock.now()
-    new = state.begin(
+    new = transitions.begin(
         current,
         verdict.ref,
         created=verdict.time_floor,
@@ -83,14 +84,14 @@ def roll_back(store: Store, holder: str, runtime: str = "auto", leave: str | Non
     """
     current = store.load()
     moment = clock.now()
-    if not state.is_to_leave(current, leave):
+    if not transitions.is_to_leave(current, leave):
         return _still(current, already=True)
     if current.pending:
-        new = state.revert(current, f"given up by {holder}", moment)
+        new = transitions.revert(current, f"given up by {holder}", moment)
         store.commit(new)
         return _still(new, already=False)
-    state.refuse_foreign(current, holder, moment)
-    new = state.roll_back(current, holder, moment)
+    transitions.refuse_foreign(current, holder, moment)
+    new = transitions.roll_back(current, holder, moment)
     assert new.committed is not None
     with contextlib.ExitStack() as stack:
         opened, verdict = open_kept(store, new.committed, stack)
@@ -109,7 +110,7 @@ def obey_rollback(store: Store, order: bytes, holder: str, runtime: str = "auto"
     """
     current = store.load()
     moment = clock.now()
-    state.refuse_foreign(current, holder, moment)
+    transitions.refuse_foreign(current, holder, moment)
     if current.pending:
         raise _waits(current.pending)
     keys = trust_state(store)
@@ -118,7 +119,7 @@ def obey_rollback(store: Store, order: bytes, holder: str, runtime: str = "auto"
         verdict = opened.verify(keys, expected_digest=verified.digest, ordered_digest=verified.digest)
         check.require_gates(check.certify(opened, verdict, "", runtime=runtime, close=_lock_of(store)))
     trust_files.use_order(store.trust, verified)
-    new = state.go_back(current, verdict.ref, holder, "a signed order", moment)
+    new = transitions.go_back(current, verdict.ref, holder, "a signed order", moment)
     store.commit(new)
     return Committed(verdict.ref, new.previous, False)
 
@@ -130,19 +131,19 @@ def reserve(store: Store, holder: str, reason: str, seconds: float) -> LockHolde
         Locked: somebody else holds the device.
     """
     moment = clock.now()
-    store.commit(state.reserve(store.load(), holder, reason, seconds, os.getppid(), moment))
+    store.commit(transitions.reserve(store.load(), holder, reason, seconds, os.getppid(), moment))
     return LockHolder(holder, reason, moment.wall, os.getppid())
 
 
 def release(store: Store, holder: str) -> None:
     """Ends a reservation of `holder`; without one, nothing happens."""
     current = store.load()
-    new = state.release_lease(current, holder)
+    new = transitions.release_lease(current, holder)
     if new != current:
         store.commit(new)
 
 
-def _activate_again(store: Store, pending: state.Pending, nonce: str, runtime: str) -> Activated:
+def _activate_again(store: Store, pending: Pending, nonce: str, runtime: str) -> Activated:
     certificate = recheck(store, pending.release, nonce, runtime)
     return Activated(pending.release, certificate, False, max(0.0, pending.deadline - clock.uptime()))
 
@@ -170,9 +171,9 @@ def _try(store: Store, opened: OpenRelease, verdict: Verdict, nonce: str, runtim
         raise
 
 
-def _still(found: state.StoreState, *, already: bool) -> Committed:
+def _still(found: StoreState, *, already: bool) -> Committed:
     if found.committed is None:
-        raise state.nothing_left()
+        raise transitions.nothing_left()
     return Committed(found.committed, found.previous, already)
 
 
@@ -180,7 +181,7 @@ def _lock_of(store: Store) -> tuple[int, ...]:
     return () if store.lock_descriptor is None else (store.lock_descriptor,)
 
 
-def _waits(pending: state.Pending) -> Locked:
+def _waits(pending: Pending) -> Locked:
     digest = pending.release.digest[:12]
     hint = "confirm it, roll it back, or wait until it reverts by itself"
     return Locked(f"the activation of {digest} waits for its confirmation", hint=hint)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from device_agent import clock, state
+from device_agent import clock, transitions
 from device_agent.contract import Committed
 from device_agent.store import Store
 
@@ -22,7 +22,7 @@ def confirm(store: Store, digest: str) -> Committed:
     waits = current.pending is not None and current.pending.release.digest == digest
     if current.committed and current.committed.digest == digest and not waits:
         return Committed(current.committed, current.previous, True)
-    new = state.confirm(current, digest, connection=connection(), moment=clock.now())
+    new = transitions.confirm(current, digest, connection=connection(), moment=clock.now())
     store.commit(new)
     assert new.committed is not None
     return Committed(new.committed, new.previous, False)

@@ -10,7 +10,7 @@ import contextlib
 import os
 from pathlib import Path
 
-from device_agent import board, clock, contract, disk, state
+from device_agent import board, clock, contract, disk, transitions
 from device_agent.contract import Staged
 from device_agent.errors import AgentError, Refused
 from device_agent.keys import kept_state, trust_state
@@ -57,7 +57,7 @@ def stage(store: Store, directory: Path, holder: str, device_class: str | None =
         Refused: a trust rule said no; nothing was changed.
         Locked: somebody else holds the device.
     """
-    state.refuse_foreign(store.load(), holder, clock.now())
+    transitions.refuse_foreign(store.load(), holder, clock.now())
     upload = directory
     if not _is_upload(store, directory):
         upload = store.incoming / f"{IMPORT_PREFIX}{os.getpid()}"

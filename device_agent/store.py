@@ -96,8 +96,10 @@ class Store:
         current = self.load()
         self._sweep()
         if current.pending and state.is_over(current.pending, moment):
+            from device_agent import transitions  # not needed to read
+
             self._record(current.event)  # a power cut may have come before it was
-            current = state.revert(current, _why_over(current.pending, moment), moment)
+            current = transitions.revert(current, _why_over(current.pending, moment), moment)
             self.commit(current)
         self._follow(current)
         return current

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 
-from device_agent import clock, history, state
+from device_agent import clock, history, state, transitions
 from device_agent.contract import HistoryEntry, TakenBack
 from device_agent.store import Store
 from device_agent.utc import utc
@@ -25,7 +25,7 @@ def take_back(store: Store, holder: str) -> TakenBack:
     current = store.load()
     taken = current.pending is not None and current.pending.holder == holder
     if taken:
-        current = state.revert(current, f"given up by {holder}", clock.now())
+        current = transitions.revert(current, f"given up by {holder}", clock.now())
         store.commit(current)
     return TakenBack(
         taken=taken,

@@ -5,7 +5,7 @@ A room is imported when its command runs.
 
 from __future__ import annotations
 
-from device_agent.commands import classifying, releases, reports
+from device_agent.commands import classifying, keeping, releases, reports
 from device_agent.commands.shared import Command
 
 COMMANDS: dict[str, Command] = {
@@ -20,9 +20,9 @@ COMMANDS: dict[str, Command] = {
     "activate": releases.ACTIVATE,
     "install": releases.INSTALL,
     "confirm": releases.CONFIRM,
-    "rollback": releases.ROLLBACK,
-    "prune": releases.PRUNE,
-    "lock": releases.LOCK,
-    "unlock": releases.UNLOCK,
+    "rollback": keeping.ROLLBACK,
+    "prune": keeping.PRUNE,
+    "lock": keeping.LOCK,
+    "unlock": keeping.UNLOCK,
     "trust": reports.TRUST,
 }

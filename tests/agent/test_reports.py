@@ -15,7 +15,7 @@ from support.crashpoints import Fault
 from support.device import ROOT, Device
 from support.releases import Releases
 
-from device_agent import board, cli, clock, codec, contract, doctor, history, state, status
+from device_agent import board, cli, clock, codec, contract, doctor, history, status, transitions
 from device_agent.commands import COMMANDS
 from device_agent.contract import Bench, Diagnosis, History, HistoryEntry, Problem, Status, TrustedKeys
 from device_agent.errors import AgentError
@@ -64,7 +64,7 @@ def test_a_status_gives_dates_as_people_read_them(tmp_path: Path) -> None:
     store = Store(tmp_path)
     with store.changing("ann", "a deployment"):
         store.commit(StoreState(time_floor=2**33))
-        store.commit(state.reserve(store.load(), "ann", "a deployment", 60.0, 1, clock.now()))
+        store.commit(transitions.reserve(store.load(), "ann", "a deployment", 60.0, 1, clock.now()))
     found = status.status(store)
     assert any(f"it is at least {utc(2**33)}" in warning for warning in found.warnings)
     assert found.lock is not None

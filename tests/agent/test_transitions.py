@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
-from device_agent import state
+from device_agent import transitions
 from device_agent.clock import Moment
 from device_agent.contract import ReleaseRef
 from device_agent.errors import ActivationFailed, AgentError, Locked
 from device_agent.record import replace
-from device_agent.state import MAX_DEADLINE, Lease, StoreState
+from device_agent.state import Lease, StoreState
+from device_agent.transitions import MAX_DEADLINE
 
 NOW = Moment("boot", 100.0, 5000)
 
@@ -35,13 +36,13 @@ BEFORE = StoreState(
 def begun(
     number: int = 6, *, created: int = 1006, connection: str = "first", before: StoreState = BEFORE
 ) -> StoreState:
-    return state.begin(
+    return transitions.begin(
         before, ref(number), created=created, holder="ann", connection=connection, seconds=60.0, moment=NOW
     )
 
 
 def confirmed(waiting: StoreState, number: int = 6, connection: str = "second") -> StoreState:
-    return state.confirm(waiting, ref(number).digest, connection=connection, moment=NOW)
+    return transitions.confirm(waiting, ref(number).digest, connection=connection, moment=NOW)
 
 
 def changed(before: StoreState, after: StoreState) -> dict[str, Any]:
@@ -80,8 +81,8 @@ def test_no_floor_ever_falls() -> None:
 
 def test_the_number_of_the_floor_is_for_the_release_that_was_committed_last_under_it() -> None:
     other = ReleaseRef("e" * 64, "fruit", "1.0.5", 5)
-    waiting = state.begin(BEFORE, other, created=0, holder="ann", connection="", seconds=60.0, moment=NOW)
-    after = state.confirm(waiting, other.digest, connection="", moment=NOW)
+    waiting = transitions.begin(BEFORE, other, created=0, holder="ann", connection="", seconds=60.0, moment=NOW)
+    after = transitions.confirm(waiting, other.digest, connection="", moment=NOW)
     assert (after.floor, after.floor_digest) == (5, other.digest)
 
 
@@ -93,53 +94,53 @@ def test_the_connection_that_activated_cannot_confirm_and_without_one_there_is_n
 
 
 def test_a_return_by_itself_leaves_all_as_it_was_before_the_activation() -> None:
-    after = state.revert(begun(), "no word", NOW)
+    after = transitions.revert(begun(), "no word", NOW)
     assert changed(BEFORE, after) == {"lease": None}
     assert after.event is not None
     assert (after.event.what, after.event.release, after.event.answering) == ("reverted", ref(6), ref(5))
-    assert state.revert(BEFORE, "nothing waits", NOW) == BEFORE
+    assert transitions.revert(BEFORE, "nothing waits", NOW) == BEFORE
 
 
 def test_a_rollback_goes_back_once_and_lowers_nothing() -> None:
-    after = state.roll_back(BEFORE, "ann", NOW)
+    after = transitions.roll_back(BEFORE, "ann", NOW)
     assert changed(BEFORE, after) == {"committed": ref(4), "previous": None, "left": ref(5), "lease": None}
     with pytest.raises(ActivationFailed, match="no previous release"):
-        state.roll_back(after, "ann", NOW)
+        transitions.roll_back(after, "ann", NOW)
 
 
 @pytest.mark.parametrize("back", ["revert", "roll_back"])
 def test_after_a_return_there_is_nothing_to_leave_unless_it_is_named(back: str) -> None:
-    after = state.revert(begun(), "", NOW) if back == "revert" else state.roll_back(BEFORE, "ann", NOW)
+    after = transitions.revert(begun(), "", NOW) if back == "revert" else transitions.roll_back(BEFORE, "ann", NOW)
     assert after.committed is not None
-    assert not state.is_to_leave(after, None)
-    assert state.is_to_leave(after, after.committed.digest)
-    assert not state.is_to_leave(after, ref(9).digest)
-    assert state.is_to_leave(BEFORE, None)
-    assert state.is_to_leave(begun(), None)
+    assert not transitions.is_to_leave(after, None)
+    assert transitions.is_to_leave(after, after.committed.digest)
+    assert not transitions.is_to_leave(after, ref(9).digest)
+    assert transitions.is_to_leave(BEFORE, None)
+    assert transitions.is_to_leave(begun(), None)
 
 
 @pytest.mark.parametrize("seconds", [0.0, -1.0, float("nan"), float("inf"), MAX_DEADLINE * 1.001])
 def test_how_long_an_activation_or_a_reservation_may_wait_has_its_limits(seconds: float) -> None:
     with pytest.raises(AgentError, match="--deadline"):
-        state.checked_deadline(seconds)
-    assert state.checked_deadline(MAX_DEADLINE) == MAX_DEADLINE
+        transitions.checked_deadline(seconds)
+    assert transitions.checked_deadline(MAX_DEADLINE) == MAX_DEADLINE
     with pytest.raises(AgentError, match="--seconds"):
-        state.reserve(StoreState(), "ann", "work", seconds, 7, NOW)
+        transitions.reserve(StoreState(), "ann", "work", seconds, 7, NOW)
 
 
 def test_a_reservation_is_ended_by_its_holder_alone_and_keeps_others_out() -> None:
-    assert state.release_lease(BEFORE, "ben") == BEFORE
-    assert state.release_lease(BEFORE, "ann") == replace(BEFORE, lease=None)
+    assert transitions.release_lease(BEFORE, "ben") == BEFORE
+    assert transitions.release_lease(BEFORE, "ann") == replace(BEFORE, lease=None)
     for refused in (
-        lambda: state.refuse_foreign(BEFORE, "ben", NOW),
-        lambda: state.reserve(BEFORE, "ben", "work", 60.0, 8, NOW),
-        lambda: state.begin(BEFORE, ref(6), created=0, holder="ben", connection="", seconds=60.0, moment=NOW),
+        lambda: transitions.refuse_foreign(BEFORE, "ben", NOW),
+        lambda: transitions.reserve(BEFORE, "ben", "work", 60.0, 8, NOW),
+        lambda: transitions.begin(BEFORE, ref(6), created=0, holder="ben", connection="", seconds=60.0, moment=NOW),
     ):
         with pytest.raises(Locked, match="ann holds this device"):
             refused()
-    state.refuse_foreign(BEFORE, "ann", NOW)
+    transitions.refuse_foreign(BEFORE, "ann", NOW)
     for later in (replace(NOW, boot="another"), replace(NOW, uptime=900.0)):
-        state.refuse_foreign(BEFORE, "ben", later)
+        transitions.refuse_foreign(BEFORE, "ben", later)
 
 
 def test_every_transition_counts() -> None:

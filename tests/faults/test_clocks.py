@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from device_agent import activation, clock, codec, confirmation, contract, history, state, withdrawal
+from device_agent import activation, clock, codec, confirmation, contract, history, state, transitions, withdrawal
 from device_agent.clock import Moment
 from device_agent.contract import ReleaseRef
 from device_agent.errors import ActivationFailed, Locked
@@ -31,7 +31,7 @@ YEAR = 365 * 24 * 3600
 #: What a board may believe the date to be: before 1970, at its start, before and after ours, beyond any calendar.
 DATES = st.sampled_from([-(10**9), 0, 1, 2**31 - 1, 2**31, 1_800_000_000, 4 * 10**9, 2**40, 2**53])
 HOLDERS = st.sampled_from(["ann", "ben"])
-SECONDS = st.sampled_from([0.5, 1.0, 60.0, 3600.0, state.MAX_DEADLINE])
+SECONDS = st.sampled_from([0.5, 1.0, 60.0, 3600.0, transitions.MAX_DEADLINE])
 
 
 @dataclass
@@ -113,7 +113,7 @@ class Clocks(RuleBasedStateMachine):
     def the_date_jumps_by_years(self, years: int) -> None:
         self.board.wall += years * YEAR
 
-    @rule(seconds=st.sampled_from([0.0, 0.4, 0.5, 59.0, 3600.0, 2 * state.MAX_DEADLINE]))
+    @rule(seconds=st.sampled_from([0.0, 0.4, 0.5, 59.0, 3600.0, 2 * transitions.MAX_DEADLINE]))
     def time_passes(self, seconds: float) -> None:
         self.board.up += seconds
         self.board.wall += int(seconds)
@@ -142,10 +142,10 @@ class Clocks(RuleBasedStateMachine):
             begin = {"created": release.sequence, "holder": holder, "connection": "", "seconds": seconds}
             if self.kept_out(holder) or self.pending:
                 with pytest.raises(Locked) as refused:
-                    state.begin(current, release, **begin, moment=moment)
+                    transitions.begin(current, release, **begin, moment=moment)
                 assert "Traceback" not in str(refused.value)
                 return
-            self.store.commit(state.begin(current, release, **begin, moment=moment))
+            self.store.commit(transitions.begin(current, release, **begin, moment=moment))
         self.pending = Waits(release, self.board.boot, self.board.up + seconds, holder)
         self.became[holder] = "activated"
 
@@ -226,7 +226,7 @@ class Clocks(RuleBasedStateMachine):
         held = self.pending or (self.lease if self.holds(self.lease) else None)
         assert (found.lock.holder if found.lock else None) == (held.holder if held else None)
         assert found.pending is None or (found.lock is not None and found.lock.pid == 0)
-        assert found.seconds_left is None or 0.0 < found.seconds_left <= state.MAX_DEADLINE
+        assert found.seconds_left is None or 0.0 < found.seconds_left <= transitions.MAX_DEADLINE
         assert render(found)
         assert codec.loads(contract.Status, codec.dumps(found)) == found
 
@@ -246,7 +246,7 @@ class Clocks(RuleBasedStateMachine):
         held = state.lease_holder(self.store.load(), clock.now())
         due = next((waits for waits in (self.pending, self.lease) if waits and self.holds(waits)), None)
         assert (held.holder if held else None) == (due.holder if due else None)
-        assert held is None or held.until - self.board.up <= state.MAX_DEADLINE
+        assert held is None or held.until - self.board.up <= transitions.MAX_DEADLINE
 
     @invariant()
     def what_was_committed_stays_and_the_floor_never_falls(self) -> None:
@@ -289,13 +289,15 @@ def test_any_date_at_all_can_be_told(seconds: int) -> None:
 
 def test_a_boot_id_that_cannot_be_read_any_more_counts_as_another_boot(tmp_path: Path) -> None:
     moment = Moment("boot", 100.0, 0)
-    begun = state.begin(state.StoreState(), ref(1), created=0, holder="ann", connection="", seconds=60.0, moment=moment)
+    begun = transitions.begin(
+        state.StoreState(), ref(1), created=0, holder="ann", connection="", seconds=60.0, moment=moment
+    )
     for later in (Moment("", 101.0, 0), Moment("other", 101.0, 0), Moment("boot", 99.0, 0), Moment("boot", 160.0, 0)):
         assert state.answering(begun, later) is None
     assert state.answering(begun, Moment("boot", 159.9, -(10**12))) is not None
 
 
 def test_a_reservation_ends_with_its_boot_also_where_no_boot_id_can_be_read() -> None:
-    reserved = state.reserve(state.StoreState(), "ann", "work", 60.0, 1, Moment("", 100.0, 0))
+    reserved = transitions.reserve(state.StoreState(), "ann", "work", 60.0, 1, Moment("", 100.0, 0))
     for uptime, holds in ((99.9, False), (100.0, True), (159.9, True), (160.0, False)):
         assert (state.lease_holder(reserved, Moment("", uptime, 0)) is not None) is holds

@@ -77,6 +77,8 @@ PURE = (
     "device_agent.documents",
     "device_agent.errors",
     "device_agent.fingerprints",
+    "device_agent.state",
+    "device_agent.transitions",
     "device_agent.trust",
     "device_agent.trust.*",
     "device_agent.versions",

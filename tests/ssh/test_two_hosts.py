@@ -344,7 +344,7 @@ def test_an_upload_whose_line_was_cut_goes_on_where_it_stopped(board: Board, rel
 def test_with_an_agent_of_before_only_what_its_status_names_as_ours_is_taken_back(
     board: Board, releases: Releases, own: bool
 ) -> None:
-    commands = next(board.root.glob("venvs/*/lib/python3*/site-packages/device_agent/commands/releases.py"))
+    commands = next(board.root.glob("venvs/*/lib/python3*/site-packages/device_agent/commands/keeping.py"))
     text = commands.read_text()
     assert '"--own"' in text
     commands.unlink()  # other boards share the file
