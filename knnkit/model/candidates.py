@@ -80,8 +80,7 @@ class Scores(tf.Module):  # type: ignore[misc]
             _scores(factors, part, self._bias[number * self.layout.block :][: part.shape[0]])
             for number, part in enumerate(self._parts)
         ]
-        best, indices = greatest(parts, self.count)
-        return best, self.layout.place(indices)
+        return greatest(parts, self.count, [start for start, _ in self.blocks])
 
     def scores(self, factors: Any) -> Any:
         """Returns the (b, n + gaps) scores of (b, r) queries; none is less than a gap's."""

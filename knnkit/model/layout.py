@@ -20,7 +20,9 @@ from knnkit.model.space import Float32
 BLOCK_BYTES = 512 << 10
 #: Blocks and their rows, about, from which on more blocks cost more than their narrower TOPK_V2 saves.
 MOST_BLOCKS = 16
-BLOCK_ROWS = 400
+BLOCK_ROWS = 110
+#: A block is a whole number of so many rows: kernels of matrix products take that many at once.
+_AT_ONCE = 16
 
 
 def block_width(count: int, least: int, most: int = MOST_BLOCKS) -> int:
@@ -44,7 +46,7 @@ class Layout:
             return cls(count, 0)
         # So many rows that a gap, and a block, is a whole number of 16 bytes.
         gap = 16 // math.gcd(16, row_bytes)
-        return cls(max(gap, -(-block // gap) * gap), gap)
+        return cls(-(-block // _AT_ONCE) * _AT_ONCE, gap)
 
     def blocks(self, count: int) -> list[tuple[int, int]]:
         """Returns first place in the table and number of rows of each block of `count` training rows."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from knnkit.model.sample import MOST_CANDIDATES, PART, SHARE, SPARE, Sample, WeightedRows, squared_distances
+from knnkit.model.sample import CANDIDATE, EXACT, MOST_CANDIDATES, PART, SHARE, SPARE, Sample, WeightedRows, squared_distances
 from knnkit.model.space import CONFIDENCE, EPSILON, Float32, Float64, add_products, relative_error
 
 #: Coordinates from which on a projection can pay: the principal axes of fewer are most of them.
@@ -23,9 +23,8 @@ LEAST_COORDINATES = 48
 MOST_COORDINATES = 4096
 #: The share of the work that must be saved; less is not worth a larger file.
 _WORTH = 0.5
-#: Work beside the product's multiplications, counted in them: looking at a score, keeping a candidate among the best,
-#: ranking one of its coordinates exactly. Measured with tflite-runtime 2.14; see docs/decisions.
-_SCORE, _CANDIDATE, _EXACT = 20.0, 6000.0, 30.0
+#: Looking at a score, counted as in `sample`.
+_SCORE = 20.0
 _SHARES = (16, 12, 8, 6, 4, 3, 2)
 #: Axes at most, and rounds of the iteration that finds them: a matrix of images is as well described after so many.
 _MOST_AXES, _ROUNDS = 512, 4
@@ -73,7 +72,7 @@ def find_projection(sample: Sample, over_fetch: int) -> Projection | None:
     sizes = sorted({min(_MOST_AXES, max(8, width // share)) for share in _SHARES})
     axes = _axes(sample.rows, sizes[-1])
     needed = _count_within(sample, axes, sizes)
-    each = width * _EXACT + _CANDIDATE
+    each = width * EXACT + CANDIDATE
     whole = count * (width + _SCORE) + (sample.k + over_fetch) * each
     best, least = None, _WORTH * whole
     for size, most in zip(sizes, np.quantile(needed, SHARE, axis=1)):

@@ -13,10 +13,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from knnkit.model.space import Float32, Float64, Space
+from knnkit.model.space import Float32, Float64, Space, relative_error
 
 #: Rows of the sample, and training rows that are looked at at a time.
 _SAMPLE, PART = 400, 8192
+#: Work for a row, counted in multiplications of a product with all rows: to keep a candidate among the best, and to rank
+#: one of its coordinates exactly; a row that float64 settles, and each number that it then looks at. Measured with
+#: tflite-runtime 2.14; see docs/decisions.
+CANDIDATE, EXACT = 6000.0, 30.0
+_SETTLED, _SETTLED_EACH = 4e6, 25.0
+#: Candidates beyond k at most, where scores are those of the rows themselves.
+_MOST_BEYOND = 8
 #: Candidates: by so much more than this share of the sample needs. A row that needs more is settled in float64.
 SPARE, SHARE = 1.25, 0.99
 #: Candidates at most: TOPK_V2 keeps a heap of them.
@@ -64,12 +71,31 @@ class Sample:
     @cached_property
     def kth(self) -> Float64:
         """(m, 1) squared distances of the k-th nearest other rows, less what float64 blurs of them."""
-        nearest = np.full((len(self.chosen), self.k), np.inf)
+        squares = (self.asked * self.asked).sum(axis=1)
+        return np.asarray((self._nearest[:, self.k - 1] - 1e-12 * squares)[:, np.newaxis])
+
+    def over_fetch(self) -> int:
+        """Returns how many candidates beyond k cost least, with the rows that they leave in doubt.
+
+        A row is in doubt where the last candidate may be as near as the k-th, as far as scores in float32 tell; where
+        the one after the k-th is as near in truth, no candidate helps.
+        """
+        count, width = self.enrolled.shape
+        told = relative_error(width)
+        last, following = self.kth * (1.0 + 8.0 * told), self._nearest[:, self.k :]
+        doubtful = (following <= last + told * self.unit) & (following[:, :1] > last)
+        more = np.arange(1, following.shape[1] + 1) * (CANDIDATE + EXACT * width)
+        return 1 + int(np.argmin(more + doubtful.mean(axis=0) * (_SETTLED + _SETTLED_EACH * count * width)))
+
+    @cached_property
+    def _nearest(self) -> Float64:
+        """(m, k + 1 or more) squared distances of the nearest other rows, ascending."""
+        count = min(self.k + _MOST_BEYOND, len(self.enrolled) - 1)
+        nearest = np.full((len(self.chosen), count), np.inf)
         for start, part in self.rows.parts(PART):
             squared = self.others(start, squared_distances(self.asked, part))
-            nearest = np.partition(np.concatenate([nearest, squared], axis=1), self.k - 1, axis=1)[:, : self.k]
-        squares = (self.asked * self.asked).sum(axis=1)
-        return np.asarray((nearest.max(axis=1) - 1e-12 * squares)[:, np.newaxis])
+            nearest = np.partition(np.concatenate([nearest, squared], axis=1), count - 1, axis=1)[:, :count]
+        return np.sort(nearest, axis=1)
 
     @cached_property
     def unit(self) -> Float64:

@@ -22,8 +22,7 @@ from knnkit.model.sample import Sample
 from knnkit.model.space import Float32, Space, relative_error
 from knnkit.model.topk import least
 
-#: Candidates beyond k that the matrix product hands to the exact ranking. More would not make more rows certain (it is
-#: ties at the k-th place that are not), and TOPK_V2 keeps a heap of them: a longer one takes longer.
+#: Candidates beyond k that a search in a projection or in eight bits hands to the exact ranking, over what it needs.
 OVER_FETCH = 3
 #: Coordinates up to which the differences themselves, column by column, are taken instead of a matrix product: they
 #: need no ranking again, and with one coordinate the converter would fold the centre into the product's bias, where raw
@@ -78,7 +77,7 @@ class Search(tf.Module):  # type: ignore[misc]
             return
         sample = Sample(space, enrolled, k)
         self.projection = find_projection(sample, OVER_FETCH)
-        self.products = Products(space, enrolled, self.projection, min(count, k + OVER_FETCH))
+        self.products = Products(space, enrolled, self.projection, k + sample.over_fetch())
         self.layout, self.table = self.products.layout, self.products.table
         apart = self.projection is not None
         self._rows = tf.Variable(enrolled, trainable=False, name="training_rows") if apart else self.products.variable

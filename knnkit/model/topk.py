@@ -5,55 +5,76 @@ TOPK_V2 looks at one number after the other, MAXIMUM at as many as a vector regi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
+#: What makes a value less: relative to it, and where it is nothing.
+_LESS, _LEAST = np.float32(2.0**-20), np.float32(1e-30)
 _Both = Callable[[Any, Any], Any]
 
 
-def greatest(parts: list[Any], count: int) -> tuple[Any, Any]:
+def greatest(parts: list[Any], count: int, starts: Sequence[int] | None = None) -> tuple[Any, Any]:
     """Returns the (b, count) greatest values, greatest first, and their places, of rows that come in parts.
 
     Args:
         parts: (b, width) float32 tensors, side by side the (b, n) values; the last may be narrower.
         count: how many; at most n.
+        starts: place of each part's first value; None where parts follow each other without a gap.
     """
-    return _first(parts, count, tf.maximum, tf.identity, stable=False)
+    return _first(parts, count, starts, tf.maximum, tf.identity, stable=False)
 
 
 def least(parts: list[Any], count: int) -> tuple[Any, Any]:
     """Returns the (b, count) least values and their places, as `greatest`; equal ones in the order of their places."""
-    found, places = _first(parts, count, tf.minimum, tf.negative, stable=True)
+    found, places = _first(parts, count, None, tf.minimum, tf.negative, stable=True)
     return -found, places
 
 
-def _first(parts: list[Any], count: int, better: _Both, turn: Callable[[Any], Any], *, stable: bool) -> tuple[Any, Any]:
+def _first(
+    parts: list[Any],
+    count: int,
+    starts: Sequence[int] | None,
+    better: _Both,
+    turn: Callable[[Any], Any],
+    *,
+    stable: bool,
+) -> tuple[Any, Any]:
     """Returns the first few in the order that `better` tells; `turn` makes those the greatest, and of the values too.
 
     The best places within a part are found first: those where the best value over all parts is best. The `count` best
     values stand at the `count` best places, since each of these has one at least as good as any elsewhere.
     """
-    width = int(parts[0].shape[1])
+    width, last = (int(parts[place].shape[1]) for place in (0, -1))
+    following = width * np.arange(len(parts), dtype=np.int32)
+    starts = following if starts is None else np.asarray(starts, np.int32)
     if len(parts) == 1 or width < 4 * count:
         found = tf.math.top_k(turn(tf.concat(parts, axis=1) if len(parts) > 1 else parts[0]), count)
-        return found.values, found.indices
-    missing = width - int(parts[-1].shape[1])
-    if missing:
+        return found.values, found.indices + _pick(starts - following, found.indices // width)
+    if last < width:
         worst = -np.inf if better is tf.maximum else np.inf
-        parts = [*parts[:-1], tf.pad(parts[-1], [[0, 0], [0, missing]], constant_values=worst)]
-    best = tf.math.top_k(turn(_reduce(parts, better)), count).indices
-    if stable:
-        best = -tf.math.top_k(-best, count).values
-    values = turn(tf.concat([tf.gather(part, best, batch_dims=1) for part in parts], axis=1))
-    starts = (width * np.arange(len(parts), dtype=np.int32)).reshape(1, -1, 1)
-    places = tf.reshape(tf.expand_dims(best, 1) + starts, values.shape)
-    found, chosen = tf.math.top_k(values, count)
-    places = tf.gather(places, chosen, batch_dims=1)
+        parts = [*parts[:-1], tf.pad(parts[-1], [[0, 0], [0, width - last]], constant_values=worst)]
+    ranked = tf.math.top_k(turn(_reduce(parts, better)), count)
+    within = -tf.math.top_k(-ranked.indices, count).values if stable else ranked.indices
+    values = turn(tf.concat([tf.gather(part, within, batch_dims=1) for part in parts], axis=1))
+    found, chosen = tf.math.top_k(_level(values, ranked.values), count)
+    within = tf.gather(within, _pick(np.tile(np.arange(count, dtype=np.int32), len(parts)), chosen), batch_dims=1)
+    places = within + _pick(np.repeat(starts, count), chosen)
     # Where all values have overflowed, what fills up the last part is no worse than they are.
-    return found, tf.minimum(places, width * len(parts) - missing - 1) if missing else places
+    return found, tf.minimum(places, int(starts[-1]) + last - 1) if last < width else places
+
+
+def _pick(numbers: NDArray[np.int32], which: Any) -> Any:
+    return tf.gather(tf.constant(numbers), which) if numbers.any() else 0
+
+
+def _level(values: Any, best: Any) -> Any:
+    """Makes equal what is less than the last of the `best`: TOPK_V2's heap moves for what is greater only."""
+    last = best[:, -1:]
+    return tf.maximum(values, last - (tf.abs(last) * _LESS + _LEAST))
 
 
 def _reduce(parts: list[Any], better: _Both) -> Any:
