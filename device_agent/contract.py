@@ -56,9 +56,9 @@ EXACT_FILE = "exact.npz"
 #: The signatures of the model: one row, and `KnnInfo.batch` rows.
 SIGNATURE_ONE = "classify"
 SIGNATURE_BATCH = "classify_batch"
-#: What is added to both names for the same with a search in eight bits, where a model has it; a batch of that is
-#: `KnnInfo.quantized` rows.
-QUANTIZED = "_quantized"
+#: Ways to search, all with the same answers: among all rows in float32, in eight bits, among those of a cell. Every
+#: model has the first; `KnnInfo.batch_rows` says which others.
+FULL, QUANTIZED, CELLS = SEARCHES = ("full", "quantized", "cells")
 #: Input and outputs of every signature.
 INPUT_ROWS = "rows"  # (n, n_features) float32, raw rows
 OUTPUT_LABEL = "label"  # (n,) int32, class index, UNKNOWN where rejected
@@ -100,6 +100,11 @@ Scale = Literal["none", "standard", "minmax", "robust"]
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 _VERSION = r"[A-Za-z0-9][A-Za-z0-9.+_-]{0,63}"
 _DIGEST = r"[0-9a-f]{64}"
+
+
+def signature(name: str, search: str) -> str:
+    """Returns the name of SIGNATURE_ONE or SIGNATURE_BATCH in one of SEARCHES."""
+    return name if search == FULL else f"{name}_{search}"
 
 
 def is_name(text: str) -> bool:

@@ -8,6 +8,9 @@ from __future__ import annotations
 from typing import Literal
 
 from device_agent.contract import (
+    CELLS,
+    FULL,
+    QUANTIZED,
     SCHEMA,
     DeviceInfo,
     HistoryEntry,
@@ -75,7 +78,12 @@ class KnnInfo:
     reject: Reject | None = None
     searched: int | None = None  # coordinates of the projection that candidates are searched in; None: all there are
     quantized: int | None = None  # rows of the batch signature that searches in eight bits; None: there is none
+    cells: int | None = None  # rows of that which searches among the rows of a cell; None: there is none
     schema: int = SCHEMA
+
+    def batch_rows(self, search: str) -> int | None:
+        """Returns the rows of the batch signature of one of `contract.SEARCHES`; None where there is none."""
+        return {FULL: self.batch, QUANTIZED: self.quantized, CELLS: self.cells}[search]
 
 
 # --- the release --------------------------------------------------------------------------------------------------

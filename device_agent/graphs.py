@@ -1,6 +1,6 @@
 """The graphs of one loaded model: which of them answer, and whether XNNPACK has packed them.
 
-A model has a graph for one row and one for a batch, and both once more with a search in eight bits where that can pay.
+A model has a graph for one row and one for a batch, and both once more with a search that takes less, where it has one.
 All give the same answers; what is chosen here is time against memory. Checks no rows, and settles nothing.
 """
 
@@ -34,7 +34,7 @@ class Graphs:
         threads: of the runtime; for a small model, among how many a batch is divided.
         packed: whether XNNPACK may take the graphs, None for what suits the model and the free memory.
         stream: it is asked for single rows.
-        quantized: whether the search is in eight bits, None for what is faster.
+        search: one of `contract.SEARCHES`, where the model has it; None for what is fastest.
 
     Attributes:
         waits: rows to be answered before the model is packed; 0 where it is, or never will be.
@@ -54,13 +54,13 @@ class Graphs:
         *,
         packed: bool | None,
         stream: bool,
-        quantized: bool | None,
+        search: str | None,
     ) -> None:
         size = Path(path).stat().st_size
         small = size <= MAX_SHARED
         self.loader = Loader.find(path, runtime, 1 if small else threads)
         self.loader.require_version(info)
-        self._info, self._quantized, self.waits = info, quantized, 0
+        self._info, self._asked, self.waits = info, search, 0
         self._threads = threads if small else 1
         number = 4 if info.quantized is None else 5  # bytes of it, those of its eight bits among them
         self._weights = number * info.n_train * info.searched if info.searched else size
@@ -84,9 +84,9 @@ class Graphs:
         return self._first.batch_rows
 
     @property
-    def quantized(self) -> bool:
-        """Whether the search is in eight bits."""
-        return self._first.quantized
+    def search(self) -> str:
+        """Which of `contract.SEARCHES` answers first."""
+        return self._first.search
 
     @property
     def delegate(self) -> str | None:
@@ -95,7 +95,7 @@ class Graphs:
 
     def note(self, rows: int) -> None:
         """Counts rows that a large model is asked for, and packs it once they are enough."""
-        if rows == 1 and self.quantized and self.loader.packs_quantized:
+        if rows == 1 and self.search == contract.QUANTIZED and self.loader.packs_quantized:
             return  # as fast from where it is mapped, in a fraction of the memory
         self.waits = max(0, self.waits - rows)
         if self.waits or not memory.may_pack(self._weights):
@@ -110,15 +110,15 @@ class Graphs:
     def run(self, queries: NDArray[np.float32], parts: dict[str, NDArray[Any]]) -> None:
         """Writes the graphs' outputs for (n, n_features) finite rows into `parts`, (n, ...) each, by their names.
 
-        What eight bits leave in doubt is asked of the graphs without: a row farther off than those of training has
-        coarser steps, and float64 would settle each of them, in many times the time.
+        What a search that takes less leaves in doubt is asked of the full one: farther off than the rows of training,
+        eight bits have coarser steps, and there are no cells. Float64 would settle it in many times the time.
         """
         self._first.run(queries, parts)
-        doubtful = np.flatnonzero(~parts[contract.OUTPUT_CERTAIN]) if self.quantized else ()
+        doubtful = np.flatnonzero(~parts[contract.OUTPUT_CERTAIN]) if self.search != contract.FULL else ()
         if not len(doubtful):
             return
         if self._second is None:
-            self._second = self._take(quantized=False)
+            self._second = self._take(contract.FULL)
         again = {name: part[doubtful] for name, part in parts.items()}
         self._second.run(queries[doubtful], again)
         for name, part in parts.items():
@@ -132,18 +132,19 @@ class Graphs:
                 require_steps(interpreter)
         except (ValueError, RuntimeError, KeyError, OSError) as error:
             raise unusable(self.loader, error) from None
-        quantized = self._quantized
-        if quantized is None:  # float32 is faster where XNNPACK has packed it, and has no kernels for eight bits
-            quantized = self.loader.packs_quantized or delegate(interpreter) is None
         self._interpreter, self._second = interpreter, None
-        self._first = self._take(quantized=quantized)
+        search = self._asked or (contract.CELLS if self._info.cells is not None else contract.QUANTIZED)
+        # Float32 is faster than eight bits where XNNPACK has packed it, and has no kernels for them.
+        if self._asked is None and search == contract.QUANTIZED and not self.loader.packs_quantized:
+            search = search if delegate(interpreter) is None else contract.FULL
+        self._first = self._take(contract.FULL if self._info.batch_rows(search) is None else search)
 
-    def _take(self, *, quantized: bool) -> Pair:
+    def _take(self, search: str) -> Pair:
         return Pair(
             self._interpreter,
             self.loader,
             self._info,
             packed=self._packed,
-            quantized=quantized,
+            search=search,
             threads=self._threads,
         )

@@ -24,6 +24,8 @@ OUTPUTS = {
     contract.OUTPUT_CERTAIN: np.bool_,
 }
 
+_OTHER_SHAPES = "its graph has other shapes than knn.json says"
+
 
 class Pair:
     """The graph for one row at once, that for a batch when the first batch comes.
@@ -33,24 +35,23 @@ class Pair:
         loader: that loads it again, for other threads.
         info: its knn.json.
         packed: whether XNNPACK may take what is loaded again.
-        quantized: whether the search is in eight bits, where the model can.
+        search: one of `contract.SEARCHES` that the model has.
         threads: among how many a batch is divided.
 
     Attributes:
         one: the graph for one row.
         batch_rows: how many rows the other takes.
-        quantized: whether both search in eight bits.
+        search: which both do.
 
     Raises:
         ModelUnusable: the model has no such graphs.
     """
 
     def __init__(
-        self, interpreter: Any, loader: Loader, info: contract.KnnInfo, *, packed: bool, quantized: bool, threads: int
+        self, interpreter: Any, loader: Loader, info: contract.KnnInfo, *, packed: bool, search: str, threads: int
     ) -> None:
         self._interpreter, self._loader, self._info, self._packed = interpreter, loader, info, packed
-        rows = info.quantized if quantized else None
-        self.quantized, self.batch_rows = rows is not None, info.batch if rows is None else rows
+        self.search, self.batch_rows = search, info.batch_rows(search) or 1
         self.one = self._take(interpreter, contract.SIGNATURE_ONE, 1)
         self._batch: Signature | None = None
         self._team = Team(threads)
@@ -79,9 +80,11 @@ class Pair:
         return self._take(interpreter, contract.SIGNATURE_BATCH, self.batch_rows)
 
     def _take(self, interpreter: Any, name: str, rows: int) -> Signature:
-        full = name + contract.QUANTIZED if self.quantized else name
+        batches = [self._info.batch_rows(search) for search in contract.SEARCHES]
         try:
-            made = Signature(interpreter, full, contract.INPUT_ROWS, OUTPUTS)
+            if any(batch is not None and batch < 1 for batch in batches):
+                raise ValueError(_OTHER_SHAPES)
+            made = Signature(interpreter, contract.signature(name, self.search), contract.INPUT_ROWS, OUTPUTS)
             _require_shapes(made, rows, self._info)
         except (ValueError, RuntimeError, KeyError, OSError) as error:
             raise unusable(self._loader, error) from None
@@ -130,6 +133,5 @@ def _require_shapes(signature: Signature, rows: int, info: contract.KnnInfo) -> 
         contract.OUTPUT_CERTAIN: (rows,),
     }
     found = {name: view.shape for name, view in signature.outputs.items()}
-    batches = (info.batch, 1 if info.quantized is None else info.quantized)
-    if signature.rows.shape != (rows, info.n_features) or found != expected or min(batches) < 1:
-        raise ValueError("its graph has other shapes than knn.json says")
+    if signature.rows.shape != (rows, info.n_features) or found != expected:
+        raise ValueError(_OTHER_SHAPES)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from device_agent import contract, regions
+from device_agent.cells import UNDECIDED
 from device_agent.errors import BadInput
 from device_agent.exact import ExactKnn
 from device_agent.graphs import Graphs
@@ -78,8 +79,8 @@ class TfliteKNN:
             a small model at once, and one with over 32 MB of weights when it has been asked for as many rows as packing
             takes time for, if half of the free memory stays free; single rows count only where that makes them faster.
         stream: it is asked for single rows: where `packed` does not say, a model that is not small is never packed.
-        quantized: whether candidates are searched in eight bits, where the model can; the answers are the same. None
-            does where that is faster as a rule: with LiteRT, and where XNNPACK has not packed the model.
+        search: one of `contract.SEARCHES`, where the model has it; the answers are the same. None takes what is faster
+            as a rule: cells; eight bits with LiteRT, and where XNNPACK has not packed the model; else the full search.
 
     Raises:
         ModelUnusable: the file is not a knnkit model, or this runtime is too old for it.
@@ -94,23 +95,21 @@ class TfliteKNN:
         runtime: str | type = "auto",
         packed: bool | None = None,
         stream: bool = False,
-        quantized: bool | None = None,
+        search: str | None = None,
     ) -> None:
         self.path = str(path)
         self.info = read_info(path)
         self.settled = 0
-        self._graphs = Graphs(
-            self.path, self.info, runtime, num_threads, packed=packed, stream=stream, quantized=quantized
-        )
+        self._graphs = Graphs(self.path, self.info, runtime, num_threads, packed=packed, stream=stream, search=search)
         self._take()
         self._exact: ExactKnn | None = None
         self._labelled = 0
         self.label_map: regions.LabelMap | None = None
 
     @property
-    def quantized(self) -> bool:
-        """Whether candidates are searched in eight bits, at this moment."""
-        return self._graphs.quantized
+    def search(self) -> str:
+        """Which of `contract.SEARCHES` answers, at this moment."""
+        return self._graphs.search
 
     @property
     def batch(self) -> int:
@@ -155,7 +154,7 @@ class TfliteKNN:
         if self.label_map is None:
             return self._ask(queries, _LABEL)[0]
         found = self.label_map.look_up(queries).astype(np.int32)
-        left = np.flatnonzero(found == regions.UNDECIDED)
+        left = np.flatnonzero(found == UNDECIDED)
         if len(left):
             found[left] = self._ask(queries[left], _LABEL)[0]
         return found

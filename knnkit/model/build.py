@@ -116,13 +116,14 @@ def build_enrolled(
         weights=spec.weights,
         scale=spec.scale,
         n_train=len(enrolment),
-        batch=batch_rows(model),
+        batch=batch_rows(model, contract.FULL),
         fingerprint=enrolment.fingerprint,
         minimum_runtime=minimum_runtime(tree, OLDEST_RUNTIME),
         versions=_versions(),
         inputs=inputs,
         reject=reject,
-        quantized=batch_rows(model, quantized=True) if model.search.quantized else None,
+        quantized=batch_rows(model, contract.QUANTIZED) if model.search.quantized else None,
+        cells=batch_rows(model, contract.CELLS) if model.search.cells else None,
         searched=model.search.projection.matrix.shape[1] if model.search.projection else None,
     )
     return BuiltModel(metadata.pack(tree, model, info), info, reference, _warnings(enrolment))

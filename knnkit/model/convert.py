@@ -23,13 +23,14 @@ from knnkit.model.tfknn import TfKNN
 _ASYMMETRIC = 9
 
 
-def batch_rows(model: TfKNN, *, quantized: bool = False) -> int:
-    """Returns how many rows the batch signature takes: 64, fewer where its temporary tensors would take over 32 MB.
+def batch_rows(model: TfKNN, search: str) -> int:
+    """Returns how many rows the batch signature of a search takes.
 
-    A larger one is no faster (its scores leave the cache before TOPK_V2 reads them), and wastes more when part-filled.
+    64, fewer where its temporary tensors would take over 32 MB. A larger one is no faster (its scores leave the cache
+    before TOPK_V2 reads them), and wastes more when part-filled.
     """
     width = model.enrolled.shape[1]
-    ranked = max(32, 2 * model.search.candidates(quantized=quantized))
+    ranked = max(32, 2 * model.search.candidates(search))
     per_row = 4 * (len(model.enrolled) * (width if model.metric == "manhattan" else 1) + ranked * width)
     fitting = (32 << 20) // per_row
     return int(max(2, min(64, 1 << max(0, fitting.bit_length() - 1))))
@@ -38,22 +39,22 @@ def batch_rows(model: TfKNN, *, quantized: bool = False) -> int:
 def convert(model: TfKNN) -> Any:
     """Returns the model tree (as `flatfile.unpack`) of `model`, float32, fixed shapes.
 
-    Signatures: `classify` for one row, `classify_batch`, and the two with a quantized search where the model has one.
+    Signatures: `classify` for one row, `classify_batch`, and the two of each other search that the model has.
 
     Raises:
         BuildError: the converter changed what is looked for; this TensorFlow is not supported.
     """
     signatures = {}
-    for quantized in (False, True) if model.search.quantized else (False,):
-        batch = batch_rows(model, quantized=quantized)
+    for search in model.search.ways:
+        batch = batch_rows(model, search)
         for name, rows in ((contract.SIGNATURE_ONE, 1), (contract.SIGNATURE_BATCH, batch)):
             shape = tf.TensorSpec((rows, model.n_features), tf.float32, name=contract.INPUT_ROWS)
 
-            def answer(rows: Any, quantized: bool = quantized) -> dict[str, Any]:
-                return model.answer(rows, quantized=quantized)
+            def answer(rows: Any, search: str = search) -> dict[str, Any]:
+                return model.answer(rows, search)
 
             function = tf.function(answer, input_signature=[shape]).get_concrete_function()
-            signatures[name + contract.QUANTIZED * quantized] = function
+            signatures[contract.signature(name, search)] = function
     with tempfile.TemporaryDirectory() as folder:
         tf.saved_model.save(model, folder, signatures=signatures)
         converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=list(signatures))

@@ -67,7 +67,9 @@ def pack(tree: Any, model: TfKNN, info: contract.KnnInfo) -> bytes:
 def _known(info: contract.KnnInfo) -> dict[str, Any]:
     """Returns knn.json without keys that say nothing: an agent that does not know one refuses the file that has it."""
     plain: dict[str, Any] = codec.to_plain(info)
-    return {key: value for key, value in plain.items() if value is not None or key not in ("searched", "quantized")}
+    return {
+        key: value for key, value in plain.items() if value is not None or key not in ("searched", "quantized", "cells")
+    }
 
 
 # --- the training rows, once --------------------------------------------------------------------------------------

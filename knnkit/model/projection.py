@@ -14,7 +14,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from knnkit.model.sample import CANDIDATE, EXACT, MOST_CANDIDATES, PART, SHARE, SPARE, Sample, WeightedRows, squared_distances
+from knnkit.model.sample import (
+    CANDIDATE,
+    EXACT,
+    MOST_CANDIDATES,
+    PART,
+    SHARE,
+    SPARE,
+    Sample,
+    WeightedRows,
+    squared_distances,
+)
 from knnkit.model.space import CONFIDENCE, EPSILON, Float32, Float64, add_products, relative_error
 
 #: Coordinates from which on a projection can pay: the principal axes of fewer are most of them.

@@ -17,8 +17,8 @@ from knnkit.model.space import Float32, Float64, Space, relative_error
 
 #: Rows of the sample, and training rows that are looked at at a time.
 _SAMPLE, PART = 400, 8192
-#: Work for a row, counted in multiplications of a product with all rows: to keep a candidate among the best, and to rank
-#: one of its coordinates exactly; a row that float64 settles, and each number that it then looks at. Measured with
+#: Work for a row, counted in multiplications of a product with all rows: to keep a candidate among the best, and to
+#: rank one of its coordinates exactly; a row that float64 settles, and each number that it then looks at. Measured with
 #: tflite-runtime 2.14; see docs/decisions.
 CANDIDATE, EXACT = 6000.0, 30.0
 _SETTLED, _SETTLED_EACH = 4e6, 25.0

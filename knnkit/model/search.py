@@ -1,8 +1,8 @@
 """The nearest training rows of a query, in TensorFlow: candidates, their exact differences, and what lies beyond.
 
 Candidates come from one matrix product (`candidates`), and their exact differences rank them. Few coordinates, few rows
-and Manhattan need no candidates: there all differences are taken. Says how far all others are at least; never votes,
-and never decides what is certain.
+and Manhattan need no candidates: there all differences are taken, or those of a cell (`cells`). Says how far all others
+are at least; never votes, and never decides what is certain.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from device_agent import contract
 from knnkit.model.candidates import Products, QuantizedProducts, weigh
+from knnkit.model.cells import CellLists, find_cells
 from knnkit.model.layout import Layout, block_width
 from knnkit.model.projection import Projection, find_projection
 from knnkit.model.quantized import quantize
@@ -59,6 +61,7 @@ class Search(tf.Module):  # type: ignore[misc]
         projection: in which candidates are looked for; None for all coordinates.
         products: how; None where all differences are taken.
         quantized: how in eight bits, where that is another way; None where it is none.
+        cells: among whose rows, where that is; None where it is none.
         layout: how the rows in `table` stand in the file.
         table: rows that are stored in one piece.
     """
@@ -71,6 +74,7 @@ class Search(tf.Module):  # type: ignore[misc]
         self.projection: Projection | None = None
         self.products: Products | None = None
         self.quantized: QuantizedProducts | None = None
+        self.cells = find_cells(space, enrolled, k) if self.by_columns else None
         if self.by_columns or k + OVER_FETCH >= count or space.metric == "manhattan":
             self.layout, self.table = Layout(count, 0), np.ascontiguousarray(enrolled)
             self._rows = tf.Variable(self.table, trainable=False, name="training_rows")
@@ -90,13 +94,21 @@ class Search(tf.Module):  # type: ignore[misc]
         """Relative error of a squared distance or a score."""
         return np.float32(relative_error(len(self.space.centre)))
 
-    def candidates(self, *, quantized: bool = False) -> int:
-        """Returns how many rows are ranked by their exact differences."""
-        way = self._way(quantized)
-        return len(self.enrolled) if way is None else way.count
+    @property
+    def ways(self) -> list[str]:
+        """Which of `contract.SEARCHES` there are."""
+        there = {contract.FULL: self, contract.QUANTIZED: self.quantized, contract.CELLS: self.cells}
+        return [way for way in contract.SEARCHES if there[way] is not None]
 
-    def _way(self, quantized: bool) -> Products | QuantizedProducts | None:
-        return self.quantized if quantized and self.quantized else self.products
+    def candidates(self, way: str) -> int:
+        """Returns how many rows are ranked by their exact differences, in one of `ways`."""
+        if way == contract.CELLS and self.cells:
+            return int(self.cells.lists.shape[1])
+        products = self._products(way)
+        return len(self.enrolled) if products is None else products.count
+
+    def _products(self, way: str) -> Products | QuantizedProducts | None:
+        return self.quantized if way == contract.QUANTIZED else self.products
 
     def stored(self) -> list[Stored]:
         """Returns the tables that are stored in one piece, as the graphs have them."""
@@ -105,26 +117,28 @@ class Search(tf.Module):  # type: ignore[misc]
             tables.append((self.quantized.eight_bits()[0][1], self.quantized.blocks))
         return tables
 
-    def nearest(self, query: Any, *, quantized: bool = False) -> Nearest:
+    def nearest(self, query: Any, way: str = contract.FULL) -> Nearest:
         """Returns the k nearest rows of queries.
 
         Args:
             query: (b, p) float32 offsets from the space's centre.
-            quantized: whether candidates are looked for in eight bits, where the rows are there in eight bits.
+            way: one of `ways`.
         """
+        if way == contract.CELLS and self.cells:
+            return self._in_cell(query, self.cells)
         if self.by_columns:
             return self._among_columns(query)
-        way = self._way(quantized)
-        if way is None:
+        products = self._products(way)
+        if products is None:
             return self._rank(self._measure(tf.expand_dims(query, 1), tf.expand_dims(self._rows, 0)))
-        chosen = way.choose(weigh(self.space, query))
+        chosen = products.choose(weigh(self.space, query))
         places, following = chosen.places, chosen.beyond
-        rows = tf.gather(self._rows, way.index(places) if self.projection else way.place(places, self.layout))
+        rows = tf.gather(self._rows, products.index(places) if self.projection else products.place(places, self.layout))
         measure = self._measure(tf.expand_dims(query, 1), rows)
         if chosen.agree is not None:
             following = following * tf.cast(chosen.agree(measure), tf.float32)
         found = self._rank(measure)
-        indices = way.index(tf.gather(places, found.indices, batch_dims=1))
+        indices = products.index(tf.gather(places, found.indices, batch_dims=1))
         following = following if found.following is None else tf.minimum(found.following, following)
         return Nearest(found.measure, indices, following)
 
@@ -133,14 +147,33 @@ class Search(tf.Module):  # type: ignore[misc]
         """The differences of one coordinate after the other: (b, n) numbers each, which vector units like."""
         count = len(self.enrolled)
         width = block_width(count, 1024, 8) if query.shape[0] == 1 else block_width(count, 160)
-        parts = [self._measure_columns(query, self.enrolled[start : start + width]) for start in range(0, count, width)]
+        columns = self.enrolled.T
+        parts = [
+            self._measure_columns(query, [np.ascontiguousarray(each[start : start + width])[None] for each in columns])
+            for start in range(0, count, width)
+        ]
         measure, indices = least(parts, min(self.k + 1, count))
         return self._split(measure, indices)
 
-    def _measure_columns(self, query: Any, rows: Float32) -> Any:
+    def _in_cell(self, query: Any, cells: CellLists) -> Nearest:
+        """The differences from the rows of a query's cell; those of an empty list are too great to be certain of."""
+        last = np.array(cells.table.shape, np.float32) - 1.0
+        place = tf.floor(tf.minimum(tf.nn.relu((query - cells.first) * cells.per_unit + 1.0), last))
+        number = tf.cast(tf.reduce_sum(place * cells.strides, axis=1), tf.int32)
+        listed = tf.gather(tf.constant(cells.lists), tf.gather(tf.constant(cells.table.reshape(-1)), number))
+        columns = [
+            tf.gather(tf.constant(cells.column(values, coordinate)), listed)
+            for coordinate, values in enumerate(self.enrolled.T)
+        ]
+        found = self._rank(self._measure_columns(query, columns))
+        indices = tf.minimum(tf.gather(listed, found.indices, batch_dims=1), len(self.enrolled) - 1)
+        return Nearest(found.measure, indices, found.following)
+
+    def _measure_columns(self, query: Any, columns: list[Any]) -> Any:
+        """Returns (b, m) measures of rows whose coordinates come one by one, (1, m) or (b, m) of each."""
         total = None
-        for column, scale in enumerate(self.space.scale.astype(np.float32)):
-            one, others = query[:, column : column + 1], np.ascontiguousarray(rows[:, column])[np.newaxis]
+        ones = tf.split(query, len(columns), axis=1)
+        for one, others, scale in zip(ones, columns, self.space.scale.astype(np.float32)):
             part = self._part(one, others, scale)
             total = part if total is None else total + part
         return self._level(total)

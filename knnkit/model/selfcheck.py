@@ -19,6 +19,8 @@ from device_agent.judge import Golden, Verdict, judge
 from knnkit.errors import BuildError
 from knnkit.model.build import BuiltModel
 
+_HOW = {contract.FULL: "", contract.QUANTIZED: " in eight bits", contract.CELLS: " by its cells"}
+
 
 @dataclass(frozen=True)
 class _Answers:
@@ -34,18 +36,20 @@ def self_check(model: BuiltModel, golden: Golden, gates: contract.Gates) -> Verd
     Raises:
         BuildError: a golden row is different, or the accuracy is under the floor.
     """
-    verdict = _prove(model, golden, gates, contract.SIGNATURE_BATCH, model.info.batch)
-    if model.info.quantized is not None:  # a board chooses which of the two answers
-        _prove(model, golden, gates, contract.SIGNATURE_BATCH + contract.QUANTIZED, model.info.quantized)
+    verdict = _prove(model, golden, gates, contract.FULL)
+    for search in (contract.QUANTIZED, contract.CELLS):  # a board chooses which answers
+        if model.info.batch_rows(search) is not None:
+            _prove(model, golden, gates, search)
     return verdict
 
 
-def _prove(model: BuiltModel, golden: Golden, gates: contract.Gates, signature: str, batch: int) -> Verdict:
-    verdict = judge(golden, _run(model, golden.rows, signature, batch), model.info, gates)
+def _prove(model: BuiltModel, golden: Golden, gates: contract.Gates, search: str) -> Verdict:
+    signature = contract.signature(contract.SIGNATURE_BATCH, search)
+    answers = _run(model, golden.rows, signature, model.info.batch_rows(search) or 1)
+    verdict = judge(golden, answers, model.info, gates)
     if verdict.failures:
-        how = " in eight bits" if signature.endswith(contract.QUANTIZED) else ""
         raise BuildError(
-            f"the model misses its own gates{how}: {'; '.join(verdict.failures)}",
+            f"the model misses its own gates{_HOW[search]}: {'; '.join(verdict.failures)}",
             hint="lower gates: accuracy in deploy.yaml, or choose another k, metric or scale",
         )
     return verdict

@@ -122,15 +122,15 @@ class TfKNN(tf.Module):  # type: ignore[misc]
     def _graph(self, rows: Any) -> dict[str, Any]:
         return self.answer(rows)
 
-    def answer(self, rows: Any, *, quantized: bool = False) -> dict[str, Any]:
+    def answer(self, rows: Any, search: str = contract.FULL) -> dict[str, Any]:
         """Returns the graph's outputs, by the names in `device_agent.contract`.
 
         Args:
             rows: a (b, n_features) float32 tensor.
-            quantized: whether the search is in eight bits, where the model has it; the answers are the same.
+            search: one of `contract.SEARCHES`, that the model has; the answers are the same where they are certain.
         """
         query, blur = enter(self.space, rows)
-        found = self.search.nearest(query, quantized=quantized)
+        found = self.search.nearest(query, search)
         indices, base = found.indices, self._root(found.measure)
         distances = self._to_metric(found.measure, base)
         codes = tf.gather(tf.constant(self.codes), indices)

@@ -50,10 +50,10 @@ def _first(
     """
     width, last = (int(parts[place].shape[1]) for place in (0, -1))
     following = width * np.arange(len(parts), dtype=np.int32)
-    starts = following if starts is None else np.asarray(starts, np.int32)
+    first = following if starts is None else np.asarray(starts, np.int32)
     if len(parts) == 1 or width < 4 * count:
         found = tf.math.top_k(turn(tf.concat(parts, axis=1) if len(parts) > 1 else parts[0]), count)
-        return found.values, found.indices + _pick(starts - following, found.indices // width)
+        return found.values, found.indices + _pick(first - following, found.indices // width)
     if last < width:
         worst = -np.inf if better is tf.maximum else np.inf
         parts = [*parts[:-1], tf.pad(parts[-1], [[0, 0], [0, width - last]], constant_values=worst)]
@@ -62,9 +62,9 @@ def _first(
     values = turn(tf.concat([tf.gather(part, within, batch_dims=1) for part in parts], axis=1))
     found, chosen = tf.math.top_k(_level(values, ranked.values), count)
     within = tf.gather(within, _pick(np.tile(np.arange(count, dtype=np.int32), len(parts)), chosen), batch_dims=1)
-    places = within + _pick(np.repeat(starts, count), chosen)
+    places = within + _pick(np.repeat(first, count), chosen)
     # Where all values have overflowed, what fills up the last part is no worse than they are.
-    return found, tf.minimum(places, int(starts[-1]) + last - 1) if last < width else places
+    return found, tf.minimum(places, int(first[-1]) + last - 1) if last < width else places
 
 
 def _pick(numbers: NDArray[np.int32], which: Any) -> Any:

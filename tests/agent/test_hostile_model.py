@@ -35,6 +35,7 @@ OTHER_SHAPES: dict[str, list[Any]] = {
     "k": [0, -1, 2, 10**6],
     "batch": [0, -1],
     "quantized": [0, -1],
+    "cells": [0, -1],
     "n_features": [0, 3],
     "classes": [(), ("a",)],
 }
@@ -114,33 +115,34 @@ def test_a_graph_of_other_shapes_than_are_promised_is_not_loaded(key: str, relea
 
 
 @pytest.mark.parametrize(
-    ("name", "quantized"),
+    ("name", "search", "release"),
     [
-        ("classify", False),
-        ("classify_batch", False),
-        ("classify_quantized", True),
-        ("classify_batch_quantized", True),
+        ("classify", "full", "spectra"),
+        ("classify_batch", "full", "spectra"),
+        ("classify_quantized", "quantized", "spectra"),
+        ("classify_batch_quantized", "quantized", "spectra"),
+        ("classify_cells", "cells", "blobs"),
+        ("classify_batch_cells", "cells", "blobs"),
     ],
 )
 def test_a_model_without_one_of_its_graphs_is_unusable(
-    name: str, quantized: bool, releases: Releases, tmp_path: Path
+    name: str, search: str, release: str, releases: Releases, tmp_path: Path
 ) -> None:
-    model = (releases["spectra"] / contract.MODEL_FILE).read_bytes()
+    model = (releases[release] / contract.MODEL_FILE).read_bytes()
     held, path = len(name).to_bytes(4, "little") + name.encode() + b"\0", tmp_path / "model.tflite"
     assert held in model
     path.write_bytes(model.replace(held, held.replace(b"class", b"glass")))
     with pytest.raises(ModelUnusable, match=f"no signature {name}$"):
-        TfliteKNN(path, quantized=quantized).classify(np.zeros((64, 80), np.float32))
+        TfliteKNN(path, search=search).classify(np.zeros((64, read_info(path).n_features), np.float32))
 
 
-def test_a_search_in_eight_bits_that_is_promised_and_not_there_is_not_loaded(
-    releases: Releases, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("search", ["quantized", "cells"])
+def test_a_search_that_is_promised_and_not_there_is_not_loaded(search: str, releases: Releases, tmp_path: Path) -> None:
     model = (releases["iris"] / contract.MODEL_FILE).read_bytes()
     info, path = read_info(io.BytesIO(model)), tmp_path / "model.tflite"
-    path.write_bytes(with_members(model, knn_json=codec.dump_file(replace(info, quantized=64))))
-    with pytest.raises(ModelUnusable, match="no signature classify_quantized"):
-        TfliteKNN(path, quantized=True)
+    path.write_bytes(with_members(model, knn_json=codec.dump_file(replace(info, **{search: 64}))))
+    with pytest.raises(ModelUnusable, match=f"no signature classify_{search}"):
+        TfliteKNN(path, search=search)
 
 
 @pytest.mark.parametrize("size", [np.nan, 0.0, -0.1, np.inf])

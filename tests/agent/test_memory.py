@@ -169,10 +169,9 @@ def test_candidates_are_searched_in_eight_bits_where_that_is_faster_or_memory_is
     path = releases["spectra"] / contract.MODEL_FILE
     rows = Golden.from_bytes((releases["spectra"] / contract.GOLDEN_FILE).read_bytes()).rows
     model = TfliteKNN(path, runtime=_installed(runtime), packed=packed)
-    assert model.quantized is (runtime == "ai_edge_litert" or not packed)
-    told, asked = TfliteKNN(path, quantized=False), TfliteKNN(path, quantized=True, runtime=runtime, packed=packed)
-    assert not told.quantized
-    assert asked.quantized
+    assert (model.search == "quantized") is (runtime == "ai_edge_litert" or not packed)
+    told, asked = TfliteKNN(path, search="full"), TfliteKNN(path, search="quantized", runtime=runtime, packed=packed)
+    assert (told.search, asked.search) == ("full", "quantized")
     for rows_at_once in (rows, rows[:1]):
         expected = told.classify(rows_at_once)
         for answers in (model.classify(rows_at_once), asked.classify(rows_at_once)):
@@ -182,7 +181,7 @@ def test_candidates_are_searched_in_eight_bits_where_that_is_faster_or_memory_is
 
 
 def test_a_model_without_a_search_in_eight_bits_is_not_asked_for_one(releases: Releases) -> None:
-    assert not TfliteKNN(releases["iris"] / contract.MODEL_FILE, quantized=True).quantized
+    assert TfliteKNN(releases["iris"] / contract.MODEL_FILE, search="quantized").search == "full"
 
 
 @BOTH
@@ -193,13 +192,13 @@ def test_single_rows_do_not_pack_what_is_as_fast_where_it_is_mapped(
     monkeypatch.setattr(memory, "available_bytes", lambda: 1 << 50)
     model = TfliteKNN(releases["spectra"] / contract.MODEL_FILE, runtime=_installed(runtime))
     rows = Golden.from_bytes((releases["spectra"] / contract.GOLDEN_FILE).read_bytes()).rows
-    assert model.quantized
+    assert model.search == "quantized"
     for row in rows[: PACK_AFTER + 1]:
         model.classify(row[None])
     assert model.runtime.delegate == ("XNNPACK" if runtime == "tflite_runtime" else None)
     model.classify(rows[:PACK_AFTER])
     assert model.runtime.delegate == "XNNPACK"
-    assert model.quantized is (runtime == "ai_edge_litert")
+    assert (model.search == "quantized") is (runtime == "ai_edge_litert")
 
 
 @pytest.mark.parametrize("name", ["iris", "digits", "wine", "spectra"])
@@ -272,7 +271,7 @@ def test_a_check_proves_the_graph_of_a_stream_too(releases: Releases) -> None:
     class Wrong:
         """A stream whose graph gives every row the next class."""
 
-        quantized, runtime = mapped.quantized, mapped.runtime
+        search, runtime = mapped.search, mapped.runtime
 
         def classify(self, rows: np.ndarray) -> Any:
             told = mapped.classify(rows)

@@ -112,10 +112,10 @@ with tempfile.TemporaryDirectory() as folder:
     path = Path(folder, "model.tflite")
     path.write_bytes(model)
     rows, answers, settled = Golden.from_bytes(golden).rows[:300], set(), 0
-    for quantized in (False, True):
+    for search in sys.argv[1:]:
         for packed in (True, False):
-            knn = TfliteKNN(path, quantized=quantized, packed=packed)
-            assert knn.quantized is quantized
+            knn = TfliteKNN(path, search=search, packed=packed)
+            assert knn.search == search
             assert (knn.runtime.delegate == "XNNPACK") is (packed and os.uname().machine != "armv7l")
             told = [knn.classify(rows), *(knn.classify(row[None]) for row in rows[:20])]
             for name in ("label", "indices"):
@@ -126,13 +126,23 @@ print(json.dumps({"answers": sorted(answers), "rows": len(rows), "settled": sett
 """
 
 
-def test_a_search_in_eight_bits_finds_the_same_by_the_kernels_of_every_board(
-    fleet: Any, deployed: dict[str, dict[str, Any]], releases: Any
+@pytest.mark.parametrize(("release", "search"), [("spectra", "quantized"), ("blobs", "cells")])
+def test_each_search_finds_the_same_by_the_kernels_of_every_board(
+    release: str, search: str, fleet: Any, deployed: dict[str, dict[str, Any]], releases: Any
 ) -> None:
-    files = [base64.b64encode((releases["spectra"] / name).read_bytes()) for name in ("model.tflite", "golden.npz")]
+    files = [base64.b64encode((releases[release] / name).read_bytes()) for name in ("model.tflite", "golden.npz")]
     said = {}
     for name, processor in [*((name, "") for name in fleet.boards), *_NEWER]:
-        words = [processor, "~/.knnkit/venv/bin/python", "-W", "error", "-c", shlex.quote(_EVERY_KERNEL)]
+        words = [
+            processor,
+            "~/.knnkit/venv/bin/python",
+            "-W",
+            "error",
+            "-c",
+            shlex.quote(_EVERY_KERNEL),
+            "full",
+            search,
+        ]
         said[name + processor] = json.loads(fleet.boards[name].ssh(*words, input=b"\n".join(files).decode()))
         assert said[name + processor].pop("settled") <= 6
     assert len(said["x86-64-bookworm"]["answers"]) == 2  # one set of labels, one of neighbours

@@ -162,7 +162,7 @@ def test_rows_that_eight_bits_leave_in_doubt_are_asked_of_float32_before_float64
     queries = in_clusters(70, 70, seed=5)
     queries[range(70), range(70)] = 150.0
     for one_by_one in (False, True):
-        _, expected = verdict(device, model, queries, tmp_path, one_by_one=one_by_one, quantized=False)
+        _, expected = verdict(device, model, queries, tmp_path, one_by_one=one_by_one, search="full")
         assert expected <= 5
         said, settled = verdict(device, model, queries, tmp_path, one_by_one=one_by_one, **kernel)
         assert said.identical == len(queries)

@@ -34,7 +34,7 @@ import knnkit
 from device_agent import contract
 from device_agent.judge import judge
 from knnkit.errors import BuildError, DataError
-from knnkit.model import quantized
+from knnkit.model import cells, quantized
 from knnkit.model.build import BuiltModel, build_model
 from knnkit.model.dataset import dataset
 from knnkit.model.spec import KnnSpec
@@ -77,9 +77,14 @@ class Problem:
 
 #: The kernels that search in eight bits: those of either runtime, and LiteRT's XNNPACK.
 QUANTIZED: tuple[dict[str, Any], ...] = (
-    {"quantized": True, "runtime": "tflite_runtime"},
-    {"quantized": True, "runtime": "ai_edge_litert", "packed": False},
-    {"quantized": True, "runtime": "ai_edge_litert"},
+    {"search": "quantized", "runtime": "tflite_runtime"},
+    {"search": "quantized", "runtime": "ai_edge_litert", "packed": False},
+    {"search": "quantized", "runtime": "ai_edge_litert"},
+)
+#: What searches among the rows of a cell.
+CELLS: tuple[dict[str, Any], ...] = (
+    {"search": "cells", "runtime": "tflite_runtime"},
+    {"search": "cells", "runtime": "ai_edge_litert"},
 )
 
 
@@ -271,21 +276,22 @@ def solve(seed: int, device: DeviceProcess, folder: Path) -> tuple[str, list[str
     """Builds and asks one problem; returns how it ended (`answered`, `refused`) and what is wrong."""
     asked = problem(seed)
     try:
-        with mock.patch.object(quantized, "LEAST_WEIGHTS", 0):  # however few
+        with mock.patch.object(quantized, "LEAST_WEIGHTS", 0), mock.patch.object(cells, "LEAST_ROWS", 0):  # however few
             model = asked.build()
     except (BuildError, DataError):
         return "refused", []
     path = folder / "wild.tflite"
     path.write_bytes(model.data)
     found = []
-    for how in [{"quantized": False}, *(QUANTIZED if model.info.quantized else ())]:
+    others = (QUANTIZED if model.info.quantized else ()) + (CELLS if model.info.cells else ())
+    for how in [{"search": "full"}, *others]:
         for one_by_one in (False, True):
             try:
                 answers = device.classify(path, asked.queries, one_by_one=one_by_one, **how)
             except RuntimeError as error:
                 raise RuntimeError(f"seed {seed} ({asked}) {how}") from error
             found += [f"{how}: {complaint}" for complaint in complaints(asked, model, answers)]
-    ended = "answered, quantized too" if model.info.quantized else "answered"
+    ended = f"answered, {others[0]['search']} too" if others else "answered"
     return ended, [f"seed {seed} ({asked}): {text}" for text in found]
 
 
