@@ -75,6 +75,8 @@ def _model_lines(info: contract.KnnInfo, folded: tuple[str, ...]) -> Iterator[tu
         where = "all coordinates" if info.searched is None else f"a projection of {info.searched} coordinates"
         how = "" if info.quantized is None else ", in eight bits where the runtime suits them"
         yield "search", f"in {where}{how}, then exactly among its candidates"
+    if info.cells is not None:
+        yield "search", "among the rows that can be neighbours in a query's cell; off the cells, among all rows"
     yield "batch", f"{info.batch} rows" + ("" if info.quantized is None else f", {info.quantized} in eight bits")
     yield "needs", f"TFLite runtime {info.minimum_runtime}"
     yield "built with", ", ".join(f"{tool} {version}" for tool, version in sorted(info.versions.items()))

@@ -17,6 +17,7 @@ PACKAGES = ("knnkit", "device_agent")
 SHARED = {
     "device_agent.arrays",  # reads the arrays of a stranger's file for `inspect`
     "device_agent.archive",  # looks at a stranger's zip archive before it is opened
+    "device_agent.cells",  # label maps on the device, lists in a model: proven by the same bounds
     "device_agent.codec",
     "device_agent.contract",
     "device_agent.csv_dialect",  # a table is read alike when it trains and when it is classified
@@ -71,6 +72,7 @@ FORBIDDEN: dict[str, tuple[str, ...]] = {
 
 #: Modules that compute and never touch the world.
 PURE = (
+    "device_agent.cells",  # label maps on the device, lists in a model: proven by the same bounds
     "device_agent.codec",
     "device_agent.contract",
     "device_agent.csv_dialect",
