@@ -53,7 +53,8 @@ def _first(
     first = following if starts is None else np.asarray(starts, np.int32)
     if len(parts) == 1 or width < 4 * count:
         found = tf.math.top_k(turn(tf.concat(parts, axis=1) if len(parts) > 1 else parts[0]), count)
-        return found.values, found.indices + _pick(first - following, found.indices // width)
+        moved = first - following
+        return found.values, found.indices + (_pick(moved, found.indices // width) if moved.any() else 0)
     if last < width:
         worst = -np.inf if better is tf.maximum else np.inf
         parts = [*parts[:-1], tf.pad(parts[-1], [[0, 0], [0, width - last]], constant_values=worst)]
@@ -68,7 +69,7 @@ def _first(
 
 
 def _pick(numbers: NDArray[np.int32], which: Any) -> Any:
-    return tf.gather(tf.constant(numbers), which) if numbers.any() else 0
+    return tf.gather(tf.constant(numbers), which)
 
 
 def _level(values: Any, best: Any) -> Any:
