@@ -21,6 +21,9 @@ from knnkit.model.build import BuiltModel
 
 _HOW = {contract.FULL: "", contract.QUANTIZED: " in eight bits", contract.CELLS: " by its cells"}
 
+_TOO_HIGH = "lower gates: accuracy in deploy.yaml, or choose another k, metric or scale"
+_AT_FAULT = "knnkit or this TensorFlow is at fault, not your data: build with the versions in pyproject.toml, and report it"
+
 
 @dataclass(frozen=True)
 class _Answers:
@@ -50,7 +53,7 @@ def _prove(model: BuiltModel, golden: Golden, gates: contract.Gates, search: str
     if verdict.failures:
         raise BuildError(
             f"the model misses its own gates{_HOW[search]}: {'; '.join(verdict.failures)}",
-            hint="lower gates: accuracy in deploy.yaml, or choose another k, metric or scale",
+            hint=_AT_FAULT if verdict.different else _TOO_HIGH,
         )
     return verdict
 
