@@ -22,7 +22,7 @@ from knnkit.model.build import BuiltModel
 _HOW = {contract.FULL: "", contract.QUANTIZED: " in eight bits", contract.CELLS: " by its cells"}
 
 _TOO_HIGH = "lower gates: accuracy in deploy.yaml, or choose another k, metric or scale"
-_AT_FAULT = "knnkit or this TensorFlow is at fault, not your data: build with the versions in pyproject.toml, and report it"
+_AT_FAULT = "knnkit or this TensorFlow is at fault, not your data: build with the versions of pyproject.toml; report it"
 
 
 @dataclass(frozen=True)
