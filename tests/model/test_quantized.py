@@ -244,10 +244,10 @@ np.save(rows, interpreter.get_tensor(interpreter.get_output_details()[0]["index"
 def test_every_kernel_multiplies_the_whole_steps_that_are_meant(kernel: dict[str, Any], tmp_path: Path) -> None:
     """What `Quantized.marks` promises: steps of any size go in, and are not rounded again."""
     rng = np.random.default_rng(0)
-    table = np.pad(rng.integers(-STEPS, STEPS + 1, (502, 70)), ((0, 0), (0, 2))).astype(np.int8)
+    table = np.pad(rng.integers(-STEPS, STEPS + 1, (202, 70)), ((0, 0), (0, 2))).astype(np.int8)
     table[0, :70], table[1, :70] = STEPS, -STEPS
     chosen = Quantized(table, 0.37, 0.0, (table.astype(float) ** 2).sum(axis=1) * 0.37**2, 3, 70)
-    space = enrol(training(rng.normal(size=(502, 70))), [], "euclidean").space
+    space = enrol(training(rng.normal(size=(202, 70))), [], "euclidean").space
     products = QuantizedProducts(space, chosen, None)
     shape = tf.TensorSpec((40, 72), tf.float32)
     scores = tf.function(lambda rows: products.scores(rows), input_signature=[shape]).get_concrete_function()
