@@ -143,7 +143,8 @@ def revert(state: StoreState, why: str, moment: Moment) -> StoreState:
 def is_to_leave(state: StoreState, leave: str | None) -> bool:
     """Whether a rollback has something to do: `leave` (any digest without it) answers, and is not a return itself."""
     if leave is not None:
-        return leave in [ref.digest for ref in (state.committed, state.pending and state.pending.release) if ref]
+        answers = state.pending.release if state.pending else state.committed
+        return answers is not None and answers.digest == leave
     return state.pending is not None or state.event is None or state.event.what not in ("reverted", "rolled-back")
 
 

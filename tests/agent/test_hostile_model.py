@@ -156,7 +156,7 @@ def test_a_table_in_eight_bits_whose_steps_are_no_size_is_not_activated(
     path.write_bytes(path.read_bytes().replace(step, np.float32(size).tobytes()))
     for packed in (False, True):
         with pytest.raises(ModelUnusable, match=r"steps of|unsupported scale"):
-            TfliteKNN(path, packed=packed, quantized=False)
+            TfliteKNN(path, packed=packed, search="full")
     sign_release(other, FileSigner.load(releases.private_key))
     problem = device.ask("activate", device.stage(other), code=contract.EXIT_REFUSED)
     assert problem["reason"] == "model-unusable"
@@ -165,7 +165,7 @@ def test_a_table_in_eight_bits_whose_steps_are_no_size_is_not_activated(
 def step_of(path: Path) -> bytes:
     """The step of a model's table in eight bits, as the file has it."""
     wrapper = TfliteKNN(path, packed=False)._graphs._interpreter._interpreter
-    graph = wrapper.GetSubgraphIndexFromSignature(contract.SIGNATURE_ONE + contract.QUANTIZED)
+    graph = wrapper.GetSubgraphIndexFromSignature(contract.signature(contract.SIGNATURE_ONE, contract.QUANTIZED))
     found = [wrapper.TensorQuantizationParameters(tensor, graph)[0] for tensor in range(wrapper.NumTensors(graph))]
     (step,) = {float(steps[0]) for steps in found if len(steps)}
     return np.float32(step).tobytes()

@@ -117,6 +117,9 @@ def test_after_a_return_there_is_nothing_to_leave_unless_it_is_named(back: str) 
     assert not transitions.is_to_leave(after, ref(9).digest)
     assert transitions.is_to_leave(BEFORE, None)
     assert transitions.is_to_leave(begun(), None)
+    # What somebody else activates meanwhile is not given up for one that waits behind it.
+    assert not transitions.is_to_leave(begun(), ref(5).digest)
+    assert transitions.is_to_leave(begun(), ref(6).digest)
 
 
 @pytest.mark.parametrize("seconds", [0.0, -1.0, float("nan"), float("inf"), MAX_DEADLINE * 1.001])
