@@ -56,10 +56,11 @@ class Loader:
                 continue
             return cls(path, module.Interpreter, name, _version(importlib.import_module(name)), threads)
         packages = " or ".join(RUNTIMES[name] for name in names)
+        named = "" if runtime == "auto" else f" --runtime {runtime}"
         raise DeviceUnfit(
             f"this Python ({sys.executable}) has no TFLite runtime: {packages}",
             reason="no-runtime",
-            hint="knnkit provision --target HOST puts one on the board",
+            hint=f"knnkit provision --target HOST{named} puts {'it' if named else 'one'} on the board",
         )
 
     @property

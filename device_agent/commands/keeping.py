@@ -108,7 +108,7 @@ def _run_unlock(arguments: argparse.Namespace) -> int:
     holder = holder_of(arguments)
     with store.changing(holder, "unlock"):
         activation.release(store, holder)
-    return show(arguments, status.status(store), f"{holder} does not hold this device")
+    return show(arguments, status.status(store), f"{holder} holds this device no more")
 
 
 def _configure_prune(parser: argparse.ArgumentParser) -> None:

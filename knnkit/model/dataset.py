@@ -116,9 +116,10 @@ def split(everything: Dataset, share: float, seed: int) -> tuple[Dataset, Datase
         raise MissingDependency("scikit-learn is not installed", hint="pip install 'knnkit[build]'") from None
     try:
         kept, held_out = train_test_split(np.arange(len(everything.rows)), test_size=share, random_state=seed)
-    except ValueError as error:
+    except ValueError:
         raise DataError(
-            f"{everything.source}: {len(everything.rows)} rows cannot be split: {error}", hint="test: 0, or more rows"
+            f"{everything.source}: too few rows to hold out {share:g} of them: {len(everything.rows)}",
+            hint="test: 0, or more rows",
         ) from None
     return everything.take(kept), everything.take(held_out)
 

@@ -33,6 +33,10 @@ _METRICS: dict[str, Metric] = {
     "cityblock": "manhattan",
     "cosine": "cosine",
 }
+_TAKEN_OVER = (
+    "a KNeighborsClassifier (metric euclidean, sqeuclidean, manhattan or cosine), or a Pipeline of scalers, "
+    "Normalizer, PCA or NeighborhoodComponentsAnalysis that ends in one, written by skops.io.dump"
+)
 #: Largest schema.json of a file in the skops format, in bytes; a pipeline has some ten thousand.
 _MAX_SCHEMA = 16 * 1024 * 1024
 #: Scalers that knnkit has as well, and the settings with which they do the same.
@@ -117,10 +121,9 @@ def load_skops(path: str | Path) -> Any:
         members_that_fit(Path(path), schema_json=_MAX_SCHEMA)
         strangers = [kind for kind in skops.io.get_untrusted_types(file=path) if kind not in _TREE_TYPES]
         if strangers:
-            raise BuildError(
-                f"{path} holds types that are not trusted: {', '.join(strangers)}",
-                hint="save a plain scikit-learn estimator with skops.io.dump",
-            )
+            own = all(kind.startswith("sklearn.") for kind in strangers)
+            said = "parts of scikit-learn that knnkit does not take over" if own else "types that are not trusted"
+            raise BuildError(f"{path} holds {said}: {', '.join(strangers)}", hint=_TAKEN_OVER)
         return skops.io.load(path, trusted=list(_TREE_TYPES))
     except FileNotFoundError:
         raise BuildError(f"{path}: no such file", hint="paths in deploy.yaml start at the file") from None

@@ -98,7 +98,10 @@ def _load_npz(file: Path, label: str, features: Sequence[str] | None) -> Dataset
         with np.load(file, allow_pickle=False) as archived:
             arrays = {name: archived[name] for name in archived.files}
     except BROKEN as error:
-        raise DataError(f"{file}: not an NPZ file of plain arrays: {error or type(error).__name__}") from None
+        said, hint = str(error) or type(error).__name__, ""
+        if "allow_pickle" in said:  # pandas keeps text so; numpy would run what a stranger put there
+            said, hint = "it holds Python objects", "np.savez(..., labels=labels.astype(str)) writes text"
+        raise DataError(f"{file}: not an NPZ file of plain arrays: {said}", hint=hint) from None
     find(list(arrays), label, file, "label")
     labels = arrays.pop(label)
     names = arrays.pop("feature_names", None)

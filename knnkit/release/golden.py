@@ -55,6 +55,6 @@ def _truth(model: BuiltModel, labels: NDArray[np.generic]) -> NDArray[np.int32]:
     if unseen:
         raise DataError(
             f"the held-out rows have a label that no training row has: {unseen[0]!r}",
-            hint="give the training set a row of that class, or take another seed",
+            hint="give the training set a row of that class, or leave it out of the held-out rows",
         )
     return np.array([places[text] for text in texts], dtype=np.int32)
