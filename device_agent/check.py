@@ -128,7 +128,7 @@ def answer_as_a_stream(stream: TfliteKNN, model: TfliteKNN, golden: Golden, answ
 
     A stream does not pack a large model, and may search it in another way than a batch does: that is proven, too.
     """
-    if (stream.search, stream.runtime.delegate) == (model.search, model.runtime.delegate):
+    if (stream.search_alone, stream.runtime.delegate) == (model.search, model.runtime.delegate):
         return answers
     kept = {name: part.copy() for name, part in answers._asdict().items()}
     for row in range(0, len(golden.rows), -(-len(golden.rows) // _STREAMED_ROWS) or 1):  # evenly, from first to last

@@ -64,10 +64,10 @@ class Graphs:
         self._threads = threads if small else 1
         number = 4 if info.quantized is None else 5  # bytes of it, those of its eight bits among them
         self._weights = number * info.n_train * info.searched if info.searched else size
-        large = self._weights > memory.SMALL
+        self._large = self._weights > memory.SMALL
         if packed is None:
-            packed = memory.may_pack(self._weights) and not (stream and large)
-            if packed and large:
+            packed = memory.may_pack(self._weights) and not (stream and self._large)
+            if packed and self._large:
                 packed, self.waits = False, PACK_AFTER
         self._packed = packed
         self._second: Pair | None = None
@@ -85,8 +85,13 @@ class Graphs:
 
     @property
     def search(self) -> str:
-        """Which of `contract.SEARCHES` answers first."""
+        """Which of `contract.SEARCHES` answers a batch first."""
         return self._first.search
+
+    @property
+    def alone(self) -> str:
+        """Which of them answers one row first."""
+        return self._first.alone
 
     @property
     def delegate(self) -> str | None:
@@ -95,7 +100,7 @@ class Graphs:
 
     def note(self, rows: int) -> None:
         """Counts rows that a large model is asked for, and packs it once they are enough."""
-        if rows == 1 and self.search == contract.QUANTIZED and self.loader.packs_quantized:
+        if rows == 1 and self.alone == contract.QUANTIZED:
             return  # as fast from where it is mapped, in a fraction of the memory
         self.waits = max(0, self.waits - rows)
         if self.waits or not memory.may_pack(self._weights):
@@ -114,11 +119,12 @@ class Graphs:
         eight bits have coarser steps, and there are no cells. Float64 would settle it in many times the time.
         """
         self._first.run(queries, parts)
-        doubtful = np.flatnonzero(~parts[contract.OUTPUT_CERTAIN]) if self.search != contract.FULL else ()
+        full = self.search == self.alone == contract.FULL
+        doubtful = () if full else np.flatnonzero(~parts[contract.OUTPUT_CERTAIN])
         if not len(doubtful):
             return
         if self._second is None:
-            self._second = self._take(contract.FULL)
+            self._second = self._take(contract.FULL, contract.FULL)
         again = {name: part[doubtful] for name, part in parts.items()}
         self._second.run(queries[doubtful], again)
         for name, part in parts.items():
@@ -133,18 +139,26 @@ class Graphs:
         except (ValueError, RuntimeError, KeyError, OSError) as error:
             raise unusable(self.loader, error) from None
         self._interpreter, self._second = interpreter, None
-        search = self._asked or (contract.CELLS if self._info.cells is not None else contract.QUANTIZED)
-        # Float32 is faster than eight bits where XNNPACK has packed it, and has no kernels for them.
-        if self._asked is None and search == contract.QUANTIZED and not self.loader.packs_quantized:
-            search = search if delegate(interpreter) is None else contract.FULL
-        self._first = self._take(contract.FULL if self._info.batch_rows(search) is None else search)
+        self._first = self._take(*self._choose())
 
-    def _take(self, search: str) -> Pair:
+    def _choose(self) -> tuple[str, str]:
+        """Returns what a batch and one row go by."""
+        search = self._asked or (contract.CELLS if self._info.cells is not None else contract.QUANTIZED)
+        if self._info.batch_rows(search) is None:
+            return contract.FULL, contract.FULL
+        if self._asked or search == contract.CELLS or self.loader.packs_quantized or self.delegate is None:
+            return search, search
+        # Packed, and by an XNNPACK without kernels for eight bits: float32 is faster, but for one row of a large model,
+        # for which all of it is read.
+        return contract.FULL, search if self._large else contract.FULL
+
+    def _take(self, search: str, alone: str) -> Pair:
         return Pair(
             self._interpreter,
             self.loader,
             self._info,
             packed=self._packed,
             search=search,
+            alone=alone,
             threads=self._threads,
         )

@@ -1,4 +1,4 @@
-"""The two graphs of a model that search in one way, for one row and for a batch: rows in, outputs back.
+"""The two graphs of a model that answer, for one row and for a batch: rows in, outputs back.
 
 Which way is used, and whether XNNPACK packs it, is said elsewhere. Checks no rows, and settles nothing.
 """
@@ -35,24 +35,34 @@ class Pair:
         loader: that loads it again, for other threads.
         info: its knn.json.
         packed: whether XNNPACK may take what is loaded again.
-        search: one of `contract.SEARCHES` that the model has.
+        search: one of `contract.SEARCHES` that the model has, for a batch.
+        alone: the same for one row.
         threads: among how many a batch is divided.
 
     Attributes:
         one: the graph for one row.
         batch_rows: how many rows the other takes.
-        search: which both do.
+        search: which a batch goes by.
+        alone: which one row goes by.
 
     Raises:
         ModelUnusable: the model has no such graphs.
     """
 
     def __init__(
-        self, interpreter: Any, loader: Loader, info: contract.KnnInfo, *, packed: bool, search: str, threads: int
+        self,
+        interpreter: Any,
+        loader: Loader,
+        info: contract.KnnInfo,
+        *,
+        packed: bool,
+        search: str,
+        alone: str,
+        threads: int,
     ) -> None:
         self._interpreter, self._loader, self._info, self._packed = interpreter, loader, info, packed
-        self.search, self.batch_rows = search, info.batch_rows(search) or 1
-        self.one = self._take(interpreter, contract.SIGNATURE_ONE, 1)
+        self.search, self.alone, self.batch_rows = search, alone, info.batch_rows(search) or 1
+        self.one = self._take(interpreter, contract.signature(contract.SIGNATURE_ONE, alone), 1)
         self._batch: Signature | None = None
         self._team = Team(threads)
 
@@ -77,14 +87,14 @@ class Pair:
         return self._take_batch(self._loader.load(self._packed))
 
     def _take_batch(self, interpreter: Any) -> Signature:
-        return self._take(interpreter, contract.SIGNATURE_BATCH, self.batch_rows)
+        return self._take(interpreter, contract.signature(contract.SIGNATURE_BATCH, self.search), self.batch_rows)
 
     def _take(self, interpreter: Any, name: str, rows: int) -> Signature:
         batches = [self._info.batch_rows(search) for search in contract.SEARCHES]
         try:
             if any(batch is not None and batch < 1 for batch in batches):
                 raise ValueError(_OTHER_SHAPES)
-            made = Signature(interpreter, contract.signature(name, self.search), contract.INPUT_ROWS, OUTPUTS)
+            made = Signature(interpreter, name, contract.INPUT_ROWS, OUTPUTS)
             _require_shapes(made, rows, self._info)
         except (ValueError, RuntimeError, KeyError, OSError) as error:
             raise unusable(self._loader, error) from None

@@ -195,10 +195,14 @@ def test_single_rows_do_not_pack_what_is_as_fast_where_it_is_mapped(
     assert model.search == "quantized"
     for row in rows[: PACK_AFTER + 1]:
         model.classify(row[None])
-    assert model.runtime.delegate == ("XNNPACK" if runtime == "tflite_runtime" else None)
+    assert model.runtime.delegate is None
     model.classify(rows[:PACK_AFTER])
     assert model.runtime.delegate == "XNNPACK"
     assert (model.search == "quantized") is (runtime == "ai_edge_litert")
+    assert model.search_alone == "quantized"
+    expected = TfliteKNN(model.path, search="full").classify(rows[:100])
+    assert np.array_equal(model.classify(rows[:100]).indices, expected.indices)
+    assert np.array_equal(np.concatenate([model.classify(row[None]).indices for row in rows[:100]]), expected.indices)
 
 
 @pytest.mark.parametrize("name", ["iris", "digits", "wine", "spectra"])
@@ -271,7 +275,7 @@ def test_a_check_proves_the_graph_of_a_stream_too(releases: Releases) -> None:
     class Wrong:
         """A stream whose graph gives every row the next class."""
 
-        search, runtime = mapped.search, mapped.runtime
+        search_alone, runtime = mapped.search_alone, mapped.runtime
 
         def classify(self, rows: np.ndarray) -> Any:
             told = mapped.classify(rows)
