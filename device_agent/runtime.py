@@ -79,7 +79,7 @@ class TfliteKNN:
         packed: whether XNNPACK may take the graphs. It holds a copy of the weights for each that it takes; without it
             they are read where the file is mapped, and a large model's batches take several times as long. None packs
             a small model at once, and one with over 32 MB of weights when it has been asked for as many rows as packing
-            takes time for, if half of the free memory stays free; single rows count only without a search in eight bits.
+            takes time for, if half of the free memory stays free; single rows count only where eight bits are none.
         stream: it is asked for single rows: where `packed` does not say, a model that is not small is never packed.
         search: one of `contract.SEARCHES`, where the model has it; the answers are the same. None takes what is faster
             as a rule: cells; eight bits with LiteRT, where XNNPACK has not packed the model, and for one row of a
