@@ -67,7 +67,17 @@ class Pair:
         self._team = Team(threads)
 
     def run(self, queries: NDArray[np.float32], parts: dict[str, NDArray[Any]]) -> None:
-        """Writes the graphs' outputs for (n, n_features) finite rows into `parts`, (n, ...) each, by their names."""
+        """Writes the graphs' outputs for (n, n_features) finite rows into `parts`, (n, ...) each, by their names.
+
+        Raises:
+            ModelUnusable: a table of the model leads nowhere for one of these rows.
+        """
+        try:
+            self._run(queries, parts)
+        except RuntimeError as error:
+            raise unusable(self._loader, error, "run") from None
+
+    def _run(self, queries: NDArray[np.float32], parts: dict[str, NDArray[Any]]) -> None:
         count, batch = len(queries), self.batch_rows
         # A batch that is not even a third full costs more than its rows one by one.
         alone = count % batch if (count % batch) * 3 <= batch else 0
@@ -117,10 +127,10 @@ def require_steps(interpreter: Any) -> None:
                     raise ValueError(f"a table in eight bits of {name} has steps of {steps.tolist()[:4]}")
 
 
-def unusable(loader: Loader, error: Exception) -> ModelUnusable:
-    """Returns what to raise where the runtime could not load a model, or a graph of it."""
+def unusable(loader: Loader, error: Exception, what: str = "load") -> ModelUnusable:
+    """Returns what to raise where the runtime could not load a model or a graph of it, or run it."""
     return ModelUnusable(
-        f"{loader.name} {loader.version} cannot load {loader.path}: {str(error).strip()}",
+        f"{loader.name} {loader.version} cannot {what} {loader.path}: {str(error).strip()}",
         hint="build the release again with this knnkit, or provision the board's runtime again",
     )
 

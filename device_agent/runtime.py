@@ -21,6 +21,7 @@ from device_agent.errors import BadInput
 from device_agent.exact import ExactKnn
 from device_agent.graphs import Graphs
 from device_agent.modelfile import read_info as read_info
+from device_agent.pair import unusable
 
 #: Labels that one model is asked for before it draws its label map: about as long as drawing takes.
 MAP_AFTER = 16_384
@@ -225,7 +226,10 @@ class TfliteKNN:
         # as long as adding up a few numbers in Python.
         if not isfinite(sum(one.numbers) if len(one.numbers) <= _FEW else np.vdot(one.flat, one.flat)):
             return False
-        one.run()
+        try:
+            one.run()
+        except RuntimeError as error:
+            raise unusable(self._graphs.loader, error, "run") from None
         return bool(self._certain[0])
 
     def _ask(self, rows: ArrayLike, names: tuple[str, ...]) -> tuple[NDArray[Any], ...]:

@@ -169,6 +169,25 @@ def test_rows_among_those_of_training_are_not_left_in_doubt(
     assert settled <= 2
 
 
+@RUNTIMES
+@pytest.mark.parametrize("number", [-1, 10**6])
+def test_a_list_that_is_not_there_is_an_error_and_no_answer(
+    number: int, runtime: dict[str, Any], device: DeviceProcess, tmp_path: Path
+) -> None:
+    """Whoever may sign can sign such a file, and no golden row need be in that cell."""
+    enrolment, cells = listed(ROWS["blobs"])
+    assert cells is not None
+    sound, path = build_model(KnnSpec("nowhere", 3), training(ROWS["blobs"])).data, tmp_path / "model.tflite"
+    first = enrolment.enrolled[:1]
+    held = cells.table[tuple(((first - cells.first) * cells.per_unit + 1).astype(int).T)][0]
+    broken = np.where(cells.table == held, number, cells.table).astype(np.int32)
+    assert sound.count(cells.table.tobytes()) == 1
+    path.write_bytes(sound.replace(cells.table.tobytes(), broken.tobytes()))
+    for one_by_one in (False, True):
+        with pytest.raises(RuntimeError, match=r"^ModelUnusable: .* cannot run .*gather index out of bounds"):
+            device.classify(path, first + enrolment.space.centre, one_by_one=one_by_one, **runtime)
+
+
 _PRINT = """
 import hashlib, sys
 import numpy as np
