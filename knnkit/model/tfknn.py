@@ -25,6 +25,7 @@ from knnkit.model.enrol import Enrolment, enrol
 from knnkit.model.entrance import TYPICAL, enter
 from knnkit.model.search import Nearest, Search
 from knnkit.model.space import Float32
+from knnkit.model.vanishing import lost, may_be_mistaken
 
 _TINY = np.float32(np.finfo(np.float32).tiny)
 #: Distances whose squares float32 holds to the last bit; what lies under may be squared to nothing.
@@ -102,6 +103,7 @@ class TfKNN(tf.Module):  # type: ignore[misc]
         self.k, self.n_features, self.weights, self.margin = k, len(enrolment.feature_names), weights, margin
         self._thresholds = None if thresholds is None else self._to_base(np.asarray(thresholds))
         self.search = Search(self.space, self.enrolled, k)
+        self._lost, self._mistaken = lost(self.space), may_be_mistaken(self.space, self.enrolled)
 
     def neighbors(self, queries: ArrayLike) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """Returns the (n, k) int32 indices and (n, k) float32 distances of the nearest training rows of raw `queries`.
@@ -191,6 +193,8 @@ class TfKNN(tf.Module):  # type: ignore[misc]
             certain = tf.logical_and(certain, kth < 0.0)
         if self.metric != "manhattan" and self.margin * self.space.radius < _SQUARED_SAFELY:
             certain = tf.logical_and(certain, kth > np.float32(_SQUARED_SAFELY**2))
+        if self.metric == "manhattan" and self.margin * self.space.radius < self._lost:
+            certain = tf.logical_and(certain, kth > np.float32(self._lost / self.margin))
         if blur is not None:
             near = np.float32(self.margin) * tf.maximum(base[:, -1], np.float32(self.space.radius))
             certain = tf.logical_and(certain, near > 2.0 * TYPICAL * blur)
@@ -204,7 +208,8 @@ class TfKNN(tf.Module):  # type: ignore[misc]
         if blur is not None:  # all that count as exact matches are tied: the next must be clear of them
             last = tf.maximum(base[:, -1], np.float32(self.space.zero))
             return self.search.measure_of(last * growth + 4.0 * blur)
-        return kth * np.float32(self.search.measure_of(growth))
+        further = kth * np.float32(self.search.measure_of(growth))
+        return further + np.float32(self._lost) if self._mistaken else further
 
     def _certain_shares(self, base: Any, shares: Any, blur: Any) -> Any:
         nearest = tf.maximum(base[:, 0], np.float32(max(self.space.zero, float(_TINY))))

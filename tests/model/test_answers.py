@@ -397,3 +397,26 @@ def test_a_row_whose_scores_all_overflow_has_neighbours_in_blocks_too(device: De
         answers = ask(device, model, queries, tmp_path, one_by_one=one_by_one)
         assert answers.label.tolist() == expected.label.tolist()
         assert answers.indices.tolist() == expected.indices[:, :4].tolist()
+
+
+@pytest.mark.parametrize("width", [1, 2, 4])
+@pytest.mark.parametrize(("metric", "unit"), [("euclidean", 1e-19), ("manhattan", 1e-38)])
+def test_rows_closer_than_float32_has_squares_for_are_told_apart(
+    metric: str, unit: float, width: int, device: DeviceProcess, tmp_path: Path
+) -> None:
+    """What is under the least normal number is nothing to XNNPACK: the first row looks like the query's very place."""
+    rows = np.random.default_rng(0).normal(size=(600, width))
+    rows[:2] = 0.0
+    rows[0, :2], rows[1, 0] = 0.9 * unit, 1.2 * unit
+    labels = ["first", "second"] + ["other"] * 598
+    model = build_model(KnnSpec("close", 1, metric), dataset(rows, labels))
+    for how in ({"search": "full"}, {"runtime": "ai_edge_litert"}, {}):
+        answers = ask(device, model, np.zeros((2, width)), tmp_path, **how)
+        assert answers.predicted.tolist() == ["first" if width == 1 else "second"] * 2
+
+
+def test_distances_of_the_least_numbers_are_settled(device: DeviceProcess, tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).normal(size=(200, 2)) * 1e-36
+    model = build_model(KnnSpec("least", 3, "manhattan", "uniform", "none"), dataset(rows, [0, 1] * 100))
+    golden = golden_of(model, rows * 1.01)
+    assert judge(golden, ask(device, model, rows * 1.01, tmp_path), model.info, Gates()).different == 0
