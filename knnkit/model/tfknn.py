@@ -216,9 +216,10 @@ class TfKNN(tf.Module):  # type: ignore[misc]
         doubt = self.search.rho if blur is None else self.search.rho + blur / nearest
         two = tf.math.top_k(shares, min(2, len(self.classes))).values
         certain = two[:, 0] - (two[:, 1] if len(self.classes) > 1 else -1.0) > 8.0 * doubt
-        if blur is None and self.metric != "manhattan" and self.k > 1:
-            # Of two neighbours at no distance, either may be at one that was squared to nothing.
-            clear = tf.logical_or(base[:, 0] > _SQUARED_SAFELY, base[:, 1] > _SQUARED_SAFELY / _DENIED)
+        if blur is None and self.k > 1 and (self.metric != "manhattan" or self._mistaken):
+            # Of two neighbours at no distance, either may be at one that came to nothing.
+            safely = np.float32(self._lost / _DENIED if self.metric == "manhattan" else _SQUARED_SAFELY)
+            clear = tf.logical_or(base[:, 0] > safely, base[:, 1] > safely / np.float32(_DENIED))
             certain = tf.logical_and(certain, clear)
         if blur is None:
             return certain

@@ -415,6 +415,16 @@ def test_rows_closer_than_float32_has_squares_for_are_told_apart(
         assert answers.predicted.tolist() == ["first" if width == 1 else "second"] * 2
 
 
+def test_a_distance_that_came_to_nothing_is_no_exact_match(device: DeviceProcess, tmp_path: Path) -> None:
+    """The first row, which XNNPACK takes for the query's very place, would have all the weight."""
+    rows = np.random.default_rng(0).normal(size=(600, 1))
+    rows[:4, 0] = np.array([1.1, 1.2, -1.2, 1.21]) * 1e-38
+    labels = ["first", *["others"] * 3, *["far"] * 596]
+    model = build_model(KnnSpec("nothing", 4, "manhattan", "distance"), dataset(rows, labels))
+    for how in ({"search": "full"}, {"runtime": "ai_edge_litert"}, {}):
+        assert ask(device, model, np.zeros((2, 1)), tmp_path, **how).predicted.tolist() == ["others"] * 2
+
+
 def test_distances_of_the_least_numbers_are_settled(device: DeviceProcess, tmp_path: Path) -> None:
     rows = np.random.default_rng(0).normal(size=(200, 2)) * 1e-36
     model = build_model(KnnSpec("least", 3, "manhattan", "uniform", "none"), dataset(rows, [0, 1] * 100))
