@@ -168,10 +168,19 @@ def end_group(group: int) -> None:
         deadline = time.monotonic() + (20 if sign is signal.SIGINT else 5)
         while sign is not signal.SIGKILL and time.monotonic() < deadline:
             time.sleep(0.1)
+            if has_ended(group):  # until it is waited for, its group is there: is anybody else in it?
+                deadline = min(deadline, time.monotonic() + 1)
             try:
                 os.killpg(group, 0)
             except ProcessLookupError:
                 return
+
+
+def has_ended(child: int) -> bool:
+    try:
+        return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return True
 
 
 def set_up(suite: Suite, logs: Path, env: dict[str, str]) -> str:
@@ -320,6 +329,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def interrupted(*_: object) -> None:
+    for sign in (signal.SIGINT, signal.SIGTERM):  # a second one would begin all of it again
+        signal.signal(sign, signal.SIG_IGN)
     ENDING.set()
     for _round in range(2):  # what was just being begun is there the second time
         for group in list(GROUPS):
