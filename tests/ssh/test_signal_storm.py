@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -62,7 +63,15 @@ class Fleet:
 def fleet(releases: Releases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     folder = tmp_path_factory.mktemp("storm")
     board = make_board(folder / "board", releases)
-    servers = [sshd.start(folder / f"server{n}", host=f"127.0.4.{n + 1}") for n in range(COUNT)]
+    with contextlib.ExitStack() as stack:
+        servers = []
+        for n in range(COUNT):
+            servers.append(sshd.start(folder / f"server{n}", host=f"127.0.4.{n + 1}"))
+            stack.callback(servers[-1].stop)
+        yield _deployed(folder, board, servers, releases)
+
+
+def _deployed(folder: Path, board: Path, servers: list[sshd.Sshd], releases: Releases) -> Fleet:
     roots = tuple(copy_board(board, folder / f"root{n}") for n in range(COUNT))
     (folder / "known_hosts").write_text("".join(server.known_hosts.read_text() for server in servers))
     (folder / "ssh_config").write_text("")
@@ -80,9 +89,7 @@ def fleet(releases: Releases, tmp_path_factory: pytest.TempPathFactory) -> Itera
     with made.deploy(releases["iris"]) as first:
         first.communicate(timeout=120)
         assert first.returncode == 0
-    yield made
-    for server in servers:
-        server.stop()
+    return made
 
 
 def storm(process: subprocess.Popen[str], begin: str, signals: list[int], seed: int) -> tuple[str, str]:
