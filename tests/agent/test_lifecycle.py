@@ -258,6 +258,7 @@ def test_an_interrupted_check_ends_its_model_at_once(tmp_path: Path) -> None:
 _ISOLATED = """
 import os, sys, threading
 from device_agent import isolate
+parent = os.getpid()
 def work():
     os.write(1, b"at work\\n")
     {work}
@@ -266,7 +267,7 @@ isolate.run(work)
 
 
 @pytest.mark.parametrize(
-    "work", ["threading.Event().wait()", "os.kill(os.getppid(), 9); return bytes(1 << 20)"], ids=["busy", "answering"]
+    "work", ["threading.Event().wait()", "os.kill(parent, 9); return bytes(1 << 20)"], ids=["busy", "answering"]
 )
 def test_a_model_ends_with_a_parent_that_is_killed_and_says_nothing(work: str) -> None:
     argv = [sys.executable, "-c", _ISOLATED.format(work=work)]
