@@ -73,7 +73,10 @@ def _pick(numbers: NDArray[np.int32], which: Any) -> Any:
 
 
 def _level(values: Any, best: Any) -> Any:
-    """Makes equal what is less than the last of the `best`: TOPK_V2's heap moves for what is greater only."""
+    """Makes equal what is less than the last of the `best`: TOPK_V2's heap moves for what is greater only.
+
+    Where that is infinite, no order is left; such a row is too far out to be certain.
+    """
     last = best[:, -1:]
     return tf.maximum(values, last - (tf.abs(last) * _LESS + _LEAST))
 
