@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from device_agent import board, clock, contract, disk, transitions
 from device_agent.contract import Staged
-from device_agent.errors import AgentError, Refused
+from device_agent.errors import AgentError, Locked, Refused
 from device_agent.keys import kept_state, trust_state
 from device_agent.release_files import OpenRelease, open_release
 from device_agent.store import IMPORT_PREFIX, TRASH_PREFIX, Store
@@ -77,6 +78,21 @@ def stage(store: Store, directory: Path, holder: str, device_class: str | None =
         store.note("staged", verdict.ref, "", holder)
     prune(store, keep=verdict.digest)
     return _staged(verdict, already)
+
+
+@contextlib.contextmanager
+def dropping_needless(store: Store, directory: Path) -> Iterator[None]:
+    """Removes an upload that the block was refused, or locked out from taking, where that release is here already.
+
+    Another host has brought it: nobody would come back for the rest. Needs no lock, since an upload is its sender's own.
+    """
+    try:
+        yield
+    except (Locked, Refused):
+        if _expected(store, directory) in store.staged():
+            with contextlib.suppress(OSError):  # its sender may still write
+                disk.remove_tree(directory)
+        raise
 
 
 def take_parts(store: Store, directory: Path) -> None:

@@ -60,9 +60,9 @@ def _run_stage(arguments: argparse.Namespace) -> int:
     from device_agent import staging
 
     store = store_of(arguments)
-    holder = holder_of(arguments)
-    with store.changing(holder, "stage"):
-        found = staging.stage(store, Path(arguments.release), holder, arguments.device_class)
+    holder, directory = holder_of(arguments), Path(arguments.release)
+    with staging.dropping_needless(store, directory), store.changing(holder, "stage"):
+        found = staging.stage(store, directory, holder, arguments.device_class)
     return show(arguments, found, _describe_staged(found))
 
 
@@ -127,12 +127,12 @@ def _configure_install(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_install(arguments: argparse.Namespace) -> int:
-    from device_agent import installation
+    from device_agent import installation, staging
 
     store = store_of(arguments)
-    holder = holder_of(arguments)
-    with store.changing(holder, "install"):
-        found = installation.install(store, Path(arguments.release), **_trial(arguments, holder))
+    holder, directory = holder_of(arguments), Path(arguments.release)
+    with staging.dropping_needless(store, directory), store.changing(holder, "install"):
+        found = installation.install(store, directory, **_trial(arguments, holder))
     staged = _describe_staged(found.staged) + "\n" if found.staged else ""
     return show(arguments, found, staged + _describe_activated(found.activated))
 

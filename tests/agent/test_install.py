@@ -11,6 +11,7 @@ from support.releases import Releases
 
 from device_agent import codec, contract
 from device_agent.contract import Gates, Installed
+from device_agent.store import Store
 from device_agent.trust import Reason
 
 
@@ -60,6 +61,34 @@ def test_each_sender_has_a_place_and_once_the_release_is_there_none_is_left(devi
     assert [path.name for path in other.parent.iterdir()] == [other.name]
     again = codec.from_plain(Installed, device.ask("install", ben))  # it was on its way, and is there
     assert (again.staged, again.activated.release.digest) == (None, staged)
+
+
+@pytest.mark.parametrize("command", ["stage", "install"])
+@pytest.mark.parametrize("is_here", [True, False])
+def test_an_upload_that_is_locked_out_stays_for_its_sender_unless_the_release_is_here(
+    device: Device, releases: Releases, command: str, is_here: bool
+) -> None:
+    if is_here:
+        device.stage(releases["iris"])
+    place = upload(device, releases["iris"], sender=".1-0a1b2c3d")
+    with Store(device.root).changing("ben", "a test"):
+        device.ask(command, place, code=contract.EXIT_LOCKED)
+    assert place.exists() is not is_here
+    device.ask("install", place)
+
+
+def test_an_upload_that_is_refused_stays_for_its_sender_unless_the_release_is_here(
+    device: Device, releases: Releases
+) -> None:
+    place = upload(device, releases["iris"])
+    (place / f"model.tflite{contract.PART_SUFFIX}").unlink()
+    assert device.ask("install", place, code=contract.EXIT_REFUSED)["reason"] == Reason.FILE_MISSING.value
+    assert place.exists()
+    device.stage(releases["iris"])
+    place = upload(device, releases["iris"], sender=".1-0a1b2c3d")
+    (place / f"model.tflite{contract.PART_SUFFIX}").unlink()
+    assert device.ask("install", place, code=contract.EXIT_REFUSED)["reason"] == Reason.FILE_MISSING.value
+    assert not place.exists()
 
 
 def test_a_place_that_names_another_release_than_it_holds_is_refused(device: Device, releases: Releases) -> None:
