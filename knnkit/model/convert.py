@@ -6,7 +6,11 @@ put in place of the float32 numbers that it was converted with.
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +25,8 @@ from knnkit.model.tfknn import TfKNN
 #: Version of FULLY_CONNECTED that takes float32 rows and int8 weights, and divides a row's whole range into steps
 #: (tensorflow/lite/tools/versioning/op_version.cc).
 _ASYMMETRIC = 9
+#: What the modules are called that AutoGraph makes (tensorflow/python/autograph/pyct/loader.py).
+_AUTOGRAPH = "__autograph_generated_file"
 
 
 def batch_rows(model: TfKNN, search: str) -> int:
@@ -53,16 +59,30 @@ def convert(model: TfKNN) -> Any:
             def answer(rows: Any, search: str = search) -> dict[str, Any]:
                 return model.answer(rows, search)
 
-            function = tf.function(answer, input_signature=[shape]).get_concrete_function()
+            function = tf.function(answer, input_signature=[shape], autograph=False).get_concrete_function()
             signatures[contract.signature(name, search)] = function
     with tempfile.TemporaryDirectory() as folder:
-        tf.saved_model.save(model, folder, signatures=signatures)
+        with _swept():
+            tf.saved_model.save(model, folder, signatures=signatures)
         converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=list(signatures))
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
         tree = flatfile.unpack(bytes(converter.convert()))
     if model.search.quantized:
         put_eight_bits(tree, model.search.quantized)
     return tree
+
+
+@contextlib.contextmanager
+def _swept() -> Iterator[None]:
+    """Removes the modules that AutoGraph writes where temporary files lie: it does so itself when Python ends in order,
+    which an interrupted build does not."""
+    before = set(sys.modules)
+    try:
+        yield
+    finally:
+        for name in set(sys.modules) - before:
+            if name.startswith(_AUTOGRAPH) and (file := sys.modules[name].__file__):
+                Path(file).unlink(missing_ok=True)
 
 
 def put_eight_bits(tree: Any, products: QuantizedProducts) -> None:

@@ -1,8 +1,8 @@
 """Loads TensorFlow without what it says of processors, CUDA and its logging on standard error.
 
 Its C++ side writes to file descriptor 2 before any setting takes effect, so the descriptor is what must be quiet. When
-loading fails, what was said is shown after all. Called where somebody is watching; importing TensorFlow elsewhere stays
-as it is.
+loading fails, what was said is shown after all, and not when it was interrupted. Called where somebody is watching;
+importing TensorFlow elsewhere stays as it is.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+
+from device_agent import interrupts
 
 
 def load_tensorflow() -> None:
@@ -29,9 +31,10 @@ def load_tensorflow() -> None:
             import tensorflow
 
             tensorflow.config.list_physical_devices()
-        except BaseException:
-            said.seek(0)
-            os.write(kept, said.read())
+        except BaseException as error:
+            if not isinstance(error, KeyboardInterrupt) and not interrupts.heard():
+                said.seek(0)
+                os.write(kept, said.read())
             raise
         finally:
             os.dup2(kept, 2)

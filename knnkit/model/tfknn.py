@@ -120,7 +120,7 @@ class TfKNN(tf.Module):  # type: ignore[misc]
         labels: NDArray[Any] = names[found[contract.OUTPUT_LABEL].numpy()]
         return labels
 
-    @tf.function  # type: ignore[untyped-decorator]
+    @tf.function(autograph=False)  # type: ignore[untyped-decorator]
     def _graph(self, rows: Any) -> dict[str, Any]:
         return self.answer(rows)
 

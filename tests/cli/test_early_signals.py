@@ -125,3 +125,27 @@ def test_a_signal_that_comes_where_nothing_can_be_raised_is_not_lost(number: int
 def test_whoever_imports_the_package_keeps_its_signals(package: str, tmp_path: Path) -> None:
     code = f"import signal, {package}; assert signal.getsignal(signal.SIGINT) is signal.default_int_handler"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)
+
+
+TALKS = """
+import os
+os.write(2, b"I0000 no CUDA here\\n")
+raise {error}
+"""
+LOADS = """
+import sys
+sys.path.insert(0, {folder!r})
+from knnkit.model.hush import load_tensorflow
+try:
+    load_tensorflow()
+except BaseException as error:
+    print(type(error).__name__)
+"""
+
+
+@pytest.mark.parametrize(("error", "said"), [("KeyboardInterrupt", ""), ("ImportError", "I0000 no CUDA here\n")])
+def test_an_interrupted_load_of_tensorflow_shows_none_of_its_log(error: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "tensorflow.py").write_text(TALKS.format(error=error))
+    code = LOADS.format(folder=str(tmp_path))
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == (f"{error}\n", said)

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -51,6 +52,13 @@ def large() -> BuiltModel:
 def test_two_processes_make_the_same_bytes(trees: BuiltModel) -> None:
     run = subprocess.run([sys.executable, "-c", _BUILD], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert run.stdout.split()[-1] == hashlib.sha256(trees.data).hexdigest(), run.stderr
+
+
+def test_a_build_leaves_nothing_where_temporary_files_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even until Python ends: an interrupted build ends without what Python does last."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    build_model(KnnSpec("few", 1), dataset(np.eye(3), ["ash", "elm", "oak"]))
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["trees", "large"])
