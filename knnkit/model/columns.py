@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,10 @@ from knnkit.errors import DataError
 from knnkit.model.dataset import shortened
 
 _MAX_LISTED = 20
+_MAX_NAMED = 12
+#: A name that means itself in a list of YAML; of these, YAML takes some for something else.
+_BARE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_WORDS = frozenset({"false", "n", "no", "null", "off", "on", "true", "y", "yes"})
 
 
 def choose(header: list[str], label: str, features: Sequence[str] | None, file: Path) -> tuple[int, list[int]]:
@@ -48,6 +53,15 @@ def find(header: list[str], name: str, file: Path, key: str) -> int:
     if not close and len(header) > 1 and sum(map(_is_number, header)) >= len(header) - 1:
         hint += "; if these are numbers of a row, put a header above it"
     raise DataError(f"{file}: no column {name!r}; there are {names}", hint=hint)
+
+
+def as_yaml(names: Sequence[str]) -> str:
+    """Returns names of columns as a list for `features:`; of many, the first and the last."""
+    written = [
+        name if _BARE.fullmatch(name) and name.casefold() not in _WORDS else "'" + name.replace("'", "''") + "'"
+        for name in names
+    ]
+    return f"[{', '.join(written if len(written) <= _MAX_NAMED else [*written[:3], '...', written[-1]])}]"
 
 
 def _is_number(name: str) -> bool:

@@ -18,8 +18,8 @@ from device_agent import csv_dialect
 from device_agent.csv_dialect import SEPARATORS, Decimals
 from device_agent.errors import BadInput
 from knnkit.errors import DataError
-from knnkit.model.columns import choose
-from knnkit.model.dataset import Dataset, label_array, require_distinct
+from knnkit.model.columns import as_yaml, choose
+from knnkit.model.dataset import Dataset, label_array, require_distinct, require_label
 
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 #: Longest line that may be the header, in characters.
@@ -107,7 +107,8 @@ class _Reader:
     def _cells(
         self, records: Iterator[tuple[str, list[str]]], header: list[str], at: int, chosen: list[int]
     ) -> tuple[list[NDArray[np.float32]], list[str]]:
-        rows, labels, decimals = [], [], Decimals(self._separator)
+        rows: list[NDArray[np.float32]] = []
+        labels, names, decimals = [], [header[column] for column in chosen], Decimals(self._separator)
         for where, cells in records:
             if not any(map(str.strip, cells)):
                 continue
@@ -117,10 +118,11 @@ class _Reader:
             label = cells[at].strip()
             if not label:
                 raise DataError(f"{where}: the label ({header[at]!r}) is empty", hint=_FILL)
+            require_label(label, where)
             labels.append(label)
             written = [cells[column] for column in chosen]
             pointed = self._pointed(decimals, written, where)
-            rows.append(_numbers(pointed, written, [header[column] for column in chosen], where))
+            rows.append(_numbers(pointed, written, names, where, first=not rows))
         return rows, labels
 
     def _pointed(self, decimals: Decimals, cells: list[str], where: str) -> list[str]:
@@ -137,7 +139,7 @@ def _separator(header: str, label: str) -> str:
     return csv_dialect.separator_of_header(header, [label]) or max(SEPARATORS, key=header.count)
 
 
-def _numbers(cells: list[str], written: list[str], names: list[str], where: str) -> NDArray[np.float32]:
+def _numbers(cells: list[str], written: list[str], names: list[str], where: str, *, first: bool) -> NDArray[np.float32]:
     try:
         with np.errstate(over="ignore"):
             row = np.array([float(cell) for cell in cells], dtype=np.float32)
@@ -145,12 +147,21 @@ def _numbers(cells: list[str], written: list[str], names: list[str], where: str)
         row = np.full(len(cells), np.nan, dtype=np.float32)
     if np.isfinite(row).all() and all(cell.isascii() and "_" not in cell for cell in cells):
         return row
+    otherwise = _without_text(cells, names) if first else f"{_FILL}; a column of text? features: names those to use"
     for name, cell, text in zip(names, cells, written):
-        _require_number(cell, text, f"{where}, column {name!r}")
+        _require_number(cell, text, f"{where}, column {name!r}", otherwise)
     return row
 
 
-def _require_number(cell: str, written: str, where: str) -> None:
+def _without_text(cells: list[str], names: list[str]) -> str:
+    """Returns the key that leaves out the columns of text, as the first row shows them."""
+    numbers = [name for name, cell in zip(names, cells) if csv_dialect.is_number(cell, ",")]
+    if not numbers:
+        return "every column but the label is a feature: there is none of numbers"
+    return f"features: {as_yaml(numbers)} beside `label` in deploy.yaml (--features of knnkit init) leaves out text"
+
+
+def _require_number(cell: str, written: str, where: str, otherwise: str) -> None:
     try:
         with np.errstate(over="ignore"):
             value = np.float32(csv_dialect.number(cell))
@@ -158,7 +169,7 @@ def _require_number(cell: str, written: str, where: str) -> None:
         if not cell.strip():
             raise DataError(f"{where}: the cell is empty", hint=_FILL) from None
         shown = written if len(written) <= 40 else written[:37] + "..."
-        said, hint = "", "every column but the label is a feature, unless features: names them"
+        said, hint = "", otherwise
         plain = csv_dialect.in_ascii(cell)
         if plain is not None:
             said, hint = f": write {plain}, with the digits 0 to 9", "a column of text? features: names those to use"

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from device_agent.contract import UNKNOWN_LABEL
 from knnkit.errors import DataError, MissingDependency
 
 #: Longest label and longest name of a column, in characters.
@@ -168,12 +169,23 @@ def label_array(values: list[Any], source: str) -> NDArray[Any]:
     if all(text == str(_integer(text)) for text in texts):
         return np.array([int(text) for text in texts], dtype=np.int64)
     for row, text in enumerate(texts):
-        if not is_plain(text):
-            said = f"{source}: row {row}: a label may not be {shortened(text)}"
-            raise DataError(said, hint=f"plain text on one line, at most {MAX_TEXT} characters")
-        if text == "unknown":
-            raise DataError(f"{source}: row {row}: the label 'unknown' is what a rejected row is called")
+        require_label(text, f"{source}: row {row}")
     return np.array(texts)
+
+
+def require_label(text: str, where: str) -> None:
+    """Refuses a label that is no plain text on one line, or is the word for a rejected row.
+
+    Raises:
+        DataError: it says where.
+    """
+    if not is_plain(text):
+        said = f"{where}: a label may not be {shortened(text)}"
+        raise DataError(said, hint=f"plain text on one line, at most {MAX_TEXT} characters")
+    if text == UNKNOWN_LABEL:
+        raise DataError(
+            f"{where}: the label {text!r} is what a rejected row is called", hint="call that class otherwise"
+        )
 
 
 def _integer(text: str) -> int | None:

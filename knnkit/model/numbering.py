@@ -10,6 +10,7 @@ import re
 
 import numpy as np
 
+from knnkit.model.columns import as_yaml
 from knnkit.model.dataset import Dataset, shortened
 
 #: What the last word of an id's name is. A column of such a name need not count without gaps.
@@ -18,7 +19,6 @@ _IDS = frozenset({"guid", "id", "idx", "index", "key", "nr", "no", "pk", "row", 
 _FEW, _FEW_NAMED = 20, 5
 #: From here on float32 does not tell one whole number from the next.
 _EXACT = 2.0**24
-_MOST_LISTED = 12
 
 
 def numbering(rows: Dataset) -> tuple[str, ...]:
@@ -44,8 +44,7 @@ def _warning(rows: Dataset, name: str, others: list[str]) -> str:
     said = f"the column {shortened(name)} holds {column.min():.0f} to {column.max():.0f}, {how}, as row numbers do"
     mend = "then there is no other feature"
     if others:
-        listed = ", ".join(others if len(others) <= _MOST_LISTED else [*others[:3], "...", others[-1]])
-        mend = f"features: [{listed}] beside `label` in deploy.yaml leaves it out"
+        mend = f"features: {as_yaml(others)} beside `label` in deploy.yaml leaves it out"
     return f"{rows.source}: {said}, and is a feature of the model; {mend}"
 
 

@@ -89,5 +89,7 @@ def test_of_many_features_a_few_are_listed_and_alone_it_is_told_as_well() -> Non
     rows = np.column_stack([np.arange(N), RANDOM.normal(size=(N, 64))])
     (said,) = warnings(dataset(rows, ["a"] * N, ["id", *(f"f{i}" for i in range(64))], "rows"))
     assert "features: [f0, f1, f2, ..., f63] beside" in said
+    (quoted,) = warnings(dataset(rows[:, :3], ["a"] * N, ["id", "air, %", "on"], "rows"))
+    assert "features: ['air, %', 'on'] beside" in quoted, "else YAML takes the comma for the end, and `on` for true"
     (alone,) = warnings(dataset(rows[:, :1], ["a"] * N, ["id"], "rows"))
     assert alone.endswith("then there is no other feature")
