@@ -103,6 +103,8 @@ def roll_back(store: Store, holder: str, runtime: str = "auto", leave: str | Non
 def obey_rollback(store: Store, order: bytes, holder: str, runtime: str = "auto") -> Committed:
     """Goes back to the release that a signed order names, although it lies under the floor; the order serves once.
 
+    Where that release is committed there is nothing to do, and the order is not used up.
+
     Raises:
         Refused: the order, or the release, is not what this device may obey.
         GateFailed, ModelUnusable: the release is not fit; the current one still answers, the order is not used up.
@@ -115,6 +117,8 @@ def obey_rollback(store: Store, order: bytes, holder: str, runtime: str = "auto"
         raise _waits(current.pending)
     keys = trust_state(store)
     verified = orders.verify_rollback(order, keys, moment.wall)
+    if current.committed and verified.digest == current.committed.digest:
+        return _still(current, already=True)  # to go back to it would cost the release before it
     with open_release(store.release_path(store.find(verified.digest))) as opened:
         verdict = opened.verify(keys, expected_digest=verified.digest, ordered_digest=verified.digest)
         check.require_gates(check.certify(opened, verdict, "", runtime=runtime, close=_lock_of(store)))

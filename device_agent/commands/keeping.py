@@ -57,7 +57,9 @@ def _run_rollback(arguments: argparse.Namespace) -> int:
         else:
             found = activation.obey_rollback(store, order, holder, arguments.runtime)
     text = f"{describe(found.release)}: answers again"
-    if found.already:
+    if found.already and order:
+        text = f"{describe(found.release)}: is committed; nothing was done"
+    elif found.already:
         text = (
             f"{describe(found.release)}: answers since the last return; nothing was done\n"
             f"  try: --leave {found.release.digest[:12]} to go back from it as well"

@@ -366,6 +366,12 @@ def test_a_signed_order_goes_back_two_releases_once(board: Board, newer: Callabl
     write()
     code, committed = board.run("rollback", "--order", order)
     assert (code, committed["release"]["digest"]) == (0, first), committed
+    used, before = order.read_bytes(), (board.root / contract.STATE_FILE).read_bytes()
+    write(leaves=first)  # as `--to` with the release that answers makes it
+    code, committed = board.run("rollback", "--order", order)
+    assert (code, committed["already"], committed["release"]["digest"]) == (0, True, first), committed
+    assert (board.root / contract.STATE_FILE).read_bytes() == before, "the release before it is not lost"
+    order.write_bytes(used)
     assert board.run("status")[1]["floor"] == NOW - 900  # it stays
     assert board.run("activate", third)[0] == 0  # forward again, to the newest
     assert board.run("confirm", third)[0] == 0
