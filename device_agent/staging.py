@@ -149,6 +149,8 @@ def _expected(store: Store, directory: Path) -> str | None:
 
 def _copy(source: Path, destination: Path) -> None:
     """Copies a release from elsewhere, checked and counted before the first byte is written."""
+    if not source.is_dir():
+        raise AgentError(f"{source} is no release directory", hint="name the directory that knnkit build made")
     with open_release(source) as opened:
         _refuse_full(destination, sum(fact.size for fact in opened.files.values()))
         disk.remove_tree(destination)
