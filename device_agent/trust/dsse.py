@@ -136,10 +136,12 @@ def load_public_key(pem: bytes) -> ec.EllipticCurvePublicKey:
 
     try:
         if len(pem) > fingerprints.MAX_PUBLIC_KEY:
-            raise ValueError(f"{len(pem):,} bytes are no public key")
+            raise ValueError
         key = serialization.load_pem_public_key(pem)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise refused(Reason.KEY_MALFORMED, f"not a public key in PEM form: {error}") from None
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        first = "-----BEGIN PUBLIC KEY-----"
+        said = "it is damaged" if first.encode() in pem else f"no line of it is {first}"
+        raise refused(Reason.KEY_MALFORMED, f"not a public key in PEM form: {said}") from None
     if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name not in _HASHES:
         raise refused(Reason.KEY_MALFORMED, "the key is not on the curve P-256, P-384 or P-521", "knnkit keygen")
     return key
