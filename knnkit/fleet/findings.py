@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from device_agent.contract import Finding
 from knnkit import __version__
 from knnkit.fleet.facts import Facts
-from knnkit.fleet.plan import BARE_DISK, MINIMUM_PYTHON
+from knnkit.fleet.plan import MINIMUM_PYTHON
+from knnkit.provision.recipe import SPARE, room_for
 
 #: `uname -m` of boards that there are runtimes for.
 _MACHINES = ("x86_64", "aarch64", "armv7l", "armv8l")
@@ -34,8 +35,9 @@ def _bare(address: str, facts: Facts) -> Iterator[Finding]:
     elif facts.python < MINIMUM_PYTHON:
         version = ".".join(map(str, facts.python))
         yield Finding("python", "error", f"Python {version}; the agent needs 3.10", "install a newer distribution")
-    if facts.disk_free_bytes < BARE_DISK:
-        said = f"{facts.disk_free_bytes / 1e6:,.0f} MB are free under {facts.root}"
+    need = room_for(facts.machine, facts.python[:2] if facts.python else None) + SPARE
+    if facts.disk_free_bytes < need:
+        said = f"{facts.disk_free_bytes >> 20:,} MiB are free under {facts.root}, the environment needs {need >> 20:,}"
         yield Finding("disk", "error", said, "make room: df -h, sudo apt clean")
     said = facts.agent_problem or "there is no agent"
     yield Finding("agent", "error", said, f"knnkit provision --target {address}")

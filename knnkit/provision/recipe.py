@@ -47,6 +47,8 @@ SYSTEM: dict[str, dict[str, tuple[str, int, int]]] = {
 }
 #: Bytes that an environment takes, at most; checked before the board's own pip fetches anything.
 ROOM = {TFLITE: 160 << 20, LITERT: 220 << 20}
+#: Bytes that stay free beside it.
+SPARE = 32 << 20
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,12 @@ def recipe_for(name: str, board: Board, runtime: str = contract.ANY_RUNTIME) -> 
         )
     _check_system(name, board)
     return Recipe(board.machine, board.python, board.glibc, pins, system_site=board.machine in SYSTEM)
+
+
+def room_for(machine: str, python: tuple[int, int] | None) -> int:
+    """Returns the bytes that an environment takes at most on a bare board of this kind; the least where it can have none."""
+    found = WHEELS.get(machine, {}).get(python or OLDEST, {})
+    return ROOM[next(iter(found.values()))[0]] if found else min(ROOM.values())
 
 
 def check_python(name: str, python: tuple[int, int] | None) -> None:
