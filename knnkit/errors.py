@@ -13,7 +13,8 @@ KnnkitError               2
 ├── VerificationFailed    4  a signature, digest or rule of a release
 ├── ParityFailed          4  a device answers otherwise than the reference, or under the floor
 ├── DeviceLocked          5  somebody else is deploying to it
-└── Interrupted         130  somebody sent a signal
+├── Interrupted         130  somebody sent a signal
+└── NothingToDo           0  what was asked for is the case already
 
 A message says what was wrong and where; `hint` says what to type next. `knnkit.cli` alone turns these into exit codes.
 """
@@ -96,6 +97,12 @@ class Interrupted(KnnkitError):
     """Somebody pressed Ctrl-C, or told the process to end."""
 
     exit_code = 130
+
+
+class NothingToDo(KnnkitError):
+    """What was asked for is the case already: told, and no failure."""
+
+    exit_code = contract.EXIT_OK
 
 
 def from_os_error(error: OSError) -> KnnkitError:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from device_agent import codec, contract, interrupts
-from knnkit.errors import ConfigError, UsageError
+from knnkit.errors import ConfigError, NothingToDo, UsageError
 
 if TYPE_CHECKING:
     from device_agent.contract import Gates
@@ -54,6 +54,7 @@ def select_targets(arguments: argparse.Namespace, config: Config | None) -> tupl
 
     Raises:
         UsageError: there are none, or the selection makes no sense.
+        NothingToDo: `--retry-from` names a report in which all is well.
     """
     from knnkit.fleet import target
 
@@ -75,7 +76,7 @@ def select_targets(arguments: argparse.Namespace, config: Config | None) -> tupl
     names = read_report(arguments.retry_from).unfinished()
     if not names:
         said = f"{arguments.retry_from}: every device came out well; there is nothing to try again"
-        raise UsageError(said, hint="leave out --retry-from, to ask them all")
+        raise NothingToDo(said, reason="nothing-to-do", hint="leave out --retry-from, to ask them all")
     return target.only(targets, names, str(arguments.retry_from))
 
 

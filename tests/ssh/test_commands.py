@@ -151,9 +151,10 @@ def test_nothing_is_left_to_try_again(run: Run, tmp_path: Path) -> None:
 
     report = FleetReport("deploy", 0.0, 1.0, (DeviceReport("a", "a", Outcome.COMMITTED),))
     (tmp_path / "r.json").write_bytes(codec.dump_file(report))
-    code, _, err = run("deploy", "--target", "a", "--retry-from", "r.json")
-    assert code == 2
+    code, out, err = run("deploy", "--target", "a", "--retry-from", "r.json", "--json")
+    assert code == 0, "`until` ends there"
     assert "nothing to try again" in err
+    assert json.loads(out)["reason"] == "nothing-to-do"
     report = FleetReport("deploy", 0.0, 1.0, (DeviceReport("b", "b", Outcome.FAILED),))
     (tmp_path / "r.json").write_bytes(codec.dump_file(report))
     code, _, err = run("deploy", "--target", "a", "--retry-from", "r.json")
