@@ -33,7 +33,8 @@ def run(arguments: argparse.Namespace) -> int:
         return _fleet.finish(arguments, _asking.ask_fleet(arguments, "rollback"))
     if len(arguments.to) < _SHORTEST or set(arguments.to) - set("0123456789abcdef"):
         raise UsageError(
-            f"--to {arguments.to}: give at least {_SHORTEST} digits of a digest", hint="knnkit status --json"
+            f"--to {arguments.to}: give at least {_SHORTEST} digits of a digest",
+            hint="knnkit status shows them in brackets; knnkit status --json names all that a device holds: staged",
         )
     signer = _signer(arguments)
     asked = _asking.ask_fleet(arguments, "keys")

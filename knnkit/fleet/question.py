@@ -100,8 +100,11 @@ def _parity(question: Question, transport: Transport, facts: Facts, recorder: Re
 def _rollback(question: Question, transport: Transport, facts: Facts, recorder: Recorder) -> DeviceReport:
     command = ["rollback", "--holder", question.holder, *question.arguments]
     done = ask(transport, facts, command, Committed, timeout=question.pace.command, input=question.input)
-    outcome = Outcome.UNCHANGED if done.already else Outcome.COMMITTED
-    return recorder.end(outcome, release=done.release, previous=done.previous)
+    known = {"release": done.release, "previous": done.previous}
+    if not done.already:
+        return recorder.end(Outcome.COMMITTED, **known)
+    why = "it is committed there" if question.arguments else "it went back already; further back: --to DIGEST"
+    return recorder.end(Outcome.UNCHANGED, message=why, **known)
 
 
 def _doctor(question: Question, transport: Transport, facts: Facts, recorder: Recorder) -> DeviceReport:

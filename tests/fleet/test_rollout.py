@@ -331,7 +331,13 @@ def test_rollback_on_the_whole_fleet(package: Package) -> None:
     report = ask(fleet, "rollback")
     assert report.exit_code == 0
     assert {board.known_release for board in fleet.boards.values()} == {"1.0.0"}
-    assert ask(fleet, "rollback").exit_code == 1  # there is nothing before it
+    again = ask(fleet, "rollback")
+    assert (again.exit_code, {device.outcome for device in again.devices}) == (0, {Outcome.UNCHANGED})
+    assert {device.message for device in again.devices} == {"it went back already; further back: --to DIGEST"}
+
+
+def test_rollback_where_there_is_nothing_before_it(package: Package) -> None:
+    assert ask(Fleet(names(1), package, running=OLD), "rollback").exit_code == 1
 
 
 def test_status_of_a_device_that_answers_nonsense_names_the_likely_cause(package: Package) -> None:

@@ -100,6 +100,7 @@ class Board:
     pending_line: int = 0
     pending_holder: str = ""
     became: dict[str, HistoryEntry] = field(default_factory=dict)  # holder: the last step of what it activated
+    returned: bool = False  # by hand, and nothing was committed since
     running: str = ""  # who runs a command there now
     staged: set[str] = field(default_factory=set)
     files: dict[str, bytes] = field(default_factory=dict)
@@ -146,6 +147,7 @@ class Board:
         assert self.pending is not None
         self._note("confirmed", self.pending, self.pending_holder)
         self.previous, self.committed, self.pending = self.committed, self.pending, None
+        self.returned = False
 
     def revert(self, why: str) -> None:
         """Goes back from what waits, if anything does."""
@@ -389,7 +391,9 @@ class Line:
         if board.pending is not None:
             board.revert(f"given up by {holder}")
         elif board.previous is not None:
-            board.committed, board.previous = board.previous, None
+            board.committed, board.previous, board.returned = board.previous, None, True
+        elif board.returned:
+            return 0, codec.dumps(Committed(board.committed, None, True)).encode()  # type: ignore[arg-type]
         else:
             return self._problem("nothing-left", "there is nothing to go back to", 1)
         if board.committed is None:
