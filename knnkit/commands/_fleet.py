@@ -105,11 +105,17 @@ def trusted_keys(arguments: argparse.Namespace, config: Config | None) -> dict[s
     """
     from knnkit.release import keys
 
-    paths = list(arguments.key)
-    if not paths and config is not None:
-        own = config.signing.key.with_suffix(keys.PUBLIC_SUFFIX)
-        paths = list(config.signing.trusted) or ([own] if own.exists() else [])
-    return keys.load_public_keys(paths)
+    return keys.load_public_keys(arguments.key or own_public_keys(config))
+
+
+def own_public_keys(config: Config | None) -> list[Path]:
+    """Returns the files of the public keys that deploy.yaml trusts; left out there, the one beside the signing key."""
+    from knnkit.release import keys
+
+    if config is None:
+        return []
+    own = config.signing.key.with_suffix(keys.PUBLIC_SUFFIX)
+    return list(config.signing.trusted) or ([own] if own.exists() else [])
 
 
 def pace_of(arguments: argparse.Namespace, config: Config | None) -> Pace:

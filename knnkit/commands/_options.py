@@ -23,12 +23,17 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
+def add_config(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """Adds `--config` of a command that does without one, too."""
+    parser.add_argument(
+        "-c", "--config", type=Path, metavar="FILE", help="configuration (default: deploy.yaml, if there is one)"
+    )
+
+
 def add_fleet(parser: argparse.ArgumentParser, *, writes: bool = False) -> None:
     """Adds what every fleet command takes: which devices, how to reach them, how to report."""
     which = parser.add_argument_group("which devices")
-    which.add_argument(
-        "-c", "--config", type=Path, metavar="FILE", help="configuration (default: deploy.yaml, if there is one)"
-    )
+    add_config(which)
     which.add_argument(
         "--target",
         action="append",

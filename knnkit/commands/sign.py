@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 
 from device_agent import codec, contract
-from knnkit.commands import _options
+from knnkit.commands import _fleet, _options
 from knnkit.release import keys, passphrase
 from knnkit.release.signing import sign_release
+
+_KEY = keys.DEFAULT_PREFIX.with_suffix(keys.PRIVATE_SUFFIX)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -19,15 +21,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--key",
         metavar="PEM",
         type=Path,
-        default=keys.DEFAULT_PREFIX.with_suffix(keys.PRIVATE_SUFFIX),
-        help="the private key (default: %(default)s)",
+        help=f"the private key (default: deploy.yaml's, else {_KEY})",
     )
+    _options.add_config(parser)
     _options.add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Signs; returns 0."""
-    verdict = sign_release(arguments.directory, passphrase.load_signer(arguments.key))
+    key = arguments.key
+    if key is None:
+        config = _fleet.load_config(arguments)
+        key = config.signing.key if config else _KEY
+    verdict = sign_release(arguments.directory, passphrase.load_signer(key))
     print(f"signed {arguments.directory} with {keys.show_fingerprint(verdict.signed_by)}", file=sys.stderr)
     if arguments.json:
         print(codec.dumps(contract.Staged(verdict.ref, verdict.signed_by, False, verdict.warnings)))

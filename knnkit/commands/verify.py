@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 
 from device_agent import codec, contract
-from knnkit.commands import _options
+from knnkit.commands import _fleet, _options
+from knnkit.errors import UsageError
 from knnkit.release import keys
 from knnkit.release.verify import verify_release
 
@@ -20,15 +22,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="PUB",
         type=Path,
         action="append",
-        required=True,
-        help="a trusted public key; repeat it for more",
+        default=[],
+        help="a trusted public key; repeat it for more (default: deploy.yaml's)",
     )
+    _options.add_config(parser)
     _options.add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Verifies; returns 0, or 4 through the exception that says why not."""
-    verdict = verify_release(arguments.directory, arguments.key)
+    verdict = verify_release(arguments.directory, arguments.key or _own(arguments))
     for warning in verdict.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     manifest = verdict.manifest
@@ -39,3 +42,12 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         print(verdict.digest)
     return 0
+
+
+def _own(arguments: argparse.Namespace) -> list[Path]:
+    found = _fleet.own_public_keys(_fleet.load_config(arguments))
+    if not found:
+        public = keys.DEFAULT_PREFIX.with_suffix(keys.PUBLIC_SUFFIX)
+        said = "no public key to verify with: --key names none, and there is none of deploy.yaml's"
+        raise UsageError(said, hint=f"knnkit verify {shlex.quote(str(arguments.directory))} --key {public}")
+    return found

@@ -258,6 +258,23 @@ def test_sign_then_verify(private: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert "fruit 1.0.0" in captured.err
 
 
+def test_without_a_key_sign_and_verify_take_those_of_deploy_yaml(
+    private: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    forge.write(tmp_path / "release")
+    monkeypatch.chdir(tmp_path)
+    assert "verify release --key keys/signing.pub" in failure(capsys, "verify", "release")
+    config = tmp_path / "fleet.yaml"
+    config.write_text(f"fleet: {{targets: [local]}}\nsigning: {{key: {private}}}\n")
+    for command in ("sign", "verify"):
+        assert main([command, "release", "-c", "fleet.yaml"]) == 0
+    config.rename("deploy.yaml")
+    for command in ("sign", "verify"):
+        assert main([command, "release"]) == 0
+    (tmp_path / "deploy.yaml").write_text("model: [\n")
+    assert main(["verify", "release", "--key", str(private.with_suffix(".pub"))]) == 0, "it is not asked then"
+
+
 @pytest.mark.parametrize("command", ["sign", "verify"])
 def test_json_is_one_document(command: str, private: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     release = forge.write(tmp_path / "release")
