@@ -76,17 +76,21 @@ def test_the_dark_is_dark(chromium: browser.Browser, tmp_path: Path) -> None:
     assert light.screenshot != dark.screenshot
 
 
-#: Scrolls the table of answers to a share of its way; says where its frame is, and whether it holds more than it shows.
+#: Scrolls the table of answers to a share of its way; says where its frame is, where the answers begin beside the truth,
+#: and whether it holds more than it shows.
 SCROLLED = """(() => {
   const e = document.querySelector('.scroll'), more = e.scrollWidth > e.clientWidth;
   e.scrollLeft = %s * (e.scrollWidth - e.clientWidth);
-  const r = e.getBoundingClientRect();
-  return {left: r.left, right: r.right, top: r.top + scrollY, bottom: r.bottom + scrollY, more: more};
+  const r = e.getBoundingClientRect(), truth = e.querySelector('tbody th').getBoundingClientRect();
+  return {
+    frame: r.left, truth: truth.left, left: truth.right, right: r.right, top: r.top + scrollY,
+    bottom: r.bottom + scrollY, more: more
+  };
 })()"""
 
 
 def shades(visit: browser.Visit) -> tuple[float, float]:
-    """Returns how far the left and the right edge of the table's frame are from the card's colour, of 255."""
+    """Returns how far the edges between which the answers are seen are from the card's colour, of 255."""
     picture = np.asarray(Image.open(io.BytesIO(visit.screenshot)).convert("L"), np.float64)
     frame = {name: round(value) for name, value in visit.measured.items()}
     rows = picture[frame["top"] + 2 : frame["bottom"] - 20]
@@ -106,6 +110,7 @@ def test_a_table_that_is_wider_than_a_phone_shows_on_which_side_there_is_more(
     if folder := os.environ.get("KNNKIT_SCREENSHOTS"):
         browser.save(visit, Path(folder) / f"digits-390-{scrolled}-{'dark' if dark else 'light'}.png")
     assert visit.measured["more"]
+    assert visit.measured["truth"] == visit.measured["frame"], "whose row it is stays in sight"
     assert [shade > 30 for shade in shades(visit)] == list(signs), shades(visit)
 
 
