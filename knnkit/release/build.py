@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shlex
 import tempfile
 import time
 from collections.abc import Iterator
@@ -181,6 +182,12 @@ def _sequence_of(directory: Path) -> int:
 
 
 def _require_replaceable(directory: Path) -> None:
+    around = directory.parent
+    if (around / contract.MODEL_FILE).exists() and (around / contract.MANIFEST_FILE).exists():
+        raise BuildError(
+            f"{around} is a release itself, which {directory.name!r} inside would spoil; nothing was built",
+            hint=f"choose another release: dir, or move it: {shlex.join(['mv', str(around), f'{around}-old'])}",
+        )
     if not directory.exists():
         return
     if not directory.is_dir():

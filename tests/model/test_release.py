@@ -154,6 +154,16 @@ def test_a_test_file_of_numbers_alone_has_the_labels_of_a_training_file_with_let
     assert json.loads(capsys.readouterr().out)["releases"][0]["accuracy"] == 1.0
 
 
+def test_no_release_is_written_inside_of_another(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With `models`, each has a folder in the one that a single model was written to before."""
+    (folder / "dist").mkdir()
+    for name in contract.RELEASE_FILES:
+        (folder / "dist" / name).touch()
+    assert build("-o", "dist/parity") == contract.EXIT_USAGE
+    assert f"{folder / 'dist'} is a release itself" in capsys.readouterr().err
+    assert sorted(path.name for path in (folder / "dist").iterdir()) == sorted(contract.RELEASE_FILES)
+
+
 def test_a_folder_that_is_no_release_is_not_replaced(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "dist").mkdir()
     (folder / "dist" / "thesis.tex").write_text("years of work")
