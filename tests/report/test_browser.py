@@ -76,7 +76,7 @@ def test_the_dark_is_dark(chromium: browser.Browser, tmp_path: Path) -> None:
     assert light.screenshot != dark.screenshot
 
 
-#: Scrolls the table of answers to a share of its way; says where its frame is, where the answers begin beside the truth,
+#: Scrolls the table of answers to a share of its way; says where its frame is, where answers begin beside the truth,
 #: and whether it holds more than it shows.
 SCROLLED = """(() => {
   const e = document.querySelector('.scroll'), more = e.scrollWidth > e.clientWidth;
