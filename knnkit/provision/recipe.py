@@ -121,7 +121,7 @@ def recipe_for(name: str, board: Board, runtime: str = contract.ANY_RUNTIME) -> 
 
 
 def room_for(machine: str, python: tuple[int, int] | None) -> int:
-    """Returns the bytes that an environment takes at most on a bare board of this kind; the least if it can have none."""
+    """Returns the bytes that an environment takes at most on a bare board like this; the least if it can have none."""
     found = WHEELS.get(machine, {}).get(python or OLDEST, {})
     return ROOM[next(iter(found.values()))[0]] if found else min(ROOM.values())
 
