@@ -21,6 +21,8 @@ A message says what was wrong and where; `hint` says what to type next. `knnkit.
 
 from __future__ import annotations
 
+import sys
+
 from device_agent import contract
 
 
@@ -33,6 +35,8 @@ class KnnkitError(Exception):
         super().__init__(message)
         self.hint = hint
         self.reason = reason
+        if hint and sys.version_info >= (3, 11):
+            self.add_note(f"try: {hint}")  # who uses knnkit from Python sees a traceback
 
 
 class UsageError(KnnkitError):

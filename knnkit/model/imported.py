@@ -24,12 +24,20 @@ if TYPE_CHECKING:
     from knnkit.release.signing import Signer
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Imported:
     """A classifier from scikit-learn: what it is, and its training rows in model space."""
 
     spec: KnnSpec
     enrolment: Enrolment
+
+    def __repr__(self) -> str:
+        """Returns what a notebook shows: what it is, without its rows."""
+        spec, held = self.spec, self.enrolment
+        size = f"{len(held.codes)} rows x {len(held.feature_names)} features, {len(held.classes)} classes"
+        return (
+            f"<Imported {spec.name!r} from {held.source}: {size}, k = {spec.k}, {spec.metric}, weights {spec.weights}>"
+        )
 
     def build(self, held_out: Dataset | None = None, *, margin: float = 1e-5, seed: int = 0) -> BuiltModel:
         """Returns the model file and its reference; `held_out` measures the acceptance rate.

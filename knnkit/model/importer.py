@@ -37,6 +37,8 @@ _TAKEN_OVER = (
     "a KNeighborsClassifier (metric euclidean, sqeuclidean, manhattan or cosine), or a Pipeline of scalers, "
     "Normalizer, PCA or NeighborhoodComponentsAnalysis that ends in one, written by skops.io.dump"
 )
+#: Where scikit-learn's searches for the best estimator lie, and what they divide rows with.
+_SEARCHES = "sklearn.model_selection."
 #: Largest schema.json of a file in the skops format, in bytes; a pipeline has some ten thousand.
 _MAX_SCHEMA = 16 * 1024 * 1024
 #: Scalers that knnkit has as well, and the settings with which they do the same.
@@ -123,7 +125,9 @@ def load_skops(path: str | Path) -> Any:
         if strangers:
             own = all(kind.startswith("sklearn.") for kind in strangers)
             said = "parts of scikit-learn that knnkit does not take over" if own else "types that are not trusted"
-            raise BuildError(f"{path} holds {said}: {', '.join(strangers)}", hint=_TAKEN_OVER)
+            searched = any(kind.startswith(_SEARCHES) for kind in strangers)
+            hint = "skops.io.dump(search.best_estimator_, ...)" if searched else _TAKEN_OVER
+            raise BuildError(f"{path} holds {said}: {', '.join(strangers)}", hint=hint)
         return skops.io.load(path, trusted=list(_TREE_TYPES))
     except FileNotFoundError:
         raise BuildError(f"{path}: no such file", hint="paths in deploy.yaml start at the file") from None
@@ -151,14 +155,19 @@ def _parts(estimator: Any) -> tuple[list[Any], Any]:
         maps = [step for _, step in estimator.steps[:-1] if step not in (None, "passthrough")]
         estimator = estimator.steps[-1][1]
     if type(estimator) is not KNeighborsClassifier:
-        raise BuildError(
-            f"{type(estimator).__name__} is not supported",
-            hint="a fitted KNeighborsClassifier, or a Pipeline that ends in one",
-        )
+        raise BuildError(f"{type(estimator).__name__} is not supported", hint=_instead_of(estimator))
     if not hasattr(estimator, "_fit_X"):
         raise BuildError("the KNeighborsClassifier is not fitted", hint="estimator.fit(rows, labels)")
     nested = [inner for each in maps for inner in (_parts_of_map(each) if type(each) is Pipeline else [each])]
     return nested, estimator
+
+
+def _instead_of(estimator: Any) -> str:
+    if isinstance(estimator, str | Path):
+        return f"knnkit.from_skops({str(estimator)!r}), or data: {{skops: {estimator}}} in deploy.yaml"
+    if type(estimator).__module__.startswith(_SEARCHES):
+        return f"{'' if hasattr(estimator, 'best_estimator_') else 'fit it, then '}its .best_estimator_"
+    return "a fitted KNeighborsClassifier, or a Pipeline that ends in one"
 
 
 def _parts_of_map(pipeline: Any) -> list[Any]:

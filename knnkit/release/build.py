@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from knnkit.release.material import Material
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Built:
     """What a build left: `fresh` is False where the release was there already; `digest` is its OMS root digest."""
 
@@ -42,6 +42,12 @@ class Built:
     accuracy: float | None
     accuracy_rows: int
     warnings: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        """Returns what a notebook shows."""
+        what = f"{self.manifest.name} {self.manifest.version} (sequence {self.manifest.sequence})"
+        measured = "not measured" if self.accuracy is None else f"{self.accuracy:.4f} on {self.accuracy_rows} rows"
+        return f"<Built {what} in {self.directory}: accuracy {measured}>"
 
 
 @dataclass(frozen=True)

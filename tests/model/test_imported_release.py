@@ -311,6 +311,9 @@ def test_from_python_with_test_rows(tmp_path: Path) -> None:
     assert built.info.reject is not None
     assert built.info.reject.measured_rows == len(truth)
     assert built.warnings == ()
+    assert repr(built).startswith(
+        f"<Built iris 1.0.0 (sequence {built.manifest.sequence}) in {tmp_path / 'dist'}: accuracy "
+    )
     before = {path.name: path.read_bytes() for path in (tmp_path / "dist").iterdir()}
     with pytest.raises(DataError, match=r"3 columns|3 features"):
         imported.build_release(tmp_path / "dist", signing_key=tmp_path / "signing.pem", test=(HELD_OUT[:, :3], truth))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import skops.io
 from device_process import DeviceProcess
 from sklearn.datasets import load_wine
 from sklearn.decomposition import PCA
-from sklearn.model_selection import train_test_split
+from sklearn.model_selection import GridSearchCV, train_test_split
 from sklearn.neighbors import KNeighborsClassifier, NeighborhoodComponentsAnalysis
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import (
@@ -100,12 +101,17 @@ def test_a_file_that_could_run_code_is_not_loaded(tmp_path: Path) -> None:
     assert "euclidean, sqeuclidean, manhattan or cosine" in str(caught.value.hint)
     with pytest.raises(BuildError, match="no such file"):
         knnkit.from_skops(tmp_path / "missing.skops")
+    skops.io.dump(GridSearchCV(KNeighborsClassifier(), {}).fit(KEPT, LABELS), tmp_path / "search.skops")
+    with pytest.raises(BuildError, match="does not take over") as caught:
+        knnkit.from_skops(tmp_path / "search.skops")
+    assert caught.value.hint == "skops.io.dump(search.best_estimator_, ...)"
 
 
 @pytest.mark.parametrize(
     ("estimator", "said", "hint"),
     [
         (StandardScaler(), "StandardScaler is not supported", "ends in one"),
+        (GridSearchCV(KNeighborsClassifier(), {"n_neighbors": [1, 3]}), "GridSearchCV is not", "its .best_estimator_"),
         (Stranger(3), "Stranger is not supported", "a fitted KNeighborsClassifier"),
         (make_pipeline(PolynomialFeatures(2), KNeighborsClassifier(3)), "PolynomialFeatures is not supported", "PCA"),
         (make_pipeline(MinMaxScaler(clip=True), KNeighborsClassifier(3)), "clip=True", "clip=False"),
@@ -120,9 +126,23 @@ def test_what_is_not_supported_is_named(estimator: Any, said: str, hint: str) ->
     assert hint in caught.value.hint
 
 
+def test_a_notebook_shows_what_it_is_and_what_to_do() -> None:
+    imported = knnkit.from_sklearn(PIPELINES["bare"].fit(KEPT, LABELS), name="wine")
+    said = "124 rows x 13 features, 3 classes, k = 3, euclidean, weights uniform"
+    assert repr(imported) == f"<Imported 'wine' from KNeighborsClassifier: {said}>"
+    with pytest.raises(BuildError) as caught:
+        knnkit.from_sklearn("wine.skops")
+    hint = "knnkit.from_skops('wine.skops'), or data: {skops: wine.skops} in deploy.yaml"
+    assert caught.value.hint == hint
+    assert getattr(caught.value, "__notes__", None) == ([f"try: {hint}"] if sys.version_info >= (3, 11) else None)
+
+
 def test_what_is_not_fitted_or_does_not_fit_is_named() -> None:
     with pytest.raises(BuildError, match="not fitted"):
         knnkit.from_sklearn(KNeighborsClassifier(3))
+    with pytest.raises(BuildError, match="GridSearchCV is not supported") as caught:
+        knnkit.from_sklearn(GridSearchCV(KNeighborsClassifier(), {}))
+    assert caught.value.hint == "fit it, then its .best_estimator_"
     with pytest.raises(BuildError, match="type float64"):
         knnkit.from_sklearn(KNeighborsClassifier(3).fit(KEPT, LABELS.astype(float)))
     with pytest.raises(BuildError, match="the label 'unknown' is what a rejected row is called"):
