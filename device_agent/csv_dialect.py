@@ -199,4 +199,4 @@ def _letters(name: str) -> str:
 def listed(names: Sequence[str]) -> str:
     """Returns names as a message bears them."""
     more = f", ... ({len(names)} in all)" if len(names) > _MAX_LISTED else ""
-    return ", ".join(names[:_MAX_LISTED]) + more
+    return ", ".join(repr(name) if "," in name else name for name in names[:_MAX_LISTED]) + more

@@ -52,7 +52,8 @@ class JsonParser:
         try:
             found = json.loads(line, object_pairs_hook=_unique_keys)
         except (ValueError, RecursionError) as error:
-            raise BadInput(f"not JSON: {error}", hint=_ONE_A_LINE if line in (b"[", b"{") else "") from None
+            hint = _ONE_A_LINE if line in (b"[", b"{") else "" if line[:1] in (b"[", b"{") else _NO_JSON
+            raise BadInput(f"not JSON: {error}", hint=hint) from None
         if isinstance(found, dict):
             values: Sequence[Any] = self._from_object(found)
         elif isinstance(found, list):
@@ -76,6 +77,7 @@ class JsonParser:
 
 
 #: What to do about a document that is not JSON lines.
+_NO_JSON = 'a row is [5.1, 3.5] or {"width": 5.1, ...}; lines of CSV: --format csv'
 _ONE_A_LINE = "each row needs a line of its own: jq -c '.[]' FILE > rows.jsonl"
 
 

@@ -48,7 +48,7 @@ class TargetDefaults(Section):
     port: int | None = Field(default=None, ge=1, le=65535)
     """SSH port."""
     root: Text = contract.DEFAULT_ROOT
-    """The directory on the device that holds everything."""
+    """The directory on the device that holds everything; a relative one starts at the home there."""
     identity: FilePath | None = None
     """Private key file; with it, no other key is offered."""
     jump: Jump | None = None
@@ -74,7 +74,7 @@ class TargetConfig(Section):
     port: int | None = Field(default=None, ge=1, le=65535)
     """SSH port."""
     root: Text | None = None
-    """The directory on the device that holds everything."""
+    """The directory on the device that holds everything; a relative one starts at the home there."""
     identity: FilePath | None = None
     """Private key file; with it, no other key is offered."""
     jump: Jump | None = None

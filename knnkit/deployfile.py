@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import shlex
 from pathlib import Path
 
 from knnkit import config
@@ -24,7 +26,7 @@ def load(path: str | Path) -> config.Config:
             raise ConfigError(f"{path}: more than {_MAX_BYTES:,} bytes", hint="is it the right file?")
         text = data.decode("utf-8").replace("\r\n", "\n")
     except FileNotFoundError:
-        raise ConfigError(f"{path}: there is no such file", hint="knnkit init") from None
+        raise ConfigError(f"{path}: there is no such file", hint=_instead_of(path)) from None
     except UnicodeDecodeError as error:
         raise ConfigError(
             f"{path}: not UTF-8 text: {error.reason} at byte {error.start}", hint="save it as UTF-8"
@@ -32,3 +34,11 @@ def load(path: str | Path) -> config.Config:
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}", hint=f"ls -ld {path}") from None
     return config.parse(text, source=str(path), base=path.absolute().parent, home=Path.home())
+
+
+def _instead_of(path: Path) -> str:
+    beside = sorted(other.name for other in path.absolute().parent.glob("*.y*ml"))
+    near = difflib.get_close_matches(path.name, beside, n=1)
+    if near:
+        return f"did you mean {path.with_name(near[0])}?"
+    return "knnkit init" if path.name == config.FILE_NAME else shlex.join(["knnkit", "init", str(path)])

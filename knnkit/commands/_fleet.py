@@ -270,13 +270,14 @@ def require_config(config: Config | None, what: str) -> Config:
     return config
 
 
-def require_builds(config: Config | None, what: str) -> tuple[Build, ...]:
-    """Returns what the configuration builds.
+def require_builds(config: Config | None, what: str, file: Path | None, hint: str = "") -> tuple[Build, ...]:
+    """Returns what the configuration in `file` builds, deploy.yaml if it is None; `hint` is what else could be done.
 
     Raises:
         ConfigError: there is no configuration, or it has no model.
     """
     builds = require_config(config, what).builds()
     if not builds:
-        raise ConfigError(f"{what}: deploy.yaml has no `model`", hint="add one, or name a finished release: --release")
+        said = f"{what}: {file or 'deploy.yaml'} has no `model`"
+        raise ConfigError(said, hint=f"add one, as in a file that knnkit init writes{hint}")
     return builds

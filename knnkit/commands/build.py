@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     from knnkit import deployfile
     from knnkit.release import build, passphrase
 
-    builds = _fleet.require_builds(deployfile.load(arguments.config), "nothing to build")
+    builds = _fleet.require_builds(deployfile.load(arguments.config), "nothing to build", arguments.config)
     if arguments.output is not None and len(builds) > 1:
         raise UsageError("-o takes one release, but the file has several models", hint="leave out -o")
     signer = passphrase.load_signer(builds[0].signing.key)

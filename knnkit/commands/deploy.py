@@ -165,7 +165,8 @@ def _packages(
 
     directories = arguments.release
     if not directories:
-        builds = _fleet.require_builds(config, "nothing to deploy")
+        finished = ", or name a finished release: --release DIR"
+        builds = _fleet.require_builds(config, "nothing to deploy", arguments.config, finished)
         classes = {target.device_class for target in targets}
         own = {build.model.device_class for build in builds}
         wanted = [b for b in builds if b.model.device_class in classes or (classes - own and _is_general(b))]

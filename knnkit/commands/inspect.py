@@ -106,7 +106,7 @@ def _manifest(directory: Path) -> contract.Manifest | None:
 
 
 def _listed(values: tuple[int | str, ...]) -> str:
-    shown = ", ".join(str(value) for value in values[:12])
+    shown = ", ".join(repr(value) if "," in str(value) else str(value) for value in values[:12])
     return shown if len(values) <= 12 else f"{shown}, ... ({len(values)})"
 
 

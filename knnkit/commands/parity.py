@@ -44,7 +44,7 @@ def _about_own_rows(arguments: argparse.Namespace) -> FleetReport:
     from knnkit.fleet.package import read_package
     from knnkit.release.own_rows import golden_for
 
-    builds = _fleet.require_builds(_fleet.load_config(arguments), "--data")
+    builds = _fleet.require_builds(_fleet.load_config(arguments), "--data", arguments.config)
     if len(builds) > 1:
         raise UsageError("--data is for one model, but the file has several", hint="a deploy.yaml with one `model`")
     package = read_package(builds[0].release.dir, {})

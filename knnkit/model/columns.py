@@ -46,7 +46,8 @@ def find(header: list[str], name: str, file: Path, key: str) -> int:
     close = difflib.get_close_matches(name, header, n=1, cutoff=0.5)
     if not close:
         close = [other for other in header if other.casefold() == name.casefold()]
-    names = ", ".join(other if other.isprintable() else shortened(other) for other in header[:_MAX_LISTED])
+    bare = [other.isprintable() and "," not in other for other in header]
+    names = ", ".join(other if plain else shortened(other) for other, plain in zip(header[:_MAX_LISTED], bare))
     names += ", ..." if len(header) > _MAX_LISTED else ""
     where = f"{key}: in deploy.yaml, --{key} on the command line"
     hint = f"did you mean {close[0]!r} ({where})?" if close else f"set it to one of them ({where})"

@@ -139,7 +139,9 @@ def _separator(header: str, label: str) -> str:
     return csv_dialect.separator_of_header(header, [label]) or max(SEPARATORS, key=header.count)
 
 
-def _numbers(cells: list[str], written: list[str], names: list[str], where: str, *, first: bool) -> NDArray[np.float32]:
+def _numbers(
+    cells: list[str], written: list[str], names: list[str], where: str, *, first: bool = False
+) -> NDArray[np.float32]:
     try:
         with np.errstate(over="ignore"):
             row = np.array([float(cell) for cell in cells], dtype=np.float32)

@@ -49,7 +49,9 @@ def generate(prefix: Path, passphrase: bytes | None = None) -> KeyPair:
     private, public = _beside(prefix, PRIVATE_SUFFIX), _beside(prefix, PUBLIC_SUFFIX)
     for path in (private, public):
         if path.exists() or path.is_symlink():
-            raise SigningKeyError(f"{path} exists; a key is never overwritten", hint="choose another --out")
+            other = shlex.quote(f"{prefix}-2")
+            hint = f"use it as it is, or for another key: knnkit keygen --out {other}"
+            raise SigningKeyError(f"{path} exists; a key is never overwritten", hint=hint)
     key = ec.generate_private_key(ec.SECP256R1())
     encryption: serialization.KeySerializationEncryption = serialization.NoEncryption()
     if passphrase:

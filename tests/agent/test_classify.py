@@ -162,6 +162,11 @@ def test_wrong_input_is_named_by_line_and_column(ready: Ready, text: str, messag
     assert list(tmp_path.iterdir()) == [], "nothing is left behind"
 
 
+def test_csv_that_was_called_json_is_told_as_what_it_is(ready: Ready) -> None:
+    said = ready.device.run("classify", "--format", "jsonl", input="5.1,3.5,1.4,0.2\n")
+    assert (said.code, "--format csv" in said.err) == (contract.EXIT_USAGE, True)
+
+
 def test_a_column_that_the_model_does_not_know_is_refused_or_left_out_as_asked(ready: Ready) -> None:
     names = ready.info.feature_names
     text = f"id,{','.join(names)},species\nrow-7,{','.join(map(str, ready.rows[0].tolist()))},setosa\n"

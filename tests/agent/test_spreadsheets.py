@@ -292,3 +292,7 @@ def test_what_the_host_learns_from_is_what_the_device_reads(cell: str) -> None:
 
 def test_blanks_of_other_kinds_around_a_number_are_none_of_it() -> None:
     assert read("1,\u00a02\u2009,3\n".encode())[0] == [[1.0, 2.0, 3.0]]
+
+
+def test_names_that_hold_a_comma_are_told_from_two() -> None:
+    assert csv_dialect.listed(("air, %", "gas")) == "'air, %', gas"

@@ -116,7 +116,8 @@ def test_a_wrong_command_line_ends_with_2_or_4_and_no_traceback(tmp_path: Path, 
     ("arguments", "next_step"),
     [
         (("build",), "a bracket, a quote, a colon or the indent is off, here or above line 2"),
-        (("build", "-c", "nowhere.yaml"), "knnkit init"),
+        (("build", "-c", "nowhere.yaml"), "knnkit init nowhere.yaml"),
+        (("build", "-c", "deploy.yml"), "did you mean deploy.yaml?"),
         (("verify", ".", "--key", "nowhere.pub"), "whoever signs has the public key"),
         (("sign", ".", "--key", "my/own.pem"), "knnkit keygen --out my/own"),
         (("parity", "--target", "local", "--retry-from", "nowhere.json"), "--report FILE.json"),
@@ -155,6 +156,9 @@ def test_a_deploy_yaml_that_has_no_release_for_a_device_says_so(
     result = knnkit(tmp_path, *command)
     assert (result.returncode, "Traceback" in result.stderr) == (2, False)
     assert says in result.stderr
+    assert ("--release" in result.stderr) == (says.startswith("nothing to deploy")), "no other command takes it"
+    (tmp_path / "deploy.yaml").rename(tmp_path / "mine.yaml")
+    assert says.replace("deploy.yaml", "mine.yaml") in knnkit(tmp_path, *command, "-c", "mine.yaml").stderr
 
 
 @pytest.mark.parametrize("command", ["status", "deploy", "build", "verify"])
