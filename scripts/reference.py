@@ -47,8 +47,9 @@ def subparsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentPa
 def knnkit_parsers() -> dict[str, argparse.ArgumentParser]:
     """Returns the parser of every knnkit command."""
     from knnkit import cli
+    from knnkit.commands import COMMANDS
 
-    return {name: subparsers(parser_of(cli.main, [name]))[name] for name in cli.COMMANDS}
+    return {name: subparsers(parser_of(cli.main, [name]))[name] for name in COMMANDS}
 
 
 def agent_parsers() -> dict[str, argparse.ArgumentParser]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from support.imports import loaded_by
 
-from knnkit.cli import COMMANDS
+from knnkit.commands import COMMANDS
 
 #: What `--help` loads nothing of.
 NOT_FOR_HELP = {"tensorflow", "sklearn", "paramiko", "rich", "pydantic", "numpy", "jinja2", "matplotlib", "distributed"}

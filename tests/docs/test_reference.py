@@ -10,7 +10,7 @@ import pytest
 
 from device_agent import contract
 from knnkit import config
-from knnkit.cli import COMMANDS
+from knnkit.commands import COMMANDS
 from scripts import reference
 
 ROOT = Path(__file__).parents[2]
