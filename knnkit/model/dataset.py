@@ -109,7 +109,7 @@ def split(everything: Dataset, share: float, seed: int) -> tuple[Dataset, Datase
     """Returns training and held-out rows, exactly as scikit-learn's `train_test_split` divides them.
 
     Raises:
-        DataError: one of the two would be empty.
+        DataError: one of the two would be empty, or a label only among the rows held out.
     """
     try:
         from sklearn.model_selection import train_test_split
@@ -122,7 +122,20 @@ def split(everything: Dataset, share: float, seed: int) -> tuple[Dataset, Datase
             f"{everything.source}: too few rows to hold out {share:g} of them: {len(everything.rows)}",
             hint="test: 0, or more rows",
         ) from None
+    _require_learnt(everything, set(everything.labels[kept].tolist()))
     return everything.take(kept), everything.take(held_out)
+
+
+def _require_learnt(everything: Dataset, learnt: set[Any]) -> None:
+    lost = sorted(set(everything.labels.tolist()) - learnt)
+    if not lost:
+        return
+    more = f", and of {len(lost) - 1} labels more" if len(lost) > 1 else ""
+    count = len(learnt) + len(lost)
+    hint = "give it more rows, or choose another test: or seed:"
+    if 2 * count > len(everything.labels):
+        hint = f"{count} labels in {len(everything.labels)} rows: is another column the label?"
+    raise DataError(f"{everything.source}: all rows of the label {lost[0]!r} were held out{more}", hint=hint)
 
 
 def is_plain(text: str) -> bool:

@@ -122,8 +122,19 @@ def write_release(made_from: Material, order: Order, signer: Signer, directory: 
         True,
         verdict.accuracy,
         verdict.accuracy_rows,
-        (*made_from.warnings, *model.warnings),
+        (*made_from.warnings, *model.warnings, *_learnt_nothing(model.info, verdict)),
     )
+
+
+def _learnt_nothing(info: contract.KnnInfo, verdict: Verdict) -> tuple[str, ...]:
+    """Warns of a model that one answer to every row would outdo."""
+    rows = [sum(row) for row in verdict.confusion]
+    if verdict.accuracy is None or sum(map(bool, rows)) < 2 or verdict.accuracy >= max(rows) / sum(rows):
+        return ()
+    answer = info.classes[rows.index(max(rows))]
+    said = f"an accuracy of {verdict.accuracy:.1%} is less than {answer!r} for every row would have"
+    mend = "scale: standard, other features, or is another column the label?"
+    return (f"{info.name}: {said} ({max(rows) / sum(rows):.1%}); {mend}",)
 
 
 def _make(made_from: Material, order: Order) -> tuple[BuiltModel, Golden, Verdict]:

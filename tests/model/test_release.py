@@ -154,6 +154,16 @@ def test_a_test_file_of_numbers_alone_has_the_labels_of_a_training_file_with_let
     assert json.loads(capsys.readouterr().out)["releases"][0]["accuracy"] == 1.0
 
 
+def test_a_model_that_has_learnt_nothing_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels = ["often" if i % 4 else "rare" for i in range(60)]
+    rows = [f"{i * 37 % 60},{i * i % 11},{label}\n" for i, label in enumerate(labels)]
+    (folder / "train.csv").write_text("a,b,y\n" + "".join(rows))
+    assert build("--json") == 0
+    told = json.loads(capsys.readouterr().out)["releases"][0]
+    assert told["accuracy"] < 0.7
+    assert "is less than 'often' for every row would have" in told["warnings"][-1]
+
+
 def test_no_release_is_written_inside_of_another(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """With `models`, each has a folder in the one that a single model was written to before."""
     (folder / "dist").mkdir()
