@@ -63,7 +63,7 @@ def _answer(question: Question, transport: Transport, facts: Facts, recorder: Re
         return recorder.end(Outcome.ANSWERED)
     if question.kind == "parity":
         return _parity(question, transport, facts, recorder)
-    with recorder.step(question.kind):
+    with recorder.step("roll back" if question.kind == "rollback" else question.kind):
         if question.kind == "rollback":
             return _rollback(question, transport, facts, recorder)
         command, kind = _ASKED[question.kind]

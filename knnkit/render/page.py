@@ -196,12 +196,21 @@ def timeline(page: Page) -> tuple[list[Lane], Axis] | None:
     if not timed:
         return None
     shown = timed if len(timed) <= PLOTTED else sorted(timed, key=lambda device: -_end(device))[:PLOTTED]
-    end = max(_end(device) for device in timed) or 1.0
+    end = max(0.001, *map(_end, timed))
     lanes = []
     for device in sorted(shown, key=lambda device: (device.wave, device.steps[0].start)):
         bars = tuple(_stretch(step, end) for step in device.steps)
         lanes.append(Lane(device.name, bars, f"{_end(device) - device.steps[0].start:.1f} s"))
-    return lanes, Axis(tuple((quarter * 25.0, f"{end * quarter / 4:.3g} s") for quarter in range(5)))
+    return lanes, _seconds(end)
+
+
+def _seconds(end: float) -> Axis:
+    """Returns round numbers of seconds up to `end`, at most five."""
+    decade = 10.0 ** math.floor(math.log10(end / 4))
+    stride = next(factor * decade for factor in (1, 2, 5, 10) if factor * decade >= end / 4 * 0.999)
+    return Axis(
+        tuple((round(at * stride / end * 100, 2), f"{at * stride:.6g} s") for at in range(int(end / stride) + 1))
+    )
 
 
 def _stretch(step: Step, end: float) -> Bar:

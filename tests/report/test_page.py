@@ -161,6 +161,22 @@ def test_the_budget_stands_at_its_place_between_the_ticks() -> None:
 
 
 @pytest.mark.parametrize(
+    ("seconds", "ticks"),
+    [
+        (2.1, [(0, "0 s"), (47.62, "1 s"), (95.24, "2 s")]),
+        (24.8, [(0, "0 s"), (40.32, "10 s"), (80.65, "20 s")]),
+        (0.4, [(0, "0 s"), (25, "0.1 s"), (50, "0.2 s"), (75, "0.3 s"), (100, "0.4 s")]),
+        (0.0, [(0, "0 s"), (50, "0.0005 s"), (100, "0.001 s")]),
+    ],
+)
+def test_the_timeline_counts_in_round_numbers(seconds: float, ticks: list[tuple[float, str]]) -> None:
+    step = page.Step("probe", 0.0, seconds)
+    plot = page.timeline(page.Page("t", "v", "good", (page.Device("d", "answered", "good", steps=(step,)),)))
+    assert plot is not None
+    assert list(plot[1].ticks) == ticks
+
+
+@pytest.mark.parametrize(
     "claimed", [Latency(5e-324, 1.0, 1), Latency(1.0, 1.7976931348623157e308, 1), Latency(-1.0, 1.0, 1)]
 )
 def test_a_device_that_claims_times_which_no_clock_measures_bends_no_plot(claimed: Latency) -> None:
