@@ -209,7 +209,7 @@ def _seconds(end: float) -> Axis:
     decade = 10.0 ** math.floor(math.log10(end / 4))
     stride = next(factor * decade for factor in (1, 2, 5, 10) if factor * decade >= end / 4 * 0.999)
     return Axis(
-        tuple((round(at * stride / end * 100, 2), f"{at * stride:.6g} s") for at in range(int(end / stride) + 1))
+        tuple((round(at * stride / end * 100, 2), f"{at * stride:.6g} s") for at in range(int(end / stride + 1e-9) + 1))
     )
 
 
