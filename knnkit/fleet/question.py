@@ -63,9 +63,9 @@ def _answer(question: Question, transport: Transport, facts: Facts, recorder: Re
         return recorder.end(Outcome.ANSWERED)
     if question.kind == "parity":
         return _parity(question, transport, facts, recorder)
-    with recorder.step("roll back" if question.kind == "rollback" else question.kind):
-        if question.kind == "rollback":
-            return _rollback(question, transport, facts, recorder)
+    if question.kind == "rollback":
+        return _rollback(question, transport, facts, recorder)
+    with recorder.step(question.kind):
         command, kind = _ASKED[question.kind]
         asked, pace = [command, *question.arguments], question.pace
         found = ask(transport, facts, asked, kind, timeout=pace.command, input=question.input)
@@ -99,7 +99,8 @@ def _parity(question: Question, transport: Transport, facts: Facts, recorder: Re
 
 def _rollback(question: Question, transport: Transport, facts: Facts, recorder: Recorder) -> DeviceReport:
     command = ["rollback", "--holder", question.holder, *question.arguments]
-    done = ask(transport, facts, command, Committed, timeout=question.pace.command, input=question.input)
+    with recorder.step("roll back"):
+        done = ask(transport, facts, command, Committed, timeout=question.pace.command, input=question.input)
     known = {"release": done.release, "previous": done.previous}
     if not done.already:
         return recorder.end(Outcome.COMMITTED, **known)

@@ -331,9 +331,7 @@ def test_rollback_on_the_whole_fleet(package: Package) -> None:
     report = ask(fleet, "rollback")
     assert report.exit_code == 0
     assert {board.known_release for board in fleet.boards.values()} == {"1.0.0"}
-    assert {device.steps[-1].name for device in report.devices} == {"roll back"}, (
-        "as a deploy's: the report has a colour"
-    )
+    assert {device.steps[-1].name for device in report.devices} == {"roll back"}, "the report has a colour for it"
     again = ask(fleet, "rollback")
     assert (again.exit_code, {device.outcome for device in again.devices}) == (0, {Outcome.UNCHANGED})
     assert {device.message for device in again.devices} == {"it went back already; further back: --to DIGEST"}
