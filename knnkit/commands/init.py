@@ -65,6 +65,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Writes it; returns 0."""
     path: Path = arguments.path
+    last = (arguments.features or [""])[-1]
+    if last.endswith((".yaml", ".yml")):
+        said = f"--features takes {last!r} for a column: it takes all words that follow it"
+        raise UsageError(said, hint=f"knnkit init {shlex.quote(last)} --data ..., FILE first")
     if path.exists():
         raise _exists(path)
     if not path.absolute().parent.is_dir():

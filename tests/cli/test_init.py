@@ -85,6 +85,14 @@ def test_a_file_that_may_not_be_read_is_told(
     assert "train.csv: cannot be read: Permission denied" in err
 
 
+def test_a_file_after_the_features_is_taken_for_none_of_them(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("train.csv").write_text(ROWS)
+    code, err = init(capsys, "--data", "train.csv", "--label", "species", "--features", "width", "mine.yaml")
+    assert (code, list(Path().glob("*.yaml"))) == (2, [])
+    assert "--features takes 'mine.yaml' for a column" in err
+    assert "knnkit init mine.yaml --data" in err
+
+
 def test_what_it_writes_reads_the_rows_that_it_looked_at(capsys: pytest.CaptureFixture[str]) -> None:
     Path("rows").mkdir()
     Path("rows/train.csv").write_text("note,width,height,species\n" + "x,1,2,oak\n" * 3)
