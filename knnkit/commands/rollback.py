@@ -19,6 +19,7 @@ _SHORTEST = 8
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options of this command."""
+    parser.epilog = "Where each device would go: `before` in `knnkit status`. The same command again goes no further."
     _options.add_fleet(parser)
     back = parser.add_argument_group("further back than the previous release")
     back.add_argument(
