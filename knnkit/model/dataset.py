@@ -21,6 +21,8 @@ from knnkit.errors import DataError, MissingDependency
 #: Longest label and longest name of a column, in characters.
 MAX_TEXT = 256
 _MAX_QUOTED = 60
+#: Of fewer rows than these, that they are few is what to say first.
+_FEW = 10
 SKLEARN_SETS = ("blobs", "breast_cancer", "digits", "iris", "moons", "wine")
 
 
@@ -128,7 +130,7 @@ def split(everything: Dataset, share: float, seed: int) -> tuple[Dataset, Datase
 
 def _require_learnt(everything: Dataset, learnt: set[Any]) -> None:
     lost = sorted(set(everything.labels.tolist()) - learnt)
-    if not lost:
+    if not lost or len(everything.labels) < _FEW:
         return
     more = f", and of {len(lost) - 1} labels more" if len(lost) > 1 else ""
     count = len(learnt) + len(lost)
