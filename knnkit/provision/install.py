@@ -29,8 +29,8 @@ _UPLOAD_SECONDS = 120.0
 _SPARE = 32 << 20
 #: Follows what is said of a switch of runtimes before which no release was tried.
 _UNPROVEN = ": `knnkit parity` proves a release that stays anew"
-#: Is told the Python of an environment with another runtime, and raises where what answers does not hold there.
-Proof = Callable[[str], None]
+#: Is told the Python of another environment and what is new there, and raises where what answers does not hold there.
+Proof = Callable[[str, str], None]
 #: What the new environment must be able to do before it is used; prints the versions as JSON.
 _PROBE = """\
 import json, numpy, cryptography, device_agent
@@ -109,7 +109,7 @@ def provision(
         offline: the board has no internet: this host fetches and sends every wheel.
         wheels_dir: where wheels are kept on this host; `wheels.default_folder()` when left out.
         runtime: which TFLite runtime; `auto`: the one that it has, on a bare board the first that there is for it.
-        prove: is asked before another runtime takes the place of the one in use; where it raises, that one stays.
+        prove: is asked before another environment takes the place of the one in use; where it raises, that one stays.
         progress: is told (bytes there, bytes in all) while wheels are sent.
 
     Raises:
@@ -298,9 +298,10 @@ class _Job:
     def _build(self, source: _Source) -> Provisioned:
         before, now = self.board.runtime, runtime_of(self.recipe.pins)
         another = before not in (None, now)
-        if another and self.prove:
+        if self.prove and self.board.current not in (None, self.digest):
             self._order(source, use=False)
-            self.prove(f"{self.board.root}/{contract.VENVS_DIR}/{self.digest}/bin/python")
+            what = now if now and another else f"the environment of knnkit {device_agent.__version__}"
+            self.prove(f"{self.board.root}/{contract.VENVS_DIR}/{self.digest}/bin/python", what)
             source = _Source([])  # it is there now
         answer = self._order(source, use=True)
         if another:
