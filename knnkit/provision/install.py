@@ -25,10 +25,15 @@ from knnkit.transport.upload import PushFile, push
 #: Part of every environment's digest; raised when the same wheels would make another environment.
 _LAYOUT = 1
 _UPLOAD_SECONDS = 120.0
+#: Another host that provisions the board at this instant is waited for so long.
+LOCK_SECONDS = 300.0
 #: Bytes that a board needs beside what its wheels unpack to.
 _SPARE = 32 << 20
 #: Follows what is said of a switch of runtimes before which no release was tried.
 _UNPROVEN = ": `knnkit parity` proves a release that stays anew"
+_OTHERS = "somebody else has provisioned it meanwhile"
+#: What comes of an upload into a place that another host has taken up, as nothing had come for a while.
+_TAKEN = frozenset({"cannot-write", "missing-wheel", "upload-differs"})
 #: Is told the Python of an environment with another runtime, and raises where what answers does not hold there.
 Proof = Callable[[str], None]
 #: What the new environment must be able to do before it is used; prints the versions as JSON.
@@ -116,7 +121,7 @@ def provision(
         Unreachable: the connection broke; the environment in use is untouched, and the next call goes on.
         DeviceFailed: the board cannot run the agent, or not with this runtime, has no room, or its wheels cannot be
             had; `reason` says which.
-        DeviceLocked: somebody else is provisioning it.
+        DeviceLocked: somebody else is provisioning it, for longer than LOCK_SECONDS.
     """
     job = _Job(transport, _interpreter(transport, facts), root, keys or {}, runtime, prove)
     if job.done:
@@ -189,6 +194,7 @@ class _Source:
     """Where the wheels of one environment come from."""
 
     on_board: list[dict[str, str]]  # unpacked in an earlier environment
+    place: str | None = None  # this connection's own on the board, for what is sent or fetched
     files: list[PushFile] = field(default_factory=list)  # sent from here
     pip: list[str] = field(default_factory=list)  # pins that the board fetches
 
@@ -289,11 +295,24 @@ class _Job:
         return [wheel for wheel in known if wheel["name"] in intact], [p for p, n in names.items() if n not in intact]
 
     def _send_and_build(self, source: _Source, files: Sequence[Path], progress: Progress | None) -> Provisioned:
-        incoming = f"{self.board.root}/{contract.VENVS_DIR}/incoming"
-        source.files = [PushFile.of(path, f"{incoming}/{path.name}") for path in files]
-        pushed = push(self.transport, source.files, timeout=_UPLOAD_SECONDS, progress=progress)
-        self.sent += pushed.sent
-        return self._build(source)
+        source.place = str(self._ask("claim")["place"])
+        folder = f"{self.board.root}/{contract.VENVS_DIR}/{source.place}"
+        source.files = [PushFile.of(path, f"{folder}/{path.name}") for path in files]
+        try:
+            pushed = push(self.transport, source.files, timeout=_UPLOAD_SECONDS, progress=progress)
+            self.sent += pushed.sent
+            return self._build(source)
+        except DeviceFailed as error:
+            if error.reason not in _TAKEN:
+                raise
+            self.board = look(self.transport, self.python, self.board.root)
+            if not self.done:
+                raise
+            return self._report_others()
+
+    def _report_others(self) -> Provisioned:
+        self.notes.append(_OTHERS)
+        return self.report(changed=False)
 
     def _build(self, source: _Source) -> Provisioned:
         before, now = self.board.runtime, runtime_of(self.recipe.pins)
@@ -303,6 +322,9 @@ class _Job:
             self.prove(f"{self.board.root}/{contract.VENVS_DIR}/{self.digest}/bin/python")
             source = _Source([])  # it is there now
         answer = self._order(source, use=True)
+        done = answer["made"] or answer["added"] or answer["before"] != self.digest
+        if not done and self.board.current != self.digest:
+            return self._report_others()
         if another:
             self.notes.append(f"{now} is there instead of {before}" + ("" if self.prove else _UNPROVEN))
         return self.report(changed=True, previous=answer["before"], added=answer["added"])
@@ -311,6 +333,8 @@ class _Job:
         return self._ask(
             "build",
             use=use,
+            wait=LOCK_SECONDS,
+            place=source.place,
             digest=self.digest,
             made_of=self.made_of,
             wheels=source.wheels,

@@ -176,7 +176,7 @@ def test_a_damaged_wheel_is_named(bare: Any) -> None:
 def test_a_wheel_that_changed_on_its_way_is_not_used(bare: Any) -> None:
     def meddle(step: str) -> None:
         if step == "sh":
-            for path in (bare.root / "venvs" / "incoming").glob("tinymath*.whl"):
+            for path in bare.root.glob("venvs/incoming.*/tinymath*.whl"):
                 path.write_bytes(path.read_bytes()[:-1] + b"x")
 
     bare.wire.after = meddle
@@ -230,9 +230,10 @@ def test_what_the_system_of_the_board_refuses_is_told_without_python_s_numbers(
     assert answer["hint"] == "choose a root that the login user may write"
 
 
-def test_two_hosts_do_not_provision_one_board_at_once(bare: Any) -> None:
+def test_two_hosts_do_not_provision_one_board_at_once(bare: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     import fcntl
 
+    monkeypatch.setattr(install, "LOCK_SECONDS", 0.2)
     bare.provision()
     (bare.root / "venv").unlink()
     handle = os.open(bare.root / "venvs", os.O_RDONLY)
