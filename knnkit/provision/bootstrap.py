@@ -20,6 +20,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import shutil
 import stat
 import struct
@@ -54,10 +55,13 @@ PIP = (
     "--quiet",
     "--no-deps",
     "--only-binary=:all:",
+    "--require-hashes",
     "--no-input",
     "--retries=1",
     "--timeout=20",
 )
+#: What pip says of bytes that have none of the digests it was told.
+OTHER_BYTES = "DO NOT MATCH THE HASHES"
 
 
 class Trouble(Exception):
@@ -368,18 +372,28 @@ def make_environment(root: Path, order: dict[str, Any], place: Path | None) -> N
     sync(final.parent)
 
 
-def download(folder: Path, pins: list[str]) -> list[dict[str, str]]:
-    """Wheels that the board's own pip fetches."""
+def download(folder: Path, lines: list[str]) -> list[dict[str, str]]:
+    """Wheels that the board's own pip fetches: requirements with the SHA-256 of each, and no other bytes."""
     remove_tree(folder)
     make_folder(folder)
-    command = [sys.executable, *PIP, "--dest", str(folder), *pins]
+    wanted = folder.with_name("requirements.txt")
+    write(wanted, "\n".join(lines).encode())
+    command = [sys.executable, *PIP, "--dest", str(folder), "--requirement", str(wanted)]
     done = subprocess.run(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
     )
+    said = done.stdout.decode(errors="replace").strip()
+    if OTHER_BYTES in said:
+        names = " ".join(sorted(set(re.findall(r"[^/\s#]+\.whl", said)))) or "of a wheel"
+        raise Trouble("wheel-differs", f"the board's index has other bytes than PyPI: {names}", "use --offline")
     if done.returncode:
-        last = done.stdout.decode(errors="replace").strip().splitlines()[-1:] or ["no message"]
-        raise Trouble("no-download", f"the board's pip could not fetch {' '.join(pins)}: {last[0]}", "use --offline")
-    return [{"name": path.name, "sha256": sha256(path), "path": str(path)} for path in listed(folder)]
+        pins, last = " ".join(line.split()[0] for line in lines), said.splitlines()[-1:] or ["no message"]
+        raise Trouble("no-download", f"the board's pip could not fetch {pins}: {last[0]}", "use --offline")
+    found = [{"name": path.name, "sha256": sha256(path), "path": str(path)} for path in listed(folder)]
+    for wheel in found:
+        if f"--hash=sha256:{wheel['sha256']}" not in " ".join(lines).split():  # a pip that did not look
+            raise Trouble("wheel-differs", f"the board's pip brought another {wheel['name']}", "use --offline")
+    return found
 
 
 def check_space(root: Path, wheels: list[dict[str, str]]) -> None:

@@ -7,14 +7,14 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import device_agent
 from device_agent import contract, trust
 from knnkit.errors import DeviceFailed
-from knnkit.provision import wheels
+from knnkit.provision import locked, wheels
 from knnkit.provision.agent_wheel import agent_wheel
 from knnkit.provision.board import BUILD_SECONDS, ask, look
 from knnkit.provision.recipe import ROOM, Board, Recipe, check_python, recipe_for, runtime_of
@@ -34,6 +34,11 @@ _UNPROVEN = ": `knnkit parity` proves a release that stays anew"
 _OTHERS = "somebody else has provisioned it meanwhile"
 #: What comes of an upload into a place that another host has taken up, as nothing had come for a while.
 _TAKEN = frozenset({"cannot-write", "missing-wheel", "upload-differs"})
+#: Why a board does not fetch its wheels itself -> what is said of it.
+_UNFETCHED = {
+    "no-download": "the board could not fetch from the index",
+    "wheel-differs": "the board's index has a wheel with other bytes than PyPI's, which was not used",
+}
 #: Is told the Python of an environment with another runtime, and raises where what answers does not hold there.
 Proof = Callable[[str], None]
 #: What the new environment must be able to do before it is used; prints the versions as JSON.
@@ -127,6 +132,7 @@ def provision(
     if job.done:
         return job.report(changed=False)
     _check_writable(transport.name, job.board)
+    job.own_wheels = wheels.is_named(wheels_dir)
     return job.work(offline or isinstance(transport, LocalTransport), wheels_dir or wheels.default_folder(), progress)
 
 
@@ -196,7 +202,7 @@ class _Source:
     on_board: list[dict[str, str]]  # unpacked in an earlier environment
     place: str | None = None  # this connection's own on the board, for what is sent or fetched
     files: list[PushFile] = field(default_factory=list)  # sent from here
-    pip: list[str] = field(default_factory=list)  # pins that the board fetches
+    pip: list[str] = field(default_factory=list)  # what the board fetches, as lines of requirements with digests
 
     @property
     def wheels(self) -> list[dict[str, str]]:
@@ -226,6 +232,7 @@ class _Job:
         self.made_of = _made_of(self.recipe, hashlib.sha256(self.agent).hexdigest())
         self.digest = hashlib.sha256(json.dumps(self.made_of, sort_keys=True).encode()).hexdigest()
         self.sent = 0
+        self.own_wheels = False  # the folder of wheels is the user's own
         self.notes: list[str] = []
 
     @property
@@ -249,9 +256,9 @@ class _Job:
             try:
                 return self._let_pip(agent, progress)
             except DeviceFailed as error:
-                if error.reason != "no-download":
+                if error.reason not in _UNFETCHED:
                     raise
-                self.notes.append("the board could not fetch from the index: the wheels were sent from here")
+                self.notes.append(f"{_UNFETCHED[error.reason]}: the wheels were sent from here")
                 return self._ship(agent, folder, progress)
 
     def report(self, *, changed: bool, previous: str | None = None, added: Sequence[str] = ()) -> Provisioned:
@@ -273,20 +280,28 @@ class _Job:
 
     def _ship(self, agent: Path, folder: Path, progress: Progress | None) -> Provisioned:
         on_board, lacking = self._on_board()
-        fetched = wheels.fetch(lacking, self.recipe, folder)
+        fetched = wheels.fetch(lacking, self.recipe, folder, own=self.own_wheels)
+        strange = [path.name for path in fetched if path.name not in locked.known()]
+        if strange:
+            self.notes.append(
+                f"taken from {folder} as they are, since no SHA-256 is known for them: {', '.join(strange)}"
+            )
         _check_room(self.transport.name, self.board, wheels.unpacked_size([*fetched, agent]) + _SPARE)
         return self._send_and_build(_Source(on_board), [*fetched, agent], progress)
 
     def _let_pip(self, agent: Path, progress: Progress | None) -> Provisioned:
         on_board, lacking = self._on_board()
         _check_room(self.transport.name, self.board, (ROOM[self.recipe.runtime] if lacking else 0) + _SPARE)
-        return self._send_and_build(_Source(on_board, pip=lacking), [agent], progress)
+        return self._send_and_build(
+            _Source(on_board, pip=[wheels.requirement(pin, self.recipe) for pin in lacking]), [agent], progress
+        )
 
     def _on_board(self) -> tuple[list[dict[str, str]], list[str]]:
         """Returns the wheels that earlier environments hold unchanged, and the pins that are still lacking."""
         held = {
             wheel["name"]: wheel for made_of in self.board.environments.values() for wheel in made_of.get("wheels", [])
         }
+        held = {name: wheel for name, wheel in held.items() if locked.known().get(name) == wheel["sha256"]}
         names = {pin: wheels.best(pin, held, self.recipe) for pin in self.recipe.pins}
         known = [held[name] for name in names.values() if name is not None]
         if not known:
@@ -295,9 +310,12 @@ class _Job:
         return [wheel for wheel in known if wheel["name"] in intact], [p for p, n in names.items() if n not in intact]
 
     def _send_and_build(self, source: _Source, files: Sequence[Path], progress: Progress | None) -> Provisioned:
+        read = [PushFile.of(path, path.name) for path in files]
+        for file in read:
+            locked.refuse_another(file.local, file.sha256)
         source.place = str(self._ask("claim")["place"])
         folder = f"{self.board.root}/{contract.VENVS_DIR}/{source.place}"
-        source.files = [PushFile.of(path, f"{folder}/{path.name}") for path in files]
+        source.files = [replace(file, remote=f"{folder}/{file.remote}") for file in read]
         try:
             pushed = push(self.transport, source.files, timeout=_UPLOAD_SECONDS, progress=progress)
             self.sent += pushed.sent

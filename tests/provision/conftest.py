@@ -142,5 +142,6 @@ def agent(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 @pytest.fixture
 def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, agent: Callable[[str], None]) -> Bare:
     """A bare board and the two wheels that it wants."""
-    want_tiny_wheels(monkeypatch)
-    return Bare(tmp_path / "home" / "knnkit", make_tiny_wheels(tmp_path / "wheels"))
+    wheels = make_tiny_wheels(tmp_path / "wheels")
+    want_tiny_wheels(monkeypatch, wheels)
+    return Bare(tmp_path / "home" / "knnkit", wheels)

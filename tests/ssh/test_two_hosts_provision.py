@@ -111,8 +111,9 @@ class Board:
 
 @pytest.fixture
 def board(tmp_path: Path, dial: Dial, monkeypatch: pytest.MonkeyPatch) -> Board:
-    want_tiny_wheels(monkeypatch)
-    return Board(tmp_path / "root", make_tiny_wheels(tmp_path / "wheels"), dial)
+    wheels = make_tiny_wheels(tmp_path / "wheels")
+    want_tiny_wheels(monkeypatch, wheels)
+    return Board(tmp_path / "root", wheels, dial)
 
 
 @pytest.fixture
