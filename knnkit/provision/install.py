@@ -16,8 +16,8 @@ from device_agent import contract, trust
 from knnkit.errors import DeviceFailed
 from knnkit.provision import locked, wheels
 from knnkit.provision.agent_wheel import agent_wheel
-from knnkit.provision.board import BUILD_SECONDS, ask, look
-from knnkit.provision.recipe import ROOM, Board, Recipe, check_python, recipe_for, runtime_of
+from knnkit.provision.board import BUILD_SECONDS, ask, check_room, check_writable, look
+from knnkit.provision.recipe import ROOM, Recipe, check_python, recipe_for, runtime_of
 from knnkit.transport.base import Progress, Transport
 from knnkit.transport.local import LocalTransport
 from knnkit.transport.upload import PushFile, push
@@ -131,7 +131,7 @@ def provision(
     job = _Job(transport, _interpreter(transport, facts), root, keys or {}, runtime, prove)
     if job.done:
         return job.report(changed=False)
-    _check_writable(transport.name, job.board)
+    check_writable(transport.name, job.board)
     job.own_wheels = wheels.is_named(wheels_dir)
     return job.work(offline or isinstance(transport, LocalTransport), wheels_dir or wheels.default_folder(), progress)
 
@@ -158,28 +158,6 @@ def _interpreter(transport: Transport, facts: PythonFacts) -> str:
 def _key_file(fingerprint: str) -> str:
     """As `device_agent.trust_files` names it."""
     return fingerprint.removeprefix(trust.FINGERPRINT_PREFIX) + ".pem"
-
-
-def _check_writable(name: str, board: Board) -> None:
-    if board.read_only:
-        raise DeviceFailed(
-            f"{name}: {board.nearest} is mounted read-only",
-            reason="read-only",
-            hint="sudo mount -o remount,rw on the board, or choose a root on another disk",
-        )
-    if not board.writable:
-        raise DeviceFailed(
-            f"{name}: no right to write {board.nearest}", reason="cannot-write", hint="choose another root"
-        )
-
-
-def _check_room(name: str, board: Board, need: int) -> None:
-    if board.disk_free < need:
-        raise DeviceFailed(
-            f"{name}: {board.nearest} has {board.disk_free >> 20} MB free and the environment needs {need >> 20} MB",
-            reason="no-space",
-            hint="free some space on the board, or choose a root on another disk",
-        )
 
 
 def _made_of(recipe: Recipe, agent_sha256: str) -> dict[str, Any]:
@@ -286,12 +264,12 @@ class _Job:
             self.notes.append(
                 f"taken from {folder} as they are, since no SHA-256 is known for them: {', '.join(strange)}"
             )
-        _check_room(self.transport.name, self.board, wheels.unpacked_size([*fetched, agent]) + _SPARE)
+        check_room(self.transport.name, self.board, wheels.unpacked_size([*fetched, agent]) + _SPARE)
         return self._send_and_build(_Source(on_board), [*fetched, agent], progress)
 
     def _let_pip(self, agent: Path, progress: Progress | None) -> Provisioned:
         on_board, lacking = self._on_board()
-        _check_room(self.transport.name, self.board, (ROOM[self.recipe.runtime] if lacking else 0) + _SPARE)
+        check_room(self.transport.name, self.board, (ROOM[self.recipe.runtime] if lacking else 0) + _SPARE)
         return self._send_and_build(
             _Source(on_board, pip=[wheels.requirement(pin, self.recipe) for pin in lacking]), [agent], progress
         )
