@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.tiny import lock
 from support.wheels import make_wheel
 from test_interrupted import KEY
 from test_recipe import ARMV7, a_board
@@ -103,6 +104,7 @@ def two(bare: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     for name in BOTH:
         version = PACKAGES[name].partition("==")[2]
         make_wheel(bare.wheels, name, version, {f"{name}/__init__.py": "", "tinyruntime.py": "version = 1\n"})
+    lock(monkeypatch, bare.wheels)
     table = {name: (PACKAGES[name], "tinymath==2.0") for name in BOTH}
     monkeypatch.setattr(recipe, "WHEELS", {platform.machine(): {sys.version_info[:2]: table}})
     monkeypatch.setattr(install, "recipe_for", recipe_for)
