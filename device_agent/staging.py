@@ -23,7 +23,8 @@ from device_agent.trust import Reason, Verdict, read_manifest
 KEEP_FREE = 64 * 1024 * 1024
 #: An upload that nobody has touched for this long is given up, in seconds.
 STALE_UPLOAD = 7 * 24 * 3600
-_CHUNK = 1024 * 1024
+#: What is copied at a time: the kernel keeps in one piece what is written at once (docs/decisions/004).
+_CHUNK = 64 * 1024
 #: Why an upload is thrown away when it is refused: no further byte would make it right.
 _BEYOND_RESUMING = frozenset(
     reason.value

@@ -103,7 +103,8 @@ def add_provisioning(parser: argparse.ArgumentParser, *, also: str = "") -> None
     bare.add_argument(
         "--wheels",
         metavar="DIR",
-        help="where wheels are kept on this host (default: $KNNKIT_WHEELS, else ~/.cache/knnkit/wheels)",
+        help="where wheels are kept on this host (default: $KNNKIT_WHEELS, else ~/.cache/knnkit/wheels); from a folder "
+        "that you name, builds of your own are taken as well",
     )
 
 

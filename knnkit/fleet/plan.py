@@ -113,12 +113,12 @@ def _provision_why(chosen: str, facts: Facts, package: Package, options: PlanOpt
     status = facts.agent
     if status is None:
         return "there is no agent" if not facts.agent_problem else f"the agent does not answer: {facts.agent_problem}"
+    proof = ", after a golden check on it" if status.answering and status.runtime else ""
     if status.agent != __version__:
-        return f"the agent is {status.agent}, this knnkit has {__version__}"
+        return f"the agent is {status.agent}, this knnkit has {__version__}{proof}"
     if status.runtime is None:
         return "there is no TFLite runtime"
     if chosen not in (contract.ANY_RUNTIME, status.runtime.rpartition(" ")[0]):
-        proof = ", after a golden check on it" if status.answering else ""
         return f"the runtime is {status.runtime}, and {chosen} was chosen{proof}"
     if _runtime_lacks(status.runtime, package) and _next_runtime(status.runtime, chosen):
         return f"the runtime is {status.runtime}, the release needs {package.manifest.minimum_runtime}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,9 @@ from knnkit.fleet.facts import Facts
 from knnkit.fleet.recorder import Recorder
 from knnkit.fleet.target import Target
 from knnkit.transport.base import Transport
+
+#: What to do where the release that answers does not hold in another environment.
+_HINT = "deploy a release that holds on both, with --provision never, then provision"
 
 
 @dataclass(frozen=True)
@@ -65,14 +69,15 @@ def prove(
 
 def trial(
     target: Target, transport: Transport, facts: Facts, recorder: Recorder, nonce: str, *, timeout: float
-) -> Callable[[str], None] | None:
-    """Returns what has the release that answers checked with another runtime, before a device uses that.
+) -> Callable[[str, str], None] | None:
+    """Returns what has the release that answers checked in another environment, before a device uses that.
 
-    It is called with the Python of an environment beside the one in use, gives the certificate to the recorder, and
-    raises where the release does not hold there. None where nothing can answer now: another runtime can only mend that.
+    It is called with the Python of an environment beside the one in use and with what is new there, gives the
+    certificate to the recorder, and raises where the release does not hold there: less than in the environment in use,
+    where it does not hold either. None where nothing can answer now: another environment can only mend that.
 
     Args:
-        target: the device, and the runtime that was chosen for it.
+        target: the device.
         transport: to it.
         facts: say what answers there now.
         recorder: of this run.
@@ -83,22 +88,43 @@ def trial(
     if status is None or status.runtime is None:
         return None
 
-    def failed(said: str, reason: str, hint: str) -> ParityFailed:
-        stays = f"what answers there does not hold on {target.runtime}, which was not put into use"
-        return ParityFailed(f"{target.name}: {stays}: {said}", reason=reason, hint=hint)
-
-    def check(python: str) -> None:
-        if status.answering is None:
-            return
+    def attempt(python: str) -> _Attempt:
         agent = (python, *facts.agent_argv[1:])
         try:
-            proof = prove(transport, agent, status.answering, nonce, timeout=timeout)
+            proof = prove(transport, agent, status.answering or "", nonce, timeout=timeout)
         except AgentProblem as problem:
             if problem.exit_code != contract.EXIT_REFUSED:
                 raise
-            raise failed(problem.said, problem.reason, problem.hint) from None
-        recorder.know(certificate=proof.certificate)
-        if proof.wrong:
-            raise failed(proof.wrong, proof.reason, "deploy a release that holds on both runtimes, then switch")
+            return _Attempt(None, problem.said, problem.reason, problem.hint)
+        return _Attempt(proof.certificate, proof.wrong, proof.reason, _HINT)
+
+    def check(python: str, what: str) -> None:
+        if status.answering is None:
+            return
+        found = attempt(python)
+        recorder.know(certificate=found.certificate)
+        if not found.said:
+            return
+        before = attempt(facts.agent_argv[0])
+        if before.said and found.different <= before.different:
+            recorder.warn(f"what answers there holds neither on {what} nor on what it replaces: {found.said}")
+            return
+        stays = f"what answers there does not hold on {what}, which was not put into use"
+        raise ParityFailed(f"{target.name}: {stays}: {found.said}", reason=found.reason, hint=found.hint)
 
     return check
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """What a check in one environment came to; `said` is empty where the release holds."""
+
+    certificate: Certificate | None
+    said: str
+    reason: str
+    hint: str
+
+    @property
+    def different(self) -> float:
+        """Rows that are answered wrongly: all, where none is answered."""
+        return self.certificate.different if self.certificate else math.inf

@@ -5,9 +5,8 @@
         done = provision(transport, facts, root="~/.knnkit", keys={fingerprint: pem}, offline=True)
 
 Nothing of the board's own is changed: everything lies under ROOT. The same call twice does nothing the second time;
-another agent or another runtime makes a new environment beside the one in use and switches by one rename, to another
-runtime once the caller's `prove` has found it well. A runtime that was chosen stays until another is. Never touches
-releases.
+another agent or another runtime makes a new environment beside the one in use and switches by one rename, once the
+caller's `prove` has found it well. A runtime that was chosen stays until another is. Never touches releases.
 """
 
 from knnkit.provision.install import Provisioned, provision, remove

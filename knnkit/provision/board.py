@@ -57,6 +57,38 @@ def ask(transport: Transport, python: str, command: str, order: dict[str, Any], 
     return answer
 
 
+def check_writable(name: str, board: Board) -> None:
+    """Refuses a board whose root cannot be written.
+
+    Raises:
+        DeviceFailed: and says what is in the way.
+    """
+    if board.read_only:
+        raise DeviceFailed(
+            f"{name}: {board.nearest} is mounted read-only",
+            reason="read-only",
+            hint="sudo mount -o remount,rw on the board, or choose a root on another disk",
+        )
+    if not board.writable:
+        raise DeviceFailed(
+            f"{name}: no right to write {board.nearest}", reason="cannot-write", hint="choose another root"
+        )
+
+
+def check_room(name: str, board: Board, need: int) -> None:
+    """Refuses a board that has less than `need` bytes free.
+
+    Raises:
+        DeviceFailed: with both numbers.
+    """
+    if board.disk_free < need:
+        raise DeviceFailed(
+            f"{name}: {board.nearest} has {board.disk_free >> 20} MB free and the environment needs {need >> 20} MB",
+            reason="no-space",
+            hint="free some space on the board, or choose a root on another disk",
+        )
+
+
 def _board(answer: dict[str, Any]) -> Board:
     machine, bits = str(answer["machine"]), int(answer["bits"])
     if bits == 32:

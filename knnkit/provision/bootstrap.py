@@ -7,6 +7,7 @@ next run.
 
     state    what is here: Python, architecture, C library, disk, environments, trusted keys
     prepare  which wheels of an order the environments hold already
+    claim    a place of this connection's own for the wheels that it sends
     build    make an environment from wheels, prove it; to use it, switch to it and add trusted keys
     remove   take everything away
 """
@@ -19,11 +20,13 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import shutil
 import stat
 import struct
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,7 +35,7 @@ from typing import Any
 MARKER = "knnkit.json"  # in an environment: what it was made of; written last, so that it says "complete"
 CONTENTS = "wheels"  # in an environment: NAME.json for each wheel, its files and their SHA-256
 VENVS = "venvs"
-INCOMING = "incoming"  # in VENVS: wheels under way
+INCOMING = "incoming"  # in VENVS: INCOMING.PROCESS.START.TOKEN, wheels under way from one connection
 LINK = "venv"
 TRUST = "trust"
 LOCK = "lock"
@@ -43,6 +46,8 @@ TEMPORARY = ".tmp"  # likewise, with a dot before the name, of a file that it is
 KEPT = 2
 #: Bytes that must stay free.
 MARGIN = 16 << 20
+#: Seconds after which a connection that is there, and sends nothing, is taken for one that broke without a word.
+SILENT = 30
 PIP = (
     "-m",
     "pip",
@@ -50,10 +55,13 @@ PIP = (
     "--quiet",
     "--no-deps",
     "--only-binary=:all:",
+    "--require-hashes",
     "--no-input",
     "--retries=1",
     "--timeout=20",
 )
+#: What pip says of bytes that have none of the digests it was told.
+OTHER_BYTES = "DO NOT MATCH THE HASHES"
 
 
 class Trouble(Exception):
@@ -175,7 +183,9 @@ def environments(root: Path) -> dict[str, dict[str, Any]]:
 def tidy(root: Path) -> bool:
     """Whether no interrupted run left anything behind."""
     finished = environments(root)
-    strays = [path for path in listed(root / VENVS) if path.name not in finished]
+    strays = [
+        path for path in listed(root / VENVS) if path.name not in finished and not (is_place(path) and busy(path))
+    ]
     return not strays and len(finished) <= KEPT and not os.path.lexists(root / (LINK + PART))
 
 
@@ -197,59 +207,153 @@ def prepare(order: dict[str, Any]) -> dict[str, Any]:
     return {"here": [wheel["name"] for wheel in order["wheels"] if holder_of(root, wheel)]}
 
 
+def claim(order: dict[str, Any]) -> dict[str, Any]:
+    """Makes a place for what this connection sends, with what another has left: one that is gone, or silent."""
+    root = resolved(order["root"])
+    own = new_place(root, os.getppid())
+    for path in sorted(filter(is_place, listed(root / VENVS)), key=size_of, reverse=True):
+        if not busy(path) or silent(path):
+            try:
+                path.rename(own)
+                break
+            except OSError:  # another was quicker
+                continue
+    make_folder(own)
+    return {"place": own.name}
+
+
 def build(order: dict[str, Any]) -> dict[str, Any]:
     """Makes the environment that the order names and proves it; to `use` it, switches to it and adds trusted keys."""
     root, digest = resolved(order["root"]), order["digest"]
-    with locked(root):
+    place = take(root, order["place"]) if order["place"] else None
+    with locked(root, order["wait"], place):
         clear_leftovers(root)
+        made = not works(root, digest)
         try:
-            if not works(root, digest):
-                make_environment(root, order)
+            if made:
+                make_environment(root, order, place)
         except BaseException:
             clear_leftovers(root)
             raise
-        finally:
-            remove_tree(root / VENVS / INCOMING)
         before = switch(root, digest) if order["use"] else current(root)
         added = add_keys(root, order["trust"]) if order["use"] else []
         prune(root, digest)
-    return {"made_of": marker(root, digest), "before": before, "added": added}
+    return {"made_of": marker(root, digest), "made": made, "before": before, "added": added}
 
 
 @contextlib.contextmanager
-def locked(root: Path) -> Iterator[None]:
-    """One provisioning at a time, and the folders that it needs; a failure on a bare board leaves it bare."""
-    make_folder(root / VENVS)
-    handle = os.open(root / VENVS, os.O_RDONLY)
+def locked(root: Path, wait: float, place: Path | None) -> Iterator[None]:
+    """One provisioning at a time; `place` goes in the end, and on a bare board that stays bare, every folder."""
+    handle = None
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Trouble("locked", f"{root} is being provisioned by somebody else", "wait, then try again") from None
+        handle = lock(root, wait)
         yield
     finally:
-        os.close(handle)
+        if place:
+            remove_tree(place)
+        if handle is not None:
+            os.close(handle)
         with contextlib.suppress(OSError):  # a folder that holds something stays
             (root / VENVS).rmdir()
             root.rmdir()
 
 
+def lock(root: Path, wait: float) -> int:
+    """The descriptor of VENVS, locked; another host that provisions this board is waited for so many seconds."""
+    until = time.monotonic() + wait
+    while True:
+        make_folder(root / VENVS)
+        handle = os.open(root / VENVS, os.O_RDONLY)
+        with contextlib.suppress(BlockingIOError, FileNotFoundError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(handle), os.stat(root / VENVS)):  # noqa: PTH116 - else it was removed just now
+                return handle
+        os.close(handle)
+        if time.monotonic() >= until:
+            raise Trouble("locked", f"{root} is being provisioned by somebody else", "wait, then try again")
+        time.sleep(0.1)
+
+
 def clear_leftovers(root: Path) -> None:
-    """Removes environments that were never finished or cannot start."""
+    """Removes environments that were never finished or cannot start, and places that nobody sends into any more."""
     for path in listed(root / VENVS):
-        if path.name != INCOMING and not works(root, path.name):
+        if is_place(path):
+            drop_place(path)
+        elif not works(root, path.name):
             remove_tree(path)
     remove_tree(root / (LINK + PART))
 
 
-def make_environment(root: Path, order: dict[str, Any]) -> None:
+# --- places: where a connection sends wheels to -------------------------------------------------------------------
+def new_place(root: Path, process: int) -> Path:
+    """A name that nobody has, and that says which process it belongs to, also after a restart of the board."""
+    return root / VENVS / f"{INCOMING}.{process}.{started(process)}.{os.urandom(4).hex()}"
+
+
+def is_place(path: Path) -> bool:
+    """Whether it is one."""
+    return path.name.partition(".")[0] == INCOMING
+
+
+def busy(place: Path) -> bool:
+    """Whether the process that it belongs to is there; not where that is this very connection's."""
+    _, process, start, _ = (place.name + "...").split(".")[:4]
+    return process != str(os.getppid()) and start != "" and started(process) == start
+
+
+def silent(place: Path) -> bool:
+    """Whether nothing has come for a while of what is still under way; files that have arrived are being used."""
+    try:
+        files = listed(place)
+        newest = max(path.stat().st_mtime for path in (place, *files))
+    except OSError:
+        return False
+    return all(path.name.endswith(PART) for path in files) and time.time() - newest >= SILENT
+
+
+def started(process: int | str) -> str:
+    """When a process started, as the kernel counts; "" when there is none."""
+    try:
+        state, *fields = Path("/proc", str(process), "stat").read_text().rpartition(")")[2].split()
+    except (OSError, ValueError):
+        return ""
+    return "" if state in "ZX" else fields[18]
+
+
+def drop_place(place: Path) -> None:
+    """Removes one that nobody sends into; by another name, since a host that comes now may take it up."""
+    if not busy(place):
+        gone = place.with_name("gone" + PART)
+        with contextlib.suppress(FileNotFoundError):
+            place.rename(gone)
+        remove_tree(gone)
+
+
+def size_of(place: Path) -> int:
+    """The bytes that lie there."""
+    return sum(path.lstat().st_size for path in listed(place) if path.is_file())
+
+
+def take(root: Path, name: str) -> Path:
+    """Makes a place this very process's: it may outlive the connection, and nobody shall take its wheels then."""
+    own = new_place(root, os.getpid())
+    with contextlib.suppress(FileNotFoundError):  # said below, if the wheels are needed
+        (root / VENVS / safe(name)).rename(own)
+    return own
+
+
+# --- environments -------------------------------------------------------------------------------------------------
+def make_environment(root: Path, order: dict[str, Any], place: Path | None) -> None:
     """venvs/<digest>, complete or not at all."""
     import venv
 
-    wheels = order["wheels"] + (download(root, order["pip"]) if order["pip"] else [])
+    if place is None:
+        raise Trouble("missing-wheel", f"another host has changed {root / VENVS} meanwhile", "run the command again")
+    wheels = [dict(wheel, path=str(place / safe(wheel["name"]))) for wheel in order["wheels"]]
+    wheels += download(place / "pip", order["pip"]) if order["pip"] else []
     holders = {wheel["name"]: holder_of(root, wheel) for wheel in wheels}
     for wheel in wheels:
-        if not holders[wheel["name"]] and not same(wheel_path(root, wheel), wheel["sha256"]):
+        if not holders[wheel["name"]] and not same(Path(wheel["path"]), wheel["sha256"]):
             raise Trouble("missing-wheel", f"{wheel['name']} did not arrive whole", "run the command again")
     check_space(root, [wheel for wheel in wheels if not holders[wheel["name"]]])
     final = root / VENVS / order["digest"]
@@ -259,7 +363,7 @@ def make_environment(root: Path, order: dict[str, Any]) -> None:
         if not path.name.startswith("python"):  # activation scripts name this folder, which is renamed below
             path.unlink()
     for wheel in wheels:
-        place(root, wheel, holders[wheel["name"]], part)
+        put(wheel, holders[wheel["name"]], part)
     made_of = dict(order["made_of"], digest=order["digest"], versions=prove(part, order["probe"]))
     made_of["wheels"] = [{"name": wheel["name"], "sha256": wheel["sha256"]} for wheel in wheels]
     write(part / MARKER, json.dumps(made_of, sort_keys=True).encode())
@@ -268,26 +372,35 @@ def make_environment(root: Path, order: dict[str, Any]) -> None:
     sync(final.parent)
 
 
-def download(root: Path, pins: list[str]) -> list[dict[str, str]]:
-    """Wheels that the board's own pip fetches."""
-    folder = root / VENVS / INCOMING / "pip"
+def download(folder: Path, lines: list[str]) -> list[dict[str, str]]:
+    """Wheels that the board's own pip fetches: requirements with the SHA-256 of each, and no other bytes."""
     remove_tree(folder)
     make_folder(folder)
-    command = [sys.executable, *PIP, "--dest", str(folder), *pins]
+    wanted = folder.with_name("requirements.txt")
+    write(wanted, "\n".join(lines).encode())
+    command = [sys.executable, *PIP, "--dest", str(folder), "--requirement", str(wanted)]
     done = subprocess.run(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
     )
+    said = done.stdout.decode(errors="replace").strip()
+    if OTHER_BYTES in said:
+        names = " ".join(sorted(set(re.findall(r"[^/\s#]+\.whl", said)))) or "of a wheel"
+        raise Trouble("wheel-differs", f"the board's index has other bytes than PyPI: {names}", "use --offline")
     if done.returncode:
-        last = done.stdout.decode(errors="replace").strip().splitlines()[-1:] or ["no message"]
-        raise Trouble("no-download", f"the board's pip could not fetch {' '.join(pins)}: {last[0]}", "use --offline")
-    return [{"name": path.name, "sha256": sha256(path), "path": str(path)} for path in listed(folder)]
+        pins, last = " ".join(line.split()[0] for line in lines), said.splitlines()[-1:] or ["no message"]
+        raise Trouble("no-download", f"the board's pip could not fetch {pins}: {last[0]}", "use --offline")
+    found = [{"name": path.name, "sha256": sha256(path), "path": str(path)} for path in listed(folder)]
+    for wheel in found:
+        if f"--hash=sha256:{wheel['sha256']}" not in " ".join(lines).split():  # a pip that did not look
+            raise Trouble("wheel-differs", f"the board's pip brought another {wheel['name']}", "use --offline")
+    return found
 
 
 def check_space(root: Path, wheels: list[dict[str, str]]) -> None:
     """Refuses before a file is written when the disk cannot hold what the wheels unpack to."""
     need = MARGIN
     for wheel in wheels:
-        with archive(root, wheel) as content:
+        with archive(wheel) as content:
             need += sum(entry.file_size for entry in content.infolist())
     disk = os.statvfs(root)
     free = disk.f_bavail * disk.f_frsize
@@ -296,14 +409,14 @@ def check_space(root: Path, wheels: list[dict[str, str]]) -> None:
         raise Trouble("no-space", message, "free some space on the board, or choose a root on another disk")
 
 
-def place(root: Path, wheel: dict[str, str], holder: Path | None, environment: Path) -> None:
+def put(wheel: dict[str, str], holder: Path | None, environment: Path) -> None:
     """One wheel into site-packages: linked from an environment that has it, or unpacked."""
     site = site_packages(environment)
     files = (contents(holder, wheel) if holder else None) or {}
     for name in files:
         make_folder((site / name).parent)
         os.link(site_packages(holder or environment) / name, site / name)
-    record = {"sha256": wheel["sha256"], "files": files or unpack(root, wheel, site)}
+    record = {"sha256": wheel["sha256"], "files": files or unpack(wheel, site)}
     make_folder(environment / CONTENTS)
     write(environment / CONTENTS / (wheel["name"] + ".json"), json.dumps(record).encode())
 
@@ -329,23 +442,18 @@ def site_packages(environment: Path) -> Path:
     return environment / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
 
 
-def wheel_path(root: Path, wheel: dict[str, str]) -> Path:
-    """Where the wheel's own file lies."""
-    return Path(wheel["path"]) if "path" in wheel else root / VENVS / INCOMING / safe(wheel["name"])
-
-
-def archive(root: Path, wheel: dict[str, str]) -> zipfile.ZipFile:
+def archive(wheel: dict[str, str]) -> zipfile.ZipFile:
     """The wheel, open."""
     try:
-        return zipfile.ZipFile(wheel_path(root, wheel))
+        return zipfile.ZipFile(wheel["path"])
     except zipfile.BadZipFile as error:
         raise Trouble("bad-wheel", f"{wheel['name']}: {error}", "remove it from the wheel cache") from None
 
 
-def unpack(root: Path, wheel: dict[str, str], site: Path) -> dict[str, str]:
+def unpack(wheel: dict[str, str], site: Path) -> dict[str, str]:
     """The library part of a wheel into site-packages; scripts and data files are of no use to the agent."""
     files = {}
-    with archive(root, wheel) as content:
+    with archive(wheel) as content:
         for entry in content.infolist():
             name = wanted(entry.filename)
             if name is None or entry.filename.endswith("/"):
@@ -477,9 +585,10 @@ def listed(folder: Path) -> list[Path]:
 
 def make_folder(path: Path) -> None:
     """A folder for its owner alone, and those above it as far as they are missing."""
-    if not path.is_dir():
+    while not path.is_dir():
         make_folder(path.parent)
-        path.mkdir(0o700, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # another host that failed has just removed the one above
+            path.mkdir(0o700, exist_ok=True)
 
 
 def remove_tree(path: Path) -> None:
@@ -546,7 +655,8 @@ def main(command: str, order: str) -> int:
     """Runs one command; prints its answer, or what stopped it."""
     os.umask(0o077)
     try:
-        answer = {"state": state, "prepare": prepare, "build": build, "remove": remove}[command](json.loads(order))
+        commands = {"state": state, "prepare": prepare, "claim": claim, "build": build, "remove": remove}
+        answer = commands[command](json.loads(order))
     except Trouble as trouble:
         answer = {"problem": trouble.reason, "message": str(trouble), "hint": trouble.hint}
     except OSError as error:

@@ -7,17 +7,17 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import device_agent
 from device_agent import contract, trust
 from knnkit.errors import DeviceFailed
-from knnkit.provision import wheels
+from knnkit.provision import locked, wheels
 from knnkit.provision.agent_wheel import agent_wheel
-from knnkit.provision.board import BUILD_SECONDS, ask, look
-from knnkit.provision.recipe import ROOM, Board, Recipe, check_python, recipe_for, runtime_of
+from knnkit.provision.board import BUILD_SECONDS, ask, check_room, check_writable, look
+from knnkit.provision.recipe import ROOM, Recipe, check_python, recipe_for, runtime_of
 from knnkit.transport.base import Progress, Transport
 from knnkit.transport.local import LocalTransport
 from knnkit.transport.upload import PushFile, push
@@ -25,12 +25,22 @@ from knnkit.transport.upload import PushFile, push
 #: Part of every environment's digest; raised when the same wheels would make another environment.
 _LAYOUT = 1
 _UPLOAD_SECONDS = 120.0
+#: Another host that provisions the board at this instant is waited for so long.
+LOCK_SECONDS = 300.0
 #: Bytes that a board needs beside what its wheels unpack to.
 _SPARE = 32 << 20
 #: Follows what is said of a switch of runtimes before which no release was tried.
 _UNPROVEN = ": `knnkit parity` proves a release that stays anew"
-#: Is told the Python of an environment with another runtime, and raises where what answers does not hold there.
-Proof = Callable[[str], None]
+_OTHERS = "somebody else has provisioned it meanwhile"
+#: What comes of an upload into a place that another host has taken up, as nothing had come for a while.
+_TAKEN = frozenset({"cannot-write", "missing-wheel", "upload-differs"})
+#: Why a board does not fetch its wheels itself -> what is said of it.
+_UNFETCHED = {
+    "no-download": "the board could not fetch from the index",
+    "wheel-differs": "the board's index has a wheel with other bytes than PyPI's, which was not used",
+}
+#: Is told the Python of another environment and what is new there, and raises where what answers does not hold there.
+Proof = Callable[[str, str], None]
 #: What the new environment must be able to do before it is used; prints the versions as JSON.
 _PROBE = """\
 import json, numpy, cryptography, device_agent
@@ -109,19 +119,20 @@ def provision(
         offline: the board has no internet: this host fetches and sends every wheel.
         wheels_dir: where wheels are kept on this host; `wheels.default_folder()` when left out.
         runtime: which TFLite runtime; `auto`: the one that it has, on a bare board the first that there is for it.
-        prove: is asked before another runtime takes the place of the one in use; where it raises, that one stays.
+        prove: is asked before another environment takes the place of the one in use; where it raises, that one stays.
         progress: is told (bytes there, bytes in all) while wheels are sent.
 
     Raises:
         Unreachable: the connection broke; the environment in use is untouched, and the next call goes on.
         DeviceFailed: the board cannot run the agent, or not with this runtime, has no room, or its wheels cannot be
             had; `reason` says which.
-        DeviceLocked: somebody else is provisioning it.
+        DeviceLocked: somebody else is provisioning it, for longer than LOCK_SECONDS.
     """
     job = _Job(transport, _interpreter(transport, facts), root, keys or {}, runtime, prove)
     if job.done:
         return job.report(changed=False)
-    _check_writable(transport.name, job.board)
+    check_writable(transport.name, job.board)
+    job.own_wheels = wheels.is_named(wheels_dir)
     return job.work(offline or isinstance(transport, LocalTransport), wheels_dir or wheels.default_folder(), progress)
 
 
@@ -149,28 +160,6 @@ def _key_file(fingerprint: str) -> str:
     return fingerprint.removeprefix(trust.FINGERPRINT_PREFIX) + ".pem"
 
 
-def _check_writable(name: str, board: Board) -> None:
-    if board.read_only:
-        raise DeviceFailed(
-            f"{name}: {board.nearest} is mounted read-only",
-            reason="read-only",
-            hint="sudo mount -o remount,rw on the board, or choose a root on another disk",
-        )
-    if not board.writable:
-        raise DeviceFailed(
-            f"{name}: no right to write {board.nearest}", reason="cannot-write", hint="choose another root"
-        )
-
-
-def _check_room(name: str, board: Board, need: int) -> None:
-    if board.disk_free < need:
-        raise DeviceFailed(
-            f"{name}: {board.nearest} has {board.disk_free >> 20} MB free and the environment needs {need >> 20} MB",
-            reason="no-space",
-            hint="free some space on the board, or choose a root on another disk",
-        )
-
-
 def _made_of(recipe: Recipe, agent_sha256: str) -> dict[str, Any]:
     """Everything that tells one environment from another."""
     return {
@@ -189,8 +178,9 @@ class _Source:
     """Where the wheels of one environment come from."""
 
     on_board: list[dict[str, str]]  # unpacked in an earlier environment
+    place: str | None = None  # this connection's own on the board, for what is sent or fetched
     files: list[PushFile] = field(default_factory=list)  # sent from here
-    pip: list[str] = field(default_factory=list)  # pins that the board fetches
+    pip: list[str] = field(default_factory=list)  # what the board fetches, as lines of requirements with digests
 
     @property
     def wheels(self) -> list[dict[str, str]]:
@@ -220,6 +210,7 @@ class _Job:
         self.made_of = _made_of(self.recipe, hashlib.sha256(self.agent).hexdigest())
         self.digest = hashlib.sha256(json.dumps(self.made_of, sort_keys=True).encode()).hexdigest()
         self.sent = 0
+        self.own_wheels = False  # the folder of wheels is the user's own
         self.notes: list[str] = []
 
     @property
@@ -243,9 +234,9 @@ class _Job:
             try:
                 return self._let_pip(agent, progress)
             except DeviceFailed as error:
-                if error.reason != "no-download":
+                if error.reason not in _UNFETCHED:
                     raise
-                self.notes.append("the board could not fetch from the index: the wheels were sent from here")
+                self.notes.append(f"{_UNFETCHED[error.reason]}: the wheels were sent from here")
                 return self._ship(agent, folder, progress)
 
     def report(self, *, changed: bool, previous: str | None = None, added: Sequence[str] = ()) -> Provisioned:
@@ -267,20 +258,28 @@ class _Job:
 
     def _ship(self, agent: Path, folder: Path, progress: Progress | None) -> Provisioned:
         on_board, lacking = self._on_board()
-        fetched = wheels.fetch(lacking, self.recipe, folder)
-        _check_room(self.transport.name, self.board, wheels.unpacked_size([*fetched, agent]) + _SPARE)
+        fetched = wheels.fetch(lacking, self.recipe, folder, own=self.own_wheels)
+        strange = [path.name for path in fetched if path.name not in locked.known()]
+        if strange:
+            self.notes.append(
+                f"taken from {folder} as they are, since no SHA-256 is known for them: {', '.join(strange)}"
+            )
+        check_room(self.transport.name, self.board, wheels.unpacked_size([*fetched, agent]) + _SPARE)
         return self._send_and_build(_Source(on_board), [*fetched, agent], progress)
 
     def _let_pip(self, agent: Path, progress: Progress | None) -> Provisioned:
         on_board, lacking = self._on_board()
-        _check_room(self.transport.name, self.board, (ROOM[self.recipe.runtime] if lacking else 0) + _SPARE)
-        return self._send_and_build(_Source(on_board, pip=lacking), [agent], progress)
+        check_room(self.transport.name, self.board, (ROOM[self.recipe.runtime] if lacking else 0) + _SPARE)
+        return self._send_and_build(
+            _Source(on_board, pip=[wheels.requirement(pin, self.recipe) for pin in lacking]), [agent], progress
+        )
 
     def _on_board(self) -> tuple[list[dict[str, str]], list[str]]:
         """Returns the wheels that earlier environments hold unchanged, and the pins that are still lacking."""
         held = {
             wheel["name"]: wheel for made_of in self.board.environments.values() for wheel in made_of.get("wheels", [])
         }
+        held = {name: wheel for name, wheel in held.items() if locked.known().get(name) == wheel["sha256"]}
         names = {pin: wheels.best(pin, held, self.recipe) for pin in self.recipe.pins}
         known = [held[name] for name in names.values() if name is not None]
         if not known:
@@ -289,20 +288,40 @@ class _Job:
         return [wheel for wheel in known if wheel["name"] in intact], [p for p, n in names.items() if n not in intact]
 
     def _send_and_build(self, source: _Source, files: Sequence[Path], progress: Progress | None) -> Provisioned:
-        incoming = f"{self.board.root}/{contract.VENVS_DIR}/incoming"
-        source.files = [PushFile.of(path, f"{incoming}/{path.name}") for path in files]
-        pushed = push(self.transport, source.files, timeout=_UPLOAD_SECONDS, progress=progress)
-        self.sent += pushed.sent
-        return self._build(source)
+        read = [PushFile.of(path, path.name) for path in files]
+        for file in read:
+            locked.refuse_another(file.local, file.sha256)
+        source.place = str(self._ask("claim")["place"])
+        folder = f"{self.board.root}/{contract.VENVS_DIR}/{source.place}"
+        source.files = [replace(file, remote=f"{folder}/{file.remote}") for file in read]
+        try:
+            pushed = push(self.transport, source.files, timeout=_UPLOAD_SECONDS, progress=progress)
+            self.sent += pushed.sent
+            return self._build(source)
+        except DeviceFailed as error:
+            if error.reason not in _TAKEN:
+                raise
+            self.board = look(self.transport, self.python, self.board.root)
+            if not self.done:
+                raise
+            return self._report_others()
+
+    def _report_others(self) -> Provisioned:
+        self.notes.append(_OTHERS)
+        return self.report(changed=False)
 
     def _build(self, source: _Source) -> Provisioned:
         before, now = self.board.runtime, runtime_of(self.recipe.pins)
         another = before not in (None, now)
-        if another and self.prove:
+        if self.prove and self.board.current not in (None, self.digest):
             self._order(source, use=False)
-            self.prove(f"{self.board.root}/{contract.VENVS_DIR}/{self.digest}/bin/python")
+            what = now if now and another else f"the environment of knnkit {device_agent.__version__}"
+            self.prove(f"{self.board.root}/{contract.VENVS_DIR}/{self.digest}/bin/python", what)
             source = _Source([])  # it is there now
         answer = self._order(source, use=True)
+        done = answer["made"] or answer["added"] or answer["before"] != self.digest
+        if not done and self.board.current != self.digest:
+            return self._report_others()
         if another:
             self.notes.append(f"{now} is there instead of {before}" + ("" if self.prove else _UNPROVEN))
         return self.report(changed=True, previous=answer["before"], added=answer["added"])
@@ -311,6 +330,8 @@ class _Job:
         return self._ask(
             "build",
             use=use,
+            wait=LOCK_SECONDS,
+            place=source.place,
             digest=self.digest,
             made_of=self.made_of,
             wheels=source.wheels,

@@ -1,4 +1,7 @@
-"""Wheels for a board, on the host: found in a folder, or fetched into it by the host's pip. Never installs anything."""
+"""Wheels for a board, on the host: found in a folder, or fetched into it by the host's pip. Never installs anything.
+
+pip takes none but those whose SHA-256 is known (knnkit.provision.locked); whoever sends a wheel looks at its bytes.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +19,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from knnkit.errors import DeviceFailed, MissingDependency, UsageError
+from knnkit.provision import locked
 from knnkit.provision.recipe import Recipe
 
 #: Where wheels are kept; a folder given on the command line goes before it.
 FOLDER_VARIABLE = "KNNKIT_WHEELS"
 _FETCH_SECONDS = 900.0
+#: What pip says of bytes that have none of the digests it was told.
+_OTHER_BYTES = "DO NOT MATCH THE HASHES"
 _fetching = threading.Lock()  # devices are served by threads; the file lock below is for other processes
 
 
@@ -31,26 +37,31 @@ def default_folder() -> Path:
     return Path(named or f"{base}/knnkit/wheels").expanduser()
 
 
-def fetch(pins: Sequence[str], recipe: Recipe, folder: Path) -> list[Path]:
+def is_named(folder: Path | None) -> bool:
+    """Returns whether somebody chose where wheels are kept, on the command line or by $KNNKIT_WHEELS."""
+    return folder is not None or bool(os.environ.get(FOLDER_VARIABLE))
+
+
+def fetch(pins: Sequence[str], recipe: Recipe, folder: Path, *, own: bool = False) -> list[Path]:
     """Returns wheels for a board, fetching those that are not in `folder`.
 
     Args:
         pins: which ones, `name==version`.
         recipe: what the board is.
         folder: where wheels are kept; made when it is missing.
+        own: the folder is the user's own: where it has no wheel of a known name, it may have another.
 
     Raises:
         UsageError: `folder` cannot be written.
         MissingDependency: something must be fetched and this Python has no pip.
-        DeviceFailed: the index has no such wheel, or cannot be reached.
+        DeviceFailed: the index has no such wheel, or other bytes by its name, or cannot be reached.
     """
     with _fetching:
-        missing = _missing(pins, recipe, folder)
+        missing = _missing(pins, recipe, folder, own)
         if missing:
             with _locked(folder):  # another process may have fetched them meanwhile
-                _download(_missing(missing, recipe, folder), recipe, folder)
-        names = _names(folder)
-    found = {pin: best(pin, names, recipe) for pin in pins}
+                _download(_missing(missing, recipe, folder, own), recipe, folder)
+        found = {pin: _held(pin, recipe, folder, own) for pin in pins}
     for pin, name in found.items():
         if name is None:
             raise DeviceFailed(f"no wheel of {pin} fits {describe(recipe)}", reason="no-wheel", hint=f"ls {folder}")
@@ -63,6 +74,11 @@ def best(pin: str, names: Iterable[str], recipe: Recipe) -> str | None:
     stem = f"{normalised(project)}-{version}-"
     ranked = [(rank_of(name, recipe), name) for name in names if normalised(name).startswith(stem)]
     return min(((rank, name) for rank, name in ranked if rank is not None), default=(0, None))[1]
+
+
+def known(pin: str, recipe: Recipe) -> dict[str, str]:
+    """Returns file name -> SHA-256 of every wheel that is known to satisfy `pin` on the board."""
+    return {name: digest for name, digest in locked.known().items() if best(pin, [name], recipe)}
 
 
 def rank_of(wheel: str, recipe: Recipe) -> int | None:
@@ -124,9 +140,14 @@ def _names(folder: Path) -> list[str]:
         return []
 
 
-def _missing(pins: Sequence[str], recipe: Recipe, folder: Path) -> list[str]:
+def _held(pin: str, recipe: Recipe, folder: Path, own: bool) -> str | None:
     names = _names(folder)
-    return [pin for pin in pins if best(pin, names, recipe) is None]
+    found = best(pin, [name for name in names if name in locked.known()], recipe)
+    return found or (best(pin, names, recipe) if own else None)
+
+
+def _missing(pins: Sequence[str], recipe: Recipe, folder: Path, own: bool) -> list[str]:
+    return [pin for pin in pins if _held(pin, recipe, folder, own) is None]
 
 
 def _python_fits(python: str, abi: str, recipe: Recipe) -> bool:
@@ -168,16 +189,38 @@ def _download(pins: Sequence[str], recipe: Recipe, folder: Path) -> None:
     with tempfile.TemporaryDirectory(dir=folder, prefix=".fetch-") as fresh:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
         command += ["--no-input", "--disable-pip-version-check", "--implementation", "cp", *platforms]
-        command += ["--python-version", f"{recipe.python[0]}.{recipe.python[1]}", "--dest", fresh, *pins]
+        command += ["--python-version", f"{recipe.python[0]}.{recipe.python[1]}", "--dest", fresh]
+        wanted = Path(fresh, "requirements.txt")
+        wanted.write_text("".join(f"{requirement(pin, recipe)}\n" for pin in pins), encoding="utf-8")
+        command += ["--require-hashes", "--requirement", str(wanted)]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=_FETCH_SECONDS, check=False)
         except subprocess.TimeoutExpired:
             raise _cannot(pins, recipe, folder, f"no end within {_FETCH_SECONDS:g} s") from None
+        if _OTHER_BYTES in done.stderr:
+            raise _differs(recipe, folder, done.stderr)
         if done.returncode:
             complaint = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
             raise _cannot(pins, recipe, folder, complaint[0] if complaint else f"pip ended with {done.returncode}")
         for path in Path(fresh).glob("*.whl"):
             path.replace(folder / path.name)
+
+
+def requirement(pin: str, recipe: Recipe) -> str:
+    """Returns a line for pip: the version, and every SHA-256 that its wheel for the board may have."""
+    return " ".join([pin, *(f"--hash=sha256:{digest}" for digest in known(pin, recipe).values())])
+
+
+def _differs(recipe: Recipe, folder: Path, complaint: str) -> DeviceFailed:
+    """Without addresses: they may hold a password of the user's index."""
+    name = re.search(r"([^/\s#]+\.whl)", complaint)
+    got = re.search(r"Got\s+([0-9a-f]{64})", complaint)
+    return DeviceFailed(
+        f"the index has another {name[1] if name else 'wheel'} for {describe(recipe)} than PyPI: "
+        f"its SHA-256 is {got[1] if got else 'not known'}; it was not used",
+        reason="wheel-differs",
+        hint=f"python -m pip config list: which index, proxy or folder is that? Or put PyPI's wheel into {folder}",
+    )
 
 
 def _cannot(pins: Sequence[str], recipe: Recipe, folder: Path, why: str) -> DeviceFailed:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from device_agent import contract
 from device_agent.errors import ModelUnusable
 from knnkit.config import Build
-from knnkit.errors import BuildError, MissingDependency, VerificationFailed
+from knnkit.errors import BuildError, MissingDependency, UsageError, VerificationFailed
 from knnkit.release import inputs, manifest, material
 from knnkit.release.signing import Signer, sign_release
 
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from device_agent.judge import Golden, Verdict
     from knnkit.model.build import BuiltModel
     from knnkit.release.material import Material
+
+#: Most digits of a time in seconds; more are milliseconds.
+_DIGITS = 12
 
 
 @dataclass(frozen=True, repr=False)
@@ -81,6 +84,7 @@ def build_release(build: Build, signer: Signer, *, out: Path | None = None) -> B
         BuildError: the model cannot be built, its own check fails, or `out` holds something else than a release.
         MissingDependency: TensorFlow or scikit-learn is not installed.
         VerificationFailed: the release does not verify.
+        UsageError: $SOURCE_DATE_EPOCH is no time.
     """
     directory = (out or build.release.dir).absolute()
     _require_replaceable(directory)
@@ -107,8 +111,9 @@ def write_release(made_from: Material, order: Order, signer: Signer, directory: 
     """
     directory = directory.absolute()
     _require_replaceable(directory)
+    created = _pinned_clock()
     model, golden, verdict = _make(made_from, order)
-    document = _manifest(order, model, directory)
+    document = _manifest(order, model, directory, int(time.time()) if created is None else created)
     with _replacing(directory) as folder:
         (folder / contract.MODEL_FILE).write_bytes(model.data)
         (folder / contract.GOLDEN_FILE).write_bytes(golden.to_bytes())
@@ -169,10 +174,20 @@ def _extra_installed() -> Iterator[None]:
         raise MissingDependency(f"building a model needs {package}", hint="pip install 'knnkit[build]'") from None
 
 
-def _manifest(order: Order, model: BuiltModel, directory: Path) -> contract.Manifest:
+def _pinned_clock() -> int | None:
+    """Returns the seconds since 1970 that $SOURCE_DATE_EPOCH says; None where it says nothing."""
+    text = os.environ.get("SOURCE_DATE_EPOCH", "")
+    if text and not (text.isascii() and text.isdigit() and len(text) <= _DIGITS):
+        raise UsageError(
+            f"SOURCE_DATE_EPOCH is {text[:40]!r}, and not seconds since 1970",
+            hint="unset SOURCE_DATE_EPOCH, or: export SOURCE_DATE_EPOCH=$(date +%s)",
+        )
+    return int(text) if text else None
+
+
+def _manifest(order: Order, model: BuiltModel, directory: Path, created: int) -> contract.Manifest:
     from knnkit.model.metadata import label_file
 
-    created = int(os.environ.get("SOURCE_DATE_EPOCH", "") or time.time())
     sequence = order.sequence
     if sequence is None:  # two builds within a second must not share a sequence
         sequence = max(created, _sequence_of(directory) + 1)

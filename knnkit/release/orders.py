@@ -40,7 +40,7 @@ def revoke(signer: Signer, fingerprints: Sequence[str], *, issued: int | None = 
     """Returns the order after which devices accept nothing new from the named keys.
 
     Raises:
-        UsageError: no fingerprint, or something that is none.
+        UsageError: no fingerprint, something that is none, or more than a device takes in one order.
     """
     wrong = [text for text in fingerprints if not orders.is_fingerprint(text)]
     if wrong or not fingerprints:
@@ -48,7 +48,13 @@ def revoke(signer: Signer, fingerprints: Sequence[str], *, issued: int | None = 
             f"{wrong[0]!r} is not a fingerprint" if wrong else "no fingerprint was given",
             hint="a fingerprint is sha256: and 64 digits; knnkit trust --show PUB prints it",
         )
-    revocation = orders.Revocation(tuple(sorted(set(fingerprints))), _now(issued))
+    named = tuple(sorted(set(fingerprints)))
+    if len(named) > orders.MAX_REVOKED:
+        raise UsageError(
+            f"{len(named)} keys are to be revoked; devices take an order that names up to {orders.MAX_REVOKED}",
+            hint="revoke them by several commands",
+        )
+    revocation = orders.Revocation(named, _now(issued))
     return _sign(orders.REVOCATION_TYPE, revocation, (signer,))
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import mmap
+import os
 import shutil
 import weakref
 from dataclasses import replace
@@ -322,3 +324,26 @@ def test_a_model_that_cannot_be_packed_any_more_goes_on_as_it_is(
     monkeypatch.setattr(Loader, "load", fail)
     assert len(large.classify(rows).label) == len(rows)
     assert large.runtime.delegate is None
+
+
+def test_of_a_model_that_verifying_read_from_the_disk_little_is_mapped_around_what_is_looked_at(
+    releases: Releases, tmp_path: Path
+) -> None:
+    """A kernel that keeps what it read ahead in pieces of 2 MB maps each whole; where it keeps pages, nothing shows."""
+    release = Path(shutil.copytree(releases["iris"], tmp_path / "release"))
+    model = release / contract.MODEL_FILE
+    with model.open("wb") as file:
+        file.write(os.urandom(64 * MB))
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    with open_release(release) as opened:
+        path = opened.path(contract.MODEL_FILE)
+        with Path(path).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+            _ = [mapped[place] for place in range(MB, 64 * MB, 2 * MB)]
+            assert resident(str(model)) < 16 * MB
+
+
+def resident(name: str) -> int:
+    """Bytes of a mapped file that are in memory for this process."""
+    part = Path("/proc/self/smaps").read_text().split(f"{name}\n", 1)[1]
+    return int(part.split("Rss:", 1)[1].split()[0]) * 1024

@@ -278,8 +278,8 @@ def with_another_runtime(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> tuple
     target = dataclasses.replace(fleet.targets()[0], runtime="ai_edge_litert")
     used: list[str] = []
 
-    def provision(*_: Any, runtime: str, prove: Callable[[str], None], **__: Any) -> SimpleNamespace:
-        prove(BESIDE)
+    def provision(*_: Any, runtime: str, prove: Callable[[str, str], None], **__: Any) -> SimpleNamespace:
+        prove(BESIDE, "ai_edge_litert")
         used.append(runtime)
         return SimpleNamespace(notes=())
 
@@ -315,14 +315,41 @@ def test_a_runtime_on_which_what_answers_does_not_hold_is_never_used(
     """Also where a new release would follow: until that is committed, and where it fails, the one before answers."""
     board = fleet.boards["board"]
     board.committed = fleet.package.ref if stays else OLD.ref
-    board.faults.add(fault)
+    board.faults.add(f"beside-{fault}")
     job, used = with_another_runtime(fleet, monkeypatch)
     report = run_job(job)
     assert (report.outcome, report.exit_code, report.reason, used) == (Outcome.FAILED, 4, reason, [])
     assert report.said == f"what answers there does not hold on ai_edge_litert, which was not put into use: {said}"
     assert report.hint or fault == "does-not-load"
     assert (report.certificate is None) == (fault == "does-not-load")
-    assert [entry for entry in board.log if entry != "1:probe"] == ["1:check"]
+    assert [entry for entry in board.log if entry != "1:probe"] == ["1:check", "1:check"]
+
+
+@pytest.mark.parametrize(("fault", "said"), [("differs", "2 rows differ"), ("does-not-load", "cannot load it")])
+def test_what_does_not_hold_where_it_answers_either_keeps_nothing_out_of_use(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, fault: str, said: str
+) -> None:
+    """Else a device with a release that fails could be given neither another environment nor what needs it."""
+    board = fleet.boards["board"]
+    board.committed = fleet.package.ref
+    board.faults.add(fault)
+    job, used = with_another_runtime(fleet, monkeypatch)
+    report = run_job(job)
+    assert (report.outcome, used) == (Outcome.UNCHANGED, ["ai_edge_litert"])
+    (warning,) = report.warnings
+    assert warning.startswith("what answers there holds neither on ai_edge_litert nor on what it replaces: ")
+    assert warning.endswith(said)
+
+
+def test_what_answers_more_rows_wrongly_than_where_it_answers_is_not_used(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    board = fleet.boards["board"]
+    board.committed = fleet.package.ref
+    board.faults |= {"differs", "beside-does-not-load"}
+    job, used = with_another_runtime(fleet, monkeypatch)
+    report = run_job(job)
+    assert (report.outcome, report.reason, used) == (Outcome.FAILED, "model-unusable", [])
 
 
 @pytest.mark.parametrize("committed", [True, False])

@@ -74,6 +74,19 @@ def test_what_did_not_change_is_not_built_again(folder: Path, monkeypatch: pytes
     assert sequence(folder) == 1800000002
 
 
+@pytest.mark.parametrize("wrong", ["abc", "-1", "1.5", "1_000", " 12", "\u0661", "1800000000000"])
+def test_a_time_of_the_build_that_is_none_is_refused_before_anything_is_made(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], wrong: str
+) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", wrong)
+    monkeypatch.setattr(release_build, "_make", lambda *_: pytest.fail("a model is being built"))
+    assert build() == 2
+    said = capsys.readouterr().err
+    assert f"SOURCE_DATE_EPOCH is {wrong!r}, and not seconds since 1970" in said
+    assert "export SOURCE_DATE_EPOCH=$(date +%s)" in said
+    assert not (folder / "dist").exists()
+
+
 def test_a_finished_release_needs_no_tensorflow(folder: Path) -> None:
     assert build() == 0
     program = (

@@ -10,15 +10,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import pytest
+from support.tiny import PROBE, make_tiny_wheels, want_tiny_wheels
 from support.wheels import make_wheel
 
 from knnkit.provision import Provisioned, install, provision, remove
-from knnkit.provision.recipe import Board, Recipe
 from knnkit.transport.base import MAX_OUTPUT, Completed, Progress
 from knnkit.transport.local import LocalTransport
-
-PINS = ("tinyruntime==1.0", "tinymath==2.0")
-PROBE = "import json, tinyruntime, tinymath, device_agent; print(json.dumps({'tinyruntime': tinyruntime.version}))"
 
 
 @dataclass(frozen=True)
@@ -145,17 +142,6 @@ def agent(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 @pytest.fixture
 def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, agent: Callable[[str], None]) -> Bare:
     """A bare board and the two wheels that it wants."""
-    wheels = tmp_path / "wheels"
-    wheels.mkdir()
-    make_wheel(
-        wheels, "tinyruntime", "1.0", {"tinyruntime/__init__.py": "version = '1.0'\n", "tinyruntime/core.py": "a = 1\n"}
-    )
-    make_wheel(wheels, "tinymath", "2.0", {"tinymath.py": "pi = 3\n"})
-
-    def recipe(name: str, board: Board, runtime: str) -> Recipe:
-        return Recipe("x86_64", board.python, (2, 36), PINS, system_site=False)
-
-    monkeypatch.setattr(install, "recipe_for", recipe)
-    monkeypatch.setattr(install, "ROOM", {PINS[0]: 1 << 20})
-    monkeypatch.setattr(install, "_PROBE", PROBE)
+    wheels = make_tiny_wheels(tmp_path / "wheels")
+    want_tiny_wheels(monkeypatch, wheels)
     return Bare(tmp_path / "home" / "knnkit", wheels)

@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.tiny import lock
 from support.wheels import make_wheel
+from test_interrupted import KEY
 from test_recipe import ARMV7, a_board
 
+import device_agent
 from device_agent import contract
 from knnkit.errors import DeviceFailed, ParityFailed
 from knnkit.provision import install, recipe
@@ -101,6 +104,7 @@ def two(bare: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     for name in BOTH:
         version = PACKAGES[name].partition("==")[2]
         make_wheel(bare.wheels, name, version, {f"{name}/__init__.py": "", "tinyruntime.py": "version = 1\n"})
+    lock(monkeypatch, bare.wheels)
     table = {name: (PACKAGES[name], "tinymath==2.0") for name in BOTH}
     monkeypatch.setattr(recipe, "WHEELS", {platform.machine(): {sys.version_info[:2]: table}})
     monkeypatch.setattr(install, "recipe_for", recipe_for)
@@ -131,7 +135,8 @@ def test_another_runtime_is_proven_beside_the_one_in_use(two: Any) -> None:
     first = two.provision()
     seen: list[tuple[set[str], set[str]]] = []
 
-    def prove(python: str) -> None:
+    def prove(python: str, what: str) -> None:
+        assert what in BOTH
         site = Path(python).parents[1].glob("lib/python3*/site-packages/*")
         seen.append((_modules(two), {path.name for path in site} & set(BOTH)))
 
@@ -149,7 +154,7 @@ def test_a_runtime_that_was_not_proven_is_left_beside_the_one_in_use(two: Any, a
     agent("1.1")
     first = two.provision()
 
-    def prove(_: str) -> None:
+    def prove(_: str, what: str) -> None:
         raise ParityFailed("2 rows differ")
 
     for sent in (True, False):  # the second time it is there
@@ -164,13 +169,23 @@ def test_a_runtime_that_was_not_proven_is_left_beside_the_one_in_use(two: Any, a
     assert two.provision(runtime=NEW).sent == 0
 
 
-def test_only_another_runtime_is_proven(two: Any, agent: Callable[[str], None]) -> None:
-    def prove(python: str) -> None:
-        raise AssertionError(python)
+def test_another_agent_is_proven_and_neither_the_first_nor_one_that_is_in_use(
+    two: Any, agent: Callable[[str], None]
+) -> None:
+    seen: list[str] = []
+
+    def prove(python: str, what: str) -> None:
+        assert what == f"the environment of knnkit {device_agent.__version__}"
+        assert not (two.root / "venv").samefile(Path(python).parents[1])
+        seen.append(python)
 
     two.provision(prove=prove)
+    assert seen == []
     agent("1.1")
     assert two.provision(prove=prove).changed
+    assert len(seen) == 1
+    assert two.provision(prove=prove, keys=KEY).keys_added
+    assert len(seen) == 1
 
 
 def test_what_was_chosen_stays_until_another_is(two: Any, agent: Callable[[str], None]) -> None:

@@ -89,7 +89,8 @@ def test_killed_at_any_step_of_building(bare: Any, agent: Callable[[str], None],
 
     def keep(step: str) -> None:
         if step == "build":
-            shutil.copytree(bare.root / "venvs" / "incoming", staged)
+            (place,) = bare.root.glob("venvs/incoming.*")
+            shutil.copytree(place, staged)
 
     bare.wire.before = keep
     bare.provision(keys=KEY)
@@ -100,7 +101,7 @@ def test_killed_at_any_step_of_building(bare: Any, agent: Callable[[str], None],
             shutil.rmtree(bare.root)
             if upgrade:
                 shutil.copytree(pristine, bare.root, symlinks=True)
-        shutil.copytree(staged, bare.root / "venvs" / "incoming", dirs_exist_ok=True)
+        shutil.copytree(staged, bare.root / "venvs" / json.loads(order)["place"], dirs_exist_ok=True)
         if not _build_killed_at(at, order):
             break  # it makes fewer changes than that: every step has had its turn
         _survives(bare, before)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.tiny import lock
 from support.wheels import make_wheel
 
 from device_agent import disk
@@ -145,8 +146,9 @@ def test_a_bare_board_on_which_it_does_not_run_stays_bare(bare: Any, monkeypatch
 @pytest.mark.parametrize(
     "name", ["../outside.py", "/outside.py", "a/../../outside.py", "a\\..\\b.py", "a//b.py", "./a.py"]
 )
-def test_a_wheel_that_reaches_outside_is_refused(bare: Any, name: str) -> None:
+def test_a_wheel_that_reaches_outside_is_refused(bare: Any, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     make_wheel(bare.wheels, "tinymath", "2.0", {"tinymath.py": "pi = 3\n", name: "gotcha = True\n"})
+    lock(monkeypatch, bare.wheels)
     with pytest.raises(DeviceFailed, match="unsafe path") as caught:
         bare.provision()
     assert caught.value.reason == "bad-wheel"
@@ -154,13 +156,14 @@ def test_a_wheel_that_reaches_outside_is_refused(bare: Any, name: str) -> None:
     assert not list(bare.root.parent.rglob("outside.py"))
 
 
-def test_a_wheel_that_holds_a_link_is_refused(bare: Any) -> None:
+def test_a_wheel_that_holds_a_link_is_refused(bare: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     import zipfile
 
     entry = zipfile.ZipInfo("tinymath.py")
     entry.external_attr = 0o120777 << 16
     with zipfile.ZipFile(bare.wheels / "tinymath-2.0-py3-none-any.whl", "w") as archive:
         archive.writestr(entry, "/etc/passwd")
+    lock(monkeypatch, bare.wheels)
     with pytest.raises(DeviceFailed, match="holds a link"):
         bare.provision()
     assert not bare.root.exists()
@@ -176,7 +179,7 @@ def test_a_damaged_wheel_is_named(bare: Any) -> None:
 def test_a_wheel_that_changed_on_its_way_is_not_used(bare: Any) -> None:
     def meddle(step: str) -> None:
         if step == "sh":
-            for path in (bare.root / "venvs" / "incoming").glob("tinymath*.whl"):
+            for path in bare.root.glob("venvs/incoming.*/tinymath*.whl"):
                 path.write_bytes(path.read_bytes()[:-1] + b"x")
 
     bare.wire.after = meddle
@@ -230,9 +233,10 @@ def test_what_the_system_of_the_board_refuses_is_told_without_python_s_numbers(
     assert answer["hint"] == "choose a root that the login user may write"
 
 
-def test_two_hosts_do_not_provision_one_board_at_once(bare: Any) -> None:
+def test_two_hosts_do_not_provision_one_board_at_once(bare: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     import fcntl
 
+    monkeypatch.setattr(install, "LOCK_SECONDS", 0.2)
     bare.provision()
     (bare.root / "venv").unlink()
     handle = os.open(bare.root / "venvs", os.O_RDONLY)

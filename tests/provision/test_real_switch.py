@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import json
 import platform
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.boards import run_knnkit
+from support.boards import ROOT, run_knnkit
 
 from device_agent import contract
 from knnkit.provision.recipe import WHEELS
@@ -46,6 +47,20 @@ def _make(self, *arguments, **options):
 
 
 Interpreter.__init__ = _make
+"""
+
+#: Follows the agent's own code: the same.
+WRONG_AGENT = """
+
+_right = Pair.run
+
+
+def _run(self, queries, parts):
+    _right(self, queries, parts)
+    parts["indices"] -= 1
+
+
+Pair.run = _run
 """
 
 
@@ -142,3 +157,27 @@ def test_a_runtime_that_answers_wrongly_on_the_device_does_not_come_into_use(ope
         assert refused["certificate"]["different"] > 0
         assert (operator.root / "venv").readlink() == in_use
     operator.assert_answers_with(OLD)
+
+
+def test_an_agent_that_answers_wrongly_on_the_device_does_not_come_into_use(
+    operator: Operator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The host has another version of this code, which the device is to get."""
+    operator.deploy()
+    in_use = (operator.root / "venv").readlink()
+    other = tmp_path / "other"
+    for package in ("knnkit", "device_agent"):
+        shutil.copytree(ROOT / package, other / package, ignore=shutil.ignore_patterns("__pycache__"))
+    with (other / "device_agent" / "pair.py").open("a") as file:
+        file.write(WRONG_AGENT)
+    with (other / "device_agent" / "__init__.py").open("a") as file:
+        file.write('__version__ = "9.0.0"\n')
+    monkeypatch.setattr("support.boards.ROOT", other)
+    for command in (operator.deploy, lambda code: operator.says("provision", "--offline", code=code)):
+        refused = command(code=4)
+        assert (refused["outcome"], refused["reason"]) == ("failed", "gate-failed")
+        assert "does not hold on the environment of knnkit" in refused["message"]
+        assert refused["certificate"]["different"] > 0
+        assert (operator.root / "venv").readlink() == in_use
+    monkeypatch.undo()
+    assert operator.says("parity")["certificate"]["different"] == 0

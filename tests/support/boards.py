@@ -79,6 +79,7 @@ def run_knnkit(*words: str, input: str | None = None) -> subprocess.CompletedPro
         text=True,
         timeout=1200,
         check=False,
+        cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
 

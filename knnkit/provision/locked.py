@@ -1,0 +1,42 @@
+"""Which bytes a wheel must have: the SHA-256 of every wheel that a board may get, by file name, as PyPI has them.
+
+A name that is known has one content, wherever the file comes from: an index, a cache, a folder of the user's own. Of
+any other name nothing is known. `python -m scripts.lock_wheels` makes the list. Fetches nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+from knnkit.errors import DeviceFailed
+
+LOCK = Path(__file__).with_name("wheels.sha256")
+
+
+def parse(text: str) -> dict[str, str]:
+    """Returns file name -> SHA-256 in hex of what `sha256sum` prints; lines that begin with # are skipped."""
+    lines = [line.split(None, 1) for line in text.splitlines() if not line.startswith("#")]
+    return {name: digest for digest, name in lines}
+
+
+@cache
+def known() -> Mapping[str, str]:
+    """Returns file name -> SHA-256 in hex of every wheel that is known."""
+    return parse(LOCK.read_text(encoding="utf-8"))
+
+
+def refuse_another(path: Path, sha256: str) -> None:
+    """Refuses a wheel that has a known name and other bytes.
+
+    Raises:
+        DeviceFailed: the message has both digests.
+    """
+    expected = known().get(path.name, sha256)
+    if sha256 != expected:
+        raise DeviceFailed(
+            f"{path} is not the wheel that PyPI has by this name: its SHA-256 is {sha256}, not {expected}",
+            reason="wheel-differs",
+            hint=f"find out where it came from; then: rm {path}, and run the command again",
+        )

@@ -1,0 +1,41 @@
+"""A board that wants two tiny wheels instead of a TFLite runtime: provisioning in a fraction of a second."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from knnkit.provision import install, locked
+from knnkit.provision.recipe import Board, Recipe
+from support.wheels import digest, make_wheel
+
+PINS = ("tinyruntime==1.0", "tinymath==2.0")
+PROBE = "import json, tinyruntime, tinymath, device_agent; print(json.dumps({'tinyruntime': tinyruntime.version}))"
+
+
+def make_tiny_wheels(folder: Path) -> Path:
+    """Writes the two wheels; returns the folder."""
+    folder.mkdir()
+    files = {"tinyruntime/__init__.py": "version = '1.0'\n", "tinyruntime/core.py": "a = 1\n"}
+    make_wheel(folder, "tinyruntime", "1.0", files)
+    make_wheel(folder, "tinymath", "2.0", {"tinymath.py": "pi = 3\n"})
+    return folder
+
+
+def lock(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """The wheels that lie there now are the ones that are known."""
+    known = {path.name: digest(path) for path in folder.glob("*.whl")}
+    monkeypatch.setattr(locked, "known", lambda: known)
+
+
+def want_tiny_wheels(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Every board wants them from now on, as they lie there."""
+
+    def recipe(name: str, board: Board, runtime: str) -> Recipe:
+        return Recipe("x86_64", board.python, (2, 36), PINS, system_site=False)
+
+    lock(monkeypatch, folder)
+    monkeypatch.setattr(install, "recipe_for", recipe)
+    monkeypatch.setattr(install, "ROOM", {PINS[0]: 1 << 20})
+    monkeypatch.setattr(install, "_PROBE", PROBE)
