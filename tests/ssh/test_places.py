@@ -43,7 +43,8 @@ def put(place: Path, *names: str, age: float = 0.0) -> Path:
     place.mkdir(parents=True, exist_ok=True)
     for name in names:
         (place / name).write_text(name)
-        os.utime(place / name, (time.time() - age,) * 2)
+    for path in (place, *map(place.joinpath, names)):
+        os.utime(path, (time.time() - age,) * 2)
     return place
 
 
@@ -60,14 +61,31 @@ def test_two_that_send_at_once_have_a_folder_each_for_its_owner_alone(dial: Dial
     assert [path.stat().st_mode & 0o777 for path in (incoming, one, other)] == [0o700] * 3
 
 
+def test_a_folder_into_which_nothing_has_been_sent_yet_is_its_owners(dial: Dial, incoming: Path) -> None:
+    ann, ben = Sender(dial, incoming, "aaaaaaaa"), Sender(dial, incoming, "bbbbbbbb")
+    one, other = ann.claim(), ben.claim()
+    assert one != other
+    assert sorted(incoming.iterdir()) == sorted([one, other])
+
+
+def test_what_was_taken_up_a_moment_ago_is_its_takers(dial: Dial, incoming: Path) -> None:
+    """Nothing in it is new until the rest is sent."""
+    ann, ben = Sender(dial, incoming, "aaaaaaaa"), Sender(dial, incoming, "bbbbbbbb")
+    put(incoming / DIGEST, "model.tflite.part", age=MINUTE)
+    taken = ann.claim()
+    assert held(ben.claim()) == set()
+    assert held(taken) == {"model.tflite.part"}
+
+
 def test_what_a_connection_that_is_gone_has_left_is_taken_up_at_once(dial: Dial, incoming: Path) -> None:
     ann, ben = Sender(dial, incoming, "aaaaaaaa"), Sender(dial, incoming, "bbbbbbbb")
     left = put(ann.claim(), "golden.npz.part", "model.tflite.part")
     ann.transport.close()
     process = Path("/proc", left.name.partition(".")[2].partition("-")[0])
-    give_up = time.monotonic() + 30.0
+    give_up = time.monotonic() + 60.0
     while process.exists():
         assert time.monotonic() < give_up
+        time.sleep(0.02)
     assert held(ben.claim()) == {"golden.npz.part", "model.tflite.part"}
     assert not left.exists()
 
