@@ -84,7 +84,7 @@ def stage(store: Store, directory: Path, holder: str, device_class: str | None =
 def dropping_needless(store: Store, directory: Path) -> Iterator[None]:
     """Removes an upload that the block was refused, or locked out from taking, where that release is here already.
 
-    Another host has brought it: nobody would come back for the rest. Needs no lock, since an upload is its sender's own.
+    Another host has brought it: nobody would come back for the rest. Needs no lock: an upload is its sender's own.
     """
     try:
         yield

@@ -93,6 +93,43 @@ def test_the_connection_that_activated_cannot_confirm_and_without_one_there_is_n
     assert confirmed(begun(connection=""), connection="").committed == ref(6)
 
 
+def test_a_confirmation_that_comes_to_nothing_says_whether_there_was_anything_to_confirm() -> None:
+    over = replace(NOW, uptime=160.0)
+    given_up = transitions.revert(begun(), "given up by ben", NOW)
+    for state, moment, why in ((begun(), over, ""), (given_up, NOW, " (given up by ben)")):
+        with pytest.raises(ActivationFailed) as caught:
+            transitions.confirm(state, ref(6).digest, connection="", moment=moment)
+        assert caught.value.reason == "rolled-back"
+        assert str(caught.value).endswith(f"and the release before it answers{why}")
+    # Over for one release, for another there never was anything.
+    other = replace(begun(), event=given_up.event)
+    for state, number in ((begun(), 7), (given_up, 7), (confirmed(begun()), 6), (StoreState(), 6), (other, 7)):
+        with pytest.raises(ActivationFailed) as caught:
+            transitions.confirm(state, ref(number).digest, connection="", moment=NOW)
+        assert caught.value.reason == "not-pending"
+        assert ref(number).digest[:12] in str(caught.value)
+
+
+def test_what_waits_past_another_return_is_too_late_without_its_reason() -> None:
+    """The event of the state is of another release: its reason is not ours."""
+    late = replace(begun(), event=transitions.revert(begun(7), "given up by ben", NOW).event)
+    with pytest.raises(ActivationFailed) as caught:
+        transitions.confirm(late, ref(6).digest, connection="", moment=replace(NOW, uptime=160.0))
+    assert caught.value.reason == "rolled-back"
+    assert "ben" not in str(caught.value)
+
+
+def test_whoever_is_kept_out_is_told_by_whom_how_long_and_how_to_end_it() -> None:
+    with pytest.raises(Locked) as caught:
+        transitions.refuse_foreign(BEFORE, "ben", replace(NOW, uptime=100.5))
+    assert "(work), for at most 800 s more" in str(caught.value)
+    assert (caught.value.hint or "").endswith("python -m device_agent unlock --holder 'ann'")
+    with pytest.raises(Locked) as caught:
+        transitions.refuse_foreign(begun(), "ben", NOW)
+    assert "for at most 60 s more" in str(caught.value)
+    assert (caught.value.hint or "").endswith("python -m device_agent rollback")
+
+
 def test_a_return_by_itself_leaves_all_as_it_was_before_the_activation() -> None:
     after = transitions.revert(begun(), "no word", NOW)
     assert changed(BEFORE, after) == {"lease": None}

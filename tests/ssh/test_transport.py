@@ -365,9 +365,11 @@ def test_an_idle_line_is_kept_alive(
 
 # --- connecting ---------------------------------------------------------------------------------------------------
 def test_nothing_listens(address: Address) -> None:
-    with socket.socket() as deaf, pytest.raises(Unreachable, match="nothing listens there") as caught:
+    with socket.socket() as deaf:
         deaf.bind((address.host, 0))  # nobody else takes the port meanwhile
-        SshTransport.connect("board", replace(address, port=deaf.getsockname()[1]), timeout=20)
+        to = replace(address, port=deaf.getsockname()[1])
+        with pytest.raises(Unreachable, match="nothing listens there") as caught:
+            SshTransport.connect("board", to, timeout=20)
     assert caught.value.reason == "connect"
     assert "ssh -v -p" in (caught.value.hint or "")
 
