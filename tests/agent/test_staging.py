@@ -61,6 +61,7 @@ def test_verifying_says_what_staging_would_and_changes_nothing(store: Store, rel
     assert stage(store, releases["iris"]) == told
     again = staging.verify(store, releases["iris"])
     assert again == replace(told, already=True) == stage(store, releases["iris"])
+    assert list(store.incoming.iterdir()) == []
 
 
 def test_what_is_staged_is_whole_private_and_noted_once(store: Store, releases: Releases, digest: str) -> None:

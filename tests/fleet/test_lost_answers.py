@@ -386,6 +386,8 @@ def test_what_waits_without_a_name_is_somebodys() -> None:
     said = aftermath.judge(LOST, Stage.ASKED, replace(found(pending=NEW), lock=None), NEW.digest, 60.0)
     assert said.outcome is Outcome.LOCKED
     assert "; nothing of this run was switched; somebody else began the activation of 1.1.0" in str(said.error)
+    assert said.error is not None
+    assert said.error.hint == "wait, then run again"
     assert not aftermath.is_own(replace(found(pending=NEW), lock=None), ANN, NEW.digest)
 
 
@@ -408,6 +410,7 @@ def test_the_status_of_an_agent_of_before_tells_whose_what_waits_is() -> None:
     assert not aftermath.is_own(told, BEN, NEW.digest)
     assert not aftermath.is_own(told, ANN, OTHER.digest)
     hidden = replace(status, lock=contract.LockHolder(ANN, "install", 0, 4711))
+    assert not told.taken
     assert aftermath.told_by(hidden) is None, "a command of ours that runs there is no proof"
 
 
