@@ -118,6 +118,9 @@ def test_a_confirmation_commits_once_and_says_what_was_before(store: Store) -> N
     assert (done.release, done.previous, done.already) == (TWO, ONE, False)
     again = confirmation.confirm(store, TWO.digest)
     assert (again.release, again.previous, again.already) == (TWO, ONE, True)
+    begin(store, ONE, "ben")  # what waits by now is another's
+    assert confirmation.confirm(store, TWO.digest).already
+    withdrawal.take_back(store, "ben")
     with pytest.raises(ActivationFailed):
         confirmation.confirm(store, ONE.digest)
 
