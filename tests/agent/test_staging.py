@@ -128,6 +128,38 @@ def test_a_refused_copy_is_removed_and_its_source_stays(store: Store, releases: 
     assert list(store.incoming.iterdir()) == []
 
 
+def test_what_changes_until_it_is_durable_is_refused_and_dropped(
+    store: Store, releases: Releases, digest: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its sender may still write: what was verified is what is published."""
+    place = sent(store, releases["iris"], digest)
+    genuine = staging._make_durable
+
+    def meanwhile(upload: Path) -> None:
+        with (upload / contract.MODEL_FILE).open("r+b") as file:
+            file.write(b"other bytes")
+        genuine(upload)
+
+    monkeypatch.setattr(staging, "_make_durable", meanwhile)
+    with pytest.raises(Refused) as caught:
+        stage(store, place)
+    assert caught.value.reason == "file-swapped"
+    assert (store.staged(), place.exists()) == ((), False)
+
+
+def test_nothing_of_a_copy_stays_open(store: Store, releases: Releases) -> None:
+    stage(store, releases["iris"])
+    assert [name for name in map(opened, Path("/proc/self/fd").iterdir()) if name in contract.RELEASE_FILES] == []
+
+
+def opened(descriptor: Path) -> str:
+    """The name of an open file; none where it was closed meanwhile."""
+    try:
+        return descriptor.readlink().name
+    except FileNotFoundError:
+        return ""
+
+
 @pytest.mark.parametrize("damage", [contract.GOLDEN_FILE, contract.SIGNATURE_FILE, contract.MANIFEST_FILE])
 def test_an_upload_that_no_further_byte_would_mend_is_dropped(
     store: Store, releases: Releases, digest: str, damage: str
