@@ -350,6 +350,48 @@ def test_a_power_cut_that_loses_all_unsynced_data_leaves_the_old_release_or_the_
             check_the_board(after_reboot, root, place)
 
 
+def install_from_elsewhere(bench: Bench) -> Scenario:
+    device, old = bench.with_old()
+    new: str = device.ask("verify", bench.new)["release"]["digest"]
+    argv = ("install", str(bench.new), "--deadline", "600")
+    return Scenario("install from elsewhere", device.root, argv, frozenset({old, new}), new)
+
+
+def install_over_a_damaged_copy(bench: Bench) -> Scenario:
+    device, old, new = bench.with_both()
+    damaged = device.root / contract.RELEASES_DIR / new / contract.MODEL_FILE
+    damaged.write_bytes(damaged.read_bytes()[:1000])
+    _, place = bench.upload_parts(device, bench.new)
+    argv = ("install", str(device.root / place), "--deadline", "600")
+    return Scenario("install, mend", device.root, argv, frozenset({old, new}), new, upload=place)
+
+
+@pytest.mark.parametrize("make", [install_an_upload, install_from_elsewhere, install_over_a_damaged_copy])
+def test_a_power_cut_takes_nothing_of_a_release_that_was_just_installed_and_confirmed(
+    make: Callable[[Bench], Scenario], bench: Bench, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until it is confirmed a power cut gives it up, whatever is lost; from then on it is what must answer."""
+    scenario = make(bench)
+    installing = traced(scenario, root)
+    confirming = crashpoints.run(
+        lambda: cli.main(["--root", str(root), "confirm", str(scenario.finally_), "--json"]), root
+    )
+    assert confirming.code == 0, (confirming.out, confirming.err)
+    monkeypatch.setattr(clock, "_boot_id", lambda: "the boot after the power cut")
+    for entries_survive in (False, True):
+        disk = Disk(scenario.root, scenario.upload or "\0")
+        for effect in installing:
+            disk.play(effect)
+        answers = None
+        for number, effect in enumerate(confirming.effects):
+            disk.play(effect)
+            place = f"{scenario.name}, confirm: power cut after {number}: {effect} (names survive: {entries_survive})"
+            shutil.rmtree(root, ignore_errors=True)
+            disk.write_to(root, entries_survive=entries_survive)
+            answers = check_the_board(scenario, root, place)
+        assert answers == scenario.finally_
+
+
 def old_of(scenario: Scenario) -> str | None:
     """What answers on the prepared root after a reboot: what was committed."""
     committed = (
