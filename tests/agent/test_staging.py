@@ -209,13 +209,15 @@ def test_a_name_that_is_a_digest_must_be_that_of_what_was_sent(store: Store, rel
     assert caught.value.reason == "other-release"
 
 
+@pytest.mark.parametrize("more", [True, False])
 def test_a_damaged_release_is_mended_from_an_upload_and_loses_what_is_not_its_own(
-    store: Store, releases: Releases, digest: str
+    store: Store, releases: Releases, digest: str, more: bool
 ) -> None:
     kept = store.release_path(stage(store, releases["iris"]).release.digest)
     (kept / contract.MODEL_FILE).write_bytes(b"worn out")
-    (kept / contract.GOLDEN_FILE).unlink()
-    (kept / "stray").mkdir()
+    if more:
+        (kept / contract.GOLDEN_FILE).unlink()
+        (kept / "stray").mkdir()
     place = sent(store, releases["iris"], digest)
     (store.releases / f".trash-{contract.MODEL_FILE}").mkdir()
     assert stage(store, place).already
