@@ -160,6 +160,18 @@ def opened(descriptor: Path) -> str:
         return ""
 
 
+def test_a_copy_of_what_this_device_may_not_have_is_removed(store: Store, releases: Releases, tmp_path: Path) -> None:
+    """An upload stays: with another --device-class it is taken."""
+    meant = releases.variant("iris", tmp_path / "meant", device_class="greenhouse")
+    with pytest.raises(Refused):
+        stage(store, meant)
+    assert list(store.incoming.iterdir()) == []
+    place = sent(store, meant, "by-hand")
+    with pytest.raises(Refused):
+        stage(store, place)
+    assert place.exists()
+
+
 @pytest.mark.parametrize("damage", [contract.GOLDEN_FILE, contract.SIGNATURE_FILE, contract.MANIFEST_FILE])
 def test_an_upload_that_no_further_byte_would_mend_is_dropped(
     store: Store, releases: Releases, digest: str, damage: str
@@ -299,6 +311,18 @@ def test_any_other_error_drops_nothing(store: Store, releases: Releases, digest:
     with pytest.raises(AgentError), staging.dropping_needless(store, place):
         raise AgentError("a full disk", reason="disk-full", hint="make room")
     assert place.exists()
+
+
+def test_a_directory_elsewhere_is_never_needless_whatever_its_name(
+    store: Store, releases: Releases, digest: str, tmp_path: Path
+) -> None:
+    stage(store, releases["iris"])
+    elsewhere = releases.copy("iris", tmp_path / digest)
+    with pytest.raises(Locked), staging.dropping_needless(store, elsewhere):
+        raise Locked("somebody is at work")
+    assert elsewhere.is_dir()
+    other = releases.copy("iris", tmp_path / ("0" * 64))
+    assert stage(store, other).release.digest == digest
 
 
 # --- pruning ----------------------------------------------------------------------------------------------------------
