@@ -101,9 +101,11 @@ def children() -> set[str]:
 def report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Report]:
     """Whoever starts it catches signals, as the agent does, whatever ran these tests has them do."""
     before = [signal.signal(number, lambda *_: None) for number in interrupts.SIGNALS]
+    mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, interrupts.SIGNALS)
     yield Report(tmp_path / "report", monkeypatch)
     for number, handler in zip(interrupts.SIGNALS, before):
         signal.signal(number, handler)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def test_it_has_nothing_of_whoever_started_it_but_the_end_of_a_pipe(store: Store, report: Report) -> None:
