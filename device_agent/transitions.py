@@ -103,7 +103,7 @@ def confirm(state: StoreState, digest: str, *, connection: str, moment: Moment) 
     state = replace(
         state,
         committed=release,
-        previous=state.committed or state.previous,
+        previous=state.committed,
         pending=None,
         left=None,
         lease=None,

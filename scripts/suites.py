@@ -213,6 +213,9 @@ def run_suite(suite: Suite, extra: list[str], logs: Path, env: dict[str, str]) -
     elif code == 5 and not extra:
         outcome.failed += 1
         outcome.note = "no test was found"
+    elif code == 0 and not results.exists():  # a fork of it, or what it tests, has ended the process
+        outcome.failed += 1
+        outcome.note = "pytest ended before it had told its results"
     elif code not in (0, 1, 5) or (code == 1 and not outcome.failed):
         outcome.failed += 1
         outcome.note = f"pytest ended with exit code {code}"

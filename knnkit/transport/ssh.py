@@ -30,6 +30,9 @@ from knnkit.transport.ssh_pump import Told, Watchdog, drain, feed, feed_bytes
 
 _KEEPALIVE = 15  # seconds
 _CHUNK = 32 * 1024  # the largest SFTP write that every server takes
+#: Seconds by which paramiko waits longer than our watchdog. Whichever came first would say what went wrong, paramiko by
+#: a clock that may be set meanwhile.
+_AFTER_US = 60.0
 
 logging.getLogger("paramiko").addHandler(logging.NullHandler())  # its errors reach the user as ours
 
@@ -74,9 +77,7 @@ class SshTransport:
         """As `Transport.run`."""
         out = Capped(max_output, strict=True)
         with self._watch(argv[0], total=timeout) as watchdog:
-            completed = self._execute(
-                argv, timeout, lambda ch: feed_bytes(ch, input, watchdog.touch), out.write, watchdog
-            )
+            completed = self._execute(argv, lambda ch: feed_bytes(ch, input, watchdog.touch), out.write, watchdog)
         if out.full:
             raise DeviceFailed(f"{self._name}: {argv[0]} said more than {max_output:,} bytes", reason="too-much-output")
         return Completed(completed.argv, completed.exit_code, bytes(out.data), completed.stderr, completed.seconds)
@@ -86,7 +87,7 @@ class SshTransport:
         ends = Ends(source, sink)
         with self._watch(argv[0], idle=idle) as watchdog:
             completed = self._execute(
-                argv, idle, lambda ch: feed(ch, lambda: ends.read(_CHUNK), watchdog.touch), ends.write, watchdog
+                argv, lambda ch: feed(ch, lambda: ends.read(_CHUNK), watchdog.touch), ends.write, watchdog
             )
         ends.check()
         return completed
@@ -177,14 +178,13 @@ class SshTransport:
     def _execute(
         self,
         argv: Sequence[str],
-        timeout: float | None,
         send: Callable[[paramiko.Channel], None],
         out: Callable[[bytes], None],
         watchdog: Watchdog,
     ) -> Completed:
         started = time.monotonic()
         err = Capped(MAX_COMPLAINT)
-        with contextlib.closing(self._hops[-1].open_session(timeout=timeout or 3600.0)) as channel:
+        with contextlib.closing(self._hops[-1].open_session()) as channel:
             channel.fileno()  # before anything arrives, so that its pipe tells of everything
             channel.exec_command(f"exec {shlex.join(argv)}")  # a login shell that stays would hide a signal
             send(channel)
@@ -253,6 +253,11 @@ class _Way:
         """Seconds until the deadline; some are always left."""
         return max(0.1, self.deadline - time.monotonic())
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the deadline has passed."""
+        return time.monotonic() >= self.deadline
+
     def stuck(self, said: str, reason: str) -> Unreachable:
         """Returns the error that says which host did not let us through."""
         device = f"{self.to.host}:{self.to.port}"
@@ -317,7 +322,9 @@ def _open(hop: Resolved, hops: list[paramiko.Transport], way: _Way) -> None:
         sock.close()
         raise
     hops.append(transport)
-    left = way.left
+    if way.is_over:  # the watchdog has closed what was there, and does not come again
+        raise TimeoutError
+    left = way.left + _AFTER_US
     transport.banner_timeout = transport.handshake_timeout = transport.auth_timeout = left
     _prefer_known(transport, hop)
     try:
@@ -334,7 +341,8 @@ def _open(hop: Resolved, hops: list[paramiko.Transport], way: _Way) -> None:
 
 def _reach(hop: Resolved, hops: list[paramiko.Transport], way: _Way) -> socket.socket | paramiko.Channel:
     if hops:
-        return hops[-1].open_channel("direct-tcpip", (hop.host, hop.port), ("127.0.0.1", 0), timeout=way.left)
+        to, left = (hop.host, hop.port), way.left + _AFTER_US
+        return hops[-1].open_channel("direct-tcpip", to, ("127.0.0.1", 0), timeout=left)
     return ProxySocket(hop.proxy) if hop.proxy else tcp.connect(hop.host, hop.port, way.deadline)
 
 

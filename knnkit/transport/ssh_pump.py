@@ -122,8 +122,6 @@ def drain(
             if channel.eof_received or channel.closed or time.monotonic() - ended > _LINGER:
                 _take(channel, out, err)
                 return _exit_code(channel)
-        elif channel.closed:
-            return _exit_code(channel)
         if channel.eof_received:
             channel.status_event.wait(0.05)  # the pipe below stays readable from now on
         elif not moved:

@@ -24,7 +24,7 @@ from device_agent.state import StoreState
 from knnkit.release.signing import FileSigner, sign_release
 
 
-def wait_until(holds: Callable[[], bool], seconds: float = 20.0) -> None:
+def wait_until(holds: Callable[[], bool], seconds: float = 60.0) -> None:
     """Waits for a state that another process brings about, and fails if it never does."""
     give_up = time.monotonic() + seconds
     while not holds():
@@ -54,11 +54,11 @@ def test_a_release_is_staged_activated_confirmed_and_answers_as_the_reference(
     staged = codec.from_plain(Staged, device.ask("stage", releases["iris"]))
     assert (staged.already, staged.release.name, staged.release.version) == (False, "iris", "1.0.0")
     digest = staged.release.digest
-    activated = codec.from_plain(Activated, device.ask("activate", digest, "--nonce", "n-1", "--deadline", "30"))
+    activated = codec.from_plain(Activated, device.ask("activate", digest, "--nonce", "n-1", "--deadline", "600"))
     assert activated.certificate.nonce == "n-1"
     assert activated.certificate.passed
     assert activated.certificate.different == 0
-    assert activated.seconds_left == 30
+    assert activated.seconds_left == 600
     assert device.answering() == digest
     committed = codec.from_plain(Committed, device.ask("confirm", digest))
     assert (committed.release.digest, committed.previous, committed.already) == (digest, None, False)
@@ -98,7 +98,6 @@ def test_the_model_goes_on_answering_when_nobody_confirms(device: Device, releas
     old = device.install(releases["iris"])
     new = device.stage(releases["iris-next"])
     device.ask("activate", new, "--deadline", "1.5")
-    assert device.answering() == new
     file = device.root / contract.STATE_FILE
     # Nobody asks the device anything: the agent that was left behind reverts by itself.
     wait_until(lambda: codec.loads(StoreState, file.read_bytes()).pending is None)
@@ -107,7 +106,9 @@ def test_the_model_goes_on_answering_when_nobody_confirms(device: Device, releas
     late = codec.from_plain(Problem, device.ask("confirm", new, code=contract.EXIT_FAILED))
     assert late.reason == "rolled-back"
     assert "rolled back" in late.message
-    assert device.ask("history")["entries"][-1]["why"] == "no confirmation within 1.5 s"
+    activated, reverted = device.ask("history")["entries"][-2:]
+    assert (activated["what"], activated["answering"]["digest"]) == ("activated", new)
+    assert (reverted["what"], reverted["why"]) == ("reverted", "no confirmation within 1.5 s")
 
 
 def test_past_its_deadline_a_release_does_not_answer_even_if_nobody_could_revert_it(
@@ -247,7 +248,7 @@ def test_an_interrupted_check_ends_its_model_at_once(tmp_path: Path) -> None:
 
     def interrupt_and_go_on() -> None:
         os.kill(os.getppid(), signal.SIGINT)
-        threading.Event().wait(10.0)
+        threading.Event().wait(60.0)
         ended.touch()
 
     with pytest.raises(KeyboardInterrupt):

@@ -213,7 +213,7 @@ def test_bench_measures_and_names_what_it_measured_on(device: Device, releases: 
     device.install(releases["iris"])
     found = codec.from_plain(Bench, device.ask("bench", "--seconds", "0.05"))
     assert 0 < found.one.p50_ms <= found.one.p99_ms
-    assert found.one.p50_ms < found.line.p99_ms
+    assert 0 < found.line.p50_ms <= found.line.p99_ms
     assert found.rows_per_second > 0
     assert found.memory_bytes <= found.peak_bytes
     assert set(found.installed_bytes) >= {"device_agent", "numpy", "cryptography"}

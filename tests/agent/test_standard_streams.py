@@ -125,7 +125,7 @@ def test_a_value_that_makes_no_sense_is_refused_before_anything_is_done(device: 
 
 
 def test_a_reason_of_any_length_leaves_a_state_that_can_be_read(device: Device) -> None:
-    device.ask("lock", "--reason", "x" * 100_000 + "\x1b[2J", "--seconds", "5")
+    device.ask("lock", "--reason", "x" * 100_000 + "\x1b[2J", "--seconds", "600")
     assert len(device.ask("status")["lock"]["reason"]) == 200
 
 

@@ -93,12 +93,76 @@ def test_the_connection_that_activated_cannot_confirm_and_without_one_there_is_n
     assert confirmed(begun(connection=""), connection="").committed == ref(6)
 
 
+def test_a_confirmation_that_comes_to_nothing_says_whether_there_was_anything_to_confirm() -> None:
+    over = replace(NOW, uptime=160.0)
+    given_up = transitions.revert(begun(), "given up by ben", NOW)
+    for state, moment, why in ((begun(), over, ""), (given_up, NOW, " (given up by ben)")):
+        with pytest.raises(ActivationFailed) as caught:
+            transitions.confirm(state, ref(6).digest, connection="", moment=moment)
+        assert caught.value.reason == "rolled-back"
+        assert str(caught.value).endswith(f"and the release before it answers{why}")
+    # Over for one release, for another there never was anything.
+    other = replace(begun(), event=given_up.event)
+    for state, number in ((begun(), 7), (given_up, 7), (confirmed(begun()), 6), (StoreState(), 6), (other, 7)):
+        with pytest.raises(ActivationFailed) as caught:
+            transitions.confirm(state, ref(number).digest, connection="", moment=NOW)
+        assert caught.value.reason == "not-pending"
+        assert ref(number).digest[:12] in str(caught.value)
+
+
+def test_what_waits_past_another_return_is_too_late_without_its_reason() -> None:
+    """The event of the state is of another release: its reason is not ours."""
+    late = replace(begun(), event=transitions.revert(begun(7), "given up by ben", NOW).event)
+    with pytest.raises(ActivationFailed) as caught:
+        transitions.confirm(late, ref(6).digest, connection="", moment=replace(NOW, uptime=160.0))
+    assert caught.value.reason == "rolled-back"
+    assert "ben" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("ask", "reason", "hint"),
+    [
+        (lambda: begun(7, before=begun()), "locked", "give it up: python -m device_agent rollback"),
+        (lambda: confirmed(begun(), connection="first"), "same-connection", "connect again, then confirm"),
+        (lambda: confirmed(BEFORE, 9), "not-pending", f"python -m device_agent activate {ref(9).digest[:12]}…"),
+        (
+            lambda: confirmed(transitions.revert(begun(), "", NOW)),
+            "rolled-back",
+            "a slow link needs a longer --deadline",
+        ),
+        (lambda: transitions.roll_back(StoreState(), "ann", NOW), "no-previous", "knnkit deploy"),
+        (lambda: transitions.checked_deadline(0.0), None, "--deadline 60"),
+    ],
+)
+def test_each_refusal_has_its_reason_and_says_what_to_type(ask: Any, reason: str | None, hint: str) -> None:
+    with pytest.raises(AgentError) as caught:
+        ask()
+    assert reason in (None, caught.value.reason)
+    assert (caught.value.hint or "").endswith(hint)
+    nothing = transitions.nothing_left()
+    assert (nothing.reason, nothing.hint) == ("no-release", "deploy a release: knnkit deploy")
+
+
+def test_whoever_is_kept_out_is_told_by_whom_how_long_and_how_to_end_it() -> None:
+    with pytest.raises(Locked) as caught:
+        transitions.refuse_foreign(BEFORE, "ben", replace(NOW, uptime=100.5))
+    assert "(work), for at most 800 s more" in str(caught.value)
+    assert (caught.value.hint or "").endswith("python -m device_agent unlock --holder 'ann'")
+    with pytest.raises(Locked) as caught:
+        transitions.refuse_foreign(begun(), "ben", NOW)
+    assert "for at most 60 s more" in str(caught.value)
+    assert (caught.value.hint or "").endswith("python -m device_agent rollback")
+
+
 def test_a_return_by_itself_leaves_all_as_it_was_before_the_activation() -> None:
     after = transitions.revert(begun(), "no word", NOW)
     assert changed(BEFORE, after) == {"lease": None}
     assert after.event is not None
     assert (after.event.what, after.event.release, after.event.answering) == ("reverted", ref(6), ref(5))
     assert transitions.revert(BEFORE, "nothing waits", NOW) == BEFORE
+    first = transitions.revert(begun(before=StoreState()), "no word", NOW)
+    assert first.event is not None
+    assert (first.committed, first.event.answering) == (None, None)
 
 
 def test_a_rollback_goes_back_once_and_lowers_nothing() -> None:
@@ -116,6 +180,8 @@ def test_after_a_return_there_is_nothing_to_leave_unless_it_is_named(back: str) 
     assert transitions.is_to_leave(after, after.committed.digest)
     assert not transitions.is_to_leave(after, ref(9).digest)
     assert transitions.is_to_leave(BEFORE, None)
+    assert transitions.is_to_leave(confirmed(begun()), None)
+    assert not transitions.is_to_leave(StoreState(), ref(5).digest)
     assert transitions.is_to_leave(begun(), None)
     # What somebody else activates meanwhile is not given up for one that waits behind it.
     assert not transitions.is_to_leave(begun(), ref(5).digest)
@@ -126,13 +192,15 @@ def test_after_a_return_there_is_nothing_to_leave_unless_it_is_named(back: str) 
 def test_how_long_an_activation_or_a_reservation_may_wait_has_its_limits(seconds: float) -> None:
     with pytest.raises(AgentError, match="--deadline"):
         transitions.checked_deadline(seconds)
-    assert transitions.checked_deadline(MAX_DEADLINE) == MAX_DEADLINE
+    for fine in (0.001, 60.0, MAX_DEADLINE, 24.0 * 3600.0):
+        assert transitions.checked_deadline(fine) == fine
     with pytest.raises(AgentError, match="--seconds"):
         transitions.reserve(StoreState(), "ann", "work", seconds, 7, NOW)
 
 
 def test_a_reservation_is_ended_by_its_holder_alone_and_keeps_others_out() -> None:
     assert transitions.release_lease(BEFORE, "ben") == BEFORE
+    assert transitions.release_lease(StoreState(), "ann") == StoreState()
     assert transitions.release_lease(BEFORE, "ann") == replace(BEFORE, lease=None)
     for refused in (
         lambda: transitions.refuse_foreign(BEFORE, "ben", NOW),

@@ -8,7 +8,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -104,7 +103,7 @@ try:
     watch = weakref.ref(thing, gone)
     del thing
     print("goes on", flush=True)
-    time.sleep(20)
+    time.sleep(600)  # longer than anybody waits
 except KeyboardInterrupt:
     sys.exit(interrupts.EXIT_CODE)
 """
@@ -113,12 +112,10 @@ except KeyboardInterrupt:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_that_comes_where_nothing_can_be_raised_is_not_lost(number: int) -> None:
     """A callback as that by which Python lets go of an import's lock: what is raised in it goes nowhere."""
-    begun = time.monotonic()
     code = LOST.format(number=int(number))
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (interrupts.EXIT_CODE, "")
     assert "goes on\n".startswith(done.stdout)  # on a busy machine it comes again before a line is out
-    assert time.monotonic() - begun < 15.0
 
 
 @pytest.mark.parametrize("package", ["knnkit", "device_agent"])

@@ -357,6 +357,49 @@ def test_no_report_claims_what_the_device_does_not_say(
         assert (became, stage, pending) == (None, Stage.ASKED, None), "elsewhere the device has said what is so"
 
 
+@pytest.mark.parametrize(("runs", "named"), [(OTHER.ref, "1.2.0"), (None, "nothing")])
+def test_what_was_confirmed_and_is_no_more_is_told_with_what_took_its_place(
+    runs: ReleaseRef | None, named: str
+) -> None:
+    said = aftermath.judge(LOST, Stage.CONFIRMING, replace(found("confirmed"), committed=runs), NEW.digest, 60.0)
+    assert (said.outcome, said.error) == (Outcome.ROLLED_BACK, LOST)
+    assert said.more == f"it was confirmed, and {named} has taken its place since"
+
+
+def test_what_became_of_another_release_is_no_answer() -> None:
+    other = replace(entry("reverted"), release=OTHER.ref)
+    said = aftermath.judge(LOST, Stage.ASKED, replace(found(), became=other), NEW.digest, 60.0)
+    assert said.outcome is None
+    assert said.more == "if it was activated, it returns to the release before within 60 s"
+
+
+@pytest.mark.parametrize(
+    ("error", "taken", "told"),
+    [(LOST, False, "the device went back: a reason"), (LOST, True, ""), (BAD, False, "")],
+)
+def test_why_a_device_went_back_is_told_where_it_was_not_told_to(error: KnnkitError, taken: bool, told: str) -> None:
+    said = aftermath.judge(error, Stage.ACTIVATED, found("reverted", taken=taken), NEW.digest, 60.0)
+    assert (said.outcome, said.error, said.more) == (Outcome.ROLLED_BACK, error, told)
+
+
+def test_what_waits_without_a_name_is_somebodys() -> None:
+    said = aftermath.judge(LOST, Stage.ASKED, replace(found(pending=NEW), lock=None), NEW.digest, 60.0)
+    assert said.outcome is Outcome.LOCKED
+    assert "; nothing of this run was switched; somebody else began the activation of 1.1.0" in str(said.error)
+    assert said.error is not None
+    assert said.error.hint == "wait, then run again"
+    assert not aftermath.is_own(replace(found(pending=NEW), lock=None), ANN, NEW.digest)
+
+
+def test_a_device_that_cannot_be_reached_is_to_be_asked_again_and_one_that_is_mute_to_be_looked_at() -> None:
+    said = aftermath.unknown(LOST, Stage.ASKED, 60.0)
+    assert said.error is not None
+    assert (str(said.error), said.error.reason, said.error.hint) == (
+        str(LOST), LOST.reason, "run the command again when it can be reached",
+    )  # fmt: skip
+    assert aftermath.unknown(MUTE, Stage.ASKED, 60.0).error is MUTE
+
+
 def test_the_status_of_an_agent_of_before_tells_whose_what_waits_is() -> None:
     board = Board("board", committed=OLD.ref)
     board.begin(NEW, ANN)
@@ -367,6 +410,7 @@ def test_the_status_of_an_agent_of_before_tells_whose_what_waits_is() -> None:
     assert not aftermath.is_own(told, BEN, NEW.digest)
     assert not aftermath.is_own(told, ANN, OTHER.digest)
     hidden = replace(status, lock=contract.LockHolder(ANN, "install", 0, 4711))
+    assert not told.taken
     assert aftermath.told_by(hidden) is None, "a command of ours that runs there is no proof"
 
 

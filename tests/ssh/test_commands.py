@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -38,8 +39,10 @@ def target(server: sshd.Sshd) -> str:
 
 
 def test_an_unreachable_device_is_exit_3(run: Run, server: sshd.Sshd) -> None:
-    gone = f"{server.host}:{sshd.free_port(server.host)}"
-    code, out, _ = run("status", "--target", gone, "--connect-retries", 0)
+    with socket.socket() as deaf:
+        deaf.bind((server.host, 0))  # nobody else takes the port meanwhile
+        gone = f"{server.host}:{deaf.getsockname()[1]}"
+        code, out, _ = run("status", "--target", gone, "--connect-retries", 0)
     assert code == 3
     assert "nothing listens there" in out
 
@@ -69,9 +72,10 @@ def test_trust_shows_the_fingerprint_and_enrols_only_the_one_that_was_named(
     assert json.loads(out)["changed"]
     assert known.read_text() == server.known_hosts.read_text()
     assert run("trust", target, "--known-hosts", known)[0] == 0  # known already: nothing to agree to
-    code, out, err = run("status", "--target", target, "-i", server.identity, "--known-hosts", known)
+    bare = ("--target", target, "--root", tmp_path / "root")  # whoever runs this may have an agent at home
+    code, out, err = run("status", *bare, "-i", server.identity, "--known-hosts", known)
     assert "there is no agent" in out
-    assert f"try: knnkit provision --target {target}" in err  # it is reached, and it is bare
+    assert f"try: knnkit provision --target {target} --root {tmp_path / 'root'}" in err  # it is reached, and it is bare
 
 
 def test_trust_asks_a_person_at_a_terminal(

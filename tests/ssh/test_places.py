@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from knnkit.errors import DeviceFailed
 from knnkit.fleet.facts import Facts, probe
 from knnkit.fleet.place import claim
+from knnkit.transport.base import Completed
+from knnkit.transport.local import LocalTransport
 from knnkit.transport.ssh import SshTransport
 
 if TYPE_CHECKING:
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
 
 DIGEST = "ab" * 32
 MINUTE = 60.0
+#: No process has it: more than a kernel gives out.
+GONE = 2**22 + 1
 
 
 @pytest.fixture
@@ -39,11 +44,12 @@ class Sender:
 
 
 def put(place: Path, *names: str, age: float = 0.0) -> Path:
-    """Writes files into a place, as if nothing had come for so many seconds."""
+    """Writes files into a place that was made a minute ago, as if nothing had come into them for so many seconds."""
     place.mkdir(parents=True, exist_ok=True)
     for name in names:
         (place / name).write_text(name)
         os.utime(place / name, (time.time() - age,) * 2)
+    os.utime(place, (time.time() - MINUTE,) * 2)
     return place
 
 
@@ -60,14 +66,31 @@ def test_two_that_send_at_once_have_a_folder_each_for_its_owner_alone(dial: Dial
     assert [path.stat().st_mode & 0o777 for path in (incoming, one, other)] == [0o700] * 3
 
 
+def test_a_folder_into_which_nothing_has_been_sent_yet_is_its_owners(dial: Dial, incoming: Path) -> None:
+    ann, ben = Sender(dial, incoming, "aaaaaaaa"), Sender(dial, incoming, "bbbbbbbb")
+    one, other = ann.claim(), ben.claim()
+    assert one != other
+    assert sorted(incoming.iterdir()) == sorted([one, other])
+
+
+def test_what_was_taken_up_a_moment_ago_is_its_takers(dial: Dial, incoming: Path) -> None:
+    """Nothing in it is new until the rest is sent."""
+    ann, ben = Sender(dial, incoming, "aaaaaaaa"), Sender(dial, incoming, "bbbbbbbb")
+    put(incoming / DIGEST, "model.tflite.part", age=MINUTE)
+    taken = ann.claim()
+    assert held(ben.claim()) == set()
+    assert held(taken) == {"model.tflite.part"}
+
+
 def test_what_a_connection_that_is_gone_has_left_is_taken_up_at_once(dial: Dial, incoming: Path) -> None:
     ann, ben = Sender(dial, incoming, "aaaaaaaa"), Sender(dial, incoming, "bbbbbbbb")
     left = put(ann.claim(), "golden.npz.part", "model.tflite.part")
     ann.transport.close()
     process = Path("/proc", left.name.partition(".")[2].partition("-")[0])
-    give_up = time.monotonic() + 30.0
+    give_up = time.monotonic() + 60.0
     while process.exists():
         assert time.monotonic() < give_up
+        time.sleep(0.02)
     assert held(ben.claim()) == {"golden.npz.part", "model.tflite.part"}
     assert not left.exists()
 
@@ -78,6 +101,13 @@ def test_what_a_silent_connection_has_left_is_taken_up_after_a_while(dial: Dial,
     left = put(ann.claim(), "golden.npz.part", "model.tflite.part", age=MINUTE)
     assert held(ben.claim()) == {"golden.npz.part", "model.tflite.part"}
     assert not left.exists()
+
+
+def test_a_folder_that_a_silent_connection_has_left_empty_is_taken_up_as_well(dial: Dial, incoming: Path) -> None:
+    ann, ben = Sender(dial, incoming, "aaaaaaaa"), Sender(dial, incoming, "bbbbbbbb")
+    left, taken = put(ann.claim()), ben.claim()
+    assert list(incoming.iterdir()) == [taken]
+    assert taken != left
 
 
 @pytest.mark.parametrize("names", [("golden.npz", "model.tflite"), ("golden.npz.part", "model.tflite")])
@@ -112,9 +142,53 @@ def test_a_link_and_another_releases_folder_are_nobodys(dial: Dial, incoming: Pa
     elsewhere = put(tmp_path / "elsewhere", "model.tflite.part", age=MINUTE)
     other = put(incoming / f"{'cd' * 32}.1-cccccccc", "model.tflite.part", age=MINUTE)
     (incoming / DIGEST).symlink_to(elsewhere)
+    os.utime(incoming / DIGEST, (time.time() - MINUTE,) * 2, follow_symlinks=False)
     place = Sender(dial, incoming, "aaaaaaaa").claim()
     assert (held(place), place.is_symlink()) == (set(), False)
     assert held(elsewhere) == held(other) == {"model.tflite.part"}
+
+
+def test_a_file_in_the_way_of_a_folder_is_none(dial: Dial, incoming: Path) -> None:
+    put(incoming, DIGEST, age=MINUTE)
+    assert held(Sender(dial, incoming, "aaaaaaaa").claim()) == set()
+    assert (incoming / DIGEST).read_text() == DIGEST
+
+
+def test_of_two_folders_that_were_left_one_is_taken_up(dial: Dial, incoming: Path) -> None:
+    for token in ("aaaaaaaa", "bbbbbbbb"):
+        put(incoming / f"{DIGEST}.1-{token}", f"{token}.part", age=MINUTE)
+    place = Sender(dial, incoming, "cccccccc").claim()
+    assert len(held(place)) == 1
+    assert len(list(incoming.iterdir())) == 2
+
+
+def test_no_signature_is_taken_up_whatever_it_is_called(dial: Dial, incoming: Path) -> None:
+    ann, ben = Sender(dial, incoming, "aaaaaaaa"), Sender(dial, incoming, "bbbbbbbb")
+    left = put(ann.claim(), "model.sig", "model.sig.part", "golden.npz")
+    gone = left.rename(incoming / f"{DIGEST}.{GONE}-aaaaaaaa")
+    assert held(ben.claim()) == {"golden.npz"}
+    assert not gone.exists()
+
+
+@pytest.mark.parametrize(
+    "said", ["", "/etc", "INCOMING/DIGEST.x-aaaaaaaa", "INCOMING/DIGEST.1-bbbbbbbb", "..\nINCOMING"]
+)
+def test_a_device_that_names_another_place_is_not_believed(incoming: Path, said: str) -> None:
+    told = said.replace("INCOMING", str(incoming)).replace("DIGEST", DIGEST)
+    facts = probe(LocalTransport(), str(incoming.parent), timeout=20.0)
+    with pytest.raises(DeviceFailed, match="cannot make a folder"):
+        claim(Liar("board", told), facts, DIGEST, "aaaaaaaa", timeout=20.0)
+
+
+class Liar(LocalTransport):
+    """Answers as it likes."""
+
+    def __init__(self, name: str, said: str) -> None:
+        super().__init__(name)
+        self._said = said
+
+    def run(self, argv: Sequence[str], **named: Any) -> Completed:
+        return Completed(tuple(argv), 0, self._said.encode(), b"", 0.0)
 
 
 def test_a_device_that_cannot_make_a_folder_says_so(dial: Dial, incoming: Path) -> None:

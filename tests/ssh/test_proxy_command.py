@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -58,7 +59,7 @@ def is_gone(pid: int) -> bool:
 
 def assert_goes(pid: int) -> None:
     """What was killed is gone in no time, but not at once."""
-    give_up = time.monotonic() + 10
+    give_up = time.monotonic() + 60
     while not is_gone(pid):
         assert time.monotonic() < give_up, "it lives on"
         time.sleep(0.01)
@@ -112,9 +113,12 @@ def test_a_command_that_is_silent_for_ever_is_given_up_and_ended(
 ) -> None:
     """It ignores being asked, and so does what it started."""
     command = f"sh -c 'trap \"\" TERM HUP; sleep 300 & echo $! > {pid}; wait'"
-    with pytest.raises(Unreachable, match=r"no connection within 1 s"):
-        SshTransport.connect("board", replace(address, config=configured(no_ssh_config, command)), timeout=1)
-    assert_goes(int(pid.read_text()))
+    for seconds in (1, 5, 25):  # a busy machine may not have come to that within a second
+        with pytest.raises(Unreachable, match=f"no connection within {seconds} s"):
+            SshTransport.connect("board", replace(address, config=configured(no_ssh_config, command)), timeout=seconds)
+        if pid.exists() and (started := pid.read_text()):
+            break
+    assert_goes(int(started))
 
 
 def test_a_command_that_dies_later_is_a_lost_connection(
@@ -128,9 +132,19 @@ def test_a_command_that_dies_later_is_a_lost_connection(
 
 
 def test_nothing_stays_open() -> None:
-    before = len(list(Path("/proc/self/fd").iterdir()))
+    before = opened()
     proxy = ProxySocket("cat")
     proxy.sendall(b"round")
     assert proxy.recv(5) == b"round"
+    assert opened() - before
     proxy.close()
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert opened() - before == set()
+
+
+def opened() -> set[str]:
+    """What this process has open, by names that no other file has: another thread may close something meanwhile."""
+    found = set()
+    for path in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found.add(str(path.readlink()))
+    return {name for name in found if not name.startswith("/proc/")}

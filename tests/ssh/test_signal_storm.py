@@ -25,6 +25,8 @@ from knnkit.fleet.report import EXIT_INTERRUPTED, DeviceReport, FleetReport, Out
 ROOT = Path(__file__).parents[2]
 COUNT = 3
 CONFIRM = 2.0
+#: For a deploy that must succeed, on a machine of any speed.
+PATIENT = ("--wait", "60s", "--confirm-within", "60s")
 STORM = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -43,7 +45,7 @@ class Fleet:
 
     def settled(self, number: int) -> str:
         """The version that is committed once nothing is pending."""
-        give_up = time.monotonic() + 30.0
+        give_up = time.monotonic() + 60.0
         while (status := self.agent(number, "status"))["pending"]:
             assert time.monotonic() < give_up, "it never went back"
             time.sleep(0.1)
@@ -86,7 +88,7 @@ def _deployed(folder: Path, board: Path, servers: list[sshd.Sshd], releases: Rel
         f"rollout: {{waves: [100%], confirm_within: {CONFIRM:g}s, concurrency: 2, connect_retries: 0}}\n"
     )
     made = Fleet(roots, config)
-    with made.deploy(releases["iris"]) as first:
+    with made.deploy(releases["iris"], *PATIENT) as first:
         first.communicate(timeout=120)
         assert first.returncode == 0
     return made
@@ -106,7 +108,7 @@ def storm(process: subprocess.Popen[str], begin: str, signals: list[int], seed: 
             process.wait(rng.uniform(0.0, 0.3))
         except subprocess.TimeoutExpired:
             process.send_signal(number)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=120)
     err = "".join(said) + err
     assert "Traceback" not in err, err
     assert "Exception" not in err, err
@@ -120,6 +122,11 @@ def fits(device: DeviceReport, before: str, after: str, now: str) -> bool:
     if device.outcome is Outcome.FAILED and device.reason == "left":
         return now in (before, after)
     return now == before
+
+
+def all_good(report: FleetReport) -> bool:
+    """Whether each device was confirmed in time, which a slow machine may miss."""
+    return all(device.good for device in report.devices)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +149,8 @@ def test_each_device_is_on_one_release_and_the_report_says_which(
     with fleet.deploy(release, "--json", "--wait", "20s") as process:
         out, err = storm(process, begin, signals, seed=len(signals))
     report = codec.loads(FleetReport, out)
-    assert process.returncode == report.exit_code == (EXIT_INTERRUPTED if report.interrupted else 0), err
+    assert process.returncode == report.exit_code, err
+    assert report.exit_code == (EXIT_INTERRUPTED if report.interrupted else int(not all_good(report))), err
     for number, device in enumerate(report.devices):
         assert fits(device, before[number], version, fleet.settled(number)), device
 
@@ -155,7 +163,7 @@ def test_a_person_hears_of_every_device_and_the_next_run_finishes(
         out, _ = storm(process, "d0: activate", [signal.SIGINT, signal.SIGINT], 1)
     assert process.returncode == EXIT_INTERRUPTED
     assert all(f"\nd{number} " in out for number in range(COUNT))
-    with fleet.deploy(release, "--wait", "20s") as again:  # one that was left is held for as long as it waits
+    with fleet.deploy(release, *PATIENT) as again:  # one that was left is held for as long as it waits
         again.communicate(timeout=120)
     assert again.returncode == 0
     assert [fleet.settled(number) for number in range(COUNT)] == ["3.0.0"] * COUNT

@@ -29,7 +29,7 @@ from knnkit.transport.address import Address
 from knnkit.transport.base import MAX_OUTPUT, Completed
 from knnkit.transport.ssh import SshTransport
 
-PACE = Pace(dialling=Dialling(timeout=20.0, retries=0), command=60.0, confirm=60.0)
+PACE = Pace(dialling=Dialling(timeout=60.0, retries=0), command=120.0, confirm=60.0)
 _RUNS = itertools.count(1)
 
 
@@ -80,7 +80,7 @@ class Board:
 
     def settled(self) -> dict[str, Any]:
         """The status, once nothing is under way any more."""
-        give_up = time.monotonic() + 60.0
+        give_up = time.monotonic() + 120.0
         while True:
             status = self.agent("status")
             if status["lock"] is None and status["pending"] is None:
@@ -162,7 +162,7 @@ class Event(threading.Event):
     """An event that must come."""
 
     def reached(self) -> None:
-        assert self.wait(30.0)
+        assert self.wait(120.0)
 
 
 class Slow(Line):
@@ -213,7 +213,7 @@ class Halved(io.BytesIO):
 def wait_until_gone(name: str) -> None:
     """Waits until the server has seen that the connection which sent into a place has ended."""
     process = Path("/proc", name.partition(".")[2].partition("-")[0])
-    give_up = time.monotonic() + 30.0
+    give_up = time.monotonic() + 60.0
     while process.exists():
         assert time.monotonic() < give_up
         time.sleep(0.02)
@@ -379,7 +379,7 @@ def test_two_hosts_with_one_release_at_once_are_both_told_the_truth(
             board.agent("stage", str(release))
 
         def deploy(package: Package = package, together: threading.Barrier = together) -> tuple[str, DeviceReport]:
-            together.wait(20.0)
+            together.wait(60.0)
             return board.deploy(package, wait=wait)
 
         with ThreadPoolExecutor(2) as pool:

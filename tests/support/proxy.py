@@ -19,6 +19,7 @@ class Proxy:
         self.delay = 0.0  # seconds, each way
         self.rate: float | None = None  # bytes per second from the client
         self.frozen = False  # passes nothing, closes nothing
+        self.unanswered = False  # the same, but only for what the server says
         self.sent = 0  # bytes from clients so far
         self.connections = 0
         self.moved = threading.Condition()
@@ -70,7 +71,7 @@ class Proxy:
         threading.Thread(target=self._send_late, args=(late, sink), daemon=True).start()
         with contextlib.suppress(OSError):
             while data := source.recv(16384):
-                while self.frozen:
+                while self.frozen or (self.unanswered and not from_client):
                     time.sleep(0.02)
                 late.put((time.monotonic() + self.delay, data))
                 if from_client:
