@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,8 @@ K = 3
 _CHUNK = 2048  # rows whose differences are taken at a time
 #: Queries that are also asked one by one, to compare the answers.
 ALONE = 64
+#: What decides how a data set, and a contender's file of it, looks.
+_SOURCES = ("datasets.py", "contenders.py", "peers.py")
 
 
 @dataclass(frozen=True)
@@ -92,14 +96,20 @@ def _draw_digits(rng: np.random.Generator, count: int) -> tuple[NDArray[Any], ND
 
 
 def store(size: Size, folder: Path) -> Path:
-    """Generates the data set once; returns the folder that holds it as `.npy` files."""
-    target = folder / size.name
-    if not (target / "nearest.npy").exists():
-        target.mkdir(parents=True, exist_ok=True)
+    """Generates the data set once; returns the folder that holds it as `.npy` files.
+
+    What lies there was made by these sources, or it goes, with what the contenders made of it.
+    """
+    target, stamp = folder / size.name, folder / size.name / "data.sources"
+    digest = hashlib.sha256(b"".join(Path(__file__).with_name(name).read_bytes() for name in _SOURCES)).hexdigest()
+    if not stamp.exists() or stamp.read_text() != digest:
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir(parents=True)
         table = generate(size)
         for name in ("rows", "labels", "queries"):
             np.save(target / f"{name}.npy", getattr(table, name))
         np.save(target / "nearest.npy", reference(table))
+        stamp.write_text(digest)
     return target
 
 

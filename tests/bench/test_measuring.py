@@ -194,3 +194,15 @@ def test_a_machine_is_described_without_its_name() -> None:
     said = peers.machine()
     assert said["cores"]
     assert socket.gethostname() not in map(str, said.values())
+
+
+def test_data_is_made_once_and_anew_where_what_made_it_has_changed(tmp_path: Path) -> None:
+    size = datasets.SIZES[0]
+    folder = datasets.store(size, tmp_path)
+    (folder / "model.tflite").write_text("a contender's")
+    assert datasets.store(size, tmp_path) == folder
+    assert (folder / "model.tflite").exists()
+    (folder / "data.sources").write_text("others")
+    datasets.store(size, tmp_path)
+    assert not (folder / "model.tflite").exists()
+    assert len(datasets.load(folder).rows) == size.rows
