@@ -184,7 +184,7 @@ class _Source:
 
     @property
     def wheels(self) -> list[dict[str, str]]:
-        """All but those that pip fetches, as the bootstrap script names them."""
+        """All but those that pip fetches, as an order names them."""
         return [*self.on_board, *({"name": file.local.name, "sha256": file.sha256} for file in self.files)]
 
 

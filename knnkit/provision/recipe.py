@@ -51,7 +51,7 @@ ROOM = {TFLITE: 160 << 20, LITERT: 220 << 20}
 
 @dataclass(frozen=True)
 class Board:
-    """What the bootstrap script says of a board; `root` is absolute, sizes are in bytes."""
+    """What a board says of itself; `root` is absolute, sizes are in bytes."""
 
     root: str
     python: tuple[int, int]

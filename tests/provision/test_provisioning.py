@@ -15,7 +15,8 @@ from support.wheels import make_wheel
 from device_agent import disk
 from knnkit.errors import DeviceFailed, DeviceLocked
 from knnkit.provision import board as board_module
-from knnkit.provision import bootstrap, install
+from knnkit.provision import install
+from knnkit.provision.onboard import main as onboard
 from knnkit.transport.local import LocalTransport
 
 KEY, OTHER = {"sha256:" + "a" * 64: b"first key\n"}, {"sha256:" + "b" * 64: b"second key\n"}
@@ -225,9 +226,9 @@ def test_what_the_system_of_the_board_refuses_is_told_without_python_s_numbers(
     def refuse(_: object) -> None:
         raise PermissionError(13, "Permission denied", "/root/x")
 
-    monkeypatch.setattr(bootstrap, "state", refuse)
-    monkeypatch.setattr(bootstrap.os, "umask", lambda _: 0)
-    assert bootstrap.main("state", "{}") == 1
+    monkeypatch.setitem(onboard.COMMANDS, "state", refuse)
+    monkeypatch.setattr(onboard.os, "umask", lambda _: 0)
+    assert onboard.main("state", "{}") == 1
     answer = json.loads(capsys.readouterr().out)
     assert answer["message"] == "/root/x: Permission denied"
     assert answer["hint"] == "choose a root that the login user may write"

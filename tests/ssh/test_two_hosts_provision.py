@@ -18,7 +18,8 @@ import pytest
 from support.tiny import PROBE, make_tiny_wheels, want_tiny_wheels
 
 from knnkit.errors import DeviceLocked, Unreachable
-from knnkit.provision import Provisioned, bootstrap, install, provision
+from knnkit.provision import Provisioned, install, provision
+from knnkit.provision.onboard.places import started
 from knnkit.transport.local import LocalTransport
 from knnkit.transport.ssh import SshTransport
 
@@ -58,7 +59,7 @@ class Halved(io.BytesIO):
 
 
 class Line:
-    """A real connection. `at_half` is called in the middle of the first file, `before` ahead of a bootstrap command."""
+    """A real connection. `at_half` is called in the middle of the first file, `before` ahead of a command."""
 
     def __init__(self, inner: SshTransport) -> None:
         self.inner = inner
@@ -160,7 +161,7 @@ def test_wheels_whose_line_was_cut_are_gone_on_with_where_they_stopped(board: Bo
         board.provision(cut)
     (left,) = board.left()
     give_up = time.monotonic() + 30.0
-    while bootstrap.started(left.split(".")[1]):  # until the server has seen it
+    while started(left.split(".")[1]):  # until the server has seen it
         assert time.monotonic() < give_up
     again = board.line()
     done = board.provision(again)
