@@ -11,19 +11,12 @@ from knnkit.provision.onboard.files import listed, make_folder, remove_tree, sha
 from knnkit.provision.onboard.trouble import Trouble
 
 #: After a Python: pip fetches wheels of a known SHA-256, and none that they name in turn.
-PIP = (
-    "-m",
-    "pip",
-    "download",
-    "--quiet",
-    "--no-deps",
-    "--only-binary=:all:",
-    "--require-hashes",
-    "--no-input",
-)
+PIP = ("-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--require-hashes", "--no-input")
 #: What pip says of bytes that have none of the digests it was told.
 OTHER_BYTES = "DO NOT MATCH THE HASHES"
-#: The host has the wheels as well: it is not worth waiting.
+#: The name of a wheel in what pip says, without an address.
+WHEEL = r"[^/\s#]+\.whl"
+#: The host can send the wheels as well: it is not worth waiting.
 _IMPATIENT = ("--retries=1", "--timeout=20")
 
 
@@ -39,7 +32,7 @@ def download(folder: Path, lines: list[str]) -> list[dict[str, str]]:
     )
     said = done.stdout.decode(errors="replace").strip()
     if OTHER_BYTES in said:
-        names = " ".join(sorted(set(re.findall(r"[^/\s#]+\.whl", said)))) or "of a wheel"
+        names = " ".join(sorted(set(re.findall(WHEEL, said)))) or "of a wheel"
         raise Trouble("wheel-differs", f"the board's index has other bytes than PyPI: {names}", "use --offline")
     if done.returncode:
         pins, last = " ".join(line.split()[0] for line in lines), said.splitlines()[-1:] or ["no message"]
