@@ -4,16 +4,44 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
+import sys
+from typing import Any, Protocol
 
 from knnkit.errors import DeviceFailed, DeviceLocked
-from knnkit.provision.recipe import Board, runtime_of
+from knnkit.provision.recipe import Board, check_python, runtime_of
 from knnkit.provision.script import script
 from knnkit.transport.base import Transport, printable
+from knnkit.transport.local import LocalTransport
 
 #: Seconds for a look, and for unpacking and first imports on a slow card.
 LOOK_SECONDS = 60.0
 BUILD_SECONDS = 1200.0
+
+
+class PythonFacts(Protocol):
+    """What provisioning must be told of a board's own Python; `knnkit.fleet.facts.Facts` has it."""
+
+    @property
+    def python(self) -> tuple[int, int, int] | None:
+        """Its version; None without one."""
+        ...
+
+    @property
+    def python_path(self) -> str | None:
+        """Where it is."""
+        ...
+
+
+def interpreter(transport: Transport, facts: PythonFacts) -> str:
+    """Returns the board's own Python; this one for the embedded device.
+
+    Raises:
+        DeviceFailed: there is none, or one that the agent does not run on.
+    """
+    if isinstance(transport, LocalTransport):
+        return sys.executable
+    check_python(transport.name, facts.python[:2] if facts.python else None)
+    return facts.python_path or "python3"
 
 
 def look(transport: Transport, python: str, root: str) -> Board:

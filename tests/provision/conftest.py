@@ -13,7 +13,8 @@ import pytest
 from support.tiny import PROBE, make_tiny_wheels, want_tiny_wheels
 from support.wheels import make_wheel
 
-from knnkit.provision import Provisioned, install, provision, remove
+import device_agent
+from knnkit.provision import Provisioned, environment, provision, remove
 from knnkit.transport.base import MAX_OUTPUT, Completed, Progress
 from knnkit.transport.local import LocalTransport
 
@@ -132,8 +133,8 @@ def agent(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
                 return path.name, path.read_bytes()
 
         made = wheel()
-        monkeypatch.setattr(install, "agent_wheel", lambda: made)
-        monkeypatch.setattr(install.device_agent, "__version__", version)
+        monkeypatch.setattr(environment, "agent_wheel", lambda: made)
+        monkeypatch.setattr(device_agent, "__version__", version)
 
     use("1.0")
     return use

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import pytest
 from support.tiny import PROBE, make_tiny_wheels, want_tiny_wheels
 
+import device_agent
 from knnkit.errors import DeviceLocked, Unreachable
-from knnkit.provision import Provisioned, install, provision
+from knnkit.provision import Provisioned, environment, install, provision
 from knnkit.provision.onboard.places import started
 from knnkit.transport.local import LocalTransport
 from knnkit.transport.ssh import SshTransport
@@ -195,7 +196,7 @@ def test_a_build_that_has_outlived_its_connection_keeps_its_wheels(board: Board,
     first, second = board.line(), board.line()
     fifo = board.wheels.parent / "fifo"
     os.mkfifo(fifo)
-    install._PROBE = f"open({str(fifo)!r}).read()\n{PROBE}"  # the fixture puts it back
+    environment.PROBE = f"open({str(fifo)!r}).read()\n{PROBE}"  # the fixture puts it back
     lost = pool.submit(board.provision, first)
     with fifo.open("w"):  # it is in the middle of its proof
         first.inner.close()
@@ -215,7 +216,7 @@ def test_a_host_that_may_not_wait_any_longer_is_told_who_is_in_the_way_and_leave
 ) -> None:
     monkeypatch.setattr(install, "LOCK_SECONDS", 0.2)
     done = board.provision()
-    monkeypatch.setattr(install.device_agent, "__version__", "9.9")  # another environment
+    monkeypatch.setattr(device_agent, "__version__", "9.9")  # another environment
     handle = os.open(board.root / "venvs", os.O_RDONLY)
     fcntl.flock(handle, fcntl.LOCK_EX)
     try:
