@@ -1,4 +1,4 @@
-"""Provisioning a board over a transport: look, decide, then claim, send, build, prove, switch, report. Also `local`."""
+"""Provisions a board: look, decide, then claim, send, build, prove, switch, report. So for `local`."""
 
 from __future__ import annotations
 

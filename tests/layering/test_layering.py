@@ -38,7 +38,7 @@ SHARED = {
 #: What the device side may take from outside the standard library.
 AGENT_THIRD_PARTY = {"numpy", "cryptography", "tflite_runtime", "ai_edge_litert"}
 
-#: What is sent to a bare board, and what stands at its head and imports the rest from memory.
+#: What is sent to a bare board; and its head, which imports the rest from memory.
 ONBOARD, LOADER = "knnkit.provision.onboard", "knnkit.provision.onboard.loader"
 
 #: Third-party package -> the only modules that import it (a prefix with `*` stands for a whole room).
@@ -92,6 +92,8 @@ PURE = (
     "knnkit.fleet.aftermath",
     "knnkit.fleet.plan",
     "knnkit.fleet.report",
+    "knnkit.provision.environment",
+    "knnkit.provision.recipe",
 )
 #: Standard modules that reach the world; `pathlib` is held to its pure half below.
 WORLDLY = {"asyncio", "http", "io", "multiprocessing", "os", "shutil", "socket", "ssl", "subprocess", "tempfile"}

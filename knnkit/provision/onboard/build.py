@@ -40,31 +40,43 @@ def build(order: dict[str, Any]) -> dict[str, Any]:
 
 def make_environment(root: Path, order: dict[str, Any], place: Path | None) -> None:
     """venvs/<digest>, complete or not at all."""
-    import venv
-
     if place is None:
         raise Trouble("missing-wheel", f"another host has changed {root / VENVS} meanwhile", "run the command again")
-    wheels = [dict(wheel, path=str(place / safe(wheel["name"]))) for wheel in order["wheels"]]
-    wheels += download(place / "pip", order["pip"]) if order["pip"] else []
-    holders = {wheel["name"]: holder_of(root, wheel) for wheel in wheels}
-    for wheel in wheels:
-        if not holders[wheel["name"]] and not same(Path(wheel["path"]), wheel["sha256"]):
-            raise Trouble("missing-wheel", f"{wheel['name']} did not arrive whole", "run the command again")
-    check_space(root, [wheel for wheel in wheels if not holders[wheel["name"]]])
+    wheels = gather(root, order, place)
     final = root / VENVS / order["digest"]
     part = root / VENVS / (order["digest"] + PART)
-    venv.EnvBuilder(system_site_packages=order["system_site"], symlinks=True, with_pip=False).create(part)
-    for path in listed(part / "bin"):
-        if not path.name.startswith("python"):  # activation scripts name this folder, which is renamed below
-            path.unlink()
-    for wheel in wheels:
-        put(wheel, holders[wheel["name"]], part)
+    make_empty(part, system_site=order["system_site"])
+    for wheel, holder in wheels:
+        put(wheel, holder, part)
     made_of = dict(order["made_of"], digest=order["digest"], versions=prove(part, order["probe"]))
-    made_of["wheels"] = [{"name": wheel["name"], "sha256": wheel["sha256"]} for wheel in wheels]
+    made_of["wheels"] = [{"name": wheel["name"], "sha256": wheel["sha256"]} for wheel, _ in wheels]
     write(part / MARKER, json.dumps(made_of, sort_keys=True).encode())
     sync_tree(part)
     part.rename(final)
     sync(final.parent)
+
+
+def gather(root: Path, order: dict[str, Any], place: Path) -> list[tuple[dict[str, str], Path | None]]:
+    """Every wheel, whole, with the environment that holds its files; None where it is yet to be unpacked."""
+    wheels = [dict(wheel, path=str(place / safe(wheel["name"]))) for wheel in order["wheels"]]
+    wheels += download(place / "pip", order["pip"]) if order["pip"] else []
+    found = [(wheel, holder_of(root, wheel)) for wheel in wheels]
+    packed = [wheel for wheel, holder in found if holder is None]
+    for wheel in packed:
+        if not same(Path(wheel["path"]), wheel["sha256"]):
+            raise Trouble("missing-wheel", f"{wheel['name']} did not arrive whole", "run the command again")
+    check_space(root, packed)
+    return found
+
+
+def make_empty(environment: Path, *, system_site: bool) -> None:
+    """An environment without a package."""
+    import venv
+
+    venv.EnvBuilder(system_site_packages=system_site, symlinks=True, with_pip=False).create(environment)
+    for path in listed(environment / "bin"):
+        if not path.name.startswith("python"):  # activation scripts name this folder, which will be renamed
+            path.unlink()
 
 
 def prove(environment: Path, probe: str) -> dict[str, Any]:

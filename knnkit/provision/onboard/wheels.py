@@ -79,7 +79,7 @@ def unpack(wheel: dict[str, str], site: Path) -> dict[str, str]:
     files = {}
     with archive(wheel) as content:
         for entry in content.infolist():
-            name = wanted(entry.filename)
+            name = destination(entry.filename)
             if name is None or entry.filename.endswith("/"):
                 continue
             if stat.S_ISLNK(entry.external_attr >> 16):
@@ -92,7 +92,7 @@ def unpack(wheel: dict[str, str], site: Path) -> dict[str, str]:
     return files
 
 
-def wanted(name: str) -> str | None:
+def destination(name: str) -> str | None:
     """Where an entry of a wheel goes in site-packages; None for what does not go there."""
     top, _, rest = name.partition("/")
     if not top.endswith(".data"):
