@@ -1,19 +1,47 @@
-"""Talks to a board's own Python: sends the bootstrap script, reads its one answer, turns its trouble into errors."""
+"""Talks to a board's own Python: sends it the script, reads its one answer, turns its trouble into errors."""
 
 from __future__ import annotations
 
 import json
 import re
-from importlib import resources
-from typing import Any
+import sys
+from typing import Any, Protocol
 
 from knnkit.errors import DeviceFailed, DeviceLocked
-from knnkit.provision.recipe import Board, runtime_of
+from knnkit.provision.recipe import Board, check_python, runtime_of
+from knnkit.provision.script import script
 from knnkit.transport.base import Transport, printable
+from knnkit.transport.local import LocalTransport
 
 #: Seconds for a look, and for unpacking and first imports on a slow card.
 LOOK_SECONDS = 60.0
 BUILD_SECONDS = 1200.0
+
+
+class PythonFacts(Protocol):
+    """What provisioning must be told of a board's own Python; `knnkit.fleet.facts.Facts` has it."""
+
+    @property
+    def python(self) -> tuple[int, int, int] | None:
+        """Its version; None without one."""
+        ...
+
+    @property
+    def python_path(self) -> str | None:
+        """Where it is."""
+        ...
+
+
+def interpreter(transport: Transport, facts: PythonFacts) -> str:
+    """Returns the board's own Python; this one for the embedded device.
+
+    Raises:
+        DeviceFailed: there is none, or one that the agent does not run on.
+    """
+    if isinstance(transport, LocalTransport):
+        return sys.executable
+    check_python(transport.name, facts.python[:2] if facts.python else None)
+    return facts.python_path or "python3"
 
 
 def look(transport: Transport, python: str, root: str) -> Board:
@@ -36,16 +64,15 @@ def look(transport: Transport, python: str, root: str) -> Board:
 
 
 def ask(transport: Transport, python: str, command: str, order: dict[str, Any], *, timeout: float) -> dict[str, Any]:
-    """Runs one command of the bootstrap script on the board and returns its answer.
+    """Runs one command of `knnkit.provision.onboard` on the board and returns its answer.
 
     Raises:
         Unreachable: the connection broke.
         DeviceLocked: somebody else is provisioning the board.
         DeviceFailed: the command failed, or the answer makes no sense.
     """
-    script = resources.files("knnkit.provision").joinpath("bootstrap.py").read_bytes()
     argv = [python, "-I", "-", command, json.dumps(order)]
-    completed = transport.run(argv, timeout=timeout, input=script)
+    completed = transport.run(argv, timeout=timeout, input=script())
     try:
         answer = json.loads(completed.stdout)
     except ValueError:
@@ -126,8 +153,10 @@ def _problem(transport: Transport, answer: dict[str, Any]) -> DeviceFailed | Dev
 
 def _no_answer(transport: Transport, python: str, complaint: str) -> DeviceFailed:
     last = complaint.strip().splitlines()[-1]
+    places = re.findall(r'File "(knnkit/\S+)", line (\d+)', complaint)  # a traceback of our own
+    where = f" ({places[-1][0]}:{places[-1][1]})" if places else ""
     return DeviceFailed(
-        f"{transport.name}: {python} cannot run the provisioning script: {last}",
+        f"{transport.name}: {python} cannot run the provisioning script: {last}{where}",
         reason="python-unfit",
         hint="on the board: sudo apt install python3 python3-venv",
     )

@@ -45,7 +45,7 @@ WHEELS: dict[str, dict[tuple[int, int], dict[str, tuple[str, ...]]]] = {
 SYSTEM: dict[str, dict[str, tuple[str, int, int]]] = {
     "armv7l": {"numpy": ("python3-numpy", 1, 2), "cryptography": ("python3-cryptography", 38, 1000)},
 }
-#: Bytes that an environment takes, at most; checked before the board's own pip fetches anything.
+#: Bytes that an environment takes, at most, by its runtime.
 ROOM = {TFLITE: 160 << 20, LITERT: 220 << 20}
 #: Bytes that stay free beside it.
 SPARE = 32 << 20
@@ -53,7 +53,7 @@ SPARE = 32 << 20
 
 @dataclass(frozen=True)
 class Board:
-    """What the bootstrap script says of a board; `root` is absolute, sizes are in bytes."""
+    """What a board says of itself; `root` is absolute, sizes are in bytes."""
 
     root: str
     python: tuple[int, int]
@@ -89,6 +89,11 @@ class Recipe:
     def runtime(self) -> str:
         """The TFLite runtime, as `name==version`."""
         return self.pins[0]
+
+    @property
+    def room(self) -> int:
+        """Bytes that an environment takes, at most: what is checked before the board's own pip fetches anything."""
+        return ROOM[self.runtime]
 
 
 def recipe_for(name: str, board: Board, runtime: str = contract.ANY_RUNTIME) -> Recipe:

@@ -20,13 +20,12 @@ from pathlib import Path
 
 from knnkit.errors import DeviceFailed, MissingDependency, UsageError
 from knnkit.provision import locked
+from knnkit.provision.onboard.download import OTHER_BYTES, PIP, WHEEL
 from knnkit.provision.recipe import Recipe
 
 #: Where wheels are kept; a folder given on the command line goes before it.
 FOLDER_VARIABLE = "KNNKIT_WHEELS"
 _FETCH_SECONDS = 900.0
-#: What pip says of bytes that have none of the digests it was told.
-_OTHER_BYTES = "DO NOT MATCH THE HASHES"
 _fetching = threading.Lock()  # devices are served by threads; the file lock below is for other processes
 
 
@@ -187,17 +186,16 @@ def _download(pins: Sequence[str], recipe: Recipe, folder: Path) -> None:
         )
     platforms = [word for tag in platform_tags(recipe) for word in ("--platform", tag)]
     with tempfile.TemporaryDirectory(dir=folder, prefix=".fetch-") as fresh:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-        command += ["--no-input", "--disable-pip-version-check", "--implementation", "cp", *platforms]
+        command = [sys.executable, *PIP, "--disable-pip-version-check", "--implementation", "cp", *platforms]
         command += ["--python-version", f"{recipe.python[0]}.{recipe.python[1]}", "--dest", fresh]
         wanted = Path(fresh, "requirements.txt")
         wanted.write_text("".join(f"{requirement(pin, recipe)}\n" for pin in pins), encoding="utf-8")
-        command += ["--require-hashes", "--requirement", str(wanted)]
+        command += ["--requirement", str(wanted)]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=_FETCH_SECONDS, check=False)
         except subprocess.TimeoutExpired:
             raise _cannot(pins, recipe, folder, f"no end within {_FETCH_SECONDS:g} s") from None
-        if _OTHER_BYTES in done.stderr:
+        if OTHER_BYTES in done.stderr:
             raise _differs(recipe, folder, done.stderr)
         if done.returncode:
             complaint = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
@@ -213,10 +211,10 @@ def requirement(pin: str, recipe: Recipe) -> str:
 
 def _differs(recipe: Recipe, folder: Path, complaint: str) -> DeviceFailed:
     """Without addresses: they may hold a password of the user's index."""
-    name = re.search(r"([^/\s#]+\.whl)", complaint)
+    name = re.search(WHEEL, complaint)
     got = re.search(r"Got\s+([0-9a-f]{64})", complaint)
     return DeviceFailed(
-        f"the index has another {name[1] if name else 'wheel'} for {describe(recipe)} than PyPI: "
+        f"the index has another {name[0] if name else 'wheel'} for {describe(recipe)} than PyPI: "
         f"its SHA-256 is {got[1] if got else 'not known'}; it was not used",
         reason="wheel-differs",
         hint=f"python -m pip config list: which index, proxy or folder is that? Or put PyPI's wheel into {folder}",

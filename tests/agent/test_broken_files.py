@@ -14,7 +14,7 @@ import pytest
 from support.device import Device
 from support.releases import Releases
 
-from device_agent import cli, codec, contract, disk, history, lock
+from device_agent import cli, codec, contract, history, lock
 from device_agent.errors import DeviceUnfit, Locked
 from device_agent.state import Event
 from device_agent.store import Store
@@ -219,7 +219,7 @@ def test_a_state_whose_text_is_damaged_is_not_guessed(tmp_path: Path) -> None:
 
 
 def test_what_was_set_aside_does_not_keep_a_board_from_being_cleared(tmp_path: Path) -> None:
-    from knnkit.provision import bootstrap
+    from knnkit.provision.onboard.remove import remove
 
     root = tmp_path / "root"
     store = Store(root)
@@ -228,7 +228,6 @@ def test_what_was_set_aside_does_not_keep_a_board_from_being_cleared(tmp_path: P
         as_directory(path)
     with store.changing("me", "a test"):
         store.note("staged", None, "", "me")
-    assert bootstrap.ASIDE == disk.ASIDE
     known = ["trust", "releases", "incoming", "history.jsonl", "lock"]
-    assert bootstrap.remove({"root": str(root), "known": known}) == {"removed": True}
+    assert remove({"root": str(root), "known": known}) == {"removed": True}
     assert list(tmp_path.iterdir()) == []

@@ -38,6 +38,9 @@ SHARED = {
 #: What the device side may take from outside the standard library.
 AGENT_THIRD_PARTY = {"numpy", "cryptography", "tflite_runtime", "ai_edge_litert"}
 
+#: What is sent to a bare board; and its head, which imports the rest from memory.
+ONBOARD, LOADER = "knnkit.provision.onboard", "knnkit.provision.onboard.loader"
+
 #: Third-party package -> the only modules that import it (a prefix with `*` stands for a whole room).
 HOMES: dict[str, tuple[str, ...]] = {
     "tensorflow": ("knnkit.model.*",),
@@ -89,6 +92,8 @@ PURE = (
     "knnkit.fleet.aftermath",
     "knnkit.fleet.plan",
     "knnkit.fleet.report",
+    "knnkit.provision.environment",
+    "knnkit.provision.recipe",
 )
 #: Standard modules that reach the world; `pathlib` is held to its pure half below.
 WORLDLY = {"asyncio", "http", "io", "multiprocessing", "os", "shutil", "socket", "ssl", "subprocess", "tempfile"}
@@ -196,6 +201,14 @@ def test_the_device_side_needs_only_numpy_a_tflite_runtime_and_cryptography() ->
     assert strangers == []
 
 
+def test_what_is_sent_to_a_bare_board_needs_nothing_but_its_python() -> None:
+    sent = [i for i in IMPORTS if within(i.source, ONBOARD)]
+    assert any(within(i.target, ONBOARD) for i in sent)
+    strangers = [i for i in sent if top(i.target) not in sys.stdlib_module_names and not within(i.target, ONBOARD)]
+    assert [str(i) for i in strangers] == []
+    assert [str(i) for i in sent if i.source == LOADER and within(i.target, ONBOARD)] == []
+
+
 def test_the_host_takes_from_the_device_side_only_what_both_must_agree_on() -> None:
     taken = [i for i in IMPORTS if top(i.source) == "knnkit" and top(i.target) == "device_agent"]
     assert taken
@@ -228,7 +241,6 @@ def test_only_the_entry_point_imports_the_command_line() -> None:
 
 def test_only_the_command_lines_exit_the_process() -> None:
     allowed = {"knnkit.cli", "knnkit.__main__", "device_agent.cli", "device_agent.__main__"}
-    allowed.add("knnkit.provision.bootstrap")  # the program that is sent to a bare board
     exits = [
         f"{name}:{node.lineno}"
         for name, tree in MODULES.items()

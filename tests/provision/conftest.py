@@ -13,7 +13,8 @@ import pytest
 from support.tiny import PROBE, make_tiny_wheels, want_tiny_wheels
 from support.wheels import make_wheel
 
-from knnkit.provision import Provisioned, install, provision, remove
+import device_agent
+from knnkit.provision import Provisioned, environment, provision, remove
 from knnkit.transport.base import MAX_OUTPUT, Completed, Progress
 from knnkit.transport.local import LocalTransport
 
@@ -32,10 +33,10 @@ class Wire:
     def __init__(self) -> None:
         self.inner = LocalTransport("board")
         self.commands: list[str] = []
-        self.orders: dict[str, str] = {}  # command of the bootstrap script -> the last order for it
+        self.orders: dict[str, str] = {}  # command of the script -> the last order for it
         self.before: Callable[[str], None] = lambda step: None
         self.after: Callable[[str], None] = lambda step: None
-        self.prelude = ""  # Python that runs before the bootstrap script
+        self.prelude = ""  # Python that runs before the script
         self.environment: dict[str, str] = {}
 
     @property
@@ -51,7 +52,7 @@ class Wire:
         if "-I" in argv:
             self.orders[step] = argv[4]
         if "-I" in argv and self.prelude:
-            program = f"{self.prelude}\nimport sys; exec(compile(sys.stdin.read(), 'bootstrap', 'exec'))"
+            program = f"{self.prelude}\nimport sys; exec(compile(sys.stdin.read(), '<stdin>', 'exec'))"
             argv = [argv[0], "-I", "-c", program, *argv[3:]]
         argv = ["env", *(f"{name}={value}" for name, value in self.environment.items()), *argv]
         done = self.inner.run(argv, timeout=timeout, input=input, max_output=max_output)
@@ -132,8 +133,8 @@ def agent(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
                 return path.name, path.read_bytes()
 
         made = wheel()
-        monkeypatch.setattr(install, "agent_wheel", lambda: made)
-        monkeypatch.setattr(install.device_agent, "__version__", version)
+        monkeypatch.setattr(environment, "agent_wheel", lambda: made)
+        monkeypatch.setattr(device_agent, "__version__", version)
 
     use("1.0")
     return use

@@ -17,7 +17,7 @@ from test_recipe import ARMV7, a_board
 import device_agent
 from device_agent import contract
 from knnkit.errors import DeviceFailed, ParityFailed
-from knnkit.provision import install, recipe
+from knnkit.provision import environment, recipe
 from knnkit.provision.recipe import LITERT, PACKAGES, TFLITE, WHEELS, recipe_for
 
 BOTH = tuple(contract.RUNTIMES)
@@ -107,8 +107,8 @@ def two(bare: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     lock(monkeypatch, bare.wheels)
     table = {name: (PACKAGES[name], "tinymath==2.0") for name in BOTH}
     monkeypatch.setattr(recipe, "WHEELS", {platform.machine(): {sys.version_info[:2]: table}})
-    monkeypatch.setattr(install, "recipe_for", recipe_for)
-    monkeypatch.setattr(install, "ROOM", dict.fromkeys(PACKAGES.values(), 1 << 20))
+    monkeypatch.setattr(environment, "recipe_for", recipe_for)
+    monkeypatch.setattr(recipe, "ROOM", dict.fromkeys(PACKAGES.values(), 1 << 20))
     return bare
 
 
@@ -221,7 +221,7 @@ def test_a_runtime_that_does_not_run_there_never_takes_the_place_of_the_one_that
     two: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = two.provision()
-    monkeypatch.setattr(install, "_PROBE", "import absent")
+    monkeypatch.setattr(environment, "PROBE", "import absent")
     with pytest.raises(DeviceFailed) as caught:
         two.provision(runtime=NEW)
     assert caught.value.reason == "does-not-run"
@@ -235,7 +235,7 @@ def test_the_chosen_runtime_comes_with_and_without_internet(two: Any, tmp_path: 
     two.wire.environment = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(two.wheels), "PIP_CONFIG_FILE": "/dev/null"}
     kept = two.wheels if offline else tmp_path / "unused"
     done = two.provision(offline=offline, wheels_dir=kept, runtime=NEW)
-    agent = len(install.agent_wheel()[1])
+    agent = len(environment.agent_wheel()[1])
     assert (done.sent > agent, done.notes) == (offline, ())
     assert _modules(two) == {NEW}
     two.assert_whole(done)

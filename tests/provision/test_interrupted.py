@@ -17,11 +17,13 @@ from typing import Any
 import pytest
 
 from knnkit.errors import KnnkitError, Unreachable
-from knnkit.provision import bootstrap
+from knnkit.provision.onboard.environments import CONTENTS, current, site_packages
+from knnkit.provision.onboard.files import same
+from knnkit.provision.script import script
 
 KEY = {"sha256:" + "a" * 64: b"first key\n"}
 
-#: Kills the bootstrap script with SIGKILL at its Nth change of the disk, or start of a process.
+#: Kills what runs on the board with SIGKILL at its Nth change of the disk, or start of a process.
 _KILLER = """
 import os, signal, sys
 _left = {at}
@@ -38,7 +40,7 @@ sys.addaudithook(_watch)
 
 
 def _kill_at(bare: Any, command: str, at: int) -> None:
-    """Arms the killer for one command of the bootstrap script."""
+    """Arms the killer for one command on the board."""
     bare.wire.prelude = ""
 
     def before(step: str) -> None:
@@ -54,26 +56,25 @@ def _disarm(bare: Any) -> None:
 
 def _survives(bare: Any, before: str | None) -> None:
     """What is in use is the environment that was before, or a whole new one, or (on a bare board) nothing."""
-    in_use = bootstrap.current(bare.root)
+    in_use = current(bare.root)
     if in_use is None:
         assert before is None
         assert not os.path.lexists(bare.root / "venv")
         return
-    records = list((bare.root / "venv" / bootstrap.CONTENTS).iterdir())
+    records = list((bare.root / "venv" / CONTENTS).iterdir())
     assert len(records) == 3
     for record in records:
         files = json.loads(record.read_text())["files"]
-        site = bootstrap.site_packages(bare.root / "venv")
+        site = site_packages(bare.root / "venv")
         assert files
-        assert all(bootstrap.same(site / name, digest) for name, digest in files.items()), record.name
+        assert all(same(site / name, digest) for name, digest in files.items()), record.name
 
 
 def _build_killed_at(at: int, order: str) -> bool:
-    """Runs the bootstrap script's `build` as the board would; whether it was killed."""
-    program = f"{_KILLER.format(at=at)}\nimport sys; exec(compile(sys.stdin.read(), 'bootstrap', 'exec'))"
+    """Runs `build` as the board would; whether it was killed."""
+    program = f"{_KILLER.format(at=at)}\nimport sys; exec(compile(sys.stdin.read(), '<stdin>', 'exec'))"
     command = [sys.executable, "-I", "-c", program, "build", order]
-    script = Path(bootstrap.__file__).read_bytes()
-    done = subprocess.run(command, input=script, capture_output=True, timeout=60, check=False)
+    done = subprocess.run(command, input=script(), capture_output=True, timeout=60, check=False)
     assert done.returncode in (0, -signal.SIGKILL), done.stdout + done.stderr
     return done.returncode != 0
 

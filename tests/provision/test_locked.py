@@ -21,7 +21,7 @@ from support.wheels import digest, make_wheel
 from test_recipe import PI
 
 from knnkit.errors import DeviceFailed
-from knnkit.provision import install, locked, wheels
+from knnkit.provision import environment, locked, wheels
 from knnkit.provision.recipe import WHEELS, Recipe
 
 if sys.version_info >= (3, 11):
@@ -240,7 +240,7 @@ def test_of_two_indexes_the_board_s_pip_takes_the_wheel_that_is_known(bare: Any,
     good, again = piwheels
     bare.wire.environment = {"PIP_INDEX_URL": again, "PIP_EXTRA_INDEX_URL": good}
     done = bare.provision(offline=False, wheels_dir=bare.root / "unused")
-    assert (done.notes, done.sent) == ((), len(install.agent_wheel()[1]))
+    assert (done.notes, done.sent) == ((), len(environment.agent_wheel()[1]))
     assert not list(bare.root.rglob("built_again.py"))
     bare.assert_whole(done)
 

@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from knnkit.provision import bootstrap
+from knnkit.provision.onboard import locking
+from knnkit.provision.onboard.files import make_folder
+from knnkit.provision.onboard.leftovers import clear_leftovers, tidy
+from knnkit.provision.onboard.places import claim, new_place, started
 
 
 @pytest.fixture
@@ -27,8 +30,8 @@ def root(tmp_path: Path) -> Path:
 
 def put(root: Path, process: int, *names: str, age: float = 0.0) -> Path:
     """A place of that process, into which nothing has come for so many seconds."""
-    place = bootstrap.new_place(root, process)
-    bootstrap.make_folder(place)
+    place = new_place(root, process)
+    make_folder(place)
     for name in names:
         (place / name).write_text(name)
     for path in (*place.iterdir(), place):
@@ -37,7 +40,7 @@ def put(root: Path, process: int, *names: str, age: float = 0.0) -> Path:
 
 
 def claimed(root: Path) -> set[str]:
-    name = bootstrap.claim({"root": str(root)})["place"]
+    name = claim({"root": str(root)})["place"]
     return {path.name for path in (root / "venvs" / name).iterdir()}
 
 
@@ -80,29 +83,29 @@ def test_what_has_arrived_is_being_used_however_long(root: Path, other: int) -> 
 def test_a_process_that_came_later_by_the_same_number_is_another(root: Path, other: int) -> None:
     """The board was started again since."""
     place = put(root, other, "a.whl")
-    place.rename(place.with_name(place.name.replace(bootstrap.started(other), "1")))
+    place.rename(place.with_name(place.name.replace(started(other), "1")))
     assert claimed(root) == {"a.whl"}
 
 
 def test_what_nobody_sends_into_any_more_is_cleared_and_makes_a_board_untidy(root: Path, other: int) -> None:
     theirs, left, before = put(root, other, "a.whl"), put(root, gone(), "a.whl"), root / "venvs" / "incoming"
     before.mkdir()  # of a knnkit of before
-    assert not bootstrap.tidy(root)
-    bootstrap.clear_leftovers(root)
+    assert not tidy(root)
+    clear_leftovers(root)
     assert (theirs.exists(), left.exists(), before.exists()) == (True, False, False)
-    assert bootstrap.tidy(root)
+    assert tidy(root)
 
 
 def test_a_lock_on_a_folder_that_was_removed_meanwhile_is_none(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another host that failed on a bare board has left it bare."""
-    real, removed = bootstrap.fcntl.flock, []
+    real, removed = locking.fcntl.flock, []
 
     def flock(handle: int, how: int) -> None:
         real(handle, how)
         if not removed:
             removed.append((root / "venvs").rmdir())
 
-    monkeypatch.setattr(bootstrap.fcntl, "flock", flock)
-    handle = bootstrap.lock(root, wait=10.0)
+    monkeypatch.setattr(locking.fcntl, "flock", flock)
+    handle = locking.lock(root, wait=10.0)
     assert os.path.samestat(os.fstat(handle), (root / "venvs").stat())
     os.close(handle)

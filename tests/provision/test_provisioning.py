@@ -15,7 +15,8 @@ from support.wheels import make_wheel
 from device_agent import disk
 from knnkit.errors import DeviceFailed, DeviceLocked
 from knnkit.provision import board as board_module
-from knnkit.provision import bootstrap, install
+from knnkit.provision import environment, install
+from knnkit.provision.onboard import main as onboard
 from knnkit.transport.local import LocalTransport
 
 KEY, OTHER = {"sha256:" + "a" * 64: b"first key\n"}, {"sha256:" + "b" * 64: b"second key\n"}
@@ -53,7 +54,7 @@ def test_an_upgrade_sends_the_agent_alone_and_a_downgrade_nothing(bare: Any, age
     second = bare.provision()
     assert second.agent == "1.1"
     assert second.previous == first.environment
-    assert second.sent == len(install.agent_wheel()[1])
+    assert second.sent == len(environment.agent_wheel()[1])
     bare.assert_whole(second)
     agent("1.0")
     back = bare.provision()
@@ -129,7 +130,7 @@ def test_an_environment_that_does_not_run_is_never_used(
 ) -> None:
     first = bare.provision()
     agent("1.1")
-    monkeypatch.setattr(install, "_PROBE", "import absent")
+    monkeypatch.setattr(environment, "PROBE", "import absent")
     with pytest.raises(DeviceFailed, match="No module named 'absent'") as caught:
         bare.provision()
     assert caught.value.reason == "does-not-run"
@@ -137,7 +138,7 @@ def test_an_environment_that_does_not_run_is_never_used(
 
 
 def test_a_bare_board_on_which_it_does_not_run_stays_bare(bare: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(install, "_PROBE", "import absent")
+    monkeypatch.setattr(environment, "PROBE", "import absent")
     with pytest.raises(DeviceFailed):
         bare.provision()
     assert not bare.root.exists()
@@ -225,9 +226,9 @@ def test_what_the_system_of_the_board_refuses_is_told_without_python_s_numbers(
     def refuse(_: object) -> None:
         raise PermissionError(13, "Permission denied", "/root/x")
 
-    monkeypatch.setattr(bootstrap, "state", refuse)
-    monkeypatch.setattr(bootstrap.os, "umask", lambda _: 0)
-    assert bootstrap.main("state", "{}") == 1
+    monkeypatch.setitem(onboard.COMMANDS, "state", refuse)
+    monkeypatch.setattr(onboard.os, "umask", lambda _: 0)
+    assert onboard.main("state", "{}") == 1
     answer = json.loads(capsys.readouterr().out)
     assert answer["message"] == "/root/x: Permission denied"
     assert answer["hint"] == "choose a root that the login user may write"
@@ -293,7 +294,7 @@ def test_a_file_where_the_root_should_be_is_named(bare: Any) -> None:
 def test_the_board_s_own_pip_fetches_where_it_can(bare: Any) -> None:
     bare.wire.environment = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(bare.wheels), "PIP_CONFIG_FILE": "/dev/null"}
     done = bare.provision(offline=False, wheels_dir=bare.root / "unused")
-    assert done.sent == len(install.agent_wheel()[1])
+    assert done.sent == len(environment.agent_wheel()[1])
     assert done.notes == ()
     bare.assert_whole(done)
 

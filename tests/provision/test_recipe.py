@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-import sys
 import zipfile
 from io import BytesIO
 from pathlib import Path
@@ -197,13 +195,3 @@ def test_the_agent_s_wheel_is_the_same_bytes_every_time_and_holds_every_module()
     wanted = {f"device_agent/{path.relative_to(source).as_posix()}" for path in source.rglob("*.py")}
     assert held == wanted | {"device_agent/py.typed"}
     assert all(f"{entry},sha256=" in recorded for entry in held)
-
-
-def test_what_is_sent_to_a_board_needs_nothing_but_its_python() -> None:
-    text = Path(knnkit.provision.__file__).with_name("bootstrap.py").read_text(encoding="utf-8")
-    tree = ast.parse(text, feature_version=(3, 8))  # older boards must be able to say that they are too old
-    imported = {
-        alias.name.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names
-    }
-    imported |= {str(node.module).split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert imported <= sys.stdlib_module_names

@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import pytest
 from support.tiny import PROBE, make_tiny_wheels, want_tiny_wheels
 
+import device_agent
 from knnkit.errors import DeviceLocked, Unreachable
-from knnkit.provision import Provisioned, bootstrap, install, provision
+from knnkit.provision import Provisioned, environment, install, provision
+from knnkit.provision.onboard.places import started
 from knnkit.transport.local import LocalTransport
 from knnkit.transport.ssh import SshTransport
 
@@ -58,7 +60,7 @@ class Halved(io.BytesIO):
 
 
 class Line:
-    """A real connection. `at_half` is called in the middle of the first file, `before` ahead of a bootstrap command."""
+    """A real connection. `at_half` is called in the middle of the first file, `before` ahead of a command."""
 
     def __init__(self, inner: SshTransport) -> None:
         self.inner = inner
@@ -160,7 +162,7 @@ def test_wheels_whose_line_was_cut_are_gone_on_with_where_they_stopped(board: Bo
         board.provision(cut)
     (left,) = board.left()
     give_up = time.monotonic() + 30.0
-    while bootstrap.started(left.split(".")[1]):  # until the server has seen it
+    while started(left.split(".")[1]):  # until the server has seen it
         assert time.monotonic() < give_up
     again = board.line()
     done = board.provision(again)
@@ -194,7 +196,7 @@ def test_a_build_that_has_outlived_its_connection_keeps_its_wheels(board: Board,
     first, second = board.line(), board.line()
     fifo = board.wheels.parent / "fifo"
     os.mkfifo(fifo)
-    install._PROBE = f"open({str(fifo)!r}).read()\n{PROBE}"  # the fixture puts it back
+    environment.PROBE = f"open({str(fifo)!r}).read()\n{PROBE}"  # the fixture puts it back
     lost = pool.submit(board.provision, first)
     with fifo.open("w"):  # it is in the middle of its proof
         first.inner.close()
@@ -214,7 +216,7 @@ def test_a_host_that_may_not_wait_any_longer_is_told_who_is_in_the_way_and_leave
 ) -> None:
     monkeypatch.setattr(install, "LOCK_SECONDS", 0.2)
     done = board.provision()
-    monkeypatch.setattr(install.device_agent, "__version__", "9.9")  # another environment
+    monkeypatch.setattr(device_agent, "__version__", "9.9")  # another environment
     handle = os.open(board.root / "venvs", os.O_RDONLY)
     fcntl.flock(handle, fcntl.LOCK_EX)
     try:

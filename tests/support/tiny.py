@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from knnkit.provision import install, locked
+from knnkit.provision import environment, locked
+from knnkit.provision import recipe as table
 from knnkit.provision.recipe import Board, Recipe
 from support.wheels import digest, make_wheel
 
@@ -36,6 +37,6 @@ def want_tiny_wheels(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         return Recipe("x86_64", board.python, (2, 36), PINS, system_site=False)
 
     lock(monkeypatch, folder)
-    monkeypatch.setattr(install, "recipe_for", recipe)
-    monkeypatch.setattr(install, "ROOM", {PINS[0]: 1 << 20})
-    monkeypatch.setattr(install, "_PROBE", PROBE)
+    monkeypatch.setattr(environment, "recipe_for", recipe)
+    monkeypatch.setattr(table, "ROOM", {PINS[0]: 1 << 20})
+    monkeypatch.setattr(environment, "PROBE", PROBE)

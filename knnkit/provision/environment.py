@@ -1,0 +1,84 @@
+"""What a board shall have: one environment, named by all that it is made of, and the keys to trust. Asks nobody."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import device_agent
+from device_agent import trust
+from knnkit.provision.agent_wheel import agent_wheel
+from knnkit.provision.recipe import Board, Recipe, recipe_for
+
+#: Part of every environment's digest; raised when the same wheels would make another environment.
+_LAYOUT = 1
+#: What the new environment must be able to do before it is used; prints the versions as JSON.
+PROBE = """\
+import json, numpy, cryptography, device_agent
+from cryptography.hazmat.primitives.asymmetric import ec
+try:
+    from tflite_runtime.interpreter import Interpreter
+except ImportError:
+    from ai_edge_litert.interpreter import Interpreter
+print(json.dumps({"numpy": numpy.__version__, "cryptography": cryptography.__version__}))
+"""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a board shall have."""
+
+    recipe: Recipe
+    agent_wheel: str  # file name
+    agent: bytes  # its content
+    trust: Mapping[str, bytes]  # file name -> PEM
+    made_of: Mapping[str, Any]  # everything that tells one environment from another
+
+    @property
+    def digest(self) -> str:
+        """The name of the environment: SHA-256 in hex of what it is made of."""
+        return hashlib.sha256(json.dumps(self.made_of, sort_keys=True).encode()).hexdigest()
+
+    def is_on(self, board: Board) -> bool:
+        """Returns whether the board has it all, and nothing is to be tidied."""
+        trusts = all(board.trusted.get(name) == hashlib.sha256(pem).hexdigest() for name, pem in self.trust.items())
+        return board.current == self.digest and board.tidy and trusts
+
+
+def decide(name: str, board: Board, runtime: str, keys: Mapping[str, bytes]) -> Wanted:
+    """Returns what a board shall have, with the agent of this knnkit.
+
+    Args:
+        name: how messages call the board.
+        board: what it is.
+        runtime: as for `recipe_for`.
+        keys: fingerprint -> PEM public key.
+
+    Raises:
+        DeviceFailed: no agent can run there, or not with this runtime.
+    """
+    recipe = recipe_for(name, board, runtime)
+    wheel, agent = agent_wheel()
+    made_of = {
+        "layout": _LAYOUT,
+        "machine": recipe.machine,
+        "python": list(recipe.python),
+        "pins": list(recipe.pins),
+        "system_site": recipe.system_site,
+        "agent": device_agent.__version__,
+        "agent_sha256": hashlib.sha256(agent).hexdigest(),
+    }
+    return Wanted(recipe, wheel, agent, {_key_file(key): pem for key, pem in keys.items()}, made_of)
+
+
+def fingerprint(key_file: str) -> str:
+    """Returns which key lies in a file of the trust folder."""
+    return trust.FINGERPRINT_PREFIX + key_file.removesuffix(".pem")
+
+
+def _key_file(fingerprint: str) -> str:
+    """As `device_agent.trust_files` names it."""
+    return fingerprint.removeprefix(trust.FINGERPRINT_PREFIX) + ".pem"

@@ -1,0 +1,44 @@
+"""Wheels that the board's own pip fetches: the exact bytes that the host names, and no others. Installs nothing."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from knnkit.provision.onboard.files import listed, make_folder, remove_tree, sha256, write
+from knnkit.provision.onboard.trouble import Trouble
+
+#: After a Python: pip fetches wheels of a known SHA-256, and none that they name in turn.
+PIP = ("-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--require-hashes", "--no-input")
+#: What pip says of bytes that have none of the digests it was told.
+OTHER_BYTES = "DO NOT MATCH THE HASHES"
+#: The name of a wheel in what pip says, without an address.
+WHEEL = r"[^/\s#]+\.whl"
+#: The host can send the wheels as well: it is not worth waiting.
+_IMPATIENT = ("--retries=1", "--timeout=20")
+
+
+def download(folder: Path, lines: list[str]) -> list[dict[str, str]]:
+    """Wheels that the board's own pip fetches: requirements with the SHA-256 of each, and no other bytes."""
+    remove_tree(folder)
+    make_folder(folder)
+    wanted = folder.with_name("requirements.txt")
+    write(wanted, "\n".join(lines).encode())
+    command = [sys.executable, *PIP, *_IMPATIENT, "--dest", str(folder), "--requirement", str(wanted)]
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+    )
+    said = done.stdout.decode(errors="replace").strip()
+    if OTHER_BYTES in said:
+        names = " ".join(sorted(set(re.findall(WHEEL, said)))) or "of a wheel"
+        raise Trouble("wheel-differs", f"the board's index has other bytes than PyPI: {names}", "use --offline")
+    if done.returncode:
+        pins, last = " ".join(line.split()[0] for line in lines), said.splitlines()[-1:] or ["no message"]
+        raise Trouble("no-download", f"the board's pip could not fetch {pins}: {last[0]}", "use --offline")
+    found = [{"name": path.name, "sha256": sha256(path), "path": str(path)} for path in listed(folder)]
+    for wheel in found:
+        if f"--hash=sha256:{wheel['sha256']}" not in " ".join(lines).split():  # a pip that did not look
+            raise Trouble("wheel-differs", f"the board's pip brought another {wheel['name']}", "use --offline")
+    return found
