@@ -14,6 +14,7 @@ from support.wheels import make_wheel
 
 from device_agent import disk
 from knnkit.errors import DeviceFailed, DeviceLocked
+from knnkit.fleet.facts import probe
 from knnkit.provision import board as board_module
 from knnkit.provision import bootstrap, install
 from knnkit.transport.local import LocalTransport
@@ -316,7 +317,9 @@ def test_a_board_without_pip_gets_the_wheels_from_the_host(bare: Any, monkeypatc
     bare.assert_whole(done)
 
 
-def test_the_embedded_device_runs_the_real_agent(tmp_path: Path) -> None:
+def test_the_embedded_device_runs_the_real_agent_and_no_module_of_its_login_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The real wheels, from the cache that this suite's setup fills."""
     transport = LocalTransport()
     facts = type("Facts", (), {"python": None, "python_path": None})()
@@ -328,3 +331,9 @@ def test_the_embedded_device_runs_the_real_agent(tmp_path: Path) -> None:
     assert said.exit_code == 0, said.complaint
     assert f'"agent":"{done.agent}"'.encode() in said.stdout
     assert not install.provision(transport, facts, root=str(tmp_path / "root")).changed
+    home = tmp_path / "home"
+    (home / "device_agent").mkdir(parents=True)
+    for name in ("device_agent/__init__.py", "json.py", "numpy.py"):
+        (home / name).write_text("raise SystemExit('it is somebody else's')\n")
+    monkeypatch.setenv("HOME", str(home))
+    assert probe(transport, str(tmp_path / "root"), timeout=60).agent is not None
