@@ -14,7 +14,8 @@ from knnkit.transport.base import Transport
 
 #: Makes INCOMING/DIGEST.PID-TOKEN and prints it; the process is the connection's own on the device. What another
 #: connection has left there becomes this one's by one rename: one that is gone, or that has sent nothing for half a
-#: minute (a line that broke without a word). Files that are no parts any more are at work, or somebody's own. The
+#: minute (a line that broke without a word), since it made the folder where that is empty. Files that are no parts any
+#: more are at work, or somebody's own. What is taken up is as new as what is made: the agent removes old uploads. The
 #: signature is no part of the digest, so that another may have sent another: it is sent anew.
 _CLAIM = f"""\
 umask 077
@@ -25,8 +26,8 @@ left() {{
   case $name in *.*-*) owner=${{name#*.}} owner=${{owner%-*}} ;; esac
   if [ -n "$owner" ] && ! kill -0 "$owner" && [ ! -d "/proc/$owner" ]; then return 0; fi
   for file in "$1"/*; do
-    [ -e "$file" ] || continue
-    case $file in *{contract.PART_SUFFIX}) ;; *) return 1 ;; esac
+    [ -e "$file" ] || file=$1/.
+    case $file in *{contract.PART_SUFFIX} | */.) ;; *) return 1 ;; esac
     changed=$(stat -c %Y "$file") && [ $((now - changed)) -ge 30 ] || return 1
   done
 }}
@@ -34,7 +35,8 @@ mkdir -p "$incoming" || exit 1
 for place in "$incoming/$digest" "$incoming/$digest".*; do
   if [ -d "$place" ] && [ ! -L "$place" ] && left "$place" && mv "$place" "$own"; then break; fi
 done 2>/dev/null
-mkdir -p "$own" && rm -f "$own/{contract.SIGNATURE_FILE}" "$own/{contract.SIGNATURE_FILE}{contract.PART_SUFFIX}" &&
+mkdir -p "$own" && touch "$own" &&
+rm -f "$own/{contract.SIGNATURE_FILE}" "$own/{contract.SIGNATURE_FILE}{contract.PART_SUFFIX}" &&
 echo "$own"
 """
 

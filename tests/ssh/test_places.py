@@ -60,6 +60,23 @@ def test_two_that_send_at_once_have_a_folder_each_for_its_owner_alone(dial: Dial
     assert [path.stat().st_mode & 0o777 for path in (incoming, one, other)] == [0o700] * 3
 
 
+def test_an_empty_folder_of_one_that_is_about_to_send_is_left_alone(dial: Dial, incoming: Path) -> None:
+    ann, ben = Sender(dial, incoming, "aaaaaaaa"), Sender(dial, incoming, "bbbbbbbb")
+    one = ann.claim()
+    other = ben.claim()
+    assert one.is_dir()
+    os.utime(one, (time.time() - MINUTE,) * 2)
+    os.utime(other, (time.time() - MINUTE,) * 2)
+    Sender(dial, incoming, "cccccccc").claim()
+    assert not (one.exists() and other.exists())
+
+
+def test_a_folder_that_is_taken_up_is_not_as_old_as_when_it_was_left(dial: Dial, incoming: Path) -> None:
+    place = put(incoming / DIGEST, "model.tflite.part", age=MINUTE)
+    os.utime(place, (time.time() - MINUTE,) * 2)
+    assert time.time() - Sender(dial, incoming, "aaaaaaaa").claim().stat().st_mtime < MINUTE / 2
+
+
 def test_what_a_connection_that_is_gone_has_left_is_taken_up_at_once(dial: Dial, incoming: Path) -> None:
     ann, ben = Sender(dial, incoming, "aaaaaaaa"), Sender(dial, incoming, "bbbbbbbb")
     left = put(ann.claim(), "golden.npz.part", "model.tflite.part")
