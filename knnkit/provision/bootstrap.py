@@ -170,7 +170,7 @@ def unpacked(environment: Path) -> Iterator[str]:
     """Every file that its wheels put there; as text, for there are thousands."""
     for site in (environment / "lib").glob("python3*/site-packages"):  # one: that of the Python it was made with
         for record in listed(environment / CONTENTS):
-            for name in (read_json(record) or {}).get("files", ()):
+            for name in files_in(read_json(record)) or ():
                 yield f"{site}/{name}"
 
 
@@ -192,7 +192,16 @@ def tidy(root: Path) -> bool:
 def marker(root: Path, digest: str) -> dict[str, Any] | None:
     """What an environment was made of; None when it is not finished."""
     made_of = read_json(root / VENVS / digest / MARKER)
-    return made_of if made_of is not None and made_of.get("digest") == digest else None
+    return made_of if made_of is not None and made_of.get("digest") == digest and well_formed(made_of) else None
+
+
+def well_formed(made_of: dict[str, Any]) -> bool:
+    """Whether a marker names wheels as this script does; a person or a bad card may have changed it."""
+    wheels, pins = made_of.get("wheels", []), made_of.get("pins", [])
+    if not isinstance(wheels, list) or not isinstance(pins, list):
+        return False
+    named = [wheel for wheel in wheels if isinstance(wheel, dict)]
+    return named == wheels and all(isinstance(wheel.get(key), str) for wheel in named for key in ("name", "sha256"))
 
 
 def trusted(root: Path) -> dict[str, str]:
@@ -212,7 +221,7 @@ def claim(order: dict[str, Any]) -> dict[str, Any]:
     root = resolved(order["root"])
     own = new_place(root, os.getppid())
     for path in sorted(filter(is_place, listed(root / VENVS)), key=size_of, reverse=True):
-        if not busy(path) or silent(path):
+        if path.is_dir() and not path.is_symlink() and (not busy(path) or silent(path)):
             try:
                 path.rename(own)
                 break
@@ -416,7 +425,7 @@ def put(wheel: dict[str, str], holder: Path | None, environment: Path) -> None:
     for name in files:
         make_folder((site / name).parent)
         os.link(site_packages(holder or environment) / name, site / name)
-    record = {"sha256": wheel["sha256"], "files": files or unpack(wheel, site)}
+    record = {"sha256": wheel["sha256"], "files": files or unpack_same(wheel, site)}
     make_folder(environment / CONTENTS)
     write(environment / CONTENTS / (wheel["name"] + ".json"), json.dumps(record).encode())
 
@@ -434,7 +443,15 @@ def holder_of(root: Path, wheel: dict[str, str]) -> Path | None:
 def contents(environment: Path, wheel: dict[str, str]) -> dict[str, str] | None:
     """File -> SHA-256 of a wheel that was unpacked in an environment; None when it was not."""
     record = read_json(environment / CONTENTS / (wheel["name"] + ".json"))
-    return record["files"] if record is not None and record.get("sha256") == wheel["sha256"] else None
+    return files_in(record) if record is not None and record.get("sha256") == wheel["sha256"] else None
+
+
+def files_in(record: dict[str, Any] | None) -> dict[str, str] | None:
+    """File -> SHA-256 of what a record says; None where it makes no sense, or leads out of the environment."""
+    files = record.get("files") if record else None
+    if not isinstance(files, dict) or not all(isinstance(value, str) for value in files.values()):
+        return None
+    return None if any(".." in name.split("/") or name.startswith("/") for name in files) else files
 
 
 def site_packages(environment: Path) -> Path:
@@ -446,8 +463,23 @@ def archive(wheel: dict[str, str]) -> zipfile.ZipFile:
     """The wheel, open."""
     try:
         return zipfile.ZipFile(wheel["path"])
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
         raise Trouble("bad-wheel", f"{wheel['name']}: {error}", "remove it from the wheel cache") from None
+
+
+def unpack_same(wheel: dict[str, str], site: Path) -> dict[str, str]:
+    """Unpacks, and looks whether it was that wheel: whose place was taken up in error still holds its files open."""
+    try:
+        files = unpack(wheel, site)
+    except FileExistsError as error:
+        raise Trouble("bad-wheel", f"{wheel['name']} holds two by one name: {error.filename}", "make it anew") from None
+    except (Trouble, OSError):
+        raise
+    except Exception as error:  # of zipfile and what it unpacks with, there are many kinds
+        raise Trouble("bad-wheel", f"{wheel['name']}: {error}", "make it anew") from None
+    if not same(Path(wheel["path"]), wheel["sha256"]):
+        raise Trouble("missing-wheel", f"{wheel['name']} changed while it was unpacked", "run the command again")
+    return files
 
 
 def unpack(wheel: dict[str, str], site: Path) -> dict[str, str]:
@@ -500,6 +532,8 @@ def switch(root: Path, digest: str) -> str | None:
     """Makes `digest` the environment in use; returns the digest of the one before."""
     before = current(root)
     if before != digest:
+        if (root / LINK).is_dir() and not (root / LINK).is_symlink():
+            raise Trouble("bad-root", f"{root / LINK} is a folder, and must be a link of knnkit's own", "move it away")
         if before is not None:
             os.utime(root / VENVS / before / MARKER)  # `prune` keeps the one that was in use last
         part = root / (LINK + PART)
@@ -602,8 +636,8 @@ def remove_tree(path: Path) -> None:
 def read_json(path: Path) -> dict[str, Any] | None:
     """A JSON object from a file; None when there is none."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    except (OSError, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
 
@@ -620,7 +654,7 @@ def sha256(path: Path) -> str:
 def same(path: Path, digest: str) -> bool:
     """Whether a file is there and has this SHA-256."""
     try:
-        return sha256(path) == digest
+        return path.is_file() and sha256(path) == digest  # a pipe would be waited for
     except OSError:
         return False
 
