@@ -241,5 +241,12 @@ def _drop_uploads(store: Store, digest: str) -> None:
 def _drop_stale_uploads(store: Store) -> None:
     now = clock.now().wall
     for path in sorted(store.incoming.iterdir()):
-        if now - path.lstat().st_mtime > STALE_UPLOAD:
-            disk.remove_tree(path)
+        with contextlib.suppress(OSError):  # its sender may rename it at this moment
+            if now - _last_touched(path) > STALE_UPLOAD:
+                disk.remove_tree(path)
+
+
+def _last_touched(upload: Path) -> float:
+    """When something last came: a file that grows does not show in the time of its directory."""
+    inside = sorted(upload.iterdir()) if upload.is_dir() and not upload.is_symlink() else []
+    return max(path.lstat().st_mtime for path in (upload, *inside))

@@ -33,7 +33,7 @@ if [ "$2" = full ] || [ ! -x "$agent" ]; then
   done
 fi
 if [ -x "$agent" ]; then
-  "$agent" -m device_agent --root "$root" status --json </dev/null 2>/dev/null
+  "$agent" -I -m device_agent --root "$root" status --json </dev/null 2>/dev/null
   printf '\\nagent %s\\n' "$?"
 fi
 exit 0
@@ -60,8 +60,10 @@ class Facts:
 
     @property
     def agent_argv(self) -> tuple[str, ...]:
-        """How the device's agent is called; a command follows."""
-        return (f"{self.root}/venv/bin/python", "-m", "device_agent", "--root", self.root)
+        """How the device's agent is called; a command follows. With its environment's modules and no others (-I): not
+        those of the login's folder, in which it starts, nor of that account's PYTHONPATH or own site-packages.
+        """
+        return (f"{self.root}/venv/bin/python", "-I", "-m", "device_agent", "--root", self.root)
 
 
 def probe(transport: Transport, root: str, *, timeout: float, full: bool = False) -> Facts:

@@ -16,6 +16,7 @@ from knnkit.fleet.recorder import Recorder
 from knnkit.fleet.target import Target
 from knnkit.transport.base import Transport
 
+_DISBELIEVED = "bad-certificate"
 #: What to do where the release that answers does not hold in another environment.
 _HINT = "deploy a release that holds on both, with --provision never, then provision"
 
@@ -27,6 +28,11 @@ class Proof:
     certificate: Certificate
     wrong: str
     reason: str  # a stable word
+
+    @property
+    def different(self) -> float:
+        """Rows that are answered wrongly: all, where the certificate is not to be believed."""
+        return math.inf if self.reason == _DISBELIEVED else self.certificate.different
 
 
 def prove(
@@ -56,15 +62,16 @@ def prove(
         AgentProblem: there is no certificate.
         DeviceFailed, Unreachable: as `knnkit.fleet.agent.ask`.
     """
-    command = ["check", "--nonce", nonce, *arguments]
+    command, refused = ["check", "--nonce", nonce, *arguments], ""
     try:
         found = ask_agent(transport, agent, command, Certificate, timeout=timeout, input=input)
     except AgentProblem as problem:
         if problem.problem.certificate is None:
             raise
-        found = problem.problem.certificate
+        found, refused = problem.problem.certificate, problem.said
     wrong = disbelieved(found, nonce, digest, rows=rows)
-    return Proof(found, wrong or "; ".join(missed(found, None)), "bad-certificate" if wrong else "gate-failed")
+    said = wrong or "; ".join(missed(found, None)) or refused
+    return Proof(found, said, _DISBELIEVED if wrong else "gate-failed")
 
 
 def trial(
@@ -95,8 +102,8 @@ def trial(
         except AgentProblem as problem:
             if problem.exit_code != contract.EXIT_REFUSED:
                 raise
-            return _Attempt(None, problem.said, problem.reason, problem.hint)
-        return _Attempt(proof.certificate, proof.wrong, proof.reason, _HINT)
+            return _Attempt(None, math.inf, problem.said, problem.reason, problem.hint)
+        return _Attempt(proof.certificate, proof.different, proof.wrong, proof.reason, _HINT)
 
     def check(python: str, what: str) -> None:
         if status.answering is None:
@@ -120,11 +127,7 @@ class _Attempt:
     """What a check in one environment came to; `said` is empty where the release holds."""
 
     certificate: Certificate | None
+    different: float  # rows that are answered wrongly: all, where none is answered
     said: str
     reason: str
     hint: str
-
-    @property
-    def different(self) -> float:
-        """Rows that are answered wrongly: all, where none is answered."""
-        return self.certificate.different if self.certificate else math.inf

@@ -125,9 +125,11 @@ def unpacked_size(wheels: Sequence[Path]) -> int:
     total = 0
     for path in wheels:
         try:
+            if not path.is_file():
+                raise OSError("it is no file")
             with zipfile.ZipFile(path) as content:
                 total += path.stat().st_size + sum(entry.file_size for entry in content.infolist())
-        except (OSError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
             raise DeviceFailed(f"{path} is damaged: {error}", reason="bad-wheel", hint=f"rm {path}") from None
     return total
 

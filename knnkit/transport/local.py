@@ -22,8 +22,6 @@ from knnkit.transport.capped import Capped
 from knnkit.transport.ends import Ends
 
 _CHUNK = 256 * 1024
-#: What of this process's surroundings would give the device's Python other modules than the device has.
-_OF_THIS_PYTHON = frozenset({"PYTHONPATH", "PYTHONHOME"})
 
 
 class LocalTransport:
@@ -113,7 +111,6 @@ class _Process:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             cwd=Path.home(),
-            env={name: value for name, value in os.environ.items() if name not in _OF_THIS_PYTHON},
             start_new_session=True,
         )
         self._read(self._child.stderr, self._complaint.write)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
 from support.device import Device
 from support.releases import Releases
 
-from device_agent import codec, contract
+from device_agent import codec, contract, staging
 from device_agent.contract import Gates, Installed
 from device_agent.store import Store
 from device_agent.trust import Reason
@@ -89,6 +91,31 @@ def test_an_upload_that_is_refused_stays_for_its_sender_unless_the_release_is_he
     (place / f"model.tflite{contract.PART_SUFFIX}").unlink()
     assert device.ask("install", place, code=contract.EXIT_REFUSED)["reason"] == Reason.FILE_MISSING.value
     assert not place.exists()
+
+
+WEEKS = 14 * 24 * 3600
+
+
+@pytest.mark.parametrize("resumed", [True, False])
+def test_an_old_upload_goes_unless_it_is_being_sent_again(device: Device, releases: Releases, resumed: bool) -> None:
+    """A file that grows does not show in the time of its folder."""
+    old = upload(device, releases["iris-next"], sender=".1-0a1b2c3d")
+    for path in (*sorted(old.iterdir()), old):
+        os.utime(path, (time.time() - WEEKS,) * 2)
+    if resumed:
+        with (old / "model.tflite.part").open("ab") as file:
+            file.write(b"more")
+    device.ask("install", upload(device, releases["iris"]))
+    assert old.exists() is resumed
+
+
+def test_an_upload_that_its_sender_renames_meanwhile_spoils_nothing(
+    device: Device, releases: Releases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = device.stage(releases["iris"])
+    store = Store(device.root)
+    monkeypatch.setattr(Path, "iterdir", lambda self: iter([self / "renamed"]))
+    assert staging.prune(store, keep=digest) == []
 
 
 def test_a_place_that_names_another_release_than_it_holds_is_refused(device: Device, releases: Releases) -> None:

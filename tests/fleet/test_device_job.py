@@ -352,6 +352,30 @@ def test_what_answers_more_rows_wrongly_than_where_it_answers_is_not_used(
     assert (report.outcome, report.reason, used) == (Outcome.FAILED, "model-unusable", [])
 
 
+def test_a_certificate_that_proves_nothing_counts_no_row_as_right(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where what answers fails too, as many wrong rows in a certificate of another run would else be good enough."""
+    board = fleet.boards["board"]
+    board.committed = fleet.package.ref
+    board.faults |= {"differs", "beside-stale-nonce"}
+    job, used = with_another_runtime(fleet, monkeypatch)
+    report = run_job(job)
+    assert (report.outcome, report.reason, used) == (Outcome.FAILED, "bad-certificate", [])
+
+
+def test_an_agent_that_says_no_over_a_certificate_without_fault_has_said_no(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    board = fleet.boards["board"]
+    board.committed = fleet.package.ref
+    board.faults.add("beside-says-no")
+    job, used = with_another_runtime(fleet, monkeypatch)
+    report = run_job(job)
+    assert (report.outcome, report.exit_code, report.reason, used) == (Outcome.FAILED, 4, "gate-failed", [])
+    assert report.said.endswith("put into use: no")
+
+
 @pytest.mark.parametrize("committed", [True, False])
 def test_a_runtime_that_was_never_proven_says_nothing_of_a_release_that_follows(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch, committed: bool

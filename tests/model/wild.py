@@ -249,7 +249,9 @@ def _wrong(
         return f"neighbours at {distances[chosen]}, not {best[:k]}"
     if k < len(best) and best[k] - best[k - 1] <= 2 * tolerance:
         return None  # another set of neighbours is as right
-    two_match = asked.maps is not None and k > 1 and best[1] <= tolerance
+    # Directions that float32 does not tell apart are one: far from the origin, of rows that differ.
+    alike = tolerance if asked.maps is not None else 2.0**-21 if asked.metric == "cosine" else -1.0
+    two_match = k > 1 and best[1] <= alike
     if asked.weights == "distance" and best[0] <= 1e3 * tolerance and (best[0] > 0.0 or two_match):
         return None  # nearly an exact match, or several of them
     near = np.argsort(distances, kind="stable")[:k]

@@ -14,6 +14,7 @@ from support.wheels import make_wheel
 
 from device_agent import disk
 from knnkit.errors import DeviceFailed, DeviceLocked
+from knnkit.fleet.facts import probe
 from knnkit.provision import board as board_module
 from knnkit.provision import environment, install
 from knnkit.provision.onboard import main as onboard
@@ -177,6 +178,66 @@ def test_a_damaged_wheel_is_named(bare: Any) -> None:
     assert not bare.root.exists()
 
 
+def _changed(*places: tuple[bytes, int, bytes]) -> Callable[[Path], None]:
+    """Writes bytes at an offset from where the first record of a kind begins in the wheel."""
+
+    def harm(path: Path) -> None:
+        content = bytearray(path.read_bytes())
+        for kind, offset, value in places:
+            at = content.index(kind) + offset
+            content[at : at + len(value)] = value
+        path.write_bytes(content)
+
+    return harm
+
+
+def _twice(name: str) -> Callable[[Path], None]:
+    def harm(path: Path) -> None:
+        import zipfile
+
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr(name, "more")
+
+    return harm
+
+
+_ENTRY, _LISTED = b"PK\x03\x04", b"PK\x01\x02"
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        _changed((_ENTRY, 14, b"\0\0\0\0"), (_LISTED, 16, b"\0\0\0\0")),
+        _changed((_ENTRY, 6, b"\1"), (_LISTED, 8, b"\1")),
+        _changed((_ENTRY, 8, b"\x63"), (_LISTED, 10, b"\x63")),
+        _changed((_LISTED, 6, b"\x63")),
+        _changed((_LISTED, 9, b"\x08"), (_LISTED, 46, b"\xff")),
+        _changed((_LISTED, 42, b"\x88\x13")),
+        _twice("tinymath.py/more.py"),
+        pytest.param(_twice("tinymath.py"), marks=pytest.mark.filterwarnings("ignore:Duplicate name")),
+    ],
+    ids=["checksum", "password", "method", "version", "name", "offset", "file and folder", "twice"],
+)
+def test_a_wheel_that_cannot_be_unpacked_is_named(
+    bare: Any, monkeypatch: pytest.MonkeyPatch, harm: Callable[[Path], None]
+) -> None:
+    """It is in a folder of the user's own: of what is known, every byte is."""
+    harm(bare.wheels / "tinymath-2.0-py3-none-any.whl")
+    lock(monkeypatch, bare.wheels)
+    with pytest.raises(DeviceFailed, match=r"tinymath-2\.0-py3-none-any\.whl") as caught:
+        bare.provision()
+    assert caught.value.reason == "bad-wheel"
+    assert not bare.root.exists()
+
+
+def test_what_is_no_file_in_a_folder_of_wheels_is_not_waited_for(bare: Any) -> None:
+    path = bare.wheels / "tinymath-2.0-py3-none-any.whl"
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(DeviceFailed, match=r"tinymath-2\.0-py3-none-any\.whl is damaged: it is no file"):
+        bare.provision()
+
+
 def test_a_wheel_that_changed_on_its_way_is_not_used(bare: Any) -> None:
     def meddle(step: str) -> None:
         if step == "sh":
@@ -317,7 +378,9 @@ def test_a_board_without_pip_gets_the_wheels_from_the_host(bare: Any, monkeypatc
     bare.assert_whole(done)
 
 
-def test_the_embedded_device_runs_the_real_agent(tmp_path: Path) -> None:
+def test_the_embedded_device_runs_the_real_agent_and_no_module_of_its_login_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The real wheels, from the cache that this suite's setup fills."""
     transport = LocalTransport()
     facts = type("Facts", (), {"python": None, "python_path": None})()
@@ -329,3 +392,9 @@ def test_the_embedded_device_runs_the_real_agent(tmp_path: Path) -> None:
     assert said.exit_code == 0, said.complaint
     assert f'"agent":"{done.agent}"'.encode() in said.stdout
     assert not install.provision(transport, facts, root=str(tmp_path / "root")).changed
+    home = tmp_path / "home"
+    (home / "device_agent").mkdir(parents=True)
+    for name in ("device_agent/__init__.py", "json.py", "numpy.py"):
+        (home / name).write_text("raise SystemExit('it is somebody else's')\n")
+    monkeypatch.setenv("HOME", str(home))
+    assert probe(transport, str(tmp_path / "root"), timeout=60).agent is not None

@@ -49,7 +49,8 @@ def test_rows_go_out_as_they_are_and_answers_come_back_in_order() -> None:
     device = Device(lines({"label": "b"}, {"label": "unknown"}))
     assert Answerer(device, FACTS).labels(ROWS, ("a", "b")).tolist() == [1, -1]  # type: ignore[arg-type]
     assert np.load(io.BytesIO(device.sent), allow_pickle=False).tolist() == ROWS.tolist()
-    assert device.argv[:5] == ("/home/pi/.knnkit/venv/bin/python", "-m", "device_agent", "--root", "/home/pi/.knnkit")
+    assert device.argv[:4] == ("/home/pi/.knnkit/venv/bin/python", "-I", "-m", "device_agent")
+    assert device.argv[4:6] == ("--root", "/home/pi/.knnkit")
 
 
 def test_neighbours_are_read_with_their_labels() -> None:

@@ -82,6 +82,12 @@ def test_what_was_taken_up_a_moment_ago_is_its_takers(dial: Dial, incoming: Path
     assert held(taken) == {"model.tflite.part"}
 
 
+def test_a_folder_that_is_taken_up_is_not_as_old_as_when_it_was_left(dial: Dial, incoming: Path) -> None:
+    place = put(incoming / DIGEST, "model.tflite.part", age=MINUTE)
+    os.utime(place, (time.time() - MINUTE,) * 2)
+    assert time.time() - Sender(dial, incoming, "aaaaaaaa").claim().stat().st_mtime < MINUTE / 2
+
+
 def test_what_a_connection_that_is_gone_has_left_is_taken_up_at_once(dial: Dial, incoming: Path) -> None:
     ann, ben = Sender(dial, incoming, "aaaaaaaa"), Sender(dial, incoming, "bbbbbbbb")
     left = put(ann.claim(), "golden.npz.part", "model.tflite.part")

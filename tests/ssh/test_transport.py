@@ -67,14 +67,6 @@ def test_arguments_arrive_exactly_and_no_shell_reads_them(transport: SshTranspor
     assert completed.stdout.decode().split("\0")[:-1] == words
 
 
-def test_the_devices_python_finds_its_own_modules_and_none_of_this_one(
-    transport: SshTransport, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PYTHONPATH", "/elsewhere")
-    monkeypatch.setenv("PYTHONHOME", "/elsewhere")
-    assert transport.run(["sh", "-c", 'echo "$PYTHONPATH$PYTHONHOME"'], timeout=20).stdout == b"\n"
-
-
 def test_exit_codes_and_signals_are_told(transport: SshTransport) -> None:
     assert transport.run(["sh", "-c", "exit 7"], timeout=10).exit_code == 7
     assert transport.run(["sh", "-c", "kill -9 $$"], timeout=10).exit_code < 0

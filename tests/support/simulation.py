@@ -271,10 +271,10 @@ class Line:
         if argv[0] == "sh" and input == place._CLAIM.encode():
             return "claim", lambda: self._claim(*argv[3:])
         assert argv[0] in (f"{ROOT}/venv/bin/python", BESIDE), argv
-        assert argv[1:5] == ["-m", "device_agent", "--root", ROOT], argv
+        assert argv[1:6] == ["-I", "-m", "device_agent", "--root", ROOT], argv
         assert argv[-1] == "--json"
         self._is_beside = argv[0] == BESIDE
-        return argv[5], lambda: self._agent(argv[5:-1])
+        return argv[6], lambda: self._agent(argv[6:-1])
 
     # --- scripts --------------------------------------------------------------------------------------------------
     def _probe(self) -> tuple[int, bytes]:
@@ -416,6 +416,8 @@ class Line:
         certificate = make_certificate(self._board.packages[self._board.committed.digest], nonce)
         if self._has("does-not-load"):
             return self._problem("model-unusable", "ai_edge_litert cannot load it", 4)
+        if self._has("says-no"):
+            return self._problem("gate-failed", "no", 4, certificate)
         if self._has("differs"):
             certificate = dataclasses.replace(
                 certificate,

@@ -38,7 +38,16 @@ def link(root: Path) -> str | None:
 def marker(root: Path, digest: str) -> dict[str, Any] | None:
     """What an environment was made of; None when it is not finished."""
     made_of = read_json(root / VENVS / digest / MARKER)
-    return made_of if made_of is not None and made_of.get("digest") == digest else None
+    return made_of if made_of is not None and made_of.get("digest") == digest and well_formed(made_of) else None
+
+
+def well_formed(made_of: dict[str, Any]) -> bool:
+    """Whether a marker names wheels as this script does; a person or a bad card may have changed it."""
+    wheels, pins = made_of.get("wheels", []), made_of.get("pins", [])
+    if not isinstance(wheels, list) or not isinstance(pins, list):
+        return False
+    named = [wheel for wheel in wheels if isinstance(wheel, dict)]
+    return named == wheels and all(isinstance(wheel.get(key), str) for wheel in named for key in ("name", "sha256"))
 
 
 def works(root: Path, digest: str) -> bool:
@@ -52,8 +61,16 @@ def unpacked(environment: Path) -> Iterator[str]:
     """Every file that its wheels put there; as text, for there are thousands."""
     for site in (environment / "lib").glob("python3*/site-packages"):  # one: that of the Python it was made with
         for record in listed(environment / CONTENTS):
-            for name in (read_json(record) or {}).get("files", ()):
+            for name in files_in(read_json(record)) or ():
                 yield f"{site}/{name}"
+
+
+def files_in(record: dict[str, Any] | None) -> dict[str, str] | None:
+    """File -> SHA-256 of what a record says; None where it makes no sense, or leads out of the environment."""
+    files = record.get("files") if record else None
+    if not isinstance(files, dict) or not all(isinstance(value, str) for value in files.values()):
+        return None
+    return None if any(".." in name.split("/") or name.startswith("/") for name in files) else files
 
 
 def environments(root: Path) -> dict[str, dict[str, Any]]:

@@ -46,8 +46,8 @@ def safe(name: str) -> str:
 def read_json(path: Path) -> dict[str, Any] | None:
     """A JSON object from a file; None when there is none."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    except (OSError, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
 
@@ -64,7 +64,7 @@ def sha256(path: Path) -> str:
 def same(path: Path, digest: str) -> bool:
     """Whether a file is there and has this SHA-256."""
     try:
-        return sha256(path) == digest
+        return path.is_file() and sha256(path) == digest  # a pipe would be waited for
     except OSError:
         return False
 

@@ -21,7 +21,7 @@ def claim(order: dict[str, Any]) -> dict[str, Any]:
     root = resolved(order["root"])
     own = new_place(root, os.getppid())
     for path in sorted(filter(is_place, listed(root / VENVS)), key=size_of, reverse=True):
-        if not busy(path) or silent(path):
+        if path.is_dir() and not path.is_symlink() and (not busy(path) or silent(path)):
             try:
                 path.rename(own)
                 break

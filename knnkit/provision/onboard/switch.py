@@ -9,12 +9,15 @@ from pathlib import Path
 from knnkit.provision.onboard.environments import MARKER, current
 from knnkit.provision.onboard.files import PART, make_folder, safe, same, sync, write
 from knnkit.provision.onboard.root import LINK, TRUST, VENVS
+from knnkit.provision.onboard.trouble import Trouble
 
 
 def switch(root: Path, digest: str) -> str | None:
     """Makes `digest` the environment in use; returns the digest of the one before."""
     before = current(root)
     if before != digest:
+        if (root / LINK).is_dir() and not (root / LINK).is_symlink():
+            raise Trouble("bad-root", f"{root / LINK} is a folder, and must be a link of knnkit's own", "move it away")
         if before is not None:
             os.utime(root / VENVS / before / MARKER)  # `prune` keeps the one that was in use last
         part = root / (LINK + PART)

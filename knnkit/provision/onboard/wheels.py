@@ -10,7 +10,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from knnkit.provision.onboard.environments import CONTENTS, environments, site_packages
+from knnkit.provision.onboard.environments import CONTENTS, environments, files_in, site_packages
 from knnkit.provision.onboard.files import make_folder, read_json, safe, same, sha256, write
 from knnkit.provision.onboard.root import VENVS, resolved
 from knnkit.provision.onboard.trouble import Trouble
@@ -38,7 +38,7 @@ def holder_of(root: Path, wheel: dict[str, str]) -> Path | None:
 def contents(environment: Path, wheel: dict[str, str]) -> dict[str, str] | None:
     """File -> SHA-256 of a wheel that was unpacked in an environment; None when it was not."""
     record = read_json(environment / CONTENTS / (wheel["name"] + ".json"))
-    return record["files"] if record is not None and record.get("sha256") == wheel["sha256"] else None
+    return files_in(record) if record is not None and record.get("sha256") == wheel["sha256"] else None
 
 
 def check_space(root: Path, wheels: list[dict[str, str]]) -> None:
@@ -61,7 +61,7 @@ def put(wheel: dict[str, str], holder: Path | None, environment: Path) -> None:
     for name in files:
         make_folder((site / name).parent)
         os.link(site_packages(holder or environment) / name, site / name)
-    record = {"sha256": wheel["sha256"], "files": files or unpack(wheel, site)}
+    record = {"sha256": wheel["sha256"], "files": files or unpack_same(wheel, site)}
     make_folder(environment / CONTENTS)
     write(environment / CONTENTS / (wheel["name"] + ".json"), json.dumps(record).encode())
 
@@ -70,8 +70,23 @@ def archive(wheel: dict[str, str]) -> zipfile.ZipFile:
     """The wheel, open."""
     try:
         return zipfile.ZipFile(wheel["path"])
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
         raise Trouble("bad-wheel", f"{wheel['name']}: {error}", "remove it from the wheel cache") from None
+
+
+def unpack_same(wheel: dict[str, str], site: Path) -> dict[str, str]:
+    """Unpacks, and looks whether it was that wheel: whose place was taken up in error still holds its files open."""
+    try:
+        files = unpack(wheel, site)
+    except FileExistsError as error:
+        raise Trouble("bad-wheel", f"{wheel['name']} holds two by one name: {error.filename}", "make it anew") from None
+    except (Trouble, OSError):
+        raise
+    except Exception as error:  # of zipfile and what it unpacks with, there are many kinds
+        raise Trouble("bad-wheel", f"{wheel['name']}: {error}", "make it anew") from None
+    if not same(Path(wheel["path"]), wheel["sha256"]):
+        raise Trouble("missing-wheel", f"{wheel['name']} changed while it was unpacked", "run the command again")
+    return files
 
 
 def unpack(wheel: dict[str, str], site: Path) -> dict[str, str]:
