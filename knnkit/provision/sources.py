@@ -13,11 +13,9 @@ from typing import Any
 from knnkit.errors import DeviceFailed
 from knnkit.provision import locked, wheels
 from knnkit.provision.board import check_room
-from knnkit.provision.recipe import Board, Recipe
+from knnkit.provision.recipe import SPARE, Board, Recipe
 from knnkit.transport.upload import PushFile
 
-#: Bytes that a board needs beside what its wheels unpack to.
-_SPARE = 32 << 20
 #: Why a board does not fetch its wheels itself -> what is said of it.
 UNFETCHED = {
     "no-pip": "the board has no pip",
@@ -62,7 +60,7 @@ class Sources:
         if not self.board.pip:
             raise DeviceFailed(f"{self.name}: {UNFETCHED['no-pip']}", reason="no-pip")
         on_board, lacking = self._on_board()
-        check_room(self.name, self.board, (self.recipe.room if lacking else 0) + _SPARE)
+        check_room(self.name, self.board, (self.recipe.room if lacking else 0) + SPARE)
         lines = [wheels.requirement(pin, self.recipe) for pin in lacking]
         return Source(on_board, _read([self.agent]), lines)
 
@@ -74,7 +72,7 @@ class Sources:
         """
         on_board, lacking = self._on_board()
         files = [*wheels.fetch(lacking, self.recipe, self.folder, own=self.own), self.agent]
-        check_room(self.name, self.board, wheels.unpacked_size(files) + _SPARE)
+        check_room(self.name, self.board, wheels.unpacked_size(files) + SPARE)
         strange = ", ".join(path.name for path in files[:-1] if path.name not in locked.known())
         note = f"taken from {self.folder} as they are, since no SHA-256 is known for them: {strange}"
         return Source(on_board, _read(files), notes=[note] if strange else [])

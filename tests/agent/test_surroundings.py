@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.device import Device
+from support.releases import Releases
 
 from device_agent import disk, doctor, store
 from device_agent.errors import AgentError, from_os_error
@@ -53,3 +54,15 @@ def test_a_full_disk_is_told_with_the_file(tmp_path: Path, monkeypatch: pytest.M
         disk.write_atomic(tmp_path / "state.json", b"{}")
     assert str(tmp_path / "state.json") in str(from_os_error(caught.value))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_modules_of_the_folder_that_it_is_started_in_are_not_the_agent_s(
+    device: Device, releases: Releases, tmp_path: Path
+) -> None:
+    """Which is the login's, for a person and for a service; what lies there would run instead of what is known."""
+    device.install(releases["iris"])
+    for name in ("json", "numpy", "queue", "zipfile"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('somebody else')\n")
+    argv, row = device.argv("classify", "--format", "csv"), b"5.1,3.5,1.4,0.2\n"
+    done = subprocess.run(argv, cwd=tmp_path, env=device.env(), input=row, capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, b"setosa\n"), done.stderr

@@ -8,7 +8,7 @@ import pytest
 from test_plan import BARE
 
 from knnkit.fleet.findings import findings_of
-from knnkit.provision import install, recipe
+from knnkit.provision import recipe
 
 
 @pytest.mark.parametrize(
@@ -17,7 +17,7 @@ from knnkit.provision import install, recipe
 def test_the_doctor_asks_for_the_room_that_provisioning_asks_for(
     python: tuple[int, int, int] | None, runtime: str
 ) -> None:
-    need = recipe.ROOM[runtime] + install._SPARE
+    need = recipe.ROOM[runtime] + recipe.SPARE
     for free, short in ((need - 1, True), (need, False)):
         facts = dataclasses.replace(BARE, python=python, disk_free_bytes=free)
         said = [found.message for found in findings_of("pi@board", facts) if found.name == "disk"]
