@@ -259,7 +259,7 @@ class _Job:
     def _ship(self, agent: Path, folder: Path, progress: Progress | None) -> Provisioned:
         on_board, lacking = self._on_board()
         fetched = wheels.fetch(lacking, self.recipe, folder, own=self.own_wheels)
-        strange = [path.name for path in fetched if path.name not in locked.known()]
+        strange = [path.name for path in fetched if locked.expected(path.name) is None]
         if strange:
             self.notes.append(
                 f"taken from {folder} as they are, since no SHA-256 is known for them: {', '.join(strange)}"
