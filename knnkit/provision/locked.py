@@ -6,6 +6,7 @@ any other name nothing is known. `python -m scripts.lock_wheels` makes the list.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -27,16 +28,26 @@ def known() -> Mapping[str, str]:
     return parse(LOCK.read_text(encoding="utf-8"))
 
 
+def expected(name: str) -> str | None:
+    """Returns the SHA-256 in hex that a wheel by this name must have, however it is spelt; None: it is not known."""
+    return next((digest for other, digest in known().items() if normalised(other) == normalised(name)), None)
+
+
+def normalised(name: str) -> str:
+    """Returns a project or file name as PEP 503 compares it."""
+    return re.sub(r"[-_]+", "-", name).lower()
+
+
 def refuse_another(path: Path, sha256: str) -> None:
     """Refuses a wheel that has a known name and other bytes.
 
     Raises:
         DeviceFailed: the message has both digests.
     """
-    expected = known().get(path.name, sha256)
-    if sha256 != expected:
+    right = expected(path.name)
+    if right not in (None, sha256):
         raise DeviceFailed(
-            f"{path} is not the wheel that PyPI has by this name: its SHA-256 is {sha256}, not {expected}",
+            f"{path} is not the wheel that PyPI has by this name: its SHA-256 is {sha256}, not {right}",
             reason="wheel-differs",
             hint=f"find out where it came from; then: rm {path}, and run the command again",
         )

@@ -73,7 +73,7 @@ class Sources:
         on_board, lacking = self._on_board()
         files = [*wheels.fetch(lacking, self.recipe, self.folder, own=self.own), self.agent]
         check_room(self.name, self.board, wheels.unpacked_size(files) + SPARE)
-        strange = ", ".join(path.name for path in files[:-1] if path.name not in locked.known())
+        strange = ", ".join(path.name for path in files[:-1] if locked.expected(path.name) is None)
         note = f"taken from {self.folder} as they are, since no SHA-256 is known for them: {strange}"
         return Source(on_board, _read(files), notes=[note] if strange else [])
 

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from knnkit.errors import DeviceFailed, MissingDependency, UsageError
 from knnkit.provision import locked
+from knnkit.provision.locked import normalised
 from knnkit.provision.onboard.download import OTHER_BYTES, PIP, WHEEL
 from knnkit.provision.recipe import Recipe
 
@@ -109,11 +110,6 @@ def describe(recipe: Recipe) -> str:
     """Returns the board's kind in words."""
     python, glibc = recipe.python, recipe.glibc
     return f"{recipe.machine}, Python {python[0]}.{python[1]}, glibc {glibc[0]}.{glibc[1]}"
-
-
-def normalised(name: str) -> str:
-    """Returns a project or file name as PEP 503 compares it."""
-    return re.sub(r"[-_]+", "-", name).lower()
 
 
 def unpacked_size(wheels: Sequence[Path]) -> int:

@@ -68,9 +68,9 @@ def test_nothing_is_known_but_the_versions_that_boards_get() -> None:
     pins = {
         pin for pythons in WHEELS.values() for found in pythons.values() for names in found.values() for pin in names
     }
-    stems = tuple(wheels.normalised(pin).replace("==", "-") + "-" for pin in pins)
+    stems = tuple(locked.normalised(pin).replace("==", "-") + "-" for pin in pins)
     for name, value in locked.known().items():
-        assert wheels.normalised(name).startswith(stems), name
+        assert locked.normalised(name).startswith(stems), name
         assert re.fullmatch("[0-9a-f]{64}", value), name
 
 
@@ -131,6 +131,15 @@ def test_a_wheel_of_the_user_s_own_making_is_taken_from_a_folder_that_he_names(
     done = bare.provision()
     assert done.notes == (f"taken from {bare.wheels} as they are, since no SHA-256 is known for them: {own.name}",)
     bare.assert_whole(done)
+
+
+@pytest.mark.parametrize("name", ["Tinymath-2.0-py3-none-any.whl", "TINYMATH-2.0-py3-none-any.whl"])
+def test_a_known_name_that_is_spelt_otherwise_is_known(bare: Any, tampered: Path, name: str) -> None:
+    (bare.wheels / TINY).rename(bare.wheels / name)
+    with pytest.raises(DeviceFailed, match=f"{name} is not the wheel that PyPI has by this name") as caught:
+        bare.provision()
+    assert caught.value.reason == "wheel-differs"
+    assert not tampered.exists()
 
 
 def test_in_the_cache_only_known_wheels_count(bare: Any, monkeypatch: pytest.MonkeyPatch) -> None:
