@@ -35,6 +35,8 @@ class Effort:
     starts: int
 
 
+#: Seconds for which thread pools may wait for more work after a call and keep a core busy: OpenBLAS's for 2^26 cycles.
+_SPIN = 0.06
 FULL = Effort(rounds=10, slice_seconds=0.12, starts=7)
 QUICK = Effort(rounds=4, slice_seconds=0.05, starts=3)
 
@@ -186,7 +188,7 @@ def _cell(children: list[Child], size: datasets.Size, threads: int, rows: str, e
             if done and done[-1] > 1e9 and len(done) >= 3:  # seconds a call: three are enough
                 continue
             done += child.ask("time", rows=rows, seconds=effort.slice_seconds, least=1).get("ns", [])
-            time.sleep(0.005)  # thread pools spin for a moment after a call
+            time.sleep(_SPIN)
     for child in children:
         name, times = child.kind.name, sorted(taken[child.kind.name])
         if child.error or not times:
