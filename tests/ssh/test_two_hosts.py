@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import json
 import subprocess
@@ -15,6 +14,7 @@ from typing import Any, BinaryIO
 
 import pytest
 from support.board_roots import copy_board, make_board
+from support.halved import Halved
 from support.releases import Releases
 
 from knnkit.errors import Unreachable
@@ -192,22 +192,6 @@ class Cut(Line):
 
     def cut(self) -> None:
         self.connection.close()
-
-
-class Halved(io.BytesIO):
-    """A file that calls `then` when it is read beyond its middle."""
-
-    def __init__(self, file: BinaryIO, then: Callable[[], object]) -> None:
-        super().__init__(file.read())
-        self._middle, self._then = len(self.getbuffer()) // 2, then
-
-    def read(self, size: int | None = -1) -> bytes:
-        before = self.tell()
-        if before < self._middle:
-            return super().read(self._middle - before)
-        if before == self._middle:
-            self._then()
-        return super().read(size)
 
 
 def wait_until_gone(name: str) -> None:

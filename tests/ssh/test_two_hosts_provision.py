@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import io
 import os
 import sys
 import threading
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import pytest
+from support.halved import Halved
 from support.tiny import PROBE, make_tiny_wheels, want_tiny_wheels
 
 import device_agent
@@ -41,22 +41,6 @@ class Event(threading.Event):
 
     def reached(self) -> None:
         assert self.wait(30.0)
-
-
-class Halved(io.BytesIO):
-    """A file that calls `then` when it is read beyond its middle."""
-
-    def __init__(self, file: BinaryIO, then: Callable[[], object]) -> None:
-        super().__init__(file.read())
-        self._middle, self._then = len(self.getbuffer()) // 2, then
-
-    def read(self, size: int | None = -1) -> bytes:
-        before = self.tell()
-        if before < self._middle:
-            return super().read(self._middle - before)
-        if before == self._middle:
-            self._then()
-        return super().read(size)
 
 
 class Line:
