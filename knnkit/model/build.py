@@ -1,6 +1,6 @@
-"""Training rows to a complete model file, with the reference that its answers are held against.
+"""Builds a complete model file from training rows.
 
-The one place that puts dataset, space, graph, calibration and metadata together. Writes nothing to disk.
+Combines dataset, space, graph, calibration and metadata, and returns the float64 reference too. Writes no file.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from knnkit.model.scaling import fit_scaler
 from knnkit.model.tflite.load_tensorflow import tensorflow_version
 from knnkit.model.tflite.op_versions import minimum_runtime
 
-#: The last tflite-runtime there is, and the only runtime for Python 3.11 and for armv7l: every model must load on it.
+#: The last tflite-runtime, and the only runtime on some boards (armv7l): every model must load on it.
 OLDEST_RUNTIME = "2.14.0"
-#: Rows that measure and calibrate `reject`, at most; fewer where the distances would take minutes.
+#: Most rows to calibrate and measure `reject`, and most distance terms (minutes of work), which can mean fewer rows.
 _CALIBRATION_ROWS = 5000
 _CALIBRATION_WORK = 4_000_000_000
 
 
 @dataclass(frozen=True)
 class BuiltModel:
-    """A model file and what the golden set is made from.
+    """A model file, and what its golden set is made from.
 
     Attributes:
         data: the bytes of model.tflite.
-        info: the knn.json inside it.
-        reference: the float64 classifier over the same enrolled rows.
-        warnings: for the person who builds.
+        info: its knn.json.
+        reference: the float64 classifier over the same rows.
+        warnings: messages for the user.
     """
 
     data: bytes
@@ -58,12 +58,12 @@ def build_model(
     """Builds the classifier `spec` over the rows of `training`.
 
     Args:
-        spec: what to build.
+        spec: parameters of the classifier.
         training: the rows that become neighbours.
-        held_out: rows on which the acceptance rate is measured.
+        held_out: rows to measure the acceptance rate of `reject` on.
         margin: relative distance within which neighbours are near-tied.
-        seed: of the calibration sample.
-        inputs: digest of what the build was asked for, kept in knn.json.
+        seed: for the calibration sample.
+        inputs: digest of the build's inputs, stored in knn.json.
 
     Raises:
         DataError: k is larger than the number of rows.
@@ -83,7 +83,7 @@ def build_enrolled(
     seed: int = 0,
     inputs: str = "",
 ) -> BuiltModel:
-    """Builds the classifier `spec` over rows that are enrolled already; `spec.scale` is told, not applied.
+    """Builds the classifier `spec` over enrolled rows; records `spec.scale`, but does not apply it.
 
     Raises:
         DataError: k is larger than the number of rows.
@@ -157,7 +157,7 @@ def _calibrate(spec: KnnSpec, reference: Reference, held_out: Dataset | None, se
 def _warnings(enrolment: Enrolment) -> tuple[str, ...]:
     if len(enrolment.classes) == 1:
         only = enrolment.classes[0]
-        return (f"{enrolment.source}: every row has the label {only!r}; the model has nothing to tell apart",)
+        return (f"{enrolment.source}: every row has the label {only!r}; the model can give only one answer",)
     return ()
 
 

@@ -1,8 +1,8 @@
 """TfKNN: the nearest-neighbour classifier as a TensorFlow module, the graph that becomes the `.tflite`.
 
-Puts together the way into model space (`entrance`), the neighbours there (`search`) and their vote. The graph also says
-of each row whether float32 rounding can have changed its neighbours or its label (`certain`), so that a runtime can
-settle the rest. Usable on its own in TensorFlow. Fits nothing and reads no file.
+Combines the map into model space (`preprocess`), the neighbours there (`search`) and their vote. The graph also flags
+the rows whose neighbours and label float32 rounding cannot have changed (`certain`), so that a runtime can settle the
+others. Usable on its own in TensorFlow. Fits nothing and reads no file.
 """
 
 from __future__ import annotations
@@ -28,13 +28,15 @@ from knnkit.model.reference.enrolment import Enrolment, enrol
 from knnkit.model.reference.space import Float32
 
 _TINY = np.float32(np.finfo(np.float32).tiny)
-#: Distances whose squares float32 holds to the last bit; what lies under may be squared to nothing.
+#: A distance above this has a square (1e-30) that float32 holds to the last bit: normal numbers begin at 1.2e-38, and
+#: parts of the sum down to 1e-8 of it stay normal. The squares of much smaller distances underflow.
 _SQUARED_SAFELY = 1e-15
-#: Distances whose squares do not overflow; some kernels make infinity of what does, some the greatest number there is.
+#: A distance below this has a square (1e36) far below float32's greatest, 3.4e38, also as a sum with others. On
+#: overflow, some kernels return infinity, some the greatest number.
 _SQUARED_AT_MOST = np.float32(1e18)
-#: Scales from which on the differences that count may be less than the least numbers, of which processors make nothing.
+#: Above this scale, a difference that matters can be subnormal (1 / 1e30 is near 1.2e-38), and is flushed to zero.
 _STEEPEST = 1e30
-#: Share of the weight that a neighbour beside an exact match may be denied.
+#: Share of the vote that a neighbour beside a near-exact match may lose unnoticed.
 _DENIED = 1e-6
 
 
@@ -129,7 +131,7 @@ class TfKNN(tf.Module):  # type: ignore[misc]
 
         Args:
             rows: a (b, n_features) float32 tensor.
-            search: one of `contract.SEARCHES`, that the model has; the answers are the same where they are certain.
+            search: one of `constants.SEARCHES` that the model has; all give the same answers where they are certain.
         """
         query, blur = enter(self.space, rows)
         found = self.search.nearest(query, search)
@@ -170,20 +172,24 @@ class TfKNN(tf.Module):  # type: ignore[misc]
         if self.weights == "uniform":
             return tf.reduce_sum(ballots, axis=1) * np.float32(1.0 / self.k)
         nearest = distances[:, :1]
-        # Relative to the nearest, so that nothing overflows; an exact match has weight 1, and all others 0.
+        # Relative to the nearest, so that nothing overflows; next to an exact match (weight 1), others have weight 0.
         weight = tf.where(distances == 0.0, tf.ones_like(distances), nearest / tf.maximum(distances, _TINY))
         shares = tf.reduce_sum(ballots * tf.expand_dims(weight, 2), axis=1)
         return shares / tf.reduce_sum(weight, axis=1, keepdims=True)
 
     def _reject(self, label: Any, kth: Any, blur: Any) -> tuple[Any, Any]:
-        """Returns the labels, UNKNOWN for far rows, and whether each is clear of its threshold."""
+        """Returns the (b,) labels, UNKNOWN for far rows, and (b,) bool: the k-th distance is clear of its threshold."""
         threshold = tf.gather(tf.constant(self._thresholds), label)
         slack = self.search.rho * kth if blur is None else self.search.rho * kth + blur
         label = tf.where(kth > threshold, tf.fill(tf.shape(label), constants.UNKNOWN), label)
         return label, tf.abs(kth - threshold) > 2.0 * slack
 
     def _certain(self, found: Nearest, base: Any, shares: Any, blur: Any) -> Any:
-        """Returns the (b,) verdict on each row: rounding can have changed neither its neighbours nor its shares."""
+        """Returns (b,) bool: rounding cannot have changed the row's neighbours or its label (docs/decisions/001).
+
+        Conditions: the (k + 1)-th neighbour is clearly farther than the k-th (`_further`), no square has overflowed or
+        underflowed, the blur of the steps is small against the margin, and the vote is clear (`_certain_shares`).
+        """
         most, kth = self.search.measure_of(_SQUARED_AT_MOST), found.measure[:, -1]
         if found.following is None:  # every training row is a neighbour
             certain = kth < most
@@ -195,7 +201,7 @@ class TfKNN(tf.Module):  # type: ignore[misc]
             certain = tf.logical_and(certain, kth > np.float32(_SQUARED_SAFELY**2))
         if self.metric == "manhattan" and self.margin * self.space.radius < self._lost:
             certain = tf.logical_and(certain, kth > np.float32(self._lost / self.margin))
-        if blur is not None:
+        if blur is not None:  # the factor 2: both points of a distance are blurred
             near = np.float32(self.margin) * tf.maximum(base[:, -1], np.float32(self.space.radius))
             certain = tf.logical_and(certain, near > 2.0 * TYPICAL * blur)
         return (
@@ -203,27 +209,33 @@ class TfKNN(tf.Module):  # type: ignore[misc]
         )
 
     def _further(self, kth: Any, base: Any, blur: Any) -> Any:
-        """Returns the measure that the row after the k-th must be beyond, to come after it for certain."""
+        """Returns the (b,) measure that the (k + 1)-th row must exceed, so that no rounding can put it before the k-th.
+
+        Both measures are off by at most rho of themselves, so a factor of 1 + 2 rho separates them; 1 + 4 rho in the
+        distance (1 + 8 rho in its square) leaves a reserve. Blur shifts the two distances by 2 blur each: 4 blur.
+        """
         growth = 1.0 + 4.0 * self.search.rho
-        if blur is not None:  # all that count as exact matches are tied: the next must be clear of them
+        if blur is not None:  # exact matches are all tied: the next row must be clear of them
             last = tf.maximum(base[:, -1], np.float32(self.space.zero))
             return self.search.measure_of(last * growth + 4.0 * blur)
         further = kth * np.float32(self.search.measure_of(growth))
         return further + np.float32(self._lost) if self._mistaken else further
 
     def _certain_shares(self, base: Any, shares: Any, blur: Any) -> Any:
+        # A weight, nearest / distance, is off by 2 doubt; a share, a quotient of sums of weights, by 4 doubt; the
+        # difference of the two greatest shares by 8 doubt.
         nearest = tf.maximum(base[:, 0], np.float32(max(self.space.zero, float(_TINY))))
         doubt = self.search.rho if blur is None else self.search.rho + blur / nearest
         two = tf.math.top_k(shares, min(2, len(self.classes))).values
         certain = two[:, 0] - (two[:, 1] if len(self.classes) > 1 else -1.0) > 8.0 * doubt
         if blur is None and self.k > 1 and (self.metric != "manhattan" or self._mistaken):
-            # Of two neighbours at no distance, either may be at one that came to nothing.
+            # Two neighbours at distance 0: either distance may have underflowed.
             safely = np.float32(self._lost / _DENIED if self.metric == "manhattan" else _SQUARED_SAFELY)
             clear = tf.logical_or(base[:, 0] > safely, base[:, 1] > safely / np.float32(_DENIED))
             certain = tf.logical_and(certain, clear)
         if blur is None:
             return certain
-        # An exact match that is blurred is none.
+        # With blur, a distance of 0 does not prove an exact match.
         return tf.logical_and(certain, base[:, 0] * np.float32(PROBABILITY_TOLERANCE / 2) > TYPICAL * blur)
 
     def export(self, path: str | os.PathLike[str]) -> None:

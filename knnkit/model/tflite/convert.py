@@ -1,7 +1,7 @@
 """TfKNN to TFLite: signatures of fixed shape over the same weights, for one row and for a batch.
 
-The converter knows eight-bit weights only by guessing at their steps itself: here the table of the quantized search is
-put in place of the float32 numbers that it was converted with.
+The converter can only quantize weights with steps that it guesses. So the int8 search is converted with float32
+weights, and its table replaces them afterwards.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from knnkit.model.tflite import flatbuffer
 #: Version of FULLY_CONNECTED that takes float32 rows and int8 weights, and divides a row's whole range into steps
 #: (tensorflow/lite/tools/versioning/op_version.cc).
 _ASYMMETRIC = 9
-#: What the modules are called that AutoGraph makes (tensorflow/python/autograph/pyct/loader.py).
+#: Name prefix of modules that AutoGraph generates (tensorflow/python/autograph/pyct/loader.py).
 _AUTOGRAPH = "__autograph_generated_file"
 
 
@@ -43,12 +43,12 @@ def batch_rows(model: TfKNN, search: str) -> int:
 
 
 def convert(model: TfKNN) -> Any:
-    """Returns the model tree (as `flatfile.unpack`) of `model`, float32, fixed shapes.
+    """Returns the model tree of `model` (see `flatbuffer.unpack`), with float32 inputs of fixed shapes.
 
-    Signatures: `classify` for one row, `classify_batch`, and the two of each other search that the model has.
+    Signatures: `classify` for one row, `classify_batch`, and the same two for each other search of the model.
 
     Raises:
-        BuildError: the converter changed what is looked for; this TensorFlow is not supported.
+        BuildError: the converter changed the int8 rows; this TensorFlow is not supported.
     """
     signatures = {}
     for search in model.search.ways:
@@ -62,7 +62,7 @@ def convert(model: TfKNN) -> Any:
             function = tf.function(answer, input_signature=[shape], autograph=False).get_concrete_function()
             signatures[constants.signature(name, search)] = function
     with tempfile.TemporaryDirectory() as folder:
-        with _swept():
+        with _without_autograph_files():
             tf.saved_model.save(model, folder, signatures=signatures)
         converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=list(signatures))
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
@@ -73,9 +73,8 @@ def convert(model: TfKNN) -> Any:
 
 
 @contextlib.contextmanager
-def _swept() -> Iterator[None]:
-    """Removes the modules that AutoGraph writes where temporary files lie: it does so itself when Python ends in order,
-    which an interrupted build does not."""
+def _without_autograph_files() -> Iterator[None]:
+    """Removes AutoGraph's temporary modules, which it leaves behind when a build is interrupted."""
     before = set(sys.modules)
     try:
         yield
@@ -86,7 +85,11 @@ def _swept() -> Iterator[None]:
 
 
 def put_eight_bits(tree: Any, products: QuantizedProducts) -> None:
-    """Gives the products with the quantized table their eight bits: FULLY_CONNECTED of float32 with int8 weights."""
+    """Turns the products with the float32 table into hybrid ones: FULLY_CONNECTED of float32 rows with int8 weights.
+
+    Raises:
+        BuildError: the converter changed the table.
+    """
     from tensorflow.lite.python import schema_py_generated as schema
 
     code = schema.OperatorCodeT()

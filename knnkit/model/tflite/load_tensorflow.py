@@ -1,8 +1,8 @@
-"""Loads TensorFlow without what it says of processors, CUDA and its logging on standard error.
+"""Imports TensorFlow without its messages on standard error.
 
-Its C++ side writes to file descriptor 2 before any setting takes effect, so the descriptor is what must be quiet. When
-loading fails, what was said is shown after all, and not when it was interrupted. Called where somebody is watching;
-importing TensorFlow elsewhere stays as it is.
+Its C++ side writes about processors and CUDA to file descriptor 2 before any setting takes effect, so the descriptor is
+redirected. If the import fails, the messages are printed after all, unless the user interrupted it. Importing
+TensorFlow elsewhere is not changed.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from device_agent.shared.console import signals
 
 
 def load_tensorflow() -> None:
-    """Imports TensorFlow and lets it look for devices, in silence.
+    """Imports TensorFlow and lets it look for devices, without output.
 
     Raises:
-        ImportError: it cannot be imported; what it said is then on standard error.
+        ImportError: it cannot be imported; its messages are then on standard error.
     """
     if "tensorflow" in sys.modules:
         return
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # for what the converter says later
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # for later messages of the converter
     sys.stderr.flush()
     kept = os.dup(2)
     with tempfile.TemporaryFile() as said:
