@@ -1,6 +1,6 @@
-"""Where answers go: standard output, or a file that appears only once it is whole.
+"""Writes answers to standard output or to a file.
 
-Knows how to wait for a reader that is slow and how to say that one is gone. Never renders.
+A file appears only when it is complete. Waits for a slow reader; raises `Closed` if the reader is gone. Never renders.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from device_agent.shared.protocol.errors import AgentError
 
 
 class Closed(Exception):
-    """Nobody reads our output any more."""
+    """The reader of our output is gone."""
 
 
 def write_all(descriptor: int, data: bytes, name: str | None) -> None:
-    """Writes all of `data`, waiting where the pipe is full, also one that somebody set to non-blocking.
+    """Writes all of `data`; waits while the pipe is full, even if it is non-blocking.
 
     Raises:
         Closed: the reader is gone.
-        OSError: it cannot be written; `name` (None: standard output) is in it.
+        OSError: writing failed; the error names `name` (None: standard output).
     """
     rest = memoryview(data)
     while rest:
@@ -46,10 +46,10 @@ def write_all(descriptor: int, data: bytes, name: str | None) -> None:
 
 
 def require_apart(rows: int, output: str | None) -> None:
-    """Checks that answers do not go into the file that the descriptor `rows` reads from.
+    """Checks that `output` is not the file that the descriptor `rows` reads from.
 
     Raises:
-        AgentError: they would take the place of the rows, or be read as more of them.
+        AgentError: it is: answers would replace the rows, or be read as rows.
     """
     if output is None or output == "-":
         return
@@ -73,7 +73,7 @@ def open_output(path: Path, flags: int, name: Path | None = None) -> int:
 
 
 def _is_special(path: Path) -> bool:
-    """Whether it is /dev/null, a FIFO, or anything else that is never to be replaced."""
+    """Whether it is /dev/null, a FIFO, or anything else that must not be replaced."""
     with _writable(path):
         return path.exists() and not path.is_file()
 
@@ -83,19 +83,19 @@ def _writable(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        hint = "is there such a directory, and may you write there?"
+        hint = "does the directory exist, and may you write there?"
         raise AgentError(f"{path}: {error.strerror}", reason="no-output", hint=hint) from None
 
 
 class Sink:
-    """Takes the answers of one run; `finish` publishes them, `abandon` leaves nothing behind.
+    """Output of one run; `finish` publishes it, `abandon` removes it.
 
     Args:
-        path: the file, or None and `-` for standard output.
-        dtype: of the entries, for NPY: its header is written last, when the number of rows is known.
+        path: the file; None or `-` for standard output.
+        dtype: type of the entries, for NPY: its header is written last, when the number of rows is known.
 
     Raises:
-        AgentError: the file cannot be written there.
+        AgentError: the file cannot be written.
     """
 
     def __init__(self, path: str | None, dtype: np.dtype[Any] | None = None) -> None:
@@ -117,11 +117,11 @@ class Sink:
             self._descriptor = self._out
 
     def write(self, data: bytes) -> None:
-        """Takes bytes that were rendered."""
+        """Writes rendered bytes."""
         write_all(self._descriptor, data, self._name)
 
     def finish(self, count: int) -> None:
-        """Completes the output of `count` rows."""
+        """Publishes the output of `count` rows."""
         if self._dtype is not None:
             os.pwrite(self._descriptor, npy_header(self._dtype, count), 0)
         if self._part and self._path:
@@ -135,7 +135,7 @@ class Sink:
         self._close_out()
 
     def abandon(self) -> None:
-        """Leaves no file behind."""
+        """Removes the unfinished output."""
         if self._part:
             self._close_part()
             self._part.unlink(missing_ok=True)
@@ -144,7 +144,7 @@ class Sink:
         self._close_out()
 
     def _close_part(self) -> None:
-        """Once: `abandon` follows a `finish` that failed, and the number may be another file's by then."""
+        """Closes only once: `abandon` follows a failed `finish`, and the number may be another file's by then."""
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
