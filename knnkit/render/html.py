@@ -1,7 +1,7 @@
-"""The HTML report: one page that holds everything, loads nothing, and runs no script.
+"""Self-contained HTML report without scripts or requests.
 
-Every value passes through `text.clean` and then through HTML escaping, whatever the template forgets: devices are not
-trusted to say harmless things. The page's own policy forbids scripts and requests as a second line. Needs jinja2 only.
+Every value passes through `sanitize.clean` and HTML escaping, independent of the template, because text from devices is
+not trusted. As a second defence, the page's content security policy forbids scripts and requests. Needs only jinja2.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from knnkit.render import confusion, decision_regions, palette, sanitize
 from knnkit.render import page as pages
 from knnkit.render.page import Page
 
-#: The steps that have a colour of their own.
+#: Steps with a colour of their own.
 STEPS = ("connect", "probe", "provision", "upload", "stage", "activate", "check", "confirm", "roll-back")
 
 
 def write_report(path: Path, page: Page) -> Path:
-    """Writes `page` to `path`, whole or not at all, and returns the path.
+    """Writes `page` to `path`, completely or not at all; returns the path.
 
     Raises:
         OSError: the file cannot be written.
