@@ -1,6 +1,6 @@
-"""The TFLite runtime that a board has, and models loaded into it.
+"""Finds the board's TFLite runtime and loads models into it.
 
-Knows neither what a model computes nor whether it may run; needs no numpy until a model is loaded.
+Does not know what a model computes or whether it may run. Needs no NumPy until a model is loaded.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from device_agent.shared.protocol.errors import DeviceUnfit, ModelUnusable
 from device_agent.shared.protocol.record import record
 
 RUNTIMES = constants.RUNTIMES
-#: Those whose XNNPACK takes products of float32 rows with eight-bit weights; the other has plain kernels for them.
+#: Runtimes whose XNNPACK has hybrid products (float32 rows, int8 weights); the other has only builtin kernels.
 _PACKS_QUANTIZED = ("ai_edge_litert",)
 
 
 @record
 class Loader:
-    """Loads one model file, as often as it is asked to.
+    """Loads one model file, any number of times.
 
     Attributes:
-        path: the model.
-        interpreter_class: of the runtime.
+        path: the model file.
+        interpreter_class: the runtime's Interpreter class.
         name: import name of the runtime.
-        version: of the runtime.
-        threads: of each interpreter.
+        version: version of the runtime.
+        threads: threads of each interpreter.
     """
 
     path: str
@@ -65,7 +65,7 @@ class Loader:
 
     @property
     def packs_quantized(self) -> bool:
-        """Whether products with eight-bit weights are the faster ones, packed or not."""
+        """Whether hybrid products are the faster ones, packed or not."""
         return self.name in _PACKS_QUANTIZED
 
     def require_version(self, info: model_info.KnnInfo) -> None:
@@ -102,7 +102,7 @@ class Loader:
 
 
 def delegate(interpreter: Any) -> str | None:
-    """Returns XNNPACK where it runs at least a part of the model."""
+    """Returns "XNNPACK" if it runs at least a part of the model, else None."""
     details: list[dict[str, Any]] = getattr(interpreter, "_get_ops_details", list)()
     return "XNNPACK" if any(detail["op_name"] == "DELEGATE" for detail in details) else None
 

@@ -52,7 +52,7 @@ Interpreter.__init__ = _make
 #: Follows the agent's own code: the same.
 WRONG_AGENT = """
 
-_right = Pair.run
+_right = GraphRunner.run
 
 
 def _run(self, queries, parts):
@@ -60,7 +60,7 @@ def _run(self, queries, parts):
     parts["indices"] -= 1
 
 
-Pair.run = _run
+GraphRunner.run = _run
 """
 
 
