@@ -200,7 +200,7 @@ class ExactKnn:
         weighted = z * self._scale
         length = float(np.sqrt(weighted @ weighted))
         # (6 sqrt(p) + 8) u, u = 2^-24, bounds the error of a float32 score over p coordinates, relative to (length +
-        # reach)² (`relative_error` in knnkit.model.reference.space). Four times that, because nothing checks the result.
+        # reach)² (`relative_error` in knnkit.model.reference.space). Four times that: nothing checks the result.
         rho = 4.0 * (6.0 * np.sqrt(len(z)) + 8.0) * 2.0**-24
         slack = rho * (length + float(np.sqrt(self._squares.max()))) ** 2
         if not 1e-30 < slack < 1e30:  # outside, float32 squares may overflow or underflow

@@ -1,8 +1,8 @@
-"""TfliteKNN: one nearest-neighbour model in a TFLite runtime, whichever of the two the board has.
+"""k-nearest-neighbours classifier from a `.tflite` file.
 
-Reads the model by path, so that it is mapped and not copied. Every answer is either proven by the graph (its
-`certain` output) or settled again in float64 (`exact`). Checks rows before the graph sees them; never
-parses text, and never decides whether a model may run: that is `device_agent.shared.trust`.
+Runs in either TFLite runtime. Reads the model by path, so that it is mapped and not copied. Each answer is proven by
+the graph (its `certain` output) or computed again in float64 (`exact`). Checks rows first; never parses text, and never
+decides whether a model may run (`device_agent.shared.trust` does).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from device_agent.shared.protocol import constants, reports
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.release.model_file import read_info as read_info
 
-#: Labels that one model is asked for before it draws its label map: about as long as drawing takes.
+#: Labels that one model answers before it draws its label map: together they take about as long as drawing.
 MAP_AFTER = 16_384
 _FEW = 32
 
@@ -43,12 +43,12 @@ class Neighbors(NamedTuple):
 
 
 class Answers(NamedTuple):
-    """What the classifier says of each query.
+    """The classifier's answers to n queries.
 
     Attributes:
-        label: (n,) int32, class index, `contract.UNKNOWN` where the row was rejected.
-        probabilities: (n, n_classes) float32, the share of the votes.
-        indices: (n, k) int32, rows of the training set.
+        label: (n,) int32 class index; `constants.UNKNOWN` for a rejected row.
+        probabilities: (n, n_classes) float32 vote shares.
+        indices: (n, k) int32 rows of the training set.
         distances: (n, k) float32, in the model's metric.
     """
 
@@ -58,7 +58,7 @@ class Answers(NamedTuple):
     distances: NDArray[np.float32]
 
 
-#: What is answered, in the order of `Answers` and of `Neighbors`.
+#: Outputs in the order of `Answers` and of `Neighbors`.
 _ANSWERS = (
     constants.OUTPUT_LABEL,
     constants.OUTPUT_PROBABILITIES,
@@ -83,14 +83,14 @@ class TfliteKNN:
         path: the model; also `/proc/self/fd/N` of a file that was opened before.
         num_threads: of the runtime; for a model under 8 MB, among how many threads a batch is divided.
         runtime: `auto`, `tflite_runtime` or `ai_edge_litert`; or an Interpreter class.
-        packed: whether XNNPACK may take the graphs. It holds a copy of the weights for each that it takes; without it
-            they are read where the file is mapped, and a large model's batches take several times as long. None packs
-            a small model at once, and one with over 32 MB of weights when it has been asked for as many rows as packing
-            takes time for, if half of the free memory stays free; single rows count only where eight bits are none.
-        stream: it is asked for single rows: where `packed` does not say, a model that is not small is never packed.
-        search: one of `contract.SEARCHES`, where the model has it; the answers are the same. None takes what is faster
-            as a rule: cells; eight bits with LiteRT, where XNNPACK has not packed the model, and for one row of a
-            large one; else the full search.
+        packed: whether XNNPACK may pack the graphs. A packed graph holds its own copy of the weights. Unpacked, they
+            are read from the mapped file, and batches of a large model take several times as long. None packs a small
+            model at once, and a model with over 32 MB of weights after `PACK_AFTER` rows, if half of the free memory
+            stays free. Single rows do not count if the int8 search answers them.
+        stream: most queries are single rows; with `packed` None, a large model is then never packed.
+        search: one of `constants.SEARCHES` that the model has; all give the same answers. None chooses what is usually
+            fastest: cells; int8 with LiteRT, if XNNPACK has not packed the model, and for one row of a large one; else
+            the full search.
 
     Raises:
         ModelUnusable: the file is not a knnkit model, or this runtime is too old for it.
@@ -118,17 +118,17 @@ class TfliteKNN:
 
     @property
     def search(self) -> str:
-        """Which of `contract.SEARCHES` answers a batch, at this moment."""
+        """The search that answers batches now, one of `constants.SEARCHES`."""
         return self._graphs.search
 
     @property
     def search_alone(self) -> str:
-        """Which of them answers one row."""
+        """The search that answers single rows now."""
         return self._graphs.alone
 
     @property
     def batch(self) -> int:
-        """How many rows the graph for a batch takes, at this moment; more are answered in several of them."""
+        """Rows of the batch graph now; more rows are answered in several batches."""
         return self._graphs.batch_rows
 
     def neighbors(self, rows: ArrayLike) -> Neighbors:
@@ -143,7 +143,7 @@ class TfliteKNN:
         return Neighbors(*self._ask(rows, _NEIGHBORS))
 
     def predict(self, rows: ArrayLike) -> NDArray[Any]:
-        """Returns (n,) labels as they were in the training data; rejected rows are `contract.UNKNOWN_LABEL`.
+        """Returns (n,) labels as in the training data; `constants.UNKNOWN_LABEL` for rejected rows.
 
         Raises:
             BadInput: wrong number of columns, or a value that is not finite.
@@ -155,12 +155,12 @@ class TfliteKNN:
         return classes[label]
 
     def labels(self, rows: ArrayLike) -> NDArray[np.int32]:
-        """Returns (n,) class indices, `contract.UNKNOWN` where rejected, of raw rows: the label of `classify`, sooner.
+        """Returns (n,) int32 class indices of raw rows, `constants.UNKNOWN` if rejected; faster than `classify`.
 
         Raises:
             BadInput: wrong number of columns, or a value that is not finite.
         """
-        if self._ask_one(rows):  # nothing is sooner
+        if self._ask_one(rows):  # the fastest way
             return np.asarray(self._answers[0].copy())
         queries = check_rows(rows, self.info.n_features)
         before, self._labelled = self._labelled, self._labelled + len(queries)
@@ -175,12 +175,12 @@ class TfliteKNN:
         return found
 
     def map_labels(self) -> None:
-        """Draws the label map, where the model can have one and has none yet."""
+        """Draws the label map, if the model can have one and has none yet."""
         if self.label_map is None and label_map.pays(self.info):
             self.label_map = self._get_exact().draw_label_map()
 
     def predict_proba(self, rows: ArrayLike) -> NDArray[np.float32]:
-        """Returns (n, n_classes) float32: each class's share of the neighbours' votes.
+        """Returns (n, n_classes) float32, the share of each class in the neighbours' votes.
 
         Raises:
             BadInput: wrong number of columns, or a value that is not finite.
@@ -188,7 +188,7 @@ class TfliteKNN:
         return self.classify(rows).probabilities
 
     def classify(self, rows: ArrayLike) -> Answers:
-        """Returns label, probabilities, neighbours and distances of each of the (n, n_features) raw `rows`.
+        """Returns label, probabilities, neighbours and distances for (n, n_features) raw `rows`.
 
         Raises:
             BadInput: wrong number of columns, or a value that is not finite.
@@ -199,7 +199,7 @@ class TfliteKNN:
         return Answers(*self._ask(rows, _ANSWERS))
 
     def _take(self) -> None:
-        """Takes up what answers now."""
+        """Caches the outputs of the graph that answers now."""
         one, loader = self._graphs.one, self._graphs.loader
         self._one = one
         self._answers = tuple(one.outputs[name] for name in _ANSWERS)
@@ -210,16 +210,16 @@ class TfliteKNN:
         )
 
     def _note(self, rows: int) -> None:
-        """Tells the graphs how many rows are asked for, while that matters."""
+        """Counts the rows of a query, which may cause the model to be packed."""
         self._graphs.note(rows)
         if self._one is not self._graphs.one:
             self._take()
 
     def _ask_one(self, rows: ArrayLike) -> bool:
-        """Has the graph answer one float32 row in place; returns whether it could, and was certain.
+        """Answers one (1, n_features) float32 row in place; returns whether it did, and the answer is certain.
 
-        Whatever else `rows` may be is left to `_ask`. Arrays of a handful of numbers cost more than the numbers, and
-        all in all more than the graph of a small model: hence no array is made here.
+        The caller passes everything else to `_ask`. Creates no array: NumPy's overhead for a few numbers would exceed
+        the time of a small model's graph.
         """
         one = self._one
         if type(rows) is not np.ndarray or rows.dtype is not _FLOAT32 or rows.shape != one.shape:
@@ -228,8 +228,8 @@ class TfliteKNN:
             self._note(1)
             one = self._one
         one.memory[:] = rows.tobytes()
-        # A row's square is finite only if the row is; `dot` would warn of its overflow under NumPy 2. Calling it takes
-        # as long as adding up a few numbers in Python.
+        # A row whose square is finite is finite. `vdot` does not warn about overflow, as `dot` does under NumPy 2; calling
+        # it takes as long as adding a few numbers in Python.
         if not isfinite(sum(one.numbers) if len(one.numbers) <= _FEW else np.vdot(one.flat, one.flat)):
             return False
         try:
@@ -239,7 +239,7 @@ class TfliteKNN:
         return bool(self._certain[0])
 
     def _ask(self, rows: ArrayLike, names: tuple[str, ...]) -> tuple[NDArray[Any], ...]:
-        """Returns the outputs `names` of any number of rows: checked before, and settled where not certain."""
+        """Returns the outputs `names` for any rows: checks the rows, and settles uncertain ones in float64."""
         queries = check_rows(rows, self.info.n_features)
         if self._graphs.waits:
             self._note(len(queries))
@@ -259,10 +259,10 @@ class TfliteKNN:
             self.settled += 1
 
     def exactly(self, row: NDArray[np.float32]) -> dict[str, Any]:
-        """Returns the model's outputs for one raw (n_features,) float32 row in float64, by output name.
+        """Returns the model's float64 outputs for one raw (n_features,) float32 row, by output name.
 
         Raises:
-            ModelUnusable: the tables for it are damaged.
+            ModelUnusable: the exact tables are damaged.
         """
         return self._get_exact().answer(row)
 

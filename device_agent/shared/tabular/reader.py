@@ -1,6 +1,6 @@
-"""What the parsers of text have in common: what they return, and the slow way that names each bad line.
+"""Shared parts of the CSV and JSON parsers.
 
-Never reads from anywhere, and never lets a value through that is not a finite float32.
+Parses line by line, with an error for each bad line. No I/O; every value returned is a finite float32.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ _NUMBER_BYTES = b"0123456789+-.eE \t"
 
 @dataclass(frozen=True)
 class Parsed:
-    """What a block of lines holds: `count` lines that are not blank, in order.
+    """The parsed lines of a block, without blank ones.
 
     Attributes:
-        rows: (n, n_features) float32, those that are good.
-        count: how many answers the block asks for, bad lines among them.
-        errors: place among the `count` lines -> (line number, what is wrong with it).
-        hint: what to do about the first of them, where that can be told.
+        rows: (n, n_features) float32, the good lines in order.
+        count: number of lines, good and bad: each gets one answer.
+        errors: position among the `count` lines -> (line number in the input, message).
+        hint: what to do about the first error; may be empty.
     """
 
     rows: NDArray[np.float32]
@@ -37,7 +37,7 @@ class Parsed:
 
 
 class Parser(Protocol):
-    """Turns blocks of whole lines into rows; remembers the header and how many lines went by."""
+    """Parses blocks of whole lines into rows; keeps the header and the line number."""
 
     header: bool | None
     line: int
@@ -47,7 +47,7 @@ class Parser(Protocol):
 
 
 def line_by_line(parser: Parser, block: bytes, parse_line: Callable[[bytes], list[float]]) -> Parsed:
-    """Parses a block in which something is not plain: blank lines count as lines, bad ones become errors."""
+    """Parses a block line by line; skips blank lines but counts them, and collects an error for each bad line."""
     good: list[list[float]] = []
     errors: dict[int, tuple[int, str]] = {}
     hints: list[str] = []
@@ -65,10 +65,10 @@ def line_by_line(parser: Parser, block: bytes, parse_line: Callable[[bytes], lis
 
 
 def plain_numbers(fields: list[bytes]) -> list[bytes]:
-    """Returns the fields; Python would read `nan`, `inf` and `1_0` as well.
+    """Returns the fields, after a check: `float` alone would also read `nan`, `inf` and `1_0`.
 
     Raises:
-        ValueError: there is another character in one than numbers are made of.
+        ValueError: a field has a character that plain numbers do not have.
     """
     if b"".join(fields).translate(None, _NUMBER_BYTES):
         raise ValueError("not a number")
@@ -76,10 +76,10 @@ def plain_numbers(fields: list[bytes]) -> list[bytes]:
 
 
 def checked(value: float, text: str, where: str) -> float:
-    """Returns a value that float32 can hold.
+    """Returns `value`.
 
     Raises:
-        BadInput: it cannot.
+        BadInput: it is not finite in float32.
     """
     if not math.isfinite(value):
         raise BadInput(f"{where}: {short(text)} is not a finite number")
@@ -89,10 +89,10 @@ def checked(value: float, text: str, where: str) -> float:
 
 
 def more(names: Sequence[str]) -> str:
-    """Returns how many names there are beside the one that a message names."""
+    """Returns " (nor N more)" for the names after the first; empty for a single name."""
     return f" (nor {len(names) - 1} more)" if len(names) > 1 else ""
 
 
 def short(text: str) -> str:
-    """Returns a text as a message shows it."""
+    """Returns a text in quotes, shortened for a message."""
     return repr(text if len(text) <= 40 else text[:37] + "...")
