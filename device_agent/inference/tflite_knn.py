@@ -228,8 +228,8 @@ class TfliteKNN:
             self._note(1)
             one = self._one
         one.memory[:] = rows.tobytes()
-        # A row whose square is finite is finite. `vdot` does not warn about overflow, as `dot` does under NumPy 2; calling
-        # it takes as long as adding a few numbers in Python.
+        # A row whose square is finite is finite. `vdot` does not warn about overflow, unlike `dot` in NumPy 2; a call
+        # takes as long as adding a few numbers in Python.
         if not isfinite(sum(one.numbers) if len(one.numbers) <= _FEW else np.vdot(one.flat, one.flat)):
             return False
         try:

@@ -1,6 +1,6 @@
-"""The devices and the rollout in deploy.yaml, as frozen models. No I/O.
+"""Frozen models of the fleet and the rollout in deploy.yaml.
 
-What stands under a key describes it in the JSON Schema.
+The docstring below a key is its description in the JSON Schema. No I/O.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from knnkit.config.field_types import (
     short_target,
 )
 
-#: Spelling alone would take LiteRT for the other one.
+#: A spelling match alone would map LiteRT to the wrong runtime.
 _ALSO_CALLED = {"litert": "ai_edge_litert", "tflite": "tflite_runtime"}
 
 

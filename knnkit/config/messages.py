@@ -1,6 +1,7 @@
-"""What deploy.yaml expects, in words: of each key what may stand there, an example, and what was found instead.
+"""Messages about wrong values in deploy.yaml.
 
-Drawn from the models themselves, so that no bound is written down twice. Never shows pydantic's own words.
+They name what a key expects, an example, and what was found. Derived from the models, so that each bound is written
+only once. Never shows pydantic's own text.
 """
 
 from __future__ import annotations
@@ -78,13 +79,13 @@ EXAMPLES = {
 
 
 def said_of(place: Place) -> str:
-    """Returns a place as messages name it: `fleet.targets[0].host: `; nothing for the file as a whole."""
+    """Returns the prefix of a message about a place, `fleet.targets[0].host: `; empty for the whole file."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)
     return f"{text[1:]}: " if text else ""
 
 
 def key_of(place: Place) -> str:
-    """Returns the key that a place belongs to; nothing for the file as a whole."""
+    """Returns the key that a place belongs to; empty for the whole file."""
     return next((part for part in reversed(place) if isinstance(part, str)), "")
 
 
@@ -94,7 +95,7 @@ def example(key: str) -> str:
 
 
 def found(document: yaml_reader.Document, place: Place) -> str:
-    """Returns what stands at a place, as a message bears it."""
+    """Returns the value at a place, for a message."""
     value = document.data
     for part in place:
         value = value[part]
@@ -109,12 +110,12 @@ def found(document: yaml_reader.Document, place: Place) -> str:
 
 
 def expected(root: type[Section], place: Place) -> str:
-    """Returns what may stand at a place, in words."""
+    """Returns a description of the values that are allowed at a place."""
     return ", or ".join(dict.fromkeys(_described(*node) for node in _nodes(root, place)))
 
 
 def wrong_value(root: type[Section], document: yaml_reader.Document, place: Place) -> tuple[str, str]:
-    """Returns what is wrong with a value that is none of what may stand there, and a line to type instead."""
+    """Returns the message for a value that is not allowed at its place, and a line to type instead."""
     key, wanted, here = key_of(place), expected(root, place), found(document, place)
     choices = [str(choice) for kind, _ in _nodes(root, place) for choice in get_args(kind) if _origin(kind) is Literal]
     written = document.scalars.get(place)
@@ -139,20 +140,20 @@ def _is_plain(written: str) -> bool:
 
 
 def _would_take(kind: Any, metadata: tuple[Any, ...], text: str) -> bool:
-    """Whether `text` would do where it was taken for something else."""
+    """Whether the value would be valid as text, although YAML read it as another type."""
     if kind is not str:
         return kind is Path
     try:
         for check in metadata:
             if isinstance(check, AfterValidator):
-                check.func(text)  # type: ignore[call-arg]  # ours take the value alone
+                check.func(text)  # type: ignore[call-arg]  # our validators take only the value
     except ValueError:
         return False
     return True
 
 
 def _lists_text(root: type[Section], place: Place) -> bool:
-    """Whether an entry of the list at a place may be written as a word."""
+    """Whether an entry of the list at a place may be a single word."""
     return any(kind in (str, Path) or _words(metadata) for kind, metadata in _nodes(root, (*place, 0)))
 
 
@@ -161,7 +162,7 @@ _Node = tuple[Any, tuple[Any, ...]]
 
 
 def _nodes(root: type[Section], place: Place) -> list[_Node]:
-    """Returns the types that may stand at a place, and what is said about each."""
+    """Returns the types that are allowed at a place, each with its metadata."""
     nodes: list[_Node] = [(root, ())]
     for part in place:
         if isinstance(part, int):
@@ -174,7 +175,7 @@ def _nodes(root: type[Section], place: Place) -> list[_Node]:
 
 
 def _flat(annotation: Any, metadata: tuple[Any, ...]) -> Iterator[_Node]:
-    """Yields the alternatives of an annotation, without what wraps them."""
+    """Yields the alternatives of an annotation, without Annotated and Union around them."""
     origin = get_origin(annotation)
     if origin is Annotated:
         inner, *more = get_args(annotation)
@@ -211,7 +212,7 @@ def _described(kind: Any, metadata: tuple[Any, ...]) -> str:
 
 
 def _origin(kind: Any) -> Any:
-    """As typing's own, which mypy takes for one that returns a ParamSpec."""
+    """As `typing.get_origin`, whose return type mypy infers wrongly here (ParamSpec)."""
     return get_origin(kind)
 
 

@@ -1,6 +1,6 @@
-"""deploy.yaml as frozen models: what to build, and the file as a whole. No I/O.
+"""Frozen models of deploy.yaml and of what to build.
 
-What stands under a key describes it in the JSON Schema. The devices and the rollout are in `fleet_models`.
+The docstring below a key is its description in the JSON Schema. Fleet and rollout are in `fleet_models`. No I/O.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class FileData(Section):
     @classmethod
     def _each_once(cls, features: tuple[str, ...] | None) -> tuple[str, ...] | None:
         if twice := first_twice(features or ()):
-            raise ValueError(f"{shorten(twice)!r} stands twice; each column once")
+            raise ValueError(f"{shorten(twice)!r} is listed twice")
         return features
 
 
@@ -61,7 +61,7 @@ class TestFile(Section):
     """The label column; left out: the same as in the training data."""
 
 
-# Tags become part of an error's place; in angle brackets none is taken for a key of the file.
+# Tags become part of an error's location; angle brackets distinguish them from keys of the file.
 def _data_kind(value: Any) -> str:
     if isinstance(value, dict):
         return next((f"<{key}>" for key in ("skops", "sklearn") if key in value), "<file>")
@@ -201,7 +201,7 @@ class Config(Section):
     @pydantic.model_validator(mode="before")
     @classmethod
     def _every_section(cls, data: Any) -> Any:
-        """An empty section is a left-out one; default paths start at the file, too."""
+        """Treats an empty section like a missing one, and makes default paths start at the file."""
         if not isinstance(data, dict):
             return data
         present = {key: value for key, value in data.items() if value is not None or key not in cls.model_fields}
@@ -232,10 +232,7 @@ class Config(Section):
                 raise no_sense(said, hint, f"rollout/waves/{index}")
 
     def builds(self) -> tuple[Build, ...]:
-        """Returns what to build, one entry for each model, none where the file is about a fleet alone.
-
-        `release.dir` is where each release goes.
-        """
+        """Returns one entry per model, with its own `release.dir`; none if the file only describes a fleet."""
         if self.model is not None:
             return (self._build(self.model, self.release.dir),)
         return tuple(self._build(model, self.release.dir / model.name) for model in self.models)

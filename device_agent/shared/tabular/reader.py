@@ -65,10 +65,10 @@ def line_by_line(parser: Parser, block: bytes, parse_line: Callable[[bytes], lis
 
 
 def plain_numbers(fields: list[bytes]) -> list[bytes]:
-    """Returns the fields, after a check: `float` alone would also read `nan`, `inf` and `1_0`.
+    """Returns the fields; Python would read `nan`, `inf` and `1_0` as well.
 
     Raises:
-        ValueError: a field has a character that plain numbers do not have.
+        ValueError: there is another character in one than numbers are made of.
     """
     if b"".join(fields).translate(None, _NUMBER_BYTES):
         raise ValueError("not a number")
@@ -76,10 +76,10 @@ def plain_numbers(fields: list[bytes]) -> list[bytes]:
 
 
 def checked(value: float, text: str, where: str) -> float:
-    """Returns `value`.
+    """Returns a value that float32 can hold.
 
     Raises:
-        BadInput: it is not finite in float32.
+        BadInput: it cannot.
     """
     if not math.isfinite(value):
         raise BadInput(f"{where}: {short(text)} is not a finite number")

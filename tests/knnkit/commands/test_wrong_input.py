@@ -115,7 +115,7 @@ def test_a_wrong_command_line_ends_with_2_or_4_and_no_traceback(tmp_path: Path, 
 @pytest.mark.parametrize(
     ("arguments", "next_step"),
     [
-        (("build",), "a bracket, a quote, a colon or the indent is off, here or above line 2"),
+        (("build",), "check brackets, quotes, colons and the indent in line 2 and above"),
         (("build", "-c", "nowhere.yaml"), "knnkit init nowhere.yaml"),
         (("build", "-c", "deploy.yml"), "did you mean deploy.yaml?"),
         (("verify", ".", "--key", "nowhere.pub"), "whoever signs has the public key"),
