@@ -28,6 +28,12 @@ ROOT = Path(__file__).resolve().parents[1]
 #: Paths whose prose is plain English already. A path covers everything below it.
 HELD = (
     "ARCHITECTURE.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "README.md",
+    "SECURITY.md",
+    "deploy.yaml",
+    "docs",
     "scripts/check",
     "scripts/prose.py",
 )
