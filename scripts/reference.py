@@ -56,7 +56,7 @@ def knnkit_parsers() -> dict[str, argparse.ArgumentParser]:
 
 def agent_parsers() -> dict[str, argparse.ArgumentParser]:
     """Returns the parser of every agent command; `""` is that of the agent itself."""
-    from knnkit import cli
+    from device_agent import cli
 
     top = parser_of(cli.main, [])
     return {"": top, **subparsers(top)}
