@@ -34,8 +34,7 @@ HELD = (
     "SECURITY.md",
     "deploy.yaml",
     "docs",
-    "scripts/check",
-    "scripts/prose.py",
+    "scripts",
 )
 #: Written by `scripts/reference.py` out of help texts: correct those.
 GENERATED = ("docs/agent.md", "docs/commands.md", "docs/deploy-yaml.md")
@@ -131,7 +130,7 @@ def git(*arguments: str) -> list[str]:
 
 def covered(path: str, prefixes: Iterable[str]) -> bool:
     """Whether people write this text, and it lies under one of the prefixes."""
-    text = path.endswith((".py", ".md", ".yaml")) or "." not in path
+    text = path.endswith((".py", ".md", ".yaml", ".sh")) or "." not in path
     return text and path not in GENERATED and any(path == p or path.startswith(p + "/") for p in prefixes)
 
 
