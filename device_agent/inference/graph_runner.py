@@ -1,4 +1,4 @@
-"""Runs a model's graphs for one row and for a batch.
+"""Runs the graphs for one row and a batch.
 
 `graph_selection` chooses the search and whether XNNPACK packs it. Checks no rows, and settles none in float64.
 """

@@ -169,15 +169,15 @@ Wave = Annotated[int | str, AfterValidator(check_wave), Words("a tag, a share (2
 Jump = Annotated[str, AfterValidator(check_jump), Words("user@host[:port]")]
 
 
-def no_sense(said: str, hint: str, at: str = "") -> PydanticCustomError:
+def no_sense(problem: str, hint: str, at: str = "") -> PydanticCustomError:
     """Returns the error for values that are each valid, but contradict each other.
 
     Args:
-        said: what is wrong.
+        problem: what is wrong.
         hint: what to type instead.
         at: path of the key, with `/` between its parts; default: where the error is raised.
     """
-    return PydanticCustomError("no_sense", "{said}", {"said": said, "hint": hint, "at": at})
+    return PydanticCustomError("no_sense", "{said}", {"said": problem, "hint": hint, "at": at})
 
 
 class Section(BaseModel):
@@ -229,7 +229,7 @@ def split_address(text: str) -> tuple[str | None, str, int | None]:
     """Splits `[user@]host[:port]`; an IPv6 address with a port stands in brackets.
 
     Raises:
-        ValueError: there is no host, or the port is no port.
+        ValueError: there is no host, or the port is not a port number.
     """
     user, at, rest = text.rpartition("@")
     match = re.fullmatch(

@@ -1,7 +1,4 @@
-"""Frozen models of the fleet and the rollout in deploy.yaml.
-
-The docstring below a key is its description in the JSON Schema. No I/O.
-"""
+"""Frozen models of the fleet and the rollout in deploy.yaml."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """Messages about wrong values in deploy.yaml.
 
-They name what a key expects, an example, and what was found. Derived from the models, so that each bound is written
-only once. Never shows pydantic's own text.
+They name what a key expects, an example and what was found, all derived from the models; never pydantic's own text.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Confusion matrices for the report; with many classes, the commonest mistakes."""
+"""Confusion matrices or commonest mistakes, for the report."""
 
 from __future__ import annotations
 
@@ -26,10 +26,9 @@ class Mistake:
 
 @dataclass(frozen=True)
 class Matrix:
-    """One confusion matrix and the devices that share it.
+    """One confusion matrix and the devices that share it; `shares` are percentages of each true class.
 
-    `shares` are percentages of each true class, `mistakes` the commonest mistakes, most rows first, and `more` the
-    number of kinds of mistakes that are not listed.
+    `mistakes` are the commonest, most rows first; `more` counts the kinds of mistakes that are not listed.
     """
 
     devices: tuple[str, ...]

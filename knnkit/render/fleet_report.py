@@ -1,4 +1,4 @@
-"""Shows a fleet's report as a page or a terminal table."""
+"""A fleet's report as a page or terminal table."""
 
 from __future__ import annotations
 

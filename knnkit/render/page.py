@@ -1,7 +1,4 @@
-"""Values of the report page: bars, lanes, tiles and ticks.
-
-The template has no arithmetic, and this module has no HTML; `knnkit.render.html` combines them. No I/O.
-"""
+"""Report page as plain values: bars, lanes, tiles, ticks."""
 
 from __future__ import annotations
 
@@ -140,10 +137,7 @@ def _worst(devices: Sequence[Device]) -> list[Device]:
 
 
 def parity_lanes(page: Page) -> list[Lane]:
-    """Returns one lane per device with the shares of identical, equivalent and different golden rows.
-
-    A share that is not zero is at least one percent wide, so that it stays visible.
-    """
+    """Returns one lane per device: its golden rows by verdict, each bar at least one percent wide to be visible."""
     lanes = []
     for device in _worst(certified(page)):
         proof = device.certificate
@@ -162,10 +156,8 @@ def parity_lanes(page: Page) -> list[Lane]:
 
 
 def latency_plot(page: Page) -> tuple[list[Lane], Axis, float | None] | None:
-    """Returns one lane per device (median to 99th percentile), a logarithmic axis in ms, and the gate's position.
-
-    None without any measurement.
-    """
+    """Returns one lane per device (median to 99th percentile), a log axis in ms and the gate's position; None if no
+    latency was measured."""
     timed = [(device, device.certificate.latency) for device in _worst(certified(page)) if device.certificate]
     measured = [(device, latency) for device, latency in timed if latency and _sane(latency.p50_ms, latency.p99_ms)]
     if not measured:

@@ -1,7 +1,6 @@
 """Colours and shapes of classes, safe for colour-blind readers.
 
-Colours after Okabe and Ito (2008), "Color Universal Design", for white and black backgrounds. Each class also has a
-shape, because colour alone must not carry a meaning.
+Colours after Okabe and Ito (2008), "Color Universal Design". Each class has a shape too: colour alone is not enough.
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""Plots of a two-feature experiment, by matplotlib.
-
-The only module that imports matplotlib (extra `knnkit[build]`). Draws to a file, without a display and without pyplot's
-global state. Never computes an answer.
-"""
+"""Matplotlib plots of a two-feature experiment (extra `knnkit[build]`)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """Makes untrusted text safe to show, and formats numbers.
 
-Text from devices and files passes through `clean`. So terminal escapes, bidirectional marks or a name of a megabyte
-cannot repaint the terminal or break the report. No I/O.
+`clean` removes terminal escapes, bidirectional marks and excess length from text of devices and files. No I/O.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""argparse with one-line errors and a command to try.
-
-Both command lines use it. Never decides which arguments a command has.
-"""
+"""argparse with one-line errors and a command to try."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Golden set: query rows with the reference's answers.
-
-Every release contains it as golden.npz. Converts between bytes and arrays with NumPy; no I/O.
-"""
+"""Golden set: query rows with the reference's answers."""
 
 from __future__ import annotations
 
@@ -29,7 +26,7 @@ _ARRAYS = {
 
 @record
 class Golden:
-    """n query rows with the reference's answers, and the true class if it is known.
+    """golden.npz: n query rows with the reference's answers, and the true class if it is known.
 
     Attributes:
         metric: the model's metric, that of `distances`.

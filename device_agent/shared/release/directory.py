@@ -1,4 +1,4 @@
-"""Opens a release directory; the bytes verified are the bytes used.
+"""Opens a release directory and pins its verified bytes.
 
 Looks up every name relative to one open directory, follows no symbolic link, checks sizes before reading, and hashes
 each file through the descriptor that the caller then loads (`/proc/self/fd/N`). So a file renamed over it, or a swapped

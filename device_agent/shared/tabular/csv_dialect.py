@@ -1,4 +1,4 @@
-"""Detects the separator and the decimal sign of a text table.
+"""Detects separator and decimal sign of a text table.
 
 Spreadsheets separate columns with commas, semicolons or tabs, and without commas may write a decimal comma. Ambiguous
 input is an error: a comma that may also be a thousands separator, or text in another encoding. Host and device both use

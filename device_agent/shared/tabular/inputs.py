@@ -1,7 +1,6 @@
-"""Reads text blocks or NPY chunks from a file or standard input.
+"""Reads rows from a file or standard input, in blocks.
 
-Blocks are whole lines. Finds the format by the file's name, else by its first byte. Never parses a line, and never
-holds more than one block in memory.
+Text comes in blocks of whole lines, NPY in chunks; memory is constant. Finds the format by name, else by first byte.
 """
 
 from __future__ import annotations

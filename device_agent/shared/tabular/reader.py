@@ -1,7 +1,4 @@
-"""Shared parts of the CSV and JSON parsers.
-
-Parses line by line, with an error for each bad line. No I/O; every value returned is a finite float32.
-"""
+"""Result and line-by-line fallback of the CSV and JSON parsers."""
 
 from __future__ import annotations
 

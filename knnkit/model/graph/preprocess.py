@@ -1,8 +1,7 @@
-"""Maps queries into model space, with an error bound per row.
+"""Maps queries into model space, with error bounds.
 
-`blur` bounds, for each row, the Euclidean error of the mapped query that float32 arithmetic has made, with the
-confidence of `space.CONFIDENCE`. Each step passes on the blur of the step before it, times its greatest factor, and
-adds its own. Fits nothing.
+`blur` bounds the Euclidean error that float32 arithmetic has made in a mapped row (see `space.CONFIDENCE`). Each step
+multiplies the blur of the steps before it by its greatest factor, and adds its own. Fits nothing.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Top-k of wide rows, mostly by MAXIMUM.
-
-TOPK_V2 compares one value at a time, MAXIMUM as many as a vector register holds. Knows nothing of neighbours.
-"""
+"""Top-k of wide rows: vectorised MAXIMUM first, then TOPK_V2."""
 
 from __future__ import annotations
 

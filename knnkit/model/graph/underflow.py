@@ -1,6 +1,6 @@
-"""Bounds on float32 underflow: XNNPACK and some processors read subnormals as zero.
+"""Bounds on what float32 underflow changes.
 
-Two rows whose difference underflows can be ranked in the wrong order, and still look distinct. Plain NumPy.
+XNNPACK and some processors read subnormals as zero: two rows that close can come in the wrong order, and look distinct.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Sample of the training rows, to estimate what a search costs. NumPy, float64."""
+"""Sample of the training rows for estimates of search cost."""
 
 from __future__ import annotations
 

@@ -104,10 +104,7 @@ _Table = tuple[NDArray[np.int8], float, float, Float64]
 
 
 def _quantize(rows: Float32, scale: Float64) -> _Table | None:
-    """Returns the int8 rows, the step, the greatest error and the squared lengths.
-
-    None if the step is so small or large that its square nears the limits of float32.
-    """
+    """Returns int8 rows, step, greatest error and squared lengths; None if squares of steps leave float32's range."""
     greatest = max(float(np.abs(rows[start : start + PART] * scale).max()) for start in range(0, len(rows), PART))
     step = float(np.float32(greatest / STEPS))
     if not 1e-15 < step < 1e15:

@@ -1,4 +1,4 @@
-"""Distance thresholds of the reject option: a row whose k-th neighbour is farther is "unknown"."""
+"""Distance thresholds beyond which a row is "unknown"."""
 
 from __future__ import annotations
 

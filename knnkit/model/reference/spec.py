@@ -20,9 +20,6 @@ class KnnSpec:
         weights: `uniform`, or `distance` for votes of 1 / distance, where exact matches take the whole vote.
         scale: scaling of the features, fitted on the training rows and built into the model.
         reject: share of ordinary rows to accept; with None the model never answers "unknown".
-
-    Raises:
-        BuildError: a value is outside its range.
     """
 
     name: str

@@ -1,7 +1,7 @@
-"""TfKNN to TFLite: signatures of fixed shape over the same weights, for one row and for a batch.
+"""Converts the TensorFlow module to TFLite graphs.
 
-The converter can only quantize weights with steps that it guesses. So the int8 search is converted with float32
-weights, and its table replaces them afterwards.
+One signature of fixed shape for one row and one for a batch, over the same weights. The converter quantizes only with
+steps that it guesses, so the int8 search is converted with float32 weights, and its table replaces them afterwards.
 """
 
 from __future__ import annotations
