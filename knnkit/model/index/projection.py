@@ -39,7 +39,8 @@ _SHARES = (16, 12, 8, 6, 4, 3, 2)
 _MOST_AXES, _ROUNDS = 512, 4
 #: Below this share of a column's length, what orthogonalisation leaves of it is rounding.
 _NOTHING = 1e-6
-#: The axes' entries are multiples of this, so that the stored float32 axes are exact and the norm bound holds for them.
+#: The axes' entries are multiples of this: coarse enough that last bits of an orthonormalisation do not show in the
+#: file, and that their norm differs clearly from 1. The shrinking to 1 - 2^-18 covers their rounding to float32.
 _GRID = 2.0**-14
 
 

@@ -27,16 +27,16 @@ EPSILON = 2.0**-24
 #: The rounding errors of a sum of n products stay under `CONFIDENCE * sqrt(n) * EPSILON` in all but about one case in
 #: 10^7: 2 exp(-CONFIDENCE^2 / 2) = 3e-8 (Higham and Mary 2019, doi.org/10.1137/18M1226312).
 CONFIDENCE = 6.0
-#: With steps, a distance below this share of the space's size is an exact match. Storing a row in float32 moves it by
-#: up to 2^-24 of its length, so two copies of one row may differ by 2^-23; this is twice that.
+#: With steps, a distance below this share of the space's size is an exact match. An enrolled float32 row is off by up
+#: to 2^-24 of its length, a query in float64 by far less; 2^-22 is four times that.
 _ZERO = 2.0**-22
 
 
 def relative_error(width: int) -> float:
     """Returns rho, the float32 error of a squared distance or score over `width` coordinates.
 
-    rho = (6 sqrt(p) + 8) u: 6 sqrt(p) u for the sum, 8 u for the roundings of each term. Of these the square takes 1;
-    the difference, the scale and their product take 2 each, because the square doubles a relative error.
+    rho = (6 sqrt(p) + 8) u: 6 sqrt(p) u for the sum, 8 u for the roundings of each term. These are at most 7: 1 for the
+    square; 2 each for the difference, the scale and their product, because the square doubles a relative error.
     """
     return float((CONFIDENCE * np.sqrt(width) + 8.0) * EPSILON)
 
