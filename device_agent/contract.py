@@ -1,9 +1,8 @@
 """What host and device agree on: names, paths, versions, and the shape of every document that passes between them.
 
-Standard library only, no I/O. A document is a frozen dataclass; `device_agent.codec` writes and reads it. A change
-that an older peer would misread raises `SCHEMA`. The larger documents lie in `device_agent.documents`, and are
-imported from here all the same: making their classes takes 10 ms, as long as Python takes to start, and `status`, which
-a fleet with nothing to do waits for, needs none of them.
+Standard library only, no I/O. A document is a frozen dataclass; `device_agent.codec` writes and reads it. The
+larger documents lie in `device_agent.documents`, and are imported from here all the same: making their classes takes 10
+ms, as long as Python takes to start, and `status`, which a fleet with nothing to do waits for, needs none of them.
 """
 
 from __future__ import annotations
@@ -16,8 +15,14 @@ from device_agent.record import record
 if TYPE_CHECKING:
     from device_agent.documents import *  # noqa: F403
 
-#: Version of every document.
+#: Version of every document. A newer version may add keys: who only reads a document ignores them, who writes it
+#: again keeps them. Raised where an older reader would misread what is there; it then refuses the document.
 SCHEMA = 1
+#: Version of what a host asks of an agent: its commands, their options, and their answers. Raised when the host begins
+#: to need something that older agents lack.
+PROTOCOL = 1
+#: The oldest protocol that this version still speaks, as host and as agent. Raised when it stops to.
+OLDEST_PROTOCOL = 1
 
 # --- exit codes, the same on both sides ---------------------------------------------------------------------------
 EXIT_OK = 0
@@ -183,6 +188,8 @@ class Status:
     device_id: str = ""  # what a rollback order is bound to; empty until one is first needed
     revoked: tuple[str, ...] = ()  # fingerprints of the keys that accept nothing new
     warnings: tuple[str, ...] = ()
+    protocol: int = 1  # PROTOCOL of the agent; agents that do not say speak the first
+    oldest_protocol: int = 1  # its OLDEST_PROTOCOL
     schema: int = SCHEMA
 
 

@@ -7,7 +7,9 @@ half. One that cannot be read or added to is for the store to set aside. Never r
 
 from __future__ import annotations
 
+import contextlib
 import errno
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from device_agent import codec, disk
@@ -20,7 +22,6 @@ MAX_BYTES = 1024 * 1024
 #: A file of more bytes is none that was written here.
 _TOO_LARGE = 2 * MAX_BYTES
 _MAX_LINE = 16 * 1024
-_SERIAL = b'"serial":'
 
 
 class Broken(Exception):
@@ -60,12 +61,7 @@ def read(path: Path, count: int | None = None) -> list[HistoryEntry]:
     Raises:
         Broken: there is something else in the place of the file.
     """
-    entries = []
-    for line in _content(path).splitlines():
-        try:
-            entries.append(codec.loads(HistoryEntry, line, limit=_MAX_LINE))
-        except codec.MalformedDocument:
-            continue
+    entries = list(_entries(_content(path).splitlines()))
     return entries if count is None else entries[max(0, len(entries) - count) :]
 
 
@@ -75,6 +71,12 @@ def render(entry: HistoryEntry) -> str:
     return (
         f"{utc(entry.at)} {entry.what:<11} {release}" + (f": {entry.why}" if entry.why else "") + f" [{entry.holder}]"
     )
+
+
+def _entries(lines: Iterable[bytes]) -> Iterator[HistoryEntry]:
+    for line in lines:
+        with contextlib.suppress(codec.MalformedDocument):
+            yield codec.loads(HistoryEntry, line, limit=_MAX_LINE)
 
 
 def _append(path: Path, entry: HistoryEntry, data: bytes) -> None:
@@ -110,9 +112,11 @@ def _content(path: Path) -> bytes:
 
 def _has(data: bytes, event: Event) -> bool:
     """Whether the event is the last step there; its serial alone does not say, for a new state starts at 1."""
-    place = data.rfind(_SERIAL)
-    while place >= 0 and data.startswith(b"null", place + len(_SERIAL)):
-        place = data.rfind(_SERIAL, 0, place)
-    if not data.startswith(b'%s%d,"what":"%s"' % (_SERIAL, event.serial, event.what.encode()), max(place, 0)):
-        return False
-    return data.find(b'"at":%d,' % event.at, data.rfind(b"\n", 0, place) + 1, place) >= 0
+    end = len(data)
+    while end:
+        start = data.rfind(b"\n", 0, end - 1) + 1
+        for entry in _entries([data[start:end]]):
+            if entry.serial is not None:
+                return (entry.serial, entry.what, entry.at) == (event.serial, event.what, event.at)
+        end = start
+    return False

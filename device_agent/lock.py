@@ -7,9 +7,9 @@ behind is then only the name of who was there last. Never breaks a lock that is 
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +17,7 @@ from pathlib import Path
 from device_agent import codec, disk
 from device_agent.contract import LockHolder
 from device_agent.errors import Locked
+from device_agent.small_files import open_ordinary
 from device_agent.utc import utc
 
 #: How long a command waits for another one's lock, in seconds; most hold it for milliseconds.
@@ -35,11 +36,11 @@ def held(path: Path, holder: str, reason: str, *, wait: float = WAIT_SECONDS) ->
     descriptor = _open(path)
     try:
         _acquire(descriptor, path, wait)
-        record = codec.dump_file(LockHolder(holder, reason, int(time.time()), os.getpid()))
         # The record is for people; where it cannot be written (a full disk), the lock holds all the same.
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, codec.TooLarge):
             os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, record, 0)
+            record = LockHolder(holder, reason, int(time.time()), os.getpid())
+            os.pwrite(descriptor, codec.dump_file(record, limit=_MAX_RECORD), 0)
         yield descriptor
         with contextlib.suppress(OSError):
             os.ftruncate(descriptor, 0)
@@ -49,32 +50,20 @@ def held(path: Path, holder: str, reason: str, *, wait: float = WAIT_SECONDS) ->
 
 def holder_of(path: Path) -> LockHolder | None:
     """Returns who holds the lock now; None when nobody does, whatever record a dead process left."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except OSError:
-        return None
-    try:
+    with contextlib.suppress(OSError), open_ordinary(path) as file:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
-            return _record(descriptor)
-        except OSError:
-            return None
-        return None
-    finally:
-        os.close(descriptor)
+            return _record(file.fileno())
+    return None
 
 
 def _open(path: Path) -> int:
-    """A directory or a link holds nobody's lock, and is set aside."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    try:
-        return os.open(path, flags, disk.FILE_MODE)
-    except OSError as error:
-        if error.errno not in (errno.EISDIR, errno.ELOOP):
-            raise
-        disk.set_aside(path)
-        return os.open(path, flags, disk.FILE_MODE)
+    """Opens the lock file; whatever else has its name (a directory, a link, a pipe) is set aside."""
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISREG(path.lstat().st_mode):
+            disk.set_aside(path)
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, disk.FILE_MODE)
 
 
 def _acquire(descriptor: int, path: Path, wait: float) -> None:

@@ -1,46 +1,164 @@
-"""Opens what must be an ordinary file, whatever lies in its place: no link, no pipe that never ends, no directory."""
+"""Files in places where others can put something else.
+
+Reading: `open_ordinary` never waits for a pipe, and follows a link only where that is asked for. Writing: `whole_file`
+makes a file appear at once and complete, through a name that nobody can have prepared. `Document` reads a small JSON
+file and writes it again: it keeps the keys of a newer version, and never writes what it could not read.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, BinaryIO, Generic, TypeVar
+
+from device_agent import codec, disk
+from device_agent.errors import DeviceUnfit
+
+T = TypeVar("T")
+_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+#: Of a file's name, how much the name of its unfinished copy repeats: a name may have 255 bytes.
+_REPEATED = 40
+
+
+#: What to do with a device that has no room for more, or has lost count of its revoked keys. To delete device.json
+#: would make every revoked key good again.
+START_ANEW = "knnkit provision --remove, then knnkit deploy: the device then trusts the keys of deploy.yaml alone"
 
 
 class NotOrdinary(OSError):
     """There is a directory, a link or a device in the place of a file."""
 
 
-def open_ordinary(path: Path) -> IO[bytes]:
-    """Returns the open file.
+def open_ordinary(path: Path, *, follow: bool = False) -> IO[bytes]:
+    """Returns the open file; `follow` allows a symbolic link to one, as users make of their own files.
 
     Raises:
-        NotOrdinary: it is no ordinary file.
+        NotOrdinary: it is not an ordinary file.
         OSError: it cannot be opened.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        descriptor = os.open(path, _READ | (0 if follow else os.O_NOFOLLOW))
     except OSError as error:
         if error.errno == errno.ELOOP:
-            raise NotOrdinary(f"{path.name} is a symbolic link") from None
+            raise NotOrdinary(errno.ELOOP, f"{path.name} is a symbolic link") from None
         raise
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise NotOrdinary(f"{path.name} is no ordinary file")
+        raise NotOrdinary(errno.EINVAL, f"{path.name} is not an ordinary file")
     return os.fdopen(descriptor, "rb", buffering=0)
 
 
-def read_small(path: Path, limit: int) -> bytes:
-    """Returns what the file holds, at most `limit` bytes and one more, by which a larger one is told.
+def read_small(path: Path, limit: int, *, follow: bool = False) -> bytes:
+    """Returns what the file holds: at most `limit` bytes, and one more where it holds more.
 
     Raises:
-        NotOrdinary: it is no ordinary file.
+        NotOrdinary: it is not an ordinary file.
         OSError: it cannot be read.
     """
     parts: list[bytes] = []
-    with open_ordinary(path) as file:
+    with open_ordinary(path, follow=follow) as file:
         while (left := limit + 1 - sum(map(len, parts))) and (part := file.read(left)):
             parts.append(part)
     return b"".join(parts)
+
+
+class Document(Generic[T]):
+    """A small JSON file that is read, changed and written: keys that this version does not know stay in it.
+
+    Args:
+        path: the file.
+        kind: the record that it holds.
+        limit: the most bytes that are read, and that are written.
+    """
+
+    def __init__(self, path: Path, kind: type[T], limit: int) -> None:
+        self.path, self._kind, self._limit = path, kind, limit
+
+    def read(self) -> T:
+        """Returns what the file holds.
+
+        Raises:
+            DeviceUnfit: a newer version wrote it, and this one would misread it.
+            MalformedDocument: it is not such a document, or too large.
+            NotOrdinary: it is not an ordinary file.
+            OSError: it cannot be read.
+        """
+        try:
+            return codec.loads(self._kind, read_small(self.path, self._limit), limit=self._limit, extra="keep")
+        except codec.NewerDocument as error:
+            hint = "knnkit provision, with the newer knnkit that wrote it"
+            raise DeviceUnfit(f"{self.path}: {error}", reason="newer-document", hint=hint) from None
+
+    def encode(self, value: T) -> bytes:
+        """Returns what `write` writes.
+
+        Raises:
+            DeviceUnfit: it could not be read again.
+        """
+        try:
+            return codec.dump_file(value, limit=self._limit)
+        except codec.TooLarge as error:
+            raise DeviceUnfit(f"{self.path} is full: {error}", reason="document-full", hint=START_ANEW) from None
+
+    def write(self, value: T) -> None:
+        """Replaces the file, durably.
+
+        Raises:
+            DeviceUnfit: it could not be read again; nothing was written.
+        """
+        disk.write_atomic(self.path, self.encode(value))
+
+
+class WholeFile:
+    """A file that appears, or takes the place of another, once all of it is there.
+
+    It is written under a name of its own beside `path`, with the rights that a new file gets there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._part = path.with_name(f".{path.name[:_REPEATED]}.{os.urandom(6).hex()}.part")
+        self.descriptor = os.open(self._part, _NEW, 0o666)
+
+    def publish(self) -> None:
+        """Gives it its name."""
+        self._close()
+        self._part.replace(self._path)
+
+    def abandon(self) -> None:
+        """Leaves nothing behind; does nothing after `publish`."""
+        self._close()
+        self._part.unlink(missing_ok=True)
+
+    def _close(self) -> None:
+        """Once: the number may be another file's by then."""
+        descriptor, self.descriptor = self.descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """Opens a file that appears once the block has ended well; what is never to be replaced is written into directly.
+
+    That is /dev/stdout, a named pipe, and whatever else is there and not a file.
+
+    Raises:
+        OSError: it cannot be written there.
+    """
+    if path.exists() and not path.is_file():
+        with path.open("wb") as file:
+            yield file
+        return
+    whole = WholeFile(path)
+    try:
+        with open(whole.descriptor, "wb", closefd=False) as file:
+            yield file
+        whole.publish()
+    finally:
+        whole.abandon()

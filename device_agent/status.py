@@ -45,6 +45,8 @@ def status(store: Store) -> Status:
         device_id=held.device.device_id,
         revoked=held.device.revoked,
         warnings=(*held.warnings, *warnings, *store.warnings()),
+        protocol=contract.PROTOCOL,
+        oldest_protocol=contract.OLDEST_PROTOCOL,
     )
 
 

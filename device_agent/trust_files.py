@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from device_agent import codec, disk, trust, trust_folder
+from device_agent import disk, trust, trust_folder
 from device_agent.record import record, replace
 from device_agent.trust import dsse, orders
-from device_agent.trust_folder import DEVICE_FILE, KEY_SUFFIX, DeviceTrust, read_device
+from device_agent.trust_folder import KEY_SUFFIX, DeviceTrust, read_device
 
 
 @record
@@ -81,15 +81,19 @@ def apply_order(directory: Path, data: bytes) -> TrustFiles:
 
     Raises:
         Refused: with the reason; nothing was changed.
-        DeviceUnfit: device.json is damaged.
+        DeviceUnfit: device.json is damaged, or has no room for more revoked keys; nothing was changed.
     """
     before = read(directory)
     after = orders.apply(data, before.sets)
+    changed = after.revoked != before.sets.revoked
+    if changed:
+        ensure_device_id(directory)
+        device = replace(read_device(directory), revoked=tuple(sorted(after.revoked)))
+        trust_folder.device_document(directory).encode(device)  # that there is room, before a key is added
     for fingerprint in sorted(set(after.keys) - set(before.sets.keys)):
         disk.write_atomic(directory / key_file_name(fingerprint), after.keys[fingerprint])
-    if after.revoked != before.sets.revoked:  # last: until now the old keys were trusted as well
-        ensure_device_id(directory)
-        _write_device(directory, replace(read_device(directory), revoked=tuple(sorted(after.revoked))))
+    if changed:  # last: until now the old keys were trusted as well
+        _write_device(directory, device)
     return read(directory)
 
 
@@ -108,4 +112,4 @@ def use_order(directory: Path, order: orders.RollbackOrder) -> None:
 
 def _write_device(directory: Path, device: DeviceTrust) -> None:
     disk.make_directory(directory)
-    disk.write_atomic(directory / DEVICE_FILE, codec.dump_file(device))
+    trust_folder.device_document(directory).write(device)

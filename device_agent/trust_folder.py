@@ -11,7 +11,7 @@ from pathlib import Path
 from device_agent import codec, contract, fingerprints
 from device_agent.errors import DeviceUnfit, Refused
 from device_agent.record import record
-from device_agent.small_files import read_small
+from device_agent.small_files import START_ANEW, Document, read_small
 
 DEVICE_FILE = "device.json"
 KEY_SUFFIX = ".pem"
@@ -65,19 +65,20 @@ def read_device(directory: Path) -> DeviceTrust:
     """Returns device.json; an empty one where there is none.
 
     Raises:
-        DeviceUnfit: it is damaged.
+        DeviceUnfit: it is damaged, or a newer agent wrote it.
     """
-    path = directory / DEVICE_FILE
+    document = device_document(directory)
     try:
-        return codec.loads(DeviceTrust, read_small(path, MAX_DEVICE_FILE), limit=MAX_DEVICE_FILE)
+        return document.read()
     except FileNotFoundError:
         return DeviceTrust("")
     except (OSError, codec.MalformedDocument) as error:
-        raise DeviceUnfit(
-            f"{path} cannot be read: {error}",
-            reason="trust-damaged",
-            hint=f"restore it, or delete it and revoke the old keys again: rm {path}",
-        ) from None
+        raise DeviceUnfit(f"{document.path} cannot be read: {error}", reason="trust-damaged", hint=START_ANEW) from None
+
+
+def device_document(directory: Path) -> Document[DeviceTrust]:
+    """Returns device.json, to be read and written."""
+    return Document(directory / DEVICE_FILE, DeviceTrust, MAX_DEVICE_FILE)
 
 
 def read_device_leniently(directory: Path) -> tuple[DeviceTrust, list[str]]:

@@ -14,11 +14,9 @@ def read_manifest(data: bytes) -> Manifest:
         Refused: MANIFEST_MALFORMED, AGENT_TOO_OLD (its schema is newer than this agent).
     """
     try:
-        plain = codec.parse(data, limit=contract.MAX_MANIFEST)
-        schema = plain.get("schema") if isinstance(plain, dict) else None
-        if isinstance(schema, int) and schema > contract.SCHEMA:
-            raise refused(Reason.AGENT_TOO_OLD, f"{contract.MANIFEST_FILE} has schema {schema}", "knnkit provision")
-        manifest = codec.from_plain(Manifest, plain)
+        manifest = codec.loads(Manifest, data, limit=contract.MAX_MANIFEST, extra="refuse")
+    except codec.NewerDocument as error:
+        raise refused(Reason.AGENT_TOO_OLD, f"{contract.MANIFEST_FILE}: {error}", "knnkit provision") from None
     except codec.MalformedDocument as error:
         raise refused(Reason.MANIFEST_MALFORMED, f"{contract.MANIFEST_FILE}: {error}") from None
     check_manifest(manifest)

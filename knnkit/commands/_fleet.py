@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from device_agent import codec, contract, interrupts
+from device_agent.small_files import whole_file
 from knnkit.errors import ConfigError, NothingToDo, UsageError
 
 if TYPE_CHECKING:
@@ -226,7 +227,9 @@ def write_report(
     """
     try:
         if path.suffix == ".json":
-            path.write_bytes(codec.dump_file(report))
+            data = codec.dump_file(report, limit=_MAX_REPORT)
+            with whole_file(path) as file:
+                file.write(data)
         elif path.suffix in (".html", ".htm"):
             from knnkit.render.fleet import page_of
             from knnkit.render.html import write_report as write_html
@@ -235,8 +238,8 @@ def write_report(
             write_html(path, page_of(report, gates=gates, regions=surveyed, regions_from=by))
         else:
             raise _no_report(path)
-    except OSError as error:
-        raise UsageError(f"--report {path}: {error.strerror}") from None
+    except (OSError, codec.TooLarge) as error:
+        raise UsageError(f"--report {path}: {getattr(error, 'strerror', error)}") from None
 
 
 def check_report_paths(arguments: argparse.Namespace) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from device_agent import contract, standard
+from device_agent.small_files import whole_file
 from knnkit.commands import _fleet, _options
 from knnkit.commands._console import Console
 from knnkit.errors import DataError, UsageError
@@ -150,15 +151,12 @@ def _source(path: Path | None) -> Iterator[BinaryIO]:
 @contextmanager
 def _sink(arguments: argparse.Namespace) -> Iterator[BinaryIO]:
     """A file of answers appears once it is whole; a stream is for whoever reads along."""
-    from knnkit.fleet.piping import whole_file
-
     path: Path | None = arguments.output
     if path is None:
         yield sys.stdout.buffer
         return
-    grows = arguments.stream or (path.exists() and not path.is_file())
     try:
-        with path.open("wb") if grows else whole_file(path) as file:
+        with path.open("wb") if arguments.stream else whole_file(path) as file:
             yield file
     except BrokenPipeError:
         raise

@@ -74,6 +74,10 @@ def read_answer(device: str, completed: Completed, command: str, answer: type[T]
         if completed.exit_code == 0:
             return codec.loads(answer, completed.stdout)
         problem = codec.loads(Problem, completed.stdout)
+    except codec.NewerDocument as error:
+        said = f"{device}: `{command}` answers what this knnkit cannot read: {error}"
+        hint = "in a clone of the knnkit whose version `knnkit status` shows as the agent's: pip install ."
+        raise DeviceFailed(said, reason="knnkit-too-old", hint=hint) from None
     except codec.MalformedDocument as error:
         said = completed.complaint or f"exit code {completed.exit_code}, {printable(str(error))}"
         raise DeviceFailed(

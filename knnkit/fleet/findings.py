@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from device_agent import versions
 from device_agent.contract import Finding
 from knnkit import __version__
-from knnkit.fleet.facts import Facts
+from knnkit.fleet.facts import Facts, upgrade_hint
 from knnkit.fleet.plan import MINIMUM_PYTHON
 from knnkit.provision.recipe import SPARE, room_for
 
@@ -25,8 +26,10 @@ def findings_of(address: str, facts: Facts) -> Iterator[Finding]:
     if facts.agent is None:
         yield from _bare(address, facts)
     elif facts.agent.agent != __version__:
-        said = f"the agent is {facts.agent.agent}, this knnkit is {__version__}"
-        yield Finding("agent", "warning", said, f"knnkit provision --target {address}")
+        agent = facts.agent.agent
+        newer = versions.is_newer(agent, __version__)
+        mend = upgrade_hint(agent) if newer else f"knnkit provision --target {address}"
+        yield Finding("agent", "warning", f"the agent is {agent}, this knnkit is {__version__}", mend)
 
 
 def _bare(address: str, facts: Facts) -> Iterator[Finding]:

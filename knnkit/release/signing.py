@@ -7,11 +7,8 @@ Format: https://github.com/ossf/model-signing-spec
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -20,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from device_agent import contract, release_files, trust
 from device_agent.errors import Refused
+from device_agent.small_files import whole_file
 from device_agent.trust import dsse, oms
 from knnkit.errors import SigningKeyError, UsageError, VerificationFailed
 from knnkit.release import keys
@@ -83,7 +81,8 @@ def sign_release(directory: Path, signer: Signer) -> trust.Verdict:
     except Refused as error:
         raise VerificationFailed(f"{directory}: {error}", reason=error.reason, hint=error.hint) from None
     try:
-        _replace(directory / contract.SIGNATURE_FILE, bundle)
+        with whole_file(directory / contract.SIGNATURE_FILE) as file:
+            file.write(bundle)
     except OSError as error:
         raise SigningKeyError(f"cannot write {directory / contract.SIGNATURE_FILE}: {error.strerror}") from None
     return verdict
@@ -148,19 +147,3 @@ def make_bundle(subject: str, digests: dict[str, str], signer: Signer) -> bytes:
         "dsseEnvelope": dsse.dump_envelope(envelope),
     }
     return json.dumps(bundle).encode()
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Writes beside the directory's own files only for an instant: a hidden name that a rename removes."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=contract.PART_SUFFIX)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fchmod(file.fileno(), 0o644)
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            Path(temporary).unlink()
-        raise

@@ -27,6 +27,7 @@ SHARED = {
     "device_agent.modelfile",  # reads knn.json for `inspect`, and to see whether a release is up to date
     "device_agent.parsing",  # both command lines answer what is typed wrong alike
     "device_agent.release_files",  # walks and hashes a release: the host verifies with the code that the device runs
+    "device_agent.small_files",  # files in places where others can put something else: opened and written alike
     "device_agent.standard",  # both command lines make their standard streams safe
     "device_agent.trust",
     "device_agent.trust.dsse",
