@@ -16,6 +16,7 @@ from device_agent.contract import Staged
 from device_agent.errors import AgentError, Locked, Refused
 from device_agent.keys import kept_state, trust_state
 from device_agent.release_files import OpenRelease, open_release
+from device_agent.small_files import read_small
 from device_agent.store import IMPORT_PREFIX, TRASH_PREFIX, Store
 from device_agent.trust import Reason, Verdict, read_manifest
 
@@ -224,8 +225,8 @@ def _drop_unlisted(place: Path) -> None:
 def _sequence(store: Store, digest: str) -> int:
     """The release's age for pruning; one that cannot be read goes first."""
     try:
-        with (store.release_path(digest) / contract.MANIFEST_FILE).open("rb") as file:
-            return read_manifest(file.read(contract.MAX_MANIFEST + 1)).sequence
+        path = store.release_path(digest) / contract.MANIFEST_FILE
+        return read_manifest(read_small(path, contract.MAX_MANIFEST)).sequence
     except (OSError, AgentError):
         return -1
 

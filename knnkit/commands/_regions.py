@@ -75,13 +75,14 @@ def _ask(target: Target, directory: Path, pace: Pace) -> Regions:
 
     from device_agent import modelfile
     from device_agent.judge import Golden
+    from device_agent.small_files import read_small
     from knnkit.fleet.answers import Answerer
     from knnkit.fleet.connect import dial
     from knnkit.fleet.facts import probe
     from knnkit.render import regions
 
     info = modelfile.read_info(directory / contract.MODEL_FILE)
-    golden = Golden.from_bytes((directory / contract.GOLDEN_FILE).read_bytes())
+    golden = Golden.from_bytes(read_small(directory / contract.GOLDEN_FILE, contract.MAX_GOLDEN))
     known = golden.truth >= 0
     transport = dial(target, pace.dialling)
     try:

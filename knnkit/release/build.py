@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from device_agent import contract
 from device_agent.errors import ModelUnusable
+from device_agent.small_files import read_small
 from knnkit.config import Build
 from knnkit.errors import BuildError, MissingDependency, UsageError, VerificationFailed
 from knnkit.release import inputs, manifest, material
@@ -208,7 +209,8 @@ def _manifest(order: Order, model: BuiltModel, directory: Path, created: int) ->
 
 def _sequence_of(directory: Path) -> int:
     try:
-        return manifest.read_manifest((directory / contract.MANIFEST_FILE).read_bytes()).sequence
+        data = read_small(directory / contract.MANIFEST_FILE, contract.MAX_MANIFEST, follow=True)
+        return manifest.read_manifest(data).sequence
     except (OSError, VerificationFailed):
         return 0
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from device_agent import contract, modelfile
 from device_agent.errors import ModelUnusable
+from device_agent.small_files import open_ordinary
 from knnkit import __version__
 from knnkit.config import Build, FileData, SkopsData, TestFile
 from knnkit.errors import DataError
@@ -64,7 +65,7 @@ def _installed(tool: str) -> str:
 def _file_digest(path: Path) -> str:
     found = hashlib.sha256()
     try:
-        with path.open("rb") as file:
+        with open_ordinary(path, follow=True) as file:
             while chunk := file.read(_CHUNK):
                 found.update(chunk)
     except FileNotFoundError:

@@ -20,7 +20,7 @@ from support.forge import NOW, fingerprint, signer
 from support.releases import Releases
 
 from device_agent import clock as device_clock
-from device_agent import contract, release_files, trust, trust_files
+from device_agent import contract, release_files, trust, trust_files, trust_folder
 from device_agent.cli import main
 from device_agent.trust import MAX_AHEAD, Reason
 from knnkit.release import orders as issue
@@ -217,7 +217,7 @@ def test_a_damaged_list_of_revoked_keys_stages_nothing_and_stops_nothing(
     board: Board, newer: Callable[..., Path]
 ) -> None:
     answers = board.classify()
-    (board.root / contract.TRUST_DIR / trust_files.DEVICE_FILE).write_bytes(b'{"revoked": [')
+    (board.root / contract.TRUST_DIR / trust_folder.DEVICE_FILE).write_bytes(b'{"revoked": [')
     code, problem = board.run("stage", newer())
     assert (code, problem["reason"]) == (contract.EXIT_FAILED, "trust-damaged")
     assert board.classify() == answers

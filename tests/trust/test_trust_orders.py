@@ -13,7 +13,7 @@ import pytest
 from support import forge
 from support.forge import NOW, fingerprint, signer
 
-from device_agent import contract, disk, trust, trust_files
+from device_agent import contract, disk, trust, trust_files, trust_folder
 from device_agent.errors import DeviceUnfit, Refused
 from device_agent.trust import Reason, dsse, orders
 from device_agent.trust.orders import KeySets
@@ -354,7 +354,7 @@ def test_a_refused_order_changes_no_file(folder: Path) -> None:
 
 def test_what_the_device_writes_is_for_its_owner_alone(folder: Path) -> None:
     trust_files.apply_order(folder, ROTATION)
-    for name in (trust_files.DEVICE_FILE, trust_files.key_file_name(fingerprint("new"))):
+    for name in (trust_folder.DEVICE_FILE, trust_files.key_file_name(fingerprint("new"))):
         assert (folder / name).stat().st_mode & 0o777 == 0o600
 
 
@@ -447,13 +447,35 @@ def test_a_key_may_have_any_file_name(folder: Path) -> None:
 
 @pytest.mark.parametrize("data", [b"", b"{", b'{"device_id": 5}', b"[" * 5000])
 def test_damaged_revocations_accept_nothing_new_and_stop_nothing(folder: Path, data: bytes) -> None:
-    (folder / trust_files.DEVICE_FILE).write_bytes(data)
+    (folder / trust_folder.DEVICE_FILE).write_bytes(data)
     with pytest.raises(DeviceUnfit) as caught:
         trust_files.read(folder)
     assert caught.value.reason == "trust-damaged"
     lenient = trust_files.read(folder, lenient=True)
     assert lenient.sets.trusted == (fingerprint("owner"),)
     assert lenient.warnings
+
+
+def test_a_device_takes_revocations_as_far_as_it_can_count_them_and_rotations_after_that(folder: Path) -> None:
+    """What is written must be readable: the cap holds for who writes, and nothing is made good again."""
+    names = [f"sha256:{i:064x}" for i in range(orders.MAX_REVOKED_IN_ALL)]
+    trust_folder.device_document(folder).write(trust_folder.DeviceTrust("ab" * 16, tuple(names)))
+    before = (folder / trust_folder.DEVICE_FILE).read_bytes()
+    order = issue.revoke(signer("owner"), [f"sha256:{'f' * 64}"], issued=1)
+    refused_as(Reason.TOO_MANY_REVOKED, lambda: trust_files.apply_order(folder, order))
+    assert (folder / trust_folder.DEVICE_FILE).read_bytes() == before
+    assert trust_files.apply_order(folder, ROTATION).sets.trusted == (fingerprint("new"),)
+    assert len(trust_files.read(folder).sets.revoked) == orders.MAX_REVOKED_IN_ALL + 1
+
+
+def test_a_full_device_json_changes_nothing_not_even_a_key(folder: Path) -> None:
+    room = trust_folder.MAX_DEVICE_FILE - 200
+    trust_folder.device_document(folder).write(trust_folder.DeviceTrust("ab" * 16, used_orders=("x" * room,)))
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(DeviceUnfit) as caught:
+        trust_files.apply_order(folder, ROTATION)
+    assert caught.value.reason == "document-full"
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_a_device_without_a_trust_folder_trusts_nobody(tmp_path: Path) -> None:
