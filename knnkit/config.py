@@ -95,7 +95,7 @@ def _explain(document: config_yaml.Document, details: Any) -> tuple[str, str]:
     kind, context = details["type"], details.get("ctx", {})
     place = document.place(details["loc"])
     if kind in ("unknown_key", "misplaced_key"):
-        mend = config_words.example(context["meant"]) if kind == "unknown_key" else context["hint"]
+        mend = config_words.example(Config, context["meant"]) if kind == "unknown_key" else context["hint"]
         return document.error((*place, context["key"]), config_words.said_of(place) + context["said"]), mend
     if kind == "no_sense":
         parts = [int(part) if part.isdigit() else part for part in context["at"].split("/")]
@@ -104,9 +104,9 @@ def _explain(document: config_yaml.Document, details: Any) -> tuple[str, str]:
     if kind == "missing":
         key = str(details["loc"][-1])
         said = f"{config_words.said_of(place)}the key {key!r} is missing"
-        return document.error(place, said), config_words.example(key)
+        return document.error(place, said), config_words.example(Config, key)
     if kind == "value_error":
-        said, mend = str(context["error"]), config_words.example(config_words.key_of(place))
+        said, mend = str(context["error"]), config_words.example(Config, config_words.key_of(place))
     else:
         said, mend = config_words.wrong_value(Config, document, place)
     return document.error(place, config_words.said_of(place) + said), mend
