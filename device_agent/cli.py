@@ -1,4 +1,4 @@
-"""The agent's command line: its commands and their errors, as a `Program`.
+"""The agent's command line: its commands and their errors; `program` runs them.
 
 Each command is imported when it is named, so that `classify` starts fast. Results go to stdout, all else to stderr.
 """
@@ -12,10 +12,9 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from device_agent import __version__, contract, standard
-from device_agent.errors import AgentError, DeviceUnfit, Interrupted, from_os_error
+from device_agent import __version__, contract, program, standard
+from device_agent.errors import AgentError, DeviceUnfit, from_os_error
 from device_agent.parsing import Parser
-from device_agent.program import Program
 
 PROG = "device_agent"
 #: Commands after which another release may answer.
@@ -23,8 +22,8 @@ _SWITCHES = frozenset({"activate", "install", "confirm", "rollback"})
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command of the agent; returns the exit code (see `device_agent.program.Program.main`)."""
-    return Program(PROG, _run, AgentError, _interrupted, _failed).main(argv)
+    """Runs one command of the agent; returns the exit code (see `device_agent.program`)."""
+    return program.main(PROG, argv, _run, _failed, _hint)
 
 
 def _run(words: list[str]) -> int:
@@ -35,9 +34,8 @@ def _run(words: list[str]) -> int:
     return code
 
 
-def _interrupted(words: list[str]) -> AgentError:
-    hint = "python -m device_agent status, to see what answers" if _SWITCHES.intersection(words) else ""
-    return Interrupted("interrupted", hint=hint)
+def _hint(words: list[str]) -> str:
+    return "python -m device_agent status, to see what answers" if _SWITCHES.intersection(words) else ""
 
 
 def _failed(error: OSError | MemoryError) -> AgentError:

@@ -17,6 +17,7 @@ import enum
 import functools
 import json
 import math
+import re
 import types
 import typing
 from collections import Counter
@@ -115,24 +116,14 @@ def parse(text: str | bytes, *, limit: int = MAX_DOCUMENT) -> Any:
 
 
 def _refuse_depth(data: bytes) -> None:
-    depth = 0
-    in_string = escaped = False
-    for byte in data:
-        if in_string:
-            if escaped:
-                escaped = False
-            elif byte == 0x5C:
-                escaped = True
-            elif byte == 0x22:
-                in_string = False
-        elif byte == 0x22:
-            in_string = True
-        elif byte in b"[{":
-            depth += 1
-            if depth > MAX_DEPTH:
-                raise MalformedDocument(f"nested deeper than {MAX_DEPTH} levels")
-        elif byte in b"]}":
-            depth -= 1
+    depth, in_string = 0, False
+    for found in re.finditer(rb'\\.|["\[\]{}]', data, re.DOTALL):
+        if found[0] == b'"':
+            in_string = not in_string
+        elif not in_string:
+            depth += {b"{": 1, b"[": 1, b"}": -1, b"]": -1}.get(found[0], 0)
+        if depth > MAX_DEPTH:
+            raise MalformedDocument(f"nested deeper than {MAX_DEPTH} levels")
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

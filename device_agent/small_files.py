@@ -1,8 +1,7 @@
 """Files in places where others can put something else.
 
 Reading: `open_ordinary` never waits for a pipe, and follows a link only where that is asked for. Writing: `whole_file`
-makes a file appear at once and complete, through a name that nobody can have prepared. `Document` reads a small JSON
-file and writes it again: it keeps the keys of a newer version, and never writes what it could not read.
+makes a file appear at once and complete, through a name that nobody can have prepared.
 """
 
 from __future__ import annotations
@@ -13,21 +12,12 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, BinaryIO, Generic, TypeVar
+from typing import IO, BinaryIO
 
-from device_agent import codec, disk
-from device_agent.errors import DeviceUnfit
-
-T = TypeVar("T")
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 #: Of a file's name, how much the name of its unfinished copy repeats: a name may have 255 bytes.
 _REPEATED = 40
-
-
-#: What to do with a device that has no room for more, or has lost count of its revoked keys. To delete device.json
-#: would make every revoked key good again.
-START_ANEW = "knnkit provision --remove, then knnkit deploy: the device then trusts the keys of deploy.yaml alone"
 
 
 class NotOrdinary(OSError):
@@ -67,53 +57,6 @@ def read_small(path: Path, limit: int, *, follow: bool = False) -> bytes:
     return b"".join(parts)
 
 
-class Document(Generic[T]):
-    """A small JSON file that is read, changed and written: keys that this version does not know stay in it.
-
-    Args:
-        path: the file.
-        kind: the record that it holds.
-        limit: the most bytes that are read, and that are written.
-    """
-
-    def __init__(self, path: Path, kind: type[T], limit: int) -> None:
-        self.path, self._kind, self._limit = path, kind, limit
-
-    def read(self) -> T:
-        """Returns what the file holds.
-
-        Raises:
-            DeviceUnfit: a newer version wrote it, and this one would misread it.
-            MalformedDocument: it is not such a document, or too large.
-            NotOrdinary: it is not an ordinary file.
-            OSError: it cannot be read.
-        """
-        try:
-            return codec.loads(self._kind, read_small(self.path, self._limit), limit=self._limit, extra="keep")
-        except codec.NewerDocument as error:
-            hint = "knnkit provision, with the newer knnkit that wrote it"
-            raise DeviceUnfit(f"{self.path}: {error}", reason="newer-document", hint=hint) from None
-
-    def encode(self, value: T) -> bytes:
-        """Returns what `write` writes.
-
-        Raises:
-            DeviceUnfit: it could not be read again.
-        """
-        try:
-            return codec.dump_file(value, limit=self._limit)
-        except codec.TooLarge as error:
-            raise DeviceUnfit(f"{self.path} is full: {error}", reason="document-full", hint=START_ANEW) from None
-
-    def write(self, value: T) -> None:
-        """Replaces the file, durably.
-
-        Raises:
-            DeviceUnfit: it could not be read again; nothing was written.
-        """
-        disk.write_atomic(self.path, self.encode(value))
-
-
 class WholeFile:
     """A file that appears, or takes the place of another, once all of it is there.
 
@@ -144,9 +87,9 @@ class WholeFile:
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """Opens a file that appears once the block has ended well; what is never to be replaced is written into directly.
+    """Opens a file that appears, durably, once the block has ended well.
 
-    That is /dev/stdout, a named pipe, and whatever else is there and not a file.
+    /dev/stdout, a named pipe, and whatever else is there and not a file is written into.
 
     Raises:
         OSError: it cannot be written there.
@@ -159,6 +102,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     try:
         with open(whole.descriptor, "wb", closefd=False) as file:
             yield file
+        os.fsync(whole.descriptor)
         whole.publish()
     finally:
         whole.abandon()

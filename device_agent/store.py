@@ -16,7 +16,8 @@ from pathlib import Path
 from device_agent import clock, codec, contract, disk, history, lock, state
 from device_agent.contract import HistoryEntry, LockHolder, ReleaseRef
 from device_agent.errors import AgentError, DeviceUnfit
-from device_agent.small_files import Document, NotOrdinary, read_small
+from device_agent.json_file import JsonFile
+from device_agent.small_files import NotOrdinary, read_small
 from device_agent.state import Event, StoreState
 
 #: A release that is being removed, under releases/; swept by `recover`.
@@ -39,7 +40,7 @@ class Store:
         self.trust = root / contract.TRUST_DIR
         self.link = root / contract.CURRENT_LINK
         self.state_file = root / contract.STATE_FILE
-        self._document = Document(self.state_file, StoreState, _MAX_STATE)
+        self._state = JsonFile(self.state_file, StoreState, _MAX_STATE)
         self.history_file = root / contract.HISTORY_FILE
         self.lock_file = root / contract.LOCK_FILE
         self.lock_descriptor: int | None = None
@@ -55,7 +56,7 @@ class Store:
             DeviceUnfit: state.json is damaged, or a newer agent wrote it.
         """
         try:
-            return self._document.read()
+            return self._state.read()
         except FileNotFoundError:
             return StoreState()
         except (codec.MalformedDocument, NotOrdinary) as error:
@@ -70,7 +71,7 @@ class Store:
 
     def commit(self, new: StoreState) -> None:
         """Makes `new` the truth by one rename, then lets the link and the history follow."""
-        self._document.write(new)
+        self._state.write(new)
         self._follow(new)
 
     @contextlib.contextmanager

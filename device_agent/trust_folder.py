@@ -10,8 +10,9 @@ from pathlib import Path
 
 from device_agent import codec, contract, fingerprints
 from device_agent.errors import DeviceUnfit, Refused
+from device_agent.json_file import START_ANEW, JsonFile
 from device_agent.record import record
-from device_agent.small_files import START_ANEW, Document, read_small
+from device_agent.small_files import read_small
 
 DEVICE_FILE = "device.json"
 KEY_SUFFIX = ".pem"
@@ -76,9 +77,9 @@ def read_device(directory: Path) -> DeviceTrust:
         raise DeviceUnfit(f"{document.path} cannot be read: {error}", reason="trust-damaged", hint=START_ANEW) from None
 
 
-def device_document(directory: Path) -> Document[DeviceTrust]:
+def device_document(directory: Path) -> JsonFile[DeviceTrust]:
     """Returns device.json, to be read and written."""
-    return Document(directory / DEVICE_FILE, DeviceTrust, MAX_DEVICE_FILE)
+    return JsonFile(directory / DEVICE_FILE, DeviceTrust, MAX_DEVICE_FILE)
 
 
 def read_device_leniently(directory: Path) -> tuple[DeviceTrust, list[str]]:

@@ -1,4 +1,4 @@
-"""The host's command line: its commands and their errors, as a `Program`.
+"""The host's command line: its commands and their errors; `program` runs them.
 
 Each command is a module of `knnkit.commands` with `configure(parser)` and `run(arguments) -> int`; it is
 imported when it is named, so that `knnkit --help` loads nothing heavy. Text for people goes to stderr, results to
@@ -11,20 +11,19 @@ import datetime  # noqa: F401  (here no signal breaks it: in the Rust of pydanti
 import importlib
 from collections.abc import Sequence
 
-from device_agent import interrupts
+from device_agent import interrupts, program
 from device_agent.parsing import Parser
-from device_agent.program import Program
 from knnkit import __version__
 from knnkit.commands import COMMANDS
-from knnkit.errors import Interrupted, KnnkitError, from_os_error
+from knnkit.errors import KnnkitError, from_os_error
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command of the host; returns the exit code (see `device_agent.program.Program.main`).
+    """Runs one command of the host; returns the exit code (see `device_agent.program`).
 
     Interrupted as the program itself, it ends at once, whatever its threads are waiting for.
     """
-    code = Program("knnkit", _run, KnnkitError, _interrupted, _failed).main(argv)
+    code = program.main("knnkit", argv, _run, _failed)
     if argv is None and code == interrupts.EXIT_CODE:
         interrupts.end(code)
     return code
@@ -42,10 +41,6 @@ def _run(words: list[str]) -> int:
     parsed = parser.parse_args(words)
     result: int = importlib.import_module(f"knnkit.commands.{parsed.command}").run(parsed)
     return result
-
-
-def _interrupted(_words: list[str]) -> KnnkitError:
-    return Interrupted("interrupted", reason="interrupted")
 
 
 def _failed(error: OSError | MemoryError) -> KnnkitError:

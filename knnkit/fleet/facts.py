@@ -170,21 +170,25 @@ def _with_agent(name: str, facts: Facts, code: str | None, status: str) -> Facts
 def _shake_hands(name: str, status: Any) -> contract.Status | str:
     """Returns an agent's status, or why its agent is too old for this knnkit.
 
-    Before anything else is read of it: the two numbers keep their meaning for ever.
+    Two numbers are read before anything else: they keep their meaning for ever.
 
     Raises:
         DeviceFailed: this knnkit is too old for the agent.
-        MalformedDocument: it is no status.
+        MalformedDocument: it is not a status.
     """
-    first = status if isinstance(status, dict) else {}
-    spoken, oldest = (_number(first.get(key, 1)) for key in ("protocol", "oldest_protocol"))
-    too_old, version = versions.to_upgrade(spoken, oldest), printable(str(first.get("agent", "?"))[:64])
+    spoken, oldest, version = (
+        status.get(key, default) if isinstance(status, dict) else default
+        for key, default in (("protocol", 1), ("oldest_protocol", 1), ("agent", "?"))
+    )
+    if not isinstance(spoken, int) or not isinstance(oldest, int):
+        raise codec.MalformedDocument("$.protocol: expected an integer")
+    too_old, version = versions.to_upgrade(spoken, oldest), printable(str(version)[:64])
     if too_old == "agent":
         return f"version {version} speaks protocol {spoken}; this knnkit needs {contract.OLDEST_PROTOCOL} or later"
+    said = f"needs protocol {oldest} or later; this knnkit {__version__} speaks {contract.PROTOCOL}"
     try:
         if too_old is None:
             return codec.from_plain(contract.Status, status)
-        said = f"needs protocol {oldest} or later; this knnkit {__version__} speaks {contract.PROTOCOL}"
     except codec.NewerDocument as error:
         said = f"answers what this knnkit {__version__} cannot read ({error})"
     raise DeviceFailed(f"{name}: agent {version} {said}", reason="knnkit-too-old", hint=upgrade_hint(version))
@@ -193,9 +197,3 @@ def _shake_hands(name: str, status: Any) -> contract.Status | str:
 def upgrade_hint(version: str) -> str:
     """Returns what to do on this machine so that its knnkit is not older than an agent."""
     return f"in a clone of knnkit {version} or later: pip install ."
-
-
-def _number(found: Any) -> int:
-    if not isinstance(found, int):
-        raise codec.MalformedDocument("$.protocol: expected an integer")
-    return found

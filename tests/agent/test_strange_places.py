@@ -16,7 +16,8 @@ from support.releases import Releases
 
 from device_agent import contract, trust_folder
 from device_agent.errors import DeviceUnfit
-from device_agent.small_files import Document, NotOrdinary, WholeFile, open_ordinary, read_small, whole_file
+from device_agent.json_file import JsonFile
+from device_agent.small_files import NotOrdinary, WholeFile, open_ordinary, read_small, whole_file
 from device_agent.trust_folder import DeviceTrust
 
 SECONDS = 30.0
@@ -152,13 +153,13 @@ def test_a_longest_name_has_room_for_its_unfinished_copy(tmp_path: Path) -> None
 def test_what_was_written_can_be_read_and_what_cannot_be_read_is_not_written(tmp_path: Path) -> None:
     """At every length around the limit."""
     for length in range(1, 200):
-        document, device = Document(tmp_path / f"{length}.json", DeviceTrust, 200), DeviceTrust("x" * length)
+        document, device = JsonFile(tmp_path / f"{length}.json", DeviceTrust, 200), DeviceTrust("x" * length)
         with contextlib.suppress(DeviceUnfit):
             document.write(device)
             assert document.read() == device
     written = len(list(tmp_path.iterdir()))
     assert 50 < written < 150
     with pytest.raises(DeviceUnfit, match="is full: the document would have 201 bytes; at most 200") as caught:
-        Document(tmp_path / "full.json", DeviceTrust, 200).write(DeviceTrust("x" * (written + 1)))
+        JsonFile(tmp_path / "full.json", DeviceTrust, 200).write(DeviceTrust("x" * (written + 1)))
     assert (caught.value.reason, "knnkit provision --remove" in caught.value.hint) == ("document-full", True)
     assert len(list(tmp_path.iterdir())) == written

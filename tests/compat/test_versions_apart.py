@@ -36,8 +36,8 @@ class Codec:
 
 cli.codec = shared.codec = Codec()
 if {writes}:
-    from device_agent import history, small_files
-    history.codec = small_files.codec = cli.codec
+    from device_agent import history, json_file
+    history.codec = json_file.codec = cli.codec
 sys.exit(cli.main(sys.argv[4:]))
 """
 NEWER = "grown(value) | ({'agent': '9.0.0'} if 'agent' in grown(value) else {})"

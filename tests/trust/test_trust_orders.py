@@ -469,7 +469,7 @@ def test_a_device_takes_revocations_as_far_as_it_can_count_them_and_rotations_af
 
 
 def test_a_full_device_json_changes_nothing_not_even_a_key(folder: Path) -> None:
-    room = trust_folder.MAX_DEVICE_FILE - 200
+    room = trust_folder.MAX_DEVICE_FILE - 150
     trust_folder.device_document(folder).write(trust_folder.DeviceTrust("ab" * 16, used_orders=("x" * room,)))
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     with pytest.raises(DeviceUnfit) as caught:
