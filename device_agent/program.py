@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 from device_agent import codec, contract, interrupts, standard
 from device_agent.errors import Interrupted, ReportedError
 
+Run: TypeAlias = Callable[[list[str]], int]
+Failed: TypeAlias = Callable[["OSError | MemoryError"], ReportedError]
 EXIT_PIPE = 141  # nobody reads our output: what a shell gives a process that SIGPIPE ended
 
 
 def main(
     name: str,
     argv: Sequence[str] | None,
-    run: Callable[[list[str]], int],
-    failed: Callable[[OSError | MemoryError], ReportedError],
+    run: Run,
+    failed: Failed,
     interrupted: Callable[[list[str]], str] = lambda _: "",
 ) -> int:
     """Runs one command; returns the exit code (see `device_agent.contract`; 130 interrupted, 141 output closed).
@@ -42,12 +45,7 @@ def main(
     return code
 
 
-def _answer(
-    name: str,
-    words: list[str],
-    run: Callable[[list[str]], int],
-    failed: Callable[[OSError | MemoryError], ReportedError],
-) -> int:
+def _answer(name: str, words: list[str], run: Run, failed: Failed) -> int:
     standard.secure()
     try:
         with interrupts.told():
