@@ -14,7 +14,7 @@ from device_agent import codec, contract, interrupts, standard
 from device_agent.errors import Interrupted, ReportedError
 
 Run: TypeAlias = Callable[[list[str]], int]
-Failed: TypeAlias = Callable[["OSError | MemoryError"], ReportedError]
+Failed: TypeAlias = Callable[[OSError | MemoryError], ReportedError]
 EXIT_PIPE = 141  # nobody reads our output: what a shell gives a process that SIGPIPE ended
 
 
