@@ -22,6 +22,7 @@ MAX_BYTES = 1024 * 1024
 #: A file of more bytes is none that was written here.
 _TOO_LARGE = 2 * MAX_BYTES
 _MAX_LINE = 16 * 1024
+_SERIAL = b'"serial":'
 
 
 class Broken(Exception):
@@ -113,10 +114,11 @@ def _content(path: Path) -> bytes:
 def _has(data: bytes, event: Event) -> bool:
     """Whether the event is the last step there; its serial alone does not say, for a new state starts at 1."""
     end = len(data)
-    while end:
-        start = data.rfind(b"\n", 0, end - 1) + 1
-        for entry in _entries([data[start:end]]):
+    while (place := data.rfind(_SERIAL, 0, end)) >= 0:
+        end = data.rfind(b"\n", 0, place) + 1
+        if data.startswith(b"null", place + len(_SERIAL)):  # it changed no state
+            continue
+        for entry in _entries([data[end : data.find(b"\n", place)]]):
             if entry.serial is not None:
                 return (entry.serial, entry.what, entry.at) == (event.serial, event.what, event.at)
-        end = start
     return False
