@@ -12,9 +12,11 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from device_agent import __version__, contract, program, standard
-from device_agent.errors import AgentError, DeviceUnfit, from_os_error
-from device_agent.parsing import Parser
+from device_agent import __version__
+from device_agent.shared.console import program, streams
+from device_agent.shared.console.argument_parser import Parser
+from device_agent.shared.protocol import constants
+from device_agent.shared.protocol.errors import AgentError, DeviceUnfit, from_os_error
 
 PROG = "device_agent"
 #: Commands after which another release may answer.
@@ -22,7 +24,7 @@ _SWITCHES = frozenset({"activate", "install", "confirm", "rollback"})
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command of the agent; returns the exit code (see `device_agent.program`)."""
+    """Runs one command of the agent; returns the exit code (see `program`)."""
     return program.main(PROG, argv, _run, _failed, _hint)
 
 
@@ -41,14 +43,14 @@ def _hint(words: list[str]) -> str:
 def _failed(error: OSError | MemoryError) -> AgentError:
     if isinstance(error, MemoryError):
         return DeviceUnfit("there is not enough memory", reason="out-of-memory")
-    if standard.is_lost() and error.errno == errno.ENOENT:
+    if streams.is_lost() and error.errno == errno.ENOENT:
         return AgentError("relative paths lead nowhere", reason="no-directory")
     return from_os_error(error)
 
 
 def build_parser(commands: Any, arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
     """Returns the parser of all commands, or of the one that `arguments` name: making them all takes 4 ms."""
-    from device_agent.commands.shared import filled
+    from device_agent.commands.options import filled
 
     named = {word: commands[word] for word in arguments if word in commands}
     if not named or {"-h", "--help"} & set(arguments[: arguments.index(next(iter(named)))]):
@@ -59,7 +61,7 @@ def build_parser(commands: Any, arguments: Sequence[str] = ()) -> argparse.Argum
         type=filled,
         metavar="DIR",
         default=argparse.SUPPRESS,
-        help=f"where releases, keys and state lie (default: $KNNKIT_ROOT, else {contract.DEFAULT_ROOT})",
+        help=f"where releases, keys and state lie (default: $KNNKIT_ROOT, else {constants.DEFAULT_ROOT})",
     )
     parser = Parser(
         prog=PROG,

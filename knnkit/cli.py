@@ -11,21 +11,21 @@ import datetime  # noqa: F401  (here no signal breaks it: in the Rust of pydanti
 import importlib
 from collections.abc import Sequence
 
-from device_agent import interrupts, program
-from device_agent.parsing import Parser
+from device_agent.shared.console import program, signals
+from device_agent.shared.console.argument_parser import Parser
 from knnkit import __version__
 from knnkit.commands import COMMANDS
 from knnkit.errors import KnnkitError, from_os_error
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command of the host; returns the exit code (see `device_agent.program`).
+    """Runs one command of the host; returns the exit code (see `console.program`).
 
     Interrupted as the program itself, it ends at once, whatever its threads are waiting for.
     """
     code = program.main("knnkit", argv, _run, _failed)
-    if argv is None and code == interrupts.EXIT_CODE:
-        interrupts.end(code)
+    if argv is None and code == signals.EXIT_CODE:
+        signals.end(code)
     return code
 
 

@@ -15,7 +15,7 @@ KnnkitError               2
 ├── DeviceLocked          5  somebody else is deploying to it
 └── NothingToDo           0  what was asked for is the case already
 
-A message says what was wrong and where; `hint` says what to type next. Only `device_agent.program` makes exit codes of
+A message says what was wrong and where; `hint` says what to type next. Only `console.program` makes exit codes of
 them.
 """
 
@@ -23,8 +23,8 @@ from __future__ import annotations
 
 import sys
 
-from device_agent import contract
-from device_agent.errors import ReportedError
+from device_agent.shared.protocol import constants
+from device_agent.shared.protocol.errors import ReportedError
 
 
 class KnnkitError(ReportedError):
@@ -63,7 +63,7 @@ class MissingDependency(KnnkitError):
 class Unreachable(KnnkitError):
     """No working connection to a device: name, port, authentication or deadline."""
 
-    exit_code = contract.EXIT_UNREACHABLE
+    exit_code = constants.EXIT_UNREACHABLE
 
 
 class HostKeyError(Unreachable):
@@ -73,31 +73,31 @@ class HostKeyError(Unreachable):
 class DeviceFailed(KnnkitError):
     """A device could not do what was asked, or its answer does not keep the contract."""
 
-    exit_code = contract.EXIT_FAILED
+    exit_code = constants.EXIT_FAILED
 
 
 class VerificationFailed(KnnkitError):
     """A release does not verify."""
 
-    exit_code = contract.EXIT_REFUSED
+    exit_code = constants.EXIT_REFUSED
 
 
 class ParityFailed(KnnkitError):
     """A device's answers are not the host's, or are under the release's floor."""
 
-    exit_code = contract.EXIT_REFUSED
+    exit_code = constants.EXIT_REFUSED
 
 
 class DeviceLocked(KnnkitError):
     """Another host is changing the device."""
 
-    exit_code = contract.EXIT_LOCKED
+    exit_code = constants.EXIT_LOCKED
 
 
 class NothingToDo(KnnkitError):
     """What was asked for is the case already: told, and no failure."""
 
-    exit_code = contract.EXIT_OK
+    exit_code = constants.EXIT_OK
 
 
 def from_os_error(error: OSError) -> KnnkitError:

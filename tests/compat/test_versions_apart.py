@@ -14,19 +14,21 @@ import pytest
 from support.documents import MORE, ROOT
 from support.releases import Releases
 
-from device_agent import contract
+from device_agent.shared.protocol import constants
 
 #: The agent of today, made another: each is given the documents that it writes, and what they are made of.
 AGENT = """\
 import json, sys
 sys.path[:0] = [{root!r}, {root!r} + "/tests"]
-from device_agent import codec, cli
-from device_agent.commands import shared
+from device_agent import cli
+from device_agent.commands import options
+from device_agent.shared.console import program
+from device_agent.shared.protocol import json_codec
 from support.documents import grown, shrunk
 
 class Codec:
     def __getattr__(self, name):
-        return getattr(codec, name)
+        return getattr(json_codec, name)
 
     def dumps(self, value):
         return json.dumps({change}, sort_keys=True)
@@ -34,10 +36,10 @@ class Codec:
     def dump_file(self, value, **_):
         return json.dumps({change}).encode()
 
-cli.codec = shared.codec = Codec()
+program.json_codec = options.json_codec = Codec()
 if {writes}:
-    from device_agent import history, json_file
-    history.codec = json_file.codec = cli.codec
+    from device_agent.store import history, json_file
+    history.json_codec = json_file.json_codec = options.json_codec
 sys.exit(cli.main(sys.argv[4:]))
 """
 NEWER = "grown(value) | ({'agent': '9.0.0'} if 'agent' in grown(value) else {})"
@@ -52,9 +54,9 @@ class Operator:
         self.root = folder / "root"
         self.config = folder / "deploy.yaml"
         self.config.write_text(f"fleet: {{targets: [{{host: local, name: board, root: '{self.root}'}}]}}\n")
-        (self.root / contract.TRUST_DIR).mkdir(parents=True, mode=0o700)
+        (self.root / constants.TRUST_DIR).mkdir(parents=True, mode=0o700)
         self.root.chmod(0o700)
-        shutil.copy(releases.public_key, self.root / contract.TRUST_DIR / "signing.pem")
+        shutil.copy(releases.public_key, self.root / constants.TRUST_DIR / "signing.pem")
 
     def has(self, change: str, *, writes: bool = False, more: str = "") -> None:
         """Puts an agent onto the device; `writes`: the files of the device are that version's too."""
@@ -112,9 +114,9 @@ def test_a_host_of_today_gets_every_command_through(change: str, writes: bool, o
 def test_an_agent_of_today_that_comes_back_loses_nothing_of_a_newer_ones_state(operator: Operator) -> None:
     operator.has(NEWER, writes=True)
     operator.deploys("iris")
-    operator.has("codec.to_plain(value)", writes=True)
+    operator.has("json_codec.to_plain(value)", writes=True)
     assert operator.deploys("iris-next")["outcome"] == "committed"
-    found = json.loads((operator.root / contract.STATE_FILE).read_bytes())
+    found = json.loads((operator.root / constants.STATE_FILE).read_bytes())
     assert found.items() >= MORE.items()
     assert found["previous"].items() >= MORE.items()
     assert found["committed"]["version"] == "1.1.0"
@@ -132,7 +134,7 @@ def test_a_host_that_is_too_old_says_so_and_leaves_the_agent_alone(command: str,
 
 
 def test_an_agent_that_is_too_old_is_to_be_provisioned(operator: Operator) -> None:
-    operator.has("codec.to_plain(value)", more=" | {'protocol': 0, 'oldest_protocol': 0, 'agent': '0.0.1'}")
+    operator.has("json_codec.to_plain(value)", more=" | {'protocol': 0, 'oldest_protocol': 0, 'agent': '0.0.1'}")
     device = operator.asks("parity", code=1)
     assert device["message"] == "board: version 0.0.1 speaks protocol 0; this knnkit needs 1 or later"
     assert device["hint"] == f"knnkit provision --target board --root {operator.root}"

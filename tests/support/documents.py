@@ -14,8 +14,8 @@ from types import ModuleType
 from typing import Any
 
 import device_agent
-from device_agent import codec
-from device_agent.record import shape
+from device_agent.shared.protocol import json_codec
+from device_agent.shared.protocol.record import shape
 
 ROOT = Path(__file__).parents[2]
 #: What a newer version may have added: under every object of a document.
@@ -59,7 +59,7 @@ def grown(value: Any) -> Any:
         return {name: grown(getattr(value, name)) for name in fields} | MORE
     if isinstance(value, tuple):
         return [grown(item) for item in value]
-    return codec.to_plain(value)
+    return json_codec.to_plain(value)
 
 
 def shrunk(value: Any) -> Any:
@@ -68,7 +68,7 @@ def shrunk(value: Any) -> Any:
         return {name: shrunk(getattr(value, name)) for name, optional in fields.items() if not optional}
     if isinstance(value, tuple):
         return [shrunk(item) for item in value]
-    return codec.to_plain(value)
+    return json_codec.to_plain(value)
 
 
 def _modules() -> Iterator[ModuleType]:

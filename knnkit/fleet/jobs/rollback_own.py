@@ -1,0 +1,33 @@
+"""Takes back on a device what this run began there. Never touches what another host began."""
+
+from __future__ import annotations
+
+from device_agent.shared.protocol import constants
+from device_agent.shared.protocol.reports import TakenBack
+from knnkit.fleet.device.agent_client import AgentProblem
+from knnkit.fleet.device.probe import Facts
+from knnkit.fleet.device.recorder import Recorder
+from knnkit.fleet.jobs.job import DeviceJob
+from knnkit.fleet.jobs.session import Conversation
+
+#: How often a device is asked while another command holds it; the agent itself waits for two seconds each time.
+_PATIENCE = 5
+
+
+def take_back(job: DeviceJob, recorder: Recorder, talk: Conversation, facts: Facts) -> TakenBack | None:
+    """Returns what is there now; None where the device could not say.
+
+    Raises:
+        Unreachable: it could not be asked.
+        DeviceFailed: it answers nothing that can be read.
+    """
+    own = ["rollback", "--own", "--holder", job.holder]
+    for attempt in range(_PATIENCE):
+        try:
+            return talk.ask(facts, own, TakenBack)
+        except AgentProblem as problem:
+            if problem.exit_code != constants.EXIT_LOCKED or attempt == _PATIENCE - 1:
+                recorder.warn(str(problem))
+                return None
+            talk.wait(1.0)
+    return None
