@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from device_agent import __version__
-from device_agent.shared.protocol import documents
+from device_agent.shared.protocol import constants, documents
 from device_agent.shared.protocol.documents import Status
 from device_agent.shared.protocol.errors import DeviceUnfit
 from device_agent.shared.protocol.versions import utc
@@ -48,6 +48,8 @@ def status(store: Store) -> Status:
         device_id=held.device.device_id,
         revoked=held.device.revoked,
         warnings=(*held.warnings, *warnings, *store.warnings()),
+        protocol=constants.PROTOCOL,
+        oldest_protocol=constants.OLDEST_PROTOCOL,
     )
 
 

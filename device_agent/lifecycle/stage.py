@@ -15,6 +15,7 @@ from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.documents import Staged
 from device_agent.shared.protocol.errors import AgentError, Locked, Refused
 from device_agent.shared.release.directory import OpenRelease, open_release
+from device_agent.shared.safe_files import read_small
 from device_agent.shared.trust.manifest import read_manifest
 from device_agent.shared.trust.reasons import Reason
 from device_agent.shared.trust.rules import Verdict
@@ -228,8 +229,8 @@ def _drop_unlisted(place: Path) -> None:
 def _sequence(store: Store, digest: str) -> int:
     """The release's age for pruning; one that cannot be read goes first."""
     try:
-        with (store.release_path(digest) / constants.MANIFEST_FILE).open("rb") as file:
-            return read_manifest(file.read(constants.MAX_MANIFEST + 1)).sequence
+        path = store.release_path(digest) / constants.MANIFEST_FILE
+        return read_manifest(read_small(path, constants.MAX_MANIFEST)).sequence
     except (OSError, AgentError):
         return -1
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from device_agent.shared.protocol import constants, json_codec
 from device_agent.shared.protocol.errors import DeviceUnfit, Refused
 from device_agent.shared.protocol.record import record
+from device_agent.shared.safe_files import read_small
 from device_agent.shared.trust import fingerprints
-from device_agent.system.safe_open import read_small
+from device_agent.store.json_file import START_ANEW, JsonFile
 
 DEVICE_FILE = "device.json"
 KEY_SUFFIX = ".pem"
@@ -66,19 +67,20 @@ def read_device(directory: Path) -> DeviceTrust:
     """Returns device.json; an empty one where there is none.
 
     Raises:
-        DeviceUnfit: it is damaged.
+        DeviceUnfit: it is damaged, or a newer agent wrote it.
     """
-    path = directory / DEVICE_FILE
+    document = device_document(directory)
     try:
-        return json_codec.loads(DeviceTrust, read_small(path, MAX_DEVICE_FILE), limit=MAX_DEVICE_FILE)
+        return document.read()
     except FileNotFoundError:
         return DeviceTrust("")
     except (OSError, json_codec.MalformedDocument) as error:
-        raise DeviceUnfit(
-            f"{path} cannot be read: {error}",
-            reason="trust-damaged",
-            hint=f"restore it, or delete it and revoke the old keys again: rm {path}",
-        ) from None
+        raise DeviceUnfit(f"{document.path} cannot be read: {error}", reason="trust-damaged", hint=START_ANEW) from None
+
+
+def device_document(directory: Path) -> JsonFile[DeviceTrust]:
+    """Returns device.json, to be read and written."""
+    return JsonFile(directory / DEVICE_FILE, DeviceTrust, MAX_DEVICE_FILE)
 
 
 def read_device_leniently(directory: Path) -> tuple[DeviceTrust, list[str]]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from device_agent.shared.console import signals
 from device_agent.shared.protocol import json_codec
+from device_agent.shared.safe_files import whole_file
 from knnkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -60,7 +61,9 @@ def write_report(
     """
     try:
         if path.suffix == ".json":
-            path.write_bytes(json_codec.dump_file(report))
+            data = json_codec.dump_file(report, limit=_MAX_REPORT)
+            with whole_file(path) as file:
+                file.write(data)
         elif path.suffix in (".html", ".htm"):
             from knnkit.render.fleet_report import page_of
             from knnkit.render.html import write_report as write_html
@@ -69,8 +72,8 @@ def write_report(
             write_html(path, page_of(report, gates=gates, regions=surveyed, regions_from=by))
         else:
             raise _no_report(path)
-    except OSError as error:
-        raise UsageError(f"--report {path}: {error.strerror}") from None
+    except (OSError, json_codec.TooLarge) as error:
+        raise UsageError(f"--report {path}: {getattr(error, 'strerror', error)}") from None
 
 
 def check_report_paths(arguments: argparse.Namespace) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from device_agent.shared.console import streams
 from device_agent.shared.protocol import constants
+from device_agent.shared.safe_files import whole_file
 from knnkit.commands import _options, _output, _selection
 from knnkit.commands._console import Console
 from knnkit.errors import DataError, UsageError
@@ -151,15 +152,12 @@ def _source(path: Path | None) -> Iterator[BinaryIO]:
 @contextmanager
 def _sink(arguments: argparse.Namespace) -> Iterator[BinaryIO]:
     """A file of answers appears once it is whole; a stream is for whoever reads along."""
-    from knnkit.fleet.jobs.classify import whole_file
-
     path: Path | None = arguments.output
     if path is None:
         yield sys.stdout.buffer
         return
-    grows = arguments.stream or (path.exists() and not path.is_file())
     try:
-        with path.open("wb") if grows else whole_file(path) as file:
+        with path.open("wb") if arguments.stream else whole_file(path) as file:
             yield file
     except BrokenPipeError:
         raise

@@ -23,7 +23,14 @@ class Words:
     text: str
 
 
-#: Longest value in a message, in characters.
+@dataclass(frozen=True)
+class Example:
+    """What may stand under a key, as it is typed: for a `try:` line. A key without one has its default."""
+
+    text: str
+
+
+#: Longest value that a message shows, in characters.
 LONGEST_SHOWN = 60
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _LONGEST_SECONDS = 36_500 * 86_400.0

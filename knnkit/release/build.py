@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from device_agent.shared.protocol import constants, model_info
 from device_agent.shared.protocol.errors import ModelUnusable
+from device_agent.shared.safe_files import read_small
 from knnkit.config.parse import Build
 from knnkit.errors import BuildError, MissingDependency, UsageError, VerificationFailed
 from knnkit.release import manifest, up_to_date
@@ -210,7 +211,8 @@ def _manifest(order: Order, model: BuiltModel, directory: Path, created: int) ->
 
 def _sequence_of(directory: Path) -> int:
     try:
-        return manifest.read_manifest((directory / constants.MANIFEST_FILE).read_bytes()).sequence
+        data = read_small(directory / constants.MANIFEST_FILE, constants.MAX_MANIFEST, follow=True)
+        return manifest.read_manifest(data).sequence
     except (OSError, VerificationFailed):
         return 0
 

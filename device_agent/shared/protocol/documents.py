@@ -65,6 +65,8 @@ class Status:
     device_id: str = ""  # what a rollback order is bound to; empty until one is first needed
     revoked: tuple[str, ...] = ()  # fingerprints of the keys that accept nothing new
     warnings: tuple[str, ...] = ()
+    protocol: int = 1  # PROTOCOL of the agent; agents that do not say speak the first
+    oldest_protocol: int = 1  # its OLDEST_PROTOCOL
     schema: int = SCHEMA
 
 

@@ -33,6 +33,8 @@ MAX_ORDER = 16 * 1024
 MAX_LIFE = 30 * 24 * 3600
 #: Most keys that one revocation names.
 MAX_REVOKED = 64
+#: Most keys that revocations may name on one device, in all: device.json then has room left for thousands of rotations.
+MAX_REVOKED_IN_ALL = 8192
 
 T = TypeVar("T")
 
@@ -91,7 +93,7 @@ def apply(data: bytes, sets: KeySets) -> KeySets:
 
     Raises:
         Refused: ORDER_MALFORMED, ORDER_NEEDS_OLD_KEY, ORDER_NEEDS_NEW_KEY, UNKNOWN_KEY, REVOKED_KEY, BAD_SIGNATURE,
-            LAST_KEY.
+            LAST_KEY, TOO_MANY_REVOKED.
     """
     envelope = _read(data)
     if envelope.payload_type == ROTATION_TYPE:
@@ -163,6 +165,12 @@ def _revoke(envelope: dsse.Envelope, sets: KeySets) -> KeySets:
     done = named <= sets.revoked
     _check_one_signer(envelope, sets if not done else KeySets(sets.keys, sets.revoked - {signer}))
     after = KeySets(sets.keys, sets.revoked | named)
+    if not done and len(after.revoked) > MAX_REVOKED_IN_ALL:
+        raise refused(
+            Reason.TOO_MANY_REVOKED,
+            f"{len(sets.revoked):,} keys are revoked here; with these it would be more than {MAX_REVOKED_IN_ALL:,}",
+            "knnkit provision --remove, then knnkit deploy: the device then trusts the keys of deploy.yaml alone",
+        )
     if not after.trusted:
         raise refused(
             Reason.LAST_KEY, "no trusted key would be left: no release could ever be accepted again", "rotate instead"
@@ -184,11 +192,13 @@ def _read(data: bytes) -> dsse.Envelope:
 
 def _payload(cls: type[T], envelope: dsse.Envelope) -> T:
     try:
-        found = json_codec.loads(cls, envelope.payload, limit=MAX_ORDER)
+        found = json_codec.loads(cls, envelope.payload, limit=MAX_ORDER, extra="refuse")
+    except json_codec.NewerDocument as error:
+        raise refused(Reason.AGENT_TOO_OLD, f"the signed order: {error}", "knnkit provision") from None
     except json_codec.MalformedDocument as error:
         raise refused(Reason.ORDER_MALFORMED, f"the signed order: {error}") from None
     if getattr(found, "schema", None) != constants.SCHEMA:
-        raise refused(Reason.AGENT_TOO_OLD, "the order has another schema than this agent", "knnkit provision")
+        raise refused(Reason.ORDER_MALFORMED, "the signed order: its schema has no sensible value")
     return found
 
 

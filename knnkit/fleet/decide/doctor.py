@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from device_agent.shared.protocol import versions
 from device_agent.shared.protocol.reports import Finding
 from knnkit import __version__
 from knnkit.fleet.decide.plan import MINIMUM_PYTHON
-from knnkit.fleet.device.probe import Facts
+from knnkit.fleet.device.probe import Facts, upgrade_hint
 from knnkit.provision.requirements import SPARE, room_for
 
 #: `uname -m` of boards that there are runtimes for.
@@ -25,8 +26,10 @@ def findings_of(address: str, facts: Facts) -> Iterator[Finding]:
     if facts.agent is None:
         yield from _bare(address, facts)
     elif facts.agent.agent != __version__:
-        said = f"the agent is {facts.agent.agent}, this knnkit is {__version__}"
-        yield Finding("agent", "warning", said, f"knnkit provision --target {address}")
+        agent = facts.agent.agent
+        newer = versions.is_newer(agent, __version__)
+        mend = upgrade_hint(agent) if newer else f"knnkit provision --target {address}"
+        yield Finding("agent", "warning", f"the agent is {agent}, this knnkit is {__version__}", mend)
 
 
 def _bare(address: str, facts: Facts) -> Iterator[Finding]:

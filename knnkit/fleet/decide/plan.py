@@ -114,7 +114,7 @@ def _provision_why(chosen: str, facts: Facts, package: Package, options: PlanOpt
     if status is None:
         return "there is no agent" if not facts.agent_problem else f"the agent does not answer: {facts.agent_problem}"
     proof = ", after a golden check on it" if status.answering and status.runtime else ""
-    if status.agent != __version__:
+    if status.agent != __version__ and not versions.is_newer(status.agent, __version__):  # a newer one stays
         return f"the agent is {status.agent}, this knnkit has {__version__}{proof}"
     if status.runtime is None:
         return "there is no TFLite runtime"

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
 from device_agent.shared.protocol import constants
+from device_agent.shared.safe_files import whole_file
 from knnkit.errors import DeviceFailed
 from knnkit.fleet.device.connect import Opener, Pace, Pause, dial, just_sleep, open_transport
 from knnkit.fleet.device.one_shot import agent_of, visit
@@ -35,19 +34,6 @@ class RowsJob:
     output: str
     pace: Pace = _PACE
     opener: Opener = open_transport
-
-
-@contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """Opens a file that appears, or takes the place of another, once the block has come to its end."""
-    part = path.with_name(path.name + constants.PART_SUFFIX)
-    try:
-        with part.open("wb") as file:
-            yield file
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
 
 
 def about(rows: Path | None, done: Completed) -> Completed:

@@ -55,21 +55,13 @@ def pack(tree: Any, model: TfKNN, info: model_info.KnnInfo) -> bytes:
     archive = io.BytesIO()
     members = {
         constants.LABELS_FILE: label_file(info.classes),
-        constants.KNN_FILE: json_codec.dump_file(_known(info)),
+        constants.KNN_FILE: json_codec.dump_file(info),
         constants.EXACT_FILE: _exact_tables(_blocks(tree, laid, model), model),
     }
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as file:
         for name, data in members.items():
             file.writestr(zipfile.ZipInfo(name, _EPOCH), data)
     return laid.data + archive.getvalue()
-
-
-def _known(info: model_info.KnnInfo) -> dict[str, Any]:
-    """Returns knn.json without keys that say nothing: an agent that does not know one refuses the file that has it."""
-    plain: dict[str, Any] = json_codec.to_plain(info)
-    return {
-        key: value for key, value in plain.items() if value is not None or key not in ("searched", "quantized", "cells")
-    }
 
 
 # --- the training rows, once --------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from device_agent.shared.release import directory
 from device_agent.shared.trust import rules
 from device_agent.shared.trust.reasons import Reason
 from device_agent.shared.trust.rules import MAX_AHEAD
-from device_agent.store import trust_store
+from device_agent.store import trust_dir, trust_store
 from device_agent.system import clock as device_clock
 from knnkit.release import orders as issue
 
@@ -221,7 +221,7 @@ def test_a_damaged_list_of_revoked_keys_stages_nothing_and_stops_nothing(
     board: Board, newer: Callable[..., Path]
 ) -> None:
     answers = board.classify()
-    (board.root / constants.TRUST_DIR / trust_store.DEVICE_FILE).write_bytes(b'{"revoked": [')
+    (board.root / constants.TRUST_DIR / trust_dir.DEVICE_FILE).write_bytes(b'{"revoked": [')
     code, problem = board.run("stage", newer())
     assert (code, problem["reason"]) == (constants.EXIT_FAILED, "trust-damaged")
     assert board.classify() == answers
