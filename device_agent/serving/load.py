@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,11 @@ class Loaded:
     def digest(self) -> str:
         """The release's digest."""
         return self.verdict.digest
+
+    def tell_warnings(self) -> None:
+        """Says on standard error what would refuse the release today: it answers all the same."""
+        for text in self.verdict.warnings:
+            print(f"device_agent: warning: {text}", file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Closes the release's files."""

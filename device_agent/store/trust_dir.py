@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,7 +49,35 @@ def look(directory: Path) -> Seen:
     """
     keys, warnings = read_keys(directory, _name)
     device, more = read_device_leniently(directory)
-    return Seen(tuple(sorted(set(keys).difference(device.revoked))), device, (*warnings, *more))
+    exposed = tuple(
+        f"trust-writable: {path} can be changed by others: {mend}" for path, mend in exposed_paths(directory)
+    )
+    return Seen(tuple(sorted(set(keys).difference(device.revoked))), device, (*exposed, *warnings, *more))
+
+
+def exposed_paths(directory: Path) -> list[tuple[Path, str]]:
+    """Returns what others may change and so decide whom this device trusts, each with the command that ends it.
+
+    Others are all but the user who runs this and root. ROOT counts: who may write there can put another folder in the
+    place of ROOT/trust.
+    """
+    found = []
+    for path in (directory.parent, directory, *_key_files(directory), directory / DEVICE_FILE):
+        try:
+            state = path.stat()
+        except OSError:
+            continue
+        if state.st_uid not in (0, os.geteuid()):
+            found.append((path, f"sudo chown -R {os.geteuid()} {_typed(path)}"))
+        elif stat.S_IMODE(state.st_mode) & 0o022:
+            found.append((path, f"chmod go-w {_typed(path)}"))
+    return found
+
+
+def _typed(path: Path) -> str:
+    import shlex  # seldom needed, and `status` is waited for
+
+    return shlex.quote(str(path))
 
 
 def read_keys(directory: Path, name: Callable[[bytes], str]) -> tuple[dict[str, bytes], list[str]]:

@@ -1,7 +1,7 @@
 """ROOT/trust on the device: the public keys it knows, which of them are revoked, its id and the orders it has used.
 
     trust/<name>.pem     one public key each, put there by `knnkit provision` or a rotation; any file name will do
-    trust/device.json    device id, revoked fingerprints, used rollback orders; made when first needed
+    trust/device.json    device id, revoked fingerprints, used orders; made when first needed
 
 Every change is one rename, in an order that leaves at least one trusted key at any instant. Writers hold the store's
 lock. Decides nothing: the rules are in `device_agent.shared.trust`.
@@ -98,8 +98,8 @@ def apply_order(directory: Path, data: bytes) -> TrustFiles:
     return read(directory)
 
 
-def use_order(directory: Path, order: orders.RollbackOrder) -> None:
-    """Counts a rollback order as used, durably: before it is acted on; needs the lock.
+def use_order(directory: Path, order: orders.RollbackOrder | orders.FloorOrder) -> None:
+    """Counts an order as used, durably: before it is acted on; needs the lock.
 
     Raises:
         Refused: ORDER_USED.

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from knnkit.fleet.report import FleetReport
     from knnkit.render.decision_regions import Regions
 
+#: Commands that show a device's warnings among their answers.
+_SHOWS_WARNINGS = frozenset({"status", "doctor"})
+
 
 def finish(
     arguments: argparse.Namespace,
@@ -46,6 +49,8 @@ def _say_what_to_do(report: FleetReport) -> None:
     from knnkit.render.terminal import print_line
 
     for device in report.devices:
+        for warning in device.warnings if report.command not in _SHOWS_WARNINGS else ():
+            print_line(f"{device.name}: {warning}", "warn", stream=sys.stderr)
         if device.hint and not device.good:
             print_line(f"{device.name}: try: {device.hint}", stream=sys.stderr)
     print_line(verdict(report), tone(report), stream=sys.stderr)

@@ -7,6 +7,7 @@ import getpass
 import os
 import secrets
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -92,6 +93,21 @@ def own_public_keys(config: Config | None) -> list[Path]:
         return []
     own = config.signing.key.with_suffix(keys.PUBLIC_SUFFIX)
     return list(config.signing.trusted) or ([own] if own.exists() else [])
+
+
+def named_keys(arguments: argparse.Namespace, config: Config | None) -> frozenset[str]:
+    """Returns the fingerprints of the keys that may sign as deploy.yaml and `--key` say; none where they do not say.
+
+    A device that trusts others is warned about. What cannot be read is said, and stops no command.
+    """
+    from knnkit.errors import SigningKeyError
+    from knnkit.release import keys
+
+    try:
+        return frozenset(keys.load_public_keys([*getattr(arguments, "key", ()), *own_public_keys(config)]))
+    except SigningKeyError as error:
+        print(f"knnkit: warning: {error}: whether devices trust other keys is not looked at", file=sys.stderr)
+        return frozenset()
 
 
 def pace_of(arguments: argparse.Namespace, config: Config | None) -> Pace:

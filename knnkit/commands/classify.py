@@ -86,7 +86,7 @@ def _one(arguments: argparse.Namespace, config: Config | None, target: Target) -
     _refuse_same(arguments.input, arguments.output)
     command = agent_command(arguments, arguments.output_format or ("jsonl" if arguments.json else None))
     with _source(arguments.input) as source, contextlib.suppress(_Incomplete), _sink(arguments) as sink:
-        done = pipe_rows(target, _selection.pace_of(arguments, config), command, source, sink)
+        done = pipe_rows(target, _selection.pace_of(arguments, config), command, source, sink, warn=_warn)
         if done.exit_code:
             raise _Incomplete
     if done.stderr:
@@ -95,6 +95,13 @@ def _one(arguments: argparse.Namespace, config: Config | None, target: Target) -
         said = about(arguments.input, done).stderr.decode("utf-8", "replace")
         print(printable(said).rstrip(), file=sys.stderr)
     return done.exit_code if done.exit_code >= 0 else constants.EXIT_FAILED
+
+
+def _warn(warnings: tuple[str, ...]) -> None:
+    from knnkit.render.terminal import print_line
+
+    for text in warnings:
+        print_line(f"knnkit: warning: {text}", "warn", stream=sys.stderr)
 
 
 def _many(arguments: argparse.Namespace, config: Config | None, targets: tuple[Target, ...]) -> int:

@@ -170,7 +170,7 @@ class SigningConfig(Section):
     key: FilePath = Field(default=Path("keys/signing.pem"), validate_default=True)
     """The private key (`knnkit keygen`)."""
     trusted: Annotated[tuple[FilePath, ...], Example("[keys/signing.pub]")] = ()
-    """Public keys that `provision` puts on a device; left out: the signing key's own."""
+    """Public keys that `provision` puts on a device, and no others should be there; left out: the signing key's own."""
 
 
 class Build(Section):

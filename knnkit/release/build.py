@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from device_agent.shared.protocol import constants, model_info
 from device_agent.shared.protocol.errors import ModelUnusable
+from device_agent.shared.protocol.versions import utc
 from device_agent.shared.safe_files import read_small
 from knnkit.config.parse import Build
 from knnkit.errors import BuildError, MissingDependency, UsageError, VerificationFailed
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 #: Most digits of a time in seconds; more are milliseconds.
 _DIGITS = 12
+#: How far ahead of the clock a sequence may lie before a build warns, in seconds: clocks differ, and by no more.
+_AHEAD = 24 * 3600
 
 
 @dataclass(frozen=True, repr=False)
@@ -130,7 +133,18 @@ def write_release(made_from: Material, order: Order, signer: Signer, directory: 
         True,
         verdict.accuracy,
         verdict.accuracy_rows,
-        (*made_from.warnings, *model.warnings, *_learnt_nothing(model.info, verdict)),
+        (*made_from.warnings, *model.warnings, *_learnt_nothing(model.info, verdict), *_far_ahead(document)),
+    )
+
+
+def _far_ahead(document: model_info.Manifest) -> tuple[str, ...]:
+    """Warns of a sequence after which devices would refuse the numbers that builds get by themselves: the time."""
+    if document.sequence <= max(document.created, time.time()) + _AHEAD:
+        return ()
+    return (
+        f"sequence {document.sequence} is ahead of the clock: a device that has committed it refuses releases that "
+        f"set no sequence until {utc(document.sequence)}. Leave out release.sequence, unless that is meant; "
+        f"the next release then needs release.sequence: {document.sequence + 1}",
     )
 
 
@@ -286,4 +300,5 @@ def _kept(directory: Path, build: Build, signer: Signer) -> Built | None:
         info = model_file.read_info(directory / constants.MODEL_FILE)
     except (VerificationFailed, ModelUnusable):
         return None
-    return Built(directory, verdict.manifest, info, verdict.digest, False, None, 0, verdict.warnings)
+    warnings = (*verdict.warnings, *_far_ahead(verdict.manifest))
+    return Built(directory, verdict.manifest, info, verdict.digest, False, None, 0, warnings)
