@@ -15,6 +15,7 @@ from knnkit.config_types import (
     Amount,
     Duration,
     FilePath,
+    Host,
     Jump,
     Name,
     Section,
@@ -50,7 +51,7 @@ class TargetDefaults(Section):
     root: Text = contract.DEFAULT_ROOT
     """The directory on the device that holds everything; a relative one starts at the home there."""
     identity: FilePath | None = None
-    """Private key file; with it, no other key is offered."""
+    """Private key file, or the .pub of a key in the key agent; with it, no other key is offered."""
     jump: Jump | None = None
     """user@host[:port] to go through; several with commas."""
     device_class: Name = "any"
@@ -65,7 +66,7 @@ class TargetDefaults(Section):
 class TargetConfig(Section):
     """One device. A plain `user@host:port` does, too."""
 
-    host: Word
+    host: Host
     """Host name, address or ssh_config alias; `local` is the embedded device."""
     name: Name | None = None
     """What reports call it; left out: the host."""
@@ -76,7 +77,7 @@ class TargetConfig(Section):
     root: Text | None = None
     """The directory on the device that holds everything; a relative one starts at the home there."""
     identity: FilePath | None = None
-    """Private key file; with it, no other key is offered."""
+    """Private key file, or the .pub of a key in the key agent; with it, no other key is offered."""
     jump: Jump | None = None
     """user@host[:port] to go through; several with commas; "none" for none."""
     device_class: Name | None = None
@@ -97,7 +98,7 @@ class FleetConfig(Section):
     known_hosts: FilePath | None = None
     """Host keys of the fleet, beside the user's own known_hosts; `knnkit trust HOST` enrols here."""
     ssh_config: FilePath | None = None
-    """Left out: ~/.ssh/config."""
+    """Left out: the user's and the system's. One that may run commands is obeyed once the user agreed."""
 
     @pydantic.model_validator(mode="after")
     def _distinct(self) -> FleetConfig:

@@ -16,7 +16,6 @@ from support import sshd
 from knnkit.errors import HostKeyError, Unreachable
 from knnkit.fleet.enrol import enrol_host
 from knnkit.fleet.target import Target
-from knnkit.transport import ssh_auth
 from knnkit.transport.address import Address
 from knnkit.transport.ssh import SshTransport
 from knnkit.transport.ssh_config import resolve
@@ -30,32 +29,6 @@ def enter(to: Address) -> str:
         return transport.run(["echo", "in"], timeout=10).stdout.decode().strip()
     finally:
         transport.close()
-
-
-@pytest.fixture
-def encrypted(server: sshd.Sshd, tmp_path: Path) -> Path:
-    """The server's own login key, with a passphrase."""
-    path = tmp_path / "encrypted_key"
-    shutil.copy(server.identity, path)
-    path.chmod(0o600)
-    subprocess.run(["ssh-keygen", "-q", "-p", "-N", "open sesame", "-f", str(path)], check=True, capture_output=True)
-    ssh_auth._loaded.clear()
-    return path
-
-
-@pytest.fixture
-def agent(server: sshd.Sshd, tmp_path: Path) -> Iterator[Path]:
-    """A key agent that holds the server's login key."""
-    where = tmp_path / "agent.sock"
-    process = subprocess.Popen(["ssh-agent", "-D", "-a", str(where)], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    process.stdout.readline()  # it listens once it has said where
-    env = os.environ | {"SSH_AUTH_SOCK": str(where)}
-    subprocess.run(["ssh-add", "-q", str(server.identity)], check=True, env=env, capture_output=True)
-    yield where
-    process.terminate()
-    process.wait(10)
-    process.stdout.close()
 
 
 def test_a_named_key_lets_in(address: Address) -> None:
@@ -115,7 +88,7 @@ def test_the_passphrase_comes_from_the_environment(
     with pytest.raises(Unreachable, match="has a passphrase: ssh-add it, or set KNNKIT_SSH_PASSPHRASE"):
         enter(replace(address, identity=str(encrypted)))
     monkeypatch.setenv("KNNKIT_SSH_PASSPHRASE", "wrong")
-    with pytest.raises(Unreachable, match="encrypted_key"):
+    with pytest.raises(Unreachable, match="encrypted_key: the passphrase is wrong"):
         enter(replace(address, identity=str(encrypted)))
     monkeypatch.setenv("KNNKIT_SSH_PASSPHRASE", "open sesame")
     assert enter(replace(address, identity=str(encrypted))) == "in"
