@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from knnkit.transport import foreign_config
 
 if TYPE_CHECKING:
-    from knnkit.fleet.target import Target
+    from knnkit.fleet.targets import Target
 
 _SHOWN = 10  # lines of the file
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from device_agent import contract
+from device_agent.shared.protocol import constants
 
 _MOST = 1_000_000_000
 
@@ -66,7 +66,10 @@ def add_fleet(parser: argparse.ArgumentParser, *, writes: bool = False) -> None:
 def _add_reach(reach: argparse._ArgumentGroup, writes: bool) -> None:
     reach.add_argument("--root", metavar="DIR", help="the knnkit directory on the device (default: ~/.knnkit)")
     reach.add_argument(
-        "-i", "--identity", metavar="FILE", help="private SSH key, or the .pub of one in the key agent; no other is offered"
+        "-i",
+        "--identity",
+        metavar="FILE",
+        help="private SSH key, or the .pub of a key in the agent; no other is offered",
     )
     reach.add_argument("-J", "--jump", metavar="HOSTS", help="go through user@host[:port]; several with commas")
     reach.add_argument(
@@ -99,7 +102,7 @@ def add_provisioning(parser: argparse.ArgumentParser, *, also: str = "") -> None
     )
     bare.add_argument(
         "--runtime",
-        choices=(contract.ANY_RUNTIME, *contract.RUNTIMES),
+        choices=(constants.ANY_RUNTIME, *constants.RUNTIMES),
         help="which TFLite runtime, also in the place of the other; auto is the one that is there, and on a bare "
         "device tflite_runtime where it exists (default: deploy.yaml's, else auto)",
     )

@@ -15,9 +15,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from support import sshd
 
-from knnkit.transport import ssh_keys
 from knnkit.transport.address import Address
-from knnkit.transport.ssh import SshTransport
+from knnkit.transport.ssh import keys
+from knnkit.transport.ssh.connection import SshTransport
 
 Dial = Callable[..., SshTransport]
 
@@ -74,7 +74,7 @@ def encrypted(server: sshd.Sshd, tmp_path: Path) -> Path:
     shutil.copy(server.identity, path)
     path.chmod(0o600)
     subprocess.run(["ssh-keygen", "-q", "-p", "-N", "open sesame", "-f", str(path)], check=True, capture_output=True)
-    ssh_keys._loaded.clear()
+    keys._loaded.clear()
     return path
 
 

@@ -14,11 +14,11 @@ import pytest
 from support import sshd
 
 from knnkit.errors import HostKeyError, Unreachable
-from knnkit.fleet.enrol import enrol_host
-from knnkit.fleet.target import Target
+from knnkit.fleet.jobs.enrol_host_key import enrol_host
+from knnkit.fleet.targets import Target
 from knnkit.transport.address import Address
-from knnkit.transport.ssh import SshTransport
-from knnkit.transport.ssh_config import resolve
+from knnkit.transport.ssh.config import resolve
+from knnkit.transport.ssh.connection import SshTransport
 
 ROOT = Path(__file__).parents[2]
 

@@ -13,7 +13,7 @@ from knnkit.cli import main
 from knnkit.errors import KnnkitError, Unreachable
 from knnkit.transport import foreign_config
 from knnkit.transport.address import Address
-from knnkit.transport.ssh_config import resolve
+from knnkit.transport.ssh.config import resolve
 
 #: {} is a command that makes a file.
 PAYLOADS = (

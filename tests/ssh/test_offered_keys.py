@@ -13,9 +13,9 @@ import pytest
 from support import sshd
 
 from knnkit.errors import Unreachable
-from knnkit.transport import ssh_keys
 from knnkit.transport.address import Address
-from knnkit.transport.ssh import SshTransport
+from knnkit.transport.ssh import keys
+from knnkit.transport.ssh.connection import SshTransport
 
 Dial = Callable[..., SshTransport]
 
@@ -26,7 +26,7 @@ def keygen(*words: object) -> None:
 
 @pytest.fixture(autouse=True)
 def nothing_loaded() -> None:
-    ssh_keys._loaded.clear()
+    keys._loaded.clear()
 
 
 @pytest.fixture

@@ -16,12 +16,13 @@ from support import sshd
 
 from knnkit.cli import main
 from knnkit.errors import HostKeyError, Unreachable
-from knnkit.fleet.enrol import enrol_host
-from knnkit.fleet.target import Overrides, Target, select
-from knnkit.transport import ssh_config, ssh_openssh
+from knnkit.fleet.jobs.enrol_host_key import enrol_host
+from knnkit.fleet.targets import Overrides, Target, select
 from knnkit.transport.address import Address
-from knnkit.transport.ssh import SshTransport
-from knnkit.transport.ssh_config import Resolved
+from knnkit.transport.ssh import config as ssh_config
+from knnkit.transport.ssh import openssh
+from knnkit.transport.ssh.config import Resolved
+from knnkit.transport.ssh.connection import SshTransport
 
 Resolve = Callable[..., Resolved]
 
@@ -31,7 +32,7 @@ def resolve(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.
     """Resolves a host by the text of an ssh_config."""
     monkeypatch.setenv("HOME", pwd.getpwuid(os.getuid()).pw_dir)
     if request.param == "no OpenSSH":
-        monkeypatch.setattr(ssh_openssh, "client", lambda: None)
+        monkeypatch.setattr(openssh, "client", lambda: None)
 
     def call(text: str, host: str = "board", **said: object) -> Resolved:
         config = tmp_path / "config"
@@ -179,7 +180,7 @@ def test_what_is_wrong_is_said_with_file_and_line(resolve: Resolve, tmp_path: Pa
 def test_what_only_openssh_can_follow_is_refused_without_it(
     line: str, word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ssh_openssh, "client", lambda: None)
+    monkeypatch.setattr(openssh, "client", lambda: None)
     config = tmp_path / "config"
     config.write_text(f"\n{line}\n")
     said = rf"{config}:2: {re.escape(word)}.*: .*; knnkit cannot follow it without OpenSSH"
@@ -191,7 +192,7 @@ def test_what_only_openssh_can_follow_is_refused_without_it(
 @pytest.fixture
 def system_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "system_config"
-    monkeypatch.setattr("knnkit.transport.ssh_config_file.SYSTEM_CONFIG", str(path))
+    monkeypatch.setattr("knnkit.transport.ssh.config_file.SYSTEM_CONFIG", str(path))
     return path
 
 
@@ -220,10 +221,12 @@ def test_openssh_reads_the_systems_ssh_config(monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_command_that_waits_for_ever_is_ended_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", pwd.getpwuid(os.getuid()).pw_dir)
-    monkeypatch.setattr(ssh_openssh, "_SECONDS", 1.0)
+    monkeypatch.setattr(openssh, "_SECONDS", 1.0)
     config = tmp_path / "config"
     config.write_text('Match exec "sleep 300"\n')
-    with pytest.raises(Unreachable, match="did not end within 1 s: which command of `Match exec`, or which name, waits"):
+    with pytest.raises(
+        Unreachable, match="did not end within 1 s: which command of `Match exec`, or which name, waits"
+    ):
         ssh_config.resolve(Address("board", config=str(config)))
 
 

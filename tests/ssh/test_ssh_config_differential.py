@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from knnkit.transport import ssh_config_file, ssh_openssh
-from knnkit.transport.ssh_settings import CannotFollow, Settings, WrongConfig
+from knnkit.transport.ssh import config_file, openssh
+from knnkit.transport.ssh.settings import CannotFollow, Settings, WrongConfig
 
 FILES = 2_400
 HOSTS = ("board", "b", "Board-1", "gw.example", "127.1", "other", "fe80::1")
@@ -120,16 +120,16 @@ def generate(dice: random.Random, folder: Path, number: int) -> Path:
     return config
 
 
-def openssh(program: str, config: Path, host: str, port: int | None, user: str | None) -> Settings | None:
+def ask_openssh(program: str, config: Path, host: str, port: int | None, user: str | None) -> Settings | None:
     try:
-        return ssh_openssh.ask(program, host, port=port, user=user, config=str(config))
+        return openssh.ask(program, host, port=port, user=user, config=str(config))
     except WrongConfig:
         return None
 
 
 def read(config: Path, host: str, port: int | None, user: str | None) -> Settings | WrongConfig:
     try:
-        return ssh_config_file.lookup(host, port=port, user=user, config=str(config))
+        return config_file.lookup(host, port=port, user=user, config=str(config))
     except WrongConfig as error:
         return error
 
@@ -148,7 +148,7 @@ def same(one: Settings, other: Settings) -> bool:
 
 @pytest.fixture
 def program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
-    found = ssh_openssh.client()
+    found = openssh.client()
     assert found is not None
     monkeypatch.setenv("HOME", pwd.getpwuid(os.getuid()).pw_dir)
     monkeypatch.setenv("KNNKIT_TEST_DIR", str(tmp_path))
@@ -164,7 +164,7 @@ def test_the_reader_agrees_with_openssh_or_refuses(program: str, tmp_path: Path)
         for n in range(FILES)
     ]
     with ThreadPoolExecutor(4) as pool:
-        answers = list(pool.map(lambda case: openssh(program, *case), cases))
+        answers = list(pool.map(lambda case: ask_openssh(program, *case), cases))
     counts: Counter[str] = Counter()
     for (config, host, port, user), right in zip(cases, answers, strict=True):
         where = f"{host} {port} {user} {config}\n{config.read_text()}"

@@ -1,0 +1,157 @@
+"""An address with ssh_config applied: HostName, User, Port, keys, key agent, ProxyJump, ProxyCommand and known_hosts.
+
+What the user wrote in deploy.yaml or on the command line comes first, then ssh_config, then OpenSSH's defaults. OpenSSH
+itself says what ssh_config means (`ssh -G`); without it knnkit reads the file, and refuses what it cannot follow.
+`StrictHostKeyChecking` is not read: host keys are always checked. Never connects.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import shlex
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from knnkit.config.field_types import check_host, check_word, split_address
+from knnkit.errors import Unreachable
+from knnkit.transport.address import Address
+from knnkit.transport.foreign_config import refuse_foreign
+from knnkit.transport.ssh import config_file, openssh
+from knnkit.transport.ssh.settings import CannotFollow, Settings, WrongConfig
+from knnkit.transport.ssh.tokens import CannotExpand, expand, expand_path
+
+_MAX_JUMPS = 8
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """Everything that is needed to open one connection."""
+
+    host: str
+    port: int
+    user: str
+    key_name: str  # under which known_hosts knows it: the host, or HostKeyAlias
+    key_port: int  # likewise: that of the host; 22 with HostKeyAlias, which stands for host and port, as in ssh
+    identities: tuple[str, ...]
+    identities_only: bool
+    agent: str | None  # socket of the key agent; None: use none
+    jumps: tuple[Resolved, ...]  # the first is connected to first
+    known_hosts: tuple[str, ...]
+    proxy: str | None = None  # the command whose input and output are the connection; None: connect
+    certificates: tuple[str, ...] = ()  # CertificateFile, beside those that lie next to a key
+    typed: str = ""  # how a command line names it; nothing where no command line did
+
+    def by_hand(self, *command: str) -> str:
+        """Returns `command` (ssh, ssh-copy-id) with what it needs to reach this host, to be typed."""
+        jumps = ",".join(str(Address(hop.host, hop.user, hop.port)) for hop in self.jumps)
+        through = ("-o", f"ProxyJump={jumps}") if jumps else ()
+        return shlex.join([*command, *through, "-p", str(self.port), f"{self.user}@{self.host}"])
+
+
+def resolve(address: Address, *, depth: int = 0) -> Resolved:
+    """Applies ssh_config.
+
+    Raises:
+        Unreachable: a name cannot be one; ssh_config cannot be read, is wrong, or asks for what is not supported.
+    """
+    if depth > _MAX_JUMPS:
+        raise Unreachable(f"{address.host}: jumps through more than {_MAX_JUMPS} hosts", reason="ssh-config")
+    _check_names(address)
+    refuse_foreign(address)
+    found = _settings(address)
+    tokens = config_file.tokens(found.host, found.port, found.user, address.host, found.alias)
+    if found.digest:
+        tokens["C"] = found.digest
+    try:
+        jumps = _jumps(address, found.jump or "none", depth)
+        return Resolved(
+            host=found.host,
+            port=found.port,
+            user=found.user,
+            key_name=found.alias or found.host,
+            key_port=22 if found.alias else found.port,
+            identities=(address.identity,) if address.identity else _files(found.identities, tokens),
+            identities_only=bool(address.identity) or found.identities_only,
+            agent=_agent(found.agent),
+            jumps=jumps,
+            known_hosts=(*address.known_hosts, *_known_hosts(found)),
+            proxy=None if jumps or address.jump else _proxy(found.proxy, tokens),
+            certificates=_files(found.certificates, tokens),
+            typed=address.typed.words(jumps=bool(jumps)) if address.typed else "",
+        )
+    except CannotExpand as error:
+        raise Unreachable(f"{address.config or 'ssh_config'}: {error}", reason="ssh-config") from None
+
+
+def _check_names(address: Address) -> None:
+    """The last gate before a name reaches a shell: who made the address, in a notebook say, may not have looked."""
+    try:
+        check_host(address.host)
+        check_word(address.user or "nobody")
+    except ValueError as error:
+        raise Unreachable(str(error), reason="bad-name", hint="user@host, in letters, digits, '.' and '-'") from None
+
+
+def _settings(address: Address) -> Settings:
+    program, host, config = openssh.client(), address.host, address.config
+    ask = functools.partial(openssh.ask, port=address.port, user=address.user)
+    try:
+        if program and not openssh.home_is_moved():
+            return ask(program, host, config=config)
+        try:
+            return config_file.lookup(host, port=address.port, user=address.user, config=config)
+        except CannotFollow:
+            own = Path(config or config_file.USER_CONFIG).expanduser()
+            if program is None or not own.exists():
+                raise
+            return ask(program, host, config=str(own))
+    except FileNotFoundError:
+        raise Unreachable(f"{address.config}: there is no such ssh_config", reason="ssh-config") from None
+    except OSError as error:
+        raise Unreachable(f"{address.config or 'ssh_config'}: {error.strerror}", reason="ssh-config") from None
+    except WrongConfig as error:
+        raise Unreachable(str(error), reason="ssh-config") from None
+
+
+def _files(names: tuple[str, ...], tokens: dict[str, str]) -> tuple[str, ...]:
+    return tuple(expand_path(name, tokens) for name in names if name.lower() != "none")
+
+
+def _proxy(command: str | None, tokens: dict[str, str]) -> str | None:
+    if command is None or command.lower() == "none":
+        return None
+    return expand(command, {token: tokens[token] for token in "hknpr"}, variables=False)
+
+
+def _agent(said: str) -> str | None:
+    if said == "none":
+        return None
+    if said == "SSH_AUTH_SOCK":
+        return os.environ.get("SSH_AUTH_SOCK") or None
+    return os.environ.get(said[1:]) if re.fullmatch(r"\$\w+", said) else said
+
+
+def _known_hosts(found: Settings) -> tuple[str, ...]:
+    return tuple(path for path in (*found.user_known_hosts, *found.global_known_hosts) if path.lower() != "none")
+
+
+def _jumps(address: Address, configured: str, depth: int) -> tuple[Resolved, ...]:
+    text = address.jump or configured
+    if text.lower() == "none":
+        return ()
+    chain: list[Resolved] = []
+    hops = [one.strip() for one in text.split(",")]
+    for index, one in enumerate(hops):
+        try:
+            user, host, port = split_address(one.removeprefix("ssh://").removesuffix("/"))
+        except ValueError as error:
+            raise Unreachable(f"{address.host}: jump: {error}", reason="ssh-config") from None
+        # The hosts after the first are reached through the one before, whatever ssh_config says of them.
+        before = ",".join(hops[:index]) or None
+        typed = address.typed and replace(address.typed, name=one, jump=before)
+        hop = replace(address, host=host, user=user, port=port, jump=before and "none", typed=typed)
+        resolved = resolve(hop, depth=depth + 1)
+        chain += [*resolved.jumps, replace(resolved, jumps=())]
+    return tuple(chain)
