@@ -163,7 +163,7 @@ def test_a_match_by_command_is_followed(no_ssh_config: Path) -> None:
 def test_connecting_does_not_wait_for_what_runs_tasks() -> None:
     """It would take a third of the time in which knnkit is ready to connect."""
     script = (
-        "import sys, knnkit.transport.ssh; assert not {'invoke', 'unittest'} & set(sys.modules);"
+        "import sys, knnkit.transport.ssh.connection; assert not {'invoke', 'unittest'} & set(sys.modules);"
         "assert 'paramiko' in sys.modules; import invoke"
     )
     subprocess.run([sys.executable, "-c", script], check=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
