@@ -40,7 +40,8 @@ def _may_run(file: str) -> bool:
     print("deploy.yaml names an ssh_config that may run commands on this machine:", file=sys.stderr)
     print("".join(f"  {line}\n" for line in commands[:_SHOWN]), end="", file=sys.stderr)
     print(f"  and {len(commands) - _SHOWN} more\n" if len(commands) > _SHOWN else "", end="", file=sys.stderr)
-    if input("Do you know this file, and may it? [y/N] ").strip().lower() not in ("y", "yes"):
+    print("Do you know this file, and may it? [y/N] ", end="", file=sys.stderr, flush=True)  # output may be a file
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise foreign_config.refusal(file, commands[0])
     foreign_config.agree(file)
     return True

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import pwd
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -252,3 +256,30 @@ def test_the_users_own_needs_no_agreement(no_ssh_config: Path) -> None:
     own.write_text("Host board\n ProxyCommand true\n")
     assert resolve(Address("board", config=str(own), foreign=True)).proxy == "true"
     assert pwd.getpwuid(os.getuid()).pw_dir != os.environ["HOME"]
+
+
+@pytest.mark.parametrize("answer", ["y", "n"])
+def test_a_person_at_a_terminal_is_asked_once(
+    answer: str, tmp_path: Path, made: Path, no_ssh_config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "ssh_config").write_text(f"ProxyCommand touch {made}\n")
+    (tmp_path / "deploy.yaml").write_text("fleet:\n  ssh_config: ssh_config\n  targets: [board.invalid]\n")
+    words = ("status", "--connect-retries", "0", "--connect-timeout", "5s")
+    ours, theirs = pty.openpty()
+    program = [sys.executable, "-m", "knnkit", *words]
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    with subprocess.Popen(program, stdin=theirs, stdout=subprocess.DEVNULL, stderr=theirs, env=env) as process:
+        os.close(theirs)
+        said = b""
+        while b"[y/N]" not in said:
+            said += os.read(ours, 4096)
+        os.write(ours, f"{answer}\n".encode())
+        with contextlib.suppress(OSError):  # a terminal whose last user is gone
+            while os.read(ours, 4096):
+                pass
+    os.close(ours)
+    assert f"{tmp_path}/ssh_config:1: ProxyCommand touch" in said.decode()
+    assert (process.returncode, made.exists()) == ((3, True) if answer == "y" else (2, False))
+    made.unlink(missing_ok=True)
+    code, _ = run(capsys, *words)
+    assert (code, made.exists()) == ((3, True) if answer == "y" else (2, False)), "the answer is kept"
