@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Address:
     config: str | None = None  # ssh_config file; None: ~/.ssh/config
     known_hosts: tuple[str, ...] = ()  # read before the user's own
     foreign: bool = False  # `config` was named by deploy.yaml, whose author may be somebody else
-    typed: Typed | None = None  # None: no command line named it
+    typed: Typed | None = field(default=None, compare=False)  # None: no command line named it
 
     def __str__(self) -> str:
         """`user@host:port`, without what is not said."""
