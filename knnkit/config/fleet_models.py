@@ -13,6 +13,7 @@ from knnkit.config.field_types import (
     Duration,
     Example,
     FilePath,
+    Host,
     Jump,
     Name,
     Section,
@@ -48,7 +49,7 @@ class TargetDefaults(Section):
     root: Text = constants.DEFAULT_ROOT
     """The directory on the device that holds everything; a relative one starts at the home there."""
     identity: Annotated[FilePath | None, Example("~/.ssh/id_ed25519")] = None
-    """Private key file; with it, no other key is offered."""
+    """Private key file, or the .pub of a key in the key agent; with it, no other key is offered."""
     jump: Annotated[Jump | None, Example("pi@gate")] = None
     """user@host[:port] to go through; several with commas."""
     device_class: Name = "any"
@@ -63,7 +64,7 @@ class TargetDefaults(Section):
 class TargetConfig(Section):
     """One device. A plain `user@host:port` does, too."""
 
-    host: Annotated[Word, Example("board-1.example")]
+    host: Annotated[Host, Example("board-1.example")]
     """Host name, address or ssh_config alias; `local` is the embedded device."""
     name: Name | None = None
     """What reports call it; left out: the host."""
@@ -74,7 +75,7 @@ class TargetConfig(Section):
     root: Text | None = None
     """The directory on the device that holds everything; a relative one starts at the home there."""
     identity: FilePath | None = None
-    """Private key file; with it, no other key is offered."""
+    """Private key file, or the .pub of a key in the key agent; with it, no other key is offered."""
     jump: Jump | None = None
     """user@host[:port] to go through; several with commas; "none" for none."""
     device_class: Name | None = None
@@ -98,7 +99,7 @@ class FleetConfig(Section):
     known_hosts: Annotated[FilePath | None, Example("known_hosts")] = None
     """Host keys of the fleet, beside the user's own known_hosts; `knnkit trust HOST` enrols here."""
     ssh_config: Annotated[FilePath | None, Example("~/.ssh/config")] = None
-    """Left out: ~/.ssh/config."""
+    """Left out: the user's and the system's. One that may run commands is obeyed once the user agreed."""
 
     @pydantic.model_validator(mode="after")
     def _distinct(self) -> FleetConfig:

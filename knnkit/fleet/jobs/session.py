@@ -45,7 +45,12 @@ class Conversation:
         if self._transport is None:
             job = self._job
             self._transport = dial(
-                job.target, job.pace.dialling, opener=job.opener, pause=self._pause, tried=self._recorder.tried
+                job.target,
+                job.pace.dialling,
+                opener=job.opener,
+                pause=self._pause,
+                tried=self._recorder.tried,
+                warn=self._recorder.warn,
             )
         return self._transport
 
