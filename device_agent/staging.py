@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from device_agent import board, clock, contract, disk, transitions
+from device_agent import board, clock, contract, disk, state, transitions
 from device_agent.contract import Staged
 from device_agent.errors import AgentError, Locked, Refused
 from device_agent.keys import kept_state, trust_state
@@ -105,6 +105,14 @@ def take_parts(store: Store, directory: Path) -> None:
                 disk.rename(part, directory / name)
 
 
+def is_complete(directory: Path) -> bool:
+    """Returns whether a directory holds every file of a release, by its name or as a part."""
+    return all(
+        os.path.lexists(directory / name) or os.path.lexists(directory / f"{name}{contract.PART_SUFFIX}")
+        for name in contract.RELEASE_FILES
+    )
+
+
 def prune(
     store: Store, *, keep: str | None = None, number: int = contract.KEEP_RELEASES, free: int = KEEP_FREE
 ) -> list[str]:
@@ -115,9 +123,7 @@ def prune(
     Returns:
         The digests that were removed.
     """
-    current = store.load()
-    refs = (current.committed, current.previous, current.left, current.pending.release if current.pending else None)
-    protected = {ref.digest for ref in refs if ref} | {keep}
+    protected = state.kept(store.load()) | {keep}
     staged = store.staged()
     removed: list[str] = []
     for digest in sorted((d for d in staged if d not in protected), key=lambda d: (_sequence(store, d), d)):

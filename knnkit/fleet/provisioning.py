@@ -70,6 +70,6 @@ def _provision(job: ProvisionJob, transport: Transport, facts: Facts, recorder: 
 
 def _remove(job: ProvisionJob, transport: Transport, facts: Facts, recorder: Recorder) -> DeviceReport:
     with recorder.step("remove"):
-        removed = remove(transport, facts, root=facts.root)
+        removed = remove(transport, facts, root=facts.root, warn=recorder.warn)
     recorder.know(details=codec.dumps({"removed": removed}))
     return recorder.end(Outcome.ANSWERED if removed else Outcome.UNCHANGED)

@@ -71,8 +71,8 @@ def ask(transport: Transport, python: str, command: str, order: dict[str, Any], 
         DeviceLocked: somebody else is provisioning the board.
         DeviceFailed: the command failed, or the answer makes no sense.
     """
-    argv = [python, "-I", "-", command, json.dumps(order)]
-    completed = transport.run(argv, timeout=timeout, input=script())
+    argv = [python, "-I", "-", command]
+    completed = transport.run(argv, timeout=timeout, input=script(json.dumps(order)))
     try:
         answer = json.loads(completed.stdout)
     except ValueError:

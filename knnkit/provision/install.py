@@ -16,7 +16,7 @@ from knnkit.provision.board import BUILD_SECONDS, PythonFacts, ask, check_writab
 from knnkit.provision.environment import Wanted, decide, fingerprint
 from knnkit.provision.recipe import Board, runtime_of
 from knnkit.provision.sources import UNFETCHED, Source, Sources
-from knnkit.transport.base import Progress, Transport
+from knnkit.transport.base import Progress, Transport, printable
 from knnkit.transport.local import LocalTransport
 from knnkit.transport.upload import push
 
@@ -84,10 +84,11 @@ def provision(
     board = look(transport, python, root)
     wanted = decide(transport.name, board, runtime, keys or {})
     job = _Job(transport, python, board, wanted, prove, progress)
-    if wanted.is_on(board):
+    whole = job.is_whole()
+    if whole and wanted.is_on(board):
         return job.report(changed=False)
     check_writable(transport.name, board)
-    if wanted.digest in board.environments:
+    if whole:
         return job.put_into_use(Source())
     with tempfile.TemporaryDirectory(prefix="knnkit-") as scratch:
         agent = Path(scratch, wanted.agent_wheel)
@@ -115,7 +116,18 @@ class _Job:
     prove: Proof | None
     progress: Progress | None
     sent: int = 0
+    repair: bool = False
     notes: list[str] = field(default_factory=list)
+
+    def is_whole(self) -> bool:
+        """Returns whether the environment is there, as it was made."""
+        if self.wanted.digest not in self.board.environments:
+            return False
+        damage = str(self.ask("examine", digest=self.wanted.digest, probe=environment.PROBE)["damage"])
+        self.repair = bool(damage)
+        if damage:
+            self.notes.append(f"the environment was damaged, and is repaired: {printable(damage)}")
+        return not damage
 
     def install(self, source: Source) -> Provisioned:
         """Claims a place on the board, sends there what goes from here, and puts into use what is made of it."""
@@ -185,6 +197,7 @@ class _Job:
         return self.ask(
             "build",
             use=use,
+            repair=self.repair,
             wait=LOCK_SECONDS,
             place=place,
             digest=self.wanted.digest,

@@ -9,14 +9,25 @@ from typing import Any
 
 from knnkit.provision.onboard.download import download
 from knnkit.provision.onboard.environments import MARKER, current, marker, works
-from knnkit.provision.onboard.files import PART, listed, safe, same, sync, sync_tree, write
+from knnkit.provision.onboard.files import PART, listed, make_folder, remove_tree, safe, same, sync, sync_tree, write
 from knnkit.provision.onboard.leftovers import clear_leftovers, prune
 from knnkit.provision.onboard.locking import locked
 from knnkit.provision.onboard.places import take
 from knnkit.provision.onboard.root import VENVS, resolved
 from knnkit.provision.onboard.switch import add_keys, switch
 from knnkit.provision.onboard.trouble import Trouble
-from knnkit.provision.onboard.wheels import check_space, holder_of, put
+from knnkit.provision.onboard.wheels import changed, check_space, holder_of, put
+
+
+def examine(order: dict[str, Any]) -> dict[str, Any]:
+    """Says what is wrong with an environment that is there: "" if every file is its wheel's, and it runs."""
+    environment = resolved(order["root"]) / VENVS / order["digest"]
+    damaged = changed(environment)
+    try:
+        prove(environment, order["probe"])
+    except Trouble as trouble:
+        return {"damage": f"{', '.join(damaged) or 'its Python'}: {trouble}"}
+    return {"damage": f"{', '.join(damaged)}: other bytes than were installed" if damaged else ""}
 
 
 def build(order: dict[str, Any]) -> dict[str, Any]:
@@ -25,7 +36,7 @@ def build(order: dict[str, Any]) -> dict[str, Any]:
     place = take(root, order["place"]) if order["place"] else None
     with locked(root, order["wait"], place):
         clear_leftovers(root)
-        made = not works(root, digest)
+        made = not works(root, digest) or (order["repair"] and place is not None)
         try:
             if made:
                 make_environment(root, order, place)
@@ -52,8 +63,29 @@ def make_environment(root: Path, order: dict[str, Any], place: Path | None) -> N
     made_of["wheels"] = [{"name": wheel["name"], "sha256": wheel["sha256"]} for wheel, _ in wheels]
     write(part / MARKER, json.dumps(made_of, sort_keys=True).encode())
     sync_tree(part)
-    part.rename(final)
+    if final.is_dir():
+        put_over(part, final)
+        sync_tree(final)
+    else:
+        part.rename(final)
     sync(final.parent)
+
+
+def put_over(new: Path, damaged: Path) -> None:
+    """Gives a damaged environment each file of a new one that is like it, one rename each: it may be in use."""
+    for path in listed(new):
+        place = damaged / path.name
+        if path.is_dir() and not path.is_symlink():
+            if not place.is_dir() or place.is_symlink():
+                remove_tree(place)
+            make_folder(place)
+            put_over(path, place)
+            continue
+        if place.is_dir() and not place.is_symlink():
+            remove_tree(place)
+        path.rename(place)
+    remove_tree(damaged / "__pycache__")  # it may be what is damaged; Python makes it anew
+    remove_tree(new)
 
 
 def gather(root: Path, order: dict[str, Any], place: Path) -> list[tuple[dict[str, str], Path | None]]:

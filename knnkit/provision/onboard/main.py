@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import os
 
-from knnkit.provision.onboard.build import build
+from knnkit.provision.onboard.build import build, examine
 from knnkit.provision.onboard.places import claim
 from knnkit.provision.onboard.remove import remove
 from knnkit.provision.onboard.state import state
 from knnkit.provision.onboard.trouble import Trouble
 from knnkit.provision.onboard.wheels import prepare
 
-COMMANDS = {"state": state, "prepare": prepare, "claim": claim, "build": build, "remove": remove}
+COMMANDS = {"state": state, "examine": examine, "prepare": prepare, "claim": claim, "build": build, "remove": remove}
 
 
 def main(command: str, order: str) -> int:
