@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from device_agent import codec
+from knnkit.errors import DeviceFailed
 from knnkit.fleet.connect import Opener, Pause, just_sleep, open_transport
 from knnkit.fleet.facts import Facts
 from knnkit.fleet.job import Pace
@@ -49,6 +50,10 @@ def provision_device(job: ProvisionJob, listen: Listener = nobody, pause: Pause 
 
 def _provision(job: ProvisionJob, transport: Transport, facts: Facts, recorder: Recorder) -> DeviceReport:
     target = job.target
+    if facts.noexec:
+        said, hint = facts.noexec
+        raise DeviceFailed(f"{target.name}: {said}", reason="noexec", hint=hint)
+    recorder.warn(*filter(None, [facts.fleeting]))
     prove = trial(target, transport, facts, recorder, job.nonce, timeout=job.pace.command)
     with recorder.step("provision") as progress:
         done = provision(

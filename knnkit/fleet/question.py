@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -119,11 +119,11 @@ def _doctor(question: Question, transport: Transport, facts: Facts, recorder: Re
                 max_output=codec.MAX_DOCUMENT,
             )
         try:  # with errors among its findings the agent exits with 1, and still answers
-            findings += codec.loads(Diagnosis, completed.stdout).findings
+            found = codec.loads(Diagnosis, completed.stdout).findings
+            findings += [replace(each, mend=each.mend.replace("THIS_DEVICE", str(question.target))) for each in found]
         except codec.MalformedDocument as error:
-            findings.append(
-                contract.Finding("agent", "error", f"its doctor does not answer: {error}", "knnkit provision")
-            )
+            said = f"its doctor does not answer: {completed.complaint or error}"
+            findings.append(contract.Finding("agent", "error", said, f"knnkit provision --target {question.target}"))
     sick = sum(finding.level == "error" for finding in findings)
     return recorder.end(
         Outcome.FAILED if sick else Outcome.ANSWERED,

@@ -13,8 +13,8 @@ from knnkit.provision.script import script
 from knnkit.transport.base import Transport, printable
 from knnkit.transport.local import LocalTransport
 
-#: Seconds for a look, and for unpacking and first imports on a slow card.
-LOOK_SECONDS = 60.0
+#: Seconds for a look, which reads every file of the environment, and for unpacking, on a slow card.
+LOOK_SECONDS = 300.0
 BUILD_SECONDS = 1200.0
 
 
@@ -44,19 +44,20 @@ def interpreter(transport: Transport, facts: PythonFacts) -> str:
     return facts.python_path or "python3"
 
 
-def look(transport: Transport, python: str, root: str) -> Board:
+def look(transport: Transport, python: str, root: str, probe: str) -> Board:
     """Asks what the board is and what was provisioned before; changes nothing there.
 
     Args:
         transport: to the board.
         python: the board's own interpreter.
         root: the knnkit directory there; `~` is resolved on the board.
+        probe: what the environment in use must be able to run.
 
     Raises:
         Unreachable: the connection broke.
         DeviceFailed: the root cannot be used, or the answer makes no sense.
     """
-    answer = ask(transport, python, "state", {"root": root}, timeout=LOOK_SECONDS)
+    answer = ask(transport, python, "state", {"root": root, "probe": probe}, timeout=LOOK_SECONDS)
     try:
         return _board(answer)
     except (KeyError, TypeError, ValueError) as error:
@@ -141,6 +142,7 @@ def _board(answer: dict[str, Any]) -> Board:
         current=answer["current"],
         runtime=runtime_of(map(str, dict(answer["linked"] or {}).get("pins", ()))),
         environments=dict(answer["environments"]),
+        damage=printable(str(answer["damage"])),
         trusted=dict(answer["trusted"]),
     )
 

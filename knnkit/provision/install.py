@@ -81,7 +81,7 @@ def provision(
         DeviceLocked: somebody else is provisioning it, for longer than LOCK_SECONDS.
     """
     python = interpreter(transport, facts)
-    board = look(transport, python, root)
+    board = look(transport, python, root, environment.PROBE)
     wanted = decide(transport.name, board, runtime, keys or {})
     job = _Job(transport, python, board, wanted, prove, progress)
     whole = job.is_whole()
@@ -123,10 +123,11 @@ class _Job:
         """Returns whether the environment is there, as it was made."""
         if self.wanted.digest not in self.board.environments:
             return False
-        damage = str(self.ask("examine", digest=self.wanted.digest, probe=environment.PROBE)["damage"])
+        damage = self.board.damage
+        if self.board.current != self.wanted.digest:
+            damage = printable(str(self.ask("examine", digest=self.wanted.digest, probe=environment.PROBE)["damage"]))
         self.repair = bool(damage)
-        if damage:
-            self.notes.append(f"the environment was damaged, and is repaired: {printable(damage)}")
+        self.notes += [f"the environment was damaged, and is repaired: {damage}"] if damage else []
         return not damage
 
     def install(self, source: Source) -> Provisioned:
@@ -140,7 +141,7 @@ class _Job:
         except DeviceFailed as error:
             if error.reason not in _TAKEN:
                 raise
-            self.board = look(self.transport, self.python, self.board.root)
+            self.board = look(self.transport, self.python, self.board.root, environment.PROBE)
             if not self.wanted.is_on(self.board):
                 raise
             return self._report_others()

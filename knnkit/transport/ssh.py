@@ -10,6 +10,7 @@ import contextlib
 import io
 import logging
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -78,7 +79,7 @@ class SshTransport:
         """As `Transport.run`."""
         out = Capped(max_output, strict=True)
         with self._watch(argv[0], total=timeout) as watchdog:
-            completed = self._execute(argv, lambda ch: feed_bytes(ch, input, watchdog.touch), out.write, watchdog)
+            completed = self._execute(argv, lambda ch, _: feed_bytes(ch, input, watchdog.touch), out.write, watchdog)
         if out.full:
             raise DeviceFailed(f"{self._name}: {argv[0]} said more than {max_output:,} bytes", reason="too-much-output")
         return Completed(completed.argv, completed.exit_code, bytes(out.data), completed.stderr, completed.seconds)
@@ -88,7 +89,10 @@ class SshTransport:
         ends = Ends(source, sink)
         with self._watch(argv[0], idle=idle) as watchdog:
             completed = self._execute(
-                argv, lambda ch: feed(ch, lambda: ends.read(_CHUNK), watchdog.touch), ends.write, watchdog
+                argv,
+                lambda ch, ready: feed(ch, lambda: (ready.wait() and ends.read(_CHUNK)) or b"", watchdog.touch),
+                ends.write,
+                watchdog,
             )
         ends.check()
         return completed
@@ -115,22 +119,25 @@ class SshTransport:
     def _execute(
         self,
         argv: Sequence[str],
-        send: Callable[[paramiko.Channel], None],
+        send: Callable[[paramiko.Channel, threading.Event], None],
         out: Callable[[bytes], None],
         watchdog: Watchdog,
     ) -> Completed:
         started, marks, complaint = time.monotonic(), Marks.new(), Capped(MAX_COMPLAINT)
-        between, err = Between(marks, out), Between(marks, complaint.write)
+        ready = threading.Event()
+        between, err = Between(marks, out, ready.set), Between(marks.on_stderr, complaint.write)
         with contextlib.closing(self._open_session()) as channel:
             channel.fileno()  # before anything arrives, so that its pipe tells of everything
             channel.exec_command(marks.around(argv))
-            send(channel)
+            send(channel, ready)
             try:
                 code = drain(channel, between.write, err.write, watchdog.touch)
                 between.finish()
                 err.finish()
             except Capped.Full:
                 code = -1
+            finally:
+                ready.set()
         if code is None:
             raise EOFError("the connection was lost")
         if not between.began:

@@ -16,7 +16,7 @@ import re
 import secrets
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from knnkit.errors import DeviceFailed
 from knnkit.transport.base import printable
@@ -28,8 +28,8 @@ _KEPT_NOISE = 500
 #: Runs the rest of its arguments. Every login shell passes it on: one line, no single quotes. The shell stays until the
 #: command has ended, and `KNNKIT_CONNECTION` names the process that lives as long as the connection.
 _RUN = (
-    'a=$1 b=$2; shift 2; KNNKIT_CONNECTION=$PPID; export KNNKIT_CONNECTION; printf %s "$a$b"; printf %s "$a$b" >&2; '
-    '(exec "$@"); c=$?; printf %s "$b$a$c:"; printf %s "$b$a$c:" >&2; exit $c'
+    "a=$1 b=$2; shift 2; KNNKIT_CONNECTION=$PPID; export KNNKIT_CONNECTION; "
+    'printf %s "$a-$b" >&2; printf %s "$a$b"; (exec "$@"); c=$?; printf %s "$b$a$c:"; printf %s "$b-$a$c:" >&2; exit $c'
 )
 #: Exit codes over 128 that the agent has of its own: interrupted, and nobody reads its output.
 _AGENTS_OWN = (130, 141)
@@ -46,10 +46,11 @@ _NOLOGIN_EXIT = 254  # OpenSSH, while /etc/nologin is there
 
 @dataclass(frozen=True)
 class Marks:
-    """One command's markers."""
+    """One command's markers on one stream; a login may make one stream of both, and there the other's are not these."""
 
     first: str
     second: str
+    between: str = ""
 
     @classmethod
     def new(cls) -> Marks:
@@ -57,14 +58,19 @@ class Marks:
         return cls(secrets.token_hex(16), secrets.token_hex(16))
 
     @property
+    def on_stderr(self) -> Marks:
+        """The markers on standard error."""
+        return replace(self, between="-")
+
+    @property
     def begin(self) -> bytes:
         """What precedes the output."""
-        return (self.first + self.second).encode()
+        return f"{self.first}{self.between}{self.second}".encode()
 
     @property
     def end(self) -> bytes:
         """What follows it, before the exit code and a colon."""
-        return (self.second + self.first).encode()
+        return f"{self.second}{self.between}{self.first}".encode()
 
     def around(self, argv: Sequence[str]) -> str:
         """Returns the line that a login shell runs."""
@@ -72,11 +78,11 @@ class Marks:
 
 
 class Between:
-    """Passes on what comes between the markers, at once."""
+    """Passes on what comes between the markers, at once; calls `ready` where the command begins."""
 
-    def __init__(self, marks: Marks, out: Callable[[bytes], object]) -> None:
+    def __init__(self, marks: Marks, out: Callable[[bytes], object], ready: Callable[[], object] = bool) -> None:
         self.began = False
-        self._marks, self._out = marks, out
+        self._marks, self._out, self._ready = marks, out, ready
         self._held = self._noise = b""
         self._count = 0
         self._after: bytes | None = None
@@ -117,7 +123,9 @@ class Between:
     def _begin(self) -> bool:
         before, mark, rest = self._held.partition(self._marks.begin)
         self.began = bool(mark)
-        if not mark:  # its first part may be there
+        if mark:
+            self._ready()
+        else:  # its first part may be there
             keep = len(self._marks.begin) - 1
             before, rest = before[:-keep], before[-keep:]
         self._count += len(before)

@@ -34,6 +34,7 @@ NOISES = {
     "half a line": ("printf 'disk 0'", ""),
     "JSON": ('echo \'{"label": "disk 0"}\'; echo agent 0', ""),
     "on standard error": ("echo 'disk 0' >&2", "echo 'disk 0' >&2"),
+    "both streams are one": ("exec 2>&1; echo 'disk 0'", "echo 'disk 0'"),
     "bytes": (r"printf '\000\377\033[2J\n\001disk 0\000'", ""),
     "megabytes": ("yes 'disk 0' | head -c 5000000; yes 'disk 0' | head -c 5000000 >&2", ""),
     "a marker of another run": (f"printf '{'0123456789abcdef' * 4}disk 0'", f"printf '{'0123456789abcdef' * 4}0:'"),
@@ -56,9 +57,10 @@ class Ran:
     @property
     def answer(self) -> object:
         """What it says of the device, without times and addresses."""
-        if '"devices"' not in self.out:
+        report = json.loads(self.out) if self.out.count("\n") == 1 and self.out.startswith('{"') else {}
+        if not report.get("devices"):
             return self.code, self.out, self.err, self.file
-        (device,) = json.loads(self.out)["devices"]
+        (device,) = report["devices"]
         said = [device.get(key) for key in ("outcome", "reason", "message", "warnings", "release", "previous")]
         return self.code, said, bool(device.get("details")), "disk 0" in self.out + self.err
 

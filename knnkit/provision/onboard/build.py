@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
 from knnkit.provision.onboard.download import download
 from knnkit.provision.onboard.environments import MARKER, current, marker, works
+from knnkit.provision.onboard.examine import prove
 from knnkit.provision.onboard.files import PART, listed, make_folder, remove_tree, safe, same, sync, sync_tree, write
 from knnkit.provision.onboard.leftovers import clear_leftovers, prune
 from knnkit.provision.onboard.locking import locked
@@ -16,18 +16,7 @@ from knnkit.provision.onboard.places import take
 from knnkit.provision.onboard.root import VENVS, resolved
 from knnkit.provision.onboard.switch import add_keys, switch
 from knnkit.provision.onboard.trouble import Trouble
-from knnkit.provision.onboard.wheels import changed, check_space, holder_of, put
-
-
-def examine(order: dict[str, Any]) -> dict[str, Any]:
-    """Says what is wrong with an environment that is there: "" if every file is its wheel's, and it runs."""
-    environment = resolved(order["root"]) / VENVS / order["digest"]
-    damaged = changed(environment)
-    try:
-        prove(environment, order["probe"])
-    except Trouble as trouble:
-        return {"damage": f"{', '.join(damaged) or 'its Python'}: {trouble}"}
-    return {"damage": f"{', '.join(damaged)}: other bytes than were installed" if damaged else ""}
+from knnkit.provision.onboard.wheels import check_space, holder_of, put
 
 
 def build(order: dict[str, Any]) -> dict[str, Any]:
@@ -109,15 +98,3 @@ def make_empty(environment: Path, *, system_site: bool) -> None:
     for path in listed(environment / "bin"):
         if not path.name.startswith("python"):  # activation scripts name this folder, which will be renamed
             path.unlink()
-
-
-def prove(environment: Path, probe: str) -> dict[str, Any]:
-    """Runs the new environment's Python: what cannot import what it needs never becomes the one in use."""
-    command = [str(environment / "bin" / "python"), "-I", "-c", probe]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
-    answer = done.stdout.decode(errors="replace").strip().splitlines()[-1:]
-    if done.returncode or not answer:
-        last = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
-        raise Trouble("does-not-run", f"the new environment does not run here: {last[0]}", "the old one stays in use")
-    found: dict[str, Any] = json.loads(answer[0])
-    return found

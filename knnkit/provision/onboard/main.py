@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 
-from knnkit.provision.onboard.build import build, examine
+from knnkit.provision.onboard.build import build
+from knnkit.provision.onboard.examine import examine
 from knnkit.provision.onboard.places import claim
 from knnkit.provision.onboard.remove import remove
 from knnkit.provision.onboard.state import state

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from knnkit.provision.onboard.environments import current, environments, linked
+from knnkit.provision.onboard.examine import damage
 from knnkit.provision.onboard.files import listed, sha256
 from knnkit.provision.onboard.leftovers import tidy
 from knnkit.provision.onboard.root import TRUST, existing, resolved
@@ -21,6 +22,7 @@ def state(order: dict[str, Any]) -> dict[str, Any]:
     root = resolved(order["root"])
     nearest = existing(root)
     disk = os.statvfs(nearest)
+    used = current(root)
     bits = struct.calcsize("P") * 8
     return {
         "root": str(root),
@@ -37,9 +39,10 @@ def state(order: dict[str, Any]) -> dict[str, Any]:
         "writable": os.access(nearest, os.W_OK | os.X_OK),
         "nearest": str(nearest),
         "disk_free": disk.f_bavail * disk.f_frsize,
-        "current": current(root),
+        "current": used,
         "linked": linked(root),
         "environments": environments(root),
+        "damage": damage(root, used, order["probe"]) if used and order.get("probe") else "",
         "tidy": tidy(root),
         "trusted": trusted(root),
     }

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from knnkit.provision.onboard.environments import CONTENTS, environments, files_in, site_packages
-from knnkit.provision.onboard.files import listed, make_folder, read_json, safe, same, sha256, write
+from knnkit.provision.onboard.files import make_folder, read_json, safe, same, sha256, write
 from knnkit.provision.onboard.root import VENVS, resolved
 from knnkit.provision.onboard.trouble import Trouble
 
@@ -33,17 +33,6 @@ def holder_of(root: Path, wheel: dict[str, str]) -> Path | None:
         if files and all(same(site_packages(environment) / name, value) for name, value in files.items()):
             return environment
     return None
-
-
-def changed(environment: Path) -> list[str]:
-    """The wheels of an environment that have lost a file, or have one with other bytes."""
-    records = {path.stem: files_in(read_json(path)) for path in listed(environment / CONTENTS)}
-    site = site_packages(environment)
-    return [
-        name
-        for name, files in records.items()
-        if not files or not all(same(site / file, digest) for file, digest in files.items())
-    ]
 
 
 def contents(environment: Path, wheel: dict[str, str]) -> dict[str, str] | None:
