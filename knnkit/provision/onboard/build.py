@@ -62,18 +62,18 @@ def make_environment(root: Path, order: dict[str, Any], place: Path | None) -> N
 
 def put_over(new: Path, damaged: Path) -> None:
     """Gives a damaged environment each file of a new one that is like it, one rename each: it may be in use."""
+    remove_tree(damaged / "__pycache__")  # it may be what is damaged; Python makes it anew
     for path in listed(new):
         place = damaged / path.name
-        if path.is_dir() and not path.is_symlink():
-            if not place.is_dir() or place.is_symlink():
+        if not path.is_symlink() and path.is_dir():
+            if place.is_symlink() or not place.is_dir():
                 remove_tree(place)
             make_folder(place)
             put_over(path, place)
             continue
-        if place.is_dir() and not place.is_symlink():
+        if not place.is_symlink() and place.is_dir():
             remove_tree(place)
         path.rename(place)
-    remove_tree(damaged / "__pycache__")  # it may be what is damaged; Python makes it anew
     remove_tree(new)
 
 

@@ -31,7 +31,7 @@ def make_folder(path: Path) -> None:
 
 def remove_tree(path: Path) -> None:
     """Whatever is at `path` goes; nothing there is fine."""
-    if path.is_dir() and not path.is_symlink():
+    if not path.is_symlink() and path.is_dir():
         shutil.rmtree(path)
     elif os.path.lexists(path):
         path.unlink()

@@ -50,7 +50,7 @@ def remove(order: dict[str, Any]) -> dict[str, Any]:
 
 def clear(path: Path, left: list[str], *, only: bool = False) -> None:
     """Removes a file, or a folder with what is in it (not with `only`), as far as it can; adds to `left` what stays."""
-    folder = path.is_dir() and not path.is_symlink()
+    folder = not path.is_symlink() and path.is_dir()
     if folder and not only:
         with failing(path, left):
             path.chmod(0o700)
