@@ -29,7 +29,8 @@ from test_crashes import (
     root,
 )
 
-from device_agent import contract, disk
+from device_agent.shared.protocol import constants
+from device_agent.system import durable
 
 __all__ = ["bench", "root"]
 
@@ -67,18 +68,18 @@ def run(scenario: Scenario, root: Path, fault: Fault | None = None) -> Ended:
 def install_into_a_full_store(made: Bench) -> Scenario:
     """One release more than may stay, so that one goes, as at every further deploy."""
     scenario = install_an_upload(made)
-    for sequence in range(20, 19 + contract.KEEP_RELEASES):
+    for sequence in range(20, 19 + constants.KEEP_RELEASES):
         release = made.releases.variant("iris", made.folder / f"full-{sequence}", sequence=sequence)
         device, _ = made.with_old()
         digest = made.upload(device, release)
-        (device.root / contract.INCOMING_DIR / digest).rename(scenario.root / contract.RELEASES_DIR / digest)
+        (device.root / constants.INCOMING_DIR / digest).rename(scenario.root / constants.RELEASES_DIR / digest)
     return scenario
 
 
 def find_a_directory_in_the_way(made: Bench) -> Scenario:
     """Where the agent's link belongs; it is set aside with all that is in it."""
     scenario = activate(made)
-    place = scenario.root / contract.HISTORY_FILE
+    place = scenario.root / constants.HISTORY_FILE
     place.unlink()
     (place / "deep").mkdir(parents=True)
     (place / "deep" / "file").write_text("theirs")
@@ -115,7 +116,7 @@ def test_a_directory_in_the_way_on_an_overlay_is_set_aside_whole(bench: Bench, r
     scenario = find_a_directory_in_the_way(bench)
     ended = run(scenario, root)
     assert ended.code == 0, (ended.out, ended.err)
-    aside = root / (contract.HISTORY_FILE + disk.ASIDE)
+    aside = root / (constants.HISTORY_FILE + durable.ASIDE)
     assert (aside / "deep" / "file").read_text() == "theirs"
     assert (aside / "link").readlink() == Path("deep")
     assert not list(root.glob(".*"))

@@ -15,7 +15,7 @@ from support.board_roots import copy_board, make_board
 from support.releases import Releases
 from support.tiny import make_tiny_wheels, want_tiny_wheels
 
-from device_agent import contract
+from device_agent.shared.protocol import constants
 from knnkit.cli import main
 
 Said = dict[str, object]
@@ -98,14 +98,14 @@ def test_twenty_deploys_prune_rollback_and_remove_on_an_overlay(
     below = tmp_path / "below"
     below.mkdir()
     root = copy_board(board, below / "root")
-    for sequence in range(100, 100 + contract.KEEP_RELEASES):
+    for sequence in range(100, 100 + constants.KEEP_RELEASES):
         knnkit(root, "deploy", "--release", release(sequence))
     root = overlay(below) / "root"
     for sequence in range(200, 220):
         said = knnkit(root, "deploy", "--release", release(sequence))
         assert said["outcome"] == "committed"
         assert "gone at the next boot" in str(said["warnings"])
-        assert len(list((root / "releases").iterdir())) <= contract.KEEP_RELEASES
+        assert len(list((root / "releases").iterdir())) <= constants.KEEP_RELEASES
     agent = [str(root / "venv/bin/python"), "-I", "-m", "device_agent", "--root", str(root)]
     subprocess.run([*agent, "prune", "--keep", "2"], check=True, capture_output=True)
     assert knnkit(root, "rollback")["release"]["version"] == "1.218.0"  # type: ignore[index]
@@ -207,7 +207,7 @@ def test_a_root_whose_parent_is_not_the_login_s_is_emptied(board: Path, tmp_path
             os.chown(path, 65534, 65534, follow_symlinks=False)
         script = (
             "import json, os, sys; os.setgroups([]); os.setgid(65534); os.setuid(65534); "
-            "from knnkit.provision.onboard.remove import remove; from knnkit.provision.removal import _KNOWN; "
+            "from device_agent.bootstrap.remove import remove; from knnkit.provision.install import _KNOWN; "
             "print(json.dumps(remove({'root': sys.argv[1], 'known': list(_KNOWN)})))"
         )
         said = remove_as_somebody(script, root)

@@ -202,7 +202,7 @@ def test_a_login_that_runs_no_command_is_shown_with_a_way_out(
     asked: str, command: str, says: str, hint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str],
     no_ssh_config: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("knnkit.transport.ssh_login.MAX_NOISE", 1_000_000)
+    monkeypatch.setattr("knnkit.transport.ssh.login.MAX_NOISE", 1_000_000)
     rows = tmp_path / "rows.csv"
     rows.write_text(ROWS)
     with sshd.running(tmp_path / "server", extra=f"ForceCommand {command}") as server:
