@@ -22,7 +22,7 @@ from device_agent.shared.trust import oms
 from device_agent.shared.trust.manifest import read_manifest
 from device_agent.shared.trust.reasons import Reason
 from device_agent.shared.trust.rules import Verdict, revoked_key
-from device_agent.store import transitions
+from device_agent.store import state, transitions
 from device_agent.store.store import IMPORT_PREFIX, TRASH_PREFIX, Store
 from device_agent.store.trust_state import kept_state, trust_state
 from device_agent.system import board, clock, durable
@@ -136,6 +136,14 @@ def take_parts(store: Store, directory: Path) -> None:
                 durable.rename(part, directory / name)
 
 
+def is_complete(directory: Path) -> bool:
+    """Returns whether a directory holds every file of a release, by its name or as a part."""
+    return all(
+        os.path.lexists(directory / name) or os.path.lexists(directory / f"{name}{constants.PART_SUFFIX}")
+        for name in constants.RELEASE_FILES
+    )
+
+
 def prune(
     store: Store, *, keep: str | None = None, number: int = constants.KEEP_RELEASES, free: int = KEEP_FREE
 ) -> list[str]:
@@ -146,9 +154,7 @@ def prune(
     Returns:
         The digests that were removed.
     """
-    current = store.load()
-    refs = (current.committed, current.previous, current.left, current.pending.release if current.pending else None)
-    protected = {ref.digest for ref in refs if ref} | {keep}
+    protected = state.kept(store.load()) | {keep}
     staged = store.staged()
     removed: list[str] = []
     for digest in sorted((d for d in staged if d not in protected), key=lambda d: (_sequence(store, d), d)):

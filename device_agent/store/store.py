@@ -98,7 +98,7 @@ class Store:
         """Ends what a crash, a power cut or a silent host left half-done; needs the lock."""
         moment = clock.now()
         current = self.load()
-        self._sweep()
+        self._sweep(state.kept(current))
         if current.pending and state.is_over(current.pending, moment):
             from device_agent.store import transitions  # not needed to read
 
@@ -180,10 +180,7 @@ class Store:
 
     def discard(self, path: Path) -> None:
         """Removes a release directory so that a half-removed one is never mistaken for a release."""
-        doomed = self.releases / (TRASH_PREFIX + path.name)
-        durable.remove_tree(doomed)
-        durable.move(path, doomed)
-        durable.remove_tree(doomed)
+        durable.discard(path, self.releases / (TRASH_PREFIX + path.name), constants.MANIFEST_FILE)
 
     def _follow(self, current: StoreState) -> None:
         answering = state.answering(current, clock.now())
@@ -221,16 +218,19 @@ class Store:
         if path.is_dir() and not path.is_symlink():
             self._set_aside(path, "it is a directory")
 
-    def _sweep(self) -> None:
-        """What cannot be removed is in nobody's way."""
+    def _sweep(self, kept: frozenset[str]) -> None:
+        """Removes what a crash left half-done, never a release of `kept`; what cannot be removed is in nobody's way."""
         for path in map(durable.temporary, (self.state_file, self.link, self.history_file)):
             with contextlib.suppress(OSError):
                 self._make_way(path)
                 durable.remove_file(path)
-        for directory, prefix in ((self.releases, TRASH_PREFIX), (self.incoming, IMPORT_PREFIX)):
-            for path in sorted(directory.glob(prefix + "*")):
-                with contextlib.suppress(OSError):
-                    durable.remove_tree(path)
+        doomed = [*self.releases.glob(TRASH_PREFIX + "*"), *self.incoming.glob(IMPORT_PREFIX + "*")]
+        doomed += [*self.root.glob(".*.tmp"), *self.releases.glob(".*.tmp")]  # copies that `durable.move` began
+        halves = [self.release_path(digest) for digest in self.staged() if digest not in kept]
+        doomed += [path for path in halves if not os.path.lexists(path / constants.MANIFEST_FILE)]
+        for path in sorted(doomed):
+            with contextlib.suppress(OSError):
+                durable.remove_tree(path)
 
 
 def _why_over(pending: state.Pending, moment: clock.Moment) -> str:

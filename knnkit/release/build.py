@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import os
 import shlex
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -267,7 +268,7 @@ def _replacing(directory: Path) -> Iterator[Path]:
 def _swap(folder: Path, directory: Path, replaced: Path) -> None:
     try:
         if directory.exists():
-            directory.rename(replaced)
+            shutil.move(directory, replaced)  # copies what an overlay does not rename
         folder.rename(directory)
     except BaseException:  # Ctrl-C, too: what was replaced would be removed with the folder beside
         if replaced.exists() and not directory.exists():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import shlex
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -269,8 +270,9 @@ class Line:
     def _meaning(self, argv: list[str], input: bytes):  # type: ignore[no-untyped-def]
         if argv[0] == "sh" and input == probe._PROBE.encode():
             return "probe", self._probe
-        if argv[0] == "sh" and input == upload._LOOK.encode():
-            return "look", lambda: self._look(argv[3:])
+        if argv[0] == "sh" and input.endswith(upload._LOOK.encode()):
+            names = shlex.split(input.decode().removesuffix(upload._LOOK))[2:]
+            return "look", lambda: self._look(names)
         if argv[0] == "sh" and input == upload_dir._CLAIM.encode():
             return "claim", lambda: self._claim(*argv[3:])
         assert argv[0] in (f"{ROOT}/venv/bin/python", BESIDE), argv

@@ -29,6 +29,11 @@ def findings_of(address: str, facts: Facts, named: Collection[str] = ()) -> Iter
         yield Finding("machine", "error", said, f"use one of Linux {', '.join(_MACHINES)}")
     if not facts.writable:
         yield Finding("root", "error", f"{facts.root} cannot be written", f"sudo chown -R $USER {facts.root}")
+    if facts.noexec:
+        yield Finding("root", "error", *facts.noexec)
+    if facts.fleeting:
+        hint = "choose a `root` on a disk, or switch the overlay off: sudo raspi-config nonint do_overlayfs 1"
+        yield Finding("root", "warning", facts.fleeting, hint)
     if facts.agent is None:
         yield from _bare(address, facts)
     elif facts.agent.agent != __version__:

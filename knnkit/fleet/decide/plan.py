@@ -175,6 +175,8 @@ def _unfit(target: Target, facts: Facts, options: PlanOptions) -> Refusal | None
         return failed(
             "not-writable", f"{facts.root} cannot be written", "choose another `root`, or give it to the login user"
         )
+    if facts.noexec:
+        return failed("noexec", *facts.noexec)
     if facts.agent is None and options.provisioning == "never":
         said = facts.agent_problem or "there is no agent"
         return failed("no-agent", f"{said}, and --provision never was given", f"knnkit provision --target {device}")

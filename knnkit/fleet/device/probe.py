@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,10 +19,20 @@ from knnkit.transport.base import Transport, printable
 _PROBE = """\
 root=$1
 case $root in "~") root=$HOME ;; "~/"*) root=$HOME/${root#"~/"} ;; /*) ;; *) root=$HOME/$root ;; esac
+# The file system of a folder: its kind, its options, and where it is mounted.
+mounted() {
+  here=$(cd "$1" 2>/dev/null && pwd -P)/ best= found=
+  while read -r _ on kind options _; do
+    case $on in *\\\\*) on=$(printf %b "$on") ;; esac
+    case $here in "${on%/}"/*) [ ${#on} -ge ${#best} ] && best=$on found="$kind $options $on" ;; esac
+  done </proc/self/mounts
+  echo "mount $found"
+}
 echo "home $HOME"
 echo "root $root"
 at=$root
 while [ ! -d "$at" ] && [ -n "$at" ]; do at=${at%/*}; done
+mounted "${at:-/}" 2>/dev/null
 [ -w "${at:-/}" ] && echo "writable yes" || echo "writable no"
 agent=$root/venv/bin/python
 if [ "$2" = full ] || [ ! -x "$agent" ]; then
@@ -41,8 +52,21 @@ if [ -x "$agent" ]; then
 fi
 exit 0
 """
-_LINE = re.compile(r"(home|root|kernel|disk|writable|venv|python|agent) ?(.*)")
+_LINE = re.compile(r"(home|root|mount|kernel|disk|writable|venv|python|agent) ?(.*)")
 _MAX_ANSWER = 1024 * 1024
+
+
+#: File systems that a restart of the board empties, or may empty -> what is said of them.
+_FLEETING = {"tmpfs": "in memory", "ramfs": "in memory", "overlay": "on an overlay", "aufs": "on an overlay"}
+
+
+@dataclass(frozen=True)
+class Mount:
+    """A file system: its kind (`ext4`), its options (`rw,noexec`), and where it is mounted."""
+
+    kind: str
+    options: str
+    point: str
 
 
 @dataclass(frozen=True)
@@ -60,6 +84,24 @@ class Facts:
     venv: str | None  # what ROOT/venv points to, as it stands there
     agent: documents.Status | None = None
     agent_problem: str | None = None  # why there is a venv but no status
+    mount: Mount | None = None  # what holds the root; None where the system does not tell
+
+    @property
+    def noexec(self) -> tuple[str, str] | None:
+        """Why no library under the root can be loaded, and what mends it; None where nothing is in the way."""
+        if self.mount is None or "noexec" not in self.mount.options.split(","):
+            return None
+        point = shlex.quote(self.mount.point)
+        hint = f"sudo mount -o remount,exec {point} on the board, with `exec` in /etc/fstab; or choose another `root`"
+        return f"{self.root} is mounted noexec (at {self.mount.point}): no library there can be loaded", hint
+
+    @property
+    def fleeting(self) -> str:
+        """What threatens the root at the next boot; empty where it lies on a disk."""
+        if self.mount is None or self.mount.kind not in _FLEETING:
+            return ""
+        where = f"{_FLEETING[self.mount.kind]} ({self.mount.kind} at {self.mount.point})"
+        return f"{self.root} lies {where}: what is written there is gone at the next boot"
 
     @property
     def agent_argv(self) -> tuple[str, ...]:
@@ -99,7 +141,7 @@ def _ask(transport: Transport, root: str, timeout: float, full: bool) -> Facts:
         raise DeviceFailed(
             f"{transport.name}: the probe failed: {completed.complaint or f'exit code {completed.exit_code}'}",
             reason="probe-failed",
-            hint="knnkit doctor",
+            hint=f"what does `sh` say there? ssh {transport.name} sh -c true",
         )
     return parse(transport.name, completed.stdout.decode("utf-8", "replace"))
 
@@ -129,7 +171,7 @@ def parse(name: str, answer: str) -> Facts:
     return _with_agent(name, facts, found.get("agent"), status)
 
 
-_CHATTY = "does the login shell print text of its own? `ssh HOST true` must print nothing"
+_CHATTY = "does something print there in the background? `ssh HOST sleep 5` must print nothing"
 
 
 def _facts(found: dict[str, str]) -> Facts:
@@ -149,6 +191,7 @@ def _facts(found: dict[str, str]) -> Facts:
         disk_free_bytes=int(found.get("disk") or 0) * 1024,
         writable=found.get("writable") == "yes",
         venv=found.get("venv") or None,
+        mount=Mount(*mount) if len(mount := found.get("mount", "").split(" ", 2)) == 3 else None,
     )
 
 

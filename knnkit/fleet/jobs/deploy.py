@@ -68,6 +68,7 @@ class _Deploy:
     def _look(self, root: str) -> Facts:
         with self._recorder.step("probe"):
             facts = probe(self._talk.open(), root, timeout=self._job.pace.command)
+        self._recorder.warn(*filter(None, [facts.fleeting]))
         if facts.agent:
             self._recorder.know(release=facts.agent.committed, previous=facts.agent.previous, status=facts.agent)
             self._recorder.warn(*facts.agent.warnings, *foreign_keys(facts.agent, self._job.options.named))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -132,11 +132,11 @@ def _doctor(question: Question, transport: Transport, facts: Facts, recorder: Re
                 max_output=json_codec.MAX_DOCUMENT,
             )
         try:  # with errors among its findings the agent exits with 1, and still answers
-            findings += json_codec.loads(Diagnosis, completed.stdout).findings
+            found = json_codec.loads(Diagnosis, completed.stdout).findings
+            findings += [replace(each, mend=each.mend.replace("THIS_DEVICE", str(question.target))) for each in found]
         except json_codec.MalformedDocument as error:
-            findings.append(
-                reports.Finding("agent", "error", f"its doctor does not answer: {error}", "knnkit provision")
-            )
+            said = f"its doctor does not answer: {completed.complaint or error}"
+            findings.append(reports.Finding("agent", "error", said, f"knnkit provision --target {question.target}"))
     sick = sum(finding.level == "error" for finding in findings)
     return recorder.end(
         Outcome.FAILED if sick else Outcome.ANSWERED,
