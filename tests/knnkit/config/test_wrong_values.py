@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from knnkit.config import messages, parse
+from knnkit.config import messages, parse, yaml_reader
 from knnkit.errors import ConfigError
 
 GATES = {"accuracy": 0.9, "latency_ms": 5.0, "margin": 1e-5}
@@ -159,7 +159,7 @@ def test_what_a_message_says_to_type_is_taken(number: int, place: Path) -> None:
         if not error.hint.startswith(f"{key}: ") or ", or " in error.hint:
             continue
         whole = place[: len(place) - list(reversed(place)).index(key)]
-        typed = parse.config_yaml.read(error.hint, "hint").data[key]
+        typed = yaml_reader.read(error.hint, "hint").data[key]
         again = refused(replaced(number, whole, plain(typed)))
         assert again is None or str(again).split(": ")[1] != path_of(whole), (what, error.hint, str(again))
 

@@ -72,7 +72,7 @@ def test_the_same_sources_are_the_same_bytes_and_few_of_them() -> None:
 
 
 def test_every_module_is_sent_and_older_boards_can_read_them_to_say_that_they_are_too_old() -> None:
-    folder = REPOSITORY / "knnkit" / "provision" / "onboard"
+    folder = REPOSITORY / "device_agent" / "bootstrap"
     assert sorted(onboard().values()) == sorted(path.read_text() for path in folder.iterdir() if path.suffix == ".py")
     for name, text in onboard().items():
         ast.parse(text, name, feature_version=(3, 8))
