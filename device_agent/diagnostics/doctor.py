@@ -159,14 +159,14 @@ def _root(store: Store) -> Iterator[Finding]:
         yield Finding("root", "error", f"{root} does not exist", _PROVISION)
         return
     found = root.stat()
-    if found.st_uid != os.geteuid():
+    if os.statvfs(root).f_flag & os.ST_NOEXEC:
+        mend = "sudo mount -o remount,exec MOUNT, with `exec` in /etc/fstab; `df ROOT` names MOUNT"
+        yield Finding("root", "error", f"{root} is mounted noexec: no library there can be loaded", mend)
+    elif found.st_uid != os.geteuid():
         mend = f"sudo chown -R {os.geteuid()} {_typed(root)}"
         yield Finding("root", "warning", f"{root} belongs to user {found.st_uid}, we are {os.geteuid()}", mend)
     elif stat.S_IMODE(found.st_mode) & 0o077:
         yield Finding("root", "warning", f"others can look into {root}", f"chmod 700 {_typed(root)}")
-    elif os.statvfs(root).f_flag & os.ST_NOEXEC:
-        mend = "sudo mount -o remount,exec MOUNT, with `exec` in /etc/fstab; `df ROOT` names MOUNT"
-        yield Finding("root", "error", f"{root} is mounted noexec: no library there can be loaded", mend)
     elif not os.access(root, os.W_OK) or os.statvfs(root).f_flag & os.ST_RDONLY:
         yield Finding("root", "error", f"{root} cannot be written", "mount | grep ' / '; dmesg | tail")
     else:

@@ -171,7 +171,7 @@ def parse(name: str, answer: str) -> Facts:
     return _with_agent(name, facts, found.get("agent"), status)
 
 
-_CHATTY = "does something print there in the background? `ssh HOST sleep 5` must print nothing"
+_CHATTY = "does the login shell start something that prints? `ssh HOST sleep 5` must print nothing"
 
 
 def _facts(found: dict[str, str]) -> Facts:

@@ -49,7 +49,7 @@ def test_a_knnkit_that_a_board_has_is_not_taken_for_it(tmp_path: Path) -> None:
 
 def test_a_traceback_names_the_module_and_its_line(tmp_path: Path) -> None:
     done = _run(tmp_path)  # an order without a root
-    found = re.findall(r'File "(knnkit/\S+)", line (\d+), in (\w+)', done.stderr.decode())
+    found = re.findall(r'File "(device_agent/\S+)", line (\d+), in (\w+)', done.stderr.decode())
     assert found
     name, line, function = found[-1]
     assert (name, function) == ("device_agent/bootstrap/inspect.py", "state")
@@ -57,7 +57,7 @@ def test_a_traceback_names_the_module_and_its_line(tmp_path: Path) -> None:
 
 
 def test_so_does_the_message() -> None:
-    with pytest.raises(DeviceFailed, match=r"KeyError: 'root' \(knnkit/provision/onboard/state\.py:\d+\)"):
+    with pytest.raises(DeviceFailed, match=r"KeyError: 'root' \(device_agent/bootstrap/inspect\.py:\d+\)"):
         ask(LocalTransport(), sys.executable, "state", {}, timeout=60)
 
 
