@@ -16,6 +16,7 @@ AgentError              2  bad arguments or bad input
 from __future__ import annotations
 
 import errno
+import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ class AgentError(Exception):
         super().__init__(message)
         self.reason = reason or self.default_reason
         self.hint = hint
+        if hint and sys.version_info >= (3, 11):
+            self.add_note(f"try: {hint}")  # for who uses the agent from Python and sees a traceback
 
 
 class BadInput(AgentError):

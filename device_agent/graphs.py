@@ -107,8 +107,7 @@ class Graphs:
             return
         self._packed = True
         try:
-            with quiet():
-                self._begin()
+            self._begin()
         except ModelUnusable:  # what answers now goes on
             self._packed = False
 
@@ -133,7 +132,8 @@ class Graphs:
     def _begin(self) -> None:
         """Loads the model, in the place of what was loaded before."""
         try:
-            interpreter = self.loader.load(self._packed)
+            with quiet():
+                interpreter = self.loader.load(self._packed)
             if self._info.quantized is not None:  # also where they are not what answers now
                 require_steps(interpreter)
         except (ValueError, RuntimeError, KeyError, OSError) as error:

@@ -16,7 +16,6 @@ from device_agent.contract import ReleaseRef
 from device_agent.errors import DeviceUnfit, ModelUnusable, Refused
 from device_agent.keys import kept_state
 from device_agent.modelfile import read_member
-from device_agent.quiet import quiet
 from device_agent.record import record
 from device_agent.release_files import OpenRelease, open_release
 from device_agent.state import Answering
@@ -103,8 +102,7 @@ def load_model(opened: OpenRelease, runtime: str = "auto", threads: int = 1, *, 
     from device_agent.runtime import TfliteKNN
 
     path = opened.path(contract.MODEL_FILE)
-    with quiet():
-        model = TfliteKNN(path, runtime=runtime, num_threads=threads, stream=stream)
+    model = TfliteKNN(path, runtime=runtime, num_threads=threads, stream=stream)
     opened.confirm_unchanged()
     _compare(model, opened)
     return model

@@ -12,9 +12,8 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from device_agent import codec, contract, interrupts, standard
+from device_agent import __version__, codec, contract, interrupts, standard
 from device_agent.parsing import Parser
-from knnkit import __version__
 from knnkit.commands import COMMANDS
 from knnkit.errors import Interrupted, KnnkitError, from_os_error
 

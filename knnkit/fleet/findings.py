@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from device_agent import __version__
 from device_agent.contract import Finding
-from knnkit import __version__
 from knnkit.fleet.facts import Facts
 from knnkit.fleet.plan import MINIMUM_PYTHON
 from knnkit.provision.recipe import SPARE, room_for

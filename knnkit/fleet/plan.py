@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from device_agent import contract, versions
+from device_agent import __version__, contract, versions
 from device_agent.contract import ReleaseRef, Status
-from knnkit import __version__
 from knnkit.fleet.facts import Facts
 from knnkit.fleet.package import Package
 from knnkit.fleet.target import Target

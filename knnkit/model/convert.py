@@ -1,4 +1,4 @@
-"""TfKNN to TFLite: signatures of fixed shape over the same weights, for one row and for a batch.
+"""KnnModule to TFLite: signatures of fixed shape over the same weights, for one row and for a batch.
 
 The converter knows eight-bit weights only by guessing at their steps itself: here the table of the quantized search is
 put in place of the float32 numbers that it was converted with.
@@ -20,7 +20,7 @@ from device_agent import contract
 from knnkit.errors import BuildError
 from knnkit.model import flatfile
 from knnkit.model.candidates import QuantizedProducts
-from knnkit.model.tfknn import TfKNN
+from knnkit.model.tfknn import KnnModule
 
 #: Version of FULLY_CONNECTED that takes float32 rows and int8 weights, and divides a row's whole range into steps
 #: (tensorflow/lite/tools/versioning/op_version.cc).
@@ -29,20 +29,7 @@ _ASYMMETRIC = 9
 _AUTOGRAPH = "__autograph_generated_file"
 
 
-def batch_rows(model: TfKNN, search: str) -> int:
-    """Returns how many rows the batch signature of a search takes.
-
-    64, fewer where its temporary tensors would take over 32 MB. A larger one is no faster (its scores leave the cache
-    before TOPK_V2 reads them), and wastes more when part-filled.
-    """
-    width = model.enrolled.shape[1]
-    ranked = max(32, 2 * model.search.candidates(search))
-    per_row = 4 * (len(model.enrolled) * (width if model.metric == "manhattan" else 1) + ranked * width)
-    fitting = (32 << 20) // per_row
-    return int(max(2, min(64, 1 << max(0, fitting.bit_length() - 1))))
-
-
-def convert(model: TfKNN) -> Any:
+def convert(model: KnnModule) -> Any:
     """Returns the model tree (as `flatfile.unpack`) of `model`, float32, fixed shapes.
 
     Signatures: `classify` for one row, `classify_batch`, and the two of each other search that the model has.
@@ -52,7 +39,7 @@ def convert(model: TfKNN) -> Any:
     """
     signatures = {}
     for search in model.search.ways:
-        batch = batch_rows(model, search)
+        batch = model.batch_rows(search)
         for name, rows in ((contract.SIGNATURE_ONE, 1), (contract.SIGNATURE_BATCH, batch)):
             shape = tf.TensorSpec((rows, model.n_features), tf.float32, name=contract.INPUT_ROWS)
 

@@ -1,17 +1,20 @@
 """Loads TensorFlow without what it says of processors, CUDA and its logging on standard error.
 
 Its C++ side writes to file descriptor 2 before any setting takes effect, so the descriptor is what must be quiet. When
-loading fails, what was said is shown after all, and not when it was interrupted. Called where somebody is watching;
-importing TensorFlow elsewhere stays as it is.
+loading fails, what was said is shown after all, and not when it was interrupted.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import tempfile
+import warnings
+from collections.abc import Iterator
 
 from device_agent import interrupts
+from knnkit.errors import MissingDependency
 
 
 def load_tensorflow() -> None:
@@ -28,9 +31,11 @@ def load_tensorflow() -> None:
     with tempfile.TemporaryFile() as said:
         os.dup2(said.fileno(), 2)
         try:
-            import tensorflow
+            with warnings.catch_warnings():  # its own imports warn about themselves
+                warnings.simplefilter("ignore")
+                import tensorflow
 
-            tensorflow.config.list_physical_devices()
+                tensorflow.config.list_physical_devices()
         except BaseException as error:
             if not isinstance(error, KeyboardInterrupt) and not interrupts.heard():
                 said.seek(0)
@@ -39,3 +44,17 @@ def load_tensorflow() -> None:
         finally:
             os.dup2(kept, 2)
             os.close(kept)
+
+
+@contextlib.contextmanager
+def needs_build_extra() -> Iterator[None]:
+    """Says of a package that is missing how it is installed.
+
+    Raises:
+        MissingDependency: instead of the ModuleNotFoundError inside.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = {"sklearn": "scikit-learn"}.get(error.name or "", error.name)
+        raise MissingDependency(f"building a model needs {package}", hint="pip install 'knnkit[build]'") from None

@@ -15,12 +15,11 @@ from typing import Any
 import flatbuffers
 import numpy as np
 
-from device_agent import codec, contract
-from knnkit import __version__
+from device_agent import __version__, codec, contract
 from knnkit.errors import BuildError
 from knnkit.model import flatfile
 from knnkit.model.search import Stored
-from knnkit.model.tfknn import TfKNN
+from knnkit.model.tfknn import KnnModule
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _METADATA_NAME = "TFLITE_METADATA"
@@ -44,7 +43,7 @@ def label_file(classes: tuple[Any, ...]) -> bytes:
     return "".join(f"{label}\n" for label in classes).encode()
 
 
-def pack(tree: Any, model: TfKNN, info: contract.KnnInfo) -> bytes:
+def pack(tree: Any, model: KnnModule, info: contract.KnnInfo) -> bytes:
     """Returns the complete model file: the model tree laid out with its metadata, and the files behind it.
 
     Raises:
@@ -73,7 +72,7 @@ def _known(info: contract.KnnInfo) -> dict[str, Any]:
 
 
 # --- the training rows, once --------------------------------------------------------------------------------------
-def _find(tree: Any, stored: Stored, model: TfKNN) -> flatfile.Table:
+def _find(tree: Any, stored: Stored, model: KnnModule) -> flatfile.Table:
     """Returns a table, and which buffers of the model are all of it, or one of its blocks."""
     table, blocks = stored
     row_bytes = table.shape[1] * table.itemsize
@@ -94,7 +93,7 @@ def _find(tree: Any, stored: Stored, model: TfKNN) -> flatfile.Table:
     return flatfile.Table(table.reshape(-1).view(np.uint8), windows)
 
 
-def _blocks(tree: Any, laid: flatfile.Laid, model: TfKNN) -> list[tuple[int, int]]:
+def _blocks(tree: Any, laid: flatfile.Laid, model: KnnModule) -> list[tuple[int, int]]:
     """Returns where in the file the training rows stand: first byte and number of rows of each piece."""
     row_bytes, count = 4 * model.enrolled.shape[1], len(model.enrolled)
     if model.search.projection is None:
@@ -106,7 +105,7 @@ def _blocks(tree: Any, laid: flatfile.Laid, model: TfKNN) -> list[tuple[int, int
     raise BuildError("the converter changed the training matrix; this TensorFlow is not supported")
 
 
-def _exact_tables(blocks: list[tuple[int, int]], model: TfKNN) -> bytes:
+def _exact_tables(blocks: list[tuple[int, int]], model: KnnModule) -> bytes:
     space = model.space
     arrays: dict[str, Any] = {
         "centre": space.centre,
@@ -125,7 +124,7 @@ def _exact_tables(blocks: list[tuple[int, int]], model: TfKNN) -> bytes:
 
 
 # --- TFLite Metadata ----------------------------------------------------------------------------------------------
-def _describe(tree: Any, info: contract.KnnInfo, model: TfKNN) -> bytes:
+def _describe(tree: Any, info: contract.KnnInfo, model: KnnModule) -> bytes:
     build = flatbuffers.Builder(1024)
     inputs = [_tensor(build, contract.INPUT_ROWS, f"{info.n_features} features, as they were measured", False)]
     outputs = [

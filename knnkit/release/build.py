@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 from device_agent import contract
 from device_agent.errors import ModelUnusable
 from knnkit.config import Build
-from knnkit.errors import BuildError, MissingDependency, UsageError, VerificationFailed
+from knnkit.errors import BuildError, UsageError, VerificationFailed
+from knnkit.model.hush import needs_build_extra
 from knnkit.release import inputs, manifest, material
 from knnkit.release.signing import Signer, sign_release
 
@@ -98,7 +99,7 @@ def build_release(build: Build, signer: Signer, *, out: Path | None = None) -> B
         model.seed,
         inputs.digest(build),
     )
-    with _extra_installed():
+    with needs_build_extra():
         made_from = material.load(build)
     return write_release(made_from, order, signer, directory)
 
@@ -154,24 +155,11 @@ def _make(made_from: Material, order: Order) -> tuple[BuiltModel, Golden, Verdic
 def _build_model(made_from: Material, order: Order) -> BuiltModel:
     spec, held_out = made_from.spec, made_from.held_out
     how: dict[str, Any] = {"margin": order.gates.margin, "seed": order.seed, "inputs": order.inputs}
-    with _extra_installed():
-        from knnkit.model.hush import load_tensorflow
+    from knnkit.model import build
 
-        load_tensorflow()
-        from knnkit.model import build
-
-        if made_from.imported is not None:
-            return build.build_enrolled(spec, made_from.imported.enrolment, held_out, **how)
-        return build.build_model(spec, made_from.training, held_out, **how)
-
-
-@contextlib.contextmanager
-def _extra_installed() -> Iterator[None]:
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        package = {"sklearn": "scikit-learn"}.get(error.name or "", error.name)
-        raise MissingDependency(f"building a model needs {package}", hint="pip install 'knnkit[build]'") from None
+    if made_from.imported is not None:
+        return build.build_enrolled(spec, made_from.imported.enrolment, held_out, **how)
+    return build.build_model(spec, made_from.training, held_out, **how)
 
 
 def _pinned_clock() -> int | None:

@@ -8,9 +8,8 @@ import json
 from importlib import metadata
 from pathlib import Path
 
-from device_agent import contract, modelfile
+from device_agent import __version__, contract, modelfile
 from device_agent.errors import ModelUnusable
-from knnkit import __version__
 from knnkit.config import Build, FileData, SkopsData, TestFile
 from knnkit.errors import DataError
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import time
 
-from device_agent import codec, trust
+from device_agent import __version__, codec, trust
 from device_agent.contract import Gates, Manifest
 from device_agent.errors import Refused
-from knnkit import __version__
 from knnkit.errors import VerificationFailed
 
 #: The class of a release that any device may run.

@@ -83,7 +83,7 @@ def sign_release(directory: Path, signer: Signer) -> trust.Verdict:
     except Refused as error:
         raise VerificationFailed(f"{directory}: {error}", reason=error.reason, hint=error.hint) from None
     try:
-        _replace(directory / contract.SIGNATURE_FILE, bundle)
+        replace_file(directory / contract.SIGNATURE_FILE, bundle)
     except OSError as error:
         raise SigningKeyError(f"cannot write {directory / contract.SIGNATURE_FILE}: {error.strerror}") from None
     return verdict
@@ -150,8 +150,12 @@ def make_bundle(subject: str, digests: dict[str, str], signer: Signer) -> bytes:
     return json.dumps(bundle).encode()
 
 
-def _replace(path: Path, data: bytes) -> None:
-    """Writes beside the directory's own files only for an instant: a hidden name that a rename removes."""
+def replace_file(path: Path, data: bytes) -> None:
+    """Writes a file in one step: under a hidden name beside it, which a rename removes.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=contract.PART_SUFFIX)
     try:
         with os.fdopen(descriptor, "wb") as file:

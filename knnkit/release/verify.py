@@ -6,9 +6,8 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from device_agent import release_files, trust
+from device_agent import __version__, release_files, trust
 from device_agent.errors import Refused
-from knnkit import __version__
 from knnkit.errors import VerificationFailed
 from knnkit.release import keys
 from knnkit.release.signing import require_directory

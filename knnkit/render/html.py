@@ -13,7 +13,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from knnkit import __version__
+from device_agent import __version__
 from knnkit.render import confusion, palette, regions, text
 from knnkit.render import page as pages
 from knnkit.render.page import Page

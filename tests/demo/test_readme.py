@@ -54,3 +54,32 @@ def test_the_quick_start_works_as_it_is_written(tmp_path: Path, monkeypatch: pyt
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[-1] == "setosa"
     assert (tmp_path / "home" / ".knnkit" / "current").is_symlink()
+
+
+def seven_lines() -> tuple[str, str]:
+    """The block of Python in README.md, and what it says below that it prints."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    found = re.search(r"```python\n(.*?)```\n\n```\n(.*?)```", text, re.DOTALL)
+    assert found
+    assert len(found[1].splitlines()) == 7
+    return found[1], found[2]
+
+
+@pytest.mark.parametrize("before", ["", "import tensorflow", "import sklearn.neighbors, device_agent, knnkit"])
+def test_the_seven_lines_print_what_the_readme_says(before: str, tmp_path: Path) -> None:
+    """And nothing on standard error, with every warning an error: TensorFlow's own are its own."""
+    lines, printed = seven_lines()
+    program = f"""
+import os, sys, warnings
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    {before or "pass"}
+os.write(2, b"from here on\\n")
+{lines}"""
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    argv = [sys.executable, "-W", "error", "-c", program]
+    done = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.endswith("from here on\n")
+    assert done.stdout == printed == "0.9433333333333334 0.9433333333333334 True\n"
+    assert [each.name for each in tmp_path.iterdir()] == ["knn.tflite"]

@@ -26,6 +26,8 @@ SHARED = {
     "device_agent.judge",
     "device_agent.modelfile",  # reads knn.json for `inspect`, and to see whether a release is up to date
     "device_agent.parsing",  # both command lines answer what is typed wrong alike
+    "device_agent.queries",  # TfKNN and TfliteKNN check rows alike, and return neighbours in one record
+    "device_agent.quiet",
     "device_agent.release_files",  # walks and hashes a release: the host verifies with the code that the device runs
     "device_agent.standard",  # both command lines make their standard streams safe
     "device_agent.trust",
