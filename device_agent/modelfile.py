@@ -51,7 +51,7 @@ def _name(source: str | Path | IO[bytes]) -> str:
     return str(source if isinstance(source, str | Path) else getattr(source, "name", "the model"))
 
 
-_HINT = "is it a model that `knnkit build` made?"
+_HINT = "is it a model that `knnkit build` or TfKNN.export made?"
 #: All that zipfile raises on a broken archive.
 _BROKEN = (
     OSError,

@@ -59,7 +59,7 @@ def check_rows(
     else:
         queries = _as_float32(rows, features, error)
     if queries.ndim != 2 or queries.shape[1] != len(features):
-        hint = "a single row: rows.reshape(1, -1)" if queries.ndim == 1 else ""
+        hint = "rows.reshape(1, -1), if it is a single row" if queries.ndim == 1 else ""
         raise error(f"expected rows of {len(features)} numbers, found an array of shape {queries.shape}", hint=hint)
     finite = np.isfinite(queries)
     if not finite.all():

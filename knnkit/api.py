@@ -325,8 +325,11 @@ def _training(rows: ArrayLike, labels: ArrayLike | None, names: Sequence[str] | 
     Raises:
         DataError: they do not fit.
     """
-    values = np.zeros(len(np.asarray(rows)), np.int64) if labels is None else np.asarray(labels)
-    training, given = dataset(rows, values, names), values.tolist()
+    values = None if labels is None else np.asarray(labels)
+    training = dataset(rows, values, names)
+    if values is None:
+        return training
+    given = values.tolist()
     if all(isinstance(label, str) for label in given):
         training = replace(training, labels=np.array(given))
     if training.labels.tolist() != given:

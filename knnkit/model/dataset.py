@@ -82,7 +82,7 @@ def load_sklearn(name: str) -> Dataset:
 
 
 def dataset(rows: Any, labels: Any, feature_names: Sequence[str] | None = None, source: str = "arrays") -> Dataset:
-    """Returns checked arrays as a `Dataset`: (n, n_features) numbers and n integer or string labels.
+    """Returns checked arrays as a `Dataset`: (n, n_features) numbers and n integer or string labels; None are all 0.
 
     Raises:
         DataError: the shapes do not fit, names repeat, or a value is not finite in float32.
@@ -99,6 +99,7 @@ def dataset(rows: Any, labels: Any, feature_names: Sequence[str] | None = None, 
     require_distinct(names, source)
     if len(names) != matrix.shape[1]:
         raise DataError(f"{source}: {len(names)} feature names for {matrix.shape[1]} columns")
+    labels = np.zeros(len(matrix), np.int64) if labels is None else labels
     if len(np.shape(labels)) != 1 or len(labels) != len(matrix):
         hint = "labels.ravel()" if np.shape(labels) == (len(matrix), 1) else ""
         raise DataError(f"{source}: {len(matrix)} rows, but labels of shape {np.shape(labels)}", hint=hint)

@@ -145,6 +145,8 @@ def test_labels_that_would_change_are_refused(labels: Any) -> None:
         ({"weights": np.exp}, BuildError, "not one of uniform, distance", ""),
         ({"scale": True}, BuildError, "not one of none", ""),
         ({"name": "a b"}, BuildError, "model name", ""),
+        ({"rows": 5, "labels": None}, DataError, r"array of shape \(1,\)", ""),
+        ({"rows": [[1.0], []], "labels": None}, DataError, "not a table of numbers", ""),
         ({"rows": ROWS[0]}, DataError, r"array of shape \(4,\)", ""),
         ({"rows": [[1.0, 2.0], [3.0]]}, DataError, "not a table of numbers", ""),
         ({"rows": [["a", "b"]] * 200}, DataError, "not a table of numbers", ""),
@@ -160,7 +162,6 @@ def test_labels_that_would_change_are_refused(labels: Any) -> None:
         ({"labels": LABELS[:, None]}, DataError, r"labels of shape \(200, 1\)", "labels.ravel()"),
         ({"feature_names": ["a", "b"]}, DataError, "2 feature names for 4 columns", ""),
     ],
-    ids=str,
 )
 def test_what_cannot_be_learnt_is_named_at_once(how: dict[str, Any], error: Any, said: str, hint: str) -> None:
     with pytest.raises(error, match=said) as caught:
@@ -189,7 +190,6 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[TfKNN, TfliteKNN]:
         (Frame(QUERIES, NAMED[::-1]), "the columns are weight, depth, width, height", f"rows[{NAMED}]"),
         (Frame(QUERIES, ["a", "b", "c", "d"]), "but the model takes height, width, depth, weight", f"rows[{NAMED}]"),
     ],
-    ids=str,
 )
 def test_what_cannot_be_classified_is_named_on_both_sides(
     both: tuple[TfKNN, TfliteKNN], queries: Any, said: str, hint: str
