@@ -3,7 +3,7 @@ host does. Needs the standard library, numpy, a TFLite runtime and cryptography;
 
 TYPE_CHECKING = False  # as type checkers know it: `typing` takes time at each start
 if TYPE_CHECKING:
-    from device_agent.runtime import TfliteKNN as TfliteKNN
+    from device_agent.inference.tflite_knn import TfliteKNN as TfliteKNN
 
 __version__ = "0.1.0"
 __all__ = ["TfliteKNN", "__version__"]
@@ -12,7 +12,7 @@ __all__ = ["TfliteKNN", "__version__"]
 def __getattr__(name: str) -> object:
     # Imported when asked for: the agent starts without numpy.
     if name == "TfliteKNN":
-        from device_agent.runtime import TfliteKNN
+        from device_agent.inference.tflite_knn import TfliteKNN
 
         return TfliteKNN
     raise AttributeError(f"module 'device_agent' has no attribute {name!r}")

@@ -21,27 +21,31 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from device_agent import contract
-from device_agent.queries import Neighbors, accuracy, check_rows, column_names
-from device_agent.quiet import quiet
+from device_agent.shared.console.quiet import quiet
+from device_agent.shared.protocol import constants, model_info
+from device_agent.shared.queries import Neighbors, accuracy, check_rows, column_names
+from knnkit.data.dataset import Dataset, dataset
 from knnkit.errors import BuildError, DataError, UsageError
-from knnkit.model import importer
 from knnkit.model.build import BuiltModel, build_enrolled, make_module, make_reference
-from knnkit.model.dataset import Dataset, dataset
-from knnkit.model.enrol import enrol
-from knnkit.model.imported import Fitted
-from knnkit.model.space import fit_scaler
-from knnkit.model.spec import KnnSpec
-from knnkit.release import build, material, passphrase
-from knnkit.release.signing import replace_file
+from knnkit.model.reference.enrolment import enrol
+from knnkit.model.reference.spec import KnnSpec
+from knnkit.model.scaling import fit_scaler
+from knnkit.release import build, signing
+from knnkit.training import sklearn_importer, source
+from knnkit.training.fitted import Fitted
 
 if TYPE_CHECKING:
-    from knnkit.model.reference import Reference
-    from knnkit.model.tfknn import KnnModule
+    from knnkit.model.graph.tfknn import KnnModule
+    from knnkit.model.reference.classifier import Reference
     from knnkit.release.build import Built
     from knnkit.release.signing import Signer
 
-_SETTLED = (contract.OUTPUT_LABEL, contract.OUTPUT_PROBABILITIES, contract.OUTPUT_INDICES, contract.OUTPUT_DISTANCES)
+_SETTLED = (
+    constants.OUTPUT_LABEL,
+    constants.OUTPUT_PROBABILITIES,
+    constants.OUTPUT_INDICES,
+    constants.OUTPUT_DISTANCES,
+)
 
 
 class TfKNN:
@@ -72,9 +76,9 @@ class TfKNN:
         k: int = 3,
         *,
         labels: ArrayLike | None = None,
-        metric: contract.Metric = "euclidean",
-        weights: contract.Weights = "uniform",
-        scale: contract.Scale = "none",
+        metric: constants.Metric = "euclidean",
+        weights: constants.Weights = "uniform",
+        scale: constants.Scale = "none",
         reject: float | None = None,
         name: str = "model",
         feature_names: Sequence[str] | None = None,
@@ -129,7 +133,7 @@ class TfKNN:
             DataError: wrong columns, or a value that is not finite.
         """
         found = self._answer(queries)
-        return Neighbors(found[contract.OUTPUT_INDICES], found[contract.OUTPUT_DISTANCES])
+        return Neighbors(found[constants.OUTPUT_INDICES], found[constants.OUTPUT_DISTANCES])
 
     def kneighbors(
         self, queries: ArrayLike | None = None, n_neighbors: int | None = None, return_distance: bool = True
@@ -166,9 +170,9 @@ class TfKNN:
             BuildError: there are no labels.
         """
         classes = self.classes_
-        label = self._answer(queries)[contract.OUTPUT_LABEL]
+        label = self._answer(queries)[constants.OUTPUT_LABEL]
         if self.fitted.spec.reject is not None:
-            classes = np.array([*classes.tolist(), contract.UNKNOWN_LABEL], dtype=object)
+            classes = np.array([*classes.tolist(), constants.UNKNOWN_LABEL], dtype=object)
         predicted: NDArray[Any] = classes[label]
         return predicted
 
@@ -179,7 +183,7 @@ class TfKNN:
             See `predict`.
         """
         self.classes_  # noqa: B018 (raises where there are none)
-        return self._answer(queries)[contract.OUTPUT_PROBABILITIES]
+        return self._answer(queries)[constants.OUTPUT_PROBABILITIES]
 
     def score(self, queries: ArrayLike, labels: ArrayLike) -> float:
         """Returns the share of raw `queries` whose predicted label is that of (n,) `labels`.
@@ -202,7 +206,7 @@ class TfKNN:
         """Returns the graph's outputs, settled in float64 where it is not certain."""
         rows = check_rows(queries, self.fitted.enrolment.feature_names, DataError)
         found = self._module.run(rows)
-        doubtful = np.flatnonzero(~found[contract.OUTPUT_CERTAIN])
+        doubtful = np.flatnonzero(~found[constants.OUTPUT_CERTAIN])
         if len(doubtful):
             exact, k = self._reference.answer(rows[doubtful]), self.fitted.spec.k
             settled = (exact.label, exact.probabilities, exact.indices[:, :k], exact.distances[:, :k])
@@ -233,7 +237,7 @@ class TfKNN:
         path = Path(path)
         if not path.parent.is_dir():
             raise UsageError(f"{path.parent} is not a directory", hint=f"mkdir -p {path.parent}")
-        replace_file(path, self.build().data)
+        signing.replace_file(path, self.build().data)
         return path
 
     def build_release(
@@ -245,7 +249,7 @@ class TfKNN:
         version: str = "1.0.0",
         sequence: int | None = None,
         device_class: str = "any",
-        gates: contract.Gates | None = None,
+        gates: model_info.Gates | None = None,
         seed: int = 0,
     ) -> Built:
         """Builds the classifier into a signed release, as `knnkit build` does, replacing the release in `out`.
@@ -270,9 +274,9 @@ class TfKNN:
         if isinstance(test, tuple):
             names = self.fitted.enrolment.feature_names
             test = dataset(check_rows(test[0], names, DataError), test[1], names, "test")
-        order = build.Order(gates or contract.Gates(), version, sequence, device_class=device_class, seed=seed)
-        signer = passphrase.load_signer(Path(signing_key)) if isinstance(signing_key, str | Path) else signing_key
-        return build.write_release(material.of_imported(self.fitted, test), order, signer, Path(out))
+        order = build.Order(gates or model_info.Gates(), version, sequence, device_class=device_class, seed=seed)
+        signer = signing.load_signer(Path(signing_key)) if isinstance(signing_key, str | Path) else signing_key
+        return build.write_release(source.of_imported(self.fitted, test), order, signer, Path(out))
 
 
 def from_sklearn(
@@ -299,7 +303,9 @@ def from_sklearn(
         BuildError: something about it is not supported; the message names it, the hint what to do instead.
     """
     names = None if feature_names is None else tuple(feature_names)
-    return TfKNN.of(importer.import_estimator(estimator, name=name, feature_names=names, reject=reject, source=source))
+    return TfKNN.of(
+        sklearn_importer.import_estimator(estimator, name=name, feature_names=names, reject=reject, source=source)
+    )
 
 
 def from_skops(path: str | Path, **options: Any) -> TfKNN:
@@ -309,7 +315,7 @@ def from_skops(path: str | Path, **options: Any) -> TfKNN:
         BuildError: it cannot be read, holds types that skops does not trust, or is not supported.
         MissingDependency: skops is not installed.
     """
-    return from_sklearn(importer.load_skops(path), **{"source": str(path), **options})
+    return from_sklearn(sklearn_importer.load_skops(path), **{"source": str(path), **options})
 
 
 def _whole(value: Any, what: str) -> int:

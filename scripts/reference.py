@@ -54,7 +54,7 @@ def knnkit_parsers() -> dict[str, argparse.ArgumentParser]:
 
 def agent_parsers() -> dict[str, argparse.ArgumentParser]:
     """Returns the parser of every agent command; `""` is that of the agent itself."""
-    from device_agent import cli
+    from knnkit import cli
 
     top = parser_of(cli.main, [])
     return {"": top, **subparsers(top)}
@@ -161,7 +161,7 @@ def _json(value: Any) -> str:
 
 def configuration_page() -> str:
     """Returns docs/deploy-yaml.md."""
-    from knnkit import config
+    from knnkit.config import parse
 
     intro = (
         "# deploy.yaml\n\n"
@@ -171,7 +171,7 @@ def configuration_page() -> str:
         "`models` takes the keys of `model`.\n\n"
         "| key | default | meaning |\n| --- | --- | --- |\n"
     )
-    rows = [row for row in dict.fromkeys(keys(config.json_schema())) if not row[0].startswith("models[].")]
+    rows = [row for row in dict.fromkeys(keys(parse.json_schema())) if not row[0].startswith("models[].")]
     return (
         _WRITTEN + intro + "".join(f"| `{path}` | {_cell(default)} | {_cell(said)} |\n" for path, default, said in rows)
     )

@@ -6,23 +6,25 @@ The one place that puts dataset, space, graph, calibration and metadata together
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from importlib import metadata
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from device_agent import __version__, contract
+from device_agent import __version__
+from device_agent.shared.protocol import constants, model_info
+from knnkit.data.dataset import Dataset
 from knnkit.errors import BuildError, DataError
-from knnkit.model.dataset import Dataset
-from knnkit.model.enrol import Enrolment, enrol
-from knnkit.model.hush import load_tensorflow, needs_build_extra
-from knnkit.model.opset import minimum_runtime
-from knnkit.model.reference import Reference
-from knnkit.model.reject import calibrate
-from knnkit.model.space import fit_scaler
-from knnkit.model.spec import KnnSpec
+from knnkit.model.reference.calibration import calibrate
+from knnkit.model.reference.classifier import Reference
+from knnkit.model.reference.enrolment import Enrolment, enrol
+from knnkit.model.reference.spec import KnnSpec
+from knnkit.model.scaling import fit_scaler
+from knnkit.model.tflite.load_tensorflow import load_tensorflow, needs_build_extra, tensorflow_version
+from knnkit.model.tflite.op_versions import minimum_runtime
 
 if TYPE_CHECKING:
-    from knnkit.model.tfknn import KnnModule
+    from knnkit.model.graph.tfknn import KnnModule
 
 #: The last tflite-runtime there is, and the only runtime for Python 3.11 and for armv7l: every model must load on it.
 OLDEST_RUNTIME = "2.14.0"
@@ -43,7 +45,7 @@ class BuiltModel:
     """
 
     data: bytes
-    info: contract.KnnInfo
+    info: model_info.KnnInfo
     reference: Reference
     warnings: tuple[str, ...]
 
@@ -95,11 +97,11 @@ def build_enrolled(
     """
     reference = make_reference(spec, enrolment, held_out, margin=margin, seed=seed)
     model = make_module(enrolment, reference)
-    from knnkit.model import metadata
-    from knnkit.model.convert import convert
+    from knnkit.model.tflite import metadata
+    from knnkit.model.tflite.convert import convert
 
     tree = convert(model)
-    info = contract.KnnInfo(
+    info = model_info.KnnInfo(
         name=spec.name,
         k=spec.k,
         n_features=len(enrolment.feature_names),
@@ -109,14 +111,14 @@ def build_enrolled(
         weights=spec.weights,
         scale=spec.scale,
         n_train=len(enrolment),
-        batch=model.batch_rows(contract.FULL),
+        batch=model.batch_rows(constants.FULL),
         fingerprint=enrolment.fingerprint,
         minimum_runtime=minimum_runtime(tree, OLDEST_RUNTIME),
         versions=_versions(),
         inputs=inputs,
         reject=reference.reject,
-        quantized=model.batch_rows(contract.QUANTIZED) if model.search.quantized else None,
-        cells=model.batch_rows(contract.CELLS) if model.search.cells else None,
+        quantized=model.batch_rows(constants.QUANTIZED) if model.search.quantized else None,
+        cells=model.batch_rows(constants.CELLS) if model.search.cells else None,
         searched=model.search.projection.matrix.shape[1] if model.search.projection else None,
     )
     return BuiltModel(metadata.pack(tree, model, info), info, reference, _warnings(enrolment))
@@ -147,7 +149,7 @@ def make_module(enrolment: Enrolment, reference: Reference) -> KnnModule:
         MissingDependency: TensorFlow is not installed.
     """
     load_tensorflow()
-    from knnkit.model.tfknn import KnnModule
+    from knnkit.model.graph.tfknn import KnnModule
 
     thresholds = None if reference.reject is None else reference.reject.thresholds
     return KnnModule(enrolment, reference.k, weights=reference.weights, margin=reference.margin, thresholds=thresholds)
@@ -160,7 +162,7 @@ def _require_rows(k: int, rows: int, source: str) -> None:
         raise DataError(f"{source}: k is {k}, but {there}", hint=hint)
 
 
-def _calibrate(spec: KnnSpec, reference: Reference, held_out: Dataset | None, seed: int) -> contract.Reject:
+def _calibrate(spec: KnnSpec, reference: Reference, held_out: Dataset | None, seed: int) -> model_info.Reject:
     n_train = len(reference.enrolled)
     if spec.reject is None or spec.k >= n_train:
         raise BuildError(f"reject needs more training rows than k = {spec.k}", hint="lower k, or leave reject out")
@@ -184,12 +186,9 @@ def _warnings(enrolment: Enrolment) -> tuple[str, ...]:
 
 
 def _versions() -> dict[str, str]:
-    import sklearn
-    import tensorflow
-
     return {
         "knnkit": __version__,
         "numpy": np.__version__,
-        "scikit-learn": str(sklearn.__version__),
-        "tensorflow": str(tensorflow.__version__),
+        "scikit-learn": metadata.version("scikit-learn"),
+        "tensorflow": tensorflow_version(),
     }
