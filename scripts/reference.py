@@ -1,13 +1,15 @@
 """Writes the reference pages under docs/ from the program itself: `python -m scripts.reference`.
 
 docs/commands.md from knnkit's parsers, docs/agent.md from the agent's, docs/deploy-yaml.md from the models of
-deploy.yaml. tests/docs fails when a page is not what this writes, or when a flag, a command or a key says nothing.
+deploy.yaml, docs/decisions/README.md from the first lines of each record. tests/docs fails when a page is not what this
+writes, or when a flag, a command or a key has no description.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -54,7 +56,7 @@ def knnkit_parsers() -> dict[str, argparse.ArgumentParser]:
 
 def agent_parsers() -> dict[str, argparse.ArgumentParser]:
     """Returns the parser of every agent command; `""` is that of the agent itself."""
-    from knnkit import cli
+    from device_agent import cli
 
     top = parser_of(cli.main, [])
     return {"": top, **subparsers(top)}
@@ -177,7 +179,35 @@ def configuration_page() -> str:
     )
 
 
-PAGES = {"commands.md": commands_page, "agent.md": agent_page, "deploy-yaml.md": configuration_page}
+def decision(path: Path) -> dict[str, str]:
+    """Returns number, title, Date, Status and Supersedes of one record of docs/decisions."""
+    text = path.read_text(encoding="utf-8")
+    title = re.match(r"# (\d{3}): (.+)\n", text)
+    header = dict(re.findall(r"^(Date|Status|Supersedes): (.+)$", text.split("\n**", 1)[0], re.MULTILINE))
+    if title is None or not {"Date", "Status"} <= header.keys():
+        raise ValueError(f"{path.name}: begin with `# NNN: title`, `Date: YYYY-MM-DD` and `Status: accepted`")
+    return {"number": title[1], "title": title[2], "Supersedes": "", **header}
+
+
+def decisions_page() -> str:
+    """Returns docs/decisions/README.md."""
+    intro = (
+        "# Decisions\n\n"
+        "One record for each choice that somebody may question: the problem, the decision, what else was tried, what "
+        "was measured. A record stays when a later one replaces it; its status names the later one.\n\n"
+        "| number | decision | date | status | supersedes |\n| --- | --- | --- | --- | --- |\n"
+    )
+    rows = [(path.name, decision(path)) for path in sorted((DOCS / "decisions").glob("[0-9]*.md"))]
+    line = "| [{number}]({name}) | {title} | {Date} | {Status} | {Supersedes} |\n"
+    return _WRITTEN + intro + "".join(line.format(name=name, **row) for name, row in rows)
+
+
+PAGES = {
+    "commands.md": commands_page,
+    "agent.md": agent_page,
+    "deploy-yaml.md": configuration_page,
+    "decisions/README.md": decisions_page,
+}
 
 
 def main() -> None:

@@ -13,8 +13,8 @@ TensorFlow and tflite_runtime cannot share a process, so suites never share one.
     weight = 100                                        # rough seconds: the longest start first
 
 and an executable `tests/SUITE/setup` prepares what the suite needs (downloads, environments) before any test starts; it
-is called on every run and does nothing when the work is done. A suite whose needs cannot be met is left out, and said;
-with CI=true nothing may be left out or skipped. Standard library only; it imports neither knnkit nor pytest.
+is called on every run and does nothing when the work is done. A suite whose needs cannot be met is left out, and
+reported; with CI=true nothing may be left out or skipped. Standard library only; it imports neither knnkit nor pytest.
 """
 
 from __future__ import annotations
@@ -224,9 +224,9 @@ def run_suite(suite: Suite, extra: list[str], logs: Path, env: dict[str, str]) -
     elif code == 5 and not extra:
         outcome.failed += 1
         outcome.note = "no test was found"
-    elif code == 0 and not results.exists():  # a fork of it, or what it tests, has ended the process
+    elif code == 0 and not results.exists():  # the tested code, or a fork, has ended the process
         outcome.failed += 1
-        outcome.note = "pytest ended before it had told its results"
+        outcome.note = "pytest ended before it had written its results"
     elif code not in (0, 1, 5) or (code == 1 and not outcome.failed):
         outcome.failed += 1
         outcome.note = f"pytest ended with exit code {code}"
