@@ -11,9 +11,9 @@ import datetime  # noqa: F401  (here no signal breaks it: in the Rust of pydanti
 import importlib
 from collections.abc import Sequence
 
+from device_agent import __version__
 from device_agent.shared.console import program, signals
 from device_agent.shared.console.argument_parser import Parser
-from knnkit import __version__
 from knnkit.commands import COMMANDS
 from knnkit.errors import KnnkitError, from_os_error
 

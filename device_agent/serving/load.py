@@ -12,7 +12,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from device_agent.shared.console.quiet import quiet
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.documents import ReleaseRef
 from device_agent.shared.protocol.errors import DeviceUnfit, ModelUnusable, Refused
@@ -112,8 +111,7 @@ def load_model(opened: OpenRelease, runtime: str = "auto", threads: int = 1, *, 
     from device_agent.inference.tflite_knn import TfliteKNN
 
     path = opened.path(constants.MODEL_FILE)
-    with quiet():
-        model = TfliteKNN(path, runtime=runtime, num_threads=threads, stream=stream)
+    model = TfliteKNN(path, runtime=runtime, num_threads=threads, stream=stream)
     opened.confirm_unchanged()
     _compare(model, opened)
     return model

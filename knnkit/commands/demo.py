@@ -229,11 +229,11 @@ class _Demo:
     def _ask(self, built: Built, training: Dataset, test: Dataset, device: Answerer) -> _Told:
         import numpy as np
 
-        from knnkit.model.graph.tfknn import TfKNN
+        from knnkit.api import TfKNN
 
         k = built.info.k
         host = TfKNN(training.rows, k, labels=training.labels)
-        neighbours, _ = host.neighbors(test.rows)
+        neighbours = host.neighbors(test.rows).indices
         rows, queries = np.asarray(training.rows, np.float64), np.asarray(test.rows, np.float64)
         distances = ((queries[:, None, :] - rows) ** 2).sum(axis=2)
         reference = np.argsort(distances, axis=1, kind="stable")[:, :k].astype(np.int32)

@@ -23,7 +23,8 @@ from device_agent.shared.protocol.errors import ModelUnusable
 from device_agent.shared.protocol.versions import utc
 from device_agent.shared.safe_files import read_small
 from knnkit.config.parse import Build
-from knnkit.errors import BuildError, MissingDependency, UsageError, VerificationFailed
+from knnkit.errors import BuildError, UsageError, VerificationFailed
+from knnkit.model.tflite.load_tensorflow import needs_build_extra
 from knnkit.release import manifest, up_to_date
 from knnkit.release.signing import Signer, sign_release
 from knnkit.training import source
@@ -105,7 +106,7 @@ def build_release(build: Build, signer: Signer, *, out: Path | None = None) -> B
         model.seed,
         up_to_date.digest(build),
     )
-    with _extra_installed():
+    with needs_build_extra():
         made_from = source.load(build)
     return write_release(made_from, order, signer, directory)
 
@@ -172,24 +173,11 @@ def _make(made_from: Material, order: Order) -> tuple[BuiltModel, Golden, Verdic
 def _build_model(made_from: Material, order: Order) -> BuiltModel:
     spec, held_out = made_from.spec, made_from.held_out
     how: dict[str, Any] = {"margin": order.gates.margin, "seed": order.seed, "inputs": order.inputs}
-    with _extra_installed():
-        from knnkit.model.tflite.load_tensorflow import load_tensorflow
+    from knnkit.model import build
 
-        load_tensorflow()
-        from knnkit.model import build
-
-        if made_from.imported is not None:
-            return build.build_enrolled(spec, made_from.imported.enrolment, held_out, **how)
-        return build.build_model(spec, made_from.training, held_out, **how)
-
-
-@contextlib.contextmanager
-def _extra_installed() -> Iterator[None]:
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        package = {"sklearn": "scikit-learn"}.get(error.name or "", error.name)
-        raise MissingDependency(f"building a model needs {package}", hint="pip install 'knnkit[build]'") from None
+    if made_from.imported is not None:
+        return build.build_enrolled(spec, made_from.imported.enrolment, held_out, **how)
+    return build.build_model(spec, made_from.training, held_out, **how)
 
 
 def _pinned_clock() -> int | None:

@@ -8,11 +8,11 @@ import json
 from importlib import metadata
 from pathlib import Path
 
+from device_agent import __version__
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.errors import ModelUnusable
 from device_agent.shared.release import model_file
 from device_agent.shared.safe_files import open_ordinary
-from knnkit import __version__
 from knnkit.config.parse import Build, FileData, SkopsData, TestFile
 from knnkit.errors import DataError
 

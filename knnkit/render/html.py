@@ -13,8 +13,8 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from device_agent import __version__
 from device_agent.shared.safe_files import whole_file
-from knnkit import __version__
 from knnkit.render import confusion, decision_regions, palette, sanitize
 from knnkit.render import page as pages
 from knnkit.render.page import Page

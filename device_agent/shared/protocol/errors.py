@@ -17,6 +17,7 @@ Interrupted           130  somebody sent a signal; of the host's command line, t
 from __future__ import annotations
 
 import errno
+import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ class ReportedError(Exception):
         super().__init__(message)
         self.reason = reason or self.default_reason
         self.hint = hint
+        if hint and sys.version_info >= (3, 11):
+            self.add_note(f"try: {hint}")  # for who uses the agent from Python and sees a traceback
 
 
 class Interrupted(ReportedError):

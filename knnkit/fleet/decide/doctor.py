@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
+from device_agent import __version__
 from device_agent.shared.protocol import versions
 from device_agent.shared.protocol.reports import Finding
-from knnkit import __version__
 from knnkit.fleet.decide.plan import MINIMUM_PYTHON, foreign_keys
 from knnkit.fleet.device.probe import Facts, upgrade_hint
 from knnkit.provision.requirements import SPARE, room_for

@@ -6,10 +6,10 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
+from device_agent import __version__
 from device_agent.shared.protocol import constants, versions
 from device_agent.shared.protocol.documents import ReleaseRef, Status
 from device_agent.shared.trust.rules import newer_than
-from knnkit import __version__
 from knnkit.fleet.device.probe import Facts
 from knnkit.fleet.targets import Target
 from knnkit.provision.requirements import PACKAGES, WHEELS, impossible
