@@ -159,7 +159,7 @@ def test_what_a_message_says_to_type_is_taken(number: int, place: Path) -> None:
         if not error.hint.startswith(f"{key}: ") or ", or " in error.hint:
             continue
         whole = place[: len(place) - list(reversed(place)).index(key)]
-        typed = parse.config_yaml.read(error.hint, "hint").data[key]
+        typed = parse.yaml_reader.read(error.hint, "hint").data[key]
         again = refused(replaced(number, whole, plain(typed)))
         assert again is None or str(again).split(": ")[1] != path_of(whole), (what, error.hint, str(again))
 
