@@ -18,10 +18,10 @@ from knnkit.errors import BuildError, MissingDependency
 from knnkit.model.dataset import is_plain, shortened
 from knnkit.model.enrol import Enrolment
 from knnkit.model.imported import Imported
+from knnkit.model.rowfile import BROKEN, members_that_fit
 from knnkit.model.sklearn_maps import convert
 from knnkit.model.space import Float32, Space, adopt_space
 from knnkit.model.spec import KnnSpec
-from knnkit.model.unpacking import BROKEN, members_that_fit
 
 #: Metrics of scikit-learn, as KNeighborsClassifier resolves them, and what they are called here.
 _METRICS: dict[str, Metric] = {

@@ -21,6 +21,7 @@ SHARED = {
     "device_agent.codec",
     "device_agent.contract",
     "device_agent.csv_dialect",  # a table is read alike when it trains and when it is classified
+    "device_agent.csv_rows",
     "device_agent.errors",
     "device_agent.interrupts",  # both command lines end of a signal alike
     "device_agent.judge",

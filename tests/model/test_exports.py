@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from knnkit.errors import BuildError, DataError
-from knnkit.model import unpacking
+from knnkit.model import rowfile
 from knnkit.model.importer import load_skops
 from knnkit.model.rowfile import load
 
@@ -112,7 +112,7 @@ def test_an_npz_that_unpacks_to_more_than_the_machine_holds_is_not_unpacked(
 ) -> None:
     np.savez_compressed(tmp_path / "train.npz", rows=np.zeros((100_000, 2)), species=np.zeros(100_000, int))
     assert len(load(tmp_path / "train.npz", "species").rows) == 100_000
-    monkeypatch.setattr(unpacking.os, "sysconf", lambda name: 1000)
+    monkeypatch.setattr(rowfile.os, "sysconf", lambda name: 1000)
     with pytest.raises(DataError, match="this machine has a memory of 1,000,000"):
         load(tmp_path / "train.npz", "species")
 

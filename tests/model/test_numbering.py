@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import ArrayLike
 
 from knnkit import deployfile
+from knnkit.model.columns import numbering, warnings
 from knnkit.model.dataset import SKLEARN_SETS, dataset, load_sklearn
-from knnkit.model.numbering import numbering, warnings
 from knnkit.release import material
 
 N = 60

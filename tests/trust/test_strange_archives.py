@@ -21,7 +21,7 @@ from device_agent.arrays import read_arrays
 from device_agent.errors import ModelUnusable
 from device_agent.modelfile import read_info
 from knnkit import cli
-from knnkit.model.unpacking import members_that_fit
+from knnkit.model.rowfile import members_that_fit
 
 END = struct.Struct("<4s4H2LH")
 KNN = contract.KNN_FILE
