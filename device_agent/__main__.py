@@ -12,7 +12,7 @@ _isolated = sys.flags.isolated or getattr(sys.flags, "safe_path", False)
 if sys.argv[0] == __file__ and not _isolated and sys.path[0] != __file__.rpartition("/device_agent/")[0]:
     del sys.path[0]
 
-from device_agent import interrupts  # noqa: E402
 from device_agent.cli import main  # noqa: E402
+from device_agent.shared.console import signals  # noqa: E402
 
-interrupts.end(main())
+signals.end(main())

@@ -13,9 +13,11 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from device_agent import __version__, codec, contract, interrupts, standard
-from device_agent.errors import AgentError, DeviceUnfit, Interrupted, from_os_error
-from device_agent.parsing import Parser
+from device_agent import __version__
+from device_agent.shared.console import signals, streams
+from device_agent.shared.console.argument_parser import Parser
+from device_agent.shared.protocol import constants, json_codec
+from device_agent.shared.protocol.errors import AgentError, DeviceUnfit, Interrupted, from_os_error
 
 PROG = "device_agent"
 #: Commands after which another release may answer.
@@ -24,16 +26,16 @@ EXIT_PIPE = 141  # nobody reads our output: what a shell gives a process that SI
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit code (see `device_agent.contract`; 130 interrupted, 141 output closed).
+    """Runs one command; returns the exit code (see `constants`; 130 interrupted, 141 output closed).
 
     Without `argv` it is the program itself: it takes those of the process, and its signals.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         if argv is None:
-            interrupts.listen()
+            signals.listen()
         code = _answer(arguments)
-        interrupts.deafen()
+        signals.deafen()
         return code
     except KeyboardInterrupt:
         hint = "python -m device_agent status, to see what answers" if _SWITCHES.intersection(arguments) else ""
@@ -41,13 +43,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _answer(arguments: list[str]) -> int:
-    standard.secure()
+    streams.secure()
     try:
         return _run(arguments)
     except AgentError as error:
         return _complain(error, arguments)
     except BrokenPipeError:
-        standard.silence_output()
+        streams.silence_output()
         return EXIT_PIPE
     except OSError as error:
         return _complain(_from_os_error(error), arguments)
@@ -56,7 +58,7 @@ def _answer(arguments: list[str]) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    with interrupts.told():
+    with signals.told():
         from device_agent.commands import COMMANDS
 
         parsed = build_parser(COMMANDS, arguments).parse_args(arguments)
@@ -67,7 +69,7 @@ def _run(arguments: list[str]) -> int:
 
 def build_parser(commands: Any, arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
     """Returns the parser of all commands, or of the one that `arguments` name: making them all takes 4 ms."""
-    from device_agent.commands.shared import filled
+    from device_agent.commands.options import filled
 
     named = {word: commands[word] for word in arguments if word in commands}
     if not named or {"-h", "--help"} & set(arguments[: arguments.index(next(iter(named)))]):
@@ -78,7 +80,7 @@ def build_parser(commands: Any, arguments: Sequence[str] = ()) -> argparse.Argum
         type=filled,
         metavar="DIR",
         default=argparse.SUPPRESS,
-        help=f"where releases, keys and state lie (default: $KNNKIT_ROOT, else {contract.DEFAULT_ROOT})",
+        help=f"where releases, keys and state lie (default: $KNNKIT_ROOT, else {constants.DEFAULT_ROOT})",
     )
     parser = Parser(
         prog=PROG,
@@ -111,25 +113,27 @@ def _width() -> int:
 
 
 def _from_os_error(error: OSError) -> AgentError:
-    if standard.is_lost() and error.errno == errno.ENOENT:
+    if streams.is_lost() and error.errno == errno.ENOENT:
         return AgentError("relative paths lead nowhere", reason="no-directory")
     return from_os_error(error)
 
 
 def _complain(error: AgentError, arguments: Sequence[str]) -> int:
-    hint = standard.hint_here(error.hint) if error.exit_code == contract.EXIT_USAGE else error.hint
+    hint = streams.hint_here(error.hint) if error.exit_code == constants.EXIT_USAGE else error.hint
     print(f"{PROG}: {error}", file=sys.stderr)
     if hint:
         print(f"  try: {hint}", file=sys.stderr)
     certificate = getattr(error, "certificate", None)
-    problem = contract.Problem(error.reason, str(error), hint, error.exit_code, certificate)
+    from device_agent.shared.protocol.reports import Problem  # `status` needs none
+
+    problem = Problem(error.reason, str(error), hint, error.exit_code, certificate)
     try:
         if "--json" in arguments:
-            print(codec.dumps(problem))
+            print(json_codec.dumps(problem))
         sys.stdout.flush()
     except BrokenPipeError:
-        standard.silence_output()
+        streams.silence_output()
         return EXIT_PIPE
     except OSError:  # it is full, or closed: standard error has it
-        standard.silence_output()
+        streams.silence_output()
     return error.exit_code

@@ -15,7 +15,7 @@ __all__ = ["__version__", "from_sklearn", "from_skops"]
 def __getattr__(name: str) -> Any:
     # Imported when asked for: a model is built on one machine, and knnkit runs on many.
     if name in ("from_sklearn", "from_skops"):
-        from knnkit.model import importer
+        from knnkit.training import sklearn_importer
 
-        return getattr(importer, name)
+        return getattr(sklearn_importer, name)
     raise AttributeError(f"module 'knnkit' has no attribute {name!r}")

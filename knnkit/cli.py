@@ -12,15 +12,16 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from device_agent import codec, contract, interrupts, standard
-from device_agent.parsing import Parser
+from device_agent.shared.console import signals, streams
+from device_agent.shared.console.argument_parser import Parser
+from device_agent.shared.protocol import constants, json_codec, reports
 from knnkit import __version__
 from knnkit.commands import COMMANDS
 from knnkit.errors import Interrupted, KnnkitError, from_os_error
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit code (see `device_agent.contract`; 130 interrupted, 141 output closed).
+    """Runs one command; returns the exit code (see `constants`; 130 interrupted, 141 output closed).
 
     Without `argv` it is the program itself: it takes those of the process, and its signals; interrupted, it ends at
     once, whatever its threads are waiting for.
@@ -28,31 +29,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         if argv is None:
-            interrupts.listen()
+            signals.listen()
         code = _answer(arguments)
-        interrupts.deafen()
+        signals.deafen()
     except KeyboardInterrupt:
         code = _complain(Interrupted("interrupted", reason="interrupted"), json="--json" in arguments)
-    if argv is None and code == interrupts.EXIT_CODE:
-        interrupts.end(code)
+    if argv is None and code == signals.EXIT_CODE:
+        signals.end(code)
     return code
 
 
 def _answer(arguments: list[str]) -> int:
-    standard.secure()
+    streams.secure()
     try:
         return _run(arguments)
     except KnnkitError as error:
         return _complain(error, json="--json" in arguments)
     except BrokenPipeError:
-        standard.silence_output()
+        streams.silence_output()
         return 141
     except OSError as error:
         return _complain(from_os_error(error), json="--json" in arguments)
 
 
 def _run(arguments: list[str]) -> int:
-    with interrupts.told():
+    with signals.told():
         code = _dispatch(arguments)
         sys.stdout.flush()
     return code
@@ -73,15 +74,15 @@ def _dispatch(arguments: list[str]) -> int:
 
 
 def _complain(error: KnnkitError, *, json: bool) -> int:
-    hint = standard.hint_here(error.hint) if error.exit_code == contract.EXIT_USAGE else error.hint
+    hint = streams.hint_here(error.hint) if error.exit_code == constants.EXIT_USAGE else error.hint
     print(f"knnkit: {error}", file=sys.stderr)
     if hint:
         print(f"  try: {hint}", file=sys.stderr)
-    problem = contract.Problem(error.reason or "error", str(error), hint, error.exit_code)
+    problem = reports.Problem(error.reason or "error", str(error), hint, error.exit_code)
     try:
         if json:
-            print(codec.dumps(problem))
+            print(json_codec.dumps(problem))
         sys.stdout.flush()
     except OSError:  # it is full, or closed: standard error has it
-        standard.silence_output()
+        streams.silence_output()
     return error.exit_code

@@ -23,13 +23,13 @@ from __future__ import annotations
 
 import sys
 
-from device_agent import contract
+from device_agent.shared.protocol import constants
 
 
 class KnnkitError(Exception):
     """The base of every error that knnkit raises on purpose."""
 
-    exit_code = contract.EXIT_USAGE
+    exit_code = constants.EXIT_USAGE
 
     def __init__(self, message: str, *, hint: str = "", reason: str = "") -> None:
         super().__init__(message)
@@ -66,7 +66,7 @@ class MissingDependency(KnnkitError):
 class Unreachable(KnnkitError):
     """No working connection to a device: name, port, authentication or deadline."""
 
-    exit_code = contract.EXIT_UNREACHABLE
+    exit_code = constants.EXIT_UNREACHABLE
 
 
 class HostKeyError(Unreachable):
@@ -76,25 +76,25 @@ class HostKeyError(Unreachable):
 class DeviceFailed(KnnkitError):
     """A device could not do what was asked, or its answer does not keep the contract."""
 
-    exit_code = contract.EXIT_FAILED
+    exit_code = constants.EXIT_FAILED
 
 
 class VerificationFailed(KnnkitError):
     """A release does not verify."""
 
-    exit_code = contract.EXIT_REFUSED
+    exit_code = constants.EXIT_REFUSED
 
 
 class ParityFailed(KnnkitError):
     """A device's answers are not the host's, or are under the release's floor."""
 
-    exit_code = contract.EXIT_REFUSED
+    exit_code = constants.EXIT_REFUSED
 
 
 class DeviceLocked(KnnkitError):
     """Another host is changing the device."""
 
-    exit_code = contract.EXIT_LOCKED
+    exit_code = constants.EXIT_LOCKED
 
 
 class Interrupted(KnnkitError):
@@ -106,7 +106,7 @@ class Interrupted(KnnkitError):
 class NothingToDo(KnnkitError):
     """What was asked for is the case already: told, and no failure."""
 
-    exit_code = contract.EXIT_OK
+    exit_code = constants.EXIT_OK
 
 
 def from_os_error(error: OSError) -> KnnkitError:

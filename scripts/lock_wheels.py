@@ -19,9 +19,9 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from knnkit.provision.locked import LOCK, parse
-from knnkit.provision.recipe import WHEELS, Recipe
-from knnkit.provision.wheels import platform_tags, rank_of
+from knnkit.provision.pinned_hashes import LOCK, parse
+from knnkit.provision.requirements import WHEELS, Recipe
+from knnkit.provision.wheel_cache import platform_tags, rank_of
 
 _INDEX = "https://pypi.org/simple"
 #: The newest C library that a wheel may ask for: later ones run it as well.

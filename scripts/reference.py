@@ -1,13 +1,15 @@
 """Writes the reference pages under docs/ from the program itself: `python -m scripts.reference`.
 
 docs/commands.md from knnkit's parsers, docs/agent.md from the agent's, docs/deploy-yaml.md from the models of
-deploy.yaml. tests/docs fails when a page is not what this writes, or when a flag, a command or a key says nothing.
+deploy.yaml, docs/decisions/README.md from the first lines of each record. tests/docs fails when a page is not what this
+writes, or when a flag, a command or a key has no description.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -161,7 +163,7 @@ def _json(value: Any) -> str:
 
 def configuration_page() -> str:
     """Returns docs/deploy-yaml.md."""
-    from knnkit import config
+    from knnkit.config import parse
 
     intro = (
         "# deploy.yaml\n\n"
@@ -171,13 +173,41 @@ def configuration_page() -> str:
         "`models` takes the keys of `model`.\n\n"
         "| key | default | meaning |\n| --- | --- | --- |\n"
     )
-    rows = [row for row in dict.fromkeys(keys(config.json_schema())) if not row[0].startswith("models[].")]
+    rows = [row for row in dict.fromkeys(keys(parse.json_schema())) if not row[0].startswith("models[].")]
     return (
         _WRITTEN + intro + "".join(f"| `{path}` | {_cell(default)} | {_cell(said)} |\n" for path, default, said in rows)
     )
 
 
-PAGES = {"commands.md": commands_page, "agent.md": agent_page, "deploy-yaml.md": configuration_page}
+def decision(path: Path) -> dict[str, str]:
+    """Returns number, title, Date, Status and Supersedes of one record of docs/decisions."""
+    text = path.read_text(encoding="utf-8")
+    title = re.match(r"# (\d{3}): (.+)\n", text)
+    header = dict(re.findall(r"^(Date|Status|Supersedes): (.+)$", text.split("\n**", 1)[0], re.MULTILINE))
+    if title is None or not {"Date", "Status"} <= header.keys():
+        raise ValueError(f"{path.name}: begin with `# NNN: title`, `Date: YYYY-MM-DD` and `Status: accepted`")
+    return {"number": title[1], "title": title[2], "Supersedes": "", **header}
+
+
+def decisions_page() -> str:
+    """Returns docs/decisions/README.md."""
+    intro = (
+        "# Decisions\n\n"
+        "One record for each choice that somebody may question: the problem, the decision, what else was tried, what "
+        "was measured. A record stays when a later one replaces it; its status names the later one.\n\n"
+        "| number | decision | date | status | supersedes |\n| --- | --- | --- | --- | --- |\n"
+    )
+    rows = [(path.name, decision(path)) for path in sorted((DOCS / "decisions").glob("[0-9]*.md"))]
+    line = "| [{number}]({name}) | {title} | {Date} | {Status} | {Supersedes} |\n"
+    return _WRITTEN + intro + "".join(line.format(name=name, **row) for name, row in rows)
+
+
+PAGES = {
+    "commands.md": commands_page,
+    "agent.md": agent_page,
+    "deploy-yaml.md": configuration_page,
+    "decisions/README.md": decisions_page,
+}
 
 
 def main() -> None:

@@ -1,5 +1,8 @@
 """Runs the test suites: one folder of tests/ is one suite, and one pytest process.
 
+The folders knnkit and device_agent mirror the packages: there, each room is a suite (`scripts/test knnkit/model`), and
+`scripts/test knnkit` runs all of them.
+
 TensorFlow and tflite_runtime cannot share a process, so suites never share one. Each suite may say in
 `tests/SUITE/suite.toml` what it needs:
 
@@ -10,8 +13,8 @@ TensorFlow and tflite_runtime cannot share a process, so suites never share one.
     weight = 100                                        # rough seconds: the longest start first
 
 and an executable `tests/SUITE/setup` prepares what the suite needs (downloads, environments) before any test starts; it
-is called on every run and does nothing when the work is done. A suite whose needs cannot be met is left out, and said;
-with CI=true nothing may be left out or skipped. Standard library only; it imports neither knnkit nor pytest.
+is called on every run and does nothing when the work is done. A suite whose needs cannot be met is left out, and
+reported; with CI=true nothing may be left out or skipped. Standard library only; it imports neither knnkit nor pytest.
 """
 
 from __future__ import annotations
@@ -39,6 +42,8 @@ else:  # pytest brings it
 ROOT = Path(__file__).resolve().parents[1]
 TESTS = ROOT / "tests"
 CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
+#: Folders whose folders are suites.
+PACKAGES = ("device_agent", "knnkit")
 SLOWEST = 10
 #: Of the user's own KNNKIT_ settings, those that tests may see.
 KEPT = {"KNNKIT_SCREENSHOTS", "KNNKIT_BOARDS"}
@@ -59,6 +64,11 @@ class Suite:
     def folder(self) -> Path:
         return TESTS / self.name
 
+    @property
+    def stem(self) -> str:
+        """Names its log and its results."""
+        return self.name.replace("/", "-")
+
 
 @dataclass
 class Outcome:
@@ -76,13 +86,14 @@ class Outcome:
 
 def find_suites() -> list[Suite]:
     suites = []
-    for folder in sorted(path for path in TESTS.iterdir() if path.is_dir()):
-        if any(folder.rglob("test_*.py")):
+    rooms = [room for package in PACKAGES for room in (TESTS / package).iterdir()]
+    for folder in sorted(path for path in [*TESTS.iterdir(), *rooms] if path.is_dir()):
+        if folder.name not in PACKAGES and any(folder.rglob("test_*.py")):
             file = folder / "suite.toml"
             asked = tomllib.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
             for kind in ("packages", "wanted"):
                 asked[kind] = tuple((package, probe) for package, probe in asked.get(kind, []))
-            suites.append(Suite(folder.name, **asked))
+            suites.append(Suite(folder.relative_to(TESTS).as_posix(), **asked))
     return sorted(suites, key=lambda suite: -suite.weight)
 
 
@@ -189,7 +200,7 @@ def set_up(suite: Suite, logs: Path, env: dict[str, str]) -> str:
     if not os.access(hook, os.X_OK):
         return ""
     say(f"setting up {suite.name}")
-    log = logs / f"{suite.name}-setup.log"
+    log = logs / f"{suite.stem}-setup.log"
     code = run_process([str(hook)], log, suite.timeout, env)
     if code == 0:
         return ""
@@ -199,7 +210,7 @@ def set_up(suite: Suite, logs: Path, env: dict[str, str]) -> str:
 
 
 def run_suite(suite: Suite, extra: list[str], logs: Path, env: dict[str, str]) -> Outcome:
-    log, results = logs / f"{suite.name}.log", logs / f"{suite.name}.xml"
+    log, results = logs / f"{suite.stem}.log", logs / f"{suite.stem}.xml"
     argv = [sys.executable, "-m", "pytest", "-q", f"--junitxml={results}", "-o", "junit_family=xunit1"]
     argv += ["-o", f"cache_dir={ROOT / '.pytest_cache' / suite.name}", f"tests/{suite.name}", *extra]
     started = time.monotonic()
@@ -213,9 +224,9 @@ def run_suite(suite: Suite, extra: list[str], logs: Path, env: dict[str, str]) -
     elif code == 5 and not extra:
         outcome.failed += 1
         outcome.note = "no test was found"
-    elif code == 0 and not results.exists():  # a fork of it, or what it tests, has ended the process
+    elif code == 0 and not results.exists():  # the tested code, or a fork, has ended the process
         outcome.failed += 1
-        outcome.note = "pytest ended before it had told its results"
+        outcome.note = "pytest ended before it had written its results"
     elif code not in (0, 1, 5) or (code == 1 and not outcome.failed):
         outcome.failed += 1
         outcome.note = f"pytest ended with exit code {code}"
@@ -242,7 +253,7 @@ def report(outcome: Outcome, log: Path) -> None:
         mark = "FAILED" if outcome.failed else "ok"
         counts = f"{outcome.passed} passed, {outcome.failed} failed, {outcome.skipped} skipped"
         say(
-            f"{outcome.suite.name:<12} {mark:<7} {counts} in {outcome.seconds:.0f} s"
+            f"{outcome.suite.name:<24} {mark:<7} {counts} in {outcome.seconds:.0f} s"
             + (outcome.note and f" ({outcome.note})")
         )
         if outcome.failed:
@@ -284,7 +295,7 @@ def conclude(outcomes: list[Outcome], left_out: dict[str, str], started: float, 
 
 
 def parse(suites: list[Suite], argv: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
-    names = {suite.name for suite in suites}
+    names = {suite.name for suite in suites} | set(PACKAGES)
     parser = argparse.ArgumentParser(
         prog="scripts/test",
         description="Run all test suites, or the named ones; other arguments go to pytest.",
@@ -302,11 +313,11 @@ def main(argv: list[str] | None = None) -> int:
     suites = find_suites()
     options, extra = parse(suites, argv)
     if options.suites:
-        suites = [suite for suite in suites if suite.name in options.suites]
+        suites = [suite for suite in suites if {suite.name, suite.name.split("/")[0]} & set(options.suites)]
     if options.list:
         say(
             "\n".join(
-                f"{s.name:<12} " + (f"lacks {', '.join(lacks)}" if (lacks := missing(s)) else "ready") for s in suites
+                f"{s.name:<24} " + (f"lacks {', '.join(lacks)}" if (lacks := missing(s)) else "ready") for s in suites
             )
         )
         return 0

@@ -5,24 +5,24 @@ A room is imported when its command runs.
 
 from __future__ import annotations
 
-from device_agent.commands import classifying, keeping, releases, reports
-from device_agent.commands.shared import Command
+from device_agent.commands import classify, diagnostics, lifecycle, trust
+from device_agent.commands.options import Command
 
 COMMANDS: dict[str, Command] = {
-    "classify": classifying.CLASSIFY,
-    "check": reports.CHECK,
-    "status": reports.STATUS,
-    "history": reports.HISTORY,
-    "bench": reports.BENCH,
-    "doctor": reports.DOCTOR,
-    "verify": releases.VERIFY,
-    "stage": releases.STAGE,
-    "activate": releases.ACTIVATE,
-    "install": releases.INSTALL,
-    "confirm": releases.CONFIRM,
-    "rollback": keeping.ROLLBACK,
-    "prune": keeping.PRUNE,
-    "lock": keeping.LOCK,
-    "unlock": keeping.UNLOCK,
-    "trust": reports.TRUST,
+    "classify": classify.CLASSIFY,
+    "check": diagnostics.CHECK,
+    "status": diagnostics.STATUS,
+    "history": diagnostics.HISTORY,
+    "bench": diagnostics.BENCH,
+    "doctor": diagnostics.DOCTOR,
+    "verify": lifecycle.VERIFY,
+    "stage": lifecycle.STAGE,
+    "activate": lifecycle.ACTIVATE,
+    "install": lifecycle.INSTALL,
+    "confirm": lifecycle.CONFIRM,
+    "rollback": lifecycle.ROLLBACK,
+    "prune": lifecycle.PRUNE,
+    "lock": lifecycle.LOCK,
+    "unlock": lifecycle.UNLOCK,
+    "trust": trust.TRUST,
 }

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from knnkit.fleet.report import DeviceReport
-    from knnkit.fleet.waves import Wave
+    from knnkit.fleet.rollout.waves import Wave
     from knnkit.render.terminal import Progress
 
 
@@ -42,7 +42,7 @@ class Console:
 
     def finish(self, report: DeviceReport) -> None:
         """A device is finished."""
-        from knnkit.render.fleet import device_tone, outcome_line
+        from knnkit.render.fleet_report import device_tone, outcome_line
 
         self._progress.finish(report.name, outcome_line(report), device_tone(report))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from device_agent import contract
+from device_agent.shared.protocol import constants
 
 _MOST = 1_000_000_000
 
@@ -95,7 +95,7 @@ def add_provisioning(parser: argparse.ArgumentParser, *, also: str = "") -> None
     )
     bare.add_argument(
         "--runtime",
-        choices=(contract.ANY_RUNTIME, *contract.RUNTIMES),
+        choices=(constants.ANY_RUNTIME, *constants.RUNTIMES),
         help="which TFLite runtime, also in the place of the other; auto is the one that is there, and on a bare "
         "device tflite_runtime where it exists (default: deploy.yaml's, else auto)",
     )

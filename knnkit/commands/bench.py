@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from knnkit.commands import _asking, _fleet, _options
+from knnkit.commands import _options, _output, _query
 
 if TYPE_CHECKING:
     from knnkit.fleet.report import DeviceReport
@@ -20,20 +20,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Asks, and shows a line for each device."""
     threads = ("--threads", str(arguments.threads)) if arguments.threads else ()
-    report = _asking.ask_fleet(arguments, "bench", threads)
+    report = _query.ask_fleet(arguments, "bench", threads)
     if not arguments.json:
         from knnkit.render.terminal import Column, print_table
 
         figures = ["one row p50", "p99", "line p50", "rows/s", "load", "memory", "peak", "installed"]
         heads: list[Column | str] = ["device", "release", *(Column(figure, right=True) for figure in figures), "says"]
         print_table(heads, [_row(device) for device in report.devices])
-    return _fleet.finish(arguments, report, shown=True)
+    return _output.finish(arguments, report, shown=True)
 
 
 def _row(device: DeviceReport) -> list[str]:
-    from device_agent.contract import Bench
-    from knnkit.render.fleet import outcome_line
-    from knnkit.render.text import milliseconds, size
+    from device_agent.shared.protocol.reports import Bench
+    from knnkit.render.fleet_report import outcome_line
+    from knnkit.render.sanitize import milliseconds, size
 
     if not device.details:
         return [device.name, *["-"] * 9, outcome_line(device)]

@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from device_agent import codec, contract
-from knnkit.commands import _fleet, _options
+from device_agent.shared.protocol import constants, json_codec
+from knnkit.commands import _options, _selection
 from knnkit.errors import UsageError
-from knnkit.render.text import count, percent
+from knnkit.render.sanitize import count, percent
 
 if TYPE_CHECKING:
     from knnkit.release.build import Built
@@ -35,13 +35,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Builds every model of the file; returns 0."""
-    from knnkit import deployfile
-    from knnkit.release import build, passphrase
+    from knnkit.config import load
+    from knnkit.release import build, signing
 
-    builds = _fleet.require_builds(deployfile.load(arguments.config), "nothing to build", arguments.config)
+    builds = _selection.require_builds(load.load(arguments.config), "nothing to build", arguments.config)
     if arguments.output is not None and len(builds) > 1:
         raise UsageError("-o takes one release, but the file has several models", hint="leave out -o")
-    signer = passphrase.load_signer(builds[0].signing.key)
+    signer = signing.load_signer(builds[0].signing.key)
     make = build.build_release if arguments.force else build.ensure_release
     documents = []
     for each in builds:
@@ -49,12 +49,12 @@ def run(arguments: argparse.Namespace) -> int:
         _tell(built)
         documents.append(_document(built))
     if arguments.json:
-        print(codec.dumps({"releases": documents}))
+        print(json_codec.dumps({"releases": documents}))
     return 0
 
 
 def _tell(built: Built) -> None:
-    from knnkit.release import maps
+    from knnkit.release import describe
 
     info, manifest = built.info, built.manifest
     what = f"{manifest.name} {manifest.version} (sequence {manifest.sequence})"
@@ -64,7 +64,7 @@ def _tell(built: Built) -> None:
         print(f"{built.directory}: {what} is up to date", file=sys.stderr)
         return
     print(f"{built.directory}: {what}", file=sys.stderr)
-    folded = maps.folded_in(built.directory / contract.MODEL_FILE, info)
+    folded = describe.folded_in(built.directory / constants.MODEL_FILE, info)
     print(
         f"  {count(info.n_train, 'row')} x {count(info.n_features, 'feature')}, "
         f"{count(len(info.classes), 'class', 'classes')}, k = {info.k}, "
@@ -88,7 +88,7 @@ def _document(built: Built) -> dict[str, object]:
         "directory": str(built.directory),
         "digest": built.digest,
         "fresh": built.fresh,
-        "manifest": codec.to_plain(built.manifest),
+        "manifest": json_codec.to_plain(built.manifest),
         "accuracy": built.accuracy,
         "accuracy_rows": built.accuracy_rows,
         "warnings": list(built.warnings),

@@ -13,14 +13,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from device_agent import contract, standard
-from knnkit.commands import _fleet, _options
+from device_agent.shared.console import streams
+from device_agent.shared.protocol import constants
+from knnkit.commands import _options, _output, _selection
 from knnkit.commands._console import Console
 from knnkit.errors import DataError, UsageError
 
 if TYPE_CHECKING:
-    from knnkit.config import Config
-    from knnkit.fleet.target import Target
+    from knnkit.config.parse import Config
+    from knnkit.fleet.targets import Target
 
 #: Flags that the agent takes as they are.
 _FLAGS = ("stream", "proba", "neighbors", "digest", "ignore-extra")
@@ -62,8 +63,8 @@ def _path(text: str) -> Path | None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Classifies; returns the agent's exit code, or that of the fleet."""
-    config = _fleet.load_config(arguments)
-    targets = _fleet.select_targets(arguments, config)
+    config = _selection.load_config(arguments)
+    targets = _selection.select_targets(arguments, config)
     if len(targets) > 1 or arguments.report:
         return _many(arguments, config, targets)
     return _one(arguments, config, targets[0])
@@ -79,12 +80,12 @@ def agent_command(arguments: argparse.Namespace, answers: str | None) -> tuple[s
 
 
 def _one(arguments: argparse.Namespace, config: Config | None, target: Target) -> int:
-    from knnkit.fleet.piping import about, pipe_rows
+    from knnkit.fleet.jobs.classify import about, pipe_rows
 
     _refuse_same(arguments.input, arguments.output)
     command = agent_command(arguments, arguments.output_format or ("jsonl" if arguments.json else None))
     with _source(arguments.input) as source, contextlib.suppress(_Incomplete), _sink(arguments) as sink:
-        done = pipe_rows(target, _fleet.pace_of(arguments, config), command, source, sink)
+        done = pipe_rows(target, _selection.pace_of(arguments, config), command, source, sink)
         if done.exit_code:
             raise _Incomplete
     if done.stderr:
@@ -92,21 +93,21 @@ def _one(arguments: argparse.Namespace, config: Config | None, target: Target) -
 
         said = about(arguments.input, done).stderr.decode("utf-8", "replace")
         print(printable(said).rstrip(), file=sys.stderr)
-    return done.exit_code if done.exit_code >= 0 else contract.EXIT_FAILED
+    return done.exit_code if done.exit_code >= 0 else constants.EXIT_FAILED
 
 
 def _many(arguments: argparse.Namespace, config: Config | None, targets: tuple[Target, ...]) -> int:
-    from knnkit.fleet.piping import RowsJob, classify_rows
-    from knnkit.fleet.rollout import ask_all
+    from knnkit.fleet.jobs.classify import RowsJob, classify_rows
+    from knnkit.fleet.rollout.rollout import ask_all
 
-    _fleet.check_report_paths(arguments)
+    _output.check_report_paths(arguments)
     if arguments.input is None or arguments.output is None:
         why = f"{len(targets)} devices are selected" if len(targets) > 1 else "--report tells of whole files"
         raise UsageError(f"{why}: name --input FILE and --output DIRECTORY", hint="--input rows.csv --output answers")
     if not arguments.input.is_file():
         raise DataError(f"{arguments.input}: there is no such file", hint=_check_path())
     arguments.output.mkdir(parents=True, exist_ok=True)
-    command, pace = agent_command(arguments, arguments.output_format), _fleet.pace_of(arguments, config)
+    command, pace = agent_command(arguments, arguments.output_format), _selection.pace_of(arguments, config)
     suffix = arguments.output_format or arguments.input.suffix.lstrip(".") or "csv"
     for target in targets:
         _refuse_same(arguments.input, arguments.output / f"{_file_name(target.name)}.{suffix}")
@@ -116,9 +117,9 @@ def _many(arguments: argparse.Namespace, config: Config | None, targets: tuple[T
         )
         for target in targets
     ]
-    with Console(len(jobs)) as console, _fleet.open_fan(arguments, config) as fan:
+    with Console(len(jobs)) as console, _selection.open_fan(arguments, config) as fan:
         report = ask_all("classify", jobs, classify_rows, fan, console)
-    return _fleet.finish(arguments, report)
+    return _output.finish(arguments, report)
 
 
 class _Incomplete(Exception):
@@ -150,7 +151,7 @@ def _source(path: Path | None) -> Iterator[BinaryIO]:
 @contextmanager
 def _sink(arguments: argparse.Namespace) -> Iterator[BinaryIO]:
     """A file of answers appears once it is whole; a stream is for whoever reads along."""
-    from knnkit.fleet.piping import whole_file
+    from knnkit.fleet.jobs.classify import whole_file
 
     path: Path | None = arguments.output
     if path is None:
@@ -167,4 +168,4 @@ def _sink(arguments: argparse.Namespace) -> Iterator[BinaryIO]:
 
 
 def _check_path() -> str:
-    return f"check the path; a relative one starts at {standard.here()}"
+    return f"check the path; a relative one starts at {streams.here()}"

@@ -17,20 +17,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from device_agent import codec, contract
+from device_agent.shared.protocol import constants, documents, json_codec, reports
 from knnkit.commands import _options
 from knnkit.errors import MissingDependency, ParityFailed, UsageError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from knnkit.fleet.answers import Answerer
-    from knnkit.fleet.facts import Facts
+    from knnkit.data.dataset import Dataset
+    from knnkit.fleet.device.classify_client import Answerer
+    from knnkit.fleet.device.probe import Facts
     from knnkit.fleet.report import DeviceReport
-    from knnkit.fleet.target import Target
-    from knnkit.model.dataset import Dataset
+    from knnkit.fleet.targets import Target
     from knnkit.release.build import Built
-    from knnkit.render.regions import Regions
+    from knnkit.render.decision_regions import Regions
 
 #: By its first line a run knows the folder of an earlier one, whatever stands below it by now.
 _FIRST_LINE = "# The article's experiment: 1,000 points around 5 centres, 300 of them held out, 3 neighbours that vote."
@@ -136,10 +136,10 @@ class _Demo:
         self._began = time.monotonic()
 
     def run(self, *, as_json: bool) -> int:
-        from knnkit import deployfile
+        from knnkit.config import load
 
         config_file = self._configure()
-        config = deployfile.load(config_file)
+        config = load.load(config_file)
         build = config.builds()[0]
         signer = self._keygen(build.signing.key)
         with self._step(f"knnkit build -c {self._shown(config_file)}", "loads TensorFlow, the longest part"):
@@ -179,9 +179,9 @@ class _Demo:
         return FileSigner.load(key)
 
     def _build(self, build: Any, signer: Any) -> tuple[Built, Dataset, Dataset]:
-        from knnkit.model.hush import load_tensorflow
+        from knnkit.model.tflite.load_tensorflow import load_tensorflow
         from knnkit.release.build import ensure_release
-        from knnkit.release.material import load_data
+        from knnkit.training.source import load_data
 
         load_tensorflow()
         training, test = load_data(build)
@@ -189,15 +189,15 @@ class _Demo:
         return ensure_release(build, signer), training, test
 
     def _target(self, config: Any) -> Target:
-        from knnkit.fleet.target import targets_of
+        from knnkit.fleet.targets import targets_of
 
         return targets_of(config)[0]
 
     def _deploy(self, target: Target, built: Built, public_pem: bytes) -> DeviceReport:
-        from device_agent.trust import dsse
-        from knnkit.fleet.device import run_job
-        from knnkit.fleet.job import DeviceJob
-        from knnkit.fleet.package import read_package
+        from device_agent.shared.trust import dsse
+        from knnkit.fleet.jobs.deploy import run_job
+        from knnkit.fleet.jobs.job import DeviceJob
+        from knnkit.release.package import read_package
         from knnkit.render import terminal
 
         keys = {dsse.fingerprint(public_pem): public_pem}
@@ -213,15 +213,15 @@ class _Demo:
 
     def _certify(self, target: Target, report: DeviceReport, built: Built) -> tuple[Answerer, DeviceReport]:
         """Asks for a certificate of now: a release that was there already was not checked again."""
-        from knnkit.fleet.agent import ask
-        from knnkit.fleet.answers import Answerer
-        from knnkit.fleet.connect import open_transport
-        from knnkit.fleet.facts import probe
+        from knnkit.fleet.device.agent_client import ask
+        from knnkit.fleet.device.classify_client import Answerer
+        from knnkit.fleet.device.connect import open_transport
+        from knnkit.fleet.device.probe import probe
 
         transport = open_transport(target.name, target, 10.0)
         facts: Facts = probe(transport, target.root, timeout=60.0)
         nonce = secrets.token_hex(16)
-        proof = ask(transport, facts, ["check", "--nonce", nonce], contract.Certificate, timeout=300.0)
+        proof = ask(transport, facts, ["check", "--nonce", nonce], reports.Certificate, timeout=300.0)
         if proof.nonce != nonce or proof.release != built.digest:
             raise ParityFailed(f"{target.name}: the certificate is not of this release, or not of now")
         return Answerer(transport, facts), replace(report, certificate=proof)
@@ -230,7 +230,7 @@ class _Demo:
     def _ask(self, built: Built, training: Dataset, test: Dataset, device: Answerer) -> _Told:
         import numpy as np
 
-        from knnkit.model.tfknn import TfKNN
+        from knnkit.model.graph.tfknn import TfKNN
 
         k = built.info.k
         host = TfKNN(training.rows, k, labels=training.labels)
@@ -245,11 +245,11 @@ class _Demo:
     def _survey(self, device: Answerer, built: Built, training: Dataset, test: Dataset) -> Regions:
         import numpy as np
 
-        from knnkit.render import regions
+        from knnkit.render import decision_regions
 
         classes = built.info.classes
         codes = np.array([classes.index(label) for label in test.labels.tolist()], np.int32)
-        return regions.survey(
+        return decision_regions.survey(
             lambda rows: device.labels(rows, classes),
             np.asarray(test.rows, np.float64),
             codes,
@@ -262,7 +262,7 @@ class _Demo:
         import numpy as np
 
         from knnkit.fleet.report import FleetReport
-        from knnkit.render import fleet, html, plots
+        from knnkit.render import fleet_report, html, plots
 
         classes = built.info.classes
         codes = np.array([classes.index(label) for label in training.labels.tolist()], np.int32)
@@ -272,9 +272,9 @@ class _Demo:
         picture = self._folder / "experiment.png"
         plots.draw_experiment(picture, regions, np.asarray(training.rows, np.float64), codes, title=title)
         manifest = built.manifest
-        ref = contract.ReleaseRef(built.digest, manifest.name, manifest.version, manifest.sequence)
+        ref = documents.ReleaseRef(built.digest, manifest.name, manifest.version, manifest.sequence)
         report = FleetReport("deploy", device.started, device.seconds, (device,), releases=(ref,))
-        page = fleet.page_of(
+        page = fleet_report.page_of(
             report, classes=regions.classes, gates=manifest.gates, regions=regions, regions_from=device.name
         )
         return picture, html.write_report(self._folder / "report.html", page)
@@ -292,13 +292,13 @@ class _Demo:
                 print(f"{witness.name + ':':<25}{all_same if agrees == total else some}; accuracy {accuracy!r}")
         left = {"picture": picture, "report": page, "release": built.directory, "device": self._folder / "device"}
         if as_json:
-            print(codec.dumps(document | {what: str(path) for what, path in left.items()}))
+            print(json_codec.dumps(document | {what: str(path) for what, path in left.items()}))
         self._say("\n" + "\n".join(f"{what:<9} {self._shown(path)}" for what, path in left.items()))
         self._say(f"          (everything lies in {self._shown(self._folder)}; remove it to be rid of it)")
         self._say(f"done in {time.monotonic() - self._began:.1f} s")
         if not told.identical:
             raise ParityFailed("host, device and reference do not find the same neighbours", reason="different")
-        return contract.EXIT_OK
+        return constants.EXIT_OK
 
     @contextlib.contextmanager
     def _step(self, what: str, note: str = "") -> Iterator[None]:

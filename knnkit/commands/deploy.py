@@ -10,18 +10,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from device_agent import codec, contract
-from knnkit.commands import _fleet, _options, _plans, _regions
+from device_agent.shared.protocol import constants, json_codec
+from knnkit.commands import _decision_regions, _options, _output, _selection
+from knnkit.commands import _dry_run as _plans
 from knnkit.commands._console import Console
 from knnkit.errors import UsageError, VerificationFailed
 
 if TYPE_CHECKING:
-    from knnkit.config import Build, Config
-    from knnkit.fleet.job import DeviceJob
-    from knnkit.fleet.package import Package
+    from knnkit.config.parse import Build, Config
+    from knnkit.fleet.jobs.job import DeviceJob
     from knnkit.fleet.report import FleetReport
-    from knnkit.fleet.rollout import Rules
-    from knnkit.fleet.target import Target
+    from knnkit.fleet.rollout.rollout import Rules
+    from knnkit.fleet.targets import Target
+    from knnkit.release.package import Package
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -61,12 +62,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Deploys; returns the exit code of the whole run."""
-    _fleet.check_report_paths(arguments)
-    config = _fleet.load_config(arguments)
-    targets = _fleet.select_targets(arguments, config)
+    _output.check_report_paths(arguments)
+    config = _selection.load_config(arguments)
+    targets = _selection.select_targets(arguments, config)
     rules = _rules(arguments, config)
     _require_wave(targets, rules, config)
-    keys = _fleet.trusted_keys(arguments, config)
+    keys = _selection.trusted_keys(arguments, config)
     packages = _packages(arguments, config, targets, keys)
     _require_signed_by(arguments.key, keys, packages)
     template = _template(arguments, config, packages[0], keys)
@@ -84,11 +85,11 @@ def run(arguments: argparse.Namespace) -> int:
         holder=template.holder,
     )
     directories = [Path(package.directory) for package in packages]
-    return _fleet.finish(
+    return _output.finish(
         arguments,
         report,
         packages[0].manifest.gates if len(packages) == 1 else None,
-        regions=_regions.survey(arguments, report, targets, directories, template.pace),
+        regions=_decision_regions.survey(arguments, report, targets, directories, template.pace),
     )
 
 
@@ -108,7 +109,8 @@ def _require_wave(targets: tuple[Target, ...], rules: Rules, config: Config | No
 
     Devices that were not selected may have it: `--waves canary,100%` also fits one that is no canary.
     """
-    from knnkit.fleet import target, waves
+    from knnkit.fleet import targets as target
+    from knnkit.fleet.rollout import waves
 
     tags = {tag for one in (*targets, *(target.targets_of(config) if config else ())) for tag in one.tags}
     for wave in filter(waves.is_tag, rules.waves):
@@ -128,16 +130,16 @@ def _roll_out(
     make_job: Callable[[Target], DeviceJob],
     rules: Rules,
 ) -> FleetReport:
-    from knnkit.fleet.rollout import roll_out
+    from knnkit.fleet.rollout.rollout import roll_out
 
-    with Console(len(targets)) as console, _fleet.open_fan(arguments, config) as fan:
+    with Console(len(targets)) as console, _selection.open_fan(arguments, config) as fan:
         return roll_out(targets, make_job, rules, fan, console)
 
 
 def _rules(arguments: argparse.Namespace, config: Config | None) -> Rules:
     """Waves of deploy.yaml hold for devices that it selected; named ones go together."""
-    from knnkit.config import parse_amount
-    from knnkit.fleet.rollout import Rules
+    from knnkit.config.parse import parse_amount
+    from knnkit.fleet.rollout.rollout import Rules
 
     said = config.rollout if config and not arguments.target else None
     waves: tuple[int | str, ...] = said.waves if said else ("100%",)
@@ -145,7 +147,7 @@ def _rules(arguments: argparse.Namespace, config: Config | None) -> Rules:
     try:
         if arguments.waves is not None:
             words = [word.strip() for word in arguments.waves.split(",")]
-            waves = tuple(int(w) if _is_count(w) else w if contract.is_name(w) else parse_amount(w) for w in words)
+            waves = tuple(int(w) if _is_count(w) else w if constants.is_name(w) else parse_amount(w) for w in words)
         if arguments.max_failures is not None:
             text = arguments.max_failures
             failures = int(text) if _is_count(text) else parse_amount(text)
@@ -161,12 +163,12 @@ def _is_count(text: str) -> bool:
 def _packages(
     arguments: argparse.Namespace, config: Config | None, targets: tuple[Target, ...], keys: dict[str, bytes]
 ) -> tuple[Package, ...]:
-    from knnkit.fleet.package import read_package
+    from knnkit.release.package import read_package
 
     directories = arguments.release
     if not directories:
         finished = ", or name a finished release: --release DIR"
-        builds = _fleet.require_builds(config, "nothing to deploy", arguments.config, finished)
+        builds = _selection.require_builds(config, "nothing to deploy", arguments.config, finished)
         classes = {target.device_class for target in targets}
         own = {build.model.device_class for build in builds}
         wanted = [b for b in builds if b.model.device_class in classes or (classes - own and _is_general(b))]
@@ -182,19 +184,19 @@ def _is_general(build: Build) -> bool:
 
 def _ensure(build: Build) -> Path:
     """Builds what changed; without the signing key, a finished release is taken as it is."""
-    if not build.signing.key.exists() and (build.release.dir / contract.SIGNATURE_FILE).exists():
+    if not build.signing.key.exists() and (build.release.dir / constants.SIGNATURE_FILE).exists():
         return build.release.dir
     from knnkit.release import build as builder
-    from knnkit.release import passphrase
+    from knnkit.release import signing
 
-    made = builder.ensure_release(build, passphrase.load_signer(build.signing.key))
+    made = builder.ensure_release(build, signing.load_signer(build.signing.key))
     for warning in made.warnings:
         print(f"knnkit: {warning}", file=sys.stderr)
     return made.directory
 
 
 def _choose(targets: tuple[Target, ...], packages: tuple[Package, ...]) -> dict[str, Package]:
-    from knnkit.fleet.package import package_for
+    from knnkit.release.package import package_for
 
     chosen = {}
     for target in targets:
@@ -216,17 +218,17 @@ def _template(
     arguments: argparse.Namespace, config: Config | None, package: Package, keys: dict[str, bytes]
 ) -> DeviceJob:
     """A job for no device yet: everything that all devices share."""
-    from knnkit.fleet.job import DeviceJob
-    from knnkit.fleet.plan import PlanOptions
-    from knnkit.fleet.target import Target
+    from knnkit.fleet.decide.plan import PlanOptions
+    from knnkit.fleet.jobs.job import DeviceJob
+    from knnkit.fleet.targets import Target
 
     return DeviceJob(
         target=Target("", None),
         package=package,
-        nonce=_fleet.nonce(),
-        holder=_fleet.holder(),
+        nonce=_selection.nonce(),
+        holder=_selection.holder(),
         options=PlanOptions(arguments.provision, bool(keys)),
-        pace=_fleet.pace_of(arguments, config),
+        pace=_selection.pace_of(arguments, config),
         keys=tuple(keys.items()),
         offline=arguments.offline,
         wheels=arguments.wheels,
@@ -234,17 +236,17 @@ def _template(
 
 
 def _dry_run(arguments: argparse.Namespace, config: Config | None, jobs: list[DeviceJob], rules: Rules) -> int:
-    from knnkit.fleet import waves
-    from knnkit.fleet.dryrun import plan_job, plans_of
-    from knnkit.fleet.rollout import ask_all
+    from knnkit.fleet.jobs.dry_run import plan_job, plans_of
+    from knnkit.fleet.rollout import waves
+    from knnkit.fleet.rollout.rollout import ask_all
 
-    with Console(len(jobs)) as console, _fleet.open_fan(arguments, config) as fan:
+    with Console(len(jobs)) as console, _selection.open_fan(arguments, config) as fan:
         report = ask_all("deploy --dry-run", jobs, plan_job, fan, console)
     plans = plans_of(report)
     found, left = waves.divide([job.target for job in jobs], rules.waves)
     if arguments.json:
         names = [{"label": wave.label, "devices": wave.devices} for wave in found]
-        print(codec.dumps({"plans": plans, "waves": names}))
+        print(json_codec.dumps({"plans": plans, "waves": names}))
     else:
         _plans.show(found, left, plans, report)
     return report.exit_code

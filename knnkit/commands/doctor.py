@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from knnkit.commands import _asking, _fleet, _options
+from knnkit.commands import _options, _output, _query
 
 if TYPE_CHECKING:
     from knnkit.fleet.report import DeviceReport
@@ -19,24 +19,25 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Asks, and shows each finding; returns 1 where one is an error, 3 where a device cannot be reached."""
-    report = _asking.ask_fleet(arguments, "doctor")
+    report = _query.ask_fleet(arguments, "doctor")
     if not arguments.json:
         from knnkit.render.terminal import print_table
 
         rows = [row for device in report.devices for row in _rows(device)]
         print_table(["device", "about", "", "finding", "try"], rows)
-    return _fleet.finish(arguments, report, shown=True)
+    return _output.finish(arguments, report, shown=True)
 
 
 def _rows(device: DeviceReport) -> list[list[Cell | str]]:
-    from device_agent import codec
-    from device_agent.contract import Finding
+    from device_agent.shared.protocol import json_codec
+    from device_agent.shared.protocol.reports import Finding
     from knnkit.render.terminal import Cell, Tone
 
     if not device.details:
         return [[device.name, "connection", Cell("error", "bad"), device.said, device.hint]]
     tones: dict[str, Tone] = {"ok": "good", "warning": "warn", "error": "bad"}
     found = [
-        codec.from_plain(Finding, entry) for entry in codec.parse(device.details, limit=len(device.details))["findings"]
+        json_codec.from_plain(Finding, entry)
+        for entry in json_codec.parse(device.details, limit=len(device.details))["findings"]
     ]
     return [[device.name, f.name, Cell(f.level, tones[f.level]), f.message, f.mend] for f in found]

@@ -97,14 +97,14 @@ def _exists(path: Path) -> UsageError:
 
 def _own(arguments: argparse.Namespace, path: Path) -> tuple[str, str]:
     """Returns a model's name and its `data`, once the rows were read as a build will read them."""
-    from knnkit.config_types import first_twice
-    from knnkit.model import columns, rowfile
+    from knnkit.config.field_types import first_twice
+    from knnkit.data import columns, files
 
     file: Path = arguments.data
     label: str = arguments.label or "label"
     if twice := first_twice(arguments.features or ()):
         raise UsageError(f"--features names {twice!r} twice", hint="each column once")
-    rows = rowfile.load(file, label, arguments.features)
+    rows = files.load(file, label, arguments.features)
     if arguments.features is None:
         for warning in columns.warnings(rows):
             print(f"knnkit: warning: {warning}", file=sys.stderr)
@@ -114,12 +114,12 @@ def _own(arguments: argparse.Namespace, path: Path) -> tuple[str, str]:
 
 def _name(stem: str) -> str:
     """Returns what a model may be called, after its file, as YAML has it."""
-    from knnkit import config_yaml
+    from knnkit.config import yaml_reader
 
     letters = unicodedata.normalize("NFKD", stem)  # an accent stands by itself, and is left out
     kept = [c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in letters if not unicodedata.combining(c)]
     name = "".join(kept).strip("._-")[:64] or "model"
-    return name if config_yaml.read(f"name: {name}", "").data == {"name": name} else _quote(name)
+    return name if yaml_reader.read(f"name: {name}", "").data == {"name": name} else _quote(name)
 
 
 def _relative(data: Path, path: Path) -> str:

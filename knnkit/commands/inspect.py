@@ -7,12 +7,13 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from device_agent import codec, contract, modelfile
-from device_agent.errors import ModelUnusable
-from device_agent.utc import utc
+from device_agent.shared.protocol import constants, json_codec, model_info
+from device_agent.shared.protocol.errors import ModelUnusable
+from device_agent.shared.protocol.versions import utc
+from device_agent.shared.release import model_file
 from knnkit.commands import _options
 from knnkit.errors import UsageError
-from knnkit.render.text import clean, percent
+from knnkit.render.sanitize import clean, percent
 
 #: Longest value that is shown, in characters.
 _LONGEST = 4000
@@ -26,22 +27,22 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints what the file says of itself; returns 0."""
-    from knnkit.release import maps
+    from knnkit.release import describe
 
     path: Path = arguments.path
-    model = path / contract.MODEL_FILE if path.is_dir() else path
+    model = path / constants.MODEL_FILE if path.is_dir() else path
     if not model.is_file():
         raise UsageError(f"{model}: no such file", hint="knnkit build")
     try:
-        info = modelfile.read_info(model)
-        folded = maps.folded_in(model, info)
+        info = model_file.read_info(model)
+        folded = describe.folded_in(model, info)
     except ModelUnusable as error:
         raise UsageError(str(error), hint=error.hint) from None
     manifest = _manifest(path) if path.is_dir() else None
     sha256 = _sha256(model)
     if arguments.json:
-        told = {"model": codec.to_plain(info), "folded_in": list(folded), "sha256": sha256}
-        print(codec.dumps(told | {"release": codec.to_plain(manifest)}))
+        told = {"model": json_codec.to_plain(info), "folded_in": list(folded), "sha256": sha256}
+        print(json_codec.dumps(told | {"release": json_codec.to_plain(manifest)}))
         return 0
     lines = [*_model_lines(info, folded), ("model file", f"{model.stat().st_size:,} bytes, sha256 {sha256}")]
     if manifest is not None:
@@ -52,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _model_lines(info: contract.KnnInfo, folded: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+def _model_lines(info: model_info.KnnInfo, folded: tuple[str, ...]) -> Iterator[tuple[str, str]]:
     yield "model", info.name
     yield (
         "neighbours",
@@ -83,7 +84,7 @@ def _model_lines(info: contract.KnnInfo, folded: tuple[str, ...]) -> Iterator[tu
     yield "training data", f"sha256 {info.fingerprint}"
 
 
-def _release_lines(manifest: contract.Manifest) -> Iterator[tuple[str, str]]:
+def _release_lines(manifest: model_info.Manifest) -> Iterator[tuple[str, str]]:
     yield "release", f"{manifest.name} {manifest.version}, sequence {manifest.sequence}"
     yield "created", utc(manifest.created)
     yield "expires", "never" if manifest.expires is None else utc(manifest.expires)
@@ -95,14 +96,14 @@ def _release_lines(manifest: contract.Manifest) -> Iterator[tuple[str, str]]:
     yield "gates", f"margin {gates.margin:g}, accuracy {floor}, latency {budget}"
 
 
-def _manifest(directory: Path) -> contract.Manifest | None:
+def _manifest(directory: Path) -> model_info.Manifest | None:
     from knnkit.release.manifest import read_manifest
 
-    path = directory / contract.MANIFEST_FILE
+    path = directory / constants.MANIFEST_FILE
     if not path.is_file():
         return None
     with path.open("rb") as file:
-        return read_manifest(file.read(contract.MAX_MANIFEST + 1))
+        return read_manifest(file.read(constants.MAX_MANIFEST + 1))
 
 
 def _listed(values: tuple[int | str, ...]) -> str:

@@ -6,10 +6,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from device_agent import codec
+from device_agent.shared.protocol import json_codec
 from knnkit.commands import _options
 from knnkit.errors import UsageError
-from knnkit.release import keys, passphrase
+from knnkit.release import keys, signing
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -35,14 +35,14 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(f"--out {arguments.out} names no file", hint=f"--out {keys.DEFAULT_PREFIX}")
     if arguments.out.is_dir():
         raise UsageError(f"--out {arguments.out} is a folder", hint=f"--out {arguments.out / keys.DEFAULT_PREFIX.name}")
-    secret = passphrase.choose() if arguments.passphrase else None
+    secret = signing.choose() if arguments.passphrase else None
     pair = keys.generate(arguments.out, secret)
     print(f"private key: {pair.private} (keep it; it never leaves this machine)", file=sys.stderr)
     print(f"public key:  {pair.public}", file=sys.stderr)
     print(f"fingerprint: {keys.show_fingerprint(pair.fingerprint)}", file=sys.stderr)
     if arguments.json:
         document = {"private": str(pair.private), "public": str(pair.public), "fingerprint": pair.fingerprint}
-        print(codec.dumps(document))
+        print(json_codec.dumps(document))
     else:
         print(pair.fingerprint)
     return 0

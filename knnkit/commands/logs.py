@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from knnkit.commands import _asking, _fleet, _options
+from knnkit.commands import _options, _output, _query
 
 if TYPE_CHECKING:
-    from device_agent.contract import HistoryEntry
+    from device_agent.shared.protocol.documents import HistoryEntry
     from knnkit.fleet.report import DeviceReport
 
 
@@ -27,19 +27,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Asks, and shows the entries of each device, oldest first."""
-    report = _asking.ask_fleet(arguments, "logs", ("--last", str(arguments.lines)))
+    report = _query.ask_fleet(arguments, "logs", ("--last", str(arguments.lines)))
     if not arguments.json:
         from knnkit.render.terminal import print_table
 
         rows = [row for device in report.devices for row in rows_of(device)]
         print_table(["device", "when (its clock)", "what", "release", "answering", "who", "why"], rows)
-    return _fleet.finish(arguments, report, shown=True)
+    return _output.finish(arguments, report, shown=True)
 
 
 def rows_of(device: DeviceReport) -> list[list[str]]:
     """Returns a device's lines of the table."""
-    from device_agent.contract import History
-    from knnkit.render.fleet import outcome_text
+    from device_agent.shared.protocol.documents import History
+    from knnkit.render.fleet_report import outcome_text
 
     if not device.details:
         return [[device.name, "-", outcome_text(device), "-", "-", "-", device.said]]
@@ -47,7 +47,7 @@ def rows_of(device: DeviceReport) -> list[list[str]]:
 
 
 def _entry(name: str, entry: HistoryEntry) -> list[str]:
-    from knnkit.render.text import moment
+    from knnkit.render.sanitize import moment
 
     return [
         name,

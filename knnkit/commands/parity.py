@@ -7,13 +7,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from knnkit.commands import _asking, _fleet, _options, _regions
-from knnkit.commands._asking import Shared
+from knnkit.commands import _decision_regions, _options, _output, _query, _selection
+from knnkit.commands._query import Shared
 from knnkit.errors import UsageError
 
 if TYPE_CHECKING:
     from knnkit.fleet.report import DeviceReport, FleetReport
-    from knnkit.render.regions import Regions
+    from knnkit.render.decision_regions import Regions
     from knnkit.render.terminal import Cell
 
 
@@ -33,18 +33,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Asks, lines the certificates up, and returns 4 where a gate was missed."""
-    report = _about_own_rows(arguments) if arguments.data else _asking.ask_fleet(arguments, "parity")
+    report = _about_own_rows(arguments) if arguments.data else _query.ask_fleet(arguments, "parity")
     if not arguments.json:
         _show(report)
-    return _fleet.finish(arguments, report, shown=True, regions=_surveyed(arguments, report))
+    return _output.finish(arguments, report, shown=True, regions=_surveyed(arguments, report))
 
 
 def _about_own_rows(arguments: argparse.Namespace) -> FleetReport:
     """Sends each device the reference's answers to the user's rows and asks for a certificate over them."""
-    from knnkit.fleet.package import read_package
-    from knnkit.release.own_rows import golden_for
+    from knnkit.release.golden import golden_for
+    from knnkit.release.package import read_package
 
-    builds = _fleet.require_builds(_fleet.load_config(arguments), "--data", arguments.config)
+    builds = _selection.require_builds(_selection.load_config(arguments), "--data", arguments.config)
     if len(builds) > 1:
         raise UsageError("--data is for one model, but the file has several", hint="a deploy.yaml with one `model`")
     package = read_package(builds[0].release.dir, {})
@@ -52,7 +52,7 @@ def _about_own_rows(arguments: argparse.Namespace) -> FleetReport:
     if own.left_out:
         said = f"{own.rows:,} of {own.rows + own.left_out:,} rows, drawn at random, are asked about"
         print(f"knnkit: {said}: a certificate covers no more. Split the file to ask about all", file=sys.stderr)
-    return _asking.ask_fleet(
+    return _query.ask_fleet(
         arguments, "parity", ("--golden", "-"), Shared(own.data, rows=own.rows, digest=package.digest)
     )
 
@@ -60,10 +60,10 @@ def _about_own_rows(arguments: argparse.Namespace) -> FleetReport:
 def _surveyed(arguments: argparse.Namespace, report: FleetReport) -> tuple[Regions, str] | None:
     if not arguments.report:
         return None
-    config = _fleet.load_config(arguments)
-    targets = _fleet.select_targets(arguments, config)
-    directories = _regions.release_directories(config)
-    return _regions.survey(arguments, report, targets, directories, _fleet.pace_of(arguments, config))
+    config = _selection.load_config(arguments)
+    targets = _selection.select_targets(arguments, config)
+    directories = _decision_regions.release_directories(config)
+    return _decision_regions.survey(arguments, report, targets, directories, _selection.pace_of(arguments, config))
 
 
 def _show(report: FleetReport) -> None:
@@ -89,9 +89,9 @@ def _show(report: FleetReport) -> None:
 
 
 def _row(device: DeviceReport) -> list[Cell | str]:
-    from knnkit.render.fleet import outcome_line
+    from knnkit.render.fleet_report import outcome_line
+    from knnkit.render.sanitize import milliseconds, percent
     from knnkit.render.terminal import Cell
-    from knnkit.render.text import milliseconds, percent
 
     proof = device.certificate
     if proof is None:

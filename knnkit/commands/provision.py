@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from device_agent import codec
-from knnkit.commands import _fleet, _options
+from device_agent.shared.protocol import json_codec
+from knnkit.commands import _options, _output, _selection
 from knnkit.commands._console import Console
 from knnkit.errors import UsageError
 
@@ -27,25 +27,25 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Provisions the selected devices, and shows a line for each."""
-    from knnkit.fleet.provisioning import ProvisionJob, provision_device
-    from knnkit.fleet.rollout import ask_all
+    from knnkit.fleet.jobs.provision import ProvisionJob, provision_device
+    from knnkit.fleet.rollout.rollout import ask_all
 
-    _fleet.check_report_paths(arguments)
-    config = _fleet.load_config(arguments)
-    targets = _fleet.select_targets(arguments, config)
+    _output.check_report_paths(arguments)
+    config = _selection.load_config(arguments)
+    targets = _selection.select_targets(arguments, config)
     if arguments.remove and not (arguments.target or arguments.on):
         raise UsageError("--remove is for devices that are named", hint="--target DEVICE, or --on TAG")
-    keys = {} if arguments.remove else _fleet.trusted_keys(arguments, config)
-    pace, nonce = _fleet.pace_of(arguments, config), _fleet.nonce()
+    keys = {} if arguments.remove else _selection.trusted_keys(arguments, config)
+    pace, nonce = _selection.pace_of(arguments, config), _selection.nonce()
     jobs = [
         ProvisionJob(target, tuple(keys.items()), arguments.offline, arguments.wheels, arguments.remove, nonce, pace)
         for target in targets
     ]
-    with Console(len(targets)) as console, _fleet.open_fan(arguments, config) as fan:
+    with Console(len(targets)) as console, _selection.open_fan(arguments, config) as fan:
         report = ask_all("provision", jobs, provision_device, fan, console)
     if not arguments.json:
         _show(report.devices)
-    return _fleet.finish(arguments, report, shown=True)
+    return _output.finish(arguments, report, shown=True)
 
 
 def _show(devices: tuple[DeviceReport, ...]) -> None:
@@ -58,12 +58,12 @@ def _show(devices: tuple[DeviceReport, ...]) -> None:
 
 def _row(device: DeviceReport) -> list[str]:
     from knnkit.provision import Provisioned
-    from knnkit.render.text import size
+    from knnkit.render.sanitize import size
 
     said = [device.said] if device.message else list(device.warnings)
     says = "; ".join(said)
     if not device.good or '"removed"' in device.details:
-        done = "removed" if device.details == codec.dumps({"removed": True}) else "nothing there"
+        done = "removed" if device.details == json_codec.dumps({"removed": True}) else "nothing there"
         return [device.name, done if device.good else device.outcome.value, *["-"] * 5, says]
     found = device.answer(Provisioned)
     outcome = "provisioned" if found.changed else "unchanged"

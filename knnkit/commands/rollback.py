@@ -6,8 +6,8 @@ import argparse
 import dataclasses
 from typing import TYPE_CHECKING
 
-from device_agent.contract import TrustedKeys
-from knnkit.commands import _asking, _fleet, _options
+from device_agent.shared.protocol.documents import TrustedKeys
+from knnkit.commands import _options, _output, _query, _selection
 from knnkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -31,27 +31,27 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Goes back; a device that is there already is left as it is."""
     if arguments.to is None:
-        return _fleet.finish(arguments, _asking.ask_fleet(arguments, "rollback"))
+        return _output.finish(arguments, _query.ask_fleet(arguments, "rollback"))
     if len(arguments.to) < _SHORTEST or set(arguments.to) - set("0123456789abcdef"):
         raise UsageError(
             f"--to {arguments.to}: give at least {_SHORTEST} digits of a digest",
             hint="knnkit status shows them in brackets; knnkit status --json names all that a device holds: staged",
         )
     signer = _signer(arguments)
-    asked = _asking.ask_fleet(arguments, "keys")
+    asked = _query.ask_fleet(arguments, "keys")
     if asked.interrupted:
-        return _fleet.finish(arguments, asked)
+        return _output.finish(arguments, asked)
     orders = {device.name: _order(device, arguments.to, signer) for device in asked.devices if device.good}
-    obeyed = _asking.ask_fleet(arguments, "rollback", ("--order", "-"), inputs=orders)
-    return _fleet.finish(arguments, _together(asked, obeyed))
+    obeyed = _query.ask_fleet(arguments, "rollback", ("--order", "-"), inputs=orders)
+    return _output.finish(arguments, _together(asked, obeyed))
 
 
 def _signer(arguments: argparse.Namespace) -> Signer:
-    from knnkit.release import passphrase
+    from knnkit.release import signing
 
-    config = _fleet.load_config(arguments)
-    key = arguments.signing_key or _fleet.require_config(config, "no signing key").signing.key
-    return passphrase.load_signer(key)
+    config = _selection.load_config(arguments)
+    key = arguments.signing_key or _selection.require_config(config, "no signing key").signing.key
+    return signing.load_signer(key)
 
 
 def _order(device: DeviceReport, wanted: str, signer: Signer) -> bytes:

@@ -13,7 +13,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints it."""
-    from knnkit import config
+    from knnkit.config import parse
 
-    print(json.dumps(config.json_schema(), indent=2))
+    print(json.dumps(parse.json_schema(), indent=2))
     return 0

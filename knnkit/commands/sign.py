@@ -6,9 +6,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from device_agent import codec, contract
-from knnkit.commands import _fleet, _options
-from knnkit.release import keys, passphrase
+from device_agent.shared.protocol import documents, json_codec
+from knnkit.commands import _options, _selection
+from knnkit.release import keys, signing
 from knnkit.release.signing import sign_release
 
 _KEY = keys.DEFAULT_PREFIX.with_suffix(keys.PRIVATE_SUFFIX)
@@ -31,12 +31,12 @@ def run(arguments: argparse.Namespace) -> int:
     """Signs; returns 0."""
     key = arguments.key
     if key is None:
-        config = _fleet.load_config(arguments)
+        config = _selection.load_config(arguments)
         key = config.signing.key if config else _KEY
-    verdict = sign_release(arguments.directory, passphrase.load_signer(key))
+    verdict = sign_release(arguments.directory, signing.load_signer(key))
     print(f"signed {arguments.directory} with {keys.show_fingerprint(verdict.signed_by)}", file=sys.stderr)
     if arguments.json:
-        print(codec.dumps(contract.Staged(verdict.ref, verdict.signed_by, False, verdict.warnings)))
+        print(json_codec.dumps(documents.Staged(verdict.ref, verdict.signed_by, False, verdict.warnings)))
     else:
         print(verdict.digest)
     return 0

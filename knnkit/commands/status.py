@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from knnkit.commands import _asking, _fleet, _options
+from knnkit.commands import _options, _output, _query
 
 if TYPE_CHECKING:
     from knnkit.fleet.report import DeviceReport
@@ -18,18 +18,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Asks, and shows a line for each device."""
-    report = _asking.ask_fleet(arguments, "status")
+    report = _query.ask_fleet(arguments, "status")
     if not arguments.json:
         from knnkit.render.terminal import print_table
 
         heads = ["device", "runs", "before", "pending", "agent", "runtime", "machine", "free", "says"]
         print_table(heads, [_row(device) for device in report.devices])
-    return _fleet.finish(arguments, report, shown=True)
+    return _output.finish(arguments, report, shown=True)
 
 
 def _row(device: DeviceReport) -> list[str]:
-    from knnkit.render.fleet import outcome_line, release_text
-    from knnkit.render.text import size
+    from knnkit.render.fleet_report import outcome_line, release_text
+    from knnkit.render.sanitize import size
 
     status = device.status
     if status is None:

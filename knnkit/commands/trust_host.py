@@ -7,8 +7,8 @@ import shlex
 import sys
 from pathlib import Path
 
-from device_agent import codec
-from knnkit.commands import _fleet
+from device_agent.shared.protocol import json_codec
+from knnkit.commands import _selection
 from knnkit.errors import HostKeyError
 
 
@@ -22,24 +22,24 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, host: str) -> int:
     """Enrols `host`; returns 0, or raises."""
-    from knnkit.fleet.enrol import enrol_host
-    from knnkit.fleet.target import Overrides, select
+    from knnkit.fleet.jobs.enrol_host_key import enrol_host
+    from knnkit.fleet.targets import Overrides, select
 
     overrides = Overrides(
         ssh_config=arguments.ssh_config,
         jump=arguments.jump,
         known_hosts=arguments.known_hosts,
     )
-    target = select(_fleet.load_config(arguments), named=[host], overrides=overrides)[0]
+    target = select(_selection.load_config(arguments), named=[host], overrides=overrides)[0]
     done = enrol_host(
         target,
         agree=lambda name, kind, found: _agree(arguments, name, kind, found),
-        timeout=_fleet.duration(arguments.connect_timeout, 10.0, "--connect-timeout"),
+        timeout=_selection.duration(arguments.connect_timeout, 10.0, "--connect-timeout"),
         known_hosts=Path(arguments.known_hosts) if arguments.known_hosts else None,
         replace=arguments.replace,
     )
     if arguments.json:
-        print(codec.dumps(done))
+        print(json_codec.dumps(done))
     state = "was known" if done.known else f"enrolled in {done.known_hosts}"
     print(f"{done.host}:{done.port}: {done.kind} {done.fingerprint}: {state}", file=sys.stderr)
     return 0

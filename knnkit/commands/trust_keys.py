@@ -11,10 +11,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from device_agent import codec
-from device_agent.contract import TrustedKeys
-from device_agent.trust import orders as device_orders
-from knnkit.commands import _asking, _fleet, _options
+from device_agent.shared.protocol import json_codec
+from device_agent.shared.protocol.documents import TrustedKeys
+from device_agent.shared.trust import orders as device_orders
+from knnkit.commands import _options, _output, _query, _selection
 from knnkit.errors import UsageError
 from knnkit.release import keys
 
@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.show:
         return _show(arguments)
     if arguments.keys:
-        return _finish(arguments, _asking.ask_fleet(arguments, "keys"))
+        return _finish(arguments, _query.ask_fleet(arguments, "keys"))
     selected = bool(arguments.target or arguments.on or arguments.retry_from)
     if not selected and (arguments.apply or not arguments.out):
         raise UsageError("nobody would get this order", hint="name devices with --target or --on, or a file with --out")
@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _show(arguments: argparse.Namespace) -> int:
     found = {path: next(iter(keys.load_public_keys([path]))) for path in arguments.show}
     if arguments.json:
-        print(codec.dumps({str(path): fingerprint for path, fingerprint in found.items()}))
+        print(json_codec.dumps({str(path): fingerprint for path, fingerprint in found.items()}))
         return 0
     for path, fingerprint in found.items():
         print(f"{fingerprint}  {path}")
@@ -72,24 +72,24 @@ def _show(arguments: argparse.Namespace) -> int:
 
 
 def _order(arguments: argparse.Namespace) -> bytes:
-    from knnkit.release import orders, passphrase
+    from knnkit.release import orders, signing
 
     if arguments.apply:
         return _read(arguments.apply)
     signer = _signer(arguments)
     if arguments.rotate:
-        return orders.rotate(signer, passphrase.load_signer(arguments.rotate))
+        return orders.rotate(signer, signing.load_signer(arguments.rotate))
     return orders.revoke(signer, [_fingerprint(text) for text in arguments.revoke])
 
 
 def _signer(arguments: argparse.Namespace) -> Signer:
-    from knnkit.release import passphrase
+    from knnkit.release import signing
 
     key: Path = arguments.signing_key
     if key is None:
-        config = _fleet.load_config(arguments)
-        key = _fleet.require_config(config, "no --signing-key").signing.key
-    return passphrase.load_signer(key)
+        config = _selection.load_config(arguments)
+        key = _selection.require_config(config, "no --signing-key").signing.key
+    return signing.load_signer(key)
 
 
 def _fingerprint(text: str) -> str:
@@ -116,9 +116,9 @@ def _write(path: Path, order: bytes) -> None:
 
 
 def _send(arguments: argparse.Namespace, order: bytes) -> int:
-    targets = _fleet.select_targets(arguments, _fleet.load_config(arguments))
+    targets = _selection.select_targets(arguments, _selection.load_config(arguments))
     inputs = {target.name: order for target in targets}
-    report = _asking.ask_fleet(arguments, "keys", ("--apply", "-"), inputs=inputs)
+    report = _query.ask_fleet(arguments, "keys", ("--apply", "-"), inputs=inputs)
     return _finish(arguments, report)
 
 
@@ -128,11 +128,11 @@ def _finish(arguments: argparse.Namespace, report: FleetReport) -> int:
 
         rows = [row for device in report.devices for row in _rows(device)]
         print_table(["device", "key", "standing"], rows)
-    return _fleet.finish(arguments, report, shown=True)
+    return _output.finish(arguments, report, shown=True)
 
 
 def _rows(device: DeviceReport) -> list[list[str]]:
-    from knnkit.render.fleet import outcome_line
+    from knnkit.render.fleet_report import outcome_line
 
     if not device.good:
         return [[device.name, "-", outcome_line(device)]]

@@ -7,8 +7,8 @@ import shlex
 import sys
 from pathlib import Path
 
-from device_agent import codec, contract
-from knnkit.commands import _fleet, _options
+from device_agent.shared.protocol import documents, json_codec
+from knnkit.commands import _options, _selection
 from knnkit.errors import UsageError
 from knnkit.release import keys
 from knnkit.release.verify import verify_release
@@ -38,14 +38,14 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"{manifest.name} {manifest.version}, sequence {manifest.sequence}: verified", file=sys.stderr)
     print(f"signed by {keys.show_fingerprint(verdict.signed_by)}", file=sys.stderr)
     if arguments.json:
-        print(codec.dumps(contract.Staged(verdict.ref, verdict.signed_by, False, verdict.warnings)))
+        print(json_codec.dumps(documents.Staged(verdict.ref, verdict.signed_by, False, verdict.warnings)))
     else:
         print(verdict.digest)
     return 0
 
 
 def _own(arguments: argparse.Namespace) -> list[Path]:
-    found = _fleet.own_public_keys(_fleet.load_config(arguments))
+    found = _selection.own_public_keys(_selection.load_config(arguments))
     if not found:
         public = keys.DEFAULT_PREFIX.with_suffix(keys.PUBLIC_SUFFIX)
         said = "no public key to verify with: --key names none, and there is none of deploy.yaml's"

@@ -1,4 +1,4 @@
-"""What became of each device, and of the fleet: frozen, picklable, JSON through `device_agent.codec`. No I/O.
+"""What became of each device, and of the fleet: frozen, picklable, JSON through `json_codec`. No I/O.
 
 A report is what workers send back, what `--json` prints, what `--report` draws and what `--retry-from` reads.
 """
@@ -11,8 +11,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from device_agent import codec, contract
-from device_agent.contract import Certificate, ReleaseRef, Status
+from device_agent.shared.protocol import constants, json_codec
+from device_agent.shared.protocol.documents import ReleaseRef, Status
+from device_agent.shared.protocol.reports import Certificate
 
 T = TypeVar("T")
 
@@ -53,7 +54,7 @@ class DeviceReport:
     name: str
     address: str
     outcome: Outcome
-    exit_code: int = contract.EXIT_OK
+    exit_code: int = constants.EXIT_OK
     reason: str = ""  # a stable word
     message: str = ""
     hint: str = ""
@@ -74,12 +75,12 @@ class DeviceReport:
 
     def answer(self, kind: type[T]) -> T:
         """Returns `details` as the document that they are."""
-        return codec.loads(kind, self.details, limit=len(self.details))
+        return json_codec.loads(kind, self.details, limit=len(self.details))
 
     @property
     def good(self) -> bool:
         """Whether nothing is left to do."""
-        return self.outcome in GOOD and self.exit_code == contract.EXIT_OK
+        return self.outcome in GOOD and self.exit_code == constants.EXIT_OK
 
     @property
     def said(self) -> str:
@@ -111,11 +112,11 @@ class FleetReport:
     holder: str = ""
     stopped: str = ""
     interrupted: bool = False
-    schema: int = contract.SCHEMA
+    schema: int = constants.SCHEMA
 
     @property
     def exit_code(self) -> int:
-        """The exit code of the run (see `device_agent.contract`); an interrupted one ends with 130."""
+        """The exit code of the run (see `device_agent.shared.protocol.constants`); an interrupted one ends with 130."""
         return EXIT_INTERRUPTED if self.interrupted else exit_code(self.devices)
 
     def count(self, *outcomes: Outcome) -> int:
@@ -143,9 +144,9 @@ def exit_code(devices: Iterable[DeviceReport]) -> int:
     trouble; devices skipped because of the others do not count.
     """
     failed = [device.exit_code for device in devices if not device.good and device.outcome is not Outcome.SKIPPED]
-    for code in (contract.EXIT_FAILED, contract.EXIT_USAGE, contract.EXIT_REFUSED, contract.EXIT_LOCKED):
+    for code in (constants.EXIT_FAILED, constants.EXIT_USAGE, constants.EXIT_REFUSED, constants.EXIT_LOCKED):
         if code in failed:
             return code
     if failed:
-        return contract.EXIT_UNREACHABLE
-    return contract.EXIT_FAILED if any(device.exit_code for device in devices) else contract.EXIT_OK
+        return constants.EXIT_UNREACHABLE
+    return constants.EXIT_FAILED if any(device.exit_code for device in devices) else constants.EXIT_OK

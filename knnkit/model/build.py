@@ -6,19 +6,21 @@ The one place that puts dataset, space, graph, calibration and metadata together
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from importlib import metadata
 
 import numpy as np
 
-from device_agent import contract
+from device_agent.shared.protocol import constants, model_info
 from knnkit import __version__
+from knnkit.data.dataset import Dataset
 from knnkit.errors import BuildError, DataError
-from knnkit.model.dataset import Dataset
-from knnkit.model.enrol import Enrolment, enrol
-from knnkit.model.opset import minimum_runtime
-from knnkit.model.reference import Reference
-from knnkit.model.reject import calibrate
-from knnkit.model.space import fit_scaler
-from knnkit.model.spec import KnnSpec
+from knnkit.model.reference.calibration import calibrate
+from knnkit.model.reference.classifier import Reference
+from knnkit.model.reference.enrolment import Enrolment, enrol
+from knnkit.model.reference.spec import KnnSpec
+from knnkit.model.scaling import fit_scaler
+from knnkit.model.tflite.load_tensorflow import tensorflow_version
+from knnkit.model.tflite.op_versions import minimum_runtime
 
 #: The last tflite-runtime there is, and the only runtime for Python 3.11 and for armv7l: every model must load on it.
 OLDEST_RUNTIME = "2.14.0"
@@ -39,7 +41,7 @@ class BuiltModel:
     """
 
     data: bytes
-    info: contract.KnnInfo
+    info: model_info.KnnInfo
     reference: Reference
     warnings: tuple[str, ...]
 
@@ -87,9 +89,9 @@ def build_enrolled(
         DataError: k is larger than the number of rows.
         BuildError: the model cannot be built as asked.
     """
-    from knnkit.model import metadata
-    from knnkit.model.convert import batch_rows, convert
-    from knnkit.model.tfknn import TfKNN
+    from knnkit.model.graph.tfknn import TfKNN
+    from knnkit.model.tflite import metadata
+    from knnkit.model.tflite.convert import batch_rows, convert
 
     _require_rows(spec.k, len(enrolment), enrolment.source)
     reference = Reference(
@@ -106,7 +108,7 @@ def build_enrolled(
     thresholds = None if reject is None else reject.thresholds
     model = TfKNN.of(enrolment, spec.k, weights=spec.weights, margin=margin, thresholds=thresholds)
     tree = convert(model)
-    info = contract.KnnInfo(
+    info = model_info.KnnInfo(
         name=spec.name,
         k=spec.k,
         n_features=len(enrolment.feature_names),
@@ -116,14 +118,14 @@ def build_enrolled(
         weights=spec.weights,
         scale=spec.scale,
         n_train=len(enrolment),
-        batch=batch_rows(model, contract.FULL),
+        batch=batch_rows(model, constants.FULL),
         fingerprint=enrolment.fingerprint,
         minimum_runtime=minimum_runtime(tree, OLDEST_RUNTIME),
         versions=_versions(),
         inputs=inputs,
         reject=reject,
-        quantized=batch_rows(model, contract.QUANTIZED) if model.search.quantized else None,
-        cells=batch_rows(model, contract.CELLS) if model.search.cells else None,
+        quantized=batch_rows(model, constants.QUANTIZED) if model.search.quantized else None,
+        cells=batch_rows(model, constants.CELLS) if model.search.cells else None,
         searched=model.search.projection.matrix.shape[1] if model.search.projection else None,
     )
     return BuiltModel(metadata.pack(tree, model, info), info, reference, _warnings(enrolment))
@@ -136,7 +138,7 @@ def _require_rows(k: int, rows: int, source: str) -> None:
         raise DataError(f"{source}: k is {k}, but {there}", hint=hint)
 
 
-def _calibrate(spec: KnnSpec, reference: Reference, held_out: Dataset | None, seed: int) -> contract.Reject:
+def _calibrate(spec: KnnSpec, reference: Reference, held_out: Dataset | None, seed: int) -> model_info.Reject:
     n_train = len(reference.enrolled)
     if spec.reject is None or spec.k >= n_train:
         raise BuildError(f"reject needs more training rows than k = {spec.k}", hint="lower k, or leave reject out")
@@ -160,12 +162,9 @@ def _warnings(enrolment: Enrolment) -> tuple[str, ...]:
 
 
 def _versions() -> dict[str, str]:
-    import sklearn
-    import tensorflow
-
     return {
         "knnkit": __version__,
         "numpy": np.__version__,
-        "scikit-learn": str(sklearn.__version__),
-        "tensorflow": str(tensorflow.__version__),
+        "scikit-learn": metadata.version("scikit-learn"),
+        "tensorflow": tensorflow_version(),
     }

@@ -14,12 +14,13 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from device_agent import contract
-from device_agent.judge import Golden, Verdict, judge
+from device_agent.shared.golden.golden_set import Golden
+from device_agent.shared.golden.judge import Verdict, judge
+from device_agent.shared.protocol import constants, model_info
 from knnkit.errors import BuildError
 from knnkit.model.build import BuiltModel
 
-_HOW = {contract.FULL: "", contract.QUANTIZED: " in eight bits", contract.CELLS: " by its cells"}
+_HOW = {constants.FULL: "", constants.QUANTIZED: " in eight bits", constants.CELLS: " by its cells"}
 
 _TOO_HIGH = "lower gates: accuracy in deploy.yaml, or choose another k, metric or scale"
 _AT_FAULT = "knnkit or this TensorFlow is at fault, not your data: build with the versions of pyproject.toml; report it"
@@ -33,21 +34,21 @@ class _Answers:
     distances: NDArray[np.float32]
 
 
-def self_check(model: BuiltModel, golden: Golden, gates: contract.Gates) -> Verdict:
+def self_check(model: BuiltModel, golden: Golden, gates: model_info.Gates) -> Verdict:
     """Returns the judge's verdict on the built file, in which each way to search is held to the golden set.
 
     Raises:
         BuildError: a golden row is different, or the accuracy is under the floor.
     """
-    verdict = _prove(model, golden, gates, contract.FULL)
-    for search in (contract.QUANTIZED, contract.CELLS):  # a board chooses which answers
+    verdict = _prove(model, golden, gates, constants.FULL)
+    for search in (constants.QUANTIZED, constants.CELLS):  # a board chooses which answers
         if model.info.batch_rows(search) is not None:
             _prove(model, golden, gates, search)
     return verdict
 
 
-def _prove(model: BuiltModel, golden: Golden, gates: contract.Gates, search: str) -> Verdict:
-    signature = contract.signature(contract.SIGNATURE_BATCH, search)
+def _prove(model: BuiltModel, golden: Golden, gates: model_info.Gates, search: str) -> Verdict:
+    signature = constants.signature(constants.SIGNATURE_BATCH, search)
     answers = _run(model, golden.rows, signature, model.info.batch_rows(search) or 1)
     verdict = judge(golden, answers, model.info, gates)
     if verdict.failures:
@@ -68,20 +69,20 @@ def _run(model: BuiltModel, rows: NDArray[np.float32], signature: str, batch: in
     for start in range(0, len(rows), batch):
         chunk = rows[start : start + batch]
         full = np.resize(chunk, (batch, rows.shape[1]))
-        found = runner(**{contract.INPUT_ROWS: full})
+        found = runner(**{constants.INPUT_ROWS: full})
         parts.append({name: value[: len(chunk)] for name, value in found.items()})
     joined: dict[str, Any] = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    doubtful = ~joined[contract.OUTPUT_CERTAIN]
+    doubtful = ~joined[constants.OUTPUT_CERTAIN]
     if doubtful.any():
         settled = model.reference.answer(rows[doubtful])
         k = model.info.k
-        joined[contract.OUTPUT_LABEL][doubtful] = settled.label
-        joined[contract.OUTPUT_PROBABILITIES][doubtful] = settled.probabilities
-        joined[contract.OUTPUT_INDICES][doubtful] = settled.indices[:, :k]
-        joined[contract.OUTPUT_DISTANCES][doubtful] = settled.distances[:, :k]
+        joined[constants.OUTPUT_LABEL][doubtful] = settled.label
+        joined[constants.OUTPUT_PROBABILITIES][doubtful] = settled.probabilities
+        joined[constants.OUTPUT_INDICES][doubtful] = settled.indices[:, :k]
+        joined[constants.OUTPUT_DISTANCES][doubtful] = settled.distances[:, :k]
     return _Answers(
-        joined[contract.OUTPUT_LABEL],
-        joined[contract.OUTPUT_PROBABILITIES],
-        joined[contract.OUTPUT_INDICES],
-        joined[contract.OUTPUT_DISTANCES],
+        joined[constants.OUTPUT_LABEL],
+        joined[constants.OUTPUT_PROBABILITIES],
+        joined[constants.OUTPUT_INDICES],
+        joined[constants.OUTPUT_DISTANCES],
     )

@@ -9,8 +9,7 @@ another agent or another runtime makes a new environment beside the one in use a
 caller's `prove` has found it well. A runtime that was chosen stays until another is. Never touches releases.
 """
 
-from knnkit.provision.install import Provisioned, provision
-from knnkit.provision.removal import remove
-from knnkit.provision.wheels import default_folder
+from knnkit.provision.install import Provisioned, provision, remove
+from knnkit.provision.wheel_cache import default_folder
 
 __all__ = ["Provisioned", "default_folder", "provision", "remove"]

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import device_agent
-from device_agent import trust
+from device_agent.shared.trust import dsse
 from knnkit.provision.agent_wheel import agent_wheel
-from knnkit.provision.recipe import Board, Recipe, recipe_for
+from knnkit.provision.requirements import Board, Recipe, recipe_for
 
 #: Part of every environment's digest; raised when the same wheels would make another environment.
 _LAYOUT = 1
@@ -76,9 +76,9 @@ def decide(name: str, board: Board, runtime: str, keys: Mapping[str, bytes]) -> 
 
 def fingerprint(key_file: str) -> str:
     """Returns which key lies in a file of the trust folder."""
-    return trust.FINGERPRINT_PREFIX + key_file.removesuffix(".pem")
+    return dsse.FINGERPRINT_PREFIX + key_file.removesuffix(".pem")
 
 
 def _key_file(fingerprint: str) -> str:
-    """As `device_agent.trust_files` names it."""
-    return fingerprint.removeprefix(trust.FINGERPRINT_PREFIX) + ".pem"
+    """As `device_agent.store.trust_store` names it."""
+    return fingerprint.removeprefix(dsse.FINGERPRINT_PREFIX) + ".pem"

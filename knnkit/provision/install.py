@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import device_agent
-from device_agent import contract
+from device_agent.shared.protocol import constants
 from knnkit.errors import DeviceFailed
-from knnkit.provision import environment, wheels
-from knnkit.provision.board import BUILD_SECONDS, PythonFacts, ask, check_writable, interpreter, look
+from knnkit.provision import environment, wheel_cache
 from knnkit.provision.environment import Wanted, decide, fingerprint
-from knnkit.provision.recipe import Board, runtime_of
-from knnkit.provision.sources import UNFETCHED, Source, Sources
+from knnkit.provision.remote_python import BUILD_SECONDS, PythonFacts, ask, check_writable, interpreter, look
+from knnkit.provision.requirements import Board, runtime_of
+from knnkit.provision.wheel_cache import OTHER_BYTES, PIP, WHEEL
+from knnkit.provision.wheel_sources import UNFETCHED, Source, Sources
 from knnkit.transport.base import Progress, Transport
 from knnkit.transport.local import LocalTransport
 from knnkit.transport.upload import push
@@ -53,11 +54,11 @@ def provision(
     transport: Transport,
     facts: PythonFacts,
     *,
-    root: str = contract.DEFAULT_ROOT,
+    root: str = constants.DEFAULT_ROOT,
     keys: Mapping[str, bytes] | None = None,
     offline: bool = False,
     wheels_dir: Path | None = None,
-    runtime: str = contract.ANY_RUNTIME,
+    runtime: str = constants.ANY_RUNTIME,
     prove: Proof | None = None,
     progress: Progress | None = None,
 ) -> Provisioned:
@@ -92,7 +93,7 @@ def provision(
     with tempfile.TemporaryDirectory(prefix="knnkit-") as scratch:
         agent = Path(scratch, wanted.agent_wheel)
         agent.write_bytes(wanted.agent)
-        folder, own = wheels_dir or wheels.default_folder(), wheels.is_named(wheels_dir)
+        folder, own = wheels_dir or wheel_cache.default_folder(), wheel_cache.is_named(wheels_dir)
         sources = Sources(transport.name, board, wanted.recipe, agent, folder, own, job.ask)
         if not offline and not isinstance(transport, LocalTransport):
             try:
@@ -175,7 +176,7 @@ class _Job:
 
     @property
     def _venvs(self) -> str:
-        return f"{self.board.root}/{contract.VENVS_DIR}"
+        return f"{self.board.root}/{constants.VENVS_DIR}"
 
     def _report_others(self) -> Provisioned:
         self.notes.append(_OTHERS)
@@ -191,7 +192,35 @@ class _Job:
             made_of=self.wanted.made_of,
             wheels=source.wheels,
             pip=source.pip,
+            pip_download={"command": PIP, "other_bytes": OTHER_BYTES, "wheel": WHEEL},
             system_site=self.wanted.recipe.system_site,
             probe=environment.PROBE,
             trust={name: pem.decode("ascii") for name, pem in self.wanted.trust.items()},
         )
+
+
+#: All that knnkit ever makes in a root, half-written or set aside as well; anything else is refused.
+_KNOWN = (
+    constants.TRUST_DIR,
+    constants.RELEASES_DIR,
+    constants.INCOMING_DIR,
+    constants.CURRENT_LINK,
+    constants.STATE_FILE,
+    constants.HISTORY_FILE,
+    constants.LOCK_FILE,
+    constants.CLASS_FILE,
+    constants.VENV_LINK,
+    constants.VENVS_DIR,
+)
+
+
+def remove(transport: Transport, facts: PythonFacts, *, root: str = constants.DEFAULT_ROOT) -> bool:
+    """Takes the whole root away, releases and trusted keys included; False when there was none.
+
+    Raises:
+        Unreachable: the connection broke; the next call goes on.
+        DeviceFailed: the root holds something that is not knnkit's; nothing was removed.
+        DeviceLocked: a deploy is under way.
+    """
+    order = {"root": root, "known": list(_KNOWN)}
+    return bool(ask(transport, interpreter(transport, facts), "remove", order, timeout=BUILD_SECONDS).get("removed"))

@@ -17,17 +17,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from device_agent import contract
-from device_agent.errors import ModelUnusable
-from knnkit.config import Build
+from device_agent.shared.protocol import constants, model_info
+from device_agent.shared.protocol.errors import ModelUnusable
+from knnkit.config.parse import Build
 from knnkit.errors import BuildError, MissingDependency, UsageError, VerificationFailed
-from knnkit.release import inputs, manifest, material
+from knnkit.release import manifest, up_to_date
 from knnkit.release.signing import Signer, sign_release
+from knnkit.training import source
 
 if TYPE_CHECKING:
-    from device_agent.judge import Golden, Verdict
+    from device_agent.shared.golden.golden_set import Golden
+    from device_agent.shared.golden.judge import Verdict
     from knnkit.model.build import BuiltModel
-    from knnkit.release.material import Material
+    from knnkit.training.source import Material
 
 #: Most digits of a time in seconds; more are milliseconds.
 _DIGITS = 12
@@ -38,8 +40,8 @@ class Built:
     """What a build left: `fresh` is False where the release was there already; `digest` is its OMS root digest."""
 
     directory: Path
-    manifest: contract.Manifest
-    info: contract.KnnInfo
+    manifest: model_info.Manifest
+    info: model_info.KnnInfo
     digest: str
     fresh: bool
     accuracy: float | None
@@ -67,7 +69,7 @@ class Order:
         inputs: digest of what was asked for; empty where nobody will ask whether it changed.
     """
 
-    gates: contract.Gates
+    gates: model_info.Gates
     version: str
     sequence: int | None = None
     expires: float | None = None
@@ -90,16 +92,16 @@ def build_release(build: Build, signer: Signer, *, out: Path | None = None) -> B
     _require_replaceable(directory)
     release, model = build.release, build.model
     order = Order(
-        contract.Gates(**build.gates.model_dump()),
+        model_info.Gates(**build.gates.model_dump()),
         release.version,
         release.sequence,
         release.expires,
         model.device_class,
         model.seed,
-        inputs.digest(build),
+        up_to_date.digest(build),
     )
     with _extra_installed():
-        made_from = material.load(build)
+        made_from = source.load(build)
     return write_release(made_from, order, signer, directory)
 
 
@@ -115,9 +117,9 @@ def write_release(made_from: Material, order: Order, signer: Signer, directory: 
     model, golden, verdict = _make(made_from, order)
     document = _manifest(order, model, directory, int(time.time()) if created is None else created)
     with _replacing(directory) as folder:
-        (folder / contract.MODEL_FILE).write_bytes(model.data)
-        (folder / contract.GOLDEN_FILE).write_bytes(golden.to_bytes())
-        (folder / contract.MANIFEST_FILE).write_bytes(manifest.write_manifest(document))
+        (folder / constants.MODEL_FILE).write_bytes(model.data)
+        (folder / constants.GOLDEN_FILE).write_bytes(golden.to_bytes())
+        (folder / constants.MANIFEST_FILE).write_bytes(manifest.write_manifest(document))
         signed = sign_release(folder, signer)
     return Built(
         directory,
@@ -131,7 +133,7 @@ def write_release(made_from: Material, order: Order, signer: Signer, directory: 
     )
 
 
-def _learnt_nothing(info: contract.KnnInfo, verdict: Verdict) -> tuple[str, ...]:
+def _learnt_nothing(info: model_info.KnnInfo, verdict: Verdict) -> tuple[str, ...]:
     """Warns of a model that one answer to every row would outdo."""
     rows = [sum(row) for row in verdict.confusion]
     if verdict.accuracy is None or sum(map(bool, rows)) < 2 or verdict.accuracy >= max(rows) / sum(rows):
@@ -155,7 +157,7 @@ def _build_model(made_from: Material, order: Order) -> BuiltModel:
     spec, held_out = made_from.spec, made_from.held_out
     how: dict[str, Any] = {"margin": order.gates.margin, "seed": order.seed, "inputs": order.inputs}
     with _extra_installed():
-        from knnkit.model.hush import load_tensorflow
+        from knnkit.model.tflite.load_tensorflow import load_tensorflow
 
         load_tensorflow()
         from knnkit.model import build
@@ -185,8 +187,8 @@ def _pinned_clock() -> int | None:
     return int(text) if text else None
 
 
-def _manifest(order: Order, model: BuiltModel, directory: Path, created: int) -> contract.Manifest:
-    from knnkit.model.metadata import label_file
+def _manifest(order: Order, model: BuiltModel, directory: Path, created: int) -> model_info.Manifest:
+    from knnkit.model.tflite.metadata import label_file
 
     sequence = order.sequence
     if sequence is None:  # two builds within a second must not share a sequence
@@ -208,14 +210,14 @@ def _manifest(order: Order, model: BuiltModel, directory: Path, created: int) ->
 
 def _sequence_of(directory: Path) -> int:
     try:
-        return manifest.read_manifest((directory / contract.MANIFEST_FILE).read_bytes()).sequence
+        return manifest.read_manifest((directory / constants.MANIFEST_FILE).read_bytes()).sequence
     except (OSError, VerificationFailed):
         return 0
 
 
 def _require_replaceable(directory: Path) -> None:
     around = directory.parent
-    if (around / contract.MODEL_FILE).exists() and (around / contract.MANIFEST_FILE).exists():
+    if (around / constants.MODEL_FILE).exists() and (around / constants.MANIFEST_FILE).exists():
         raise BuildError(
             f"{around} is a release itself, which {directory.name!r} inside would spoil; nothing was built",
             hint=f"choose another release: dir, or move it: {shlex.join(['mv', str(around), f'{around}-old'])}",
@@ -224,7 +226,7 @@ def _require_replaceable(directory: Path) -> None:
         return
     if not directory.is_dir():
         raise BuildError(f"{directory} is not a folder", hint="choose another release: dir, or -o")
-    strangers = sorted(entry.name for entry in directory.iterdir() if entry.name not in contract.RELEASE_FILES)
+    strangers = sorted(entry.name for entry in directory.iterdir() if entry.name not in constants.RELEASE_FILES)
     if strangers:
         raise BuildError(
             f"{directory} holds {strangers[0]!r}, which is no part of a release; nothing was replaced",
@@ -271,15 +273,15 @@ def ensure_release(build: Build, signer: Signer, *, out: Path | None = None) -> 
 
 
 def _kept(directory: Path, build: Build, signer: Signer) -> Built | None:
-    from device_agent import modelfile
-    from device_agent.trust import dsse
+    from device_agent.shared.release import model_file
+    from device_agent.shared.trust import dsse
     from knnkit.release.verify import verify_with
 
-    if not inputs.is_built(directory, build):
+    if not up_to_date.is_built(directory, build):
         return None
     try:
         verdict = verify_with(directory, {dsse.fingerprint(signer.public_pem): signer.public_pem})
-        info = modelfile.read_info(directory / contract.MODEL_FILE)
+        info = model_file.read_info(directory / constants.MODEL_FILE)
     except (VerificationFailed, ModelUnusable):
         return None
     return Built(directory, verdict.manifest, info, verdict.digest, False, None, 0, verdict.warnings)

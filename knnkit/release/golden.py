@@ -1,18 +1,28 @@
-"""The golden set: query rows and what the float64 reference says of them, for `device_agent.judge`.
+"""Golden sets: query rows and the float64 reference's answers to them.
 
-Rows come from the held-out data, so that they also measure accuracy; without held-out data, training rows stand in and
-no accuracy is claimed. No I/O.
+`make_golden` takes rows of the held-out data, so that they measure accuracy as well; without held-out data, training
+rows stand in and no accuracy is claimed. `golden_for` makes a set over the user's own rows (`knnkit parity --data`): it
+computes the reference anew from the training data of deploy.yaml, whose fingerprint must be that of the release.
+Loads no TensorFlow.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
+
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.judge import Golden
-from knnkit.errors import DataError
+from device_agent.shared.golden.golden_set import Golden
+from device_agent.shared.protocol import constants, model_info
+from device_agent.shared.protocol.errors import ModelUnusable
+from device_agent.shared.release import model_file
+from knnkit.config.parse import Build
+from knnkit.data.dataset import Dataset
+from knnkit.errors import DataError, VerificationFailed
 from knnkit.model.build import BuiltModel
-from knnkit.model.dataset import Dataset
+from knnkit.training import source
 
 #: Rows of a golden set, at most.
 MAX_ROWS = 1000
@@ -58,3 +68,69 @@ def _truth(model: BuiltModel, labels: NDArray[np.generic]) -> NDArray[np.int32]:
             hint="give the training set a row of that class, or leave it out of the held-out rows",
         )
     return np.array([places[text] for text in texts], dtype=np.int32)
+
+
+#: Rows that one certificate covers at most.
+MAX_OWN_ROWS = 20_000
+
+
+@dataclass(frozen=True)
+class OwnRows:
+    """What devices are asked about: `data` is a golden.npz."""
+
+    data: bytes
+    rows: int
+    left_out: int  # rows beyond MAX_OWN_ROWS
+    classes: tuple[int | str, ...]
+
+
+def golden_for(build: Build, release: Path, rows: Path, label: str | None, margin: float) -> OwnRows:
+    """Returns the golden set over the rows of a file.
+
+    Args:
+        build: what the release was built from.
+        release: its directory.
+        rows: the file: CSV, Parquet or NPZ, with the model's features and a label column.
+        label: the label column; None takes that of the training data.
+        margin: of the release's gates.
+
+    Raises:
+        DataError, BuildError: the rows, the training data or the estimator are not fit.
+        VerificationFailed: the release was not built from this training data.
+    """
+    from knnkit.data import files
+    from knnkit.model.build import BuiltModel
+    from knnkit.model.reference.classifier import Reference
+
+    pass
+
+    made_from = source.load(build)
+    info = _info(release)
+    if made_from.fingerprint != info.fingerprint:
+        raise VerificationFailed(
+            f"{release} was built from other rows than deploy.yaml names now", hint="knnkit build, then knnkit deploy"
+        )
+    training = made_from.training
+    own = made_from.fitting(files.load(rows, label or source.label_of(build), training.feature_names))
+    if not len(own.rows):
+        raise DataError(f"{rows}: there are no rows")
+    enrolment = made_from.enrol(info.scale, info.metric)
+    reference = Reference(
+        enrolment.space,
+        enrolment.enrolled,
+        enrolment.codes,
+        len(enrolment.classes),
+        info.k,
+        info.weights,
+        margin=margin,
+    )
+    reference.reject = info.reject
+    golden: Golden = make_golden(BuiltModel(b"", info, reference, ()), own, training, limit=MAX_OWN_ROWS)
+    return OwnRows(golden.to_bytes(), len(golden.rows), len(own.rows) - len(golden.rows), enrolment.classes)
+
+
+def _info(release: Path) -> model_info.KnnInfo:
+    try:
+        return model_file.read_info(release / constants.MODEL_FILE)
+    except (ModelUnusable, OSError) as error:
+        raise VerificationFailed(f"{release}: {error}", hint="knnkit build") from None

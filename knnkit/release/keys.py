@@ -18,8 +18,8 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from device_agent.errors import Refused
-from device_agent.trust import dsse
+from device_agent.shared.protocol.errors import Refused
+from device_agent.shared.trust import dsse
 from knnkit.errors import SigningKeyError
 
 PUBLIC_SUFFIX = ".pub"

@@ -1,12 +1,13 @@
-"""Makes, writes and reads release.json. Its rules are the device's own (`device_agent.trust`); does no I/O."""
+"""Makes, writes and reads release.json. Its rules are the device's own (`device_agent.shared.trust`); does no I/O."""
 
 from __future__ import annotations
 
 import time
 
-from device_agent import codec, trust
-from device_agent.contract import Gates, Manifest
-from device_agent.errors import Refused
+from device_agent.shared.protocol import json_codec
+from device_agent.shared.protocol.errors import Refused
+from device_agent.shared.protocol.model_info import Gates, Manifest
+from device_agent.shared.trust import manifest as rules
 from knnkit import __version__
 from knnkit.errors import VerificationFailed
 
@@ -55,7 +56,7 @@ def new_manifest(
 
 def write_manifest(manifest: Manifest) -> bytes:
     """Returns the bytes of release.json."""
-    return codec.dump_file(manifest)
+    return json_codec.dump_file(manifest)
 
 
 def read_manifest(data: bytes) -> Manifest:
@@ -65,6 +66,6 @@ def read_manifest(data: bytes) -> Manifest:
         VerificationFailed: it is malformed.
     """
     try:
-        return trust.read_manifest(data)
+        return rules.read_manifest(data)
     except Refused as error:
         raise VerificationFailed(str(error), reason=error.reason, hint=error.hint) from None

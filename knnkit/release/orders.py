@@ -1,5 +1,5 @@
 """Makes the signed orders that devices take: rotation, revocation, rollback. Their form and rules are the device's own
-(`device_agent.trust.orders`). Sends nothing."""
+(`device_agent.shared.trust.orders`). Sends nothing."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from device_agent import codec
-from device_agent.errors import Refused
-from device_agent.trust import dsse, orders
+from device_agent.shared.protocol import json_codec
+from device_agent.shared.protocol.errors import Refused
+from device_agent.shared.trust import dsse, orders
 from knnkit.errors import UsageError, VerificationFailed
 from knnkit.release.signing import Signer
 
@@ -81,7 +81,7 @@ def _now(issued: int | None) -> int:
 
 
 def _sign(payload_type: str, document: Any, signers: Sequence[Signer]) -> bytes:
-    payload = codec.dumps(document).encode()
+    payload = json_codec.dumps(document).encode()
     message = dsse.pae(payload_type, payload)
     signatures = tuple(dsse.Signature(dsse.fingerprint(key.public_pem), key.sign(message)) for key in signers)
     return json.dumps(dsse.dump_envelope(dsse.Envelope(payload_type, payload, signatures))).encode() + b"\n"

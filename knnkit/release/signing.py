@@ -8,9 +8,11 @@ Format: https://github.com/ossf/model-signing-spec
 from __future__ import annotations
 
 import contextlib
+import getpass
 import hashlib
 import json
 import os
+import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -18,9 +20,11 @@ from typing import Protocol
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from device_agent import contract, release_files, trust
-from device_agent.errors import Refused
-from device_agent.trust import dsse, oms
+from device_agent.shared.protocol import constants
+from device_agent.shared.protocol.errors import Refused
+from device_agent.shared.release import directory as release_files
+from device_agent.shared.trust import dsse, oms, reasons, rules
+from device_agent.shared.trust.manifest import read_manifest
 from knnkit.errors import SigningKeyError, UsageError, VerificationFailed
 from knnkit.release import keys
 
@@ -61,7 +65,7 @@ class FileSigner:
         return self._key.sign(message, ec.ECDSA(dsse.hash_of(self._key)))
 
 
-def sign_release(directory: Path, signer: Signer) -> trust.Verdict:
+def sign_release(directory: Path, signer: Signer) -> rules.Verdict:
     """Signs the release in `directory`, replacing the signature it may have, and verifies the result.
 
     Returns:
@@ -75,7 +79,7 @@ def sign_release(directory: Path, signer: Signer) -> trust.Verdict:
     require_directory(directory)
     try:
         with release_files.open_release(directory.resolve(), signed=False) as release:
-            trust.read_manifest(release.read(contract.MANIFEST_FILE))
+            read_manifest(release.read(constants.MANIFEST_FILE))
             bundle = make_bundle(
                 directory.resolve().name, {name: fact.sha256 for name, fact in release.files.items()}, signer
             )
@@ -83,9 +87,9 @@ def sign_release(directory: Path, signer: Signer) -> trust.Verdict:
     except Refused as error:
         raise VerificationFailed(f"{directory}: {error}", reason=error.reason, hint=error.hint) from None
     try:
-        _replace(directory / contract.SIGNATURE_FILE, bundle)
+        _replace(directory / constants.SIGNATURE_FILE, bundle)
     except OSError as error:
-        raise SigningKeyError(f"cannot write {directory / contract.SIGNATURE_FILE}: {error.strerror}") from None
+        raise SigningKeyError(f"cannot write {directory / constants.SIGNATURE_FILE}: {error.strerror}") from None
     return verdict
 
 
@@ -101,22 +105,22 @@ def require_directory(directory: Path) -> None:
         raise UsageError(f"{directory} is no release directory", hint="knnkit build makes one")
 
 
-def _check(bundle: bytes, release: release_files.OpenRelease, signer: Signer) -> trust.Verdict:
+def _check(bundle: bytes, release: release_files.OpenRelease, signer: Signer) -> rules.Verdict:
     fingerprint = dsse.fingerprint(signer.public_pem)
-    manifest = release.read(contract.MANIFEST_FILE)
-    state = trust.TrustState(keys={fingerprint: signer.public_pem}, committed_digest=None)
+    manifest = release.read(constants.MANIFEST_FILE)
+    state = rules.TrustState(keys={fingerprint: signer.public_pem}, committed_digest=None)
     try:
-        verdict = trust.verify_kept(
+        verdict = rules.verify_kept(
             digest=oms.root_digest(fact.sha256 for _, fact in sorted(release.files.items())),
             bundle=bundle,
             manifest=manifest,
             files=release.files,
             state=state,
-            now=trust.AGENT_EPOCH,
+            now=rules.AGENT_EPOCH,
         )
         return replace(verdict, warnings=())  # no clock was asked: what they say of it is of no day
     except Refused as error:
-        if error.reason == trust.Reason.BAD_SIGNATURE.value:
+        if error.reason == reasons.Reason.BAD_SIGNATURE.value:
             raise SigningKeyError("the signer's signature does not fit its public key", reason=error.reason) from None
         raise
 
@@ -152,7 +156,7 @@ def make_bundle(subject: str, digests: dict[str, str], signer: Signer) -> bytes:
 
 def _replace(path: Path, data: bytes) -> None:
     """Writes beside the directory's own files only for an instant: a hidden name that a rename removes."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=contract.PART_SUFFIX)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=constants.PART_SUFFIX)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
@@ -164,3 +168,37 @@ def _replace(path: Path, data: bytes) -> None:
         with contextlib.suppress(FileNotFoundError):
             Path(temporary).unlink()
         raise
+
+
+def load_signer(path: Path) -> FileSigner:
+    """Returns the signer of the private key in `path`, asking for a passphrase only when the key has one.
+
+    Raises:
+        SigningKeyError: see `keys.load_private_key`; or the passphrase is needed and nobody is there to ask.
+    """
+    return FileSigner.load(path, _ask(f"Passphrase of {path}: ") if keys.is_encrypted(path) else None)
+
+
+def choose() -> bytes:
+    """Returns a new passphrase, asked for twice.
+
+    Raises:
+        SigningKeyError: it is empty, the two differ, or nobody is there to ask.
+    """
+    secret = _ask("New passphrase: ")
+    if not os.environ.get(keys.PASSPHRASE_VARIABLE) and _ask("The same again: ") != secret:
+        raise SigningKeyError("the two passphrases differ; no key was made", hint="knnkit keygen --passphrase")
+    if not secret:
+        raise SigningKeyError("an empty passphrase protects nothing; no key was made", hint="leave out --passphrase")
+    return secret
+
+
+def _ask(prompt: str) -> bytes:
+    given = os.environ.get(keys.PASSPHRASE_VARIABLE)
+    if given:
+        return given.encode()
+    if not sys.stdin.isatty():
+        raise SigningKeyError(
+            "a passphrase is needed, and there is no terminal to ask for it", hint=f"set {keys.PASSPHRASE_VARIABLE}"
+        )
+    return getpass.getpass(prompt).encode()

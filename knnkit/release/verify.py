@@ -6,15 +6,16 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from device_agent import release_files, trust
-from device_agent.errors import Refused
+from device_agent.shared.protocol.errors import Refused
+from device_agent.shared.release import directory as release_files
+from device_agent.shared.trust import reasons, rules
 from knnkit import __version__
 from knnkit.errors import VerificationFailed
 from knnkit.release import keys
 from knnkit.release.signing import require_directory
 
 
-def verify_release(directory: Path, public_keys: Iterable[Path], *, now: int | None = None) -> trust.Verdict:
+def verify_release(directory: Path, public_keys: Iterable[Path], *, now: int | None = None) -> rules.Verdict:
     """Verifies the release in `directory` as a fresh device of any class would that trusts `public_keys`.
 
     Args:
@@ -23,18 +24,18 @@ def verify_release(directory: Path, public_keys: Iterable[Path], *, now: int | N
         now: the clock, seconds since 1970; by default this machine's.
 
     Raises:
-        VerificationFailed: with the device's reason (`device_agent.trust.Reason`).
+        VerificationFailed: with the device's reason (`device_agent.shared.trust.Reason`).
         SigningKeyError: a key file is missing or holds no public key.
     """
     try:
         return verify_with(directory, keys.load_public_keys(public_keys), now=now)
     except VerificationFailed as error:
-        if error.reason == trust.Reason.UNKNOWN_KEY.value:  # no device is asked here: nobody's trust is to be changed
+        if error.reason == reasons.Reason.UNKNOWN_KEY.value:  # no device is asked here: nobody's trust is to be changed
             error.hint = f"`knnkit trust --show PUB`, to compare; `knnkit verify {directory} --key PUB`, of who signed"
         raise
 
 
-def verify_with(directory: Path, trusted: dict[str, bytes], *, now: int | None = None) -> trust.Verdict:
+def verify_with(directory: Path, trusted: dict[str, bytes], *, now: int | None = None) -> rules.Verdict:
     """Verifies the release in `directory` against keys given as fingerprint -> PEM text.
 
     Raises:
@@ -42,7 +43,7 @@ def verify_with(directory: Path, trusted: dict[str, bytes], *, now: int | None =
         UsageError: there is no such directory.
     """
     require_directory(directory)
-    state = trust.TrustState(keys=trusted, agent_version=__version__)
+    state = rules.TrustState(keys=trusted, agent_version=__version__)
     try:
         with release_files.open_release(directory.resolve()) as release:
             return release.verify(state, now=int(time.time()) if now is None else now)

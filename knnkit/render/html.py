@@ -14,7 +14,7 @@ import jinja2
 from markupsafe import Markup
 
 from knnkit import __version__
-from knnkit.render import confusion, palette, regions, text
+from knnkit.render import confusion, decision_regions, palette, sanitize
 from knnkit.render import page as pages
 from knnkit.render.page import Page
 
@@ -58,7 +58,7 @@ def render(page: Page) -> str:
         more_matrices=sum(bool(d.certificate and d.certificate.confusion) for d in certified)
         - sum(len(matrix.devices) for matrix in matrices),
         regions=_regions(page),
-        cells=regions.CELLS,
+        cells=decision_regions.CELLS,
         shapes=palette.SHAPES,
         timeline=timeline,
         timed=sum(bool(device.steps) for device in page.devices),
@@ -71,12 +71,12 @@ def render(page: Page) -> str:
 def _regions(page: Page) -> dict[str, Any] | None:
     if page.regions is None:
         return None
-    outlines = {index: Markup(path) for index, path in regions.outlines(page.regions).items()}  # noqa: S704 - digits only
-    return {"outlines": outlines, "marks": regions.marks(page.regions)}
+    outlines = {index: Markup(path) for index, path in decision_regions.outlines(page.regions).items()}  # noqa: S704 - digits only
+    return {"outlines": outlines, "marks": decision_regions.marks(page.regions)}
 
 
 def _finalize(value: Any) -> Any:
-    return text.clean(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+    return sanitize.clean(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _environment() -> jinja2.Environment:
@@ -86,11 +86,11 @@ def _environment() -> jinja2.Environment:
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, finalize=_finalize, keep_trailing_newline=True
     )
     environment.filters |= {
-        "moment": text.moment,
-        "seconds": text.seconds,
-        "milliseconds": text.milliseconds,
-        "percent": text.percent,
-        "size": text.size,
+        "moment": sanitize.moment,
+        "seconds": sanitize.seconds,
+        "milliseconds": sanitize.milliseconds,
+        "percent": sanitize.percent,
+        "size": sanitize.size,
         "colour": palette.colour,
     }
     return environment

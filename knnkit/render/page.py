@@ -10,12 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from device_agent.contract import Certificate, Gates, ReleaseRef
+from device_agent.shared.protocol.documents import ReleaseRef
+from device_agent.shared.protocol.model_info import Gates
+from device_agent.shared.protocol.reports import Certificate
+from knnkit.render.sanitize import count, milliseconds
 from knnkit.render.terminal import Tone
-from knnkit.render.text import count, milliseconds
 
 if TYPE_CHECKING:
-    from knnkit.render.regions import Regions  # numpy is for a page that is drawn
+    from knnkit.render.decision_regions import Regions  # numpy is for a page that is drawn
 
 #: Devices that a plot shows; with more, those that stand out.
 PLOTTED = 40

@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from knnkit.render import palette
-from knnkit.render.regions import Regions
-from knnkit.render.text import clean
+from knnkit.render.decision_regions import Regions
+from knnkit.render.sanitize import clean
 
 
 def draw_experiment(

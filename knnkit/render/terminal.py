@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, TextIO
 
-from knnkit.render.text import clean, size
+from knnkit.render.sanitize import clean, size
 
 if TYPE_CHECKING:
     import rich.console

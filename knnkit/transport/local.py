@@ -18,8 +18,7 @@ from typing import BinaryIO
 
 from knnkit.errors import DeviceFailed, KnnkitError, Unreachable
 from knnkit.transport.base import MAX_COMPLAINT, MAX_OUTPUT, Completed, Progress
-from knnkit.transport.capped import Capped
-from knnkit.transport.ends import Ends
+from knnkit.transport.buffers import Capped, Ends
 
 _CHUNK = 256 * 1024
 

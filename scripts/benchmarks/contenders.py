@@ -47,7 +47,7 @@ class Tflite(Contender):
     runtime: ClassVar[str] = "tflite_runtime"
 
     def __init__(self, artefact: Path, threads: int) -> None:
-        from device_agent.runtime import TfliteKNN
+        from device_agent.inference.tflite_knn import TfliteKNN
 
         self.model = TfliteKNN(artefact, num_threads=threads, runtime=self.runtime)
 
@@ -181,7 +181,7 @@ class Graph(Contender):
     def __init__(self, artefact: Path, threads: int) -> None:
         import numpy as np
 
-        from device_agent import contract
+        from device_agent.shared.protocol import constants
 
         try:
             from tflite_runtime.interpreter import Interpreter
@@ -191,9 +191,9 @@ class Graph(Contender):
         self.interpreter.allocate_tensors()
         inputs = self.interpreter.get_input_details()[0]
         self.interpreter.set_tensor(inputs["index"], np.ones(inputs["shape"], np.float32))
-        runner = self.interpreter.get_signature_runner(contract.SIGNATURE_BATCH)
-        self.batch = int(runner.get_input_details()[contract.INPUT_ROWS]["shape"][0])
-        runner(**{contract.INPUT_ROWS: np.load(artefact.parent / "queries.npy")[np.arange(self.batch) % 64]})
+        runner = self.interpreter.get_signature_runner(constants.SIGNATURE_BATCH)
+        self.batch = int(runner.get_input_details()[constants.INPUT_ROWS]["shape"][0])
+        runner(**{constants.INPUT_ROWS: np.load(artefact.parent / "queries.npy")[np.arange(self.batch) % 64]})
         self.subgraph = runner._subgraph_index
         self.run = self.interpreter._interpreter.Invoke
 

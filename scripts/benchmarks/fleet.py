@@ -31,7 +31,7 @@ from support import sshd
 from support.board_roots import copy_board, make_board
 from support.releases import Releases, provide
 
-from knnkit.fleet.package import read_package
+from knnkit.release.package import read_package
 
 FORKS = 16
 RIVALS = ("ansible-core>=2.17,<2.20", "pyinfra>=3,<4")

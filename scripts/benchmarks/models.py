@@ -44,9 +44,9 @@ def _is_fresh(folder: Path, digest: str) -> bool:
 
 def build(folder: Path) -> None:
     """Builds one model and stamps it."""
+    from knnkit.data.dataset import dataset
     from knnkit.model.build import build_model
-    from knnkit.model.dataset import dataset
-    from knnkit.model.spec import KnnSpec
+    from knnkit.model.reference.spec import KnnSpec
 
     table = datasets.load(folder)
     built = build_model(KnnSpec("bench", datasets.K), dataset(table.rows, table.labels))

@@ -96,7 +96,7 @@ def environment(threads: int, **more: str) -> dict[str, str]:
 def installed(python: Path, stacks: dict[str, tuple[str, ...]]) -> dict[str, dict[str, Any]]:
     """Returns versions, and for each stack the bytes on disk of its packages with all they need.
 
-    The agent is no distribution of that environment: `AGENT` among the packages stands for its own files.
+    `AGENT` among the packages stands for the agent's own files, because the agent is not installed there.
     """
     asked = json.dumps({"shown": SHOWN, "stacks": stacks})
     done = subprocess.run([python, "-c", _SIZES], input=asked, capture_output=True, text=True, check=True)

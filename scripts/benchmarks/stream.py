@@ -53,13 +53,13 @@ for name in sys.stdin:
 AGENT_WHOLE = """
 import sys, time
 from pathlib import Path
-from device_agent import answers, classify, loading
-from device_agent.store import Store
+from device_agent.serving import batch, load, writers
+from device_agent.store.store import Store
 store = Store(Path(sys.argv[1]))
-loaded = loading.load_kept(store, loading.answering(store).release)
+loaded = load.load_kept(store, load.answering(store).release)
 for name in sys.stdin:
     start = time.perf_counter()
-    classify.classify_by(loaded, classify.Request(name.strip(), sys.argv[2], "csv", None, answers.Columns()))
+    batch.classify_by(loaded, batch.Request(name.strip(), sys.argv[2], "csv", None, writers.Columns()))
     print(time.perf_counter() - start, flush=True)
 """
 

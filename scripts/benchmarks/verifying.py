@@ -16,8 +16,9 @@ from typing import Any
 
 from benchmarks.peers import BUILD
 from benchmarks.report import goal, goal_lines
-from device_agent import contract, release_files, trust
-from device_agent.trust import dsse
+from device_agent.shared.protocol import constants, model_info
+from device_agent.shared.release import directory as release_files
+from device_agent.shared.trust import dsse, rules
 from knnkit.release.manifest import write_manifest
 from knnkit.release.signing import FileSigner, sign_release
 
@@ -34,12 +35,12 @@ def run(*, rounds: int) -> dict[str, Any]:
     BUILD.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=BUILD) as folder:
         small, large = (_make(Path(folder, str(size)), size, signer) for size in (SMALL, LARGE))
-        state = trust.TrustState(
+        state = rules.TrustState(
             keys={dsse.fingerprint(signer.public_pem): signer.public_pem},
             agent_version="0.1.0",
             runtime_version="tflite_runtime 2.14.0",
         )
-        data = (large / contract.MODEL_FILE).read_bytes()
+        data = (large / constants.MODEL_FILE).read_bytes()
         pairs = [
             (_seconds(lambda: hashlib.sha256(data).digest()), _seconds(lambda: _verify(large, state)))
             for _ in range(rounds)
@@ -66,20 +67,20 @@ def table(results: dict[str, Any]) -> str:
 
 def _make(directory: Path, size: int, signer: FileSigner) -> Path:
     directory.mkdir()
-    (directory / contract.MODEL_FILE).touch()
-    os.truncate(directory / contract.MODEL_FILE, size)
-    (directory / contract.GOLDEN_FILE).write_bytes(b"golden" * 500)
-    manifest = contract.Manifest(
+    (directory / constants.MODEL_FILE).touch()
+    os.truncate(directory / constants.MODEL_FILE, size)
+    (directory / constants.GOLDEN_FILE).write_bytes(b"golden" * 500)
+    manifest = model_info.Manifest(
         name="bench", version="1.0.0", sequence=1_800_000_000, created=1_800_000_000, expires=None, device_class="any",
         minimum_agent="0.1.0", minimum_runtime="1.7.0", k=3, n_features=2, labels_sha256="0" * 64,
-        gates=contract.Gates(),
+        gates=model_info.Gates(),
     )  # fmt: skip
-    (directory / contract.MANIFEST_FILE).write_bytes(write_manifest(manifest))
+    (directory / constants.MANIFEST_FILE).write_bytes(write_manifest(manifest))
     sign_release(directory, signer)
     return directory
 
 
-def _verify(directory: Path, state: trust.TrustState) -> None:
+def _verify(directory: Path, state: rules.TrustState) -> None:
     with release_files.open_release(directory) as opened:
         opened.verify(state)
 

@@ -19,8 +19,11 @@ sys.path[:0] = [str(HERE.parents[1]), str(HERE.parent)]
 from support import forge  # noqa: E402
 from support.releases import provide  # noqa: E402
 
-from device_agent import __version__, contract, documents, state, trust, trust_files  # noqa: E402
-from device_agent.record import shape  # noqa: E402
+from device_agent import __version__  # noqa: E402
+from device_agent.shared.protocol import documents, model_info, reports  # noqa: E402
+from device_agent.shared.protocol.record import shape  # noqa: E402
+from device_agent.shared.trust import dsse  # noqa: E402
+from device_agent.store import state, trust_store  # noqa: E402
 from knnkit.release import orders  # noqa: E402
 from knnkit.release.signing import sign_release  # noqa: E402
 
@@ -42,9 +45,9 @@ def make(folder: Path) -> None:
         index[name] = {"digest": verdict.digest, "signed_by": verdict.signed_by}
     signers = {name: forge.signer(name, curve) for name, curve in KEPT.items()} | {"next": forge.signer("next")}
     for signer in signers.values():
-        fingerprint = trust.fingerprint(signer.public_pem)
-        (folder / "keys" / trust_files.key_file_name(fingerprint)).write_bytes(signer.public_pem)
-    following = trust.fingerprint(signers["next"].public_pem)
+        fingerprint = dsse.fingerprint(signer.public_pem)
+        (folder / "keys" / trust_store.key_file_name(fingerprint)).write_bytes(signer.public_pem)
+    following = dsse.fingerprint(signers["next"].public_pem)
     (folder / "rotation.json").write_bytes(orders.rotate(signers["iris"], signers["next"], issued=ISSUED))
     (folder / "revocation.json").write_bytes(orders.revoke(signers["iris"], [following], issued=ISSUED))
     index["next"] = following
@@ -54,7 +57,7 @@ def make(folder: Path) -> None:
 
 def document_keys() -> dict[str, list[str]]:
     """Returns the keys of all documents that pass on their own, and of the device's state, by the name of its class."""
-    named = {**vars(contract), **vars(documents), **vars(state)}
+    named = {**vars(documents), **vars(model_info), **vars(reports), **vars(state)}
     records = {name: kind for name, kind in sorted(named.items()) if "__record__" in dir(kind)}
     return {name: sorted(shape(kind) or ()) for name, kind in records.items() if name not in OF_A_RELEASE | INSIDE}
 

@@ -8,13 +8,15 @@ from typing import Any
 
 import pytest
 
-from device_agent import contract, documents, release_files, state, trust, trust_files
 from device_agent.cli import main
-from device_agent.errors import Refused
-from device_agent.judge import Golden
-from device_agent.modelfile import read_info
-from device_agent.record import shape
-from device_agent.trust import orders
+from device_agent.shared.golden.golden_set import Golden
+from device_agent.shared.protocol import constants, documents, model_info, reports
+from device_agent.shared.protocol.errors import Refused
+from device_agent.shared.protocol.record import shape
+from device_agent.shared.release import directory
+from device_agent.shared.release.model_file import read_info
+from device_agent.shared.trust import orders, reasons, rules
+from device_agent.store import state, trust_store
 from knnkit.release.verify import verify_release
 
 HERE = Path(__file__).parent
@@ -46,8 +48,8 @@ def test_the_host_verifies_it(version: Path, name: str) -> None:
 
 @kept
 def test_its_model_and_golden_set_are_read(version: Path, name: str) -> None:
-    info = read_info(version / name / contract.MODEL_FILE)
-    golden = Golden.from_bytes((version / name / contract.GOLDEN_FILE).read_bytes())
+    info = read_info(version / name / constants.MODEL_FILE)
+    golden = Golden.from_bytes((version / name / constants.GOLDEN_FILE).read_bytes())
     assert info.name == name
     assert golden.rows.shape[1] == info.n_features == len(info.feature_names)
 
@@ -58,9 +60,9 @@ def test_a_device_of_today_stages_activates_and_commits_it(
 ) -> None:
     root = tmp_path / "root"
     root.mkdir(mode=0o700)
-    (root / contract.TRUST_DIR).mkdir(mode=0o700)
+    (root / constants.TRUST_DIR).mkdir(mode=0o700)
     for key in (version / "keys").iterdir():
-        (root / contract.TRUST_DIR / key.name).write_bytes(key.read_bytes())
+        (root / constants.TRUST_DIR / key.name).write_bytes(key.read_bytes())
     digest = index(version)[name]["digest"]
     answers = []
     for words in (["stage", version / name], ["activate", digest], ["confirm", digest]):
@@ -77,14 +79,14 @@ def test_a_device_of_today_stages_activates_and_commits_it(
 def test_one_changed_byte_of_it_is_still_refused(version: Path, name: str, tmp_path: Path) -> None:
     release = tmp_path / "release"
     release.mkdir()
-    for file in contract.RELEASE_FILES:
+    for file in constants.RELEASE_FILES:
         data = bytearray((version / name / file).read_bytes())
-        data[len(data) // 2] ^= file == contract.MODEL_FILE
+        data[len(data) // 2] ^= file == constants.MODEL_FILE
         (release / file).write_bytes(data)
-    keys = trust_files.read(version / "keys").sets.keys
-    with release_files.open_release(release) as opened, pytest.raises(Refused) as caught:
-        opened.verify(trust.TrustState(keys=keys), now=NOW)
-    assert caught.value.reason == trust.Reason.FILE_CHANGED.value
+    keys = trust_store.read(version / "keys").sets.keys
+    with directory.open_release(release) as opened, pytest.raises(Refused) as caught:
+        opened.verify(rules.TrustState(keys=keys), now=NOW)
+    assert caught.value.reason == reasons.Reason.FILE_CHANGED.value
 
 
 @each
@@ -94,7 +96,7 @@ def test_its_hosts_and_devices_and_those_of_today_read_each_other(version: Path)
     kept: dict[str, list[str]] = json.loads((version / "keys.json").read_bytes())
     assert {"Status", "Committed", "HistoryEntry", "StoreState", "Pending"} <= kept.keys()
     for name, keys in kept.items():
-        kind = next(vars(module)[name] for module in (contract, documents, state) if name in vars(module))
+        kind = next(vars(module)[name] for module in (documents, model_info, reports, state) if name in vars(module))
         today = shape(kind) or {}
         assert today.keys() <= set(keys), f"{name}: an older peer would refuse a new key"
         assert {key for key, optional in today.items() if not optional} <= set(keys), (
@@ -104,7 +106,7 @@ def test_its_hosts_and_devices_and_those_of_today_read_each_other(version: Path)
 
 @each
 def test_its_rotation_and_revocation_are_obeyed(version: Path) -> None:
-    known = trust_files.read(version / "keys").sets.keys
+    known = trust_store.read(version / "keys").sets.keys
     first, following = index(version)["iris"]["signed_by"], index(version)["next"]
     before = orders.KeySets({first: known[first]})
     assert orders.apply((version / "rotation.json").read_bytes(), before).trusted == (following,)

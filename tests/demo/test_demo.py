@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from support.imports import loaded_by
 
-from device_agent import contract
+from device_agent.shared.protocol import constants
 
 ROOT = Path(__file__).parents[2]
 ACCURACY = 0.9433333333333334
@@ -53,7 +53,7 @@ def test_it_leaves_a_picture_a_report_and_a_signed_release(first: Run) -> None:
     report = (first.folder / "report.html").read_text(encoding="utf-8")
     assert "300 identical, 0 equivalent, 0 different" in report
     assert "Decision regions" in report
-    assert {path.name for path in (first.folder / "release").iterdir()} == set(contract.RELEASE_FILES)
+    assert {path.name for path in (first.folder / "release").iterdir()} == set(constants.RELEASE_FILES)
 
 
 def test_the_device_has_a_python_of_its_own_and_answers_there(first: Run) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -35,21 +36,23 @@ def test_the_readme_opens_with_the_two_commands() -> None:
 
 
 def test_the_quick_start_works_as_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From `knnkit init` to labels from the embedded device, in a home directory of its own."""
+    """From a clone, which has a deploy.yaml, to labels from the embedded device, in a home directory of its own."""
     (tmp_path / "home").mkdir()
-    work = tmp_path / "work"
-    work.mkdir()
+    clone = tmp_path / "clone"
+    clone.mkdir()
+    shutil.copy(ROOT / "deploy.yaml", clone)
     env = os.environ | {"HOME": str(tmp_path / "home")}
     start = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from knnkit.cli import main; sys.exit(main())"
     knnkit = f'knnkit() {{ {shlex.quote(sys.executable)} -c {shlex.quote(start)} "$@"; }}'
-    install, *commands = quick_start()
-    assert install.startswith("pip install")
+    environment, install, *commands = quick_start()
+    assert environment.startswith("python3 -m venv ")
+    assert install.startswith("pip install ")
     assert [line.split()[1] for line in commands if line.startswith("knnkit")] == [
         "init", "keygen", "build", "deploy", "classify"
     ]  # fmt: skip
     result = subprocess.run(
         ["bash", "-e", "-c", "\n".join([knnkit, *commands])],
-        cwd=work, env=env, capture_output=True, text=True, timeout=600,
+        cwd=clone, env=env, capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[-1] == "setosa"

@@ -105,8 +105,8 @@ _EVERY_KERNEL = """
 import base64, hashlib, json, os, sys, tempfile
 from pathlib import Path
 import numpy as np
-from device_agent.judge import Golden
-from device_agent.runtime import TfliteKNN
+from device_agent.shared.golden.golden_set import Golden
+from device_agent.inference.tflite_knn import TfliteKNN
 model, golden = (base64.b64decode(line) for line in sys.stdin)
 with tempfile.TemporaryDirectory() as folder:
     path = Path(folder, "model.tflite")

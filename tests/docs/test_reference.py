@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from device_agent import contract
-from knnkit import config
+from device_agent.shared.protocol import constants
 from knnkit.commands import COMMANDS
+from knnkit.config import parse
 from scripts import reference
 
 ROOT = Path(__file__).parents[2]
@@ -32,7 +32,7 @@ def test_every_flag_of_every_command_says_what_it_does() -> None:
 
 
 def test_every_key_of_deploy_yaml_says_what_it_is_for() -> None:
-    rows = list(reference.keys(config.json_schema()))
+    rows = list(reference.keys(parse.json_schema()))
     assert {"model.data.label", "fleet.targets[].host", "rollout.waves", "models[].gates.accuracy"} <= {
         r[0] for r in rows
     }
@@ -42,7 +42,7 @@ def test_every_key_of_deploy_yaml_says_what_it_is_for() -> None:
 def test_the_example_shows_every_key() -> None:
     """deploy.yaml is the documentation: each key stands in it, in use or in a comment."""
     example = (ROOT / "deploy.yaml").read_text(encoding="utf-8")
-    names = {path.rsplit(".", 1)[-1].removesuffix("[]") for path, _, _ in reference.keys(config.json_schema())}
+    names = {path.rsplit(".", 1)[-1].removesuffix("[]") for path, _, _ in reference.keys(parse.json_schema())}
     assert [name for name in sorted(names) if not re.search(rf"\b{name}\b: ?", example)] == []
 
 
@@ -54,8 +54,8 @@ def test_the_readme_or_a_guide_names_every_command(command: str) -> None:
 
 
 def test_the_exit_codes_in_the_pages_are_those_of_the_contract() -> None:
-    codes = {0: contract.EXIT_OK, 1: contract.EXIT_FAILED, 2: contract.EXIT_USAGE, 3: contract.EXIT_UNREACHABLE}
-    codes |= {4: contract.EXIT_REFUSED, 5: contract.EXIT_LOCKED}
+    codes = {0: constants.EXIT_OK, 1: constants.EXIT_FAILED, 2: constants.EXIT_USAGE, 3: constants.EXIT_UNREACHABLE}
+    codes |= {4: constants.EXIT_REFUSED, 5: constants.EXIT_LOCKED}
     assert all(number == code for number, code in codes.items())
     for page in ("README.md", "docs/commands.md"):
         text = (ROOT / page).read_text(encoding="utf-8")

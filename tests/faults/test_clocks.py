@@ -19,13 +19,18 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from device_agent import activation, clock, codec, confirmation, contract, history, state, transitions, withdrawal
-from device_agent.clock import Moment
-from device_agent.contract import ReleaseRef
-from device_agent.errors import ActivationFailed, Locked
-from device_agent.status import render, status
-from device_agent.store import Store
-from device_agent.utc import utc
+from device_agent.diagnostics.status import render, status
+from device_agent.lifecycle import confirm as confirmation
+from device_agent.lifecycle import reserve as reserve_
+from device_agent.lifecycle import rollback, rollback_own
+from device_agent.shared.protocol import documents, json_codec, reports
+from device_agent.shared.protocol.documents import ReleaseRef
+from device_agent.shared.protocol.errors import ActivationFailed, Locked
+from device_agent.shared.protocol.versions import utc
+from device_agent.store import history, state, transitions
+from device_agent.store.store import Store
+from device_agent.system import clock
+from device_agent.system.clock import Moment
 
 YEAR = 365 * 24 * 3600
 #: What a board may believe the date to be: before 1970, at its start, before and after ours, beyond any calendar.
@@ -36,7 +41,7 @@ SECONDS = st.sampled_from([0.5, 1.0, 60.0, 3600.0, transitions.MAX_DEADLINE])
 
 @dataclass
 class Board:
-    """The clocks of one board; `now` stands in for `device_agent.clock.now`."""
+    """The clocks of one board; `now` stands in for `device_agent.system.clock.now`."""
 
     boot: int = 0
     up: float = 50.0
@@ -172,9 +177,9 @@ class Clocks(RuleBasedStateMachine):
                 return
             if self.committed is None:
                 with pytest.raises(ActivationFailed):
-                    activation.roll_back(self.store, holder)
+                    rollback.roll_back(self.store, holder)
             else:
-                assert activation.roll_back(self.store, holder).release == self.committed
+                assert rollback.roll_back(self.store, holder).release == self.committed
             self.became[self.pending.holder] = "reverted"
             self.pending = self.lease = None
 
@@ -183,7 +188,7 @@ class Clocks(RuleBasedStateMachine):
         """Only what the holder began; it is told what became of that, whoever has been there since."""
         with self.store.changing(holder, "rollback"):
             self.forget()
-            found = withdrawal.take_back(self.store, holder)
+            found = rollback_own.take_back(self.store, holder)
         mine = self.pending is not None and self.pending.holder == holder
         if mine:
             self.pending = self.lease = None
@@ -195,7 +200,7 @@ class Clocks(RuleBasedStateMachine):
         assert (found.lock.holder if self.pending and found.lock else None) == (
             self.pending.holder if self.pending else None
         )
-        assert codec.loads(contract.TakenBack, codec.dumps(found)) == found
+        assert json_codec.loads(reports.TakenBack, json_codec.dumps(found)) == found
 
     @rule(holder=HOLDERS, seconds=SECONDS)
     def reserve(self, holder: str, seconds: float) -> None:
@@ -203,16 +208,16 @@ class Clocks(RuleBasedStateMachine):
             self.forget()
             if self.kept_out(holder):
                 with pytest.raises(Locked):
-                    activation.reserve(self.store, holder, "a deployment", seconds)
+                    reserve_.reserve(self.store, holder, "a deployment", seconds)
                 return
-            activation.reserve(self.store, holder, "a deployment", seconds)
+            reserve_.reserve(self.store, holder, "a deployment", seconds)
         self.lease = Waits(None, self.board.boot, self.board.up + seconds, holder)
 
     @rule(holder=HOLDERS)
     def unlock(self, holder: str) -> None:
         with self.store.changing(holder, "unlock"):
             self.forget()
-            activation.release(self.store, holder)
+            reserve_.release(self.store, holder)
         if self.lease and self.lease.holder == holder:
             self.lease = None
 
@@ -228,7 +233,7 @@ class Clocks(RuleBasedStateMachine):
         assert found.pending is None or (found.lock is not None and found.lock.pid == 0)
         assert found.seconds_left is None or 0.0 < found.seconds_left <= transitions.MAX_DEADLINE
         assert render(found)
-        assert codec.loads(contract.Status, codec.dumps(found)) == found
+        assert json_codec.loads(documents.Status, json_codec.dumps(found)) == found
 
     # --- what is so after each of them ----------------------------------------------------------------------------
     @invariant()

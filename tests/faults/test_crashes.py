@@ -18,11 +18,15 @@ from support.crashpoints import SIGNALLED, Disk, Effect, Fault
 from support.device import Device
 from support.releases import Releases
 
-from device_agent import board, cli, clock, codec, contract, history, lock
-from device_agent.judge import Golden, judge
-from device_agent.loading import load_kept
-from device_agent.state import StoreState, answering
-from device_agent.store import Store
+from device_agent import cli
+from device_agent.serving.load import load_kept
+from device_agent.shared.golden.golden_set import Golden
+from device_agent.shared.golden.judge import judge
+from device_agent.shared.protocol import constants, documents, json_codec, model_info
+from device_agent.store import history, lock
+from device_agent.store.state import StoreState, answering
+from device_agent.store.store import Store
+from device_agent.system import board, clock
 
 KINDS = ("before", "after")
 
@@ -70,7 +74,7 @@ class Bench:
 
     def upload(self, device: Device, release: Path) -> str:
         digest: str = device.ask("verify", release)["release"]["digest"]
-        place = device.root / contract.INCOMING_DIR / digest
+        place = device.root / constants.INCOMING_DIR / digest
         place.parent.mkdir(exist_ok=True)
         shutil.copytree(release, place)
         return digest
@@ -78,16 +82,16 @@ class Bench:
     def upload_parts(self, device: Device, release: Path) -> tuple[str, str]:
         """Returns digest and place of an upload as a host leaves it for `install`."""
         digest = self.upload(device, release)
-        place = f"{contract.INCOMING_DIR}/{digest}"
+        place = f"{constants.INCOMING_DIR}/{digest}"
         for path in (device.root / place).iterdir():
-            path.rename(path.with_name(path.name + contract.PART_SUFFIX))
+            path.rename(path.with_name(path.name + constants.PART_SUFFIX))
         return digest, place
 
 
 def stage_an_upload(bench: Bench) -> Scenario:
     device, old = bench.with_old()
     new = bench.upload(device, bench.new)
-    place = f"{contract.INCOMING_DIR}/{new}"
+    place = f"{constants.INCOMING_DIR}/{new}"
     return Scenario("stage", device.root, ("stage", str(device.root / place)), frozenset({old}), old, upload=place)
 
 
@@ -98,9 +102,9 @@ def stage_from_elsewhere(bench: Bench) -> Scenario:
 
 def stage_over_a_damaged_copy(bench: Bench) -> Scenario:
     device, old, new = bench.with_both()
-    damaged = device.root / contract.RELEASES_DIR / new / contract.MODEL_FILE
+    damaged = device.root / constants.RELEASES_DIR / new / constants.MODEL_FILE
     damaged.write_bytes(damaged.read_bytes()[:1000])
-    place = f"{contract.INCOMING_DIR}/{bench.upload(device, bench.new)}"
+    place = f"{constants.INCOMING_DIR}/{bench.upload(device, bench.new)}"
     return Scenario("mend", device.root, ("stage", str(device.root / place)), frozenset({old}), old, upload=place)
 
 
@@ -120,10 +124,10 @@ def install_the_first(bench: Bench) -> Scenario:
 
 def install_one_that_fails(bench: Bench) -> Scenario:
     device, old = bench.with_old()
-    gates = contract.Gates(accuracy=1.0)
+    gates = model_info.Gates(accuracy=1.0)
     bad = bench.releases.variant("iris-next", bench.folder / "bad-upload", gates=gates)
     _, place = bench.upload_parts(device, bad)
-    argv, code = ("install", str(device.root / place)), contract.EXIT_REFUSED
+    argv, code = ("install", str(device.root / place)), constants.EXIT_REFUSED
     return Scenario("install, reject", device.root, argv, frozenset({old}), old, code=code, upload=place)
 
 
@@ -140,9 +144,9 @@ def activate_the_first(bench: Bench) -> Scenario:
 
 def activate_one_that_fails(bench: Bench) -> Scenario:
     device, old = bench.with_old()
-    gates = contract.Gates(accuracy=1.0)
+    gates = model_info.Gates(accuracy=1.0)
     bad = device.stage(bench.releases.variant("iris-next", bench.folder / "bad", gates=gates))
-    return Scenario("reject", device.root, ("activate", bad), frozenset({old}), old, code=contract.EXIT_REFUSED)
+    return Scenario("reject", device.root, ("activate", bad), frozenset({old}), old, code=constants.EXIT_REFUSED)
 
 
 def confirm(bench: Bench) -> Scenario:
@@ -153,8 +157,8 @@ def confirm(bench: Bench) -> Scenario:
 
 def confirm_with_a_long_history(bench: Bench) -> Scenario:
     scenario = confirm(bench)
-    file = scenario.root / contract.HISTORY_FILE
-    note = codec.dumps(contract.HistoryEntry(0, "staged", None, None, "x" * 500, "somebody"))
+    file = scenario.root / constants.HISTORY_FILE
+    note = json_codec.dumps(documents.HistoryEntry(0, "staged", None, None, "x" * 500, "somebody"))
     file.write_text(f"{note}\n" * (history.MAX_BYTES // len(note) + 10) + file.read_text())
     return dataclasses.replace(scenario, name="confirm, long history")
 
@@ -181,11 +185,11 @@ def roll_back(bench: Bench) -> Scenario:
 def revert_after_the_deadline(bench: Bench) -> Scenario:
     device, old, new = bench.with_both()
     device.ask("activate", new, "--deadline", "600")
-    file = device.root / contract.STATE_FILE
-    state = codec.loads(StoreState, file.read_bytes())
+    file = device.root / constants.STATE_FILE
+    state = json_codec.loads(StoreState, file.read_bytes())
     assert state.pending
     over = dataclasses.replace(state, pending=dataclasses.replace(state.pending, deadline=state.pending.started))
-    file.write_bytes(codec.dump_file(over))
+    file.write_bytes(json_codec.dump_file(over))
     return Scenario("revert", device.root, ("unlock",), frozenset({old}), old)
 
 
@@ -259,7 +263,7 @@ def check_the_board(scenario: Scenario, root: Path, place: str) -> str | None:
     assert digest in scenario.allowed, place
     if found:
         loaded = load_kept(store, found.release)
-        golden = Golden.from_bytes(loaded.opened.read(contract.GOLDEN_FILE))
+        golden = Golden.from_bytes(loaded.opened.read(constants.GOLDEN_FILE))
         verdict = judge(golden, loaded.model.classify(golden.rows), loaded.model.info, loaded.verdict.manifest.gates)
         loaded.close()
         assert verdict.failures == (), place
@@ -275,14 +279,14 @@ def check_the_board(scenario: Scenario, root: Path, place: str) -> str | None:
 
 def check_nothing_leaks(scenario: Scenario, store: Store, state: StoreState, place: str) -> None:
     known = {
-        contract.TRUST_DIR, contract.RELEASES_DIR, contract.INCOMING_DIR, contract.CURRENT_LINK, contract.STATE_FILE,
-        contract.HISTORY_FILE, contract.LOCK_FILE,
+        constants.TRUST_DIR, constants.RELEASES_DIR, constants.INCOMING_DIR, constants.CURRENT_LINK,
+        constants.STATE_FILE, constants.HISTORY_FILE, constants.LOCK_FILE,
     }  # fmt: skip
     assert {path.name for path in store.root.iterdir()} <= known, place
-    assert all(contract.is_digest(path.name) for path in store.releases.iterdir()), place
+    assert all(constants.is_digest(path.name) for path in store.releases.iterdir()), place
     assert {path.name for path in store.incoming.iterdir()} <= {Path(scenario.upload).name}, place
     for path in store.releases.iterdir():
-        assert {file.name for file in path.iterdir()} == set(contract.RELEASE_FILES), place
+        assert {file.name for file in path.iterdir()} == set(constants.RELEASE_FILES), place
     assert lock.holder_of(store.lock_file) is None, place
     serials = [entry.serial for entry in history.read(store.history_file) if entry.serial is not None]
     assert serials == list(range(1, state.serial + 1)), place
@@ -326,7 +330,7 @@ def test_a_disk_that_fails_at_any_effect_leaves_the_old_release_or_the_new(
         copy(scenario, root)
         ended = crashpoints.run(scenario.on(root), root, Fault(number, kind, lasting))
         if ended.code != scenario.code:
-            assert ended.code == contract.EXIT_FAILED, (place, ended.out, ended.err)
+            assert ended.code == constants.EXIT_FAILED, (place, ended.out, ended.err)
             assert json.loads(ended.out)["reason"] == reasons[kind], place
             failed += 1
         check_the_board(scenario, root, place)
@@ -359,7 +363,7 @@ def install_from_elsewhere(bench: Bench) -> Scenario:
 
 def install_over_a_damaged_copy(bench: Bench) -> Scenario:
     device, old, new = bench.with_both()
-    damaged = device.root / contract.RELEASES_DIR / new / contract.MODEL_FILE
+    damaged = device.root / constants.RELEASES_DIR / new / constants.MODEL_FILE
     damaged.write_bytes(damaged.read_bytes()[:1000])
     _, place = bench.upload_parts(device, bench.new)
     argv = ("install", str(device.root / place), "--deadline", "600")
@@ -395,8 +399,8 @@ def test_a_power_cut_takes_nothing_of_a_release_that_was_just_installed_and_conf
 def old_of(scenario: Scenario) -> str | None:
     """What answers on the prepared root after a reboot: what was committed."""
     committed = (
-        codec.loads(StoreState, (scenario.root / contract.STATE_FILE).read_bytes()).committed
-        if (scenario.root / contract.STATE_FILE).exists()
+        json_codec.loads(StoreState, (scenario.root / constants.STATE_FILE).read_bytes()).committed
+        if (scenario.root / constants.STATE_FILE).exists()
         else None
     )
     return committed.digest if committed else None

@@ -23,12 +23,15 @@ from support import forge
 from support.forge import NOW, fingerprint, signer
 from support.releases import Releases
 
-from device_agent import codec, contract, trust, versions
-from device_agent.contract import Certificate, Manifest, Problem, Status
-from device_agent.errors import ModelUnusable, Refused
-from device_agent.judge import Golden
-from device_agent.modelfile import read_info
-from device_agent.trust import dsse, oms, orders
+from device_agent.shared.golden.golden_set import Golden
+from device_agent.shared.protocol import constants, documents, json_codec, model_info, reports, versions
+from device_agent.shared.protocol.documents import Status
+from device_agent.shared.protocol.errors import ModelUnusable, Refused
+from device_agent.shared.protocol.model_info import Manifest
+from device_agent.shared.protocol.reports import Certificate, Problem
+from device_agent.shared.release.model_file import read_info
+from device_agent.shared.trust import dsse, listing, oms, orders, rules
+from device_agent.shared.trust.manifest import read_manifest
 from knnkit.release import orders as issue
 
 #: How much the whole run may add to this process's peak, in KiB: hypothesis and pytest take about 210 MB of it.
@@ -41,12 +44,12 @@ class Sample:
 
     bundle: bytes
     manifest: bytes
-    files: dict[str, trust.FileFact]
+    files: dict[str, listing.FileFact]
     model: bytes
     golden: bytes
 
-    def verify(self, bundle: bytes, manifest: bytes) -> trust.Verdict:
-        return trust.verify_release(
+    def verify(self, bundle: bytes, manifest: bytes) -> rules.Verdict:
+        return rules.verify_release(
             bundle=bundle, manifest=manifest, files=self.files, state=forge.state(name=None), now=NOW
         )
 
@@ -57,18 +60,18 @@ def sample(releases: Releases, tmp_path_factory: pytest.TempPathFactory) -> Samp
     forge.change_manifest(release, sequence=NOW - 1, created=NOW - 1)
     forge.sign(release)
     with trust_walk(release) as opened:
-        read = {name: opened.read(name) for name in contract.RELEASE_FILES}
+        read = {name: opened.read(name) for name in constants.RELEASE_FILES}
         return Sample(
-            read[contract.SIGNATURE_FILE],
-            read[contract.MANIFEST_FILE],
+            read[constants.SIGNATURE_FILE],
+            read[constants.MANIFEST_FILE],
             opened.files,
-            read[contract.MODEL_FILE],
-            read[contract.GOLDEN_FILE],
+            read[constants.MODEL_FILE],
+            read[constants.GOLDEN_FILE],
         )
 
 
 def trust_walk(release: Path) -> Any:
-    from device_agent.release_files import open_release
+    from device_agent.shared.release.directory import open_release
 
     return open_release(release)
 
@@ -132,7 +135,7 @@ def test_a_reshaped_statement_that_the_owner_signed_still_names_the_true_files(s
     honest = sample.verify(sample.bundle, sample.manifest)
     hint = fingerprint().removeprefix("sha256:")
 
-    def read(document: Any) -> trust.Verdict:
+    def read(document: Any) -> rules.Verdict:
         envelope = forge.envelope(mutate.encode(document))
         material = {"publicKey": {"hint": hint}, "tlogEntries": []}
         bundle = {"mediaType": oms.MEDIA_TYPE, "verificationMaterial": material, "dsseEnvelope": envelope}
@@ -155,9 +158,9 @@ def test_a_broken_statement_is_refused_by_its_reader(sample: Sample) -> None:
 
 @fuzz(20_000)
 def test_a_broken_manifest_is_refused_or_makes_sense(sample: Sample) -> None:
-    seeds = [sample.manifest, codec.dumps(forge.MANIFEST).encode()]
+    seeds = [sample.manifest, json_codec.dumps(forge.MANIFEST).encode()]
     inputs = mutate.byte_mutants(seeds, COUNTS["test_a_broken_manifest_is_refused_or_makes_sense"], seed=5)
-    for _, manifest in survivors(inputs, trust.read_manifest, Refused):
+    for _, manifest in survivors(inputs, read_manifest, Refused):
         _makes_sense(manifest)
 
 
@@ -165,16 +168,16 @@ def test_a_broken_manifest_is_refused_or_makes_sense(sample: Sample) -> None:
 def test_a_reshaped_manifest_is_refused_or_makes_sense(sample: Sample) -> None:
     count = COUNTS["test_a_reshaped_manifest_is_refused_or_makes_sense"]
     inputs = map(mutate.encode, mutate.json_mutants([json.loads(sample.manifest)], count, seed=6))
-    for _, manifest in survivors(inputs, trust.read_manifest, Refused):
+    for _, manifest in survivors(inputs, read_manifest, Refused):
         _makes_sense(manifest)
 
 
 def _makes_sense(manifest: Manifest) -> None:
-    assert contract.is_name(manifest.name)
+    assert constants.is_name(manifest.name)
     assert 1 <= manifest.sequence < 2**63
     assert manifest.expires is None or manifest.expires > manifest.created >= 0
     assert versions.parse(manifest.minimum_agent)
-    assert trust.read_manifest(codec.dump_file(manifest)) == manifest
+    assert read_manifest(json_codec.dump_file(manifest)) == manifest
 
 
 @fuzz(10_000)
@@ -208,11 +211,11 @@ def test_a_broken_public_key_is_refused() -> None:
 
 @fuzz(10_000)
 def test_a_broken_knn_json_is_refused(sample: Sample) -> None:
-    info = codec.dumps(read_info(io.BytesIO(sample.model))).encode()
-    read = lambda data: codec.loads(contract.KnnInfo, data)  # noqa: E731
+    info = json_codec.dumps(read_info(io.BytesIO(sample.model))).encode()
+    read = lambda data: json_codec.loads(model_info.KnnInfo, data)  # noqa: E731
     inputs = mutate.byte_mutants([info], COUNTS["test_a_broken_knn_json_is_refused"], seed=10)
-    for _, found in survivors(inputs, read, codec.MalformedDocument):
-        assert codec.loads(contract.KnnInfo, codec.dumps(found)) == found
+    for _, found in survivors(inputs, read, json_codec.MalformedDocument):
+        assert json_codec.loads(model_info.KnnInfo, json_codec.dumps(found)) == found
 
 
 @fuzz(10_000)
@@ -222,14 +225,14 @@ def test_a_broken_model_file_is_refused_by_the_metadata_reader(sample: Sample) -
     seeds = [tail, _archive(sample)]
     inputs = mutate.byte_mutants(seeds, COUNTS["test_a_broken_model_file_is_refused_by_the_metadata_reader"], seed=11)
     for _, found in survivors(inputs, lambda data: read_info(io.BytesIO(data)), ModelUnusable):
-        assert isinstance(found, contract.KnnInfo)
+        assert isinstance(found, model_info.KnnInfo)
 
 
 def _archive(sample: Sample) -> bytes:
     """The same members in an archive of their own, so that a mutation hits the directory more often."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(sample.model)) as source, zipfile.ZipFile(buffer, "w") as target:
-        for name in (contract.KNN_FILE, contract.LABELS_FILE):
+        for name in (constants.KNN_FILE, constants.LABELS_FILE):
             target.writestr(name, source.read(name))
     return buffer.getvalue()
 
@@ -243,15 +246,15 @@ def test_a_broken_golden_set_is_refused(sample: Sample) -> None:
 
 @fuzz(10_000)
 def test_what_a_hostile_device_reports_is_refused_or_keeps_the_contract() -> None:
-    seeds = [codec.dumps(value).encode() for value in (_certificate(), _problem())]
+    seeds = [json_codec.dumps(value).encode() for value in (_certificate(), _problem())]
     kinds = (Certificate, Problem, Status)
     count = COUNTS["test_what_a_hostile_device_reports_is_refused_or_keeps_the_contract"]
     for index, data in enumerate(mutate.byte_mutants(seeds, count, seed=13)):
         kind = kinds[index % len(kinds)]
         for _, found in survivors(
-            iter([data]), lambda text, kind=kind: codec.loads(kind, text), codec.MalformedDocument
+            iter([data]), lambda text, kind=kind: json_codec.loads(kind, text), json_codec.MalformedDocument
         ):
-            assert codec.loads(kind, codec.dumps(found)) == found
+            assert json_codec.loads(kind, json_codec.dumps(found)) == found
 
 
 def _certificate() -> Certificate:
@@ -265,15 +268,15 @@ def _certificate() -> Certificate:
         identical=3,
         equivalent=0,
         different=1,
-        differences=(contract.RowDifference(3, "a", "b", (1, 2), (2, 1), 0.5),),
+        differences=(reports.RowDifference(3, "a", "b", (1, 2), (2, 1), 0.5),),
         largest_distance_error=0.5,
         accuracy=0.9,
         accuracy_rows=10,
         accepted=None,
         confusion=((1, 2, 0), (0, 3, 0)),
-        latency=contract.Latency(0.1, 0.2, 100),
-        runtime=contract.RuntimeInfo("tflite_runtime", "2.14.0", "XNNPACK", "3.11", "1.26"),
-        device=contract.DeviceInfo("pi", "aarch64", "A72", 4, 2**32, "0.1.0"),
+        latency=reports.Latency(0.1, 0.2, 100),
+        runtime=reports.RuntimeInfo("tflite_runtime", "2.14.0", "XNNPACK", "3.11", "1.26"),
+        device=documents.DeviceInfo("pi", "aarch64", "A72", 4, 2**32, "0.1.0"),
         failures=("parity",),
         issued=NOW,
     )
@@ -314,7 +317,7 @@ def test_no_bytes_at_all_are_an_order(data: bytes) -> None:
 @given(data=st.binary(max_size=300) | JSON.map(mutate.encode))
 def test_no_bytes_at_all_are_a_manifest(data: bytes) -> None:
     with pytest.raises(Refused):
-        trust.read_manifest(data)
+        read_manifest(data)
 
 
 @ANY
@@ -345,7 +348,7 @@ def bomb() -> bytes:
     buffer = io.BytesIO()
     with (
         zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
-        archive.open(contract.KNN_FILE, "w") as member,
+        archive.open(constants.KNN_FILE, "w") as member,
     ):
         for _ in range(UNPACKED >> 20):
             member.write(b" " * 2**20)
@@ -365,13 +368,13 @@ def test_a_member_that_unpacks_to_far_more_is_not_unpacked(bomb: bytes, claimed:
 
 def test_a_document_with_very_many_keys_and_one_of_them_twice_is_refused_at_once() -> None:
     keys = ",".join(f'"k{number}":0' for number in range(250_000))
-    with pytest.raises(codec.MalformedDocument, match="the key 'k7' stands twice"):
-        codec.parse("{" + keys + ',"k7":1}')
+    with pytest.raises(json_codec.MalformedDocument, match="the key 'k7' stands twice"):
+        json_codec.parse("{" + keys + ',"k7":1}')
 
 
 def test_a_message_about_a_document_repeats_little_of_it() -> None:
     for text in ('{"' + "\\u001b" * 100_000 + '":1}', '{"schema":1,"' + "x" * 3_000_000 + '":1}'):
-        with pytest.raises(codec.MalformedDocument) as refused:
-            codec.loads(Problem, text)
+        with pytest.raises(json_codec.MalformedDocument) as refused:
+            json_codec.loads(Problem, text)
         assert len(str(refused.value)) < 200
         assert str(refused.value).isprintable()

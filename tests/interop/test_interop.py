@@ -16,9 +16,10 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from support import forge
 
-from device_agent import contract, trust
-from device_agent.errors import Refused
-from device_agent.trust import Reason, dsse, oms
+from device_agent.shared.protocol import constants
+from device_agent.shared.protocol.errors import Refused
+from device_agent.shared.trust import dsse, oms, rules
+from device_agent.shared.trust.reasons import Reason
 from knnkit.release import keys
 from knnkit.release.signing import FileSigner, sign_release
 from knnkit.release.verify import verify_release
@@ -41,13 +42,13 @@ class Reference:
         return answer["code"] == 0, answer["output"]
 
     def accepts(self, release: Path, public: Path, *options: str) -> bool:
-        signature = release / contract.SIGNATURE_FILE
+        signature = release / constants.SIGNATURE_FILE
         accepted, output = self("verify", "key", release, "--signature", signature, "--public_key", public, *options)
         assert ("Verification succeeded" in output) == accepted
         return accepted
 
     def sign(self, release: Path, private: Path) -> None:
-        signature = release / contract.SIGNATURE_FILE
+        signature = release / constants.SIGNATURE_FILE
         signature.unlink(missing_ok=True)
         signed, output = self("sign", "key", release, "--signature", signature, "--private_key", private)
         assert signed, output
@@ -83,7 +84,7 @@ def test_the_installed_tool_itself_accepts_a_release_we_signed(
     reference: Reference, release: Path, public: Path
 ) -> None:
     argv = [ENVIRONMENT / "bin" / "model_signing", "verify", "key", release, "--signature"]
-    argv += [release / contract.SIGNATURE_FILE, "--public_key", public]
+    argv += [release / constants.SIGNATURE_FILE, "--public_key", public]
     result = subprocess.run(argv, capture_output=True, text=True)
     assert (result.returncode, result.stdout) == (0, "Verification succeeded\n"), result.stderr
 
@@ -114,7 +115,7 @@ def test_we_accept_what_it_signs(reference: Reference, release: Path, tmp_path: 
 def test_it_refuses_any_single_flipped_byte_of_our_signed_files(
     reference: Reference, release: Path, public: Path
 ) -> None:
-    for name in contract.SIGNED_FILES:
+    for name in constants.SIGNED_FILES:
         honest = (release / name).read_bytes()
         for position in range(len(honest)):
             forge.flip(release / name, position)
@@ -124,7 +125,7 @@ def test_it_refuses_any_single_flipped_byte_of_our_signed_files(
 
 
 def test_any_single_flipped_byte_of_the_bundle_is_refused(reference: Reference, release: Path, public: Path) -> None:
-    path = release / contract.SIGNATURE_FILE
+    path = release / constants.SIGNATURE_FILE
     honest = path.read_bytes()
     for position in range(len(honest)):
         forge.flip(path, position)
@@ -145,7 +146,7 @@ def _signed(bundle: bytes) -> tuple[bytes, bytes]:
 def test_both_refuse_any_flipped_byte_under_the_signature(
     reference: Reference, release: Path, public: Path, part: str
 ) -> None:
-    path = release / contract.SIGNATURE_FILE
+    path = release / constants.SIGNATURE_FILE
     bundle = json.loads(path.read_bytes())
     text = bundle["dsseEnvelope"]["payload"] if part == "payload" else bundle["dsseEnvelope"]["signatures"][0]["sig"]
     for position in range(len(text) * 3 // 4 - 2):
@@ -184,12 +185,12 @@ def test_a_file_that_the_signature_itself_ignores_is_refused(reference: Referenc
 def test_a_model_that_the_signature_leaves_out_is_refused(reference: Reference, release: Path, public: Path) -> None:
     def leave_out(data: dict[str, Any]) -> None:
         resources = data["predicate"]["resources"]
-        resources[:] = [entry for entry in resources if entry["name"] != contract.MODEL_FILE]
+        resources[:] = [entry for entry in resources if entry["name"] != constants.MODEL_FILE]
         data["subject"][0]["digest"]["sha256"] = forge.root_of(resources)
-        data["predicate"]["serialization"]["ignore_paths"].append(contract.MODEL_FILE)
+        data["predicate"]["serialization"]["ignore_paths"].append(constants.MODEL_FILE)
 
     forge.sign(release, statement=leave_out)
-    forge.flip(release / contract.MODEL_FILE, 0)
+    forge.flip(release / constants.MODEL_FILE, 0)
     assert reference.accepts(release, public)
     assert _refusal(release) == Reason.FILE_UNLISTED
 
@@ -198,7 +199,7 @@ def test_a_path_that_leaves_the_directory_is_refused(reference: Reference, relea
     outside = release.parent / "outside"
     outside.write_bytes(b"anything")
     digest = forge.statement_of(release)["predicate"]["resources"][0]["digest"]
-    outside.write_bytes((release / contract.GOLDEN_FILE).read_bytes())
+    outside.write_bytes((release / constants.GOLDEN_FILE).read_bytes())
     entry = {"name": "../outside", "digest": digest, "algorithm": "sha256"}
     forge.sign_resources(release, lambda files: files.insert(0, entry))
     assert reference.accepts(release, public, "--ignore_unsigned_files")
@@ -221,7 +222,7 @@ def test_a_second_signature_that_nobody_checked_is_refused(reference: Reference,
 
 def test_no_signature_at_all_is_refused_by_name(reference: Reference, release: Path, public: Path) -> None:
     forge.edit_bundle(release, lambda data: data["dsseEnvelope"].update(signatures=[]))
-    signature = release / contract.SIGNATURE_FILE
+    signature = release / constants.SIGNATURE_FILE
     accepted, output = reference("verify", "key", release, "--signature", signature, "--public_key", public)
     assert not accepted
     assert "index out of range" in output  # it falls over where we say what is wrong
@@ -239,13 +240,13 @@ def test_the_encoding_of_an_old_bug_is_refused(reference: Reference, release: Pa
 
 
 def test_a_symbolic_link_is_refused_whatever_the_options(reference: Reference, release: Path, public: Path) -> None:
-    (release / contract.MODEL_FILE).rename(release.parent / "elsewhere")
-    (release / contract.MODEL_FILE).symlink_to(release.parent / "elsewhere")
+    (release / constants.MODEL_FILE).rename(release.parent / "elsewhere")
+    (release / constants.MODEL_FILE).symlink_to(release.parent / "elsewhere")
     assert reference.accepts(release, public, "--allow_symlinks")
     assert _refusal(release) == Reason.FILE_SYMLINK
 
 
 def test_the_root_digest_is_the_releases_identity(release: Path) -> None:
-    assert forge.verify(release, trust.TrustState(keys=forge.keys())).digest == oms.root_digest(
+    assert forge.verify(release, rules.TrustState(keys=forge.keys())).digest == oms.root_digest(
         entry["digest"] for entry in forge.statement_of(release)["predicate"]["resources"]
     )

@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from support import sshd
 
 from knnkit.transport.address import Address
-from knnkit.transport.ssh import SshTransport
+from knnkit.transport.ssh.connection import SshTransport
 
 Dial = Callable[..., SshTransport]
 

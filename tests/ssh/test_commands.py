@@ -13,7 +13,7 @@ import pytest
 from support import sshd
 
 from knnkit.cli import main
-from knnkit.transport import hostkeys
+from knnkit.transport.ssh import known_hosts
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -59,7 +59,7 @@ def test_trust_shows_the_fingerprint_and_enrols_only_the_one_that_was_named(
     run: Run, target: str, server: sshd.Sshd, tmp_path: Path
 ) -> None:
     known = tmp_path / "known_hosts"
-    fingerprint = hostkeys.load([server.known_hosts]).lookup(server.host, server.port)[0].fingerprint
+    fingerprint = known_hosts.load([server.known_hosts]).lookup(server.host, server.port)[0].fingerprint
     code, _, err = run("trust", target, "--known-hosts", known)
     assert code == 3  # nobody is at a terminal to compare it
     assert f"knnkit trust {target} --fingerprint {fingerprint}" in err
@@ -150,17 +150,17 @@ def test_what_the_command_line_cannot_mean_is_exit_2_and_touches_nothing(
 
 
 def test_nothing_is_left_to_try_again(run: Run, tmp_path: Path) -> None:
-    from device_agent import codec
+    from device_agent.shared.protocol import json_codec
     from knnkit.fleet.report import DeviceReport, FleetReport, Outcome
 
     report = FleetReport("deploy", 0.0, 1.0, (DeviceReport("a", "a", Outcome.COMMITTED),))
-    (tmp_path / "r.json").write_bytes(codec.dump_file(report))
+    (tmp_path / "r.json").write_bytes(json_codec.dump_file(report))
     code, out, err = run("deploy", "--target", "a", "--retry-from", "r.json", "--json")
     assert code == 0, "`until` ends there"
     assert "nothing to try again" in err
     assert json.loads(out)["reason"] == "nothing-to-do"
     report = FleetReport("deploy", 0.0, 1.0, (DeviceReport("b", "b", Outcome.FAILED),))
-    (tmp_path / "r.json").write_bytes(codec.dump_file(report))
+    (tmp_path / "r.json").write_bytes(json_codec.dump_file(report))
     code, _, err = run("deploy", "--target", "a", "--retry-from", "r.json")
     assert code == 2
     assert "'b', which is not among the targets" in err

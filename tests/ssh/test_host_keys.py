@@ -14,10 +14,10 @@ import pytest
 from support import sshd
 
 from knnkit.errors import HostKeyError
-from knnkit.transport import hostkeys
 from knnkit.transport.address import Address
-from knnkit.transport.hostkeys import HostKey
-from knnkit.transport.ssh import SshTransport
+from knnkit.transport.ssh import known_hosts
+from knnkit.transport.ssh.connection import SshTransport
+from knnkit.transport.ssh.known_hosts import HostKey
 
 
 def key(seed: int, kind: str = "ssh-ed25519") -> HostKey:
@@ -50,7 +50,7 @@ def hashed(name: str) -> str:
     ],
 )
 def test_names_that_match(names: str, host: str, port: int) -> None:
-    known = hostkeys.parse(line(names, key(1)), "known_hosts")
+    known = known_hosts.parse(line(names, key(1)), "known_hosts")
     known.check(host, port, key(1))
     with pytest.raises(HostKeyError, match="another host key"):
         known.check(host, port, key(2))
@@ -70,7 +70,7 @@ def test_names_that_match(names: str, host: str, port: int) -> None:
 )
 def test_names_that_do_not_match_leave_the_host_unknown(names: str, host: str, port: int) -> None:
     with pytest.raises(HostKeyError, match="is not in known_hosts") as caught:
-        hostkeys.parse(line(names, key(1)), "known_hosts").check(host, port, key(1))
+        known_hosts.parse(line(names, key(1)), "known_hosts").check(host, port, key(1))
     assert caught.value.reason == "host-key-unknown"
     assert caught.value.hint.startswith("knnkit trust ")
 
@@ -79,7 +79,7 @@ def test_bad_lines_hide_no_good_one_and_are_named() -> None:
     text = (
         "garbage\nboard ssh-ed25519 !!!\nboard ssh-ed25519 " + base64.b64encode(b"x" * 40).decode() + "\n\0\0\n# note\n"
     )
-    known = hostkeys.parse(text + line("board", key(1)), "kh")
+    known = known_hosts.parse(text + line("board", key(1)), "kh")
     known.check("board", 22, key(1))
     assert known.bad == ("kh:1", "kh:2", "kh:3", "kh:4")
     with pytest.raises(HostKeyError, match="cannot be read: kh:1, kh:2, kh:3"):
@@ -89,7 +89,7 @@ def test_bad_lines_hide_no_good_one_and_are_named() -> None:
 @pytest.mark.parametrize("end", ["\r", "\v", "\f", "\x1c", "\x85", "\u2028"])
 def test_a_line_ends_where_openssh_ends_it_and_no_comment_hides_a_host(end: str, tmp_path: Path) -> None:
     text = f"# a banner that ssh-keyscan wrote down{end}{line('board', key(1))}"
-    assert not hostkeys.parse(text, "known_hosts").lookup("board", 22)
+    assert not known_hosts.parse(text, "known_hosts").lookup("board", 22)
     file = tmp_path / "known_hosts"
     file.write_bytes(text.encode())
     keygen = subprocess.run(["ssh-keygen", "-F", "board", "-f", str(file)], capture_output=True)
@@ -97,13 +97,13 @@ def test_a_line_ends_where_openssh_ends_it_and_no_comment_hides_a_host(end: str,
 
 
 def test_a_revoked_key_is_refused_wherever_it_is_offered() -> None:
-    known = hostkeys.parse(line("board", key(1)) + line("*", key(1), "@revoked"), "kh")
+    known = known_hosts.parse(line("board", key(1)) + line("*", key(1), "@revoked"), "kh")
     with pytest.raises(HostKeyError, match=r"revoked host key .* kh:2"):
         known.check("board", 22, key(1))
 
 
 def test_a_certificate_authority_is_no_host_key() -> None:
-    known = hostkeys.parse(line("*.example", key(1), "@cert-authority"), "kh")
+    known = known_hosts.parse(line("*.example", key(1), "@cert-authority"), "kh")
     said = r"not in known_hosts but for a certificate authority \(kh:1\), and host certificates are not supported"
     with pytest.raises(HostKeyError, match=said) as caught:
         known.check("board.example", 22, key(1))
@@ -131,7 +131,7 @@ def test_a_server_with_a_certificate_is_known_by_its_own_key(
 
 
 def test_one_of_several_keys_is_enough() -> None:
-    known = hostkeys.parse(line("board", key(1)) + line("board", key(2)), "kh")
+    known = known_hosts.parse(line("board", key(1)) + line("board", key(2)), "kh")
     known.check("board", 22, key(2))
 
 
@@ -139,18 +139,18 @@ def test_fingerprints_are_those_of_ssh_keygen(server: sshd.Sshd) -> None:
     shown = subprocess.run(
         ["ssh-keygen", "-lf", str(server.directory / "host_key.pub")], capture_output=True, text=True, check=True
     ).stdout.split()[1]
-    known = hostkeys.load([server.known_hosts]).lookup(server.host, server.port)
+    known = known_hosts.load([server.known_hosts]).lookup(server.host, server.port)
     assert [entry.fingerprint for entry in known] == [shown]
 
 
 def test_enrolling_adds_one_private_line_and_the_second_time_nothing(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "known_hosts"
-    assert hostkeys.enrol(path, "board", 2222, key(1))
-    assert not hostkeys.enrol(path, "board", 2222, key(1))
+    assert known_hosts.enrol(path, "board", 2222, key(1))
+    assert not known_hosts.enrol(path, "board", 2222, key(1))
     assert path.read_text() == line("[board]:2222", key(1))
     assert path.stat().st_mode & 0o777 == 0o600
     path.write_text(path.read_text().rstrip("\n"))
-    hostkeys.enrol(path, "other", 22, key(2))
+    known_hosts.enrol(path, "other", 22, key(2))
     assert path.read_text() == line("[board]:2222", key(1)) + line("other", key(2))
 
 
@@ -159,9 +159,9 @@ def test_another_key_is_enrolled_only_when_asked_for_and_the_old_file_is_kept(tm
     before = line("board,friend", key(1)) + line(hashed("board"), key(3)) + line("else", key(2)) + "not a line\n"
     path.write_text(before)
     with pytest.raises(HostKeyError, match="another host key"):
-        hostkeys.enrol(path, "board", 22, key(9))
+        known_hosts.enrol(path, "board", 22, key(9))
     assert path.read_text() == before
-    assert hostkeys.enrol(path, "board", 22, key(9), replace=True)
+    assert known_hosts.enrol(path, "board", 22, key(9), replace=True)
     assert path.read_text() == line("friend", key(1)) + line("else", key(2)) + "not a line\n" + line("board", key(9))
     assert path.with_name("known_hosts.old").read_text() == before
 
@@ -171,9 +171,9 @@ def test_what_is_no_utf_8_stays_as_it_is(tmp_path: Path) -> None:
     file = tmp_path / "known_hosts"
     before = b"# caf\xe9\r\n" + line("board", key(1)).encode()
     file.write_bytes(before)
-    hostkeys.enrol(file, "other", 22, key(2))
+    known_hosts.enrol(file, "other", 22, key(2))
     assert file.read_bytes() == before + line("other", key(2)).encode()
-    hostkeys.enrol(file, "board", 22, key(3), replace=True)
+    known_hosts.enrol(file, "board", 22, key(3), replace=True)
     assert file.read_bytes() == b"# caf\xe9\r\n" + (line("other", key(2)) + line("board", key(3))).encode()
     assert (tmp_path / "known_hosts.old").read_bytes() == before + line("other", key(2)).encode()
 
@@ -223,10 +223,10 @@ def test_of_several_host_keys_the_known_kind_is_asked_for(tmp_path: Path, no_ssh
 def test_many_threads_share_one_file_that_is_parsed_once(address: Address, monkeypatch: pytest.MonkeyPatch) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
-    hostkeys._load_one.cache_clear()
+    known_hosts._load_one.cache_clear()
     parsed: list[str] = []
-    real = hostkeys.parse
-    monkeypatch.setattr(hostkeys, "parse", lambda text, path: parsed.append(path) or real(text, path))
+    real = known_hosts.parse
+    monkeypatch.setattr(known_hosts, "parse", lambda text, path: parsed.append(path) or real(text, path))
     SshTransport.connect("first", address, timeout=10).close()
 
     def connect(number: int) -> None:

@@ -14,12 +14,12 @@ import pytest
 from support import sshd
 
 from knnkit.errors import HostKeyError, Unreachable
-from knnkit.fleet.enrol import enrol_host
-from knnkit.fleet.target import Target
-from knnkit.transport import ssh_auth
+from knnkit.fleet.jobs.enrol_host_key import enrol_host
+from knnkit.fleet.targets import Target
 from knnkit.transport.address import Address
-from knnkit.transport.ssh import SshTransport
-from knnkit.transport.ssh_config import resolve
+from knnkit.transport.ssh import auth
+from knnkit.transport.ssh.config import resolve
+from knnkit.transport.ssh.connection import SshTransport
 
 ROOT = Path(__file__).parents[2]
 
@@ -39,7 +39,7 @@ def encrypted(server: sshd.Sshd, tmp_path: Path) -> Path:
     shutil.copy(server.identity, path)
     path.chmod(0o600)
     subprocess.run(["ssh-keygen", "-q", "-p", "-N", "open sesame", "-f", str(path)], check=True, capture_output=True)
-    ssh_auth._loaded.clear()
+    auth._loaded.clear()
     return path
 
 

@@ -10,7 +10,7 @@ from support import sshd
 
 from knnkit.errors import DeviceFailed
 from knnkit.transport.address import Address
-from knnkit.transport.ssh import SshTransport
+from knnkit.transport.ssh.connection import SshTransport
 
 LIAR = r"""#!/usr/bin/env python3
 import os, struct, sys

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from knnkit.errors import DeviceFailed
-from knnkit.fleet.facts import Facts, probe
-from knnkit.fleet.place import claim
+from knnkit.fleet.device.probe import Facts, probe
+from knnkit.fleet.jobs.upload_dir import claim
 from knnkit.transport.base import Completed
 from knnkit.transport.local import LocalTransport
-from knnkit.transport.ssh import SshTransport
+from knnkit.transport.ssh.connection import SshTransport
 
 if TYPE_CHECKING:
     from conftest import Dial

@@ -13,9 +13,9 @@ import pytest
 
 from knnkit.errors import Unreachable
 from knnkit.transport.address import Address
-from knnkit.transport.ssh import SshTransport
-from knnkit.transport.ssh_config import resolve
-from knnkit.transport.ssh_proxy import ProxySocket
+from knnkit.transport.ssh.config import resolve
+from knnkit.transport.ssh.connection import SshTransport
+from knnkit.transport.ssh.proxy_command import ProxySocket
 
 #: As `nc %h %p`; writes its process id first.
 RELAY = """

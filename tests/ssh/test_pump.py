@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from knnkit.transport.ssh_pump import drain
+from knnkit.transport.ssh.channel import drain
 
 
 class Channel:

@@ -20,7 +20,7 @@ from support.board_roots import copy_board, make_board
 from support.proxy import Proxy, proxy
 from support.releases import Releases
 
-from device_agent import codec
+from device_agent.shared.protocol import json_codec
 from knnkit.fleet.report import FleetReport
 
 ROOT = Path(__file__).parents[2]
@@ -158,7 +158,7 @@ def test_fifty_devices_with_every_trouble_come_out_exactly_so(
     _, _, said = knnkit(
         *("deploy", "-c", config, "--release", releases["iris"], "--report", files[0], "--report", files[1]), check=1
     )
-    report = codec.loads(FleetReport, files[0].read_bytes())
+    report = json_codec.loads(FleetReport, files[0].read_bytes())
     found = outcomes(report)
     assert found.pop("d11") == ("failed", "cannot-write")
     assert found.pop("d22") == ("unreachable", "connect")
@@ -185,7 +185,7 @@ def test_fifty_devices_with_every_trouble_come_out_exactly_so(
     finally:
         sshd_again.stop()
         gone.server.process = sshd.start(gone.server.directory, host=gone.server.host, port=gone.server.port).process
-    second = codec.loads(FleetReport, again.read_bytes())
+    second = json_codec.loads(FleetReport, again.read_bytes())
     assert sorted(outcomes(second)) == ["d11", "d22", "d33", "d44"]
     assert set(outcomes(second).values()) == {("committed", "")}
 
@@ -195,11 +195,11 @@ def test_a_bad_release_stops_at_the_canaries(make_fleet: MakeFleet, releases: Re
     config = write_config(tmp_path, devices, rollout="{waves: [canary, 100%], max_failures: 5}")
     knnkit("deploy", "-c", config, "--release", releases["iris"])
     gates = {"accuracy": 0.999}
-    from device_agent.contract import Gates
+    from device_agent.shared.protocol.model_info import Gates
 
     bad = releases.variant("iris-next", tmp_path / "bad", sequence=99, version="9.9.9", gates=Gates(**gates))
     _, out, _ = knnkit("deploy", "-c", config, "--release", bad, "--json", check=4)
-    report = codec.loads(FleetReport, out)
+    report = json_codec.loads(FleetReport, out)
     assert "failed in the first wave" in report.stopped
     found = outcomes(report)
     assert {found["d00"], found["d01"]} <= {("failed", "gate-failed"), ("skipped", "rollout-stopped")}
@@ -216,7 +216,7 @@ def test_status_parity_bench_logs_rollback_classify_and_doctor_on_a_selection(
         knnkit("deploy", "-c", config, "--release", releases[release])
     assert "d00" in knnkit("status", "-c", config, "--on", "canary")[1]
     assert "d02" not in knnkit("status", "-c", config, "--on", "canary")[1]
-    parity = codec.loads(FleetReport, knnkit("parity", "-c", config, "--json")[1])
+    parity = json_codec.loads(FleetReport, knnkit("parity", "-c", config, "--json")[1])
     assert [d.certificate.different for d in parity.devices if d.certificate] == [0, 0, 0]
     assert {d.certificate.nonce for d in parity.devices if d.certificate} == {parity.nonce}
     assert "rows/s" in knnkit("bench", "-c", config, "--target", "d00")[1]
@@ -263,7 +263,7 @@ def test_parity_over_rows_of_ones_own(make_fleet: MakeFleet, releases: Releases,
     names = "sepal length (cm),sepal width (cm),petal length (cm),petal width (cm)"
     rows = tmp_path / "rows.csv"
     rows.write_text(f"{names},label\n5.1,3.5,1.4,0.2,setosa\n6.7,3.0,5.2,2.3,virginica\n5.0,3.4,1.5,0.2,virginica\n")
-    report = codec.loads(FleetReport, knnkit("parity", "-c", config, "--data", rows, "--json", check=4)[1])
+    report = json_codec.loads(FleetReport, knnkit("parity", "-c", config, "--data", rows, "--json", check=4)[1])
     for device in report.devices:
         proof = device.certificate
         assert proof is not None
@@ -273,7 +273,7 @@ def test_parity_over_rows_of_ones_own(make_fleet: MakeFleet, releases: Releases,
     rows.write_text(f"{names},label\n5.1,3.5,1.4,0.2,setosa\n6.7,3.0,5.2,2.3,virginica\n")
     assert "kept" in knnkit("parity", "-c", config, "--data", rows)[1]
     knnkit("deploy", "-c", config, "--release", releases["iris-next"], "--target", "d01")
-    other = codec.loads(FleetReport, knnkit("parity", "-c", config, "--data", rows, "--json", check=1)[1])
+    other = json_codec.loads(FleetReport, knnkit("parity", "-c", config, "--data", rows, "--json", check=1)[1])
     assert outcomes(other) == {"d00": ("answered", ""), "d01": ("failed", "other-release")}
 
 
@@ -290,7 +290,7 @@ def test_two_hosts_at_once_end_on_one_release_and_nobody_is_left_pending(
             pool.submit(knnkit, "deploy", "-c", config, "--release", release, "--wait", "30s", "--json", check=None)
             for release in (next_one, after)
         ]
-        reports = [codec.loads(FleetReport, job.result()[1]) for job in both]
+        reports = [json_codec.loads(FleetReport, job.result()[1]) for job in both]
     assert {device.outcome.value for device in reports[1].devices} == {"committed"}
     for device in reports[0].devices:  # it came first, or was told that it is too old now
         assert device.outcome.value == "committed" or device.exit_code == 4, device
@@ -336,7 +336,7 @@ def test_wherever_the_line_is_cut_the_device_is_on_one_release_and_the_next_run_
         between.cut_after = between.sent + size
         _, out, _ = knnkit("deploy", "-c", config, "--release", release, "--json", check=None)
         assert between.cut_after is None, "nothing was cut"
-        report = codec.loads(FleetReport, out).devices[0]
+        report = json_codec.loads(FleetReport, out).devices[0]
         cut_in.append(next((step.name for step in report.steps if step.note), "confirm"))
         found = settled(device)
         assert found in {"committed": {version}, "rolled_back": {before}}.get(report.outcome.value, {before, version})

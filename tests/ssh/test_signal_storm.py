@@ -19,7 +19,7 @@ from support import sshd
 from support.board_roots import copy_board, make_board
 from support.releases import Releases
 
-from device_agent import codec
+from device_agent.shared.protocol import json_codec
 from knnkit.fleet.report import EXIT_INTERRUPTED, DeviceReport, FleetReport, Outcome
 
 ROOT = Path(__file__).parents[2]
@@ -148,7 +148,7 @@ def test_each_device_is_on_one_release_and_the_report_says_which(
     before = [fleet.settled(number) for number in range(COUNT)]
     with fleet.deploy(release, "--json", "--wait", "20s") as process:
         out, err = storm(process, begin, signals, seed=len(signals))
-    report = codec.loads(FleetReport, out)
+    report = json_codec.loads(FleetReport, out)
     assert process.returncode == report.exit_code, err
     assert report.exit_code == (EXIT_INTERRUPTED if report.interrupted else int(not all_good(report))), err
     for number, device in enumerate(report.devices):

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from knnkit.errors import Unreachable
-from knnkit.transport import tcp
 from knnkit.transport.address import Address
-from knnkit.transport.ssh import SshTransport
+from knnkit.transport.ssh import tcp
+from knnkit.transport.ssh.connection import SshTransport
 
 
 @pytest.fixture

@@ -18,12 +18,12 @@ from support import sshd
 from support.proxy import proxy
 
 from knnkit.errors import DataError, DeviceFailed, Unreachable, UsageError
-from knnkit.transport import ssh
 from knnkit.transport.address import Address
 from knnkit.transport.base import MAX_COMPLAINT
 from knnkit.transport.local import LocalTransport
-from knnkit.transport.ssh import SshTransport
-from knnkit.transport.ssh_paramiko import paramiko
+from knnkit.transport.ssh import connection
+from knnkit.transport.ssh.connection import SshTransport
+from knnkit.transport.ssh.paramiko_import import paramiko
 from knnkit.transport.upload import PushFile, push
 
 Dial = Callable[..., SshTransport]
@@ -356,7 +356,7 @@ def test_a_line_that_is_cut_under_a_command_is_told_before_its_deadline(
 def test_an_idle_line_is_kept_alive(
     server: sshd.Sshd, address: Address, dial: Dial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ssh, "_KEEPALIVE", 1)
+    monkeypatch.setattr(connection, "_KEEPALIVE", 1)
     with proxy(server.host, server.port) as between:
         transport = dial(through(address, between.host, between.port, tmp_path))
         transport.run(["true"], timeout=10)

@@ -18,16 +18,16 @@ from support.halved import Halved
 from support.releases import Releases
 
 from knnkit.errors import Unreachable
-from knnkit.fleet.connect import Dialling
-from knnkit.fleet.device import run_job
-from knnkit.fleet.job import DeviceJob, Pace
-from knnkit.fleet.package import Package, read_package
+from knnkit.fleet.device.connect import Dialling, Pace
+from knnkit.fleet.jobs.deploy import run_job
+from knnkit.fleet.jobs.job import DeviceJob
 from knnkit.fleet.report import DeviceReport, Outcome
-from knnkit.fleet.target import Target
+from knnkit.fleet.targets import Target
 from knnkit.release.keys import load_public_keys
+from knnkit.release.package import Package, read_package
 from knnkit.transport.address import Address
 from knnkit.transport.base import MAX_OUTPUT, Completed
-from knnkit.transport.ssh import SshTransport
+from knnkit.transport.ssh.connection import SshTransport
 
 PACE = Pace(dialling=Dialling(timeout=60.0, retries=0), command=120.0, confirm=60.0)
 _RUNS = itertools.count(1)
@@ -328,7 +328,7 @@ def test_an_upload_whose_line_was_cut_goes_on_where_it_stopped(board: Board, rel
 def test_with_an_agent_of_before_only_what_its_status_names_as_ours_is_taken_back(
     board: Board, releases: Releases, own: bool
 ) -> None:
-    commands = next(board.root.glob("venvs/*/lib/python3*/site-packages/device_agent/commands/keeping.py"))
+    commands = next(board.root.glob("venvs/*/lib/python3*/site-packages/device_agent/commands/lifecycle.py"))
     text = commands.read_text()
     assert '"--own"' in text
     commands.unlink()  # other boards share the file

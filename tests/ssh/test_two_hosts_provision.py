@@ -18,11 +18,11 @@ from support.halved import Halved
 from support.tiny import PROBE, make_tiny_wheels, want_tiny_wheels
 
 import device_agent
+from device_agent.bootstrap.upload_dirs import started
 from knnkit.errors import DeviceLocked, Unreachable
 from knnkit.provision import Provisioned, environment, install, provision
-from knnkit.provision.onboard.places import started
 from knnkit.transport.local import LocalTransport
-from knnkit.transport.ssh import SshTransport
+from knnkit.transport.ssh.connection import SshTransport
 
 if TYPE_CHECKING:
     from conftest import Dial

@@ -1,0 +1,6 @@
+"""What several suites share."""
+
+from pathlib import Path
+
+#: The clone.
+ROOT = Path(__file__).resolve().parents[2]

@@ -6,7 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
-from knnkit.fleet.facts import probe
+from knnkit.fleet.device.probe import probe
 from knnkit.provision import provision
 from knnkit.release.keys import load_public_keys
 from knnkit.transport.local import LocalTransport

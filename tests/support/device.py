@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from device_agent import contract
+from device_agent.shared.protocol import constants
 from support.releases import Releases
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,9 +40,9 @@ class Device:
     def __init__(self, root: Path, releases: Releases) -> None:
         self.root = root
         self.releases = releases
-        (root / contract.TRUST_DIR).mkdir(parents=True, mode=0o700)
+        (root / constants.TRUST_DIR).mkdir(parents=True, mode=0o700)
         root.chmod(0o700)
-        shutil.copy(releases.public_key, root / contract.TRUST_DIR / "signing.pem")
+        shutil.copy(releases.public_key, root / constants.TRUST_DIR / "signing.pem")
 
     def argv(self, *arguments: str | Path) -> list[str]:
         return [sys.executable, "-m", "device_agent", "--root", str(self.root), *map(str, arguments)]

@@ -14,9 +14,11 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from device_agent import contract, release_files, trust
-from device_agent.contract import Gates, Manifest
-from device_agent.trust import dsse, oms
+from device_agent.shared.protocol import constants
+from device_agent.shared.protocol.model_info import Gates, Manifest
+from device_agent.shared.release import directory as release_files
+from device_agent.shared.trust import dsse, oms, rules
+from device_agent.shared.trust.manifest import read_manifest
 from knnkit.release.manifest import write_manifest
 from knnkit.release.signing import FileSigner
 
@@ -58,9 +60,9 @@ def keys(*names: str) -> dict[str, bytes]:
     return {fingerprint(name): signer(name).public_pem for name in names or ("owner",)}
 
 
-def state(**changes: Any) -> trust.TrustState:
+def state(**changes: Any) -> rules.TrustState:
     """A device that has committed another release of the same model, long ago."""
-    known = trust.TrustState(
+    known = rules.TrustState(
         keys=keys(),
         floor=NOW - 2000,
         floor_digest="f" * 64,
@@ -78,22 +80,22 @@ def state(**changes: Any) -> trust.TrustState:
 def write(directory: Path, model: bytes = b"a model" * 100, **changes: Any) -> Path:
     """Writes a release of made-up bytes and signs it; `changes` go into release.json."""
     directory.mkdir()
-    (directory / contract.MODEL_FILE).write_bytes(model)
-    (directory / contract.GOLDEN_FILE).write_bytes(b"a golden set" * 20)
+    (directory / constants.MODEL_FILE).write_bytes(model)
+    (directory / constants.GOLDEN_FILE).write_bytes(b"a golden set" * 20)
     change_manifest(directory, MANIFEST, **changes)
     sign(directory)
     return directory
 
 
 def change_manifest(directory: Path, manifest: Manifest | None = None, **changes: Any) -> None:
-    path = directory / contract.MANIFEST_FILE
-    manifest = manifest or trust.read_manifest(path.read_bytes())
+    path = directory / constants.MANIFEST_FILE
+    manifest = manifest or read_manifest(path.read_bytes())
     path.write_bytes(write_manifest(replace(manifest, **changes)))
 
 
 def edit_manifest(directory: Path, edit: Callable[[dict[str, Any]], object]) -> None:
     """Changes release.json as text that need not be a manifest any more."""
-    path = directory / contract.MANIFEST_FILE
+    path = directory / constants.MANIFEST_FILE
     data = json.loads(path.read_bytes())
     edit(data)
     path.write_text(json.dumps(data))
@@ -107,7 +109,7 @@ def statement_of(directory: Path) -> dict[str, Any]:
     """What an honest signature over the signed files says, as the specification has it."""
     resources = [
         {"name": name, "digest": hashlib.sha256((directory / name).read_bytes()).hexdigest(), "algorithm": "sha256"}
-        for name in sorted(contract.SIGNED_FILES)
+        for name in sorted(constants.SIGNED_FILES)
     ]
     return {
         "_type": oms.STATEMENT_TYPE,
@@ -119,7 +121,7 @@ def statement_of(directory: Path) -> dict[str, Any]:
                 "method": "files",
                 "hash_type": "sha256",
                 "allow_symlinks": False,
-                "ignore_paths": [contract.SIGNATURE_FILE],
+                "ignore_paths": [constants.SIGNATURE_FILE],
             },
         },
     }
@@ -172,12 +174,12 @@ def write_bundle(
         "dsseEnvelope": signed,
     }
     edit(data)
-    (directory / contract.SIGNATURE_FILE).write_text(json.dumps(data))
+    (directory / constants.SIGNATURE_FILE).write_text(json.dumps(data))
 
 
 def edit_bundle(directory: Path, edit: Callable[[dict[str, Any]], object]) -> None:
     """Changes the bundle without the key."""
-    path = directory / contract.SIGNATURE_FILE
+    path = directory / constants.SIGNATURE_FILE
     data = json.loads(path.read_bytes())
     edit(data)
     path.write_text(json.dumps(data))
@@ -196,7 +198,7 @@ def flip_base64(text: str, position: int) -> str:
     return base64.b64encode(bytes(data)).decode()
 
 
-def verify(directory: Path, known: trust.TrustState | None = None, now: int = NOW, **options: Any) -> trust.Verdict:
+def verify(directory: Path, known: rules.TrustState | None = None, now: int = NOW, **options: Any) -> rules.Verdict:
     """Verifies as a device does: the same walk, the same rules."""
     with release_files.open_release(directory) as release:
         return release.verify(known or state(), now=now, **options)

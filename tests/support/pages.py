@@ -6,16 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from device_agent.contract import (
-    Certificate,
-    DeviceInfo,
-    Gates,
-    Latency,
-    ReleaseRef,
-    RowDifference,
-    RuntimeInfo,
-)
-from knnkit.render import regions
+from device_agent.shared.protocol.documents import DeviceInfo, ReleaseRef
+from device_agent.shared.protocol.model_info import Gates
+from device_agent.shared.protocol.reports import Certificate, Latency, RowDifference, RuntimeInfo
+from knnkit.render import decision_regions as regions
 from knnkit.render.page import Device, Page, Step
 
 DIGEST = "3f" * 32

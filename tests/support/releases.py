@@ -26,7 +26,7 @@ from typing import Any
 
 import pytest
 
-from device_agent import contract
+from device_agent.shared.protocol import constants
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -73,7 +73,11 @@ CREATED = 1_767_225_600
 KEY = Path("keys") / "signing"
 #: Builds that stay in the cache: another work tree that shares it may be using one.
 KEPT = 8
-_SOURCES = ("knnkit/model", "knnkit/release", "device_agent", "knnkit/config*.py", "tests/support/releases.py")
+_SOURCES = (
+    *(f"knnkit/{room}" for room in ("config", "data", "model", "training", "release")),
+    "device_agent",
+    "tests/support/releases.py",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +112,7 @@ class Releases:
         from knnkit.release.signing import FileSigner, sign_release
 
         self.copy(name, out)
-        path = out / contract.MANIFEST_FILE
+        path = out / constants.MANIFEST_FILE
         changed = dataclasses.replace(manifest.read_manifest(path.read_bytes()), **changes)
         path.write_bytes(manifest.write_manifest(changed))
         sign_release(out, FileSigner.load(self.private_key))
@@ -142,8 +146,7 @@ def _fingerprint() -> str:
     digest = hashlib.sha256(sys.version.encode())
     for package in ("tensorflow", "numpy", "scikit-learn", "cryptography"):
         digest.update(f"{package} {importlib.metadata.version(package)}\n".encode())
-    found = (path for pattern in _SOURCES for path in (ROOT.glob(pattern) if "*" in pattern else [ROOT / pattern]))
-    for source in found:
+    for source in (ROOT / name for name in _SOURCES):
         for path in sorted(source.rglob("*.py")) if source.is_dir() else [source]:
             digest.update(f"{path.relative_to(ROOT)}\n".encode() + path.read_bytes())
     return digest.hexdigest()[:16]
@@ -171,7 +174,7 @@ from pathlib import Path
 import numpy as np
 root, folder = sys.argv[1:]
 sys.path[:0] = [root, root + "/tests"]
-from knnkit import config
+from knnkit.config import parse as config
 from knnkit.release import keys
 from knnkit.release.build import build_release
 from knnkit.release.signing import FileSigner

@@ -13,29 +13,32 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from device_agent import codec, contract
-from device_agent.contract import (
-    Activated,
-    Certificate,
+from device_agent.shared.protocol import json_codec, model_info
+from device_agent.shared.protocol.documents import (
     Committed,
     DeviceInfo,
     HistoryEntry,
-    Installed,
-    Latency,
     LockHolder,
-    Problem,
     ReleaseRef,
-    RowDifference,
-    RuntimeInfo,
     Staged,
     Status,
+)
+from device_agent.shared.protocol.reports import (
+    Activated,
+    Certificate,
+    Installed,
+    Latency,
+    Problem,
+    RowDifference,
+    RuntimeInfo,
     TakenBack,
 )
 from knnkit import __version__
 from knnkit.errors import DeviceFailed, HostKeyError, Unreachable
-from knnkit.fleet import facts, place
-from knnkit.fleet.package import Package, PackageFile
-from knnkit.fleet.target import Target
+from knnkit.fleet.device import probe
+from knnkit.fleet.jobs import upload_dir
+from knnkit.fleet.targets import Target
+from knnkit.release.package import Package, PackageFile
 from knnkit.transport import upload
 from knnkit.transport.address import Address
 from knnkit.transport.base import Completed, Progress
@@ -58,7 +61,7 @@ def make_package(
 ) -> Package:
     """A release of three small files that exist nowhere: its digest follows from its version."""
     digest = hashlib.sha256(version.encode()).hexdigest()
-    manifest = contract.Manifest(
+    manifest = model_info.Manifest(
         name="fruit",
         version=version,
         sequence=sequence,
@@ -70,7 +73,7 @@ def make_package(
         k=3,
         n_features=4,
         labels_sha256="0" * 64,
-        gates=contract.Gates(accuracy=accuracy),
+        gates=model_info.Gates(accuracy=accuracy),
     )
     ref = ReleaseRef(digest, "fruit", version, sequence)
     return Package("/nowhere", ref, manifest, KEY, "1" * 64, ())
@@ -165,7 +168,7 @@ class Board:
 
 
 class Fleet:
-    """Boards by name; `open` takes the place of `knnkit.fleet.connect.open_transport`."""
+    """Boards by name; `open` takes the place of `knnkit.fleet.device.connect.open_transport`."""
 
     def __init__(self, names: Sequence[str], package: Package, *, running: Package | None = None) -> None:
         self.package = package
@@ -264,11 +267,11 @@ class Line:
             raise Unreachable(f"{self.name}: the connection was lost", reason="connection-lost")
 
     def _meaning(self, argv: list[str], input: bytes):  # type: ignore[no-untyped-def]
-        if argv[0] == "sh" and input == facts._PROBE.encode():
+        if argv[0] == "sh" and input == probe._PROBE.encode():
             return "probe", self._probe
         if argv[0] == "sh" and input == upload._LOOK.encode():
             return "look", lambda: self._look(argv[3:])
-        if argv[0] == "sh" and input == place._CLAIM.encode():
+        if argv[0] == "sh" and input == upload_dir._CLAIM.encode():
             return "claim", lambda: self._claim(*argv[3:])
         assert argv[0] in (f"{ROOT}/venv/bin/python", BESIDE), argv
         assert argv[1:6] == ["-I", "-m", "device_agent", "--root", ROOT], argv
@@ -284,7 +287,7 @@ class Line:
             "home /home/pi",
             f"root {ROOT}",
             "writable yes",
-            codec.dumps(self._board.status()),
+            json_codec.dumps(self._board.status()),
             "agent 0",
         ]
         return 0, "\n".join(lines).encode() + b"\n"
@@ -329,7 +332,7 @@ class Line:
     def _problem(
         self, reason: str, message: str, code: int, certificate: Certificate | None = None
     ) -> tuple[int, bytes]:
-        return code, codec.dumps(Problem(reason, message, "", code, certificate)).encode()
+        return code, json_codec.dumps(Problem(reason, message, "", code, certificate)).encode()
 
     def _install(self, argv: list[str]) -> tuple[int, bytes]:
         board, folder = self._board, argv[1]
@@ -346,7 +349,7 @@ class Line:
         code, said = self._activate(["activate", digest, *argv[2:]])
         if code:
             return code, said
-        return 0, codec.dumps(Installed(staged, board.stage_seconds, codec.loads(Activated, said))).encode()
+        return 0, json_codec.dumps(Installed(staged, board.stage_seconds, json_codec.loads(Activated, said))).encode()
 
     def _activate(self, argv: list[str]) -> tuple[int, bytes]:
         board, digest, nonce = self._board, argv[1], argv[argv.index("--nonce") + 1]
@@ -366,22 +369,22 @@ class Line:
             certificate = dataclasses.replace(certificate, nonce="an older one")
         if "lies" in board.faults:
             certificate = dataclasses.replace(certificate, different=3, differences=(difference(0),))
-        return 0, codec.dumps(Activated(package.ref, certificate, already, None if already else 60.0)).encode()
+        return 0, json_codec.dumps(Activated(package.ref, certificate, already, None if already else 60.0)).encode()
 
     def _confirm(self, argv: list[str]) -> tuple[int, bytes]:
         board = self._board
         assert "--holder" in argv
         if board.committed is not None and board.committed.digest == argv[1] and board.pending is None:
-            return 0, codec.dumps(Committed(board.committed, board.previous, True)).encode()
+            return 0, json_codec.dumps(Committed(board.committed, board.previous, True)).encode()
         if board.pending is None or "reverted" in board.faults:
             board.revert("no confirmation within 60 s")
             return self._problem("rolled-back", "it was given up: no confirmation came in time", 1)
         if "commits-another" in board.faults:
             another = dataclasses.replace(board.pending, digest="0" * 64)
-            return 0, codec.dumps(Committed(another, board.previous, False)).encode()
+            return 0, json_codec.dumps(Committed(another, board.previous, False)).encode()
         assert board.pending_line != self._number, "confirmed over the connection that activated"
         board.commit()
-        return 0, codec.dumps(Committed(board.committed, board.previous, False)).encode()
+        return 0, json_codec.dumps(Committed(board.committed, board.previous, False)).encode()
 
     def _rollback(self, argv: list[str]) -> tuple[int, bytes]:
         board, holder = self._board, argv[argv.index("--holder") + 1]
@@ -394,12 +397,12 @@ class Line:
         elif board.previous is not None:
             board.committed, board.previous, board.returned = board.previous, None, True
         elif board.returned:
-            return 0, codec.dumps(Committed(board.committed, None, True)).encode()  # type: ignore[arg-type]
+            return 0, json_codec.dumps(Committed(board.committed, None, True)).encode()  # type: ignore[arg-type]
         else:
             return self._problem("nothing-left", "there is nothing to go back to", 1)
         if board.committed is None:
             return self._problem("no-release", "no release is left", 1)
-        return 0, codec.dumps(Committed(board.committed, board.previous, False)).encode()
+        return 0, json_codec.dumps(Committed(board.committed, board.previous, False)).encode()
 
     def _take_back(self, holder: str) -> tuple[int, bytes]:
         board = self._board
@@ -408,7 +411,7 @@ class Line:
             board.revert(f"given up by {holder}")
         became = board.became.get(holder)
         found = TakenBack(taken, became, board.committed, board.previous, board.pending, board.lock())
-        return 0, codec.dumps(found).encode()
+        return 0, json_codec.dumps(found).encode()
 
     def _check(self, argv: list[str]) -> tuple[int, bytes]:
         nonce = "stale" if self._has("stale-nonce") else argv[argv.index("--nonce") + 1]
@@ -427,7 +430,7 @@ class Line:
                 failures=("2 rows differ",),
             )
             return self._problem("gate-failed", "2 rows differ", 4, certificate)
-        return 0, codec.dumps(certificate).encode()
+        return 0, json_codec.dumps(certificate).encode()
 
     def _has(self, fault: str) -> bool:
         """Whether a check has a fault, in every environment or in that beside the one in use."""

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from knnkit.provision import environment, locked
-from knnkit.provision import recipe as table
-from knnkit.provision.recipe import Board, Recipe
+from knnkit.provision import environment, pinned_hashes
+from knnkit.provision import requirements as table
+from knnkit.provision.requirements import Board, Recipe
 from support.wheels import digest, make_wheel
 
 PINS = ("tinyruntime==1.0", "tinymath==2.0")
@@ -27,7 +27,7 @@ def make_tiny_wheels(folder: Path) -> Path:
 def lock(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     """The wheels that lie there now are the ones that are known."""
     known = {path.name: digest(path) for path in folder.glob("*.whl")}
-    monkeypatch.setattr(locked, "known", lambda: known)
+    monkeypatch.setattr(pinned_hashes, "known", lambda: known)
 
 
 def want_tiny_wheels(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:

@@ -13,8 +13,8 @@ import zipfile
 from pathlib import Path
 
 from knnkit.provision import default_folder
-from knnkit.provision.recipe import SYSTEM, WHEELS, Recipe
-from knnkit.provision.wheels import fetch
+from knnkit.provision.requirements import SYSTEM, WHEELS, Recipe
+from knnkit.provision.wheel_cache import fetch
 
 
 def make_wheel(folder: Path, name: str, version: str, files: dict[str, str]) -> Path:

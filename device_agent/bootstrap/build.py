@@ -1,0 +1,90 @@
+"""`build`: an environment beside the one in use, complete and proven or not at all; and the switch to it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from device_agent.bootstrap.cleanup import clear_leftovers, prune
+from device_agent.bootstrap.environments import MARKER, current, marker, works
+from device_agent.bootstrap.files import PART, listed, safe, same, sync, sync_tree, write
+from device_agent.bootstrap.lock import locked
+from device_agent.bootstrap.paths import VENVS, Trouble, resolved
+from device_agent.bootstrap.pip_download import download
+from device_agent.bootstrap.switch import add_keys, switch
+from device_agent.bootstrap.upload_dirs import take
+from device_agent.bootstrap.wheels import check_space, holder_of, put
+
+
+def build(order: dict[str, Any]) -> dict[str, Any]:
+    """Makes the environment that the order names and proves it; to `use` it, switches to it and adds trusted keys."""
+    root, digest = resolved(order["root"]), order["digest"]
+    place = take(root, order["place"]) if order["place"] else None
+    with locked(root, order["wait"], place):
+        clear_leftovers(root)
+        made = not works(root, digest)
+        try:
+            if made:
+                make_environment(root, order, place)
+        except BaseException:
+            clear_leftovers(root)
+            raise
+        before = switch(root, digest) if order["use"] else current(root)
+        added = add_keys(root, order["trust"]) if order["use"] else []
+        prune(root, digest)
+    return {"made_of": marker(root, digest), "made": made, "before": before, "added": added}
+
+
+def make_environment(root: Path, order: dict[str, Any], place: Path | None) -> None:
+    """venvs/<digest>, complete or not at all."""
+    if place is None:
+        raise Trouble("missing-wheel", f"another host has changed {root / VENVS} meanwhile", "run the command again")
+    wheels = gather(root, order, place)
+    final = root / VENVS / order["digest"]
+    part = root / VENVS / (order["digest"] + PART)
+    make_empty(part, system_site=order["system_site"])
+    for wheel, holder in wheels:
+        put(wheel, holder, part)
+    made_of = dict(order["made_of"], digest=order["digest"], versions=prove(part, order["probe"]))
+    made_of["wheels"] = [{"name": wheel["name"], "sha256": wheel["sha256"]} for wheel, _ in wheels]
+    write(part / MARKER, json.dumps(made_of, sort_keys=True).encode())
+    sync_tree(part)
+    part.rename(final)
+    sync(final.parent)
+
+
+def gather(root: Path, order: dict[str, Any], place: Path) -> list[tuple[dict[str, str], Path | None]]:
+    """Every wheel, whole, with the environment that holds its files; None where it is yet to be unpacked."""
+    wheels = [dict(wheel, path=str(place / safe(wheel["name"]))) for wheel in order["wheels"]]
+    wheels += download(place / "pip", order["pip"], order["pip_download"]) if order["pip"] else []
+    found = [(wheel, holder_of(root, wheel)) for wheel in wheels]
+    packed = [wheel for wheel, holder in found if holder is None]
+    for wheel in packed:
+        if not same(Path(wheel["path"]), wheel["sha256"]):
+            raise Trouble("missing-wheel", f"{wheel['name']} did not arrive whole", "run the command again")
+    check_space(root, packed)
+    return found
+
+
+def make_empty(environment: Path, *, system_site: bool) -> None:
+    """An environment without a package."""
+    import venv
+
+    venv.EnvBuilder(system_site_packages=system_site, symlinks=True, with_pip=False).create(environment)
+    for path in listed(environment / "bin"):
+        if not path.name.startswith("python"):  # activation scripts name this folder, which will be renamed
+            path.unlink()
+
+
+def prove(environment: Path, probe: str) -> dict[str, Any]:
+    """Runs the new environment's Python: what cannot import what it needs never becomes the one in use."""
+    command = [str(environment / "bin" / "python"), "-I", "-c", probe]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    answer = done.stdout.decode(errors="replace").strip().splitlines()[-1:]
+    if done.returncode or not answer:
+        last = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+        raise Trouble("does-not-run", f"the new environment does not run here: {last[0]}", "the old one stays in use")
+    found: dict[str, Any] = json.loads(answer[0])
+    return found

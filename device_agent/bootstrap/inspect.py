@@ -1,0 +1,68 @@
+"""`state`: says what is on a board; changes nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import struct
+import sys
+from pathlib import Path
+from typing import Any
+
+from device_agent.bootstrap.cleanup import tidy
+from device_agent.bootstrap.environments import current, environments, linked
+from device_agent.bootstrap.files import listed, sha256
+from device_agent.bootstrap.paths import TRUST, existing, resolved
+
+
+def state(order: dict[str, Any]) -> dict[str, Any]:
+    """Says what is on the board; changes nothing."""
+    root = resolved(order["root"])
+    nearest = existing(root)
+    disk = os.statvfs(nearest)
+    bits = struct.calcsize("P") * 8
+    return {
+        "root": str(root),
+        "python": list(sys.version_info[:3]),
+        "executable": os.path.realpath(sys.executable),
+        "machine": os.uname().machine,
+        "bits": bits,
+        "glibc": glibc(),
+        "venv": importlib.util.find_spec("venv") is not None,
+        "pip": importlib.util.find_spec("pip") is not None,
+        # Only 32-bit boards use the distribution's packages, and asking takes longer than all the rest.
+        "system": {name: system_version(name) for name in ("numpy", "cryptography") if bits == 32},
+        "read_only": bool(disk.f_flag & os.ST_RDONLY),
+        "writable": os.access(nearest, os.W_OK | os.X_OK),
+        "nearest": str(nearest),
+        "disk_free": disk.f_bavail * disk.f_frsize,
+        "current": current(root),
+        "linked": linked(root),
+        "environments": environments(root),
+        "tidy": tidy(root),
+        "trusted": trusted(root),
+    }
+
+
+def glibc() -> str:
+    """The GNU C library's version; "" with another library."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        name, _, version = (os.confstr("CS_GNU_LIBC_VERSION") or "").partition(" ")
+        return version if name == "glibc" else ""
+    return ""
+
+
+def system_version(name: str) -> str | None:
+    """The version of a package that the distribution brings; None without it."""
+    try:
+        from importlib import metadata
+
+        return metadata.version(name)
+    except ImportError:
+        return None
+
+
+def trusted(root: Path) -> dict[str, str]:
+    """File name -> SHA-256 of every file in the trust folder."""
+    return {path.name: sha256(path) for path in listed(root / TRUST) if path.is_file()}

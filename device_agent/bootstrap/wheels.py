@@ -1,0 +1,115 @@
+"""`prepare`: which wheels the environments hold. And a wheel on its way into one: linked, or unpacked; never run."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from device_agent.bootstrap.environments import CONTENTS, environments, files_in, site_packages
+from device_agent.bootstrap.files import make_folder, read_json, safe, same, sha256, write
+from device_agent.bootstrap.paths import VENVS, Trouble, resolved
+
+#: Bytes that must stay free.
+MARGIN = 16 << 20
+
+
+def prepare(order: dict[str, Any]) -> dict[str, Any]:
+    """Says which wheels of the order an environment holds, every file unchanged."""
+    root = resolved(order["root"])
+    return {"here": [wheel["name"] for wheel in order["wheels"] if holder_of(root, wheel)]}
+
+
+def holder_of(root: Path, wheel: dict[str, str]) -> Path | None:
+    """A finished environment of this Python that holds every file of this very wheel, unchanged; None without one."""
+    for digest in environments(root):
+        environment = root / VENVS / digest
+        files = contents(environment, wheel)
+        if files and all(same(site_packages(environment) / name, value) for name, value in files.items()):
+            return environment
+    return None
+
+
+def contents(environment: Path, wheel: dict[str, str]) -> dict[str, str] | None:
+    """File -> SHA-256 of a wheel that was unpacked in an environment; None when it was not."""
+    record = read_json(environment / CONTENTS / (wheel["name"] + ".json"))
+    return files_in(record) if record is not None and record.get("sha256") == wheel["sha256"] else None
+
+
+def check_space(root: Path, wheels: list[dict[str, str]]) -> None:
+    """Refuses before a file is written when the disk cannot hold what the wheels unpack to."""
+    need = MARGIN
+    for wheel in wheels:
+        with archive(wheel) as content:
+            need += sum(entry.file_size for entry in content.infolist())
+    disk = os.statvfs(root)
+    free = disk.f_bavail * disk.f_frsize
+    if free < need:
+        message = f"{root} has {free >> 20} MB free and the environment needs {need >> 20} MB"
+        raise Trouble("no-space", message, "free some space on the board, or choose a root on another disk")
+
+
+def put(wheel: dict[str, str], holder: Path | None, environment: Path) -> None:
+    """One wheel into site-packages: linked from an environment that has it, or unpacked."""
+    site = site_packages(environment)
+    files = (contents(holder, wheel) if holder else None) or {}
+    for name in files:
+        make_folder((site / name).parent)
+        os.link(site_packages(holder or environment) / name, site / name)
+    record = {"sha256": wheel["sha256"], "files": files or unpack_same(wheel, site)}
+    make_folder(environment / CONTENTS)
+    write(environment / CONTENTS / (wheel["name"] + ".json"), json.dumps(record).encode())
+
+
+def archive(wheel: dict[str, str]) -> zipfile.ZipFile:
+    """The wheel, open."""
+    try:
+        return zipfile.ZipFile(wheel["path"])
+    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+        raise Trouble("bad-wheel", f"{wheel['name']}: {error}", "remove it from the wheel cache") from None
+
+
+def unpack_same(wheel: dict[str, str], site: Path) -> dict[str, str]:
+    """Unpacks, and looks whether it was that wheel: whose place was taken up in error still holds its files open."""
+    try:
+        files = unpack(wheel, site)
+    except FileExistsError as error:
+        raise Trouble("bad-wheel", f"{wheel['name']} holds two by one name: {error.filename}", "make it anew") from None
+    except (Trouble, OSError):
+        raise
+    except Exception as error:  # of zipfile and what it unpacks with, there are many kinds
+        raise Trouble("bad-wheel", f"{wheel['name']}: {error}", "make it anew") from None
+    if not same(Path(wheel["path"]), wheel["sha256"]):
+        raise Trouble("missing-wheel", f"{wheel['name']} changed while it was unpacked", "run the command again")
+    return files
+
+
+def unpack(wheel: dict[str, str], site: Path) -> dict[str, str]:
+    """The library part of a wheel into site-packages; scripts and data files are of no use to the agent."""
+    files = {}
+    with archive(wheel) as content:
+        for entry in content.infolist():
+            name = destination(entry.filename)
+            if name is None or entry.filename.endswith("/"):
+                continue
+            if stat.S_ISLNK(entry.external_attr >> 16):
+                raise Trouble("bad-wheel", f"{wheel['name']} holds a link: {entry.filename}", "do not use this wheel")
+            target = site / safe(name)
+            make_folder(target.parent)
+            with content.open(entry) as source, target.open("xb") as file:
+                shutil.copyfileobj(source, file, 1 << 20)
+            files[name] = sha256(target)
+    return files
+
+
+def destination(name: str) -> str | None:
+    """Where an entry of a wheel goes in site-packages; None for what does not go there."""
+    top, _, rest = name.partition("/")
+    if not top.endswith(".data"):
+        return name
+    kind, _, inner = rest.partition("/")
+    return inner if kind in ("purelib", "platlib") and inner else None

@@ -1,0 +1,110 @@
+"""The commands that report: check, status, history, bench, doctor, trust."""
+
+from __future__ import annotations
+
+import argparse
+
+from device_agent.commands.options import (
+    add_runtime,
+    command,
+    count,
+    describe_check,
+    filled,
+    read_file,
+    show,
+    store_of,
+)
+from device_agent.shared.protocol import constants, documents
+from device_agent.shared.protocol.errors import DeviceUnfit
+
+_LONGEST_BENCH = 3600.0
+
+
+def _configure_check(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--nonce", metavar="TEXT", default="", help="goes into the certificate, to show that it is fresh"
+    )
+    text = "another golden set than the release's own (`knnkit parity --data`); - reads it from standard input"
+    parser.add_argument("--golden", type=filled, metavar="FILE", help=text)
+    add_runtime(parser, threads=False)
+
+
+def _run_check(arguments: argparse.Namespace) -> int:
+    from device_agent.lifecycle import check
+    from device_agent.serving.load import answering
+
+    store = store_of(arguments)
+    store.settle()
+    golden = read_file(arguments.golden, constants.MAX_GOLDEN) if arguments.golden else None
+    certificate = check.recheck(store, answering(store).release, arguments.nonce, arguments.runtime, golden)
+    return show(arguments, certificate, describe_check(certificate))
+
+
+def _configure_status(parser: argparse.ArgumentParser) -> None:
+    """It takes nothing."""
+
+
+def _run_status(arguments: argparse.Namespace) -> int:
+    from device_agent.diagnostics import status
+
+    found = status.status(store_of(arguments))
+    return show(arguments, found, status.render(found))
+
+
+def _configure_history(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--last", type=count, metavar="N", help="only the last N entries")
+
+
+def _run_history(arguments: argparse.Namespace) -> int:
+    from device_agent.store import history
+
+    store = store_of(arguments)
+    store.settle()
+    try:
+        entries = history.read(store.history_file, arguments.last)
+    except history.Broken as error:
+        hint = "any command that changes something sets it aside: python -m device_agent unlock"
+        raise DeviceUnfit(f"{store.history_file}: {error}", reason="history-broken", hint=hint) from None
+    return show(arguments, documents.History(tuple(entries)), "\n".join(map(history.render, entries)))
+
+
+def _configure_bench(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--seconds", type=seconds, default=2.0, metavar="SECONDS", help="for each figure (default: %(default)g)"
+    )
+    add_runtime(parser)
+
+
+def seconds(text: str) -> float:
+    """A time on the command line."""
+    if not 0.0 < float(text) <= _LONGEST_BENCH:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most {_LONGEST_BENCH:g}")
+    return float(text)
+
+
+def _run_bench(arguments: argparse.Namespace) -> int:
+    from device_agent.diagnostics import bench
+
+    store = store_of(arguments)
+    found = bench.bench(store, seconds=arguments.seconds, runtime=arguments.runtime, threads=arguments.threads)
+    return show(arguments, found, bench.render(found))
+
+
+def _configure_doctor(parser: argparse.ArgumentParser) -> None:
+    """It takes nothing."""
+
+
+def _run_doctor(arguments: argparse.Namespace) -> int:
+    from device_agent.diagnostics import doctor
+
+    found = doctor.diagnose(store_of(arguments))
+    show(arguments, found, doctor.render(found))
+    # With --json the document says it: a Problem would stand in its place otherwise.
+    return constants.EXIT_OK if arguments.json else doctor.exit_code(found)
+
+
+CHECK = command("prove that the model answers as the host does", _configure_check, _run_check)
+STATUS = command("say what is on this device", _configure_status, _run_status)
+HISTORY = command("say what happened to this device", _configure_history, _run_history)
+BENCH = command("measure the model on this board", _configure_bench, _run_bench)
+DOCTOR = command("find what is wrong with this board, and the command that mends it", _configure_doctor, _run_doctor)

@@ -1,0 +1,300 @@
+"""The agent's commands that change which release answers, or who may."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from device_agent.commands.options import (
+    add_class,
+    add_holder,
+    add_runtime,
+    command,
+    count,
+    describe,
+    describe_check,
+    filled,
+    holder_of,
+    read_order,
+    show,
+    store_of,
+    with_warnings,
+)
+from device_agent.shared.protocol import constants, documents
+from device_agent.shared.protocol.errors import AgentError
+
+if TYPE_CHECKING:
+    from device_agent.shared.protocol import reports
+
+
+def _configure_verify(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "release", type=filled, metavar="DIR|DIGEST", help="a release directory, or the digest of a staged release"
+    )
+    add_class(parser)
+
+
+def _run_verify(arguments: argparse.Namespace) -> int:
+    from device_agent.lifecycle import stage
+
+    store = store_of(arguments)
+    directory = Path(arguments.release)
+    if "/" in arguments.release and not directory.is_dir():
+        raise AgentError(f"{directory} is no release directory", hint="name the directory that knnkit build made")
+    if not directory.is_dir():
+        directory = store.release_path(store.find(arguments.release))
+    found = stage.verify(store, directory, arguments.device_class)
+    return show(
+        arguments, found, f"{describe(found.release)}: signed by {found.signed_by}{with_warnings(found.warnings)}"
+    )
+
+
+def _configure_stage(parser: argparse.ArgumentParser) -> None:
+    _add_release(parser)
+    add_class(parser)
+    add_holder(parser)
+
+
+def _add_release(parser: argparse.ArgumentParser) -> None:
+    help = "an upload under ROOT/incoming, or any release directory"
+    parser.add_argument("release", type=filled, metavar="DIR", help=help)
+
+
+def _run_stage(arguments: argparse.Namespace) -> int:
+    from device_agent.lifecycle import stage
+
+    store = store_of(arguments)
+    holder, directory = holder_of(arguments), Path(arguments.release)
+    with stage.dropping_needless(store, directory), store.changing(holder, "stage"):
+        found = stage.stage(store, directory, holder, arguments.device_class)
+    return show(arguments, found, _describe_staged(found))
+
+
+def _describe_staged(found: documents.Staged) -> str:
+    state = "was staged before" if found.already else "staged"
+    return f"{describe(found.release)}: {state}{with_warnings(found.warnings)}"
+
+
+def _configure_activate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("digest", type=filled, metavar="DIGEST", help="of a staged release, or its first digits")
+    _add_trial(parser)
+
+
+def _add_trial(parser: argparse.ArgumentParser) -> None:
+    """Adds what a golden check and the wait for a confirmation take."""
+    parser.add_argument(
+        "--nonce", metavar="TEXT", default="", help="goes into the certificate, to show that it is fresh"
+    )
+    parser.add_argument(
+        "--deadline",
+        type=float,
+        default=constants.DEFAULT_CONFIRM_SECONDS,
+        metavar="SECONDS",
+        help="how long to wait for the confirmation (default: %(default)g)",
+    )
+    add_class(parser)
+    add_holder(parser)
+    add_runtime(parser, threads=False)
+
+
+def _trial(arguments: argparse.Namespace, holder: str) -> dict[str, Any]:
+    return {
+        "nonce": arguments.nonce,
+        "holder": holder,
+        "seconds": arguments.deadline,
+        "device_class": arguments.device_class,
+        "runtime": arguments.runtime,
+    }
+
+
+def _run_activate(arguments: argparse.Namespace) -> int:
+    from device_agent.lifecycle import activate
+
+    store = store_of(arguments)
+    holder = holder_of(arguments)
+    digest = store.find(arguments.digest)
+    with store.changing(holder, "activate"):
+        found = activate.activate(store, digest, **_trial(arguments, holder))
+    return show(arguments, found, _describe_activated(found))
+
+
+def _describe_activated(found: reports.Activated) -> str:
+    text = f"{describe(found.release)}: {describe_check(found.certificate)}; "
+    if found.already:
+        return text + "it was committed before"
+    return text + f"it answers, and reverts in {found.seconds_left:.0f} s unless it is confirmed"
+
+
+def _configure_install(parser: argparse.ArgumentParser) -> None:
+    _add_release(parser)
+    _add_trial(parser)
+
+
+def _run_install(arguments: argparse.Namespace) -> int:
+    from device_agent.lifecycle import install, stage
+
+    store = store_of(arguments)
+    holder, directory = holder_of(arguments), Path(arguments.release)
+    with stage.dropping_needless(store, directory), store.changing(holder, "install"):
+        found = install.install(store, directory, **_trial(arguments, holder))
+    staged = _describe_staged(found.staged) + "\n" if found.staged else ""
+    return show(arguments, found, staged + _describe_activated(found.activated))
+
+
+def _configure_confirm(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "digest", type=filled, metavar="DIGEST", help="of the release that was activated, or its first digits"
+    )
+    add_holder(parser)
+
+
+def _run_confirm(arguments: argparse.Namespace) -> int:
+    from device_agent.lifecycle import confirm
+
+    store = store_of(arguments)
+    digest = arguments.digest if constants.is_digest(arguments.digest) else store.find(arguments.digest)
+    with store.changing(holder_of(arguments), "confirm"):
+        found = confirm.confirm(store, digest)
+    return show(
+        arguments, found, f"{describe(found.release)}: {'was committed before' if found.already else 'committed'}"
+    )
+
+
+VERIFY = command("check a release's signature and contents", _configure_verify, _run_verify)
+STAGE = command("verify an uploaded release and keep it", _configure_stage, _run_stage)
+ACTIVATE = command(
+    "try a staged release, and wait for its confirmation",
+    _configure_activate,
+    _run_activate,
+    "The release before it answers until the golden check has passed, and again after the deadline.",
+)
+INSTALL = command(
+    "stage an uploaded release and try it, in one process",
+    _configure_install,
+    _run_install,
+    "Does what stage and then activate do. What was staged stays, also where the golden check fails.",
+)
+CONFIRM = command("commit the release that was activated", _configure_confirm, _run_confirm)
+
+
+def _configure_rollback(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--leave",
+        type=filled,
+        metavar="DIGEST",
+        help="the release to go back from, or its first digits; if it does not answer any more, nothing happens",
+    )
+    parser.add_argument(
+        "--order",
+        type=filled,
+        metavar="FILE",
+        help="a signed order to go back to any release (`knnkit rollback --to`); - reads it from standard input",
+    )
+    parser.add_argument(
+        "--own",
+        action="store_true",
+        help="only an activation that --holder began and that still waits; says what became of it, if it does not",
+    )
+    add_holder(parser)
+    add_runtime(parser, threads=False)
+
+
+def _run_rollback(arguments: argparse.Namespace) -> int:
+    if arguments.own:
+        return _run_take_back(arguments)
+    from device_agent.lifecycle import rollback
+
+    store = store_of(arguments)
+    holder = holder_of(arguments)
+    order = read_order(arguments.order) if arguments.order else None
+    leave = store.find(arguments.leave) if arguments.leave else None
+    with store.changing(holder, "rollback"):
+        if order is None:
+            found = rollback.roll_back(store, holder, arguments.runtime, leave)
+        else:
+            found = rollback.obey_rollback(store, order, holder, arguments.runtime)
+    text = f"{describe(found.release)}: answers again"
+    if found.already and order:
+        text = f"{describe(found.release)}: is committed; nothing was done"
+    elif found.already:
+        text = (
+            f"{describe(found.release)}: answers since the last return; nothing was done\n"
+            f"  try: --leave {found.release.digest[:12]} to go back from it as well"
+        )
+    return show(arguments, found, text)
+
+
+def _run_take_back(arguments: argparse.Namespace) -> int:
+    from device_agent.lifecycle import rollback_own
+
+    if arguments.order or arguments.leave:
+        raise AgentError("--own goes with neither --order nor --leave", hint="leave them out")
+    store = store_of(arguments)
+    holder = holder_of(arguments)
+    with store.changing(holder, "rollback"):
+        found = rollback_own.take_back(store, holder)
+    return show(arguments, found, rollback_own.render(found, holder))
+
+
+def _configure_lock(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--reason", default="a deployment", metavar="TEXT", help="told to whoever is kept out (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=120.0, metavar="SECONDS", help="how long, at most (default: %(default)g)"
+    )
+    add_holder(parser)
+
+
+def _run_lock(arguments: argparse.Namespace) -> int:
+    from device_agent.lifecycle import reserve
+
+    store = store_of(arguments)
+    holder, reason = holder_of(arguments), constants.one_line(arguments.reason)
+    with store.changing(holder, "lock"):
+        found = reserve.reserve(store, holder, reason, arguments.seconds)
+    return show(arguments, found, f"{found.holder} holds this device for {arguments.seconds:g} s: {found.reason}")
+
+
+def _configure_unlock(parser: argparse.ArgumentParser) -> None:
+    add_holder(parser)
+
+
+def _run_unlock(arguments: argparse.Namespace) -> int:
+    from device_agent.diagnostics import status
+    from device_agent.lifecycle import reserve
+
+    store = store_of(arguments)
+    holder = holder_of(arguments)
+    with store.changing(holder, "unlock"):
+        reserve.release(store, holder)
+    return show(arguments, status.status(store), f"{holder} holds this device no more")
+
+
+def _configure_prune(parser: argparse.ArgumentParser) -> None:
+    text = "releases to keep, the current and the previous one among them (default: %(default)s)"
+    parser.add_argument("--keep", type=count, default=constants.KEEP_RELEASES, metavar="N", help=text)
+    add_holder(parser)
+
+
+def _run_prune(arguments: argparse.Namespace) -> int:
+    from device_agent.lifecycle import stage
+
+    store = store_of(arguments)
+    holder = holder_of(arguments)
+    with store.changing(holder, "prune"):
+        removed = stage.prune(store, number=arguments.keep)
+    return show(arguments, documents.Pruned(tuple(removed)), f"{len(removed)} releases removed")
+
+
+ROLLBACK = command(
+    "go back to the release before",
+    _configure_rollback,
+    _run_rollback,
+    "Gives up an activation that waits; without one, the previous release is verified, checked and committed. "
+    "After a return, by hand or by itself, there is nothing to do until something else is committed.",
+)
+LOCK = command("reserve this device for a deployment of several commands", _configure_lock, _run_lock)
+UNLOCK = command("end a reservation", _configure_unlock, _run_unlock)
+PRUNE = command("remove old releases", _configure_prune, _run_prune)

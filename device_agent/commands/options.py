@@ -1,0 +1,169 @@
+"""What the agent's commands have in common: the options that several take, and how a result is printed."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from device_agent.shared.console import streams
+from device_agent.shared.protocol import constants, documents, json_codec
+from device_agent.shared.protocol.errors import AgentError, BadInput
+from device_agent.shared.protocol.record import record
+
+if TYPE_CHECKING:
+    from device_agent.shared.protocol import reports
+    from device_agent.store.store import Store
+
+
+#: Most threads that a runtime is given: each is started at once, and no board has as many cores.
+MAX_THREADS = 64
+_MOST = 1_000_000_000
+
+
+@record
+class Command:
+    """A command: one line of help, its options, and what runs it."""
+
+    help: str
+    description: str
+    configure: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
+
+
+def store_of(arguments: argparse.Namespace) -> Store:
+    """Returns the store that the command line names."""
+    from device_agent.store.store import Store
+
+    text = getattr(arguments, "root", None) or os.environ.get("KNNKIT_ROOT") or constants.DEFAULT_ROOT
+    try:
+        return Store(Path(text).expanduser().absolute())
+    except RuntimeError as error:
+        raise AgentError(f"--root {text}: {error}") from None
+
+
+def show(arguments: argparse.Namespace, document: Any, text: str) -> int:
+    """Prints a result: one JSON document, or `text`."""
+    print(json_codec.dumps(document) if arguments.json else text)
+    return constants.EXIT_OK
+
+
+def filled(text: str) -> str:
+    """A word on the command line that may not be empty: that of a variable which is not set would mean the default."""
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty")
+    return text
+
+
+def count(text: str) -> int:
+    """A number on the command line that counts from 1."""
+    number = int(text)
+    if not 1 <= number <= _MOST:
+        raise argparse.ArgumentTypeError(f"{text} is not from 1 to {_MOST:,}")
+    return number
+
+
+def add_runtime(parser: argparse.ArgumentParser, *, threads: bool = True) -> None:
+    """Adds `--runtime`, and `--threads` where it means something."""
+    parser.add_argument(
+        "--runtime",
+        choices=(constants.ANY_RUNTIME, *constants.RUNTIMES),
+        default=constants.ANY_RUNTIME,
+        help="which TFLite runtime runs the model (default: the first that is installed)",
+    )
+    if threads:
+        help = "of the runtime (default: %(default)s)"
+        parser.add_argument("--threads", type=number_of_threads, default=1, metavar="N", help=help)
+
+
+def number_of_threads(text: str) -> int:
+    """A number on the command line, from 1 to `MAX_THREADS`."""
+    number = int(text)
+    if not 1 <= number <= MAX_THREADS:
+        raise argparse.ArgumentTypeError(f"{text} is not from 1 to {MAX_THREADS}")
+    return number
+
+
+def add_class(parser: argparse.ArgumentParser) -> None:
+    """Adds `--device-class`."""
+    help = "this device's class (default: as ROOT/device-class says, else any)"
+    parser.add_argument("--device-class", type=filled, metavar="NAME", help=help)
+
+
+def add_holder(parser: argparse.ArgumentParser) -> None:
+    """Adds `--holder`."""
+    parser.add_argument(
+        "--holder", metavar="TEXT", help="who is doing this, for the lock and the history (default: the user's name)"
+    )
+
+
+def holder_of(arguments: argparse.Namespace) -> str:
+    """Returns who runs this command: as told, else the user's name."""
+    import getpass
+
+    text: str | None = arguments.holder
+    if text is None:
+        try:
+            text = getpass.getuser()
+        except (KeyError, OSError):
+            text = str(os.getuid())
+    return constants.one_line(text)
+
+
+def read_file(path: str, limit: int) -> bytes:
+    """Returns what a file holds, or standard input for `-`.
+
+    Raises:
+        BadInput: it cannot be read, or is larger than `limit` bytes.
+    """
+    try:
+        with contextlib.ExitStack() as stack:
+            file = sys.stdin.buffer if path == "-" else stack.enter_context(Path(path).open("rb"))
+            data = file.read(limit + 1)
+    except OSError as error:
+        hint = f"check the path; a relative one starts at {streams.here()}"
+        raise BadInput(f"{path}: {error.strerror}", reason="no-input", hint=hint) from None
+    if len(data) > limit:
+        raise BadInput(f"{path}: more than {limit:,} bytes; is it the right file?")
+    return data
+
+
+def read_order(path: str) -> bytes:
+    """Returns a signed order from a file, or from standard input for `-`.
+
+    Raises:
+        BadInput: it cannot be read, or is too large to be one.
+    """
+    from device_agent.shared.trust.orders import MAX_ORDER
+
+    return read_file(path, MAX_ORDER)
+
+
+def describe(ref: documents.ReleaseRef) -> str:
+    """Returns a release as people name it."""
+    return f"{ref.name} {ref.version} ({ref.digest[:12]})"
+
+
+def describe_check(certificate: reports.Certificate) -> str:
+    """Returns a certificate in one line."""
+    total = certificate.identical + certificate.equivalent + certificate.different
+    text = f"{certificate.identical} of {total} golden rows identical, {certificate.equivalent} equivalent"
+    if certificate.accuracy is not None:
+        text += f", accuracy {certificate.accuracy:.4f} on {certificate.accuracy_rows} rows"
+    if certificate.latency:
+        text += f", {certificate.latency.p50_ms:.3f} ms a row"
+    return text
+
+
+def with_warnings(warnings: tuple[str, ...]) -> str:
+    """Returns warnings, each on a line of its own."""
+    return "".join(f"\n  warning: {text}" for text in warnings)
+
+
+def command(help: str, configure: Any, run: Any, more: str = "") -> Command:
+    """Returns a command; `more` follows its line of help in its own `--help`."""
+    return Command(help, f"{help[0].upper()}{help[1:]}. {more}".strip(), configure, run)

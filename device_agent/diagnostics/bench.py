@@ -1,0 +1,161 @@
+"""bench: how fast the answering release is on this board, what it holds in memory, and what the agent takes on disk.
+
+Measures the release that answers, through the paths that classify uses. Times nothing with zeros or with one row again
+and again: caches and shortcuts would answer.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.lifecycle import check
+from device_agent.serving.batch import make_parser, make_renderer
+from device_agent.serving.load import Loaded, answering, load_kept
+from device_agent.serving.writers import Columns
+from device_agent.shared.golden.golden_set import Golden
+from device_agent.shared.protocol import constants
+from device_agent.shared.protocol.reports import Bench, Latency
+from device_agent.shared.release.directory import open_release
+from device_agent.store.store import Store
+from device_agent.store.trust_state import kept_state
+from device_agent.system import board
+
+#: Packages that make up the agent, by import name; those that are not there are left out.
+PACKAGES = ("device_agent", "numpy", "tflite_runtime", "ai_edge_litert", "cryptography", "cffi", "pycparser")
+_WARM_UP = 50
+
+
+def bench(store: Store, *, seconds: float = 2.0, runtime: str = "auto", threads: int = 1) -> Bench:
+    """Measures for about `seconds` a figure.
+
+    Raises:
+        DeviceUnfit, Refused, ModelUnusable: no release can answer.
+    """
+    release = answering(store).release
+    before = time.perf_counter()
+    with open_release(store.release_path(release.digest)) as opened:
+        opened.verify_kept(release.digest, kept_state(store))
+    verified = time.perf_counter()
+    loaded = load_kept(store, release, runtime, threads)
+    ready = time.perf_counter()
+    try:
+        return _bench(loaded, seconds, threads, (verified - before) * 1e3, (ready - verified) * 1e3)
+    finally:
+        loaded.close()
+
+
+def render(found: Bench) -> str:
+    """Returns the figures as a person reads them."""
+    installed = sum(found.installed_bytes.values())
+    threads = "thread" if found.threads == 1 else "threads"
+    lines = [
+        f"{found.name} {found.version}: {found.n_train:,} rows of {found.n_features}, k {found.k}",
+        f"one row      p50 {found.one.p50_ms:.4f} ms, p99 {found.one.p99_ms:.4f} ms",
+        f"line to line p50 {found.line.p50_ms:.4f} ms, p99 {found.line.p99_ms:.4f} ms",
+        f"batch        {found.rows_per_second:,.0f} rows/s ({found.batch} rows a call, {found.threads} {threads})",
+        f"start        verify {found.verify_ms:.1f} ms, verify and load {found.load_ms:.1f} ms",
+        f"memory       {_mib(found.memory_bytes)}, {_mib(found.peak_bytes)} at most; model {_mib(found.model_bytes)}",
+        f"installed    {_mib(installed)}: "
+        + ", ".join(f"{name} {_mib(size)}" for name, size in found.installed_bytes.items()),
+        f"runtime      {found.runtime.name} {found.runtime.version}, {found.runtime.delegate or 'no delegate'}, "
+        f"Python {found.runtime.python}, NumPy {found.runtime.numpy}",
+        f"board        {found.device.cpu}, {found.device.machine}, governor {found.governor or 'unknown'}, "
+        + (f"{found.temperature:.0f} °C" if found.temperature is not None else "temperature unknown"),
+    ]
+    return "\n".join(lines)
+
+
+def installed_bytes() -> dict[str, int]:
+    """Returns the bytes on disk of each package of the agent that is installed (with the libraries it brings)."""
+    from importlib import util
+
+    sizes = {}
+    for name in PACKAGES:
+        found = util.find_spec(name)
+        for place in (found.submodule_search_locations or []) if found else []:
+            folder = Path(place)
+            sizes[name] = sum(map(tree_bytes, (folder, folder.with_name(f"{name}.libs"))))
+    return sizes
+
+
+def tree_bytes(folder: Path) -> int:
+    """Returns the bytes of all files below `folder`, compiled Python left out."""
+    total = 0
+    for path, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if name != "__pycache__"]
+        total += sum((Path(path) / name).lstat().st_size for name in files)
+    return total
+
+
+def _bench(loaded: Loaded, seconds: float, threads: int, verify_ms: float, load_ms: float) -> Bench:
+    model, manifest = loaded.model, loaded.verdict.manifest
+    rows = Golden.from_bytes(loaded.opened.read(constants.GOLDEN_FILE)).rows
+    one = _latency(lambda index: model.classify(rows[index][None]), len(rows), seconds)
+    return Bench(
+        release=loaded.digest,
+        name=manifest.name,
+        version=manifest.version,
+        n_train=model.info.n_train,
+        n_features=model.info.n_features,
+        k=model.info.k,
+        batch=model.batch,
+        one=one,
+        line=_latency(_line_answerer(loaded, rows), len(rows), seconds),
+        rows_per_second=_throughput(loaded, rows, seconds),
+        verify_ms=verify_ms,
+        load_ms=load_ms,
+        model_bytes=loaded.opened.files[constants.MODEL_FILE].size,
+        memory_bytes=board.resident_bytes(),
+        peak_bytes=board.peak_bytes(),
+        installed_bytes=installed_bytes(),
+        runtime=model.runtime,
+        device=board.device_info(),
+        governor=board.governor(),
+        temperature=board.temperature(),
+        threads=threads,
+    )
+
+
+def _line_answerer(loaded: Loaded, rows: NDArray[np.float32]) -> Callable[[int], Any]:
+    lines = [b",".join(str(value).encode() for value in row) + b"\n" for row in rows]
+    parser = make_parser(loaded.model.info, "csv", ignore_extra=False)
+    renderer = make_renderer(loaded, Columns(), "csv")
+    return lambda index: renderer.render(loaded.model.classify(parser.parse(lines[index]).rows), 1, {})
+
+
+def _latency(work: Callable[[int], Any], count: int, seconds: float) -> Latency:
+    for index in range(_WARM_UP):
+        work(index % count)
+    times: list[float] = []
+    start = now = time.perf_counter()
+    while now - start < seconds or not times:
+        before = time.perf_counter()
+        work(len(times) % count)
+        now = time.perf_counter()
+        times.append((now - before) * 1e3)
+    times.sort()
+    return Latency(check.percentile(times, 50), check.percentile(times, 99), len(times))
+
+
+def _throughput(loaded: Loaded, rows: NDArray[np.float32], seconds: float) -> float:
+    batch = loaded.model.batch
+    table = np.resize(rows, (batch * 4, rows.shape[1]))
+    loaded.model.classify(table)
+    done = 0
+    start = now = time.perf_counter()
+    while now - start < seconds or not done:
+        loaded.model.classify(table)
+        done += len(table)
+        now = time.perf_counter()
+    return done / (now - start)
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:.1f} MiB"

@@ -1,0 +1,77 @@
+"""What is on the board now, as one document. Changes nothing beyond what `Store.settle` mends."""
+
+from __future__ import annotations
+
+from device_agent import __version__
+from device_agent.shared.protocol import documents
+from device_agent.shared.protocol.documents import Status
+from device_agent.shared.protocol.errors import DeviceUnfit
+from device_agent.shared.protocol.versions import utc
+from device_agent.store import state, trust_dir
+from device_agent.store.state import StoreState
+from device_agent.store.store import Store
+from device_agent.system import board, clock
+
+
+def status(store: Store) -> Status:
+    """Returns committed, previous, pending and answering release, floors, keys, board, disk and clock."""
+    store.settle()
+    warnings = []
+    try:
+        current = store.load()
+    except DeviceUnfit as error:
+        current = StoreState()
+        warnings.append(f"{error.reason}: {error}")
+    held = trust_dir.look(store.trust)
+    moment = clock.now()
+    answering = state.answering(current, moment)
+    pending = current.pending if current.pending and not state.is_over(current.pending, moment) else None
+    if moment.wall < current.time_floor:
+        warnings.append(f"clock-behind: the clock says {utc(moment.wall)}, it is at least {utc(current.time_floor)}")
+    return Status(
+        agent=__version__,
+        root=str(store.root),
+        committed=current.committed,
+        previous=current.previous,
+        pending=pending.release if pending else None,
+        seconds_left=pending.deadline - moment.uptime if pending else None,
+        answering=answering.release.digest if answering else None,
+        floor=current.floor,
+        staged=store.staged(),
+        trusted=held.trusted,
+        device_class=store.device_class(),
+        runtime=board.runtime_version(),
+        device=board.device_info(),
+        disk_free_bytes=board.disk_free(store.root),
+        clock=moment.wall,
+        lock=store.holder(current, moment),
+        device_id=held.device.device_id,
+        revoked=held.device.revoked,
+        warnings=(*held.warnings, *warnings, *store.warnings()),
+    )
+
+
+def render(found: Status) -> str:
+    """Returns a status as a person reads it."""
+    refs = {"committed": found.committed, "previous": found.previous, "pending": found.pending}
+    lines = [f"{name:<10} {_ref(ref)}" for name, ref in refs.items() if ref or name == "committed"]
+    if found.seconds_left is not None:
+        lines.append(f"{'':<10} reverts in {found.seconds_left:.0f} s unless it is confirmed")
+    answering = found.answering[:12] if found.answering else "nothing"
+    lines += [
+        f"answering  {answering}",
+        f"floor      {found.floor}",
+        f"staged     {len(found.staged)}: {', '.join(digest[:12] for digest in found.staged) or '-'}",
+        f"trusted    {', '.join(found.trusted) or 'no key: nothing can be staged'}",
+        f"class      {found.device_class}",
+        f"runtime    {found.runtime or 'none'}",
+        f"board      {found.device.cpu}, {found.device.machine}, {found.device.cores} cores",
+        f"disk       {found.disk_free_bytes // 2**20:,} MiB free",
+    ]
+    if found.lock:
+        lines.append(f"lock       {found.lock.holder}: {found.lock.reason} (since {utc(found.lock.since)})")
+    return "\n".join(lines + [f"warning    {text}" for text in found.warnings])
+
+
+def _ref(ref: documents.ReleaseRef | None) -> str:
+    return f"{ref.name} {ref.version}, sequence {ref.sequence}, {ref.digest[:12]}" if ref else "-"

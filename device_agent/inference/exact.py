@@ -1,0 +1,236 @@
+"""ExactKnn: settles in float64 the few rows that float32 leaves in doubt.
+
+The graph flags a row whose neighbours or label float32 rounding could have changed. Such a row is answered here from
+the same file: the training matrix is mapped where it lies in the model, the map from raw rows to model space is read
+in float64 from exact.npz. What decides is computed in steps that every IEEE machine rounds alike: number by number, and
+sums rounded once or added in one order; no BLAS. The label map of a long run is drawn from the same numbers. Needs
+numpy alone; never runs a TFLite graph.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.inference import label_map
+from device_agent.shared.golden.judge import votes
+from device_agent.shared.protocol import constants, model_info
+from device_agent.shared.protocol.errors import ModelUnusable
+from device_agent.shared.release.model_file import read_member
+from device_agent.shared.release.npz import read_arrays
+
+Float64 = NDArray[np.float64]
+
+_CHUNK_BYTES = 4 << 20  # of float64 differences held at a time
+_NEAR_TIED = 1.0 + 2.0**-40  # far more than the order of adding changes a float64 sum
+_MAX_TABLES = 256 << 20
+_MAX_FLOAT32 = float(np.finfo(np.float32).max)
+_STEEP = 1e18  # scales from which on float32 may not hold a row that is weighted twice, or what it is multiplied with
+#: Kind and dimensions of each table; those of the steps come beside them.
+_TABLES = {
+    "centre": ("f", 1),
+    "scale": ("f", 1),
+    "zero": ("f", 0),
+    "classes": ("i", 1),
+    "block_offsets": ("i", 1),
+    "block_rows": ("i", 1),
+    "steps": ("U", 1),
+}
+
+
+class ExactKnn:
+    """The classifier of one model file in float64, one row at a time.
+
+    Args:
+        path: the model file.
+        info: its knn.json.
+
+    Raises:
+        ModelUnusable: exact.npz is missing, damaged, or points outside the file.
+    """
+
+    def __init__(self, path: str, info: model_info.KnnInfo) -> None:
+        self._info = info
+        self._squares: NDArray[np.float32] | None = None
+        self._damaged = f"{constants.EXACT_FILE} inside {path} is damaged"
+        data = read_member(path, constants.EXACT_FILE, _MAX_TABLES)
+        try:
+            self._take(path, read_arrays(data))
+        except (KeyError, ValueError, OverflowError, OSError) as error:
+            raise ModelUnusable(f"{self._damaged}: {error}") from None
+
+    def _take(self, path: str, tables: dict[str, NDArray[Any]]) -> None:
+        for name, (kind, ndim) in _TABLES.items():
+            if tables[name].dtype.kind != kind or tables[name].ndim != ndim:
+                raise ValueError(f"{name} has type {tables[name].dtype} and shape {tables[name].shape}")
+        self._centre = tables["centre"]
+        self._scale: Float64 = tables["scale"]
+        self._zero = float(tables["zero"])
+        self._classes = tables["classes"]
+        self._steps = [
+            (str(kind), tables[f"step{i}_a"], tables[f"step{i}_b"]) for i, kind in enumerate(tables["steps"])
+        ]
+        rows = [int(count) for count in tables["block_rows"]]
+        if not len(self._classes) == sum(rows) == self._info.n_train or min(rows, default=0) < 1:
+            raise ValueError("its tables have another length than knn.json says")
+        width = len(self._centre)
+        if len(self._scale) != width or not (self._steps or width == self._info.n_features):
+            raise ValueError("its tables have another width than knn.json says")
+        self._blocks = [
+            np.memmap(path, np.float32, "r", int(offset), (count, width))
+            for offset, count in zip(tables["block_offsets"], rows, strict=True)
+        ]
+        if self._classes.min(initial=0) < 0 or self._classes.max(initial=0) >= len(self._info.classes):
+            raise ValueError("a training row has a class that knn.json does not name")
+
+    def answer(self, row: NDArray[np.float32]) -> dict[str, Any]:
+        """Returns the model's outputs for one raw (n_features,) float32 row, by output name.
+
+        Raises:
+            ModelUnusable: the tables do not fit each other.
+        """
+        try:
+            return self._answer(row)
+        except (ValueError, TypeError, IndexError, ArithmeticError) as error:
+            raise ModelUnusable(f"{self._damaged}: {error}") from None
+
+    def _answer(self, row: NDArray[np.float32]) -> dict[str, Any]:
+        order, measure = self._rank(self._enter(row))
+        distances = self._distances(measure)
+        probabilities = votes(self._classes[order], distances, self._info)
+        # Shares that are the same sum added in another order are a tie: the lowest class has it.
+        label = int(np.argmax(probabilities >= probabilities.max() - 1e-12))
+        reject = self._info.reject
+        if reject is not None and distances[-1] > reject.thresholds[label]:
+            label = constants.UNKNOWN
+        return {
+            constants.OUTPUT_LABEL: label,
+            constants.OUTPUT_PROBABILITIES: probabilities,
+            constants.OUTPUT_INDICES: order,
+            constants.OUTPUT_DISTANCES: np.minimum(distances, _MAX_FLOAT32),  # what float32 cannot tell is its largest
+        }
+
+    def draw_label_map(self) -> label_map.LabelMap | None:
+        """Returns the label map of this model; None where rows are more than scaled, or beyond what can be proven."""
+        if self._steps:
+            return None
+        return label_map.draw(np.concatenate(self._blocks), self._classes, self._centre, self._scale, self._info)
+
+    def _enter(self, row: NDArray[np.float32]) -> Float64:
+        if not self._steps:  # the float32 offset from the centre is what the definition starts from
+            with np.errstate(over="ignore"):
+                offset = row - self._centre
+            clipped: Float64 = np.clip(offset, -_MAX_FLOAT32, _MAX_FLOAT32).astype(np.float64)
+            return clipped
+        z = row.astype(np.float64)
+        for kind, a, b in self._steps:
+            if kind == "affine":
+                z = (z - a) * b
+            elif kind == "linear":  # added in the order of the features, as no matrix product promises
+                z = np.add.accumulate((z - b)[:, np.newaxis] * a, axis=0)[-1]
+            elif kind == "normalize":
+                z = z / (_norm(z, float(a)) or 1.0)
+            elif kind == "cosine":  # on the unit sphere; a row of zeros is at distance 1 from every other
+                norm = _norm(z, 2.0)
+                z = np.concatenate([z / (norm or 1.0), [float(norm == 0.0), 0.0]])
+            else:
+                raise ModelUnusable(f"{constants.EXACT_FILE}: unknown step {kind!r}")
+        entered: Float64 = z - self._centre
+        return entered
+
+    def _rank(self, z: Float64) -> tuple[NDArray[np.int64], Float64]:
+        """Returns the k nearest training rows and what they are ranked by, by (measure, index).
+
+        The measure is the squared distance, for manhattan the distance.
+        """
+        k = self._info.k
+        if self._info.metric == "cosine" and z[-2] == 1.0:  # a row of zeros is at distance 1 from all: a tie of all
+            return np.arange(k), np.full(k, 2.0)
+        manhattan = self._info.metric == "manhattan"
+        zero = self._zero if manhattan else self._zero**2
+        rough = self._measure(z, None if manhattan else self._find_near(z))
+        kth = np.partition(rough, k - 1)[k - 1]
+        candidates = np.flatnonzero(rough <= max(float(kth), zero) * _NEAR_TIED)
+        measure = self._add_up(z, candidates)
+        measure[measure <= zero] = 0.0
+        order = np.argsort(measure, kind="stable")[:k]
+        return candidates[order], measure[order]
+
+    def _measure(self, z: Float64, near: NDArray[np.int64] | None) -> Float64:
+        """Returns the (n_train,) measures, added in any order; infinity for rows that are not `near`."""
+        measure: Float64 = np.full(self._info.n_train, np.inf)
+        for rows, parts in self._parts(z, np.arange(self._info.n_train) if near is None else near):
+            measure[rows] = parts.sum(axis=1)
+        return measure
+
+    def _add_up(self, z: Float64, candidates: NDArray[np.int64]) -> Float64:
+        """Returns the measures of some rows, each sum rounded once: no order of adding can tell two machines apart."""
+        sums: dict[bytes, float] = {}  # thousands of copies of one row are added up once
+        found = []
+        for _, parts in self._parts(z, candidates):
+            for part in parts:
+                key = part.tobytes()
+                if key not in sums:
+                    sums[key] = math.fsum(part.tolist())
+                found.append(sums[key])
+        return np.array(found)
+
+    def _parts(self, z: Float64, chosen: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], Float64]]:
+        """Yields training rows of the ascending `chosen`, and (rows, p) what each coordinate adds to their measure."""
+        step = max(1, _CHUNK_BYTES // (8 * len(z)))
+        first = 0
+        for block in self._blocks:
+            inside = chosen[slice(*np.searchsorted(chosen, (first, first + len(block))))]
+            for start in range(0, len(inside), step):
+                rows = inside[start : start + step]
+                difference = (z - block[rows - first]) * self._scale
+                yield rows, np.abs(difference) if self._info.metric == "manhattan" else difference * difference
+            first += len(block)
+
+    def _find_near(self, z: Float64) -> NDArray[np.int64] | None:
+        """Returns the rows that may be among the k nearest, from one float32 matrix product; None if all may be."""
+        if self._scale.max() > _STEEP:
+            return None
+        if self._squares is None:
+            self._squares = self._measure_squares()
+        weighted = z * self._scale
+        length = float(np.sqrt(weighted @ weighted))
+        # Four times what `knnkit.model.graph.tfknn` allows for: here is nobody left to settle a doubt.
+        rho = 4.0 * (6.0 * np.sqrt(len(z)) + 8.0) * 2.0**-24
+        slack = rho * (length + float(np.sqrt(self._squares.max()))) ** 2
+        if not 1e-30 < slack < 1e30:  # beyond, float32 squares to infinity; under it, to nothing
+            return None
+        factor = (weighted * self._scale).astype(np.float32)
+        products = np.concatenate([block @ factor for block in self._blocks])
+        squared = self._squares - 2.0 * products
+        kth = np.partition(squared, self._info.k - 1)[self._info.k - 1]
+        exact = self._zero**2 - length * length  # all that count as exact matches are tied, however many
+        return np.flatnonzero(squared <= max(float(kth), exact) + 2.0 * slack)
+
+    def _measure_squares(self) -> NDArray[np.float32]:
+        """Returns the squared length of each training row in model space, (n_train,) float32."""
+        scale, found = self._scale.astype(np.float32), []
+        for block in self._blocks:
+            step = max(1, _CHUNK_BYTES // (4 * block.shape[1]))
+            for start in range(0, len(block), step):
+                weighted = block[start : start + step] * scale
+                found.append(np.einsum("ij,ij->i", weighted, weighted))
+        return np.concatenate(found)
+
+    def _distances(self, measure: Float64) -> Float64:
+        if self._info.metric == "euclidean":
+            measure = np.sqrt(measure)
+        elif self._info.metric == "cosine":
+            measure = measure / 2
+        return measure
+
+
+def _norm(z: Float64, order: float) -> float:
+    """Returns the norm of order 1, 2 or infinity, its sum rounded once."""
+    if math.isinf(order):
+        return float(np.abs(z).max())
+    return math.fsum(np.abs(z).tolist()) if order == 1.0 else math.sqrt(math.fsum((z * z).tolist()))

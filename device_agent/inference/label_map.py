@@ -1,0 +1,147 @@
+"""A label map: the cells of a model's space in which every row has the same label, so that looking up is answering.
+
+For a model of one or two features that are only scaled. A cell is decided where bounds on the distances from
+anywhere in it to the training rows leave only one label, in float64; it is halved where they do not, as long as that
+pays. A row in an undecided cell, or off the map, is left to the graph. Numpy alone; never guesses, and knows nothing
+but labels: no neighbours, no shares.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.shared.cell_bounds import EITHER_WAY, UNDECIDED, Bounds, Box, Cells, Float32, Float64, Ints, paint
+from device_agent.shared.protocol.constants import UNKNOWN
+from device_agent.shared.protocol.model_info import KnnInfo
+from device_agent.shared.protocol.record import record
+
+#: In three dimensions a map takes ten times as long, and decides less.
+MAX_FEATURES = 2
+#: Beyond these, a map takes longer than most runs, or more memory than a model.
+MAX_ROWS = 1 << 14
+MAX_CLASSES = 64
+
+#: Bounds on distances that a map may take, for each training row: about as long as the graph takes for 10,000 rows.
+_BOUNDS_PER_ROW = 1500
+_MARGIN = 1.0 / 4  # of the training rows' extent, on each side
+
+
+@record
+class LabelMap:
+    """The labels of the cells of a box.
+
+    Attributes:
+        centre: (p,) subtracted from a raw row first, as the definition of the model's space has it.
+        first: (p,) where the cells begin, as an offset from the centre.
+        per_unit: (p,) how many cells there are to a unit of each coordinate.
+        table: class index, `contract.UNKNOWN` or UNDECIDED of each cell; one more on each side stands for all outside.
+    """
+
+    centre: Float32
+    first: Float32
+    per_unit: Float32
+    table: NDArray[np.int8]
+
+    def look_up(self, rows: Float32) -> NDArray[np.int8]:
+        """Returns (n,) labels of raw, finite (n, p) rows: class index, `contract.UNKNOWN`, or UNDECIDED."""
+        cell = np.zeros(len(rows), np.int32)
+        for axis, count in enumerate(self.table.shape):
+            with np.errstate(over="ignore"):  # far outside
+                place = rows[:, axis] - self.centre[axis]
+                place -= self.first[axis]
+                place *= self.per_unit[axis]
+                place += 1
+            np.clip(place, 0, count - 0.5, out=place)
+            cell *= count
+            cell += place.astype(np.int32)
+        return self.table.reshape(-1).take(cell)
+
+
+def pays(info: KnnInfo) -> bool:
+    """Whether a label map is worth drawing for a model."""
+    return info.n_features <= MAX_FEATURES and info.n_train <= MAX_ROWS and len(info.classes) <= MAX_CLASSES
+
+
+def draw(enrolled: Float32, classes: Ints, centre: Float32, scale: Float64, info: KnnInfo) -> LabelMap | None:
+    """Returns the label map of (n, p) training rows, given as offsets from the centre; None where there can be none.
+
+    The same model gives the same map. Takes time in proportion to the number of rows.
+    """
+    box = Box.around(enrolled, scale, _MARGIN)
+    if box is None:
+        return None
+    proof = _Proof(enrolled, classes, box.weight, info)
+    table = paint(proof.examine, box, len(enrolled), np.int8, _BOUNDS_PER_ROW)
+    return LabelMap(centre, box.first, box.per_unit(table.shape), np.pad(table, 1, constant_values=UNDECIDED))
+
+
+class _Proof:
+    """What bounds on the distances to the training rows say of all rows in a cell.
+
+    Works in weighted coordinates, and with squared distances (for manhattan, distances).
+    """
+
+    def __init__(self, enrolled: Float32, classes: Ints, weight: Float64, info: KnnInfo) -> None:
+        self._rows = len(enrolled)
+        self._bounds = Bounds(enrolled, weight, manhattan=info.metric == "manhattan")
+        self._classes = np.append(classes, 0).astype(np.int32)
+        self._k, self._n_classes = info.k, len(info.classes)
+        self._votes_are_equal = info.weights == "uniform"
+        self._thresholds: Float64 | None = None
+        if info.reject is not None:
+            thresholds = np.array(info.reject.thresholds)
+            self._thresholds = thresholds * thresholds if info.metric == "euclidean" else thresholds
+
+    def examine(self, cells: Cells, middle: Float64, half: Float64) -> tuple[NDArray[np.int8], Cells]:
+        """Returns the (m,) labels of cells with these (m, p) middles and half sides, and those that are undecided."""
+        near, far = self._bounds.take(cells.candidates, middle, half)
+        limit = np.partition(far, self._k - 1, axis=1)[:, self._k - 1] * (1.0 + EITHER_WAY)
+        possible = near <= limit[:, None]
+        labels = self._elect(self._classes[cells.candidates], near, far, possible)
+        if self._thresholds is not None:
+            labels = self._reject(labels, np.partition(near, self._k - 1, axis=1)[:, self._k - 1], limit)
+        rest = np.flatnonzero(labels == UNDECIDED)
+        return labels, cells.left(rest, possible, self._rows)
+
+    def _elect(self, classes: Ints, near: Float64, far: Float64, possible: NDArray[np.bool_]) -> NDArray[np.int8]:
+        """Returns the class that wins wherever in the cell a row is, (m,)."""
+        lowest = np.where(possible, classes, self._n_classes).min(axis=1)
+        agreed = lowest == np.where(possible, classes, -1).max(axis=1)
+        labels = np.where(agreed, lowest, UNDECIDED).astype(np.int8)
+        rest = np.flatnonzero(~agreed)
+        if self._votes_are_equal and len(rest):
+            labels[rest] = self._count(classes[rest], near[rest], far[rest], possible[rest])
+        return labels
+
+    def _count(self, classes: Ints, near: Float64, far: Float64, possible: NDArray[np.bool_]) -> NDArray[np.int8]:
+        """Returns the class that has the most votes, whichever of the possible rows are the neighbours, (m,)."""
+        k = self._k
+        # Neighbours for sure: no more than k rows, themselves among them, can be as near as they are at most.
+        others = np.partition(near, k, axis=1)[:, k] if near.shape[1] > k else np.full(len(near), np.inf)
+        sure = possible & (far * (1.0 + EITHER_WAY) < others[:, None])
+        votes = self._tally(classes, sure)
+        more = self._tally(classes, possible) - votes
+        free = k - votes.sum(axis=1, keepdims=True)
+        least = votes + np.maximum(0, free - (more.sum(axis=1, keepdims=True) - more))
+        most = votes + np.minimum(free, more)
+        winner = least.argmax(axis=1)
+        cells = np.arange(len(winner))
+        most[cells, winner] = -1
+        rival = most.argmax(axis=1)
+        lead = least[cells, winner] - most[cells, rival]
+        return np.where((lead > 0) | ((lead == 0) & (winner < rival)), winner, UNDECIDED).astype(np.int8)
+
+    def _tally(self, classes: Ints, chosen: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Returns how many of the chosen rows of each cell are of each class, (m, n_classes)."""
+        slots = (np.arange(len(classes)) * self._n_classes)[:, None] + classes
+        counts = np.bincount(slots[chosen], minlength=len(classes) * self._n_classes)
+        return counts.reshape(len(classes), self._n_classes)
+
+    def _reject(self, labels: NDArray[np.int8], near: Float64, far: Float64) -> NDArray[np.int8]:
+        """Applies the thresholds, from the least and the greatest distance of the k-th neighbour."""
+        assert self._thresholds is not None
+        own = np.where(labels == UNDECIDED, self._thresholds.max(), self._thresholds[labels])
+        beyond = near > own * (1.0 + EITHER_WAY)
+        within = (labels != UNDECIDED) & (far <= own)
+        return np.where(beyond, UNKNOWN, np.where(within, labels, UNDECIDED)).astype(np.int8)

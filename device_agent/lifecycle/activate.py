@@ -1,0 +1,85 @@
+"""activate and rollback: moves the device from one release to another, and never leaves it without one.
+
+    verify ─► golden check in a child process ─► state.json says "pending" ─► current ─► … ─► confirm
+
+The release before it answers until the check has passed, and again when no confirmation comes. Needs the store's lock
+(`Store.changing`). Never stages or confirms (`device_agent.lifecycle.confirm`), never prints.
+"""
+
+from __future__ import annotations
+
+from device_agent.lifecycle import check, watchdog
+from device_agent.lifecycle.confirm import connection
+from device_agent.shared.console import streams
+from device_agent.shared.protocol import constants
+from device_agent.shared.protocol.errors import AgentError
+from device_agent.shared.protocol.reports import Activated, Certificate
+from device_agent.shared.release.directory import OpenRelease, open_release
+from device_agent.shared.trust.rules import Verdict
+from device_agent.store import transitions
+from device_agent.store.state import Pending
+from device_agent.store.store import Store
+from device_agent.store.trust_state import trust_state
+from device_agent.system import clock
+
+
+def activate(
+    store: Store,
+    digest: str,
+    *,
+    nonce: str,
+    holder: str,
+    seconds: float = constants.DEFAULT_CONFIRM_SECONDS,
+    device_class: str | None = None,
+    runtime: str = "auto",
+) -> Activated:
+    """Tries the staged release `digest`; once its golden check has passed it answers, for `seconds` at first.
+
+    Asked again for what is committed or pending, it checks anew, certifies, and changes nothing.
+
+    Raises:
+        Refused: a trust rule said no.
+        GateFailed, ModelUnusable: the check failed; the release before it still answers.
+        Locked: another activation is pending, or somebody else holds the device.
+        BrokenPipeError: whoever asked for it is gone; nothing was switched.
+    """
+    transitions.checked_deadline(seconds)
+    current = store.load()
+    transitions.refuse_foreign(current, holder, clock.now())
+    if current.pending and current.pending.release.digest == digest:
+        return _activate_again(store, current.pending, nonce, runtime)
+    if current.pending:
+        raise transitions.waits(current.pending)
+    with open_release(store.release_path(digest)) as opened:
+        verdict = opened.verify(trust_state(store, device_class), expected_digest=digest)
+        certificate = _try(store, opened, verdict, nonce, runtime, holder)
+    if verdict.already_committed:
+        return Activated(verdict.ref, certificate, True, None)
+    moment = clock.now()
+    new = transitions.begin(
+        current,
+        verdict.ref,
+        created=verdict.time_floor,
+        holder=holder,
+        connection=connection(),
+        seconds=seconds,
+        moment=moment,
+    )
+    streams.require_reader()  # one that is gone will not confirm: better not to switch than to return
+    with watchdog.left_behind(store, digest, moment.uptime + seconds):
+        store.commit(new)
+    return Activated(verdict.ref, certificate, False, seconds)
+
+
+def _activate_again(store: Store, pending: Pending, nonce: str, runtime: str) -> Activated:
+    certificate = check.recheck(store, pending.release, nonce, runtime)
+    return Activated(pending.release, certificate, False, max(0.0, pending.deadline - clock.uptime()))
+
+
+def _try(store: Store, opened: OpenRelease, verdict: Verdict, nonce: str, runtime: str, holder: str) -> Certificate:
+    try:
+        certificate = check.certify(opened, verdict, nonce, runtime=runtime, close=check.lock_of(store))
+        return check.require_gates(certificate)
+    except AgentError as error:
+        store.note("rejected", verdict.ref, f"{error.reason}: {error}", holder)
+        raise

@@ -1,0 +1,190 @@
+"""The golden check: runs a release's own golden rows on this board and certifies what came out.
+
+The model runs in a child process (`device_agent.system.sandbox`), so that one that crashes or hangs is an answer too.
+Measures, judges and reports; never switches anything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from typing import TYPE_CHECKING
+
+from device_agent.serving.load import load_model, open_kept
+from device_agent.shared.protocol import constants
+from device_agent.shared.protocol.documents import ReleaseRef
+from device_agent.shared.protocol.errors import GateFailed
+from device_agent.shared.protocol.reports import Certificate, Latency
+from device_agent.shared.release.directory import OpenRelease
+from device_agent.shared.trust.rules import Verdict
+from device_agent.store.store import Store
+from device_agent.system import board, clock, memory, sandbox
+
+if TYPE_CHECKING:
+    from device_agent.inference.tflite_knn import Answers, TfliteKNN
+    from device_agent.shared.golden.golden_set import Golden
+
+_WARM_UP_ROWS = 20
+_TIMED_ROWS = 200
+_STREAMED_ROWS = 64
+_TIMED_SECONDS = 5.0
+
+
+def certify(
+    opened: OpenRelease,
+    verdict: Verdict,
+    nonce: str,
+    *,
+    runtime: str = "auto",
+    close: tuple[int, ...] = (),
+    golden: bytes | None = None,
+) -> Certificate:
+    """Returns the certificate of a verified release; `failures` in it names the gates that were missed.
+
+    `close` names descriptors that the child process must not inherit (the store's lock). `golden` is another golden
+    set than the release's own, from a host that wants to know about rows of its own.
+
+    Raises:
+        ModelUnusable: it does not load, crashes or hangs.
+        DeviceUnfit: there is no runtime.
+    """
+    return sandbox.run(lambda: _certify(opened, verdict, nonce, runtime, golden), close=close)
+
+
+def require_gates(certificate: Certificate) -> Certificate:
+    """Returns the certificate if every gate was kept.
+
+    Raises:
+        GateFailed: with the gates that were missed; the exception carries the certificate.
+    """
+    if not certificate.passed:
+        error = GateFailed(
+            f"{certificate.name} {certificate.version} does not keep its gates here: {'; '.join(certificate.failures)}",
+            hint="knnkit parity shows the rows on which devices differ",
+        )
+        error.certificate = certificate
+        raise error
+    return certificate
+
+
+def _certify(
+    opened: OpenRelease, verdict: Verdict, nonce: str, runtime: str, other: bytes | None = None
+) -> Certificate:
+    # NumPy's own threads have nothing to do here, and each spins for 30 ms before it sleeps. We are a child of our own.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    from device_agent.shared.golden.golden_set import Golden
+    from device_agent.shared.golden.judge import judge
+
+    golden = Golden.from_bytes(opened.read(constants.GOLDEN_FILE) if other is None else other)
+    model = load_model(opened, runtime)
+    answers = answer_each_way(model, golden)
+    if opened.files[constants.MODEL_FILE].size > memory.SMALL:
+        answers = answer_as_a_stream(load_model(opened, runtime, stream=True), model, golden, answers)
+    if len(golden.rows):
+        model.exactly(golden.rows[0])  # tables that are damaged are found now, not by the first row in doubt
+    latency = measure(model, golden)
+    found = judge(golden, answers, model.info, verdict.manifest.gates, p50_ms=latency.p50_ms if latency else None)
+    manifest = verdict.manifest
+    return Certificate(
+        nonce=nonce,
+        release=verdict.digest,
+        name=manifest.name,
+        version=manifest.version,
+        sequence=manifest.sequence,
+        model_sha256=verdict.model_sha256,
+        identical=found.identical,
+        equivalent=found.equivalent,
+        different=found.different,
+        differences=found.differences,
+        largest_distance_error=found.largest_distance_error,
+        accuracy=found.accuracy,
+        accuracy_rows=found.accuracy_rows,
+        accepted=found.accepted,
+        confusion=found.confusion,
+        latency=latency,
+        runtime=model.runtime,
+        device=board.device_info(),
+        failures=found.failures,
+        issued=clock.now().wall,
+        classes=tuple(map(str, model.info.classes)) if len(model.info.classes) <= constants.MAX_CONFUSED else (),
+    )
+
+
+def answer_each_way(model: TfliteKNN, golden: Golden) -> Answers:
+    """Returns the answers to the golden rows; a label stands as the label map has it where that is not the reference's.
+
+    A run that asks for labels alone goes by the map: it is part of what the check proves.
+    """
+    from device_agent.inference.tflite_knn import Answers
+
+    answers = model.classify(golden.rows)
+    model.map_labels()
+    if model.label_map is None:
+        return answers
+    wrong = (mapped := model.labels(golden.rows)) != golden.label
+    label = answers.label.copy()
+    label[wrong] = mapped[wrong]
+    return Answers(label, answers.probabilities, answers.indices, answers.distances)
+
+
+def answer_as_a_stream(stream: TfliteKNN, model: TfliteKNN, golden: Golden, answers: Answers) -> Answers:
+    """Returns the answers, with those in their places that a stream gives some golden rows, where it gives others.
+
+    A stream does not pack a large model, and may search it in another way than a batch does: that is proven, too.
+    """
+    if (stream.search_alone, stream.runtime.delegate) == (model.search, model.runtime.delegate):
+        return answers
+    kept = {name: part.copy() for name, part in answers._asdict().items()}
+    for row in range(0, len(golden.rows), -(-len(golden.rows) // _STREAMED_ROWS) or 1):  # evenly, from first to last
+        told = stream.classify(golden.rows[row : row + 1])._asdict()
+        if told["label"][0] != kept["label"][row] or (told["indices"][0] != kept["indices"][row]).any():
+            for name, part in kept.items():
+                part[row] = told[name][0]
+    return answers._replace(**kept)
+
+
+def measure(model: TfliteKNN, golden: Golden) -> Latency | None:
+    """Returns the time of one row, over golden rows one at a time; None without golden rows."""
+    rows = golden.rows
+    if not len(rows):
+        return None
+    for index in range(_WARM_UP_ROWS):
+        model.classify(rows[index % len(rows)][None])
+    times = []
+    give_up = time.perf_counter() + _TIMED_SECONDS
+    for index in range(_TIMED_ROWS):
+        row = rows[index % len(rows)][None]
+        before = time.perf_counter()
+        model.classify(row)
+        after = time.perf_counter()
+        times.append((after - before) * 1e3)
+        if after > give_up:
+            break
+    times.sort()
+    return Latency(percentile(times, 50), percentile(times, 99), len(times))
+
+
+def percentile(ordered: list[float], percent: float) -> float:
+    """Returns the nearest-rank percentile of a sorted list."""
+    rank = max(0, -(-len(ordered) * percent // 100) - 1)
+    return ordered[int(min(rank, len(ordered) - 1))]
+
+
+def recheck(
+    store: Store, ref: ReleaseRef, nonce: str, runtime: str = "auto", golden: bytes | None = None
+) -> Certificate:
+    """Checks a release that this device accepted before, against its own golden set unless another is given.
+
+    Raises:
+        GateFailed, ModelUnusable, Refused: it does not hold (any more).
+    """
+    with contextlib.ExitStack() as stack:
+        opened, verdict = open_kept(store, ref, stack)
+        close = lock_of(store)
+        return require_gates(certify(opened, verdict, nonce, runtime=runtime, close=close, golden=golden))
+
+
+def lock_of(store: Store) -> tuple[int, ...]:
+    """Returns the descriptor of the store's lock, for a child process to close."""
+    return () if store.lock_descriptor is None else (store.lock_descriptor,)

@@ -1,0 +1,29 @@
+"""reserve and release: keeps a device for one holder for a while."""
+
+from __future__ import annotations
+
+import os
+
+from device_agent.shared.protocol.documents import LockHolder
+from device_agent.store import transitions
+from device_agent.store.store import Store
+from device_agent.system import clock
+
+
+def reserve(store: Store, holder: str, reason: str, seconds: float) -> LockHolder:
+    """Keeps everybody but `holder` from staging and activating for `seconds`.
+
+    Raises:
+        Locked: somebody else holds the device.
+    """
+    moment = clock.now()
+    store.commit(transitions.reserve(store.load(), holder, reason, seconds, os.getppid(), moment))
+    return LockHolder(holder, reason, moment.wall, os.getppid())
+
+
+def release(store: Store, holder: str) -> None:
+    """Ends a reservation of `holder`; without one, nothing happens."""
+    current = store.load()
+    new = transitions.release_lease(current, holder)
+    if new != current:
+        store.commit(new)

@@ -1,0 +1,256 @@
+"""stage and prune: an upload becomes a release of this device, or is refused and nothing has changed.
+
+Verifies before anything moves, makes every byte durable before the rename that publishes it, and keeps the number of
+releases and the free disk within bounds. Never activates.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from device_agent.shared.protocol import constants
+from device_agent.shared.protocol.documents import Staged
+from device_agent.shared.protocol.errors import AgentError, Locked, Refused
+from device_agent.shared.release.directory import OpenRelease, open_release
+from device_agent.shared.trust.manifest import read_manifest
+from device_agent.shared.trust.reasons import Reason
+from device_agent.shared.trust.rules import Verdict
+from device_agent.store import transitions
+from device_agent.store.store import IMPORT_PREFIX, TRASH_PREFIX, Store
+from device_agent.store.trust_state import kept_state, trust_state
+from device_agent.system import board, clock, durable
+
+#: Bytes of disk that pruning tries to leave free.
+KEEP_FREE = 64 * 1024 * 1024
+#: An upload that nobody has touched for this long is given up, in seconds.
+STALE_UPLOAD = 7 * 24 * 3600
+#: What is copied at a time: the kernel keeps in one piece what is written at once (docs/decisions/004).
+_CHUNK = 64 * 1024
+#: Why an upload is thrown away when it is refused: no further byte would make it right.
+_BEYOND_RESUMING = frozenset(
+    reason.value
+    for reason in (
+        Reason.FILE_CHANGED,
+        Reason.FILE_SWAPPED,
+        Reason.BAD_SIGNATURE,
+        Reason.SIGNATURE_MALFORMED,
+        Reason.MANIFEST_MALFORMED,
+        Reason.OTHER_RELEASE,
+    )
+)
+
+
+def verify(store: Store, directory: Path, device_class: str | None = None) -> Staged:
+    """Returns what `stage` would say of a release directory; changes nothing.
+
+    Raises:
+        Refused: a trust rule said no.
+    """
+    with open_release(directory) as opened:
+        verdict = opened.verify(trust_state(store, device_class))
+    return _staged(verdict, already=verdict.digest in store.staged())
+
+
+def stage(store: Store, directory: Path, holder: str, device_class: str | None = None) -> Staged:
+    """Makes the upload `directory` the release releases/<digest>/; needs the lock.
+
+    A directory outside ROOT/incoming is copied, and stays. The same release again mends the one that is there.
+
+    Raises:
+        Refused: a trust rule said no; nothing was changed.
+        Locked: somebody else holds the device.
+    """
+    transitions.refuse_foreign(store.load(), holder, clock.now())
+    upload = directory
+    if not _is_upload(store, directory):
+        upload = store.incoming / f"{IMPORT_PREFIX}{os.getpid()}"
+        _copy(directory, upload)
+    try:
+        with open_release(upload) as opened:
+            verdict = opened.verify(trust_state(store, device_class), expected_digest=_expected(store, directory))
+            _make_durable(upload)
+            opened.confirm_unchanged()
+    except Refused as error:
+        if upload != directory or error.reason in _BEYOND_RESUMING:
+            store.discard(upload)
+        raise
+    already = _publish(store, upload, verdict)
+    _drop_uploads(store, verdict.digest)
+    if not already:
+        store.note("staged", verdict.ref, "", holder)
+    prune(store, keep=verdict.digest)
+    return _staged(verdict, already)
+
+
+@contextlib.contextmanager
+def dropping_needless(store: Store, directory: Path) -> Iterator[None]:
+    """Removes an upload that the block was refused, or locked out from taking, where that release is here already.
+
+    Another host has brought it: nobody would come back for the rest. Needs no lock: an upload is its sender's own.
+    """
+    try:
+        yield
+    except (Locked, Refused):
+        if _expected(store, directory) in store.staged():
+            with contextlib.suppress(OSError):  # its sender may still write
+                durable.remove_tree(directory)
+        raise
+
+
+def take_parts(store: Store, directory: Path) -> None:
+    """Gives the files of an upload that is complete their names; whether they are what was sent, `stage` finds out."""
+    if _is_upload(store, directory):
+        for name in constants.RELEASE_FILES:
+            part = directory / f"{name}{constants.PART_SUFFIX}"
+            if part.exists() and not part.is_symlink():
+                durable.rename(part, directory / name)
+
+
+def prune(
+    store: Store, *, keep: str | None = None, number: int = constants.KEEP_RELEASES, free: int = KEEP_FREE
+) -> list[str]:
+    """Removes the oldest releases over `number`, and more while under `free` bytes of disk are left; needs the lock.
+
+    The committed, the previous, the pending one, the one a rollback left and `keep` always stay.
+
+    Returns:
+        The digests that were removed.
+    """
+    current = store.load()
+    refs = (current.committed, current.previous, current.left, current.pending.release if current.pending else None)
+    protected = {ref.digest for ref in refs if ref} | {keep}
+    staged = store.staged()
+    removed: list[str] = []
+    for digest in sorted((d for d in staged if d not in protected), key=lambda d: (_sequence(store, d), d)):
+        if len(staged) - len(removed) <= number and board.disk_free(store.root) >= free:
+            break
+        store.discard(store.release_path(digest))
+        removed.append(digest)
+    _drop_stale_uploads(store)
+    return removed
+
+
+def _staged(verdict: Verdict, already: bool) -> Staged:
+    return Staged(verdict.ref, verdict.signed_by, already, verdict.warnings)
+
+
+def _is_upload(store: Store, directory: Path) -> bool:
+    return directory.parent.resolve() == store.incoming.resolve() and not directory.is_symlink()
+
+
+def named_digest(directory: Path) -> str:
+    """Returns the digest of the release that an upload says it is: its name, before a dot and who sends it."""
+    return directory.name.partition(".")[0]
+
+
+def _expected(store: Store, directory: Path) -> str | None:
+    """An upload names its digest; that must be what it holds."""
+    named = named_digest(directory)
+    return named if _is_upload(store, directory) and constants.is_digest(named) else None
+
+
+def _copy(source: Path, destination: Path) -> None:
+    """Copies a release from elsewhere, checked and counted before the first byte is written."""
+    if not source.is_dir():
+        raise AgentError(f"{source} is no release directory", hint="name the directory that knnkit build made")
+    with open_release(source) as opened:
+        _refuse_full(destination, sum(fact.size for fact in opened.files.values()))
+        durable.remove_tree(destination)
+        durable.make_directory(destination)
+        for name in constants.RELEASE_FILES:
+            _copy_file(opened, name, destination / name)
+
+
+def _copy_file(opened: OpenRelease, name: str, destination: Path) -> None:
+    with Path(opened.path(name)).open("rb", buffering=0) as source:
+        descriptor = os.open(destination, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, durable.FILE_MODE)
+        try:
+            while chunk := source.read(_CHUNK):
+                durable.write_all(descriptor, chunk)
+        finally:
+            os.close(descriptor)
+
+
+def _refuse_full(path: Path, needed: int) -> None:
+    free = board.disk_free(path)
+    if free < needed:
+        raise AgentError(
+            f"the release has {needed:,} bytes; {free:,} are free on the disk of {path.parent}",
+            reason="disk-full",
+            hint="make room, then stage again",
+        )
+
+
+def _make_durable(upload: Path) -> None:
+    for name in constants.RELEASE_FILES:
+        durable.restrict(upload / name, durable.FILE_MODE)
+        durable.sync_file(upload / name)
+    durable.restrict(upload, durable.DIRECTORY_MODE)
+    durable.sync_directory(upload)
+
+
+def _publish(store: Store, upload: Path, verdict: Verdict) -> bool:
+    """Renames the upload to its place; returns whether the release was there."""
+    place = store.release_path(verdict.digest)
+    if not place.exists():
+        durable.move(upload, place)
+        return False
+    if not _is_whole(store, place, verdict.digest):
+        # The bytes are known to be this release: each rename mends one file, and the upload stays whole until the end.
+        for name in constants.RELEASE_FILES:
+            spare = store.releases / f"{TRASH_PREFIX}{name}"
+            durable.remove_tree(spare)
+            durable.link(upload / name, spare)
+            durable.move(spare, place / name)
+        _drop_unlisted(place)
+    store.discard(upload)
+    return True
+
+
+def _is_whole(store: Store, place: Path, digest: str) -> bool:
+    try:
+        with open_release(place) as opened:
+            opened.verify_kept(digest, kept_state(store))
+    except Refused:
+        return False
+    return True
+
+
+def _drop_unlisted(place: Path) -> None:
+    for path in sorted(place.iterdir()):
+        if path.name not in constants.RELEASE_FILES:
+            durable.remove_tree(path)
+
+
+def _sequence(store: Store, digest: str) -> int:
+    """The release's age for pruning; one that cannot be read goes first."""
+    try:
+        with (store.release_path(digest) / constants.MANIFEST_FILE).open("rb") as file:
+            return read_manifest(file.read(constants.MAX_MANIFEST + 1)).sequence
+    except (OSError, AgentError):
+        return -1
+
+
+def _drop_uploads(store: Store, digest: str) -> None:
+    """Removes what others are sending, or have left, of a release that is here now; whoever still sends looks anew."""
+    for path in sorted(store.incoming.iterdir()):
+        if named_digest(path) == digest:
+            with contextlib.suppress(OSError):  # a file may come while it is emptied
+                durable.remove_tree(path)
+
+
+def _drop_stale_uploads(store: Store) -> None:
+    now = clock.now().wall
+    for path in sorted(store.incoming.iterdir()):
+        with contextlib.suppress(OSError):  # its sender may rename it at this moment
+            if now - _last_touched(path) > STALE_UPLOAD:
+                durable.remove_tree(path)
+
+
+def _last_touched(upload: Path) -> float:
+    """When something last came: a file that grows does not show in the time of its directory."""
+    inside = sorted(upload.iterdir()) if upload.is_dir() and not upload.is_symlink() else []
+    return max(path.lstat().st_mtime for path in (upload, *inside))

@@ -1,0 +1,86 @@
+"""The process that stays behind after `activate` and goes back to the previous release when no confirmation comes.
+
+It is a convenience, not the guarantee: a pending release past its deadline does not answer whether or not somebody
+is there to revert it (`device_agent.store.state`), and the next command tidies up. It holds no lock while it waits, no
+terminal and no pipe, so that the SSH connection that started it can end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+from device_agent.shared.console import signals
+from device_agent.shared.protocol.errors import AgentError
+from device_agent.store import state
+from device_agent.store.store import Store
+from device_agent.system import clock
+
+#: How often it looks whether the activation still waits, in seconds.
+LOOK_SECONDS = 1.0
+_LOCK_WAIT = 30.0
+_MAX_DESCRIPTOR = 4096
+_PIPE = 3
+
+
+@contextlib.contextmanager
+def left_behind(store: Store, digest: str, deadline: float) -> Iterator[None]:
+    """Forks a detached process that reverts the activation of `digest` at the uptime `deadline`.
+
+    The block is where the state is made "pending": the process is there before it, so that no crash leaves it out, and
+    goes away after it if the state does not say so.
+    """
+    readable, writable = os.pipe()
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signals.SIGNALS)
+    child = os.fork()
+    if child == 0:
+        # From here on nothing may return into the caller's stack, whatever happens.
+        try:
+            signals.forget()
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            os.setsid()
+            if os.fork() == 0:
+                _detach(readable)
+                _watch(store, digest, deadline)
+        finally:
+            os._exit(0)
+    try:
+        os.close(readable)
+        os.waitpid(child, 0)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        yield
+    finally:
+        os.close(writable)
+
+
+def _detach(readable: int) -> None:
+    """Lets go of everything but the pipe that ends when the caller is done, or dead."""
+    os.chdir("/")
+    null = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(null, descriptor)
+    os.dup2(readable, _PIPE)
+    os.closerange(_PIPE + 1, _MAX_DESCRIPTOR)
+
+
+def _watch(store: Store, digest: str, deadline: float) -> None:
+    os.read(_PIPE, 1)
+    while clock.uptime() < deadline:
+        if not _waits(store, digest):
+            return
+        time.sleep(max(0.0, min(LOOK_SECONDS, deadline - clock.uptime())))
+    if store.state_file.exists():
+        # Entering recovers, and recovering reverts.
+        with contextlib.suppress(OSError, AgentError), store.changing("watchdog", "revert", wait=_LOCK_WAIT):
+            pass
+
+
+def _waits(store: Store, digest: str) -> bool:
+    try:
+        pending = store.load().pending
+    except (OSError, AgentError):
+        return True
+    return pending is not None and pending.release.digest == digest and not state.is_over(pending, clock.now())

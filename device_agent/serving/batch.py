@@ -1,0 +1,198 @@
+"""classify, in batch: all rows of a file or a pipe through one release, in constant memory.
+
+One release answers the whole run. The first bad line ends it, named by number and column, and leaves no output file.
+`device_agent.serving.stream` is the other way: rows answered as they come.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.serving.load import Loaded, answering, load_kept
+from device_agent.serving.outputs import Sink, require_apart
+from device_agent.serving.replicas import answer_all, label_all
+from device_agent.serving.writers import RENDERERS, Columns, NpyRenderer, Renderer
+from device_agent.shared.protocol.constants import EXACT_FILE, MAX_MODEL
+from device_agent.shared.protocol.errors import BadInput, ModelUnusable
+from device_agent.shared.protocol.record import record
+from device_agent.shared.release.model_file import read_member
+from device_agent.shared.release.npz import read_arrays
+from device_agent.shared.tabular.csv_reader import CsvParser
+from device_agent.shared.tabular.inputs import Source, open_source
+from device_agent.shared.tabular.json_reader import JsonParser
+from device_agent.shared.tabular.reader import Parser, short
+from device_agent.store.store import Store
+
+if TYPE_CHECKING:
+    from device_agent.shared.protocol.model_info import KnnInfo
+
+_PROGRESS_SECONDS = 0.5
+
+
+@record
+class Request:
+    """What `classify` was asked to do: paths are None or `-` for the standard streams."""
+
+    input: str | None
+    output: str | None
+    format: str  # auto | csv | jsonl | npy
+    output_format: str | None  # None: as the input
+    columns: Columns
+    ignore_extra: bool = False
+    runtime: str = "auto"
+    threads: int = 1
+
+
+def classify(store: Store, request: Request) -> int:
+    """Answers every row of the input; returns how many.
+
+    Raises:
+        BadInput: a row, a line or the file cannot be classified.
+        DeviceUnfit, Refused, ModelUnusable: no release can answer.
+    """
+    loaded = load_kept(store, answering(store).release, request.runtime, request.threads)
+    try:
+        return classify_by(loaded, request)
+    finally:
+        loaded.close()
+
+
+def classify_by(loaded: Loaded, request: Request) -> int:
+    """As `classify`, by a release that is loaded, and stays so.
+
+    Raises:
+        BadInput, ModelUnusable: as `classify`.
+    """
+    source = open_source(request.input, request.format)
+    renderer = make_renderer(loaded, request.columns, request.output_format or source.format)
+    sink = Sink(request.output, renderer.dtype if isinstance(renderer, NpyRenderer) else None)
+    try:
+        count = _run(loaded, source, request, renderer, sink)
+        sink.finish(count)
+    except BaseException:
+        sink.abandon()
+        raise
+    return count
+
+
+def make_parser(info: KnnInfo, format: str, *, ignore_extra: bool) -> Parser:
+    """Returns the parser of a text format."""
+    return (CsvParser if format == "csv" else JsonParser)(info, ignore_extra=ignore_extra)
+
+
+def make_renderer(loaded: Loaded, columns: Columns, format: str) -> Renderer:
+    """Returns the renderer of `format` for a loaded release."""
+    targets = neighbor_classes(loaded.model.path) if columns.neighbors else None
+    return RENDERERS[format](loaded.model.info, columns, loaded.digest, targets)
+
+
+def neighbor_classes(model: str) -> NDArray[np.int32]:
+    """Returns the class index of each training row of a model file, (n_train,) int32.
+
+    Raises:
+        ModelUnusable: the tables inside it are damaged.
+    """
+    data = read_member(model, EXACT_FILE, MAX_MODEL)
+    try:
+        classes: NDArray[np.int32] = read_arrays(data)["classes"].astype(np.int32)
+    except (KeyError, ValueError) as error:
+        raise ModelUnusable(f"{EXACT_FILE} inside {model} is damaged: {error}") from None
+    return classes
+
+
+def _run(loaded: Loaded, source: Source, request: Request, renderer: Renderer, sink: Sink) -> int:
+    require_apart(source.descriptor, request.output)
+    progress = _Progress()
+    count = 0
+    table = _Table(loaded.model.info, source, ignore_extra=request.ignore_extra)
+    for rows, rendered in _rendered(loaded, table, request, renderer):
+        if count == 0 and (table.header or isinstance(renderer, NpyRenderer)):
+            sink.write(renderer.header())
+        sink.write(rendered)
+        count += rows
+        progress.show(count)
+    if count == 0:
+        raise BadInput(f"{source.name}: there is no row in it", reason="no-rows")
+    progress.end()
+    return count
+
+
+def _rendered(loaded: Loaded, table: _Table, request: Request, renderer: Renderer) -> Iterator[tuple[int, bytes]]:
+    """Yields how many rows a block has, and what is said of them."""
+    if request.columns.few:
+        for labels in label_all(loaded, table.blocks(), request.runtime, request.threads):
+            yield len(labels), renderer.render_labels(labels)
+    else:
+        for answers in answer_all(loaded, table.blocks(), request.runtime, request.threads):
+            yield len(answers.label), renderer.render(answers, len(answers.label), {})
+
+
+class _Table:
+    """The rows of a source, block by block; `header` says whether it has a header line, once the first has come."""
+
+    def __init__(self, info: KnnInfo, source: Source, *, ignore_extra: bool) -> None:
+        self.header = False
+        self._info, self._source, self._ignore_extra = info, source, ignore_extra
+
+    def blocks(self) -> Iterator[NDArray[Any]]:
+        if self._source.format == "npy":
+            yield from self._arrays()
+            return
+        parser = make_parser(self._info, self._source.format, ignore_extra=self._ignore_extra)
+        for block in self._source.blocks():
+            rows = self._parse(parser, block)
+            self.header = bool(parser.header)
+            if len(rows):
+                yield rows
+
+    def _arrays(self) -> Iterator[NDArray[np.float32]]:
+        """Narrows the rows of an NPY file here, where it is known how many went before."""
+        before = 0
+        for wide in self._source.arrays(self._info.n_features):
+            with np.errstate(over="ignore"):
+                rows = np.ascontiguousarray(wide, dtype=np.float32)
+            finite = np.isfinite(rows)
+            if not finite.all():
+                row, column = (int(place[0]) for place in np.nonzero(~finite))
+                where = f"rows[{before + row}, {column}] ({short(self._info.feature_names[column])})"
+                raise BadInput(f"{self._source.name}: {where}: {wide[row, column]} is not a finite float32 number")
+            before += len(rows)
+            yield rows
+
+    def _parse(self, parser: Parser, block: bytes) -> NDArray[np.float32]:
+        name = self._source.name
+        try:
+            parsed = parser.parse(block)
+        except BadInput as error:
+            raise BadInput(f"{name}: {error}", hint=error.hint) from None
+        if parsed.errors:
+            number, message = next(iter(parsed.errors.values()))
+            raise BadInput(f"{name}, line {number}: {message}", hint=parsed.hint or "--stream answers the other lines")
+        return parsed.rows
+
+
+class _Progress:
+    """A line on a terminal that says how far the run is; nothing where standard error is no terminal."""
+
+    def __init__(self) -> None:
+        self._shown = sys.stderr.isatty()
+        self._start = self._last = time.monotonic()
+
+    def show(self, count: int) -> None:
+        if not self._shown:
+            return
+        now = time.monotonic()
+        if now - self._last >= _PROGRESS_SECONDS:
+            self._last = now
+            rate = count / (now - self._start)
+            print(f"\r{count:,} rows, {rate:,.0f} a second", end="", file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        if self._shown and self._last != self._start:
+            print(file=sys.stderr)

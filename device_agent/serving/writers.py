@@ -1,0 +1,264 @@
+"""Answers out: CSV, JSON lines or NPY, in the order of the rows that asked.
+
+Renders to bytes; never writes. Text formats give one line for each line that asked, so that line N answers line N:
+for a bad line CSV has empty fields, JSON lines an object with `error` and `line`.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.shared.protocol.constants import UNKNOWN_LABEL
+from device_agent.shared.protocol.model_info import KnnInfo
+from device_agent.shared.protocol.record import record
+
+if TYPE_CHECKING:
+    from device_agent.inference.tflite_knn import Answers
+
+Errors = dict[int, tuple[int, str]]
+
+#: Bytes of a line up to which lines of one length are joined, and shortened after, sooner than one by one.
+_SHORT = 32
+#: Fills lines up: in no text of UTF-8.
+_FILLER = b"\xff"
+
+
+@record
+class Columns:
+    """What is asked for beside the label."""
+
+    proba: bool = False
+    neighbors: bool = False
+    digest: bool = False
+
+    @property
+    def few(self) -> bool:
+        """Whether there are only as many different answers as there are classes."""
+        return not (self.proba or self.neighbors)
+
+
+class _LabelLines:
+    """The lines that say a label and no more, by class index; the last is that of -1."""
+
+    def __init__(self, lines: list[bytes]) -> None:
+        self._lines = lines
+        width = max(map(len, lines))
+        self._even = None
+        if width <= _SHORT:
+            self._even = np.array([line.ljust(width, _FILLER) for line in lines], f"V{width}")
+
+    def pick(self, labels: NDArray[np.int32]) -> list[bytes]:
+        return [self._lines[index] for index in labels.tolist()]
+
+    def join(self, labels: NDArray[np.int32]) -> bytes:
+        if self._even is None:
+            return b"".join(self.pick(labels))
+        return self._even.take(labels).tobytes().translate(None, _FILLER)
+
+
+class CsvRenderer:
+    """`label[,proba_CLASS…][,neighbor_i,distance_i,class_i…][,digest]`, quoted where needed."""
+
+    def __init__(self, info: KnnInfo, columns: Columns, digest: str, targets: NDArray[np.int32] | None) -> None:
+        self._info, self._columns, self._digest, self._targets = info, columns, digest, targets
+        self._labels = [str(label) for label in (*info.classes, UNKNOWN_LABEL)]  # index -1 is "unknown"
+        self._lines = _LabelLines([_csv_line([label] + [digest] * columns.digest) for label in self._labels])
+        self._empty = b"," * (len(self._names()) - 1) + b"\n"
+
+    def header(self) -> bytes:
+        """Returns the header line."""
+        return _csv_line(self._names())
+
+    def render(self, answers: Answers | None, count: int, errors: Errors) -> bytes:
+        """Returns `count` lines: those of `answers`, and an empty one at each place of `errors`."""
+        lines = [] if answers is None else self._good(answers)
+        for place in sorted(errors):
+            lines.insert(place, self._empty)
+        return b"".join(lines)
+
+    def render_labels(self, labels: NDArray[np.int32]) -> bytes:
+        """Returns the lines of class indices, where no more was asked for."""
+        return self._lines.join(labels)
+
+    def _names(self) -> list[str]:
+        names = ["label"]
+        if self._columns.proba:
+            names += [f"proba_{label}" for label in self._info.classes]
+        if self._columns.neighbors:
+            for place in range(1, self._info.k + 1):
+                names += [f"neighbor_{place}", f"distance_{place}"]
+                names += [f"class_{place}"] if self._targets is not None else []
+        return names + ["digest"] * self._columns.digest
+
+    def _good(self, answers: Answers) -> list[bytes]:
+        if self._columns.few:
+            return self._lines.pick(answers.label)
+        parts = [[self._labels[index]] for index in answers.label.tolist()]
+        if self._columns.proba:
+            for part, shares in zip(parts, answers.probabilities):
+                part += map(_float, shares)
+        if self._columns.neighbors:
+            for part, indices, distances in zip(parts, answers.indices, answers.distances):
+                part += self._neighbors(indices, distances)
+        tail = [self._digest] * self._columns.digest
+        return [_csv_line(part + tail) for part in parts]
+
+    def _neighbors(self, indices: NDArray[np.int32], distances: NDArray[np.float32]) -> list[str]:
+        fields = []
+        for index, distance in zip(indices.tolist(), distances):
+            fields += [str(index), _float(distance)]
+            if self._targets is not None:
+                fields.append(self._labels[self._targets[index]])
+        return fields
+
+
+class JsonRenderer:
+    """`{"label": …, "probabilities": {…}, "neighbors": [{"index", "distance", "label"}…], "digest": …}` a line."""
+
+    def __init__(self, info: KnnInfo, columns: Columns, digest: str, targets: NDArray[np.int32] | None) -> None:
+        self._info, self._columns, self._digest, self._targets = info, columns, digest, targets
+        self._labels = (*info.classes, UNKNOWN_LABEL)
+        tail = {"digest": digest} if columns.digest else {}
+        self._lines = _LabelLines([_json_line({"label": label} | tail) for label in self._labels])
+
+    def header(self) -> bytes:
+        """Returns nothing: JSON lines have no header."""
+        return b""
+
+    def render(self, answers: Answers | None, count: int, errors: Errors) -> bytes:
+        """Returns `count` lines: those of `answers`, and an error record at each place of `errors`."""
+        lines = [] if answers is None else self._good(answers)
+        for place in sorted(errors):
+            number, message = errors[place]
+            lines.insert(place, _json_line({"error": message, "line": number}))
+        return b"".join(lines)
+
+    def _good(self, answers: Answers) -> list[bytes]:
+        if self._columns.few:
+            return self._lines.pick(answers.label)
+        return [_json_line(self._record(answers, row)) for row in range(len(answers.label))]
+
+    def render_labels(self, labels: NDArray[np.int32]) -> bytes:
+        """Returns the lines of class indices, where no more was asked for."""
+        return self._lines.join(labels)
+
+    def _record(self, answers: Answers, row: int) -> dict[str, Any]:
+        record: dict[str, Any] = {"label": self._labels[answers.label[row]]}
+        if self._columns.proba:
+            shares = [float(_float(share)) for share in answers.probabilities[row]]
+            record["probabilities"] = {str(label): share for label, share in zip(self._info.classes, shares)}
+        if self._columns.neighbors:
+            record["neighbors"] = [
+                self._neighbor(int(index), distance)
+                for index, distance in zip(answers.indices[row], answers.distances[row])
+            ]
+        if self._columns.digest:
+            record["digest"] = self._digest
+        return record
+
+    def _neighbor(self, index: int, distance: np.float32) -> dict[str, Any]:
+        neighbor = {"index": index, "distance": float(_float(distance))}
+        if self._targets is not None:
+            neighbor["label"] = self._labels[self._targets[index]]
+        return neighbor
+
+
+class NpyRenderer:
+    """An array of labels; with more than labels, a structured array.
+
+    Fields: `label` (int64, or text where a class is text or a row may be "unknown"), `probabilities` (n_classes,)
+    float32, `indices` (k,) int32, `distances` (k,) float32, `classes` (k,) as `label`, `digest` S64.
+    """
+
+    def __init__(self, info: KnnInfo, columns: Columns, digest: str, targets: NDArray[np.int32] | None) -> None:
+        self._columns, self._digest, self._targets = columns, digest, targets
+        if info.reject is None and all(isinstance(label, int) for label in info.classes):
+            self._labels = np.array([*info.classes, 0], np.int64)
+        else:
+            self._labels = np.array([str(label) for label in (*info.classes, UNKNOWN_LABEL)])
+        self.dtype = self._dtype(info)
+
+    def header(self) -> bytes:
+        """Returns room for the header; `npy_header` fills it once the number of rows is known."""
+        return npy_header(self.dtype, 0)
+
+    def render(self, answers: Answers | None, count: int, errors: Errors) -> bytes:
+        """Returns the bytes of `count` entries; there is no entry that could stand for a bad line."""
+        if answers is None:
+            return b""
+        if self._columns.few:
+            return self.render_labels(answers.label)
+        table = self._table(answers.label)
+        if self._columns.proba:
+            table["probabilities"] = answers.probabilities
+        if self._columns.neighbors:
+            table["indices"], table["distances"] = answers.indices, answers.distances
+            if self._targets is not None:
+                table["classes"] = self._labels[self._targets[answers.indices]]
+        return table.tobytes()
+
+    def render_labels(self, labels: NDArray[np.int32]) -> bytes:
+        """Returns the entries of class indices, where no more was asked for."""
+        return (self._table(labels) if self.dtype.names else self._labels[labels]).tobytes()
+
+    def _table(self, labels: NDArray[np.int32]) -> NDArray[Any]:
+        """Returns the entries, with what does not depend on more than the label."""
+        table = np.empty(len(labels), self.dtype)
+        table["label"] = self._labels[labels]
+        if self._columns.digest:
+            table["digest"] = self._digest.encode()
+        return table
+
+    def _dtype(self, info: KnnInfo) -> np.dtype[Any]:
+        if self._columns == Columns():
+            return self._labels.dtype
+        fields: list[Any] = [("label", self._labels.dtype)]
+        if self._columns.proba:
+            fields.append(("probabilities", np.float32, (len(info.classes),)))
+        if self._columns.neighbors:
+            fields += [("indices", np.int32, (info.k,)), ("distances", np.float32, (info.k,))]
+            fields += [("classes", self._labels.dtype, (info.k,))] if self._targets is not None else []
+        return np.dtype(fields + [("digest", "S64")] * self._columns.digest)
+
+
+Renderer = CsvRenderer | JsonRenderer | NpyRenderer
+RENDERERS: dict[str, type[CsvRenderer] | type[JsonRenderer] | type[NpyRenderer]] = {
+    "csv": CsvRenderer,
+    "jsonl": JsonRenderer,
+    "npy": NpyRenderer,
+}
+
+
+def npy_header(dtype: np.dtype[Any], count: int) -> bytes:
+    """Returns the header of a 1-D NPY file, of the same length for any count.
+
+    Format: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
+    """
+    described = {"descr": dtype.descr if dtype.names else dtype.str, "fortran_order": False, "shape": (count,)}
+    text = repr(described).encode("latin1")
+    room = len(text) - len(str(count)) + 20  # as many digits as any count has
+    length = -(-(10 + room + 1) // 64) * 64 - 10
+    return b"\x93NUMPY\x01\x00" + length.to_bytes(2, "little") + text.ljust(length - 1) + b"\n"
+
+
+def _csv_line(fields: list[str]) -> bytes:
+    if any(not text or not text.isalnum() for text in fields):
+        buffer = io.StringIO()
+        csv.writer(buffer, lineterminator="\n").writerow(fields)
+        return buffer.getvalue().encode()
+    return ",".join(fields).encode() + b"\n"
+
+
+def _json_line(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+
+
+def _float(value: np.float32) -> str:
+    """The shortest text that reads back as the same float32."""
+    return str(value)

@@ -1,0 +1,175 @@
+"""A box in a model's space, cut into cells as fine as a proof needs them.
+
+A cell is examined with the training rows that may matter in it, and halved along its longer sides while that is
+undecided; what may matter in a half is found among what did in the whole. Bounds on the distances from anywhere in a
+cell are float64. Numpy alone; what is proven of a cell is said elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.shared.protocol.record import record
+
+Float64 = NDArray[np.float64]
+Float32 = NDArray[np.float32]
+Ints = NDArray[np.int32]
+
+#: What a table says of a cell that nothing was proven of.
+UNDECIDED = -2
+#: Distances closer than this, relative, may be ordered either way: far above rounding and what counts as a tie.
+EITHER_WAY = 1e-6
+
+_MAX_CELLS = 1 << 18
+_MAX_PER_AXIS = 1 << 12
+_CHUNK = 1 << 14  # bounds taken at a time
+#: A cell is proven for a little more than what is looked up in it: finding the cell in float32 rounds by less.
+_OVERLAP = 2.0**-9
+
+
+@record
+class Box:
+    """Where the cells are.
+
+    Attributes:
+        first: (p,) float32 where they begin, as an offset from the centre.
+        per_width: (p,) float32 one over the box's width.
+        weight: (p,) factor of each coordinate's difference.
+    """
+
+    first: Float32
+    per_width: Float32
+    weight: Float64
+
+    @classmethod
+    def around(cls, enrolled: Float32, scale: Float64, margin: float) -> Box | None:
+        """Returns the box around (n, p) training rows, given as offsets; None where float32 could not find a cell.
+
+        On each side it is wider than they are by the share `margin` of their extent.
+        """
+        lowest, highest = enrolled.min(axis=0).astype(np.float64), enrolled.max(axis=0).astype(np.float64)
+        weight = np.abs(scale)
+        with np.errstate(all="ignore"):
+            extent = (highest - lowest) * weight
+            # A feature that never changes is as wide as the widest.
+            width = np.where(extent > 0.0, extent, extent.max() or 1.0) / weight
+            first = (lowest - margin * width).astype(np.float32)
+            per_width = (1.0 / ((1.0 + 2.0 * margin) * width)).astype(np.float32)
+        box = cls(first, per_width, weight)
+        return box if box._is_sane() else None
+
+    def _is_sane(self) -> bool:
+        """Whether neither float32 in the look-up nor float64 in the proof comes near the ends of its range."""
+        with np.errstate(all="ignore"):
+            width = 1.0 / self.per_width.astype(np.float64)
+            ranges = (width > 1e-30) & (width < 1e30)
+            ranges &= (self.weight * width > 1e-60) & (self.weight * width < 1e60)
+            return bool((ranges & (np.abs(self.first) < 2.0**20 * width)).all())
+
+    def per_unit(self, shape: tuple[int, ...]) -> Float32:
+        """Returns (p,) float32 how many cells of a table of that shape there are to a unit of each coordinate."""
+        return self.per_width * np.array(shape, np.float32)
+
+
+@record
+class Cells:
+    """Cells of one size: (m, p) places, and the (m, c) training rows that may matter in each, ascending.
+
+    Lists are filled up with a row that is infinitely far away.
+    """
+
+    at: Ints
+    candidates: Ints
+
+    def left(self, which: NDArray[np.int64], possible: NDArray[np.bool_], filler: int) -> Cells:
+        """Returns some of the cells, with those of their candidates that are still possible."""
+        return Cells(self.at[which], pack(self.candidates[which], possible[which], filler))
+
+
+#: Cells, their (m, p) middles, (p,) half of their sides -> what is proven of each, (m,), and the cells that are left.
+Examine = Callable[[Cells, Float64, Float64], tuple[NDArray[Any], Cells]]
+
+
+def paint(examine: Examine, box: Box, rows: int, dtype: type, bounds_per_row: int) -> NDArray[Any]:
+    """Returns the table of what is proven of each cell, with UNDECIDED for the last that were left.
+
+    Args:
+        examine: proves something of cells.
+        box: where they are.
+        rows: training rows.
+        dtype: of the table.
+        bounds_per_row: how many bounds on distances may be taken, for each training row.
+    """
+    first, width = box.first.astype(np.float64), 1.0 / box.per_width.astype(np.float64)
+    counts = np.ones(len(width), np.int32)
+    table: NDArray[Any] = np.full(counts, UNDECIDED, dtype)
+    whole = Cells(np.zeros((1, len(width)), np.int32), np.arange(rows, dtype=np.int32)[None])
+    level: Iterable[Cells] = [whole]
+    budget = bounds_per_row * rows
+    while True:
+        side = width / counts
+        left = []
+        for cells in level:
+            proven, undecided = examine(cells, first + (cells.at + 0.5) * side, side * (0.5 + _OVERLAP))
+            table[tuple(cells.at.T)] = proven
+            if len(undecided.at):
+                left.append(undecided)
+        split = np.where(side * box.weight > 0.7 * (side * box.weight).max(), 2, 1).astype(np.int32)
+        counts = counts * split
+        cost = sum(cells.candidates.size for cells in left) * int(split.prod())
+        budget -= cost
+        if not left or budget < 0 or counts.prod() > _MAX_CELLS or counts.max() > _MAX_PER_AXIS:
+            return table
+        for axis in np.flatnonzero(split == 2):
+            table = np.repeat(table, 2, axis=axis)
+        level = _split(left, split)
+
+
+def _split(parents: list[Cells], split: Ints) -> Iterator[Cells]:
+    """Yields the cells that these are divided into, as many at a time as stay in the processor's cache."""
+    offsets = np.stack(np.meshgrid(*map(np.arange, split), indexing="ij"), axis=-1).reshape(-1, len(split))
+    for cells in parents:
+        step = max(1, _CHUNK // (cells.candidates.shape[1] * len(offsets)))
+        for start in range(0, len(cells.at), step):
+            at, candidates = cells.at[start : start + step], cells.candidates[start : start + step]
+            children = (at[:, None] * split + offsets).reshape(-1, len(split)).astype(np.int32)
+            yield Cells(children, np.repeat(candidates, len(offsets), axis=0))
+
+
+class Bounds:
+    """Bounds on the distances between cells and training rows: squared; for manhattan, as they are.
+
+    Args:
+        enrolled: (n, p) training rows, as offsets from the centre.
+        weight: (p,) factor of each coordinate's difference.
+        manhattan: whether that is the metric.
+    """
+
+    def __init__(self, enrolled: Float32, weight: Float64, *, manhattan: bool) -> None:
+        self._weight, self._manhattan = weight, manhattan
+        self._points = [np.append(points, np.inf) for points in (enrolled * weight).T]
+
+    def take(self, candidates: Ints, middle: Float64, half: Float64) -> tuple[Float64, Float64]:
+        """Returns the least and the greatest distance between a cell and each of its candidates, (m, c) each."""
+        middle, half = middle * self._weight, half * self._weight
+        near, far = np.zeros(candidates.shape), np.zeros(candidates.shape)
+        for axis, points in enumerate(self._points):
+            away = np.abs(points[candidates] - middle[:, axis, None])
+            beyond, across = np.maximum(away - half[axis], 0.0), away + half[axis]
+            near += beyond if self._manhattan else beyond * beyond
+            far += across if self._manhattan else across * across
+        return near, far
+
+
+def pack(candidates: Ints, possible: NDArray[np.bool_], filler: int) -> Ints:
+    """Returns the possible ones of (m, c) candidates, in an array as narrow as the longest list."""
+    counts = np.count_nonzero(possible, axis=1)
+    cell, _ = chosen = np.nonzero(possible)
+    place = np.arange(len(cell)) - np.repeat(np.cumsum(counts) - counts, counts)
+    packed = np.full((len(counts), counts.max(initial=0)), filler, np.int32)
+    packed[cell, place] = candidates[chosen]
+    return packed

@@ -1,0 +1,99 @@
+"""The golden set: query rows and the reference's answers to them.
+
+golden.npz travels in every release. Numpy alone, no I/O: bytes in, arrays out, and back.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Any, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.shared.protocol.constants import Metric
+from device_agent.shared.protocol.errors import ModelUnusable
+from device_agent.shared.protocol.record import record
+from device_agent.shared.release.npz import read_arrays
+
+_ARRAYS = {
+    "rows": (np.dtype(np.float32), 2),
+    "truth": (np.dtype(np.int32), 1),
+    "label": (np.dtype(np.int32), 1),
+    "indices": (np.dtype(np.int32), 2),
+    "distances": (np.dtype(np.float64), 2),
+    "classes": (np.dtype(np.int32), 2),
+    "tolerance": (np.dtype(np.float64), 1),
+}
+
+
+@record
+class Golden:
+    """golden.npz: n query rows with the reference's answers, and the truth where it is known.
+
+    Attributes:
+        metric: of the model, in which `distances` are given.
+        rows: (n, n_features) float32, raw.
+        truth: (n,) int32, true class, -1 where it is not known.
+        label: (n,) int32, the reference's class index or UNKNOWN.
+        indices: (n, e) int32 with e >= k: the reference's neighbours by (distance, index), padded with -1.
+        distances: (n, e) float64, padded with infinity.
+        classes: (n, e) int32, the neighbours' classes, padded with -1.
+        tolerance: (n,) float64, as `judge` says.
+    """
+
+    metric: Metric
+    rows: NDArray[np.float32]
+    truth: NDArray[np.int32]
+    label: NDArray[np.int32]
+    indices: NDArray[np.int32]
+    distances: NDArray[np.float64]
+    classes: NDArray[np.int32]
+    tolerance: NDArray[np.float64]
+
+    def to_bytes(self) -> bytes:
+        """Returns golden.npz: the same arrays always give the same bytes."""
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, metric=np.array(self.metric), **{name: getattr(self, name) for name in _ARRAYS})
+        return buffer.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Golden:
+        """Reads golden.npz strictly: names, types, shapes and ranges; never unpickles.
+
+        Raises:
+            ModelUnusable: it is not a golden set.
+        """
+        try:
+            arrays: dict[str, Any] = read_arrays(data)
+            if set(arrays) != {"metric", *_ARRAYS}:
+                raise ValueError(f"it holds {', '.join(sorted(arrays))}")
+            golden = cls(metric=_metric(arrays.pop("metric")), **arrays)
+            golden._check()
+        except ValueError as error:
+            raise ModelUnusable(f"golden.npz is not a golden set: {error}") from None
+        return golden
+
+    def _check(self) -> None:
+        for name, (dtype, ndim) in _ARRAYS.items():
+            array = getattr(self, name)
+            if array.dtype != dtype or array.ndim != ndim or len(array) != len(self.rows):
+                raise ValueError(f"{name} has type {array.dtype} and shape {array.shape}")
+        if not self.indices.shape == self.distances.shape == self.classes.shape:
+            raise ValueError("indices, distances and classes have different shapes")
+        if not np.isfinite(self.rows).all() or not (np.isfinite(self.tolerance) & (self.tolerance >= 0)).all():
+            raise ValueError("a row or a tolerance is not a finite number")
+        held = self.indices >= 0
+        if not (np.isfinite(self.distances) == held).all() or (self.distances < 0).any():
+            raise ValueError("a neighbour has no distance, or a distance no neighbour")
+        if not ((self.classes >= 0) == held).all():
+            raise ValueError("a neighbour has no class, or a class no neighbour")
+
+
+def _metric(value: NDArray[Any]) -> Metric:
+    text = str(value)
+    for metric in get_args(Metric):
+        if text == metric:
+            found: Metric = metric
+            return found
+    raise ValueError(f"unknown metric {text!r}")

@@ -1,0 +1,211 @@
+"""The golden judge: does this runtime answer as the float64 reference does?
+
+Numpy alone, no I/O, no runtime: bytes and arrays in, a verdict out. The device runs it at every activation, the host
+when it builds; it is the same code, so both mean the same by *identical*, *equivalent* and *different*.
+
+A golden row carries the reference's neighbours beyond the k-th as far as the row's tolerance reaches, their classes
+and float64 distances. That is all it takes to tell a swap of near-tied neighbours from a wrong answer without the
+training matrix:
+
+- *identical*: the same neighbours in the same order, and the same label;
+- *equivalent*: each place is held by a row whose reference distance is within the tolerance of that place's, and the
+  label is the same;
+- *different*: anything else; also a distance or a probability that departs from what the reference says of the very
+  neighbours that were answered.
+
+The tolerance of a row is `margin * max(d_k, R)`: d_k is its k-th reference distance, R the RMS distance of the
+training rows from their mean, both in model space (Euclidean or Manhattan; sqeuclidean and cosine are compared as the
+Euclidean distances that they are functions of).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.shared.golden.golden_set import Golden
+from device_agent.shared.protocol.constants import MAX_CONFUSED, MAX_DIFFERENCES, UNKNOWN, UNKNOWN_LABEL, Metric
+from device_agent.shared.protocol.errors import ModelUnusable
+from device_agent.shared.protocol.model_info import Gates, KnnInfo
+from device_agent.shared.protocol.record import record
+from device_agent.shared.protocol.reports import RowDifference
+
+#: How far a probability may be from the reference's.
+PROBABILITY_TOLERANCE = 1e-5
+
+
+@record
+class Verdict:
+    """What the judge found; the fields are those of `contract.Certificate`."""
+
+    identical: int
+    equivalent: int
+    different: int
+    differences: tuple[RowDifference, ...]
+    largest_distance_error: float
+    accuracy: float | None
+    accuracy_rows: int
+    accepted: float | None
+    confusion: tuple[tuple[int, ...], ...]
+    failures: tuple[str, ...]
+
+
+def judge(golden: Golden, answers: Any, info: KnnInfo, gates: Gates, *, p50_ms: float | None = None) -> Verdict:
+    """Compares `answers` to the golden rows (`Answers` of `golden.rows`) with the reference's, and applies the gates.
+
+    Accuracy counts over all rows whose truth is known; an "unknown" is not a right answer. `p50_ms` is the median
+    time of one row, judged when it and the latency gate are given.
+
+    Raises:
+        ModelUnusable: the golden set was made for another model (k, features or classes differ).
+    """
+    _require_match(golden, info)
+    kinds = ["different"] * len(golden.rows)
+    errors = np.zeros(len(golden.rows))
+    if _shapes_fit(golden, answers, info):
+        for row in range(len(golden.rows)):
+            kinds[row], errors[row] = _judge_row(golden, answers, info, row)
+    differences = tuple(
+        _difference(golden, answers, info, row, errors[row]) for row, kind in enumerate(kinds) if kind == "different"
+    )
+    accuracy, accepted, count, confusion = _score(golden, answers, len(info.classes))
+    different = kinds.count("different")
+    return Verdict(
+        identical=kinds.count("identical"),
+        equivalent=kinds.count("equivalent"),
+        different=different,
+        differences=differences[:MAX_DIFFERENCES],
+        largest_distance_error=float(errors.max(initial=0.0)),
+        accuracy=accuracy,
+        accuracy_rows=count,
+        accepted=accepted,
+        confusion=confusion,
+        failures=_failures(gates, different, len(kinds), accuracy, p50_ms),
+    )
+
+
+def base_distance(distances: NDArray[Any], metric: Metric) -> NDArray[np.float64]:
+    """Returns the Euclidean (Manhattan) distances in model space that `distances` are a function of."""
+    values = np.asarray(distances, dtype=np.float64)
+    if metric == "sqeuclidean":
+        values = np.sqrt(np.maximum(values, 0.0))
+    elif metric == "cosine":
+        values = np.sqrt(2.0 * np.maximum(values, 0.0))
+    return values
+
+
+def votes(classes: NDArray[np.int32], distances: NDArray[np.float64], info: KnnInfo) -> NDArray[np.float64]:
+    """Returns (n_classes,) shares of the votes of neighbours in order of distance; exact matches take all."""
+    if info.weights == "uniform":
+        weight = np.ones(len(classes))
+    elif distances.min() == 0.0:
+        weight = (distances == 0.0).astype(np.float64)
+    else:
+        weight = distances.min() / distances
+    shares = np.bincount(classes, weight, minlength=len(info.classes))
+    result: NDArray[np.float64] = shares / shares.sum()
+    return result
+
+
+def _judge_row(golden: Golden, answers: Any, info: KnnInfo, row: int) -> tuple[str, float]:
+    k, tolerance = info.k, golden.tolerance[row]
+    found, told = np.asarray(answers.indices[row]), np.asarray(answers.distances[row], dtype=np.float64)
+    places = [np.flatnonzero(golden.indices[row] == index) for index in found]
+    strangers = found.min() < 0 or any(len(place) == 0 for place in places)  # padding is no neighbour
+    if strangers or not np.isfinite(told).all() or len(set(found.tolist())) < k:
+        return "different", _largest(told, golden.distances[row, :k])
+    at = np.concatenate(places)
+    tellable = _in_float32(golden.distances[row, at])
+    error = _largest(told, tellable)
+    base = base_distance(golden.distances[row], golden.metric)
+    swapped = np.abs(base[at] - base[:k]).max()
+    off = np.abs(base_distance(told, golden.metric) - base_distance(tellable, golden.metric)).max()
+    expected = votes(golden.classes[row, at], golden.distances[row, at], info)
+    shares = np.asarray(answers.probabilities[row], dtype=np.float64)
+    wrong_share = not np.abs(shares - expected).max() <= PROBABILITY_TOLERANCE
+    if swapped > tolerance or off > tolerance or wrong_share or answers.label[row] != golden.label[row]:
+        return "different", error
+    return ("identical" if np.array_equal(at, np.arange(k)) else "equivalent"), error
+
+
+def _in_float32(distances: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Returns distances as a device can tell them: beyond the largest number that one, under the smallest 0."""
+    told: NDArray[np.float64] = np.minimum(distances, np.finfo(np.float32).max).astype(np.float32).astype(np.float64)
+    return told
+
+
+def _largest(told: NDArray[np.float64], expected: NDArray[np.float64]) -> float:
+    gaps = np.abs(told - expected)
+    return float(gaps[np.isfinite(gaps)].max(initial=0.0))
+
+
+def _difference(golden: Golden, answers: Any, info: KnnInfo, row: int, error: float) -> RowDifference:
+    return RowDifference(
+        row=row,
+        expected_label=label_text(info, int(golden.label[row])),
+        label=label_text(info, int(answers.label[row])),
+        expected_indices=tuple(int(index) for index in golden.indices[row, : info.k]),
+        indices=tuple(int(index) for index in answers.indices[row]),
+        distance_error=float(error),
+    )
+
+
+def label_text(info: KnnInfo, index: int) -> str:
+    """Returns a class index as people write it; `unknown` for a rejected row."""
+    return str(info.classes[index]) if 0 <= index < len(info.classes) else UNKNOWN_LABEL
+
+
+def _score(
+    golden: Golden, answers: Any, n_classes: int
+) -> tuple[float | None, float | None, int, tuple[tuple[int, ...], ...]]:
+    known = np.flatnonzero(golden.truth >= 0)
+    if len(known) == 0:
+        return None, None, 0, ()
+    truth, label = golden.truth[known], np.asarray(answers.label)[known]
+    confusion = _confusion(truth, label, n_classes) if n_classes <= MAX_CONFUSED else ()
+    return float(np.mean(label == truth)), float(np.mean(label != UNKNOWN)), len(known), confusion
+
+
+def _confusion(truth: NDArray[np.int32], label: NDArray[np.int32], n_classes: int) -> tuple[tuple[int, ...], ...]:
+    accepted = (label >= 0) & (label < n_classes)
+    table = np.zeros((n_classes, n_classes + 1), np.int64)
+    np.add.at(table, (truth, np.where(accepted, label, n_classes)), 1)
+    return tuple(tuple(int(count) for count in line) for line in table)
+
+
+def _failures(gates: Gates, different: int, rows: int, accuracy: float | None, p50_ms: float | None) -> tuple[str, ...]:
+    found = []
+    if different:
+        found.append(f"parity: {different} of {rows} golden rows are different")
+    if gates.accuracy is not None and accuracy is None:
+        found.append(f"accuracy: the floor is {gates.accuracy:g}, but no golden row has a known truth")
+    elif gates.accuracy is not None and accuracy is not None and accuracy < gates.accuracy:
+        found.append(f"accuracy: {accuracy:.6g} is under the floor of {gates.accuracy:g}")
+    if gates.latency_ms is not None and p50_ms is not None and p50_ms > gates.latency_ms:
+        found.append(f"latency: {p50_ms:.4g} ms a row is over the budget of {gates.latency_ms:g} ms")
+    return tuple(found)
+
+
+def _require_match(golden: Golden, info: KnnInfo) -> None:
+    fits = (
+        golden.metric == info.metric
+        and golden.rows.shape[1] == info.n_features
+        and golden.indices.shape[1] >= info.k
+        and bool((golden.indices[:, : info.k] >= 0).all())
+        and int(golden.indices.max(initial=-1)) < info.n_train
+        and max(int(golden.truth.max(initial=-1)), int(golden.label.max(initial=-1))) < len(info.classes)
+        and int(golden.classes.max(initial=-1)) < len(info.classes)
+    )
+    if not fits:
+        raise ModelUnusable("golden.npz was made for another model", reason="golden-mismatch")
+
+
+def _shapes_fit(golden: Golden, answers: Any, info: KnnInfo) -> bool:
+    n = len(golden.rows)
+    return bool(
+        answers.label.shape == (n,)
+        and answers.indices.shape == answers.distances.shape == (n, info.k)
+        and answers.probabilities.shape == (n, len(info.classes))
+    )

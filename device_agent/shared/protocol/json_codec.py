@@ -1,0 +1,236 @@
+"""Frozen dataclasses to JSON and back, strictly.
+
+Every document that crosses the line between host and device, and every file that either side reads back, passes
+through here. The reader trusts nothing: the size is capped before parsing, nesting is bounded, and an unknown key, a
+missing key, a wrong type or a number that is not finite is an error that names the place. Standard library only; no
+I/O.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+import json
+import math
+import types
+import typing
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from device_agent.shared.protocol.record import shape
+
+T = TypeVar("T")
+
+#: Largest JSON document either side reads, in bytes, unless the caller sets another cap.
+MAX_DOCUMENT = 4 * 1024 * 1024
+#: Deepest nesting of objects and arrays that is parsed.
+MAX_DEPTH = 16
+#: Most characters of a strange document that a message repeats.
+_MAX_QUOTED = 80
+
+
+class MalformedDocument(ValueError):
+    """A document is not what its reader was promised; the message says where (`$.gates.accuracy`)."""
+
+
+def dumps(value: Any) -> str:
+    """Returns `value` (a dataclass, or plain JSON data) as one line of JSON with sorted keys.
+
+    All of it is ASCII: no locale can spoil it on its way, and no character in it can steer a terminal.
+    """
+    return json.dumps(to_plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def dump_file(value: Any) -> bytes:
+    """Returns `value` as indented UTF-8 JSON with a closing newline, for files that a person may open."""
+    text = json.dumps(to_plain(value), sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
+    return (text + "\n").encode()
+
+
+def to_plain(value: Any) -> Any:
+    """Returns `value` with dataclasses as dictionaries, tuples as lists and enums as their values."""
+    if value is None or (isinstance(value, str | int | float) and not isinstance(value, enum.Enum)):
+        return value
+    if (fields := shape(type(value))) is not None:
+        return {name: to_plain(getattr(value, name)) for name in fields}
+    if isinstance(value, enum.Enum):
+        return value.value
+    if isinstance(value, Mapping):
+        return {str(key): to_plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_plain(item) for item in value]
+    return value
+
+
+def loads(cls: type[T], text: str | bytes, *, limit: int = MAX_DOCUMENT) -> T:
+    """Parses one JSON document into the dataclass `cls`.
+
+    Raises:
+        MalformedDocument: it is over `limit` bytes, nested deeper than `MAX_DEPTH`, not JSON, or not of that shape.
+    """
+    return from_plain(cls, parse(text, limit=limit))
+
+
+def parse(text: str | bytes, *, limit: int = MAX_DOCUMENT) -> Any:
+    """Parses JSON with a cap on size and depth; refuses duplicate keys, NaN and infinity.
+
+    Raises:
+        MalformedDocument: as said.
+    """
+    data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+    if len(data) > limit:
+        raise MalformedDocument(f"the document has {len(data):,} bytes; at most {limit:,} are read")
+    _refuse_depth(data)
+    try:
+        value = json.loads(data.decode("utf-8"), object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
+        if b"\\ud" in data.lower():  # half a surrogate pair could be read, but never printed or written
+            json.dumps(value, ensure_ascii=False).encode()
+    except MalformedDocument:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise MalformedDocument(f"not a JSON document: {error}") from None
+    return value
+
+
+def _refuse_depth(data: bytes) -> None:
+    depth = 0
+    in_string = escaped = False
+    for byte in data:
+        if in_string:
+            if escaped:
+                escaped = False
+            elif byte == 0x5C:
+                escaped = True
+            elif byte == 0x22:
+                in_string = False
+        elif byte == 0x22:
+            in_string = True
+        elif byte in b"[{":
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise MalformedDocument(f"nested deeper than {MAX_DEPTH} levels")
+        elif byte in b"]}":
+            depth -= 1
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise MalformedDocument(f"the key {_quoted(twice)} stands twice")
+    return found
+
+
+def _refuse_constant(name: str) -> Any:
+    raise MalformedDocument(f"{name} is not a JSON number")
+
+
+def from_plain(cls: type[T], data: Any, where: str = "$") -> T:
+    """Builds the dataclass `cls` from parsed JSON, checking every key and type.
+
+    Raises:
+        MalformedDocument: with the path of the first thing that does not fit.
+    """
+    if not isinstance(data, dict):
+        raise MalformedDocument(f"{where}: expected an object, found {_kind(data)}")
+    hints: dict[str, Any] = _hints(cls)  # type: ignore[arg-type]
+    unknown = sorted(set(data) - set(hints))
+    if unknown:
+        raise MalformedDocument(f"{where}: unknown key {_quoted(unknown[0])}")
+    values = {}
+    for name, optional in (shape(cls) or {}).items():
+        if name in data:
+            values[name] = _convert(hints[name], data[name], f"{where}.{name}")
+        elif not optional:
+            raise MalformedDocument(f"{where}: the key {name!r} is missing")
+    try:
+        return cls(**values)
+    except ValueError as error:
+        raise MalformedDocument(f"{where}: {error}") from None
+
+
+@functools.cache
+def _hints(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    origin = typing.get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
+        return _convert_union(typing.get_args(hint), value, where)
+    if origin is tuple:
+        return _convert_tuple(typing.get_args(hint), value, where)
+    if origin is typing.Literal:
+        if any(value == choice and type(value) is type(choice) for choice in typing.get_args(hint)):
+            return value
+        choices = ", ".join(map(repr, typing.get_args(hint)))
+        raise MalformedDocument(f"{where}: {_quoted(value)} is not one of {choices}")
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise MalformedDocument(f"{where}: expected an object, found {_kind(value)}")
+        item = typing.get_args(hint)[1]
+        return {key: _convert(item, entry, f"{where}[{_quoted(key)}]") for key, entry in value.items()}
+    if isinstance(hint, type) and shape(hint) is not None:
+        return from_plain(hint, value, where)
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+        try:
+            return hint(value)
+        except ValueError:
+            raise MalformedDocument(
+                f"{where}: {_quoted(value)} is not one of {', '.join(m.value for m in hint)}"
+            ) from None
+    return _convert_scalar(hint, value, where)
+
+
+def _convert_union(choices: tuple[Any, ...], value: Any, where: str) -> Any:
+    if value is None and type(None) in choices:
+        return None
+    failures = []
+    for choice in choices:
+        if choice is type(None):
+            continue
+        try:
+            return _convert(choice, value, where)
+        except MalformedDocument as error:
+            # With its traceback it would hold this frame, which holds it, and all that the callers have loaded.
+            failures.append(error.with_traceback(None))
+    raise failures[-1]
+
+
+def _convert_tuple(items: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
+    if not isinstance(value, list):
+        raise MalformedDocument(f"{where}: expected an array, found {_kind(value)}")
+    if len(items) == 2 and items[1] is Ellipsis:
+        return tuple(_convert(items[0], entry, f"{where}[{index}]") for index, entry in enumerate(value))
+    if len(items) != len(value):
+        raise MalformedDocument(f"{where}: expected {len(items)} entries, found {len(value)}")
+    return tuple(_convert(hint, entry, f"{where}[{i}]") for i, (hint, entry) in enumerate(zip(items, value)))
+
+
+def _convert_scalar(hint: Any, value: Any, where: str) -> Any:
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.inf
+        if math.isfinite(number):
+            return number
+        raise MalformedDocument(f"{where}: the number is not finite")
+    if hint is int and isinstance(value, int) and not isinstance(value, bool) and abs(value) <= 2**63 - 1:
+        return value
+    if hint in (str, bool) and isinstance(value, hint):
+        return value
+    names = {str: "a string", int: "an integer", float: "a number", bool: "true or false"}
+    raise MalformedDocument(f"{where}: expected {names.get(hint, hint)}, found {_kind(value)}")
+
+
+def _quoted(value: Any) -> str:
+    """As it would be written, escapes for what steers a terminal, and cut: a message is for people."""
+    text = repr(value)
+    return text if len(text) <= _MAX_QUOTED else text[: _MAX_QUOTED - 3] + "..."
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "an object", list: "an array", str: "a string", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "a number")

@@ -1,0 +1,81 @@
+"""What a model and a release say of themselves: knn.json and release.json.
+
+Frozen records, written and read by `json_codec`. No I/O.
+"""
+
+from __future__ import annotations
+
+from device_agent.shared.protocol.constants import CELLS, FULL, QUANTIZED, SCHEMA, Metric, Scale, Weights
+from device_agent.shared.protocol.record import record
+
+
+@record
+class Reject:
+    """When a row is "unknown": its k-th neighbour is farther than the threshold of the class it was given.
+
+    `acceptance` is the share of ordinary rows asked for; `thresholds` has one distance a class, in the model's metric;
+    `measured` is the share accepted among `measured_rows` held-out rows (None without such rows).
+    """
+
+    acceptance: float
+    thresholds: tuple[float, ...]
+    measured: float | None = None
+    measured_rows: int = 0
+
+
+@record
+class KnnInfo:
+    """knn.json, inside the model file: all that a runtime must know of the classifier."""
+
+    name: str
+    k: int
+    n_features: int
+    feature_names: tuple[str, ...]
+    classes: tuple[int | str, ...]  # class index -> label, sorted as numpy.unique sorts
+    metric: Metric
+    weights: Weights
+    scale: Scale
+    n_train: int
+    batch: int  # rows of the batch signature
+    fingerprint: str  # SHA-256 over the training rows and labels
+    minimum_runtime: str  # lowest TFLite runtime version that has every op of the graph
+    versions: dict[str, str]  # of the tools that built it
+    inputs: str = ""  # SHA-256 over everything that the build was asked for; the same means nothing to build
+    reject: Reject | None = None
+    searched: int | None = None  # coordinates of the projection that candidates are searched in; None: all there are
+    quantized: int | None = None  # rows of the batch signature that searches in eight bits; None: there is none
+    cells: int | None = None  # rows of that which searches among the rows of a cell; None: there is none
+    schema: int = SCHEMA
+
+    def batch_rows(self, search: str) -> int | None:
+        """Returns the rows of the batch signature of one of `contract.SEARCHES`; None where there is none."""
+        return {FULL: self.batch, QUANTIZED: self.quantized, CELLS: self.cells}[search]
+
+
+# --- the release --------------------------------------------------------------------------------------------------
+@record
+class Gates:
+    """What a device must reach before a release may be committed on it."""
+
+    margin: float = 1.0e-5  # float64 distances closer than this, relative to the data's scale, may change places
+    accuracy: float | None = None  # floor on the evaluation rows
+    latency_ms: float | None = None  # budget for the median of one row
+
+
+@record
+class Manifest:
+    """release.json. `sequence` only ever grows; `created` and `expires` are seconds since 1970, UTC."""
+
+    name: str
+    version: str
+    sequence: int
+    created: int
+    expires: int | None
+    device_class: str  # "any", or the class that a device must have
+    minimum_agent: str
+    minimum_runtime: str
+    k: int
+    n_features: int
+    labels_sha256: str  # of the label file inside the model
+    gates: Gates
+    schema: int = SCHEMA

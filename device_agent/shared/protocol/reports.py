@@ -1,0 +1,188 @@
+"""Documents that commands beyond `status` answer: certificate, bench, diagnosis.
+
+A document is a frozen record; `json_codec` writes and reads it. No I/O.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from device_agent.shared.protocol.constants import SCHEMA
+from device_agent.shared.protocol.documents import DeviceInfo, HistoryEntry, LockHolder, ReleaseRef, Staged
+from device_agent.shared.protocol.record import record
+
+
+# --- what a device answers ----------------------------------------------------------------------------------------
+@record
+class RuntimeInfo:
+    """What runs the model: `delegate` names XNNPACK where it took the graph."""
+
+    name: str  # tflite_runtime | ai_edge_litert
+    version: str
+    delegate: str | None
+    python: str
+    numpy: str
+
+
+@record
+class RowDifference:
+    """One golden row on which a device departs from the reference."""
+
+    row: int
+    expected_label: str
+    label: str
+    expected_indices: tuple[int, ...]
+    indices: tuple[int, ...]
+    distance_error: float
+
+
+@record
+class Latency:
+    """Time of one row, in milliseconds."""
+
+    p50_ms: float
+    p99_ms: float
+    rows: int
+
+
+@record
+class Certificate:
+    """The proof that a device answers as the host does; `nonce` comes from the host that asked.
+
+    `largest_distance_error` is the greatest absolute difference between a device's distance and the float64
+    reference's. `confusion[t][p]` counts evaluation rows of class t answered p; its last column counts "unknown".
+    `failures` names the gates that were missed, and is empty when all were kept. `classes` are the labels, as text. A
+    model of more than `MAX_CONFUSED` classes has neither `confusion` nor `classes` here.
+    """
+
+    nonce: str
+    release: str
+    name: str
+    version: str
+    sequence: int
+    model_sha256: str
+    identical: int
+    equivalent: int
+    different: int
+    differences: tuple[RowDifference, ...]  # the first MAX_DIFFERENCES
+    largest_distance_error: float
+    accuracy: float | None
+    accuracy_rows: int
+    accepted: float | None  # share of evaluation rows that were not "unknown"
+    confusion: tuple[tuple[int, ...], ...]
+    latency: Latency | None
+    runtime: RuntimeInfo
+    device: DeviceInfo
+    failures: tuple[str, ...]
+    issued: int  # the device's clock, seconds since 1970
+    classes: tuple[str, ...] = ()
+    schema: int = SCHEMA
+
+    @property
+    def passed(self) -> bool:
+        """Whether every gate was kept."""
+        return not self.failures
+
+
+@record
+class Activated:
+    """`device_agent activate`: the release answers, and reverts unless it is confirmed in time."""
+
+    release: ReleaseRef
+    certificate: Certificate
+    already: bool  # it was committed before: nothing to confirm
+    seconds_left: float | None
+    schema: int = SCHEMA
+
+
+@record
+class Installed:
+    """`device_agent install`: what staging said (None where it was done before) and took, then what activating said."""
+
+    staged: Staged | None
+    stage_seconds: float
+    activated: Activated
+    schema: int = SCHEMA
+
+
+@record
+class TakenBack:
+    """`device_agent rollback --own`: what became of the last activation that this holder began, and what is there now.
+
+    `became` is the last step of it: `confirmed`, or `reverted` with who or what ended it; None: it began none.
+    """
+
+    taken: bool  # it was pending, and this command gave it up
+    became: HistoryEntry | None
+    committed: ReleaseRef | None
+    previous: ReleaseRef | None
+    pending: ReleaseRef | None  # somebody else's
+    lock: LockHolder | None  # who keeps others out: who began `pending`, or reserved the device
+    schema: int = SCHEMA
+
+
+@record
+class Finding:
+    """What `doctor` says of one thing: `mend` is the exact command that mends it, empty where nothing is wrong."""
+
+    name: str
+    level: Literal["ok", "warning", "error"]
+    message: str
+    mend: str
+
+
+@record
+class Diagnosis:
+    """`device_agent doctor`; it exits with 1 where a finding is an error."""
+
+    findings: tuple[Finding, ...]
+    device: DeviceInfo
+    schema: int = SCHEMA
+
+
+@record
+class Bench:
+    """`device_agent bench`: the answering release on this board, one thread unless told otherwise.
+
+    `one` is the time of one row through the model, `line` from a line of CSV to a rendered answer. `load_ms` counts
+    opening, verifying and loading. `memory_bytes` is what the process holds with the model loaded, `peak_bytes` the
+    most it held; `installed_bytes` is the disk that each package of the agent takes.
+    """
+
+    release: str
+    name: str
+    version: str
+    n_train: int
+    n_features: int
+    k: int
+    batch: int
+    one: Latency
+    line: Latency
+    rows_per_second: float
+    verify_ms: float
+    load_ms: float
+    model_bytes: int
+    memory_bytes: int
+    peak_bytes: int
+    installed_bytes: dict[str, int]
+    runtime: RuntimeInfo
+    device: DeviceInfo
+    governor: str | None
+    temperature: float | None  # degrees Celsius
+    threads: int
+    schema: int = SCHEMA
+
+
+@record
+class Problem:
+    """How every agent command ends that did not succeed (`--json`): the process exits with `exit_code`.
+
+    `certificate` is there when a gate of a golden check failed.
+    """
+
+    reason: str
+    message: str
+    hint: str
+    exit_code: int
+    certificate: Certificate | None = None
+    schema: int = SCHEMA

@@ -1,0 +1,235 @@
+"""Opens a release directory so that what is verified is what is used.
+
+Every name is looked up relative to one open directory, no symbolic link is followed, sizes are checked before a byte
+is read, and each file is hashed through the descriptor that the caller then loads (`/proc/self/fd/N`): a file that is
+renamed over it, or a directory that is swapped, changes nothing. A write into the same file shows in its change time;
+`OpenRelease.confirm_unchanged()` after loading closes that gap. Decides nothing: the rules are in `trust`.
+The device and the host both read releases through here and in no other way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import os
+import stat
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from device_agent.shared.protocol import constants
+from device_agent.shared.protocol.record import record
+from device_agent.shared.trust import rules
+from device_agent.shared.trust.listing import Entry, FileFact, Kind, check_entry, check_listing
+from device_agent.shared.trust.reasons import Reason, refused
+
+_CHUNK = 256 * 1024
+#: How far ahead of what is hashed the disk is asked to read.
+_AHEAD = 8 * _CHUNK
+_OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+
+
+@record
+class _OpenFile:
+    descriptor: int
+    stamp: tuple[int, ...]
+    fact: FileFact
+
+
+@record
+class OpenRelease:
+    """A release directory whose files are open and hashed; made by `open_release`, valid inside its `with`."""
+
+    directory: Path
+    opened: Mapping[str, _OpenFile]
+
+    @property
+    def files(self) -> dict[str, FileFact]:
+        """Size and SHA-256 of each file, without the signature."""
+        return {name: file.fact for name, file in self.opened.items() if name != constants.SIGNATURE_FILE}
+
+    def path(self, name: str) -> str:
+        """Returns a path that opens the very file that was hashed, however the directory changes.
+
+        Where there is no /proc (some chroots) it is the file's own name; `confirm_unchanged` then compares inodes.
+        """
+        path = f"/proc/self/fd/{self.opened[name].descriptor}"
+        return path if os.access(path, os.R_OK) else str(self.directory / name)
+
+    def read(self, name: str) -> bytes:
+        """Returns the bytes of the file `name`, hashed again as they are read.
+
+        Raises:
+            Refused: FILE_SWAPPED: they are no longer those that were hashed when it was opened.
+        """
+        file = self.opened[name]
+        data = b"".join(bytes(chunk) for chunk in _chunks(file.descriptor, file.fact.size + 1))
+        if hashlib.sha256(data).hexdigest() != file.fact.sha256:
+            raise _swapped(name)
+        return data
+
+    def confirm_unchanged(self) -> None:
+        """Checks that no file was written to since it was hashed: call it after the model is loaded.
+
+        Raises:
+            Refused: FILE_SWAPPED.
+        """
+        for name, file in self.opened.items():
+            found = os.fstat(file.descriptor)
+            # A changed stamp may be a link or a mode only: the bytes decide.
+            if _stamp(found) != file.stamp and _hash(file.descriptor, file.fact.size) != file.fact:
+                raise _swapped(name)
+            path = self.path(name)
+            with _readable(name):
+                if not path.startswith("/proc/") and not os.path.samestat(os.lstat(path), found):
+                    raise _swapped(name)
+
+    def verify(
+        self,
+        state: rules.TrustState,
+        *,
+        now: int | None = None,
+        expected_digest: str | None = None,
+        ordered_digest: str | None = None,
+    ) -> rules.Verdict:
+        """Runs `trust.verify_release` over this directory; `now` defaults to the clock.
+
+        Raises:
+            Refused: with a `trust.Reason`.
+        """
+        return rules.verify_release(
+            bundle=self.read(constants.SIGNATURE_FILE),
+            manifest=self.read(constants.MANIFEST_FILE),
+            files=self.files,
+            state=state,
+            now=int(time.time()) if now is None else now,
+            expected_digest=expected_digest,
+            ordered_digest=ordered_digest,
+        )
+
+    def verify_kept(self, digest: str, state: rules.TrustState, *, now: int | None = None) -> rules.Verdict:
+        """Runs `trust.verify_kept` over this directory: for the release that runs, or the one to return to.
+
+        Raises:
+            Refused: with a `trust.Reason`.
+        """
+        return rules.verify_kept(
+            digest=digest,
+            bundle=self.read(constants.SIGNATURE_FILE),
+            manifest=self.read(constants.MANIFEST_FILE),
+            files=self.files,
+            state=state,
+            now=int(time.time()) if now is None else now,
+        )
+
+
+@contextlib.contextmanager
+def open_release(directory: Path, *, signed: bool = True) -> Iterator[OpenRelease]:
+    """Opens and hashes every file of the release in `directory`; closes them when the `with` block ends.
+
+    A mapping of the model outlives the block. `signed=False` lets the signature be absent, for signing.
+
+    Raises:
+        Refused: the directory holds something that no release holds, or a file cannot be read.
+    """
+    with contextlib.ExitStack() as stack:
+        folder = _open(stack, directory)
+        listing = _list(folder)
+        check_listing(listing, signed=signed)
+        opened = {}
+        for name in sorted(listing):
+            with _readable(name):
+                opened[name] = _open_file(stack, folder, name)
+        yield OpenRelease(directory, opened)
+
+
+def _open(stack: contextlib.ExitStack, directory: Path) -> int:
+    if directory.is_symlink():
+        raise refused(Reason.FILE_SYMLINK, f"{directory} is a symbolic link", "name the directory itself")
+    with _readable(str(directory)):
+        folder = os.open(directory, _OPEN | os.O_DIRECTORY)
+    stack.callback(os.close, folder)
+    return folder
+
+
+@contextlib.contextmanager
+def _readable(what: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise refused(Reason.FILE_MISSING, f"{what}: {error.strerror}") from None
+    except OSError as error:
+        raise refused(Reason.FILE_UNREADABLE, f"{what}: {error.strerror}") from None
+
+
+def _list(folder: int) -> dict[str, Entry]:
+    """One name too many is enough to refuse it: an endless directory is not read to its end."""
+    entries = {}
+    with _readable("the directory"), os.scandir(folder) as found:
+        names = [entry.name for entry in itertools.islice(found, len(constants.RELEASE_FILES) + 1)]
+    for name in names:
+        with _readable(name):
+            state = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        entries[name] = Entry(_kind(state.st_mode), state.st_size)
+    return entries
+
+
+def _kind(mode: int) -> Kind:
+    if stat.S_ISREG(mode):
+        return "file"
+    if stat.S_ISLNK(mode):
+        return "symlink"
+    return "directory" if stat.S_ISDIR(mode) else "special"
+
+
+def _open_file(stack: contextlib.ExitStack, folder: int, name: str) -> _OpenFile:
+    descriptor = os.open(name, _OPEN, dir_fd=folder)
+    stack.callback(os.close, descriptor)
+    before = os.fstat(descriptor)
+    check_entry(name, Entry(_kind(before.st_mode), before.st_size))
+    fact = _hash(descriptor, before.st_size)
+    if fact.size != before.st_size:
+        raise _swapped(name)
+    return _OpenFile(descriptor, _stamp(before), fact)
+
+
+def _hash(descriptor: int, size: int) -> FileFact:
+    digest, seen = hashlib.sha256(), 0
+    for chunk in _chunks(descriptor, size + 1):
+        digest.update(chunk)
+        seen += len(chunk)
+    return FileFact(seen, digest.hexdigest())
+
+
+def _chunks(descriptor: int, limit: int) -> Iterator[memoryview]:
+    """Reads from the start by position, so that the descriptor's own offset stays at 0 for whoever loads it.
+
+    One buffer serves every chunk: it stays in the processor's cache, and the hash alone sets the pace. What the kernel
+    would read ahead by itself it keeps in pieces of up to 2 MB, and a mapped model then has the whole of each in memory
+    that it reads one row of; what it is asked for it keeps page by page (docs/decisions/004).
+    """
+    buffer, position = memoryview(bytearray(_CHUNK)), 0
+    _read_ahead(descriptor, 0, min(_AHEAD, limit))
+    while position < limit:
+        _read_ahead(descriptor, position + _AHEAD, min(_CHUNK, limit - position - _AHEAD))
+        count = os.preadv(descriptor, [buffer[: min(_CHUNK, limit - position)]], position)
+        if not count:
+            return
+        position += count
+        yield buffer[:count]
+
+
+def _read_ahead(descriptor: int, start: int, length: int) -> None:
+    if length > 0 and hasattr(os, "posix_fadvise"):  # a host may run macOS
+        with contextlib.suppress(OSError):  # only advice
+            os.posix_fadvise(descriptor, start, length, os.POSIX_FADV_WILLNEED)
+
+
+def _stamp(found: os.stat_result) -> tuple[int, ...]:
+    # The change time cannot be set back; reading moves neither.
+    return (found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+def _swapped(name: str) -> Exception:
+    return refused(Reason.FILE_SWAPPED, f"{name} changed while it was being verified", "stage the release again")

@@ -1,0 +1,96 @@
+"""Reads what knnkit put inside a model file: knn.json, the labels, the exact tables. Never loads a TFLite runtime.
+
+The files lie in a zip archive behind the model's flatbuffer, as TFLite Metadata has it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from device_agent.shared.protocol import constants, json_codec, model_info
+from device_agent.shared.protocol.errors import ModelUnusable
+from device_agent.shared.release import zip_limits
+
+
+def read_info(source: str | Path | IO[bytes]) -> model_info.KnnInfo:
+    """Returns the knn.json inside a model file; loads no runtime.
+
+    Raises:
+        ModelUnusable: it is not a knnkit model.
+    """
+    try:
+        return json_codec.loads(model_info.KnnInfo, read_member(source, constants.KNN_FILE))
+    except json_codec.MalformedDocument as error:
+        raise ModelUnusable(
+            f"{_name(source)}: {constants.KNN_FILE} inside it is damaged: {error}", hint=_HINT
+        ) from None
+
+
+def read_member(source: str | Path | IO[bytes], name: str, limit: int = json_codec.MAX_DOCUMENT) -> bytes:
+    """Returns one associated file of a model: knn.json, the labels, or the exact tables.
+
+    Raises:
+        ModelUnusable: there is no such member, it is over `limit` bytes, or the file cannot be read.
+    """
+    where = _name(source)
+    try:
+        with _opened(source) as file:
+            zip_limits.require_small(file)
+            with zipfile.ZipFile(file) as members:
+                return _read_stored(members, name, limit)
+    except ModelUnusable as error:
+        raise ModelUnusable(f"{where}: {error}", hint=_HINT) from None
+    except _BROKEN as error:
+        raise ModelUnusable(f"{where} is not a knnkit model: {error}", hint=_HINT) from None
+
+
+def _name(source: str | Path | IO[bytes]) -> str:
+    return str(source if isinstance(source, str | Path) else getattr(source, "name", "the model"))
+
+
+_HINT = "is it a model that `knnkit build` made?"
+#: All that zipfile raises on a broken archive.
+_BROKEN = (
+    OSError,
+    KeyError,
+    ValueError,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    OverflowError,
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+)
+
+
+@contextlib.contextmanager
+def _opened(source: str | Path | IO[bytes]) -> Iterator[IO[bytes]]:
+    if not isinstance(source, str | Path):
+        yield source
+        return
+    with open(source, "rb") as file:  # noqa: PTH123 (half the time, at each start)
+        yield file
+
+
+def _read_stored(members: zipfile.ZipFile, name: str, limit: int) -> bytes:
+    """A packed member could grow without end as it is read; TFLite Metadata has none."""
+    entry = members.getinfo(name)
+    if sum(other == name for other in members.namelist()) > 1:
+        raise ModelUnusable(f"{name} stands in it twice")
+    if entry.compress_type != zipfile.ZIP_STORED:
+        raise ModelUnusable(f"{name} inside it is compressed")
+    if entry.file_size > limit:
+        raise ModelUnusable(f"{name} inside it has {entry.file_size:,} bytes; at most {limit:,} are read")
+    if entry.flag_bits & 1:
+        raise ModelUnusable(f"{name} inside it is encrypted")
+    data = members.read(entry)
+    if len(data) != entry.file_size:
+        raise ModelUnusable(f"{name} inside it has {len(data):,} bytes; {entry.file_size:,} were promised")
+    return data

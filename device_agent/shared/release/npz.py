@@ -1,0 +1,62 @@
+"""Reads the arrays of an .npz as a stranger's: never unpickles, never unpacks more than `MAX_UNPACKED`. No I/O."""
+
+from __future__ import annotations
+
+import io
+import struct
+import tokenize
+import zipfile
+import zlib
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.shared.release import zip_limits
+
+#: Bytes that all arrays of one file may take once they are unpacked; packed, they can be a thousandth of it.
+MAX_UNPACKED = 1 << 30
+
+#: All that numpy and zipfile raise on a broken archive; an array that no memory holds is one more way to be broken.
+_BROKEN = (
+    OSError,
+    KeyError,
+    ValueError,
+    TypeError,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    OverflowError,
+    MemoryError,
+    SyntaxError,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+)
+
+
+def read_arrays(data: bytes, *, most: int | None = None) -> dict[str, NDArray[Any]]:
+    """Returns the arrays of an .npz by name, which unpacked take `most` bytes at most; None: MAX_UNPACKED.
+
+    Raises:
+        ValueError: it is damaged, too large, or holds anything but arrays.
+    """
+    try:
+        zip_limits.require_small(io.BytesIO(data))
+        with zipfile.ZipFile(io.BytesIO(data)) as members:
+            unpacked = sum(entry.file_size for entry in members.infolist())
+            names = members.namelist()
+        if len(set(names)) < len(names):
+            raise ValueError("two of its members have the same name")
+        limit = MAX_UNPACKED if most is None else most
+        if unpacked > limit:
+            raise ValueError(f"unpacked it has {unpacked:,} bytes; at most {limit:,} are read")
+        with np.load(io.BytesIO(data), allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except _BROKEN as error:
+        raise ValueError(str(error) or type(error).__name__) from None
+    strange = next((name for name, array in arrays.items() if not isinstance(array, np.ndarray)), None)
+    if strange is not None:  # numpy hands out a member that is no array as its bytes
+        raise ValueError(f"{strange} is no array")
+    return arrays

@@ -1,0 +1,233 @@
+"""How a table of text is written: what stands between its columns, and what before its decimals. No I/O.
+
+Spreadsheets write commas, semicolons or tabs, and a decimal comma where the columns are not separated by one. What a
+file is, it must show: a comma that may as well stand between thousands is refused, and so is text of another encoding.
+Rows to learn from and rows to classify are read alike, so both sides use it. Never reads a file, and never lets a
+number through that could be another one.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+from device_agent.shared.protocol.errors import BadInput
+
+#: What may stand between columns, the likeliest first.
+SEPARATORS = (",", ";", "\t")
+#: Names of columns that a message lists.
+_MAX_LISTED = 12
+
+_SHEET = "save it as CSV (UTF-8)"
+#: First bytes of what people take for a CSV file: what it is, and what makes text of it.
+_FOREIGN = (
+    (b"\xff\xfe", "UTF-16 text", "iconv -f UTF-16 -t UTF-8 FILE > rows.csv"),
+    (b"\xfe\xff", "UTF-16 text", "iconv -f UTF-16 -t UTF-8 FILE > rows.csv"),
+    (b"PK\x03\x04", "a spreadsheet or a zip archive", _SHEET),
+    (b"\xd0\xcf\x11\xe0", "an old spreadsheet", _SHEET),
+    (b"\x1f\x8b", "compressed with gzip", "gzip -dc FILE > rows.csv"),
+    (b"PAR1\x15", "Parquet", "convert it to CSV"),  # a cell of text may begin with the first four
+)
+#: A byte that each of them has near its start, and lines of CSV have nowhere.
+CONTROLS = (b"\0", b"\r", b"\x03", b"\x15", b"\x1f")
+#: The byte order mark of UTF-8, and lines by which a spreadsheet tells itself the separator (`sep=` and a tab).
+_MARK = b"\xef\xbb\xbf"
+_SEPARATOR_LINES = (b"sep=,", b"sep=;", b"sep=")
+_GROUPED = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+")
+
+
+def skip_preamble(block: bytes, line: int = 0) -> tuple[bytes, int]:
+    """Returns a block from its first line that is a header or a row, and how many lines of the file stand before it.
+
+    Blank lines, a byte order mark and, as the first line of the file, `sep=;` are neither. Before the block came `line`
+    lines of the file.
+    """
+    while block:
+        first, _, rest = block.partition(b"\n")
+        first = first.removeprefix(_MARK).strip()
+        if first and not (line == 0 and first in _SEPARATOR_LINES):
+            break
+        block, line = rest, line + 1
+    return block.removeprefix(_MARK), line
+
+
+def text_of(line: bytes) -> str:
+    """Returns a line as text.
+
+    Raises:
+        BadInput: it is no UTF-8, or lines end in another way; the hint is what mends the file.
+    """
+    for magic, what, mend in _FOREIGN:
+        if line.startswith(magic):
+            raise BadInput(f"not a line of CSV: it is {what}", hint=mend)
+    if b"\0" in line:
+        hint = "UTF-16 without its mark? iconv -f UTF-16LE -t UTF-8 FILE > rows.csv"
+        raise BadInput("not a line of CSV: there is a zero byte in it", hint=hint)
+    if b"\r" in line:
+        hint = "if its lines end with CR alone: tr '\\r' '\\n' < FILE > rows.csv"
+        raise BadInput("not a line of CSV: there is a carriage return in it", hint=hint)
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        hint = "save it as UTF-8, or: iconv -f WINDOWS-1252 -t UTF-8 FILE > rows.csv"
+        byte = line[error.start]
+        raise BadInput(f"not a line of CSV: not UTF-8 text: byte {error.start} is {byte:#04x}", hint=hint) from None
+
+
+def reader(lines: Iterable[str], separator: str) -> Iterator[list[str]]:
+    """Returns a reader of records, which raises csv.Error where a quote is open, or stands where none may."""
+    return csv.reader(lines, delimiter=separator, strict=True, skipinitialspace=separator != "\t")
+
+
+def fields_of(text: str, separator: str) -> list[str]:
+    """Returns the fields of a line.
+
+    Raises:
+        BadInput: a quote is open, or stands where none may.
+    """
+    try:
+        return next(reader([text], separator), [])
+    except csv.Error as error:
+        raise BadInput(f"not a line of CSV: {error}") from None
+
+
+def separator_of_header(text: str, names: Iterable[str]) -> str | None:
+    """Returns between what the most of `names` stand; None where no separator makes one of them a column."""
+    wanted = set(names)
+    best, most = None, 0
+    for separator in SEPARATORS:
+        try:
+            found = sum(field.strip() in wanted for field in fields_of(text, separator))
+        except BadInput:
+            continue
+        if found > most:
+            best, most = separator, found
+    return best
+
+
+def separator_of_row(text: str, columns: int) -> str | None:
+    """Returns what divides a line into `columns` numbers; None where nothing does."""
+    for separator in SEPARATORS:
+        if separator != "," and separator not in text:
+            continue
+        try:
+            fields = without_tail(fields_of(text, separator), columns)
+        except BadInput:
+            continue
+        if len(fields) == columns and all(is_number(field, separator) for field in fields):
+            return separator
+    return None
+
+
+def without_tail(fields: list[str], columns: int) -> list[str]:
+    """Returns the fields without empty ones beyond the last column, which spreadsheets leave there."""
+    end = len(fields)
+    while end > columns and not fields[end - 1].strip():
+        end -= 1
+    return fields[:end]
+
+
+def header_names(fields: list[str]) -> list[str]:
+    """Returns the names in a header line, without empty ones beyond the last column."""
+    return without_tail([field.strip() for field in fields], 0)
+
+
+def number(text: str) -> float:
+    """Returns the number that a field with a decimal point is, of the digits 0 to 9.
+
+    Raises:
+        ValueError: it is none; Python would read `1_0` as well, and the digits of every script.
+    """
+    if "_" in text or not (text.isascii() or text.strip().isascii()):
+        raise ValueError("not a number")
+    return float(text)
+
+
+def in_ascii(text: str) -> str | None:
+    """Returns how a number that is written in digits or signs of another script is written here; None for all else."""
+    if text.strip().isascii():
+        return None
+    plain = "".join(str(int(c)) if c.isdecimal() else _SIGNS_IN_ASCII.get(c, c) for c in text.strip())
+    try:
+        number(plain)
+    except ValueError:
+        return None
+    return plain
+
+
+def is_number(text: str, separator: str) -> bool:
+    """Whether a field reads as a number, in whatever digits, with a decimal comma where commas do not separate.
+
+    It tells what a line is meant to be; what it says is for `number`.
+    """
+    try:
+        float(text if separator == "," else text.replace(",", ".", 1))
+    except ValueError:
+        return False
+    return True
+
+
+class Decimals:
+    """Which sign a file has before its decimals: a point where commas separate, else the first that it shows.
+
+    Attributes:
+        sign: point or comma; empty as long as no number has shown it.
+    """
+
+    def __init__(self, separator: str) -> None:
+        self._commas_separate = separator == ","
+        self._comma_is_usual = separator == ";"  # it separates where a comma could not
+        self.sign = "." if self._commas_separate else ""
+
+    def pointed(self, fields: Sequence[str]) -> list[str]:
+        """Returns the fields of a line with decimal points.
+
+        Raises:
+            BadInput: a comma may stand between thousands, or the other sign was used before.
+        """
+        if self._commas_separate:
+            return list(fields)
+        pointed = [field.replace(",", ".") for field in fields]
+        if not all(is_number(field, ";") for field in fields):
+            return pointed  # whoever reads them will say so
+        commas = [field for field in fields if "," in field]
+        if commas and not self.sign and not self._comma_is_usual and all(map(is_grouped, commas)):
+            hint = "write numbers with a decimal point, and nothing between thousands"
+            raise BadInput(f"{commas[0].strip()!r} may be a fraction or thousands", hint=hint)
+        for sign, other in (",.", ".,"):
+            used = next((field for field in fields if sign in field), None)
+            if used is not None and (self.sign == other or any(other in field for field in fields)):
+                hint = f"write all numbers alike, as in {used.strip().replace(sign, other)!r}"
+                raise BadInput(f"{used.strip()!r} has {_SIGNS[sign]}, and other numbers {_SIGNS[other]}", hint=hint)
+        if commas:
+            self.sign = ","
+        elif any("." in field for field in fields):
+            self.sign = "."
+        return pointed
+
+
+#: The Arabic decimal separator, and a typographer's minus and plus.
+_SIGNS_IN_ASCII = {"\u066b": ".", "\u2212": "-", "\uff0d": "-", "\uff0b": "+", "\uff0e": "."}
+_SIGNS = {",": "a decimal comma", ".": "a decimal point"}
+
+
+def is_grouped(text: str) -> bool:
+    """Whether a number with commas reads as one with a comma after its thousands."""
+    return _GROUPED.fullmatch(text.strip()) is not None
+
+
+def alike(name: str, names: Iterable[str]) -> str | None:
+    """Returns the one of `names` that differs from `name` in nothing but capitals, blanks and signs."""
+    plain = _letters(name)
+    return next((other for other in names if other != name and plain and _letters(other) == plain), None)
+
+
+def _letters(name: str) -> str:
+    return "".join(filter(str.isalnum, name.casefold()))
+
+
+def listed(names: Sequence[str]) -> str:
+    """Returns names as a message bears them."""
+    more = f", ... ({len(names)} in all)" if len(names) > _MAX_LISTED else ""
+    return ", ".join(repr(name) if "," in name else name for name in names[:_MAX_LISTED]) + more

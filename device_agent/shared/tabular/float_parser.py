@@ -1,0 +1,305 @@
+"""Decimal text to float32 or float64, a block of numbers at a time: eight digits are one word of 64 bits.
+
+A number of up to 22 digits, with or without a sign, a dot and an exponent, is read by arithmetic on all numbers of the
+block together; any other field is handed to the caller. Gives float(text), or that rounded to float32, to the bit:
+
+- Three multiplications turn eight digits into a number: D. Lemire, Number Parsing at a Gigabyte per Second, 2021.
+- Digits below 2^53 times, or divided by, a power of ten up to 10^22 are rounded once, and so correctly: W. D. Clinger,
+  How to Read Floating Point Numbers Accurately, PLDI 1990.
+- With more digits or a larger power the float64 is off by less than 8 units in its last place, which float32 does not
+  have. Within `_DOUBT` units of where float32 would round the other way, and always where float64 is asked for, the
+  field is handed to the caller as well.
+
+Columns of text may stand between those of numbers: they are cut out, and nothing is read from them.
+
+Never says what is wrong with a text, and never reads what it is not sure of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.shared.tabular.fields import (
+    ALL,
+    NEWLINE,
+    NO_DOT,
+    Fields,
+    Layout,
+    Mask,
+    Places,
+    check_layout,
+    find_fields,
+    find_starts,
+)
+
+#: Reads fields one by one; raises ValueError or OverflowError for what is no number.
+ReadFields = Callable[[list[bytes]], Sequence[float]]
+
+#: From here on, what a type rounds a float64 to is infinity.
+TOO_LARGE = {np.float32: 2.0**128 - 2.0**103, np.float64: float("inf")}
+#: So many fields are read one by one in the time that some 80 calls of numpy take whatever the number of fields.
+_FEW = 1500
+#: Fields and bytes read together: arrays that stay in the cache, and that malloc gets without asking the system.
+_FIELDS, _BYTES = 15_000, 96 * 1024
+#: Characters of a field and what separates it, up to which it may be a short whole number; how few may not be, one in.
+_SHORT, _MOSTLY = 5, 32
+_PAD = 8
+_ENDS = b"\n" * _PAD
+_PLUS, _MINUS, _ZERO = b"+-0"
+_MOST_DIGITS = 22
+#: Beyond, no number of so many digits is within `_SMALLEST` and `_LARGEST`.
+_MOST_POWER = 60
+_EXACT_DIGITS, _EXACT_POWER = 2.0**53, 22
+_POWERS = np.array([float(f"1e{power}") for power in range(_MOST_POWER + 1)])
+#: By what to divide for each number of digits after the dot.
+_DIVISORS = np.append(_POWERS, np.ones(NO_DOT - _MOST_POWER))
+#: The bits that float32 drops, what they are in the middle between two float32, and how near to it is in doubt.
+_DROPPED, _MIDDLE, _DOUBT = 0x1FFFFFFF, 0x10000000, 64
+#: Between these, float32 drops just these bits, and overflows or not without doubt.
+_SMALLEST, _LARGEST = 1e-37, 1e38
+
+#: Zeros in front of a text, so that there are words that end at its first number.
+_MARGIN = 32
+#: The last 0 to 8 characters of a word.
+_LAST = np.array([(2**64 - 1 << 64 - 8 * count) % 2**64 for count in range(9)], np.uint64)
+_ZEROS, _SIXES, _HIGH_HALVES = (np.uint64(byte * 0x0101010101010101) for byte in (0x30, 0x06, 0xF0))
+#: Pairs of digits of base 10, 100 and 10,000 become one of the base squared: base, its bits, where the result lies.
+_STEPS = [
+    (np.uint64(base), np.uint64(bits), np.uint64(mask))
+    for base, bits, mask in ((10, 8, 0x00FF00FF00FF00FF), (100, 16, 0x0000FFFF0000FFFF), (10_000, 32, 0xFFFFFFFF))
+]
+
+
+def read_table(
+    text: bytes, layout: Layout, read_fields: ReadFields, texts: Sequence[int] = ()
+) -> tuple[NDArray[Any], list[list[bytes]]] | None:
+    """Returns the numbers of whole lines, (n_lines, n_numbers), and the fields of each column in `texts`.
+
+    None unless each line has `layout.columns` fields, and each of its numbers is finite in `layout.dtype`.
+
+    Args:
+        text: lines, each with a newline behind it.
+        layout: how they are written.
+        read_fields: reads the fields that are not read here.
+        texts: places of columns to cut out as they are.
+    """
+    columns = layout.columns
+    line = text.find(b"\n") + 1 or 1  # stands for all lines: where they differ, only time is lost
+    if len(text) * columns < _FEW * line:
+        read = _read_few
+    elif line <= _SHORT * columns and not layout.strict:
+        read = _read_short
+    else:
+        read = _read_many
+    parts: list[NDArray[Any]] = []
+    cut: list[list[bytes]] = [[] for _ in texts]
+    try:
+        for part in _split(text, min(_BYTES, _FIELDS * line // columns)):
+            values, found = read(part, layout, read_fields, texts)
+            parts.append(_narrow(values, layout.dtype))
+            for fields, more in zip(cut, found):
+                fields += more
+        return np.concatenate(parts), cut
+    except (ValueError, OverflowError):
+        return None
+
+
+def _split(text: bytes, size: int) -> Iterator[bytes]:
+    """Yields whole lines in parts of about the same length, at most a line longer than `size`."""
+    size = len(text) // (len(text) // max(size, 1) + 1)
+    start = 0
+    while start < len(text):
+        end = text.find(b"\n", start + size) + 1 or len(text)
+        yield text[start:end]
+        start = end
+
+
+def _read_few(
+    text: bytes, layout: Layout, read_fields: ReadFields, texts: Sequence[int]
+) -> tuple[NDArray[np.float64], list[list[bytes]]]:
+    lines, separator, columns = text[:-1].split(b"\n"), layout.separator.encode(), layout.columns
+    if any(line.count(separator) != columns - 1 for line in lines):
+        raise ValueError("a line has another number of fields")
+    fields = numbers = separator.join(lines).split(separator)
+    if layout.numbers is not ALL:
+        numbers = np.array(fields, object).reshape(-1, columns)[:, layout.numbers].ravel().tolist()
+    values = np.array(read_fields(numbers), np.float64).reshape(len(lines), -1)
+    return values, [fields[place::columns] for place in texts]
+
+
+def _narrow(values: NDArray[np.float64], dtype: type[np.floating[Any]]) -> NDArray[Any]:
+    limit = TOO_LARGE[dtype]
+    if not -limit < values.min() <= values.max() < limit:
+        raise ValueError("not finite")
+    return values.astype(dtype, copy=False)
+
+
+def _read_many(
+    text: bytes, layout: Layout, read_fields: ReadFields, texts: Sequence[int]
+) -> tuple[NDArray[np.float64], list[list[bytes]]]:
+    words = _Words(text)
+    fields = find_fields(text, words.codes, layout)
+    check_layout(words.codes.take(fields.ends) == NEWLINE, layout.columns)
+    cut = [fields.cut(text, slice(place, None, layout.columns)) for place in texts]
+    lines, fields = len(fields.ends) // layout.columns, fields.choose(layout)
+    values, odd = _values(words, fields, layout)
+    _hand_over(text, fields, values, np.flatnonzero(odd), read_fields)
+    return values.reshape(lines, -1), cut
+
+
+def _read_short(
+    text: bytes, layout: Layout, read_fields: ReadFields, texts: Sequence[int]
+) -> tuple[NDArray[np.float64], list[list[bytes]]]:
+    """Reads fields of one to four digits, such as the pixels of an image, by arithmetic on all characters.
+
+    Where more than a few are anything else, `_read_many` reads them all.
+    """
+    codes = np.frombuffer(_ENDS + text, np.uint8)
+    is_end = (codes == ord(layout.separator)) | (codes == NEWLINE)
+    ends = np.flatnonzero(is_end[_PAD:])
+    check_layout(codes[_PAD:].take(ends) == NEWLINE, layout.columns)
+    fields = Fields(find_starts(ends, codes), ends, ends)
+    digits, inside = codes - np.uint8(_ZERO), ~is_end
+    right = (ends - fields.starts - 1).view(np.uint64) < 4
+    right[np.searchsorted(ends, np.flatnonzero((digits > 9) & inside) - _PAD)] = False
+    # At each character, the number that it and the one before are, and that these and the two before are.
+    pairs = digits[1:] + digits[:-1] * inside[:-1] * np.uint8(10)
+    value = pairs[2:] + (pairs[:-2] * (inside[1:-2] & inside[2:-1])).astype(np.uint16) * np.uint16(100)
+    found, right = (
+        part.reshape(-1, layout.columns)[:, layout.numbers] for part in (value.take(ends + (_PAD - 4)), right)
+    )
+    values: NDArray[Any] = found.astype(np.float32, order="C")
+    odd = np.flatnonzero(~right)
+    if len(odd) * _MOSTLY > right.size:
+        return _read_many(text, layout, read_fields, texts)
+    if len(odd):
+        values = values.astype(np.float64)
+        _hand_over(text, fields.choose(layout), values.reshape(-1), odd, read_fields)
+    return values, [fields.cut(text, slice(place, None, layout.columns)) for place in texts]
+
+
+def _hand_over(
+    text: bytes, fields: Fields, values: NDArray[np.float64], places: Places, read_fields: ReadFields
+) -> None:
+    if len(places):
+        values[places] = read_fields(fields.cut(text, places))
+
+
+class _Words:
+    """A text as characters, and as words of eight characters that end at any place in it."""
+
+    def __init__(self, text: bytes) -> None:
+        padded = np.frombuffer(b"0" * _MARGIN + text, np.uint8)
+        self.codes = padded[_MARGIN:]
+        self._words: NDArray[np.uint64] = np.ndarray((len(padded) - 7,), "<u8", padded, 0, (1,))
+
+    def load(self, ends: Places, back: int) -> NDArray[np.uint64]:
+        """Returns the eight characters that end `back` characters before each of `ends`, the last in the high bits."""
+        words: NDArray[np.uint64] = self._words[ends + (_MARGIN - 8 - back)].astype(np.uint64, copy=False)
+        return words
+
+    def load_digits(self, ends: Places, after: Places | None, back: int) -> NDArray[np.uint64]:
+        """As `load`, with the dot left out of the count: those before it move over it."""
+        words = self.load(ends, back)
+        if after is not None:
+            behind = _LAST.take(after - back, mode="clip")
+            words &= behind
+            words |= self.load(ends, back + 1) & ~behind
+        return words
+
+
+def _values(words: _Words, fields: Fields, layout: Layout) -> tuple[NDArray[np.float64], Mask]:
+    """Returns the numbers, and which of them are not to be trusted."""
+    first = words.codes.take(fields.starts)
+    minus = first == _MINUS
+    signed = minus | (first == _PLUS)
+    length = fields.stops - fields.starts - signed
+    if fields.after is not None:
+        length -= fields.after != NO_DOT
+    odd = (length < 1) | (length > _MOST_DIGITS)
+    digits = _digits(words, fields, length, odd)
+    if layout.strict:
+        odd |= (first == _PLUS) | (minus & (digits == 0))
+        odd |= _unlike_json(fields, length, words.codes.take(fields.starts + signed))
+    values, inexact = _scale(words, fields, digits)
+    if inexact.any():
+        odd |= inexact if layout.dtype is np.float64 else inexact & _in_doubt(values)
+    values *= 1.0 - 2.0 * minus
+    return values, odd
+
+
+def _unlike_json(fields: Fields, length: Places, lead: NDArray[np.uint8]) -> Mask:
+    """Returns where there is a zero too many or no digit on one side of a dot; takes the first digit of each field."""
+    whole = length if fields.after is None else np.where(fields.after == NO_DOT, length, length - fields.after)
+    unlike: Mask = (whole < 1) | ((whole > 1) & (lead == _ZERO))
+    if fields.after is not None:
+        unlike |= fields.after == 0
+    return unlike
+
+
+def _digits(words: _Words, fields: Fields, length: Places, odd: Mask) -> NDArray[np.float64]:
+    """Returns the digits of each field as one whole number; marks as odd what holds anything else."""
+    digits = _eight(words.load_digits(fields.stops, fields.after, 0), length, odd)
+    for back in (8, 16):
+        long = np.flatnonzero(length > back)
+        if not len(long):
+            break
+        after = None if fields.after is None else fields.after.take(long)
+        wrong = np.zeros(len(long), np.bool_)
+        higher = _eight(words.load_digits(fields.stops.take(long), after, back), length.take(long) - back, wrong)
+        digits[long] += higher * _POWERS[back]
+        odd[long] |= wrong
+    return digits
+
+
+def _eight(words: NDArray[np.uint64], count: Places, odd: Mask) -> NDArray[np.float64]:
+    """Returns the number that the last `count` characters of each word are, all of them if more; spends the words."""
+    words ^= _ZEROS
+    words &= _LAST.take(count, mode="clip")
+    rest = words + _SIXES
+    rest |= words
+    rest &= _HIGH_HALVES
+    odd |= rest != 0
+    for base, bits, mask in _STEPS:
+        np.right_shift(words, bits, out=rest)
+        words *= base
+        words += rest
+        words &= mask
+    return words.astype(np.float64)
+
+
+def _scale(words: _Words, fields: Fields, digits: NDArray[np.float64]) -> tuple[NDArray[np.float64], Mask]:
+    """Returns the numbers that dot and exponent make of the digits, and which of them are rounded more than once."""
+    inexact = digits >= _EXACT_DIGITS
+    values = digits
+    if fields.after is not None:
+        raised = np.flatnonzero(fields.stops < fields.ends)
+        if len(raised):
+            power = np.where(fields.after == NO_DOT, 0, -fields.after)
+            power[raised] += _exponents(words, fields.stops.take(raised), fields.ends.take(raised))
+            inexact |= abs(power) > _EXACT_POWER
+            values = digits * _POWERS.take(power, mode="clip") / _POWERS.take(-power, mode="clip")
+        else:
+            values = digits / _DIVISORS.take(fields.after, mode="clip")
+    return values, inexact
+
+
+def _exponents(words: _Words, stops: Places, ends: Places) -> Places:
+    """Returns the power of ten between each `e` and the end of its field; a huge one where there is none."""
+    first = words.codes.take(stops + 1)
+    minus = first == _MINUS
+    count = ends - stops - 1 - (minus | (first == _PLUS))
+    odd = (count < 1) | (count > 8)
+    power = _eight(words.load(ends, 0), count, odd).astype(np.intp)
+    power[odd] = 10**8
+    return np.where(minus, -power, power)
+
+
+def _in_doubt(values: NDArray[np.float64]) -> Mask:
+    dropped = values.view(np.int64) & _DROPPED
+    near = abs(dropped - _MIDDLE) < _DOUBT
+    return near | (values < _SMALLEST) | (values > _LARGEST)

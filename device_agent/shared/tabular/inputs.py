@@ -1,0 +1,232 @@
+"""Where rows come from: a file or standard input, text in blocks of whole lines, NPY in chunks. Constant memory.
+
+Finds the format by the file's name, else by its first byte. Never parses a line, and never keeps more than one block.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.shared.console import streams
+from device_agent.shared.protocol import constants
+from device_agent.shared.protocol.errors import BadInput
+from device_agent.shared.protocol.record import record, replace
+
+#: Bytes of text read at a time in batch.
+BLOCK_BYTES = 1 << 18
+#: Longest line that is kept, in bytes; a longer one is bad input and not stored.
+MAX_LINE = 1 << 20
+#: Rows of an NPY file read at a time.
+NPY_ROWS = 4096
+
+SUFFIXES = {".csv": "csv", ".txt": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".npy": "npy"}
+NPY_MAGIC = b"\x93NUMPY"
+_MAX_NPY_HEADER = 64 * 1024
+
+
+class Lines:
+    """Collects what is read and hands out whole lines; of one that `cut_overlong` has dropped, no further part."""
+
+    def __init__(self, start: bytes = b"") -> None:
+        self._rest = start
+        self._skipping = False
+
+    def feed(self, data: bytes) -> bytes:
+        """Takes what was read; returns all whole lines that are there now."""
+        end = data.rfind(b"\n") + 1
+        if not end:
+            self._keep(data)
+            return b""
+        block, self._rest = self._rest + data[:end], data[end:]
+        if self._skipping:
+            # What is left of the line that was too long: its first bytes were handed out already.
+            self._skipping = False
+            block = block[block.index(b"\n") + 1 :]
+        return block
+
+    def _keep(self, data: bytes) -> None:
+        if not self._skipping:
+            self._rest += data
+
+    def cut_overlong(self) -> bool:
+        """Drops a line that has grown over `MAX_LINE`; whether it did."""
+        if len(self._rest) <= MAX_LINE:
+            return False
+        self._rest, self._skipping = b"", True
+        return True
+
+    def finish(self) -> bytes:
+        """Returns the last line if it had no newline, with one."""
+        rest, self._rest = self._rest, b""
+        return rest + b"\n" if rest.strip() else b""
+
+
+@record
+class Source:
+    """An open input: its descriptor, its name for messages, its format, and what was read to find that out."""
+
+    descriptor: int
+    name: str
+    format: str
+    start: bytes
+
+    def read(self, size: int) -> bytes:
+        """Returns what is there to read, at most `size` bytes; nothing at the end.
+
+        Raises:
+            BadInput: it cannot be read.
+            BlockingIOError: nothing is there yet.
+        """
+        try:
+            return os.read(self.descriptor, size)
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            raise BadInput(f"{self.name}: {error.strerror}", reason="no-input") from None
+
+    def take(self, size: int) -> bytes:
+        """As `read`, but waits until something is there."""
+        while True:
+            try:
+                return self.read(size)
+            except BlockingIOError:  # somebody made it non-blocking
+                select.select([self.descriptor], [], [])
+
+    def blocks(self) -> Iterator[bytes]:
+        """Yields blocks of whole lines; the last one gets a newline if it has none.
+
+        Raises:
+            BadInput: a line is longer than `MAX_LINE`.
+        """
+        lines, count = Lines(), 1
+        data = self.start or self.take(BLOCK_BYTES)
+        while data:
+            block = lines.feed(data)
+            if block:
+                count += block.count(b"\n")
+                yield block
+            if lines.cut_overlong():
+                said = f"{self.name}, line {count}: it has more than {MAX_LINE:,} bytes"
+                raise BadInput(said, hint=_why_overlong(data, self.format))
+            data = self.take(BLOCK_BYTES)
+        block = lines.finish()
+        if block:
+            yield block
+
+    def arrays(self, n_features: int) -> Iterator[NDArray[Any]]:
+        """Yields the rows of an NPY file, at most `NPY_ROWS` at a time.
+
+        Raises:
+            BadInput: it is no NPY file of numbers with `n_features` columns, or ends too early.
+        """
+        reader = _NpyReader(self)
+        return reader.arrays(n_features)
+
+
+def open_source(path: str | None, format: str, n_first: int = BLOCK_BYTES) -> Source:
+    """Opens a file, or standard input for None and `-`; `format` `auto` is found out.
+
+    Raises:
+        BadInput: the file cannot be read.
+    """
+    name = constants.STANDARD_INPUT if path in (None, "-") else str(path)
+    try:
+        descriptor = 0 if path in (None, "-") else os.open(str(path), os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        hint = f"check the path; a relative one starts at {streams.here()}"
+        raise BadInput(f"{name}: {error.strerror}", reason="no-input", hint=hint) from None
+    if format == "auto" and path not in (None, "-"):
+        format = SUFFIXES.get(Path(str(path)).suffix.lower(), "auto")
+    found = Source(descriptor, name, format, b"")
+    if format != "auto":
+        return found
+    start = found.take(n_first)
+    return replace(found, format=_sniff(start), start=start)
+
+
+def _why_overlong(data: bytes, format: str) -> str:
+    if format == "jsonl":
+        return "is it one large array? each row needs a line of its own: jq -c '.[]' FILE > rows.jsonl"
+    if b"\r" in data:
+        return "if its lines end with CR alone: tr '\\r' '\\n' < FILE > rows.csv"
+    return "is it a file of text, with a line for each row?"
+
+
+def _sniff(start: bytes) -> str:
+    if start.startswith(NPY_MAGIC[: max(1, len(start))]) and start:
+        return "npy"
+    return "jsonl" if start.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"[", b"{") else "csv"
+
+
+class _NpyReader:
+    """Reads an NPY file from a descriptor that may be a pipe."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._start = source.start
+
+    def arrays(self, n_features: int) -> Iterator[NDArray[Any]]:
+        shape, dtype = self._read_header(n_features)
+        count = shape[0]
+        done = 0
+        while done < count:
+            rows = min(NPY_ROWS, count - done)
+            data = self._read(rows * n_features * dtype.itemsize)
+            whole = len(data) // (n_features * dtype.itemsize)
+            if whole:
+                yield np.frombuffer(data, dtype, whole * n_features).reshape(whole, n_features)
+            if whole < rows:
+                raise self._bad(f"it ends in row {done + whole}; its header promises {count}")
+            done += rows
+
+    def _read_header(self, n_features: int) -> tuple[tuple[int, ...], np.dtype[Any]]:
+        version = self._read(8)
+        if len(version) < 8 or not version.startswith(NPY_MAGIC) or version[6] not in (1, 2, 3):
+            raise self._bad("not an NPY file")
+        size = int.from_bytes(self._read(2 if version[6] == 1 else 4), "little")
+        if size > _MAX_NPY_HEADER:
+            raise self._bad("its header is too long")
+        shape, fortran, dtype = self._parse_header(self._read(size))
+        if dtype.kind not in "fiu":
+            raise self._bad(f"it holds {dtype}, not numbers")
+        if len(shape) == 1 and shape[0] == n_features:
+            shape = (1, n_features)
+        if len(shape) != 2 or shape[1] != n_features:
+            raise self._bad(f"expected rows of {n_features} numbers, found the shape {shape}")
+        if fortran and 1 not in shape:
+            raise self._bad("it is stored by columns: save numpy.ascontiguousarray(rows)")
+        return shape, dtype
+
+    def _parse_header(self, text: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+        import ast
+
+        try:
+            found = ast.literal_eval(text.decode("latin1"))
+            shape = tuple(int(length) for length in found["shape"])
+            if any(length < 0 for length in shape) or not isinstance(found["descr"], str):
+                raise ValueError(f"no table of numbers: {found}")
+            return shape, bool(found["fortran_order"]), np.dtype(found["descr"])
+        except (ValueError, TypeError, KeyError, OverflowError, SyntaxError, MemoryError, RecursionError) as error:
+            raise self._bad(f"its header is damaged: {error}") from None
+
+    def _read(self, size: int) -> bytes:
+        parts = [self._start[:size]]
+        self._start = self._start[size:]
+        missing = size - len(parts[0])
+        while missing:
+            part = self._source.take(min(missing, 1 << 20))
+            if not part:
+                break
+            parts.append(part)
+            missing -= len(part)
+        return b"".join(parts)
+
+    def _bad(self, what: str) -> BadInput:
+        return BadInput(f"{self._source.name}: {what}")

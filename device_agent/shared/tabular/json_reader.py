@@ -1,0 +1,108 @@
+"""JSON lines in, rows out, a block of whole lines at a time.
+
+A block of flat arrays of plain numbers is read at once; anything else falls back to line by line, where each bad line
+is named with its number and the value. Both ways give the same numbers, correctly rounded. Never reads from anywhere,
+and never lets a value through that is not a finite float32.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.shared.protocol.errors import BadInput
+from device_agent.shared.protocol.model_info import KnnInfo
+from device_agent.shared.tabular.fields import Layout
+from device_agent.shared.tabular.float_parser import read_table
+from device_agent.shared.tabular.reader import Parsed, checked, line_by_line, more, plain_numbers, short
+
+
+class JsonParser:
+    """One JSON array, or one object with the feature names as keys, on each line."""
+
+    def __init__(self, info: KnnInfo, *, ignore_extra: bool = False) -> None:
+        self.header: bool | None = False
+        self.line = 0
+        self._names = info.feature_names
+        self._places = set(info.feature_names)
+        self._ignore_extra = ignore_extra
+
+    def parse(self, block: bytes) -> Parsed:
+        """Parses a block that ends with a newline."""
+        rows = self._parse_plain(block)
+        if rows is not None:
+            self.line += len(rows)
+            return Parsed(rows, len(rows))
+        return line_by_line(self, block, self._parse_line)
+
+    def _parse_plain(self, block: bytes) -> NDArray[np.float32] | None:
+        """The fast way: None unless every line is a flat array of plain finite numbers."""
+        block = block.replace(b"\r\n", b"\n") if b"\r" in block else block
+        text = block[1:-2].replace(b"]\n[", b"\n") + b"\n"
+        two_less_in_each_line = len(block) - len(text) == 2 * block.count(b"\n")
+        if not (two_less_in_each_line and block.startswith(b"[") and block.endswith(b"]\n")):
+            return None
+        found = read_table(text, Layout(len(self._names), strict=True), _read_fields)
+        return None if found is None else found[0]
+
+    def _parse_line(self, line: bytes) -> list[float]:
+        try:
+            found = json.loads(line, object_pairs_hook=_unique_keys)
+        except (ValueError, RecursionError) as error:
+            hint = _ONE_A_LINE if line in (b"[", b"{") else "" if line[:1] in (b"[", b"{") else _NO_JSON
+            raise BadInput(f"not JSON: {error}", hint=hint) from None
+        if isinstance(found, dict):
+            values: Sequence[Any] = self._from_object(found)
+        elif isinstance(found, list):
+            if any(isinstance(value, list | dict) for value in found[:1]):
+                raise BadInput("several rows in one line", hint=_ONE_A_LINE)
+            values = found
+        else:
+            raise BadInput("expected a JSON array or object")
+        if len(values) != len(self._names):
+            raise BadInput(f"expected {len(self._names)} values, found {len(values)}")
+        return [_json_number(value, f"value {i + 1} ({self._names[i]!r})") for i, value in enumerate(values)]
+
+    def _from_object(self, found: dict[str, Any]) -> list[Any]:
+        missing = [name for name in self._names if name not in found]
+        if missing:
+            raise BadInput(f"the object has no key {missing[0]!r}{more(missing)}")
+        extra = [key for key in found if key not in self._places]
+        if extra and not self._ignore_extra:
+            raise BadInput(f"the model knows no feature {extra[0]!r}{more(extra)} (--ignore-extra leaves them out)")
+        return [found[name] for name in self._names]
+
+
+#: What to do about a document that is not JSON lines.
+_NO_JSON = 'a row is [5.1, 3.5] or {"width": 5.1, ...}; lines of CSV: --format csv'
+_ONE_A_LINE = "each row needs a line of its own: jq -c '.[]' FILE > rows.jsonl"
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Which of two values is meant, nobody can say."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise ValueError(f"the key {short(twice)} stands twice")
+    return found
+
+
+def _read_fields(fields: list[bytes]) -> list[float]:
+    values: list[float] = json.loads(b"[" + b",".join(plain_numbers(fields)) + b"]")
+    if len(values) != len(fields):  # one field, and nothing in it
+        raise ValueError("an empty array")
+    return values
+
+
+def _json_number(value: Any, where: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise BadInput(f"{where}: {short(json.dumps(value))} is not a number")
+    try:
+        return checked(float(value), str(value), where)
+    except OverflowError:
+        raise BadInput(f"{where}: the number is too large") from None

@@ -1,0 +1,101 @@
+"""What the parsers of text have in common: what they return, and the slow way that names each bad line.
+
+Never reads from anywhere, and never lets a value through that is not a finite float32.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.shared.protocol.errors import BadInput
+from device_agent.shared.tabular.float_parser import TOO_LARGE
+
+_NUMBER_BYTES = b"0123456789+-eE \t"
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """What a block of lines holds: `count` lines that are not blank, in order.
+
+    Attributes:
+        rows: (n, n_features) float32, those that are good.
+        count: how many answers the block asks for, bad lines among them.
+        errors: place among the `count` lines -> (line number, what is wrong with it).
+        hint: what to do about the first of them, where that can be told.
+    """
+
+    rows: NDArray[np.float32]
+    count: int
+    errors: dict[int, tuple[int, str]] = field(default_factory=dict)
+    hint: str = ""
+
+
+class Parser(Protocol):
+    """Turns blocks of whole lines into rows; remembers the header and how many lines went by."""
+
+    header: bool | None
+    line: int
+
+    def parse(self, block: bytes) -> Parsed:
+        """Parses a block that ends with a newline."""
+
+
+def line_by_line(parser: Parser, block: bytes, parse_line: Callable[[bytes], list[float]]) -> Parsed:
+    """Parses a block in which something is not plain: blank lines count as lines, bad ones become errors."""
+    good: list[list[float]] = []
+    errors: dict[int, tuple[int, str]] = {}
+    hints: list[str] = []
+    for line in block.split(b"\n")[:-1]:
+        parser.line += 1
+        if not line.strip(b"\r \t"):
+            continue
+        try:
+            good.append(parse_line(line.strip(b"\r ")))
+        except BadInput as error:
+            errors[len(good) + len(errors)] = (parser.line, str(error))
+            hints.append(error.hint)
+    rows = np.array(good, np.float64).astype(np.float32) if good else np.empty((0, 0), np.float32)
+    return Parsed(rows, len(good) + len(errors), errors, hints[0] if hints else "")
+
+
+def plain_numbers(fields: list[bytes], decimal: str = ".") -> list[bytes]:
+    """Returns the fields, whose decimals stand behind `decimal`; Python would read `nan`, `inf` and `1_0` as well.
+
+    Raises:
+        ValueError: there is another character in one than numbers are made of.
+    """
+    if b"".join(fields).translate(None, _NUMBER_BYTES + decimal.encode()):
+        raise ValueError("not a number")
+    return fields
+
+
+def checked(value: float, text: str, where: str) -> float:
+    """Returns a value that float32 can hold.
+
+    Raises:
+        BadInput: it cannot.
+    """
+    if not abs(value) < TOO_LARGE[np.float32]:
+        raise BadInput(f"{where}: {unlike_finite(value, text)}")
+    return value
+
+
+def unlike_finite(value: float, text: str) -> str:
+    """Returns what to say of a number that float32 cannot hold."""
+    return f"{short(text)} is {'too large for float32' if math.isfinite(value) else 'not a finite number'}"
+
+
+def more(names: Sequence[str]) -> str:
+    """Returns how many names there are beside the one that a message names."""
+    return f" (nor {len(names) - 1} more)" if len(names) > 1 else ""
+
+
+def short(text: str) -> str:
+    """Returns a text as a message shows it."""
+    return repr(text if len(text) <= 40 else text[:37] + "...")

@@ -1,0 +1,75 @@
+"""What may lie in a release directory: names, kinds and sizes, judged before a byte is read. Does no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from device_agent.shared.protocol import constants
+from device_agent.shared.protocol.record import record
+from device_agent.shared.trust.reasons import Reason, refused
+
+Kind = Literal["file", "directory", "symlink", "special"]
+
+SIZE_CAPS: Mapping[str, int] = {
+    constants.MODEL_FILE: constants.MAX_MODEL,
+    constants.MANIFEST_FILE: constants.MAX_MANIFEST,
+    constants.GOLDEN_FILE: constants.MAX_GOLDEN,
+    constants.SIGNATURE_FILE: constants.MAX_SIGNATURE,
+}
+
+
+#: The directory may be another one than was meant: never a word about deleting.
+_ONLY = f"is it the directory of a release? That holds {', '.join(constants.RELEASE_FILES)}, and nothing else"
+
+
+@record
+class Entry:
+    """A name in a release directory, as `lstat` sees it; `size` in bytes."""
+
+    kind: Kind
+    size: int
+
+
+@record
+class FileFact:
+    """A file of a release that has been read once: size in bytes, SHA-256 in lowercase hexadecimal."""
+
+    size: int
+    sha256: str
+
+
+def check_listing(entries: Mapping[str, Entry], *, signed: bool = True) -> None:
+    """Checks every name of a release directory before anything in it is read.
+
+    Args:
+        entries: each name in the directory, as `lstat` sees it.
+        signed: whether the signature must be there.
+
+    Raises:
+        Refused: FILE_HIDDEN, FILE_UNLISTED, FILE_SYMLINK, FILE_SPECIAL, FILE_TOO_LARGE, FILE_MISSING.
+    """
+    for name, entry in sorted(entries.items()):
+        check_entry(name, entry)
+    for name in constants.RELEASE_FILES:
+        if name not in entries and (signed or name != constants.SIGNATURE_FILE):
+            hint = "knnkit sign DIRECTORY" if name == constants.SIGNATURE_FILE else "build or upload the release again"
+            raise refused(Reason.FILE_MISSING, f"{name} is missing", hint)
+
+
+def check_entry(name: str, entry: Entry) -> None:
+    """Checks one name of a release directory.
+
+    Raises:
+        Refused: FILE_HIDDEN, FILE_UNLISTED, FILE_SYMLINK, FILE_SPECIAL, FILE_TOO_LARGE.
+    """
+    if name.startswith("."):
+        raise refused(Reason.FILE_HIDDEN, f"{name!r} is a hidden file; a release has none", _ONLY)
+    if name not in SIZE_CAPS:
+        raise refused(Reason.FILE_UNLISTED, f"{name!r} is no file of a release", _ONLY)
+    if entry.kind == "symlink":
+        raise refused(Reason.FILE_SYMLINK, f"{name} is a symbolic link", "copy the file itself")
+    if entry.kind != "file":
+        raise refused(Reason.FILE_SPECIAL, f"{name} is no ordinary file ({entry.kind})", _ONLY)
+    if entry.size > SIZE_CAPS[name]:
+        raise refused(Reason.FILE_TOO_LARGE, f"{name} has {entry.size:,} bytes; at most {SIZE_CAPS[name]:,} are read")

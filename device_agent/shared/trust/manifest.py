@@ -1,0 +1,54 @@
+"""Reads release.json and checks that its values make sense; whether it is wanted here is for `rules`. Does no I/O."""
+
+from __future__ import annotations
+
+from device_agent.shared.protocol import constants, json_codec, versions
+from device_agent.shared.protocol.model_info import Manifest
+from device_agent.shared.trust.reasons import Reason, refused
+
+
+def read_manifest(data: bytes) -> Manifest:
+    """Reads and checks the bytes of `release.json`.
+
+    Raises:
+        Refused: MANIFEST_MALFORMED, AGENT_TOO_OLD (its schema is newer than this agent).
+    """
+    try:
+        plain = json_codec.parse(data, limit=constants.MAX_MANIFEST)
+        schema = plain.get("schema") if isinstance(plain, dict) else None
+        if isinstance(schema, int) and schema > constants.SCHEMA:
+            raise refused(Reason.AGENT_TOO_OLD, f"{constants.MANIFEST_FILE} has schema {schema}", "knnkit provision")
+        manifest = json_codec.from_plain(Manifest, plain)
+    except json_codec.MalformedDocument as error:
+        raise refused(Reason.MANIFEST_MALFORMED, f"{constants.MANIFEST_FILE}: {error}") from None
+    check_manifest(manifest)
+    return manifest
+
+
+def check_manifest(manifest: Manifest) -> None:
+    """Checks that the values of a manifest make sense.
+
+    Raises:
+        Refused: MANIFEST_MALFORMED, naming the key.
+    """
+    gates = manifest.gates
+    checks = {
+        "schema": manifest.schema == constants.SCHEMA,
+        "name": constants.is_name(manifest.name),
+        "version": constants.is_version(manifest.version),
+        "sequence": manifest.sequence >= 1,
+        "created": manifest.created >= 0,
+        "expires": manifest.expires is None or manifest.expires > manifest.created,
+        "device_class": constants.is_name(manifest.device_class),
+        "minimum_agent": versions.parse(manifest.minimum_agent) is not None,
+        "minimum_runtime": versions.parse(manifest.minimum_runtime) is not None,
+        "k": manifest.k >= 1,
+        "n_features": manifest.n_features >= 1,
+        "labels_sha256": constants.is_digest(manifest.labels_sha256),
+        "gates.margin": 0 <= gates.margin <= 1,
+        "gates.accuracy": gates.accuracy is None or 0 <= gates.accuracy <= 1,
+        "gates.latency_ms": gates.latency_ms is None or gates.latency_ms > 0,
+    }
+    wrong = [key for key, fits in checks.items() if not fits]
+    if wrong:
+        raise refused(Reason.MANIFEST_MALFORMED, f"{constants.MANIFEST_FILE}: {wrong[0]} has no sensible value")

@@ -1,0 +1,175 @@
+"""Reads `model.sig`: an OpenSSF Model Signing v1.0 bundle, signed with a plain key.
+
+Strict where the specification is: one signature, no unknown field, a key hint, files named one by one in order. Does no
+I/O; says what the signature claims, and leaves to `rules` whether the directory agrees and the release is wanted.
+Format: https://github.com/ossf/model-signing-spec
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from device_agent.shared.protocol import constants, json_codec
+from device_agent.shared.protocol.record import record
+from device_agent.shared.trust import dsse
+from device_agent.shared.trust.reasons import Reason, refused
+
+MEDIA_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
+PAYLOAD_TYPE = "application/vnd.in-toto+json"
+STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
+PREDICATE_TYPE = "https://model_signing/signature/v1.0"
+#: Names that the field's own verifier skips. Ours skips nothing: a release holds none of them but the signature.
+IGNORED = (".git", ".gitattributes", ".github", ".gitignore", constants.SIGNATURE_FILE)
+
+_RESIGN = "knnkit sign DIRECTORY"
+
+
+@record
+class Bundle:
+    """A bundle that has the right form and is not yet verified."""
+
+    hint: str  # SHA-256 of the signer's public key, hex
+    envelope: dsse.Envelope
+
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprint of the key that is said to have signed."""
+        return dsse.FINGERPRINT_PREFIX + self.hint
+
+
+@record
+class Statement:
+    """What a signature covers."""
+
+    subject: str  # the directory's name when it was signed; means nothing on a device
+    root: str  # SHA-256 over the files' digests: the release's identity
+    resources: Mapping[str, str]  # file name -> SHA-256, hex
+
+
+def root_digest(digests: Iterable[str]) -> str:
+    """Returns the root digest over hexadecimal SHA-256 `digests`, given in the order of their files' names."""
+    root = hashlib.sha256()
+    for digest in digests:
+        root.update(bytes.fromhex(digest))
+    return root.hexdigest()
+
+
+def read_bundle(data: bytes) -> Bundle:
+    """Reads the bytes of `model.sig`.
+
+    Raises:
+        Refused: SIGNATURE_MALFORMED and the reasons beside it in `Reason`.
+    """
+    try:
+        return _read_bundle(json_codec.parse(data, limit=constants.MAX_SIGNATURE))
+    except json_codec.MalformedDocument as error:
+        raise _malformed(error) from None
+
+
+def _malformed(error: json_codec.MalformedDocument) -> Exception:
+    return refused(Reason.SIGNATURE_MALFORMED, f"{constants.SIGNATURE_FILE}: {error}", _RESIGN)
+
+
+def _read_bundle(data: Any) -> Bundle:
+    found = dsse.expect_object(data, "$", ("mediaType", "verificationMaterial", "dsseEnvelope"))
+    if found["mediaType"] != MEDIA_TYPE:
+        raise refused(Reason.WRONG_MEDIA_TYPE, f"the bundle's mediaType is not {MEDIA_TYPE}", _RESIGN)
+    hint = _read_hint(found["verificationMaterial"])
+    envelope = dsse.read_envelope(found["dsseEnvelope"], "$.dsseEnvelope")
+    if envelope.payload_type != PAYLOAD_TYPE:
+        raise refused(Reason.WRONG_PAYLOAD_TYPE, f"the envelope's payloadType is not {PAYLOAD_TYPE}", _RESIGN)
+    if not envelope.signatures:
+        raise refused(Reason.NO_SIGNATURE, f"{constants.SIGNATURE_FILE} holds no signature", _RESIGN)
+    if len(envelope.signatures) > 1:
+        raise refused(Reason.MANY_SIGNATURES, f"{constants.SIGNATURE_FILE} holds more than one signature", _RESIGN)
+    return Bundle(hint, envelope)
+
+
+def _read_hint(data: Any) -> str:
+    where = "$.verificationMaterial"
+    material = dsse.expect_object(data, where, ("publicKey",), ("tlogEntries",))
+    if dsse.expect_list(material.get("tlogEntries", []), f"{where}.tlogEntries"):
+        raise json_codec.MalformedDocument(f"{where}.tlogEntries: a release is signed with a key, not through a log")
+    key = dsse.expect_object(material["publicKey"], f"{where}.publicKey", (), ("hint",))
+    hint = dsse.expect_string(key.get("hint", ""), f"{where}.publicKey.hint")
+    if not hint:
+        raise refused(Reason.NO_KEY_HINT, f"{constants.SIGNATURE_FILE} does not say which key signed it", _RESIGN)
+    if not constants.is_digest(hint):
+        raise json_codec.MalformedDocument(f"{where}.publicKey.hint: not a SHA-256")
+    return hint
+
+
+def read_statement(payload: bytes) -> Statement:
+    """Reads the payload of an envelope whose signature has been verified.
+
+    Raises:
+        Refused: SIGNATURE_MALFORMED and the reasons beside it in `Reason`.
+    """
+    try:
+        return _read_statement(json_codec.parse(payload, limit=constants.MAX_SIGNATURE))
+    except json_codec.MalformedDocument as error:
+        raise _malformed(error) from None
+
+
+def _read_statement(data: Any) -> Statement:
+    found = dsse.expect_object(data, "payload", ("_type", "subject", "predicateType", "predicate"))
+    if found["_type"] != STATEMENT_TYPE:
+        raise refused(Reason.WRONG_STATEMENT_TYPE, f"the signed statement's type is not {STATEMENT_TYPE}", _RESIGN)
+    if found["predicateType"] != PREDICATE_TYPE:
+        raise refused(Reason.WRONG_PREDICATE_TYPE, f"the statement's predicateType is not {PREDICATE_TYPE}", _RESIGN)
+    subject, root = _read_subject(found["subject"])
+    predicate = dsse.expect_object(found["predicate"], "payload.predicate", ("resources", "serialization"))
+    _check_serialization(predicate["serialization"])
+    resources = _read_resources(predicate["resources"])
+    if root_digest(resources.values()) != root:
+        raise refused(Reason.WRONG_ROOT, "the root digest is not that of the files it names", _RESIGN)
+    return Statement(subject, root, resources)
+
+
+def _read_subject(data: Any) -> tuple[str, str]:
+    subjects = dsse.expect_list(data, "payload.subject")
+    if len(subjects) != 1:
+        raise json_codec.MalformedDocument("payload.subject: expected one entry")
+    subject = dsse.expect_object(subjects[0], "payload.subject[0]", ("digest",), ("name",))
+    digest = dsse.expect_object(subject["digest"], "payload.subject[0].digest", ("sha256",))
+    name = dsse.expect_string(subject.get("name", ""), "payload.subject[0].name")
+    return name, _digest(digest["sha256"], "payload.subject[0].digest.sha256")
+
+
+def _digest(data: Any, where: str) -> str:
+    text = dsse.expect_string(data, where)
+    if not constants.is_digest(text):
+        raise json_codec.MalformedDocument(f"{where}: not a SHA-256 in lowercase hexadecimal")
+    return text
+
+
+def _check_serialization(data: Any) -> None:
+    where = "payload.predicate.serialization"
+    found = dsse.expect_object(data, where, ("method", "hash_type"), ("allow_symlinks", "ignore_paths"))
+    if found["method"] != "files" or found["hash_type"] != "sha256" or found.get("allow_symlinks", False) is not False:
+        raise json_codec.MalformedDocument(f"{where}: expected whole files, sha256 and no symlinks")
+    # Read for its form only: nothing in a release is ignored.
+    for index, path in enumerate(dsse.expect_list(found.get("ignore_paths", []), f"{where}.ignore_paths")):
+        dsse.expect_string(path, f"{where}.ignore_paths[{index}]")
+
+
+def _read_resources(data: Any) -> dict[str, str]:
+    resources: dict[str, str] = {}
+    for index, entry in enumerate(dsse.expect_list(data, "payload.predicate.resources")):
+        where = f"payload.predicate.resources[{index}]"
+        fields = dsse.expect_object(entry, where, ("name", "digest", "algorithm"))
+        name = dsse.expect_string(fields["name"], f"{where}.name")
+        if name.startswith((".", "/")) or "/" in name or "\\" in name or not name.isprintable() or not name:
+            raise refused(Reason.UNSAFE_NAME, f"the signature names the file {name!r}; a release is a flat directory")
+        if name in resources:
+            raise refused(Reason.DUPLICATE_NAME, f"the signature names the file {name!r} twice")
+        if fields["algorithm"] != "sha256":
+            raise json_codec.MalformedDocument(f"{where}.algorithm: expected sha256")
+        resources[name] = _digest(fields["digest"], f"{where}.digest")
+    if not resources:
+        raise refused(Reason.EMPTY_RESOURCES, "the signature names no file", _RESIGN)
+    if list(resources) != sorted(resources):
+        raise refused(Reason.WRONG_ORDER, "the signature's files are not sorted by name", _RESIGN)
+    return resources

@@ -1,0 +1,222 @@
+"""Signed orders to a device: rotate a key, revoke keys, go back to an older release. Sans I/O.
+
+An order is a DSSE envelope around one small JSON document; each `keyid` is the signer's fingerprint. The payload type
+is part of what is signed, so that no signature can be taken for one of another kind.
+
+    Rotation       signed by an old, trusted key and by the new one: trusts the new key, revokes the old
+    Revocation     signed by a trusted key: the named keys accept nothing new, for ever; never the last trusted one
+    RollbackOrder  signed by a trusted key: this device, once, may leave this release for that older one
+
+The functions judge, and never store: a device writes the new sets (`trust_store`), and counts an order as
+used before it acts on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+from device_agent.shared.protocol import constants, json_codec
+from device_agent.shared.protocol.record import record
+from device_agent.shared.protocol.versions import utc
+from device_agent.shared.trust import dsse
+from device_agent.shared.trust.reasons import Reason, refused
+from device_agent.shared.trust.rules import TrustState
+
+ROTATION_TYPE = "application/vnd.knnkit.rotation+json"
+REVOCATION_TYPE = "application/vnd.knnkit.revocation+json"
+ROLLBACK_TYPE = "application/vnd.knnkit.rollback+json"
+
+#: Largest order that is read, in bytes.
+MAX_ORDER = 16 * 1024
+#: Longest life of a rollback order, in seconds: thirty days.
+MAX_LIFE = 30 * 24 * 3600
+#: Most keys that one revocation names.
+MAX_REVOKED = 64
+
+T = TypeVar("T")
+
+
+@record
+class Rotation:
+    """Puts the key `new_pem` in the place of the key `old` (a fingerprint)."""
+
+    old: str
+    new: str
+    new_pem: str
+    issued: int
+    schema: int = constants.SCHEMA
+
+
+@record
+class Revocation:
+    """Names the fingerprints of keys that accept nothing new."""
+
+    revoked: tuple[str, ...]
+    issued: int
+    schema: int = constants.SCHEMA
+
+
+@record
+class RollbackOrder:
+    """Lets the device `device_id` leave the committed release `leaves` for the staged release `digest`, once.
+
+    `nonce` is 32 hexadecimal digits; `issued` and `expires` are seconds since 1970.
+    """
+
+    device_id: str
+    digest: str
+    leaves: str
+    nonce: str
+    issued: int
+    expires: int
+    schema: int = constants.SCHEMA
+
+
+@record
+class KeySets:
+    """Every key a device knows (fingerprint -> PEM text), and those that accept nothing new."""
+
+    keys: Mapping[str, bytes]
+    revoked: frozenset[str] = frozenset()
+
+    @property
+    def trusted(self) -> tuple[str, ...]:
+        """Fingerprints of the keys that may sign something new, sorted."""
+        return tuple(sorted(set(self.keys) - self.revoked))
+
+
+def apply(data: bytes, sets: KeySets) -> KeySets:
+    """Returns the key sets after a rotation or revocation; the same order again changes nothing.
+
+    Raises:
+        Refused: ORDER_MALFORMED, ORDER_NEEDS_OLD_KEY, ORDER_NEEDS_NEW_KEY, UNKNOWN_KEY, REVOKED_KEY, BAD_SIGNATURE,
+            LAST_KEY.
+    """
+    envelope = _read(data)
+    if envelope.payload_type == ROTATION_TYPE:
+        return _rotate(envelope, sets)
+    if envelope.payload_type == REVOCATION_TYPE:
+        return _revoke(envelope, sets)
+    raise refused(Reason.ORDER_MALFORMED, f"{envelope.payload_type!r} is neither a rotation nor a revocation")
+
+
+def verify_rollback(data: bytes, state: TrustState, now: int) -> RollbackOrder:
+    """Judges a rollback order; its `digest` is then what `verify_release` takes as `ordered_digest`.
+
+    Raises:
+        Refused: ORDER_MALFORMED, ORDER_OTHER_DEVICE, ORDER_USED, ORDER_STALE, ORDER_EXPIRED, UNKNOWN_KEY, REVOKED_KEY,
+            BAD_SIGNATURE.
+    """
+    envelope = _read(data)
+    if envelope.payload_type != ROLLBACK_TYPE:
+        raise refused(Reason.ORDER_MALFORMED, f"{envelope.payload_type!r} is no rollback order")
+    _check_one_signer(envelope, KeySets(state.keys, state.revoked))
+    order = _payload(RollbackOrder, envelope)
+    _check_rollback_form(order)
+    again = "knnkit rollback --to makes a new one"
+    if not state.device_id or order.device_id != state.device_id:
+        raise refused(Reason.ORDER_OTHER_DEVICE, f"the order is for the device {order.device_id}", again)
+    if order.nonce in state.used_orders:
+        raise refused(Reason.ORDER_USED, "the order has been used", again)
+    if order.leaves != state.committed_digest:
+        raise refused(
+            Reason.ORDER_STALE, f"the order leaves {order.leaves}, which is not what is committed here", again
+        )
+    if max(now, state.time_floor) >= order.expires:
+        raise refused(Reason.ORDER_EXPIRED, f"the order expired at {utc(order.expires)}", again)
+    return order
+
+
+def _check_rollback_form(order: RollbackOrder) -> None:
+    digests = constants.is_digest(order.digest) and constants.is_digest(order.leaves)
+    nonce = len(order.nonce) == 32 and set(order.nonce) <= set("0123456789abcdef")
+    if not digests or not nonce or not 0 < order.expires - order.issued <= MAX_LIFE:
+        raise refused(Reason.ORDER_MALFORMED, "the rollback order has no sensible digest, nonce or life")
+
+
+def _rotate(envelope: dsse.Envelope, sets: KeySets) -> KeySets:
+    rotation = _payload(Rotation, envelope)
+    new_pem = rotation.new_pem.encode("utf-8", "replace")
+    if rotation.new == rotation.old or dsse.fingerprint(new_pem) != rotation.new:
+        raise refused(Reason.ORDER_MALFORMED, "the rotation's new key is not the one that it names")
+    if len(envelope.signatures) != 2:
+        raise refused(Reason.ORDER_MALFORMED, "a rotation is signed by two keys: the old one and the new one")
+    if not _has_signed(envelope, rotation.new, new_pem):
+        raise refused(Reason.ORDER_NEEDS_NEW_KEY, "the rotation is not signed by the new key")
+    if rotation.new in sets.revoked:
+        raise refused(Reason.REVOKED_KEY, f"the new key {rotation.new} has been revoked here")
+    old_pem = sets.keys.get(rotation.old)
+    if old_pem is None or not _has_signed(envelope, rotation.old, old_pem):
+        raise refused(Reason.ORDER_NEEDS_OLD_KEY, "the rotation is not signed by a key that is trusted here")
+    if rotation.old in sets.revoked and rotation.new not in sets.keys:
+        raise refused(Reason.REVOKED_KEY, f"the old key {rotation.old} has been revoked here", "knnkit provision")
+    return KeySets({**sets.keys, rotation.new: new_pem}, sets.revoked | {rotation.old})
+
+
+def _revoke(envelope: dsse.Envelope, sets: KeySets) -> KeySets:
+    signer = _signer(envelope)
+    revocation = _payload(Revocation, envelope)
+    named = frozenset(revocation.revoked)
+    if not 0 < len(revocation.revoked) <= MAX_REVOKED or not all(map(is_fingerprint, named)):
+        raise refused(Reason.ORDER_MALFORMED, f"a revocation names 1 to {MAX_REVOKED} fingerprints")
+    done = named <= sets.revoked
+    _check_one_signer(envelope, sets if not done else KeySets(sets.keys, sets.revoked - {signer}))
+    after = KeySets(sets.keys, sets.revoked | named)
+    if not after.trusted:
+        raise refused(
+            Reason.LAST_KEY, "no trusted key would be left: no release could ever be accepted again", "rotate instead"
+        )
+    return after
+
+
+def is_fingerprint(text: str) -> bool:
+    """Whether `text` is the fingerprint of a key."""
+    return text.startswith(dsse.FINGERPRINT_PREFIX) and constants.is_digest(text.removeprefix(dsse.FINGERPRINT_PREFIX))
+
+
+def _read(data: bytes) -> dsse.Envelope:
+    try:
+        return dsse.read_envelope(json_codec.parse(data, limit=MAX_ORDER))
+    except json_codec.MalformedDocument as error:
+        raise refused(Reason.ORDER_MALFORMED, f"not a signed order: {error}") from None
+
+
+def _payload(cls: type[T], envelope: dsse.Envelope) -> T:
+    try:
+        found = json_codec.loads(cls, envelope.payload, limit=MAX_ORDER)
+    except json_codec.MalformedDocument as error:
+        raise refused(Reason.ORDER_MALFORMED, f"the signed order: {error}") from None
+    if getattr(found, "schema", None) != constants.SCHEMA:
+        raise refused(Reason.AGENT_TOO_OLD, "the order has another schema than this agent", "knnkit provision")
+    return found
+
+
+def _signer(envelope: dsse.Envelope) -> str:
+    if len(envelope.signatures) != 1:
+        raise refused(Reason.ORDER_MALFORMED, "the order must be signed by one key")
+    return envelope.signatures[0].keyid
+
+
+def _check_one_signer(envelope: dsse.Envelope, sets: KeySets) -> None:
+    signer = _signer(envelope)
+    pem = sets.keys.get(signer)
+    if pem is None:
+        raise refused(
+            Reason.UNKNOWN_KEY,
+            f"the order is signed by {signer!r}, which is not trusted here",
+            "--signing-key PEM, with a key that `knnkit trust --keys --target HOST` shows",
+        )
+    if not _has_signed(envelope, signer, pem):
+        raise refused(Reason.BAD_SIGNATURE, f"the order is not signed by {signer}")
+    if signer in sets.revoked:
+        raise refused(Reason.REVOKED_KEY, f"the order is signed by {signer}, which has been revoked")
+
+
+def _has_signed(envelope: dsse.Envelope, fingerprint: str, pem: bytes) -> bool:
+    if dsse.fingerprint(pem) != fingerprint:
+        return False
+    message = dsse.pae(envelope.payload_type, envelope.payload)
+    return any(
+        entry.keyid == fingerprint and dsse.is_signed_by(pem, message, entry.sig) for entry in envelope.signatures
+    )

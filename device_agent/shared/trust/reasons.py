@@ -1,0 +1,71 @@
+"""Every reason for which a trust rule says no: one stable word each, for programs, logs and tests.
+
+A word never changes its meaning and is never used again for another rule. Does no I/O.
+"""
+
+from __future__ import annotations
+
+import enum
+
+from device_agent.shared.protocol.errors import Refused
+
+
+class Reason(str, enum.Enum):
+    """Why something was refused; `Refused.reason` holds the word."""
+
+    # the directory
+    FILE_MISSING = "file-missing"
+    FILE_UNLISTED = "file-unlisted"  # in the directory or in the signature, but no file of a release
+    FILE_HIDDEN = "file-hidden"  # a dot file
+    FILE_SYMLINK = "file-symlink"
+    FILE_SPECIAL = "file-special"  # a directory, a pipe, a socket, a device
+    FILE_TOO_LARGE = "file-too-large"
+    FILE_CHANGED = "file-changed"  # not the bytes that were signed
+    FILE_UNREADABLE = "file-unreadable"
+    FILE_SWAPPED = "file-swapped"  # changed while, or after, it was verified
+    # the bundle
+    SIGNATURE_MALFORMED = "signature-malformed"
+    WRONG_MEDIA_TYPE = "wrong-media-type"
+    WRONG_PAYLOAD_TYPE = "wrong-payload-type"
+    WRONG_STATEMENT_TYPE = "wrong-statement-type"
+    WRONG_PREDICATE_TYPE = "wrong-predicate-type"
+    NO_SIGNATURE = "no-signature"
+    MANY_SIGNATURES = "many-signatures"
+    NO_KEY_HINT = "no-key-hint"
+    BAD_SIGNATURE = "bad-signature"
+    EMPTY_RESOURCES = "empty-resources"
+    DUPLICATE_NAME = "duplicate-name"
+    UNSAFE_NAME = "unsafe-name"  # `..`, absolute, with a slash, or hidden
+    WRONG_ORDER = "wrong-order"  # the resources are not sorted by name
+    WRONG_ROOT = "wrong-root"
+    # the keys
+    NO_TRUSTED_KEYS = "no-trusted-keys"
+    UNKNOWN_KEY = "unknown-key"
+    REVOKED_KEY = "revoked-key"
+    KEY_MALFORMED = "key-malformed"
+    LAST_KEY = "last-key"
+    # release.json
+    MANIFEST_MALFORMED = "manifest-malformed"
+    OLDER_SEQUENCE = "older-sequence"
+    SAME_SEQUENCE = "same-sequence"  # as the newest committed release, with other contents
+    SEQUENCE_TOO_FAR = "sequence-too-far"
+    CREATED_TOO_FAR = "created-too-far"
+    EXPIRED = "expired"
+    WRONG_NAME = "wrong-name"
+    WRONG_DEVICE_CLASS = "wrong-device-class"
+    AGENT_TOO_OLD = "agent-too-old"
+    RUNTIME_TOO_OLD = "runtime-too-old"
+    OTHER_RELEASE = "other-release"  # valid, but not the one that was asked for
+    # signed orders: rotation, revocation, rollback
+    ORDER_MALFORMED = "order-malformed"
+    ORDER_NEEDS_OLD_KEY = "order-needs-old-key"
+    ORDER_NEEDS_NEW_KEY = "order-needs-new-key"
+    ORDER_OTHER_DEVICE = "order-other-device"
+    ORDER_USED = "order-used"
+    ORDER_STALE = "order-stale"  # the device has moved on since
+    ORDER_EXPIRED = "order-expired"
+
+
+def refused(reason: Reason, message: str, hint: str = "") -> Refused:
+    """Returns the exception to raise for `reason`."""
+    return Refused(message, reason=reason.value, hint=hint)

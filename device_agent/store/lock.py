@@ -1,0 +1,104 @@
+"""One writer at a time: a kernel lock on ROOT/lock, with a record of who holds it, since when and why.
+
+The kernel drops the lock when its process dies, so that a stale one cannot outlive a crash; the record that is left
+behind is then only the name of who was there last. Never breaks a lock that is held.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from device_agent.shared.protocol import json_codec
+from device_agent.shared.protocol.documents import LockHolder
+from device_agent.shared.protocol.errors import Locked
+from device_agent.shared.protocol.versions import utc
+from device_agent.system import durable
+
+#: How long a command waits for another one's lock, in seconds; most hold it for milliseconds.
+WAIT_SECONDS = 2.0
+_POLL_SECONDS = 0.02
+_MAX_RECORD = 4096
+
+
+@contextlib.contextmanager
+def held(path: Path, holder: str, reason: str, *, wait: float = WAIT_SECONDS) -> Iterator[int]:
+    """Holds the lock for the block; yields its descriptor, which a forked child must close.
+
+    Raises:
+        Locked: another process held it for all of `wait` seconds.
+    """
+    descriptor = _open(path)
+    try:
+        _acquire(descriptor, path, wait)
+        record = json_codec.dump_file(LockHolder(holder, reason, int(time.time()), os.getpid()))
+        # The record is for people; where it cannot be written (a full disk), the lock holds all the same.
+        with contextlib.suppress(OSError):
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, record, 0)
+        yield descriptor
+        with contextlib.suppress(OSError):
+            os.ftruncate(descriptor, 0)
+    finally:
+        os.close(descriptor)
+
+
+def holder_of(path: Path) -> LockHolder | None:
+    """Returns who holds the lock now; None when nobody does, whatever record a dead process left."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return _record(descriptor)
+        except OSError:
+            return None
+        return None
+    finally:
+        os.close(descriptor)
+
+
+def _open(path: Path) -> int:
+    """A directory or a link holds nobody's lock, and is set aside."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        return os.open(path, flags, durable.FILE_MODE)
+    except OSError as error:
+        if error.errno not in (errno.EISDIR, errno.ELOOP):
+            raise
+        durable.set_aside(path)
+        return os.open(path, flags, durable.FILE_MODE)
+
+
+def _acquire(descriptor: int, path: Path, wait: float) -> None:
+    give_up = time.monotonic() + wait
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() >= give_up:
+                raise _locked(descriptor, path) from None
+            time.sleep(_POLL_SECONDS)
+
+
+def _locked(descriptor: int, path: Path) -> Locked:
+    record = _record(descriptor)
+    return Locked(
+        f"{path.parent} is held by {record.holder} (process {record.pid}) since {utc(record.since)}: {record.reason}",
+        hint="wait until it is done; the lock ends with its process",
+    )
+
+
+def _record(descriptor: int) -> LockHolder:
+    with contextlib.suppress(OSError, ValueError):
+        return json_codec.loads(LockHolder, os.pread(descriptor, _MAX_RECORD, 0), limit=_MAX_RECORD)
+    return LockHolder("another process", "unknown", 0, 0)

@@ -1,0 +1,237 @@
+"""ROOT on the device: its layout, its state, and the way back after whatever happened to the board.
+
+state.json is the only truth (`state`); the `current` link and the history follow from it and are mended
+by `recover`, which runs first in every command that changes something. Never decides whether a release may be
+trusted or answers well enough.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from device_agent.shared.protocol import constants, json_codec
+from device_agent.shared.protocol.documents import HistoryEntry, LockHolder, ReleaseRef
+from device_agent.shared.protocol.errors import AgentError, DeviceUnfit
+from device_agent.store import history, lock, state
+from device_agent.store.state import Event, StoreState
+from device_agent.system import clock, durable
+from device_agent.system.safe_open import NotOrdinary, read_small
+
+#: A release that is being removed, under releases/; swept by `recover`.
+TRASH_PREFIX = ".trash-"
+#: A copy that is being made of a directory outside ROOT, under incoming/; swept by `recover`.
+IMPORT_PREFIX = ".import-"
+ANY_CLASS = "any"
+_MAX_STATE = 64 * 1024
+_MAX_CLASS = 1024
+_SHORTEST_PREFIX = 6
+
+
+class Store:
+    """The releases of one device, under one directory."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.releases = root / constants.RELEASES_DIR
+        self.incoming = root / constants.INCOMING_DIR
+        self.trust = root / constants.TRUST_DIR
+        self.link = root / constants.CURRENT_LINK
+        self.state_file = root / constants.STATE_FILE
+        self.history_file = root / constants.HISTORY_FILE
+        self.lock_file = root / constants.LOCK_FILE
+        self.lock_descriptor: int | None = None
+
+    def release_path(self, digest: str) -> Path:
+        """Returns where the release `digest` lies once it is staged."""
+        return self.releases / digest
+
+    def load(self) -> StoreState:
+        """Returns the state; that of an empty device where nothing was ever stored.
+
+        Raises:
+            DeviceUnfit: state.json is damaged.
+        """
+        try:
+            return json_codec.loads(StoreState, read_small(self.state_file, _MAX_STATE), limit=_MAX_STATE)
+        except FileNotFoundError:
+            return StoreState()
+        except (json_codec.MalformedDocument, NotOrdinary) as error:
+            import shlex
+
+            file = shlex.quote(str(self.state_file))
+            raise DeviceUnfit(
+                f"{self.state_file} is damaged: {error}",
+                reason="state-damaged",
+                hint=f"move it away, then deploy again; the release floor starts anew: mv {file} {file}{durable.ASIDE}",
+            ) from None
+
+    def commit(self, new: StoreState) -> None:
+        """Makes `new` the truth by one rename, then lets the link and the history follow."""
+        durable.write_atomic(self.state_file, json_codec.dump_file(new))
+        self._follow(new)
+
+    @contextlib.contextmanager
+    def changing(self, holder: str, reason: str, *, wait: float = lock.WAIT_SECONDS) -> Iterator[None]:
+        """Holds the store for the block, mended.
+
+        Raises:
+            Locked: another process held it for all of `wait` seconds.
+        """
+        os.umask(0o077)  # what is written here is for the owner, and for him to read, whatever his umask
+        for directory in (self.root, self.releases, self.incoming, self.trust):
+            durable.make_directory(directory)
+        with lock.held(self.lock_file, holder, reason, wait=wait) as descriptor:
+            self.lock_descriptor = descriptor
+            try:
+                self.recover()
+                yield
+            finally:
+                self.lock_descriptor = None
+
+    def recover(self) -> StoreState:
+        """Ends what a crash, a power cut or a silent host left half-done; needs the lock."""
+        moment = clock.now()
+        current = self.load()
+        self._sweep()
+        if current.pending and state.is_over(current.pending, moment):
+            from device_agent.store import transitions  # not needed to read
+
+            self._record(current.event)  # a power cut may have come before it was
+            current = transitions.revert(current, _why_over(current.pending, moment), moment)
+            self.commit(current)
+        self._follow(current)
+        return current
+
+    def settle(self) -> None:
+        """Recovers if that can be done now; a reader goes on without it, for the state alone says what answers."""
+        if not self.state_file.exists():
+            return
+        with contextlib.suppress(OSError, AgentError), lock.held(self.lock_file, "status", "recovery", wait=0.0):
+            self.recover()
+
+    def staged(self) -> tuple[str, ...]:
+        """Returns the digests of all releases on the device, sorted."""
+        try:
+            with os.scandir(self.releases) as entries:
+                return tuple(sorted(entry.name for entry in entries if constants.is_digest(entry.name)))
+        except FileNotFoundError:
+            return ()
+
+    def device_class(self) -> str:
+        """Returns the device's class, as `provision` wrote it into ROOT; `any` without one, or where it is damaged."""
+        text, _ = self._read_class()
+        return text
+
+    def warnings(self) -> list[str]:
+        """Returns what is wrong with files that no command needs."""
+        _, damage = self._read_class()
+        aside = sorted(path.name for path in self.root.glob(f"*{durable.ASIDE}*"))
+        kept = [f"set-aside: {name} is kept in {self.root}; look into it, then remove it" for name in aside]
+        return kept + ([f"class-damaged: {damage}"] if damage else [])
+
+    def _read_class(self) -> tuple[str, str]:
+        file = self.root / constants.CLASS_FILE
+        try:
+            text = read_small(file, _MAX_CLASS).decode("utf-8", "replace").strip()
+        except FileNotFoundError:
+            return ANY_CLASS, ""
+        except OSError as error:
+            return ANY_CLASS, f"{file}: {error.strerror or error}"
+        return (text, "") if constants.is_name(text) else (ANY_CLASS, f"{file} holds no name of a class")
+
+    def find(self, prefix: str) -> str:
+        """Returns the digest of the one staged release that starts with `prefix`, which has at least 6 digits.
+
+        Raises:
+            AgentError: there is none, or more than one.
+        """
+        found = [digest for digest in self.staged() if digest.startswith(prefix)]
+        if len(found) == 1 and len(prefix) >= _SHORTEST_PREFIX:
+            return found[0]
+        if len(prefix) < _SHORTEST_PREFIX:
+            said = f"{prefix!r} has under {_SHORTEST_PREFIX} digits"
+        else:
+            said = f"{len(found) or 'no'} releases on this device start with {prefix!r}"
+        raise AgentError(said, reason="no-such-release", hint="python -m device_agent status lists them")
+
+    def holder(self, current: StoreState, moment: clock.Moment) -> LockHolder | None:
+        """Returns who holds the store: who began a pending activation, a running command, or who reserved it.
+
+        In this order: the command that meets an activation ends before it, and a host must know which one is its own.
+        """
+        held = state.holder(current, moment)
+        if held and state.is_waiting(current, moment):
+            return held
+        return lock.holder_of(self.lock_file) or held
+
+    def note(self, what: str, release: ReleaseRef | None, why: str, holder: str) -> None:
+        """Adds a line to the history about something that changed no state."""
+        moment = clock.now()
+        current = state.answering(self.load(), moment)
+        ref = current.release if current else None
+        entry = HistoryEntry(moment.wall, what, release, ref, why, holder)
+        self._write_history(lambda: history.add(self.history_file, entry))
+
+    def discard(self, path: Path) -> None:
+        """Removes a release directory so that a half-removed one is never mistaken for a release."""
+        doomed = self.releases / (TRASH_PREFIX + path.name)
+        durable.remove_tree(doomed)
+        durable.move(path, doomed)
+        durable.remove_tree(doomed)
+
+    def _follow(self, current: StoreState) -> None:
+        answering = state.answering(current, clock.now())
+        self._point(f"{constants.RELEASES_DIR}/{answering.release.digest}" if answering else None)
+        self._record(current.event)
+
+    def _record(self, event: Event | None) -> None:
+        self._write_history(lambda: history.record(self.history_file, event))
+
+    def _write_history(self, write: Callable[[], None]) -> None:
+        """Writes; a file that cannot be used is not essential, and makes room for another."""
+        try:
+            write()
+        except history.Broken as broken:
+            self._set_aside(self.history_file, str(broken))
+            write()
+
+    def _set_aside(self, path: Path, why: str) -> None:
+        kept = durable.set_aside(path)
+        print(f"device_agent: {path}: {why}: it is kept as {kept.name}, and another is begun", file=sys.stderr)
+
+    def _point(self, target: str | None) -> None:
+        self._make_way(self.link)
+        try:
+            found: str | None = str(self.link.readlink())
+        except OSError:
+            found = None
+        if target is None:
+            durable.remove_file(self.link)
+        elif found != target:
+            durable.point_link(self.link, target)
+
+    def _make_way(self, path: Path) -> None:
+        """Nothing of ours is a directory there."""
+        if path.is_dir() and not path.is_symlink():
+            self._set_aside(path, "it is a directory")
+
+    def _sweep(self) -> None:
+        """What cannot be removed is in nobody's way."""
+        for path in map(durable.temporary, (self.state_file, self.link, self.history_file)):
+            with contextlib.suppress(OSError):
+                self._make_way(path)
+                durable.remove_file(path)
+        for directory, prefix in ((self.releases, TRASH_PREFIX), (self.incoming, IMPORT_PREFIX)):
+            for path in sorted(directory.glob(prefix + "*")):
+                with contextlib.suppress(OSError):
+                    durable.remove_tree(path)
+
+
+def _why_over(pending: state.Pending, moment: clock.Moment) -> str:
+    if moment.boot != pending.boot or moment.uptime < pending.started:
+        return "the board was started anew before the confirmation"
+    return f"no confirmation within {pending.deadline - pending.started:g} s"

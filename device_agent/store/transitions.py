@@ -1,0 +1,204 @@
+"""Every transition of a device's state, as pure functions: a state and what was asked in, a state or a refusal out.
+
+    nothing ── activate ──► pending ── confirm ──► committed
+                               │                      │ rollback
+                               └─ deadline, reboot,   ▼
+                                  rollback ─► the release before it
+
+Writes nothing, and asks no clock: the store makes a state the truth (`device_agent.store.store`).
+"""
+
+from __future__ import annotations
+
+import math
+
+from device_agent.shared.protocol.documents import ReleaseRef
+from device_agent.shared.protocol.errors import ActivationFailed, AgentError, Locked
+from device_agent.shared.protocol.record import replace
+from device_agent.shared.protocol.versions import utc
+from device_agent.store.state import Event, Lease, Pending, StoreState, What, answering, is_over, lease_holder
+from device_agent.system.clock import Moment
+
+#: Longest time that an activation may wait for its confirmation, in seconds.
+MAX_DEADLINE = 86_400.0
+
+
+def refuse_foreign(state: StoreState, holder: str, moment: Moment) -> None:
+    """Lets `holder` go on unless somebody else holds the device.
+
+    Raises:
+        Locked: with holder, reason, since when and for how long.
+    """
+    lease = lease_holder(state, moment)
+    if lease and lease.holder != holder:
+        give_up = "rollback" if state.pending else f"unlock --holder '{lease.holder}'"
+        raise Locked(
+            f"{lease.holder} holds this device since {utc(lease.since)} ({lease.reason}), "
+            f"for at most {math.ceil(lease.until - moment.uptime)} s more",
+            hint=f"wait; or, if that host is gone for good: python -m device_agent {give_up}",
+        )
+
+
+def reserve(state: StoreState, holder: str, reason: str, seconds: float, pid: int, moment: Moment) -> StoreState:
+    """Returns the state in which `holder` alone may stage and activate for `seconds`.
+
+    Raises:
+        Locked: somebody else holds the device.
+        AgentError: `seconds` is out of range.
+    """
+    refuse_foreign(state, holder, moment)
+    until = moment.uptime + checked_deadline(seconds, "--seconds")
+    return replace(state, lease=Lease(holder, reason, moment.wall, pid, moment.boot, moment.uptime, until))
+
+
+def release_lease(state: StoreState, holder: str) -> StoreState:
+    """Returns the state without a lease of `holder`; somebody else's stays."""
+    return replace(state, lease=None) if state.lease and state.lease.holder == holder else state
+
+
+def begin(
+    state: StoreState,
+    release: ReleaseRef,
+    *,
+    created: int,
+    holder: str,
+    connection: str,
+    seconds: float,
+    moment: Moment,
+) -> StoreState:
+    """Returns the state in which `release` answers and waits for its confirmation.
+
+    Raises:
+        Locked: another activation is pending, or somebody else holds the device.
+        AgentError: `seconds` is out of range.
+    """
+    refuse_foreign(state, holder, moment)
+    if state.pending:
+        raise Locked(
+            f"{state.pending.release.name} {state.pending.release.version} still waits for its confirmation",
+            hint="confirm it, or give it up: python -m device_agent rollback",
+        )
+    until = moment.uptime + checked_deadline(seconds)
+    pending = Pending(release, created, holder, connection, moment.wall, moment.boot, moment.uptime, until)
+    return _after(replace(state, pending=pending), "activated", release, "", holder, moment)
+
+
+def confirm(state: StoreState, digest: str, *, connection: str, moment: Moment) -> StoreState:
+    """Returns the state in which the pending release `digest` is committed and the floor raised.
+
+    Raises:
+        ActivationFailed: it is not pending; `reason` is `rolled-back` where it was given up.
+    """
+    pending = state.pending
+    if not pending or pending.release.digest != digest or is_over(pending, moment):
+        raise not_pending(state, digest)
+    if connection and connection == pending.connection:
+        raise ActivationFailed(
+            "the confirmation came over the connection that activated: it must come over a new one",
+            reason="same-connection",
+            hint="close the connection, connect again, then confirm",
+        )
+    release = pending.release
+    raised = release.sequence >= state.floor
+    state = replace(
+        state,
+        committed=release,
+        previous=state.committed,
+        pending=None,
+        left=None,
+        lease=None,
+        floor=max(state.floor, release.sequence),
+        floor_digest=release.digest if raised else state.floor_digest,
+        time_floor=max(state.time_floor, pending.created),
+    )
+    return _after(state, "confirmed", release, "", pending.holder, moment)
+
+
+def not_pending(state: StoreState, digest: str) -> ActivationFailed:
+    """Returns why a confirmation of `digest` comes to nothing."""
+    given_up = state.event if state.event and state.event.what == "reverted" else None
+    late = state.pending if state.pending and state.pending.release.digest == digest else None
+    if late or (given_up and given_up.release and given_up.release.digest == digest):
+        why = f" ({given_up.why})" if given_up and not late else ""
+        return ActivationFailed(
+            f"rolled back: the confirmation came too late, and the release before it answers{why}",
+            reason="rolled-back",
+            hint="deploy again; a slow link needs a longer --deadline",
+        )
+    return ActivationFailed(
+        f"no activation of {digest[:12]} waits for a confirmation",
+        reason="not-pending",
+        hint=f"python -m device_agent activate {digest[:12]}…",
+    )
+
+
+def revert(state: StoreState, why: str, moment: Moment) -> StoreState:
+    """Returns the state before the pending activation."""
+    if not state.pending:
+        return state
+    pending = state.pending
+    return _after(replace(state, pending=None, lease=None), "reverted", pending.release, why, pending.holder, moment)
+
+
+def is_to_leave(state: StoreState, leave: str | None) -> bool:
+    """Whether a rollback has something to do: `leave` (any digest without it) answers, and is not a return itself."""
+    if leave is not None:
+        answers = state.pending.release if state.pending else state.committed
+        return answers is not None and answers.digest == leave
+    return state.pending is not None or state.event is None or state.event.what not in ("reverted", "rolled-back")
+
+
+def roll_back(state: StoreState, holder: str, moment: Moment) -> StoreState:
+    """Returns the state in which the previous release is committed again; the floor stays where it is.
+
+    Raises:
+        ActivationFailed: there is no previous release.
+    """
+    if not state.previous:
+        raise ActivationFailed(
+            "there is no previous release to go back to",
+            reason="no-previous",
+            hint="deploy the release that should answer: knnkit deploy",
+        )
+    return go_back(state, state.previous, holder, "asked for", moment)
+
+
+def go_back(state: StoreState, target: ReleaseRef, holder: str, why: str, moment: Moment) -> StoreState:
+    """Returns the state in which `target` is committed again and what was committed is left; the floor stays."""
+    after = replace(state, committed=target, previous=None, left=state.committed, lease=None)
+    return _after(after, "rolled-back", state.committed, why, holder, moment)
+
+
+def nothing_left() -> ActivationFailed:
+    """Returns what to say when the only release of a device was given up."""
+    return ActivationFailed(
+        "the activation was given up; the device had no release before it, and has none now",
+        reason="no-release",
+        hint="deploy a release: knnkit deploy",
+    )
+
+
+def checked_deadline(seconds: float, option: str = "--deadline") -> float:
+    """Returns `seconds` if an activation, or a reservation, may wait that long; `option` is what asks for it.
+
+    Raises:
+        AgentError: it may not.
+    """
+    if not 0.0 < seconds <= MAX_DEADLINE:
+        raise AgentError(f"{option} {seconds:g}: more than 0, at most {MAX_DEADLINE:.0f} seconds", hint=f"{option} 60")
+    return seconds
+
+
+def _after(
+    state: StoreState, what: What, release: ReleaseRef | None, why: str, holder: str, moment: Moment
+) -> StoreState:
+    current = answering(state, moment)
+    ref = current.release if current else None
+    return replace(state, event=Event(state.serial + 1, what, release, ref, why, holder, moment.wall))
+
+
+def waits(pending: Pending) -> Locked:
+    """Returns the error of a command that a pending activation keeps out."""
+    digest = pending.release.digest[:12]
+    hint = "confirm it, roll it back, or wait until it reverts by itself"
+    return Locked(f"the activation of {digest} waits for its confirmation", hint=hint)

@@ -1,0 +1,46 @@
+"""Puts together what `device_agent.shared.trust` holds a release against: ROOT/trust, the state's floors, this agent.
+
+Decides nothing, writes nothing.
+"""
+
+from __future__ import annotations
+
+from device_agent import __version__
+from device_agent.shared.protocol.errors import DeviceUnfit
+from device_agent.shared.trust import rules
+from device_agent.store import trust_store
+from device_agent.store.state import StoreState
+from device_agent.store.store import Store
+from device_agent.system import board
+
+
+def trust_state(store: Store, device_class: str | None = None) -> rules.TrustState:
+    """Returns what a new release must keep.
+
+    Raises:
+        DeviceUnfit: the state, or what ROOT/trust says of revoked keys, is damaged.
+    """
+    current = store.load()
+    return trust_store.read(store.trust).fill(
+        rules.TrustState(
+            floor=current.floor,
+            floor_digest=current.floor_digest,
+            committed_digest=current.committed.digest if current.committed else None,
+            name=current.committed.name if current.committed else None,
+            device_class=device_class or store.device_class(),
+            agent_version=__version__,
+            runtime_version=board.runtime_version(),
+            time_floor=current.time_floor,
+        )
+    )
+
+
+def kept_state(store: Store) -> rules.TrustState:
+    """Returns what a release that was accepted before must keep at every start."""
+    try:
+        current = store.load()
+    except DeviceUnfit:
+        current = StoreState()
+    return trust_store.read(store.trust, lenient=True).fill(
+        rules.TrustState(floor=current.floor, time_floor=current.time_floor, agent_version=__version__)
+    )

@@ -1,0 +1,40 @@
+"""Which boot this is, how long it runs, and what the board believes the date to be.
+
+The deadline of an activation counts CLOCK_BOOTTIME within one boot, because a board's date is often wrong and jumps
+when NTP answers. Never waits.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from device_agent.shared.protocol.record import record
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+@record
+class Moment:
+    """A point in time: `uptime` in seconds of the boot `boot` (suspend included), `wall` in seconds since 1970."""
+
+    boot: str
+    uptime: float
+    wall: int
+
+
+def now() -> Moment:
+    """Returns the present moment; `boot` is empty where the kernel's boot id cannot be read (no /proc)."""
+    return Moment(_boot_id(), uptime(), int(time.time()))
+
+
+def uptime() -> float:
+    """Returns seconds since the kernel started, time in suspend included."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def _boot_id() -> str:
+    try:
+        return _BOOT_ID.read_text(encoding="ascii").strip()
+    except OSError:
+        return ""

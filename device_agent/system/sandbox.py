@@ -1,0 +1,128 @@
+"""Runs a piece of work in a child process and brings its result back, whatever becomes of the child.
+
+A model that crashes the runtime, eats all memory or never ends takes the child with it and nothing else. Only for
+processes without threads. Never touches the store.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import select
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from device_agent.shared.console import signals
+from device_agent.shared.protocol.errors import AgentError, ModelUnusable
+
+T = TypeVar("T")
+
+#: A child that needs longer is given up, in seconds.
+TIMEOUT_SECONDS = 600.0
+
+
+def run(work: Callable[[], T], *, close: Iterable[int] = (), timeout: float = TIMEOUT_SECONDS) -> T:
+    """Returns what `work` returns in a forked child; `close` names descriptors that the child must not keep.
+
+    Raises:
+        AgentError: whatever of that tree `work` raised.
+        ModelUnusable: the child died (`model-crashed`, with the signal) or took longer than `timeout` seconds.
+    """
+    readable, writable = os.pipe()
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signals.SIGNALS)  # until there is somebody to end the child
+    child = os.fork()
+    if child == 0:
+        _serve(work, writable, (readable, *close), timeout)
+    data = None
+    try:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        os.close(writable)
+        data = _collect(readable, timeout)
+    finally:
+        if data is None:  # it takes too long, or we are interrupted
+            os.kill(child, signal.SIGKILL)
+        os.close(readable)
+        _, status = os.waitpid(child, 0)
+    if data is None:
+        raise ModelUnusable(f"the model gave no answer within {timeout:g} s", reason="model-hangs")
+    if not data:
+        raise ModelUnusable(f"the model {_death(status)}", reason="model-crashed", hint="python -m device_agent doctor")
+    # Our own child wrote this, over a pipe that nobody else has.
+    result: Any = pickle.loads(data)  # noqa: S301
+    if isinstance(result, BaseException):
+        raise result
+    return result  # type: ignore[no-any-return]
+
+
+def _serve(work: Callable[[], Any], writable: int, close: Iterable[int], timeout: float) -> None:
+    """The child: never returns."""
+    code = 1
+    try:
+        for descriptor in close:
+            os.close(descriptor)
+        signals.forget()  # Ctrl-C is for the parent to speak of
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals.SIGNALS)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(int(timeout) + 5)  # also where the thread below never gets its turn
+        threading.Thread(target=_end_with_the_parent, args=(writable,), daemon=True).start()
+        _offer_to_the_oom_killer()
+        data = pickle.dumps(_outcome(work))
+        with open(writable, "wb", closefd=False) as pipe:
+            pipe.write(data)
+        code = 0
+    except BrokenPipeError:
+        pass  # the parent was killed just now
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def _end_with_the_parent(writable: int) -> None:
+    """Nobody waits for the answer any more: the parent, the only one that reads, was killed."""
+    waiting = select.poll()
+    waiting.register(writable, 0)  # that the pipe has no reader is told unasked
+    waiting.poll()
+    os._exit(1)
+
+
+def _outcome(work: Callable[[], Any]) -> Any:
+    try:
+        return work()
+    except AgentError as error:
+        return error
+    except MemoryError:
+        return ModelUnusable("there is not enough memory for the model", reason="out-of-memory")
+
+
+def _offer_to_the_oom_killer() -> None:
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
+
+
+def _collect(readable: int, timeout: float) -> bytes | None:
+    """All that the child writes; empty when it died first, None when it takes too long."""
+    give_up = time.monotonic() + timeout
+    parts: list[bytes] = []
+    while True:
+        ready, _, _ = select.select([readable], [], [], max(0.0, give_up - time.monotonic()))
+        if not ready:
+            return None
+        part = os.read(readable, 1 << 16)
+        if not part:
+            return b"".join(parts)
+        parts.append(part)
+
+
+def _death(status: int) -> str:
+    if os.WIFSIGNALED(status):
+        name = signal.Signals(os.WTERMSIG(status)).name
+        why = " (out of memory?)" if name == "SIGKILL" else ""
+        return f"crashed the runtime: {name}{why}"
+    return f"ended the runtime with exit code {os.WEXITSTATUS(status)}"

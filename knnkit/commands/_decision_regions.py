@@ -1,0 +1,97 @@
+"""Decision regions for a report: where a model has two features, one device is asked about a grid of rows.
+
+Asks only when an HTML report is wanted, and only a device that came out well. A report is never lost for want of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from device_agent.shared.protocol import constants
+from knnkit.errors import KnnkitError
+
+if TYPE_CHECKING:
+    from knnkit.config.parse import Config
+    from knnkit.fleet.device.connect import Pace
+    from knnkit.fleet.report import FleetReport
+    from knnkit.fleet.targets import Target
+    from knnkit.render.decision_regions import Regions
+
+
+def survey(
+    arguments: argparse.Namespace,
+    report: FleetReport,
+    targets: Sequence[Target],
+    directories: Iterable[Path],
+    pace: Pace,
+) -> tuple[Regions, str] | None:
+    """Returns the regions and the name of the device that answered them; None where there is nothing to show.
+
+    Args:
+        arguments: say whether an HTML report is wanted.
+        report: what became of the devices.
+        targets: how to reach them.
+        directories: releases on this machine; the golden rows of the one that a device runs are drawn.
+        pace: deadlines.
+    """
+    if report.interrupted or not any(path.suffix in (".html", ".htm") for path in arguments.report):
+        return None
+    for directory in directories:
+        try:
+            found = _survey(report, targets, directory, pace)
+        except KeyboardInterrupt:
+            return None
+        except (KnnkitError, OSError) as error:
+            print(f"knnkit: the report has no decision regions: {error}", file=sys.stderr)
+            return None
+        if found:
+            return found
+    return None
+
+
+def release_directories(config: Config | None) -> list[Path]:
+    """Returns where the releases of deploy.yaml lie, those that have been built."""
+    built = [build.release.dir for build in config.builds()] if config else []
+    return [directory for directory in built if (directory / constants.MANIFEST_FILE).exists()]
+
+
+def _survey(report: FleetReport, targets: Sequence[Target], directory: Path, pace: Pace) -> tuple[Regions, str] | None:
+    from knnkit.release.package import read_package
+
+    package = read_package(directory, {})
+    running = {d.name for d in report.devices if d.good and d.release and d.release.digest == package.digest}
+    target = next((target for target in targets if target.name in running), None)
+    if package.manifest.n_features != 2 or target is None:
+        return None
+    return _ask(target, directory, pace), target.name
+
+
+def _ask(target: Target, directory: Path, pace: Pace) -> Regions:
+    import numpy as np
+
+    from device_agent.shared.golden.golden_set import Golden
+    from device_agent.shared.release import model_file
+    from knnkit.fleet.device.classify_client import Answerer
+    from knnkit.fleet.device.connect import dial
+    from knnkit.fleet.device.probe import probe
+    from knnkit.render import decision_regions
+
+    info = model_file.read_info(directory / constants.MODEL_FILE)
+    golden = Golden.from_bytes((directory / constants.GOLDEN_FILE).read_bytes())
+    known = golden.truth >= 0
+    transport = dial(target, pace.dialling)
+    try:
+        device = Answerer(transport, probe(transport, target.root, timeout=pace.command))
+        return decision_regions.survey(
+            lambda rows: device.labels(rows, info.classes),
+            np.asarray(golden.rows[known], np.float64),
+            golden.truth[known],
+            tuple(map(str, info.classes)),
+            (info.feature_names[0], info.feature_names[1]),
+        )
+    finally:
+        transport.close()

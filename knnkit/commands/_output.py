@@ -1,0 +1,117 @@
+"""Reports and exit code of a fleet command."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from device_agent.shared.console import signals
+from device_agent.shared.protocol import json_codec
+from knnkit.errors import UsageError
+
+if TYPE_CHECKING:
+    from device_agent.shared.protocol.model_info import Gates
+    from knnkit.fleet.report import FleetReport
+    from knnkit.render.decision_regions import Regions
+
+
+def finish(
+    arguments: argparse.Namespace,
+    report: FleetReport,
+    gates: Gates | None = None,
+    *,
+    shown: bool = False,
+    regions: tuple[Regions, str] | None = None,
+) -> int:
+    """Writes the reports that were asked for, prints the result unless it is `shown`, and returns the exit code."""
+    from knnkit.render.fleet_report import print_report
+
+    signals.deafen()  # what was done is told whole
+    for path in arguments.report:
+        write_report(path, report, gates, regions)
+    if arguments.json:
+        print(json_codec.dumps(report))
+    elif not shown:
+        print_report(report, sys.stdout)
+    else:
+        _say_what_to_do(report)
+    return report.exit_code
+
+
+def _say_what_to_do(report: FleetReport) -> None:
+    from knnkit.render.fleet_report import tone, verdict
+    from knnkit.render.terminal import print_line
+
+    for device in report.devices:
+        if device.hint and not device.good:
+            print_line(f"{device.name}: try: {device.hint}", stream=sys.stderr)
+    print_line(verdict(report), tone(report), stream=sys.stderr)
+
+
+def write_report(
+    path: Path, report: FleetReport, gates: Gates | None = None, regions: tuple[Regions, str] | None = None
+) -> None:
+    """Writes one report file, JSON or HTML by its ending; `regions` with the name of the device that answered them.
+
+    Raises:
+        UsageError: the ending is neither, or it cannot be written.
+    """
+    try:
+        if path.suffix == ".json":
+            path.write_bytes(json_codec.dump_file(report))
+        elif path.suffix in (".html", ".htm"):
+            from knnkit.render.fleet_report import page_of
+            from knnkit.render.html import write_report as write_html
+
+            surveyed, by = regions or (None, "")
+            write_html(path, page_of(report, gates=gates, regions=surveyed, regions_from=by))
+        else:
+            raise _no_report(path)
+    except OSError as error:
+        raise UsageError(f"--report {path}: {error.strerror}") from None
+
+
+def check_report_paths(arguments: argparse.Namespace) -> None:
+    """Refuses a report that could not be written, before anything is begun.
+
+    Raises:
+        UsageError: as `write_report` would.
+    """
+    for path in arguments.report:
+        if path.suffix not in (".json", ".html", ".htm"):
+            raise _no_report(path)
+        if not path.absolute().parent.is_dir():
+            parent = path.absolute().parent
+            raise UsageError(f"--report {path}: there is no directory {parent}", hint=f"mkdir -p {parent}")
+
+
+def _no_report(path: Path) -> UsageError:
+    return UsageError(
+        f"--report {path}: the file ends in .json or .html", hint=f"--report {path.name or 'report'}.html"
+    )
+
+
+def read_report(path: Path) -> FleetReport:
+    """Reads a report that `--report FILE.json` or `--json` wrote.
+
+    Raises:
+        UsageError: it is missing or is no report.
+    """
+    from knnkit.fleet.report import FleetReport
+
+    try:
+        with path.open("rb") as file:
+            return json_codec.loads(FleetReport, file.read(_MAX_REPORT + 1), limit=_MAX_REPORT)
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}", hint=_A_REPORT) from None
+    except json_codec.MalformedDocument as error:
+        raise UsageError(f"{path} is no report of knnkit: {error}", hint=_A_REPORT) from None
+
+
+_A_REPORT = "name a file that --report FILE.json wrote"
+
+
+#: Largest report that is read back, in bytes: a thousand devices take about five million.
+_MAX_REPORT = 1 << 28

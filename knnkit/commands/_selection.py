@@ -1,0 +1,182 @@
+"""What every command for a fleet shares: the selected devices, who we are, and how the outcome is shown."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import os
+import secrets
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from device_agent.shared.protocol import constants
+from knnkit.commands._output import read_report
+from knnkit.errors import ConfigError, NothingToDo, UsageError
+
+if TYPE_CHECKING:
+    from knnkit.config.parse import Build, Config
+    from knnkit.fleet.device.connect import Pace
+    from knnkit.fleet.rollout.executor import Fan
+    from knnkit.fleet.targets import Target
+
+
+#: Characters of who and where in a holder's name: a device cuts the whole, and the run must stay.
+_MAX_NAME = 160
+
+
+def load_config(arguments: argparse.Namespace) -> Config | None:
+    """Returns deploy.yaml; None where none was named and none is here.
+
+    Raises:
+        ConfigError: it is wrong, or the named one is missing.
+    """
+    from knnkit.config import load, parse
+
+    if arguments.config is not None:
+        return load.load(arguments.config)
+    here = Path(parse.FILE_NAME)
+    return load.load(here) if here.exists() else None
+
+
+def select_targets(arguments: argparse.Namespace, config: Config | None) -> tuple[Target, ...]:
+    """Returns the devices that the command line is for.
+
+    Raises:
+        UsageError: there are none, or the selection makes no sense.
+        NothingToDo: `--retry-from` names a report in which all is well.
+    """
+    from knnkit.fleet import targets as target
+
+    overrides = target.Overrides(
+        root=arguments.root,
+        identity=arguments.identity,
+        jump=arguments.jump,
+        ssh_config=arguments.ssh_config,
+        known_hosts=arguments.known_hosts,
+        device_class=getattr(arguments, "device_class", None),
+        runtime=getattr(arguments, "runtime", None),
+    )
+    targets = target.select(config, named=arguments.target, tags=arguments.on, overrides=overrides)
+    if arguments.root is not None:  # on this machine a path starts where the user is, on a device at its home
+        here = str(Path(arguments.root).expanduser().absolute())
+        targets = tuple(replace(one, root=here) if one.address is None else one for one in targets)
+    if arguments.retry_from is None:
+        return targets
+    names = read_report(arguments.retry_from).unfinished()
+    if not names:
+        said = f"{arguments.retry_from}: every device came out well; there is nothing to try again"
+        raise NothingToDo(said, reason="nothing-to-do", hint="leave out --retry-from, to ask them all")
+    return target.only(targets, names, str(arguments.retry_from))
+
+
+def trusted_keys(arguments: argparse.Namespace, config: Config | None) -> dict[str, bytes]:
+    """Returns fingerprint -> PEM of the keys that bare devices shall trust: `--key`, else those of deploy.yaml.
+
+    Raises:
+        SigningKeyError: one of the files is missing or holds no public key.
+    """
+    from knnkit.release import keys
+
+    return keys.load_public_keys(arguments.key or own_public_keys(config))
+
+
+def own_public_keys(config: Config | None) -> list[Path]:
+    """Returns the files of the public keys that deploy.yaml trusts; left out there, the one beside the signing key."""
+    from knnkit.release import keys
+
+    if config is None:
+        return []
+    own = config.signing.key.with_suffix(keys.PUBLIC_SUFFIX)
+    return list(config.signing.trusted) or ([own] if own.exists() else [])
+
+
+def pace_of(arguments: argparse.Namespace, config: Config | None) -> Pace:
+    """Returns the deadlines: the command line's, then deploy.yaml's, then the defaults."""
+    from knnkit.config.parse import RolloutConfig
+    from knnkit.fleet.device.connect import Dialling, Pace
+
+    said = config.rollout if config else RolloutConfig()
+    retries = said.connect_retries if arguments.connect_retries is None else arguments.connect_retries
+    if retries < 0:
+        raise UsageError(f"--connect-retries {retries}: it counts from 0", hint="--connect-retries 2")
+    return Pace(
+        dialling=Dialling(duration(arguments.connect_timeout, said.connect_timeout, "--connect-timeout"), retries),
+        command=duration(arguments.command_timeout, said.command_timeout, "--command-timeout"),
+        confirm=duration(getattr(arguments, "confirm_within", None), said.confirm_within, "--confirm-within"),
+        lock=duration(getattr(arguments, "wait", None), 0.0, "--wait"),
+    )
+
+
+def duration(text: str | None, default: float, option: str) -> float:
+    """Returns seconds for `60s` or `5m`.
+
+    Raises:
+        UsageError: it is no duration.
+    """
+    from knnkit.config.parse import parse_duration
+
+    if text is None:
+        return default
+    try:
+        return float(parse_duration(f"{text}s" if text.replace(".", "", 1).isdigit() else text))
+    except ValueError as error:
+        raise UsageError(f"{option}: {error}", hint=f"{option} 60s") from None
+
+
+@contextmanager
+def open_fan(arguments: argparse.Namespace, config: Config | None) -> Iterator[Fan]:
+    """Gives what runs the devices' jobs."""
+    from knnkit.config.parse import RolloutConfig
+    from knnkit.fleet.rollout.executor import fan
+
+    said = config.rollout if config else RolloutConfig()
+    concurrency = said.concurrency if arguments.concurrency is None else arguments.concurrency
+    if concurrency < 1:
+        raise UsageError(f"--concurrency is at least 1, found {concurrency}", hint="--concurrency 16")
+    with fan(concurrency, arguments.dask) as made:
+        yield made
+
+
+def holder() -> str:
+    """Returns how a device's lock and history name this run: who, where, and which run of theirs.
+
+    By this name a device tells what this run began from what another did, so that no run has that of another.
+    """
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = str(os.getuid())
+    return constants.one_line(f"{user}@{socket.gethostname()}")[:_MAX_NAME] + f" {secrets.token_hex(4)}"
+
+
+def nonce() -> str:
+    """Returns a fresh nonce: every certificate of this run must carry it."""
+    return secrets.token_hex(16)
+
+
+def require_config(config: Config | None, what: str) -> Config:
+    """Returns the configuration.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if config is None:
+        raise ConfigError(f"{what}: there is no deploy.yaml here", hint="knnkit init, or name one with -c")
+    return config
+
+
+def require_builds(config: Config | None, what: str, file: Path | None, hint: str = "") -> tuple[Build, ...]:
+    """Returns what the configuration in `file` builds, deploy.yaml if it is None; `hint` is what else could be done.
+
+    Raises:
+        ConfigError: there is no configuration, or it has no model.
+    """
+    builds = require_config(config, what).builds()
+    if not builds:
+        said = f"{what}: {file or 'deploy.yaml'} has no `model`"
+        raise ConfigError(said, hint=f"add one, as in a file that knnkit init writes{hint}")
+    return builds

@@ -1,0 +1,246 @@
+"""The field types of deploy.yaml: durations, amounts, names, addresses, paths that start at the file. No I/O."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import pydantic
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from device_agent.shared.protocol import constants
+
+
+@dataclass(frozen=True)
+class Words:
+    """What a type is called where another was found."""
+
+    text: str
+
+
+#: Longest value that a message shows, in characters.
+LONGEST_SHOWN = 60
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_LONGEST_SECONDS = 36_500 * 86_400.0
+
+
+def shorten(text: str) -> str:
+    """Returns a value as messages show it: its beginning, where it is long."""
+    return text if len(text) <= LONGEST_SHOWN else text[: LONGEST_SHOWN - 3] + "..."
+
+
+def _shown(text: str) -> str:
+    return repr(shorten(text))
+
+
+def first_twice(words: Sequence[str]) -> str:
+    """Returns the first word that was there before; an empty string, if each is there once."""
+    return next((word for at, word in enumerate(words) if word in words[:at]), "")
+
+
+def parse_duration(value: Any) -> Any:
+    """Returns seconds for `90`, `"60s"`, `"500ms"`, `"5m"`, `"12h"` or `"90d"`; other values as they are."""
+    if not isinstance(value, str):
+        return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d)\s*", value)
+    if not match:
+        raise ValueError(f"{_shown(value)} is not a duration: write 60s, 500ms, 5m, 12h or 90d")
+    seconds = float(match[1]) * _UNITS[match[2]]
+    if seconds > _LONGEST_SECONDS:
+        raise ValueError(f"{_shown(value)} is longer than a hundred years, and than any clock can wait")
+    return seconds
+
+
+def parse_amount(value: Any) -> Any:
+    """Checks a count or a percentage.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if isinstance(value, str) and not re.fullmatch(r"(100|[0-9]{1,2})(\.[0-9]+)?%", value.strip()):
+        raise ValueError(f"{_shown(value)} is neither a count nor a percentage such as 10%")
+    if isinstance(value, int) and value < 0:
+        raise ValueError(f"{value} is neither a count nor a percentage such as 10%")
+    return value.strip() if isinstance(value, str) else value
+
+
+def _as_path(value: Any) -> Any:
+    return Path(value) if isinstance(value, str) and value else value
+
+
+def _from_file(path: Path, info: pydantic.ValidationInfo) -> Path:
+    context = info.context or {}
+    if path.parts[:1] == ("~",) and context.get("home"):
+        return Path(context["home"], *path.parts[1:])
+    return Path(context.get("base") or "") / path
+
+
+def check_name(value: str) -> str:
+    """Checks the name of a model, a device or a class.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not constants.is_name(value):
+        rule = "letters from a to z, digits, '.', '_' and '-', at most 64, beginning with a letter or digit"
+        raise ValueError(f"{_shown(value)}: {rule}")
+    return value
+
+
+def check_printable(value: str) -> str:
+    """Checks text that reaches a terminal and a device.
+
+    Raises:
+        ValueError: it is empty, or holds a control character.
+    """
+    if not value or not value.isprintable():
+        raise ValueError(f"{_shown(value)}: it is empty, or holds a character that cannot be printed")
+    return value
+
+
+def check_word(value: str) -> str:
+    """Checks the name of a host or of a login.
+
+    Raises:
+        ValueError: it could not be one.
+    """
+    if value.startswith("-") or " " in value:
+        raise ValueError(f"{_shown(value)}: it begins with '-', or holds a space")
+    return check_printable(value)
+
+
+def check_jump(value: str) -> str:
+    """Checks `user@host[:port]`, several with commas, or `none`.
+
+    Raises:
+        ValueError: it is none of them.
+    """
+    if value.lower() != "none":
+        for one in value.split(","):
+            split_address(one.strip().removeprefix("ssh://"))
+    return value
+
+
+def check_wave(value: int | str) -> int | str:
+    """Checks a tag, a share of the fleet or a count.
+
+    Raises:
+        ValueError: it is none of them.
+    """
+    if isinstance(value, int) and (isinstance(value, bool) or value < 1):
+        raise ValueError(f"{value!r}: a wave has at least one device")
+    if isinstance(value, str) and not constants.is_name(value):
+        try:
+            parse_amount(value)
+        except ValueError:
+            said = "is no tag, and neither a count nor a percentage such as 10%"
+            raise ValueError(f"{_shown(value)} {said}") from None
+    return value
+
+
+def check_version(value: str) -> str:
+    """Checks a release's version.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not constants.is_version(value):
+        raise ValueError(f"{_shown(value)}: letters from a to z, digits, '.', '+', '_' and '-', at most 64")
+    return value
+
+
+FilePath = Annotated[Path, BeforeValidator(_as_path), AfterValidator(_from_file), WithJsonSchema({"type": "string"})]
+Duration = Annotated[
+    float,
+    BeforeValidator(parse_duration),
+    WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "string", "pattern": r"^[0-9.]+ ?(ms|s|m|h|d)$"}]}),
+    Words("a duration (500ms, 60s, 5m, 12h, 90d) or a number of seconds"),
+]
+Amount = Annotated[int | str, BeforeValidator(parse_amount), Words("a count or a percentage such as 10%")]
+Name = Annotated[str, AfterValidator(check_name), Words("a name")]
+Word = Annotated[str, AfterValidator(check_word), Words("a name")]
+Text = Annotated[str, AfterValidator(check_printable), Words("text")]
+Wave = Annotated[int | str, AfterValidator(check_wave), Words("a tag, a share (25%) or a count")]
+Jump = Annotated[str, AfterValidator(check_jump), Words("user@host[:port]")]
+
+
+def no_sense(said: str, hint: str, at: str = "") -> PydanticCustomError:
+    """Returns the error for values that are right each by itself, and make no sense together.
+
+    Args:
+        said: what is wrong.
+        hint: what to type instead.
+        at: the place, with `/` between its parts; left out: where it is raised.
+    """
+    return PydanticCustomError("no_sense", "{said}", {"said": said, "hint": hint, "at": at})
+
+
+class Section(BaseModel):
+    """A part of deploy.yaml: frozen, every key known, no value bent into another type."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, data: Any) -> Any:
+        if isinstance(data, dict):
+            for key in data:
+                if key not in cls.model_fields:
+                    raise PydanticCustomError("unknown_key", "{said}", {"key": key, **_unknown(key, cls)})
+        elif not isinstance(data, cls):
+            raise PydanticCustomError("no_section", "expected keys")
+        return data
+
+
+def keys_of(cls: type[Section]) -> str:
+    """Returns the first keys of a section, for a message."""
+    return ", ".join(list(cls.model_fields)[:4])
+
+
+#: What scikit-learn and others call it; too far from our word for spelling to find.
+_ALSO_CALLED = {"neighbors": "k", "neighbours": "k", "n_neighbors": "k", "target": "label", "test_size": "test"}
+
+
+def _unknown(key: str, cls: type[Section]) -> dict[str, str]:
+    """Returns what to say of an unknown key, and the key that was meant, if it can be told."""
+    called = difflib.get_close_matches(key, _ALSO_CALLED, n=1, cutoff=0.8)
+    meant = [_ALSO_CALLED[word] for word in called if _ALSO_CALLED[word] in cls.model_fields]
+    meant = meant or difflib.get_close_matches(key, cls.model_fields, n=1, cutoff=0.5)
+    said = f"did you mean {meant[0]!r}?" if meant else f"known here: {', '.join(cls.model_fields)}"
+    return {"said": f"unknown key {_shown(key)}; {said}", "meant": meant[0] if meant else ""}
+
+
+def short_target(value: Any) -> Any:
+    """Returns `user@host:port` as the keys of a target; other values as they are."""
+    if not isinstance(value, str):
+        return value
+    user, host, port = split_address(value)
+    return {"host": host, **({"user": user} if user else {}), **({"port": port} if port else {})}
+
+
+def split_address(text: str) -> tuple[str | None, str, int | None]:
+    """Splits `[user@]host[:port]`; an IPv6 address with a port stands in brackets.
+
+    Raises:
+        ValueError: there is no host, or the port is no port.
+    """
+    user, at, rest = text.rpartition("@")
+    match = re.fullmatch(
+        r"\[([^\]\s]+)\](?::([0-9]{1,5}))?|([^:\s\[\]]+)(?::([0-9]{1,5}))?|([0-9a-fA-F]*:[0-9a-fA-F:]*:[0-9a-fA-F:.%\w]*)",
+        rest,
+    )
+    steers = not text.isprintable() or " " in text
+    if not match or (at and not user) or rest.startswith("-") or user.startswith("-") or steers:
+        raise ValueError(f"{_shown(text)} is not an address: write user@host, host:port or [ipv6]:port")
+    host = match[1] or match[3] or match[5]
+    port = match[2] or match[4]
+    if port and not 0 < int(port) < 65536:
+        raise ValueError(f"{_shown(text)}: {port} is not a port")
+    return user or None, host, int(port) if port else None

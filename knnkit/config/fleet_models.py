@@ -1,0 +1,130 @@
+"""The devices and the rollout in deploy.yaml, as frozen models. No I/O.
+
+What stands under a key describes it in the JSON Schema.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import pydantic
+from pydantic import BeforeValidator, Field
+
+from device_agent.shared.protocol import constants
+from knnkit.config.field_types import (
+    Amount,
+    Duration,
+    FilePath,
+    Jump,
+    Name,
+    Section,
+    Text,
+    Wave,
+    Word,
+    Words,
+    no_sense,
+    short_target,
+)
+
+#: Spelling alone would take LiteRT for the other one.
+_ALSO_CALLED = {"litert": "ai_edge_litert", "tflite": "tflite_runtime"}
+
+
+def _our_word(value: Any) -> Any:
+    meant = _ALSO_CALLED.get(value.lower()) if isinstance(value, str) else None
+    if meant:
+        raise ValueError(f"{value!r} is not one of auto, {', '.join(constants.RUNTIMES)}; did you mean {meant!r}?")
+    return value
+
+
+Runtime = Annotated[Literal["auto", "tflite_runtime", "ai_edge_litert"], BeforeValidator(_our_word)]
+
+
+class TargetDefaults(Section):
+    """What holds for every target that does not say otherwise. Left out, ssh_config decides."""
+
+    user: Word | None = None
+    """Login name."""
+    port: int | None = Field(default=None, ge=1, le=65535)
+    """SSH port."""
+    root: Text = constants.DEFAULT_ROOT
+    """The directory on the device that holds everything; a relative one starts at the home there."""
+    identity: FilePath | None = None
+    """Private key file; with it, no other key is offered."""
+    jump: Jump | None = None
+    """user@host[:port] to go through; several with commas."""
+    device_class: Name = "any"
+    """The device's class."""
+    runtime: Runtime = "auto"
+    """TFLite runtime: tflite_runtime (the smaller) or ai_edge_litert (LiteRT, faster with large models); auto: the one
+    that is there, and on a bare device tflite_runtime where it exists."""
+    tags: tuple[Name, ...] = ()
+    """Words to select by (`--on`) and to name in waves."""
+
+
+class TargetConfig(Section):
+    """One device. A plain `user@host:port` does, too."""
+
+    host: Word
+    """Host name, address or ssh_config alias; `local` is the embedded device."""
+    name: Name | None = None
+    """What reports call it; left out: the host."""
+    user: Word | None = None
+    """Login name."""
+    port: int | None = Field(default=None, ge=1, le=65535)
+    """SSH port."""
+    root: Text | None = None
+    """The directory on the device that holds everything; a relative one starts at the home there."""
+    identity: FilePath | None = None
+    """Private key file; with it, no other key is offered."""
+    jump: Jump | None = None
+    """user@host[:port] to go through; several with commas; "none" for none."""
+    device_class: Name | None = None
+    """The device's class."""
+    runtime: Runtime | None = None
+    """TFLite runtime: auto, tflite_runtime or ai_edge_litert."""
+    tags: tuple[Name, ...] = ()
+    """Words to select by and to name in waves, beside those of the defaults."""
+
+
+class FleetConfig(Section):
+    """The devices."""
+
+    defaults: TargetDefaults = TargetDefaults()
+    """What holds for every target that does not say otherwise."""
+    targets: tuple[Annotated[TargetConfig, BeforeValidator(short_target), Words("user@host[:port]")], ...] = ()
+    """The devices: {host, ...} or user@host:port."""
+    known_hosts: FilePath | None = None
+    """Host keys of the fleet, beside the user's own known_hosts; `knnkit trust HOST` enrols here."""
+    ssh_config: FilePath | None = None
+    """Left out: ~/.ssh/config."""
+
+    @pydantic.model_validator(mode="after")
+    def _distinct(self) -> FleetConfig:
+        seen: set[str] = set()
+        for target in self.targets:
+            name = target.name or target.host
+            if name in seen:
+                said = f"two targets are called {name!r}: give one of them a name of its own"
+                raise no_sense(said, f"{{host: {target.host}, name: {name}-2}}")
+            seen.add(name)
+        return self
+
+
+class RolloutConfig(Section):
+    """How a release spreads over the fleet."""
+
+    waves: tuple[Wave, ...] = Field(default=("100%",), min_length=1)
+    """One after another: a tag, a share of the fleet so far (25%), or a count so far."""
+    max_failures: Amount = 0
+    """Devices that may fail before the rollout stops: a count or a percentage. In the first of several waves: none."""
+    confirm_within: Annotated[Duration, Field(ge=1.0, le=86400.0)] = constants.DEFAULT_CONFIRM_SECONDS
+    """A device that is not confirmed by a new connection within this time reverts by itself."""
+    concurrency: int = Field(default=16, ge=1, le=1024)
+    """Devices at a time."""
+    connect_timeout: Annotated[Duration, Field(gt=0.0, le=3600.0)] = 10.0
+    """Until a connection stands."""
+    connect_retries: int = Field(default=2, ge=0, le=20)
+    """Further attempts to connect, with growing pauses. Nothing else is retried."""
+    command_timeout: Annotated[Duration, Field(gt=0.0, le=86400.0)] = 300.0
+    """For one command on a device."""

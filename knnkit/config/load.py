@@ -1,0 +1,44 @@
+"""Reads deploy.yaml from the disk; what it means is for `knnkit.config.parse` to say."""
+
+from __future__ import annotations
+
+import difflib
+import shlex
+from pathlib import Path
+
+from knnkit.config import parse
+from knnkit.errors import ConfigError
+
+_MAX_BYTES = 16 * 1024 * 1024
+
+
+def load(path: str | Path) -> parse.Config:
+    """Reads a deploy.yaml; relative paths in it start at the file.
+
+    Raises:
+        ConfigError: it is missing, not text, or does not fit; the message has file, line and a suggestion.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MAX_BYTES + 1)
+        if len(data) > _MAX_BYTES:
+            raise ConfigError(f"{path}: more than {_MAX_BYTES:,} bytes", hint="is it the right file?")
+        text = data.decode("utf-8").replace("\r\n", "\n")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: there is no such file", hint=_instead_of(path)) from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{path}: not UTF-8 text: {error.reason} at byte {error.start}", hint="save it as UTF-8"
+        ) from None
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}", hint=f"ls -ld {path}") from None
+    return parse.parse(text, source=str(path), base=path.absolute().parent, home=Path.home())
+
+
+def _instead_of(path: Path) -> str:
+    beside = sorted(other.name for other in path.absolute().parent.glob("*.y*ml"))
+    near = difflib.get_close_matches(path.name, beside, n=1)
+    if near:
+        return f"did you mean {path.with_name(near[0])}?"
+    return "knnkit init" if path.name == parse.FILE_NAME else shlex.join(["knnkit", "init", str(path)])

@@ -1,0 +1,247 @@
+"""deploy.yaml as frozen models: what to build, and the file as a whole. No I/O.
+
+What stands under a key describes it in the JSON Schema. The devices and the rollout are in `fleet_models`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
+
+from device_agent.shared.protocol import constants
+from knnkit.config.field_types import Duration, FilePath, Name, Section, check_version, first_twice, no_sense, shorten
+from knnkit.config.fleet_models import FleetConfig, RolloutConfig
+from knnkit.config.messages import EXAMPLES
+
+
+class FileData(Section):
+    """Labelled rows in a file."""
+
+    file: FilePath
+    """CSV (with a header), Parquet or NPZ, by its ending."""
+    label: str = "label"
+    """The column (or NPZ array) that holds the labels."""
+    features: tuple[str, ...] | None = None
+    """The columns to use, in this order; left out: all but the label."""
+
+    @pydantic.field_validator("features")
+    @classmethod
+    def _each_once(cls, features: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if twice := first_twice(features or ()):
+            raise ValueError(f"{shorten(twice)!r} stands twice; each column once")
+        return features
+
+
+class SklearnData(Section):
+    """A data set that comes with scikit-learn; `blobs` is the article's: 1,000 rows, 2 features, 5 centres."""
+
+    sklearn: Literal["blobs", "breast_cancer", "digits", "iris", "moons", "wine"]
+    """Its name."""
+
+
+class SkopsData(Section):
+    """A fitted scikit-learn classifier, which brings its rows, k, metric, weights and scale."""
+
+    skops: FilePath
+    """A KNeighborsClassifier, or a Pipeline that ends in one, written by `skops.io.dump`."""
+
+
+class TestFile(Section):
+    """Held-out rows in a file of their own."""
+
+    __test__ = False  # not a test class, whatever pytest thinks of the name
+    file: FilePath
+    """CSV, Parquet or NPZ with the same columns as the training data."""
+    label: str | None = None
+    """The label column; left out: the same as in the training data."""
+
+
+# Tags become part of an error's place; in angle brackets none is taken for a key of the file.
+def _data_kind(value: Any) -> str:
+    if isinstance(value, dict):
+        return next((f"<{key}>" for key in ("skops", "sklearn") if key in value), "<file>")
+    return "<skops>" if isinstance(value, SkopsData) else "<sklearn>" if isinstance(value, SklearnData) else "<file>"
+
+
+def _test_kind(value: Any) -> str:
+    return "<file>" if isinstance(value, dict | TestFile) else "<share>"
+
+
+Data = Annotated[
+    Annotated[FileData, pydantic.Tag("<file>")]
+    | Annotated[SklearnData, pydantic.Tag("<sklearn>")]
+    | Annotated[SkopsData, pydantic.Tag("<skops>")],
+    pydantic.Discriminator(_data_kind),
+]
+Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+Test = Annotated[
+    Annotated[TestFile, pydantic.Tag("<file>")] | Annotated[Share, pydantic.Tag("<share>")],
+    pydantic.Discriminator(_test_kind),
+]
+
+
+class GatesConfig(Section):
+    """What every device must reach before it may keep the release."""
+
+    accuracy: float | None = Field(default=None, ge=0.0, le=1.0)
+    """Floor on the held-out rows; left out: not asked for."""
+    latency_ms: float | None = Field(default=None, gt=0.0)
+    """Budget in milliseconds for the median of one row; left out: not asked for."""
+    margin: float = Field(default=1.0e-5, gt=0.0, lt=0.1)
+    """Distances closer than this, relative to the data's scale, may change places between two processors."""
+
+
+_IN_SKOPS = "data: {skops: model.skops}, and none of k, metric, weights, scale beside it"
+
+
+class ModelConfig(Section):
+    """The classifier: its data and how it answers."""
+
+    name: Name
+    """What the model is called; a device never swaps one name for another."""
+    data: Data
+    """The labelled rows: {file, label} or {sklearn}; or a fitted classifier with its own: {skops}."""
+    test: Test = 0.3
+    """Held-out share of the rows, or {file}: accuracy, golden rows, calibration. 0: none. For `skops`: {file}."""
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    """Of the split: same seed, same rows, same bytes."""
+    k: int = Field(default=3, ge=1)
+    """Neighbours that vote."""
+    metric: constants.Metric = "euclidean"
+    """euclidean, sqeuclidean, manhattan or cosine."""
+    weights: constants.Weights = "uniform"
+    """uniform: one neighbour, one vote; distance: nearer neighbours weigh more."""
+    scale: constants.Scale = "none"
+    """none, standard, minmax or robust; it becomes part of the model, so a device is fed raw rows."""
+    reject: float | None = Field(default=None, gt=0.0, lt=1.0)
+    """Share of ordinary rows to accept; farther rows are "unknown". Left out: never "unknown"."""
+    device_class: Name = "any"
+    """The class of device that this model is for; "any" fits all."""
+    gates: GatesConfig | None = None
+    """Gates of this model alone; left out: the file's."""
+
+    @pydantic.model_validator(mode="after")
+    def _estimator_decides(self) -> ModelConfig:
+        if not isinstance(self.data, SkopsData):
+            return self
+        taken = [key for key in ("k", "metric", "weights", "scale") if key in self.model_fields_set]
+        if taken:
+            said = (
+                f"the estimator of `skops` decides {', '.join(taken)}: leave {'it' if len(taken) == 1 else 'them'} out"
+            )
+            raise PydanticCustomError("misplaced_key", "{said}", {"key": taken[0], "said": said, "hint": _IN_SKOPS})
+        if "test" in self.model_fields_set and not isinstance(self.test, TestFile) and self.test:
+            said = "the estimator of `skops` holds all its rows: say test: {file: test.csv}, or leave it out"
+            hint = "test: {file: test.csv}"
+            raise PydanticCustomError("misplaced_key", "{said}", {"key": "test", "said": said, "hint": hint})
+        return self
+
+
+class ReleaseConfig(Section):
+    """Where the release is written and what it is called."""
+
+    dir: FilePath = Field(default=Path("dist"), validate_default=True)
+    """The release directory. With several models, each lies in a folder of its name inside."""
+    version: Annotated[str, AfterValidator(check_version)] = "1.0.0"
+    """For people; devices compare the sequence."""
+    sequence: int | None = Field(default=None, ge=1, lt=2**53)
+    """Grows with every release; left out: the time of the build."""
+    expires: Annotated[Duration, Field(gt=0.0)] | None = None
+    """No device activates it later than this after the build; left out: never expires."""
+
+
+class SigningConfig(Section):
+    """Who signs, and whom new devices trust."""
+
+    key: FilePath = Field(default=Path("keys/signing.pem"), validate_default=True)
+    """The private key (`knnkit keygen`)."""
+    trusted: tuple[FilePath, ...] = ()
+    """Public keys that `provision` puts on a device; left out: the signing key's own."""
+
+
+class Build(Section):
+    """What one release is built from: one model with everything that concerns it."""
+
+    model: ModelConfig
+    """The classifier."""
+    release: ReleaseConfig
+    """Its directory and version."""
+    signing: SigningConfig
+    """Who signs."""
+    gates: GatesConfig
+    """What a device must reach."""
+
+
+_A_MODEL = EXAMPLES["model"]
+
+
+class Config(Section):
+    """deploy.yaml."""
+
+    model: ModelConfig | None = None
+    """The classifier. A file with `fleet.targets` may do without: it deploys finished releases."""
+    models: tuple[ModelConfig, ...] = ()
+    """Instead of `model`: one classifier for each device class."""
+    release: ReleaseConfig = Field(default=ReleaseConfig.model_construct(), validate_default=False)
+    """Where the release is written and what it is called."""
+    signing: SigningConfig = Field(default=SigningConfig.model_construct(), validate_default=False)
+    """Who signs, and whom new devices trust."""
+    gates: GatesConfig = GatesConfig()
+    """What every device must reach before it may keep the release."""
+    fleet: FleetConfig = FleetConfig()
+    """The devices."""
+    rollout: RolloutConfig = RolloutConfig()
+    """How a release spreads over the fleet."""
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _every_section(cls, data: Any) -> Any:
+        """An empty section is a left-out one; default paths start at the file, too."""
+        if not isinstance(data, dict):
+            return data
+        present = {key: value for key, value in data.items() if value is not None or key not in cls.model_fields}
+        return {"release": {}, "signing": {}, **present}
+
+    @pydantic.model_validator(mode="after")
+    def _consistent(self) -> Config:
+        if self.models and self.model:
+            raise no_sense(
+                "say either `model` or `models`", "leave out `model`: its keys are an entry of `models`", "models"
+            )
+        if not (self.models or self.model or self.fleet.targets):
+            raise no_sense("the key 'model' is missing", f"model: {_A_MODEL}, or fleet: {{targets: [pi@board-1]}}")
+        classes = [model.device_class for model in self.models]
+        if len(set(classes)) != len(classes) or len({m.name for m in self.models}) != len(classes):
+            said = "each of `models` needs a name and a device_class of its own"
+            raise no_sense(said, f"models: [{_A_MODEL[:-1]}, device_class: zero}}, ...]", "models")
+        self._check_waves()
+        return self
+
+    def _check_waves(self) -> None:
+        tags = {*self.fleet.defaults.tags, *(tag for target in self.fleet.targets for tag in target.tags)}
+        for index, wave in enumerate(self.rollout.waves):
+            if self.fleet.targets and isinstance(wave, str) and not wave.endswith("%") and wave not in tags:
+                close = difflib.get_close_matches(wave, tags, n=1)
+                said = f"no target has the tag {wave!r}" + (f"; did you mean {close[0]!r}?" if close else "")
+                hint = f"waves: [{close[0]}]" if close else f"tags: [{wave}] of a target, or waves: [25%, 100%]"
+                raise no_sense(said, hint, f"rollout/waves/{index}")
+
+    def builds(self) -> tuple[Build, ...]:
+        """Returns what to build, one entry for each model, none where the file is about a fleet alone.
+
+        `release.dir` is where each release goes.
+        """
+        if self.model is not None:
+            return (self._build(self.model, self.release.dir),)
+        return tuple(self._build(model, self.release.dir / model.name) for model in self.models)
+
+    def _build(self, model: ModelConfig, directory: Path) -> Build:
+        release = self.release.model_copy(update={"dir": directory})
+        return Build.model_construct(
+            model=model, release=release, signing=self.signing, gates=model.gates or self.gates
+        )

@@ -1,0 +1,123 @@
+"""deploy.yaml: what to build, how to sign it, where to put it and how fast, as frozen models.
+
+`parse` takes text and does no I/O (`knnkit.config.load` reads the file). Whatever does not fit is reported with file,
+line, the line itself and the closest known word. The models (knnkit.config_models, knnkit.config_fleet) are the
+single source of the JSON Schema (`knnkit schema`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pydantic
+
+from knnkit.config import messages, yaml_reader
+from knnkit.config.field_types import parse_amount, parse_duration, split_address
+from knnkit.config.fleet_models import FleetConfig, RolloutConfig, TargetConfig, TargetDefaults
+from knnkit.config.models import (
+    Build,
+    Config,
+    Data,
+    FileData,
+    GatesConfig,
+    ModelConfig,
+    ReleaseConfig,
+    SigningConfig,
+    SklearnData,
+    SkopsData,
+    TestFile,
+)
+from knnkit.errors import ConfigError
+
+__all__ = [
+    "FILE_NAME",
+    "Build",
+    "Config",
+    "Data",
+    "FileData",
+    "FleetConfig",
+    "GatesConfig",
+    "ModelConfig",
+    "ReleaseConfig",
+    "RolloutConfig",
+    "SigningConfig",
+    "SklearnData",
+    "SkopsData",
+    "TargetConfig",
+    "TargetDefaults",
+    "TestFile",
+    "json_schema",
+    "parse",
+    "parse_amount",
+    "parse_duration",
+    "split_address",
+]
+
+FILE_NAME = "deploy.yaml"
+
+
+def parse(text: str, *, source: str = FILE_NAME, base: Path | None = None, home: Path | None = None) -> Config:
+    """Parses the text of a deploy.yaml.
+
+    Args:
+        text: the whole file.
+        source: names the file in messages.
+        base: where relative paths start; None leaves them relative.
+        home: what `~` in a path is; None leaves it.
+
+    Raises:
+        ConfigError: it does not fit; the message has file, line and a suggestion.
+    """
+    document = yaml_reader.read(text, source)
+    try:
+        return Config.model_validate(document.data, context={"base": base, "home": home})
+    except pydantic.ValidationError as error:
+        details = _innermost(error.errors(include_url=False))
+        wrong = dict.fromkeys(_explain(document, each) for each in details)
+    *others, (last, hint) = wrong
+    raise ConfigError("\n".join([*(f"{said}\n  try: {mend}" for said, mend in others), last]), hint=hint)
+
+
+def _innermost(errors: list[Any]) -> Iterator[Any]:
+    """Yields all but those of a list whose entries have errors of their own, which is all that is wrong with it."""
+    for each in errors:
+        place = each["loc"]
+        if each["type"] != "too_short" or not any(
+            place == other["loc"][: len(place)] != other["loc"] for other in errors
+        ):
+            yield each
+
+
+def _explain(document: yaml_reader.Document, details: Any) -> tuple[str, str]:
+    """Returns what is wrong, where, and a line to type instead."""
+    kind, context = details["type"], details.get("ctx", {})
+    place = document.place(details["loc"])
+    if kind in ("unknown_key", "misplaced_key"):
+        mend = messages.example(context["meant"]) if kind == "unknown_key" else context["hint"]
+        return document.error((*place, context["key"]), messages.said_of(place) + context["said"]), mend
+    if kind == "no_sense":
+        parts = [int(part) if part.isdigit() else part for part in context["at"].split("/")]
+        at = document.place(parts) if context["at"] else place
+        return document.error(at, messages.said_of(at) + context["said"]), context["hint"]
+    if kind == "missing":
+        key = str(details["loc"][-1])
+        said = f"{messages.said_of(place)}the key {key!r} is missing"
+        return document.error(place, said), messages.example(key)
+    if kind == "value_error":
+        said, mend = str(context["error"]), messages.example(messages.key_of(place))
+    else:
+        said, mend = messages.wrong_value(Config, document, place)
+    return document.error(place, messages.said_of(place) + said), mend
+
+
+def json_schema() -> dict[str, Any]:
+    """Returns the JSON Schema (2020-12) of deploy.yaml, for editors."""
+    schema = Config.model_json_schema()
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = FILE_NAME
+    schema["$defs"]["FleetConfig"]["properties"]["targets"]["items"] = {
+        "anyOf": [{"$ref": "#/$defs/TargetConfig"}, {"type": "string"}]
+    }
+    return schema

@@ -1,0 +1,132 @@
+"""Columns of a file: the label, the features, and those that number the rows.
+
+An id tells a row from the others, and nothing of what it is like. As a feature it moves neighbours about, silently:
+rows that follow each other in the file come to lie together. Reads no file, and leaves nothing out by itself.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from knnkit.data.dataset import Dataset, shortened
+from knnkit.errors import DataError
+
+_MAX_LISTED = 20
+_MAX_NAMED = 12
+#: A name that means itself in a list of YAML; of these, YAML takes some for something else.
+_BARE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_WORDS = frozenset({"false", "n", "no", "null", "off", "on", "true", "y", "yes"})
+#: What the last word of an id's name is. A column of such a name need not count without gaps.
+_IDS = frozenset({"guid", "id", "idx", "index", "key", "nr", "no", "pk", "row", "rowid", "rownum", "serial", "uuid"})
+#: Fewer rows than these may be told apart by whole numbers by chance; in a column whose name says so, than these.
+_FEW, _FEW_NAMED = 20, 5
+#: From here on float32 does not tell one whole number from the next.
+_EXACT = 2.0**24
+
+
+def choose(header: list[str], label: str, features: Sequence[str] | None, file: Path) -> tuple[int, list[int]]:
+    """Returns the place of the label and those of the features: all others, unless `features` names them.
+
+    Raises:
+        DataError: one of them is not there, or the label is a feature.
+    """
+    at = find(header, label, file, "label")
+    if features is None:
+        chosen = [column for column in range(len(header)) if column != at]
+    else:
+        chosen = [find(header, name, file, "features") for name in features]
+    if at in chosen:
+        raise DataError(f"{file}: {label!r} is the label; it cannot be a feature too", hint="leave it out of features:")
+    if not chosen:
+        raise DataError(f"{file}: {label!r} is the only column; there is no feature", hint="add columns of numbers")
+    return at, chosen
+
+
+def find(header: list[str], name: str, file: Path, key: str) -> int:
+    """Returns the place of the column `name`; `key` is what names it in deploy.yaml.
+
+    Raises:
+        DataError: there is none; with the nearest.
+    """
+    if name in header:
+        return header.index(name)
+    close = difflib.get_close_matches(name, header, n=1, cutoff=0.5)
+    if not close:
+        close = [other for other in header if other.casefold() == name.casefold()]
+    bare = [other.isprintable() and "," not in other for other in header]
+    names = ", ".join(other if plain else shortened(other) for other, plain in zip(header[:_MAX_LISTED], bare))
+    names += ", ..." if len(header) > _MAX_LISTED else ""
+    where = f"{key}: in deploy.yaml, --{key} on the command line"
+    hint = f"did you mean {close[0]!r} ({where})?" if close else f"set it to one of them ({where})"
+    if not close and len(header) > 1 and sum(map(_is_number, header)) >= len(header) - 1:
+        hint += "; if these are numbers of a row, put a header above it"
+    raise DataError(f"{file}: no column {name!r}; there are {names}", hint=hint)
+
+
+def as_yaml(names: Sequence[str]) -> str:
+    """Returns names of columns as a list for `features:`; of many, the first and the last."""
+    written = [
+        name if _BARE.fullmatch(name) and name.casefold() not in _WORDS else "'" + name.replace("'", "''") + "'"
+        for name in names
+    ]
+    return f"[{', '.join(written if len(written) <= _MAX_NAMED else [*written[:3], '...', written[-1]])}]"
+
+
+def numbering(rows: Dataset) -> tuple[str, ...]:
+    """Returns the names of the features that number the rows: each whole number once, without gaps or in a column whose
+    name says so."""
+    return tuple(
+        name
+        for column, name in enumerate(rows.feature_names)
+        if _numbers(rows.rows[:, column].astype(np.float64), named=_is_id(name))
+    )
+
+
+def warnings(rows: Dataset) -> tuple[str, ...]:
+    """Returns what to say of each such column: that it is a feature, and the key that leaves it out."""
+    found = numbering(rows)
+    others = [name for name in rows.feature_names if name not in found]
+    return tuple(_warning(rows, name, others) for name in found)
+
+
+def _warning(rows: Dataset, name: str, others: list[str]) -> str:
+    column = rows.rows[:, rows.feature_names.index(name)]
+    how = "each once" if len(np.unique(column)) == len(column) else "in order"
+    said = f"the column {shortened(name)} holds {column.min():.0f} to {column.max():.0f}, {how}, as row numbers do"
+    mend = "then there is no other feature"
+    if others:
+        mend = f"features: {as_yaml(others)} beside `label` in deploy.yaml leaves it out"
+    return f"{rows.source}: {said}, and is a feature of the model; {mend}"
+
+
+def _numbers(column: np.ndarray[tuple[int], np.dtype[np.float64]], *, named: bool) -> bool:
+    count = len(column)
+    if count < (_FEW_NAMED if named else _FEW) or not np.array_equal(column, np.floor(column)):
+        return False
+    distinct = len(np.unique(column))
+    if distinct < count:
+        return named and distinct > 1 and bool(np.abs(column).max() >= _EXACT) and _goes_up(column)
+    return named or bool(column.max() - column.min() == count - 1)
+
+
+def _goes_up(column: np.ndarray[tuple[int], np.dtype[np.float64]]) -> bool:
+    """Numbers too large for float32 to tell apart, which still do not fall."""
+    return bool((np.diff(column) >= 0).all())
+
+
+def _is_id(name: str) -> bool:
+    words = re.findall(r"[a-z]+|[A-Z]+(?![a-z])|[A-Z][a-z]+", name)
+    return bool(words) and words[-1].casefold() in _IDS
+
+
+def _is_number(name: str) -> bool:
+    try:
+        float(name)
+    except ValueError:
+        return False
+    return True

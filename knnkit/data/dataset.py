@@ -1,0 +1,211 @@
+"""Labelled rows: checked arrays, or a named scikit-learn data set; and how they are divided. Reads no file.
+
+Every complaint names the row and the column, and what was found there. A row is float32 from here on, since that is
+what a device is fed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.shared.protocol.constants import UNKNOWN_LABEL
+from knnkit.errors import DataError, MissingDependency
+
+#: Longest label and longest name of a column, in characters.
+MAX_TEXT = 256
+_MAX_QUOTED = 60
+#: Of fewer rows than these, that they are few is what to say first.
+_FEW = 10
+SKLEARN_SETS = ("blobs", "breast_cancer", "digits", "iris", "moons", "wine")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Labelled rows.
+
+    Attributes:
+        rows: (n, n_features) float32, finite.
+        labels: (n,) int64 or str.
+        feature_names: n_features distinct names.
+        source: where they came from, for people.
+    """
+
+    rows: NDArray[np.float32]
+    labels: NDArray[Any]
+    feature_names: tuple[str, ...]
+    source: str
+
+    def take(self, index: NDArray[np.int64]) -> Dataset:
+        """Returns the rows of `index`, in that order."""
+        return Dataset(self.rows[index], self.labels[index], self.feature_names, self.source)
+
+    def fingerprint(self) -> str:
+        """Returns the SHA-256 over rows, labels and feature names, in hexadecimal."""
+        digest = hashlib.sha256()
+        header = [list(self.rows.shape), list(self.feature_names), self.labels.tolist()]
+        digest.update(json.dumps(header, ensure_ascii=False).encode())
+        digest.update(np.ascontiguousarray(self.rows, dtype="<f4").tobytes())
+        return digest.hexdigest()
+
+
+def load_sklearn(name: str) -> Dataset:
+    """Returns a data set that scikit-learn brings along: one of `SKLEARN_SETS`.
+
+    `blobs` is 1,000 points around 5 centres, `moons` 1,000 points on two half circles; both from seed 0.
+
+    Raises:
+        DataError: there is no such set.
+    """
+    if name not in SKLEARN_SETS:
+        raise DataError(f"scikit-learn data set {name!r} is not known here", hint=f"one of {', '.join(SKLEARN_SETS)}")
+    try:
+        from sklearn import datasets
+    except ImportError:
+        raise MissingDependency("scikit-learn is not installed", hint="pip install 'knnkit[build]'") from None
+    source = f"scikit-learn {name}"
+    if name == "blobs":
+        points, classes = datasets.make_blobs(1000, n_features=2, centers=5, random_state=0)
+        return dataset(points, classes, ("x", "y"), source)
+    if name == "moons":
+        points, classes = datasets.make_moons(1000, noise=0.2, random_state=0)
+        return dataset(points, classes, ("x", "y"), source)
+    bunch = getattr(datasets, f"load_{name}")()
+    labels = bunch.target if name == "digits" else np.asarray(bunch.target_names)[bunch.target]
+    return dataset(bunch.data, labels, tuple(map(str, bunch.feature_names)), source)
+
+
+def dataset(rows: Any, labels: Any, feature_names: Sequence[str] | None = None, source: str = "arrays") -> Dataset:
+    """Returns checked arrays as a `Dataset`: (n, n_features) numbers and n integer or string labels.
+
+    Raises:
+        DataError: the shapes do not fit, names repeat, or a value is not finite in float32.
+    """
+    with np.errstate(over="ignore"):
+        matrix = np.ascontiguousarray(rows, dtype=np.float32)
+    if matrix.ndim != 2 or 0 in matrix.shape:
+        raise DataError(f"{source}: expected rows and columns of numbers, found an array of shape {matrix.shape}")
+    names = tuple(map(str, feature_names or (f"feature_{column}" for column in range(matrix.shape[1]))))
+    require_distinct(names, source)
+    if len(names) != matrix.shape[1]:
+        raise DataError(f"{source}: {len(names)} feature names for {matrix.shape[1]} columns")
+    if len(np.shape(labels)) != 1 or len(labels) != len(matrix):
+        raise DataError(f"{source}: {len(matrix)} rows, but labels of shape {np.shape(labels)}")
+    finite = np.isfinite(matrix)
+    if not finite.all():
+        row, column = (int(place[0]) for place in np.nonzero(~finite))
+        raise DataError(
+            f"{source}: row {row}, column {names[column]!r}: {matrix[row, column]} is not a finite float32 number",
+            hint="drop the row, or fill the cell",
+        )
+    return Dataset(matrix, label_array(np.asarray(labels).tolist(), source), names, source)
+
+
+def split(everything: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]:
+    """Returns training and held-out rows, exactly as scikit-learn's `train_test_split` divides them.
+
+    Raises:
+        DataError: one of the two would be empty, or a label only among the rows held out.
+    """
+    try:
+        from sklearn.model_selection import train_test_split
+    except ImportError:
+        raise MissingDependency("scikit-learn is not installed", hint="pip install 'knnkit[build]'") from None
+    try:
+        kept, held_out = train_test_split(np.arange(len(everything.rows)), test_size=share, random_state=seed)
+    except ValueError:
+        raise DataError(
+            f"{everything.source}: too few rows to hold out {share:g} of them: {len(everything.rows)}",
+            hint="test: 0, or more rows",
+        ) from None
+    _require_learnt(everything, set(everything.labels[kept].tolist()))
+    return everything.take(kept), everything.take(held_out)
+
+
+def _require_learnt(everything: Dataset, learnt: set[Any]) -> None:
+    lost = sorted(set(everything.labels.tolist()) - learnt)
+    if not lost or len(everything.labels) < _FEW:
+        return
+    more = f", and of {len(lost) - 1} labels more" if len(lost) > 1 else ""
+    count = len(learnt) + len(lost)
+    hint = "give it more rows, or choose another test: or seed:"
+    if 2 * count > len(everything.labels):
+        hint = f"{count} labels in {len(everything.labels)} rows: is another column the label?"
+    raise DataError(f"{everything.source}: all rows of the label {lost[0]!r} were held out{more}", hint=hint)
+
+
+def is_plain(text: str) -> bool:
+    """Whether a label or a column's name can stand in a line of CSV, in a table and on a terminal as what it is."""
+    return bool(text) and text == text.strip() and text.isprintable() and len(text) <= MAX_TEXT
+
+
+def require_distinct(names: Iterable[str], where: str) -> None:
+    """Refuses column names that are empty, stand twice, or are no plain text.
+
+    Raises:
+        DataError: names both columns.
+    """
+    seen: dict[str, int] = {}
+    for column, name in enumerate(names):
+        if not name:
+            hint = "name it; row numbers that pandas writes: to_csv(..., index=False)"
+            raise DataError(f"{where}: column {column + 1} has no name", hint=hint)
+        if name in seen:
+            said = f"{where}: columns {seen[name] + 1} and {column + 1} are both called {name!r}"
+            raise DataError(said, hint="rename one of them, or leave it out of the file")
+        if not is_plain(name):
+            said = f"{where}: column {column + 1} may not be called {shortened(name)}"
+            raise DataError(said, hint=f"plain text on one line, at most {MAX_TEXT} characters")
+        seen[name] = column
+
+
+def shortened(text: str) -> str:
+    """Returns `text` as Python writes it, cut to what a message bears."""
+    return repr(text if len(text) <= _MAX_QUOTED else text[: _MAX_QUOTED - 3] + "...")
+
+
+def label_array(values: list[Any], source: str) -> NDArray[Any]:
+    """Returns labels as an array: integers if every label is one, text otherwise (`007` and `1.5` are text).
+
+    Raises:
+        DataError: a label is no plain text on one line, or is the word for a rejected row.
+    """
+    if all(isinstance(value, bool) for value in values):
+        values = [str(value) for value in values]
+    if all(isinstance(value, float) and value.is_integer() for value in values):
+        values = [int(value) for value in values]
+    texts = [str(value) for value in values]
+    if all(text == str(_integer(text)) for text in texts):
+        return np.array([int(text) for text in texts], dtype=np.int64)
+    for text in dict.fromkeys(texts):
+        require_label(text, f"{source}: row {texts.index(text)}")
+    return np.array(texts)
+
+
+def require_label(text: str, where: str) -> None:
+    """Refuses a label that is no plain text on one line, or is the word for a rejected row.
+
+    Raises:
+        DataError: it says where.
+    """
+    if not is_plain(text):
+        said = f"{where}: a label may not be {shortened(text)}"
+        raise DataError(said, hint=f"plain text on one line, at most {MAX_TEXT} characters")
+    if text == UNKNOWN_LABEL:
+        raise DataError(
+            f"{where}: the label {text!r} is what a rejected row is called", hint="call that class otherwise"
+        )
+
+
+def _integer(text: str) -> int | None:
+    try:
+        value = int(text)
+    except ValueError:
+        return None
+    return value if abs(value) < 2**63 else None

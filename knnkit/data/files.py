@@ -1,0 +1,181 @@
+"""Reader of labelled rows from CSV, Parquet and NPZ files.
+
+Every error names the file, the line or row, and the column, and what was found there. Never fills a cell, never drops a
+row, never unpickles, and never unpacks an archive that does not fit the machine.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import struct
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.shared.release import zip_limits
+from knnkit.data.columns import choose, find
+from knnkit.data.csv_file import load_csv
+from knnkit.data.dataset import Dataset, dataset, require_distinct
+from knnkit.errors import DataError, MissingDependency
+
+TEXTS = (".csv", ".tsv", ".txt")
+_SHEETS = (".xlsx", ".xls", ".ods")
+SUFFIXES = (*TEXTS, ".parquet", ".npz")
+
+#: Members of an archive, and bytes of its directory, at most.
+_MAX_MEMBERS, _MAX_DIRECTORY = 65_535, 16 * 1024 * 1024
+#: All that numpy, zipfile and skops raise on a broken archive, and on one that no memory holds.
+BROKEN = (
+    OSError,
+    ValueError,
+    EOFError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    RuntimeError,  # encrypted, an unknown method, nested without end
+    ArithmeticError,
+    MemoryError,
+    SyntaxError,
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+)
+
+
+def load(path: str | Path, label: str, features: Sequence[str] | None = None) -> Dataset:
+    """Reads the labelled rows of a `.csv`, `.tsv`, `.txt`, `.parquet` or `.npz` file.
+
+    In a file of text or Parquet `label` is a column and every other column a feature. In an NPZ file `label` is an
+    array (n,), and the features are the one two-dimensional array, or, without one, every other array as a column.
+    `features` names the columns to use, in that order; other columns of a CSV or Parquet file may then hold anything.
+
+    Raises:
+        DataError: there is no such file or column, or a cell is not a finite number.
+    """
+    file = Path(path)
+    suffix = file.suffix.lower()
+    if suffix not in SUFFIXES:
+        kinds = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
+        hint = "export it as CSV" if suffix in _SHEETS else f"give it as {kinds}"
+        raise DataError(f"{file}: cannot tell what {suffix or 'no suffix'} is", hint=hint)
+    if not file.is_file():
+        raise DataError(f"{file}: no such file", hint=_nearest_file(file))
+    try:
+        if suffix == ".npz":
+            return _load_npz(file, label, features)
+        if suffix == ".parquet":
+            return _load_parquet(file, label, features)
+        return load_csv(file, label, features)
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read: {error.strerror or error}") from None
+    except MemoryError:
+        raise DataError(f"{file}: there is not enough memory for it", hint="fewer rows, or fewer features:") from None
+
+
+def _load_parquet(file: Path, label: str, features: Sequence[str] | None) -> Dataset:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise MissingDependency(f"reading Parquet needs pyarrow: {error}", hint="pip install 'knnkit[build]'") from None
+    try:
+        header = list(pyarrow.parquet.read_schema(file).names)
+        require_distinct(header, str(file))
+        at, chosen = choose(header, label, features, file)
+        table = pyarrow.parquet.read_table(file, columns=[header[column] for column in (*chosen, at)])
+    except pyarrow.ArrowException as error:
+        raise DataError(f"{file}: not a Parquet file: {error}") from None
+    names = [header[column] for column in chosen]
+    columns = [_column(file, name, table.column(name), pyarrow.types) for name in names]
+    labels = table.column(label)
+    if labels.null_count:
+        raise DataError(f"{file}, row {labels.is_null().to_pylist().index(True)}: the label ({label!r}) is empty")
+    return dataset(np.column_stack(columns), labels.to_pylist(), names, str(file))
+
+
+def _column(file: Path, name: str, column: Any, types: Any) -> NDArray[np.float64]:
+    kind = column.type
+    if not (types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)):
+        raise DataError(f"{file}, column {name!r}: it holds {kind}, not numbers", hint="drop or encode the column")
+    if column.null_count:
+        row = column.is_null().to_pylist().index(True)
+        raise DataError(f"{file}, row {row}, column {name!r}: the cell is empty", hint="drop the row, or fill the cell")
+    return np.asarray(column.to_numpy(), dtype=np.float64)
+
+
+def _images(arrays: dict[str, NDArray[Any]]) -> bool:
+    return len(arrays) == 1 and next(iter(arrays.values())).ndim > 2
+
+
+def _load_npz(file: Path, label: str, features: Sequence[str] | None) -> Dataset:
+    try:
+        strange = next((name for name in members_that_fit(file) if not name.endswith(".npy")), None)
+        if strange is not None:
+            raise ValueError(f"{strange!r} is no array")
+        with np.load(file, allow_pickle=False) as archived:
+            arrays = {name: archived[name] for name in archived.files}
+    except BROKEN as error:
+        said, hint = str(error) or type(error).__name__, ""
+        if "allow_pickle" in said:  # pandas keeps text so; numpy would run what a stranger put there
+            said, hint = "it holds Python objects", "np.savez(..., labels=labels.astype(str)) writes text"
+        raise DataError(f"{file}: not an NPZ file of plain arrays: {said}", hint=hint) from None
+    find(list(arrays), label, file, "label")
+    labels = arrays.pop(label)
+    names = arrays.pop("feature_names", None)
+    tables = [name for name, array in arrays.items() if array.ndim == 2]
+    if len(tables) == 1:
+        rows: Any = arrays[tables[0]]
+        header = None if names is None else tuple(map(str, names))
+    elif tables or not arrays or any(array.ndim != 1 or len(array) != len(labels) for array in arrays.values()):
+        found = ", ".join(f"{name} {array.shape}" for name, array in arrays.items()) or "nothing"
+        hint = "rows=images.reshape(len(images), -1) makes a row of each image" if _images(arrays) else ""
+        raise DataError(f"{file}: beside {label!r} expected one two-dimensional array, found {found}", hint=hint)
+    else:
+        rows, header = np.column_stack(list(arrays.values())), tuple(arrays)
+    if not (np.issubdtype(rows.dtype, np.number) or rows.dtype == bool) or np.iscomplexobj(rows):
+        raise DataError(f"{file}: the features hold {rows.dtype}, not numbers")
+    whole = dataset(rows, labels, header, str(file))
+    if features is None:
+        return whole
+    chosen = [find(list(whole.feature_names), name, file, "features") for name in features]
+    return dataset(whole.rows[:, chosen], whole.labels, tuple(features), str(file))
+
+
+def _nearest_file(file: Path) -> str:
+    try:
+        names = [entry.name for entry in file.parent.iterdir() if entry.suffix.lower() in SUFFIXES]
+    except OSError:
+        return f"the folder {file.parent} cannot be read"
+    close = difflib.get_close_matches(file.name, names, n=1)
+    return f"did you mean {close[0]}?" if close else "relative paths start at deploy.yaml, on the command line here"
+
+
+def members_that_fit(file: Path, **limits: int) -> list[str]:
+    """Returns the names of an archive's members; packed, they can be a thousandth of what they are.
+
+    Args:
+        file: the archive.
+        limits: bytes that a member may have (`schema_json` for schema.json).
+
+    Raises:
+        ValueError: there are too many, or unpacked they do not fit into the memory of this machine.
+    """
+    with file.open("rb") as opened:
+        zip_limits.require_small(opened, entries=_MAX_MEMBERS, directory=_MAX_DIRECTORY)
+        with zipfile.ZipFile(opened) as members:
+            entries = members.infolist()
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    unpacked = sum(entry.file_size for entry in entries)
+    if unpacked > memory:
+        raise ValueError(f"unpacked it has {unpacked:,} bytes; this machine has a memory of {memory:,}")
+    for entry in entries:
+        limit = limits.get(entry.filename.replace(".", "_"), unpacked)
+        if entry.file_size > limit:
+            raise ValueError(f"{entry.filename} has {entry.file_size:,} bytes; at most {limit:,} are read")
+    return [entry.filename for entry in entries]

@@ -1,0 +1,97 @@
+"""What a run that did not go its way makes of a device: from what the device says of it, never from a clock. Pure.
+
+A host that lost an answer, or does not believe one, asks `rollback --own`. What that says decides: nothing else knows
+whether the device switched, or who has been there since. Where nobody can say, the report says that.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from device_agent.shared.protocol.constants import one_line
+from device_agent.shared.protocol.documents import Status
+from device_agent.shared.protocol.reports import TakenBack
+from knnkit.errors import DeviceFailed, DeviceLocked, KnnkitError, ParityFailed, Unreachable
+from knnkit.fleet.report import Outcome
+
+
+class Stage(enum.Enum):
+    """How far a switch had come, as far as the host knows, and what it then says of a device that cannot."""
+
+    ASKED = "if it was activated, "
+    ACTIVATED = "it was activated and not confirmed: "
+    CONFIRMING = "it was activated; unless the confirmation arrived, "
+
+
+@dataclass(frozen=True)
+class Aftermath:
+    """How a device came out: `error` says why it is not on the release (None: it is), `more` what else is known."""
+
+    outcome: Outcome | None  # None: as the error says
+    error: KnnkitError | None
+    more: str = ""
+
+
+def judge(error: KnnkitError, stage: Stage, found: TakenBack, digest: str, seconds: float) -> Aftermath:
+    """Returns how a device came out that said `found`.
+
+    Args:
+        error: what went wrong.
+        stage: how far it had come.
+        found: the device's answer to `rollback --own`.
+        digest: of the release that was to be deployed.
+        seconds: how long the device waits for a confirmation.
+    """
+    became = found.became if found.became and _is(found.became.release, digest) else None
+    if _is(found.committed, digest):
+        return _running(error, became is not None and became.what == "confirmed")
+    if became and became.what == "confirmed":
+        instead = found.committed.version if found.committed else "nothing"
+        return Aftermath(Outcome.ROLLED_BACK, error, f"it was confirmed, and {instead} has taken its place since")
+    if became or stage is not Stage.ASKED:
+        why = became.why if became and not found.taken and _is_silence(error) else ""
+        return Aftermath(Outcome.ROLLED_BACK, error, f"the device went back: {why}" if why else "")
+    if found.pending and _is_silence(error):
+        who = found.lock.holder if found.lock else "somebody else"
+        said = f"nothing of this run was switched; {who} began the activation of {found.pending.version} that waits"
+        return Aftermath(Outcome.LOCKED, DeviceLocked(f"{error}; {said}", reason="locked", hint="wait, then run again"))
+    if isinstance(error, Unreachable):  # its command may still be at work there
+        return unknown(error, stage, seconds)
+    return Aftermath(None, error)
+
+
+def unknown(error: KnnkitError, stage: Stage, seconds: float) -> Aftermath:
+    """Returns how a device came out that could not be asked, or could not say; the arguments are those of `judge`."""
+    if isinstance(error, Unreachable):
+        error = Unreachable(str(error), reason=error.reason, hint="run the command again when it can be reached")
+    return Aftermath(None, error, f"{stage.value}it returns to the release before within {seconds:g} s")
+
+
+def told_by(status: Status) -> TakenBack | None:
+    """Returns what a status tells, for agents that do not know `rollback --own`; None if not who began what waits."""
+    lock = status.lock if status.lock and status.lock.pid == 0 else None
+    if status.pending and lock is None:
+        return None
+    return TakenBack(False, None, status.committed, status.previous, status.pending, lock)
+
+
+def is_own(found: TakenBack, holder: str, digest: str) -> bool:
+    """Whether what waits on a device was begun by `holder`."""
+    return _is(found.pending, digest) and found.lock is not None and found.lock.holder == one_line(holder)
+
+
+def _running(error: KnnkitError, own: bool) -> Aftermath:
+    """The device is on the release, through this run or another."""
+    if isinstance(error, ParityFailed):
+        return Aftermath(Outcome.FAILED, error, "it could not be taken back: another host has confirmed it")
+    said = "the device says that it was confirmed" if own else "another host has committed the release"
+    return Aftermath(Outcome.COMMITTED if own else Outcome.UNCHANGED, None, f"{error}; {said}")
+
+
+def _is_silence(error: KnnkitError) -> bool:
+    return isinstance(error, Unreachable | DeviceFailed)
+
+
+def _is(release: object, digest: str) -> bool:
+    return getattr(release, "digest", None) == digest

@@ -1,0 +1,255 @@
+"""Facts in, steps out: what a deploy does to one device. Pure: `--dry-run` prints the very plan that apply follows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from device_agent.shared.protocol import constants, versions
+from device_agent.shared.protocol.documents import ReleaseRef, Status
+from knnkit import __version__
+from knnkit.fleet.device.probe import Facts
+from knnkit.fleet.targets import Target
+from knnkit.provision.requirements import PACKAGES, WHEELS, impossible
+from knnkit.release.package import Package
+
+Action = Literal["provision", "upload", "stage", "activate", "confirm"]
+Provisioning = Literal["auto", "always", "never"]
+
+#: Free bytes that must remain on a device beside the release.
+SPARE_DISK = 16 * 1024 * 1024
+#: Free bytes that a bare board needs for its environment: the smallest runtime unpacked, with its wheels.
+BARE_DISK = 128 * 1024 * 1024
+MINIMUM_PYTHON = (3, 10)
+#: Runtime, as a status names it -> the version that provisioning installs.
+_NEWEST_RUNTIME = {name: wheel.partition("==")[2] for name, wheel in PACKAGES.items()}
+_LITERT = "ai_edge_litert"
+_HAVE_LITERT = frozenset(m for m, pythons in WHEELS.items() if any(_LITERT in found for found in pythons.values()))
+
+
+@dataclass(frozen=True)
+class PlanStep:
+    """One thing to do, and why."""
+
+    action: Action
+    why: str
+    size: int = 0  # bytes that may go over the line
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why nothing can be done to a device as it is."""
+
+    reason: str
+    message: str
+    hint: str
+    exit_code: int
+
+
+@dataclass(frozen=True)
+class DevicePlan:
+    """What will be done to one device: `steps` in order; none when it is up to date or refused."""
+
+    device: str
+    release: ReleaseRef
+    current: ReleaseRef | None
+    steps: tuple[PlanStep, ...] = ()
+    refusal: Refusal | None = None
+
+    @property
+    def unchanged(self) -> bool:
+        """Whether the device has the release and everything else already."""
+        return not self.steps and self.refusal is None
+
+
+@dataclass(frozen=True)
+class PlanOptions:
+    """What the user asked for."""
+
+    provisioning: Provisioning = "auto"
+    has_keys: bool = True  # whether there are keys for a device that trusts none yet
+
+
+def plan_device(target: Target, facts: Facts, package: Package, options: PlanOptions) -> DevicePlan:
+    """Returns what to do to one device.
+
+    Args:
+        target: the device: its name, its class, and which runtime was chosen for it; `auto` leaves what is there.
+        facts: as it is now.
+        package: the release to deploy.
+        options: what the user asked for.
+    """
+    current = facts.agent.committed if facts.agent else None
+    refusal = _refuse(target, facts, package, options)
+    if refusal:
+        return DevicePlan(target.name, package.ref, current, refusal=refusal)
+    why = _provision_why(target.runtime, facts, package, options)
+    steps = [PlanStep("provision", why)] if why else []
+    return DevicePlan(target.name, package.ref, current, (*steps, *_release_steps(facts.agent, package)))
+
+
+def _release_steps(status: Status | None, package: Package) -> tuple[PlanStep, ...]:
+    committed = status.committed if status else None
+    if status and committed and committed.digest == package.digest and not status.pending:
+        return ()
+    send = (
+        PlanStep("upload", f"{package.ref.name} {package.ref.version}", package.size),
+        PlanStep("stage", f"the device verifies {_short(package.digest)}"),
+    )
+    there = status is not None and package.digest in status.staged
+    instead = f"instead of {committed.version}" if committed else "the first release here"
+    return (
+        *(() if there else send),
+        PlanStep("activate", f"{instead}, after the golden check"),
+        PlanStep("confirm", "over a new connection"),
+    )
+
+
+def _provision_why(chosen: str, facts: Facts, package: Package, options: PlanOptions) -> str:
+    if options.provisioning == "never":
+        return ""
+    if options.provisioning == "always":
+        return "it was asked for"
+    status = facts.agent
+    if status is None:
+        return "there is no agent" if not facts.agent_problem else f"the agent does not answer: {facts.agent_problem}"
+    proof = ", after a golden check on it" if status.answering and status.runtime else ""
+    if status.agent != __version__:
+        return f"the agent is {status.agent}, this knnkit has {__version__}{proof}"
+    if status.runtime is None:
+        return "there is no TFLite runtime"
+    if chosen not in (constants.ANY_RUNTIME, status.runtime.rpartition(" ")[0]):
+        return f"the runtime is {status.runtime}, and {chosen} was chosen{proof}"
+    if _runtime_lacks(status.runtime, package) and _next_runtime(status.runtime, chosen):
+        return f"the runtime is {status.runtime}, the release needs {package.manifest.minimum_runtime}"
+    return "" if status.trusted else "no key is trusted yet"
+
+
+def _refuse(target: Target, facts: Facts, package: Package, options: PlanOptions) -> Refusal | None:
+    return (
+        _unfit(target, facts, options)
+        or _misplaced(target, package)
+        or (_unwanted(target.name, facts.agent, package) if facts.agent else None)
+        or (_outdated(target, facts.agent, package, options) if facts.agent else None)
+        or _too_full(target.name, facts, package)
+    )
+
+
+def _unfit(target: Target, facts: Facts, options: PlanOptions) -> Refusal | None:
+    device = target.name
+
+    def failed(reason: str, said: str, hint: str) -> Refusal:
+        return Refusal(reason, f"{device}: {said}", hint, constants.EXIT_FAILED)
+
+    if facts.system != "Linux":
+        return failed("not-linux", f"{facts.system} runs there; the agent needs Linux", "choose another device")
+    if not facts.writable:
+        return failed(
+            "not-writable", f"{facts.root} cannot be written", "choose another `root`, or give it to the login user"
+        )
+    if facts.agent is None and options.provisioning == "never":
+        said = facts.agent_problem or "there is no agent"
+        return failed("no-agent", f"{said}, and --provision never was given", f"knnkit provision --target {device}")
+    if facts.agent is None and (facts.python is None or facts.python < MINIMUM_PYTHON):
+        found = "no python3" if facts.python is None else f"Python {'.'.join(map(str, facts.python))}"
+        return failed("no-python", f"there is {found}; the agent needs 3.10 or later", "sudo apt install python3")
+    if facts.agent is None and facts.python and target.runtime != constants.ANY_RUNTIME:
+        why = impossible(facts.machine, facts.python[:2], target.runtime)
+        if why:
+            return failed("no-runtime", *why)
+    if not options.has_keys and not (facts.agent and facts.agent.trusted):
+        said = "no key is trusted yet, and no public key was given"
+        return failed("no-key", said, "--key signing.pub, or `signing` in deploy.yaml")
+    return None
+
+
+def _misplaced(target: Target, package: Package) -> Refusal | None:
+    wanted, ref = package.manifest.device_class, package.ref
+    if wanted in ("any", target.device_class):
+        return None
+    said = f"{target.name} is of class {target.device_class!r}; {ref.name} {ref.version} is for {wanted!r}"
+    return Refusal("wrong-class", said, "correct `device_class` in deploy.yaml", constants.EXIT_REFUSED)
+
+
+def _unwanted(device: str, status: Status, package: Package) -> Refusal | None:
+    ref = package.ref
+    if status.committed and status.committed.digest == package.digest and not status.pending:
+        return None
+    if status.trusted and package.signed_by not in status.trusted:
+        if package.signed_by in status.revoked:
+            said = f"{device}: the key that signed {ref.name} {ref.version} was revoked ({package.signed_by[:23]}…)"
+            hint = "`signing: {key: NEW.pem}` in deploy.yaml, then knnkit deploy; or knnkit sign RELEASE --key NEW.pem"
+            return Refusal("revoked-key", said, hint, constants.EXIT_REFUSED)
+        said = f"{device} does not trust the key that signed {ref.name} {ref.version} ({package.signed_by[:23]}…)"
+        hint = (
+            f"`knnkit trust --rotate NEW.pem --signing-key OLD.pem --target {device}`, if the new key is yours; else "
+            f"`knnkit sign RELEASE --key OLD.pem`, with a key that `knnkit trust --keys --target {device}` shows"
+        )
+        return Refusal("untrusted-key", said, hint, constants.EXIT_REFUSED)
+    if ref.sequence < status.floor:
+        said = f"{device} takes nothing under sequence {status.floor}; {ref.name} {ref.version} has {ref.sequence}"
+        return Refusal("older", said, "build a new release, or knnkit rollback", constants.EXIT_REFUSED)
+    if status.pending and status.pending.digest != package.digest:
+        left = f" (for at most {status.seconds_left:.0f} s more)" if status.seconds_left is not None else ""
+        said = f"{device}: another activation waits for its confirmation{left}: {status.pending.version}"
+        return Refusal("locked", said, "wait, or knnkit rollback", constants.EXIT_LOCKED)
+    return None
+
+
+def _outdated(target: Target, status: Status, package: Package, options: PlanOptions) -> Refusal | None:
+    """Refuses before anything is sent what the device's own rules would refuse to stage."""
+    if status.runtime is None:
+        return None
+    ref, new = package.ref, _next_runtime(status.runtime, target.runtime)
+    runtime = new if new and options.provisioning != "never" else status.runtime
+    if not _runtime_lacks(runtime, package):
+        return None
+    answers = status.committed and status.committed.digest == package.digest and not status.pending
+    if answers and runtime == status.runtime:
+        return None  # whatever the number says
+    has, need = "has" if runtime == status.runtime else "would get", package.manifest.minimum_runtime
+    return Refusal(
+        "runtime-too-old",
+        f"{target.name} {has} {runtime}; {ref.name} {ref.version} needs TFLite runtime {need}",
+        _runtime_hint(target.name, status, package, new),
+        constants.EXIT_REFUSED,
+    )
+
+
+def _runtime_hint(device: str, status: Status, package: Package, new: str | None) -> str:
+    if new and not _runtime_lacks(new, package):
+        return f"knnkit provision --target {device} installs {new}"
+    if status.device.machine in _HAVE_LITERT and not _runtime_lacks(f"{_LITERT} {_NEWEST_RUNTIME[_LITERT]}", package):
+        return f"--runtime {_LITERT}, or `runtime: {_LITERT}` of this target in deploy.yaml; its system must be 64-bit"
+    return "build it with TensorFlow 2.21, or give the board a system with a newer Python"
+
+
+def _runtime_lacks(runtime: str, package: Package) -> bool:
+    return (versions.runtime(runtime) or ()) < (versions.parse(package.manifest.minimum_runtime) or ())
+
+
+def _next_runtime(runtime: str, chosen: str) -> str | None:
+    """Returns what provisioning would put in the place of `runtime`; None if it would leave it."""
+    name, _, number = runtime.rpartition(" ")
+    wanted = name if chosen == constants.ANY_RUNTIME else chosen
+    newest = _NEWEST_RUNTIME.get(wanted)
+    if newest is None or (wanted == name and (versions.parse(number) or ()) >= (versions.parse(newest) or ())):
+        return None
+    return f"{wanted} {newest}"
+
+
+def _too_full(device: str, facts: Facts, package: Package) -> Refusal | None:
+    staged = facts.agent is not None and package.digest in facts.agent.staged
+    need = (0 if staged else package.size) + (SPARE_DISK if facts.agent else BARE_DISK)
+    if facts.disk_free_bytes >= need or (staged and facts.agent is not None):
+        return None
+    said = f"{device}: {_mb(facts.disk_free_bytes)} MB are free under {facts.root}, {_mb(need)} MB are needed"
+    return Refusal("disk-full", said, "make room on the device: df -h", constants.EXIT_FAILED)
+
+
+def _mb(size: int) -> str:
+    return f"{size / 1e6:,.1f}"
+
+
+def _short(digest: str) -> str:
+    return digest[:12]

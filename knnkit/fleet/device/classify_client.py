@@ -1,0 +1,82 @@
+"""A device's answers to rows of ours: its committed release, asked through its agent's command line.
+
+Asks and reads; compares nothing.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.shared.protocol import constants
+from knnkit.errors import DeviceFailed
+from knnkit.fleet.device.probe import Facts
+from knnkit.transport.base import Transport
+
+_SECONDS = 300.0
+_MAX_ANSWER = 64 * 1024 * 1024
+
+
+class Answerer:
+    """A device with a committed release, asked through its agent's command line.
+
+    Args:
+        transport: to the device.
+        facts: say how its agent is called.
+    """
+
+    def __init__(self, transport: Transport, facts: Facts) -> None:
+        self._transport, self._facts = transport, facts
+
+    def neighbours(self, rows: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[Any]]:
+        """Returns the (n, k) training rows nearest to (n, n_features) raw rows, and the (n,) labels.
+
+        Raises:
+            DeviceFailed: it cannot answer, or answers something else.
+        """
+        records = self._classify(rows, ["--neighbors"])
+        with self._sensible():
+            nearest = np.array([[near["index"] for near in record["neighbors"]] for record in records], np.int32)
+            return nearest, np.array([record["label"] for record in records])
+
+    def labels(self, rows: NDArray[np.float32], classes: Sequence[int | str]) -> NDArray[np.int32]:
+        """Returns the (n,) class indices of rows; -1 is "unknown".
+
+        Raises:
+            DeviceFailed: as `neighbours`.
+        """
+        index = {label: number for number, label in enumerate(classes)} | {constants.UNKNOWN_LABEL: constants.UNKNOWN}
+        records = self._classify(rows, [])
+        with self._sensible():
+            return np.array([index[record["label"]] for record in records], np.int32)
+
+    @contextmanager
+    def _sensible(self) -> Iterator[None]:
+        try:
+            yield
+        except (ValueError, TypeError, LookupError, OverflowError, RecursionError):
+            raise DeviceFailed(
+                f"{self._transport.name}: the answers to classify make no sense", reason="bad-answer"
+            ) from None
+
+    def _classify(self, rows: NDArray[np.float32], options: list[str]) -> list[dict[str, Any]]:
+        sent = io.BytesIO()
+        np.save(sent, np.ascontiguousarray(rows, np.float32), allow_pickle=False)
+        command = [*self._facts.agent_argv, "classify", "--format", "npy", "--output-format", "jsonl", *options]
+        answer = self._transport.run(command, timeout=_SECONDS, input=sent.getvalue(), max_output=_MAX_ANSWER)
+        if answer.exit_code != 0:
+            raise DeviceFailed(f"{self._transport.name}: classify: {answer.complaint}", reason="classify-failed")
+        with self._sensible():
+            records = [json.loads(line) for line in answer.stdout.splitlines()]
+        if len(records) != len(rows):
+            raise DeviceFailed(
+                f"{self._transport.name}: {len(rows):,} rows went in, {len(records):,} answers came out",
+                reason="rows-lost",
+            )
+        return records

@@ -1,0 +1,140 @@
+"""The switch of one device: install or activate, judge the certificate, confirm over a new connection.
+
+The agent stages and activates in one command; the report has both as steps, as the plan has. Never looks for what is to
+be done, and sends nothing.
+"""
+
+from __future__ import annotations
+
+import time
+
+from device_agent.shared.protocol import constants
+from device_agent.shared.protocol.documents import Committed
+from device_agent.shared.protocol.reports import Activated, Installed
+from device_agent.shared.trust.reasons import Reason
+from knnkit.errors import DeviceFailed, KnnkitError, ParityFailed, Unreachable
+from knnkit.fleet.decide.certificate import disbelieved, missed
+from knnkit.fleet.decide.lost_answer import Aftermath, Stage, judge, unknown
+from knnkit.fleet.device.agent_client import AgentProblem
+from knnkit.fleet.device.probe import Facts
+from knnkit.fleet.device.recorder import Recorder
+from knnkit.fleet.jobs.job import DeviceJob
+from knnkit.fleet.jobs.rollback_own import take_back
+from knnkit.fleet.jobs.session import Conversation
+from knnkit.fleet.report import DeviceReport, Outcome
+
+#: What a device refuses before anything is staged; what a golden check says has other words.
+_REFUSED_TO_STAGE = frozenset(reason.value for reason in Reason)
+
+
+class Switch:
+    """One device from one release to the next."""
+
+    def __init__(self, job: DeviceJob, recorder: Recorder, talk: Conversation, facts: Facts) -> None:
+        self._job, self._recorder, self._talk, self._facts = job, recorder, talk, facts
+        self._stage = Stage.ASKED
+
+    def run(self, place: str | None) -> DeviceReport:
+        """Switches; `place` is where the release has just been sent, None where it is staged already."""
+        job = self._job
+        try:
+            activated = self._install(place) if place else self._activate()
+        except (Unreachable, DeviceFailed) as error:  # it may have switched before the answer was lost
+            return self._give_up(error)
+        except AgentProblem as problem:
+            if problem.exit_code != constants.EXIT_FAILED:  # refused, or held by another: nothing was switched
+                raise
+            return self._give_up(problem)  # a full disk, a signal: before the switch or just after
+        self._stage = Stage.ACTIVATED
+        self._recorder.know(certificate=activated.certificate)
+        wrong = disbelieved(activated.certificate, job.nonce, job.package.digest, job.package.model_sha256)
+        said = wrong or "; ".join(missed(activated.certificate, job.package))
+        if said:
+            unfit = ParityFailed(f"{job.target.name}: {said}", reason="bad-certificate" if wrong else "gate-failed")
+            return self._recorder.fail(unfit) if activated.already else self._give_up(unfit)
+        if activated.already:
+            return self._recorder.end(Outcome.UNCHANGED, release=activated.release)
+        left = min(activated.seconds_left or 0.0, job.pace.confirm)  # it may say anything
+        return self._confirm(time.monotonic() + left)
+
+    def _activate(self) -> Activated:
+        """Has it try a release that was staged before."""
+        with self._recorder.step("activate"):
+            return self._talk.ask_in_turn(self._facts, ["activate", self._job.package.digest, *self._trial], Activated)
+
+    def _install(self, place: str) -> Activated:
+        """Has it stage what was sent, and try that."""
+        try:
+            with self._recorder.step("activate"):
+                found = self._talk.ask_in_turn(self._facts, ["install", place, *self._trial], Installed)
+        except AgentProblem as problem:
+            if problem.problem.reason in _REFUSED_TO_STAGE:
+                self._recorder.rename("stage")
+            raise
+        self._recorder.divide("stage", found.stage_seconds)
+        if found.staged:
+            self._recorder.warn(*found.staged.warnings)
+        return found.activated
+
+    def _confirm(self, deadline: float) -> DeviceReport:
+        """Commits over a new connection, trying for as long as the device waits."""
+        try:
+            with self._recorder.step("confirm"):
+                committed = self._ask_to_confirm(deadline)
+        except (AgentProblem, DeviceFailed, Unreachable) as error:
+            return self._give_up(error)
+        if committed.release.digest != self._job.package.digest:
+            said = f"{self._job.target.name}: committed {committed.release.digest[:12]}, not what was confirmed"
+            raise DeviceFailed(said, reason="wrong-release")
+        return self._recorder.end(Outcome.COMMITTED, release=committed.release, previous=committed.previous)
+
+    def _ask_to_confirm(self, deadline: float) -> Committed:
+        command = ["confirm", self._job.package.digest, *self._holder]
+        while True:
+            self._talk.hang_up()
+            try:
+                self._talk.open()
+                self._stage = Stage.CONFIRMING  # from here on it may arrive, whatever comes back
+                return self._talk.ask(self._facts, command, Committed)
+            except (AgentProblem, Unreachable) as error:
+                passes = isinstance(error, Unreachable) or error.exit_code == constants.EXIT_LOCKED
+                if not passes or time.monotonic() >= deadline:
+                    raise
+            time.sleep(0.2)
+
+    def _give_up(self, error: KnnkitError) -> DeviceReport:
+        """Takes back what this run began, over a new connection, and reports what the device says became of it."""
+        job = self._job
+        self._talk.hang_up()
+        found = None
+        try:
+            with self._recorder.step("roll back"):
+                found = take_back(job, self._recorder, self._talk, self._facts)
+        except (DeviceFailed, Unreachable) as silence:
+            self._recorder.warn(str(silence))
+        if found is None:
+            return self._end(unknown(error, self._stage, job.pace.confirm))
+        self._recorder.know(release=found.committed, previous=found.previous)
+        return self._end(judge(error, self._stage, found, job.package.digest, job.pace.confirm))
+
+    def _end(self, after: Aftermath) -> DeviceReport:
+        if after.error is not None:
+            return self._recorder.fail(after.error, after.outcome, after.more)
+        assert after.outcome is not None
+        self._recorder.warn(after.more)
+        return self._recorder.end(after.outcome)
+
+    @property
+    def _holder(self) -> list[str]:
+        return ["--holder", self._job.holder]
+
+    @property
+    def _trial(self) -> list[str]:
+        """What an activation is told."""
+        job = self._job
+        return ["--nonce", job.nonce, "--deadline", f"{job.pace.confirm:g}", *self._class, *self._holder]
+
+    @property
+    def _class(self) -> list[str]:
+        name = self._job.target.device_class
+        return [] if name == "any" else ["--device-class", name]

@@ -1,0 +1,101 @@
+"""Rows to a device's classifier and its answers back, between open files. Parses neither."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import BinaryIO
+
+from device_agent.shared.protocol import constants
+from knnkit.errors import DeviceFailed
+from knnkit.fleet.device.connect import Opener, Pace, Pause, dial, just_sleep, open_transport
+from knnkit.fleet.device.one_shot import agent_of, visit
+from knnkit.fleet.device.probe import Facts, probe
+from knnkit.fleet.device.recorder import Listener, Recorder, nobody
+from knnkit.fleet.report import DeviceReport, Outcome
+from knnkit.fleet.targets import Target
+from knnkit.transport.base import Completed, Transport
+
+_PACE = Pace()
+#: Where the agent names its input: at the start of a message, before a line's number or what is wrong.
+_FED = re.compile(rb"^(device_agent: )" + constants.STANDARD_INPUT.encode() + rb"(?=[,:])", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class RowsJob:
+    """One file of rows for one device; `output` appears once all of them are there."""
+
+    target: Target
+    command: tuple[str, ...]
+    input: str
+    output: str
+    pace: Pace = _PACE
+    opener: Opener = open_transport
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """Opens a file that appears, or takes the place of another, once the block has come to its end."""
+    part = path.with_name(path.name + constants.PART_SUFFIX)
+    try:
+        with part.open("wb") as file:
+            yield file
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def about(rows: Path | None, done: Completed) -> Completed:
+    """Returns what the agent said with the name of the file that it was fed; None: what it was fed has none.
+
+    An agent knows only that rows come to its standard input.
+    """
+    if rows is None:
+        return done
+    name = os.fsencode(rows).replace(b"\n", b" ")
+    said = re.sub(_FED, lambda found: found[1] + name, done.stderr)
+    return replace(done, stderr=said)
+
+
+def pipe_rows(
+    target: Target,
+    pace: Pace,
+    command: tuple[str, ...],
+    source: BinaryIO,
+    sink: BinaryIO,
+    *,
+    opener: Opener = open_transport,
+) -> Completed:
+    """Runs the agent's `classify` between two files; waits as long as the rows' writer does.
+
+    Raises:
+        Unreachable: the connection cannot be had, or broke.
+        DeviceFailed: there is no agent.
+    """
+    transport = dial(target, pace.dialling, opener=opener)
+    try:
+        facts = probe(transport, target.root, timeout=pace.command)
+        return transport.pipe([*agent_of(target, facts), *command], source, sink, idle=None)
+    finally:
+        transport.close()
+
+
+def classify_rows(job: RowsJob, listen: Listener = nobody, pause: Pause = just_sleep) -> DeviceReport:
+    """Classifies one file on one device, and reports; raises nothing that is a device's fault."""
+
+    def classify(transport: Transport, facts: Facts, recorder: Recorder) -> DeviceReport:
+        recorder.know(release=facts.agent.committed if facts.agent else None)
+        argv = [*agent_of(job.target, facts), *job.command]
+        with recorder.step("classify"), Path(job.input).open("rb") as source, whole_file(Path(job.output)) as sink:
+            done = transport.pipe(argv, source, sink, idle=job.pace.command)
+            if done.exit_code:
+                said = about(Path(job.input), done).complaint
+                raise DeviceFailed(f"{job.target.name}: {said}", reason="classify")
+        return recorder.end(Outcome.ANSWERED, details=job.output)
+
+    return visit(job, classify, listen, pause)

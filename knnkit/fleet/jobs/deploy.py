@@ -1,0 +1,177 @@
+"""Deploys to one device: look, plan, push, then switch. One device, one thread.
+
+The job and the report are frozen and picklable, so that any executor can run it. Whatever happens, the device is on the
+new release or on the one before, and the report says which. Knows nothing of waves or budgets, and leaves the switch
+itself to `knnkit.fleet.jobs.activate`.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import replace
+from pathlib import Path
+
+from device_agent.shared.protocol import constants
+from device_agent.shared.trust.reasons import Reason
+from knnkit.errors import DeviceFailed, DeviceLocked, KnnkitError
+from knnkit.fleet.decide.plan import DevicePlan, PlanOptions, Refusal, plan_device
+from knnkit.fleet.device.agent_client import AgentProblem
+from knnkit.fleet.device.connect import Pause, just_sleep
+from knnkit.fleet.device.probe import Facts, probe
+from knnkit.fleet.device.recorder import Listener, Recorder, nobody
+from knnkit.fleet.jobs.activate import Switch
+from knnkit.fleet.jobs.check import trial
+from knnkit.fleet.jobs.job import DeviceJob
+from knnkit.fleet.jobs.session import Conversation, Stopped
+from knnkit.fleet.jobs.upload_dir import claim
+from knnkit.fleet.report import DeviceReport, Outcome
+from knnkit.transport.upload import PushFile, push
+
+#: What comes of an upload whose place the device takes away, as it has the release from another host.
+_OVERTAKEN = frozenset({"cannot-write", Reason.FILE_MISSING.value})
+
+
+def run_job(job: DeviceJob, listen: Listener = nobody, pause: Pause = just_sleep) -> DeviceReport:
+    """Deploys to one device and reports; raises nothing that is a device's fault.
+
+    Args:
+        job: what to do.
+        listen: is told of each step.
+        pause: waits so many seconds and says whether the run was stopped: what is not activated is then left alone.
+    """
+    recorder = Recorder(job.target, listen)
+    try:
+        return _Deploy(job, recorder, pause).run()
+    except KnnkitError as error:
+        return recorder.fail(error)
+
+
+class _Deploy:
+    def __init__(self, job: DeviceJob, recorder: Recorder, pause: Pause) -> None:
+        self._job, self._recorder = job, recorder
+        self._talk = Conversation(job, recorder, pause)
+
+    def run(self) -> DeviceReport:
+        try:
+            with self._recorder.step("connect"):
+                self._talk.open()
+            return self._apply(self._look(self._job.target.root))
+        except Stopped:
+            return self._recorder.end(
+                Outcome.SKIPPED, reason="interrupted", message="stopped before it was activated; nothing was switched"
+            )
+        finally:
+            self._talk.hang_up()
+
+    # --- looking and planning -------------------------------------------------------------------------------------
+    def _look(self, root: str) -> Facts:
+        with self._recorder.step("probe"):
+            facts = probe(self._talk.open(), root, timeout=self._job.pace.command)
+        if facts.agent:
+            self._recorder.know(release=facts.agent.committed, previous=facts.agent.previous, status=facts.agent)
+            self._recorder.warn(*facts.agent.warnings)
+        return facts
+
+    def _plan(self, facts: Facts, options: PlanOptions) -> DevicePlan:
+        return plan_device(self._job.target, facts, self._job.package, options)
+
+    def _apply(self, facts: Facts) -> DeviceReport:
+        self._talk.begin_waiting()
+        plan = self._plan(facts, self._job.options)
+        if plan.steps and plan.steps[0].action == "provision":
+            facts = self._provision(facts)
+            plan = self._plan(facts, replace(self._job.options, provisioning="never"))
+        while plan.refusal and plan.refusal.exit_code == constants.EXIT_LOCKED and self._talk.may_wait():
+            facts = self._look(facts.root)
+            plan = self._plan(facts, replace(self._job.options, provisioning="never"))
+        if plan.refusal:
+            return self._refused(plan.refusal)
+        actions = [step.action for step in plan.steps]
+        if "activate" not in actions:
+            return self._recorder.end(Outcome.UNCHANGED)
+        self._recorder.know(certificate=None)  # another runtime was proven with what answered before
+        return self._send_and_switch(facts) if "upload" in actions else self._switch(facts)
+
+    def _switch(self, facts: Facts, place: str | None = None) -> DeviceReport:
+        self._talk.go_on()
+        return Switch(self._job, self._recorder, self._talk, facts).run(place)
+
+    def _send_and_switch(self, facts: Facts) -> DeviceReport:
+        try:
+            return self._switch(facts, self._upload(facts))
+        except (AgentProblem, DeviceFailed) as error:
+            if error.reason not in _OVERTAKEN:
+                raise
+            return self._overtaken(error, facts.root)
+
+    def _overtaken(self, error: KnnkitError, root: str) -> DeviceReport:
+        """Another host may have brought the same release, and the device then drops what is still on its way."""
+        digest = self._job.package.digest
+        while True:
+            facts = self._look(root)
+            there, lock = (facts.agent.staged, facts.agent.lock) if facts.agent else ((), None)
+            if digest in there or lock is None or not self._talk.may_wait():
+                break
+        if digest not in there:
+            raise DeviceLocked(f"{error}; {lock.holder} is at work there", reason="locked") if lock else error
+        self._recorder.warn(str(error))
+        plan = self._plan(facts, replace(self._job.options, provisioning="never"))
+        if plan.refusal:
+            return self._refused(plan.refusal)
+        return self._switch(facts) if plan.steps else self._recorder.end(Outcome.UNCHANGED)
+
+    def _refused(self, refusal: Refusal) -> DeviceReport:
+        locked = refusal.exit_code == constants.EXIT_LOCKED
+        return self._recorder.end(
+            Outcome.LOCKED if locked else Outcome.FAILED,
+            exit_code=refusal.exit_code,
+            reason=refusal.reason,
+            message=refusal.message,
+            hint=refusal.hint,
+        )
+
+    # --- before the switch ----------------------------------------------------------------------------------------
+    def _provision(self, facts: Facts) -> Facts:
+        from knnkit.provision import provision  # not needed for a device that has everything
+
+        job = self._job
+        self._talk.go_on()
+        if facts.python is None:
+            facts = probe(self._talk.open(), facts.root, timeout=job.pace.command, full=True)
+        with self._recorder.step("provision") as progress:
+            trusted, line = facts.agent.trusted if facts.agent else (), self._talk.open()
+            prove = trial(job.target, line, facts, self._recorder, job.nonce, timeout=job.pace.command)
+            done = provision(
+                line,
+                facts,
+                root=facts.root,
+                keys={} if trusted else dict(job.keys),
+                offline=job.offline,
+                wheels_dir=Path(job.wheels) if job.wheels else None,
+                runtime=job.target.runtime,
+                prove=prove,
+                progress=progress,
+            )
+        self._recorder.warn(*done.notes)
+        facts = self._look(facts.root)
+        if facts.agent is None:
+            raise DeviceFailed(
+                f"{job.target.name}: the agent does not answer after provisioning: {facts.agent_problem}",
+                reason="no-agent",
+                hint=f"knnkit doctor --target {job.target}",
+            )
+        return facts
+
+    def _upload(self, facts: Facts) -> str:
+        """Returns where on the device the release is then."""
+        self._talk.go_on()
+        package, line, seconds = self._job.package, self._talk.open(), self._job.pace.command
+        with self._recorder.step("upload") as progress:
+            there = claim(line, facts, package.digest, secrets.token_hex(4), timeout=seconds)
+            files = [
+                PushFile(Path(package.directory, file.name), f"{there}/{file.name}", file.size, file.sha256)
+                for file in package.files
+            ]
+            pushed = push(line, files, timeout=seconds, progress=progress, finish=False)
+        self._recorder.know(sent_bytes=pushed.sent, resumed_bytes=pushed.resumed)
+        return there

@@ -1,0 +1,69 @@
+"""Enrols a device's host key after a person, or a given fingerprint, has agreed to it. Trusts nothing by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from knnkit.errors import HostKeyError, UsageError
+from knnkit.fleet.targets import Target
+
+
+@dataclass(frozen=True)
+class Enrolled:
+    """What `knnkit trust HOST` did; `known` says that the very key was there already."""
+
+    host: str
+    port: int
+    kind: str
+    fingerprint: str
+    known_hosts: str
+    known: bool
+    changed: bool
+
+
+def enrol_host(
+    target: Target,
+    *,
+    agree: Callable[[str, str, str], bool],
+    timeout: float,
+    known_hosts: Path | None = None,
+    replace: bool = False,
+) -> Enrolled:
+    """Fetches the host key of a device and writes it into known_hosts if `agree` says so.
+
+    Args:
+        target: the device; its jump hosts must be known already.
+        agree: is asked with host, kind of key and fingerprint.
+        timeout: seconds to connect.
+        known_hosts: the file to write; left out, the fleet's or the user's own.
+        replace: take the place of another key that is known for the host.
+
+    Raises:
+        UsageError: the embedded device has no host key.
+        Unreachable: there is no SSH server.
+        HostKeyError: another key is known, or nobody agreed.
+    """
+    if target.address is None:
+        raise UsageError("the embedded device is this machine: it has no host key")
+    from knnkit.transport.ssh import known_hosts as hostkeys
+    from knnkit.transport.ssh.connection import scan
+
+    where, key = scan(target.name, target.address, timeout=timeout)
+    name = hostkeys.host_name(where.key_name, where.key_port)
+    path = (known_hosts or _own_file(where.known_hosts)).expanduser()
+    known = hostkeys.load(where.known_hosts).lookup(where.key_name, where.key_port)
+    same = any(entry.same(key) and not entry.revoked for entry in known)
+    if not same:
+        if known and not replace:
+            hostkeys.load(where.known_hosts).check(where.key_name, where.key_port, key)
+        if not agree(name, key.kind, key.fingerprint):
+            raise HostKeyError(f"{name}: its host key was not enrolled", reason="host-key-unknown")
+        hostkeys.enrol(path, where.key_name, where.key_port, key, replace=replace)
+    return Enrolled(where.key_name, where.key_port, key.kind, key.fingerprint, str(path), same, not same)
+
+
+def _own_file(files: tuple[str, ...]) -> Path:
+    """Returns the first file that is the fleet's or the user's, not the system's."""
+    return Path(next((file for file in files if not file.startswith("/etc/")), "~/.ssh/known_hosts"))

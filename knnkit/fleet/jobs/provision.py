@@ -1,0 +1,74 @@
+"""Provisions one device of a fleet, or takes everything away from it again. Knows nothing of releases."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from device_agent.shared.protocol import json_codec
+from knnkit.fleet.device.connect import Opener, Pace, Pause, just_sleep, open_transport
+from knnkit.fleet.device.one_shot import visit
+from knnkit.fleet.device.probe import Facts
+from knnkit.fleet.device.recorder import Listener, Recorder, nobody
+from knnkit.fleet.jobs.check import trial
+from knnkit.fleet.report import DeviceReport, Outcome
+from knnkit.fleet.targets import Target
+from knnkit.provision import provision, remove
+from knnkit.transport.base import Transport
+
+_PACE = Pace()
+NO_KEY = "it trusts no signing key yet: nothing can be deployed to it until one is given with --key"
+
+
+@dataclass(frozen=True)
+class ProvisionJob:
+    """What to do to one device; `keys` are fingerprints and PEM texts."""
+
+    target: Target
+    keys: tuple[tuple[str, bytes], ...] = ()
+    offline: bool = False
+    wheels: str | None = None
+    remove: bool = False
+    nonce: str = ""  # for the certificate of a release that stays under another runtime
+    pace: Pace = _PACE
+    opener: Opener = open_transport
+
+
+def provision_device(job: ProvisionJob, listen: Listener = nobody, pause: Pause = just_sleep) -> DeviceReport:
+    """Provisions one device and reports; raises nothing that is a device's fault.
+
+    Args:
+        job: what to do; the report's `details` are a `Provisioned` as JSON, or `{"removed": true}`.
+        listen: is told of each step.
+        pause: waits between attempts to connect, and says whether the run was stopped.
+    """
+    return visit(job, partial(_remove if job.remove else _provision, job), listen, pause, full=True)
+
+
+def _provision(job: ProvisionJob, transport: Transport, facts: Facts, recorder: Recorder) -> DeviceReport:
+    target = job.target
+    prove = trial(target, transport, facts, recorder, job.nonce, timeout=job.pace.command)
+    with recorder.step("provision") as progress:
+        done = provision(
+            transport,
+            facts,
+            root=facts.root,
+            keys=dict(job.keys),
+            offline=job.offline,
+            wheels_dir=Path(job.wheels) if job.wheels else None,
+            runtime=target.runtime,
+            prove=prove,
+            progress=progress,
+        )
+    trusts = bool(job.keys) or bool(facts.agent and facts.agent.trusted)
+    recorder.warn(*done.notes, *([] if trusts else [NO_KEY]))
+    recorder.know(sent_bytes=done.sent, details=json_codec.dumps(done))
+    return recorder.end(Outcome.ANSWERED if done.changed else Outcome.UNCHANGED)
+
+
+def _remove(job: ProvisionJob, transport: Transport, facts: Facts, recorder: Recorder) -> DeviceReport:
+    with recorder.step("remove"):
+        removed = remove(transport, facts, root=facts.root)
+    recorder.know(details=json_codec.dumps({"removed": removed}))
+    return recorder.end(Outcome.ANSWERED if removed else Outcome.UNCHANGED)

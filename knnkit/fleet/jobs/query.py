@@ -1,0 +1,134 @@
+"""Asks one device something: status, parity, rollback, bench, history, doctor. One device, one thread; picklable."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+from device_agent.shared.protocol import constants, json_codec, reports
+from device_agent.shared.protocol.documents import Committed, History, TrustedKeys
+from device_agent.shared.protocol.reports import Bench, Diagnosis
+from knnkit.errors import DeviceFailed, ParityFailed
+from knnkit.fleet.decide.doctor import findings_of
+from knnkit.fleet.device.agent_client import ask
+from knnkit.fleet.device.connect import Opener, Pace, Pause, just_sleep, open_transport
+from knnkit.fleet.device.one_shot import agent_of, visit
+from knnkit.fleet.device.probe import Facts
+from knnkit.fleet.device.recorder import Listener, Recorder, nobody
+from knnkit.fleet.jobs.check import prove
+from knnkit.fleet.report import DeviceReport, Outcome
+from knnkit.fleet.targets import Target
+from knnkit.transport.base import Transport
+
+Kind = Literal["status", "parity", "rollback", "bench", "logs", "doctor", "keys"]
+_PACE = Pace()
+#: What is only asked and passed on: the agent's command, and the document that it answers.
+_ASKED: dict[str, tuple[str, type[Any]]] = {
+    "bench": ("bench", Bench),
+    "logs": ("history", History),
+    "keys": ("trust", TrustedKeys),
+}
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question to one device; `arguments` and `input` go to the agent's command as they are."""
+
+    target: Target
+    kind: Kind
+    holder: str
+    nonce: str = ""
+    arguments: tuple[str, ...] = ()
+    input: bytes = b""  # the command's standard input
+    rows: int | None = None  # how many rows a certificate must cover
+    digest: str | None = None  # the release that a certificate must be for; None: whatever answers
+    pace: Pace = _PACE
+    opener: Opener = open_transport
+
+
+def ask_device(question: Question, listen: Listener = nobody, pause: Pause = just_sleep) -> DeviceReport:
+    """Asks, and reports; raises nothing that is a device's fault."""
+    return visit(question, partial(_answer, question), listen, pause)
+
+
+def _answer(question: Question, transport: Transport, facts: Facts, recorder: Recorder) -> DeviceReport:
+    if facts.agent:
+        recorder.know(release=facts.agent.committed, previous=facts.agent.previous, status=facts.agent)
+        recorder.warn(*facts.agent.warnings)
+    if question.kind == "doctor":
+        return _doctor(question, transport, facts, recorder)
+    agent_of(question.target, facts)
+    if question.kind == "status":
+        return recorder.end(Outcome.ANSWERED)
+    if question.kind == "parity":
+        return _parity(question, transport, facts, recorder)
+    if question.kind == "rollback":
+        return _rollback(question, transport, facts, recorder)
+    with recorder.step(question.kind):
+        command, kind = _ASKED[question.kind]
+        asked, pace = [command, *question.arguments], question.pace
+        found = ask(transport, facts, asked, kind, timeout=pace.command, input=question.input)
+    return recorder.end(Outcome.ANSWERED, details=json_codec.dumps(found))
+
+
+def _parity(question: Question, transport: Transport, facts: Facts, recorder: Recorder) -> DeviceReport:
+    name, status = question.target.name, facts.agent
+    assert status is not None
+    if status.answering is None:
+        raise DeviceFailed(f"{name}: no release answers there", reason="no-release", hint="knnkit deploy")
+    if question.digest not in (None, status.answering):
+        said = f"{name}: runs {status.answering[:12]}, not the release that these rows are for"
+        raise DeviceFailed(said, reason="other-release", hint="knnkit deploy")
+    with recorder.step("check"):
+        proof = prove(
+            transport,
+            facts.agent_argv,
+            status.answering,
+            question.nonce,
+            timeout=question.pace.command,
+            arguments=question.arguments,
+            input=question.input,
+            rows=question.rows,
+        )
+    recorder.know(certificate=proof.certificate)
+    if proof.wrong:
+        raise ParityFailed(f"{name}: {proof.wrong}", reason=proof.reason)
+    return recorder.end(Outcome.ANSWERED)
+
+
+def _rollback(question: Question, transport: Transport, facts: Facts, recorder: Recorder) -> DeviceReport:
+    command = ["rollback", "--holder", question.holder, *question.arguments]
+    with recorder.step("roll back"):
+        done = ask(transport, facts, command, Committed, timeout=question.pace.command, input=question.input)
+    known = {"release": done.release, "previous": done.previous}
+    if not done.already:
+        return recorder.end(Outcome.COMMITTED, **known)
+    why = "it is committed there" if question.arguments else "it went back already; further back: --to DIGEST"
+    return recorder.end(Outcome.UNCHANGED, message=why, **known)
+
+
+def _doctor(question: Question, transport: Transport, facts: Facts, recorder: Recorder) -> DeviceReport:
+    """What the host sees from outside, then what the agent sees from inside."""
+    findings = list(findings_of(str(question.target), facts))
+    if facts.agent is not None:
+        with recorder.step("doctor"):
+            completed = transport.run(
+                [*facts.agent_argv, "doctor", "--json"],
+                timeout=question.pace.command,
+                max_output=json_codec.MAX_DOCUMENT,
+            )
+        try:  # with errors among its findings the agent exits with 1, and still answers
+            findings += json_codec.loads(Diagnosis, completed.stdout).findings
+        except json_codec.MalformedDocument as error:
+            findings.append(
+                reports.Finding("agent", "error", f"its doctor does not answer: {error}", "knnkit provision")
+            )
+    sick = sum(finding.level == "error" for finding in findings)
+    return recorder.end(
+        Outcome.FAILED if sick else Outcome.ANSWERED,
+        exit_code=constants.EXIT_FAILED if sick else constants.EXIT_OK,
+        reason="unfit" if sick else "",
+        message=f"{question.target.name}: {sick} of {len(findings)} findings are errors" if sick else "",
+        details=json_codec.dumps({"findings": findings}),
+    )

@@ -1,0 +1,196 @@
+"""A release spreads over a fleet in waves, within a failure budget; a stop leaves every device on one known release."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from device_agent.shared.protocol import constants
+from knnkit.fleet.jobs.deploy import run_job
+from knnkit.fleet.jobs.job import DeviceJob
+from knnkit.fleet.report import DeviceReport, FleetReport, Outcome, WaveReport
+from knnkit.fleet.rollout import waves
+from knnkit.fleet.rollout.executor import Fan, Job, Work, stopped_by_signals
+from knnkit.fleet.rollout.waves import Wave
+from knnkit.fleet.targets import Target
+
+
+class Watch(Protocol):
+    """Is told what happens, as it happens; `step` is called from the threads of the devices."""
+
+    def wave(self, wave: Wave, number: int, total: int) -> None:
+        """A wave begins; `number` counts from 1."""
+        ...
+
+    def step(self, device: str, step: str, done: int | None, total: int | None) -> None:
+        """A device is at a step; `done` of `total` bytes where it sends some."""
+        ...
+
+    def finish(self, report: DeviceReport) -> None:
+        """A device is finished."""
+        ...
+
+    def note(self, text: str) -> None:
+        """Something that concerns the whole run."""
+        ...
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How to spread: as deploy.yaml's `rollout` says."""
+
+    waves: tuple[int | str, ...] = ("100%",)
+    max_failures: int | str = 0
+
+
+def roll_out(
+    targets: Sequence[Target],
+    make_job: Callable[[Target], DeviceJob],
+    rules: Rules,
+    fan: Fan,
+    watch: Watch,
+    *,
+    work: Work = run_job,
+) -> FleetReport:
+    """Deploys to every device, wave by wave.
+
+    Args:
+        targets: the devices.
+        make_job: makes a device's job when its turn comes.
+        rules: waves and budget.
+        fan: what runs the jobs.
+        watch: is told.
+        work: runs one job.
+
+    Returns:
+        A report of every target, in their order; those that were not begun are SKIPPED.
+    """
+    run = _Rollout(targets, make_job, rules, fan, watch, work)
+    with stopped_by_signals(fan.stop, watch.note):
+        run.go()
+    return run.report()
+
+
+class _Rollout:
+    def __init__(
+        self,
+        targets: Sequence[Target],
+        make_job: Callable[[Target], DeviceJob],
+        rules: Rules,
+        fan: Fan,
+        watch: Watch,
+        work: Work,
+    ) -> None:
+        self._targets = {target.name: target for target in targets}
+        self._make_job, self._fan, self._watch, self._work = make_job, fan, watch, work
+        self._waves, self._left_out = waves.divide(targets, rules.waves)
+        self._budget = waves.allowed(rules.max_failures, len(targets))
+        self._done: dict[str, DeviceReport] = {}
+        self._jobs: dict[str, DeviceJob] = {}  # those that were begun
+        self._wave_reports: list[WaveReport] = []
+        self._stopped = ""
+        self._started, self._begun = time.time(), time.monotonic()
+
+    def go(self) -> None:
+        for index, wave in enumerate(self._waves):
+            if self._stopped or self._fan.stop.came:
+                self._wave_reports.append(WaveReport(wave.label, wave.devices))
+                continue
+            self._watch.wave(wave, index + 1, len(self._waves))
+            started, begun = time.time(), time.monotonic()
+            self._run_wave(index, wave)
+            self._wave_reports.append(WaveReport(wave.label, wave.devices, started, time.monotonic() - begun))
+
+    def _run_wave(self, index: int, wave: Wave) -> None:
+        proving = index == 0 and len(self._waves) > 1
+        jobs = (self._begin(self._targets[name]) for name in wave.devices)
+        for report in self._fan.each(self._work, jobs, self._watch.step, may_begin=lambda: not self._stopped):
+            report = replace(report, wave=index)
+            self._done[report.name] = report
+            self._watch.finish(report)
+            self._stop_for(waves.overspent(tuple(self._done.values()), self._budget, proving=proving))
+        if proving and not self._stopped and not self._fan.stop.came:
+            self._stop_for(waves.unproven([self._done[name] for name in wave.devices]))
+
+    def _begin(self, target: Target) -> DeviceJob:
+        job = self._jobs[target.name] = self._make_job(target)
+        return job
+
+    def _stop_for(self, why: str) -> None:
+        if why and not self._stopped:
+            self._stopped = why
+            self._watch.note(f"the rollout stops: {why}")
+
+    def report(self) -> FleetReport:
+        """Returns the report of the whole run so far."""
+        numbers = {name: index for index, wave in enumerate(self._waves) for name in wave.devices}
+        devices = tuple(
+            self._done.get(name) or self._unfinished(target, numbers.get(name))
+            for name, target in self._targets.items()
+        )
+        return FleetReport(
+            command="deploy",
+            started=self._started,
+            seconds=time.monotonic() - self._begun,
+            devices=devices,
+            waves=tuple(self._wave_reports),
+            stopped=self._stopped,
+            interrupted=self._fan.stop.came,
+        )
+
+    def _unfinished(self, target: Target, wave: int | None) -> DeviceReport:
+        job = self._jobs.get(target.name)
+        if job is None or not self._fan.stop.left:
+            return self._skipped(target, wave)
+        return DeviceReport(
+            target.name,
+            str(target),
+            Outcome.FAILED,
+            exit_code=constants.EXIT_FAILED,
+            reason="left",
+            message="left in the middle by a second signal: it commits the release, "
+            f"or answers with the one before within {job.pace.confirm:g} s",
+            hint="knnkit status, to see which",
+            device_class=target.device_class,
+            wave=wave,
+        )
+
+    def _skipped(self, target: Target, wave: int | None) -> DeviceReport:
+        if target.name in self._left_out:
+            reason, said = "no-wave", "no wave takes it"
+        elif self._stopped:
+            reason, said = "rollout-stopped", f"not begun: {self._stopped}"
+        else:
+            reason, said = "interrupted", "not begun: the run was interrupted"
+        return DeviceReport(
+            target.name,
+            str(target),
+            Outcome.SKIPPED,
+            reason=reason,
+            message=said,
+            device_class=target.device_class,
+            wave=wave,
+        )
+
+
+def ask_all(command: str, jobs: Sequence[Job], work: Work, fan: Fan, watch: Watch) -> FleetReport:
+    """Asks every device something, all at once but for the concurrency; returns a report in the jobs' order."""
+    started, begun = time.time(), time.monotonic()
+    done: dict[str, DeviceReport] = {}
+    with stopped_by_signals(fan.stop, watch.note):
+        for report in _watched(fan.each(work, jobs, watch.step), watch):
+            done[report.name] = report
+    missing = (job.target for job in jobs if job.target.name not in done)
+    said = "not waited for: interrupted a second time" if fan.stop.left else "not begun: interrupted"
+    for target in missing:
+        done[target.name] = DeviceReport(target.name, str(target), Outcome.SKIPPED, reason="interrupted", message=said)
+    devices = tuple(done[job.target.name] for job in jobs)
+    return FleetReport(command, started, time.monotonic() - begun, devices, interrupted=fan.stop.came)
+
+
+def _watched(reports: Iterator[DeviceReport], watch: Watch) -> Iterator[DeviceReport]:
+    for report in reports:
+        watch.finish(report)
+        yield report

@@ -1,0 +1,181 @@
+"""The devices that a command is for: from deploy.yaml, `--target` and tags. Pure and picklable; connects to nothing."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from device_agent.shared.protocol import constants
+from knnkit.config.parse import Config, TargetConfig, TargetDefaults, split_address
+from knnkit.errors import UsageError
+from knnkit.transport.address import Address
+
+LOCAL = "local"
+
+
+@dataclass(frozen=True)
+class Target:
+    """One device; `address` None is the embedded device on this machine.
+
+    `near` is the name in deploy.yaml that is most like what was typed, where that is none of them.
+    """
+
+    name: str
+    address: Address | None
+    root: str = constants.DEFAULT_ROOT
+    device_class: str = "any"
+    runtime: str = constants.ANY_RUNTIME
+    tags: tuple[str, ...] = ()
+    near: str = ""
+
+    def __str__(self) -> str:
+        """The address as the user wrote it."""
+        return LOCAL if self.address is None else str(self.address)
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """What the command line says for every target; None leaves it to deploy.yaml and ssh_config."""
+
+    root: str | None = None
+    identity: str | None = None
+    jump: str | None = None
+    ssh_config: str | None = None
+    known_hosts: str | None = None
+    device_class: str | None = None
+    runtime: str | None = None
+
+
+def targets_of(config: Config) -> tuple[Target, ...]:
+    """Returns the targets of deploy.yaml, in its order."""
+    fleet = config.fleet
+    known = (str(fleet.known_hosts),) if fleet.known_hosts else ()
+    ssh_config = str(fleet.ssh_config) if fleet.ssh_config else None
+    return tuple(_target(one, fleet.defaults, known, ssh_config) for one in fleet.targets)
+
+
+def _target(one: TargetConfig, defaults: TargetDefaults, known: tuple[str, ...], ssh_config: str | None) -> Target:
+    identity = one.identity or defaults.identity
+    address = Address(
+        host=one.host,
+        user=one.user or defaults.user,
+        port=one.port or defaults.port,
+        identity=str(identity) if identity else None,
+        jump=one.jump or defaults.jump,
+        config=ssh_config,
+        known_hosts=known,
+    )
+    return Target(
+        name=one.name or one.host,
+        address=None if one.host == LOCAL else address,
+        root=one.root or defaults.root,
+        device_class=one.device_class or defaults.device_class,
+        runtime=one.runtime or defaults.runtime,
+        tags=tuple(dict.fromkeys((*defaults.tags, *one.tags))),
+    )
+
+
+def select(
+    config: Config | None,
+    *,
+    named: Sequence[str] = (),
+    tags: Sequence[str] = (),
+    overrides: Overrides | None = None,
+) -> tuple[Target, ...]:
+    """Returns the devices that the command line asks for.
+
+    Args:
+        config: deploy.yaml, if there is one.
+        named: each `--target`: a name in deploy.yaml, `user@host[:port]`, an ssh_config alias, or `local`.
+        tags: each `--on`: targets of deploy.yaml with one of these tags.
+        overrides: options of the command line for all of them.
+
+    Raises:
+        UsageError: nothing is selected, a tag that no target has, or an address that is none.
+    """
+    known = {target.name: target for target in (targets_of(config) if config else ())}
+    chosen: dict[str, Target] = {}
+    for text in named:
+        near = next(iter(difflib.get_close_matches(text, known, n=1)), "")
+        target = known.get(text) or replace(_parse(text, config), near=near)
+        if target.name in chosen:
+            raise UsageError(f"--target {text} is given twice", hint=f"--target {text}, once")
+        chosen[target.name] = target
+    for tag in tags:
+        found = [target for target in known.values() if tag in target.tags]
+        if not found:
+            raise _no_such_tag(tag, config, known.values())
+        chosen.update({target.name: target for target in found})
+    if not named and not tags:
+        chosen = known
+    if not chosen:
+        raise UsageError(
+            "no device is named", hint="--target user@host[:port], --target local, or targets in deploy.yaml"
+        )
+    return tuple(_override(target, overrides or Overrides()) for target in chosen.values())
+
+
+def only(targets: Iterable[Target], names: Iterable[str], source: str) -> tuple[Target, ...]:
+    """Returns the targets with these names: those that a report says are unfinished.
+
+    Raises:
+        UsageError: the report names a device that is not among the targets.
+    """
+    known = {target.name: target for target in targets}
+    names = tuple(names)
+    strange = [name for name in names if name not in known]
+    if strange:
+        raise UsageError(
+            f"{source} names {strange[0]!r}, which is not among the targets",
+            hint="give the same -c or --target as in the first run",
+        )
+    return tuple(known[name] for name in names)
+
+
+def _parse(text: str, config: Config | None) -> Target:
+    if text == LOCAL:
+        return Target(LOCAL, None)
+    try:
+        user, host, port = split_address(text)
+    except ValueError as error:
+        raise UsageError(f"--target {error}", hint=f"--target user@host[:port] or --target {LOCAL}") from None
+    # What is written out stands for itself: of deploy.yaml only where keys are kept still applies.
+    known = (str(config.fleet.known_hosts),) if config and config.fleet.known_hosts else ()
+    ssh_config = str(config.fleet.ssh_config) if config and config.fleet.ssh_config else None
+    return Target(text, Address(host, user, port, config=ssh_config, known_hosts=known))
+
+
+def _override(target: Target, said: Overrides) -> Target:
+    target = replace(
+        target,
+        root=said.root or target.root,
+        device_class=said.device_class or target.device_class,
+        runtime=said.runtime or target.runtime,
+    )
+    if target.address is None:
+        return target
+    address = replace(
+        target.address,
+        identity=said.identity or target.address.identity,
+        jump=said.jump or target.address.jump,
+        config=said.ssh_config or target.address.config,
+        known_hosts=(said.known_hosts, *target.address.known_hosts) if said.known_hosts else target.address.known_hosts,
+    )
+    return replace(target, address=address)
+
+
+def _no_such_tag(tag: str, config: Config | None, targets: Collection[Target]) -> UsageError:
+    if not targets:
+        said = "there is no deploy.yaml here" if config is None else "deploy.yaml names no targets"
+        hint = f"-c FILE, or fleet: {{targets: [{{host: board-1, tags: [{tag}]}}]}} in deploy.yaml"
+        return UsageError(f"--on {tag}: {said}, where devices have tags", hint=hint)
+    tags = sorted({tag for target in targets for tag in target.tags})
+    said = f"--on {tag}: no target has the tag {tag!r}"
+    if not tags:
+        example = next(iter(targets)).name
+        return UsageError(f"{said}, or any", hint=f"--target {example}, or tags: [{tag}] of a target in deploy.yaml")
+    close = difflib.get_close_matches(tag, tags, n=1)
+    if close:
+        return UsageError(f"{said}; did you mean {close[0]!r}?", hint=f"--on {close[0]}")
+    return UsageError(f"{said}; there are {', '.join(tags)}", hint=" or ".join(f"--on {tag}" for tag in tags[:3]))

@@ -1,0 +1,211 @@
+"""The nearest training rows of a query, in TensorFlow: candidates, their exact differences, and what lies beyond.
+
+Candidates come from one matrix product (`candidates`), and their exact differences rank them. Few coordinates, few rows
+and Manhattan need no candidates: there all differences are taken, or those of a cell (`cells`). Says how far all others
+are at least; never votes, and never decides what is certain.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from device_agent.shared.protocol import constants
+from knnkit.model.graph.candidates import Products, QuantizedProducts, weigh
+from knnkit.model.graph.row_blocks import Layout, block_width
+from knnkit.model.graph.topk import least
+from knnkit.model.index.cost_sample import Sample
+from knnkit.model.index.grid import CellLists, find_cells
+from knnkit.model.index.int8 import quantize
+from knnkit.model.index.projection import Projection, find_projection
+from knnkit.model.reference.space import Float32, Space, relative_error
+
+#: Candidates beyond k that a search in a projection or in eight bits hands to the exact ranking, over what it needs.
+OVER_FETCH = 3
+#: Coordinates up to which the differences themselves, column by column, are taken instead of a matrix product: they
+#: need no ranking again, and with one coordinate the converter would fold the centre into the product's bias, where raw
+#: values of 10,000 cancel.
+FEW_COLUMNS = 3
+#: A table, and first place and number of rows of each of its blocks.
+Stored = tuple[NDArray[Any], list[tuple[int, int]]]
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """What was found; the measure is the squared distance, for Manhattan the distance.
+
+    Attributes:
+        measure: (b, k) float32, ascending.
+        indices: (b, k) int32 training rows, by (measure, index).
+        following: (b,) float32, under which no other row's measure lies; None where every row is a neighbour.
+    """
+
+    measure: Any
+    indices: Any
+    following: Any
+
+
+class Search(tf.Module):  # type: ignore[misc]
+    """Finds the k nearest of enrolled rows.
+
+    Args:
+        space: of the rows.
+        enrolled: (n, p) float32 rows in it.
+        k: neighbours, at most n.
+
+    Attributes:
+        projection: in which candidates are looked for; None for all coordinates.
+        products: how; None where all differences are taken.
+        quantized: how in eight bits, where that is another way; None where it is none.
+        cells: among whose rows, where that is; None where it is none.
+        layout: how the rows in `table` stand in the file.
+        table: rows that are stored in one piece.
+    """
+
+    def __init__(self, space: Space, enrolled: Float32, k: int) -> None:
+        super().__init__(name="search")
+        count, width = enrolled.shape
+        self.space, self.enrolled, self.k = space, enrolled, k
+        self.by_columns = width <= FEW_COLUMNS
+        self.projection: Projection | None = None
+        self.products: Products | None = None
+        self.quantized: QuantizedProducts | None = None
+        self.cells = find_cells(space, enrolled, k) if self.by_columns else None
+        if self.by_columns or k + OVER_FETCH >= count or space.metric == "manhattan":
+            self.layout, self.table = Layout(count, 0), np.ascontiguousarray(enrolled)
+            self._rows = tf.Variable(self.table, trainable=False, name="training_rows")
+            return
+        sample = Sample(space, enrolled, k)
+        self.projection = find_projection(sample, OVER_FETCH)
+        self.products = Products(space, enrolled, self.projection, k + sample.over_fetch())
+        self.layout, self.table = self.products.layout, self.products.table
+        apart = self.projection is not None
+        self._rows = tf.Variable(enrolled, trainable=False, name="training_rows") if apart else self.products.variable
+        quantized = quantize(sample, self.projection, OVER_FETCH)
+        if quantized is not None:
+            self.quantized = QuantizedProducts(space, quantized, self.projection)
+
+    @property
+    def rho(self) -> np.float32:
+        """Relative error of a squared distance or a score."""
+        return np.float32(relative_error(len(self.space.centre)))
+
+    @property
+    def ways(self) -> list[str]:
+        """Which of `contract.SEARCHES` there are."""
+        there = {constants.FULL: self, constants.QUANTIZED: self.quantized, constants.CELLS: self.cells}
+        return [way for way in constants.SEARCHES if there[way] is not None]
+
+    def candidates(self, way: str) -> int:
+        """Returns how many rows are ranked by their exact differences, in one of `ways`."""
+        if way == constants.CELLS and self.cells:
+            return int(self.cells.lists.shape[1])
+        products = self._products(way)
+        return len(self.enrolled) if products is None else products.count
+
+    def _products(self, way: str) -> Products | QuantizedProducts | None:
+        return self.quantized if way == constants.QUANTIZED else self.products
+
+    def stored(self) -> list[Stored]:
+        """Returns the tables that are stored in one piece, as the graphs have them."""
+        tables: list[Stored] = [(self.table, self.layout.blocks(len(self.enrolled)))]
+        if self.quantized is not None:
+            tables.append((self.quantized.eight_bits()[0][1], self.quantized.blocks))
+        return tables
+
+    def nearest(self, query: Any, way: str = constants.FULL) -> Nearest:
+        """Returns the k nearest rows of queries.
+
+        Args:
+            query: (b, p) float32 offsets from the space's centre.
+            way: one of `ways`.
+        """
+        if way == constants.CELLS and self.cells:
+            return self._in_cell(query, self.cells)
+        if self.by_columns:
+            return self._among_columns(query)
+        products = self._products(way)
+        if products is None:
+            return self._rank(self._measure(tf.expand_dims(query, 1), tf.expand_dims(self._rows, 0)))
+        chosen = products.choose(weigh(self.space, query))
+        places, following = chosen.places, chosen.beyond
+        rows = tf.gather(self._rows, products.index(places) if self.projection else products.place(places, self.layout))
+        measure = self._measure(tf.expand_dims(query, 1), rows)
+        if chosen.agree is not None:
+            following = following * tf.cast(chosen.agree(measure), tf.float32)
+        found = self._rank(measure)
+        indices = products.index(tf.gather(places, found.indices, batch_dims=1))
+        following = following if found.following is None else tf.minimum(found.following, following)
+        return Nearest(found.measure, indices, following)
+
+    # --- all differences ------------------------------------------------------------------------------------------
+    def _among_columns(self, query: Any) -> Nearest:
+        """The differences of one coordinate after the other: (b, n) numbers each, which vector units like."""
+        count = len(self.enrolled)
+        width = block_width(count, 1024, 8) if query.shape[0] == 1 else block_width(count, 160)
+        columns = self.enrolled.T
+        parts = [
+            self._measure_columns(query, [np.ascontiguousarray(each[start : start + width])[None] for each in columns])
+            for start in range(0, count, width)
+        ]
+        measure, indices = least(parts, min(self.k + 1, count))
+        return self._split(measure, indices)
+
+    def _in_cell(self, query: Any, cells: CellLists) -> Nearest:
+        """The differences from the rows of a query's cell; those of an empty list are too great to be certain of."""
+        last = np.array(cells.table.shape, np.float32) - 1.0
+        place = tf.floor(tf.minimum(tf.nn.relu((query - cells.first) * cells.per_unit + 1.0), last))
+        number = tf.cast(tf.reduce_sum(place * cells.strides, axis=1), tf.int32)
+        listed = tf.gather(tf.constant(cells.lists), tf.gather(tf.constant(cells.table.reshape(-1)), number))
+        columns = [
+            tf.gather(tf.constant(cells.column(values, coordinate)), listed)
+            for coordinate, values in enumerate(self.enrolled.T)
+        ]
+        found = self._rank(self._measure_columns(query, columns))
+        indices = tf.minimum(tf.gather(listed, found.indices, batch_dims=1), len(self.enrolled) - 1)
+        return Nearest(found.measure, indices, found.following)
+
+    def _measure_columns(self, query: Any, columns: list[Any]) -> Any:
+        """Returns (b, m) measures of rows whose coordinates come one by one, (1, m) or (b, m) of each."""
+        total = None
+        ones = tf.split(query, len(columns), axis=1)
+        for one, others, scale in zip(ones, columns, self.space.scale.astype(np.float32)):
+            part = self._part(one, others, scale)
+            total = part if total is None else total + part
+        return self._level(total)
+
+    def _part(self, one: Any, others: Any, scale: Any) -> Any:
+        """What a coordinate adds to the measure."""
+        if self.space.metric == "manhattan":
+            return tf.abs(one - others) if np.all(scale == 1.0) else tf.abs((one - others) * scale)
+        if np.all(scale == 1.0):
+            return tf.math.squared_difference(one, others)
+        return tf.square((one - others) * scale)
+
+    def _measure(self, one: Any, others: Any) -> Any:
+        parts = self._part(one, others, self.space.scale.astype(np.float32))
+        return self._level(tf.reduce_sum(parts, axis=2))
+
+    def _level(self, measure: Any) -> Any:
+        """Counts what lies within `space.zero` as an exact match."""
+        if self.space.zero <= 0.0:
+            return measure
+        return measure * tf.cast(measure > np.float32(self.measure_of(self.space.zero)), tf.float32)
+
+    def measure_of(self, distance: Any) -> Any:
+        """Returns what a distance is ranked by."""
+        return distance if self.space.metric == "manhattan" else distance * distance
+
+    # --- ranking --------------------------------------------------------------------------------------------------
+    def _rank(self, measure: Any) -> Nearest:
+        """Ranks (b, m) measures; `indices` are columns of them."""
+        negative, order = tf.math.top_k(-measure, min(self.k + 1, int(measure.shape[1])))
+        return self._split(-negative, order)
+
+    def _split(self, measure: Any, indices: Any) -> Nearest:
+        following = measure[:, self.k] if measure.shape[1] > self.k else None
+        return Nearest(measure[:, : self.k], indices[:, : self.k], following)

@@ -1,0 +1,169 @@
+"""The float64 reference: what the right answer is. Brute force, plain numpy, no shortcuts; shares no code with the
+graph or with the device."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.shared.protocol.constants import UNKNOWN, Weights
+from device_agent.shared.protocol.model_info import Reject
+from knnkit.model.reference.space import Float32, Float64, Space
+
+_CHUNK_BYTES = 32 << 20
+#: Near-tied neighbours that are listed beyond the k-th, at most.
+_MAX_LISTED = 512
+#: Far more than the order of adding changes a float64 sum.
+_NEAR_TIED = 1.0 + 2.0**-40
+
+
+@dataclass(frozen=True)
+class ReferenceAnswers:
+    """The reference's answers to n queries, float64 where not said.
+
+    Attributes:
+        label: (n,) int32 class index, UNKNOWN where rejected.
+        probabilities: (n, n_classes).
+        indices: (n, e) int32 with e >= k, padded with -1: the k neighbours and all that are near-tied with the k-th.
+        distances: (n, e) in the model's metric, padded with infinity.
+        tolerance: (n,) `margin * max(d_k, radius)`, in model space.
+    """
+
+    label: NDArray[np.int32]
+    probabilities: Float64
+    indices: NDArray[np.int32]
+    distances: Float64
+    tolerance: Float64
+
+
+class Reference:
+    """A k-nearest-neighbours classifier in float64 over enrolled rows.
+
+    Args:
+        space: of the model.
+        enrolled: (n_train, p) float32, as `make_space` returns them.
+        classes: (n_train,) class indices.
+        n_classes: how many classes there are.
+        k: neighbours that vote.
+        weights: uniform or distance.
+        margin: relative distance within which neighbours are near-tied, for the rows' tolerance.
+        reject: thresholds, or None.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        enrolled: Float32,
+        classes: NDArray[np.int32],
+        n_classes: int,
+        k: int,
+        weights: Weights,
+        *,
+        margin: float = 1e-5,
+        reject: Reject | None = None,
+    ) -> None:
+        self.space, self.enrolled, self.classes = space, enrolled, classes
+        self.n_classes, self.k, self.weights, self.margin, self.reject = n_classes, k, weights, margin, reject
+
+    def answer(self, rows: Float32) -> ReferenceAnswers:
+        """Answers raw (n, d) queries."""
+        return self._answer(self.space.enter(rows), None)
+
+    def leave_one_out(self, training: NDArray[np.int64]) -> ReferenceAnswers:
+        """Answers the training rows of these indices, each as if it had not been enrolled."""
+        return self._answer(self.enrolled[training].astype(np.float64), training)
+
+    def _answer(self, queries: Float64, without: NDArray[np.int64] | None) -> ReferenceAnswers:
+        lists, tolerances = [], []
+        for number, query in enumerate(queries):
+            rough = self._measure(query)
+            if without is not None:
+                rough[without[number]] = np.inf
+            order, measure, tolerance = self._rank(query, rough)
+            lists.append((order, measure))
+            tolerances.append(tolerance)
+        width = max((len(order) for order, _ in lists), default=self.k)
+        indices = np.full((len(queries), width), -1, np.int32)
+        distances = np.full((len(queries), width), np.inf)
+        label = np.empty(len(queries), np.int32)
+        probabilities = np.empty((len(queries), self.n_classes))
+        for row, (order, measure) in enumerate(lists):
+            indices[row, : len(order)] = order
+            distances[row, : len(order)] = self._to_metric(measure)
+            probabilities[row] = self._vote(order[: self.k], distances[row, : self.k])
+            label[row] = self._decide(probabilities[row], distances[row, self.k - 1])
+        return ReferenceAnswers(label, probabilities, indices, distances, np.array(tolerances))
+
+    def _measure(self, query: Float64) -> Float64:
+        """Returns the (n_train,) squared distances, for manhattan the distances, but for the rounding of sums."""
+        found = np.empty(len(self.enrolled))
+        step = max(1, _CHUNK_BYTES // (8 * len(query)))
+        for start in range(0, len(found), step):
+            found[start : start + step] = self._terms(query, self.enrolled[start : start + step]).sum(axis=1)
+        return found
+
+    def _terms(self, query: Float64, enrolled: Float32) -> Float64:
+        if self.space.metric == "cosine" and query[-2] == 1.0:  # a row of zeros: at distance 1 from all
+            return np.full((len(enrolled), 1), 2.0)
+        difference = (query - enrolled) * self.space.scale
+        return np.abs(difference) if self.space.metric == "manhattan" else difference * difference
+
+    def _rank(self, query: Float64, rough: Float64) -> tuple[NDArray[np.int64], Float64, float]:
+        """Returns the nearest rows by (measure, index), their measures, and the tolerance."""
+        kth = float(self._to_base(max(self._limit, np.partition(rough, self.k - 1)[self.k - 1])))
+        tolerance = self.margin * max(kth, self.space.radius)
+        near = np.flatnonzero(self._to_base(rough) <= (kth + 2 * tolerance) * _NEAR_TIED)
+        most = self.k + _MAX_LISTED
+        if len(near) > most:
+            near = near[rough[near] <= max(self._limit, np.partition(rough[near], most - 1)[most - 1]) * _NEAR_TIED]
+        exact = self._add_up(query, near)
+        order = np.lexsort((near, exact))[:most]
+        return near[order], exact[order], tolerance
+
+    def _add_up(self, query: Float64, near: NDArray[np.int64]) -> Float64:
+        """Returns the measures of the rows `near`, each sum rounded once."""
+        sums: dict[bytes, float] = {}
+        found = np.empty(len(near))
+        for place, index in enumerate(near):
+            row = self.enrolled[index : index + 1]
+            key = row.tobytes()  # copies are added up once
+            if key not in sums:
+                sums[key] = math.fsum(self._terms(query, row)[0].tolist())
+            found[place] = sums[key]
+        found[found <= self._limit] = 0.0
+        return found
+
+    @property
+    def _limit(self) -> float:
+        """The measure up to which a row is an exact match."""
+        return self.space.zero if self.space.metric == "manhattan" else self.space.zero**2
+
+    def _to_base(self, measure: Any) -> Any:
+        return measure if self.space.metric == "manhattan" else np.sqrt(measure)
+
+    def _to_metric(self, measure: Float64) -> Float64:
+        if self.space.metric == "euclidean":
+            return np.sqrt(measure)
+        return measure / 2 if self.space.metric == "cosine" else measure
+
+    def _vote(self, order: NDArray[np.int64], distances: Float64) -> Float64:
+        shares = np.zeros(self.n_classes)
+        for index, distance in zip(order, distances):
+            if self.weights == "uniform":
+                shares[self.classes[index]] += 1.0
+            elif distances[0] == 0.0:
+                shares[self.classes[index]] += float(distance == 0.0)
+            else:
+                shares[self.classes[index]] += distances[0] / distance
+        return np.asarray(shares / shares.sum())
+
+    def _decide(self, probabilities: Float64, kth: float) -> int:
+        # Shares that are the same sum added in another order are a tie: the lowest class has it.
+        label = int(np.flatnonzero(probabilities >= probabilities.max() - 1e-12)[0])
+        if self.reject is not None and kth > self.reject.thresholds[label]:
+            return UNKNOWN
+        return label

@@ -1,0 +1,56 @@
+"""Enrolment: training rows in model space, with their classes; what graph, reference and metadata are made from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.shared.protocol.constants import Metric
+from knnkit.data.dataset import Dataset
+from knnkit.model.reference.space import Float32, Space, Step, make_space
+
+
+@dataclass(frozen=True)
+class Enrolment:
+    """The training rows as the model holds them.
+
+    Attributes:
+        space: the map from raw rows to model space.
+        enrolled: (n_train, p) float32 offsets from the space's centre.
+        codes: (n_train,) int32 class index of each row.
+        classes: class index -> label, sorted.
+        feature_names: of the raw rows.
+        fingerprint: SHA-256 over the training rows and labels.
+        source: where they came from, for people.
+    """
+
+    space: Space
+    enrolled: Float32
+    codes: NDArray[np.int32]
+    classes: tuple[int | str, ...]
+    feature_names: tuple[str, ...]
+    fingerprint: str
+    source: str
+
+    def __len__(self) -> int:
+        return len(self.enrolled)
+
+
+def enrol(training: Dataset, steps: list[Step], metric: Metric) -> Enrolment:
+    """Returns the rows of `training` in the space of `steps`.
+
+    Raises:
+        BuildError: a row falls out of the range of float32.
+    """
+    space, enrolled = make_space(training.rows, steps, metric)
+    classes, codes = encode(training.labels)
+    return Enrolment(space, enrolled, codes, classes, training.feature_names, training.fingerprint(), training.source)
+
+
+def encode(labels: NDArray[Any]) -> tuple[tuple[int | str, ...], NDArray[np.int32]]:
+    """Returns the classes, sorted as numpy sorts them, and the (n,) int32 class index of each label."""
+    classes, codes = np.unique(labels, return_inverse=True)
+    return tuple(classes.tolist()), codes.reshape(-1).astype(np.int32)

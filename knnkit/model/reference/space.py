@@ -1,0 +1,253 @@
+"""Model space: from raw rows to the coordinates in which distances are taken.
+
+A row enters as float32 and passes the `steps` (affine, linear, normalising), if there are any; then the float32
+`centre` is subtracted, and each coordinate's difference is weighted with `scale`. Where the whole map is a scaling,
+which is nearly always, there are no steps: the enrolled row is the raw row's float32 offset from the centre, two rows
+are compared by the difference of their raw values, and float32 loses nothing to a large common offset.
+
+Everything here is float64 unless it says float32. Never touches TensorFlow.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.shared.protocol.constants import Metric
+from knnkit.errors import BuildError
+
+Float64 = NDArray[np.float64]
+Float32 = NDArray[np.float32]
+
+_MAX_FLOAT32 = float(np.finfo(np.float32).max)
+#: Relative spacing of float32.
+EPSILON = 2.0**-24
+#: Standard deviations of rounding error that are allowed for: the rounding errors of a sum of n products stay under
+#: `CONFIDENCE * sqrt(n)` units, but for about one case in 10^7 (Higham and Mary 2019, doi.org/10.1137/18M1226312).
+CONFIDENCE = 6.0
+#: Share of the space's size under which a distance counts as an exact match, where steps blur one: an enrolled row is
+#: off by up to 2^-24 of its length. In float64, where such rows are settled, nothing else blurs.
+_ZERO = 2.0**-22
+
+
+def relative_error(width: int) -> float:
+    """Returns the error of a squared distance, or of a score, over so many coordinates in float32."""
+    return float((CONFIDENCE * np.sqrt(width) + 8.0) * EPSILON)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One map of a row: `affine` (x - a) * b, `linear` (x - b) @ a, `normalize` x / its norm of order a, `cosine`."""
+
+    kind: Literal["affine", "linear", "normalize", "cosine"]
+    a: Float64
+    b: Float64
+
+    def apply(self, rows: Float64, *, query: bool) -> Float64:
+        """Returns the mapped (n, ...) rows.
+
+        The cosine step tells queries from training rows. Training rows are mapped once, here; a query on every machine,
+        so its sums are rounded once, or added in the order of the features.
+        """
+        if self.kind == "affine":
+            return np.asarray((rows - self.a) * self.b)
+        if self.kind == "linear":
+            return np.asarray(add_products(rows - self.b, self.a) if query else (rows - self.b) @ self.a)
+        if self.kind == "normalize":
+            norm = _norms(rows, float(self.a))
+            return np.asarray(rows / np.where(norm == 0.0, 1.0, norm))
+        return _to_sphere(rows, query=query)
+
+    def undo(self, rows: Float64) -> Float64:
+        """Returns rows that the map takes to the training rows `rows`, or near them where it loses something."""
+        if self.kind == "affine":
+            return np.asarray(rows / self.b + self.a)
+        if self.kind == "linear":
+            return np.asarray(rows @ np.linalg.pinv(self.a) + self.b)
+        return rows[:, :-2] if self.kind == "cosine" else rows
+
+
+def affine(origin: Any, factor: Any) -> Step:
+    """Returns the step (x - origin) * factor."""
+    return Step("affine", np.asarray(origin, np.float64), np.asarray(factor, np.float64))
+
+
+def add_products(rows: Float64, matrix: NDArray[Any]) -> Float64:
+    """Returns the (n, r) product of (n, p) and (p, r), added up in order, as every machine does it alike."""
+    total = np.zeros((len(rows), matrix.shape[1]))
+    for coordinate, factors in enumerate(matrix.astype(np.float64)):
+        total += rows[:, coordinate, np.newaxis] * factors
+    return total
+
+
+def _norms(rows: Float64, order: float) -> Float64:
+    """Returns the (n, 1) norms of order 1, 2 or infinity."""
+    if np.isinf(order):
+        return np.asarray(np.abs(rows).max(axis=1, keepdims=True))
+    terms = np.abs(rows) if order == 1.0 else rows * rows
+    sums = np.array([[math.fsum(row)] for row in terms.tolist()])
+    return sums if order == 1.0 else np.sqrt(sums)
+
+
+def _to_sphere(rows: Float64, *, query: bool) -> Float64:
+    # Half the squared chord is the cosine distance. Two more coordinates put a row of zeros at distance 1 from all,
+    # also from another row of zeros, as scikit-learn has it.
+    norm = _norms(rows, 2.0)
+    zero = (norm == 0.0).astype(np.float64)
+    flags = (zero, np.zeros_like(zero)) if query else (np.zeros_like(zero), zero)
+    return np.concatenate([rows / np.where(norm == 0.0, 1.0, norm), *flags], axis=1)
+
+
+@dataclass(frozen=True)
+class Space:
+    """The map into model space, and the enrolled training rows' extent in it.
+
+    Attributes:
+        metric: of the model.
+        steps: maps before the centre; empty where scaling is all.
+        centre: (p,) float32, subtracted after the steps.
+        scale: (p,) factor of each coordinate's difference.
+        zero: distances up to this one are an exact match; 0 without steps, where exact matches are exact.
+        radius: RMS distance of the training rows from the centre.
+        reach: greatest Euclidean distance of a training row from the centre.
+    """
+
+    metric: Metric
+    steps: tuple[Step, ...]
+    centre: Float32
+    scale: Float64
+    zero: float = 0.0
+    radius: float = 0.0
+    reach: float = 0.0
+
+    def enter(self, rows: Float32, *, query: bool = True) -> Float64:
+        """Returns (n, p) offsets from the centre of raw (n, d) rows, before `scale`."""
+        if not self.steps:
+            with np.errstate(over="ignore"):
+                offsets = rows - self.centre
+            return np.asarray(np.clip(offsets, -_MAX_FLOAT32, _MAX_FLOAT32), np.float64)
+        mapped = rows.astype(np.float64)
+        for step in self.steps:
+            mapped = step.apply(mapped, query=query)
+        return np.asarray(mapped - self.centre)
+
+    def leave(self, enrolled: Float32) -> Float32:
+        """Returns raw (n, d) rows that enter at the offsets of (n, p) enrolled rows, or nearly.
+
+        A row's length is lost where steps normalise, and what a projection leaves out comes back as its mean.
+        """
+        rows = enrolled.astype(np.float64) + self.centre
+        for step in reversed(self.steps):
+            rows = step.undo(rows)
+        with np.errstate(over="ignore"):
+            return np.asarray(rows, dtype=np.float32)
+
+    @property
+    def size(self) -> float:
+        """What float32 rounding in the steps is relative to: 1 on the unit sphere, else the reach."""
+        return 1.0 if any(step.kind in ("normalize", "cosine") for step in self.steps) else self.reach
+
+
+def make_space(rows: Float32, steps: list[Step], metric: Metric) -> tuple[Space, Float32]:
+    """Returns the space of raw (n, d) training rows under `steps`, and the enrolled (n, p) float32 rows.
+
+    Raises:
+        BuildError: the map takes a training row out of the range of float32.
+    """
+    maps, scale = _divide(steps, metric)
+    return _settle(metric, maps, scale, _through(maps, rows) if maps else rows)
+
+
+def adopt_space(mapped: Float64, steps: list[Step], metric: Metric) -> tuple[Space, Float32]:
+    """Returns what `make_space` does, from (n, p) training rows that passed the `steps` before, as scikit-learn keeps.
+
+    Raises:
+        BuildError: the map takes a training row out of the range of float32.
+    """
+    maps, scale = _divide(steps, metric)
+    if metric == "cosine":
+        return _settle(metric, maps, scale, maps[-1].apply(mapped, query=False))
+    if scale is not None:
+        last = _fold(steps)[-1]
+        mapped = mapped / last.b + last.a
+    return _settle(metric, maps, scale, mapped if maps else mapped.astype(np.float32))
+
+
+def _divide(steps: list[Step], metric: Metric) -> tuple[list[Step], Float64 | None]:
+    """Returns the maps before the centre, and the factors of a final scaling."""
+    maps = _fold(steps)
+    if metric == "cosine":
+        return [*maps, Step("cosine", np.zeros(0), np.zeros(0))], None
+    if maps and maps[-1].kind == "affine":  # distances do not depend on its origin
+        return maps[:-1], maps[-1].b
+    return maps, None
+
+
+def _through(maps: list[Step], rows: Float32) -> Float64:
+    mapped = rows.astype(np.float64)
+    for step in maps:
+        mapped = step.apply(mapped, query=False)
+    return mapped
+
+
+def _settle(metric: Metric, maps: list[Step], scale: Float64 | None, values: NDArray[Any]) -> tuple[Space, Float32]:
+    centre = _choose_centre(values)
+    factors = np.ones(len(centre)) if scale is None else np.broadcast_to(scale, centre.shape).astype(np.float64)
+    with np.errstate(over="ignore"):
+        enrolled = np.asarray(values - centre, dtype=np.float32)
+        weighted = enrolled.astype(np.float64) * factors
+        squared = (weighted * weighted).sum(axis=1)
+        finite = np.isfinite(squared) & (squared < 1e36)
+    if not finite.all() or not np.isfinite(factors.astype(np.float32)).all():
+        raise BuildError(
+            f"training row {int(np.argmin(finite))} is too far out for float32 distances",
+            hint="scale: standard in deploy.yaml, or drop the row",
+        )
+    lengths = np.abs(weighted).sum(axis=1) if metric == "manhattan" else np.sqrt(squared)
+    space = Space(
+        metric,
+        tuple(maps),
+        centre,
+        factors,
+        radius=float(np.sqrt(np.mean(lengths * lengths))),
+        reach=float(np.sqrt(squared.max())),
+    )
+    size = max(space.size, float(lengths.max()))
+    return replace(space, zero=_ZERO * size if maps else 0.0), enrolled
+
+
+def _fold(steps: list[Step]) -> list[Step]:
+    """Merges what is one map: affine after affine, affine before linear."""
+    folded: list[Step] = []
+    for step in steps:
+        last = folded[-1] if folded else None
+        if last is not None and last.kind == "affine" and step.kind == "affine":
+            folded[-1] = affine(last.a + step.a / last.b, last.b * step.b)
+        elif last is not None and last.kind == "affine" and step.kind == "linear":
+            folded[-1] = Step("linear", np.reshape(last.b, (-1, 1)) * step.a, last.a + step.b / last.b)
+        else:
+            folded.append(step)
+    return folded
+
+
+def _choose_centre(values: NDArray[Any]) -> Float32:
+    """Returns a float32 (p,) near the mean from which, where possible, every value's offset is exact in float32."""
+    exact_values = values.astype(np.float64)
+    mean = exact_values.mean(axis=0)
+    spread = exact_values.std(axis=0)
+    grid = 2.0 ** np.floor(np.log2(np.where(spread > 0, spread, 1.0)))
+    tries = [mean, *(np.round(mean / (grid * fine)) * grid * fine for fine in (2.0**-10, 2.0**-4, 0.5))]
+    centre = mean.astype(np.float32)
+    settled = np.zeros(len(mean), dtype=bool)
+    for candidate in tries:
+        rounded = candidate.astype(np.float32)
+        offsets = exact_values - rounded
+        exact = (offsets.astype(np.float32) == offsets).all(axis=0) & ~settled
+        centre[exact] = rounded[exact]
+        settled |= exact
+    found: Float32 = centre
+    return found

@@ -1,0 +1,25 @@
+"""Scalers, fitted by scikit-learn, as steps of the model space."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from device_agent.shared.protocol.constants import Scale
+from knnkit.model.reference.space import Float32, Step, affine
+
+
+def fit_scaler(rows: Float32, scale: Scale) -> list[Step]:
+    """Returns the steps of `scale`, fitted on raw training rows as scikit-learn fits them."""
+    if scale == "none":
+        return []
+    from sklearn.preprocessing import MinMaxScaler, RobustScaler, StandardScaler
+
+    values = rows.astype(np.float64)
+    if scale == "standard":
+        standard = StandardScaler().fit(values)
+        return [affine(standard.mean_, 1.0 / standard.scale_)]
+    if scale == "minmax":
+        minmax = MinMaxScaler().fit(values)
+        return [affine(minmax.data_min_, minmax.scale_)]
+    robust = RobustScaler().fit(values)
+    return [affine(robust.center_, 1.0 / robust.scale_)]

@@ -1,0 +1,205 @@
+"""What a model file says of itself: TFLite Metadata, the label file, knn.json and the exact tables.
+
+The metadata is a buffer of the model, the files follow in a STORED zip of fixed date. The same model gives the same
+bytes. Never changes what the graph computes. Schema:
+tflite-support, tensorflow_lite_support/metadata/metadata_schema.fbs.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flatbuffers
+import numpy as np
+
+from device_agent.shared.protocol import constants, json_codec, model_info
+from knnkit import __version__
+from knnkit.errors import BuildError
+from knnkit.model.graph.search import Stored
+from knnkit.model.graph.tfknn import TfKNN
+from knnkit.model.tflite import flatbuffer
+
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+_METADATA_NAME = "TFLITE_METADATA"
+_METADATA_IDENTIFIER = b"M001"
+_MIN_PARSER_VERSION = "1.0.0"
+# AssociatedFileType and ContentProperties of the schema.
+_DESCRIPTIONS, _TENSOR_AXIS_LABELS = 1, 2
+_FEATURE_PROPERTIES = 1
+
+_SAID_OF_OUTPUTS = {
+    constants.OUTPUT_LABEL: "class index; -1 where the row is unknown",
+    constants.OUTPUT_PROBABILITIES: "share of the neighbours' votes that each class has",
+    constants.OUTPUT_INDICES: "training rows of the neighbours, by (distance, index)",
+    constants.OUTPUT_DISTANCES: "distances of the neighbours, in the model's metric",
+    constants.OUTPUT_CERTAIN: "whether float32 rounding cannot have changed neighbours or label",
+}
+
+
+def label_file(classes: tuple[Any, ...]) -> bytes:
+    """Returns the label file: class i on line i, UTF-8."""
+    return "".join(f"{label}\n" for label in classes).encode()
+
+
+def pack(tree: Any, model: TfKNN, info: model_info.KnnInfo) -> bytes:
+    """Returns the complete model file: the model tree laid out with its metadata, and the files behind it.
+
+    Raises:
+        BuildError: the converter changed what is looked for; this TensorFlow is not supported.
+    """
+    flatbuffer.add_metadata(tree, _METADATA_NAME, _describe(tree, info, model))
+    laid = flatbuffer.lay_out(tree, [_find(tree, stored, model) for stored in model.search.stored()])
+    archive = io.BytesIO()
+    members = {
+        constants.LABELS_FILE: label_file(info.classes),
+        constants.KNN_FILE: json_codec.dump_file(_known(info)),
+        constants.EXACT_FILE: _exact_tables(_blocks(tree, laid, model), model),
+    }
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as file:
+        for name, data in members.items():
+            file.writestr(zipfile.ZipInfo(name, _EPOCH), data)
+    return laid.data + archive.getvalue()
+
+
+def _known(info: model_info.KnnInfo) -> dict[str, Any]:
+    """Returns knn.json without keys that say nothing: an agent that does not know one refuses the file that has it."""
+    plain: dict[str, Any] = json_codec.to_plain(info)
+    return {
+        key: value for key, value in plain.items() if value is not None or key not in ("searched", "quantized", "cells")
+    }
+
+
+# --- the training rows, once --------------------------------------------------------------------------------------
+def _find(tree: Any, stored: Stored, model: TfKNN) -> flatbuffer.Table:
+    """Returns a table, and which buffers of the model are all of it, or one of its blocks."""
+    table, blocks = stored
+    row_bytes = table.shape[1] * table.itemsize
+    known: dict[tuple[int, bytes], flatbuffer.Window] = {}
+    for first, count in ((0, len(table)), *blocks):
+        part = table[first : first + count]
+        known.setdefault((part.nbytes, flatbuffer.digest(part)), flatbuffer.Window(first * row_bytes, part.nbytes))
+    sizes = {size for size, _ in known}
+    windows = {}
+    for number, buffer in enumerate(tree.buffers):
+        if buffer.data is not None and len(buffer.data) in sizes:
+            part_of = known.get((len(buffer.data), flatbuffer.digest(np.asarray(buffer.data, np.uint8))))
+            if part_of is not None:
+                windows[number] = part_of
+    found, asked = ({(window.start, window.length) for window in each.values()} for each in (windows, known))
+    if found != asked and not model.search.by_columns:
+        raise BuildError("the converter changed the training matrix; this TensorFlow is not supported")
+    return flatbuffer.Table(table.reshape(-1).view(np.uint8), windows)
+
+
+def _blocks(tree: Any, laid: flatbuffer.Laid, model: TfKNN) -> list[tuple[int, int]]:
+    """Returns where in the file the training rows stand: first byte and number of rows of each piece."""
+    row_bytes, count = 4 * model.enrolled.shape[1], len(model.enrolled)
+    if model.search.projection is None:
+        return [(laid.tables[0] + start * row_bytes, rows) for start, rows in model.search.layout.blocks(count)]
+    stored = np.ascontiguousarray(model.enrolled).reshape(-1).view(np.uint8)
+    for place, buffer in zip(laid.places, tree.buffers):
+        if place and buffer.data is not None and np.array_equal(np.asarray(buffer.data, np.uint8), stored):
+            return [(place, count)]
+    raise BuildError("the converter changed the training matrix; this TensorFlow is not supported")
+
+
+def _exact_tables(blocks: list[tuple[int, int]], model: TfKNN) -> bytes:
+    space = model.space
+    arrays: dict[str, Any] = {
+        "centre": space.centre,
+        "scale": space.scale,
+        "zero": np.float64(space.zero),
+        "classes": model.codes,
+        "block_offsets": np.array([place for place, _ in blocks], dtype=np.int64),
+        "block_rows": np.array([rows for _, rows in blocks], dtype=np.int64),
+        "steps": np.array([step.kind for step in space.steps], dtype="U9"),
+    }
+    for number, step in enumerate(space.steps):
+        arrays |= {f"step{number}_a": step.a, f"step{number}_b": step.b}
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
+# --- TFLite Metadata ----------------------------------------------------------------------------------------------
+def _describe(tree: Any, info: model_info.KnnInfo, model: TfKNN) -> bytes:
+    build = flatbuffers.Builder(1024)
+    inputs = [_tensor(build, constants.INPUT_ROWS, f"{info.n_features} features, as they were measured", False)]
+    outputs = [
+        _tensor(build, name, _SAID_OF_OUTPUTS[name], name == constants.OUTPUT_PROBABILITIES)
+        for name in _output_order(tree)
+    ]
+    graph = _table(build, 10, {0: constants.SIGNATURE_ONE, 2: inputs, 3: outputs})
+    files = [
+        _associated(build, constants.LABELS_FILE, "one class a line", _TENSOR_AXIS_LABELS),
+        _associated(build, constants.KNN_FILE, "the classifier: k, metric, features, classes", _DESCRIPTIONS),
+        _associated(build, constants.EXACT_FILE, "float64 tables for rows that float32 leaves in doubt", _DESCRIPTIONS),
+    ]
+    maps = [step for step in model.space.steps if step.kind != "cosine"]
+    imported = info.scale == "none" and (maps or not np.all(model.space.scale == 1.0))
+    scale = "the maps of a Pipeline folded in" if imported else f"scale {info.scale}"
+    said = (
+        f"k-nearest-neighbours classifier: k = {info.k}, {info.metric}, weights {info.weights}, {scale}, "
+        f"{info.n_train} training rows"
+    )
+    root = _table(
+        build,
+        8,
+        {0: info.name, 1: said, 2: f"knnkit {__version__}", 3: [graph], 6: files, 7: _MIN_PARSER_VERSION},
+    )
+    build.Finish(root, _METADATA_IDENTIFIER)
+    return bytes(build.Output())
+
+
+def _output_order(tree: Any) -> list[str]:
+    """Returns the names of the primary graph's outputs in the order of its tensors."""
+    for signature in tree.signatureDefs:
+        if _text(signature.signatureKey) == constants.SIGNATURE_ONE and signature.subgraphIndex == 0:
+            names = {each.tensorIndex: _text(each.name) for each in signature.outputs}
+            return [names[int(tensor)] for tensor in tree.subgraphs[0].outputs]
+    raise BuildError("the converter put another graph first; this TensorFlow is not supported")
+
+
+def _text(value: str | bytes) -> str:
+    return value if isinstance(value, str) else value.decode()
+
+
+def _tensor(build: Any, name: str, said: str, labelled: bool) -> int:
+    properties = _table(build, 0, {})
+    content = _table(build, 3, {0: _byte(_FEATURE_PROPERTIES), 1: properties})
+    files = [_associated(build, constants.LABELS_FILE, "one class a line", _TENSOR_AXIS_LABELS)] if labelled else None
+    return _table(build, 7, {0: name, 1: said, 3: content, 6: files})
+
+
+def _associated(build: Any, name: str, said: str, kind: int) -> int:
+    return _table(build, 5, {0: name, 1: said, 2: _byte(kind)})
+
+
+def _byte(value: int) -> Callable[[Any, int], None]:
+    return lambda build, slot: build.PrependInt8Slot(slot, value, 0)
+
+
+def _table(build: Any, slots: int, fields: dict[int, Any]) -> int:
+    """Writes a table: text, vectors of tables, tables by their offset, and bytes by what writes them."""
+    ready = {slot: _refer(build, value) for slot, value in fields.items() if value is not None}
+    build.StartObject(slots)
+    for slot, value in ready.items():
+        if callable(value):
+            value(build, slot)
+        else:
+            build.PrependUOffsetTRelativeSlot(slot, value, 0)
+    return int(build.EndObject())
+
+
+def _refer(build: Any, value: str | Sequence[int] | int | Callable[[Any, int], None]) -> Any:
+    if isinstance(value, str):
+        return build.CreateString(value)
+    if isinstance(value, list):
+        build.StartVector(4, len(value), 4)
+        for offset in reversed(value):
+            build.PrependUOffsetTRelative(offset)
+        return build.EndVector()
+    return value

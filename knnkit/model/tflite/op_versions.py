@@ -1,0 +1,116 @@
+"""The TFLite operations that a model may be made of, and the runtime that first had each version of each.
+
+A runtime that has a version of an operation has all earlier ones. An operation that is not listed is refused by name:
+the converter is not taken at its word, since its own table passes over what it does not know. The numbers are those of
+TensorFlow's lite/tools/versioning/runtime_version.cc; runtime 2.14 registers them all (lite/core/kernels/register.cc).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from device_agent.shared.protocol import versions
+from knnkit.errors import BuildError
+
+#: Operation -> the first runtime of its version 1, 2, ...: what the graphs have, and what converters write instead.
+FIRST_RUNTIME: dict[str, tuple[str, ...]] = {
+    "ABS": ("1.13.0", "2.4.0", "2.5.0", "2.6.0"),
+    "ADD": ("1.5.0", "1.14.0", "2.4.0", "2.6.0"),
+    "ARG_MAX": ("1.9.0", "1.14.0", "2.9.0"),
+    "CAST": ("1.5.0", "2.7.0", "2.8.0", "2.9.0"),
+    "CONCATENATION": ("1.5.0", "1.14.0", "2.3.0"),
+    "DIV": ("1.6.0", "2.3.0"),
+    "EQUAL": ("1.14.0", "1.14.0", "2.3.0"),
+    "EXPAND_DIMS": ("1.10.0",),
+    "FLOOR": ("1.9.0",),
+    "FLOOR_DIV": ("1.14.0", "1.14.0"),
+    "FLOOR_MOD": ("1.13.0",),
+    "FULLY_CONNECTED": ("1.5.0", "1.10.0", "1.14.0", "1.14.0", "2.0.0", "2.1.0", "2.3.0", "2.3.0", "2.3.0"),
+    "GATHER": ("1.6.0", "1.14.0", "1.15.0", "2.4.0", "2.5.0"),
+    "GATHER_ND": ("1.14.0", "2.3.0", "2.5.0"),
+    "GREATER": ("1.14.0", "1.14.0"),
+    "GREATER_EQUAL": ("1.14.0", "1.14.0"),
+    "LESS": ("1.14.0", "1.14.0"),
+    "LESS_EQUAL": ("1.14.0", "1.14.0"),
+    "LOGICAL_AND": ("1.11.0",),
+    "LOGICAL_NOT": ("1.11.0",),
+    "LOGICAL_OR": ("1.11.0",),
+    "MAXIMUM": ("1.14.0", "1.14.0", "2.3.0", "2.3.0"),
+    "MINIMUM": ("1.14.0", "1.14.0", "2.3.0", "2.3.0"),
+    "MUL": ("1.5.0", "1.14.0", "1.15.0", "2.3.0", "2.6.0"),
+    "NEG": ("1.9.0",),
+    "NOT_EQUAL": ("1.14.0", "1.14.0", "2.3.0"),
+    "ONE_HOT": ("1.11.0",),
+    "PACK": ("1.11.0", "1.14.0", "2.3.0"),
+    "PAD": ("1.5.0", "1.14.0", "2.4.0", "2.6.0"),
+    "PADV2": ("1.9.0", "1.14.0", "2.4.0", "2.6.0"),
+    "REDUCE_MAX": ("1.11.0", "1.14.0", "2.5.0"),
+    "REDUCE_MIN": ("1.11.0", "1.14.0", "2.5.0"),
+    "RELU": ("1.5.0", "2.1.0", "2.5.0"),
+    "RESHAPE": ("1.5.0",),
+    "ROUND": ("1.14.0",),
+    "SELECT": ("1.14.0", "1.14.0"),
+    "SELECT_V2": ("2.2.0",),
+    "SLICE": ("1.14.0", "1.14.0", "1.14.0", "2.4.0", "2.5.0"),
+    "SPLIT": ("1.5.0",),
+    "SQRT": ("1.10.0",),
+    "SQUARE": ("1.12.0",),
+    "SQUARED_DIFFERENCE": ("1.13.1", "2.5.0"),
+    "SQUEEZE": ("1.6.0", "2.5.0"),
+    "STRIDED_SLICE": ("1.6.0", "1.14.0", "2.1.0", "2.2.0", "2.5.0", "2.6.0"),
+    "SUB": ("1.6.0", "1.14.0", "2.3.0", "2.4.0", "2.4.0"),
+    "SUM": ("1.10.0", "1.15.0"),
+    "TOPK_V2": ("1.7.0", "1.14.0"),
+    "TRANSPOSE": ("1.6.0", "1.14.0", "1.15.0", "2.3.0", "2.4.0"),
+}
+
+
+def minimum_runtime(tree: Any, oldest: str) -> str:
+    """Returns the lowest TFLite runtime version that has every operation of a model tree.
+
+    Args:
+        tree: as `flatfile.unpack` returns it.
+        oldest: the runtime that boards have: a model that needs more is not built.
+
+    Raises:
+        BuildError: an operation is not listed, or `oldest` does not have it; names all such operations.
+    """
+    used = sorted(set(_operations(tree)))
+    unknown = [each for each in used if not 1 <= each[1] <= len(FIRST_RUNTIME.get(each[0], ()))]
+    if unknown:
+        raise BuildError(
+            f"the converter made operations that no board is known to have: {_listed(unknown)}",
+            hint="pip install 'tensorflow==2.21.*', whose converter is known to do better",
+        )
+    first = {each: FIRST_RUNTIME[each[0]][each[1] - 1] for each in used}
+    newer = [each for each in used if (versions.parse(first[each]) or ()) > (versions.parse(oldest) or ())]
+    if newer:
+        raise BuildError(
+            f"the model would need TFLite runtime {_highest(first[each] for each in newer)} for {_listed(newer)}; "
+            f"boards have {oldest}",
+            hint="pip install 'tensorflow==2.21.*', whose converter is known to do better",
+        )
+    return _highest(first.values())
+
+
+def _operations(tree: Any) -> list[tuple[str, int]]:
+    """Returns the operations of a model tree by name and version; of a custom one its own name, and version 0."""
+    from tensorflow.lite.python.schema_py_generated import BuiltinOperator
+
+    names = {code: name for name, code in vars(BuiltinOperator).items() if isinstance(code, int)}
+    found = []
+    for entry in tree.operatorCodes:
+        # Operations after the 127th stand in a field of their own; the old one then holds a placeholder.
+        code = max(entry.builtinCode, entry.deprecatedBuiltinCode)
+        custom = entry.customCode.decode() if entry.customCode else None
+        found.append((custom, 0) if custom else (names.get(code, f"number {code}"), int(entry.version)))
+    return found
+
+
+def _highest(found: Iterable[str]) -> str:
+    return max(found, key=lambda version: versions.parse(version) or ())
+
+
+def _listed(operations: list[tuple[str, int]]) -> str:
+    return ", ".join(f"{name} version {version}" if version else name for name, version in operations)

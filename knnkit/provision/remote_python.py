@@ -1,0 +1,196 @@
+"""Talks to a board's own Python: sends a script, reads its one answer.
+
+    python3 -I - COMMAND ORDER < script
+
+The script is the package `device_agent.bootstrap` as one text: first its loader as it is, then one call that gives the
+loader every module. Same sources, same bytes. Errors of the board become errors of knnkit.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from functools import cache
+from importlib import resources
+from typing import Any, Protocol
+
+from knnkit.errors import DeviceFailed, DeviceLocked
+from knnkit.provision.requirements import Board, check_python, runtime_of
+from knnkit.transport.base import Transport, printable
+from knnkit.transport.local import LocalTransport
+
+#: Seconds for a look, and for unpacking and first imports on a slow card.
+LOOK_SECONDS = 60.0
+BUILD_SECONDS = 1200.0
+
+
+class PythonFacts(Protocol):
+    """What provisioning must be told of a board's own Python; `knnkit.fleet.device.probe.Facts` has it."""
+
+    @property
+    def python(self) -> tuple[int, int, int] | None:
+        """Its version; None without one."""
+        ...
+
+    @property
+    def python_path(self) -> str | None:
+        """Where it is."""
+        ...
+
+
+def interpreter(transport: Transport, facts: PythonFacts) -> str:
+    """Returns the board's own Python; this one for the embedded device.
+
+    Raises:
+        DeviceFailed: there is none, or one that the agent does not run on.
+    """
+    if isinstance(transport, LocalTransport):
+        return sys.executable
+    check_python(transport.name, facts.python[:2] if facts.python else None)
+    return facts.python_path or "python3"
+
+
+def look(transport: Transport, python: str, root: str) -> Board:
+    """Asks what the board is and what was provisioned before; changes nothing there.
+
+    Args:
+        transport: to the board.
+        python: the board's own interpreter.
+        root: the knnkit directory there; `~` is resolved on the board.
+
+    Raises:
+        Unreachable: the connection broke.
+        DeviceFailed: the root cannot be used, or the answer makes no sense.
+    """
+    answer = ask(transport, python, "state", {"root": root}, timeout=LOOK_SECONDS)
+    try:
+        return _board(answer)
+    except (KeyError, TypeError, ValueError) as error:
+        raise _senseless(transport, f"{type(error).__name__} {error}") from None
+
+
+def ask(transport: Transport, python: str, command: str, order: dict[str, Any], *, timeout: float) -> dict[str, Any]:
+    """Runs one command of `device_agent.bootstrap` on the board and returns its answer.
+
+    Raises:
+        Unreachable: the connection broke.
+        DeviceLocked: somebody else is provisioning the board.
+        DeviceFailed: the command failed, or the answer makes no sense.
+    """
+    argv = [python, "-I", "-", command, json.dumps(order)]
+    completed = transport.run(argv, timeout=timeout, input=script())
+    try:
+        answer = json.loads(completed.stdout)
+    except ValueError:
+        raise _no_answer(transport, python, completed.complaint or f"exit code {completed.exit_code}") from None
+    if not isinstance(answer, dict):
+        raise _senseless(transport, type(answer).__name__)
+    if "problem" in answer:
+        raise _problem(transport, answer)
+    return answer
+
+
+def check_writable(name: str, board: Board) -> None:
+    """Refuses a board whose root cannot be written.
+
+    Raises:
+        DeviceFailed: and says what is in the way.
+    """
+    if board.read_only:
+        raise DeviceFailed(
+            f"{name}: {board.nearest} is mounted read-only",
+            reason="read-only",
+            hint="sudo mount -o remount,rw on the board, or choose a root on another disk",
+        )
+    if not board.writable:
+        raise DeviceFailed(
+            f"{name}: no right to write {board.nearest}", reason="cannot-write", hint="choose another root"
+        )
+
+
+def check_room(name: str, board: Board, need: int) -> None:
+    """Refuses a board that has less than `need` bytes free.
+
+    Raises:
+        DeviceFailed: with both numbers.
+    """
+    if board.disk_free < need:
+        raise DeviceFailed(
+            f"{name}: {board.nearest} has {board.disk_free >> 20} MB free and the environment needs {need >> 20} MB",
+            reason="no-space",
+            hint="free some space on the board, or choose a root on another disk",
+        )
+
+
+def _board(answer: dict[str, Any]) -> Board:
+    machine, bits = str(answer["machine"]), int(answer["bits"])
+    if bits == 32:
+        # A 32-bit system under a 64-bit kernel, as Raspberry Pi OS has it: `uname -m` names the kernel.
+        machine = {"aarch64": "armv7l", "armv8l": "armv7l", "x86_64": "i686"}.get(machine, machine)
+    python = [int(part) for part in answer["python"]]
+    glibc = re.fullmatch(r"(\d+)\.(\d+)", answer["glibc"])
+    return Board(
+        root=str(answer["root"]),
+        python=(python[0], python[1]),
+        python_full=".".join(map(str, python)),
+        executable=str(answer["executable"]),
+        machine=machine,
+        glibc=(int(glibc[1]), int(glibc[2])) if glibc else None,
+        venv=bool(answer["venv"]),
+        pip=bool(answer["pip"]),
+        system=dict(answer["system"]),
+        read_only=bool(answer["read_only"]),
+        writable=bool(answer["writable"]),
+        nearest=str(answer["nearest"]),
+        disk_free=int(answer["disk_free"]),
+        tidy=bool(answer["tidy"]),
+        current=answer["current"],
+        runtime=runtime_of(map(str, dict(answer["linked"] or {}).get("pins", ()))),
+        environments=dict(answer["environments"]),
+        trusted=dict(answer["trusted"]),
+    )
+
+
+def _problem(transport: Transport, answer: dict[str, Any]) -> DeviceFailed | DeviceLocked:
+    reason, hint = printable(str(answer["problem"])), printable(str(answer.get("hint", "")))
+    kind = DeviceLocked if reason == "locked" else DeviceFailed
+    return kind(f"{transport.name}: {printable(str(answer.get('message')))}", reason=reason, hint=hint)
+
+
+def _no_answer(transport: Transport, python: str, complaint: str) -> DeviceFailed:
+    last = complaint.strip().splitlines()[-1]
+    places = re.findall(r'File "(knnkit/\S+)", line (\d+)', complaint)  # a traceback of our own
+    where = f" ({places[-1][0]}:{places[-1][1]})" if places else ""
+    return DeviceFailed(
+        f"{transport.name}: {python} cannot run the provisioning script: {last}{where}",
+        reason="python-unfit",
+        hint="on the board: sudo apt install python3 python3-venv",
+    )
+
+
+def _senseless(transport: Transport, what: str) -> DeviceFailed:
+    return DeviceFailed(f"{transport.name}: the provisioning script answered no sense: {what}", reason="bad-answer")
+
+
+_PACKAGE = "device_agent.bootstrap"
+
+
+@cache
+def script() -> bytes:
+    """Returns what goes to the standard input of the board's Python."""
+    sources = onboard()
+    loader = sources.pop(f"{_PACKAGE}.loader")
+    sources.update({"device_agent": ""})
+    table = json.dumps(sources, indent=0, sort_keys=True)  # for these, JSON is Python
+    return f"{loader}\n\nsys.exit(run({table}, {_PACKAGE + '.main'!r}))\n".encode()
+
+
+def onboard() -> dict[str, str]:
+    """Returns module -> source of everything in the package."""
+    files = {
+        file.name: file.read_text(encoding="utf-8")
+        for file in resources.files(_PACKAGE).iterdir()
+        if file.name.endswith(".py")
+    }
+    return {f"{_PACKAGE}.{name[:-3]}".replace(".__init__", ""): text for name, text in files.items()}

@@ -1,0 +1,203 @@
+"""Which packages make an agent run on which board: the one table of exact versions, and the reasons why there is none.
+
+Pure: facts in, recipe out. What exists was found by asking the index for wheels (docs/decisions): tflite-runtime ends
+at Python 3.11 and needs NumPy 1; LiteRT has no 32-bit ARM wheel; 32-bit ARM has no NumPy wheel either, so that there
+the distribution's NumPy and cryptography are used. Where there are two runtimes, the operator may choose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from device_agent.shared.protocol import constants
+from knnkit.errors import DeviceFailed
+
+#: Python versions that the agent runs on, oldest and newest.
+OLDEST, NEWEST = (3, 10), (3, 13)
+
+TFLITE = "tflite-runtime==2.14.0"
+LITERT = "ai-edge-litert==2.3.0"
+#: Runtime, by the name that an operator chooses it by -> its wheel.
+PACKAGES = {"tflite_runtime": TFLITE, "ai_edge_litert": LITERT}
+_CRYPTOGRAPHY = ("cryptography==50.0.2", "cffi==2.1.1", "pycparser==2.23")
+_CRYPTOGRAPHY_310 = (*_CRYPTOGRAPHY, "typing-extensions==4.15.0")
+_TFLITE_64 = (TFLITE, "numpy==1.26.4", *_CRYPTOGRAPHY)
+_LITERT_64 = (LITERT, "numpy==2.4.6", *_CRYPTOGRAPHY)
+#: NumPy 2.3 and later have no wheel for Python 3.10.
+_LITERT_310 = (LITERT, "numpy==2.2.6", *_CRYPTOGRAPHY_310)
+_PYTHONS_64: dict[tuple[int, int], dict[str, tuple[str, ...]]] = {
+    (3, 10): {"tflite_runtime": (TFLITE, "numpy==1.26.4", *_CRYPTOGRAPHY_310), "ai_edge_litert": _LITERT_310},
+    (3, 11): {"tflite_runtime": _TFLITE_64, "ai_edge_litert": _LITERT_64},
+    (3, 12): {"ai_edge_litert": _LITERT_64},
+    (3, 13): {"ai_edge_litert": _LITERT_64},
+}
+
+#: Architecture -> Python -> runtime -> wheels; the runtime that a bare board gets unless told otherwise stands first.
+#: ai-edge-litert declares more packages than its interpreter imports: left out.
+WHEELS: dict[str, dict[tuple[int, int], dict[str, tuple[str, ...]]]] = {
+    "x86_64": _PYTHONS_64,
+    "aarch64": _PYTHONS_64,
+    "armv7l": {(3, 11): {"tflite_runtime": (TFLITE,)}},
+}
+#: Architecture -> package of the distribution -> (import name, versions accepted).
+SYSTEM: dict[str, dict[str, tuple[str, int, int]]] = {
+    "armv7l": {"numpy": ("python3-numpy", 1, 2), "cryptography": ("python3-cryptography", 38, 1000)},
+}
+#: Bytes that an environment takes, at most, by its runtime.
+ROOM = {TFLITE: 160 << 20, LITERT: 220 << 20}
+#: Bytes that stay free beside it.
+SPARE = 32 << 20
+
+
+@dataclass(frozen=True)
+class Board:
+    """What a board says of itself; `root` is absolute, sizes are in bytes."""
+
+    root: str
+    python: tuple[int, int]
+    python_full: str
+    executable: str
+    machine: str  # of the programs that run there: a 64-bit kernel under a 32-bit system is armv7l
+    glibc: tuple[int, int] | None
+    venv: bool
+    pip: bool
+    system: Mapping[str, str | None]
+    read_only: bool
+    writable: bool
+    nearest: str
+    disk_free: int
+    tidy: bool = True  # no interrupted run left anything behind
+    current: str | None = None
+    runtime: str | None = None  # that the environment in use was made with, also where it cannot start any more
+    environments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    trusted: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What to put on a board: `pins` are wheels by exact version; `system_site` lets the distribution's packages in."""
+
+    machine: str
+    python: tuple[int, int]
+    glibc: tuple[int, int]
+    pins: tuple[str, ...]
+    system_site: bool
+
+    @property
+    def runtime(self) -> str:
+        """The TFLite runtime, as `name==version`."""
+        return self.pins[0]
+
+    @property
+    def room(self) -> int:
+        """Bytes that an environment takes, at most: what is checked before the board's own pip fetches anything."""
+        return ROOM[self.runtime]
+
+
+def recipe_for(name: str, board: Board, runtime: str = constants.ANY_RUNTIME) -> Recipe:
+    """Chooses what to put on a board.
+
+    Args:
+        name: how messages call the board.
+        board: what it is.
+        runtime: one of PACKAGES; `auto` is the one that the board has, and on a bare one the first that there is.
+
+    Raises:
+        DeviceFailed: no agent can run there, or not with this runtime; the message says what is in the way.
+    """
+    check_python(name, board.python)
+    if not board.venv:
+        raise DeviceFailed(
+            f"{name}: {board.executable} has no venv module",
+            reason="no-venv",
+            hint=f"on the board: sudo apt install python{board.python[0]}.{board.python[1]}-venv",
+        )
+    pins = _pins(name, board, runtime)
+    if board.glibc is None:
+        raise DeviceFailed(
+            f"{name}: its C library is not glibc, and no TFLite runtime is made for another",
+            reason="no-runtime",
+            hint="use Raspberry Pi OS, Debian or Ubuntu",
+        )
+    _check_system(name, board)
+    return Recipe(board.machine, board.python, board.glibc, pins, system_site=board.machine in SYSTEM)
+
+
+def room_for(machine: str, python: tuple[int, int] | None) -> int:
+    """Returns the bytes that an environment takes at most on a bare board like this; the least if it can have none."""
+    found = WHEELS.get(machine, {}).get(python or OLDEST, {})
+    return ROOM[next(iter(found.values()))[0]] if found else min(ROOM.values())
+
+
+def check_python(name: str, python: tuple[int, int] | None) -> None:
+    """Refuses a board without Python, or with one that the agent does not run on.
+
+    Raises:
+        DeviceFailed: the message says which Python was found.
+    """
+    if python is None:
+        raise DeviceFailed(
+            f"{name}: there is no python3", reason="no-python", hint="on the board: sudo apt install python3"
+        )
+    if not OLDEST <= python <= NEWEST:
+        wanted = f"{OLDEST[0]}.{OLDEST[1]} to {NEWEST[0]}.{NEWEST[1]}"
+        kind = "old" if python < OLDEST else "new"
+        raise DeviceFailed(
+            f"{name}: Python {python[0]}.{python[1]} is too {kind}; the agent runs on {wanted}",
+            reason="python-unfit",
+            hint="use Raspberry Pi OS Bookworm (3.11) or Trixie (3.13)",
+        )
+
+
+def impossible(machine: str, python: tuple[int, int], runtime: str) -> tuple[str, str] | None:
+    """Returns why no board of this kind can have a runtime (or, for `auto`, any), and what to do; None if one can."""
+    found = WHEELS.get(machine, {}).get(python, {})
+    kind = f"for Python {python[0]}.{python[1]} on {machine}"
+    if not found:
+        return f"there is no TFLite runtime {kind}", _no_runtime_hint(machine)
+    if runtime == constants.ANY_RUNTIME or runtime in found:
+        return None
+    have = " or ".join(found)
+    return (
+        f"there is no {runtime} {kind}; it can have {have}",
+        f"--runtime {next(iter(found))}, or `runtime: {constants.ANY_RUNTIME}` of this target in deploy.yaml",
+    )
+
+
+def runtime_of(pins: Iterable[str]) -> str | None:
+    """Returns which of PACKAGES is among wheels `name==version`, of whatever version; None without one."""
+    projects = {pin.partition("==")[0] for pin in pins}
+    return next((name for name, project in constants.RUNTIMES.items() if project in projects), None)
+
+
+def _pins(name: str, board: Board, runtime: str) -> tuple[str, ...]:
+    why = impossible(board.machine, board.python, runtime)
+    if why:
+        raise DeviceFailed(f"{name}: {why[0]}", reason="no-runtime", hint=why[1])
+    found = WHEELS[board.machine][board.python]
+    if runtime == constants.ANY_RUNTIME:
+        runtime = board.runtime or ""
+    return found.get(runtime) or next(iter(found.values()))
+
+
+def _no_runtime_hint(machine: str) -> str:
+    if machine in ("armv7l", "armv6l"):
+        return "use the 64-bit Raspberry Pi OS, or on an armv7 board the 32-bit Bookworm (Python 3.11)"
+    return "boards that can: x86_64 and aarch64 with Python 3.10 to 3.13, armv7l with Python 3.11"
+
+
+def _check_system(name: str, board: Board) -> None:
+    missing = []
+    for package, (apt, oldest, below) in SYSTEM.get(board.machine, {}).items():
+        version = board.system.get(package)
+        major = int(version.split(".")[0]) if version and version.split(".")[0].isdigit() else -1
+        if not oldest <= major < below:
+            missing.append(apt)
+    if missing:
+        raise DeviceFailed(
+            f"{name}: {board.machine} needs the distribution's {' and '.join(missing)}",
+            reason="no-system-package",
+            hint=f"on the board: sudo apt install {' '.join(missing)}",
+        )

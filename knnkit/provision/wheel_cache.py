@@ -1,0 +1,232 @@
+"""Wheels for a board, on the host: found in a folder, or fetched into it by the host's pip. Never installs anything.
+
+pip takes none but those whose SHA-256 is known (knnkit.provision.locked); whoever sends a wheel looks at its bytes.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from knnkit.errors import DeviceFailed, MissingDependency, UsageError
+from knnkit.provision import pinned_hashes
+from knnkit.provision.pinned_hashes import normalised
+from knnkit.provision.requirements import Recipe
+
+#: After a Python: pip fetches wheels of a known SHA-256, and none that they name in turn.
+PIP = ("-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--require-hashes", "--no-input")
+#: What pip says of bytes that have none of the digests in its requirements.
+OTHER_BYTES = "DO NOT MATCH THE HASHES"
+#: The name of a wheel in pip's messages, without an address.
+WHEEL = r"[^/\s#]+\.whl"
+#: Where wheels are kept; a folder given on the command line goes before it.
+FOLDER_VARIABLE = "KNNKIT_WHEELS"
+_FETCH_SECONDS = 900.0
+_fetching = threading.Lock()  # devices are served by threads; the file lock below is for other processes
+
+
+def default_folder() -> Path:
+    """Returns the wheel cache: $KNNKIT_WHEELS, else knnkit/wheels in the user's cache."""
+    named = os.environ.get(FOLDER_VARIABLE)
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(named or f"{base}/knnkit/wheels").expanduser()
+
+
+def is_named(folder: Path | None) -> bool:
+    """Returns whether somebody chose where wheels are kept, on the command line or by $KNNKIT_WHEELS."""
+    return folder is not None or bool(os.environ.get(FOLDER_VARIABLE))
+
+
+def fetch(pins: Sequence[str], recipe: Recipe, folder: Path, *, own: bool = False) -> list[Path]:
+    """Returns wheels for a board, fetching those that are not in `folder`.
+
+    Args:
+        pins: which ones, `name==version`.
+        recipe: what the board is.
+        folder: where wheels are kept; made when it is missing.
+        own: the folder is the user's own: where it has no wheel of a known name, it may have another.
+
+    Raises:
+        UsageError: `folder` cannot be written.
+        MissingDependency: something must be fetched and this Python has no pip.
+        DeviceFailed: the index has no such wheel, or other bytes by its name, or cannot be reached.
+    """
+    with _fetching:
+        missing = _missing(pins, recipe, folder, own)
+        if missing:
+            with _locked(folder):  # another process may have fetched them meanwhile
+                _download(_missing(missing, recipe, folder, own), recipe, folder)
+        found = {pin: _held(pin, recipe, folder, own) for pin in pins}
+    for pin, name in found.items():
+        if name is None:
+            raise DeviceFailed(f"no wheel of {pin} fits {describe(recipe)}", reason="no-wheel", hint=f"ls {folder}")
+    return [folder / name for name in found.values() if name is not None]
+
+
+def best(pin: str, names: Iterable[str], recipe: Recipe) -> str | None:
+    """Returns the file name that satisfies `pin` on the board, the most specific one; None without one."""
+    project, _, version = pin.partition("==")
+    stem = f"{normalised(project)}-{version}-"
+    ranked = [(rank_of(name, recipe), name) for name in names if normalised(name).startswith(stem)]
+    return min(((rank, name) for rank, name in ranked if rank is not None), default=(0, None))[1]
+
+
+def known(pin: str, recipe: Recipe) -> dict[str, str]:
+    """Returns file name -> SHA-256 of every wheel that is known to satisfy `pin` on the board."""
+    return {name: digest for name, digest in pinned_hashes.known().items() if best(pin, [name], recipe)}
+
+
+def rank_of(wheel: str, recipe: Recipe) -> int | None:
+    """Returns how well a wheel's tags fit the board, 0 best; None when they do not (PEP 425, PEP 600)."""
+    if not wheel.endswith(".whl") or wheel.count("-") not in (4, 5):
+        return None
+    pythons, abis, platforms = wheel[: -len(".whl")].split("-")[-3:]
+    fits = [tag in platforms.split(".") for tag in platform_tags(recipe)]
+    if platforms == "any":
+        fits = [True]
+    if True not in fits or not any(_python_fits(p, a, recipe) for p in pythons.split(".") for a in abis.split(".")):
+        return None
+    return fits.index(True)
+
+
+def platform_tags(recipe: Recipe) -> list[str]:
+    """Returns the platform tags that run on the board, newest C library first."""
+    oldest = 17 if recipe.machine in ("aarch64", "armv7l") else 5
+    tags = []
+    for minor in range(recipe.glibc[1], oldest - 1, -1):
+        tags.append(f"manylinux_{recipe.glibc[0]}_{minor}_{recipe.machine}")
+        legacy = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}.get(minor)
+        if legacy:
+            tags.append(f"{legacy}_{recipe.machine}")
+    return tags
+
+
+def describe(recipe: Recipe) -> str:
+    """Returns the board's kind in words."""
+    python, glibc = recipe.python, recipe.glibc
+    return f"{recipe.machine}, Python {python[0]}.{python[1]}, glibc {glibc[0]}.{glibc[1]}"
+
+
+def unpacked_size(wheels: Sequence[Path]) -> int:
+    """Returns the bytes that the wheels' files take, the wheels themselves included.
+
+    Raises:
+        DeviceFailed: one of them is damaged.
+    """
+    total = 0
+    for path in wheels:
+        try:
+            if not path.is_file():
+                raise OSError("it is no file")
+            with zipfile.ZipFile(path) as content:
+                total += path.stat().st_size + sum(entry.file_size for entry in content.infolist())
+        except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
+            raise DeviceFailed(f"{path} is damaged: {error}", reason="bad-wheel", hint=f"rm {path}") from None
+    return total
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return [path.name for path in folder.iterdir()]
+    except OSError:
+        return []
+
+
+def _held(pin: str, recipe: Recipe, folder: Path, own: bool) -> str | None:
+    names = _names(folder)
+    found = best(pin, [name for name in names if name in pinned_hashes.known()], recipe)
+    return found or (best(pin, names, recipe) if own else None)
+
+
+def _missing(pins: Sequence[str], recipe: Recipe, folder: Path, own: bool) -> list[str]:
+    return [pin for pin in pins if _held(pin, recipe, folder, own) is None]
+
+
+def _python_fits(python: str, abi: str, recipe: Recipe) -> bool:
+    major, minor = recipe.python
+    if abi == "none":
+        return python in (f"py{major}", f"py{major}{minor}", f"cp{major}{minor}")
+    if abi == f"abi{major}":
+        found = re.fullmatch(rf"cp{major}(\d+)", python)
+        return bool(found) and int(found[1]) <= minor  # type: ignore[index]
+    return python == abi == f"cp{major}{minor}"
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise UsageError(
+            f"{folder}: {error.strerror}", hint=f"choose another folder: --wheels, {FOLDER_VARIABLE}"
+        ) from None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _download(pins: Sequence[str], recipe: Recipe, folder: Path) -> None:
+    """Fetches with pip, beside the folder, and moves whole files in."""
+    if not pins:
+        return
+    if importlib.util.find_spec("pip") is None:
+        raise MissingDependency(
+            f"{', '.join(pins)} must be fetched and this Python has no pip",
+            hint=f"{sys.executable} -m ensurepip, or put the wheels into {folder}",
+        )
+    platforms = [word for tag in platform_tags(recipe) for word in ("--platform", tag)]
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".fetch-") as fresh:
+        command = [sys.executable, *PIP, "--disable-pip-version-check", "--implementation", "cp", *platforms]
+        command += ["--python-version", f"{recipe.python[0]}.{recipe.python[1]}", "--dest", fresh]
+        wanted = Path(fresh, "requirements.txt")
+        wanted.write_text("".join(f"{requirement(pin, recipe)}\n" for pin in pins), encoding="utf-8")
+        command += ["--requirement", str(wanted)]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=_FETCH_SECONDS, check=False)
+        except subprocess.TimeoutExpired:
+            raise _cannot(pins, recipe, folder, f"no end within {_FETCH_SECONDS:g} s") from None
+        if OTHER_BYTES in done.stderr:
+            raise _differs(recipe, folder, done.stderr)
+        if done.returncode:
+            complaint = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+            raise _cannot(pins, recipe, folder, complaint[0] if complaint else f"pip ended with {done.returncode}")
+        for path in Path(fresh).glob("*.whl"):
+            path.replace(folder / path.name)
+
+
+def requirement(pin: str, recipe: Recipe) -> str:
+    """Returns a line for pip: the version, and every SHA-256 that its wheel for the board may have."""
+    return " ".join([pin, *(f"--hash=sha256:{digest}" for digest in known(pin, recipe).values())])
+
+
+def _differs(recipe: Recipe, folder: Path, complaint: str) -> DeviceFailed:
+    """Without addresses: they may hold a password of the user's index."""
+    name = re.search(WHEEL, complaint)
+    got = re.search(r"Got\s+([0-9a-f]{64})", complaint)
+    return DeviceFailed(
+        f"the index has another {name[0] if name else 'wheel'} for {describe(recipe)} than PyPI: "
+        f"its SHA-256 is {got[1] if got else 'not known'}; it was not used",
+        reason="wheel-differs",
+        hint=f"python -m pip config list: which index, proxy or folder is that? Or put PyPI's wheel into {folder}",
+    )
+
+
+def _cannot(pins: Sequence[str], recipe: Recipe, folder: Path, why: str) -> DeviceFailed:
+    return DeviceFailed(
+        f"cannot fetch {', '.join(pins)} for {describe(recipe)}: {why}",
+        reason="no-wheel",
+        hint=f"fetch them where there is internet and put them into {folder}",
+    )

@@ -1,0 +1,88 @@
+"""A finished release as the fleet sees it: where it lies, what it is called, how large it is. Never builds or signs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from device_agent.shared.protocol import constants
+from device_agent.shared.protocol.documents import ReleaseRef
+from device_agent.shared.protocol.errors import Refused
+from device_agent.shared.protocol.model_info import Manifest
+from device_agent.shared.release import directory as release_files
+from device_agent.shared.trust import oms
+from knnkit.errors import VerificationFailed
+from knnkit.release.manifest import read_manifest
+from knnkit.release.signing import require_directory
+from knnkit.release.verify import verify_with
+
+
+@dataclass(frozen=True)
+class PackageFile:
+    """One file of a release; `sha256` in hex."""
+
+    name: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Package:
+    """A release directory that is ready to be pushed."""
+
+    directory: str
+    ref: ReleaseRef
+    manifest: Manifest
+    signed_by: str  # fingerprint of the key that is said to have signed
+    model_sha256: str
+    files: tuple[PackageFile, ...]
+
+    @property
+    def digest(self) -> str:
+        """Its identity."""
+        return self.ref.digest
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(file.size for file in self.files)
+
+
+def read_package(directory: Path, trusted: Mapping[str, bytes]) -> Package:
+    """Reads a finished release; verifies it where the key that signed it is among `trusted`.
+
+    Without that key only the device can verify it, and does.
+
+    Args:
+        directory: the release.
+        trusted: fingerprint -> PEM text.
+
+    Raises:
+        VerificationFailed: it is incomplete or malformed, or does not verify.
+        UsageError: there is no such directory.
+    """
+    require_directory(directory)
+    try:
+        with release_files.open_release(directory) as opened:
+            files = tuple(
+                PackageFile(name, opened.opened[name].fact.size, opened.opened[name].fact.sha256)
+                for name in sorted(opened.opened)
+            )
+            manifest = read_manifest(opened.read(constants.MANIFEST_FILE))
+            signed_by = oms.read_bundle(opened.read(constants.SIGNATURE_FILE)).fingerprint
+            digest = oms.root_digest(fact.sha256 for _, fact in sorted(opened.files.items()))
+            model_sha256 = opened.files[constants.MODEL_FILE].sha256
+    except Refused as error:
+        raise VerificationFailed(f"{directory}: {error}", reason=error.reason, hint=error.hint) from None
+    if signed_by in trusted:
+        verify_with(directory, dict(trusted))
+    ref = ReleaseRef(digest, manifest.name, manifest.version, manifest.sequence)
+    return Package(str(directory), ref, manifest, signed_by, model_sha256, files)
+
+
+def package_for(packages: tuple[Package, ...], device_class: str) -> Package | None:
+    """Returns the release for a device class: its own before the one for any."""
+    exact = [package for package in packages if package.manifest.device_class == device_class]
+    general = [package for package in packages if package.manifest.device_class == "any"]
+    return next(iter(exact or general), None)

@@ -1,0 +1,75 @@
+"""Does a release have to be built again? Told from the configuration and the bytes of the data files alone, so that
+deploying a finished release loads neither TensorFlow nor scikit-learn. Never builds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from importlib import metadata
+from pathlib import Path
+
+from device_agent.shared.protocol import constants
+from device_agent.shared.protocol.errors import ModelUnusable
+from device_agent.shared.release import model_file
+from knnkit import __version__
+from knnkit.config.parse import Build, FileData, SkopsData, TestFile
+from knnkit.errors import DataError
+
+_TOOLS = ("tensorflow", "scikit-learn", "numpy")
+_CHUNK = 1 << 20
+
+
+def digest(build: Build) -> str:
+    """Returns the SHA-256 over everything that decides the release but its time: model, data, gates, version, tools.
+
+    Raises:
+        DataError: a data file is missing or cannot be read.
+    """
+    model = build.model
+    files = [model.data.file] if isinstance(model.data, FileData) else []
+    if isinstance(model.data, SkopsData):
+        files.append(model.data.skops)
+    if isinstance(model.test, TestFile):
+        files.append(model.test.file)
+    asked = {
+        "model": model.model_dump(mode="json", exclude={"gates": True, "data": {"file", "skops"}, "test": {"file"}}),
+        "gates": build.gates.model_dump(mode="json"),
+        "release": build.release.model_dump(mode="json", exclude={"dir"}),
+        "files": [_file_digest(path) for path in files],
+        "tools": {"knnkit": __version__, **{tool: _installed(tool) for tool in _TOOLS}},
+    }
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+
+
+def is_built(directory: Path, build: Build) -> bool:
+    """Whether `directory` holds a release of exactly these inputs; whose signature it bears is for `verify` to say.
+
+    Raises:
+        DataError: a data file is missing or cannot be read.
+    """
+    if not all((directory / name).is_file() for name in constants.RELEASE_FILES):
+        return False
+    try:
+        return model_file.read_info(directory / constants.MODEL_FILE).inputs == digest(build)
+    except ModelUnusable:
+        return False
+
+
+def _installed(tool: str) -> str:
+    try:
+        return metadata.version(tool)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _file_digest(path: Path) -> str:
+    found = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                found.update(chunk)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file", hint="paths in deploy.yaml start at the file") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    return found.hexdigest()

@@ -1,0 +1,178 @@
+"""A fleet's report as a page and as a table on the terminal. Says what the report says; judges nothing."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, TextIO
+
+from device_agent.shared.protocol.documents import ReleaseRef
+from device_agent.shared.protocol.model_info import Gates
+from device_agent.shared.protocol.reports import Certificate
+from knnkit.fleet.report import DeviceReport, FleetReport, Outcome
+from knnkit.render import terminal
+from knnkit.render.page import Device, Page, Step
+from knnkit.render.sanitize import milliseconds, percent, seconds
+from knnkit.render.terminal import Cell, Column, Tone
+
+if TYPE_CHECKING:
+    from knnkit.render.decision_regions import Regions  # numpy is for a page that is drawn
+
+TONES: dict[Outcome, Tone] = {
+    Outcome.COMMITTED: "good",
+    Outcome.UNCHANGED: "good",
+    Outcome.ANSWERED: "good",
+    Outcome.UNREACHABLE: "warn",
+    Outcome.LOCKED: "warn",
+    Outcome.FAILED: "bad",
+    Outcome.ROLLED_BACK: "bad",
+    Outcome.SKIPPED: "dim",
+}
+_TITLES = {"deploy": "Deployment", "parity": "Parity", "status": "Status", "rollback": "Rollback", "bench": "Benchmark"}
+
+
+def page_of(
+    report: FleetReport,
+    *,
+    classes: tuple[str, ...] = (),
+    gates: Gates | None = None,
+    regions: Regions | None = None,
+    regions_from: str = "",
+) -> Page:
+    """Returns the page of a run.
+
+    Args:
+        report: what became of each device.
+        classes: the model's labels, in the order of the confusion matrices; the certificates' own if left out.
+        gates: the release's gates.
+        regions: answers of one device over a grid, for a model of two features.
+        regions_from: that device's name.
+    """
+    release = report.releases[0] if len(report.releases) == 1 else None
+    title = _TITLES.get(report.command, report.command)
+    return Page(
+        title=f"{title} of {release.name} {release.version}" if release else title,
+        verdict=verdict(report),
+        tone=tone(report),
+        devices=tuple(_device(report, device) for device in report.devices),
+        release=release,
+        gates=gates,
+        classes=classes or _classes(report),
+        regions=regions,
+        regions_from=regions_from,
+        started=report.started,
+        seconds=report.seconds,
+        notes=_notes(report),
+    )
+
+
+def _classes(report: FleetReport) -> tuple[str, ...]:
+    said = {device.certificate.classes for device in report.devices if device.certificate}
+    return said.pop() if len(said) == 1 else ()
+
+
+def verdict(report: FleetReport) -> str:
+    """Returns one line: that all is well, or what came out otherwise."""
+    total = len(report.devices)
+    good = sum(device.good for device in report.devices)
+    one = total == 1
+    said = outcome_text(report.devices[0]) if one else report.summary()
+    if total and good == total:
+        every = "The device" if one else f"All {total:,} devices"
+        proofs = [device.certificate for device in report.devices if device.certificate]
+        if len(proofs) == total and all(proof.passed and not proof.different for proof in proofs):
+            return f"{every} answer{'s' if one else ''} as the host does: {said}"
+        return f"{every}: {said}"
+    if one:
+        return f"The device is not as it should be: {said}"
+    return f"{good:,} of {total:,} devices are as they should be: {said}"
+
+
+def tone(report: FleetReport) -> Tone:
+    """Returns how a run came out: good, warn where devices were only out of reach, bad."""
+    if report.devices and all(device.good for device in report.devices):
+        return "good"
+    bad = any(TONES[device.outcome] == "bad" or device.exit_code not in (0, 3, 5) for device in report.devices)
+    return "bad" if bad or report.stopped else "warn"
+
+
+def device_tone(device: DeviceReport) -> Tone:
+    """Returns how one device came out: an answer that misses a gate is not good."""
+    return "bad" if TONES[device.outcome] == "good" and not device.good else TONES[device.outcome]
+
+
+def _notes(report: FleetReport) -> tuple[str, ...]:
+    notes = [f"The run stopped early: {report.stopped}"] if report.stopped else []
+    notes += ["The run was interrupted."] if report.interrupted else []
+    notes += [f"Wave {number}: {wave.label}, {_count(wave.devices)}, {seconds(wave.seconds)}" +
+              ("" if wave.started is not None else " (not begun)")
+              for number, wave in enumerate(report.waves, 1) if len(report.waves) > 1]  # fmt: skip
+    return tuple(notes)
+
+
+def _count(devices: tuple[str, ...]) -> str:
+    return f"{len(devices):,} device{'' if len(devices) == 1 else 's'}"
+
+
+def _device(report: FleetReport, device: DeviceReport) -> Device:
+    steps = tuple(Step(step.name, max(0.0, step.started - report.started), step.seconds) for step in device.steps)
+    return Device(
+        name=device.name,
+        outcome=outcome_text(device),
+        tone=device_tone(device),
+        detail=device.message,
+        hint=device.hint,
+        wave=device.wave or 0,
+        certificate=device.certificate,
+        steps=steps,
+        warnings=device.warnings,
+    )
+
+
+def outcome_text(device: DeviceReport) -> str:
+    """Returns how one device came out, in words."""
+    return device.outcome.value.replace("_", " ")
+
+
+def outcome_line(device: DeviceReport) -> str:
+    """Returns how one device came out, with the reason where it did not come out well."""
+    known = outcome_text(device)
+    return known if device.good or not device.message else f"{known}: {device.said}"
+
+
+def release_text(ref: ReleaseRef | None) -> str:
+    """Returns a release as a line of a table names it."""
+    return f"{ref.name} {ref.version} ({ref.digest[:8]})" if ref else "-"
+
+
+def print_report(report: FleetReport, stream: TextIO | None = None) -> None:
+    """Prints one line for each device and the verdict, to stderr unless told otherwise."""
+    out = stream or sys.stderr
+    proven = any(device.certificate for device in report.devices)
+    columns: list[Column | str] = ["device", "outcome", "release"]
+    if proven:
+        columns += ["identical/equivalent/different", Column("accuracy", right=True), Column("one row", right=True)]
+    columns.append("says" if any(device.said for device in report.devices) else "")
+    rows = [_row(device, proven) for device in report.devices]
+    terminal.print_table(columns, rows, stream=out)
+    for device in report.devices:
+        for warning in device.warnings:
+            terminal.print_line(f"{device.name}: {warning}", "warn", stream=out)
+        if device.hint and not device.good:
+            terminal.print_line(f"{device.name}: try: {device.hint}", stream=out)
+    if report.stopped:
+        terminal.print_line(f"stopped: {report.stopped}", "bad", stream=out)
+    terminal.print_line(verdict(report), tone(report), stream=out)
+
+
+def _row(device: DeviceReport, proven: bool) -> list[Cell | str]:
+    release = f"{device.release.name} {device.release.version}" if device.release else "–"
+    row: list[Cell | str] = [device.name, Cell(outcome_text(device), device_tone(device)), release]
+    return [*row, *(_proof(device.certificate) if proven else []), device.said]
+
+
+def _proof(proof: Certificate | None) -> list[Cell | str]:
+    if proof is None:
+        return ["–", "–", "–"]
+    counts = f"{proof.identical}/{proof.equivalent}/{proof.different}"
+    median = milliseconds(proof.latency.p50_ms if proof.latency else None)
+    return [Cell(counts, "bad" if proof.different else ""), percent(proof.accuracy), median]

@@ -1,0 +1,255 @@
+"""From scikit-learn: a fitted KNeighborsClassifier, or a Pipeline that ends in one, to what `build_enrolled` takes.
+
+Every map that can stand before it is one of knnkit's own steps; what cannot be told exactly is refused by name, with
+what to do instead. A file is read in the skops format, which runs no code of its author; pickles are not read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.shared.protocol.constants import UNKNOWN_LABEL, Metric, Scale
+from knnkit.data.dataset import is_plain, shortened
+from knnkit.data.files import BROKEN, members_that_fit
+from knnkit.errors import BuildError, MissingDependency
+from knnkit.model.reference.enrolment import Enrolment
+from knnkit.model.reference.space import Float32, Space, adopt_space
+from knnkit.model.reference.spec import KnnSpec
+from knnkit.training.fitted import Imported
+from knnkit.training.sklearn_transforms import convert
+
+#: Metrics of scikit-learn, as KNeighborsClassifier resolves them, and what they are called here.
+_METRICS: dict[str, Metric] = {
+    "euclidean": "euclidean",
+    "l2": "euclidean",
+    "sqeuclidean": "sqeuclidean",
+    "manhattan": "manhattan",
+    "l1": "manhattan",
+    "cityblock": "manhattan",
+    "cosine": "cosine",
+}
+_TAKEN_OVER = (
+    "a KNeighborsClassifier (metric euclidean, sqeuclidean, manhattan or cosine), or a Pipeline of scalers, "
+    "Normalizer, PCA or NeighborhoodComponentsAnalysis that ends in one, written by skops.io.dump"
+)
+#: Where scikit-learn's searches for the best estimator lie, and what they divide rows with.
+_SEARCHES = "sklearn.model_selection."
+#: Largest schema.json of a file in the skops format, in bytes; a pipeline has some ten thousand.
+_MAX_SCHEMA = 16 * 1024 * 1024
+#: Scalers that knnkit has as well, and the settings with which they do the same.
+_SCALES: dict[str, tuple[Scale, dict[str, Any]]] = {
+    "StandardScaler": ("standard", {"with_mean": True, "with_std": True}),
+    "MinMaxScaler": ("minmax", {"feature_range": (0, 1)}),
+    "RobustScaler": (
+        "robust",
+        {"with_centering": True, "with_scaling": True, "unit_variance": False, "quantile_range": (25.0, 75.0)},
+    ),
+}
+
+
+def from_sklearn(
+    estimator: Any,
+    *,
+    name: str = "model",
+    feature_names: tuple[str, ...] | None = None,
+    reject: float | None = None,
+    source: str | None = None,
+) -> Imported:
+    """Takes over a fitted KNeighborsClassifier, or a Pipeline of maps that ends in one.
+
+    Maps: StandardScaler, MinMaxScaler, MaxAbsScaler, RobustScaler, Normalizer, PCA, NeighborhoodComponentsAnalysis.
+
+    Args:
+        estimator: fitted.
+        name: of the model.
+        feature_names: of the raw columns; by default those that the estimator was fitted with.
+        reject: share of ordinary rows to accept; None never answers "unknown".
+        source: what messages call it; by default its type.
+
+    Raises:
+        BuildError: something about it is not supported; the message names it, the hint what to do instead.
+    """
+    maps, classifier = _parts(estimator)
+    steps = [step for each in maps for step in convert(each)]
+    metric = _metric(classifier)
+    mapped = _training_rows(classifier)
+    width = int(maps[0].n_features_in_) if maps else mapped.shape[1]
+    names = _names(estimator, feature_names, width)
+    space, enrolled = adopt_space(mapped, steps, metric)
+    classes, codes = _classes(classifier)
+    source = source or type(estimator).__name__
+    spec = KnnSpec(name, int(classifier.n_neighbors), metric, _weights(classifier), _scale(maps), reject)
+    return Imported(
+        spec, Enrolment(space, enrolled, codes, classes, names, _fingerprint(space, enrolled, codes, classes), source)
+    )
+
+
+def _fingerprint(space: Space, enrolled: Float32, codes: NDArray[np.int32], classes: tuple[int | str, ...]) -> str:
+    """The rows are enrolled already, so that what led to them is a part of what they are."""
+    digest = hashlib.sha256(repr((space.metric, classes, [step.kind for step in space.steps])).encode())
+    arrays: list[NDArray[Any]] = [enrolled, codes, space.centre, space.scale]
+    for array in arrays + [part for step in space.steps for part in (step.a, step.b)]:
+        digest.update(repr(array.shape).encode() + np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def from_skops(path: str | Path, **options: Any) -> Imported:
+    """Reads a file in the skops format and takes over its estimator; `options` are those of `from_sklearn`.
+
+    Raises:
+        BuildError: it cannot be read, holds types that skops does not trust, or is not supported.
+        MissingDependency: skops is not installed.
+    """
+    return from_sklearn(load_skops(path), **{"source": str(path), **options})
+
+
+def load_skops(path: str | Path) -> Any:
+    """Returns the estimator in a file in the skops format; runs no code that the file brings.
+
+    Raises:
+        See `from_skops`.
+    """
+    try:
+        import skops.io
+        from skops.io.exceptions import UntrustedTypesFoundException
+    except ImportError:
+        raise MissingDependency("reading this file needs skops", hint="pip install 'knnkit[build]'") from None
+    try:
+        members_that_fit(Path(path), schema_json=_MAX_SCHEMA)
+        strangers = [kind for kind in skops.io.get_untrusted_types(file=path) if kind not in _TREE_TYPES]
+        if strangers:
+            own = all(kind.startswith("sklearn.") for kind in strangers)
+            said = "parts of scikit-learn that knnkit does not take over" if own else "types that are not trusted"
+            searched = any(kind.startswith(_SEARCHES) for kind in strangers)
+            hint = "skops.io.dump(search.best_estimator_, ...)" if searched else _TAKEN_OVER
+            raise BuildError(f"{path} holds {said}: {', '.join(strangers)}", hint=hint)
+        return skops.io.load(path, trusted=list(_TREE_TYPES))
+    except FileNotFoundError:
+        raise BuildError(f"{path}: no such file", hint="paths in deploy.yaml start at the file") from None
+    except (*BROKEN, UntrustedTypesFoundException) as error:
+        said = str(error) or type(error).__name__
+        raise BuildError(f"{path} is not a file in the skops format: {said}", hint="skops.io.dump writes one") from None
+
+
+#: Types of scikit-learn's own search trees, which skops does not list; they hold numbers.
+_TREE_TYPES = (
+    "sklearn.neighbors._kd_tree.KDTree",
+    "sklearn.neighbors._ball_tree.BallTree",
+    "sklearn.metrics._dist_metrics.EuclideanDistance64",
+    "sklearn.metrics._dist_metrics.ManhattanDistance64",
+    "sklearn.metrics._dist_metrics.SEuclideanDistance64",
+)
+
+
+def _parts(estimator: Any) -> tuple[list[Any], Any]:
+    from sklearn.neighbors import KNeighborsClassifier
+    from sklearn.pipeline import Pipeline
+
+    maps = []
+    if type(estimator) is Pipeline:
+        maps = [step for _, step in estimator.steps[:-1] if step not in (None, "passthrough")]
+        estimator = estimator.steps[-1][1]
+    if type(estimator) is not KNeighborsClassifier:
+        raise BuildError(f"{type(estimator).__name__} is not supported", hint=_instead_of(estimator))
+    if not hasattr(estimator, "_fit_X"):
+        raise BuildError("the KNeighborsClassifier is not fitted", hint="estimator.fit(rows, labels)")
+    nested = [inner for each in maps for inner in (_parts_of_map(each) if type(each) is Pipeline else [each])]
+    return nested, estimator
+
+
+def _instead_of(estimator: Any) -> str:
+    if isinstance(estimator, str | Path):
+        return f"knnkit.from_skops({str(estimator)!r}), or data: {{skops: {estimator}}} in deploy.yaml"
+    if type(estimator).__module__.startswith(_SEARCHES):
+        return f"{'' if hasattr(estimator, 'best_estimator_') else 'fit it, then '}its .best_estimator_"
+    return "a fitted KNeighborsClassifier, or a Pipeline that ends in one"
+
+
+def _parts_of_map(pipeline: Any) -> list[Any]:
+    steps = [step for _, step in pipeline.steps if step not in (None, "passthrough")]
+    return [inner for each in steps for inner in (_parts_of_map(each) if type(each) is type(pipeline) else [each])]
+
+
+def _metric(classifier: Any) -> Metric:
+    called = classifier.effective_metric_
+    name = called if isinstance(called, str) else getattr(called, "__name__", type(called).__name__)
+    others = {key for key, value in (classifier.effective_metric_params_ or {}).items() if value is not None}
+    if name == "minkowski" and others == {"p"}:
+        power = float(classifier.effective_metric_params_["p"])
+        name, others = {1.0: "manhattan", 2.0: "euclidean"}.get(power, f"minkowski with p={power:g}"), set()
+    if name not in _METRICS or others - {"p"}:
+        what = f"{name} with {', '.join(sorted(others))}" if others else name
+        raise BuildError(
+            f"the metric {what} is not supported", hint=f"one of {', '.join(sorted(set(_METRICS.values())))}"
+        )
+    return _METRICS[name]
+
+
+def _weights(classifier: Any) -> Any:
+    if classifier.weights in (None, "uniform"):
+        return "uniform"
+    if classifier.weights == "distance":
+        return "distance"
+    raise BuildError("weights as a function are not supported", hint="weights='uniform' or 'distance'")
+
+
+def _training_rows(classifier: Any) -> NDArray[np.float64]:
+    rows = classifier._fit_X
+    if not isinstance(rows, np.ndarray):
+        raise BuildError("sparse training rows are not supported", hint="fit it with rows.toarray()")
+    return np.asarray(rows, np.float64)
+
+
+def _classes(classifier: Any) -> tuple[tuple[int | str, ...], NDArray[np.int32]]:
+    if classifier.outputs_2d_:
+        raise BuildError("several outputs are not supported", hint="fit one classifier for each output")
+    classes = np.asarray(classifier.classes_)
+    if classes.dtype == bool or not (np.issubdtype(classes.dtype, np.integer) or classes.dtype.kind in "UO"):
+        raise BuildError(f"labels of type {classes.dtype} are not supported", hint="integers or text")
+    labels = classes.tolist()
+    if UNKNOWN_LABEL in labels:
+        raise BuildError(
+            f"the label {UNKNOWN_LABEL!r} is what a rejected row is called", hint="rename it and fit again"
+        )
+    if not all(isinstance(label, int) or (isinstance(label, str) and is_plain(label)) for label in labels):
+        raise BuildError("a label is not plain text on one line", hint="integers or plain text")
+    return tuple(labels), np.asarray(classifier._y).reshape(-1).astype(np.int32)
+
+
+def fitted_names(estimator: Any) -> tuple[str, ...] | None:
+    """Returns the feature names that `estimator` was fitted with; None if it was fitted with a plain array."""
+    fitted = getattr(estimator, "feature_names_in_", None)
+    return None if fitted is None else tuple(map(str, fitted))
+
+
+def width(estimator: Any) -> int:
+    """Returns how many features a row has for `estimator`.
+
+    Raises:
+        BuildError: it is not supported, or not fitted.
+    """
+    maps, classifier = _parts(estimator)
+    return int((maps[0] if maps else classifier).n_features_in_)
+
+
+def _names(estimator: Any, given: tuple[str, ...] | None, width: int) -> tuple[str, ...]:
+    names = given or fitted_names(estimator) or tuple(f"feature_{i}" for i in range(width))
+    if len(names) != width or len(set(names)) != width:
+        raise BuildError(f"{len(set(names))} distinct feature names for {width} columns")
+    strange = next((name for name in names if not is_plain(name)), None)
+    if strange is not None:
+        raise BuildError(f"a feature may not be called {shortened(strange)}", hint="plain text on one line")
+    return names
+
+
+def _scale(maps: list[Any]) -> Scale:
+    """Returns the one of knnkit's own scalers that they are: what else they do, `knnkit.release.describe` tells."""
+    if len(maps) != 1:
+        return "none"
+    scale, settings = _SCALES.get(type(maps[0]).__name__, ("none", {}))
+    return scale if all(np.array_equal(getattr(maps[0], name), value) for name, value in settings.items()) else "none"

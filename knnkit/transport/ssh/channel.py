@@ -1,0 +1,145 @@
+"""One command over one SSH channel: both streams drained, input fed, the end awaited. Keeps no deadline of its own.
+
+The caller's watchdog closes the connection when a deadline passes, because paramiko's own waits know none
+(`recv_exit_status`, `exec_command` and a write to a stalled socket all wait for ever).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import select
+import threading
+import time
+from collections.abc import Callable
+from typing import BinaryIO
+
+from knnkit.transport.ssh.paramiko_import import paramiko
+
+_CHUNK = 64 * 1024
+#: Input up to this size fits every server's first window, so that sending it cannot block.
+_SMALL = 16 * 1024
+#: Seconds for output that may still come after the command ended (a grandchild can hold the stream open).
+_LINGER = 2.0
+
+
+class Watchdog:
+    """Closes a connection when `total` seconds have passed, or `idle` seconds without a `touch`."""
+
+    def __init__(self, close: Callable[[], None], *, total: float | None = None, idle: float | None = None) -> None:
+        self.fired = False
+        self._close, self._total, self._idle = close, total, idle
+        self._started = self._touched = time.monotonic()
+        self._done = threading.Event()
+
+    def touch(self) -> None:
+        """Says that something moved."""
+        self._touched = time.monotonic()
+
+    def __enter__(self) -> Watchdog:
+        self._started = self._touched = time.monotonic()
+        if self._total is not None or self._idle is not None:
+            threading.Thread(target=self._watch, name="knnkit-watchdog", daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+
+    def _watch(self) -> None:
+        while not self._done.wait(max(0.001, self._remaining())):
+            if self._remaining() <= 0:
+                self.fired = True
+                self._close()
+                return
+
+    def _remaining(self) -> float:
+        now = time.monotonic()
+        limits = [self._started + self._total - now] if self._total is not None else []
+        limits += [self._touched + self._idle - now] if self._idle is not None else []
+        return min(limits)
+
+    @property
+    def limit(self) -> str:
+        """What passed, for a message."""
+        return f"{self._idle:g} s without progress" if self._idle is not None else f"{self._total:g} s"
+
+
+class Told(io.RawIOBase):
+    """A file that says how far it has been read."""
+
+    def __init__(self, source: BinaryIO, tell: Callable[[int], object]) -> None:
+        self._source, self._tell = source, tell
+
+    def read(self, size: int = -1) -> bytes:
+        """Reads from where the file stands, and says where it stands then."""
+        chunk = self._source.read(size)
+        self._tell(self._source.tell())
+        return chunk
+
+
+def feed(channel: paramiko.Channel, read: Callable[[], bytes], touch: Callable[[], None]) -> None:
+    """Sends what `read` returns until it returns nothing, from a thread; a command that reads no more ends it."""
+
+    def work() -> None:
+        with contextlib.suppress(OSError, EOFError, ValueError, paramiko.SSHException):
+            while chunk := read():
+                channel.sendall(chunk)
+                touch()
+            channel.shutdown_write()
+
+    threading.Thread(target=work, name="knnkit-feed", daemon=True).start()
+
+
+def feed_bytes(channel: paramiko.Channel, data: bytes, touch: Callable[[], None]) -> None:
+    """Sends `data` and closes standard input."""
+    if len(data) > _SMALL:
+        view = memoryview(data)
+        chunks = iter([bytes(view[at : at + _CHUNK]) for at in range(0, len(data), _CHUNK)])
+        feed(channel, lambda: next(chunks, b""), touch)
+        return
+    with contextlib.suppress(OSError):
+        if data:
+            channel.sendall(data)
+        channel.shutdown_write()
+
+
+def drain(
+    channel: paramiko.Channel,
+    out: Callable[[bytes], None],
+    err: Callable[[bytes], None],
+    touch: Callable[[], None],
+) -> int | None:
+    """Takes both streams until the command ended; returns its exit code, -1 for a signal, None where the line broke."""
+    poller = select.poll()
+    poller.register(channel.fileno(), select.POLLIN)
+    ended: float | None = None
+    while True:
+        moved = _take(channel, out, err)
+        if moved:
+            touch()
+        if channel.exit_status_ready():
+            ended = time.monotonic() if ended is None or moved else ended
+            if channel.eof_received or channel.closed or time.monotonic() - ended > _LINGER:
+                _take(channel, out, err)
+                return _exit_code(channel)
+        if channel.eof_received:
+            channel.status_event.wait(0.05)  # the pipe below stays readable from now on
+        elif not moved:
+            poller.poll(100 if ended is not None else 1000)
+
+
+def _exit_code(channel: paramiko.Channel) -> int | None:
+    if channel.exit_status == -1 and not channel.get_transport().is_active():
+        return None
+    return channel.exit_status
+
+
+def _take(channel: paramiko.Channel, out: Callable[[bytes], None], err: Callable[[bytes], None]) -> bool:
+    moved = False
+    while channel.recv_ready():
+        out(channel.recv(_CHUNK))
+        moved = True
+    while channel.recv_stderr_ready():
+        err(channel.recv_stderr(_CHUNK))
+        moved = True
+    return moved

@@ -1,0 +1,370 @@
+"""A device over SSH, through paramiko. Host keys are always checked; nothing waits without a deadline.
+
+One connection belongs to one thread. paramiko's defaults that would hurt a fleet are set or avoided here and in
+ssh_pump, ssh_auth and ssh_config; tests/ssh holds each against a real sshd. Never retries: `knnkit.fleet` decides.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import shlex
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import BinaryIO, cast
+
+from knnkit.errors import DeviceFailed, KnnkitError, Unreachable
+from knnkit.transport.address import Address
+from knnkit.transport.base import MAX_COMPLAINT, MAX_OUTPUT, Completed, Progress, printable
+from knnkit.transport.buffers import Capped, Ends
+from knnkit.transport.ssh import known_hosts, tcp
+from knnkit.transport.ssh.auth import authenticate
+from knnkit.transport.ssh.channel import Told, Watchdog, drain, feed, feed_bytes
+from knnkit.transport.ssh.config import Resolved, resolve
+from knnkit.transport.ssh.paramiko_import import paramiko
+from knnkit.transport.ssh.proxy_command import ProxySocket
+
+_KEEPALIVE = 15  # seconds
+_CHUNK = 32 * 1024  # the largest SFTP write that every server takes
+#: Seconds by which paramiko waits longer than our watchdog. Whichever came first would say what went wrong, paramiko by
+#: a clock that may be set meanwhile.
+_AFTER_US = 60.0
+
+logging.getLogger("paramiko").addHandler(logging.NullHandler())  # its errors reach the user as ours
+
+
+class SshTransport:
+    """A Transport (knnkit.transport.base) over one SSH connection."""
+
+    def __init__(self, name: str, hops: Sequence[paramiko.Transport]) -> None:
+        self._name = name
+        self._hops = hops
+        self._sftp: paramiko.SFTPClient | None = None
+        self._has_sftp = True
+
+    @classmethod
+    def connect(cls, name: str, address: Address, *, timeout: float) -> SshTransport:
+        """Opens a connection, through the jump hosts that `address` or ssh_config names.
+
+        Args:
+            name: how messages call the device.
+            address: where it is.
+            timeout: seconds for everything: names, jumps, keys, login.
+
+        Raises:
+            HostKeyError: a host key is unknown, changed or revoked.
+            Unreachable: anything else; `reason` "connect" means that trying again may help.
+        """
+        where = resolve(address)
+        hops: list[paramiko.Transport] = []
+        with _guarded(name, where, hops, timeout) as way:
+            for hop in (*where.jumps, where):
+                _enter(hop, hops, way)
+        return cls(name, hops)
+
+    @property
+    def name(self) -> str:
+        """How messages call the device."""
+        return self._name
+
+    def run(
+        self, argv: Sequence[str], *, timeout: float, input: bytes = b"", max_output: int = MAX_OUTPUT
+    ) -> Completed:
+        """As `Transport.run`."""
+        out = Capped(max_output, strict=True)
+        with self._watch(argv[0], total=timeout) as watchdog:
+            completed = self._execute(argv, lambda ch: feed_bytes(ch, input, watchdog.touch), out.write, watchdog)
+        if out.full:
+            raise DeviceFailed(f"{self._name}: {argv[0]} said more than {max_output:,} bytes", reason="too-much-output")
+        return Completed(completed.argv, completed.exit_code, bytes(out.data), completed.stderr, completed.seconds)
+
+    def pipe(self, argv: Sequence[str], source: BinaryIO, sink: BinaryIO, *, idle: float | None) -> Completed:
+        """As `Transport.pipe`."""
+        ends = Ends(source, sink)
+        with self._watch(argv[0], idle=idle) as watchdog:
+            completed = self._execute(
+                argv, lambda ch: feed(ch, lambda: ends.read(_CHUNK), watchdog.touch), ends.write, watchdog
+            )
+        ends.check()
+        return completed
+
+    def append(
+        self, source: BinaryIO, remote: str, *, offset: int, size: int, timeout: float, progress: Progress | None = None
+    ) -> None:
+        """As `Transport.append`: pipelined SFTP, or `cat` where the server has no SFTP."""
+        with self._watch(f"writing {remote}", idle=timeout) as watchdog, self._sensible():
+            sftp = self._open_sftp()
+            watchdog.touch()
+            if sftp is not None:
+                self._append_by_sftp(sftp, source, remote, offset, _telling(watchdog, progress, size), watchdog)
+                return
+        self._append_by_cat(source, remote, offset, timeout, lambda done: progress and progress(done, size))
+
+    @contextlib.contextmanager
+    def _sensible(self) -> Iterator[None]:
+        try:
+            yield
+        except (KnnkitError, OSError, EOFError, paramiko.SSHException):
+            raise
+        except Exception as error:  # SFTPError is one; an answer of other shape ends in any other
+            raise DeviceFailed(
+                f"{self._name}: its SFTP server answers nonsense ({type(error).__name__})",
+                reason="bad-sftp",
+                hint="does the login shell print text of its own? `ssh HOST true` must print nothing",
+            ) from None
+
+    def _open_sftp(self) -> paramiko.SFTPClient | None:
+        """Returns the connection's SFTP session, opened once; None where the server has none."""
+        if self._sftp is None and self._has_sftp:
+            try:
+                self._sftp = paramiko.SFTPClient.from_transport(self._hops[-1])
+            except (paramiko.SSHException, EOFError):
+                if not self._hops[-1].is_active():
+                    raise
+                self._has_sftp = False
+        return self._sftp
+
+    def _append_by_sftp(
+        self,
+        sftp: paramiko.SFTPClient,
+        source: BinaryIO,
+        remote: str,
+        offset: int,
+        tell: Callable[[int], None],
+        watchdog: Watchdog,
+    ) -> None:
+        try:
+            with sftp.open(remote, "r+b" if offset else "wb") as file:
+                if not offset:
+                    file.chmod(0o600)  # the server's umask decided until now; the directory is private
+                file.set_pipelined(True)
+                file.seek(offset)
+                source.seek(offset)
+                done = offset
+                while chunk := source.read(_CHUNK):
+                    file.write(chunk)
+                    done += len(chunk)
+                    tell(done)
+                there = file.stat().st_size or 0  # paramiko does not look at what became of a pipelined write
+            if there != done:
+                raise self._cannot_write(remote, f"{there:,} of {done:,} bytes arrived; is the disk full?")
+        except OSError as error:
+            if watchdog.fired or not self._hops[-1].is_active():
+                raise
+            raise self._cannot_write(remote, printable(error.strerror or str(error))) from None
+
+    def _append_by_cat(
+        self, source: BinaryIO, remote: str, offset: int, timeout: float, tell: Callable[[int], object]
+    ) -> None:
+        script = 'exec cat >> "$1"' if offset else 'umask 077; exec cat > "$1"'
+        source.seek(offset)
+        done = self.pipe(
+            ["sh", "-c", script, "sh", remote], cast(BinaryIO, Told(source, tell)), io.BytesIO(), idle=timeout
+        )
+        if done.exit_code:
+            raise self._cannot_write(remote, done.complaint)
+
+    def _cannot_write(self, remote: str, said: str) -> DeviceFailed:
+        return DeviceFailed(f"{self._name}: cannot write {remote}: {said}", reason="cannot-write", hint="knnkit doctor")
+
+    def close(self) -> None:
+        """Closes the connection, and those to the jump hosts."""
+        _close(self._hops)
+
+    def _execute(
+        self,
+        argv: Sequence[str],
+        send: Callable[[paramiko.Channel], None],
+        out: Callable[[bytes], None],
+        watchdog: Watchdog,
+    ) -> Completed:
+        started = time.monotonic()
+        err = Capped(MAX_COMPLAINT)
+        with contextlib.closing(self._hops[-1].open_session()) as channel:
+            channel.fileno()  # before anything arrives, so that its pipe tells of everything
+            channel.exec_command(f"exec {shlex.join(argv)}")  # a login shell that stays would hide a signal
+            send(channel)
+            try:
+                code = drain(channel, out, err.write, watchdog.touch)
+            except Capped.Full:
+                code = -1
+        if code is None:
+            raise EOFError("the connection was lost")
+        return Completed(tuple(argv), code, b"", bytes(err.data), time.monotonic() - started)
+
+    @contextlib.contextmanager
+    def _watch(self, what: str, *, total: float | None = None, idle: float | None = None) -> Iterator[Watchdog]:
+        with Watchdog(self.close, total=total, idle=idle) as watchdog:
+            try:
+                yield watchdog
+            except (KnnkitError, BrokenPipeError):
+                raise
+            except (OSError, EOFError, paramiko.SSHException) as error:
+                if watchdog.fired:
+                    raise Unreachable(
+                        f"{self._name}: {what}: no end within {watchdog.limit}", reason="deadline"
+                    ) from None
+                said = str(error) or "the connection was lost"
+                raise Unreachable(f"{self._name}: {what}: {said}", reason="connection-lost") from None
+
+
+def _telling(watchdog: Watchdog, progress: Progress | None, size: int) -> Callable[[int], None]:
+    def tell(done: int) -> None:
+        watchdog.touch()
+        if progress:
+            progress(done, size)
+
+    return tell
+
+
+def scan(name: str, address: Address, *, timeout: float) -> tuple[Resolved, known_hosts.HostKey]:
+    """Returns where an address leads and the host key that is offered there, without trusting it or logging in.
+
+    Raises:
+        HostKeyError: the key of a jump host is not known.
+        Unreachable: there is no SSH server.
+    """
+    where = resolve(address)
+    hops: list[paramiko.Transport] = []
+    with _guarded(name, where, hops, timeout) as way:
+        for hop in where.jumps:
+            _enter(hop, hops, way)
+        _open(where, hops, way)
+        key = _offered(hops[-1])
+    _close(hops)
+    return where, key
+
+
+@dataclass
+class _Way:
+    """How far a connection has come: the host that is being asked, itself or one to jump through."""
+
+    name: str
+    to: Resolved
+    deadline: float
+    hop: Resolved | None = None
+
+    @property
+    def left(self) -> float:
+        """Seconds until the deadline; some are always left."""
+        return max(0.1, self.deadline - time.monotonic())
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the deadline has passed."""
+        return time.monotonic() >= self.deadline
+
+    def stuck(self, said: str, reason: str) -> Unreachable:
+        """Returns the error that says which host did not let us through."""
+        device = f"{self.to.host}:{self.to.port}"
+        at = f"{self.name} ({device})" if self.name != self.to.host else device
+        hop = self.hop or self.to
+        if hop is not self.to:
+            at += f": jump host {hop.host}:{hop.port}"
+        hint = f"is it on, and is this its address? ssh -v -p {hop.port} {hop.user}@{hop.host}"
+        return Unreachable(f"{at}: {said}", hint=hint, reason=reason)
+
+
+@contextlib.contextmanager
+def _guarded(name: str, where: Resolved, hops: list[paramiko.Transport], timeout: float) -> Iterator[_Way]:
+    """Closes everything that is open when it fails, and turns every way in which paramiko fails into ours."""
+    way = _Way(name, where, time.monotonic() + timeout)
+    with Watchdog(lambda: _close(hops), total=timeout) as watchdog:
+        try:
+            yield way
+        except KnnkitError as error:
+            _close(hops)
+            if watchdog.fired:
+                raise way.stuck(f"no connection within {timeout:g} s", "connect") from None
+            raise type(error)(f"{name}: {error}", hint=error.hint, reason=error.reason) from None
+        except Exception as error:  # some of paramiko's paths raise a bare Exception
+            _close(hops)
+            late = watchdog.fired or isinstance(error, TimeoutError)
+            said = f"no connection within {timeout:g} s" if late else _say(error)
+            raise way.stuck(said, _reason(error)) from None
+        except BaseException:
+            _close(hops)
+            raise
+
+
+def _say(error: Exception) -> str:
+    if isinstance(error, socket.gaierror):
+        return "the name does not resolve"
+    if isinstance(error, ConnectionRefusedError):
+        return "nothing listens there"
+    if isinstance(error, paramiko.ChannelException):
+        return f"the jump host cannot reach it ({error.text})"
+    return str(error) or f"the connection ended ({type(error).__name__})"
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, socket.gaierror) and error.errno != socket.EAI_AGAIN:
+        return "no-such-name"
+    return "algorithms" if isinstance(error, paramiko.ssh_exception.IncompatiblePeer) else "connect"
+
+
+def _enter(hop: Resolved, hops: list[paramiko.Transport], way: _Way) -> None:
+    _open(hop, hops, way)
+    _check_host_key(hops[-1], hop)
+    authenticate(hops[-1], hop, timeout=way.left)
+
+
+def _open(hop: Resolved, hops: list[paramiko.Transport], way: _Way) -> None:
+    way.hop = hop
+    sock = _reach(hop, hops, way)
+    try:
+        transport = paramiko.Transport(sock)
+    except BaseException:
+        sock.close()
+        raise
+    hops.append(transport)
+    if way.is_over:  # the watchdog has closed what was there, and does not come again
+        raise TimeoutError
+    left = way.left + _AFTER_US
+    transport.banner_timeout = transport.handshake_timeout = transport.auth_timeout = left
+    _prefer_known(transport, hop)
+    try:
+        transport.start_client(timeout=left)
+    except (OSError, EOFError, paramiko.SSHException) as error:
+        if not isinstance(sock, ProxySocket) or isinstance(error, paramiko.ssh_exception.IncompatiblePeer):
+            raise
+        sock.close()
+        raise Unreachable(f"{hop.host}: ProxyCommand {hop.proxy}: {sock.said}", reason="connect") from None
+    if not transport.initial_kex_done:  # start_client returns at its timeout without a word
+        raise TimeoutError
+    transport.set_keepalive(_KEEPALIVE)
+
+
+def _reach(hop: Resolved, hops: list[paramiko.Transport], way: _Way) -> socket.socket | paramiko.Channel:
+    if hops:
+        to, left = (hop.host, hop.port), way.left + _AFTER_US
+        return hops[-1].open_channel("direct-tcpip", to, ("127.0.0.1", 0), timeout=left)
+    return ProxySocket(hop.proxy) if hop.proxy else tcp.connect(hop.host, hop.port, way.deadline)
+
+
+def _prefer_known(transport: paramiko.Transport, hop: Resolved) -> None:
+    """Asks for the kind of host key that is known, as a server may have several."""
+    known = {key.kind for key in known_hosts.load(hop.known_hosts).lookup(hop.key_name, hop.key_port)}
+    if "ssh-rsa" in known:
+        known |= {"rsa-sha2-512", "rsa-sha2-256"}
+    options = transport.get_security_options()
+    options.key_types = tuple(sorted(options.key_types, key=lambda kind: kind not in known))
+
+
+def _check_host_key(transport: paramiko.Transport, hop: Resolved) -> None:
+    known_hosts.load(hop.known_hosts).check(hop.key_name, hop.key_port, _offered(transport))
+
+
+def _offered(transport: paramiko.Transport) -> known_hosts.HostKey:
+    key = transport.get_remote_server_key()
+    return known_hosts.HostKey(key.get_name(), key.asbytes())
+
+
+def _close(hops: Sequence[paramiko.Transport]) -> None:
+    for transport in reversed(hops):
+        with contextlib.suppress(Exception):  # a broken connection may complain in many ways; it is gone either way
+            transport.close()
+            transport.sock.close()  # one that broke before leaves this to a thread of its own, and does not wait for it

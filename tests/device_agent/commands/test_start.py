@@ -1,0 +1,67 @@
+"""What the agent's commands load: a fleet with nothing to do waits for little else than `status` to start."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from support.device import ROOT, Device
+from support.releases import Releases
+
+_PROGRAM = """
+import json, sys
+from device_agent import cli
+code = cli.main(sys.argv[1:])
+print(json.dumps(sorted(sys.modules)), file=sys.stderr)
+sys.exit(code)
+"""
+#: Each takes 2 to 100 ms, and none does anything for a status or a confirmation.
+NOT_TO_START = {
+    "cryptography", "numpy", "tflite_runtime", "ai_edge_litert", "dataclasses", "inspect", "shutil", "secrets",
+    "hashlib", "zipfile", "device_agent.shared.protocol.reports",
+}  # fmt: skip
+
+
+def loaded_by(device: Device, *words: str) -> set[str]:
+    argv = [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{_PROGRAM}"]
+    command = [*argv, "--root", str(device.root), *words, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ), check=False)
+    assert done.returncode == 0, done.stderr
+    found: list[str] = json.loads(done.stderr.splitlines()[-1])
+    return set(found)
+
+
+def test_status_loads_nothing_that_it_does_not_need(device: Device, releases: Releases) -> None:
+    device.install(releases["iris"])
+    assert loaded_by(device, "status") & NOT_TO_START == set()
+
+
+def test_a_confirmation_loads_nothing_that_it_does_not_need(device: Device, releases: Releases) -> None:
+    digest = device.stage(releases["iris"])
+    device.ask("activate", digest)
+    assert loaded_by(device, "confirm", digest) & NOT_TO_START == set()
+
+
+def test_taking_back_loads_nothing_that_it_does_not_need(device: Device, releases: Releases) -> None:
+    device.ask("activate", device.stage(releases["iris"]), "--holder", "ann 1")
+    found = loaded_by(device, "rollback", "--own", "--holder", "ann 1")
+    assert found & (NOT_TO_START - {"device_agent.shared.protocol.reports"}) == set()
+
+
+def test_installing_loads_cryptography_in_the_agent_and_numpy_in_the_child_alone(
+    device: Device, releases: Releases
+) -> None:
+    found = loaded_by(device, "install", str(releases["iris"]))
+    assert "cryptography" in found
+    assert found & {"numpy", "tflite_runtime", "ai_edge_litert"} == set()
+
+
+@pytest.mark.parametrize("words", [["--help"], ["-h", "status"]])
+def test_the_agents_own_help_names_every_command(device: Device, words: list[str]) -> None:
+    from device_agent.commands import COMMANDS
+
+    out = device.run(*words).out
+    assert all(f"    {name} " in out for name in COMMANDS)

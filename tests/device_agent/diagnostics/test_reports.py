@@ -1,0 +1,279 @@
+"""status, doctor, bench, history, help: what the agent says of the board, and how it says that something is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support import crashpoints
+from support.crashpoints import Fault
+from support.device import ROOT, Device
+from support.releases import Releases
+
+from device_agent import cli
+from device_agent.commands import COMMANDS
+from device_agent.diagnostics import doctor, status
+from device_agent.shared.protocol import constants, json_codec
+from device_agent.shared.protocol.documents import History, HistoryEntry, Status, TrustedKeys
+from device_agent.shared.protocol.errors import AgentError
+from device_agent.shared.protocol.reports import Bench, Diagnosis, Problem
+from device_agent.shared.protocol.versions import utc
+from device_agent.store import history, transitions
+from device_agent.store.state import StoreState
+from device_agent.store.store import Store
+from device_agent.system import board, clock
+
+
+def test_status_of_a_device_that_has_nothing(device: Device) -> None:
+    status = json_codec.from_plain(Status, device.ask("status"))
+    assert (status.committed, status.pending, status.answering, status.staged, status.floor) == (
+        None,
+        None,
+        None,
+        (),
+        0,
+    )
+    assert len(status.trusted) == 1
+    assert status.device.machine == os.uname().machine
+    assert status.device.memory_bytes > 0
+    assert status.disk_free_bytes > 0
+    assert status.runtime
+
+
+def test_status_creates_nothing(tmp_path: Path, device: Device) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    done = subprocess.run(
+        [sys.executable, "-m", "device_agent", "status", "--root", str(elsewhere), "--json"],
+        capture_output=True,
+        env=device.env(),
+        check=True,
+    )
+    assert json.loads(done.stdout)["root"] == str(elsewhere)
+    assert not elsewhere.exists()
+
+
+def test_the_root_comes_from_the_option_else_the_environment(tmp_path: Path, device: Device) -> None:
+    argv = [sys.executable, "-m", "device_agent", "status", "--json"]
+    env = device.env(KNNKIT_ROOT=str(tmp_path / "by-environment"))
+    for more, root in (([], "by-environment"), (["--root", str(tmp_path / "by-option")], "by-option")):
+        done = subprocess.run([*argv, *more], capture_output=True, env=env, check=True)
+        assert json.loads(done.stdout)["root"] == str(tmp_path / root)
+
+
+def test_a_status_gives_dates_as_people_read_them(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with store.changing("ann", "a deployment"):
+        store.commit(StoreState(time_floor=2**33))
+        store.commit(transitions.reserve(store.load(), "ann", "a deployment", 60.0, 1, clock.now()))
+    found = status.status(store)
+    assert any(f"it is at least {utc(2**33)}" in warning for warning in found.warnings)
+    assert found.lock is not None
+    assert f"(since {utc(found.lock.since)})" in status.render(found)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "said"),
+    [
+        ("aaaaaa", "2 releases on this device start with 'aaaaaa'"),
+        ("bbbbbb", "no releases on this device start with 'bbbbbb'"),
+        ("cc", "'cc' has under 6 digits"),
+    ],
+)
+def test_a_release_is_found_by_its_first_digits_or_it_is_said_why_not(prefix: str, said: str, tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for digest in ("a" * 6 + "1" * 58, "a" * 6 + "2" * 58, "c" * 64):
+        store.release_path(digest).mkdir(parents=True)
+    assert store.find("aaaaaa1") == "a" * 6 + "1" * 58
+    with pytest.raises(AgentError) as caught:
+        store.find(prefix)
+    assert str(caught.value) == said
+
+
+@pytest.mark.parametrize("command", ["status", "check", "classify"])
+def test_a_read_only_file_system_keeps_answering(device: Device, releases: Releases, command: str) -> None:
+    device.install(releases["iris"])
+    argv = ["--root", str(device.root), command]
+    rows = device.root.parent / "rows.csv"
+    rows.write_text("5.1,3.5,1.4,0.2\n")
+    argv += ["--input", str(rows)] if command == "classify" else ["--json"]
+    ended = crashpoints.run(lambda: cli.main(argv), device.root, Fault(0, "EROFS", lasting=True))
+    assert ended.code == 0, ended.err
+    assert ended.out
+
+
+def test_on_a_read_only_file_system_a_change_is_refused_with_the_reason(device: Device, releases: Releases) -> None:
+    digest = device.install(releases["iris"])
+    argv = ["--root", str(device.root), "stage", str(releases["iris-next"]), "--json"]
+    ended = crashpoints.run(lambda: cli.main(argv), device.root, Fault(0, "EROFS", lasting=True))
+    problem = json_codec.loads(Problem, ended.out)
+    assert (ended.code, problem.reason) == (constants.EXIT_FAILED, "read-only")
+    assert device.answering() == digest
+
+
+def can_mount() -> bool:
+    return os.geteuid() == 0 and subprocess.run(["unshare", "-m", "true"], check=False).returncode == 0
+
+
+@pytest.mark.skipif(not can_mount(), reason="needs root and mount name spaces")
+def test_a_root_that_is_really_mounted_read_only_keeps_answering(device: Device, releases: Releases) -> None:
+    device.install(releases["iris"])
+    agent = f"{sys.executable} -m device_agent --root {device.root}"
+    script = (
+        f"mount --bind {device.root} {device.root} && mount -o remount,ro,bind {device.root} && "
+        f"echo 5.1,3.5,1.4,0.2 | {agent} classify && {agent} check --json >&2 && {agent} unlock"
+    )
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", script], capture_output=True, env=device.env(), cwd=ROOT, check=False
+    )
+    assert done.returncode == constants.EXIT_FAILED, done.stderr
+    assert done.stdout == b"setosa\n"
+    assert b"Read-only file system" in done.stderr
+
+
+def test_a_healthy_device_has_a_clean_bill(device: Device, releases: Releases) -> None:
+    device.install(releases["iris"])
+    found = json_codec.from_plain(Diagnosis, device.ask("doctor"))
+    names = [finding.name for finding in found.findings]
+    assert names == [
+        "python", "numpy", "runtime", "cryptography", "root", "disk", "clock", "trust", "state", "release", "governor",
+    ]  # fmt: skip
+    assert [finding for finding in found.findings if finding.level == "error"] == []
+    assert device.run("doctor").code == 0
+
+
+def test_every_finding_of_the_doctor_comes_with_what_mends_it(device: Device, releases: Releases) -> None:
+    digest = device.install(releases["iris"])
+    (device.root / constants.RELEASES_DIR / digest / constants.MODEL_FILE).write_bytes(b"")
+    shutil.rmtree(device.root / constants.TRUST_DIR)
+    device.root.chmod(0o755)
+    found = json_codec.from_plain(Diagnosis, device.ask("doctor"))
+    wrong = {finding.name: finding for finding in found.findings if finding.level != "ok"}
+    assert set(wrong) >= {"root", "trust", "release"}
+    assert all(finding.mend for finding in wrong.values())
+    assert wrong["root"].mend == f"chmod 700 {device.root}"
+    said = device.run("doctor")
+    assert said.code == constants.EXIT_FAILED
+    assert "try: " in said.out
+
+
+def test_what_mends_a_root_with_a_blank_in_its_name_can_be_typed(tmp_path: Path) -> None:
+    root = tmp_path / "my board"
+    root.mkdir(mode=0o755)
+    root.chmod(0o755)
+    found = {finding.name: finding for finding in doctor.diagnose(Store(root)).findings}
+    assert found["root"].mend == f"chmod 700 '{root}'"
+
+
+def test_numpy_2_beside_tflite_runtime_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import numpy
+
+    monkeypatch.setattr(board, "runtime_version", lambda: "tflite_runtime 2.14.0")
+    monkeypatch.setattr(numpy, "__version__", "2.1.0")
+    (finding,) = doctor._numpy(Store(tmp_path))
+    assert finding.level == "error"
+    assert finding.mend.endswith("-m pip install 'numpy<2'")
+
+
+@pytest.mark.parametrize(
+    ("runtime", "numpy", "package"),
+    [
+        ("tflite_runtime 2.14.0", "'numpy<2'", "tflite-runtime 'numpy<2'"),
+        ("ai_edge_litert 2.3.0", "numpy", "ai-edge-litert"),
+    ],
+)
+def test_a_runtime_that_cannot_be_loaded_is_mended_with_the_same_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runtime: str, numpy: str, package: str
+) -> None:
+    monkeypatch.setattr(board, "runtime_version", lambda: runtime)
+    for name in ("numpy", f"{runtime.split()[0]}.interpreter"):
+        monkeypatch.setitem(sys.modules, name, None)  # as if it were gone
+    findings = [*doctor._numpy(Store(tmp_path)), *doctor._runtime(Store(tmp_path))]
+    assert [finding.level for finding in findings] == ["error", "error"]
+    assert [finding.mend for finding in findings] == [
+        f"{sys.executable} -m pip install {wanted}" for wanted in (numpy, package)
+    ]
+
+
+def test_a_python_without_a_runtime_is_told_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(board, "runtime_version", lambda: None)
+    (finding,) = doctor._runtime(Store(tmp_path))
+    assert finding.level == "error"
+    assert finding.mend.startswith(f"{sys.executable} -m pip install ")
+
+
+def test_a_damaged_state_is_said_and_nothing_is_guessed(device: Device, releases: Releases) -> None:
+    device.install(releases["iris"])
+    (device.root / constants.STATE_FILE).write_text('{"committed": 7}')
+    for command in (["check"], ["stage", releases["iris-next"]], ["rollback"]):
+        assert device.ask(*command, code=constants.EXIT_FAILED)["reason"] == "state-damaged"
+    assert "state-damaged" in device.ask("status")["warnings"][0]
+
+
+def test_bench_measures_and_names_what_it_measured_on(device: Device, releases: Releases) -> None:
+    device.install(releases["iris"])
+    found = json_codec.from_plain(Bench, device.ask("bench", "--seconds", "0.05"))
+    assert 0 < found.one.p50_ms <= found.one.p99_ms
+    assert 0 < found.line.p50_ms <= found.line.p99_ms
+    assert found.rows_per_second > 0
+    assert found.memory_bytes <= found.peak_bytes
+    assert set(found.installed_bytes) >= {"device_agent", "numpy", "cryptography"}
+    assert found.device.cpu
+    assert "rows/s" in device.run("bench", "--seconds", "0.05").out
+
+
+def test_the_history_says_what_happened_and_survives_torn_and_foreign_lines(device: Device, releases: Releases) -> None:
+    device.install(releases["iris"])
+    file = device.root / constants.HISTORY_FILE
+    with file.open("ab") as log:
+        log.write(b'{"at": 1, "what": "torn')
+    device.install(releases["iris-next"])
+    found = json_codec.from_plain(History, device.ask("history"))
+    assert [entry.what for entry in found.entries] == ["staged", "activated", "confirmed"] * 2
+    assert len(device.ask("history", "--last", "2")["entries"]) == 2
+    assert "confirmed   iris 1.1.0" in device.run("history").out
+
+
+def test_the_history_stays_small(tmp_path: Path) -> None:
+    file = tmp_path / "history.jsonl"
+    for number in range(1200):
+        history.add(file, HistoryEntry(number, "staged", None, None, "x" * 2000, "somebody"))
+    assert file.stat().st_size < 1.5 * history.MAX_BYTES
+    entries = history.read(file)
+    assert entries[-1].at == 1199
+    assert [entry.at for entry in entries] == list(range(entries[0].at, 1200))
+
+
+def test_trust_names_the_keys(device: Device) -> None:
+    found = json_codec.from_plain(TrustedKeys, device.ask("trust"))
+    assert [key[:7] for key in found.trusted] == ["sha256:"]
+    assert found.revoked == ()
+
+
+def test_an_error_says_what_is_wrong_and_what_to_type_next(device: Device) -> None:
+    said = device.run("check")
+    assert said.out == ""
+    assert said.err.startswith("device_agent: no release has been activated under ")
+    assert "\n  try: " in said.err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main([command, "--help"])
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    assert "--json" in text
+    assert "--root DIR" in text
+
+
+def test_help_loads_nothing_heavy(device: Device) -> None:
+    program = "import sys\nfrom device_agent.cli import main\ntry: main(['--help'])\nfinally: print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, env=device.env(), check=False)
+    loaded = done.stdout.decode().split()
+    assert "device_agent.cli" in loaded
+    assert {"numpy", "cryptography", "tflite_runtime", "ai_edge_litert"} & set(loaded) == set()

@@ -1,0 +1,73 @@
+"""The host's command line where its standard streams are closed or full, or a value on it makes no sense."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support import ROOT
+
+
+def knnkit(cwd: Path, redirections: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from knnkit.cli import main; sys.exit(main())"
+    shell = ["sh", "-c", f'exec "$@" {redirections}', "sh", sys.executable, "-c", code, *arguments]
+    return subprocess.run(shell, cwd=cwd, input="", capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize("where", [">&-", ">/dev/full"])
+def test_a_result_that_cannot_be_printed_is_one_message_and_an_exit_code(tmp_path: Path, where: str) -> None:
+    said = knnkit(tmp_path, where, "schema")
+    assert said.returncode == 2
+    assert said.stderr.startswith("knnkit: standard output: ")
+    assert said.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("where", ["2>&-", "2>/dev/full"])
+def test_a_fleet_is_asked_to_the_end_where_nobody_sees_the_progress(tmp_path: Path, where: str) -> None:
+    report = tmp_path / "report.json"
+    said = knnkit(tmp_path, where, "status", "--target", "local", "--root", str(tmp_path), "--report", str(report))
+    assert said.returncode == 1
+    assert "no-agent" in report.read_text()
+    assert f"knnkit provision --target local --root {tmp_path}" in report.read_text(), "it would provision another root"
+    assert "local" in said.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["keygen", "--out", ""], "names no file"),
+        (["keygen", "--out", "/tmp/"], "--out /tmp is a folder\n  try: --out /tmp/signing"),
+        (["status", "--target", "local", "--concurrency", "0"], "--concurrency is at least 1"),
+        (["bench", "--target", "local", "--threads", "0"], "argument --threads"),
+        (["logs", "--target", "local", "-n", "-5"], "argument -n"),
+        (["status", "-c", "/dev/zero"], "/dev/zero: more than"),
+    ],
+)
+def test_a_value_that_makes_no_sense_is_one_message(tmp_path: Path, arguments: list[str], says: str) -> None:
+    said = knnkit(tmp_path, "", *arguments)
+    assert said.returncode == 2, said.stderr
+    assert says in said.stderr
+    assert "Traceback" not in said.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+FLEET = "fleet: {targets: [{host: local, name: one}, {host: board.invalid, tags: [canary]}]}\n"
+
+
+@pytest.mark.parametrize("target", [["--target", "local"], ["--target", "one"], []])
+def test_a_tag_that_no_device_has_is_refused_before_it_makes_one_wave_of_all(tmp_path: Path, target: list[str]) -> None:
+    (tmp_path / "deploy.yaml").write_text(FLEET)
+    said = knnkit(tmp_path, "", "deploy", *target, "--waves", "canry,100%")
+    assert said.returncode == 2
+    assert "--waves: no device has the tag 'canry'; did you mean 'canary'?" in said.stderr
+    assert "try: --waves canary,100%" in said.stderr
+
+
+def test_a_tag_of_devices_that_were_not_selected_is_no_mistake(tmp_path: Path) -> None:
+    (tmp_path / "deploy.yaml").write_text(FLEET)
+    assert "--waves" not in knnkit(tmp_path, "", "deploy", "--target", "one", "--waves", "canary,100%").stderr
+    said = knnkit(tmp_path, "", "deploy", "--target", "one", "--waves", "canary")
+    assert said.returncode == 2
+    assert "none of the waves canary takes any of the devices" in said.stderr

@@ -1,0 +1,170 @@
+"""`knnkit init --data FILE`: looks at the rows first, and writes nothing where the later build could not read them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from knnkit import cli
+from knnkit.config import load
+from knnkit.config.parse import FileData
+from knnkit.errors import DataError
+from knnkit.training import source
+
+ROWS = "width,height,species\n1,2,oak\n3,4,elm\n"
+
+
+def init(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    capsys.readouterr()
+    code = cli.main(["init", *arguments])
+    return code, capsys.readouterr().err
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "label", "said", "mend"),
+    [
+        ("train.csv", None, "species", "train.csv: no such file", "on the command line here"),
+        ("train.csv", "", "species", "the file is empty", "line 1 names the columns"),
+        ("train.csv", "width,height,species\n", "species", "there is a header, and no rows", "each line after"),
+        ("train.csv", ROWS, None, "no column 'label'; there are width, height, species", "--label on the command line"),
+        ("train.csv", ROWS, "specie", "no column 'specie'", "did you mean 'species'"),
+        (
+            "train.csv",
+            ROWS.replace("3", "tall"),
+            "species",
+            "line 3, column 'width': 'tall' is not a number",
+            "features:",
+        ),
+        ("train.csv", "\x00\xff", "species", "train.csv: ", ""),
+        ("train.xlsx", "PK", "species", "cannot tell what .xlsx is", "export it as CSV"),
+        ("train.npz", "PK", "species", "not an NPZ file of plain arrays", ""),
+    ],
+)
+def test_rows_that_no_model_can_be_built_from_are_refused_and_nothing_is_written(
+    name: str, content: str | None, label: str | None, said: str, mend: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if content is not None:
+        Path(name).write_text(content, encoding="latin-1")
+    before = sorted(Path().iterdir())
+    code, err = init(capsys, "--data", name, *(["--label", label] if label else []))
+    assert code == 2
+    assert said in err
+    assert mend in err.partition("\n  try: ")[2]
+    assert "Traceback" not in err
+    assert sorted(Path().iterdir()) == before
+
+
+def test_it_is_the_error_that_the_build_would_give(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("train.csv").write_text(ROWS.replace("3", "tall"))
+    _, err = init(capsys, "--data", "train.csv", "--label", "species")
+    Path("deploy.yaml").write_text("model: {name: a, data: {file: train.csv, label: species}, test: 0}\n")
+    with pytest.raises(DataError) as caught:
+        source.load(load.load("deploy.yaml").builds()[0])
+    assert str(caught.value).removeprefix(f"{Path.cwd()}/") in err
+    assert caught.value.hint in err
+
+
+def test_a_file_that_may_not_be_read_is_told(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("train.csv").write_text(ROWS)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", "train.csv")
+
+    monkeypatch.setattr("knnkit.data.files.load_csv", refuse)
+    code, err = init(capsys, "--data", "train.csv", "--label", "species")
+    assert (code, Path("deploy.yaml").exists()) == (2, False)
+    assert "train.csv: cannot be read: Permission denied" in err
+
+
+def test_a_file_after_the_features_is_taken_for_none_of_them(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("train.csv").write_text(ROWS)
+    code, err = init(capsys, "--data", "train.csv", "--label", "species", "--features", "width", "mine.yaml")
+    assert (code, list(Path().glob("*.yaml"))) == (2, [])
+    assert "--features takes 'mine.yaml' for a column" in err
+    assert "knnkit init mine.yaml --data" in err
+
+
+def test_what_it_writes_reads_the_rows_that_it_looked_at(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("rows").mkdir()
+    Path("rows/train.csv").write_text("note,width,height,species\n" + "x,1,2,oak\n" * 3)
+    code, err = init(capsys, "--data", "rows/train.csv", "--label", "species", "--features", "height", "width")
+    assert (code, "next, `knnkit keygen" in err) == (0, True)
+    build = load.load("deploy.yaml").builds()[0]
+    assert isinstance(build.model.data, FileData)
+    assert build.model.data.features == ("height", "width")
+    assert np.array_equal(source.load(build).training.rows[0], [2.0, 1.0])
+    assert init(capsys, "--data", "rows/train.csv")[0] == 2, "the file is there"
+
+
+@pytest.mark.parametrize(
+    ("stem", "name"),
+    [
+        ("fruit", "fruit"),
+        ("my rows (2)", "my-rows--2"),
+        ("Größe-né", "Gro-e-ne"),
+        ("2024", "2024"),
+        ("1e5", "1e5"),
+        ("true", "true"),
+        ("null", "null"),
+        ("日本", "model"),
+        ("x" * 70, "x" * 64),
+    ],
+)
+def test_a_model_is_called_after_its_file_by_a_name_that_a_build_takes(stem: str, name: str) -> None:
+    Path(f"{stem}.csv").write_text(ROWS)
+    assert cli.main(["init", "own.yaml", "--data", f"{stem}.csv", "--label", "species"]) == 0
+    assert load.load(Path("own.yaml")).builds()[0].model.name == name
+
+
+def test_columns_may_be_named_one_by_one_and_none_twice(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("train.csv").write_text(ROWS)
+    rows = ("--data", "train.csv", "--label", "species")
+    code, err = init(capsys, *rows, "--features", "height", "--features", "height")
+    assert (code, "--features names 'height' twice" in err) == (2, True)
+    assert init(capsys, *rows, "--features", "height", "--features", "width")[0] == 0
+    data = load.load("deploy.yaml").builds()[0].model.data
+    assert isinstance(data, FileData)
+    assert data.features == ("height", "width")
+
+
+def test_a_folder_that_is_not_there_is_named_with_what_makes_it(capsys: pytest.CaptureFixture[str]) -> None:
+    code, err = init(capsys, "a b/c/deploy.yaml")
+    assert (code, err) == (2, "knnkit: a b/c/deploy.yaml: there is no directory a b/c\n  try: mkdir -p 'a b/c'\n")
+
+
+def test_a_column_that_numbers_the_rows_is_told_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [f"{n},{n % 7},{n % 5},{'ab'[n % 2]}" for n in range(1, 31)]
+    Path("train.csv").write_text("\n".join(["id,width,height,species", *lines, ""]))
+    code, err = init(capsys, "--data", "train.csv", "--label", "species")
+    assert code == 0
+    assert "warning: train.csv: the column 'id' holds 1 to 30, each once" in err
+    assert "features: [width, height] beside `label` in deploy.yaml leaves it out" in err
+    Path("deploy.yaml").unlink()
+    arguments = ("--data", "train.csv", "--label", "species", "--features", "width", "height")
+    assert "warning" not in init(capsys, *arguments)[1]
+
+
+@pytest.mark.parametrize("option", [("--label", "species"), ("--features", "a", "b")])
+def test_an_option_about_rows_without_rows_is_not_passed_over(
+    option: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, err = init(capsys, *option)
+    assert (code, Path("deploy.yaml").exists()) == (2, False)
+    assert f"{option[0]} is about a file of rows" in err
+    assert "try: --data train.csv" in err
+
+
+def test_it_loads_nothing_that_builds(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("train.csv").write_text(ROWS)
+    assert init(capsys, "--data", "train.csv", "--label", "species")[0] == 0
+    assert "tensorflow" not in sys.modules

@@ -1,0 +1,212 @@
+"""Every key of deploy.yaml, every kind of wrong value: said in our words, with its path, and with what to type."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from knnkit.config import messages, parse
+from knnkit.errors import ConfigError
+
+GATES = {"accuracy": 0.9, "latency_ms": 5.0, "margin": 1e-5}
+REACH = {"user": "pi", "port": 22, "root": "~/k", "identity": "~/key", "jump": "pi@gate", "device_class": "zero"}
+REACH |= {"runtime": "auto"}
+MODEL = {
+    "name": "fruit",
+    "data": {"file": "a.csv", "label": "y", "features": ["a", "b"]},
+    "test": {"file": "b.csv", "label": "y"},
+    "seed": 0,
+    "k": 3,
+    "metric": "euclidean",
+    "weights": "uniform",
+    "scale": "none",
+    "reject": 0.9,
+    "device_class": "any",
+    "gates": GATES,
+}
+REST = {
+    "release": {"dir": "dist", "version": "1.0", "sequence": 3, "expires": "90d"},
+    "signing": {"key": "a.pem", "trusted": ["a.pub"]},
+    "gates": GATES,
+    "fleet": {
+        "defaults": {**REACH, "tags": ["canary"]},
+        "targets": [{"host": "a", "name": "b", **REACH, "tags": ["x"]}, "pi@c"],
+        "known_hosts": "k",
+        "ssh_config": "c",
+    },
+    "rollout": {
+        "waves": ["canary", "25%", 3],
+        "max_failures": "10%",
+        "confirm_within": "60s",
+        "concurrency": 16,
+        "connect_timeout": 10,
+        "connect_retries": 2,
+        "command_timeout": "5m",
+    },
+}
+FILES: list[dict[str, Any]] = [
+    {"model": MODEL, **REST},
+    {"model": {"name": "fruit", "data": {"sklearn": "iris"}, "test": 0.3}},
+    {"model": {"name": "fruit", "data": {"skops": "a.skops"}}},
+    {"models": [{"name": "fruit", "data": {"sklearn": "iris"}}]},
+]
+WRONG: dict[str, Any] = {
+    "a word": "zzz",
+    "words": "z z, z",
+    "an escape": "z\x1b[2J",
+    "an empty word": "",
+    "a very long word": "z" * 10_000,
+    "a fraction": 1.5,
+    "less than nothing": -3,
+    "nothing at all": 0,
+    "too much": 10**30,
+    "no number": float("nan"),
+    "no end": float("inf"),
+    "a truth": True,
+    "null": None,
+    "an empty list": [],
+    "a list": ["zzz", 1, None],
+    "a list in a list": [["zzz"]],
+    "a mapping": {"zzz": 1},
+    "an empty mapping": {},
+    "a list of mappings": [{"zzz": 1}],
+    "a list of empty mappings": [{}],
+}
+#: As pydantic would say it.
+NOT_OURS = re.compile(
+    r"(?i)input|valid (string|integer|number|tuple|dict|path)|should|field required|pydantic|NoneType"
+)
+Path = tuple[str | int, ...]
+
+
+def paths(value: Any, at: Path = ()) -> Iterator[Path]:
+    if at:
+        yield at
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in inside:
+        yield from paths(inner, (*at, key))
+
+
+PLACES = [(number, place) for number, file in enumerate(FILES) for place in paths(file)]
+
+
+def replaced(number: int, place: Path, value: Any) -> str:
+    file = copy.deepcopy(FILES[number])
+    inner: Any = file
+    for part in place[:-1]:
+        inner = inner[part]
+    inner[place[-1]] = value
+    return yaml.safe_dump(file, sort_keys=False, allow_unicode=True, width=10**6)
+
+
+def refused(text: str) -> ConfigError | None:
+    try:
+        parse.parse(text)
+    except ConfigError as error:
+        return error
+    return None
+
+
+def test_the_files_have_every_key_there_is() -> None:
+    there = {part for _, place in PLACES for part in place if isinstance(part, str)}
+    schema = parse.json_schema()
+    known = {key for body in (schema, *schema["$defs"].values()) for key in body.get("properties", {})}
+    assert there == known == set(messages.EXAMPLES)
+    for file in FILES:
+        assert refused(yaml.safe_dump(file)) is None
+
+
+@pytest.mark.parametrize(("number", "place"), PLACES, ids=lambda value: str(value))
+def test_whatever_stands_at_a_key_is_taken_or_told_in_our_words(number: int, place: Path) -> None:
+    count = 0
+    for what, value in WRONG.items():
+        error = refused(replaced(number, place, value))
+        if error is None:
+            continue
+        count += 1
+        told = str(error)
+        first, *_ = told.splitlines()
+        assert re.match(r"deploy\.yaml:\d+: ", first), (what, told)
+        assert not NOT_OURS.search(re.sub(r"(?m)^ .*$", "", told)), (what, told)
+        # What is left out, or makes no sense with another key, is told where that stands.
+        if value not in (None, {}, []) and "no target has the tag" not in first:
+            assert said_somewhere(place, told), (what, told)
+        assert max(map(len, told.splitlines())) < 400, (what, told)
+        assert "\x1b" not in told
+        assert error.hint, (what, told)
+        assert told.count("  try: ") == told.count("deploy.yaml:") - 1, (what, told)
+    assert count >= 5, "next to everything is taken here"
+
+
+def said_somewhere(place: Path, told: str) -> bool:
+    """Whether a line begins with the place, or with one inside it."""
+    path = messages.said_of(place).removesuffix(": ")
+    return re.search(rf"(?m)^deploy\.yaml:\d+: {re.escape(path)}(\[|\.|: )", told) is not None
+
+
+@pytest.mark.parametrize(("number", "place"), PLACES, ids=lambda value: str(value))
+def test_what_a_message_says_to_type_is_taken(number: int, place: Path) -> None:
+    for what, value in WRONG.items():
+        error = refused(replaced(number, place, value))
+        if error is None or what.startswith("a list"):
+            continue
+        key = messages.key_of(place)
+        if not error.hint.startswith(f"{key}: ") or ", or " in error.hint:
+            continue
+        whole = place[: len(place) - list(reversed(place)).index(key)]
+        typed = parse.config_yaml.read(error.hint, "hint").data[key]
+        again = refused(replaced(number, whole, plain(typed)))
+        assert again is None or str(again).split(": ")[1] != path_of(whole), (what, error.hint, str(again))
+
+
+def plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: plain(inner) for key, inner in value.items()}
+    return [plain(inner) for inner in value] if isinstance(value, tuple) else value
+
+
+def path_of(place: Path) -> str:
+    return messages.said_of(place).removesuffix(": ")
+
+
+def test_each_example_is_one_that_fits() -> None:
+    for number, place in PLACES:
+        key = messages.key_of(place)
+        if isinstance(place[-1], str):
+            typed = plain(parse.config_yaml.read(messages.example(key), "example").data[key])
+            error = refused(replaced(number, place, typed))
+            assert error is None or "decides" in str(error) or "no target has the tag" in str(error), (
+                place,
+                str(error),
+            )
+
+
+def test_the_same_bounds_are_told_that_hold() -> None:
+    words = {key: messages.expected(parse.Config, ("rollout", key)) for key in ("concurrency", "connect_timeout")}
+    assert words["concurrency"] == "a whole number from 1 to 1024"
+    assert words["connect_timeout"].endswith("a number of seconds, above 0 and at most 3600")
+    assert messages.expected(parse.Config, ("model", "reject")) == "a number, above 0 and below 1"
+    assert messages.expected(parse.Config, ("model", "k")) == "a whole number, at least 1"
+
+
+def test_every_mistake_has_a_line_of_its_own_to_type() -> None:
+    error = refused("model: {name: a, data: {sklearn: iris}, k: 0}\ngates: {acuracy: 1}\nrollout: {concurrency: 0}\n")
+    assert error is not None
+    tries = [line.strip() for line in str(error).splitlines() if line.startswith("  try: ")] + [f"try: {error.hint}"]
+    assert sorted(tries) == ["try: accuracy: 0.9", "try: concurrency: 16", "try: k: 3"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["model: {name: a, name: b}", "? [a]\n: 3", "a: &a [*a]", "a: !!set x", f"model: {'1' * 5000}", "\x07", "[" * 5000],
+)
+def test_what_is_no_plain_yaml_is_told_with_what_to_do(text: str) -> None:
+    error = refused(text)
+    assert error is not None
+    assert error.hint
+    assert max(map(len, str(error).splitlines())) < 400

@@ -1,0 +1,195 @@
+"""`knnkit build`: what it writes, when it builds again, and that a failed build leaves what was there."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.device_process import ROOT
+
+from device_agent.shared.golden.golden_set import Golden
+from device_agent.shared.protocol import constants
+from knnkit import cli
+from knnkit.release import build as release_build
+from knnkit.release import keys
+
+CSV = "a,b,y\n" + "".join(f"{i % 7},{i % 5 + (i % 2) * 9},{'odd' if i % 2 else 'even'}\n" for i in range(60))
+YAML = """
+model: {name: parity, data: {file: train.csv, label: y}, k: 3, scale: standard}
+signing: {key: signing.pem}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    keys.generate(tmp_path / "signing")
+    (tmp_path / "train.csv").write_text(CSV)
+    (tmp_path / "deploy.yaml").write_text(YAML)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def build(*arguments: str) -> int:
+    return cli.main(["build", *arguments])
+
+
+def sequence(folder: Path) -> int:
+    found: int = json.loads((folder / "dist" / constants.MANIFEST_FILE).read_text())["sequence"]
+    return found
+
+
+def test_a_release_is_four_files_that_verify(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert build("--json") == 0
+    told = json.loads(capsys.readouterr().out)["releases"][0]
+    dist = folder / "dist"
+    assert sorted(path.name for path in dist.iterdir()) == sorted(constants.RELEASE_FILES)
+    assert told["fresh"] is True
+    assert told["accuracy"] == 1.0
+    assert told["accuracy_rows"] == 18
+    assert told["manifest"]["name"] == "parity"
+    assert len(Golden.from_bytes((dist / constants.GOLDEN_FILE).read_bytes()).rows) == 18
+    assert cli.main(["verify", str(dist), "--key", str(folder / "signing.pub")]) == 0
+    capsys.readouterr()
+    assert cli.main(["inspect", str(dist), "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["model"]["classes"] == ["even", "odd"]
+    assert shown["release"]["sequence"] == told["manifest"]["sequence"]
+
+
+def test_what_did_not_change_is_not_built_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1800000000")
+    assert build() == 0
+    before = {path.name: path.read_bytes() for path in (folder / "dist").iterdir()}
+    assert build() == 0
+    assert {path.name: path.read_bytes() for path in (folder / "dist").iterdir()} == before
+    (folder / "train.csv").write_text(CSV + "1,9,odd\n")
+    assert build() == 0
+    assert sequence(folder) == 1800000001  # grows, though the clock stands still
+    (folder / "deploy.yaml").write_text(YAML + "gates: {accuracy: 0.5}\n")
+    assert build() == 0
+    assert sequence(folder) == 1800000002
+
+
+@pytest.mark.parametrize("wrong", ["abc", "-1", "1.5", "1_000", " 12", "\u0661", "1800000000000"])
+def test_a_time_of_the_build_that_is_none_is_refused_before_anything_is_made(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], wrong: str
+) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", wrong)
+    monkeypatch.setattr(release_build, "_make", lambda *_: pytest.fail("a model is being built"))
+    assert build() == 2
+    said = capsys.readouterr().err
+    assert f"SOURCE_DATE_EPOCH is {wrong!r}, and not seconds since 1970" in said
+    assert "export SOURCE_DATE_EPOCH=$(date +%s)" in said
+    assert not (folder / "dist").exists()
+
+
+def test_a_finished_release_needs_no_tensorflow(folder: Path) -> None:
+    assert build() == 0
+    program = (
+        "import sys; from knnkit import cli; code = cli.main(['build'])\n"
+        "assert code == 0, code\n"
+        "heavy = {'tensorflow', 'sklearn', 'tflite_runtime'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    run = subprocess.run([sys.executable, "-c", program], cwd=folder, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert "is up to date" in run.stderr
+
+
+def test_another_key_signs_anew(folder: Path) -> None:
+    assert build() == 0
+    (folder / "signing.pem").unlink()
+    (folder / "signing.pub").unlink()
+    keys.generate(folder / "signing")
+    assert build() == 0
+    assert cli.main(["verify", "dist", "--key", "signing.pub"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("train.csv", "a,b,y\n1,tall,odd\n", "line 2, column 'b': 'tall' is not a number"),
+        ("train.csv", "a,b,z\n1,2,odd\n", "no column 'y'"),
+        ("train.csv", "a,b,y\n1,2,odd\n3,4,even\n", "k is 3, but there is 1 training row"),
+        ("deploy.yaml", YAML.replace("k: 3", "k: 3, metrics: cosine"), "metric"),
+        ("deploy.yaml", YAML.replace("train.csv", "trian.csv"), "no such file"),
+        ("deploy.yaml", YAML.replace("k: 3", "k: 42, weights: uniform") + "gates: {accuracy: 0.99}\n", "its own gates"),
+    ],
+)
+def test_a_failed_build_leaves_the_release_that_was_there(
+    name: str, text: str, said: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert build() == 0
+    before = {path: path.read_bytes() for path in (folder / "dist").iterdir()}
+    (folder / name).write_text(text)
+    names = sorted(path.name for path in folder.iterdir())
+    capsys.readouterr()
+    assert build() == constants.EXIT_USAGE
+    assert said in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in (folder / "dist").iterdir()} == before
+    assert sorted(path.name for path in folder.iterdir()) == names
+
+
+@pytest.mark.parametrize("failing", [1, 2])
+def test_a_rename_that_fails_leaves_the_release_that_was_there(
+    failing: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = tmp_path / "dist"
+    directory.mkdir()
+    (directory / constants.MODEL_FILE).write_text("before")
+    rename, calls = Path.rename, iter(range(1, 9))
+
+    def fail(self: Path, target: Path) -> Path:
+        if next(calls) == failing:
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(KeyboardInterrupt), release_build._replacing(directory) as folder:
+        (folder / constants.MODEL_FILE).write_text("after")
+    assert (directory / constants.MODEL_FILE).read_text() == "before"
+    assert [path.name for path in tmp_path.iterdir()] == ["dist"]
+
+
+def test_a_test_file_of_numbers_alone_has_the_labels_of_a_training_file_with_letters(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "train.csv").write_text(CSV.replace("odd", "1").replace("even", "x"))
+    odd = [line.replace("odd", "1") for line in CSV.split() if line.endswith("odd")]
+    (folder / "test.csv").write_text("\n".join(["a,b,y", *odd]) + "\n")
+    (folder / "deploy.yaml").write_text(YAML.replace("k: 3", "test: {file: test.csv, label: y}, k: 3"))
+    assert build("--json") == 0
+    assert json.loads(capsys.readouterr().out)["releases"][0]["accuracy"] == 1.0
+
+
+def test_a_model_that_has_learnt_nothing_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels = ["often" if i % 4 else "rare" for i in range(60)]
+    rows = [f"{i * 37 % 60},{i * i % 11},{label}\n" for i, label in enumerate(labels)]
+    (folder / "train.csv").write_text("a,b,y\n" + "".join(rows))
+    assert build("--json") == 0
+    told = json.loads(capsys.readouterr().out)["releases"][0]
+    assert told["accuracy"] < 0.7
+    assert "is less than 'often' for every row would have" in told["warnings"][-1]
+
+
+def test_no_release_is_written_inside_of_another(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With `models`, each has a folder in the one that a single model was written to before."""
+    (folder / "dist").mkdir()
+    for name in constants.RELEASE_FILES:
+        (folder / "dist" / name).touch()
+    assert build("-o", "dist/parity") == constants.EXIT_USAGE
+    assert f"{folder / 'dist'} is a release itself" in capsys.readouterr().err
+    assert sorted(path.name for path in (folder / "dist").iterdir()) == sorted(constants.RELEASE_FILES)
+
+
+def test_a_folder_that_is_no_release_is_not_replaced(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "dist").mkdir()
+    (folder / "dist" / "thesis.tex").write_text("years of work")
+    assert build() == constants.EXIT_USAGE
+    assert "thesis.tex" in capsys.readouterr().err
+    assert (folder / "dist" / "thesis.tex").read_text() == "years of work"

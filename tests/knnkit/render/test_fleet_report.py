@@ -1,0 +1,95 @@
+"""A fleet's report, as people see it: every outcome in its own words, and no false comfort."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+from support import pages
+
+from device_agent.shared.protocol.model_info import Gates
+from knnkit.fleet.report import DeviceReport, FleetReport, Outcome, Step, WaveReport
+from knnkit.render import fleet_report
+
+HOST = 1_772_366_400.0
+
+
+def device(name: str, outcome: Outcome, code: int = 0, **more: object) -> DeviceReport:
+    return DeviceReport(name, f"pi@{name}", outcome, code, release=pages.RELEASE, **more)  # type: ignore[arg-type]
+
+
+def run(*devices: DeviceReport, **more: object) -> FleetReport:
+    return FleetReport("deploy", HOST, 12.0, devices, releases=(pages.RELEASE,), **more)  # type: ignore[arg-type]
+
+
+def test_every_outcome_has_a_tone() -> None:
+    assert set(fleet_report.TONES) == set(Outcome)
+
+
+def test_a_fleet_in_order_is_said_to_answer_as_the_host() -> None:
+    report = run(*(device(f"pi-{n}", Outcome.COMMITTED, certificate=pages.certificate()) for n in range(3)))
+    assert fleet_report.tone(report) == "good"
+    assert fleet_report.verdict(report) == "All 3 devices answer as the host does: 3 committed"
+
+
+def test_no_device_is_said_to_answer_as_the_host_without_a_certificate() -> None:
+    report = run(device("a", Outcome.COMMITTED, certificate=pages.certificate()), device("b", Outcome.UNCHANGED))
+    assert "as the host does" not in fleet_report.verdict(report)
+    missed = pages.certificate(different=1, failures=("parity",))
+    assert "as the host does" not in fleet_report.verdict(run(device("a", Outcome.ANSWERED, 4, certificate=missed)))
+
+
+def test_an_empty_fleet_is_not_good() -> None:
+    assert fleet_report.tone(run()) == "warn"
+    assert fleet_report.verdict(run()) == "0 of 0 devices are as they should be: no devices"
+
+
+def test_one_device_is_spoken_of_as_one() -> None:
+    failed = device("roof", Outcome.FAILED, 1)
+    assert fleet_report.verdict(run(failed)) == "The device is not as it should be: failed"
+    out = io.StringIO()
+    fleet_report.print_report(run(replace(failed, message="roof: there is no agent")), out)
+    assert "roof: there is" not in out.getvalue()
+    assert out.getvalue().splitlines()[0].split() == ["device", "outcome", "release", "says"]
+
+
+def test_unreachable_devices_alone_warn_and_failures_are_bad() -> None:
+    assert fleet_report.tone(run(device("a", Outcome.COMMITTED), device("b", Outcome.UNREACHABLE, 3))) == "warn"
+    assert fleet_report.tone(run(device("a", Outcome.COMMITTED), device("b", Outcome.ROLLED_BACK, 4))) == "bad"
+
+
+def test_an_answer_that_misses_a_gate_is_shown_as_bad() -> None:
+    assert fleet_report.device_tone(device("a", Outcome.ANSWERED, 4)) == "bad"
+
+
+def test_the_page_counts_steps_from_the_start_of_the_run() -> None:
+    steps = (Step("connect", HOST + 2.0, 0.3), Step("roll back", HOST + 2.5, 0.5))
+    shown = fleet_report.page_of(run(device("a", Outcome.ROLLED_BACK, 4, steps=steps, wave=1)), gates=Gates())
+    assert [(step.name, step.start) for step in shown.devices[0].steps] == [("connect", 2.0), ("roll back", 2.5)]
+    assert shown.title == "Deployment of fruit 1.4.0"
+
+
+def test_the_page_says_why_a_run_stopped_and_what_was_not_begun() -> None:
+    waves = (WaveReport("canary", ("a",), HOST, 3.0), WaveReport("100%", ("b", "c")))
+    report = run(device("a", Outcome.FAILED, 1), device("b", Outcome.SKIPPED), stopped="the canary failed", waves=waves)
+    notes = fleet_report.page_of(report).notes
+    assert notes[0] == "The run stopped early: the canary failed"
+    assert notes[2] == "Wave 2: 100%, 2 devices, 0.0 s (not begun)"
+
+
+def test_the_table_shows_each_device_its_proof_and_what_to_do_next() -> None:
+    out = io.StringIO()
+    proof = pages.certificate(identical=277, different=23, failures=("parity",))
+    bad = device("roof", Outcome.ROLLED_BACK, 4, certificate=proof, message="23 rows differ", hint="knnkit doctor")
+    fleet_report.print_report(
+        run(replace(bad, warnings=("the clock stands at 1970",)), device("shed", Outcome.SKIPPED)), out
+    )
+    lines = out.getvalue().splitlines()
+    assert lines[1].split() == ["roof", "rolled", "back", "fruit", "1.4.0", "277/0/23", "94.33", "%", "21", "µs",
+                                "23", "rows", "differ"]  # fmt: skip
+    assert lines[2].split() == ["shed", "skipped", "fruit", "1.4.0", "–", "–", "–"]
+    assert lines[3:] == [
+        "roof: the clock stands at 1970",
+        "roof: try: knnkit doctor",
+        "0 of 2 devices are as they should be: 1 rolled back, 1 skipped",
+    ]

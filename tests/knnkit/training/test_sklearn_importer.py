@@ -1,0 +1,153 @@
+"""What comes from scikit-learn answers as it did there; what cannot be told exactly is refused by name."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import skops.io
+from sklearn.datasets import load_wine
+from sklearn.decomposition import PCA
+from sklearn.model_selection import GridSearchCV, train_test_split
+from sklearn.neighbors import KNeighborsClassifier, NeighborhoodComponentsAnalysis
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import (
+    MaxAbsScaler,
+    MinMaxScaler,
+    Normalizer,
+    PolynomialFeatures,
+    RobustScaler,
+    StandardScaler,
+)
+from support.device_process import DeviceProcess
+
+import knnkit
+from knnkit.errors import BuildError
+
+ROWS, CODES = load_wine(return_X_y=True)
+KEPT, HELD_OUT, LABELS, TRUTH = train_test_split(ROWS, CODES, test_size=0.3, random_state=0)
+
+PIPELINES = {
+    "bare": KNeighborsClassifier(3),
+    "standard, distance": make_pipeline(StandardScaler(), KNeighborsClassifier(5, weights="distance")),
+    "centred only": make_pipeline(StandardScaler(with_std=False), "passthrough", KNeighborsClassifier(4)),
+    "two scalers": make_pipeline(MaxAbsScaler(), RobustScaler(), KNeighborsClassifier(3)),
+    "min-max, cosine": make_pipeline(MinMaxScaler((-1, 2)), KNeighborsClassifier(3, metric="cosine")),
+    "PCA, whitened": make_pipeline(StandardScaler(), PCA(3, whiten=True), KNeighborsClassifier(4)),
+    "PCA, then scaled": make_pipeline(PCA(5), StandardScaler(), KNeighborsClassifier(7, weights="distance", p=1)),
+    "NCA": make_pipeline(
+        StandardScaler(), NeighborhoodComponentsAnalysis(2, max_iter=15, random_state=0), KNeighborsClassifier(3)
+    ),
+    "normalized": make_pipeline(RobustScaler(), Normalizer("l1"), KNeighborsClassifier(3, metric="cityblock")),
+    "nested": Pipeline(
+        [("maps", make_pipeline(StandardScaler(), Normalizer("max"))), ("knn", KNeighborsClassifier(3, metric="l2"))]
+    ),
+}
+
+
+@pytest.mark.parametrize("name", sorted(PIPELINES))
+@pytest.mark.parametrize("words", [False, True])
+def test_the_device_answers_as_the_estimator(name: str, words: bool, device: DeviceProcess, tmp_path: Path) -> None:
+    labels = np.array(["barbera", "grignolino", "nebbiolo"])[LABELS] if words else LABELS
+    estimator = PIPELINES[name].fit(KEPT, labels)
+    imported = knnkit.from_sklearn(estimator, name="wine")
+    path = tmp_path / "model.tflite"
+    path.write_bytes(imported.build().data)
+    answers = device.classify(path, HELD_OUT.astype(np.float32))
+    assert answers.predicted.tolist() == estimator.predict(HELD_OUT).tolist()
+    assert np.abs(answers.probabilities - estimator.predict_proba(HELD_OUT)).max() <= 1e-5
+    classifier = estimator[-1] if isinstance(estimator, Pipeline) else estimator
+    mapped = estimator[:-1].transform(HELD_OUT) if isinstance(estimator, Pipeline) else HELD_OUT
+    distances, indices = classifier.kneighbors(mapped)
+    assert np.array_equal(answers.indices, indices)
+    assert np.allclose(answers.distances, distances, rtol=1e-4, atol=1e-6)
+
+
+def test_a_skops_file_is_read(tmp_path: Path) -> None:
+    estimator = make_pipeline(StandardScaler(), KNeighborsClassifier(3, algorithm="kd_tree")).fit(KEPT, LABELS)
+    skops.io.dump(estimator, tmp_path / "wine.skops")
+    imported = knnkit.from_skops(tmp_path / "wine.skops", name="wine", reject=0.9)
+    direct = knnkit.from_sklearn(estimator, name="wine", reject=0.9)
+    assert imported.spec == direct.spec
+    assert imported.spec.scale == "standard"
+    assert imported.enrolment.fingerprint == direct.enrolment.fingerprint
+
+
+class Stranger(KNeighborsClassifier):
+    """Somebody's own code."""
+
+
+def test_a_file_that_could_run_code_is_not_loaded(tmp_path: Path) -> None:
+    marker = tmp_path / "ran"
+
+    class Trap:
+        def __reduce__(self) -> Any:
+            return Path.touch, (marker,)
+
+    (tmp_path / "trap.skops").write_bytes(pickle.dumps(Trap()))
+    with pytest.raises(BuildError, match="not a file in the skops format"):
+        knnkit.from_skops(tmp_path / "trap.skops")
+    assert not marker.exists()
+    skops.io.dump(Stranger(3).fit(KEPT, LABELS), tmp_path / "stranger.skops")
+    with pytest.raises(BuildError, match=r"types that are not trusted: .*Stranger"):
+        knnkit.from_skops(tmp_path / "stranger.skops")
+    skops.io.dump(KNeighborsClassifier(3, metric="chebyshev").fit(KEPT, LABELS), tmp_path / "other.skops")
+    with pytest.raises(BuildError, match=r"scikit-learn that knnkit does not take over: .*Chebyshev") as caught:
+        knnkit.from_skops(tmp_path / "other.skops")
+    assert "euclidean, sqeuclidean, manhattan or cosine" in str(caught.value.hint)
+    with pytest.raises(BuildError, match="no such file"):
+        knnkit.from_skops(tmp_path / "missing.skops")
+    skops.io.dump(GridSearchCV(KNeighborsClassifier(), {}).fit(KEPT, LABELS), tmp_path / "search.skops")
+    with pytest.raises(BuildError, match="does not take over") as caught:
+        knnkit.from_skops(tmp_path / "search.skops")
+    assert caught.value.hint == "skops.io.dump(search.best_estimator_, ...)"
+
+
+@pytest.mark.parametrize(
+    ("estimator", "said", "hint"),
+    [
+        (StandardScaler(), "StandardScaler is not supported", "ends in one"),
+        (GridSearchCV(KNeighborsClassifier(), {"n_neighbors": [1, 3]}), "GridSearchCV is not", "its .best_estimator_"),
+        (Stranger(3), "Stranger is not supported", "a fitted KNeighborsClassifier"),
+        (make_pipeline(PolynomialFeatures(2), KNeighborsClassifier(3)), "PolynomialFeatures is not supported", "PCA"),
+        (make_pipeline(MinMaxScaler(clip=True), KNeighborsClassifier(3)), "clip=True", "clip=False"),
+        (KNeighborsClassifier(3, metric="chebyshev"), "the metric chebyshev is not supported", "manhattan"),
+        (KNeighborsClassifier(3, p=3), "minkowski with p=3", "euclidean"),
+        (KNeighborsClassifier(3, weights=np.exp), "weights as a function", "'distance'"),
+    ],
+)
+def test_what_is_not_supported_is_named(estimator: Any, said: str, hint: str) -> None:
+    with pytest.raises(BuildError, match=said) as caught:
+        knnkit.from_sklearn(estimator.fit(KEPT, LABELS))
+    assert hint in caught.value.hint
+
+
+def test_a_notebook_shows_what_it_is_and_what_to_do() -> None:
+    imported = knnkit.from_sklearn(PIPELINES["bare"].fit(KEPT, LABELS), name="wine")
+    said = "124 rows x 13 features, 3 classes, k = 3, euclidean, weights uniform"
+    assert repr(imported) == f"<Imported 'wine' from KNeighborsClassifier: {said}>"
+    with pytest.raises(BuildError) as caught:
+        knnkit.from_sklearn("wine.skops")
+    hint = "knnkit.from_skops('wine.skops'), or data: {skops: wine.skops} in deploy.yaml"
+    assert caught.value.hint == hint
+    assert getattr(caught.value, "__notes__", None) == ([f"try: {hint}"] if sys.version_info >= (3, 11) else None)
+
+
+def test_what_is_not_fitted_or_does_not_fit_is_named() -> None:
+    with pytest.raises(BuildError, match="not fitted"):
+        knnkit.from_sklearn(KNeighborsClassifier(3))
+    with pytest.raises(BuildError, match="GridSearchCV is not supported") as caught:
+        knnkit.from_sklearn(GridSearchCV(KNeighborsClassifier(), {}))
+    assert caught.value.hint == "fit it, then its .best_estimator_"
+    with pytest.raises(BuildError, match="type float64"):
+        knnkit.from_sklearn(KNeighborsClassifier(3).fit(KEPT, LABELS.astype(float)))
+    with pytest.raises(BuildError, match="the label 'unknown' is what a rejected row is called"):
+        knnkit.from_sklearn(KNeighborsClassifier(3).fit(KEPT, np.array(["a", "b", "unknown"])[LABELS]))
+    with pytest.raises(BuildError, match="several outputs"):
+        knnkit.from_sklearn(KNeighborsClassifier(3).fit(KEPT, np.stack([LABELS, LABELS], axis=1)))
+    with pytest.raises(BuildError, match="2 distinct feature names for 13 columns"):
+        knnkit.from_sklearn(KNeighborsClassifier(3).fit(KEPT, LABELS), feature_names=("a", "b"))

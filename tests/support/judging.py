@@ -1,0 +1,28 @@
+"""A model on the device, judged as a golden check judges it; and labels for rows that need some."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from device_agent.shared.golden.judge import judge
+from device_agent.shared.protocol.model_info import Gates
+from knnkit.data.dataset import Dataset, dataset
+from knnkit.model.build import BuiltModel
+from knnkit.release.golden import make_golden
+from support.device_process import DeviceProcess
+
+
+def training(rows: np.ndarray) -> Dataset:
+    return dataset(rows, np.random.default_rng(1).choice(["ash", "elm", "oak"], len(rows)))
+
+
+def verdict(device: DeviceProcess, model: BuiltModel, queries: np.ndarray, folder: Path, **how: Any) -> tuple[Any, int]:
+    """Returns what the judge says of the device's answers to `queries`, and how many float64 settled."""
+    path = folder / "model.tflite"
+    path.write_bytes(model.data)
+    golden = make_golden(model, None, dataset(queries, np.zeros(len(queries), int), model.info.feature_names))
+    answers = device.classify(path, queries.astype(np.float32), **how)
+    return judge(golden, answers, model.info, Gates()), answers.settled

@@ -1,0 +1,26 @@
+"""A test process with TensorFlow in it, and the device in a process of its own.
+
+A suite's conftest takes both with `from support.tensorflow_process import device`.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import pytest
+
+from support.device_process import DeviceProcess
+
+with warnings.catch_warnings():  # TensorFlow's own imports warn about themselves
+    warnings.simplefilter("ignore")
+    import tensorflow  # noqa: F401
+
+
+@pytest.fixture(scope="session")
+def device() -> Iterator[DeviceProcess]:
+    with DeviceProcess() as process:
+        yield process
