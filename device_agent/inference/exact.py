@@ -3,8 +3,7 @@
 The graph flags a row whose neighbours or label float32 rounding could have changed. Such a row is answered here from
 the same file: the training matrix is mapped where it lies in the model, the map from raw rows to model space is read
 in float64 from exact.npz. What decides is computed in steps that every IEEE machine rounds alike: number by number, and
-sums rounded once or added in one order; no BLAS. The label map of a long run is drawn from the same numbers. Needs
-numpy alone; never runs a TFLite graph.
+sums rounded once or added in one order; no BLAS. Needs numpy alone; never runs a TFLite graph.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.inference import label_map
 from device_agent.shared.golden.judge import votes
 from device_agent.shared.protocol import constants, model_info
 from device_agent.shared.protocol.errors import ModelUnusable
@@ -114,11 +112,11 @@ class ExactKnn:
             constants.OUTPUT_DISTANCES: np.minimum(distances, _MAX_FLOAT32),  # what float32 cannot tell is its largest
         }
 
-    def draw_label_map(self) -> label_map.LabelMap | None:
-        """Returns the label map of this model; None where rows are more than scaled, or beyond what can be proven."""
+    def scaled_rows(self) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.float32], Float64] | None:
+        """Returns training rows (n, p) as offsets, classes (n,), centre and scale (p,); None after other steps."""
         if self._steps:
             return None
-        return label_map.draw(np.concatenate(self._blocks), self._classes, self._centre, self._scale, self._info)
+        return np.concatenate(self._blocks), self._classes, self._centre, self._scale
 
     def _enter(self, row: NDArray[np.float32]) -> Float64:
         if not self._steps:  # the float32 offset from the centre is what the definition starts from

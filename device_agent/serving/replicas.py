@@ -2,8 +2,7 @@
 
 The runtime lets go of Python's lock while it computes: parsing, rendering and each copy run on a core of their own.
 Results come in the order of the rows. Nothing is started before the second block comes, and a model that is not small
-gets no copies, since each costs its memory again. Where labels are all that is asked for, the copies share one label
-map. Never holds more than a few blocks.
+gets no copies, since each costs its memory again. Never holds more than a few blocks.
 """
 
 from __future__ import annotations
@@ -41,7 +40,11 @@ def answer_all(
     Raises:
         BadInput: a row of the block that comes next is no finite numbers.
     """
-    return _in_order(loaded, blocks, lambda model, rows: model.classify(rows), lambda: None, runtime, threads)
+
+    def ask(model: TfliteKNN, rows: NDArray[Any]) -> Answers:
+        return model.classify(rows)
+
+    return _in_order(loaded, blocks, ask, lambda: ask, runtime, threads)
 
 
 def label_all(
@@ -52,18 +55,24 @@ def label_all(
     Raises:
         BadInput: a row of the block that comes next is no finite numbers.
     """
-    return _in_order(loaded, blocks, lambda model, rows: model.labels(rows), loaded.model.map_labels, runtime, threads)
+
+    def of_many() -> Callable[[TfliteKNN, NDArray[Any]], NDArray[np.int32]]:
+        from device_agent.inference.label_map import labeller
+
+        return labeller(loaded.model)
+
+    return _in_order(loaded, blocks, lambda model, rows: model.labels(rows), of_many, runtime, threads)
 
 
 def _in_order(
     loaded: Loaded,
     blocks: Iterable[NDArray[Any]],
     ask: Callable[[TfliteKNN, NDArray[Any]], T],
-    prepare: Callable[[], None],
+    of_many: Callable[[], Callable[[TfliteKNN, NDArray[Any]], T]],
     runtime: str,
     threads: int,
 ) -> Iterator[T]:
-    """Yields what is said of each block; `prepare` is called before the second is asked."""
+    """Yields what is said of each block; where there is a second, by what `of_many` returns."""
     rest = iter(blocks)
     first = next(rest, None)
     if first is None:
@@ -72,14 +81,12 @@ def _in_order(
     if second is None:
         yield ask(loaded.model, first)
         return
-    prepare()
+    ask = of_many()
     models: SimpleQueue[TfliteKNN] = SimpleQueue()
     models.put(loaded.model)
     copies = _copies(loaded)
     for _ in range(copies - 1):
-        copy = load_model(loaded.opened, runtime, threads)
-        copy.label_map = loaded.model.label_map
-        models.put(copy)
+        models.put(load_model(loaded.opened, runtime, threads))
 
     def work(rows: NDArray[Any]) -> T:
         model = models.get()
