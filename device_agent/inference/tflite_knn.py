@@ -17,17 +17,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from device_agent.inference import label_map
 from device_agent.inference.exact import ExactKnn
 from device_agent.inference.graph_runner import unusable
 from device_agent.inference.graph_selection import Graphs
-from device_agent.shared.cell_bounds import UNDECIDED
 from device_agent.shared.protocol import constants, reports
 from device_agent.shared.queries import Neighbors, accuracy, check_rows
 from device_agent.shared.release.model_file import read_info as read_info
 
-#: Labels that one model answers before it draws its label map: together they take about as long as drawing.
-MAP_AFTER = 16_384
 _FEW = 32
 
 
@@ -67,8 +63,7 @@ class TfliteKNN:
     """A nearest-neighbour classifier in a `.tflite` file, fed with raw rows.
 
     One object serves one thread. `info` is the model's knn.json, `runtime` says what runs it, and `settled` counts the
-    rows that float32 left in doubt and float64 settled. `label_map` answers `labels` and `predict` without the graph,
-    once it is drawn; copies of one model may share it.
+    rows that float32 left in doubt and float64 settled.
 
     Args:
         path: the model; also `/proc/self/fd/N` of a file that was opened before.
@@ -106,8 +101,6 @@ class TfliteKNN:
         self._graphs = Graphs(self._file, self.info, runtime, num_threads, packed=packed, stream=stream, search=search)
         self._take()
         self._exact: ExactKnn | None = None
-        self._labelled = 0
-        self.label_map: label_map.LabelMap | None = None
 
     @property
     def search(self) -> str:
@@ -175,22 +168,7 @@ class TfliteKNN:
         """
         if self._ask_one(rows):  # the fastest way
             return np.asarray(self._answers[0].copy())
-        queries = check_rows(rows, self.info.feature_names)
-        before, self._labelled = self._labelled, self._labelled + len(queries)
-        if before < MAP_AFTER <= self._labelled:
-            self.map_labels()
-        if self.label_map is None:
-            return self._ask(queries, _LABEL)[0]
-        found = self.label_map.look_up(queries).astype(np.int32)
-        left = np.flatnonzero(found == UNDECIDED)
-        if len(left):
-            found[left] = self._ask(queries[left], _LABEL)[0]
-        return found
-
-    def map_labels(self) -> None:
-        """Draws the label map, if the model can have one and has none yet."""
-        if self.label_map is None and label_map.pays(self.info):
-            self.label_map = self._get_exact().draw_label_map()
+        return self._ask(rows, _LABEL)[0]
 
     def predict_proba(self, rows: ArrayLike) -> NDArray[np.float32]:
         """Returns (n, n_classes) float32, the share of each class in the neighbours' votes.

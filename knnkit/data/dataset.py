@@ -189,8 +189,8 @@ def label_array(values: list[Any], source: str) -> NDArray[Any]:
     texts = [str(value) for value in values]
     if all((value := _integer(text)) is not None and text == str(value) for text in texts):
         return np.array([int(text) for text in texts], dtype=np.int64)
-    for row, text in enumerate(texts):
-        require_label(text, f"{source}: row {row}")
+    for text in dict.fromkeys(texts):
+        require_label(text, f"{source}: row {texts.index(text)}")
     return np.array(texts)
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from device_agent.shared.protocol.constants import UNKNOWN_LABEL, Metric, Scale
 from knnkit.data.dataset import is_plain, shortened
-from knnkit.data.unpacking import BROKEN, members_that_fit
+from knnkit.data.files import BROKEN, members_that_fit
 from knnkit.errors import BuildError, MissingDependency
 from knnkit.model.reference.enrolment import Enrolment
 from knnkit.model.reference.space import Float32, Space, adopt_space

@@ -73,7 +73,7 @@ def load(build: Build) -> Material:
         BuildError: the estimator cannot be read, or is not supported.
         MissingDependency: a package of `knnkit[build]` is not installed.
     """
-    from knnkit.data import numbering
+    from knnkit.data import columns
 
     model = build.model
     if isinstance(model.data, SkopsData):
@@ -81,7 +81,7 @@ def load(build: Build) -> Material:
     spec = KnnSpec(model.name, model.k, model.metric, model.weights, model.scale, model.reject)
     everything = _load_rows(build)
     chosen = isinstance(model.data, FileData) and model.data.features is not None
-    warnings = numbering.warnings(everything) if isinstance(model.data, FileData) and not chosen else ()
+    warnings = columns.warnings(everything) if isinstance(model.data, FileData) and not chosen else ()
     return Material(spec, *_divide(build, everything), warnings=warnings)
 
 
