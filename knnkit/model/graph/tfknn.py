@@ -1,4 +1,4 @@
-"""Nearest-neighbour classifier as a TensorFlow module: the graph of the model.
+"""Nearest-neighbour classifier as a TensorFlow module.
 
 Combines the map into model space (`preprocess`), the neighbours there (`search`) and their vote. The graph also flags
 the rows whose neighbours and label float32 rounding cannot have changed (`certain`), so that a runtime can settle the
