@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import shlex
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -33,6 +34,13 @@ class Target:
     def __str__(self) -> str:
         """The address as the user wrote it."""
         return LOCAL if self.address is None else str(self.address)
+
+    @property
+    def words(self) -> str:
+        """What names it on a command line."""
+        root = "" if self.root == constants.DEFAULT_ROOT else f" --root {shlex.quote(self.root)}"
+        typed = self.address.typed if self.address else None
+        return f"--target {typed.words() if typed else shlex.quote(self.name)}{root}"
 
 
 @dataclass(frozen=True)

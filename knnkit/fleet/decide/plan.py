@@ -157,7 +157,7 @@ def _refuse(target: Target, facts: Facts, package: Package, options: PlanOptions
     return (
         _unfit(target, facts, options)
         or _misplaced(target, package)
-        or (_unwanted(target.name, facts.agent, package) if facts.agent else None)
+        or (_unwanted(target, facts.agent, package) if facts.agent else None)
         or (_outdated(target, facts.agent, package, options) if facts.agent else None)
         or _too_full(target.name, facts, package)
     )
@@ -201,10 +201,21 @@ def _misplaced(target: Target, package: Package) -> Refusal | None:
     return Refusal("wrong-class", said, "correct `device_class` in deploy.yaml", constants.EXIT_REFUSED)
 
 
-def _unwanted(device: str, status: Status, package: Package) -> Refusal | None:
-    ref = package.ref
+def other_project(target: Target) -> str:
+    """Returns what to type where a device has another project's model, or trusts only its keys."""
+    return (
+        "give this one a root of its own, by `root: ~/.knnkit-2` of the target in deploy.yaml or --root '~/.knnkit-2'; "
+        f"or clear the device of all releases and keys: `knnkit provision --remove {target.words}`"
+    )
+
+
+def _unwanted(target: Target, status: Status, package: Package) -> Refusal | None:
+    ref, device = package.ref, target.name
     if status.committed and status.committed.digest == package.digest and not status.pending:
         return None
+    if status.committed and status.committed.name != ref.name:
+        said = f"{device} is for the model {status.committed.name!r}, not {ref.name!r}"
+        return Refusal("wrong-name", said, other_project(target), constants.EXIT_REFUSED)
     if status.trusted and package.signed_by not in status.trusted:
         if package.signed_by in status.revoked:
             said = f"{device}: the key that signed {ref.name} {ref.version} was revoked ({package.signed_by[:23]}…)"
@@ -212,8 +223,8 @@ def _unwanted(device: str, status: Status, package: Package) -> Refusal | None:
             return Refusal("revoked-key", said, hint, constants.EXIT_REFUSED)
         said = f"{device} does not trust the key that signed {ref.name} {ref.version} ({package.signed_by[:23]}…)"
         hint = (
-            f"`knnkit trust --rotate NEW.pem --signing-key OLD.pem --target {device}`, if the new key is yours; else "
-            f"`knnkit sign RELEASE --key OLD.pem`, with a key that `knnkit trust --keys --target {device}` shows"
+            f"`knnkit trust --rotate NEW.pem --signing-key OLD.pem {target.words}`, if you have OLD.pem, a key that "
+            f"the device trusts; if the device is another project's: {other_project(target)}"
         )
         return Refusal("untrusted-key", said, hint, constants.EXIT_REFUSED)
     if ref.sequence < status.floor:

@@ -48,6 +48,7 @@ class Question:
     pace: Pace = _PACE
     opener: Opener = open_transport
     named: frozenset[str] = frozenset()  # fingerprints of the keys that deploy.yaml names
+    models: frozenset[str] = frozenset()  # names of the models that it builds
 
 
 def ask_device(question: Question, listen: Listener = nobody, pause: Pause = just_sleep) -> DeviceReport:
@@ -123,7 +124,7 @@ def _rollback(question: Question, transport: Transport, facts: Facts, recorder: 
 
 def _doctor(question: Question, transport: Transport, facts: Facts, recorder: Recorder) -> DeviceReport:
     """What the host sees from outside, then what the agent sees from inside."""
-    findings = list(findings_of(str(question.target), facts, question.named))
+    findings = list(findings_of(question.target, facts, question.named, question.models))
     if facts.agent is not None:
         with recorder.step("doctor"):
             completed = transport.run(
