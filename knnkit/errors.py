@@ -27,6 +27,11 @@ from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.errors import ReportedError
 
 
+def extra(name: str) -> str:
+    """Returns what installs an extra of knnkit, which is on no package index."""
+    return f"in the clone of knnkit: pip install '.[{name}]'"
+
+
 class KnnkitError(ReportedError):
     """The base of every error that knnkit raises on purpose."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from device_agent.commands.options import add_runtime, command, filled, store_of
+from device_agent.shared.console import streams
 from device_agent.shared.protocol import constants
 
 
@@ -36,6 +37,8 @@ def _run_classify(arguments: argparse.Namespace) -> int:
     from device_agent.serving.outputs import Closed
     from device_agent.serving.writers import Columns
 
+    if arguments.input in (None, "-"):
+        streams.say_if_waiting("device_agent")
     columns = Columns(arguments.proba, arguments.neighbors, arguments.digest)
     request = Request(
         arguments.input,

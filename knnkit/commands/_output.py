@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from device_agent.shared.protocol.model_info import Gates
     from knnkit.fleet.report import FleetReport
     from knnkit.render.decision_regions import Regions
+    from knnkit.render.terminal import Table
 
 #: Commands that show a device's warnings among their answers.
 _SHOWS_WARNINGS = frozenset({"status", "doctor"})
@@ -27,17 +28,24 @@ def finish(
     gates: Gates | None = None,
     *,
     shown: bool = False,
+    table: Table | None = None,
     regions: tuple[Regions, str] | None = None,
 ) -> int:
-    """Writes the reports that were asked for, prints the result unless it is `shown`, and returns the exit code."""
+    """Writes the reports that were asked for, prints the result unless it is `shown`, and returns the exit code.
+
+    A `table` is the result, on the terminal and in a report.
+    """
     from knnkit.render.fleet_report import print_report
+    from knnkit.render.terminal import print_table
 
     signals.deafen()  # what was done is told whole
     for path in arguments.report:
-        write_report(path, report, gates, regions)
+        write_report(path, report, gates, regions, table)
+    if table and not arguments.json:
+        print_table(table.columns, table.rows)
     if arguments.json:
         print(json_codec.dumps(report))
-    elif not shown:
+    elif not shown and not table:
         print_report(report, sys.stdout)
     else:
         _say_what_to_do(report)
@@ -57,7 +65,11 @@ def _say_what_to_do(report: FleetReport) -> None:
 
 
 def write_report(
-    path: Path, report: FleetReport, gates: Gates | None = None, regions: tuple[Regions, str] | None = None
+    path: Path,
+    report: FleetReport,
+    gates: Gates | None = None,
+    regions: tuple[Regions, str] | None = None,
+    table: Table | None = None,
 ) -> None:
     """Writes one report file, JSON or HTML by its ending; `regions` with the name of the device that answered them.
 
@@ -74,7 +86,7 @@ def write_report(
             from knnkit.render.html import write_report as write_html
 
             surveyed, by = regions or (None, "")
-            write_html(path, page_of(report, gates=gates, regions=surveyed, regions_from=by))
+            write_html(path, page_of(report, gates=gates, regions=surveyed, regions_from=by, table=table))
         else:
             raise _no_report(path)
     except (OSError, json_codec.TooLarge) as error:

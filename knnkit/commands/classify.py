@@ -146,6 +146,7 @@ def _file_name(name: str) -> str:
 @contextmanager
 def _source(path: Path | None) -> Iterator[BinaryIO]:
     if path is None:
+        streams.say_if_waiting("knnkit")
         yield sys.stdin.buffer
         return
     try:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from device_agent.shared.protocol import constants, documents, json_codec
 from knnkit.commands import _options
-from knnkit.errors import MissingDependency, ParityFailed, UsageError
+from knnkit.errors import MissingDependency, ParityFailed, UsageError, extra
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -82,7 +82,7 @@ def _require_build_extra() -> None:
     missing = [package for module, package in packages.items() if importlib.util.find_spec(module) is None]
     if missing:
         raise MissingDependency(
-            f"the demo builds a model and draws it; missing: {', '.join(missing)}", hint="pip install 'knnkit[build]'"
+            f"the demo builds a model and draws it; missing: {', '.join(missing)}", hint=extra("build")
         )
 
 

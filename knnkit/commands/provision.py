@@ -9,6 +9,7 @@ from device_agent.shared.protocol import json_codec
 from knnkit.commands import _options, _output, _selection
 from knnkit.commands._console import Console
 from knnkit.errors import UsageError
+from knnkit.render.terminal import Table
 
 if TYPE_CHECKING:
     from knnkit.fleet.report import DeviceReport
@@ -43,20 +44,11 @@ def run(arguments: argparse.Namespace) -> int:
     ]
     with Console(len(targets)) as console, _selection.open_fan(arguments, config) as fan:
         report = ask_all("provision", jobs, provision_device, fan, console)
-    if not arguments.json:
-        _show(report.devices)
-    return _output.finish(arguments, report, shown=True)
+    heads = ("device", "outcome", "agent", "runtime", "python", "machine", "sent", "says")
+    return _output.finish(arguments, report, table=Table(heads, tuple(map(_row, report.devices))))
 
 
-def _show(devices: tuple[DeviceReport, ...]) -> None:
-    from knnkit.render.terminal import print_table
-
-    print_table(
-        ["device", "outcome", "agent", "runtime", "python", "machine", "sent", "says"], [_row(d) for d in devices]
-    )
-
-
-def _row(device: DeviceReport) -> list[str]:
+def _row(device: DeviceReport) -> tuple[str, ...]:
     from knnkit.provision import Provisioned
     from knnkit.render.sanitize import size
 
@@ -64,7 +56,7 @@ def _row(device: DeviceReport) -> list[str]:
     says = "; ".join(said)
     if not device.good or '"removed"' in device.details:
         done = "removed" if device.details == json_codec.dumps({"removed": True}) else "nothing there"
-        return [device.name, done if device.good else device.outcome.value, *["-"] * 5, says]
+        return (device.name, done if device.good else device.outcome.value, *["-"] * 5, says)
     found = device.answer(Provisioned)
     outcome = "provisioned" if found.changed else "unchanged"
-    return [device.name, outcome, found.agent, found.runtime, found.python, found.machine, size(found.sent), says]
+    return (device.name, outcome, found.agent, found.runtime, found.python, found.machine, size(found.sent), says)

@@ -20,7 +20,7 @@ LOCAL = "local"
 class Target:
     """One device; `address` None is the embedded device on this machine.
 
-    `near` is the name in deploy.yaml that is most like what was typed, where that is none of them.
+    `near` is `local` or the name in deploy.yaml that is most like what was typed, where that is none of them.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Target:
         """What names it on a command line."""
         root = "" if self.root == constants.DEFAULT_ROOT else f" --root {shlex.quote(self.root)}"
         typed = self.address.typed if self.address else None
-        return f"--target {typed.words() if typed else shlex.quote(self.name)}{root}"
+        return f"--target {typed.words(jumps=True) if typed else shlex.quote(self.name)}{root}"
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def select(
     known = {target.name: target for target in (targets_of(config) if config else ())}
     chosen: dict[str, Target] = {}
     for text in named:
-        near = next(iter(difflib.get_close_matches(text, known, n=1)), "")
+        near = next(iter(difflib.get_close_matches(text, (*known, LOCAL), n=1)), "")
         target = known.get(text) or replace(_parse(text, config, called), near=near)
         if target.name in chosen:
             raise UsageError(f"--target {text} is given twice", hint=f"--target {text}, once")

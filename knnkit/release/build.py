@@ -13,7 +13,7 @@ import shlex
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     from knnkit.model.build import BuiltModel
     from knnkit.training.source import Material
 
+#: Files of macOS, Windows and KDE's file managers.
+_DESKTOP = (".DS_Store", "Thumbs.db", "desktop.ini", ".directory")
+#: Most extra files that an error names.
+_NAMED = 10
 #: Most digits of a time in seconds; more are milliseconds.
 _DIGITS = 12
 #: How far ahead of the clock a sequence may lie before a build warns, in seconds: clocks differ, and by no more.
@@ -122,6 +126,7 @@ def write_release(made_from: Material, order: Order, signer: Signer, directory: 
     created = _pinned_clock()
     model, golden, verdict = _make(made_from, order)
     document = _manifest(order, model, directory, int(time.time()) if created is None else created)
+    again = _same_version(directory, document, model.data)
     with _replacing(directory) as folder:
         (folder / constants.MODEL_FILE).write_bytes(model.data)
         (folder / constants.GOLDEN_FILE).write_bytes(golden.to_bytes())
@@ -135,7 +140,7 @@ def write_release(made_from: Material, order: Order, signer: Signer, directory: 
         True,
         verdict.accuracy,
         verdict.accuracy_rows,
-        (*made_from.warnings, *model.warnings, *_learnt_nothing(model.info, verdict), *_far_ahead(document)),
+        (*made_from.warnings, *model.warnings, *_learnt_nothing(model.info, verdict), *_far_ahead(document), *again),
     )
 
 
@@ -196,7 +201,8 @@ def _manifest(order: Order, model: BuiltModel, directory: Path, created: int) ->
 
     sequence = order.sequence
     if sequence is None:  # two builds within a second must not share a sequence
-        sequence = max(created, _sequence_of(directory) + 1)
+        old = _there(directory)
+        sequence = max(created, old.sequence + 1 if old else 0)
     return manifest.new_manifest(
         name=model.info.name,
         version=order.version,
@@ -212,12 +218,27 @@ def _manifest(order: Order, model: BuiltModel, directory: Path, created: int) ->
     )
 
 
-def _sequence_of(directory: Path) -> int:
+def _there(directory: Path) -> model_info.Manifest | None:
+    """Returns the manifest of the release in `directory`; None where there is none that can be read."""
     try:
         data = read_small(directory / constants.MANIFEST_FILE, constants.MAX_MANIFEST, follow=True)
-        return manifest.read_manifest(data).sequence
+        return manifest.read_manifest(data)
     except (OSError, VerificationFailed):
-        return 0
+        return None
+
+
+def _same_version(directory: Path, document: model_info.Manifest, model: bytes) -> tuple[str, ...]:
+    """Warns of a version that the release in `directory` has already, with another model."""
+    old = _there(directory)
+    if old is None or (old.name, old.version) != (document.name, document.version):
+        return ()
+    with contextlib.suppress(OSError):
+        if (directory / constants.MODEL_FILE).read_bytes() == model:
+            return ()
+    return (
+        f"{old.name} {old.version} was built before from something else (sequence {old.sequence}): only the digest "
+        "tells the two apart. Give this one a release.version of its own",
+    )
 
 
 def _require_replaceable(directory: Path) -> None:
@@ -231,12 +252,29 @@ def _require_replaceable(directory: Path) -> None:
         return
     if not directory.is_dir():
         raise BuildError(f"{directory} is not a folder", hint="choose another release: dir, or -o")
-    strangers = sorted(entry.name for entry in directory.iterdir() if entry.name not in constants.RELEASE_FILES)
+    _remove_desktop_files(directory)
+    strangers = sorted(entry for entry in directory.iterdir() if entry.name not in constants.RELEASE_FILES)
     if strangers:
-        raise BuildError(
-            f"{directory} holds {strangers[0]!r}, which is no part of a release; nothing was replaced",
-            hint="choose another release: dir, or -o",
-        )
+        names = ", ".join(repr(each.name) for each in strangers[:_NAMED])
+        more = f" and {len(strangers) - _NAMED:,} more" if len(strangers) > _NAMED else ""
+        said = f"{directory} holds {names}{more}, which do not belong to a release; nothing was replaced"
+        raise BuildError(said, hint=f"choose another release: dir, or -o{_or_remove(directory, strangers)}")
+
+
+def _or_remove(directory: Path, strangers: Sequence[Path]) -> str:
+    """Names the `rm` only in a directory that is a release: any other may hold the user's own work."""
+    if _there(directory) is None or len(strangers) > _NAMED:
+        return ""
+    kind = "-r " if any(each.is_dir() and not each.is_symlink() for each in strangers) else ""
+    return f"; or remove them: rm {kind}{shlex.join(map(str, strangers))}"
+
+
+def _remove_desktop_files(directory: Path) -> None:
+    """Removes what a file manager leaves wherever somebody looks; a signed release holds its own files alone."""
+    for name in _DESKTOP if _there(directory) else ():
+        path = directory / name
+        if path.is_file() and not path.is_symlink():
+            path.unlink()
 
 
 @contextlib.contextmanager
@@ -273,6 +311,7 @@ def ensure_release(build: Build, signer: Signer, *, out: Path | None = None) -> 
         See `build_release`.
     """
     directory = (out or build.release.dir).absolute()
+    _remove_desktop_files(directory)
     kept = _kept(directory, build, signer)
     return kept or build_release(build, signer, out=out)
 

@@ -118,7 +118,7 @@ def _rollback(question: Question, transport: Transport, facts: Facts, recorder: 
             recorder.unwarn(*standing.gates_missed(facts.agent.warnings))
         recorder.warn(*done.warnings)
         return recorder.end(Outcome.COMMITTED, **known)
-    why = "it is committed there" if question.input else "it went back already; further back: --to DIGEST"
+    why = "it is committed there" if question.input else "it went back already; further back: --to VERSION or DIGEST"
     return recorder.end(Outcome.UNCHANGED, message=why, **known)
 
 
