@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import sys
 
+from device_agent.shared.os_errors import explain
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.errors import ReportedError
 
@@ -107,5 +108,5 @@ class NothingToDo(KnnkitError):
 
 def from_os_error(error: OSError) -> KnnkitError:
     """Returns what the operating system refused, and where, as an error of this tree."""
-    where = f"{error.filename}: " if error.filename else ""
-    return UsageError(f"{where}{error.strerror or error}", reason="os-error")
+    reason, said, hint = explain(error)
+    return UsageError(said, reason=reason, hint=hint)

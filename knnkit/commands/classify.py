@@ -89,11 +89,11 @@ def _one(arguments: argparse.Namespace, config: Config | None, target: Target) -
         done = pipe_rows(target, _selection.pace_of(arguments, config), command, source, sink, warn=_warn)
         if done.exit_code:
             raise _Incomplete
-    if done.stderr:
-        from knnkit.transport.base import printable
+    from knnkit.transport.base import printable
 
-        said = about(arguments.input, done).stderr.decode("utf-8", "replace")
-        print(printable(said).rstrip(), file=sys.stderr)
+    said = printable(about(arguments.input, done).stderr.decode("utf-8", "replace")).rstrip()
+    if said or done.exit_code:
+        print(said or done.complaint, file=sys.stderr)
     return done.exit_code if done.exit_code >= 0 else constants.EXIT_FAILED
 
 

@@ -6,10 +6,10 @@ import difflib
 import shlex
 from pathlib import Path
 
-from knnkit.config import parse
+from knnkit.config import parse, yaml_reader
 from knnkit.errors import ConfigError
 
-_MAX_BYTES = 16 * 1024 * 1024
+_MAX_BYTES = 4 * yaml_reader.MAX_TEXT  # UTF-8 has at most four bytes a character
 
 
 def load(path: str | Path) -> parse.Config:

@@ -238,11 +238,8 @@ def _check_files(statement: oms.Statement, files: Mapping[str, FileFact]) -> Non
 
 def _check_target(manifest: Manifest, state: TrustState) -> None:
     if state.name is not None and manifest.name != state.name:
-        raise refused(
-            Reason.WRONG_NAME,
-            f"this device is for the model {state.name!r}, not {manifest.name!r}",
-            "another --root for this model, or clear the device: `knnkit provision --remove --target HOST`",
-        )
+        out = "another --root for this model, or clear the device: `knnkit provision --remove --target HOST`"
+        raise refused(Reason.WRONG_NAME, f"this device is for the model {state.name!r}, not {manifest.name!r}", out)
     if state.device_class is not None and manifest.device_class not in ("any", state.device_class):
         raise refused(
             Reason.WRONG_DEVICE_CLASS,

@@ -33,8 +33,8 @@ def findings_of(
     if facts.system != "Linux" or facts.machine not in _MACHINES:
         said = f"{facts.system} on {facts.machine}: there is no TFLite runtime for it"
         yield Finding("machine", "error", said, f"use one of Linux {', '.join(_MACHINES)}")
-    if not facts.writable:
-        yield Finding("root", "error", f"{facts.root} cannot be written", f"sudo chown -R $USER {facts.root}")
+    if facts.unwritable:
+        yield Finding("root", "error", *facts.unwritable)
     if facts.noexec:
         yield Finding("root", "error", *facts.noexec)
     if facts.fleeting:

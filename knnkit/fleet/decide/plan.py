@@ -171,10 +171,8 @@ def _unfit(target: Target, facts: Facts, options: PlanOptions) -> Refusal | None
 
     if facts.system != "Linux":
         return failed("not-linux", f"{facts.system} runs there; the agent needs Linux", "choose another device")
-    if not facts.writable:
-        return failed(
-            "not-writable", f"{facts.root} cannot be written", "choose another `root`, or give it to the login user"
-        )
+    if facts.unwritable:
+        return failed("not-writable", *facts.unwritable)
     if facts.noexec:
         return failed("noexec", *facts.noexec)
     if facts.agent is None and options.provisioning == "never":
