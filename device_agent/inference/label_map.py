@@ -15,12 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.inference.exact import ExactKnn
-from device_agent.inference.tflite_knn import Answers, TfliteKNN, check_rows
+from device_agent.inference.tflite_knn import Answers, TfliteKNN
 from device_agent.shared.cell_bounds import EITHER_WAY, UNDECIDED, Bounds, Box, Cells, Float32, Float64, Ints, paint
 from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.protocol.constants import UNKNOWN
 from device_agent.shared.protocol.model_info import KnnInfo
 from device_agent.shared.protocol.record import record
+from device_agent.shared.queries import check_rows
 
 #: In three dimensions a map takes ten times as long, and decides less.
 MAX_FEATURES = 2
@@ -69,7 +70,7 @@ class LabelMap:
         Raises:
             BadInput: wrong number of columns, or a value that is not finite.
         """
-        queries = check_rows(rows, model.info.n_features)
+        queries = check_rows(rows, model.info.feature_names)
         found = self.look_up(queries).astype(np.int32)
         left = np.flatnonzero(found == UNDECIDED)
         if len(left):

@@ -108,6 +108,8 @@ def _certify(
         device=board.device_info(),
         failures=found.failures,
         issued=clock.now().wall,
+        signed_by=verdict.signed_by,
+        warnings=verdict.warnings,
         classes=tuple(map(str, model.info.classes)) if len(model.info.classes) <= constants.MAX_CONFUSED else (),
     )
 

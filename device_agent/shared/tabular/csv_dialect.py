@@ -1,9 +1,8 @@
-"""How a table of text is written: what stands between its columns, and what before its decimals. No I/O.
+"""Detects separator and decimal sign of a text table.
 
-Spreadsheets write commas, semicolons or tabs, and a decimal comma where the columns are not separated by one. What a
-file is, it must show: a comma that may as well stand between thousands is refused, and so is text of another encoding.
-Rows to learn from and rows to classify are read alike, so both sides use it. Never reads a file, and never lets a
-number through that could be another one.
+Spreadsheets separate columns with commas, semicolons or tabs, and without commas may write a decimal comma. Ambiguous
+input is an error: a comma that may also be a thousands separator, or text in another encoding. Host and device both use
+this module, so that training rows and queries are read alike. No I/O; never accepts a number with two readings.
 """
 
 from __future__ import annotations
@@ -14,13 +13,13 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from device_agent.shared.protocol.errors import BadInput
 
-#: What may stand between columns, the likeliest first.
+#: Column separators, the likeliest first.
 SEPARATORS = (",", ";", "\t")
 #: Names of columns that a message lists.
 _MAX_LISTED = 12
 
 _SHEET = "save it as CSV (UTF-8)"
-#: First bytes of what people take for a CSV file: what it is, and what makes text of it.
+#: First bytes of files that users mistake for CSV: (magic, what it is, how to convert it).
 _FOREIGN = (
     (b"\xff\xfe", "UTF-16 text", "iconv -f UTF-16 -t UTF-8 FILE > rows.csv"),
     (b"\xfe\xff", "UTF-16 text", "iconv -f UTF-16 -t UTF-8 FILE > rows.csv"),
@@ -56,7 +55,7 @@ def text_of(line: bytes) -> str:
     """Returns a line as text.
 
     Raises:
-        BadInput: it is no UTF-8, or lines end in another way; the hint is what mends the file.
+        BadInput: it is not UTF-8, or has other line endings; the hint converts the file.
     """
     for magic, what, mend in _FOREIGN:
         if line.startswith(magic):
@@ -84,7 +83,7 @@ def fields_of(text: str, separator: str) -> list[str]:
     """Returns the fields of a line.
 
     Raises:
-        BadInput: a quote is open, or stands where none may.
+        BadInput: a quote is not closed, or is in the wrong place.
     """
     try:
         return next(reader([text], separator), [])
@@ -93,7 +92,7 @@ def fields_of(text: str, separator: str) -> list[str]:
 
 
 def separator_of_header(text: str, names: Iterable[str]) -> str | None:
-    """Returns between what the most of `names` stand; None where no separator makes one of them a column."""
+    """Returns the separator that makes most of `names` columns; None if none makes any of them one."""
     wanted = set(names)
     best, most = None, 0
     for separator in SEPARATORS:
@@ -107,7 +106,7 @@ def separator_of_header(text: str, names: Iterable[str]) -> str | None:
 
 
 def separator_of_row(text: str, columns: int) -> str | None:
-    """Returns what divides a line into `columns` numbers; None where nothing does."""
+    """Returns the separator that divides a line into `columns` numbers; None if none does."""
     for separator in SEPARATORS:
         if separator != "," and separator not in text:
             continue
@@ -121,7 +120,7 @@ def separator_of_row(text: str, columns: int) -> str | None:
 
 
 def without_tail(fields: list[str], columns: int) -> list[str]:
-    """Returns the fields without empty ones beyond the last column, which spreadsheets leave there."""
+    """Returns the fields without empty ones after the last column, which spreadsheets add."""
     end = len(fields)
     while end > columns and not fields[end - 1].strip():
         end -= 1
@@ -129,15 +128,15 @@ def without_tail(fields: list[str], columns: int) -> list[str]:
 
 
 def header_names(fields: list[str]) -> list[str]:
-    """Returns the names in a header line, without empty ones beyond the last column."""
+    """Returns the names in a header line, without empty ones after the last column."""
     return without_tail([field.strip() for field in fields], 0)
 
 
 def number(text: str) -> float:
-    """Returns the number that a field with a decimal point is, of the digits 0 to 9.
+    """Returns the value of a field with a decimal point and digits 0 to 9.
 
     Raises:
-        ValueError: it is none; Python would read `1_0` as well, and the digits of every script.
+        ValueError: it is not such a number; `float` alone also reads `1_0` and the digits of other scripts.
     """
     if "_" in text or not (text.isascii() or text.strip().isascii()):
         raise ValueError("not a number")
@@ -145,7 +144,7 @@ def number(text: str) -> float:
 
 
 def in_ascii(text: str) -> str | None:
-    """Returns how a number that is written in digits or signs of another script is written here; None for all else."""
+    """Returns a number written in digits or signs of another script in ASCII; None for any other text."""
     if text.strip().isascii():
         return None
     plain = "".join(str(int(c)) if c.isdecimal() else _SIGNS_IN_ASCII.get(c, c) for c in text.strip())
@@ -157,9 +156,9 @@ def in_ascii(text: str) -> str | None:
 
 
 def is_number(text: str, separator: str) -> bool:
-    """Whether a field reads as a number, in whatever digits, with a decimal comma where commas do not separate.
+    """Whether a field looks like a number, in any script, with a decimal comma unless commas separate.
 
-    It tells what a line is meant to be; what it says is for `number`.
+    Only recognises what a line is meant to be; `number` reads the value.
     """
     try:
         float(text if separator == "," else text.replace(",", ".", 1))
@@ -184,13 +183,13 @@ class Decimals:
         """Returns the fields of a line with decimal points.
 
         Raises:
-            BadInput: a comma may stand between thousands, or the other sign was used before.
+            BadInput: a comma may be a thousands separator, or the file used the other sign before.
         """
         if self._commas_separate:
             return list(fields)
         pointed = [field.replace(",", ".") for field in fields]
         if not all(is_number(field, ";") for field in fields):
-            return pointed  # whoever reads them will say so
+            return pointed  # reading them raises the error
         commas = [field for field in fields if "," in field]
         if commas and not self.sign and not self._comma_is_usual and all(map(is_grouped, commas)):
             hint = "write numbers with a decimal point, and nothing between thousands"
@@ -207,18 +206,18 @@ class Decimals:
         return pointed
 
 
-#: The Arabic decimal separator, and a typographer's minus and plus.
+#: The Arabic decimal separator, and Unicode minus, plus and full stop.
 _SIGNS_IN_ASCII = {"\u066b": ".", "\u2212": "-", "\uff0d": "-", "\uff0b": "+", "\uff0e": "."}
 _SIGNS = {",": "a decimal comma", ".": "a decimal point"}
 
 
 def is_grouped(text: str) -> bool:
-    """Whether a number with commas reads as one with a comma after its thousands."""
+    """Whether a number with commas looks like one with thousands separators."""
     return _GROUPED.fullmatch(text.strip()) is not None
 
 
 def alike(name: str, names: Iterable[str]) -> str | None:
-    """Returns the one of `names` that differs from `name` in nothing but capitals, blanks and signs."""
+    """Returns the one of `names` that differs from `name` only in case, blanks and punctuation; else None."""
     plain = _letters(name)
     return next((other for other in names if other != name and plain and _letters(other) == plain), None)
 
@@ -228,6 +227,6 @@ def _letters(name: str) -> str:
 
 
 def listed(names: Sequence[str]) -> str:
-    """Returns names as a message bears them."""
+    """Returns names for a message, at most `_MAX_LISTED` of them."""
     more = f", ... ({len(names)} in all)" if len(names) > _MAX_LISTED else ""
     return ", ".join(repr(name) if "," in name else name for name in names[:_MAX_LISTED]) + more

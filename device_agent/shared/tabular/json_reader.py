@@ -1,8 +1,8 @@
-"""JSON lines in, rows out, a block of whole lines at a time.
+"""Parses blocks of JSON lines into rows.
 
-A block of flat arrays of plain numbers is read at once; anything else falls back to line by line, where each bad line
-is named with its number and the value. Both ways give the same numbers, correctly rounded. Never reads from anywhere,
-and never lets a value through that is not a finite float32.
+A block of flat arrays of plain numbers is read at once. Any other block is read line by line, and each bad line gets an
+error with its number and the value. Both ways give the same numbers, correctly rounded. No I/O; every value returned is
+a finite float32.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class JsonParser:
         return line_by_line(self, block, self._parse_line)
 
     def _parse_plain(self, block: bytes) -> NDArray[np.float32] | None:
-        """The fast way: None unless every line is a flat array of plain finite numbers."""
+        """Returns the rows of a block of flat arrays of plain finite numbers; None for any other block."""
         block = block.replace(b"\r\n", b"\n") if b"\r" in block else block
         text = block[1:-2].replace(b"]\n[", b"\n") + b"\n"
         two_less_in_each_line = len(block) - len(text) == 2 * block.count(b"\n")
