@@ -1,6 +1,7 @@
 """What provisioning runs on a board. The board has nothing but its own Python: the standard library alone is used here.
 
     state    what is here: Python, architecture, C library, disk, environments, trusted keys
+    examine  whether an environment is whole: every file as its wheel has it, and it runs
     prepare  which wheels of an order the environments hold already
     claim    a place of this connection's own for the wheels that it sends
     build    make an environment from wheels, prove it; to use it, switch to it and add trusted keys

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
 from device_agent.bootstrap.cleanup import clear_leftovers, prune
 from device_agent.bootstrap.environments import MARKER, current, marker, works
-from device_agent.bootstrap.files import PART, listed, safe, same, sync, sync_tree, write
+from device_agent.bootstrap.examine import prove
+from device_agent.bootstrap.files import PART, listed, make_folder, remove_tree, safe, same, sync, sync_tree, write
 from device_agent.bootstrap.lock import locked
 from device_agent.bootstrap.paths import VENVS, Trouble, resolved
 from device_agent.bootstrap.pip_download import download
@@ -24,7 +24,7 @@ def build(order: dict[str, Any]) -> dict[str, Any]:
     place = take(root, order["place"]) if order["place"] else None
     with locked(root, order["wait"], place):
         clear_leftovers(root)
-        made = not works(root, digest)
+        made = not works(root, digest) or (order["repair"] and place is not None)
         try:
             if made:
                 make_environment(root, order, place)
@@ -51,8 +51,29 @@ def make_environment(root: Path, order: dict[str, Any], place: Path | None) -> N
     made_of["wheels"] = [{"name": wheel["name"], "sha256": wheel["sha256"]} for wheel, _ in wheels]
     write(part / MARKER, json.dumps(made_of, sort_keys=True).encode())
     sync_tree(part)
-    part.rename(final)
+    if final.is_dir():
+        put_over(part, final)
+        sync_tree(final)
+    else:
+        part.rename(final)
     sync(final.parent)
+
+
+def put_over(new: Path, damaged: Path) -> None:
+    """Gives a damaged environment each file of a new one that is like it, one rename each: it may be in use."""
+    remove_tree(damaged / "__pycache__")  # it may be what is damaged; Python makes it anew
+    for path in listed(new):
+        place = damaged / path.name
+        if not path.is_symlink() and path.is_dir():
+            if place.is_symlink() or not place.is_dir():
+                remove_tree(place)
+            make_folder(place)
+            put_over(path, place)
+            continue
+        if not place.is_symlink() and place.is_dir():
+            remove_tree(place)
+        path.rename(place)
+    remove_tree(new)
 
 
 def gather(root: Path, order: dict[str, Any], place: Path) -> list[tuple[dict[str, str], Path | None]]:
@@ -76,15 +97,3 @@ def make_empty(environment: Path, *, system_site: bool) -> None:
     for path in listed(environment / "bin"):
         if not path.name.startswith("python"):  # activation scripts name this folder, which will be renamed
             path.unlink()
-
-
-def prove(environment: Path, probe: str) -> dict[str, Any]:
-    """Runs the new environment's Python: what cannot import what it needs never becomes the one in use."""
-    command = [str(environment / "bin" / "python"), "-I", "-c", probe]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
-    answer = done.stdout.decode(errors="replace").strip().splitlines()[-1:]
-    if done.returncode or not answer:
-        last = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
-        raise Trouble("does-not-run", f"the new environment does not run here: {last[0]}", "the old one stays in use")
-    found: dict[str, Any] = json.loads(answer[0])
-    return found

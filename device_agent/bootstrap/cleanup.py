@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from device_agent.bootstrap.environments import MARKER, current, environments, works
-from device_agent.bootstrap.files import PART, listed, remove_tree
+from device_agent.bootstrap.files import PART, discard, listed, remove_tree
 from device_agent.bootstrap.paths import LINK, VENVS
 from device_agent.bootstrap.upload_dirs import busy, drop_place, is_place
 
@@ -39,6 +39,4 @@ def prune(root: Path, digest: str) -> None:
     others = [root / VENVS / name for name in environments(root) if name not in kept]
     others.sort(key=lambda path: (path / MARKER).stat().st_mtime_ns, reverse=True)
     for path in others[KEPT - len(kept) :]:
-        part = path.with_name(path.name + PART)
-        path.rename(part)  # whole or gone, never half
-        remove_tree(part)
+        discard(path, path.with_name(path.name + PART), MARKER)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -30,10 +31,31 @@ def make_folder(path: Path) -> None:
 
 def remove_tree(path: Path) -> None:
     """Whatever is at `path` goes; nothing there is fine."""
-    if path.is_dir() and not path.is_symlink():
+    if not path.is_symlink() and path.is_dir():
         shutil.rmtree(path)
     elif os.path.lexists(path):
         path.unlink()
+
+
+def discard(path: Path, gone: Path, proof: str = "") -> None:
+    """Removes a folder under another name, so that half of it is never taken for the whole; a missing one is fine.
+
+    An overlay does not rename what lies in its lower layer: then the file `proof`, without which it does not count,
+    goes first.
+    """
+    remove_tree(gone)
+    try:
+        path.rename(gone)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        gone = path
+        if proof:
+            remove_tree(path / proof)
+            sync(path)
+    remove_tree(gone)
 
 
 def safe(name: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 from device_agent.bootstrap.cleanup import tidy
 from device_agent.bootstrap.environments import current, environments, linked
+from device_agent.bootstrap.examine import damage
 from device_agent.bootstrap.files import listed, sha256
 from device_agent.bootstrap.paths import TRUST, existing, resolved
 
@@ -21,6 +22,7 @@ def state(order: dict[str, Any]) -> dict[str, Any]:
     root = resolved(order["root"])
     nearest = existing(root)
     disk = os.statvfs(nearest)
+    used = current(root)
     bits = struct.calcsize("P") * 8
     return {
         "root": str(root),
@@ -37,9 +39,10 @@ def state(order: dict[str, Any]) -> dict[str, Any]:
         "writable": os.access(nearest, os.W_OK | os.X_OK),
         "nearest": str(nearest),
         "disk_free": disk.f_bavail * disk.f_frsize,
-        "current": current(root),
+        "current": used,
         "linked": linked(root),
         "environments": environments(root),
+        "damage": damage(root, used, order["probe"]) if used and order.get("probe") else "",
         "tidy": tidy(root),
         "trusted": trusted(root),
     }

@@ -43,7 +43,7 @@ class Loader:
         return self.sources[name]
 
 
-def run(sources: Mapping[str, str], program: str) -> int:
-    """Returns the exit code of `program`, a module among the sources, for the arguments of this process."""
+def run(sources: Mapping[str, str], program: str, *order: str) -> int:
+    """Returns the exit code of `program`, a module among the sources, for the arguments of this process and `order`."""
     sys.meta_path.insert(0, Loader(sources))  # first: this Python may have a knnkit of its own
-    return int(importlib.import_module(program).main(*sys.argv[1:]))
+    return int(importlib.import_module(program).main(*sys.argv[1:], *order))

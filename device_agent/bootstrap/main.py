@@ -6,13 +6,14 @@ import json
 import os
 
 from device_agent.bootstrap.build import build
+from device_agent.bootstrap.examine import examine
 from device_agent.bootstrap.inspect import state
 from device_agent.bootstrap.paths import Trouble
 from device_agent.bootstrap.remove import remove
 from device_agent.bootstrap.upload_dirs import claim
 from device_agent.bootstrap.wheels import prepare
 
-COMMANDS = {"state": state, "prepare": prepare, "claim": claim, "build": build, "remove": remove}
+COMMANDS = {"state": state, "examine": examine, "prepare": prepare, "claim": claim, "build": build, "remove": remove}
 
 
 def main(command: str, order: str) -> int:

@@ -1,38 +1,74 @@
-"""`remove`: takes the root away by one rename; never what is not knnkit's."""
+"""`remove`: takes the root away, by one rename where that can be; never what is not knnkit's."""
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from device_agent.bootstrap.files import PART, listed, remove_tree, sync
+from device_agent.bootstrap.files import PART, listed, sync
 from device_agent.bootstrap.lock import refuse_if_held
-from device_agent.bootstrap.paths import LOCK, VENVS, Trouble, resolved
+from device_agent.bootstrap.paths import LINK, LOCK, VENVS, Trouble, resolved
 
 ASIDE = ".bad"  # what the agent adds to the name of a file that was in the way
 TEMPORARY = ".tmp"  # likewise, with a dot before the name, of a file that it is writing
+LOST = "lost+found"  # what the file system itself keeps at a mount point
 
 
 def remove(order: dict[str, Any]) -> dict[str, Any]:
-    """Takes the root away; refuses one that holds something that is not knnkit's, or that is being changed."""
+    """Takes the root away, and says what stays; refuses one that holds a stranger's file, or that is being changed."""
     root = resolved(order["root"])
     gone = root.with_name(root.name + ".removed" + PART)
-    remove_tree(gone)
+    left: list[str] = []
+    clear(gone, left)
     if not root.is_dir():
-        return {"removed": False}
-    strangers = sorted(path.name for path in listed(root) if own_name(path) not in order["known"])
+        return {"removed": False, "root": str(root), "left": left}
+    own = [path for path in listed(root) if not (path.name == LOST and os.path.ismount(root))]
+    strangers = sorted(path.name for path in own if own_name(path) not in order["known"])
     if strangers:
         message = f"{root} also holds {', '.join(strangers[:5])}; nothing was removed"
         raise Trouble("not-ours", message, "move that away first")
     for path in (root / LOCK, root / VENVS):
         refuse_if_held(path)
-    root.rename(gone)
+    try:
+        root.rename(gone)
+        sync(root.parent)
+    except OSError:  # a mount point, an overlay, a parent that is not ours. The link to the agent goes first
+        for path in sorted(own, key=lambda path: path.name != LINK):
+            clear(path, left)
+        clear(root, left, only=True)
+    clear(gone, left)
     link = Path(order["root"]).expanduser()
     if link.is_symlink():
-        link.unlink()
-    sync(root.parent)
-    remove_tree(gone)
-    return {"removed": True}
+        clear(link, left)
+    return {"removed": bool(own) or not root.is_dir(), "root": str(root), "left": left}
+
+
+def clear(path: Path, left: list[str], *, only: bool = False) -> None:
+    """Removes a file, or a folder with what is in it (not with `only`), as far as it can; adds to `left` what stays."""
+    folder = not path.is_symlink() and path.is_dir()
+    if folder and not only:
+        with failing(path, left):
+            path.chmod(0o700)
+            for inside in listed(path):
+                clear(inside, left)
+    if os.path.lexists(path) and not any(line.startswith((f"{path}/", f"{path}:")) for line in left):
+        with failing(path, left):
+            path.rmdir() if folder else path.unlink()
+
+
+@contextlib.contextmanager
+def failing(path: Path, left: list[str]) -> Iterator[None]:
+    """Adds to `left` what the block could not remove, and why."""
+    try:
+        yield
+    except OSError as error:
+        denied = f"this login may not write {path.parent}"
+        why = {errno.EBUSY: "it is a mount point", errno.EACCES: denied, errno.EPERM: denied}
+        left.append(f"{path}: {why.get(error.errno or 0, error.strerror)}")
 
 
 def own_name(path: Path) -> str:

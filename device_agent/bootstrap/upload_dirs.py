@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from device_agent.bootstrap.files import PART, listed, make_folder, remove_tree, safe
+from device_agent.bootstrap.files import PART, discard, listed, make_folder, safe
 from device_agent.bootstrap.paths import VENVS, resolved
 
 INCOMING = "incoming"  # in VENVS: INCOMING.PROCESS.START.TOKEN, wheels under way from one connection
@@ -19,7 +19,7 @@ SILENT = 30
 def claim(order: dict[str, Any]) -> dict[str, Any]:
     """Makes a place for what this connection sends, with what another has left: one that is gone, or silent."""
     root = resolved(order["root"])
-    own = new_place(root, os.getppid())
+    own = new_place(root, connection())
     for path in sorted(filter(is_place, listed(root / VENVS)), key=size_of, reverse=True):
         if path.is_dir() and not path.is_symlink() and (not busy(path) or silent(path)):
             try:
@@ -31,7 +31,12 @@ def claim(order: dict[str, Any]) -> dict[str, Any]:
     return {"place": own.name}
 
 
-def new_place(root: Path, process: int) -> Path:
+def connection() -> str:
+    """The process that lives as long as the connection: the transport names it, or it has started this one."""
+    return os.environ.get("KNNKIT_CONNECTION") or str(os.getppid())
+
+
+def new_place(root: Path, process: int | str) -> Path:
     """A name that nobody has, and that says which process it belongs to, also after a restart of the board."""
     return root / VENVS / f"{INCOMING}.{process}.{started(process)}.{os.urandom(4).hex()}"
 
@@ -44,7 +49,7 @@ def is_place(path: Path) -> bool:
 def busy(place: Path) -> bool:
     """Whether the process that it belongs to is there; not where that is this very connection's."""
     _, process, start, _ = (place.name + "...").split(".")[:4]
-    return process != str(os.getppid()) and start != "" and started(process) == start
+    return process != connection() and start != "" and started(process) == start
 
 
 def silent(place: Path) -> bool:
@@ -74,10 +79,7 @@ def size_of(place: Path) -> int:
 def drop_place(place: Path) -> None:
     """Removes one that nobody sends into; by another name, since a host that comes now may take it up."""
     if not busy(place):
-        gone = place.with_name("gone" + PART)
-        with contextlib.suppress(FileNotFoundError):
-            place.rename(gone)
-        remove_tree(gone)
+        discard(place, place.with_name("gone" + PART))
 
 
 def take(root: Path, name: str) -> Path:

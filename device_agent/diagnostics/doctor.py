@@ -1,6 +1,7 @@
 """doctor: what is wrong with this board, and the exact command that mends each finding.
 
-Looks at everything the agent needs, one by one, so that one broken thing does not hide another. Changes nothing.
+Looks at everything the agent needs, one by one, each in a process of its own: a damaged library ends that process, and
+neither the others nor the doctor. Changes nothing.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from device_agent.shared.protocol import constants
+from device_agent.diagnostics.status import standing_of
+from device_agent.shared.protocol import constants, json_codec
 from device_agent.shared.protocol.errors import AgentError, from_os_error
 from device_agent.shared.protocol.reports import Diagnosis, Finding
 from device_agent.shared.protocol.versions import utc
-from device_agent.store import state, trust_store
+from device_agent.shared.trust import standing
+from device_agent.store import state, trust_dir, trust_store
 from device_agent.store.store import Store
 from device_agent.system import board, clock
 
@@ -26,16 +29,57 @@ MINIMUM_PYTHON = (3, 10)
 LOW_DISK = 200 * 1024 * 1024
 #: A clock before this is wrong: 2026-01-01.
 EARLIEST = 1_767_225_600
+#: What ends each warning about the release that runs.
+_MEND = {
+    standing.REVOKED_KEY: "knnkit sign RELEASE --key PEM, with a trusted key, then knnkit deploy --release RELEASE",
+    standing.EXPIRED: "knnkit build --force, then knnkit deploy",
+}
+#: What is typed on the host, which knows the device's name.
+_PROVISION = "knnkit provision --target THIS_DEVICE"
+Check = Callable[[Store], Iterator[Finding]]
 
 
 def diagnose(store: Store) -> Diagnosis:
     """Returns all findings, in the order in which they should be mended."""
-    checks = (_python, _numpy, _runtime, _cryptography, _root, _disk, _clock, _trust, _state, _release, _governor)
-    findings = [finding for check in checks for finding in _findings(check, store)]
-    return Diagnosis(tuple(findings), board.device_info())
+    findings: list[Finding] = []
+    for check in _CHECKS:
+        broken = {finding.name for finding in findings if finding.level == "error"} & _NEEDS.get(check.__name__, set())
+        if not broken:
+            findings += _apart(check, store)
+    known = _standing(store)
+    return Diagnosis(tuple(findings), board.device_info(), known.signed_by, known.warnings)
 
 
-def _findings(check: Callable[[Store], Iterator[Finding]], store: Store) -> Iterator[Finding]:
+def _standing(store: Store) -> standing.Standing:
+    with contextlib.suppress(AgentError, OSError):
+        return standing_of(store, store.load(), trust_dir.look(store.trust), clock.now())
+    return standing.Standing()
+
+
+def _apart(check: Check, store: Store) -> tuple[Finding, ...]:
+    """Returns what a check finds in a process of its own; that it crashed, where it did."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.close(reader)
+            found = json_codec.dumps(Diagnosis(tuple(_findings(check, store)), board.device_info())).encode()
+            with os.fdopen(writer, "wb") as pipe:
+                pipe.write(found)
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        said = pipe.read()
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    try:
+        return json_codec.loads(Diagnosis, said).findings
+    except json_codec.MalformedDocument:
+        name, how = check.__name__.removeprefix("_"), f"signal {-code}" if code < 0 else "it gave no answer"
+        return (Finding(name, "error", f"crashed ({how}): a library of it is damaged", _PROVISION),)
+
+
+def _findings(check: Check, store: Store) -> Iterator[Finding]:
     try:
         yield from check(store)
     except OSError as error:  # what may not even be looked at is a finding, too
@@ -64,17 +108,16 @@ def _python(store: Store) -> Iterator[Finding]:
 
 
 def _numpy(store: Store) -> Iterator[Finding]:
-    pip = f"{sys.executable} -m pip install"
     runtime = board.runtime_version() or ""
     try:
         import numpy
-    except ImportError as error:
-        wanted = "numpy" if _litert(runtime) else "'numpy<2'"
-        yield Finding("numpy", "error", f"cannot be imported: {error}", f"{pip} {wanted}")
+    except Exception as error:
+        mend = _install(store, "numpy" if _litert(runtime) else "'numpy<2'")
+        yield Finding("numpy", "error", f"cannot be imported: {_cause(error)}", mend)
         return
     if int(numpy.__version__.split(".")[0]) >= 2 and runtime.startswith("tflite_runtime"):
         message = f"NumPy {numpy.__version__}: {runtime} crashes with NumPy 2"
-        yield Finding("numpy", "error", message, f"{pip} 'numpy<2'")
+        yield Finding("numpy", "error", message, _install(store, "'numpy<2'"))
     else:
         yield _ok("numpy", f"NumPy {numpy.__version__}")
 
@@ -82,14 +125,14 @@ def _numpy(store: Store) -> Iterator[Finding]:
 def _runtime(store: Store) -> Iterator[Finding]:
     found = board.runtime_version()
     name = "ai-edge-litert" if _litert(found) else "tflite-runtime 'numpy<2'"
-    mend = f"{sys.executable} -m pip install {name}"
+    mend = _install(store, name)
     if found is None:
         yield Finding("runtime", "error", "no TFLite runtime is installed", mend)
         return
     try:
         importlib.import_module(f"{found.split(' ')[0]}.interpreter")
     except Exception as error:
-        yield Finding("runtime", "error", f"{found} cannot be loaded: {error}", mend)
+        yield Finding("runtime", "error", f"{found} cannot be loaded: {_cause(error)}", mend)
         return
     yield _ok("runtime", found)
 
@@ -102,9 +145,10 @@ def _litert(runtime: str | None) -> bool:
 def _cryptography(store: Store) -> Iterator[Finding]:
     try:
         import cryptography
-    except ImportError as error:
-        mend = f"{sys.executable} -m pip install cryptography"
-        yield Finding("cryptography", "error", f"signatures cannot be verified: {error}", mend)
+        from cryptography.hazmat.primitives.asymmetric import ec  # noqa: F401  (loads its library)
+    except Exception as error:
+        mend = _install(store, "cryptography")
+        yield Finding("cryptography", "error", f"signatures cannot be verified: {_cause(error)}", mend)
         return
     yield _ok("cryptography", f"cryptography {cryptography.__version__}")
 
@@ -112,10 +156,13 @@ def _cryptography(store: Store) -> Iterator[Finding]:
 def _root(store: Store) -> Iterator[Finding]:
     root = store.root
     if not root.exists():
-        yield Finding("root", "error", f"{root} does not exist", "knnkit provision --target THIS_DEVICE")
+        yield Finding("root", "error", f"{root} does not exist", _PROVISION)
         return
     found = root.stat()
-    if found.st_uid != os.geteuid():
+    if os.statvfs(root).f_flag & os.ST_NOEXEC:
+        mend = "sudo mount -o remount,exec MOUNT, with `exec` in /etc/fstab; `df ROOT` names MOUNT"
+        yield Finding("root", "error", f"{root} is mounted noexec: no library there can be loaded", mend)
+    elif found.st_uid != os.geteuid():
         mend = f"sudo chown -R {os.geteuid()} {_typed(root)}"
         yield Finding("root", "warning", f"{root} belongs to user {found.st_uid}, we are {os.geteuid()}", mend)
     elif stat.S_IMODE(found.st_mode) & 0o077:
@@ -148,12 +195,14 @@ def _clock(store: Store) -> Iterator[Finding]:
 
 
 def _trust(store: Store) -> Iterator[Finding]:
-    provision = "knnkit provision --target THIS_DEVICE enrols the signing key"
+    provision = f"{_PROVISION} enrols the signing key"
     try:
         held = trust_store.read(store.trust)
     except AgentError as error:
         yield Finding("trust", "error", str(error), error.hint)
         return
+    for path, mend in trust_dir.exposed_paths(store.trust):
+        yield Finding("trust", "warning", f"{path} can be changed by others, who then decide who may sign", mend)
     for warning in held.warnings:
         yield Finding("trust", "warning", warning, f"rm {_typed(store.trust)}/THAT_FILE, then {provision}")
     if held.sets.trusted:
@@ -184,11 +233,14 @@ def _release(store: Store) -> Iterator[Finding]:
 
     try:
         release = answering(store).release
-        load_kept(store, release).close()
+        loaded = load_kept(store, release)
+        loaded.close()
     except (AgentError, OSError) as error:
         mend = getattr(error, "hint", "") or "knnkit deploy --target THIS_DEVICE"
         yield Finding("release", "error", str(error), mend)
         return
+    for warning in standing.gates_missed(loaded.verdict.warnings):
+        yield Finding("release", "warning", warning, _MEND[warning.partition(":")[0]])
     yield _ok("release", f"{release.name} {release.version} ({release.digest[:12]}) verifies and loads")
 
 
@@ -202,6 +254,18 @@ def _governor(store: Store) -> Iterator[Finding]:
         yield _ok("governor", found or "not told")
 
 
+def _install(store: Store, packages: str) -> str:
+    """What puts a package right: provisioning, where it made this environment, which has no pip."""
+    provisioned = Path(sys.prefix).resolve().parent == (store.root / constants.VENVS_DIR).resolve()
+    return _PROVISION if provisioned else f"{sys.executable} -m pip install {packages}"
+
+
+def _cause(error: Exception) -> str:
+    """NumPy explains a failed import on 20 lines, and ends with the reason."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return (lines or [type(error).__name__])[-1].removeprefix("Original error was: ")
+
+
 def _typed(path: Path) -> str:
     """As a shell takes it, blanks and all."""
     import shlex
@@ -211,6 +275,17 @@ def _typed(path: Path) -> str:
 
 def _ok(name: str, message: str) -> Finding:
     return Finding(name, "ok", message, "")
+
+
+_CHECKS: tuple[Check, ...] = (
+    _python, _numpy, _runtime, _cryptography, _root, _disk, _clock, _trust, _state, _release, _governor,
+)  # fmt: skip
+#: Check -> findings without which it would only find their cause again.
+_NEEDS = {
+    "_runtime": {"numpy"},
+    "_trust": {"cryptography"},
+    "_release": {"numpy", "runtime", "cryptography"},
+}
 
 
 def exit_code(found: Diagnosis) -> int:

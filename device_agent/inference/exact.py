@@ -3,7 +3,7 @@
 The graph flags a row whose neighbours or label float32 rounding could have changed. `ExactKnn` answers it from the same
 file: the training matrix is memory-mapped inside the model, and exact.npz has the map from raw rows to model space in
 float64. Every deciding value is computed so that all IEEE machines agree bit by bit: elementwise operations, and sums
-that are rounded once (`math.fsum`) or added in a fixed order; no BLAS. Also draws the label map. Needs only NumPy.
+that are rounded once (`math.fsum`) or added in a fixed order; no BLAS. Needs only NumPy.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.inference import label_map
 from device_agent.shared.golden.judge import votes
 from device_agent.shared.protocol import constants, model_info
 from device_agent.shared.protocol.errors import ModelUnusable
@@ -114,11 +113,11 @@ class ExactKnn:
             constants.OUTPUT_DISTANCES: np.minimum(distances, _MAX_FLOAT32),  # beyond float32: its greatest number
         }
 
-    def draw_label_map(self) -> label_map.LabelMap | None:
-        """Returns the label map of this model; None where rows are more than scaled, or beyond what can be proven."""
+    def scaled_rows(self) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.float32], Float64] | None:
+        """Returns training rows (n, p) as offsets, classes (n,), centre and scale (p,); None after other steps."""
         if self._steps:
             return None
-        return label_map.draw(np.concatenate(self._blocks), self._classes, self._centre, self._scale, self._info)
+        return np.concatenate(self._blocks), self._classes, self._centre, self._scale
 
     def _enter(self, row: NDArray[np.float32]) -> Float64:
         if not self._steps:  # a row is defined by its float32 offset from the centre (docs/decisions/001)

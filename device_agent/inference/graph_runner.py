@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -129,8 +130,9 @@ def require_steps(interpreter: Any) -> None:
 
 def unusable(loader: Loader, error: Exception, what: str = "load") -> ModelUnusable:
     """Returns the error for a model that the runtime cannot load or run."""
+    path = os.path.realpath(loader.path)  # it may be a descriptor's
     return ModelUnusable(
-        f"{loader.name} {loader.version} cannot {what} {loader.path}: {str(error).strip()}",
+        f"{loader.name} {loader.version} cannot {what} {path}: {str(error).strip()}",
         hint="build the release again with this knnkit, or provision the board's runtime again",
     )
 

@@ -108,8 +108,7 @@ class Graphs:
             return
         self._packed = True
         try:
-            with quiet():
-                self._begin()
+            self._begin()
         except ModelUnusable:  # the unpacked graphs continue to answer
             self._packed = False
 
@@ -134,7 +133,8 @@ class Graphs:
     def _begin(self) -> None:
         """Loads the model, and replaces what was loaded before."""
         try:
-            interpreter = self.loader.load(self._packed)
+            with quiet():
+                interpreter = self.loader.load(self._packed)
             if self._info.quantized is not None:  # also if the int8 search does not answer now
                 require_steps(interpreter)
         except (ValueError, RuntimeError, KeyError, OSError) as error:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import warnings
 from typing import Any
 
 from device_agent.shared.protocol import constants, model_info, versions
@@ -16,6 +17,8 @@ from device_agent.shared.protocol.record import record
 RUNTIMES = constants.RUNTIMES
 #: Runtimes whose XNNPACK has hybrid products (float32 rows, int8 weights); the other has only builtin kernels.
 _PACKS_QUANTIZED = ("ai_edge_litert",)
+#: Raises or crashes where it is loaded after TensorFlow 2.21.
+_FAILS_BESIDE_TENSORFLOW = "tflite_runtime"
 
 
 @record
@@ -41,12 +44,18 @@ class Loader:
         """Returns the loader of a model for `auto`, one of RUNTIMES, or an Interpreter class.
 
         Raises:
-            DeviceUnfit: no such runtime is installed.
+            DeviceUnfit: no such runtime is installed, or it fails beside what this process has loaded.
         """
+        tensorflow = sys.modules.get("tensorflow")
+        if runtime == "auto" and tensorflow is not None:
+            runtime = getattr(getattr(tensorflow, "lite", None), "Interpreter", runtime)
         if isinstance(runtime, type):
             name = runtime.__module__.split(".")[0]
             return cls(path, runtime, name, _version(sys.modules[name]), threads)
-        names = list(RUNTIMES) if runtime == "auto" else [runtime]
+        if runtime == _FAILS_BESIDE_TENSORFLOW and tensorflow is not None:
+            raise DeviceUnfit(f"{runtime} fails in a process that has loaded TensorFlow", hint="runtime='auto'")
+        names = [name for name in RUNTIMES if tensorflow is None or name != _FAILS_BESIDE_TENSORFLOW]
+        names = names if runtime == "auto" else [runtime]
         for name in names:
             if name not in RUNTIMES:
                 raise DeviceUnfit(f"no such runtime: {name!r}", hint=f"one of auto, {', '.join(RUNTIMES)}")
@@ -96,7 +105,9 @@ class Loader:
         if not packed:
             kinds = sys.modules[self.interpreter_class.__module__].OpResolverType
             options["experimental_op_resolver_type"] = kinds.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-        interpreter = self.interpreter_class(model_path=self.path, num_threads=self.threads, **options)
+        with warnings.catch_warnings():  # TensorFlow's says that it will move to LiteRT
+            warnings.simplefilter("ignore")
+            interpreter = self.interpreter_class(model_path=self.path, num_threads=self.threads, **options)
         interpreter.allocate_tensors()
         return interpreter
 

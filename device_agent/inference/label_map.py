@@ -2,19 +2,26 @@
 
 For a model of one or two features that are only scaled. A cell is decided where bounds on the distances from
 anywhere in it to the training rows leave only one label, in float64; it is halved where they do not, as long as that
-pays. A row in an undecided cell, or off the map, is left to the graph. Numpy alone; never guesses, and knows nothing
-but labels: no neighbours, no shares.
+pays. A row in an undecided cell, or off the map, is left to the graph. A long run that asks for labels alone goes by
+it, and so does the golden check. Never guesses, and knows nothing but labels: no neighbours, no shares.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
+from device_agent.inference.exact import ExactKnn
+from device_agent.inference.tflite_knn import Answers, TfliteKNN
 from device_agent.shared.cell_bounds import EITHER_WAY, UNDECIDED, Bounds, Box, Cells, Float32, Float64, Ints, paint
+from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.protocol.constants import UNKNOWN
 from device_agent.shared.protocol.model_info import KnnInfo
 from device_agent.shared.protocol.record import record
+from device_agent.shared.queries import check_rows
 
 #: In three dimensions a map takes ten times as long, and decides less.
 MAX_FEATURES = 2
@@ -56,6 +63,40 @@ class LabelMap:
             cell *= count
             cell += place.astype(np.int32)
         return self.table.reshape(-1).take(cell)
+
+    def labels(self, model: TfliteKNN, rows: NDArray[Any]) -> NDArray[np.int32]:
+        """Returns what `model.labels` does: the graph is asked about the undecided rows alone.
+
+        Raises:
+            BadInput: wrong number of columns, or a value that is not finite.
+        """
+        queries = check_rows(rows, model.info.feature_names)
+        found = self.look_up(queries).astype(np.int32)
+        left = np.flatnonzero(found == UNDECIDED)
+        if len(left):
+            found[left] = model.labels(queries[left])
+        return found
+
+
+def labeller(model: TfliteKNN) -> Callable[[TfliteKNN, NDArray[Any]], NDArray[np.int32]]:
+    """Returns what labels many rows: the model's label map, which is drawn now, or `labels`; also for its copies."""
+    found = map_of(model)
+    return TfliteKNN.labels if found is None else found.labels
+
+
+def with_mapped_labels(model: TfliteKNN, golden: Golden, answers: Answers) -> Answers:
+    """Returns the answers to the golden rows with the map's label where that is not the reference's."""
+    found = map_of(model)
+    if found is None:
+        return answers
+    mapped = found.labels(model, golden.rows)
+    return answers._replace(label=np.where(mapped != golden.label, mapped, answers.label))
+
+
+def map_of(model: TfliteKNN) -> LabelMap | None:
+    """Returns the label map of a model; None where that would not pay, or rows are more than scaled."""
+    parts = ExactKnn(model.path, model.info).scaled_rows() if pays(model.info) else None
+    return None if parts is None else draw(*parts, model.info)
 
 
 def pays(info: KnnInfo) -> bool:

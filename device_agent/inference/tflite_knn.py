@@ -7,7 +7,9 @@ decides whether a model may run (`device_agent.shared.trust` does).
 
 from __future__ import annotations
 
+import os
 import platform
+import weakref
 from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,33 +17,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from device_agent.inference import label_map
 from device_agent.inference.exact import ExactKnn
 from device_agent.inference.graph_runner import unusable
 from device_agent.inference.graph_selection import Graphs
-from device_agent.shared.cell_bounds import UNDECIDED
 from device_agent.shared.protocol import constants, reports
-from device_agent.shared.protocol.errors import BadInput
+from device_agent.shared.queries import Neighbors, accuracy, check_rows
 from device_agent.shared.release.model_file import read_info as read_info
 
-#: Labels that one model answers before it draws its label map: together they take about as long as drawing.
-MAP_AFTER = 16_384
 _FEW = 32
 
 
-# Named tuples, since one is made for every row of a stream: a frozen dataclass takes three times as long.
-class Neighbors(NamedTuple):
-    """The k nearest training rows of each query, by (distance, training index).
-
-    Attributes:
-        indices: (n, k) int32, rows of the training set.
-        distances: (n, k) float32, in the model's metric.
-    """
-
-    indices: NDArray[np.int32]
-    distances: NDArray[np.float32]
-
-
+# A named tuple, as `Neighbors` is.
 class Answers(NamedTuple):
     """The classifier's answers to n queries.
 
@@ -68,6 +54,7 @@ _ANSWERS = (
 _LABEL = (constants.OUTPUT_LABEL,)
 _NEIGHBORS = (constants.OUTPUT_INDICES, constants.OUTPUT_DISTANCES)
 _FLOAT32 = np.dtype(np.float32)
+_DESCRIPTORS = "/proc/self/fd/"
 #: A named tuple's own constructor takes twice as long.
 _new = tuple.__new__
 
@@ -76,13 +63,13 @@ class TfliteKNN:
     """A nearest-neighbour classifier in a `.tflite` file, fed with raw rows.
 
     One object serves one thread. `info` is the model's knn.json, `runtime` says what runs it, and `settled` counts the
-    rows that float32 left in doubt and float64 settled. `label_map` answers `labels` and `predict` without the graph,
-    once it is drawn; copies of one model may share it.
+    rows that float32 left in doubt and float64 settled.
 
     Args:
         path: the model; also `/proc/self/fd/N` of a file that was opened before.
         num_threads: of the runtime; for a model under 8 MB, among how many threads a batch is divided.
-        runtime: `auto`, `tflite_runtime` or `ai_edge_litert`; or an Interpreter class.
+        runtime: `auto`, `tflite_runtime` or `ai_edge_litert`; or an Interpreter class. In a process that has loaded
+            TensorFlow, `auto` takes TensorFlow's own.
         packed: whether XNNPACK may pack the graphs. A packed graph holds its own copy of the weights. Unpacked, they
             are read from the mapped file, and batches of a large model take several times as long. None packs a small
             model at once, and a model with over 32 MB of weights after `PACK_AFTER` rows, if half of the free memory
@@ -108,13 +95,12 @@ class TfliteKNN:
         search: str | None = None,
     ) -> None:
         self.path = str(path)
-        self.info = read_info(path)
+        self.info = read_info(self.path)
         self.settled = 0
-        self._graphs = Graphs(self.path, self.info, runtime, num_threads, packed=packed, stream=stream, search=search)
+        self._file = _kept_open(self, self.path)
+        self._graphs = Graphs(self._file, self.info, runtime, num_threads, packed=packed, stream=stream, search=search)
         self._take()
         self._exact: ExactKnn | None = None
-        self._labelled = 0
-        self.label_map: label_map.LabelMap | None = None
 
     @property
     def search(self) -> str:
@@ -130,6 +116,18 @@ class TfliteKNN:
     def batch(self) -> int:
         """Rows of the batch graph now; more rows are answered in several batches."""
         return self._graphs.batch_rows
+
+    @property
+    def classes_(self) -> NDArray[Any]:
+        """The (n_classes,) labels, in the order of `predict_proba`'s columns."""
+        return np.array(self.info.classes)
+
+    def __repr__(self) -> str:
+        """Returns what a notebook shows."""
+        info = self.info
+        size = f"{info.n_train} rows x {info.n_features} features, {len(info.classes)} classes"
+        how = f"k = {info.k}, {info.metric}, weights {info.weights}"
+        return f"<TfliteKNN {info.name!r} from {self.path}: {size}, {how}, {self.runtime.name} {self.runtime.version}>"
 
     def neighbors(self, rows: ArrayLike) -> Neighbors:
         """Returns the k nearest training rows of each of the (n, n_features) raw `rows`.
@@ -151,8 +149,16 @@ class TfliteKNN:
         label = self.labels(rows)
         if self.info.reject is not None:
             return np.array([*self.info.classes, constants.UNKNOWN_LABEL], dtype=object)[label]
-        classes: NDArray[Any] = np.array(self.info.classes)
-        return classes[label]
+        predicted: NDArray[Any] = self.classes_[label]
+        return predicted
+
+    def score(self, rows: ArrayLike, labels: ArrayLike) -> float:
+        """Returns the share of raw `rows` whose predicted label is that of (n,) `labels`.
+
+        Raises:
+            BadInput: wrong number of columns or labels, or a value that is not finite.
+        """
+        return accuracy(self.predict(rows), labels)
 
     def labels(self, rows: ArrayLike) -> NDArray[np.int32]:
         """Returns (n,) int32 class indices of raw rows, `constants.UNKNOWN` if rejected; faster than `classify`.
@@ -162,22 +168,7 @@ class TfliteKNN:
         """
         if self._ask_one(rows):  # the fastest way
             return np.asarray(self._answers[0].copy())
-        queries = check_rows(rows, self.info.n_features)
-        before, self._labelled = self._labelled, self._labelled + len(queries)
-        if before < MAP_AFTER <= self._labelled:
-            self.map_labels()
-        if self.label_map is None:
-            return self._ask(queries, _LABEL)[0]
-        found = self.label_map.look_up(queries).astype(np.int32)
-        left = np.flatnonzero(found == UNDECIDED)
-        if len(left):
-            found[left] = self._ask(queries[left], _LABEL)[0]
-        return found
-
-    def map_labels(self) -> None:
-        """Draws the label map, if the model can have one and has none yet."""
-        if self.label_map is None and label_map.pays(self.info):
-            self.label_map = self._get_exact().draw_label_map()
+        return self._ask(rows, _LABEL)[0]
 
     def predict_proba(self, rows: ArrayLike) -> NDArray[np.float32]:
         """Returns (n, n_classes) float32, the share of each class in the neighbours' votes.
@@ -240,7 +231,7 @@ class TfliteKNN:
 
     def _ask(self, rows: ArrayLike, names: tuple[str, ...]) -> tuple[NDArray[Any], ...]:
         """Returns the outputs `names` for any rows: checks the rows, and settles uncertain ones in float64."""
-        queries = check_rows(rows, self.info.n_features)
+        queries = check_rows(rows, self.info.feature_names)
         if self._graphs.waits:
             self._note(len(queries))
         views = {name: self._one.outputs[name] for name in (*names, constants.OUTPUT_CERTAIN)}
@@ -268,29 +259,17 @@ class TfliteKNN:
 
     def _get_exact(self) -> ExactKnn:
         if self._exact is None:
-            self._exact = ExactKnn(self.path, self.info)
+            self._exact = ExactKnn(self._file, self.info)
         return self._exact
 
 
-def check_rows(rows: ArrayLike, n_features: int) -> NDArray[np.float32]:
-    """Returns `rows` as (n, n_features) contiguous float32.
+def _kept_open(model: TfliteKNN, path: str) -> str:
+    """Returns a path that leads to this very file as long as `model` lives, also when another takes its name.
 
-    Raises:
-        BadInput: wrong shape, not numbers, or a value that is not finite in float32; names the first row and column.
+    A model is read again later: the exact tables for the first row in doubt, all of it when it is packed.
     """
-    queries: NDArray[np.float32]
-    if type(rows) is np.ndarray and rows.dtype == np.float32:
-        queries = np.ascontiguousarray(rows)
-    else:
-        try:
-            with np.errstate(over="ignore"):
-                queries = np.ascontiguousarray(rows, dtype=np.float32)
-        except (TypeError, ValueError) as error:
-            raise BadInput(f"the rows are not a table of numbers: {error}") from None
-    if queries.ndim != 2 or queries.shape[1] != n_features:
-        raise BadInput(f"expected rows of {n_features} numbers, found an array of shape {queries.shape}")
-    finite = np.isfinite(queries)
-    if not finite.all():
-        row, column = (int(place[0]) for place in np.nonzero(~finite))
-        raise BadInput(f"row {row}, column {column}: {queries[row, column]} is not a finite float32 number")
-    return queries
+    if path.startswith(_DESCRIPTORS) or not os.path.isdir(_DESCRIPTORS):  # noqa: PTH112
+        return path
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    weakref.finalize(model, os.close, descriptor)
+    return f"{_DESCRIPTORS}{descriptor}"

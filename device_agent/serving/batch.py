@@ -58,6 +58,7 @@ def classify(store: Store, request: Request) -> int:
     """
     loaded = load_kept(store, answering(store).release, request.runtime, request.threads)
     try:
+        loaded.tell_warnings()
         return classify_by(loaded, request)
     finally:
         loaded.close()

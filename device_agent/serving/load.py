@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from device_agent.shared.console.quiet import quiet
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.documents import ReleaseRef
 from device_agent.shared.protocol.errors import DeviceUnfit, ModelUnusable, Refused
@@ -43,6 +43,11 @@ class Loaded:
     def digest(self) -> str:
         """The release's digest."""
         return self.verdict.digest
+
+    def tell_warnings(self) -> None:
+        """Says on standard error what would refuse the release today: it answers all the same."""
+        for text in self.verdict.warnings:
+            print(f"device_agent: warning: {text}", file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Closes the release's files."""
@@ -106,8 +111,7 @@ def load_model(opened: OpenRelease, runtime: str = "auto", threads: int = 1, *, 
     from device_agent.inference.tflite_knn import TfliteKNN
 
     path = opened.path(constants.MODEL_FILE)
-    with quiet():
-        model = TfliteKNN(path, runtime=runtime, num_threads=threads, stream=stream)
+    model = TfliteKNN(path, runtime=runtime, num_threads=threads, stream=stream)
     opened.confirm_unchanged()
     _compare(model, opened)
     return model

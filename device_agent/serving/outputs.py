@@ -18,8 +18,8 @@ from typing import IO, Any
 import numpy as np
 
 from device_agent.serving.writers import npy_header
-from device_agent.shared.protocol.constants import PART_SUFFIX
 from device_agent.shared.protocol.errors import AgentError
+from device_agent.shared.safe_files import WholeFile
 
 
 class Closed(Exception):
@@ -62,13 +62,13 @@ def require_apart(rows: int, output: str | None) -> None:
         raise AgentError(f"--output {output} is the file with the rows", reason="no-output", hint=hint)
 
 
-def open_output(path: Path, flags: int, name: Path | None = None) -> int:
-    """Returns a descriptor of an output file, opened with `flags`; `name` is what an error calls it.
+def open_output(path: Path, flags: int) -> int:
+    """Returns a descriptor of an output file, opened with `flags`.
 
     Raises:
         AgentError: it cannot be written there.
     """
-    with _writable(name or path):
+    with _writable(path):
         return os.open(path, flags | os.O_CLOEXEC, 0o666)
 
 
@@ -103,13 +103,14 @@ class Sink:
         self._path = Path(self._name) if self._name else None
         self._dtype = dtype
         self._spool: IO[bytes] | None = None
-        self._part: Path | None = None
+        self._whole: WholeFile | None = None
         self._out = 1
         if self._path and _is_special(self._path):
             self._out, self._path = open_output(self._path, os.O_WRONLY), None
         if self._path:
-            self._part = self._path.with_name(self._path.name + PART_SUFFIX)
-            self._descriptor = open_output(self._part, os.O_RDWR | os.O_CREAT | os.O_TRUNC, self._path)
+            with _writable(self._path):
+                self._whole = WholeFile(self._path)
+            self._descriptor = self._whole.descriptor
         elif dtype is not None:
             self._spool = tempfile.TemporaryFile()  # noqa: SIM115 (closed by finish and abandon)
             self._descriptor = self._spool.fileno()
@@ -124,9 +125,8 @@ class Sink:
         """Publishes the output of `count` rows."""
         if self._dtype is not None:
             os.pwrite(self._descriptor, npy_header(self._dtype, count), 0)
-        if self._part and self._path:
-            self._close_part()
-            self._part.replace(self._path)
+        if self._whole:
+            self._whole.publish()
         elif self._spool:
             self._spool.seek(0)
             while chunk := self._spool.read(1 << 20):
@@ -136,18 +136,11 @@ class Sink:
 
     def abandon(self) -> None:
         """Removes the unfinished output."""
-        if self._part:
-            self._close_part()
-            self._part.unlink(missing_ok=True)
+        if self._whole:
+            self._whole.abandon()
         elif self._spool:
             self._spool.close()
         self._close_out()
-
-    def _close_part(self) -> None:
-        """Closes only once: `abandon` follows a failed `finish`, and the number may be another file's by then."""
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)
 
     def _close_out(self) -> None:
         if self._out != 1:

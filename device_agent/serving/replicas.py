@@ -2,7 +2,7 @@
 
 The runtime releases Python's lock while it computes, so parsing, rendering and each replica use a core of their own.
 Results keep the order of the rows. Replicas start with the second block, and only for small models, because each takes
-the model's memory again. If only labels are needed, the replicas share one label map. Holds a few blocks at most.
+the model's memory again. Holds a few blocks at most.
 """
 
 from __future__ import annotations
@@ -40,7 +40,11 @@ def answer_all(
     Raises:
         BadInput: a row of the next block has a value that is not finite.
     """
-    return _in_order(loaded, blocks, lambda model, rows: model.classify(rows), lambda: None, runtime, threads)
+
+    def ask(model: TfliteKNN, rows: NDArray[Any]) -> Answers:
+        return model.classify(rows)
+
+    return _in_order(loaded, blocks, ask, lambda: ask, runtime, threads)
 
 
 def label_all(
@@ -51,18 +55,24 @@ def label_all(
     Raises:
         BadInput: a row of the next block has a value that is not finite.
     """
-    return _in_order(loaded, blocks, lambda model, rows: model.labels(rows), loaded.model.map_labels, runtime, threads)
+
+    def of_many() -> Callable[[TfliteKNN, NDArray[Any]], NDArray[np.int32]]:
+        from device_agent.inference.label_map import labeller
+
+        return labeller(loaded.model)
+
+    return _in_order(loaded, blocks, lambda model, rows: model.labels(rows), of_many, runtime, threads)
 
 
 def _in_order(
     loaded: Loaded,
     blocks: Iterable[NDArray[Any]],
     query: Callable[[TfliteKNN, NDArray[Any]], T],
-    prepare: Callable[[], None],
+    query_of_many: Callable[[], Callable[[TfliteKNN, NDArray[Any]], T]],
     runtime: str,
     threads: int,
 ) -> Iterator[T]:
-    """Yields the result of `query` for each block; calls `prepare` before the second block."""
+    """Yields the result of `query` for each block; if there are several, of what `query_of_many` returns."""
     rest = iter(blocks)
     first = next(rest, None)
     if first is None:
@@ -71,14 +81,12 @@ def _in_order(
     if second is None:
         yield query(loaded.model, first)
         return
-    prepare()
+    query = query_of_many()
     models: SimpleQueue[TfliteKNN] = SimpleQueue()
     models.put(loaded.model)
     replicas = _count_replicas(loaded)
     for _ in range(replicas - 1):
-        copy = load_model(loaded.opened, runtime, threads)
-        copy.label_map = loaded.model.label_map
-        models.put(copy)
+        models.put(load_model(loaded.opened, runtime, threads))
 
     def work(rows: NDArray[Any]) -> T:
         model = models.get()

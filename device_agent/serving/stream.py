@@ -150,6 +150,7 @@ class _Answerer:
         self._stamp = self._stamp_state()
         self._answering = answering(store)
         self._loaded = load_kept(store, self._answering.release, request.runtime, request.threads, stream=True)
+        self._loaded.tell_warnings()
         self._renderer: Renderer = make_renderer(self._loaded, request.columns, self._format)
         self._parser: Parser = make_parser(self._loaded.model.info, source.format, ignore_extra=request.ignore_extra)
 
@@ -230,6 +231,7 @@ class _Answerer:
             raise BadInput(
                 f"the release {loaded.digest[:12]} takes other columns than this stream", hint="start the stream again"
             )
+        loaded.tell_warnings()
         self._renderer = make_renderer(loaded, self._request.columns, self._format)
         before, self._loaded = self._loaded, loaded
         before.close()

@@ -94,6 +94,12 @@ def answering(state: StoreState, moment: Moment) -> Answering | None:
     return Answering(state.committed, None) if state.committed else None
 
 
+def kept(state: StoreState) -> frozenset[str]:
+    """Returns the digests of the releases that must stay: committed, previous, pending, and what a rollback left."""
+    refs = (state.committed, state.previous, state.left, state.pending.release if state.pending else None)
+    return frozenset(ref.digest for ref in refs if ref)
+
+
 def is_over(pending: Pending, moment: Moment) -> bool:
     """Whether the time to confirm is over: the deadline passed, or the board was started anew."""
     return moment.boot != pending.boot or not pending.started <= moment.uptime < pending.deadline

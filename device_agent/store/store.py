@@ -16,10 +16,11 @@ from pathlib import Path
 from device_agent.shared.protocol import constants, json_codec
 from device_agent.shared.protocol.documents import HistoryEntry, LockHolder, ReleaseRef
 from device_agent.shared.protocol.errors import AgentError, DeviceUnfit
+from device_agent.shared.safe_files import NotOrdinary, read_small
 from device_agent.store import history, lock, state
+from device_agent.store.json_file import JsonFile
 from device_agent.store.state import Event, StoreState
 from device_agent.system import clock, durable
-from device_agent.system.safe_open import NotOrdinary, read_small
 
 #: A release that is being removed, under releases/; swept by `recover`.
 TRASH_PREFIX = ".trash-"
@@ -41,6 +42,7 @@ class Store:
         self.trust = root / constants.TRUST_DIR
         self.link = root / constants.CURRENT_LINK
         self.state_file = root / constants.STATE_FILE
+        self._state = JsonFile(self.state_file, StoreState, _MAX_STATE)
         self.history_file = root / constants.HISTORY_FILE
         self.lock_file = root / constants.LOCK_FILE
         self.lock_descriptor: int | None = None
@@ -53,10 +55,10 @@ class Store:
         """Returns the state; that of an empty device where nothing was ever stored.
 
         Raises:
-            DeviceUnfit: state.json is damaged.
+            DeviceUnfit: state.json is damaged, or a newer agent wrote it.
         """
         try:
-            return json_codec.loads(StoreState, read_small(self.state_file, _MAX_STATE), limit=_MAX_STATE)
+            return self._state.read()
         except FileNotFoundError:
             return StoreState()
         except (json_codec.MalformedDocument, NotOrdinary) as error:
@@ -71,7 +73,7 @@ class Store:
 
     def commit(self, new: StoreState) -> None:
         """Makes `new` the truth by one rename, then lets the link and the history follow."""
-        durable.write_atomic(self.state_file, json_codec.dump_file(new))
+        self._state.write(new)
         self._follow(new)
 
     @contextlib.contextmanager
@@ -96,7 +98,7 @@ class Store:
         """Ends what a crash, a power cut or a silent host left half-done; needs the lock."""
         moment = clock.now()
         current = self.load()
-        self._sweep()
+        self._sweep(state.kept(current))
         if current.pending and state.is_over(current.pending, moment):
             from device_agent.store import transitions  # not needed to read
 
@@ -178,10 +180,7 @@ class Store:
 
     def discard(self, path: Path) -> None:
         """Removes a release directory so that a half-removed one is never mistaken for a release."""
-        doomed = self.releases / (TRASH_PREFIX + path.name)
-        durable.remove_tree(doomed)
-        durable.move(path, doomed)
-        durable.remove_tree(doomed)
+        durable.discard(path, self.releases / (TRASH_PREFIX + path.name), constants.MANIFEST_FILE)
 
     def _follow(self, current: StoreState) -> None:
         answering = state.answering(current, clock.now())
@@ -219,16 +218,19 @@ class Store:
         if path.is_dir() and not path.is_symlink():
             self._set_aside(path, "it is a directory")
 
-    def _sweep(self) -> None:
-        """What cannot be removed is in nobody's way."""
+    def _sweep(self, kept: frozenset[str]) -> None:
+        """Removes what a crash left half-done, never a release of `kept`; what cannot be removed is in nobody's way."""
         for path in map(durable.temporary, (self.state_file, self.link, self.history_file)):
             with contextlib.suppress(OSError):
                 self._make_way(path)
                 durable.remove_file(path)
-        for directory, prefix in ((self.releases, TRASH_PREFIX), (self.incoming, IMPORT_PREFIX)):
-            for path in sorted(directory.glob(prefix + "*")):
-                with contextlib.suppress(OSError):
-                    durable.remove_tree(path)
+        doomed = [*self.releases.glob(TRASH_PREFIX + "*"), *self.incoming.glob(IMPORT_PREFIX + "*")]
+        doomed += [*self.root.glob(".*.tmp"), *self.releases.glob(".*.tmp")]  # copies that `durable.move` began
+        halves = [self.release_path(digest) for digest in self.staged() if digest not in kept]
+        doomed += [path for path in halves if not os.path.lexists(path / constants.MANIFEST_FILE)]
+        for path in sorted(doomed):
+            with contextlib.suppress(OSError):
+                durable.remove_tree(path)
 
 
 def _why_over(pending: state.Pending, moment: clock.Moment) -> str:

@@ -5,10 +5,11 @@ new, never a mixture. Only `os` functions are called, looked up at each call: th
 kill the process or fail the disk at each. Never decides what to write, and never reads.
 """
 
-# ruff: noqa: PTH101, PTH102, PTH104, PTH105, PTH106, PTH108, PTH200, PTH211
+# ruff: noqa: PTH101, PTH102, PTH104, PTH105, PTH106, PTH108, PTH115, PTH200, PTH208, PTH211
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from pathlib import Path
@@ -17,6 +18,7 @@ from pathlib import Path
 ASIDE = ".bad"
 FILE_MODE = 0o600
 DIRECTORY_MODE = 0o700
+_CHUNK = 64 * 1024  # as in `staging`: the kernel keeps in one piece what is written at once (docs/decisions/004)
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
@@ -25,9 +27,12 @@ def temporary(path: Path) -> Path:
     return path.with_name(f".{path.name}.tmp")
 
 
-def write_atomic(path: Path, data: bytes, mode: int = FILE_MODE) -> None:
-    """Replaces `path` by `data`; after a crash the file holds the old content or the new."""
-    prepared = temporary(path)
+def write_atomic(path: Path, data: bytes, mode: int = FILE_MODE, *, prepared: Path | None = None) -> None:
+    """Replaces `path` by `data`; after a crash the file holds the old content or the new.
+
+    `prepared` is where the new content is written first, on the same file system; left out, beside `path`.
+    """
+    prepared = prepared or temporary(path)
     try:
         descriptor = os.open(prepared, _WRITE | os.O_TRUNC, mode)
         try:
@@ -85,11 +90,70 @@ def point_link(link: Path, target: str) -> None:
 
 
 def move(source: Path, destination: Path) -> None:
-    """Renames within the file system, and makes both directories durable."""
-    os.rename(source, destination)
+    """Renames within the file system, and makes both directories durable.
+
+    An overlay does not rename a directory of its lower layer (EXDEV). Then a copy appears at `destination` by one
+    rename, whole and durable, and `source` is removed after that; a crash may leave a part of `source`, or a copy under
+    its temporary name.
+    """
+    try:
+        os.rename(source, destination)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        prepared = temporary(destination)
+        remove_tree(prepared)
+        _copy(source, prepared)
+        os.rename(prepared, destination)
+        sync_directory(destination.parent)
+        remove_tree(source)
     sync_directory(destination.parent)
     if source.parent != destination.parent:
         sync_directory(source.parent)
+
+
+def discard(path: Path, doomed: Path, proof: str) -> None:
+    """Removes the directory `path` under the name `doomed`, so that what is half-removed has another name.
+
+    Where it cannot be renamed (see `move`), its file `proof` goes first: without that it counts as removed.
+    """
+    remove_tree(doomed)
+    try:
+        os.rename(path, doomed)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        remove_file(path / proof)
+        doomed = path
+    sync_directory(doomed.parent)
+    if path.parent != doomed.parent:
+        sync_directory(path.parent)
+    remove_tree(doomed)
+
+
+def _copy(source: Path, destination: Path) -> None:
+    """Copies a file, a link or a directory and all below it; every byte is durable when it returns."""
+    mode = os.lstat(source).st_mode
+    if stat.S_ISLNK(mode):
+        os.symlink(os.readlink(source), destination)
+        return
+    if stat.S_ISDIR(mode):
+        os.mkdir(destination, DIRECTORY_MODE)
+        for name in os.listdir(source):
+            _copy(source / name, destination / name)
+        sync_directory(destination)
+        return
+    read = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        descriptor = os.open(destination, _WRITE | os.O_EXCL, stat.S_IMODE(mode))
+        try:
+            while chunk := os.read(read, _CHUNK):
+                write_all(descriptor, chunk)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    finally:
+        os.close(read)
 
 
 def rename(source: Path, destination: Path) -> None:

@@ -23,8 +23,17 @@ class Words:
     text: str
 
 
-#: Longest value in a message, in characters.
+@dataclass(frozen=True)
+class Example:
+    """What may stand under a key, as it is typed: for a `try:` line. A key without one has its default."""
+
+    text: str
+
+
+#: Longest value that a message shows, in characters.
 LONGEST_SHOWN = 60
+#: In a shell these begin something else than a word, or end it.
+_OBEYED_BY_SHELLS = frozenset("'\"`$\\;&<>|(){}")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _LONGEST_SECONDS = 36_500 * 86_400.0
 
@@ -104,14 +113,34 @@ def check_printable(value: str) -> str:
 
 
 def check_word(value: str) -> str:
-    """Checks a host name or a login name.
+    """Checks the name of a login, or what a host's and a login's name have in common.
+
+    ssh_config gives names to shells (`ProxyCommand nc %h %p`, `Match exec`) and to paths (`IdentityFile ~/.ssh/%r`).
+    A name may hold nothing that a shell obeys or that leaves a folder. OpenSSH has refused such names since 9.6.
 
     Raises:
         ValueError: it cannot be one.
     """
+    check_printable(value)
     if value.startswith("-") or " " in value:
         raise ValueError(f"{_shown(value)}: it begins with '-', or contains a space")
-    return check_printable(value)
+    obeyed = next((letter for letter in value if letter in _OBEYED_BY_SHELLS), "")
+    if obeyed:
+        raise ValueError(f"{_shown(value)}: a name of a host or user cannot hold {obeyed!r}, which a shell would obey")
+    if ".." in value.split("/"):
+        raise ValueError(f"{_shown(value)}: a name of a host or user cannot hold '..' as a folder")
+    return value
+
+
+def check_host(value: str) -> str:
+    """Checks the name of a host.
+
+    Raises:
+        ValueError: it cannot be one.
+    """
+    if "@" in value or "://" in value:
+        raise ValueError(f"{_shown(value)}: a host alone stands here, without a user or 'ssh://'")
+    return check_word(value)
 
 
 def check_jump(value: str) -> str:
@@ -164,6 +193,7 @@ Duration = Annotated[
 Amount = Annotated[int | str, BeforeValidator(parse_amount), Words("a count or a percentage such as 10%")]
 Name = Annotated[str, AfterValidator(check_name), Words("a name")]
 Word = Annotated[str, AfterValidator(check_word), Words("a name")]
+Host = Annotated[str, AfterValidator(check_host), Words("a name")]
 Text = Annotated[str, AfterValidator(check_printable), Words("text")]
 Wave = Annotated[int | str, AfterValidator(check_wave), Words("a tag, a share (25%) or a count")]
 Jump = Annotated[str, AfterValidator(check_jump), Words("user@host[:port]")]
@@ -229,7 +259,7 @@ def split_address(text: str) -> tuple[str | None, str, int | None]:
     """Splits `[user@]host[:port]`; an IPv6 address with a port stands in brackets.
 
     Raises:
-        ValueError: there is no host, or the port is not a port number.
+        ValueError: there is no host, a name is not allowed, or the port is not a port number.
     """
     user, at, rest = text.rpartition("@")
     match = re.fullmatch(
@@ -239,7 +269,8 @@ def split_address(text: str) -> tuple[str | None, str, int | None]:
     steers = not text.isprintable() or " " in text
     if not match or (at and not user) or rest.startswith("-") or user.startswith("-") or steers:
         raise ValueError(f"{_shown(text)} is not an address: write user@host, host:port or [ipv6]:port")
-    host = match[1] or match[3] or match[5]
+    host = check_host(match[1] or match[3] or match[5])
+    check_word(user or "nobody")
     port = match[2] or match[4]
     if port and not 0 < int(port) < 65536:
         raise ValueError(f"{_shown(text)}: {port} is not a port")

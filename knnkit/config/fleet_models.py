@@ -11,7 +11,9 @@ from device_agent.shared.protocol import constants
 from knnkit.config.field_types import (
     Amount,
     Duration,
+    Example,
     FilePath,
+    Host,
     Jump,
     Name,
     Section,
@@ -40,29 +42,29 @@ Runtime = Annotated[Literal["auto", "tflite_runtime", "ai_edge_litert"], BeforeV
 class TargetDefaults(Section):
     """What holds for every target that does not say otherwise. Left out, ssh_config decides."""
 
-    user: Word | None = None
+    user: Annotated[Word | None, Example("pi")] = None
     """Login name."""
-    port: int | None = Field(default=None, ge=1, le=65535)
+    port: Annotated[int | None, Example("22")] = Field(default=None, ge=1, le=65535)
     """SSH port."""
     root: Text = constants.DEFAULT_ROOT
     """The directory on the device that holds everything; a relative one starts at the home there."""
-    identity: FilePath | None = None
-    """Private key file; with it, no other key is offered."""
-    jump: Jump | None = None
+    identity: Annotated[FilePath | None, Example("~/.ssh/id_ed25519")] = None
+    """Private key file, or the .pub of a key in the key agent; with it, no other key is offered."""
+    jump: Annotated[Jump | None, Example("pi@gate")] = None
     """user@host[:port] to go through; several with commas."""
     device_class: Name = "any"
     """The device's class."""
-    runtime: Runtime = "auto"
+    runtime: Annotated[Runtime, Example("ai_edge_litert")] = "auto"
     """TFLite runtime: tflite_runtime (the smaller) or ai_edge_litert (LiteRT, faster with large models); auto: the one
     that is there, and on a bare device tflite_runtime where it exists."""
-    tags: tuple[Name, ...] = ()
+    tags: Annotated[tuple[Name, ...], Example("[canary]")] = ()
     """Words to select by (`--on`) and to name in waves."""
 
 
 class TargetConfig(Section):
     """One device. A plain `user@host:port` does, too."""
 
-    host: Word
+    host: Annotated[Host, Example("board-1.example")]
     """Host name, address or ssh_config alias; `local` is the embedded device."""
     name: Name | None = None
     """What reports call it; left out: the host."""
@@ -73,7 +75,7 @@ class TargetConfig(Section):
     root: Text | None = None
     """The directory on the device that holds everything; a relative one starts at the home there."""
     identity: FilePath | None = None
-    """Private key file; with it, no other key is offered."""
+    """Private key file, or the .pub of a key in the key agent; with it, no other key is offered."""
     jump: Jump | None = None
     """user@host[:port] to go through; several with commas; "none" for none."""
     device_class: Name | None = None
@@ -87,14 +89,17 @@ class TargetConfig(Section):
 class FleetConfig(Section):
     """The devices."""
 
-    defaults: TargetDefaults = TargetDefaults()
+    defaults: Annotated[TargetDefaults, Example("{user: pi}")] = TargetDefaults()
     """What holds for every target that does not say otherwise."""
-    targets: tuple[Annotated[TargetConfig, BeforeValidator(short_target), Words("user@host[:port]")], ...] = ()
+    targets: Annotated[
+        tuple[Annotated[TargetConfig, BeforeValidator(short_target), Words("user@host[:port]")], ...],
+        Example("[pi@board-1]"),
+    ] = ()
     """The devices: {host, ...} or user@host:port."""
-    known_hosts: FilePath | None = None
+    known_hosts: Annotated[FilePath | None, Example("known_hosts")] = None
     """Host keys of the fleet, beside the user's own known_hosts; `knnkit trust HOST` enrols here."""
-    ssh_config: FilePath | None = None
-    """Left out: ~/.ssh/config."""
+    ssh_config: Annotated[FilePath | None, Example("~/.ssh/config")] = None
+    """Left out: the user's and the system's. One that may run commands is obeyed once the user agreed."""
 
     @pydantic.model_validator(mode="after")
     def _distinct(self) -> FleetConfig:
@@ -111,17 +116,17 @@ class FleetConfig(Section):
 class RolloutConfig(Section):
     """How a release spreads over the fleet."""
 
-    waves: tuple[Wave, ...] = Field(default=("100%",), min_length=1)
+    waves: Annotated[tuple[Wave, ...], Example("[25%, 100%]")] = Field(default=("100%",), min_length=1)
     """One after another: a tag, a share of the fleet so far (25%), or a count so far."""
     max_failures: Amount = 0
     """Devices that may fail before the rollout stops: a count or a percentage. In the first of several waves: none."""
-    confirm_within: Annotated[Duration, Field(ge=1.0, le=86400.0)] = constants.DEFAULT_CONFIRM_SECONDS
+    confirm_within: Annotated[Duration, Field(ge=1.0, le=86400.0), Example("60s")] = constants.DEFAULT_CONFIRM_SECONDS
     """A device that is not confirmed by a new connection within this time reverts by itself."""
     concurrency: int = Field(default=16, ge=1, le=1024)
     """Devices at a time."""
-    connect_timeout: Annotated[Duration, Field(gt=0.0, le=3600.0)] = 10.0
+    connect_timeout: Annotated[Duration, Field(gt=0.0, le=3600.0), Example("10s")] = 10.0
     """Until a connection stands."""
     connect_retries: int = Field(default=2, ge=0, le=20)
     """Further attempts to connect, with growing pauses. Nothing else is retried."""
-    command_timeout: Annotated[Duration, Field(gt=0.0, le=86400.0)] = 300.0
+    command_timeout: Annotated[Duration, Field(gt=0.0, le=86400.0), Example("5m")] = 300.0
     """For one command on a device."""

@@ -15,66 +15,12 @@ from pydantic import AfterValidator
 from pydantic.fields import FieldInfo
 
 from knnkit.config import yaml_reader
-from knnkit.config.field_types import LONGEST_SHOWN, Section, Words, keys_of, shorten
+from knnkit.config.field_types import LONGEST_SHOWN, Example, Section, Words, keys_of, shorten
 
 Place = tuple[str | int, ...]
 
 _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 _A_LIST = "a list, each "
-
-#: Of every key, a value that stands for itself in a `try:` line.
-EXAMPLES = {
-    "model": "{name: fruit, data: {file: train.csv, label: species}}",
-    "models": "[{name: small, device_class: zero, data: {file: train.csv, label: species}}]",
-    "name": "fruit",
-    "data": "{file: train.csv, label: species}",
-    "file": "train.csv",
-    "label": "species",
-    "features": "[width, height]",
-    "sklearn": "iris",
-    "skops": "model.skops",
-    "test": "0.3",
-    "seed": "0",
-    "k": "3",
-    "metric": "euclidean",
-    "weights": "uniform",
-    "scale": "standard",
-    "reject": "0.99",
-    "device_class": "zero",
-    "runtime": "ai_edge_litert",
-    "gates": "{accuracy: 0.9}",
-    "accuracy": "0.9",
-    "latency_ms": "5.0",
-    "margin": "1e-5",
-    "release": "{dir: dist, version: 1.0.0}",
-    "dir": "dist",
-    "version": '"1.0"',
-    "sequence": "12",
-    "expires": "90d",
-    "signing": "{key: keys/signing.pem}",
-    "key": "keys/signing.pem",
-    "trusted": "[keys/signing.pub]",
-    "fleet": "{targets: [pi@board-1]}",
-    "defaults": "{user: pi}",
-    "user": "pi",
-    "port": "22",
-    "root": "~/.knnkit",
-    "identity": "~/.ssh/id_ed25519",
-    "jump": "pi@gate",
-    "tags": "[canary]",
-    "targets": "[pi@board-1]",
-    "host": "board-1.example",
-    "known_hosts": "known_hosts",
-    "ssh_config": "~/.ssh/config",
-    "rollout": "{max_failures: 1}",
-    "waves": "[25%, 100%]",
-    "max_failures": "1",
-    "confirm_within": "60s",
-    "concurrency": "16",
-    "connect_timeout": "10s",
-    "connect_retries": "2",
-    "command_timeout": "5m",
-}
 
 
 def said_of(place: Place) -> str:
@@ -88,9 +34,26 @@ def key_of(place: Place) -> str:
     return next((part for part in reversed(place) if isinstance(part, str)), "")
 
 
-def example(key: str) -> str:
+def example(root: type[Section], key: str) -> str:
     """Returns a line to type in for a key; what lists all keys where there is none."""
-    return f"{key}: {EXAMPLES[key]}" if key in EXAMPLES else "knnkit schema"
+    text = next(filter(None, (_example(fields[key]) for fields in _all_fields(root) if key in fields)), "")
+    return f"{key}: {text}" if text else "knnkit schema"
+
+
+def _example(field: FieldInfo) -> str:
+    typed = (each.text for each in field.metadata if isinstance(each, Example))
+    return next(typed, str(field.default) if isinstance(field.default, str | int | float | Path) else "")
+
+
+def _all_fields(kind: Any) -> Iterator[dict[str, FieldInfo]]:
+    """Yields the fields of a section and of those inside it."""
+    if _is_section(kind):
+        yield kind.model_fields
+        for field in kind.model_fields.values():
+            yield from _all_fields(field.annotation)
+    else:
+        for inner in get_args(kind):
+            yield from _all_fields(inner)
 
 
 def found(document: yaml_reader.Document, place: Place) -> str:
@@ -122,16 +85,16 @@ def wrong_value(root: type[Section], document: yaml_reader.Document, place: Plac
         close = difflib.get_close_matches(written, choices, n=1, cutoff=0.5)
         more = f"; did you mean {close[0]!r}?" if close else ""
         said = f"{here} is not one of {', '.join(choices)}{more}"
-        return said, f"{key}: {close[0]}" if close else example(key)
+        return said, f"{key}: {close[0]}" if close else example(root, key)
     if here == "an empty list" and wanted.startswith(_A_LIST):
-        return f"found {here}, expected at least one: {wanted.removeprefix(_A_LIST)}", example(key)
+        return f"found {here}, expected at least one: {wanted.removeprefix(_A_LIST)}", example(root, key)
     if written and wanted.startswith(_A_LIST) and _is_plain(written) and here != written and _lists_text(root, place):
         return f"found {here}, expected {wanted}", f"{key}: [{written}]"
     if here == written and any(_would_take(*node, written) for node in _nodes(root, place)):
         quoted = f'"{written}"'
         mend = f"{key}: [{quoted}]" if isinstance(place[-1], int) else f"{key}: {quoted}"
         return f"found {here}, expected {wanted}; write it in quotes: {quoted}", mend
-    return f"found {here}, expected {wanted}", example(key)
+    return f"found {here}, expected {wanted}", example(root, key)
 
 
 def _is_plain(written: str) -> bool:

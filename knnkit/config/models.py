@@ -14,19 +14,28 @@ from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
 from device_agent.shared.protocol import constants
-from knnkit.config.field_types import Duration, FilePath, Name, Section, check_version, first_twice, no_sense, shorten
+from knnkit.config.field_types import (
+    Duration,
+    Example,
+    FilePath,
+    Name,
+    Section,
+    check_version,
+    first_twice,
+    no_sense,
+    shorten,
+)
 from knnkit.config.fleet_models import FleetConfig, RolloutConfig
-from knnkit.config.messages import EXAMPLES
 
 
 class FileData(Section):
     """Labelled rows in a file."""
 
-    file: FilePath
+    file: Annotated[FilePath, Example("train.csv")]
     """CSV (with a header), Parquet or NPZ, by its ending."""
-    label: str = "label"
+    label: Annotated[str, Example("species")] = "label"
     """The column (or NPZ array) that holds the labels."""
-    features: tuple[str, ...] | None = None
+    features: Annotated[tuple[str, ...] | None, Example("[width, height]")] = None
     """The columns to use, in this order; left out: all but the label."""
 
     @pydantic.field_validator("features")
@@ -40,14 +49,14 @@ class FileData(Section):
 class SklearnData(Section):
     """A data set that comes with scikit-learn; `blobs` is the article's: 1,000 rows, 2 features, 5 centres."""
 
-    sklearn: Literal["blobs", "breast_cancer", "digits", "iris", "moons", "wine"]
+    sklearn: Annotated[Literal["blobs", "breast_cancer", "digits", "iris", "moons", "wine"], Example("iris")]
     """Its name."""
 
 
 class SkopsData(Section):
     """A fitted scikit-learn classifier, which brings its rows, k, metric, weights and scale."""
 
-    skops: FilePath
+    skops: Annotated[FilePath, Example("model.skops")]
     """A KNeighborsClassifier, or a Pipeline that ends in one, written by `skops.io.dump`."""
 
 
@@ -88,11 +97,11 @@ Test = Annotated[
 class GatesConfig(Section):
     """What every device must reach before it may keep the release."""
 
-    accuracy: float | None = Field(default=None, ge=0.0, le=1.0)
+    accuracy: Annotated[float | None, Example("0.9")] = Field(default=None, ge=0.0, le=1.0)
     """Floor on the held-out rows; left out: not asked for."""
-    latency_ms: float | None = Field(default=None, gt=0.0)
+    latency_ms: Annotated[float | None, Example("5.0")] = Field(default=None, gt=0.0)
     """Budget in milliseconds for the median of one row; left out: not asked for."""
-    margin: float = Field(default=1.0e-5, gt=0.0, lt=0.1)
+    margin: Annotated[float, Example("1e-5")] = Field(default=1.0e-5, gt=0.0, lt=0.1)
     """Distances closer than this, relative to the data's scale, may change places between two processors."""
 
 
@@ -102,9 +111,9 @@ _IN_SKOPS = "data: {skops: model.skops}, and none of k, metric, weights, scale b
 class ModelConfig(Section):
     """The classifier: its data and how it answers."""
 
-    name: Name
+    name: Annotated[Name, Example("fruit")]
     """What the model is called; a device never swaps one name for another."""
-    data: Data
+    data: Annotated[Data, Example("{file: train.csv, label: species}")]
     """The labelled rows: {file, label} or {sklearn}; or a fitted classifier with its own: {skops}."""
     test: Test = 0.3
     """Held-out share of the rows, or {file}: accuracy, golden rows, calibration. 0: none. For `skops`: {file}."""
@@ -116,13 +125,13 @@ class ModelConfig(Section):
     """euclidean, sqeuclidean, manhattan or cosine."""
     weights: constants.Weights = "uniform"
     """uniform: one neighbour, one vote; distance: nearer neighbours weigh more."""
-    scale: constants.Scale = "none"
+    scale: Annotated[constants.Scale, Example("standard")] = "none"
     """none, standard, minmax or robust; it becomes part of the model, so a device is fed raw rows."""
-    reject: float | None = Field(default=None, gt=0.0, lt=1.0)
+    reject: Annotated[float | None, Example("0.99")] = Field(default=None, gt=0.0, lt=1.0)
     """Share of ordinary rows to accept; farther rows are "unknown". Left out: never "unknown"."""
-    device_class: Name = "any"
+    device_class: Annotated[Name, Example("zero")] = "any"
     """The class of device that this model is for; "any" fits all."""
-    gates: GatesConfig | None = None
+    gates: Annotated[GatesConfig | None, Example("{accuracy: 0.9}")] = None
     """Gates of this model alone; left out: the file's."""
 
     @pydantic.model_validator(mode="after")
@@ -147,11 +156,11 @@ class ReleaseConfig(Section):
 
     dir: FilePath = Field(default=Path("dist"), validate_default=True)
     """The release directory. With several models, each lies in a folder of its name inside."""
-    version: Annotated[str, AfterValidator(check_version)] = "1.0.0"
+    version: Annotated[str, AfterValidator(check_version), Example('"1.0"')] = "1.0.0"
     """For people; devices compare the sequence."""
-    sequence: int | None = Field(default=None, ge=1, lt=2**53)
+    sequence: Annotated[int | None, Example("12")] = Field(default=None, ge=1, lt=2**53)
     """Grows with every release; left out: the time of the build."""
-    expires: Annotated[Duration, Field(gt=0.0)] | None = None
+    expires: Annotated[Annotated[Duration, Field(gt=0.0)] | None, Example("90d")] = None
     """No device activates it later than this after the build; left out: never expires."""
 
 
@@ -160,8 +169,8 @@ class SigningConfig(Section):
 
     key: FilePath = Field(default=Path("keys/signing.pem"), validate_default=True)
     """The private key (`knnkit keygen`)."""
-    trusted: tuple[FilePath, ...] = ()
-    """Public keys that `provision` puts on a device; left out: the signing key's own."""
+    trusted: Annotated[tuple[FilePath, ...], Example("[keys/signing.pub]")] = ()
+    """Public keys that `provision` puts on a device, and no others should be there; left out: the signing key's own."""
 
 
 class Build(Section):
@@ -177,25 +186,31 @@ class Build(Section):
     """What a device must reach."""
 
 
-_A_MODEL = EXAMPLES["model"]
+_A_MODEL = "{name: fruit, data: {file: train.csv, label: species}}"
 
 
 class Config(Section):
     """deploy.yaml."""
 
-    model: ModelConfig | None = None
+    model: Annotated[ModelConfig | None, Example(_A_MODEL)] = None
     """The classifier. A file with `fleet.targets` may do without: it deploys finished releases."""
-    models: tuple[ModelConfig, ...] = ()
+    models: Annotated[
+        tuple[ModelConfig, ...], Example("[{name: small, device_class: zero, data: {file: train.csv, label: species}}]")
+    ] = ()
     """Instead of `model`: one classifier for each device class."""
-    release: ReleaseConfig = Field(default=ReleaseConfig.model_construct(), validate_default=False)
+    release: Annotated[ReleaseConfig, Example("{dir: dist, version: 1.0.0}")] = Field(
+        default=ReleaseConfig.model_construct(), validate_default=False
+    )
     """Where the release is written and what it is called."""
-    signing: SigningConfig = Field(default=SigningConfig.model_construct(), validate_default=False)
+    signing: Annotated[SigningConfig, Example("{key: keys/signing.pem}")] = Field(
+        default=SigningConfig.model_construct(), validate_default=False
+    )
     """Who signs, and whom new devices trust."""
     gates: GatesConfig = GatesConfig()
     """What every device must reach before it may keep the release."""
-    fleet: FleetConfig = FleetConfig()
+    fleet: Annotated[FleetConfig, Example("{targets: [pi@board-1]}")] = FleetConfig()
     """The devices."""
-    rollout: RolloutConfig = RolloutConfig()
+    rollout: Annotated[RolloutConfig, Example("{max_failures: 1}")] = RolloutConfig()
     """How a release spreads over the fleet."""
 
     @pydantic.model_validator(mode="before")

@@ -95,7 +95,7 @@ def _explain(document: yaml_reader.Document, details: Any) -> tuple[str, str]:
     kind, context = details["type"], details.get("ctx", {})
     place = document.place(details["loc"])
     if kind in ("unknown_key", "misplaced_key"):
-        mend = messages.example(context["meant"]) if kind == "unknown_key" else context["hint"]
+        mend = messages.example(Config, context["meant"]) if kind == "unknown_key" else context["hint"]
         return document.error((*place, context["key"]), messages.said_of(place) + context["said"]), mend
     if kind == "no_sense":
         parts = [int(part) if part.isdigit() else part for part in context["at"].split("/")]
@@ -104,9 +104,9 @@ def _explain(document: yaml_reader.Document, details: Any) -> tuple[str, str]:
     if kind == "missing":
         key = str(details["loc"][-1])
         said = f"{messages.said_of(place)}the key {key!r} is missing"
-        return document.error(place, said), messages.example(key)
+        return document.error(place, said), messages.example(Config, key)
     if kind == "value_error":
-        said, mend = str(context["error"]), messages.example(messages.key_of(place))
+        said, mend = str(context["error"]), messages.example(Config, messages.key_of(place))
     else:
         said, mend = messages.wrong_value(Config, document, place)
     return document.error(place, messages.said_of(place) + said), mend

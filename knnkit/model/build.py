@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from importlib import metadata
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from device_agent import __version__
 from device_agent.shared.protocol import constants, model_info
-from knnkit import __version__
 from knnkit.data.dataset import Dataset
 from knnkit.errors import BuildError, DataError
 from knnkit.model.reference.calibration import calibrate
@@ -19,8 +20,11 @@ from knnkit.model.reference.classifier import Reference
 from knnkit.model.reference.enrolment import Enrolment, enrol
 from knnkit.model.reference.spec import KnnSpec
 from knnkit.model.scaling import fit_scaler
-from knnkit.model.tflite.load_tensorflow import tensorflow_version
+from knnkit.model.tflite.load_tensorflow import load_tensorflow, needs_build_extra, tensorflow_version
 from knnkit.model.tflite.op_versions import minimum_runtime
+
+if TYPE_CHECKING:
+    from knnkit.model.graph.tfknn import KnnModule
 
 #: The last tflite-runtime, and the only runtime on some boards (armv7l): every model must load on it.
 OLDEST_RUNTIME = "2.14.0"
@@ -74,6 +78,7 @@ def build_model(
     return build_enrolled(spec, enrolment, held_out, margin=margin, seed=seed, inputs=inputs)
 
 
+@needs_build_extra()
 def build_enrolled(
     spec: KnnSpec,
     enrolment: Enrolment,
@@ -88,25 +93,13 @@ def build_enrolled(
     Raises:
         DataError: k is larger than the number of rows.
         BuildError: the model cannot be built as asked.
+        MissingDependency: a package of `knnkit[build]` is not installed.
     """
-    from knnkit.model.graph.tfknn import TfKNN
+    reference = make_reference(spec, enrolment, held_out, margin=margin, seed=seed)
+    model = make_module(enrolment, reference)
     from knnkit.model.tflite import metadata
-    from knnkit.model.tflite.convert import batch_rows, convert
+    from knnkit.model.tflite.convert import convert
 
-    _require_rows(spec.k, len(enrolment), enrolment.source)
-    reference = Reference(
-        enrolment.space,
-        enrolment.enrolled,
-        enrolment.codes,
-        len(enrolment.classes),
-        spec.k,
-        spec.weights,
-        margin=margin,
-    )
-    reject = None if spec.reject is None else _calibrate(spec, reference, held_out, seed)
-    reference.reject = reject
-    thresholds = None if reject is None else reject.thresholds
-    model = TfKNN.of(enrolment, spec.k, weights=spec.weights, margin=margin, thresholds=thresholds)
     tree = convert(model)
     info = model_info.KnnInfo(
         name=spec.name,
@@ -118,17 +111,48 @@ def build_enrolled(
         weights=spec.weights,
         scale=spec.scale,
         n_train=len(enrolment),
-        batch=batch_rows(model, constants.FULL),
+        batch=model.batch_rows(constants.FULL),
         fingerprint=enrolment.fingerprint,
         minimum_runtime=minimum_runtime(tree, OLDEST_RUNTIME),
         versions=_versions(),
         inputs=inputs,
-        reject=reject,
-        quantized=batch_rows(model, constants.QUANTIZED) if model.search.quantized else None,
-        cells=batch_rows(model, constants.CELLS) if model.search.cells else None,
+        reject=reference.reject,
+        quantized=model.batch_rows(constants.QUANTIZED) if model.search.quantized else None,
+        cells=model.batch_rows(constants.CELLS) if model.search.cells else None,
         searched=model.search.projection.matrix.shape[1] if model.search.projection else None,
     )
     return BuiltModel(metadata.pack(tree, model, info), info, reference, _warnings(enrolment))
+
+
+def make_reference(
+    spec: KnnSpec, enrolment: Enrolment, held_out: Dataset | None = None, *, margin: float = 1e-5, seed: int = 0
+) -> Reference:
+    """Returns the float64 classifier `spec` over enrolled rows, calibrated where it rejects.
+
+    Raises:
+        DataError: k is larger than the number of rows.
+        BuildError: too few rows to calibrate `reject` on.
+    """
+    _require_rows(spec.k, len(enrolment), enrolment.source)
+    classes = len(enrolment.classes)
+    space, enrolled, codes = enrolment.space, enrolment.enrolled, enrolment.codes
+    reference = Reference(space, enrolled, codes, classes, spec.k, spec.weights, margin=margin)
+    reference.reject = None if spec.reject is None else _calibrate(spec, reference, held_out, seed)
+    return reference
+
+
+@needs_build_extra()
+def make_module(enrolment: Enrolment, reference: Reference) -> KnnModule:
+    """Returns the TensorFlow module that answers as `reference` does, but for the rows that it is not certain of.
+
+    Raises:
+        MissingDependency: TensorFlow is not installed.
+    """
+    load_tensorflow()
+    from knnkit.model.graph.tfknn import KnnModule
+
+    thresholds = None if reference.reject is None else reference.reject.thresholds
+    return KnnModule(enrolment, reference.k, weights=reference.weights, margin=reference.margin, thresholds=thresholds)
 
 
 def _require_rows(k: int, rows: int, source: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,7 +18,7 @@ from knnkit.provision.remote_python import BUILD_SECONDS, PythonFacts, ask, chec
 from knnkit.provision.requirements import Board, runtime_of
 from knnkit.provision.wheel_cache import OTHER_BYTES, PIP, WHEEL
 from knnkit.provision.wheel_sources import UNFETCHED, Source, Sources
-from knnkit.transport.base import Progress, Transport
+from knnkit.transport.base import Progress, Transport, printable
 from knnkit.transport.local import LocalTransport
 from knnkit.transport.upload import push
 
@@ -82,13 +83,14 @@ def provision(
         DeviceLocked: somebody else is provisioning it, for longer than LOCK_SECONDS.
     """
     python = interpreter(transport, facts)
-    board = look(transport, python, root)
+    board = look(transport, python, root, environment.PROBE)
     wanted = decide(transport.name, board, runtime, keys or {})
     job = _Job(transport, python, board, wanted, prove, progress)
-    if wanted.is_on(board):
+    whole = job.is_whole()
+    if whole and wanted.is_on(board):
         return job.report(changed=False)
     check_writable(transport.name, board)
-    if wanted.digest in board.environments:
+    if whole:
         return job.put_into_use(Source())
     with tempfile.TemporaryDirectory(prefix="knnkit-") as scratch:
         agent = Path(scratch, wanted.agent_wheel)
@@ -116,7 +118,19 @@ class _Job:
     prove: Proof | None
     progress: Progress | None
     sent: int = 0
+    repair: bool = False
     notes: list[str] = field(default_factory=list)
+
+    def is_whole(self) -> bool:
+        """Returns whether the environment is there, as it was made."""
+        if self.wanted.digest not in self.board.environments:
+            return False
+        damage = self.board.damage
+        if self.board.current != self.wanted.digest:
+            damage = printable(str(self.ask("examine", digest=self.wanted.digest, probe=environment.PROBE)["damage"]))
+        self.repair = bool(damage)
+        self.notes += [f"the environment was damaged, and is repaired: {damage}"] if damage else []
+        return not damage
 
     def install(self, source: Source) -> Provisioned:
         """Claims a place on the board, sends there what goes from here, and puts into use what is made of it."""
@@ -129,7 +143,7 @@ class _Job:
         except DeviceFailed as error:
             if error.reason not in _TAKEN:
                 raise
-            self.board = look(self.transport, self.python, self.board.root)
+            self.board = look(self.transport, self.python, self.board.root, environment.PROBE)
             if not self.wanted.is_on(self.board):
                 raise
             return self._report_others()
@@ -186,6 +200,7 @@ class _Job:
         return self.ask(
             "build",
             use=use,
+            repair=self.repair,
             wait=LOCK_SECONDS,
             place=place,
             digest=self.wanted.digest,
@@ -214,13 +229,37 @@ _KNOWN = (
 )
 
 
-def remove(transport: Transport, facts: PythonFacts, *, root: str = constants.DEFAULT_ROOT) -> bool:
-    """Takes the whole root away, releases and trusted keys included; False when there was none.
+def remove(
+    transport: Transport,
+    facts: PythonFacts,
+    *,
+    root: str = constants.DEFAULT_ROOT,
+    warn: Callable[[str], None] = lambda text: None,
+) -> bool:
+    """Takes the whole root away, releases and trusted keys included; False when nothing was there.
+
+    Args:
+        transport: to the board.
+        facts: of the board's Python.
+        root: the knnkit directory there.
+        warn: is told where the empty folder itself has to stay, and why.
 
     Raises:
         Unreachable: the connection broke; the next call goes on.
-        DeviceFailed: the root holds something that is not knnkit's; nothing was removed.
+        DeviceFailed: the root holds something that is not knnkit's, and nothing was removed; or something of knnkit's
+            cannot be removed.
         DeviceLocked: a deploy is under way.
     """
     order = {"root": root, "known": list(_KNOWN)}
-    return bool(ask(transport, interpreter(transport, facts), "remove", order, timeout=BUILD_SECONDS).get("removed"))
+    answer = ask(transport, interpreter(transport, facts), "remove", order, timeout=BUILD_SECONDS)
+    left, place = [printable(str(line)) for line in answer.get("left", ())], printable(str(answer.get("root")))
+    inside = [line for line in left if not line.startswith(f"{place}: ")]
+    if inside:
+        raise DeviceFailed(
+            f"{transport.name}: {len(inside)} files and folders stay: {'; '.join(inside[:5])}",
+            reason="left-behind",
+            hint=f"on the board: sudo rm -r {shlex.quote(inside[0].partition(': ')[0])}",
+        )
+    for line in left:
+        warn(f"the empty folder stays: {line}; `sudo rmdir` removes it")
+    return bool(answer.get("removed"))

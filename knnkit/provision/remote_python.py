@@ -1,9 +1,10 @@
 """Talks to a board's own Python: sends a script, reads its one answer.
 
-    python3 -I - COMMAND ORDER < script
+    python3 -I - COMMAND < script
 
 The script is the package `device_agent.bootstrap` as one text: first its loader as it is, then one call that gives the
-loader every module. Same sources, same bytes. Errors of the board become errors of knnkit.
+loader every module and the order, since Dropbear cuts a command line at 9,000 bytes. Same sources, same bytes. Errors
+of the board become errors of knnkit.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from knnkit.provision.requirements import Board, check_python, runtime_of
 from knnkit.transport.base import Transport, printable
 from knnkit.transport.local import LocalTransport
 
-#: Seconds for a look, and for unpacking and first imports on a slow card.
-LOOK_SECONDS = 60.0
+#: Seconds for a look, which reads every file of the environment, and for unpacking, on a slow card.
+LOOK_SECONDS = 300.0
 BUILD_SECONDS = 1200.0
 
 
@@ -51,19 +52,20 @@ def interpreter(transport: Transport, facts: PythonFacts) -> str:
     return facts.python_path or "python3"
 
 
-def look(transport: Transport, python: str, root: str) -> Board:
+def look(transport: Transport, python: str, root: str, probe: str) -> Board:
     """Asks what the board is and what was provisioned before; changes nothing there.
 
     Args:
         transport: to the board.
         python: the board's own interpreter.
         root: the knnkit directory there; `~` is resolved on the board.
+        probe: what the environment in use must be able to run.
 
     Raises:
         Unreachable: the connection broke.
         DeviceFailed: the root cannot be used, or the answer makes no sense.
     """
-    answer = ask(transport, python, "state", {"root": root}, timeout=LOOK_SECONDS)
+    answer = ask(transport, python, "state", {"root": root, "probe": probe}, timeout=LOOK_SECONDS)
     try:
         return _board(answer)
     except (KeyError, TypeError, ValueError) as error:
@@ -78,8 +80,8 @@ def ask(transport: Transport, python: str, command: str, order: dict[str, Any], 
         DeviceLocked: somebody else is provisioning the board.
         DeviceFailed: the command failed, or the answer makes no sense.
     """
-    argv = [python, "-I", "-", command, json.dumps(order)]
-    completed = transport.run(argv, timeout=timeout, input=script())
+    argv = [python, "-I", "-", command]
+    completed = transport.run(argv, timeout=timeout, input=script(json.dumps(order)))
     try:
         answer = json.loads(completed.stdout)
     except ValueError:
@@ -148,6 +150,7 @@ def _board(answer: dict[str, Any]) -> Board:
         current=answer["current"],
         runtime=runtime_of(map(str, dict(answer["linked"] or {}).get("pins", ()))),
         environments=dict(answer["environments"]),
+        damage=printable(str(answer["damage"])),
         trusted=dict(answer["trusted"]),
     )
 
@@ -160,7 +163,7 @@ def _problem(transport: Transport, answer: dict[str, Any]) -> DeviceFailed | Dev
 
 def _no_answer(transport: Transport, python: str, complaint: str) -> DeviceFailed:
     last = complaint.strip().splitlines()[-1]
-    places = re.findall(r'File "(knnkit/\S+)", line (\d+)', complaint)  # a traceback of our own
+    places = re.findall(r'File "(device_agent/\S+)", line (\d+)', complaint)  # a traceback of our own
     where = f" ({places[-1][0]}:{places[-1][1]})" if places else ""
     return DeviceFailed(
         f"{transport.name}: {python} cannot run the provisioning script: {last}{where}",
@@ -176,14 +179,18 @@ def _senseless(transport: Transport, what: str) -> DeviceFailed:
 _PACKAGE = "device_agent.bootstrap"
 
 
+def script(*order: str) -> bytes:
+    """Returns what goes to the standard input of the board's Python; its last line has the order, as JSON."""
+    return f"{_head()}\n{', '.join(map(repr, order))}))\n".encode()
+
+
 @cache
-def script() -> bytes:
-    """Returns what goes to the standard input of the board's Python."""
+def _head() -> str:
     sources = onboard()
     loader = sources.pop(f"{_PACKAGE}.loader")
     sources.update({"device_agent": ""})
     table = json.dumps(sources, indent=0, sort_keys=True)  # for these, JSON is Python
-    return f"{loader}\n\nsys.exit(run({table}, {_PACKAGE + '.main'!r}))\n".encode()
+    return f"{loader}\n\nsys.exit(run({table}, {_PACKAGE + '.main'!r},"
 
 
 def onboard() -> dict[str, str]:

@@ -72,6 +72,7 @@ class Board:
     current: str | None = None
     runtime: str | None = None  # that the environment in use was made with, also where it cannot start any more
     environments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    damage: str = ""  # what is wrong with the environment in use
     trusted: Mapping[str, str] = field(default_factory=dict)
 
 

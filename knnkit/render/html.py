@@ -13,7 +13,8 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from knnkit import __version__
+from device_agent import __version__
+from device_agent.shared.safe_files import whole_file
 from knnkit.render import confusion, decision_regions, palette, sanitize
 from knnkit.render import page as pages
 from knnkit.render.page import Page
@@ -28,17 +29,9 @@ def write_report(path: Path, page: Page) -> Path:
     Raises:
         OSError: the file cannot be written.
     """
-    shown = render(page)
-    if path.exists() and not path.is_file():  # /dev/stdout, a FIFO: never to be replaced
-        path.write_text(shown, encoding="utf-8")
-        return path
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_text(shown, encoding="utf-8")
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    shown = render(page).encode()
+    with whole_file(path) as file:
+        file.write(shown)
     return path
 
 

@@ -7,12 +7,13 @@ what is there for all files, one finishes all of them, unless an agent does. Nev
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from knnkit.errors import DeviceFailed
-from knnkit.transport.base import Transport
+from knnkit.transport.base import Completed, Transport
 
 _HASH = """\
 hash() {
@@ -128,8 +129,7 @@ def push(
 
 
 def _look(transport: Transport, files: Sequence[PushFile], timeout: float) -> list[list[str]]:
-    argv = ["sh", "-s", "--", *(file.remote for file in files)]
-    completed = transport.run(argv, timeout=timeout, input=_LOOK.encode())
+    completed = _run(transport, _LOOK, [file.remote for file in files], timeout)
     lines = completed.stdout.decode("ascii", "replace").splitlines()
     if completed.exit_code != 0 or len(lines) != len(files):
         raise _cannot(transport, files[0].remote, completed.complaint)
@@ -152,8 +152,7 @@ def _offset(file: PushFile, found: list[str]) -> int:
 
 
 def _finish(transport: Transport, files: Sequence[PushFile], timeout: float) -> None:
-    argv = ["sh", "-s", "--", *(part for file in files for part in (file.sha256, file.remote))]
-    completed = transport.run(argv, timeout=timeout, input=_FINISH.encode())
+    completed = _run(transport, _FINISH, [part for file in files for part in (file.sha256, file.remote)], timeout)
     lines = completed.stdout.decode("ascii", "replace").splitlines()
     for file, line in zip(files, lines, strict=False):
         if line != "done":
@@ -166,9 +165,14 @@ def _finish(transport: Transport, files: Sequence[PushFile], timeout: float) -> 
         raise _cannot(transport, files[0].remote, completed.complaint)
 
 
+def _run(transport: Transport, script: str, arguments: list[str], timeout: float) -> Completed:
+    """Runs a script with its arguments, both by standard input: Dropbear takes 9,000 bytes of a command line."""
+    return transport.run(["sh", "-s"], timeout=timeout, input=f"set -- {shlex.join(arguments)}\n{script}".encode())
+
+
 def _cannot(transport: Transport, path: str, complaint: str) -> DeviceFailed:
     return DeviceFailed(
         f"{transport.name}: cannot write beside {path}: {complaint or 'no reason given'}",
         reason="cannot-write",
-        hint="knnkit doctor",
+        hint=f"knnkit doctor --target {transport.name}",
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import shlex
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -136,7 +137,7 @@ class Board:
         )
 
     def lock(self) -> LockHolder | None:
-        if self.pending and not ("old-agent" in self.faults and self.running):
+        if self.pending:
             return LockHolder(self.pending_holder, "an activation, not yet confirmed", 0, 0)
         return LockHolder(self.running, "install", 0, 4711) if self.running else None
 
@@ -269,8 +270,9 @@ class Line:
     def _meaning(self, argv: list[str], input: bytes):  # type: ignore[no-untyped-def]
         if argv[0] == "sh" and input == probe._PROBE.encode():
             return "probe", self._probe
-        if argv[0] == "sh" and input == upload._LOOK.encode():
-            return "look", lambda: self._look(argv[3:])
+        if argv[0] == "sh" and input.endswith(upload._LOOK.encode()):
+            names = shlex.split(input.decode().removesuffix(upload._LOOK))[2:]
+            return "look", lambda: self._look(names)
         if argv[0] == "sh" and input == upload_dir._CLAIM.encode():
             return "claim", lambda: self._claim(*argv[3:])
         assert argv[0] in (f"{ROOT}/venv/bin/python", BESIDE), argv
@@ -389,8 +391,6 @@ class Line:
     def _rollback(self, argv: list[str]) -> tuple[int, bytes]:
         board, holder = self._board, argv[argv.index("--holder") + 1]
         if "--own" in argv:
-            if "old-agent" in board.faults:
-                return 2, b""  # it says on standard error that it does not take --own
             return self._take_back(holder)
         if board.pending is not None:
             board.revert(f"given up by {holder}")

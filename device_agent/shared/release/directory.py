@@ -107,15 +107,19 @@ class OpenRelease:
             ordered_digest=ordered_digest,
         )
 
-    def verify_kept(self, digest: str, state: rules.TrustState, *, now: int | None = None) -> rules.Verdict:
-        """Runs `rules.verify_kept` on this directory: for the active release, or the one to roll back to.
+    def verify_kept(
+        self, digest: str, state: rules.TrustState, *, now: int | None = None, signature: bytes | None = None
+    ) -> rules.Verdict:
+        """Runs `trust.verify_kept` over this directory: for the release that runs, or the one to return to.
+
+        `signature` is judged in place of the one in the directory.
 
         Raises:
             Refused: with a `trust.Reason`.
         """
         return rules.verify_kept(
             digest=digest,
-            bundle=self.read(constants.SIGNATURE_FILE),
+            bundle=self.read(constants.SIGNATURE_FILE) if signature is None else signature,
             manifest=self.read(constants.MANIFEST_FILE),
             files=self.files,
             state=state,

@@ -54,7 +54,7 @@ def _name(source: str | Path | IO[bytes]) -> str:
     return str(source if isinstance(source, str | Path) else getattr(source, "name", "the model"))
 
 
-_HINT = "is it a model that `knnkit build` made?"
+_HINT = "is it a model that `knnkit build` or TfKNN.export made?"
 #: Every exception that zipfile raises for a broken archive.
 _BROKEN = (
     OSError,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from device_agent.shared.protocol.errors import BadInput
 
@@ -26,9 +26,29 @@ _FOREIGN = (
     (b"PK\x03\x04", "a spreadsheet or a zip archive", _SHEET),
     (b"\xd0\xcf\x11\xe0", "an old spreadsheet", _SHEET),
     (b"\x1f\x8b", "compressed with gzip", "gzip -dc FILE > rows.csv"),
-    (b"PAR1", "Parquet", "convert it to CSV"),
+    (b"PAR1\x15", "Parquet", "convert it to CSV"),  # a cell of text may begin with the first four
 )
+#: A byte that each of them has near its start, and lines of CSV have nowhere.
+CONTROLS = (b"\0", b"\r", b"\x03", b"\x15", b"\x1f")
+#: The byte order mark of UTF-8, and lines by which a spreadsheet tells itself the separator (`sep=` and a tab).
+_MARK = b"\xef\xbb\xbf"
+_SEPARATOR_LINES = (b"sep=,", b"sep=;", b"sep=")
 _GROUPED = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+")
+
+
+def skip_preamble(block: bytes, line: int = 0) -> tuple[bytes, int]:
+    """Returns a block from its first line that is a header or a row, and how many lines of the file stand before it.
+
+    Blank lines, a byte order mark and, as the first line of the file, `sep=;` are neither. Before the block came `line`
+    lines of the file.
+    """
+    while block:
+        first, _, rest = block.partition(b"\n")
+        first = first.removeprefix(_MARK).strip()
+        if first and not (line == 0 and first in _SEPARATOR_LINES):
+            break
+        block, line = rest, line + 1
+    return block.removeprefix(_MARK), line
 
 
 def text_of(line: bytes) -> str:
@@ -54,6 +74,11 @@ def text_of(line: bytes) -> str:
         raise BadInput(f"not a line of CSV: not UTF-8 text: byte {error.start} is {byte:#04x}", hint=hint) from None
 
 
+def reader(lines: Iterable[str], separator: str) -> Iterator[list[str]]:
+    """Returns a reader of records, which raises csv.Error where a quote is open, or stands where none may."""
+    return csv.reader(lines, delimiter=separator, strict=True, skipinitialspace=separator != "\t")
+
+
 def fields_of(text: str, separator: str) -> list[str]:
     """Returns the fields of a line.
 
@@ -61,7 +86,7 @@ def fields_of(text: str, separator: str) -> list[str]:
         BadInput: a quote is not closed, or is in the wrong place.
     """
     try:
-        return next(csv.reader([text], delimiter=separator, strict=True, skipinitialspace=separator != "\t"), [])
+        return next(reader([text], separator), [])
     except csv.Error as error:
         raise BadInput(f"not a line of CSV: {error}") from None
 
@@ -96,9 +121,15 @@ def separator_of_row(text: str, columns: int) -> str | None:
 
 def without_tail(fields: list[str], columns: int) -> list[str]:
     """Returns the fields without empty ones after the last column, which spreadsheets add."""
-    while len(fields) > columns and not fields[-1].strip():
-        fields = fields[:-1]
-    return fields
+    end = len(fields)
+    while end > columns and not fields[end - 1].strip():
+        end -= 1
+    return fields[:end]
+
+
+def header_names(fields: list[str]) -> list[str]:
+    """Returns the names in a header line, without empty ones after the last column."""
+    return without_tail([field.strip() for field in fields], 0)
 
 
 def number(text: str) -> float:
@@ -137,11 +168,16 @@ def is_number(text: str, separator: str) -> bool:
 
 
 class Decimals:
-    """Which sign a file without commas between its columns has before its decimals; it may not have both."""
+    """Which sign a file has before its decimals: a point where commas separate, else the first that it shows.
+
+    Attributes:
+        sign: point or comma; empty as long as no number has shown it.
+    """
 
     def __init__(self, separator: str) -> None:
+        self._commas_separate = separator == ","
         self._comma_is_usual = separator == ";"  # it separates where a comma could not
-        self.sign = ""
+        self.sign = "." if self._commas_separate else ""
 
     def pointed(self, fields: Sequence[str]) -> list[str]:
         """Returns the fields of a line with decimal points.
@@ -149,6 +185,8 @@ class Decimals:
         Raises:
             BadInput: a comma may be a thousands separator, or the file used the other sign before.
         """
+        if self._commas_separate:
+            return list(fields)
         pointed = [field.replace(",", ".") for field in fields]
         if not all(is_number(field, ";") for field in fields):
             return pointed  # reading them raises the error
@@ -166,13 +204,6 @@ class Decimals:
         elif any("." in field for field in fields):
             self.sign = "."
         return pointed
-
-    def pointed_block(self, block: bytes, separator: str) -> bytes | None:
-        """Returns whole lines with commas between columns and decimal points; None where they need a closer look."""
-        comma, point = b"," in block, b"." in block
-        if (comma and self.sign != ",") or (point and self.sign != ".") or b'"' in block:
-            return None
-        return block.translate(bytes.maketrans(separator.encode() + b",", b",."))
 
 
 #: The Arabic decimal separator, and Unicode minus, plus and full stop.

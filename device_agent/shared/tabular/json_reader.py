@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.model_info import KnnInfo
+from device_agent.shared.tabular.fields import Layout
 from device_agent.shared.tabular.float_parser import read_table
 from device_agent.shared.tabular.reader import Parsed, checked, line_by_line, more, plain_numbers, short
 
@@ -46,7 +47,8 @@ class JsonParser:
         two_less_in_each_line = len(block) - len(text) == 2 * block.count(b"\n")
         if not (two_less_in_each_line and block.startswith(b"[") and block.endswith(b"]\n")):
             return None
-        return read_table(text, len(self._names), _read_fields, strict=True)
+        found = read_table(text, Layout(len(self._names), strict=True), _read_fields)
+        return None if found is None else found[0]
 
     def _parse_line(self, line: bytes) -> list[float]:
         try:

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.protocol.errors import BadInput
-from device_agent.shared.tabular.float_parser import MAX_FLOAT32
+from device_agent.shared.tabular.float_parser import TOO_LARGE
 
-_NUMBER_BYTES = b"0123456789+-.eE \t"
+_NUMBER_BYTES = b"0123456789+-eE \t"
 
 
 @dataclass(frozen=True)
@@ -61,13 +61,13 @@ def line_by_line(parser: Parser, block: bytes, parse_line: Callable[[bytes], lis
     return Parsed(rows, len(good) + len(errors), errors, hints[0] if hints else "")
 
 
-def plain_numbers(fields: list[bytes]) -> list[bytes]:
-    """Returns the fields; Python would read `nan`, `inf` and `1_0` as well.
+def plain_numbers(fields: list[bytes], decimal: str = ".") -> list[bytes]:
+    """Returns the fields, whose decimals stand behind `decimal`; Python would read `nan`, `inf` and `1_0` as well.
 
     Raises:
         ValueError: there is another character in one than numbers are made of.
     """
-    if b"".join(fields).translate(None, _NUMBER_BYTES):
+    if b"".join(fields).translate(None, _NUMBER_BYTES + decimal.encode()):
         raise ValueError("not a number")
     return fields
 
@@ -78,11 +78,14 @@ def checked(value: float, text: str, where: str) -> float:
     Raises:
         BadInput: it cannot.
     """
-    if not math.isfinite(value):
-        raise BadInput(f"{where}: {short(text)} is not a finite number")
-    if abs(value) > MAX_FLOAT32:
-        raise BadInput(f"{where}: {short(text)} is too large for float32")
+    if not abs(value) < TOO_LARGE[np.float32]:
+        raise BadInput(f"{where}: {unlike_finite(value, text)}")
     return value
+
+
+def unlike_finite(value: float, text: str) -> str:
+    """Returns what to say of a number that float32 cannot hold."""
+    return f"{short(text)} is {'too large for float32' if math.isfinite(value) else 'not a finite number'}"
 
 
 def more(names: Sequence[str]) -> str:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import dataclass, replace
+from typing import Any
 
-from device_agent.shared.protocol import documents, json_codec, reports
+from device_agent.shared.protocol import constants, documents, json_codec, reports, versions
+from device_agent.shared.protocol.documents import Status
+from knnkit import __version__
 from knnkit.errors import DeviceFailed
 from knnkit.transport.base import Transport, printable
 
@@ -15,10 +19,20 @@ from knnkit.transport.base import Transport, printable
 _PROBE = """\
 root=$1
 case $root in "~") root=$HOME ;; "~/"*) root=$HOME/${root#"~/"} ;; /*) ;; *) root=$HOME/$root ;; esac
+# The file system of a folder: its kind, its options, and where it is mounted.
+mounted() {
+  here=$(cd "$1" 2>/dev/null && pwd -P)/ best= found=
+  while read -r _ on kind options _; do
+    case $on in *\\\\*) on=$(printf %b "$on") ;; esac
+    case $here in "${on%/}"/*) [ ${#on} -ge ${#best} ] && best=$on found="$kind $options $on" ;; esac
+  done </proc/self/mounts
+  echo "mount $found"
+}
 echo "home $HOME"
 echo "root $root"
 at=$root
 while [ ! -d "$at" ] && [ -n "$at" ]; do at=${at%/*}; done
+mounted "${at:-/}" 2>/dev/null
 [ -w "${at:-/}" ] && echo "writable yes" || echo "writable no"
 agent=$root/venv/bin/python
 if [ "$2" = full ] || [ ! -x "$agent" ]; then
@@ -38,8 +52,21 @@ if [ -x "$agent" ]; then
 fi
 exit 0
 """
-_LINE = re.compile(r"(home|root|kernel|disk|writable|venv|python|agent) ?(.*)")
+_LINE = re.compile(r"(home|root|mount|kernel|disk|writable|venv|python|agent) ?(.*)")
 _MAX_ANSWER = 1024 * 1024
+
+
+#: File systems that a restart of the board empties, or may empty -> what is said of them.
+_FLEETING = {"tmpfs": "in memory", "ramfs": "in memory", "overlay": "on an overlay", "aufs": "on an overlay"}
+
+
+@dataclass(frozen=True)
+class Mount:
+    """A file system: its kind (`ext4`), its options (`rw,noexec`), and where it is mounted."""
+
+    kind: str
+    options: str
+    point: str
 
 
 @dataclass(frozen=True)
@@ -57,6 +84,24 @@ class Facts:
     venv: str | None  # what ROOT/venv points to, as it stands there
     agent: documents.Status | None = None
     agent_problem: str | None = None  # why there is a venv but no status
+    mount: Mount | None = None  # what holds the root; None where the system does not tell
+
+    @property
+    def noexec(self) -> tuple[str, str] | None:
+        """Why no library under the root can be loaded, and what mends it; None where nothing is in the way."""
+        if self.mount is None or "noexec" not in self.mount.options.split(","):
+            return None
+        point = shlex.quote(self.mount.point)
+        hint = f"sudo mount -o remount,exec {point} on the board, with `exec` in /etc/fstab; or choose another `root`"
+        return f"{self.root} is mounted noexec (at {self.mount.point}): no library there can be loaded", hint
+
+    @property
+    def fleeting(self) -> str:
+        """What threatens the root at the next boot; empty where it lies on a disk."""
+        if self.mount is None or self.mount.kind not in _FLEETING:
+            return ""
+        where = f"{_FLEETING[self.mount.kind]} ({self.mount.kind} at {self.mount.point})"
+        return f"{self.root} lies {where}: what is written there is gone at the next boot"
 
     @property
     def agent_argv(self) -> tuple[str, ...]:
@@ -96,7 +141,7 @@ def _ask(transport: Transport, root: str, timeout: float, full: bool) -> Facts:
         raise DeviceFailed(
             f"{transport.name}: the probe failed: {completed.complaint or f'exit code {completed.exit_code}'}",
             reason="probe-failed",
-            hint="knnkit doctor",
+            hint=f"what does `sh` say there? ssh {transport.name} sh -c true",
         )
     return parse(transport.name, completed.stdout.decode("utf-8", "replace"))
 
@@ -123,10 +168,10 @@ def parse(name: str, answer: str) -> Facts:
         facts = _facts(found)
     except (KeyError, ValueError) as error:
         raise DeviceFailed(f"{name}: the probe's answer lacks {error}", reason="probe-failed", hint=_CHATTY) from None
-    return _with_agent(facts, found.get("agent"), status)
+    return _with_agent(name, facts, found.get("agent"), status)
 
 
-_CHATTY = "does the login shell print text of its own? `ssh HOST true` must print nothing"
+_CHATTY = "does the login shell start something that prints? `ssh HOST sleep 5` must print nothing"
 
 
 def _facts(found: dict[str, str]) -> Facts:
@@ -146,18 +191,53 @@ def _facts(found: dict[str, str]) -> Facts:
         disk_free_bytes=int(found.get("disk") or 0) * 1024,
         writable=found.get("writable") == "yes",
         venv=found.get("venv") or None,
+        mount=Mount(*mount) if len(mount := found.get("mount", "").split(" ", 2)) == 3 else None,
     )
 
 
-def _with_agent(facts: Facts, code: str | None, status: str) -> Facts:
+def _with_agent(name: str, facts: Facts, code: str | None, status: str) -> Facts:
     if code is None:
         return replace(facts, agent_problem=f"{facts.root}/venv holds no Python") if facts.venv else facts
     try:
         if code == "0":
-            agent = json_codec.loads(documents.Status, status)
+            agent = _shake_hands(name, json_codec.parse(status))
+            if isinstance(agent, str):
+                return replace(facts, agent_problem=agent)
             machine = facts.machine or agent.device.machine
             return replace(facts, agent=agent, disk_free_bytes=agent.disk_free_bytes, machine=machine)
         problem = json_codec.loads(reports.Problem, status)
         return replace(facts, agent_problem=printable(problem.message))
     except json_codec.MalformedDocument as error:
         return replace(facts, agent_problem=f"the agent ended with {printable(code)} and no answer ({error})")
+
+
+def _shake_hands(name: str, status: Any) -> Status | str:
+    """Returns an agent's status, or why its agent is too old for this knnkit.
+
+    Two numbers are read before anything else: they keep their meaning for ever.
+
+    Raises:
+        DeviceFailed: this knnkit is too old for the agent.
+        MalformedDocument: it is not a status.
+    """
+    spoken, oldest, version = (
+        status.get(key, default) if isinstance(status, dict) else default
+        for key, default in (("protocol", 1), ("oldest_protocol", 1), ("agent", "?"))
+    )
+    if not isinstance(spoken, int) or not isinstance(oldest, int):
+        raise json_codec.MalformedDocument("$.protocol: expected an integer")
+    too_old, version = versions.to_upgrade(spoken, oldest), printable(str(version)[:64])
+    if too_old == "agent":
+        return f"version {version} speaks protocol {spoken}; this knnkit needs {constants.OLDEST_PROTOCOL} or later"
+    said = f"needs protocol {oldest} or later; this knnkit {__version__} speaks {constants.PROTOCOL}"
+    try:
+        if too_old is None:
+            return json_codec.from_plain(Status, status)
+    except json_codec.NewerDocument as error:
+        said = f"answers what this knnkit {__version__} cannot read ({error})"
+    raise DeviceFailed(f"{name}: agent {version} {said}", reason="knnkit-too-old", hint=upgrade_hint(version))
+
+
+def upgrade_hint(version: str) -> str:
+    """Returns what to do on this machine so that its knnkit is not older than an agent."""
+    return f"in a clone of knnkit {version} or later: pip install ."

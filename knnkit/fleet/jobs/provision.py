@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from device_agent.shared.protocol import json_codec
+from knnkit.errors import DeviceFailed
 from knnkit.fleet.device.connect import Opener, Pace, Pause, just_sleep, open_transport
 from knnkit.fleet.device.one_shot import visit
 from knnkit.fleet.device.probe import Facts
@@ -48,6 +49,10 @@ def provision_device(job: ProvisionJob, listen: Listener = nobody, pause: Pause 
 
 def _provision(job: ProvisionJob, transport: Transport, facts: Facts, recorder: Recorder) -> DeviceReport:
     target = job.target
+    if facts.noexec:
+        said, hint = facts.noexec
+        raise DeviceFailed(f"{target.name}: {said}", reason="noexec", hint=hint)
+    recorder.warn(*filter(None, [facts.fleeting]))
     prove = trial(target, transport, facts, recorder, job.nonce, timeout=job.pace.command)
     with recorder.step("provision") as progress:
         done = provision(
@@ -69,6 +74,6 @@ def _provision(job: ProvisionJob, transport: Transport, facts: Facts, recorder: 
 
 def _remove(job: ProvisionJob, transport: Transport, facts: Facts, recorder: Recorder) -> DeviceReport:
     with recorder.step("remove"):
-        removed = remove(transport, facts, root=facts.root)
+        removed = remove(transport, facts, root=facts.root, warn=recorder.warn)
     recorder.know(details=json_codec.dumps({"removed": removed}))
     return recorder.end(Outcome.ANSWERED if removed else Outcome.UNCHANGED)

@@ -19,7 +19,7 @@ from knnkit.transport.base import Transport
 #: own. The signature is no part of the digest, so that another may have sent another: it is sent anew.
 _CLAIM = f"""\
 umask 077
-incoming=$1 digest=$2 own=$1/$2.$PPID-$3
+incoming=$1 digest=$2 own=$1/$2.${{KNNKIT_CONNECTION:-$PPID}}-$3
 now=$(date +%s)
 old() {{ changed=$(stat -c %Y "$1") && [ $((now - changed)) -ge 30 ]; }}
 left() {{
@@ -63,6 +63,6 @@ def claim(transport: Transport, facts: Facts, digest: str, token: str, *, timeou
         raise DeviceFailed(
             f"{transport.name}: cannot make a folder in {incoming}: {done.complaint or 'no reason given'}",
             reason="cannot-write",
-            hint="knnkit doctor",
+            hint=f"knnkit doctor --target {transport.name}",
         )
     return found

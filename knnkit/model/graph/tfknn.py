@@ -2,7 +2,7 @@
 
 Combines the map into model space (`preprocess`), the neighbours there (`search`) and their vote. The graph also flags
 the rows whose neighbours and label float32 rounding cannot have changed (`certain`), so that a runtime can settle the
-others. Usable on its own in TensorFlow. Fits nothing and reads no file.
+others. Fits nothing and reads no file. `knnkit.TfKNN` is the class for notebooks.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -19,12 +19,10 @@ import tensorflow as tf
 
 from device_agent.shared.golden.judge import PROBABILITY_TOLERANCE
 from device_agent.shared.protocol import constants
-from knnkit.data.dataset import dataset
-from knnkit.errors import BuildError
 from knnkit.model.graph.preprocess import TYPICAL, enter
 from knnkit.model.graph.search import Nearest, Search
 from knnkit.model.graph.underflow import lost, may_be_mistaken
-from knnkit.model.reference.enrolment import Enrolment, enrol
+from knnkit.model.reference.enrolment import Enrolment
 from knnkit.model.reference.space import Float32
 
 _TINY = np.float32(np.finfo(np.float32).tiny)
@@ -40,91 +38,58 @@ _STEEPEST = 1e30
 _DENIED = 1e-6
 
 
-class TfKNN(tf.Module):  # type: ignore[misc]
+class KnnModule(tf.Module):  # type: ignore[misc]
     """Exact k nearest neighbours of raw rows, and their vote.
 
     Args:
-        rows: (n_train, n_features) the enrolled training matrix, raw.
+        enrolment: the training rows.
         k: neighbours, at most n_train.
-        labels: (n_train,) of the rows; without them there are neighbours, and no classes.
-        metric: euclidean, sqeuclidean, manhattan or cosine.
         weights: uniform or distance.
         margin: relative error of a distance that is let pass; a row beyond it is not `certain`.
-
-    Raises:
-        BuildError: k is not between 1 and n_train.
-        DataError: the rows are not finite numbers.
+        thresholds: one k-th distance a class, in the model's metric, beyond which a row is unknown; None for none.
     """
 
     def __init__(
         self,
-        rows: ArrayLike,
-        k: int = 3,
-        *,
-        labels: ArrayLike | None = None,
-        metric: constants.Metric = "euclidean",
-        weights: constants.Weights = "uniform",
-        margin: float = 1e-5,
-    ) -> None:
-        super().__init__(name="tfknn")
-        training = dataset(rows, np.zeros(len(np.asarray(rows)), np.int64) if labels is None else labels)
-        self._set_up(enrol(training, [], metric), k, weights, margin, None)
-
-    @classmethod
-    def of(
-        cls,
         enrolment: Enrolment,
         k: int,
         *,
         weights: constants.Weights = "uniform",
         margin: float = 1e-5,
         thresholds: tuple[float, ...] | None = None,
-    ) -> TfKNN:
-        """Returns the module over rows that are enrolled already.
-
-        `thresholds` has one k-th distance a class, in the model's metric, beyond which a row is unknown.
-        """
-        model = cls.__new__(cls)
-        tf.Module.__init__(model, name="tfknn")
-        model._set_up(enrolment, k, weights, margin, thresholds)
-        return model
-
-    def _set_up(
-        self,
-        enrolment: Enrolment,
-        k: int,
-        weights: constants.Weights,
-        margin: float,
-        thresholds: tuple[float, ...] | None,
     ) -> None:
-        count = len(enrolment)
-        if not 1 <= k <= count:
-            raise BuildError(f"k is {k}, but there are {count} training rows", hint=f"k: {count} or less")
+        super().__init__(name="tfknn")
         self.space, self.enrolled, self.codes = enrolment.space, enrolment.enrolled, enrolment.codes
         self.classes, self.metric = enrolment.classes, enrolment.space.metric
         self.k, self.n_features, self.weights, self.margin = k, len(enrolment.feature_names), weights, margin
         self._thresholds = None if thresholds is None else self._to_base(np.asarray(thresholds))
+        self._graph: Any = None
         self.search = Search(self.space, self.enrolled, k)
         self._lost, self._mistaken = lost(self.space), may_be_mistaken(self.space, self.enrolled)
 
-    def neighbors(self, queries: ArrayLike) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        """Returns the (n, k) int32 indices and (n, k) float32 distances of the nearest training rows of raw `queries`.
+    def batch_rows(self, search: str) -> int:
+        """Returns how many rows the batch signature of a search takes.
 
-        They stand in order of (distance, training index).
+        64, fewer where its temporary tensors would take over 32 MB. A larger one is no faster (its scores leave the
+        cache before TOPK_V2 reads them), and wastes more when part-filled.
         """
-        found = self._graph(tf.constant(np.asarray(queries, dtype=np.float32)))
-        return found[constants.OUTPUT_INDICES].numpy(), found[constants.OUTPUT_DISTANCES].numpy()
+        width = self.enrolled.shape[1]
+        ranked = max(32, 2 * self.search.candidates(search))
+        per_row = 4 * (len(self.enrolled) * (width if self.metric == "manhattan" else 1) + ranked * width)
+        fitting = (32 << 20) // per_row
+        return int(max(2, min(64, 1 << max(0, fitting.bit_length() - 1))))
 
-    def predict(self, queries: ArrayLike) -> NDArray[Any]:
-        """Returns the (n,) labels of raw `queries`."""
-        found = self._graph(tf.constant(np.asarray(queries, dtype=np.float32)))
-        names: NDArray[Any] = np.array([*self.classes, constants.UNKNOWN_LABEL], dtype=object)
-        labels: NDArray[Any] = names[found[constants.OUTPUT_LABEL].numpy()]
-        return labels
-
-    @tf.function(autograph=False)  # type: ignore[untyped-decorator]
-    def _graph(self, rows: Any) -> dict[str, Any]:
-        return self.answer(rows)
+    def run(self, queries: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+        """Returns the graph's outputs for (n, n_features) finite float32 rows, by name: a batch at a time."""
+        if self._graph is None:
+            shape = tf.TensorSpec((self.batch_rows(constants.FULL), self.n_features), tf.float32)
+            self._graph = tf.function(self.answer, input_signature=[shape], autograph=False)
+        size = self.batch_rows(constants.FULL)
+        parts = []
+        for start in range(0, max(1, len(queries)), size):
+            rows = queries[start : start + size]
+            parts.append(self._graph(tf.constant(np.pad(rows, ((0, size - len(rows)), (0, 0))))))
+        return {name: np.concatenate([part[name].numpy() for part in parts])[: len(queries)] for name in parts[0]}
 
     def answer(self, rows: Any, search: str = constants.FULL) -> dict[str, Any]:
         """Returns the graph's outputs, by the names in `device_agent.shared.protocol.constants`.
@@ -237,15 +202,3 @@ class TfKNN(tf.Module):  # type: ignore[misc]
             return certain
         # With blur, a distance of 0 does not prove an exact match.
         return tf.logical_and(certain, base[:, 0] * np.float32(PROBABILITY_TOLERANCE / 2) > TYPICAL * blur)
-
-    def export(self, path: str | os.PathLike[str]) -> None:
-        """Writes the module as a bare `.tflite` with its signatures, and without knnkit's metadata.
-
-        `knnkit.model.build.build_model` makes the complete file that a device runs.
-        """
-        from pathlib import Path
-
-        from knnkit.model.tflite import flatbuffer
-        from knnkit.model.tflite.convert import convert
-
-        Path(path).write_bytes(flatbuffer.lay_out(convert(self), []).data)

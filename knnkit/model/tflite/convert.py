@@ -19,7 +19,7 @@ import tensorflow as tf
 from device_agent.shared.protocol import constants
 from knnkit.errors import BuildError
 from knnkit.model.graph.candidates import QuantizedProducts
-from knnkit.model.graph.tfknn import TfKNN
+from knnkit.model.graph.tfknn import KnnModule
 from knnkit.model.tflite import flatbuffer
 
 #: Version of FULLY_CONNECTED that takes float32 rows and int8 weights, and divides a row's whole range into steps
@@ -29,20 +29,7 @@ _ASYMMETRIC = 9
 _AUTOGRAPH = "__autograph_generated_file"
 
 
-def batch_rows(model: TfKNN, search: str) -> int:
-    """Returns how many rows the batch signature of a search takes.
-
-    64, fewer where its temporary tensors would take over 32 MB. A larger one is no faster (its scores leave the cache
-    before TOPK_V2 reads them), and wastes more when part-filled.
-    """
-    width = model.enrolled.shape[1]
-    ranked = max(32, 2 * model.search.candidates(search))
-    per_row = 4 * (len(model.enrolled) * (width if model.metric == "manhattan" else 1) + ranked * width)
-    fitting = (32 << 20) // per_row
-    return int(max(2, min(64, 1 << max(0, fitting.bit_length() - 1))))
-
-
-def convert(model: TfKNN) -> Any:
+def convert(model: KnnModule) -> Any:
     """Returns the model tree of `model` (see `flatbuffer.unpack`), with float32 inputs of fixed shapes.
 
     Signatures: `classify` for one row, `classify_batch`, and the same two for each other search of the model.
@@ -52,7 +39,7 @@ def convert(model: TfKNN) -> Any:
     """
     signatures = {}
     for search in model.search.ways:
-        batch = batch_rows(model, search)
+        batch = model.batch_rows(search)
         for name, rows in ((constants.SIGNATURE_ONE, 1), (constants.SIGNATURE_BATCH, batch)):
             shape = tf.TensorSpec((rows, model.n_features), tf.float32, name=constants.INPUT_ROWS)
 

@@ -1,17 +1,20 @@
 """Imports TensorFlow without its messages on standard error.
 
 Its C++ side writes about processors and CUDA to file descriptor 2 before any setting takes effect, so the descriptor is
-redirected. If the import fails, the messages are printed after all, unless the user interrupted it. Importing
-TensorFlow elsewhere is not changed.
+redirected. If the import fails, the messages are printed after all, unless the user interrupted it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import tempfile
+import warnings
+from collections.abc import Iterator
 
 from device_agent.shared.console import signals
+from knnkit.errors import MissingDependency
 
 
 def load_tensorflow() -> None:
@@ -28,9 +31,11 @@ def load_tensorflow() -> None:
     with tempfile.TemporaryFile() as said:
         os.dup2(said.fileno(), 2)
         try:
-            import tensorflow
+            with warnings.catch_warnings():  # its own imports warn about themselves
+                warnings.simplefilter("ignore")
+                import tensorflow
 
-            tensorflow.config.list_physical_devices()
+                tensorflow.config.list_physical_devices()
         except BaseException as error:
             if not isinstance(error, KeyboardInterrupt) and not signals.heard():
                 said.seek(0)
@@ -39,6 +44,20 @@ def load_tensorflow() -> None:
         finally:
             os.dup2(kept, 2)
             os.close(kept)
+
+
+@contextlib.contextmanager
+def needs_build_extra() -> Iterator[None]:
+    """Says of a package that is missing how it is installed.
+
+    Raises:
+        MissingDependency: instead of the ModuleNotFoundError inside.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = {"sklearn": "scikit-learn"}.get(error.name or "", error.name)
+        raise MissingDependency(f"building a model needs {package}", hint="pip install 'knnkit[build]'") from None
 
 
 def tensorflow_version() -> str:

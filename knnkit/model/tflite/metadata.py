@@ -15,11 +15,11 @@ from typing import Any
 import flatbuffers
 import numpy as np
 
+from device_agent import __version__
 from device_agent.shared.protocol import constants, json_codec, model_info
-from knnkit import __version__
 from knnkit.errors import BuildError
 from knnkit.model.graph.search import Stored
-from knnkit.model.graph.tfknn import TfKNN
+from knnkit.model.graph.tfknn import KnnModule
 from knnkit.model.tflite import flatbuffer
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -44,7 +44,7 @@ def label_file(classes: tuple[Any, ...]) -> bytes:
     return "".join(f"{label}\n" for label in classes).encode()
 
 
-def pack(tree: Any, model: TfKNN, info: model_info.KnnInfo) -> bytes:
+def pack(tree: Any, model: KnnModule, info: model_info.KnnInfo) -> bytes:
     """Returns the complete model file: the model tree with its metadata, followed by the associated files.
 
     Raises:
@@ -55,7 +55,7 @@ def pack(tree: Any, model: TfKNN, info: model_info.KnnInfo) -> bytes:
     archive = io.BytesIO()
     members = {
         constants.LABELS_FILE: label_file(info.classes),
-        constants.KNN_FILE: json_codec.dump_file(_known(info)),
+        constants.KNN_FILE: json_codec.dump_file(info),
         constants.EXACT_FILE: _exact_tables(_blocks(tree, laid, model), model),
     }
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as file:
@@ -64,16 +64,8 @@ def pack(tree: Any, model: TfKNN, info: model_info.KnnInfo) -> bytes:
     return laid.data + archive.getvalue()
 
 
-def _known(info: model_info.KnnInfo) -> dict[str, Any]:
-    """Returns knn.json without keys that say nothing: an agent that does not know one refuses the file that has it."""
-    plain: dict[str, Any] = json_codec.to_plain(info)
-    return {
-        key: value for key, value in plain.items() if value is not None or key not in ("searched", "quantized", "cells")
-    }
-
-
 # --- the training rows, once --------------------------------------------------------------------------------------
-def _find(tree: Any, stored: Stored, model: TfKNN) -> flatbuffer.Table:
+def _find(tree: Any, stored: Stored, model: KnnModule) -> flatbuffer.Table:
     """Returns a table, with the model's buffers that are the whole of it or one of its blocks."""
     table, blocks = stored
     row_bytes = table.shape[1] * table.itemsize
@@ -94,7 +86,7 @@ def _find(tree: Any, stored: Stored, model: TfKNN) -> flatbuffer.Table:
     return flatbuffer.Table(table.reshape(-1).view(np.uint8), windows)
 
 
-def _blocks(tree: Any, laid: flatbuffer.Laid, model: TfKNN) -> list[tuple[int, int]]:
+def _blocks(tree: Any, laid: flatbuffer.Laid, model: KnnModule) -> list[tuple[int, int]]:
     """Returns (offset in the file, number of rows) of each piece of the training rows."""
     row_bytes, count = 4 * model.enrolled.shape[1], len(model.enrolled)
     if model.search.projection is None:
@@ -106,7 +98,7 @@ def _blocks(tree: Any, laid: flatbuffer.Laid, model: TfKNN) -> list[tuple[int, i
     raise BuildError("the converter changed the training matrix; this TensorFlow is not supported")
 
 
-def _exact_tables(blocks: list[tuple[int, int]], model: TfKNN) -> bytes:
+def _exact_tables(blocks: list[tuple[int, int]], model: KnnModule) -> bytes:
     space = model.space
     arrays: dict[str, Any] = {
         "centre": space.centre,
@@ -125,7 +117,7 @@ def _exact_tables(blocks: list[tuple[int, int]], model: TfKNN) -> bytes:
 
 
 # --- TFLite Metadata ----------------------------------------------------------------------------------------------
-def _describe(tree: Any, info: model_info.KnnInfo, model: TfKNN) -> bytes:
+def _describe(tree: Any, info: model_info.KnnInfo, model: KnnModule) -> bytes:
     build = flatbuffers.Builder(1024)
     inputs = [_tensor(build, constants.INPUT_ROWS, f"{info.n_features} features, as they were measured", False)]
     outputs = [

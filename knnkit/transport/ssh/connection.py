@@ -9,8 +9,8 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import shlex
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,17 +18,20 @@ from typing import BinaryIO, cast
 
 from knnkit.errors import DeviceFailed, KnnkitError, Unreachable
 from knnkit.transport.address import Address
-from knnkit.transport.base import MAX_COMPLAINT, MAX_OUTPUT, Completed, Progress, printable
+from knnkit.transport.base import MAX_COMPLAINT, MAX_OUTPUT, Completed, Progress
 from knnkit.transport.buffers import Capped, Ends
 from knnkit.transport.ssh import known_hosts, tcp
 from knnkit.transport.ssh.auth import authenticate
 from knnkit.transport.ssh.channel import Told, Watchdog, drain, feed, feed_bytes
 from knnkit.transport.ssh.config import Resolved, resolve
+from knnkit.transport.ssh.login import Between, Marks, no_command
 from knnkit.transport.ssh.paramiko_import import paramiko
 from knnkit.transport.ssh.proxy_command import ProxySocket
 
 _KEEPALIVE = 15  # seconds
-_CHUNK = 32 * 1024  # the largest SFTP write that every server takes
+_CHUNK = 32 * 1024
+#: A server that allows one session at a time may need so many seconds to see that the last one was closed.
+_SESSION_SECONDS = 1.0
 #: Seconds by which paramiko waits longer than our watchdog. Whichever came first would say what went wrong, paramiko by
 #: a clock that may be set meanwhile.
 _AFTER_US = 60.0
@@ -39,11 +42,11 @@ logging.getLogger("paramiko").addHandler(logging.NullHandler())  # its errors re
 class SshTransport:
     """A Transport (knnkit.transport.base) over one SSH connection."""
 
-    def __init__(self, name: str, hops: Sequence[paramiko.Transport]) -> None:
+    def __init__(self, name: str, hops: Sequence[paramiko.Transport], where: Resolved) -> None:
         self._name = name
         self._hops = hops
-        self._sftp: paramiko.SFTPClient | None = None
-        self._has_sftp = True
+        self._where = where
+        self.warnings: tuple[str, ...] = ()  # of the login
 
     @classmethod
     def connect(cls, name: str, address: Address, *, timeout: float) -> SshTransport:
@@ -60,10 +63,13 @@ class SshTransport:
         """
         where = resolve(address)
         hops: list[paramiko.Transport] = []
+        warnings: list[str] = []
         with _guarded(name, where, hops, timeout) as way:
             for hop in (*where.jumps, where):
-                _enter(hop, hops, way)
-        return cls(name, hops)
+                warnings += _enter(hop, hops, way)
+        transport = cls(name, hops, where)
+        transport.warnings = tuple(warnings)
+        return transport
 
     @property
     def name(self) -> str:
@@ -76,7 +82,7 @@ class SshTransport:
         """As `Transport.run`."""
         out = Capped(max_output, strict=True)
         with self._watch(argv[0], total=timeout) as watchdog:
-            completed = self._execute(argv, lambda ch: feed_bytes(ch, input, watchdog.touch), out.write, watchdog)
+            completed = self._execute(argv, lambda ch, _: feed_bytes(ch, input, watchdog.touch), out.write, watchdog)
         if out.full:
             raise DeviceFailed(f"{self._name}: {argv[0]} said more than {max_output:,} bytes", reason="too-much-output")
         return Completed(completed.argv, completed.exit_code, bytes(out.data), completed.stderr, completed.seconds)
@@ -86,7 +92,10 @@ class SshTransport:
         ends = Ends(source, sink)
         with self._watch(argv[0], idle=idle) as watchdog:
             completed = self._execute(
-                argv, lambda ch: feed(ch, lambda: ends.read(_CHUNK), watchdog.touch), ends.write, watchdog
+                argv,
+                lambda ch, ready: feed(ch, lambda: (ready.wait() and ends.read(_CHUNK)) or b"", watchdog.touch),
+                ends.write,
+                watchdog,
             )
         ends.check()
         return completed
@@ -94,81 +103,17 @@ class SshTransport:
     def append(
         self, source: BinaryIO, remote: str, *, offset: int, size: int, timeout: float, progress: Progress | None = None
     ) -> None:
-        """As `Transport.append`: pipelined SFTP, or `cat` where the server has no SFTP."""
-        with self._watch(f"writing {remote}", idle=timeout) as watchdog, self._sensible():
-            sftp = self._open_sftp()
-            watchdog.touch()
-            if sftp is not None:
-                self._append_by_sftp(sftp, source, remote, offset, _telling(watchdog, progress, size), watchdog)
-                return
-        self._append_by_cat(source, remote, offset, timeout, lambda done: progress and progress(done, size))
-
-    @contextlib.contextmanager
-    def _sensible(self) -> Iterator[None]:
-        try:
-            yield
-        except (KnnkitError, OSError, EOFError, paramiko.SSHException):
-            raise
-        except Exception as error:  # SFTPError is one; an answer of other shape ends in any other
-            raise DeviceFailed(
-                f"{self._name}: its SFTP server answers nonsense ({type(error).__name__})",
-                reason="bad-sftp",
-                hint="does the login shell print text of its own? `ssh HOST true` must print nothing",
-            ) from None
-
-    def _open_sftp(self) -> paramiko.SFTPClient | None:
-        """Returns the connection's SFTP session, opened once; None where the server has none."""
-        if self._sftp is None and self._has_sftp:
-            try:
-                self._sftp = paramiko.SFTPClient.from_transport(self._hops[-1])
-            except (paramiko.SSHException, EOFError):
-                if not self._hops[-1].is_active():
-                    raise
-                self._has_sftp = False
-        return self._sftp
-
-    def _append_by_sftp(
-        self,
-        sftp: paramiko.SFTPClient,
-        source: BinaryIO,
-        remote: str,
-        offset: int,
-        tell: Callable[[int], None],
-        watchdog: Watchdog,
-    ) -> None:
-        try:
-            with sftp.open(remote, "r+b" if offset else "wb") as file:
-                if not offset:
-                    file.chmod(0o600)  # the server's umask decided until now; the directory is private
-                file.set_pipelined(True)
-                file.seek(offset)
-                source.seek(offset)
-                done = offset
-                while chunk := source.read(_CHUNK):
-                    file.write(chunk)
-                    done += len(chunk)
-                    tell(done)
-                there = file.stat().st_size or 0  # paramiko does not look at what became of a pipelined write
-            if there != done:
-                raise self._cannot_write(remote, f"{there:,} of {done:,} bytes arrived; is the disk full?")
-        except OSError as error:
-            if watchdog.fired or not self._hops[-1].is_active():
-                raise
-            raise self._cannot_write(remote, printable(error.strerror or str(error))) from None
-
-    def _append_by_cat(
-        self, source: BinaryIO, remote: str, offset: int, timeout: float, tell: Callable[[int], object]
-    ) -> None:
+        """As `Transport.append`, by `cat`: a session of its own, and as fast as SFTP (docs/decisions/071)."""
         script = 'exec cat >> "$1"' if offset else 'umask 077; exec cat > "$1"'
         source.seek(offset)
-        done = self.pipe(
-            ["sh", "-c", script, "sh", remote], cast(BinaryIO, Told(source, tell)), io.BytesIO(), idle=timeout
-        )
+        told = cast(BinaryIO, Told(source, lambda done: progress and progress(done, size)))
+        done = self.pipe(["sh", "-c", script, "sh", remote], told, io.BytesIO(), idle=timeout)
         if done.exit_code:
-            raise self._cannot_write(remote, done.complaint)
-
-    def _cannot_write(self, remote: str, said: str) -> DeviceFailed:
-        return DeviceFailed(f"{self._name}: cannot write {remote}: {said}", reason="cannot-write", hint="knnkit doctor")
+            raise DeviceFailed(
+                f"{self._name}: cannot write {remote}: {done.complaint}",
+                reason="cannot-write",
+                hint=f"knnkit doctor --target {self._name}",
+            )
 
     def close(self) -> None:
         """Closes the connection, and those to the jump hosts."""
@@ -177,23 +122,47 @@ class SshTransport:
     def _execute(
         self,
         argv: Sequence[str],
-        send: Callable[[paramiko.Channel], None],
+        send: Callable[[paramiko.Channel, threading.Event], None],
         out: Callable[[bytes], None],
         watchdog: Watchdog,
     ) -> Completed:
-        started = time.monotonic()
-        err = Capped(MAX_COMPLAINT)
-        with contextlib.closing(self._hops[-1].open_session()) as channel:
+        started, marks, complaint = time.monotonic(), Marks.new(), Capped(MAX_COMPLAINT)
+        ready = threading.Event()
+        between, err = Between(marks, out, ready.set), Between(marks.on_stderr, complaint.write)
+        with contextlib.closing(self._open_session()) as channel:
             channel.fileno()  # before anything arrives, so that its pipe tells of everything
-            channel.exec_command(f"exec {shlex.join(argv)}")  # a login shell that stays would hide a signal
-            send(channel)
+            channel.exec_command(marks.around(argv))
+            send(channel, ready)
             try:
-                code = drain(channel, out, err.write, watchdog.touch)
+                code = drain(channel, between.write, err.write, watchdog.touch)
+                between.finish()
+                err.finish()
             except Capped.Full:
                 code = -1
+            finally:
+                ready.set()
         if code is None:
             raise EOFError("the connection was lost")
-        return Completed(tuple(argv), code, b"", bytes(err.data), time.monotonic() - started)
+        if not between.began:
+            user, ssh = self._where.user, f"ssh -p {self._where.port} {self._where.user}@{self._where.host}"
+            raise no_command(self._name, user, ssh, code, [between.noise, err.noise])
+        code = code if between.exit_code is None else between.exit_code  # a login may end with another
+        return Completed(tuple(argv), code, b"", bytes(complaint.data), time.monotonic() - started)
+
+    def _open_session(self) -> paramiko.Channel:
+        """Opens a channel; where the server allows few at a time, the one before may not be gone there yet."""
+        give_up = time.monotonic() + _SESSION_SECONDS
+        while True:
+            try:
+                return self._hops[-1].open_session()
+            except paramiko.ChannelException as error:
+                if time.monotonic() >= give_up:
+                    raise DeviceFailed(
+                        f"{self._name}: the server opens no session ({error.text}): MaxSessions in its sshd_config",
+                        reason="no-session",
+                        hint="on the board: `MaxSessions 10` in /etc/ssh/sshd_config, then sudo systemctl reload ssh",
+                    ) from None
+            time.sleep(0.05)
 
     @contextlib.contextmanager
     def _watch(self, what: str, *, total: float | None = None, idle: float | None = None) -> Iterator[Watchdog]:
@@ -209,15 +178,6 @@ class SshTransport:
                     ) from None
                 said = str(error) or "the connection was lost"
                 raise Unreachable(f"{self._name}: {what}: {said}", reason="connection-lost") from None
-
-
-def _telling(watchdog: Watchdog, progress: Progress | None, size: int) -> Callable[[int], None]:
-    def tell(done: int) -> None:
-        watchdog.touch()
-        if progress:
-            progress(done, size)
-
-    return tell
 
 
 def scan(name: str, address: Address, *, timeout: float) -> tuple[Resolved, known_hosts.HostKey]:
@@ -264,7 +224,7 @@ class _Way:
         hop = self.hop or self.to
         if hop is not self.to:
             at += f": jump host {hop.host}:{hop.port}"
-        hint = f"is it on, and is this its address? ssh -v -p {hop.port} {hop.user}@{hop.host}"
+        hint = f"is it on, and is this its address? {hop.by_hand('ssh', '-v')}"
         return Unreachable(f"{at}: {said}", hint=hint, reason=reason)
 
 
@@ -306,10 +266,10 @@ def _reason(error: Exception) -> str:
     return "algorithms" if isinstance(error, paramiko.ssh_exception.IncompatiblePeer) else "connect"
 
 
-def _enter(hop: Resolved, hops: list[paramiko.Transport], way: _Way) -> None:
+def _enter(hop: Resolved, hops: list[paramiko.Transport], way: _Way) -> tuple[str, ...]:
     _open(hop, hops, way)
     _check_host_key(hops[-1], hop)
-    authenticate(hops[-1], hop, timeout=way.left)
+    return authenticate(hops[-1], hop, timeout=way.left)
 
 
 def _open(hop: Resolved, hops: list[paramiko.Transport], way: _Way) -> None:
@@ -355,7 +315,7 @@ def _prefer_known(transport: paramiko.Transport, hop: Resolved) -> None:
 
 
 def _check_host_key(transport: paramiko.Transport, hop: Resolved) -> None:
-    known_hosts.load(hop.known_hosts).check(hop.key_name, hop.key_port, _offered(transport))
+    known_hosts.load(hop.known_hosts).check(hop.key_name, hop.key_port, _offered(transport), hop.typed)
 
 
 def _offered(transport: paramiko.Transport) -> known_hosts.HostKey:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import stat
 import sys
 from collections.abc import Callable, Sequence
@@ -50,7 +51,7 @@ class Wire:
         self.commands.append(step)
         self.before(step)
         if "-I" in argv:
-            self.orders[step] = argv[4]
+            self.orders[step] = ast.literal_eval(input.decode().splitlines()[-1].removesuffix("))"))
         if "-I" in argv and self.prelude:
             program = f"{self.prelude}\nimport sys; exec(compile(sys.stdin.read(), '<stdin>', 'exec'))"
             argv = [argv[0], "-I", "-c", program, *argv[3:]]

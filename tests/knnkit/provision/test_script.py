@@ -49,7 +49,7 @@ def test_a_knnkit_that_a_board_has_is_not_taken_for_it(tmp_path: Path) -> None:
 
 def test_a_traceback_names_the_module_and_its_line(tmp_path: Path) -> None:
     done = _run(tmp_path)  # an order without a root
-    found = re.findall(r'File "(knnkit/\S+)", line (\d+), in (\w+)', done.stderr.decode())
+    found = re.findall(r'File "(device_agent/\S+)", line (\d+), in (\w+)', done.stderr.decode())
     assert found
     name, line, function = found[-1]
     assert (name, function) == ("device_agent/bootstrap/inspect.py", "state")
@@ -57,7 +57,7 @@ def test_a_traceback_names_the_module_and_its_line(tmp_path: Path) -> None:
 
 
 def test_so_does_the_message() -> None:
-    with pytest.raises(DeviceFailed, match=r"KeyError: 'root' \(knnkit/provision/onboard/state\.py:\d+\)"):
+    with pytest.raises(DeviceFailed, match=r"KeyError: 'root' \(device_agent/bootstrap/inspect\.py:\d+\)"):
         ask(LocalTransport(), sys.executable, "state", {}, timeout=60)
 
 
@@ -72,7 +72,7 @@ def test_the_same_sources_are_the_same_bytes_and_few_of_them() -> None:
 
 
 def test_every_module_is_sent_and_older_boards_can_read_them_to_say_that_they_are_too_old() -> None:
-    folder = REPOSITORY / "knnkit" / "provision" / "onboard"
+    folder = REPOSITORY / "device_agent" / "bootstrap"
     assert sorted(onboard().values()) == sorted(path.read_text() for path in folder.iterdir() if path.suffix == ".py")
     for name, text in onboard().items():
         ast.parse(text, name, feature_version=(3, 8))

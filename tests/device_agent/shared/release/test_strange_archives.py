@@ -22,7 +22,7 @@ from device_agent.shared.release import zip_limits
 from device_agent.shared.release.model_file import read_info
 from device_agent.shared.release.npz import read_arrays
 from knnkit import cli
-from knnkit.data.unpacking import members_that_fit
+from knnkit.data.files import members_that_fit
 
 END = struct.Struct("<4s4H2LH")
 KNN = constants.KNN_FILE

@@ -1,0 +1,51 @@
+"""`examine`: whether an environment is whole, file by file, and can do what it is for. Changes nothing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from device_agent.bootstrap.environments import CONTENTS, files_in, site_packages
+from device_agent.bootstrap.files import listed, read_json, same
+from device_agent.bootstrap.paths import VENVS, Trouble, resolved
+
+
+def examine(order: dict[str, Any]) -> dict[str, Any]:
+    """Says what is wrong with one environment."""
+    return {"damage": damage(resolved(order["root"]), order["digest"], order["probe"])}
+
+
+def damage(root: Path, digest: str, probe: str) -> str:
+    """What is wrong with an environment: nothing where every file is its wheel's, and it runs."""
+    environment = root / VENVS / digest
+    named = ", ".join(changed(environment))
+    try:
+        prove(environment, probe, "-B")
+    except Trouble as trouble:
+        return f"{named or 'its Python'}: {trouble}"
+    return f"{named}: other bytes than were installed" if named else ""
+
+
+def changed(environment: Path) -> list[str]:
+    """The wheels of an environment that have lost a file, or have one with other bytes."""
+    records = {path.stem: files_in(read_json(path)) for path in listed(environment / CONTENTS)}
+    site = site_packages(environment)
+    return [
+        name
+        for name, files in records.items()
+        if not files or not all(same(site / file, digest) for file, digest in files.items())
+    ]
+
+
+def prove(environment: Path, probe: str, *flags: str) -> dict[str, Any]:
+    """Runs the new environment's Python: what cannot import what it needs never becomes the one in use."""
+    command = [str(environment / "bin" / "python"), "-I", *flags, "-c", probe]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    answer = done.stdout.decode(errors="replace").strip().splitlines()[-1:]
+    if done.returncode or not answer:
+        last = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+        raise Trouble("does-not-run", f"the environment does not run here: {last[0]}", "the old one stays in use")
+    found: dict[str, Any] = json.loads(answer[0])
+    return found

@@ -1,0 +1,220 @@
+"""A login that prints text of its own changes no answer, whichever of a command's logins prints it, and whatever."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shlex
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from support import sshd
+from support.board_roots import copy_board, make_board
+from support.releases import Releases
+from support.tiny import make_tiny_wheels, want_tiny_wheels
+
+from knnkit.cli import main
+
+ROWS = "5.1,3.5,1.4,0.2\n6.7,3.0,5.2,2.3\n5.0,3.4,1.5,0.2\n"
+LOGIN = """\
+#!/bin/sh
+n=$(($(cat {folder}/count) + 1))
+echo $n > {folder}/count
+. {folder}/before
+/bin/sh -c "$SSH_ORIGINAL_COMMAND"
+code=$?
+. {folder}/after
+exit $code
+"""
+#: What a login may print, and when.
+NOISES = {
+    "a line": ("echo 'disk 0'", ""),
+    "half a line": ("printf 'disk 0'", ""),
+    "JSON": ('echo \'{"label": "disk 0"}\'; echo agent 0', ""),
+    "on standard error": ("echo 'disk 0' >&2", "echo 'disk 0' >&2"),
+    "both streams are one": ("exec 2>&1; echo 'disk 0'", "echo 'disk 0'"),
+    "bytes": (r"printf '\000\377\033[2J\n\001disk 0\000'", ""),
+    "megabytes": ("yes 'disk 0' | head -c 5000000; yes 'disk 0' | head -c 5000000 >&2", ""),
+    "a marker of another run": (f"printf '{'0123456789abcdef' * 4}disk 0'", f"printf '{'0123456789abcdef' * 4}0:'"),
+    "the command itself": ('echo "disk 0 $SSH_ORIGINAL_COMMAND"', 'echo "disk 0 $SSH_ORIGINAL_COMMAND" >&2'),
+    "afterwards": ("", "echo 'disk 0'; echo 'disk 0' >&2"),
+    "afterwards, with another exit code": ("", "echo 'disk 0'; code=0"),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A command of knnkit: its exit code, what it printed, and what lies in the file of answers."""
+
+    code: int
+    out: str
+    err: str
+    file: str
+    logins: int
+
+    @property
+    def answer(self) -> object:
+        """What it says of the device, without times and addresses."""
+        report = json.loads(self.out) if self.out.count("\n") == 1 and self.out.startswith('{"') else {}
+        if not report.get("devices"):
+            return self.code, self.out, self.err, self.file
+        (device,) = report["devices"]
+        said = [device.get(key) for key in ("outcome", "reason", "message", "warnings", "release", "previous")]
+        return self.code, said, bool(device.get("details")), "disk 0" in self.out + self.err
+
+
+class Login:
+    """A board behind a login that counts its commands and prints as it is told."""
+
+    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.folder, self.capsys = folder, capsys
+        folder.mkdir(exist_ok=True)
+        script = folder / "login"
+        script.write_text(LOGIN.format(folder=shlex.quote(str(folder))))
+        script.chmod(0o755)
+        self.extra = f"ForceCommand {script}"
+        self.words: tuple[object, ...] = ()
+        self.print("", "")
+
+    def print(self, before: str, after: str, at: int | None = None) -> None:
+        """Prints around every command, or around the one with the number `at` alone."""
+        for name, text in (("before", before), ("after", after)):
+            when = "true" if at is None else f"[ $n -eq {at} ]"
+            (self.folder / name).write_text(f"if {when}; then :; {text or ':'}; fi\n")
+        (self.folder / "count").write_text("0")
+
+    def run(self, words: list[object]) -> Ran:
+        self.capsys.readouterr()
+        answers = self.folder / "answers.csv"
+        answers.unlink(missing_ok=True)
+        code = main([*map(str, words)])
+        said = self.capsys.readouterr()
+        file = answers.read_text() if answers.exists() else ""
+        return Ran(code, said.out, said.err, file, int((self.folder / "count").read_text()))
+
+
+@pytest.fixture(scope="module")
+def board(releases: Releases, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root with two releases on it: the second answers."""
+    root = make_board(tmp_path_factory.mktemp("board") / "root", releases)
+    for name in ("iris", "iris-next"):
+        assert main(["deploy", "--target", "local", "--root", str(root), "--release", str(releases[name])]) == 0
+    return root
+
+
+@pytest.fixture(scope="module")
+def newer(releases: Releases, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A release that is not on the board yet."""
+    out = tmp_path_factory.mktemp("newer") / "release"
+    return releases.variant("iris", out, sequence=12, version="1.2.0")
+
+
+@pytest.fixture
+def login(tmp_path: Path, capsys: pytest.CaptureFixture[str], no_ssh_config: Path) -> Iterator[Login]:
+    made = Login(tmp_path / "login", capsys)
+    with sshd.running(tmp_path / "server", extra=made.extra) as server:
+        made.words = (
+            *("--target", f"{server.user}@{server.host}:{server.port}", "-i", server.identity),
+            *("--known-hosts", server.known_hosts, "--ssh-config", no_ssh_config),
+        )
+        yield made
+
+
+#: What to run; {rows}, {answers} and {newer} are paths. A command that changes its board gets a fresh one each time.
+COMMANDS = (
+    "status --json", "parity --json", "bench --json", "logs --json", "doctor --json", "trust --keys --json",
+    "provision --offline --json", "deploy --release {newer} --dry-run --json", "classify --input {rows}",
+    "classify --input {rows} --stream", "classify --input {rows} --json", "classify --input {rows} --output {answers}",
+    "classify --input {rows} --output {answers} --stream",
+)  # fmt: skip
+CHANGES = ("deploy --release {newer} --json", "rollback --json", "provision --remove --json")
+
+
+@pytest.fixture
+def ask(login: Login, board: Path, newer: Path, tmp_path: Path) -> Callable[[str], Ran]:
+    """Runs a command against the board, or against a fresh copy of it."""
+    rows = tmp_path / "rows.csv"
+    rows.write_text(ROWS)
+    numbers = itertools.count()
+
+    def run(command: str) -> Ran:
+        root = board if command in COMMANDS else copy_board(board, tmp_path / f"root{next(numbers)}")
+        paths = {"rows": rows, "answers": login.folder / "answers.csv", "newer": newer}
+        return login.run([*command.format(**paths).split(), *login.words, "--root", root])
+
+    return run
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, *CHANGES])
+def test_a_login_that_prints_at_its_nth_command_changes_no_answer(
+    ask: Callable[[str], Ran], login: Login, command: str
+) -> None:
+    quiet = ask(command)
+    assert quiet.code == 0, (quiet.out, quiet.err)
+    for number in range(1, min(quiet.logins, 8) + 1):
+        login.print("echo 'disk 0'; echo 'disk 0' >&2", "", at=number)
+        noisy = ask(command)
+        assert noisy.answer == quiet.answer, (number, noisy.out, noisy.err)
+
+
+@pytest.mark.parametrize("noise", NOISES)
+def test_whatever_a_login_prints_each_time_changes_no_answer(
+    ask: Callable[[str], Ran], login: Login, noise: str
+) -> None:
+    for command in ("status --json", "classify --input {rows}", "classify --input {rows} --stream", *CHANGES):
+        login.print("", "")
+        quiet = ask(command)
+        assert quiet.code == 0, (quiet.out, quiet.err)
+        login.print(*NOISES[noise])
+        noisy = ask(command)
+        assert noisy.answer == quiet.answer, (command, noisy.out[-2000:], noisy.err[-2000:])
+
+
+def test_a_bare_board_behind_a_noisy_login_is_provisioned(
+    login: Login, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheels = make_tiny_wheels(tmp_path / "wheels")
+    want_tiny_wheels(monkeypatch, wheels)
+    login.print("yes 'disk 0' | head -n 1000; printf 'disk 0'", "echo 'disk 0'")
+    words = ["provision", "--offline", "--wheels", wheels, "--json", *login.words, "--root", tmp_path / "root"]
+    done = login.run(words)
+    assert done.code == 0, (done.out, done.err)
+    assert done.logins > 4
+    assert "disk" not in done.out + done.err
+
+
+@pytest.mark.parametrize(
+    ("command", "says", "hint"),
+    [
+        ("/usr/sbin/nologin", "This account is currently not available", "sudo usermod --shell /bin/sh"),
+        ("/bin/false", "not a word", "sudo usermod --shell /bin/sh"),
+        ('bash -rc "$SSH_ORIGINAL_COMMAND"', "restricted", "sudo usermod --shell /bin/sh"),
+        ("internal-sftp", "sftp connections only", "ForceCommand internal-sftp"),
+        ("echo Your password has expired. >&2; exit 1", "password has expired", "asks for a new password"),
+        ("echo Coming up. >&2; exit 254", "Coming up", "sudo rm /etc/nologin"),
+        ("exec yes", "y", "sudo usermod --shell /bin/sh"),
+    ],
+)
+@pytest.mark.parametrize("asked", ["doctor", "status", "provision --offline", "classify --input {rows}"])
+def test_a_login_that_runs_no_command_is_shown_with_a_way_out(
+    asked: str, command: str, says: str, hint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    no_ssh_config: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("knnkit.transport.ssh.login.MAX_NOISE", 1_000_000)
+    rows = tmp_path / "rows.csv"
+    rows.write_text(ROWS)
+    with sshd.running(tmp_path / "server", extra=f"ForceCommand {command}") as server:
+        words = [
+            *asked.format(rows=rows).split(),
+            *("--target", f"{server.user}@{server.host}:{server.port}", "-i", str(server.identity)),
+            *("--known-hosts", str(server.known_hosts), "--ssh-config", str(no_ssh_config), "--root", str(tmp_path)),
+        ]
+        if not asked.startswith("classify"):
+            words.append("--json")
+        assert main(words) == 1
+    said = "".join(capsys.readouterr())
+    assert says in said
+    assert hint in said
+    assert "knnkit doctor" not in said
