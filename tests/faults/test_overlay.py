@@ -104,7 +104,7 @@ SCENARIOS = (
 
 
 @pytest.mark.parametrize("make", SCENARIOS)
-def test_killed_at_any_effect_on_an_overlay_the_board_is_on_the_old_release_or_the_new(
+def test_killed_on_an_overlay_the_old_release_answers_or_the_new(
     make: Callable[[Bench], Scenario], bench: Bench, root: Path
 ) -> None:
     scenario = make(bench)
