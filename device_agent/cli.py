@@ -1,4 +1,4 @@
-"""The agent's command line: parses, calls one command, prints its report; the only place of the agent that exits.
+"""The agent's command line: its commands and their errors; `program` runs them.
 
 Each command is imported when it is named, so that `classify` starts fast. Results go to stdout, all else to stderr.
 """
@@ -9,62 +9,43 @@ import argparse
 import errno
 import functools
 import os
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 from device_agent import __version__
-from device_agent.shared.console import signals, streams
+from device_agent.shared.console import program, streams
 from device_agent.shared.console.argument_parser import Parser
-from device_agent.shared.protocol import constants, json_codec
-from device_agent.shared.protocol.errors import AgentError, DeviceUnfit, Interrupted, from_os_error
+from device_agent.shared.protocol import constants
+from device_agent.shared.protocol.errors import AgentError, DeviceUnfit, from_os_error
 
 PROG = "device_agent"
 #: Commands after which another release may answer.
 _SWITCHES = frozenset({"activate", "install", "confirm", "rollback"})
-EXIT_PIPE = 141  # nobody reads our output: what a shell gives a process that SIGPIPE ended
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit code (see `constants`; 130 interrupted, 141 output closed).
-
-    Without `argv` it is the program itself: it takes those of the process, and its signals.
-    """
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    try:
-        if argv is None:
-            signals.listen()
-        code = _answer(arguments)
-        signals.deafen()
-        return code
-    except KeyboardInterrupt:
-        hint = "python -m device_agent status, to see what answers" if _SWITCHES.intersection(arguments) else ""
-        return _complain(Interrupted("interrupted", hint=hint), arguments)
+    """Runs one command of the agent; returns the exit code (see `program`)."""
+    return program.main(PROG, argv, _run, _failed, _hint)
 
 
-def _answer(arguments: list[str]) -> int:
-    streams.secure()
-    try:
-        return _run(arguments)
-    except AgentError as error:
-        return _complain(error, arguments)
-    except BrokenPipeError:
-        streams.silence_output()
-        return EXIT_PIPE
-    except OSError as error:
-        return _complain(_from_os_error(error), arguments)
-    except MemoryError:
-        return _complain(DeviceUnfit("there is not enough memory", reason="out-of-memory"), arguments)
+def _run(words: list[str]) -> int:
+    from device_agent.commands import COMMANDS
 
-
-def _run(arguments: list[str]) -> int:
-    with signals.told():
-        from device_agent.commands import COMMANDS
-
-        parsed = build_parser(COMMANDS, arguments).parse_args(arguments)
-        code: int = COMMANDS[parsed.command].run(parsed)
-        sys.stdout.flush()
+    parsed = build_parser(COMMANDS, words).parse_args(words)
+    code: int = COMMANDS[parsed.command].run(parsed)
     return code
+
+
+def _hint(words: list[str]) -> str:
+    return "python -m device_agent status, to see what answers" if _SWITCHES.intersection(words) else ""
+
+
+def _failed(error: OSError | MemoryError) -> AgentError:
+    if isinstance(error, MemoryError):
+        return DeviceUnfit("there is not enough memory", reason="out-of-memory")
+    if streams.is_lost() and error.errno == errno.ENOENT:
+        return AgentError("relative paths lead nowhere", reason="no-directory")
+    return from_os_error(error)
 
 
 def build_parser(commands: Any, arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
@@ -110,30 +91,3 @@ def _width() -> int:
         return int(os.environ.get("COLUMNS") or os.get_terminal_size().columns) - 2
     except (OSError, ValueError):
         return 78
-
-
-def _from_os_error(error: OSError) -> AgentError:
-    if streams.is_lost() and error.errno == errno.ENOENT:
-        return AgentError("relative paths lead nowhere", reason="no-directory")
-    return from_os_error(error)
-
-
-def _complain(error: AgentError, arguments: Sequence[str]) -> int:
-    hint = streams.hint_here(error.hint) if error.exit_code == constants.EXIT_USAGE else error.hint
-    print(f"{PROG}: {error}", file=sys.stderr)
-    if hint:
-        print(f"  try: {hint}", file=sys.stderr)
-    certificate = getattr(error, "certificate", None)
-    from device_agent.shared.protocol.reports import Problem  # `status` needs none
-
-    problem = Problem(error.reason, str(error), hint, error.exit_code, certificate)
-    try:
-        if "--json" in arguments:
-            print(json_codec.dumps(problem))
-        sys.stdout.flush()
-    except BrokenPipeError:
-        streams.silence_output()
-        return EXIT_PIPE
-    except OSError:  # it is full, or closed: standard error has it
-        streams.silence_output()
-    return error.exit_code

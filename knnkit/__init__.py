@@ -7,15 +7,21 @@ from device_agent import __version__ as __version__
 
 TYPE_CHECKING = False  # as type checkers know it: `typing` would be loaded before a signal is heard
 if TYPE_CHECKING:
-    from typing import Any
+    from knnkit.api import TfKNN as TfKNN
+    from knnkit.api import from_sklearn as from_sklearn
+    from knnkit.api import from_skops as from_skops
 
-__all__ = ["__version__", "from_sklearn", "from_skops"]
+__all__ = ["TfKNN", "__version__", "from_sklearn", "from_skops"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     # Imported when asked for: a model is built on one machine, and knnkit runs on many.
-    if name in ("from_sklearn", "from_skops"):
-        from knnkit.training import sklearn_importer
+    if name in __all__:
+        from knnkit import api
 
-        return getattr(sklearn_importer, name)
+        return getattr(api, name)
     raise AttributeError(f"module 'knnkit' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -13,10 +13,10 @@ KnnkitError               2
 ├── VerificationFailed    4  a signature, digest or rule of a release
 ├── ParityFailed          4  a device answers otherwise than the reference, or under the floor
 ├── DeviceLocked          5  somebody else is deploying to it
-├── Interrupted         130  somebody sent a signal
 └── NothingToDo           0  what was asked for is the case already
 
-A message says what was wrong and where; `hint` says what to type next. `knnkit.cli` alone turns these into exit codes.
+A message says what was wrong and where; `hint` says what to type next. Only `console.program` makes exit codes of
+them.
 """
 
 from __future__ import annotations
@@ -24,17 +24,14 @@ from __future__ import annotations
 import sys
 
 from device_agent.shared.protocol import constants
+from device_agent.shared.protocol.errors import ReportedError
 
 
-class KnnkitError(Exception):
+class KnnkitError(ReportedError):
     """The base of every error that knnkit raises on purpose."""
 
-    exit_code = constants.EXIT_USAGE
-
-    def __init__(self, message: str, *, hint: str = "", reason: str = "") -> None:
-        super().__init__(message)
-        self.hint = hint
-        self.reason = reason
+    def __init__(self, message: str, *, reason: str | None = None, hint: str = "") -> None:
+        super().__init__(message, reason=reason, hint=hint)
         if hint and sys.version_info >= (3, 11):
             self.add_note(f"try: {hint}")  # who uses knnkit from Python sees a traceback
 
@@ -95,12 +92,6 @@ class DeviceLocked(KnnkitError):
     """Another host is changing the device."""
 
     exit_code = constants.EXIT_LOCKED
-
-
-class Interrupted(KnnkitError):
-    """Somebody pressed Ctrl-C, or told the process to end."""
-
-    exit_code = 130
 
 
 class NothingToDo(KnnkitError):

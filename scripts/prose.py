@@ -33,7 +33,17 @@ HELD = (
     "README.md",
     "SECURITY.md",
     "deploy.yaml",
+    "device_agent/inference",
+    "device_agent/serving",
+    "device_agent/shared/cell_bounds.py",
+    "device_agent/shared/console",
+    "device_agent/shared/golden",
+    "device_agent/shared/release",
+    "device_agent/shared/tabular",
     "docs",
+    "knnkit/config",
+    "knnkit/model",
+    "knnkit/render",
     "scripts",
 )
 #: Written by `scripts/reference.py` out of help texts: correct those.

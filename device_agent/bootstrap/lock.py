@@ -49,7 +49,7 @@ def lock(root: Path, wait: float) -> int:
 def refuse_if_held(path: Path) -> None:
     """Refuses while somebody deploys or provisions."""
     if path.exists():
-        handle = os.open(path, os.O_RDONLY)
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would be waited for
         try:
             fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:

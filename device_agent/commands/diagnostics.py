@@ -13,6 +13,7 @@ from device_agent.commands.options import (
     read_file,
     show,
     store_of,
+    with_warnings,
 )
 from device_agent.shared.protocol import constants, documents
 from device_agent.shared.protocol.errors import DeviceUnfit
@@ -37,7 +38,7 @@ def _run_check(arguments: argparse.Namespace) -> int:
     store.settle()
     golden = read_file(arguments.golden, constants.MAX_GOLDEN) if arguments.golden else None
     certificate = check.recheck(store, answering(store).release, arguments.nonce, arguments.runtime, golden)
-    return show(arguments, certificate, describe_check(certificate))
+    return show(arguments, certificate, describe_check(certificate) + with_warnings(certificate.warnings))
 
 
 def _configure_status(parser: argparse.ArgumentParser) -> None:

@@ -16,6 +16,7 @@ from device_agent.commands.options import (
     describe_check,
     filled,
     holder_of,
+    read_file,
     read_order,
     show,
     store_of,
@@ -51,14 +52,24 @@ def _run_verify(arguments: argparse.Namespace) -> int:
 
 
 def _configure_stage(parser: argparse.ArgumentParser) -> None:
-    _add_release(parser)
+    _add_release(parser, ", or with --signature the digest of a release that is here")
+    _add_signature(parser, "only replace the signature of that release by this one")
     add_class(parser)
     add_holder(parser)
 
 
-def _add_release(parser: argparse.ArgumentParser) -> None:
-    help = "an upload under ROOT/incoming, or any release directory"
+def _add_release(parser: argparse.ArgumentParser, more: str = "") -> None:
+    help = f"an upload under ROOT/incoming, or any release directory{more}"
     parser.add_argument("release", type=filled, metavar="DIR", help=help)
+
+
+def _add_signature(parser: argparse.ArgumentParser, what: str) -> None:
+    help = f"{what} (a `{constants.SIGNATURE_FILE}`), if a trusted key made it; - reads it from standard input"
+    parser.add_argument("--signature", type=filled, metavar="FILE", help=help)
+
+
+def _signature_of(arguments: argparse.Namespace) -> bytes | None:
+    return read_file(arguments.signature, constants.MAX_SIGNATURE) if arguments.signature else None
 
 
 def _run_stage(arguments: argparse.Namespace) -> int:
@@ -66,6 +77,13 @@ def _run_stage(arguments: argparse.Namespace) -> int:
 
     store = store_of(arguments)
     holder, directory = holder_of(arguments), Path(arguments.release)
+    signature = _signature_of(arguments)
+    if signature is not None:
+        digest = store.find(arguments.release)
+        with store.changing(holder, "stage"):
+            found = stage.sign_again(store, digest, signature, holder)
+        said = "had this signer before" if found.already else f"is signed by {found.signed_by} now"
+        return show(arguments, found, f"{describe(found.release)}: {said}{with_warnings(found.warnings)}")
     with stage.dropping_needless(store, directory), store.changing(holder, "stage"):
         found = stage.stage(store, directory, holder, arguments.device_class)
     return show(arguments, found, _describe_staged(found))
@@ -78,6 +96,7 @@ def _describe_staged(found: documents.Staged) -> str:
 
 def _configure_activate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("digest", type=filled, metavar="DIGEST", help="of a staged release, or its first digits")
+    _add_signature(parser, "first replace its signature by this one")
     _add_trial(parser)
 
 
@@ -113,8 +132,13 @@ def _run_activate(arguments: argparse.Namespace) -> int:
 
     store = store_of(arguments)
     holder = holder_of(arguments)
+    signature = _signature_of(arguments)
     digest = store.find(arguments.digest)
     with store.changing(holder, "activate"):
+        if signature is not None:
+            from device_agent.lifecycle import stage
+
+            stage.sign_again(store, digest, signature, holder)
         found = activate.activate(store, digest, **_trial(arguments, holder))
     return show(arguments, found, _describe_activated(found))
 
@@ -189,12 +213,16 @@ def _configure_rollback(parser: argparse.ArgumentParser) -> None:
         "--order",
         type=filled,
         metavar="FILE",
-        help="a signed order to go back to any release (`knnkit rollback --to`); - reads it from standard input",
+        help="a signed order: to go back to any release (`knnkit rollback --to`), or to lower the floors "
+        "(`--reset-floor`); - reads it from standard input",
     )
     parser.add_argument(
         "--own",
         action="store_true",
         help="only an activation that --holder began and that still waits; says what became of it, if it does not",
+    )
+    parser.add_argument(
+        "--allow-revoked", action="store_true", help="go back also to a release whose signing key was revoked"
     )
     add_holder(parser)
     add_runtime(parser, threads=False)
@@ -211,10 +239,10 @@ def _run_rollback(arguments: argparse.Namespace) -> int:
     leave = store.find(arguments.leave) if arguments.leave else None
     with store.changing(holder, "rollback"):
         if order is None:
-            found = rollback.roll_back(store, holder, arguments.runtime, leave)
+            found = rollback.roll_back(store, holder, arguments.runtime, leave, allow_revoked=arguments.allow_revoked)
         else:
-            found = rollback.obey_rollback(store, order, holder, arguments.runtime)
-    text = f"{describe(found.release)}: answers again"
+            found = rollback.obey(store, order, holder, arguments.runtime, allow_revoked=arguments.allow_revoked)
+    text = f"{describe(found.release)}: {'is committed' if order else 'answers again'}{with_warnings(found.warnings)}"
     if found.already and order:
         text = f"{describe(found.release)}: is committed; nothing was done"
     elif found.already:

@@ -45,6 +45,7 @@ def bench(store: Store, *, seconds: float = 2.0, runtime: str = "auto", threads:
     verified = time.perf_counter()
     loaded = load_kept(store, release, runtime, threads)
     ready = time.perf_counter()
+    loaded.tell_warnings()
     try:
         return _bench(loaded, seconds, threads, (verified - before) * 1e3, (ready - verified) * 1e3)
     finally:
@@ -120,6 +121,8 @@ def _bench(loaded: Loaded, seconds: float, threads: int, verify_ms: float, load_
         governor=board.governor(),
         temperature=board.temperature(),
         threads=threads,
+        signed_by=loaded.verdict.signed_by,
+        warnings=loaded.verdict.warnings,
     )
 
 

@@ -14,11 +14,13 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from device_agent.diagnostics.status import standing_of
 from device_agent.shared.protocol import constants, json_codec
 from device_agent.shared.protocol.errors import AgentError, from_os_error
 from device_agent.shared.protocol.reports import Diagnosis, Finding
 from device_agent.shared.protocol.versions import utc
-from device_agent.store import state, trust_store
+from device_agent.shared.trust import standing
+from device_agent.store import state, trust_dir, trust_store
 from device_agent.store.store import Store
 from device_agent.system import board, clock
 
@@ -27,6 +29,11 @@ MINIMUM_PYTHON = (3, 10)
 LOW_DISK = 200 * 1024 * 1024
 #: A clock before this is wrong: 2026-01-01.
 EARLIEST = 1_767_225_600
+#: What ends each warning about the release that runs.
+_MEND = {
+    standing.REVOKED_KEY: "knnkit sign RELEASE --key PEM, with a trusted key, then knnkit deploy --release RELEASE",
+    standing.EXPIRED: "knnkit build --force, then knnkit deploy",
+}
 #: What is typed on the host, which knows the device's name.
 _PROVISION = "knnkit provision --target THIS_DEVICE"
 Check = Callable[[Store], Iterator[Finding]]
@@ -39,7 +46,14 @@ def diagnose(store: Store) -> Diagnosis:
         broken = {finding.name for finding in findings if finding.level == "error"} & _NEEDS.get(check.__name__, set())
         if not broken:
             findings += _apart(check, store)
-    return Diagnosis(tuple(findings), board.device_info())
+    known = _standing(store)
+    return Diagnosis(tuple(findings), board.device_info(), known.signed_by, known.warnings)
+
+
+def _standing(store: Store) -> standing.Standing:
+    with contextlib.suppress(AgentError, OSError):
+        return standing_of(store, store.load(), trust_dir.look(store.trust), clock.now())
+    return standing.Standing()
 
 
 def _apart(check: Check, store: Store) -> tuple[Finding, ...]:
@@ -187,6 +201,8 @@ def _trust(store: Store) -> Iterator[Finding]:
     except AgentError as error:
         yield Finding("trust", "error", str(error), error.hint)
         return
+    for path, mend in trust_dir.exposed_paths(store.trust):
+        yield Finding("trust", "warning", f"{path} can be changed by others, who then decide who may sign", mend)
     for warning in held.warnings:
         yield Finding("trust", "warning", warning, f"rm {_typed(store.trust)}/THAT_FILE, then {provision}")
     if held.sets.trusted:
@@ -217,11 +233,14 @@ def _release(store: Store) -> Iterator[Finding]:
 
     try:
         release = answering(store).release
-        load_kept(store, release).close()
+        loaded = load_kept(store, release)
+        loaded.close()
     except (AgentError, OSError) as error:
         mend = getattr(error, "hint", "") or "knnkit deploy --target THIS_DEVICE"
         yield Finding("release", "error", str(error), mend)
         return
+    for warning in standing.gates_missed(loaded.verdict.warnings):
+        yield Finding("release", "warning", warning, _MEND[warning.partition(":")[0]])
     yield _ok("release", f"{release.name} {release.version} ({release.digest[:12]}) verifies and loads")
 
 

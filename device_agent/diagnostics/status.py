@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from device_agent import __version__
-from device_agent.shared.protocol import documents
+from device_agent.shared.protocol import constants, documents
 from device_agent.shared.protocol.documents import Status
 from device_agent.shared.protocol.errors import DeviceUnfit
 from device_agent.shared.protocol.versions import utc
+from device_agent.shared.safe_files import read_small
+from device_agent.shared.trust import standing
 from device_agent.store import state, trust_dir
 from device_agent.store.state import StoreState
 from device_agent.store.store import Store
@@ -26,6 +30,7 @@ def status(store: Store) -> Status:
     moment = clock.now()
     answering = state.answering(current, moment)
     pending = current.pending if current.pending and not state.is_over(current.pending, moment) else None
+    stands = standing_of(store, current, held, moment)
     if moment.wall < current.time_floor:
         warnings.append(f"clock-behind: the clock says {utc(moment.wall)}, it is at least {utc(current.time_floor)}")
     return Status(
@@ -47,8 +52,30 @@ def status(store: Store) -> Status:
         lock=store.holder(current, moment),
         device_id=held.device.device_id,
         revoked=held.device.revoked,
-        warnings=(*held.warnings, *warnings, *store.warnings()),
+        warnings=(*stands.warnings, *held.warnings, *warnings, *store.warnings()),
+        protocol=constants.PROTOCOL,
+        oldest_protocol=constants.OLDEST_PROTOCOL,
+        signed_by=stands.signed_by,
     )
+
+
+def standing_of(store: Store, current: StoreState, held: trust_dir.Seen, moment: clock.Moment) -> standing.Standing:
+    """Returns whether what answers would still be accepted, as its files claim it."""
+    found = state.answering(current, moment)
+    if found is None:
+        return standing.Standing()
+    place = store.release_path(found.release.digest)
+    bundle = _read(place / constants.SIGNATURE_FILE, constants.MAX_SIGNATURE)
+    manifest = _read(place / constants.MANIFEST_FILE, constants.MAX_MANIFEST)
+    at_least = max(moment.wall, current.time_floor)
+    return standing.look(bundle, manifest, held.trusted, held.device.revoked, at_least)
+
+
+def _read(path: Path, limit: int) -> bytes:
+    try:
+        return read_small(path, limit)
+    except OSError:
+        return b""
 
 
 def render(found: Status) -> str:
@@ -59,7 +86,7 @@ def render(found: Status) -> str:
         lines.append(f"{'':<10} reverts in {found.seconds_left:.0f} s unless it is confirmed")
     answering = found.answering[:12] if found.answering else "nothing"
     lines += [
-        f"answering  {answering}",
+        f"answering  {answering}" + (f", signed by {found.signed_by}" if found.signed_by else ""),
         f"floor      {found.floor}",
         f"staged     {len(found.staged)}: {', '.join(digest[:12] for digest in found.staged) or '-'}",
         f"trusted    {', '.join(found.trusted) or 'no key: nothing can be staged'}",

@@ -1,10 +1,9 @@
-"""ExactKnn: settles in float64 the few rows that float32 leaves in doubt.
+"""Answers uncertain rows again in float64.
 
-The graph flags a row whose neighbours or label float32 rounding could have changed. Such a row is answered here from
-the same file: the training matrix is mapped where it lies in the model, the map from raw rows to model space is read
-in float64 from exact.npz. What decides is computed in steps that every IEEE machine rounds alike: number by number, and
-sums rounded once or added in one order; no BLAS. The label map of a long run is drawn from the same numbers. Needs
-numpy alone; never runs a TFLite graph.
+The graph flags a row whose neighbours or label float32 rounding could have changed. `ExactKnn` answers it from the same
+file: the training matrix is memory-mapped inside the model, and exact.npz has the map from raw rows to model space in
+float64. Every deciding value is computed so that all IEEE machines agree bit by bit: elementwise operations, and sums
+that are rounded once (`math.fsum`) or added in a fixed order; no BLAS. Needs only NumPy.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.inference import label_map
 from device_agent.shared.golden.judge import votes
 from device_agent.shared.protocol import constants, model_info
 from device_agent.shared.protocol.errors import ModelUnusable
@@ -25,12 +23,13 @@ from device_agent.shared.release.npz import read_arrays
 
 Float64 = NDArray[np.float64]
 
-_CHUNK_BYTES = 4 << 20  # of float64 differences held at a time
-_NEAR_TIED = 1.0 + 2.0**-40  # far more than the order of adding changes a float64 sum
+_CHUNK_BYTES = 4 << 20  # of float64 differences at a time
+#: NumPy adds pairwise, so a sum of p terms is off by less than (16 + log2 p) 2^-53 of itself: far less than 2^-40.
+_NEAR_TIED = 1.0 + 2.0**-40
 _MAX_TABLES = 256 << 20
 _MAX_FLOAT32 = float(np.finfo(np.float32).max)
-_STEEP = 1e18  # scales from which on float32 may not hold a row that is weighted twice, or what it is multiplied with
-#: Kind and dimensions of each table; those of the steps come beside them.
+_STEEP = 1e18  # above this scale, a query times the scale twice may overflow float32
+#: Dtype kind and dimensions of each table; the tables of the steps are not listed.
 _TABLES = {
     "centre": ("f", 1),
     "scale": ("f", 1),
@@ -102,7 +101,7 @@ class ExactKnn:
         order, measure = self._rank(self._enter(row))
         distances = self._distances(measure)
         probabilities = votes(self._classes[order], distances, self._info)
-        # Shares that are the same sum added in another order are a tie: the lowest class has it.
+        # The order of addition can split equal shares by some 2^-53: shares within 1e-12 tie, the lowest class wins.
         label = int(np.argmax(probabilities >= probabilities.max() - 1e-12))
         reject = self._info.reject
         if reject is not None and distances[-1] > reject.thresholds[label]:
@@ -111,17 +110,17 @@ class ExactKnn:
             constants.OUTPUT_LABEL: label,
             constants.OUTPUT_PROBABILITIES: probabilities,
             constants.OUTPUT_INDICES: order,
-            constants.OUTPUT_DISTANCES: np.minimum(distances, _MAX_FLOAT32),  # what float32 cannot tell is its largest
+            constants.OUTPUT_DISTANCES: np.minimum(distances, _MAX_FLOAT32),  # beyond float32: its greatest number
         }
 
-    def draw_label_map(self) -> label_map.LabelMap | None:
-        """Returns the label map of this model; None where rows are more than scaled, or beyond what can be proven."""
+    def scaled_rows(self) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.float32], Float64] | None:
+        """Returns training rows (n, p) as offsets, classes (n,), centre and scale (p,); None after other steps."""
         if self._steps:
             return None
-        return label_map.draw(np.concatenate(self._blocks), self._classes, self._centre, self._scale, self._info)
+        return np.concatenate(self._blocks), self._classes, self._centre, self._scale
 
     def _enter(self, row: NDArray[np.float32]) -> Float64:
-        if not self._steps:  # the float32 offset from the centre is what the definition starts from
+        if not self._steps:  # a row is defined by its float32 offset from the centre (docs/decisions/001)
             with np.errstate(over="ignore"):
                 offset = row - self._centre
             clipped: Float64 = np.clip(offset, -_MAX_FLOAT32, _MAX_FLOAT32).astype(np.float64)
@@ -130,11 +129,11 @@ class ExactKnn:
         for kind, a, b in self._steps:
             if kind == "affine":
                 z = (z - a) * b
-            elif kind == "linear":  # added in the order of the features, as no matrix product promises
+            elif kind == "linear":  # added in feature order, which a BLAS product does not guarantee
                 z = np.add.accumulate((z - b)[:, np.newaxis] * a, axis=0)[-1]
             elif kind == "normalize":
                 z = z / (_norm(z, float(a)) or 1.0)
-            elif kind == "cosine":  # on the unit sphere; a row of zeros is at distance 1 from every other
+            elif kind == "cosine":  # on the unit sphere; a row of zeros has distance 1 from every other
                 norm = _norm(z, 2.0)
                 z = np.concatenate([z / (norm or 1.0), [float(norm == 0.0), 0.0]])
             else:
@@ -143,12 +142,12 @@ class ExactKnn:
         return entered
 
     def _rank(self, z: Float64) -> tuple[NDArray[np.int64], Float64]:
-        """Returns the k nearest training rows and what they are ranked by, by (measure, index).
+        """Returns the (k,) nearest training rows and their measures, in order of (measure, index).
 
-        The measure is the squared distance, for manhattan the distance.
+        The measure is the squared distance; for manhattan, the distance.
         """
         k = self._info.k
-        if self._info.metric == "cosine" and z[-2] == 1.0:  # a row of zeros is at distance 1 from all: a tie of all
+        if self._info.metric == "cosine" and z[-2] == 1.0:  # zeros have distance 1 from all: all rows tie
             return np.arange(k), np.full(k, 2.0)
         manhattan = self._info.metric == "manhattan"
         zero = self._zero if manhattan else self._zero**2
@@ -161,15 +160,15 @@ class ExactKnn:
         return candidates[order], measure[order]
 
     def _measure(self, z: Float64, near: NDArray[np.int64] | None) -> Float64:
-        """Returns the (n_train,) measures, added in any order; infinity for rows that are not `near`."""
+        """Returns the (n_train,) measures, added in any order; infinity for rows not in `near`."""
         measure: Float64 = np.full(self._info.n_train, np.inf)
         for rows, parts in self._parts(z, np.arange(self._info.n_train) if near is None else near):
             measure[rows] = parts.sum(axis=1)
         return measure
 
     def _add_up(self, z: Float64, candidates: NDArray[np.int64]) -> Float64:
-        """Returns the measures of some rows, each sum rounded once: no order of adding can tell two machines apart."""
-        sums: dict[bytes, float] = {}  # thousands of copies of one row are added up once
+        """Returns the measures of some rows; each sum is rounded once, so the order of addition has no effect."""
+        sums: dict[bytes, float] = {}  # sums a row with thousands of copies once
         found = []
         for _, parts in self._parts(z, candidates):
             for part in parts:
@@ -180,7 +179,7 @@ class ExactKnn:
         return np.array(found)
 
     def _parts(self, z: Float64, chosen: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], Float64]]:
-        """Yields training rows of the ascending `chosen`, and (rows, p) what each coordinate adds to their measure."""
+        """Yields (r,) training rows of the ascending `chosen`, and the (r, p) terms of their measures."""
         step = max(1, _CHUNK_BYTES // (8 * len(z)))
         first = 0
         for block in self._blocks:
@@ -192,27 +191,29 @@ class ExactKnn:
             first += len(block)
 
     def _find_near(self, z: Float64) -> NDArray[np.int64] | None:
-        """Returns the rows that may be among the k nearest, from one float32 matrix product; None if all may be."""
+        """Returns the rows that may be among the k nearest, by one float32 matrix product; None if all may be."""
         if self._scale.max() > _STEEP:
             return None
         if self._squares is None:
             self._squares = self._measure_squares()
         weighted = z * self._scale
         length = float(np.sqrt(weighted @ weighted))
-        # Four times what `knnkit.model.graph.tfknn` allows for: here is nobody left to settle a doubt.
+        # (6 sqrt(p) + 8) u, u = 2^-24, bounds the error of a float32 score over p coordinates, relative to (length +
+        # reach)² (`relative_error` in knnkit.model.reference.space). Four times that: nothing checks the result.
         rho = 4.0 * (6.0 * np.sqrt(len(z)) + 8.0) * 2.0**-24
         slack = rho * (length + float(np.sqrt(self._squares.max()))) ** 2
-        if not 1e-30 < slack < 1e30:  # beyond, float32 squares to infinity; under it, to nothing
+        if not 1e-30 < slack < 1e30:  # outside, float32 squares may overflow or underflow
             return None
         factor = (weighted * self._scale).astype(np.float32)
         products = np.concatenate([block @ factor for block in self._blocks])
         squared = self._squares - 2.0 * products
         kth = np.partition(squared, self._info.k - 1)[self._info.k - 1]
-        exact = self._zero**2 - length * length  # all that count as exact matches are tied, however many
+        exact = self._zero**2 - length * length  # all exact matches are tied: keep every one
+        # Both the k-th row and a row that could pass it are off by at most `slack`.
         return np.flatnonzero(squared <= max(float(kth), exact) + 2.0 * slack)
 
     def _measure_squares(self) -> NDArray[np.float32]:
-        """Returns the squared length of each training row in model space, (n_train,) float32."""
+        """Returns the (n_train,) float32 squared lengths of the training rows in model space."""
         scale, found = self._scale.astype(np.float32), []
         for block in self._blocks:
             step = max(1, _CHUNK_BYTES // (4 * block.shape[1]))
@@ -230,7 +231,7 @@ class ExactKnn:
 
 
 def _norm(z: Float64, order: float) -> float:
-    """Returns the norm of order 1, 2 or infinity, its sum rounded once."""
+    """Returns the norm of order 1, 2 or infinity; its sum is rounded once."""
     if math.isinf(order):
         return float(np.abs(z).max())
     return math.fsum(np.abs(z).tolist()) if order == 1.0 else math.sqrt(math.fsum((z * z).tolist()))

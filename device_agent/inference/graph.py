@@ -1,8 +1,8 @@
-"""One graph of a loaded model, with its input and outputs seen where the runtime keeps them.
+"""One graph of a model, with zero-copy input and outputs.
 
-A call through the runtime's own Python classes costs more than the graph of a small model: it looks names up, checks
-shapes and copies each tensor twice. Here a call is one write, one invoke, and reads. Shapes are fixed and nothing is
-allocated after the first use, so the views stay valid for the life of the interpreter. Checks no values.
+A call through the runtime's own Python classes costs more than the graph of a small model: it looks up names, checks
+shapes and copies each tensor twice. Here, a call is one write, one invoke, and reads. Shapes are fixed and nothing is
+allocated after the first run, so the views stay valid for the life of the interpreter. Checks no values.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-class Signature:
-    """A signature of an interpreter: write `rows`, call `run`, read `outputs`, which the next call overwrites.
+class Graph:
+    """The graph of one signature: write `rows`, call `run`, read `outputs`, which the next call overwrites.
 
-    Making one allocates the memory of its graph.
+    The constructor allocates the graph's memory.
 
     Args:
-        interpreter: of either TFLite runtime, with `allocate_tensors()` called.
-        name: of the signature.
+        interpreter: of either TFLite runtime, after `allocate_tensors()`.
+        name: name of the signature.
         input: name of its one input.
         outputs: names of all its outputs, with their types.
 
     Attributes:
         rows: the input, (b, n_features) float32.
         shape: of `rows`.
-        flat: the same numbers, (b * n_features,) float32.
-        numbers: the same numbers, as Python's.
-        memory: the same bytes.
+        flat: the same memory as (b * n_features,) float32.
+        numbers: the same memory as a memoryview of Python floats.
+        memory: the same memory as bytes.
         outputs: the outputs by name.
 
     Raises:
-        ValueError: the model has no such signature, or it has other inputs and outputs.
+        ValueError: the model has no such signature, or it has other inputs or outputs.
     """
 
     def __init__(self, interpreter: Any, name: str, input: str, outputs: Mapping[str, type]) -> None:
@@ -47,7 +47,7 @@ class Signature:
             raise ValueError(f"the inputs and outputs of {name} are not those of a knnkit model")
         self._subgraph = int(wrapper.GetSubgraphIndexFromSignature(name))
         wrapper.AllocateTensors(self._subgraph)
-        #: Answers `rows`; raises RuntimeError where the runtime could not.
+        #: Computes `outputs` from `rows`; raises RuntimeError if the runtime fails.
         self.run: Callable[[], None] = partial(wrapper.Invoke, self._subgraph)
         self.rows: NDArray[np.float32] = wrapper.tensor(wrapper, definition["inputs"][input], self._subgraph)
         self.rows[...] = 0.0
@@ -55,7 +55,7 @@ class Signature:
         self.flat = self.rows.reshape(-1)
         self.numbers = memoryview(self.flat)
         self.memory = self.numbers.cast("B")
-        # A delegate may put its outputs elsewhere in the first run.
+        # A delegate may move its outputs in the first run, so the views are taken after it.
         self.run()
         self.outputs: dict[str, NDArray[Any]] = {
             name: wrapper.tensor(wrapper, index, self._subgraph) for name, index in definition["outputs"].items()

@@ -1,7 +1,7 @@
-"""The graphs of one loaded model: which of them answer, and whether XNNPACK has packed them.
+"""Chooses a model's graphs, and whether XNNPACK packs them.
 
-A model has a graph for one row and one for a batch, and both once more with a search that takes less, where it has one.
-All give the same answers; what is chosen here is time against memory. Checks no rows, and settles nothing.
+A model has a graph for one row and one for a batch, and both again for its cheaper search, if it has one. All give the
+same answers; the choice trades time against memory. Checks no rows, and settles none in float64.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.inference.graph import Signature
-from device_agent.inference.graph_runner import Pair, require_steps, unusable
+from device_agent.inference.graph import Graph
+from device_agent.inference.graph_runner import GraphRunner, require_steps, unusable
 from device_agent.inference.interpreter import Loader, delegate
 from device_agent.inference.interpreter_pool import MAX_SHARED
 from device_agent.shared.console.quiet import quiet
@@ -21,7 +21,7 @@ from device_agent.shared.protocol import constants, model_info
 from device_agent.shared.protocol.errors import ModelUnusable
 from device_agent.system import memory
 
-#: Rows that a large model answers where it is mapped before it is packed: about as long as packing takes.
+#: Rows that a large model answers before it is packed: together they take about as long as packing.
 PACK_AFTER = 32
 
 
@@ -31,15 +31,15 @@ class Graphs:
     Args:
         path: the model.
         info: its knn.json.
-        runtime: as `Loader.find` takes it.
-        threads: of the runtime; for a small model, among how many a batch is divided.
-        packed: whether XNNPACK may take the graphs, None for what suits the model and the free memory.
-        stream: it is asked for single rows.
-        search: one of `contract.SEARCHES`, where the model has it; None for what is fastest.
+        runtime: see `Loader.find`.
+        threads: threads of the runtime; for a small model, threads that share a batch.
+        packed: whether XNNPACK may pack the graphs; None chooses by the model's size and the free memory.
+        stream: whether most queries are single rows.
+        search: one of `constants.SEARCHES`, used if the model has it; None chooses the fastest.
 
     Attributes:
-        waits: rows to be answered before the model is packed; 0 where it is, or never will be.
-        loader: of the runtime.
+        waits: rows still to answer before the model is packed; 0 if it is packed or never will be.
+        loader: the loader of the runtime.
 
     Raises:
         ModelUnusable: this runtime cannot load it.
@@ -61,63 +61,62 @@ class Graphs:
         small = size <= MAX_SHARED
         self.loader = Loader.find(path, runtime, 1 if small else threads)
         self.loader.require_version(info)
-        self._info, self._asked, self.waits = info, search, 0
+        self._info, self._requested, self.waits = info, search, 0
         self._threads = threads if small else 1
-        number = 4 if info.quantized is None else 5  # bytes of it, those of its eight bits among them
-        self._weights = number * info.n_train * info.searched if info.searched else size
+        value_bytes = 4 if info.quantized is None else 5  # float32, and int8 if the model has it
+        self._weights = value_bytes * info.n_train * info.searched if info.searched else size
         self._large = self._weights > memory.SMALL
         if packed is None:
             packed = memory.may_pack(self._weights) and not (stream and self._large)
             if packed and self._large:
                 packed, self.waits = False, PACK_AFTER
         self._packed = packed
-        self._second: Pair | None = None
+        self._second: GraphRunner | None = None
         self._begin()
 
     @property
-    def one(self) -> Signature:
+    def one(self) -> Graph:
         """The graph for one row."""
         return self._first.one
 
     @property
     def batch_rows(self) -> int:
-        """How many rows the graph for a batch takes."""
+        """Rows of the batch graph."""
         return self._first.batch_rows
 
     @property
     def search(self) -> str:
-        """Which of `contract.SEARCHES` answers a batch first."""
+        """The search that answers batches first, one of `constants.SEARCHES`."""
         return self._first.search
 
     @property
     def alone(self) -> str:
-        """Which of them answers one row first."""
+        """The search that answers single rows first."""
         return self._first.alone
 
     @property
     def delegate(self) -> str | None:
-        """XNNPACK, where it runs at least a part of the model."""
+        """The name XNNPACK if it runs at least a part of the model, else None."""
         return delegate(self._interpreter)
 
     def note(self, rows: int) -> None:
-        """Counts rows that a large model is asked for, and packs it once they are enough."""
+        """Counts the queries of a large model, and packs it after enough of them."""
         if rows == 1 and self.alone == constants.QUANTIZED:
-            return  # as fast from where it is mapped, in a fraction of the memory
+            return  # as fast from the mapped file, in a fraction of the memory
         self.waits = max(0, self.waits - rows)
         if self.waits or not memory.may_pack(self._weights):
             return
         self._packed = True
         try:
-            with quiet():
-                self._begin()
-        except ModelUnusable:  # what answers now goes on
+            self._begin()
+        except ModelUnusable:  # the unpacked graphs continue to answer
             self._packed = False
 
     def run(self, queries: NDArray[np.float32], parts: dict[str, NDArray[Any]]) -> None:
-        """Writes the graphs' outputs for (n, n_features) finite rows into `parts`, (n, ...) each, by their names.
+        """Writes the outputs for (n, n_features) finite float32 rows into `parts`: name -> (n, ...) array.
 
-        What a search that takes less leaves in doubt is asked of the full one: farther off than the rows of training,
-        eight bits have coarser steps, and there are no cells. Float64 would settle it in many times the time.
+        Rows that a cheaper search leaves uncertain go to the full search: far from the training rows, int8 has coarser
+        steps, and there are no cells. Settling them all in float64 would take many times longer.
         """
         self._first.run(queries, parts)
         full = self.search == self.alone == constants.FULL
@@ -125,36 +124,37 @@ class Graphs:
         if not len(doubtful):
             return
         if self._second is None:
-            self._second = self._take(constants.FULL, constants.FULL)
+            self._second = self._make(constants.FULL, constants.FULL)
         again = {name: part[doubtful] for name, part in parts.items()}
         self._second.run(queries[doubtful], again)
         for name, part in parts.items():
             part[doubtful] = again[name]
 
     def _begin(self) -> None:
-        """Loads the model, in the place of what was loaded before."""
+        """Loads the model, and replaces what was loaded before."""
         try:
-            interpreter = self.loader.load(self._packed)
-            if self._info.quantized is not None:  # also where they are not what answers now
+            with quiet():
+                interpreter = self.loader.load(self._packed)
+            if self._info.quantized is not None:  # also if the int8 search does not answer now
                 require_steps(interpreter)
         except (ValueError, RuntimeError, KeyError, OSError) as error:
             raise unusable(self.loader, error) from None
         self._interpreter, self._second = interpreter, None
-        self._first = self._take(*self._choose())
+        self._first = self._make(*self._choose())
 
     def _choose(self) -> tuple[str, str]:
-        """Returns what a batch and one row go by."""
-        search = self._asked or (constants.CELLS if self._info.cells is not None else constants.QUANTIZED)
+        """Returns the searches for a batch and for one row."""
+        search = self._requested or (constants.CELLS if self._info.cells is not None else constants.QUANTIZED)
         if self._info.batch_rows(search) is None:
             return constants.FULL, constants.FULL
-        if self._asked or search == constants.CELLS or self.loader.packs_quantized or self.delegate is None:
+        if self._requested or search == constants.CELLS or self.loader.packs_quantized or self.delegate is None:
             return search, search
-        # Packed, and by an XNNPACK without kernels for eight bits: float32 is faster, but for one row of a large model,
-        # for which all of it is read.
+        # Packed by an XNNPACK without int8 kernels: float32 is faster, except for one row of a large model, which waits
+        # for memory: all weights are read for it.
         return constants.FULL, search if self._large else constants.FULL
 
-    def _take(self, search: str, alone: str) -> Pair:
-        return Pair(
+    def _make(self, search: str, alone: str) -> GraphRunner:
+        return GraphRunner(
             self._interpreter,
             self.loader,
             self._info,

@@ -1,12 +1,13 @@
-"""The TFLite runtime that a board has, and models loaded into it.
+"""Finds the board's TFLite runtime and loads models into it.
 
-Knows neither what a model computes nor whether it may run; needs no numpy until a model is loaded.
+Does not know what a model computes or whether it may run. Needs no NumPy until a model is loaded.
 """
 
 from __future__ import annotations
 
 import importlib
 import sys
+import warnings
 from typing import Any
 
 from device_agent.shared.protocol import constants, model_info, versions
@@ -14,20 +15,22 @@ from device_agent.shared.protocol.errors import DeviceUnfit, ModelUnusable
 from device_agent.shared.protocol.record import record
 
 RUNTIMES = constants.RUNTIMES
-#: Those whose XNNPACK takes products of float32 rows with eight-bit weights; the other has plain kernels for them.
+#: Runtimes whose XNNPACK has hybrid products (float32 rows, int8 weights); the other has only builtin kernels.
 _PACKS_QUANTIZED = ("ai_edge_litert",)
+#: Raises or crashes where it is loaded after TensorFlow 2.21.
+_FAILS_BESIDE_TENSORFLOW = "tflite_runtime"
 
 
 @record
 class Loader:
-    """Loads one model file, as often as it is asked to.
+    """Loads one model file, any number of times.
 
     Attributes:
-        path: the model.
-        interpreter_class: of the runtime.
+        path: the model file.
+        interpreter_class: the runtime's Interpreter class.
         name: import name of the runtime.
-        version: of the runtime.
-        threads: of each interpreter.
+        version: version of the runtime.
+        threads: threads of each interpreter.
     """
 
     path: str
@@ -41,12 +44,18 @@ class Loader:
         """Returns the loader of a model for `auto`, one of RUNTIMES, or an Interpreter class.
 
         Raises:
-            DeviceUnfit: no such runtime is installed.
+            DeviceUnfit: no such runtime is installed, or it fails beside what this process has loaded.
         """
+        tensorflow = sys.modules.get("tensorflow")
+        if runtime == "auto" and tensorflow is not None:
+            runtime = getattr(getattr(tensorflow, "lite", None), "Interpreter", runtime)
         if isinstance(runtime, type):
             name = runtime.__module__.split(".")[0]
             return cls(path, runtime, name, _version(sys.modules[name]), threads)
-        names = list(RUNTIMES) if runtime == "auto" else [runtime]
+        if runtime == _FAILS_BESIDE_TENSORFLOW and tensorflow is not None:
+            raise DeviceUnfit(f"{runtime} fails in a process that has loaded TensorFlow", hint="runtime='auto'")
+        names = [name for name in RUNTIMES if tensorflow is None or name != _FAILS_BESIDE_TENSORFLOW]
+        names = names if runtime == "auto" else [runtime]
         for name in names:
             if name not in RUNTIMES:
                 raise DeviceUnfit(f"no such runtime: {name!r}", hint=f"one of auto, {', '.join(RUNTIMES)}")
@@ -65,7 +74,7 @@ class Loader:
 
     @property
     def packs_quantized(self) -> bool:
-        """Whether products with eight-bit weights are the faster ones, packed or not."""
+        """Whether hybrid products are the faster ones, packed or not."""
         return self.name in _PACKS_QUANTIZED
 
     def require_version(self, info: model_info.KnnInfo) -> None:
@@ -96,13 +105,15 @@ class Loader:
         if not packed:
             kinds = sys.modules[self.interpreter_class.__module__].OpResolverType
             options["experimental_op_resolver_type"] = kinds.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-        interpreter = self.interpreter_class(model_path=self.path, num_threads=self.threads, **options)
+        with warnings.catch_warnings():  # TensorFlow's says that it will move to LiteRT
+            warnings.simplefilter("ignore")
+            interpreter = self.interpreter_class(model_path=self.path, num_threads=self.threads, **options)
         interpreter.allocate_tensors()
         return interpreter
 
 
 def delegate(interpreter: Any) -> str | None:
-    """Returns XNNPACK where it runs at least a part of the model."""
+    """Returns "XNNPACK" if it runs at least a part of the model, else None."""
     details: list[dict[str, Any]] = getattr(interpreter, "_get_ops_details", list)()
     return "XNNPACK" if any(detail["op_name"] == "DELEGATE" for detail in details) else None
 

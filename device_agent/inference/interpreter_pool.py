@@ -1,7 +1,7 @@
-"""Several interpreters of one small model, among which a batch is divided, each with a thread of its own.
+"""Pool of interpreters of one model that share a batch.
 
-The runtime's own threads share the matrix product and nothing else: TOPK_V2, which small models wait for, runs on one.
-The runtime lets go of Python's lock while it computes. Knows nothing of what is computed.
+For small models; each interpreter has a thread of its own. The runtime's own threads share only the matrix product, but
+small models spend most time in TOPK_V2, which runs on one thread. The runtime releases Python's lock while it computes.
 """
 
 from __future__ import annotations
@@ -12,38 +12,38 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
-    from device_agent.inference.graph import Signature
+    from device_agent.inference.graph import Graph
 
-#: The largest model file, in bytes, that is loaded several times: each costs its memory again.
+#: Largest model file in bytes that is loaded several times; each interpreter takes its memory again.
 MAX_SHARED = 8 << 20
 
 
-class Team:
-    """Members are made when the first batch comes that is long enough for them.
+class InterpreterPool:
+    """Interpreters and threads, created at the first batch that is long enough to share.
 
     Args:
-        size: how many work on a batch, the one who calls among them.
+        size: number of threads that work on a batch, including the caller's.
     """
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._others: list[Signature] = []
+        self._others: list[Graph] = []
         self._threads: ThreadPoolExecutor | None = None
 
     def run(
         self,
-        own: Signature,
+        own: Graph,
         starts: Sequence[int],
-        work: Callable[[Signature, int], None],
-        make: Callable[[], Signature],
+        work: Callable[[Graph, int], None],
+        make: Callable[[], Graph],
     ) -> None:
-        """Calls `work(signature, start)` for each of `starts`; no signature is in two threads at once.
+        """Calls `work(graph, start)` for each of `starts`; no graph is used by two threads at once.
 
-        `make` loads the model once more, and returns its batch signature. It is not kept: a model that held itself
-        would keep its memory until Python looks for garbage.
+        `make` loads the model again and returns its batch graph. The pool does not keep `make`: a reference cycle would
+        hold the model's memory until Python's garbage collection.
 
         Raises:
-            RuntimeError: of the runtime, once all have ended.
+            RuntimeError: the runtime failed; raised after all threads have finished.
         """
         if self._size == 1 or len(starts) == 1:
             for start in starts:
@@ -55,15 +55,15 @@ class Team:
             self._others = [make() for _ in range(self._size - 1)]
             self._threads = ThreadPoolExecutor(len(self._others))
 
-        def share(number: int, signature: Signature) -> None:
+        def share(number: int, graph: Graph) -> None:
             for start in starts[number :: self._size]:
-                work(signature, start)
+                work(graph, start)
 
         given = [self._threads.submit(share, number, other) for number, other in enumerate(self._others, 1)]
         try:
             share(0, own)
         finally:
             for future in given:
-                future.exception()  # waits: nobody may write into the caller's arrays once it has gone on
+                future.exception()  # waits: no thread may write into the caller's arrays after this returns
         for future in given:
             future.result()

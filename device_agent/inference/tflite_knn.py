@@ -1,13 +1,15 @@
-"""TfliteKNN: one nearest-neighbour model in a TFLite runtime, whichever of the two the board has.
+"""k-nearest-neighbours classifier from a `.tflite` file.
 
-Reads the model by path, so that it is mapped and not copied. Every answer is either proven by the graph (its
-`certain` output) or settled again in float64 (`exact`). Checks rows before the graph sees them; never
-parses text, and never decides whether a model may run: that is `device_agent.shared.trust`.
+Runs in either TFLite runtime. Reads the model by path, so that it is mapped and not copied. Each answer is proven by
+the graph (its `certain` output) or computed again in float64 (`exact`). Checks rows first; never parses text, and never
+decides whether a model may run (`device_agent.shared.trust` does).
 """
 
 from __future__ import annotations
 
+import os
 import platform
+import weakref
 from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,40 +17,24 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from device_agent.inference import label_map
 from device_agent.inference.exact import ExactKnn
 from device_agent.inference.graph_runner import unusable
 from device_agent.inference.graph_selection import Graphs
-from device_agent.shared.cell_bounds import UNDECIDED
 from device_agent.shared.protocol import constants, reports
-from device_agent.shared.protocol.errors import BadInput
+from device_agent.shared.queries import Neighbors, accuracy, check_rows
 from device_agent.shared.release.model_file import read_info as read_info
 
-#: Labels that one model is asked for before it draws its label map: about as long as drawing takes.
-MAP_AFTER = 16_384
 _FEW = 32
 
 
-# Named tuples, since one is made for every row of a stream: a frozen dataclass takes three times as long.
-class Neighbors(NamedTuple):
-    """The k nearest training rows of each query, by (distance, training index).
-
-    Attributes:
-        indices: (n, k) int32, rows of the training set.
-        distances: (n, k) float32, in the model's metric.
-    """
-
-    indices: NDArray[np.int32]
-    distances: NDArray[np.float32]
-
-
+# A named tuple, as `Neighbors` is.
 class Answers(NamedTuple):
-    """What the classifier says of each query.
+    """The classifier's answers to n queries.
 
     Attributes:
-        label: (n,) int32, class index, `contract.UNKNOWN` where the row was rejected.
-        probabilities: (n, n_classes) float32, the share of the votes.
-        indices: (n, k) int32, rows of the training set.
+        label: (n,) int32 class index; `constants.UNKNOWN` for a rejected row.
+        probabilities: (n, n_classes) float32 vote shares.
+        indices: (n, k) int32 rows of the training set.
         distances: (n, k) float32, in the model's metric.
     """
 
@@ -58,7 +44,7 @@ class Answers(NamedTuple):
     distances: NDArray[np.float32]
 
 
-#: What is answered, in the order of `Answers` and of `Neighbors`.
+#: Outputs in the order of `Answers` and of `Neighbors`.
 _ANSWERS = (
     constants.OUTPUT_LABEL,
     constants.OUTPUT_PROBABILITIES,
@@ -68,6 +54,7 @@ _ANSWERS = (
 _LABEL = (constants.OUTPUT_LABEL,)
 _NEIGHBORS = (constants.OUTPUT_INDICES, constants.OUTPUT_DISTANCES)
 _FLOAT32 = np.dtype(np.float32)
+_DESCRIPTORS = "/proc/self/fd/"
 #: A named tuple's own constructor takes twice as long.
 _new = tuple.__new__
 
@@ -76,21 +63,21 @@ class TfliteKNN:
     """A nearest-neighbour classifier in a `.tflite` file, fed with raw rows.
 
     One object serves one thread. `info` is the model's knn.json, `runtime` says what runs it, and `settled` counts the
-    rows that float32 left in doubt and float64 settled. `label_map` answers `labels` and `predict` without the graph,
-    once it is drawn; copies of one model may share it.
+    rows that float32 left in doubt and float64 settled.
 
     Args:
         path: the model; also `/proc/self/fd/N` of a file that was opened before.
         num_threads: of the runtime; for a model under 8 MB, among how many threads a batch is divided.
-        runtime: `auto`, `tflite_runtime` or `ai_edge_litert`; or an Interpreter class.
-        packed: whether XNNPACK may take the graphs. It holds a copy of the weights for each that it takes; without it
-            they are read where the file is mapped, and a large model's batches take several times as long. None packs
-            a small model at once, and one with over 32 MB of weights when it has been asked for as many rows as packing
-            takes time for, if half of the free memory stays free; single rows count only where eight bits are none.
-        stream: it is asked for single rows: where `packed` does not say, a model that is not small is never packed.
-        search: one of `contract.SEARCHES`, where the model has it; the answers are the same. None takes what is faster
-            as a rule: cells; eight bits with LiteRT, where XNNPACK has not packed the model, and for one row of a
-            large one; else the full search.
+        runtime: `auto`, `tflite_runtime` or `ai_edge_litert`; or an Interpreter class. In a process that has loaded
+            TensorFlow, `auto` takes TensorFlow's own.
+        packed: whether XNNPACK may pack the graphs. A packed graph holds its own copy of the weights. Unpacked, they
+            are read from the mapped file, and batches of a large model take several times as long. None packs a small
+            model at once, and a model with over 32 MB of weights after `PACK_AFTER` rows, if half of the free memory
+            stays free. Single rows do not count if the int8 search answers them.
+        stream: most queries are single rows; with `packed` None, a large model is then never packed.
+        search: one of `constants.SEARCHES` that the model has; all give the same answers. None chooses what is usually
+            fastest: cells; int8 with LiteRT, if XNNPACK has not packed the model, and for one row of a large one; else
+            the full search.
 
     Raises:
         ModelUnusable: the file is not a knnkit model, or this runtime is too old for it.
@@ -108,28 +95,39 @@ class TfliteKNN:
         search: str | None = None,
     ) -> None:
         self.path = str(path)
-        self.info = read_info(path)
+        self.info = read_info(self.path)
         self.settled = 0
-        self._graphs = Graphs(self.path, self.info, runtime, num_threads, packed=packed, stream=stream, search=search)
+        self._file = _kept_open(self, self.path)
+        self._graphs = Graphs(self._file, self.info, runtime, num_threads, packed=packed, stream=stream, search=search)
         self._take()
         self._exact: ExactKnn | None = None
-        self._labelled = 0
-        self.label_map: label_map.LabelMap | None = None
 
     @property
     def search(self) -> str:
-        """Which of `contract.SEARCHES` answers a batch, at this moment."""
+        """The search that answers batches now, one of `constants.SEARCHES`."""
         return self._graphs.search
 
     @property
     def search_alone(self) -> str:
-        """Which of them answers one row."""
+        """The search that answers single rows now."""
         return self._graphs.alone
 
     @property
     def batch(self) -> int:
-        """How many rows the graph for a batch takes, at this moment; more are answered in several of them."""
+        """Rows of the batch graph now; more rows are answered in several batches."""
         return self._graphs.batch_rows
+
+    @property
+    def classes_(self) -> NDArray[Any]:
+        """The (n_classes,) labels, in the order of `predict_proba`'s columns."""
+        return np.array(self.info.classes)
+
+    def __repr__(self) -> str:
+        """Returns what a notebook shows."""
+        info = self.info
+        size = f"{info.n_train} rows x {info.n_features} features, {len(info.classes)} classes"
+        how = f"k = {info.k}, {info.metric}, weights {info.weights}"
+        return f"<TfliteKNN {info.name!r} from {self.path}: {size}, {how}, {self.runtime.name} {self.runtime.version}>"
 
     def neighbors(self, rows: ArrayLike) -> Neighbors:
         """Returns the k nearest training rows of each of the (n, n_features) raw `rows`.
@@ -143,7 +141,7 @@ class TfliteKNN:
         return Neighbors(*self._ask(rows, _NEIGHBORS))
 
     def predict(self, rows: ArrayLike) -> NDArray[Any]:
-        """Returns (n,) labels as they were in the training data; rejected rows are `contract.UNKNOWN_LABEL`.
+        """Returns (n,) labels as in the training data; `constants.UNKNOWN_LABEL` for rejected rows.
 
         Raises:
             BadInput: wrong number of columns, or a value that is not finite.
@@ -151,36 +149,29 @@ class TfliteKNN:
         label = self.labels(rows)
         if self.info.reject is not None:
             return np.array([*self.info.classes, constants.UNKNOWN_LABEL], dtype=object)[label]
-        classes: NDArray[Any] = np.array(self.info.classes)
-        return classes[label]
+        predicted: NDArray[Any] = self.classes_[label]
+        return predicted
+
+    def score(self, rows: ArrayLike, labels: ArrayLike) -> float:
+        """Returns the share of raw `rows` whose predicted label is that of (n,) `labels`.
+
+        Raises:
+            BadInput: wrong number of columns or labels, or a value that is not finite.
+        """
+        return accuracy(self.predict(rows), labels)
 
     def labels(self, rows: ArrayLike) -> NDArray[np.int32]:
-        """Returns (n,) class indices, `contract.UNKNOWN` where rejected, of raw rows: the label of `classify`, sooner.
+        """Returns (n,) int32 class indices of raw rows, `constants.UNKNOWN` if rejected; faster than `classify`.
 
         Raises:
             BadInput: wrong number of columns, or a value that is not finite.
         """
-        if self._ask_one(rows):  # nothing is sooner
+        if self._ask_one(rows):  # the fastest way
             return np.asarray(self._answers[0].copy())
-        queries = check_rows(rows, self.info.n_features)
-        before, self._labelled = self._labelled, self._labelled + len(queries)
-        if before < MAP_AFTER <= self._labelled:
-            self.map_labels()
-        if self.label_map is None:
-            return self._ask(queries, _LABEL)[0]
-        found = self.label_map.look_up(queries).astype(np.int32)
-        left = np.flatnonzero(found == UNDECIDED)
-        if len(left):
-            found[left] = self._ask(queries[left], _LABEL)[0]
-        return found
-
-    def map_labels(self) -> None:
-        """Draws the label map, where the model can have one and has none yet."""
-        if self.label_map is None and label_map.pays(self.info):
-            self.label_map = self._get_exact().draw_label_map()
+        return self._ask(rows, _LABEL)[0]
 
     def predict_proba(self, rows: ArrayLike) -> NDArray[np.float32]:
-        """Returns (n, n_classes) float32: each class's share of the neighbours' votes.
+        """Returns (n, n_classes) float32, the share of each class in the neighbours' votes.
 
         Raises:
             BadInput: wrong number of columns, or a value that is not finite.
@@ -188,7 +179,7 @@ class TfliteKNN:
         return self.classify(rows).probabilities
 
     def classify(self, rows: ArrayLike) -> Answers:
-        """Returns label, probabilities, neighbours and distances of each of the (n, n_features) raw `rows`.
+        """Returns label, probabilities, neighbours and distances for (n, n_features) raw `rows`.
 
         Raises:
             BadInput: wrong number of columns, or a value that is not finite.
@@ -199,7 +190,7 @@ class TfliteKNN:
         return Answers(*self._ask(rows, _ANSWERS))
 
     def _take(self) -> None:
-        """Takes up what answers now."""
+        """Caches the outputs of the graph that answers now."""
         one, loader = self._graphs.one, self._graphs.loader
         self._one = one
         self._answers = tuple(one.outputs[name] for name in _ANSWERS)
@@ -210,16 +201,16 @@ class TfliteKNN:
         )
 
     def _note(self, rows: int) -> None:
-        """Tells the graphs how many rows are asked for, while that matters."""
+        """Counts the rows of a query, which may cause the model to be packed."""
         self._graphs.note(rows)
         if self._one is not self._graphs.one:
             self._take()
 
     def _ask_one(self, rows: ArrayLike) -> bool:
-        """Has the graph answer one float32 row in place; returns whether it could, and was certain.
+        """Answers one (1, n_features) float32 row in place; returns whether it did, and the answer is certain.
 
-        Whatever else `rows` may be is left to `_ask`. Arrays of a handful of numbers cost more than the numbers, and
-        all in all more than the graph of a small model: hence no array is made here.
+        The caller passes everything else to `_ask`. Creates no array: NumPy's overhead for a few numbers would exceed
+        the time of a small model's graph.
         """
         one = self._one
         if type(rows) is not np.ndarray or rows.dtype is not _FLOAT32 or rows.shape != one.shape:
@@ -228,8 +219,8 @@ class TfliteKNN:
             self._note(1)
             one = self._one
         one.memory[:] = rows.tobytes()
-        # A row's square is finite only if the row is; `dot` would warn of its overflow under NumPy 2. Calling it takes
-        # as long as adding up a few numbers in Python.
+        # A row whose square is finite is finite. `vdot` does not warn about overflow, unlike `dot` in NumPy 2; a call
+        # takes as long as adding a few numbers in Python.
         if not isfinite(sum(one.numbers) if len(one.numbers) <= _FEW else np.vdot(one.flat, one.flat)):
             return False
         try:
@@ -239,8 +230,8 @@ class TfliteKNN:
         return bool(self._certain[0])
 
     def _ask(self, rows: ArrayLike, names: tuple[str, ...]) -> tuple[NDArray[Any], ...]:
-        """Returns the outputs `names` of any number of rows: checked before, and settled where not certain."""
-        queries = check_rows(rows, self.info.n_features)
+        """Returns the outputs `names` for any rows: checks the rows, and settles uncertain ones in float64."""
+        queries = check_rows(rows, self.info.feature_names)
         if self._graphs.waits:
             self._note(len(queries))
         views = {name: self._one.outputs[name] for name in (*names, constants.OUTPUT_CERTAIN)}
@@ -259,38 +250,26 @@ class TfliteKNN:
             self.settled += 1
 
     def exactly(self, row: NDArray[np.float32]) -> dict[str, Any]:
-        """Returns the model's outputs for one raw (n_features,) float32 row in float64, by output name.
+        """Returns the model's float64 outputs for one raw (n_features,) float32 row, by output name.
 
         Raises:
-            ModelUnusable: the tables for it are damaged.
+            ModelUnusable: the exact tables are damaged.
         """
         return self._get_exact().answer(row)
 
     def _get_exact(self) -> ExactKnn:
         if self._exact is None:
-            self._exact = ExactKnn(self.path, self.info)
+            self._exact = ExactKnn(self._file, self.info)
         return self._exact
 
 
-def check_rows(rows: ArrayLike, n_features: int) -> NDArray[np.float32]:
-    """Returns `rows` as (n, n_features) contiguous float32.
+def _kept_open(model: TfliteKNN, path: str) -> str:
+    """Returns a path that leads to this very file as long as `model` lives, also when another takes its name.
 
-    Raises:
-        BadInput: wrong shape, not numbers, or a value that is not finite in float32; names the first row and column.
+    A model is read again later: the exact tables for the first row in doubt, all of it when it is packed.
     """
-    queries: NDArray[np.float32]
-    if type(rows) is np.ndarray and rows.dtype == np.float32:
-        queries = np.ascontiguousarray(rows)
-    else:
-        try:
-            with np.errstate(over="ignore"):
-                queries = np.ascontiguousarray(rows, dtype=np.float32)
-        except (TypeError, ValueError) as error:
-            raise BadInput(f"the rows are not a table of numbers: {error}") from None
-    if queries.ndim != 2 or queries.shape[1] != n_features:
-        raise BadInput(f"expected rows of {n_features} numbers, found an array of shape {queries.shape}")
-    finite = np.isfinite(queries)
-    if not finite.all():
-        row, column = (int(place[0]) for place in np.nonzero(~finite))
-        raise BadInput(f"row {row}, column {column}: {queries[row, column]} is not a finite float32 number")
-    return queries
+    if path.startswith(_DESCRIPTORS) or not os.path.isdir(_DESCRIPTORS):  # noqa: PTH112
+        return path
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    weakref.finalize(model, os.close, descriptor)
+    return f"{_DESCRIPTORS}{descriptor}"

@@ -73,12 +73,13 @@ def _certify(
 ) -> Certificate:
     # NumPy's own threads have nothing to do here, and each spins for 30 ms before it sleeps. We are a child of our own.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    from device_agent.inference.label_map import with_mapped_labels
     from device_agent.shared.golden.golden_set import Golden
     from device_agent.shared.golden.judge import judge
 
     golden = Golden.from_bytes(opened.read(constants.GOLDEN_FILE) if other is None else other)
     model = load_model(opened, runtime)
-    answers = answer_each_way(model, golden)
+    answers = with_mapped_labels(model, golden, model.classify(golden.rows))
     if opened.files[constants.MODEL_FILE].size > memory.SMALL:
         answers = answer_as_a_stream(load_model(opened, runtime, stream=True), model, golden, answers)
     if len(golden.rows):
@@ -107,25 +108,10 @@ def _certify(
         device=board.device_info(),
         failures=found.failures,
         issued=clock.now().wall,
+        signed_by=verdict.signed_by,
+        warnings=verdict.warnings,
         classes=tuple(map(str, model.info.classes)) if len(model.info.classes) <= constants.MAX_CONFUSED else (),
     )
-
-
-def answer_each_way(model: TfliteKNN, golden: Golden) -> Answers:
-    """Returns the answers to the golden rows; a label stands as the label map has it where that is not the reference's.
-
-    A run that asks for labels alone goes by the map: it is part of what the check proves.
-    """
-    from device_agent.inference.tflite_knn import Answers
-
-    answers = model.classify(golden.rows)
-    model.map_labels()
-    if model.label_map is None:
-        return answers
-    wrong = (mapped := model.labels(golden.rows)) != golden.label
-    label = answers.label.copy()
-    label[wrong] = mapped[wrong]
-    return Answers(label, answers.probabilities, answers.indices, answers.distances)
 
 
 def answer_as_a_stream(stream: TfliteKNN, model: TfliteKNN, golden: Golden, answers: Answers) -> Answers:

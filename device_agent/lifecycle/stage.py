@@ -1,4 +1,6 @@
-"""stage and prune: an upload becomes a release of this device, or is refused and nothing has changed.
+"""Stages, signs again and prunes the releases of a device.
+
+An upload becomes a release of this device, or is refused and nothing has changed.
 
 Verifies before anything moves, makes every byte durable before the rename that publishes it, and keeps the number of
 releases and the free disk within bounds. Never activates.
@@ -15,9 +17,11 @@ from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.documents import Staged
 from device_agent.shared.protocol.errors import AgentError, Locked, Refused
 from device_agent.shared.release.directory import OpenRelease, open_release
+from device_agent.shared.safe_files import read_small
+from device_agent.shared.trust import oms
 from device_agent.shared.trust.manifest import read_manifest
 from device_agent.shared.trust.reasons import Reason
-from device_agent.shared.trust.rules import Verdict
+from device_agent.shared.trust.rules import Verdict, revoked_key
 from device_agent.store import state, transitions
 from device_agent.store.store import IMPORT_PREFIX, TRASH_PREFIX, Store
 from device_agent.store.trust_state import kept_state, trust_state
@@ -57,7 +61,8 @@ def verify(store: Store, directory: Path, device_class: str | None = None) -> St
 def stage(store: Store, directory: Path, holder: str, device_class: str | None = None) -> Staged:
     """Makes the upload `directory` the release releases/<digest>/; needs the lock.
 
-    A directory outside ROOT/incoming is copied, and stays. The same release again mends the one that is there.
+    A directory outside ROOT/incoming is copied, and stays. The same release again mends the one that is there, and
+    gives it its signature if another trusted key made that.
 
     Raises:
         Refused: a trust rule said no; nothing was changed.
@@ -70,7 +75,7 @@ def stage(store: Store, directory: Path, holder: str, device_class: str | None =
         _copy(directory, upload)
     try:
         with open_release(upload) as opened:
-            verdict = opened.verify(trust_state(store, device_class), expected_digest=_expected(store, directory))
+            verdict = _accept(store, opened, _expected(store, directory), device_class)
             _make_durable(upload)
             opened.confirm_unchanged()
     except Refused as error:
@@ -82,6 +87,28 @@ def stage(store: Store, directory: Path, holder: str, device_class: str | None =
     if not already:
         store.note("staged", verdict.ref, "", holder)
     prune(store, keep=verdict.digest)
+    return _staged(verdict, already)
+
+
+def sign_again(store: Store, digest: str, signature: bytes, holder: str) -> Staged:
+    """Puts another signature in the place of a staged release's, by one rename; needs the lock.
+
+    The digest leaves the signature out, so that it is the same release, whatever its age: nothing else is changed.
+
+    Raises:
+        Refused: the release, or the signature, is not good, or its key is not trusted; nothing was changed.
+        Locked: somebody else holds the device.
+    """
+    transitions.refuse_foreign(store.load(), holder, clock.now())
+    place = store.release_path(digest)
+    with open_release(place, signed=False) as opened:
+        verdict = opened.verify_kept(digest, trust_state(store), signature=signature)
+        already = _signed_by(store, opened, digest) == verdict.signed_by
+    if verdict.revoked:
+        raise revoked_key(verdict.signed_by)
+    if not already:
+        _write_signature(store, place, signature)
+        store.note("signed", verdict.ref, verdict.signed_by, holder)
     return _staged(verdict, already)
 
 
@@ -129,6 +156,21 @@ def prune(
         removed.append(digest)
     _drop_stale_uploads(store)
     return removed
+
+
+def _accept(store: Store, opened: OpenRelease, expected: str | None, device_class: str | None) -> Verdict:
+    """Verifies an upload; one that brings nothing but another signature of what is here may be of any age."""
+    state = trust_state(store, device_class)
+    try:
+        return opened.verify(state, expected_digest=expected)
+    except Refused:
+        digest = oms.root_digest(fact.sha256 for _, fact in sorted(opened.files.items()))
+        if digest not in store.staged() or expected not in (None, digest):
+            raise
+        verdict = opened.verify_kept(digest, state)
+        if verdict.revoked or _signer(store, store.release_path(digest), digest) in (None, verdict.signed_by):
+            raise
+        return verdict
 
 
 def _staged(verdict: Verdict, already: bool) -> Staged:
@@ -196,25 +238,45 @@ def _publish(store: Store, upload: Path, verdict: Verdict) -> bool:
     if not place.exists():
         durable.move(upload, place)
         return False
-    if not _is_whole(store, place, verdict.digest):
+    signer = _signer(store, place, verdict.digest)
+    if signer is None:
         # The bytes are known to be this release: each rename mends one file, and the upload stays whole until the end.
-        for name in constants.RELEASE_FILES:
+        for name in constants.SIGNED_FILES:
             spare = store.releases / f"{TRASH_PREFIX}{name}"
             durable.remove_tree(spare)
             durable.link(upload / name, spare)
             durable.move(spare, place / name)
         _drop_unlisted(place)
+        signer = _signer(store, place, verdict.digest)
+    if signer is None or not (verdict.revoked or signer == verdict.signed_by):
+        _write_signature(store, place, (upload / constants.SIGNATURE_FILE).read_bytes())
     store.discard(upload)
     return True
 
 
-def _is_whole(store: Store, place: Path, digest: str) -> bool:
+def _signer(store: Store, place: Path, digest: str) -> str | None:
+    """Returns who signed a release that is here; None where it is not whole, or its signature is not good."""
     try:
         with open_release(place) as opened:
-            opened.verify_kept(digest, kept_state(store))
+            return _signed_by(store, opened, digest)
     except Refused:
-        return False
-    return True
+        return None
+
+
+def _signed_by(store: Store, opened: OpenRelease, digest: str) -> str | None:
+    if constants.SIGNATURE_FILE not in opened.opened:
+        return None
+    try:
+        return opened.verify_kept(digest, kept_state(store)).signed_by
+    except Refused:
+        return None
+
+
+def _write_signature(store: Store, place: Path, signature: bytes) -> None:
+    """Prepared outside the release, which may hold no other file, where `recover` sweeps it after a crash."""
+    spare = store.releases / f"{TRASH_PREFIX}{constants.SIGNATURE_FILE}"
+    durable.remove_tree(spare)
+    durable.write_atomic(place / constants.SIGNATURE_FILE, signature, prepared=spare)
 
 
 def _drop_unlisted(place: Path) -> None:
@@ -226,8 +288,8 @@ def _drop_unlisted(place: Path) -> None:
 def _sequence(store: Store, digest: str) -> int:
     """The release's age for pruning; one that cannot be read goes first."""
     try:
-        with (store.release_path(digest) / constants.MANIFEST_FILE).open("rb") as file:
-            return read_manifest(file.read(constants.MAX_MANIFEST + 1)).sequence
+        path = store.release_path(digest) / constants.MANIFEST_FILE
+        return read_manifest(read_small(path, constants.MAX_MANIFEST)).sequence
     except (OSError, AgentError):
         return -1
 

@@ -1,7 +1,7 @@
-"""classify, in batch: all rows of a file or a pipe through one release, in constant memory.
+"""Classifies a whole file or pipe, in constant memory.
 
-One release answers the whole run. The first bad line ends it, named by number and column, and leaves no output file.
-`device_agent.serving.stream` is the other way: rows answered as they come.
+One release answers the whole run. The first bad line ends the run: the error names its number and column, and no output
+file is left. `device_agent.serving.stream` answers rows as they arrive instead.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ _PROGRESS_SECONDS = 0.5
 
 @record
 class Request:
-    """What `classify` was asked to do: paths are None or `-` for the standard streams."""
+    """Parameters of `classify`; a path of None or `-` is a standard stream."""
 
     input: str | None
     output: str | None
     format: str  # auto | csv | jsonl | npy
-    output_format: str | None  # None: as the input
+    output_format: str | None  # None: that of the input
     columns: Columns
     ignore_extra: bool = False
     runtime: str = "auto"
@@ -50,7 +50,7 @@ class Request:
 
 
 def classify(store: Store, request: Request) -> int:
-    """Answers every row of the input; returns how many.
+    """Answers every row of the input; returns the number of rows.
 
     Raises:
         BadInput: a row, a line or the file cannot be classified.
@@ -58,13 +58,14 @@ def classify(store: Store, request: Request) -> int:
     """
     loaded = load_kept(store, answering(store).release, request.runtime, request.threads)
     try:
+        loaded.tell_warnings()
         return classify_by(loaded, request)
     finally:
         loaded.close()
 
 
 def classify_by(loaded: Loaded, request: Request) -> int:
-    """As `classify`, by a release that is loaded, and stays so.
+    """As `classify`, with a release that is already loaded and stays loaded.
 
     Raises:
         BadInput, ModelUnusable: as `classify`.
@@ -93,10 +94,10 @@ def make_renderer(loaded: Loaded, columns: Columns, format: str) -> Renderer:
 
 
 def neighbor_classes(model: str) -> NDArray[np.int32]:
-    """Returns the class index of each training row of a model file, (n_train,) int32.
+    """Returns the (n_train,) int32 class index of each training row of a model file.
 
     Raises:
-        ModelUnusable: the tables inside it are damaged.
+        ModelUnusable: the exact tables in it are damaged.
     """
     data = read_member(model, EXACT_FILE, MAX_MODEL)
     try:
@@ -118,14 +119,14 @@ def _run(loaded: Loaded, source: Source, request: Request, renderer: Renderer, s
         count += rows
         progress.show(count)
     if count == 0:
-        raise BadInput(f"{source.name}: there is no row in it", reason="no-rows")
+        raise BadInput(f"{source.name}: it has no rows", reason="no-rows")
     progress.end()
     return count
 
 
 def _rendered(loaded: Loaded, table: _Table, request: Request, renderer: Renderer) -> Iterator[tuple[int, bytes]]:
-    """Yields how many rows a block has, and what is said of them."""
-    if request.columns.few:
+    """Yields (number of rows, rendered answers) of each block."""
+    if request.columns.labels_only:
         for labels in label_all(loaded, table.blocks(), request.runtime, request.threads):
             yield len(labels), renderer.render_labels(labels)
     else:
@@ -134,7 +135,7 @@ def _rendered(loaded: Loaded, table: _Table, request: Request, renderer: Rendere
 
 
 class _Table:
-    """The rows of a source, block by block; `header` says whether it has a header line, once the first has come."""
+    """The rows of a source, block by block; after the first block, `header` says whether it has a header line."""
 
     def __init__(self, info: KnnInfo, source: Source, *, ignore_extra: bool) -> None:
         self.header = False
@@ -152,7 +153,7 @@ class _Table:
                 yield rows
 
     def _arrays(self) -> Iterator[NDArray[np.float32]]:
-        """Narrows the rows of an NPY file here, where it is known how many went before."""
+        """Converts the rows of an NPY file to float32; checks them here, because an error names the row's number."""
         before = 0
         for wide in self._source.arrays(self._info.n_features):
             with np.errstate(over="ignore"):
@@ -178,7 +179,7 @@ class _Table:
 
 
 class _Progress:
-    """A line on a terminal that says how far the run is; nothing where standard error is no terminal."""
+    """Progress line on standard error, if that is a terminal."""
 
     def __init__(self) -> None:
         self._shown = sys.stderr.isatty()

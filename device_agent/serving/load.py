@@ -1,17 +1,17 @@
-"""Picks the release that answers, verifies it as at every start, and loads the very bytes that were verified.
+"""Verifies and loads the release that answers now.
 
-The files stay open as long as the model, because it is mapped, and read again, through their descriptors
-(`/proc/self/fd/N`). Never falls back to a release that the state does not name.
+Loads exactly the bytes that were verified: the files stay open as long as the model, which is mapped and read again
+through their descriptors (`/proc/self/fd/N`). Never falls back to a release that the state does not name.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from device_agent.shared.console.quiet import quiet
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.documents import ReleaseRef
 from device_agent.shared.protocol.errors import DeviceUnfit, ModelUnusable, Refused
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @record
 class Loaded:
-    """A verified release with its model in memory; `close` it when it is not used any more."""
+    """A verified release with its model in memory; call `close` after use."""
 
     model: TfliteKNN
     opened: OpenRelease
@@ -44,13 +44,18 @@ class Loaded:
         """The release's digest."""
         return self.verdict.digest
 
+    def tell_warnings(self) -> None:
+        """Says on standard error what would refuse the release today: it answers all the same."""
+        for text in self.verdict.warnings:
+            print(f"device_agent: warning: {text}", file=sys.stderr, flush=True)
+
     def close(self) -> None:
         """Closes the release's files."""
         self.stack.close()
 
 
 def answering(store: Store) -> Answering:
-    """Returns what answers now.
+    """Returns the release that answers now, and until when.
 
     Raises:
         DeviceUnfit: the device has no release.
@@ -60,7 +65,7 @@ def answering(store: Store) -> Answering:
         raise DeviceUnfit(
             f"no release has been activated under {store.root}",
             reason="no-release",
-            hint="knnkit deploy --target this-device, or --root if it lies elsewhere",
+            hint="knnkit deploy --target this-device, or --root DIR if the store is elsewhere",
         )
     return found
 
@@ -68,10 +73,10 @@ def answering(store: Store) -> Answering:
 def load_kept(
     store: Store, ref: ReleaseRef, runtime: str = "auto", threads: int = 1, *, stream: bool = False
 ) -> Loaded:
-    """Verifies and loads a release that this device accepted before; for a `stream`, in the least memory.
+    """Verifies and loads a release that this device accepted before; `stream` saves memory.
 
     Raises:
-        Refused: it is not the release that was accepted any more.
+        Refused: it is no longer the release that was accepted.
         ModelUnusable, DeviceUnfit: it cannot be loaded.
     """
     stack = contextlib.ExitStack()
@@ -84,10 +89,10 @@ def load_kept(
 
 
 def open_kept(store: Store, ref: ReleaseRef, stack: contextlib.ExitStack) -> tuple[OpenRelease, Verdict]:
-    """Opens and verifies a release that this device accepted before, for as long as `stack` is open.
+    """Opens and verifies a release that this device accepted before; `stack` closes it.
 
     Raises:
-        Refused: it is not the release that was accepted any more.
+        Refused: it is no longer the release that was accepted.
     """
     try:
         opened = stack.enter_context(open_release(store.release_path(ref.digest)))
@@ -101,36 +106,35 @@ def load_model(opened: OpenRelease, runtime: str = "auto", threads: int = 1, *, 
 
     Raises:
         ModelUnusable, DeviceUnfit: it cannot be loaded.
-        Refused: the file was written to meanwhile.
+        Refused: the file changed while it was loaded.
     """
     from device_agent.inference.tflite_knn import TfliteKNN
 
     path = opened.path(constants.MODEL_FILE)
-    with quiet():
-        model = TfliteKNN(path, runtime=runtime, num_threads=threads, stream=stream)
+    model = TfliteKNN(path, runtime=runtime, num_threads=threads, stream=stream)
     opened.confirm_unchanged()
     _compare(model, opened)
     return model
 
 
 def _compare(model: TfliteKNN, opened: OpenRelease) -> None:
-    """Refuses a model that is not what its own manifest describes."""
+    """Raises ModelUnusable for a model that differs from its manifest."""
     manifest = read_manifest(opened.read(constants.MANIFEST_FILE))
     labels = read_member(opened.path(constants.MODEL_FILE), constants.LABELS_FILE)
-    said = (manifest.name, manifest.k, manifest.n_features, manifest.labels_sha256)
+    expected = (manifest.name, manifest.k, manifest.n_features, manifest.labels_sha256)
     found = (model.info.name, model.info.k, model.info.n_features, hashlib.sha256(labels).hexdigest())
-    if said != found:
+    if expected != found:
         raise ModelUnusable(
-            f"{constants.MANIFEST_FILE} describes name, k, features, labels {said}; the model has {found}",
+            f"{constants.MANIFEST_FILE} describes name, k, features, labels {expected}; the model has {found}",
             reason="model-mismatch",
             hint="build the release again",
         )
 
 
 def _damaged(store: Store, ref: ReleaseRef, error: Refused) -> Refused:
-    place = Path(constants.RELEASES_DIR) / ref.digest
+    path = Path(constants.RELEASES_DIR) / ref.digest
     return Refused(
-        f"the release {ref.name} {ref.version} on this device no longer verifies ({place}): {error}",
+        f"the release {ref.name} {ref.version} on this device no longer verifies ({path}): {error}",
         reason=error.reason,
-        hint="deploy it again, which mends the files; or go back: python -m device_agent rollback",
+        hint="deploy it again, which repairs the files; or go back: python -m device_agent rollback",
     )

@@ -1,9 +1,8 @@
-"""Several copies of one model at work side by side, for inputs that are larger than one block.
+"""Replicas of one model that answer blocks in parallel.
 
-The runtime lets go of Python's lock while it computes: parsing, rendering and each copy run on a core of their own.
-Results come in the order of the rows. Nothing is started before the second block comes, and a model that is not small
-gets no copies, since each costs its memory again. Where labels are all that is asked for, the copies share one label
-map. Never holds more than a few blocks.
+The runtime releases Python's lock while it computes, so parsing, rendering and each replica use a core of their own.
+Results keep the order of the rows. Replicas start with the second block, and only for small models, because each takes
+the model's memory again. Holds a few blocks at most.
 """
 
 from __future__ import annotations
@@ -29,82 +28,90 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Most copies of a model.
-MAX_COPIES = 4
+#: Most replicas of a model.
+MAX_REPLICAS = 4
 
 
 def answer_all(
     loaded: Loaded, blocks: Iterable[NDArray[Any]], runtime: str = "auto", threads: int = 1
 ) -> Iterator[Answers]:
-    """Yields the answers to each block of rows, in order.
+    """Yields the answers to each (n, n_features) block of rows, in order.
 
     Raises:
-        BadInput: a row of the block that comes next is no finite numbers.
+        BadInput: a row of the next block has a value that is not finite.
     """
-    return _in_order(loaded, blocks, lambda model, rows: model.classify(rows), lambda: None, runtime, threads)
+
+    def ask(model: TfliteKNN, rows: NDArray[Any]) -> Answers:
+        return model.classify(rows)
+
+    return _in_order(loaded, blocks, ask, lambda: ask, runtime, threads)
 
 
 def label_all(
     loaded: Loaded, blocks: Iterable[NDArray[Any]], runtime: str = "auto", threads: int = 1
 ) -> Iterator[NDArray[np.int32]]:
-    """Yields the (n,) class indices of each block of rows, in order.
+    """Yields the (n,) int32 class indices of each block of rows, in order.
 
     Raises:
-        BadInput: a row of the block that comes next is no finite numbers.
+        BadInput: a row of the next block has a value that is not finite.
     """
-    return _in_order(loaded, blocks, lambda model, rows: model.labels(rows), loaded.model.map_labels, runtime, threads)
+
+    def of_many() -> Callable[[TfliteKNN, NDArray[Any]], NDArray[np.int32]]:
+        from device_agent.inference.label_map import labeller
+
+        return labeller(loaded.model)
+
+    return _in_order(loaded, blocks, lambda model, rows: model.labels(rows), of_many, runtime, threads)
 
 
 def _in_order(
     loaded: Loaded,
     blocks: Iterable[NDArray[Any]],
-    ask: Callable[[TfliteKNN, NDArray[Any]], T],
-    prepare: Callable[[], None],
+    query: Callable[[TfliteKNN, NDArray[Any]], T],
+    query_of_many: Callable[[], Callable[[TfliteKNN, NDArray[Any]], T]],
     runtime: str,
     threads: int,
 ) -> Iterator[T]:
-    """Yields what is said of each block; `prepare` is called before the second is asked."""
+    """Yields the result of `query` for each block; if there are several, of what `query_of_many` returns."""
     rest = iter(blocks)
     first = next(rest, None)
     if first is None:
         return
     second = next(rest, None)
     if second is None:
-        yield ask(loaded.model, first)
+        yield query(loaded.model, first)
         return
-    prepare()
+    query = query_of_many()
     models: SimpleQueue[TfliteKNN] = SimpleQueue()
     models.put(loaded.model)
-    copies = _copies(loaded)
-    for _ in range(copies - 1):
-        copy = load_model(loaded.opened, runtime, threads)
-        copy.label_map = loaded.model.label_map
-        models.put(copy)
+    replicas = _count_replicas(loaded)
+    for _ in range(replicas - 1):
+        models.put(load_model(loaded.opened, runtime, threads))
 
     def work(rows: NDArray[Any]) -> T:
         model = models.get()
         try:
-            return ask(model, rows)
+            return query(model, rows)
         finally:
             models.put(model)
 
-    yield from _side_by_side(work, chain([first, second], rest), copies)
+    yield from _in_parallel(work, chain([first, second], rest), replicas)
 
 
-def _side_by_side(work: Callable[[NDArray[Any]], T], blocks: Iterator[NDArray[Any]], copies: int) -> Iterator[T]:
+def _in_parallel(work: Callable[[NDArray[Any]], T], blocks: Iterator[NDArray[Any]], workers: int) -> Iterator[T]:
     from concurrent.futures import ThreadPoolExecutor
 
-    with ThreadPoolExecutor(copies) as pool:
+    with ThreadPoolExecutor(workers) as pool:
         waiting: deque[Future[T]] = deque()
         for rows in blocks:
-            if len(waiting) > copies:
+            if len(waiting) > workers:
                 yield waiting.popleft().result()
             waiting.append(pool.submit(work, rows))
         while waiting:
             yield waiting.popleft().result()
 
 
-def _copies(loaded: Loaded) -> int:
+def _count_replicas(loaded: Loaded) -> int:
     if loaded.opened.files[constants.MODEL_FILE].size > MAX_SHARED:
         return 1
-    return min(board.cores(), MAX_COPIES)
+    return min(board.cores(), MAX_REPLICAS)

@@ -1,9 +1,9 @@
-"""classify --stream: rows answered as they come, for as long as somebody sends them.
+"""Answers rows as they arrive: classify --stream.
 
-What one read brings is answered before the next one, so that nothing waits for a batch to fill; where many rows were
-waiting they go through the batch signature. All rows of one read are answered by one release, and the store is looked
-at before each, so that a row sent after `activate` returned is answered by the new release and a pending release
-never answers past its deadline. A bad line is reported and the others are answered.
+The rows of one read are answered before the next read, so that no row waits for a batch to fill; many rows of one read
+use the batch signature. One release answers all rows of a read. The store is checked before each read: a row sent after
+`activate` returned gets its answer from the new release, and a pending release never answers past its deadline. A bad
+line is reported; the other lines are answered.
 """
 
 from __future__ import annotations
@@ -28,55 +28,55 @@ from device_agent.store import state
 from device_agent.store.store import Store
 from device_agent.system import clock
 
-#: Bytes taken in one read: what is answered together, and how far an answer can be behind.
+#: Bytes per read, which are answered together: the most that an answer can be behind.
 READ_BYTES = 1 << 15
-#: How often a stream that nobody feeds looks for a new release, in milliseconds.
+#: How often an idle stream looks for a new release, in milliseconds.
 IDLE_MS = 1000
 
 
 def stream(store: Store, request: Request) -> int:
-    """Answers standard input, or a pipe, line by line until it ends or SIGTERM comes.
+    """Answers standard input or a pipe line by line, until it ends or SIGTERM arrives.
 
-    Returns how many lines were bad, and so not answered. SIGTERM is how a service is ended: it returns 0 then.
+    Returns the number of bad lines, which have no answer; 0 after SIGTERM, which ends a service.
 
     Raises:
         BadInput: the header does not fit the model.
-        Closed: nobody reads the answers any more.
-        AgentError: the output file cannot be written there, or is the input.
+        Closed: the reader of the answers is gone.
+        AgentError: the output file cannot be written, or is the input.
         DeviceUnfit, Refused, ModelUnusable: no release can answer.
     """
     source = open_source(request.input, request.format, READ_BYTES)
     if source.format == "npy" or request.output_format == "npy":
         raise BadInput("a stream is CSV or JSON lines", hint="leave out --stream for NPY")
     require_apart(source.descriptor, request.output)
-    desk = _Desk(store, request, source)
-    with _signals() as told:
-        return _serve(desk, source, told)
+    answerer = _Answerer(store, request, source)
+    with _signals() as flags:
+        return _serve(answerer, source, flags)
 
 
-def _serve(desk: _Desk, source: Source, told: _Told) -> int:
+def _serve(answerer: _Answerer, source: Source, flags: _SignalFlags) -> int:
     lines = Lines()
     data: bytes | None = source.start
     poll = select.poll()
-    for descriptor in (source.descriptor, told.descriptor):
+    for descriptor in (source.descriptor, flags.descriptor):
         poll.register(descriptor, select.POLLIN)
-    while not told.stop:
+    while not flags.stop:
         if data:
-            desk.answer(lines.feed(data))
+            answerer.answer(lines.feed(data))
             if lines.cut_overlong():
-                desk.refuse_overlong()
-        if told.take_reload():
-            desk.reload()
-        data = _read(poll, source, told, desk)
+                answerer.refuse_overlong()
+        if flags.take_reload():
+            answerer.reload()
+        data = _read(poll, source, flags, answerer)
         if data == b"":
-            desk.answer_last(lines.finish())
-            return desk.refused
-    desk.drop_last(lines.finish())
+            answerer.answer_last(lines.finish())
+            return answerer.refused
+    answerer.drop_last(lines.finish())
     return 0
 
 
-def _read(poll: select.poll, source: Source, told: _Told, desk: _Desk) -> bytes | None:
-    """What is there to read; empty at the end, None when a signal came first."""
+def _read(poll: select.poll, source: Source, flags: _SignalFlags, answerer: _Answerer) -> bytes | None:
+    """Returns what can be read; empty at the end, None if a signal arrived first."""
     while True:
         ready = poll.poll(IDLE_MS)
         if any(number == source.descriptor for number, _ in ready):
@@ -85,13 +85,13 @@ def _read(poll: select.poll, source: Source, told: _Told, desk: _Desk) -> bytes 
             except BlockingIOError:
                 continue
         if ready:
-            told.drain()
+            flags.drain()
             return None
-        desk.look()
+        answerer.check_release()
 
 
-class _Told:
-    """What signals asked for; `descriptor` becomes readable when one came."""
+class _SignalFlags:
+    """What signals have requested; `descriptor` is readable after one arrived."""
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
@@ -100,14 +100,14 @@ class _Told:
 
     def terminate(self, number: int, frame: Any) -> None:
         self.stop = True
-        signal.signal(number, signal.SIG_DFL)  # a second one ends a process that cannot write
+        signal.signal(number, signal.SIG_DFL)  # a second SIGTERM ends a process that is blocked in a write
 
     def hang_up(self, number: int, frame: Any) -> None:
         self._reload = True
 
     def take_reload(self) -> bool:
-        asked, self._reload = self._reload, False
-        return asked
+        requested, self._reload = self._reload, False
+        return requested
 
     def drain(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -115,16 +115,16 @@ class _Told:
 
 
 @contextlib.contextmanager
-def _signals() -> Iterator[_Told]:
+def _signals() -> Iterator[_SignalFlags]:
     readable, writable = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    told = _Told(readable)
+    flags = _SignalFlags(readable)
     before = {
-        signal.SIGTERM: signal.signal(signal.SIGTERM, told.terminate),
-        signal.SIGHUP: signal.signal(signal.SIGHUP, told.hang_up),
+        signal.SIGTERM: signal.signal(signal.SIGTERM, flags.terminate),
+        signal.SIGHUP: signal.signal(signal.SIGHUP, flags.hang_up),
     }
     wakeup = signal.set_wakeup_fd(writable, warn_on_full_buffer=False)
     try:
-        yield told
+        yield flags
     finally:
         signal.set_wakeup_fd(wakeup)
         for number, handler in before.items():
@@ -133,8 +133,8 @@ def _signals() -> Iterator[_Told]:
         os.close(writable)
 
 
-class _Desk:
-    """Answers blocks of lines with the release that answers now."""
+class _Answerer:
+    """Answers blocks of lines with the current release."""
 
     def __init__(self, store: Store, request: Request, source: Source) -> None:
         self.refused = 0
@@ -147,9 +147,10 @@ class _Desk:
         if self._output:
             self._descriptor = open_output(Path(self._output), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         self._state_file = str(store.state_file)
-        self._stamp = self._look_at_state()
+        self._stamp = self._stamp_state()
         self._answering = answering(store)
         self._loaded = load_kept(store, self._answering.release, request.runtime, request.threads, stream=True)
+        self._loaded.tell_warnings()
         self._renderer: Renderer = make_renderer(self._loaded, request.columns, self._format)
         self._parser: Parser = make_parser(self._loaded.model.info, source.format, ignore_extra=request.ignore_extra)
 
@@ -157,7 +158,7 @@ class _Desk:
         """Answers all lines of a block."""
         if not block:
             return
-        self.look()
+        self.check_release()
         had_header = self._parser.header
         try:
             parsed = self._parser.parse(block)
@@ -166,7 +167,7 @@ class _Desk:
         if self._parser.header and had_header is None:
             self._write(self._renderer.header())
         for number, message in parsed.errors.values():
-            self._complain(number, message)
+            self._report(number, message)
         self.refused += len(parsed.errors)
         if not parsed.count:
             return
@@ -180,27 +181,27 @@ class _Desk:
             self._write(self._renderer.render(self._loaded.model.classify(rows), len(rows), {}))
 
     def answer_last(self, block: bytes) -> None:
-        """Answers a last line that had no newline, and says so: a writer that died may have cut it short."""
+        """Answers a last line without a newline, with a warning: it may be incomplete."""
         if block:
             self.answer(block)
-            self._complain(self._parser.line, "has no newline: if its writer died, it may have been cut short")
+            self._report(self._parser.line, "has no newline: it is incomplete if its writer died")
 
     def drop_last(self, block: bytes) -> None:
-        """Says that a line of which only a part was read is not answered."""
+        """Reports a partly read line that is not answered."""
         if block:
-            self._complain(self._parser.line + 1, "was not complete when the stream was ended: not answered")
+            self._report(self._parser.line + 1, "was not complete when the stream ended: not answered")
 
     def refuse_overlong(self) -> None:
-        """Answers a line that is longer than any row."""
+        """Answers a line that is longer than any row with an error."""
         self._parser.line += 1
         error = {0: (self._parser.line, f"has more than {MAX_LINE:,} bytes")}
-        self._complain(*error[0])
+        self._report(*error[0])
         self.refused += 1
         self._write(self._renderer.render(None, 1, error))
 
-    def look(self) -> None:
-        """Takes over the release that answers now, if it is another one."""
-        stamp = self._look_at_state()
+    def check_release(self) -> None:
+        """Switches to the release that answers now, if it is another one."""
+        stamp = self._stamp_state()
         until = self._answering.until
         if stamp == self._stamp and (until is None or clock.uptime() < until):
             return
@@ -208,20 +209,20 @@ class _Desk:
         self._follow(always=False)
 
     def reload(self) -> None:
-        """Verifies and loads the release that answers anew."""
+        """Verifies and loads the current release again."""
         self._follow(always=True)
 
     def _follow(self, *, always: bool) -> None:
         try:
             self._answering = answering(self._store)
             if always or self._answering.release.digest != self._loaded.digest:
-                self._take_over()
+                self._switch()
         except (AgentError, OSError) as error:
-            if not self._may_go_on():
+            if not self._may_continue():
                 raise
-            print(f"device_agent: {error}; {self._loaded.digest[:12]} goes on answering", file=sys.stderr)
+            print(f"device_agent: {error}; {self._loaded.digest[:12]} still answers", file=sys.stderr)
 
-    def _take_over(self) -> None:
+    def _switch(self) -> None:
         loaded = load_kept(
             self._store, self._answering.release, self._request.runtime, self._request.threads, stream=True
         )
@@ -230,12 +231,13 @@ class _Desk:
             raise BadInput(
                 f"the release {loaded.digest[:12]} takes other columns than this stream", hint="start the stream again"
             )
+        loaded.tell_warnings()
         self._renderer = make_renderer(loaded, self._request.columns, self._format)
         before, self._loaded = self._loaded, loaded
         before.close()
 
-    def _may_go_on(self) -> bool:
-        """Whether the release in memory is one that the state still names as good."""
+    def _may_continue(self) -> bool:
+        """Whether the state still allows the release in memory to answer."""
         try:
             current = self._store.load()
         except (AgentError, OSError):
@@ -246,7 +248,7 @@ class _Desk:
             known.append(pending.release.digest)
         return self._loaded.digest in known
 
-    def _look_at_state(self) -> tuple[int, int] | None:
+    def _stamp_state(self) -> tuple[int, int] | None:
         try:
             found = os.stat(self._state_file)  # noqa: PTH116 (on every read: half the time)
         except OSError:
@@ -256,5 +258,5 @@ class _Desk:
     def _write(self, data: bytes) -> None:
         write_all(self._descriptor, data, self._output)
 
-    def _complain(self, number: int, message: str) -> None:
+    def _report(self, number: int, message: str) -> None:
         print(f"device_agent: {self._name}, line {number}: {message}", file=sys.stderr)

@@ -1,7 +1,7 @@
-"""Answers out: CSV, JSON lines or NPY, in the order of the rows that asked.
+"""Renders answers as CSV, JSON lines or NPY bytes.
 
-Renders to bytes; never writes. Text formats give one line for each line that asked, so that line N answers line N:
-for a bad line CSV has empty fields, JSON lines an object with `error` and `line`.
+Keeps the order of the rows; never writes. In text formats, output line N answers input line N: for a bad line, CSV has
+empty fields and JSON lines an object with `error` and `line`.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ if TYPE_CHECKING:
 
 Errors = dict[int, tuple[int, str]]
 
-#: Bytes of a line up to which lines of one length are joined, and shortened after, sooner than one by one.
+#: Up to this many bytes, joining padded lines and removing the padding is faster than joining line by line.
 _SHORT = 32
-#: Fills lines up: in no text of UTF-8.
+#: Padding of lines: a byte that UTF-8 text never contains.
 _FILLER = b"\xff"
 
 
 @record
 class Columns:
-    """What is asked for beside the label."""
+    """Columns to write besides the label."""
 
     proba: bool = False
     neighbors: bool = False
     digest: bool = False
 
     @property
-    def few(self) -> bool:
-        """Whether there are only as many different answers as there are classes."""
+    def labels_only(self) -> bool:
+        """Whether a line depends on nothing but the class (and the digest)."""
         return not (self.proba or self.neighbors)
 
 
 class _LabelLines:
-    """The lines that say a label and no more, by class index; the last is that of -1."""
+    """Lines with a label only, by class index; the last is for index -1, "unknown"."""
 
     def __init__(self, lines: list[bytes]) -> None:
         self._lines = lines
@@ -83,7 +83,7 @@ class CsvRenderer:
         return b"".join(lines)
 
     def render_labels(self, labels: NDArray[np.int32]) -> bytes:
-        """Returns the lines of class indices, where no more was asked for."""
+        """Returns the lines for class indices, without columns that need more."""
         return self._lines.join(labels)
 
     def _names(self) -> list[str]:
@@ -97,7 +97,7 @@ class CsvRenderer:
         return names + ["digest"] * self._columns.digest
 
     def _good(self, answers: Answers) -> list[bytes]:
-        if self._columns.few:
+        if self._columns.labels_only:
             return self._lines.pick(answers.label)
         parts = [[self._labels[index]] for index in answers.label.tolist()]
         if self._columns.proba:
@@ -119,7 +119,7 @@ class CsvRenderer:
 
 
 class JsonRenderer:
-    """`{"label": …, "probabilities": {…}, "neighbors": [{"index", "distance", "label"}…], "digest": …}` a line."""
+    """`{"label": …, "probabilities": {…}, "neighbors": [{"index", "distance", "label"}…], "digest": …}` per line."""
 
     def __init__(self, info: KnnInfo, columns: Columns, digest: str, targets: NDArray[np.int32] | None) -> None:
         self._info, self._columns, self._digest, self._targets = info, columns, digest, targets
@@ -140,12 +140,12 @@ class JsonRenderer:
         return b"".join(lines)
 
     def _good(self, answers: Answers) -> list[bytes]:
-        if self._columns.few:
+        if self._columns.labels_only:
             return self._lines.pick(answers.label)
         return [_json_line(self._record(answers, row)) for row in range(len(answers.label))]
 
     def render_labels(self, labels: NDArray[np.int32]) -> bytes:
-        """Returns the lines of class indices, where no more was asked for."""
+        """Returns the lines for class indices, without columns that need more."""
         return self._lines.join(labels)
 
     def _record(self, answers: Answers, row: int) -> dict[str, Any]:
@@ -185,14 +185,14 @@ class NpyRenderer:
         self.dtype = self._dtype(info)
 
     def header(self) -> bytes:
-        """Returns room for the header; `npy_header` fills it once the number of rows is known."""
+        """Returns a header for 0 rows; the caller replaces it when the number of rows is known."""
         return npy_header(self.dtype, 0)
 
     def render(self, answers: Answers | None, count: int, errors: Errors) -> bytes:
-        """Returns the bytes of `count` entries; there is no entry that could stand for a bad line."""
+        """Returns the bytes of `count` entries; NPY has no entry for a bad line."""
         if answers is None:
             return b""
-        if self._columns.few:
+        if self._columns.labels_only:
             return self.render_labels(answers.label)
         table = self._table(answers.label)
         if self._columns.proba:
@@ -204,11 +204,11 @@ class NpyRenderer:
         return table.tobytes()
 
     def render_labels(self, labels: NDArray[np.int32]) -> bytes:
-        """Returns the entries of class indices, where no more was asked for."""
+        """Returns the entries for class indices, without columns that need more."""
         return (self._table(labels) if self.dtype.names else self._labels[labels]).tobytes()
 
     def _table(self, labels: NDArray[np.int32]) -> NDArray[Any]:
-        """Returns the entries, with what does not depend on more than the label."""
+        """Returns the entries with the fields that depend only on the label."""
         table = np.empty(len(labels), self.dtype)
         table["label"] = self._labels[labels]
         if self._columns.digest:
@@ -236,13 +236,13 @@ RENDERERS: dict[str, type[CsvRenderer] | type[JsonRenderer] | type[NpyRenderer]]
 
 
 def npy_header(dtype: np.dtype[Any], count: int) -> bytes:
-    """Returns the header of a 1-D NPY file, of the same length for any count.
+    """Returns the header of a 1-D NPY file; its length does not depend on `count`.
 
     Format: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
     """
     described = {"descr": dtype.descr if dtype.names else dtype.str, "fortran_order": False, "shape": (count,)}
     text = repr(described).encode("latin1")
-    room = len(text) - len(str(count)) + 20  # as many digits as any count has
+    room = len(text) - len(str(count)) + 20  # a 64-bit count has at most 20 digits
     length = -(-(10 + room + 1) // 64) * 64 - 10
     return b"\x93NUMPY\x01\x00" + length.to_bytes(2, "little") + text.ljust(length - 1) + b"\n"
 
@@ -260,5 +260,5 @@ def _json_line(value: Any) -> bytes:
 
 
 def _float(value: np.float32) -> str:
-    """The shortest text that reads back as the same float32."""
+    """Returns the shortest text that reads back as the same float32."""
     return str(value)

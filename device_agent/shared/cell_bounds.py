@@ -1,8 +1,8 @@
-"""A box in a model's space, cut into cells as fine as a proof needs them.
+"""Adaptive grid over a box, with distance bounds per cell.
 
-A cell is examined with the training rows that may matter in it, and halved along its longer sides while that is
-undecided; what may matter in a half is found among what did in the whole. Bounds on the distances from anywhere in a
-cell are float64. Numpy alone; what is proven of a cell is said elsewhere.
+A caller examines each cell with the training rows that may matter in it. A cell that stays undecided is halved along
+its longer sides, and its halves inherit only the rows that matter. Bounds hold for every point of a cell and are
+float64. The caller decides what to prove of a cell. Needs only NumPy.
 """
 
 from __future__ import annotations
@@ -19,26 +19,28 @@ Float64 = NDArray[np.float64]
 Float32 = NDArray[np.float32]
 Ints = NDArray[np.int32]
 
-#: What a table says of a cell that nothing was proven of.
+#: Table entry of a cell for which nothing was proven.
 UNDECIDED = -2
-#: Distances closer than this, relative, may be ordered either way: far above rounding and what counts as a tie.
+#: Distances that differ by less than this share may be ordered either way. A float64 bound is off by about 1e-15 of
+#: itself, and ties end at 2^-40: 1e-6 is far above both.
 EITHER_WAY = 1e-6
 
 _MAX_CELLS = 1 << 18
 _MAX_PER_AXIS = 1 << 12
-_CHUNK = 1 << 14  # bounds taken at a time
-#: A cell is proven for a little more than what is looked up in it: finding the cell in float32 rounds by less.
+_CHUNK = 1 << 14  # bounds per block of work
+#: A cell is proven for this share of its side beyond each edge. With at most 2^12 cells per axis, the float32 look-up
+#: (three roundings of a coordinate up to 2^12 cells, 2^-24 each) is off by at most 3 * 2^-12 of a side, under 2^-10.
 _OVERLAP = 2.0**-9
 
 
 @record
 class Box:
-    """Where the cells are.
+    """The region that is divided into cells.
 
     Attributes:
-        first: (p,) float32 where they begin, as an offset from the centre.
-        per_width: (p,) float32 one over the box's width.
-        weight: (p,) factor of each coordinate's difference.
+        first: (p,) float32 lower corner, as an offset from the centre.
+        per_width: (p,) float32, 1 / width of the box.
+        weight: (p,) float64 factor of each coordinate's difference.
     """
 
     first: Float32
@@ -47,15 +49,15 @@ class Box:
 
     @classmethod
     def around(cls, enrolled: Float32, scale: Float64, margin: float) -> Box | None:
-        """Returns the box around (n, p) training rows, given as offsets; None where float32 could not find a cell.
+        """Returns the box around (n, p) training rows, plus `margin` of their extent on each side.
 
-        On each side it is wider than they are by the share `margin` of their extent.
+        None if float32 could not look up a cell reliably.
         """
         lowest, highest = enrolled.min(axis=0).astype(np.float64), enrolled.max(axis=0).astype(np.float64)
         weight = np.abs(scale)
         with np.errstate(all="ignore"):
             extent = (highest - lowest) * weight
-            # A feature that never changes is as wide as the widest.
+            # A constant feature gets the width of the widest.
             width = np.where(extent > 0.0, extent, extent.max() or 1.0) / weight
             first = (lowest - margin * width).astype(np.float32)
             per_width = (1.0 / ((1.0 + 2.0 * margin) * width)).astype(np.float32)
@@ -63,7 +65,7 @@ class Box:
         return box if box._is_sane() else None
 
     def _is_sane(self) -> bool:
-        """Whether neither float32 in the look-up nor float64 in the proof comes near the ends of its range."""
+        """Whether float32 in the look-up and float64 in the proof stay far from the ends of their ranges."""
         with np.errstate(all="ignore"):
             width = 1.0 / self.per_width.astype(np.float64)
             ranges = (width > 1e-30) & (width < 1e30)
@@ -71,38 +73,38 @@ class Box:
             return bool((ranges & (np.abs(self.first) < 2.0**20 * width)).all())
 
     def per_unit(self, shape: tuple[int, ...]) -> Float32:
-        """Returns (p,) float32 how many cells of a table of that shape there are to a unit of each coordinate."""
+        """Returns (p,) float32, the cells per unit of each coordinate in a table of that shape."""
         return self.per_width * np.array(shape, np.float32)
 
 
 @record
 class Cells:
-    """Cells of one size: (m, p) places, and the (m, c) training rows that may matter in each, ascending.
+    """m cells of one size: (m, p) positions, and the (m, c) training rows that may matter in each, ascending.
 
-    Lists are filled up with a row that is infinitely far away.
+    Lists are padded with a row that is infinitely far away.
     """
 
     at: Ints
     candidates: Ints
 
     def left(self, which: NDArray[np.int64], possible: NDArray[np.bool_], filler: int) -> Cells:
-        """Returns some of the cells, with those of their candidates that are still possible."""
+        """Returns the cells `which`, with those of their candidates that are still possible."""
         return Cells(self.at[which], pack(self.candidates[which], possible[which], filler))
 
 
-#: Cells, their (m, p) middles, (p,) half of their sides -> what is proven of each, (m,), and the cells that are left.
+#: (cells, their (m, p) centres, (p,) half sides) -> ((m,) what is proven of each, the cells that stay undecided).
 Examine = Callable[[Cells, Float64, Float64], tuple[NDArray[Any], Cells]]
 
 
 def paint(examine: Examine, box: Box, rows: int, dtype: type, bounds_per_row: int) -> NDArray[Any]:
-    """Returns the table of what is proven of each cell, with UNDECIDED for the last that were left.
+    """Returns the table of what is proven of each cell; UNDECIDED where nothing was.
 
     Args:
         examine: proves something of cells.
-        box: where they are.
-        rows: training rows.
-        dtype: of the table.
-        bounds_per_row: how many bounds on distances may be taken, for each training row.
+        box: the region of the cells.
+        rows: number of training rows.
+        dtype: dtype of the table.
+        bounds_per_row: work limit, in distance bounds per training row.
     """
     first, width = box.first.astype(np.float64), 1.0 / box.per_width.astype(np.float64)
     counts = np.ones(len(width), np.int32)
@@ -130,7 +132,7 @@ def paint(examine: Examine, box: Box, rows: int, dtype: type, bounds_per_row: in
 
 
 def _split(parents: list[Cells], split: Ints) -> Iterator[Cells]:
-    """Yields the cells that these are divided into, as many at a time as stay in the processor's cache."""
+    """Yields the parts of these cells, in blocks that fit the processor's cache."""
     offsets = np.stack(np.meshgrid(*map(np.arange, split), indexing="ij"), axis=-1).reshape(-1, len(split))
     for cells in parents:
         step = max(1, _CHUNK // (cells.candidates.shape[1] * len(offsets)))
@@ -141,12 +143,12 @@ def _split(parents: list[Cells], split: Ints) -> Iterator[Cells]:
 
 
 class Bounds:
-    """Bounds on the distances between cells and training rows: squared; for manhattan, as they are.
+    """Bounds on the squared (for manhattan: plain) distances between cells and training rows.
 
     Args:
-        enrolled: (n, p) training rows, as offsets from the centre.
-        weight: (p,) factor of each coordinate's difference.
-        manhattan: whether that is the metric.
+        enrolled: (n, p) float32 training rows, as offsets from the centre.
+        weight: (p,) float64 factor of each coordinate's difference.
+        manhattan: whether the metric is manhattan.
     """
 
     def __init__(self, enrolled: Float32, weight: Float64, *, manhattan: bool) -> None:
@@ -154,7 +156,10 @@ class Bounds:
         self._points = [np.append(points, np.inf) for points in (enrolled * weight).T]
 
     def take(self, candidates: Ints, middle: Float64, half: Float64) -> tuple[Float64, Float64]:
-        """Returns the least and the greatest distance between a cell and each of its candidates, (m, c) each."""
+        """Returns the (m, c) least and (m, c) greatest measures between each cell and its candidates.
+
+        Per coordinate, a point of the cell is at least |row - centre| - half and at most |row - centre| + half away.
+        """
         middle, half = middle * self._weight, half * self._weight
         near, far = np.zeros(candidates.shape), np.zeros(candidates.shape)
         for axis, points in enumerate(self._points):
@@ -166,7 +171,7 @@ class Bounds:
 
 
 def pack(candidates: Ints, possible: NDArray[np.bool_], filler: int) -> Ints:
-    """Returns the possible ones of (m, c) candidates, in an array as narrow as the longest list."""
+    """Returns the possible ones of (m, c) candidates, packed to the left and padded with `filler`."""
     counts = np.count_nonzero(possible, axis=1)
     cell, _ = chosen = np.nonzero(possible)
     place = np.arange(len(cell)) - np.repeat(np.cumsum(counts) - counts, counts)

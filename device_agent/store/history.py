@@ -7,15 +7,17 @@ half. One that cannot be read or added to is for the store to set aside. Never r
 
 from __future__ import annotations
 
+import contextlib
 import errno
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from device_agent.shared.protocol import json_codec
 from device_agent.shared.protocol.documents import HistoryEntry
 from device_agent.shared.protocol.versions import utc
+from device_agent.shared.safe_files import read_small
 from device_agent.store.state import Event
 from device_agent.system import durable
-from device_agent.system.safe_open import read_small
 
 MAX_BYTES = 1024 * 1024
 #: A file of more bytes is none that was written here.
@@ -61,12 +63,7 @@ def read(path: Path, count: int | None = None) -> list[HistoryEntry]:
     Raises:
         Broken: there is something else in the place of the file.
     """
-    entries = []
-    for line in _content(path).splitlines():
-        try:
-            entries.append(json_codec.loads(HistoryEntry, line, limit=_MAX_LINE))
-        except json_codec.MalformedDocument:
-            continue
+    entries = list(_entries(_content(path).splitlines()))
     return entries if count is None else entries[max(0, len(entries) - count) :]
 
 
@@ -76,6 +73,12 @@ def render(entry: HistoryEntry) -> str:
     return (
         f"{utc(entry.at)} {entry.what:<11} {release}" + (f": {entry.why}" if entry.why else "") + f" [{entry.holder}]"
     )
+
+
+def _entries(lines: Iterable[bytes]) -> Iterator[HistoryEntry]:
+    for line in lines:
+        with contextlib.suppress(json_codec.MalformedDocument):
+            yield json_codec.loads(HistoryEntry, line, limit=_MAX_LINE)
 
 
 def _append(path: Path, entry: HistoryEntry, data: bytes) -> None:
@@ -111,9 +114,12 @@ def _content(path: Path) -> bytes:
 
 def _has(data: bytes, event: Event) -> bool:
     """Whether the event is the last step there; its serial alone does not say, for a new state starts at 1."""
-    place = data.rfind(_SERIAL)
-    while place >= 0 and data.startswith(b"null", place + len(_SERIAL)):
-        place = data.rfind(_SERIAL, 0, place)
-    if not data.startswith(b'%s%d,"what":"%s"' % (_SERIAL, event.serial, event.what.encode()), max(place, 0)):
-        return False
-    return data.find(b'"at":%d,' % event.at, data.rfind(b"\n", 0, place) + 1, place) >= 0
+    end = len(data)
+    while (place := data.rfind(_SERIAL, 0, end)) >= 0:
+        end = data.rfind(b"\n", 0, place) + 1
+        if data.startswith(b"null", place + len(_SERIAL)):  # it changed no state
+            continue
+        for entry in _entries([data[end : data.find(b"\n", place)]]):
+            if entry.serial is not None:
+                return (entry.serial, entry.what, entry.at) == (event.serial, event.what, event.at)
+    return False

@@ -7,9 +7,9 @@ behind is then only the name of who was there last. Never breaks a lock that is 
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +18,7 @@ from device_agent.shared.protocol import json_codec
 from device_agent.shared.protocol.documents import LockHolder
 from device_agent.shared.protocol.errors import Locked
 from device_agent.shared.protocol.versions import utc
+from device_agent.shared.safe_files import open_ordinary
 from device_agent.system import durable
 
 #: How long a command waits for another one's lock, in seconds; most hold it for milliseconds.
@@ -36,11 +37,11 @@ def held(path: Path, holder: str, reason: str, *, wait: float = WAIT_SECONDS) ->
     descriptor = _open(path)
     try:
         _acquire(descriptor, path, wait)
-        record = json_codec.dump_file(LockHolder(holder, reason, int(time.time()), os.getpid()))
         # The record is for people; where it cannot be written (a full disk), the lock holds all the same.
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, json_codec.TooLarge):
             os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, record, 0)
+            record = LockHolder(holder, reason, int(time.time()), os.getpid())
+            os.pwrite(descriptor, json_codec.dump_file(record, limit=_MAX_RECORD), 0)
         yield descriptor
         with contextlib.suppress(OSError):
             os.ftruncate(descriptor, 0)
@@ -50,32 +51,20 @@ def held(path: Path, holder: str, reason: str, *, wait: float = WAIT_SECONDS) ->
 
 def holder_of(path: Path) -> LockHolder | None:
     """Returns who holds the lock now; None when nobody does, whatever record a dead process left."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except OSError:
-        return None
-    try:
+    with contextlib.suppress(OSError), open_ordinary(path) as file:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
-            return _record(descriptor)
-        except OSError:
-            return None
-        return None
-    finally:
-        os.close(descriptor)
+            return _record(file.fileno())
+    return None
 
 
 def _open(path: Path) -> int:
-    """A directory or a link holds nobody's lock, and is set aside."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    try:
-        return os.open(path, flags, durable.FILE_MODE)
-    except OSError as error:
-        if error.errno not in (errno.EISDIR, errno.ELOOP):
-            raise
-        durable.set_aside(path)
-        return os.open(path, flags, durable.FILE_MODE)
+    """Opens the lock file; whatever else has its name (a directory, a link, a pipe) is set aside."""
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISREG(path.lstat().st_mode):
+            durable.set_aside(path)
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, durable.FILE_MODE)
 
 
 def _acquire(descriptor: int, path: Path, wait: float) -> None:

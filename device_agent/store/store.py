@@ -16,10 +16,11 @@ from pathlib import Path
 from device_agent.shared.protocol import constants, json_codec
 from device_agent.shared.protocol.documents import HistoryEntry, LockHolder, ReleaseRef
 from device_agent.shared.protocol.errors import AgentError, DeviceUnfit
+from device_agent.shared.safe_files import NotOrdinary, read_small
 from device_agent.store import history, lock, state
+from device_agent.store.json_file import JsonFile
 from device_agent.store.state import Event, StoreState
 from device_agent.system import clock, durable
-from device_agent.system.safe_open import NotOrdinary, read_small
 
 #: A release that is being removed, under releases/; swept by `recover`.
 TRASH_PREFIX = ".trash-"
@@ -41,6 +42,7 @@ class Store:
         self.trust = root / constants.TRUST_DIR
         self.link = root / constants.CURRENT_LINK
         self.state_file = root / constants.STATE_FILE
+        self._state = JsonFile(self.state_file, StoreState, _MAX_STATE)
         self.history_file = root / constants.HISTORY_FILE
         self.lock_file = root / constants.LOCK_FILE
         self.lock_descriptor: int | None = None
@@ -53,10 +55,10 @@ class Store:
         """Returns the state; that of an empty device where nothing was ever stored.
 
         Raises:
-            DeviceUnfit: state.json is damaged.
+            DeviceUnfit: state.json is damaged, or a newer agent wrote it.
         """
         try:
-            return json_codec.loads(StoreState, read_small(self.state_file, _MAX_STATE), limit=_MAX_STATE)
+            return self._state.read()
         except FileNotFoundError:
             return StoreState()
         except (json_codec.MalformedDocument, NotOrdinary) as error:
@@ -71,7 +73,7 @@ class Store:
 
     def commit(self, new: StoreState) -> None:
         """Makes `new` the truth by one rename, then lets the link and the history follow."""
-        durable.write_atomic(self.state_file, json_codec.dump_file(new))
+        self._state.write(new)
         self._follow(new)
 
     @contextlib.contextmanager

@@ -169,6 +169,17 @@ def go_back(state: StoreState, target: ReleaseRef, holder: str, why: str, moment
     return _after(after, "rolled-back", state.committed, why, holder, moment)
 
 
+def lower_floors(state: StoreState, floor: int, time_floor: int) -> StoreState:
+    """Returns the state with the floors lowered; neither is raised. The next release must lie above `floor`."""
+    digest = state.floor_digest if floor >= state.floor else None
+    return replace(
+        state,
+        floor=min(state.floor, floor),
+        floor_digest=digest,
+        time_floor=min(state.time_floor, time_floor),
+    )
+
+
 def nothing_left() -> ActivationFailed:
     """Returns what to say when the only release of a device was given up."""
     return ActivationFailed(

@@ -5,14 +5,17 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
 from device_agent.shared.protocol import constants, json_codec
 from device_agent.shared.protocol.errors import DeviceUnfit, Refused
 from device_agent.shared.protocol.record import record
+from device_agent.shared.safe_files import read_small
 from device_agent.shared.trust import fingerprints
-from device_agent.system.safe_open import read_small
+from device_agent.store.json_file import START_ANEW, JsonFile
 
 DEVICE_FILE = "device.json"
 KEY_SUFFIX = ".pem"
@@ -46,7 +49,35 @@ def look(directory: Path) -> Seen:
     """
     keys, warnings = read_keys(directory, _name)
     device, more = read_device_leniently(directory)
-    return Seen(tuple(sorted(set(keys).difference(device.revoked))), device, (*warnings, *more))
+    exposed = tuple(
+        f"trust-writable: {path} can be changed by others: {mend}" for path, mend in exposed_paths(directory)
+    )
+    return Seen(tuple(sorted(set(keys).difference(device.revoked))), device, (*exposed, *warnings, *more))
+
+
+def exposed_paths(directory: Path) -> list[tuple[Path, str]]:
+    """Returns what others may change and so decide whom this device trusts, each with the command that ends it.
+
+    Others are all but the user who runs this and root. ROOT counts: who may write there can put another folder in the
+    place of ROOT/trust.
+    """
+    found = []
+    for path in (directory.parent, directory, *_key_files(directory), directory / DEVICE_FILE):
+        try:
+            state = path.stat()
+        except OSError:
+            continue
+        if state.st_uid not in (0, os.geteuid()):
+            found.append((path, f"sudo chown -R {os.geteuid()} {_typed(path)}"))
+        elif stat.S_IMODE(state.st_mode) & 0o022:
+            found.append((path, f"chmod go-w {_typed(path)}"))
+    return found
+
+
+def _typed(path: Path) -> str:
+    import shlex  # seldom needed, and `status` is waited for
+
+    return shlex.quote(str(path))
 
 
 def read_keys(directory: Path, name: Callable[[bytes], str]) -> tuple[dict[str, bytes], list[str]]:
@@ -66,19 +97,20 @@ def read_device(directory: Path) -> DeviceTrust:
     """Returns device.json; an empty one where there is none.
 
     Raises:
-        DeviceUnfit: it is damaged.
+        DeviceUnfit: it is damaged, or a newer agent wrote it.
     """
-    path = directory / DEVICE_FILE
+    document = device_document(directory)
     try:
-        return json_codec.loads(DeviceTrust, read_small(path, MAX_DEVICE_FILE), limit=MAX_DEVICE_FILE)
+        return document.read()
     except FileNotFoundError:
         return DeviceTrust("")
     except (OSError, json_codec.MalformedDocument) as error:
-        raise DeviceUnfit(
-            f"{path} cannot be read: {error}",
-            reason="trust-damaged",
-            hint=f"restore it, or delete it and revoke the old keys again: rm {path}",
-        ) from None
+        raise DeviceUnfit(f"{document.path} cannot be read: {error}", reason="trust-damaged", hint=START_ANEW) from None
+
+
+def device_document(directory: Path) -> JsonFile[DeviceTrust]:
+    """Returns device.json, to be read and written."""
+    return JsonFile(directory / DEVICE_FILE, DeviceTrust, MAX_DEVICE_FILE)
 
 
 def read_device_leniently(directory: Path) -> tuple[DeviceTrust, list[str]]:

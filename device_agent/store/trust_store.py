@@ -1,7 +1,7 @@
 """ROOT/trust on the device: the public keys it knows, which of them are revoked, its id and the orders it has used.
 
     trust/<name>.pem     one public key each, put there by `knnkit provision` or a rotation; any file name will do
-    trust/device.json    device id, revoked fingerprints, used rollback orders; made when first needed
+    trust/device.json    device id, revoked fingerprints, used orders; made when first needed
 
 Every change is one rename, in an order that leaves at least one trusted key at any instant. Writers hold the store's
 lock. Decides nothing: the rules are in `device_agent.shared.trust`.
@@ -11,11 +11,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from device_agent.shared.protocol import json_codec
 from device_agent.shared.protocol.record import record, replace
 from device_agent.shared.trust import dsse, orders, reasons, rules
 from device_agent.store import trust_dir
-from device_agent.store.trust_dir import DEVICE_FILE, KEY_SUFFIX, DeviceTrust, read_device
+from device_agent.store.trust_dir import KEY_SUFFIX, DeviceTrust, read_device
 from device_agent.system import durable
 
 
@@ -83,20 +82,24 @@ def apply_order(directory: Path, data: bytes) -> TrustFiles:
 
     Raises:
         Refused: with the reason; nothing was changed.
-        DeviceUnfit: device.json is damaged.
+        DeviceUnfit: device.json is damaged, or has no room for more revoked keys; nothing was changed.
     """
     before = read(directory)
     after = orders.apply(data, before.sets)
+    changed = after.revoked != before.sets.revoked
+    if changed:
+        ensure_device_id(directory)
+        device = replace(read_device(directory), revoked=tuple(sorted(after.revoked)))
+        trust_dir.device_document(directory).encode(device)  # that there is room, before a key is added
     for fingerprint in sorted(set(after.keys) - set(before.sets.keys)):
         durable.write_atomic(directory / key_file_name(fingerprint), after.keys[fingerprint])
-    if after.revoked != before.sets.revoked:  # last: until now the old keys were trusted as well
-        ensure_device_id(directory)
-        _write_device(directory, replace(read_device(directory), revoked=tuple(sorted(after.revoked))))
+    if changed:  # last: until now the old keys were trusted as well
+        _write_device(directory, device)
     return read(directory)
 
 
-def use_order(directory: Path, order: orders.RollbackOrder) -> None:
-    """Counts a rollback order as used, durably: before it is acted on; needs the lock.
+def use_order(directory: Path, order: orders.RollbackOrder | orders.FloorOrder) -> None:
+    """Counts an order as used, durably: before it is acted on; needs the lock.
 
     Raises:
         Refused: ORDER_USED.
@@ -110,4 +113,4 @@ def use_order(directory: Path, order: orders.RollbackOrder) -> None:
 
 def _write_device(directory: Path, device: DeviceTrust) -> None:
     durable.make_directory(directory)
-    durable.write_atomic(directory / DEVICE_FILE, json_codec.dump_file(device))
+    trust_dir.device_document(directory).write(device)

@@ -27,9 +27,12 @@ def temporary(path: Path) -> Path:
     return path.with_name(f".{path.name}.tmp")
 
 
-def write_atomic(path: Path, data: bytes, mode: int = FILE_MODE) -> None:
-    """Replaces `path` by `data`; after a crash the file holds the old content or the new."""
-    prepared = temporary(path)
+def write_atomic(path: Path, data: bytes, mode: int = FILE_MODE, *, prepared: Path | None = None) -> None:
+    """Replaces `path` by `data`; after a crash the file holds the old content or the new.
+
+    `prepared` is where the new content is written first, on the same file system; left out, beside `path`.
+    """
+    prepared = prepared or temporary(path)
     try:
         descriptor = os.open(prepared, _WRITE | os.O_TRUNC, mode)
         try:

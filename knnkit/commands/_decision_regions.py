@@ -75,13 +75,14 @@ def _ask(target: Target, directory: Path, pace: Pace) -> Regions:
 
     from device_agent.shared.golden.golden_set import Golden
     from device_agent.shared.release import model_file
+    from device_agent.shared.safe_files import read_small
     from knnkit.fleet.device.classify_client import Answerer
     from knnkit.fleet.device.connect import dial
     from knnkit.fleet.device.probe import probe
     from knnkit.render import decision_regions
 
     info = model_file.read_info(directory / constants.MODEL_FILE)
-    golden = Golden.from_bytes((directory / constants.GOLDEN_FILE).read_bytes())
+    golden = Golden.from_bytes(read_small(directory / constants.GOLDEN_FILE, constants.MAX_GOLDEN))
     known = golden.truth >= 0
     transport = dial(target, pace.dialling)
     try:

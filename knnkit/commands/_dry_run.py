@@ -42,6 +42,8 @@ def _show_plan(plan: DevicePlan | None, device: DeviceReport) -> None:
     print_line(f"{plan.device}: {current} -> {release_text(plan.release)}")
     for step in plan.steps:
         print_line(f"  {step.action:<10} {step.why}" + (f", {size(step.size)}" if step.size else ""))
+    for warning in plan.warnings:
+        print_line(f"  warning    {warning}", "warn")
     if plan.unchanged:
         print_line("  nothing to do")
     if plan.refusal:

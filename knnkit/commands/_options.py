@@ -65,9 +65,16 @@ def add_fleet(parser: argparse.ArgumentParser, *, writes: bool = False) -> None:
 
 def _add_reach(reach: argparse._ArgumentGroup, writes: bool) -> None:
     reach.add_argument("--root", metavar="DIR", help="the knnkit directory on the device (default: ~/.knnkit)")
-    reach.add_argument("-i", "--identity", metavar="FILE", help="private SSH key; no other is offered")
+    reach.add_argument(
+        "-i",
+        "--identity",
+        metavar="FILE",
+        help="private SSH key, or the .pub of a key in the agent; no other is offered",
+    )
     reach.add_argument("-J", "--jump", metavar="HOSTS", help="go through user@host[:port]; several with commas")
-    reach.add_argument("--ssh-config", metavar="FILE", help="settings of SSH (default: ~/.ssh/config)")
+    reach.add_argument(
+        "--ssh-config", metavar="FILE", help="settings of SSH, which may run commands (default: those of ssh)"
+    )
     reach.add_argument("--known-hosts", metavar="FILE", help="host keys, read before ~/.ssh/known_hosts")
     reach.add_argument("--connect-timeout", metavar="TIME", help="until a connection stands (default: 10s)")
     reach.add_argument("--connect-retries", type=int, metavar="N", help="further attempts to connect (default: 2)")

@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING
 
 from device_agent.shared.console import signals
 from device_agent.shared.protocol import json_codec
+from device_agent.shared.safe_files import whole_file
 from knnkit.errors import UsageError
 
 if TYPE_CHECKING:
     from device_agent.shared.protocol.model_info import Gates
     from knnkit.fleet.report import FleetReport
     from knnkit.render.decision_regions import Regions
+
+#: Commands that show a device's warnings among their answers.
+_SHOWS_WARNINGS = frozenset({"status", "doctor"})
 
 
 def finish(
@@ -45,6 +49,8 @@ def _say_what_to_do(report: FleetReport) -> None:
     from knnkit.render.terminal import print_line
 
     for device in report.devices:
+        for warning in device.warnings if report.command not in _SHOWS_WARNINGS else ():
+            print_line(f"{device.name}: {warning}", "warn", stream=sys.stderr)
         if device.hint and not device.good:
             print_line(f"{device.name}: try: {device.hint}", stream=sys.stderr)
     print_line(verdict(report), tone(report), stream=sys.stderr)
@@ -60,7 +66,9 @@ def write_report(
     """
     try:
         if path.suffix == ".json":
-            path.write_bytes(json_codec.dump_file(report))
+            data = json_codec.dump_file(report, limit=_MAX_REPORT)
+            with whole_file(path) as file:
+                file.write(data)
         elif path.suffix in (".html", ".htm"):
             from knnkit.render.fleet_report import page_of
             from knnkit.render.html import write_report as write_html
@@ -69,8 +77,8 @@ def write_report(
             write_html(path, page_of(report, gates=gates, regions=surveyed, regions_from=by))
         else:
             raise _no_report(path)
-    except OSError as error:
-        raise UsageError(f"--report {path}: {error.strerror}") from None
+    except (OSError, json_codec.TooLarge) as error:
+        raise UsageError(f"--report {path}: {getattr(error, 'strerror', error)}") from None
 
 
 def check_report_paths(arguments: argparse.Namespace) -> None:

@@ -41,6 +41,7 @@ def ask_fleet(
     config = _selection.load_config(arguments)
     targets = _selection.select_targets(arguments, config)
     nonce, holder, pace = _selection.nonce(), _selection.holder(), _selection.pace_of(arguments, config)
+    named = _selection.named_keys(arguments, config)
     if inputs is not None:
         targets = tuple(target for target in targets if target.name in inputs)
     questions = [
@@ -54,6 +55,7 @@ def ask_fleet(
             shared.rows,
             shared.digest,
             pace,
+            named=named,
         )
         for target in targets
     ]

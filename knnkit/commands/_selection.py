@@ -7,6 +7,7 @@ import getpass
 import os
 import secrets
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from device_agent.shared.protocol import constants
+from knnkit.commands import _agreement
 from knnkit.commands._output import read_report
 from knnkit.errors import ConfigError, NothingToDo, UsageError
 
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from knnkit.config.parse import Build, Config
     from knnkit.fleet.device.connect import Pace
     from knnkit.fleet.rollout.executor import Fan
-    from knnkit.fleet.targets import Target
+    from knnkit.fleet.targets import Overrides, Target
 
 
 #: Characters of who and where in a holder's name: a device cuts the whole, and the run must stay.
@@ -51,7 +53,28 @@ def select_targets(arguments: argparse.Namespace, config: Config | None) -> tupl
     """
     from knnkit.fleet import targets as target
 
-    overrides = target.Overrides(
+    targets = target.select(config, named=arguments.target, tags=arguments.on, overrides=overrides(arguments))
+    if arguments.root is not None:  # on this machine a path starts where the user is, on a device at its home
+        here = str(Path(arguments.root).expanduser().absolute())
+        targets = tuple(replace(one, root=here) if one.address is None else one for one in targets)
+    if arguments.retry_from is None:
+        return _agreement.agreed(targets)
+    names = read_report(arguments.retry_from).unfinished()
+    if not names:
+        said = f"{arguments.retry_from}: every device came out well; there is nothing to try again"
+        raise NothingToDo(said, reason="nothing-to-do", hint="leave out --retry-from, to ask them all")
+    return _agreement.agreed(target.only(targets, names, str(arguments.retry_from)))
+
+
+def overrides(arguments: argparse.Namespace) -> Overrides:
+    """Returns what the command line says for every device.
+
+    Raises:
+        UsageError: `--jump` names no host.
+    """
+    from knnkit.fleet.targets import Overrides
+
+    return Overrides(
         root=arguments.root,
         identity=arguments.identity,
         jump=arguments.jump,
@@ -59,18 +82,8 @@ def select_targets(arguments: argparse.Namespace, config: Config | None) -> tupl
         known_hosts=arguments.known_hosts,
         device_class=getattr(arguments, "device_class", None),
         runtime=getattr(arguments, "runtime", None),
+        deploy_yaml=str(arguments.config) if arguments.config else None,
     )
-    targets = target.select(config, named=arguments.target, tags=arguments.on, overrides=overrides)
-    if arguments.root is not None:  # on this machine a path starts where the user is, on a device at its home
-        here = str(Path(arguments.root).expanduser().absolute())
-        targets = tuple(replace(one, root=here) if one.address is None else one for one in targets)
-    if arguments.retry_from is None:
-        return targets
-    names = read_report(arguments.retry_from).unfinished()
-    if not names:
-        said = f"{arguments.retry_from}: every device came out well; there is nothing to try again"
-        raise NothingToDo(said, reason="nothing-to-do", hint="leave out --retry-from, to ask them all")
-    return target.only(targets, names, str(arguments.retry_from))
 
 
 def trusted_keys(arguments: argparse.Namespace, config: Config | None) -> dict[str, bytes]:
@@ -92,6 +105,21 @@ def own_public_keys(config: Config | None) -> list[Path]:
         return []
     own = config.signing.key.with_suffix(keys.PUBLIC_SUFFIX)
     return list(config.signing.trusted) or ([own] if own.exists() else [])
+
+
+def named_keys(arguments: argparse.Namespace, config: Config | None) -> frozenset[str]:
+    """Returns the fingerprints of the keys that may sign as deploy.yaml and `--key` say; none where they do not say.
+
+    A device that trusts others is warned about. What cannot be read is said, and stops no command.
+    """
+    from knnkit.errors import SigningKeyError
+    from knnkit.release import keys
+
+    try:
+        return frozenset(keys.load_public_keys([*getattr(arguments, "key", ()), *own_public_keys(config)]))
+    except SigningKeyError as error:
+        print(f"knnkit: warning: {error}: whether devices trust other keys is not looked at", file=sys.stderr)
+        return frozenset()
 
 
 def pace_of(arguments: argparse.Namespace, config: Config | None) -> Pace:

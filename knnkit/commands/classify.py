@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from device_agent.shared.console import streams
 from device_agent.shared.protocol import constants
+from device_agent.shared.safe_files import whole_file
 from knnkit.commands import _options, _output, _selection
 from knnkit.commands._console import Console
 from knnkit.errors import DataError, UsageError
@@ -85,7 +86,7 @@ def _one(arguments: argparse.Namespace, config: Config | None, target: Target) -
     _refuse_same(arguments.input, arguments.output)
     command = agent_command(arguments, arguments.output_format or ("jsonl" if arguments.json else None))
     with _source(arguments.input) as source, contextlib.suppress(_Incomplete), _sink(arguments) as sink:
-        done = pipe_rows(target, _selection.pace_of(arguments, config), command, source, sink)
+        done = pipe_rows(target, _selection.pace_of(arguments, config), command, source, sink, warn=_warn)
         if done.exit_code:
             raise _Incomplete
     if done.stderr:
@@ -94,6 +95,13 @@ def _one(arguments: argparse.Namespace, config: Config | None, target: Target) -
         said = about(arguments.input, done).stderr.decode("utf-8", "replace")
         print(printable(said).rstrip(), file=sys.stderr)
     return done.exit_code if done.exit_code >= 0 else constants.EXIT_FAILED
+
+
+def _warn(warnings: tuple[str, ...]) -> None:
+    from knnkit.render.terminal import print_line
+
+    for text in warnings:
+        print_line(f"knnkit: warning: {text}", "warn", stream=sys.stderr)
 
 
 def _many(arguments: argparse.Namespace, config: Config | None, targets: tuple[Target, ...]) -> int:
@@ -151,15 +159,12 @@ def _source(path: Path | None) -> Iterator[BinaryIO]:
 @contextmanager
 def _sink(arguments: argparse.Namespace) -> Iterator[BinaryIO]:
     """A file of answers appears once it is whole; a stream is for whoever reads along."""
-    from knnkit.fleet.jobs.classify import whole_file
-
     path: Path | None = arguments.output
     if path is None:
         yield sys.stdout.buffer
         return
-    grows = arguments.stream or (path.exists() and not path.is_file())
     try:
-        with path.open("wb") if grows else whole_file(path) as file:
+        with path.open("wb") if arguments.stream else whole_file(path) as file:
             yield file
     except BrokenPipeError:
         raise

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from device_agent.shared.protocol import constants, documents, json_codec, reports
+from device_agent.shared.protocol import constants, documents, json_codec
 from knnkit.commands import _options
 from knnkit.errors import MissingDependency, ParityFailed, UsageError
 
@@ -213,28 +213,27 @@ class _Demo:
 
     def _certify(self, target: Target, report: DeviceReport, built: Built) -> tuple[Answerer, DeviceReport]:
         """Asks for a certificate of now: a release that was there already was not checked again."""
-        from knnkit.fleet.device.agent_client import ask
         from knnkit.fleet.device.classify_client import Answerer
         from knnkit.fleet.device.connect import open_transport
         from knnkit.fleet.device.probe import probe
+        from knnkit.fleet.jobs.check import prove
 
         transport = open_transport(target.name, target, 10.0)
         facts: Facts = probe(transport, target.root, timeout=60.0)
-        nonce = secrets.token_hex(16)
-        proof = ask(transport, facts, ["check", "--nonce", nonce], reports.Certificate, timeout=300.0)
-        if proof.nonce != nonce or proof.release != built.digest:
-            raise ParityFailed(f"{target.name}: the certificate is not of this release, or not of now")
-        return Answerer(transport, facts), replace(report, certificate=proof)
+        proof = prove(transport, facts.agent_argv, built.digest, secrets.token_hex(16), timeout=300.0)
+        if proof.wrong:
+            raise ParityFailed(f"{target.name}: {proof.wrong}", reason=proof.reason)
+        return Answerer(transport, facts), replace(report, certificate=proof.certificate)
 
     # --- the experiment -------------------------------------------------------------------------------------------
     def _ask(self, built: Built, training: Dataset, test: Dataset, device: Answerer) -> _Told:
         import numpy as np
 
-        from knnkit.model.graph.tfknn import TfKNN
+        from knnkit.api import TfKNN
 
         k = built.info.k
         host = TfKNN(training.rows, k, labels=training.labels)
-        neighbours, _ = host.neighbors(test.rows)
+        neighbours = host.neighbors(test.rows).indices
         rows, queries = np.asarray(training.rows, np.float64), np.asarray(test.rows, np.float64)
         distances = ((queries[:, None, :] - rows) ** 2).sum(axis=2)
         reference = np.argsort(distances, axis=1, kind="stable")[:, :k].astype(np.int32)

@@ -227,7 +227,7 @@ def _template(
         package=package,
         nonce=_selection.nonce(),
         holder=_selection.holder(),
-        options=PlanOptions(arguments.provision, bool(keys)),
+        options=PlanOptions(arguments.provision, bool(keys), _selection.named_keys(arguments, config)),
         pace=_selection.pace_of(arguments, config),
         keys=tuple(keys.items()),
         offline=arguments.offline,

@@ -98,7 +98,7 @@ def _exists(path: Path) -> UsageError:
 def _own(arguments: argparse.Namespace, path: Path) -> tuple[str, str]:
     """Returns a model's name and its `data`, once the rows were read as a build will read them."""
     from knnkit.config.field_types import first_twice
-    from knnkit.data import files, numbering
+    from knnkit.data import columns, files
 
     file: Path = arguments.data
     label: str = arguments.label or "label"
@@ -106,7 +106,7 @@ def _own(arguments: argparse.Namespace, path: Path) -> tuple[str, str]:
         raise UsageError(f"--features names {twice!r} twice", hint="each column once")
     rows = files.load(file, label, arguments.features)
     if arguments.features is None:
-        for warning in numbering.warnings(rows):
+        for warning in columns.warnings(rows):
             print(f"knnkit: warning: {warning}", file=sys.stderr)
     chosen = f", features: [{', '.join(map(_quote, arguments.features))}]" if arguments.features else ""
     return _name(file.stem), f"{{file: {_quote(_relative(file, path))}, label: {_quote(label)}{chosen}}}"

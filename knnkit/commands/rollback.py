@@ -1,9 +1,10 @@
-"""`knnkit rollback`: each device goes back to its previous release, or with a signed order to one under its floor."""
+"""`knnkit rollback`: each device goes back to its previous release; with a signed order further, or its floors do."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from device_agent.shared.protocol.documents import TrustedKeys
@@ -11,38 +12,74 @@ from knnkit.commands import _options, _output, _query, _selection
 from knnkit.errors import UsageError
 
 if TYPE_CHECKING:
+    from knnkit.fleet.jobs.query import Kind
     from knnkit.fleet.report import DeviceReport, FleetReport
     from knnkit.release.signing import Signer
 
 _SHORTEST = 8
+_CLOCK = -1
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Adds the options of this command."""
     parser.epilog = "Where each device would go: `before` in `knnkit status`. The same command again goes no further."
     _options.add_fleet(parser)
+    parser.add_argument(
+        "--allow-revoked", action="store_true", help="go back also to a release whose signing key was revoked"
+    )
     back = parser.add_argument_group("further back than the previous release")
-    back.add_argument(
+    what = back.add_mutually_exclusive_group()
+    what.add_argument(
         "--to", metavar="DIGEST", help="a release that is still on the device, by its digest or the first digits of it"
     )
-    _options.add_signing_key(back, "the order that --to needs")
+    what.add_argument(
+        "--reset-floor",
+        metavar="SEQUENCE",
+        nargs="?",
+        type=_sequence,
+        const=_CLOCK,
+        help="change no release: lower the floor of sequences to this one, so that the next release must lie above it "
+        "(default: the time, as for sequences that nobody set), and the floor of time to now",
+    )
+    _options.add_signing_key(back, "the order that --to and --reset-floor need")
+
+
+def _sequence(text: str) -> int:
+    """A sequence number on the command line."""
+    number = int(text)
+    if not 0 <= number < 2**63:
+        raise argparse.ArgumentTypeError(f"{text} is not a sequence: a whole number from 0")
+    return number
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Goes back; a device that is there already is left as it is."""
+    allow = ("--allow-revoked",) if arguments.allow_revoked else ()
+    if arguments.reset_floor is not None:
+        return _ordered(arguments, "floor", _floor_order, ())
     if arguments.to is None:
-        return _output.finish(arguments, _query.ask_fleet(arguments, "rollback"))
+        return _output.finish(arguments, _query.ask_fleet(arguments, "rollback", allow))
     if len(arguments.to) < _SHORTEST or set(arguments.to) - set("0123456789abcdef"):
         raise UsageError(
             f"--to {arguments.to}: give at least {_SHORTEST} digits of a digest",
             hint="knnkit status shows them in brackets; knnkit status --json names all that a device holds: staged",
         )
+    return _ordered(arguments, "rollback", _order, allow)
+
+
+def _ordered(
+    arguments: argparse.Namespace,
+    kind: Kind,
+    make: Callable[[argparse.Namespace, DeviceReport, Signer], bytes],
+    flags: tuple[str, ...],
+) -> int:
+    """Asks each device who it is, and sends it an order of its own."""
     signer = _signer(arguments)
     asked = _query.ask_fleet(arguments, "keys")
     if asked.interrupted:
         return _output.finish(arguments, asked)
-    orders = {device.name: _order(device, arguments.to, signer) for device in asked.devices if device.good}
-    obeyed = _query.ask_fleet(arguments, "rollback", ("--order", "-"), inputs=orders)
+    orders = {device.name: make(arguments, device, signer) for device in asked.devices if device.good}
+    obeyed = _query.ask_fleet(arguments, kind, ("--order", "-", *flags), inputs=orders)
     return _output.finish(arguments, _together(asked, obeyed))
 
 
@@ -54,11 +91,21 @@ def _signer(arguments: argparse.Namespace) -> Signer:
     return signing.load_signer(key)
 
 
-def _order(device: DeviceReport, wanted: str, signer: Signer) -> bytes:
+def _floor_order(arguments: argparse.Namespace, device: DeviceReport, signer: Signer) -> bytes:
+    """Returns the order for one device: it names the device, and the floor that it leaves."""
+    from knnkit.release import orders
+
+    assert device.status is not None
+    floor = None if arguments.reset_floor == _CLOCK else arguments.reset_floor
+    held = device.answer(TrustedKeys)
+    return orders.reset_floor(signer, device_id=held.device_id, floor=floor, leaves=device.status.floor)
+
+
+def _order(arguments: argparse.Namespace, device: DeviceReport, signer: Signer) -> bytes:
     """Returns the order for one device: it names the device, and the release that it leaves."""
     from knnkit.release import orders
 
-    status = device.status
+    status, wanted = device.status, arguments.to
     found = [digest for digest in (status.staged if status else ()) if digest.startswith(wanted)]
     if status is None or status.committed is None or len(found) != 1:
         what = "holds no release" if not found else f"holds {len(found)} releases"

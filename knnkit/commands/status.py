@@ -9,6 +9,7 @@ from knnkit.commands import _options, _output, _query
 
 if TYPE_CHECKING:
     from knnkit.fleet.report import DeviceReport
+    from knnkit.render.terminal import Cell, Tone
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -27,15 +28,18 @@ def run(arguments: argparse.Namespace) -> int:
     return _output.finish(arguments, report, shown=True)
 
 
-def _row(device: DeviceReport) -> list[str]:
+def _row(device: DeviceReport) -> list[Cell | str]:
+    from device_agent.shared.trust import standing
     from knnkit.render.fleet_report import outcome_line, release_text
     from knnkit.render.sanitize import size
+    from knnkit.render.terminal import Cell
 
     status = device.status
     if status is None:
         return [device.name, *["-"] * 7, outcome_line(device)]
 
     lock = f"held by {status.lock.holder} ({status.lock.reason})" if status.lock else ""
+    tone: Tone = "bad" if standing.gates_missed(device.warnings) else "warn" if device.warnings else ""
     return [
         device.name,
         release_text(status.committed),
@@ -45,5 +49,5 @@ def _row(device: DeviceReport) -> list[str]:
         status.runtime or "none",
         status.device.machine,
         size(status.disk_free_bytes),
-        "; ".join([*([lock] if lock else []), *status.warnings]),
+        Cell("; ".join([*([lock] if lock else []), *device.warnings]), tone),
     ]

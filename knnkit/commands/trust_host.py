@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from pathlib import Path
 
 from device_agent.shared.protocol import json_codec
-from knnkit.commands import _selection
+from knnkit.commands import _agreement, _selection
 from knnkit.errors import HostKeyError
+from knnkit.transport.address import Typed
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -23,17 +23,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, host: str) -> int:
     """Enrols `host`; returns 0, or raises."""
     from knnkit.fleet.jobs.enrol_host_key import enrol_host
-    from knnkit.fleet.targets import Overrides, select
+    from knnkit.fleet.targets import select
 
-    overrides = Overrides(
-        ssh_config=arguments.ssh_config,
-        jump=arguments.jump,
-        known_hosts=arguments.known_hosts,
+    found = select(
+        _selection.load_config(arguments), named=[host], overrides=_selection.overrides(arguments), called="HOST"
     )
-    target = select(_selection.load_config(arguments), named=[host], overrides=overrides)[0]
+    target = _agreement.agreed(found)[0]
+    typed = target.address.typed if target.address else None
     done = enrol_host(
         target,
-        agree=lambda name, kind, found: _agree(arguments, name, kind, found),
+        agree=lambda name, kind, found: _agree(arguments, typed, name, kind, found),
         timeout=_selection.duration(arguments.connect_timeout, 10.0, "--connect-timeout"),
         known_hosts=Path(arguments.known_hosts) if arguments.known_hosts else None,
         replace=arguments.replace,
@@ -45,7 +44,7 @@ def run(arguments: argparse.Namespace, host: str) -> int:
     return 0
 
 
-def _agree(arguments: argparse.Namespace, name: str, kind: str, found: str) -> bool:
+def _agree(arguments: argparse.Namespace, typed: Typed | None, name: str, kind: str, found: str) -> bool:
     print(f"{name} offers {kind}\n  {found}", file=sys.stderr)
     if arguments.fingerprint:
         if arguments.fingerprint.strip().rstrip("=") != found:
@@ -61,7 +60,7 @@ def _agree(arguments: argparse.Namespace, name: str, kind: str, found: str) -> b
         raise HostKeyError(
             f"{name}: nobody is here to compare the fingerprint",
             reason="host-key-unknown",
-            hint=f"knnkit trust {shlex.quote(arguments.host)} --fingerprint {found}",
+            hint=f"knnkit trust {(typed or Typed(name)).words('--fingerprint', found)}",
         )
     print("Compare it with what the device itself says:", file=sys.stderr)
     print("  ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub", file=sys.stderr)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from device_agent.shared.protocol import json_codec
 from device_agent.shared.protocol.documents import TrustedKeys
+from device_agent.shared.safe_files import whole_file
 from device_agent.shared.trust import orders as device_orders
 from knnkit.commands import _options, _output, _query, _selection
 from knnkit.errors import UsageError
@@ -109,7 +110,8 @@ def _read(path: Path) -> bytes:
 
 def _write(path: Path, order: bytes) -> None:
     try:
-        path.write_bytes(order)
+        with whole_file(path) as file:
+            file.write(order)
     except OSError as error:
         raise UsageError(f"cannot write the order {path}: {error.strerror}", hint="choose another --out") from None
     print(f"wrote {path}; knnkit trust --apply {path} sends it", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The field types of deploy.yaml: durations, amounts, names, addresses, paths that start at the file. No I/O."""
+"""Field types of deploy.yaml: durations, counts, names, addresses, paths."""
 
 from __future__ import annotations
 
@@ -18,19 +18,28 @@ from device_agent.shared.protocol import constants
 
 @dataclass(frozen=True)
 class Words:
-    """What a type is called where another was found."""
+    """Name of a type in messages such as "expected a duration"."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Example:
+    """An example value of a key, as typed, for a `try:` line; without one, the default is the example."""
 
     text: str
 
 
 #: Longest value that a message shows, in characters.
 LONGEST_SHOWN = 60
+#: In a shell these begin something else than a word, or end it.
+_OBEYED_BY_SHELLS = frozenset("'\"`$\\;&<>|(){}")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _LONGEST_SECONDS = 36_500 * 86_400.0
 
 
 def shorten(text: str) -> str:
-    """Returns a value as messages show it: its beginning, where it is long."""
+    """Returns a value for a message, cut to `LONGEST_SHOWN` characters."""
     return text if len(text) <= LONGEST_SHOWN else text[: LONGEST_SHOWN - 3] + "..."
 
 
@@ -39,12 +48,12 @@ def _shown(text: str) -> str:
 
 
 def first_twice(words: Sequence[str]) -> str:
-    """Returns the first word that was there before; an empty string, if each is there once."""
+    """Returns the first repeated word; an empty string if there is none."""
     return next((word for at, word in enumerate(words) if word in words[:at]), "")
 
 
 def parse_duration(value: Any) -> Any:
-    """Returns seconds for `90`, `"60s"`, `"500ms"`, `"5m"`, `"12h"` or `"90d"`; other values as they are."""
+    """Returns seconds for `90`, `"60s"`, `"500ms"`, `"5m"`, `"12h"` or `"90d"`; other values unchanged."""
     if not isinstance(value, str):
         return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
     match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d)\s*", value)
@@ -52,7 +61,7 @@ def parse_duration(value: Any) -> Any:
         raise ValueError(f"{_shown(value)} is not a duration: write 60s, 500ms, 5m, 12h or 90d")
     seconds = float(match[1]) * _UNITS[match[2]]
     if seconds > _LONGEST_SECONDS:
-        raise ValueError(f"{_shown(value)} is longer than a hundred years, and than any clock can wait")
+        raise ValueError(f"{_shown(value)} is longer than a hundred years")
     return seconds
 
 
@@ -60,7 +69,7 @@ def parse_amount(value: Any) -> Any:
     """Checks a count or a percentage.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is neither.
     """
     if isinstance(value, str) and not re.fullmatch(r"(100|[0-9]{1,2})(\.[0-9]+)?%", value.strip()):
         raise ValueError(f"{_shown(value)} is neither a count nor a percentage such as 10%")
@@ -84,7 +93,7 @@ def check_name(value: str) -> str:
     """Checks the name of a model, a device or a class.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not a valid name.
     """
     if not constants.is_name(value):
         rule = "letters from a to z, digits, '.', '_' and '-', at most 64, beginning with a letter or digit"
@@ -93,25 +102,45 @@ def check_name(value: str) -> str:
 
 
 def check_printable(value: str) -> str:
-    """Checks text that reaches a terminal and a device.
+    """Checks text that is sent to a terminal and a device.
 
     Raises:
-        ValueError: it is empty, or holds a control character.
+        ValueError: it is empty, or contains a control character.
     """
     if not value or not value.isprintable():
-        raise ValueError(f"{_shown(value)}: it is empty, or holds a character that cannot be printed")
+        raise ValueError(f"{_shown(value)}: it is empty, or contains a character that cannot be printed")
     return value
 
 
 def check_word(value: str) -> str:
-    """Checks the name of a host or of a login.
+    """Checks the name of a login, or what a host's and a login's name have in common.
+
+    ssh_config gives names to shells (`ProxyCommand nc %h %p`, `Match exec`) and to paths (`IdentityFile ~/.ssh/%r`).
+    A name may hold nothing that a shell obeys or that leaves a folder. OpenSSH has refused such names since 9.6.
 
     Raises:
-        ValueError: it could not be one.
+        ValueError: it cannot be one.
     """
+    check_printable(value)
     if value.startswith("-") or " " in value:
-        raise ValueError(f"{_shown(value)}: it begins with '-', or holds a space")
-    return check_printable(value)
+        raise ValueError(f"{_shown(value)}: it begins with '-', or contains a space")
+    obeyed = next((letter for letter in value if letter in _OBEYED_BY_SHELLS), "")
+    if obeyed:
+        raise ValueError(f"{_shown(value)}: a name of a host or user cannot hold {obeyed!r}, which a shell would obey")
+    if ".." in value.split("/"):
+        raise ValueError(f"{_shown(value)}: a name of a host or user cannot hold '..' as a folder")
+    return value
+
+
+def check_host(value: str) -> str:
+    """Checks the name of a host.
+
+    Raises:
+        ValueError: it cannot be one.
+    """
+    if "@" in value or "://" in value:
+        raise ValueError(f"{_shown(value)}: a host alone stands here, without a user or 'ssh://'")
+    return check_word(value)
 
 
 def check_jump(value: str) -> str:
@@ -138,8 +167,8 @@ def check_wave(value: int | str) -> int | str:
         try:
             parse_amount(value)
         except ValueError:
-            said = "is no tag, and neither a count nor a percentage such as 10%"
-            raise ValueError(f"{_shown(value)} {said}") from None
+            problem = "is not a tag, a count or a percentage such as 10%"
+            raise ValueError(f"{_shown(value)} {problem}") from None
     return value
 
 
@@ -147,7 +176,7 @@ def check_version(value: str) -> str:
     """Checks a release's version.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not a valid version.
     """
     if not constants.is_version(value):
         raise ValueError(f"{_shown(value)}: letters from a to z, digits, '.', '+', '_' and '-', at most 64")
@@ -164,24 +193,25 @@ Duration = Annotated[
 Amount = Annotated[int | str, BeforeValidator(parse_amount), Words("a count or a percentage such as 10%")]
 Name = Annotated[str, AfterValidator(check_name), Words("a name")]
 Word = Annotated[str, AfterValidator(check_word), Words("a name")]
+Host = Annotated[str, AfterValidator(check_host), Words("a name")]
 Text = Annotated[str, AfterValidator(check_printable), Words("text")]
 Wave = Annotated[int | str, AfterValidator(check_wave), Words("a tag, a share (25%) or a count")]
 Jump = Annotated[str, AfterValidator(check_jump), Words("user@host[:port]")]
 
 
-def no_sense(said: str, hint: str, at: str = "") -> PydanticCustomError:
-    """Returns the error for values that are right each by itself, and make no sense together.
+def no_sense(problem: str, hint: str, at: str = "") -> PydanticCustomError:
+    """Returns the error for values that are each valid, but contradict each other.
 
     Args:
-        said: what is wrong.
+        problem: what is wrong.
         hint: what to type instead.
-        at: the place, with `/` between its parts; left out: where it is raised.
+        at: path of the key, with `/` between its parts; default: where the error is raised.
     """
-    return PydanticCustomError("no_sense", "{said}", {"said": said, "hint": hint, "at": at})
+    return PydanticCustomError("no_sense", "{problem}", {"problem": problem, "hint": hint, "at": at})
 
 
 class Section(BaseModel):
-    """A part of deploy.yaml: frozen, every key known, no value bent into another type."""
+    """A section of deploy.yaml: frozen, without unknown keys and type conversions."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
@@ -193,7 +223,7 @@ class Section(BaseModel):
         if isinstance(data, dict):
             for key in data:
                 if key not in cls.model_fields:
-                    raise PydanticCustomError("unknown_key", "{said}", {"key": key, **_unknown(key, cls)})
+                    raise PydanticCustomError("unknown_key", "{problem}", {"key": key, **_unknown(key, cls)})
         elif not isinstance(data, cls):
             raise PydanticCustomError("no_section", "expected keys")
         return data
@@ -204,21 +234,21 @@ def keys_of(cls: type[Section]) -> str:
     return ", ".join(list(cls.model_fields)[:4])
 
 
-#: What scikit-learn and others call it; too far from our word for spelling to find.
+#: Names that scikit-learn and others use, too different from ours for a spelling match.
 _ALSO_CALLED = {"neighbors": "k", "neighbours": "k", "n_neighbors": "k", "target": "label", "test_size": "test"}
 
 
 def _unknown(key: str, cls: type[Section]) -> dict[str, str]:
-    """Returns what to say of an unknown key, and the key that was meant, if it can be told."""
+    """Returns the message for an unknown key, and the key that the user probably meant, or an empty string."""
     called = difflib.get_close_matches(key, _ALSO_CALLED, n=1, cutoff=0.8)
     meant = [_ALSO_CALLED[word] for word in called if _ALSO_CALLED[word] in cls.model_fields]
     meant = meant or difflib.get_close_matches(key, cls.model_fields, n=1, cutoff=0.5)
-    said = f"did you mean {meant[0]!r}?" if meant else f"known here: {', '.join(cls.model_fields)}"
-    return {"said": f"unknown key {_shown(key)}; {said}", "meant": meant[0] if meant else ""}
+    problem = f"did you mean {meant[0]!r}?" if meant else f"known here: {', '.join(cls.model_fields)}"
+    return {"problem": f"unknown key {_shown(key)}; {problem}", "meant": meant[0] if meant else ""}
 
 
 def short_target(value: Any) -> Any:
-    """Returns `user@host:port` as the keys of a target; other values as they are."""
+    """Returns `user@host:port` as the keys of a target; other values unchanged."""
     if not isinstance(value, str):
         return value
     user, host, port = split_address(value)
@@ -229,7 +259,7 @@ def split_address(text: str) -> tuple[str | None, str, int | None]:
     """Splits `[user@]host[:port]`; an IPv6 address with a port stands in brackets.
 
     Raises:
-        ValueError: there is no host, or the port is no port.
+        ValueError: there is no host, a name is not allowed, or the port is not a port number.
     """
     user, at, rest = text.rpartition("@")
     match = re.fullmatch(
@@ -239,7 +269,8 @@ def split_address(text: str) -> tuple[str | None, str, int | None]:
     steers = not text.isprintable() or " " in text
     if not match or (at and not user) or rest.startswith("-") or user.startswith("-") or steers:
         raise ValueError(f"{_shown(text)} is not an address: write user@host, host:port or [ipv6]:port")
-    host = match[1] or match[3] or match[5]
+    host = check_host(match[1] or match[3] or match[5])
+    check_word(user or "nobody")
     port = match[2] or match[4]
     if port and not 0 < int(port) < 65536:
         raise ValueError(f"{_shown(text)}: {port} is not a port")

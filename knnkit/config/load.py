@@ -1,4 +1,4 @@
-"""Reads deploy.yaml from the disk; what it means is for `knnkit.config.parse` to say."""
+"""Reads the file deploy.yaml; `knnkit.config.parse` parses it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def load(path: str | Path) -> parse.Config:
     """Reads a deploy.yaml; relative paths in it start at the file.
 
     Raises:
-        ConfigError: it is missing, not text, or does not fit; the message has file, line and a suggestion.
+        ConfigError: it is missing, not text, or invalid; the message has file, line and a suggestion.
     """
     path = Path(path)
     try:
@@ -26,7 +26,7 @@ def load(path: str | Path) -> parse.Config:
             raise ConfigError(f"{path}: more than {_MAX_BYTES:,} bytes", hint="is it the right file?")
         text = data.decode("utf-8").replace("\r\n", "\n")
     except FileNotFoundError:
-        raise ConfigError(f"{path}: there is no such file", hint=_instead_of(path)) from None
+        raise ConfigError(f"{path}: there is no such file", hint=_suggest(path)) from None
     except UnicodeDecodeError as error:
         raise ConfigError(
             f"{path}: not UTF-8 text: {error.reason} at byte {error.start}", hint="save it as UTF-8"
@@ -36,7 +36,7 @@ def load(path: str | Path) -> parse.Config:
     return parse.parse(text, source=str(path), base=path.absolute().parent, home=Path.home())
 
 
-def _instead_of(path: Path) -> str:
+def _suggest(path: Path) -> str:
     beside = sorted(other.name for other in path.absolute().parent.glob("*.y*ml"))
     near = difflib.get_close_matches(path.name, beside, n=1)
     if near:

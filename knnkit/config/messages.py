@@ -1,6 +1,6 @@
-"""What deploy.yaml expects, in words: of each key what may stand there, an example, and what was found instead.
+"""Messages about wrong values in deploy.yaml.
 
-Drawn from the models themselves, so that no bound is written down twice. Never shows pydantic's own words.
+They name what a key expects, an example and what was found, all derived from the models; never pydantic's own text.
 """
 
 from __future__ import annotations
@@ -15,86 +15,49 @@ from pydantic import AfterValidator
 from pydantic.fields import FieldInfo
 
 from knnkit.config import yaml_reader
-from knnkit.config.field_types import LONGEST_SHOWN, Section, Words, keys_of, shorten
+from knnkit.config.field_types import LONGEST_SHOWN, Example, Section, Words, keys_of, shorten
 
 Place = tuple[str | int, ...]
 
 _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 _A_LIST = "a list, each "
 
-#: Of every key, a value that stands for itself in a `try:` line.
-EXAMPLES = {
-    "model": "{name: fruit, data: {file: train.csv, label: species}}",
-    "models": "[{name: small, device_class: zero, data: {file: train.csv, label: species}}]",
-    "name": "fruit",
-    "data": "{file: train.csv, label: species}",
-    "file": "train.csv",
-    "label": "species",
-    "features": "[width, height]",
-    "sklearn": "iris",
-    "skops": "model.skops",
-    "test": "0.3",
-    "seed": "0",
-    "k": "3",
-    "metric": "euclidean",
-    "weights": "uniform",
-    "scale": "standard",
-    "reject": "0.99",
-    "device_class": "zero",
-    "runtime": "ai_edge_litert",
-    "gates": "{accuracy: 0.9}",
-    "accuracy": "0.9",
-    "latency_ms": "5.0",
-    "margin": "1e-5",
-    "release": "{dir: dist, version: 1.0.0}",
-    "dir": "dist",
-    "version": '"1.0"',
-    "sequence": "12",
-    "expires": "90d",
-    "signing": "{key: keys/signing.pem}",
-    "key": "keys/signing.pem",
-    "trusted": "[keys/signing.pub]",
-    "fleet": "{targets: [pi@board-1]}",
-    "defaults": "{user: pi}",
-    "user": "pi",
-    "port": "22",
-    "root": "~/.knnkit",
-    "identity": "~/.ssh/id_ed25519",
-    "jump": "pi@gate",
-    "tags": "[canary]",
-    "targets": "[pi@board-1]",
-    "host": "board-1.example",
-    "known_hosts": "known_hosts",
-    "ssh_config": "~/.ssh/config",
-    "rollout": "{max_failures: 1}",
-    "waves": "[25%, 100%]",
-    "max_failures": "1",
-    "confirm_within": "60s",
-    "concurrency": "16",
-    "connect_timeout": "10s",
-    "connect_retries": "2",
-    "command_timeout": "5m",
-}
 
-
-def said_of(place: Place) -> str:
-    """Returns a place as messages name it: `fleet.targets[0].host: `; nothing for the file as a whole."""
+def prefix_of(place: Place) -> str:
+    """Returns the prefix of a message about a place, `fleet.targets[0].host: `; empty for the whole file."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)
     return f"{text[1:]}: " if text else ""
 
 
 def key_of(place: Place) -> str:
-    """Returns the key that a place belongs to; nothing for the file as a whole."""
+    """Returns the key that a place belongs to; empty for the whole file."""
     return next((part for part in reversed(place) if isinstance(part, str)), "")
 
 
-def example(key: str) -> str:
-    """Returns a line to type in for a key; what lists all keys where there is none."""
-    return f"{key}: {EXAMPLES[key]}" if key in EXAMPLES else "knnkit schema"
+def example(root: type[Section], key: str) -> str:
+    """Returns an example line for a key; without an example, the command that lists all keys."""
+    text = next(filter(None, (_example(fields[key]) for fields in _all_fields(root) if key in fields)), "")
+    return f"{key}: {text}" if text else "knnkit schema"
+
+
+def _example(field: FieldInfo) -> str:
+    typed = (each.text for each in field.metadata if isinstance(each, Example))
+    return next(typed, str(field.default) if isinstance(field.default, str | int | float | Path) else "")
+
+
+def _all_fields(kind: Any) -> Iterator[dict[str, FieldInfo]]:
+    """Yields the fields of a section and of those inside it."""
+    if _is_section(kind):
+        yield kind.model_fields
+        for field in kind.model_fields.values():
+            yield from _all_fields(field.annotation)
+    else:
+        for inner in get_args(kind):
+            yield from _all_fields(inner)
 
 
 def found(document: yaml_reader.Document, place: Place) -> str:
-    """Returns what stands at a place, as a message bears it."""
+    """Returns the value at a place, for a message."""
     value = document.data
     for part in place:
         value = value[part]
@@ -109,29 +72,29 @@ def found(document: yaml_reader.Document, place: Place) -> str:
 
 
 def expected(root: type[Section], place: Place) -> str:
-    """Returns what may stand at a place, in words."""
+    """Returns a description of the values that are allowed at a place."""
     return ", or ".join(dict.fromkeys(_described(*node) for node in _nodes(root, place)))
 
 
 def wrong_value(root: type[Section], document: yaml_reader.Document, place: Place) -> tuple[str, str]:
-    """Returns what is wrong with a value that is none of what may stand there, and a line to type instead."""
+    """Returns the message for a value that is not allowed at its place, and a line to type instead."""
     key, wanted, here = key_of(place), expected(root, place), found(document, place)
     choices = [str(choice) for kind, _ in _nodes(root, place) for choice in get_args(kind) if _origin(kind) is Literal]
     written = document.scalars.get(place)
     if choices and written:
         close = difflib.get_close_matches(written, choices, n=1, cutoff=0.5)
         more = f"; did you mean {close[0]!r}?" if close else ""
-        said = f"{here} is not one of {', '.join(choices)}{more}"
-        return said, f"{key}: {close[0]}" if close else example(key)
+        problem = f"{here} is not one of {', '.join(choices)}{more}"
+        return problem, f"{key}: {close[0]}" if close else example(root, key)
     if here == "an empty list" and wanted.startswith(_A_LIST):
-        return f"found {here}, expected at least one: {wanted.removeprefix(_A_LIST)}", example(key)
+        return f"found {here}, expected at least one: {wanted.removeprefix(_A_LIST)}", example(root, key)
     if written and wanted.startswith(_A_LIST) and _is_plain(written) and here != written and _lists_text(root, place):
         return f"found {here}, expected {wanted}", f"{key}: [{written}]"
     if here == written and any(_would_take(*node, written) for node in _nodes(root, place)):
         quoted = f'"{written}"'
-        mend = f"{key}: [{quoted}]" if isinstance(place[-1], int) else f"{key}: {quoted}"
-        return f"found {here}, expected {wanted}; write it in quotes: {quoted}", mend
-    return f"found {here}, expected {wanted}", example(key)
+        fix = f"{key}: [{quoted}]" if isinstance(place[-1], int) else f"{key}: {quoted}"
+        return f"found {here}, expected {wanted}; write it in quotes: {quoted}", fix
+    return f"found {here}, expected {wanted}", example(root, key)
 
 
 def _is_plain(written: str) -> bool:
@@ -139,20 +102,20 @@ def _is_plain(written: str) -> bool:
 
 
 def _would_take(kind: Any, metadata: tuple[Any, ...], text: str) -> bool:
-    """Whether `text` would do where it was taken for something else."""
+    """Whether the value would be valid as text, although YAML read it as another type."""
     if kind is not str:
         return kind is Path
     try:
         for check in metadata:
             if isinstance(check, AfterValidator):
-                check.func(text)  # type: ignore[call-arg]  # ours take the value alone
+                check.func(text)  # type: ignore[call-arg]  # our validators take only the value
     except ValueError:
         return False
     return True
 
 
 def _lists_text(root: type[Section], place: Place) -> bool:
-    """Whether an entry of the list at a place may be written as a word."""
+    """Whether an entry of the list at a place may be a single word."""
     return any(kind in (str, Path) or _words(metadata) for kind, metadata in _nodes(root, (*place, 0)))
 
 
@@ -161,7 +124,7 @@ _Node = tuple[Any, tuple[Any, ...]]
 
 
 def _nodes(root: type[Section], place: Place) -> list[_Node]:
-    """Returns the types that may stand at a place, and what is said about each."""
+    """Returns the types that are allowed at a place, each with its metadata."""
     nodes: list[_Node] = [(root, ())]
     for part in place:
         if isinstance(part, int):
@@ -174,7 +137,7 @@ def _nodes(root: type[Section], place: Place) -> list[_Node]:
 
 
 def _flat(annotation: Any, metadata: tuple[Any, ...]) -> Iterator[_Node]:
-    """Yields the alternatives of an annotation, without what wraps them."""
+    """Yields the alternatives of an annotation, without Annotated and Union around them."""
     origin = get_origin(annotation)
     if origin is Annotated:
         inner, *more = get_args(annotation)
@@ -211,7 +174,7 @@ def _described(kind: Any, metadata: tuple[Any, ...]) -> str:
 
 
 def _origin(kind: Any) -> Any:
-    """As typing's own, which mypy takes for one that returns a ParamSpec."""
+    """As `typing.get_origin`, whose return type mypy infers wrongly here (ParamSpec)."""
     return get_origin(kind)
 
 

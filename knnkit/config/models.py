@@ -1,6 +1,6 @@
-"""deploy.yaml as frozen models: what to build, and the file as a whole. No I/O.
+"""Frozen models of deploy.yaml and of what to build.
 
-What stands under a key describes it in the JSON Schema. The devices and the rollout are in `fleet_models`.
+The docstring below a key is its description in the JSON Schema. Fleet and rollout are in `fleet_models`. No I/O.
 """
 
 from __future__ import annotations
@@ -14,54 +14,63 @@ from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
 from device_agent.shared.protocol import constants
-from knnkit.config.field_types import Duration, FilePath, Name, Section, check_version, first_twice, no_sense, shorten
+from knnkit.config.field_types import (
+    Duration,
+    Example,
+    FilePath,
+    Name,
+    Section,
+    check_version,
+    first_twice,
+    no_sense,
+    shorten,
+)
 from knnkit.config.fleet_models import FleetConfig, RolloutConfig
-from knnkit.config.messages import EXAMPLES
 
 
 class FileData(Section):
     """Labelled rows in a file."""
 
-    file: FilePath
+    file: Annotated[FilePath, Example("train.csv")]
     """CSV (with a header), Parquet or NPZ, by its ending."""
-    label: str = "label"
+    label: Annotated[str, Example("species")] = "label"
     """The column (or NPZ array) that holds the labels."""
-    features: tuple[str, ...] | None = None
-    """The columns to use, in this order; left out: all but the label."""
+    features: Annotated[tuple[str, ...] | None, Example("[width, height]")] = None
+    """The columns to use, in this order; default: all but the label."""
 
     @pydantic.field_validator("features")
     @classmethod
     def _each_once(cls, features: tuple[str, ...] | None) -> tuple[str, ...] | None:
         if twice := first_twice(features or ()):
-            raise ValueError(f"{shorten(twice)!r} stands twice; each column once")
+            raise ValueError(f"{shorten(twice)!r} is listed twice")
         return features
 
 
 class SklearnData(Section):
     """A data set that comes with scikit-learn; `blobs` is the article's: 1,000 rows, 2 features, 5 centres."""
 
-    sklearn: Literal["blobs", "breast_cancer", "digits", "iris", "moons", "wine"]
+    sklearn: Annotated[Literal["blobs", "breast_cancer", "digits", "iris", "moons", "wine"], Example("iris")]
     """Its name."""
 
 
 class SkopsData(Section):
     """A fitted scikit-learn classifier, which brings its rows, k, metric, weights and scale."""
 
-    skops: FilePath
+    skops: Annotated[FilePath, Example("model.skops")]
     """A KNeighborsClassifier, or a Pipeline that ends in one, written by `skops.io.dump`."""
 
 
 class TestFile(Section):
     """Held-out rows in a file of their own."""
 
-    __test__ = False  # not a test class, whatever pytest thinks of the name
+    __test__ = False  # pytest must not collect it
     file: FilePath
     """CSV, Parquet or NPZ with the same columns as the training data."""
     label: str | None = None
-    """The label column; left out: the same as in the training data."""
+    """The label column; default: the same as in the training data."""
 
 
-# Tags become part of an error's place; in angle brackets none is taken for a key of the file.
+# Tags become part of an error's location; angle brackets distinguish them from keys of the file.
 def _data_kind(value: Any) -> str:
     if isinstance(value, dict):
         return next((f"<{key}>" for key in ("skops", "sklearn") if key in value), "<file>")
@@ -88,42 +97,42 @@ Test = Annotated[
 class GatesConfig(Section):
     """What every device must reach before it may keep the release."""
 
-    accuracy: float | None = Field(default=None, ge=0.0, le=1.0)
-    """Floor on the held-out rows; left out: not asked for."""
-    latency_ms: float | None = Field(default=None, gt=0.0)
-    """Budget in milliseconds for the median of one row; left out: not asked for."""
-    margin: float = Field(default=1.0e-5, gt=0.0, lt=0.1)
-    """Distances closer than this, relative to the data's scale, may change places between two processors."""
+    accuracy: Annotated[float | None, Example("0.9")] = Field(default=None, ge=0.0, le=1.0)
+    """Least accuracy on the held-out rows, from 0 to 1; default: no gate."""
+    latency_ms: Annotated[float | None, Example("5.0")] = Field(default=None, gt=0.0)
+    """Longest median time of one row, in milliseconds; default: no gate."""
+    margin: Annotated[float, Example("1e-5")] = Field(default=1.0e-5, gt=0.0, lt=0.1)
+    """Neighbours whose distances differ by less than this share of the data's scale may swap on other processors."""
 
 
-_IN_SKOPS = "data: {skops: model.skops}, and none of k, metric, weights, scale beside it"
+_SKOPS = "data: {skops: model.skops}, without k, metric, weights, scale"
 
 
 class ModelConfig(Section):
     """The classifier: its data and how it answers."""
 
-    name: Name
-    """What the model is called; a device never swaps one name for another."""
-    data: Data
+    name: Annotated[Name, Example("fruit")]
+    """Name of the model; a device never replaces a model by one with another name."""
+    data: Annotated[Data, Example("{file: train.csv, label: species}")]
     """The labelled rows: {file, label} or {sklearn}; or a fitted classifier with its own: {skops}."""
     test: Test = 0.3
-    """Held-out share of the rows, or {file}: accuracy, golden rows, calibration. 0: none. For `skops`: {file}."""
+    """Held-out share of the rows, or {file}: accuracy, golden rows, calibration; 0: none. With `skops`: {file}."""
     seed: int = Field(default=0, ge=0, lt=2**32)
-    """Of the split: same seed, same rows, same bytes."""
+    """Seed of the split: the same seed gives the same rows and the same bytes."""
     k: int = Field(default=3, ge=1)
-    """Neighbours that vote."""
+    """Number of neighbours that vote."""
     metric: constants.Metric = "euclidean"
     """euclidean, sqeuclidean, manhattan or cosine."""
     weights: constants.Weights = "uniform"
-    """uniform: one neighbour, one vote; distance: nearer neighbours weigh more."""
-    scale: constants.Scale = "none"
-    """none, standard, minmax or robust; it becomes part of the model, so a device is fed raw rows."""
-    reject: float | None = Field(default=None, gt=0.0, lt=1.0)
-    """Share of ordinary rows to accept; farther rows are "unknown". Left out: never "unknown"."""
-    device_class: Name = "any"
+    """uniform: each neighbour has one vote; distance: nearer neighbours weigh more."""
+    scale: Annotated[constants.Scale, Example("standard")] = "none"
+    """none, standard, minmax or robust; it becomes part of the model, so a device takes raw rows."""
+    reject: Annotated[float | None, Example("0.99")] = Field(default=None, gt=0.0, lt=1.0)
+    """Share of ordinary rows to accept; farther rows are "unknown". Default: no row is "unknown"."""
+    device_class: Annotated[Name, Example("zero")] = "any"
     """The class of device that this model is for; "any" fits all."""
-    gates: GatesConfig | None = None
-    """Gates of this model alone; left out: the file's."""
+    gates: Annotated[GatesConfig | None, Example("{accuracy: 0.9}")] = None
+    """Gates of this model; default: the gates of the file."""
 
     @pydantic.model_validator(mode="after")
     def _estimator_decides(self) -> ModelConfig:
@@ -131,14 +140,14 @@ class ModelConfig(Section):
             return self
         taken = [key for key in ("k", "metric", "weights", "scale") if key in self.model_fields_set]
         if taken:
-            said = (
+            why = (
                 f"the estimator of `skops` decides {', '.join(taken)}: leave {'it' if len(taken) == 1 else 'them'} out"
             )
-            raise PydanticCustomError("misplaced_key", "{said}", {"key": taken[0], "said": said, "hint": _IN_SKOPS})
+            raise PydanticCustomError("misplaced_key", "{problem}", {"key": taken[0], "problem": why, "hint": _SKOPS})
         if "test" in self.model_fields_set and not isinstance(self.test, TestFile) and self.test:
-            said = "the estimator of `skops` holds all its rows: say test: {file: test.csv}, or leave it out"
+            problem = "the estimator of `skops` contains all its rows: write test: {file: test.csv}, or leave it out"
             hint = "test: {file: test.csv}"
-            raise PydanticCustomError("misplaced_key", "{said}", {"key": "test", "said": said, "hint": hint})
+            raise PydanticCustomError("misplaced_key", "{problem}", {"key": "test", "problem": problem, "hint": hint})
         return self
 
 
@@ -146,22 +155,22 @@ class ReleaseConfig(Section):
     """Where the release is written and what it is called."""
 
     dir: FilePath = Field(default=Path("dist"), validate_default=True)
-    """The release directory. With several models, each lies in a folder of its name inside."""
-    version: Annotated[str, AfterValidator(check_version)] = "1.0.0"
-    """For people; devices compare the sequence."""
-    sequence: int | None = Field(default=None, ge=1, lt=2**53)
-    """Grows with every release; left out: the time of the build."""
-    expires: Annotated[Duration, Field(gt=0.0)] | None = None
-    """No device activates it later than this after the build; left out: never expires."""
+    """The release directory; with several models, each has a subdirectory with its name."""
+    version: Annotated[str, AfterValidator(check_version), Example('"1.0"')] = "1.0.0"
+    """Version for humans; devices compare the sequence."""
+    sequence: Annotated[int | None, Example("12")] = Field(default=None, ge=1, lt=2**53)
+    """Number that grows with each release; default: the time of the build."""
+    expires: Annotated[Annotated[Duration, Field(gt=0.0)] | None, Example("90d")] = None
+    """Time after the build after which no device activates the release; default: it never expires."""
 
 
 class SigningConfig(Section):
-    """Who signs, and whom new devices trust."""
+    """The signing key, and the keys that new devices trust."""
 
     key: FilePath = Field(default=Path("keys/signing.pem"), validate_default=True)
     """The private key (`knnkit keygen`)."""
-    trusted: tuple[FilePath, ...] = ()
-    """Public keys that `provision` puts on a device; left out: the signing key's own."""
+    trusted: Annotated[tuple[FilePath, ...], Example("[keys/signing.pub]")] = ()
+    """Public keys that `provision` puts on a device, which should have no others; default: that of the signing key."""
 
 
 class Build(Section):
@@ -172,36 +181,42 @@ class Build(Section):
     release: ReleaseConfig
     """Its directory and version."""
     signing: SigningConfig
-    """Who signs."""
+    """The signing key."""
     gates: GatesConfig
     """What a device must reach."""
 
 
-_A_MODEL = EXAMPLES["model"]
+_A_MODEL = "{name: fruit, data: {file: train.csv, label: species}}"
 
 
 class Config(Section):
     """deploy.yaml."""
 
-    model: ModelConfig | None = None
-    """The classifier. A file with `fleet.targets` may do without: it deploys finished releases."""
-    models: tuple[ModelConfig, ...] = ()
+    model: Annotated[ModelConfig | None, Example(_A_MODEL)] = None
+    """The classifier. Optional in a file with `fleet.targets`, which deploys finished releases."""
+    models: Annotated[
+        tuple[ModelConfig, ...], Example("[{name: small, device_class: zero, data: {file: train.csv, label: species}}]")
+    ] = ()
     """Instead of `model`: one classifier for each device class."""
-    release: ReleaseConfig = Field(default=ReleaseConfig.model_construct(), validate_default=False)
+    release: Annotated[ReleaseConfig, Example("{dir: dist, version: 1.0.0}")] = Field(
+        default=ReleaseConfig.model_construct(), validate_default=False
+    )
     """Where the release is written and what it is called."""
-    signing: SigningConfig = Field(default=SigningConfig.model_construct(), validate_default=False)
-    """Who signs, and whom new devices trust."""
+    signing: Annotated[SigningConfig, Example("{key: keys/signing.pem}")] = Field(
+        default=SigningConfig.model_construct(), validate_default=False
+    )
+    """The signing key, and the keys that new devices trust."""
     gates: GatesConfig = GatesConfig()
     """What every device must reach before it may keep the release."""
-    fleet: FleetConfig = FleetConfig()
+    fleet: Annotated[FleetConfig, Example("{targets: [pi@board-1]}")] = FleetConfig()
     """The devices."""
-    rollout: RolloutConfig = RolloutConfig()
-    """How a release spreads over the fleet."""
+    rollout: Annotated[RolloutConfig, Example("{max_failures: 1}")] = RolloutConfig()
+    """How a release is rolled out to the fleet."""
 
     @pydantic.model_validator(mode="before")
     @classmethod
     def _every_section(cls, data: Any) -> Any:
-        """An empty section is a left-out one; default paths start at the file, too."""
+        """Treats an empty section like a missing one, and makes default paths start at the file."""
         if not isinstance(data, dict):
             return data
         present = {key: value for key, value in data.items() if value is not None or key not in cls.model_fields}
@@ -217,8 +232,8 @@ class Config(Section):
             raise no_sense("the key 'model' is missing", f"model: {_A_MODEL}, or fleet: {{targets: [pi@board-1]}}")
         classes = [model.device_class for model in self.models]
         if len(set(classes)) != len(classes) or len({m.name for m in self.models}) != len(classes):
-            said = "each of `models` needs a name and a device_class of its own"
-            raise no_sense(said, f"models: [{_A_MODEL[:-1]}, device_class: zero}}, ...]", "models")
+            problem = "each of `models` needs a name and a device_class of its own"
+            raise no_sense(problem, f"models: [{_A_MODEL[:-1]}, device_class: zero}}, ...]", "models")
         self._check_waves()
         return self
 
@@ -227,15 +242,12 @@ class Config(Section):
         for index, wave in enumerate(self.rollout.waves):
             if self.fleet.targets and isinstance(wave, str) and not wave.endswith("%") and wave not in tags:
                 close = difflib.get_close_matches(wave, tags, n=1)
-                said = f"no target has the tag {wave!r}" + (f"; did you mean {close[0]!r}?" if close else "")
+                problem = f"no target has the tag {wave!r}" + (f"; did you mean {close[0]!r}?" if close else "")
                 hint = f"waves: [{close[0]}]" if close else f"tags: [{wave}] of a target, or waves: [25%, 100%]"
-                raise no_sense(said, hint, f"rollout/waves/{index}")
+                raise no_sense(problem, hint, f"rollout/waves/{index}")
 
     def builds(self) -> tuple[Build, ...]:
-        """Returns what to build, one entry for each model, none where the file is about a fleet alone.
-
-        `release.dir` is where each release goes.
-        """
+        """Returns one entry per model, with its own `release.dir`; none if the file only describes a fleet."""
         if self.model is not None:
             return (self._build(self.model, self.release.dir),)
         return tuple(self._build(model, self.release.dir / model.name) for model in self.models)

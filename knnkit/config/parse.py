@@ -1,8 +1,8 @@
-"""deploy.yaml: what to build, how to sign it, where to put it and how fast, as frozen models.
+"""Parses deploy.yaml into frozen models, with precise errors.
 
-`parse` takes text and does no I/O (`knnkit.config.load` reads the file). Whatever does not fit is reported with file,
-line, the line itself and the closest known word. The models (knnkit.config_models, knnkit.config_fleet) are the
-single source of the JSON Schema (`knnkit schema`).
+`parse` takes text and does no I/O (`knnkit.config.load` reads the file). An error names file and line, quotes the line,
+and suggests the closest known word. The models (`models`, `fleet_models`) are the single source of the JSON Schema
+(`knnkit schema`).
 """
 
 from __future__ import annotations
@@ -62,13 +62,13 @@ def parse(text: str, *, source: str = FILE_NAME, base: Path | None = None, home:
     """Parses the text of a deploy.yaml.
 
     Args:
-        text: the whole file.
-        source: names the file in messages.
-        base: where relative paths start; None leaves them relative.
-        home: what `~` in a path is; None leaves it.
+        text: the text of the file.
+        source: the file's name in messages.
+        base: directory where relative paths start; None leaves them relative.
+        home: directory for `~` in a path; None leaves it unchanged.
 
     Raises:
-        ConfigError: it does not fit; the message has file, line and a suggestion.
+        ConfigError: it is invalid; the message has file, line and a suggestion.
     """
     document = yaml_reader.read(text, source)
     try:
@@ -77,11 +77,11 @@ def parse(text: str, *, source: str = FILE_NAME, base: Path | None = None, home:
         details = _innermost(error.errors(include_url=False))
         wrong = dict.fromkeys(_explain(document, each) for each in details)
     *others, (last, hint) = wrong
-    raise ConfigError("\n".join([*(f"{said}\n  try: {mend}" for said, mend in others), last]), hint=hint)
+    raise ConfigError("\n".join([*(f"{problem}\n  try: {fix}" for problem, fix in others), last]), hint=hint)
 
 
 def _innermost(errors: list[Any]) -> Iterator[Any]:
-    """Yields all but those of a list whose entries have errors of their own, which is all that is wrong with it."""
+    """Yields the errors without a list's `too_short` if its entries have errors: they are the cause."""
     for each in errors:
         place = each["loc"]
         if each["type"] != "too_short" or not any(
@@ -91,25 +91,25 @@ def _innermost(errors: list[Any]) -> Iterator[Any]:
 
 
 def _explain(document: yaml_reader.Document, details: Any) -> tuple[str, str]:
-    """Returns what is wrong, where, and a line to type instead."""
+    """Returns the message with its location, and a line to type instead."""
     kind, context = details["type"], details.get("ctx", {})
     place = document.place(details["loc"])
     if kind in ("unknown_key", "misplaced_key"):
-        mend = messages.example(context["meant"]) if kind == "unknown_key" else context["hint"]
-        return document.error((*place, context["key"]), messages.said_of(place) + context["said"]), mend
+        fix = messages.example(Config, context["meant"]) if kind == "unknown_key" else context["hint"]
+        return document.error((*place, context["key"]), messages.prefix_of(place) + context["problem"]), fix
     if kind == "no_sense":
         parts = [int(part) if part.isdigit() else part for part in context["at"].split("/")]
         at = document.place(parts) if context["at"] else place
-        return document.error(at, messages.said_of(at) + context["said"]), context["hint"]
+        return document.error(at, messages.prefix_of(at) + context["problem"]), context["hint"]
     if kind == "missing":
         key = str(details["loc"][-1])
-        said = f"{messages.said_of(place)}the key {key!r} is missing"
-        return document.error(place, said), messages.example(key)
+        problem = f"{messages.prefix_of(place)}the key {key!r} is missing"
+        return document.error(place, problem), messages.example(Config, key)
     if kind == "value_error":
-        said, mend = str(context["error"]), messages.example(messages.key_of(place))
+        problem, fix = str(context["error"]), messages.example(Config, messages.key_of(place))
     else:
-        said, mend = messages.wrong_value(Config, document, place)
-    return document.error(place, messages.said_of(place) + said), mend
+        problem, fix = messages.wrong_value(Config, document, place)
+    return document.error(place, messages.prefix_of(place) + problem), fix
 
 
 def json_schema() -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""YAML text to plain data that remembers where everything stood. Never reads a file.
+"""Strict YAML reader that records line and column of everything.
 
-The reader is stricter and plainer than YAML 1.1: a key that stands twice is an error, `on`, `yes` and `1:30` are text,
-`1e-5` is a number, dates are text, and there are no tags, so nothing is ever constructed from the file.
+Stricter and simpler than YAML 1.1: a repeated key is an error; `on`, `yes`, `1:30` and dates are text; `1e-5` is a
+number. Tags are errors, so the file cannot construct objects. Never reads a file.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import yaml
 
 from knnkit.errors import ConfigError
 
-#: A deploy.yaml is written by hand: larger than this it is another file.
+#: Longest text in characters; a deploy.yaml is written by hand, so a longer one is the wrong file.
 MAX_TEXT = 4 * 1024 * 1024
-#: Nodes read at most; aliases count each time (a "billion laughs" document ends here).
+#: Most nodes; an alias counts each time it is used, against "billion laughs" documents.
 MAX_NODES = 200_000
-#: Python itself refuses a number of more digits than it can read in no time.
+#: Most digits of a whole number; Python's `int` raises for numbers with more than 4,300 digits.
 _MOST_DIGITS = 1000
-#: Longest part of a line that a message quotes, in characters.
+#: Longest quoted part of a line in a message, in characters.
 _QUOTED = 160
 
 
@@ -35,23 +35,20 @@ class Mark:
 
 @dataclass
 class Document:
-    """Parsed YAML: `data` of plain dictionaries, tuples and scalars, and where each key and entry stands."""
+    """Parsed YAML: `data` of dictionaries, tuples and scalars, with the place of each key and entry."""
 
     text: str
     source: str
     data: Any = None
     marks: dict[tuple[str | int, ...], Mark] = field(default_factory=dict)
-    scalars: dict[tuple[str | int, ...], str] = field(default_factory=dict)  # as they were written
+    scalars: dict[tuple[str | int, ...], str] = field(default_factory=dict)  # as written in the file
 
     def mark(self, path: Sequence[str | int]) -> Mark:
-        """Returns the place of `path`, or of the nearest parent that stands in the file.
-
-        Parts of `path` that are no key there (names that a validator adds) are passed over.
-        """
+        """Returns the place of `path` or of its nearest parent in the file; skips parts that a validator adds."""
         return self.marks.get(self.place(path), Mark(1, 1))
 
     def place(self, path: Sequence[str | int]) -> tuple[str | int, ...]:
-        """Returns `path` without the parts that do not stand in the file."""
+        """Returns `path` without the parts that are not in the file."""
         found: tuple[str | int, ...] = ()
         for part in path:
             if (*found, part) in self.marks:
@@ -59,7 +56,7 @@ class Document:
         return found
 
     def quote(self, mark: Mark) -> str:
-        """Returns the line at `mark` as it stands in the file, with its number and a pointer under the column."""
+        """Returns the line at `mark` with its number, and a pointer under the column."""
         lines = self.text.splitlines()
         line = lines[mark.line - 1] if mark.line <= len(lines) else ""
         start = max(0, min(mark.column - 1 - _QUOTED // 2, len(line) - _QUOTED)) if len(line) > _QUOTED else 0
@@ -68,7 +65,7 @@ class Document:
         return f"{number}{shown}\n{' ' * (len(number) - 2)}| {' ' * column}^"
 
     def error(self, path: Sequence[str | int], message: str) -> str:
-        """Returns `message` with file, line and the offending line quoted."""
+        """Returns `message` with the file, the line number and the quoted line."""
         mark = self.mark(path)
         return f"{self.source}:{mark.line}: {message}\n{self.quote(mark)}"
 
@@ -96,7 +93,7 @@ def read(text: str, source: str) -> Document:
     """Parses one YAML document.
 
     Raises:
-        ConfigError: not YAML, a key that stands twice, a key that is not text, or too large.
+        ConfigError: it is not YAML, too large, or has a repeated key or a key that is not text.
     """
     document = Document(text, source)
     if len(text) > MAX_TEXT:
@@ -106,13 +103,13 @@ def read(text: str, source: str) -> Document:
     except yaml.MarkedYAMLError as error:
         at = error.problem_mark or error.context_mark
         mark = Mark(at.line + 1, at.column + 1) if at else Mark(1, 1)
-        said = " ".join(part for part in (error.context, error.problem) if part)
-        hint = f"a bracket, a quote, a colon or the indent is off, here or above line {mark.line}"
-        raise ConfigError(f"{source}:{mark.line}: not YAML: {said}\n{document.quote(mark)}", hint=hint) from None
+        problem = " ".join(part for part in (error.context, error.problem) if part)
+        hint = f"check brackets, quotes, colons and the indent in line {mark.line} and above"
+        raise ConfigError(f"{source}:{mark.line}: not YAML: {problem}\n{document.quote(mark)}", hint=hint) from None
     except (yaml.YAMLError, RecursionError) as error:
-        said = str(error) or "nested too deep"
+        problem = str(error) or "nested too deep"
         raise ConfigError(
-            f"{source}: not YAML: {said}", hint="is it text that a person wrote? knnkit init writes one"
+            f"{source}: not YAML: {problem}", hint="is it the right file? knnkit init writes a new one"
         ) from None
     document.data = {} if node is None else _Builder(document).build(node, ())
     return document
@@ -128,8 +125,8 @@ class _Builder:
         self._document.marks.setdefault(path, Mark(node.start_mark.line + 1, node.start_mark.column + 1))
         self._nodes += 1
         if self._nodes > MAX_NODES or id(node) in self._open:
-            said = "too many nodes, or an alias that holds itself"
-            raise ConfigError(self._document.error(path, said), hint="write out what the aliases (*name) stand for")
+            problem = "too many nodes, or an alias that contains itself"
+            raise ConfigError(self._document.error(path, problem), hint="replace the aliases (*name) with their values")
         self._open.add(id(node))
         try:
             if isinstance(node, yaml.MappingNode):
@@ -150,10 +147,10 @@ class _Builder:
                 raise ConfigError(self._document.error(path, "a key must be one word"), hint=hint)
             if key in found:
                 first = self._document.marks[(*path, key)].line
-                said = f"the key {key!r} stands twice; first on line {first}"
                 where = f"{self._document.source}:{mark.line}"
-                hint = f"leave out one of the lines {first} and {mark.line}"
-                raise ConfigError(f"{where}: {said}\n{self._document.quote(mark)}", hint=hint)
+                problem = f"the key {key!r} is repeated; first on line {first}"
+                hint = f"remove line {first} or line {mark.line}"
+                raise ConfigError(f"{where}: {problem}\n{self._document.quote(mark)}", hint=hint)
             self._document.marks[(*path, key)] = mark
             found[key] = self.build(value_node, (*path, key))
         return found
@@ -169,11 +166,11 @@ class _Builder:
         if kind == "bool":
             return text.lower() == "true"
         if kind == "int" and len(text) > _MOST_DIGITS:
-            said = f"a number of {len(text):,} digits"
-            raise ConfigError(self._document.error(path, said), hint="in quotes, if it is text; else fewer digits")
+            problem = f"a number of {len(text):,} digits"
+            raise ConfigError(self._document.error(path, problem), hint="write it in quotes if it is text")
         if kind == "int":
             return int(text, 16 if text.lower().startswith("0x") else 10)
         if kind == "float":
             return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
-        said = f"the tag {node.tag!r} has no meaning here"
-        raise ConfigError(self._document.error(path, said), hint="leave out the word that begins with '!'")
+        problem = f"the tag {node.tag!r} is not supported"
+        raise ConfigError(self._document.error(path, problem), hint="remove the word that begins with '!'")

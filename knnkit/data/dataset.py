@@ -82,21 +82,27 @@ def load_sklearn(name: str) -> Dataset:
 
 
 def dataset(rows: Any, labels: Any, feature_names: Sequence[str] | None = None, source: str = "arrays") -> Dataset:
-    """Returns checked arrays as a `Dataset`: (n, n_features) numbers and n integer or string labels.
+    """Returns checked arrays as a `Dataset`: (n, n_features) numbers and n integer or string labels; None are all 0.
 
     Raises:
         DataError: the shapes do not fit, names repeat, or a value is not finite in float32.
     """
-    with np.errstate(over="ignore"):
-        matrix = np.ascontiguousarray(rows, dtype=np.float32)
+    try:
+        with np.errstate(over="ignore"):
+            matrix = np.ascontiguousarray(rows, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        hint = "rows.toarray()" if hasattr(rows, "toarray") else ""
+        raise DataError(f"{source}: the rows are not a table of numbers: {error}", hint=hint) from None
     if matrix.ndim != 2 or 0 in matrix.shape:
         raise DataError(f"{source}: expected rows and columns of numbers, found an array of shape {matrix.shape}")
     names = tuple(map(str, feature_names or (f"feature_{column}" for column in range(matrix.shape[1]))))
     require_distinct(names, source)
     if len(names) != matrix.shape[1]:
         raise DataError(f"{source}: {len(names)} feature names for {matrix.shape[1]} columns")
+    labels = np.zeros(len(matrix), np.int64) if labels is None else labels
     if len(np.shape(labels)) != 1 or len(labels) != len(matrix):
-        raise DataError(f"{source}: {len(matrix)} rows, but labels of shape {np.shape(labels)}")
+        hint = "labels.ravel()" if np.shape(labels) == (len(matrix), 1) else ""
+        raise DataError(f"{source}: {len(matrix)} rows, but labels of shape {np.shape(labels)}", hint=hint)
     finite = np.isfinite(matrix)
     if not finite.all():
         row, column = (int(place[0]) for place in np.nonzero(~finite))
@@ -181,10 +187,10 @@ def label_array(values: list[Any], source: str) -> NDArray[Any]:
     if all(isinstance(value, float) and value.is_integer() for value in values):
         values = [int(value) for value in values]
     texts = [str(value) for value in values]
-    if all(text == str(_integer(text)) for text in texts):
+    if all((value := _integer(text)) is not None and text == str(value) for text in texts):
         return np.array([int(text) for text in texts], dtype=np.int64)
-    for row, text in enumerate(texts):
-        require_label(text, f"{source}: row {row}")
+    for text in dict.fromkeys(texts):
+        require_label(text, f"{source}: row {texts.index(text)}")
     return np.array(texts)
 
 

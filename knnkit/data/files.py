@@ -1,12 +1,16 @@
-"""Labelled rows from a CSV, Parquet or NPZ file.
+"""Reader of labelled rows from CSV, Parquet and NPZ files.
 
-Every complaint names the file, the line or row, and the column, and what was found there. Text is read by
-`knnkit.data.csvfile`. Never unpickles, and never unpacks an archive that does not fit the machine.
+Every error names the file, the line or row, and the column, and what was found there. Never fills a cell, never drops a
+row, never unpickles, and never unpacks an archive that does not fit the machine.
 """
 
 from __future__ import annotations
 
 import difflib
+import os
+import struct
+import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,15 +18,34 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from device_agent.shared.release import zip_limits
 from knnkit.data.columns import choose, find
-from knnkit.data.csvfile import load_csv
+from knnkit.data.csv_file import load_csv
 from knnkit.data.dataset import Dataset, dataset, require_distinct
-from knnkit.data.unpacking import BROKEN, members_that_fit
 from knnkit.errors import DataError, MissingDependency
 
 TEXTS = (".csv", ".tsv", ".txt")
 _SHEETS = (".xlsx", ".xls", ".ods")
 SUFFIXES = (*TEXTS, ".parquet", ".npz")
+
+#: Members of an archive, and bytes of its directory, at most.
+_MAX_MEMBERS, _MAX_DIRECTORY = 65_535, 16 * 1024 * 1024
+#: All that numpy, zipfile and skops raise on a broken archive, and on one that no memory holds.
+BROKEN = (
+    OSError,
+    ValueError,
+    EOFError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    RuntimeError,  # encrypted, an unknown method, nested without end
+    ArithmeticError,
+    MemoryError,
+    SyntaxError,
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+)
 
 
 def load(path: str | Path, label: str, features: Sequence[str] | None = None) -> Dataset:
@@ -131,3 +154,28 @@ def _nearest_file(file: Path) -> str:
         return f"the folder {file.parent} cannot be read"
     close = difflib.get_close_matches(file.name, names, n=1)
     return f"did you mean {close[0]}?" if close else "relative paths start at deploy.yaml, on the command line here"
+
+
+def members_that_fit(file: Path, **limits: int) -> list[str]:
+    """Returns the names of an archive's members; packed, they can be a thousandth of what they are.
+
+    Args:
+        file: the archive.
+        limits: bytes that a member may have (`schema_json` for schema.json).
+
+    Raises:
+        ValueError: there are too many, or unpacked they do not fit into the memory of this machine.
+    """
+    with file.open("rb") as opened:
+        zip_limits.require_small(opened, entries=_MAX_MEMBERS, directory=_MAX_DIRECTORY)
+        with zipfile.ZipFile(opened) as members:
+            entries = members.infolist()
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    unpacked = sum(entry.file_size for entry in entries)
+    if unpacked > memory:
+        raise ValueError(f"unpacked it has {unpacked:,} bytes; this machine has a memory of {memory:,}")
+    for entry in entries:
+        limit = limits.get(entry.filename.replace(".", "_"), unpacked)
+        if entry.file_size > limit:
+            raise ValueError(f"{entry.filename} has {entry.file_size:,} bytes; at most {limit:,} are read")
+    return [entry.filename for entry in entries]

@@ -7,9 +7,10 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from device_agent.shared.protocol import constants
+from knnkit.config.field_types import check_jump
 from knnkit.config.parse import Config, TargetConfig, TargetDefaults, split_address
 from knnkit.errors import UsageError
-from knnkit.transport.address import Address
+from knnkit.transport.address import Address, Typed
 
 LOCAL = "local"
 
@@ -45,6 +46,24 @@ class Overrides:
     known_hosts: str | None = None
     device_class: str | None = None
     runtime: str | None = None
+    deploy_yaml: str | None = None
+
+    def __post_init__(self) -> None:
+        """Checks the names in `jump`.
+
+        Raises:
+            UsageError: it names no host.
+        """
+        try:
+            check_jump(self.jump or "none")
+        except ValueError as error:
+            raise UsageError(f"--jump {error}", hint="--jump user@host[:port]") from None
+
+    def typed(self, name: str) -> Typed:
+        """Returns how the command line named a device."""
+        options = {"-c": self.deploy_yaml, "--ssh-config": self.ssh_config, "--known-hosts": self.known_hosts}
+        words = tuple(word for option, value in options.items() if value for word in (option, value))
+        return Typed(name, self.jump, self.identity, words)
 
 
 def targets_of(config: Config) -> tuple[Target, ...]:
@@ -65,6 +84,7 @@ def _target(one: TargetConfig, defaults: TargetDefaults, known: tuple[str, ...],
         jump=one.jump or defaults.jump,
         config=ssh_config,
         known_hosts=known,
+        foreign=ssh_config is not None,
     )
     return Target(
         name=one.name or one.host,
@@ -82,6 +102,7 @@ def select(
     named: Sequence[str] = (),
     tags: Sequence[str] = (),
     overrides: Overrides | None = None,
+    called: str = "--target",
 ) -> tuple[Target, ...]:
     """Returns the devices that the command line asks for.
 
@@ -90,6 +111,7 @@ def select(
         named: each `--target`: a name in deploy.yaml, `user@host[:port]`, an ssh_config alias, or `local`.
         tags: each `--on`: targets of deploy.yaml with one of these tags.
         overrides: options of the command line for all of them.
+        called: what the command line calls `named`.
 
     Raises:
         UsageError: nothing is selected, a tag that no target has, or an address that is none.
@@ -98,7 +120,7 @@ def select(
     chosen: dict[str, Target] = {}
     for text in named:
         near = next(iter(difflib.get_close_matches(text, known, n=1)), "")
-        target = known.get(text) or replace(_parse(text, config), near=near)
+        target = known.get(text) or replace(_parse(text, config, called), near=near)
         if target.name in chosen:
             raise UsageError(f"--target {text} is given twice", hint=f"--target {text}, once")
         chosen[target.name] = target
@@ -133,17 +155,18 @@ def only(targets: Iterable[Target], names: Iterable[str], source: str) -> tuple[
     return tuple(known[name] for name in names)
 
 
-def _parse(text: str, config: Config | None) -> Target:
+def _parse(text: str, config: Config | None, called: str) -> Target:
     if text == LOCAL:
         return Target(LOCAL, None)
     try:
         user, host, port = split_address(text)
     except ValueError as error:
-        raise UsageError(f"--target {error}", hint=f"--target user@host[:port] or --target {LOCAL}") from None
+        raise UsageError(f"{called} {error}", hint=f"{called} user@host[:port] or {called} {LOCAL}") from None
     # What is written out stands for itself: of deploy.yaml only where keys are kept still applies.
     known = (str(config.fleet.known_hosts),) if config and config.fleet.known_hosts else ()
     ssh_config = str(config.fleet.ssh_config) if config and config.fleet.ssh_config else None
-    return Target(text, Address(host, user, port, config=ssh_config, known_hosts=known))
+    foreign = ssh_config is not None
+    return Target(text, Address(host, user, port, config=ssh_config, known_hosts=known, foreign=foreign))
 
 
 def _override(target: Target, said: Overrides) -> Target:
@@ -160,6 +183,8 @@ def _override(target: Target, said: Overrides) -> Target:
         identity=said.identity or target.address.identity,
         jump=said.jump or target.address.jump,
         config=said.ssh_config or target.address.config,
+        foreign=target.address.foreign and not said.ssh_config,
+        typed=said.typed(target.name),
         known_hosts=(said.known_hosts, *target.address.known_hosts) if said.known_hosts else target.address.known_hosts,
     )
     return replace(target, address=address)

@@ -1,17 +1,18 @@
-"""Training rows to a complete model file, with the reference that its answers are held against.
+"""Builds a complete model file from training rows.
 
-The one place that puts dataset, space, graph, calibration and metadata together. Writes nothing to disk.
+Combines dataset, space, graph, calibration and metadata, and returns the float64 reference too. Writes no file.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from importlib import metadata
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from device_agent import __version__
 from device_agent.shared.protocol import constants, model_info
-from knnkit import __version__
 from knnkit.data.dataset import Dataset
 from knnkit.errors import BuildError, DataError
 from knnkit.model.reference.calibration import calibrate
@@ -19,25 +20,28 @@ from knnkit.model.reference.classifier import Reference
 from knnkit.model.reference.enrolment import Enrolment, enrol
 from knnkit.model.reference.spec import KnnSpec
 from knnkit.model.scaling import fit_scaler
-from knnkit.model.tflite.load_tensorflow import tensorflow_version
+from knnkit.model.tflite.load_tensorflow import load_tensorflow, needs_build_extra, tensorflow_version
 from knnkit.model.tflite.op_versions import minimum_runtime
 
-#: The last tflite-runtime there is, and the only runtime for Python 3.11 and for armv7l: every model must load on it.
+if TYPE_CHECKING:
+    from knnkit.model.graph.tfknn import KnnModule
+
+#: The last tflite-runtime, and the only runtime on some boards (armv7l): every model must load on it.
 OLDEST_RUNTIME = "2.14.0"
-#: Rows that measure and calibrate `reject`, at most; fewer where the distances would take minutes.
+#: Most rows to calibrate and measure `reject`, and most distance terms (minutes of work), which can mean fewer rows.
 _CALIBRATION_ROWS = 5000
 _CALIBRATION_WORK = 4_000_000_000
 
 
 @dataclass(frozen=True)
 class BuiltModel:
-    """A model file and what the golden set is made from.
+    """A model file, and what its golden set is made from.
 
     Attributes:
         data: the bytes of model.tflite.
-        info: the knn.json inside it.
-        reference: the float64 classifier over the same enrolled rows.
-        warnings: for the person who builds.
+        info: its knn.json.
+        reference: the float64 classifier over the same rows.
+        warnings: messages for the user.
     """
 
     data: bytes
@@ -58,12 +62,12 @@ def build_model(
     """Builds the classifier `spec` over the rows of `training`.
 
     Args:
-        spec: what to build.
+        spec: parameters of the classifier.
         training: the rows that become neighbours.
-        held_out: rows on which the acceptance rate is measured.
+        held_out: rows to measure the acceptance rate of `reject` on.
         margin: relative distance within which neighbours are near-tied.
-        seed: of the calibration sample.
-        inputs: digest of what the build was asked for, kept in knn.json.
+        seed: for the calibration sample.
+        inputs: digest of the build's inputs, stored in knn.json.
 
     Raises:
         DataError: k is larger than the number of rows.
@@ -74,6 +78,7 @@ def build_model(
     return build_enrolled(spec, enrolment, held_out, margin=margin, seed=seed, inputs=inputs)
 
 
+@needs_build_extra()
 def build_enrolled(
     spec: KnnSpec,
     enrolment: Enrolment,
@@ -83,30 +88,18 @@ def build_enrolled(
     seed: int = 0,
     inputs: str = "",
 ) -> BuiltModel:
-    """Builds the classifier `spec` over rows that are enrolled already; `spec.scale` is told, not applied.
+    """Builds the classifier `spec` over enrolled rows; records `spec.scale`, but does not apply it.
 
     Raises:
         DataError: k is larger than the number of rows.
         BuildError: the model cannot be built as asked.
+        MissingDependency: a package of `knnkit[build]` is not installed.
     """
-    from knnkit.model.graph.tfknn import TfKNN
+    reference = make_reference(spec, enrolment, held_out, margin=margin, seed=seed)
+    model = make_module(enrolment, reference)
     from knnkit.model.tflite import metadata
-    from knnkit.model.tflite.convert import batch_rows, convert
+    from knnkit.model.tflite.convert import convert
 
-    _require_rows(spec.k, len(enrolment), enrolment.source)
-    reference = Reference(
-        enrolment.space,
-        enrolment.enrolled,
-        enrolment.codes,
-        len(enrolment.classes),
-        spec.k,
-        spec.weights,
-        margin=margin,
-    )
-    reject = None if spec.reject is None else _calibrate(spec, reference, held_out, seed)
-    reference.reject = reject
-    thresholds = None if reject is None else reject.thresholds
-    model = TfKNN.of(enrolment, spec.k, weights=spec.weights, margin=margin, thresholds=thresholds)
     tree = convert(model)
     info = model_info.KnnInfo(
         name=spec.name,
@@ -118,17 +111,48 @@ def build_enrolled(
         weights=spec.weights,
         scale=spec.scale,
         n_train=len(enrolment),
-        batch=batch_rows(model, constants.FULL),
+        batch=model.batch_rows(constants.FULL),
         fingerprint=enrolment.fingerprint,
         minimum_runtime=minimum_runtime(tree, OLDEST_RUNTIME),
         versions=_versions(),
         inputs=inputs,
-        reject=reject,
-        quantized=batch_rows(model, constants.QUANTIZED) if model.search.quantized else None,
-        cells=batch_rows(model, constants.CELLS) if model.search.cells else None,
+        reject=reference.reject,
+        quantized=model.batch_rows(constants.QUANTIZED) if model.search.quantized else None,
+        cells=model.batch_rows(constants.CELLS) if model.search.cells else None,
         searched=model.search.projection.matrix.shape[1] if model.search.projection else None,
     )
     return BuiltModel(metadata.pack(tree, model, info), info, reference, _warnings(enrolment))
+
+
+def make_reference(
+    spec: KnnSpec, enrolment: Enrolment, held_out: Dataset | None = None, *, margin: float = 1e-5, seed: int = 0
+) -> Reference:
+    """Returns the float64 classifier `spec` over enrolled rows, calibrated where it rejects.
+
+    Raises:
+        DataError: k is larger than the number of rows.
+        BuildError: too few rows to calibrate `reject` on.
+    """
+    _require_rows(spec.k, len(enrolment), enrolment.source)
+    classes = len(enrolment.classes)
+    space, enrolled, codes = enrolment.space, enrolment.enrolled, enrolment.codes
+    reference = Reference(space, enrolled, codes, classes, spec.k, spec.weights, margin=margin)
+    reference.reject = None if spec.reject is None else _calibrate(spec, reference, held_out, seed)
+    return reference
+
+
+@needs_build_extra()
+def make_module(enrolment: Enrolment, reference: Reference) -> KnnModule:
+    """Returns the TensorFlow module that answers as `reference` does, but for the rows that it is not certain of.
+
+    Raises:
+        MissingDependency: TensorFlow is not installed.
+    """
+    load_tensorflow()
+    from knnkit.model.graph.tfknn import KnnModule
+
+    thresholds = None if reference.reject is None else reference.reject.thresholds
+    return KnnModule(enrolment, reference.k, weights=reference.weights, margin=reference.margin, thresholds=thresholds)
 
 
 def _require_rows(k: int, rows: int, source: str) -> None:
@@ -157,7 +181,7 @@ def _calibrate(spec: KnnSpec, reference: Reference, held_out: Dataset | None, se
 def _warnings(enrolment: Enrolment) -> tuple[str, ...]:
     if len(enrolment.classes) == 1:
         only = enrolment.classes[0]
-        return (f"{enrolment.source}: every row has the label {only!r}; the model has nothing to tell apart",)
+        return (f"{enrolment.source}: every row has the label {only!r}; the model can give only one answer",)
     return ()
 
 

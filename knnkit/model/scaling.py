@@ -1,4 +1,4 @@
-"""Scalers, fitted by scikit-learn, as steps of the model space."""
+"""Fits a scikit-learn scaler and returns it as steps."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from knnkit.model.reference.space import Float32, Step, affine
 
 
 def fit_scaler(rows: Float32, scale: Scale) -> list[Step]:
-    """Returns the steps of `scale`, fitted on raw training rows as scikit-learn fits them."""
+    """Returns the affine step of `scale`, fitted on raw (n, d) training rows; an empty list for "none"."""
     if scale == "none":
         return []
     from sklearn.preprocessing import MinMaxScaler, RobustScaler, StandardScaler

@@ -1,7 +1,7 @@
-"""The build's own check: the finished file, run by TensorFlow's interpreter, against its golden set.
+"""Checks a finished model against its golden set.
 
-What fails here fails on the machine that built it, before anything is signed. Rows that the graph itself calls
-uncertain are left to the device's float64, so the reference's answer stands for them here.
+Runs the file in TensorFlow's interpreter on the build machine, before anything is signed. A device settles uncertain
+rows in float64; here the reference's answer takes their place.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from device_agent.shared.protocol import constants, model_info
 from knnkit.errors import BuildError
 from knnkit.model.build import BuiltModel
 
-_HOW = {constants.FULL: "", constants.QUANTIZED: " in eight bits", constants.CELLS: " by its cells"}
+_SEARCH_NAMES = {constants.FULL: "", constants.QUANTIZED: " in the int8 search", constants.CELLS: " in the cell search"}
 
 _TOO_HIGH = "lower gates: accuracy in deploy.yaml, or choose another k, metric or scale"
-_AT_FAULT = "knnkit or this TensorFlow is at fault, not your data: build with the versions of pyproject.toml; report it"
+_AT_FAULT = "a fault of knnkit or TensorFlow, not of your data: build with the versions in pyproject.toml; report it"
 
 
 @dataclass(frozen=True)
@@ -35,25 +35,25 @@ class _Answers:
 
 
 def self_check(model: BuiltModel, golden: Golden, gates: model_info.Gates) -> Verdict:
-    """Returns the judge's verdict on the built file, in which each way to search is held to the golden set.
+    """Returns the verdict on the full search of the built file; checks its other searches as well.
 
     Raises:
-        BuildError: a golden row is different, or the accuracy is under the floor.
+        BuildError: a golden row is different, or the accuracy is below the gate.
     """
-    verdict = _prove(model, golden, gates, constants.FULL)
-    for search in (constants.QUANTIZED, constants.CELLS):  # a board chooses which answers
+    verdict = _check(model, golden, gates, constants.FULL)
+    for search in (constants.QUANTIZED, constants.CELLS):  # each device chooses its search
         if model.info.batch_rows(search) is not None:
-            _prove(model, golden, gates, search)
+            _check(model, golden, gates, search)
     return verdict
 
 
-def _prove(model: BuiltModel, golden: Golden, gates: model_info.Gates, search: str) -> Verdict:
+def _check(model: BuiltModel, golden: Golden, gates: model_info.Gates, search: str) -> Verdict:
     signature = constants.signature(constants.SIGNATURE_BATCH, search)
     answers = _run(model, golden.rows, signature, model.info.batch_rows(search) or 1)
     verdict = judge(golden, answers, model.info, gates)
     if verdict.failures:
         raise BuildError(
-            f"the model misses its own gates{_HOW[search]}: {'; '.join(verdict.failures)}",
+            f"the model misses its own gates{_SEARCH_NAMES[search]}: {'; '.join(verdict.failures)}",
             hint=_AT_FAULT if verdict.different else _TOO_HIGH,
         )
     return verdict
@@ -61,8 +61,8 @@ def _prove(model: BuiltModel, golden: Golden, gates: model_info.Gates, search: s
 
 def _run(model: BuiltModel, rows: NDArray[np.float32], signature: str, batch: int) -> _Answers:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # tf.lite.Interpreter is deprecated, and all that TensorFlow brings
-        # Without XNNPACK: plain kernels are a second opinion, and say nothing on the terminal.
+        warnings.simplefilter("ignore")  # tf.lite.Interpreter is deprecated, but comes with TensorFlow
+        # Without XNNPACK: the builtin kernels are an independent check, and print nothing.
         resolver = tf.lite.experimental.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
         interpreter = tf.lite.Interpreter(model_content=model.data, experimental_op_resolver_type=resolver)
     runner, parts = interpreter.get_signature_runner(signature), []

@@ -20,8 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 from device_agent.shared.protocol import constants, model_info
 from device_agent.shared.protocol.errors import ModelUnusable
+from device_agent.shared.protocol.versions import utc
+from device_agent.shared.safe_files import read_small
 from knnkit.config.parse import Build
-from knnkit.errors import BuildError, MissingDependency, UsageError, VerificationFailed
+from knnkit.errors import BuildError, UsageError, VerificationFailed
+from knnkit.model.tflite.load_tensorflow import needs_build_extra
 from knnkit.release import manifest, up_to_date
 from knnkit.release.signing import Signer, sign_release
 from knnkit.training import source
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
 
 #: Most digits of a time in seconds; more are milliseconds.
 _DIGITS = 12
+#: How far ahead of the clock a sequence may lie before a build warns, in seconds: clocks differ, and by no more.
+_AHEAD = 24 * 3600
 
 
 @dataclass(frozen=True, repr=False)
@@ -101,7 +106,7 @@ def build_release(build: Build, signer: Signer, *, out: Path | None = None) -> B
         model.seed,
         up_to_date.digest(build),
     )
-    with _extra_installed():
+    with needs_build_extra():
         made_from = source.load(build)
     return write_release(made_from, order, signer, directory)
 
@@ -130,7 +135,18 @@ def write_release(made_from: Material, order: Order, signer: Signer, directory: 
         True,
         verdict.accuracy,
         verdict.accuracy_rows,
-        (*made_from.warnings, *model.warnings, *_learnt_nothing(model.info, verdict)),
+        (*made_from.warnings, *model.warnings, *_learnt_nothing(model.info, verdict), *_far_ahead(document)),
+    )
+
+
+def _far_ahead(document: model_info.Manifest) -> tuple[str, ...]:
+    """Warns of a sequence after which devices would refuse the numbers that builds get by themselves: the time."""
+    if document.sequence <= max(document.created, time.time()) + _AHEAD:
+        return ()
+    return (
+        f"sequence {document.sequence} is ahead of the clock: a device that has committed it refuses releases that "
+        f"set no sequence until {utc(document.sequence)}. Leave out release.sequence, unless that is meant; "
+        f"the next release then needs release.sequence: {document.sequence + 1}",
     )
 
 
@@ -157,24 +173,11 @@ def _make(made_from: Material, order: Order) -> tuple[BuiltModel, Golden, Verdic
 def _build_model(made_from: Material, order: Order) -> BuiltModel:
     spec, held_out = made_from.spec, made_from.held_out
     how: dict[str, Any] = {"margin": order.gates.margin, "seed": order.seed, "inputs": order.inputs}
-    with _extra_installed():
-        from knnkit.model.tflite.load_tensorflow import load_tensorflow
+    from knnkit.model import build
 
-        load_tensorflow()
-        from knnkit.model import build
-
-        if made_from.imported is not None:
-            return build.build_enrolled(spec, made_from.imported.enrolment, held_out, **how)
-        return build.build_model(spec, made_from.training, held_out, **how)
-
-
-@contextlib.contextmanager
-def _extra_installed() -> Iterator[None]:
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        package = {"sklearn": "scikit-learn"}.get(error.name or "", error.name)
-        raise MissingDependency(f"building a model needs {package}", hint="pip install 'knnkit[build]'") from None
+    if made_from.imported is not None:
+        return build.build_enrolled(spec, made_from.imported.enrolment, held_out, **how)
+    return build.build_model(spec, made_from.training, held_out, **how)
 
 
 def _pinned_clock() -> int | None:
@@ -211,7 +214,8 @@ def _manifest(order: Order, model: BuiltModel, directory: Path, created: int) ->
 
 def _sequence_of(directory: Path) -> int:
     try:
-        return manifest.read_manifest((directory / constants.MANIFEST_FILE).read_bytes()).sequence
+        data = read_small(directory / constants.MANIFEST_FILE, constants.MAX_MANIFEST, follow=True)
+        return manifest.read_manifest(data).sequence
     except (OSError, VerificationFailed):
         return 0
 
@@ -285,4 +289,5 @@ def _kept(directory: Path, build: Build, signer: Signer) -> Built | None:
         info = model_file.read_info(directory / constants.MODEL_FILE)
     except (VerificationFailed, ModelUnusable):
         return None
-    return Built(directory, verdict.manifest, info, verdict.digest, False, None, 0, verdict.warnings)
+    warnings = (*verdict.warnings, *_far_ahead(verdict.manifest))
+    return Built(directory, verdict.manifest, info, verdict.digest, False, None, 0, warnings)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 
+from device_agent import __version__
 from device_agent.shared.protocol import json_codec
 from device_agent.shared.protocol.errors import Refused
 from device_agent.shared.protocol.model_info import Gates, Manifest
 from device_agent.shared.trust import manifest as rules
-from knnkit import __version__
 from knnkit.errors import VerificationFailed
 
 #: The class of a release that any device may run.

@@ -1,5 +1,7 @@
-"""Makes the signed orders that devices take: rotation, revocation, rollback. Their form and rules are the device's own
-(`device_agent.shared.trust.orders`). Sends nothing."""
+"""Makes the signed orders that devices take: keys, rollbacks, floors.
+
+Their form and rules are the device's own (`device_agent.shared.trust.orders`). Sends nothing.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ from device_agent.shared.trust import dsse, orders
 from knnkit.errors import UsageError, VerificationFailed
 from knnkit.release.signing import Signer
 
-#: How long a rollback order may be used, in seconds, unless told otherwise.
+#: How long a rollback or floor order may be used, in seconds, unless told otherwise.
 ROLLBACK_LIFE = 3600
 
 
@@ -74,6 +76,33 @@ def roll_back(
     now = _now(issued)
     order = orders.RollbackOrder(device_id, digest, leaves, secrets.token_hex(16), now, now + life)
     return _sign(orders.ROLLBACK_TYPE, order, (signer,))
+
+
+def reset_floor(
+    signer: Signer,
+    *,
+    device_id: str,
+    floor: int | None,
+    leaves: int,
+    life: int = ROLLBACK_LIFE,
+    issued: int | None = None,
+) -> bytes:
+    """Returns the order after which one device, once, takes releases again that lie above `floor`.
+
+    Its time floor goes back to the clock that issued the order. Neither floor is ever raised by it.
+
+    Args:
+        signer: a key that the device trusts.
+        device_id: as the device's status gives it.
+        floor: the sequence that the next release must lie above; None takes the clock, as sequences do.
+        leaves: the device's floor now.
+        life: how long the order may be used, in seconds.
+        issued: the clock, seconds since 1970; by default this machine's.
+    """
+    now = _now(issued)
+    wanted = min(now if floor is None else floor, leaves)
+    order = orders.FloorOrder(device_id, wanted, leaves, secrets.token_hex(16), now, now + life)
+    return _sign(orders.FLOOR_TYPE, order, (signer,))
 
 
 def _now(issued: int | None) -> int:

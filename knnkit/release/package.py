@@ -37,6 +37,7 @@ class Package:
     signed_by: str  # fingerprint of the key that is said to have signed
     model_sha256: str
     files: tuple[PackageFile, ...]
+    signature: bytes = b""  # model.sig, for a device that has the rest of it already
 
     @property
     def digest(self) -> str:
@@ -70,7 +71,8 @@ def read_package(directory: Path, trusted: Mapping[str, bytes]) -> Package:
                 for name in sorted(opened.opened)
             )
             manifest = read_manifest(opened.read(constants.MANIFEST_FILE))
-            signed_by = oms.read_bundle(opened.read(constants.SIGNATURE_FILE)).fingerprint
+            signature = opened.read(constants.SIGNATURE_FILE)
+            signed_by = oms.read_bundle(signature).fingerprint
             digest = oms.root_digest(fact.sha256 for _, fact in sorted(opened.files.items()))
             model_sha256 = opened.files[constants.MODEL_FILE].sha256
     except Refused as error:
@@ -78,7 +80,7 @@ def read_package(directory: Path, trusted: Mapping[str, bytes]) -> Package:
     if signed_by in trusted:
         verify_with(directory, dict(trusted))
     ref = ReleaseRef(digest, manifest.name, manifest.version, manifest.sequence)
-    return Package(str(directory), ref, manifest, signed_by, model_sha256, files)
+    return Package(str(directory), ref, manifest, signed_by, model_sha256, files, signature)
 
 
 def package_for(packages: tuple[Package, ...], device_class: str) -> Package | None:

@@ -7,13 +7,11 @@ Format: https://github.com/ossf/model-signing-spec
 
 from __future__ import annotations
 
-import contextlib
 import getpass
 import hashlib
 import json
 import os
 import sys
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -23,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.errors import Refused
 from device_agent.shared.release import directory as release_files
+from device_agent.shared.safe_files import whole_file
 from device_agent.shared.trust import dsse, oms, reasons, rules
 from device_agent.shared.trust.manifest import read_manifest
 from knnkit.errors import SigningKeyError, UsageError, VerificationFailed
@@ -87,7 +86,8 @@ def sign_release(directory: Path, signer: Signer) -> rules.Verdict:
     except Refused as error:
         raise VerificationFailed(f"{directory}: {error}", reason=error.reason, hint=error.hint) from None
     try:
-        _replace(directory / constants.SIGNATURE_FILE, bundle)
+        with whole_file(directory / constants.SIGNATURE_FILE) as file:
+            file.write(bundle)
     except OSError as error:
         raise SigningKeyError(f"cannot write {directory / constants.SIGNATURE_FILE}: {error.strerror}") from None
     return verdict
@@ -152,22 +152,6 @@ def make_bundle(subject: str, digests: dict[str, str], signer: Signer) -> bytes:
         "dsseEnvelope": dsse.dump_envelope(envelope),
     }
     return json.dumps(bundle).encode()
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Writes beside the directory's own files only for an instant: a hidden name that a rename removes."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=constants.PART_SUFFIX)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fchmod(file.fileno(), 0o644)
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            Path(temporary).unlink()
-        raise
 
 
 def load_signer(path: Path) -> FileSigner:

@@ -8,10 +8,11 @@ import json
 from importlib import metadata
 from pathlib import Path
 
+from device_agent import __version__
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.errors import ModelUnusable
 from device_agent.shared.release import model_file
-from knnkit import __version__
+from device_agent.shared.safe_files import open_ordinary
 from knnkit.config.parse import Build, FileData, SkopsData, TestFile
 from knnkit.errors import DataError
 
@@ -65,7 +66,7 @@ def _installed(tool: str) -> str:
 def _file_digest(path: Path) -> str:
     found = hashlib.sha256()
     try:
-        with path.open("rb") as file:
+        with open_ordinary(path, follow=True) as file:
             while chunk := file.read(_CHUNK):
                 found.update(chunk)
     except FileNotFoundError:

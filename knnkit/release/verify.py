@@ -6,10 +6,10 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from device_agent import __version__
 from device_agent.shared.protocol.errors import Refused
 from device_agent.shared.release import directory as release_files
 from device_agent.shared.trust import reasons, rules
-from knnkit import __version__
 from knnkit.errors import VerificationFailed
 from knnkit.release import keys
 from knnkit.release.signing import require_directory

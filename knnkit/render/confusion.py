@@ -1,4 +1,4 @@
-"""What a model takes for what, in a report: whole tables of few classes, the commonest mistakes of many. Pure."""
+"""Confusion matrices or commonest mistakes, for the report."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from dataclasses import dataclass
 
 from knnkit.render.page import Page, certified
 
-#: Different confusion matrices that are shown.
+#: Most confusion matrices to show.
 MATRICES = 4
-#: Most classes of which the whole table is shown: no screen is as wide as that of more, nor is anybody's patience.
+#: Most classes for a whole table; more do not fit on a screen.
 WHOLE = 25
-#: Mistakes that are listed in its place.
+#: Mistakes to list instead of the table.
 LISTED = 20
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """Rows of one class that were all answered with the same other one; `share` is percent of that class."""
+    """Rows of one class with the same wrong answer; `share` is their percentage of that class."""
 
     truth: str
     answer: str
@@ -26,9 +26,9 @@ class Mistake:
 
 @dataclass(frozen=True)
 class Matrix:
-    """One confusion matrix and the devices that share it; `shares` are percent of each true class.
+    """One confusion matrix and the devices that share it; `shares` are percentages of each true class.
 
-    `mistakes` are the commonest, most rows first, and `more` the kinds of them that are not listed.
+    `mistakes` are the commonest, most rows first; `more` counts the kinds of mistakes that are not listed.
     """
 
     devices: tuple[str, ...]
@@ -41,22 +41,22 @@ class Matrix:
 
     @property
     def whole(self) -> bool:
-        """Whether all of it is shown."""
+        """Whether the whole table is shown."""
         return len(self.cells) <= WHOLE
 
     @property
     def right(self) -> int:
-        """Rows that were answered right."""
+        """Number of rows with the right answer."""
         return sum(row[truth] for truth, row in enumerate(self.cells))
 
     @property
     def rows(self) -> int:
-        """Rows that were judged."""
+        """Number of rows."""
         return sum(map(sum, self.cells))
 
 
 def matrices(page: Page) -> list[Matrix]:
-    """Returns the confusion matrices, each once, the one that most devices share first."""
+    """Returns the different confusion matrices, the one that most devices share first."""
     shared: dict[tuple[tuple[int, ...], ...], list[str]] = {}
     for device in certified(page):
         proof = device.certificate

@@ -1,7 +1,6 @@
-"""Decision regions of a model of two features: which answer a device gives where.
+"""Decision regions of a model with two features.
 
-The grid is classified by whoever is asked (a device, usually), so that the picture shows answers and not a model of
-them. numpy only; matplotlib is not needed for the report.
+A device (usually) classifies a grid of points, so that the picture shows its real answers. Needs NumPy, not matplotlib.
 """
 
 from __future__ import annotations
@@ -18,9 +17,9 @@ CELLS = 160
 
 @dataclass(frozen=True)
 class Regions:
-    """Answers over a grid, and the evaluation rows on it.
+    """Answers on a grid, and the evaluation rows.
 
-    `grid` is (CELLS, CELLS) int: the class index answered at the centre of each cell, -1 where "unknown"; row 0 is the
+    `grid` is (CELLS, CELLS) int32: the class index answered at the centre of each cell, -1 for "unknown"; row 0 has the
     lowest value of the second feature. `points` is (n, 2), `truth` and `answered` are (n,) class indices.
     """
 
@@ -36,7 +35,7 @@ class Regions:
 
 @dataclass(frozen=True)
 class Mark:
-    """One evaluation row on the picture, in its units: (0, 0) is above on the left, (100, 100) below on the right."""
+    """One evaluation row in the picture's units: (0, 0) is the upper left corner, (100, 100) the lower right one."""
 
     x: float
     y: float
@@ -58,9 +57,9 @@ def survey(
     *,
     around: NDArray[np.float64] | None = None,
 ) -> Regions:
-    """Asks `classify` ((n, 2) float32 -> (n,) class indices) about the points, and about a grid around them.
+    """Classifies the points and a grid around them by `classify`, (n, 2) float32 -> (n,) class indices.
 
-    `around`, (m, 2), are rows that the grid must cover beside the points: the training rows, where they are known.
+    `around`, (m, 2), are further rows that the grid must cover: the training rows, if they are known.
     """
     covered = points if around is None else np.concatenate([points, around])
     span = np.ptp(covered, axis=0)
@@ -76,7 +75,7 @@ def survey(
 
 
 def outlines(regions: Regions) -> dict[int, str]:
-    """Returns for each class answered somewhere the SVG path (units: grid cells, y downwards) that covers its cells."""
+    """Returns class index -> SVG path of its cells (units: grid cells, y downwards), for each answered class."""
     paths: dict[int, list[str]] = {}
     for row, line in enumerate(regions.grid[::-1]):
         edges = np.flatnonzero(np.diff(line)) + 1
@@ -88,7 +87,7 @@ def outlines(regions: Regions) -> dict[int, str]:
 
 
 def marks(regions: Regions) -> list[Mark]:
-    """Returns the evaluation rows in the picture's units, the wrong ones last so that they lie on top."""
+    """Returns the evaluation rows in the picture's units; wrong ones come last, so that they are drawn on top."""
     low, high = np.array(regions.low), np.array(regions.high)
     placed = (regions.points - low) / (high - low) * 100.0
     found = [

@@ -1,4 +1,4 @@
-"""A fleet's report as a page and as a table on the terminal. Says what the report says; judges nothing."""
+"""A fleet's report as a page or terminal table."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ def page_of(
     """Returns the page of a run.
 
     Args:
-        report: what became of each device.
-        classes: the model's labels, in the order of the confusion matrices; the certificates' own if left out.
+        report: the outcome of each device.
+        classes: the model's labels, in the order of the confusion matrices; default: those of the certificates.
         gates: the release's gates.
-        regions: answers of one device over a grid, for a model of two features.
+        regions: answers of one device on a grid, for a model with two features.
         regions_from: that device's name.
     """
     release = report.releases[0] if len(report.releases) == 1 else None
@@ -66,29 +66,29 @@ def page_of(
 
 
 def _classes(report: FleetReport) -> tuple[str, ...]:
-    said = {device.certificate.classes for device in report.devices if device.certificate}
-    return said.pop() if len(said) == 1 else ()
+    found = {device.certificate.classes for device in report.devices if device.certificate}
+    return found.pop() if len(found) == 1 else ()
 
 
 def verdict(report: FleetReport) -> str:
-    """Returns one line: that all is well, or what came out otherwise."""
+    """Returns the result of a run as one line."""
     total = len(report.devices)
     good = sum(device.good for device in report.devices)
     one = total == 1
-    said = outcome_text(report.devices[0]) if one else report.summary()
+    summary = outcome_text(report.devices[0]) if one else report.summary()
     if total and good == total:
         every = "The device" if one else f"All {total:,} devices"
         proofs = [device.certificate for device in report.devices if device.certificate]
         if len(proofs) == total and all(proof.passed and not proof.different for proof in proofs):
-            return f"{every} answer{'s' if one else ''} as the host does: {said}"
-        return f"{every}: {said}"
+            return f"{every} answer{'s' if one else ''} as the host does: {summary}"
+        return f"{every}: {summary}"
     if one:
-        return f"The device is not as it should be: {said}"
-    return f"{good:,} of {total:,} devices are as they should be: {said}"
+        return f"The device is not as it should be: {summary}"
+    return f"{good:,} of {total:,} devices are as they should be: {summary}"
 
 
 def tone(report: FleetReport) -> Tone:
-    """Returns how a run came out: good, warn where devices were only out of reach, bad."""
+    """Returns the tone of a run: good; warn if devices were only unreachable or locked; bad."""
     if report.devices and all(device.good for device in report.devices):
         return "good"
     bad = any(TONES[device.outcome] == "bad" or device.exit_code not in (0, 3, 5) for device in report.devices)
@@ -96,7 +96,7 @@ def tone(report: FleetReport) -> Tone:
 
 
 def device_tone(device: DeviceReport) -> Tone:
-    """Returns how one device came out: an answer that misses a gate is not good."""
+    """Returns the tone of one device; a device that misses a gate is bad, although it answered."""
     return "bad" if TONES[device.outcome] == "good" and not device.good else TONES[device.outcome]
 
 
@@ -129,23 +129,23 @@ def _device(report: FleetReport, device: DeviceReport) -> Device:
 
 
 def outcome_text(device: DeviceReport) -> str:
-    """Returns how one device came out, in words."""
+    """Returns the outcome of one device as text."""
     return device.outcome.value.replace("_", " ")
 
 
 def outcome_line(device: DeviceReport) -> str:
-    """Returns how one device came out, with the reason where it did not come out well."""
-    known = outcome_text(device)
-    return known if device.good or not device.message else f"{known}: {device.said}"
+    """Returns the outcome of one device, with the reason if it is not good."""
+    text = outcome_text(device)
+    return text if device.good or not device.message else f"{text}: {device.said}"
 
 
 def release_text(ref: ReleaseRef | None) -> str:
-    """Returns a release as a line of a table names it."""
+    """Returns a release as `name version (digest)`."""
     return f"{ref.name} {ref.version} ({ref.digest[:8]})" if ref else "-"
 
 
 def print_report(report: FleetReport, stream: TextIO | None = None) -> None:
-    """Prints one line for each device and the verdict, to stderr unless told otherwise."""
+    """Prints one line per device and the verdict; `stream` defaults to standard error."""
     out = stream or sys.stderr
     proven = any(device.certificate for device in report.devices)
     columns: list[Column | str] = ["device", "outcome", "release"]

@@ -1,7 +1,7 @@
-"""The HTML report: one page that holds everything, loads nothing, and runs no script.
+"""Self-contained HTML report without scripts or requests.
 
-Every value passes through `text.clean` and then through HTML escaping, whatever the template forgets: devices are not
-trusted to say harmless things. The page's own policy forbids scripts and requests as a second line. Needs jinja2 only.
+Every value passes through `sanitize.clean` and HTML escaping, independent of the template, because text from devices is
+not trusted. As a second defence, the page's content security policy forbids scripts and requests. Needs only jinja2.
 """
 
 from __future__ import annotations
@@ -13,32 +13,25 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from knnkit import __version__
+from device_agent import __version__
+from device_agent.shared.safe_files import whole_file
 from knnkit.render import confusion, decision_regions, palette, sanitize
 from knnkit.render import page as pages
 from knnkit.render.page import Page
 
-#: The steps that have a colour of their own.
+#: Steps with a colour of their own.
 STEPS = ("connect", "probe", "provision", "upload", "stage", "activate", "check", "confirm", "roll-back")
 
 
 def write_report(path: Path, page: Page) -> Path:
-    """Writes `page` to `path`, whole or not at all, and returns the path.
+    """Writes `page` to `path`, completely or not at all; returns the path.
 
     Raises:
         OSError: the file cannot be written.
     """
-    shown = render(page)
-    if path.exists() and not path.is_file():  # /dev/stdout, a FIFO: never to be replaced
-        path.write_text(shown, encoding="utf-8")
-        return path
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_text(shown, encoding="utf-8")
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    shown = render(page).encode()
+    with whole_file(path) as file:
+        file.write(shown)
     return path
 
 

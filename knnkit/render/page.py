@@ -1,7 +1,4 @@
-"""What the report page shows, as plain values: the template holds no arithmetic, and this module no HTML.
-
-Built from certificates and outcomes by whoever writes a report; see `knnkit.render.html`. No I/O.
-"""
+"""Report page as plain values: bars, lanes, tiles, ticks."""
 
 from __future__ import annotations
 
@@ -19,14 +16,14 @@ from knnkit.render.terminal import Tone
 if TYPE_CHECKING:
     from knnkit.render.decision_regions import Regions  # numpy is for a page that is drawn
 
-#: Devices that a plot shows; with more, those that stand out.
+#: Most devices in a plot; of more, the worst are shown.
 PLOTTED = 40
 _SHORTEST_MS, _LONGEST_MS = 1e-6, 1e9
 
 
 @dataclass(frozen=True)
 class Step:
-    """One step of a device's deployment; seconds, `start` counted from the start of the run."""
+    """One step of a device's deployment; times in seconds, `start` since the start of the run."""
 
     name: str
     start: float
@@ -35,7 +32,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Device:
-    """One device of a run: what came of it, and its certificate where it gave one."""
+    """One device of a run: its outcome, and its certificate if it gave one."""
 
     name: str
     outcome: str
@@ -50,7 +47,7 @@ class Device:
 
 @dataclass(frozen=True)
 class Page:
-    """A whole report. `classes` are the labels in the order of the confusion matrices; `started` is since 1970."""
+    """A report; `classes` are in the order of the confusion matrices, `started` is in seconds since 1970."""
 
     title: str
     verdict: str
@@ -77,7 +74,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Bar:
-    """A stretch of a plot: from `left`, `width` wide, both in percent."""
+    """A bar in a plot; `left` and `width` in percent."""
 
     kind: str
     left: float
@@ -96,7 +93,7 @@ class Lane:
 
 @dataclass(frozen=True)
 class Axis:
-    """Ticks of a plot: place in percent, and text."""
+    """Ticks of a plot: position in percent, and text."""
 
     ticks: tuple[tuple[float, str], ...]
 
@@ -140,8 +137,7 @@ def _worst(devices: Sequence[Device]) -> list[Device]:
 
 
 def parity_lanes(page: Page) -> list[Lane]:
-    """Returns a line for each device: its golden rows as identical, equivalent, different. One row in a thousand is
-    drawn at least one percent wide: it must be seen."""
+    """Returns one lane per device: its golden rows by verdict, each bar at least one percent wide to be visible."""
     lanes = []
     for device in _worst(certified(page)):
         proof = device.certificate
@@ -160,13 +156,13 @@ def parity_lanes(page: Page) -> list[Lane]:
 
 
 def latency_plot(page: Page) -> tuple[list[Lane], Axis, float | None] | None:
-    """Returns a line for each device from its median to its 99th percentile, a logarithmic axis in milliseconds, and
-    the place of the budget on it; None without any measurement."""
+    """Returns one lane per device (median to 99th percentile), a log axis in ms and the gate's position; None if no
+    latency was measured."""
     timed = [(device, device.certificate.latency) for device in _worst(certified(page)) if device.certificate]
-    measured = [(device, latency) for device, latency in timed if latency and _can_be(latency.p50_ms, latency.p99_ms)]
+    measured = [(device, latency) for device, latency in timed if latency and _sane(latency.p50_ms, latency.p99_ms)]
     if not measured:
         return None
-    budget = page.gates.latency_ms if page.gates and _can_be(page.gates.latency_ms or 0.0) else None
+    budget = page.gates.latency_ms if page.gates and _sane(page.gates.latency_ms or 0.0) else None
     values = [value for _, latency in measured for value in (latency.p50_ms, max(latency.p99_ms, latency.p50_ms))]
     values += [budget] if budget else []
     low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
@@ -187,13 +183,13 @@ def latency_plot(page: Page) -> tuple[list[Lane], Axis, float | None] | None:
     return lanes, Axis(ticks), place(budget) if budget else None
 
 
-def _can_be(*times: float) -> bool:
-    """Whether a device can have measured these milliseconds: what it claims beyond that would only bend the axis."""
+def _sane(*times: float) -> bool:
+    """Whether these milliseconds are plausible; an absurd claim of a device would distort the axis."""
     return all(_SHORTEST_MS <= time <= _LONGEST_MS for time in times)
 
 
 def timeline(page: Page) -> tuple[list[Lane], Axis] | None:
-    """Returns a line for each device with its steps over the time of the run; None when no step was timed."""
+    """Returns one lane per device with its steps over the time of the run; None if no step was timed."""
     timed = [device for device in page.devices if device.steps]
     if not timed:
         return None
@@ -207,7 +203,7 @@ def timeline(page: Page) -> tuple[list[Lane], Axis] | None:
 
 
 def _seconds(end: float) -> Axis:
-    """Returns round numbers of seconds up to `end`, at most five."""
+    """Returns at most five ticks at round numbers of seconds up to `end`."""
     decade = 10.0 ** math.floor(math.log10(end / 4))
     stride = next(factor * decade for factor in (1, 2, 5, 10) if factor * decade >= end / 4 * 0.999)
     return Axis(

@@ -1,7 +1,6 @@
-"""Colours and shapes of classes: told apart by people who see colours otherwise, and on white and on black alike.
+"""Colours and shapes of classes, safe for colour-blind readers.
 
-Colours after Okabe and Ito (2008), "Color Universal Design"; each class also has a shape, since no colour alone should
-carry a meaning.
+Colours after Okabe and Ito (2008), "Color Universal Design". Each class has a shape too: colour alone is not enough.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#c9b800")
 UNKNOWN_COLOUR = "#888888"
 
-#: Shape of class i, as matplotlib calls it.
+#: Matplotlib's marker of class i.
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h", "p")
 #: The same shapes as SVG paths around (0, 0), two units wide.
 SHAPES = (

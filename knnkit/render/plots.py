@@ -1,7 +1,4 @@
-"""Pictures of a two-feature experiment with matplotlib, the only place that imports it (extra `knnkit[build]`).
-
-Draws to a file without a display and without pyplot's global state; never computes an answer.
-"""
+"""Matplotlib plots of a two-feature experiment (extra `knnkit[build]`)."""
 
 from __future__ import annotations
 
@@ -22,14 +19,14 @@ from knnkit.render.sanitize import clean
 def draw_experiment(
     path: Path, regions: Regions, train_rows: NDArray[np.float64], train_labels: NDArray[np.int32], *, title: str
 ) -> None:
-    """Writes one PNG of three panels: the data, the decision regions, and the misclassified evaluation rows.
+    """Writes a PNG with three panels: the data, the decision regions, and the misclassified evaluation rows.
 
     Args:
-        path: where the PNG goes.
-        regions: answers over a grid and the evaluation rows.
-        train_rows: (n, 2) training rows.
-        train_labels: (n,) their class indices.
-        title: one line over the picture.
+        path: path of the PNG.
+        regions: answers on a grid, and the evaluation rows.
+        train_rows: (n, 2) float64 training rows.
+        train_labels: (n,) int32 class indices of the training rows.
+        title: one line above the panels.
     """
     figure = Figure(figsize=(18, 6.4), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)

@@ -1,6 +1,6 @@
-"""Text and numbers for people. Whatever a device or a file says passes through `clean` before it is shown: a board that
-sends terminal escapes, bidirectional overrides or a megabyte of name can neither repaint the terminal nor bend the
-report. No I/O.
+"""Makes untrusted text safe to show, and formats numbers.
+
+`clean` removes terminal escapes, bidirectional marks and excess length from text of devices and files. No I/O.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 import unicodedata
 
-#: Longest text from a device that is shown, in characters.
+#: Longest text to show, in characters.
 LONGEST = 400
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
@@ -48,7 +48,7 @@ def milliseconds(value: float | None) -> str:
 
 
 def seconds(value: float | None) -> str:
-    """Returns a duration in seconds as people say it: `0.4 s`, `12 s`, `3 min 5 s`."""
+    """Returns a duration in seconds as text: `0.4 s`, `12 s`, `3 min 5 s`."""
     if value is None:
         return "–"
     if value < 10:
@@ -58,7 +58,7 @@ def seconds(value: float | None) -> str:
 
 
 def size(count: int | float) -> str:
-    """Returns a number of bytes as people say it: `6.6 MB`."""
+    """Returns a number of bytes as text: `6.6 MB`."""
     value = float(count)
     for unit in ("B", "kB", "MB", "GB"):
         if value < 1000:
@@ -68,7 +68,7 @@ def size(count: int | float) -> str:
 
 
 def moment(when: float | None) -> str:
-    """Returns seconds since 1970 as `2026-03-01 12:00:00 UTC`; a clock that is out of this world as the number."""
+    """Returns seconds since 1970 as `2026-03-01 12:00:00 UTC`, or as a number if they are not a valid date."""
     if when is None:
         return "–"
     try:

@@ -1,8 +1,7 @@
 """Tables and live progress on a terminal.
 
-On a terminal they are drawn with rich; where the output is a file or a pipe, or NO_COLOR or TERM=dumb is set, they are
-plain lines, one for each thing that happened, and rich is not imported. Text is cleaned here: callers pass what devices
-said as it is. Never reads anything, never decides anything.
+Uses rich on a terminal. In a file or a pipe, or with NO_COLOR or TERM=dumb, prints plain lines, one per event, and does
+not import rich. Cleans all text: callers pass the text of devices unchanged. Never reads or decides anything.
 """
 
 from __future__ import annotations
@@ -25,14 +24,14 @@ if TYPE_CHECKING:
 Tone = Literal["", "good", "warn", "bad", "dim"]
 
 _STYLES: dict[str, str] = {"": "", "good": "green", "warn": "yellow", "bad": "bold red", "dim": "dim"}
-#: Columns that are squeezed rather than taken apart where the terminal is narrow.
+#: A narrow terminal folds tables of up to this many columns; a wider table becomes one block of lines per row.
 _FITTING = 5
 _MARKS: dict[str, str] = {"": " ", "good": "✓", "warn": "!", "bad": "✗", "dim": "–"}
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One entry of a table: the tone says how it is coloured, never what it says."""
+    """One entry of a table; the tone sets its colour and carries no other information."""
 
     text: str
     tone: Tone = ""
@@ -40,14 +39,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table; numbers stand on the right."""
+    """A column of a table; `right` aligns numbers to the right."""
 
     title: str
     right: bool = False
 
 
 def is_plain(stream: TextIO) -> bool:
-    """Whether `stream` gets plain lines: no terminal, NO_COLOR set, or a terminal that can do nothing."""
+    """Whether `stream` gets plain lines: not a terminal, NO_COLOR, or TERM=dumb."""
     return bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb" or not stream.isatty()
 
 
@@ -58,7 +57,7 @@ def print_table(
     title: str = "",
     stream: TextIO | None = None,
 ) -> None:
-    """Prints a table to `stream` (stdout unless told otherwise)."""
+    """Prints a table; `stream` defaults to standard output."""
     out = stream or sys.stdout
     heads = [column if isinstance(column, Column) else Column(column) for column in columns]
     cells = [[_cell(entry) for entry in row] for row in rows]
@@ -69,7 +68,7 @@ def print_table(
 
 
 def print_line(text: str, tone: Tone = "", *, stream: TextIO | None = None) -> None:
-    """Prints one line to `stream` (stdout unless told otherwise)."""
+    """Prints one line; `stream` defaults to standard output."""
     out = stream or sys.stdout
     if is_plain(out):
         out.write(clean(text) + "\n")
@@ -114,7 +113,7 @@ def _rich_table(columns: list[Column], rows: list[list[Cell]], title: str, out: 
 
 
 def _rich_records(columns: list[Column], rows: list[list[Cell]], title: str, console: rich.console.Console) -> None:
-    """A table that is too wide for the terminal: a block of lines for each row, headed by its first entry."""
+    """Prints a table that is too wide as one block of lines per row, headed by the row's first entry."""
     from rich.text import Text
 
     width = max(len(column.title) for column in columns)
@@ -135,10 +134,10 @@ def _console(out: TextIO) -> rich.console.Console:
 
 
 class Progress:
-    """Live progress of many devices, on stderr; a context manager, and safe to call from any thread.
+    """Live progress of many devices on standard error; a thread-safe context manager.
 
-    On a terminal each device at work has a line of its own, with a bar while it uploads; elsewhere each new step is a
-    line of text. `finish` leaves one line that stays.
+    On a terminal, each active device has a line, with a bar during an upload; elsewhere, each new step is a line of
+    text. `finish` prints one permanent line.
     """
 
     def __init__(self, *, total: int = 0, stream: TextIO | None = None) -> None:
@@ -165,7 +164,7 @@ class Progress:
             self._bars = None
 
     def step(self, device: str, step: str, done: int | None = None, total: int | None = None) -> None:
-        """Says that `device` is at `step`; `done` of `total` bytes where it is an upload."""
+        """Shows that `device` is at `step`; for an upload, `done` of `total` bytes."""
         with self._lock:
             if self._bars is not None:
                 self._draw(self._bars, device, step, done, total)
@@ -174,7 +173,7 @@ class Progress:
             self._steps[device] = step
 
     def finish(self, device: str, outcome: str, tone: Tone = "good") -> None:
-        """Takes `device` off the live lines and leaves its outcome standing."""
+        """Replaces the live line of `device` with a permanent line with its outcome."""
         with self._lock:
             self._finished += 1
             self._steps.pop(device, None)
@@ -184,7 +183,7 @@ class Progress:
             self._line(f"{_MARKS[tone]} {counter}{clean(device)}: {clean(outcome)}", tone)
 
     def note(self, text: str, tone: Tone = "") -> None:
-        """Leaves a line that belongs to no device: the start of a wave, a stop."""
+        """Prints a permanent line about the run: the start of a wave, a stop."""
         with self._lock:
             self._line(clean(text), tone)
 
@@ -207,7 +206,7 @@ def _bars(console: rich.console.Console) -> rich.progress.Progress:
     from rich import progress
 
     class Line(progress.ProgressColumn):
-        """Device and step as plain text: rich's own columns read markup."""
+        """Device and step as plain text; rich's own columns would interpret markup."""
 
         def render(self, task: progress.Task) -> rich.text.Text:
             from rich.text import Text

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from device_agent.shared.protocol.constants import UNKNOWN_LABEL, Metric, Scale
 from knnkit.data.dataset import is_plain, shortened
-from knnkit.data.unpacking import BROKEN, members_that_fit
+from knnkit.data.files import BROKEN, members_that_fit
 from knnkit.errors import BuildError, MissingDependency
 from knnkit.model.reference.enrolment import Enrolment
 from knnkit.model.reference.space import Float32, Space, adopt_space
 from knnkit.model.reference.spec import KnnSpec
-from knnkit.training.fitted import Imported
+from knnkit.training.fitted import Fitted
 from knnkit.training.sklearn_transforms import convert
 
 #: Metrics of scikit-learn, as KNeighborsClassifier resolves them, and what they are called here.
@@ -52,24 +52,15 @@ _SCALES: dict[str, tuple[Scale, dict[str, Any]]] = {
 }
 
 
-def from_sklearn(
+def import_estimator(
     estimator: Any,
     *,
     name: str = "model",
     feature_names: tuple[str, ...] | None = None,
     reject: float | None = None,
     source: str | None = None,
-) -> Imported:
-    """Takes over a fitted KNeighborsClassifier, or a Pipeline of maps that ends in one.
-
-    Maps: StandardScaler, MinMaxScaler, MaxAbsScaler, RobustScaler, Normalizer, PCA, NeighborhoodComponentsAnalysis.
-
-    Args:
-        estimator: fitted.
-        name: of the model.
-        feature_names: of the raw columns; by default those that the estimator was fitted with.
-        reject: share of ordinary rows to accept; None never answers "unknown".
-        source: what messages call it; by default its type.
+) -> Fitted:
+    """Returns a fitted estimator of scikit-learn as knnkit holds it; the arguments are those of `knnkit.from_sklearn`.
 
     Raises:
         BuildError: something about it is not supported; the message names it, the hint what to do instead.
@@ -84,7 +75,7 @@ def from_sklearn(
     classes, codes = _classes(classifier)
     source = source or type(estimator).__name__
     spec = KnnSpec(name, int(classifier.n_neighbors), metric, _weights(classifier), _scale(maps), reject)
-    return Imported(
+    return Fitted(
         spec, Enrolment(space, enrolled, codes, classes, names, _fingerprint(space, enrolled, codes, classes), source)
     )
 
@@ -98,21 +89,12 @@ def _fingerprint(space: Space, enrolled: Float32, codes: NDArray[np.int32], clas
     return digest.hexdigest()
 
 
-def from_skops(path: str | Path, **options: Any) -> Imported:
-    """Reads a file in the skops format and takes over its estimator; `options` are those of `from_sklearn`.
-
-    Raises:
-        BuildError: it cannot be read, holds types that skops does not trust, or is not supported.
-        MissingDependency: skops is not installed.
-    """
-    return from_sklearn(load_skops(path), **{"source": str(path), **options})
-
-
 def load_skops(path: str | Path) -> Any:
     """Returns the estimator in a file in the skops format; runs no code that the file brings.
 
     Raises:
-        See `from_skops`.
+        BuildError: it cannot be read, or holds types that skops does not trust.
+        MissingDependency: skops is not installed.
     """
     try:
         import skops.io
@@ -147,32 +129,44 @@ _TREE_TYPES = (
 
 
 def _parts(estimator: Any) -> tuple[list[Any], Any]:
+    """Returns the maps, in order, and the classifier of an estimator; of a search, those of the best one."""
     from sklearn.neighbors import KNeighborsClassifier
     from sklearn.pipeline import Pipeline
 
-    maps = []
     if type(estimator) is Pipeline:
         maps = [step for _, step in estimator.steps[:-1] if step not in (None, "passthrough")]
-        estimator = estimator.steps[-1][1]
+        further, classifier = _parts(estimator.steps[-1][1])
+        return [inner for each in maps for inner in _parts_of_map(each)] + further, classifier
+    if _is_search(estimator) and hasattr(estimator, "best_estimator_"):
+        return _parts(estimator.best_estimator_)
     if type(estimator) is not KNeighborsClassifier:
         raise BuildError(f"{type(estimator).__name__} is not supported", hint=_instead_of(estimator))
     if not hasattr(estimator, "_fit_X"):
         raise BuildError("the KNeighborsClassifier is not fitted", hint="estimator.fit(rows, labels)")
-    nested = [inner for each in maps for inner in (_parts_of_map(each) if type(each) is Pipeline else [each])]
-    return nested, estimator
+    return [], estimator
+
+
+def _is_search(estimator: Any) -> bool:
+    """Whether it is one of scikit-learn's own: GridSearchCV, RandomizedSearchCV and the halving ones."""
+    return type(estimator).__module__.startswith(_SEARCHES) and hasattr(estimator, "refit")
 
 
 def _instead_of(estimator: Any) -> str:
     if isinstance(estimator, str | Path):
         return f"knnkit.from_skops({str(estimator)!r}), or data: {{skops: {estimator}}} in deploy.yaml"
-    if type(estimator).__module__.startswith(_SEARCHES):
-        return f"{'' if hasattr(estimator, 'best_estimator_') else 'fit it, then '}its .best_estimator_"
+    if _is_search(estimator):
+        return "search.fit(rows, labels)" if estimator.refit else "refit=True, then search.fit(rows, labels)"
     return "a fitted KNeighborsClassifier, or a Pipeline that ends in one"
 
 
-def _parts_of_map(pipeline: Any) -> list[Any]:
-    steps = [step for _, step in pipeline.steps if step not in (None, "passthrough")]
-    return [inner for each in steps for inner in (_parts_of_map(each) if type(each) is type(pipeline) else [each])]
+def _parts_of_map(step: Any) -> list[Any]:
+    """Returns the maps of one step of a Pipeline, which may be a Pipeline of maps."""
+    from sklearn.pipeline import Pipeline
+
+    if type(step) is not Pipeline:
+        return [step]
+    steps = [inner for _, inner in step.steps if inner not in (None, "passthrough")]
+    return [inner for each in steps for inner in _parts_of_map(each)]
 
 
 def _metric(classifier: Any) -> Metric:

@@ -17,7 +17,7 @@ from knnkit.model.reference.spec import KnnSpec
 if TYPE_CHECKING:
     from knnkit.data.dataset import Dataset
     from knnkit.model.reference.enrolment import Enrolment
-    from knnkit.training.fitted import Imported
+    from knnkit.training.fitted import Fitted
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Material:
     spec: KnnSpec
     training: Dataset
     held_out: Dataset | None
-    imported: Imported | None = None
+    imported: Fitted | None = None
     warnings: tuple[str, ...] = ()
 
     @property
@@ -73,7 +73,7 @@ def load(build: Build) -> Material:
         BuildError: the estimator cannot be read, or is not supported.
         MissingDependency: a package of `knnkit[build]` is not installed.
     """
-    from knnkit.data import numbering
+    from knnkit.data import columns
 
     model = build.model
     if isinstance(model.data, SkopsData):
@@ -81,7 +81,7 @@ def load(build: Build) -> Material:
     spec = KnnSpec(model.name, model.k, model.metric, model.weights, model.scale, model.reject)
     everything = _load_rows(build)
     chosen = isinstance(model.data, FileData) and model.data.features is not None
-    warnings = numbering.warnings(everything) if isinstance(model.data, FileData) and not chosen else ()
+    warnings = columns.warnings(everything) if isinstance(model.data, FileData) and not chosen else ()
     return Material(spec, *_divide(build, everything), warnings=warnings)
 
 
@@ -143,13 +143,13 @@ def _load_imported(build: Build, data: SkopsData) -> Material:
                 f"{data.skops} takes {width}"
             )
         names = held_out.feature_names
-    found = sklearn_importer.from_sklearn(
+    found = sklearn_importer.import_estimator(
         estimator, name=model.name, feature_names=names, reject=model.reject, source=str(data.skops)
     )
     return of_imported(found, held_out)
 
 
-def of_imported(imported: Imported, held_out: Dataset | None) -> Material:
+def of_imported(imported: Fitted, held_out: Dataset | None) -> Material:
     """Returns what a release of a classifier from scikit-learn is made from.
 
     Raises:

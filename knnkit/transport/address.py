@@ -2,7 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import shlex
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Typed:
+    """How a command line named a device, as far as a hint must repeat it to reach the same one."""
+
+    name: str  # as --target has it, or the name in deploy.yaml
+    jump: str | None = None
+    identity: str | None = None
+    options: tuple[str, ...] = ()
+
+    def words(self, *more: str, jumps: bool = False) -> str:
+        """Returns the words for another command; `jumps` says that a jump host stands before, which wants the key."""
+        jump = ("-J", self.jump) if self.jump else ()
+        identity = ("-i", self.identity) if self.identity and (jumps or jump) else ()
+        return shlex.join((self.name, *more, *jump, *identity, *self.options))
 
 
 @dataclass(frozen=True)
@@ -16,6 +33,8 @@ class Address:
     jump: str | None = None  # "user@host:port,...", or "none"
     config: str | None = None  # ssh_config file; None: ~/.ssh/config
     known_hosts: tuple[str, ...] = ()  # read before the user's own
+    foreign: bool = False  # `config` was named by deploy.yaml, whose author may be somebody else
+    typed: Typed | None = field(default=None, compare=False)  # None: no command line named it
 
     def __str__(self) -> str:
         """`user@host:port`, without what is not said."""

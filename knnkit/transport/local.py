@@ -75,7 +75,7 @@ class LocalTransport:
         self, source: BinaryIO, remote: str, *, offset: int, size: int, timeout: float, progress: Progress | None = None
     ) -> None:
         """As `Transport.append`."""
-        flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | (0 if offset else os.O_CREAT | os.O_TRUNC)
+        flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | (0 if offset else os.O_CREAT | os.O_TRUNC)
         try:
             with os.fdopen(os.open(remote, flags, 0o600), "wb") as file:
                 file.truncate(offset)

@@ -51,15 +51,15 @@ def make(folder: Path) -> None:
     (folder / "rotation.json").write_bytes(orders.rotate(signers["iris"], signers["next"], issued=ISSUED))
     (folder / "revocation.json").write_bytes(orders.revoke(signers["iris"], [following], issued=ISSUED))
     index["next"] = following
-    (folder / "keys.json").write_text(json.dumps(document_keys(), indent=2) + "\n")
+    (folder / "keys.json").write_text(json.dumps(document_keys(), indent=2, sort_keys=True) + "\n")
     (folder / "index.json").write_text(json.dumps(index, indent=2) + "\n")
 
 
-def document_keys() -> dict[str, list[str]]:
-    """Returns the keys of all documents that pass on their own, and of the device's state, by the name of its class."""
+def document_keys() -> dict[str, dict[str, bool]]:
+    """Returns class -> key -> whether it may be left out, of all documents that pass on their own and of the state."""
     named = {**vars(documents), **vars(model_info), **vars(reports), **vars(state)}
     records = {name: kind for name, kind in sorted(named.items()) if "__record__" in dir(kind)}
-    return {name: sorted(shape(kind) or ()) for name, kind in records.items() if name not in OF_A_RELEASE | INSIDE}
+    return {name: dict(shape(kind) or {}) for name, kind in records.items() if name not in OF_A_RELEASE | INSIDE}
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -91,17 +92,19 @@ def test_one_changed_byte_of_it_is_still_refused(version: Path, name: str, tmp_p
 
 @each
 def test_its_hosts_and_devices_and_those_of_today_read_each_other(version: Path) -> None:
-    """A reader refuses a key that it does not know, and one that is missing without a default; so does an older agent
-    that comes back to a board, of the state there."""
-    kept: dict[str, list[str]] = json.loads((version / "keys.json").read_bytes())
+    """Either side may be the older one, and an older agent may come back to a board and its state. A reader ignores
+    keys that it does not know; one that it needs must be there."""
+    kept: dict[str, dict[str, bool]] = json.loads((version / "keys.json").read_bytes())
     assert {"Status", "Committed", "HistoryEntry", "StoreState", "Pending"} <= kept.keys()
     for name, keys in kept.items():
         kind = next(vars(module)[name] for module in (documents, model_info, reports, state) if name in vars(module))
         today = shape(kind) or {}
-        assert today.keys() <= set(keys), f"{name}: an older peer would refuse a new key"
-        assert {key for key, optional in today.items() if not optional} <= set(keys), (
-            f"{name}: an older peer lacks a key"
-        )
+        assert _needed(today) <= keys.keys(), f"{name}: an older peer lacks a key: give it a default"
+        assert _needed(keys) <= today.keys(), f"{name}: an older peer needs a key that is gone"
+
+
+def _needed(keys: Mapping[str, bool]) -> set[str]:
+    return {key for key, optional in keys.items() if not optional}
 
 
 @each

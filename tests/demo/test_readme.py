@@ -57,3 +57,33 @@ def test_the_quick_start_works_as_it_is_written(tmp_path: Path, monkeypatch: pyt
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[-1] == "setosa"
     assert (tmp_path / "home" / ".knnkit" / "current").is_symlink()
+
+
+def python_lines() -> tuple[list[str], list[str]]:
+    """The two blocks of Python in README.md: seven lines, and what compares them with the host."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    first, second = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    return first.splitlines(), second.splitlines()
+
+
+@pytest.mark.parametrize("before", ["", "import tensorflow", "import sklearn.neighbors, device_agent, knnkit"])
+def test_the_seven_lines_print_what_the_readme_says(before: str, tmp_path: Path) -> None:
+    """And nothing on standard error, with every warning an error: TensorFlow's own are its own."""
+    seven, further = python_lines()
+    assert sum(map(bool, seven)) == 7
+    printed = [line.split("  # ")[1] for line in seven + further if line.startswith("print")]
+    lines = "\n".join(seven + further)
+    program = f"""
+import os, sys, warnings
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    {before or "pass"}
+os.write(2, b"from here on\\n")
+{lines}"""
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    argv = [sys.executable, "-W", "error", "-c", program]
+    done = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.endswith("from here on\n")
+    assert done.stdout.splitlines() == printed == ["0.9433333333333334", "0.9433333333333334", "True"]
+    assert [each.name for each in tmp_path.iterdir()] == ["knn.tflite"]

@@ -27,6 +27,8 @@ from device_agent.store import history, lock
 from device_agent.store.state import StoreState, answering
 from device_agent.store.store import Store
 from device_agent.system import board, clock
+from knnkit.release import keys, orders
+from knnkit.release.signing import FileSigner, sign_release
 
 KINDS = ("before", "after")
 
@@ -86,6 +88,16 @@ class Bench:
         for path in (device.root / place).iterdir():
             path.rename(path.with_name(path.name + constants.PART_SUFFIX))
         return digest, place
+
+    def signature(self, device: Device, digest: str) -> str:
+        """Returns the path of a signature of a release by a second key, which the device trusts too."""
+        pair = self.folder / f"second-{self.devices}"
+        made = keys.generate(pair)
+        shutil.copy(made.public, device.root / constants.TRUST_DIR / "second.pem")
+        copy = self.folder / f"signed-again-{self.devices}"
+        shutil.copytree(device.root / constants.RELEASES_DIR / digest, copy)
+        sign_release(copy, FileSigner.load(made.private))
+        return str(copy / constants.SIGNATURE_FILE)
 
 
 def stage_an_upload(bench: Bench) -> Scenario:
@@ -201,6 +213,31 @@ def prune(bench: Bench) -> Scenario:
     return Scenario("prune", device.root, ("prune", "--keep", "2"), frozenset({new}), new)
 
 
+def sign_again(bench: Bench) -> Scenario:
+    """The release that runs gets another trusted key's signature: whole, old or new, at every instant."""
+    device, old = bench.with_old()
+    return Scenario(
+        "sign again", device.root, ("stage", old, "--signature", bench.signature(device, old)), frozenset({old}), old
+    )
+
+
+def stage_with_another_signature(bench: Bench) -> Scenario:
+    device, old = bench.with_old()
+    place = f"{constants.INCOMING_DIR}/{bench.upload(device, bench.old)}"
+    shutil.copy(bench.signature(device, old), device.root / place / constants.SIGNATURE_FILE)
+    argv = ("stage", str(device.root / place))
+    return Scenario("stage, another signature", device.root, argv, frozenset({old}), old, upload=place)
+
+
+def lower_the_floors(bench: Bench) -> Scenario:
+    device, old = bench.with_old()
+    known = device.ask("trust")
+    signer = FileSigner.load(bench.releases.private_key)
+    order = bench.folder / f"floor-{bench.devices}"
+    order.write_bytes(orders.reset_floor(signer, device_id=known["device_id"], floor=3, leaves=10))
+    return Scenario("lower the floors", device.root, ("rollback", "--order", str(order)), frozenset({old}), old)
+
+
 def reserve(bench: Bench) -> Scenario:
     device, old = bench.with_old()
     return Scenario("lock", device.root, ("lock", "--holder", "me"), frozenset({old}), old)
@@ -210,7 +247,7 @@ SCENARIOS = (
     stage_an_upload, stage_from_elsewhere, stage_over_a_damaged_copy, install_an_upload, install_the_first,
     install_one_that_fails, activate, activate_the_first, activate_one_that_fails, confirm,
     confirm_with_a_long_history, give_up_an_activation, take_back_an_activation, roll_back, revert_after_the_deadline,
-    prune, reserve,
+    prune, reserve, sign_again, stage_with_another_signature,
 )  # fmt: skip
 
 
@@ -394,6 +431,21 @@ def test_a_power_cut_takes_nothing_of_a_release_that_was_just_installed_and_conf
             disk.write_to(root, entries_survive=entries_survive)
             answers = check_the_board(scenario, root, place)
         assert answers == scenario.finally_
+
+
+def test_an_order_to_lower_the_floors_serves_once_whatever_instant_it_dies_at(bench: Bench, root: Path) -> None:
+    """A crash may cost the order, never the floor that a release needs: it is the old one or the new."""
+    scenario = lower_the_floors(bench)
+    for number, effect in enumerate(traced(scenario, root)):
+        for kind in KINDS:
+            place = f"killed {kind} {number}: {effect}"
+            copy(scenario, root)
+            assert crashpoints.run(scenario.on(root), root, Fault(number, kind)).code == SIGNALLED, place
+            check_the_board(scenario, root, place)
+            lowered = Store(root).load().floor == 3
+            ended = crashpoints.run(scenario.on(root), root)
+            reason = json.loads(ended.out).get("reason")
+            assert reason in (("order-used", "order-stale") if lowered else (None, "order-used")), (place, ended.out)
 
 
 def old_of(scenario: Scenario) -> str | None:

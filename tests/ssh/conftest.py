@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from support import sshd
 
 from knnkit.transport.address import Address
+from knnkit.transport.ssh import keys
 from knnkit.transport.ssh.connection import SshTransport
 
 Dial = Callable[..., SshTransport]
@@ -61,3 +65,29 @@ def dial(address: Address) -> Iterator[Dial]:
     yield connect
     for transport in opened:
         transport.close()
+
+
+@pytest.fixture
+def encrypted(server: sshd.Sshd, tmp_path: Path) -> Path:
+    """The server's own login key, with a passphrase."""
+    path = tmp_path / "encrypted_key"
+    shutil.copy(server.identity, path)
+    path.chmod(0o600)
+    subprocess.run(["ssh-keygen", "-q", "-p", "-N", "open sesame", "-f", str(path)], check=True, capture_output=True)
+    keys._loaded.clear()
+    return path
+
+
+@pytest.fixture
+def agent(server: sshd.Sshd, tmp_path: Path) -> Iterator[Path]:
+    """A key agent that holds the server's login key."""
+    where = tmp_path / "agent.sock"
+    process = subprocess.Popen(["ssh-agent", "-D", "-a", str(where)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    process.stdout.readline()  # it listens once it has said where
+    env = os.environ | {"SSH_AUTH_SOCK": str(where)}
+    subprocess.run(["ssh-add", "-q", str(server.identity)], check=True, env=env, capture_output=True)
+    yield where
+    process.terminate()
+    process.wait(10)
+    process.stdout.close()

@@ -47,11 +47,13 @@ def test_an_unreachable_device_is_exit_3(run: Run, server: sshd.Sshd) -> None:
     assert "nothing listens there" in out
 
 
-def test_an_unknown_host_key_is_exit_3_and_names_the_command(run: Run, target: str, server: sshd.Sshd) -> None:
+def test_an_unknown_host_key_is_exit_3_and_names_the_command(
+    run: Run, target: str, server: sshd.Sshd, no_ssh_config: Path
+) -> None:
     code, out, _ = run("status", "--target", target, "-i", server.identity, "--json")
     device = json.loads(out)["devices"][0]
     assert (code, device["outcome"], device["reason"]) == (3, "unreachable", "host-key-unknown")
-    assert device["hint"] == f"knnkit trust {server.host}:{server.port}"
+    assert device["hint"] == f"knnkit trust {target} --ssh-config {no_ssh_config}"
     assert device["connections"] == 1
 
 

@@ -17,7 +17,6 @@ from knnkit.errors import HostKeyError, Unreachable
 from knnkit.fleet.jobs.enrol_host_key import enrol_host
 from knnkit.fleet.targets import Target
 from knnkit.transport.address import Address
-from knnkit.transport.ssh import auth
 from knnkit.transport.ssh.config import resolve
 from knnkit.transport.ssh.connection import SshTransport
 
@@ -30,32 +29,6 @@ def enter(to: Address) -> str:
         return transport.run(["echo", "in"], timeout=10).stdout.decode().strip()
     finally:
         transport.close()
-
-
-@pytest.fixture
-def encrypted(server: sshd.Sshd, tmp_path: Path) -> Path:
-    """The server's own login key, with a passphrase."""
-    path = tmp_path / "encrypted_key"
-    shutil.copy(server.identity, path)
-    path.chmod(0o600)
-    subprocess.run(["ssh-keygen", "-q", "-p", "-N", "open sesame", "-f", str(path)], check=True, capture_output=True)
-    auth._loaded.clear()
-    return path
-
-
-@pytest.fixture
-def agent(server: sshd.Sshd, tmp_path: Path) -> Iterator[Path]:
-    """A key agent that holds the server's login key."""
-    where = tmp_path / "agent.sock"
-    process = subprocess.Popen(["ssh-agent", "-D", "-a", str(where)], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    process.stdout.readline()  # it listens once it has said where
-    env = os.environ | {"SSH_AUTH_SOCK": str(where)}
-    subprocess.run(["ssh-add", "-q", str(server.identity)], check=True, env=env, capture_output=True)
-    yield where
-    process.terminate()
-    process.wait(10)
-    process.stdout.close()
 
 
 def test_a_named_key_lets_in(address: Address) -> None:
@@ -115,7 +88,7 @@ def test_the_passphrase_comes_from_the_environment(
     with pytest.raises(Unreachable, match="has a passphrase: ssh-add it, or set KNNKIT_SSH_PASSPHRASE"):
         enter(replace(address, identity=str(encrypted)))
     monkeypatch.setenv("KNNKIT_SSH_PASSPHRASE", "wrong")
-    with pytest.raises(Unreachable, match="encrypted_key"):
+    with pytest.raises(Unreachable, match="encrypted_key: the passphrase is wrong"):
         enter(replace(address, identity=str(encrypted)))
     monkeypatch.setenv("KNNKIT_SSH_PASSPHRASE", "open sesame")
     assert enter(replace(address, identity=str(encrypted))) == "in"
@@ -190,7 +163,7 @@ def test_a_match_by_command_is_followed(no_ssh_config: Path) -> None:
 def test_connecting_does_not_wait_for_what_runs_tasks() -> None:
     """It would take a third of the time in which knnkit is ready to connect."""
     script = (
-        "import sys, knnkit.transport.ssh; assert not {'invoke', 'unittest'} & set(sys.modules);"
+        "import sys, knnkit.transport.ssh.connection; assert not {'invoke', 'unittest'} & set(sys.modules);"
         "assert 'paramiko' in sys.modules; import invoke"
     )
     subprocess.run([sys.executable, "-c", script], check=True, env=os.environ | {"PYTHONPATH": str(ROOT)})

@@ -121,7 +121,7 @@ def outcomes(report: FleetReport) -> dict[str, tuple[str, str]]:
 
 def make_wrong(device: Device) -> Callable[[], None]:
     """Makes a device answer every row with the next class; returns what mends it."""
-    path = next(device.root.glob("venvs/*/lib/python3*/site-packages/device_agent/judge.py"))
+    path = next(device.root.glob("venvs/*/lib/python3*/site-packages/device_agent/shared/golden/judge.py"))
     sound = path.read_text()
     path.unlink()  # the others share the file
     path.write_text(sound + _WRONG)

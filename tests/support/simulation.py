@@ -137,7 +137,7 @@ class Board:
         )
 
     def lock(self) -> LockHolder | None:
-        if self.pending and not ("old-agent" in self.faults and self.running):
+        if self.pending:
             return LockHolder(self.pending_holder, "an activation, not yet confirmed", 0, 0)
         return LockHolder(self.running, "install", 0, 4711) if self.running else None
 
@@ -391,8 +391,6 @@ class Line:
     def _rollback(self, argv: list[str]) -> tuple[int, bytes]:
         board, holder = self._board, argv[argv.index("--holder") + 1]
         if "--own" in argv:
-            if "old-agent" in board.faults:
-                return 2, b""  # it says on standard error that it does not take --own
             return self._take_back(holder)
         if board.pending is not None:
             board.revert(f"given up by {holder}")

@@ -1,7 +1,4 @@
-"""A command line that is typed wrong is answered as everything else: what is wrong, and what to type next.
-
-Both command lines parse with it. Never decides what a command takes.
-"""
+"""argparse with one-line errors and a command to try."""
 
 from __future__ import annotations
 
@@ -12,41 +9,41 @@ from typing import Any, NoReturn
 
 _CHOICE = re.compile(r"argument (\S+): invalid choice: (['\"])(.*)\2 \(choose from (.*)\)", re.DOTALL)
 _NO_NUMBER = re.compile(r"argument (\S+): invalid (\w+) value: (['\"])(.*)\3", re.DOTALL)
-#: Types of arguments that take a fraction; the others that a word may be wrong for count something.
+#: Argument types that allow a fraction; all other number types need a whole number.
 _FRACTIONS = ("float", "seconds")
 
 
 class Parser(argparse.ArgumentParser):
-    """`argparse.ArgumentParser` with errors of one message and one hint."""
+    """`argparse.ArgumentParser` whose errors are one message and one hint."""
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As its base, but what a command does not take is an error of that command."""
+        """As the base class, but an unknown argument is an error of its command, not of the program."""
         found, extra = self.parse_known_args(args, namespace)
         if extra:
             command = getattr(found, "command", None)
-            meant = self._meant(command, extra)
+            suggestion = self._suggest(command, extra)
             self.prog = " ".join(filter(None, (self.prog, command)))
-            self._fail(f"it does not take {' '.join(extra)[:200]}", meant or "--help")
+            self._fail(f"it does not take {' '.join(extra)[:200]}", suggestion or "--help")
         return found
 
     def error(self, message: str) -> NoReturn:
-        """Says what is wrong; exits with 2."""
-        import difflib  # a start of the agent does without
+        """Prints the message and a hint; exits with 2."""
+        import difflib  # not needed at a normal start of the agent
 
         instead = "--help"
         if typed := _CHOICE.fullmatch(message):
             name, _, word, listed = typed.groups()
             choices = [choice.strip("' ") for choice in listed.split(",")]
             close = difflib.get_close_matches(word, choices, n=1)
-            message = f"{word[:40]!r} is no {name}: it is one of {', '.join(choices)}"
+            message = f"{word[:40]!r} is not a {name}: choose one of {', '.join(choices)}"
             instead = close[0] if close and name == "COMMAND" else instead
         elif typed := _NO_NUMBER.fullmatch(message):
             name, kind, _, word = typed.groups()
-            message = f"argument {name}: {word[:40]!r} is no {'' if kind in _FRACTIONS else 'whole '}number"
+            message = f"argument {name}: {word[:40]!r} is not a {'' if kind in _FRACTIONS else 'whole '}number"
         self._fail(message, instead)
 
-    def _meant(self, command: str | None, extra: Sequence[str]) -> str:
-        """Returns what was meant by the first of the words that a command does not take; or nothing."""
+    def _suggest(self, command: str | None, extra: Sequence[str]) -> str:
+        """Returns the likely correction of the first unknown argument, or an empty string."""
         import difflib
         import shlex
 
@@ -61,5 +58,5 @@ class Parser(argparse.ArgumentParser):
         return f"--target {shlex.quote(word[:200])}" if is_device else ""
 
     def _fail(self, message: str, instead: str) -> NoReturn:
-        called = f"python -m {self.prog}" if self.prog.startswith("device_agent") else self.prog
-        self.exit(2, f"{self.prog}: {message}\n  try: {called} {instead}\n")
+        program = f"python -m {self.prog}" if self.prog.startswith("device_agent") else self.prog
+        self.exit(2, f"{self.prog}: {message}\n  try: {program} {instead}\n")

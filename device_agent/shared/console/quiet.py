@@ -1,4 +1,4 @@
-"""Keeps the runtime's C++ from talking on standard error; what matters it raises. Touches no other stream."""
+"""Discards standard error while a TFLite runtime's C++ code runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Drops what is written to standard error meanwhile, by whatever part of the process."""
+    """Discards what the process writes to standard error in the block; real errors are raised as exceptions."""
     kept, null = os.dup(2), os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.dup2(null, 2)

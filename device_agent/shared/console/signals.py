@@ -1,8 +1,7 @@
-"""SIGINT, SIGTERM and SIGHUP end what a program is doing, once: what it holds is let go of, and a word is said.
+"""Turns SIGINT, SIGTERM and SIGHUP into one KeyboardInterrupt.
 
-The first of them is raised as KeyboardInterrupt where the program is; whatever follows would only hurt the clean-up,
-and is not heard any more. A signal that was ignored from outside (nohup) stays so. Both command lines use it; it never
-prints.
+Only the first signal is raised; later ones would interrupt the clean-up, and are ignored. A signal that was ignored at
+the start (nohup) stays ignored. Both command lines use it; it never prints.
 """
 
 from __future__ import annotations
@@ -16,18 +15,18 @@ import time
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-#: What ends a program from outside: Ctrl-C, kill, and a terminal that goes away.
+#: Ctrl-C, kill, and a closed terminal.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-#: The exit code of a program that was interrupted, whatever the signal.
+#: Exit code of an interrupted program, for every signal.
 EXIT_CODE = 130
-#: Seconds in which a destructor has come to its end.
+#: Seconds after which a destructor has surely finished.
 _SOON = 0.005
 
 _heard: list[int] = []
 
 
 def listen() -> None:
-    """Takes the signals from here on; does nothing outside the main thread."""
+    """Installs the signal handlers; does nothing outside the main thread."""
     _heard.clear()
     with contextlib.suppress(ValueError):  # in another thread
         for number in SIGNALS:
@@ -37,37 +36,37 @@ def listen() -> None:
 
 
 def deafen() -> None:
-    """Hears nothing from here on: what is left to do is to say what was done."""
+    """Ignores all further signals: call it when only the report is left to print."""
     _heard.append(0)
 
 
 def heard() -> bool:
-    """Whether a signal was raised, whatever has become of it: an import that it broke raises something else."""
+    """Whether a signal was raised, even if its KeyboardInterrupt became another exception (in an import, say)."""
     return any(_heard)
 
 
 @contextlib.contextmanager
 def told() -> Iterator[None]:
-    """Takes whatever is raised in the block after a signal for the signal."""
+    """Turns any exception that the block raises after a signal into KeyboardInterrupt."""
     try:
         yield
     except (KeyboardInterrupt, SystemExit):
         raise
-    except BaseException:  # an extension written in Rust, broken while it is loaded, raises no Exception
+    except BaseException:  # a Rust extension that is interrupted while it loads does not raise an Exception
         if heard():
             raise KeyboardInterrupt from None
         raise
 
 
 def forget() -> None:
-    """Gives the signals back to the system: what a forked child does first, for nobody would catch what is raised."""
+    """Restores the default handlers: a forked child calls it first, because nothing there catches the exception."""
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
 
 
 def end(code: int) -> NoReturn:
-    """Ends the process without taking Python apart, which would wait for threads and could be interrupted again."""
+    """Exits without Python's shutdown, which would wait for threads and could be interrupted again."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
@@ -81,9 +80,9 @@ def _hear(number: int, _frame: object) -> None:
 
 
 def _lost(found: Any) -> None:
-    """What was raised where nothing can be (a destructor, say) came to nothing: the signal is sent once more.
+    """Sends the signal again if its KeyboardInterrupt was lost, as in a destructor.
 
-    Soon: where Python lets go of an import's lock, it may have kept that of all imports, for which threads would wait.
+    Waits `_SOON` first: the interrupted code may still hold the global import lock, for which other threads wait.
     """
     if not isinstance(found.exc_value, KeyboardInterrupt):
         sys.__unraisablehook__(found)

@@ -1,11 +1,9 @@
-"""Standard input, output and error made safe, however the process was started: what a command line does first.
+"""Makes standard input, output and error safe to use.
 
-And where it was started: in a directory that somebody has deleted since, no relative path leads anywhere.
-
-One that is closed is taken by something that fails at every use, or the next file to be opened would get its number.
-An error of standard output names it, and what its encoding does not have is escaped. What standard error does not take
-is dropped: a log on a full disk, or a terminal that is gone, must not end what is being done. Both command lines use
-it; it never prints.
+Replaces a closed standard stream with a descriptor on which every operation fails. Otherwise the next file that is
+opened would get descriptor 0, 1 or 2. Errors of standard output name it; characters outside its encoding are escaped.
+Failed writes to standard error are dropped: a full disk or a closed terminal must not end the work. Also finds out
+whether the working directory was deleted. Both command lines call `secure` first; it never prints.
 """
 
 from __future__ import annotations
@@ -18,17 +16,17 @@ from pathlib import Path
 from typing import Any, TextIO
 
 INPUT, OUTPUT, ERROR = 0, 1, 2
-#: What Python chooses for standard output, by the locale: a character that its encoding does not have ends the program.
+#: Error handlers that Python may choose for standard output; both fail on a character outside its encoding.
 _FAILING = ("strict", "surrogateescape")
 
 
 def secure() -> None:
-    """Takes what is closed, and stands in for `sys.stdin`, `sys.stdout`, `sys.stderr` unless somebody else does."""
+    """Fills closed descriptors, and replaces `sys.stdin`, `sys.stdout` and `sys.stderr` unless already replaced."""
     for descriptor in (INPUT, OUTPUT, ERROR):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_WRONLY if descriptor == INPUT else os.O_RDONLY)  # gets the lowest number: this one
+            os.open(os.devnull, os.O_WRONLY if descriptor == INPUT else os.O_RDONLY)  # gets the lowest free number
     if sys.stdin is None:
         sys.stdin = open(INPUT, closefd=False)  # noqa: SIM115
     if sys.stdout is sys.__stdout__:
@@ -38,20 +36,20 @@ def secure() -> None:
 
 
 def silence_output() -> None:
-    """Lets what is still to be written to standard output go nowhere, also when Python flushes it at the end."""
+    """Discards all further standard output, also what Python flushes at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), OUTPUT)
 
 
 def require_reader() -> None:
-    """Checks that whoever reads standard output has not gone away, as a host whose line is cut has.
+    """Checks that standard output still has a reader; a host that lost its connection is gone.
 
     Raises:
-        BrokenPipeError: nobody would see what is printed.
+        BrokenPipeError: nobody can read what is printed.
     """
-    import select  # few commands ask
+    import select  # few commands need it
 
     waiting = select.poll()
-    waiting.register(OUTPUT, 0)  # a pipe or a socket without its other end says so unasked
+    waiting.register(OUTPUT, 0)  # poll reports a missing other end even with no events requested
     if any(state & (select.POLLERR | select.POLLHUP) for _, state in waiting.poll(0)):
         raise BrokenPipeError(errno.EPIPE, "nobody reads the answer", "standard output")
 
@@ -59,26 +57,26 @@ def require_reader() -> None:
 def is_lost() -> bool:
     """Whether the working directory was deleted."""
     try:
-        os.getcwd()  # noqa: PTH109 (that it fails is all that matters)
+        os.getcwd()  # noqa: PTH109 (only whether it fails matters)
     except OSError:
         return True
     return False
 
 
 def here() -> str:
-    """Returns the working directory as messages name it."""
+    """Returns the working directory for a message."""
     return "a directory that was deleted" if is_lost() else str(Path.cwd())
 
 
 def hint_here(hint: str) -> str:
-    """Returns what to do next; first of all to leave a directory that is gone."""
+    """Returns the hint, preceded by `cd` if the working directory was deleted."""
     if not is_lost():
         return hint
     return f"the working directory was deleted: cd to one that exists, then {hint or 'try again'}"
 
 
 class _Output(io.FileIO):
-    """Standard output."""
+    """Standard output, with its name in errors."""
 
     def write(self, data: Any, /) -> int:
         try:
@@ -87,8 +85,8 @@ class _Output(io.FileIO):
             raise OSError(error.errno, error.strerror, "standard output") from None
 
 
-class _Complaints(io.FileIO):
-    """Standard error."""
+class _Error(io.FileIO):
+    """Standard error; a failed write counts as written."""
 
     def write(self, data: Any, /) -> int:
         try:
@@ -98,7 +96,7 @@ class _Complaints(io.FileIO):
 
 
 def _writer(descriptor: int, before: TextIO | None) -> TextIO:
-    raw = (_Complaints if descriptor == ERROR else _Output)(descriptor, "w", closefd=False)
+    raw = (_Error if descriptor == ERROR else _Output)(descriptor, "w", closefd=False)
     return io.TextIOWrapper(
         io.BufferedWriter(raw),
         encoding=before.encoding if before else "utf-8",

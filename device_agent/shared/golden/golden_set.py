@@ -1,7 +1,4 @@
-"""The golden set: query rows and the reference's answers to them.
-
-golden.npz travels in every release. Numpy alone, no I/O: bytes in, arrays out, and back.
-"""
+"""Golden set: query rows with the reference's answers."""
 
 from __future__ import annotations
 
@@ -29,17 +26,17 @@ _ARRAYS = {
 
 @record
 class Golden:
-    """golden.npz: n query rows with the reference's answers, and the truth where it is known.
+    """golden.npz: n query rows with the reference's answers, and the true class if it is known.
 
     Attributes:
-        metric: of the model, in which `distances` are given.
+        metric: the model's metric, that of `distances`.
         rows: (n, n_features) float32, raw.
-        truth: (n,) int32, true class, -1 where it is not known.
-        label: (n,) int32, the reference's class index or UNKNOWN.
-        indices: (n, e) int32 with e >= k: the reference's neighbours by (distance, index), padded with -1.
+        truth: (n,) int32 true class; -1 if not known.
+        label: (n,) int32 class index of the reference's answer, or UNKNOWN.
+        indices: (n, e) int32 with e >= k: the reference's neighbours in order of (distance, index), padded with -1.
         distances: (n, e) float64, padded with infinity.
-        classes: (n, e) int32, the neighbours' classes, padded with -1.
-        tolerance: (n,) float64, as `judge` says.
+        classes: (n, e) int32 classes of the neighbours, padded with -1.
+        tolerance: (n,) float64, defined in `judge`.
     """
 
     metric: Metric
@@ -52,14 +49,14 @@ class Golden:
     tolerance: NDArray[np.float64]
 
     def to_bytes(self) -> bytes:
-        """Returns golden.npz: the same arrays always give the same bytes."""
+        """Returns the bytes of golden.npz; the same arrays give the same bytes."""
         buffer = io.BytesIO()
         np.savez_compressed(buffer, metric=np.array(self.metric), **{name: getattr(self, name) for name in _ARRAYS})
         return buffer.getvalue()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Golden:
-        """Reads golden.npz strictly: names, types, shapes and ranges; never unpickles.
+        """Reads golden.npz; checks names, types, shapes and ranges, and never unpickles.
 
         Raises:
             ModelUnusable: it is not a golden set.
@@ -67,7 +64,7 @@ class Golden:
         try:
             arrays: dict[str, Any] = read_arrays(data)
             if set(arrays) != {"metric", *_ARRAYS}:
-                raise ValueError(f"it holds {', '.join(sorted(arrays))}")
+                raise ValueError(f"it contains {', '.join(sorted(arrays))}")
             golden = cls(metric=_metric(arrays.pop("metric")), **arrays)
             golden._check()
         except ValueError as error:
@@ -85,9 +82,9 @@ class Golden:
             raise ValueError("a row or a tolerance is not a finite number")
         held = self.indices >= 0
         if not (np.isfinite(self.distances) == held).all() or (self.distances < 0).any():
-            raise ValueError("a neighbour has no distance, or a distance no neighbour")
+            raise ValueError("a neighbour has no distance, or a distance has no neighbour")
         if not ((self.classes >= 0) == held).all():
-            raise ValueError("a neighbour has no class, or a class no neighbour")
+            raise ValueError("a neighbour has no class, or a class has no neighbour")
 
 
 def _metric(value: NDArray[Any]) -> Metric:

@@ -1,21 +1,17 @@
-"""The golden judge: does this runtime answer as the float64 reference does?
+"""Compares a runtime's answers with the float64 reference's.
 
-Numpy alone, no I/O, no runtime: bytes and arrays in, a verdict out. The device runs it at every activation, the host
-when it builds; it is the same code, so both mean the same by *identical*, *equivalent* and *different*.
-
-A golden row carries the reference's neighbours beyond the k-th as far as the row's tolerance reaches, their classes
-and float64 distances. That is all it takes to tell a swap of near-tied neighbours from a wrong answer without the
-training matrix:
+A device runs it at every activation, the host at every build. A golden row lists the reference's neighbours, classes
+and float64 distances beyond the k-th as far as the row's tolerance reaches. That is enough to distinguish a swap of
+near-tied neighbours from a wrong answer without the training matrix:
 
 - *identical*: the same neighbours in the same order, and the same label;
-- *equivalent*: each place is held by a row whose reference distance is within the tolerance of that place's, and the
-  label is the same;
-- *different*: anything else; also a distance or a probability that departs from what the reference says of the very
-  neighbours that were answered.
+- *equivalent*: the reference distance of the neighbour at each place is within the tolerance of the expected one, and
+  the label is the same;
+- *different*: anything else, also a distance or probability that does not fit the neighbours in the answer.
 
 The tolerance of a row is `margin * max(d_k, R)`: d_k is its k-th reference distance, R the RMS distance of the
-training rows from their mean, both in model space (Euclidean or Manhattan; sqeuclidean and cosine are compared as the
-Euclidean distances that they are functions of).
+training rows from their mean, both in model space (Euclidean or Manhattan; sqeuclidean and cosine distances are
+converted to the Euclidean ones that they are functions of). NumPy only, no I/O, no runtime.
 """
 
 from __future__ import annotations
@@ -32,13 +28,13 @@ from device_agent.shared.protocol.model_info import Gates, KnnInfo
 from device_agent.shared.protocol.record import record
 from device_agent.shared.protocol.reports import RowDifference
 
-#: How far a probability may be from the reference's.
+#: Largest difference of a probability from the reference's.
 PROBABILITY_TOLERANCE = 1e-5
 
 
 @record
 class Verdict:
-    """What the judge found; the fields are those of `contract.Certificate`."""
+    """The result of `judge`; the fields are those of `reports.Certificate`."""
 
     identical: int
     equivalent: int
@@ -53,13 +49,13 @@ class Verdict:
 
 
 def judge(golden: Golden, answers: Any, info: KnnInfo, gates: Gates, *, p50_ms: float | None = None) -> Verdict:
-    """Compares `answers` to the golden rows (`Answers` of `golden.rows`) with the reference's, and applies the gates.
+    """Compares `answers`, the `Answers` to `golden.rows`, with the reference's, and applies the gates.
 
-    Accuracy counts over all rows whose truth is known; an "unknown" is not a right answer. `p50_ms` is the median
-    time of one row, judged when it and the latency gate are given.
+    Accuracy counts all rows whose truth is known; "unknown" counts as wrong. `p50_ms` is the median time of one row in
+    milliseconds; without it the latency gate is not applied.
 
     Raises:
-        ModelUnusable: the golden set was made for another model (k, features or classes differ).
+        ModelUnusable: the golden set belongs to another model (k, features or classes differ).
     """
     _require_match(golden, info)
     kinds = ["different"] * len(golden.rows)
@@ -87,7 +83,7 @@ def judge(golden: Golden, answers: Any, info: KnnInfo, gates: Gates, *, p50_ms: 
 
 
 def base_distance(distances: NDArray[Any], metric: Metric) -> NDArray[np.float64]:
-    """Returns the Euclidean (Manhattan) distances in model space that `distances` are a function of."""
+    """Returns the Euclidean (for manhattan: Manhattan) float64 distances in model space for `distances` in `metric`."""
     values = np.asarray(distances, dtype=np.float64)
     if metric == "sqeuclidean":
         values = np.sqrt(np.maximum(values, 0.0))
@@ -97,7 +93,7 @@ def base_distance(distances: NDArray[Any], metric: Metric) -> NDArray[np.float64
 
 
 def votes(classes: NDArray[np.int32], distances: NDArray[np.float64], info: KnnInfo) -> NDArray[np.float64]:
-    """Returns (n_classes,) shares of the votes of neighbours in order of distance; exact matches take all."""
+    """Returns (n_classes,) float64 vote shares of k neighbours; with weights by distance, exact matches take all."""
     if info.weights == "uniform":
         weight = np.ones(len(classes))
     elif distances.min() == 0.0:
@@ -111,17 +107,17 @@ def votes(classes: NDArray[np.int32], distances: NDArray[np.float64], info: KnnI
 
 def _judge_row(golden: Golden, answers: Any, info: KnnInfo, row: int) -> tuple[str, float]:
     k, tolerance = info.k, golden.tolerance[row]
-    found, told = np.asarray(answers.indices[row]), np.asarray(answers.distances[row], dtype=np.float64)
+    found, distances = np.asarray(answers.indices[row]), np.asarray(answers.distances[row], dtype=np.float64)
     places = [np.flatnonzero(golden.indices[row] == index) for index in found]
-    strangers = found.min() < 0 or any(len(place) == 0 for place in places)  # padding is no neighbour
-    if strangers or not np.isfinite(told).all() or len(set(found.tolist())) < k:
-        return "different", _largest(told, golden.distances[row, :k])
+    unlisted = found.min() < 0 or any(len(place) == 0 for place in places)  # -1 is padding, not a neighbour
+    if unlisted or not np.isfinite(distances).all() or len(set(found.tolist())) < k:
+        return "different", _largest(distances, golden.distances[row, :k])
     at = np.concatenate(places)
-    tellable = _in_float32(golden.distances[row, at])
-    error = _largest(told, tellable)
+    expected_distances = _in_float32(golden.distances[row, at])
+    error = _largest(distances, expected_distances)
     base = base_distance(golden.distances[row], golden.metric)
     swapped = np.abs(base[at] - base[:k]).max()
-    off = np.abs(base_distance(told, golden.metric) - base_distance(tellable, golden.metric)).max()
+    off = np.abs(base_distance(distances, golden.metric) - base_distance(expected_distances, golden.metric)).max()
     expected = votes(golden.classes[row, at], golden.distances[row, at], info)
     shares = np.asarray(answers.probabilities[row], dtype=np.float64)
     wrong_share = not np.abs(shares - expected).max() <= PROBABILITY_TOLERANCE
@@ -131,13 +127,13 @@ def _judge_row(golden: Golden, answers: Any, info: KnnInfo, row: int) -> tuple[s
 
 
 def _in_float32(distances: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Returns distances as a device can tell them: beyond the largest number that one, under the smallest 0."""
-    told: NDArray[np.float64] = np.minimum(distances, np.finfo(np.float32).max).astype(np.float32).astype(np.float64)
-    return told
+    """Returns distances as a device's float32 holds them: at most the largest number, and 0 below the smallest."""
+    narrow: NDArray[np.float64] = np.minimum(distances, np.finfo(np.float32).max).astype(np.float32).astype(np.float64)
+    return narrow
 
 
-def _largest(told: NDArray[np.float64], expected: NDArray[np.float64]) -> float:
-    gaps = np.abs(told - expected)
+def _largest(found: NDArray[np.float64], expected: NDArray[np.float64]) -> float:
+    gaps = np.abs(found - expected)
     return float(gaps[np.isfinite(gaps)].max(initial=0.0))
 
 
@@ -153,7 +149,7 @@ def _difference(golden: Golden, answers: Any, info: KnnInfo, row: int, error: fl
 
 
 def label_text(info: KnnInfo, index: int) -> str:
-    """Returns a class index as people write it; `unknown` for a rejected row."""
+    """Returns the label of a class index; `unknown` for a rejected row."""
     return str(info.classes[index]) if 0 <= index < len(info.classes) else UNKNOWN_LABEL
 
 
@@ -180,11 +176,11 @@ def _failures(gates: Gates, different: int, rows: int, accuracy: float | None, p
     if different:
         found.append(f"parity: {different} of {rows} golden rows are different")
     if gates.accuracy is not None and accuracy is None:
-        found.append(f"accuracy: the floor is {gates.accuracy:g}, but no golden row has a known truth")
+        found.append(f"accuracy: the gate is {gates.accuracy:g}, but no golden row has a known truth")
     elif gates.accuracy is not None and accuracy is not None and accuracy < gates.accuracy:
-        found.append(f"accuracy: {accuracy:.6g} is under the floor of {gates.accuracy:g}")
+        found.append(f"accuracy: {accuracy:.6g} is below the gate of {gates.accuracy:g}")
     if gates.latency_ms is not None and p50_ms is not None and p50_ms > gates.latency_ms:
-        found.append(f"latency: {p50_ms:.4g} ms a row is over the budget of {gates.latency_ms:g} ms")
+        found.append(f"latency: {p50_ms:.4g} ms per row is above the gate of {gates.latency_ms:g} ms")
     return tuple(found)
 
 

@@ -1,6 +1,6 @@
 """Names, paths, limits and exit codes that host and device agree on.
 
-The standard library alone, no I/O, no documents. A change that an older peer would misread raises `SCHEMA`.
+The standard library alone, no I/O, no documents.
 """
 
 from __future__ import annotations
@@ -8,8 +8,14 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-#: Version of every document.
+#: Version of every document. A newer version may add keys: who only reads a document ignores them, who writes it
+#: again keeps them. Raised where an older reader would misread what is there; it then refuses the document.
 SCHEMA = 1
+#: Version of what a host asks of an agent: its commands, their options, and their answers. Raised when the host begins
+#: to need something that older agents lack.
+PROTOCOL = 1
+#: The oldest protocol that this version still speaks, as host and as agent. Raised when it stops to.
+OLDEST_PROTOCOL = 1
 
 # --- exit codes, the same on both sides ---------------------------------------------------------------------------
 EXIT_OK = 0

@@ -65,6 +65,9 @@ class Status:
     device_id: str = ""  # what a rollback order is bound to; empty until one is first needed
     revoked: tuple[str, ...] = ()  # fingerprints of the keys that accept nothing new
     warnings: tuple[str, ...] = ()
+    protocol: int = 1  # PROTOCOL of the agent; agents that do not say speak the first
+    oldest_protocol: int = 1  # its OLDEST_PROTOCOL
+    signed_by: str = ""  # fingerprint of the key that is said to have signed what answers; empty where nothing does
     schema: int = SCHEMA
 
 
@@ -94,6 +97,7 @@ class Committed:
     release: ReleaseRef
     previous: ReleaseRef | None
     already: bool
+    warnings: tuple[str, ...] = ()  # about the release that is gone back to
     schema: int = SCHEMA
 
 
@@ -102,7 +106,7 @@ class HistoryEntry:
     """Something that happened to the releases of a device: `what` is one word, `at` seconds since 1970.
 
     A transition of the store (`activated`, `confirmed`, `reverted`, `rolled-back`) has a serial number; what changed no
-    state (`staged`, `rejected`, `pruned`) has none. `answering` is what answered afterwards.
+    state (`staged`, `signed`, `rejected`, `floor`) has none. `answering` is what answered afterwards.
     """
 
     at: int

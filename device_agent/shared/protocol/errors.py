@@ -7,8 +7,9 @@ AgentError              2  bad arguments or bad input
 ├── Refused             4  a trust rule said no (device_agent.trust)
 ├── GateFailed          4  parity, accuracy or latency is outside the release's gates
 ├── ModelUnusable       4  the `.tflite` cannot be loaded, or is not a knnkit model
-├── Locked              5  another process holds the store
-└── Interrupted       130  somebody sent a signal
+└── Locked              5  another process holds the store
+
+Interrupted           130  somebody sent a signal; of the host's command line, too
 
 `reason` is a stable word for programs (and for the host); the message is for people; `hint` is the next thing to do.
 """
@@ -16,22 +17,38 @@ AgentError              2  bad arguments or bad input
 from __future__ import annotations
 
 import errno
+import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from device_agent.shared.protocol.reports import Certificate
 
 
-class AgentError(Exception):
-    """The base of every error that the agent reports; `exit_code` is what the process exits with."""
+class ReportedError(Exception):
+    """The base of every error that a command line reports; `exit_code` is what the process exits with."""
 
     exit_code = 2
-    default_reason = "bad-arguments"
+    default_reason = ""
 
     def __init__(self, message: str, *, reason: str | None = None, hint: str = "") -> None:
         super().__init__(message)
         self.reason = reason or self.default_reason
         self.hint = hint
+        if hint and sys.version_info >= (3, 11):
+            self.add_note(f"try: {hint}")  # for who uses the agent from Python and sees a traceback
+
+
+class Interrupted(ReportedError):
+    """Somebody pressed Ctrl-C, or told the process to end."""
+
+    exit_code = 130
+    default_reason = "interrupted"
+
+
+class AgentError(ReportedError):
+    """The base of every error of the agent."""
+
+    default_reason = "bad-arguments"
 
 
 class BadInput(AgentError):
@@ -81,13 +98,6 @@ class Locked(AgentError):
 
     exit_code = 5
     default_reason = "locked"
-
-
-class Interrupted(AgentError):
-    """Somebody pressed Ctrl-C, or told the process to end."""
-
-    exit_code = 130
-    default_reason = "interrupted"
 
 
 _DISK = {

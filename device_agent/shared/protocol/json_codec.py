@@ -1,9 +1,14 @@
-"""Frozen dataclasses to JSON and back, strictly.
+"""Frozen dataclasses to JSON and back, checked.
 
 Every document that crosses the line between host and device, and every file that either side reads back, passes
-through here. The reader trusts nothing: the size is capped before parsing, nesting is bounded, and an unknown key, a
-missing key, a wrong type or a number that is not finite is an error that names the place. Standard library only; no
-I/O.
+through here. The reader trusts nothing: the size is capped before parsing, nesting is bounded, and a missing key, a
+wrong type or a number that is not finite is an error that names the place. Standard library only; no I/O.
+
+A newer version may add keys to a document. What a reader does with a key that it does not know, the caller says:
+
+    loads(Status, text)                         ignored: the document is only read
+    loads(StoreState, text, extra="keep")     kept, and written again by `dump_file`: the file is read and rewritten
+    loads(Manifest, text, extra="refuse")     an error: the document is signed, so nobody may add to it
 """
 
 from __future__ import annotations
@@ -12,15 +17,17 @@ import enum
 import functools
 import json
 import math
+import re
 import types
 import typing
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
-from device_agent.shared.protocol.record import shape
+from device_agent.shared.protocol.record import keep, kept, shape
 
 T = TypeVar("T")
+Extra = Literal["ignore", "keep", "refuse"]
 
 #: Largest JSON document either side reads, in bytes, unless the caller sets another cap.
 MAX_DOCUMENT = 4 * 1024 * 1024
@@ -34,6 +41,14 @@ class MalformedDocument(ValueError):
     """A document is not what its reader was promised; the message says where (`$.gates.accuracy`)."""
 
 
+class TooLarge(ValueError):
+    """A document would not fit into what its reader takes; nothing was written."""
+
+
+class NewerDocument(MalformedDocument):
+    """A document has a newer `schema` than this version reads: whoever wrote it would be misread."""
+
+
 def dumps(value: Any) -> str:
     """Returns `value` (a dataclass, or plain JSON data) as one line of JSON with sorted keys.
 
@@ -42,10 +57,16 @@ def dumps(value: Any) -> str:
     return json.dumps(to_plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def dump_file(value: Any) -> bytes:
-    """Returns `value` as indented UTF-8 JSON with a closing newline, for files that a person may open."""
-    text = json.dumps(to_plain(value), sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
-    return (text + "\n").encode()
+def dump_file(value: Any, *, limit: int = MAX_DOCUMENT) -> bytes:
+    """Returns `value` as indented UTF-8 JSON with a closing newline, for files that a person may open.
+
+    Raises:
+        TooLarge: it has over `limit` bytes, the most that the reader of this file takes.
+    """
+    data = (json.dumps(to_plain(value), sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    if len(data) > limit:
+        raise TooLarge(f"the document would have {len(data):,} bytes; at most {limit:,} can be read again")
+    return data
 
 
 def to_plain(value: Any) -> Any:
@@ -53,7 +74,7 @@ def to_plain(value: Any) -> Any:
     if value is None or (isinstance(value, str | int | float) and not isinstance(value, enum.Enum)):
         return value
     if (fields := shape(type(value))) is not None:
-        return {name: to_plain(getattr(value, name)) for name in fields}
+        return {**kept(value), **{name: to_plain(getattr(value, name)) for name in fields}}
     if isinstance(value, enum.Enum):
         return value.value
     if isinstance(value, Mapping):
@@ -63,13 +84,14 @@ def to_plain(value: Any) -> Any:
     return value
 
 
-def loads(cls: type[T], text: str | bytes, *, limit: int = MAX_DOCUMENT) -> T:
-    """Parses one JSON document into the dataclass `cls`.
+def loads(cls: type[T], text: str | bytes, *, limit: int = MAX_DOCUMENT, extra: Extra = "ignore") -> T:
+    """Parses one JSON document into the dataclass `cls`; `extra` says what becomes of keys that it does not have.
 
     Raises:
         MalformedDocument: it is over `limit` bytes, nested deeper than `MAX_DEPTH`, not JSON, or not of that shape.
+        NewerDocument: its `schema` is newer than that of `cls`.
     """
-    return from_plain(cls, parse(text, limit=limit))
+    return from_plain(cls, parse(text, limit=limit), extra=extra)
 
 
 def parse(text: str | bytes, *, limit: int = MAX_DOCUMENT) -> Any:
@@ -94,24 +116,14 @@ def parse(text: str | bytes, *, limit: int = MAX_DOCUMENT) -> Any:
 
 
 def _refuse_depth(data: bytes) -> None:
-    depth = 0
-    in_string = escaped = False
-    for byte in data:
-        if in_string:
-            if escaped:
-                escaped = False
-            elif byte == 0x5C:
-                escaped = True
-            elif byte == 0x22:
-                in_string = False
-        elif byte == 0x22:
-            in_string = True
-        elif byte in b"[{":
-            depth += 1
-            if depth > MAX_DEPTH:
-                raise MalformedDocument(f"nested deeper than {MAX_DEPTH} levels")
-        elif byte in b"]}":
-            depth -= 1
+    depth, in_string = 0, False
+    for found in re.finditer(rb'\\.|["\[\]{}]', data, re.DOTALL):
+        if found[0] == b'"':
+            in_string = not in_string
+        elif not in_string:
+            depth += {b"{": 1, b"[": 1, b"}": -1, b"]": -1}.get(found[0], 0)
+        if depth > MAX_DEPTH:
+            raise MalformedDocument(f"nested deeper than {MAX_DEPTH} levels")
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -126,28 +138,37 @@ def _refuse_constant(name: str) -> Any:
     raise MalformedDocument(f"{name} is not a JSON number")
 
 
-def from_plain(cls: type[T], data: Any, where: str = "$") -> T:
+def from_plain(cls: type[T], data: Any, where: str = "$", *, extra: Extra = "ignore") -> T:
     """Builds the dataclass `cls` from parsed JSON, checking every key and type.
 
     Raises:
         MalformedDocument: with the path of the first thing that does not fit.
+        NewerDocument: its `schema` is newer than that of `cls`.
     """
     if not isinstance(data, dict):
         raise MalformedDocument(f"{where}: expected an object, found {_kind(data)}")
+    _refuse_newer(cls, data, where)
     hints: dict[str, Any] = _hints(cls)  # type: ignore[arg-type]
-    unknown = sorted(set(data) - set(hints))
-    if unknown:
-        raise MalformedDocument(f"{where}: unknown key {_quoted(unknown[0])}")
+    strange = sorted(set(data) - set(hints))
+    if strange and extra == "refuse":
+        raise MalformedDocument(f"{where}: unknown key {_quoted(strange[0])}")
     values = {}
     for name, optional in (shape(cls) or {}).items():
         if name in data:
-            values[name] = _convert(hints[name], data[name], f"{where}.{name}")
+            values[name] = _convert(hints[name], data[name], f"{where}.{name}", extra)
         elif not optional:
             raise MalformedDocument(f"{where}: the key {name!r} is missing")
     try:
-        return cls(**values)
+        found = cls(**values)
     except ValueError as error:
         raise MalformedDocument(f"{where}: {error}") from None
+    return keep(found, {key: data[key] for key in strange}) if extra == "keep" else found
+
+
+def _refuse_newer(cls: type, data: Mapping[str, Any], where: str) -> None:
+    newest, found = getattr(cls, "schema", None), data.get("schema")
+    if isinstance(newest, int) and isinstance(found, int) and found > newest:
+        raise NewerDocument(f"{where}: its schema is {found}, and this version reads schema {newest}")
 
 
 @functools.cache
@@ -155,12 +176,12 @@ def _hints(cls: type) -> dict[str, Any]:
     return typing.get_type_hints(cls)
 
 
-def _convert(hint: Any, value: Any, where: str) -> Any:
+def _convert(hint: Any, value: Any, where: str, extra: Extra) -> Any:
     origin = typing.get_origin(hint)
     if origin in (typing.Union, types.UnionType):
-        return _convert_union(typing.get_args(hint), value, where)
+        return _convert_union(typing.get_args(hint), value, where, extra)
     if origin is tuple:
-        return _convert_tuple(typing.get_args(hint), value, where)
+        return _convert_tuple(typing.get_args(hint), value, where, extra)
     if origin is typing.Literal:
         if any(value == choice and type(value) is type(choice) for choice in typing.get_args(hint)):
             return value
@@ -170,9 +191,9 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         if not isinstance(value, dict):
             raise MalformedDocument(f"{where}: expected an object, found {_kind(value)}")
         item = typing.get_args(hint)[1]
-        return {key: _convert(item, entry, f"{where}[{_quoted(key)}]") for key, entry in value.items()}
+        return {key: _convert(item, entry, f"{where}[{_quoted(key)}]", extra) for key, entry in value.items()}
     if isinstance(hint, type) and shape(hint) is not None:
-        return from_plain(hint, value, where)
+        return from_plain(hint, value, where, extra=extra)
     if isinstance(hint, type) and issubclass(hint, enum.Enum):
         try:
             return hint(value)
@@ -183,7 +204,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     return _convert_scalar(hint, value, where)
 
 
-def _convert_union(choices: tuple[Any, ...], value: Any, where: str) -> Any:
+def _convert_union(choices: tuple[Any, ...], value: Any, where: str, extra: Extra) -> Any:
     if value is None and type(None) in choices:
         return None
     failures = []
@@ -191,21 +212,21 @@ def _convert_union(choices: tuple[Any, ...], value: Any, where: str) -> Any:
         if choice is type(None):
             continue
         try:
-            return _convert(choice, value, where)
+            return _convert(choice, value, where, extra)
         except MalformedDocument as error:
             # With its traceback it would hold this frame, which holds it, and all that the callers have loaded.
             failures.append(error.with_traceback(None))
     raise failures[-1]
 
 
-def _convert_tuple(items: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
+def _convert_tuple(items: tuple[Any, ...], value: Any, where: str, extra: Extra) -> tuple[Any, ...]:
     if not isinstance(value, list):
         raise MalformedDocument(f"{where}: expected an array, found {_kind(value)}")
     if len(items) == 2 and items[1] is Ellipsis:
-        return tuple(_convert(items[0], entry, f"{where}[{index}]") for index, entry in enumerate(value))
+        return tuple(_convert(items[0], entry, f"{where}[{index}]", extra) for index, entry in enumerate(value))
     if len(items) != len(value):
         raise MalformedDocument(f"{where}: expected {len(items)} entries, found {len(value)}")
-    return tuple(_convert(hint, entry, f"{where}[{i}]") for i, (hint, entry) in enumerate(zip(items, value)))
+    return tuple(_convert(hint, entry, f"{where}[{i}]", extra) for i, (hint, entry) in enumerate(zip(items, value)))
 
 
 def _convert_scalar(hint: Any, value: Any, where: str) -> Any:

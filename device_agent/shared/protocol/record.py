@@ -4,6 +4,9 @@
 compiles six functions for each class, 0.8 ms of processor, and loads `inspect` for it: of a `status` that is a third.
 `dataclasses.fields`, `replace` and `is_dataclass` take a record for the dataclass that it becomes when they first look.
 Neither default factories nor inheritance: for those there are dataclasses.
+
+A record may carry keys of a newer version that it was read with (`keep`), so that whoever writes the file again loses
+none. They go with it through `replace`, and belong to no field.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 T = TypeVar("T")
+_KEPT = "+"  # among the variables of a record, where no field can be called so
 
 if TYPE_CHECKING:
     from dataclasses import Field
@@ -47,8 +51,22 @@ def shape(cls: Any) -> Mapping[str, bool] | None:
 
 
 def replace(instance: T, **changes: Any) -> T:
-    """Returns a record, or a dataclass, with some fields changed."""
-    return type(instance)(**{**vars(instance), **changes})
+    """Returns a record, or a dataclass, with some fields changed; keys that it keeps stay."""
+    fields = {name: value for name, value in vars(instance).items() if name != _KEPT}
+    return keep(type(instance)(**{**fields, **changes}), kept(instance))
+
+
+def keep(instance: T, keys: Mapping[str, Any]) -> T:
+    """Has a record, or a dataclass, that was just made carry keys that it has no fields for; returns it."""
+    if keys:
+        vars(instance)[_KEPT] = dict(keys)
+    return instance
+
+
+def kept(instance: Any) -> Mapping[str, Any]:
+    """Returns the keys that a record carries without having fields for them."""
+    found: Mapping[str, Any] = vars(instance).get(_KEPT, {})
+    return found
 
 
 class _Fields:
@@ -81,11 +99,11 @@ def _eq(self: Any, other: object) -> Any:
 
 
 def _hash(self: Any) -> int:
-    return hash(tuple(vars(self).values()))
+    return hash(tuple(getattr(self, name) for name in self.__record__[0]))
 
 
 def _repr(self: Any) -> str:
-    return f"{type(self).__qualname__}({', '.join(f'{name}={value!r}' for name, value in vars(self).items())})"
+    return f"{type(self).__qualname__}({', '.join(f'{name}={getattr(self, name)!r}' for name in self.__record__[0])})"
 
 
 def _setattr(self: Any, name: str, value: object) -> None:

@@ -52,7 +52,8 @@ class Certificate:
     `largest_distance_error` is the greatest absolute difference between a device's distance and the float64
     reference's. `confusion[t][p]` counts evaluation rows of class t answered p; its last column counts "unknown".
     `failures` names the gates that were missed, and is empty when all were kept. `classes` are the labels, as text. A
-    model of more than `MAX_CONFUSED` classes has neither `confusion` nor `classes` here.
+    model of more than `MAX_CONFUSED` classes has neither `confusion` nor `classes` here. `warnings` name what would
+    refuse the release today: a revoked key (`signed_by`), its end.
     """
 
     nonce: str
@@ -76,6 +77,8 @@ class Certificate:
     failures: tuple[str, ...]
     issued: int  # the device's clock, seconds since 1970
     classes: tuple[str, ...] = ()
+    signed_by: str = ""  # fingerprint of the key
+    warnings: tuple[str, ...] = ()
     schema: int = SCHEMA
 
     @property
@@ -137,6 +140,8 @@ class Diagnosis:
 
     findings: tuple[Finding, ...]
     device: DeviceInfo
+    signed_by: str = ""  # fingerprint of the key that signed what answers; empty where nothing can
+    warnings: tuple[str, ...] = ()  # about it, as in a certificate
     schema: int = SCHEMA
 
 
@@ -170,6 +175,8 @@ class Bench:
     governor: str | None
     temperature: float | None  # degrees Celsius
     threads: int
+    signed_by: str = ""  # fingerprint of the key
+    warnings: tuple[str, ...] = ()  # as in a certificate
     schema: int = SCHEMA
 
 

@@ -1,9 +1,12 @@
-"""Versions of agents and runtimes, and dates as text. Reads no clock."""
+"""Compares the versions of agents, runtimes and protocols. Knows numbers and dots, no more; does no I/O."""
 
 from __future__ import annotations
 
 import re
 from time import gmtime, strftime
+from typing import Literal
+
+from device_agent.shared.protocol import constants
 
 _VERSION = r"(\d{1,9}(?:\.\d{1,9}){0,4})(?:[-+._]?[A-Za-z][A-Za-z0-9.+_-]{0,60})?"
 #: ai-edge-litert counts anew: each of its releases has at least the operations of this TensorFlow Lite.
@@ -19,6 +22,23 @@ def parse(text: str) -> tuple[int, ...] | None:
     while len(numbers) > 1 and numbers[-1] == 0:
         numbers.pop()
     return tuple(numbers)
+
+
+def is_newer(text: str, than: str) -> bool:
+    """Whether one version is newer than another; what is no version is not."""
+    return (parse(text) or ()) > (parse(than) or ())
+
+
+def to_upgrade(protocol: int, oldest: int) -> Literal["agent", "host"] | None:
+    """Returns which side is too old for the other; None where they understand each other.
+
+    Args:
+        protocol: the agent's `PROTOCOL`.
+        oldest: its `OLDEST_PROTOCOL`.
+    """
+    if protocol < constants.OLDEST_PROTOCOL:
+        return "agent"
+    return "host" if oldest > constants.PROTOCOL else None
 
 
 def runtime(text: str) -> tuple[int, ...] | None:

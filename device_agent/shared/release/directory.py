@@ -1,10 +1,9 @@
-"""Opens a release directory so that what is verified is what is used.
+"""Opens a release directory and pins its verified bytes.
 
-Every name is looked up relative to one open directory, no symbolic link is followed, sizes are checked before a byte
-is read, and each file is hashed through the descriptor that the caller then loads (`/proc/self/fd/N`): a file that is
-renamed over it, or a directory that is swapped, changes nothing. A write into the same file shows in its change time;
-`OpenRelease.confirm_unchanged()` after loading closes that gap. Decides nothing: the rules are in `trust`.
-The device and the host both read releases through here and in no other way.
+Looks up every name relative to one open directory, follows no symbolic link, checks sizes before reading, and hashes
+each file through the descriptor that the caller then loads (`/proc/self/fd/N`). So a file renamed over it, or a swapped
+directory, has no effect. A write into the same file changes its change time, which `OpenRelease.confirm_unchanged()`
+checks after loading. Decides nothing: the rules are in `trust`. Host and device read releases only through this module.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from device_agent.shared.trust.listing import Entry, FileFact, Kind, check_entry
 from device_agent.shared.trust.reasons import Reason, refused
 
 _CHUNK = 256 * 1024
-#: How far ahead of what is hashed the disk is asked to read.
+#: Bytes to read ahead of the hash.
 _AHEAD = 8 * _CHUNK
 _OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 
@@ -39,29 +38,29 @@ class _OpenFile:
 
 @record
 class OpenRelease:
-    """A release directory whose files are open and hashed; made by `open_release`, valid inside its `with`."""
+    """A release directory with open, hashed files; from `open_release`, valid inside its `with` block."""
 
     directory: Path
     opened: Mapping[str, _OpenFile]
 
     @property
     def files(self) -> dict[str, FileFact]:
-        """Size and SHA-256 of each file, without the signature."""
+        """Size and SHA-256 of each file except the signature."""
         return {name: file.fact for name, file in self.opened.items() if name != constants.SIGNATURE_FILE}
 
     def path(self, name: str) -> str:
-        """Returns a path that opens the very file that was hashed, however the directory changes.
+        """Returns a path that opens the hashed file even if the directory changes.
 
-        Where there is no /proc (some chroots) it is the file's own name; `confirm_unchanged` then compares inodes.
+        Without /proc (some chroots) it is the file's own path; `confirm_unchanged` then compares inodes.
         """
         path = f"/proc/self/fd/{self.opened[name].descriptor}"
         return path if os.access(path, os.R_OK) else str(self.directory / name)
 
     def read(self, name: str) -> bytes:
-        """Returns the bytes of the file `name`, hashed again as they are read.
+        """Returns the bytes of the file `name`, and hashes them again.
 
         Raises:
-            Refused: FILE_SWAPPED: they are no longer those that were hashed when it was opened.
+            Refused: FILE_SWAPPED: the bytes have changed since the file was opened.
         """
         file = self.opened[name]
         data = b"".join(bytes(chunk) for chunk in _chunks(file.descriptor, file.fact.size + 1))
@@ -70,14 +69,14 @@ class OpenRelease:
         return data
 
     def confirm_unchanged(self) -> None:
-        """Checks that no file was written to since it was hashed: call it after the model is loaded.
+        """Checks that no file has changed since it was hashed; call it after loading the model.
 
         Raises:
             Refused: FILE_SWAPPED.
         """
         for name, file in self.opened.items():
             found = os.fstat(file.descriptor)
-            # A changed stamp may be a link or a mode only: the bytes decide.
+            # The stamp also changes with a link or the mode, so the bytes decide.
             if _stamp(found) != file.stamp and _hash(file.descriptor, file.fact.size) != file.fact:
                 raise _swapped(name)
             path = self.path(name)
@@ -93,7 +92,7 @@ class OpenRelease:
         expected_digest: str | None = None,
         ordered_digest: str | None = None,
     ) -> rules.Verdict:
-        """Runs `trust.verify_release` over this directory; `now` defaults to the clock.
+        """Runs `rules.verify_release` on this directory; `now` (seconds) defaults to the clock.
 
         Raises:
             Refused: with a `trust.Reason`.
@@ -108,15 +107,19 @@ class OpenRelease:
             ordered_digest=ordered_digest,
         )
 
-    def verify_kept(self, digest: str, state: rules.TrustState, *, now: int | None = None) -> rules.Verdict:
+    def verify_kept(
+        self, digest: str, state: rules.TrustState, *, now: int | None = None, signature: bytes | None = None
+    ) -> rules.Verdict:
         """Runs `trust.verify_kept` over this directory: for the release that runs, or the one to return to.
+
+        `signature` is judged in place of the one in the directory.
 
         Raises:
             Refused: with a `trust.Reason`.
         """
         return rules.verify_kept(
             digest=digest,
-            bundle=self.read(constants.SIGNATURE_FILE),
+            bundle=self.read(constants.SIGNATURE_FILE) if signature is None else signature,
             manifest=self.read(constants.MANIFEST_FILE),
             files=self.files,
             state=state,
@@ -128,10 +131,10 @@ class OpenRelease:
 def open_release(directory: Path, *, signed: bool = True) -> Iterator[OpenRelease]:
     """Opens and hashes every file of the release in `directory`; closes them when the `with` block ends.
 
-    A mapping of the model outlives the block. `signed=False` lets the signature be absent, for signing.
+    A mapping of the model outlives the block. `signed=False` allows a missing signature, for signing.
 
     Raises:
-        Refused: the directory holds something that no release holds, or a file cannot be read.
+        Refused: the directory contains an entry that no release has, or a file cannot be read.
     """
     with contextlib.ExitStack() as stack:
         folder = _open(stack, directory)
@@ -164,7 +167,7 @@ def _readable(what: str) -> Iterator[None]:
 
 
 def _list(folder: int) -> dict[str, Entry]:
-    """One name too many is enough to refuse it: an endless directory is not read to its end."""
+    """Lists the directory; stops at one name too many, because a huge directory must not be read to its end."""
     entries = {}
     with _readable("the directory"), os.scandir(folder) as found:
         names = [entry.name for entry in itertools.islice(found, len(constants.RELEASE_FILES) + 1)]
@@ -203,11 +206,11 @@ def _hash(descriptor: int, size: int) -> FileFact:
 
 
 def _chunks(descriptor: int, limit: int) -> Iterator[memoryview]:
-    """Reads from the start by position, so that the descriptor's own offset stays at 0 for whoever loads it.
+    """Yields the file's bytes from the start; reads by position, so that the descriptor's offset stays at 0.
 
-    One buffer serves every chunk: it stays in the processor's cache, and the hash alone sets the pace. What the kernel
-    would read ahead by itself it keeps in pieces of up to 2 MB, and a mapped model then has the whole of each in memory
-    that it reads one row of; what it is asked for it keeps page by page (docs/decisions/004).
+    One buffer serves every chunk and stays in the processor's cache. The kernel's own read-ahead would fill the page
+    cache in pieces of up to 2 MB, and a mapped model would then hold a whole piece in memory for each row that it
+    reads; requested pages are cached one by one (docs/decisions/004).
     """
     buffer, position = memoryview(bytearray(_CHUNK)), 0
     _read_ahead(descriptor, 0, min(_AHEAD, limit))
@@ -227,7 +230,7 @@ def _read_ahead(descriptor: int, start: int, length: int) -> None:
 
 
 def _stamp(found: os.stat_result) -> tuple[int, ...]:
-    # The change time cannot be set back; reading moves neither.
+    # No program can set the change time back; reading changes neither time.
     return (found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 

@@ -1,6 +1,6 @@
-"""Reads what knnkit put inside a model file: knn.json, the labels, the exact tables. Never loads a TFLite runtime.
+"""Reads the files inside a model: knn.json, labels, exact tables.
 
-The files lie in a zip archive behind the model's flatbuffer, as TFLite Metadata has it.
+They are in a zip archive after the model's flatbuffer, as TFLite Metadata specifies. Never loads a TFLite runtime.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from device_agent.shared.release import zip_limits
 
 
 def read_info(source: str | Path | IO[bytes]) -> model_info.KnnInfo:
-    """Returns the knn.json inside a model file; loads no runtime.
+    """Returns the knn.json of a model file.
 
     Raises:
         ModelUnusable: it is not a knnkit model.
@@ -33,10 +33,10 @@ def read_info(source: str | Path | IO[bytes]) -> model_info.KnnInfo:
 
 
 def read_member(source: str | Path | IO[bytes], name: str, limit: int = json_codec.MAX_DOCUMENT) -> bytes:
-    """Returns one associated file of a model: knn.json, the labels, or the exact tables.
+    """Returns the bytes of one associated file of a model, by its name.
 
     Raises:
-        ModelUnusable: there is no such member, it is over `limit` bytes, or the file cannot be read.
+        ModelUnusable: the model has no such file, it is over `limit` bytes, or it cannot be read.
     """
     where = _name(source)
     try:
@@ -54,8 +54,8 @@ def _name(source: str | Path | IO[bytes]) -> str:
     return str(source if isinstance(source, str | Path) else getattr(source, "name", "the model"))
 
 
-_HINT = "is it a model that `knnkit build` made?"
-#: All that zipfile raises on a broken archive.
+_HINT = "is it a model that `knnkit build` or TfKNN.export made?"
+#: Every exception that zipfile raises for a broken archive.
 _BROKEN = (
     OSError,
     KeyError,
@@ -80,10 +80,10 @@ def _opened(source: str | Path | IO[bytes]) -> Iterator[IO[bytes]]:
 
 
 def _read_stored(members: zipfile.ZipFile, name: str, limit: int) -> bytes:
-    """A packed member could grow without end as it is read; TFLite Metadata has none."""
+    """Reads a stored member; refuses a compressed one, which could expand without limit (TFLite Metadata has none)."""
     entry = members.getinfo(name)
     if sum(other == name for other in members.namelist()) > 1:
-        raise ModelUnusable(f"{name} stands in it twice")
+        raise ModelUnusable(f"it has two members {name}")
     if entry.compress_type != zipfile.ZIP_STORED:
         raise ModelUnusable(f"{name} inside it is compressed")
     if entry.file_size > limit:
@@ -92,5 +92,5 @@ def _read_stored(members: zipfile.ZipFile, name: str, limit: int) -> bytes:
         raise ModelUnusable(f"{name} inside it is encrypted")
     data = members.read(entry)
     if len(data) != entry.file_size:
-        raise ModelUnusable(f"{name} inside it has {len(data):,} bytes; {entry.file_size:,} were promised")
+        raise ModelUnusable(f"{name} inside it has {len(data):,} bytes, but its entry says {entry.file_size:,}")
     return data

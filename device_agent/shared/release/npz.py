@@ -1,4 +1,4 @@
-"""Reads the arrays of an .npz as a stranger's: never unpickles, never unpacks more than `MAX_UNPACKED`. No I/O."""
+"""Reads an untrusted .npz: no pickles, limited size, no I/O."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from device_agent.shared.release import zip_limits
 
-#: Bytes that all arrays of one file may take once they are unpacked; packed, they can be a thousandth of it.
+#: Most bytes of all arrays after decompression; compressed, they can take a thousandth of it.
 MAX_UNPACKED = 1 << 30
 
-#: All that numpy and zipfile raise on a broken archive; an array that no memory holds is one more way to be broken.
+#: Every exception that NumPy and zipfile raise for a broken archive, MemoryError for an absurd shape among them.
 _BROKEN = (
     OSError,
     KeyError,
@@ -37,10 +37,10 @@ _BROKEN = (
 
 
 def read_arrays(data: bytes, *, most: int | None = None) -> dict[str, NDArray[Any]]:
-    """Returns the arrays of an .npz by name, which unpacked take `most` bytes at most; None: MAX_UNPACKED.
+    """Returns the arrays of an .npz by name, with at most `most` (None: MAX_UNPACKED) bytes after decompression.
 
     Raises:
-        ValueError: it is damaged, too large, or holds anything but arrays.
+        ValueError: it is damaged, too large, or contains something other than arrays.
     """
     try:
         zip_limits.require_small(io.BytesIO(data))
@@ -57,6 +57,6 @@ def read_arrays(data: bytes, *, most: int | None = None) -> dict[str, NDArray[An
     except _BROKEN as error:
         raise ValueError(str(error) or type(error).__name__) from None
     strange = next((name for name, array in arrays.items() if not isinstance(array, np.ndarray)), None)
-    if strange is not None:  # numpy hands out a member that is no array as its bytes
-        raise ValueError(f"{strange} is no array")
+    if strange is not None:  # NumPy returns the bytes of a member that is not an array
+        raise ValueError(f"{strange} is not an array")
     return arrays

@@ -1,8 +1,8 @@
-"""Looks at the end of a zip archive before anybody opens it: how many members it has, and how large a directory.
+"""Limits the members and directory of an untrusted zip archive.
 
-`zipfile` reads the whole directory into memory, and makes an object of each of its entries, before anything can be
-asked; a stranger's file may say that the directory is as large as the file, or lay a thousand members over the same
-bytes. Here the end is read, and the directory where it is small. Never opens the archive, nor believes what it claims.
+`zipfile` reads the whole directory and makes an object of each entry before a caller can check anything; a hostile file
+can have a directory as large as itself, or a thousand members over the same bytes. This module reads the end of the
+archive, then its directory if that is small. Never opens the archive, and never trusts its claims.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ import os
 import struct
 from typing import IO
 
-#: Entries of an archive, and bytes of its directory, unless the caller says otherwise: a model has a handful.
+#: Default limits: entries of an archive (a model has three), and bytes of its directory.
 MAX_ENTRIES, MAX_DIRECTORY = 64, 64 * 1024
 
 _END, _END_64 = struct.Struct("<4s4H2LH"), struct.Struct("<4sQ2H2L4Q")
 _LOCATOR = struct.Struct("<4sLQL")
-#: An entry of the directory, and what it says of the name, the extra field and the comment behind it.
+#: Fixed bytes of a directory entry, and the lengths in it of the name, the extra field and the comment that follow.
 _ENTRY, _LENGTHS = 46, struct.Struct("<3H")
 
 
 def require_small(file: IO[bytes], *, entries: int = MAX_ENTRIES, directory: int = MAX_DIRECTORY) -> None:
-    """Leaves `file` at its start.
+    """Checks the limits of a zip archive, and leaves `file` at its start.
 
     Raises:
-        ValueError: it does not end as a zip archive ends (a comment behind it is one more thing to be misread), or has
-            more than `entries` members or than it claims, or a directory of more than `directory` bytes.
+        ValueError: `file` does not end with a zip archive without a comment, or the archive has more than `entries`
+            members, more members than it claims, or a directory of more than `directory` bytes.
     """
     size = file.seek(0, os.SEEK_END)
     try:
@@ -41,7 +41,7 @@ def require_small(file: IO[bytes], *, entries: int = MAX_ENTRIES, directory: int
 
 
 def _claims(file: IO[bytes], size: int) -> tuple[int, int, int]:
-    """Returns how many members, how long a directory, and where it ends."""
+    """Returns the claimed number of members, the claimed length of the directory, and the offset of its end."""
     place = size - _END.size
     end = _read(file, place, _END.size)
     if len(end) < _END.size or not end.startswith(b"PK\5\6") or end[-2:] != b"\0\0":
@@ -54,7 +54,7 @@ def _claims(file: IO[bytes], size: int) -> tuple[int, int, int]:
 
 
 def _claims_64(file: IO[bytes], place: int, named: int) -> tuple[int, int, int]:
-    """Some Pythons read the record in front of the locator, others the one that it names: they must be the same."""
+    """As `_claims`, for zip64. Python versions find this record differently, so the file must have only one."""
     end = _read(file, place, _END_64.size)
     if len(end) < _END_64.size or not end.startswith(b"PK\6\6"):
         raise ValueError("the end of its zip archive is damaged")
@@ -62,12 +62,12 @@ def _claims_64(file: IO[bytes], place: int, named: int) -> tuple[int, int, int]:
     if rest != _END_64.size - 12:
         raise ValueError("the end of its zip archive is damaged")
     if named != place and _read(file, named, 4) == b"PK\6\6":
-        raise ValueError("its zip archive has two ends in 64 bits")
+        raise ValueError("its zip archive has two zip64 end records")
     return count, length, place
 
 
 def _has_more(data: bytes, count: int) -> bool:
-    """Whether a directory has more than `count` entries: `zipfile` makes an object of each, whatever was claimed."""
+    """Whether a directory has more than `count` entries: `zipfile` makes an object of each, whatever the claim."""
     place = 0
     for _ in range(count + 1):
         if data[place : place + 4] != b"PK\1\2" or len(data) < place + _ENTRY:

@@ -1,46 +1,65 @@
-"""How a table of text is written: what stands between its columns, and what before its decimals. No I/O.
+"""Detects separator and decimal sign of a text table.
 
-Spreadsheets write commas, semicolons or tabs, and a decimal comma where the columns are not separated by one. What a
-file is, it must show: a comma that may as well stand between thousands is refused, and so is text of another encoding.
-Rows to learn from and rows to classify are read alike, so both sides use it. Never reads a file, and never lets a
-number through that could be another one.
+Spreadsheets separate columns with commas, semicolons or tabs, and without commas may write a decimal comma. Ambiguous
+input is an error: a comma that may also be a thousands separator, or text in another encoding. Host and device both use
+this module, so that training rows and queries are read alike. No I/O; never accepts a number with two readings.
 """
 
 from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from device_agent.shared.protocol.errors import BadInput
 
-#: What may stand between columns, the likeliest first.
+#: Column separators, the likeliest first.
 SEPARATORS = (",", ";", "\t")
 #: Names of columns that a message lists.
 _MAX_LISTED = 12
 
 _SHEET = "save it as CSV (UTF-8)"
-#: First bytes of what people take for a CSV file: what it is, and what makes text of it.
+#: First bytes of files that users mistake for CSV: (magic, what it is, how to convert it).
 _FOREIGN = (
     (b"\xff\xfe", "UTF-16 text", "iconv -f UTF-16 -t UTF-8 FILE > rows.csv"),
     (b"\xfe\xff", "UTF-16 text", "iconv -f UTF-16 -t UTF-8 FILE > rows.csv"),
     (b"PK\x03\x04", "a spreadsheet or a zip archive", _SHEET),
     (b"\xd0\xcf\x11\xe0", "an old spreadsheet", _SHEET),
     (b"\x1f\x8b", "compressed with gzip", "gzip -dc FILE > rows.csv"),
-    (b"PAR1", "Parquet", "convert it to CSV"),
+    (b"PAR1\x15", "Parquet", "convert it to CSV"),  # a cell of text may begin with the first four
 )
+#: Each of these formats has one of these bytes near its start; CSV never has them.
+CONTROLS = (b"\0", b"\r", b"\x03", b"\x15", b"\x1f")
+#: The byte order mark of UTF-8, and first lines that set a spreadsheet's separator (the last is `sep=` and a tab).
+_MARK = b"\xef\xbb\xbf"
+_SEPARATOR_LINES = (b"sep=,", b"sep=;", b"sep=")
 _GROUPED = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+")
+
+
+def skip_preamble(block: bytes, line: int = 0) -> tuple[bytes, int]:
+    """Returns the block from its first header or row on, and the number of lines of the file before that.
+
+    Skips blank lines, a byte order mark and, in the first line of the file, `sep=;`. `line` lines of the file came
+    before the block.
+    """
+    while block:
+        first, _, rest = block.partition(b"\n")
+        first = first.removeprefix(_MARK).strip()
+        if first and not (line == 0 and first in _SEPARATOR_LINES):
+            break
+        block, line = rest, line + 1
+    return block.removeprefix(_MARK), line
 
 
 def text_of(line: bytes) -> str:
     """Returns a line as text.
 
     Raises:
-        BadInput: it is no UTF-8, or lines end in another way; the hint is what mends the file.
+        BadInput: it is not UTF-8, or has other line endings; the hint converts the file.
     """
-    for magic, what, mend in _FOREIGN:
+    for magic, what, conversion in _FOREIGN:
         if line.startswith(magic):
-            raise BadInput(f"not a line of CSV: it is {what}", hint=mend)
+            raise BadInput(f"not a line of CSV: it is {what}", hint=conversion)
     if b"\0" in line:
         hint = "UTF-16 without its mark? iconv -f UTF-16LE -t UTF-8 FILE > rows.csv"
         raise BadInput("not a line of CSV: there is a zero byte in it", hint=hint)
@@ -55,20 +74,25 @@ def text_of(line: bytes) -> str:
         raise BadInput(f"not a line of CSV: not UTF-8 text: byte {error.start} is {byte:#04x}", hint=hint) from None
 
 
+def reader(lines: Iterable[str], separator: str) -> Iterator[list[str]]:
+    """Returns a reader of records, which raises csv.Error where a quote is open, or stands where none may."""
+    return csv.reader(lines, delimiter=separator, strict=True, skipinitialspace=separator != "\t")
+
+
 def fields_of(text: str, separator: str) -> list[str]:
     """Returns the fields of a line.
 
     Raises:
-        BadInput: a quote is open, or stands where none may.
+        BadInput: a quote is not closed, or is in the wrong place.
     """
     try:
-        return next(csv.reader([text], delimiter=separator, strict=True, skipinitialspace=separator != "\t"), [])
+        return next(reader([text], separator), [])
     except csv.Error as error:
         raise BadInput(f"not a line of CSV: {error}") from None
 
 
 def separator_of_header(text: str, names: Iterable[str]) -> str | None:
-    """Returns between what the most of `names` stand; None where no separator makes one of them a column."""
+    """Returns the separator that makes most of `names` columns; None if none makes any of them one."""
     wanted = set(names)
     best, most = None, 0
     for separator in SEPARATORS:
@@ -82,7 +106,7 @@ def separator_of_header(text: str, names: Iterable[str]) -> str | None:
 
 
 def separator_of_row(text: str, columns: int) -> str | None:
-    """Returns what divides a line into `columns` numbers; None where nothing does."""
+    """Returns the separator that divides a line into `columns` numbers; None if none does."""
     for separator in SEPARATORS:
         if separator != "," and separator not in text:
             continue
@@ -96,17 +120,23 @@ def separator_of_row(text: str, columns: int) -> str | None:
 
 
 def without_tail(fields: list[str], columns: int) -> list[str]:
-    """Returns the fields without empty ones beyond the last column, which spreadsheets leave there."""
-    while len(fields) > columns and not fields[-1].strip():
-        fields = fields[:-1]
-    return fields
+    """Returns the fields without empty ones after the last column, which spreadsheets add."""
+    end = len(fields)
+    while end > columns and not fields[end - 1].strip():
+        end -= 1
+    return fields[:end]
+
+
+def header_names(fields: list[str]) -> list[str]:
+    """Returns the names in a header line, without empty ones after the last column."""
+    return without_tail([field.strip() for field in fields], 0)
 
 
 def number(text: str) -> float:
-    """Returns the number that a field with a decimal point is, of the digits 0 to 9.
+    """Returns the value of a field with a decimal point and digits 0 to 9.
 
     Raises:
-        ValueError: it is none; Python would read `1_0` as well, and the digits of every script.
+        ValueError: it is not such a number; `float` alone also reads `1_0` and the digits of other scripts.
     """
     if "_" in text or not (text.isascii() or text.strip().isascii()):
         raise ValueError("not a number")
@@ -114,7 +144,7 @@ def number(text: str) -> float:
 
 
 def in_ascii(text: str) -> str | None:
-    """Returns how a number that is written in digits or signs of another script is written here; None for all else."""
+    """Returns a number written in digits or signs of another script in ASCII; None for any other text."""
     if text.strip().isascii():
         return None
     plain = "".join(str(int(c)) if c.isdecimal() else _SIGNS_IN_ASCII.get(c, c) for c in text.strip())
@@ -126,9 +156,9 @@ def in_ascii(text: str) -> str | None:
 
 
 def is_number(text: str, separator: str) -> bool:
-    """Whether a field reads as a number, in whatever digits, with a decimal comma where commas do not separate.
+    """Whether a field looks like a number, in any script, with a decimal comma unless commas separate.
 
-    It tells what a line is meant to be; what it says is for `number`.
+    Only recognises what a line is meant to be; `number` reads the value.
     """
     try:
         float(text if separator == "," else text.replace(",", ".", 1))
@@ -138,21 +168,28 @@ def is_number(text: str, separator: str) -> bool:
 
 
 class Decimals:
-    """Which sign a file without commas between its columns has before its decimals; it may not have both."""
+    """The decimal sign of a file: a point if commas separate, else the first sign in a number.
+
+    Attributes:
+        sign: point or comma; empty until a number has one.
+    """
 
     def __init__(self, separator: str) -> None:
+        self._commas_separate = separator == ","
         self._comma_is_usual = separator == ";"  # it separates where a comma could not
-        self.sign = ""
+        self.sign = "." if self._commas_separate else ""
 
     def pointed(self, fields: Sequence[str]) -> list[str]:
         """Returns the fields of a line with decimal points.
 
         Raises:
-            BadInput: a comma may stand between thousands, or the other sign was used before.
+            BadInput: a comma may be a thousands separator, or the file used the other sign before.
         """
+        if self._commas_separate:
+            return list(fields)
         pointed = [field.replace(",", ".") for field in fields]
         if not all(is_number(field, ";") for field in fields):
-            return pointed  # whoever reads them will say so
+            return pointed  # reading them raises the error
         commas = [field for field in fields if "," in field]
         if commas and not self.sign and not self._comma_is_usual and all(map(is_grouped, commas)):
             hint = "write numbers with a decimal point, and nothing between thousands"
@@ -168,26 +205,19 @@ class Decimals:
             self.sign = "."
         return pointed
 
-    def pointed_block(self, block: bytes, separator: str) -> bytes | None:
-        """Returns whole lines with commas between columns and decimal points; None where they need a closer look."""
-        comma, point = b"," in block, b"." in block
-        if (comma and self.sign != ",") or (point and self.sign != ".") or b'"' in block:
-            return None
-        return block.translate(bytes.maketrans(separator.encode() + b",", b",."))
 
-
-#: The Arabic decimal separator, and a typographer's minus and plus.
+#: The Arabic decimal separator, and Unicode minus, plus and full stop.
 _SIGNS_IN_ASCII = {"\u066b": ".", "\u2212": "-", "\uff0d": "-", "\uff0b": "+", "\uff0e": "."}
 _SIGNS = {",": "a decimal comma", ".": "a decimal point"}
 
 
 def is_grouped(text: str) -> bool:
-    """Whether a number with commas reads as one with a comma after its thousands."""
+    """Whether a number with commas looks like one with thousands separators."""
     return _GROUPED.fullmatch(text.strip()) is not None
 
 
 def alike(name: str, names: Iterable[str]) -> str | None:
-    """Returns the one of `names` that differs from `name` in nothing but capitals, blanks and signs."""
+    """Returns the one of `names` that differs from `name` only in case, blanks and punctuation; else None."""
     plain = _letters(name)
     return next((other for other in names if other != name and plain and _letters(other) == plain), None)
 
@@ -197,6 +227,6 @@ def _letters(name: str) -> str:
 
 
 def listed(names: Sequence[str]) -> str:
-    """Returns names as a message bears them."""
+    """Returns names for a message, at most `_MAX_LISTED` of them."""
     more = f", ... ({len(names)} in all)" if len(names) > _MAX_LISTED else ""
     return ", ".join(repr(name) if "," in name else name for name in names[:_MAX_LISTED]) + more

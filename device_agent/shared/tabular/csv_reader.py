@@ -1,13 +1,16 @@
-"""CSV in, rows out, a block of whole lines at a time.
+"""Parses blocks of CSV lines into rows.
 
-A block of plain numbers is read at once; anything else (a quote, a word, a wrong count) falls back to line by line,
-where each bad line is named with its number and column. Both ways give the same numbers, correctly rounded. Never reads
-from anywhere, and never lets a value through that is not a finite float32.
+A block of plain cells is read at once. Any other block (a number in quotes, a word, a wrong count) is read line by
+line, and each bad line gets an error with its number and column. Both ways give the same numbers, correctly rounded.
+Queries (`CsvParser`) and training rows both use `Columns`. No I/O; every value returned is finite.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,21 +19,138 @@ from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.model_info import KnnInfo
 from device_agent.shared.tabular import csv_dialect
 from device_agent.shared.tabular.csv_dialect import Decimals, fields_of, listed, text_of
-from device_agent.shared.tabular.float_parser import read_table
-from device_agent.shared.tabular.reader import Parsed, checked, line_by_line, more, plain_numbers, short
+from device_agent.shared.tabular.fields import Layout
+from device_agent.shared.tabular.float_parser import TOO_LARGE, read_table
+from device_agent.shared.tabular.reader import Parsed, line_by_line, more, plain_numbers, short, unlike_finite
 
-_MARK = b"\xef\xbb\xbf"
+#: The numbers of whole lines, (n_lines, n_numbers), and the cells of each column of text.
+Block = tuple[NDArray[Any], list[list[str]]]
+
+
+class BadCell(BadInput):
+    """A cell that is not a finite number.
+
+    Attributes:
+        index: index of its column among the number columns.
+        is_number: whether it is a number, but infinite or too large for the type.
+    """
+
+    def __init__(self, index: int, message: str, hint: str = "", *, is_number: bool = False) -> None:
+        super().__init__(message, hint=hint)
+        self.index, self.is_number = index, is_number
+
+
+class Columns:
+    """The columns of one table: which are numbers, which are text, and their format.
+
+    Args:
+        separator: the character between columns.
+        count: number of columns.
+        numbers: positions of the number columns, in the order of the result.
+        texts: positions of the columns to return as text; all others are ignored.
+        dtype: dtype of the numbers, np.float32 or np.float64.
+    """
+
+    def __init__(
+        self,
+        separator: str,
+        count: int,
+        numbers: Sequence[int],
+        texts: Sequence[int] = (),
+        dtype: type[np.floating[Any]] = np.float32,
+    ) -> None:
+        self.separator, self.count, self.numbers = separator, count, numbers
+        self._texts, self._dtype = texts, dtype
+        self._others = sorted(set(range(count)).difference(numbers))
+        side_by_side = list(numbers) == list(range(numbers[0], numbers[0] + len(numbers)))
+        self._chosen = slice(numbers[0], numbers[0] + len(numbers)) if side_by_side else np.array(numbers)
+        self._decimals = Decimals(separator)
+
+    def read_block(self, block: bytes) -> Block | None:
+        """Returns the cells of whole lines; None if a line is bad, or needs to be read by itself."""
+        quoted = b'"' in block
+        if self._others and not (_is_text(block) and not (quoted and self.separator == "\t" and b' "' in block)):
+            return None
+        cut = self._others if quoted else self._texts
+        sign = self._decimals.sign
+        layout = Layout(self.count, self._chosen, self.separator, sign, self._dtype)
+        found = read_table(block, layout, partial(_read_fields, decimal=sign), cut)
+        if found is None:
+            return None
+        cells = dict(zip(cut, found[1]))
+        if quoted and not all(map(_is_plain, (cell for column in cells.values() for cell in column))):
+            return None
+        return found[0], [[cell.strip(b'"').decode() for cell in cells[place]] for place in self._texts]
+
+    def read_fields(self, fields: Sequence[str]) -> list[float]:
+        """Returns the numbers of one line.
+
+        Raises:
+            BadCell: one of them is not a finite number that the type can hold.
+            BadInput: their decimal signs differ.
+        """
+        written = [fields[place] for place in self.numbers]
+        return [
+            self._read_cell(index, cell, text)
+            for index, (cell, text) in enumerate(zip(self._decimals.pointed(written), written))
+        ]
+
+    def _read_cell(self, index: int, cell: str, written: str) -> float:
+        try:
+            value = csv_dialect.number(cell)
+        except ValueError:
+            if not written.strip():
+                raise BadCell(index, "the cell is empty") from None
+            why, hint = _because(cell, written)
+            raise BadCell(index, f"{short(written)} is not a number{why}", hint) from None
+        if not abs(value) < TOO_LARGE[self._dtype]:
+            raise BadCell(index, unlike_finite(value, written), is_number=True)
+        return value
+
+
+def _is_text(block: bytes) -> bool:
+    """Whether a block is UTF-8 without the control bytes of other file formats."""
+    if any(control in block for control in csv_dialect.CONTROLS):
+        return False
+    try:
+        block.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _is_plain(cell: bytes) -> bool:
+    """Whether a cell has no quotes, or is quoted as a whole."""
+    return b'"' not in cell or (cell[:1] == cell[-1:] == b'"' and len(cell) > 1 and cell.count(b'"') == 2)
+
+
+def _read_fields(fields: list[bytes], decimal: str) -> list[float]:
+    plain = plain_numbers(fields, decimal)
+    return [float(field.replace(b",", b".")) for field in plain] if decimal == "," else list(map(float, plain))
+
+
+def _because(cell: str, written: str) -> tuple[str, str]:
+    """Returns the reason to add for a cell that is not a number, and a hint."""
+    plain = csv_dialect.in_ascii(cell)
+    if plain is not None:
+        return f": write {plain}, with the digits 0 to 9", ""
+    if "," in written and "." in written:
+        return ": leave out the sign between thousands", ""
+    if "," in written and csv_dialect.is_number(written, ";"):
+        hint = "separate the columns by semicolons, or write decimal points"
+        return ": a decimal comma needs semicolons or tabs between the columns", hint
+    return "", ""
 
 
 class CsvParser:
     """Rows of numbers with commas, semicolons or tabs between them, with or without a header line.
 
-    With a header, columns are matched by feature name, in any order. The first line that fits the model says what
-    stands between the columns.
+    With a header, columns are matched by feature name, in any order. The first line that fits the model decides the
+    separator.
 
     Args:
-        info: of the model.
-        ignore_extra: whether columns that the model does not know are left out instead of refused.
+        info: the model's knn.json.
+        ignore_extra: whether to ignore columns that the model does not know; else they are an error.
     """
 
     def __init__(self, info: KnnInfo, *, ignore_extra: bool = False) -> None:
@@ -39,10 +159,8 @@ class CsvParser:
         self._names = info.feature_names
         self._places = set(info.feature_names)
         self._ignore_extra = ignore_extra
-        self._order: list[int] | None = None
-        self._columns = info.n_features
-        self._separator: str | None = None
-        self._decimals = Decimals(",")
+        self._separated = False
+        self._columns = Columns(",", info.n_features, range(info.n_features))
 
     def parse(self, block: bytes) -> Parsed:
         """Parses a block that ends with a newline.
@@ -52,24 +170,22 @@ class CsvParser:
         """
         if self.header is None:
             block = self._take_header(block)
-        rows = self._parse_plain(block)
-        if rows is not None:
-            self.line += len(rows)
-            return Parsed(rows, len(rows))
+        found = self._columns.read_block(block.replace(b"\r\n", b"\n") if b"\r" in block else block)
+        if found is not None:
+            self.line += len(found[0])
+            return Parsed(found[0], len(found[0]))
         return line_by_line(self, block, self._parse_line)
 
     # --- the header -----------------------------------------------------------------------------------------------
     def _take_header(self, block: bytes) -> bytes:
-        while block:
-            line, _, rest = block.partition(b"\n")
-            if not line.strip() or (self.line == 0 and _names_separator(line)):
-                self.line, block = self.line + 1, rest
-                continue
-            return self._look_at_first(line.removeprefix(_MARK), rest)
-        return block
+        block, self.line = csv_dialect.skip_preamble(block, self.line)
+        if not block:
+            return block
+        line, _, rest = block.partition(b"\n")
+        return self._look_at_first(line, rest)
 
     def _look_at_first(self, line: bytes, rest: bytes) -> bytes:
-        """A first line that names no feature is a row, good or bad: a serial port may start with anything."""
+        """Reads the first line as a header if it names a feature, else as a row: a serial port may start anywhere."""
         try:
             text = text_of(line.strip(b"\r "))
             separator = csv_dialect.separator_of_header(text, self._names)
@@ -79,16 +195,10 @@ class CsvParser:
         if separator is None:
             return line + b"\n" + rest
         self.line += 1
-        self._separate_by(separator)
-        self._match([name.strip() for name in fields_of(text, separator)])
+        self._match(separator, csv_dialect.header_names(fields_of(text, separator)))
         return rest
 
-    def _separate_by(self, separator: str) -> None:
-        self._separator, self._decimals = separator, Decimals(separator)
-
-    def _match(self, names: list[str]) -> None:
-        while not names[-1]:
-            names.pop()  # a spreadsheet had something there once
+    def _match(self, separator: str, names: list[str]) -> None:
         counts = Counter(names)  # a header may have as many names as a line holds
         missing = [name for name in self._names if name not in counts]
         extra = [name for name in counts if name not in self._places]
@@ -108,43 +218,32 @@ class CsvParser:
                 f"line {self.line}: the model knows {known}{more(extra)}",
                 hint="--ignore-extra leaves out the columns that the model does not know",
             )
-        self._columns = len(names)
-        order = [names.index(name) for name in self._names]
-        self._order = None if order == list(range(len(names))) else order
+        self._separated = True
+        self._columns = Columns(separator, len(names), [names.index(name) for name in self._names])
 
     # --- the rows -------------------------------------------------------------------------------------------------
-    def _parse_plain(self, block: bytes) -> NDArray[np.float32] | None:
-        """The fast way: None unless every line is `_columns` plain finite numbers."""
-        text: bytes | None = block.replace(b"\r\n", b"\n") if b"\r" in block else block
-        if self._separator not in (None, ","):
-            text = self._decimals.pointed_block(text or b"", self._separator or "")
-        table = None if text is None else read_table(text, self._columns, _read_fields)
-        if table is None or self._order is None:
-            return table
-        return np.ascontiguousarray(table[:, self._order])
-
     def _parse_line(self, line: bytes) -> list[float]:
         text = text_of(line)
-        if self._separator is None:
-            found = csv_dialect.separator_of_row(text, self._columns)
+        if not self._separated:
+            found = csv_dialect.separator_of_row(text, self._columns.count)
             if found:
-                self._separate_by(found)
-        separator = self._separator or ","
-        fields = csv_dialect.without_tail(fields_of(text, separator), self._columns)
+                self._separated = True
+                self._columns = Columns(found, self._columns.count, self._columns.numbers)
+        fields = csv_dialect.without_tail(fields_of(text, self._columns.separator), self._columns.count)
         self._require_row(fields)
-        order = self._order or range(len(self._names))
-        shown = [fields[place] for place in order]
-        cells = shown if separator == "," else self._decimals.pointed(shown)
-        places = zip(order, self._names)
-        return [_number(cell, text, place, name) for cell, text, (place, name) in zip(cells, shown, places)]
+        try:
+            return self._columns.read_fields(fields)
+        except BadCell as error:
+            where = f"column {self._columns.numbers[error.index] + 1} ({short(self._names[error.index])})"
+            raise BadInput(f"{where}: {error}", hint=error.hint) from None
 
     def _require_row(self, fields: list[str]) -> None:
-        if len(fields) != self._columns:
+        if len(fields) != self._columns.count:
             hint = f"the model takes {listed(self._names)}"
-            if len(fields) > self._columns and not self.header:
+            if len(fields) > self._columns.count and not self.header:
                 hint += "; under a header line, --ignore-extra leaves out other columns"
             raise BadInput(
-                f"expected {self._columns} columns, found {len(fields)}{self._no_header(fields)}",
+                f"expected {self._columns.count} columns, found {len(fields)}{self._no_header(fields)}",
                 hint="" if self.header else hint,
             )
         if not any(map(str.strip, fields)):
@@ -153,42 +252,10 @@ class CsvParser:
             raise BadInput(f"not numbers{self._no_header(fields)}", hint=f"the model takes {listed(self._names)}")
 
     def _no_header(self, fields: list[str]) -> str:
-        """What to add about a first line of words."""
+        """Returns what to add about a first line of words."""
         if self.header or self.line > 1 or any(csv_dialect.is_number(text, ";") for text in fields):
             return ""
         names = [text.strip() for text in fields]
         near = next(((own, found) for own in self._names if (found := csv_dialect.alike(own, names))), None)
-        said = f"{near[1]!r} is not {near[0]!r}" if near else "it names none of the columns that the model takes"
-        return f", and no header either: {said}"
-
-
-def _names_separator(line: bytes) -> bool:
-    """Whether it is the line `sep=;`, by which a spreadsheet tells itself what follows."""
-    return line.removeprefix(_MARK).strip() in (b"sep=,", b"sep=;", b"sep=")
-
-
-def _read_fields(fields: list[bytes]) -> list[float]:
-    return list(map(float, plain_numbers(fields)))
-
-
-def _number(cell: str, shown: str, place: int, name: str) -> float:
-    """Returns the number that a cell is, `shown` in messages as its file has it."""
-    try:
-        value = csv_dialect.number(cell)
-    except ValueError:
-        why = f"{short(shown)} is not a number{_because(cell, shown)}" if shown.strip() else "the cell is empty"
-        raise BadInput(f"{_where(place, name)}: {why}") from None
-    return checked(value, shown, _where(place, name))
-
-
-def _where(place: int, name: str) -> str:
-    return f"column {place + 1} ({short(name)})"
-
-
-def _because(cell: str, text: str) -> str:
-    plain = csv_dialect.in_ascii(cell)
-    if plain is not None:
-        return f": write {plain}, with the digits 0 to 9"
-    if "," in text and "." in text:
-        return ": leave out the sign between thousands"
-    return ": a decimal comma needs semicolons or tabs between the columns" if csv_dialect.is_number(text, ";") else ""
+        reason = f"{near[1]!r} is not {near[0]!r}" if near else "it names none of the columns that the model takes"
+        return f", and no header either: {reason}"

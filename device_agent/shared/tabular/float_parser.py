@@ -1,57 +1,74 @@
-"""Decimal text to float32, a block of numbers at a time: eight digits are one word of 64 bits.
+"""Vectorised parser of decimal text to float32 or float64.
 
-A number of up to 22 digits, with or without a sign, a dot and an exponent, is read by arithmetic on all numbers of the
-block together; any other field is handed to the caller. Gives what float(text) rounded to float32 gives, to the bit:
+Reads numbers of up to 22 digits, with or without sign, dot and exponent, by arithmetic on all numbers of a block; eight
+digits are one 64-bit word. The caller reads other fields. Equals float(text), or that rounded to float32, bit by bit:
 
 - Three multiplications turn eight digits into a number: D. Lemire, Number Parsing at a Gigabyte per Second, 2021.
 - Digits below 2^53 times, or divided by, a power of ten up to 10^22 are rounded once, and so correctly: W. D. Clinger,
   How to Read Floating Point Numbers Accurately, PLDI 1990.
-- With more digits or a larger power the float64 is off by less than 8 units in its last place, which float32 does not
-  have. Within `_DOUBT` units of where float32 would round the other way, the field is handed to the caller as well.
+- With more digits or a larger power, the float64 is off by less than 8 units in its last place. float32 drops 29 bits,
+  so this matters only within `_DOUBT` units of the middle between two float32 numbers. The caller reads such a field,
+  and for float64 every field of this kind.
 
-Never says what is wrong with a text, and never reads what it is not sure of.
+Columns of text between those of numbers are returned unchanged. Never reports what is wrong with a text, and never
+returns a number that it is not sure of.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-#: Reads fields one by one; raises ValueError or OverflowError for what is no number.
+from device_agent.shared.tabular.fields import (
+    ALL,
+    NEWLINE,
+    NO_DOT,
+    Fields,
+    Layout,
+    Mask,
+    Places,
+    check_layout,
+    find_fields,
+    find_starts,
+)
+
+#: Reads fields one by one; raises ValueError or OverflowError for a field that is not a number.
 ReadFields = Callable[[list[bytes]], Sequence[float]]
-Places = NDArray[np.intp]
-Mask = NDArray[np.bool_]
 
-MAX_FLOAT32 = float(np.finfo(np.float32).max)
-#: So many fields are read one by one in the time that some 80 calls of numpy take whatever the number of fields.
+#: A float64 of at least this size rounds to infinity in the type: float32's greatest number plus half a step.
+TOO_LARGE = {np.float32: 2.0**128 - 2.0**103, np.float64: float("inf")}
+#: Below this many fields, reading them one by one is faster than the fixed cost of some 80 NumPy calls.
 _FEW = 1500
-#: Fields and bytes read together: arrays that stay in the cache, and that malloc gets without asking the system.
+#: Fields and bytes per block: the arrays stay in the cache, and malloc needs no system call for them.
 _FIELDS, _BYTES = 15_000, 96 * 1024
-_NEWLINE, _BLANK, _COMMA, _PLUS, _MINUS, _DOT, _ZERO, _E = b"\n ,+-.0E"
-_UPPER_CASE = np.uint8(0xDF)
-
-_MOST_BLANKS, _MOST_DIGITS = 16, 22
-#: Beyond, no number of so many digits is within `_SMALLEST` and `_LARGEST`.
+#: Average bytes of a field and its separator up to which `_read_short` is tried; it gives up if more than one field in
+#: `_MOSTLY` is not a short whole number.
+_SHORT, _MOSTLY = 5, 32
+_PAD = 8
+_ENDS = b"\n" * _PAD
+_PLUS, _MINUS, _ZERO = b"+-0"
+_MOST_DIGITS = 22
+#: Beyond this power of ten, no number of `_MOST_DIGITS` digits is between `_SMALLEST` and `_LARGEST`.
 _MOST_POWER = 60
 _EXACT_DIGITS, _EXACT_POWER = 2.0**53, 22
 _POWERS = np.array([float(f"1e{power}") for power in range(_MOST_POWER + 1)])
-#: The number of digits after the dot where there is no dot, and by what to divide then.
-_NO_DOT = _MOST_POWER + 1
-_DIVISORS = np.append(_POWERS, 1.0)
-#: The bits that float32 drops, what they are in the middle between two float32, and how near to it is in doubt.
+#: Divisor for each number of digits after the dot; 1 for `NO_DOT`.
+_DIVISORS = np.append(_POWERS, np.ones(NO_DOT - _MOST_POWER))
+#: The 29 bits that float32 drops, their value in the middle between two float32 numbers, and the distance from it that
+#: counts as doubtful: 64 units, eight times the error bound of 8.
 _DROPPED, _MIDDLE, _DOUBT = 0x1FFFFFFF, 0x10000000, 64
-#: Between these, float32 drops just these bits, and overflows or not without doubt.
+#: In this range float32 drops exactly these bits: it is neither subnormal nor near overflow.
 _SMALLEST, _LARGEST = 1e-37, 1e38
 
-#: Zeros in front of a text, so that there are words that end at its first number.
+#: Zeros before the text, so that a word can end in its first number.
 _MARGIN = 32
 #: The last 0 to 8 characters of a word.
 _LAST = np.array([(2**64 - 1 << 64 - 8 * count) % 2**64 for count in range(9)], np.uint64)
 _ZEROS, _SIXES, _HIGH_HALVES = (np.uint64(byte * 0x0101010101010101) for byte in (0x30, 0x06, 0xF0))
-#: Pairs of digits of base 10, 100 and 10,000 become one of the base squared: base, its bits, where the result lies.
+#: Each step joins pairs of digits in base 10, 100 and 10,000: (base, shift in bits, mask of the results).
 _STEPS = [
     (np.uint64(base), np.uint64(bits), np.uint64(mask))
     for base, bits, mask in ((10, 8, 0x00FF00FF00FF00FF), (100, 16, 0x0000FFFF0000FFFF), (10_000, 32, 0xFFFFFFFF))
@@ -59,26 +76,35 @@ _STEPS = [
 
 
 def read_table(
-    text: bytes, columns: int, read_fields: ReadFields, *, strict: bool = False
-) -> NDArray[np.float32] | None:
-    """Returns the numbers of whole lines of fields with commas between them, (n_lines, columns) float32.
+    text: bytes, layout: Layout, read_fields: ReadFields, texts: Sequence[int] = ()
+) -> tuple[NDArray[Any], list[list[bytes]]] | None:
+    """Returns (n_lines, n_numbers) numbers of `layout.dtype`, and the fields of each column in `texts`.
 
-    None unless each line has that many fields, each a finite number that float32 can hold.
+    None unless each line has `layout.columns` fields, and each of its numbers is finite in `layout.dtype`.
 
     Args:
-        text: lines, each with a newline behind it.
-        columns: how many fields each line must have.
-        read_fields: reads the fields that are not read here.
-        strict: whether `+1`, `01`, `.5`, `5.` and `-0`, which JSON refuses or takes otherwise, are not read here.
+        text: lines, each with a newline at its end.
+        layout: format of the lines.
+        read_fields: reads the fields that this parser leaves to the caller.
+        texts: positions of columns to return as text.
     """
-    line = text.find(b"\n") + 1 or 1  # stands for all lines: where they differ, only time is lost
-    few = len(text) * columns < _FEW * line
+    columns = layout.columns
+    line = text.find(b"\n") + 1 or 1  # the first line stands for all; if they differ, only time is lost
+    if len(text) * columns < _FEW * line:
+        read = _read_few
+    elif line <= _SHORT * columns and not layout.strict:
+        read = _read_short
+    else:
+        read = _read_many
+    parts: list[NDArray[Any]] = []
+    cut: list[list[bytes]] = [[] for _ in texts]
     try:
-        parts = [
-            _read_few(part, columns, read_fields) if few else _read_many(part, columns, read_fields, strict)
-            for part in _split(text, min(_BYTES, _FIELDS * line // columns))
-        ]
-        return np.concatenate(parts).reshape(-1, columns)
+        for part in _split(text, min(_BYTES, _FIELDS * line // columns)):
+            values, found = read(part, layout, read_fields, texts)
+            parts.append(_narrow(values, layout.dtype))
+            for fields, more in zip(cut, found):
+                fields += more
+        return np.concatenate(parts), cut
     except (ValueError, OverflowError):
         return None
 
@@ -93,35 +119,75 @@ def _split(text: bytes, size: int) -> Iterator[bytes]:
         start = end
 
 
-def _read_few(text: bytes, columns: int, read_fields: ReadFields) -> NDArray[np.float32]:
-    lines = text[:-1].split(b"\n")
-    if any(line.count(b",") != columns - 1 for line in lines):
+def _read_few(
+    text: bytes, layout: Layout, read_fields: ReadFields, texts: Sequence[int]
+) -> tuple[NDArray[np.float64], list[list[bytes]]]:
+    lines, separator, columns = text[:-1].split(b"\n"), layout.separator.encode(), layout.columns
+    if any(line.count(separator) != columns - 1 for line in lines):
         raise ValueError("a line has another number of fields")
-    return _to_float32(np.array(read_fields(b",".join(lines).split(b",")), np.float64))
+    fields = numbers = separator.join(lines).split(separator)
+    if layout.numbers is not ALL:
+        numbers = np.array(fields, object).reshape(-1, columns)[:, layout.numbers].ravel().tolist()
+    values = np.array(read_fields(numbers), np.float64).reshape(len(lines), -1)
+    return values, [fields[place::columns] for place in texts]
 
 
-def _to_float32(values: NDArray[np.float64]) -> NDArray[np.float32]:
-    if not -MAX_FLOAT32 <= values.min() <= values.max() <= MAX_FLOAT32:
-        raise ValueError("not finite in float32")
-    return values.astype(np.float32)
+def _narrow(values: NDArray[np.float64], dtype: type[np.floating[Any]]) -> NDArray[Any]:
+    limit = TOO_LARGE[dtype]
+    if not -limit < values.min() <= values.max() < limit:
+        raise ValueError("not finite")
+    return values.astype(dtype, copy=False)
 
 
-def _read_many(text: bytes, columns: int, read_fields: ReadFields, strict: bool) -> NDArray[np.float32]:
+def _read_many(
+    text: bytes, layout: Layout, read_fields: ReadFields, texts: Sequence[int]
+) -> tuple[NDArray[np.float64], list[list[bytes]]]:
     words = _Words(text)
-    fields = _find(text, words.codes)
-    _check_layout(words.codes.take(fields.ends) == _NEWLINE, columns)
-    values, odd = _values(words, fields, strict=strict)
-    places = np.flatnonzero(odd)
+    fields = find_fields(text, words.codes, layout)
+    check_layout(words.codes.take(fields.ends) == NEWLINE, layout.columns)
+    cut = [fields.cut(text, slice(place, None, layout.columns)) for place in texts]
+    lines, fields = len(fields.ends) // layout.columns, fields.choose(layout)
+    values, odd = _values(words, fields, layout)
+    _hand_over(text, fields, values, np.flatnonzero(odd), read_fields)
+    return values.reshape(lines, -1), cut
+
+
+def _read_short(
+    text: bytes, layout: Layout, read_fields: ReadFields, texts: Sequence[int]
+) -> tuple[NDArray[np.float64], list[list[bytes]]]:
+    """Reads fields of one to four digits (pixels, say) by arithmetic on all characters.
+
+    If more than a few fields are different, `_read_many` reads all of them.
+    """
+    codes = np.frombuffer(_ENDS + text, np.uint8)
+    is_end = (codes == ord(layout.separator)) | (codes == NEWLINE)
+    ends = np.flatnonzero(is_end[_PAD:])
+    check_layout(codes[_PAD:].take(ends) == NEWLINE, layout.columns)
+    fields = Fields(find_starts(ends, codes), ends, ends)
+    digits, inside = codes - np.uint8(_ZERO), ~is_end
+    right = (ends - fields.starts - 1).view(np.uint64) < 4
+    right[np.searchsorted(ends, np.flatnonzero((digits > 9) & inside) - _PAD)] = False
+    # At each character: the value of it and the character before, then the value of these and the two before.
+    pairs = digits[1:] + digits[:-1] * inside[:-1] * np.uint8(10)
+    value = pairs[2:] + (pairs[:-2] * (inside[1:-2] & inside[2:-1])).astype(np.uint16) * np.uint16(100)
+    found, right = (
+        part.reshape(-1, layout.columns)[:, layout.numbers] for part in (value.take(ends + (_PAD - 4)), right)
+    )
+    values: NDArray[Any] = found.astype(np.float32, order="C")
+    odd = np.flatnonzero(~right)
+    if len(odd) * _MOSTLY > right.size:
+        return _read_many(text, layout, read_fields, texts)
+    if len(odd):
+        values = values.astype(np.float64)
+        _hand_over(text, fields.choose(layout), values.reshape(-1), odd, read_fields)
+    return values, [fields.cut(text, slice(place, None, layout.columns)) for place in texts]
+
+
+def _hand_over(
+    text: bytes, fields: Fields, values: NDArray[np.float64], places: Places, read_fields: ReadFields
+) -> None:
     if len(places):
-        starts, ends = fields.starts.take(places).tolist(), fields.ends.take(places).tolist()
-        values[places] = read_fields([text[start:end] for start, end in zip(starts, ends)])
-    return _to_float32(values)
-
-
-def _check_layout(last: Mask, columns: int) -> None:
-    """Takes which fields are the last of their line."""
-    if np.count_nonzero(last) * columns != len(last) or not last[columns - 1 :: columns].all():
-        raise ValueError("a line has another number of fields")
+        values[places] = read_fields(fields.cut(text, places))
 
 
 class _Words:
@@ -138,7 +204,7 @@ class _Words:
         return words
 
     def load_digits(self, ends: Places, after: Places | None, back: int) -> NDArray[np.uint64]:
-        """As `load`, with the dot left out of the count: those before it move over it."""
+        """As `load`, but without the dot: the characters before it move up by one."""
         words = self.load(ends, back)
         if after is not None:
             behind = _LAST.take(after - back, mode="clip")
@@ -147,85 +213,37 @@ class _Words:
         return words
 
 
-@dataclass(frozen=True)
-class _Fields:
-    """Where the fields of a text lie; each array has one entry for each field.
-
-    Attributes:
-        starts: place of the first character, blanks in front of it left out.
-        stops: place of the character behind the number, its exponent left out.
-        ends: place of the comma or newline.
-        after: characters between the dot and `stops`, or `_NO_DOT`; None where no field has a dot or an exponent.
-    """
-
-    starts: Places
-    stops: Places
-    ends: Places
-    after: Places | None = None
-
-
-def _find(text: bytes, codes: NDArray[np.uint8]) -> _Fields:
-    found = (codes == _COMMA) | (codes == _NEWLINE)
-    after = None
-    if b"." in text or b"e" in text or b"E" in text:
-        found |= (codes == _DOT) | (codes & _UPPER_CASE == _E)
-        ends, stops, after = _sort(np.flatnonzero(found), codes)
-    else:
-        ends = stops = np.flatnonzero(found)
-    return _Fields(_starts(ends, codes, _MOST_BLANKS if b" " in text else 0), stops, ends, after)
-
-
-def _sort(marks: Places, codes: NDArray[np.uint8]) -> tuple[Places, Places, Places]:
-    """Takes the places of all commas, newlines, dots and letters e. Before the first is, by -1, the last: a newline."""
-    kinds = codes.take(marks)
-    dots, letters = kinds == _DOT, kinds >= _E
-    end = np.flatnonzero(~(dots | letters))
-    stop = end - letters.take(end - 1)
-    ends, stops = marks.take(end), marks.take(stop)
-    return ends, stops, np.where(dots.take(stop - 1), stops - marks.take(stop - 1) - 1, _NO_DOT)
-
-
-def _starts(ends: Places, codes: NDArray[np.uint8], blanks: int) -> Places:
-    starts = np.empty_like(ends)
-    starts[0] = 0
-    np.add(ends[:-1], 1, out=starts[1:])
-    for _ in range(blanks):
-        blank = codes.take(starts) == _BLANK
-        if not blank.any():
-            break
-        starts += blank
-    return starts
-
-
-def _values(words: _Words, fields: _Fields, *, strict: bool) -> tuple[NDArray[np.float64], Mask]:
-    """Returns the numbers, and which of them are not to be trusted."""
+def _values(words: _Words, fields: Fields, layout: Layout) -> tuple[NDArray[np.float64], Mask]:
+    """Returns the numbers, and a mask of those that the caller must read."""
     first = words.codes.take(fields.starts)
     minus = first == _MINUS
     signed = minus | (first == _PLUS)
     length = fields.stops - fields.starts - signed
     if fields.after is not None:
-        length -= fields.after != _NO_DOT
+        length -= fields.after != NO_DOT
     odd = (length < 1) | (length > _MOST_DIGITS)
     digits = _digits(words, fields, length, odd)
-    if strict:
+    if layout.strict:
         odd |= (first == _PLUS) | (minus & (digits == 0))
         odd |= _unlike_json(fields, length, words.codes.take(fields.starts + signed))
-    values = _scale(words, fields, digits, odd)
+    values, inexact = _scale(words, fields, digits)
+    if inexact.any():
+        odd |= inexact if layout.dtype is np.float64 else inexact & _in_doubt(values)
     values *= 1.0 - 2.0 * minus
     return values, odd
 
 
-def _unlike_json(fields: _Fields, length: Places, lead: NDArray[np.uint8]) -> Mask:
-    """Returns where there is a zero too many or no digit on one side of a dot; takes the first digit of each field."""
-    whole = length if fields.after is None else np.where(fields.after == _NO_DOT, length, length - fields.after)
+def _unlike_json(fields: Fields, length: Places, lead: NDArray[np.uint8]) -> Mask:
+    """Returns a mask of leading zeros and of dots without a digit on each side; `lead` is each field's first digit."""
+    whole = length if fields.after is None else np.where(fields.after == NO_DOT, length, length - fields.after)
     unlike: Mask = (whole < 1) | ((whole > 1) & (lead == _ZERO))
     if fields.after is not None:
         unlike |= fields.after == 0
     return unlike
 
 
-def _digits(words: _Words, fields: _Fields, length: Places, odd: Mask) -> NDArray[np.float64]:
-    """Returns the digits of each field as one whole number; marks as odd what holds anything else."""
+def _digits(words: _Words, fields: Fields, length: Places, odd: Mask) -> NDArray[np.float64]:
+    """Returns the digits of each field as one whole number; marks fields with other characters in `odd`."""
     digits = _eight(words.load_digits(fields.stops, fields.after, 0), length, odd)
     for back in (8, 16):
         long = np.flatnonzero(length > back)
@@ -240,7 +258,7 @@ def _digits(words: _Words, fields: _Fields, length: Places, odd: Mask) -> NDArra
 
 
 def _eight(words: NDArray[np.uint64], count: Places, odd: Mask) -> NDArray[np.float64]:
-    """Returns the number that the last `count` characters of each word are, all of them if more; spends the words."""
+    """Returns the value of the last `count` (at most 8) digits of each word; overwrites the words."""
     words ^= _ZEROS
     words &= _LAST.take(count, mode="clip")
     rest = words + _SIXES
@@ -255,26 +273,24 @@ def _eight(words: NDArray[np.uint64], count: Places, odd: Mask) -> NDArray[np.fl
     return words.astype(np.float64)
 
 
-def _scale(words: _Words, fields: _Fields, digits: NDArray[np.float64], odd: Mask) -> NDArray[np.float64]:
-    """Returns the numbers that dot and exponent make of the digits; marks as odd what float32 may round otherwise."""
+def _scale(words: _Words, fields: Fields, digits: NDArray[np.float64]) -> tuple[NDArray[np.float64], Mask]:
+    """Returns the digits scaled by dot and exponent, and a mask of those that are rounded more than once."""
     inexact = digits >= _EXACT_DIGITS
     values = digits
     if fields.after is not None:
         raised = np.flatnonzero(fields.stops < fields.ends)
         if len(raised):
-            power = np.where(fields.after == _NO_DOT, 0, -fields.after)
+            power = np.where(fields.after == NO_DOT, 0, -fields.after)
             power[raised] += _exponents(words, fields.stops.take(raised), fields.ends.take(raised))
             inexact |= abs(power) > _EXACT_POWER
             values = digits * _POWERS.take(power, mode="clip") / _POWERS.take(-power, mode="clip")
         else:
             values = digits / _DIVISORS.take(fields.after, mode="clip")
-    if inexact.any():
-        odd |= inexact & _in_doubt(values)
-    return values
+    return values, inexact
 
 
 def _exponents(words: _Words, stops: Places, ends: Places) -> Places:
-    """Returns the power of ten between each `e` and the end of its field; a huge one where there is none."""
+    """Returns the exponent after each `e`; a huge one if it is missing or malformed."""
     first = words.codes.take(stops + 1)
     minus = first == _MINUS
     count = ends - stops - 1 - (minus | (first == _PLUS))

@@ -1,6 +1,6 @@
-"""Where rows come from: a file or standard input, text in blocks of whole lines, NPY in chunks. Constant memory.
+"""Reads rows from a file or standard input, in blocks.
 
-Finds the format by the file's name, else by its first byte. Never parses a line, and never keeps more than one block.
+Text comes in blocks of whole lines, NPY in chunks; memory is constant. Finds the format by name, else by first byte.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from device_agent.shared.protocol.record import record, replace
 
 #: Bytes of text read at a time in batch.
 BLOCK_BYTES = 1 << 18
-#: Longest line that is kept, in bytes; a longer one is bad input and not stored.
+#: Longest line in bytes; a longer one is bad input and is not stored.
 MAX_LINE = 1 << 20
 #: Rows of an NPY file read at a time.
 NPY_ROWS = 4096
@@ -32,21 +32,21 @@ _MAX_NPY_HEADER = 64 * 1024
 
 
 class Lines:
-    """Collects what is read and hands out whole lines; of one that `cut_overlong` has dropped, no further part."""
+    """Splits reads into whole lines; skips the rest of a line that `cut_overlong` has dropped."""
 
     def __init__(self, start: bytes = b"") -> None:
         self._rest = start
         self._skipping = False
 
     def feed(self, data: bytes) -> bytes:
-        """Takes what was read; returns all whole lines that are there now."""
+        """Adds the bytes of a read; returns all lines that are complete now."""
         end = data.rfind(b"\n") + 1
         if not end:
             self._keep(data)
             return b""
         block, self._rest = self._rest + data[:end], data[end:]
         if self._skipping:
-            # What is left of the line that was too long: its first bytes were handed out already.
+            # The rest of the line that was too long; its beginning was dropped before.
             self._skipping = False
             block = block[block.index(b"\n") + 1 :]
         return block
@@ -56,21 +56,21 @@ class Lines:
             self._rest += data
 
     def cut_overlong(self) -> bool:
-        """Drops a line that has grown over `MAX_LINE`; whether it did."""
+        """Drops an incomplete line longer than `MAX_LINE`; returns whether it did."""
         if len(self._rest) <= MAX_LINE:
             return False
         self._rest, self._skipping = b"", True
         return True
 
     def finish(self) -> bytes:
-        """Returns the last line if it had no newline, with one."""
+        """Returns the last line with a newline added, if it had none; else nothing."""
         rest, self._rest = self._rest, b""
         return rest + b"\n" if rest.strip() else b""
 
 
 @record
 class Source:
-    """An open input: its descriptor, its name for messages, its format, and what was read to find that out."""
+    """An open input: its descriptor, its name for messages, its format, and the bytes read to detect the format."""
 
     descriptor: int
     name: str
@@ -78,11 +78,11 @@ class Source:
     start: bytes
 
     def read(self, size: int) -> bytes:
-        """Returns what is there to read, at most `size` bytes; nothing at the end.
+        """Returns the available bytes, at most `size`; empty at the end.
 
         Raises:
-            BadInput: it cannot be read.
-            BlockingIOError: nothing is there yet.
+            BadInput: reading failed.
+            BlockingIOError: no bytes are available yet.
         """
         try:
             return os.read(self.descriptor, size)
@@ -92,11 +92,11 @@ class Source:
             raise BadInput(f"{self.name}: {error.strerror}", reason="no-input") from None
 
     def take(self, size: int) -> bytes:
-        """As `read`, but waits until something is there."""
+        """As `read`, but waits until bytes are available."""
         while True:
             try:
                 return self.read(size)
-            except BlockingIOError:  # somebody made it non-blocking
+            except BlockingIOError:  # another process made it non-blocking
                 select.select([self.descriptor], [], [])
 
     def blocks(self) -> Iterator[bytes]:
@@ -124,14 +124,14 @@ class Source:
         """Yields the rows of an NPY file, at most `NPY_ROWS` at a time.
 
         Raises:
-            BadInput: it is no NPY file of numbers with `n_features` columns, or ends too early.
+            BadInput: it is not an NPY file of numbers with `n_features` columns, or is incomplete.
         """
         reader = _NpyReader(self)
         return reader.arrays(n_features)
 
 
 def open_source(path: str | None, format: str, n_first: int = BLOCK_BYTES) -> Source:
-    """Opens a file, or standard input for None and `-`; `format` `auto` is found out.
+    """Opens a file, or standard input for None and `-`; detects the format if `format` is `auto`.
 
     Raises:
         BadInput: the file cannot be read.

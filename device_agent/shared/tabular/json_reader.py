@@ -1,8 +1,8 @@
-"""JSON lines in, rows out, a block of whole lines at a time.
+"""Parses blocks of JSON lines into rows.
 
-A block of flat arrays of plain numbers is read at once; anything else falls back to line by line, where each bad line
-is named with its number and the value. Both ways give the same numbers, correctly rounded. Never reads from anywhere,
-and never lets a value through that is not a finite float32.
+A block of flat arrays of plain numbers is read at once. Any other block is read line by line, and each bad line gets an
+error with its number and the value. Both ways give the same numbers, correctly rounded. No I/O; every value returned is
+a finite float32.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.model_info import KnnInfo
+from device_agent.shared.tabular.fields import Layout
 from device_agent.shared.tabular.float_parser import read_table
 from device_agent.shared.tabular.reader import Parsed, checked, line_by_line, more, plain_numbers, short
 
@@ -40,13 +41,14 @@ class JsonParser:
         return line_by_line(self, block, self._parse_line)
 
     def _parse_plain(self, block: bytes) -> NDArray[np.float32] | None:
-        """The fast way: None unless every line is a flat array of plain finite numbers."""
+        """Returns the rows of a block of flat arrays of plain finite numbers; None for any other block."""
         block = block.replace(b"\r\n", b"\n") if b"\r" in block else block
         text = block[1:-2].replace(b"]\n[", b"\n") + b"\n"
         two_less_in_each_line = len(block) - len(text) == 2 * block.count(b"\n")
         if not (two_less_in_each_line and block.startswith(b"[") and block.endswith(b"]\n")):
             return None
-        return read_table(text, len(self._names), _read_fields, strict=True)
+        found = read_table(text, Layout(len(self._names), strict=True), _read_fields)
+        return None if found is None else found[0]
 
     def _parse_line(self, line: bytes) -> list[float]:
         try:

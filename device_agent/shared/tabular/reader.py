@@ -1,7 +1,4 @@
-"""What the parsers of text have in common: what they return, and the slow way that names each bad line.
-
-Never reads from anywhere, and never lets a value through that is not a finite float32.
-"""
+"""Result and line-by-line fallback of the CSV and JSON parsers."""
 
 from __future__ import annotations
 
@@ -14,20 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.protocol.errors import BadInput
-from device_agent.shared.tabular.float_parser import MAX_FLOAT32
+from device_agent.shared.tabular.float_parser import TOO_LARGE
 
-_NUMBER_BYTES = b"0123456789+-.eE \t"
+_NUMBER_BYTES = b"0123456789+-eE \t"
 
 
 @dataclass(frozen=True)
 class Parsed:
-    """What a block of lines holds: `count` lines that are not blank, in order.
+    """The parsed lines of a block, without blank ones.
 
     Attributes:
-        rows: (n, n_features) float32, those that are good.
-        count: how many answers the block asks for, bad lines among them.
-        errors: place among the `count` lines -> (line number, what is wrong with it).
-        hint: what to do about the first of them, where that can be told.
+        rows: (n, n_features) float32, the good lines in order.
+        count: number of lines, good and bad: each gets one answer.
+        errors: position among the `count` lines -> (line number in the input, message).
+        hint: what to do about the first error; may be empty.
     """
 
     rows: NDArray[np.float32]
@@ -37,7 +34,7 @@ class Parsed:
 
 
 class Parser(Protocol):
-    """Turns blocks of whole lines into rows; remembers the header and how many lines went by."""
+    """Parses blocks of whole lines into rows; keeps the header and the line number."""
 
     header: bool | None
     line: int
@@ -47,7 +44,7 @@ class Parser(Protocol):
 
 
 def line_by_line(parser: Parser, block: bytes, parse_line: Callable[[bytes], list[float]]) -> Parsed:
-    """Parses a block in which something is not plain: blank lines count as lines, bad ones become errors."""
+    """Parses a block line by line; skips blank lines but counts them, and collects an error for each bad line."""
     good: list[list[float]] = []
     errors: dict[int, tuple[int, str]] = {}
     hints: list[str] = []
@@ -64,35 +61,38 @@ def line_by_line(parser: Parser, block: bytes, parse_line: Callable[[bytes], lis
     return Parsed(rows, len(good) + len(errors), errors, hints[0] if hints else "")
 
 
-def plain_numbers(fields: list[bytes]) -> list[bytes]:
-    """Returns the fields; Python would read `nan`, `inf` and `1_0` as well.
+def plain_numbers(fields: list[bytes], decimal: str = ".") -> list[bytes]:
+    """Returns the fields, whose decimals stand behind `decimal`; Python would read `nan`, `inf` and `1_0` as well.
 
     Raises:
-        ValueError: there is another character in one than numbers are made of.
+        ValueError: a field has a character that plain numbers do not have.
     """
-    if b"".join(fields).translate(None, _NUMBER_BYTES):
+    if b"".join(fields).translate(None, _NUMBER_BYTES + decimal.encode()):
         raise ValueError("not a number")
     return fields
 
 
 def checked(value: float, text: str, where: str) -> float:
-    """Returns a value that float32 can hold.
+    """Returns `value`.
 
     Raises:
-        BadInput: it cannot.
+        BadInput: it is not finite in float32.
     """
-    if not math.isfinite(value):
-        raise BadInput(f"{where}: {short(text)} is not a finite number")
-    if abs(value) > MAX_FLOAT32:
-        raise BadInput(f"{where}: {short(text)} is too large for float32")
+    if not abs(value) < TOO_LARGE[np.float32]:
+        raise BadInput(f"{where}: {unlike_finite(value, text)}")
     return value
 
 
+def unlike_finite(value: float, text: str) -> str:
+    """Returns the message for a number that is not finite in the type."""
+    return f"{short(text)} is {'too large for float32' if math.isfinite(value) else 'not a finite number'}"
+
+
 def more(names: Sequence[str]) -> str:
-    """Returns how many names there are beside the one that a message names."""
+    """Returns " (nor N more)" for the names after the first; empty for a single name."""
     return f" (nor {len(names) - 1} more)" if len(names) > 1 else ""
 
 
 def short(text: str) -> str:
-    """Returns a text as a message shows it."""
+    """Returns a text in quotes, shortened for a message."""
     return repr(text if len(text) <= 40 else text[:37] + "...")

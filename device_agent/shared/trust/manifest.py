@@ -14,11 +14,9 @@ def read_manifest(data: bytes) -> Manifest:
         Refused: MANIFEST_MALFORMED, AGENT_TOO_OLD (its schema is newer than this agent).
     """
     try:
-        plain = json_codec.parse(data, limit=constants.MAX_MANIFEST)
-        schema = plain.get("schema") if isinstance(plain, dict) else None
-        if isinstance(schema, int) and schema > constants.SCHEMA:
-            raise refused(Reason.AGENT_TOO_OLD, f"{constants.MANIFEST_FILE} has schema {schema}", "knnkit provision")
-        manifest = json_codec.from_plain(Manifest, plain)
+        manifest = json_codec.loads(Manifest, data, limit=constants.MAX_MANIFEST, extra="refuse")
+    except json_codec.NewerDocument as error:
+        raise refused(Reason.AGENT_TOO_OLD, f"{constants.MANIFEST_FILE}: {error}", "knnkit provision") from None
     except json_codec.MalformedDocument as error:
         raise refused(Reason.MANIFEST_MALFORMED, f"{constants.MANIFEST_FILE}: {error}") from None
     check_manifest(manifest)

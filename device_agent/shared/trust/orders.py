@@ -1,4 +1,4 @@
-"""Signed orders to a device: rotate a key, revoke keys, go back to an older release. Sans I/O.
+"""Signed orders to a device: keys, rollbacks, floors. Sans I/O.
 
 An order is a DSSE envelope around one small JSON document; each `keyid` is the signer's fingerprint. The payload type
 is part of what is signed, so that no signature can be taken for one of another kind.
@@ -6,6 +6,7 @@ is part of what is signed, so that no signature can be taken for one of another 
     Rotation       signed by an old, trusted key and by the new one: trusts the new key, revokes the old
     Revocation     signed by a trusted key: the named keys accept nothing new, for ever; never the last trusted one
     RollbackOrder  signed by a trusted key: this device, once, may leave this release for that older one
+    FloorOrder     signed by a trusted key: this device, once, lowers its floors
 
 The functions judge, and never store: a device writes the new sets (`trust_store`), and counts an order as
 used before it acts on it.
@@ -26,13 +27,16 @@ from device_agent.shared.trust.rules import TrustState
 ROTATION_TYPE = "application/vnd.knnkit.rotation+json"
 REVOCATION_TYPE = "application/vnd.knnkit.revocation+json"
 ROLLBACK_TYPE = "application/vnd.knnkit.rollback+json"
+FLOOR_TYPE = "application/vnd.knnkit.floor+json"
 
 #: Largest order that is read, in bytes.
 MAX_ORDER = 16 * 1024
-#: Longest life of a rollback order, in seconds: thirty days.
+#: Longest life of a rollback or floor order, in seconds: thirty days.
 MAX_LIFE = 30 * 24 * 3600
 #: Most keys that one revocation names.
 MAX_REVOKED = 64
+#: Most keys that revocations may name on one device, in all: device.json then has room left for thousands of rotations.
+MAX_REVOKED_IN_ALL = 8192
 
 T = TypeVar("T")
 
@@ -74,6 +78,22 @@ class RollbackOrder:
 
 
 @record
+class FloorOrder:
+    """Lowers the sequence floor of the device `device_id` from `leaves` to `floor`, its time floor to `issued`, once.
+
+    `nonce`, `issued` and `expires` as in a `RollbackOrder`.
+    """
+
+    device_id: str
+    floor: int
+    leaves: int
+    nonce: str
+    issued: int
+    expires: int
+    schema: int = constants.SCHEMA
+
+
+@record
 class KeySets:
     """Every key a device knows (fingerprint -> PEM text), and those that accept nothing new."""
 
@@ -91,7 +111,7 @@ def apply(data: bytes, sets: KeySets) -> KeySets:
 
     Raises:
         Refused: ORDER_MALFORMED, ORDER_NEEDS_OLD_KEY, ORDER_NEEDS_NEW_KEY, UNKNOWN_KEY, REVOKED_KEY, BAD_SIGNATURE,
-            LAST_KEY.
+            LAST_KEY, TOO_MANY_REVOKED.
     """
     envelope = _read(data)
     if envelope.payload_type == ROTATION_TYPE:
@@ -113,26 +133,63 @@ def verify_rollback(data: bytes, state: TrustState, now: int) -> RollbackOrder:
         raise refused(Reason.ORDER_MALFORMED, f"{envelope.payload_type!r} is no rollback order")
     _check_one_signer(envelope, KeySets(state.keys, state.revoked))
     order = _payload(RollbackOrder, envelope)
-    _check_rollback_form(order)
+    digests = constants.is_digest(order.digest) and constants.is_digest(order.leaves)
     again = "knnkit rollback --to makes a new one"
-    if not state.device_id or order.device_id != state.device_id:
-        raise refused(Reason.ORDER_OTHER_DEVICE, f"the order is for the device {order.device_id}", again)
-    if order.nonce in state.used_orders:
-        raise refused(Reason.ORDER_USED, "the order has been used", again)
+    _check_use(order, state, sensible=digests, again=again)
     if order.leaves != state.committed_digest:
         raise refused(
             Reason.ORDER_STALE, f"the order leaves {order.leaves}, which is not what is committed here", again
         )
-    if max(now, state.time_floor) >= order.expires:
+    if now >= order.expires:
         raise refused(Reason.ORDER_EXPIRED, f"the order expired at {utc(order.expires)}", again)
+    if state.time_floor >= order.expires:
+        floor = f"the order expires at {utc(order.expires)}, and the device's time floor is {utc(state.time_floor)}"
+        raise refused(Reason.ORDER_EXPIRED, floor, f"{again}; knnkit rollback --reset-floor lowers the floor")
     return order
 
 
-def _check_rollback_form(order: RollbackOrder) -> None:
-    digests = constants.is_digest(order.digest) and constants.is_digest(order.leaves)
+def is_floor_order(data: bytes) -> bool:
+    """Whether an order says that it lowers floors.
+
+    Raises:
+        Refused: ORDER_MALFORMED.
+    """
+    return _read(data).payload_type == FLOOR_TYPE
+
+
+def verify_floor(data: bytes, state: TrustState, now: int) -> FloorOrder:
+    """Judges an order to lower the floors.
+
+    It expires by the clock alone: the time floor is what it mends.
+
+    Raises:
+        Refused: ORDER_MALFORMED, ORDER_OTHER_DEVICE, ORDER_USED, ORDER_STALE, ORDER_EXPIRED, UNKNOWN_KEY, REVOKED_KEY,
+            BAD_SIGNATURE.
+    """
+    envelope = _read(data)
+    if envelope.payload_type != FLOOR_TYPE:
+        raise refused(Reason.ORDER_MALFORMED, f"{envelope.payload_type!r} is no order to lower the floors")
+    _check_one_signer(envelope, KeySets(state.keys, state.revoked))
+    order = _payload(FloorOrder, envelope)
+    again = "knnkit rollback --reset-floor makes a new one"
+    _check_use(order, state, sensible=0 <= order.floor <= order.leaves and order.issued >= 0, again=again)
+    if order.leaves != state.floor:
+        raise refused(Reason.ORDER_STALE, f"the order lowers the floor {order.leaves}; it is {state.floor}", again)
+    if now >= order.expires:
+        said = f"the order expired at {utc(order.expires)}, and the device's clock says {utc(now)}"
+        raise refused(Reason.ORDER_EXPIRED, said, f"set the device's clock if it is wrong; {again}")
+    return order
+
+
+def _check_use(order: RollbackOrder | FloorOrder, state: TrustState, *, sensible: bool, again: str) -> None:
+    """Checks what makes an order good for one device, once."""
     nonce = len(order.nonce) == 32 and set(order.nonce) <= set("0123456789abcdef")
-    if not digests or not nonce or not 0 < order.expires - order.issued <= MAX_LIFE:
-        raise refused(Reason.ORDER_MALFORMED, "the rollback order has no sensible digest, nonce or life")
+    if not sensible or not nonce or not 0 < order.expires - order.issued <= MAX_LIFE:
+        raise refused(Reason.ORDER_MALFORMED, "what the order names, its nonce or its life makes no sense")
+    if not state.device_id or order.device_id != state.device_id:
+        raise refused(Reason.ORDER_OTHER_DEVICE, f"the order is for the device {order.device_id}", again)
+    if order.nonce in state.used_orders:
+        raise refused(Reason.ORDER_USED, "the order has been used", again)
 
 
 def _rotate(envelope: dsse.Envelope, sets: KeySets) -> KeySets:
@@ -163,6 +220,12 @@ def _revoke(envelope: dsse.Envelope, sets: KeySets) -> KeySets:
     done = named <= sets.revoked
     _check_one_signer(envelope, sets if not done else KeySets(sets.keys, sets.revoked - {signer}))
     after = KeySets(sets.keys, sets.revoked | named)
+    if not done and len(after.revoked) > MAX_REVOKED_IN_ALL:
+        raise refused(
+            Reason.TOO_MANY_REVOKED,
+            f"{len(sets.revoked):,} keys are revoked here; with these it would be more than {MAX_REVOKED_IN_ALL:,}",
+            "knnkit provision --remove, then knnkit deploy: the device then trusts the keys of deploy.yaml alone",
+        )
     if not after.trusted:
         raise refused(
             Reason.LAST_KEY, "no trusted key would be left: no release could ever be accepted again", "rotate instead"
@@ -184,11 +247,13 @@ def _read(data: bytes) -> dsse.Envelope:
 
 def _payload(cls: type[T], envelope: dsse.Envelope) -> T:
     try:
-        found = json_codec.loads(cls, envelope.payload, limit=MAX_ORDER)
+        found = json_codec.loads(cls, envelope.payload, limit=MAX_ORDER, extra="refuse")
+    except json_codec.NewerDocument as error:
+        raise refused(Reason.AGENT_TOO_OLD, f"the signed order: {error}", "knnkit provision") from None
     except json_codec.MalformedDocument as error:
         raise refused(Reason.ORDER_MALFORMED, f"the signed order: {error}") from None
     if getattr(found, "schema", None) != constants.SCHEMA:
-        raise refused(Reason.AGENT_TOO_OLD, "the order has another schema than this agent", "knnkit provision")
+        raise refused(Reason.ORDER_MALFORMED, "the signed order: its schema has no sensible value")
     return found
 
 

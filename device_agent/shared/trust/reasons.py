@@ -44,6 +44,7 @@ class Reason(str, enum.Enum):
     REVOKED_KEY = "revoked-key"
     KEY_MALFORMED = "key-malformed"
     LAST_KEY = "last-key"
+    TOO_MANY_REVOKED = "too-many-revoked"
     # release.json
     MANIFEST_MALFORMED = "manifest-malformed"
     OLDER_SEQUENCE = "older-sequence"

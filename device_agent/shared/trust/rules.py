@@ -11,12 +11,14 @@ The device runs this before it stages, before it activates and at every start; t
 `directory` does exactly that. It never decides what to do with a refusal: nothing has changed yet.
 
 Time. `now` is the board's clock, which may say 1970. What counts is the later of `now` and `time_floor`, the newest
-`created` among the releases committed so far: signed, so that no wrong clock can push it. A clock behind it is worth a
-warning. Expiry stops a new activation and nothing else.
+`created` among the releases committed so far: signed, so that no wrong clock can push it. One release raises it by at
+most `MAX_RAISE`, so that no signature can push it far either. A clock behind it is worth a warning. Expiry stops a new
+activation and nothing else.
 
 Sequence. `floor` is the highest sequence ever committed. A release under it is refused, also with a valid signature;
 so is another release with the same number. A number that is far ahead of both the clock and the floor is refused, so
-that one bad signature cannot use up all numbers: whatever was committed, `floor + 1` is acceptable.
+that one bad signature cannot use up all numbers: whatever was committed, `floor + 1` is acceptable. A signed order
+lowers both floors again (`orders`).
 """
 
 from __future__ import annotations
@@ -26,10 +28,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from device_agent.shared.protocol import constants, documents, versions
+from device_agent.shared.protocol.errors import Refused
 from device_agent.shared.protocol.model_info import Manifest
 from device_agent.shared.protocol.record import record
 from device_agent.shared.protocol.versions import utc
-from device_agent.shared.trust import dsse, oms
+from device_agent.shared.trust import dsse, oms, standing
 from device_agent.shared.trust.listing import Entry, FileFact, check_entry, check_listing
 from device_agent.shared.trust.manifest import read_manifest
 from device_agent.shared.trust.reasons import Reason, refused
@@ -38,6 +41,10 @@ from device_agent.shared.trust.reasons import Reason, refused
 MAX_AHEAD = 10 * 366 * 24 * 3600
 #: No clock is believed to be earlier than the year of this agent (2026-01-01).
 AGENT_EPOCH = 1_767_225_600
+#: How far one release may raise the time floor, beyond the later of the floor before and `AGENT_EPOCH`, in seconds: 400
+#: days. A board without a clock keeps up with one release a year and a month of delay. On such a board one bad
+#: signature delays releases and orders that expire by no more than this, and an order to reset the floors ends it.
+MAX_RAISE = 400 * 24 * 3600
 #: A board whose clock is this much behind a release's creation gets a warning, in seconds.
 CLOCK_SLACK = 24 * 3600
 
@@ -72,7 +79,8 @@ class Verdict:
     """A release that every rule accepted.
 
     `digest` is its identity (the root digest). `floor` and `time_floor` are what the device's state must hold once this
-    release is committed, and not before. `already_committed`: it is the one that runs; nothing needs doing.
+    release is committed, and not before. `already_committed`: it is the one that runs; nothing needs doing. `revoked`:
+    its key accepts nothing new any more; only a release that this device accepted before comes so far.
     """
 
     digest: str
@@ -83,6 +91,7 @@ class Verdict:
     time_floor: int
     already_committed: bool = False
     warnings: tuple[str, ...] = ()
+    revoked: bool = False
 
     @property
     def ref(self) -> documents.ReleaseRef:
@@ -121,9 +130,7 @@ def verify_release(
     if content.digest == state.committed_digest:
         return _verdict(content, state, now, _standing(content, state, now))
     if content.signed_by in state.revoked:
-        raise refused(
-            Reason.REVOKED_KEY, f"the key {content.signed_by} has been revoked", "sign with a trusted key: knnkit sign"
-        )
+        raise revoked_key(content.signed_by)
     _check_target(content.manifest, state)
     _check_sequence(content, state, now, ordered_digest)
     _check_dates(content.manifest, state, now)
@@ -151,6 +158,15 @@ def verify_kept(
     """
     content = _verify_content(bundle, manifest, files, state, digest)
     return _verdict(content, state, now, _standing(content, state, now))
+
+
+def revoked_key(fingerprint: str) -> Refused:
+    """Returns the refusal of something that a revoked key signed."""
+    return refused(
+        Reason.REVOKED_KEY,
+        f"the key {fingerprint} has been revoked",
+        "`knnkit sign RELEASE --key PEM`, with a key that is trusted, then `knnkit deploy --release RELEASE`",
+    )
 
 
 @record
@@ -260,14 +276,24 @@ def _check_sequence(content: _Content, state: TrustState, now: int, ordered_dige
         raise refused(
             Reason.OLDER_SEQUENCE,
             f"sequence {sequence} is older than {state.floor}, which has been committed here",
-            "build a newer release, or go back with a signed order: knnkit rollback --to",
+            newer_than(state.floor, _latest(state, now)),
         )
     if sequence == state.floor:
         raise refused(
             Reason.SAME_SEQUENCE,
             f"another release with the sequence {sequence} has been committed here",
-            "build the release again: it gets a new sequence",
+            f"build the release again, with release.sequence: {state.floor + 1} in deploy.yaml, or without one",
         )
+
+
+def newer_than(floor: int, clock: int) -> str:
+    """Returns what to type where a release lies under the floor: numbers are the time of the build unless set."""
+    newer = f"release.sequence: {floor + 1} in deploy.yaml"
+    if floor < clock:
+        return f"build a newer release, without release.sequence or with {newer}; or go back: knnkit rollback --to"
+    return (
+        f"{newer}, for this floor is ahead of the clock; or lower it by a signed order: knnkit rollback --reset-floor"
+    )
 
 
 def _latest(state: TrustState, now: int) -> int:
@@ -280,29 +306,17 @@ def _check_dates(manifest: Manifest, state: TrustState, now: int) -> None:
             Reason.CREATED_TOO_FAR,
             f"the release says it was created at {utc(manifest.created)}, far ahead of the clock",
         )
-    if expired := _expired_at(manifest, state, now):
+    at_least = max(now, state.time_floor)
+    if manifest.expires is not None and at_least >= manifest.expires:
         raise refused(
             Reason.EXPIRED,
-            f"the release expired at {expired} (here it is at least {utc(max(now, state.time_floor))})",
-            "build a new release; if the device's clock is ahead, set it",
+            f"the release expired at {utc(manifest.expires)} (here it is at least {utc(at_least)})",
+            "build a new release; if the device's clock was ahead, set it, then knnkit rollback --reset-floor",
         )
 
 
-def _expired_at(manifest: Manifest, state: TrustState, now: int) -> str:
-    """Returns when the release expired, as people read it; nothing while it has not."""
-    if manifest.expires is None or max(now, state.time_floor) < manifest.expires:
-        return ""
-    return utc(manifest.expires)
-
-
 def _standing(content: _Content, state: TrustState, now: int) -> tuple[str, ...]:
-    """What would refuse a new release, as warnings about one that runs."""
-    warnings = []
-    if content.signed_by in state.revoked:
-        warnings.append(f"{Reason.REVOKED_KEY.value}: the running release was signed by {content.signed_by}")
-    if expired := _expired_at(content.manifest, state, now):
-        warnings.append(f"{Reason.EXPIRED.value}: the running release expired at {expired}")
-    return tuple(warnings)
+    return standing.warnings_of(content.signed_by, content.manifest.expires, state.revoked, max(now, state.time_floor))
 
 
 def _clock_warnings(manifest: Manifest, state: TrustState, now: int) -> tuple[str, ...]:
@@ -313,9 +327,10 @@ def _clock_warnings(manifest: Manifest, state: TrustState, now: int) -> tuple[st
 
 
 def _raised_time_floor(manifest: Manifest, state: TrustState, now: int) -> int:
-    """A plausible clock limits what a signed date in the future can do; a clock at 1970 limits nothing."""
-    plausible = now >= max(AGENT_EPOCH, state.time_floor)
-    return max(state.time_floor, min(manifest.created, now) if plausible else manifest.created)
+    """A plausible clock limits what a signed date in the future can do, and `MAX_RAISE` does whatever it says."""
+    known = max(AGENT_EPOCH, state.time_floor)
+    limit = min(now, known + MAX_RAISE) if now >= known else known + MAX_RAISE
+    return max(state.time_floor, min(manifest.created, limit))
 
 
 def _verdict(content: _Content, state: TrustState, now: int, warnings: tuple[str, ...]) -> Verdict:
@@ -328,4 +343,5 @@ def _verdict(content: _Content, state: TrustState, now: int, warnings: tuple[str
         time_floor=_raised_time_floor(content.manifest, state, now),
         already_committed=content.digest == state.committed_digest,
         warnings=(*warnings, *_clock_warnings(content.manifest, state, now)),
+        revoked=content.signed_by in state.revoked,
     )

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
+from device_agent import __version__
+from device_agent.shared.protocol import versions
 from device_agent.shared.protocol.reports import Finding
-from knnkit import __version__
-from knnkit.fleet.decide.plan import MINIMUM_PYTHON
-from knnkit.fleet.device.probe import Facts
+from knnkit.fleet.decide.plan import MINIMUM_PYTHON, foreign_keys
+from knnkit.fleet.device.probe import Facts, upgrade_hint
 from knnkit.provision.requirements import SPARE, room_for
 
 #: `uname -m` of boards that there are runtimes for.
 _MACHINES = ("x86_64", "aarch64", "armv7l", "armv8l")
 
 
-def findings_of(address: str, facts: Facts) -> Iterator[Finding]:
-    """Yields findings in the order in which they should be mended; `address` is what `--target` takes."""
+def findings_of(address: str, facts: Facts, named: Collection[str] = ()) -> Iterator[Finding]:
+    """Yields findings in the order in which they should be mended.
+
+    Args:
+        address: what `--target` takes.
+        facts: as the device is now.
+        named: fingerprints of the keys that deploy.yaml names; none, where it names none.
+    """
     yield Finding("connection", "ok", f"{facts.system} {facts.machine}, home {facts.home}", "")
     if facts.system != "Linux" or facts.machine not in _MACHINES:
         said = f"{facts.system} on {facts.machine}: there is no TFLite runtime for it"
@@ -30,8 +37,15 @@ def findings_of(address: str, facts: Facts) -> Iterator[Finding]:
     if facts.agent is None:
         yield from _bare(address, facts)
     elif facts.agent.agent != __version__:
-        said = f"the agent is {facts.agent.agent}, this knnkit is {__version__}"
-        yield Finding("agent", "warning", said, f"knnkit provision --target {address}")
+        agent = facts.agent.agent
+        newer = versions.is_newer(agent, __version__)
+        mend = upgrade_hint(agent) if newer else f"knnkit provision --target {address}"
+        yield Finding("agent", "warning", f"the agent is {agent}, this knnkit is {__version__}", mend)
+    if facts.agent is not None:
+        for warning in foreign_keys(facts.agent, named):
+            key = next(word for word in warning.replace(",", "").split() if word.startswith("sha256:"))
+            mend = f"knnkit trust --revoke {key} --target {address}; if it is yours: `signing: trusted` in deploy.yaml"
+            yield Finding("trust", "warning", warning, mend)
 
 
 def _bare(address: str, facts: Facts) -> Iterator[Finding]:

@@ -9,8 +9,6 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from device_agent.shared.protocol.constants import one_line
-from device_agent.shared.protocol.documents import Status
 from device_agent.shared.protocol.reports import TakenBack
 from knnkit.errors import DeviceFailed, DeviceLocked, KnnkitError, ParityFailed, Unreachable
 from knnkit.fleet.report import Outcome
@@ -66,19 +64,6 @@ def unknown(error: KnnkitError, stage: Stage, seconds: float) -> Aftermath:
     if isinstance(error, Unreachable):
         error = Unreachable(str(error), reason=error.reason, hint="run the command again when it can be reached")
     return Aftermath(None, error, f"{stage.value}it returns to the release before within {seconds:g} s")
-
-
-def told_by(status: Status) -> TakenBack | None:
-    """Returns what a status tells, for agents that do not know `rollback --own`; None if not who began what waits."""
-    lock = status.lock if status.lock and status.lock.pid == 0 else None
-    if status.pending and lock is None:
-        return None
-    return TakenBack(False, None, status.committed, status.previous, status.pending, lock)
-
-
-def is_own(found: TakenBack, holder: str, digest: str) -> bool:
-    """Whether what waits on a device was begun by `holder`."""
-    return _is(found.pending, digest) and found.lock is not None and found.lock.holder == one_line(holder)
 
 
 def _running(error: KnnkitError, own: bool) -> Aftermath:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
+from device_agent import __version__
 from device_agent.shared.protocol import constants, versions
 from device_agent.shared.protocol.documents import ReleaseRef, Status
-from knnkit import __version__
+from device_agent.shared.trust.rules import newer_than
 from knnkit.fleet.device.probe import Facts
 from knnkit.fleet.targets import Target
 from knnkit.provision.requirements import PACKAGES, WHEELS, impossible
 from knnkit.release.package import Package
 
-Action = Literal["provision", "upload", "stage", "activate", "confirm"]
+Action = Literal["provision", "sign", "upload", "stage", "activate", "confirm"]
 Provisioning = Literal["auto", "always", "never"]
 
 #: Free bytes that must remain on a device beside the release.
@@ -21,6 +23,9 @@ SPARE_DISK = 16 * 1024 * 1024
 #: Free bytes that a bare board needs for its environment: the smallest runtime unpacked, with its wheels.
 BARE_DISK = 128 * 1024 * 1024
 MINIMUM_PYTHON = (3, 10)
+#: The word of a warning: a key that may sign for a device, and that nobody here knows.
+FOREIGN_KEY = "foreign-key"
+_OLDER = "older"
 #: Runtime, as a status names it -> the version that provisioning installs.
 _NEWEST_RUNTIME = {name: wheel.partition("==")[2] for name, wheel in PACKAGES.items()}
 _LITERT = "ai_edge_litert"
@@ -48,13 +53,17 @@ class Refusal:
 
 @dataclass(frozen=True)
 class DevicePlan:
-    """What will be done to one device: `steps` in order; none when it is up to date or refused."""
+    """What will be done to one device: `steps` in order; none when it is up to date or refused.
+
+    A release that is refused for its age may still be signed again, so that a rollback can go back to it.
+    """
 
     device: str
     release: ReleaseRef
     current: ReleaseRef | None
     steps: tuple[PlanStep, ...] = ()
     refusal: Refusal | None = None
+    warnings: tuple[str, ...] = ()  # what the device says of itself, and whom it trusts that we do not name
 
     @property
     def unchanged(self) -> bool:
@@ -68,6 +77,7 @@ class PlanOptions:
 
     provisioning: Provisioning = "auto"
     has_keys: bool = True  # whether there are keys for a device that trusts none yet
+    named: frozenset[str] = frozenset()  # fingerprints that deploy.yaml and `--key` name; empty: they name none
 
 
 def plan_device(target: Target, facts: Facts, package: Package, options: PlanOptions) -> DevicePlan:
@@ -80,18 +90,36 @@ def plan_device(target: Target, facts: Facts, package: Package, options: PlanOpt
         options: what the user asked for.
     """
     current = facts.agent.committed if facts.agent else None
+    warnings = (*facts.agent.warnings, *foreign_keys(facts.agent, options.named)) if facts.agent else ()
     refusal = _refuse(target, facts, package, options)
     if refusal:
-        return DevicePlan(target.name, package.ref, current, refusal=refusal)
+        signing = _sign_steps(facts.agent, package) if refusal.reason == _OLDER else ()
+        return DevicePlan(target.name, package.ref, current, signing, refusal, warnings)
     why = _provision_why(target.runtime, facts, package, options)
-    steps = [PlanStep("provision", why)] if why else []
-    return DevicePlan(target.name, package.ref, current, (*steps, *_release_steps(facts.agent, package)))
+    steps = (*([PlanStep("provision", why)] if why else []), *_release_steps(facts.agent, package))
+    return DevicePlan(target.name, package.ref, current, steps, warnings=warnings)
+
+
+def foreign_keys(status: Status, named: Collection[str]) -> tuple[str, ...]:
+    """Returns a warning for each key that a device trusts and none of ours names."""
+    strange = [key for key in status.trusted if named and key not in named]
+    return tuple(f"{FOREIGN_KEY}: the device trusts {key}, which deploy.yaml does not name" for key in strange)
+
+
+def _sign_steps(status: Status | None, package: Package) -> tuple[PlanStep, ...]:
+    """The device has the release, by another signer as far as is known: the signature alone is sent."""
+    if status is None or package.digest not in status.staged or package.signed_by not in status.trusted:
+        return ()
+    known = status.signed_by if status.answering == package.digest else "another key, perhaps"
+    if known in ("", package.signed_by):
+        return ()
+    return (PlanStep("sign", f"it was signed by {known[:23]}", len(package.signature)),)
 
 
 def _release_steps(status: Status | None, package: Package) -> tuple[PlanStep, ...]:
     committed = status.committed if status else None
     if status and committed and committed.digest == package.digest and not status.pending:
-        return ()
+        return _sign_steps(status, package)
     send = (
         PlanStep("upload", f"{package.ref.name} {package.ref.version}", package.size),
         PlanStep("stage", f"the device verifies {_short(package.digest)}"),
@@ -114,7 +142,7 @@ def _provision_why(chosen: str, facts: Facts, package: Package, options: PlanOpt
     if status is None:
         return "there is no agent" if not facts.agent_problem else f"the agent does not answer: {facts.agent_problem}"
     proof = ", after a golden check on it" if status.answering and status.runtime else ""
-    if status.agent != __version__:
+    if status.agent != __version__ and not versions.is_newer(status.agent, __version__):  # a newer one stays
         return f"the agent is {status.agent}, this knnkit has {__version__}{proof}"
     if status.runtime is None:
         return "there is no TFLite runtime"
@@ -190,7 +218,9 @@ def _unwanted(device: str, status: Status, package: Package) -> Refusal | None:
         return Refusal("untrusted-key", said, hint, constants.EXIT_REFUSED)
     if ref.sequence < status.floor:
         said = f"{device} takes nothing under sequence {status.floor}; {ref.name} {ref.version} has {ref.sequence}"
-        return Refusal("older", said, "build a new release, or knnkit rollback", constants.EXIT_REFUSED)
+        back = f"knnkit rollback --to {_short(package.digest)} --target {device}, or build a new release"
+        newer = newer_than(status.floor, max(status.clock, package.manifest.created))
+        return Refusal(_OLDER, said, back if package.digest in status.staged else newer, constants.EXIT_REFUSED)
     if status.pending and status.pending.digest != package.digest:
         left = f" (for at most {status.seconds_left:.0f} s more)" if status.seconds_left is not None else ""
         said = f"{device}: another activation waits for its confirmation{left}: {status.pending.version}"

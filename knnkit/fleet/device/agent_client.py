@@ -43,7 +43,7 @@ def ask(
 
     Raises:
         AgentProblem: the agent said no.
-        DeviceFailed: it answered nothing, or what keeps no contract.
+        DeviceFailed: it answered nothing, or what keeps no constants.
         Unreachable: the connection broke, or the deadline passed.
     """
     return ask_agent(transport, facts.agent_argv, command, answer, timeout=timeout, input=input)
@@ -74,6 +74,10 @@ def read_answer(device: str, completed: Completed, command: str, answer: type[T]
         if completed.exit_code == 0:
             return json_codec.loads(answer, completed.stdout)
         problem = json_codec.loads(Problem, completed.stdout)
+    except json_codec.NewerDocument as error:
+        said = f"{device}: `{command}` answers what this knnkit cannot read: {error}"
+        hint = "in a clone of the knnkit whose version `knnkit status` shows as the agent's: pip install ."
+        raise DeviceFailed(said, reason="knnkit-too-old", hint=hint) from None
     except json_codec.MalformedDocument as error:
         said = completed.complaint or f"exit code {completed.exit_code}, {printable(str(error))}"
         raise DeviceFailed(

@@ -71,6 +71,7 @@ def dial(
     opener: Opener = open_transport,
     pause: Pause = just_sleep,
     tried: Callable[[], None] = lambda: None,
+    warn: Callable[[str], None] = lambda _: None,
 ) -> Transport:
     """Opens a connection, trying again where that may help.
 
@@ -80,6 +81,7 @@ def dial(
         opener: opens one connection.
         pause: waits between attempts.
         tried: is called before each attempt.
+        warn: is given what the login warns of.
 
     Raises:
         Unreachable: the last attempt's.
@@ -87,7 +89,10 @@ def dial(
     for attempt in range(how.retries + 1):
         tried()
         try:
-            return opener(target.name, target, how.timeout)
+            transport = opener(target.name, target, how.timeout)
+            for warning in getattr(transport, "warnings", ()):
+                warn(warning)
+            return transport
         except Unreachable as error:
             if attempt == how.retries or error.reason not in _WORTH_ANOTHER or pause(_pause_after(attempt)):
                 if target.near and error.reason == "no-such-name":

@@ -52,7 +52,9 @@ def visit(errand: Errand, work: Work, listen: Listener, pause: Pause, *, full: b
     recorder, target, pace = Recorder(errand.target, listen), errand.target, errand.pace
     try:
         with recorder.step("connect"):
-            transport = dial(target, pace.dialling, opener=errand.opener, pause=pause, tried=recorder.tried)
+            transport = dial(
+                target, pace.dialling, opener=errand.opener, pause=pause, tried=recorder.tried, warn=recorder.warn
+            )
         try:
             with recorder.step("probe"):
                 facts = probe(transport, target.root, timeout=pace.command, full=full)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 import shlex
 from dataclasses import dataclass, replace
+from typing import Any
 
-from device_agent.shared.protocol import documents, json_codec, reports
+from device_agent.shared.protocol import constants, documents, json_codec, reports, versions
+from device_agent.shared.protocol.documents import Status
+from knnkit import __version__
 from knnkit.errors import DeviceFailed
 from knnkit.transport.base import Transport, printable
 
@@ -165,7 +168,7 @@ def parse(name: str, answer: str) -> Facts:
         facts = _facts(found)
     except (KeyError, ValueError) as error:
         raise DeviceFailed(f"{name}: the probe's answer lacks {error}", reason="probe-failed", hint=_CHATTY) from None
-    return _with_agent(facts, found.get("agent"), status)
+    return _with_agent(name, facts, found.get("agent"), status)
 
 
 _CHATTY = "does the login shell start something that prints? `ssh HOST sleep 5` must print nothing"
@@ -192,15 +195,49 @@ def _facts(found: dict[str, str]) -> Facts:
     )
 
 
-def _with_agent(facts: Facts, code: str | None, status: str) -> Facts:
+def _with_agent(name: str, facts: Facts, code: str | None, status: str) -> Facts:
     if code is None:
         return replace(facts, agent_problem=f"{facts.root}/venv holds no Python") if facts.venv else facts
     try:
         if code == "0":
-            agent = json_codec.loads(documents.Status, status)
+            agent = _shake_hands(name, json_codec.parse(status))
+            if isinstance(agent, str):
+                return replace(facts, agent_problem=agent)
             machine = facts.machine or agent.device.machine
             return replace(facts, agent=agent, disk_free_bytes=agent.disk_free_bytes, machine=machine)
         problem = json_codec.loads(reports.Problem, status)
         return replace(facts, agent_problem=printable(problem.message))
     except json_codec.MalformedDocument as error:
         return replace(facts, agent_problem=f"the agent ended with {printable(code)} and no answer ({error})")
+
+
+def _shake_hands(name: str, status: Any) -> Status | str:
+    """Returns an agent's status, or why its agent is too old for this knnkit.
+
+    Two numbers are read before anything else: they keep their meaning for ever.
+
+    Raises:
+        DeviceFailed: this knnkit is too old for the agent.
+        MalformedDocument: it is not a status.
+    """
+    spoken, oldest, version = (
+        status.get(key, default) if isinstance(status, dict) else default
+        for key, default in (("protocol", 1), ("oldest_protocol", 1), ("agent", "?"))
+    )
+    if not isinstance(spoken, int) or not isinstance(oldest, int):
+        raise json_codec.MalformedDocument("$.protocol: expected an integer")
+    too_old, version = versions.to_upgrade(spoken, oldest), printable(str(version)[:64])
+    if too_old == "agent":
+        return f"version {version} speaks protocol {spoken}; this knnkit needs {constants.OLDEST_PROTOCOL} or later"
+    said = f"needs protocol {oldest} or later; this knnkit {__version__} speaks {constants.PROTOCOL}"
+    try:
+        if too_old is None:
+            return json_codec.from_plain(Status, status)
+    except json_codec.NewerDocument as error:
+        said = f"answers what this knnkit {__version__} cannot read ({error})"
+    raise DeviceFailed(f"{name}: agent {version} {said}", reason="knnkit-too-old", hint=upgrade_hint(version))
+
+
+def upgrade_hint(version: str) -> str:
+    """Returns what to do on this machine so that its knnkit is not older than an agent."""
+    return f"in a clone of knnkit {version} or later: pip install ."

@@ -44,6 +44,10 @@ class Recorder:
         """Adds warnings."""
         self.know(warnings=tuple(dict.fromkeys((*self._report.warnings, *warnings))))
 
+    def unwarn(self, *warnings: str) -> None:
+        """Takes warnings back: what they are about is over."""
+        self.know(warnings=tuple(text for text in self._report.warnings if text not in warnings))
+
     @contextlib.contextmanager
     def step(self, name: str) -> Iterator[Callable[[int, int], None]]:
         """Times a step; gives a function to say how many bytes of how many are sent."""

@@ -11,6 +11,7 @@ import time
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.documents import Committed
 from device_agent.shared.protocol.reports import Activated, Installed
+from device_agent.shared.trust import standing
 from device_agent.shared.trust.reasons import Reason
 from knnkit.errors import DeviceFailed, KnnkitError, ParityFailed, Unreachable
 from knnkit.fleet.decide.certificate import disbelieved, missed
@@ -58,9 +59,12 @@ class Switch:
         return self._confirm(time.monotonic() + left)
 
     def _activate(self) -> Activated:
-        """Has it try a release that was staged before."""
+        """Has it try a release that was staged before, perhaps with another key's signature: it is sent ours."""
+        package = self._job.package
+        signature = ["--signature", "-"] if package.signature else []
+        command = ["activate", package.digest, *self._trial, *signature]
         with self._recorder.step("activate"):
-            return self._talk.ask_in_turn(self._facts, ["activate", self._job.package.digest, *self._trial], Activated)
+            return self._talk.ask_in_turn(self._facts, command, Activated, package.signature)
 
     def _install(self, place: str) -> Activated:
         """Has it stage what was sent, and try that."""
@@ -86,6 +90,8 @@ class Switch:
         if committed.release.digest != self._job.package.digest:
             said = f"{self._job.target.name}: committed {committed.release.digest[:12]}, not what was confirmed"
             raise DeviceFailed(said, reason="wrong-release")
+        if self._facts.agent:  # what was wrong with the release before is over
+            self._recorder.unwarn(*standing.gates_missed(self._facts.agent.warnings))
         return self._recorder.end(Outcome.COMMITTED, release=committed.release, previous=committed.previous)
 
     def _ask_to_confirm(self, deadline: float) -> Committed:

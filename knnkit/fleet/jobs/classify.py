@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
 from device_agent.shared.protocol import constants
+from device_agent.shared.safe_files import whole_file
+from device_agent.shared.trust import standing
 from knnkit.errors import DeviceFailed
 from knnkit.fleet.device.connect import Opener, Pace, Pause, dial, just_sleep, open_transport
 from knnkit.fleet.device.one_shot import agent_of, visit
@@ -37,19 +38,6 @@ class RowsJob:
     opener: Opener = open_transport
 
 
-@contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """Opens a file that appears, or takes the place of another, once the block has come to its end."""
-    part = path.with_name(path.name + constants.PART_SUFFIX)
-    try:
-        with part.open("wb") as file:
-            yield file
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-
-
 def about(rows: Path | None, done: Completed) -> Completed:
     """Returns what the agent said with the name of the file that it was fed; None: what it was fed has none.
 
@@ -70,8 +58,12 @@ def pipe_rows(
     sink: BinaryIO,
     *,
     opener: Opener = open_transport,
+    warn: Callable[[tuple[str, ...]], None] = lambda _: None,
 ) -> Completed:
     """Runs the agent's `classify` between two files; waits as long as the rows' writer does.
+
+    `warn` is told, before the first row goes, what would refuse the release today that answers; that is then left out
+    of what the agent says at its end.
 
     Raises:
         Unreachable: the connection cannot be had, or broke.
@@ -80,7 +72,13 @@ def pipe_rows(
     transport = dial(target, pace.dialling, opener=opener)
     try:
         facts = probe(transport, target.root, timeout=pace.command)
-        return transport.pipe([*agent_of(target, facts), *command], source, sink, idle=None)
+        stands = tuple(standing.gates_missed(facts.agent.warnings)) if facts.agent else ()
+        warn(stands)
+        done = transport.pipe([*agent_of(target, facts), *command], source, sink, idle=None)
+        said = done.stderr
+        for text in stands:
+            said = said.replace(f"device_agent: warning: {text}\n".encode(), b"", 1)
+        return replace(done, stderr=said)
     finally:
         transport.close()
 
@@ -89,7 +87,9 @@ def classify_rows(job: RowsJob, listen: Listener = nobody, pause: Pause = just_s
     """Classifies one file on one device, and reports; raises nothing that is a device's fault."""
 
     def classify(transport: Transport, facts: Facts, recorder: Recorder) -> DeviceReport:
-        recorder.know(release=facts.agent.committed if facts.agent else None)
+        if facts.agent:
+            recorder.know(release=facts.agent.committed)
+            recorder.warn(*facts.agent.warnings)
         argv = [*agent_of(job.target, facts), *job.command]
         with recorder.step("classify"), Path(job.input).open("rb") as source, whole_file(Path(job.output)) as sink:
             done = transport.pipe(argv, source, sink, idle=job.pace.command)

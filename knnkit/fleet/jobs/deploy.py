@@ -12,9 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from device_agent.shared.protocol import constants
+from device_agent.shared.protocol.documents import Staged
 from device_agent.shared.trust.reasons import Reason
 from knnkit.errors import DeviceFailed, DeviceLocked, KnnkitError
-from knnkit.fleet.decide.plan import DevicePlan, PlanOptions, Refusal, plan_device
+from knnkit.fleet.decide.plan import DevicePlan, PlanOptions, Refusal, foreign_keys, plan_device
 from knnkit.fleet.device.agent_client import AgentProblem
 from knnkit.fleet.device.connect import Pause, just_sleep
 from knnkit.fleet.device.probe import Facts, probe
@@ -70,7 +71,7 @@ class _Deploy:
         self._recorder.warn(*filter(None, [facts.fleeting]))
         if facts.agent:
             self._recorder.know(release=facts.agent.committed, previous=facts.agent.previous, status=facts.agent)
-            self._recorder.warn(*facts.agent.warnings)
+            self._recorder.warn(*facts.agent.warnings, *foreign_keys(facts.agent, self._job.options.named))
         return facts
 
     def _plan(self, facts: Facts, options: PlanOptions) -> DevicePlan:
@@ -85,11 +86,12 @@ class _Deploy:
         while plan.refusal and plan.refusal.exit_code == constants.EXIT_LOCKED and self._talk.may_wait():
             facts = self._look(facts.root)
             plan = self._plan(facts, replace(self._job.options, provisioning="never"))
-        if plan.refusal:
-            return self._refused(plan.refusal)
         actions = [step.action for step in plan.steps]
+        said = self._sign(facts) if "sign" in actions else ""
+        if plan.refusal:
+            return self._refused(plan.refusal, said)
         if "activate" not in actions:
-            return self._recorder.end(Outcome.UNCHANGED)
+            return self._recorder.end(Outcome.UNCHANGED, message=said)
         self._recorder.know(certificate=None)  # another runtime was proven with what answered before
         return self._send_and_switch(facts) if "upload" in actions else self._switch(facts)
 
@@ -121,13 +123,13 @@ class _Deploy:
             return self._refused(plan.refusal)
         return self._switch(facts) if plan.steps else self._recorder.end(Outcome.UNCHANGED)
 
-    def _refused(self, refusal: Refusal) -> DeviceReport:
+    def _refused(self, refusal: Refusal, more: str = "") -> DeviceReport:
         locked = refusal.exit_code == constants.EXIT_LOCKED
         return self._recorder.end(
             Outcome.LOCKED if locked else Outcome.FAILED,
             exit_code=refusal.exit_code,
             reason=refusal.reason,
-            message=refusal.message,
+            message=f"{refusal.message}; {more}" if more else refusal.message,
             hint=refusal.hint,
         )
 
@@ -162,6 +164,20 @@ class _Deploy:
                 hint=f"knnkit doctor --target {job.target}",
             )
         return facts
+
+    def _sign(self, facts: Facts) -> str:
+        """Sends the signature alone of a release that is there; returns what to say of it."""
+        self._talk.go_on()
+        package = self._job.package
+        command = ["stage", package.digest, "--signature", "-", "--holder", self._job.holder]
+        with self._recorder.step("sign"):
+            done = self._talk.ask_in_turn(facts, command, Staged, package.signature)
+        if done.already:
+            return ""
+        if facts.agent:  # what it said of the signature before is over
+            self._recorder.unwarn(*facts.agent.warnings)
+        self._look(facts.root)
+        return f"signed by {package.signed_by[:23]}… there now"
 
     def _upload(self, facts: Facts) -> str:
         """Returns where on the device the release is then."""

@@ -26,6 +26,7 @@ def plan_job(job: DeviceJob, listen: Listener = nobody, pause: Pause = just_slee
             hint=refusal.hint if refusal else "",
             reason=refusal.reason if refusal else "",
             details=json_codec.dumps(plan),
+            warnings=plan.warnings,
         )
 
     return visit(job, plan_it, listen, pause)

@@ -57,7 +57,7 @@ def enrol_host(
     same = any(entry.same(key) and not entry.revoked for entry in known)
     if not same:
         if known and not replace:
-            hostkeys.load(where.known_hosts).check(where.key_name, where.key_port, key)
+            hostkeys.load(where.known_hosts).check(where.key_name, where.key_port, key, where.typed)
         if not agree(name, key.kind, key.fingerprint):
             raise HostKeyError(f"{name}: its host key was not enrolled", reason="host-key-unknown")
         hostkeys.enrol(path, where.key_name, where.key_port, key, replace=replace)

@@ -9,8 +9,10 @@ from typing import Any, Literal
 from device_agent.shared.protocol import constants, json_codec, reports
 from device_agent.shared.protocol.documents import Committed, History, TrustedKeys
 from device_agent.shared.protocol.reports import Bench, Diagnosis
+from device_agent.shared.trust import standing
 from knnkit.errors import DeviceFailed, ParityFailed
 from knnkit.fleet.decide.doctor import findings_of
+from knnkit.fleet.decide.plan import foreign_keys
 from knnkit.fleet.device.agent_client import ask
 from knnkit.fleet.device.connect import Opener, Pace, Pause, just_sleep, open_transport
 from knnkit.fleet.device.one_shot import agent_of, visit
@@ -21,7 +23,7 @@ from knnkit.fleet.report import DeviceReport, Outcome
 from knnkit.fleet.targets import Target
 from knnkit.transport.base import Transport
 
-Kind = Literal["status", "parity", "rollback", "bench", "logs", "doctor", "keys"]
+Kind = Literal["status", "parity", "rollback", "floor", "bench", "logs", "doctor", "keys"]
 _PACE = Pace()
 #: What is only asked and passed on: the agent's command, and the document that it answers.
 _ASKED: dict[str, tuple[str, type[Any]]] = {
@@ -45,6 +47,7 @@ class Question:
     digest: str | None = None  # the release that a certificate must be for; None: whatever answers
     pace: Pace = _PACE
     opener: Opener = open_transport
+    named: frozenset[str] = frozenset()  # fingerprints of the keys that deploy.yaml names
 
 
 def ask_device(question: Question, listen: Listener = nobody, pause: Pause = just_sleep) -> DeviceReport:
@@ -55,7 +58,7 @@ def ask_device(question: Question, listen: Listener = nobody, pause: Pause = jus
 def _answer(question: Question, transport: Transport, facts: Facts, recorder: Recorder) -> DeviceReport:
     if facts.agent:
         recorder.know(release=facts.agent.committed, previous=facts.agent.previous, status=facts.agent)
-        recorder.warn(*facts.agent.warnings)
+        recorder.warn(*facts.agent.warnings, *foreign_keys(facts.agent, question.named))
     if question.kind == "doctor":
         return _doctor(question, transport, facts, recorder)
     agent_of(question.target, facts)
@@ -63,7 +66,7 @@ def _answer(question: Question, transport: Transport, facts: Facts, recorder: Re
         return recorder.end(Outcome.ANSWERED)
     if question.kind == "parity":
         return _parity(question, transport, facts, recorder)
-    if question.kind == "rollback":
+    if question.kind in ("rollback", "floor"):
         return _rollback(question, transport, facts, recorder)
     with recorder.step(question.kind):
         command, kind = _ASKED[question.kind]
@@ -92,8 +95,12 @@ def _parity(question: Question, transport: Transport, facts: Facts, recorder: Re
             rows=question.rows,
         )
     recorder.know(certificate=proof.certificate)
+    stands = standing.gates_missed((*proof.certificate.warnings, *status.warnings))
     if proof.wrong:
-        raise ParityFailed(f"{name}: {proof.wrong}", reason=proof.reason)
+        raise ParityFailed(f"{name}: {'; '.join((proof.wrong, *stands))}", reason=proof.reason)
+    if stands:
+        hint = f"knnkit doctor --target {name} names the way out"
+        raise ParityFailed(f"{name}: {'; '.join(stands)}", reason=stands[0].partition(":")[0], hint=hint)
     return recorder.end(Outcome.ANSWERED)
 
 
@@ -102,15 +109,21 @@ def _rollback(question: Question, transport: Transport, facts: Facts, recorder: 
     with recorder.step("roll back"):
         done = ask(transport, facts, command, Committed, timeout=question.pace.command, input=question.input)
     known = {"release": done.release, "previous": done.previous}
+    if question.kind == "floor":
+        said = "its floors are as low already" if done.already else "its floors are lowered"
+        return recorder.end(Outcome.UNCHANGED if done.already else Outcome.ANSWERED, message=said, **known)
     if not done.already:
+        if facts.agent:  # what was wrong with the release that is left is over
+            recorder.unwarn(*standing.gates_missed(facts.agent.warnings))
+        recorder.warn(*done.warnings)
         return recorder.end(Outcome.COMMITTED, **known)
-    why = "it is committed there" if question.arguments else "it went back already; further back: --to DIGEST"
+    why = "it is committed there" if question.input else "it went back already; further back: --to DIGEST"
     return recorder.end(Outcome.UNCHANGED, message=why, **known)
 
 
 def _doctor(question: Question, transport: Transport, facts: Facts, recorder: Recorder) -> DeviceReport:
     """What the host sees from outside, then what the agent sees from inside."""
-    findings = list(findings_of(str(question.target), facts))
+    findings = list(findings_of(str(question.target), facts, question.named))
     if facts.agent is not None:
         with recorder.step("doctor"):
             completed = transport.run(

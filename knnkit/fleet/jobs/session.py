@@ -45,7 +45,12 @@ class Conversation:
         if self._transport is None:
             job = self._job
             self._transport = dial(
-                job.target, job.pace.dialling, opener=job.opener, pause=self._pause, tried=self._recorder.tried
+                job.target,
+                job.pace.dialling,
+                opener=job.opener,
+                pause=self._pause,
+                tried=self._recorder.tried,
+                warn=self._recorder.warn,
             )
         return self._transport
 
@@ -55,19 +60,19 @@ class Conversation:
             self._transport.close()
             self._transport = None
 
-    def ask(self, facts: Facts, command: list[str], answer: type[T]) -> T:
+    def ask(self, facts: Facts, command: list[str], answer: type[T], input: bytes = b"") -> T:
         """Asks the agent one thing.
 
         Raises:
             AgentProblem, DeviceFailed, Unreachable: as `knnkit.fleet.device.agent_client.ask`.
         """
-        return ask(self.open(), facts, command, answer, timeout=self._job.pace.command)
+        return ask(self.open(), facts, command, answer, timeout=self._job.pace.command, input=input)
 
-    def ask_in_turn(self, facts: Facts, command: list[str], answer: type[T]) -> T:
+    def ask_in_turn(self, facts: Facts, command: list[str], answer: type[T], input: bytes = b"") -> T:
         """As `ask`; where another host holds the device, waits for it as long as the user allows."""
         while True:
             try:
-                return self.ask(facts, command, answer)
+                return self.ask(facts, command, answer, input)
             except AgentProblem as problem:
                 if problem.exit_code != constants.EXIT_LOCKED or not self.may_wait():
                     raise

@@ -1,9 +1,9 @@
-"""Which training rows may be the nearest, in TensorFlow: those of greatest score in one product with all of them.
+"""Candidate search by one matrix product with all training rows.
 
-The score of a row is x·t - ‖t‖²/2, which is greatest where the distance is least. `Products` takes it in float32, over
-all coordinates or over a projection's few; `QuantizedProducts` in eight bits. Both say how near any other row can be at
-most; neither ranks what it found. What eight bits found is held against the exact distances afterwards, so that no
-answer depends on a kernel's being right.
+The score of a row t for a query x is x·t - ‖t‖²/2. Because ‖x - t‖² = ‖x‖² - 2 score, the nearest row has the greatest
+score. `Products` computes scores in float32, over all coordinates or in a projection; `QuantizedProducts` in int8. Both
+return a lower bound on the distance of every other row; neither ranks its candidates. The int8 scores are compared with
+the exact distances afterwards, so that a wrong kernel cannot cause a wrong answer.
 """
 
 from __future__ import annotations
@@ -23,23 +23,24 @@ from knnkit.model.index.projection import Projection
 from knnkit.model.reference.space import Float32, Float64, Space, relative_error
 
 _MAX_FLOAT32 = np.float32(np.finfo(np.float32).max)
-#: TOPK_V2 ends in std::sort, which must not meet scores that are no numbers once it has more than this many to sort.
-_SORTED_WHATEVER = 16
-#: Coordinates whose products with any row's stay numbers; a row that has a greater one is too far off to be certain.
+#: TOPK_V2 ends in std::sort, which is undefined for NaN beyond this many elements (below, it is an insertion sort).
+_NAN_SAFE_SORT = 16
+#: Coordinates are clipped to this: its square, 9e36, stays finite in float32 (3.4e38). A distance above 1e18 is never
+#: certain, so clipping changes no certain answer.
 _FARTHEST = 3e18
-#: Scales from which on a query that is weighted twice may overflow before it is far off.
+#: From this scale on, a query that is multiplied by the scale twice can overflow although it is not far away.
 _STEEP = 1e18
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """The candidates of (b,) queries.
+    """The candidates of b queries.
 
     Attributes:
         places: (b, count) int32 places in the table, ascending.
-        beyond: (b,) float32 squared distance under which no other row lies.
-        agree: takes the candidates' (b, count) float32 squared distances; returns (b,) whether they are those that
-            were searched by. None where that needs no proof.
+        beyond: (b,) float32 lower bound on the squared distance of every other row.
+        agree: takes the candidates' exact (b, count) float32 squared distances; returns (b,) bool, whether the scores
+            agree with them. None if the scores need no check.
     """
 
     places: Any
@@ -48,16 +49,16 @@ class Chosen:
 
 
 class Scores(tf.Module):  # type: ignore[misc]
-    """The product with a table of rows, and the best of it.
+    """Scores of all rows of a table, and the best of them.
 
     Args:
         rows: (n, r) float32.
-        squares: (n,) their squared lengths, which may be told after a scale that the rows are before.
-        layout: how they stand in the file.
-        count: how many of the best are wanted.
+        squares: (n,) float64 squared lengths of the rows, after `scale` (the rows may be before it).
+        layout: of the rows in the file.
+        count: number of best scores to return.
 
     Attributes:
-        table: (n + gaps, r) float32, what is stored in one piece with its blocks inside it.
+        table: (n + gaps, r) float32 as stored, with its blocks inside.
         blocks: first place and number of rows of each block.
     """
 
@@ -73,8 +74,8 @@ class Scores(tf.Module):  # type: ignore[misc]
         self._bias = (-0.5 * squares).astype(np.float32)
 
     def best(self, factors: Any) -> tuple[Any, Any]:
-        """Returns the (b, count) best scores of (b, r) queries, greatest first, and their places in the table."""
-        if not self._parts or factors.shape[0] == 1:  # one row reads every weight once, blocks or not
+        """Returns the (b, count) float32 best scores of (b, r) queries, greatest first, and their int32 places."""
+        if not self._parts or factors.shape[0] == 1:  # blocks help only a batch: one row reads every weight once
             return tuple(tf.math.top_k(self.scores(factors), self.count))
         parts = [
             _scores(factors, part, self._bias[number * self.layout.block :][: part.shape[0]])
@@ -83,15 +84,15 @@ class Scores(tf.Module):  # type: ignore[misc]
         return greatest(parts, self.count, [start for start, _ in self.blocks])
 
     def scores(self, factors: Any) -> Any:
-        """Returns the (b, n + gaps) scores of (b, r) queries; none is less than a gap's."""
+        """Returns the (b, n + gaps) scores of (b, r) queries; a gap has the least score of all."""
         return _scores(factors, self.variable, self.layout.column(self._bias, -float(_MAX_FLOAT32)))
 
     def index(self, places: Any) -> Any:
-        """Returns the rows at places of the table; where all scores overflow, a gap stands for one nearby."""
+        """Returns the training rows at places of the table; a gap (found if all scores overflow) maps to one nearby."""
         return tf.gather(tf.constant(self._indices()), places) if self.layout.gap else places
 
     def place(self, places: Any, other: Layout) -> Any:
-        """Returns where the rows at places of this table stand in that of another layout."""
+        """Returns the places in a table of another layout of the rows at these places."""
         if self.layout == other:
             return places
         return tf.gather(tf.constant(other.place(self._indices())), places)
@@ -105,10 +106,10 @@ class Products(Scores):
     """Scores in float32.
 
     Args:
-        space: of the rows.
-        enrolled: (n, p) float32 rows in it.
-        projection: in which the scores are taken; None for all coordinates.
-        count: of the candidates, where there is no projection that says how many.
+        space: model space.
+        enrolled: (n, p) float32 training rows in it.
+        projection: the projection to score in; None for all coordinates.
+        count: number of candidates; a projection has its own.
     """
 
     def __init__(self, space: Space, enrolled: Float32, projection: Projection | None, count: int) -> None:
@@ -119,49 +120,46 @@ class Products(Scores):
         self.space, self.projection = space, projection
 
     def choose(self, weighted: Any) -> Chosen:
-        """Returns the candidates of queries.
-
-        Args:
-            weighted: (b, p) float32 offsets of the queries from the space's centre, after `scale`.
-        """
-        if self.count > _SORTED_WHATEVER:
+        """Returns the candidates of (b, p) float32 queries: offsets from the space's centre, after `scale`."""
+        if self.count > _NAN_SAFE_SORT:
             weighted = tf.clip_by_value(weighted, -_FARTHEST, _FARTHEST)
         searched, slack = _project(weighted, self.projection), np.float32(_slack(self.space, self.projection))
         factors = self._factors(searched)
         best, places = self.best(factors)
         squared = _squares(weighted)
-        # No other row scores over the last of these, but for rounding; (‖x‖ + reach)² is at most twice the squares.
+        # No other row scores above the last candidate, so its squared distance is at least ‖x‖² - 2 best[-1], less the
+        # error slack (‖x‖ + reach)² of a score in float32; (‖x‖ + reach)² <= 2 (‖x‖² + reach²).
         if self.projection:
             within = _squares(searched) - squared * np.float32(2.0 * slack)
         else:
             within = squared * np.float32(1.0 - 2.0 * slack)
         lost = 2.0 * float(slack) * float(self.space.reach) ** 2
         beyond = within - (2.0 * best[:, -1] + np.float32(lost))
-        if not self.projection and self.space.scale.max() > _STEEP:  # what was clipped scores nothing of worth
+        if not self.projection and self.space.scale.max() > _STEEP:  # scores of clipped factors bound nothing
             beyond = tf.where(tf.reduce_max(tf.abs(factors), axis=1) < _MAX_FLOAT32, beyond, -_MAX_FLOAT32)
         return Chosen(_ascending(places)[0], beyond)
 
     def _factors(self, searched: Any) -> Any:
-        """What the table is multiplied with: it holds rows before `scale`, a projection's after."""
+        """Returns what the table is multiplied with: it holds rows before `scale`, a projection's rows after it."""
         if self.projection:
             return searched
         factors = weigh(self.space, searched)
         if factors is searched:
             return factors
-        # Without one of them the converter multiplies the scale into the weights, and stores them again.
+        # Without a minimum or maximum here, the converter folds the scale into the weights and stores them twice.
         factors = tf.minimum(factors, _MAX_FLOAT32)
         return tf.maximum(factors, -_MAX_FLOAT32) if self.space.scale.max() > _STEEP else factors
 
 
 class QuantizedProducts(Scores):
-    """Scores in eight bits.
+    """Scores with int8 rows.
 
-    Here the table is one of float32 numbers, in whole steps; `convert` puts eight bits in the place of each.
+    In TensorFlow the table is float32, in multiples of a step; `convert` replaces it with the int8 table.
 
     Args:
-        space: of the rows.
-        quantized: the rows.
-        projection: in which they are; None for all coordinates.
+        space: model space.
+        quantized: the int8 rows.
+        projection: the projection that they are in; None for all coordinates.
     """
 
     def __init__(self, space: Space, quantized: Quantized, projection: Projection | None) -> None:
@@ -170,7 +168,7 @@ class QuantizedProducts(Scores):
         self.space, self.quantized, self.projection = space, quantized, projection
 
     def choose(self, weighted: Any) -> Chosen:
-        """Returns the candidates of queries, as `Products` does."""
+        """Returns the candidates of (b, p) float32 queries, as `Products.choose`."""
         quantized = self.quantized
         weighted = tf.clip_by_value(weighted, -_FARTHEST, _FARTHEST)
         searched, slack = _project(weighted, self.projection), 2.0 * _slack(self.space, self.projection)
@@ -179,7 +177,8 @@ class QuantizedProducts(Scores):
         whole = tf.round(searched / size) * size
         left = blurred(tf.sqrt(_squares(searched - whole)), size[:, 0], quantized.width) + np.float32(quantized.error)
         best, places = self.best(tf.concat([whole, size * quantized.marks], axis=1))
-        # As for `Products`, between whole steps; each of the two points is off them by no more than its part of `left`.
+        # `within` bounds the squared distance of the rounded points, as in `Products`. `left` is how far both points
+        # were moved by rounding, so the true distance is at least sqrt(within) - left (triangle inequality).
         squared = _squares(whole)
         lengths = squared + _squares(weighted) if self.projection else squared
         lost = lengths * np.float32(slack) + np.float32(
@@ -188,20 +187,24 @@ class QuantizedProducts(Scores):
         within = squared - 2.0 * best[:, -1] - lost
         beyond = tf.square(tf.maximum(tf.sqrt(tf.maximum(within, 0.0)) - left, 0.0))
         places, order = _ascending(places)
-        told = (squared - lost)[:, tf.newaxis] - 2.0 * tf.gather(best, order, batch_dims=1)
-        return Chosen(places, beyond, lambda measure: self._agree(measure, told, lost, left))
+        scored = (squared - lost)[:, tf.newaxis] - 2.0 * tf.gather(best, order, batch_dims=1)
+        return Chosen(places, beyond, lambda measure: self._agree(measure, scored, lost, left))
 
-    def _agree(self, measure: Any, told: Any, lost: Any, left: Any) -> Any:
-        """Returns whether every candidate is as far as its score says it is, give or take what is `left` and `lost`."""
+    def _agree(self, measure: Any, scored: Any, lost: Any, left: Any) -> Any:
+        """Returns (b,) whether each candidate's exact distance d fits its score.
+
+        The squared distance of the rounded points is between `scored` and `scored + 2 lost`, and also between
+        (d - left)² and (d + left)²: the two ranges must meet. In a projection only the upper end is known.
+        """
         distance, left = tf.sqrt(measure), (left + np.float32(self.space.zero))[:, tf.newaxis]
-        over = told - tf.square(distance + left)
-        if self.projection is None:  # in a projection, any distance may be less than it is
-            under = tf.square(tf.maximum(distance - left, 0.0)) - told - 2.0 * lost[:, tf.newaxis]
+        over = scored - tf.square(distance + left)
+        if self.projection is None:
+            under = tf.square(tf.maximum(distance - left, 0.0)) - scored - 2.0 * lost[:, tf.newaxis]
             over = tf.maximum(over, under)
         return tf.reduce_max(over, axis=1) <= 0.0
 
     def eight_bits(self) -> list[tuple[Float32, Any]]:
-        """Returns the table and each of its blocks, as they are here and in eight bits."""
+        """Returns (float32, int8) pairs of the same content: the table, then each of its blocks."""
         parts = [(0, len(self.table)), *(self.blocks if self.layout.gap else [])]
         table = self.layout.table(self.quantized.table)
         return [(self.table[start : start + rows], table[start : start + rows]) for start, rows in parts]
@@ -217,7 +220,7 @@ def _project(weighted: Any, projection: Projection | None) -> Any:
 
 
 def _slack(space: Space, projection: Projection | None) -> float:
-    """Returns the error of a squared distance by scores, relative to (‖x‖ + reach)²."""
+    """Returns the float32 error of a squared distance computed from a score, relative to (‖x‖ + reach)²."""
     return relative_error(len(space.centre)) + (projection.blur if projection else 0.0)
 
 
@@ -226,11 +229,11 @@ def _squares(rows: Any) -> Any:
 
 
 def _ascending(places: Any) -> tuple[Any, Any]:
-    # In order of the training index, so that an exact tie goes to the lower one.
+    # Ascending training index, so that an exact tie goes to the lower index.
     found = tf.math.top_k(-places, int(places.shape[1]))
     return -found.values, found.indices
 
 
 def _scores(factors: Any, rows: Any, bias: Float32) -> Any:
-    # Written so that the converter makes one FULLY_CONNECTED of it, bias and all.
+    # In this form the converter makes it one FULLY_CONNECTED, including the bias.
     return tf.nn.bias_add(tf.matmul(factors, rows, transpose_b=True), tf.constant(bias))

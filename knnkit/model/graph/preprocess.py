@@ -1,7 +1,7 @@
-"""The way of a query into model space, in TensorFlow: the steps in float32, and how much they blur.
+"""Maps queries into model space, with error bounds.
 
-`blur` is a bound, row by row, on the Euclidean error that float32 arithmetic has made in a query's place
-(`space.CONFIDENCE`). Fits nothing.
+`blur` bounds the Euclidean error that float32 arithmetic has made in a mapped row (see `space.CONFIDENCE`). Each step
+multiplies the blur of the steps before it by its greatest factor, and adds its own. Fits nothing.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ import tensorflow as tf
 
 from knnkit.model.reference.space import CONFIDENCE, EPSILON, Float64, Space, Step
 
-#: What one sees of such a bound: a typical error is this share of it.
+#: A typical error is this share of the bound.
 TYPICAL = 0.125
-#: What a number under the least normal one may be off by: XNNPACK makes zero of it, whatever the processor does.
-_VANISHED = float(np.finfo(np.float32).tiny)
+#: Error of a subnormal value: XNNPACK flushes it to zero on every processor.
+_UNDERFLOW = float(np.finfo(np.float32).tiny)
 
 
 def enter(space: Space, rows: Any) -> tuple[Any, Any]:
-    """Returns (b, p) float32 offsets from the centre of raw rows, and their (b,) blur; None where there is none.
+    """Returns the (b, p) float32 offsets of raw rows from the centre, and their (b,) float32 blur; None without steps.
 
-    The subtraction of the centre is part of the definition of a row, and exact on every machine: it does not blur.
+    Subtracting the centre is part of the definition of a row, and IEEE rounds it alike everywhere: it adds no blur.
     """
     if not space.steps:
         return rows - space.centre, None
@@ -40,25 +40,28 @@ def enter(space: Space, rows: Any) -> tuple[Any, Any]:
 
 
 def _affine(z: Any, blur: Any, step: Step) -> tuple[Any, Any]:
+    # 3 u: one rounding each for the subtraction, for b in float32, and for the product.
     lost = _lost(len(step.b))
-    z = _less(z, step.a) * step.b.astype(np.float32)
+    z = _subtract(z, step.a) * step.b.astype(np.float32)
     return z, (blur + lost) * np.float32(np.abs(step.b).max()) + (np.float32(3 * EPSILON) * _length(z) + lost)
 
 
 def _linear(z: Any, blur: Any, step: Step) -> tuple[Any, Any]:
-    offsets = _less(z, step.b)
+    # Column sums of p products: CONFIDENCE sqrt(p) u of the absolute terms, bounded through the row norms of `a`, and
+    # 3 u as in `_affine`. A blur before the step grows by at most the spectral norm.
+    offsets = _subtract(z, step.b)
     reach = np.linalg.norm(step.a, axis=1).astype(np.float32)
     growth = np.float32(np.linalg.norm(step.a, ord=2))
     units = np.float32((CONFIDENCE * np.sqrt(len(step.a)) + 3.0) * EPSILON)
     matrix = tf.constant(step.a.astype(np.float32))
-    # Of one feature no product: the converter would fold the origin into its bias, where raw values of 10^7 cancel.
+    # One feature without matmul: the converter would fold the origin into its bias, where raw values of 10^7 cancel.
     mapped = offsets * matrix if len(step.a) == 1 else tf.matmul(offsets, matrix)
     lost = _lost(step.a.size)
     return mapped, (blur + lost) * growth + (units * _length(offsets * reach) + lost)
 
 
 def _normalize(z: Any, blur: Any, step: Step) -> tuple[Any, Any]:
-    # Divided by the greatest value first: squares of float32 overflow and underflow.
+    # Divides by the greatest value first, because float32 squares overflow and underflow.
     greatest = tf.reduce_max(tf.abs(z), axis=1, keepdims=True)
     zero = tf.cast(greatest == 0.0, tf.float32)
     z = z / (greatest + zero)
@@ -69,22 +72,24 @@ def _normalize(z: Any, blur: Any, step: Step) -> tuple[Any, Any]:
     elif order == 2.0:
         norm = tf.sqrt(tf.reduce_sum(z * z, axis=1, keepdims=True)) + zero
     z = z / norm
+    # CONFIDENCE / 2: the square root halves the relative error of the sum. 4 u: two divisions, the root, the square.
     units = np.float32((CONFIDENCE / 2 * np.sqrt(int(z.shape[1])) + 4.0) * EPSILON)
+    # A shift of the row moves the quotient x / ‖x‖ by at most twice the shift over ‖x‖.
     scaled = 2.0 * (blur + _lost(int(z.shape[1]))) / ((greatest + zero) * norm)[:, 0]
-    # What looks like a row of zeros may be one of numbers that have vanished.
+    # A row of zeros may be a row of subnormals whose true direction is unknown: blur 1.
     blur = scaled * _length(z) + units * _length(z) + zero[:, 0]
     return (tf.concat([z, zero, tf.zeros_like(zero)], axis=1) if step.kind == "cosine" else z), blur
 
 
-def _less(z: Any, origin: Float64) -> Any:
-    """Subtracts a float64 origin in two parts, so that a large offset costs nothing."""
+def _subtract(z: Any, origin: Float64) -> Any:
+    """Subtracts a float64 origin in two float32 parts, so that a large offset costs no precision."""
     high = origin.astype(np.float32)
     return (z - high) - (origin - high).astype(np.float32)
 
 
 def _lost(numbers: int) -> np.float32:
-    """Returns how long what vanishes of so many numbers can be at most: read, and in what is computed with them."""
-    return np.float32(8.0 * _VANISHED * numbers)
+    """Returns the greatest length that underflow can remove from `numbers` values, both read and computed (8 each)."""
+    return np.float32(8.0 * _UNDERFLOW * numbers)
 
 
 def _length(z: Any) -> Any:

@@ -1,8 +1,8 @@
-"""How the training rows stand in the model file: in one piece, or in blocks with gaps between them.
+"""Layout of the training rows in the model file.
 
 A batch against a large matrix is fastest in blocks that fit the processor's cache. Each block is a buffer of its own,
-whose length the format wants right in front of it: so the table that the re-rank gathers from has a gap before every
-block, and the rows are stored once. Plain arithmetic on row numbers.
+and the format stores a buffer's length directly before it. So the one table that the exact ranking gathers from has a
+gap before each block, and the rows are stored only once. Computes row numbers; reads and writes no file.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from numpy.typing import NDArray
 
 from knnkit.model.reference.space import Float32
 
-#: Bytes of one block, about: it is to stay in the cache while the batch passes over it.
+#: Approximate bytes of a block, which must stay in the cache for the whole batch.
 BLOCK_BYTES = 512 << 10
-#: Blocks and their rows, about, from which on more blocks cost more than their narrower TOPK_V2 saves.
+#: Most blocks and fewest rows of one: beyond, a further block costs more than its narrower TOPK_V2 saves.
 MOST_BLOCKS = 16
 BLOCK_ROWS = 110
-#: A block is a whole number of so many rows: kernels of matrix products take that many at once.
+#: Rows of a block are a multiple of this, which kernels of matrix products take at once.
 _AT_ONCE = 16
 
 
 def block_width(count: int, least: int, most: int = MOST_BLOCKS) -> int:
-    """Returns the rows of a block, if `count` rows are to make at most `most` blocks of at least `least` rows."""
+    """Returns rows per block, so that `count` rows make at most `most` blocks of at least `least` rows."""
     return -(-count // max(1, min(most, count // least)))
 
 
 @dataclass(frozen=True)
 class Layout:
-    """`block` rows stand together, with a gap of `gap` rows before each block; without a gap it is one block."""
+    """Blocks of `block` rows with a gap of `gap` rows before each; a gap of 0 means a single block."""
 
     block: int
     gap: int
@@ -44,7 +44,7 @@ class Layout:
         block = min(block_width(count, BLOCK_ROWS), max(1, BLOCK_BYTES // row_bytes))
         if block >= count:
             return cls(count, 0)
-        # So many rows that a gap, and a block, is a whole number of 16 bytes.
+        # Gaps and blocks are multiples of 16 bytes, the alignment of a buffer.
         gap = 16 // math.gcd(16, row_bytes)
         return cls(-(-block // _AT_ONCE) * _AT_ONCE, gap)
 
@@ -54,11 +54,11 @@ class Layout:
         return [(self.place(start), min(self.block, count - start)) for start in starts]
 
     def place(self, index: Any) -> Any:
-        """Returns where in the table a training row stands; `index` is a number, an array or a tensor."""
+        """Returns the place in the table of a training row; `index` is an int, an array or a tensor."""
         return index + (index // self.block + 1) * self.gap if self.gap else index
 
     def index(self, place: Any) -> Any:
-        """Returns which training row stands at a place of the table."""
+        """Returns the training row at a place of the table."""
         return place - (place // (self.block + self.gap) + 1) * self.gap if self.gap else place
 
     def table(self, rows: NDArray[Any]) -> NDArray[Any]:

@@ -1,8 +1,8 @@
-"""The nearest training rows of a query, in TensorFlow: candidates, their exact differences, and what lies beyond.
+"""Finds the k nearest training rows, in TensorFlow.
 
-Candidates come from one matrix product (`candidates`), and their exact differences rank them. Few coordinates, few rows
-and Manhattan need no candidates: there all differences are taken, or those of a cell (`cells`). Says how far all others
-are at least; never votes, and never decides what is certain.
+Candidates come from one matrix product (`candidates`); their exact differences rank them. With few coordinates, few
+rows or Manhattan there are no candidates: all differences are computed, or those of the query's cell (`grid`). Also
+returns a lower bound on the distance of all other rows. Never votes, and never decides what is certain.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from knnkit.model.index.int8 import quantize
 from knnkit.model.index.projection import Projection, find_projection
 from knnkit.model.reference.space import Float32, Space, relative_error
 
-#: Candidates beyond k that a search in a projection or in eight bits hands to the exact ranking, over what it needs.
+#: Spare candidates of a search in a projection or in int8.
 OVER_FETCH = 3
-#: Coordinates up to which the differences themselves, column by column, are taken instead of a matrix product: they
-#: need no ranking again, and with one coordinate the converter would fold the centre into the product's bias, where raw
-#: values of 10,000 cancel.
+#: Up to this many coordinates, all differences are computed column by column instead of a matrix product. They need no
+#: second ranking, and with one coordinate the converter would fold the centre into the product's bias, where raw values
+#: of 10,000 cancel.
 FEW_COLUMNS = 3
-#: A table, and first place and number of rows of each of its blocks.
+#: A table, with the first place and the number of rows of each of its blocks.
 Stored = tuple[NDArray[Any], list[tuple[int, int]]]
 
 
 @dataclass(frozen=True)
 class Nearest:
-    """What was found; the measure is the squared distance, for Manhattan the distance.
+    """The neighbours of b queries; the measure is the squared distance, for Manhattan the distance.
 
     Attributes:
         measure: (b, k) float32, ascending.
-        indices: (b, k) int32 training rows, by (measure, index).
-        following: (b,) float32, under which no other row's measure lies; None where every row is a neighbour.
+        indices: (b, k) int32 training rows, in order of (measure, index).
+        following: (b,) float32 lower bound on every other row's measure; None if every row is a neighbour.
     """
 
     measure: Any
@@ -50,20 +50,20 @@ class Nearest:
 
 
 class Search(tf.Module):  # type: ignore[misc]
-    """Finds the k nearest of enrolled rows.
+    """Finds the k nearest of the enrolled rows.
 
     Args:
-        space: of the rows.
-        enrolled: (n, p) float32 rows in it.
-        k: neighbours, at most n.
+        space: model space.
+        enrolled: (n, p) float32 training rows in it.
+        k: number of neighbours, at most n.
 
     Attributes:
-        projection: in which candidates are looked for; None for all coordinates.
-        products: how; None where all differences are taken.
-        quantized: how in eight bits, where that is another way; None where it is none.
-        cells: among whose rows, where that is; None where it is none.
-        layout: how the rows in `table` stand in the file.
-        table: rows that are stored in one piece.
+        projection: the projection to search in; None for all coordinates.
+        products: the float32 candidate search; None if all differences are computed.
+        quantized: the int8 candidate search; None if the model has none.
+        cells: the cell lists; None if the model has none.
+        layout: of `table` in the file.
+        table: the rows that are stored in one piece.
     """
 
     def __init__(self, space: Space, enrolled: Float32, k: int) -> None:
@@ -91,17 +91,17 @@ class Search(tf.Module):  # type: ignore[misc]
 
     @property
     def rho(self) -> np.float32:
-        """Relative error of a squared distance or a score."""
+        """Relative float32 error of a squared distance or a score (`space.relative_error`)."""
         return np.float32(relative_error(len(self.space.centre)))
 
     @property
     def ways(self) -> list[str]:
-        """Which of `contract.SEARCHES` there are."""
+        """The searches of this model, out of `constants.SEARCHES`."""
         there = {constants.FULL: self, constants.QUANTIZED: self.quantized, constants.CELLS: self.cells}
         return [way for way in constants.SEARCHES if there[way] is not None]
 
     def candidates(self, way: str) -> int:
-        """Returns how many rows are ranked by their exact differences, in one of `ways`."""
+        """Returns how many rows one of `ways` ranks by their exact differences."""
         if way == constants.CELLS and self.cells:
             return int(self.cells.lists.shape[1])
         products = self._products(way)
@@ -111,19 +111,14 @@ class Search(tf.Module):  # type: ignore[misc]
         return self.quantized if way == constants.QUANTIZED else self.products
 
     def stored(self) -> list[Stored]:
-        """Returns the tables that are stored in one piece, as the graphs have them."""
+        """Returns the tables that are stored in one piece, in the layout of the graphs."""
         tables: list[Stored] = [(self.table, self.layout.blocks(len(self.enrolled)))]
         if self.quantized is not None:
             tables.append((self.quantized.eight_bits()[0][1], self.quantized.blocks))
         return tables
 
     def nearest(self, query: Any, way: str = constants.FULL) -> Nearest:
-        """Returns the k nearest rows of queries.
-
-        Args:
-            query: (b, p) float32 offsets from the space's centre.
-            way: one of `ways`.
-        """
+        """Returns the k nearest rows of (b, p) float32 queries, offsets from the centre, by one of `ways`."""
         if way == constants.CELLS and self.cells:
             return self._in_cell(query, self.cells)
         if self.by_columns:
@@ -144,7 +139,7 @@ class Search(tf.Module):  # type: ignore[misc]
 
     # --- all differences ------------------------------------------------------------------------------------------
     def _among_columns(self, query: Any) -> Nearest:
-        """The differences of one coordinate after the other: (b, n) numbers each, which vector units like."""
+        """Ranks all rows by differences, coordinate by coordinate: (b, n) values each, which suits vector units."""
         count = len(self.enrolled)
         width = block_width(count, 1024, 8) if query.shape[0] == 1 else block_width(count, 160)
         columns = self.enrolled.T
@@ -156,7 +151,7 @@ class Search(tf.Module):  # type: ignore[misc]
         return self._split(measure, indices)
 
     def _in_cell(self, query: Any, cells: CellLists) -> Nearest:
-        """The differences from the rows of a query's cell; those of an empty list are too great to be certain of."""
+        """Ranks the rows of a query's cell; the filler rows of an empty list are too far away to be certain."""
         last = np.array(cells.table.shape, np.float32) - 1.0
         place = tf.floor(tf.minimum(tf.nn.relu((query - cells.first) * cells.per_unit + 1.0), last))
         number = tf.cast(tf.reduce_sum(place * cells.strides, axis=1), tf.int32)
@@ -170,16 +165,16 @@ class Search(tf.Module):  # type: ignore[misc]
         return Nearest(found.measure, indices, found.following)
 
     def _measure_columns(self, query: Any, columns: list[Any]) -> Any:
-        """Returns (b, m) measures of rows whose coordinates come one by one, (1, m) or (b, m) of each."""
+        """Returns (b, m) measures of rows given as one (1, m) or (b, m) tensor per coordinate."""
         total = None
         ones = tf.split(query, len(columns), axis=1)
         for one, others, scale in zip(ones, columns, self.space.scale.astype(np.float32)):
             part = self._part(one, others, scale)
             total = part if total is None else total + part
-        return self._level(total)
+        return self._zeroed(total)
 
     def _part(self, one: Any, others: Any, scale: Any) -> Any:
-        """What a coordinate adds to the measure."""
+        """Returns what a coordinate adds to the measure."""
         if self.space.metric == "manhattan":
             return tf.abs(one - others) if np.all(scale == 1.0) else tf.abs((one - others) * scale)
         if np.all(scale == 1.0):
@@ -188,21 +183,21 @@ class Search(tf.Module):  # type: ignore[misc]
 
     def _measure(self, one: Any, others: Any) -> Any:
         parts = self._part(one, others, self.space.scale.astype(np.float32))
-        return self._level(tf.reduce_sum(parts, axis=2))
+        return self._zeroed(tf.reduce_sum(parts, axis=2))
 
-    def _level(self, measure: Any) -> Any:
-        """Counts what lies within `space.zero` as an exact match."""
+    def _zeroed(self, measure: Any) -> Any:
+        """Sets measures of distances within `space.zero`, which count as exact matches, to 0."""
         if self.space.zero <= 0.0:
             return measure
         return measure * tf.cast(measure > np.float32(self.measure_of(self.space.zero)), tf.float32)
 
     def measure_of(self, distance: Any) -> Any:
-        """Returns what a distance is ranked by."""
+        """Returns the measure of a distance."""
         return distance if self.space.metric == "manhattan" else distance * distance
 
     # --- ranking --------------------------------------------------------------------------------------------------
     def _rank(self, measure: Any) -> Nearest:
-        """Ranks (b, m) measures; `indices` are columns of them."""
+        """Ranks (b, m) measures; the `indices` of the result are their columns."""
         negative, order = tf.math.top_k(-measure, min(self.k + 1, int(measure.shape[1])))
         return self._split(-negative, order)
 

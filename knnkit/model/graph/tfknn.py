@@ -1,8 +1,8 @@
-"""TfKNN: the nearest-neighbour classifier as a TensorFlow module, the graph that becomes the `.tflite`.
+"""Nearest-neighbour classifier as a TensorFlow module.
 
-Puts together the way into model space (`entrance`), the neighbours there (`search`) and their vote. The graph also says
-of each row whether float32 rounding can have changed its neighbours or its label (`certain`), so that a runtime can
-settle the rest. Usable on its own in TensorFlow. Fits nothing and reads no file.
+Combines the map into model space (`preprocess`), the neighbours there (`search`) and their vote. The graph also flags
+the rows whose neighbours and label float32 rounding cannot have changed (`certain`), so that a runtime can settle the
+others. Fits nothing and reads no file. `knnkit.TfKNN` is the class for notebooks.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -19,117 +19,84 @@ import tensorflow as tf
 
 from device_agent.shared.golden.judge import PROBABILITY_TOLERANCE
 from device_agent.shared.protocol import constants
-from knnkit.data.dataset import dataset
-from knnkit.errors import BuildError
 from knnkit.model.graph.preprocess import TYPICAL, enter
 from knnkit.model.graph.search import Nearest, Search
 from knnkit.model.graph.underflow import lost, may_be_mistaken
-from knnkit.model.reference.enrolment import Enrolment, enrol
+from knnkit.model.reference.enrolment import Enrolment
 from knnkit.model.reference.space import Float32
 
 _TINY = np.float32(np.finfo(np.float32).tiny)
-#: Distances whose squares float32 holds to the last bit; what lies under may be squared to nothing.
+#: A distance above this has a square (1e-30) that float32 holds to the last bit: normal numbers begin at 1.2e-38, and
+#: parts of the sum down to 1e-8 of it stay normal. The squares of much smaller distances underflow.
 _SQUARED_SAFELY = 1e-15
-#: Distances whose squares do not overflow; some kernels make infinity of what does, some the greatest number there is.
+#: A distance below this has a square (1e36) far below float32's greatest, 3.4e38, also as a sum with others. On
+#: overflow, some kernels return infinity, some the greatest number.
 _SQUARED_AT_MOST = np.float32(1e18)
-#: Scales from which on the differences that count may be less than the least numbers, of which processors make nothing.
+#: Above this scale, a difference that matters can be subnormal (1 / 1e30 is near 1.2e-38), and is flushed to zero.
 _STEEPEST = 1e30
-#: Share of the weight that a neighbour beside an exact match may be denied.
+#: Share of the vote that a neighbour beside a near-exact match may lose unnoticed.
 _DENIED = 1e-6
 
 
-class TfKNN(tf.Module):  # type: ignore[misc]
+class KnnModule(tf.Module):  # type: ignore[misc]
     """Exact k nearest neighbours of raw rows, and their vote.
 
     Args:
-        rows: (n_train, n_features) the enrolled training matrix, raw.
+        enrolment: the training rows.
         k: neighbours, at most n_train.
-        labels: (n_train,) of the rows; without them there are neighbours, and no classes.
-        metric: euclidean, sqeuclidean, manhattan or cosine.
         weights: uniform or distance.
         margin: relative error of a distance that is let pass; a row beyond it is not `certain`.
-
-    Raises:
-        BuildError: k is not between 1 and n_train.
-        DataError: the rows are not finite numbers.
+        thresholds: one k-th distance a class, in the model's metric, beyond which a row is unknown; None for none.
     """
 
     def __init__(
         self,
-        rows: ArrayLike,
-        k: int = 3,
-        *,
-        labels: ArrayLike | None = None,
-        metric: constants.Metric = "euclidean",
-        weights: constants.Weights = "uniform",
-        margin: float = 1e-5,
-    ) -> None:
-        super().__init__(name="tfknn")
-        training = dataset(rows, np.zeros(len(np.asarray(rows)), np.int64) if labels is None else labels)
-        self._set_up(enrol(training, [], metric), k, weights, margin, None)
-
-    @classmethod
-    def of(
-        cls,
         enrolment: Enrolment,
         k: int,
         *,
         weights: constants.Weights = "uniform",
         margin: float = 1e-5,
         thresholds: tuple[float, ...] | None = None,
-    ) -> TfKNN:
-        """Returns the module over rows that are enrolled already.
-
-        `thresholds` has one k-th distance a class, in the model's metric, beyond which a row is unknown.
-        """
-        model = cls.__new__(cls)
-        tf.Module.__init__(model, name="tfknn")
-        model._set_up(enrolment, k, weights, margin, thresholds)
-        return model
-
-    def _set_up(
-        self,
-        enrolment: Enrolment,
-        k: int,
-        weights: constants.Weights,
-        margin: float,
-        thresholds: tuple[float, ...] | None,
     ) -> None:
-        count = len(enrolment)
-        if not 1 <= k <= count:
-            raise BuildError(f"k is {k}, but there are {count} training rows", hint=f"k: {count} or less")
+        super().__init__(name="tfknn")
         self.space, self.enrolled, self.codes = enrolment.space, enrolment.enrolled, enrolment.codes
         self.classes, self.metric = enrolment.classes, enrolment.space.metric
         self.k, self.n_features, self.weights, self.margin = k, len(enrolment.feature_names), weights, margin
         self._thresholds = None if thresholds is None else self._to_base(np.asarray(thresholds))
+        self._graph: Any = None
         self.search = Search(self.space, self.enrolled, k)
         self._lost, self._mistaken = lost(self.space), may_be_mistaken(self.space, self.enrolled)
 
-    def neighbors(self, queries: ArrayLike) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        """Returns the (n, k) int32 indices and (n, k) float32 distances of the nearest training rows of raw `queries`.
+    def batch_rows(self, search: str) -> int:
+        """Returns how many rows the batch signature of a search takes.
 
-        They stand in order of (distance, training index).
+        64, fewer where its temporary tensors would take over 32 MB. A larger one is no faster (its scores leave the
+        cache before TOPK_V2 reads them), and wastes more when part-filled.
         """
-        found = self._graph(tf.constant(np.asarray(queries, dtype=np.float32)))
-        return found[constants.OUTPUT_INDICES].numpy(), found[constants.OUTPUT_DISTANCES].numpy()
+        width = self.enrolled.shape[1]
+        ranked = max(32, 2 * self.search.candidates(search))
+        per_row = 4 * (len(self.enrolled) * (width if self.metric == "manhattan" else 1) + ranked * width)
+        fitting = (32 << 20) // per_row
+        return int(max(2, min(64, 1 << max(0, fitting.bit_length() - 1))))
 
-    def predict(self, queries: ArrayLike) -> NDArray[Any]:
-        """Returns the (n,) labels of raw `queries`."""
-        found = self._graph(tf.constant(np.asarray(queries, dtype=np.float32)))
-        names: NDArray[Any] = np.array([*self.classes, constants.UNKNOWN_LABEL], dtype=object)
-        labels: NDArray[Any] = names[found[constants.OUTPUT_LABEL].numpy()]
-        return labels
-
-    @tf.function(autograph=False)  # type: ignore[untyped-decorator]
-    def _graph(self, rows: Any) -> dict[str, Any]:
-        return self.answer(rows)
+    def run(self, queries: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+        """Returns the graph's outputs for (n, n_features) finite float32 rows, by name: a batch at a time."""
+        if self._graph is None:
+            shape = tf.TensorSpec((self.batch_rows(constants.FULL), self.n_features), tf.float32)
+            self._graph = tf.function(self.answer, input_signature=[shape], autograph=False)
+        size = self.batch_rows(constants.FULL)
+        parts = []
+        for start in range(0, max(1, len(queries)), size):
+            rows = queries[start : start + size]
+            parts.append(self._graph(tf.constant(np.pad(rows, ((0, size - len(rows)), (0, 0))))))
+        return {name: np.concatenate([part[name].numpy() for part in parts])[: len(queries)] for name in parts[0]}
 
     def answer(self, rows: Any, search: str = constants.FULL) -> dict[str, Any]:
         """Returns the graph's outputs, by the names in `device_agent.shared.protocol.constants`.
 
         Args:
             rows: a (b, n_features) float32 tensor.
-            search: one of `contract.SEARCHES`, that the model has; the answers are the same where they are certain.
+            search: one of `constants.SEARCHES` that the model has; all give the same answers where they are certain.
         """
         query, blur = enter(self.space, rows)
         found = self.search.nearest(query, search)
@@ -170,20 +137,24 @@ class TfKNN(tf.Module):  # type: ignore[misc]
         if self.weights == "uniform":
             return tf.reduce_sum(ballots, axis=1) * np.float32(1.0 / self.k)
         nearest = distances[:, :1]
-        # Relative to the nearest, so that nothing overflows; an exact match has weight 1, and all others 0.
+        # Relative to the nearest, so that nothing overflows; next to an exact match (weight 1), others have weight 0.
         weight = tf.where(distances == 0.0, tf.ones_like(distances), nearest / tf.maximum(distances, _TINY))
         shares = tf.reduce_sum(ballots * tf.expand_dims(weight, 2), axis=1)
         return shares / tf.reduce_sum(weight, axis=1, keepdims=True)
 
     def _reject(self, label: Any, kth: Any, blur: Any) -> tuple[Any, Any]:
-        """Returns the labels, UNKNOWN for far rows, and whether each is clear of its threshold."""
+        """Returns the (b,) labels, UNKNOWN for far rows, and (b,) bool: the k-th distance is clear of its threshold."""
         threshold = tf.gather(tf.constant(self._thresholds), label)
         slack = self.search.rho * kth if blur is None else self.search.rho * kth + blur
         label = tf.where(kth > threshold, tf.fill(tf.shape(label), constants.UNKNOWN), label)
         return label, tf.abs(kth - threshold) > 2.0 * slack
 
     def _certain(self, found: Nearest, base: Any, shares: Any, blur: Any) -> Any:
-        """Returns the (b,) verdict on each row: rounding can have changed neither its neighbours nor its shares."""
+        """Returns (b,) bool: rounding cannot have changed the row's neighbours or its label (docs/decisions/001).
+
+        Conditions: the (k + 1)-th neighbour is clearly farther than the k-th (`_further`), no square has overflowed or
+        underflowed, the blur of the steps is small against the margin, and the vote is clear (`_certain_shares`).
+        """
         most, kth = self.search.measure_of(_SQUARED_AT_MOST), found.measure[:, -1]
         if found.following is None:  # every training row is a neighbour
             certain = kth < most
@@ -195,7 +166,7 @@ class TfKNN(tf.Module):  # type: ignore[misc]
             certain = tf.logical_and(certain, kth > np.float32(_SQUARED_SAFELY**2))
         if self.metric == "manhattan" and self.margin * self.space.radius < self._lost:
             certain = tf.logical_and(certain, kth > np.float32(self._lost / self.margin))
-        if blur is not None:
+        if blur is not None:  # the factor 2: both points of a distance are blurred
             near = np.float32(self.margin) * tf.maximum(base[:, -1], np.float32(self.space.radius))
             certain = tf.logical_and(certain, near > 2.0 * TYPICAL * blur)
         return (
@@ -203,37 +174,31 @@ class TfKNN(tf.Module):  # type: ignore[misc]
         )
 
     def _further(self, kth: Any, base: Any, blur: Any) -> Any:
-        """Returns the measure that the row after the k-th must be beyond, to come after it for certain."""
+        """Returns the (b,) measure that the (k + 1)-th row must exceed, so that no rounding can put it before the k-th.
+
+        Both measures are off by at most rho of themselves, so a factor of 1 + 2 rho separates them; 1 + 4 rho in the
+        distance (1 + 8 rho in its square) leaves a reserve. Blur shifts the two distances by 2 blur each: 4 blur.
+        """
         growth = 1.0 + 4.0 * self.search.rho
-        if blur is not None:  # all that count as exact matches are tied: the next must be clear of them
+        if blur is not None:  # exact matches are all tied: the next row must be clear of them
             last = tf.maximum(base[:, -1], np.float32(self.space.zero))
             return self.search.measure_of(last * growth + 4.0 * blur)
         further = kth * np.float32(self.search.measure_of(growth))
         return further + np.float32(self._lost) if self._mistaken else further
 
     def _certain_shares(self, base: Any, shares: Any, blur: Any) -> Any:
+        # A weight, nearest / distance, is off by 2 doubt; a share, a quotient of sums of weights, by 4 doubt; the
+        # difference of the two greatest shares by 8 doubt.
         nearest = tf.maximum(base[:, 0], np.float32(max(self.space.zero, float(_TINY))))
         doubt = self.search.rho if blur is None else self.search.rho + blur / nearest
         two = tf.math.top_k(shares, min(2, len(self.classes))).values
         certain = two[:, 0] - (two[:, 1] if len(self.classes) > 1 else -1.0) > 8.0 * doubt
         if blur is None and self.k > 1 and (self.metric != "manhattan" or self._mistaken):
-            # Of two neighbours at no distance, either may be at one that came to nothing.
+            # Two neighbours at distance 0: either distance may have underflowed.
             safely = np.float32(self._lost / _DENIED if self.metric == "manhattan" else _SQUARED_SAFELY)
             clear = tf.logical_or(base[:, 0] > safely, base[:, 1] > safely / np.float32(_DENIED))
             certain = tf.logical_and(certain, clear)
         if blur is None:
             return certain
-        # An exact match that is blurred is none.
+        # With blur, a distance of 0 does not prove an exact match.
         return tf.logical_and(certain, base[:, 0] * np.float32(PROBABILITY_TOLERANCE / 2) > TYPICAL * blur)
-
-    def export(self, path: str | os.PathLike[str]) -> None:
-        """Writes the module as a bare `.tflite` with its signatures, and without knnkit's metadata.
-
-        `knnkit.model.build.build_model` makes the complete file that a device runs.
-        """
-        from pathlib import Path
-
-        from knnkit.model.tflite import flatbuffer
-        from knnkit.model.tflite.convert import convert
-
-        Path(path).write_bytes(flatbuffer.lay_out(convert(self), []).data)

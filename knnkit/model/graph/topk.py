@@ -1,7 +1,4 @@
-"""The greatest or least few of many numbers, in TensorFlow, where TOPK_V2 alone would be what a query waits for.
-
-TOPK_V2 looks at one number after the other, MAXIMUM at as many as a vector register holds. Knows nothing of neighbours.
-"""
+"""Top-k of wide rows: vectorised MAXIMUM first, then TOPK_V2."""
 
 from __future__ import annotations
 
@@ -12,24 +9,24 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-#: What makes a value less: relative to it, and where it is nothing.
+#: Relative and absolute amount that puts a value below another despite rounding.
 _LESS, _LEAST = np.float32(2.0**-20), np.float32(1e-30)
 _Both = Callable[[Any, Any], Any]
 
 
 def greatest(parts: list[Any], count: int, starts: Sequence[int] | None = None) -> tuple[Any, Any]:
-    """Returns the (b, count) greatest values, greatest first, and their places, of rows that come in parts.
+    """Returns the (b, count) float32 greatest values of rows, greatest first, and their int32 places.
 
     Args:
         parts: (b, width) float32 tensors, side by side the (b, n) values; the last may be narrower.
-        count: how many; at most n.
-        starts: place of each part's first value; None where parts follow each other without a gap.
+        count: number of values, at most n.
+        starts: place of each part's first value; None if the parts are contiguous.
     """
     return _first(parts, count, starts, tf.maximum, tf.identity, stable=False)
 
 
 def least(parts: list[Any], count: int) -> tuple[Any, Any]:
-    """Returns the (b, count) least values and their places, as `greatest`; equal ones in the order of their places."""
+    """Returns the (b, count) least values and their places, as `greatest`; equal values in order of their places."""
     found, places = _first(parts, count, None, tf.minimum, tf.negative, stable=True)
     return -found, places
 
@@ -43,10 +40,10 @@ def _first(
     *,
     stable: bool,
 ) -> tuple[Any, Any]:
-    """Returns the first few in the order that `better` tells; `turn` makes those the greatest, and of the values too.
+    """Returns the `count` first values in the order of `better`, and their places; `turn` makes them the greatest.
 
-    The best places within a part are found first: those where the best value over all parts is best. The `count` best
-    values stand at the `count` best places, since each of these has one at least as good as any elsewhere.
+    First finds the `count` best columns within a part, by the best value over all parts. The `count` best values stand
+    in these columns: each of them has a value at least as good as any in another column.
     """
     width, last = (int(parts[place].shape[1]) for place in (0, -1))
     following = width * np.arange(len(parts), dtype=np.int32)
@@ -64,7 +61,7 @@ def _first(
     found, chosen = tf.math.top_k(_level(values, ranked.values), count)
     within = tf.gather(within, _pick(np.tile(np.arange(count, dtype=np.int32), len(parts)), chosen), batch_dims=1)
     places = within + _pick(np.repeat(first, count), chosen)
-    # Where all values have overflowed, what fills up the last part is no worse than they are.
+    # If all values have overflowed, the padding of the last part ties with them: clip its places.
     return found, tf.minimum(places, int(first[-1]) + last - 1) if last < width else places
 
 
@@ -73,9 +70,9 @@ def _pick(numbers: NDArray[np.int32], which: Any) -> Any:
 
 
 def _level(values: Any, best: Any) -> Any:
-    """Makes equal what is less than the last of the `best`: TOPK_V2's heap moves for what is greater only.
+    """Raises all values below the last of `best` to one value: TOPK_V2's heap moves only for a greater one.
 
-    Where that is infinite, no order is left; such a row is too far out to be certain.
+    If the last is infinite, no order is left; such a row is too far away to be certain.
     """
     last = best[:, -1:]
     return tf.maximum(values, last - (tf.abs(last) * _LESS + _LEAST))

@@ -1,6 +1,6 @@
-"""What float32 makes nothing of: numbers under its least normal one, which XNNPACK and some processors read as zero.
+"""Bounds on what float32 underflow changes.
 
-Two rows that are nearer each other than that may come in the wrong order, and seem to be told apart. Plain numpy.
+XNNPACK and some processors read subnormals as zero: two rows that close can come in the wrong order, and look distinct.
 """
 
 from __future__ import annotations
@@ -13,16 +13,21 @@ _TINY = float(np.finfo(np.float32).tiny)
 
 
 def lost(space: Space) -> float:
-    """Returns how much less than in truth a measure may be: a squared distance, for Manhattan a distance."""
+    """Returns how much underflow may take off a measure (squared distance; for Manhattan, distance).
+
+    A difference loses at most _TINY, times the scale; its square at most the square of that, or _TINY if the square
+    itself underflows. There are p terms; the factor 2 covers the running sum.
+    """
     difference = _TINY * max(1.0, float(np.abs(space.scale).max()))
     part = difference if space.metric == "manhattan" else max(_TINY, difference * difference)
     return 2.0 * len(space.centre) * part
 
 
 def may_be_mistaken(space: Space, enrolled: Float32) -> bool:
-    """Whether two of the (n, p) rows are so close that what is lost could turn the order of a query's neighbours.
+    """Whether two of the (n, p) rows are so close that underflow could reverse their order for some query.
 
-    Of two that are not, at most one is as near to any query as half of what is between them.
+    A measure over `lost` / (3 rho) loses less than 3 rho of itself, which the graph's margin (`_further`) covers. Of
+    two rows farther apart than twice that distance, at most one is within it of any query: their order is safe.
     """
     least = lost(space) / (3.0 * relative_error(len(space.centre)))
     gap = 2.0 * (least if space.metric == "manhattan" else float(np.sqrt(least)))
@@ -32,7 +37,7 @@ def may_be_mistaken(space: Space, enrolled: Float32) -> bool:
 
 
 def _may_be_within(column: Float32, gap: float) -> bool:
-    """Whether two numbers that are not equal are closer; sorts only where float32 has numbers that close."""
+    """Whether two different values are closer than `gap`; sorts only if float32 has values that close."""
     away = np.abs(column)
     if float(away.min(initial=np.inf, where=away > 0.0)) * EPSILON >= gap:
         return False

@@ -1,9 +1,9 @@
-"""Cells of a space of few coordinates, each with all training rows that can be neighbours of a query in it.
+"""Grid of cells, each listing its possible neighbours.
 
-However many training rows there are, a query is measured against those of its cell alone. What each list leaves out is
-proven by bounds on distances in float64 (`cell_bounds`): the k + 1 nearest rows of every query in the cell are
-in its list. Where a list would be too long, and outside of all cells, it is empty, and the query is searched for among
-all rows. Plain numpy; what ends up in the model is the same on every machine.
+For models of one or two features. A query is compared only with the rows listed for its cell. Float64 bounds on
+distances (`cell_bounds`) prove that each list holds the k + 1 nearest rows of every query in the cell. A cell whose
+list would be too long has an empty list, as has everything outside: those queries search all rows. Plain NumPy; the
+result is the same on every machine.
 """
 
 from __future__ import annotations
@@ -19,36 +19,36 @@ from knnkit.model.reference.space import Float32, Float64, Space
 
 Ints = NDArray[np.int32]
 
-#: Training rows from which on a look-up is less work than all differences.
+#: Fewest training rows for which a look-up is less work than all differences.
 LEAST_ROWS = 256
-#: Coordinates up to which lists are made, since in three they take ten times the room; and training rows, since time
-#: and memory of a build grow with them.
+#: In three coordinates, lists take ten times the space. Time and memory of a build grow with the rows.
 _MOST_COORDINATES = 2
 _MOST_ROWS = 1 << 16
-#: Lengths of lists, the shortest of which all are that the file has room for; none is longer than half of the rows.
+#: List lengths to try, shortest first; no list is longer than half of the training rows.
 _LENGTHS = (16, 32, 64, 128, 256)
-#: Neighbours, for each of which a list has to have room for so many rows.
+#: List places per neighbour, at least.
 _LEAST_PER_NEIGHBOR = 4
-#: Bytes of tables at most, those of a small model, and more for each number of the training rows.
+#: Size limit of the tables in bytes: 128 KB and 100 per training value, 16 MB at most.
 _MOST_BYTES, _BYTES, _BYTES_EACH = 16 << 20, 128 << 10, 100
-#: Bounds on distances that making them may take, for each training row and length.
+#: Work limit of a build: distance bounds per training row and list length.
 _BOUNDS_PER_ROW = 400
-_MARGIN = 1.0 / 16  # of the training rows' extent, on each side of the cells
-#: Share of the training rows that must be in cells with a list.
+_MARGIN = 1.0 / 16  # of the training rows' extent, added on each side
+#: Least share of the training rows that lie in cells with a list.
 _LISTED = 0.98
-#: Scales that leave the row that fills up lists far away.
+#: First coordinate of the filler row. Scaled by 1e-10 it is still 3e28 away, whose square overflows float32: no query
+#: that the graph calls certain (distances under 1e18) can have the filler as a neighbour.
 _LEAST_SCALE, _FAR = 1e-10, np.float32(3e38)
 
 
 @dataclass(frozen=True)
 class CellLists:
-    """The cells, and their lists.
+    """The cells and their lists.
 
     Attributes:
-        first: (p,) float32 where the cells begin, as an offset from the centre.
-        per_unit: (p,) float32 how many cells there are to a unit of each coordinate.
-        table: int32 number of each cell's list; one more cell on each side stands for all outside.
-        lists: (m, length) int32 training rows, ascending, filled up with the number of them all.
+        first: (p,) float32 lower corner of the grid, as an offset from the centre.
+        per_unit: (p,) float32 cells per unit of each coordinate.
+        table: int32 list number of each cell, with a border of one cell for everything outside.
+        lists: (m, length) int32 training rows, ascending, padded with n_train.
     """
 
     first: Float32
@@ -58,22 +58,22 @@ class CellLists:
 
     @property
     def strides(self) -> Float32:
-        """(p,) what a step along each coordinate adds to a cell's number, in whole float32 numbers."""
+        """(p,) float32 (whole numbers): what a step along each coordinate adds to a cell's flat index."""
         return np.array([int(np.prod(self.table.shape[axis + 1 :])) for axis in range(self.table.ndim)], np.float32)
 
     @staticmethod
     def column(values: Float32, coordinate: int) -> Float32:
-        """Returns (n + 1,) values of a coordinate of the training rows, behind them of a row that is near no query."""
+        """Returns (n + 1,) float32: the n values of a coordinate, then that of the filler row, far from every query."""
         return np.append(values, _FAR if coordinate == 0 else np.float32(0.0))
 
 
 def find_cells(space: Space, enrolled: Float32, k: int) -> CellLists | None:
-    """Returns the cells with the shortest lists that the file has room for; None where that would not pay.
+    """Returns the cells with the shortest lists that fit the size limit; None if no length fits or pays.
 
     Args:
-        space: of the rows, in which nothing but a scale weights differences.
+        space: model space.
         enrolled: (n, p) float32 rows in it.
-        k: neighbours that are asked for.
+        k: number of neighbours.
     """
     count, width = enrolled.shape
     if space.steps or width > _MOST_COORDINATES or not LEAST_ROWS <= count <= _MOST_ROWS:
@@ -96,7 +96,7 @@ def find_cells(space: Space, enrolled: Float32, k: int) -> CellLists | None:
 
 
 class _Lists:
-    """Makes the lists, cell by cell; a cell is halved while its list is longer than `length`, and there is room."""
+    """Builds the lists cell by cell; a cell with more than `length` possible rows is split while space is left."""
 
     def __init__(self, bounds: Bounds, rows: int, k: int, length: int, room: int) -> None:
         self._bounds, self._rows, self._k, self._length = bounds, rows, k, length
@@ -105,9 +105,10 @@ class _Lists:
         self._count = 0
 
     def examine(self, cells: Cells, middle: Float64, half: Float64) -> tuple[Ints, Cells]:
-        """Returns the (m,) numbers of the lists of cells, and the cells whose lists are too long yet."""
+        """Returns the (m,) int32 list numbers of cells, and the cells whose lists are still too long."""
         near, far = self._bounds.take(cells.candidates, middle, half)
-        # Of all rows, k + 1 are no farther than this from any query in the cell.
+        # At least k + 1 rows are this near to every query in the cell (the (k + 1)-th least of the greatest distances).
+        # So a row whose least distance is greater cannot be among the k + 1 nearest; EITHER_WAY covers the rounding.
         limit = np.partition(far, self._k, axis=1)[:, self._k] * (1.0 + EITHER_WAY)
         possible = near <= limit[:, None]
         short = np.count_nonzero(possible, axis=1) <= self._length
@@ -122,17 +123,17 @@ class _Lists:
         return numbers, cells.left(np.flatnonzero(~short & (self._count <= self._most)), possible, self._rows)
 
     def numbered(self, table: Ints) -> Ints:
-        """Returns the table with a border, in which an empty list stands for what is outside or undecided."""
+        """Returns the table with a border; undecided and outside cells get the empty list."""
         return np.pad(np.where(table == UNDECIDED, self._count, table), 1, constant_values=self._count)
 
     def joined(self) -> Ints:
-        """Returns all lists, and the empty one."""
+        """Returns all lists, the empty one last."""
         empty = np.full((1, self._length), self._rows, np.int32)
         return np.concatenate([*self._made, empty])
 
 
 def _is_listed(cells: CellLists, enrolled: Float32) -> bool:
-    """Whether nearly all training rows are in cells that have a list."""
+    """Whether enough training rows are in cells that have a list."""
     last = np.array(cells.table.shape) - 1
     place = np.clip((enrolled - cells.first) * cells.per_unit + 1, 0, last).astype(np.int32)
     numbers: Any = cells.table[tuple(place.T)]

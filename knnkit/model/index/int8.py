@@ -1,10 +1,10 @@
-"""Training rows in eight bits, among which candidates are looked for in a quarter of the memory that is read otherwise.
+"""int8 copy of the training rows for candidate search.
 
-Every row is rounded to steps of one size, the query to steps of its own; sums of products of such whole numbers are
-exact in any kernel. Whatever the rounding moves a row by, it moves a distance by no more (the triangle inequality), so
-the exact differences of some more candidates settle what it leaves open. How many that takes is asked of a sample;
-where it is too many, as with one feature of a far larger range, rows are not quantized. Plain numpy in float64; what
-ends up in the model is the same on every machine.
+Reads a quarter of the memory; the exact ranking corrects the rounding. All rows are rounded to multiples of one step, a
+query to multiples of its own, so that kernels add whole numbers, exact in any order. Rounding a point moves each of its
+distances by at most the length it moves the point (triangle inequality): ranking a few more candidates exactly settles
+what it leaves open. A sample tells how many. Rows are not quantized if that is too many, as with one feature of a far
+larger range. NumPy, float64; the result is the same on every machine.
 """
 
 from __future__ import annotations
@@ -20,31 +20,33 @@ from knnkit.model.index.cost_sample import MOST_CANDIDATES, PART, SHARE, SPARE, 
 from knnkit.model.index.projection import Projection
 from knnkit.model.reference.space import Float32, Float64
 
-#: Products of a query with all rows from which on eight bits can pay: fewer are not what a query waits for.
+#: Fewest training values (262,144) for which int8 pays; a smaller product does not dominate the time of a query.
 LEAST_WEIGHTS = 1 << 18
-#: Steps on either side of zero. One more would fit into eight bits, but then kernels that add two products in sixteen
-#: bits (the ARM ones of XNNPACK) could overflow.
+#: Steps on either side of zero. -128 is left out: ARM kernels of XNNPACK add two products in int16, and
+#: 2 * 128 * 128 = 2^15 overflows.
 STEPS = 127
-#: Relative to the steps of the rows, the least steps of a query: those of one at the centre are not to vanish.
+#: Least step of a query, relative to the step of the rows: a query at the centre must not get a step of zero.
 LEAST_STEP = 2.0**-10
-#: What float32 may round off the length of what quantizing leaves of a row: relative to it, and in steps a coordinate.
+#: Error of a rounding remainder, in float32. Relative: its square sum is off by rho, its length by rho / 2, which is
+#: under 2^-10 for p up to 10^6. Absolute, per coordinate: a kernel's step differs from the query's by three roundings
+#: (3 * 2^-24), times up to 127 steps, is 2^-15.4 of a step; 2^-13 is five times that.
 _RELATIVE, _ABSOLUTE = 2.0**-10, 2.0**-13
-#: Columns of the table are whole numbers of eight, as vector units like, and no whole number of sixteen: for such, the
-#: kernel of tflite-runtime 2.14 for ARM with dot products ends the process (docs/decisions/006).
+#: Columns of the table are a multiple of 8 (vector width) but not of 16, on which the tflite-runtime 2.14 kernel for
+#: ARM with dot products ends the process (docs/decisions/006).
 _COLUMNS, _NOT = 8, 16
 
 
 @dataclass(frozen=True)
 class Quantized:
-    """Candidates are searched among `table * step`.
+    """The rounded rows, `table * step`.
 
     Attributes:
-        table: (n, r + padding) int8, the rows in steps; zeros where a query has its marks.
-        step: size of a step, a float32 number.
-        error: how far a row may be from its whole steps.
-        squares: (n,) float64 squared lengths of the rows in whole steps.
-        candidates: how many to rank exactly.
-        width: r, of the rows that are searched.
+        table: (n, r + padding) int8, the rows in steps; the padding is zeros.
+        step: size of a step, a float32 value.
+        error: greatest distance between a row and its rounded row.
+        squares: (n,) float64 squared lengths of the rounded rows.
+        candidates: number of candidates to rank exactly.
+        width: r, the number of coordinates that are searched.
     """
 
     table: NDArray[np.int8]
@@ -56,10 +58,10 @@ class Quantized:
 
     @property
     def marks(self) -> Float32:
-        """(padding,) what a query gets behind its steps: the ends of the range, which make a kernel's steps the same.
+        """(padding,) float32 that a query gets in the padding: -128 and 127, so that a kernel chooses the same steps.
 
         A kernel divides the range of a row, with zero in it, into 255 steps (tensorflow/lite/kernels/internal,
-        AsymmetricQuantizeFloats; XNNPACK, qd8): from -128 to 127, one is one.
+        AsymmetricQuantizeFloats; XNNPACK, qd8). With the range -128 to 127, its step is one step of the query.
         """
         marks = np.zeros(self.table.shape[1] - self.width, np.float32)
         marks[:2] = -STEPS - 1, STEPS
@@ -67,20 +69,17 @@ class Quantized:
 
 
 def blurred(length: Any, step: Any, width: int) -> Any:
-    """Returns how long what quantizing leaves of a row may be at most, as lengths and steps are told in float32.
-
-    A kernel's steps are those of the query but for three roundings, and 127 of them are what a coordinate may have.
-    """
+    """Returns an upper bound on how far rounding moved a row, from its float32 `length`, `step` and `width`."""
     return length * (1.0 + _RELATIVE) + step * (_ABSOLUTE * math.sqrt(width))
 
 
 def quantize(sample: Sample, projection: Projection | None, over_fetch: int) -> Quantized | None:
-    """Returns the sample's rows, or their projection, in eight bits; None where a search among them would not pay.
+    """Returns the training rows, or their projection, in int8; None if searching them would not pay.
 
     Args:
-        sample: of the rows, and what is asked of them.
-        projection: in which candidates are searched; None for all coordinates.
-        over_fetch: candidates beyond k that are wanted in any case.
+        sample: training rows and sampled queries.
+        projection: the projection to search in; None for all coordinates.
+        over_fetch: candidates to add to what the sample needs.
     """
     rows = sample.enrolled if projection is None else projection.rows
     if sample.space.metric == "manhattan" or rows.size < LEAST_WEIGHTS or sample.k >= len(rows) // 2:
@@ -89,8 +88,8 @@ def quantize(sample: Sample, projection: Projection | None, over_fetch: int) -> 
     quantized = _quantize(rows, scale)
     if quantized is None:
         return None
-    asked = sample.asked if projection is None else projection.rows[sample.chosen].astype(np.float64)
-    needed = np.quantile(_count_within(sample, asked, quantized), SHARE)
+    queries = sample.queries if projection is None else projection.rows[sample.chosen].astype(np.float64)
+    needed = np.quantile(_count_within(sample, queries, quantized), SHARE)
     candidates = max(sample.k, int(SPARE * needed)) + over_fetch
     if candidates > min(MOST_CANDIDATES, len(rows) // 2):
         return None
@@ -105,7 +104,7 @@ _Table = tuple[NDArray[np.int8], float, float, Float64]
 
 
 def _quantize(rows: Float32, scale: Float64) -> _Table | None:
-    """Returns rows in steps, the step, the greatest error and the squared lengths; None where steps would vanish."""
+    """Returns int8 rows, step, greatest error and squared lengths; None if squares of steps leave float32's range."""
     greatest = max(float(np.abs(rows[start : start + PART] * scale).max()) for start in range(0, len(rows), PART))
     step = float(np.float32(greatest / STEPS))
     if not 1e-15 < step < 1e15:
@@ -121,15 +120,16 @@ def _quantize(rows: Float32, scale: Float64) -> _Table | None:
     return table, step, blurred(math.sqrt(error), step, rows.shape[1]), squares
 
 
-def _count_within(sample: Sample, asked: Float64, quantized: _Table) -> NDArray[np.int64]:
-    """Returns how many rows each of the sample must look at: those that may be nearer than its k-th nearest is."""
+def _count_within(sample: Sample, queries: Float64, quantized: _Table) -> NDArray[np.int64]:
+    """Returns (m,) how many rows may be nearer to each sampled query than its k-th neighbour, judging by int8."""
     table, step, error, squares = quantized
-    steps = np.maximum(np.abs(asked).max(axis=1, keepdims=True) / STEPS, step * LEAST_STEP)
-    whole = np.round(asked / steps)
-    left = asked - whole * steps
-    left = blurred(np.sqrt((left * left).sum(axis=1, keepdims=True)), steps, asked.shape[1])
+    steps = np.maximum(np.abs(queries).max(axis=1, keepdims=True) / STEPS, step * LEAST_STEP)
+    whole = np.round(queries / steps)
+    left = queries - whole * steps
+    left = blurred(np.sqrt((left * left).sum(axis=1, keepdims=True)), steps, queries.shape[1])
+    # A row at true distance d is at most d + left + error away between rounded points; ‖x‖² moves to the other side.
     within = (np.sqrt(sample.kth.clip(0.0)) + left + error) ** 2 - ((whole * steps) ** 2).sum(axis=1, keepdims=True)
-    counts = np.zeros(len(asked), np.int64)
+    counts = np.zeros(len(queries), np.int64)
     for start in range(0, len(table), PART):
         part = table[start : start + PART].astype(np.float64)
         counts += (squares[start : start + PART] - 2.0 * step * steps * (whole @ part.T) <= within).sum(axis=1)

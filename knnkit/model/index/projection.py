@@ -1,10 +1,9 @@
-"""A projection in which the search for candidates is cheaper than over all coordinates, where the rows allow one.
+"""Projection of the rows to fewer coordinates for candidate search.
 
-Distances in a projection are never longer than the distances themselves: what is too far in a few coordinates is too
-far. Rows of many coordinates (images, spectra, embeddings) often lie near a plane of few; the principal axes find it
-(Jolliffe 2002, ch. 2), and the exact differences of some more candidates settle what the plane leaves open. What the
-search then takes is estimated on a sample of the rows, and a projection is chosen only where it is worth it. Plain
-numpy in float64; what ends up in the model is the same on every machine.
+An orthogonal projection never makes a distance longer, so a row that is too far in the projection is too far. Images,
+spectra and embeddings often lie near a plane of few coordinates; the principal axes span it (Jolliffe 2002, ch. 2).
+Ranking a few more candidates exactly settles what the projection leaves open. A sample of the rows estimates the work;
+there is no projection if it does not save enough. NumPy, float64; the result is the same on every machine.
 """
 
 from __future__ import annotations
@@ -27,31 +26,32 @@ from knnkit.model.index.cost_sample import (
 )
 from knnkit.model.reference.space import CONFIDENCE, EPSILON, Float32, Float64, add_products, relative_error
 
-#: Coordinates from which on a projection can pay: the principal axes of fewer are most of them.
+#: Fewest coordinates for which a projection pays: with fewer, the axes needed are most of them.
 LEAST_COORDINATES = 48
-#: Coordinates up to which the axes are looked for: time and memory grow with their square.
+#: Most coordinates: time and memory to find the axes grow with their square.
 MOST_COORDINATES = 4096
-#: The share of the work that must be saved; less is not worth a larger file.
+#: Share of the work that a projection must save to be worth the larger file.
 _WORTH = 0.5
-#: Looking at a score, counted as in `sample`.
+#: Cost of reading one score, in the units of `cost_sample`.
 _SCORE = 20.0
 _SHARES = (16, 12, 8, 6, 4, 3, 2)
-#: Axes at most, and rounds of the iteration that finds them: a matrix of images is as well described after so many.
+#: Most axes, and rounds of the iteration: more rounds did not describe a matrix of images better.
 _MOST_AXES, _ROUNDS = 512, 4
-#: Share of a column's length under which what is left of it is rounding.
+#: Below this share of a column's length, what orthogonalisation leaves of it is rounding.
 _NOTHING = 1e-6
-#: Steps of the axes' entries: coarse enough that their norm is not 1 but for rounding.
+#: The axes' entries are multiples of this: coarse enough that last bits of an orthonormalisation do not show in the
+#: file, and that their norm differs clearly from 1. The shrinking to 1 - 2^-18 covers their rounding to float32.
 _GRID = 2.0**-14
 
 
 @dataclass(frozen=True)
 class Projection:
-    """Candidates are searched among `rows`, with queries that are multiplied by `matrix`.
+    """The projected rows, and the matrix that projects a query.
 
     Attributes:
-        matrix: (p, r) float32, which makes no row longer.
+        matrix: (p, r) float32 of spectral norm under 1: it makes no row longer.
         rows: (n, r) float32, the enrolled rows after `scale`, projected.
-        candidates: how many to rank exactly.
+        candidates: number of candidates to rank exactly.
     """
 
     matrix: Float32
@@ -60,21 +60,25 @@ class Projection:
 
     @property
     def blur(self) -> float:
-        """Error of a squared distance in the projection, relative to (‖x‖ + reach)²."""
+        """Float32 error of a squared distance in the projection, relative to (‖x‖ + reach)²."""
         return _blur(*self.matrix.shape)
 
 
 def _blur(p: int, r: int) -> float:
-    """What the product with the (p, r) matrix blurs, and what that with the rows does."""
+    """Returns the float32 error of a squared distance after projection by a (p, r) matrix.
+
+    Projecting the query is a product over p: its length is off by (6 sqrt(p) + 4) u, a squared distance by twice that.
+    The product with the projected rows adds `relative_error(r)`, (6 sqrt(r) + 8) u.
+    """
     return float(2.0 * (CONFIDENCE * np.sqrt(p) + 4.0) + CONFIDENCE * np.sqrt(r) + 8.0) * EPSILON
 
 
 def find_projection(sample: Sample, over_fetch: int) -> Projection | None:
-    """Returns the projection that saves most work in a search among the sample's rows; None where none is worth it.
+    """Returns the projection that saves most work; None if none saves enough.
 
     Args:
-        sample: of the rows, and what is asked of them.
-        over_fetch: candidates beyond k that are wanted in any case.
+        sample: training rows and sampled queries.
+        over_fetch: candidates to add to what the sample needs.
     """
     count, width = sample.enrolled.shape
     if sample.space.metric == "manhattan" or not LEAST_COORDINATES <= width <= MOST_COORDINATES or count <= 4 * width:
@@ -97,11 +101,10 @@ def find_projection(sample: Sample, over_fetch: int) -> Projection | None:
 
 
 def _axes(rows: WeightedRows, most: int) -> Float64:
-    """Returns the first (p, r) principal axes, rounded, so that no combination of them makes a row longer.
+    """Returns the first (p, r) principal axes, rounded and shrunk to a spectral norm under 1.
 
-    Found by orthogonal iteration (Golub and Van Loan 2013, ch. 8.2.4) on whole numbers, whose products and sums float64
-    holds exactly: eigenvectors of near-equal eigenvalues are what a BLAS, its threads and its processor make of them,
-    and the file would be too.
+    Uses orthogonal iteration (Golub and Van Loan 2013, ch. 8.2.4) on whole numbers, whose products and sums are exact
+    in float64. An eigensolver's result for near-equal eigenvalues depends on the BLAS, its threads and the processor.
     """
     greatest = float(np.max([np.abs(part).max() for _, part in rows.parts(PART)]))
     width = rows.enrolled.shape[1]
@@ -118,12 +121,15 @@ def _axes(rows: WeightedRows, most: int) -> Float64:
 
 
 def _whole(values: Float64, greatest: float) -> Float64:
-    """Returns values in steps of 2^-20 of the greatest: what is less, float32 has no certain answer to."""
+    """Returns values in steps of 2^-20 of the greatest, as whole numbers; float32 is not certain of anything smaller.
+
+    Products of two are under 2^40, so that float64 (53 bits) adds 2^13 of them exactly, in any order.
+    """
     return np.asarray(np.round(values / (greatest or 1.0) * 2.0**20))
 
 
 def _orthonormal(columns: Float64) -> Float64:
-    """Returns (p, r) orthonormal columns that span what the first of `columns` do; zeros where one adds nothing."""
+    """Returns (p, r) orthonormal columns with the span of `columns`; a dependent column becomes zeros."""
     found: Float64 = columns / np.abs(columns).max(initial=1.0)
     before = np.sqrt((found * found).sum(axis=0))
     for number in range(found.shape[1]):
@@ -135,26 +141,25 @@ def _orthonormal(columns: Float64) -> Float64:
 
 
 def _count_within(sample: Sample, axes: Float64, sizes: list[int]) -> NDArray[np.int64]:
-    """Returns how many rows each of the sample must look at, (sizes, samples): those nearer than its k-th nearest is.
+    """Returns (len(sizes), m) how many rows may be nearer to each sampled query than its k-th neighbour.
 
-    What is counted are distances over the first axes, in numbers of `sizes`, less what float32 blurs of them. Ties at
-    the k-th place are not, nor what float32 cannot tell from one over all coordinates: float64 settles them, however
-    many candidates there are.
+    Judged by distances over the first `sizes` axes, less their float32 error. Rows that float32 cannot distinguish from
+    the k-th over all coordinates are not counted: float64 settles them, with any number of candidates.
     """
-    asked, kth, counts = sample.asked @ axes, sample.kth, np.zeros((len(sizes), len(sample.asked)), np.int64)
+    queries, kth, counts = sample.queries @ axes, sample.kth, np.zeros((len(sizes), len(sample.queries)), np.int64)
     for _, part in sample.rows.parts(PART):
-        squared = squared_distances(sample.asked, part)
-        told = (squared < kth) | (squared > kth + relative_error(len(axes)) * sample.unit)
+        squared = squared_distances(sample.queries, part)
+        distinct = (squared < kth) | (squared > kth + relative_error(len(axes)) * sample.unit)
         within, first, own = np.zeros(squared.shape), 0, part @ axes
         for number, size in enumerate(sizes):
-            within += squared_distances(asked[:, first:size], own[:, first:size])
-            counts[number] += (told & (within < kth + _blur(len(axes), size) * sample.unit)).sum(axis=1)
+            within += squared_distances(queries[:, first:size], own[:, first:size])
+            counts[number] += (distinct & (within < kth + _blur(len(axes), size) * sample.unit)).sum(axis=1)
             first = size
     return counts
 
 
 def _project(rows: WeightedRows, matrix: Float32) -> Float32:
-    """Returns (n, r) float32, added up in the order of the coordinates, as no matrix product promises."""
+    """Returns (n, r) float32, added in coordinate order, which a BLAS product does not guarantee."""
     found = np.empty((len(rows.enrolled), matrix.shape[1]), np.float32)
     for start, part in rows.parts(512):
         found[start : start + len(part)] = add_products(part, matrix)

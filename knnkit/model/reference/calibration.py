@@ -1,4 +1,4 @@
-"""The reject option: from which k-th distance on a row is "unknown". Pure numpy on the reference's answers."""
+"""Distance thresholds beyond which a row is "unknown"."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from numpy.typing import NDArray
 from device_agent.shared.protocol.model_info import Reject
 from knnkit.model.reference.space import Float64
 
-#: A class with fewer calibration rows than this shares the threshold of all.
+#: A class with fewer calibration rows than this uses the threshold of all classes together.
 MIN_CLASS_ROWS = 100
 
 
 def calibrate(acceptance: float, label: NDArray[np.int32], kth: Float64, n_classes: int) -> Reject:
-    """Returns thresholds that accept the share `acceptance` of ordinary rows.
+    """Returns one threshold per class, in the model's metric, that accepts the share `acceptance` of ordinary rows.
 
     Args:
-        acceptance: the share asked for.
-        label: (n,) the class that each calibration row was given.
-        kth: (n,) its k-th distance.
-        n_classes: how many classes there are.
+        acceptance: share of ordinary rows to accept, between 0 and 1.
+        label: (n,) int32 class that the reference answered for each calibration row.
+        kth: (n,) float64 distance of its k-th neighbour.
+        n_classes: number of classes.
     """
     common = _quantile(kth, acceptance)
     thresholds = [
@@ -30,7 +30,8 @@ def calibrate(acceptance: float, label: NDArray[np.int32], kth: Float64, n_class
 
 
 def _quantile(values: Float64, share: float) -> float:
-    # The conformal rank: of n + 1 exchangeable rows the next one lies under it with at least this probability.
+    # Split conformal prediction (Vovk et al. 2005): the next of n + 1 exchangeable rows is at or below the value of
+    # rank ceil(share * (n + 1)) with at least this probability.
     ordered = np.sort(values)
     rank = min(len(ordered), int(np.ceil(share * (len(ordered) + 1))))
     return float(ordered[rank - 1])

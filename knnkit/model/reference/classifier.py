@@ -1,5 +1,7 @@
-"""The float64 reference: what the right answer is. Brute force, plain numpy, no shortcuts; shares no code with the
-graph or with the device."""
+"""Brute-force float64 classifier that defines the right answer.
+
+Plain NumPy without shortcuts. Shares no code with the graph or with the device.
+"""
 
 from __future__ import annotations
 
@@ -15,22 +17,23 @@ from device_agent.shared.protocol.model_info import Reject
 from knnkit.model.reference.space import Float32, Float64, Space
 
 _CHUNK_BYTES = 32 << 20
-#: Near-tied neighbours that are listed beyond the k-th, at most.
+#: Most near-tied neighbours that are listed after the k-th.
 _MAX_LISTED = 512
-#: Far more than the order of adding changes a float64 sum.
+#: Rows within this factor are summed again, exactly. NumPy adds pairwise, so that a sum of p terms is off by less than
+#: (16 + log2 p) 2^-53 of itself: far less than 2^-40.
 _NEAR_TIED = 1.0 + 2.0**-40
 
 
 @dataclass(frozen=True)
 class ReferenceAnswers:
-    """The reference's answers to n queries, float64 where not said.
+    """The reference's answers to n queries.
 
     Attributes:
         label: (n,) int32 class index, UNKNOWN where rejected.
-        probabilities: (n, n_classes).
-        indices: (n, e) int32 with e >= k, padded with -1: the k neighbours and all that are near-tied with the k-th.
-        distances: (n, e) in the model's metric, padded with infinity.
-        tolerance: (n,) `margin * max(d_k, radius)`, in model space.
+        probabilities: (n, n_classes) float64.
+        indices: (n, e) int32 with e >= k, padded with -1: the k neighbours, then all that are near-tied with the k-th.
+        distances: (n, e) float64 in the model's metric, padded with infinity.
+        tolerance: (n,) float64 `margin * max(d_k, radius)`, in model space.
     """
 
     label: NDArray[np.int32]
@@ -41,16 +44,16 @@ class ReferenceAnswers:
 
 
 class Reference:
-    """A k-nearest-neighbours classifier in float64 over enrolled rows.
+    """k-nearest-neighbours classifier in float64 over enrolled rows.
 
     Args:
-        space: of the model.
+        space: model space.
         enrolled: (n_train, p) float32, as `make_space` returns them.
-        classes: (n_train,) class indices.
-        n_classes: how many classes there are.
-        k: neighbours that vote.
+        classes: (n_train,) int32 class indices.
+        n_classes: number of classes.
+        k: number of neighbours that vote.
         weights: uniform or distance.
-        margin: relative distance within which neighbours are near-tied, for the rows' tolerance.
+        margin: relative distance within which neighbours are near-tied; sets `ReferenceAnswers.tolerance`.
         reject: thresholds, or None.
     """
 
@@ -70,11 +73,11 @@ class Reference:
         self.n_classes, self.k, self.weights, self.margin, self.reject = n_classes, k, weights, margin, reject
 
     def answer(self, rows: Float32) -> ReferenceAnswers:
-        """Answers raw (n, d) queries."""
+        """Returns the answers to raw (n, d) float32 queries."""
         return self._answer(self.space.enter(rows), None)
 
     def leave_one_out(self, training: NDArray[np.int64]) -> ReferenceAnswers:
-        """Answers the training rows of these indices, each as if it had not been enrolled."""
+        """Returns the answers to the training rows with these (n,) indices, each without itself as a neighbour."""
         return self._answer(self.enrolled[training].astype(np.float64), training)
 
     def _answer(self, queries: Float64, without: NDArray[np.int64] | None) -> ReferenceAnswers:
@@ -99,7 +102,7 @@ class Reference:
         return ReferenceAnswers(label, probabilities, indices, distances, np.array(tolerances))
 
     def _measure(self, query: Float64) -> Float64:
-        """Returns the (n_train,) squared distances, for manhattan the distances, but for the rounding of sums."""
+        """Returns (n_train,) squared distances (manhattan: distances), up to the rounding of sums."""
         found = np.empty(len(self.enrolled))
         step = max(1, _CHUNK_BYTES // (8 * len(query)))
         for start in range(0, len(found), step):
@@ -113,7 +116,7 @@ class Reference:
         return np.abs(difference) if self.space.metric == "manhattan" else difference * difference
 
     def _rank(self, query: Float64, rough: Float64) -> tuple[NDArray[np.int64], Float64, float]:
-        """Returns the nearest rows by (measure, index), their measures, and the tolerance."""
+        """Returns the nearest rows in order of (measure, index), their measures, and the tolerance."""
         kth = float(self._to_base(max(self._limit, np.partition(rough, self.k - 1)[self.k - 1])))
         tolerance = self.margin * max(kth, self.space.radius)
         near = np.flatnonzero(self._to_base(rough) <= (kth + 2 * tolerance) * _NEAR_TIED)
@@ -125,12 +128,12 @@ class Reference:
         return near[order], exact[order], tolerance
 
     def _add_up(self, query: Float64, near: NDArray[np.int64]) -> Float64:
-        """Returns the measures of the rows `near`, each sum rounded once."""
+        """Returns the measures of the rows `near`; `math.fsum` rounds each sum once, so every machine agrees."""
         sums: dict[bytes, float] = {}
         found = np.empty(len(near))
         for place, index in enumerate(near):
             row = self.enrolled[index : index + 1]
-            key = row.tobytes()  # copies are added up once
+            key = row.tobytes()  # sums a row with thousands of copies once
             if key not in sums:
                 sums[key] = math.fsum(self._terms(query, row)[0].tolist())
             found[place] = sums[key]
@@ -139,7 +142,7 @@ class Reference:
 
     @property
     def _limit(self) -> float:
-        """The measure up to which a row is an exact match."""
+        """The largest measure that counts as an exact match."""
         return self.space.zero if self.space.metric == "manhattan" else self.space.zero**2
 
     def _to_base(self, measure: Any) -> Any:
@@ -162,7 +165,7 @@ class Reference:
         return np.asarray(shares / shares.sum())
 
     def _decide(self, probabilities: Float64, kth: float) -> int:
-        # Shares that are the same sum added in another order are a tie: the lowest class has it.
+        # The order of addition can split equal shares by some 2^-53: shares within 1e-12 tie, the lowest class wins.
         label = int(np.flatnonzero(probabilities >= probabilities.max() - 1e-12)[0])
         if self.reject is not None and kth > self.reject.thresholds[label]:
             return UNKNOWN

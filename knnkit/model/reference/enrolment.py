@@ -1,4 +1,4 @@
-"""Enrolment: training rows in model space, with their classes; what graph, reference and metadata are made from."""
+"""Training rows in model space, with their classes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from knnkit.model.reference.space import Float32, Space, Step, make_space
 
 @dataclass(frozen=True)
 class Enrolment:
-    """The training rows as the model holds them.
+    """The training rows as the model holds them; graph, reference and metadata are made from it.
 
     Attributes:
         space: the map from raw rows to model space.
@@ -23,8 +23,8 @@ class Enrolment:
         codes: (n_train,) int32 class index of each row.
         classes: class index -> label, sorted.
         feature_names: of the raw rows.
-        fingerprint: SHA-256 over the training rows and labels.
-        source: where they came from, for people.
+        fingerprint: SHA-256 over the training rows and labels, hexadecimal.
+        source: name of the data source, for messages.
     """
 
     space: Space
@@ -43,7 +43,7 @@ def enrol(training: Dataset, steps: list[Step], metric: Metric) -> Enrolment:
     """Returns the rows of `training` in the space of `steps`.
 
     Raises:
-        BuildError: a row falls out of the range of float32.
+        BuildError: a row leaves the range of float32.
     """
     space, enrolled = make_space(training.rows, steps, metric)
     classes, codes = encode(training.labels)

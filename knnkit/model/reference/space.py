@@ -1,11 +1,9 @@
-"""Model space: from raw rows to the coordinates in which distances are taken.
+"""Map from raw rows to the coordinates that distances use.
 
-A row enters as float32 and passes the `steps` (affine, linear, normalising), if there are any; then the float32
-`centre` is subtracted, and each coordinate's difference is weighted with `scale`. Where the whole map is a scaling,
-which is nearly always, there are no steps: the enrolled row is the raw row's float32 offset from the centre, two rows
-are compared by the difference of their raw values, and float32 loses nothing to a large common offset.
-
-Everything here is float64 unless it says float32. Never touches TensorFlow.
+A float32 row passes the `steps` (affine, linear, normalising), if there are any. Then the float32 `centre` is
+subtracted, and `scale` weights the difference of each coordinate. A model that only scales its features has no steps:
+its enrolled row is the raw row's float32 offset from the centre, so float32 loses nothing to a large common offset.
+Values are float64 unless the text says float32. Never imports TensorFlow.
 """
 
 from __future__ import annotations
@@ -24,34 +22,38 @@ Float64 = NDArray[np.float64]
 Float32 = NDArray[np.float32]
 
 _MAX_FLOAT32 = float(np.finfo(np.float32).max)
-#: Relative spacing of float32.
+#: Unit roundoff u of float32: one operation is off by at most u of its result.
 EPSILON = 2.0**-24
-#: Standard deviations of rounding error that are allowed for: the rounding errors of a sum of n products stay under
-#: `CONFIDENCE * sqrt(n)` units, but for about one case in 10^7 (Higham and Mary 2019, doi.org/10.1137/18M1226312).
+#: The rounding errors of a sum of n products stay under `CONFIDENCE * sqrt(n) * EPSILON` in all but about one case in
+#: 10^7: 2 exp(-CONFIDENCE^2 / 2) = 3e-8 (Higham and Mary 2019, doi.org/10.1137/18M1226312).
 CONFIDENCE = 6.0
-#: Share of the space's size under which a distance counts as an exact match, where steps blur one: an enrolled row is
-#: off by up to 2^-24 of its length. In float64, where such rows are settled, nothing else blurs.
+#: With steps, a distance below this share of the space's size is an exact match. An enrolled float32 row is off by up
+#: to 2^-24 of its length, a query in float64 by far less; 2^-22 is four times that.
 _ZERO = 2.0**-22
 
 
 def relative_error(width: int) -> float:
-    """Returns the error of a squared distance, or of a score, over so many coordinates in float32."""
+    """Returns rho, the float32 error of a squared distance or score over `width` coordinates.
+
+    rho = (6 sqrt(p) + 8) u: 6 sqrt(p) u for the sum, 8 u for the roundings of each term. These are at most 7: 1 for the
+    square; 2 each for the difference, the scale and their product, because the square doubles a relative error.
+    """
     return float((CONFIDENCE * np.sqrt(width) + 8.0) * EPSILON)
 
 
 @dataclass(frozen=True)
 class Step:
-    """One map of a row: `affine` (x - a) * b, `linear` (x - b) @ a, `normalize` x / its norm of order a, `cosine`."""
+    """One map of a row: `affine` (x - a) * b, `linear` (x - b) @ a, `normalize` x / (norm of order a), `cosine`."""
 
     kind: Literal["affine", "linear", "normalize", "cosine"]
     a: Float64
     b: Float64
 
     def apply(self, rows: Float64, *, query: bool) -> Float64:
-        """Returns the mapped (n, ...) rows.
+        """Returns the mapped (n, p) rows.
 
-        The cosine step tells queries from training rows. Training rows are mapped once, here; a query on every machine,
-        so its sums are rounded once, or added in the order of the features.
+        The cosine step marks zero rows differently in queries and training rows. A query must map alike on every
+        machine, so its sums are rounded once or added in the order of the features. Training rows are mapped only here.
         """
         if self.kind == "affine":
             return np.asarray((rows - self.a) * self.b)
@@ -63,7 +65,7 @@ class Step:
         return _to_sphere(rows, query=query)
 
     def undo(self, rows: Float64) -> Float64:
-        """Returns rows that the map takes to the training rows `rows`, or near them where it loses something."""
+        """Returns rows that map to the training rows `rows`, or near them where the map is not invertible."""
         if self.kind == "affine":
             return np.asarray(rows / self.b + self.a)
         if self.kind == "linear":
@@ -77,7 +79,7 @@ def affine(origin: Any, factor: Any) -> Step:
 
 
 def add_products(rows: Float64, matrix: NDArray[Any]) -> Float64:
-    """Returns the (n, r) product of (n, p) and (p, r), added up in order, as every machine does it alike."""
+    """Returns the (n, r) product of (n, p) and (p, r), added in coordinate order: the same bits on every machine."""
     total = np.zeros((len(rows), matrix.shape[1]))
     for coordinate, factors in enumerate(matrix.astype(np.float64)):
         total += rows[:, coordinate, np.newaxis] * factors
@@ -104,14 +106,14 @@ def _to_sphere(rows: Float64, *, query: bool) -> Float64:
 
 @dataclass(frozen=True)
 class Space:
-    """The map into model space, and the enrolled training rows' extent in it.
+    """The map into model space, and the extent of the training rows there.
 
     Attributes:
-        metric: of the model.
-        steps: maps before the centre; empty where scaling is all.
+        metric: the model's metric.
+        steps: maps before the centre; empty for a model that only scales.
         centre: (p,) float32, subtracted after the steps.
-        scale: (p,) factor of each coordinate's difference.
-        zero: distances up to this one are an exact match; 0 without steps, where exact matches are exact.
+        scale: (p,) float64 factor of each coordinate's difference.
+        zero: largest distance that counts as an exact match; 0 without steps.
         radius: RMS distance of the training rows from the centre.
         reach: greatest Euclidean distance of a training row from the centre.
     """
@@ -125,7 +127,7 @@ class Space:
     reach: float = 0.0
 
     def enter(self, rows: Float32, *, query: bool = True) -> Float64:
-        """Returns (n, p) offsets from the centre of raw (n, d) rows, before `scale`."""
+        """Returns the (n, p) float64 offsets of raw (n, d) rows from the centre, before `scale`."""
         if not self.steps:
             with np.errstate(over="ignore"):
                 offsets = rows - self.centre
@@ -136,9 +138,9 @@ class Space:
         return np.asarray(mapped - self.centre)
 
     def leave(self, enrolled: Float32) -> Float32:
-        """Returns raw (n, d) rows that enter at the offsets of (n, p) enrolled rows, or nearly.
+        """Returns raw (n, d) float32 rows whose offsets are about those of the (n, p) enrolled rows.
 
-        A row's length is lost where steps normalise, and what a projection leaves out comes back as its mean.
+        A normalising step loses the length of a row. What a PCA step drops is replaced by its mean.
         """
         rows = enrolled.astype(np.float64) + self.centre
         for step in reversed(self.steps):
@@ -148,7 +150,7 @@ class Space:
 
     @property
     def size(self) -> float:
-        """What float32 rounding in the steps is relative to: 1 on the unit sphere, else the reach."""
+        """The length that float32 rounding in the steps is relative to: 1 on the unit sphere, else the reach."""
         return 1.0 if any(step.kind in ("normalize", "cosine") for step in self.steps) else self.reach
 
 
@@ -158,31 +160,31 @@ def make_space(rows: Float32, steps: list[Step], metric: Metric) -> tuple[Space,
     Raises:
         BuildError: the map takes a training row out of the range of float32.
     """
-    maps, scale = _divide(steps, metric)
-    return _settle(metric, maps, scale, _through(maps, rows) if maps else rows)
+    maps, scale = _split_scale(steps, metric)
+    return _centre(metric, maps, scale, _through(maps, rows) if maps else rows)
 
 
 def adopt_space(mapped: Float64, steps: list[Step], metric: Metric) -> tuple[Space, Float32]:
-    """Returns what `make_space` does, from (n, p) training rows that passed the `steps` before, as scikit-learn keeps.
+    """As `make_space`, from (n, p) training rows that have passed the `steps`, as a scikit-learn Pipeline keeps them.
 
     Raises:
         BuildError: the map takes a training row out of the range of float32.
     """
-    maps, scale = _divide(steps, metric)
+    maps, scale = _split_scale(steps, metric)
     if metric == "cosine":
-        return _settle(metric, maps, scale, maps[-1].apply(mapped, query=False))
+        return _centre(metric, maps, scale, maps[-1].apply(mapped, query=False))
     if scale is not None:
         last = _fold(steps)[-1]
         mapped = mapped / last.b + last.a
-    return _settle(metric, maps, scale, mapped if maps else mapped.astype(np.float32))
+    return _centre(metric, maps, scale, mapped if maps else mapped.astype(np.float32))
 
 
-def _divide(steps: list[Step], metric: Metric) -> tuple[list[Step], Float64 | None]:
+def _split_scale(steps: list[Step], metric: Metric) -> tuple[list[Step], Float64 | None]:
     """Returns the maps before the centre, and the factors of a final scaling."""
     maps = _fold(steps)
     if metric == "cosine":
         return [*maps, Step("cosine", np.zeros(0), np.zeros(0))], None
-    if maps and maps[-1].kind == "affine":  # distances do not depend on its origin
+    if maps and maps[-1].kind == "affine":  # its origin cancels in every distance
         return maps[:-1], maps[-1].b
     return maps, None
 
@@ -194,7 +196,7 @@ def _through(maps: list[Step], rows: Float32) -> Float64:
     return mapped
 
 
-def _settle(metric: Metric, maps: list[Step], scale: Float64 | None, values: NDArray[Any]) -> tuple[Space, Float32]:
+def _centre(metric: Metric, maps: list[Step], scale: Float64 | None, values: NDArray[Any]) -> tuple[Space, Float32]:
     centre = _choose_centre(values)
     factors = np.ones(len(centre)) if scale is None else np.broadcast_to(scale, centre.shape).astype(np.float64)
     with np.errstate(over="ignore"):
@@ -204,7 +206,7 @@ def _settle(metric: Metric, maps: list[Step], scale: Float64 | None, values: NDA
         finite = np.isfinite(squared) & (squared < 1e36)
     if not finite.all() or not np.isfinite(factors.astype(np.float32)).all():
         raise BuildError(
-            f"training row {int(np.argmin(finite))} is too far out for float32 distances",
+            f"training row {int(np.argmin(finite))} is too large for float32 distances",
             hint="scale: standard in deploy.yaml, or drop the row",
         )
     lengths = np.abs(weighted).sum(axis=1) if metric == "manhattan" else np.sqrt(squared)
@@ -221,7 +223,7 @@ def _settle(metric: Metric, maps: list[Step], scale: Float64 | None, values: NDA
 
 
 def _fold(steps: list[Step]) -> list[Step]:
-    """Merges what is one map: affine after affine, affine before linear."""
+    """Merges affine after affine, and affine before linear, into one step."""
     folded: list[Step] = []
     for step in steps:
         last = folded[-1] if folded else None
@@ -235,7 +237,7 @@ def _fold(steps: list[Step]) -> list[Step]:
 
 
 def _choose_centre(values: NDArray[Any]) -> Float32:
-    """Returns a float32 (p,) near the mean from which, where possible, every value's offset is exact in float32."""
+    """Returns a (p,) float32 centre near the mean; where possible, every value's offset from it is exact in float32."""
     exact_values = values.astype(np.float64)
     mean = exact_values.mean(axis=0)
     spread = exact_values.std(axis=0)

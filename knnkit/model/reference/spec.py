@@ -1,4 +1,4 @@
-"""KnnSpec: what classifier to build. Plain values, checked; knows nothing of data, files or TensorFlow."""
+"""Checked parameters of the classifier to build."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from knnkit.errors import BuildError
 
 @dataclass(frozen=True)
 class KnnSpec:
-    """A nearest-neighbour classifier, before it has seen a row.
+    """Parameters of a nearest-neighbour classifier.
 
     Attributes:
-        name: of the model: letters, digits, `.`, `_`, `-`, at most 64.
-        k: neighbours that vote.
-        metric: how far two rows are apart, after scaling.
-        weights: `uniform`, or `distance`: by 1 / distance, an exact match takes all.
-        scale: of the features, fitted on the training rows and built into the model.
-        reject: share of ordinary rows to accept; None never answers "unknown".
+        name: model name: letters, digits, `.`, `_`, `-`, at most 64.
+        k: number of neighbours that vote.
+        metric: distance between two rows, after scaling.
+        weights: `uniform`, or `distance` for votes of 1 / distance, where exact matches take the whole vote.
+        scale: scaling of the features, fitted on the training rows and built into the model.
+        reject: share of ordinary rows to accept; with None the model never answers "unknown".
     """
 
     name: str

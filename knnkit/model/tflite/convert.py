@@ -1,7 +1,7 @@
-"""TfKNN to TFLite: signatures of fixed shape over the same weights, for one row and for a batch.
+"""Converts the TensorFlow module to TFLite graphs.
 
-The converter knows eight-bit weights only by guessing at their steps itself: here the table of the quantized search is
-put in place of the float32 numbers that it was converted with.
+One signature of fixed shape for one row and one for a batch, over the same weights. The converter quantizes only with
+steps that it guesses, so the int8 search is converted with float32 weights, and its table replaces them afterwards.
 """
 
 from __future__ import annotations
@@ -19,40 +19,27 @@ import tensorflow as tf
 from device_agent.shared.protocol import constants
 from knnkit.errors import BuildError
 from knnkit.model.graph.candidates import QuantizedProducts
-from knnkit.model.graph.tfknn import TfKNN
+from knnkit.model.graph.tfknn import KnnModule
 from knnkit.model.tflite import flatbuffer
 
 #: Version of FULLY_CONNECTED that takes float32 rows and int8 weights, and divides a row's whole range into steps
 #: (tensorflow/lite/tools/versioning/op_version.cc).
 _ASYMMETRIC = 9
-#: What the modules are called that AutoGraph makes (tensorflow/python/autograph/pyct/loader.py).
+#: Name prefix of modules that AutoGraph generates (tensorflow/python/autograph/pyct/loader.py).
 _AUTOGRAPH = "__autograph_generated_file"
 
 
-def batch_rows(model: TfKNN, search: str) -> int:
-    """Returns how many rows the batch signature of a search takes.
+def convert(model: KnnModule) -> Any:
+    """Returns the model tree of `model` (see `flatbuffer.unpack`), with float32 inputs of fixed shapes.
 
-    64, fewer where its temporary tensors would take over 32 MB. A larger one is no faster (its scores leave the cache
-    before TOPK_V2 reads them), and wastes more when part-filled.
-    """
-    width = model.enrolled.shape[1]
-    ranked = max(32, 2 * model.search.candidates(search))
-    per_row = 4 * (len(model.enrolled) * (width if model.metric == "manhattan" else 1) + ranked * width)
-    fitting = (32 << 20) // per_row
-    return int(max(2, min(64, 1 << max(0, fitting.bit_length() - 1))))
-
-
-def convert(model: TfKNN) -> Any:
-    """Returns the model tree (as `flatfile.unpack`) of `model`, float32, fixed shapes.
-
-    Signatures: `classify` for one row, `classify_batch`, and the two of each other search that the model has.
+    Signatures: `classify` for one row, `classify_batch`, and the same two for each other search of the model.
 
     Raises:
-        BuildError: the converter changed what is looked for; this TensorFlow is not supported.
+        BuildError: the converter changed the int8 rows; this TensorFlow is not supported.
     """
     signatures = {}
     for search in model.search.ways:
-        batch = batch_rows(model, search)
+        batch = model.batch_rows(search)
         for name, rows in ((constants.SIGNATURE_ONE, 1), (constants.SIGNATURE_BATCH, batch)):
             shape = tf.TensorSpec((rows, model.n_features), tf.float32, name=constants.INPUT_ROWS)
 
@@ -62,7 +49,7 @@ def convert(model: TfKNN) -> Any:
             function = tf.function(answer, input_signature=[shape], autograph=False).get_concrete_function()
             signatures[constants.signature(name, search)] = function
     with tempfile.TemporaryDirectory() as folder:
-        with _swept():
+        with _without_autograph_files():
             tf.saved_model.save(model, folder, signatures=signatures)
         converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=list(signatures))
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
@@ -73,9 +60,8 @@ def convert(model: TfKNN) -> Any:
 
 
 @contextlib.contextmanager
-def _swept() -> Iterator[None]:
-    """Removes the modules that AutoGraph writes where temporary files lie: it does so itself when Python ends in order,
-    which an interrupted build does not."""
+def _without_autograph_files() -> Iterator[None]:
+    """Removes AutoGraph's temporary modules, which it leaves behind when a build is interrupted."""
     before = set(sys.modules)
     try:
         yield
@@ -86,7 +72,11 @@ def _swept() -> Iterator[None]:
 
 
 def put_eight_bits(tree: Any, products: QuantizedProducts) -> None:
-    """Gives the products with the quantized table their eight bits: FULLY_CONNECTED of float32 with int8 weights."""
+    """Turns the products with the float32 table into hybrid ones: FULLY_CONNECTED of float32 rows with int8 weights.
+
+    Raises:
+        BuildError: the converter changed the table.
+    """
     from tensorflow.lite.python import schema_py_generated as schema
 
     code = schema.OperatorCodeT()

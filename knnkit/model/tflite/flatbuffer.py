@@ -1,11 +1,10 @@
-"""Lays out a `.tflite` so that every buffer is aligned to 16 bytes, and the training rows are there once.
+"""Lays out a `.tflite`: buffers aligned, training rows once.
 
-TensorFlow's converter re-packs its result in Python, which ignores the schema's `force_align`. Here the model's
-structure is packed without its buffers, and the buffers follow behind it, each at a place of its own choosing. The
-blocks of a large training matrix lie inside the one table that the re-rank gathers from: each block's length stands in
-the last bytes of the gap in front of it. Same model, same bytes.
-
-Formats: https://flatbuffers.dev/internals/ and tensorflow/lite/schema/schema.fbs. Knows nothing of neighbours.
+TensorFlow's converter re-packs its result in Python, which ignores the schema's `force_align`. Here the structure of
+the model is packed without its buffers; the buffers follow it, each aligned to 16 bytes. The blocks of a large training
+matrix lie inside the one table that the exact ranking gathers from; the length of each block is in the last bytes of
+the gap before it. The same model gives the same bytes. Knows nothing of neighbours.
+Formats: https://flatbuffers.dev/internals/ and tensorflow/lite/schema/schema.fbs.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ _VERSION_FIELD = 0
 
 @dataclass(frozen=True)
 class Window:
-    """A buffer that is a part of the table: `start` is its first byte in it."""
+    """A buffer that is a part of a table; `start` is its first byte there."""
 
     start: int
     length: int
@@ -37,9 +36,9 @@ class Window:
 
 @dataclass(frozen=True)
 class Table:
-    """Bytes that several buffers share: buffer number -> its part of them.
+    """Bytes that several buffers share; `windows` maps a buffer's number to its part.
 
-    A part that starts within the table must leave a gap of four bytes in front of it.
+    A part that starts inside the table needs a gap of four bytes before it, for its length.
     """
 
     content: NDArray[np.uint8]
@@ -48,7 +47,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Laid:
-    """A finished flatbuffer, and where the first bytes stand in it: each table's, and each buffer's (0 without any)."""
+    """A finished flatbuffer, with the offset of each table and of each buffer's bytes (0 for an empty one)."""
 
     data: bytes
     tables: tuple[int, ...]
@@ -56,7 +55,7 @@ class Laid:
 
 
 def unpack(data: bytes) -> Any:
-    """Returns a model as TensorFlow's object tree (`ModelT`), buffers as numpy arrays.
+    """Returns a model as TensorFlow's object tree (`ModelT`), with buffers as NumPy arrays.
 
     Raises:
         ValueError: `data` is not a TFLite model.
@@ -80,16 +79,16 @@ def add_metadata(model: Any, name: str, content: bytes) -> None:
 
 
 def digest(content: NDArray[Any]) -> bytes:
-    """Returns the SHA-256 of an array's bytes, by which those of a large table are found again without a copy."""
+    """Returns the SHA-256 of an array's bytes; finds the buffers of a large table without comparing copies."""
     return hashlib.sha256(np.ascontiguousarray(content).reshape(-1).view(np.uint8).data).digest()
 
 
 def lay_out(model: Any, tables: Sequence[Table]) -> Laid:
-    """Returns the bytes of a model tree, with each of `tables` in it once.
+    """Returns the bytes of a model tree, which contain each of `tables` once.
 
     Args:
         model: as `unpack` returns it.
-        tables: that hold buffers; no buffer is in two of them.
+        tables: tables that hold buffers; no buffer is in two of them.
     """
     contents = [None if buffer.data is None else np.asarray(buffer.data, np.uint8) for buffer in model.buffers]
     body = _structure(model)
@@ -123,7 +122,7 @@ def lay_out(model: Any, tables: Sequence[Table]) -> Laid:
 
 
 def buffer_places(data: bytes) -> list[tuple[int, int]]:
-    """Returns position and length of the bytes of every buffer that has any."""
+    """Returns (offset, length) of the bytes of every buffer that is not empty."""
     root = _u32(data, 0)
     vector = _target(data, _field(data, root, _BUFFERS_FIELD))
     found = []
@@ -150,7 +149,7 @@ def _structure(model: Any) -> bytes:
 
 
 def _head(body: bytes, count: int, places: Sequence[int], size: int) -> bytes:
-    """Returns a root table that takes everything but the buffers from the body, which follows `size` bytes on."""
+    """Returns a root table with new buffers; all other fields point into the body, which starts at byte `size`."""
     root = _u32(body, 0)
     fields = [number for number in range(_MODEL_FIELDS) if _field(body, root, number) or number == _BUFFERS_FIELD]
     offsets = {number: 4 + 4 * rank for rank, number in enumerate(fields)}
@@ -186,7 +185,7 @@ def _head(body: bytes, count: int, places: Sequence[int], size: int) -> bytes:
 
 
 def _field(data: bytes, table: int, number: int) -> int:
-    """Returns the position of a table's field, 0 where it has its default."""
+    """Returns the offset of a table's field; 0 if it has its default."""
     vtable = table - int(struct.unpack_from("<i", data, table)[0])
     place = 4 + 2 * number
     if place >= struct.unpack_from("<H", data, vtable)[0]:

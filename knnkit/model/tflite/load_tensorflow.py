@@ -1,36 +1,41 @@
-"""Loads TensorFlow without what it says of processors, CUDA and its logging on standard error.
+"""Imports TensorFlow without its messages on standard error.
 
-Its C++ side writes to file descriptor 2 before any setting takes effect, so the descriptor is what must be quiet. When
-loading fails, what was said is shown after all, and not when it was interrupted. Called where somebody is watching;
-importing TensorFlow elsewhere stays as it is.
+Its C++ side writes about processors and CUDA to file descriptor 2 before any setting takes effect, so the descriptor is
+redirected. If the import fails, the messages are printed after all, unless the user interrupted it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import tempfile
+import warnings
+from collections.abc import Iterator
 
 from device_agent.shared.console import signals
+from knnkit.errors import MissingDependency
 
 
 def load_tensorflow() -> None:
-    """Imports TensorFlow and lets it look for devices, in silence.
+    """Imports TensorFlow and lets it look for devices, without output.
 
     Raises:
-        ImportError: it cannot be imported; what it said is then on standard error.
+        ImportError: it cannot be imported; its messages are then on standard error.
     """
     if "tensorflow" in sys.modules:
         return
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # for what the converter says later
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # for later messages of the converter
     sys.stderr.flush()
     kept = os.dup(2)
     with tempfile.TemporaryFile() as said:
         os.dup2(said.fileno(), 2)
         try:
-            import tensorflow
+            with warnings.catch_warnings():  # its own imports warn about themselves
+                warnings.simplefilter("ignore")
+                import tensorflow
 
-            tensorflow.config.list_physical_devices()
+                tensorflow.config.list_physical_devices()
         except BaseException as error:
             if not isinstance(error, KeyboardInterrupt) and not signals.heard():
                 said.seek(0)
@@ -39,6 +44,20 @@ def load_tensorflow() -> None:
         finally:
             os.dup2(kept, 2)
             os.close(kept)
+
+
+@contextlib.contextmanager
+def needs_build_extra() -> Iterator[None]:
+    """Says of a package that is missing how it is installed.
+
+    Raises:
+        MissingDependency: instead of the ModuleNotFoundError inside.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = {"sklearn": "scikit-learn"}.get(error.name or "", error.name)
+        raise MissingDependency(f"building a model needs {package}", hint="pip install 'knnkit[build]'") from None
 
 
 def tensorflow_version() -> str:

@@ -1,8 +1,8 @@
-"""What a model file says of itself: TFLite Metadata, the label file, knn.json and the exact tables.
+"""Writes TFLite Metadata and associated files into a model.
 
-The metadata is a buffer of the model, the files follow in a STORED zip of fixed date. The same model gives the same
-bytes. Never changes what the graph computes. Schema:
-tflite-support, tensorflow_lite_support/metadata/metadata_schema.fbs.
+The files are the labels, knn.json and the exact float64 tables. The metadata is a buffer of the model; the files follow
+in a STORED zip with a fixed date. The same model gives the same bytes. Never changes what the graph computes.
+Schema: tflite-support, tensorflow_lite_support/metadata/metadata_schema.fbs.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import Any
 import flatbuffers
 import numpy as np
 
+from device_agent import __version__
 from device_agent.shared.protocol import constants, json_codec, model_info
-from knnkit import __version__
 from knnkit.errors import BuildError
 from knnkit.model.graph.search import Stored
-from knnkit.model.graph.tfknn import TfKNN
+from knnkit.model.graph.tfknn import KnnModule
 from knnkit.model.tflite import flatbuffer
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -30,7 +30,7 @@ _MIN_PARSER_VERSION = "1.0.0"
 _DESCRIPTIONS, _TENSOR_AXIS_LABELS = 1, 2
 _FEATURE_PROPERTIES = 1
 
-_SAID_OF_OUTPUTS = {
+_OUTPUT_DESCRIPTIONS = {
     constants.OUTPUT_LABEL: "class index; -1 where the row is unknown",
     constants.OUTPUT_PROBABILITIES: "share of the neighbours' votes that each class has",
     constants.OUTPUT_INDICES: "training rows of the neighbours, by (distance, index)",
@@ -44,18 +44,18 @@ def label_file(classes: tuple[Any, ...]) -> bytes:
     return "".join(f"{label}\n" for label in classes).encode()
 
 
-def pack(tree: Any, model: TfKNN, info: model_info.KnnInfo) -> bytes:
-    """Returns the complete model file: the model tree laid out with its metadata, and the files behind it.
+def pack(tree: Any, model: KnnModule, info: model_info.KnnInfo) -> bytes:
+    """Returns the complete model file: the model tree with its metadata, followed by the associated files.
 
     Raises:
-        BuildError: the converter changed what is looked for; this TensorFlow is not supported.
+        BuildError: the converter changed the training rows; this TensorFlow is not supported.
     """
     flatbuffer.add_metadata(tree, _METADATA_NAME, _describe(tree, info, model))
     laid = flatbuffer.lay_out(tree, [_find(tree, stored, model) for stored in model.search.stored()])
     archive = io.BytesIO()
     members = {
         constants.LABELS_FILE: label_file(info.classes),
-        constants.KNN_FILE: json_codec.dump_file(_known(info)),
+        constants.KNN_FILE: json_codec.dump_file(info),
         constants.EXACT_FILE: _exact_tables(_blocks(tree, laid, model), model),
     }
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as file:
@@ -64,17 +64,9 @@ def pack(tree: Any, model: TfKNN, info: model_info.KnnInfo) -> bytes:
     return laid.data + archive.getvalue()
 
 
-def _known(info: model_info.KnnInfo) -> dict[str, Any]:
-    """Returns knn.json without keys that say nothing: an agent that does not know one refuses the file that has it."""
-    plain: dict[str, Any] = json_codec.to_plain(info)
-    return {
-        key: value for key, value in plain.items() if value is not None or key not in ("searched", "quantized", "cells")
-    }
-
-
 # --- the training rows, once --------------------------------------------------------------------------------------
-def _find(tree: Any, stored: Stored, model: TfKNN) -> flatbuffer.Table:
-    """Returns a table, and which buffers of the model are all of it, or one of its blocks."""
+def _find(tree: Any, stored: Stored, model: KnnModule) -> flatbuffer.Table:
+    """Returns a table, with the model's buffers that are the whole of it or one of its blocks."""
     table, blocks = stored
     row_bytes = table.shape[1] * table.itemsize
     known: dict[tuple[int, bytes], flatbuffer.Window] = {}
@@ -94,8 +86,8 @@ def _find(tree: Any, stored: Stored, model: TfKNN) -> flatbuffer.Table:
     return flatbuffer.Table(table.reshape(-1).view(np.uint8), windows)
 
 
-def _blocks(tree: Any, laid: flatbuffer.Laid, model: TfKNN) -> list[tuple[int, int]]:
-    """Returns where in the file the training rows stand: first byte and number of rows of each piece."""
+def _blocks(tree: Any, laid: flatbuffer.Laid, model: KnnModule) -> list[tuple[int, int]]:
+    """Returns (offset in the file, number of rows) of each piece of the training rows."""
     row_bytes, count = 4 * model.enrolled.shape[1], len(model.enrolled)
     if model.search.projection is None:
         return [(laid.tables[0] + start * row_bytes, rows) for start, rows in model.search.layout.blocks(count)]
@@ -106,7 +98,7 @@ def _blocks(tree: Any, laid: flatbuffer.Laid, model: TfKNN) -> list[tuple[int, i
     raise BuildError("the converter changed the training matrix; this TensorFlow is not supported")
 
 
-def _exact_tables(blocks: list[tuple[int, int]], model: TfKNN) -> bytes:
+def _exact_tables(blocks: list[tuple[int, int]], model: KnnModule) -> bytes:
     space = model.space
     arrays: dict[str, Any] = {
         "centre": space.centre,
@@ -125,11 +117,11 @@ def _exact_tables(blocks: list[tuple[int, int]], model: TfKNN) -> bytes:
 
 
 # --- TFLite Metadata ----------------------------------------------------------------------------------------------
-def _describe(tree: Any, info: model_info.KnnInfo, model: TfKNN) -> bytes:
+def _describe(tree: Any, info: model_info.KnnInfo, model: KnnModule) -> bytes:
     build = flatbuffers.Builder(1024)
     inputs = [_tensor(build, constants.INPUT_ROWS, f"{info.n_features} features, as they were measured", False)]
     outputs = [
-        _tensor(build, name, _SAID_OF_OUTPUTS[name], name == constants.OUTPUT_PROBABILITIES)
+        _tensor(build, name, _OUTPUT_DESCRIPTIONS[name], name == constants.OUTPUT_PROBABILITIES)
         for name in _output_order(tree)
     ]
     graph = _table(build, 10, {0: constants.SIGNATURE_ONE, 2: inputs, 3: outputs})
@@ -141,14 +133,14 @@ def _describe(tree: Any, info: model_info.KnnInfo, model: TfKNN) -> bytes:
     maps = [step for step in model.space.steps if step.kind != "cosine"]
     imported = info.scale == "none" and (maps or not np.all(model.space.scale == 1.0))
     scale = "the maps of a Pipeline folded in" if imported else f"scale {info.scale}"
-    said = (
+    summary = (
         f"k-nearest-neighbours classifier: k = {info.k}, {info.metric}, weights {info.weights}, {scale}, "
         f"{info.n_train} training rows"
     )
     root = _table(
         build,
         8,
-        {0: info.name, 1: said, 2: f"knnkit {__version__}", 3: [graph], 6: files, 7: _MIN_PARSER_VERSION},
+        {0: info.name, 1: summary, 2: f"knnkit {__version__}", 3: [graph], 6: files, 7: _MIN_PARSER_VERSION},
     )
     build.Finish(root, _METADATA_IDENTIFIER)
     return bytes(build.Output())
@@ -167,15 +159,15 @@ def _text(value: str | bytes) -> str:
     return value if isinstance(value, str) else value.decode()
 
 
-def _tensor(build: Any, name: str, said: str, labelled: bool) -> int:
+def _tensor(build: Any, name: str, description: str, labelled: bool) -> int:
     properties = _table(build, 0, {})
     content = _table(build, 3, {0: _byte(_FEATURE_PROPERTIES), 1: properties})
     files = [_associated(build, constants.LABELS_FILE, "one class a line", _TENSOR_AXIS_LABELS)] if labelled else None
-    return _table(build, 7, {0: name, 1: said, 3: content, 6: files})
+    return _table(build, 7, {0: name, 1: description, 3: content, 6: files})
 
 
-def _associated(build: Any, name: str, said: str, kind: int) -> int:
-    return _table(build, 5, {0: name, 1: said, 2: _byte(kind)})
+def _associated(build: Any, name: str, description: str, kind: int) -> int:
+    return _table(build, 5, {0: name, 1: description, 2: _byte(kind)})
 
 
 def _byte(value: int) -> Callable[[Any, int], None]:
@@ -183,7 +175,7 @@ def _byte(value: int) -> Callable[[Any, int], None]:
 
 
 def _table(build: Any, slots: int, fields: dict[int, Any]) -> int:
-    """Writes a table: text, vectors of tables, tables by their offset, and bytes by what writes them."""
+    """Writes a table; a field is a text, a list of table offsets, a table offset, or a function that writes a byte."""
     ready = {slot: _refer(build, value) for slot, value in fields.items() if value is not None}
     build.StartObject(slots)
     for slot, value in ready.items():

@@ -1,8 +1,8 @@
-"""The TFLite operations that a model may be made of, and the runtime that first had each version of each.
+"""Allowed TFLite operations, and the runtime that introduced each version.
 
-A runtime that has a version of an operation has all earlier ones. An operation that is not listed is refused by name:
-the converter is not taken at its word, since its own table passes over what it does not know. The numbers are those of
-TensorFlow's lite/tools/versioning/runtime_version.cc; runtime 2.14 registers them all (lite/core/kernels/register.cc).
+A runtime that has a version of an operation has all earlier ones. A model with an unlisted operation is not built: the
+converter's own check ignores operations that it does not know. The versions are those of TensorFlow's
+lite/tools/versioning/runtime_version.cc; runtime 2.14 registers them all (lite/core/kernels/register.cc).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from device_agent.shared.protocol import versions
 from knnkit.errors import BuildError
 
-#: Operation -> the first runtime of its version 1, 2, ...: what the graphs have, and what converters write instead.
+#: Operation -> first runtime with its version 1, 2, ...; the operations of our graphs, and what converters substitute.
 FIRST_RUNTIME: dict[str, tuple[str, ...]] = {
     "ABS": ("1.13.0", "2.4.0", "2.5.0", "2.6.0"),
     "ADD": ("1.5.0", "1.14.0", "2.4.0", "2.6.0"),
@@ -70,38 +70,38 @@ def minimum_runtime(tree: Any, oldest: str) -> str:
     """Returns the lowest TFLite runtime version that has every operation of a model tree.
 
     Args:
-        tree: as `flatfile.unpack` returns it.
-        oldest: the runtime that boards have: a model that needs more is not built.
+        tree: as `flatbuffer.unpack` returns it.
+        oldest: the oldest runtime that boards have.
 
     Raises:
-        BuildError: an operation is not listed, or `oldest` does not have it; names all such operations.
+        BuildError: an operation is not listed, or `oldest` does not have it; the message names all of them.
     """
     used = sorted(set(_operations(tree)))
     unknown = [each for each in used if not 1 <= each[1] <= len(FIRST_RUNTIME.get(each[0], ()))]
     if unknown:
         raise BuildError(
-            f"the converter made operations that no board is known to have: {_listed(unknown)}",
-            hint="pip install 'tensorflow==2.21.*', whose converter is known to do better",
+            f"the converter produced operations that boards may not have: {_listed(unknown)}",
+            hint="pip install 'tensorflow==2.21.*', whose converter does not",
         )
     first = {each: FIRST_RUNTIME[each[0]][each[1] - 1] for each in used}
     newer = [each for each in used if (versions.parse(first[each]) or ()) > (versions.parse(oldest) or ())]
     if newer:
         raise BuildError(
-            f"the model would need TFLite runtime {_highest(first[each] for each in newer)} for {_listed(newer)}; "
+            f"the model needs TFLite runtime {_highest(first[each] for each in newer)} for {_listed(newer)}; "
             f"boards have {oldest}",
-            hint="pip install 'tensorflow==2.21.*', whose converter is known to do better",
+            hint="pip install 'tensorflow==2.21.*', whose converter does not",
         )
     return _highest(first.values())
 
 
 def _operations(tree: Any) -> list[tuple[str, int]]:
-    """Returns the operations of a model tree by name and version; of a custom one its own name, and version 0."""
+    """Returns (name, version) of each operation of a model tree; a custom one has its own name and version 0."""
     from tensorflow.lite.python.schema_py_generated import BuiltinOperator
 
     names = {code: name for name, code in vars(BuiltinOperator).items() if isinstance(code, int)}
     found = []
     for entry in tree.operatorCodes:
-        # Operations after the 127th stand in a field of their own; the old one then holds a placeholder.
+        # Codes above 127 are in `builtinCode`; the old field then holds a placeholder.
         code = max(entry.builtinCode, entry.deprecatedBuiltinCode)
         custom = entry.customCode.decode() if entry.customCode else None
         found.append((custom, 0) if custom else (names.get(code, f"number {code}"), int(entry.version)))

@@ -1,32 +1,24 @@
-"""Proving who we are to an SSH server: key files and a key agent. Never sends a password; never stores a passphrase.
+"""Logging in to an SSH server: key files, their certificates, and a key agent. Never sends a password.
 
-A named key (`identity` in deploy.yaml, IdentitiesOnly) is the only one that is offered. A key file that others may
-read is refused, as ssh does. The passphrase of an encrypted key comes from KNNKIT_SSH_PASSPHRASE or is asked for, once
-for each file, on a terminal.
+Offers what ssh offers: of each key the certificate, then the key itself; a file `k.pub` stands for that one key of the
+agent. A named key (`identity` in deploy.yaml, IdentitiesOnly) is the only one that is offered. A key file that others
+may read is refused, as ssh does.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-import getpass
-import os
 import socket
-import stat
-import sys
-import threading
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from knnkit.errors import Unreachable
+from knnkit.transport.ssh import keys
 from knnkit.transport.ssh.config import Resolved
 from knnkit.transport.ssh.paramiko_import import AgentSSH, paramiko
 
 #: sshd's MaxAuthTries is 6.
 _MAX_OFFERS = 6
-_PASSPHRASE = "KNNKIT_SSH_PASSPHRASE"  # noqa: S105  (the name of the variable)
-_loaded: dict[tuple[str, int], paramiko.PKey] = {}
-_loading = threading.Lock()
 
 
 class _Agent(AgentSSH):
@@ -47,47 +39,63 @@ class _Agent(AgentSSH):
         self._close()  # type: ignore[attr-defined]
 
 
-def authenticate(transport: paramiko.Transport, where: Resolved, *, timeout: float) -> None:
+@dataclass
+class _Tried:
+    """What was offered, and what could not be: the message says both."""
+
+    offers: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)  # of certificates: said also where another key lets in
+
+    def __str__(self) -> str:
+        return "; ".join((*self.offers, *self.notes, *self.warnings)) or "there is no key to offer"
+
+
+def authenticate(transport: paramiko.Transport, where: Resolved, *, timeout: float) -> tuple[str, ...]:
     """Logs in with the first key that the server takes.
+
+    Returns:
+        Warnings: certificates that could not be used before it.
 
     Raises:
         Unreachable: no key is accepted, or a named key cannot be used; the message lists what was tried.
     """
-    tried: list[str] = []
-    offered = False
+    tried = _Tried()
     agent = _open_agent(where, timeout, tried)
     try:
         for label, key in _offers(where, agent, tried):
-            tried.append(label)
-            offered = True
-            try:
-                if not transport.auth_publickey(where.user, key):
-                    return
-                raise Unreachable(
-                    f"{where.host}: {where.user} needs more than a key", reason="authentication", hint=_HINT
-                )
-            except paramiko.BadAuthenticationType as error:
-                raise Unreachable(
-                    f"{where.host}: takes no keys from {where.user}, only {', '.join(error.allowed_types)}",
-                    reason="authentication",
-                    hint=f"{_NO_PASSWORD}, then {_copy(where)}",
-                ) from None
-            except paramiko.AuthenticationException:
-                if not transport.is_active() or len(tried) >= _MAX_OFFERS:
-                    break
+            tried.offers.append(label)
+            if _accepted(transport, where, key):
+                return tuple(f"{where.host}: {warning}" for warning in tried.warnings)
+            if not transport.is_active() or len(tried.offers) >= _MAX_OFFERS:
+                break
     finally:
         if agent is not None:
             agent.close()
-    what = "; ".join(tried) if tried else "there is no key to offer"
     raise Unreachable(
-        f"{where.host}: {where.user} is not let in ({what})",
+        f"{where.host}: {where.user} is not let in ({tried})",
         reason="authentication",
-        hint=_copy(where) if offered or not where.identities_only else _USABLE,
+        hint=_copy(where) if tried.offers or not where.identities_only else _USABLE,
     )
 
 
+def _accepted(transport: paramiko.Transport, where: Resolved, key: paramiko.PKey) -> bool:
+    try:
+        if not transport.auth_publickey(where.user, key):
+            return True
+    except paramiko.BadAuthenticationType as error:
+        raise Unreachable(
+            f"{where.host}: takes no keys from {where.user}, only {', '.join(error.allowed_types)}",
+            reason="authentication",
+            hint=f"{_NO_PASSWORD}, then {_copy(where)}",
+        ) from None
+    except paramiko.AuthenticationException:
+        return False
+    raise Unreachable(f"{where.host}: {where.user} needs more than a key", reason="authentication", hint=_HINT)
+
+
 def _copy(where: Resolved) -> str:
-    return f"ssh-copy-id -p {where.port} {where.user}@{where.host}"
+    return where.by_hand("ssh-copy-id")
 
 
 _USABLE = "--identity FILE, or `identity` in deploy.yaml or ssh_config, with a private key that can be used"
@@ -95,79 +103,53 @@ _NO_PASSWORD = "knnkit sends no password: set `PubkeyAuthentication yes` in its 
 _HINT = "knnkit logs in with one key; a second factor cannot be typed for a fleet"
 
 
-def _open_agent(where: Resolved, timeout: float, tried: list[str]) -> _Agent | None:
+def _open_agent(where: Resolved, timeout: float, tried: _Tried) -> _Agent | None:
     if where.agent is None:
         return None
     try:
         return _Agent(where.agent, timeout)
     except (OSError, paramiko.SSHException) as error:
-        tried.append(f"no agent at {where.agent}: {error}")
+        tried.notes.append(f"no agent at {where.agent}: {error}")
         return None
 
 
-def _offers(where: Resolved, agent: _Agent | None, tried: list[str]) -> Iterator[tuple[str, paramiko.PKey]]:
-    held = {key.asbytes(): key for key in agent.get_keys()} if agent else {}
+def _offers(where: Resolved, agent: _Agent | None, tried: _Tried) -> Iterator[tuple[str, paramiko.PKey]]:
+    held = {key.blob: key for key in agent.get_keys()} if agent else {}
     offered: set[bytes] = set()
     for name in where.identities:
         path = Path(name).expanduser()
-        public = _public_blob(path)
-        if public in held:
-            offered.add(public)
-            yield f"{name} by the agent", held[public]
+        public = keys.public_half(path)
+        found = _key(name, path, held.get(public or b""), agent, where, tried)
+        if found is None:
             continue
-        if not path.exists():
-            if where.identities_only:
-                tried.append(f"{name} does not exist")
-            continue
-        key = _load(path, tried)
-        if key is not None:
-            offered.add(key.asbytes())
-            yield name, key
+        label, key = found
+        public = public or key.asbytes()
+        for certificate in keys.certificates_of(path, where.certificates, public, tried.warnings):
+            if certificate.expired:
+                tried.warnings.append(f"{certificate.path} has expired")
+            yield f"{label} with {certificate}", certificate.with_key(key)
+        offered.add(public)
+        yield label, key
     if not where.identities_only:
         for blob, key in held.items():
             if blob not in offered:
                 yield f"{key.comment or key.get_name()} by the agent", key
 
 
-def _public_blob(path: Path) -> bytes:
-    """Returns the public half beside a key file, without opening the key."""
+def _key(
+    name: str, path: Path, held: paramiko.PKey | None, agent: _Agent | None, where: Resolved, tried: _Tried
+) -> tuple[str, paramiko.PKey] | None:
+    """Returns one identity and its label: by the agent where that holds it, else of its file; None with a note."""
+    if held is not None:
+        return f"{name} by the agent", held
     try:
-        return base64.b64decode(path.with_name(path.name + ".pub").read_text().split()[1])
-    except (OSError, ValueError, IndexError, binascii.Error):
-        return b"\0"
-
-
-def _load(path: Path, tried: list[str]) -> paramiko.PKey | None:
-    """Reads a private key once a run; a key that cannot be used leaves its reason in `tried`."""
-    try:
-        found = path.stat()
-        if stat.S_IMODE(found.st_mode) & 0o077 and found.st_uid == os.getuid():
-            tried.append(f"{path} may be read by others: chmod 600 {path}")
-            return None
-        with _loading:
-            known = (str(path), found.st_mtime_ns)
-            if known not in _loaded:
-                _loaded[known] = _open(path)
-            return _loaded[known]
-    except paramiko.PasswordRequiredException:
-        tried.append(f"{path} has a passphrase: ssh-add it, or set {_PASSPHRASE}")
-    except OSError as error:
-        tried.append(f"{path}: {error.strerror}")
-    except (paramiko.SSHException, ValueError, TypeError) as error:
-        tried.append(f"{path}: {error or 'not a key that can be read'}")
-    except Exception as error:  # paramiko: unknown formats end in exceptions of many kinds
-        tried.append(f"{path}: {error or type(error).__name__}")
+        if keys.is_public_file(path):
+            lacks = "the key agent does not hold this key" if agent else "there is no key agent to use it"
+            raise keys.NoKey(f"{name} is a public key, and {lacks}: ssh-add its private half")
+        return name, keys.load(path)
+    except FileNotFoundError:
+        if where.identities_only:
+            tried.notes.append(f"{name} does not exist")
+    except keys.NoKey as error:
+        tried.notes.append(str(error))
     return None
-
-
-def _open(path: Path) -> paramiko.PKey:
-    try:
-        return paramiko.PKey.from_path(path)
-    except (paramiko.PasswordRequiredException, TypeError):
-        passphrase = os.environ.get(_PASSPHRASE)
-        if not passphrase and sys.stdin is not None and sys.stdin.isatty():
-            passphrase = getpass.getpass(f"Passphrase of {path}: ")
-        if not passphrase:
-            raise paramiko.PasswordRequiredException(str(path)) from None
-        # It must be bytes (cryptography takes nothing else), whatever the signature says.
-        return paramiko.PKey.from_path(path, password=passphrase.encode())  # type: ignore[arg-type]

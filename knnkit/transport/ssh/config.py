@@ -1,34 +1,28 @@
 """An address with ssh_config applied: HostName, User, Port, keys, key agent, ProxyJump, ProxyCommand and known_hosts.
 
-What the user wrote in deploy.yaml or on the command line comes first, then ssh_config, then OpenSSH's defaults.
-`Include` is followed. `StrictHostKeyChecking` is not read: host keys are always checked. Never connects.
+What the user wrote in deploy.yaml or on the command line comes first, then ssh_config, then OpenSSH's defaults. OpenSSH
+itself says what ssh_config means (`ssh -G`); without it knnkit reads the file, and refuses what it cannot follow.
+`StrictHostKeyChecking` is not read: host keys are always checked. Never connects.
 """
 
 from __future__ import annotations
 
-import errno
 import functools
-import getpass
-import glob
 import os
+import re
+import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from knnkit.config.field_types import split_address
+from knnkit.config.field_types import check_host, check_word, split_address
 from knnkit.errors import Unreachable
 from knnkit.transport.address import Address
-from knnkit.transport.ssh.paramiko_import import paramiko
+from knnkit.transport.foreign_config import refuse_foreign
+from knnkit.transport.ssh import config_file, openssh
+from knnkit.transport.ssh.settings import CannotFollow, Settings, WrongConfig
+from knnkit.transport.ssh.tokens import CannotExpand, expand, expand_path
 
-USER_CONFIG = "~/.ssh/config"
-_USER_KNOWN_HOSTS = ("~/.ssh/known_hosts", "~/.ssh/known_hosts2")
-_GLOBAL_KNOWN_HOSTS = ("/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2")
-_DEFAULT_KEYS = ("~/.ssh/id_ed25519", "~/.ssh/id_ecdsa", "~/.ssh/id_rsa")
-_MAX_INCLUDES = 16
-#: Largest ssh_config that is read, in characters.
-_MAX_CONFIG = 1 << 20
 _MAX_JUMPS = 8
-_MAX_PORT = 65535
 
 
 @dataclass(frozen=True)
@@ -46,91 +40,89 @@ class Resolved:
     jumps: tuple[Resolved, ...]  # the first is connected to first
     known_hosts: tuple[str, ...]
     proxy: str | None = None  # the command whose input and output are the connection; None: connect
+    certificates: tuple[str, ...] = ()  # CertificateFile, beside those that lie next to a key
+    typed: str = ""  # how a command line names it; nothing where no command line did
+
+    def by_hand(self, *command: str) -> str:
+        """Returns `command` (ssh, ssh-copy-id) with what it needs to reach this host, to be typed."""
+        jumps = ",".join(str(Address(hop.host, hop.user, hop.port)) for hop in self.jumps)
+        through = ("-o", f"ProxyJump={jumps}") if jumps else ()
+        return shlex.join([*command, *through, "-p", str(self.port), f"{self.user}@{self.host}"])
 
 
 def resolve(address: Address, *, depth: int = 0) -> Resolved:
     """Applies ssh_config.
 
     Raises:
-        Unreachable: ssh_config cannot be read, or asks for what is not supported.
+        Unreachable: a name cannot be one; ssh_config cannot be read, is wrong, or asks for what is not supported.
     """
     if depth > _MAX_JUMPS:
         raise Unreachable(f"{address.host}: jumps through more than {_MAX_JUMPS} hosts", reason="ssh-config")
-    found = _lookup(address)
-    host = str(found.get("hostname", address.host))
-    jumps = _jumps(address, str(found.get("proxyjump", "none")), depth)
-    listed = tuple(found.get("identityfile", ()))
-    port = address.port or _port(found, address)
-    return Resolved(
-        host=host,
-        port=port,
-        user=address.user or str(found.get("user", "")) or getpass.getuser(),
-        key_name=str(found.get("hostkeyalias", host)),
-        key_port=22 if "hostkeyalias" in found else port,
-        identities=(address.identity,) if address.identity else listed or _DEFAULT_KEYS,
-        identities_only=bool(address.identity) or found.get("identitiesonly") == "yes",
-        agent=_agent(str(found.get("identityagent", "SSH_AUTH_SOCK"))),
-        jumps=jumps,
-        known_hosts=(*address.known_hosts, *_known_hosts(found)),
-        proxy=None if jumps or address.jump else _proxy(found),
-    )
-
-
-def _port(found: dict[str, Any], address: Address) -> int:
-    said = str(found.get("port", 22))
-    if not (said.isascii() and said.isdigit() and 0 < int(said) <= _MAX_PORT):
-        raise Unreachable(f"{address.config or USER_CONFIG}: Port {said[:40]} is no port", reason="ssh-config")
-    return int(said)
-
-
-def _proxy(found: dict[str, Any]) -> str | None:
-    command = str(found.get("proxycommand") or "none")
-    return None if command.lower() == "none" else command.replace("%%", "%")
-
-
-def _lookup(address: Address) -> dict[str, Any]:
-    path = address.config or USER_CONFIG
+    _check_names(address)
+    refuse_foreign(address)
+    found = _settings(address)
+    tokens = config_file.tokens(found.host, found.port, found.user, address.host, found.alias)
+    if found.digest:
+        tokens["C"] = found.digest
     try:
-        # What the user wrote comes first, also in the command of a proxy, where it stands for %p and %r.
-        said = [f"Port {address.port}"] * (address.port is not None) + [f"User {address.user}"] * bool(address.user)
-        return dict(_read(path, "\n".join(said)).lookup(address.host))
+        jumps = _jumps(address, found.jump or "none", depth)
+        return Resolved(
+            host=found.host,
+            port=found.port,
+            user=found.user,
+            key_name=found.alias or found.host,
+            key_port=22 if found.alias else found.port,
+            identities=(address.identity,) if address.identity else _files(found.identities, tokens),
+            identities_only=bool(address.identity) or found.identities_only,
+            agent=_agent(found.agent),
+            jumps=jumps,
+            known_hosts=(*address.known_hosts, *_known_hosts(found)),
+            proxy=None if jumps or address.jump else _proxy(found.proxy, tokens),
+            certificates=_files(found.certificates, tokens),
+            typed=address.typed.words(jumps=bool(jumps)) if address.typed else "",
+        )
+    except CannotExpand as error:
+        raise Unreachable(f"{address.config or 'ssh_config'}: {error}", reason="ssh-config") from None
+
+
+def _check_names(address: Address) -> None:
+    """The last gate before a name reaches a shell: who made the address, in a notebook say, may not have looked."""
+    try:
+        check_host(address.host)
+        check_word(address.user or "nobody")
+    except ValueError as error:
+        raise Unreachable(str(error), reason="bad-name", hint="user@host, in letters, digits, '.' and '-'") from None
+
+
+def _settings(address: Address) -> Settings:
+    program, host, config = openssh.client(), address.host, address.config
+    ask = functools.partial(openssh.ask, port=address.port, user=address.user)
+    try:
+        if program and not openssh.home_is_moved():
+            return ask(program, host, config=config)
+        try:
+            return config_file.lookup(host, port=address.port, user=address.user, config=config)
+        except CannotFollow:
+            own = Path(config or config_file.USER_CONFIG).expanduser()
+            if program is None or not own.exists():
+                raise
+            return ask(program, host, config=str(own))
     except FileNotFoundError:
-        if path == USER_CONFIG:
-            return {}
-        raise Unreachable(f"{path}: there is no such ssh_config", reason="ssh-config") from None
+        raise Unreachable(f"{address.config}: there is no such ssh_config", reason="ssh-config") from None
     except OSError as error:
-        raise Unreachable(f"{path}: {error.strerror}", reason="ssh-config") from None
-    except (paramiko.SSHException, ValueError) as error:
-        raise Unreachable(f"{path}: {error}", reason="ssh-config") from None
+        raise Unreachable(f"{address.config or 'ssh_config'}: {error.strerror}", reason="ssh-config") from None
+    except WrongConfig as error:
+        raise Unreachable(str(error), reason="ssh-config") from None
 
 
-@functools.lru_cache(maxsize=16)
-def _read(path: str, before: str) -> paramiko.SSHConfig:
-    return paramiko.SSHConfig.from_text(f"{before}\n{_text(path)}")
+def _files(names: tuple[str, ...], tokens: dict[str, str]) -> tuple[str, ...]:
+    return tuple(expand_path(name, tokens) for name in names if name.lower() != "none")
 
 
-@functools.lru_cache(maxsize=16)
-def _text(path: str) -> str:
-    return _with_includes(Path(path).expanduser(), 0)
-
-
-def _with_includes(path: Path, depth: int) -> str:
-    """Returns the file's text with `Include` replaced by what it names (paramiko does not)."""
-    lines = []
-    with path.open(encoding="utf-8", errors="replace") as file:
-        text = file.read(_MAX_CONFIG + 1)
-    if len(text) > _MAX_CONFIG:
-        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
-    for line in text.splitlines():
-        words = line.replace("=", " ", 1).split()
-        if len(words) < 2 or words[0].lower() != "include" or depth >= _MAX_INCLUDES:
-            lines.append(line)
-            continue
-        for pattern in words[1:]:
-            where = Path(pattern.strip('"')).expanduser()
-            where = where if where.is_absolute() else Path("~/.ssh").expanduser() / where
-            lines += [_with_includes(Path(name), depth + 1) for name in sorted(glob.glob(str(where)))]  # noqa: PTH207
-    return "\n".join(lines) + "\n"
+def _proxy(command: str | None, tokens: dict[str, str]) -> str | None:
+    if command is None or command.lower() == "none":
+        return None
+    return expand(command, {token: tokens[token] for token in "hknpr"}, variables=False)
 
 
 def _agent(said: str) -> str | None:
@@ -138,13 +130,11 @@ def _agent(said: str) -> str | None:
         return None
     if said == "SSH_AUTH_SOCK":
         return os.environ.get("SSH_AUTH_SOCK") or None
-    return os.path.expandvars(str(Path(said.strip('"')).expanduser()))
+    return os.environ.get(said[1:]) if re.fullmatch(r"\$\w+", said) else said
 
 
-def _known_hosts(found: dict[str, Any]) -> tuple[str, ...]:
-    user = str(found["userknownhostsfile"]).split() if "userknownhostsfile" in found else _USER_KNOWN_HOSTS
-    globals_ = str(found["globalknownhostsfile"]).split() if "globalknownhostsfile" in found else _GLOBAL_KNOWN_HOSTS
-    return tuple(path for path in (*user, *globals_) if path != "none")
+def _known_hosts(found: Settings) -> tuple[str, ...]:
+    return tuple(path for path in (*found.user_known_hosts, *found.global_known_hosts) if path.lower() != "none")
 
 
 def _jumps(address: Address, configured: str, depth: int) -> tuple[Resolved, ...]:
@@ -152,13 +142,16 @@ def _jumps(address: Address, configured: str, depth: int) -> tuple[Resolved, ...
     if text.lower() == "none":
         return ()
     chain: list[Resolved] = []
-    for index, one in enumerate(text.split(",")):
+    hops = [one.strip() for one in text.split(",")]
+    for index, one in enumerate(hops):
         try:
-            user, host, port = split_address(one.strip().removeprefix("ssh://"))
+            user, host, port = split_address(one.removeprefix("ssh://").removesuffix("/"))
         except ValueError as error:
             raise Unreachable(f"{address.host}: jump: {error}", reason="ssh-config") from None
         # The hosts after the first are reached through the one before, whatever ssh_config says of them.
-        jump = None if index == 0 else "none"
-        resolved = resolve(replace(address, host=host, user=user, port=port, jump=jump), depth=depth + 1)
+        before = ",".join(hops[:index]) or None
+        typed = address.typed and replace(address.typed, name=one, jump=before)
+        hop = replace(address, host=host, user=user, port=port, jump=before and "none", typed=typed)
+        resolved = resolve(hop, depth=depth + 1)
         chain += [*resolved.jumps, replace(resolved, jumps=())]
     return tuple(chain)

@@ -46,6 +46,7 @@ class SshTransport:
         self._name = name
         self._hops = hops
         self._where = where
+        self.warnings: tuple[str, ...] = ()  # of the login
 
     @classmethod
     def connect(cls, name: str, address: Address, *, timeout: float) -> SshTransport:
@@ -62,10 +63,13 @@ class SshTransport:
         """
         where = resolve(address)
         hops: list[paramiko.Transport] = []
+        warnings: list[str] = []
         with _guarded(name, where, hops, timeout) as way:
             for hop in (*where.jumps, where):
-                _enter(hop, hops, way)
-        return cls(name, hops, where)
+                warnings += _enter(hop, hops, way)
+        transport = cls(name, hops, where)
+        transport.warnings = tuple(warnings)
+        return transport
 
     @property
     def name(self) -> str:
@@ -220,7 +224,7 @@ class _Way:
         hop = self.hop or self.to
         if hop is not self.to:
             at += f": jump host {hop.host}:{hop.port}"
-        hint = f"is it on, and is this its address? ssh -v -p {hop.port} {hop.user}@{hop.host}"
+        hint = f"is it on, and is this its address? {hop.by_hand('ssh', '-v')}"
         return Unreachable(f"{at}: {said}", hint=hint, reason=reason)
 
 
@@ -262,10 +266,10 @@ def _reason(error: Exception) -> str:
     return "algorithms" if isinstance(error, paramiko.ssh_exception.IncompatiblePeer) else "connect"
 
 
-def _enter(hop: Resolved, hops: list[paramiko.Transport], way: _Way) -> None:
+def _enter(hop: Resolved, hops: list[paramiko.Transport], way: _Way) -> tuple[str, ...]:
     _open(hop, hops, way)
     _check_host_key(hops[-1], hop)
-    authenticate(hops[-1], hop, timeout=way.left)
+    return authenticate(hops[-1], hop, timeout=way.left)
 
 
 def _open(hop: Resolved, hops: list[paramiko.Transport], way: _Way) -> None:
@@ -311,7 +315,7 @@ def _prefer_known(transport: paramiko.Transport, hop: Resolved) -> None:
 
 
 def _check_host_key(transport: paramiko.Transport, hop: Resolved) -> None:
-    known_hosts.load(hop.known_hosts).check(hop.key_name, hop.key_port, _offered(transport))
+    known_hosts.load(hop.known_hosts).check(hop.key_name, hop.key_port, _offered(transport), hop.typed)
 
 
 def _offered(transport: paramiko.Transport) -> known_hosts.HostKey:

@@ -17,6 +17,7 @@ import hashlib
 import hmac
 import io
 import os
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,13 +72,13 @@ class KnownHosts:
         name = host_name(host, port)
         return tuple(line.key for line in self.lines if _matches(line.patterns, name))
 
-    def check(self, host: str, port: int, offered: HostKey) -> None:
-        """Lets pass the key that is known for the host, and no other.
+    def check(self, host: str, port: int, offered: HostKey, typed: str = "") -> None:
+        """Lets pass the key that is known for the host, and no other; `typed` names the host to `knnkit trust`.
 
         Raises:
             HostKeyError: the host is unknown, or offers another key, or a revoked one.
         """
-        name = host_name(host, port)
+        name, typed = host_name(host, port), typed or shlex.quote(_typed(host, port))
         revoked = [line.key for line in self.lines if line.key.revoked and line.key.same(offered)]
         if revoked:
             raise HostKeyError(
@@ -93,12 +94,12 @@ class KnownHosts:
                 f"known {known[0].kind} {known[0].fingerprint} ({known[0].where}). Somebody may be listening in, or "
                 "the device was set up anew",
                 reason="host-key-changed",
-                hint=f"if the device was set up anew: knnkit trust {_typed(host, port)} --replace",
+                hint=f"if the device was set up anew: knnkit trust {typed} --replace",
             )
         raise HostKeyError(
             f"{name} is not in known_hosts{self._why_unknown(name)}; it offers {offered.kind} {offered.fingerprint}",
             reason="host-key-unknown",
-            hint=f"knnkit trust {_typed(host, port)}",
+            hint=f"knnkit trust {typed}",
         )
 
     def _why_unknown(self, name: str) -> str:

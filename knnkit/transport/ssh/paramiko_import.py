@@ -1,18 +1,13 @@
-"""paramiko, loaded without `invoke`, which is 80 of 220 ms of loading and runs `Match exec` of ssh_config alone.
+"""paramiko, loaded without `invoke`, which is 80 of 220 ms of loading and serves its own reader of ssh_config alone.
 
-The rooms beside this one take paramiko from here. What runs those commands here, unlike `invoke`, leaves our standard
-input to us and ends after a while.
+The rooms beside this one take paramiko from here.
 """
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import SimpleNamespace
-
-_MATCH_SECONDS = 10.0
 
 
 @contextmanager
@@ -32,16 +27,3 @@ with _hidden("invoke"):
     from paramiko.agent import AgentSSH
 
 __all__ = ["AgentSSH", "paramiko"]
-
-
-def _run(command: str, **_: object) -> SimpleNamespace:
-    quiet = subprocess.DEVNULL
-    try:
-        # The shell and the command are the user's own, as in ssh.
-        done = subprocess.run(command, shell=True, stdin=quiet, stdout=quiet, timeout=_MATCH_SECONDS)  # noqa: S602
-    except subprocess.TimeoutExpired:
-        return SimpleNamespace(ok=False)
-    return SimpleNamespace(ok=done.returncode == 0)
-
-
-paramiko.config.invoke = SimpleNamespace(run=_run)  # type: ignore[attr-defined]

@@ -25,7 +25,7 @@ class ProxySocket(socket.socket):
     """Our end of the connection that a command makes."""
 
     def __init__(self, command: str) -> None:
-        """Starts `command` as ssh does: in the place of a shell.
+        """Starts `command` as ssh does: in the place of the user's shell.
 
         Raises:
             OSError: no process can be started.
@@ -37,7 +37,7 @@ class ProxySocket(socket.socket):
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  (closed in `close`)
         with theirs:
             self._process = subprocess.Popen(
-                ["/bin/sh", "-c", f"exec {command}"],
+                [os.environ.get("SHELL") or "/bin/sh", "-c", f"exec {command}"],
                 stdin=theirs.fileno(),
                 stdout=theirs.fileno(),
                 stderr=self._errors,

@@ -15,9 +15,8 @@ from support.device import Device
 from support.releases import Releases
 
 from device_agent.inference import label_map as regions
-from device_agent.inference.exact import ExactKnn
 from device_agent.inference.label_map import LabelMap
-from device_agent.inference.tflite_knn import MAP_AFTER, TfliteKNN
+from device_agent.inference.tflite_knn import TfliteKNN
 from device_agent.lifecycle import check
 from device_agent.serving import load
 from device_agent.shared.protocol import constants
@@ -26,7 +25,7 @@ from device_agent.store.store import Store
 
 def queries(path: Path, count: int) -> NDArray[np.float32]:
     """Rows all over the space of a model of two features, a few of them off its map."""
-    label_map = ExactKnn(str(path), TfliteKNN(path).info).draw_label_map()
+    label_map = regions.map_of(TfliteKNN(path))
     assert label_map is not None
     cells = np.random.default_rng(5).uniform(-0.02, 1.02, (count, 2)) * label_map.table.shape
     return (label_map.centre + label_map.first + cells / label_map.per_unit).astype(np.float32)
@@ -36,11 +35,12 @@ def test_labels_are_those_of_classify_and_most_rows_do_not_meet_the_graph(
     releases: Releases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = releases["blobs"] / constants.MODEL_FILE
-    rows = queries(path, 2 * MAP_AFTER)
+    rows = queries(path, 40_000)
     model = TfliteKNN(path)
     expected = model.classify(rows).label
-    assert model.labels(rows[: MAP_AFTER - 1]).tolist() == expected[: MAP_AFTER - 1].tolist()
-    assert model.label_map is None
+    assert model.labels(rows).tolist() == expected.tolist()
+    assert model.predict(rows).tolist() == [model.info.classes[index] for index in expected]
+    labels = regions.labeller(model)
     asked: list[int] = []
     ask = TfliteKNN._ask
 
@@ -49,17 +49,15 @@ def test_labels_are_those_of_classify_and_most_rows_do_not_meet_the_graph(
         return ask(self, rows, names)
 
     monkeypatch.setattr(TfliteKNN, "_ask", count)
-    assert model.labels(rows).tolist() == expected.tolist()
-    assert model.predict(rows).tolist() == [model.info.classes[index] for index in expected]
-    assert 0 < sum(asked) < 0.2 * 2 * len(rows)
+    assert labels(TfliteKNN(path), rows).tolist() == expected.tolist()
+    assert 0 < sum(asked) < 0.2 * len(rows)
 
 
 def test_a_model_of_more_features_goes_without_a_map(releases: Releases) -> None:
     model = TfliteKNN(releases["iris"] / constants.MODEL_FILE)
-    model.map_labels()
-    assert model.label_map is None
+    assert regions.map_of(model) is None
     rows = np.random.default_rng(5).uniform(0, 8, (100, 4)).astype(np.float32)
-    assert model.labels(rows).tolist() == model.classify(rows).label.tolist()
+    assert regions.labeller(model)(model, rows).tolist() == model.classify(rows).label.tolist()
 
 
 @pytest.mark.parametrize(
@@ -112,15 +110,15 @@ def test_the_check_finds_a_label_map_that_lies(
 ) -> None:
     device.install(releases["blobs"])
     store = Store(device.root)
-    draw = ExactKnn.draw_label_map
+    draw = regions.draw
 
-    def lie(self: ExactKnn) -> LabelMap | None:
-        drawn = draw(self)
+    def lie(*parts: Any) -> LabelMap | None:
+        drawn = draw(*parts)
         assert drawn is not None
         return dataclasses.replace(drawn, table=np.where(drawn.table == 0, 1, drawn.table).astype(np.int8))
 
     if falsified:
-        monkeypatch.setattr(ExactKnn, "draw_label_map", lie)
+        monkeypatch.setattr(regions, "draw", lie)
     with contextlib.ExitStack() as stack:
         opened, verdict = load.open_kept(store, load.answering(store).release, stack)
         certificate = check.certify(opened, verdict, "nonce")

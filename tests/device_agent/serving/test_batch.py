@@ -150,8 +150,8 @@ def test_a_far_away_row_is_unknown(ready: Ready) -> None:
         ('{"sepal length (cm)": 1}\n', "line 1: the object has no key 'sepal width (cm)' (nor 2 more)"),
         ("[1,2\n", "line 1: not JSON"),
         ("[1,2,3,4]\n7\n", "line 2: expected a JSON array or object"),
-        ("", "standard input: there is no row in it"),
-        ("\n\n", "standard input: there is no row in it"),
+        ("", "standard input: it has no rows"),
+        ("\n\n", "standard input: it has no rows"),
         ('"5.1,3.5\n', "line 1: not a line of CSV"),
     ],
 )

@@ -159,7 +159,7 @@ def test_a_writer_that_dies_within_a_line_costs_nothing_but_that_line(pair: Pair
     assert answers[-1] == ""
     number = len(pair.lines) * 200 + 1
     assert f"line {number}: expected 4 columns, found 2" in err
-    assert f"line {number}: has no newline: if its writer died, it may have been cut short" in err
+    assert f"line {number}: has no newline: it is incomplete if its writer died" in err
 
 
 def test_a_bad_line_is_reported_with_its_number_and_the_others_are_answered(pair: Pair) -> None:
@@ -358,7 +358,7 @@ def test_sigterm_finishes_what_was_read(pair: Pair) -> None:
         assert stream.process.wait(WAIT) == 0
         out, err = stream.finish()
     assert out == ""
-    assert f"line {len(pair.lines) + 2}: was not complete when the stream was ended: not answered" in err
+    assert f"line {len(pair.lines) + 2}: was not complete when the stream ended: not answered" in err
 
 
 def test_sighup_verifies_and_loads_anew_and_goes_on_where_that_fails(own_pair: Pair) -> None:
@@ -373,7 +373,7 @@ def test_sighup_verifies_and_loads_anew_and_goes_on_where_that_fails(own_pair: P
         assert stream.process.stderr
         said = stream.process.stderr.readline().decode()
         assert "no longer verifies" in said
-        assert "goes on answering" in said
+        assert "still answers" in said
         assert stream.ask(line) == label
 
 

@@ -5,11 +5,8 @@ A real store, a real model on the real runtime, the agent's own command line.
 
 from __future__ import annotations
 
-import json
 import shutil
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,135 +15,13 @@ from support import forge
 from support.attacks import ATTACKS, Attack
 from support.forge import NOW, fingerprint, signer
 from support.releases import Releases
+from support.trusting import Board, Clock, digest_of, enrol
 
-from device_agent.cli import main
 from device_agent.shared.protocol import constants
-from device_agent.shared.release import directory
-from device_agent.shared.trust import rules
 from device_agent.shared.trust.reasons import Reason
 from device_agent.shared.trust.rules import MAX_AHEAD
-from device_agent.store import trust_store
-from device_agent.system import clock as device_clock
+from device_agent.store import trust_dir, trust_store
 from knnkit.release import orders as issue
-
-ROW = "5.1,3.5,1.4,0.2\n"
-
-
-@dataclass(frozen=True)
-class Board:
-    """A device under a directory, driven through its command line."""
-
-    root: Path
-    capture: pytest.CaptureFixture[str]
-
-    def run(self, *words: object) -> tuple[int, dict[str, Any]]:
-        self.capture.readouterr()
-        code = main(["--root", str(self.root), *map(str, words), "--json"])
-        return code, json.loads(self.capture.readouterr().out)
-
-    def classify(self) -> str:
-        rows, answers = self.root.parent / "row.csv", self.root.parent / "answers.csv"
-        rows.write_text(ROW)
-        words = ["classify", "--input", rows, "--output", answers, "--neighbors", "--digest"]
-        assert main(["--root", str(self.root), *map(str, words)]) == 0
-        text = answers.read_text()
-        assert text.startswith("setosa,")
-        return text
-
-    def upload(self, release: Path, name: str = "upload") -> Path:
-        place = self.root / constants.INCOMING_DIR / name
-        return forge.copy(release, place)
-
-    def commit(self, release: Path) -> str:
-        code, staged = self.run("stage", release)
-        assert code == 0, staged
-        digest: str = staged["release"]["digest"]
-        assert self.run("activate", digest)[0] == 0
-        assert self.run("confirm", digest)[0] == 0
-        return digest
-
-    def refuses(self, reason: Reason, *words: object) -> None:
-        before = self.state()
-        code, problem = self.run(*words)
-        assert (code, problem["reason"]) == (constants.EXIT_REFUSED, reason.value), problem
-        assert problem["message"]
-        assert self.state() == before
-
-    def state(self) -> tuple[object, ...]:
-        """What must not change when something is refused: what answers, how it answers, what is kept."""
-        _, status = self.run("status")
-        kept = ("committed", "previous", "pending", "answering", "floor", "staged", "trusted", "revoked")
-        assert status["answering"]
-        return (*(json.dumps(status[key]) for key in kept), self.classify())
-
-
-@pytest.fixture(scope="module")
-def prepared(releases: Releases, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A root that has committed the release `iris`, sequence NOW - 2000, signed by the owner."""
-    folder = tmp_path_factory.mktemp("prepared")
-    root = folder / "root"
-    root.mkdir(mode=0o700)  # as `provision` does
-    (root / constants.TRUST_DIR).mkdir(mode=0o700)
-    _enrol(root, "owner")
-    release = sign_copy(releases["iris"], folder / "iris", sequence=NOW - 2000, created=NOW - 2000)
-    for words in (["stage", release], ["activate", _digest(release)], ["confirm", _digest(release)]):
-        assert main(["--root", str(root), *map(str, words)]) == 0
-    return root
-
-
-@pytest.fixture
-def board(prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Board:
-    shutil.copytree(prepared, tmp_path / "root", symlinks=True)
-    return Board(tmp_path / "root", capsys)
-
-
-@pytest.fixture
-def newer(releases: Releases, tmp_path: Path) -> Callable[..., Path]:
-    """Makes a release that the board would accept, but for what the caller changes."""
-
-    def make(name: str = "newer", by: str = "owner", source: str = "iris-next", **changes: Any) -> Path:
-        values = {"sequence": NOW - 1000, "created": NOW - 1000, **changes}
-        return sign_copy(releases[source], tmp_path / name, by=by, **values)
-
-    return make
-
-
-def sign_copy(source: Path, target: Path, by: str = "owner", **changes: Any) -> Path:
-    forge.copy(source, target)
-    forge.change_manifest(target, **changes)
-    forge.sign(target, by=by)
-    return target
-
-
-def _enrol(root: Path, name: str) -> None:
-    path = root / constants.TRUST_DIR / trust_store.key_file_name(fingerprint(name))
-    path.write_bytes(signer(name).public_pem)
-    path.chmod(0o600)
-
-
-def _digest(release: Path) -> str:
-    known = rules.TrustState(keys=forge.keys("owner", "new"))
-    return forge.verify(release, known, now=0).digest
-
-
-class Clock:
-    """The module `time`, with a date of the test's own."""
-
-    now = NOW
-
-    def time(self) -> float:
-        return float(self.now)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(time, name)
-
-
-@pytest.fixture(autouse=True)
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    fake = Clock()
-    for module in (directory, device_clock):
-        monkeypatch.setattr(module, "time", fake)
-    return fake
 
 
 # --- signature ----------------------------------------------------------------------------------------------------
@@ -162,7 +37,7 @@ def test_an_attacked_upload_is_refused_and_the_model_goes_on_answering(
 def test_the_honest_upload_is_accepted(board: Board, newer: Callable[..., Path]) -> None:
     """Without this, the refusals above would prove nothing."""
     release = newer()
-    assert board.commit(board.upload(release, _digest(release))) == _digest(release)
+    assert board.commit(board.upload(release, digest_of(release))) == digest_of(release)
 
 
 def test_an_upload_that_is_not_what_it_is_called_is_refused(board: Board, newer: Callable[..., Path]) -> None:
@@ -200,7 +75,7 @@ def test_a_manifest_that_describes_another_models_labels_is_not_activated(
 
 
 def test_a_revoked_key_stages_nothing_and_stops_nothing(board: Board, newer: Callable[..., Path]) -> None:
-    _enrol(board.root, "colleague")
+    enrol(board.root, "colleague")
     order = board.root.parent / "order"
     order.write_bytes(issue.revoke(signer("colleague"), [fingerprint("owner")], issued=NOW))
     assert board.run("trust", "--apply", order)[0] == 0
@@ -209,7 +84,7 @@ def test_a_revoked_key_stages_nothing_and_stops_nothing(board: Board, newer: Cal
 
 
 def test_a_release_staged_before_its_key_was_revoked_is_not_activated(board: Board, newer: Callable[..., Path]) -> None:
-    _enrol(board.root, "colleague")
+    enrol(board.root, "colleague")
     _, staged = board.run("stage", newer())
     order = board.root.parent / "order"
     order.write_bytes(issue.revoke(signer("colleague"), [fingerprint("owner")], issued=NOW))
@@ -221,7 +96,7 @@ def test_a_damaged_list_of_revoked_keys_stages_nothing_and_stops_nothing(
     board: Board, newer: Callable[..., Path]
 ) -> None:
     answers = board.classify()
-    (board.root / constants.TRUST_DIR / trust_store.DEVICE_FILE).write_bytes(b'{"revoked": [')
+    (board.root / constants.TRUST_DIR / trust_dir.DEVICE_FILE).write_bytes(b'{"revoked": [')
     code, problem = board.run("stage", newer())
     assert (code, problem["reason"]) == (constants.EXIT_FAILED, "trust-damaged")
     assert board.classify() == answers

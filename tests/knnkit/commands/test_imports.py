@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
+from support.device import ROOT
 from support.imports import loaded_by
 
 from knnkit.commands import COMMANDS
@@ -23,3 +27,30 @@ def test_help_loads_nothing_heavy() -> None:
 @pytest.mark.parametrize("command", sorted(COMMANDS))
 def test_the_help_of_a_command_loads_nothing_heavy(command: str) -> None:
     assert loaded_by(command, "--help") & NOT_FOR_HELP == set()
+
+
+@pytest.mark.parametrize(
+    ("package", "names"),
+    [
+        ("knnkit", ["TfKNN", "__version__", "from_sklearn", "from_skops"]),
+        ("device_agent", ["TfliteKNN", "__version__"]),
+    ],
+)
+def test_what_a_package_exports_is_this_and_comes_when_it_is_asked_for(package: str, names: list[str]) -> None:
+    program = f"""
+import sys, {package}
+heavy = {{"numpy", "tensorflow", "sklearn", "tflite_runtime", "ai_edge_litert", "typing", "dataclasses"}}
+print(sorted(heavy & set(sys.modules)))
+print({package}.__all__ == dir({package}) == {names!r})
+print([getattr({package}, name) is not None for name in {package}.__all__])
+print(sorted({{"tensorflow", "sklearn"}} & set(sys.modules)))
+try:
+    {package}.nothing
+except AttributeError as error:
+    print(error)
+"""
+    argv = [sys.executable, "-c", program]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout.splitlines() == [
+        "[]", "True", str([True] * len(names)), "[]", f"module '{package}' has no attribute 'nothing'"
+    ], done.stderr  # fmt: skip

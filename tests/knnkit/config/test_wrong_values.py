@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from knnkit.config import messages, parse
+from knnkit.config import messages, parse, yaml_reader
 from knnkit.errors import ConfigError
 
 GATES = {"accuracy": 0.9, "latency_ms": 5.0, "margin": 1e-5}
@@ -116,7 +116,7 @@ def test_the_files_have_every_key_there_is() -> None:
     there = {part for _, place in PLACES for part in place if isinstance(part, str)}
     schema = parse.json_schema()
     known = {key for body in (schema, *schema["$defs"].values()) for key in body.get("properties", {})}
-    assert there == known == set(messages.EXAMPLES)
+    assert there == known == {key for key in known if messages.example(parse.Config, key) != "knnkit schema"}
     for file in FILES:
         assert refused(yaml.safe_dump(file)) is None
 
@@ -159,7 +159,7 @@ def test_what_a_message_says_to_type_is_taken(number: int, place: Path) -> None:
         if not error.hint.startswith(f"{key}: ") or ", or " in error.hint:
             continue
         whole = place[: len(place) - list(reversed(place)).index(key)]
-        typed = parse.config_yaml.read(error.hint, "hint").data[key]
+        typed = yaml_reader.read(error.hint, "hint").data[key]
         again = refused(replaced(number, whole, plain(typed)))
         assert again is None or str(again).split(": ")[1] != path_of(whole), (what, error.hint, str(again))
 
@@ -178,7 +178,7 @@ def test_each_example_is_one_that_fits() -> None:
     for number, place in PLACES:
         key = messages.key_of(place)
         if isinstance(place[-1], str):
-            typed = plain(parse.config_yaml.read(messages.example(key), "example").data[key])
+            typed = plain(parse.yaml_reader.read(messages.example(parse.Config, key), "example").data[key])
             error = refused(replaced(number, place, typed))
             assert error is None or "decides" in str(error) or "no target has the tag" in str(error), (
                 place,

@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import ArrayLike
 
 from knnkit.config import load
+from knnkit.data.columns import numbering, warnings
 from knnkit.data.dataset import SKLEARN_SETS, dataset, load_sklearn
-from knnkit.data.numbering import numbering, warnings
 from knnkit.training import source
 
 N = 60

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from knnkit.data import unpacking
+from knnkit.data import files
 from knnkit.data.files import load
 from knnkit.errors import BuildError, DataError
 from knnkit.training.sklearn_importer import load_skops
@@ -112,7 +112,7 @@ def test_an_npz_that_unpacks_to_more_than_the_machine_holds_is_not_unpacked(
 ) -> None:
     np.savez_compressed(tmp_path / "train.npz", rows=np.zeros((100_000, 2)), species=np.zeros(100_000, int))
     assert len(load(tmp_path / "train.npz", "species").rows) == 100_000
-    monkeypatch.setattr(unpacking.os, "sysconf", lambda name: 1000)
+    monkeypatch.setattr(files.os, "sysconf", lambda name: 1000)
     with pytest.raises(DataError, match="this machine has a memory of 1,000,000"):
         load(tmp_path / "train.npz", "species")
 

@@ -10,12 +10,14 @@ import pytest
 from sklearn.neighbors import KNeighborsClassifier
 from support.device_process import DeviceProcess
 
+from device_agent import TfliteKNN
 from device_agent.shared.golden.judge import judge
 from device_agent.shared.protocol.model_info import Gates
+from device_agent.shared.queries import Neighbors
+from knnkit import TfKNN
 from knnkit.data.dataset import Dataset, load_sklearn, split
 from knnkit.model import build as builder
 from knnkit.model.build import build_model
-from knnkit.model.graph.tfknn import TfKNN
 from knnkit.model.reference.spec import KnnSpec
 from knnkit.release.golden import make_golden
 
@@ -40,16 +42,22 @@ def expected(article: tuple[Dataset, Dataset]) -> tuple[np.ndarray, np.ndarray]:
     return order, estimator.predict(held_out.rows)
 
 
-def test_tfknn_has_every_neighbour_and_the_accuracy(
-    article: tuple[Dataset, Dataset], expected: tuple[np.ndarray, np.ndarray]
+def test_tfknn_and_tflite_have_every_neighbour_and_the_accuracy(
+    article: tuple[Dataset, Dataset], expected: tuple[np.ndarray, np.ndarray], tmp_path: Path
 ) -> None:
+    """In one process, which has TensorFlow: TfliteKNN takes its interpreter."""
     kept, held_out = article
-    model = TfKNN(kept.rows, 3, labels=kept.labels)
-    indices, _ = model.neighbors(held_out.rows)
-    assert np.array_equal(indices, expected[0])
-    predicted = model.predict(held_out.rows)
-    assert predicted.tolist() == expected[1].tolist()
-    assert float((predicted == held_out.labels).mean()) == ACCURACY
+    host = TfKNN(kept.rows, 3, labels=kept.labels)
+    device = TfliteKNN(host.export(tmp_path / "knn.tflite"))
+    assert device.runtime.name == "tensorflow"
+    for model in (host, device):
+        found = model.neighbors(held_out.rows)
+        assert type(found) is Neighbors
+        assert np.array_equal(found.indices, expected[0])
+        assert model.predict(held_out.rows).tolist() == expected[1].tolist()
+        assert model.score(held_out.rows, held_out.labels) == ACCURACY
+        assert model.classes_.tolist() == [0, 1, 2, 3, 4]
+    assert np.abs(host.predict_proba(held_out.rows) - device.predict_proba(held_out.rows)).max() <= 1e-6
 
 
 @pytest.mark.parametrize("one_by_one", [False, True])

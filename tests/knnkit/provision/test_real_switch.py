@@ -52,7 +52,7 @@ Interpreter.__init__ = _make
 #: Follows the agent's own code: the same.
 WRONG_AGENT = """
 
-_right = Pair.run
+_right = GraphRunner.run
 
 
 def _run(self, queries, parts):
@@ -60,7 +60,7 @@ def _run(self, queries, parts):
     parts["indices"] -= 1
 
 
-Pair.run = _run
+GraphRunner.run = _run
 """
 
 
@@ -168,7 +168,7 @@ def test_an_agent_that_answers_wrongly_on_the_device_does_not_come_into_use(
     other = tmp_path / "other"
     for package in ("knnkit", "device_agent"):
         shutil.copytree(ROOT / package, other / package, ignore=shutil.ignore_patterns("__pycache__"))
-    with (other / "device_agent" / "pair.py").open("a") as file:
+    with (other / "device_agent" / "inference" / "graph_runner.py").open("a") as file:
         file.write(WRONG_AGENT)
     with (other / "device_agent" / "__init__.py").open("a") as file:
         file.write('__version__ = "9.0.0"\n')

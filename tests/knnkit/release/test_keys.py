@@ -342,14 +342,12 @@ def test_a_signer_whose_signature_does_not_fit_its_key_writes_nothing(tmp_path: 
 def test_signing_fails_whole_when_the_disk_is_full(
     private: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from knnkit.release import signing
-
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
     release = forge.write(tmp_path / "release")
     before = (release / constants.SIGNATURE_FILE).read_bytes()
-    monkeypatch.setattr(signing.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(SigningKeyError, match="No space left"):
         sign_release(release, FileSigner.load(private))
     assert (release / constants.SIGNATURE_FILE).read_bytes() == before

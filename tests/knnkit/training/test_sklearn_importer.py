@@ -12,7 +12,7 @@ import pytest
 import skops.io
 from sklearn.datasets import load_wine
 from sklearn.decomposition import PCA
-from sklearn.model_selection import GridSearchCV, train_test_split
+from sklearn.model_selection import GridSearchCV, RandomizedSearchCV, train_test_split
 from sklearn.neighbors import KNeighborsClassifier, NeighborhoodComponentsAnalysis
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import (
@@ -72,9 +72,32 @@ def test_a_skops_file_is_read(tmp_path: Path) -> None:
     skops.io.dump(estimator, tmp_path / "wine.skops")
     imported = knnkit.from_skops(tmp_path / "wine.skops", name="wine", reject=0.9)
     direct = knnkit.from_sklearn(estimator, name="wine", reject=0.9)
-    assert imported.spec == direct.spec
-    assert imported.spec.scale == "standard"
-    assert imported.enrolment.fingerprint == direct.enrolment.fingerprint
+    assert imported.fitted.spec == direct.fitted.spec
+    assert imported.fitted.spec.scale == "standard"
+    assert imported.fitted.enrolment.fingerprint == direct.fitted.enrolment.fingerprint
+
+
+GRID = {"n_neighbors": [1, 3, 5]}
+SEARCHES = {
+    "grid": GridSearchCV(KNeighborsClassifier(), GRID, cv=3),
+    "random, over a pipeline": RandomizedSearchCV(
+        make_pipeline(StandardScaler(), KNeighborsClassifier()), {"kneighborsclassifier__p": [1, 2]}, n_iter=2, cv=3
+    ),
+    "inside a pipeline": make_pipeline(StandardScaler(), GridSearchCV(KNeighborsClassifier(), GRID, cv=3)),
+    "of a pipeline that ends in another": make_pipeline(
+        MinMaxScaler(), make_pipeline(PCA(4), GridSearchCV(KNeighborsClassifier(weights="distance"), GRID, cv=3))
+    ),
+}
+
+
+@pytest.mark.parametrize("name", sorted(SEARCHES))
+def test_a_search_hands_over_its_best_estimator(name: str) -> None:
+    search = SEARCHES[name].fit(KEPT, LABELS)
+    model = knnkit.from_sklearn(search, name="wine")
+    assert model.predict(HELD_OUT).tolist() == search.predict(HELD_OUT).tolist()
+    assert np.abs(model.predict_proba(HELD_OUT) - search.predict_proba(HELD_OUT)).max() <= 1e-5
+    assert model.score(HELD_OUT, TRUTH) == search.score(HELD_OUT, TRUTH)
+    assert model.classes_.tolist() == search.classes_.tolist()
 
 
 class Stranger(KNeighborsClassifier):
@@ -111,7 +134,8 @@ def test_a_file_that_could_run_code_is_not_loaded(tmp_path: Path) -> None:
     ("estimator", "said", "hint"),
     [
         (StandardScaler(), "StandardScaler is not supported", "ends in one"),
-        (GridSearchCV(KNeighborsClassifier(), {"n_neighbors": [1, 3]}), "GridSearchCV is not", "its .best_estimator_"),
+        (GridSearchCV(KNeighborsClassifier(), {}, refit=False), "GridSearchCV is not supported", "refit=True"),
+        (GridSearchCV(StandardScaler(), {}, scoring=lambda *_: 0.0), "StandardScaler is not", "a fitted KNeighbors"),
         (Stranger(3), "Stranger is not supported", "a fitted KNeighborsClassifier"),
         (make_pipeline(PolynomialFeatures(2), KNeighborsClassifier(3)), "PolynomialFeatures is not supported", "PCA"),
         (make_pipeline(MinMaxScaler(clip=True), KNeighborsClassifier(3)), "clip=True", "clip=False"),
@@ -129,7 +153,7 @@ def test_what_is_not_supported_is_named(estimator: Any, said: str, hint: str) ->
 def test_a_notebook_shows_what_it_is_and_what_to_do() -> None:
     imported = knnkit.from_sklearn(PIPELINES["bare"].fit(KEPT, LABELS), name="wine")
     said = "124 rows x 13 features, 3 classes, k = 3, euclidean, weights uniform"
-    assert repr(imported) == f"<Imported 'wine' from KNeighborsClassifier: {said}>"
+    assert repr(imported) == f"<TfKNN 'wine' from KNeighborsClassifier: {said}>"
     with pytest.raises(BuildError) as caught:
         knnkit.from_sklearn("wine.skops")
     hint = "knnkit.from_skops('wine.skops'), or data: {skops: wine.skops} in deploy.yaml"
@@ -142,7 +166,7 @@ def test_what_is_not_fitted_or_does_not_fit_is_named() -> None:
         knnkit.from_sklearn(KNeighborsClassifier(3))
     with pytest.raises(BuildError, match="GridSearchCV is not supported") as caught:
         knnkit.from_sklearn(GridSearchCV(KNeighborsClassifier(), {}))
-    assert caught.value.hint == "fit it, then its .best_estimator_"
+    assert caught.value.hint == "search.fit(rows, labels)"
     with pytest.raises(BuildError, match="type float64"):
         knnkit.from_sklearn(KNeighborsClassifier(3).fit(KEPT, LABELS.astype(float)))
     with pytest.raises(BuildError, match="the label 'unknown' is what a rejected row is called"):

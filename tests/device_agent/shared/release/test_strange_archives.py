@@ -22,7 +22,7 @@ from device_agent.shared.release import zip_limits
 from device_agent.shared.release.model_file import read_info
 from device_agent.shared.release.npz import read_arrays
 from knnkit import cli
-from knnkit.data.unpacking import members_that_fit
+from knnkit.data.files import members_that_fit
 
 END = struct.Struct("<4s4H2LH")
 KNN = constants.KNN_FILE
@@ -95,7 +95,7 @@ TRICKS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "a directory elsewhere": (lambda model: ending(model, offset=2**32 - 1), "not a knnkit model"),
     "64 bits, many members": (lambda model: in_64_bits(model, 2**62, 100), "members; at most 64"),
     "64 bits, a huge directory": (lambda model: in_64_bits(model, 4, 2**62), "a directory of"),
-    "one name twice": (doubled, "knn.json stands in it twice"),
+    "one name twice": (doubled, "it has two members knn.json"),
     "a member that is packed": (
         lambda model: with_members(model, other_members(model), compression=zipfile.ZIP_DEFLATED),
         "knn.json inside it is compressed",
@@ -103,8 +103,8 @@ TRICKS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "a member of an unknown method": (lambda model: entry(model, 10, "<H", 99), "is compressed"),
     "an encrypted member": (lambda model: entry(model, 8, "<H", 1), "knn.json inside it is encrypted"),
     "a member of four gigabytes": (lambda model: entry(model, 24, "<L", 2**32 - 2), "at most 4,194,304 are read"),
-    "a member larger than it is": (lambda model: entry(model, 24, "<L", 4_000_000), "were promised|not a knnkit model"),
-    "a member packed to nothing": (lambda model: entry(model, 20, "<L", 0), "were promised|not a knnkit model"),
+    "a member larger than it is": (lambda model: entry(model, 24, "<L", 4_000_000), "entry says|not a knnkit model"),
+    "a member packed to nothing": (lambda model: entry(model, 20, "<L", 0), "entry says|not a knnkit model"),
     "a member elsewhere": (lambda model: entry(model, 42, "<L", 0), "not a knnkit model"),
     "a member beyond the end": (lambda model: entry(model, 42, "<L", 2**32 - 2), "not a knnkit model"),
     "no knn.json": (lambda model: with_members(model, [("labels.txt", b"a")]), "There is no item named"),
@@ -212,7 +212,7 @@ def two_ends_in_64_bits(model: bytes, *, size: int) -> bytes:
 
 
 def test_an_archive_with_two_ends_in_64_bits_is_refused_since_pythons_differ_on_which_they_read(model: bytes) -> None:
-    with pytest.raises(ValueError, match="two ends in 64 bits"):
+    with pytest.raises(ValueError, match="two zip64 end records"):
         zip_limits.require_small(io.BytesIO(two_ends_in_64_bits(model, size=len(model))))
 
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from device_agent.shared.protocol.model_info import KnnInfo
 from device_agent.shared.tabular.csv_reader import CsvParser
+from device_agent.shared.tabular.fields import Layout
 from device_agent.shared.tabular.float_parser import read_table
 from device_agent.shared.tabular.json_reader import JsonParser
 
@@ -42,6 +43,11 @@ def table_of(texts: list[str], columns: int) -> bytes:
     return "".join(line + "\n" for line in lines).encode(errors="surrogateescape")
 
 
+def table_read(text: bytes, columns: int, read_fields: Any, **how: Any) -> np.ndarray | None:
+    found = read_table(text, Layout(columns, **how), read_fields)
+    return None if found is None else found[0]
+
+
 def rounded(texts: list[str]) -> np.ndarray:
     return np.array(list(map(float, texts))).astype(np.float32)
 
@@ -49,12 +55,15 @@ def rounded(texts: list[str]) -> np.ndarray:
 def assert_read_as_float(texts: list[str], columns: int = 1) -> list[bytes]:
     """Returns the fields that were handed over."""
     one_by_one = OneByOne()
-    table = read_table(table_of(texts, columns), columns, one_by_one)
+    table = table_read(table_of(texts, columns), columns, one_by_one)
     assert table is not None
     assert table.shape == (len(texts) // columns, columns)
     expected = rounded(texts)
     differ = np.flatnonzero(table.ravel().view(np.int32) != expected.view(np.int32))
     assert [(texts[place], table.ravel()[place]) for place in differ] == []
+    wide = table_read(table_of(texts, columns), columns, OneByOne(), dtype=np.float64)
+    assert wide is not None
+    assert wide.tobytes() == np.array(list(map(float, texts))).tobytes(), "float64 is float() itself"
     return one_by_one.fields
 
 
@@ -119,10 +128,10 @@ def test_of_a_text_of_any_length_no_line_is_lost_or_read_twice(form: str, column
 @pytest.mark.parametrize("lines", [[b"0,0\n"], [b"0,0\n", b"-1.2345678901234567,2.5e-07\n"], [b"0" * 3000 + b",7\n"]])
 def test_a_bad_field_is_found_wherever_a_long_text_is_cut(lines: list[bytes]) -> None:
     good = lines * (300_000 // len(b"".join(lines)))
-    assert read_table(b"".join(good), 2, OneByOne()) is not None
+    assert table_read(b"".join(good), 2, OneByOne()) is not None
     for place in [*range(0, len(good), max(1, len(good) // 40)), -1]:
         for bad in (b"0\n", b"0,0,0\n", b"0,x\n", b"\n"):
-            assert read_table(b"".join([*good[:place], bad, *good[place:][1:]]), 2, OneByOne()) is None
+            assert table_read(b"".join([*good[:place], bad, *good[place:][1:]]), 2, OneByOne()) is None
 
 
 def test_digits_up_to_two_to_the_53rd_are_exact_and_more_are_not_taken_for_exact() -> None:
@@ -163,9 +172,10 @@ def test_digits_up_to_two_to_the_53rd_are_exact_and_more_are_not_taken_for_exact
         *["12345678.12345678", "1.00000000", "123456.7e-30", "99999999.99999999", "1e22", "1e23", "9007199254740993"],
     ],
 )
+@pytest.mark.parametrize("filler", ["0.25", "7"])
 @pytest.mark.parametrize("place", ["first", "middle", "last"])
-def test_a_number_of_any_look_is_read_at_any_place(text: str, place: str) -> None:
-    texts = ["0.25"] * 6000
+def test_a_number_of_any_look_is_read_at_any_place(text: str, place: str, filler: str) -> None:
+    texts = [filler] * 6000
     texts[{"first": 0, "middle": 3001, "last": -1}[place]] = text
     assert_read_as_float(texts, columns=3)
 
@@ -237,15 +247,16 @@ BAD += [
 
 
 @pytest.mark.parametrize("text", BAD)
+@pytest.mark.parametrize("filler", ["0.25", "7"])
 @pytest.mark.parametrize("place", ["first", "middle", "last"])
 @pytest.mark.parametrize("strict", [False, True])
-def test_what_is_no_finite_number_is_never_read(text: str, place: str, strict: bool) -> None:
+def test_what_is_no_finite_number_is_never_read(text: str, place: str, strict: bool, filler: str) -> None:
     def handed_over(fields: list[bytes]) -> list[float]:
         raise ValueError(fields)
 
-    texts = ["0.25"] * 6000
+    texts = [filler] * 6000
     texts[{"first": 0, "middle": 3001, "last": -1}[place]] = text
-    assert read_table(table_of(texts, 3), 3, handed_over, strict=strict) is None
+    assert table_read(table_of(texts, 3), 3, handed_over, strict=strict) is None
 
 
 @pytest.mark.parametrize(
@@ -254,21 +265,21 @@ def test_what_is_no_finite_number_is_never_read(text: str, place: str, strict: b
 def test_what_json_would_refuse_or_take_otherwise_is_handed_over_where_asked(text: str) -> None:
     one_by_one = OneByOne()
     ordinary = ["0", "10", "-10.25", "0.5", "-0.5", "1e5", "1E+05", "0e0", "100", "1.0"] * 1000
-    assert read_table(table_of([*ordinary, text], 1), 1, one_by_one, strict=True) is not None
+    assert table_read(table_of([*ordinary, text], 1), 1, one_by_one, strict=True) is not None
     assert one_by_one.fields == [text.encode()]
 
 
 @pytest.mark.parametrize(("columns", "count"), [(4, 6000), (7, 6000), (2, 6000), (1, 6000)])
 def test_lines_of_another_length_are_no_table(columns: int, count: int) -> None:
     text = table_of(["0.25"] * count, 3)
-    assert read_table(text, columns, OneByOne()) is None
+    assert table_read(text, columns, OneByOne()) is None
 
 
 @pytest.mark.parametrize("lines", [b"1,2\n3,4,5,6\n", b"1,2,3\n4\n5,6\n", b"1\n2\n3\n", b"1,2,3,4,5,6\n", b"1,2,3,4\n"])
 @pytest.mark.parametrize("place", [0, 1000, 3000])
 def test_lines_of_a_wrong_length_are_no_table_whatever_the_sum(lines: bytes, place: int) -> None:
     line = b"0.25,0.5,0.75\n"
-    assert read_table(line * place + lines + line * (3000 - place), 3, OneByOne()) is None
+    assert table_read(line * place + lines + line * (3000 - place), 3, OneByOne()) is None
 
 
 class TestInTheMidstOfManyLines:
@@ -331,3 +342,13 @@ class TestInTheMidstOfManyLines:
         info = dataclasses.replace(INFO, n_features=1, feature_names=("a",))
         parsed = JsonParser(info).parse(b"[1.5]\n" * 5000 + b"[]\n")
         assert parsed.errors == {5000: (5001, "expected 1 values, found 0")}
+
+
+@pytest.mark.parametrize("columns", [1, 3, 785])
+@pytest.mark.parametrize("most", [10, 256, 10_000, 100_000])
+def test_short_whole_numbers_are_read_wherever_a_longer_one_is_among_them(columns: int, most: int) -> None:
+    rng = np.random.default_rng(most)
+    texts = [str(value) for value in rng.integers(0, most, 785 * 60)]
+    for place in rng.integers(0, len(texts), 200):
+        texts[place] = str(rng.choice(["00012", "10000", "99999999", "-1", "0.5", "1e3", " 7", "007"]))
+    assert_read_as_float(texts, columns)

@@ -17,8 +17,7 @@ from support.releases import Releases
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.model_info import KnnInfo
 from device_agent.shared.tabular import csv_dialect
-from device_agent.shared.tabular.csv_dialect import Decimals
-from device_agent.shared.tabular.csv_reader import CsvParser
+from device_agent.shared.tabular.csv_reader import Columns, CsvParser
 from device_agent.shared.tabular.json_reader import JsonParser
 
 INFO = KnnInfo(
@@ -161,12 +160,17 @@ def test_a_block_at_once_and_line_by_line_give_the_same_with_decimal_commas(
 
 
 def test_plain_blocks_of_a_semicolon_file_are_read_at_once() -> None:
-    decimals = Decimals(";")
-    assert decimals.pointed_block(b"1;2;3\n", ";") == b"1,2,3\n"
-    assert decimals.pointed_block(b"1,5;2;3\n", ";") is None, "which sign it is, a line must show first"
-    decimals.pointed(["1,5", "2", "3"])
-    assert decimals.pointed_block(b"1,5;2;3\n", ";") == b"1.5,2,3\n"
-    assert decimals.pointed_block(b"1.5;2;3\n", ";") is None
+    columns = Columns(";", 3, range(3))
+
+    def at_once(block: bytes) -> list[list[float]] | None:
+        found = columns.read_block(block)
+        return None if found is None else found[0].tolist()
+
+    assert at_once(b"1;2;3\n") == [[1.0, 2.0, 3.0]]
+    assert at_once(b"1,5;2;3\n") is None, "which sign it is, a line must show first"
+    columns.read_fields(["1,5", "2", "3"])
+    assert at_once(b"1,5;2;3\n") == [[1.5, 2.0, 3.0]]
+    assert at_once(b"1.5;2;3\n") is None
 
 
 def test_names_of_a_model_with_very_many_features_do_not_flood_the_terminal() -> None:
@@ -278,16 +282,21 @@ def test_a_block_with_one_such_cell_is_the_same_in_blocks_of_every_size() -> Non
 
 @given(st.text(st.characters(codec="utf-8", exclude_characters='\n\r"\0,'), max_size=6))
 @settings(max_examples=300, deadline=None)
-def test_what_the_host_learns_from_is_what_the_device_reads(cell: str) -> None:
-    from knnkit.data.csvfile import _numbers
+def test_what_the_host_learns_from_is_what_the_device_reads(
+    tmp_path_factory: pytest.TempPathFactory, cell: str
+) -> None:
+    from knnkit.data.files import load
     from knnkit.errors import DataError
 
-    _, errors, _ = read(f"a,b (cm),c\n1,{cell},3\n".encode())
+    folder = tmp_path_factory.mktemp("rows")
+    (folder / "train.csv").write_bytes(f"a,b (cm),c,y\n1,{cell},3,oak\n".encode())
+    rows, errors, _ = read(f"a,b (cm),c\n1,{cell},3\n".encode())
     try:
-        learnt = _numbers(["1", cell, "3"], ["1", cell, "3"], HEADER, "line 2").tolist()
+        learnt = load(folder / "train.csv", "y").rows.tolist()
     except DataError:
-        learnt = None
-    assert (learnt is None) == bool(errors)
+        learnt = []
+    assert learnt == rows
+    assert len(errors) == 1 - len(rows)
 
 
 def test_blanks_of_other_kinds_around_a_number_are_none_of_it() -> None:

@@ -18,7 +18,7 @@ from device_agent.shared.protocol.errors import DeviceUnfit, Refused
 from device_agent.shared.trust import dsse, orders, rules
 from device_agent.shared.trust.orders import KeySets
 from device_agent.shared.trust.reasons import Reason
-from device_agent.store import trust_store
+from device_agent.store import trust_dir, trust_store
 from device_agent.system import durable
 from knnkit.errors import UsageError, VerificationFailed
 from knnkit.release import orders as issue
@@ -357,7 +357,7 @@ def test_a_refused_order_changes_no_file(folder: Path) -> None:
 
 def test_what_the_device_writes_is_for_its_owner_alone(folder: Path) -> None:
     trust_store.apply_order(folder, ROTATION)
-    for name in (trust_store.DEVICE_FILE, trust_store.key_file_name(fingerprint("new"))):
+    for name in (trust_dir.DEVICE_FILE, trust_store.key_file_name(fingerprint("new"))):
         assert (folder / name).stat().st_mode & 0o777 == 0o600
 
 
@@ -450,13 +450,35 @@ def test_a_key_may_have_any_file_name(folder: Path) -> None:
 
 @pytest.mark.parametrize("data", [b"", b"{", b'{"device_id": 5}', b"[" * 5000])
 def test_damaged_revocations_accept_nothing_new_and_stop_nothing(folder: Path, data: bytes) -> None:
-    (folder / trust_store.DEVICE_FILE).write_bytes(data)
+    (folder / trust_dir.DEVICE_FILE).write_bytes(data)
     with pytest.raises(DeviceUnfit) as caught:
         trust_store.read(folder)
     assert caught.value.reason == "trust-damaged"
     lenient = trust_store.read(folder, lenient=True)
     assert lenient.sets.trusted == (fingerprint("owner"),)
     assert lenient.warnings
+
+
+def test_a_device_takes_revocations_as_far_as_it_can_count_them_and_rotations_after_that(folder: Path) -> None:
+    """What is written must be readable: the cap holds for who writes, and nothing is made good again."""
+    names = [f"sha256:{i:064x}" for i in range(orders.MAX_REVOKED_IN_ALL)]
+    trust_dir.device_document(folder).write(trust_dir.DeviceTrust("ab" * 16, tuple(names)))
+    before = (folder / trust_dir.DEVICE_FILE).read_bytes()
+    order = issue.revoke(signer("owner"), [f"sha256:{'f' * 64}"], issued=1)
+    refused_as(Reason.TOO_MANY_REVOKED, lambda: trust_store.apply_order(folder, order))
+    assert (folder / trust_dir.DEVICE_FILE).read_bytes() == before
+    assert trust_store.apply_order(folder, ROTATION).sets.trusted == (fingerprint("new"),)
+    assert len(trust_store.read(folder).sets.revoked) == orders.MAX_REVOKED_IN_ALL + 1
+
+
+def test_a_full_device_json_changes_nothing_not_even_a_key(folder: Path) -> None:
+    room = trust_dir.MAX_DEVICE_FILE - 150
+    trust_dir.device_document(folder).write(trust_dir.DeviceTrust("ab" * 16, used_orders=("x" * room,)))
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(DeviceUnfit) as caught:
+        trust_store.apply_order(folder, ROTATION)
+    assert caught.value.reason == "document-full"
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_a_device_without_a_trust_folder_trusts_nobody(tmp_path: Path) -> None:

@@ -70,6 +70,23 @@ CASES: dict[str, tuple[Facts, dict[str, Any]]] = {
     ),
     "a key that is not trusted": (running(OLD.ref, trusted=("sha256:" + "cd" * 32,)), {}),
     "a key that was revoked": (running(OLD.ref, trusted=("sha256:" + "cd" * 32,), revoked=(NEW.signed_by,)), {}),
+    "another signer": (running(NEW.ref, trusted=(NEW.signed_by,), signed_by="sha256:" + "cd" * 32), {}),
+    "the same signer": (running(NEW.ref, signed_by=NEW.signed_by), {}),
+    "another signer, and a signature that the device would not take": (
+        running(NEW.ref, trusted=("sha256:" + "cd" * 32,), signed_by="sha256:" + "cd" * 32),
+        {},
+    ),
+    "an older release that is there, perhaps with another signature": (
+        running(NEWER.ref, floor=20, staged=(NEW.digest, NEWER.digest)),
+        {},
+    ),
+    "a floor ahead of the clock": (running(NEWER.ref, floor=2_026_112_901, clock=1_800_000_000), {}),
+    "a floor behind the clock": (running(NEWER.ref, floor=1_700_000_000, clock=1_800_000_000), {}),
+    "what the device warns of": (running(OLD.ref, warnings=("trust-writable: it is",)), {}),
+    "a key that nobody here names": (
+        running(OLD.ref, trusted=(NEW.signed_by, "sha256:" + "ef" * 32)),
+        {"named": frozenset({NEW.signed_by})},
+    ),
     "no key is trusted yet": (running(OLD.ref, trusted=()), {}),
     "another activation is pending": (running(OLD.ref, pending=NEWER.ref, seconds_left=42.0), {}),
     "another class": (running(OLD.ref), {"device_class": "any", "package": make_package(device_class="zero")}),
@@ -136,10 +153,10 @@ def test_the_file_holds_these_cases_and_no_others() -> None:
 def test_a_plan_confirms_last_and_only_what_it_activates(name: str) -> None:
     found = plan(name)
     actions = [step.action for step in found.steps]
-    order = ["provision", "upload", "stage", "activate", "confirm"]
+    order = ["provision", "sign", "upload", "stage", "activate", "confirm"]
     assert actions == [action for action in order if action in actions]
     assert ("activate" in actions) == ("confirm" in actions)
-    assert not (found.refusal and found.steps)
+    assert not found.refusal or actions in ([], ["sign"])
     assert json_codec.loads(DevicePlan, json_codec.dumps(found)) == found
 
 

@@ -218,6 +218,6 @@ def test_lists_that_leave_a_neighbour_out_fail_the_build(monkeypatch: pytest.Mon
     monkeypatch.setattr(searched, "find_cells", without_the_first)
     data = training(blobs(700))
     model = build_model(KnnSpec("wrong", 3), data)
-    with pytest.raises(BuildError, match="misses its own gates by its cells") as caught:
+    with pytest.raises(BuildError, match="misses its own gates in the cell search") as caught:
         self_check(model, make_golden(model, None, data), Gates())
     assert "not your data" in str(caught.value.hint)

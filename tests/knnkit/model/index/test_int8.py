@@ -202,7 +202,7 @@ def test_a_build_finds_out_what_is_wrong_in_the_search_in_eight_bits_alone(monke
         if not wrong:
             assert self_check(model, golden, Gates()).different == 0
             continue
-        with pytest.raises(BuildError, match="misses its own gates in eight bits: "):
+        with pytest.raises(BuildError, match="misses its own gates in the int8 search: "):
             self_check(model, golden, Gates())
 
 

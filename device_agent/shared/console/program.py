@@ -1,0 +1,83 @@
+"""A command line, from its words to its exit code.
+
+Takes the signals, makes the standard streams safe, runs one command, and turns an error into a message, a hint, an exit
+code, and one JSON document where `--json` asks for it. Both command lines run in it; each brings its own commands.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+from device_agent.shared.console import signals, streams
+from device_agent.shared.protocol import constants, json_codec
+from device_agent.shared.protocol.errors import Interrupted, ReportedError
+
+Run: TypeAlias = Callable[[list[str]], int]
+Failed: TypeAlias = Callable[[OSError | MemoryError], ReportedError]
+EXIT_PIPE = 141  # nobody reads our output: what a shell gives a process that SIGPIPE ended
+
+
+def main(
+    name: str,
+    argv: Sequence[str] | None,
+    run: Run,
+    failed: Failed,
+    interrupted: Callable[[list[str]], str] = lambda _: "",
+) -> int:
+    """Runs one command; returns the exit code (see `constants`; 130 interrupted, 141 output closed).
+
+    Args:
+        name: how messages call the program.
+        argv: its words; None: it is the program itself, and takes those of the process, and its signals.
+        run: parses the words and runs a command; returns the exit code.
+        failed: makes an error of one of the system's.
+        interrupted: returns the hint for a command that a signal ended.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if argv is None:
+            signals.listen()
+        code = _answer(name, words, run, failed)
+        signals.deafen()
+    except KeyboardInterrupt:
+        code = _complain(name, words, Interrupted("interrupted", hint=interrupted(words)))
+    return code
+
+
+def _answer(name: str, words: list[str], run: Run, failed: Failed) -> int:
+    streams.secure()
+    try:
+        with signals.told():
+            code = run(words)
+            sys.stdout.flush()
+        return code
+    except ReportedError as error:
+        return _complain(name, words, error)
+    except BrokenPipeError:
+        return _unread()
+    except (OSError, MemoryError) as error:
+        return _complain(name, words, failed(error))
+
+
+def _complain(name: str, words: list[str], error: ReportedError) -> int:
+    hint = streams.hint_here(error.hint) if error.exit_code == constants.EXIT_USAGE else error.hint
+    print(f"{name}: {error}" + (f"\n  try: {hint}" if hint else ""), file=sys.stderr)
+    try:
+        if "--json" in words:
+            from device_agent.shared.protocol.reports import Problem  # not needed to start
+
+            certificate = getattr(error, "certificate", None)
+            print(json_codec.dumps(Problem(error.reason or "error", str(error), hint, error.exit_code, certificate)))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return _unread()
+    except OSError:  # it is full, or closed: standard error has it
+        streams.silence_output()
+    return error.exit_code
+
+
+def _unread() -> int:
+    streams.silence_output()
+    return EXIT_PIPE

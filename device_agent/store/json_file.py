@@ -1,0 +1,66 @@
+"""A small JSON file of the device that is read, changed and written again.
+
+Keys of a newer version stay in it. Nothing is written that could not be read again.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from device_agent.shared.protocol import json_codec
+from device_agent.shared.protocol.errors import DeviceUnfit
+from device_agent.shared.safe_files import read_small
+from device_agent.system import durable
+
+T = TypeVar("T")
+#: What to do with a device that has no room for more, or has lost count of its revoked keys. To delete device.json
+#: would make every revoked key good again.
+START_ANEW = "knnkit provision --remove, then knnkit deploy: the device then trusts the keys of deploy.yaml alone"
+
+
+class JsonFile(Generic[T]):
+    """One such file.
+
+    Args:
+        path: the file.
+        kind: the record that it holds.
+        limit: the most bytes that are read, and that are written.
+    """
+
+    def __init__(self, path: Path, kind: type[T], limit: int) -> None:
+        self.path, self._kind, self._limit = path, kind, limit
+
+    def read(self) -> T:
+        """Returns what the file holds.
+
+        Raises:
+            DeviceUnfit: a newer version wrote it, and this one would misread it.
+            MalformedDocument: it is not such a document, or too large.
+            NotOrdinary: it is not an ordinary file.
+            OSError: it cannot be read.
+        """
+        try:
+            return json_codec.loads(self._kind, read_small(self.path, self._limit), limit=self._limit, extra="keep")
+        except json_codec.NewerDocument as error:
+            hint = "knnkit provision, with the newer knnkit that wrote it"
+            raise DeviceUnfit(f"{self.path}: {error}", reason="newer-document", hint=hint) from None
+
+    def encode(self, value: T) -> bytes:
+        """Returns what `write` writes.
+
+        Raises:
+            DeviceUnfit: it could not be read again.
+        """
+        try:
+            return json_codec.dump_file(value, limit=self._limit)
+        except json_codec.TooLarge as error:
+            raise DeviceUnfit(f"{self.path} is full: {error}", reason="document-full", hint=START_ANEW) from None
+
+    def write(self, value: T) -> None:
+        """Replaces the file, durably.
+
+        Raises:
+            DeviceUnfit: it could not be read again; nothing was written.
+        """
+        durable.write_atomic(self.path, self.encode(value))

@@ -1,0 +1,346 @@
+"""What a notebook imports: TfKNN, and classifiers taken over from scikit-learn.
+
+    from knnkit import TfKNN
+    model = TfKNN(rows, k=3, labels=labels)
+    model.predict(queries)
+    model.export("knn.tflite")        # device_agent.TfliteKNN opens it
+
+TfKNN answers with the graph that becomes the model file. Rows that float32 leaves in doubt are settled in float64, as
+on a device. TensorFlow is loaded at the first answer or build.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from device_agent.shared.console.quiet import quiet
+from device_agent.shared.protocol import constants, model_info
+from device_agent.shared.queries import Neighbors, accuracy, check_rows, column_names
+from device_agent.shared.safe_files import whole_file
+from knnkit.data.dataset import Dataset, dataset
+from knnkit.errors import BuildError, DataError, UsageError
+from knnkit.model.build import BuiltModel, build_enrolled, make_module, make_reference
+from knnkit.model.reference.enrolment import enrol
+from knnkit.model.reference.spec import KnnSpec
+from knnkit.model.scaling import fit_scaler
+from knnkit.release import build, signing
+from knnkit.training import sklearn_importer, source
+from knnkit.training.fitted import Fitted
+
+if TYPE_CHECKING:
+    from knnkit.model.graph.tfknn import KnnModule
+    from knnkit.model.reference.classifier import Reference
+    from knnkit.release.build import Built
+    from knnkit.release.signing import Signer
+
+_SETTLED = (
+    constants.OUTPUT_LABEL,
+    constants.OUTPUT_PROBABILITIES,
+    constants.OUTPUT_INDICES,
+    constants.OUTPUT_DISTANCES,
+)
+
+
+class TfKNN:
+    """An exact k-nearest-neighbours classifier over training rows, in TensorFlow.
+
+    Args:
+        rows: (n_train, n_features) finite numbers: an array, nested lists or a data frame.
+        k: neighbours that vote, at most n_train.
+        labels: (n_train,) integers or text. Without them there are neighbours and no classes; an exported model then
+            has the one class 0.
+        metric: euclidean, sqeuclidean, manhattan or cosine.
+        weights: uniform, or distance: by 1 / distance, an exact match takes all.
+        scale: none, standard, minmax or robust; fitted on the rows and built into the model, which takes raw rows.
+        reject: share of ordinary rows to accept, the others are "unknown"; None accepts all.
+        name: of the model: letters, digits, `.`, `_`, `-`.
+        feature_names: of the columns; by default those of a data frame.
+
+    Raises:
+        DataError: the rows are not a table of finite numbers, or the labels do not fit them.
+        BuildError: k, metric, weights, scale, reject or name cannot be used.
+    """
+
+    fitted: Fitted
+
+    def __init__(
+        self,
+        rows: ArrayLike,
+        k: int = 3,
+        *,
+        labels: ArrayLike | None = None,
+        metric: constants.Metric = "euclidean",
+        weights: constants.Weights = "uniform",
+        scale: constants.Scale = "none",
+        reject: float | None = None,
+        name: str = "model",
+        feature_names: Sequence[str] | None = None,
+    ) -> None:
+        spec = KnnSpec(name, _whole(k, "k"), metric, weights, scale, reject)
+        training = _training(rows, labels, feature_names or column_names(rows))
+        if spec.k > len(training.rows):
+            count = len(training.rows)
+            raise BuildError(f"k is {k}, but there are {count} training rows", hint=f"k={count}, or less")
+        self.fitted = Fitted(spec, enrol(training, fit_scaler(training.rows, scale), metric))
+        self._labelled = labels is not None
+
+    @classmethod
+    def of(cls, fitted: Fitted) -> TfKNN:
+        """Returns the classifier over rows that are in model space already."""
+        model = cls.__new__(cls)
+        model.fitted, model._labelled = fitted, True
+        return model
+
+    def __repr__(self) -> str:
+        """Returns what a notebook shows."""
+        spec, held = self.fitted.spec, self.fitted.enrolment
+        classes = f"{len(held.classes)} classes" if self._labelled else "no labels"
+        size = f"{len(held)} rows x {len(held.feature_names)} features, {classes}"
+        return f"<TfKNN {spec.name!r} from {held.source}: {size}, k = {spec.k}, {spec.metric}, weights {spec.weights}>"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Returns what is pickled: a TensorFlow graph cannot be, and is made again."""
+        return {"fitted": self.fitted, "_labelled": self._labelled}
+
+    @property
+    def classes_(self) -> NDArray[Any]:
+        """The (n_classes,) labels, in the order of `predict_proba`'s columns.
+
+        Raises:
+            BuildError: there are no labels.
+        """
+        if not self._labelled:
+            raise BuildError("this TfKNN has no labels", hint="TfKNN(rows, k, labels=labels)")
+        return np.array(self.fitted.enrolment.classes)
+
+    @property
+    def n_features_in_(self) -> int:
+        """How many columns a row has."""
+        return len(self.fitted.enrolment.feature_names)
+
+    # --- answers --------------------------------------------------------------------------------------------------
+    def neighbors(self, queries: ArrayLike) -> Neighbors:
+        """Returns the k nearest training rows of each of the (n, n_features) raw `queries`.
+
+        Raises:
+            DataError: wrong columns, or a value that is not finite.
+        """
+        found = self._answer(queries)
+        return Neighbors(found[constants.OUTPUT_INDICES], found[constants.OUTPUT_DISTANCES])
+
+    def kneighbors(
+        self, queries: ArrayLike | None = None, n_neighbors: int | None = None, return_distance: bool = True
+    ) -> tuple[NDArray[np.float32], NDArray[np.int32]] | NDArray[np.int32]:
+        """Returns (distances, indices) as scikit-learn does, (n, n_neighbors) each; `neighbors` has them by name.
+
+        Args:
+            queries: (n, n_features) raw rows; None asks for the neighbours of each training row among all others.
+            n_neighbors: at most k, which is the default.
+            return_distance: whether distances are returned as well.
+
+        Raises:
+            DataError: the rows do not fit, or n_neighbors is not between 1 and k.
+        """
+        k, count = self.fitted.spec.k, len(self.fitted.enrolment)
+        wanted = k if n_neighbors is None else _whole(n_neighbors, "n_neighbors")
+        if not 1 <= wanted <= k:
+            raise DataError(f"n_neighbors is {wanted}, but this TfKNN looks for {k}", hint=f"TfKNN(rows, k={wanted})")
+        if queries is not None:
+            indices, distances = self.neighbors(queries)
+        elif k < count:
+            found = self._reference.leave_one_out(np.arange(count))
+            indices, distances = found.indices[:, :k], found.distances[:, :k].astype(np.float32)
+        else:
+            raise DataError(f"each of {count} training rows has {count - 1} others, and k is {k}", hint="a smaller k")
+        indices, distances = indices[:, :wanted], distances[:, :wanted]
+        return (distances, indices) if return_distance else indices
+
+    def predict(self, queries: ArrayLike) -> NDArray[Any]:
+        """Returns (n,) labels as they were in the training data; rejected rows are "unknown".
+
+        Raises:
+            DataError: wrong columns, or a value that is not finite.
+            BuildError: there are no labels.
+        """
+        classes = self.classes_
+        label = self._answer(queries)[constants.OUTPUT_LABEL]
+        if self.fitted.spec.reject is not None:
+            classes = np.array([*classes.tolist(), constants.UNKNOWN_LABEL], dtype=object)
+        predicted: NDArray[Any] = classes[label]
+        return predicted
+
+    def predict_proba(self, queries: ArrayLike) -> NDArray[np.float32]:
+        """Returns (n, n_classes) float32: each class's share of the neighbours' votes, as `classes_` lists them.
+
+        Raises:
+            See `predict`.
+        """
+        self.classes_  # noqa: B018 (raises where there are none)
+        return self._answer(queries)[constants.OUTPUT_PROBABILITIES]
+
+    def score(self, queries: ArrayLike, labels: ArrayLike) -> float:
+        """Returns the share of raw `queries` whose predicted label is that of (n,) `labels`.
+
+        Raises:
+            DataError: the rows or the labels do not fit.
+            BuildError: there are no labels.
+        """
+        return accuracy(self.predict(queries), labels, DataError)
+
+    @cached_property
+    def _reference(self) -> Reference:
+        return make_reference(self.fitted.spec, self.fitted.enrolment)
+
+    @cached_property
+    def _module(self) -> KnnModule:
+        return make_module(self.fitted.enrolment, self._reference)
+
+    def _answer(self, queries: ArrayLike) -> dict[str, NDArray[Any]]:
+        """Returns the graph's outputs, settled in float64 where it is not certain."""
+        rows = check_rows(queries, self.fitted.enrolment.feature_names, DataError)
+        found = self._module.run(rows)
+        doubtful = np.flatnonzero(~found[constants.OUTPUT_CERTAIN])
+        if len(doubtful):
+            exact, k = self._reference.answer(rows[doubtful]), self.fitted.spec.k
+            settled = (exact.label, exact.probabilities, exact.indices[:, :k], exact.distances[:, :k])
+            for name, values in zip(_SETTLED, settled):
+                found[name][doubtful] = values
+        return found
+
+    # --- models ---------------------------------------------------------------------------------------------------
+    def build(self, held_out: Dataset | None = None, *, margin: float = 1e-5, seed: int = 0) -> BuiltModel:
+        """Returns the model file and its reference; `held_out` measures the acceptance rate.
+
+        Raises:
+            BuildError: the model cannot be built.
+            MissingDependency: a package of `knnkit[build]` is not installed.
+        """
+        with quiet():
+            return build_enrolled(self.fitted.spec, self.fitted.enrolment, held_out, margin=margin, seed=seed)
+
+    def export(self, path: str | Path) -> Path:
+        """Writes the complete model file, which `device_agent.TfliteKNN` opens, and returns its path.
+
+        A file that is there is replaced in one step: a TfliteKNN that has it open keeps what it opened.
+
+        Raises:
+            UsageError: the directory does not exist.
+            See `build`.
+        """
+        path = Path(path)
+        if not path.parent.is_dir():
+            raise UsageError(f"{path.parent} is not a directory", hint=f"mkdir -p {path.parent}")
+        data = self.build().data
+        with whole_file(path) as file:
+            file.write(data)
+        return path
+
+    def build_release(
+        self,
+        out: str | Path,
+        *,
+        signing_key: str | Path | Signer,
+        test: tuple[ArrayLike, ArrayLike] | Dataset | None = None,
+        version: str = "1.0.0",
+        sequence: int | None = None,
+        device_class: str = "any",
+        gates: model_info.Gates | None = None,
+        seed: int = 0,
+    ) -> Built:
+        """Builds the classifier into a signed release, as `knnkit build` does, replacing the release in `out`.
+
+        Args:
+            out: the release directory.
+            signing_key: the private key's file, or a signer.
+            test: (n, n_features) raw rows and their n labels, held out; without them training rows stand in as golden
+                rows, and no accuracy is claimed.
+            version: for people.
+            sequence: grows with every release; None takes the time of the build.
+            device_class: the class of device that it is for.
+            gates: what a device must reach; None asks for the same answers alone.
+            seed: of the choice of golden rows, where there are more than enough.
+
+        Raises:
+            DataError: the test rows do not fit the classifier.
+            BuildError: the model cannot be built, or `out` holds something else than a release.
+            SigningKeyError: the key cannot be used.
+            VerificationFailed: a device could not accept the release.
+        """
+        if isinstance(test, tuple):
+            names = self.fitted.enrolment.feature_names
+            test = dataset(check_rows(test[0], names, DataError), test[1], names, "test")
+        order = build.Order(gates or model_info.Gates(), version, sequence, device_class=device_class, seed=seed)
+        signer = signing.load_signer(Path(signing_key)) if isinstance(signing_key, str | Path) else signing_key
+        return build.write_release(source.of_imported(self.fitted, test), order, signer, Path(out))
+
+
+def from_sklearn(
+    estimator: Any,
+    *,
+    name: str = "model",
+    feature_names: Sequence[str] | None = None,
+    reject: float | None = None,
+    source: str | None = None,
+) -> TfKNN:
+    """Takes over a fitted KNeighborsClassifier, or a Pipeline of maps that ends in one.
+
+    Of a search (GridSearchCV and the like) it takes the best estimator. Maps: StandardScaler, MinMaxScaler,
+    MaxAbsScaler, RobustScaler, Normalizer, PCA, NeighborhoodComponentsAnalysis.
+
+    Args:
+        estimator: fitted.
+        name: of the model.
+        feature_names: of the raw columns; by default those that the estimator was fitted with.
+        reject: share of ordinary rows to accept; None never answers "unknown".
+        source: what messages call it; by default its type.
+
+    Raises:
+        BuildError: something about it is not supported; the message names it, the hint what to do instead.
+    """
+    names = None if feature_names is None else tuple(feature_names)
+    return TfKNN.of(
+        sklearn_importer.import_estimator(estimator, name=name, feature_names=names, reject=reject, source=source)
+    )
+
+
+def from_skops(path: str | Path, **options: Any) -> TfKNN:
+    """Reads a file in the skops format and takes over its estimator; `options` are those of `from_sklearn`.
+
+    Raises:
+        BuildError: it cannot be read, holds types that skops does not trust, or is not supported.
+        MissingDependency: skops is not installed.
+    """
+    return from_sklearn(sklearn_importer.load_skops(path), **{"source": str(path), **options})
+
+
+def _whole(value: Any, what: str) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise BuildError(f"{what} is {value!r}; a whole number is needed") from None
+
+
+def _training(rows: ArrayLike, labels: ArrayLike | None, names: Sequence[str] | None) -> Dataset:
+    """Returns checked rows, with labels that are what they were, text that is digits included.
+
+    Raises:
+        DataError: they do not fit.
+    """
+    values = None if labels is None else np.asarray(labels)
+    training = dataset(rows, values, names)
+    if values is None:
+        return training
+    given = values.tolist()
+    if all(isinstance(label, str) for label in given):
+        training = replace(training, labels=np.array(given))
+    if training.labels.tolist() != given:
+        raise DataError(f"labels of type {values.dtype} are not supported", hint="integers or text: labels.astype(str)")
+    return training

@@ -1,0 +1,212 @@
+"""Reader of labelled rows from a file of text: commas, semicolons or tabs between the columns, UTF-8 or UTF-16.
+
+The device's reader (`device_agent.shared.tabular.csv_reader`) reads the numbers, so that rows to learn from and rows to
+classify are read alike. What separates the columns is what makes the label one of them. A row whose cells are all empty
+is none. Never fills a cell, and never drops a row.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import repeat
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.shared.protocol.errors import BadInput
+from device_agent.shared.tabular import csv_dialect
+from device_agent.shared.tabular.csv_reader import BadCell, Block, Columns
+from knnkit.data.columns import as_yaml, choose
+from knnkit.data.dataset import Dataset, label_array, require_distinct, require_label
+from knnkit.errors import DataError
+
+#: Bytes of text that are read at a time, and how many such blocks are read at once: numpy shares the cores well.
+_BLOCK, _THREADS = 1 << 18, min(4, os.cpu_count() or 1)
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+
+#: Whole lines, and what a thread finds in them.
+Blocks = Iterator[tuple[bytes, Future[Block | None] | None]]
+_FILL = "drop the row, or fill the cell"
+
+
+def load_csv(file: Path, label: str, features: Sequence[str] | None) -> Dataset:
+    """Reads the rows of a file of text with a header line.
+
+    Raises:
+        DataError: there is no such column, or a cell is not a finite number; with file, line and column.
+        OSError: it cannot be read.
+    """
+    try:
+        with _open(file) as stream, ThreadPoolExecutor(_THREADS) as pool:
+            return _CsvFile(file, stream, pool).read(label, features)
+    except UnicodeDecodeError as error:
+        said = f"not {error.encoding.upper()} text: byte {error.start} is {error.object[error.start]:#04x}"
+        raise DataError(f"{file}: {said}", hint="save it as CSV (UTF-8)") from None
+
+
+class _CsvFile:
+    """One file of text: blocks of plain lines are read at once, all others record by record."""
+
+    def __init__(self, file: Path, stream: IO[Any], pool: ThreadPoolExecutor) -> None:
+        self._file, self._pool = file, pool
+        self._blocks: Blocks = zip(_text_blocks(stream), repeat(None))
+        self._block, self._at = b"", 0  # what was read last, and how much of it has been taken
+        self._found: Future[Block | None] | None = None
+        self._line = 0  # lines taken
+
+    def read(self, label: str, features: Sequence[str] | None) -> Dataset:
+        header, separator = self._take_header(label)
+        self._label, chosen = choose(header, label, features, self._file)
+        self._columns = Columns(separator, len(header), chosen, [self._label])
+        self._header, self._known = header, set[str]()
+        self._blocks = self._read_ahead(self._blocks)
+        parts, labels = [np.empty((0, len(chosen)), np.float32)], list[str]()
+        while self._has_more():
+            rows, more = self._take_block() or self._take_records(first=not labels)
+            parts.append(rows)
+            labels += more
+        if not labels:
+            raise DataError(f"{self._file}: there is a header, and no rows", hint="each line after the header is a row")
+        names = tuple(header[column] for column in chosen)
+        return Dataset(np.concatenate(parts), label_array(labels, str(self._file)), names, str(self._file))
+
+    def _take_header(self, label: str) -> tuple[list[str], str]:
+        """Returns the names of the columns, and what separates them."""
+        while self._has_more():
+            self._block, self._line = csv_dialect.skip_preamble(self._block, self._line)
+            if self._block:
+                break
+        start = self._text(self._block.partition(b"\n")[0])
+        # What makes the label a column; where nothing does, what is there most often, for the error to come.
+        separator = csv_dialect.separator_of_header(start, [label]) or max(csv_dialect.SEPARATORS, key=start.count)
+        self._records = csv_dialect.reader(self._lines(), separator)
+        where = self._where(self._line + 1)
+        header = csv_dialect.header_names(self._take_record())
+        if not header:
+            raise DataError(f"{self._file}: the file is empty", hint="line 1 names the columns, the others are rows")
+        require_distinct(header, where)
+        return header, separator
+
+    def _read_ahead(self, blocks: Blocks) -> Blocks:
+        """Yields blocks in order, each with what a thread finds in it."""
+        waiting: deque[tuple[bytes, Future[Block | None]]] = deque()
+        for block, _ in blocks:
+            waiting.append((block, self._pool.submit(self._columns.read_block, block)))
+            if len(waiting) > _THREADS:
+                yield waiting.popleft()
+        yield from waiting
+
+    def _has_more(self) -> bool:
+        if self._at == len(self._block):
+            (self._block, self._found), self._at = next(self._blocks, (b"", None)), 0
+        return bool(self._block)
+
+    def _lines(self) -> Iterator[str]:
+        while self._has_more():
+            end = self._block.index(b"\n", self._at)
+            line, self._at = self._text(self._block[self._at : end]), end + 1
+            self._line += 1
+            yield line + "\n"
+
+    def _take_block(self) -> tuple[NDArray[np.float32], list[str]] | None:
+        """Takes what is left of the block at once; None where a line of it is not plain."""
+        ahead = self._found if self._at == 0 else None
+        found = ahead.result() if ahead else self._columns.read_block(self._block[self._at :])
+        if found is None:
+            return None
+        rows, (cells,) = found
+        labels = [self._checked_label(cell, line) for line, cell in enumerate(cells, self._line + 1)]
+        self._line, self._at = self._line + len(rows), len(self._block)
+        return rows, labels
+
+    def _take_records(self, *, first: bool) -> tuple[NDArray[np.float32], list[str]]:
+        """Takes what is left of the block, and the rest of a record that is open at its end."""
+        rows: list[list[float]] = []
+        labels: list[str] = []
+        while self._at < len(self._block):
+            line = self._line + 1
+            fields = self._take_record()
+            if not any(map(str.strip, fields)):
+                continue
+            fields = csv_dialect.without_tail(fields, self._columns.count)
+            if len(fields) != self._columns.count:
+                said = f"{self._where(line)}: {len(fields)} cells, but the header has {self._columns.count}"
+                raise DataError(said, hint="a cell that holds what separates the columns stands in quotes")
+            labels.append(self._checked_label(fields[self._label], line))
+            rows.append(self._numbers(fields, self._where(line), first=first and not rows))
+        return np.array(rows, np.float64).astype(np.float32).reshape(-1, len(self._columns.numbers)), labels
+
+    def _take_record(self) -> list[str]:
+        where = self._where(self._line + 1)
+        try:
+            return next(self._records, [])
+        except csv.Error as error:
+            hint = "is there a quote that is not closed, or a cell with a quote in its middle?"
+            raise DataError(f"{where}: not a CSV line: {error}", hint=hint) from None
+
+    def _checked_label(self, cell: str, line: int) -> str:
+        label = cell.strip()
+        if label not in self._known:
+            if not label:
+                name = self._header[self._label]
+                raise DataError(f"{self._where(line)}: the label ({name!r}) is empty", hint=_FILL)
+            require_label(label, self._where(line))
+            self._known.add(label)
+        return label
+
+    def _numbers(self, fields: list[str], where: str, *, first: bool) -> list[float]:
+        try:
+            return self._columns.read_fields(fields)
+        except BadCell as error:
+            place = self._columns.numbers[error.index]
+            name, cell = self._header[place], fields[place]
+            said, hint = str(error), error.hint
+            if error.is_number:
+                said, hint = f"{cell} is not a finite float32 number", _FILL
+            elif not cell.strip():
+                hint = _FILL
+            elif not hint and first:
+                hint = self._without_text(fields)
+            hint = hint or f"{_FILL}; a column of text? features: names those to use"
+            raise DataError(f"{where}, column {name!r}: {said}", hint=hint) from None
+        except BadInput as error:
+            raise DataError(f"{where}: {error}", hint=error.hint) from None
+
+    def _text(self, line: bytes) -> str:
+        try:
+            return csv_dialect.text_of(line)
+        except BadInput as error:
+            where = self._where(self._line + 1) if self._line else self._file  # in its first line, it is the file
+            raise DataError(f"{where}: {error}", hint=error.hint) from None
+
+    def _where(self, line: int) -> str:
+        return f"{self._file}, line {line}"
+
+    def _without_text(self, fields: list[str]) -> str:
+        """Returns the key that leaves out the columns of text, as the first row shows them."""
+        separator, places = self._columns.separator, self._columns.numbers
+        names = [self._header[place] for place in places if csv_dialect.is_number(fields[place], separator)]
+        if not names:
+            return "every column but the label is a feature: there is none of numbers"
+        return f"features: {as_yaml(names)} beside `label` in deploy.yaml (--features of knnkit init) leaves out text"
+
+
+def _open(file: Path) -> IO[Any]:
+    with file.open("rb") as start:
+        wide = start.read(2) in _UTF_16
+    return file.open(newline="", encoding="utf-16") if wide else file.open("rb")
+
+
+def _text_blocks(stream: IO[Any]) -> Iterator[bytes]:
+    """Yields whole lines of an open file, of text or bytes, as UTF-8 with one newline behind each."""
+    while found := stream.read(_BLOCK) + stream.readline():
+        block = found.encode() if isinstance(found, str) else found
+        if b"\r" in block:
+            block = block.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        yield block if block.endswith(b"\n") else block + b"\n"

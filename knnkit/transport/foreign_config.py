@@ -1,0 +1,103 @@
+"""An ssh_config that somebody else may have written, and what it can run on this machine.
+
+`Match exec` and `ProxyCommand` are commands. The user's own ssh_config (in ~/.ssh, in /etc/ssh, or named with
+`--ssh-config`) may run them. One that deploy.yaml names may not, until the user agreed: the author of deploy.yaml may
+be a stranger, wherever its folder lies. An agreement is kept by the digest of the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shlex
+from pathlib import Path
+
+from knnkit.errors import ConfigError
+from knnkit.transport.address import Address
+from knnkit.transport.base import printable
+
+_AGREED = Path("~/.config/knnkit/agreed_ssh_configs")
+_MAX_CONFIG = 1 << 20
+#: Without quotes, in small letters: whatever can run a command or bring in another file has one of these words.
+_RUNS = ("exec", "proxycommand", "include")
+
+
+def commands_in(path: str | Path) -> tuple[str, ...]:
+    """Returns the lines that may run a command, as `FILE:LINE: text`; none where the file is the user's own.
+
+    Looks for words, not for syntax, so that no way to write a line hides it.
+    """
+    file = Path(path).expanduser()
+    if _is_own(file):
+        return ()
+    found = []
+    for number, line in enumerate(_read(file).decode("utf-8", "replace").split("\n"), start=1):
+        if _has(line, *_RUNS) and not line.lstrip().startswith("#"):
+            found.append(f"{file}:{number}: {printable(line.strip()[:200])}")
+    return tuple(found)
+
+
+def refuse_foreign(address: Address) -> None:
+    """Lets pass what runs no command, or what the user agreed to.
+
+    Raises:
+        ConfigError: deploy.yaml names an ssh_config that may run commands.
+    """
+    if not address.foreign or address.config is None or is_agreed(address.config):
+        return
+    commands = commands_in(address.config)
+    if commands:
+        raise refusal(address.config, commands[0])
+
+
+def refusal(path: str, command: str) -> ConfigError:
+    """Returns the error for a file that deploy.yaml names and nobody agreed to."""
+    return ConfigError(
+        f"{command}: this ssh_config may run commands on this machine, and deploy.yaml alone names it",
+        reason="foreign-ssh-config",
+        hint=f"read it; if it may: --ssh-config {shlex.quote(path)}",
+    )
+
+
+def is_agreed(path: str | Path) -> bool:
+    """Whether the user agreed to the file as it is now."""
+    try:
+        return _digest(path) in _AGREED.expanduser().read_text().split()
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def agree(path: str | Path) -> None:
+    """Keeps the user's agreement; not to a file that brings in others, which may change behind its back."""
+    if _has(_read(Path(path).expanduser()).decode("utf-8", "replace"), "include"):
+        return
+    file = _AGREED.expanduser()
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600), "a") as out:
+        out.write(f"{_digest(path)}\n")
+
+
+def _has(text: str, *words: str) -> bool:
+    plain = re.sub(r"[\"'\\]", "", text).lower()
+    return any(word in plain for word in words)
+
+
+def _is_own(file: Path) -> bool:
+    real = file.resolve()
+    return any(real.is_relative_to(folder.resolve()) for folder in (Path("~/.ssh").expanduser(), Path("/etc/ssh")))
+
+
+def _read(file: Path) -> bytes:
+    try:
+        with file.open("rb") as source:
+            data = source.read(_MAX_CONFIG + 1)
+    except OSError:
+        return b""  # ssh cannot read it either, and says so
+    if len(data) > _MAX_CONFIG:
+        raise ConfigError(f"{file}: more than {_MAX_CONFIG:,} bytes are no ssh_config", reason="foreign-ssh-config")
+    return data
+
+
+def _digest(path: str | Path) -> str:
+    return hashlib.sha256(_read(Path(path).expanduser())).hexdigest()

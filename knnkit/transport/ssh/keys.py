@@ -1,0 +1,247 @@
+"""Private keys, their certificates and public halves, read from files. Offers none, stores no passphrase.
+
+Reads what ssh reads: OpenSSH's own format (also encrypted with AES-GCM), PKCS#1, SEC1 and PKCS#8. The passphrase of an
+encrypted key comes from KNNKIT_SSH_PASSPHRASE or is asked for, once for each file, on a terminal.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import getpass
+import io
+import os
+import stat
+import sys
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+
+from knnkit.transport.ssh.paramiko_import import paramiko
+
+PASSPHRASE = "KNNKIT_SSH_PASSPHRASE"  # noqa: S105  (the name of the variable)
+_MAGIC = b"openssh-key-v1\0"
+#: Largest file of a key that is read, in bytes.
+_MAX_KEY = 1 << 20
+_KINDS = ((rsa.RSAPrivateKey, "RSAKey"), (ec.EllipticCurvePrivateKey, "ECDSAKey"))
+_KINDS += ((ed25519.Ed25519PrivateKey, "Ed25519Key"),)  # type: ignore[assignment]
+_loaded: dict[tuple[str, int], paramiko.PKey] = {}
+_loading = threading.Lock()
+
+
+class NoKey(Exception):
+    """A file gives no key; the message says why, and what to type."""
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """A user certificate: for which public key, and in which file."""
+
+    path: Path
+    blob: paramiko.pkey.PublicBlob
+    key: bytes  # wire form of the public key that it is for
+    expired: bool
+
+    def __str__(self) -> str:
+        return f"{self.path}{' (expired)' if self.expired else ''}"
+
+    def with_key(self, key: paramiko.PKey) -> paramiko.PKey:
+        """Returns the key as one that shows this certificate."""
+        return _Certified(key, self.blob)
+
+
+class _Certified(paramiko.PKey):
+    """A key, of a file or of an agent, that shows a certificate."""
+
+    def __init__(self, key: paramiko.PKey, blob: paramiko.pkey.PublicBlob) -> None:
+        self._key, self.public_blob = key, blob
+
+    def get_name(self) -> str:
+        return self._key.get_name()
+
+    def asbytes(self) -> bytes:
+        return self._key.asbytes()
+
+    def sign_ssh_data(self, data: bytes, algorithm: str | None = None) -> paramiko.Message:
+        return self._key.sign_ssh_data(data, algorithm)
+
+
+def load_certificate(path: Path) -> Certificate:
+    """Reads a certificate.
+
+    Raises:
+        NoKey: it is none, or is broken.
+        OSError: it cannot be read.
+    """
+    try:
+        text = _read(path).strip()
+        found = serialization.load_ssh_public_identity(text)
+        if not isinstance(found, serialization.SSHCertificate):
+            raise NoKey(f"{path} is a public key and not a certificate")
+        wire = found.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+        key = base64.b64decode(wire.split()[1])
+        blob = paramiko.pkey.PublicBlob.from_string(text.decode())
+        return Certificate(path, blob, key, found.valid_before <= time.time())
+    except (ValueError, UnsupportedAlgorithm, IndexError, paramiko.SSHException):
+        raise NoKey(f"{path} is not a certificate that can be read") from None
+
+
+def certificates_of(key: Path, named: Iterable[str], public: bytes | None, notes: list[str]) -> list[Certificate]:
+    """Returns the certificates for a key: the one beside its file, and those of CertificateFile.
+
+    Args:
+        key: the file of the key.
+        named: files of CertificateFile.
+        public: wire form of the public key.
+        notes: gets a warning for each certificate that cannot be used.
+    """
+    found = []
+    beside = key.with_name(key.name + "-cert.pub")
+    for path in (beside, *(Path(name) for name in named)):
+        try:
+            certificate = load_certificate(path)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            notes.append(f"{path}: {error.strerror}")
+            continue
+        except NoKey as error:
+            notes.append(str(error))
+            continue
+        if certificate.key == public:
+            found.append(certificate)
+        elif path == beside:
+            notes.append(f"{path} is the certificate of another key")
+    return found
+
+
+def public_half(path: Path) -> bytes | None:
+    """Returns the wire form of a public key: of the file itself, of the one beside it, or of a key in OpenSSH's format.
+
+    None where there is no such file, or it holds no public key. Opens no private key.
+    """
+    try:
+        data = _read(path)
+    except OSError:
+        data = b""
+    if _is_public(data):
+        return _blob_of_line(data)
+    try:
+        return _blob_of_line(_read(path.with_name(path.name + ".pub"))) or _blob_of_private(data)
+    except OSError:
+        return _blob_of_private(data)
+
+
+def is_public_file(path: Path) -> bool:
+    """Whether a file holds the line of a public key.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    try:
+        return _is_public(_read(path))
+    except FileNotFoundError:
+        raise
+    except OSError:
+        return False
+
+
+def _is_public(data: bytes) -> bool:
+    return data.lstrip().startswith((b"ssh-", b"ecdsa-", b"sk-"))
+
+
+def _blob_of_line(data: bytes) -> bytes | None:
+    try:
+        return base64.b64decode(data.split()[1])
+    except (ValueError, IndexError, binascii.Error):
+        return None
+
+
+def _blob_of_private(data: bytes) -> bytes | None:
+    """Returns the public key that stands in clear in OpenSSH's format: magic, cipher, kdf, options, 1, public key."""
+    try:
+        body = base64.b64decode(b"".join(data.split(b"KEY-----")[1].rpartition(b"-----END")[0].split()))
+        if not body.startswith(_MAGIC):
+            return None
+        message = paramiko.Message(body[len(_MAGIC) :])
+        for _ in ("cipher", "kdf", "options"):
+            message.get_binary()
+        return message.get_binary() if message.get_int() == 1 else None
+    except Exception:  # whatever a broken file makes of paramiko's reader
+        return None
+
+
+def load(path: Path) -> paramiko.PKey:
+    """Reads a private key, once a run.
+
+    Raises:
+        NoKey: there is none that can be used.
+    """
+    try:
+        found, data = path.stat(), _read(path)
+        if data.startswith(b"PuTTY-User-Key-File"):
+            told = f"puttygen {path} -O private-openssh -o {path.with_suffix('.key')}"
+            raise NoKey(f"{path} is a key of PuTTY: {told}")
+        if stat.S_IMODE(found.st_mode) & 0o077 and found.st_uid == os.getuid():
+            raise NoKey(f"{path} may be read by others: chmod 600 {path}")
+        with _loading:
+            known = (str(path), found.st_mtime_ns)
+            if known not in _loaded:
+                _loaded[known] = _open(path, data)
+            return _loaded[known]
+    except OSError as error:
+        raise NoKey(f"{path}: {error.strerror}") from None
+
+
+def _read(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(_MAX_KEY)
+
+
+def _open(path: Path, data: bytes) -> paramiko.PKey:
+    try:
+        return _for_paramiko(path, _parse(data, None))
+    except TypeError:  # cryptography: a passphrase is needed
+        secret = _passphrase(path)
+    except UnsupportedAlgorithm:
+        raise NoKey(f"{path} is of a kind that knnkit does not read: ssh-add it, and the key agent offers it") from None
+    except ValueError:
+        raise NoKey(f"{path} is not a key that can be read") from None
+    try:
+        return _for_paramiko(path, _parse(data, secret))
+    except Exception as error:  # cryptography: ValueError, InvalidTag, ...
+        if isinstance(error, NoKey):
+            raise
+        raise NoKey(f"{path}: the passphrase is wrong (from {PASSPHRASE} or typed)") from None
+
+
+def _passphrase(path: Path) -> bytes:
+    secret = os.environ.get(PASSPHRASE)
+    if not secret and sys.stdin is not None and sys.stdin.isatty():
+        secret = getpass.getpass(f"Passphrase of {path}: ")
+    if not secret:
+        raise NoKey(f"{path} has a passphrase: ssh-add it, or set {PASSPHRASE}")
+    return secret.encode()
+
+
+def _parse(data: bytes, secret: bytes | None) -> Any:
+    if b"BEGIN OPENSSH PRIVATE KEY" in data:
+        return serialization.load_ssh_private_key(data, secret)
+    return serialization.load_pem_private_key(data, secret)
+
+
+def _for_paramiko(path: Path, key: Any) -> paramiko.PKey:
+    kind = next((name for cls, name in _KINDS if isinstance(key, cls)), None)
+    if kind is None:
+        raise NoKey(f"{path}: a key of this kind is not supported: ssh-keygen -t ed25519")
+    plain = serialization.NoEncryption()
+    text = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, plain).decode()
+    made: paramiko.PKey = getattr(paramiko, kind).from_private_key(io.StringIO(text))
+    return made

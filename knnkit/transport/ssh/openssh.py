@@ -1,0 +1,164 @@
+"""`ssh -G`: OpenSSH's own answer to what ssh_config means for a host.
+
+One process for each host, run by the thread that connects to it, and kept for the run. Reading ssh_config runs the
+commands of `Match exec`, as ssh does: host and user must have been checked before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import pwd
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+
+from knnkit.transport.base import printable
+from knnkit.transport.ssh.settings import Settings, WrongConfig
+
+#: Seconds for `ssh -G`, with all commands of `Match exec`.
+_SECONDS = 20.0
+_Answer = tuple[int, str, str]  # exit code, standard output, standard error
+_answers: dict[tuple[object, ...], Future[_Answer]] = {}
+_asking = threading.Lock()
+
+
+@functools.lru_cache(maxsize=4)
+def _is_openssh(program: str) -> bool:
+    quiet = subprocess.DEVNULL
+    try:
+        said = subprocess.run([program, "-V"], stdin=quiet, stdout=quiet, stderr=subprocess.PIPE, timeout=_SECONDS)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return said.stderr.startswith(b"OpenSSH")
+
+
+def client() -> str | None:
+    """Returns OpenSSH's `ssh`; None where there is none (Dropbear's is another program)."""
+    program = shutil.which("ssh")
+    return program if program and _is_openssh(program) else None
+
+
+def home_is_moved() -> bool:
+    """Whether $HOME is not the account's home: ssh means the account's by `~`, knnkit means $HOME."""
+    try:
+        return not Path(pwd.getpwuid(os.getuid()).pw_dir).samefile(Path.home())
+    except (KeyError, OSError):
+        return True
+
+
+def ask(program: str, host: str, *, port: int | None, user: str | None, config: str | None) -> Settings:
+    """Returns what ssh would take for `host`.
+
+    Args:
+        program: OpenSSH's `ssh`.
+        host: as the user named it, checked.
+        port: comes before ssh_config.
+        user: comes before ssh_config, checked.
+        config: the file that is read; None: those of the user and of the system.
+
+    Raises:
+        WrongConfig: ssh refuses its configuration.
+    """
+    said = ["-F", str(Path(config).expanduser().absolute())] if config else []
+    said += ["-p", str(port)] if port else []
+    said += ["-l", user] if user else []
+    # ControlPath is expanded before it is printed, and so tells what %C is for this version of ssh.
+    argv = (program, "-T", "-G", *said, "-o", "ControlPath=%C", "--", host)
+    code, out, err = _once((*argv, os.environ.get("HOME"), _changed(config)), lambda: _run(argv))
+    if code:
+        raise WrongConfig(_complaint(err, config) or f"ssh -G {host} ended with {code}")
+    return _settings(out)
+
+
+def _complaint(err: str, config: str | None) -> str:
+    """Returns what ssh complains of, as `FILE:LINE: text`, the lines that name a place first."""
+    lines = [line.strip() for line in err.splitlines() if line.strip() and ": terminating" not in line]
+    placed = [re.sub(r"^(/.*?):? line (\d+): ", r"\1:\2: ", line) for line in lines]
+    placed.sort(key=lambda line: not line.startswith("/"))
+    said = printable("; ".join(placed))
+    return said if not said or said.startswith("/") else f"{config or '~/.ssh/config'}: {said}"
+
+
+def _once(key: tuple[object, ...], make: Callable[[], _Answer]) -> _Answer:
+    with _asking:
+        found = _answers.get(key)
+        future = found or _answers.setdefault(key, Future())
+    if found is None:
+        try:
+            future.set_result(make())
+        except BaseException as error:
+            del _answers[key]
+            future.set_exception(error)
+    return future.result()
+
+
+def _changed(config: str | None) -> tuple[int, int] | None:
+    """Returns what differs once the file was edited, for a program that runs for long."""
+    try:
+        found = Path(config or "~/.ssh/config").expanduser().stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
+
+
+def _run(argv: tuple[str, ...]) -> _Answer:
+    """Runs it with files for its output: what `Match exec` leaves in the background would hold a pipe open."""
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True)
+        try:
+            code = process.wait(_SECONDS)
+        except subprocess.TimeoutExpired:
+            waits = "which command of `Match exec`, or which name, waits?"
+            return 255, "", f"`ssh -G {argv[-1]}` did not end within {_SECONDS:g} s: {waits}"
+        finally:
+            if process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        out.seek(0)
+        err.seek(0)
+        return code, out.read().decode("utf-8", "surrogateescape"), err.read().decode("utf-8", "replace")
+
+
+def _settings(out: str) -> Settings:
+    found: dict[str, list[str]] = {}
+    for line in out.split("\n"):
+        keyword, _, value = line.partition(" ")
+        found.setdefault(keyword, []).append(value)
+
+    def one(keyword: str) -> str | None:
+        return found[keyword][0] if keyword in found else None
+
+    try:
+        return Settings(
+            host=found["hostname"][0],
+            port=int(found["port"][0]),
+            user=found["user"][0],
+            alias=one("hostkeyalias"),
+            identities=tuple(found.get("identityfile", ())),
+            certificates=tuple(found.get("certificatefile", ())),
+            identities_only=one("identitiesonly") == "yes",
+            agent=one("identityagent") or "SSH_AUTH_SOCK",
+            jump=one("proxyjump"),
+            proxy=one("proxycommand"),
+            user_known_hosts=_paths(one("userknownhostsfile")),
+            global_known_hosts=_paths(one("globalknownhostsfile")),
+            digest=one("controlpath"),
+        )
+    except (KeyError, ValueError):
+        raise WrongConfig("`ssh -G` gives an answer that cannot be read") from None
+
+
+def _paths(text: str | None) -> tuple[str, ...]:
+    """Splits paths that ssh prints side by side, spaces in them and all: each begins at its root."""
+    if not text:
+        return ()
+    return tuple(re.split(r" (?=[/~])", text) if text.startswith(("/", "~")) else text.split())

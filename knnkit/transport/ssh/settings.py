@@ -1,0 +1,32 @@
+"""Settings of ssh_config for one host, whoever read them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class WrongConfig(Exception):
+    """ssh_config is wrong; the message names file and line."""
+
+
+class CannotFollow(WrongConfig):
+    """ssh_config may be right, but knnkit cannot follow it; the message names file, line and word."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What ssh would take for one host. Tokens are expanded but in `identities`, `certificates` and `proxy`."""
+
+    host: str
+    port: int
+    user: str
+    alias: str | None = None  # HostKeyAlias
+    identities: tuple[str, ...] = ()
+    certificates: tuple[str, ...] = ()
+    identities_only: bool = False
+    agent: str = "SSH_AUTH_SOCK"
+    jump: str | None = None
+    proxy: str | None = None
+    user_known_hosts: tuple[str, ...] = ()
+    global_known_hosts: tuple[str, ...] = ()
+    digest: str | None = None  # what %C stands for, where it is known

@@ -1,0 +1,55 @@
+"""Tokens, variables and `~` in values of ssh_config.
+
+ssh expands `%h`, `${HOME}` and a leading `~` itself, most of them only when it connects, and so does knnkit. Each value
+is expanded in one pass, so that what a token stands for is never expanded again.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+
+_PART = re.compile(r"%(.?)|\$\{([^}]*)\}", re.DOTALL)
+
+
+class CannotExpand(ValueError):
+    """A token that is unknown here, or a variable that is not set."""
+
+
+def expand(text: str, tokens: Mapping[str, str], *, variables: bool = True) -> str:
+    """Returns `text` with its tokens and variables replaced.
+
+    Args:
+        text: a value of ssh_config.
+        tokens: letter after `%` -> what it stands for; `%%` need not be named.
+        variables: whether `${NAME}` is replaced as well.
+
+    Raises:
+        CannotExpand: a token is unknown, or a variable is not set.
+    """
+
+    def replaced(part: re.Match[str]) -> str:
+        letter, variable = part.groups()
+        if variable is not None:
+            if not variables:
+                return part[0]
+            if variable not in os.environ:
+                raise CannotExpand(f"{part[0]}: this variable is not set")
+            return os.environ[variable]
+        if letter == "%":
+            return "%"
+        if letter not in tokens:
+            raise CannotExpand(f"{part[0]}: this token is unknown here")
+        return tokens[letter]
+
+    return _PART.sub(replaced, text)
+
+
+def expand_path(text: str, tokens: Mapping[str, str]) -> str:
+    """Returns the path of a file: `~` first, then tokens and variables.
+
+    Raises:
+        CannotExpand: as `expand`.
+    """
+    return expand(os.path.expanduser(text), tokens)  # noqa: PTH111  (pathlib would drop a trailing slash)
