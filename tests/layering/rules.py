@@ -228,6 +228,16 @@ def heavy_at_load(code: Code) -> list[str]:
     ]
 
 
+def late_imports_of_commands(code: Code) -> list[str]:
+    """A command's module imports at its top."""
+    return [
+        str(i)
+        for i in code.imports
+        if within(i.source, "knnkit.commands") and top(i.target) in ("knnkit", "device_agent")
+        if not i.at_load and not i.typing
+    ]
+
+
 def _closure(edges: dict[str, set[str]], start: str) -> set[str]:
     seen: set[str] = set()
     queue = [start]
