@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from knnkit.commands import _output, _selection
+from knnkit.commands import _config, _output, _selection
 from knnkit.commands._console import Console
 from knnkit.fleet.jobs.query import Kind, Question, ask_device
 from knnkit.fleet.report import FleetReport
@@ -33,7 +33,7 @@ def ask_fleet(
     """Asks every selected device, or those that have one of `inputs` (device -> standard input); returns the report."""
     shared = shared or Shared()
     _output.check_report_paths(arguments)
-    config = _selection.load_config(arguments)
+    config = _config.load_config(arguments)
     targets = _selection.select_targets(arguments, config)
     nonce, holder, pace = _selection.nonce(), _selection.holder(), _selection.pace_of(arguments, config)
     named = _selection.named_keys(arguments, config)

@@ -14,10 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from device_agent.shared.protocol import constants
+from knnkit.commands import _config
 from knnkit.commands._output import read_report
-from knnkit.config import load, parse
-from knnkit.config.parse import Build, Config, RolloutConfig, parse_duration
-from knnkit.errors import ConfigError, NothingToDo, SigningKeyError, UsageError
+from knnkit.config.parse import Config, RolloutConfig, parse_duration
+from knnkit.errors import NothingToDo, SigningKeyError, UsageError
 from knnkit.fleet import targets as target
 from knnkit.fleet.device.connect import Dialling, Pace
 from knnkit.fleet.rollout.executor import Fan, fan
@@ -28,18 +28,6 @@ from knnkit.transport import foreign_config
 #: Characters of who and where in a holder's name: a device cuts the whole, and the run must stay.
 _MAX_NAME = 160
 _SHOWN = 10  # lines of an ssh_config
-
-
-def load_config(arguments: argparse.Namespace) -> Config | None:
-    """Returns deploy.yaml; None where none was named and none is here.
-
-    Raises:
-        ConfigError: it is wrong, or the named one is missing.
-    """
-    if arguments.config is not None:
-        return load.load(arguments.config)
-    here = Path(parse.FILE_NAME)
-    return load.load(here) if here.exists() else None
 
 
 def select_targets(arguments: argparse.Namespace, config: Config | None) -> tuple[Target, ...]:
@@ -118,15 +106,7 @@ def trusted_keys(arguments: argparse.Namespace, config: Config | None) -> dict[s
     Raises:
         SigningKeyError: one of the files is missing or holds no public key.
     """
-    return keys.load_public_keys(arguments.key or own_public_keys(config))
-
-
-def own_public_keys(config: Config | None) -> list[Path]:
-    """Returns the files of the public keys that deploy.yaml trusts; left out there, the one beside the signing key."""
-    if config is None:
-        return []
-    own = config.signing.key.with_suffix(keys.PUBLIC_SUFFIX)
-    return list(config.signing.trusted) or ([own] if own.exists() else [])
+    return keys.load_public_keys(arguments.key or _config.own_public_keys(config))
 
 
 def named_keys(arguments: argparse.Namespace, config: Config | None) -> frozenset[str]:
@@ -135,7 +115,7 @@ def named_keys(arguments: argparse.Namespace, config: Config | None) -> frozense
     A device that trusts others is warned about. What cannot be read is said, and stops no command.
     """
     try:
-        return frozenset(keys.load_public_keys([*getattr(arguments, "key", ()), *own_public_keys(config)]))
+        return frozenset(keys.load_public_keys([*getattr(arguments, "key", ()), *_config.own_public_keys(config)]))
     except SigningKeyError as error:
         print(f"knnkit: warning: {error}: whether devices trust other keys is not looked at", file=sys.stderr)
         return frozenset()
@@ -195,27 +175,3 @@ def holder() -> str:
 def nonce() -> str:
     """Returns a fresh nonce: every certificate of this run must carry it."""
     return secrets.token_hex(16)
-
-
-def require_config(config: Config | None, what: str) -> Config:
-    """Returns the configuration.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    if config is None:
-        raise ConfigError(f"{what}: there is no deploy.yaml here", hint="knnkit init, or name one with -c")
-    return config
-
-
-def require_builds(config: Config | None, what: str, file: Path | None, hint: str = "") -> tuple[Build, ...]:
-    """Returns what the configuration in `file` builds, deploy.yaml if it is None; `hint` is what else could be done.
-
-    Raises:
-        ConfigError: there is no configuration, or it has no model.
-    """
-    builds = require_config(config, what).builds()
-    if not builds:
-        said = f"{what}: {file or 'deploy.yaml'} has no `model`"
-        raise ConfigError(said, hint=f"add one, as in a file that knnkit init writes{hint}")
-    return builds

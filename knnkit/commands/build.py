@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from device_agent.shared.protocol import constants, json_codec
-from knnkit.commands import _selection
+from knnkit.commands import _config
 from knnkit.config import load
 from knnkit.errors import UsageError
 from knnkit.release import build, describe, signing
@@ -16,7 +16,7 @@ from knnkit.render.sanitize import count, percent
 
 def run(arguments: argparse.Namespace) -> int:
     """Builds every model of the file; returns 0."""
-    builds = _selection.require_builds(load.load(arguments.config), "nothing to build", arguments.config)
+    builds = _config.require_builds(load.load(arguments.config), "nothing to build", arguments.config)
     if arguments.output is not None and len(builds) > 1:
         raise UsageError("-o takes one release, but the file has several models", hint="leave out -o")
     signer = signing.load_signer(builds[0].signing.key)

@@ -16,7 +16,7 @@ from typing import BinaryIO
 from device_agent.shared.console import streams
 from device_agent.shared.protocol import constants
 from device_agent.shared.safe_files import whole_file
-from knnkit.commands import _output, _selection
+from knnkit.commands import _config, _output, _selection
 from knnkit.commands._console import Console
 from knnkit.config.parse import Config
 from knnkit.errors import DataError, UsageError
@@ -32,7 +32,7 @@ _FLAGS = ("stream", "proba", "neighbors", "digest", "ignore-extra")
 
 def run(arguments: argparse.Namespace) -> int:
     """Classifies; returns the agent's exit code, or that of the fleet."""
-    config = _selection.load_config(arguments)
+    config = _config.load_config(arguments)
     targets = _selection.select_targets(arguments, config)
     if len(targets) > 1 or arguments.report:
         return _many(arguments, config, targets)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from device_agent.shared.protocol import constants, json_codec
-from knnkit.commands import _decision_regions, _output, _selection
+from knnkit.commands import _config, _decision_regions, _output, _selection
 from knnkit.commands import _dry_run as _plans
 from knnkit.commands._console import Console
 from knnkit.config.parse import Build, Config, parse_amount
@@ -31,7 +31,7 @@ from knnkit.release.package import Package, package_for, read_package
 def run(arguments: argparse.Namespace) -> int:
     """Deploys; returns the exit code of the whole run."""
     _output.check_report_paths(arguments)
-    config = _selection.load_config(arguments)
+    config = _config.load_config(arguments)
     targets = _selection.select_targets(arguments, config)
     rules = _rules(arguments, config)
     _require_wave(targets, rules, config)
@@ -126,7 +126,7 @@ def _packages(
     directories = arguments.release
     if not directories:
         finished = ", or name a finished release: --release DIR"
-        builds = _selection.require_builds(config, "nothing to deploy", arguments.config, finished)
+        builds = _config.require_builds(config, "nothing to deploy", arguments.config, finished)
         classes = {target.device_class for target in targets}
         own = {build.model.device_class for build in builds}
         wanted = [b for b in builds if b.model.device_class in classes or (classes - own and _is_general(b))]

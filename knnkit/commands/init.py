@@ -10,7 +10,6 @@ import unicodedata
 from pathlib import Path
 
 from knnkit.config import yaml_reader
-from knnkit.config.field_types import first_twice
 from knnkit.data import columns, files
 from knnkit.errors import UsageError
 
@@ -81,7 +80,8 @@ def _own(arguments: argparse.Namespace, path: Path) -> tuple[str, str]:
     """Returns a model's name and its `data`, once the rows were read as a build will read them."""
     file: Path = arguments.data
     label: str = arguments.label or "label"
-    if twice := first_twice(arguments.features or ()):
+    names = arguments.features or []
+    if twice := next((name for name in names if names.count(name) > 1), None):
         raise UsageError(f"--features names {twice!r} twice", hint="each column once")
     rows = files.load(file, label, arguments.features)
     if arguments.features is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from knnkit.commands import _decision_regions, _output, _query, _selection
+from knnkit.commands import _config, _decision_regions, _output, _query, _selection
 from knnkit.commands._query import Shared
 from knnkit.errors import UsageError
 from knnkit.fleet.report import DeviceReport, FleetReport
@@ -27,7 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _about_own_rows(arguments: argparse.Namespace) -> FleetReport:
     """Sends each device the reference's answers to the user's rows and asks for a certificate over them."""
-    builds = _selection.require_builds(_selection.load_config(arguments), "--data", arguments.config)
+    builds = _config.require_builds(_config.load_config(arguments), "--data", arguments.config)
     if len(builds) > 1:
         raise UsageError("--data is for one model, but the file has several", hint="a deploy.yaml with one `model`")
     package = read_package(builds[0].release.dir, {})
@@ -43,7 +43,7 @@ def _about_own_rows(arguments: argparse.Namespace) -> FleetReport:
 def _surveyed(arguments: argparse.Namespace, report: FleetReport) -> tuple[Regions, str] | None:
     if not arguments.report:
         return None
-    config = _selection.load_config(arguments)
+    config = _config.load_config(arguments)
     targets = _selection.select_targets(arguments, config)
     directories = _decision_regions.release_directories(config)
     return _decision_regions.survey(arguments, report, targets, directories, _selection.pace_of(arguments, config))

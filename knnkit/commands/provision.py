@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from device_agent.shared.protocol import json_codec
-from knnkit.commands import _output, _selection
+from knnkit.commands import _config, _output, _selection
 from knnkit.commands._console import Console
 from knnkit.errors import UsageError
 from knnkit.fleet.jobs.provision import ProvisionJob, provision_device
@@ -19,7 +19,7 @@ from knnkit.render.terminal import print_table
 def run(arguments: argparse.Namespace) -> int:
     """Provisions the selected devices, and shows a line for each."""
     _output.check_report_paths(arguments)
-    config = _selection.load_config(arguments)
+    config = _config.load_config(arguments)
     targets = _selection.select_targets(arguments, config)
     if arguments.remove and not (arguments.target or arguments.on):
         raise UsageError("--remove is for devices that are named", hint="--target DEVICE, or --on TAG")

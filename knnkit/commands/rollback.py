@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Callable
 
 from device_agent.shared.protocol.documents import TrustedKeys
-from knnkit.commands import _output, _parsers, _query, _selection
+from knnkit.commands import _config, _output, _parsers, _query
 from knnkit.errors import UsageError
 from knnkit.fleet.jobs.query import Kind
 from knnkit.fleet.report import DeviceReport, FleetReport
@@ -49,8 +49,8 @@ def _ordered(
 
 
 def _signer(arguments: argparse.Namespace) -> Signer:
-    config = _selection.load_config(arguments)
-    key = arguments.signing_key or _selection.require_config(config, "no signing key").signing.key
+    config = _config.load_config(arguments)
+    key = arguments.signing_key or _config.require_config(config, "no signing key").signing.key
     return signing.load_signer(key)
 
 

@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from device_agent.shared.protocol import documents, json_codec
-from knnkit.commands import _options, _selection
+from knnkit.commands import _config, _options
 from knnkit.release import keys, signing
 from knnkit.release.signing import sign_release
 
@@ -17,7 +17,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Signs; returns 0."""
     key = arguments.key
     if key is None:
-        config = _selection.load_config(arguments)
+        config = _config.load_config(arguments)
         key = config.signing.key if config else _KEY
     verdict = sign_release(arguments.directory, signing.load_signer(key))
     print(f"signed {arguments.directory} with {keys.show_fingerprint(verdict.signed_by)}", file=sys.stderr)

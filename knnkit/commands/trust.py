@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from device_agent.shared.protocol import json_codec
-from knnkit.commands import _selection, trust_keys
+from knnkit.commands import _config, _selection, trust_keys
 from knnkit.errors import HostKeyError, UsageError
 from knnkit.fleet.jobs.enrol_host_key import enrol_host
 from knnkit.fleet.targets import select
@@ -30,7 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _enrol(arguments: argparse.Namespace, host: str) -> int:
     """Shows the fingerprint of `host` and enrols its key; returns 0, or raises."""
     found = select(
-        _selection.load_config(arguments), named=[host], overrides=_selection.overrides(arguments), called="HOST"
+        _config.load_config(arguments), named=[host], overrides=_selection.overrides(arguments), called="HOST"
     )
     target = _selection.agreed(found)[0]
     typed = target.address.typed if target.address else None

@@ -14,7 +14,7 @@ from device_agent.shared.protocol import json_codec
 from device_agent.shared.protocol.documents import TrustedKeys
 from device_agent.shared.safe_files import whole_file
 from device_agent.shared.trust import orders as device_orders
-from knnkit.commands import _output, _query, _selection
+from knnkit.commands import _config, _output, _query, _selection
 from knnkit.errors import UsageError
 from knnkit.fleet.report import DeviceReport, FleetReport
 from knnkit.release import keys, orders, signing
@@ -68,8 +68,8 @@ def _order(arguments: argparse.Namespace) -> bytes:
 def _signer(arguments: argparse.Namespace) -> Signer:
     key: Path = arguments.signing_key
     if key is None:
-        config = _selection.load_config(arguments)
-        key = _selection.require_config(config, "no --signing-key").signing.key
+        config = _config.load_config(arguments)
+        key = _config.require_config(config, "no --signing-key").signing.key
     return signing.load_signer(key)
 
 
@@ -98,7 +98,7 @@ def _write(path: Path, order: bytes) -> None:
 
 
 def _send(arguments: argparse.Namespace, order: bytes) -> int:
-    targets = _selection.select_targets(arguments, _selection.load_config(arguments))
+    targets = _selection.select_targets(arguments, _config.load_config(arguments))
     inputs = {target.name: order for target in targets}
     report = _query.ask_fleet(arguments, "keys", ("--apply", "-"), inputs=inputs)
     return _finish(arguments, report)

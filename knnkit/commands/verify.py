@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from device_agent.shared.protocol import documents, json_codec
-from knnkit.commands import _options, _selection
+from knnkit.commands import _config, _options
 from knnkit.errors import UsageError
 from knnkit.release import keys
 from knnkit.release.verify import verify_release
@@ -30,7 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _own(arguments: argparse.Namespace) -> list[Path]:
-    found = _selection.own_public_keys(_selection.load_config(arguments))
+    found = _config.own_public_keys(_config.load_config(arguments))
     if not found:
         public = _options.KEY_PREFIX.with_suffix(keys.PUBLIC_SUFFIX)
         said = "no public key to verify with: --key names none, and there is none of deploy.yaml's"

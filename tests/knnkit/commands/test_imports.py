@@ -13,6 +13,8 @@ from knnkit.commands import COMMANDS
 
 #: What `--help` loads nothing of.
 NOT_FOR_HELP = {"tensorflow", "sklearn", "paramiko", "rich", "pydantic", "numpy", "jinja2", "matplotlib", "distributed"}
+#: Commands that need no deploy.yaml.
+ABOUT_KEYS = {"completion", "keygen", "sign", "verify"}
 #: Commands that read rows or a model on the host.
 ABOUT_MODELS = {"build", "demo", "deploy", "init", "inspect", "parity"}
 
@@ -33,18 +35,18 @@ def test_the_help_of_a_command_loads_nothing_heavy(command: str) -> None:
 
 def test_a_command_loads_only_what_it_needs_to_begin() -> None:
     """TensorFlow, paramiko and the like are loaded once a model is built or a connection is made."""
-    others = sorted(set(COMMANDS) - ABOUT_MODELS)
+    fleet = set(COMMANDS) - ABOUT_MODELS - ABOUT_KEYS
     program = f"""
 import importlib, sys
-heavy = {NOT_FOR_HELP - {"pydantic"}!r}
-for commands in ({others!r}, {sorted(ABOUT_MODELS)!r}):
+heavy = {NOT_FOR_HELP!r}
+for commands in ({sorted(ABOUT_KEYS)!r}, {sorted(fleet)!r}, {sorted(ABOUT_MODELS)!r}):
     for command in commands:
         importlib.import_module("knnkit.commands." + command)
     print(sorted(heavy & set(sys.modules)))
 """
     argv = [sys.executable, "-c", program]
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
-    assert done.stdout.splitlines() == ["[]", "['numpy']"], done.stderr
+    assert done.stdout.splitlines() == ["[]", "['pydantic']", "['numpy', 'pydantic']"], done.stderr
 
 
 @pytest.mark.parametrize(
