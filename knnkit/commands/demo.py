@@ -41,7 +41,7 @@ from knnkit.release.package import read_package
 from knnkit.release.signing import FileSigner
 from knnkit.render import decision_regions, fleet_report, html, plots, terminal
 from knnkit.render.decision_regions import Regions
-from knnkit.training.source import load_data
+from knnkit.training import source
 
 #: By its first line a run knows the folder of an earlier one, whatever stands below it by now.
 _FIRST_LINE = "# The article's experiment: 1,000 points around 5 centres, 300 of them held out, 3 neighbours that vote."
@@ -174,9 +174,9 @@ class _Demo:
 
     def _build(self, build: Any, signer: Any) -> tuple[Built, Dataset, Dataset]:
         load_tensorflow()
-        training, test = load_data(build)
-        assert test is not None  # deploy.yaml holds rows out
-        return ensure_release(build, signer), training, test
+        rows = source.load(build)
+        assert rows.held_out is not None  # deploy.yaml holds rows out
+        return ensure_release(build, signer), rows.training, rows.held_out
 
     def _target(self, config: Any) -> Target:
         return targets_of(config)[0]
