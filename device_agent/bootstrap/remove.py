@@ -51,8 +51,9 @@ def clear(path: Path, left: list[str], *, only: bool = False) -> None:
     """Removes a file, or a folder with what is in it (not with `only`), as far as it can; adds to `left` what stays."""
     folder = not path.is_symlink() and path.is_dir()
     if folder and not only:
-        with failing(path, left):
+        with contextlib.suppress(OSError):
             path.chmod(0o700)
+        with failing(path, left):
             for inside in listed(path):
                 clear(inside, left)
     if os.path.lexists(path) and not any(line.startswith((f"{path}/", f"{path}:")) for line in left):

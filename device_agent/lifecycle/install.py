@@ -50,5 +50,5 @@ def install(
 
 
 def _is_done(store: Store, directory: Path) -> bool:
-    """Whether an upload has become the release that its name says; a crash may have left a part of it."""
-    return not stage.is_complete(directory) and stage.named_digest(directory) in store.staged()
+    """Whether an upload has become the release that its name says."""
+    return not directory.exists() and stage.named_digest(directory) in store.staged()

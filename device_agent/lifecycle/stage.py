@@ -139,14 +139,6 @@ def take_parts(store: Store, directory: Path) -> None:
                 durable.rename(part, directory / name)
 
 
-def is_complete(directory: Path) -> bool:
-    """Returns whether a directory holds every file of a release, by its name or as a part."""
-    return all(
-        os.path.lexists(directory / name) or os.path.lexists(directory / f"{name}{constants.PART_SUFFIX}")
-        for name in constants.RELEASE_FILES
-    )
-
-
 def prune(
     store: Store,
     current: StoreState,
