@@ -1,6 +1,7 @@
-"""Puts together what `device_agent.shared.trust` holds a release against: ROOT/trust, the state's floors, this agent.
+"""What a device knows when it judges a release.
 
-Decides nothing, writes nothing.
+Puts together ROOT/trust, the floors of state.json and this agent, for the rules in `device_agent.shared.trust`. Decides
+nothing, writes nothing.
 """
 
 from __future__ import annotations

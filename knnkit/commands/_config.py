@@ -1,4 +1,4 @@
-"""deploy.yaml as a command uses it: found, read, and required where the command needs it."""
+"""deploy.yaml for commands: finds it, reads it, requires it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The parsers of knnkit's commands: every flag and argument, with its help.
+"""Parsers of knnkit's commands.
 
-Light on purpose: `knnkit COMMAND --help` loads this module and not the command's own, which imports all that it needs
-to run.
+Every flag and argument stands here with its help. Light on purpose: `knnkit COMMAND --help` loads this module and not
+the command's own, which imports all that it needs to run.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a release is made from: the classifier, its training rows, and rows held out.
+"""Training rows, held-out rows, and the model made of them.
 
 `load` reads them; `Material.build` makes the checked model of them. A release is written from that.
 
