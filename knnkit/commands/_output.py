@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING
 
 from device_agent.shared.console import signals
 from device_agent.shared.protocol import json_codec
+from device_agent.shared.protocol.model_info import Gates
 from device_agent.shared.safe_files import whole_file
 from knnkit.errors import UsageError
+from knnkit.fleet.report import FleetReport
+from knnkit.render.fleet_report import page_of, print_report, tone, verdict
+from knnkit.render.html import write_report as write_html
+from knnkit.render.terminal import Table, print_line, print_table
 
 if TYPE_CHECKING:
-    from device_agent.shared.protocol.model_info import Gates
-    from knnkit.fleet.report import FleetReport
-    from knnkit.render.decision_regions import Regions
-    from knnkit.render.terminal import Table
+    from knnkit.render.decision_regions import Regions  # numpy is for a page that is drawn
 
 #: Commands that show a device's warnings among their answers.
 _SHOWS_WARNINGS = frozenset({"status", "doctor"})
@@ -35,9 +37,6 @@ def finish(
 
     A `table` is the result, on the terminal and in a report.
     """
-    from knnkit.render.fleet_report import print_report
-    from knnkit.render.terminal import print_table
-
     signals.deafen()  # what was done is told whole
     for path in arguments.report:
         write_report(path, report, gates, regions, table)
@@ -53,9 +52,6 @@ def finish(
 
 
 def _say_what_to_do(report: FleetReport) -> None:
-    from knnkit.render.fleet_report import tone, verdict
-    from knnkit.render.terminal import print_line
-
     for device in report.devices:
         for warning in device.warnings if report.command not in _SHOWS_WARNINGS else ():
             print_line(f"{device.name}: {warning}", "warn", stream=sys.stderr)
@@ -82,9 +78,6 @@ def write_report(
             with whole_file(path) as file:
                 file.write(data)
         elif path.suffix in (".html", ".htm"):
-            from knnkit.render.fleet_report import page_of
-            from knnkit.render.html import write_report as write_html
-
             surveyed, by = regions or (None, "")
             write_html(path, page_of(report, gates=gates, regions=surveyed, regions_from=by, table=table))
         else:
@@ -119,8 +112,6 @@ def read_report(path: Path) -> FleetReport:
     Raises:
         UsageError: it is missing or is no report.
     """
-    from knnkit.fleet.report import FleetReport
-
     try:
         with path.open("rb") as file:
             return json_codec.loads(FleetReport, file.read(_MAX_REPORT + 1), limit=_MAX_REPORT)

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
 
-from knnkit.commands import _options, _output, _query
+from device_agent.shared.protocol.reports import Bench
+from knnkit.commands import _output, _query
+from knnkit.fleet.report import DeviceReport
+from knnkit.render.fleet_report import outcome_line
+from knnkit.render.sanitize import milliseconds, size
 from knnkit.render.terminal import Column, Table
-
-if TYPE_CHECKING:
-    from knnkit.fleet.report import DeviceReport
-
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of this command."""
-    _options.add_fleet(parser)
-    parser.add_argument("--threads", type=_options.count, metavar="N", help="of the runtime (default: 1)")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -28,10 +22,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _row(device: DeviceReport) -> tuple[str, ...]:
-    from device_agent.shared.protocol.reports import Bench
-    from knnkit.render.fleet_report import outcome_line
-    from knnkit.render.sanitize import milliseconds, size
-
     if not device.details:
         return (device.name, *["-"] * 9, outcome_line(device))
     found = device.answer(Bench)

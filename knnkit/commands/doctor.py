@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
 
-from knnkit.commands import _options, _output, _query
+from device_agent.shared.protocol import json_codec
+from device_agent.shared.protocol.reports import Finding
+from knnkit.commands import _output, _query
+from knnkit.fleet.report import DeviceReport
 from knnkit.render.terminal import Cell, Table, Tone
-
-if TYPE_CHECKING:
-    from knnkit.fleet.report import DeviceReport
-
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of this command."""
-    _options.add_fleet(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -25,9 +19,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _rows(device: DeviceReport) -> list[tuple[Cell | str, ...]]:
-    from device_agent.shared.protocol import json_codec
-    from device_agent.shared.protocol.reports import Finding
-
     if not device.details:
         return [(device.name, "connection", Cell("error", "bad"), device.said, device.hint)]
     tones: dict[str, Tone] = {"ok": "good", "warning": "warn", "error": "bad"}

@@ -3,27 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
 
-from knnkit.commands import _options, _output, _query
+from device_agent.shared.protocol.documents import History, HistoryEntry
+from knnkit.commands import _output, _query
+from knnkit.fleet.report import DeviceReport
+from knnkit.render.fleet_report import outcome_text
+from knnkit.render.sanitize import moment
 from knnkit.render.terminal import Table
-
-if TYPE_CHECKING:
-    from device_agent.shared.protocol.documents import HistoryEntry
-    from knnkit.fleet.report import DeviceReport
-
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of this command."""
-    _options.add_fleet(parser)
-    parser.add_argument(
-        "-n",
-        "--lines",
-        type=_options.count,
-        default=20,
-        metavar="N",
-        help="how many entries, the last ones (default: %(default)s)",
-    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -36,17 +22,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 def rows_of(device: DeviceReport) -> list[tuple[str, ...]]:
     """Returns a device's lines of the table."""
-    from device_agent.shared.protocol.documents import History
-    from knnkit.render.fleet_report import outcome_text
-
     if not device.details:
         return [(device.name, "-", outcome_text(device), "-", "-", "-", device.said)]
     return [_entry(device.name, entry) for entry in device.answer(History).entries]
 
 
 def _entry(name: str, entry: HistoryEntry) -> tuple[str, ...]:
-    from knnkit.render.sanitize import moment
-
     return (
         name,
         moment(entry.at),

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
 
-from knnkit.commands import _options, _output, _query
+from device_agent.shared.trust import standing
+from knnkit.commands import _output, _query
+from knnkit.fleet.report import DeviceReport
+from knnkit.render.fleet_report import outcome_line, release_text
+from knnkit.render.sanitize import size
 from knnkit.render.terminal import Cell, Table, Tone
-
-if TYPE_CHECKING:
-    from knnkit.fleet.report import DeviceReport
-
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of this command."""
-    _options.add_fleet(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -25,10 +20,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _row(device: DeviceReport) -> tuple[Cell | str, ...]:
-    from device_agent.shared.trust import standing
-    from knnkit.render.fleet_report import outcome_line, release_text
-    from knnkit.render.sanitize import size
-
     status = device.status
     if status is None:
         return (device.name, *["-"] * 7, outcome_line(device))
