@@ -11,12 +11,10 @@ from typing import Generic, TypeVar
 from device_agent.shared.protocol import json_codec
 from device_agent.shared.protocol.errors import DeviceUnfit
 from device_agent.shared.safe_files import read_small
+from device_agent.shared.trust.reasons import START_ANEW
 from device_agent.system import durable
 
 T = TypeVar("T")
-#: What to do with a device that has no room for more, or has lost count of its revoked keys. To delete device.json
-#: would make every revoked key good again.
-START_ANEW = "knnkit provision --remove, then knnkit deploy: the device then trusts the keys of deploy.yaml alone"
 
 
 class JsonFile(Generic[T]):

@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     last = (arguments.features or [""])[-1]
     if last.endswith((".yaml", ".yml")):
         said = f"--features takes {last!r} for a column: it takes all words that follow it"
-        raise UsageError(said, hint=f"knnkit init {shlex.quote(last)} --data ..., FILE first")
+        raise UsageError(said, hint=f"knnkit init {shlex.quote(last)} --data ROWS.csv, with FILE first")
     if path.exists():
         raise _exists(path)
     if not path.absolute().parent.is_dir():

@@ -291,7 +291,9 @@ def newer_than(floor: int, clock: int) -> str:
     """Returns what to type where a release lies under the floor: numbers are the time of the build unless set."""
     newer = f"release.sequence: {floor + 1} in deploy.yaml"
     if floor < clock:
-        return f"build a newer release, without release.sequence or with {newer}; or go back: knnkit rollback --to"
+        return (
+            f"build a newer release, without release.sequence or with {newer}; or go back: knnkit rollback --to RELEASE"
+        )
     return (
         f"{newer}, for this floor is ahead of the clock; or lower it by a signed order: knnkit rollback --reset-floor"
     )

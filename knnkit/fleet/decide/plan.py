@@ -177,7 +177,7 @@ def _unfit(target: Target, facts: Facts, options: PlanOptions) -> Refusal | None
         return failed("noexec", *facts.noexec)
     if facts.agent is None and options.provisioning == "never":
         said = facts.agent_problem or "there is no agent"
-        return failed("no-agent", f"{said}, and --provision never was given", f"knnkit provision --target {device}")
+        return failed("no-agent", f"{said}, and --provision never was given", f"knnkit provision {target.words}")
     if facts.agent is None and (facts.python is None or facts.python < MINIMUM_PYTHON):
         found = "no python3" if facts.python is None else f"Python {'.'.join(map(str, facts.python))}"
         return failed("no-python", f"there is {found}; the agent needs 3.10 or later", "sudo apt install python3")
@@ -227,13 +227,13 @@ def _unwanted(target: Target, status: Status, package: Package) -> Refusal | Non
         return Refusal("untrusted-key", said, hint, constants.EXIT_REFUSED)
     if ref.sequence < status.floor:
         said = f"{device} takes nothing under sequence {status.floor}; {ref.name} {ref.version} has {ref.sequence}"
-        back = f"knnkit rollback --to {_short(package.digest)} --target {device}, or build a new release"
+        back = f"knnkit rollback --to {_short(package.digest)} {target.words}, or build a new release"
         newer = newer_than(status.floor, max(status.clock, package.manifest.created))
         return Refusal(_OLDER, said, back if package.digest in status.staged else newer, constants.EXIT_REFUSED)
     if status.pending and status.pending.digest != package.digest:
         left = f" (for at most {status.seconds_left:.0f} s more)" if status.seconds_left is not None else ""
         said = f"{device}: another activation waits for its confirmation{left}: {status.pending.version}"
-        return Refusal("locked", said, "wait, or knnkit rollback", constants.EXIT_LOCKED)
+        return Refusal("locked", said, f"wait, or knnkit rollback {target.words}", constants.EXIT_LOCKED)
     return None
 
 
