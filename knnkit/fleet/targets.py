@@ -30,6 +30,7 @@ class Target:
     runtime: str = constants.ANY_RUNTIME
     tags: tuple[str, ...] = ()
     near: str = ""
+    root_typed: bool = False  # whether the command line named the root, and not deploy.yaml
 
     def __str__(self) -> str:
         """The address as the user wrote it."""
@@ -38,7 +39,7 @@ class Target:
     @property
     def words(self) -> str:
         """What names it on a command line."""
-        root = "" if self.root == constants.DEFAULT_ROOT else f" --root {shlex.quote(self.root)}"
+        root = f" --root {shlex.quote(self.root)}" if self.root_typed else ""
         typed = self.address.typed if self.address else None
         return f"--target {typed.words(jumps=True) if typed else shlex.quote(self.name)}{root}"
 
@@ -181,6 +182,7 @@ def _override(target: Target, said: Overrides) -> Target:
     target = replace(
         target,
         root=said.root or target.root,
+        root_typed=said.root is not None,
         device_class=said.device_class or target.device_class,
         runtime=said.runtime or target.runtime,
     )

@@ -15,6 +15,7 @@ from support.releases import Releases
 
 from knnkit import cli
 from knnkit.release import keys
+from knnkit.render.sanitize import clean
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +78,7 @@ def test_a_device_of_another_model_names_both_ways_out_at_once(second: Project) 
     assert (refused["reason"], refused["exit_code"]) == ("wrong-name", 4)
     assert "is for the model 'iris', not 'wine'" in refused["message"]
     assert "--root" in refused["hint"]
+    assert clean(refused["hint"]) == refused["hint"], "it is shown whole"
     (remove,) = commands(refused["hint"])
     assert second.run(*remove)[0] == 0
     assert second.deploy()["outcome"] == "committed"
@@ -86,7 +88,8 @@ def test_a_device_that_trusts_other_keys_alone_leads_out(second: Project, prepar
     root = copy_board(prepared, tmp_path / "bare")
     refused = second.deploy("--root", root)
     assert (refused["reason"], refused["exit_code"]) == ("untrusted-key", 4)
-    rotate, remove = commands(refused["hint"])
+    assert clean(refused["hint"]) == refused["hint"]
+    remove, rotate = commands(refused["hint"])
     assert rotate[:2] == ["trust", "--rotate"]
     assert second.run(*remove)[0] == 0
     assert second.deploy("--root", root)["outcome"] == "committed"

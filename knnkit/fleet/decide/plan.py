@@ -202,8 +202,8 @@ def _misplaced(target: Target, package: Package) -> Refusal | None:
 def other_project(target: Target) -> str:
     """Returns what to type where a device has another project's model, or trusts only its keys."""
     return (
-        "give this one a root of its own, by `root: ~/.knnkit-2` of the target in deploy.yaml or --root '~/.knnkit-2'; "
-        f"or clear the device of all releases and keys: `knnkit provision --remove {target.words}`"
+        f"`knnkit provision --remove {target.words}` clears it; or give this project another root: `root: ~/.knnkit-2` "
+        "in deploy.yaml, or --root"
     )
 
 
@@ -221,8 +221,8 @@ def _unwanted(target: Target, status: Status, package: Package) -> Refusal | Non
             return Refusal("revoked-key", said, hint, constants.EXIT_REFUSED)
         said = f"{device} does not trust the key that signed {ref.name} {ref.version} ({package.signed_by[:23]}…)"
         hint = (
-            f"`knnkit trust --rotate NEW.pem --signing-key OLD.pem {target.words}`, if you have OLD.pem, a key that "
-            f"the device trusts; if the device is another project's: {other_project(target)}"
+            f"if it is another project's: {other_project(target)}. If this project has a new key: "
+            f"`knnkit trust --rotate NEW.pem --signing-key OLD.pem {target.words}`"
         )
         return Refusal("untrusted-key", said, hint, constants.EXIT_REFUSED)
     if ref.sequence < status.floor:
