@@ -12,12 +12,12 @@ from pathlib import Path
 
 #: errno -> a stable word, what to type next.
 _WORDS = {
-    errno.ENOSPC: ("disk-full", "make room on the device: df -h, then try again"),
+    errno.ENOSPC: ("disk-full", "make room: df -h, then try again"),
     errno.EDQUOT: ("disk-full", "the user's quota is used up: quota -s; make room, then try again"),
     errno.EROFS: ("read-only", "the file system is read-only (a worn card?): mount | grep ro, dmesg | tail"),
     errno.EIO: ("disk-error", "the disk fails: dmesg | tail, then replace it"),
-    errno.EACCES: ("no-permission", "run as the owner of the root directory, or correct it: chown -R, chmod -R u+rwX"),
-    errno.EPERM: ("no-permission", "run as the owner of the root directory, or correct it: chown -R, chmod -R u+rwX"),
+    errno.EACCES: ("no-permission", "run as the owner of the directory, or correct it: chown -R, chmod -R u+rwX"),
+    errno.EPERM: ("no-permission", "run as the owner of the directory, or correct it: chown -R, chmod -R u+rwX"),
     errno.ENOLCK: ("no-locks", "this file system has no locks (NFS without lockd?): choose a root on a local disk"),
     errno.ENOTSUP: ("file-system", "choose a root on a file system of Linux, such as ext4; `df -T .` names this one"),
     errno.EAGAIN: ("too-many-processes", "raise the limit: ulimit -u, systemctl show -p TasksMax, or pids.max"),
