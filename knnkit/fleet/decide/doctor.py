@@ -61,7 +61,7 @@ def _against_config(
         yield Finding("project", "error", said, other_project(target))
     if status.trusted and named and not set(named) & set(status.trusted):
         said = f"the device trusts none of the keys that deploy.yaml names: {', '.join(sorted(named))}"
-        mend = f"`knnkit provision {target.words}` adds them. If it is another project's: {other_project(target)}"
+        mend = f"`knnkit provision {target.words}` adds them. Is it another project's? {other_project(target)}"
         yield Finding("project", "error", said, mend)
     for warning in foreign_keys(status, named):
         key = next(word for word in warning.replace(",", "").split() if word.startswith("sha256:"))

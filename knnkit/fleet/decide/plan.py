@@ -201,10 +201,7 @@ def _misplaced(target: Target, package: Package) -> Refusal | None:
 
 def other_project(target: Target) -> str:
     """Returns what to type where a device has another project's model, or trusts only its keys."""
-    return (
-        f"`knnkit provision --remove {target.words}` clears it; or give this project another root: `root: ~/.knnkit-2` "
-        "in deploy.yaml, or --root"
-    )
+    return f"`knnkit provision --remove {target.words}` clears it; or `root: ~/.knnkit-2` in deploy.yaml, or --root"
 
 
 def _unwanted(target: Target, status: Status, package: Package) -> Refusal | None:
@@ -221,7 +218,7 @@ def _unwanted(target: Target, status: Status, package: Package) -> Refusal | Non
             return Refusal("revoked-key", said, hint, constants.EXIT_REFUSED)
         said = f"{device} does not trust the key that signed {ref.name} {ref.version} ({package.signed_by[:23]}…)"
         hint = (
-            f"if it is another project's: {other_project(target)}. If this project has a new key: "
+            f"is it another project's? {other_project(target)}. A new key of this one? "
             f"`knnkit trust --rotate NEW.pem --signing-key OLD.pem {target.words}`"
         )
         return Refusal("untrusted-key", said, hint, constants.EXIT_REFUSED)
