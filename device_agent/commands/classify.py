@@ -28,6 +28,8 @@ def _configure_classify(parser: argparse.ArgumentParser) -> None:
     add("--neighbors", action="store_true", help="add the nearest training rows, their distances and classes")
     add("--digest", action="store_true", help="add the digest of the release that answered")
     add("--ignore-extra", action="store_true", help="leave out columns that the model does not know")
+    help = "put this column of the rows, a feature or not, before each answer; may be repeated"
+    add("--keep", type=filled, action="append", default=[], metavar="COLUMN", help=help)
     add_runtime(parser)
 
 
@@ -36,7 +38,8 @@ def _run_classify(arguments: argparse.Namespace) -> int:
     from device_agent.serving.outputs import Closed
     from device_agent.serving.writers import Columns
 
-    columns = Columns(arguments.proba, arguments.neighbors, arguments.digest)
+    keep = tuple(dict.fromkeys(arguments.keep))
+    columns = Columns(arguments.proba, arguments.neighbors, arguments.digest, keep)
     request = Request(
         arguments.input,
         arguments.output,

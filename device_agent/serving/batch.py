@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -17,16 +18,16 @@ from numpy.typing import NDArray
 from device_agent.serving.load import Loaded, answering, load_kept
 from device_agent.serving.outputs import Sink, require_apart
 from device_agent.serving.replicas import answer_all, label_all
-from device_agent.serving.writers import RENDERERS, Columns, NpyRenderer, Renderer
+from device_agent.serving.writers import RENDERERS, Columns, Kept, NpyRenderer, Renderer
 from device_agent.shared.protocol.constants import EXACT_FILE, MAX_MODEL
-from device_agent.shared.protocol.errors import BadInput, ModelUnusable
+from device_agent.shared.protocol.errors import AgentError, BadInput, ModelUnusable
 from device_agent.shared.protocol.record import record
 from device_agent.shared.release.model_file import read_member
 from device_agent.shared.release.npz import read_arrays
 from device_agent.shared.tabular.csv_reader import CsvParser
 from device_agent.shared.tabular.inputs import Source, open_source
 from device_agent.shared.tabular.json_reader import JsonParser
-from device_agent.shared.tabular.reader import Parser, short
+from device_agent.shared.tabular.reader import Parsed, Parser, short
 from device_agent.store.store import Store
 
 if TYPE_CHECKING:
@@ -59,9 +60,21 @@ def classify(store: Store, request: Request) -> int:
     loaded = load_kept(store, answering(store).release, request.runtime, request.threads)
     try:
         loaded.tell_warnings()
-        return classify_by(loaded, request)
+        count = classify_by(loaded, request)
+        _tell_if_left(store, loaded)
+        return count
     finally:
         loaded.close()
+
+
+def _tell_if_left(store: Store, loaded: Loaded) -> None:
+    """Says on standard error that another release answers by now than the one that answered the whole run."""
+    try:
+        now = answering(store).release.digest
+    except (AgentError, OSError):
+        return
+    if now != loaded.digest:
+        print(f"device_agent: warning: {loaded.digest} gave these answers; {now} answers now", file=sys.stderr)
 
 
 def classify_by(loaded: Loaded, request: Request) -> int:
@@ -82,9 +95,10 @@ def classify_by(loaded: Loaded, request: Request) -> int:
     return count
 
 
-def make_parser(info: KnnInfo, format: str, *, ignore_extra: bool) -> Parser:
+def make_parser(info: KnnInfo, format: str, request: Request) -> Parser:
     """Returns the parser of a text format."""
-    return (CsvParser if format == "csv" else JsonParser)(info, ignore_extra=ignore_extra)
+    parser = CsvParser if format == "csv" else JsonParser
+    return parser(info, ignore_extra=request.ignore_extra, keep=request.columns.keep)
 
 
 def make_renderer(loaded: Loaded, columns: Columns, format: str) -> Renderer:
@@ -111,7 +125,7 @@ def _run(loaded: Loaded, source: Source, request: Request, renderer: Renderer, s
     require_apart(source.descriptor, request.output)
     progress = _Progress()
     count = 0
-    table = _Table(loaded.model.info, source, ignore_extra=request.ignore_extra)
+    table = _Table(loaded.model.info, source, request)
     for rows, rendered in _rendered(loaded, table, request, renderer):
         if count == 0 and (table.header or isinstance(renderer, NpyRenderer)):
             sink.write(renderer.header())
@@ -128,29 +142,38 @@ def _rendered(loaded: Loaded, table: _Table, request: Request, renderer: Rendere
     """Yields (number of rows, rendered answers) of each block."""
     if request.columns.labels_only:
         for labels in label_all(loaded, table.blocks(), request.runtime, request.threads):
-            yield len(labels), renderer.render_labels(labels)
+            yield len(labels), renderer.render_labels(labels, table.kept.popleft())
     else:
         for answers in answer_all(loaded, table.blocks(), request.runtime, request.threads):
-            yield len(answers.label), renderer.render(answers, len(answers.label), {})
+            yield len(answers.label), renderer.render(answers, len(answers.label), {}, table.kept.popleft())
 
 
 class _Table:
-    """The rows of a source, block by block; after the first block, `header` says whether it has a header line."""
+    """The rows of a source, block by block.
 
-    def __init__(self, info: KnnInfo, source: Source, *, ignore_extra: bool) -> None:
+    Attributes:
+        header: after the first block, whether there is a header line.
+        kept: of each block that is read but not yet written, the values of the columns that are kept.
+    """
+
+    def __init__(self, info: KnnInfo, source: Source, request: Request) -> None:
         self.header = False
-        self._info, self._source, self._ignore_extra = info, source, ignore_extra
+        self.kept: deque[Kept] = deque()
+        self._info, self._source, self._request = info, source, request
 
     def blocks(self) -> Iterator[NDArray[Any]]:
         if self._source.format == "npy":
+            if self._request.columns.keep:
+                raise BadInput("--keep: the columns of NPY have no names", hint="give the rows as CSV or JSON lines")
             yield from self._arrays()
             return
-        parser = make_parser(self._info, self._source.format, ignore_extra=self._ignore_extra)
+        parser = make_parser(self._info, self._source.format, self._request)
         for block in self._source.blocks():
-            rows = self._parse(parser, block)
+            parsed = self._parse(parser, block)
             self.header = bool(parser.header)
-            if len(rows):
-                yield rows
+            if len(parsed.rows):
+                self.kept.append(parsed.kept)
+                yield parsed.rows
 
     def _arrays(self) -> Iterator[NDArray[np.float32]]:
         """Converts the rows of an NPY file to float32; checks them here, because an error names the row's number."""
@@ -164,9 +187,10 @@ class _Table:
                 where = f"rows[{before + row}, {column}] ({short(self._info.feature_names[column])})"
                 raise BadInput(f"{self._source.name}: {where}: {wide[row, column]} is not a finite float32 number")
             before += len(rows)
+            self.kept.append(())
             yield rows
 
-    def _parse(self, parser: Parser, block: bytes) -> NDArray[np.float32]:
+    def _parse(self, parser: Parser, block: bytes) -> Parsed:
         name = self._source.name
         try:
             parsed = parser.parse(block)
@@ -175,7 +199,7 @@ class _Table:
         if parsed.errors:
             number, message = next(iter(parsed.errors.values()))
             raise BadInput(f"{name}, line {number}: {message}", hint=parsed.hint or "--stream answers the other lines")
-        return parsed.rows
+        return parsed
 
 
 class _Progress:
