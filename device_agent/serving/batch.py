@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +28,7 @@ from device_agent.shared.tabular.csv_reader import CsvParser
 from device_agent.shared.tabular.inputs import Source, open_source
 from device_agent.shared.tabular.json_reader import JsonParser
 from device_agent.shared.tabular.reader import Parsed, Parser, short
+from device_agent.store.starts import Start
 from device_agent.store.store import Store
 
 if TYPE_CHECKING:
@@ -50,8 +51,8 @@ class Request:
     threads: int = 1
 
 
-def classify(store: Store, request: Request) -> int:
-    """Answers every row of the input; returns the number of rows.
+def classify(store: Store, request: Request, start: Start | None = None) -> int:
+    """Answers every row of the input; returns the number of rows. The first answer ends `start`.
 
     Raises:
         BadInput: a row, a line or the file cannot be classified.
@@ -60,7 +61,7 @@ def classify(store: Store, request: Request) -> int:
     loaded = load_kept(store, answering(store).release, request.runtime, request.threads)
     try:
         loaded.tell_warnings()
-        count = classify_by(loaded, request)
+        count = classify_by(loaded, request, start)
         _tell_if_left(store, loaded)
         return count
     finally:
@@ -77,7 +78,7 @@ def _tell_if_left(store: Store, loaded: Loaded) -> None:
         print(f"device_agent: warning: {loaded.digest} gave these answers; {now} answers now", file=sys.stderr)
 
 
-def classify_by(loaded: Loaded, request: Request) -> int:
+def classify_by(loaded: Loaded, request: Request, start: Start | None = None) -> int:
     """As `classify`, with a release that is already loaded and stays loaded.
 
     Raises:
@@ -87,7 +88,7 @@ def classify_by(loaded: Loaded, request: Request) -> int:
     renderer = make_renderer(loaded, request.columns, request.output_format or source.format)
     sink = Sink(request.output, renderer.dtype if isinstance(renderer, NpyRenderer) else None)
     try:
-        count = _run(loaded, source, request, renderer, sink)
+        count = _run(loaded, source, request, renderer, sink, start)
         sink.finish(count)
     except BaseException:
         sink.abandon()
@@ -121,12 +122,14 @@ def neighbor_classes(model: str) -> NDArray[np.int32]:
     return classes
 
 
-def _run(loaded: Loaded, source: Source, request: Request, renderer: Renderer, sink: Sink) -> int:
+def _run(loaded: Loaded, source: Source, request: Request, renderer: Renderer, sink: Sink, start: Start | None) -> int:
     require_apart(source.descriptor, request.output)
     progress = _Progress()
     count = 0
-    table = _Table(loaded.model.info, source, request)
+    table = _Table(loaded, source, request, start)
     for rows, rendered in _rendered(loaded, table, request, renderer):
+        if start:
+            start.answered()
         if count == 0 and (table.header or isinstance(renderer, NpyRenderer)):
             sink.write(renderer.header())
         sink.write(rendered)
@@ -156,10 +159,11 @@ class _Table:
         kept: of each block that is read but not yet written, the values of the columns that are kept.
     """
 
-    def __init__(self, info: KnnInfo, source: Source, request: Request) -> None:
+    def __init__(self, loaded: Loaded, source: Source, request: Request, start: Start | None) -> None:
         self.header = False
         self.kept: deque[Kept] = deque()
-        self._info, self._source, self._request = info, source, request
+        self._loaded, self._info, self._start = loaded, loaded.model.info, start
+        self._source, self._request = source, request
 
     def blocks(self) -> Iterator[NDArray[Any]]:
         if self._source.format == "npy":
@@ -172,6 +176,7 @@ class _Table:
             parsed = self._parse(parser, block)
             self.header = bool(parser.header)
             if len(parsed.rows):
+                self._refuse_poison(parsed.rows, "line {}", parsed.lines)
                 self.kept.append(parsed.kept)
                 yield parsed.rows
 
@@ -186,9 +191,21 @@ class _Table:
                 row, column = (int(place[0]) for place in np.nonzero(~finite))
                 where = f"rows[{before + row}, {column}] ({short(self._info.feature_names[column])})"
                 raise BadInput(f"{self._source.name}: {where}: {wide[row, column]} is not a finite float32 number")
+            self._refuse_poison(rows, "rows[{}]", range(before, before + len(rows)))
             before += len(rows)
             self.kept.append(())
             yield rows
+
+    def _refuse_poison(self, rows: NDArray[Any], name: str, numbers: Sequence[int]) -> None:
+        """After a start that died: refuses a row that kills the model, before this process answers it."""
+        if self._start and self._start.in_doubt:
+            from device_agent.serving.poison import find_poison
+
+            found = find_poison(self._loaded, rows, self._request.runtime)
+            if found:
+                hint = "take the row out, and report it: no row should do that"
+                where = name.format(numbers[found[0]])
+                raise BadInput(f"{self._source.name}, {where}: {found[1]}", reason="row-kills", hint=hint)
 
     def _parse(self, parser: Parser, block: bytes) -> Parsed:
         name = self._source.name

@@ -27,6 +27,7 @@ from device_agent.shared.protocol.errors import AgentError, BadInput
 from device_agent.shared.tabular.inputs import MAX_LINE, Lines, Source, open_source
 from device_agent.shared.tabular.reader import Parsed
 from device_agent.store import state
+from device_agent.store.starts import Start
 from device_agent.store.store import Store
 from device_agent.system import clock
 
@@ -36,9 +37,10 @@ READ_BYTES = 1 << 15
 IDLE_MS = 1000
 
 
-def stream(store: Store, request: Request) -> int:
+def stream(store: Store, request: Request, start: Start | None = None) -> int:
     """Answers standard input or a pipe line by line, until it ends or SIGTERM arrives.
 
+    The first answer ends `start`.
     Returns the number of bad lines, which have no answer; 0 after SIGTERM, which ends a service.
 
     Raises:
@@ -49,7 +51,7 @@ def stream(store: Store, request: Request) -> int:
     """
     source = open_source(request.input, request.format, look=False)
     require_apart(source.descriptor, request.output)
-    answerer = _Answerer(store, request, source)
+    answerer = _Answerer(store, request, source, start)
     with _signals() as flags:
         return _serve(answerer, source, flags)
 
@@ -87,7 +89,7 @@ def _read(poll: select.poll, source: Source, flags: _SignalFlags, answerer: _Ans
         if ready:
             flags.drain()
             return None
-        answerer.check_release()
+        answerer.wait()
 
 
 class _SignalFlags:
@@ -136,10 +138,10 @@ def _signals() -> Iterator[_SignalFlags]:
 class _Answerer:
     """Answers blocks of lines with the current release."""
 
-    def __init__(self, store: Store, request: Request, source: Source) -> None:
+    def __init__(self, store: Store, request: Request, source: Source, start: Start | None) -> None:
         self.refused = 0
         self._has_header = False
-        self._store = store
+        self._store, self._start = store, start
         self._request = request
         self._name = source.name
         self._descriptor = 1
@@ -160,8 +162,27 @@ class _Answerer:
         if not block:
             return
         self.check_release()
+        answered = 0
         for parsed in self._rows.parse(block):
-            self._answer(parsed)
+            safe = self._without_poison(parsed)
+            self._answer(safe)
+            answered += len(safe.rows)
+        if self._start and answered:
+            self._start.answered()
+            self._start = None
+
+    def _without_poison(self, parsed: Parsed) -> Parsed:
+        """Begins the start with its first rows. After one that died, rows that kill the model become bad lines."""
+        if self._start and len(parsed.rows):
+            self._start.begin()
+            while self._start.in_doubt and len(parsed.rows):
+                from device_agent.serving.poison import find_poison, without_row
+
+                found = find_poison(self._loaded, parsed.rows, self._request.runtime)
+                if found is None:
+                    break
+                parsed = without_row(parsed, *found)
+        return parsed
 
     def _answer(self, parsed: Parsed) -> None:
         renderer = self._renderer()
@@ -181,7 +202,14 @@ class _Answerer:
         for start in range(0, parsed.count, batch):
             rows = parsed.rows[start : start + batch]
             kept = [column[start : start + batch] for column in parsed.kept]
-            self._write(renderer.render(self._loaded.model.classify(rows), len(rows), {}, kept))
+            answers = self._loaded.model.classify(rows)
+            self._write(renderer.render(answers, len(rows), {}, kept))
+
+    def wait(self) -> None:
+        """No rows arrive: while it waits for the first of them, a start counts neither for nor against the release."""
+        if self._start:
+            self._start.withdraw()
+        self.check_release()
 
     def _renderer(self) -> Renderer:
         format = self._request.output_format or self._rows.format

@@ -1,4 +1,4 @@
-"""Rows of a stream, whose first good row decides its format.
+"""Rows of a stream, whose first row decides its format.
 
 A line that is not a row decides nothing: until a row is read, each line is looked at by itself, as CSV or JSON, as a
 header or a row. So a stream may begin with `online`, an empty line or half a row. Never reads or writes.

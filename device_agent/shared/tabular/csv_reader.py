@@ -182,9 +182,9 @@ class CsvParser:
         if found is None:
             parsed = line_by_line(self, block, self._parse_line)
         else:
-            self.line += len(found[0])
+            first, self.line = self.line + 1, self.line + len(found[0])
             cells = [[cell.strip() for cell in column] for column in found[1]]
-            parsed = Parsed(found[0], len(found[0]), kept=cells)
+            parsed = Parsed(found[0], len(found[0]), kept=cells, lines=range(first, self.line + 1))
         if self.header is None and len(parsed.rows):
             self.header = False
         return parsed

@@ -44,7 +44,7 @@ class JsonParser:
         rows = None if self._keep else self._parse_plain(block)
         if rows is not None:
             self.line += len(rows)
-            return Parsed(rows, len(rows))
+            return Parsed(rows, len(rows), lines=range(self.line - len(rows) + 1, self.line + 1))
         return line_by_line(self, block, self._parse_line)
 
     def _parse_plain(self, block: bytes) -> NDArray[np.float32] | None:

@@ -26,6 +26,7 @@ class Parsed:
         errors: position among the `count` lines -> (line number in the input, message).
         hint: what to do about the first error; may be empty.
         kept: of each column that is kept, the values in the good lines.
+        lines: number of each good line in the input.
     """
 
     rows: NDArray[np.float32]
@@ -33,6 +34,7 @@ class Parsed:
     errors: dict[int, tuple[int, str]] = field(default_factory=dict)
     hint: str = ""
     kept: Sequence[Sequence[Any]] = ()
+    lines: Sequence[int] = ()
 
 
 #: The numbers of a line, and its values in the columns that are kept.
@@ -53,6 +55,7 @@ def line_by_line(parser: Parser, block: bytes, parse_line: Callable[[bytes], Lin
     """Parses a block line by line; skips blank lines but counts them, and collects an error for each bad line."""
     good: list[list[float]] = []
     kept: list[Sequence[Any]] = []
+    lines: list[int] = []
     errors: dict[int, tuple[int, str]] = {}
     hints: list[str] = []
     for line in block.split(b"\n")[:-1]:
@@ -67,8 +70,9 @@ def line_by_line(parser: Parser, block: bytes, parse_line: Callable[[bytes], Lin
         else:
             good.append(numbers)
             kept.append(values)
+            lines.append(parser.line)
     rows = np.array(good, np.float64).astype(np.float32) if good else np.empty((0, 0), np.float32)
-    return Parsed(rows, len(good) + len(errors), errors, hints[0] if hints else "", list(zip(*kept)))
+    return Parsed(rows, len(good) + len(errors), errors, hints[0] if hints else "", list(zip(*kept)), lines)
 
 
 def plain_numbers(fields: list[bytes], decimal: str = ".") -> list[bytes]:
