@@ -29,7 +29,7 @@ def _configure_classify(parser: argparse.ArgumentParser) -> None:
     add("--neighbors", action="store_true", help="add the nearest training rows, their distances and classes")
     add("--digest", action="store_true", help="add the digest of the release that answered")
     add("--ignore-extra", action="store_true", help="leave out columns that the model does not know")
-    help = "put this column of the rows, a feature or not, before each answer; may be repeated"
+    help = "put this column of the rows, a feature or not, before each answer; repeat it for more"
     add("--keep", type=filled, action="append", default=[], metavar="COLUMN", help=help)
     add_runtime(parser)
 

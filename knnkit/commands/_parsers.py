@@ -250,7 +250,7 @@ def _classify(parser: argparse.ArgumentParser) -> None:
         "--keep",
         action="append",
         metavar="COLUMN",
-        help="put this column of the rows, a feature or not, before each answer; may be repeated "
+        help="put this column of the rows, a feature or not, before each answer; repeat it for more "
         "(default: as deploy.yaml says)",
     )
     _options.add_fleet(parser)

@@ -1,4 +1,4 @@
-"""Frozen models of the fleet, the rollout and classify in deploy.yaml."""
+"""Frozen models of fleet, rollout and classify in deploy.yaml."""
 
 from __future__ import annotations
 
