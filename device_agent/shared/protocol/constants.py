@@ -78,11 +78,14 @@ PART_SUFFIX = ".part"  # of a file in one that may not be complete
 CURRENT_LINK = "current"  # -> releases/<digest>, replaced by rename
 STATE_FILE = "state.json"
 HISTORY_FILE = "history.jsonl"
+STARTS_FILE = "starts"  # one line: starts of a release that have not answered
 LOCK_FILE = "lock"
 CLASS_FILE = "device-class"  # one line: the class that releases may be meant for; without it, only "any" fits
 VENV_LINK = "venv"  # -> venvs/<digest>: what runs the agent; replaced by rename
 VENVS_DIR = "venvs"
 DEFAULT_CONFIRM_SECONDS = 60.0
+#: So many starts in a row without an answer, and a committed release is left for the one before it.
+FAILED_STARTS = 3
 #: Releases that stay on a device, the current and the previous one among them.
 KEEP_RELEASES = 5
 #: Differing rows that a certificate names.
