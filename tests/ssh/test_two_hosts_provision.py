@@ -204,7 +204,7 @@ def test_a_host_that_may_not_wait_any_longer_is_told_who_is_in_the_way_and_leave
     handle = os.open(board.root / "venvs", os.O_RDONLY)
     fcntl.flock(handle, fcntl.LOCK_EX)
     try:
-        with pytest.raises(DeviceLocked, match="is being provisioned by somebody else") as caught:
+        with pytest.raises(DeviceLocked, match="another host is provisioning") as caught:
             board.provision()
     finally:
         os.close(handle)
