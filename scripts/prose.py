@@ -47,6 +47,8 @@ HELD = (
     "device_agent/shared/release",
     "device_agent/shared/safe_files.py",
     "device_agent/shared/tabular",
+    "device_agent/shared/trust",
+    "device_agent/system",
     "docs",
     "knnkit/config",
     "knnkit/model",
