@@ -216,7 +216,7 @@ def _find_key(fingerprint: str, state: TrustState) -> bytes:
             "`knnkit trust --rotate NEW.pem --signing-key OLD.pem --target HOST`",
         )
     if dsse.fingerprint(pem) != fingerprint:
-        raise refused(Reason.KEY_MALFORMED, f"the key stored as {fingerprint} has another fingerprint", "knnkit provision")
+        raise refused(Reason.KEY_MALFORMED, f"the key stored as {fingerprint} is a different key", "knnkit provision")
     return pem
 
 
@@ -291,9 +291,7 @@ def newer_than(floor: int, clock: int) -> str:
     newer = f"release.sequence: {floor + 1} in deploy.yaml"
     if floor < clock:
         return f"build a newer release, without release.sequence or with {newer}; or go back: knnkit rollback --to"
-    return (
-        f"{newer}, as the floor is ahead of the clock; or lower it by a signed order: knnkit rollback --reset-floor"
-    )
+    return f"{newer}, as the floor is ahead of the clock; or lower it by a signed order: knnkit rollback --reset-floor"
 
 
 def _latest(state: TrustState, now: int) -> int:
