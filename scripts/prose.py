@@ -48,6 +48,7 @@ HELD = (
     "device_agent/shared/safe_files.py",
     "device_agent/shared/tabular",
     "device_agent/shared/trust",
+    "device_agent/store",
     "device_agent/system",
     "docs",
     "knnkit/config",

@@ -1,7 +1,6 @@
-"""Puts together what `device_agent.shared.trust` holds a release against: ROOT/trust, the state's floors, this agent.
+"""Collects the device's state for the trust rules.
 
-Decides nothing, writes nothing.
-"""
+From ROOT/trust, the floors in state.json and the versions of this agent. Writes nothing."""
 
 from __future__ import annotations
 
@@ -15,10 +14,10 @@ from device_agent.system import board
 
 
 def trust_state(store: Store, device_class: str | None = None) -> rules.TrustState:
-    """Returns what a new release must keep.
+    """Returns the state by which a new release is judged.
 
     Raises:
-        DeviceUnfit: the state, or what ROOT/trust says of revoked keys, is damaged.
+        DeviceUnfit: state.json or trust/device.json is damaged.
     """
     current = store.load()
     return trust_store.read(store.trust).fill(
@@ -36,7 +35,7 @@ def trust_state(store: Store, device_class: str | None = None) -> rules.TrustSta
 
 
 def kept_state(store: Store) -> rules.TrustState:
-    """Returns what a release that was accepted before must keep at every start."""
+    """Returns the state by which an accepted release is judged at every start."""
     try:
         current = store.load()
     except DeviceUnfit:

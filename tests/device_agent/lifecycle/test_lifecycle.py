@@ -139,7 +139,7 @@ def test_after_a_reboot_an_unconfirmed_release_is_gone(device: Device, releases:
     file.write_text(data)
     status = json_codec.from_plain(Status, device.ask("status"))
     assert (status.answering, status.pending) == (old, None)
-    assert device.ask("history")["entries"][-1]["why"] == "the board was started anew before the confirmation"
+    assert device.ask("history")["entries"][-1]["why"] == "the board restarted before the confirmation"
     assert device.ask("confirm", new, code=constants.EXIT_FAILED)["reason"] == "rolled-back"
 
 

@@ -81,7 +81,7 @@ def test_who_comes_late_is_told_what_became_of_it_however_much_happened_since(
     assert found.became is not None
     assert (found.became.what, found.became.why) == (
         "reverted",
-        "the board was started anew before the confirmation",
+        "the board restarted before the confirmation",
     )
     late = take_back(device, "ben 2")
     assert late.became is not None

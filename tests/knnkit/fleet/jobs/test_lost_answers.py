@@ -142,10 +142,10 @@ def test_a_bad_certificate_of_what_was_committed_before_rolls_nothing_back(fleet
 
 def test_a_device_that_went_back_by_itself_is_rolled_back_and_says_why(fleet: Fleet) -> None:
     fleet.boards["board"].faults.add("cut-after-install")
-    meanwhile(fleet, "rollback", lambda board: board.revert("the board was started anew before the confirmation"))
+    meanwhile(fleet, "rollback", lambda board: board.revert("the board restarted before the confirmation"))
     report = run(fleet)
     assert (report.outcome, report.exit_code) == (Outcome.ROLLED_BACK, 1)
-    assert report.message.endswith("the device went back: the board was started anew before the confirmation")
+    assert report.message.endswith("the device went back: the board restarted before the confirmation")
 
 
 def test_a_confirmation_whose_answer_is_lost_to_the_end_is_looked_into(fleet: Fleet) -> None:
