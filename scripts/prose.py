@@ -38,6 +38,7 @@ HELD = (
     "device_agent/bootstrap",
     "device_agent/cli.py",
     "device_agent/inference",
+    "device_agent/lifecycle",
     "device_agent/serving",
     "device_agent/shared/cell_bounds.py",
     "device_agent/shared/console",

@@ -55,7 +55,7 @@ def look(directory: Path) -> Seen:
 
 
 def exposed_paths(directory: Path) -> list[tuple[Path, str]]:
-    """Returns the paths with which other users could change whom this device trusts, each with the command to prevent it.
+    """Returns the paths by which other users could change whom this device trusts, each with the command to prevent it.
 
     Other users are all but root and the user who runs this. ROOT is checked, too: a user who may write there can
     replace ROOT/trust.
