@@ -37,6 +37,7 @@ HELD = (
     "docs",
     "knnkit/config",
     "knnkit/model",
+    "knnkit/provision",
     "knnkit/render",
     "scripts",
 )

@@ -124,7 +124,7 @@ def test_a_choice_in_deploy_yaml_is_carried_out_by_the_next_deploy_and_stays(ope
     ]
     switched = operator.deploy()
     assert (switched["outcome"], "provision" in [step["name"] for step in switched["steps"]]) == ("unchanged", True)
-    assert switched["warnings"] == [f"{NEW} is there instead of {OLD}"]
+    assert switched["warnings"] == [f"{NEW} replaces {OLD}"]
     assert switched["certificate"]["runtime"]["name"] == NEW
     operator.assert_answers_with(NEW)
     operator.assert_nothing_is_wrong(NEW, other=OLD)
