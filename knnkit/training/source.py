@@ -1,7 +1,7 @@
-"""What a release is made from: the classifier to build, its training rows, and rows held out. Reads; builds nothing.
+"""Loads the classifier and the rows for a release.
 
-Training rows come from a file, from scikit-learn's data sets, or inside a fitted scikit-learn estimator, which then
-also decides k, metric, weights and scale. Loads no TensorFlow.
+Training rows come from a file, from scikit-learn's data sets, or from a fitted scikit-learn estimator, which then also
+decides k, metric, weights and scale. Builds nothing; loads no TensorFlow.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Material:
-    """What one release is made from.
+    """What a release is built from.
 
     Attributes:
-        spec: what to build.
-        training: raw rows that become neighbours; of an imported classifier, rows that stand in for them.
-        held_out: raw rows that measure accuracy; None where nothing is held out.
-        imported: the classifier that came from scikit-learn; None where rows are enrolled anew.
+        spec: name, k, metric, weights, scale and reject of the classifier.
+        training: raw training rows; of an imported classifier, rows computed back from its own.
+        held_out: raw rows to measure accuracy with; None if there are none.
+        imported: the classifier from scikit-learn; None if the classifier is made from `training`.
         warnings: for the person who builds.
     """
 
@@ -40,14 +40,14 @@ class Material:
 
     @property
     def fingerprint(self) -> str:
-        """What knn.json will say of the training rows."""
+        """SHA-256 of the training rows and labels, for knn.json."""
         return self.training.fingerprint() if self.imported is None else self.imported.enrolment.fingerprint
 
     def enrol(self, scale: Scale, metric: Metric) -> Enrolment:
-        """Returns the training rows in model space; an imported classifier has brought its own, and keeps it.
+        """Returns the training rows in model space; an imported classifier ignores `scale` and `metric`.
 
         Raises:
-            BuildError: a row falls out of the range of float32.
+            BuildError: a row is out of the range of float32.
         """
         if self.imported is not None:
             return self.imported.enrolment
@@ -57,7 +57,7 @@ class Material:
         return enrol(self.training, fit_scaler(self.training.rows, scale), metric)
 
     def fitting(self, rows: Dataset) -> Dataset:
-        """Returns labelled rows with their labels as the classifier has them.
+        """Returns labelled rows with labels of the classifier's type.
 
         Raises:
             DataError: the features are not the classifier's.
@@ -66,10 +66,10 @@ class Material:
 
 
 def load(build: Build) -> Material:
-    """Returns what the release of `build` is made from.
+    """Loads what the release of `build` is built from.
 
     Raises:
-        DataError: a file, column or cell is not fit, or too few rows are left.
+        DataError: a file, column or cell is invalid, or too few rows are left.
         BuildError: the estimator cannot be read, or is not supported.
         MissingDependency: a package of `knnkit[build]` is not installed.
     """
@@ -86,7 +86,7 @@ def load(build: Build) -> Material:
 
 
 def load_data(build: Build) -> tuple[Dataset, Dataset | None]:
-    """Returns training and held-out rows of `build`; None where nothing is held out.
+    """Returns training and held-out rows of `build`; None if no rows are held out.
 
     Raises:
         See `load`.
@@ -120,7 +120,7 @@ def _divide(build: Build, everything: Dataset) -> tuple[Dataset, Dataset | None]
 
 
 def label_of(build: Build) -> str:
-    """Returns the label column of further rows: that of the test file, or of the training data."""
+    """Returns the name of the label column: of the test file if it has one, else of the training data."""
     data, test = build.model.data, build.model.test
     if isinstance(test, TestFile) and test.label is not None:
         return test.label
@@ -150,7 +150,7 @@ def _load_imported(build: Build, data: SkopsData) -> Material:
 
 
 def of_imported(imported: Fitted, held_out: Dataset | None) -> Material:
-    """Returns what a release of a classifier from scikit-learn is made from.
+    """Returns what a release of an imported classifier is built from.
 
     Raises:
         DataError: the held-out rows do not fit it.
