@@ -43,6 +43,7 @@ HELD = (
     "knnkit/errors.py",
     "knnkit/model",
     "knnkit/provision",
+    "knnkit/release",
     "knnkit/render",
     "knnkit/training",
     "knnkit/transport/address.py",

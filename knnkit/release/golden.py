@@ -1,9 +1,8 @@
-"""Golden sets: query rows and the float64 reference's answers to them.
+"""Golden sets: query rows with the float64 reference's answers.
 
-`make_golden` takes rows of the held-out data, so that they measure accuracy as well; without held-out data, training
-rows stand in and no accuracy is claimed. `golden_for` makes a set over the user's own rows (`knnkit parity --data`): it
-computes the reference anew from the training data of deploy.yaml, whose fingerprint must be that of the release.
-Loads no TensorFlow.
+`make_golden` uses held-out rows, so that the set also measures accuracy; without any, it uses training rows and claims
+no accuracy. `golden_for` makes a set of the user's own rows (`knnkit parity --data`): it computes the reference again
+from the training data of deploy.yaml, whose fingerprint must be that of the release. Loads no TensorFlow.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from knnkit.errors import DataError, VerificationFailed
 from knnkit.model.build import BuiltModel
 from knnkit.training import source
 
-#: Rows of a golden set, at most.
+#: Most rows of a golden set.
 MAX_ROWS = 1000
 
 
@@ -58,7 +57,7 @@ def make_golden(
 
 
 def _truth(model: BuiltModel, labels: NDArray[np.generic]) -> NDArray[np.int32]:
-    # `7` is text beside a label of letters, and a number where they are not in the same file.
+    # Compared as text: in a file that also has text labels, `7` is text; in another it is a number.
     places = {str(label): code for code, label in enumerate(model.info.classes)}
     texts = [str(label) for label in labels.tolist()]
     unseen = sorted(set(texts) - set(places))
@@ -70,13 +69,13 @@ def _truth(model: BuiltModel, labels: NDArray[np.generic]) -> NDArray[np.int32]:
     return np.array([places[text] for text in texts], dtype=np.int32)
 
 
-#: Rows that one certificate covers at most.
+#: Most rows of one certificate.
 MAX_OWN_ROWS = 20_000
 
 
 @dataclass(frozen=True)
 class OwnRows:
-    """What devices are asked about: `data` is a golden.npz."""
+    """The user's rows for devices to answer: `data` has the format of golden.npz."""
 
     data: bytes
     rows: int
@@ -85,17 +84,17 @@ class OwnRows:
 
 
 def golden_for(build: Build, release: Path, rows: Path, label: str | None, margin: float) -> OwnRows:
-    """Returns the golden set over the rows of a file.
+    """Returns the golden set of the rows of a file.
 
     Args:
         build: what the release was built from.
         release: its directory.
-        rows: the file: CSV, Parquet or NPZ, with the model's features and a label column.
-        label: the label column; None takes that of the training data.
-        margin: of the release's gates.
+        rows: a CSV, Parquet or NPZ file with the model's features and a label column.
+        label: the label column; None: that of the training data.
+        margin: from the release's gates.
 
     Raises:
-        DataError, BuildError: the rows, the training data or the estimator are not fit.
+        DataError, BuildError: the rows, the training data or the estimator are invalid.
         VerificationFailed: the release was not built from this training data.
     """
     from knnkit.data import files
