@@ -1,4 +1,4 @@
-"""What the host can tell of a device's fitness from its facts alone, for `knnkit doctor`. Pure."""
+"""The host's findings for `knnkit doctor`. Pure."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from knnkit.fleet.decide.plan import MINIMUM_PYTHON, foreign_keys
 from knnkit.fleet.device.probe import Facts, upgrade_hint
 from knnkit.provision.requirements import SPARE, room_for
 
-#: `uname -m` of boards that there are runtimes for.
+#: `uname -m` of boards for which there is a TFLite runtime.
 _MACHINES = ("x86_64", "aarch64", "armv7l", "armv8l")
 
 
 def findings_of(address: str, facts: Facts, named: Collection[str] = ()) -> Iterator[Finding]:
-    """Yields findings in the order in which they should be mended.
+    """Yields findings in the order in which they should be repaired.
 
     Args:
-        address: what `--target` takes.
-        facts: as the device is now.
-        named: fingerprints of the keys that deploy.yaml names; none, where it names none.
+        address: the device's value of `--target`.
+        facts: about the device now.
+        named: fingerprints of the keys that deploy.yaml names; empty if it names none.
     """
     yield Finding("connection", "ok", f"{facts.system} {facts.machine}, home {facts.home}", "")
     if facts.system != "Linux" or facts.machine not in _MACHINES:
