@@ -19,18 +19,17 @@ from device_agent.shared.trust.rules import Verdict
 from device_agent.store import transitions
 from device_agent.store.state import Pending
 from device_agent.store.store import Store
-from device_agent.store.trust_state import trust_state
+from device_agent.store.trust_state import Known
 from device_agent.system import clock
 
 
 def activate(
-    store: Store,
+    known: Known,
     digest: str,
     *,
     nonce: str,
     holder: str,
     seconds: float = constants.DEFAULT_CONFIRM_SECONDS,
-    device_class: str | None = None,
     runtime: str = "auto",
 ) -> Activated:
     """Checks the staged release `digest`, then lets it answer until it is confirmed or `seconds` have passed.
@@ -44,15 +43,15 @@ def activate(
         BrokenPipeError: the reader of stdout is gone; nothing was switched.
     """
     transitions.checked_deadline(seconds)
-    current = store.load()
+    store, current = known.store, known.state
     transitions.refuse_foreign(current, holder, clock.now())
     if current.pending and current.pending.release.digest == digest:
         return _activate_again(store, current.pending, nonce, runtime)
     if current.pending:
         raise transitions.waits(current.pending)
     with open_release(store.release_path(digest)) as opened:
-        verdict = opened.verify(trust_state(store, device_class), expected_digest=digest)
-        certificate = _try(store, opened, verdict, nonce, runtime, holder)
+        verdict = opened.verify(known.trust, expected_digest=digest)
+        certificate = _try(known, opened, verdict, nonce, runtime, holder)
     if verdict.already_committed:
         return Activated(verdict.ref, certificate, True, None)
     moment = clock.now()
@@ -76,10 +75,10 @@ def _activate_again(store: Store, pending: Pending, nonce: str, runtime: str) ->
     return Activated(pending.release, certificate, False, max(0.0, pending.deadline - clock.uptime()))
 
 
-def _try(store: Store, opened: OpenRelease, verdict: Verdict, nonce: str, runtime: str, holder: str) -> Certificate:
+def _try(known: Known, opened: OpenRelease, verdict: Verdict, nonce: str, runtime: str, holder: str) -> Certificate:
     try:
-        certificate = check.certify(opened, verdict, nonce, runtime=runtime, close=check.lock_of(store))
+        certificate = check.certify(opened, verdict, nonce, runtime=runtime, close=check.lock_of(known.store))
         return check.require_gates(certificate)
     except AgentError as error:
-        store.note("rejected", verdict.ref, f"{error.reason}: {error}", holder)
+        known.store.note(known.state, "rejected", verdict.ref, f"{error.reason}: {error}", holder)
         raise

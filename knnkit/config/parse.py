@@ -55,7 +55,7 @@ __all__ = [
     "split_address",
 ]
 
-FILE_NAME = "deploy.yaml"
+FILE_NAME = yaml_reader.FILE_NAME
 
 
 def parse(text: str, *, source: str = FILE_NAME, base: Path | None = None, home: Path | None = None) -> Config:

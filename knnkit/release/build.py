@@ -1,13 +1,15 @@
 """Builds a signed release directory.
 
 It holds model.tflite, golden.npz, release.json and model.sig. All files are written to a hidden folder beside the
-release, which then replaces it by a rename: a failed build leaves the old release. `knnkit.model` computes the model.
+release, which then replaces it by a rename: a failed build leaves the old release. `knnkit.training` loads the rows and
+builds the model.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import os
 import shlex
 import shutil
@@ -16,24 +18,21 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
+from device_agent.shared.golden.judge import Verdict
 from device_agent.shared.protocol import constants, model_info
 from device_agent.shared.protocol.errors import ModelUnusable
 from device_agent.shared.protocol.versions import utc
+from device_agent.shared.release import model_file
 from device_agent.shared.safe_files import read_small
+from device_agent.shared.trust import dsse
 from knnkit.config.parse import Build
 from knnkit.errors import BuildError, UsageError, VerificationFailed
-from knnkit.model.tflite.load_tensorflow import needs_build_extra
 from knnkit.release import manifest, up_to_date
 from knnkit.release.signing import Signer, sign_release
+from knnkit.release.verify import verify_with
 from knnkit.training import source
-
-if TYPE_CHECKING:
-    from device_agent.shared.golden.golden_set import Golden
-    from device_agent.shared.golden.judge import Verdict
-    from knnkit.model.build import BuiltModel
-    from knnkit.training.source import Material
+from knnkit.training.source import Material
 
 #: Most digits of a time in seconds; a longer number is in milliseconds.
 _DIGITS = 12
@@ -106,9 +105,7 @@ def build_release(build: Build, signer: Signer, *, out: Path | None = None) -> B
         model.seed,
         up_to_date.digest(build),
     )
-    with needs_build_extra():
-        made_from = source.load(build)
-    return write_release(made_from, order, signer, directory)
+    return write_release(source.load(build), order, signer, directory)
 
 
 def write_release(made_from: Material, order: Order, signer: Signer, directory: Path) -> Built:
@@ -120,11 +117,12 @@ def write_release(made_from: Material, order: Order, signer: Signer, directory: 
     directory = directory.absolute()
     _require_replaceable(directory)
     created = _pinned_clock()
-    model, golden, verdict = _make(made_from, order)
-    document = _manifest(order, model, directory, int(time.time()) if created is None else created)
+    made = made_from.build(order.gates, seed=order.seed, inputs=order.inputs)
+    model, verdict = made.model, made.verdict
+    document = _manifest(order, model.info, model.data, directory, int(time.time()) if created is None else created)
     with _replacing(directory) as folder:
         (folder / constants.MODEL_FILE).write_bytes(model.data)
-        (folder / constants.GOLDEN_FILE).write_bytes(golden.to_bytes())
+        (folder / constants.GOLDEN_FILE).write_bytes(made.golden.to_bytes())
         (folder / constants.MANIFEST_FILE).write_bytes(manifest.write_manifest(document))
         signed = sign_release(folder, signer)
     return Built(
@@ -161,25 +159,6 @@ def _learnt_nothing(info: model_info.KnnInfo, verdict: Verdict) -> tuple[str, ..
     return (f"{info.name}: {said} ({max(rows) / sum(rows):.1%}); {mend}",)
 
 
-def _make(made_from: Material, order: Order) -> tuple[BuiltModel, Golden, Verdict]:
-    model = _build_model(made_from, order)
-    from knnkit.model.selfcheck import self_check
-    from knnkit.release.golden import make_golden
-
-    golden = make_golden(model, made_from.held_out, made_from.training, seed=order.seed)
-    return model, golden, self_check(model, golden, order.gates)
-
-
-def _build_model(made_from: Material, order: Order) -> BuiltModel:
-    spec, held_out = made_from.spec, made_from.held_out
-    how: dict[str, Any] = {"margin": order.gates.margin, "seed": order.seed, "inputs": order.inputs}
-    from knnkit.model import build
-
-    if made_from.imported is not None:
-        return build.build_enrolled(spec, made_from.imported.enrolment, held_out, **how)
-    return build.build_model(spec, made_from.training, held_out, **how)
-
-
 def _pinned_clock() -> int | None:
     """Returns $SOURCE_DATE_EPOCH in seconds since 1970; None if it is not set."""
     text = os.environ.get("SOURCE_DATE_EPOCH", "")
@@ -191,19 +170,19 @@ def _pinned_clock() -> int | None:
     return int(text) if text else None
 
 
-def _manifest(order: Order, model: BuiltModel, directory: Path, created: int) -> model_info.Manifest:
-    from knnkit.model.tflite.metadata import label_file
-
+def _manifest(
+    order: Order, info: model_info.KnnInfo, model: bytes, directory: Path, created: int
+) -> model_info.Manifest:
     sequence = order.sequence
     if sequence is None:  # two builds within a second must not share a sequence
         sequence = max(created, _sequence_of(directory) + 1)
     return manifest.new_manifest(
-        name=model.info.name,
+        name=info.name,
         version=order.version,
-        k=model.info.k,
-        n_features=model.info.n_features,
-        labels_sha256=hashlib.sha256(label_file(model.info.classes)).hexdigest(),
-        minimum_runtime=model.info.minimum_runtime,
+        k=info.k,
+        n_features=info.n_features,
+        labels_sha256=hashlib.sha256(model_file.read_member(io.BytesIO(model), constants.LABELS_FILE)).hexdigest(),
+        minimum_runtime=info.minimum_runtime,
         gates=order.gates,
         device_class=order.device_class,
         sequence=sequence,
@@ -278,10 +257,6 @@ def ensure_release(build: Build, signer: Signer, *, out: Path | None = None) -> 
 
 
 def _kept(directory: Path, build: Build, signer: Signer) -> Built | None:
-    from device_agent.shared.release import model_file
-    from device_agent.shared.trust import dsse
-    from knnkit.release.verify import verify_with
-
     if not up_to_date.is_built(directory, build):
         return None
     try:

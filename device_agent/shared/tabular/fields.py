@@ -91,10 +91,7 @@ def find_fields(text: bytes, codes: NDArray[np.uint8], layout: Layout) -> Fields
 
 
 def _sort(marks: Places, codes: NDArray[np.uint8], layout: Layout) -> tuple[Places, Places, Places]:
-    """Returns ends, stops and after, from the positions of all separators, newlines, dots and letters e.
-
-    Index -1 before the first mark is the last one, a newline, as if it ended the line before.
-    """
+    """Returns ends, stops and `after` from all separators, newlines, dots and letters e; mark -1 is a newline, too."""
     kinds = codes.take(marks)
     dots, letters = kinds == ord(layout.decimal or "\0"), kinds >= _E
     end = np.flatnonzero(~(dots | letters))
