@@ -13,19 +13,19 @@ from device_agent.shared.protocol import constants
 def _configure_classify(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--input", type=filled, metavar="FILE", help="rows to classify, - for standard input (default: -)")
-    add("--output", type=filled, metavar="FILE", help="where the answers go, - for standard output (default: -)")
+    add("--output", type=filled, metavar="FILE", help="file for the answers, - for standard output (default: -)")
     add(
         "--format",
         choices=("auto", "csv", "jsonl", "npy"),
         default="auto",
-        help="of the input (default: by the file's name, else by its first byte)",
+        help="format of the input (default: by the file's name, else by its first byte)",
     )
     add(
         "--output-format",
         choices=("csv", "jsonl", "npy"),
-        help="of the answers (default: as the input; with --json, jsonl)",
+        help="format of the answers (default: that of the input; with --json, jsonl)",
     )
-    add("--stream", action="store_true", help="answer each line at once, until the input ends; follow new releases")
+    add("--stream", action="store_true", help="answer each line at once, until the input ends; switch to new releases")
     add("--proba", action="store_true", help="add the probability of each class")
     add("--neighbors", action="store_true", help="add the nearest training rows, their distances and classes")
     add("--digest", action="store_true", help="add the digest of the release that answered")
@@ -77,5 +77,5 @@ CLASSIFY = command(
     "answer rows: CSV, JSON lines or NPY",
     _configure_classify,
     _run_classify,
-    "Line N of the output answers line N of the input; the output has a header line where the input has one.",
+    "Line N of the output answers line N of the input; the output has a header line if the input has one.",
 )

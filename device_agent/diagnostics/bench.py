@@ -1,7 +1,7 @@
-"""bench: how fast the answering release is on this board, what it holds in memory, and what the agent takes on disk.
+"""`bench`: measures speed, memory and disk space on this board.
 
-Measures the release that answers, through the paths that classify uses. Times nothing with zeros or with one row again
-and again: caches and shortcuts would answer.
+Measures the answering release through the same code as `classify`. Uses different golden rows in turn: zeros or one
+repeated row would measure caches and shortcuts.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from device_agent.store.store import Store
 from device_agent.store.trust_state import kept_state
 from device_agent.system import board
 
-#: Packages that make up the agent, by import name; those that are not there are left out.
+#: Packages of the agent, by import name; those that are not installed are left out.
 PACKAGES = ("device_agent", "numpy", "tflite_runtime", "ai_edge_litert", "cryptography", "cffi", "pycparser")
 _WARM_UP = 50
 
 
 def bench(store: Store, *, seconds: float = 2.0, runtime: str = "auto", threads: int = 1) -> Bench:
-    """Measures for about `seconds` a figure.
+    """Measures each figure for about `seconds`.
 
     Raises:
         DeviceUnfit, Refused, ModelUnusable: no release can answer.
@@ -54,7 +54,7 @@ def bench(store: Store, *, seconds: float = 2.0, runtime: str = "auto", threads:
 
 
 def render(found: Bench) -> str:
-    """Returns the figures as a person reads them."""
+    """Returns the figures as text for people."""
     installed = sum(found.installed_bytes.values())
     threads = "thread" if found.threads == 1 else "threads"
     lines = [
@@ -75,7 +75,7 @@ def render(found: Bench) -> str:
 
 
 def installed_bytes() -> dict[str, int]:
-    """Returns the bytes on disk of each package of the agent that is installed (with the libraries it brings)."""
+    """Returns the bytes on disk of each installed package of the agent, with its bundled libraries."""
     from importlib import util
 
     sizes = {}
@@ -88,7 +88,7 @@ def installed_bytes() -> dict[str, int]:
 
 
 def tree_bytes(folder: Path) -> int:
-    """Returns the bytes of all files below `folder`, compiled Python left out."""
+    """Returns the bytes of all files below `folder`, without compiled Python."""
     total = 0
     for path, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if name != "__pycache__"]

@@ -1,4 +1,6 @@
-"""What is on the board now, as one document. Changes nothing beyond what `Store.settle` mends."""
+"""`status`: what is on the board now, as one document.
+
+Changes nothing but the repairs of `Store.settle`."""
 
 from __future__ import annotations
 
@@ -67,7 +69,7 @@ def _about_starts(store: Store, current: StoreState, answering: state.Answering 
 
 
 def standing_of(store: Store, current: StoreState, held: trust_dir.Seen, moment: clock.Moment) -> standing.Standing:
-    """Returns whether what answers would still be accepted, as its files claim it."""
+    """Returns the standing of the answering release, by the claims of its files (see `standing.look`)."""
     found = state.answering(current, moment)
     if found is None:
         return standing.Standing()
@@ -86,7 +88,7 @@ def _read(path: Path, limit: int) -> bytes:
 
 
 def render(found: Status) -> str:
-    """Returns a status as a person reads it."""
+    """Returns a status as text for people."""
     refs = {"committed": found.committed, "previous": found.previous, "pending": found.pending}
     lines = [f"{name:<10} {_ref(ref)}" for name, ref in refs.items() if ref or name == "committed"]
     if found.seconds_left is not None:

@@ -19,7 +19,7 @@ from device_agent.system import clock
 
 
 def leave_failing(store: Store, start: Start) -> str:
-    """Goes back to the release before, if too many starts died before their first answer; then counts this one anew.
+    """Goes back to the release before, if too many starts died before their first answer; then counts from one again.
 
     Returns what to warn of: what was done, or why it cannot be done now, and the release is started once more.
     """

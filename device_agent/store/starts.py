@@ -1,4 +1,4 @@
-"""Counts the starts of a release that died before their first answer.
+"""Counter of starts that died before their first answer.
 
 One line in ROOT/starts: the digest and how many starts in a row have not answered. A start adds one, and sets the
 number back to 0 at its first answer. Meanwhile it holds a lock on the file, which the kernel drops when the process

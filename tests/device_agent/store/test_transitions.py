@@ -100,7 +100,7 @@ def test_a_confirmation_that_comes_to_nothing_says_whether_there_was_anything_to
         with pytest.raises(ActivationFailed) as caught:
             transitions.confirm(state, ref(6).digest, connection="", moment=moment)
         assert caught.value.reason == "rolled-back"
-        assert str(caught.value).endswith(f"and the release before it answers{why}")
+        assert str(caught.value).endswith(f"and the previous release answers{why}")
     # Over for one release, for another there never was anything.
     other = replace(begun(), event=given_up.event)
     for state, number in ((begun(), 7), (given_up, 7), (confirmed(begun()), 6), (StoreState(), 6), (other, 7)):
@@ -122,7 +122,7 @@ def test_what_waits_past_another_return_is_too_late_without_its_reason() -> None
 @pytest.mark.parametrize(
     ("ask", "reason", "hint"),
     [
-        (lambda: begun(7, before=begun()), "locked", "give it up: python -m device_agent rollback"),
+        (lambda: begun(7, before=begun()), "locked", "cancel it: python -m device_agent rollback"),
         (lambda: confirmed(begun(), connection="first"), "same-connection", "connect again, then confirm"),
         (lambda: confirmed(BEFORE, 9), "not-pending", f"python -m device_agent activate {ref(9).digest[:12]}…"),
         (
