@@ -142,14 +142,14 @@ def test_a_rename_that_fails_leaves_the_release_that_was_there(
     directory = tmp_path / "dist"
     directory.mkdir()
     (directory / constants.MODEL_FILE).write_text("before")
-    rename, calls = Path.rename, iter(range(1, 9))
+    rename, calls = os.rename, iter(range(1, 9))
 
-    def fail(self: Path, target: Path) -> Path:
+    def fail(source: Path, target: Path) -> None:
         if next(calls) == failing:
             raise KeyboardInterrupt
-        return rename(self, target)
+        rename(source, target)
 
-    monkeypatch.setattr(Path, "rename", fail)
+    monkeypatch.setattr(os, "rename", fail)
     with pytest.raises(KeyboardInterrupt), release_build._replacing(directory) as folder:
         (folder / constants.MODEL_FILE).write_text("after")
     assert (directory / constants.MODEL_FILE).read_text() == "before"
