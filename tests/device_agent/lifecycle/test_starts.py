@@ -131,7 +131,7 @@ def test_a_stream_that_waits_for_its_first_row_counts_nothing(board: Board) -> N
     wait_until(lambda: file.exists() and file.read_text() == f"{board.new} 000\n")
     os.write(process.stdin.fileno(), ROW.encode())
     assert process.stdout.readline() == b"setosa\n"
-    assert file.read_text() == f"{board.new} 000\n"
+    wait_until(lambda: file.read_text() == f"{board.new} 000\n")
     process.kill()
     process.communicate()
     assert board.failed() == 0
