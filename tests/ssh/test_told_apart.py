@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -120,3 +122,18 @@ def test_every_word_of_the_doctor_is_in_its_report(site: Site) -> None:
     page = Path("r.html").read_text()
     assert len(findings) > 5
     assert all(found["name"] in page for found in findings)
+
+
+def test_the_hint_of_a_refused_older_release_brings_it_back(site: Site) -> None:
+    said = site.deploy(site.releases["iris"], code=4)
+    hint = re.search(r"try: knnkit (rollback --to \w+ --target local), or", said)
+    assert hint, said
+    assert "rolled back to iris 1.0.0" in site.run(*shlex.split(hint[1]))
+    assert running(site) == "1.0.0"
+
+
+def test_a_missed_latency_gate_says_nothing_of_parity(site: Site, tmp_path: Path) -> None:
+    slow = site.releases.variant("iris", tmp_path / "slow", version="3.0.0", sequence=20, gates=Gates(latency_ms=1e-9))
+    said = site.deploy(slow, code=4)
+    assert "knnkit parity" not in said
+    assert "latency_ms: ..." in said
