@@ -13,7 +13,7 @@ from knnkit.render.terminal import Cell, Tone, print_table
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Asks, and shows a line for each device."""
+    """Prints a line for each device; returns the exit code."""
     report = _query.ask_fleet(arguments, "status")
     if not arguments.json:
         heads = ["device", "runs", "before", "pending", "agent", "runtime", "machine", "free", "says"]
