@@ -16,8 +16,9 @@ from typing import Any
 from device_agent import __version__
 from device_agent.shared.console import program, streams
 from device_agent.shared.console.argument_parser import Parser
+from device_agent.shared.os_errors import explain
 from device_agent.shared.protocol import constants
-from device_agent.shared.protocol.errors import AgentError, DeviceUnfit, from_os_error
+from device_agent.shared.protocol.errors import AgentError, DeviceUnfit
 
 PROG = "device_agent"
 #: Commands that may change which release answers.
@@ -45,8 +46,9 @@ def _failed(error: OSError | MemoryError) -> AgentError:
     if isinstance(error, MemoryError):
         return DeviceUnfit("there is not enough memory", reason="out-of-memory")
     if streams.is_lost() and error.errno == errno.ENOENT:
-        return AgentError("the current folder was removed: relative paths do not work", reason="no-directory")
-    return from_os_error(error)
+        return AgentError("relative paths lead nowhere", reason="no-directory")
+    reason, said, hint = explain(error)
+    return DeviceUnfit(said, reason=reason, hint=hint or "python -m device_agent doctor")
 
 
 def build_parser(commands: Any, arguments: Sequence[str] = ()) -> argparse.ArgumentParser:

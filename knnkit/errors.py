@@ -21,8 +21,14 @@ codes.
 
 from __future__ import annotations
 
+from device_agent.shared.os_errors import explain
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.errors import ReportedError
+
+
+def extra(name: str) -> str:
+    """Returns what installs an extra of knnkit, which is on no package index."""
+    return f"in the clone of knnkit: pip install '.[{name}]'"
 
 
 class KnnkitError(ReportedError):
@@ -94,6 +100,6 @@ class NothingToDo(KnnkitError):
 
 
 def from_os_error(error: OSError) -> KnnkitError:
-    """Returns an error of the operating system as a UsageError that names the file."""
-    where = f"{error.filename}: " if error.filename else ""
-    return UsageError(f"{where}{error.strerror or error}", reason="os-error")
+    """Returns what the operating system refused, and where, as an error of this tree."""
+    reason, said, hint = explain(error)
+    return UsageError(said, reason=reason, hint=hint)

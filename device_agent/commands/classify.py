@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 from device_agent.commands.options import add_runtime, command, filled, store_of
+from device_agent.shared.console import streams
 from device_agent.shared.protocol import constants
 
 
@@ -27,7 +29,9 @@ def _configure_classify(parser: argparse.ArgumentParser) -> None:
     add("--proba", action="store_true", help="add the probability of each class")
     add("--neighbors", action="store_true", help="add the nearest training rows, their distances and classes")
     add("--digest", action="store_true", help="add the digest of the release that answered")
-    add("--ignore-extra", action="store_true", help="ignore columns that the model does not use")
+    add("--ignore-extra", action="store_true", help="leave out columns that the model does not know")
+    help = "put this column of the rows, a feature or not, before each answer; repeat it for more"
+    add("--keep", type=filled, action="append", default=[], metavar="COLUMN", help=help)
     add_runtime(parser)
 
 
@@ -35,8 +39,12 @@ def _run_classify(arguments: argparse.Namespace) -> int:
     from device_agent.serving.batch import Request, classify
     from device_agent.serving.outputs import Closed
     from device_agent.serving.writers import Columns
+    from device_agent.store.starts import counted
 
-    columns = Columns(arguments.proba, arguments.neighbors, arguments.digest)
+    if arguments.input in (None, "-"):
+        streams.say_if_waiting("device_agent")
+    keep = tuple(dict.fromkeys(arguments.keep))
+    columns = Columns(arguments.proba, arguments.neighbors, arguments.digest, keep)
     request = Request(
         arguments.input,
         arguments.output,
@@ -47,12 +55,19 @@ def _run_classify(arguments: argparse.Namespace) -> int:
         runtime=arguments.runtime,
         threads=arguments.threads,
     )
+    store = store_of(arguments)
     try:
-        if arguments.stream:
-            from device_agent.serving.stream import stream
+        with counted(store) as start:
+            if start.failed:
+                from device_agent.lifecycle.fall_back import leave_failing
 
-            return constants.EXIT_USAGE if stream(store_of(arguments), request) else constants.EXIT_OK
-        classify(store_of(arguments), request)
+                if said := leave_failing(store, start):
+                    print(f"device_agent: warning: {said}", file=sys.stderr, flush=True)
+            if arguments.stream:
+                from device_agent.serving.stream import stream
+
+                return constants.EXIT_USAGE if stream(store, request, start) else constants.EXIT_OK
+            classify(store, request, start)
     except Closed:
         raise BrokenPipeError from None
     return constants.EXIT_OK

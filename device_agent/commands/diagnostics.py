@@ -25,7 +25,7 @@ def _configure_check(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--nonce", metavar="TEXT", default="", help="text to put into the certificate, to show that it is new"
     )
-    text = "golden set to use instead of the release's own (`knnkit parity --data`); - reads it from standard input"
+    text = "another golden set than the release's own (`knnkit parity --data FILE`); - reads it from standard input"
     parser.add_argument("--golden", type=filled, metavar="FILE", help=text)
     add_runtime(parser, threads=False)
 

@@ -216,7 +216,7 @@ def _configure_rollback(parser: argparse.ArgumentParser) -> None:
         "--order",
         type=filled,
         metavar="FILE",
-        help="obey a signed order: to go back to any release (`knnkit rollback --to`), or to lower the floors "
+        help="a signed order: to go back to any release (`knnkit rollback --to RELEASE`), or to lower the floors "
         "(`--reset-floor`); - reads it from standard input",
     )
     parser.add_argument(

@@ -16,13 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.lifecycle import check
-from device_agent.serving.batch import make_parser, make_renderer
+from device_agent.serving.batch import make_renderer
 from device_agent.serving.load import Loaded, answering, load_kept
 from device_agent.serving.writers import Columns
 from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.reports import Bench, Latency
 from device_agent.shared.release.directory import open_release
+from device_agent.shared.tabular.csv_reader import CsvParser
 from device_agent.store.store import Store
 from device_agent.store.trust_state import kept_state
 from device_agent.system import board
@@ -128,7 +129,7 @@ def _bench(loaded: Loaded, seconds: float, threads: int, verify_ms: float, load_
 
 def _line_answerer(loaded: Loaded, rows: NDArray[np.float32]) -> Callable[[int], Any]:
     lines = [b",".join(str(value).encode() for value in row) + b"\n" for row in rows]
-    parser = make_parser(loaded.model.info, "csv", ignore_extra=False)
+    parser = CsvParser(loaded.model.info)
     renderer = make_renderer(loaded, Columns(), "csv")
     return lambda index: renderer.render(loaded.model.classify(parser.parse(lines[index]).rows), 1, {})
 

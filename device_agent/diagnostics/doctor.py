@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from device_agent.diagnostics.status import standing_of
+from device_agent.shared.os_errors import explain
 from device_agent.shared.protocol import constants, json_codec
-from device_agent.shared.protocol.errors import AgentError, from_os_error
+from device_agent.shared.protocol.errors import AgentError
 from device_agent.shared.protocol.reports import Diagnosis, Finding
 from device_agent.shared.protocol.versions import utc
 from device_agent.shared.trust import standing
@@ -59,7 +60,13 @@ def _standing(store: Store) -> standing.Standing:
 def _apart(check: Check, store: Store) -> tuple[Finding, ...]:
     """Runs a check in a process of its own; returns its findings, or one that says that it crashed."""
     reader, writer = os.pipe()
-    child = os.fork()
+    try:
+        child = os.fork()
+    except OSError as error:
+        os.close(reader)
+        os.close(writer)
+        _, told, mend = explain(error)
+        return (Finding(check.__name__.removeprefix("_"), "error", told, mend),)
     if child == 0:
         try:
             os.close(reader)
@@ -82,9 +89,9 @@ def _apart(check: Check, store: Store) -> tuple[Finding, ...]:
 def _findings(check: Check, store: Store) -> Iterator[Finding]:
     try:
         yield from check(store)
-    except OSError as error:  # such as a file that this user may not read
-        problem = from_os_error(error)
-        yield Finding(check.__name__.removeprefix("_"), "error", str(problem), problem.hint)
+    except OSError as error:  # what may not even be looked at is a finding, too
+        _, said, mend = explain(error)
+        yield Finding(check.__name__.removeprefix("_"), "error", said, mend)
 
 
 def render(found: Diagnosis) -> str:

@@ -52,6 +52,14 @@ def certify(
     return sandbox.run(lambda: _certify(opened, verdict, nonce, runtime, golden), close=close)
 
 
+#: The word in a missed gate -> what to do about it.
+_MEND = {
+    "parity": "`knnkit deploy --report report.html` lists the rows that differ",
+    "accuracy": "`gates: {accuracy: ...}` in deploy.yaml, or other training rows, k or scale",
+    "latency": "`knnkit deploy --runtime ai_edge_litert`, fewer rows, or `gates: {latency_ms: ...}` in deploy.yaml",
+}
+
+
 def require_gates(certificate: Certificate) -> Certificate:
     """Returns the certificate if every gate passed.
 
@@ -60,8 +68,8 @@ def require_gates(certificate: Certificate) -> Certificate:
     """
     if not certificate.passed:
         error = GateFailed(
-            f"{certificate.name} {certificate.version} fails its gates here: {'; '.join(certificate.failures)}",
-            hint="knnkit parity shows the rows on which devices differ",
+            f"{certificate.name} {certificate.version} does not keep its gates here: {'; '.join(certificate.failures)}",
+            hint="; ".join(mend for word, mend in _MEND.items() if any(word in f for f in certificate.failures)),
         )
         error.certificate = certificate
         raise error

@@ -46,11 +46,15 @@ def open_ordinary(path: Path, *, follow: bool = False) -> IO[bytes]:
 def read_small(path: Path, limit: int, *, follow: bool = False) -> bytes:
     """Returns the file's content; of a file over `limit` bytes, the first `limit + 1`.
 
+    With `follow`, /dev/null is an empty file, as users write it for "none".
+
     Raises:
         NotOrdinary: it is not an ordinary file.
         OSError: it cannot be read.
     """
     parts: list[bytes] = []
+    if follow and path.exists() and path.samefile(os.devnull):
+        return b""
     with open_ordinary(path, follow=follow) as file:
         while (left := limit + 1 - sum(map(len, parts))) and (part := file.read(left)):
             parts.append(part)

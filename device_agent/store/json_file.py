@@ -11,11 +11,10 @@ from typing import Generic, TypeVar
 from device_agent.shared.protocol import json_codec
 from device_agent.shared.protocol.errors import DeviceUnfit
 from device_agent.shared.safe_files import read_small
+from device_agent.shared.trust.reasons import START_ANEW
 from device_agent.system import durable
 
 T = TypeVar("T")
-#: The hint for a full or damaged device.json. Deleting the file would make every revoked key valid again.
-START_ANEW = "knnkit provision --remove, then knnkit deploy: the device then trusts the keys of deploy.yaml alone"
 
 
 class JsonFile(Generic[T]):

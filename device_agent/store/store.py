@@ -44,6 +44,7 @@ class Store:
         self.state_file = root / constants.STATE_FILE
         self._state = JsonFile(self.state_file, StoreState, _MAX_STATE)
         self.history_file = root / constants.HISTORY_FILE
+        self.starts_file = root / constants.STARTS_FILE
         self.lock_file = root / constants.LOCK_FILE
         self.lock_descriptor: int | None = None
 

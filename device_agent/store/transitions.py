@@ -2,7 +2,7 @@
 
     nothing ── activate ──► pending ── confirm ──► committed
                                │                      │ rollback
-                               └─ deadline, reboot,   ▼
+                               └─ deadline, reboot,   ▼ or starts that never answer
                                   rollback ─► the release before it
 
 Each takes a state and returns a new one, or raises an error. The store writes it (`device_agent.store.store`).
@@ -21,6 +21,8 @@ from device_agent.system.clock import Moment
 
 #: Longest time that an activation may wait for confirmation, in seconds.
 MAX_DEADLINE = 86_400.0
+#: Who goes back from a release whose starts never answer.
+ITSELF = "the agent itself"
 
 
 def refuse_foreign(state: StoreState, holder: str, moment: Moment) -> None:
@@ -167,6 +169,26 @@ def go_back(state: StoreState, target: ReleaseRef, holder: str, why: str, moment
     """Returns the state in which `target` is committed, and `left` is the release it replaced; the floor stays."""
     after = replace(state, committed=target, previous=None, left=state.committed, lease=None)
     return _after(after, "rolled-back", state.committed, why, holder, moment)
+
+
+def leave_failing(state: StoreState, digest: str, starts: int, moment: Moment) -> StoreState:
+    """Returns the state in which the release before `digest` is committed again.
+
+    It had `starts` starts in a row without an answer. Nothing changes unless `digest` is committed, no activation
+    waits, and there is a release before it.
+    """
+    is_committed = state.committed is not None and state.committed.digest == digest
+    if state.pending or not state.previous or not is_committed:
+        return state
+    return go_back(state, state.previous, ITSELF, f"{starts} starts in a row ended without an answer", moment)
+
+
+def why_left(state: StoreState) -> str:
+    """Returns why the agent went back by itself from a committed release; empty if that was not the last transition."""
+    event = state.event
+    if not event or event.what != "rolled-back" or event.holder != ITSELF or not event.release:
+        return ""
+    return f"{event.release.name} {event.release.version} ({event.release.digest[:12]}) was left: {event.why}"
 
 
 def lower_floors(state: StoreState, floor: int, time_floor: int) -> StoreState:

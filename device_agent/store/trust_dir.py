@@ -14,7 +14,8 @@ from device_agent.shared.protocol.errors import DeviceUnfit, Refused
 from device_agent.shared.protocol.record import record
 from device_agent.shared.safe_files import read_small
 from device_agent.shared.trust import fingerprints
-from device_agent.store.json_file import START_ANEW, JsonFile
+from device_agent.shared.trust.reasons import START_ANEW
+from device_agent.store.json_file import JsonFile
 
 DEVICE_FILE = "device.json"
 KEY_SUFFIX = ".pem"

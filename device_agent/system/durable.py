@@ -18,7 +18,9 @@ from pathlib import Path
 ASIDE = ".bad"
 FILE_MODE = 0o600
 DIRECTORY_MODE = 0o700
-_CHUNK = 64 * 1024  # as in `lifecycle.stage`; the size matters for later reads (docs/decisions/004)
+#: What systems say where a file system (vfat, exFAT) lacks a call.
+_LACKING = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)
+_CHUNK = 64 * 1024  # as in `staging`: the kernel keeps in one piece what is written at once (docs/decisions/004)
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
@@ -84,7 +86,12 @@ def point_link(link: Path, target: str) -> None:
     prepared = temporary(link)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(prepared)
-    os.symlink(target, prepared)
+    try:
+        os.symlink(target, prepared)
+    except OSError as error:
+        if error.errno in _LACKING:
+            raise OSError(errno.ENOTSUP, "the file system has no symbolic links", str(link)) from None
+        raise
     os.replace(prepared, link)
     sync_directory(link.parent)
 
@@ -211,7 +218,13 @@ def sync_file(path: Path) -> None:
 
 def sync_directory(path: Path) -> None:
     """Makes a directory's entries durable."""
-    _sync(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        _sync(path, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        if error.errno == errno.EINVAL:
+            said = "the file system cannot make the entries of a directory durable"
+            raise OSError(errno.ENOTSUP, said, str(path)) from None
+        raise
 
 
 def _sync(path: Path, flags: int) -> None:

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from device_agent.shared.console import signals
-from device_agent.shared.protocol.errors import AgentError, ModelUnusable
+from device_agent.shared.protocol.errors import AgentError, DeviceUnfit, ModelUnusable
+from device_agent.system import memory
 
 T = TypeVar("T")
 
@@ -31,9 +32,11 @@ def run(work: Callable[[], T], *, close: Iterable[int] = (), timeout: float = TI
     """Returns what `work` returns in a forked child; `close` names descriptors that the child must not keep.
 
     Raises:
-        AgentError: what `work` raised.
+        AgentError: whatever of that tree `work` raised.
+        DeviceUnfit: there is not enough memory (`out-of-memory`).
         ModelUnusable: the child died (`model-crashed`, with the signal) or took longer than `timeout` seconds.
     """
+    killed_before = memory.oom_kills()
     readable, writable = os.pipe()
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, signals.SIGNALS)  # until the code that ends the child is reached
     child = os.fork()
@@ -51,6 +54,8 @@ def run(work: Callable[[], T], *, close: Iterable[int] = (), timeout: float = TI
         _, status = os.waitpid(child, 0)
     if data is None:
         raise ModelUnusable(f"the model gave no answer within {timeout:g} s", reason="model-hangs")
+    if not data and _was_killed_for_memory(status, killed_before):
+        raise _no_memory()
     if not data:
         raise ModelUnusable(f"the model {_death(status)}", reason="model-crashed", hint="python -m device_agent doctor")
     # Safe to unpickle: our own child wrote it, into a pipe that no other process has.
@@ -98,7 +103,21 @@ def _outcome(work: Callable[[], Any]) -> Any:
     except AgentError as error:
         return error
     except MemoryError:
-        return ModelUnusable("there is not enough memory for the model", reason="out-of-memory")
+        return _no_memory()
+
+
+def _no_memory() -> DeviceUnfit:
+    """A lack of memory is the device's: another one may keep the very release."""
+    hint = "free -m; end something else, or raise the limit of memory (systemctl show -p MemoryMax)"
+    return DeviceUnfit("there is not enough memory for the model", reason="out-of-memory", hint=hint)
+
+
+def _was_killed_for_memory(status: int, before: int | None) -> bool:
+    """Whether the kernel killed the child for memory; SIGKILL counts as that where the kernel does not say."""
+    if not os.WIFSIGNALED(status) or os.WTERMSIG(status) != signal.SIGKILL:
+        return False
+    now = memory.oom_kills()
+    return now is None or before is None or now > before
 
 
 def _offer_to_the_oom_killer() -> None:
@@ -122,7 +141,5 @@ def _collect(readable: int, timeout: float) -> bytes | None:
 
 def _death(status: int) -> str:
     if os.WIFSIGNALED(status):
-        name = signal.Signals(os.WTERMSIG(status)).name
-        why = " (out of memory?)" if name == "SIGKILL" else ""
-        return f"crashed the runtime: {name}{why}"
+        return f"crashed the runtime: {signal.Signals(os.WTERMSIG(status)).name}"
     return f"ended the runtime with exit code {os.WEXITSTATUS(status)}"

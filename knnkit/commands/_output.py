@@ -15,7 +15,7 @@ from knnkit.errors import UsageError
 from knnkit.fleet.report import FleetReport
 from knnkit.render.fleet_report import page_of, print_report, tone, verdict
 from knnkit.render.html import write_report as write_html
-from knnkit.render.terminal import print_line
+from knnkit.render.terminal import Table, print_line, print_table
 
 if TYPE_CHECKING:
     from knnkit.render.decision_regions import Regions  # numpy is for a page that is drawn
@@ -30,15 +30,21 @@ def finish(
     gates: Gates | None = None,
     *,
     shown: bool = False,
+    table: Table | None = None,
     regions: tuple[Regions, str] | None = None,
 ) -> int:
-    """Writes the requested reports, prints the result unless it is `shown`, and returns the exit code."""
+    """Writes the requested reports, prints the result unless it is `shown`, and returns the exit code.
+
+    A `table` is the result, on the terminal and in a report.
+    """
     signals.deafen()  # the report is printed completely
     for path in arguments.report:
-        write_report(path, report, gates, regions)
+        write_report(path, report, gates, regions, table)
+    if table and not arguments.json:
+        print_table(table.columns, table.rows)
     if arguments.json:
         print(json_codec.dumps(report))
-    elif not shown:
+    elif not shown and not table:
         print_report(report, sys.stdout)
     else:
         _say_what_to_do(report)
@@ -55,7 +61,11 @@ def _say_what_to_do(report: FleetReport) -> None:
 
 
 def write_report(
-    path: Path, report: FleetReport, gates: Gates | None = None, regions: tuple[Regions, str] | None = None
+    path: Path,
+    report: FleetReport,
+    gates: Gates | None = None,
+    regions: tuple[Regions, str] | None = None,
+    table: Table | None = None,
 ) -> None:
     """Writes one report file, JSON or HTML by its suffix; `regions` with the name of the device that classified them.
 
@@ -69,7 +79,7 @@ def write_report(
                 file.write(data)
         elif path.suffix in (".html", ".htm"):
             surveyed, by = regions or (None, "")
-            write_html(path, page_of(report, gates=gates, regions=surveyed, regions_from=by))
+            write_html(path, page_of(report, gates=gates, regions=surveyed, regions_from=by, table=table))
         else:
             raise _no_report(path)
     except (OSError, json_codec.TooLarge) as error:

@@ -206,7 +206,9 @@ def _rollback(parser: argparse.ArgumentParser) -> None:
     back = parser.add_argument_group("further back than the previous release")
     what = back.add_mutually_exclusive_group()
     what.add_argument(
-        "--to", metavar="DIGEST", help="a release that is still on the device: its digest, or the first digits"
+        "--to",
+        metavar="RELEASE",
+        help="a release that is still on the device: its version, its digest, or the digest's first digits (8 or more)",
     )
     what.add_argument(
         "--reset-floor",
@@ -249,6 +251,13 @@ def _classify(parser: argparse.ArgumentParser) -> None:
     )
     rows.add_argument("--digest", action="store_true", help="add the digest of the release that answered")
     rows.add_argument("--ignore-extra", action="store_true", help="ignore columns that the model does not use")
+    rows.add_argument(
+        "--keep",
+        action="append",
+        metavar="COLUMN",
+        help="put this column of the rows, a feature or not, before each answer; repeat it for more "
+        "(default: as deploy.yaml says)",
+    )
     _options.add_fleet(parser)
 
 

@@ -40,25 +40,27 @@ def run(arguments: argparse.Namespace) -> int:
     return _one(arguments, config, targets[0])
 
 
-def agent_command(arguments: argparse.Namespace, answers: str | None) -> tuple[str, ...]:
+def agent_command(arguments: argparse.Namespace, config: Config | None, answers: str | None) -> tuple[str, ...]:
     """Returns the agent's command line for these options and a format of answers (None: as the rows)."""
     suffix = arguments.input.suffix.lstrip(".") if arguments.input is not None else ""
     found = suffix if arguments.format == "auto" and suffix in ("csv", "jsonl", "npy") else arguments.format
     flags = [f"--{name}" for name in _FLAGS if getattr(arguments, name.replace("-", "_"))]
     wanted = ["--output-format", answers] if answers else []
-    return ("classify", "--format", found, *wanted, *flags)
+    default = config.classify.keep if config and "npy" not in (found, answers) else ()
+    keep = [f"--keep={column}" for column in arguments.keep or default]
+    return ("classify", "--format", found, *wanted, *flags, *keep)
 
 
 def _one(arguments: argparse.Namespace, config: Config | None, target: Target) -> int:
     _refuse_same(arguments.input, arguments.output)
-    command = agent_command(arguments, arguments.output_format or ("jsonl" if arguments.json else None))
+    command = agent_command(arguments, config, arguments.output_format or ("jsonl" if arguments.json else None))
     with _source(arguments.input) as source, contextlib.suppress(_Incomplete), _sink(arguments) as sink:
         done = pipe_rows(target, _selection.pace_of(arguments, config), command, source, sink, warn=_warn)
         if done.exit_code:
             raise _Incomplete
-    if done.stderr:
-        said = about(arguments.input, done).stderr.decode("utf-8", "replace")
-        print(printable(said).rstrip(), file=sys.stderr)
+    said = printable(about(arguments.input, done).stderr.decode("utf-8", "replace")).rstrip()
+    if said or done.exit_code:
+        print(said or done.complaint, file=sys.stderr)
     return done.exit_code if done.exit_code >= 0 else constants.EXIT_FAILED
 
 
@@ -75,7 +77,7 @@ def _many(arguments: argparse.Namespace, config: Config | None, targets: tuple[T
     if not arguments.input.is_file():
         raise DataError(f"{arguments.input}: there is no such file", hint=_check_path())
     arguments.output.mkdir(parents=True, exist_ok=True)
-    command, pace = agent_command(arguments, arguments.output_format), _selection.pace_of(arguments, config)
+    command, pace = agent_command(arguments, config, arguments.output_format), _selection.pace_of(arguments, config)
     suffix = arguments.output_format or arguments.input.suffix.lstrip(".") or "csv"
     for target in targets:
         _refuse_same(arguments.input, arguments.output / f"{_file_name(target.name)}.{suffix}")
@@ -106,6 +108,7 @@ def _file_name(name: str) -> str:
 @contextmanager
 def _source(path: Path | None) -> Iterator[BinaryIO]:
     if path is None:
+        streams.say_if_waiting("knnkit")
         yield sys.stdin.buffer
         return
     try:

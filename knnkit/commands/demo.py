@@ -25,7 +25,7 @@ from device_agent.shared.trust import dsse
 from knnkit.api import TfKNN
 from knnkit.config import load
 from knnkit.data.dataset import Dataset
-from knnkit.errors import MissingDependency, ParityFailed, UsageError
+from knnkit.errors import MissingDependency, ParityFailed, UsageError, extra
 from knnkit.fleet.device.classify_client import Answerer
 from knnkit.fleet.device.connect import open_transport
 from knnkit.fleet.device.probe import Facts, probe
@@ -81,7 +81,7 @@ def _require_build_extra() -> None:
     missing = [package for module, package in packages.items() if importlib.util.find_spec(module) is None]
     if missing:
         raise MissingDependency(
-            f"the demo builds a model and draws it; missing: {', '.join(missing)}", hint="pip install 'knnkit[build]'"
+            f"the demo builds a model and draws it; missing: {', '.join(missing)}", hint=extra("build")
         )
 
 

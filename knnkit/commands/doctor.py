@@ -8,24 +8,22 @@ from device_agent.shared.protocol import json_codec
 from device_agent.shared.protocol.reports import Finding
 from knnkit.commands import _output, _query
 from knnkit.fleet.report import DeviceReport
-from knnkit.render.terminal import Cell, Tone, print_table
+from knnkit.render.terminal import Cell, Table, Tone
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints each finding; returns 1 if one is an error, 3 if a device cannot be reached."""
     report = _query.ask_fleet(arguments, "doctor")
-    if not arguments.json:
-        rows = [row for device in report.devices for row in _rows(device)]
-        print_table(["device", "about", "", "finding", "try"], rows)
-    return _output.finish(arguments, report, shown=True)
+    rows = tuple(row for device in report.devices for row in _rows(device))
+    return _output.finish(arguments, report, table=Table(("device", "about", "", "finding", "try"), rows))
 
 
-def _rows(device: DeviceReport) -> list[list[Cell | str]]:
+def _rows(device: DeviceReport) -> list[tuple[Cell | str, ...]]:
     if not device.details:
-        return [[device.name, "connection", Cell("error", "bad"), device.said, device.hint]]
+        return [(device.name, "connection", Cell("error", "bad"), device.said, device.hint)]
     tones: dict[str, Tone] = {"ok": "good", "warning": "warn", "error": "bad"}
     found = [
         json_codec.from_plain(Finding, entry)
         for entry in json_codec.parse(device.details, limit=len(device.details))["findings"]
     ]
-    return [[device.name, f.name, Cell(f.level, tones[f.level]), f.message, f.mend] for f in found]
+    return [(device.name, f.name, Cell(f.level, tones[f.level]), f.message, f.mend) for f in found]

@@ -5,11 +5,13 @@ Never overwrites a file, and writes none if a model cannot be built from the row
 from __future__ import annotations
 
 import argparse
+import hashlib
 import shlex
 import sys
 import unicodedata
 from pathlib import Path
 
+from device_agent.shared.protocol import constants
 from knnkit.config import yaml_reader
 from knnkit.data import columns, files
 from knnkit.errors import UsageError
@@ -35,7 +37,7 @@ gates: {{accuracy: 0.8}}
 fleet:
   defaults: {{user: pi, root: ~/.knnkit}}
   targets:
-    - {{host: local}}         # the embedded device: this machine
+    - {{host: local, root: {root}}}   # the embedded device: this machine
     # - {{host: board-1.example, tags: [canary]}}
     # - {{host: board-2.example, port: 2222}}
 
@@ -50,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     last = (arguments.features or [""])[-1]
     if last.endswith((".yaml", ".yml")):
         said = f"--features takes {last!r} for a column: it takes all words that follow it"
-        raise UsageError(said, hint=f"knnkit init {shlex.quote(last)} --data ..., FILE first")
+        raise UsageError(said, hint=f"knnkit init {shlex.quote(last)} --data ROWS.csv, with FILE first")
     if path.exists():
         raise _exists(path)
     if not path.absolute().parent.is_dir():
@@ -64,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(f"{option} is about a file of rows, and none is named", hint="--data train.csv")
     try:
         with path.open("x", encoding="utf-8") as file:
-            file.write(_START.format(name=name, data=data))
+            file.write(_START.format(name=name, data=data, root=_root(path, name)))
     except FileExistsError:
         raise _exists(path) from None
     except OSError as error:
@@ -98,6 +100,12 @@ def _name(stem: str) -> str:
     kept = [c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in letters if not unicodedata.combining(c)]
     name = "".join(kept).strip("._-")[:64] or "model"
     return name if yaml_reader.read(f"name: {name}", "").data == {"name": name} else _quote(name)
+
+
+def _root(path: Path, name: str) -> str:
+    """Returns the embedded device's root for this project: a device holds one model and trusts one project's keys."""
+    project = hashlib.sha256(bytes(path.absolute())).hexdigest()[:6]
+    return f"{constants.DEFAULT_ROOT}-{name.strip(chr(39))}-{project}"
 
 
 def _relative(data: Path, path: Path) -> str:

@@ -13,7 +13,7 @@ from knnkit.fleet.report import DeviceReport
 from knnkit.fleet.rollout.rollout import ask_all
 from knnkit.provision import Provisioned
 from knnkit.render.sanitize import size
-from knnkit.render.terminal import print_table
+from knnkit.render.terminal import Table
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -31,23 +31,16 @@ def run(arguments: argparse.Namespace) -> int:
     ]
     with Console(len(targets)) as console, _selection.open_fan(arguments, config) as fan:
         report = ask_all("provision", jobs, provision_device, fan, console)
-    if not arguments.json:
-        _show(report.devices)
-    return _output.finish(arguments, report, shown=True)
+    heads = ("device", "outcome", "agent", "runtime", "python", "machine", "sent", "says")
+    return _output.finish(arguments, report, table=Table(heads, tuple(map(_row, report.devices))))
 
 
-def _show(devices: tuple[DeviceReport, ...]) -> None:
-    print_table(
-        ["device", "outcome", "agent", "runtime", "python", "machine", "sent", "says"], [_row(d) for d in devices]
-    )
-
-
-def _row(device: DeviceReport) -> list[str]:
+def _row(device: DeviceReport) -> tuple[str, ...]:
     said = [device.said] if device.message else list(device.warnings)
     says = "; ".join(said)
     if not device.good or '"removed"' in device.details:
         done = "removed" if device.details == json_codec.dumps({"removed": True}) else "nothing there"
-        return [device.name, done if device.good else device.outcome.value, *["-"] * 5, says]
+        return (device.name, done if device.good else device.outcome.value, *["-"] * 5, says)
     found = device.answer(Provisioned)
     outcome = "provisioned" if found.changed else "unchanged"
-    return [device.name, outcome, found.agent, found.runtime, found.python, found.machine, size(found.sent), says]
+    return (device.name, outcome, found.agent, found.runtime, found.python, found.machine, size(found.sent), says)

@@ -20,7 +20,7 @@ from knnkit.fleet.report import DeviceReport, FleetReport
 from knnkit.release import keys, orders, signing
 from knnkit.release.signing import Signer
 from knnkit.render.fleet_report import outcome_line
-from knnkit.render.terminal import print_table
+from knnkit.render.terminal import Table
 
 _CHANGES = ("rotate", "revoke", "apply")
 
@@ -105,15 +105,13 @@ def _send(arguments: argparse.Namespace, order: bytes) -> int:
 
 
 def _finish(arguments: argparse.Namespace, report: FleetReport) -> int:
-    if not arguments.json:
-        rows = [row for device in report.devices for row in _rows(device)]
-        print_table(["device", "key", "standing"], rows)
-    return _output.finish(arguments, report, shown=True)
+    rows = tuple(row for device in report.devices for row in _rows(device))
+    return _output.finish(arguments, report, table=Table(("device", "key", "standing"), rows))
 
 
-def _rows(device: DeviceReport) -> list[list[str]]:
+def _rows(device: DeviceReport) -> list[tuple[str, str, str]]:
     if not device.good:
-        return [[device.name, "-", outcome_line(device)]]
+        return [(device.name, "-", outcome_line(device))]
     held = device.answer(TrustedKeys)
-    trusted = [[device.name, key, "trusted"] for key in held.trusted]
-    return trusted + [[device.name, key, "revoked"] for key in held.revoked] or [[device.name, "-", "trusts nobody"]]
+    trusted = [(device.name, key, "trusted") for key in held.trusted]
+    return trusted + [(device.name, key, "revoked") for key in held.revoked] or [(device.name, "-", "trusts nobody")]

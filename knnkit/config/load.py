@@ -7,13 +7,13 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from knnkit.config.yaml_reader import FILE_NAME
+from knnkit.config.yaml_reader import FILE_NAME, MAX_TEXT
 from knnkit.errors import ConfigError
 
 if TYPE_CHECKING:
     from knnkit.config.parse import Config
 
-_MAX_BYTES = 16 * 1024 * 1024
+_MAX_BYTES = 4 * MAX_TEXT  # UTF-8 has at most four bytes a character
 
 
 def load(path: str | Path) -> Config:

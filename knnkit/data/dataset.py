@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.protocol.constants import UNKNOWN_LABEL
-from knnkit.errors import DataError, MissingDependency
+from knnkit.errors import DataError, MissingDependency, extra
 
 #: Longest label or column name, in characters.
 MAX_TEXT = 256
@@ -67,7 +67,7 @@ def load_sklearn(name: str) -> Dataset:
     try:
         from sklearn import datasets
     except ImportError:
-        raise MissingDependency("scikit-learn is not installed", hint="pip install 'knnkit[build]'") from None
+        raise MissingDependency("scikit-learn is not installed", hint=extra("build")) from None
     source = f"scikit-learn {name}"
     if name == "blobs":
         points, classes = datasets.make_blobs(1000, n_features=2, centers=5, random_state=0)
@@ -121,7 +121,7 @@ def split(everything: Dataset, share: float, seed: int) -> tuple[Dataset, Datase
     try:
         from sklearn.model_selection import train_test_split
     except ImportError:
-        raise MissingDependency("scikit-learn is not installed", hint="pip install 'knnkit[build]'") from None
+        raise MissingDependency("scikit-learn is not installed", hint=extra("build")) from None
     try:
         kept, held_out = train_test_split(np.arange(len(everything.rows)), test_size=share, random_state=seed)
     except ValueError:

@@ -22,7 +22,7 @@ from device_agent.shared.release import zip_limits
 from knnkit.data.columns import choose, find
 from knnkit.data.csv_file import load_csv
 from knnkit.data.dataset import Dataset, dataset, require_distinct
-from knnkit.errors import DataError, MissingDependency
+from knnkit.errors import DataError, MissingDependency, extra
 
 TEXTS = (".csv", ".tsv", ".txt")
 _SHEETS = (".xlsx", ".xls", ".ods")
@@ -83,7 +83,7 @@ def _load_parquet(file: Path, label: str, features: Sequence[str] | None) -> Dat
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        raise MissingDependency(f"reading Parquet needs pyarrow: {error}", hint="pip install 'knnkit[build]'") from None
+        raise MissingDependency(f"reading Parquet needs pyarrow: {error}", hint=extra("build")) from None
     try:
         header = list(pyarrow.parquet.read_schema(file).names)
         require_distinct(header, str(file))

@@ -84,6 +84,14 @@ class DeviceReport:
         return self.outcome in GOOD and self.exit_code == constants.EXIT_OK
 
     @property
+    def word(self) -> str:
+        """How it came out, for people: a rollback commits, too, but is not called so."""
+        steps = {step.name for step in self.steps}
+        if self.outcome is Outcome.COMMITTED and self.release and "roll back" in steps and "activate" not in steps:
+            return f"rolled back to {self.release.name} {self.release.version}"
+        return self.outcome.value.replace("_", " ")
+
+    @property
     def said(self) -> str:
         """The message without the device's name."""
         return self.message.removeprefix(f"{self.name}: ")
@@ -126,9 +134,9 @@ class FleetReport:
 
     def summary(self) -> str:
         """Returns `3 committed, 1 unreachable`, in the order of `Outcome`."""
-        counts = Counter(device.outcome for device in self.devices)
-        said = [f"{counts[outcome]} {outcome.value.replace('_', ' ')}" for outcome in Outcome if counts[outcome]]
-        return ", ".join(said) or "no devices"
+        order = list(Outcome)
+        counts = Counter(device.word for device in sorted(self.devices, key=lambda one: order.index(one.outcome)))
+        return ", ".join(f"{number} {word}" for word, number in counts.items()) or "no devices"
 
     def unfinished(self) -> tuple[str, ...]:
         """Returns the names of the devices that `--retry-from` tries again."""

@@ -5,6 +5,7 @@ From deploy.yaml, `--target` and tags. Picklable; opens no connection."""
 from __future__ import annotations
 
 import difflib
+import shlex
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -21,7 +22,7 @@ LOCAL = "local"
 class Target:
     """One device; `address` None is the embedded device on this machine.
 
-    `near` is the closest name in deploy.yaml if the typed one is not there.
+    `near` is `local` or the name in deploy.yaml that is most like what was typed, where that is none of them.
     """
 
     name: str
@@ -31,10 +32,18 @@ class Target:
     runtime: str = constants.ANY_RUNTIME
     tags: tuple[str, ...] = ()
     near: str = ""
+    root_typed: bool = False  # whether the command line named the root, and not deploy.yaml
 
     def __str__(self) -> str:
         """The address as the user wrote it."""
         return LOCAL if self.address is None else str(self.address)
+
+    @property
+    def words(self) -> str:
+        """What names it on a command line."""
+        root = f" --root {shlex.quote(self.root)}" if self.root_typed else ""
+        typed = self.address.typed if self.address else None
+        return f"--target {typed.words(jumps=True) if typed else shlex.quote(self.name)}{root}"
 
 
 @dataclass(frozen=True)
@@ -121,7 +130,7 @@ def select(
     known = {target.name: target for target in (targets_of(config) if config else ())}
     chosen: dict[str, Target] = {}
     for text in named:
-        near = next(iter(difflib.get_close_matches(text, known, n=1)), "")
+        near = next(iter(difflib.get_close_matches(text, (*known, LOCAL), n=1)), "")
         target = known.get(text) or replace(_parse(text, config, called), near=near)
         if target.name in chosen:
             raise UsageError(f"--target {text} is given twice", hint=f"--target {text}, once")
@@ -175,6 +184,7 @@ def _override(target: Target, said: Overrides) -> Target:
     target = replace(
         target,
         root=said.root or target.root,
+        root_typed=said.root is not None,
         device_class=said.device_class or target.device_class,
         runtime=said.runtime or target.runtime,
     )

@@ -225,6 +225,7 @@ _KNOWN = (
     constants.CURRENT_LINK,
     constants.STATE_FILE,
     constants.HISTORY_FILE,
+    constants.STARTS_FILE,
     constants.LOCK_FILE,
     constants.CLASS_FILE,
     constants.VENV_LINK,

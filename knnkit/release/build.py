@@ -15,7 +15,7 @@ import shlex
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +34,11 @@ from knnkit.release.verify import verify_with
 from knnkit.training import source
 from knnkit.training.source import Material
 
-#: Most digits of a time in seconds; a longer number is in milliseconds.
+#: Files of macOS, Windows and KDE's file managers.
+_DESKTOP = (".DS_Store", "Thumbs.db", "desktop.ini", ".directory")
+#: Most extra files that an error names.
+_NAMED = 10
+#: Most digits of a time in seconds; more are milliseconds.
 _DIGITS = 12
 #: How far a sequence may be ahead of the clock without a warning, in seconds: clocks differ a little.
 _AHEAD = 24 * 3600
@@ -120,6 +124,7 @@ def write_release(made_from: Material, order: Order, signer: Signer, directory: 
     made = made_from.build(order.gates, seed=order.seed, inputs=order.inputs)
     model, verdict = made.model, made.verdict
     document = _manifest(order, model.info, model.data, directory, int(time.time()) if created is None else created)
+    again = _same_version(directory, document, model.data)
     with _replacing(directory) as folder:
         (folder / constants.MODEL_FILE).write_bytes(model.data)
         (folder / constants.GOLDEN_FILE).write_bytes(made.golden.to_bytes())
@@ -133,7 +138,7 @@ def write_release(made_from: Material, order: Order, signer: Signer, directory: 
         True,
         verdict.accuracy,
         verdict.accuracy_rows,
-        (*made_from.warnings, *model.warnings, *_learnt_nothing(model.info, verdict), *_far_ahead(document)),
+        (*made_from.warnings, *model.warnings, *_learnt_nothing(model.info, verdict), *_far_ahead(document), *again),
     )
 
 
@@ -175,7 +180,8 @@ def _manifest(
 ) -> model_info.Manifest:
     sequence = order.sequence
     if sequence is None:  # two builds within a second must not share a sequence
-        sequence = max(created, _sequence_of(directory) + 1)
+        old = _there(directory)
+        sequence = max(created, old.sequence + 1 if old else 0)
     return manifest.new_manifest(
         name=info.name,
         version=order.version,
@@ -191,12 +197,27 @@ def _manifest(
     )
 
 
-def _sequence_of(directory: Path) -> int:
+def _there(directory: Path) -> model_info.Manifest | None:
+    """Returns the manifest of the release in `directory`; None where there is none that can be read."""
     try:
         data = read_small(directory / constants.MANIFEST_FILE, constants.MAX_MANIFEST, follow=True)
-        return manifest.read_manifest(data).sequence
+        return manifest.read_manifest(data)
     except (OSError, VerificationFailed):
-        return 0
+        return None
+
+
+def _same_version(directory: Path, document: model_info.Manifest, model: bytes) -> tuple[str, ...]:
+    """Warns of a version that the release in `directory` has already, with another model."""
+    old = _there(directory)
+    if old is None or (old.name, old.version) != (document.name, document.version):
+        return ()
+    with contextlib.suppress(OSError):
+        if (directory / constants.MODEL_FILE).read_bytes() == model:
+            return ()
+    return (
+        f"{old.name} {old.version} was built before from something else (sequence {old.sequence}): only the digest "
+        "tells the two apart. Give this one a release.version of its own",
+    )
 
 
 def _require_replaceable(directory: Path) -> None:
@@ -210,12 +231,29 @@ def _require_replaceable(directory: Path) -> None:
         return
     if not directory.is_dir():
         raise BuildError(f"{directory} is not a folder", hint="choose another release: dir, or -o")
-    strangers = sorted(entry.name for entry in directory.iterdir() if entry.name not in constants.RELEASE_FILES)
+    _remove_desktop_files(directory)
+    strangers = sorted(entry for entry in directory.iterdir() if entry.name not in constants.RELEASE_FILES)
     if strangers:
-        raise BuildError(
-            f"{directory} holds {strangers[0]!r}, which is not part of a release; nothing was replaced",
-            hint="choose another release: dir, or -o",
-        )
+        names = ", ".join(repr(each.name) for each in strangers[:_NAMED])
+        more = f" and {len(strangers) - _NAMED:,} more" if len(strangers) > _NAMED else ""
+        said = f"{directory} holds {names}{more}, which do not belong to a release; nothing was replaced"
+        raise BuildError(said, hint=f"choose another release: dir, or -o{_or_remove(directory, strangers)}")
+
+
+def _or_remove(directory: Path, strangers: Sequence[Path]) -> str:
+    """Names the `rm` only in a directory that is a release: any other may hold the user's own work."""
+    if _there(directory) is None or len(strangers) > _NAMED:
+        return ""
+    kind = "-r " if any(each.is_dir() and not each.is_symlink() for each in strangers) else ""
+    return f"; or remove them: rm {kind}{shlex.join(map(str, strangers))}"
+
+
+def _remove_desktop_files(directory: Path) -> None:
+    """Removes what a file manager leaves wherever somebody looks; a signed release holds its own files alone."""
+    for name in _DESKTOP if _there(directory) else ():
+        path = directory / name
+        if path.is_file() and not path.is_symlink():
+            path.unlink()
 
 
 @contextlib.contextmanager
@@ -252,6 +290,7 @@ def ensure_release(build: Build, signer: Signer, *, out: Path | None = None) -> 
         See `build_release`.
     """
     directory = (out or build.release.dir).absolute()
+    _remove_desktop_files(directory)
     kept = _kept(directory, build, signer)
     return kept or build_release(build, signer, out=out)
 

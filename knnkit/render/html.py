@@ -18,6 +18,7 @@ from device_agent.shared.safe_files import whole_file
 from knnkit.render import confusion, palette, sanitize
 from knnkit.render import page as pages
 from knnkit.render.page import Page
+from knnkit.render.terminal import Cell, Column
 
 if TYPE_CHECKING:
     import jinja2
@@ -60,7 +61,17 @@ def render(page: Page) -> str:
         steps=[step for step in STEPS if step in used] + (["other"] if used - set(STEPS) else []),
         kinds={"identical", "equivalent", "different", "latency", *STEPS},
         certified=len(certified),
+        mixed=any(device.certificate and device.runs != device.checked for device in page.devices),
+        columns=[] if page.table is None else [_column(each) for each in page.table.columns],
     )  # fmt: skip
+
+
+def _column(column: Column | str) -> Column:
+    return column if isinstance(column, Column) else Column(column)
+
+
+def _cell(entry: Cell | str) -> Cell:
+    return entry if isinstance(entry, Cell) else Cell(entry)
 
 
 def _regions(page: Page) -> dict[str, Any] | None:
@@ -91,5 +102,6 @@ def _environment() -> jinja2.Environment:
         "percent": sanitize.percent,
         "size": sanitize.size,
         "colour": palette.colour,
+        "cell": _cell,
     }
     return environment

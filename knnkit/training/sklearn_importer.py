@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from device_agent.shared.protocol.constants import UNKNOWN_LABEL, Metric, Scale
 from knnkit.data.dataset import is_plain, shortened
 from knnkit.data.files import BROKEN, members_that_fit
-from knnkit.errors import BuildError, MissingDependency
+from knnkit.errors import BuildError, MissingDependency, extra
 from knnkit.model.reference.enrolment import Enrolment
 from knnkit.model.reference.space import Float32, Space, adopt_space
 from knnkit.model.reference.spec import KnnSpec
@@ -100,7 +100,7 @@ def load_skops(path: str | Path) -> Any:
         import skops.io
         from skops.io.exceptions import UntrustedTypesFoundException
     except ImportError:
-        raise MissingDependency("reading this file needs skops", hint="pip install 'knnkit[build]'") from None
+        raise MissingDependency("reading this file needs skops", hint=extra("build")) from None
     try:
         members_that_fit(Path(path), schema_json=_MAX_SCHEMA)
         strangers = [kind for kind in skops.io.get_untrusted_types(file=path) if kind not in _TREE_TYPES]

@@ -18,7 +18,7 @@ class Typed:
     options: tuple[str, ...] = ()
 
     def words(self, *more: str, jumps: bool = False) -> str:
-        """Returns the words for another command; `jumps`: it goes through a jump host, which also needs the key."""
+        """Returns the words for another command; `jumps`: it logs in somewhere, for which it needs the key."""
         jump = ("-J", self.jump) if self.jump else ()
         identity = ("-i", self.identity) if self.identity and (jumps or jump) else ()
         return shlex.join((self.name, *more, *jump, *identity, *self.options))

@@ -15,7 +15,9 @@ from typing import BinaryIO, Protocol
 MAX_OUTPUT = 8 * 1024 * 1024
 MAX_COMPLAINT = 64 * 1024
 
-#: Called with (bytes sent, bytes in total) while a file is sent.
+#: Exit codes of what SIGKILL ended, directly and by way of a shell.
+_KILLED = (-9, 128 + 9)
+#: Called with (bytes there, bytes in all) while a file is sent.
 Progress = Callable[[int, int], None]
 
 
@@ -31,7 +33,9 @@ class Completed:
 
     @property
     def complaint(self) -> str:
-        """The last 500 characters of standard error, printable, for a message."""
+        """The last lines of standard error, printable, for a message; of a killed command, that it was killed."""
+        if self.exit_code in _KILLED and not self.stderr.strip():
+            return "it was killed (SIGKILL): the device has too little memory for it, or somebody ended it"
         return printable(self.stderr.decode("utf-8", "replace").strip()[-500:])
 
 

@@ -13,6 +13,7 @@ import re
 import shlex
 from pathlib import Path
 
+from device_agent.shared.safe_files import read_small
 from knnkit.errors import ConfigError
 from knnkit.transport.address import Address
 from knnkit.transport.base import printable
@@ -90,8 +91,7 @@ def _is_own(file: Path) -> bool:
 
 def _read(file: Path) -> bytes:
     try:
-        with file.open("rb") as source:
-            data = source.read(_MAX_CONFIG + 1)
+        data = read_small(file, _MAX_CONFIG, follow=True)
     except OSError:
         return b""  # ssh cannot read it either, and reports that
     if len(data) > _MAX_CONFIG:

@@ -78,12 +78,15 @@ PART_SUFFIX = ".part"  # of a file in an upload that may be incomplete
 CURRENT_LINK = "current"  # -> releases/<digest>, replaced by rename
 STATE_FILE = "state.json"
 HISTORY_FILE = "history.jsonl"
+STARTS_FILE = "starts"  # one line: starts of a release that have not answered
 LOCK_FILE = "lock"
 CLASS_FILE = "device-class"  # one line: the device's class; without it, only releases for "any" are accepted
 VENV_LINK = "venv"  # -> venvs/<digest>, the Python environment of the agent; replaced by rename
 VENVS_DIR = "venvs"
 DEFAULT_CONFIRM_SECONDS = 60.0
-#: Releases to keep on a device, the current and the previous one included.
+#: So many starts in a row without an answer, and a committed release is left for the one before it.
+FAILED_STARTS = 3
+#: Releases that stay on a device, the current and the previous one among them.
 KEEP_RELEASES = 5
 #: Most differing rows that a certificate lists.
 MAX_DIFFERENCES = 20

@@ -16,7 +16,6 @@ Interrupted           130  Ctrl-C or another signal; also used by the host's com
 
 from __future__ import annotations
 
-import errno
 import sys
 from typing import TYPE_CHECKING
 
@@ -98,20 +97,3 @@ class Locked(AgentError):
 
     exit_code = 5
     default_reason = "locked"
-
-
-_DISK = {
-    errno.ENOSPC: ("disk-full", "make room on the device: df -h, then try again"),
-    errno.EDQUOT: ("disk-full", "make room on the device: df -h, then try again"),
-    errno.EROFS: ("read-only", "the file system is read-only (a worn card?): mount | grep ro, dmesg | tail"),
-    errno.EIO: ("disk-error", "the disk fails: dmesg | tail, then replace it"),
-    errno.EACCES: ("no-permission", "run as the owner of the root directory, or correct it: chown -R, chmod -R u+rwX"),
-    errno.EPERM: ("no-permission", "run as the owner of the root directory, or correct it: chown -R, chmod -R u+rwX"),
-}
-
-
-def from_os_error(error: OSError) -> DeviceUnfit:
-    """Returns an error of the operating system as an AgentError with a stable reason and a hint."""
-    reason, hint = _DISK.get(error.errno or 0, ("os-error", "python -m device_agent doctor"))
-    where = f"{error.filename}: " if error.filename else ""
-    return DeviceUnfit(f"{where}{error.strerror or error}", reason=reason, hint=hint)

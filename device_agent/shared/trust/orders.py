@@ -21,7 +21,7 @@ from device_agent.shared.protocol import constants, json_codec
 from device_agent.shared.protocol.record import record
 from device_agent.shared.protocol.versions import utc
 from device_agent.shared.trust import dsse
-from device_agent.shared.trust.reasons import Reason, refused
+from device_agent.shared.trust.reasons import START_ANEW, Reason, refused
 from device_agent.shared.trust.rules import TrustState
 
 ROTATION_TYPE = "application/vnd.knnkit.rotation+json"
@@ -134,7 +134,7 @@ def verify_rollback(data: bytes, state: TrustState, now: int) -> RollbackOrder:
     _check_one_signer(envelope, KeySets(state.keys, state.revoked))
     order = _payload(RollbackOrder, envelope)
     digests = constants.is_digest(order.digest) and constants.is_digest(order.leaves)
-    again = "knnkit rollback --to makes a new one"
+    again = "knnkit rollback --to RELEASE makes a new one"
     _check_use(order, state, sensible=digests, again=again)
     if order.leaves != state.committed_digest:
         raise refused(
@@ -224,7 +224,7 @@ def _revoke(envelope: dsse.Envelope, sets: KeySets) -> KeySets:
         raise refused(
             Reason.TOO_MANY_REVOKED,
             f"{len(sets.revoked):,} keys are revoked here; with these it would be more than {MAX_REVOKED_IN_ALL:,}",
-            "knnkit provision --remove, then knnkit deploy: the device then trusts the keys of deploy.yaml alone",
+            START_ANEW,
         )
     if not after.trusted:
         raise refused(

@@ -9,6 +9,12 @@ import enum
 
 from device_agent.shared.protocol.errors import Refused
 
+#: What to do with a device that has no room for more, or has lost count of its revoked keys. To delete device.json
+#: would make every revoked key good again.
+START_ANEW = (
+    "knnkit provision --remove --target HOST, then knnkit deploy: the device then trusts the keys of deploy.yaml alone"
+)
+
 
 class Reason(str, enum.Enum):
     """Why something was refused; `Refused.reason` holds the word."""

@@ -238,7 +238,8 @@ def _check_files(statement: oms.Statement, files: Mapping[str, FileFact]) -> Non
 
 def _check_target(manifest: Manifest, state: TrustState) -> None:
     if state.name is not None and manifest.name != state.name:
-        raise refused(Reason.WRONG_NAME, f"this device is for the model {state.name!r}, not {manifest.name!r}")
+        out = "another --root for this model, or clear the device: `knnkit provision --remove --target HOST`"
+        raise refused(Reason.WRONG_NAME, f"this device is for the model {state.name!r}, not {manifest.name!r}", out)
     if state.device_class is not None and manifest.device_class not in ("any", state.device_class):
         raise refused(
             Reason.WRONG_DEVICE_CLASS,
@@ -290,8 +291,12 @@ def newer_than(floor: int, clock: int) -> str:
     """Returns the hint for a sequence below the floor; a sequence is the time of the build unless it is set."""
     newer = f"release.sequence: {floor + 1} in deploy.yaml"
     if floor < clock:
-        return f"build a newer release, without release.sequence or with {newer}; or go back: knnkit rollback --to"
-    return f"{newer}, as the floor is ahead of the clock; or lower it by a signed order: knnkit rollback --reset-floor"
+        return (
+            f"build a newer release, without release.sequence or with {newer}; or go back: knnkit rollback --to RELEASE"
+        )
+    return (
+        f"{newer}, for this floor is ahead of the clock; or lower it by a signed order: knnkit rollback --reset-floor"
+    )
 
 
 def _latest(state: TrustState, now: int) -> int:

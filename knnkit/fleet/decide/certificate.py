@@ -9,6 +9,11 @@ from __future__ import annotations
 from device_agent.shared.protocol.reports import Certificate
 from knnkit.release.package import Package
 
+#: A day for one row: no command waits that long.
+_LONGEST_MS = 24 * 3600 * 1e3
+#: Distances are float32 on a device.
+_LARGEST_ERROR = 3.5e38
+
 
 def disbelieved(
     certificate: Certificate, nonce: str, digest: str, model_sha256: str | None = None, rows: int | None = None
@@ -31,6 +36,8 @@ def disbelieved(
     covered = certificate.identical + certificate.equivalent + certificate.different
     if not _agree(certificate, covered):
         return "the certificate's numbers contradict each other"
+    if not _plausible(certificate):
+        return "the certificate holds numbers that no device measures"
     if rows is not None and covered != rows:
         return f"the certificate covers {covered:,} rows of {rows:,}"
     if covered == 0:
@@ -45,6 +52,17 @@ def _agree(certificate: Certificate, covered: int) -> bool:
     if certificate.accuracy is None:
         return certificate.accuracy_rows == 0
     return certificate.accuracy_rows > 0 and 0.0 <= certificate.accuracy <= 1.0
+
+
+def _plausible(certificate: Certificate) -> bool:
+    """Whether every measure lies where one can: a gate would pass for a time under zero."""
+    latency = certificate.latency
+    errors = (certificate.largest_distance_error, *(row.distance_error for row in certificate.differences))
+    return (
+        (latency is None or 0.0 <= latency.p50_ms <= latency.p99_ms <= _LONGEST_MS)
+        and all(0.0 <= error <= _LARGEST_ERROR for error in errors)
+        and (certificate.accepted is None or 0.0 <= certificate.accepted <= 1.0)
+    )
 
 
 def missed(certificate: Certificate, package: Package | None) -> tuple[str, ...]:

@@ -159,7 +159,7 @@ def _refuse(target: Target, facts: Facts, package: Package, options: PlanOptions
     return (
         _unfit(target, facts, options)
         or _misplaced(target, package)
-        or (_unwanted(target.name, facts.agent, package) if facts.agent else None)
+        or (_unwanted(target, facts.agent, package) if facts.agent else None)
         or (_outdated(target, facts.agent, package, options) if facts.agent else None)
         or _too_full(target.name, facts, package)
     )
@@ -173,15 +173,13 @@ def _unfit(target: Target, facts: Facts, options: PlanOptions) -> Refusal | None
 
     if facts.system != "Linux":
         return failed("not-linux", f"{facts.system} runs there; the agent needs Linux", "choose another device")
-    if not facts.writable:
-        return failed(
-            "not-writable", f"{facts.root} cannot be written", "choose another `root`, or give it to the login user"
-        )
+    if facts.unwritable:
+        return failed("not-writable", *facts.unwritable)
     if facts.noexec:
         return failed("noexec", *facts.noexec)
     if facts.agent is None and options.provisioning == "never":
         said = facts.agent_problem or "there is no agent"
-        return failed("no-agent", f"{said}, and --provision never was given", f"knnkit provision --target {device}")
+        return failed("no-agent", f"{said}, and --provision never was given", f"knnkit provision {target.words}")
     if facts.agent is None and (facts.python is None or facts.python < MINIMUM_PYTHON):
         found = "no python3" if facts.python is None else f"Python {'.'.join(map(str, facts.python))}"
         return failed("no-python", f"there is {found}; the agent needs 3.10 or later", "sudo apt install python3")
@@ -203,10 +201,18 @@ def _misplaced(target: Target, package: Package) -> Refusal | None:
     return Refusal("wrong-class", said, "correct `device_class` in deploy.yaml", constants.EXIT_REFUSED)
 
 
-def _unwanted(device: str, status: Status, package: Package) -> Refusal | None:
-    ref = package.ref
+def other_project(target: Target) -> str:
+    """Returns what to type where a device has another project's model, or trusts only its keys."""
+    return f"`knnkit provision --remove {target.words}` clears it; or `root: ~/.knnkit-2` in deploy.yaml, or --root"
+
+
+def _unwanted(target: Target, status: Status, package: Package) -> Refusal | None:
+    ref, device = package.ref, target.name
     if status.committed and status.committed.digest == package.digest and not status.pending:
         return None
+    if status.committed and status.committed.name != ref.name:
+        said = f"{device} is for the model {status.committed.name!r}, not {ref.name!r}"
+        return Refusal("wrong-name", said, other_project(target), constants.EXIT_REFUSED)
     if status.trusted and package.signed_by not in status.trusted:
         if package.signed_by in status.revoked:
             said = f"{device}: the key that signed {ref.name} {ref.version} was revoked ({package.signed_by[:23]}…)"
@@ -214,19 +220,19 @@ def _unwanted(device: str, status: Status, package: Package) -> Refusal | None:
             return Refusal("revoked-key", said, hint, constants.EXIT_REFUSED)
         said = f"{device} does not trust the key that signed {ref.name} {ref.version} ({package.signed_by[:23]}…)"
         hint = (
-            f"`knnkit trust --rotate NEW.pem --signing-key OLD.pem --target {device}`, if the new key is yours; else "
-            f"`knnkit sign RELEASE --key OLD.pem`, with a key that `knnkit trust --keys --target {device}` shows"
+            f"is it another project's? {other_project(target)}. A new key of this one? "
+            f"`knnkit trust --rotate NEW.pem --signing-key OLD.pem {target.words}`"
         )
         return Refusal("untrusted-key", said, hint, constants.EXIT_REFUSED)
     if ref.sequence < status.floor:
-        said = f"{device} accepts no sequence below {status.floor}; {ref.name} {ref.version} has {ref.sequence}"
-        back = f"knnkit rollback --to {_short(package.digest)} --target {device}, or build a new release"
+        said = f"{device} takes nothing under sequence {status.floor}; {ref.name} {ref.version} has {ref.sequence}"
+        back = f"knnkit rollback --to {_short(package.digest)} {target.words}, or build a new release"
         newer = newer_than(status.floor, max(status.clock, package.manifest.created))
         return Refusal(_OLDER, said, back if package.digest in status.staged else newer, constants.EXIT_REFUSED)
     if status.pending and status.pending.digest != package.digest:
         left = f" (for at most {status.seconds_left:.0f} s more)" if status.seconds_left is not None else ""
-        said = f"{device}: another activation waits for confirmation{left}: {status.pending.version}"
-        return Refusal("locked", said, "wait, or knnkit rollback", constants.EXIT_LOCKED)
+        said = f"{device}: another activation waits for its confirmation{left}: {status.pending.version}"
+        return Refusal("locked", said, f"wait, or knnkit rollback {target.words}", constants.EXIT_LOCKED)
     return None
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable
 from typing import Protocol
 
-from device_agent.shared.protocol import constants
 from knnkit.errors import DeviceFailed, KnnkitError
 from knnkit.fleet.device.connect import Opener, Pace, Pause, dial
 from knnkit.fleet.device.probe import Facts, probe
@@ -73,7 +71,5 @@ def agent_of(target: Target, facts: Facts) -> tuple[str, ...]:
     """
     if facts.agent is None:
         said = facts.agent_problem or "there is no agent"
-        hint = f"knnkit provision --target {target.name}"
-        hint += "" if target.root == constants.DEFAULT_ROOT else f" --root {shlex.quote(target.root)}"
-        raise DeviceFailed(f"{target.name}: {said}", reason="no-agent", hint=hint)
+        raise DeviceFailed(f"{target.name}: {said}", reason="no-agent", hint=f"knnkit provision {target.words}")
     return facts.agent_argv

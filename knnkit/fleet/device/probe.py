@@ -96,6 +96,16 @@ class Facts:
         return f"{self.root} is mounted noexec (at {self.mount.point}): no library there can be loaded", hint
 
     @property
+    def unwritable(self) -> tuple[str, str] | None:
+        """Why the root cannot be written, and what to type; None where it can."""
+        if self.writable:
+            return None
+        if self.mount is not None and "ro" in self.mount.options.split(","):
+            hint = f"sudo mount -o remount,rw {shlex.quote(self.mount.point)} on the board; or choose another `root`"
+            return f"{self.root} is on a file system that is mounted read-only (at {self.mount.point})", hint
+        return f"{self.root} cannot be written", f"sudo chown -R $USER {self.root}; or choose another `root`"
+
+    @property
     def fleeting(self) -> str:
         """A warning that the root may be lost at the next boot; empty if it is on a disk."""
         if self.mount is None or self.mount.kind not in _FLEETING:

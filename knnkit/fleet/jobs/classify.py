@@ -25,6 +25,8 @@ _PACE = Pace()
 #: The name that the agent gives its input at the start of a message, before the line number or the error.
 _FED = re.compile(rb"^(device_agent: )" + constants.STANDARD_INPUT.encode() + rb"(?=[,:])", re.MULTILINE)
 
+_WARNING = re.compile(rb"^device_agent: warning: (.*)$", re.MULTILINE)
+
 
 @dataclass(frozen=True)
 class RowsJob:
@@ -96,6 +98,7 @@ def classify_rows(job: RowsJob, listen: Listener = nobody, pause: Pause = just_s
             if done.exit_code:
                 said = about(Path(job.input), done).complaint
                 raise DeviceFailed(f"{job.target.name}: {said}", reason="classify")
+        recorder.warn(*(said.decode("utf-8", "replace") for said in re.findall(_WARNING, done.stderr)))
         return recorder.end(Outcome.ANSWERED, details=job.output)
 
     return visit(job, classify, listen, pause)

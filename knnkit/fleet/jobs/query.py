@@ -48,6 +48,7 @@ class Question:
     pace: Pace = _PACE
     opener: Opener = open_transport
     named: frozenset[str] = frozenset()  # fingerprints of the keys that deploy.yaml names
+    models: frozenset[str] = frozenset()  # names of the models that it builds
 
 
 def ask_device(question: Question, listen: Listener = nobody, pause: Pause = just_sleep) -> DeviceReport:
@@ -117,13 +118,13 @@ def _rollback(question: Question, transport: Transport, facts: Facts, recorder: 
             recorder.unwarn(*standing.gates_missed(facts.agent.warnings))
         recorder.warn(*done.warnings)
         return recorder.end(Outcome.COMMITTED, **known)
-    why = "it is committed there" if question.input else "it went back already; further back: --to DIGEST"
+    why = "it is committed there" if question.input else "it went back already; further back: --to VERSION or DIGEST"
     return recorder.end(Outcome.UNCHANGED, message=why, **known)
 
 
 def _doctor(question: Question, transport: Transport, facts: Facts, recorder: Recorder) -> DeviceReport:
-    """The host's findings, then the agent's."""
-    findings = list(findings_of(str(question.target), facts, question.named))
+    """What the host sees from outside, then what the agent sees from inside."""
+    findings = list(findings_of(question.target, facts, question.named, question.models))
     if facts.agent is not None:
         with recorder.step("doctor"):
             completed = transport.run(

@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeVar
 
 from device_agent.shared.console import signals
 from device_agent.shared.protocol import constants
-from knnkit.errors import MissingDependency, Unreachable
+from knnkit.errors import MissingDependency, Unreachable, extra
 from knnkit.fleet.device.recorder import Listener
 from knnkit.fleet.report import DeviceReport, Outcome
 from knnkit.fleet.targets import Target
@@ -140,7 +140,7 @@ def _dask(address: str) -> Iterator[Executor]:
     try:
         from distributed import Client
     except ImportError:
-        raise MissingDependency("--dask needs the package distributed", hint="pip install 'knnkit[dask]'") from None
+        raise MissingDependency("--dask needs the package distributed", hint=extra("dask")) from None
     try:
         client = Client(address, timeout=10)
     except (OSError, TimeoutError, ValueError) as error:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from device_agent.shared.safe_files import read_small
 from knnkit.transport.ssh.settings import CannotFollow, WrongConfig
 
 #: Largest ssh_config that is read, in characters.
@@ -74,8 +75,7 @@ def read(path: Path) -> Iterator[Line]:
     Raises:
         OSError: it cannot be read, or is too large.
     """
-    with path.open(encoding="utf-8", errors="surrogateescape", newline="\n") as file:
-        text = file.read(_MAX_CONFIG + 1)
+    text = read_small(path, _MAX_CONFIG, follow=True).decode("utf-8", "surrogateescape")
     if len(text) > _MAX_CONFIG:
         raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
     for number, line in enumerate(text.split("\n"), start=1):

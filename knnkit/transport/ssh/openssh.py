@@ -67,6 +67,9 @@ def ask(program: str, host: str, *, port: int | None, user: str | None, config: 
     Raises:
         WrongConfig: ssh refuses its configuration.
     """
+    file = Path(config or "~/.ssh/config").expanduser()
+    if file.is_fifo():  # ssh would wait for it
+        raise WrongConfig(f"{file} is a named pipe, not a file")
     said = ["-F", str(Path(config).expanduser().absolute())] if config else []
     said += ["-p", str(port)] if port else []
     said += ["-l", user] if user else []

@@ -219,7 +219,7 @@ def test_a_model_that_gives_nan_is_never_committed(device: Device, releases: Rel
 
 
 def test_a_model_that_crashes_or_hangs_takes_nothing_with_it(tmp_path: Path) -> None:
-    from device_agent.shared.protocol.errors import BadInput, ModelUnusable
+    from device_agent.shared.protocol.errors import BadInput, DeviceUnfit, ModelUnusable
     from device_agent.system import sandbox
 
     with pytest.raises(ModelUnusable, match="SIGKILL") as crashed:
@@ -239,9 +239,9 @@ def test_a_model_that_crashes_or_hangs_takes_nothing_with_it(tmp_path: Path) -> 
     def exhaust() -> None:
         raise MemoryError
 
-    with pytest.raises(ModelUnusable) as full:
+    with pytest.raises(DeviceUnfit) as full:
         sandbox.run(exhaust)
-    assert full.value.reason == "out-of-memory"
+    assert (full.value.reason, full.value.exit_code) == ("out-of-memory", 1)
 
 
 def test_an_interrupted_check_ends_its_model_at_once(tmp_path: Path) -> None:

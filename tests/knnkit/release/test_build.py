@@ -142,14 +142,14 @@ def test_a_rename_that_fails_leaves_the_release_that_was_there(
     directory = tmp_path / "dist"
     directory.mkdir()
     (directory / constants.MODEL_FILE).write_text("before")
-    rename, calls = Path.rename, iter(range(1, 9))
+    rename, calls = os.rename, iter(range(1, 9))
 
-    def fail(self: Path, target: Path) -> Path:
+    def fail(source: Path, target: Path) -> None:
         if next(calls) == failing:
             raise KeyboardInterrupt
-        return rename(self, target)
+        rename(source, target)
 
-    monkeypatch.setattr(Path, "rename", fail)
+    monkeypatch.setattr(os, "rename", fail)
     with pytest.raises(KeyboardInterrupt), release_build._replacing(directory) as folder:
         (folder / constants.MODEL_FILE).write_text("after")
     assert (directory / constants.MODEL_FILE).read_text() == "before"
@@ -193,3 +193,48 @@ def test_a_folder_that_is_no_release_is_not_replaced(folder: Path, capsys: pytes
     assert build() == constants.EXIT_USAGE
     assert "thesis.tex" in capsys.readouterr().err
     assert (folder / "dist" / "thesis.tex").read_text() == "years of work"
+
+
+def test_a_version_that_is_built_again_from_something_else_warns(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert build() == 0
+    assert build("--force") == 0
+    assert "was built before" not in capsys.readouterr().err
+    (folder / "train.csv").write_text(CSV + "7,7,odd\n")
+    assert build() == 0
+    assert "1.0.0 was built before from something else" in capsys.readouterr().err
+    (folder / "deploy.yaml").write_text(YAML + "release: {version: 1.1.0}\n")
+    assert build() == 0
+    assert "was built before" not in capsys.readouterr().err
+
+
+def test_files_of_a_desktop_are_removed_and_all_others_are_named(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert build() == 0
+    dist = folder / "dist"
+    (dist / ".DS_Store").write_text("x")
+    (dist / "Thumbs.db").write_text("x")
+    assert build() == 0
+    assert sorted(path.name for path in dist.iterdir()) == sorted(constants.RELEASE_FILES)
+    (dist / "notes.txt").write_text("x")
+    (dist / "more notes").write_text("x")
+    capsys.readouterr()
+    assert build("--force") == constants.EXIT_USAGE
+    said = capsys.readouterr().err
+    assert "'more notes', 'notes.txt'" in said
+    assert f"rm '{dist / 'more notes'}' {dist / 'notes.txt'}" in said
+
+
+def test_a_folder_that_is_not_a_release_gets_no_word_about_deleting(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "dist").mkdir()
+    (folder / "dist" / "thesis.doc").write_text("x")
+    (folder / "dist" / ".DS_Store").write_text("x")
+    assert build() == constants.EXIT_USAGE
+    said = capsys.readouterr().err
+    assert "thesis.doc" in said
+    assert "rm " not in said
+    assert (folder / "dist" / ".DS_Store").exists()
