@@ -1,4 +1,4 @@
-"""`knnkit status`: what runs on each device. Changes nothing."""
+"""`knnkit status`: shows what runs on each device."""
 
 from __future__ import annotations
 
