@@ -41,6 +41,7 @@ HELD = (
     "knnkit/config",
     "knnkit/data",
     "knnkit/api.py",
+    "knnkit/commands",
     "knnkit/errors.py",
     "knnkit/fleet",
     "knnkit/model",

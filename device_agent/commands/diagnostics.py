@@ -83,7 +83,7 @@ def _configure_bench(parser: argparse.ArgumentParser) -> None:
 def seconds(text: str) -> float:
     """Parses a time in seconds."""
     if not 0.0 < float(text) <= _LONGEST_BENCH:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most {_LONGEST_BENCH:g}")
+        raise argparse.ArgumentTypeError(f"{text} is out of range: above 0, at most {_LONGEST_BENCH:g}")
     return float(text)
 
 

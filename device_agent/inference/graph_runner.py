@@ -125,7 +125,7 @@ def require_steps(interpreter: Any) -> None:
             for tensor in range(wrapper.NumTensors(subgraph)):
                 steps = wrapper.TensorQuantizationParameters(tensor, subgraph)[0]
                 if not all(0.0 < step < np.inf for step in steps.tolist()):
-                    raise ValueError(f"an int8 table of {name} has steps of {steps.tolist()[:4]}")
+                    raise ValueError(f"an int8 table of {name} has invalid quantization steps: {steps.tolist()[:4]}")
 
 
 def unusable(loader: Loader, error: Exception, what: str = "load") -> ModelUnusable:

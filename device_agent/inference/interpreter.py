@@ -89,7 +89,7 @@ class Loader:
         raise ModelUnusable(
             f"the model needs TFLite runtime {info.minimum_runtime}, this is {self.name} {self.version}",
             reason="runtime-too-old",
-            hint="knnkit provision --target HOST brings the runtime up to date",
+            hint="knnkit provision --target HOST installs a current runtime",
         )
 
     def load(self, packed: bool) -> Any:

@@ -89,7 +89,7 @@ class CsvRenderer:
         return b"".join(lines)
 
     def render_labels(self, labels: NDArray[np.int32], kept: Kept = ()) -> bytes:
-        """Returns the lines for class indices, without columns that need more."""
+        """Returns the output lines for class indices; only if the label is the only column."""
         return b"".join(self._join(kept, self._lines.pick(labels))) if kept else self._lines.join(labels)
 
     def _join(self, kept: Kept, lines: list[bytes]) -> list[bytes]:
@@ -157,7 +157,7 @@ class JsonRenderer:
         return [_json_line(self._record(answers, row)) for row in range(len(answers.label))]
 
     def render_labels(self, labels: NDArray[np.int32], kept: Kept = ()) -> bytes:
-        """Returns the lines for class indices, without columns that need more."""
+        """Returns the output lines for class indices; only if the label is the only column."""
         return b"".join(self._join(kept, self._lines.pick(labels))) if kept else self._lines.join(labels)
 
     def _join(self, kept: Kept, lines: list[bytes]) -> list[bytes]:

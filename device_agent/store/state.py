@@ -105,7 +105,7 @@ def is_over(pending: Pending, moment: Moment) -> bool:
 
 
 def lease_holder(state: StoreState, moment: Moment) -> Lease | None:
-    """Returns the valid lease, if any; a pending activation counts as one."""
+    """Returns the lease that is valid now, or None; a pending activation counts as a lease."""
     if state.pending and not is_over(state.pending, moment):
         pending = state.pending
         reason = f"activation of {pending.release.name} {pending.release.version}, not yet confirmed"

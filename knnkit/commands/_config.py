@@ -28,7 +28,7 @@ def load_config(arguments: argparse.Namespace) -> Config | None:
 
 
 def own_public_keys(config: Config | None) -> list[Path]:
-    """Returns the files of the public keys that deploy.yaml trusts; left out there, the one beside the signing key."""
+    """Returns the files of the public keys that deploy.yaml trusts; by default the one beside the signing key."""
     if config is None:
         return []
     own = config.signing.key.with_suffix(keys.PUBLIC_SUFFIX)

@@ -1,4 +1,4 @@
-"""Shows a run as it goes, on stderr: a `Watch` of the fleet. Decides nothing."""
+"""Shows the progress of a run on stderr."""
 
 from __future__ import annotations
 

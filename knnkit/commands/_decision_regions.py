@@ -1,6 +1,7 @@
-"""Decision regions for a report: where a model has two features, one device is asked about a grid of rows.
+"""Decision regions of a two-feature model, for a report.
 
-Asks only when an HTML report is wanted, and only a device that came out well. A report is never lost for want of them.
+One device, on which the run succeeded, classifies a grid of rows; only for an HTML report. If that fails, the report is
+written without them.
 """
 
 from __future__ import annotations
@@ -35,14 +36,14 @@ def survey(
     directories: Iterable[Path],
     pace: Pace,
 ) -> tuple[Regions, str] | None:
-    """Returns the regions and the name of the device that answered them; None where there is nothing to show.
+    """Returns the regions and the name of the device that classified them; None if there is nothing to show.
 
     Args:
-        arguments: say whether an HTML report is wanted.
-        report: what became of the devices.
-        targets: how to reach them.
+        arguments: of the command line, with `--report`.
+        report: of the run.
+        targets: the devices.
         directories: releases on this machine; the golden rows of the one that a device runs are drawn.
-        pace: deadlines.
+        pace: time limits.
     """
     if report.interrupted or not any(path.suffix in (".html", ".htm") for path in arguments.report):
         return None
@@ -60,7 +61,7 @@ def survey(
 
 
 def release_directories(config: Config | None) -> list[Path]:
-    """Returns where the releases of deploy.yaml lie, those that have been built."""
+    """Returns the directories of the releases of deploy.yaml that have been built."""
     built = [build.release.dir for build in config.builds()] if config else []
     return [directory for directory in built if (directory / constants.MANIFEST_FILE).exists()]
 

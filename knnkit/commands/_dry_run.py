@@ -1,5 +1,4 @@
-"""How `knnkit deploy --dry-run` is shown: each device's plan in the wave that takes it, in a rollout's order.
-Plans nothing itself."""
+"""Prints the plans of `knnkit deploy --dry-run`, wave by wave."""
 
 from __future__ import annotations
 
@@ -15,7 +14,7 @@ from knnkit.render.terminal import print_line
 
 
 def show(found: Sequence[Wave], left: Sequence[str], plans: Sequence[DevicePlan], report: FleetReport) -> None:
-    """Prints what would be done, and the devices that no wave takes."""
+    """Prints the plan of each device, then the devices that are in no wave."""
     by_name = {plan.device: plan for plan in plans}
     devices = {device.name: device for device in report.devices}
     for number, wave in enumerate(found, 1):

@@ -1,4 +1,4 @@
-"""The options that several commands take, each defined once: one name, one meaning, one wording. Reads none of them."""
+"""Options that several commands share, each defined once."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 from device_agent.shared.protocol import constants
 
 _MOST = 1_000_000_000
-#: Where keygen writes a pair of keys, and where sign looks for one: without the ending.
+#: Default key of keygen and sign, without the suffix.
 KEY_PREFIX = Path("keys/signing")
 
 
 def count(text: str) -> int:
-    """A number on the command line that counts from 1."""
+    """Parses a number from 1."""
     number = int(text)
     if not 1 <= number <= _MOST:
         raise argparse.ArgumentTypeError(f"{text} is not from 1 to {_MOST:,}")
@@ -26,14 +26,14 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 
 def add_config(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
-    """Adds `--config` of a command that does without one, too."""
+    """Adds `--config` to a command that also works without it."""
     parser.add_argument(
         "-c", "--config", type=Path, metavar="FILE", help="configuration (default: deploy.yaml, if there is one)"
     )
 
 
 def add_fleet(parser: argparse.ArgumentParser, *, writes: bool = False) -> None:
-    """Adds what every fleet command takes: which devices, how to reach them, how to report."""
+    """Adds the options of every fleet command: which devices, how to reach them, how to report."""
     which = parser.add_argument_group("which devices")
     add_config(which)
     which.add_argument(
@@ -48,7 +48,7 @@ def add_fleet(parser: argparse.ArgumentParser, *, writes: bool = False) -> None:
         action="append",
         default=[],
         metavar="TAG",
-        help="devices of deploy.yaml with this tag, beside those of --target; repeat it for more",
+        help="devices of deploy.yaml with this tag, in addition to --target; repeat it for more",
     )
     which.add_argument(
         "--retry-from", type=Path, metavar="FILE", help="only the devices that this report (.json) left unfinished"
@@ -78,21 +78,21 @@ def _add_reach(reach: argparse._ArgumentGroup, writes: bool) -> None:
         "--ssh-config", metavar="FILE", help="settings of SSH, which may run commands (default: those of ssh)"
     )
     reach.add_argument("--known-hosts", metavar="FILE", help="host keys, read before ~/.ssh/known_hosts")
-    reach.add_argument("--connect-timeout", metavar="TIME", help="until a connection stands (default: 10s)")
+    reach.add_argument("--connect-timeout", metavar="TIME", help="time limit to connect (default: 10s)")
     reach.add_argument("--connect-retries", type=int, metavar="N", help="further attempts to connect (default: 2)")
-    reach.add_argument("--command-timeout", metavar="TIME", help="for one command on a device (default: 5m)")
+    reach.add_argument("--command-timeout", metavar="TIME", help="time limit of one command on a device (default: 5m)")
     reach.add_argument("--concurrency", type=int, metavar="N", help="devices at a time (default: 16)")
     reach.add_argument(
         "--dask",
         metavar="ADDRESS",
-        help="run the jobs on a Dask cluster, where keys and release lie under the same paths, instead of in threads",
+        help="run the jobs on a Dask cluster that has keys and release at the same paths, instead of in threads",
     )
     if writes:
-        reach.add_argument("--device-class", metavar="NAME", help="of these devices (default: deploy.yaml's)")
+        reach.add_argument("--device-class", metavar="NAME", help="class of these devices (default: deploy.yaml's)")
 
 
 def add_provisioning(parser: argparse.ArgumentParser, *, also: str = "") -> None:
-    """Adds what is put on a bare device, and from where; `also` says what else its keys are for."""
+    """Adds the options of provisioning; `also` adds to the help of `--key`."""
     bare = parser.add_argument_group("what a bare device gets")
     bare.add_argument(
         "--key",
@@ -100,20 +100,20 @@ def add_provisioning(parser: argparse.ArgumentParser, *, also: str = "") -> None
         action="append",
         default=[],
         metavar="PUB",
-        help=f"public key that it shall trust{also}; repeat it for more (default: deploy.yaml's)",
+        help=f"public key that it must trust{also}; repeat it for more (default: deploy.yaml's)",
     )
     bare.add_argument(
         "--runtime",
         choices=(constants.ANY_RUNTIME, *constants.RUNTIMES),
-        help="which TFLite runtime, also in the place of the other; auto is the one that is there, and on a bare "
-        "device tflite_runtime where it exists (default: deploy.yaml's, else auto)",
+        help="which TFLite runtime; replaces another one. auto keeps the present one; on a bare device it is "
+        "tflite_runtime if that exists for it (default: deploy.yaml's, else auto)",
     )
     bare.add_argument("--offline", action="store_true", help="send the wheels: the devices have no internet")
     bare.add_argument(
         "--wheels",
         metavar="DIR",
-        help="where wheels are kept on this host (default: $KNNKIT_WHEELS, else ~/.cache/knnkit/wheels); from a folder "
-        "that you name, builds of your own are taken as well",
+        help="folder of wheels on this host (default: $KNNKIT_WHEELS, else ~/.cache/knnkit/wheels); from a folder that "
+        "you name, your own builds are used, too",
     )
 
 

@@ -33,11 +33,11 @@ def finish(
     table: Table | None = None,
     regions: tuple[Regions, str] | None = None,
 ) -> int:
-    """Writes the reports that were asked for, prints the result unless it is `shown`, and returns the exit code.
+    """Writes the requested reports, prints the result unless it is `shown`, and returns the exit code.
 
     A `table` is the result, on the terminal and in a report.
     """
-    signals.deafen()  # what was done is told whole
+    signals.deafen()  # the report is printed completely
     for path in arguments.report:
         write_report(path, report, gates, regions, table)
     if table and not arguments.json:
@@ -67,10 +67,10 @@ def write_report(
     regions: tuple[Regions, str] | None = None,
     table: Table | None = None,
 ) -> None:
-    """Writes one report file, JSON or HTML by its ending; `regions` with the name of the device that answered them.
+    """Writes one report file, JSON or HTML by its suffix; `regions` with the name of the device that classified them.
 
     Raises:
-        UsageError: the ending is neither, or it cannot be written.
+        UsageError: the suffix is neither, or the file cannot be written.
     """
     try:
         if path.suffix == ".json":
@@ -87,7 +87,7 @@ def write_report(
 
 
 def check_report_paths(arguments: argparse.Namespace) -> None:
-    """Refuses a report that could not be written, before anything is begun.
+    """Checks the paths of reports before anything begins.
 
     Raises:
         UsageError: as `write_report` would.
@@ -110,7 +110,7 @@ def read_report(path: Path) -> FleetReport:
     """Reads a report that `--report FILE.json` or `--json` wrote.
 
     Raises:
-        UsageError: it is missing or is no report.
+        UsageError: it is missing or is not a report.
     """
     try:
         with path.open("rb") as file:
@@ -118,7 +118,7 @@ def read_report(path: Path) -> FleetReport:
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}", hint=_A_REPORT) from None
     except json_codec.MalformedDocument as error:
-        raise UsageError(f"{path} is no report of knnkit: {error}", hint=_A_REPORT) from None
+        raise UsageError(f"{path} is not a report of knnkit: {error}", hint=_A_REPORT) from None
 
 
 _A_REPORT = "name a file that --report FILE.json wrote"

@@ -1,7 +1,7 @@
 """Parsers of knnkit's commands.
 
-Every flag and argument stands here with its help. Light on purpose: `knnkit COMMAND --help` loads this module and not
-the command's own, which imports all that it needs to run.
+All flags and arguments with their help. `knnkit COMMAND --help` loads only this module, not the command's own with its
+imports.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def _demo(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path("knnkit-demo"),
         metavar="DIR",
-        help="a folder of its own for everything (default: %(default)s)",
+        help="folder for all files of the demo (default: %(default)s)",
     )
     _options.add_json(parser)
 
@@ -34,7 +34,7 @@ def _init(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path("deploy.yaml"),
         metavar="FILE",
-        help="where to write it (default: %(default)s)",
+        help="file to write (default: %(default)s)",
     )
     parser.add_argument("--data", type=Path, metavar="FILE", help="your labelled rows: CSV, Parquet or NPZ")
     parser.add_argument("--label", metavar="COLUMN", help="the column with the labels (default: label)")
@@ -121,9 +121,9 @@ def _trust(parser: argparse.ArgumentParser) -> None:
 
 def _trust_host(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("the host key of HOST").add_argument
-    add("--fingerprint", metavar="FINGERPRINT", help="enrol the host key if it has this fingerprint; ask nobody")
-    add("--yes", action="store_true", help="enrol whatever host key is offered: only on a line that nobody can reach")
-    add("--replace", action="store_true", help="take the place of another host key that is known: the device is new")
+    add("--fingerprint", metavar="FINGERPRINT", help="enrol the host key if it has this fingerprint; do not ask")
+    add("--yes", action="store_true", help="enrol any host key that is offered: only on a network that you trust")
+    add("--replace", action="store_true", help="replace another known host key of HOST: the device is new")
 
 
 def _trust_keys(parser: argparse.ArgumentParser) -> None:
@@ -131,9 +131,9 @@ def _trust_keys(parser: argparse.ArgumentParser) -> None:
     what = group.add_mutually_exclusive_group()
     what.add_argument("--show", metavar="PUB", type=Path, nargs="+", help="print the fingerprints of public keys")
     what.add_argument("--keys", action="store_true", help="show the keys that the selected devices trust")
-    what.add_argument("--rotate", metavar="PEM", type=Path, help="put this key in the place of the signing key")
+    what.add_argument("--rotate", metavar="PEM", type=Path, help="replace the signing key by this one")
     what.add_argument(
-        "--revoke", metavar="KEY", action="append", help="a fingerprint or public key file; repeat it for more"
+        "--revoke", metavar="KEY", action="append", help="revoke a fingerprint or public key file; repeat it for more"
     )
     what.add_argument("--apply", metavar="FILE", type=Path, help="send an order that --out wrote")
     _options.add_signing_key(group, "the order, with --rotate the old one")
@@ -145,7 +145,7 @@ def _provision(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--remove",
         action="store_true",
-        help="take everything away from the devices named, releases and trusted keys too",
+        help="remove knnkit from the named devices, with releases and trusted keys",
     )
     _options.add_fleet(parser)
 
@@ -158,7 +158,7 @@ def _deploy(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="DIR",
-        help="a finished release; repeat it for more classes (default: what deploy.yaml says, built if it changed)",
+        help="a finished release; repeat it for more classes (default: that of deploy.yaml, built if it changed)",
     )
     _options.add_fleet(parser, writes=True)
     how = parser.add_argument_group("how to deploy")
@@ -179,36 +179,36 @@ def _deploy(parser: argparse.ArgumentParser) -> None:
         "--provision",
         choices=("auto", "always", "never"),
         default="auto",
-        help="put runtime, agent and key on a device: where they are missing, always, or never (default: %(default)s)",
+        help="install runtime, agent and key: if they are missing, always, or never (default: %(default)s)",
     )
     _options.add_provisioning(parser, also=", and that the release must verify with")
 
 
 def _parity(parser: argparse.ArgumentParser) -> None:
-    rows = parser.add_argument_group("about which rows")
+    rows = parser.add_argument_group("which rows")
     rows.add_argument(
         "--data",
         type=Path,
         metavar="FILE",
-        help="your own labelled rows instead of the release's golden set: at most 20,000, drawn at random where there "
-        "are more; needs a deploy.yaml with one model, and its training data",
+        help="your own labelled rows instead of the release's golden set: at most 20,000, of more a random sample; "
+        "needs a deploy.yaml with one model, and its training data",
     )
     rows.add_argument("--label", metavar="COLUMN", help="their label column (default: that of the training data)")
     _options.add_fleet(parser)
 
 
 def _rollback(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = "Where each device would go: `before` in `knnkit status`. The same command again goes no further."
+    parser.epilog = "`before` in `knnkit status` shows the previous release. The same command again does nothing."
     _options.add_fleet(parser)
     parser.add_argument(
-        "--allow-revoked", action="store_true", help="go back also to a release whose signing key was revoked"
+        "--allow-revoked", action="store_true", help="also go back to a release whose signing key was revoked"
     )
     back = parser.add_argument_group("further back than the previous release")
     what = back.add_mutually_exclusive_group()
     what.add_argument(
         "--to",
         metavar="RELEASE",
-        help="a release that is still on the device: its version, its digest, or at least 8 digits of that",
+        help="a release that is still on the device: its version, its digest, or the digest's first digits (8 or more)",
     )
     what.add_argument(
         "--reset-floor",
@@ -216,8 +216,8 @@ def _rollback(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         type=_sequence,
         const=CLOCK,
-        help="change no release: lower the floor of sequences to this one, so that the next release must lie above it "
-        "(default: the time, as for sequences that nobody set), and the floor of time to now",
+        help="keep the release, but lower the sequence floor to this number (default: the time) and the time floor to "
+        "now; the next release needs a higher sequence",
     )
     _options.add_signing_key(back, "the order that --to and --reset-floor need")
 
@@ -229,25 +229,28 @@ def _classify(parser: argparse.ArgumentParser) -> None:
         "--output",
         type=_path,
         metavar="PATH",
-        help="where the answers go, - for standard output; a directory for several devices or --report (default: -)",
+        help="file for the answers, - for standard output; a directory for several devices or --report (default: -)",
     )
     rows.add_argument(
-        "--format", choices=("auto", "csv", "jsonl", "npy"), default="auto", help="of the rows (default: by their look)"
+        "--format",
+        choices=("auto", "csv", "jsonl", "npy"),
+        default="auto",
+        help="format of the rows (default: by the file's name or first byte)",
     )
     rows.add_argument(
         "--output-format",
         choices=("csv", "jsonl", "npy"),
-        help="of the answers (default: as the rows; of one device with --json, jsonl)",
+        help="format of the answers (default: that of the rows; of one device with --json, jsonl)",
     )
     rows.add_argument(
-        "--stream", action="store_true", help="answer each line at once, until the input ends; follow new releases"
+        "--stream", action="store_true", help="answer each line at once, until the input ends; switch to new releases"
     )
     rows.add_argument("--proba", action="store_true", help="add the probability of each class")
     rows.add_argument(
         "--neighbors", action="store_true", help="add the nearest training rows, their distances and classes"
     )
     rows.add_argument("--digest", action="store_true", help="add the digest of the release that answered")
-    rows.add_argument("--ignore-extra", action="store_true", help="leave out columns that the model does not know")
+    rows.add_argument("--ignore-extra", action="store_true", help="ignore columns that the model does not use")
     rows.add_argument(
         "--keep",
         action="append",
@@ -260,7 +263,7 @@ def _classify(parser: argparse.ArgumentParser) -> None:
 
 def _bench(parser: argparse.ArgumentParser) -> None:
     _options.add_fleet(parser)
-    parser.add_argument("--threads", type=_options.count, metavar="N", help="of the runtime (default: 1)")
+    parser.add_argument("--threads", type=_options.count, metavar="N", help="threads of the runtime (default: 1)")
 
 
 def _logs(parser: argparse.ArgumentParser) -> None:
@@ -271,7 +274,7 @@ def _logs(parser: argparse.ArgumentParser) -> None:
         type=_options.count,
         default=20,
         metavar="N",
-        help="how many entries, the last ones (default: %(default)s)",
+        help="print the last N entries (default: %(default)s)",
     )
 
 
@@ -288,7 +291,7 @@ def _path(text: str) -> Path | None:
 
 
 def _sequence(text: str) -> int:
-    """A sequence number on the command line."""
+    """Parses a sequence number."""
     number = int(text)
     if not 0 <= number < 2**63:
         raise argparse.ArgumentTypeError(f"{text} is not a sequence: a whole number from 0")

@@ -1,4 +1,4 @@
-"""What `status`, `parity`, `rollback`, `bench`, `logs` and `doctor` share: one question to each selected device."""
+"""Runs one query on each selected device, for several commands."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from knnkit.fleet.rollout.rollout import ask_all
 
 @dataclass(frozen=True)
 class Shared:
-    """What every device is given: standard input, and what its certificate must cover."""
+    """What every device gets: standard input, and what its certificate must cover."""
 
     input: bytes = b""
     rows: int | None = None
@@ -30,7 +30,7 @@ def ask_fleet(
     *,
     inputs: Mapping[str, bytes] | None = None,
 ) -> FleetReport:
-    """Asks every selected device, or those that have one of `inputs` (device -> standard input); returns the report."""
+    """Queries every selected device, or those in `inputs` (device -> standard input); returns the report."""
     shared = shared or Shared()
     _output.check_report_paths(arguments)
     config = _config.load_config(arguments)

@@ -1,4 +1,4 @@
-"""What every command for a fleet shares: the selected devices, who we are, and how the outcome is shown."""
+"""Selects devices, keys and time limits for fleet commands."""
 
 from __future__ import annotations
 
@@ -25,38 +25,38 @@ from knnkit.fleet.targets import Overrides, Target
 from knnkit.release import keys
 from knnkit.transport import foreign_config
 
-#: Characters of who and where in a holder's name: a device cuts the whole, and the run must stay.
+#: Most characters of user and host in a holder's name: a device cuts long names, and the run's token must remain.
 _MAX_NAME = 160
 _SHOWN = 10  # lines of an ssh_config
 
 
 def select_targets(arguments: argparse.Namespace, config: Config | None) -> tuple[Target, ...]:
-    """Returns the devices that the command line is for.
+    """Returns the devices that the command line selects.
 
     Raises:
-        UsageError: there are none, or the selection makes no sense.
-        NothingToDo: `--retry-from` names a report in which all is well.
+        UsageError: there are none, or the selection is invalid.
+        NothingToDo: `--retry-from` names a report without unfinished devices.
     """
     targets = target.select(config, named=arguments.target, tags=arguments.on, overrides=overrides(arguments))
-    if arguments.root is not None:  # on this machine a path starts where the user is, on a device at its home
+    if arguments.root is not None:  # relative to the current folder on this machine, to the home folder on a device
         here = str(Path(arguments.root).expanduser().absolute())
         targets = tuple(replace(one, root=here) if one.address is None else one for one in targets)
     if arguments.retry_from is None:
         return agreed(targets)
     names = read_report(arguments.retry_from).unfinished()
     if not names:
-        said = f"{arguments.retry_from}: every device came out well; there is nothing to try again"
-        raise NothingToDo(said, reason="nothing-to-do", hint="leave out --retry-from, to ask them all")
+        said = f"{arguments.retry_from}: every device succeeded; there is nothing to try again"
+        raise NothingToDo(said, reason="nothing-to-do", hint="leave out --retry-from, to select them all")
     return agreed(target.only(targets, names, str(arguments.retry_from)))
 
 
 def agreed(targets: Sequence[Target]) -> tuple[Target, ...]:
-    """Returns the targets, once the user agreed to the ssh_config that deploy.yaml names for them.
+    """Returns the targets, after the user agreed to the ssh_config that deploy.yaml names for them.
 
-    Asks on a terminal where the file may run commands, and keeps the answer as long as the file is the same.
+    If the file may run commands, asks on the terminal, and stores the answer for this content of the file.
 
     Raises:
-        ConfigError: nobody agreed.
+        ConfigError: the user did not agree.
     """
     files = {one.address.config for one in targets if one.address and one.address.foreign and one.address.config}
     mine = {file for file in files if _may_run(file)}
@@ -75,7 +75,9 @@ def _may_run(file: str) -> bool:
     print("deploy.yaml names an ssh_config that may run commands on this machine:", file=sys.stderr)
     print("".join(f"  {line}\n" for line in commands[:_SHOWN]), end="", file=sys.stderr)
     print(f"  and {len(commands) - _SHOWN} more\n" if len(commands) > _SHOWN else "", end="", file=sys.stderr)
-    print("Do you know this file, and may it? [y/N] ", end="", file=sys.stderr, flush=True)  # output may be a file
+    print(
+        "Do you know this file, and allow its commands? [y/N] ", end="", file=sys.stderr, flush=True
+    )  # output may be a file
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise foreign_config.refusal(file, commands[0])
     foreign_config.agree(file)
@@ -83,10 +85,10 @@ def _may_run(file: str) -> bool:
 
 
 def overrides(arguments: argparse.Namespace) -> Overrides:
-    """Returns what the command line says for every device.
+    """Returns the options of the command line for every device.
 
     Raises:
-        UsageError: `--jump` names no host.
+        UsageError: a part of `--jump` is not a host.
     """
     return Overrides(
         root=arguments.root,
@@ -101,28 +103,28 @@ def overrides(arguments: argparse.Namespace) -> Overrides:
 
 
 def trusted_keys(arguments: argparse.Namespace, config: Config | None) -> dict[str, bytes]:
-    """Returns fingerprint -> PEM of the keys that bare devices shall trust: `--key`, else those of deploy.yaml.
+    """Returns fingerprint -> PEM of the keys that bare devices must trust: `--key`, else those of deploy.yaml.
 
     Raises:
-        SigningKeyError: one of the files is missing or holds no public key.
+        SigningKeyError: a file is missing or does not hold a public key.
     """
     return keys.load_public_keys(arguments.key or _config.own_public_keys(config))
 
 
 def named_keys(arguments: argparse.Namespace, config: Config | None) -> frozenset[str]:
-    """Returns the fingerprints of the keys that may sign as deploy.yaml and `--key` say; none where they do not say.
+    """Returns the fingerprints of the keys that deploy.yaml and `--key` name; empty if they name none.
 
-    A device that trusts others is warned about. What cannot be read is said, and stops no command.
+    A device that trusts other keys causes a warning. A key that cannot be read only causes a warning, too.
     """
     try:
         return frozenset(keys.load_public_keys([*getattr(arguments, "key", ()), *_config.own_public_keys(config)]))
     except SigningKeyError as error:
-        print(f"knnkit: warning: {error}: whether devices trust other keys is not looked at", file=sys.stderr)
+        print(f"knnkit: warning: {error}: devices are not checked for other trusted keys", file=sys.stderr)
         return frozenset()
 
 
 def pace_of(arguments: argparse.Namespace, config: Config | None) -> Pace:
-    """Returns the deadlines: the command line's, then deploy.yaml's, then the defaults."""
+    """Returns the time limits: from the command line, else from deploy.yaml, else the defaults."""
     said = config.rollout if config else RolloutConfig()
     retries = said.connect_retries if arguments.connect_retries is None else arguments.connect_retries
     if retries < 0:
@@ -136,10 +138,10 @@ def pace_of(arguments: argparse.Namespace, config: Config | None) -> Pace:
 
 
 def duration(text: str | None, default: float, option: str) -> float:
-    """Returns seconds for `60s` or `5m`.
+    """Returns the seconds of `60s` or `5m`.
 
     Raises:
-        UsageError: it is no duration.
+        UsageError: it is not a duration.
     """
     if text is None:
         return default
@@ -151,7 +153,7 @@ def duration(text: str | None, default: float, option: str) -> float:
 
 @contextmanager
 def open_fan(arguments: argparse.Namespace, config: Config | None) -> Iterator[Fan]:
-    """Gives what runs the devices' jobs."""
+    """Yields the executor of the devices' jobs."""
     said = config.rollout if config else RolloutConfig()
     concurrency = said.concurrency if arguments.concurrency is None else arguments.concurrency
     if concurrency < 1:
@@ -161,9 +163,9 @@ def open_fan(arguments: argparse.Namespace, config: Config | None) -> Iterator[F
 
 
 def holder() -> str:
-    """Returns how a device's lock and history name this run: who, where, and which run of theirs.
+    """Returns the name of this run in a device's lock and history: user, host and a random token.
 
-    By this name a device tells what this run began from what another did, so that no run has that of another.
+    It is unique: by it a device distinguishes this run's activation from those of others.
     """
     try:
         user = getpass.getuser()
@@ -173,5 +175,5 @@ def holder() -> str:
 
 
 def nonce() -> str:
-    """Returns a fresh nonce: every certificate of this run must carry it."""
+    """Returns a new nonce: every certificate of this run must have it."""
     return secrets.token_hex(16)

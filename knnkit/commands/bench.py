@@ -1,4 +1,4 @@
-"""`knnkit bench`: how fast each device answers, and what that takes. Changes nothing."""
+"""`knnkit bench`: measures speed and memory of each device."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from knnkit.render.terminal import Column, Table
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Asks, and shows a line for each device."""
+    """Prints a line for each device; returns the exit code."""
     threads = ("--threads", str(arguments.threads)) if arguments.threads else ()
     report = _query.ask_fleet(arguments, "bench", threads)
     figures = ("one row p50", "p99", "line p50", "rows/s", "load", "memory", "peak", "installed")

@@ -1,4 +1,6 @@
-"""`knnkit build`: a signed release from deploy.yaml; a release whose inputs did not change is kept."""
+"""`knnkit build`: builds a signed release from deploy.yaml.
+
+A release whose inputs did not change is kept."""
 
 from __future__ import annotations
 

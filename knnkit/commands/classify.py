@@ -1,6 +1,7 @@
-"""`knnkit classify`: rows go to a device and its answers come back, in constant memory.
+"""`knnkit classify`: classifies rows on devices.
 
-One device answers to standard output or a file; several answer the same file, each into one of its own.
+In constant memory. One device answers to standard output or a file; several devices each answer the same rows into a
+file of their own.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ from knnkit.fleet.targets import Target
 from knnkit.render.terminal import print_line
 from knnkit.transport.base import printable
 
-#: Flags that the agent takes as they are.
+#: Flags that are passed to the agent unchanged.
 _FLAGS = ("stream", "proba", "neighbors", "digest", "ignore-extra")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Classifies; returns the agent's exit code, or that of the fleet."""
+    """Classifies; returns the exit code of the agent, or of the fleet."""
     config = _config.load_config(arguments)
     targets = _selection.select_targets(arguments, config)
     if len(targets) > 1 or arguments.report:
@@ -92,7 +93,7 @@ def _many(arguments: argparse.Namespace, config: Config | None, targets: tuple[T
 
 
 class _Incomplete(Exception):
-    """The answers are not whole, and make no file."""
+    """The answers are incomplete: no file is written."""
 
 
 def _refuse_same(rows: Path | None, answers: Path | None) -> None:
@@ -120,7 +121,7 @@ def _source(path: Path | None) -> Iterator[BinaryIO]:
 
 @contextmanager
 def _sink(arguments: argparse.Namespace) -> Iterator[BinaryIO]:
-    """A file of answers appears once it is whole; a stream is for whoever reads along."""
+    """A file of answers appears only when it is complete; with `--stream` it can be read while it grows."""
     path: Path | None = arguments.output
     if path is None:
         yield sys.stdout.buffer

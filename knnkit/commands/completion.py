@@ -1,6 +1,7 @@
-"""`knnkit completion bash`: a script by which a shell completes commands, flags and their choices. Writes nothing.
+"""`knnkit completion`: prints a script for completion in a shell.
 
-It is made from the commands themselves and holds all words, so that a shell completes without starting Python.
+It completes commands, flags and choices. It is made from the parsers and holds all words, so that the shell does not
+start Python.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`knnkit demo`: the article's experiment, the whole path on an embedded device: build, sign, deploy, prove, draw.
+"""`knnkit demo`: the article's experiment on this machine.
 
 Does what a person would do with the other commands, and says which. Everything lies in one folder; the device is a
 process of its own with an environment of its own in that folder. Leaves nothing else behind and needs no board.
@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         MissingDependency: TensorFlow, scikit-learn or matplotlib is not installed.
         ParityFailed: some neighbours differ.
-        UsageError: the folder holds something else.
+        UsageError: the folder holds files that are not of a demo.
     """
     _require_own(arguments.out)
     _require_build_extra()
@@ -86,15 +86,15 @@ def _require_build_extra() -> None:
 
 
 def _require_own(folder: Path) -> None:
-    """What is there already is a run's own: all of it may be replaced, and the folder is the user's to remove."""
+    """Checks that the folder is empty or of an earlier demo: its files may be replaced."""
     try:
         found = next(folder.iterdir(), None)
-    except OSError:  # there is none yet, or none to write into, which writing tells
+    except OSError:  # it does not exist yet, or cannot be written: writing then reports that
         return
     config = folder / "deploy.yaml"
     if found and not (config.is_file() and config.read_bytes().startswith(_FIRST_LINE.encode())):
         raise UsageError(
-            f"--out {folder}: it holds {found.name}, and is no folder of an earlier demo; nothing was changed",
+            f"--out {folder}: it holds {found.name}, and is not the folder of an earlier demo; nothing was changed",
             hint=f"--out {folder / 'knnkit-demo'}",
         )
 
@@ -242,7 +242,7 @@ class _Demo:
         )
         return picture, html.write_report(self._folder / "report.html", page)
 
-    # --- what is said ---------------------------------------------------------------------------------------------
+    # --- the output -----------------------------------------------------------------------------------------------
     def _conclude(self, told: _Told, picture: Path, page: Path, built: Built, *, as_json: bool) -> int:
         total = len(told.reference)
         document: dict[str, Any] = {"identical": told.identical, "rows": total, "accuracy": {}}

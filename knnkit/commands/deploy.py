@@ -1,4 +1,6 @@
-"""`knnkit deploy`: build if needed, push, activate, check, confirm; on one device or a thousand, in waves."""
+"""`knnkit deploy`: deploys a release to devices, in waves.
+
+For each device: build if needed, upload, activate, check, confirm."""
 
 from __future__ import annotations
 
@@ -62,20 +64,20 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _require_signed_by(named: Sequence[Path], keys: Mapping[str, bytes], packages: Iterable[Package]) -> None:
-    """`--key` is a demand on the release too, also where devices trust other keys."""
+    """Checks that one of `--key` signed each release, even if devices trust other keys."""
     for package in packages:
         if named and package.signed_by not in keys:
             raise VerificationFailed(
                 f"{package.directory}: signed by {package.signed_by}, and by none that --key names",
                 reason="unknown-key",
-                hint="--key with the public key of whoever signed it",
+                hint="--key with the public key of its signer",
             )
 
 
 def _require_wave(targets: tuple[Target, ...], rules: Rules, config: Config | None) -> None:
-    """A tag typed wrong would otherwise take the canaries out of a rollout, or be a deployment to nobody that succeeds.
+    """Checks the tags of the waves: a misspelt one would leave out the canaries, or deploy to no device and succeed.
 
-    Devices that were not selected may have it: `--waves canary,100%` also fits one that is no canary.
+    Devices that are not selected may have a tag: `--waves canary,100%` is also valid for a device without it.
     """
     tags = {tag for one in (*targets, *(device_targets.targets_of(config) if config else ())) for tag in one.tags}
     for wave in filter(waves.is_tag, rules.waves):
@@ -100,7 +102,7 @@ def _roll_out(
 
 
 def _rules(arguments: argparse.Namespace, config: Config | None) -> Rules:
-    """Waves of deploy.yaml hold for devices that it selected; named ones go together."""
+    """Returns waves and budget. Devices of `--target` form one wave; the waves of deploy.yaml are for all others."""
     said = config.rollout if config and not arguments.target else None
     waves: tuple[int | str, ...] = said.waves if said else ("100%",)
     failures: int | str = config.rollout.max_failures if config else 0
@@ -141,7 +143,7 @@ def _is_general(build: Build) -> bool:
 
 
 def _ensure(build: Build) -> Path:
-    """Builds what changed; without the signing key, a finished release is taken as it is."""
+    """Builds releases whose inputs changed; without the signing key, uses a finished release as it is."""
     if not build.signing.key.exists() and (build.release.dir / constants.SIGNATURE_FILE).exists():
         return build.release.dir
     made = builder.ensure_release(build, signing.load_signer(build.signing.key))

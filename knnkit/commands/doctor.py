@@ -1,4 +1,4 @@
-"""`knnkit doctor`: what is wrong with a device, from outside and from inside, and the command that mends it."""
+"""`knnkit doctor`: finds faults of devices, each with its repair."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from knnkit.render.terminal import Cell, Table, Tone
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Asks, and shows each finding; returns 1 where one is an error, 3 where a device cannot be reached."""
+    """Prints each finding; returns 1 if one is an error, 3 if a device cannot be reached."""
     report = _query.ask_fleet(arguments, "doctor")
     rows = tuple(row for device in report.devices for row in _rows(device))
     return _output.finish(arguments, report, table=Table(("device", "about", "", "finding", "try"), rows))

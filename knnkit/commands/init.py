@@ -1,5 +1,6 @@
-"""`knnkit init`: writes a commented deploy.yaml to start from. Never overwrites a file, nor writes one for rows that no
-model can be built from."""
+"""`knnkit init`: writes a commented deploy.yaml to start from.
+
+Never overwrites a file, and writes none if a model cannot be built from the rows."""
 
 from __future__ import annotations
 
@@ -79,7 +80,7 @@ def _exists(path: Path) -> UsageError:
 
 
 def _own(arguments: argparse.Namespace, path: Path) -> tuple[str, str]:
-    """Returns a model's name and its `data`, once the rows were read as a build will read them."""
+    """Returns a model's name and its `data`, after reading the rows as a build would."""
     file: Path = arguments.data
     label: str = arguments.label or "label"
     names = arguments.features or []
@@ -94,7 +95,7 @@ def _own(arguments: argparse.Namespace, path: Path) -> tuple[str, str]:
 
 
 def _name(stem: str) -> str:
-    """Returns what a model may be called, after its file, as YAML has it."""
+    """Returns a name for the model, from its file's name, in YAML."""
     letters = unicodedata.normalize("NFKD", stem)  # an accent stands by itself, and is left out
     kept = [c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in letters if not unicodedata.combining(c)]
     name = "".join(kept).strip("._-")[:64] or "model"
@@ -108,7 +109,7 @@ def _root(path: Path, name: str) -> str:
 
 
 def _relative(data: Path, path: Path) -> str:
-    """Paths in the file start at the file."""
+    """Returns a path relative to the folder of deploy.yaml."""
     try:
         return str(data.absolute().relative_to(path.absolute().parent))
     except ValueError:
@@ -116,5 +117,5 @@ def _relative(data: Path, path: Path) -> str:
 
 
 def _quote(text: str) -> str:
-    """Returns `text` as a YAML scalar that cannot be anything else."""
+    """Returns `text` as an unambiguous YAML scalar."""
     return "'" + text.replace("'", "''") + "'"

@@ -1,4 +1,6 @@
-"""`knnkit inspect`: says what is in a model or a release. Loads no TensorFlow; verifying is `knnkit verify`."""
+"""`knnkit inspect`: shows what a model or release holds.
+
+Loads no TensorFlow; does not verify signatures (see `knnkit verify`)."""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ _LONGEST = 4000
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prints what the file says of itself; returns 0."""
+    """Prints the contents; returns 0."""
     path: Path = arguments.path
     model = path / constants.MODEL_FILE if path.is_dir() else path
     if not model.is_file():

@@ -1,4 +1,4 @@
-"""`knnkit keygen`: makes a signing key and prints the fingerprint of its public half. Never overwrites a key."""
+"""`knnkit keygen`: makes a signing key, prints its fingerprint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`knnkit logs`: what happened to the releases of each device. Changes nothing."""
+"""`knnkit logs`: prints the history of each device's releases."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from knnkit.render.terminal import Table
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Asks, and shows the entries of each device, oldest first."""
+    """Prints the entries of each device, oldest first; returns the exit code."""
     report = _query.ask_fleet(arguments, "logs", ("--last", str(arguments.lines)))
     heads = ("device", "when (its clock)", "what", "release", "answering", "who", "why")
     rows = tuple(row for device in report.devices for row in rows_of(device))

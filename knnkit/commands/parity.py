@@ -1,4 +1,6 @@
-"""`knnkit parity`: every device proves with a fresh certificate that it answers as the float64 reference does."""
+"""`knnkit parity`: checks that devices answer as the reference.
+
+Each device makes a new certificate over the release's golden rows, or over the user's own rows."""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ from knnkit.render.terminal import Cell, Column, print_table
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Asks, lines the certificates up, and returns 4 where a gate was missed."""
+    """Prints a line for each certificate; returns 4 if a gate failed."""
     report = _about_own_rows(arguments) if arguments.data else _query.ask_fleet(arguments, "parity")
     if not arguments.json:
         _show(report)
@@ -26,7 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _about_own_rows(arguments: argparse.Namespace) -> FleetReport:
-    """Sends each device the reference's answers to the user's rows and asks for a certificate over them."""
+    """Sends the user's rows with the reference's answers to each device, and returns the certificates."""
     builds = _config.require_builds(_config.load_config(arguments), "--data", arguments.config)
     if len(builds) > 1:
         raise UsageError("--data is for one model, but the file has several", hint="a deploy.yaml with one `model`")

@@ -1,4 +1,4 @@
-"""`knnkit provision`: the runtime, the agent and the trusted keys on bare boards; `--remove` takes it all away."""
+"""`knnkit provision`: installs the agent and keys, or removes them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from knnkit.render.terminal import Table
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Provisions the selected devices, and shows a line for each."""
+    """Provisions the selected devices, and prints a line for each; returns the exit code."""
     _output.check_report_paths(arguments)
     config = _config.load_config(arguments)
     targets = _selection.select_targets(arguments, config)

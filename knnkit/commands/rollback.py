@@ -1,4 +1,6 @@
-"""`knnkit rollback`: each device goes back to its previous release; with a signed order further, or its floors do."""
+"""`knnkit rollback`: goes back to the previous release.
+
+With a signed order, goes back further, or lowers the floors."""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ _SHORTEST = 8
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Goes back; a device that is there already is left as it is."""
+    """Rolls back; a device that has already gone back is not changed. Returns the exit code."""
     allow = ("--allow-revoked",) if arguments.allow_revoked else ()
     if arguments.reset_floor is not None:
         return _ordered(arguments, "floor", _floor_order, ())
@@ -46,7 +48,7 @@ def _ordered(
     make: Callable[[argparse.Namespace, DeviceReport, Signer, _Known], bytes],
     flags: tuple[str, ...],
 ) -> int:
-    """Asks each device who it is, and sends it an order of its own."""
+    """Asks each device for its id, and sends it its own order."""
     signer = _signer(arguments)
     asked = _query.ask_fleet(arguments, "keys")
     if asked.interrupted:
@@ -99,7 +101,7 @@ def _choice(device: str, found: Sequence[str]) -> str:
 
 
 def _together(asked: FleetReport, obeyed: FleetReport) -> FleetReport:
-    """One report: devices that could not even be asked stay as they came out."""
+    """Returns one report: that of the orders, and the first report of devices that did not get one."""
     done = {device.name: device for device in obeyed.devices}
     return dataclasses.replace(
         obeyed,

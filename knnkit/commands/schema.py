@@ -9,6 +9,6 @@ from knnkit.config import parse
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prints it."""
+    """Prints the schema; returns 0."""
     print(json.dumps(parse.json_schema(), indent=2))
     return 0

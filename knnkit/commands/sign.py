@@ -1,4 +1,6 @@
-"""`knnkit sign`: signs a release directory. Writes `model.sig` and nothing else."""
+"""`knnkit sign`: signs a release directory.
+
+Writes `model.sig` and nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`knnkit status`: what runs on each device. Changes nothing."""
+"""`knnkit status`: shows what runs on each device."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from knnkit.render.terminal import Cell, Table, Tone
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Asks, and shows a line for each device."""
+    """Prints a line for each device; returns the exit code."""
     report = _query.ask_fleet(arguments, "status")
     heads = ("device", "runs", "before", "pending", "agent", "runtime", "machine", "free", "says")
     return _output.finish(arguments, report, table=Table(heads, tuple(map(_row, report.devices))))

@@ -1,4 +1,4 @@
-"""`knnkit trust`: a device's host key, or the signing keys that devices trust."""
+"""`knnkit trust`: manages host keys and trusted signing keys."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from knnkit.transport.address import Typed
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Enrols a host key after somebody agreed to it, or changes who may sign."""
+    """Enrols a host key after a person agreed, or changes the trusted signing keys; returns the exit code."""
     about_keys = trust_keys.wanted(arguments)
     if about_keys and arguments.host is not None:
         raise UsageError("HOST is for its host key; signing keys take --target", hint="knnkit trust --help")
@@ -66,6 +66,6 @@ def _agree(arguments: argparse.Namespace, typed: Typed | None, name: str, kind: 
             reason="host-key-unknown",
             hint=f"knnkit trust {(typed or Typed(name)).words('--fingerprint', found)}",
         )
-    print("Compare it with what the device itself says:", file=sys.stderr)
+    print("Compare it with the output of this command on the device:", file=sys.stderr)
     print("  ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub", file=sys.stderr)
     return input("Is it the same? [y/N] ").strip().lower() in ("y", "yes")

@@ -1,7 +1,7 @@
-"""The signing-key part of `knnkit trust`: shows, rotates and revokes the keys that devices trust.
+"""Signing keys in `knnkit trust`: shows, rotates, revokes them.
 
-A change is a signed order. It is written to a file, applied on the selected devices, or both; each device judges it by
-itself, so an order that was lost, repeated or came late does no harm.
+A change is a signed order. It is written to a file, applied on the selected devices, or both. Each device verifies it,
+so that a lost, repeated or late order does no harm.
 """
 
 from __future__ import annotations

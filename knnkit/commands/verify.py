@@ -1,4 +1,6 @@
-"""`knnkit verify`: says whether a device that trusts the given keys would accept a release. Changes nothing."""
+"""`knnkit verify`: checks a release by the device's rules.
+
+As a device that trusts the given keys would. Changes nothing."""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ from knnkit.release.verify import verify_release
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Verifies; returns 0, or 4 through the exception that says why not."""
+    """Verifies; returns 0, or raises the error with exit code 4."""
     verdict = verify_release(arguments.directory, arguments.key or _own(arguments))
     for warning in verdict.warnings:
         print(f"warning: {warning}", file=sys.stderr)

@@ -120,7 +120,7 @@ class HistoryEntry:
 
 @record
 class History:
-    """`device_agent history`: oldest first."""
+    """`device_agent history`: the events, oldest first."""
 
     entries: tuple[HistoryEntry, ...]
     schema: int = SCHEMA

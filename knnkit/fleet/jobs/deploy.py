@@ -117,7 +117,7 @@ class _Deploy:
             if digest in there or lock is None or not self._talk.may_wait():
                 break
         if digest not in there:
-            raise DeviceLocked(f"{error}; {lock.holder} is at work there", reason="locked") if lock else error
+            raise DeviceLocked(f"{error}; {lock.holder} holds the device", reason="locked") if lock else error
         self._recorder.warn(str(error))
         plan = self._plan(facts, replace(self._job.options, provisioning="never"))
         if plan.refusal:

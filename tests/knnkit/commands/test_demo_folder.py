@@ -23,7 +23,7 @@ def test_the_users_own_deploy_yaml_and_keys_are_left_as_they_are(
     (tmp_path / "deploy.yaml").write_text("model: {name: fruit}\n")
     assert cli.main(["demo", "--out", "."]) == 2
     assert (tmp_path / "deploy.yaml").read_text() == "model: {name: fruit}\n"
-    assert "--out .: it holds deploy.yaml, and is no folder of an earlier demo" in capsys.readouterr().err
+    assert "--out .: it holds deploy.yaml, and is not the folder of an earlier demo" in capsys.readouterr().err
 
 
 def test_a_folder_with_anything_else_in_it_is_not_one_to_remove_afterwards(
