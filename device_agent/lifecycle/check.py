@@ -11,11 +11,13 @@ import os
 import time
 from typing import TYPE_CHECKING
 
+from device_agent.lifecycle import compare
 from device_agent.serving.load import load_model, open_kept
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.documents import ReleaseRef
 from device_agent.shared.protocol.errors import GateFailed
 from device_agent.shared.protocol.reports import Certificate, Latency
+from device_agent.shared.release import model_file
 from device_agent.shared.release.directory import OpenRelease
 from device_agent.shared.trust.rules import Verdict
 from device_agent.store.store import Store
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from device_agent.inference.tflite_knn import Answers, TfliteKNN
     from device_agent.shared.golden.golden_set import Golden
 
+_BELOW = "build a release that keeps them, or lower the gate under gates: in deploy.yaml"
 _WARM_UP_ROWS = 20
 _TIMED_ROWS = 200
 _STREAMED_ROWS = 64
@@ -39,17 +42,19 @@ def certify(
     runtime: str = "auto",
     close: tuple[int, ...] = (),
     golden: bytes | None = None,
+    running: compare.Running | None = None,
 ) -> Certificate:
     """Returns the certificate of a verified release; `failures` in it names the gates that were missed.
 
     `close` names descriptors that the child process must not inherit (the store's lock). `golden` is another golden
-    set than the release's own, from a host that wants to know about rows of its own.
+    set than the release's own, from a host that wants to know about rows of its own. `running` is the release that
+    answers now, for a gate that compares with it.
 
     Raises:
         ModelUnusable: it does not load, crashes or hangs.
         DeviceUnfit: there is no runtime.
     """
-    return sandbox.run(lambda: _certify(opened, verdict, nonce, runtime, golden), close=close)
+    return sandbox.run(lambda: _certify(opened, verdict, nonce, runtime, golden, running), close=close)
 
 
 def require_gates(certificate: Certificate) -> Certificate:
@@ -61,7 +66,7 @@ def require_gates(certificate: Certificate) -> Certificate:
     if not certificate.passed:
         error = GateFailed(
             f"{certificate.name} {certificate.version} does not keep its gates here: {'; '.join(certificate.failures)}",
-            hint="knnkit parity shows the rows on which devices differ",
+            hint="knnkit parity shows the rows on which devices differ" if certificate.different else _BELOW,
         )
         error.certificate = certificate
         raise error
@@ -69,15 +74,25 @@ def require_gates(certificate: Certificate) -> Certificate:
 
 
 def _certify(
-    opened: OpenRelease, verdict: Verdict, nonce: str, runtime: str, other: bytes | None = None
+    opened: OpenRelease,
+    verdict: Verdict,
+    nonce: str,
+    runtime: str,
+    other: bytes | None = None,
+    running: compare.Running | None = None,
 ) -> Certificate:
     # NumPy's own threads have nothing to do here, and each spins for 30 ms before it sleeps. We are a child of our own.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from device_agent.inference.label_map import with_mapped_labels
+    from device_agent.shared.golden import class_gates
     from device_agent.shared.golden.golden_set import Golden
     from device_agent.shared.golden.judge import judge
 
     golden = Golden.from_bytes(opened.read(constants.GOLDEN_FILE) if other is None else other)
+    before = None
+    if running is not None:  # first, so that only one model is in memory at a time
+        features = model_file.read_info(opened.path(constants.MODEL_FILE)).feature_names
+        before = compare.ask(running, golden, features, runtime)
     model = load_model(opened, runtime)
     answers = with_mapped_labels(model, golden, model.classify(golden.rows))
     if opened.files[constants.MODEL_FILE].size > memory.SMALL:
@@ -87,6 +102,7 @@ def _certify(
     latency = measure(model, golden)
     found = judge(golden, answers, model.info, verdict.manifest.gates, p50_ms=latency.p50_ms if latency else None)
     manifest = verdict.manifest
+    compared = None if before is None else compare.beside(before, model.info, golden, answers.label)
     return Certificate(
         nonce=nonce,
         release=verdict.digest,
@@ -106,10 +122,11 @@ def _certify(
         latency=latency,
         runtime=model.runtime,
         device=board.device_info(),
-        failures=found.failures,
+        failures=(*found.failures, *(class_gates.worse(manifest.gates, compared) if compared else ())),
         issued=clock.now().wall,
         signed_by=verdict.signed_by,
         warnings=verdict.warnings,
+        compared=compared,
         classes=tuple(map(str, model.info.classes)) if len(model.info.classes) <= constants.MAX_CONFUSED else (),
     )
 

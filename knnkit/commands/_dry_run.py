@@ -3,8 +3,12 @@ Plans nothing itself."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from device_agent.shared.protocol import constants
+from device_agent.shared.release import model_file
 
 if TYPE_CHECKING:
     from knnkit.fleet.decide.plan import DevicePlan
@@ -26,6 +30,16 @@ def show(found: Sequence[Wave], left: Sequence[str], plans: Sequence[DevicePlan]
             _show_plan(by_name.get(name), devices[name])
     for name in left:
         print_line(f"{name}: no wave takes it", "warn")
+
+
+def show_figures(releases: Iterable[str]) -> None:
+    """Prints what the build of each release measured."""
+    from knnkit.render import figures
+    from knnkit.render.terminal import print_line
+
+    for directory in sorted(releases):
+        for line in figures.lines_of(model_file.read_info(Path(directory) / constants.MODEL_FILE)):
+            print_line(f"{directory}: {line}")
 
 
 def _show_plan(plan: DevicePlan | None, device: DeviceReport) -> None:

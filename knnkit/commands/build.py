@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from device_agent.shared.protocol import constants, json_codec
 from knnkit.commands import _options, _selection
 from knnkit.errors import UsageError
-from knnkit.render.sanitize import count, percent
+from knnkit.render.sanitize import clean, count, percent
 
 if TYPE_CHECKING:
     from knnkit.release.build import Built
@@ -55,6 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _tell(built: Built) -> None:
     from knnkit.release import describe
+    from knnkit.render import figures
 
     info, manifest = built.info, built.manifest
     what = f"{manifest.name} {manifest.version} (sequence {manifest.sequence})"
@@ -73,8 +74,8 @@ def _tell(built: Built) -> None:
     )
     if folded:
         print(f"  folded in: {'; '.join(folded)}", file=sys.stderr)
-    if built.accuracy is not None:
-        print(f"  accuracy {percent(built.accuracy)} on {built.accuracy_rows} held-out rows", file=sys.stderr)
+    for line in figures.lines_of(info):
+        print(f"  {clean(line)}", file=sys.stderr)
     if info.reject is not None and info.reject.measured is not None:
         print(
             f"  accepts {percent(info.reject.measured)} of {info.reject.measured_rows} held-out rows "
@@ -84,6 +85,8 @@ def _tell(built: Built) -> None:
 
 
 def _document(built: Built) -> dict[str, object]:
+    from knnkit.evaluation import metrics
+
     return {
         "directory": str(built.directory),
         "digest": built.digest,
@@ -91,5 +94,6 @@ def _document(built: Built) -> dict[str, object]:
         "manifest": json_codec.to_plain(built.manifest),
         "accuracy": built.accuracy,
         "accuracy_rows": built.accuracy_rows,
+        "evaluation": metrics.document(built.figures, built.info.evaluation.how if built.info.evaluation else ""),
         "warnings": list(built.warnings),
     }

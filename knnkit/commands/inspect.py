@@ -54,6 +54,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _model_lines(info: model_info.KnnInfo, folded: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    from knnkit.render import figures
+
     yield "model", info.name
     yield (
         "neighbours",
@@ -72,6 +74,7 @@ def _model_lines(info: model_info.KnnInfo, folded: tuple[str, ...]) -> Iterator[
             "unknown",
             f"beyond the distance that accepts {percent(info.reject.acceptance)} of ordinary rows{measured}",
         )
+    yield from (("evaluation", line) for line in figures.lines_of(info))
     if info.searched is not None or info.quantized is not None:
         where = "all coordinates" if info.searched is None else f"a projection of {info.searched} coordinates"
         how = "" if info.quantized is None else ", in eight bits where the runtime suits them"

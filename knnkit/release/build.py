@@ -24,6 +24,8 @@ from device_agent.shared.protocol.versions import utc
 from device_agent.shared.safe_files import read_small
 from knnkit.config.parse import Build
 from knnkit.errors import BuildError, UsageError, VerificationFailed
+from knnkit.evaluation import metrics
+from knnkit.evaluation.metrics import Figures
 from knnkit.model.tflite.load_tensorflow import needs_build_extra
 from knnkit.release import manifest, up_to_date
 from knnkit.release.signing import Signer, sign_release
@@ -31,8 +33,8 @@ from knnkit.training import source
 
 if TYPE_CHECKING:
     from device_agent.shared.golden.golden_set import Golden
-    from device_agent.shared.golden.judge import Verdict
     from knnkit.model.build import BuiltModel
+    from knnkit.model.reference.classifier import Reference
     from knnkit.training.source import Material
 
 #: Most digits of a time in seconds; more are milliseconds.
@@ -53,6 +55,11 @@ class Built:
     accuracy: float | None
     accuracy_rows: int
     warnings: tuple[str, ...] = ()
+
+    @property
+    def figures(self) -> Figures | None:
+        """Figures on all held-out rows, overall and by class; None where nothing was measured."""
+        return metrics.of_evaluation(self.info.evaluation, self.info.classes)
 
     def __repr__(self) -> str:
         """Returns what a notebook shows."""
@@ -98,7 +105,7 @@ def build_release(build: Build, signer: Signer, *, out: Path | None = None) -> B
     _require_replaceable(directory)
     release, model = build.release, build.model
     order = Order(
-        model_info.Gates(**build.gates.model_dump()),
+        model_info.Gates(**{**build.gates.model_dump(), "recall": dict(build.gates.recall) or None}),
         release.version,
         release.sequence,
         release.expires,
@@ -120,7 +127,8 @@ def write_release(made_from: Material, order: Order, signer: Signer, directory: 
     directory = directory.absolute()
     _require_replaceable(directory)
     created = _pinned_clock()
-    model, golden, verdict = _make(made_from, order)
+    model, golden = _make(made_from, order)
+    own = _own_answers(made_from, model)
     document = _manifest(order, model, directory, int(time.time()) if created is None else created)
     with _replacing(directory) as folder:
         (folder / constants.MODEL_FILE).write_bytes(model.data)
@@ -133,10 +141,15 @@ def write_release(made_from: Material, order: Order, signer: Signer, directory: 
         model.info,
         signed.digest,
         True,
-        verdict.accuracy,
-        verdict.accuracy_rows,
-        (*made_from.warnings, *model.warnings, *_learnt_nothing(model.info, verdict), *_far_ahead(document)),
+        *_measured(model.info),
+        (*made_from.warnings, *model.warnings, *own, *_learnt_nothing(model.info), *_far_ahead(document)),
     )
+
+
+def _measured(info: model_info.KnnInfo) -> tuple[float | None, int]:
+    """Returns the accuracy on the held-out rows and their number."""
+    found = info.evaluation
+    return (None, 0) if found is None else (sum(found.right) / found.rows, found.rows)
 
 
 def _far_ahead(document: model_info.Manifest) -> tuple[str, ...]:
@@ -150,30 +163,51 @@ def _far_ahead(document: model_info.Manifest) -> tuple[str, ...]:
     )
 
 
-def _learnt_nothing(info: model_info.KnnInfo, verdict: Verdict) -> tuple[str, ...]:
+def _learnt_nothing(info: model_info.KnnInfo) -> tuple[str, ...]:
     """Warns of a model that one answer to every row would outdo."""
-    rows = [sum(row) for row in verdict.confusion]
-    if verdict.accuracy is None or sum(map(bool, rows)) < 2 or verdict.accuracy >= max(rows) / sum(rows):
+    (accuracy, _), rows = _measured(info), info.evaluation.support if info.evaluation else ()
+    if accuracy is None or sum(map(bool, rows)) < 2 or accuracy >= max(rows) / sum(rows):
         return ()
     answer = info.classes[rows.index(max(rows))]
-    said = f"an accuracy of {verdict.accuracy:.1%} is less than {answer!r} for every row would have"
+    said = f"an accuracy of {accuracy:.1%} is less than {answer!r} for every row would have"
     mend = "scale: standard, other features, or is another column the label?"
     return (f"{info.name}: {said} ({max(rows) / sum(rows):.1%}); {mend}",)
 
 
-def _make(made_from: Material, order: Order) -> tuple[BuiltModel, Golden, Verdict]:
+def _own_answers(made_from: Material, model: BuiltModel) -> tuple[str, ...]:
+    """Asks an imported classifier itself, and reports what it answers differently."""
+    imported, held_out = made_from.imported, made_from.held_out
+    if imported is None or imported.estimator is None or held_out is None:
+        return ()
+    from knnkit.evaluation.measure import compare_with_estimator
+
+    return compare_with_estimator(imported.estimator, model.reference, model.info.classes, held_out)
+
+
+def _make(made_from: Material, order: Order) -> tuple[BuiltModel, Golden]:
     model = _build_model(made_from, order)
     from knnkit.model.selfcheck import self_check
     from knnkit.release.golden import make_golden
 
     golden = make_golden(model, made_from.held_out, made_from.training, seed=order.seed)
-    return model, golden, self_check(model, golden, order.gates)
+    self_check(model, golden, order.gates)
+    return model, golden
 
 
 def _build_model(made_from: Material, order: Order) -> BuiltModel:
     spec, held_out = made_from.spec, made_from.held_out
-    how: dict[str, Any] = {"margin": order.gates.margin, "seed": order.seed, "inputs": order.inputs}
+    from knnkit.evaluation.measure import measure
     from knnkit.model import build
+
+    def evaluate(reference: Reference, classes: tuple[int | str, ...]) -> model_info.Evaluation | None:
+        return measure(reference, classes, held_out, made_from.how)
+
+    how: dict[str, Any] = {
+        "margin": order.gates.margin,
+        "seed": order.seed,
+        "inputs": order.inputs,
+        "measure": evaluate,
+    }
 
     if made_from.imported is not None:
         return build.build_enrolled(spec, made_from.imported.enrolment, held_out, **how)
@@ -290,4 +324,4 @@ def _kept(directory: Path, build: Build, signer: Signer) -> Built | None:
     except (VerificationFailed, ModelUnusable):
         return None
     warnings = (*verdict.warnings, *_far_ahead(verdict.manifest))
-    return Built(directory, verdict.manifest, info, verdict.digest, False, None, 0, warnings)
+    return Built(directory, verdict.manifest, info, verdict.digest, False, *_measured(info), warnings)

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from device_agent.shared.protocol.constants import Metric, Scale
-from knnkit.config.parse import Build, FileData, SklearnData, SkopsData, TestFile
+from knnkit.config.parse import Build, FileData, GroupSplit, SklearnData, SkopsData, TestFile, TimeSplit
 from knnkit.errors import DataError
 from knnkit.model.reference.spec import KnnSpec
 
 if TYPE_CHECKING:
     from knnkit.data.dataset import Dataset
+    from knnkit.evaluation.splits import Divided
     from knnkit.model.reference.enrolment import Enrolment
     from knnkit.training.fitted import Fitted
 
@@ -30,6 +31,7 @@ class Material:
         held_out: raw rows that measure accuracy; None where nothing is held out.
         imported: the classifier that came from scikit-learn; None where rows are enrolled anew.
         warnings: for the person who builds.
+        how: how rows were held out; empty where nothing is measured.
     """
 
     spec: KnnSpec
@@ -37,6 +39,7 @@ class Material:
     held_out: Dataset | None
     imported: Fitted | None = None
     warnings: tuple[str, ...] = ()
+    how: str = ""
 
     @property
     def fingerprint(self) -> str:
@@ -74,15 +77,18 @@ def load(build: Build) -> Material:
         MissingDependency: a package of `knnkit[build]` is not installed.
     """
     from knnkit.data import columns
+    from knnkit.evaluation import faults
 
     model = build.model
     if isinstance(model.data, SkopsData):
         return _load_imported(build, model.data)
     spec = KnnSpec(model.name, model.k, model.metric, model.weights, model.scale, model.reject)
     everything = _load_rows(build)
+    divided = _divide(build, everything)
     chosen = isinstance(model.data, FileData) and model.data.features is not None
     warnings = columns.warnings(everything) if isinstance(model.data, FileData) and not chosen else ()
-    return Material(spec, *_divide(build, everything), warnings=warnings)
+    warnings += (*divided.warnings, *faults.find(divided.training, divided.held_out))
+    return Material(spec, divided.training, divided.held_out, warnings=warnings, how=divided.how)
 
 
 def load_data(build: Build) -> tuple[Dataset, Dataset | None]:
@@ -91,37 +97,36 @@ def load_data(build: Build) -> tuple[Dataset, Dataset | None]:
     Raises:
         See `load`.
     """
-    data = build.model.data
-    if isinstance(data, SkopsData):
-        material = _load_imported(build, data)
-        return material.training, material.held_out
-    return _divide(build, _load_rows(build))
+    material = load(build)
+    return material.training, material.held_out
 
 
 def _load_rows(build: Build) -> Dataset:
     from knnkit.data import dataset, files
 
-    data = build.model.data
+    data, split = build.model.data, build.model.split
     if isinstance(data, FileData):
-        return files.load(data.file, data.label, data.features)
+        beside = split.group if isinstance(split, GroupSplit) else split.time if isinstance(split, TimeSplit) else None
+        return files.load(data.file, data.label, data.features, beside)
     assert isinstance(data, SklearnData)
     return dataset.load_sklearn(data.sklearn)
 
 
-def _divide(build: Build, everything: Dataset) -> tuple[Dataset, Dataset | None]:
-    from knnkit.data import dataset, files
+def _divide(build: Build, everything: Dataset) -> Divided:
+    from knnkit.data import files
+    from knnkit.evaluation.splits import Divided, divide
 
-    test = build.model.test
+    test, split = build.model.measured_on, build.model.split
     if isinstance(test, TestFile):
-        return everything, files.load(test.file, label_of(build), everything.feature_names)
-    if test == 0.0:
-        return everything, None
-    return dataset.split(everything, test, build.model.seed)
+        return Divided(everything, files.load(test.file, label_of(build), everything.feature_names), "file")
+    how = "group" if isinstance(split, GroupSplit) else "time" if isinstance(split, TimeSplit) else split
+    assert not isinstance(how, TestFile)
+    return divide(everything, test, build.model.seed, how)
 
 
 def label_of(build: Build) -> str:
     """Returns the label column of further rows: that of the test file, or of the training data."""
-    data, test = build.model.data, build.model.test
+    data, test = build.model.data, build.model.measured_on
     if isinstance(test, TestFile) and test.label is not None:
         return test.label
     return data.label if isinstance(data, FileData) else "label"
@@ -131,7 +136,7 @@ def _load_imported(build: Build, data: SkopsData) -> Material:
     from knnkit.data import files
     from knnkit.training import sklearn_importer
 
-    model, test = build.model, build.model.test
+    model, test = build.model, build.model.measured_on
     estimator = sklearn_importer.load_skops(data.skops)
     held_out, names = None, sklearn_importer.fitted_names(estimator)
     if isinstance(test, TestFile):
@@ -157,6 +162,6 @@ def of_imported(imported: Fitted, held_out: Dataset | None) -> Material:
     """
     training = imported.training_rows()
     if held_out is not None:
-        return Material(imported.spec, training, imported.fitting(held_out), imported)
+        return Material(imported.spec, training, imported.fitting(held_out), imported, how="file")
     said = "there are no test rows: training rows stand in as golden rows, and no accuracy is claimed"
     return Material(imported.spec, training, None, imported, (f"{training.source}: {said}",))

@@ -46,6 +46,32 @@ class Latency:
 
 
 @record
+class ClassChange:
+    """One class before and after: of its `rows`, how many the running and the new release recognise."""
+
+    label: str
+    rows: int
+    before: int
+    after: int
+
+
+@record
+class Compared:
+    """The running release beside the new one, on the new one's evaluation rows.
+
+    `fits` is false if the two have other features: then nothing was compared. `gone` are labels that the new one does
+    not have.
+    """
+
+    release: str
+    name: str
+    version: str
+    fits: bool
+    classes: tuple[ClassChange, ...] = ()
+    gone: tuple[str, ...] = ()
+
+
+@record
 class Certificate:
     """The proof that a device answers as the host does; `nonce` comes from the host that asked.
 
@@ -53,7 +79,8 @@ class Certificate:
     reference's. `confusion[t][p]` counts evaluation rows of class t answered p; its last column counts "unknown".
     `failures` names the gates that were missed, and is empty when all were kept. `classes` are the labels, as text. A
     model of more than `MAX_CONFUSED` classes has neither `confusion` nor `classes` here. `warnings` name what would
-    refuse the release today: a revoked key (`signed_by`), its end.
+    refuse the release today: a revoked key (`signed_by`), its end. `compared` is there if a gate asks for a comparison
+    with the release that was running.
     """
 
     nonce: str
@@ -79,6 +106,7 @@ class Certificate:
     classes: tuple[str, ...] = ()
     signed_by: str = ""  # fingerprint of the key
     warnings: tuple[str, ...] = ()
+    compared: Compared | None = None
     schema: int = SCHEMA
 
     @property
