@@ -6,6 +6,7 @@ are the device's as well. Also asks an imported scikit-learn classifier itself, 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -91,7 +92,10 @@ def compare_with_estimator(
         held_out: rows with their labels.
     """
     rows, labels = held_out.rows, held_out.labels
-    own = np.array(list(map(str, np.asarray(estimator.predict(rows.astype(np.float64))).tolist())))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it may have been fitted with names; the columns are in that order
+        predicted = np.asarray(estimator.predict(rows.astype(np.float64)))
+    own = np.array(list(map(str, predicted.tolist())))
     names = np.array(list(map(str, classes)))
     ties = differences = 0
     for part in _parts(np.arange(len(rows))):

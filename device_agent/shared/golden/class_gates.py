@@ -11,6 +11,9 @@ from collections.abc import Iterator, Sequence
 from device_agent.shared.protocol.model_info import Gates
 from device_agent.shared.protocol.reports import ClassChange, Compared
 
+#: Classes that one message names, at most.
+_NAMED = 5
+
 
 def failures(gates: Gates, classes: Sequence[str], support: Sequence[int], right: Sequence[int]) -> tuple[str, ...]:
     """Returns the gates on classes that these counts miss.
@@ -49,7 +52,9 @@ def _recalls(gates: Gates, classes: Sequence[str], support: Sequence[int], right
             recall = count / rows
             text = f"recall of {label!r}: {recall:.6g} ({count} of {rows} rows) is below the gate of {floor:g}"
             found.append((recall, text))
-    yield from (text for _, text in sorted(found))
+    yield from (text for _, text in sorted(found)[:_NAMED])
+    if len(found) > _NAMED:
+        yield f"recall of {len(found) - _NAMED} more classes is below its gate or not measured"
 
 
 def worse(gates: Gates, compared: Compared) -> tuple[str, ...]:
@@ -62,7 +67,9 @@ def worse(gates: Gates, compared: Compared) -> tuple[str, ...]:
     gone = [f"not worse than current: the class {label!r} is gone" for label in compared.gone]
     lower = [each for each in compared.classes if each.rows and each.before - each.after > gates.by * each.rows + 1e-9]
     lower.sort(key=lambda each: (each.after - each.before) / each.rows)
-    return (*gone, *map(_fall, lower))
+    found = (*gone, *map(_fall, lower))
+    more = (f"not worse than current: {len(found) - _NAMED} more classes",) if len(found) > _NAMED else ()
+    return (*found[:_NAMED], *more)
 
 
 def _fall(each: ClassChange) -> str:

@@ -79,6 +79,17 @@ def test_a_class_that_falls_is_named_with_both_recalls(by: float, after: int, na
     assert class_gates.worse(Gates(), compared) == ()
 
 
+def test_of_many_classes_the_worst_are_named() -> None:
+    classes = [f"p{n}" for n in range(100)]
+    found = class_gates.failures(Gates(min_recall=0.9), classes, [100] * 100, list(range(100)))
+    assert [text.split(":")[0] for text in found[:2]] == ["recall of 'p0'", "recall of 'p1'"]
+    assert found[5:] == ("recall of 85 more classes is below its gate or not measured",)
+    changes = tuple(ClassChange(label, 100, 50, n) for n, label in enumerate(classes))
+    found = class_gates.worse(Gates(not_worse_than="current"), Compared("d", "a", "1", True, changes))
+    assert "'p0' falls from 0.5 to 0 " in found[0]
+    assert found[5:] == ("not worse than current: 45 more classes",)
+
+
 def test_a_class_that_is_gone_is_named() -> None:
     gates = Gates(not_worse_than="current", by=0.9)
     assert class_gates.worse(gates, Compared("d", "a", "1", True, (), ("fall",))) == (
