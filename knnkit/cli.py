@@ -1,7 +1,7 @@
 """The host's command line: its commands and their errors; `program` runs them.
 
-Each command is a module of `knnkit.commands` with `configure(parser)` and `run(arguments) -> int`; it is
-imported when it is named, so that `knnkit --help` loads nothing heavy. Text for people goes to stderr, results to
+Each command is a module of `knnkit.commands` with `run(arguments) -> int`. It is imported to be run; its parser stands
+in `knnkit.commands._parsers`, so that `--help` loads nothing heavy. Text for people goes to stderr, results to
 stdout.
 """
 
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from device_agent import __version__
 from device_agent.shared.console import program, signals
 from device_agent.shared.console.argument_parser import Parser
-from knnkit.commands import COMMANDS
+from knnkit.commands import COMMANDS, _parsers
 from knnkit.errors import KnnkitError, from_os_error
 
 
@@ -37,7 +37,7 @@ def _run(words: list[str]) -> int:
     for command, help_text in COMMANDS.items():
         sub = commands.add_parser(command, help=help_text, description=help_text[0].upper() + help_text[1:] + ".")
         if command == name:
-            importlib.import_module(f"knnkit.commands.{command}").configure(sub)
+            _parsers.CONFIGURE[command](sub)
     parsed = parser.parse_args(words)
     result: int = importlib.import_module(f"knnkit.commands.{parsed.command}").run(parsed)
     return result

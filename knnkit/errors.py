@@ -21,19 +21,12 @@ them.
 
 from __future__ import annotations
 
-import sys
-
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.errors import ReportedError
 
 
 class KnnkitError(ReportedError):
     """The base of every error that knnkit raises on purpose."""
-
-    def __init__(self, message: str, *, reason: str | None = None, hint: str = "") -> None:
-        super().__init__(message, reason=reason, hint=hint)
-        if hint and sys.version_info >= (3, 11):
-            self.add_note(f"try: {hint}")  # who uses knnkit from Python sees a traceback
 
 
 class UsageError(KnnkitError):

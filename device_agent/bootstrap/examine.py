@@ -14,13 +14,13 @@ from device_agent.bootstrap.paths import VENVS, Trouble, resolved
 
 def examine(order: dict[str, Any]) -> dict[str, Any]:
     """Says what is wrong with one environment."""
-    return {"damage": damage(resolved(order["root"]), order["digest"], order["probe"])}
+    return {"damage": damage(resolved(order["root"]), order["digest"], order["probe"], files=order["files"])}
 
 
-def damage(root: Path, digest: str, probe: str) -> str:
-    """What is wrong with an environment: nothing where every file is its wheel's, and it runs."""
+def damage(root: Path, digest: str, probe: str, *, files: bool = True) -> str:
+    """What is wrong with an environment: nothing where every file is its wheel's (asked with `files`), and it runs."""
     environment = root / VENVS / digest
-    named = ", ".join(changed(environment))
+    named = ", ".join(changed(environment)) if files else ""
     try:
         prove(environment, probe, "-B")
     except Trouble as trouble:

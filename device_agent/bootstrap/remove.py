@@ -25,7 +25,7 @@ def remove(order: dict[str, Any]) -> dict[str, Any]:
     left: list[str] = []
     clear(gone, left)
     if not root.is_dir():
-        return {"removed": False, "root": str(root), "left": left}
+        return answer(root, left, removed=False)
     own = [path for path in listed(root) if not (path.name == LOST and os.path.ismount(root))]
     strangers = sorted(path.name for path in own if own_name(path) not in order["known"])
     if strangers:
@@ -44,15 +44,21 @@ def remove(order: dict[str, Any]) -> dict[str, Any]:
     link = Path(order["root"]).expanduser()
     if link.is_symlink():
         clear(link, left)
-    return {"removed": bool(own) or not root.is_dir(), "root": str(root), "left": left}
+    return answer(root, left, removed=bool(own) or not root.is_dir())
+
+
+def answer(root: Path, left: list[str], *, removed: bool) -> dict[str, Any]:
+    """What was done; where something stays, also what and why."""
+    return {"removed": removed, **({"root": str(root), "left": left} if left else {})}
 
 
 def clear(path: Path, left: list[str], *, only: bool = False) -> None:
     """Removes a file, or a folder with what is in it (not with `only`), as far as it can; adds to `left` what stays."""
     folder = not path.is_symlink() and path.is_dir()
     if folder and not only:
-        with failing(path, left):
+        with contextlib.suppress(OSError):
             path.chmod(0o700)
+        with failing(path, left):
             for inside in listed(path):
                 clear(inside, left)
     if os.path.lexists(path) and not any(line.startswith((f"{path}/", f"{path}:")) for line in left):

@@ -74,18 +74,19 @@ def _signature_of(arguments: argparse.Namespace) -> bytes | None:
 
 def _run_stage(arguments: argparse.Namespace) -> int:
     from device_agent.lifecycle import stage
+    from device_agent.store.trust_state import Known
 
     store = store_of(arguments)
     holder, directory = holder_of(arguments), Path(arguments.release)
     signature = _signature_of(arguments)
     if signature is not None:
         digest = store.find(arguments.release)
-        with store.changing(holder, "stage"):
-            found = stage.sign_again(store, digest, signature, holder)
+        with store.changing(holder, "stage") as current:
+            found = stage.sign_again(Known(store, current), digest, signature, holder)
         said = "had this signer before" if found.already else f"is signed by {found.signed_by} now"
         return show(arguments, found, f"{describe(found.release)}: {said}{with_warnings(found.warnings)}")
-    with stage.dropping_needless(store, directory), store.changing(holder, "stage"):
-        found = stage.stage(store, directory, holder, arguments.device_class)
+    with stage.dropping_needless(store, directory), store.changing(holder, "stage") as current:
+        found = stage.stage(Known(store, current, arguments.device_class), directory, holder)
     return show(arguments, found, _describe_staged(found))
 
 
@@ -122,24 +123,25 @@ def _trial(arguments: argparse.Namespace, holder: str) -> dict[str, Any]:
         "nonce": arguments.nonce,
         "holder": holder,
         "seconds": arguments.deadline,
-        "device_class": arguments.device_class,
         "runtime": arguments.runtime,
     }
 
 
 def _run_activate(arguments: argparse.Namespace) -> int:
     from device_agent.lifecycle import activate
+    from device_agent.store.trust_state import Known
 
     store = store_of(arguments)
     holder = holder_of(arguments)
     signature = _signature_of(arguments)
     digest = store.find(arguments.digest)
-    with store.changing(holder, "activate"):
+    with store.changing(holder, "activate") as current:
+        known = Known(store, current, arguments.device_class)
         if signature is not None:
             from device_agent.lifecycle import stage
 
-            stage.sign_again(store, digest, signature, holder)
-        found = activate.activate(store, digest, **_trial(arguments, holder))
+            stage.sign_again(known, digest, signature, holder)
+        found = activate.activate(known, digest, **_trial(arguments, holder))
     return show(arguments, found, _describe_activated(found))
 
 
@@ -157,11 +159,12 @@ def _configure_install(parser: argparse.ArgumentParser) -> None:
 
 def _run_install(arguments: argparse.Namespace) -> int:
     from device_agent.lifecycle import install, stage
+    from device_agent.store.trust_state import Known
 
     store = store_of(arguments)
     holder, directory = holder_of(arguments), Path(arguments.release)
-    with stage.dropping_needless(store, directory), store.changing(holder, "install"):
-        found = install.install(store, directory, **_trial(arguments, holder))
+    with stage.dropping_needless(store, directory), store.changing(holder, "install") as current:
+        found = install.install(Known(store, current, arguments.device_class), directory, **_trial(arguments, holder))
     staged = _describe_staged(found.staged) + "\n" if found.staged else ""
     return show(arguments, found, staged + _describe_activated(found.activated))
 
@@ -311,8 +314,8 @@ def _run_prune(arguments: argparse.Namespace) -> int:
 
     store = store_of(arguments)
     holder = holder_of(arguments)
-    with store.changing(holder, "prune"):
-        removed = stage.prune(store, number=arguments.keep)
+    with store.changing(holder, "prune") as current:
+        removed = stage.prune(store, current, number=arguments.keep)
     return show(arguments, documents.Pruned(tuple(removed)), f"{len(removed)} releases removed")
 
 

@@ -19,10 +19,9 @@ from device_agent.system import board, clock
 
 def status(store: Store) -> Status:
     """Returns committed, previous, pending and answering release, floors, keys, board, disk and clock."""
-    store.settle()
     warnings = []
     try:
-        current = store.load()
+        current = store.settle()
     except DeviceUnfit as error:
         current = StoreState()
         warnings.append(f"{error.reason}: {error}")

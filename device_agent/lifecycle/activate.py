@@ -21,18 +21,17 @@ from device_agent.shared.trust.rules import Verdict
 from device_agent.store import transitions
 from device_agent.store.state import Pending
 from device_agent.store.store import Store
-from device_agent.store.trust_state import trust_state
+from device_agent.store.trust_state import Known
 from device_agent.system import clock
 
 
 def activate(
-    store: Store,
+    known: Known,
     digest: str,
     *,
     nonce: str,
     holder: str,
     seconds: float = constants.DEFAULT_CONFIRM_SECONDS,
-    device_class: str | None = None,
     runtime: str = "auto",
 ) -> Activated:
     """Tries the staged release `digest`; once its golden check has passed it answers, for `seconds` at first.
@@ -46,15 +45,15 @@ def activate(
         BrokenPipeError: whoever asked for it is gone; nothing was switched.
     """
     transitions.checked_deadline(seconds)
-    current = store.load()
+    store, current = known.store, known.state
     transitions.refuse_foreign(current, holder, clock.now())
     if current.pending and current.pending.release.digest == digest:
         return _activate_again(store, current.pending, nonce, runtime)
     if current.pending:
         raise transitions.waits(current.pending)
     with open_release(store.release_path(digest)) as opened:
-        verdict = opened.verify(trust_state(store, device_class), expected_digest=digest)
-        certificate = _try(store, opened, verdict, nonce, runtime, holder)
+        verdict = opened.verify(known.trust, expected_digest=digest)
+        certificate = _try(known, opened, verdict, nonce, runtime, holder)
     if verdict.already_committed:
         return Activated(verdict.ref, certificate, True, None)
     moment = clock.now()
@@ -78,12 +77,12 @@ def _activate_again(store: Store, pending: Pending, nonce: str, runtime: str) ->
     return Activated(pending.release, certificate, False, max(0.0, pending.deadline - clock.uptime()))
 
 
-def _try(store: Store, opened: OpenRelease, verdict: Verdict, nonce: str, runtime: str, holder: str) -> Certificate:
+def _try(known: Known, opened: OpenRelease, verdict: Verdict, nonce: str, runtime: str, holder: str) -> Certificate:
     try:
         with contextlib.ExitStack() as stack:
-            running, close = compare.running(store, verdict, stack), check.lock_of(store)
+            running, close = compare.running(known, verdict, stack), check.lock_of(known.store)
             certificate = check.certify(opened, verdict, nonce, runtime=runtime, close=close, running=running)
             return check.require_gates(certificate)
     except AgentError as error:
-        store.note("rejected", verdict.ref, f"{error.reason}: {error}", holder)
+        known.store.note(known.state, "rejected", verdict.ref, f"{error.reason}: {error}", holder)
         raise

@@ -23,7 +23,7 @@ from device_agent.shared.release import model_file
 from device_agent.shared.release.directory import OpenRelease
 from device_agent.shared.trust.rules import Verdict
 from device_agent.store import state
-from device_agent.store.store import Store
+from device_agent.store.trust_state import Known
 from device_agent.system import clock
 
 if TYPE_CHECKING:
@@ -47,16 +47,16 @@ class Before:
     labels: tuple[str, ...] | None
 
 
-def running(store: Store, new: Verdict, stack: contextlib.ExitStack) -> Running | None:
+def running(known: Known, new: Verdict, stack: contextlib.ExitStack) -> Running | None:
     """Returns the release that answers now, if the gates of `new` ask for it; `stack` closes it.
 
     None as well if the device has no other release, or if its files are damaged: then there is nothing to keep.
     """
-    found = state.answering(store.load(), clock.now()) if new.manifest.gates.not_worse_than else None
+    found = state.answering(known.state, clock.now()) if new.manifest.gates.not_worse_than else None
     if found is None or found.release.digest == new.digest:
         return None
     try:
-        return Running(open_kept(store, found.release, stack)[0], found.release)
+        return Running(open_kept(known.store, found.release, stack)[0], found.release)
     except Refused:
         return None
 

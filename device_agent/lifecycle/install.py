@@ -13,16 +13,16 @@ from device_agent.lifecycle import activate, stage
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.reports import Installed
 from device_agent.store.store import Store
+from device_agent.store.trust_state import Known
 
 
 def install(
-    store: Store,
+    known: Known,
     directory: Path,
     *,
     nonce: str,
     holder: str,
     seconds: float = constants.DEFAULT_CONFIRM_SECONDS,
-    device_class: str | None = None,
     runtime: str = "auto",
 ) -> Installed:
     """Stages the release `directory`, then tries it; one that an interrupted `install` has staged is only tried.
@@ -34,22 +34,21 @@ def install(
     """
     begun = time.monotonic()
     staged = None
-    if not _is_done(store, directory):
-        stage.take_parts(store, directory)
-        staged = stage.stage(store, directory, holder, device_class)
+    if not _is_done(known.store, directory):
+        stage.take_parts(known.store, directory)
+        staged = stage.stage(known, directory, holder)
     took = time.monotonic() - begun
     activated = activate.activate(
-        store,
+        known,
         staged.release.digest if staged else stage.named_digest(directory),
         nonce=nonce,
         holder=holder,
         seconds=seconds,
-        device_class=device_class,
         runtime=runtime,
     )
     return Installed(staged, took, activated)
 
 
 def _is_done(store: Store, directory: Path) -> bool:
-    """Whether an upload has become the release that its name says; a crash may have left a part of it."""
-    return not stage.is_complete(directory) and stage.named_digest(directory) in store.staged()
+    """Whether an upload has become the release that its name says."""
+    return not directory.exists() and stage.named_digest(directory) in store.staged()

@@ -19,7 +19,7 @@ from device_agent.shared.trust.reasons import Reason
 from device_agent.store import transitions, trust_store
 from device_agent.store.state import StoreState
 from device_agent.store.store import Store
-from device_agent.store.trust_state import trust_state
+from device_agent.store.trust_state import Known
 from device_agent.system import clock
 
 
@@ -85,12 +85,13 @@ def lower_floors(store: Store, order: bytes, holder: str) -> Committed:
     transitions.refuse_foreign(current, holder, moment)
     if current.pending:
         raise transitions.waits(current.pending)
-    verified = orders.verify_floor(order, trust_state(store), moment.wall)
+    verified = orders.verify_floor(order, Known(store, current).trust, moment.wall)
     new = transitions.lower_floors(current, verified.floor, verified.issued)
     if new != current:
         trust_store.use_order(store.trust, verified)
         store.commit(new)
-        store.note("floor", current.committed, f"lowered from {current.floor} to {new.floor} by a signed order", holder)
+        why = f"lowered from {current.floor} to {new.floor} by a signed order"
+        store.note(new, "floor", new.committed, why, holder)
     return _still(new, already=new == current)
 
 
@@ -112,7 +113,7 @@ def obey_rollback(
     transitions.refuse_foreign(current, holder, moment)
     if current.pending:
         raise transitions.waits(current.pending)
-    keys = trust_state(store)
+    keys = Known(store, current).trust
     verified = orders.verify_rollback(order, keys, moment.wall)
     if current.committed and verified.digest == current.committed.digest:
         return _still(current, already=True)  # to go back to it would cost the release before it

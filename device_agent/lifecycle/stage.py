@@ -23,8 +23,9 @@ from device_agent.shared.trust.manifest import read_manifest
 from device_agent.shared.trust.reasons import Reason
 from device_agent.shared.trust.rules import Verdict, revoked_key
 from device_agent.store import state, transitions
+from device_agent.store.state import StoreState
 from device_agent.store.store import IMPORT_PREFIX, TRASH_PREFIX, Store
-from device_agent.store.trust_state import kept_state, trust_state
+from device_agent.store.trust_state import Known
 from device_agent.system import board, clock, durable
 
 #: Bytes of disk that pruning tries to leave free.
@@ -54,11 +55,11 @@ def verify(store: Store, directory: Path, device_class: str | None = None) -> St
         Refused: a trust rule said no.
     """
     with open_release(directory) as opened:
-        verdict = opened.verify(trust_state(store, device_class))
+        verdict = opened.verify(Known(store, store.load(), device_class).trust)
     return _staged(verdict, already=verdict.digest in store.staged())
 
 
-def stage(store: Store, directory: Path, holder: str, device_class: str | None = None) -> Staged:
+def stage(known: Known, directory: Path, holder: str) -> Staged:
     """Makes the upload `directory` the release releases/<digest>/; needs the lock.
 
     A directory outside ROOT/incoming is copied, and stays. The same release again mends the one that is there, and
@@ -68,29 +69,30 @@ def stage(store: Store, directory: Path, holder: str, device_class: str | None =
         Refused: a trust rule said no; nothing was changed.
         Locked: somebody else holds the device.
     """
-    transitions.refuse_foreign(store.load(), holder, clock.now())
+    store = known.store
+    transitions.refuse_foreign(known.state, holder, clock.now())
     upload = directory
     if not _is_upload(store, directory):
         upload = store.incoming / f"{IMPORT_PREFIX}{os.getpid()}"
         _copy(directory, upload)
     try:
         with open_release(upload) as opened:
-            verdict = _accept(store, opened, _expected(store, directory), device_class)
+            verdict = _accept(known, opened, _expected(store, directory))
             _make_durable(upload)
             opened.confirm_unchanged()
     except Refused as error:
         if upload != directory or error.reason in _BEYOND_RESUMING:
             store.discard(upload)
         raise
-    already = _publish(store, upload, verdict)
+    already = _publish(known, upload, verdict)
     _drop_uploads(store, verdict.digest)
     if not already:
-        store.note("staged", verdict.ref, "", holder)
-    prune(store, keep=verdict.digest)
+        store.note(known.state, "staged", verdict.ref, "", holder)
+    prune(store, known.state, keep=verdict.digest)
     return _staged(verdict, already)
 
 
-def sign_again(store: Store, digest: str, signature: bytes, holder: str) -> Staged:
+def sign_again(known: Known, digest: str, signature: bytes, holder: str) -> Staged:
     """Puts another signature in the place of a staged release's, by one rename; needs the lock.
 
     The digest leaves the signature out, so that it is the same release, whatever its age: nothing else is changed.
@@ -99,16 +101,17 @@ def sign_again(store: Store, digest: str, signature: bytes, holder: str) -> Stag
         Refused: the release, or the signature, is not good, or its key is not trusted; nothing was changed.
         Locked: somebody else holds the device.
     """
-    transitions.refuse_foreign(store.load(), holder, clock.now())
+    store = known.store
+    transitions.refuse_foreign(known.state, holder, clock.now())
     place = store.release_path(digest)
     with open_release(place, signed=False) as opened:
-        verdict = opened.verify_kept(digest, trust_state(store), signature=signature)
-        already = _signed_by(store, opened, digest) == verdict.signed_by
+        verdict = opened.verify_kept(digest, known.trust, signature=signature)
+        already = _signed_by(known, opened, digest) == verdict.signed_by
     if verdict.revoked:
         raise revoked_key(verdict.signed_by)
     if not already:
         _write_signature(store, place, signature)
-        store.note("signed", verdict.ref, verdict.signed_by, holder)
+        store.note(known.state, "signed", verdict.ref, verdict.signed_by, holder)
     return _staged(verdict, already)
 
 
@@ -136,16 +139,13 @@ def take_parts(store: Store, directory: Path) -> None:
                 durable.rename(part, directory / name)
 
 
-def is_complete(directory: Path) -> bool:
-    """Returns whether a directory holds every file of a release, by its name or as a part."""
-    return all(
-        os.path.lexists(directory / name) or os.path.lexists(directory / f"{name}{constants.PART_SUFFIX}")
-        for name in constants.RELEASE_FILES
-    )
-
-
 def prune(
-    store: Store, *, keep: str | None = None, number: int = constants.KEEP_RELEASES, free: int = KEEP_FREE
+    store: Store,
+    current: StoreState,
+    *,
+    keep: str | None = None,
+    number: int = constants.KEEP_RELEASES,
+    free: int = KEEP_FREE,
 ) -> list[str]:
     """Removes the oldest releases over `number`, and more while under `free` bytes of disk are left; needs the lock.
 
@@ -154,7 +154,7 @@ def prune(
     Returns:
         The digests that were removed.
     """
-    protected = state.kept(store.load()) | {keep}
+    protected = state.kept(current) | {keep}
     staged = store.staged()
     removed: list[str] = []
     for digest in sorted((d for d in staged if d not in protected), key=lambda d: (_sequence(store, d), d)):
@@ -166,17 +166,17 @@ def prune(
     return removed
 
 
-def _accept(store: Store, opened: OpenRelease, expected: str | None, device_class: str | None) -> Verdict:
+def _accept(known: Known, opened: OpenRelease, expected: str | None) -> Verdict:
     """Verifies an upload; one that brings nothing but another signature of what is here may be of any age."""
-    state = trust_state(store, device_class)
+    store = known.store
     try:
-        return opened.verify(state, expected_digest=expected)
+        return opened.verify(known.trust, expected_digest=expected)
     except Refused:
         digest = oms.root_digest(fact.sha256 for _, fact in sorted(opened.files.items()))
         if digest not in store.staged() or expected not in (None, digest):
             raise
-        verdict = opened.verify_kept(digest, state)
-        if verdict.revoked or _signer(store, store.release_path(digest), digest) in (None, verdict.signed_by):
+        verdict = opened.verify_kept(digest, known.trust)
+        if verdict.revoked or _signer(known, store.release_path(digest), digest) in (None, verdict.signed_by):
             raise
         return verdict
 
@@ -240,13 +240,14 @@ def _make_durable(upload: Path) -> None:
     durable.sync_directory(upload)
 
 
-def _publish(store: Store, upload: Path, verdict: Verdict) -> bool:
+def _publish(known: Known, upload: Path, verdict: Verdict) -> bool:
     """Renames the upload to its place; returns whether the release was there."""
+    store = known.store
     place = store.release_path(verdict.digest)
     if not place.exists():
         durable.move(upload, place)
         return False
-    signer = _signer(store, place, verdict.digest)
+    signer = _signer(known, place, verdict.digest)
     if signer is None:
         # The bytes are known to be this release: each rename mends one file, and the upload stays whole until the end.
         for name in constants.SIGNED_FILES:
@@ -255,27 +256,27 @@ def _publish(store: Store, upload: Path, verdict: Verdict) -> bool:
             durable.link(upload / name, spare)
             durable.move(spare, place / name)
         _drop_unlisted(place)
-        signer = _signer(store, place, verdict.digest)
+        signer = _signer(known, place, verdict.digest)
     if signer is None or not (verdict.revoked or signer == verdict.signed_by):
         _write_signature(store, place, (upload / constants.SIGNATURE_FILE).read_bytes())
     store.discard(upload)
     return True
 
 
-def _signer(store: Store, place: Path, digest: str) -> str | None:
+def _signer(known: Known, place: Path, digest: str) -> str | None:
     """Returns who signed a release that is here; None where it is not whole, or its signature is not good."""
     try:
         with open_release(place) as opened:
-            return _signed_by(store, opened, digest)
+            return _signed_by(known, opened, digest)
     except Refused:
         return None
 
 
-def _signed_by(store: Store, opened: OpenRelease, digest: str) -> str | None:
+def _signed_by(known: Known, opened: OpenRelease, digest: str) -> str | None:
     if constants.SIGNATURE_FILE not in opened.opened:
         return None
     try:
-        return opened.verify_kept(digest, kept_state(store)).signed_by
+        return opened.verify_kept(digest, known.trust).signed_by
     except Refused:
         return None
 

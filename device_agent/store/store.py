@@ -77,8 +77,8 @@ class Store:
         self._follow(new)
 
     @contextlib.contextmanager
-    def changing(self, holder: str, reason: str, *, wait: float = lock.WAIT_SECONDS) -> Iterator[None]:
-        """Holds the store for the block, mended.
+    def changing(self, holder: str, reason: str, *, wait: float = lock.WAIT_SECONDS) -> Iterator[StoreState]:
+        """Holds the store for the block, mended, and gives its state: nobody else changes it meanwhile.
 
         Raises:
             Locked: another process held it for all of `wait` seconds.
@@ -89,8 +89,7 @@ class Store:
         with lock.held(self.lock_file, holder, reason, wait=wait) as descriptor:
             self.lock_descriptor = descriptor
             try:
-                self.recover()
-                yield
+                yield self.recover()
             finally:
                 self.lock_descriptor = None
 
@@ -108,12 +107,16 @@ class Store:
         self._follow(current)
         return current
 
-    def settle(self) -> None:
-        """Recovers if that can be done now; a reader goes on without it, for the state alone says what answers."""
-        if not self.state_file.exists():
-            return
-        with contextlib.suppress(OSError, AgentError), lock.held(self.lock_file, "status", "recovery", wait=0.0):
-            self.recover()
+    def settle(self) -> StoreState:
+        """Recovers if that can be done now, and returns the state, which alone says what answers.
+
+        Raises:
+            DeviceUnfit: as `load`.
+        """
+        if self.state_file.exists():
+            with contextlib.suppress(OSError, AgentError), lock.held(self.lock_file, "status", "recovery", wait=0.0):
+                return self.recover()
+        return self.load()
 
     def staged(self) -> tuple[str, ...]:
         """Returns the digests of all releases on the device, sorted."""
@@ -170,11 +173,11 @@ class Store:
             return held
         return lock.holder_of(self.lock_file) or held
 
-    def note(self, what: str, release: ReleaseRef | None, why: str, holder: str) -> None:
+    def note(self, current: StoreState, what: str, release: ReleaseRef | None, why: str, holder: str) -> None:
         """Adds a line to the history about something that changed no state."""
         moment = clock.now()
-        current = state.answering(self.load(), moment)
-        ref = current.release if current else None
+        answers = state.answering(current, moment)
+        ref = answers.release if answers else None
         entry = HistoryEntry(moment.wall, what, release, ref, why, holder)
         self._write_history(lambda: history.add(self.history_file, entry))
 

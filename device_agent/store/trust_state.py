@@ -1,9 +1,12 @@
-"""Puts together what `device_agent.shared.trust` holds a release against: ROOT/trust, the state's floors, this agent.
+"""What a device knows when it judges a release.
 
-Decides nothing, writes nothing.
+Puts together ROOT/trust, the floors of state.json and this agent, for the rules in `device_agent.shared.trust`. Decides
+nothing, writes nothing.
 """
 
 from __future__ import annotations
+
+from functools import cached_property
 
 from device_agent import __version__
 from device_agent.shared.protocol.errors import DeviceUnfit
@@ -14,25 +17,40 @@ from device_agent.store.store import Store
 from device_agent.system import board
 
 
-def trust_state(store: Store, device_class: str | None = None) -> rules.TrustState:
-    """Returns what a new release must keep.
+class Known:
+    """What a command knows of its device: state.json and ROOT/trust, each read once and handed on.
 
-    Raises:
-        DeviceUnfit: the state, or what ROOT/trust says of revoked keys, is damaged.
+    Valid as long as nobody else changes them: under the store's lock.
+
+    Args:
+        store: the device's.
+        state: as `Store.changing` gives it.
+        device_class: in place of the device's own.
     """
-    current = store.load()
-    return trust_store.read(store.trust).fill(
-        rules.TrustState(
-            floor=current.floor,
-            floor_digest=current.floor_digest,
-            committed_digest=current.committed.digest if current.committed else None,
-            name=current.committed.name if current.committed else None,
-            device_class=device_class or store.device_class(),
-            agent_version=__version__,
-            runtime_version=board.runtime_version(),
-            time_floor=current.time_floor,
+
+    def __init__(self, store: Store, state: StoreState, device_class: str | None = None) -> None:
+        self.store, self.state, self._class = store, state, device_class
+
+    @cached_property
+    def trust(self) -> rules.TrustState:
+        """What a new release must keep; read when it is first asked for.
+
+        Raises:
+            DeviceUnfit: what ROOT/trust says of revoked keys is damaged.
+        """
+        current = self.state
+        return trust_store.read(self.store.trust).fill(
+            rules.TrustState(
+                floor=current.floor,
+                floor_digest=current.floor_digest,
+                committed_digest=current.committed.digest if current.committed else None,
+                name=current.committed.name if current.committed else None,
+                device_class=self._class or self.store.device_class(),
+                agent_version=__version__,
+                runtime_version=board.runtime_version(),
+                time_floor=current.time_floor,
+            )
         )
-    )
 
 
 def kept_state(store: Store) -> rules.TrustState:

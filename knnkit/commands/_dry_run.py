@@ -5,22 +5,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from device_agent.shared.protocol import constants
 from device_agent.shared.release import model_file
-
-if TYPE_CHECKING:
-    from knnkit.fleet.decide.plan import DevicePlan
-    from knnkit.fleet.report import DeviceReport, FleetReport
-    from knnkit.fleet.rollout.waves import Wave
+from knnkit.commands._console import wave_line
+from knnkit.fleet.decide.plan import DevicePlan
+from knnkit.fleet.report import DeviceReport, FleetReport
+from knnkit.fleet.rollout.waves import Wave
+from knnkit.render import figures
+from knnkit.render.fleet_report import outcome_line, release_text
+from knnkit.render.sanitize import size
+from knnkit.render.terminal import print_line
 
 
 def show(found: Sequence[Wave], left: Sequence[str], plans: Sequence[DevicePlan], report: FleetReport) -> None:
     """Prints what would be done, and the devices that no wave takes."""
-    from knnkit.commands._console import wave_line
-    from knnkit.render.terminal import print_line
-
     by_name = {plan.device: plan for plan in plans}
     devices = {device.name: device for device in report.devices}
     for number, wave in enumerate(found, 1):
@@ -34,19 +33,12 @@ def show(found: Sequence[Wave], left: Sequence[str], plans: Sequence[DevicePlan]
 
 def show_figures(releases: Iterable[str]) -> None:
     """Prints what the build of each release measured."""
-    from knnkit.render import figures
-    from knnkit.render.terminal import print_line
-
     for directory in sorted(releases):
         for line in figures.lines_of(model_file.read_info(Path(directory) / constants.MODEL_FILE)):
             print_line(f"{directory}: {line}")
 
 
 def _show_plan(plan: DevicePlan | None, device: DeviceReport) -> None:
-    from knnkit.render.fleet_report import outcome_line, release_text
-    from knnkit.render.sanitize import size
-    from knnkit.render.terminal import print_line
-
     if plan is None:
         print_line(f"{device.name}: {outcome_line(device)}", "warn")
         if device.hint:

@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING
 
 from device_agent.shared.console import signals
 from device_agent.shared.protocol import json_codec
+from device_agent.shared.protocol.model_info import Gates
 from device_agent.shared.safe_files import whole_file
 from knnkit.errors import UsageError
+from knnkit.fleet.report import FleetReport
+from knnkit.render.fleet_report import page_of, print_report, tone, verdict
+from knnkit.render.html import write_report as write_html
+from knnkit.render.terminal import print_line
 
 if TYPE_CHECKING:
-    from device_agent.shared.protocol.model_info import Gates
-    from knnkit.fleet.report import FleetReport
-    from knnkit.render.decision_regions import Regions
+    from knnkit.render.decision_regions import Regions  # numpy is for a page that is drawn
 
 #: Commands that show a device's warnings among their answers.
 _SHOWS_WARNINGS = frozenset({"status", "doctor"})
@@ -30,8 +33,6 @@ def finish(
     regions: tuple[Regions, str] | None = None,
 ) -> int:
     """Writes the reports that were asked for, prints the result unless it is `shown`, and returns the exit code."""
-    from knnkit.render.fleet_report import print_report
-
     signals.deafen()  # what was done is told whole
     for path in arguments.report:
         write_report(path, report, gates, regions)
@@ -45,9 +46,6 @@ def finish(
 
 
 def _say_what_to_do(report: FleetReport) -> None:
-    from knnkit.render.fleet_report import tone, verdict
-    from knnkit.render.terminal import print_line
-
     for device in report.devices:
         for warning in device.warnings if report.command not in _SHOWS_WARNINGS else ():
             print_line(f"{device.name}: {warning}", "warn", stream=sys.stderr)
@@ -70,9 +68,6 @@ def write_report(
             with whole_file(path) as file:
                 file.write(data)
         elif path.suffix in (".html", ".htm"):
-            from knnkit.render.fleet_report import page_of
-            from knnkit.render.html import write_report as write_html
-
             surveyed, by = regions or (None, "")
             write_html(path, page_of(report, gates=gates, regions=surveyed, regions_from=by))
         else:
@@ -107,8 +102,6 @@ def read_report(path: Path) -> FleetReport:
     Raises:
         UsageError: it is missing or is no report.
     """
-    from knnkit.fleet.report import FleetReport
-
     try:
         with path.open("rb") as file:
             return json_codec.loads(FleetReport, file.read(_MAX_REPORT + 1), limit=_MAX_REPORT)

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
 
-from knnkit.commands import _options, _output, _query
-
-if TYPE_CHECKING:
-    from knnkit.fleet.report import DeviceReport
-
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of this command."""
-    _options.add_fleet(parser)
-    parser.add_argument("--threads", type=_options.count, metavar="N", help="of the runtime (default: 1)")
+from device_agent.shared.protocol.reports import Bench
+from knnkit.commands import _output, _query
+from knnkit.fleet.report import DeviceReport
+from knnkit.render.fleet_report import outcome_line
+from knnkit.render.sanitize import milliseconds, size
+from knnkit.render.terminal import Column, print_table
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -22,8 +17,6 @@ def run(arguments: argparse.Namespace) -> int:
     threads = ("--threads", str(arguments.threads)) if arguments.threads else ()
     report = _query.ask_fleet(arguments, "bench", threads)
     if not arguments.json:
-        from knnkit.render.terminal import Column, print_table
-
         figures = ["one row p50", "p99", "line p50", "rows/s", "load", "memory", "peak", "installed"]
         heads: list[Column | str] = ["device", "release", *(Column(figure, right=True) for figure in figures), "says"]
         print_table(heads, [_row(device) for device in report.devices])
@@ -31,10 +24,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _row(device: DeviceReport) -> list[str]:
-    from device_agent.shared.protocol.reports import Bench
-    from knnkit.render.fleet_report import outcome_line
-    from knnkit.render.sanitize import milliseconds, size
-
     if not device.details:
         return [device.name, *["-"] * 9, outcome_line(device)]
     found = device.answer(Bench)

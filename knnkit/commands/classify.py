@@ -11,60 +11,28 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 from device_agent.shared.console import streams
 from device_agent.shared.protocol import constants
 from device_agent.shared.safe_files import whole_file
-from knnkit.commands import _options, _output, _selection
+from knnkit.commands import _config, _output, _selection
 from knnkit.commands._console import Console
+from knnkit.config.parse import Config
 from knnkit.errors import DataError, UsageError
-
-if TYPE_CHECKING:
-    from knnkit.config.parse import Config
-    from knnkit.fleet.targets import Target
+from knnkit.fleet.jobs.classify import RowsJob, about, classify_rows, pipe_rows
+from knnkit.fleet.rollout.rollout import ask_all
+from knnkit.fleet.targets import Target
+from knnkit.render.terminal import print_line
+from knnkit.transport.base import printable
 
 #: Flags that the agent takes as they are.
 _FLAGS = ("stream", "proba", "neighbors", "digest", "ignore-extra")
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of this command."""
-    rows = parser.add_argument_group("rows and answers")
-    rows.add_argument("--input", type=_path, metavar="FILE", help="rows to classify, - for standard input (default: -)")
-    rows.add_argument(
-        "--output",
-        type=_path,
-        metavar="PATH",
-        help="where the answers go, - for standard output; a directory for several devices or --report (default: -)",
-    )
-    rows.add_argument(
-        "--format", choices=("auto", "csv", "jsonl", "npy"), default="auto", help="of the rows (default: by their look)"
-    )
-    rows.add_argument(
-        "--output-format",
-        choices=("csv", "jsonl", "npy"),
-        help="of the answers (default: as the rows; of one device with --json, jsonl)",
-    )
-    rows.add_argument(
-        "--stream", action="store_true", help="answer each line at once, until the input ends; follow new releases"
-    )
-    rows.add_argument("--proba", action="store_true", help="add the probability of each class")
-    rows.add_argument(
-        "--neighbors", action="store_true", help="add the nearest training rows, their distances and classes"
-    )
-    rows.add_argument("--digest", action="store_true", help="add the digest of the release that answered")
-    rows.add_argument("--ignore-extra", action="store_true", help="leave out columns that the model does not know")
-    _options.add_fleet(parser)
-
-
-def _path(text: str) -> Path | None:
-    return None if text == "-" else Path(text)
-
-
 def run(arguments: argparse.Namespace) -> int:
     """Classifies; returns the agent's exit code, or that of the fleet."""
-    config = _selection.load_config(arguments)
+    config = _config.load_config(arguments)
     targets = _selection.select_targets(arguments, config)
     if len(targets) > 1 or arguments.report:
         return _many(arguments, config, targets)
@@ -81,8 +49,6 @@ def agent_command(arguments: argparse.Namespace, answers: str | None) -> tuple[s
 
 
 def _one(arguments: argparse.Namespace, config: Config | None, target: Target) -> int:
-    from knnkit.fleet.jobs.classify import about, pipe_rows
-
     _refuse_same(arguments.input, arguments.output)
     command = agent_command(arguments, arguments.output_format or ("jsonl" if arguments.json else None))
     with _source(arguments.input) as source, contextlib.suppress(_Incomplete), _sink(arguments) as sink:
@@ -90,24 +56,17 @@ def _one(arguments: argparse.Namespace, config: Config | None, target: Target) -
         if done.exit_code:
             raise _Incomplete
     if done.stderr:
-        from knnkit.transport.base import printable
-
         said = about(arguments.input, done).stderr.decode("utf-8", "replace")
         print(printable(said).rstrip(), file=sys.stderr)
     return done.exit_code if done.exit_code >= 0 else constants.EXIT_FAILED
 
 
 def _warn(warnings: tuple[str, ...]) -> None:
-    from knnkit.render.terminal import print_line
-
     for text in warnings:
         print_line(f"knnkit: warning: {text}", "warn", stream=sys.stderr)
 
 
 def _many(arguments: argparse.Namespace, config: Config | None, targets: tuple[Target, ...]) -> int:
-    from knnkit.fleet.jobs.classify import RowsJob, classify_rows
-    from knnkit.fleet.rollout.rollout import ask_all
-
     _output.check_report_paths(arguments)
     if arguments.input is None or arguments.output is None:
         why = f"{len(targets)} devices are selected" if len(targets) > 1 else "--report tells of whole files"

@@ -9,6 +9,8 @@ import sys
 import unicodedata
 from pathlib import Path
 
+from knnkit.config import yaml_reader
+from knnkit.data import columns, files
 from knnkit.errors import UsageError
 
 _START = """\
@@ -39,27 +41,6 @@ fleet:
 rollout: {{max_failures: 0, confirm_within: 60s}}
 # rollout: {{waves: [canary, 25%, 100%], max_failures: 1, confirm_within: 60s, concurrency: 16}}
 """
-
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of this command."""
-    parser.add_argument(
-        "path",
-        nargs="?",
-        type=Path,
-        default=Path("deploy.yaml"),
-        metavar="FILE",
-        help="where to write it (default: %(default)s)",
-    )
-    parser.add_argument("--data", type=Path, metavar="FILE", help="your labelled rows: CSV, Parquet or NPZ")
-    parser.add_argument("--label", metavar="COLUMN", help="the column with the labels (default: label)")
-    parser.add_argument(
-        "--features",
-        metavar="COLUMN",
-        nargs="+",
-        action="extend",
-        help="the columns to use, in this order; repeat it for more (default: all but the label)",
-    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -97,12 +78,10 @@ def _exists(path: Path) -> UsageError:
 
 def _own(arguments: argparse.Namespace, path: Path) -> tuple[str, str]:
     """Returns a model's name and its `data`, once the rows were read as a build will read them."""
-    from knnkit.config.field_types import first_twice
-    from knnkit.data import columns, files
-
     file: Path = arguments.data
     label: str = arguments.label or "label"
-    if twice := first_twice(arguments.features or ()):
+    names = arguments.features or []
+    if twice := next((name for name in names if names.count(name) > 1), None):
         raise UsageError(f"--features names {twice!r} twice", hint="each column once")
     rows = files.load(file, label, arguments.features)
     if arguments.features is None:
@@ -114,8 +93,6 @@ def _own(arguments: argparse.Namespace, path: Path) -> tuple[str, str]:
 
 def _name(stem: str) -> str:
     """Returns what a model may be called, after its file, as YAML has it."""
-    from knnkit.config import yaml_reader
-
     letters = unicodedata.normalize("NFKD", stem)  # an accent stands by itself, and is left out
     kept = [c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in letters if not unicodedata.combining(c)]
     name = "".join(kept).strip("._-")[:64] or "model"

@@ -5,51 +5,16 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from device_agent.shared.protocol.documents import TrustedKeys
-from knnkit.commands import _options, _output, _query, _selection
+from knnkit.commands import _config, _output, _parsers, _query
 from knnkit.errors import UsageError
-
-if TYPE_CHECKING:
-    from knnkit.fleet.jobs.query import Kind
-    from knnkit.fleet.report import DeviceReport, FleetReport
-    from knnkit.release.signing import Signer
+from knnkit.fleet.jobs.query import Kind
+from knnkit.fleet.report import DeviceReport, FleetReport
+from knnkit.release import orders, signing
+from knnkit.release.signing import Signer
 
 _SHORTEST = 8
-_CLOCK = -1
-
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of this command."""
-    parser.epilog = "Where each device would go: `before` in `knnkit status`. The same command again goes no further."
-    _options.add_fleet(parser)
-    parser.add_argument(
-        "--allow-revoked", action="store_true", help="go back also to a release whose signing key was revoked"
-    )
-    back = parser.add_argument_group("further back than the previous release")
-    what = back.add_mutually_exclusive_group()
-    what.add_argument(
-        "--to", metavar="DIGEST", help="a release that is still on the device, by its digest or the first digits of it"
-    )
-    what.add_argument(
-        "--reset-floor",
-        metavar="SEQUENCE",
-        nargs="?",
-        type=_sequence,
-        const=_CLOCK,
-        help="change no release: lower the floor of sequences to this one, so that the next release must lie above it "
-        "(default: the time, as for sequences that nobody set), and the floor of time to now",
-    )
-    _options.add_signing_key(back, "the order that --to and --reset-floor need")
-
-
-def _sequence(text: str) -> int:
-    """A sequence number on the command line."""
-    number = int(text)
-    if not 0 <= number < 2**63:
-        raise argparse.ArgumentTypeError(f"{text} is not a sequence: a whole number from 0")
-    return number
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -84,27 +49,21 @@ def _ordered(
 
 
 def _signer(arguments: argparse.Namespace) -> Signer:
-    from knnkit.release import signing
-
-    config = _selection.load_config(arguments)
-    key = arguments.signing_key or _selection.require_config(config, "no signing key").signing.key
+    config = _config.load_config(arguments)
+    key = arguments.signing_key or _config.require_config(config, "no signing key").signing.key
     return signing.load_signer(key)
 
 
 def _floor_order(arguments: argparse.Namespace, device: DeviceReport, signer: Signer) -> bytes:
     """Returns the order for one device: it names the device, and the floor that it leaves."""
-    from knnkit.release import orders
-
     assert device.status is not None
-    floor = None if arguments.reset_floor == _CLOCK else arguments.reset_floor
+    floor = None if arguments.reset_floor == _parsers.CLOCK else arguments.reset_floor
     held = device.answer(TrustedKeys)
     return orders.reset_floor(signer, device_id=held.device_id, floor=floor, leaves=device.status.floor)
 
 
 def _order(arguments: argparse.Namespace, device: DeviceReport, signer: Signer) -> bytes:
     """Returns the order for one device: it names the device, and the release that it leaves."""
-    from knnkit.release import orders
-
     status, wanted = device.status, arguments.to
     found = [digest for digest in (status.staged if status else ()) if digest.startswith(wanted)]
     if status is None or status.committed is None or len(found) != 1:

@@ -3,37 +3,25 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
 
-from knnkit.commands import _options, _output, _query
-
-if TYPE_CHECKING:
-    from knnkit.fleet.report import DeviceReport
-    from knnkit.render.terminal import Cell, Tone
-
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of this command."""
-    _options.add_fleet(parser)
+from device_agent.shared.trust import standing
+from knnkit.commands import _output, _query
+from knnkit.fleet.report import DeviceReport
+from knnkit.render.fleet_report import outcome_line, release_text
+from knnkit.render.sanitize import size
+from knnkit.render.terminal import Cell, Tone, print_table
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Asks, and shows a line for each device."""
     report = _query.ask_fleet(arguments, "status")
     if not arguments.json:
-        from knnkit.render.terminal import print_table
-
         heads = ["device", "runs", "before", "pending", "agent", "runtime", "machine", "free", "says"]
         print_table(heads, [_row(device) for device in report.devices])
     return _output.finish(arguments, report, shown=True)
 
 
 def _row(device: DeviceReport) -> list[Cell | str]:
-    from device_agent.shared.trust import standing
-    from knnkit.render.fleet_report import outcome_line, release_text
-    from knnkit.render.sanitize import size
-    from knnkit.render.terminal import Cell
-
     status = device.status
     if status is None:
         return [device.name, *["-"] * 7, outcome_line(device)]

@@ -15,6 +15,8 @@ import yaml
 
 from knnkit.errors import ConfigError
 
+FILE_NAME = "deploy.yaml"
+
 #: Longest text in characters; a deploy.yaml is written by hand, so a longer one is the wrong file.
 MAX_TEXT = 4 * 1024 * 1024
 #: Most nodes; an alias counts each time it is used, against "billion laughs" documents.

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from device_agent.shared.protocol.constants import MAX_CONFUSED
 from device_agent.shared.protocol.model_info import Evaluation
 from knnkit.data.dataset import Dataset
-from knnkit.errors import DataError
 from knnkit.evaluation.splits import LEAVE_ONE_OUT
+from knnkit.model.golden import codes_of
 from knnkit.model.reference.classifier import Reference, ReferenceAnswers
 
 #: Rows that the reference answers at a time: its lists of neighbours take memory.
@@ -47,24 +47,6 @@ def measure(reference: Reference, classes: Classes, held_out: Dataset | None, ho
     else:
         return None
     return _counted(truth, np.concatenate(labels), len(classes), how) if labels else None
-
-
-def codes_of(classes: Classes, labels: NDArray[np.generic]) -> NDArray[np.int32]:
-    """Returns the (n,) class index of each label.
-
-    Raises:
-        DataError: a label that the classes do not have.
-    """
-    # `7` is text beside a label of letters, and a number where they are not in the same file.
-    places = {str(label): code for code, label in enumerate(classes)}
-    texts = [str(label) for label in labels.tolist()]
-    unseen = sorted(set(texts) - set(places))
-    if unseen:
-        raise DataError(
-            f"the held-out rows have a label that no training row has: {unseen[0]!r}",
-            hint="give the training set a row of that class, or leave it out of the held-out rows",
-        )
-    return np.array([places[text] for text in texts], dtype=np.int32)
 
 
 def _counted(truth: NDArray[np.int32], label: NDArray[np.int32], count: int, how: str) -> Evaluation:

@@ -127,7 +127,8 @@ class _Job:
             return False
         damage = self.board.damage
         if self.board.current != self.wanted.digest:
-            damage = printable(str(self.ask("examine", digest=self.wanted.digest, probe=environment.PROBE)["damage"]))
+            order = {"digest": self.wanted.digest, "probe": environment.PROBE, "files": self.prove is None}
+            damage = printable(str(self.ask("examine", **order)["damage"]))  # else the golden check judges its answers
         self.repair = bool(damage)
         self.notes += [f"the environment was damaged, and is repaired: {damage}"] if damage else []
         return not damage

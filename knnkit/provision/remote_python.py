@@ -150,7 +150,7 @@ def _board(answer: dict[str, Any]) -> Board:
         current=answer["current"],
         runtime=runtime_of(map(str, dict(answer["linked"] or {}).get("pins", ()))),
         environments=dict(answer["environments"]),
-        damage=printable(str(answer["damage"])),
+        damage=printable(str(answer.get("damage", ""))),
         trusted=dict(answer["trusted"]),
     )
 

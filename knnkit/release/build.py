@@ -1,13 +1,14 @@
 """A model to a signed release directory: model.tflite, golden.npz, release.json, model.sig.
 
 Everything is made in a hidden folder beside the release and takes its place in one rename: a failed build leaves the
-release that was there. The numbers come from `knnkit.model`; this module only arranges them.
+release that was there. `knnkit.training` loads the rows and makes the model of them; this module writes it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import os
 import shlex
 import shutil
@@ -16,26 +17,22 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from device_agent.shared.protocol import constants, model_info
 from device_agent.shared.protocol.errors import ModelUnusable
 from device_agent.shared.protocol.versions import utc
+from device_agent.shared.release import model_file
 from device_agent.shared.safe_files import read_small
+from device_agent.shared.trust import dsse
 from knnkit.config.parse import Build
 from knnkit.errors import BuildError, UsageError, VerificationFailed
 from knnkit.evaluation import metrics
 from knnkit.evaluation.metrics import Figures
-from knnkit.model.tflite.load_tensorflow import needs_build_extra
 from knnkit.release import manifest, up_to_date
 from knnkit.release.signing import Signer, sign_release
+from knnkit.release.verify import verify_with
 from knnkit.training import source
-
-if TYPE_CHECKING:
-    from device_agent.shared.golden.golden_set import Golden
-    from knnkit.model.build import BuiltModel
-    from knnkit.model.reference.classifier import Reference
-    from knnkit.training.source import Material
+from knnkit.training.source import Material
 
 #: Most digits of a time in seconds; more are milliseconds.
 _DIGITS = 12
@@ -113,9 +110,7 @@ def build_release(build: Build, signer: Signer, *, out: Path | None = None) -> B
         model.seed,
         up_to_date.digest(build),
     )
-    with needs_build_extra():
-        made_from = source.load(build)
-    return write_release(made_from, order, signer, directory)
+    return write_release(source.load(build), order, signer, directory)
 
 
 def write_release(made_from: Material, order: Order, signer: Signer, directory: Path) -> Built:
@@ -127,12 +122,12 @@ def write_release(made_from: Material, order: Order, signer: Signer, directory: 
     directory = directory.absolute()
     _require_replaceable(directory)
     created = _pinned_clock()
-    model, golden = _make(made_from, order)
-    own = _own_answers(made_from, model)
-    document = _manifest(order, model, directory, int(time.time()) if created is None else created)
+    made = made_from.build(order.gates, seed=order.seed, inputs=order.inputs)
+    model = made.model
+    document = _manifest(order, model.info, model.data, directory, int(time.time()) if created is None else created)
     with _replacing(directory) as folder:
         (folder / constants.MODEL_FILE).write_bytes(model.data)
-        (folder / constants.GOLDEN_FILE).write_bytes(golden.to_bytes())
+        (folder / constants.GOLDEN_FILE).write_bytes(made.golden.to_bytes())
         (folder / constants.MANIFEST_FILE).write_bytes(manifest.write_manifest(document))
         signed = sign_release(folder, signer)
     return Built(
@@ -142,7 +137,7 @@ def write_release(made_from: Material, order: Order, signer: Signer, directory: 
         signed.digest,
         True,
         *_measured(model.info),
-        (*made_from.warnings, *model.warnings, *own, *_learnt_nothing(model.info), *_far_ahead(document)),
+        (*made_from.warnings, *model.warnings, *made.warnings, *_learnt_nothing(model.info), *_far_ahead(document)),
     )
 
 
@@ -174,46 +169,6 @@ def _learnt_nothing(info: model_info.KnnInfo) -> tuple[str, ...]:
     return (f"{info.name}: {said} ({max(rows) / sum(rows):.1%}); {mend}",)
 
 
-def _own_answers(made_from: Material, model: BuiltModel) -> tuple[str, ...]:
-    """Asks an imported classifier itself, and reports what it answers differently."""
-    imported, held_out = made_from.imported, made_from.held_out
-    if imported is None or imported.estimator is None or held_out is None:
-        return ()
-    from knnkit.evaluation.measure import compare_with_estimator
-
-    return compare_with_estimator(imported.estimator, model.reference, model.info.classes, held_out)
-
-
-def _make(made_from: Material, order: Order) -> tuple[BuiltModel, Golden]:
-    model = _build_model(made_from, order)
-    from knnkit.model.selfcheck import self_check
-    from knnkit.release.golden import make_golden
-
-    golden = make_golden(model, made_from.held_out, made_from.training, seed=order.seed)
-    self_check(model, golden, order.gates)
-    return model, golden
-
-
-def _build_model(made_from: Material, order: Order) -> BuiltModel:
-    spec, held_out = made_from.spec, made_from.held_out
-    from knnkit.evaluation.measure import measure
-    from knnkit.model import build
-
-    def evaluate(reference: Reference, classes: tuple[int | str, ...]) -> model_info.Evaluation | None:
-        return measure(reference, classes, held_out, made_from.how)
-
-    how: dict[str, Any] = {
-        "margin": order.gates.margin,
-        "seed": order.seed,
-        "inputs": order.inputs,
-        "measure": evaluate,
-    }
-
-    if made_from.imported is not None:
-        return build.build_enrolled(spec, made_from.imported.enrolment, held_out, **how)
-    return build.build_model(spec, made_from.training, held_out, **how)
-
-
 def _pinned_clock() -> int | None:
     """Returns the seconds since 1970 that $SOURCE_DATE_EPOCH says; None where it says nothing."""
     text = os.environ.get("SOURCE_DATE_EPOCH", "")
@@ -225,19 +180,19 @@ def _pinned_clock() -> int | None:
     return int(text) if text else None
 
 
-def _manifest(order: Order, model: BuiltModel, directory: Path, created: int) -> model_info.Manifest:
-    from knnkit.model.tflite.metadata import label_file
-
+def _manifest(
+    order: Order, info: model_info.KnnInfo, model: bytes, directory: Path, created: int
+) -> model_info.Manifest:
     sequence = order.sequence
     if sequence is None:  # two builds within a second must not share a sequence
         sequence = max(created, _sequence_of(directory) + 1)
     return manifest.new_manifest(
-        name=model.info.name,
+        name=info.name,
         version=order.version,
-        k=model.info.k,
-        n_features=model.info.n_features,
-        labels_sha256=hashlib.sha256(label_file(model.info.classes)).hexdigest(),
-        minimum_runtime=model.info.minimum_runtime,
+        k=info.k,
+        n_features=info.n_features,
+        labels_sha256=hashlib.sha256(model_file.read_member(io.BytesIO(model), constants.LABELS_FILE)).hexdigest(),
+        minimum_runtime=info.minimum_runtime,
         gates=order.gates,
         device_class=order.device_class,
         sequence=sequence,
@@ -312,10 +267,6 @@ def ensure_release(build: Build, signer: Signer, *, out: Path | None = None) -> 
 
 
 def _kept(directory: Path, build: Build, signer: Signer) -> Built | None:
-    from device_agent.shared.release import model_file
-    from device_agent.shared.trust import dsse
-    from knnkit.release.verify import verify_with
-
     if not up_to_date.is_built(directory, build):
         return None
     try:

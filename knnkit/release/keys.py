@@ -24,8 +24,6 @@ from knnkit.errors import SigningKeyError
 
 PUBLIC_SUFFIX = ".pub"
 PRIVATE_SUFFIX = ".pem"
-#: Where keygen writes, and where sign and build look, unless told otherwise.
-DEFAULT_PREFIX = Path("keys/signing")
 PASSPHRASE_VARIABLE = "KNNKIT_KEY_PASSPHRASE"  # noqa: S105 - the name of a variable, not a secret
 MAX_KEY_FILE = 16 * 1024
 _PUBLIC_FROM = f"check the path; whoever signs has the public key beside the private one, as NAME{PUBLIC_SUFFIX}"

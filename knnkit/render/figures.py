@@ -1,4 +1,4 @@
-"""Figures of a classifier as lines of text: overall, then the worst classes."""
+"""Figures of a classifier as text: overall, then by class."""
 
 from __future__ import annotations
 

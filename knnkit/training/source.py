@@ -1,24 +1,46 @@
-"""What a release is made from: the classifier to build, its training rows, and rows held out. Reads; builds nothing.
+"""Training rows, held-out rows, and the model made of them.
+
+`load` reads them; `Material.build` makes the checked model of them. A release is written from that.
 
 Training rows come from a file, from scikit-learn's data sets, or inside a fitted scikit-learn estimator, which then
-also decides k, metric, weights and scale. Loads no TensorFlow.
+also decides k, metric, weights and scale. Loads TensorFlow only to build.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
+from device_agent.shared.golden.golden_set import Golden
+from device_agent.shared.golden.judge import Verdict
 from device_agent.shared.protocol.constants import Metric, Scale
+from device_agent.shared.protocol.model_info import Evaluation, Gates, KnnInfo
 from knnkit.config.parse import Build, FileData, GroupSplit, SklearnData, SkopsData, TestFile, TimeSplit
+from knnkit.data import columns, dataset, files
+from knnkit.data.dataset import Dataset
 from knnkit.errors import DataError
+from knnkit.evaluation import faults
+from knnkit.evaluation.measure import compare_with_estimator, measure
+from knnkit.evaluation.splits import Divided, divide
+from knnkit.model.build import BuiltModel, build_enrolled, build_model
+from knnkit.model.golden import make_golden
+from knnkit.model.reference.classifier import Reference
+from knnkit.model.reference.enrolment import Enrolment, enrol
 from knnkit.model.reference.spec import KnnSpec
+from knnkit.model.scaling import fit_scaler
+from knnkit.model.tflite.load_tensorflow import needs_build_extra
+from knnkit.training import sklearn_importer
+from knnkit.training.fitted import Fitted
 
-if TYPE_CHECKING:
-    from knnkit.data.dataset import Dataset
-    from knnkit.evaluation.splits import Divided
-    from knnkit.model.reference.enrolment import Enrolment
-    from knnkit.training.fitted import Fitted
+
+@dataclass(frozen=True)
+class Made:
+    """A model, its golden set, the verdict of its own check over it, and what an imported classifier says itself."""
+
+    model: BuiltModel
+    golden: Golden
+    verdict: Verdict
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -54,10 +76,49 @@ class Material:
         """
         if self.imported is not None:
             return self.imported.enrolment
-        from knnkit.model.reference.enrolment import enrol
-        from knnkit.model.scaling import fit_scaler
-
         return enrol(self.training, fit_scaler(self.training.rows, scale), metric)
+
+    def build(self, gates: Gates, *, seed: int = 0, inputs: str = "") -> Made:
+        """Builds the model, and checks it over its golden rows.
+
+        Raises:
+            DataError: k is larger than the number of rows, or the held-out rows do not fit.
+            BuildError: the model cannot be built, or misses `gates`.
+            MissingDependency: a package of `knnkit[build]` is not installed.
+        """
+        how: dict[str, Any] = {"margin": gates.margin, "seed": seed, "inputs": inputs, "measure": self._measure}
+        if self.imported is None:
+            model = build_model(self.spec, self.training, self.held_out, **how)
+        else:
+            model = build_enrolled(self.spec, self.imported.enrolment, self.held_out, **how)
+        golden = make_golden(model, self.held_out, self.training, seed=seed)
+        from knnkit.model.selfcheck import self_check  # TensorFlow
+
+        return Made(model, golden, self_check(model, golden, gates), self._own_answers(model))
+
+    def _measure(self, reference: Reference, classes: tuple[int | str, ...]) -> Evaluation | None:
+        return measure(reference, classes, self.held_out, self.how)
+
+    def _own_answers(self, model: BuiltModel) -> tuple[str, ...]:
+        """Asks an imported classifier itself, and reports what it answers differently."""
+        if self.imported is None or self.imported.estimator is None or self.held_out is None:
+            return ()
+        return compare_with_estimator(self.imported.estimator, model.reference, model.info.classes, self.held_out)
+
+    def golden(self, info: KnnInfo, own: Dataset, *, margin: float, limit: int) -> Golden:
+        """Returns the answers to rows of the user's own, of a model that was built from this material.
+
+        Args:
+            info: knn.json of that model.
+            own: the rows, with labels as the classifier has them.
+            margin: relative distance within which neighbours are near-tied.
+            limit: most rows.
+        """
+        space = self.enrol(info.scale, info.metric)
+        how = (len(space.classes), info.k, info.weights)
+        reference = Reference(space.space, space.enrolled, space.codes, *how, margin=margin)
+        reference.reject = info.reject
+        return make_golden(BuiltModel(b"", info, reference, ()), own, self.training, limit=limit)
 
     def fitting(self, rows: Dataset) -> Dataset:
         """Returns labelled rows with their labels as the classifier has them.
@@ -68,6 +129,7 @@ class Material:
         return rows if self.imported is None else self.imported.fitting(rows)
 
 
+@needs_build_extra()
 def load(build: Build) -> Material:
     """Returns what the release of `build` is made from.
 
@@ -76,9 +138,6 @@ def load(build: Build) -> Material:
         BuildError: the estimator cannot be read, or is not supported.
         MissingDependency: a package of `knnkit[build]` is not installed.
     """
-    from knnkit.data import columns
-    from knnkit.evaluation import faults
-
     model = build.model
     if isinstance(model.data, SkopsData):
         return _load_imported(build, model.data)
@@ -91,19 +150,7 @@ def load(build: Build) -> Material:
     return Material(spec, divided.training, divided.held_out, warnings=warnings, how=divided.how)
 
 
-def load_data(build: Build) -> tuple[Dataset, Dataset | None]:
-    """Returns training and held-out rows of `build`; None where nothing is held out.
-
-    Raises:
-        See `load`.
-    """
-    material = load(build)
-    return material.training, material.held_out
-
-
 def _load_rows(build: Build) -> Dataset:
-    from knnkit.data import dataset, files
-
     data, split = build.model.data, build.model.split
     if isinstance(data, FileData):
         beside = split.group if isinstance(split, GroupSplit) else split.time if isinstance(split, TimeSplit) else None
@@ -113,9 +160,6 @@ def _load_rows(build: Build) -> Dataset:
 
 
 def _divide(build: Build, everything: Dataset) -> Divided:
-    from knnkit.data import files
-    from knnkit.evaluation.splits import Divided, divide
-
     test, split = build.model.measured_on, build.model.split
     if isinstance(test, TestFile):
         return Divided(everything, files.load(test.file, label_of(build), everything.feature_names), "file")
@@ -133,9 +177,6 @@ def label_of(build: Build) -> str:
 
 
 def _load_imported(build: Build, data: SkopsData) -> Material:
-    from knnkit.data import files
-    from knnkit.training import sklearn_importer
-
     model, test = build.model, build.model.measured_on
     estimator = sklearn_importer.load_skops(data.skops)
     held_out, names = None, sklearn_importer.fitted_names(estimator)

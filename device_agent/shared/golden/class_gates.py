@@ -1,4 +1,4 @@
-"""Gates on single classes: recall, balanced accuracy, and no worse than before.
+"""Gates on single classes: recall, and no worse than before.
 
 The host applies them at build and to certificates, a device at every activation: one code, from counts of rows. Names
 each class that misses its gate, and by how much. No I/O.

@@ -35,7 +35,7 @@ class ReportedError(Exception):
         self.reason = reason or self.default_reason
         self.hint = hint
         if hint and sys.version_info >= (3, 11):
-            self.add_note(f"try: {hint}")  # for who uses the agent from Python and sees a traceback
+            self.add_note(f"try: {hint}")  # shown below a traceback
 
 
 class Interrupted(ReportedError):

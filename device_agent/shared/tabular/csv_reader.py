@@ -1,9 +1,8 @@
-"""Reader of CSV, a block of whole lines at a time.
+"""Parses blocks of CSV lines into rows.
 
-A block of plain cells is read at once; anything else (a number in quotes, a word, a wrong count) falls back to line by
-line, where each bad line is named with its number and column. Both ways give the same numbers, correctly rounded.
-`Columns` is what reading rows to classify (`CsvParser`) and rows to learn from have in common. Never reads from
-anywhere, and never lets a value through that is not finite.
+A block of plain cells is read at once. Any other block (a number in quotes, a word, a wrong count) is read line by
+line, and each bad line gets an error with its number and column. Both ways give the same numbers, correctly rounded.
+Queries (`CsvParser`) and training rows both use `Columns`. No I/O; every value returned is finite.
 """
 
 from __future__ import annotations
@@ -32,8 +31,8 @@ class BadCell(BadInput):
     """A cell that is not a finite number.
 
     Attributes:
-        index: of its column, among those that hold numbers.
-        is_number: whether it is a number, but an infinite one or none that the type can hold.
+        index: index of its column among the number columns.
+        is_number: whether it is a number, but infinite or too large for the type.
     """
 
     def __init__(self, index: int, message: str, hint: str = "", *, is_number: bool = False) -> None:
@@ -42,14 +41,14 @@ class BadCell(BadInput):
 
 
 class Columns:
-    """The columns of one table: which hold numbers, which text, and how both are written.
+    """The columns of one table: which are numbers, which are text, and their format.
 
     Args:
-        separator: what stands between them.
-        count: how many each line has.
-        numbers: places of those that hold numbers, in the order of the result.
-        texts: places of those that are returned as text; all others may hold anything.
-        dtype: of the numbers: np.float32 or np.float64.
+        separator: the character between columns.
+        count: number of columns.
+        numbers: positions of the number columns, in the order of the result.
+        texts: positions of the columns to return as text; all others are ignored.
+        dtype: dtype of the numbers, np.float32 or np.float64.
     """
 
     def __init__(
@@ -68,7 +67,7 @@ class Columns:
         self._decimals = Decimals(separator)
 
     def read_block(self, block: bytes) -> Block | None:
-        """Returns what whole lines hold; None where one is not as it should be, or only a closer look can tell."""
+        """Returns the cells of whole lines; None if a line is bad, or needs to be read by itself."""
         quoted = b'"' in block
         if self._others and not (_is_text(block) and not (quoted and self.separator == "\t" and b' "' in block)):
             return None
@@ -88,7 +87,7 @@ class Columns:
 
         Raises:
             BadCell: one of them is not a finite number that the type can hold.
-            BadInput: they are written in two ways.
+            BadInput: their decimal signs differ.
         """
         written = [fields[place] for place in self.numbers]
         return [
@@ -110,7 +109,7 @@ class Columns:
 
 
 def _is_text(block: bytes) -> bool:
-    """Whether a block is UTF-8 without the bytes by which other kinds of file are known."""
+    """Whether a block is UTF-8 without the control bytes of other file formats."""
     if any(control in block for control in csv_dialect.CONTROLS):
         return False
     try:
@@ -121,7 +120,7 @@ def _is_text(block: bytes) -> bool:
 
 
 def _is_plain(cell: bytes) -> bool:
-    """Whether a cell has no quotes, or is in quotes as a whole."""
+    """Whether a cell has no quotes, or is quoted as a whole."""
     return b'"' not in cell or (cell[:1] == cell[-1:] == b'"' and len(cell) > 1 and cell.count(b'"') == 2)
 
 
@@ -131,7 +130,7 @@ def _read_fields(fields: list[bytes], decimal: str) -> list[float]:
 
 
 def _because(cell: str, written: str) -> tuple[str, str]:
-    """Returns what to add about a cell that is not a number, and what mends it."""
+    """Returns the reason to add for a cell that is not a number, and a hint."""
     plain = csv_dialect.in_ascii(cell)
     if plain is not None:
         return f": write {plain}, with the digits 0 to 9", ""
@@ -146,12 +145,12 @@ def _because(cell: str, written: str) -> tuple[str, str]:
 class CsvParser:
     """Rows of numbers with commas, semicolons or tabs between them, with or without a header line.
 
-    With a header, columns are matched by feature name, in any order. The first line that fits the model says what
-    stands between the columns.
+    With a header, columns are matched by feature name, in any order. The first line that fits the model decides the
+    separator.
 
     Args:
-        info: of the model.
-        ignore_extra: whether columns that the model does not know are left out instead of refused.
+        info: the model's knn.json.
+        ignore_extra: whether to ignore columns that the model does not know; else they are an error.
     """
 
     def __init__(self, info: KnnInfo, *, ignore_extra: bool = False) -> None:
@@ -186,7 +185,7 @@ class CsvParser:
         return self._look_at_first(line, rest)
 
     def _look_at_first(self, line: bytes, rest: bytes) -> bytes:
-        """A first line that names no feature is a row, good or bad: a serial port may start with anything."""
+        """Reads the first line as a header if it names a feature, else as a row: a serial port may start anywhere."""
         try:
             text = text_of(line.strip(b"\r "))
             separator = csv_dialect.separator_of_header(text, self._names)
@@ -253,10 +252,10 @@ class CsvParser:
             raise BadInput(f"not numbers{self._no_header(fields)}", hint=f"the model takes {listed(self._names)}")
 
     def _no_header(self, fields: list[str]) -> str:
-        """What to add about a first line of words."""
+        """Returns what to add about a first line of words."""
         if self.header or self.line > 1 or any(csv_dialect.is_number(text, ";") for text in fields):
             return ""
         names = [text.strip() for text in fields]
         near = next(((own, found) for own in self._names if (found := csv_dialect.alike(own, names))), None)
-        said = f"{near[1]!r} is not {near[0]!r}" if near else "it names none of the columns that the model takes"
-        return f", and no header either: {said}"
+        reason = f"{near[1]!r} is not {near[0]!r}" if near else "it names none of the columns that the model takes"
+        return f", and no header either: {reason}"

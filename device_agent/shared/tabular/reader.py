@@ -65,7 +65,7 @@ def plain_numbers(fields: list[bytes], decimal: str = ".") -> list[bytes]:
     """Returns the fields, whose decimals stand behind `decimal`; Python would read `nan`, `inf` and `1_0` as well.
 
     Raises:
-        ValueError: there is another character in one than numbers are made of.
+        ValueError: a field has a character that plain numbers do not have.
     """
     if b"".join(fields).translate(None, _NUMBER_BYTES + decimal.encode()):
         raise ValueError("not a number")
@@ -73,10 +73,10 @@ def plain_numbers(fields: list[bytes], decimal: str = ".") -> list[bytes]:
 
 
 def checked(value: float, text: str, where: str) -> float:
-    """Returns a value that float32 can hold.
+    """Returns `value`.
 
     Raises:
-        BadInput: it cannot.
+        BadInput: it is not finite in float32.
     """
     if not abs(value) < TOO_LARGE[np.float32]:
         raise BadInput(f"{where}: {unlike_finite(value, text)}")
@@ -84,7 +84,7 @@ def checked(value: float, text: str, where: str) -> float:
 
 
 def unlike_finite(value: float, text: str) -> str:
-    """Returns what to say of a number that float32 cannot hold."""
+    """Returns the message for a number that is not finite in the type."""
     return f"{short(text)} is {'too large for float32' if math.isfinite(value) else 'not a finite number'}"
 
 

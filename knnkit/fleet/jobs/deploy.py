@@ -26,6 +26,7 @@ from knnkit.fleet.jobs.job import DeviceJob
 from knnkit.fleet.jobs.session import Conversation, Stopped
 from knnkit.fleet.jobs.upload_dir import claim
 from knnkit.fleet.report import DeviceReport, Outcome
+from knnkit.provision import provision
 from knnkit.transport.upload import PushFile, push
 
 #: What comes of an upload whose place the device takes away, as it has the release from another host.
@@ -135,8 +136,6 @@ class _Deploy:
 
     # --- before the switch ----------------------------------------------------------------------------------------
     def _provision(self, facts: Facts) -> Facts:
-        from knnkit.provision import provision  # not needed for a device that has everything
-
         job = self._job
         self._talk.go_on()
         if facts.python is None:

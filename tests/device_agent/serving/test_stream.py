@@ -358,7 +358,7 @@ def test_sigterm_finishes_what_was_read(pair: Pair) -> None:
         assert stream.process.wait(WAIT) == 0
         out, err = stream.finish()
     assert out == ""
-    assert f"line {len(pair.lines) + 2}: was not complete when the stream was ended: not answered" in err
+    assert f"line {len(pair.lines) + 2}: was not complete when the stream ended: not answered" in err
 
 
 def test_sighup_verifies_and_loads_anew_and_goes_on_where_that_fails(own_pair: Pair) -> None:

@@ -14,7 +14,8 @@ import knnkit
 from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.protocol import constants
 from knnkit import cli
-from knnkit.release import golden, keys
+from knnkit.model import golden
+from knnkit.release import keys
 from knnkit.render.figures import lines_of
 
 RANDOM = np.random.default_rng(3)

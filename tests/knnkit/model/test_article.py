@@ -19,8 +19,8 @@ from knnkit.data.dataset import Dataset, load_sklearn
 from knnkit.evaluation.splits import divide
 from knnkit.model import build as builder
 from knnkit.model.build import build_model
+from knnkit.model.golden import make_golden
 from knnkit.model.reference.spec import KnnSpec
-from knnkit.release.golden import make_golden
 
 ACCURACY = 0.9433333333333334  # 283 of 300
 

@@ -79,7 +79,7 @@ def test_a_time_of_the_build_that_is_none_is_refused_before_anything_is_made(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], wrong: str
 ) -> None:
     monkeypatch.setenv("SOURCE_DATE_EPOCH", wrong)
-    monkeypatch.setattr(release_build, "_make", lambda *_: pytest.fail("a model is being built"))
+    monkeypatch.setattr(release_build.Material, "build", lambda *_, **__: pytest.fail("a model is being built"))
     assert build() == 2
     said = capsys.readouterr().err
     assert f"SOURCE_DATE_EPOCH is {wrong!r}, and not seconds since 1970" in said
