@@ -8,7 +8,9 @@ The previous release answers until the check has passed, and again if no confirm
 
 from __future__ import annotations
 
-from device_agent.lifecycle import check, watchdog
+import contextlib
+
+from device_agent.lifecycle import check, compare, watchdog
 from device_agent.lifecycle.confirm import connection
 from device_agent.shared.console import streams
 from device_agent.shared.protocol import constants
@@ -77,8 +79,10 @@ def _activate_again(store: Store, pending: Pending, nonce: str, runtime: str) ->
 
 def _try(known: Known, opened: OpenRelease, verdict: Verdict, nonce: str, runtime: str, holder: str) -> Certificate:
     try:
-        certificate = check.certify(opened, verdict, nonce, runtime=runtime, close=check.lock_of(known.store))
-        return check.require_gates(certificate)
+        with contextlib.ExitStack() as stack:
+            running, close = compare.running(known, verdict, stack), check.lock_of(known.store)
+            certificate = check.certify(opened, verdict, nonce, runtime=runtime, close=close, running=running)
+            return check.require_gates(certificate)
     except AgentError as error:
         known.store.note(known.state, "rejected", verdict.ref, f"{error.reason}: {error}", holder)
         raise

@@ -11,11 +11,13 @@ import os
 import time
 from typing import TYPE_CHECKING
 
+from device_agent.lifecycle import compare
 from device_agent.serving.load import load_model, open_kept
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.documents import ReleaseRef
 from device_agent.shared.protocol.errors import GateFailed
 from device_agent.shared.protocol.reports import Certificate, Latency
+from device_agent.shared.release import model_file
 from device_agent.shared.release.directory import OpenRelease
 from device_agent.shared.trust.rules import Verdict
 from device_agent.store.store import Store
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from device_agent.inference.tflite_knn import Answers, TfliteKNN
     from device_agent.shared.golden.golden_set import Golden
 
+_BELOW = "build a release that keeps them, or lower the gate under gates: in deploy.yaml"
 _WARM_UP_ROWS = 20
 _TIMED_ROWS = 200
 _STREAMED_ROWS = 64
@@ -39,21 +42,23 @@ def certify(
     runtime: str = "auto",
     close: tuple[int, ...] = (),
     golden: bytes | None = None,
+    running: compare.Running | None = None,
 ) -> Certificate:
     """Returns the certificate of a verified release; its `failures` are the gates that were missed.
 
     `close` are descriptors that the child process must close (the store's lock). `golden` replaces the release's own
     golden set (`knnkit parity --data`).
+    `running` is the release that answers now, for a gate that compares with it.
 
     Raises:
         ModelUnusable: the model does not load, crashes or hangs.
         DeviceUnfit: no runtime is installed.
     """
-    return sandbox.run(lambda: _certify(opened, verdict, nonce, runtime, golden), close=close)
+    return sandbox.run(lambda: _certify(opened, verdict, nonce, runtime, golden, running), close=close)
 
 
 #: The word in a missed gate -> what to do about it.
-_MEND = {
+_FIXES = {
     "parity": "`knnkit deploy --report report.html` lists the rows that differ",
     "accuracy": "`gates: {accuracy: ...}` in deploy.yaml, or other training rows, k or scale",
     "latency": "`knnkit deploy --runtime ai_edge_litert`, fewer rows, or `gates: {latency_ms: ...}` in deploy.yaml",
@@ -69,7 +74,8 @@ def require_gates(certificate: Certificate) -> Certificate:
     if not certificate.passed:
         error = GateFailed(
             f"{certificate.name} {certificate.version} does not keep its gates here: {'; '.join(certificate.failures)}",
-            hint="; ".join(mend for word, mend in _MEND.items() if any(word in f for f in certificate.failures)),
+            hint="; ".join(mend for word, mend in _MEND.items() if any(word in f for f in certificate.failures))
+            or _BELOW,
         )
         error.certificate = certificate
         raise error
@@ -77,15 +83,25 @@ def require_gates(certificate: Certificate) -> Certificate:
 
 
 def _certify(
-    opened: OpenRelease, verdict: Verdict, nonce: str, runtime: str, other: bytes | None = None
+    opened: OpenRelease,
+    verdict: Verdict,
+    nonce: str,
+    runtime: str,
+    other: bytes | None = None,
+    running: compare.Running | None = None,
 ) -> Certificate:
     # NumPy's threads are not needed, and each spins for 30 ms. This is a child process: the setting ends with it.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from device_agent.inference.label_map import with_mapped_labels
+    from device_agent.shared.golden import class_gates
     from device_agent.shared.golden.golden_set import Golden
     from device_agent.shared.golden.judge import judge
 
     golden = Golden.from_bytes(opened.read(constants.GOLDEN_FILE) if other is None else other)
+    before = None
+    if running is not None:  # first, so that only one model is in memory at a time
+        features = model_file.read_info(opened.path(constants.MODEL_FILE)).feature_names
+        before = compare.ask(running, golden, features, runtime)
     model = load_model(opened, runtime)
     answers = with_mapped_labels(model, golden, model.classify(golden.rows))
     if opened.files[constants.MODEL_FILE].size > memory.SMALL:
@@ -95,6 +111,7 @@ def _certify(
     latency = measure(model, golden)
     found = judge(golden, answers, model.info, verdict.manifest.gates, p50_ms=latency.p50_ms if latency else None)
     manifest = verdict.manifest
+    compared = None if before is None else compare.beside(before, model.info, golden, answers.label)
     return Certificate(
         nonce=nonce,
         release=verdict.digest,
@@ -114,10 +131,11 @@ def _certify(
         latency=latency,
         runtime=model.runtime,
         device=board.device_info(),
-        failures=found.failures,
+        failures=(*found.failures, *(class_gates.worse(manifest.gates, compared) if compared else ())),
         issued=clock.now().wall,
         signed_by=verdict.signed_by,
         warnings=verdict.warnings,
+        compared=compared,
         classes=tuple(map(str, model.info.classes)) if len(model.info.classes) <= constants.MAX_CONFUSED else (),
     )
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
+from device_agent.shared.protocol import constants
+from device_agent.shared.release import model_file
 from knnkit.commands._console import wave_line
 from knnkit.fleet.decide.plan import DevicePlan
 from knnkit.fleet.report import DeviceReport, FleetReport
 from knnkit.fleet.rollout.waves import Wave
+from knnkit.render import figures
 from knnkit.render.fleet_report import outcome_line, release_text
 from knnkit.render.sanitize import size
 from knnkit.render.terminal import print_line
@@ -24,6 +28,13 @@ def show(found: Sequence[Wave], left: Sequence[str], plans: Sequence[DevicePlan]
             _show_plan(by_name.get(name), devices[name])
     for name in left:
         print_line(f"{name}: no wave takes it", "warn")
+
+
+def show_figures(releases: Iterable[str]) -> None:
+    """Prints what the build of each release measured."""
+    for directory in sorted(releases):
+        for line in figures.lines_of(model_file.read_info(Path(directory) / constants.MODEL_FILE)):
+            print_line(f"{directory}: {line}")
 
 
 def _show_plan(plan: DevicePlan | None, device: DeviceReport) -> None:

@@ -11,9 +11,11 @@ from device_agent.shared.protocol import constants, json_codec
 from knnkit.commands import _config
 from knnkit.config import load
 from knnkit.errors import UsageError
+from knnkit.evaluation import metrics
 from knnkit.release import build, describe, signing
 from knnkit.release.build import Built
-from knnkit.render.sanitize import count, percent
+from knnkit.render import figures
+from knnkit.render.sanitize import clean, count, percent
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -51,8 +53,8 @@ def _tell(built: Built) -> None:
     )
     if folded:
         print(f"  folded in: {'; '.join(folded)}", file=sys.stderr)
-    if built.accuracy is not None:
-        print(f"  accuracy {percent(built.accuracy)} on {built.accuracy_rows} held-out rows", file=sys.stderr)
+    for line in figures.lines_of(info):
+        print(f"  {clean(line)}", file=sys.stderr)
     if info.reject is not None and info.reject.measured is not None:
         print(
             f"  accepts {percent(info.reject.measured)} of {info.reject.measured_rows} held-out rows "
@@ -69,5 +71,6 @@ def _document(built: Built) -> dict[str, object]:
         "manifest": json_codec.to_plain(built.manifest),
         "accuracy": built.accuracy,
         "accuracy_rows": built.accuracy_rows,
+        "evaluation": metrics.document(built.figures, built.info.evaluation.how if built.info.evaluation else ""),
         "warnings": list(built.warnings),
     }

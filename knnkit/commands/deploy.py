@@ -196,4 +196,5 @@ def _dry_run(arguments: argparse.Namespace, config: Config | None, jobs: list[De
         print(json_codec.dumps({"plans": plans, "waves": names}))
     else:
         _plans.show(found, left, plans, report)
+        _plans.show_figures({job.package.directory for job in jobs if job.package})
     return report.exit_code

@@ -16,6 +16,7 @@ from device_agent.shared.release import model_file
 from knnkit.errors import UsageError
 from knnkit.release import describe
 from knnkit.release.manifest import read_manifest
+from knnkit.render import figures
 from knnkit.render.sanitize import clean, percent
 
 #: Longest value that is shown, in characters.
@@ -67,6 +68,7 @@ def _model_lines(info: model_info.KnnInfo, folded: tuple[str, ...]) -> Iterator[
             "unknown",
             f"beyond the distance that accepts {percent(info.reject.acceptance)} of ordinary rows{measured}",
         )
+    yield from (("evaluation", line) for line in figures.lines_of(info))
     if info.searched is not None or info.quantized is not None:
         where = "all coordinates" if info.searched is None else f"a projection of {info.searched} coordinates"
         how = "" if info.quantized is None else ", in eight bits where the runtime suits them"

@@ -130,8 +130,9 @@ def _nodes(root: type[Section], place: Place) -> list[_Node]:
         if isinstance(part, int):
             inner = [_flat(get_args(kind)[0], ()) for kind, _ in nodes if _origin(kind) is tuple]
         else:
+            maps = [_flat(get_args(kind)[1], ()) for kind, _ in nodes if _origin(kind) is dict]
             fields = [kind.model_fields[part] for kind, _ in nodes if _is_section(kind) and part in kind.model_fields]
-            inner = [_flat(field.annotation, tuple(field.metadata)) for field in fields]
+            inner = maps + [_flat(field.annotation, tuple(field.metadata)) for field in fields]
         nodes = [node for group in inner for node in group]
     return nodes
 

@@ -20,6 +20,7 @@ from knnkit.config.field_types import (
     FilePath,
     Name,
     Section,
+    Words,
     check_version,
     first_twice,
     no_sense,
@@ -70,6 +71,20 @@ class TestFile(Section):
     """The label column; default: the same as in the training data."""
 
 
+class GroupSplit(Section):
+    """Rows of one group are held out together."""
+
+    group: Annotated[str, Example("device_id")]
+    """The column of `data` that names the group of a row; not a feature, unless `features` names it."""
+
+
+class TimeSplit(Section):
+    """The latest rows are held out."""
+
+    time: Annotated[str, Example("timestamp")]
+    """The column of `data` with the time of a row: ISO 8601 or a number; not a feature, unless `features` names it."""
+
+
 # Tags become part of an error's location; angle brackets distinguish them from keys of the file.
 def _data_kind(value: Any) -> str:
     if isinstance(value, dict):
@@ -79,6 +94,13 @@ def _data_kind(value: Any) -> str:
 
 def _test_kind(value: Any) -> str:
     return "<file>" if isinstance(value, dict | TestFile) else "<share>"
+
+
+def _split_kind(value: Any) -> str:
+    if isinstance(value, dict):
+        return next((f"<{key}>" for key in ("time", "file") if key in value), "<group>")
+    kinds = ((GroupSplit, "<group>"), (TimeSplit, "<time>"), (TestFile, "<file>"))
+    return next((tag for kind, tag in kinds if isinstance(value, kind)), "<word>")
 
 
 Data = Annotated[
@@ -92,6 +114,13 @@ Test = Annotated[
     Annotated[TestFile, pydantic.Tag("<file>")] | Annotated[Share, pydantic.Tag("<share>")],
     pydantic.Discriminator(_test_kind),
 ]
+Split = Annotated[
+    Annotated[Literal["random", "stratified"], pydantic.Tag("<word>")]
+    | Annotated[GroupSplit, pydantic.Tag("<group>")]
+    | Annotated[TimeSplit, pydantic.Tag("<time>")]
+    | Annotated[TestFile, pydantic.Tag("<file>")],
+    pydantic.Discriminator(_split_kind),
+]
 
 
 class GatesConfig(Section):
@@ -99,6 +128,20 @@ class GatesConfig(Section):
 
     accuracy: Annotated[float | None, Example("0.9")] = Field(default=None, ge=0.0, le=1.0)
     """Least accuracy on the held-out rows, from 0 to 1; default: no gate."""
+    balanced_accuracy: Annotated[float | None, Example("0.85")] = Field(default=None, ge=0.0, le=1.0)
+    """Least mean recall of the classes, from 0 to 1; default: no gate."""
+    min_recall: Annotated[float | None, Example("0.8")] = Field(default=None, ge=0.0, le=1.0)
+    """Least recall of every class, from 0 to 1; default: no gate."""
+    recall: Annotated[
+        dict[str, Annotated[float, Field(ge=0.0, le=1.0)]],
+        Words("a label and its floor ({fall: 0.9})"),
+        Example("{fall: 0.9}"),
+    ] = Field(default={})
+    """Least recall of single classes, by label; replaces `min_recall` for these classes."""
+    not_worse_than: Annotated[Literal["current"] | None, Example("current")] = None
+    """current: no class may have a lower recall than the release that the device runs now has on the same rows."""
+    by: Annotated[float, Example("0.01")] = Field(default=0.0, ge=0.0, lt=1.0)
+    """How much lower a recall may be for `not_worse_than`."""
     latency_ms: Annotated[float | None, Example("5.0")] = Field(default=None, gt=0.0)
     """Longest median time of one row, in milliseconds; default: no gate."""
     margin: Annotated[float, Example("1e-5")] = Field(default=1.0e-5, gt=0.0, lt=0.1)
@@ -117,6 +160,9 @@ class ModelConfig(Section):
     """The labelled rows: {file, label} or {sklearn}; or a fitted classifier with its own: {skops}."""
     test: Test = 0.3
     """Held-out share of the rows, or {file}: accuracy, golden rows, calibration; 0: none. With `skops`: {file}."""
+    split: Annotated[Split | None, Example("stratified")] = None
+    """How rows are held out: random, stratified, {group: COLUMN}, {time: COLUMN}, or {file} as for `test`. Default:
+    random; by class where that would leave a class without training rows."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of the split: the same seed gives the same rows and the same bytes."""
     k: int = Field(default=3, ge=1)
@@ -133,6 +179,25 @@ class ModelConfig(Section):
     """The class of device that this model is for; "any" fits all."""
     gates: Annotated[GatesConfig | None, Example("{accuracy: 0.9}")] = None
     """Gates of this model; default: the gates of the file."""
+
+    @property
+    def measured_on(self) -> float | TestFile:
+        """What the model is measured on: a share of its rows, or a file of its own."""
+        return self.split if isinstance(self.split, TestFile) else self.test
+
+    @pydantic.model_validator(mode="after")
+    def _split_fits(self) -> ModelConfig:
+        problem = ""
+        if self.split is not None and isinstance(self.measured_on, TestFile) and "test" in self.model_fields_set:
+            problem = "the held-out rows are in a file of their own: leave `split` or `test` out"
+        elif self.split is not None and isinstance(self.data, SkopsData) and not isinstance(self.split, TestFile):
+            problem = "the estimator of `skops` holds all its rows: leave `split` out"
+        elif isinstance(self.split, GroupSplit | TimeSplit) and not isinstance(self.data, FileData):
+            problem = "only rows in a file have a column to split by"
+        if problem:
+            hint = "split: stratified, and a share in test:, or test: {file: test.csv} alone"
+            raise PydanticCustomError("misplaced_key", "{problem}", {"key": "split", "problem": problem, "hint": hint})
+        return self
 
     @pydantic.model_validator(mode="after")
     def _estimator_decides(self) -> ModelConfig:

@@ -22,12 +22,14 @@ from knnkit.config.models import (
     Data,
     FileData,
     GatesConfig,
+    GroupSplit,
     ModelConfig,
     ReleaseConfig,
     SigningConfig,
     SklearnData,
     SkopsData,
     TestFile,
+    TimeSplit,
 )
 from knnkit.errors import ConfigError
 
@@ -39,6 +41,7 @@ __all__ = [
     "FileData",
     "FleetConfig",
     "GatesConfig",
+    "GroupSplit",
     "ModelConfig",
     "ReleaseConfig",
     "RolloutConfig",
@@ -48,6 +51,7 @@ __all__ = [
     "TargetConfig",
     "TargetDefaults",
     "TestFile",
+    "TimeSplit",
     "json_schema",
     "parse",
     "parse_amount",

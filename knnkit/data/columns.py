@@ -10,6 +10,7 @@ import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,21 +24,25 @@ _BARE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _WORDS = frozenset({"false", "n", "no", "null", "off", "on", "true", "y", "yes"})
 #: Last words in the names of id columns. The numbers in a column of such a name may have gaps.
 _IDS = frozenset({"guid", "id", "idx", "index", "key", "nr", "no", "pk", "row", "rowid", "rownum", "serial", "uuid"})
+#: Names that pandas gives an index when it writes a table.
+_PANDAS = re.compile(r"__index_level_\d+__|Unnamed: \d+(\.\d+)?")
 #: With fewer rows, distinct whole numbers may be chance; the second limit is for columns with the name of an id.
 _FEW, _FEW_NAMED = 20, 5
 #: From here on, float32 cannot represent every whole number.
 _EXACT = 2.0**24
 
 
-def choose(header: list[str], label: str, features: Sequence[str] | None, file: Path) -> tuple[int, list[int]]:
-    """Returns the index of the label column and those of the features: `features`, or else all other columns.
+def choose(
+    header: list[str], label: str, features: Sequence[str] | None, file: Path, beside: str | None = None
+) -> tuple[int, list[int]]:
+    """Returns the index of the label column and those of the features: `features`, or all other columns but `beside`.
 
     Raises:
         DataError: a column is missing, or the label is a feature.
     """
     at = find(header, label, file, "label")
     if features is None:
-        chosen = [column for column in range(len(header)) if column != at]
+        chosen = [column for column, name in enumerate(header) if column != at and name != beside]
     else:
         chosen = [find(header, name, file, "features") for name in features]
     if at in chosen:
@@ -82,7 +87,7 @@ def numbering(rows: Dataset) -> tuple[str, ...]:
     return tuple(
         name
         for column, name in enumerate(rows.feature_names)
-        if _numbers(rows.rows[:, column].astype(np.float64), named=_is_id(name))
+        if (_indexes if _PANDAS.fullmatch(name) else _numbers)(rows.rows[:, column].astype(np.float64), _is_id(name))
     )
 
 
@@ -95,7 +100,8 @@ def warnings(rows: Dataset) -> tuple[str, ...]:
 
 def _warning(rows: Dataset, name: str, others: list[str]) -> str:
     column = rows.rows[:, rows.feature_names.index(name)]
-    how = "each once" if len(np.unique(column)) == len(column) else "in order"
+    once = len(np.unique(column)) == len(column)
+    how = "each once" if once else "in order" if _goes_up(column) else "in whole numbers"
     said = f"the column {shortened(name)} holds {column.min():.0f} to {column.max():.0f}, {how}, as row numbers do"
     mend = "then there is no other feature"
     if others:
@@ -103,7 +109,7 @@ def _warning(rows: Dataset, name: str, others: list[str]) -> str:
     return f"{rows.source}: {said}, and is a feature of the model; {mend}"
 
 
-def _numbers(column: np.ndarray[tuple[int], np.dtype[np.float64]], *, named: bool) -> bool:
+def _numbers(column: np.ndarray[tuple[int], np.dtype[np.float64]], named: bool) -> bool:
     count = len(column)
     if count < (_FEW_NAMED if named else _FEW) or not np.array_equal(column, np.floor(column)):
         return False
@@ -113,7 +119,12 @@ def _numbers(column: np.ndarray[tuple[int], np.dtype[np.float64]], *, named: boo
     return named or bool(column.max() - column.min() == count - 1)
 
 
-def _goes_up(column: np.ndarray[tuple[int], np.dtype[np.float64]]) -> bool:
+def _indexes(column: np.ndarray[tuple[int], np.dtype[np.float64]], named: bool) -> bool:
+    """Whether a column that pandas named is an index: one can have gaps, and repeats where tables were joined."""
+    return len(column) >= _FEW_NAMED and bool((column == np.floor(column)).all()) and bool((column != column[0]).any())
+
+
+def _goes_up(column: np.ndarray[tuple[int], np.dtype[Any]]) -> bool:
     """Whether the numbers never decrease; float32 may make large neighbours equal."""
     return bool((np.diff(column) >= 0).all())
 

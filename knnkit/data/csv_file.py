@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.tabular import csv_dialect
 from device_agent.shared.tabular.csv_reader import BadCell, Block, Columns
-from knnkit.data.columns import as_yaml, choose
+from knnkit.data.columns import as_yaml, choose, find
 from knnkit.data.dataset import Dataset, label_array, require_distinct, require_label
 from knnkit.errors import DataError
 
@@ -35,7 +35,7 @@ Blocks = Iterator[tuple[bytes, Future[Block | None] | None]]
 _FILL = "drop the row, or fill the cell"
 
 
-def load_csv(file: Path, label: str, features: Sequence[str] | None) -> Dataset:
+def load_csv(file: Path, label: str, features: Sequence[str] | None, beside: str | None = None) -> Dataset:
     """Reads the rows of a text file with a header line.
 
     Raises:
@@ -44,7 +44,7 @@ def load_csv(file: Path, label: str, features: Sequence[str] | None) -> Dataset:
     """
     try:
         with _open(file) as stream, ThreadPoolExecutor(_THREADS) as pool:
-            return _CsvFile(file, stream, pool).read(label, features)
+            return _CsvFile(file, stream, pool).read(label, features, beside)
     except UnicodeDecodeError as error:
         said = f"not {error.encoding.upper()} text: byte {error.start} is {error.object[error.start]:#04x}"
         raise DataError(f"{file}: {said}", hint="save it as CSV (UTF-8)") from None
@@ -60,13 +60,15 @@ class _CsvFile:
         self._found: Future[Block | None] | None = None
         self._line = 0  # lines parsed so far
 
-    def read(self, label: str, features: Sequence[str] | None) -> Dataset:
+    def read(self, label: str, features: Sequence[str] | None, beside: str | None) -> Dataset:
         header, separator = self._take_header(label)
-        self._label, chosen = choose(header, label, features, self._file)
-        self._columns = Columns(separator, len(header), chosen, [self._label])
+        self._label, chosen = choose(header, label, features, self._file, beside)
+        self._beside = [] if beside is None else [find(header, beside, self._file, "split")]
+        self._columns = Columns(separator, len(header), chosen, [self._label, *self._beside])
         self._header, self._known = header, set[str]()
         self._blocks = self._read_ahead(self._blocks)
         parts, labels = [np.empty((0, len(chosen)), np.float32)], list[str]()
+        self._cells = list[str]()  # of the column beside
         while self._has_more():
             rows, more = self._take_block() or self._take_records(first=not labels)
             parts.append(rows)
@@ -74,7 +76,8 @@ class _CsvFile:
         if not labels:
             raise DataError(f"{self._file}: there is a header, and no rows", hint="each line after the header is a row")
         names = tuple(header[column] for column in chosen)
-        return Dataset(np.concatenate(parts), label_array(labels, str(self._file)), names, str(self._file))
+        column = None if beside is None else np.array(self._cells)
+        return Dataset(np.concatenate(parts), label_array(labels, str(self._file)), names, str(self._file), column)
 
     def _take_header(self, label: str) -> tuple[list[str], str]:
         """Returns the names of the columns, and the separator."""
@@ -120,8 +123,10 @@ class _CsvFile:
         found = ahead.result() if ahead else self._columns.read_block(self._block[self._at :])
         if found is None:
             return None
-        rows, (cells,) = found
+        rows, (cells, *beside) = found
         labels = [self._checked_label(cell, line) for line, cell in enumerate(cells, self._line + 1)]
+        for column in beside:
+            self._cells += map(str.strip, column)
         self._line, self._at = self._line + len(rows), len(self._block)
         return rows, labels
 
@@ -139,6 +144,7 @@ class _CsvFile:
                 said = f"{self._where(line)}: {len(fields)} cells, but the header has {self._columns.count}"
                 raise DataError(said, hint="a cell that contains the separator must be in quotes")
             labels.append(self._checked_label(fields[self._label], line))
+            self._cells += [fields[place].strip() for place in self._beside]
             rows.append(self._numbers(fields, self._where(line), first=first and not rows))
         return np.array(rows, np.float64).astype(np.float32).reshape(-1, len(self._columns.numbers)), labels
 

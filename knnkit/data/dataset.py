@@ -1,4 +1,4 @@
-"""Labelled rows: checks them, splits them, loads scikit-learn's sets.
+"""Labelled rows: checked arrays, or a named scikit-learn set.
 
 Every error names the row and the column, and what was found there. Rows are float32, as on a device. Reads no file.
 """
@@ -20,8 +20,6 @@ from knnkit.errors import DataError, MissingDependency, extra
 #: Longest label or column name, in characters.
 MAX_TEXT = 256
 _MAX_QUOTED = 60
-#: With fewer rows, the split's own error (too few rows) comes first.
-_FEW = 10
 SKLEARN_SETS = ("blobs", "breast_cancer", "digits", "iris", "moons", "wine")
 
 
@@ -34,16 +32,19 @@ class Dataset:
         labels: (n,) int64 or str.
         feature_names: n_features distinct names.
         source: where they came from, for messages.
+        beside: (n,) text of the column that `split` names (a device, a time); None where it names no column.
     """
 
     rows: NDArray[np.float32]
     labels: NDArray[Any]
     feature_names: tuple[str, ...]
     source: str
+    beside: NDArray[Any] | None = None
 
     def take(self, index: NDArray[np.int64]) -> Dataset:
         """Returns the rows of `index`, in that order."""
-        return Dataset(self.rows[index], self.labels[index], self.feature_names, self.source)
+        beside = None if self.beside is None else self.beside[index]
+        return Dataset(self.rows[index], self.labels[index], self.feature_names, self.source, beside)
 
     def fingerprint(self) -> str:
         """Returns the SHA-256 over rows, labels and feature names, in hexadecimal."""
@@ -110,39 +111,6 @@ def dataset(rows: Any, labels: Any, feature_names: Sequence[str] | None = None, 
             hint="drop the row, or fill the cell",
         )
     return Dataset(matrix, label_array(np.asarray(labels).tolist(), source), names, source)
-
-
-def split(everything: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]:
-    """Returns training and held-out rows, exactly as scikit-learn's `train_test_split` divides them.
-
-    Raises:
-        DataError: one of the two would be empty, or all rows of a label would be held out.
-    """
-    try:
-        from sklearn.model_selection import train_test_split
-    except ImportError:
-        raise MissingDependency("scikit-learn is not installed", hint=extra("build")) from None
-    try:
-        kept, held_out = train_test_split(np.arange(len(everything.rows)), test_size=share, random_state=seed)
-    except ValueError:
-        raise DataError(
-            f"{everything.source}: too few rows to hold out {share:g} of them: {len(everything.rows)}",
-            hint="test: 0, or more rows",
-        ) from None
-    _require_learnt(everything, set(everything.labels[kept].tolist()))
-    return everything.take(kept), everything.take(held_out)
-
-
-def _require_learnt(everything: Dataset, learnt: set[Any]) -> None:
-    lost = sorted(set(everything.labels.tolist()) - learnt)
-    if not lost or len(everything.labels) < _FEW:
-        return
-    more = f", and of {len(lost) - 1} labels more" if len(lost) > 1 else ""
-    count = len(learnt) + len(lost)
-    hint = "give it more rows, or choose another test: or seed:"
-    if 2 * count > len(everything.labels):
-        hint = f"{count} labels in {len(everything.labels)} rows: is another column the label?"
-    raise DataError(f"{everything.source}: all rows of the label {lost[0]!r} were held out{more}", hint=hint)
 
 
 def is_plain(text: str) -> bool:

@@ -12,6 +12,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +49,13 @@ BROKEN = (
 )
 
 
-def load(path: str | Path, label: str, features: Sequence[str] | None = None) -> Dataset:
+def load(path: str | Path, label: str, features: Sequence[str] | None = None, beside: str | None = None) -> Dataset:
     """Reads the labelled rows of a `.csv`, `.tsv`, `.txt`, `.parquet` or `.npz` file.
 
     In a text or Parquet file `label` is a column, and every other column is a feature. In an NPZ file `label` is an
     array (n,), and the features are the only two-dimensional array, or, without one, every other array as a column.
     `features` names the columns to use, in that order; other columns of a CSV or Parquet file are then not read.
+    `beside` names a column that is kept as text in `Dataset.beside`; it is a feature only if `features` names it.
 
     Raises:
         DataError: the file or a column is missing, or a cell is not a finite number.
@@ -68,17 +70,17 @@ def load(path: str | Path, label: str, features: Sequence[str] | None = None) ->
         raise DataError(f"{file}: no such file", hint=_nearest_file(file))
     try:
         if suffix == ".npz":
-            return _load_npz(file, label, features)
+            return _load_npz(file, label, features, beside)
         if suffix == ".parquet":
-            return _load_parquet(file, label, features)
-        return load_csv(file, label, features)
+            return _load_parquet(file, label, features, beside)
+        return load_csv(file, label, features, beside)
     except OSError as error:
         raise DataError(f"{file}: cannot be read: {error.strerror or error}") from None
     except MemoryError:
         raise DataError(f"{file}: there is not enough memory for it", hint="fewer rows, or fewer features:") from None
 
 
-def _load_parquet(file: Path, label: str, features: Sequence[str] | None) -> Dataset:
+def _load_parquet(file: Path, label: str, features: Sequence[str] | None, beside: str | None) -> Dataset:
     try:
         import pyarrow
         import pyarrow.parquet
@@ -87,8 +89,9 @@ def _load_parquet(file: Path, label: str, features: Sequence[str] | None) -> Dat
     try:
         header = list(pyarrow.parquet.read_schema(file).names)
         require_distinct(header, str(file))
-        at, chosen = choose(header, label, features, file)
-        table = pyarrow.parquet.read_table(file, columns=[header[column] for column in (*chosen, at)])
+        at, chosen = choose(header, label, features, file, beside)
+        more = at if beside is None else find(header, beside, file, "split")
+        table = pyarrow.parquet.read_table(file, columns=[header[column] for column in sorted({*chosen, at, more})])
     except pyarrow.ArrowException as error:
         raise DataError(f"{file}: not a Parquet file: {error}") from None
     names = [header[column] for column in chosen]
@@ -96,7 +99,8 @@ def _load_parquet(file: Path, label: str, features: Sequence[str] | None) -> Dat
     labels = table.column(label)
     if labels.null_count:
         raise DataError(f"{file}, row {labels.is_null().to_pylist().index(True)}: the label ({label!r}) is empty")
-    return dataset(np.column_stack(columns), labels.to_pylist(), names, str(file))
+    found = dataset(np.column_stack(columns), labels.to_pylist(), names, str(file))
+    return found if beside is None else replace(found, beside=np.array([*map(str, table.column(beside).to_pylist())]))
 
 
 def _column(file: Path, name: str, column: Any, types: Any) -> NDArray[np.float64]:
@@ -113,7 +117,7 @@ def _images(arrays: dict[str, NDArray[Any]]) -> bool:
     return len(arrays) == 1 and next(iter(arrays.values())).ndim > 2
 
 
-def _load_npz(file: Path, label: str, features: Sequence[str] | None) -> Dataset:
+def _load_npz(file: Path, label: str, features: Sequence[str] | None, beside: str | None) -> Dataset:
     try:
         strange = next((name for name in members_that_fit(file) if not name.endswith(".npy")), None)
         if strange is not None:
@@ -128,6 +132,9 @@ def _load_npz(file: Path, label: str, features: Sequence[str] | None) -> Dataset
     find(list(arrays), label, file, "label")
     labels = arrays.pop(label)
     names = arrays.pop("feature_names", None)
+    column = None if beside is None else _text(arrays, beside, len(labels), file)
+    if beside not in (features or ()):
+        arrays.pop(str(beside), None)
     tables = [name for name, array in arrays.items() if array.ndim == 2]
     if len(tables) == 1:
         rows: Any = arrays[tables[0]]
@@ -140,11 +147,18 @@ def _load_npz(file: Path, label: str, features: Sequence[str] | None) -> Dataset
         rows, header = np.column_stack(list(arrays.values())), tuple(arrays)
     if not (np.issubdtype(rows.dtype, np.number) or rows.dtype == bool) or np.iscomplexobj(rows):
         raise DataError(f"{file}: the features hold {rows.dtype}, not numbers")
-    whole = dataset(rows, labels, header, str(file))
+    whole = replace(dataset(rows, labels, header, str(file)), beside=column)
     if features is None:
         return whole
     chosen = [find(list(whole.feature_names), name, file, "features") for name in features]
-    return dataset(whole.rows[:, chosen], whole.labels, tuple(features), str(file))
+    return Dataset(whole.rows[:, chosen], whole.labels, tuple(features), str(file), column)
+
+
+def _text(arrays: dict[str, NDArray[Any]], name: str, count: int, file: Path) -> NDArray[Any]:
+    find(list(arrays), name, file, "split")
+    if arrays[name].shape != (count,):
+        raise DataError(f"{file}: {name!r} has shape {arrays[name].shape}, but there are {count} labels")
+    return arrays[name].astype(str)
 
 
 def _nearest_file(file: Path) -> str:

@@ -5,6 +5,7 @@ Combines dataset, space, graph, calibration and metadata, and returns the float6
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib import metadata
 from typing import TYPE_CHECKING
@@ -26,6 +27,8 @@ from knnkit.model.tflite.op_versions import minimum_runtime
 if TYPE_CHECKING:
     from knnkit.model.graph.tfknn import KnnModule
 
+#: Evaluates a reference over classes.
+Measure = Callable[[Reference, tuple[int | str, ...]], model_info.Evaluation | None]
 #: The last tflite-runtime, and the only runtime on some boards (armv7l): every model must load on it.
 OLDEST_RUNTIME = "2.14.0"
 #: Most rows to calibrate and measure `reject`, and most distance terms (minutes of work), which can mean fewer rows.
@@ -58,6 +61,7 @@ def build_model(
     margin: float = 1e-5,
     seed: int = 0,
     inputs: str = "",
+    measure: Measure | None = None,
 ) -> BuiltModel:
     """Builds the classifier `spec` over the rows of `training`.
 
@@ -68,6 +72,7 @@ def build_model(
         margin: relative distance within which neighbours are near-tied.
         seed: for the calibration sample.
         inputs: digest of the build's inputs, stored in knn.json.
+        measure: evaluates the reference; the result is stored in knn.json.
 
     Raises:
         DataError: k is larger than the number of rows.
@@ -75,7 +80,7 @@ def build_model(
     """
     _require_rows(spec.k, len(training.rows), training.source)
     enrolment = enrol(training, fit_scaler(training.rows, spec.scale), spec.metric)
-    return build_enrolled(spec, enrolment, held_out, margin=margin, seed=seed, inputs=inputs)
+    return build_enrolled(spec, enrolment, held_out, margin=margin, seed=seed, inputs=inputs, measure=measure)
 
 
 @needs_build_extra()
@@ -87,6 +92,7 @@ def build_enrolled(
     margin: float = 1e-5,
     seed: int = 0,
     inputs: str = "",
+    measure: Measure | None = None,
 ) -> BuiltModel:
     """Builds the classifier `spec` over enrolled rows; records `spec.scale`, but does not apply it.
 
@@ -96,6 +102,7 @@ def build_enrolled(
         MissingDependency: a package of `knnkit[build]` is not installed.
     """
     reference = make_reference(spec, enrolment, held_out, margin=margin, seed=seed)
+    evaluation = None if measure is None else measure(reference, enrolment.classes)
     model = make_module(enrolment, reference)
     from knnkit.model.tflite import metadata
     from knnkit.model.tflite.convert import convert
@@ -120,6 +127,7 @@ def build_enrolled(
         quantized=model.batch_rows(constants.QUANTIZED) if model.search.quantized else None,
         cells=model.batch_rows(constants.CELLS) if model.search.cells else None,
         searched=model.search.projection.matrix.shape[1] if model.search.projection else None,
+        evaluation=evaluation,
     )
     return BuiltModel(metadata.pack(tree, model, info), info, reference, _warnings(enrolment))
 

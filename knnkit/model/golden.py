@@ -14,6 +14,8 @@ from knnkit.data.dataset import Dataset
 from knnkit.errors import DataError
 from knnkit.model.build import BuiltModel
 
+#: Rows of each class in a golden set, if there are as many: enough to show that a class was forgotten.
+_OF_EACH_CLASS = 30
 #: Most rows of a golden set.
 MAX_ROWS = 1000
 
@@ -29,16 +31,16 @@ def make_golden(
     source = training if held_out is None else held_out
     if source.feature_names != training.feature_names:
         raise DataError(f"{source.source}: its features are not those of {training.source}, in the same order")
-    chosen = np.arange(len(source.rows))
-    if len(chosen) > limit:
-        chosen = np.sort(np.random.default_rng(seed).permutation(len(chosen))[:limit])
+    chosen = _draw(source.labels, limit, seed)
     rows = source.rows[chosen]
     answers = model.reference.answer(rows)
     codes = model.reference.classes
     return Golden(
         metric=model.info.metric,
         rows=rows,
-        truth=_truth(model, source.labels[chosen]) if held_out is not None else np.full(len(rows), -1, np.int32),
+        truth=codes_of(model.info.classes, source.labels[chosen])
+        if held_out is not None
+        else np.full(len(rows), -1, np.int32),
         label=answers.label,
         indices=answers.indices,
         distances=answers.distances,
@@ -47,9 +49,14 @@ def make_golden(
     )
 
 
-def _truth(model: BuiltModel, labels: NDArray[np.generic]) -> NDArray[np.int32]:
+def codes_of(classes: tuple[int | str, ...], labels: NDArray[np.generic]) -> NDArray[np.int32]:
+    """Returns the (n,) class index of each label.
+
+    Raises:
+        DataError: a label that the classes do not have.
+    """
     # `7` is text beside a label of letters, and a number where they are not in the same file.
-    places = {str(label): code for code, label in enumerate(model.info.classes)}
+    places = {str(label): code for code, label in enumerate(classes)}
     texts = [str(label) for label in labels.tolist()]
     unseen = sorted(set(texts) - set(places))
     if unseen:
@@ -58,3 +65,17 @@ def _truth(model: BuiltModel, labels: NDArray[np.generic]) -> NDArray[np.int32]:
             hint="give the training set a row of that class, or leave it out of the held-out rows",
         )
     return np.array([places[text] for text in texts], dtype=np.int32)
+
+
+def _draw(labels: NDArray[np.generic], limit: int, seed: int) -> NDArray[np.int64]:
+    """Returns the places of at most `limit` rows, in order: some of every class, then any rows."""
+    if len(labels) <= limit:
+        return np.arange(len(labels))
+    order = np.random.default_rng(seed).permutation(len(labels))
+    codes = np.unique(labels, return_inverse=True)[1].reshape(-1)[order]
+    by_class = np.argsort(codes, kind="stable")
+    starts = np.searchsorted(codes[by_class], np.arange(codes.max() + 1))
+    rank = np.empty(len(order), np.int64)  # of each row within its class, in the order drawn
+    rank[by_class] = np.arange(len(order)) - starts[codes[by_class]]
+    first = rank < min(_OF_EACH_CLASS, max(1, limit // len(starts)))
+    return np.sort(np.concatenate([order[first], order[~first]])[:limit])

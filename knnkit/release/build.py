@@ -19,7 +19,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from device_agent.shared.golden.judge import Verdict
 from device_agent.shared.protocol import constants, model_info
 from device_agent.shared.protocol.errors import ModelUnusable
 from device_agent.shared.protocol.versions import utc
@@ -28,6 +27,8 @@ from device_agent.shared.safe_files import read_small
 from device_agent.shared.trust import dsse
 from knnkit.config.parse import Build
 from knnkit.errors import BuildError, UsageError, VerificationFailed
+from knnkit.evaluation import metrics
+from knnkit.evaluation.metrics import Figures
 from knnkit.release import manifest, up_to_date
 from knnkit.release.signing import Signer, sign_release
 from knnkit.release.verify import verify_with
@@ -56,6 +57,11 @@ class Built:
     accuracy: float | None
     accuracy_rows: int
     warnings: tuple[str, ...] = ()
+
+    @property
+    def figures(self) -> Figures | None:
+        """Figures on all held-out rows, overall and by class; None where nothing was measured."""
+        return metrics.of_evaluation(self.info.evaluation, self.info.classes)
 
     def __repr__(self) -> str:
         """Returns the text that a notebook shows."""
@@ -101,7 +107,7 @@ def build_release(build: Build, signer: Signer, *, out: Path | None = None) -> B
     _require_replaceable(directory)
     release, model = build.release, build.model
     order = Order(
-        model_info.Gates(**build.gates.model_dump()),
+        model_info.Gates(**{**build.gates.model_dump(), "recall": dict(build.gates.recall) or None}),
         release.version,
         release.sequence,
         release.expires,
@@ -122,7 +128,7 @@ def write_release(made_from: Material, order: Order, signer: Signer, directory: 
     _require_replaceable(directory)
     created = _pinned_clock()
     made = made_from.build(order.gates, seed=order.seed, inputs=order.inputs)
-    model, verdict = made.model, made.verdict
+    model = made.model
     document = _manifest(order, model.info, model.data, directory, int(time.time()) if created is None else created)
     again = _same_version(directory, document, model.data)
     with _replacing(directory) as folder:
@@ -136,10 +142,22 @@ def write_release(made_from: Material, order: Order, signer: Signer, directory: 
         model.info,
         signed.digest,
         True,
-        verdict.accuracy,
-        verdict.accuracy_rows,
-        (*made_from.warnings, *model.warnings, *_learnt_nothing(model.info, verdict), *_far_ahead(document), *again),
+        *_measured(model.info),
+        (
+            *made_from.warnings,
+            *model.warnings,
+            *made.warnings,
+            *_learnt_nothing(model.info),
+            *_far_ahead(document),
+            *again,
+        ),
     )
+
+
+def _measured(info: model_info.KnnInfo) -> tuple[float | None, int]:
+    """Returns the accuracy on the held-out rows and their number."""
+    found = info.evaluation
+    return (None, 0) if found is None else (sum(found.right) / found.rows, found.rows)
 
 
 def _far_ahead(document: model_info.Manifest) -> tuple[str, ...]:
@@ -153,13 +171,13 @@ def _far_ahead(document: model_info.Manifest) -> tuple[str, ...]:
     )
 
 
-def _learnt_nothing(info: model_info.KnnInfo, verdict: Verdict) -> tuple[str, ...]:
-    """Warns of a model that is worse than always giving the most frequent answer."""
-    rows = [sum(row) for row in verdict.confusion]
-    if verdict.accuracy is None or sum(map(bool, rows)) < 2 or verdict.accuracy >= max(rows) / sum(rows):
+def _learnt_nothing(info: model_info.KnnInfo) -> tuple[str, ...]:
+    """Warns of a model that one answer to every row would outdo."""
+    (accuracy, _), rows = _measured(info), info.evaluation.support if info.evaluation else ()
+    if accuracy is None or sum(map(bool, rows)) < 2 or accuracy >= max(rows) / sum(rows):
         return ()
     answer = info.classes[rows.index(max(rows))]
-    said = f"an accuracy of {verdict.accuracy:.1%} is less than {answer!r} for every row would have"
+    said = f"an accuracy of {accuracy:.1%} is less than {answer!r} for every row would have"
     mend = "scale: standard, other features, or is another column the label?"
     return (f"{info.name}: {said} ({max(rows) / sum(rows):.1%}); {mend}",)
 
@@ -304,4 +322,4 @@ def _kept(directory: Path, build: Build, signer: Signer) -> Built | None:
     except (VerificationFailed, ModelUnusable):
         return None
     warnings = (*verdict.warnings, *_far_ahead(verdict.manifest))
-    return Built(directory, verdict.manifest, info, verdict.digest, False, None, 0, warnings)
+    return Built(directory, verdict.manifest, info, verdict.digest, False, *_measured(info), warnings)

@@ -13,6 +13,9 @@ from device_agent.shared.protocol.model_info import Gates, Manifest
 from device_agent.shared.trust import manifest as rules
 from knnkit.errors import VerificationFailed
 
+#: Gates of the first version of release.json, which are always written.
+_OLDEST = frozenset({"margin", "accuracy", "latency_ms"})
+_NO_GATES = json_codec.to_plain(Gates())
 #: The class of a release that any device may run.
 ANY_DEVICE = "any"
 
@@ -57,8 +60,10 @@ def new_manifest(
 
 
 def write_manifest(manifest: Manifest) -> bytes:
-    """Returns the bytes of release.json."""
-    return json_codec.dump_file(manifest)
+    """Returns the bytes of release.json; a gate that is not asked for is left out where older agents do not know it."""
+    document = json_codec.to_plain(manifest)
+    plain = {name: value for name, value in document["gates"].items() if name in _OLDEST or value != _NO_GATES[name]}
+    return json_codec.dump_file({**document, "gates": plain})
 
 
 def read_manifest(data: bytes) -> Manifest:

@@ -9,6 +9,7 @@ import hashlib
 import json
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from device_agent import __version__
 from device_agent.shared.protocol import constants
@@ -19,6 +20,8 @@ from knnkit.config.parse import Build, FileData, SkopsData, TestFile
 from knnkit.errors import DataError
 
 _TOOLS = ("tensorflow", "scikit-learn", "numpy")
+#: Keys of `model` that count by what they lead to.
+_ELSEWHERE: Any = {"gates": True, "data": {"file", "skops"}, "test": {"file"}, "split": {"file"}}
 _CHUNK = 1 << 20
 
 
@@ -32,10 +35,10 @@ def digest(build: Build) -> str:
     files = [model.data.file] if isinstance(model.data, FileData) else []
     if isinstance(model.data, SkopsData):
         files.append(model.data.skops)
-    if isinstance(model.test, TestFile):
-        files.append(model.test.file)
+    if isinstance(model.measured_on, TestFile):
+        files.append(model.measured_on.file)
     asked = {
-        "model": model.model_dump(mode="json", exclude={"gates": True, "data": {"file", "skops"}, "test": {"file"}}),
+        "model": model.model_dump(mode="json", exclude=_ELSEWHERE),
         "gates": build.gates.model_dump(mode="json"),
         "release": build.release.model_dump(mode="json", exclude={"dir"}),
         "files": [_file_digest(path) for path in files],

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from knnkit.evaluation import metrics
+from knnkit.evaluation.metrics import Figures
 from knnkit.render.page import Page, certified
 
 #: Most confusion matrices to show.
@@ -38,6 +40,7 @@ class Matrix:
     unknown: bool
     mistakes: tuple[Mistake, ...]
     more: int
+    figures: Figures | None = None
 
     @property
     def whole(self) -> bool:
@@ -81,4 +84,5 @@ def _matrix(cells: tuple[tuple[int, ...], ...], names: tuple[str, ...], classes:
         ),
         key=lambda mistake: -mistake.rows,
     )
-    return Matrix(names, kept, shares, labels, unknown, tuple(mistakes[:LISTED]), len(mistakes[LISTED:]))
+    figures = metrics.of_confusion([(*row, 0)[: len(cells) + 1] for row in cells], labels)
+    return Matrix(names, kept, shares, labels, unknown, tuple(mistakes[:LISTED]), len(mistakes[LISTED:]), figures)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from device_agent.shared.protocol.documents import ReleaseRef
 from device_agent.shared.protocol.model_info import Gates
-from device_agent.shared.protocol.reports import Certificate
+from device_agent.shared.protocol.reports import Certificate, Compared
+from knnkit.evaluation import metrics
 from knnkit.fleet.report import DeviceReport, FleetReport, Outcome
 from knnkit.render import terminal
+from knnkit.render.figures import lines
 from knnkit.render.page import Device, Page, Step
 from knnkit.render.sanitize import milliseconds, percent, seconds
 from knnkit.render.terminal import Cell, Column, Table, Tone
@@ -187,6 +189,8 @@ def print_report(report: FleetReport, stream: TextIO | None = None) -> None:
     columns.append("says" if any(device.said for device in report.devices) else "")
     rows = [_row(device, proven, mixed) for device in report.devices]
     terminal.print_table(columns, rows, stream=out)
+    for line, tone_of_line in evaluation_lines(report):
+        terminal.print_line(line, tone_of_line, stream=out)
     for device in report.devices:
         for warning in device.warnings:
             terminal.print_line(f"{device.name}: {warning}", "warn", stream=out)
@@ -195,6 +199,38 @@ def print_report(report: FleetReport, stream: TextIO | None = None) -> None:
     if report.stopped:
         terminal.print_line(f"stopped: {report.stopped}", "bad", stream=out)
     terminal.print_line(verdict(report), tone(report), stream=out)
+
+
+def evaluation_lines(report: FleetReport) -> list[tuple[str, Tone]]:
+    """Returns the figures of each confusion matrix, and what falls against the release that ran before."""
+    shared: dict[tuple[Any, ...], list[str]] = {}
+    for device in report.devices:
+        if device.certificate and device.certificate.confusion:
+            proof = device.certificate
+            shared.setdefault((proof.confusion, proof.classes, proof.compared), []).append(device.name)
+    found: list[tuple[str, Tone]] = []
+    for (confusion, classes, compared), names in shared.items():
+        figures = metrics.of_confusion(confusion, classes)
+        who = names[0] if len(names) == 1 else f"{len(names):,} devices"
+        found += [(f"{who}: {line}", "") for line in (lines(figures, most=3) if figures else ())]
+        found += [(f"{who}: {line}", "warn" if worse else "") for line, worse in changes(compared)]
+    return found
+
+
+def changes(compared: Compared | None) -> list[tuple[str, bool]]:
+    """Returns before -> after of each class whose recall changed, and whether it fell."""
+    if compared is None or not compared.fits:
+        return []
+    changed = [each for each in compared.classes if each.rows and each.before != each.after]
+    changed.sort(key=lambda each: (each.after - each.before) / each.rows)
+    return [
+        (
+            f"class {each.label}: recall {percent(each.before / each.rows)} -> {percent(each.after / each.rows)} "
+            f"({each.before:,} -> {each.after:,} of {each.rows:,} rows), against {compared.name} {compared.version}",
+            each.after < each.before,
+        )
+        for each in changed
+    ]
 
 
 def _row(device: DeviceReport, proven: bool, mixed: bool) -> list[Cell | str]:

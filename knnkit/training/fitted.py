@@ -6,7 +6,8 @@ scikit-learn.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +23,7 @@ class Fitted:
 
     spec: KnnSpec
     enrolment: Enrolment
+    estimator: Any = field(default=None, compare=False, repr=False)  # of scikit-learn, to be asked itself
 
     def training_rows(self) -> Dataset:
         """Returns raw rows that map to the training rows; only approximately if a step cannot be inverted exactly.
@@ -50,7 +52,7 @@ class Fitted:
             )
         known = {str(label): label for label in self.enrolment.classes}
         labels = [known.get(str(label), label) for label in held_out.labels.tolist()]
-        return Dataset(held_out.rows, np.array(labels), names, held_out.source)
+        return replace(held_out, labels=np.array(labels))
 
 
 def _listed(names: tuple[str, ...]) -> str:

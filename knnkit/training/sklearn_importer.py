@@ -75,9 +75,8 @@ def import_estimator(
     classes, codes = _classes(classifier)
     source = source or type(estimator).__name__
     spec = KnnSpec(name, int(classifier.n_neighbors), metric, _weights(classifier), _scale(maps), reject)
-    return Fitted(
-        spec, Enrolment(space, enrolled, codes, classes, names, _fingerprint(space, enrolled, codes, classes), source)
-    )
+    fingerprint = _fingerprint(space, enrolled, codes, classes)
+    return Fitted(spec, Enrolment(space, enrolled, codes, classes, names, fingerprint, source), estimator)
 
 
 def _fingerprint(space: Space, enrolled: Float32, codes: NDArray[np.int32], classes: tuple[int | str, ...]) -> str:

@@ -13,11 +13,14 @@ from typing import Any
 from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.golden.judge import Verdict
 from device_agent.shared.protocol.constants import Metric, Scale
-from device_agent.shared.protocol.model_info import Gates, KnnInfo
-from knnkit.config.parse import Build, FileData, SklearnData, SkopsData, TestFile
+from device_agent.shared.protocol.model_info import Evaluation, Gates, KnnInfo
+from knnkit.config.parse import Build, FileData, GroupSplit, SklearnData, SkopsData, TestFile, TimeSplit
 from knnkit.data import columns, dataset, files
 from knnkit.data.dataset import Dataset
 from knnkit.errors import DataError
+from knnkit.evaluation import faults
+from knnkit.evaluation.measure import compare_with_estimator, measure
+from knnkit.evaluation.splits import Divided, divide
 from knnkit.model.build import BuiltModel, build_enrolled, build_model
 from knnkit.model.golden import make_golden
 from knnkit.model.reference.classifier import Reference
@@ -31,11 +34,12 @@ from knnkit.training.fitted import Fitted
 
 @dataclass(frozen=True)
 class Made:
-    """A model, its golden set, and the verdict of its self-check."""
+    """A model, its golden set, the verdict of its self-check, and the answers of an imported classifier itself."""
 
     model: BuiltModel
     golden: Golden
     verdict: Verdict
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,7 @@ class Material:
         held_out: raw rows to measure accuracy with; None if there are none.
         imported: the classifier from scikit-learn; None if the classifier is made from `training`.
         warnings: for the person who builds.
+        how: how rows were held out; empty where nothing is measured.
     """
 
     spec: KnnSpec
@@ -55,6 +60,7 @@ class Material:
     held_out: Dataset | None
     imported: Fitted | None = None
     warnings: tuple[str, ...] = ()
+    how: str = ""
 
     @property
     def fingerprint(self) -> str:
@@ -79,7 +85,7 @@ class Material:
             BuildError: the model cannot be built, or fails `gates`.
             MissingDependency: a package of `knnkit[build]` is not installed.
         """
-        how: dict[str, Any] = {"margin": gates.margin, "seed": seed, "inputs": inputs}
+        how: dict[str, Any] = {"margin": gates.margin, "seed": seed, "inputs": inputs, "measure": self._measure}
         if self.imported is None:
             model = build_model(self.spec, self.training, self.held_out, **how)
         else:
@@ -87,7 +93,16 @@ class Material:
         golden = make_golden(model, self.held_out, self.training, seed=seed)
         from knnkit.model.selfcheck import self_check  # TensorFlow
 
-        return Made(model, golden, self_check(model, golden, gates))
+        return Made(model, golden, self_check(model, golden, gates), self._own_answers(model))
+
+    def _measure(self, reference: Reference, classes: tuple[int | str, ...]) -> Evaluation | None:
+        return measure(reference, classes, self.held_out, self.how)
+
+    def _own_answers(self, model: BuiltModel) -> tuple[str, ...]:
+        """Asks an imported classifier itself, and reports what it answers differently."""
+        if self.imported is None or self.imported.estimator is None or self.held_out is None:
+            return ()
+        return compare_with_estimator(self.imported.estimator, model.reference, model.info.classes, self.held_out)
 
     def golden(self, info: KnnInfo, own: Dataset, *, margin: float, limit: int) -> Golden:
         """Returns the golden set of the user's own rows, for a model that was built from this material.
@@ -127,38 +142,41 @@ def load(build: Build) -> Material:
         return _load_imported(build, model.data)
     spec = KnnSpec(model.name, model.k, model.metric, model.weights, model.scale, model.reject)
     everything = _load_rows(build)
+    divided = _divide(build, everything)
     chosen = isinstance(model.data, FileData) and model.data.features is not None
     warnings = columns.warnings(everything) if isinstance(model.data, FileData) and not chosen else ()
-    return Material(spec, *_divide(build, everything), warnings=warnings)
+    warnings += (*divided.warnings, *faults.find(divided.training, divided.held_out))
+    return Material(spec, divided.training, divided.held_out, warnings=warnings, how=divided.how)
 
 
 def _load_rows(build: Build) -> Dataset:
-    data = build.model.data
+    data, split = build.model.data, build.model.split
     if isinstance(data, FileData):
-        return files.load(data.file, data.label, data.features)
+        beside = split.group if isinstance(split, GroupSplit) else split.time if isinstance(split, TimeSplit) else None
+        return files.load(data.file, data.label, data.features, beside)
     assert isinstance(data, SklearnData)
     return dataset.load_sklearn(data.sklearn)
 
 
-def _divide(build: Build, everything: Dataset) -> tuple[Dataset, Dataset | None]:
-    test = build.model.test
+def _divide(build: Build, everything: Dataset) -> Divided:
+    test, split = build.model.measured_on, build.model.split
     if isinstance(test, TestFile):
-        return everything, files.load(test.file, label_of(build), everything.feature_names)
-    if test == 0.0:
-        return everything, None
-    return dataset.split(everything, test, build.model.seed)
+        return Divided(everything, files.load(test.file, label_of(build), everything.feature_names), "file")
+    how = "group" if isinstance(split, GroupSplit) else "time" if isinstance(split, TimeSplit) else split
+    assert not isinstance(how, TestFile)
+    return divide(everything, test, build.model.seed, how)
 
 
 def label_of(build: Build) -> str:
     """Returns the name of the label column: of the test file if it has one, else of the training data."""
-    data, test = build.model.data, build.model.test
+    data, test = build.model.data, build.model.measured_on
     if isinstance(test, TestFile) and test.label is not None:
         return test.label
     return data.label if isinstance(data, FileData) else "label"
 
 
 def _load_imported(build: Build, data: SkopsData) -> Material:
-    model, test = build.model, build.model.test
+    model, test = build.model, build.model.measured_on
     estimator = sklearn_importer.load_skops(data.skops)
     held_out, names = None, sklearn_importer.fitted_names(estimator)
     if isinstance(test, TestFile):
@@ -184,6 +202,6 @@ def of_imported(imported: Fitted, held_out: Dataset | None) -> Material:
     """
     training = imported.training_rows()
     if held_out is not None:
-        return Material(imported.spec, training, imported.fitting(held_out), imported)
+        return Material(imported.spec, training, imported.fitting(held_out), imported, how="file")
     said = "there are no test rows: training rows stand in as golden rows, and no accuracy is claimed"
     return Material(imported.spec, training, None, imported, (f"{training.source}: {said}",))

@@ -27,6 +27,7 @@ HOST_LAYERS = (
     ("knnkit.model.graph",),
     ("knnkit.model.tflite",),
     ("knnkit.model",),
+    ("knnkit.evaluation",),
     ("knnkit.training", "knnkit.provision"),
     ("knnkit.release",),
     ("knnkit.api", "knnkit.fleet.targets", "knnkit.fleet.report"),
@@ -48,7 +49,7 @@ LOADER = "device_agent.bootstrap.loader"
 #: Package -> the only rooms that import it.
 HOMES: dict[str, tuple[str, ...]] = {
     "tensorflow": ("knnkit.model.graph", "knnkit.model.tflite", "knnkit.model.selfcheck"),
-    "sklearn": ("knnkit.training", "knnkit.data.dataset", "knnkit.model.scaling"),
+    "sklearn": ("knnkit.training", "knnkit.data.dataset", "knnkit.evaluation.splits", "knnkit.model.scaling"),
     "skops": ("knnkit.training",),
     "pandas": (),
     "pyarrow": ("knnkit.data",),

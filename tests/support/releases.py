@@ -44,6 +44,11 @@ RECIPES: dict[str, str] = {
         release: {version: 1.1.0, sequence: 11}
         gates: {accuracy: 0.8}
     """,
+    # One class gets nearly every row: two classes are forgotten.
+    "iris-forgets": """
+        model: {name: iris, data: {sklearn: iris}, k: 99, scale: standard}
+        release: {version: 1.2.0, sequence: 12}
+    """,
     # The article's experiment: two features, five classes, numbers as labels.
     "blobs": """
         model: {name: blobs, data: {sklearn: blobs}, k: 3}
@@ -74,7 +79,7 @@ KEY = Path("keys") / "signing"
 #: Builds that stay in the cache: another work tree that shares it may be using one.
 KEPT = 8
 _SOURCES = (
-    *(f"knnkit/{room}" for room in ("config", "data", "model", "training", "release")),
+    *(f"knnkit/{room}" for room in ("config", "data", "evaluation", "model", "training", "release")),
     "device_agent",
     "tests/support/releases.py",
 )

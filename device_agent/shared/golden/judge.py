@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from device_agent.shared.golden import class_gates
 from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.protocol.constants import MAX_CONFUSED, MAX_DIFFERENCES, UNKNOWN, UNKNOWN_LABEL, Metric
 from device_agent.shared.protocol.errors import ModelUnusable
@@ -67,6 +68,7 @@ def judge(golden: Golden, answers: Any, info: KnnInfo, gates: Gates, *, p50_ms: 
         _difference(golden, answers, info, row, errors[row]) for row, kind in enumerate(kinds) if kind == "different"
     )
     accuracy, accepted, count, confusion = _score(golden, answers, len(info.classes))
+    by_class = class_failures(gates, golden, np.asarray(answers.label), info)
     different = kinds.count("different")
     return Verdict(
         identical=kinds.count("identical"),
@@ -78,7 +80,7 @@ def judge(golden: Golden, answers: Any, info: KnnInfo, gates: Gates, *, p50_ms: 
         accuracy_rows=count,
         accepted=accepted,
         confusion=confusion,
-        failures=_failures(gates, different, len(kinds), accuracy, p50_ms),
+        failures=(*_failures(gates, different, len(kinds), accuracy, p50_ms), *by_class),
     )
 
 
@@ -162,6 +164,13 @@ def _score(
     truth, label = golden.truth[known], np.asarray(answers.label)[known]
     confusion = _confusion(truth, label, n_classes) if n_classes <= MAX_CONFUSED else ()
     return float(np.mean(label == truth)), float(np.mean(label != UNKNOWN)), len(known), confusion
+
+
+def class_failures(gates: Gates, golden: Golden, label: NDArray[np.int32], info: KnnInfo) -> tuple[str, ...]:
+    """Returns the gates on classes that these answers to the golden rows miss."""
+    support = np.bincount(golden.truth[golden.truth >= 0], minlength=len(info.classes))
+    right = np.bincount(golden.truth[(golden.truth >= 0) & (golden.truth == label)], minlength=len(info.classes))
+    return class_gates.failures(gates, tuple(map(str, info.classes)), support.tolist(), right.tolist())
 
 
 def _confusion(truth: NDArray[np.int32], label: NDArray[np.int32], n_classes: int) -> tuple[tuple[int, ...], ...]:

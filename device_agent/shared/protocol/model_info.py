@@ -5,6 +5,8 @@ Frozen records, written and read by `json_codec`. No I/O.
 
 from __future__ import annotations
 
+from typing import Literal
+
 from device_agent.shared.protocol.constants import CELLS, FULL, QUANTIZED, SCHEMA, Metric, Scale, Weights
 from device_agent.shared.protocol.record import record
 
@@ -21,6 +23,22 @@ class Reject:
     thresholds: tuple[float, ...]
     measured: float | None = None
     measured_rows: int = 0
+
+
+@record
+class Evaluation:
+    """What the float64 reference answered on all held-out rows, counted on the host that built the model.
+
+    `support`, `right` and `answered` have one number a class: its rows, those recognised, and the rows so answered.
+    The rest of `rows` is "unknown". `confusion` is as in a certificate, and empty for more than `MAX_CONFUSED` classes.
+    """
+
+    how: str  # random, stratified, group, time, file, leave-one-out
+    rows: int
+    support: tuple[int, ...]
+    right: tuple[int, ...]
+    answered: tuple[int, ...]
+    confusion: tuple[tuple[int, ...], ...] = ()
 
 
 @record
@@ -45,6 +63,7 @@ class KnnInfo:
     searched: int | None = None  # dimensions of the projection in which candidates are searched; None: no projection
     quantized: int | None = None  # rows of the batch signature that searches in int8; None: it does not exist
     cells: int | None = None  # rows of the batch signature that searches one cell; None: it does not exist
+    evaluation: Evaluation | None = None  # None: nothing was measured
     schema: int = SCHEMA
 
     def batch_rows(self, search: str) -> int | None:
@@ -60,6 +79,11 @@ class Gates:
     margin: float = 1.0e-5  # neighbours whose float64 distances differ by less, relative to the scale, may swap
     accuracy: float | None = None  # lowest accuracy on the evaluation rows, 0 to 1
     latency_ms: float | None = None  # highest median time of one row
+    balanced_accuracy: float | None = None  # lowest mean recall of the classes that have evaluation rows
+    min_recall: float | None = None  # lowest recall of every class
+    recall: dict[str, float] | None = None  # label -> lowest recall, in place of `min_recall`
+    not_worse_than: Literal["current"] | None = None  # by class, on these evaluation rows, before the switch
+    by: float = 0.0  # how much lower a recall may be for `not_worse_than`
 
 
 @record

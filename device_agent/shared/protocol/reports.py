@@ -46,6 +46,32 @@ class Latency:
 
 
 @record
+class ClassChange:
+    """One class before and after: of its `rows`, how many the running and the new release recognise."""
+
+    label: str
+    rows: int
+    before: int
+    after: int
+
+
+@record
+class Compared:
+    """The running release beside the new one, on the new one's evaluation rows.
+
+    `fits` is false if the two have other features: then nothing was compared. `gone` are labels that the new one does
+    not have.
+    """
+
+    release: str
+    name: str
+    version: str
+    fits: bool
+    classes: tuple[ClassChange, ...] = ()
+    gone: tuple[str, ...] = ()
+
+
+@record
 class Certificate:
     """Compares a device's answers on the golden rows with the host's; `nonce` comes from the host that asked.
 
@@ -54,6 +80,7 @@ class Certificate:
     `failures` lists the gates that were missed. `classes` are the labels, as text. For a model of more than
     `MAX_CONFUSED` classes, `confusion` and `classes` are empty. `warnings` list why the release would be refused as a
     new one today: its key (`signed_by`) was revoked, or it has expired.
+    `compared` exists if a gate asks for a comparison with the release that was running.
     """
 
     nonce: str
@@ -79,6 +106,7 @@ class Certificate:
     classes: tuple[str, ...] = ()
     signed_by: str = ""  # fingerprint of the key
     warnings: tuple[str, ...] = ()
+    compared: Compared | None = None
     schema: int = SCHEMA
 
     @property

@@ -45,6 +45,10 @@ def check_manifest(manifest: Manifest) -> None:
         "labels_sha256": constants.is_digest(manifest.labels_sha256),
         "gates.margin": 0 <= gates.margin <= 1,
         "gates.accuracy": gates.accuracy is None or 0 <= gates.accuracy <= 1,
+        "gates.balanced_accuracy": gates.balanced_accuracy is None or 0 <= gates.balanced_accuracy <= 1,
+        "gates.min_recall": gates.min_recall is None or 0 <= gates.min_recall <= 1,
+        "gates.recall": all(0 <= floor <= 1 for floor in (gates.recall or {}).values()),
+        "gates.by": 0 <= gates.by < 1,
         "gates.latency_ms": gates.latency_ms is None or gates.latency_ms > 0,
     }
     wrong = [key for key, fits in checks.items() if not fits]

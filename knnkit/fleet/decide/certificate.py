@@ -6,6 +6,8 @@ with consistent numbers. The gates are applied to these numbers here, whatever t
 
 from __future__ import annotations
 
+from device_agent.shared.golden import class_gates
+from device_agent.shared.protocol.model_info import Gates
 from device_agent.shared.protocol.reports import Certificate
 from knnkit.release.package import Package
 
@@ -76,9 +78,20 @@ def missed(certificate: Certificate, package: Package | None) -> tuple[str, ...]
             found.append("accuracy was not measured")
         elif certificate.accuracy < gates.accuracy:
             found.append(f"accuracy {certificate.accuracy:.4f} is under {gates.accuracy:g}")
+    found += [text for text in _missed_by_class(certificate, gates) if text not in found] if gates else []
     if gates and gates.latency_ms is not None and not any("latency" in failure for failure in found):
         if certificate.latency is None:
             found.append("latency was not measured")
         elif certificate.latency.p50_ms > gates.latency_ms:
             found.append(f"latency {certificate.latency.p50_ms:.4g} ms is over {gates.latency_ms:g} ms")
     return tuple(found)
+
+
+def _missed_by_class(certificate: Certificate, gates: Gates) -> tuple[str, ...]:
+    """Applies the gates on classes to the counts in the certificate, as far as it has them."""
+    table = certificate.confusion
+    found: tuple[str, ...] = ()
+    if table and len(certificate.classes) == len(table):
+        support, right = [sum(row) for row in table], [row[place] for place, row in enumerate(table)]
+        found = class_gates.failures(gates, certificate.classes, support, right)
+    return found if certificate.compared is None else (*found, *class_gates.worse(gates, certificate.compared))

@@ -13,7 +13,15 @@ import yaml
 from knnkit.config import messages, parse, yaml_reader
 from knnkit.errors import ConfigError
 
-GATES = {"accuracy": 0.9, "latency_ms": 5.0, "margin": 1e-5}
+GATES: dict[str, Any] = {
+    "accuracy": 0.9,
+    "latency_ms": 5.0,
+    "margin": 1e-5,
+    "balanced_accuracy": 0.8,
+    "min_recall": 0.5,
+    "recall": {},
+}
+GATES |= {"not_worse_than": "current", "by": 0.01}
 REACH = {"user": "pi", "port": 22, "root": "~/k", "identity": "~/key", "jump": "pi@gate", "device_class": "zero"}
 REACH |= {"runtime": "auto"}
 MODEL = {
@@ -55,6 +63,9 @@ FILES: list[dict[str, Any]] = [
     {"model": {"name": "fruit", "data": {"sklearn": "iris"}, "test": 0.3}},
     {"model": {"name": "fruit", "data": {"skops": "a.skops"}}},
     {"models": [{"name": "fruit", "data": {"sklearn": "iris"}}]},
+    {"model": {"name": "fruit", "data": {"file": "a.csv"}, "split": {"group": "device"}}},
+    {"model": {"name": "fruit", "data": {"file": "a.csv"}, "split": {"time": "when"}}},
+    {"model": {"name": "fruit", "data": {"file": "a.csv"}, "split": {"file": "b.csv"}}},
 ]
 WRONG: dict[str, Any] = {
     "a word": "zzz",

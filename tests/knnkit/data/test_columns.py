@@ -75,14 +75,14 @@ def test_a_build_names_the_column_and_the_key_that_leaves_it_out(tmp_path: Path)
     (tmp_path / "train.csv").write_text("\n".join(["id,width,height,y", *lines, ""]))
     file = tmp_path / "deploy.yaml"
     file.write_text("model: {name: a, data: {file: train.csv, label: y}}\n")
-    (said,) = source.load(load.load(file).builds()[0]).warnings
+    said, *_ = source.load(load.load(file).builds()[0]).warnings
     assert said.removeprefix(str(tmp_path)) == (
         "/train.csv: the column 'id' holds 1 to 60, each once, as row numbers do, and is a feature of the model; "
         "features: [width, height] beside `label` in deploy.yaml leaves it out"
     )
     for features in ("[width, height]", "[id, width]"):  # whoever names it, means it
         file.write_text(f"model: {{name: a, data: {{file: train.csv, label: y, features: {features}}}}}\n")
-        assert source.load(load.load(file).builds()[0]).warnings == ()
+        assert not any("row numbers" in said for said in source.load(load.load(file).builds()[0]).warnings)
 
 
 def test_of_many_features_a_few_are_listed_and_alone_it_is_told_as_well() -> None:

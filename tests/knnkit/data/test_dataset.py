@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from knnkit.data.dataset import Dataset, dataset, load_sklearn, split
+from knnkit.data.dataset import Dataset, dataset, load_sklearn
 from knnkit.data.files import load
 from knnkit.errors import DataError
 from knnkit.model.build import build_model
@@ -189,46 +188,6 @@ def test_k_larger_than_the_rows_is_refused() -> None:
 def test_one_class_only_warns() -> None:
     model = build_model(KnnSpec("one", 1), dataset([[0.0], [1.0]], ["a", "a"]))
     assert "every row has the label 'a'" in model.warnings[0]
-
-
-def test_the_split_is_scikit_learns() -> None:
-    from sklearn.model_selection import train_test_split
-
-    blobs = load_sklearn("blobs")
-    training, held_out = split(blobs, 0.3, 0)
-    rows, others, labels, truth = train_test_split(blobs.rows, blobs.labels, test_size=0.3, random_state=0)
-    assert np.array_equal(training.rows, rows)
-    assert np.array_equal(held_out.rows, others)
-    assert np.array_equal(training.labels, labels)
-    assert np.array_equal(held_out.labels, truth)
-
-
-@pytest.mark.parametrize(
-    ("labels", "said", "hint"),
-    [
-        ([*"ab" * 10, "rare"], "all rows of the label 'rare' were held out", "give it more rows"),
-        (np.arange(21) * 0.5, "and of 6 labels more", "21 labels in 21 rows: is another column the label?"),
-    ],
-)
-def test_a_label_that_no_row_is_left_to_learn_from_is_told(labels: Any, said: str, hint: str) -> None:
-    rows = dataset(np.arange(21.0)[:, None], list(map(str, labels)))
-    seed = next(seed for seed in range(100) if _held_out(rows, seed, "rare" if "rare" in labels else "0.0"))
-    with pytest.raises(DataError) as caught:
-        split(rows, 0.3, seed)
-    assert said in str(caught.value)
-    assert hint in caught.value.hint
-
-
-def _held_out(rows: Dataset, seed: int, label: str) -> bool:
-    from sklearn.model_selection import train_test_split
-
-    kept, held_out = train_test_split(rows.labels, test_size=0.3, random_state=seed)
-    return label in held_out and label not in kept
-
-
-def test_too_few_rows_to_split_are_told() -> None:
-    with pytest.raises(DataError, match=r"too few rows to hold out 0\.3 of them: 1\b"):
-        split(dataset([[0.0]], ["a"]), 0.3, 0)
 
 
 @pytest.mark.parametrize("name", ["blobs", "breast_cancer", "digits", "iris", "moons", "wine"])

@@ -15,7 +15,8 @@ from device_agent.shared.golden.judge import judge
 from device_agent.shared.protocol.model_info import Gates
 from device_agent.shared.queries import Neighbors
 from knnkit import TfKNN
-from knnkit.data.dataset import Dataset, load_sklearn, split
+from knnkit.data.dataset import Dataset, load_sklearn
+from knnkit.evaluation.splits import divide
 from knnkit.model import build as builder
 from knnkit.model.build import build_model
 from knnkit.model.golden import make_golden
@@ -26,7 +27,9 @@ ACCURACY = 0.9433333333333334  # 283 of 300
 
 @pytest.fixture(scope="module")
 def article() -> tuple[Dataset, Dataset]:
-    kept, held_out = split(load_sklearn("blobs"), 0.3, 0)
+    divided = divide(load_sklearn("blobs"), 0.3, 0)
+    kept, held_out = divided.training, divided.held_out
+    assert held_out is not None
     assert (len(kept.rows), len(held_out.rows)) == (700, 300)
     return kept, held_out
 

@@ -115,7 +115,7 @@ def test_another_key_signs_anew(folder: Path) -> None:
     [
         ("train.csv", "a,b,y\n1,tall,odd\n", "line 2, column 'b': 'tall' is not a number"),
         ("train.csv", "a,b,z\n1,2,odd\n", "no column 'y'"),
-        ("train.csv", "a,b,y\n1,2,odd\n3,4,even\n", "k is 3, but there is 1 training row"),
+        ("train.csv", "a,b,y\n1,2,odd\n3,4,even\n", "k is 3, but there are 2 training rows"),
         ("deploy.yaml", YAML.replace("k: 3", "k: 3, metrics: cosine"), "metric"),
         ("deploy.yaml", YAML.replace("train.csv", "trian.csv"), "no such file"),
         ("deploy.yaml", YAML.replace("k: 3", "k: 42, weights: uniform") + "gates: {accuracy: 0.99}\n", "its own gates"),

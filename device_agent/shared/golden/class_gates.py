@@ -1,0 +1,78 @@
+"""Gates on single classes: recall, and no worse than before.
+
+The host applies them at build and to certificates, a device at every activation: one code, from counts of rows. Names
+each class that misses its gate, and by how much. No I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from device_agent.shared.protocol.model_info import Gates
+from device_agent.shared.protocol.reports import ClassChange, Compared
+
+#: Classes that one message names, at most.
+_NAMED = 5
+
+
+def failures(gates: Gates, classes: Sequence[str], support: Sequence[int], right: Sequence[int]) -> tuple[str, ...]:
+    """Returns the gates on classes that these counts miss.
+
+    Args:
+        gates: of the release.
+        classes: the labels, as text.
+        support: evaluation rows of each class.
+        right: how many of them were recognised.
+    """
+    return (*_balanced(gates, support, right), *_recalls(gates, classes, support, right))
+
+
+def _balanced(gates: Gates, support: Sequence[int], right: Sequence[int]) -> Iterator[str]:
+    if gates.balanced_accuracy is None:
+        return
+    recalls = [found / rows for found, rows in zip(right, support) if rows]
+    mean = sum(recalls) / len(recalls) if recalls else 0.0
+    if mean < gates.balanced_accuracy:
+        yield f"balanced accuracy: {mean:.6g} is below the gate of {gates.balanced_accuracy:g}"
+
+
+def _recalls(gates: Gates, classes: Sequence[str], support: Sequence[int], right: Sequence[int]) -> Iterator[str]:
+    floors = gates.recall or {}
+    for label in floors:
+        if label not in classes:
+            yield f"recall of {label!r}: the gate is {floors[label]:g}, but the model has no such class"
+    found = []
+    for label, rows, count in zip(classes, support, right):
+        floor = floors.get(label, gates.min_recall)
+        if floor is None:
+            continue
+        if not rows:
+            found.append((-1.0, f"recall of {label!r}: the gate is {floor:g}, but no evaluation row is of this class"))
+        elif count / rows < floor:
+            recall = count / rows
+            text = f"recall of {label!r}: {recall:.6g} ({count} of {rows} rows) is below the gate of {floor:g}"
+            found.append((recall, text))
+    yield from (text for _, text in sorted(found)[:_NAMED])
+    if len(found) > _NAMED:
+        yield f"recall of {len(found) - _NAMED} more classes is below its gate or not measured"
+
+
+def worse(gates: Gates, compared: Compared) -> tuple[str, ...]:
+    """Returns the classes that a release recognises less often than the one before, by more than the gate allows."""
+    if gates.not_worse_than is None:
+        return ()
+    if not compared.fits:
+        before = f"{compared.name} {compared.version}"
+        return (f"not worse than current: {before} has other features, so the two cannot be compared",)
+    gone = [f"not worse than current: the class {label!r} is gone" for label in compared.gone]
+    lower = [each for each in compared.classes if each.rows and each.before - each.after > gates.by * each.rows + 1e-9]
+    lower.sort(key=lambda each: (each.after - each.before) / each.rows)
+    found = (*gone, *map(_fall, lower))
+    more = (f"not worse than current: {len(found) - _NAMED} more classes",) if len(found) > _NAMED else ()
+    return (*found[:_NAMED], *more)
+
+
+def _fall(each: ClassChange) -> str:
+    before, after = each.before / each.rows, each.after / each.rows
+    counts = f"{each.before} to {each.after} of {each.rows} rows"
+    return f"not worse than current: recall of {each.label!r} falls from {before:.6g} to {after:.6g} ({counts})"

@@ -1,0 +1,1 @@
+"""Evaluation of a model: splits, faults in rows, figures."""

@@ -1,0 +1,91 @@
+"""Faults in labelled rows that make an evaluation untrue.
+
+`find` counts rows on both sides of a split, equal rows with different labels, features that are a copy of the label,
+and labels that differ only in blanks or case. It returns warnings and never changes a row.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from knnkit.data.dataset import Dataset
+
+#: A held-out row or two may equal a training row by chance; from this share on, more than one is reported.
+_BY_CHANCE = 0.05
+#: Fewer rows a class than these may follow a feature by chance.
+_FEW = 5
+
+
+def find(training: Dataset, held_out: Dataset | None) -> tuple[str, ...]:
+    """Returns one warning for each kind of fault that is there."""
+    found = [_on_both_sides(training, held_out), _conflicts(training, held_out), *_copies(training)]
+    return tuple(f"{training.source}: {text}" for text in (*found, *_spellings(training)) if text)
+
+
+def _on_both_sides(training: Dataset, held_out: Dataset | None) -> str:
+    if held_out is None:
+        return ""
+    known = set(_keys(training.rows))
+    count, rows = sum(key in known for key in _keys(held_out.rows)), len(held_out.rows)
+    if count < 2 and count < _BY_CHANCE * rows:
+        return ""
+    return (
+        f"{count:,} of {rows:,} held-out rows are equal to a training row, which makes the accuracy too high; drop the "
+        "repeated rows, or keep them on one side with split: {group: COLUMN}"
+    )
+
+
+def _conflicts(training: Dataset, held_out: Dataset | None) -> str:
+    labels: dict[bytes, set[str]] = defaultdict(set)
+    counts: dict[bytes, int] = defaultdict(int)
+    for part in (training, *((held_out,) if held_out is not None else ())):
+        for key, label in zip(_keys(part.rows), part.labels.tolist()):
+            labels[key].add(str(label))
+            counts[key] += 1
+    torn = [key for key, found in labels.items() if len(found) > 1]
+    if not torn:
+        return ""
+    one, other, *_ = sorted(labels[torn[0]])
+    rows = sum(counts[key] for key in torn)
+    return f"{rows:,} rows have the features of another row and a different label, such as {one!r} and {other!r}"
+
+
+def _keys(rows: NDArray[np.float32]) -> list[bytes]:
+    return [row.tobytes() for row in np.ascontiguousarray(rows + np.float32(0.0))]  # -0.0 is 0.0
+
+
+def _copies(training: Dataset) -> list[str]:
+    """Finds features with one value for each label, and another for each other label."""
+    classes, codes = np.unique(training.labels, return_inverse=True)
+    if len(classes) < 2 or len(training.rows) < _FEW * len(classes):
+        return []
+    names = [name for name, column in zip(training.feature_names, training.rows.T) if _follows(column, codes)]
+    return [f"the column {name!r} is a copy of the label; `features:` of deploy.yaml leaves it out" for name in names]
+
+
+def _follows(column: NDArray[np.float32], codes: NDArray[Any]) -> bool:
+    values, places = np.unique(column, return_inverse=True)
+    pairs = np.unique(np.column_stack([places.reshape(-1), codes.reshape(-1)]), axis=0)
+    return len(values) == len(pairs) == int(codes.max()) + 1
+
+
+def _spellings(training: Dataset) -> list[str]:
+    """Finds labels that are one word in several spellings; single characters can be classes of their own."""
+    spelt: dict[str, list[str]] = defaultdict(list)
+    counts = dict(zip(*(part.tolist() for part in np.unique(training.labels, return_counts=True))))
+    for label in counts:
+        text = str(label)
+        if len(text) > 1:
+            spelt["".join(unicodedata.normalize("NFKC", text).casefold().split())].append(label)
+    return [
+        "labels differ only in blanks or case: "
+        + ", ".join(f"{label!r} ({counts[label]:,} rows)" for label in labels)
+        + "; write them alike if they are one class"
+        for labels in spelt.values()
+        if len(labels) > 1
+    ]

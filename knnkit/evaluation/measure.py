@@ -1,0 +1,115 @@
+"""Evaluation of the float64 reference on all held-out rows.
+
+Runs on the host at build. A device proves with its certificate that it answers as the reference does, so these figures
+are the device's as well. Also asks an imported scikit-learn classifier itself, and counts where it differs.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.shared.protocol.constants import MAX_CONFUSED
+from device_agent.shared.protocol.model_info import Evaluation
+from knnkit.data.dataset import Dataset
+from knnkit.evaluation.splits import LEAVE_ONE_OUT
+from knnkit.model.golden import codes_of
+from knnkit.model.reference.classifier import Reference, ReferenceAnswers
+
+#: Rows that the reference answers at a time: its lists of neighbours take memory.
+_CHUNK = 500
+#: Rows left out one by one, at most: a gallery is small, and each row is measured against all others.
+_MOST_LEFT_OUT = 5000
+
+Classes = tuple[int | str, ...]
+
+
+def measure(reference: Reference, classes: Classes, held_out: Dataset | None, how: str) -> Evaluation | None:
+    """Returns what the reference makes of the held-out rows; None where there are none.
+
+    Of a gallery (leave-one-out) it measures each row whose class has another row.
+
+    Raises:
+        DataError: a held-out row has a label that no training row has.
+    """
+    if held_out is not None:
+        truth = codes_of(classes, held_out.labels)
+        labels = [answers.label for answers in _answers(reference, held_out.rows)]
+    elif how == LEAVE_ONE_OUT and reference.k < len(reference.enrolled):
+        counts = np.bincount(reference.classes, minlength=len(classes))
+        chosen = np.flatnonzero(counts[reference.classes] > 1)[:_MOST_LEFT_OUT]
+        truth = reference.classes[chosen]
+        labels = [reference.leave_one_out(part).label for part in _parts(chosen)]
+    else:
+        return None
+    return _counted(truth, np.concatenate(labels), len(classes), how) if labels else None
+
+
+def _counted(truth: NDArray[np.int32], label: NDArray[np.int32], count: int, how: str) -> Evaluation:
+    table = np.zeros((count, count + 1), np.int64)
+    np.add.at(table, (truth, np.where(label < 0, count, label)), 1)
+    return Evaluation(
+        how=how,
+        rows=len(truth),
+        support=tuple(table.sum(axis=1).tolist()),
+        right=tuple(table.diagonal().tolist()),
+        answered=tuple(table.sum(axis=0)[:-1].tolist()),
+        confusion=tuple(map(tuple, table.tolist())) if count <= MAX_CONFUSED else (),
+    )
+
+
+def compare_with_estimator(
+    estimator: Any, reference: Reference, classes: Classes, held_out: Dataset
+) -> tuple[str, ...]:
+    """Returns what an imported scikit-learn estimator answers otherwise than the reference, counted by reason.
+
+    Args:
+        estimator: has `predict`.
+        reference: the same classifier in float64.
+        classes: its labels.
+        held_out: rows with their labels.
+    """
+    rows, labels = held_out.rows, held_out.labels
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it may have been fitted with names; the columns are in that order
+        predicted = np.asarray(estimator.predict(rows.astype(np.float64)))
+    own = np.array(list(map(str, predicted.tolist())))
+    names = np.array(list(map(str, classes)))
+    ties = differences = 0
+    for part in _parts(np.arange(len(rows))):
+        answers = reference.answer(rows[part])
+        differs = (answers.label >= 0) & (names[answers.label] != own[part])
+        differences += int(differs.sum())
+        ties += int((differs & _tied(answers, reference.k)).sum())
+    if not differences:
+        return ()
+    share = float(np.mean(own == np.array(list(map(str, labels.tolist())))))
+    reasons = [f"{ties:,} where neighbours or votes tie"] if ties else []
+    reasons += [f"{differences - ties:,} where its float32 or float64 rounding decides"] if differences > ties else []
+    return (
+        f"scikit-learn itself answers {differences:,} of {len(rows):,} test rows differently ({', '.join(reasons)}); "
+        f"its accuracy is {share * 100:.2f} %",
+    )
+
+
+def _tied(answers: ReferenceAnswers, k: int) -> NDArray[np.bool_]:
+    """Finds rows where votes are even, or where the k-th neighbour and the next are equally near."""
+    top = np.sort(answers.probabilities, axis=1)
+    even = top[:, -1] - top[:, -2] < 1e-9 if top.shape[1] > 1 else np.zeros(len(top), bool)
+    if answers.distances.shape[1] <= k:
+        return np.asarray(even)
+    last, following = answers.distances[:, k - 1], answers.distances[:, k]
+    return np.asarray(even | (following <= last * (1 + 1e-6)))
+
+
+def _answers(reference: Reference, rows: NDArray[np.float32]) -> Iterator[ReferenceAnswers]:
+    for part in _parts(np.arange(len(rows))):
+        yield reference.answer(rows[part])
+
+
+def _parts(places: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    return [places[start : start + _CHUNK] for start in range(0, len(places), _CHUNK)]

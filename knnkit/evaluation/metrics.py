@@ -1,0 +1,123 @@
+"""Figures of a classifier on held-out rows, by class.
+
+Computed from counts: a `model_info.Evaluation` of the build, or the confusion matrix of a device's certificate.
+"unknown" is an answer of its own: it lowers accuracy and recall, and `coverage` says how many rows were answered.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from device_agent.shared.protocol.model_info import Evaluation
+
+#: Standard score of a two-sided 95 % interval.
+_Z = 1.959963984540054
+
+
+@dataclass(frozen=True)
+class ClassFigures:
+    """One class: `support` counts its rows, `right` those that were recognised, `answered` the rows so answered."""
+
+    label: str
+    support: int
+    right: int
+    answered: int
+
+    @property
+    def recall(self) -> float | None:
+        """Share of the rows of this class that were recognised; None without rows."""
+        return self.right / self.support if self.support else None
+
+    @property
+    def precision(self) -> float:
+        """Share of the rows answered with this class that are of it; 0 without such answers, as scikit-learn has it."""
+        return self.right / self.answered if self.answered else 0.0
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Figures of a classifier; `classes` begins with the lowest recall, and classes without rows are last."""
+
+    rows: int
+    right: int
+    answered: int  # rows with another answer than "unknown"
+    classes: tuple[ClassFigures, ...]
+
+    @property
+    def accuracy(self) -> float:
+        """Share of all rows with the right answer."""
+        return self.right / self.rows
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Wilson's 95 % interval of the accuracy."""
+        return wilson(self.right, self.rows)
+
+    @property
+    def balanced_accuracy(self) -> float:
+        """Mean recall of the classes that have rows."""
+        recalls = [each.recall for each in self.classes if each.recall is not None]
+        return math.fsum(recalls) / len(recalls)
+
+    @property
+    def coverage(self) -> float:
+        """Share of all rows that were answered with a class."""
+        return self.answered / self.rows
+
+    @property
+    def answered_accuracy(self) -> float | None:
+        """Share of right answers among the rows that were answered with a class; None if none was."""
+        return self.right / self.answered if self.answered else None
+
+
+def wilson(right: int, rows: int) -> tuple[float, float]:
+    """Returns Wilson's 95 % score interval of a share (Wilson, J. Am. Stat. Assoc. 22, 1927)."""
+    share, weight = right / rows, _Z * _Z / rows
+    centre = (share + weight / 2) / (1 + weight)
+    half = _Z * math.sqrt(share * (1 - share) / rows + weight / (4 * rows)) / (1 + weight)
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def of_evaluation(found: Evaluation | None, classes: Sequence[int | str]) -> Figures | None:
+    """Returns the figures of a build; None where nothing was measured."""
+    if found is None or not found.rows or not len(classes) == len(found.support) == len(found.right):
+        return None
+    return _figures(found.rows, tuple(zip(map(str, classes), found.support, found.right, found.answered)))
+
+
+def of_confusion(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> Figures | None:
+    """Returns the figures of a confusion matrix, rows by truth, the last column "unknown"; None without rows."""
+    rows = sum(map(sum, confusion))
+    if not rows or len(classes) != len(confusion):
+        return None
+    columns = [sum(column) for column in zip(*confusion)]
+    support, right = [sum(row) for row in confusion], [row[place] for place, row in enumerate(confusion)]
+    return _figures(rows, tuple(zip(classes, support, right, columns)))
+
+
+def document(figures: Figures | None, how: str = "") -> dict[str, object] | None:
+    """Returns the figures for JSON; None where nothing was measured."""
+    if figures is None:
+        return None
+    classes = [
+        {"label": each.label, "support": each.support, "recall": each.recall, "precision": each.precision}
+        for each in figures.classes
+    ]
+    return {
+        "how": how,
+        "rows": figures.rows,
+        "accuracy": figures.accuracy,
+        "interval": list(figures.interval),
+        "balanced_accuracy": figures.balanced_accuracy,
+        "coverage": figures.coverage,
+        "answered_accuracy": figures.answered_accuracy,
+        "classes": classes,
+    }
+
+
+def _figures(rows: int, counts: tuple[tuple[str, int, int, int], ...]) -> Figures:
+    classes = [ClassFigures(*each) for each in counts]
+    classes.sort(key=lambda each: (each.recall is None, each.recall or 0.0, -each.support))
+    return Figures(rows, sum(each.right for each in classes), sum(each.answered for each in classes), tuple(classes))

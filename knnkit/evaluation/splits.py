@@ -1,0 +1,201 @@
+"""Division of labelled rows into training and held-out rows.
+
+`divide` follows `split` of deploy.yaml: `random` (scikit-learn's plain split), `stratified`, `group` (all rows of one
+group on one side) and `time` (the latest rows are held out). Without `split` it takes the plain split; if that leaves
+a class without a training row, it divides by class instead. Reads no file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from knnkit.data.dataset import Dataset
+from knnkit.errors import DataError, MissingDependency
+
+#: Stands in `Divided.how` where each row is measured without itself.
+LEAVE_ONE_OUT = "leave-one-out"
+#: Divisions by group to try until every class has a training row.
+_TRIES = 50
+#: From this share of classes with one row, nothing is held out: a gallery.
+_LONELY = 0.5
+
+Places = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Divided:
+    """Training and held-out rows.
+
+    Attributes:
+        training: rows that become neighbours.
+        held_out: rows that measure; None where nothing is held out.
+        how: random, stratified, group, time or leave-one-out; empty where nothing is measured.
+        warnings: for the person who builds.
+    """
+
+    training: Dataset
+    held_out: Dataset | None
+    how: str = ""
+    warnings: tuple[str, ...] = ()
+
+
+def divide(everything: Dataset, share: float, seed: int, how: str | None = None) -> Divided:
+    """Returns training and held-out rows.
+
+    Args:
+        everything: all rows; `beside` holds the groups or times.
+        share: to hold out, between 0 and 1.
+        seed: of the division.
+        how: random, stratified, group or time; None lets the rows decide.
+
+    Raises:
+        DataError: too few rows, or a class without a training row.
+    """
+    if share == 0.0:
+        return Divided(everything, None)
+    if how is None:
+        return _default(everything, share, seed)
+    kept, held_out = _WAYS[how](everything, share, seed)
+    lost = _unlearnt(everything.labels, kept)
+    if lost:
+        raise _all_held_out(everything, lost, how)
+    return Divided(everything.take(kept), everything.take(held_out), how)
+
+
+def _default(everything: Dataset, share: float, seed: int) -> Divided:
+    """Divides as the article does; by class where that would leave a class without training rows."""
+    kept, held_out = _random(everything, share, seed)
+    lost = _unlearnt(everything.labels, kept)
+    if not lost:
+        return Divided(everything.take(kept), everything.take(held_out), "random")
+    classes, counts = np.unique(everything.labels, return_counts=True)
+    lonely = int((counts == 1).sum())
+    source, doubt = everything.source, _doubt(len(classes), len(everything.labels))
+    if lonely >= _LONELY * len(classes):
+        said = f"{lonely} of {len(classes)} classes have one row, so no row is held out"
+        said += "; each row of the others is measured against all rows but itself (leave-one-out)"
+        if lonely == len(classes):
+            said = "every class has one row, so nothing can be measured without test: {file: test.csv}"
+        return Divided(everything, None, LEAVE_ONE_OUT, (f"{source}: {said}{doubt}",))
+    kept, held_out = _by_class(everything.labels, share, seed)
+    said = f"a random split leaves {lost[0]!r} without a training row, so the rows are divided by class"
+    if lonely:
+        said += f"; {lonely} with one row cannot be measured, such as {classes[counts == 1][0].item()!r}"
+    return Divided(everything.take(kept), everything.take(held_out), "stratified", (f"{source}: {said}{doubt}",))
+
+
+def _doubt(classes: int, rows: int) -> str:
+    return f". There are {classes} labels in {rows} rows: is another column the label?" if 2 * classes > rows else ""
+
+
+def _all_held_out(everything: Dataset, lost: list[Any], how: str) -> DataError:
+    more = f", and of {len(lost) - 1} labels more" if len(lost) > 1 else ""
+    hint = "split: stratified" if how == "random" else "another test: or seed:, or a `features:` and `label:` that fit"
+    if how in ("group", "time"):
+        hint = f"split: stratified, or more rows of that label in other {'groups' if how == 'group' else 'times'}"
+    return DataError(f"{everything.source}: all rows of the label {lost[0]!r} were held out{more}", hint=hint)
+
+
+def _unlearnt(labels: NDArray[Any], kept: Places) -> list[Any]:
+    lost: list[Any] = np.setdiff1d(labels, labels[kept]).tolist()
+    return lost
+
+
+# --- the ways of dividing -----------------------------------------------------------------------------------------
+def _random(everything: Dataset, share: float, seed: int) -> tuple[Places, Places]:
+    try:
+        from sklearn.model_selection import train_test_split
+    except ImportError:
+        raise MissingDependency("scikit-learn is not installed", hint="pip install 'knnkit[build]'") from None
+    try:
+        kept, held_out = train_test_split(np.arange(len(everything.rows)), test_size=share, random_state=seed)
+    except ValueError:
+        raise _too_few(everything, share) from None
+    return kept, held_out
+
+
+def _stratified(everything: Dataset, share: float, seed: int) -> tuple[Places, Places]:
+    from sklearn.model_selection import train_test_split
+
+    places, labels = np.arange(len(everything.rows)), everything.labels
+    try:
+        kept, held_out = train_test_split(places, test_size=share, random_state=seed, stratify=labels)
+    except ValueError:  # a class has one row, or fewer rows are held out than there are classes
+        return _by_class(labels, share, seed)
+    return (kept, held_out) if not _unlearnt(labels, kept) else _by_class(labels, share, seed)
+
+
+def _by_class(labels: NDArray[Any], share: float, seed: int) -> tuple[Places, Places]:
+    """Holds out at least one row of each class that has two, and never all rows of a class."""
+    random, held_out = np.random.default_rng(seed), list[int]()
+    for label in np.unique(labels):
+        rows = random.permutation(np.flatnonzero(labels == label))
+        held_out += rows[: min(len(rows) - 1, max(1, round(share * len(rows))))].tolist()
+    if not held_out:
+        raise DataError("each label has one row, so none can be held out", hint="leave out split:, or test: 0")
+    return np.setdiff1d(np.arange(len(labels)), held_out), np.sort(np.array(held_out, np.int64))
+
+
+def _group(everything: Dataset, share: float, seed: int) -> tuple[Places, Places]:
+    """Returns the first division by whole groups in which every class has a training row, or the first of all."""
+    from sklearn.model_selection import GroupShuffleSplit
+
+    assert everything.beside is not None
+    groups = len(np.unique(everything.beside))
+    if groups < 2:
+        raise DataError(f"{everything.source}: all rows are of one group", hint="split: stratified, or another column")
+    divisions = GroupShuffleSplit(_TRIES, test_size=share, random_state=seed)
+    try:
+        found = list(divisions.split(everything.rows, groups=everything.beside))
+    except ValueError:
+        said = f"{everything.source}: too few groups to hold out {share:g} of them: {groups}"
+        raise DataError(said, hint="test: 0.5, or rows of more groups") from None
+    kept, held_out = next((each for each in found if not _unlearnt(everything.labels, each[0])), found[0])
+    return kept, held_out
+
+
+def _time(everything: Dataset, share: float, seed: int) -> tuple[Places, Places]:
+    """Holds out the latest rows; rows of one moment stay together."""
+    assert everything.beside is not None
+    moments = np.array([*_moments(everything.beside.tolist(), everything.source)])
+    order = np.argsort(moments, kind="stable")
+    wanted = len(order) - int(np.ceil(share * len(order)))
+    cut = int(np.searchsorted(moments[order], moments[order][wanted])) if wanted else 0
+    if not cut:
+        raise _too_few(everything, share)
+    return order[:cut], order[cut:]
+
+
+def _moments(cells: list[str], source: str) -> Iterator[float]:
+    for row, cell in enumerate(cells):
+        try:
+            moment = _moment(cell)
+        except ValueError:
+            said = f"{source}: row {row}: {cell[:60]!r} is not a time"
+            raise DataError(said, hint="write 2026-01-31T12:00:00, or a number of seconds") from None
+        yield moment
+
+
+def _moment(cell: str) -> float:
+    try:
+        moment = float(cell)
+    except ValueError:
+        found = datetime.fromisoformat(cell[:-1] + "+00:00" if cell.endswith("Z") else cell)
+        moment = (found if found.tzinfo else found.replace(tzinfo=timezone.utc)).timestamp()
+    if not np.isfinite(moment):
+        raise ValueError
+    return moment
+
+
+def _too_few(everything: Dataset, share: float) -> DataError:
+    said = f"{everything.source}: too few rows to hold out {share:g} of them: {len(everything.rows)}"
+    return DataError(said, hint="test: 0, or more rows")
+
+
+_WAYS = {"random": _random, "stratified": _stratified, "group": _group, "time": _time}

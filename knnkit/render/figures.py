@@ -1,0 +1,33 @@
+"""Figures of a classifier as text: overall, then by class."""
+
+from __future__ import annotations
+
+from device_agent.shared.protocol.model_info import KnnInfo
+from knnkit.evaluation.metrics import Figures, of_evaluation
+from knnkit.render.sanitize import percent
+
+
+def lines(figures: Figures, how: str = "", most: int = 10) -> list[str]:
+    """Returns the figures as lines of text: overall first, then the worst classes, at most `most` of them."""
+    low, high = figures.interval
+    rows = "row" if figures.rows == 1 else "rows"
+    found = [
+        f"accuracy {percent(figures.accuracy)} on {figures.rows:,} held-out {rows}{f' ({how})' if how else ''}, "
+        f"95 % interval {percent(low)} to {percent(high)}; balanced accuracy {percent(figures.balanced_accuracy)}"
+    ]
+    if figures.answered < figures.rows:
+        right = "" if figures.answered_accuracy is None else f", {percent(figures.answered_accuracy)} of them right"
+        found.append(f"answered {figures.answered:,} of {figures.rows:,} rows ({percent(figures.coverage)}){right}")
+    for each in figures.classes[:most]:
+        recall = "not measured" if each.recall is None else f"recall {percent(each.recall)}"
+        counts = f"{each.right:,} of {each.support:,} rows"
+        found.append(f"class {each.label}: {recall} ({counts}), precision {percent(each.precision)}")
+    if len(figures.classes) > most:
+        found.append(f"{len(figures.classes) - most:,} more classes, with a recall of at least the last one's")
+    return found
+
+
+def lines_of(info: KnnInfo) -> list[str]:
+    """Returns what the build measured, as lines; none where nothing was measured."""
+    figures = of_evaluation(info.evaluation, info.classes)
+    return lines(figures, info.evaluation.how) if figures and info.evaluation else []

@@ -1,0 +1,70 @@
+"""A release that forgets a class is refused on the device, which keeps the release that it runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.device import Device
+from support.releases import Releases
+
+from device_agent.shared.protocol import json_codec
+from device_agent.shared.protocol.model_info import Gates
+from device_agent.shared.protocol.reports import Activated, Certificate, Problem
+
+
+def commit(device: Device, release: Path) -> str:
+    digest = device.stage(release)
+    device.ask("activate", digest)
+    device.ask("confirm", digest)
+    return digest
+
+
+@pytest.mark.parametrize(
+    ("gates", "said"),
+    [
+        ({"min_recall": 0.8}, "is below the gate of 0.8"),
+        ({"recall": {"versicolor": 0.9}}, "recall of 'versicolor': 0 (0 of 18 rows) is below the gate of 0.9"),
+        ({"balanced_accuracy": 0.9}, "balanced accuracy: "),
+        ({"not_worse_than": "current", "by": 0.01}, "'versicolor' falls from 0.944444 to 0 (17 to 0 of 18 rows)"),
+    ],
+)
+def test_a_release_that_forgets_a_class_is_refused(
+    device: Device, releases: Releases, tmp_path: Path, gates: dict[str, Any], said: str
+) -> None:
+    first = commit(device, releases["iris"])
+    forgets = releases.variant("iris-forgets", tmp_path / "b", gates=Gates(**gates))
+    digest = device.stage(forgets)
+    told = device.run("activate", digest, "--json")
+    problem = json_codec.loads(Problem, told.out)
+    assert problem.exit_code == told.code == 4
+    assert said in problem.message
+    assert "lower the gate" in problem.hint
+    assert device.answering() == first
+    if "not_worse_than" in gates:
+        assert problem.certificate is not None
+        compared = problem.certificate.compared
+        assert compared is not None
+        assert compared.release == first
+        changes = {each.label: (each.before, each.after) for each in compared.classes}
+        assert changes["versicolor"] == (17, 0)
+
+
+@pytest.mark.parametrize("gates", [{"min_recall": 0.0}, {"recall": {"setosa": 0.5}}, {}])
+def test_the_same_release_passes_with_a_lower_gate(
+    device: Device, releases: Releases, tmp_path: Path, gates: dict[str, Any]
+) -> None:
+    commit(device, releases["iris"])
+    digest = commit(device, releases.variant("iris-forgets", tmp_path / "b", gates=Gates(**gates)))
+    assert device.answering() == digest
+
+
+def test_a_first_release_and_a_better_one_pass(device: Device, releases: Releases, tmp_path: Path) -> None:
+    gates = Gates(not_worse_than="current")
+    commit(device, releases.variant("iris-forgets", tmp_path / "a", gates=gates, sequence=5))
+    digest = device.stage(releases.variant("iris", tmp_path / "b", gates=gates))
+    activated = json_codec.from_plain(Activated, device.ask("activate", digest))
+    assert isinstance(activated.certificate, Certificate)
+    assert activated.certificate.compared is not None
+    assert all(each.after >= each.before for each in activated.certificate.compared.classes)

@@ -1,0 +1,108 @@
+"""Each fault of the rows is counted and reported, and ordinary rows are not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from knnkit.data.columns import numbering
+from knnkit.data.dataset import SKLEARN_SETS, Dataset, dataset, load_sklearn
+from knnkit.evaluation.faults import find
+from knnkit.evaluation.splits import divide
+
+RANDOM = np.random.default_rng(0)
+
+
+def rows_of(rows: Any, labels: Any) -> Dataset:
+    return dataset(rows, labels, None, "rows")
+
+
+@pytest.mark.parametrize("name", SKLEARN_SETS)
+@pytest.mark.parametrize("how", [None, "stratified"])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_data_sets_of_scikit_learn_have_no_fault(name: str, how: str | None, seed: int) -> None:
+    found = divide(load_sklearn(name), 0.3, seed, how)
+    assert find(found.training, found.held_out) == ()
+
+
+@pytest.mark.parametrize(("distinct", "times"), [(100, 6), (50, 2), (10, 20)])
+def test_rows_on_both_sides_are_counted(distinct: int, times: int) -> None:
+    once = RANDOM.normal(size=(distinct, 4))
+    everything = rows_of(np.tile(once, (times, 1)), np.tile(np.arange(distinct) % 2, times))
+    found = divide(everything, 0.3, 0)
+    assert found.held_out is not None
+    known = {row.tobytes() for row in found.training.rows}
+    count = sum(row.tobytes() in known for row in found.held_out.rows)
+    (said,) = find(found.training, found.held_out)
+    assert f"{count} of {len(found.held_out.rows)} held-out rows are equal to a training row" in said
+
+
+def test_one_equal_row_among_many_is_chance() -> None:
+    training = rows_of(RANDOM.normal(size=(100, 2)), np.arange(100) % 2)
+    held_out = rows_of([training.rows[0], *RANDOM.normal(size=(40, 2))], [0, *np.arange(40) % 2])
+    assert find(training, held_out) == ()
+
+
+@pytest.mark.parametrize("zero", [0.0, -0.0])
+def test_equal_rows_of_different_labels_are_counted(zero: float) -> None:
+    training = rows_of([[0.0, 1.0], [zero, 1.0], [2.0, 3.0]], ["fall", "walk", "fall"])
+    (said,) = find(training, None)
+    assert said == ("rows: 2 rows have the features of another row and a different label, such as 'fall' and 'walk'")
+    assert find(rows_of([[0.0, 1.0], [zero, 1.0]], ["fall", "fall"]), None) == ()
+
+
+@pytest.mark.parametrize("copy", [lambda c: c, lambda c: c * 10.0 - 3, lambda c: (c + 1) % 3, lambda c: 1 / (c + 1)])
+def test_a_column_that_is_the_label_is_named(copy: Any) -> None:
+    codes = np.arange(60) % 3
+    rows = np.column_stack([RANDOM.normal(size=60), copy(codes)])
+    (said,) = find(rows_of(rows, np.array(["a", "b", "c"])[codes]), None)
+    assert "the column 'feature_1' is a copy of the label" in said
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        lambda codes: codes + RANDOM.normal(scale=0.01, size=len(codes)),  # it follows the label, and is measured
+        lambda codes: np.minimum(codes, 1),  # tells one class from the others
+        lambda codes: np.where(np.arange(len(codes)) == 5, 0, codes + 1),
+        lambda codes: np.ones(len(codes)),
+        lambda codes: np.arange(len(codes)) % 5,
+    ],
+)
+def test_a_column_that_is_not_the_label_is_not_named(column: Any) -> None:
+    codes = np.arange(60) % 3
+    rows = np.column_stack([RANDOM.normal(size=60), column(codes)])
+    assert find(rows_of(rows, codes), None) == ()
+
+
+@pytest.mark.parametrize(
+    "labels", [("Fall", "fall"), ("not fall", "notfall"), ("not fall", "Not  Fall"), ("a b", "a\u3000b"), ("ß1", "SS1")]
+)
+def test_labels_in_two_spellings_are_named(labels: tuple[str, str]) -> None:
+    rows = Dataset(RANDOM.normal(size=(30, 2)).astype(np.float32), np.array([*labels, "walk"] * 10), ("a", "b"), "rows")
+    (said,) = find(rows, None)
+    assert all(f"{label!r} (10 rows)" in said for label in labels)
+
+
+@pytest.mark.parametrize("labels", [("a", "A"), ("fall", "falls"), ("oak 1", "oak 2"), (1, 11)])
+def test_labels_that_differ_are_not_named(labels: Any) -> None:
+    assert find(rows_of(RANDOM.normal(size=(20, 2)), np.array([*labels] * 10)), None) == ()
+
+
+@pytest.mark.parametrize("name", ["Unnamed: 0", "__index_level_0__", "Unnamed: 0.1", "__index_level_1__"])
+@pytest.mark.parametrize(
+    "values",
+    [range(50), np.arange(50) * 3 + 7, RANDOM.permutation(500)[:50], [*range(25), *range(25)], [3, 9, 10, 40, 41]],
+)
+def test_an_index_of_pandas_is_found(name: str, values: Any) -> None:
+    values = np.asarray(values, float)
+    rows = np.column_stack([values, RANDOM.normal(size=len(values))])
+    assert numbering(dataset(rows, ["a"] * len(values), [name, "width"], "rows")) == (name,)
+
+
+@pytest.mark.parametrize("values", [RANDOM.normal(size=50), np.zeros(50)])
+def test_other_columns_without_a_name_are_not_an_index(values: Any) -> None:
+    rows = np.column_stack([values, RANDOM.normal(size=50)])
+    assert numbering(dataset(rows, ["a"] * 50, ["Unnamed: 0", "width"], "rows")) == ()

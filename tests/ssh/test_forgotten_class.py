@@ -1,0 +1,56 @@
+"""A fleet of three keeps its release when the next one forgets a class, and the report names the class."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.board_roots import copy_board, make_board
+from support.releases import Releases
+
+from device_agent.shared.protocol.model_info import Gates
+from knnkit import cli
+
+
+@pytest.fixture(scope="module")
+def board(releases: Releases, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_board(tmp_path_factory.mktemp("board") / "root", releases)
+
+
+def deploy(folder: Path, release: Path, *more: str) -> tuple[int, dict[str, Any], str]:
+    page, said = folder / "report.html", io.StringIO()
+    words = ["deploy", "-c", str(folder / "deploy.yaml"), "--release", str(release), "--report", str(page), "--json"]
+    with contextlib.redirect_stdout(said):
+        code = cli.main([*words, *more])
+    return code, json.loads(said.getvalue()), page.read_text() if page.exists() else ""
+
+
+def test_a_fleet_of_three_refuses_a_release_that_forgets_a_class(
+    board: Path, releases: Releases, tmp_path: Path
+) -> None:
+    targets = []
+    for number in range(3):
+        root = copy_board(board, tmp_path / f"root{number}")
+        targets.append(f"    - {{name: d{number}, host: local, root: '{root}'}}\n")
+    (tmp_path / "deploy.yaml").write_text("fleet:\n  targets:\n" + "".join(targets) + "rollout: {max_failures: 3}\n")
+    key = ("--key", str(releases.public_key))
+    code, told, _ = deploy(tmp_path, releases["iris"], *key)
+    assert code == 0, told
+    first = told["devices"][0]["release"]["digest"]
+    for number, gates in enumerate(({"min_recall": 0.8}, {"not_worse_than": "current", "by": 0.01})):
+        forgets = releases.variant("iris-forgets", tmp_path / f"b{number}", gates=Gates(**gates), sequence=20 + number)
+        code, told, page = deploy(tmp_path, forgets, *key)
+        assert code == 4
+        for device in told["devices"]:
+            assert "'versicolor'" in device["message"]
+            assert device["release"]["digest"] == first, "the device stays on A"
+        assert "versicolor" in page
+    assert "falls from 0.944444 to 0 (17 to 0 of 18 rows)" in told["devices"][0]["message"]
+    lowered = releases.variant("iris-forgets", tmp_path / "lowered", gates=Gates(min_recall=0.0), sequence=30)
+    code, told, _ = deploy(tmp_path, lowered, *key)
+    assert code == 0
+    assert all(device["release"]["digest"] != first for device in told["devices"])
