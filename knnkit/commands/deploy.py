@@ -46,6 +46,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--max-failures", metavar="N", help="devices that may fail: a count or 10%% (default: deploy.yaml's)"
     )
     how.add_argument(
+        "--rollback-succeeded",
+        action="store_true",
+        help="if the rollout stops, return the devices that committed in this run to the release before (default: "
+        "deploy.yaml's on_failure)",
+    )
+    how.add_argument(
         "--confirm-within", metavar="TIME", help="a device that is not confirmed in time reverts (default: 60s)"
     )
     how.add_argument(
@@ -153,7 +159,8 @@ def _rules(arguments: argparse.Namespace, config: Config | None) -> Rules:
             failures = int(text) if _is_count(text) else parse_amount(text)
     except ValueError as error:
         raise UsageError(str(error), hint="--waves canary,25%,100% --max-failures 1") from None
-    return Rules(waves, failures)
+    back = arguments.rollback_succeeded or (config is not None and config.rollout.on_failure == "roll_back")
+    return Rules(waves, failures, "roll_back" if back else "stop")
 
 
 def _is_count(text: str) -> bool:
