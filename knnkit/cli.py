@@ -1,8 +1,8 @@
-"""The host's command line: its commands and their errors; `program` runs them.
+"""Command line of the host.
 
-Each command is a module of `knnkit.commands` with `configure(parser)` and `run(arguments) -> int`; it is
-imported when it is named, so that `knnkit --help` loads nothing heavy. Text for people goes to stderr, results to
-stdout.
+Builds the parser and reports errors; `program` runs a command. Each command is a module of `knnkit.commands` with
+`run(arguments) -> int`, imported only to run it; its parser is in `knnkit.commands._parsers`, so that `--help` is fast.
+Text for people goes to stderr, results to stdout.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from collections.abc import Sequence
 from device_agent import __version__
 from device_agent.shared.console import program, signals
 from device_agent.shared.console.argument_parser import Parser
-from knnkit.commands import COMMANDS
+from knnkit.commands import COMMANDS, _parsers
 from knnkit.errors import KnnkitError, from_os_error
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command of the host; returns the exit code (see `console.program`).
 
-    Interrupted as the program itself, it ends at once, whatever its threads are waiting for.
+    With `argv` None (the program itself), Ctrl-C ends the process at once, without waiting for its threads.
     """
     code = program.main("knnkit", argv, _run, _failed)
     if argv is None and code == signals.EXIT_CODE:
@@ -37,7 +37,7 @@ def _run(words: list[str]) -> int:
     for command, help_text in COMMANDS.items():
         sub = commands.add_parser(command, help=help_text, description=help_text[0].upper() + help_text[1:] + ".")
         if command == name:
-            importlib.import_module(f"knnkit.commands.{command}").configure(sub)
+            _parsers.CONFIGURE[command](sub)
     parsed = parser.parse_args(words)
     result: int = importlib.import_module(f"knnkit.commands.{parsed.command}").run(parsed)
     return result

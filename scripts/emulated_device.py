@@ -65,15 +65,31 @@ class Board:
 
 
 def boards_folder() -> Path:
-    return Path(os.environ.get("KNNKIT_BOARDS") or "~/.cache/knnkit/boards").expanduser().resolve()
+    """Under sudo, the folder is that of the user who typed it: root's own could not be read afterwards."""
+    user = os.environ.get("SUDO_USER", "") if os.geteuid() == 0 else ""
+    return Path(os.environ.get("KNNKIT_BOARDS") or f"~{user}/.cache/knnkit/boards").expanduser().resolve()
+
+
+def give_back(*paths: Path) -> None:
+    """Under sudo, gives files to the user who typed it: ssh refuses a key and a configuration of somebody else."""
+    if os.geteuid() == 0 and "SUDO_UID" in os.environ:
+        owner, group = int(os.environ["SUDO_UID"]), int(os.environ["SUDO_GID"])
+        for path in paths:
+            os.chown(path, owner, group, follow_symlinks=False)
+
+
+def make_folder(path: Path) -> None:
+    missing = [each for each in (path, *path.parents) if not each.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    give_back(*missing)
 
 
 def start(folder: Path, words: argparse.Namespace, name: str) -> Board:
     arch, dist, address, port = words.arch, words.dist, words.address, words.port
     check_machine(arch)
-    system = make_system(folder, arch, dist)
     home = folder / "boards" / name
-    home.mkdir(parents=True, exist_ok=True)
+    make_folder(home)
+    system = make_system(folder, arch, dist)
     with locked(home):
         board = running(folder, name)
         if board:
@@ -183,6 +199,7 @@ def describe(home: Path, board: Board, host_key: Path) -> None:
     part = home / "board.json.part"
     part.write_text(json.dumps(asdict(board), indent=2) + "\n")
     part.rename(home / "board.json")
+    give_back(*map(Path, (board.identity, f"{board.identity}.pub", board.known_hosts, board.ssh_config)))
 
 
 def inside(folder: Path, name: str, arch: str) -> None:
@@ -315,6 +332,7 @@ def act(words: argparse.Namespace, folder: Path, name: str) -> int:
         inside(folder, name, words.arch)
     elif words.action == "make":
         check_machine(words.arch)
+        make_folder(folder)
         make_system(folder, words.arch, words.dist)
     elif words.action in ("start", "run"):
         signal.signal(signal.SIGTERM, signal.default_int_handler)

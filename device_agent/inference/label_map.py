@@ -1,9 +1,9 @@
-"""A label map: the cells of a model's space in which every row has the same label, so that looking up is answering.
+"""Lookup table from grid cells to proven labels.
 
-For a model of one or two features that are only scaled. A cell is decided where bounds on the distances from
-anywhere in it to the training rows leave only one label, in float64; it is halved where they do not, as long as that
-pays. A row in an undecided cell, or off the map, is left to the graph. A long run that asks for labels alone goes by
-it, and so does the golden check. Never guesses, and knows nothing but labels: no neighbours, no shares.
+For models of one or two scaled features. A cell gets a label if float64 bounds on the distances to the training rows
+allow only that label for every point of the cell; else it is halved, as long as that pays. The graph answers rows in
+undecided cells and outside. Used by long runs that need labels only, and by the golden check. Has no neighbours and no
+vote shares.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from device_agent.shared.protocol.model_info import KnnInfo
 from device_agent.shared.protocol.record import record
 from device_agent.shared.queries import check_rows
 
-#: In three dimensions a map takes ten times as long, and decides less.
+#: With three features, a map takes ten times as long, and decides fewer cells.
 MAX_FEATURES = 2
-#: Beyond these, a map takes longer than most runs, or more memory than a model.
+#: Beyond these, a map takes longer than most runs, or more memory than the model.
 MAX_ROWS = 1 << 14
 MAX_CLASSES = 64
 
-#: Bounds on distances that a map may take, for each training row: about as long as the graph takes for 10,000 rows.
+#: Work limit, in distance bounds per training row: about the time of the graph for 10,000 rows.
 _BOUNDS_PER_ROW = 1500
 _MARGIN = 1.0 / 4  # of the training rows' extent, on each side
 
@@ -39,10 +39,10 @@ class LabelMap:
     """The labels of the cells of a box.
 
     Attributes:
-        centre: (p,) subtracted from a raw row first, as the definition of the model's space has it.
-        first: (p,) where the cells begin, as an offset from the centre.
-        per_unit: (p,) how many cells there are to a unit of each coordinate.
-        table: class index, `contract.UNKNOWN` or UNDECIDED of each cell; one more on each side stands for all outside.
+        centre: (p,) float32, subtracted from a raw row first, as in model space.
+        first: (p,) float32 lower corner of the grid, as an offset from the centre.
+        per_unit: (p,) float32 cells per unit of each coordinate.
+        table: int8 class index, `constants.UNKNOWN` or UNDECIDED of each cell, with a border for everything outside.
     """
 
     centre: Float32
@@ -51,7 +51,7 @@ class LabelMap:
     table: NDArray[np.int8]
 
     def look_up(self, rows: Float32) -> NDArray[np.int8]:
-        """Returns (n,) labels of raw, finite (n, p) rows: class index, `contract.UNKNOWN`, or UNDECIDED."""
+        """Returns (n,) int8 labels of raw, finite (n, p) rows: class index, `constants.UNKNOWN`, or UNDECIDED."""
         cell = np.zeros(len(rows), np.int32)
         for axis, count in enumerate(self.table.shape):
             with np.errstate(over="ignore"):  # far outside
@@ -65,7 +65,7 @@ class LabelMap:
         return self.table.reshape(-1).take(cell)
 
     def labels(self, model: TfliteKNN, rows: NDArray[Any]) -> NDArray[np.int32]:
-        """Returns what `model.labels` does: the graph is asked about the undecided rows alone.
+        """Returns the labels of `model.labels`, but runs the graph only for undecided rows.
 
         Raises:
             BadInput: wrong number of columns, or a value that is not finite.
@@ -79,13 +79,13 @@ class LabelMap:
 
 
 def labeller(model: TfliteKNN) -> Callable[[TfliteKNN, NDArray[Any]], NDArray[np.int32]]:
-    """Returns what labels many rows: the model's label map, which is drawn now, or `labels`; also for its copies."""
+    """Returns the function to label many rows, also with replicas: by a label map, drawn now, or `TfliteKNN.labels`."""
     found = map_of(model)
     return TfliteKNN.labels if found is None else found.labels
 
 
 def with_mapped_labels(model: TfliteKNN, golden: Golden, answers: Answers) -> Answers:
-    """Returns the answers to the golden rows with the map's label where that is not the reference's."""
+    """Returns the golden answers, with the map's label wherever it differs from the reference's."""
     found = map_of(model)
     if found is None:
         return answers
@@ -94,7 +94,7 @@ def with_mapped_labels(model: TfliteKNN, golden: Golden, answers: Answers) -> An
 
 
 def map_of(model: TfliteKNN) -> LabelMap | None:
-    """Returns the label map of a model; None where that would not pay, or rows are more than scaled."""
+    """Returns the label map of a model; None if it does not pay, or if the model has steps before the centre."""
     parts = ExactKnn(model.path, model.info).scaled_rows() if pays(model.info) else None
     return None if parts is None else draw(*parts, model.info)
 
@@ -105,9 +105,9 @@ def pays(info: KnnInfo) -> bool:
 
 
 def draw(enrolled: Float32, classes: Ints, centre: Float32, scale: Float64, info: KnnInfo) -> LabelMap | None:
-    """Returns the label map of (n, p) training rows, given as offsets from the centre; None where there can be none.
+    """Returns the label map of (n, p) training rows (offsets from the centre); None if float32 cannot look up cells.
 
-    The same model gives the same map. Takes time in proportion to the number of rows.
+    The same model gives the same map. The time is proportional to the number of rows.
     """
     box = Box.around(enrolled, scale, _MARGIN)
     if box is None:
@@ -118,7 +118,7 @@ def draw(enrolled: Float32, classes: Ints, centre: Float32, scale: Float64, info
 
 
 class _Proof:
-    """What bounds on the distances to the training rows say of all rows in a cell.
+    """Decides labels that hold for every point of a cell, by bounds on its distances to the training rows.
 
     Works in weighted coordinates, and with squared distances (for manhattan, distances).
     """
@@ -135,8 +135,9 @@ class _Proof:
             self._thresholds = thresholds * thresholds if info.metric == "euclidean" else thresholds
 
     def examine(self, cells: Cells, middle: Float64, half: Float64) -> tuple[NDArray[np.int8], Cells]:
-        """Returns the (m,) labels of cells with these (m, p) middles and half sides, and those that are undecided."""
+        """Returns the (m,) labels of cells with these (m, p) centres and (p,) half sides, and the undecided cells."""
         near, far = self._bounds.take(cells.candidates, middle, half)
+        # At least k rows are this near to every point of the cell: a row whose least distance is greater never votes.
         limit = np.partition(far, self._k - 1, axis=1)[:, self._k - 1] * (1.0 + EITHER_WAY)
         possible = near <= limit[:, None]
         labels = self._elect(self._classes[cells.candidates], near, far, possible)
@@ -146,7 +147,7 @@ class _Proof:
         return labels, cells.left(rest, possible, self._rows)
 
     def _elect(self, classes: Ints, near: Float64, far: Float64, possible: NDArray[np.bool_]) -> NDArray[np.int8]:
-        """Returns the class that wins wherever in the cell a row is, (m,)."""
+        """Returns the (m,) class that wins at every point of each cell, or UNDECIDED."""
         lowest = np.where(possible, classes, self._n_classes).min(axis=1)
         agreed = lowest == np.where(possible, classes, -1).max(axis=1)
         labels = np.where(agreed, lowest, UNDECIDED).astype(np.int8)
@@ -156,9 +157,9 @@ class _Proof:
         return labels
 
     def _count(self, classes: Ints, near: Float64, far: Float64, possible: NDArray[np.bool_]) -> NDArray[np.int8]:
-        """Returns the class that has the most votes, whichever of the possible rows are the neighbours, (m,)."""
+        """Returns the (m,) class with most votes for every possible choice of neighbours, or UNDECIDED."""
         k = self._k
-        # Neighbours for sure: no more than k rows, themselves among them, can be as near as they are at most.
+        # A row is a sure neighbour if at most k rows, itself included, can be as near as its own greatest distance.
         others = np.partition(near, k, axis=1)[:, k] if near.shape[1] > k else np.full(len(near), np.inf)
         sure = possible & (far * (1.0 + EITHER_WAY) < others[:, None])
         votes = self._tally(classes, sure)
@@ -174,7 +175,7 @@ class _Proof:
         return np.where((lead > 0) | ((lead == 0) & (winner < rival)), winner, UNDECIDED).astype(np.int8)
 
     def _tally(self, classes: Ints, chosen: NDArray[np.bool_]) -> NDArray[np.int64]:
-        """Returns how many of the chosen rows of each cell are of each class, (m, n_classes)."""
+        """Returns the (m, n_classes) number of chosen rows of each class in each cell."""
         slots = (np.arange(len(classes)) * self._n_classes)[:, None] + classes
         counts = np.bincount(slots[chosen], minlength=len(classes) * self._n_classes)
         return counts.reshape(len(classes), self._n_classes)

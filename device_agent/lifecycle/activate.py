@@ -1,8 +1,8 @@
-"""activate and rollback: moves the device from one release to another, and never leaves it without one.
+"""`activate`: tries a staged release until it is confirmed.
 
-    verify ─► golden check in a child process ─► state.json says "pending" ─► current ─► … ─► confirm
+    verify ─► golden check in a child process ─► state.json: "pending" ─► `current` ─► … ─► confirm
 
-The release before it answers until the check has passed, and again when no confirmation comes. Needs the store's lock
+The previous release answers until the check has passed, and again if no confirmation comes. Needs the store's lock
 (`Store.changing`). Never stages or confirms (`device_agent.lifecycle.confirm`), never prints.
 """
 
@@ -19,40 +19,39 @@ from device_agent.shared.trust.rules import Verdict
 from device_agent.store import transitions
 from device_agent.store.state import Pending
 from device_agent.store.store import Store
-from device_agent.store.trust_state import trust_state
+from device_agent.store.trust_state import Known
 from device_agent.system import clock
 
 
 def activate(
-    store: Store,
+    known: Known,
     digest: str,
     *,
     nonce: str,
     holder: str,
     seconds: float = constants.DEFAULT_CONFIRM_SECONDS,
-    device_class: str | None = None,
     runtime: str = "auto",
 ) -> Activated:
-    """Tries the staged release `digest`; once its golden check has passed it answers, for `seconds` at first.
+    """Checks the staged release `digest`, then lets it answer until it is confirmed or `seconds` have passed.
 
-    Asked again for what is committed or pending, it checks anew, certifies, and changes nothing.
+    For a release that is committed or pending already, only repeats the check.
 
     Raises:
-        Refused: a trust rule said no.
-        GateFailed, ModelUnusable: the check failed; the release before it still answers.
-        Locked: another activation is pending, or somebody else holds the device.
-        BrokenPipeError: whoever asked for it is gone; nothing was switched.
+        Refused: a trust rule refused it.
+        GateFailed, ModelUnusable: the check failed; the previous release still answers.
+        Locked: another activation is pending, or another holder has the device.
+        BrokenPipeError: the reader of stdout is gone; nothing was switched.
     """
     transitions.checked_deadline(seconds)
-    current = store.load()
+    store, current = known.store, known.state
     transitions.refuse_foreign(current, holder, clock.now())
     if current.pending and current.pending.release.digest == digest:
         return _activate_again(store, current.pending, nonce, runtime)
     if current.pending:
         raise transitions.waits(current.pending)
     with open_release(store.release_path(digest)) as opened:
-        verdict = opened.verify(trust_state(store, device_class), expected_digest=digest)
-        certificate = _try(store, opened, verdict, nonce, runtime, holder)
+        verdict = opened.verify(known.trust, expected_digest=digest)
+        certificate = _try(known, opened, verdict, nonce, runtime, holder)
     if verdict.already_committed:
         return Activated(verdict.ref, certificate, True, None)
     moment = clock.now()
@@ -65,7 +64,7 @@ def activate(
         seconds=seconds,
         moment=moment,
     )
-    streams.require_reader()  # one that is gone will not confirm: better not to switch than to return
+    streams.require_reader()  # without a reader nobody will confirm: do not switch only to revert
     with watchdog.left_behind(store, digest, moment.uptime + seconds):
         store.commit(new)
     return Activated(verdict.ref, certificate, False, seconds)
@@ -76,10 +75,10 @@ def _activate_again(store: Store, pending: Pending, nonce: str, runtime: str) ->
     return Activated(pending.release, certificate, False, max(0.0, pending.deadline - clock.uptime()))
 
 
-def _try(store: Store, opened: OpenRelease, verdict: Verdict, nonce: str, runtime: str, holder: str) -> Certificate:
+def _try(known: Known, opened: OpenRelease, verdict: Verdict, nonce: str, runtime: str, holder: str) -> Certificate:
     try:
-        certificate = check.certify(opened, verdict, nonce, runtime=runtime, close=check.lock_of(store))
+        certificate = check.certify(opened, verdict, nonce, runtime=runtime, close=check.lock_of(known.store))
         return check.require_gates(certificate)
     except AgentError as error:
-        store.note("rejected", verdict.ref, f"{error.reason}: {error}", holder)
+        known.store.note(known.state, "rejected", verdict.ref, f"{error.reason}: {error}", holder)
         raise

@@ -65,7 +65,7 @@ def answering(store: Store) -> Answering:
         raise DeviceUnfit(
             f"no release has been activated under {store.root}",
             reason="no-release",
-            hint="knnkit deploy --target this-device, or --root DIR if the store is elsewhere",
+            hint="knnkit deploy --target HOST, or --root DIR if the store is elsewhere",
         )
     return found
 

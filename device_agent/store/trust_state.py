@@ -1,9 +1,11 @@
-"""Puts together what `device_agent.shared.trust` holds a release against: ROOT/trust, the state's floors, this agent.
+"""Collects the device's state for the trust rules.
 
-Decides nothing, writes nothing.
+From ROOT/trust, the floors in state.json and the versions of this agent. Writes nothing.
 """
 
 from __future__ import annotations
+
+from functools import cached_property
 
 from device_agent import __version__
 from device_agent.shared.protocol.errors import DeviceUnfit
@@ -14,29 +16,44 @@ from device_agent.store.store import Store
 from device_agent.system import board
 
 
-def trust_state(store: Store, device_class: str | None = None) -> rules.TrustState:
-    """Returns what a new release must keep.
+class Known:
+    """The contents of state.json and ROOT/trust, each read once per command.
 
-    Raises:
-        DeviceUnfit: the state, or what ROOT/trust says of revoked keys, is damaged.
+    Valid while nobody else can change them: under the store's lock.
+
+    Args:
+        store: of the device.
+        state: from `Store.changing`.
+        device_class: replaces the device's own class.
     """
-    current = store.load()
-    return trust_store.read(store.trust).fill(
-        rules.TrustState(
-            floor=current.floor,
-            floor_digest=current.floor_digest,
-            committed_digest=current.committed.digest if current.committed else None,
-            name=current.committed.name if current.committed else None,
-            device_class=device_class or store.device_class(),
-            agent_version=__version__,
-            runtime_version=board.runtime_version(),
-            time_floor=current.time_floor,
+
+    def __init__(self, store: Store, state: StoreState, device_class: str | None = None) -> None:
+        self.store, self.state, self._class = store, state, device_class
+
+    @cached_property
+    def trust(self) -> rules.TrustState:
+        """The state by which a new release is judged; read at first use.
+
+        Raises:
+            DeviceUnfit: trust/device.json is damaged.
+        """
+        current = self.state
+        return trust_store.read(self.store.trust).fill(
+            rules.TrustState(
+                floor=current.floor,
+                floor_digest=current.floor_digest,
+                committed_digest=current.committed.digest if current.committed else None,
+                name=current.committed.name if current.committed else None,
+                device_class=self._class or self.store.device_class(),
+                agent_version=__version__,
+                runtime_version=board.runtime_version(),
+                time_floor=current.time_floor,
+            )
         )
-    )
 
 
 def kept_state(store: Store) -> rules.TrustState:
-    """Returns what a release that was accepted before must keep at every start."""
+    """Returns the state by which an accepted release is judged at every start."""
     try:
         current = store.load()
     except DeviceUnfit:

@@ -1,26 +1,84 @@
-"""How much memory a model may take: XNNPACK holds a copy of the weights for each graph. Reads sizes, loads nothing."""
+"""How much memory a model may take.
+
+XNNPACK holds a copy of the weights for each graph. A control group (a container, a service with MemoryMax) may allow
+less than the system has; both limits count. Reads sizes, loads nothing.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
-#: Weights up to this size in bytes are packed on any board, and for a stream, too.
+#: Weights up to this size in bytes are packed on every board, for streams, too.
 SMALL = 32 << 20
-#: One for a row, one for a batch.
+#: Graphs of a model: one for a single row, one for a batch.
 _COPIES = 2
+_GROUPS = Path("/sys/fs/cgroup")
+#: Version of control groups -> limit, usage, and what the kernel gives up of that first: the line in memory.stat.
+_FILES = {
+    2: ("memory.max", "memory.current", "inactive_file"),
+    1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+}
 
 
 def may_pack(weights: int) -> bool:
-    """Whether packing so many bytes of weights leaves half of the free memory free; True where that is not known."""
+    """Whether packing `weights` bytes leaves half of the free memory free; True if free memory is unknown."""
     available = available_bytes()
     return weights <= SMALL or available is None or _COPIES * weights <= available // 2
 
 
 def available_bytes() -> int | None:
     """Returns the memory that processes can still have, None where the system does not say."""
+    system = _field(Path("/proc/meminfo"), "MemAvailable:")
+    free = [system * 1024] if system is not None else []
+    for version, group in _groups():
+        limit, usage, cache = _FILES[version]
+        most, used = _number(group / limit), _number(group / usage)
+        if most is not None and used is not None:
+            free.append(max(0, most - used + (_field(group / "memory.stat", cache) or 0)))
+    return min(free, default=None)
+
+
+def oom_kills() -> int | None:
+    """Returns how many processes the kernel has killed for want of memory, here and in our control groups.
+
+    None where it does not count them.
+    """
+    found = [_field(Path("/proc/vmstat"), "oom_kill")]
+    for version, group in _groups():
+        found.append(_field(group / ("memory.events" if version == 2 else "memory.oom_control"), "oom_kill"))
+    known = [number for number in found if number is not None]
+    return sum(known) if known else None
+
+
+def _groups() -> Iterator[tuple[int, Path]]:
+    """Yields the version and the folder of our control groups of memory, each with those around it.
+
+    In a container the path may be that of the host; then only the folder at the top exists.
+    """
+    for line in _text(Path("/proc/self/cgroup")).splitlines():
+        number, _, rest = line.partition(":")
+        names, _, path = rest.partition(":")
+        version = 2 if number == "0" else 1
+        if version == 1 and "memory" not in names.split(","):
+            continue
+        top = _GROUPS if version == 2 else _GROUPS / "memory"
+        inside = Path(path.lstrip("/"))
+        yield from ((version, top / each) for each in (inside, *inside.parents) if ".." not in each.parts)
+
+
+def _number(path: Path) -> int | None:
+    text = _text(path).strip()
+    return int(text) if text.isdigit() else None  # `max`: no limit
+
+
+def _field(path: Path, name: str) -> int | None:
+    words = next((line.split() for line in _text(path).splitlines() if line.split()[:1] == [name]), [])
+    return int(words[1]) if len(words) > 1 and words[1].isdigit() else None
+
+
+def _text(path: Path) -> str:
     try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        found = next(line for line in lines if line.startswith("MemAvailable:"))
-        return int(found.split()[1]) * 1024
-    except (OSError, StopIteration, ValueError, IndexError):
-        return None
+        return path.read_text(encoding="ascii")
+    except (OSError, ValueError):
+        return ""

@@ -1,4 +1,4 @@
-"""One module a command: `configure(parser)` adds its flags, `run(arguments)` does it and returns the exit code."""
+"""One module a command: `run(arguments)` does it and returns the exit code; its parser stands in `_parsers`."""
 
 from __future__ import annotations
 

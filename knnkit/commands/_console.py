@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from knnkit.fleet.report import DeviceReport
-    from knnkit.fleet.rollout.waves import Wave
-    from knnkit.render.terminal import Progress
+from knnkit.fleet.report import DeviceReport
+from knnkit.fleet.rollout.waves import Wave
+from knnkit.render.fleet_report import device_tone, outcome_line
+from knnkit.render.terminal import Progress
 
 
 def wave_line(wave: Wave, number: int, total: int) -> str:
@@ -20,8 +18,6 @@ class Console:
     """Shows a run as it goes, on stderr; a `Watch` of the fleet."""
 
     def __init__(self, total: int) -> None:
-        from knnkit.render.terminal import Progress
-
         self._progress: Progress = Progress(total=total)
 
     def __enter__(self) -> Console:
@@ -42,8 +38,6 @@ class Console:
 
     def finish(self, report: DeviceReport) -> None:
         """A device is finished."""
-        from knnkit.render.fleet_report import device_tone, outcome_line
-
         self._progress.finish(report.name, outcome_line(report), device_tone(report))
 
     def note(self, text: str) -> None:

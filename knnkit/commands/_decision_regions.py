@@ -9,17 +9,23 @@ import argparse
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import numpy as np
+
+from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.protocol import constants
+from device_agent.shared.release import model_file
+from device_agent.shared.safe_files import read_small
+from knnkit.config.parse import Config
 from knnkit.errors import KnnkitError
-
-if TYPE_CHECKING:
-    from knnkit.config.parse import Config
-    from knnkit.fleet.device.connect import Pace
-    from knnkit.fleet.report import FleetReport
-    from knnkit.fleet.targets import Target
-    from knnkit.render.decision_regions import Regions
+from knnkit.fleet.device.classify_client import Answerer
+from knnkit.fleet.device.connect import Pace, dial
+from knnkit.fleet.device.probe import probe
+from knnkit.fleet.report import FleetReport
+from knnkit.fleet.targets import Target
+from knnkit.release.package import read_package
+from knnkit.render import decision_regions
+from knnkit.render.decision_regions import Regions
 
 
 def survey(
@@ -60,8 +66,6 @@ def release_directories(config: Config | None) -> list[Path]:
 
 
 def _survey(report: FleetReport, targets: Sequence[Target], directory: Path, pace: Pace) -> tuple[Regions, str] | None:
-    from knnkit.release.package import read_package
-
     package = read_package(directory, {})
     running = {d.name for d in report.devices if d.good and d.release and d.release.digest == package.digest}
     target = next((target for target in targets if target.name in running), None)
@@ -71,16 +75,6 @@ def _survey(report: FleetReport, targets: Sequence[Target], directory: Path, pac
 
 
 def _ask(target: Target, directory: Path, pace: Pace) -> Regions:
-    import numpy as np
-
-    from device_agent.shared.golden.golden_set import Golden
-    from device_agent.shared.release import model_file
-    from device_agent.shared.safe_files import read_small
-    from knnkit.fleet.device.classify_client import Answerer
-    from knnkit.fleet.device.connect import dial
-    from knnkit.fleet.device.probe import probe
-    from knnkit.render import decision_regions
-
     info = model_file.read_info(directory / constants.MODEL_FILE)
     golden = Golden.from_bytes(read_small(directory / constants.GOLDEN_FILE, constants.MAX_GOLDEN))
     known = golden.truth >= 0

@@ -4,19 +4,18 @@ Plans nothing itself."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from knnkit.fleet.decide.plan import DevicePlan
-    from knnkit.fleet.report import DeviceReport, FleetReport
-    from knnkit.fleet.rollout.waves import Wave
+from knnkit.commands._console import wave_line
+from knnkit.fleet.decide.plan import DevicePlan
+from knnkit.fleet.report import DeviceReport, FleetReport
+from knnkit.fleet.rollout.waves import Wave
+from knnkit.render.fleet_report import outcome_line, release_text
+from knnkit.render.sanitize import size
+from knnkit.render.terminal import print_line
 
 
 def show(found: Sequence[Wave], left: Sequence[str], plans: Sequence[DevicePlan], report: FleetReport) -> None:
     """Prints what would be done, and the devices that no wave takes."""
-    from knnkit.commands._console import wave_line
-    from knnkit.render.terminal import print_line
-
     by_name = {plan.device: plan for plan in plans}
     devices = {device.name: device for device in report.devices}
     for number, wave in enumerate(found, 1):
@@ -29,10 +28,6 @@ def show(found: Sequence[Wave], left: Sequence[str], plans: Sequence[DevicePlan]
 
 
 def _show_plan(plan: DevicePlan | None, device: DeviceReport) -> None:
-    from knnkit.render.fleet_report import outcome_line, release_text
-    from knnkit.render.sanitize import size
-    from knnkit.render.terminal import print_line
-
     if plan is None:
         print_line(f"{device.name}: {outcome_line(device)}", "warn")
         if device.hint:

@@ -8,6 +8,8 @@ from pathlib import Path
 from device_agent.shared.protocol import constants
 
 _MOST = 1_000_000_000
+#: Where keygen writes a pair of keys, and where sign looks for one: without the ending.
+KEY_PREFIX = Path("keys/signing")
 
 
 def count(text: str) -> int:

@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING
 
 from device_agent.shared.console import signals
 from device_agent.shared.protocol import json_codec
+from device_agent.shared.protocol.model_info import Gates
 from device_agent.shared.safe_files import whole_file
 from knnkit.errors import UsageError
+from knnkit.fleet.report import FleetReport
+from knnkit.render.fleet_report import page_of, print_report, tone, verdict
+from knnkit.render.html import write_report as write_html
+from knnkit.render.terminal import Table, print_line, print_table
 
 if TYPE_CHECKING:
-    from device_agent.shared.protocol.model_info import Gates
-    from knnkit.fleet.report import FleetReport
-    from knnkit.render.decision_regions import Regions
+    from knnkit.render.decision_regions import Regions  # numpy is for a page that is drawn
 
 #: Commands that show a device's warnings among their answers.
 _SHOWS_WARNINGS = frozenset({"status", "doctor"})
@@ -27,17 +30,21 @@ def finish(
     gates: Gates | None = None,
     *,
     shown: bool = False,
+    table: Table | None = None,
     regions: tuple[Regions, str] | None = None,
 ) -> int:
-    """Writes the reports that were asked for, prints the result unless it is `shown`, and returns the exit code."""
-    from knnkit.render.fleet_report import print_report
+    """Writes the reports that were asked for, prints the result unless it is `shown`, and returns the exit code.
 
+    A `table` is the result, on the terminal and in a report.
+    """
     signals.deafen()  # what was done is told whole
     for path in arguments.report:
-        write_report(path, report, gates, regions)
+        write_report(path, report, gates, regions, table)
+    if table and not arguments.json:
+        print_table(table.columns, table.rows)
     if arguments.json:
         print(json_codec.dumps(report))
-    elif not shown:
+    elif not shown and not table:
         print_report(report, sys.stdout)
     else:
         _say_what_to_do(report)
@@ -45,9 +52,6 @@ def finish(
 
 
 def _say_what_to_do(report: FleetReport) -> None:
-    from knnkit.render.fleet_report import tone, verdict
-    from knnkit.render.terminal import print_line
-
     for device in report.devices:
         for warning in device.warnings if report.command not in _SHOWS_WARNINGS else ():
             print_line(f"{device.name}: {warning}", "warn", stream=sys.stderr)
@@ -57,7 +61,11 @@ def _say_what_to_do(report: FleetReport) -> None:
 
 
 def write_report(
-    path: Path, report: FleetReport, gates: Gates | None = None, regions: tuple[Regions, str] | None = None
+    path: Path,
+    report: FleetReport,
+    gates: Gates | None = None,
+    regions: tuple[Regions, str] | None = None,
+    table: Table | None = None,
 ) -> None:
     """Writes one report file, JSON or HTML by its ending; `regions` with the name of the device that answered them.
 
@@ -70,11 +78,8 @@ def write_report(
             with whole_file(path) as file:
                 file.write(data)
         elif path.suffix in (".html", ".htm"):
-            from knnkit.render.fleet_report import page_of
-            from knnkit.render.html import write_report as write_html
-
             surveyed, by = regions or (None, "")
-            write_html(path, page_of(report, gates=gates, regions=surveyed, regions_from=by))
+            write_html(path, page_of(report, gates=gates, regions=surveyed, regions_from=by, table=table))
         else:
             raise _no_report(path)
     except (OSError, json_codec.TooLarge) as error:
@@ -107,8 +112,6 @@ def read_report(path: Path) -> FleetReport:
     Raises:
         UsageError: it is missing or is no report.
     """
-    from knnkit.fleet.report import FleetReport
-
     try:
         with path.open("rb") as file:
             return json_codec.loads(FleetReport, file.read(_MAX_REPORT + 1), limit=_MAX_REPORT)

@@ -5,14 +5,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
-from knnkit.commands import _output, _selection
+from knnkit.commands import _config, _output, _selection
 from knnkit.commands._console import Console
-
-if TYPE_CHECKING:
-    from knnkit.fleet.jobs.query import Kind
-    from knnkit.fleet.report import FleetReport
+from knnkit.fleet.jobs.query import Kind, Question, ask_device
+from knnkit.fleet.report import FleetReport
+from knnkit.fleet.rollout.rollout import ask_all
 
 
 @dataclass(frozen=True)
@@ -33,15 +31,13 @@ def ask_fleet(
     inputs: Mapping[str, bytes] | None = None,
 ) -> FleetReport:
     """Asks every selected device, or those that have one of `inputs` (device -> standard input); returns the report."""
-    from knnkit.fleet.jobs.query import Question, ask_device
-    from knnkit.fleet.rollout.rollout import ask_all
-
     shared = shared or Shared()
     _output.check_report_paths(arguments)
-    config = _selection.load_config(arguments)
+    config = _config.load_config(arguments)
     targets = _selection.select_targets(arguments, config)
     nonce, holder, pace = _selection.nonce(), _selection.holder(), _selection.pace_of(arguments, config)
     named = _selection.named_keys(arguments, config)
+    models = frozenset(build.model.name for build in config.builds()) if config else frozenset()
     if inputs is not None:
         targets = tuple(target for target in targets if target.name in inputs)
     questions = [
@@ -56,6 +52,7 @@ def ask_fleet(
             shared.digest,
             pace,
             named=named,
+            models=models,
         )
         for target in targets
     ]

@@ -8,40 +8,26 @@ import os
 import secrets
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from device_agent.shared.protocol import constants
-from knnkit.commands import _agreement
+from knnkit.commands import _config
 from knnkit.commands._output import read_report
-from knnkit.errors import ConfigError, NothingToDo, UsageError
-
-if TYPE_CHECKING:
-    from knnkit.config.parse import Build, Config
-    from knnkit.fleet.device.connect import Pace
-    from knnkit.fleet.rollout.executor import Fan
-    from knnkit.fleet.targets import Overrides, Target
-
+from knnkit.config.parse import Config, RolloutConfig, parse_duration
+from knnkit.errors import NothingToDo, SigningKeyError, UsageError
+from knnkit.fleet import targets as target
+from knnkit.fleet.device.connect import Dialling, Pace
+from knnkit.fleet.rollout.executor import Fan, fan
+from knnkit.fleet.targets import Overrides, Target
+from knnkit.release import keys
+from knnkit.transport import foreign_config
 
 #: Characters of who and where in a holder's name: a device cuts the whole, and the run must stay.
 _MAX_NAME = 160
-
-
-def load_config(arguments: argparse.Namespace) -> Config | None:
-    """Returns deploy.yaml; None where none was named and none is here.
-
-    Raises:
-        ConfigError: it is wrong, or the named one is missing.
-    """
-    from knnkit.config import load, parse
-
-    if arguments.config is not None:
-        return load.load(arguments.config)
-    here = Path(parse.FILE_NAME)
-    return load.load(here) if here.exists() else None
+_SHOWN = 10  # lines of an ssh_config
 
 
 def select_targets(arguments: argparse.Namespace, config: Config | None) -> tuple[Target, ...]:
@@ -51,19 +37,49 @@ def select_targets(arguments: argparse.Namespace, config: Config | None) -> tupl
         UsageError: there are none, or the selection makes no sense.
         NothingToDo: `--retry-from` names a report in which all is well.
     """
-    from knnkit.fleet import targets as target
-
     targets = target.select(config, named=arguments.target, tags=arguments.on, overrides=overrides(arguments))
     if arguments.root is not None:  # on this machine a path starts where the user is, on a device at its home
         here = str(Path(arguments.root).expanduser().absolute())
         targets = tuple(replace(one, root=here) if one.address is None else one for one in targets)
     if arguments.retry_from is None:
-        return _agreement.agreed(targets)
+        return agreed(targets)
     names = read_report(arguments.retry_from).unfinished()
     if not names:
         said = f"{arguments.retry_from}: every device came out well; there is nothing to try again"
         raise NothingToDo(said, reason="nothing-to-do", hint="leave out --retry-from, to ask them all")
-    return _agreement.agreed(target.only(targets, names, str(arguments.retry_from)))
+    return agreed(target.only(targets, names, str(arguments.retry_from)))
+
+
+def agreed(targets: Sequence[Target]) -> tuple[Target, ...]:
+    """Returns the targets, once the user agreed to the ssh_config that deploy.yaml names for them.
+
+    Asks on a terminal where the file may run commands, and keeps the answer as long as the file is the same.
+
+    Raises:
+        ConfigError: nobody agreed.
+    """
+    files = {one.address.config for one in targets if one.address and one.address.foreign and one.address.config}
+    mine = {file for file in files if _may_run(file)}
+    return tuple(
+        replace(one, address=replace(one.address, foreign=False)) if one.address and one.address.config in mine else one
+        for one in targets
+    )
+
+
+def _may_run(file: str) -> bool:
+    commands = foreign_config.commands_in(file)
+    if not commands or foreign_config.is_agreed(file):
+        return True
+    if sys.stdin is None or not sys.stdin.isatty() or not sys.stderr.isatty():
+        raise foreign_config.refusal(file, commands[0])
+    print("deploy.yaml names an ssh_config that may run commands on this machine:", file=sys.stderr)
+    print("".join(f"  {line}\n" for line in commands[:_SHOWN]), end="", file=sys.stderr)
+    print(f"  and {len(commands) - _SHOWN} more\n" if len(commands) > _SHOWN else "", end="", file=sys.stderr)
+    print("Do you know this file, and may it? [y/N] ", end="", file=sys.stderr, flush=True)  # output may be a file
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise foreign_config.refusal(file, commands[0])
+    foreign_config.agree(file)
+    return True
 
 
 def overrides(arguments: argparse.Namespace) -> Overrides:
@@ -72,8 +88,6 @@ def overrides(arguments: argparse.Namespace) -> Overrides:
     Raises:
         UsageError: `--jump` names no host.
     """
-    from knnkit.fleet.targets import Overrides
-
     return Overrides(
         root=arguments.root,
         identity=arguments.identity,
@@ -92,19 +106,7 @@ def trusted_keys(arguments: argparse.Namespace, config: Config | None) -> dict[s
     Raises:
         SigningKeyError: one of the files is missing or holds no public key.
     """
-    from knnkit.release import keys
-
-    return keys.load_public_keys(arguments.key or own_public_keys(config))
-
-
-def own_public_keys(config: Config | None) -> list[Path]:
-    """Returns the files of the public keys that deploy.yaml trusts; left out there, the one beside the signing key."""
-    from knnkit.release import keys
-
-    if config is None:
-        return []
-    own = config.signing.key.with_suffix(keys.PUBLIC_SUFFIX)
-    return list(config.signing.trusted) or ([own] if own.exists() else [])
+    return keys.load_public_keys(arguments.key or _config.own_public_keys(config))
 
 
 def named_keys(arguments: argparse.Namespace, config: Config | None) -> frozenset[str]:
@@ -112,11 +114,8 @@ def named_keys(arguments: argparse.Namespace, config: Config | None) -> frozense
 
     A device that trusts others is warned about. What cannot be read is said, and stops no command.
     """
-    from knnkit.errors import SigningKeyError
-    from knnkit.release import keys
-
     try:
-        return frozenset(keys.load_public_keys([*getattr(arguments, "key", ()), *own_public_keys(config)]))
+        return frozenset(keys.load_public_keys([*getattr(arguments, "key", ()), *_config.own_public_keys(config)]))
     except SigningKeyError as error:
         print(f"knnkit: warning: {error}: whether devices trust other keys is not looked at", file=sys.stderr)
         return frozenset()
@@ -124,9 +123,6 @@ def named_keys(arguments: argparse.Namespace, config: Config | None) -> frozense
 
 def pace_of(arguments: argparse.Namespace, config: Config | None) -> Pace:
     """Returns the deadlines: the command line's, then deploy.yaml's, then the defaults."""
-    from knnkit.config.parse import RolloutConfig
-    from knnkit.fleet.device.connect import Dialling, Pace
-
     said = config.rollout if config else RolloutConfig()
     retries = said.connect_retries if arguments.connect_retries is None else arguments.connect_retries
     if retries < 0:
@@ -145,8 +141,6 @@ def duration(text: str | None, default: float, option: str) -> float:
     Raises:
         UsageError: it is no duration.
     """
-    from knnkit.config.parse import parse_duration
-
     if text is None:
         return default
     try:
@@ -158,9 +152,6 @@ def duration(text: str | None, default: float, option: str) -> float:
 @contextmanager
 def open_fan(arguments: argparse.Namespace, config: Config | None) -> Iterator[Fan]:
     """Gives what runs the devices' jobs."""
-    from knnkit.config.parse import RolloutConfig
-    from knnkit.fleet.rollout.executor import fan
-
     said = config.rollout if config else RolloutConfig()
     concurrency = said.concurrency if arguments.concurrency is None else arguments.concurrency
     if concurrency < 1:
@@ -184,27 +175,3 @@ def holder() -> str:
 def nonce() -> str:
     """Returns a fresh nonce: every certificate of this run must carry it."""
     return secrets.token_hex(16)
-
-
-def require_config(config: Config | None, what: str) -> Config:
-    """Returns the configuration.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    if config is None:
-        raise ConfigError(f"{what}: there is no deploy.yaml here", hint="knnkit init, or name one with -c")
-    return config
-
-
-def require_builds(config: Config | None, what: str, file: Path | None, hint: str = "") -> tuple[Build, ...]:
-    """Returns what the configuration in `file` builds, deploy.yaml if it is None; `hint` is what else could be done.
-
-    Raises:
-        ConfigError: there is no configuration, or it has no model.
-    """
-    builds = require_config(config, what).builds()
-    if not builds:
-        said = f"{what}: {file or 'deploy.yaml'} has no `model`"
-        raise ConfigError(said, hint=f"add one, as in a file that knnkit init writes{hint}")
-    return builds

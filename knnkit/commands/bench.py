@@ -3,42 +3,29 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
 
-from knnkit.commands import _options, _output, _query
-
-if TYPE_CHECKING:
-    from knnkit.fleet.report import DeviceReport
-
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of this command."""
-    _options.add_fleet(parser)
-    parser.add_argument("--threads", type=_options.count, metavar="N", help="of the runtime (default: 1)")
+from device_agent.shared.protocol.reports import Bench
+from knnkit.commands import _output, _query
+from knnkit.fleet.report import DeviceReport
+from knnkit.render.fleet_report import outcome_line
+from knnkit.render.sanitize import milliseconds, size
+from knnkit.render.terminal import Column, Table
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Asks, and shows a line for each device."""
     threads = ("--threads", str(arguments.threads)) if arguments.threads else ()
     report = _query.ask_fleet(arguments, "bench", threads)
-    if not arguments.json:
-        from knnkit.render.terminal import Column, print_table
-
-        figures = ["one row p50", "p99", "line p50", "rows/s", "load", "memory", "peak", "installed"]
-        heads: list[Column | str] = ["device", "release", *(Column(figure, right=True) for figure in figures), "says"]
-        print_table(heads, [_row(device) for device in report.devices])
-    return _output.finish(arguments, report, shown=True)
+    figures = ("one row p50", "p99", "line p50", "rows/s", "load", "memory", "peak", "installed")
+    heads: tuple[Column | str, ...] = ("device", "release", *(Column(figure, right=True) for figure in figures), "says")
+    return _output.finish(arguments, report, table=Table(heads, tuple(map(_row, report.devices))))
 
 
-def _row(device: DeviceReport) -> list[str]:
-    from device_agent.shared.protocol.reports import Bench
-    from knnkit.render.fleet_report import outcome_line
-    from knnkit.render.sanitize import milliseconds, size
-
+def _row(device: DeviceReport) -> tuple[str, ...]:
     if not device.details:
-        return [device.name, *["-"] * 9, outcome_line(device)]
+        return (device.name, *["-"] * 9, outcome_line(device))
     found = device.answer(Bench)
-    return [
+    return (
         device.name,
         f"{found.name} {found.version}",
         milliseconds(found.one.p50_ms),
@@ -50,4 +37,4 @@ def _row(device: DeviceReport) -> list[str]:
         size(found.peak_bytes),
         size(sum(found.installed_bytes.values())),
         "",
-    ]
+    )

@@ -4,41 +4,19 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from device_agent.shared.protocol import constants, json_codec
-from knnkit.commands import _options, _selection
+from knnkit.commands import _config
+from knnkit.config import load
 from knnkit.errors import UsageError
+from knnkit.release import build, describe, signing
+from knnkit.release.build import Built
 from knnkit.render.sanitize import count, percent
-
-if TYPE_CHECKING:
-    from knnkit.release.build import Built
-
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of this command."""
-    parser.add_argument(
-        "-c",
-        "--config",
-        type=Path,
-        default=Path("deploy.yaml"),
-        metavar="FILE",
-        help="configuration (default: %(default)s)",
-    )
-    parser.add_argument(
-        "-o", "--output", type=Path, metavar="DIR", help="the release directory (default: release.dir of the file)"
-    )
-    parser.add_argument("--force", action="store_true", help="build again even if nothing changed")
-    _options.add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Builds every model of the file; returns 0."""
-    from knnkit.config import load
-    from knnkit.release import build, signing
-
-    builds = _selection.require_builds(load.load(arguments.config), "nothing to build", arguments.config)
+    builds = _config.require_builds(load.load(arguments.config), "nothing to build", arguments.config)
     if arguments.output is not None and len(builds) > 1:
         raise UsageError("-o takes one release, but the file has several models", hint="leave out -o")
     signer = signing.load_signer(builds[0].signing.key)
@@ -54,8 +32,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _tell(built: Built) -> None:
-    from knnkit.release import describe
-
     info, manifest = built.info, built.manifest
     what = f"{manifest.name} {manifest.version} (sequence {manifest.sequence})"
     for warning in built.warnings:

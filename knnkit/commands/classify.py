@@ -11,103 +11,64 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 from device_agent.shared.console import streams
 from device_agent.shared.protocol import constants
 from device_agent.shared.safe_files import whole_file
-from knnkit.commands import _options, _output, _selection
+from knnkit.commands import _config, _output, _selection
 from knnkit.commands._console import Console
+from knnkit.config.parse import Config
 from knnkit.errors import DataError, UsageError
-
-if TYPE_CHECKING:
-    from knnkit.config.parse import Config
-    from knnkit.fleet.targets import Target
+from knnkit.fleet.jobs.classify import RowsJob, about, classify_rows, pipe_rows
+from knnkit.fleet.rollout.rollout import ask_all
+from knnkit.fleet.targets import Target
+from knnkit.render.terminal import print_line
+from knnkit.transport.base import printable
 
 #: Flags that the agent takes as they are.
 _FLAGS = ("stream", "proba", "neighbors", "digest", "ignore-extra")
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of this command."""
-    rows = parser.add_argument_group("rows and answers")
-    rows.add_argument("--input", type=_path, metavar="FILE", help="rows to classify, - for standard input (default: -)")
-    rows.add_argument(
-        "--output",
-        type=_path,
-        metavar="PATH",
-        help="where the answers go, - for standard output; a directory for several devices or --report (default: -)",
-    )
-    rows.add_argument(
-        "--format", choices=("auto", "csv", "jsonl", "npy"), default="auto", help="of the rows (default: by their look)"
-    )
-    rows.add_argument(
-        "--output-format",
-        choices=("csv", "jsonl", "npy"),
-        help="of the answers (default: as the rows; of one device with --json, jsonl)",
-    )
-    rows.add_argument(
-        "--stream", action="store_true", help="answer each line at once, until the input ends; follow new releases"
-    )
-    rows.add_argument("--proba", action="store_true", help="add the probability of each class")
-    rows.add_argument(
-        "--neighbors", action="store_true", help="add the nearest training rows, their distances and classes"
-    )
-    rows.add_argument("--digest", action="store_true", help="add the digest of the release that answered")
-    rows.add_argument("--ignore-extra", action="store_true", help="leave out columns that the model does not know")
-    _options.add_fleet(parser)
-
-
-def _path(text: str) -> Path | None:
-    return None if text == "-" else Path(text)
-
-
 def run(arguments: argparse.Namespace) -> int:
     """Classifies; returns the agent's exit code, or that of the fleet."""
-    config = _selection.load_config(arguments)
+    config = _config.load_config(arguments)
     targets = _selection.select_targets(arguments, config)
     if len(targets) > 1 or arguments.report:
         return _many(arguments, config, targets)
     return _one(arguments, config, targets[0])
 
 
-def agent_command(arguments: argparse.Namespace, answers: str | None) -> tuple[str, ...]:
+def agent_command(arguments: argparse.Namespace, config: Config | None, answers: str | None) -> tuple[str, ...]:
     """Returns the agent's command line for these options and a format of answers (None: as the rows)."""
     suffix = arguments.input.suffix.lstrip(".") if arguments.input is not None else ""
     found = suffix if arguments.format == "auto" and suffix in ("csv", "jsonl", "npy") else arguments.format
     flags = [f"--{name}" for name in _FLAGS if getattr(arguments, name.replace("-", "_"))]
     wanted = ["--output-format", answers] if answers else []
-    return ("classify", "--format", found, *wanted, *flags)
+    default = config.classify.keep if config and "npy" not in (found, answers) else ()
+    keep = [f"--keep={column}" for column in arguments.keep or default]
+    return ("classify", "--format", found, *wanted, *flags, *keep)
 
 
 def _one(arguments: argparse.Namespace, config: Config | None, target: Target) -> int:
-    from knnkit.fleet.jobs.classify import about, pipe_rows
-
     _refuse_same(arguments.input, arguments.output)
-    command = agent_command(arguments, arguments.output_format or ("jsonl" if arguments.json else None))
+    command = agent_command(arguments, config, arguments.output_format or ("jsonl" if arguments.json else None))
     with _source(arguments.input) as source, contextlib.suppress(_Incomplete), _sink(arguments) as sink:
         done = pipe_rows(target, _selection.pace_of(arguments, config), command, source, sink, warn=_warn)
         if done.exit_code:
             raise _Incomplete
-    if done.stderr:
-        from knnkit.transport.base import printable
-
-        said = about(arguments.input, done).stderr.decode("utf-8", "replace")
-        print(printable(said).rstrip(), file=sys.stderr)
+    said = printable(about(arguments.input, done).stderr.decode("utf-8", "replace")).rstrip()
+    if said or done.exit_code:
+        print(said or done.complaint, file=sys.stderr)
     return done.exit_code if done.exit_code >= 0 else constants.EXIT_FAILED
 
 
 def _warn(warnings: tuple[str, ...]) -> None:
-    from knnkit.render.terminal import print_line
-
     for text in warnings:
         print_line(f"knnkit: warning: {text}", "warn", stream=sys.stderr)
 
 
 def _many(arguments: argparse.Namespace, config: Config | None, targets: tuple[Target, ...]) -> int:
-    from knnkit.fleet.jobs.classify import RowsJob, classify_rows
-    from knnkit.fleet.rollout.rollout import ask_all
-
     _output.check_report_paths(arguments)
     if arguments.input is None or arguments.output is None:
         why = f"{len(targets)} devices are selected" if len(targets) > 1 else "--report tells of whole files"
@@ -115,7 +76,7 @@ def _many(arguments: argparse.Namespace, config: Config | None, targets: tuple[T
     if not arguments.input.is_file():
         raise DataError(f"{arguments.input}: there is no such file", hint=_check_path())
     arguments.output.mkdir(parents=True, exist_ok=True)
-    command, pace = agent_command(arguments, arguments.output_format), _selection.pace_of(arguments, config)
+    command, pace = agent_command(arguments, config, arguments.output_format), _selection.pace_of(arguments, config)
     suffix = arguments.output_format or arguments.input.suffix.lstrip(".") or "csv"
     for target in targets:
         _refuse_same(arguments.input, arguments.output / f"{_file_name(target.name)}.{suffix}")
@@ -146,6 +107,7 @@ def _file_name(name: str) -> str:
 @contextmanager
 def _source(path: Path | None) -> Iterator[BinaryIO]:
     if path is None:
+        streams.say_if_waiting("knnkit")
         yield sys.stdin.buffer
         return
     try:

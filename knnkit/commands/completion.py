@@ -6,9 +6,8 @@ It is made from the commands themselves and holds all words, so that a shell com
 from __future__ import annotations
 
 import argparse
-import importlib
 
-from knnkit.commands import COMMANDS
+from knnkit.commands import COMMANDS, _parsers
 
 _SCRIPT = """\
 # knnkit completion {shell}: eval "$(knnkit completion {shell})" in the shell's start-up file
@@ -33,11 +32,6 @@ _SHELLS = {
 }
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of this command."""
-    parser.add_argument("shell", metavar="SHELL", choices=tuple(_SHELLS), help="bash or zsh")
-
-
 def run(arguments: argparse.Namespace) -> int:
     """Prints the script; returns 0."""
     choices, options = [], []
@@ -57,5 +51,5 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _actions(command: str) -> list[argparse.Action]:
     parser = argparse.ArgumentParser()
-    importlib.import_module(f"knnkit.commands.{command}").configure(parser)
+    _parsers.CONFIGURE[command](parser)
     return parser._actions

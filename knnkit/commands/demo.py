@@ -15,22 +15,33 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from device_agent.shared.protocol import constants, documents, json_codec
-from knnkit.commands import _options
-from knnkit.errors import MissingDependency, ParityFailed, UsageError
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from knnkit.data.dataset import Dataset
-    from knnkit.fleet.device.classify_client import Answerer
-    from knnkit.fleet.device.probe import Facts
-    from knnkit.fleet.report import DeviceReport
-    from knnkit.fleet.targets import Target
-    from knnkit.release.build import Built
-    from knnkit.render.decision_regions import Regions
+from device_agent.shared.trust import dsse
+from knnkit.api import TfKNN
+from knnkit.config import load
+from knnkit.data.dataset import Dataset
+from knnkit.errors import MissingDependency, ParityFailed, UsageError, extra
+from knnkit.fleet.device.classify_client import Answerer
+from knnkit.fleet.device.connect import open_transport
+from knnkit.fleet.device.probe import Facts, probe
+from knnkit.fleet.jobs.check import prove
+from knnkit.fleet.jobs.deploy import run_job
+from knnkit.fleet.jobs.job import DeviceJob
+from knnkit.fleet.report import DeviceReport, FleetReport
+from knnkit.fleet.targets import Target, targets_of
+from knnkit.model.tflite.load_tensorflow import load_tensorflow
+from knnkit.release import keys
+from knnkit.release.build import Built, ensure_release
+from knnkit.release.package import read_package
+from knnkit.release.signing import FileSigner
+from knnkit.render import decision_regions, fleet_report, html, plots, terminal
+from knnkit.render.decision_regions import Regions
+from knnkit.training import source
 
 #: By its first line a run knows the folder of an earlier one, whatever stands below it by now.
 _FIRST_LINE = "# The article's experiment: 1,000 points around 5 centres, 300 of them held out, 3 neighbours that vote."
@@ -48,18 +59,6 @@ fleet:
   targets:
     - {{host: local, name: embedded, root: {root}}}
 """
-
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of this command."""
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path("knnkit-demo"),
-        metavar="DIR",
-        help="a folder of its own for everything (default: %(default)s)",
-    )
-    _options.add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -82,7 +81,7 @@ def _require_build_extra() -> None:
     missing = [package for module, package in packages.items() if importlib.util.find_spec(module) is None]
     if missing:
         raise MissingDependency(
-            f"the demo builds a model and draws it; missing: {', '.join(missing)}", hint="pip install 'knnkit[build]'"
+            f"the demo builds a model and draws it; missing: {', '.join(missing)}", hint=extra("build")
         )
 
 
@@ -136,8 +135,6 @@ class _Demo:
         self._began = time.monotonic()
 
     def run(self, *, as_json: bool) -> int:
-        from knnkit.config import load
-
         config_file = self._configure()
         config = load.load(config_file)
         build = config.builds()[0]
@@ -170,36 +167,21 @@ class _Demo:
         return path
 
     def _keygen(self, key: Path) -> Any:
-        from knnkit.release import keys
-        from knnkit.release.signing import FileSigner
-
         if not key.exists():
             with self._step(f"knnkit keygen --out {self._shown(key.with_suffix(''))}"):
                 keys.generate(key.with_suffix(""))
         return FileSigner.load(key)
 
     def _build(self, build: Any, signer: Any) -> tuple[Built, Dataset, Dataset]:
-        from knnkit.model.tflite.load_tensorflow import load_tensorflow
-        from knnkit.release.build import ensure_release
-        from knnkit.training.source import load_data
-
         load_tensorflow()
-        training, test = load_data(build)
-        assert test is not None  # deploy.yaml holds rows out
-        return ensure_release(build, signer), training, test
+        rows = source.load(build)
+        assert rows.held_out is not None  # deploy.yaml holds rows out
+        return ensure_release(build, signer), rows.training, rows.held_out
 
     def _target(self, config: Any) -> Target:
-        from knnkit.fleet.targets import targets_of
-
         return targets_of(config)[0]
 
     def _deploy(self, target: Target, built: Built, public_pem: bytes) -> DeviceReport:
-        from device_agent.shared.trust import dsse
-        from knnkit.fleet.jobs.deploy import run_job
-        from knnkit.fleet.jobs.job import DeviceJob
-        from knnkit.release.package import read_package
-        from knnkit.render import terminal
-
         keys = {dsse.fingerprint(public_pem): public_pem}
         package = read_package(built.directory, keys)
         holder = f"knnkit demo {secrets.token_hex(4)}"
@@ -213,11 +195,6 @@ class _Demo:
 
     def _certify(self, target: Target, report: DeviceReport, built: Built) -> tuple[Answerer, DeviceReport]:
         """Asks for a certificate of now: a release that was there already was not checked again."""
-        from knnkit.fleet.device.classify_client import Answerer
-        from knnkit.fleet.device.connect import open_transport
-        from knnkit.fleet.device.probe import probe
-        from knnkit.fleet.jobs.check import prove
-
         transport = open_transport(target.name, target, 10.0)
         facts: Facts = probe(transport, target.root, timeout=60.0)
         proof = prove(transport, facts.agent_argv, built.digest, secrets.token_hex(16), timeout=300.0)
@@ -227,10 +204,6 @@ class _Demo:
 
     # --- the experiment -------------------------------------------------------------------------------------------
     def _ask(self, built: Built, training: Dataset, test: Dataset, device: Answerer) -> _Told:
-        import numpy as np
-
-        from knnkit.api import TfKNN
-
         k = built.info.k
         host = TfKNN(training.rows, k, labels=training.labels)
         neighbours = host.neighbors(test.rows).indices
@@ -242,10 +215,6 @@ class _Demo:
         return _Told(test.labels, reference, (on_host, on_device))
 
     def _survey(self, device: Answerer, built: Built, training: Dataset, test: Dataset) -> Regions:
-        import numpy as np
-
-        from knnkit.render import decision_regions
-
         classes = built.info.classes
         codes = np.array([classes.index(label) for label in test.labels.tolist()], np.int32)
         return decision_regions.survey(
@@ -258,11 +227,6 @@ class _Demo:
         )
 
     def _draw(self, regions: Regions, training: Dataset, built: Built, device: DeviceReport) -> tuple[Path, Path]:
-        import numpy as np
-
-        from knnkit.fleet.report import FleetReport
-        from knnkit.render import fleet_report, html, plots
-
         classes = built.info.classes
         codes = np.array([classes.index(label) for label in training.labels.tolist()], np.int32)
         title = (

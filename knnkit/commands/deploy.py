@@ -8,68 +8,30 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from device_agent.shared.protocol import constants, json_codec
-from knnkit.commands import _decision_regions, _options, _output, _selection
+from knnkit.commands import _config, _decision_regions, _output, _selection
 from knnkit.commands import _dry_run as _plans
 from knnkit.commands._console import Console
+from knnkit.config.parse import Build, Config, parse_amount
 from knnkit.errors import UsageError, VerificationFailed
-
-if TYPE_CHECKING:
-    from knnkit.config.parse import Build, Config
-    from knnkit.fleet.jobs.job import DeviceJob
-    from knnkit.fleet.report import FleetReport
-    from knnkit.fleet.rollout.rollout import Rules
-    from knnkit.fleet.targets import Target
-    from knnkit.release.package import Package
-
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of this command."""
-    what = parser.add_argument_group("what to deploy")
-    what.add_argument(
-        "--release",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="DIR",
-        help="a finished release; repeat it for more classes (default: what deploy.yaml says, built if it changed)",
-    )
-    _options.add_fleet(parser, writes=True)
-    how = parser.add_argument_group("how to deploy")
-    how.add_argument("--dry-run", action="store_true", help="print the plan and change nothing")
-    how.add_argument(
-        "--waves", metavar="LIST", help="one after another, such as canary,25%%,100%% (default: deploy.yaml's)"
-    )
-    how.add_argument(
-        "--max-failures", metavar="N", help="devices that may fail: a count or 10%% (default: deploy.yaml's)"
-    )
-    how.add_argument(
-        "--rollback-succeeded",
-        action="store_true",
-        help="if the rollout stops, return the devices that committed in this run to the release before (default: "
-        "deploy.yaml's on_failure)",
-    )
-    how.add_argument(
-        "--confirm-within", metavar="TIME", help="a device that is not confirmed in time reverts (default: 60s)"
-    )
-    how.add_argument(
-        "--wait", metavar="TIME", help="how long to wait for another host that holds a device (default: 0)"
-    )
-    how.add_argument(
-        "--provision",
-        choices=("auto", "always", "never"),
-        default="auto",
-        help="put runtime, agent and key on a device: where they are missing, always, or never (default: %(default)s)",
-    )
-    _options.add_provisioning(parser, also=", and that the release must verify with")
+from knnkit.fleet import targets as device_targets
+from knnkit.fleet.decide.plan import PlanOptions
+from knnkit.fleet.jobs.dry_run import plan_job, plans_of
+from knnkit.fleet.jobs.job import DeviceJob
+from knnkit.fleet.report import FleetReport
+from knnkit.fleet.rollout import waves
+from knnkit.fleet.rollout.rollout import Rules, ask_all, roll_out
+from knnkit.fleet.targets import Target
+from knnkit.release import build as builder
+from knnkit.release import signing
+from knnkit.release.package import Package, package_for, read_package
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Deploys; returns the exit code of the whole run."""
     _output.check_report_paths(arguments)
-    config = _selection.load_config(arguments)
+    config = _config.load_config(arguments)
     targets = _selection.select_targets(arguments, config)
     rules = _rules(arguments, config)
     _require_wave(targets, rules, config)
@@ -115,10 +77,7 @@ def _require_wave(targets: tuple[Target, ...], rules: Rules, config: Config | No
 
     Devices that were not selected may have it: `--waves canary,100%` also fits one that is no canary.
     """
-    from knnkit.fleet import targets as target
-    from knnkit.fleet.rollout import waves
-
-    tags = {tag for one in (*targets, *(target.targets_of(config) if config else ())) for tag in one.tags}
+    tags = {tag for one in (*targets, *(device_targets.targets_of(config) if config else ())) for tag in one.tags}
     for wave in filter(waves.is_tag, rules.waves):
         if wave not in tags:
             close = difflib.get_close_matches(str(wave), tags, n=1)
@@ -136,17 +95,12 @@ def _roll_out(
     make_job: Callable[[Target], DeviceJob],
     rules: Rules,
 ) -> FleetReport:
-    from knnkit.fleet.rollout.rollout import roll_out
-
     with Console(len(targets)) as console, _selection.open_fan(arguments, config) as fan:
         return roll_out(targets, make_job, rules, fan, console)
 
 
 def _rules(arguments: argparse.Namespace, config: Config | None) -> Rules:
     """Waves of deploy.yaml hold for devices that it selected; named ones go together."""
-    from knnkit.config.parse import parse_amount
-    from knnkit.fleet.rollout.rollout import Rules
-
     said = config.rollout if config and not arguments.target else None
     waves: tuple[int | str, ...] = said.waves if said else ("100%",)
     failures: int | str = config.rollout.max_failures if config else 0
@@ -170,12 +124,10 @@ def _is_count(text: str) -> bool:
 def _packages(
     arguments: argparse.Namespace, config: Config | None, targets: tuple[Target, ...], keys: dict[str, bytes]
 ) -> tuple[Package, ...]:
-    from knnkit.release.package import read_package
-
     directories = arguments.release
     if not directories:
         finished = ", or name a finished release: --release DIR"
-        builds = _selection.require_builds(config, "nothing to deploy", arguments.config, finished)
+        builds = _config.require_builds(config, "nothing to deploy", arguments.config, finished)
         classes = {target.device_class for target in targets}
         own = {build.model.device_class for build in builds}
         wanted = [b for b in builds if b.model.device_class in classes or (classes - own and _is_general(b))]
@@ -193,9 +145,6 @@ def _ensure(build: Build) -> Path:
     """Builds what changed; without the signing key, a finished release is taken as it is."""
     if not build.signing.key.exists() and (build.release.dir / constants.SIGNATURE_FILE).exists():
         return build.release.dir
-    from knnkit.release import build as builder
-    from knnkit.release import signing
-
     made = builder.ensure_release(build, signing.load_signer(build.signing.key))
     for warning in made.warnings:
         print(f"knnkit: {warning}", file=sys.stderr)
@@ -203,8 +152,6 @@ def _ensure(build: Build) -> Path:
 
 
 def _choose(targets: tuple[Target, ...], packages: tuple[Package, ...]) -> dict[str, Package]:
-    from knnkit.release.package import package_for
-
     chosen = {}
     for target in targets:
         package = package_for(packages, target.device_class)
@@ -225,10 +172,6 @@ def _template(
     arguments: argparse.Namespace, config: Config | None, package: Package, keys: dict[str, bytes]
 ) -> DeviceJob:
     """A job for no device yet: everything that all devices share."""
-    from knnkit.fleet.decide.plan import PlanOptions
-    from knnkit.fleet.jobs.job import DeviceJob
-    from knnkit.fleet.targets import Target
-
     return DeviceJob(
         target=Target("", None),
         package=package,
@@ -243,10 +186,6 @@ def _template(
 
 
 def _dry_run(arguments: argparse.Namespace, config: Config | None, jobs: list[DeviceJob], rules: Rules) -> int:
-    from knnkit.fleet.jobs.dry_run import plan_job, plans_of
-    from knnkit.fleet.rollout import waves
-    from knnkit.fleet.rollout.rollout import ask_all
-
     with Console(len(jobs)) as console, _selection.open_fan(arguments, config) as fan:
         report = ask_all("deploy --dry-run", jobs, plan_job, fan, console)
     plans = plans_of(report)

@@ -3,41 +3,27 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
 
-from knnkit.commands import _options, _output, _query
-
-if TYPE_CHECKING:
-    from knnkit.fleet.report import DeviceReport
-    from knnkit.render.terminal import Cell
-
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of this command."""
-    _options.add_fleet(parser)
+from device_agent.shared.protocol import json_codec
+from device_agent.shared.protocol.reports import Finding
+from knnkit.commands import _output, _query
+from knnkit.fleet.report import DeviceReport
+from knnkit.render.terminal import Cell, Table, Tone
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Asks, and shows each finding; returns 1 where one is an error, 3 where a device cannot be reached."""
     report = _query.ask_fleet(arguments, "doctor")
-    if not arguments.json:
-        from knnkit.render.terminal import print_table
-
-        rows = [row for device in report.devices for row in _rows(device)]
-        print_table(["device", "about", "", "finding", "try"], rows)
-    return _output.finish(arguments, report, shown=True)
+    rows = tuple(row for device in report.devices for row in _rows(device))
+    return _output.finish(arguments, report, table=Table(("device", "about", "", "finding", "try"), rows))
 
 
-def _rows(device: DeviceReport) -> list[list[Cell | str]]:
-    from device_agent.shared.protocol import json_codec
-    from device_agent.shared.protocol.reports import Finding
-    from knnkit.render.terminal import Cell, Tone
-
+def _rows(device: DeviceReport) -> list[tuple[Cell | str, ...]]:
     if not device.details:
-        return [[device.name, "connection", Cell("error", "bad"), device.said, device.hint]]
+        return [(device.name, "connection", Cell("error", "bad"), device.said, device.hint)]
     tones: dict[str, Tone] = {"ok": "good", "warning": "warn", "error": "bad"}
     found = [
         json_codec.from_plain(Finding, entry)
         for entry in json_codec.parse(device.details, limit=len(device.details))["findings"]
     ]
-    return [[device.name, f.name, Cell(f.level, tones[f.level]), f.message, f.mend] for f in found]
+    return [(device.name, f.name, Cell(f.level, tones[f.level]), f.message, f.mend) for f in found]

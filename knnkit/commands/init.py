@@ -4,11 +4,15 @@ model can be built from."""
 from __future__ import annotations
 
 import argparse
+import hashlib
 import shlex
 import sys
 import unicodedata
 from pathlib import Path
 
+from device_agent.shared.protocol import constants
+from knnkit.config import yaml_reader
+from knnkit.data import columns, files
 from knnkit.errors import UsageError
 
 _START = """\
@@ -32,7 +36,7 @@ gates: {{accuracy: 0.8}}
 fleet:
   defaults: {{user: pi, root: ~/.knnkit}}
   targets:
-    - {{host: local}}         # the embedded device: this machine
+    - {{host: local, root: {root}}}   # the embedded device: this machine
     # - {{host: board-1.example, tags: [canary]}}
     # - {{host: board-2.example, port: 2222}}
 
@@ -41,34 +45,13 @@ rollout: {{max_failures: 0, confirm_within: 60s}}
 """
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of this command."""
-    parser.add_argument(
-        "path",
-        nargs="?",
-        type=Path,
-        default=Path("deploy.yaml"),
-        metavar="FILE",
-        help="where to write it (default: %(default)s)",
-    )
-    parser.add_argument("--data", type=Path, metavar="FILE", help="your labelled rows: CSV, Parquet or NPZ")
-    parser.add_argument("--label", metavar="COLUMN", help="the column with the labels (default: label)")
-    parser.add_argument(
-        "--features",
-        metavar="COLUMN",
-        nargs="+",
-        action="extend",
-        help="the columns to use, in this order; repeat it for more (default: all but the label)",
-    )
-
-
 def run(arguments: argparse.Namespace) -> int:
     """Writes it; returns 0."""
     path: Path = arguments.path
     last = (arguments.features or [""])[-1]
     if last.endswith((".yaml", ".yml")):
         said = f"--features takes {last!r} for a column: it takes all words that follow it"
-        raise UsageError(said, hint=f"knnkit init {shlex.quote(last)} --data ..., FILE first")
+        raise UsageError(said, hint=f"knnkit init {shlex.quote(last)} --data ROWS.csv, with FILE first")
     if path.exists():
         raise _exists(path)
     if not path.absolute().parent.is_dir():
@@ -82,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(f"{option} is about a file of rows, and none is named", hint="--data train.csv")
     try:
         with path.open("x", encoding="utf-8") as file:
-            file.write(_START.format(name=name, data=data))
+            file.write(_START.format(name=name, data=data, root=_root(path, name)))
     except FileExistsError:
         raise _exists(path) from None
     except OSError as error:
@@ -97,12 +80,10 @@ def _exists(path: Path) -> UsageError:
 
 def _own(arguments: argparse.Namespace, path: Path) -> tuple[str, str]:
     """Returns a model's name and its `data`, once the rows were read as a build will read them."""
-    from knnkit.config.field_types import first_twice
-    from knnkit.data import columns, files
-
     file: Path = arguments.data
     label: str = arguments.label or "label"
-    if twice := first_twice(arguments.features or ()):
+    names = arguments.features or []
+    if twice := next((name for name in names if names.count(name) > 1), None):
         raise UsageError(f"--features names {twice!r} twice", hint="each column once")
     rows = files.load(file, label, arguments.features)
     if arguments.features is None:
@@ -114,12 +95,16 @@ def _own(arguments: argparse.Namespace, path: Path) -> tuple[str, str]:
 
 def _name(stem: str) -> str:
     """Returns what a model may be called, after its file, as YAML has it."""
-    from knnkit.config import yaml_reader
-
     letters = unicodedata.normalize("NFKD", stem)  # an accent stands by itself, and is left out
     kept = [c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in letters if not unicodedata.combining(c)]
     name = "".join(kept).strip("._-")[:64] or "model"
     return name if yaml_reader.read(f"name: {name}", "").data == {"name": name} else _quote(name)
+
+
+def _root(path: Path, name: str) -> str:
+    """Returns the embedded device's root for this project: a device holds one model and trusts one project's keys."""
+    project = hashlib.sha256(bytes(path.absolute())).hexdigest()[:6]
+    return f"{constants.DEFAULT_ROOT}-{name.strip(chr(39))}-{project}"
 
 
 def _relative(data: Path, path: Path) -> str:

@@ -11,24 +11,17 @@ from device_agent.shared.protocol import constants, json_codec, model_info
 from device_agent.shared.protocol.errors import ModelUnusable
 from device_agent.shared.protocol.versions import utc
 from device_agent.shared.release import model_file
-from knnkit.commands import _options
 from knnkit.errors import UsageError
+from knnkit.release import describe
+from knnkit.release.manifest import read_manifest
 from knnkit.render.sanitize import clean, percent
 
 #: Longest value that is shown, in characters.
 _LONGEST = 4000
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of this command."""
-    parser.add_argument("path", metavar="PATH", type=Path, help="a release directory, or a model.tflite")
-    _options.add_json(parser)
-
-
 def run(arguments: argparse.Namespace) -> int:
     """Prints what the file says of itself; returns 0."""
-    from knnkit.release import describe
-
     path: Path = arguments.path
     model = path / constants.MODEL_FILE if path.is_dir() else path
     if not model.is_file():
@@ -97,8 +90,6 @@ def _release_lines(manifest: model_info.Manifest) -> Iterator[tuple[str, str]]:
 
 
 def _manifest(directory: Path) -> model_info.Manifest | None:
-    from knnkit.release.manifest import read_manifest
-
     path = directory / constants.MANIFEST_FILE
     if not path.is_file():
         return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 from device_agent.shared.protocol import json_codec
 from knnkit.commands import _options
@@ -12,29 +11,12 @@ from knnkit.errors import UsageError
 from knnkit.release import keys, signing
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of this command."""
-    parser.add_argument(
-        "--out",
-        metavar="PREFIX",
-        type=Path,
-        default=keys.DEFAULT_PREFIX,
-        help="write PREFIX.pem (private, mode 0600) and PREFIX.pub (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--passphrase",
-        action="store_true",
-        help=f"protect the private key; asked for, or taken from {keys.PASSPHRASE_VARIABLE}",
-    )
-    _options.add_json(parser)
-
-
 def run(arguments: argparse.Namespace) -> int:
     """Makes the key; returns 0."""
     if not arguments.out.name:
-        raise UsageError(f"--out {arguments.out} names no file", hint=f"--out {keys.DEFAULT_PREFIX}")
+        raise UsageError(f"--out {arguments.out} names no file", hint=f"--out {_options.KEY_PREFIX}")
     if arguments.out.is_dir():
-        raise UsageError(f"--out {arguments.out} is a folder", hint=f"--out {arguments.out / keys.DEFAULT_PREFIX.name}")
+        raise UsageError(f"--out {arguments.out} is a folder", hint=f"--out {arguments.out / _options.KEY_PREFIX.name}")
     secret = signing.choose() if arguments.passphrase else None
     pair = keys.generate(arguments.out, secret)
     print(f"private key: {pair.private} (keep it; it never leaves this machine)", file=sys.stderr)

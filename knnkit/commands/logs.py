@@ -3,53 +3,32 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
 
-from knnkit.commands import _options, _output, _query
-
-if TYPE_CHECKING:
-    from device_agent.shared.protocol.documents import HistoryEntry
-    from knnkit.fleet.report import DeviceReport
-
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of this command."""
-    _options.add_fleet(parser)
-    parser.add_argument(
-        "-n",
-        "--lines",
-        type=_options.count,
-        default=20,
-        metavar="N",
-        help="how many entries, the last ones (default: %(default)s)",
-    )
+from device_agent.shared.protocol.documents import History, HistoryEntry
+from knnkit.commands import _output, _query
+from knnkit.fleet.report import DeviceReport
+from knnkit.render.fleet_report import outcome_text
+from knnkit.render.sanitize import moment
+from knnkit.render.terminal import Table
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Asks, and shows the entries of each device, oldest first."""
     report = _query.ask_fleet(arguments, "logs", ("--last", str(arguments.lines)))
-    if not arguments.json:
-        from knnkit.render.terminal import print_table
-
-        rows = [row for device in report.devices for row in rows_of(device)]
-        print_table(["device", "when (its clock)", "what", "release", "answering", "who", "why"], rows)
-    return _output.finish(arguments, report, shown=True)
+    heads = ("device", "when (its clock)", "what", "release", "answering", "who", "why")
+    rows = tuple(row for device in report.devices for row in rows_of(device))
+    return _output.finish(arguments, report, table=Table(heads, rows))
 
 
-def rows_of(device: DeviceReport) -> list[list[str]]:
+def rows_of(device: DeviceReport) -> list[tuple[str, ...]]:
     """Returns a device's lines of the table."""
-    from device_agent.shared.protocol.documents import History
-    from knnkit.render.fleet_report import outcome_text
-
     if not device.details:
-        return [[device.name, "-", outcome_text(device), "-", "-", "-", device.said]]
+        return [(device.name, "-", outcome_text(device), "-", "-", "-", device.said)]
     return [_entry(device.name, entry) for entry in device.answer(History).entries]
 
 
-def _entry(name: str, entry: HistoryEntry) -> list[str]:
-    from knnkit.render.sanitize import moment
-
-    return [
+def _entry(name: str, entry: HistoryEntry) -> tuple[str, ...]:
+    return (
         name,
         moment(entry.at),
         entry.what,
@@ -57,4 +36,4 @@ def _entry(name: str, entry: HistoryEntry) -> list[str]:
         f"{entry.answering.name} {entry.answering.version}" if entry.answering else "-",
         entry.holder,
         entry.why,
-    ]
+    )

@@ -4,31 +4,17 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-from knnkit.commands import _decision_regions, _options, _output, _query, _selection
+from knnkit.commands import _config, _decision_regions, _output, _query, _selection
 from knnkit.commands._query import Shared
 from knnkit.errors import UsageError
-
-if TYPE_CHECKING:
-    from knnkit.fleet.report import DeviceReport, FleetReport
-    from knnkit.render.decision_regions import Regions
-    from knnkit.render.terminal import Cell
-
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of this command."""
-    rows = parser.add_argument_group("about which rows")
-    rows.add_argument(
-        "--data",
-        type=Path,
-        metavar="FILE",
-        help="your own labelled rows instead of the release's golden set: at most 20,000, drawn at random where there "
-        "are more; needs a deploy.yaml with one model, and its training data",
-    )
-    rows.add_argument("--label", metavar="COLUMN", help="their label column (default: that of the training data)")
-    _options.add_fleet(parser)
+from knnkit.fleet.report import DeviceReport, FleetReport
+from knnkit.release.golden import golden_for
+from knnkit.release.package import read_package
+from knnkit.render.decision_regions import Regions
+from knnkit.render.fleet_report import outcome_line
+from knnkit.render.sanitize import milliseconds, percent
+from knnkit.render.terminal import Cell, Column, print_table
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -41,10 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _about_own_rows(arguments: argparse.Namespace) -> FleetReport:
     """Sends each device the reference's answers to the user's rows and asks for a certificate over them."""
-    from knnkit.release.golden import golden_for
-    from knnkit.release.package import read_package
-
-    builds = _selection.require_builds(_selection.load_config(arguments), "--data", arguments.config)
+    builds = _config.require_builds(_config.load_config(arguments), "--data", arguments.config)
     if len(builds) > 1:
         raise UsageError("--data is for one model, but the file has several", hint="a deploy.yaml with one `model`")
     package = read_package(builds[0].release.dir, {})
@@ -60,15 +43,13 @@ def _about_own_rows(arguments: argparse.Namespace) -> FleetReport:
 def _surveyed(arguments: argparse.Namespace, report: FleetReport) -> tuple[Regions, str] | None:
     if not arguments.report:
         return None
-    config = _selection.load_config(arguments)
+    config = _config.load_config(arguments)
     targets = _selection.select_targets(arguments, config)
     directories = _decision_regions.release_directories(config)
     return _decision_regions.survey(arguments, report, targets, directories, _selection.pace_of(arguments, config))
 
 
 def _show(report: FleetReport) -> None:
-    from knnkit.render.terminal import Column, print_table
-
     heads: list[Column | str] = [
         "device",
         "release",
@@ -89,10 +70,6 @@ def _show(report: FleetReport) -> None:
 
 
 def _row(device: DeviceReport) -> list[Cell | str]:
-    from knnkit.render.fleet_report import outcome_line
-    from knnkit.render.sanitize import milliseconds, percent
-    from knnkit.render.terminal import Cell
-
     proof = device.certificate
     if proof is None:
         return [device.name, *["-"] * 9, outcome_line(device)]

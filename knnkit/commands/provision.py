@@ -3,35 +3,23 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
 
 from device_agent.shared.protocol import json_codec
-from knnkit.commands import _options, _output, _selection
+from knnkit.commands import _config, _output, _selection
 from knnkit.commands._console import Console
 from knnkit.errors import UsageError
-
-if TYPE_CHECKING:
-    from knnkit.fleet.report import DeviceReport
-
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of this command."""
-    _options.add_provisioning(parser)
-    parser.add_argument(
-        "--remove",
-        action="store_true",
-        help="take everything away from the devices named, releases and trusted keys too",
-    )
-    _options.add_fleet(parser)
+from knnkit.fleet.jobs.provision import ProvisionJob, provision_device
+from knnkit.fleet.report import DeviceReport
+from knnkit.fleet.rollout.rollout import ask_all
+from knnkit.provision import Provisioned
+from knnkit.render.sanitize import size
+from knnkit.render.terminal import Table
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Provisions the selected devices, and shows a line for each."""
-    from knnkit.fleet.jobs.provision import ProvisionJob, provision_device
-    from knnkit.fleet.rollout.rollout import ask_all
-
     _output.check_report_paths(arguments)
-    config = _selection.load_config(arguments)
+    config = _config.load_config(arguments)
     targets = _selection.select_targets(arguments, config)
     if arguments.remove and not (arguments.target or arguments.on):
         raise UsageError("--remove is for devices that are named", hint="--target DEVICE, or --on TAG")
@@ -43,28 +31,16 @@ def run(arguments: argparse.Namespace) -> int:
     ]
     with Console(len(targets)) as console, _selection.open_fan(arguments, config) as fan:
         report = ask_all("provision", jobs, provision_device, fan, console)
-    if not arguments.json:
-        _show(report.devices)
-    return _output.finish(arguments, report, shown=True)
+    heads = ("device", "outcome", "agent", "runtime", "python", "machine", "sent", "says")
+    return _output.finish(arguments, report, table=Table(heads, tuple(map(_row, report.devices))))
 
 
-def _show(devices: tuple[DeviceReport, ...]) -> None:
-    from knnkit.render.terminal import print_table
-
-    print_table(
-        ["device", "outcome", "agent", "runtime", "python", "machine", "sent", "says"], [_row(d) for d in devices]
-    )
-
-
-def _row(device: DeviceReport) -> list[str]:
-    from knnkit.provision import Provisioned
-    from knnkit.render.sanitize import size
-
+def _row(device: DeviceReport) -> tuple[str, ...]:
     said = [device.said] if device.message else list(device.warnings)
     says = "; ".join(said)
     if not device.good or '"removed"' in device.details:
         done = "removed" if device.details == json_codec.dumps({"removed": True}) else "nothing there"
-        return [device.name, done if device.good else device.outcome.value, *["-"] * 5, says]
+        return (device.name, done if device.good else device.outcome.value, *["-"] * 5, says)
     found = device.answer(Provisioned)
     outcome = "provisioned" if found.changed else "unchanged"
-    return [device.name, outcome, found.agent, found.runtime, found.python, found.machine, size(found.sent), says]
+    return (device.name, outcome, found.agent, found.runtime, found.python, found.machine, size(found.sent), says)

@@ -4,34 +4,20 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 from device_agent.shared.protocol import documents, json_codec
-from knnkit.commands import _options, _selection
+from knnkit.commands import _config, _options
 from knnkit.release import keys, signing
 from knnkit.release.signing import sign_release
 
-_KEY = keys.DEFAULT_PREFIX.with_suffix(keys.PRIVATE_SUFFIX)
-
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of this command."""
-    parser.add_argument("directory", metavar="DIR", type=Path, help="the release directory")
-    parser.add_argument(
-        "--key",
-        metavar="PEM",
-        type=Path,
-        help=f"the private key (default: deploy.yaml's, else {_KEY})",
-    )
-    _options.add_config(parser)
-    _options.add_json(parser)
+_KEY = _options.KEY_PREFIX.with_suffix(keys.PRIVATE_SUFFIX)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Signs; returns 0."""
     key = arguments.key
     if key is None:
-        config = _selection.load_config(arguments)
+        config = _config.load_config(arguments)
         key = config.signing.key if config else _KEY
     verdict = sign_release(arguments.directory, signing.load_signer(key))
     print(f"signed {arguments.directory} with {keys.show_fingerprint(verdict.signed_by)}", file=sys.stderr)

@@ -3,44 +3,29 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
 
-from knnkit.commands import _options, _output, _query
-
-if TYPE_CHECKING:
-    from knnkit.fleet.report import DeviceReport
-    from knnkit.render.terminal import Cell, Tone
-
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of this command."""
-    _options.add_fleet(parser)
+from device_agent.shared.trust import standing
+from knnkit.commands import _output, _query
+from knnkit.fleet.report import DeviceReport
+from knnkit.render.fleet_report import outcome_line, release_text
+from knnkit.render.sanitize import size
+from knnkit.render.terminal import Cell, Table, Tone
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Asks, and shows a line for each device."""
     report = _query.ask_fleet(arguments, "status")
-    if not arguments.json:
-        from knnkit.render.terminal import print_table
-
-        heads = ["device", "runs", "before", "pending", "agent", "runtime", "machine", "free", "says"]
-        print_table(heads, [_row(device) for device in report.devices])
-    return _output.finish(arguments, report, shown=True)
+    heads = ("device", "runs", "before", "pending", "agent", "runtime", "machine", "free", "says")
+    return _output.finish(arguments, report, table=Table(heads, tuple(map(_row, report.devices))))
 
 
-def _row(device: DeviceReport) -> list[Cell | str]:
-    from device_agent.shared.trust import standing
-    from knnkit.render.fleet_report import outcome_line, release_text
-    from knnkit.render.sanitize import size
-    from knnkit.render.terminal import Cell
-
+def _row(device: DeviceReport) -> tuple[Cell | str, ...]:
     status = device.status
     if status is None:
-        return [device.name, *["-"] * 7, outcome_line(device)]
-
+        return (device.name, *["-"] * 7, outcome_line(device))
     lock = f"held by {status.lock.holder} ({status.lock.reason})" if status.lock else ""
     tone: Tone = "bad" if standing.gates_missed(device.warnings) else "warn" if device.warnings else ""
-    return [
+    return (
         device.name,
         release_text(status.committed),
         release_text(status.previous),
@@ -50,4 +35,4 @@ def _row(device: DeviceReport) -> list[Cell | str]:
         status.device.machine,
         size(status.disk_free_bytes),
         Cell("; ".join([*([lock] if lock else []), *device.warnings]), tone),
-    ]
+    )

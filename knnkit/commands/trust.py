@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from pathlib import Path
 
-from knnkit.commands import _options, trust_host, trust_keys
-from knnkit.errors import UsageError
-
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of this command."""
-    parser.add_argument(
-        "host", metavar="HOST", nargs="?", help="user@host[:port], an ssh_config alias, or a name in deploy.yaml"
-    )
-    trust_host.configure(parser)
-    trust_keys.configure(parser)
-    _options.add_fleet(parser)
+from device_agent.shared.protocol import json_codec
+from knnkit.commands import _config, _selection, trust_keys
+from knnkit.errors import HostKeyError, UsageError
+from knnkit.fleet.jobs.enrol_host_key import enrol_host
+from knnkit.fleet.targets import select
+from knnkit.transport.address import Typed
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -28,4 +24,48 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.host is None:
         hint = f"knnkit trust {arguments.target[0]}" if arguments.target else "knnkit trust --help"
         raise UsageError("name a HOST to enrol its host key, or say what to do with signing keys", hint=hint)
-    return trust_host.run(arguments, arguments.host)
+    return _enrol(arguments, arguments.host)
+
+
+def _enrol(arguments: argparse.Namespace, host: str) -> int:
+    """Shows the fingerprint of `host` and enrols its key; returns 0, or raises."""
+    found = select(
+        _config.load_config(arguments), named=[host], overrides=_selection.overrides(arguments), called="HOST"
+    )
+    target = _selection.agreed(found)[0]
+    typed = target.address.typed if target.address else None
+    done = enrol_host(
+        target,
+        agree=lambda name, kind, found: _agree(arguments, typed, name, kind, found),
+        timeout=_selection.duration(arguments.connect_timeout, 10.0, "--connect-timeout"),
+        known_hosts=Path(arguments.known_hosts) if arguments.known_hosts else None,
+        replace=arguments.replace,
+    )
+    if arguments.json:
+        print(json_codec.dumps(done))
+    state = "was known" if done.known else f"enrolled in {done.known_hosts}"
+    print(f"{done.host}:{done.port}: {done.kind} {done.fingerprint}: {state}", file=sys.stderr)
+    return 0
+
+
+def _agree(arguments: argparse.Namespace, typed: Typed | None, name: str, kind: str, found: str) -> bool:
+    print(f"{name} offers {kind}\n  {found}", file=sys.stderr)
+    if arguments.fingerprint:
+        if arguments.fingerprint.strip().rstrip("=") != found:
+            raise HostKeyError(
+                f"{name}: that is not the fingerprint {arguments.fingerprint}",
+                reason="host-key-changed",
+                hint="on the device: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub",
+            )
+        return True
+    if arguments.yes:
+        return True
+    if not sys.stdin.isatty():
+        raise HostKeyError(
+            f"{name}: nobody is here to compare the fingerprint",
+            reason="host-key-unknown",
+            hint=f"knnkit trust {(typed or Typed(name)).words('--fingerprint', found)}",
+        )
+    print("Compare it with what the device itself says:", file=sys.stderr)
+    print("  ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub", file=sys.stderr)
+    return input("Is it the same? [y/N] ").strip().lower() in ("y", "yes")

@@ -9,36 +9,20 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from device_agent.shared.protocol import json_codec
 from device_agent.shared.protocol.documents import TrustedKeys
 from device_agent.shared.safe_files import whole_file
 from device_agent.shared.trust import orders as device_orders
-from knnkit.commands import _options, _output, _query, _selection
+from knnkit.commands import _config, _output, _query, _selection
 from knnkit.errors import UsageError
-from knnkit.release import keys
-
-if TYPE_CHECKING:
-    from knnkit.fleet.report import DeviceReport, FleetReport
-    from knnkit.release.signing import Signer
+from knnkit.fleet.report import DeviceReport, FleetReport
+from knnkit.release import keys, orders, signing
+from knnkit.release.signing import Signer
+from knnkit.render.fleet_report import outcome_line
+from knnkit.render.terminal import Table
 
 _CHANGES = ("rotate", "revoke", "apply")
-
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Adds the options that concern signing keys."""
-    group = parser.add_argument_group("signing keys (in place of HOST)")
-    what = group.add_mutually_exclusive_group()
-    what.add_argument("--show", metavar="PUB", type=Path, nargs="+", help="print the fingerprints of public keys")
-    what.add_argument("--keys", action="store_true", help="show the keys that the selected devices trust")
-    what.add_argument("--rotate", metavar="PEM", type=Path, help="put this key in the place of the signing key")
-    what.add_argument(
-        "--revoke", metavar="KEY", action="append", help="a fingerprint or public key file; repeat it for more"
-    )
-    what.add_argument("--apply", metavar="FILE", type=Path, help="send an order that --out wrote")
-    _options.add_signing_key(group, "the order, with --rotate the old one")
-    group.add_argument("--out", metavar="FILE", type=Path, help="write the order, for --apply or to carry to a device")
 
 
 def wanted(arguments: argparse.Namespace) -> bool:
@@ -73,8 +57,6 @@ def _show(arguments: argparse.Namespace) -> int:
 
 
 def _order(arguments: argparse.Namespace) -> bytes:
-    from knnkit.release import orders, signing
-
     if arguments.apply:
         return _read(arguments.apply)
     signer = _signer(arguments)
@@ -84,12 +66,10 @@ def _order(arguments: argparse.Namespace) -> bytes:
 
 
 def _signer(arguments: argparse.Namespace) -> Signer:
-    from knnkit.release import signing
-
     key: Path = arguments.signing_key
     if key is None:
-        config = _selection.load_config(arguments)
-        key = _selection.require_config(config, "no --signing-key").signing.key
+        config = _config.load_config(arguments)
+        key = _config.require_config(config, "no --signing-key").signing.key
     return signing.load_signer(key)
 
 
@@ -118,26 +98,20 @@ def _write(path: Path, order: bytes) -> None:
 
 
 def _send(arguments: argparse.Namespace, order: bytes) -> int:
-    targets = _selection.select_targets(arguments, _selection.load_config(arguments))
+    targets = _selection.select_targets(arguments, _config.load_config(arguments))
     inputs = {target.name: order for target in targets}
     report = _query.ask_fleet(arguments, "keys", ("--apply", "-"), inputs=inputs)
     return _finish(arguments, report)
 
 
 def _finish(arguments: argparse.Namespace, report: FleetReport) -> int:
-    if not arguments.json:
-        from knnkit.render.terminal import print_table
-
-        rows = [row for device in report.devices for row in _rows(device)]
-        print_table(["device", "key", "standing"], rows)
-    return _output.finish(arguments, report, shown=True)
+    rows = tuple(row for device in report.devices for row in _rows(device))
+    return _output.finish(arguments, report, table=Table(("device", "key", "standing"), rows))
 
 
-def _rows(device: DeviceReport) -> list[list[str]]:
-    from knnkit.render.fleet_report import outcome_line
-
+def _rows(device: DeviceReport) -> list[tuple[str, str, str]]:
     if not device.good:
-        return [[device.name, "-", outcome_line(device)]]
+        return [(device.name, "-", outcome_line(device))]
     held = device.answer(TrustedKeys)
-    trusted = [[device.name, key, "trusted"] for key in held.trusted]
-    return trusted + [[device.name, key, "revoked"] for key in held.revoked] or [[device.name, "-", "trusts nobody"]]
+    trusted = [(device.name, key, "trusted") for key in held.trusted]
+    return trusted + [(device.name, key, "revoked") for key in held.revoked] or [(device.name, "-", "trusts nobody")]

@@ -8,25 +8,10 @@ import sys
 from pathlib import Path
 
 from device_agent.shared.protocol import documents, json_codec
-from knnkit.commands import _options, _selection
+from knnkit.commands import _config, _options
 from knnkit.errors import UsageError
 from knnkit.release import keys
 from knnkit.release.verify import verify_release
-
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of this command."""
-    parser.add_argument("directory", metavar="DIR", type=Path, help="the release directory")
-    parser.add_argument(
-        "--key",
-        metavar="PUB",
-        type=Path,
-        action="append",
-        default=[],
-        help="a trusted public key; repeat it for more (default: deploy.yaml's)",
-    )
-    _options.add_config(parser)
-    _options.add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -45,9 +30,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _own(arguments: argparse.Namespace) -> list[Path]:
-    found = _selection.own_public_keys(_selection.load_config(arguments))
+    found = _config.own_public_keys(_config.load_config(arguments))
     if not found:
-        public = keys.DEFAULT_PREFIX.with_suffix(keys.PUBLIC_SUFFIX)
+        public = _options.KEY_PREFIX.with_suffix(keys.PUBLIC_SUFFIX)
         said = "no public key to verify with: --key names none, and there is none of deploy.yaml's"
         raise UsageError(said, hint=f"knnkit verify {shlex.quote(str(arguments.directory))} --key {public}")
     return found

@@ -25,7 +25,7 @@ class Words:
 
 @dataclass(frozen=True)
 class Example:
-    """What may stand under a key, as it is typed: for a `try:` line. A key without one has its default."""
+    """An example value of a key, as typed, for a `try:` line; without one, the default is the example."""
 
     text: str
 
@@ -207,7 +207,7 @@ def no_sense(problem: str, hint: str, at: str = "") -> PydanticCustomError:
         hint: what to type instead.
         at: path of the key, with `/` between its parts; default: where the error is raised.
     """
-    return PydanticCustomError("no_sense", "{said}", {"said": problem, "hint": hint, "at": at})
+    return PydanticCustomError("no_sense", "{problem}", {"problem": problem, "hint": hint, "at": at})
 
 
 class Section(BaseModel):
@@ -223,7 +223,7 @@ class Section(BaseModel):
         if isinstance(data, dict):
             for key in data:
                 if key not in cls.model_fields:
-                    raise PydanticCustomError("unknown_key", "{said}", {"key": key, **_unknown(key, cls)})
+                    raise PydanticCustomError("unknown_key", "{problem}", {"key": key, **_unknown(key, cls)})
         elif not isinstance(data, cls):
             raise PydanticCustomError("no_section", "expected keys")
         return data
@@ -243,8 +243,8 @@ def _unknown(key: str, cls: type[Section]) -> dict[str, str]:
     called = difflib.get_close_matches(key, _ALSO_CALLED, n=1, cutoff=0.8)
     meant = [_ALSO_CALLED[word] for word in called if _ALSO_CALLED[word] in cls.model_fields]
     meant = meant or difflib.get_close_matches(key, cls.model_fields, n=1, cutoff=0.5)
-    said = f"did you mean {meant[0]!r}?" if meant else f"known here: {', '.join(cls.model_fields)}"
-    return {"said": f"unknown key {_shown(key)}; {said}", "meant": meant[0] if meant else ""}
+    problem = f"did you mean {meant[0]!r}?" if meant else f"known here: {', '.join(cls.model_fields)}"
+    return {"problem": f"unknown key {_shown(key)}; {problem}", "meant": meant[0] if meant else ""}
 
 
 def short_target(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Frozen models of the fleet and the rollout in deploy.yaml."""
+"""Frozen models of fleet, rollout and classify in deploy.yaml."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ Runtime = Annotated[Literal["auto", "tflite_runtime", "ai_edge_litert"], BeforeV
 
 
 class TargetDefaults(Section):
-    """What holds for every target that does not say otherwise. Left out, ssh_config decides."""
+    """Defaults for all targets; without a value here, ssh_config decides."""
 
     user: Annotated[Word | None, Example("pi")] = None
     """Login name."""
     port: Annotated[int | None, Example("22")] = Field(default=None, ge=1, le=65535)
     """SSH port."""
     root: Text = constants.DEFAULT_ROOT
-    """The directory on the device that holds everything; a relative one starts at the home there."""
+    """knnkit's directory on the device; a relative path starts at the home directory there."""
     identity: Annotated[FilePath | None, Example("~/.ssh/id_ed25519")] = None
     """Private key file, or the .pub of a key in the key agent; with it, no other key is offered."""
     jump: Annotated[Jump | None, Example("pi@gate")] = None
@@ -55,25 +55,25 @@ class TargetDefaults(Section):
     device_class: Name = "any"
     """The device's class."""
     runtime: Annotated[Runtime, Example("ai_edge_litert")] = "auto"
-    """TFLite runtime: tflite_runtime (the smaller) or ai_edge_litert (LiteRT, faster with large models); auto: the one
-    that is there, and on a bare device tflite_runtime where it exists."""
+    """TFLite runtime: tflite_runtime (smaller) or ai_edge_litert (LiteRT, faster with large models); auto: the one
+    installed, and on a bare device tflite_runtime if it exists."""
     tags: Annotated[tuple[Name, ...], Example("[canary]")] = ()
     """Words to select by (`--on`) and to name in waves."""
 
 
 class TargetConfig(Section):
-    """One device. A plain `user@host:port` does, too."""
+    """One device; `user@host:port` is a short form."""
 
     host: Annotated[Host, Example("board-1.example")]
     """Host name, address or ssh_config alias; `local` is the embedded device."""
     name: Name | None = None
-    """What reports call it; left out: the host."""
+    """Name in reports; default: the host."""
     user: Word | None = None
     """Login name."""
     port: int | None = Field(default=None, ge=1, le=65535)
     """SSH port."""
     root: Text | None = None
-    """The directory on the device that holds everything; a relative one starts at the home there."""
+    """knnkit's directory on the device; a relative path starts at the home directory there."""
     identity: FilePath | None = None
     """Private key file, or the .pub of a key in the key agent; with it, no other key is offered."""
     jump: Jump | None = None
@@ -83,23 +83,23 @@ class TargetConfig(Section):
     runtime: Runtime | None = None
     """TFLite runtime: auto, tflite_runtime or ai_edge_litert."""
     tags: tuple[Name, ...] = ()
-    """Words to select by and to name in waves, beside those of the defaults."""
+    """Words to select by and to name in waves, in addition to those of the defaults."""
 
 
 class FleetConfig(Section):
     """The devices."""
 
     defaults: Annotated[TargetDefaults, Example("{user: pi}")] = TargetDefaults()
-    """What holds for every target that does not say otherwise."""
+    """Defaults for all targets."""
     targets: Annotated[
         tuple[Annotated[TargetConfig, BeforeValidator(short_target), Words("user@host[:port]")], ...],
         Example("[pi@board-1]"),
     ] = ()
     """The devices: {host, ...} or user@host:port."""
     known_hosts: Annotated[FilePath | None, Example("known_hosts")] = None
-    """Host keys of the fleet, beside the user's own known_hosts; `knnkit trust HOST` enrols here."""
+    """Host keys of the fleet, in addition to the user's known_hosts; `knnkit trust HOST` adds to it."""
     ssh_config: Annotated[FilePath | None, Example("~/.ssh/config")] = None
-    """Left out: the user's and the system's. One that may run commands is obeyed once the user agreed."""
+    """Default: the user's and the system's. A file that may run commands is used only after the user agreed."""
 
     @pydantic.model_validator(mode="after")
     def _distinct(self) -> FleetConfig:
@@ -107,28 +107,35 @@ class FleetConfig(Section):
         for target in self.targets:
             name = target.name or target.host
             if name in seen:
-                said = f"two targets are called {name!r}: give one of them a name of its own"
-                raise no_sense(said, f"{{host: {target.host}, name: {name}-2}}")
+                problem = f"two targets are called {name!r}: give one of them another name"
+                raise no_sense(problem, f"{{host: {target.host}, name: {name}-2}}")
             seen.add(name)
         return self
 
 
+class ClassifyConfig(Section):
+    """What `knnkit classify` writes beside the answers."""
+
+    keep: Annotated[tuple[Text, ...], Example("[id, time]")] = ()
+    """Columns of the rows, features or not, that stand before each answer; `--keep` replaces them."""
+
+
 class RolloutConfig(Section):
-    """How a release spreads over the fleet."""
+    """How a release is rolled out to the fleet."""
 
     waves: Annotated[tuple[Wave, ...], Example("[25%, 100%]")] = Field(default=("100%",), min_length=1)
-    """One after another: a tag, a share of the fleet so far (25%), or a count so far."""
+    """Waves in order, each a tag, or the cumulative share (25%) or count of the fleet."""
     max_failures: Amount = 0
     """Devices that may fail before the rollout stops: a count or a percentage. In the first of several waves: none."""
     on_failure: Annotated[Literal["stop", "roll_back"], Example("roll_back")] = "stop"
     """When the rollout stops: `roll_back` returns the devices that committed in this run to the release before."""
     confirm_within: Annotated[Duration, Field(ge=1.0, le=86400.0), Example("60s")] = constants.DEFAULT_CONFIRM_SECONDS
-    """A device that is not confirmed by a new connection within this time reverts by itself."""
+    """A device that no new connection confirms within this time rolls back by itself."""
     concurrency: int = Field(default=16, ge=1, le=1024)
-    """Devices at a time."""
+    """Number of devices at the same time."""
     connect_timeout: Annotated[Duration, Field(gt=0.0, le=3600.0), Example("10s")] = 10.0
-    """Until a connection stands."""
+    """Time limit for opening a connection."""
     connect_retries: int = Field(default=2, ge=0, le=20)
     """Further attempts to connect, with growing pauses. Nothing else is retried."""
     command_timeout: Annotated[Duration, Field(gt=0.0, le=86400.0), Example("5m")] = 300.0
-    """For one command on a device."""
+    """Time limit for one command on a device."""

@@ -5,14 +5,18 @@ from __future__ import annotations
 import difflib
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from knnkit.config import parse
+from knnkit.config.yaml_reader import FILE_NAME, MAX_TEXT
 from knnkit.errors import ConfigError
 
-_MAX_BYTES = 16 * 1024 * 1024
+if TYPE_CHECKING:
+    from knnkit.config.parse import Config
+
+_MAX_BYTES = 4 * MAX_TEXT  # UTF-8 has at most four bytes a character
 
 
-def load(path: str | Path) -> parse.Config:
+def load(path: str | Path) -> Config:
     """Reads a deploy.yaml; relative paths in it start at the file.
 
     Raises:
@@ -33,6 +37,8 @@ def load(path: str | Path) -> parse.Config:
         ) from None
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}", hint=f"ls -ld {path}") from None
+    from knnkit.config import parse  # pydantic, without which many a command does its work
+
     return parse.parse(text, source=str(path), base=path.absolute().parent, home=Path.home())
 
 
@@ -41,4 +47,4 @@ def _suggest(path: Path) -> str:
     near = difflib.get_close_matches(path.name, beside, n=1)
     if near:
         return f"did you mean {path.with_name(near[0])}?"
-    return "knnkit init" if path.name == parse.FILE_NAME else shlex.join(["knnkit", "init", str(path)])
+    return "knnkit init" if path.name == FILE_NAME else shlex.join(["knnkit", "init", str(path)])

@@ -23,7 +23,7 @@ _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 _A_LIST = "a list, each "
 
 
-def said_of(place: Place) -> str:
+def prefix_of(place: Place) -> str:
     """Returns the prefix of a message about a place, `fleet.targets[0].host: `; empty for the whole file."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)
     return f"{text[1:]}: " if text else ""
@@ -35,7 +35,7 @@ def key_of(place: Place) -> str:
 
 
 def example(root: type[Section], key: str) -> str:
-    """Returns a line to type in for a key; what lists all keys where there is none."""
+    """Returns an example line for a key; without an example, the command that lists all keys."""
     text = next(filter(None, (_example(fields[key]) for fields in _all_fields(root) if key in fields)), "")
     return f"{key}: {text}" if text else "knnkit schema"
 
@@ -84,16 +84,16 @@ def wrong_value(root: type[Section], document: yaml_reader.Document, place: Plac
     if choices and written:
         close = difflib.get_close_matches(written, choices, n=1, cutoff=0.5)
         more = f"; did you mean {close[0]!r}?" if close else ""
-        said = f"{here} is not one of {', '.join(choices)}{more}"
-        return said, f"{key}: {close[0]}" if close else example(root, key)
+        problem = f"{here} is not one of {', '.join(choices)}{more}"
+        return problem, f"{key}: {close[0]}" if close else example(root, key)
     if here == "an empty list" and wanted.startswith(_A_LIST):
         return f"found {here}, expected at least one: {wanted.removeprefix(_A_LIST)}", example(root, key)
     if written and wanted.startswith(_A_LIST) and _is_plain(written) and here != written and _lists_text(root, place):
         return f"found {here}, expected {wanted}", f"{key}: [{written}]"
     if here == written and any(_would_take(*node, written) for node in _nodes(root, place)):
         quoted = f'"{written}"'
-        mend = f"{key}: [{quoted}]" if isinstance(place[-1], int) else f"{key}: {quoted}"
-        return f"found {here}, expected {wanted}; write it in quotes: {quoted}", mend
+        fix = f"{key}: [{quoted}]" if isinstance(place[-1], int) else f"{key}: {quoted}"
+        return f"found {here}, expected {wanted}; write it in quotes: {quoted}", fix
     return f"found {here}, expected {wanted}", example(root, key)
 
 

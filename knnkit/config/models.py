@@ -25,7 +25,7 @@ from knnkit.config.field_types import (
     no_sense,
     shorten,
 )
-from knnkit.config.fleet_models import FleetConfig, RolloutConfig
+from knnkit.config.fleet_models import ClassifyConfig, FleetConfig, RolloutConfig
 
 
 class FileData(Section):
@@ -36,7 +36,7 @@ class FileData(Section):
     label: Annotated[str, Example("species")] = "label"
     """The column (or NPZ array) that holds the labels."""
     features: Annotated[tuple[str, ...] | None, Example("[width, height]")] = None
-    """The columns to use, in this order; left out: all but the label."""
+    """The columns to use, in this order; default: all but the label."""
 
     @pydantic.field_validator("features")
     @classmethod
@@ -63,11 +63,11 @@ class SkopsData(Section):
 class TestFile(Section):
     """Held-out rows in a file of their own."""
 
-    __test__ = False  # not a test class, whatever pytest thinks of the name
+    __test__ = False  # pytest must not collect it
     file: FilePath
     """CSV, Parquet or NPZ with the same columns as the training data."""
     label: str | None = None
-    """The label column; left out: the same as in the training data."""
+    """The label column; default: the same as in the training data."""
 
 
 # Tags become part of an error's location; angle brackets distinguish them from keys of the file.
@@ -98,41 +98,41 @@ class GatesConfig(Section):
     """What every device must reach before it may keep the release."""
 
     accuracy: Annotated[float | None, Example("0.9")] = Field(default=None, ge=0.0, le=1.0)
-    """Floor on the held-out rows; left out: not asked for."""
+    """Least accuracy on the held-out rows, from 0 to 1; default: no gate."""
     latency_ms: Annotated[float | None, Example("5.0")] = Field(default=None, gt=0.0)
-    """Budget in milliseconds for the median of one row; left out: not asked for."""
+    """Longest median time of one row, in milliseconds; default: no gate."""
     margin: Annotated[float, Example("1e-5")] = Field(default=1.0e-5, gt=0.0, lt=0.1)
-    """Distances closer than this, relative to the data's scale, may change places between two processors."""
+    """Neighbours whose distances differ by less than this share of the data's scale may swap on other processors."""
 
 
-_IN_SKOPS = "data: {skops: model.skops}, and none of k, metric, weights, scale beside it"
+_SKOPS = "data: {skops: model.skops}, without k, metric, weights, scale"
 
 
 class ModelConfig(Section):
     """The classifier: its data and how it answers."""
 
     name: Annotated[Name, Example("fruit")]
-    """What the model is called; a device never swaps one name for another."""
+    """Name of the model; a device never replaces a model by one with another name."""
     data: Annotated[Data, Example("{file: train.csv, label: species}")]
     """The labelled rows: {file, label} or {sklearn}; or a fitted classifier with its own: {skops}."""
     test: Test = 0.3
-    """Held-out share of the rows, or {file}: accuracy, golden rows, calibration. 0: none. For `skops`: {file}."""
+    """Held-out share of the rows, or {file}: accuracy, golden rows, calibration; 0: none. With `skops`: {file}."""
     seed: int = Field(default=0, ge=0, lt=2**32)
-    """Of the split: same seed, same rows, same bytes."""
+    """Seed of the split: the same seed gives the same rows and the same bytes."""
     k: int = Field(default=3, ge=1)
-    """Neighbours that vote."""
+    """Number of neighbours that vote."""
     metric: constants.Metric = "euclidean"
     """euclidean, sqeuclidean, manhattan or cosine."""
     weights: constants.Weights = "uniform"
-    """uniform: one neighbour, one vote; distance: nearer neighbours weigh more."""
+    """uniform: each neighbour has one vote; distance: nearer neighbours weigh more."""
     scale: Annotated[constants.Scale, Example("standard")] = "none"
-    """none, standard, minmax or robust; it becomes part of the model, so a device is fed raw rows."""
+    """none, standard, minmax or robust; it becomes part of the model, so a device takes raw rows."""
     reject: Annotated[float | None, Example("0.99")] = Field(default=None, gt=0.0, lt=1.0)
-    """Share of ordinary rows to accept; farther rows are "unknown". Left out: never "unknown"."""
+    """Share of ordinary rows to accept; farther rows are "unknown". Default: no row is "unknown"."""
     device_class: Annotated[Name, Example("zero")] = "any"
     """The class of device that this model is for; "any" fits all."""
     gates: Annotated[GatesConfig | None, Example("{accuracy: 0.9}")] = None
-    """Gates of this model alone; left out: the file's."""
+    """Gates of this model; default: the gates of the file."""
 
     @pydantic.model_validator(mode="after")
     def _estimator_decides(self) -> ModelConfig:
@@ -140,14 +140,14 @@ class ModelConfig(Section):
             return self
         taken = [key for key in ("k", "metric", "weights", "scale") if key in self.model_fields_set]
         if taken:
-            said = (
+            why = (
                 f"the estimator of `skops` decides {', '.join(taken)}: leave {'it' if len(taken) == 1 else 'them'} out"
             )
-            raise PydanticCustomError("misplaced_key", "{said}", {"key": taken[0], "said": said, "hint": _IN_SKOPS})
+            raise PydanticCustomError("misplaced_key", "{problem}", {"key": taken[0], "problem": why, "hint": _SKOPS})
         if "test" in self.model_fields_set and not isinstance(self.test, TestFile) and self.test:
-            said = "the estimator of `skops` holds all its rows: say test: {file: test.csv}, or leave it out"
+            problem = "the estimator of `skops` contains all its rows: write test: {file: test.csv}, or leave it out"
             hint = "test: {file: test.csv}"
-            raise PydanticCustomError("misplaced_key", "{said}", {"key": "test", "said": said, "hint": hint})
+            raise PydanticCustomError("misplaced_key", "{problem}", {"key": "test", "problem": problem, "hint": hint})
         return self
 
 
@@ -155,22 +155,22 @@ class ReleaseConfig(Section):
     """Where the release is written and what it is called."""
 
     dir: FilePath = Field(default=Path("dist"), validate_default=True)
-    """The release directory. With several models, each lies in a folder of its name inside."""
+    """The release directory; with several models, each has a subdirectory with its name."""
     version: Annotated[str, AfterValidator(check_version), Example('"1.0"')] = "1.0.0"
-    """For people; devices compare the sequence."""
+    """Version for humans; devices compare the sequence."""
     sequence: Annotated[int | None, Example("12")] = Field(default=None, ge=1, lt=2**53)
-    """Grows with every release; left out: the time of the build."""
+    """Number that grows with each release; default: the time of the build."""
     expires: Annotated[Annotated[Duration, Field(gt=0.0)] | None, Example("90d")] = None
-    """No device activates it later than this after the build; left out: never expires."""
+    """Time after the build after which no device activates the release; default: it never expires."""
 
 
 class SigningConfig(Section):
-    """Who signs, and whom new devices trust."""
+    """The signing key, and the keys that new devices trust."""
 
     key: FilePath = Field(default=Path("keys/signing.pem"), validate_default=True)
     """The private key (`knnkit keygen`)."""
     trusted: Annotated[tuple[FilePath, ...], Example("[keys/signing.pub]")] = ()
-    """Public keys that `provision` puts on a device, and no others should be there; left out: the signing key's own."""
+    """Public keys that `provision` puts on a device, which should have no others; default: that of the signing key."""
 
 
 class Build(Section):
@@ -181,7 +181,7 @@ class Build(Section):
     release: ReleaseConfig
     """Its directory and version."""
     signing: SigningConfig
-    """Who signs."""
+    """The signing key."""
     gates: GatesConfig
     """What a device must reach."""
 
@@ -193,7 +193,7 @@ class Config(Section):
     """deploy.yaml."""
 
     model: Annotated[ModelConfig | None, Example(_A_MODEL)] = None
-    """The classifier. A file with `fleet.targets` may do without: it deploys finished releases."""
+    """The classifier. Optional in a file with `fleet.targets`, which deploys finished releases."""
     models: Annotated[
         tuple[ModelConfig, ...], Example("[{name: small, device_class: zero, data: {file: train.csv, label: species}}]")
     ] = ()
@@ -205,13 +205,15 @@ class Config(Section):
     signing: Annotated[SigningConfig, Example("{key: keys/signing.pem}")] = Field(
         default=SigningConfig.model_construct(), validate_default=False
     )
-    """Who signs, and whom new devices trust."""
+    """The signing key, and the keys that new devices trust."""
     gates: GatesConfig = GatesConfig()
     """What every device must reach before it may keep the release."""
     fleet: Annotated[FleetConfig, Example("{targets: [pi@board-1]}")] = FleetConfig()
     """The devices."""
     rollout: Annotated[RolloutConfig, Example("{max_failures: 1}")] = RolloutConfig()
-    """How a release spreads over the fleet."""
+    """How a release is rolled out to the fleet."""
+    classify: Annotated[ClassifyConfig, Example("{keep: [id]}")] = ClassifyConfig()
+    """What `knnkit classify` writes beside the answers."""
 
     @pydantic.model_validator(mode="before")
     @classmethod
@@ -232,8 +234,8 @@ class Config(Section):
             raise no_sense("the key 'model' is missing", f"model: {_A_MODEL}, or fleet: {{targets: [pi@board-1]}}")
         classes = [model.device_class for model in self.models]
         if len(set(classes)) != len(classes) or len({m.name for m in self.models}) != len(classes):
-            said = "each of `models` needs a name and a device_class of its own"
-            raise no_sense(said, f"models: [{_A_MODEL[:-1]}, device_class: zero}}, ...]", "models")
+            problem = "each of `models` needs a name and a device_class of its own"
+            raise no_sense(problem, f"models: [{_A_MODEL[:-1]}, device_class: zero}}, ...]", "models")
         self._check_waves()
         return self
 
@@ -242,9 +244,9 @@ class Config(Section):
         for index, wave in enumerate(self.rollout.waves):
             if self.fleet.targets and isinstance(wave, str) and not wave.endswith("%") and wave not in tags:
                 close = difflib.get_close_matches(wave, tags, n=1)
-                said = f"no target has the tag {wave!r}" + (f"; did you mean {close[0]!r}?" if close else "")
+                problem = f"no target has the tag {wave!r}" + (f"; did you mean {close[0]!r}?" if close else "")
                 hint = f"waves: [{close[0]}]" if close else f"tags: [{wave}] of a target, or waves: [25%, 100%]"
-                raise no_sense(said, hint, f"rollout/waves/{index}")
+                raise no_sense(problem, hint, f"rollout/waves/{index}")
 
     def builds(self) -> tuple[Build, ...]:
         """Returns one entry per model, with its own `release.dir`; none if the file only describes a fleet."""

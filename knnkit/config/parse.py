@@ -55,7 +55,7 @@ __all__ = [
     "split_address",
 ]
 
-FILE_NAME = "deploy.yaml"
+FILE_NAME = yaml_reader.FILE_NAME
 
 
 def parse(text: str, *, source: str = FILE_NAME, base: Path | None = None, home: Path | None = None) -> Config:
@@ -77,7 +77,7 @@ def parse(text: str, *, source: str = FILE_NAME, base: Path | None = None, home:
         details = _innermost(error.errors(include_url=False))
         wrong = dict.fromkeys(_explain(document, each) for each in details)
     *others, (last, hint) = wrong
-    raise ConfigError("\n".join([*(f"{said}\n  try: {mend}" for said, mend in others), last]), hint=hint)
+    raise ConfigError("\n".join([*(f"{problem}\n  try: {fix}" for problem, fix in others), last]), hint=hint)
 
 
 def _innermost(errors: list[Any]) -> Iterator[Any]:
@@ -95,21 +95,21 @@ def _explain(document: yaml_reader.Document, details: Any) -> tuple[str, str]:
     kind, context = details["type"], details.get("ctx", {})
     place = document.place(details["loc"])
     if kind in ("unknown_key", "misplaced_key"):
-        mend = messages.example(Config, context["meant"]) if kind == "unknown_key" else context["hint"]
-        return document.error((*place, context["key"]), messages.said_of(place) + context["said"]), mend
+        fix = messages.example(Config, context["meant"]) if kind == "unknown_key" else context["hint"]
+        return document.error((*place, context["key"]), messages.prefix_of(place) + context["problem"]), fix
     if kind == "no_sense":
         parts = [int(part) if part.isdigit() else part for part in context["at"].split("/")]
         at = document.place(parts) if context["at"] else place
-        return document.error(at, messages.said_of(at) + context["said"]), context["hint"]
+        return document.error(at, messages.prefix_of(at) + context["problem"]), context["hint"]
     if kind == "missing":
         key = str(details["loc"][-1])
-        said = f"{messages.said_of(place)}the key {key!r} is missing"
-        return document.error(place, said), messages.example(Config, key)
+        problem = f"{messages.prefix_of(place)}the key {key!r} is missing"
+        return document.error(place, problem), messages.example(Config, key)
     if kind == "value_error":
-        said, mend = str(context["error"]), messages.example(Config, messages.key_of(place))
+        problem, fix = str(context["error"]), messages.example(Config, messages.key_of(place))
     else:
-        said, mend = messages.wrong_value(Config, document, place)
-    return document.error(place, messages.said_of(place) + said), mend
+        problem, fix = messages.wrong_value(Config, document, place)
+    return document.error(place, messages.prefix_of(place) + problem), fix
 
 
 def json_schema() -> dict[str, Any]:

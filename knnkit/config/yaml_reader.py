@@ -15,8 +15,10 @@ import yaml
 
 from knnkit.errors import ConfigError
 
+FILE_NAME = "deploy.yaml"
+
 #: Longest text in characters; a deploy.yaml is written by hand, so a longer one is the wrong file.
-MAX_TEXT = 4 * 1024 * 1024
+MAX_TEXT = 1024 * 1024
 #: Most nodes; an alias counts each time it is used, against "billion laughs" documents.
 MAX_NODES = 200_000
 #: Most digits of a whole number; Python's `int` raises for numbers with more than 4,300 digits.
@@ -70,10 +72,25 @@ class Document:
         return f"{self.source}:{mark.line}: {message}\n{self.quote(mark)}"
 
 
+class _TooMany(Exception):
+    """The text has more values than are read."""
+
+
 class _Loader(yaml.SafeLoader):
     """SafeLoader's syntax with the scalars of YAML 1.2."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012  (the name and type are PyYAML's)
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._composed = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """As the base class, but stops at `MAX_NODES`, which take seconds to compose."""
+        self._composed += 1
+        if self._composed > MAX_NODES:
+            raise _TooMany
+        return super().compose_node(parent, index)
 
 
 _SCALARS: tuple[tuple[str, str, str], ...] = (
@@ -100,6 +117,8 @@ def read(text: str, source: str) -> Document:
         raise ConfigError(f"{source}: more than {MAX_TEXT:,} characters", hint="is it the right file?")
     try:
         node = yaml.compose(text, Loader=_Loader)
+    except _TooMany:
+        raise ConfigError(f"{source}: more than {MAX_NODES:,} values", hint="is it the right file?") from None
     except yaml.MarkedYAMLError as error:
         at = error.problem_mark or error.context_mark
         mark = Mark(at.line + 1, at.column + 1) if at else Mark(1, 1)

@@ -1,8 +1,11 @@
-"""The devices that a command is for: from deploy.yaml, `--target` and tags. Pure and picklable; connects to nothing."""
+"""Selects the devices of a command.
+
+From deploy.yaml, `--target` and tags. Picklable; opens no connection."""
 
 from __future__ import annotations
 
 import difflib
+import shlex
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -19,7 +22,7 @@ LOCAL = "local"
 class Target:
     """One device; `address` None is the embedded device on this machine.
 
-    `near` is the name in deploy.yaml that is most like what was typed, where that is none of them.
+    `near` is `local` or the name in deploy.yaml that is most like what was typed, where that is none of them.
     """
 
     name: str
@@ -29,15 +32,23 @@ class Target:
     runtime: str = constants.ANY_RUNTIME
     tags: tuple[str, ...] = ()
     near: str = ""
+    root_typed: bool = False  # whether the command line named the root, and not deploy.yaml
 
     def __str__(self) -> str:
         """The address as the user wrote it."""
         return LOCAL if self.address is None else str(self.address)
 
+    @property
+    def words(self) -> str:
+        """What names it on a command line."""
+        root = f" --root {shlex.quote(self.root)}" if self.root_typed else ""
+        typed = self.address.typed if self.address else None
+        return f"--target {typed.words(jumps=True) if typed else shlex.quote(self.name)}{root}"
+
 
 @dataclass(frozen=True)
 class Overrides:
-    """What the command line says for every target; None leaves it to deploy.yaml and ssh_config."""
+    """Options of the command line for every target; None: as in deploy.yaml and ssh_config."""
 
     root: str | None = None
     identity: str | None = None
@@ -52,7 +63,7 @@ class Overrides:
         """Checks the names in `jump`.
 
         Raises:
-            UsageError: it names no host.
+            UsageError: a part of it is not a host.
         """
         try:
             check_jump(self.jump or "none")
@@ -60,7 +71,7 @@ class Overrides:
             raise UsageError(f"--jump {error}", hint="--jump user@host[:port]") from None
 
     def typed(self, name: str) -> Typed:
-        """Returns how the command line named a device."""
+        """Returns the words with which the command line named a device."""
         options = {"-c": self.deploy_yaml, "--ssh-config": self.ssh_config, "--known-hosts": self.known_hosts}
         words = tuple(word for option, value in options.items() if value for word in (option, value))
         return Typed(name, self.jump, self.identity, words)
@@ -104,22 +115,22 @@ def select(
     overrides: Overrides | None = None,
     called: str = "--target",
 ) -> tuple[Target, ...]:
-    """Returns the devices that the command line asks for.
+    """Returns the devices that the command line selects.
 
     Args:
         config: deploy.yaml, if there is one.
         named: each `--target`: a name in deploy.yaml, `user@host[:port]`, an ssh_config alias, or `local`.
         tags: each `--on`: targets of deploy.yaml with one of these tags.
         overrides: options of the command line for all of them.
-        called: what the command line calls `named`.
+        called: the option of `named`, for messages.
 
     Raises:
-        UsageError: nothing is selected, a tag that no target has, or an address that is none.
+        UsageError: nothing is selected, no target has a tag, or an address is invalid.
     """
     known = {target.name: target for target in (targets_of(config) if config else ())}
     chosen: dict[str, Target] = {}
     for text in named:
-        near = next(iter(difflib.get_close_matches(text, known, n=1)), "")
+        near = next(iter(difflib.get_close_matches(text, (*known, LOCAL), n=1)), "")
         target = known.get(text) or replace(_parse(text, config, called), near=near)
         if target.name in chosen:
             raise UsageError(f"--target {text} is given twice", hint=f"--target {text}, once")
@@ -139,10 +150,10 @@ def select(
 
 
 def only(targets: Iterable[Target], names: Iterable[str], source: str) -> tuple[Target, ...]:
-    """Returns the targets with these names: those that a report says are unfinished.
+    """Returns the targets with these names, which are the unfinished devices of a report.
 
     Raises:
-        UsageError: the report names a device that is not among the targets.
+        UsageError: a name is not among the targets.
     """
     known = {target.name: target for target in targets}
     names = tuple(names)
@@ -162,7 +173,7 @@ def _parse(text: str, config: Config | None, called: str) -> Target:
         user, host, port = split_address(text)
     except ValueError as error:
         raise UsageError(f"{called} {error}", hint=f"{called} user@host[:port] or {called} {LOCAL}") from None
-    # What is written out stands for itself: of deploy.yaml only where keys are kept still applies.
+    # For a typed address, deploy.yaml only provides known_hosts and ssh_config.
     known = (str(config.fleet.known_hosts),) if config and config.fleet.known_hosts else ()
     ssh_config = str(config.fleet.ssh_config) if config and config.fleet.ssh_config else None
     foreign = ssh_config is not None
@@ -173,6 +184,7 @@ def _override(target: Target, said: Overrides) -> Target:
     target = replace(
         target,
         root=said.root or target.root,
+        root_typed=said.root is not None,
         device_class=said.device_class or target.device_class,
         runtime=said.runtime or target.runtime,
     )

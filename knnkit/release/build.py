@@ -1,49 +1,52 @@
-"""A model to a signed release directory: model.tflite, golden.npz, release.json, model.sig.
+"""Builds a signed release directory.
 
-Everything is made in a hidden folder beside the release and takes its place in one rename: a failed build leaves the
-release that was there. The numbers come from `knnkit.model`; this module only arranges them.
+It holds model.tflite, golden.npz, release.json and model.sig. All files are written to a hidden folder beside the
+release, which then replaces it by a rename: a failed build leaves the old release. `knnkit.training` loads the rows and
+builds the model.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import os
 import shlex
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
+from device_agent.shared.golden.judge import Verdict
 from device_agent.shared.protocol import constants, model_info
 from device_agent.shared.protocol.errors import ModelUnusable
 from device_agent.shared.protocol.versions import utc
+from device_agent.shared.release import model_file
 from device_agent.shared.safe_files import read_small
+from device_agent.shared.trust import dsse
 from knnkit.config.parse import Build
 from knnkit.errors import BuildError, UsageError, VerificationFailed
-from knnkit.model.tflite.load_tensorflow import needs_build_extra
 from knnkit.release import manifest, up_to_date
 from knnkit.release.signing import Signer, sign_release
+from knnkit.release.verify import verify_with
 from knnkit.training import source
+from knnkit.training.source import Material
 
-if TYPE_CHECKING:
-    from device_agent.shared.golden.golden_set import Golden
-    from device_agent.shared.golden.judge import Verdict
-    from knnkit.model.build import BuiltModel
-    from knnkit.training.source import Material
-
+#: Files of macOS, Windows and KDE's file managers.
+_DESKTOP = (".DS_Store", "Thumbs.db", "desktop.ini", ".directory")
+#: Most extra files that an error names.
+_NAMED = 10
 #: Most digits of a time in seconds; more are milliseconds.
 _DIGITS = 12
-#: How far ahead of the clock a sequence may lie before a build warns, in seconds: clocks differ, and by no more.
+#: How far a sequence may be ahead of the clock without a warning, in seconds: clocks differ a little.
 _AHEAD = 24 * 3600
 
 
 @dataclass(frozen=True, repr=False)
 class Built:
-    """What a build left: `fresh` is False where the release was there already; `digest` is its OMS root digest."""
+    """The result of a build: `fresh` is False if the release was up to date; `digest` is its OMS root digest."""
 
     directory: Path
     manifest: model_info.Manifest
@@ -55,7 +58,7 @@ class Built:
     warnings: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
-        """Returns what a notebook shows."""
+        """Returns the text that a notebook shows."""
         what = f"{self.manifest.name} {self.manifest.version} (sequence {self.manifest.sequence})"
         measured = "not measured" if self.accuracy is None else f"{self.accuracy:.4f} on {self.accuracy_rows} rows"
         return f"<Built {what} in {self.directory}: accuracy {measured}>"
@@ -63,16 +66,16 @@ class Built:
 
 @dataclass(frozen=True)
 class Order:
-    """What a release says beside its model.
+    """The properties of a release besides its model.
 
     Attributes:
-        gates: what a device must reach.
+        gates: limits that a device must meet.
         version: for people.
-        sequence: of the release; None takes the time of the build.
-        expires: seconds after the build; None never.
-        device_class: that it is for.
-        seed: of samples.
-        inputs: digest of what was asked for; empty where nobody will ask whether it changed.
+        sequence: of the release; None: the time of the build.
+        expires: seconds after the build; None: never.
+        device_class: the class of devices that it is for.
+        seed: of random samples.
+        inputs: digest of the build's inputs (`up_to_date.digest`); empty if it is not needed.
     """
 
     gates: model_info.Gates
@@ -85,14 +88,14 @@ class Order:
 
 
 def build_release(build: Build, signer: Signer, *, out: Path | None = None) -> Built:
-    """Builds and signs the release of `build` in `out` (its `release.dir` if left out), replacing the one there.
+    """Builds and signs the release of `build` in `out` (default: its `release.dir`), replacing a release there.
 
     Raises:
-        DataError: the training data is not fit.
-        BuildError: the model cannot be built, its own check fails, or `out` holds something else than a release.
+        DataError: the training data is invalid.
+        BuildError: the model cannot be built, its self-check fails, or `out` holds other files than a release.
         MissingDependency: TensorFlow or scikit-learn is not installed.
         VerificationFailed: the release does not verify.
-        UsageError: $SOURCE_DATE_EPOCH is no time.
+        UsageError: $SOURCE_DATE_EPOCH is not a time in seconds.
     """
     directory = (out or build.release.dir).absolute()
     _require_replaceable(directory)
@@ -106,13 +109,11 @@ def build_release(build: Build, signer: Signer, *, out: Path | None = None) -> B
         model.seed,
         up_to_date.digest(build),
     )
-    with needs_build_extra():
-        made_from = source.load(build)
-    return write_release(made_from, order, signer, directory)
+    return write_release(source.load(build), order, signer, directory)
 
 
 def write_release(made_from: Material, order: Order, signer: Signer, directory: Path) -> Built:
-    """Builds and signs a release in `directory`, replacing the one there.
+    """Builds and signs a release in `directory`, replacing a release there.
 
     Raises:
         See `build_release`.
@@ -120,11 +121,13 @@ def write_release(made_from: Material, order: Order, signer: Signer, directory: 
     directory = directory.absolute()
     _require_replaceable(directory)
     created = _pinned_clock()
-    model, golden, verdict = _make(made_from, order)
-    document = _manifest(order, model, directory, int(time.time()) if created is None else created)
+    made = made_from.build(order.gates, seed=order.seed, inputs=order.inputs)
+    model, verdict = made.model, made.verdict
+    document = _manifest(order, model.info, model.data, directory, int(time.time()) if created is None else created)
+    again = _same_version(directory, document, model.data)
     with _replacing(directory) as folder:
         (folder / constants.MODEL_FILE).write_bytes(model.data)
-        (folder / constants.GOLDEN_FILE).write_bytes(golden.to_bytes())
+        (folder / constants.GOLDEN_FILE).write_bytes(made.golden.to_bytes())
         (folder / constants.MANIFEST_FILE).write_bytes(manifest.write_manifest(document))
         signed = sign_release(folder, signer)
     return Built(
@@ -135,12 +138,12 @@ def write_release(made_from: Material, order: Order, signer: Signer, directory: 
         True,
         verdict.accuracy,
         verdict.accuracy_rows,
-        (*made_from.warnings, *model.warnings, *_learnt_nothing(model.info, verdict), *_far_ahead(document)),
+        (*made_from.warnings, *model.warnings, *_learnt_nothing(model.info, verdict), *_far_ahead(document), *again),
     )
 
 
 def _far_ahead(document: model_info.Manifest) -> tuple[str, ...]:
-    """Warns of a sequence after which devices would refuse the numbers that builds get by themselves: the time."""
+    """Warns of a sequence in the future: devices would then refuse releases whose sequence is the time of the build."""
     if document.sequence <= max(document.created, time.time()) + _AHEAD:
         return ()
     return (
@@ -151,7 +154,7 @@ def _far_ahead(document: model_info.Manifest) -> tuple[str, ...]:
 
 
 def _learnt_nothing(info: model_info.KnnInfo, verdict: Verdict) -> tuple[str, ...]:
-    """Warns of a model that one answer to every row would outdo."""
+    """Warns of a model that is worse than always giving the most frequent answer."""
     rows = [sum(row) for row in verdict.confusion]
     if verdict.accuracy is None or sum(map(bool, rows)) < 2 or verdict.accuracy >= max(rows) / sum(rows):
         return ()
@@ -161,27 +164,8 @@ def _learnt_nothing(info: model_info.KnnInfo, verdict: Verdict) -> tuple[str, ..
     return (f"{info.name}: {said} ({max(rows) / sum(rows):.1%}); {mend}",)
 
 
-def _make(made_from: Material, order: Order) -> tuple[BuiltModel, Golden, Verdict]:
-    model = _build_model(made_from, order)
-    from knnkit.model.selfcheck import self_check
-    from knnkit.release.golden import make_golden
-
-    golden = make_golden(model, made_from.held_out, made_from.training, seed=order.seed)
-    return model, golden, self_check(model, golden, order.gates)
-
-
-def _build_model(made_from: Material, order: Order) -> BuiltModel:
-    spec, held_out = made_from.spec, made_from.held_out
-    how: dict[str, Any] = {"margin": order.gates.margin, "seed": order.seed, "inputs": order.inputs}
-    from knnkit.model import build
-
-    if made_from.imported is not None:
-        return build.build_enrolled(spec, made_from.imported.enrolment, held_out, **how)
-    return build.build_model(spec, made_from.training, held_out, **how)
-
-
 def _pinned_clock() -> int | None:
-    """Returns the seconds since 1970 that $SOURCE_DATE_EPOCH says; None where it says nothing."""
+    """Returns $SOURCE_DATE_EPOCH in seconds since 1970; None if it is not set."""
     text = os.environ.get("SOURCE_DATE_EPOCH", "")
     if text and not (text.isascii() and text.isdigit() and len(text) <= _DIGITS):
         raise UsageError(
@@ -191,19 +175,20 @@ def _pinned_clock() -> int | None:
     return int(text) if text else None
 
 
-def _manifest(order: Order, model: BuiltModel, directory: Path, created: int) -> model_info.Manifest:
-    from knnkit.model.tflite.metadata import label_file
-
+def _manifest(
+    order: Order, info: model_info.KnnInfo, model: bytes, directory: Path, created: int
+) -> model_info.Manifest:
     sequence = order.sequence
     if sequence is None:  # two builds within a second must not share a sequence
-        sequence = max(created, _sequence_of(directory) + 1)
+        old = _there(directory)
+        sequence = max(created, old.sequence + 1 if old else 0)
     return manifest.new_manifest(
-        name=model.info.name,
+        name=info.name,
         version=order.version,
-        k=model.info.k,
-        n_features=model.info.n_features,
-        labels_sha256=hashlib.sha256(label_file(model.info.classes)).hexdigest(),
-        minimum_runtime=model.info.minimum_runtime,
+        k=info.k,
+        n_features=info.n_features,
+        labels_sha256=hashlib.sha256(model_file.read_member(io.BytesIO(model), constants.LABELS_FILE)).hexdigest(),
+        minimum_runtime=info.minimum_runtime,
         gates=order.gates,
         device_class=order.device_class,
         sequence=sequence,
@@ -212,36 +197,68 @@ def _manifest(order: Order, model: BuiltModel, directory: Path, created: int) ->
     )
 
 
-def _sequence_of(directory: Path) -> int:
+def _there(directory: Path) -> model_info.Manifest | None:
+    """Returns the manifest of the release in `directory`; None where there is none that can be read."""
     try:
         data = read_small(directory / constants.MANIFEST_FILE, constants.MAX_MANIFEST, follow=True)
-        return manifest.read_manifest(data).sequence
+        return manifest.read_manifest(data)
     except (OSError, VerificationFailed):
-        return 0
+        return None
+
+
+def _same_version(directory: Path, document: model_info.Manifest, model: bytes) -> tuple[str, ...]:
+    """Warns of a version that the release in `directory` has already, with another model."""
+    old = _there(directory)
+    if old is None or (old.name, old.version) != (document.name, document.version):
+        return ()
+    with contextlib.suppress(OSError):
+        if (directory / constants.MODEL_FILE).read_bytes() == model:
+            return ()
+    return (
+        f"{old.name} {old.version} was built before from something else (sequence {old.sequence}): only the digest "
+        "tells the two apart. Give this one a release.version of its own",
+    )
 
 
 def _require_replaceable(directory: Path) -> None:
     around = directory.parent
     if (around / constants.MODEL_FILE).exists() and (around / constants.MANIFEST_FILE).exists():
         raise BuildError(
-            f"{around} is a release itself, which {directory.name!r} inside would spoil; nothing was built",
+            f"{around} is itself a release; a folder {directory.name!r} in it would damage it: nothing was built",
             hint=f"choose another release: dir, or move it: {shlex.join(['mv', str(around), f'{around}-old'])}",
         )
     if not directory.exists():
         return
     if not directory.is_dir():
         raise BuildError(f"{directory} is not a folder", hint="choose another release: dir, or -o")
-    strangers = sorted(entry.name for entry in directory.iterdir() if entry.name not in constants.RELEASE_FILES)
+    _remove_desktop_files(directory)
+    strangers = sorted(entry for entry in directory.iterdir() if entry.name not in constants.RELEASE_FILES)
     if strangers:
-        raise BuildError(
-            f"{directory} holds {strangers[0]!r}, which is no part of a release; nothing was replaced",
-            hint="choose another release: dir, or -o",
-        )
+        names = ", ".join(repr(each.name) for each in strangers[:_NAMED])
+        more = f" and {len(strangers) - _NAMED:,} more" if len(strangers) > _NAMED else ""
+        said = f"{directory} holds {names}{more}, which do not belong to a release; nothing was replaced"
+        raise BuildError(said, hint=f"choose another release: dir, or -o{_or_remove(directory, strangers)}")
+
+
+def _or_remove(directory: Path, strangers: Sequence[Path]) -> str:
+    """Names the `rm` only in a directory that is a release: any other may hold the user's own work."""
+    if _there(directory) is None or len(strangers) > _NAMED:
+        return ""
+    kind = "-r " if any(each.is_dir() and not each.is_symlink() for each in strangers) else ""
+    return f"; or remove them: rm {kind}{shlex.join(map(str, strangers))}"
+
+
+def _remove_desktop_files(directory: Path) -> None:
+    """Removes what a file manager leaves wherever somebody looks; a signed release holds its own files alone."""
+    for name in _DESKTOP if _there(directory) else ():
+        path = directory / name
+        if path.is_file() and not path.is_symlink():
+            path.unlink()
 
 
 @contextlib.contextmanager
 def _replacing(directory: Path) -> Iterator[Path]:
-    """Yields a new folder of the same name, which takes the place of `directory` if the block succeeds."""
+    """Yields a new folder of the same name, which replaces `directory` if the block succeeds."""
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".build-") as beside:
@@ -256,32 +273,29 @@ def _replacing(directory: Path) -> Iterator[Path]:
 def _swap(folder: Path, directory: Path, replaced: Path) -> None:
     try:
         if directory.exists():
-            shutil.move(directory, replaced)  # copies what an overlay does not rename
+            shutil.move(directory, replaced)  # copies if an overlay cannot rename it
         folder.rename(directory)
-    except BaseException:  # Ctrl-C, too: what was replaced would be removed with the folder beside
+    except BaseException:  # also Ctrl-C: else the old release would be removed with the temporary folder
         if replaced.exists() and not directory.exists():
             replaced.rename(directory)
         raise
 
 
 def ensure_release(build: Build, signer: Signer, *, out: Path | None = None) -> Built:
-    """Returns the release of `build`, building it only when its inputs changed or it was signed by another key.
+    """Returns the release of `build`; builds it only if its inputs have changed or another key signed it.
 
-    Loads neither TensorFlow nor scikit-learn when there is nothing to build.
+    Loads neither TensorFlow nor scikit-learn if there is nothing to build.
 
     Raises:
         See `build_release`.
     """
     directory = (out or build.release.dir).absolute()
+    _remove_desktop_files(directory)
     kept = _kept(directory, build, signer)
     return kept or build_release(build, signer, out=out)
 
 
 def _kept(directory: Path, build: Build, signer: Signer) -> Built | None:
-    from device_agent.shared.release import model_file
-    from device_agent.shared.trust import dsse
-    from knnkit.release.verify import verify_with
-
     if not up_to_date.is_built(directory, build):
         return None
     try:

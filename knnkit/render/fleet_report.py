@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from typing import TYPE_CHECKING, TextIO
 
 from device_agent.shared.protocol.documents import ReleaseRef
@@ -12,7 +13,7 @@ from knnkit.fleet.report import DeviceReport, FleetReport, Outcome
 from knnkit.render import terminal
 from knnkit.render.page import Device, Page, Step
 from knnkit.render.sanitize import milliseconds, percent, seconds
-from knnkit.render.terminal import Cell, Column, Tone
+from knnkit.render.terminal import Cell, Column, Table, Tone
 
 if TYPE_CHECKING:
     from knnkit.render.decision_regions import Regions  # numpy is for a page that is drawn
@@ -27,7 +28,10 @@ TONES: dict[Outcome, Tone] = {
     Outcome.ROLLED_BACK: "bad",
     Outcome.SKIPPED: "dim",
 }
-_TITLES = {"deploy": "Deployment", "parity": "Parity", "status": "Status", "rollback": "Rollback", "bench": "Benchmark"}
+_TITLES = {
+    "deploy": "Deployment", "parity": "Parity", "status": "Status", "rollback": "Rollback", "floor": "Lower floors",
+    "bench": "Benchmark", "logs": "History", "doctor": "Findings", "keys": "Signing keys", "provision": "Provisioning",
+}  # fmt: skip
 
 
 def page_of(
@@ -37,6 +41,7 @@ def page_of(
     gates: Gates | None = None,
     regions: Regions | None = None,
     regions_from: str = "",
+    table: Table | None = None,
 ) -> Page:
     """Returns the page of a run.
 
@@ -46,6 +51,7 @@ def page_of(
         gates: the release's gates.
         regions: answers of one device on a grid, for a model with two features.
         regions_from: that device's name.
+        table: what the command shows of its devices.
     """
     release = report.releases[0] if len(report.releases) == 1 else None
     title = _TITLES.get(report.command, report.command)
@@ -62,6 +68,7 @@ def page_of(
         started=report.started,
         seconds=report.seconds,
         notes=_notes(report),
+        table=table,
     )
 
 
@@ -75,7 +82,7 @@ def verdict(report: FleetReport) -> str:
     total = len(report.devices)
     good = sum(device.good for device in report.devices)
     one = total == 1
-    summary = outcome_text(report.devices[0]) if one else report.summary()
+    summary = (outcome_text(report.devices[0]) if one else report.summary()) + _releases(report)
     if total and good == total:
         every = "The device" if one else f"All {total:,} devices"
         proofs = [device.certificate for device in report.devices if device.certificate]
@@ -85,6 +92,17 @@ def verdict(report: FleetReport) -> str:
     if one:
         return f"The device is not as it should be: {summary}"
     return f"{good:,} of {total:,} devices are as they should be: {summary}"
+
+
+def _releases(report: FleetReport) -> str:
+    """Returns how many devices run which release, where they do not all run the same one."""
+    running = Counter(f"{d.release.name} {d.release.version}" for d in report.devices if d.release)
+    digests = {device.release.digest for device in report.devices if device.release}
+    if len(digests) < 2:
+        return ""
+    if len(running) == 1:
+        return f"; they run {len(digests)} different releases called {next(iter(running))}"
+    return "; " + ", ".join(f"{number:,} run{'s' if number == 1 else ''} {name}" for name, number in running.items())
 
 
 def tone(report: FleetReport) -> Tone:
@@ -125,12 +143,25 @@ def _device(report: FleetReport, device: DeviceReport) -> Device:
         certificate=device.certificate,
         steps=steps,
         warnings=device.warnings,
+        runs=release_text(device.release),
+        checked=_checked(device),
     )
+
+
+def _checked(device: DeviceReport) -> str:
+    """Returns the release that a certificate is for."""
+    proof = device.certificate
+    return f"{proof.name} {proof.version} ({proof.release[:8]})" if proof else "-"
+
+
+def _mixed(report: FleetReport) -> bool:
+    """Whether a device runs another release than the one that its certificate is for."""
+    return any(d.certificate and d.release and d.certificate.release != d.release.digest for d in report.devices)
 
 
 def outcome_text(device: DeviceReport) -> str:
     """Returns the outcome of one device as text."""
-    return device.outcome.value.replace("_", " ")
+    return device.word
 
 
 def outcome_line(device: DeviceReport) -> str:
@@ -148,11 +179,13 @@ def print_report(report: FleetReport, stream: TextIO | None = None) -> None:
     """Prints one line per device and the verdict; `stream` defaults to standard error."""
     out = stream or sys.stderr
     proven = any(device.certificate for device in report.devices)
-    columns: list[Column | str] = ["device", "outcome", "release"]
+    mixed = _mixed(report)
+    columns: list[Column | str] = ["device", "outcome", "runs" if mixed else "release"]
     if proven:
+        columns += ["checked"] if mixed else []
         columns += ["identical/equivalent/different", Column("accuracy", right=True), Column("one row", right=True)]
     columns.append("says" if any(device.said for device in report.devices) else "")
-    rows = [_row(device, proven) for device in report.devices]
+    rows = [_row(device, proven, mixed) for device in report.devices]
     terminal.print_table(columns, rows, stream=out)
     for device in report.devices:
         for warning in device.warnings:
@@ -164,9 +197,10 @@ def print_report(report: FleetReport, stream: TextIO | None = None) -> None:
     terminal.print_line(verdict(report), tone(report), stream=out)
 
 
-def _row(device: DeviceReport, proven: bool) -> list[Cell | str]:
+def _row(device: DeviceReport, proven: bool, mixed: bool) -> list[Cell | str]:
     release = f"{device.release.name} {device.release.version}" if device.release else "–"
     row: list[Cell | str] = [device.name, Cell(outcome_text(device), device_tone(device)), release]
+    row += [_checked(device)] if mixed else []
     return [*row, *(_proof(device.certificate) if proven else []), device.said]
 
 

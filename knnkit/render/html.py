@@ -1,23 +1,27 @@
 """Self-contained HTML report without scripts or requests.
 
 Every value passes through `sanitize.clean` and HTML escaping, independent of the template, because text from devices is
-not trusted. As a second defence, the page's content security policy forbids scripts and requests. Needs only jinja2.
+not trusted. As a second defence, the page's content security policy forbids scripts and requests. Needs only jinja2,
+and loads it for a page: every command of the fleet may write a report, and few do.
 """
 
 from __future__ import annotations
 
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jinja2
 from markupsafe import Markup
 
 from device_agent import __version__
 from device_agent.shared.safe_files import whole_file
-from knnkit.render import confusion, decision_regions, palette, sanitize
+from knnkit.render import confusion, palette, sanitize
 from knnkit.render import page as pages
 from knnkit.render.page import Page
+from knnkit.render.terminal import Cell, Column
+
+if TYPE_CHECKING:
+    import jinja2
 
 #: Steps with a colour of their own.
 STEPS = ("connect", "probe", "provision", "upload", "stage", "activate", "check", "confirm", "roll-back")
@@ -51,21 +55,32 @@ def render(page: Page) -> str:
         more_matrices=sum(bool(d.certificate and d.certificate.confusion) for d in certified)
         - sum(len(matrix.devices) for matrix in matrices),
         regions=_regions(page),
-        cells=decision_regions.CELLS,
         shapes=palette.SHAPES,
         timeline=timeline,
         timed=sum(bool(device.steps) for device in page.devices),
         steps=[step for step in STEPS if step in used] + (["other"] if used - set(STEPS) else []),
         kinds={"identical", "equivalent", "different", "latency", *STEPS},
         certified=len(certified),
+        mixed=any(device.certificate and device.runs != device.checked for device in page.devices),
+        columns=[] if page.table is None else [_column(each) for each in page.table.columns],
     )  # fmt: skip
+
+
+def _column(column: Column | str) -> Column:
+    return column if isinstance(column, Column) else Column(column)
+
+
+def _cell(entry: Cell | str) -> Cell:
+    return entry if isinstance(entry, Cell) else Cell(entry)
 
 
 def _regions(page: Page) -> dict[str, Any] | None:
     if page.regions is None:
         return None
+    from knnkit.render import decision_regions  # numpy is for a page that is drawn
+
     outlines = {index: Markup(path) for index, path in decision_regions.outlines(page.regions).items()}  # noqa: S704 - digits only
-    return {"outlines": outlines, "marks": decision_regions.marks(page.regions)}
+    return {"outlines": outlines, "marks": decision_regions.marks(page.regions), "cells": decision_regions.CELLS}
 
 
 def _finalize(value: Any) -> Any:
@@ -73,6 +88,8 @@ def _finalize(value: Any) -> Any:
 
 
 def _environment() -> jinja2.Environment:
+    import jinja2
+
     folder = resources.files("knnkit.render")
     loader = jinja2.FunctionLoader(lambda name: (folder / name).read_text(encoding="utf-8"))
     environment = jinja2.Environment(
@@ -85,5 +102,6 @@ def _environment() -> jinja2.Environment:
         "percent": sanitize.percent,
         "size": sanitize.size,
         "colour": palette.colour,
+        "cell": _cell,
     }
     return environment

@@ -11,7 +11,7 @@ from device_agent.shared.protocol.documents import ReleaseRef
 from device_agent.shared.protocol.model_info import Gates
 from device_agent.shared.protocol.reports import Certificate
 from knnkit.render.sanitize import count, milliseconds
-from knnkit.render.terminal import Tone
+from knnkit.render.terminal import Table, Tone
 
 if TYPE_CHECKING:
     from knnkit.render.decision_regions import Regions  # numpy is for a page that is drawn
@@ -32,7 +32,10 @@ class Step:
 
 @dataclass(frozen=True)
 class Device:
-    """One device of a run: its outcome, and its certificate if it gave one."""
+    """One device of a run: its outcome, and its certificate if it gave one.
+
+    `runs` is the release that answers now, `checked` the one that the certificate is for.
+    """
 
     name: str
     outcome: str
@@ -43,6 +46,8 @@ class Device:
     certificate: Certificate | None = None
     steps: tuple[Step, ...] = ()
     warnings: tuple[str, ...] = ()
+    runs: str = ""
+    checked: str = ""
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,7 @@ class Page:
     started: float | None = None
     seconds: float | None = None
     notes: tuple[str, ...] = ()
+    table: Table | None = None  # what the command showed
 
 
 @dataclass(frozen=True)

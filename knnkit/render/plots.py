@@ -6,9 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import ListedColormap
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from knnkit.render import palette
@@ -28,6 +25,9 @@ def draw_experiment(
         train_labels: (n,) int32 class indices of the training rows.
         title: one line above the panels.
     """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(18, 6.4), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(clean(title), fontsize=15)
@@ -61,6 +61,8 @@ def _data(axes: Any, regions: Regions, rows: NDArray[np.float64], labels: NDArra
 
 
 def _fill(axes: Any, regions: Regions, alpha: float) -> None:
+    from matplotlib.colors import ListedColormap
+
     count = len(regions.classes)
     colours = ListedColormap([palette.colour(index) for index in range(-1, count)])
     edges = (regions.low[0], regions.high[0], regions.low[1], regions.high[1])

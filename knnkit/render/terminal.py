@@ -45,6 +45,14 @@ class Column:
     right: bool = False
 
 
+@dataclass(frozen=True)
+class Table:
+    """What a command shows of its devices: on the terminal, and in a report."""
+
+    columns: tuple[Column | str, ...]
+    rows: tuple[tuple[Cell | str, ...], ...]
+
+
 def is_plain(stream: TextIO) -> bool:
     """Whether `stream` gets plain lines: not a terminal, NO_COLOR, or TERM=dumb."""
     return bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb" or not stream.isatty()

@@ -1,34 +1,52 @@
-"""What a release is made from: the classifier to build, its training rows, and rows held out. Reads; builds nothing.
+"""Loads training and held-out rows, and builds the model.
 
-Training rows come from a file, from scikit-learn's data sets, or inside a fitted scikit-learn estimator, which then
-also decides k, metric, weights and scale. Loads no TensorFlow.
+`load` reads the rows; `Material.build` builds and checks the model. Training rows come from a file, from scikit-learn's
+data sets, or from a fitted scikit-learn estimator, which then also decides k, metric, weights and scale. Loads
+TensorFlow only to build.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
+from device_agent.shared.golden.golden_set import Golden
+from device_agent.shared.golden.judge import Verdict
 from device_agent.shared.protocol.constants import Metric, Scale
+from device_agent.shared.protocol.model_info import Gates, KnnInfo
 from knnkit.config.parse import Build, FileData, SklearnData, SkopsData, TestFile
+from knnkit.data import columns, dataset, files
+from knnkit.data.dataset import Dataset
 from knnkit.errors import DataError
+from knnkit.model.build import BuiltModel, build_enrolled, build_model
+from knnkit.model.golden import make_golden
+from knnkit.model.reference.classifier import Reference
+from knnkit.model.reference.enrolment import Enrolment, enrol
 from knnkit.model.reference.spec import KnnSpec
+from knnkit.model.scaling import fit_scaler
+from knnkit.model.tflite.load_tensorflow import needs_build_extra
+from knnkit.training import sklearn_importer
+from knnkit.training.fitted import Fitted
 
-if TYPE_CHECKING:
-    from knnkit.data.dataset import Dataset
-    from knnkit.model.reference.enrolment import Enrolment
-    from knnkit.training.fitted import Fitted
+
+@dataclass(frozen=True)
+class Made:
+    """A model, its golden set, and the verdict of its self-check."""
+
+    model: BuiltModel
+    golden: Golden
+    verdict: Verdict
 
 
 @dataclass(frozen=True)
 class Material:
-    """What one release is made from.
+    """What a release is built from.
 
     Attributes:
-        spec: what to build.
-        training: raw rows that become neighbours; of an imported classifier, rows that stand in for them.
-        held_out: raw rows that measure accuracy; None where nothing is held out.
-        imported: the classifier that came from scikit-learn; None where rows are enrolled anew.
+        spec: name, k, metric, weights, scale and reject of the classifier.
+        training: raw training rows; of an imported classifier, rows computed back from its own.
+        held_out: raw rows to measure accuracy with; None if there are none.
+        imported: the classifier from scikit-learn; None if the classifier is made from `training`.
         warnings: for the person who builds.
     """
 
@@ -40,24 +58,54 @@ class Material:
 
     @property
     def fingerprint(self) -> str:
-        """What knn.json will say of the training rows."""
+        """SHA-256 of the training rows and labels, for knn.json."""
         return self.training.fingerprint() if self.imported is None else self.imported.enrolment.fingerprint
 
     def enrol(self, scale: Scale, metric: Metric) -> Enrolment:
-        """Returns the training rows in model space; an imported classifier has brought its own, and keeps it.
+        """Returns the training rows in model space; an imported classifier ignores `scale` and `metric`.
 
         Raises:
-            BuildError: a row falls out of the range of float32.
+            BuildError: a row is out of the range of float32.
         """
         if self.imported is not None:
             return self.imported.enrolment
-        from knnkit.model.reference.enrolment import enrol
-        from knnkit.model.scaling import fit_scaler
-
         return enrol(self.training, fit_scaler(self.training.rows, scale), metric)
 
+    def build(self, gates: Gates, *, seed: int = 0, inputs: str = "") -> Made:
+        """Builds the model, and checks it on its golden rows.
+
+        Raises:
+            DataError: k is larger than the number of rows, or the held-out rows are invalid.
+            BuildError: the model cannot be built, or fails `gates`.
+            MissingDependency: a package of `knnkit[build]` is not installed.
+        """
+        how: dict[str, Any] = {"margin": gates.margin, "seed": seed, "inputs": inputs}
+        if self.imported is None:
+            model = build_model(self.spec, self.training, self.held_out, **how)
+        else:
+            model = build_enrolled(self.spec, self.imported.enrolment, self.held_out, **how)
+        golden = make_golden(model, self.held_out, self.training, seed=seed)
+        from knnkit.model.selfcheck import self_check  # TensorFlow
+
+        return Made(model, golden, self_check(model, golden, gates))
+
+    def golden(self, info: KnnInfo, own: Dataset, *, margin: float, limit: int) -> Golden:
+        """Returns the golden set of the user's own rows, for a model that was built from this material.
+
+        Args:
+            info: knn.json of that model.
+            own: the rows, with labels of the classifier's type.
+            margin: neighbours whose distances differ by less, relative to the scale, may swap.
+            limit: most rows.
+        """
+        space = self.enrol(info.scale, info.metric)
+        how = (len(space.classes), info.k, info.weights)
+        reference = Reference(space.space, space.enrolled, space.codes, *how, margin=margin)
+        reference.reject = info.reject
+        return make_golden(BuiltModel(b"", info, reference, ()), own, self.training, limit=limit)
+
     def fitting(self, rows: Dataset) -> Dataset:
-        """Returns labelled rows with their labels as the classifier has them.
+        """Returns labelled rows with labels of the classifier's type.
 
         Raises:
             DataError: the features are not the classifier's.
@@ -65,16 +113,15 @@ class Material:
         return rows if self.imported is None else self.imported.fitting(rows)
 
 
+@needs_build_extra()
 def load(build: Build) -> Material:
-    """Returns what the release of `build` is made from.
+    """Loads what the release of `build` is built from.
 
     Raises:
-        DataError: a file, column or cell is not fit, or too few rows are left.
+        DataError: a file, column or cell is invalid, or too few rows are left.
         BuildError: the estimator cannot be read, or is not supported.
         MissingDependency: a package of `knnkit[build]` is not installed.
     """
-    from knnkit.data import columns
-
     model = build.model
     if isinstance(model.data, SkopsData):
         return _load_imported(build, model.data)
@@ -85,22 +132,7 @@ def load(build: Build) -> Material:
     return Material(spec, *_divide(build, everything), warnings=warnings)
 
 
-def load_data(build: Build) -> tuple[Dataset, Dataset | None]:
-    """Returns training and held-out rows of `build`; None where nothing is held out.
-
-    Raises:
-        See `load`.
-    """
-    data = build.model.data
-    if isinstance(data, SkopsData):
-        material = _load_imported(build, data)
-        return material.training, material.held_out
-    return _divide(build, _load_rows(build))
-
-
 def _load_rows(build: Build) -> Dataset:
-    from knnkit.data import dataset, files
-
     data = build.model.data
     if isinstance(data, FileData):
         return files.load(data.file, data.label, data.features)
@@ -109,8 +141,6 @@ def _load_rows(build: Build) -> Dataset:
 
 
 def _divide(build: Build, everything: Dataset) -> tuple[Dataset, Dataset | None]:
-    from knnkit.data import dataset, files
-
     test = build.model.test
     if isinstance(test, TestFile):
         return everything, files.load(test.file, label_of(build), everything.feature_names)
@@ -120,7 +150,7 @@ def _divide(build: Build, everything: Dataset) -> tuple[Dataset, Dataset | None]
 
 
 def label_of(build: Build) -> str:
-    """Returns the label column of further rows: that of the test file, or of the training data."""
+    """Returns the name of the label column: of the test file if it has one, else of the training data."""
     data, test = build.model.data, build.model.test
     if isinstance(test, TestFile) and test.label is not None:
         return test.label
@@ -128,9 +158,6 @@ def label_of(build: Build) -> str:
 
 
 def _load_imported(build: Build, data: SkopsData) -> Material:
-    from knnkit.data import files
-    from knnkit.training import sklearn_importer
-
     model, test = build.model, build.model.test
     estimator = sklearn_importer.load_skops(data.skops)
     held_out, names = None, sklearn_importer.fitted_names(estimator)
@@ -150,7 +177,7 @@ def _load_imported(build: Build, data: SkopsData) -> Material:
 
 
 def of_imported(imported: Fitted, held_out: Dataset | None) -> Material:
-    """Returns what a release of a classifier from scikit-learn is made from.
+    """Returns what a release of an imported classifier is built from.
 
     Raises:
         DataError: the held-out rows do not fit it.

@@ -228,6 +228,21 @@ def heavy_at_load(code: Code) -> list[str]:
     ]
 
 
+def late_imports_of_commands(code: Code) -> list[str]:
+    """A command's module imports at its top."""
+    return [
+        str(i)
+        for i in code.imports
+        if within(i.source, "knnkit.commands") and top(i.target) in ("knnkit", "device_agent")
+        if not i.at_load and not i.typing
+    ]
+
+
+def releases_enter_the_model(code: Code) -> list[str]:
+    """A release is written from what `training` made: rows become a model, a model becomes a release."""
+    return [str(i) for i in code.imports if within(i.source, "knnkit.release") and within(i.target, "knnkit.model")]
+
+
 def _closure(edges: dict[str, set[str]], start: str) -> set[str]:
     seen: set[str] = set()
     queue = [start]

@@ -64,6 +64,11 @@ MUTANTS: dict[Rule, list[tuple[str, list[str]]]] = {
     ],
     rules.exits: [("knnkit.commands.deploy", ["def f():", "    sys.exit(1)"])],
     rules.heavy_at_load: [("knnkit.render.page", ["import matplotlib"])],
+    rules.releases_enter_the_model: [("knnkit.release.build", ["from knnkit.model.tflite import metadata"])],
+    rules.late_imports_of_commands: [
+        ("knnkit.commands.status", ["def f():", "    from knnkit.render import html"]),
+        ("knnkit.commands._query", ["def f():", "    import device_agent.shared.trust.dsse"]),
+    ],
 }
 
 

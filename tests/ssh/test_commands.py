@@ -77,7 +77,9 @@ def test_trust_shows_the_fingerprint_and_enrols_only_the_one_that_was_named(
     bare = ("--target", target, "--root", tmp_path / "root")  # whoever runs this may have an agent at home
     code, out, err = run("status", *bare, "-i", server.identity, "--known-hosts", known)
     assert "there is no agent" in out
-    assert f"try: knnkit provision --target {target} --root {tmp_path / 'root'}" in err  # it is reached, and it is bare
+    how, root = f"try: knnkit provision --target {target} -i {server.identity} ", f" --root {tmp_path / 'root'}\n"
+    assert how in err
+    assert root in err  # it is reached, and it is bare
 
 
 def test_trust_asks_a_person_at_a_terminal(
@@ -136,7 +138,7 @@ def test_trust_writes_to_the_users_own_file_or_the_fleets(
         (("status", "--target", "a", "--concurrency", "-1"), "at least 1"),
         (("status", "--target", "a", "--connect-retries", "-1"), "counts from 0"),
         (("status", "-c", "other.yaml"), "there is no such file"),
-        (("rollback", "--target", "local", "--to", "xyz"), "at least 8 digits"),
+        (("rollback", "--target", "local", "--to", "xyz"), "no signing key"),
         (("classify", "--target", "a", "--target", "b"), "name --input FILE and --output DIRECTORY"),
         (("classify", "--target", "a", "--report", "r.json"), "name --input FILE and --output DIRECTORY"),
     ],

@@ -116,7 +116,7 @@ def test_twenty_deploys_prune_rollback_and_remove_on_an_overlay(
 
 
 @needs_mounts
-def test_an_old_layer_of_everything_is_provisioned_anew_and_tidied(
+def test_environments_of_a_lower_layer_are_replaced_and_tidied(
     overlay: Callable[[Path], Path], knnkit: Callable[..., Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Three environments and a place for wheels that a broken connection left, all of them in the lower layer."""
@@ -178,7 +178,7 @@ def test_a_noexec_root_is_refused_before_anything_is_sent(
 # --- remove -------------------------------------------------------------------------------------------------------
 @needs_mounts
 @pytest.mark.parametrize("place", ["mount", "link to a mount", "disk with lost+found"])
-def test_a_root_that_is_a_mount_point_is_emptied_and_what_stays_is_named(
+def test_a_root_that_is_a_mount_point_is_emptied(
     board: Path, mount: Callable[..., Path], knnkit: Callable[..., Said], tmp_path: Path, place: str
 ) -> None:
     point = mount("tmpfs")
@@ -245,7 +245,7 @@ def test_a_first_deploy_needs_one_session_at_a_time(
         assert knnkit(tmp_path / "root", *words, on=server)["outcome"] == "committed"
 
 
-def test_a_server_that_opens_no_session_is_told_which_setting_it_is(
+def test_a_server_without_sessions_is_told_of_max_sessions(
     knnkit: Callable[..., Said], tmp_path: Path, no_ssh_config: Path
 ) -> None:
     with sshd.running(tmp_path / "server", extra="MaxSessions 0") as server:
@@ -309,7 +309,7 @@ def emptied(path: Path) -> bytes:
         ("cryptography", "cryptography/hazmat/bindings/_rust*.so"),
     ],
 )
-def test_a_damaged_library_is_named_by_the_doctor_and_repaired_by_provisioning(
+def test_a_damaged_library_is_named_and_repaired(
     board: Path, releases: Releases, knnkit: Callable[..., Said], tmp_path: Path, package: str, pattern: str,
     harm: Callable[[Path], bytes],
 ) -> None:  # fmt: skip

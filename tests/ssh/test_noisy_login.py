@@ -148,7 +148,7 @@ def ask(login: Login, board: Path, newer: Path, tmp_path: Path) -> Callable[[str
 
 
 @pytest.mark.parametrize("command", [*COMMANDS, *CHANGES])
-def test_a_login_that_prints_at_its_nth_command_changes_no_answer(
+def test_a_login_that_prints_at_command_n_changes_no_answer(
     ask: Callable[[str], Ran], login: Login, command: str
 ) -> None:
     quiet = ask(command)

@@ -11,7 +11,7 @@ from device_agent.shared.golden.judge import judge
 from device_agent.shared.protocol.model_info import Gates
 from knnkit.data.dataset import Dataset, dataset
 from knnkit.model.build import BuiltModel
-from knnkit.release.golden import make_golden
+from knnkit.model.golden import make_golden
 from support.device_process import DeviceProcess
 
 

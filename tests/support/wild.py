@@ -34,9 +34,9 @@ from device_agent.shared.protocol import constants, model_info
 from knnkit.data.dataset import dataset
 from knnkit.errors import BuildError, DataError
 from knnkit.model.build import BuiltModel, build_model
+from knnkit.model.golden import make_golden
 from knnkit.model.index import grid, int8
 from knnkit.model.reference.spec import KnnSpec
-from knnkit.release.golden import make_golden
 from support.device_process import DeviceAnswers, DeviceProcess
 
 MARGIN = 1e-5

@@ -18,6 +18,8 @@ class Parser(argparse.ArgumentParser):
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As the base class, but an unknown argument is an error of its command, not of the program."""
+        if order := self._command_first(list(args or ())):
+            self._fail("options stand behind the command", order)
         found, extra = self.parse_known_args(args, namespace)
         if extra:
             command = getattr(found, "command", None)
@@ -42,13 +44,29 @@ class Parser(argparse.ArgumentParser):
             message = f"argument {name}: {word[:40]!r} is not a {'' if kind in _FRACTIONS else 'whole '}number"
         self._fail(message, instead)
 
+    def _commands(self) -> dict[str, Any]:
+        return next((dict(each.choices) for each in self._actions if isinstance(each, argparse._SubParsersAction)), {})
+
+    def _command_first(self, words: list[str]) -> str:
+        """Returns the words in the right order, where an option of a command stands before it; else an empty string."""
+        import shlex
+
+        command = next((word for word in words if word in self._commands()), None)
+        if (
+            command is None
+            or not words[0].startswith("--")
+            or words[0].partition("=")[0] in self._option_string_actions
+        ):
+            return ""
+        words.remove(command)
+        return shlex.join([command, *words])
+
     def _suggest(self, command: str | None, extra: Sequence[str]) -> str:
         """Returns the likely correction of the first unknown argument, or an empty string."""
         import difflib
         import shlex
 
-        commands = [action.choices for action in self._actions if isinstance(action, argparse._SubParsersAction)]
-        options = list(commands[0][command]._option_string_actions) if commands and command else []
+        options = list(self._commands()[command]._option_string_actions) if command else []
         word = extra[0]
         if word.startswith("-"):
             return next(iter(difflib.get_close_matches(word.partition("=")[0], options, n=1)), "")

@@ -6,6 +6,9 @@ code, and one JSON document where `--json` asks for it. Both command lines run i
 
 from __future__ import annotations
 
+import _thread
+import errno
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
@@ -16,6 +19,7 @@ from device_agent.shared.protocol.errors import Interrupted, ReportedError
 
 Run: TypeAlias = Callable[[list[str]], int]
 Failed: TypeAlias = Callable[[OSError | MemoryError], ReportedError]
+_NO_THREAD = OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 EXIT_PIPE = 141  # nobody reads our output: what a shell gives a process that SIGPIPE ended
 
 
@@ -42,7 +46,10 @@ def main(
         code = _answer(name, words, run, failed)
         signals.deafen()
     except KeyboardInterrupt:
-        code = _complain(name, words, Interrupted("interrupted", hint=interrupted(words)))
+        stopped = (
+            failed(_NO_THREAD) if not _may_start_a_thread() else Interrupted("interrupted", hint=interrupted(words))
+        )
+        code = _complain(name, words, stopped)
     return code
 
 
@@ -59,6 +66,19 @@ def _answer(name: str, words: list[str], run: Run, failed: Failed) -> int:
         return _unread()
     except (OSError, MemoryError) as error:
         return _complain(name, words, failed(error))
+    except RuntimeError as error:
+        if "can't start new thread" not in str(error):
+            raise
+        return _complain(name, words, failed(_NO_THREAD))
+
+
+def _may_start_a_thread() -> bool:
+    """Whether the limit of processes leaves room: OpenBLAS sends itself SIGINT where it cannot start its threads."""
+    try:
+        _thread.start_new_thread(int, ())
+    except RuntimeError:
+        return False
+    return True
 
 
 def _complain(name: str, words: list[str], error: ReportedError) -> int:

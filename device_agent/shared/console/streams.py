@@ -3,7 +3,7 @@
 Replaces a closed standard stream with a descriptor on which every operation fails. Otherwise the next file that is
 opened would get descriptor 0, 1 or 2. Errors of standard output name it; characters outside its encoding are escaped.
 Failed writes to standard error are dropped: a full disk or a closed terminal must not end the work. Also finds out
-whether the working directory was deleted. Both command lines call `secure` first; it never prints.
+whether the working directory was deleted. Both command lines call `secure` first.
 """
 
 from __future__ import annotations
@@ -52,6 +52,12 @@ def require_reader() -> None:
     waiting.register(OUTPUT, 0)  # poll reports a missing other end even with no events requested
     if any(state & (select.POLLERR | select.POLLHUP) for _, state in waiting.poll(0)):
         raise BrokenPipeError(errno.EPIPE, "nobody reads the answer", "standard output")
+
+
+def say_if_waiting(name: str) -> None:
+    """Tells a person at the terminal that `name` waits for rows from the keyboard."""
+    if os.isatty(INPUT):
+        print(f"{name}: waiting for rows on standard input; Ctrl-D ends them", file=sys.stderr)
 
 
 def is_lost() -> bool:

@@ -28,19 +28,19 @@ _FOREIGN = (
     (b"\x1f\x8b", "compressed with gzip", "gzip -dc FILE > rows.csv"),
     (b"PAR1\x15", "Parquet", "convert it to CSV"),  # a cell of text may begin with the first four
 )
-#: A byte that each of them has near its start, and lines of CSV have nowhere.
+#: Each of these formats has one of these bytes near its start; CSV never has them.
 CONTROLS = (b"\0", b"\r", b"\x03", b"\x15", b"\x1f")
-#: The byte order mark of UTF-8, and lines by which a spreadsheet tells itself the separator (`sep=` and a tab).
+#: The byte order mark of UTF-8, and first lines that set a spreadsheet's separator (the last is `sep=` and a tab).
 _MARK = b"\xef\xbb\xbf"
 _SEPARATOR_LINES = (b"sep=,", b"sep=;", b"sep=")
 _GROUPED = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+")
 
 
 def skip_preamble(block: bytes, line: int = 0) -> tuple[bytes, int]:
-    """Returns a block from its first line that is a header or a row, and how many lines of the file stand before it.
+    """Returns the block from its first header or row on, and the number of lines of the file before that.
 
-    Blank lines, a byte order mark and, as the first line of the file, `sep=;` are neither. Before the block came `line`
-    lines of the file.
+    Skips blank lines, a byte order mark and, in the first line of the file, `sep=;`. `line` lines of the file came
+    before the block.
     """
     while block:
         first, _, rest = block.partition(b"\n")
@@ -57,9 +57,9 @@ def text_of(line: bytes) -> str:
     Raises:
         BadInput: it is not UTF-8, or has other line endings; the hint converts the file.
     """
-    for magic, what, mend in _FOREIGN:
+    for magic, what, conversion in _FOREIGN:
         if line.startswith(magic):
-            raise BadInput(f"not a line of CSV: it is {what}", hint=mend)
+            raise BadInput(f"not a line of CSV: it is {what}", hint=conversion)
     if b"\0" in line:
         hint = "UTF-16 without its mark? iconv -f UTF-16LE -t UTF-8 FILE > rows.csv"
         raise BadInput("not a line of CSV: there is a zero byte in it", hint=hint)
@@ -168,10 +168,10 @@ def is_number(text: str, separator: str) -> bool:
 
 
 class Decimals:
-    """Which sign a file has before its decimals: a point where commas separate, else the first that it shows.
+    """The decimal sign of a file: a point if commas separate, else the first sign in a number.
 
     Attributes:
-        sign: point or comma; empty as long as no number has shown it.
+        sign: point or comma; empty until a number has one.
     """
 
     def __init__(self, separator: str) -> None:

@@ -1,7 +1,7 @@
-"""Where the fields of a block of text lie, found on all of its characters at once.
+"""Finds all fields of a text block by vectorised scans.
 
-Takes lines of fields with one separator between them, in which numbers may have a sign before their decimals and an
-exponent. Reads no number, and cuts columns of text out as they are.
+Lines have one separator between fields; numbers may have a decimal sign and an exponent. Parses no number, and returns
+columns of text unchanged.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Mask = NDArray[np.bool_]
 
 #: All columns.
 ALL = slice(None)
-#: The number of characters after the dot where there is no dot: more than any number has that is read.
+#: Stands for the characters after the dot in a field without a dot; more than any parsed number has.
 NO_DOT = 61
 NEWLINE, _BLANK, _E = b"\n E"
 _UPPER_CASE = np.uint8(0xDF)
@@ -30,12 +30,12 @@ class Layout:
     """How lines of fields are written.
 
     Attributes:
-        columns: how many fields each line must have.
-        numbers: places of the columns that hold numbers, in the order of the result.
+        columns: number of fields of each line.
+        numbers: positions of the number columns, in the order of the result.
         separator: the character between fields.
-        decimal: the character before decimals; empty where none may stand.
-        dtype: of the result: np.float32 or np.float64.
-        strict: whether `+1`, `01`, `.5`, `5.` and `-0`, which JSON refuses or takes otherwise, are not read here.
+        decimal: the decimal sign; empty if none is allowed.
+        dtype: dtype of the result, np.float32 or np.float64.
+        strict: whether to leave `+1`, `01`, `.5`, `5.` and `-0` to the caller; JSON rejects or reads them differently.
     """
 
     columns: int
@@ -48,13 +48,13 @@ class Layout:
 
 @record
 class Fields:
-    """Where the fields of a text lie; each array has one entry for each field.
+    """Positions of the fields of a text; each array has one entry per field.
 
     Attributes:
-        starts: place of the first character, blanks in front of it left out.
-        stops: place of the character behind the number, its exponent left out.
-        ends: place of the comma or newline.
-        after: characters between the dot and `stops`, or `NO_DOT`; None where no field has a dot or an exponent.
+        starts: position of the first character after blanks.
+        stops: position after the number without its exponent.
+        ends: position of the separator or newline.
+        after: characters between the dot and `stops`, or `NO_DOT`; None if no field has a dot or an exponent.
     """
 
     starts: Places
@@ -63,11 +63,11 @@ class Fields:
     after: Places | None = None
 
     def cut(self, text: bytes, which: slice | Places) -> list[bytes]:
-        """Returns some of the fields as they are written."""
+        """Returns the text of the fields `which`."""
         return [text[start:end] for start, end in zip(self.starts[which].tolist(), self.ends[which].tolist())]
 
     def choose(self, layout: Layout) -> Fields:
-        """Returns the fields of the columns that hold numbers, line by line."""
+        """Returns the fields of the number columns, line by line."""
 
         def of(part: Places) -> Places:
             return part.reshape(-1, layout.columns)[:, layout.numbers].ravel()
@@ -77,7 +77,7 @@ class Fields:
 
 
 def find_fields(text: bytes, codes: NDArray[np.uint8], layout: Layout) -> Fields:
-    """Returns all fields of a text, which is also given as its characters."""
+    """Returns all fields of `text`; `codes` are its bytes as an array."""
     found = (codes == ord(layout.separator)) | (codes == NEWLINE)
     after, has_decimals = None, layout.decimal and layout.decimal.encode() in text
     if has_decimals or b"e" in text or b"E" in text:
@@ -91,7 +91,7 @@ def find_fields(text: bytes, codes: NDArray[np.uint8], layout: Layout) -> Fields
 
 
 def _sort(marks: Places, codes: NDArray[np.uint8], layout: Layout) -> tuple[Places, Places, Places]:
-    """Takes all separators, newlines, dots and letters e. Before the first of them is, by -1, the last: a newline."""
+    """Returns ends, stops and `after` from all separators, newlines, dots and letters e; mark -1 is a newline, too."""
     kinds = codes.take(marks)
     dots, letters = kinds == ord(layout.decimal or "\0"), kinds >= _E
     end = np.flatnonzero(~(dots | letters))
@@ -101,7 +101,7 @@ def _sort(marks: Places, codes: NDArray[np.uint8], layout: Layout) -> tuple[Plac
 
 
 def find_starts(ends: Places, codes: NDArray[np.uint8], blanks: int = 0) -> Places:
-    """Returns where the fields start that have these `ends`, behind as many as `blanks` blanks."""
+    """Returns the start of each field with these `ends`, after at most `blanks` blanks."""
     starts = np.empty_like(ends)
     starts[0] = 0
     np.add(ends[:-1], 1, out=starts[1:])
@@ -114,6 +114,6 @@ def find_starts(ends: Places, codes: NDArray[np.uint8], blanks: int = 0) -> Plac
 
 
 def check_layout(last: Mask, columns: int) -> None:
-    """Takes which fields are the last of their line; raises ValueError where one has another number of columns."""
+    """Checks, from a mask of the last field of each line, that all lines have `columns` fields; else ValueError."""
     if np.count_nonzero(last) * columns != len(last) or not last[columns - 1 :: columns].all():
         raise ValueError("a line has another number of fields")

@@ -1,18 +1,17 @@
-"""Decimal text to float32 or float64, a block of numbers at a time: eight digits are one word of 64 bits.
+"""Vectorised parser of decimal text to float32 or float64.
 
-A number of up to 22 digits, with or without a sign, a dot and an exponent, is read by arithmetic on all numbers of the
-block together; any other field is handed to the caller. Gives float(text), or that rounded to float32, to the bit:
+Reads numbers of up to 22 digits, with or without sign, dot and exponent, by arithmetic on all numbers of a block; eight
+digits are one 64-bit word. The caller reads other fields. Equals float(text), or that rounded to float32, bit by bit:
 
 - Three multiplications turn eight digits into a number: D. Lemire, Number Parsing at a Gigabyte per Second, 2021.
 - Digits below 2^53 times, or divided by, a power of ten up to 10^22 are rounded once, and so correctly: W. D. Clinger,
   How to Read Floating Point Numbers Accurately, PLDI 1990.
-- With more digits or a larger power the float64 is off by less than 8 units in its last place, which float32 does not
-  have. Within `_DOUBT` units of where float32 would round the other way, and always where float64 is asked for, the
-  field is handed to the caller as well.
+- With more digits or a larger power, the float64 is off by less than 8 units in its last place. float32 drops 29 bits,
+  so this matters only within `_DOUBT` units of the middle between two float32 numbers. The caller reads such a field,
+  and for float64 every field of this kind.
 
-Columns of text may stand between those of numbers: they are cut out, and nothing is read from them.
-
-Never says what is wrong with a text, and never reads what it is not sure of.
+Columns of text between those of numbers are returned unchanged. Never reports what is wrong with a text, and never
+returns a number that it is not sure of.
 """
 
 from __future__ import annotations
@@ -36,38 +35,40 @@ from device_agent.shared.tabular.fields import (
     find_starts,
 )
 
-#: Reads fields one by one; raises ValueError or OverflowError for what is no number.
+#: Reads fields one by one; raises ValueError or OverflowError for a field that is not a number.
 ReadFields = Callable[[list[bytes]], Sequence[float]]
 
-#: From here on, what a type rounds a float64 to is infinity.
+#: A float64 of at least this size rounds to infinity in the type: float32's greatest number plus half a step.
 TOO_LARGE = {np.float32: 2.0**128 - 2.0**103, np.float64: float("inf")}
-#: So many fields are read one by one in the time that some 80 calls of numpy take whatever the number of fields.
+#: Below this many fields, reading them one by one is faster than the fixed cost of some 80 NumPy calls.
 _FEW = 1500
-#: Fields and bytes read together: arrays that stay in the cache, and that malloc gets without asking the system.
+#: Fields and bytes per block: the arrays stay in the cache, and malloc needs no system call for them.
 _FIELDS, _BYTES = 15_000, 96 * 1024
-#: Characters of a field and what separates it, up to which it may be a short whole number; how few may not be, one in.
+#: Average bytes of a field and its separator up to which `_read_short` is tried; it gives up if more than one field in
+#: `_MOSTLY` is not a short whole number.
 _SHORT, _MOSTLY = 5, 32
 _PAD = 8
 _ENDS = b"\n" * _PAD
 _PLUS, _MINUS, _ZERO = b"+-0"
 _MOST_DIGITS = 22
-#: Beyond, no number of so many digits is within `_SMALLEST` and `_LARGEST`.
+#: Beyond this power of ten, no number of `_MOST_DIGITS` digits is between `_SMALLEST` and `_LARGEST`.
 _MOST_POWER = 60
 _EXACT_DIGITS, _EXACT_POWER = 2.0**53, 22
 _POWERS = np.array([float(f"1e{power}") for power in range(_MOST_POWER + 1)])
-#: By what to divide for each number of digits after the dot.
+#: Divisor for each number of digits after the dot; 1 for `NO_DOT`.
 _DIVISORS = np.append(_POWERS, np.ones(NO_DOT - _MOST_POWER))
-#: The bits that float32 drops, what they are in the middle between two float32, and how near to it is in doubt.
+#: The 29 bits that float32 drops, their value in the middle between two float32 numbers, and the distance from it that
+#: counts as doubtful: 64 units, eight times the error bound of 8.
 _DROPPED, _MIDDLE, _DOUBT = 0x1FFFFFFF, 0x10000000, 64
-#: Between these, float32 drops just these bits, and overflows or not without doubt.
+#: In this range float32 drops exactly these bits: it is neither subnormal nor near overflow.
 _SMALLEST, _LARGEST = 1e-37, 1e38
 
-#: Zeros in front of a text, so that there are words that end at its first number.
+#: Zeros before the text, so that a word can end in its first number.
 _MARGIN = 32
 #: The last 0 to 8 characters of a word.
 _LAST = np.array([(2**64 - 1 << 64 - 8 * count) % 2**64 for count in range(9)], np.uint64)
 _ZEROS, _SIXES, _HIGH_HALVES = (np.uint64(byte * 0x0101010101010101) for byte in (0x30, 0x06, 0xF0))
-#: Pairs of digits of base 10, 100 and 10,000 become one of the base squared: base, its bits, where the result lies.
+#: Each step joins pairs of digits in base 10, 100 and 10,000: (base, shift in bits, mask of the results).
 _STEPS = [
     (np.uint64(base), np.uint64(bits), np.uint64(mask))
     for base, bits, mask in ((10, 8, 0x00FF00FF00FF00FF), (100, 16, 0x0000FFFF0000FFFF), (10_000, 32, 0xFFFFFFFF))
@@ -77,18 +78,18 @@ _STEPS = [
 def read_table(
     text: bytes, layout: Layout, read_fields: ReadFields, texts: Sequence[int] = ()
 ) -> tuple[NDArray[Any], list[list[bytes]]] | None:
-    """Returns the numbers of whole lines, (n_lines, n_numbers), and the fields of each column in `texts`.
+    """Returns (n_lines, n_numbers) numbers of `layout.dtype`, and the fields of each column in `texts`.
 
     None unless each line has `layout.columns` fields, and each of its numbers is finite in `layout.dtype`.
 
     Args:
-        text: lines, each with a newline behind it.
-        layout: how they are written.
-        read_fields: reads the fields that are not read here.
-        texts: places of columns to cut out as they are.
+        text: lines, each with a newline at its end.
+        layout: format of the lines.
+        read_fields: reads the fields that this parser leaves to the caller.
+        texts: positions of columns to return as text.
     """
     columns = layout.columns
-    line = text.find(b"\n") + 1 or 1  # stands for all lines: where they differ, only time is lost
+    line = text.find(b"\n") + 1 or 1  # the first line stands for all; if they differ, only time is lost
     if len(text) * columns < _FEW * line:
         read = _read_few
     elif line <= _SHORT * columns and not layout.strict:
@@ -154,9 +155,9 @@ def _read_many(
 def _read_short(
     text: bytes, layout: Layout, read_fields: ReadFields, texts: Sequence[int]
 ) -> tuple[NDArray[np.float64], list[list[bytes]]]:
-    """Reads fields of one to four digits, such as the pixels of an image, by arithmetic on all characters.
+    """Reads fields of one to four digits (pixels, say) by arithmetic on all characters.
 
-    Where more than a few are anything else, `_read_many` reads them all.
+    If more than a few fields are different, `_read_many` reads all of them.
     """
     codes = np.frombuffer(_ENDS + text, np.uint8)
     is_end = (codes == ord(layout.separator)) | (codes == NEWLINE)
@@ -166,7 +167,7 @@ def _read_short(
     digits, inside = codes - np.uint8(_ZERO), ~is_end
     right = (ends - fields.starts - 1).view(np.uint64) < 4
     right[np.searchsorted(ends, np.flatnonzero((digits > 9) & inside) - _PAD)] = False
-    # At each character, the number that it and the one before are, and that these and the two before are.
+    # At each character: the value of it and the character before, then the value of these and the two before.
     pairs = digits[1:] + digits[:-1] * inside[:-1] * np.uint8(10)
     value = pairs[2:] + (pairs[:-2] * (inside[1:-2] & inside[2:-1])).astype(np.uint16) * np.uint16(100)
     found, right = (
@@ -203,7 +204,7 @@ class _Words:
         return words
 
     def load_digits(self, ends: Places, after: Places | None, back: int) -> NDArray[np.uint64]:
-        """As `load`, with the dot left out of the count: those before it move over it."""
+        """As `load`, but without the dot: the characters before it move up by one."""
         words = self.load(ends, back)
         if after is not None:
             behind = _LAST.take(after - back, mode="clip")
@@ -213,7 +214,7 @@ class _Words:
 
 
 def _values(words: _Words, fields: Fields, layout: Layout) -> tuple[NDArray[np.float64], Mask]:
-    """Returns the numbers, and which of them are not to be trusted."""
+    """Returns the numbers, and a mask of those that the caller must read."""
     first = words.codes.take(fields.starts)
     minus = first == _MINUS
     signed = minus | (first == _PLUS)
@@ -233,7 +234,7 @@ def _values(words: _Words, fields: Fields, layout: Layout) -> tuple[NDArray[np.f
 
 
 def _unlike_json(fields: Fields, length: Places, lead: NDArray[np.uint8]) -> Mask:
-    """Returns where there is a zero too many or no digit on one side of a dot; takes the first digit of each field."""
+    """Returns a mask of leading zeros and of dots without a digit on each side; `lead` is each field's first digit."""
     whole = length if fields.after is None else np.where(fields.after == NO_DOT, length, length - fields.after)
     unlike: Mask = (whole < 1) | ((whole > 1) & (lead == _ZERO))
     if fields.after is not None:
@@ -242,7 +243,7 @@ def _unlike_json(fields: Fields, length: Places, lead: NDArray[np.uint8]) -> Mas
 
 
 def _digits(words: _Words, fields: Fields, length: Places, odd: Mask) -> NDArray[np.float64]:
-    """Returns the digits of each field as one whole number; marks as odd what holds anything else."""
+    """Returns the digits of each field as one whole number; marks fields with other characters in `odd`."""
     digits = _eight(words.load_digits(fields.stops, fields.after, 0), length, odd)
     for back in (8, 16):
         long = np.flatnonzero(length > back)
@@ -257,7 +258,7 @@ def _digits(words: _Words, fields: Fields, length: Places, odd: Mask) -> NDArray
 
 
 def _eight(words: NDArray[np.uint64], count: Places, odd: Mask) -> NDArray[np.float64]:
-    """Returns the number that the last `count` characters of each word are, all of them if more; spends the words."""
+    """Returns the value of the last `count` (at most 8) digits of each word; overwrites the words."""
     words ^= _ZEROS
     words &= _LAST.take(count, mode="clip")
     rest = words + _SIXES
@@ -273,7 +274,7 @@ def _eight(words: NDArray[np.uint64], count: Places, odd: Mask) -> NDArray[np.fl
 
 
 def _scale(words: _Words, fields: Fields, digits: NDArray[np.float64]) -> tuple[NDArray[np.float64], Mask]:
-    """Returns the numbers that dot and exponent make of the digits, and which of them are rounded more than once."""
+    """Returns the digits scaled by dot and exponent, and a mask of those that are rounded more than once."""
     inexact = digits >= _EXACT_DIGITS
     values = digits
     if fields.after is not None:
@@ -289,7 +290,7 @@ def _scale(words: _Words, fields: Fields, digits: NDArray[np.float64]) -> tuple[
 
 
 def _exponents(words: _Words, stops: Places, ends: Places) -> Places:
-    """Returns the power of ten between each `e` and the end of its field; a huge one where there is none."""
+    """Returns the exponent after each `e`; a huge one if it is missing or malformed."""
     first = words.codes.take(stops + 1)
     minus = first == _MINUS
     count = ends - stops - 1 - (minus | (first == _PLUS))

@@ -1,7 +1,7 @@
-"""Whether a device's certificate may be believed and keeps the gates, judged again on the host. Pure.
+"""Judges a device's certificate again on the host. Pure.
 
-A device may be hostile or stale: a certificate counts only with the nonce of this run, for the very release, with
-numbers that agree with each other; the gates are applied to those numbers here, whatever the device concluded.
+A device may be hostile or out of date. A certificate is valid only with the nonce of this run, for this release, and
+with consistent numbers. The gates are applied to these numbers here, whatever the device concluded.
 """
 
 from __future__ import annotations
@@ -9,18 +9,23 @@ from __future__ import annotations
 from device_agent.shared.protocol.reports import Certificate
 from knnkit.release.package import Package
 
+#: A day for one row: no command waits that long.
+_LONGEST_MS = 24 * 3600 * 1e3
+#: Distances are float32 on a device.
+_LARGEST_ERROR = 3.5e38
+
 
 def disbelieved(
     certificate: Certificate, nonce: str, digest: str, model_sha256: str | None = None, rows: int | None = None
 ) -> str:
-    """Returns why a certificate is no answer to this question, or an empty string.
+    """Returns why a certificate is not valid, or an empty string.
 
     Args:
-        certificate: the device's.
+        certificate: from the device.
         nonce: of this run.
-        digest: of the release that was asked about.
-        model_sha256: of its model file, where it is known.
-        rows: how many rows it must cover, where that is known.
+        digest: of the release that was to be checked.
+        model_sha256: of its model file, if known.
+        rows: number of rows that it must cover, if known.
     """
     if certificate.nonce != nonce:
         return "the certificate has another nonce: it was not made for this run"
@@ -31,6 +36,8 @@ def disbelieved(
     covered = certificate.identical + certificate.equivalent + certificate.different
     if not _agree(certificate, covered):
         return "the certificate's numbers contradict each other"
+    if not _plausible(certificate):
+        return "the certificate holds numbers that no device measures"
     if rows is not None and covered != rows:
         return f"the certificate covers {covered:,} rows of {rows:,}"
     if covered == 0:
@@ -47,8 +54,19 @@ def _agree(certificate: Certificate, covered: int) -> bool:
     return certificate.accuracy_rows > 0 and 0.0 <= certificate.accuracy <= 1.0
 
 
+def _plausible(certificate: Certificate) -> bool:
+    """Whether every measure lies where one can: a gate would pass for a time under zero."""
+    latency = certificate.latency
+    errors = (certificate.largest_distance_error, *(row.distance_error for row in certificate.differences))
+    return (
+        (latency is None or 0.0 <= latency.p50_ms <= latency.p99_ms <= _LONGEST_MS)
+        and all(0.0 <= error <= _LARGEST_ERROR for error in errors)
+        and (certificate.accepted is None or 0.0 <= certificate.accepted <= 1.0)
+    )
+
+
 def missed(certificate: Certificate, package: Package | None) -> tuple[str, ...]:
-    """Returns the gates that a certificate misses: those that the device names, and those that its numbers show."""
+    """Returns the gates that a certificate fails: by the device's own account, and by its numbers."""
     found = list(certificate.failures)
     if certificate.different and not any("differ" in failure for failure in found):
         found.append(f"{certificate.different} rows differ from the reference")

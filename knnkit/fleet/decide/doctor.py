@@ -1,4 +1,4 @@
-"""What the host can tell of a device's fitness from its facts alone, for `knnkit doctor`. Pure."""
+"""The host's findings for `knnkit doctor`. Pure."""
 
 from __future__ import annotations
 
@@ -6,29 +6,35 @@ from collections.abc import Collection, Iterator
 
 from device_agent import __version__
 from device_agent.shared.protocol import versions
+from device_agent.shared.protocol.documents import Status
 from device_agent.shared.protocol.reports import Finding
-from knnkit.fleet.decide.plan import MINIMUM_PYTHON, foreign_keys
+from knnkit.fleet.decide.plan import MINIMUM_PYTHON, foreign_keys, other_project
 from knnkit.fleet.device.probe import Facts, upgrade_hint
+from knnkit.fleet.targets import Target
 from knnkit.provision.requirements import SPARE, room_for
 
-#: `uname -m` of boards that there are runtimes for.
+#: `uname -m` of boards for which there is a TFLite runtime.
 _MACHINES = ("x86_64", "aarch64", "armv7l", "armv8l")
 
 
-def findings_of(address: str, facts: Facts, named: Collection[str] = ()) -> Iterator[Finding]:
-    """Yields findings in the order in which they should be mended.
+def findings_of(
+    target: Target, facts: Facts, named: Collection[str] = (), models: Collection[str] = ()
+) -> Iterator[Finding]:
+    """Yields findings in the order in which to repair them.
 
     Args:
-        address: what `--target` takes.
-        facts: as the device is now.
+        target: the device.
+        facts: as it is now.
         named: fingerprints of the keys that deploy.yaml names; none, where it names none.
+        models: names of the models that deploy.yaml builds; none, where it builds none.
     """
+    address = str(target)
     yield Finding("connection", "ok", f"{facts.system} {facts.machine}, home {facts.home}", "")
     if facts.system != "Linux" or facts.machine not in _MACHINES:
         said = f"{facts.system} on {facts.machine}: there is no TFLite runtime for it"
         yield Finding("machine", "error", said, f"use one of Linux {', '.join(_MACHINES)}")
-    if not facts.writable:
-        yield Finding("root", "error", f"{facts.root} cannot be written", f"sudo chown -R $USER {facts.root}")
+    if facts.unwritable:
+        yield Finding("root", "error", *facts.unwritable)
     if facts.noexec:
         yield Finding("root", "error", *facts.noexec)
     if facts.fleeting:
@@ -42,10 +48,25 @@ def findings_of(address: str, facts: Facts, named: Collection[str] = ()) -> Iter
         mend = upgrade_hint(agent) if newer else f"knnkit provision --target {address}"
         yield Finding("agent", "warning", f"the agent is {agent}, this knnkit is {__version__}", mend)
     if facts.agent is not None:
-        for warning in foreign_keys(facts.agent, named):
-            key = next(word for word in warning.replace(",", "").split() if word.startswith("sha256:"))
-            mend = f"knnkit trust --revoke {key} --target {address}; if it is yours: `signing: trusted` in deploy.yaml"
-            yield Finding("trust", "warning", warning, mend)
+        yield from _against_config(target, facts.agent, named, models)
+
+
+def _against_config(
+    target: Target, status: Status, named: Collection[str], models: Collection[str]
+) -> Iterator[Finding]:
+    """Compares a device with deploy.yaml: what a deploy would be refused for, and keys that it does not name."""
+    runs = status.committed
+    if runs and models and runs.name not in models:
+        said = f"the device is for the model {runs.name!r}; deploy.yaml builds {', '.join(map(repr, sorted(models)))}"
+        yield Finding("project", "error", said, other_project(target))
+    if status.trusted and named and not set(named) & set(status.trusted):
+        said = f"the device trusts none of the keys that deploy.yaml names: {', '.join(sorted(named))}"
+        mend = f"`knnkit provision {target.words}` adds them. Is it another project's? {other_project(target)}"
+        yield Finding("project", "error", said, mend)
+    for warning in foreign_keys(status, named):
+        key = next(word for word in warning.replace(",", "").split() if word.startswith("sha256:"))
+        mend = f"knnkit trust --revoke {key} {target.words}; if it is yours: `signing: trusted` in deploy.yaml"
+        yield Finding("trust", "warning", warning, mend)
 
 
 def _bare(address: str, facts: Facts) -> Iterator[Finding]:

@@ -1,4 +1,6 @@
-"""Facts in, steps out: what a deploy does to one device. Pure: `--dry-run` prints the very plan that apply follows."""
+"""Plans the deploy of one device. Pure.
+
+`--dry-run` prints the same plan that a deploy follows."""
 
 from __future__ import annotations
 
@@ -18,15 +20,15 @@ from knnkit.release.package import Package
 Action = Literal["provision", "sign", "upload", "stage", "activate", "confirm"]
 Provisioning = Literal["auto", "always", "never"]
 
-#: Free bytes that must remain on a device beside the release.
+#: Bytes that must stay free on a device besides the release.
 SPARE_DISK = 16 * 1024 * 1024
 #: Free bytes that a bare board needs for its environment: the smallest runtime unpacked, with its wheels.
 BARE_DISK = 128 * 1024 * 1024
 MINIMUM_PYTHON = (3, 10)
-#: The word of a warning: a key that may sign for a device, and that nobody here knows.
+#: First word of the warning about a key that a device trusts and deploy.yaml does not name.
 FOREIGN_KEY = "foreign-key"
 _OLDER = "older"
-#: Runtime, as a status names it -> the version that provisioning installs.
+#: Runtime, by its name in a status -> the version that provisioning installs.
 _NEWEST_RUNTIME = {name: wheel.partition("==")[2] for name, wheel in PACKAGES.items()}
 _LITERT = "ai_edge_litert"
 _HAVE_LITERT = frozenset(m for m, pythons in WHEELS.items() if any(_LITERT in found for found in pythons.values()))
@@ -34,16 +36,16 @@ _HAVE_LITERT = frozenset(m for m, pythons in WHEELS.items() if any(_LITERT in fo
 
 @dataclass(frozen=True)
 class PlanStep:
-    """One thing to do, and why."""
+    """One step of a plan, and the reason for it."""
 
     action: Action
     why: str
-    size: int = 0  # bytes that may go over the line
+    size: int = 0  # most bytes to send
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why nothing can be done to a device as it is."""
+    """Why a device cannot be deployed to as it is."""
 
     reason: str
     message: str
@@ -53,9 +55,9 @@ class Refusal:
 
 @dataclass(frozen=True)
 class DevicePlan:
-    """What will be done to one device: `steps` in order; none when it is up to date or refused.
+    """The plan for one device: `steps` in order; empty if it is up to date or refused.
 
-    A release that is refused for its age may still be signed again, so that a rollback can go back to it.
+    A release that is refused for its age may still get a new signature, so that a rollback can go back to it.
     """
 
     device: str
@@ -63,7 +65,7 @@ class DevicePlan:
     current: ReleaseRef | None
     steps: tuple[PlanStep, ...] = ()
     refusal: Refusal | None = None
-    warnings: tuple[str, ...] = ()  # what the device says of itself, and whom it trusts that we do not name
+    warnings: tuple[str, ...] = ()  # the device's own, and one for each key that deploy.yaml does not name
 
     @property
     def unchanged(self) -> bool:
@@ -73,7 +75,7 @@ class DevicePlan:
 
 @dataclass(frozen=True)
 class PlanOptions:
-    """What the user asked for."""
+    """Options of the user for a plan."""
 
     provisioning: Provisioning = "auto"
     has_keys: bool = True  # whether there are keys for a device that trusts none yet
@@ -81,13 +83,13 @@ class PlanOptions:
 
 
 def plan_device(target: Target, facts: Facts, package: Package, options: PlanOptions) -> DevicePlan:
-    """Returns what to do to one device.
+    """Returns the plan for one device.
 
     Args:
-        target: the device: its name, its class, and which runtime was chosen for it; `auto` leaves what is there.
-        facts: as it is now.
+        target: the device, with its name, class and chosen runtime; `auto` keeps the present one.
+        facts: about the device now.
         package: the release to deploy.
-        options: what the user asked for.
+        options: of the user.
     """
     current = facts.agent.committed if facts.agent else None
     warnings = (*facts.agent.warnings, *foreign_keys(facts.agent, options.named)) if facts.agent else ()
@@ -101,13 +103,13 @@ def plan_device(target: Target, facts: Facts, package: Package, options: PlanOpt
 
 
 def foreign_keys(status: Status, named: Collection[str]) -> tuple[str, ...]:
-    """Returns a warning for each key that a device trusts and none of ours names."""
+    """Returns a warning for each key that a device trusts and that is not in `named`."""
     strange = [key for key in status.trusted if named and key not in named]
     return tuple(f"{FOREIGN_KEY}: the device trusts {key}, which deploy.yaml does not name" for key in strange)
 
 
 def _sign_steps(status: Status | None, package: Package) -> tuple[PlanStep, ...]:
-    """The device has the release, by another signer as far as is known: the signature alone is sent."""
+    """If the device has the release with another signer's signature, only the signature is sent."""
     if status is None or package.digest not in status.staged or package.signed_by not in status.trusted:
         return ()
     known = status.signed_by if status.answering == package.digest else "another key, perhaps"
@@ -157,7 +159,7 @@ def _refuse(target: Target, facts: Facts, package: Package, options: PlanOptions
     return (
         _unfit(target, facts, options)
         or _misplaced(target, package)
-        or (_unwanted(target.name, facts.agent, package) if facts.agent else None)
+        or (_unwanted(target, facts.agent, package) if facts.agent else None)
         or (_outdated(target, facts.agent, package, options) if facts.agent else None)
         or _too_full(target.name, facts, package)
     )
@@ -171,15 +173,13 @@ def _unfit(target: Target, facts: Facts, options: PlanOptions) -> Refusal | None
 
     if facts.system != "Linux":
         return failed("not-linux", f"{facts.system} runs there; the agent needs Linux", "choose another device")
-    if not facts.writable:
-        return failed(
-            "not-writable", f"{facts.root} cannot be written", "choose another `root`, or give it to the login user"
-        )
+    if facts.unwritable:
+        return failed("not-writable", *facts.unwritable)
     if facts.noexec:
         return failed("noexec", *facts.noexec)
     if facts.agent is None and options.provisioning == "never":
         said = facts.agent_problem or "there is no agent"
-        return failed("no-agent", f"{said}, and --provision never was given", f"knnkit provision --target {device}")
+        return failed("no-agent", f"{said}, and --provision never was given", f"knnkit provision {target.words}")
     if facts.agent is None and (facts.python is None or facts.python < MINIMUM_PYTHON):
         found = "no python3" if facts.python is None else f"Python {'.'.join(map(str, facts.python))}"
         return failed("no-python", f"there is {found}; the agent needs 3.10 or later", "sudo apt install python3")
@@ -201,10 +201,18 @@ def _misplaced(target: Target, package: Package) -> Refusal | None:
     return Refusal("wrong-class", said, "correct `device_class` in deploy.yaml", constants.EXIT_REFUSED)
 
 
-def _unwanted(device: str, status: Status, package: Package) -> Refusal | None:
-    ref = package.ref
+def other_project(target: Target) -> str:
+    """Returns what to type where a device has another project's model, or trusts only its keys."""
+    return f"`knnkit provision --remove {target.words}` clears it; or `root: ~/.knnkit-2` in deploy.yaml, or --root"
+
+
+def _unwanted(target: Target, status: Status, package: Package) -> Refusal | None:
+    ref, device = package.ref, target.name
     if status.committed and status.committed.digest == package.digest and not status.pending:
         return None
+    if status.committed and status.committed.name != ref.name:
+        said = f"{device} is for the model {status.committed.name!r}, not {ref.name!r}"
+        return Refusal("wrong-name", said, other_project(target), constants.EXIT_REFUSED)
     if status.trusted and package.signed_by not in status.trusted:
         if package.signed_by in status.revoked:
             said = f"{device}: the key that signed {ref.name} {ref.version} was revoked ({package.signed_by[:23]}…)"
@@ -212,24 +220,24 @@ def _unwanted(device: str, status: Status, package: Package) -> Refusal | None:
             return Refusal("revoked-key", said, hint, constants.EXIT_REFUSED)
         said = f"{device} does not trust the key that signed {ref.name} {ref.version} ({package.signed_by[:23]}…)"
         hint = (
-            f"`knnkit trust --rotate NEW.pem --signing-key OLD.pem --target {device}`, if the new key is yours; else "
-            f"`knnkit sign RELEASE --key OLD.pem`, with a key that `knnkit trust --keys --target {device}` shows"
+            f"is it another project's? {other_project(target)}. A new key of this one? "
+            f"`knnkit trust --rotate NEW.pem --signing-key OLD.pem {target.words}`"
         )
         return Refusal("untrusted-key", said, hint, constants.EXIT_REFUSED)
     if ref.sequence < status.floor:
         said = f"{device} takes nothing under sequence {status.floor}; {ref.name} {ref.version} has {ref.sequence}"
-        back = f"knnkit rollback --to {_short(package.digest)} --target {device}, or build a new release"
+        back = f"knnkit rollback --to {_short(package.digest)} {target.words}, or build a new release"
         newer = newer_than(status.floor, max(status.clock, package.manifest.created))
         return Refusal(_OLDER, said, back if package.digest in status.staged else newer, constants.EXIT_REFUSED)
     if status.pending and status.pending.digest != package.digest:
         left = f" (for at most {status.seconds_left:.0f} s more)" if status.seconds_left is not None else ""
         said = f"{device}: another activation waits for its confirmation{left}: {status.pending.version}"
-        return Refusal("locked", said, "wait, or knnkit rollback", constants.EXIT_LOCKED)
+        return Refusal("locked", said, f"wait, or knnkit rollback {target.words}", constants.EXIT_LOCKED)
     return None
 
 
 def _outdated(target: Target, status: Status, package: Package, options: PlanOptions) -> Refusal | None:
-    """Refuses before anything is sent what the device's own rules would refuse to stage."""
+    """Refuses a release that needs a newer runtime before it is sent: the device would refuse to stage it."""
     if status.runtime is None:
         return None
     ref, new = package.ref, _next_runtime(status.runtime, target.runtime)
@@ -238,7 +246,7 @@ def _outdated(target: Target, status: Status, package: Package, options: PlanOpt
         return None
     answers = status.committed and status.committed.digest == package.digest and not status.pending
     if answers and runtime == status.runtime:
-        return None  # whatever the number says
+        return None  # it runs there already
     has, need = "has" if runtime == status.runtime else "would get", package.manifest.minimum_runtime
     return Refusal(
         "runtime-too-old",
@@ -261,7 +269,7 @@ def _runtime_lacks(runtime: str, package: Package) -> bool:
 
 
 def _next_runtime(runtime: str, chosen: str) -> str | None:
-    """Returns what provisioning would put in the place of `runtime`; None if it would leave it."""
+    """Returns the runtime with which provisioning would replace `runtime`; None if it would keep it."""
     name, _, number = runtime.rpartition(" ")
     wanted = name if chosen == constants.ANY_RUNTIME else chosen
     newest = _NEWEST_RUNTIME.get(wanted)

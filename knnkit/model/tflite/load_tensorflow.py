@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Iterator
 
 from device_agent.shared.console import signals
-from knnkit.errors import MissingDependency
+from knnkit.errors import MissingDependency, extra
 
 
 def load_tensorflow() -> None:
@@ -57,7 +57,7 @@ def needs_build_extra() -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         package = {"sklearn": "scikit-learn"}.get(error.name or "", error.name)
-        raise MissingDependency(f"building a model needs {package}", hint="pip install 'knnkit[build]'") from None
+        raise MissingDependency(f"building a model needs {package}", hint=extra("build")) from None
 
 
 def tensorflow_version() -> str:

@@ -15,6 +15,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+from device_agent.shared.safe_files import read_small
 from knnkit.transport.base import printable
 from knnkit.transport.ssh.paramiko_import import paramiko
 from knnkit.transport.ssh.settings import Settings, WrongConfig
@@ -112,8 +113,7 @@ def _lines(config: str | None) -> Iterator[tuple[str, int, str]]:
         path = Path(name).expanduser()
         if config is None and not path.exists():
             continue
-        with path.open("rb") as file:
-            data = file.read(_MAX_CONFIG + 1)
+        data = read_small(path, _MAX_CONFIG, follow=True)
         if len(data) > _MAX_CONFIG:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
         yield str(path), 0, "Host *"

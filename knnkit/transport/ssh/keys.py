@@ -24,6 +24,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
+from device_agent.shared.safe_files import read_small
 from knnkit.transport.ssh.paramiko_import import paramiko
 
 PASSPHRASE = "KNNKIT_SSH_PASSPHRASE"  # noqa: S105  (the name of the variable)
@@ -159,8 +160,7 @@ def load(path: Path, *, agent: str) -> paramiko.PKey:
 
 
 def _read(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(_MAX_KEY)
+    return read_small(path, _MAX_KEY, follow=True)[:_MAX_KEY]
 
 
 def _open(path: Path, data: bytes) -> paramiko.PKey:

@@ -22,8 +22,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from device_agent.shared.safe_files import open_ordinary, read_small
 from knnkit.errors import HostKeyError
 
+_ENROL = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
 _MAX_FILE = 32 * 1024 * 1024
 #: How bytes that are no UTF-8, in a comment say, come through a file that is written anew.
 _AS_THEY_ARE = "surrogateescape"
@@ -165,7 +167,7 @@ def _load_one(path: str, _changed: int, size: int) -> KnownHosts:
     if size > _MAX_FILE:
         raise HostKeyError(f"{path}: {size:,} bytes are no known_hosts file", reason="known-hosts")
     try:
-        text = Path(path).expanduser().read_bytes().decode("utf-8", "replace")
+        text = read_small(Path(path).expanduser(), _MAX_FILE, follow=True).decode("utf-8", "replace")
     except OSError as error:
         raise HostKeyError(f"{path}: {error.strerror}", reason="known-hosts") from None
     return parse(text, path)
@@ -220,7 +222,9 @@ def enrol(path: Path, host: str, port: int, key: HostKey, *, replace: bool = Fal
     name = host_name(host, port)
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b") as file:
+        with contextlib.suppress(FileNotFoundError):
+            open_ordinary(path, follow=True).close()
+        with os.fdopen(os.open(path, _ENROL, 0o600), "r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             text = file.read().decode("utf-8", _AS_THEY_ARE)
             known = parse(text, str(path)).lookup(host, port)

@@ -76,6 +76,9 @@ def ask(program: str, host: str, *, port: int | None, user: str | None, config: 
         WrongConfig: ssh refuses its configuration.
     """
     config = config or _config_of_home()
+    file = Path(config or "~/.ssh/config").expanduser()
+    if file.is_fifo():  # ssh would wait for it
+        raise WrongConfig(f"{file} is a named pipe, not a file")
     said = ["-F", str(Path(config).expanduser().absolute())] if config else []
     said += ["-p", str(port)] if port else []
     said += ["-l", user] if user else []

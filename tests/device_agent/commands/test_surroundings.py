@@ -13,7 +13,8 @@ from support.releases import Releases
 
 from device_agent.diagnostics import doctor
 from device_agent.serving.outputs import Sink
-from device_agent.shared.protocol.errors import AgentError, from_os_error
+from device_agent.shared.os_errors import explain
+from device_agent.shared.protocol.errors import AgentError
 from device_agent.store import store
 from device_agent.system import durable
 
@@ -54,7 +55,7 @@ def test_a_full_disk_is_told_with_the_file(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(os, "write", refuse)
     with pytest.raises(OSError, match="No space") as caught:
         durable.write_atomic(tmp_path / "state.json", b"{}")
-    assert str(tmp_path / "state.json") in str(from_os_error(caught.value))
+    assert str(tmp_path / "state.json") in explain(caught.value)[1]
     assert list(tmp_path.iterdir()) == []
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import subprocess
+import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
-from support.device import Device
+from support.device import ROOT, Device
 from support.releases import Releases
 
 from device_agent.lifecycle import stage
@@ -117,7 +121,7 @@ def test_an_upload_that_its_sender_renames_meanwhile_spoils_nothing(
     digest = device.stage(releases["iris"])
     store = Store(device.root)
     monkeypatch.setattr(Path, "iterdir", lambda self: iter([self / "renamed"]))
-    assert stage.prune(store, keep=digest) == []
+    assert stage.prune(store, store.load(), keep=digest) == []
 
 
 def test_a_place_that_names_another_release_than_it_holds_is_refused(device: Device, releases: Releases) -> None:
@@ -185,3 +189,35 @@ def test_in_words_it_says_what_both_did(device: Device, releases: Releases) -> N
     said = device.run("install", releases["iris"], "--deadline", "30")
     assert said.out.splitlines()[0].endswith(": staged")
     assert "it answers, and reverts in 30 s unless it is confirmed" in said.out
+
+
+#: Runs the agent, and prints the path of each file that its own process opened, not a child of it.
+_WATCHED = """
+import json, os, sys
+opened, own = [], os.getpid()
+sys.addaudithook(lambda event, a: opened.append(str(a[0])) if event == "open" and os.getpid() == own else None)
+from device_agent import cli
+assert cli.main(sys.argv[1:]) == 0
+print(json.dumps(opened), file=sys.stderr)
+"""
+
+
+def opened_by(device: Device, *words: str | Path) -> Counter[str]:
+    """Returns how often a command opened each file under ROOT that says what is trusted and what is committed."""
+    argv = [sys.executable, "-c", _WATCHED, "--root", str(device.root), *map(str, words)]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    inside = (path.removeprefix(f"{device.root}/") for path in json.loads(done.stderr.splitlines()[-1]))
+    return Counter(path for path in inside if path == constants.STATE_FILE or path.startswith(constants.TRUST_DIR))
+
+
+@pytest.mark.parametrize("times", ["once", "again", "another"])
+def test_state_and_trusted_keys_are_read_once(device: Device, releases: Releases, times: str) -> None:
+    """Under one lock nobody changes them: what was read is handed on."""
+    if times != "once":
+        device.install(releases["iris"])
+    place = upload(device, releases["iris-next" if times == "another" else "iris"])
+    found = opened_by(device, "install", place)
+    assert set(found.values()) == {1}, found
+    assert any(path.endswith(".pem") for path in found)
+    assert set(opened_by(device, "status").values()) == {1}

@@ -19,6 +19,7 @@ from device_agent.shared.protocol.record import replace
 from device_agent.store import history, transitions
 from device_agent.store.state import StoreState
 from device_agent.store.store import Store
+from device_agent.store.trust_state import Known
 from device_agent.system import board, clock, durable
 
 WEEK = 7 * 24 * 3600
@@ -48,7 +49,7 @@ def sent(store: Store, release: Path, name: str) -> Path:
 
 
 def stage(store: Store, directory: Path) -> documents.Staged:
-    return staging.stage(store, directory, "ann")
+    return staging.stage(Known(store, store.load()), directory, "ann")
 
 
 def numbered(store: Store, releases: Releases, folder: Path, *sequences: int) -> list[str]:
@@ -108,10 +109,10 @@ def test_a_copy_needs_its_room_before_the_first_byte(
     if not short:
         assert not stage(store, releases["iris"]).already
         return
-    said = f"has {needed:,} bytes; {needed - 1:,} are free on the disk of {store.incoming}"
+    said = f"has {needed:,} bytes; only {needed - 1:,} are free on the disk of {store.incoming}"
     with pytest.raises(AgentError, match=said) as caught:
         stage(store, releases["iris"])
-    assert (caught.value.reason, caught.value.hint) == ("disk-full", "make room, then stage again")
+    assert (caught.value.reason, caught.value.hint) == ("disk-full", "free some disk space, then stage again")
     assert (store.staged(), list(store.incoming.iterdir())) == ((), [])
 
 
@@ -337,10 +338,10 @@ def roomy(monkeypatch: pytest.MonkeyPatch, *free: int) -> None:
 
 def test_the_oldest_by_sequence_go_first_and_so_many_stay(store: Store, releases: Releases, tmp_path: Path) -> None:
     a, b, c, d = numbered(store, releases, tmp_path, 14, 11, 13, 12)
-    assert staging.prune(store, number=4) == []
-    assert staging.prune(store, number=2) == [b, d]
+    assert staging.prune(store, store.load(), number=4) == []
+    assert staging.prune(store, store.load(), number=2) == [b, d]
     assert set(store.staged()) == {a, c}
-    assert staging.prune(store, keep=c, number=0) == [a]
+    assert staging.prune(store, store.load(), keep=c, number=0) == [a]
     assert store.staged() == (c,)
 
 
@@ -358,7 +359,7 @@ def test_a_release_whose_manifest_cannot_be_read_goes_first(store: Store, releas
     made = numbered(store, releases, tmp_path, 11, 12, 13, 14)
     (store.release_path(made[2]) / constants.MANIFEST_FILE).unlink()
     (store.release_path(made[3]) / constants.MANIFEST_FILE).write_bytes(b"{")
-    assert staging.prune(store, number=1) == [*sorted(made[2:]), made[0]]
+    assert staging.prune(store, store.load(), number=1) == [*sorted(made[2:]), made[0]]
 
 
 @pytest.mark.parametrize("role", ["committed", "previous", "left", "pending"])
@@ -367,7 +368,7 @@ def test_what_a_device_may_need_is_never_pruned(store: Store, releases: Releases
     ref = ReleaseRef(needed, "iris", "1.0.0", 11)
     state = StoreState(**{role: ref}) if role != "pending" else begun(ref)
     store.commit(state)
-    assert staging.prune(store, number=0) == [other]
+    assert staging.prune(store, store.load(), number=0) == [other]
     assert store.staged() == (needed,)
 
 
@@ -382,9 +383,9 @@ def test_a_full_disk_takes_more_releases_until_there_is_room(
 ) -> None:
     made = numbered(store, releases, tmp_path, 11, 12, 13, 14)
     roomy(monkeypatch, staging.KEEP_FREE - 1, staging.KEEP_FREE - 1, staging.KEEP_FREE)
-    assert staging.prune(store) == made[:2]
+    assert staging.prune(store, store.load()) == made[:2]
     roomy(monkeypatch, 999, 1000)
-    assert staging.prune(store, free=1000) == made[2:3]
+    assert staging.prune(store, store.load(), free=1000) == made[2:3]
 
 
 def test_an_upload_that_nobody_has_touched_for_a_week_is_given_up(
@@ -397,5 +398,5 @@ def test_an_upload_that_nobody_has_touched_for_a_week_is_given_up(
         os.utime(store.incoming / name, (now.wall - age,) * 2)
     (store.incoming / "a link to nothing").symlink_to("nowhere")
     os.utime(store.incoming / "a link to nothing", (now.wall - WEEK - 1,) * 2, follow_symlinks=False)
-    staging.prune(store)
+    staging.prune(store, store.load())
     assert {path.name for path in store.incoming.iterdir()} == {"younger", "of just a week", "later"}

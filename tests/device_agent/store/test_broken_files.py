@@ -60,7 +60,7 @@ def test_a_broken_history_is_set_aside_and_the_command_goes_on(
     store = Store(tmp_path)
     BROKEN[how](store.history_file)
     with store.changing("me", "a test"):
-        store.note("staged", None, "", "me")
+        store.note(store.load(), "staged", None, "", "me")
     assert events(store) == [("staged", None)]
     kept = tmp_path / "history.jsonl.bad"
     assert os.path.lexists(kept)
@@ -74,7 +74,7 @@ def test_a_history_that_breaks_again_and_again_is_kept_each_time(tmp_path: Path)
     for _ in range(3):
         as_directory(store.history_file)
         with store.changing("me", "a test"):
-            store.note("staged", None, "", "me")
+            store.note(store.load(), "staged", None, "", "me")
         store.history_file.unlink()
     assert sorted(path.name for path in tmp_path.glob("*.bad*")) == [
         "history.jsonl.bad", "history.jsonl.bad-2", "history.jsonl.bad-3",
@@ -95,7 +95,7 @@ def test_a_history_of_somebody_else_or_on_a_bad_block_is_set_aside(
 
     monkeypatch.setattr(os, "open", refuse)
     with store.changing("me", "a test"):
-        store.note("staged", None, "", "me")
+        store.note(store.load(), "staged", None, "", "me")
     assert events(store) == [("staged", None)]
     assert kept.read_text() == "somebody else's\n"
 
@@ -229,7 +229,7 @@ def test_what_was_set_aside_does_not_keep_a_board_from_being_cleared(tmp_path: P
         path.parent.mkdir(exist_ok=True)
         as_directory(path)
     with store.changing("me", "a test"):
-        store.note("staged", None, "", "me")
+        store.note(store.load(), "staged", None, "", "me")
     known = ["trust", "releases", "incoming", "history.jsonl", "lock"]
     assert remove({"root": str(root), "known": known}) == {"removed": True}
     assert list(tmp_path.iterdir()) == []

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from knnkit import cli
-from knnkit.commands import COMMANDS, deploy
+from knnkit.commands import COMMANDS, _parsers
 
 #: Completes the last of its words, and shows what is offered.
 _ASK = '. "$0"; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _knnkit; printf "%s\\n" "${COMPREPLY[@]}"'
@@ -42,7 +42,7 @@ def test_every_command_is_offered(script: Path) -> None:
 
 def test_the_flags_of_a_command_are_offered_and_no_others(script: Path) -> None:
     parser = argparse.ArgumentParser()
-    deploy.configure(parser)
+    _parsers.CONFIGURE["deploy"](parser)
     assert offered(script, "deploy", "--target", "local", "-") == set(parser._option_string_actions)
     assert offered(script, "build", "--f") == {"--force"}
 

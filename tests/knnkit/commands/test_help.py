@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 
+from knnkit.release import keys
 from scripts import reference
 
 COMMANDS = {
@@ -54,3 +55,8 @@ def test_the_name_of_a_value_is_in_capitals() -> None:
 def test_a_command_is_described_in_sentences() -> None:
     described = {name: parser.description or "" for name, parser in COMMANDS.items()}
     assert [name for name, said in described.items() if not re.fullmatch(r"[A-Z].*\.", said)] == []
+
+
+def test_keygen_names_the_variable_that_signing_reads() -> None:
+    said = {name: help for name, _, help in ARGUMENTS}
+    assert keys.PASSPHRASE_VARIABLE in said["knnkit keygen --passphrase"]

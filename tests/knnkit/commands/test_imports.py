@@ -13,6 +13,10 @@ from knnkit.commands import COMMANDS
 
 #: What `--help` loads nothing of.
 NOT_FOR_HELP = {"tensorflow", "sklearn", "paramiko", "rich", "pydantic", "numpy", "jinja2", "matplotlib", "distributed"}
+#: Commands that need no deploy.yaml.
+ABOUT_KEYS = {"completion", "keygen", "sign", "verify"}
+#: Commands that read rows or a model on the host.
+ABOUT_MODELS = {"build", "demo", "deploy", "init", "inspect", "parity"}
 
 
 def test_the_probe_sees_what_is_imported() -> None:
@@ -27,6 +31,22 @@ def test_help_loads_nothing_heavy() -> None:
 @pytest.mark.parametrize("command", sorted(COMMANDS))
 def test_the_help_of_a_command_loads_nothing_heavy(command: str) -> None:
     assert loaded_by(command, "--help") & NOT_FOR_HELP == set()
+
+
+def test_a_command_loads_only_what_it_needs_to_begin() -> None:
+    """TensorFlow, paramiko and the like are loaded once a model is built or a connection is made."""
+    fleet = set(COMMANDS) - ABOUT_MODELS - ABOUT_KEYS
+    program = f"""
+import importlib, sys
+heavy = {NOT_FOR_HELP!r}
+for commands in ({sorted(ABOUT_KEYS)!r}, {sorted(fleet)!r}, {sorted(ABOUT_MODELS)!r}):
+    for command in commands:
+        importlib.import_module("knnkit.commands." + command)
+    print(sorted(heavy & set(sys.modules)))
+"""
+    argv = [sys.executable, "-c", program]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout.splitlines() == ["[]", "['pydantic']", "['numpy', 'pydantic']"], done.stderr
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from device_agent.shared.console.argument_parser import Parser
 from device_agent.shared.protocol.errors import Refused
 from device_agent.shared.trust import orders
 from device_agent.shared.trust.orders import KeySets
+from knnkit.commands import _parsers
 from knnkit.errors import VerificationFailed
 from knnkit.release import orders as issue
 from knnkit.release.verify import verify_release
@@ -67,6 +67,6 @@ def test_each_hint_about_trust_is_a_command_with_its_flags(told: Callable[[Path]
     for name, *arguments in commands_in(hint):
         assert any(word.startswith("--") for word in arguments), hint
         parser = Parser(prog=name)
-        importlib.import_module(f"knnkit.commands.{name}").configure(parser)
+        _parsers.CONFIGURE[name](parser)
         parsed = parser.parse_args(arguments)
         assert getattr(parsed, "host", None) is None, "a word of the sentence was taken for a host"

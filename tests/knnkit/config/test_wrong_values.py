@@ -49,6 +49,7 @@ REST = {
         "connect_retries": 2,
         "command_timeout": "5m",
     },
+    "classify": {"keep": ["id", "time of day"]},
 }
 FILES: list[dict[str, Any]] = [
     {"model": MODEL, **REST},
@@ -146,7 +147,7 @@ def test_whatever_stands_at_a_key_is_taken_or_told_in_our_words(number: int, pla
 
 def said_somewhere(place: Path, told: str) -> bool:
     """Whether a line begins with the place, or with one inside it."""
-    path = messages.said_of(place).removesuffix(": ")
+    path = messages.prefix_of(place).removesuffix(": ")
     return re.search(rf"(?m)^deploy\.yaml:\d+: {re.escape(path)}(\[|\.|: )", told) is not None
 
 
@@ -172,7 +173,7 @@ def plain(value: Any) -> Any:
 
 
 def path_of(place: Path) -> str:
-    return messages.said_of(place).removesuffix(": ")
+    return messages.prefix_of(place).removesuffix(": ")
 
 
 def test_each_example_is_one_that_fits() -> None:

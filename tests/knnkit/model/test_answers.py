@@ -24,8 +24,8 @@ from device_agent.shared.golden.judge import base_distance, judge
 from device_agent.shared.protocol.model_info import Gates
 from knnkit.data.dataset import Dataset, dataset, load_sklearn
 from knnkit.model.build import BuiltModel, build_model
+from knnkit.model.golden import make_golden
 from knnkit.model.reference.spec import KnnSpec
-from knnkit.release.golden import make_golden
 
 METRICS = ("euclidean", "sqeuclidean", "manhattan", "cosine")
 WEIGHTS = ("uniform", "distance")

@@ -18,8 +18,8 @@ from knnkit import TfKNN
 from knnkit.data.dataset import Dataset, load_sklearn, split
 from knnkit.model import build as builder
 from knnkit.model.build import build_model
+from knnkit.model.golden import make_golden
 from knnkit.model.reference.spec import KnnSpec
-from knnkit.release.golden import make_golden
 
 ACCURACY = 0.9433333333333334  # 283 of 300
 

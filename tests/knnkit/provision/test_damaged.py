@@ -58,7 +58,7 @@ def test_a_damaged_file_is_seen_and_repaired(bare: Any, harm: Callable[[Path], N
     assert not bare.provision().changed
 
 
-def test_an_environment_whose_files_are_whole_and_that_does_not_run_is_repaired(bare: Any) -> None:
+def test_an_environment_that_does_not_run_is_repaired(bare: Any) -> None:
     """A compiled module is in no wheel, and Python believes it."""
     bare.provision()
     LocalTransport().run([str(bare.python), "-I", "-c", "import tinymath"], timeout=30)
@@ -71,7 +71,7 @@ def test_an_environment_whose_files_are_whole_and_that_does_not_run_is_repaired(
     assert not bare.provision().changed
 
 
-def test_a_damaged_environment_that_is_to_be_used_again_is_repaired(bare: Any, agent: Callable[[str], None]) -> None:
+def test_a_damaged_environment_is_repaired_before_it_is_used(bare: Any, agent: Callable[[str], None]) -> None:
     first = bare.provision()
     agent("1.1")
     bare.provision()

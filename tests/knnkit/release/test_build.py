@@ -79,7 +79,7 @@ def test_a_time_of_the_build_that_is_none_is_refused_before_anything_is_made(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], wrong: str
 ) -> None:
     monkeypatch.setenv("SOURCE_DATE_EPOCH", wrong)
-    monkeypatch.setattr(release_build, "_make", lambda *_: pytest.fail("a model is being built"))
+    monkeypatch.setattr(release_build.Material, "build", lambda *_, **__: pytest.fail("a model is being built"))
     assert build() == 2
     said = capsys.readouterr().err
     assert f"SOURCE_DATE_EPOCH is {wrong!r}, and not seconds since 1970" in said
@@ -142,14 +142,14 @@ def test_a_rename_that_fails_leaves_the_release_that_was_there(
     directory = tmp_path / "dist"
     directory.mkdir()
     (directory / constants.MODEL_FILE).write_text("before")
-    rename, calls = Path.rename, iter(range(1, 9))
+    rename, calls = os.rename, iter(range(1, 9))
 
-    def fail(self: Path, target: Path) -> Path:
+    def fail(source: Path, target: Path) -> None:
         if next(calls) == failing:
             raise KeyboardInterrupt
-        return rename(self, target)
+        rename(source, target)
 
-    monkeypatch.setattr(Path, "rename", fail)
+    monkeypatch.setattr(os, "rename", fail)
     with pytest.raises(KeyboardInterrupt), release_build._replacing(directory) as folder:
         (folder / constants.MODEL_FILE).write_text("after")
     assert (directory / constants.MODEL_FILE).read_text() == "before"
@@ -183,7 +183,7 @@ def test_no_release_is_written_inside_of_another(folder: Path, capsys: pytest.Ca
     for name in constants.RELEASE_FILES:
         (folder / "dist" / name).touch()
     assert build("-o", "dist/parity") == constants.EXIT_USAGE
-    assert f"{folder / 'dist'} is a release itself" in capsys.readouterr().err
+    assert f"{folder / 'dist'} is itself a release" in capsys.readouterr().err
     assert sorted(path.name for path in (folder / "dist").iterdir()) == sorted(constants.RELEASE_FILES)
 
 
@@ -193,3 +193,48 @@ def test_a_folder_that_is_no_release_is_not_replaced(folder: Path, capsys: pytes
     assert build() == constants.EXIT_USAGE
     assert "thesis.tex" in capsys.readouterr().err
     assert (folder / "dist" / "thesis.tex").read_text() == "years of work"
+
+
+def test_a_version_that_is_built_again_from_something_else_warns(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert build() == 0
+    assert build("--force") == 0
+    assert "was built before" not in capsys.readouterr().err
+    (folder / "train.csv").write_text(CSV + "7,7,odd\n")
+    assert build() == 0
+    assert "1.0.0 was built before from something else" in capsys.readouterr().err
+    (folder / "deploy.yaml").write_text(YAML + "release: {version: 1.1.0}\n")
+    assert build() == 0
+    assert "was built before" not in capsys.readouterr().err
+
+
+def test_files_of_a_desktop_are_removed_and_all_others_are_named(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert build() == 0
+    dist = folder / "dist"
+    (dist / ".DS_Store").write_text("x")
+    (dist / "Thumbs.db").write_text("x")
+    assert build() == 0
+    assert sorted(path.name for path in dist.iterdir()) == sorted(constants.RELEASE_FILES)
+    (dist / "notes.txt").write_text("x")
+    (dist / "more notes").write_text("x")
+    capsys.readouterr()
+    assert build("--force") == constants.EXIT_USAGE
+    said = capsys.readouterr().err
+    assert "'more notes', 'notes.txt'" in said
+    assert f"rm '{dist / 'more notes'}' {dist / 'notes.txt'}" in said
+
+
+def test_a_folder_that_is_not_a_release_gets_no_word_about_deleting(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "dist").mkdir()
+    (folder / "dist" / "thesis.doc").write_text("x")
+    (folder / "dist" / ".DS_Store").write_text("x")
+    assert build() == constants.EXIT_USAGE
+    said = capsys.readouterr().err
+    assert "thesis.doc" in said
+    assert "rm " not in said
+    assert (folder / "dist" / ".DS_Store").exists()

@@ -93,3 +93,14 @@ def test_the_table_shows_each_device_its_proof_and_what_to_do_next() -> None:
         "roof: try: knnkit doctor",
         "0 of 2 devices are as they should be: 1 rolled back, 1 skipped",
     ]
+
+
+def test_a_mixed_fleet_is_not_said_to_run_one_release() -> None:
+    other = replace(pages.RELEASE, version="9.9.9", digest="9" * 64)
+    devices = [device(f"pi-{n}", Outcome.ANSWERED, certificate=pages.certificate()) for n in range(3)]
+    said = fleet_report.verdict(run(*devices[:2], replace(devices[2], release=other)))
+    name = pages.RELEASE.name
+    assert said.endswith(f"; 2 run {name} {pages.RELEASE.version}, 1 runs {name} 9.9.9")
+    twice = replace(pages.RELEASE, digest="8" * 64)
+    said = fleet_report.verdict(run(*devices[:2], replace(devices[2], release=twice)))
+    assert said.endswith(f"; they run 2 different releases called {name} {pages.RELEASE.version}")

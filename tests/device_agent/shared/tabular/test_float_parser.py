@@ -61,6 +61,9 @@ def assert_read_as_float(texts: list[str], columns: int = 1) -> list[bytes]:
     expected = rounded(texts)
     differ = np.flatnonzero(table.ravel().view(np.int32) != expected.view(np.int32))
     assert [(texts[place], table.ravel()[place]) for place in differ] == []
+    wide = table_read(table_of(texts, columns), columns, OneByOne(), dtype=np.float64)
+    assert wide is not None
+    assert wide.tobytes() == np.array(list(map(float, texts))).tobytes(), "float64 is float() itself"
     return one_by_one.fields
 
 
@@ -169,9 +172,10 @@ def test_digits_up_to_two_to_the_53rd_are_exact_and_more_are_not_taken_for_exact
         *["12345678.12345678", "1.00000000", "123456.7e-30", "99999999.99999999", "1e22", "1e23", "9007199254740993"],
     ],
 )
+@pytest.mark.parametrize("filler", ["0.25", "7"])
 @pytest.mark.parametrize("place", ["first", "middle", "last"])
-def test_a_number_of_any_look_is_read_at_any_place(text: str, place: str) -> None:
-    texts = ["0.25"] * 6000
+def test_a_number_of_any_look_is_read_at_any_place(text: str, place: str, filler: str) -> None:
+    texts = [filler] * 6000
     texts[{"first": 0, "middle": 3001, "last": -1}[place]] = text
     assert_read_as_float(texts, columns=3)
 
@@ -243,13 +247,14 @@ BAD += [
 
 
 @pytest.mark.parametrize("text", BAD)
+@pytest.mark.parametrize("filler", ["0.25", "7"])
 @pytest.mark.parametrize("place", ["first", "middle", "last"])
 @pytest.mark.parametrize("strict", [False, True])
-def test_what_is_no_finite_number_is_never_read(text: str, place: str, strict: bool) -> None:
+def test_what_is_no_finite_number_is_never_read(text: str, place: str, strict: bool, filler: str) -> None:
     def handed_over(fields: list[bytes]) -> list[float]:
         raise ValueError(fields)
 
-    texts = ["0.25"] * 6000
+    texts = [filler] * 6000
     texts[{"first": 0, "middle": 3001, "last": -1}[place]] = text
     assert table_read(table_of(texts, 3), 3, handed_over, strict=strict) is None
 
@@ -337,3 +342,13 @@ class TestInTheMidstOfManyLines:
         info = dataclasses.replace(INFO, n_features=1, feature_names=("a",))
         parsed = JsonParser(info).parse(b"[1.5]\n" * 5000 + b"[]\n")
         assert parsed.errors == {5000: (5001, "expected 1 values, found 0")}
+
+
+@pytest.mark.parametrize("columns", [1, 3, 785])
+@pytest.mark.parametrize("most", [10, 256, 10_000, 100_000])
+def test_short_whole_numbers_are_read_wherever_a_longer_one_is_among_them(columns: int, most: int) -> None:
+    rng = np.random.default_rng(most)
+    texts = [str(value) for value in rng.integers(0, most, 785 * 60)]
+    for place in rng.integers(0, len(texts), 200):
+        texts[place] = str(rng.choice(["00012", "10000", "99999999", "-1", "0.5", "1e3", " 7", "007"]))
+    assert_read_as_float(texts, columns)

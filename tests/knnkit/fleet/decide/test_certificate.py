@@ -89,3 +89,20 @@ def test_a_gate_is_kept_at_its_limit_and_told_once_where_it_is_missed() -> None:
     lost = certificate(identical=98, different=1, accuracy=0.5, latency=Latency(6.0, 9.0, 9), failures=told)
     assert missed(lost, gated(accuracy=0.9, latency_ms=5.0)) == told
     assert missed(lost, None) == told
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"latency": Latency(-1.0, 9.0, 100)},
+        {"latency": Latency(1e308, 1e308, 100)},
+        {"latency": Latency(9.0, 1.0, 100)},
+        {"largest_distance_error": 1e308},
+        {"largest_distance_error": -1.0},
+        {"accepted": 1.5},
+    ],
+)
+def test_numbers_that_no_device_measures_are_not_believed(changes: dict[str, Any]) -> None:
+    found = certificate(**changes)
+    assert "no device measures" in disbelieved(found, found.nonce, found.release)
+    assert disbelieved(certificate(), found.nonce, found.release) == ""

@@ -8,6 +8,7 @@ import pytest
 from test_plan import BARE
 
 from knnkit.fleet.decide.doctor import findings_of
+from knnkit.fleet.targets import Target
 from knnkit.provision import requirements
 
 
@@ -21,6 +22,6 @@ def test_the_doctor_asks_for_the_room_that_provisioning_asks_for(
     need = requirements.ROOM[runtime] + requirements.SPARE
     for free, short in ((need - 1, True), (need, False)):
         facts = dataclasses.replace(BARE, python=python, disk_free_bytes=free)
-        said = [found.message for found in findings_of("pi@board", facts) if found.name == "disk"]
+        said = [found.message for found in findings_of(Target("pi@board", None), facts) if found.name == "disk"]
         assert bool(said) == short
         assert all(f"needs {need >> 20}" in each for each in said)

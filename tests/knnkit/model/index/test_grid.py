@@ -15,12 +15,12 @@ from support.wild import CELLS
 from device_agent.shared.protocol.model_info import Gates
 from knnkit.errors import BuildError
 from knnkit.model.build import build_model
+from knnkit.model.golden import make_golden
 from knnkit.model.index.grid import CellLists, find_cells
 from knnkit.model.reference.enrolment import Enrolment, enrol
 from knnkit.model.reference.space import affine
 from knnkit.model.reference.spec import KnnSpec
 from knnkit.model.selfcheck import self_check
-from knnkit.release.golden import make_golden
 
 RUNTIMES = pytest.mark.parametrize("runtime", CELLS, ids=lambda how: how["runtime"])
 

@@ -20,6 +20,7 @@ from support.wild import QUANTIZED
 from device_agent.shared.protocol.model_info import Gates
 from knnkit.errors import BuildError
 from knnkit.model.build import build_model
+from knnkit.model.golden import make_golden
 from knnkit.model.graph.candidates import Chosen, QuantizedProducts
 from knnkit.model.graph.row_blocks import Layout
 from knnkit.model.graph.search import OVER_FETCH
@@ -31,7 +32,6 @@ from knnkit.model.reference.spec import KnnSpec
 from knnkit.model.selfcheck import self_check
 from knnkit.model.tflite import flatbuffer
 from knnkit.model.tflite.convert import put_eight_bits
-from knnkit.release.golden import make_golden
 
 KERNELS = pytest.mark.parametrize("kernel", QUANTIZED, ids=lambda how: " ".join(map(str, how.values())))
 

@@ -1,0 +1,60 @@
+"""Words for errors of the operating system.
+
+Both command lines say the same of a full disk, a lost right or a file system that lacks something. `explain` looks at
+the file system where an error alone does not name its cause; it changes nothing.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+#: errno -> a stable word, what to type next.
+_WORDS = {
+    errno.ENOSPC: ("disk-full", "make room: df -h, then try again"),
+    errno.EDQUOT: ("disk-full", "the user's quota is used up: quota -s; make room, then try again"),
+    errno.EROFS: ("read-only", "the file system is read-only (a worn card?): mount | grep ro, dmesg | tail"),
+    errno.EIO: ("disk-error", "the disk fails: dmesg | tail, then replace it"),
+    errno.EACCES: ("no-permission", "run as the owner of the directory, or correct it: chown -R, chmod -R u+rwX"),
+    errno.EPERM: ("no-permission", "run as the owner of the directory, or correct it: chown -R, chmod -R u+rwX"),
+    errno.ENOLCK: ("no-locks", "this file system has no locks (NFS without lockd?): choose a root on a local disk"),
+    errno.ENOTSUP: ("file-system", "choose a root on a file system of Linux, such as ext4; `df -T .` names this one"),
+    errno.EAGAIN: ("too-many-processes", "raise the limit: ulimit -u, systemctl show -p TasksMax, or pids.max"),
+    errno.ENOMEM: ("out-of-memory", "free -m shows what is left; end something else, or raise the limit of memory"),
+    errno.EMFILE: ("too-many-files", "raise the limit of open files: ulimit -n"),
+    errno.ENFILE: ("too-many-files", "the system has too many files open: cat /proc/sys/fs/file-nr"),
+}
+_SAID = {
+    errno.ENOLCK: "the file system has no locks",
+    errno.EAGAIN: "no further process or thread may be started",
+    errno.ENOMEM: "there is not enough memory",
+}
+
+
+def explain(error: OSError) -> tuple[str, str, str]:
+    """Returns a stable word, the message and what to type next for an error of the system.
+
+    The word is `os-error` and the hint empty where nothing is known beyond the system's own message.
+    """
+    number = error.errno or 0
+    where = f"{error.filename}: " if error.filename else ""
+    if number == errno.EAGAIN and error.filename:  # a file that gives nothing at once, and not a limit of processes
+        number = 0
+    reason, hint = _WORDS.get(number, ("os-error", ""))
+    if number == errno.ENOSPC and (place := _out_of_inodes(error.filename)):
+        said = "no inodes are left: the file system has as many files as it can hold"
+        return reason, f"{where}{said}", f"df -i {place}; remove files that are not needed, then try again"
+    return reason, f"{where}{_SAID.get(number) or error.strerror or error}", hint
+
+
+def _out_of_inodes(path: object) -> str:
+    """Returns the place where bytes are free and no inode is; else an empty string."""
+    place = Path(os.fsdecode(path)) if isinstance(path, (str, bytes, os.PathLike)) else Path()
+    for each in (place, *place.absolute().parents):
+        try:
+            found = os.statvfs(each)
+        except OSError:
+            continue
+        return str(each) if found.f_files and not found.f_favail and found.f_bavail else ""
+    return ""

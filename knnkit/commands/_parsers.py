@@ -1,0 +1,325 @@
+"""Parsers of knnkit's commands.
+
+Every flag and argument stands here with its help. Light on purpose: `knnkit COMMAND --help` loads this module and not
+the command's own, which imports all that it needs to run.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from knnkit.commands import _options
+
+#: `--reset-floor` without a sequence.
+CLOCK = -1
+
+
+def _demo(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("knnkit-demo"),
+        metavar="DIR",
+        help="a folder of its own for everything (default: %(default)s)",
+    )
+    _options.add_json(parser)
+
+
+def _init(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "path",
+        nargs="?",
+        type=Path,
+        default=Path("deploy.yaml"),
+        metavar="FILE",
+        help="where to write it (default: %(default)s)",
+    )
+    parser.add_argument("--data", type=Path, metavar="FILE", help="your labelled rows: CSV, Parquet or NPZ")
+    parser.add_argument("--label", metavar="COLUMN", help="the column with the labels (default: label)")
+    parser.add_argument(
+        "--features",
+        metavar="COLUMN",
+        nargs="+",
+        action="extend",
+        help="the columns to use, in this order; repeat it for more (default: all but the label)",
+    )
+
+
+def _keygen(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--out",
+        metavar="PREFIX",
+        type=Path,
+        default=_options.KEY_PREFIX,
+        help="write PREFIX.pem (private, mode 0600) and PREFIX.pub (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--passphrase",
+        action="store_true",
+        help="protect the private key; asked for, or taken from KNNKIT_KEY_PASSPHRASE",
+    )
+    _options.add_json(parser)
+
+
+def _sign(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("directory", metavar="DIR", type=Path, help="the release directory")
+    parser.add_argument(
+        "--key",
+        metavar="PEM",
+        type=Path,
+        help=f"the private key (default: deploy.yaml's, else {_options.KEY_PREFIX}.pem)",
+    )
+    _options.add_config(parser)
+    _options.add_json(parser)
+
+
+def _build(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-c",
+        "--config",
+        type=Path,
+        default=Path("deploy.yaml"),
+        metavar="FILE",
+        help="configuration (default: %(default)s)",
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="DIR", help="the release directory (default: release.dir of the file)"
+    )
+    parser.add_argument("--force", action="store_true", help="build again even if nothing changed")
+    _options.add_json(parser)
+
+
+def _inspect(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("path", metavar="PATH", type=Path, help="a release directory, or a model.tflite")
+    _options.add_json(parser)
+
+
+def _verify(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("directory", metavar="DIR", type=Path, help="the release directory")
+    parser.add_argument(
+        "--key",
+        metavar="PUB",
+        type=Path,
+        action="append",
+        default=[],
+        help="a trusted public key; repeat it for more (default: deploy.yaml's)",
+    )
+    _options.add_config(parser)
+    _options.add_json(parser)
+
+
+def _trust(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "host", metavar="HOST", nargs="?", help="user@host[:port], an ssh_config alias, or a name in deploy.yaml"
+    )
+    _trust_host(parser)
+    _trust_keys(parser)
+    _options.add_fleet(parser)
+
+
+def _trust_host(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("the host key of HOST").add_argument
+    add("--fingerprint", metavar="FINGERPRINT", help="enrol the host key if it has this fingerprint; ask nobody")
+    add("--yes", action="store_true", help="enrol whatever host key is offered: only on a line that nobody can reach")
+    add("--replace", action="store_true", help="take the place of another host key that is known: the device is new")
+
+
+def _trust_keys(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("signing keys (in place of HOST)")
+    what = group.add_mutually_exclusive_group()
+    what.add_argument("--show", metavar="PUB", type=Path, nargs="+", help="print the fingerprints of public keys")
+    what.add_argument("--keys", action="store_true", help="show the keys that the selected devices trust")
+    what.add_argument("--rotate", metavar="PEM", type=Path, help="put this key in the place of the signing key")
+    what.add_argument(
+        "--revoke", metavar="KEY", action="append", help="a fingerprint or public key file; repeat it for more"
+    )
+    what.add_argument("--apply", metavar="FILE", type=Path, help="send an order that --out wrote")
+    _options.add_signing_key(group, "the order, with --rotate the old one")
+    group.add_argument("--out", metavar="FILE", type=Path, help="write the order, for --apply or to carry to a device")
+
+
+def _provision(parser: argparse.ArgumentParser) -> None:
+    _options.add_provisioning(parser)
+    parser.add_argument(
+        "--remove",
+        action="store_true",
+        help="take everything away from the devices named, releases and trusted keys too",
+    )
+    _options.add_fleet(parser)
+
+
+def _deploy(parser: argparse.ArgumentParser) -> None:
+    what = parser.add_argument_group("what to deploy")
+    what.add_argument(
+        "--release",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="a finished release; repeat it for more classes (default: what deploy.yaml says, built if it changed)",
+    )
+    _options.add_fleet(parser, writes=True)
+    how = parser.add_argument_group("how to deploy")
+    how.add_argument("--dry-run", action="store_true", help="print the plan and change nothing")
+    how.add_argument(
+        "--waves", metavar="LIST", help="one after another, such as canary,25%%,100%% (default: deploy.yaml's)"
+    )
+    how.add_argument(
+        "--max-failures", metavar="N", help="devices that may fail: a count or 10%% (default: deploy.yaml's)"
+    )
+    how.add_argument(
+        "--rollback-succeeded",
+        action="store_true",
+        help="if the rollout stops, return the devices that committed in this run to the release before (default: "
+        "deploy.yaml's on_failure)",
+    )
+    how.add_argument(
+        "--confirm-within", metavar="TIME", help="a device that is not confirmed in time reverts (default: 60s)"
+    )
+    how.add_argument(
+        "--wait", metavar="TIME", help="how long to wait for another host that holds a device (default: 0)"
+    )
+    how.add_argument(
+        "--provision",
+        choices=("auto", "always", "never"),
+        default="auto",
+        help="put runtime, agent and key on a device: where they are missing, always, or never (default: %(default)s)",
+    )
+    _options.add_provisioning(parser, also=", and that the release must verify with")
+
+
+def _parity(parser: argparse.ArgumentParser) -> None:
+    rows = parser.add_argument_group("about which rows")
+    rows.add_argument(
+        "--data",
+        type=Path,
+        metavar="FILE",
+        help="your own labelled rows instead of the release's golden set: at most 20,000, drawn at random where there "
+        "are more; needs a deploy.yaml with one model, and its training data",
+    )
+    rows.add_argument("--label", metavar="COLUMN", help="their label column (default: that of the training data)")
+    _options.add_fleet(parser)
+
+
+def _rollback(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = "Where each device would go: `before` in `knnkit status`. The same command again goes no further."
+    _options.add_fleet(parser)
+    parser.add_argument(
+        "--allow-revoked", action="store_true", help="go back also to a release whose signing key was revoked"
+    )
+    back = parser.add_argument_group("further back than the previous release")
+    what = back.add_mutually_exclusive_group()
+    what.add_argument(
+        "--to",
+        metavar="RELEASE",
+        help="a release that is still on the device: its version, its digest, or at least 8 digits of that",
+    )
+    what.add_argument(
+        "--reset-floor",
+        metavar="SEQUENCE",
+        nargs="?",
+        type=_sequence,
+        const=CLOCK,
+        help="change no release: lower the floor of sequences to this one, so that the next release must lie above it "
+        "(default: the time, as for sequences that nobody set), and the floor of time to now",
+    )
+    _options.add_signing_key(back, "the order that --to and --reset-floor need")
+
+
+def _classify(parser: argparse.ArgumentParser) -> None:
+    rows = parser.add_argument_group("rows and answers")
+    rows.add_argument("--input", type=_path, metavar="FILE", help="rows to classify, - for standard input (default: -)")
+    rows.add_argument(
+        "--output",
+        type=_path,
+        metavar="PATH",
+        help="where the answers go, - for standard output; a directory for several devices or --report (default: -)",
+    )
+    rows.add_argument(
+        "--format", choices=("auto", "csv", "jsonl", "npy"), default="auto", help="of the rows (default: by their look)"
+    )
+    rows.add_argument(
+        "--output-format",
+        choices=("csv", "jsonl", "npy"),
+        help="of the answers (default: as the rows; of one device with --json, jsonl)",
+    )
+    rows.add_argument(
+        "--stream", action="store_true", help="answer each line at once, until the input ends; follow new releases"
+    )
+    rows.add_argument("--proba", action="store_true", help="add the probability of each class")
+    rows.add_argument(
+        "--neighbors", action="store_true", help="add the nearest training rows, their distances and classes"
+    )
+    rows.add_argument("--digest", action="store_true", help="add the digest of the release that answered")
+    rows.add_argument("--ignore-extra", action="store_true", help="leave out columns that the model does not know")
+    rows.add_argument(
+        "--keep",
+        action="append",
+        metavar="COLUMN",
+        help="put this column of the rows, a feature or not, before each answer; repeat it for more "
+        "(default: as deploy.yaml says)",
+    )
+    _options.add_fleet(parser)
+
+
+def _bench(parser: argparse.ArgumentParser) -> None:
+    _options.add_fleet(parser)
+    parser.add_argument("--threads", type=_options.count, metavar="N", help="of the runtime (default: 1)")
+
+
+def _logs(parser: argparse.ArgumentParser) -> None:
+    _options.add_fleet(parser)
+    parser.add_argument(
+        "-n",
+        "--lines",
+        type=_options.count,
+        default=20,
+        metavar="N",
+        help="how many entries, the last ones (default: %(default)s)",
+    )
+
+
+def _completion(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("shell", metavar="SHELL", choices=("bash", "zsh"), help="bash or zsh")
+
+
+def _schema(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = "In VS Code: put `# yaml-language-server: $schema=FILE` on the first line of deploy.yaml."
+
+
+def _path(text: str) -> Path | None:
+    return None if text == "-" else Path(text)
+
+
+def _sequence(text: str) -> int:
+    """A sequence number on the command line."""
+    number = int(text)
+    if not 0 <= number < 2**63:
+        raise argparse.ArgumentTypeError(f"{text} is not a sequence: a whole number from 0")
+    return number
+
+
+#: Command -> adds its flags and arguments to a parser.
+CONFIGURE: dict[str, Callable[[argparse.ArgumentParser], None]] = {
+    "demo": _demo,
+    "init": _init,
+    "keygen": _keygen,
+    "sign": _sign,
+    "build": _build,
+    "inspect": _inspect,
+    "verify": _verify,
+    "trust": _trust,
+    "provision": _provision,
+    "deploy": _deploy,
+    "parity": _parity,
+    "status": _options.add_fleet,
+    "rollback": _rollback,
+    "classify": _classify,
+    "bench": _bench,
+    "logs": _logs,
+    "doctor": _options.add_fleet,
+    "completion": _completion,
+    "schema": _schema,
+}
