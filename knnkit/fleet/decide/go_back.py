@@ -1,4 +1,4 @@
-"""Which devices of a failed rollout go back, and how. Pure.
+"""Which devices of a failed rollout go back. Pure.
 
 Only devices that committed the release in this run go back, each to the release that it ran before. The device is given
 the digest that it must leave. If another host has changed the device since, nothing happens there.
