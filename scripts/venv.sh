@@ -20,13 +20,13 @@ fail() {
 }
 
 find_python() {
-  for candidate in ${PYTHON:-python3.11 python3.12 python3.13 python3.10 python3}; do
-    if "$candidate" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 14))' 2>/dev/null; then
+  for candidate in ${PYTHON:-python3.11 python3.12 python3.13 python3.10 python3.14 python3}; do
+    if "$candidate" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 15))' 2>/dev/null; then
       command -v "$candidate"
       return
     fi
   done
-  fail "no Python 3.10 to 3.13 found (looked for ${PYTHON:-python3.11, python3.12, python3.13, python3.10, python3})" \
+  fail "no Python 3.10 to 3.14 found (looked for ${PYTHON:-python3.11, python3.12, python3.13, python3.10, python3.14, python3})" \
     "On Debian, Raspberry Pi OS or Ubuntu: sudo apt-get install python3 python3-venv python3-pip" \
     "Or name one: PYTHON=/path/to/python3.11 scripts/$(basename "$0")"
 }
@@ -103,6 +103,9 @@ use_venv() {
     KNNKIT_VENV_LOCKED=1 use_venv "$1"
     exec 8>&-
     return
+  fi
+  if [ "$1" != check ] && "$python" -c 'import sys; sys.exit(sys.version_info < (3, 14))'; then
+    say "TensorFlow has only a release candidate for Python 3.14, and nothing is tested with it; older Pythons: PYTHON=python3.13"
   fi
   require_space "$space" "the virtual environment"
   if [ ! -x "$PY" ] || ! "$PY" -m pip --version >/dev/null 2>&1 ||

@@ -170,6 +170,12 @@ def _deploy(parser: argparse.ArgumentParser) -> None:
         "--max-failures", metavar="N", help="devices that may fail: a count or 10%% (default: deploy.yaml's)"
     )
     how.add_argument(
+        "--rollback-succeeded",
+        action="store_true",
+        help="if the rollout stops, return the devices that committed in this run to the release before (default: "
+        "deploy.yaml's on_failure)",
+    )
+    how.add_argument(
         "--confirm-within", metavar="TIME", help="a device that is not confirmed in time reverts (default: 60s)"
     )
     how.add_argument(

@@ -115,7 +115,8 @@ def _rules(arguments: argparse.Namespace, config: Config | None) -> Rules:
             failures = int(text) if _is_count(text) else parse_amount(text)
     except ValueError as error:
         raise UsageError(str(error), hint="--waves canary,25%,100% --max-failures 1") from None
-    return Rules(waves, failures)
+    back = arguments.rollback_succeeded or (config is not None and config.rollout.on_failure == "roll_back")
+    return Rules(waves, failures, "roll_back" if back else "stop")
 
 
 def _is_count(text: str) -> bool:

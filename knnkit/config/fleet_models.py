@@ -127,6 +127,8 @@ class RolloutConfig(Section):
     """Waves in order, each a tag, or the cumulative share (25%) or count of the fleet."""
     max_failures: Amount = 0
     """Devices that may fail before the rollout stops: a count or a percentage. In the first of several waves: none."""
+    on_failure: Annotated[Literal["stop", "roll_back"], Example("roll_back")] = "stop"
+    """When the rollout stops: `roll_back` returns the devices that committed in this run to the release before."""
     confirm_within: Annotated[Duration, Field(ge=1.0, le=86400.0), Example("60s")] = constants.DEFAULT_CONFIRM_SECONDS
     """A device that no new connection confirms within this time rolls back by itself."""
     concurrency: int = Field(default=16, ge=1, le=1024)

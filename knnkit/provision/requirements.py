@@ -15,7 +15,7 @@ from device_agent.shared.protocol import constants
 from knnkit.errors import DeviceFailed
 
 #: Python versions that the agent runs on, oldest and newest.
-OLDEST, NEWEST = (3, 10), (3, 13)
+OLDEST, NEWEST = (3, 10), (3, 14)
 
 TFLITE = "tflite-runtime==2.14.0"
 LITERT = "ai-edge-litert==2.3.0"
@@ -32,6 +32,7 @@ _PYTHONS_64: dict[tuple[int, int], dict[str, tuple[str, ...]]] = {
     (3, 11): {"tflite_runtime": _TFLITE_64, "ai_edge_litert": _LITERT_64},
     (3, 12): {"ai_edge_litert": _LITERT_64},
     (3, 13): {"ai_edge_litert": _LITERT_64},
+    (3, 14): {"ai_edge_litert": _LITERT_64},
 }
 
 #: Architecture -> Python -> runtime -> wheels; the default runtime of a bare board is first.
@@ -186,7 +187,7 @@ def _pins(name: str, board: Board, runtime: str) -> tuple[str, ...]:
 def _no_runtime_hint(machine: str) -> str:
     if machine in ("armv7l", "armv6l"):
         return "use the 64-bit Raspberry Pi OS, or on an armv7 board the 32-bit Bookworm (Python 3.11)"
-    return "supported boards: x86_64 and aarch64 with Python 3.10 to 3.13, armv7l with Python 3.11"
+    return "supported boards: x86_64 and aarch64 with Python 3.10 to 3.14, armv7l with Python 3.11"
 
 
 def _check_system(name: str, board: Board) -> None:

@@ -207,6 +207,26 @@ def test_a_bad_release_stops_at_the_canaries(make_fleet: MakeFleet, releases: Re
     assert {running(device) for device in devices} == {"1.0.0"}
 
 
+def test_devices_that_committed_go_back_when_a_later_wave_fails(
+    make_fleet: MakeFleet, releases: Releases, tmp_path: Path
+) -> None:
+    devices = make_fleet(4)
+    config = write_config(tmp_path, devices, rollout="{waves: [canary, 100%], on_failure: roll_back}")
+    knnkit("deploy", "-c", config, "--release", releases["iris"], "--target", "d00", "--target", "d02")
+    knnkit("deploy", "-c", config, "--release", releases["iris"], "--target", "d03")
+    make_wrong(devices[2])
+    _, out, _ = knnkit("deploy", "-c", config, "--release", releases["iris-next"], "--json", check=1)
+    report = json_codec.loads(FleetReport, out)
+    found = outcomes(report)
+    assert found["d00"] == ("rolled_back", "rollout-rolled-back")
+    assert found["d01"] == ("committed", "not-rolled-back")
+    assert found["d02"] == ("failed", "gate-failed")
+    said = {device.name: device.message for device in report.devices}
+    assert said["d00"] == "d00: rolled back to iris 1.0.0"
+    assert "no release ran there before" in said["d01"]
+    assert [running(device) for device in devices] == ["1.0.0", "1.1.0", "1.0.0", "1.0.0"]
+
+
 def test_status_parity_bench_logs_rollback_classify_and_doctor_on_a_selection(
     make_fleet: MakeFleet, releases: Releases, tmp_path: Path
 ) -> None:

@@ -27,12 +27,10 @@ from knnkit.transport.ssh.connection import SshTransport
 Resolve = Callable[..., Resolved]
 
 
-@pytest.fixture(params=["OpenSSH", "no OpenSSH"])
-def resolve(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Resolve:
+@pytest.fixture
+def resolve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Resolve:
     """Resolves a host by the text of an ssh_config."""
     monkeypatch.setenv("HOME", pwd.getpwuid(os.getuid()).pw_dir)
-    if request.param == "no OpenSSH":
-        monkeypatch.setattr(openssh, "client", lambda: None)
 
     def call(text: str, host: str = "board", **said: object) -> Resolved:
         config = tmp_path / "config"
@@ -91,14 +89,50 @@ def test_files_of_host_keys_have_tokens_quotes_and_are_several(
     assert resolve(text).known_hosts == (f"{home}/.ssh/kh/board", "/my hosts/x.example", f"{tmp_path}/z")
 
 
+@pytest.fixture
+def without_openssh(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openssh, "client", lambda: None)
+
+
+@pytest.mark.parametrize(
+    ("text", "part", "value"),
+    [
+        ("HostName=192.0.2.9\r\n", "host", "192.0.2.9"),
+        ("HostName 127.1\n", "host", "127.0.0.1"),
+        ("Host never b*\n\tPort = 7\nMatch all\n Port 9\n", "port", 7),
+        ("Host * !board\n Port 7\nMatch all\n Port 9\n", "port", 9),
+        ("ProxyCommand nc %h %p %n %r %%\nUser u\n", "proxy", "nc board 22 board u %"),
+        ("HostKeyAlias The-Board\nPort 99\n", "key_name", "the-board"),
+        ("IdentityAgent none\n", "agent", None),
+        ("IdentityFile none\n", "identities", ()),
+        (
+            "IdentityFile /k-%n-%p\nHost b*\nIdentityFile /b%%\nIdentityFile /b%%\n",
+            "identities",
+            ("/k-board-22", "/b%"),
+        ),
+        ("SendEnv LANG LC_*\nInclude /nowhere/*.conf\nUser u\n", "user", "u"),
+        ("UserKnownHostsFile none\nGlobalKnownHostsFile /g\n", "known_hosts", ("/g",)),
+    ],
+)
+def test_without_openssh_a_plain_value_is_what_ssh_takes(
+    resolve: Resolve, text: str, part: str, value: object, request: pytest.FixtureRequest
+) -> None:
+    assert getattr(resolve(text), part) == value
+    request.getfixturevalue("without_openssh")
+    assert getattr(resolve(text), part) == value
+
+
+@pytest.mark.parametrize("has_openssh", [True, False])
 @pytest.mark.parametrize(
     "condition",
     ["localnetwork 198.51.100.0/24", "tagged lab", "sessiontype shell", "version OpenSSH_1*", 'command "x"', "zzz y"],
 )
 def test_a_condition_that_cannot_be_followed_never_applies_by_guess(
-    resolve: Resolve, tmp_path: Path, condition: str
+    resolve: Resolve, tmp_path: Path, condition: str, has_openssh: bool, request: pytest.FixtureRequest
 ) -> None:
     """Newer versions of OpenSSH know some of them, and then none holds here."""
+    if not has_openssh:
+        request.getfixturevalue("without_openssh")
     text = f"Host board\n Port 9\nMatch {condition}\n ProxyJump gw\n"
     word = condition.split()[0]
     said = ""
@@ -147,6 +181,7 @@ def test_an_include_that_others_may_write_is_refused(resolve: Resolve, tmp_path:
 
 
 # --- wrong ----------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("has_openssh", [True, False])
 @pytest.mark.parametrize(
     ("line", "word"),
     [
@@ -159,7 +194,11 @@ def test_an_include_that_others_may_write_is_refused(resolve: Resolve, tmp_path:
         ("UserKnownHostsFile none /x", "none"),
     ],
 )
-def test_what_is_wrong_is_said_with_file_and_line(resolve: Resolve, tmp_path: Path, line: str, word: str) -> None:
+def test_what_is_wrong_is_said_with_file_and_line(
+    resolve: Resolve, tmp_path: Path, line: str, word: str, has_openssh: bool, request: pytest.FixtureRequest
+) -> None:
+    if not has_openssh:
+        request.getfixturevalue("without_openssh")
     with pytest.raises(Unreachable) as caught:
         resolve(f"Host other\n {line}\n")
     assert str(caught.value).startswith(f"{tmp_path}/config:2: "), caught.value
@@ -170,20 +209,35 @@ def test_what_is_wrong_is_said_with_file_and_line(resolve: Resolve, tmp_path: Pa
 @pytest.mark.parametrize(
     ("line", "word"),
     [
-        ("CanonicalizeHostname yes", "CanonicalizeHostname yes"),
-        ("UserKnownHostsFile ~/%C", "userknownhostsfile ~/%C"),
+        ("CanonicalizeHostname yes", "canonicalizehostname"),
+        ("CertificateFile /c", "certificatefile"),
+        ("UserKnownHostsFile ~/%C", "~/%C"),
+        ("UserKnownHostsFile /a /b", "/b"),
         ("Include ${HOME}/x", "${HOME}/x"),
-        ("Match tagged lab", "Match tagged"),
-        ("RefuseConnection no", "refuseconnection"),
+        ("Include /etc/*", "/etc/*"),
+        ("Match tagged lab", "tagged"),
+        ("Match host board", "host"),
+        ("Host b[o]ard", "b[o]ard"),
+        ("Port 2231 # forwarded", "#"),
+        ("HostName %h.example", "%h.example"),
+        ('User "the user"', '"the'),
+        ("User ann\u00e9", "ann\\xc3\\xa9"),
+        ("IdentityFile ~ann/k", "~ann/k"),
+        ("IdentityFile /k%C", "/k%C"),
+        ("ProxyCommand sh -c 'nc x'", "'nc"),
+        ("ProxyJump gw\n ProxyCommand nc", "proxycommand"),
+        ("ProxyCommand None", "None"),
+        ("Ciphers a\\b", "a\\b"),
+        ("\u00a0# Port 7", "\\xc2\\xa0#"),
+        ('"Port" 7', '"Port"'),
     ],
 )
 def test_what_only_openssh_can_follow_is_refused_without_it(
-    line: str, word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    line: str, word: str, tmp_path: Path, without_openssh: None
 ) -> None:
-    monkeypatch.setattr(openssh, "client", lambda: None)
     config = tmp_path / "config"
     config.write_text(f"\n{line}\n")
-    said = rf"{config}:2: {re.escape(word)}.*: .*; knnkit cannot follow it without OpenSSH"
+    said = rf"{config}:[23]: {re.escape(word)}.*: knnkit cannot follow .* without OpenSSH's ssh"
     with pytest.raises(Unreachable, match=said):
         ssh_config.resolve(Address("board", config=str(config)))
 
@@ -196,11 +250,30 @@ def system_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def test_the_systems_ssh_config_comes_after_the_users(no_ssh_config: Path, system_config: Path) -> None:
-    system_config.write_text("Host board\n Port 2200\n User nobody\n")
+def test_the_systems_ssh_config_comes_after_the_users(
+    no_ssh_config: Path, system_config: Path, without_openssh: None
+) -> None:
+    system_config.write_text("Port 2200\nHost board\n Port 2200\n User nobody\n")
     (Path(os.environ["HOME"]) / ".ssh" / "config").write_text("Host board\n User pi\nHost other\n")
     found = ssh_config.resolve(Address("board"))
     assert (found.user, found.port) == ("pi", 2200)
+
+
+@pytest.mark.parametrize("has_openssh", [True, False])
+def test_the_users_folder_is_that_of_home(
+    no_ssh_config: Path, system_config: Path, has_openssh: bool, request: pytest.FixtureRequest
+) -> None:
+    """Where $HOME is not the account's, with a file in it and without one."""
+    if not has_openssh:
+        request.getfixturevalue("without_openssh")
+    folder = Path(os.environ["HOME"]) / ".ssh"
+    known = (f"{folder}/known_hosts", f"{folder}/known_hosts2")
+    first = ssh_config.resolve(Address("board"))
+    (folder / "config").write_text("Host board\n Port 2200\n")
+    second = ssh_config.resolve(Address("board"))
+    assert (first.port, second.port) == (22, 2200)
+    assert first.known_hosts[:2] == second.known_hosts[:2] == known
+    assert all(path.startswith(f"{folder}/") for path in second.identities)
 
 
 def test_a_named_ssh_config_stands_alone(no_ssh_config: Path, system_config: Path) -> None:

@@ -392,6 +392,11 @@ class Line:
         board, holder = self._board, argv[argv.index("--holder") + 1]
         if "--own" in argv:
             return self._take_back(holder)
+        leave = argv[argv.index("--leave") + 1] if "--leave" in argv else None
+        if leave and board.committed and board.committed.digest != leave:
+            return 0, json_codec.dumps(Committed(board.committed, board.previous, True)).encode()
+        if "no-way-back" in board.faults:
+            return self._problem("revoked-key", "the key of the release before was revoked", 4)
         if board.pending is not None:
             board.revert(f"given up by {holder}")
         elif board.previous is not None:

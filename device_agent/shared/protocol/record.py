@@ -30,7 +30,7 @@ else:  # new in Python 3.11, and only type checkers need it
 @dataclass_transform(frozen_default=True)
 def record(cls: type[T]) -> type[T]:
     """Makes a frozen dataclass of a class with annotated fields; some may have defaults."""
-    names = tuple(vars(cls).get("__annotations__", ()))
+    names = tuple(cls.__annotations__)
     defaults = {name: cls.__dict__[name] for name in names if name in cls.__dict__}
     for name, value in {**_METHODS, "__match_args__": names}.items():
         setattr(cls, name, value)

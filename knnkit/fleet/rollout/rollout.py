@@ -7,12 +7,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Literal, Protocol
 
 from device_agent.shared.protocol import constants
+from knnkit.fleet.decide import go_back
 from knnkit.fleet.jobs.deploy import run_job
 from knnkit.fleet.jobs.job import DeviceJob
-from knnkit.fleet.report import DeviceReport, FleetReport, Outcome, WaveReport
+from knnkit.fleet.jobs.query import Question, ask_device
+from knnkit.fleet.report import DeviceReport, FleetReport, Outcome, WaveReport, exit_code
 from knnkit.fleet.rollout import waves
 from knnkit.fleet.rollout.executor import Fan, Job, Work, stopped_by_signals
 from knnkit.fleet.rollout.waves import Wave
@@ -45,6 +47,7 @@ class Rules:
 
     waves: tuple[int | str, ...] = ("100%",)
     max_failures: int | str = 0
+    on_failure: Literal["stop", "roll_back"] = "stop"
 
 
 def roll_out(
@@ -72,6 +75,8 @@ def roll_out(
     run = _Rollout(targets, make_job, rules, fan, watch, work)
     with stopped_by_signals(fan.stop, watch.note):
         run.go()
+        if rules.on_failure == "roll_back":
+            run.roll_back()
     return run.report()
 
 
@@ -124,6 +129,28 @@ class _Rollout:
         if why and not self._stopped:
             self._stopped = why
             self._watch.note(f"the rollout stops: {why}")
+
+    def roll_back(self) -> None:
+        """Takes the release back, after a stop, from each device that committed it in this run."""
+        leaving = go_back.committed(self._done.values())
+        if not self._stopped or not leaving:
+            return
+        self._watch.note(f"rolling back {', '.join(report.name for report in leaving)}")
+        code = exit_code(self._done.values())
+        answers: dict[str, DeviceReport] = {}
+        for _ in range(2):  # an answer may be lost; a device that went back already does nothing
+            silent = [r for r in leaving if r.name not in answers or answers[r.name].outcome is Outcome.UNREACHABLE]
+            questions = [self._question(report) for report in silent if report.previous]
+            for answer in self._fan.each(ask_device, questions, self._watch.step):
+                answers[answer.name] = answer
+        for report in leaving:
+            self._done[report.name] = go_back.gone_back(report, answers.get(report.name), code)
+            self._watch.finish(self._done[report.name])
+
+    def _question(self, report: DeviceReport) -> Question:
+        job = self._jobs[report.name]
+        leave = ("--leave", job.package.digest)
+        return Question(job.target, "rollback", job.holder, arguments=leave, pace=job.pace, opener=job.opener)
 
     def report(self) -> FleetReport:
         """Returns the report of the whole run so far."""

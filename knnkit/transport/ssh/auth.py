@@ -118,17 +118,13 @@ def _offers(where: Resolved, agent: _Agent | None, tried: _Tried) -> Iterator[tu
     offered: set[bytes] = set()
     for name in where.identities:
         path = Path(name).expanduser()
-        public = keys.public_half(path)
-        found = _key(name, path, held.get(public or b""), agent, where, tried)
+        found = _key(name, path, held.get(keys.public_half(path) or b""), agent, where, tried)
         if found is None:
             continue
         label, key = found
-        public = public or key.asbytes()
-        for certificate in keys.certificates_of(path, where.certificates, public, tried.warnings):
-            if certificate.expired:
-                tried.warnings.append(f"{certificate.path} has expired")
-            yield f"{label} with {certificate}", certificate.with_key(key)
-        offered.add(public)
+        for certificate, certified in keys.certificates_of(path, where.certificates, key, tried.warnings):
+            yield f"{label} with {certificate}", certified
+        offered.add(key.asbytes())
         yield label, key
     if not where.identities_only:
         for blob, key in held.items():
@@ -142,11 +138,9 @@ def _key(
     """Returns one identity and its label: by the agent where that holds it, else of its file; None with a note."""
     if held is not None:
         return f"{name} by the agent", held
+    lacks = "the key agent does not hold this key" if agent else "there is no key agent to use it"
     try:
-        if keys.is_public_file(path):
-            lacks = "the key agent does not hold this key" if agent else "there is no key agent to use it"
-            raise keys.NoKey(f"{name} is a public key, and {lacks}: ssh-add its private half")
-        return name, keys.load(path)
+        return name, keys.load(path, agent=lacks)
     except FileNotFoundError:
         if where.identities_only:
             tried.notes.append(f"{name} does not exist")

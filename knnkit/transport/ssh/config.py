@@ -7,20 +7,18 @@ itself says what ssh_config means (`ssh -G`); without it knnkit reads the file, 
 
 from __future__ import annotations
 
-import functools
 import os
 import re
 import shlex
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from knnkit.config.field_types import check_host, check_word, split_address
 from knnkit.errors import Unreachable
 from knnkit.transport.address import Address
 from knnkit.transport.foreign_config import refuse_foreign
 from knnkit.transport.ssh import config_file, openssh
-from knnkit.transport.ssh.settings import CannotFollow, Settings, WrongConfig
-from knnkit.transport.ssh.tokens import CannotExpand, expand, expand_path
+from knnkit.transport.ssh.settings import Settings, WrongConfig
+from knnkit.transport.ssh.tokens import CannotExpand, expand, expand_path, tokens
 
 _MAX_JUMPS = 8
 
@@ -61,9 +59,9 @@ def resolve(address: Address, *, depth: int = 0) -> Resolved:
     _check_names(address)
     refuse_foreign(address)
     found = _settings(address)
-    tokens = config_file.tokens(found.host, found.port, found.user, address.host, found.alias)
+    named = tokens(found.host, found.port, found.user, address.host, found.alias)
     if found.digest:
-        tokens["C"] = found.digest
+        named["C"] = found.digest
     try:
         jumps = _jumps(address, found.jump or "none", depth)
         return Resolved(
@@ -72,13 +70,13 @@ def resolve(address: Address, *, depth: int = 0) -> Resolved:
             user=found.user,
             key_name=found.alias or found.host,
             key_port=22 if found.alias else found.port,
-            identities=(address.identity,) if address.identity else _files(found.identities, tokens),
+            identities=(address.identity,) if address.identity else _files(found.identities, named),
             identities_only=bool(address.identity) or found.identities_only,
             agent=_agent(found.agent),
             jumps=jumps,
             known_hosts=(*address.known_hosts, *_known_hosts(found)),
-            proxy=None if jumps or address.jump else _proxy(found.proxy, tokens),
-            certificates=_files(found.certificates, tokens),
+            proxy=None if jumps or address.jump else _proxy(found.proxy, named),
+            certificates=_files(found.certificates, named),
             typed=address.typed.words(jumps=bool(jumps)) if address.typed else "",
         )
     except CannotExpand as error:
@@ -95,34 +93,25 @@ def _check_names(address: Address) -> None:
 
 
 def _settings(address: Address) -> Settings:
-    program, host, config = openssh.client(), address.host, address.config
-    ask = functools.partial(openssh.ask, port=address.port, user=address.user)
+    program, config = openssh.client(), address.config
     try:
-        if program and not openssh.home_is_moved():
-            return ask(program, host, config=config)
-        try:
-            return config_file.lookup(host, port=address.port, user=address.user, config=config)
-        except CannotFollow:
-            own = Path(config or config_file.USER_CONFIG).expanduser()
-            if program is None or not own.exists():
-                raise
-            return ask(program, host, config=str(own))
-    except FileNotFoundError:
-        raise Unreachable(f"{address.config}: there is no such ssh_config", reason="ssh-config") from None
+        if program:
+            return openssh.ask(program, address.host, port=address.port, user=address.user, config=config)
+        return config_file.lookup(address.host, port=address.port, user=address.user, config=config)
     except OSError as error:
-        raise Unreachable(f"{address.config or 'ssh_config'}: {error.strerror}", reason="ssh-config") from None
+        raise Unreachable(f"{config or 'ssh_config'}: {error.strerror}", reason="ssh-config") from None
     except WrongConfig as error:
         raise Unreachable(str(error), reason="ssh-config") from None
 
 
-def _files(names: tuple[str, ...], tokens: dict[str, str]) -> tuple[str, ...]:
-    return tuple(expand_path(name, tokens) for name in names if name.lower() != "none")
+def _files(names: tuple[str, ...], named: dict[str, str]) -> tuple[str, ...]:
+    return tuple(expand_path(name, named) for name in names if name.lower() != "none")
 
 
-def _proxy(command: str | None, tokens: dict[str, str]) -> str | None:
+def _proxy(command: str | None, named: dict[str, str]) -> str | None:
     if command is None or command.lower() == "none":
         return None
-    return expand(command, {token: tokens[token] for token in "hknpr"}, variables=False)
+    return expand(command, {token: named[token] for token in "hknpr"}, variables=False)
 
 
 def _agent(said: str) -> str | None:

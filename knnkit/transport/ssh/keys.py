@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import getpass
 import io
 import os
@@ -15,8 +16,7 @@ import stat
 import sys
 import threading
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,31 +31,13 @@ PASSPHRASE = "KNNKIT_SSH_PASSPHRASE"  # noqa: S105  (the name of the variable)
 _MAGIC = b"openssh-key-v1\0"
 #: Largest file of a key that is read, in bytes.
 _MAX_KEY = 1 << 20
-_KINDS = ((rsa.RSAPrivateKey, "RSAKey"), (ec.EllipticCurvePrivateKey, "ECDSAKey"))
-_KINDS += ((ed25519.Ed25519PrivateKey, "Ed25519Key"),)  # type: ignore[assignment]
+_KINDS = {rsa.RSAPrivateKey: "RSAKey", ec.EllipticCurvePrivateKey: "ECDSAKey", ed25519.Ed25519PrivateKey: "Ed25519Key"}
 _loaded: dict[tuple[str, int], paramiko.PKey] = {}
 _loading = threading.Lock()
 
 
 class NoKey(Exception):
     """A file gives no key; the message says why, and what to type."""
-
-
-@dataclass(frozen=True)
-class Certificate:
-    """A user certificate: for which public key, and in which file."""
-
-    path: Path
-    blob: paramiko.pkey.PublicBlob
-    key: bytes  # wire form of the public key that it is for
-    expired: bool
-
-    def __str__(self) -> str:
-        return f"{self.path}{' (expired)' if self.expired else ''}"
-
-    def with_key(self, key: paramiko.PKey) -> paramiko.PKey:
-        """Returns the key as one that shows this certificate."""
-        return _Certified(key, self.blob)
 
 
 class _Certified(paramiko.PKey):
@@ -74,53 +56,43 @@ class _Certified(paramiko.PKey):
         return self._key.sign_ssh_data(data, algorithm)
 
 
-def load_certificate(path: Path) -> Certificate:
-    """Reads a certificate.
-
-    Raises:
-        NoKey: it is none, or is broken.
-        OSError: it cannot be read.
-    """
-    try:
-        text = _read(path).strip()
-        found = serialization.load_ssh_public_identity(text)
-        if not isinstance(found, serialization.SSHCertificate):
-            raise NoKey(f"{path} is a public key and not a certificate")
-        wire = found.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
-        key = base64.b64decode(wire.split()[1])
-        blob = paramiko.pkey.PublicBlob.from_string(text.decode())
-        return Certificate(path, blob, key, found.valid_before <= time.time())
-    except (ValueError, UnsupportedAlgorithm, IndexError, paramiko.SSHException):
-        raise NoKey(f"{path} is not a certificate that can be read") from None
-
-
-def certificates_of(key: Path, named: Iterable[str], public: bytes | None, notes: list[str]) -> list[Certificate]:
-    """Returns the certificates for a key: the one beside its file, and those of CertificateFile.
+def certificates_of(
+    file: Path, named: Iterable[str], key: paramiko.PKey, notes: list[str]
+) -> Iterator[tuple[Path, paramiko.PKey]]:
+    """Yields the key with each certificate for it, from beside its file and from CertificateFile.
 
     Args:
-        key: the file of the key.
+        file: of the key.
         named: files of CertificateFile.
-        public: wire form of the public key.
+        key: as the file or the key agent holds it.
         notes: gets a warning for each certificate that cannot be used.
     """
-    found = []
-    beside = key.with_name(key.name + "-cert.pub")
-    for path in (beside, *(Path(name) for name in named)):
+    beside = file.with_name(file.name + "-cert.pub")
+    for path in (beside, *map(Path, named)):
         try:
-            certificate = load_certificate(path)
+            blob, of, expires = _certificate(_read(path).strip())
         except FileNotFoundError:
             continue
         except OSError as error:
             notes.append(f"{path}: {error.strerror}")
             continue
-        except NoKey as error:
-            notes.append(str(error))
+        except Exception:  # whatever a broken file makes of two readers
+            notes.append(f"{path} is not a certificate that can be read")
             continue
-        if certificate.key == public:
-            found.append(certificate)
+        if of == key.asbytes():
+            notes += [f"{path} has expired"] if expires <= time.time() else []
+            yield path, _Certified(key, blob)
         elif path == beside:
             notes.append(f"{path} is the certificate of another key")
-    return found
+
+
+def _certificate(text: bytes) -> tuple[paramiko.pkey.PublicBlob, bytes | None, int]:
+    """Returns a certificate for paramiko, the wire form of the public key that it is for, and when it expires."""
+    found = serialization.load_ssh_public_identity(text)
+    if not isinstance(found, serialization.SSHCertificate):
+        raise ValueError("a public key")
+    of = found.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+    return paramiko.pkey.PublicBlob.from_string(text.decode()), _blob_of_line(of), found.valid_before
 
 
 def public_half(path: Path) -> bytes | None:
@@ -128,30 +100,12 @@ def public_half(path: Path) -> bytes | None:
 
     None where there is no such file, or it holds no public key. Opens no private key.
     """
-    try:
+    data = beside = b""
+    with contextlib.suppress(OSError):
         data = _read(path)
-    except OSError:
-        data = b""
-    if _is_public(data):
-        return _blob_of_line(data)
-    try:
-        return _blob_of_line(_read(path.with_name(path.name + ".pub"))) or _blob_of_private(data)
-    except OSError:
-        return _blob_of_private(data)
-
-
-def is_public_file(path: Path) -> bool:
-    """Whether a file holds the line of a public key.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-    """
-    try:
-        return _is_public(_read(path))
-    except FileNotFoundError:
-        raise
-    except OSError:
-        return False
+    with contextlib.suppress(OSError):
+        beside = _read(path.with_name(path.name + ".pub"))
+    return _blob_of_line(data if _is_public(data) else beside) or _blob_of_private(data)
 
 
 def _is_public(data: bytes) -> bool:
@@ -179,17 +133,19 @@ def _blob_of_private(data: bytes) -> bytes | None:
         return None
 
 
-def load(path: Path) -> paramiko.PKey:
-    """Reads a private key, once a run.
+def load(path: Path, *, agent: str) -> paramiko.PKey:
+    """Reads a private key, once a run; `agent` says why the key agent does not help with a public one.
 
     Raises:
         NoKey: there is none that can be used.
+        FileNotFoundError: there is no such file.
     """
     try:
         found, data = path.stat(), _read(path)
+        if _is_public(data):
+            raise NoKey(f"{path} is a public key, and {agent}: ssh-add its private half")
         if data.startswith(b"PuTTY-User-Key-File"):
-            told = f"puttygen {path} -O private-openssh -o {path.with_suffix('.key')}"
-            raise NoKey(f"{path} is a key of PuTTY: {told}")
+            raise NoKey(f"{path} is a key of PuTTY: puttygen {path} -O private-openssh -o {path.with_suffix('.key')}")
         if stat.S_IMODE(found.st_mode) & 0o077 and found.st_uid == os.getuid():
             raise NoKey(f"{path} may be read by others: chmod 600 {path}")
         with _loading:
@@ -197,6 +153,8 @@ def load(path: Path) -> paramiko.PKey:
             if known not in _loaded:
                 _loaded[known] = _open(path, data)
             return _loaded[known]
+    except FileNotFoundError:
+        raise
     except OSError as error:
         raise NoKey(f"{path}: {error.strerror}") from None
 
@@ -215,11 +173,10 @@ def _open(path: Path, data: bytes) -> paramiko.PKey:
     except ValueError:
         raise NoKey(f"{path} is not a key that can be read") from None
     try:
-        return _for_paramiko(path, _parse(data, secret))
-    except Exception as error:  # cryptography: ValueError, InvalidTag, ...
-        if isinstance(error, NoKey):
-            raise
+        key = _parse(data, secret)
+    except Exception:  # cryptography: ValueError, InvalidTag, ...
         raise NoKey(f"{path}: the passphrase is wrong (from {PASSPHRASE} or typed)") from None
+    return _for_paramiko(path, key)
 
 
 def _passphrase(path: Path) -> bytes:
@@ -238,7 +195,7 @@ def _parse(data: bytes, secret: bytes | None) -> Any:
 
 
 def _for_paramiko(path: Path, key: Any) -> paramiko.PKey:
-    kind = next((name for cls, name in _KINDS if isinstance(key, cls)), None)
+    kind = next((name for cls, name in _KINDS.items() if isinstance(key, cls)), None)
     if kind is None:
         raise NoKey(f"{path}: a key of this kind is not supported: ssh-keygen -t ed25519")
     plain = serialization.NoEncryption()

@@ -41,17 +41,25 @@ def _is_openssh(program: str) -> bool:
 
 
 def client() -> str | None:
-    """Returns OpenSSH's `ssh`; None where there is none (Dropbear's is another program)."""
+    """Returns OpenSSH's `ssh`; None where it cannot serve: there is only Dropbear's, or the account has no name."""
     program = shutil.which("ssh")
-    return program if program and _is_openssh(program) else None
+    return program if program and _home() and _is_openssh(program) else None
 
 
-def home_is_moved() -> bool:
-    """Whether $HOME is not the account's home: ssh means the account's by `~`, knnkit means $HOME."""
+def _home() -> Path | None:
+    """Returns the account's home, which `~` is for ssh. For knnkit it is $HOME."""
     try:
-        return not Path(pwd.getpwuid(os.getuid()).pw_dir).samefile(Path.home())
-    except (KeyError, OSError):
-        return True
+        return Path(pwd.getpwuid(os.getuid()).pw_dir)
+    except KeyError:
+        return None
+
+
+def _config_of_home() -> str | None:
+    """Returns what ssh must be given where $HOME is not the account's home; None where it finds the file itself."""
+    home, own = _home(), Path("~/.ssh/config").expanduser()
+    if home is None or home.resolve() == Path.home().resolve():
+        return None
+    return str(own) if own.exists() else os.devnull
 
 
 def ask(program: str, host: str, *, port: int | None, user: str | None, config: str | None) -> Settings:
@@ -67,6 +75,7 @@ def ask(program: str, host: str, *, port: int | None, user: str | None, config: 
     Raises:
         WrongConfig: ssh refuses its configuration.
     """
+    config = config or _config_of_home()
     file = Path(config or "~/.ssh/config").expanduser()
     if file.is_fifo():  # ssh would wait for it
         raise WrongConfig(f"{file} is a named pipe, not a file")
@@ -152,7 +161,7 @@ def _settings(out: str) -> Settings:
             agent=one("identityagent") or "SSH_AUTH_SOCK",
             jump=one("proxyjump"),
             proxy=one("proxycommand"),
-            user_known_hosts=_paths(one("userknownhostsfile")),
+            user_known_hosts=_of_home(_paths(one("userknownhostsfile"))),
             global_known_hosts=_paths(one("globalknownhostsfile")),
             digest=one("controlpath"),
         )
@@ -165,3 +174,9 @@ def _paths(text: str | None) -> tuple[str, ...]:
     if not text:
         return ()
     return tuple(re.split(r" (?=[/~])", text) if text.startswith(("/", "~")) else text.split())
+
+
+def _of_home(paths: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns ssh's default files in $HOME; other files as they are."""
+    default = tuple(f"{_home()}/.ssh/{name}" for name in ("known_hosts", "known_hosts2"))
+    return tuple(str(Path.home() / ".ssh" / Path(path).name) for path in paths) if paths == default else paths

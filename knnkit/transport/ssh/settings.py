@@ -6,11 +6,7 @@ from dataclasses import dataclass
 
 
 class WrongConfig(Exception):
-    """ssh_config is wrong; the message names file and line."""
-
-
-class CannotFollow(WrongConfig):
-    """ssh_config may be right, but knnkit cannot follow it; the message names file, line and word."""
+    """ssh_config is wrong, or knnkit cannot follow it; the message names file, line and word."""
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,11 @@ is expanded in one pass, so that what a token stands for is never expanded again
 
 from __future__ import annotations
 
+import getpass
 import os
+import pwd
 import re
+import socket
 from collections.abc import Mapping
 
 _PART = re.compile(r"%(.?)|\$\{([^}]*)\}", re.DOTALL)
@@ -53,3 +56,28 @@ def expand_path(text: str, tokens: Mapping[str, str]) -> str:
         CannotExpand: as `expand`.
     """
     return expand(os.path.expanduser(text), tokens)  # noqa: PTH111  (pathlib would drop a trailing slash)
+
+
+def tokens(host: str, port: int, user: str, original: str, alias: str | None) -> dict[str, str]:
+    """Returns what `%h` and its like stand for; `%C` and `%j` differ between versions of OpenSSH and are left out."""
+    here = socket.gethostname()
+    return {
+        "d": os.path.expanduser("~"),  # noqa: PTH111
+        "h": host,
+        "i": str(os.getuid()),
+        "k": alias or original,
+        "L": here.split(".")[0],
+        "l": here,
+        "n": original,
+        "p": str(port),
+        "r": user,
+        "u": local_user(),
+    }
+
+
+def local_user() -> str:
+    """Returns the name of the account that this process runs as."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return getpass.getuser()

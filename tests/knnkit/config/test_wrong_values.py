@@ -50,6 +50,7 @@ REST = {
     "rollout": {
         "waves": ["canary", "25%", 3],
         "max_failures": "10%",
+        "on_failure": "roll_back",
         "confirm_within": "60s",
         "concurrency": 16,
         "connect_timeout": 10,

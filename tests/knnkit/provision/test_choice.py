@@ -39,6 +39,7 @@ def test_runtimes_go_by_the_names_that_the_agent_knows_them_by() -> None:
         ((3, 11), "2.4.6", set()),
         ((3, 12), "2.4.6", set()),
         ((3, 13), "2.4.6", set()),
+        ((3, 14), "2.4.6", set()),
     ],
 )
 def test_every_64_bit_board_can_have_litert(machine: str, python: tuple[int, int], numpy: str, more: set[str]) -> None:

@@ -47,6 +47,8 @@ ARMV7 = {"machine": "armv7l", "system": {"numpy": "1.24.2", "cryptography": "38.
         ({"python": (3, 12)}, LITERT, "numpy==2."),
         ({"python": (3, 13)}, LITERT, "numpy==2."),
         ({"python": (3, 13), "machine": "x86_64"}, LITERT, "numpy==2."),
+        ({"python": (3, 14)}, LITERT, "numpy==2."),
+        ({"python": (3, 14), "machine": "x86_64"}, LITERT, "numpy==2."),
     ],
 )
 def test_the_runtime_follows_from_the_python(said: dict[str, Any], runtime: str, numpy: str) -> None:
@@ -66,10 +68,11 @@ def test_a_32_bit_board_uses_the_distribution_s_numpy_and_cryptography() -> None
     ("said", "reason", "told"),
     [
         ({"python": (3, 9)}, "python-unfit", "too old"),
-        ({"python": (3, 14)}, "python-unfit", "too new"),
+        ({"python": (3, 15)}, "python-unfit", "too new"),
         ({"venv": False}, "no-venv", "no venv module"),
         ({"machine": "armv6l"}, "no-runtime", "Python 3.11 on armv6l"),
         ({**ARMV7, "python": (3, 13)}, "no-runtime", "Python 3.13 on armv7l"),
+        ({**ARMV7, "python": (3, 14)}, "no-runtime", "Python 3.14 on armv7l"),
         ({"machine": "riscv64"}, "no-runtime", "riscv64"),
         ({"glibc": None}, "no-runtime", "not glibc"),
         (

@@ -1,0 +1,68 @@
+"""Which devices of a failed rollout go back. Pure.
+
+Only devices that committed the release in this run go back, each to the release that it ran before. The device is given
+the digest that it must leave. If another host has changed the device since, nothing happens there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from device_agent.shared.protocol import constants
+from device_agent.shared.protocol.documents import ReleaseRef
+from knnkit.fleet.report import DeviceReport, Outcome
+
+
+def committed(done: Iterable[DeviceReport]) -> tuple[DeviceReport, ...]:
+    """Returns the devices that committed the release in this run."""
+    return tuple(report for report in done if report.outcome is Outcome.COMMITTED)
+
+
+def gone_back(before: DeviceReport, answer: DeviceReport | None, exit_code: int) -> DeviceReport:
+    """Returns the report of a device after it was asked to go back.
+
+    Args:
+        before: its report of the deploy.
+        answer: its report of the rollback; None: it was not asked.
+        exit_code: of the run that failed; a device that went back has it too.
+    """
+    if answer is None and before.previous:
+        return _stays(before, "interrupted before it was asked")
+    if answer is None:
+        return _stays(before, "no release ran there before")
+    before = replace(
+        before,
+        seconds=before.seconds + answer.seconds,
+        steps=before.steps + answer.steps,
+        connections=before.connections + answer.connections,
+        warnings=tuple(dict.fromkeys(before.warnings + answer.warnings)),
+    )
+    if answer.outcome not in (Outcome.COMMITTED, Outcome.UNCHANGED) or answer.release is None:
+        return _stays(before, answer.said, answer.hint)
+    back = answer.outcome is Outcome.COMMITTED or answer.release == before.previous
+    said = "rolled back to" if back else "another host has replaced the release since; it runs"
+    return replace(
+        before,
+        outcome=Outcome.ROLLED_BACK,
+        exit_code=exit_code,
+        reason="rollout-rolled-back",
+        message=f"{before.name}: {said} {_named(answer.release)}",
+        release=answer.release,
+        previous=answer.previous,
+        certificate=None,
+    )
+
+
+def _stays(before: DeviceReport, why: str, hint: str = "") -> DeviceReport:
+    return replace(
+        before,
+        exit_code=constants.EXIT_FAILED,
+        reason="not-rolled-back",
+        message=f"{before.name}: still on {_named(before.release)}, not rolled back: {why}",
+        hint=hint or f"knnkit rollback --target {before.name}",
+    )
+
+
+def _named(release: ReleaseRef | None) -> str:
+    return f"{release.name} {release.version}" if release else "the release"
