@@ -72,10 +72,10 @@ def require_gates(certificate: Certificate) -> Certificate:
         GateFailed: a gate failed; the exception has the certificate.
     """
     if not certificate.passed:
+        fixes = [fix for word, fix in _FIXES.items() if any(word in failure for failure in certificate.failures)]
         error = GateFailed(
             f"{certificate.name} {certificate.version} does not keep its gates here: {'; '.join(certificate.failures)}",
-            hint="; ".join(mend for word, mend in _MEND.items() if any(word in f for f in certificate.failures))
-            or _BELOW,
+            hint="; ".join(fixes) or _BELOW,
         )
         error.certificate = certificate
         raise error
