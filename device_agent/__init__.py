@@ -1,5 +1,7 @@
-"""The device side of knnkit: verifies a signed k-nearest-neighbours model, runs it, and proves that it answers as the
-host does. Needs the standard library, numpy, a TFLite runtime and cryptography; never imports knnkit."""
+"""The device side of knnkit.
+
+Verifies a signed k-nearest-neighbours model, runs it, and proves that it answers as the host does. Needs the standard
+library, numpy, a TFLite runtime and cryptography; never imports knnkit."""
 
 TYPE_CHECKING = False  # as type checkers know it: `typing` takes time at each start
 if TYPE_CHECKING:
@@ -10,7 +12,7 @@ __all__ = ["TfliteKNN", "__version__"]
 
 
 def __getattr__(name: str) -> object:
-    # Imported when asked for: the agent starts without numpy.
+    # Imported at first use, so that the agent starts without numpy.
     if name == "TfliteKNN":
         from device_agent.inference.tflite_knn import TfliteKNN
 

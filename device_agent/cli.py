@@ -1,6 +1,7 @@
-"""The agent's command line: its commands and their errors; `program` runs them.
+"""Command line of the agent.
 
-Each command is imported when it is named, so that `classify` starts fast. Results go to stdout, all else to stderr.
+Builds the parser and reports errors; `program` runs a command. Each command is imported only when it is named, so that
+`classify` starts fast. Results go to stdout, everything else to stderr.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.errors import AgentError, DeviceUnfit
 
 PROG = "device_agent"
-#: Commands after which another release may answer.
+#: Commands that may change which release answers.
 _SWITCHES = frozenset({"activate", "install", "confirm", "rollback"})
 
 
@@ -51,7 +52,7 @@ def _failed(error: OSError | MemoryError) -> AgentError:
 
 
 def build_parser(commands: Any, arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
-    """Returns the parser of all commands, or of the one that `arguments` name: making them all takes 4 ms."""
+    """Returns the parser of all commands, or only of the one in `arguments`: building all of them takes 4 ms."""
     from device_agent.commands.options import filled
 
     named = {word: commands[word] for word in arguments if word in commands}
@@ -63,7 +64,7 @@ def build_parser(commands: Any, arguments: Sequence[str] = ()) -> argparse.Argum
         type=filled,
         metavar="DIR",
         default=argparse.SUPPRESS,
-        help=f"where releases, keys and state lie (default: $KNNKIT_ROOT, else {constants.DEFAULT_ROOT})",
+        help=f"folder of releases, keys and state (default: $KNNKIT_ROOT, else {constants.DEFAULT_ROOT})",
     )
     parser = Parser(
         prog=PROG,
@@ -72,7 +73,7 @@ def build_parser(commands: Any, arguments: Sequence[str] = ()) -> argparse.Argum
         description="Run a signed nearest-neighbour model, and prove that it answers as the host does.",
     )
     parser.add_argument("--version", action="version", version=f"{PROG} {__version__}")
-    # Told its name, argparse does not measure the terminal to find it.
+    # With `prog` given, argparse does not measure the terminal to find it.
     sub = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, prog=PROG)
     for name, command in named.items():
         described = {"help": command.help, "description": command.description}
@@ -83,7 +84,7 @@ def build_parser(commands: Any, arguments: Sequence[str] = ()) -> argparse.Argum
 
 
 def _formatter(prog: str) -> argparse.HelpFormatter:
-    """argparse makes one for each argument, and loads `shutil` to ask it for the width."""
+    """Saves time: argparse makes a formatter for each argument, and loads `shutil` to find the width."""
     return argparse.HelpFormatter(prog, width=_width())
 
 

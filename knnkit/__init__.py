@@ -1,5 +1,6 @@
-"""knnkit: a k-nearest-neighbours classifier on a fleet of small devices, with proof that every device answers as the
-host does."""
+"""Nearest-neighbour classifiers on a fleet of small devices.
+
+With proof that every device answers as the host does."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ __all__ = ["TfKNN", "__version__", "from_sklearn", "from_skops"]
 
 
 def __getattr__(name: str) -> object:
-    # Imported when asked for: a model is built on one machine, and knnkit runs on many.
+    # Imported at first use: most commands do not build a model.
     if name in __all__:
         from knnkit import api
 

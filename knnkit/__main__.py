@@ -1,10 +1,9 @@
-"""The program itself: `python -m knnkit`, and the command `knnkit`. Whoever imports knnkit never comes here.
+"""Entry point of `python -m knnkit` and of `knnkit`.
 
-Until the command line takes the signals, Ctrl-C ends the process as it ends a process of the system: nothing is begun,
-and there is nothing to say. Python would print where it was among its imports.
+Until the command line handles signals, Ctrl-C ends the process at once: Python would print a traceback of its imports.
 """
 
-import _signal  # type: ignore[import-not-found]  # what `signal` is made of, without the modules that it loads
+import _signal  # type: ignore[import-not-found]  # the C part of `signal`, which loads no further modules
 import sys
 
 _signal.signal(_signal.SIGINT, _signal.SIG_DFL)

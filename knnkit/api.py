@@ -1,12 +1,12 @@
-"""What a notebook imports: TfKNN, and classifiers taken over from scikit-learn.
+"""API for notebooks: TfKNN, and import from scikit-learn.
 
     from knnkit import TfKNN
     model = TfKNN(rows, k=3, labels=labels)
     model.predict(queries)
     model.export("knn.tflite")        # device_agent.TfliteKNN opens it
 
-TfKNN answers with the graph that becomes the model file. Rows that float32 leaves in doubt are settled in float64, as
-on a device. TensorFlow is loaded at the first answer or build.
+TfKNN answers with the same graph that the model file holds. Rows whose float32 answer is not certain are answered in
+float64, as on a device. TensorFlow is loaded at the first answer or build.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class TfKNN:
         metric: euclidean, sqeuclidean, manhattan or cosine.
         weights: uniform, or distance: by 1 / distance, an exact match takes all.
         scale: none, standard, minmax or robust; fitted on the rows and built into the model, which takes raw rows.
-        reject: share of ordinary rows to accept, the others are "unknown"; None accepts all.
+        reject: share of rows like the training rows to accept (the others are "unknown"); None accepts all.
         name: of the model: letters, digits, `.`, `_`, `-`.
         feature_names: of the columns; by default those of a data frame.
 
@@ -94,20 +94,20 @@ class TfKNN:
 
     @classmethod
     def of(cls, fitted: Fitted) -> TfKNN:
-        """Returns the classifier over rows that are in model space already."""
+        """Returns the classifier with rows that are in model space already."""
         model = cls.__new__(cls)
         model.fitted, model._labelled = fitted, True
         return model
 
     def __repr__(self) -> str:
-        """Returns what a notebook shows."""
+        """Returns the text that a notebook shows."""
         spec, held = self.fitted.spec, self.fitted.enrolment
         classes = f"{len(held.classes)} classes" if self._labelled else "no labels"
         size = f"{len(held)} rows x {len(held.feature_names)} features, {classes}"
         return f"<TfKNN {spec.name!r} from {held.source}: {size}, k = {spec.k}, {spec.metric}, weights {spec.weights}>"
 
     def __getstate__(self) -> dict[str, Any]:
-        """Returns what is pickled: a TensorFlow graph cannot be, and is made again."""
+        """Returns the state to pickle: a TensorFlow graph cannot be pickled, and is built again."""
         return {"fitted": self.fitted, "_labelled": self._labelled}
 
     @property
@@ -123,7 +123,7 @@ class TfKNN:
 
     @property
     def n_features_in_(self) -> int:
-        """How many columns a row has."""
+        """Number of columns of a row."""
         return len(self.fitted.enrolment.feature_names)
 
     # --- answers --------------------------------------------------------------------------------------------------
@@ -139,15 +139,15 @@ class TfKNN:
     def kneighbors(
         self, queries: ArrayLike | None = None, n_neighbors: int | None = None, return_distance: bool = True
     ) -> tuple[NDArray[np.float32], NDArray[np.int32]] | NDArray[np.int32]:
-        """Returns (distances, indices) as scikit-learn does, (n, n_neighbors) each; `neighbors` has them by name.
+        """Returns (distances, indices) as scikit-learn does, (n, n_neighbors) each; `neighbors` returns them by name.
 
         Args:
-            queries: (n, n_features) raw rows; None asks for the neighbours of each training row among all others.
-            n_neighbors: at most k, which is the default.
-            return_distance: whether distances are returned as well.
+            queries: (n, n_features) raw rows; None: for each training row, its neighbours among all others.
+            n_neighbors: at most k; default k.
+            return_distance: whether to return distances, too.
 
         Raises:
-            DataError: the rows do not fit, or n_neighbors is not between 1 and k.
+            DataError: the rows are invalid, or n_neighbors is not between 1 and k.
         """
         k, count = self.fitted.spec.k, len(self.fitted.enrolment)
         wanted = k if n_neighbors is None else _whole(n_neighbors, "n_neighbors")
@@ -178,19 +178,19 @@ class TfKNN:
         return predicted
 
     def predict_proba(self, queries: ArrayLike) -> NDArray[np.float32]:
-        """Returns (n, n_classes) float32: each class's share of the neighbours' votes, as `classes_` lists them.
+        """Returns (n, n_classes) float32: each class's share of the neighbours' votes, in the order of `classes_`.
 
         Raises:
             See `predict`.
         """
-        self.classes_  # noqa: B018 (raises where there are none)
+        self.classes_  # noqa: B018 (raises if there are none)
         return self._answer(queries)[constants.OUTPUT_PROBABILITIES]
 
     def score(self, queries: ArrayLike, labels: ArrayLike) -> float:
         """Returns the share of raw `queries` whose predicted label is that of (n,) `labels`.
 
         Raises:
-            DataError: the rows or the labels do not fit.
+            DataError: the rows or the labels are invalid.
             BuildError: there are no labels.
         """
         return accuracy(self.predict(queries), labels, DataError)
@@ -204,7 +204,7 @@ class TfKNN:
         return make_module(self.fitted.enrolment, self._reference)
 
     def _answer(self, queries: ArrayLike) -> dict[str, NDArray[Any]]:
-        """Returns the graph's outputs, settled in float64 where it is not certain."""
+        """Returns the graph's outputs, replaced by float64 answers for rows that are not certain."""
         rows = check_rows(queries, self.fitted.enrolment.feature_names, DataError)
         found = self._module.run(rows)
         doubtful = np.flatnonzero(~found[constants.OUTPUT_CERTAIN])
@@ -217,7 +217,7 @@ class TfKNN:
 
     # --- models ---------------------------------------------------------------------------------------------------
     def build(self, held_out: Dataset | None = None, *, margin: float = 1e-5, seed: int = 0) -> BuiltModel:
-        """Returns the model file and its reference; `held_out` measures the acceptance rate.
+        """Returns the model file and its reference; the acceptance rate is measured on `held_out`.
 
         Raises:
             BuildError: the model cannot be built.
@@ -229,7 +229,7 @@ class TfKNN:
     def export(self, path: str | Path) -> Path:
         """Writes the complete model file, which `device_agent.TfliteKNN` opens, and returns its path.
 
-        A file that is there is replaced in one step: a TfliteKNN that has it open keeps what it opened.
+        An existing file is replaced by one rename: a TfliteKNN that has it open keeps the old content.
 
         Raises:
             UsageError: the directory does not exist.
@@ -255,22 +255,22 @@ class TfKNN:
         gates: model_info.Gates | None = None,
         seed: int = 0,
     ) -> Built:
-        """Builds the classifier into a signed release, as `knnkit build` does, replacing the release in `out`.
+        """Builds a signed release of the classifier, as `knnkit build` does, replacing a release in `out`.
 
         Args:
             out: the release directory.
             signing_key: the private key's file, or a signer.
-            test: (n, n_features) raw rows and their n labels, held out; without them training rows stand in as golden
+            test: (n, n_features) raw held-out rows and their n labels; without them, training rows become the golden
                 rows, and no accuracy is claimed.
             version: for people.
-            sequence: grows with every release; None takes the time of the build.
-            device_class: the class of device that it is for.
-            gates: what a device must reach; None asks for the same answers alone.
-            seed: of the choice of golden rows, where there are more than enough.
+            sequence: must grow with every release; None: the time of the build.
+            device_class: the class of devices that it is for.
+            gates: limits that a device must meet; None: only that its answers are the same.
+            seed: of the choice of golden rows, if there are more than needed.
 
         Raises:
-            DataError: the test rows do not fit the classifier.
-            BuildError: the model cannot be built, or `out` holds something else than a release.
+            DataError: the test rows are invalid for the classifier.
+            BuildError: the model cannot be built, or `out` holds other files than a release.
             SigningKeyError: the key cannot be used.
             VerificationFailed: a device could not accept the release.
         """
@@ -290,20 +290,20 @@ def from_sklearn(
     reject: float | None = None,
     source: str | None = None,
 ) -> TfKNN:
-    """Takes over a fitted KNeighborsClassifier, or a Pipeline of maps that ends in one.
+    """Imports a fitted KNeighborsClassifier, or a Pipeline of transformers that ends in one.
 
-    Of a search (GridSearchCV and the like) it takes the best estimator. Maps: StandardScaler, MinMaxScaler,
+    Of a search (such as GridSearchCV) it imports the best estimator. Transformers: StandardScaler, MinMaxScaler,
     MaxAbsScaler, RobustScaler, Normalizer, PCA, NeighborhoodComponentsAnalysis.
 
     Args:
-        estimator: fitted.
+        estimator: a fitted one.
         name: of the model.
         feature_names: of the raw columns; by default those that the estimator was fitted with.
-        reject: share of ordinary rows to accept; None never answers "unknown".
-        source: what messages call it; by default its type.
+        reject: share of rows like the training rows to accept; None accepts all.
+        source: its name in messages; by default its type.
 
     Raises:
-        BuildError: something about it is not supported; the message names it, the hint what to do instead.
+        BuildError: a part of it is not supported; the message names it, the hint says what to do instead.
     """
     names = None if feature_names is None else tuple(feature_names)
     return TfKNN.of(
@@ -312,7 +312,7 @@ def from_sklearn(
 
 
 def from_skops(path: str | Path, **options: Any) -> TfKNN:
-    """Reads a file in the skops format and takes over its estimator; `options` are those of `from_sklearn`.
+    """Imports the estimator in a file in the skops format; `options` are those of `from_sklearn`.
 
     Raises:
         BuildError: it cannot be read, holds types that skops does not trust, or is not supported.
@@ -329,10 +329,10 @@ def _whole(value: Any, what: str) -> int:
 
 
 def _training(rows: ArrayLike, labels: ArrayLike | None, names: Sequence[str] | None) -> Dataset:
-    """Returns checked rows, with labels that are what they were, text that is digits included.
+    """Returns checked rows with unchanged labels: text stays text, even if it is digits.
 
     Raises:
-        DataError: they do not fit.
+        DataError: rows or labels are invalid.
     """
     values = None if labels is None else np.asarray(labels)
     training = dataset(rows, values, names)

@@ -1,8 +1,8 @@
-"""The host's command line: its commands and their errors; `program` runs them.
+"""Command line of the host.
 
-Each command is a module of `knnkit.commands` with `run(arguments) -> int`. It is imported to be run; its parser stands
-in `knnkit.commands._parsers`, so that `--help` loads nothing heavy. Text for people goes to stderr, results to
-stdout.
+Builds the parser and reports errors; `program` runs a command. Each command is a module of `knnkit.commands` with
+`run(arguments) -> int`, imported only to run it; its parser is in `knnkit.commands._parsers`, so that `--help` is fast.
+Text for people goes to stderr, results to stdout.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from knnkit.errors import KnnkitError, from_os_error
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command of the host; returns the exit code (see `console.program`).
 
-    Interrupted as the program itself, it ends at once, whatever its threads are waiting for.
+    With `argv` None (the program itself), Ctrl-C ends the process at once, without waiting for its threads.
     """
     code = program.main("knnkit", argv, _run, _failed)
     if argv is None and code == signals.EXIT_CODE:

@@ -1,22 +1,22 @@
-"""What can go wrong on the host, and the exit code of each.
+"""Errors of the host, with their exit codes.
 
 KnnkitError               2
 ├── UsageError            2  the command line
 ├── ConfigError           2  deploy.yaml: file, line, suggestion
 ├── DataError             2  training data: file, line, column
-├── BuildError            2  the model cannot be built as asked
-├── SigningKeyError       2  a signing key: missing, unreadable, too open, wrong passphrase
+├── BuildError            2  the model cannot be built as configured
+├── SigningKeyError       2  a signing key: missing, unreadable, readable by others, wrong passphrase
 ├── MissingDependency     2  a package of an extra is not installed
 ├── Unreachable           3  no connection: address, port, authentication, host key, deadline
 │   └── HostKeyError      3  unknown or changed host key
-├── DeviceFailed          1  the device said no, or said nothing sensible
+├── DeviceFailed          1  the device refused, or its answer is malformed
 ├── VerificationFailed    4  a signature, digest or rule of a release
-├── ParityFailed          4  a device answers otherwise than the reference, or under the floor
-├── DeviceLocked          5  somebody else is deploying to it
-└── NothingToDo           0  what was asked for is the case already
+├── ParityFailed          4  a device's answers differ from the reference, or its accuracy is too low
+├── DeviceLocked          5  another host is deploying to it
+└── NothingToDo           0  the requested state is already there
 
-A message says what was wrong and where; `hint` says what to type next. Only `console.program` makes exit codes of
-them.
+A message says what was wrong and where; `hint` says what to type next. Only `console.program` turns them into exit
+codes.
 """
 
 from __future__ import annotations
@@ -36,23 +36,23 @@ class KnnkitError(ReportedError):
 
 
 class UsageError(KnnkitError):
-    """The command line asks for something that does not exist or does not fit."""
+    """The command line names something that does not exist, or combines options that do not fit."""
 
 
 class ConfigError(KnnkitError):
-    """deploy.yaml is wrong; the message carries file, line and the closest known key."""
+    """deploy.yaml is wrong; the message has file, line and the closest known key."""
 
 
 class DataError(KnnkitError):
-    """Training data that no model can be built from; the message carries file, line and column."""
+    """Training data is invalid; the message has file, line and column."""
 
 
 class BuildError(KnnkitError):
-    """The model cannot be built as asked, or the target cannot run it."""
+    """The model cannot be built as configured, or the target cannot run it."""
 
 
 class SigningKeyError(KnnkitError):
-    """A signing or verification key is missing, unreadable, too open, or its passphrase is wrong."""
+    """A signing or verification key is missing, unreadable, readable by others, or its passphrase is wrong."""
 
 
 class MissingDependency(KnnkitError):
@@ -60,17 +60,17 @@ class MissingDependency(KnnkitError):
 
 
 class Unreachable(KnnkitError):
-    """No working connection to a device: name, port, authentication or deadline."""
+    """A device cannot be connected to, or does not answer in time."""
 
     exit_code = constants.EXIT_UNREACHABLE
 
 
 class HostKeyError(Unreachable):
-    """The device's host key is unknown, or is not the one that is known."""
+    """The device's host key is unknown, or differs from the known one."""
 
 
 class DeviceFailed(KnnkitError):
-    """A device could not do what was asked, or its answer does not keep the contract."""
+    """A command failed on a device, or its answer is malformed."""
 
     exit_code = constants.EXIT_FAILED
 
@@ -82,7 +82,7 @@ class VerificationFailed(KnnkitError):
 
 
 class ParityFailed(KnnkitError):
-    """A device's answers are not the host's, or are under the release's floor."""
+    """A device's answers differ from the host's, or its accuracy is below the release's limit."""
 
     exit_code = constants.EXIT_REFUSED
 
@@ -94,7 +94,7 @@ class DeviceLocked(KnnkitError):
 
 
 class NothingToDo(KnnkitError):
-    """What was asked for is the case already: told, and no failure."""
+    """The requested state is already there: the message is printed, and the exit code is 0."""
 
     exit_code = constants.EXIT_OK
 

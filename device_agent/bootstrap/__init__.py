@@ -1,17 +1,16 @@
-"""What provisioning runs on a board. The board has nothing but its own Python: the standard library alone is used here.
+"""Commands that provisioning runs on a board.
 
-    state    what is here: Python, architecture, C library, disk, environments, trusted keys
-    examine  whether an environment is whole: every file as its wheel has it, and it runs
-    prepare  which wheels of an order the environments hold already
-    claim    a place of this connection's own for the wheels that it sends
-    build    make an environment from wheels, prove it; to use it, switch to it and add trusted keys
-    remove   take everything away
+    state    reports Python, architecture, C library, disk, environments and trusted keys
+    examine  checks an environment: every file has the bytes of its wheel, and it runs
+    prepare  lists the wheels of an order that the environments already hold
+    claim    makes an upload folder for the wheels that this connection sends
+    build    makes an environment from wheels and tests it; with `use`, switches to it and adds trusted keys
+    remove   removes everything
 
-One process runs one command: an order comes as JSON, one JSON document goes to stdout. The environment in use is never
-changed: a new one is made beside it, proven, and put in its place by renaming a link. Killed at any step, a board has
-the old environment or the new one; what lies about is cleared by the next run.
+One process runs one command: it gets a JSON order and prints one JSON document. The environment in use is never
+changed: a new one is made beside it, tested, and put in its place by renaming a link. After a crash at any step, the
+board has the old environment or the new one; the next run removes the leftovers.
 
-The host sends the whole package each time as one script (`knnkit.provision.remote_python`); nothing of it stays.
-Modules here import each other by their full names, which on the board `loader` finds in memory, and nothing else of
-knnkit or device_agent.
+Only the board's Python and its standard library are needed. The host sends this package each time as one script
+(`knnkit.provision.remote_python`) and leaves no file of it there. Modules here import only each other, by full name.
 """

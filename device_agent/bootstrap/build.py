@@ -1,4 +1,4 @@
-"""`build`: an environment beside the one in use, complete and proven or not at all; and the switch to it."""
+"""`build`: makes a complete, tested environment, or none."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from device_agent.bootstrap.wheels import check_space, holder_of, put
 
 
 def build(order: dict[str, Any]) -> dict[str, Any]:
-    """Makes the environment that the order names and proves it; to `use` it, switches to it and adds trusted keys."""
+    """Makes and tests the environment that the order names; with `use`, switches to it and adds trusted keys."""
     root, digest = resolved(order["root"]), order["digest"]
     place = take(root, order["place"]) if order["place"] else None
     with locked(root, order["wait"], place):
@@ -38,9 +38,9 @@ def build(order: dict[str, Any]) -> dict[str, Any]:
 
 
 def make_environment(root: Path, order: dict[str, Any], place: Path | None) -> None:
-    """venvs/<digest>, complete or not at all."""
+    """Makes venvs/<digest>; leaves nothing there if a step fails."""
     if place is None:
-        raise Trouble("missing-wheel", f"another host has changed {root / VENVS} meanwhile", "run the command again")
+        raise Trouble("missing-wheel", f"another host changed {root / VENVS} meanwhile", "run the command again")
     wheels = gather(root, order, place)
     final = root / VENVS / order["digest"]
     part = root / VENVS / (order["digest"] + PART)
@@ -60,8 +60,8 @@ def make_environment(root: Path, order: dict[str, Any], place: Path | None) -> N
 
 
 def put_over(new: Path, damaged: Path) -> None:
-    """Gives a damaged environment each file of a new one that is like it, one rename each: it may be in use."""
-    remove_tree(damaged / "__pycache__")  # it may be what is damaged; Python makes it anew
+    """Repairs an environment that may be in use: replaces each of its files by that of a new one, one rename each."""
+    remove_tree(damaged / "__pycache__")  # may be damaged, too; Python writes it again
     for path in listed(new):
         place = damaged / path.name
         if not path.is_symlink() and path.is_dir():
@@ -77,20 +77,20 @@ def put_over(new: Path, damaged: Path) -> None:
 
 
 def gather(root: Path, order: dict[str, Any], place: Path) -> list[tuple[dict[str, str], Path | None]]:
-    """Every wheel, whole, with the environment that holds its files; None where it is yet to be unpacked."""
+    """Checks every wheel; returns each with the environment that already holds its files, or None to unpack it."""
     wheels = [dict(wheel, path=str(place / safe(wheel["name"]))) for wheel in order["wheels"]]
     wheels += download(place / "pip", order["pip"], order["pip_download"]) if order["pip"] else []
     found = [(wheel, holder_of(root, wheel)) for wheel in wheels]
     packed = [wheel for wheel, holder in found if holder is None]
     for wheel in packed:
         if not same(Path(wheel["path"]), wheel["sha256"]):
-            raise Trouble("missing-wheel", f"{wheel['name']} did not arrive whole", "run the command again")
+            raise Trouble("missing-wheel", f"{wheel['name']} arrived incomplete", "run the command again")
     check_space(root, packed)
     return found
 
 
 def make_empty(environment: Path, *, system_site: bool) -> None:
-    """An environment without a package."""
+    """Makes an environment without packages."""
     import venv
 
     venv.EnvBuilder(system_site_packages=system_site, symlinks=True, with_pip=False).create(environment)

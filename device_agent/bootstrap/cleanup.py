@@ -1,4 +1,4 @@
-"""What interrupted runs leave on a board, and environments that nobody needs any more: seen, and cleared."""
+"""Removes unused environments and leftovers of interrupted runs."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from device_agent.bootstrap.files import PART, discard, listed, remove_tree
 from device_agent.bootstrap.paths import LINK, VENVS
 from device_agent.bootstrap.upload_dirs import busy, drop_place, is_place
 
-#: Environments that stay: the one in use, and the one before it, which may still be running something.
+#: Environments to keep: the one in use and the one before it, which a process may still be using.
 KEPT = 2
 
 
 def tidy(root: Path) -> bool:
-    """Whether no interrupted run left anything behind."""
+    """Whether there is nothing to remove: no leftovers, and at most `KEPT` environments."""
     finished = environments(root)
     strays = [
         path for path in listed(root / VENVS) if path.name not in finished and not (is_place(path) and busy(path))
@@ -24,7 +24,7 @@ def tidy(root: Path) -> bool:
 
 
 def clear_leftovers(root: Path) -> None:
-    """Removes environments that were never finished or cannot start, and places that nobody sends into any more."""
+    """Removes environments that are unfinished or cannot start, and upload folders whose connection has ended."""
     for path in listed(root / VENVS):
         if is_place(path):
             drop_place(path)
@@ -34,7 +34,7 @@ def clear_leftovers(root: Path) -> None:
 
 
 def prune(root: Path, digest: str) -> None:
-    """Removes environments other than `digest` and the one in use; where that is the same, and the one before it."""
+    """Removes all environments but `digest` and the one in use; if these are the same, also keeps the one before."""
     kept = {digest, current(root)}
     others = [root / VENVS / name for name in environments(root) if name not in kept]
     others.sort(key=lambda path: (path / MARKER).stat().st_mtime_ns, reverse=True)

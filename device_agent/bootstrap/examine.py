@@ -1,4 +1,4 @@
-"""`examine`: whether an environment is whole, file by file, and can do what it is for. Changes nothing."""
+"""`examine`: checks an environment file by file; changes nothing."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from device_agent.bootstrap.paths import VENVS, Trouble, resolved
 
 
 def examine(order: dict[str, Any]) -> dict[str, Any]:
-    """Says what is wrong with one environment."""
+    """Reports what is wrong with one environment."""
     return {"damage": damage(resolved(order["root"]), order["digest"], order["probe"], files=order["files"])}
 
 
 def damage(root: Path, digest: str, probe: str, *, files: bool = True) -> str:
-    """What is wrong with an environment: nothing where every file is its wheel's (asked with `files`), and it runs."""
+    """What is wrong with an environment; empty if it runs and (with `files`) every file has the bytes of its wheel."""
     environment = root / VENVS / digest
     named = ", ".join(changed(environment)) if files else ""
     try:
         prove(environment, probe, "-B")
     except Trouble as trouble:
         return f"{named or 'its Python'}: {trouble}"
-    return f"{named}: other bytes than were installed" if named else ""
+    return f"{named}: files were changed after they were installed" if named else ""
 
 
 def changed(environment: Path) -> list[str]:
-    """The wheels of an environment that have lost a file, or have one with other bytes."""
+    """The wheels of an environment of which a file is missing or changed."""
     records = {path.stem: files_in(read_json(path)) for path in listed(environment / CONTENTS)}
     site = site_packages(environment)
     return [
@@ -40,7 +40,7 @@ def changed(environment: Path) -> list[str]:
 
 
 def prove(environment: Path, probe: str, *flags: str) -> dict[str, Any]:
-    """Runs the new environment's Python: what cannot import what it needs never becomes the one in use."""
+    """Runs `probe` in the environment's Python and returns what it prints; raises Trouble (`does-not-run`)."""
     command = [str(environment / "bin" / "python"), "-I", *flags, "-c", probe]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     answer = done.stdout.decode(errors="replace").strip().splitlines()[-1:]

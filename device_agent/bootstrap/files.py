@@ -1,4 +1,4 @@
-"""Files and folders of a board: what is there, whole and on the disk or not at all. Knows nothing of environments."""
+"""Reads, writes and removes files on a board, durably."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from typing import Any
 
 from device_agent.bootstrap.paths import Trouble
 
-PART = ".part"  # at the end of a name: not finished, or on its way out
+PART = ".part"  # at the end of a name: unfinished, or being removed
 
 
 def listed(folder: Path) -> list[Path]:
-    """What is in a folder, sorted; nothing when there is none."""
+    """The sorted paths in a folder; empty if it does not exist."""
     return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
 def make_folder(path: Path) -> None:
-    """A folder for its owner alone, and those above it as far as they are missing."""
+    """Makes a folder that only its owner can read, with its missing parents."""
     while not path.is_dir():
         make_folder(path.parent)
-        with contextlib.suppress(FileNotFoundError):  # another host that failed has just removed the one above
+        with contextlib.suppress(FileNotFoundError):  # another host has just removed the parent after a failure
             path.mkdir(0o700, exist_ok=True)
 
 
 def remove_tree(path: Path) -> None:
-    """Whatever is at `path` goes; nothing there is fine."""
+    """Removes the file, link or folder `path`, if it exists."""
     if not path.is_symlink() and path.is_dir():
         shutil.rmtree(path)
     elif os.path.lexists(path):
@@ -38,10 +38,10 @@ def remove_tree(path: Path) -> None:
 
 
 def discard(path: Path, gone: Path, proof: str = "") -> None:
-    """Removes a folder under another name, so that half of it is never taken for the whole; a missing one is fine.
+    """Renames a folder, if it exists, then removes it, so that a half-removed one never looks complete.
 
-    An overlay does not rename what lies in its lower layer: then the file `proof`, without which it does not count,
-    goes first.
+    An overlay file system cannot rename a folder of its lower layer. Then the file `proof`, which marks the folder as
+    complete, is removed first.
     """
     remove_tree(gone)
     try:
@@ -59,14 +59,14 @@ def discard(path: Path, gone: Path, proof: str = "") -> None:
 
 
 def safe(name: str) -> str:
-    """The name, when it stays inside the folder that it is put in."""
+    """Returns a relative path that cannot lead out of its folder; raises Trouble for any other."""
     if "\\" in name or "\0" in name or any(part in ("", ".", "..") for part in name.split("/")):
         raise Trouble("bad-wheel", f"an unsafe path: {name!r}", "do not use this wheel")
     return name
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """A JSON object from a file; None when there is none."""
+    """A JSON object from a file; None if the file does not hold one."""
     try:
         found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
     except (OSError, ValueError, RecursionError):
@@ -84,15 +84,15 @@ def sha256(path: Path) -> str:
 
 
 def same(path: Path, digest: str) -> bool:
-    """Whether a file is there and has this SHA-256."""
+    """Whether `path` is a file with this SHA-256."""
     try:
-        return path.is_file() and sha256(path) == digest  # a pipe would be waited for
+        return path.is_file() and sha256(path) == digest  # reading a pipe would block
     except OSError:
         return False
 
 
 def write(path: Path, content: bytes) -> None:
-    """A file that is on the disk when this returns."""
+    """Writes a file; it is on the disk when this returns."""
     with path.open("wb") as file:
         file.write(content)
         file.flush()
@@ -100,7 +100,7 @@ def write(path: Path, content: bytes) -> None:
 
 
 def sync_tree(top: Path) -> None:
-    """Every file and folder under `top` on the disk; one sync first, so that each fsync only has to report."""
+    """Flushes everything under `top` to the disk. One sync comes first: the many fsyncs after it are then fast."""
     os.sync()
     for folder, _, names in os.walk(top):
         for path in (Path(folder), *(Path(folder, name) for name in names)):
@@ -109,7 +109,7 @@ def sync_tree(top: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """A file or a folder on the disk."""
+    """Flushes a file or a folder to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,4 +1,4 @@
-"""`state`: says what is on a board; changes nothing."""
+"""`state`: reports what is on a board; changes nothing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from device_agent.bootstrap.paths import TRUST, existing, resolved
 
 
 def state(order: dict[str, Any]) -> dict[str, Any]:
-    """Says what is on the board; changes nothing."""
+    """Reports what is on the board."""
     root = resolved(order["root"])
     nearest = existing(root)
     disk = os.statvfs(nearest)
@@ -33,7 +33,7 @@ def state(order: dict[str, Any]) -> dict[str, Any]:
         "glibc": glibc(),
         "venv": importlib.util.find_spec("venv") is not None,
         "pip": importlib.util.find_spec("pip") is not None,
-        # Only 32-bit boards use the distribution's packages, and asking takes longer than all the rest.
+        # Only 32-bit boards use the distribution's packages, and this is the slowest question.
         "system": {name: system_version(name) for name in ("numpy", "cryptography") if bits == 32},
         "read_only": bool(disk.f_flag & os.ST_RDONLY),
         "writable": os.access(nearest, os.W_OK | os.X_OK),
@@ -49,7 +49,7 @@ def state(order: dict[str, Any]) -> dict[str, Any]:
 
 
 def glibc() -> str:
-    """The GNU C library's version; "" with another library."""
+    """The version of the GNU C library; "" with any other C library."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         name, _, version = (os.confstr("CS_GNU_LIBC_VERSION") or "").partition(" ")
         return version if name == "glibc" else ""
@@ -57,7 +57,7 @@ def glibc() -> str:
 
 
 def system_version(name: str) -> str | None:
-    """The version of a package that the distribution brings; None without it."""
+    """The version of a package of the distribution; None if it is not installed."""
     try:
         from importlib import metadata
 

@@ -1,7 +1,7 @@
-"""Imports modules from their sources in memory. The head of the script that a board runs; the rest is what it loads.
+"""Imports modules from sources in memory.
 
-A traceback names the file and the line that a module has in knnkit. Writes nothing, compiled modules neither.
-"""
+Begins the script that the host sends to a board; the modules to load follow it. Tracebacks show each module's file and
+line in knnkit. Writes no file, not even compiled modules."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ class Loader:
         """Returns None for every module that is not its own."""
         if name not in self.sources:
             return None
-        # Not by inheritance: importlib.abc imports a lot, and starts slowly.
+        # Does not inherit from importlib.abc.Loader: importing that is slow.
         return ModuleSpec(name, self, is_package=self.is_package(name))  # type: ignore[arg-type]
 
     def is_package(self, name: str) -> bool:
-        """Returns whether it has modules of that one."""
+        """Whether there are modules below this name."""
         return any(other.startswith(name + ".") for other in self.sources)
 
     def create_module(self, spec: ModuleSpec) -> None:
-        """Leaves it to Python: an ordinary one will do."""
+        """Returns None: Python then makes an ordinary module."""
 
     def exec_module(self, module: ModuleType) -> None:
-        """Fills a module that has just been made."""
+        """Runs the source of a new module."""
         name = module.__name__
         file = name.replace(".", "/") + ("/__init__.py" if self.is_package(name) else ".py")
         exec(compile(self.sources[name], file, "exec", dont_inherit=True), module.__dict__)  # noqa: S102 - knnkit's own
@@ -44,6 +44,6 @@ class Loader:
 
 
 def run(sources: Mapping[str, str], program: str, *order: str) -> int:
-    """Returns the exit code of `program`, a module among the sources, for the arguments of this process and `order`."""
-    sys.meta_path.insert(0, Loader(sources))  # first: this Python may have a knnkit of its own
+    """Runs `main` of the module `program` with this process's arguments and `order`; returns the exit code."""
+    sys.meta_path.insert(0, Loader(sources))  # first, since this Python may have knnkit installed
     return int(importlib.import_module(program).main(*sys.argv[1:], *order))

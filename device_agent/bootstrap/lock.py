@@ -1,4 +1,4 @@
-"""One at a time on a board: who provisions it holds its environments, who takes it away waits for nobody."""
+"""Lock of the environments: one provisioning at a time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from device_agent.bootstrap.paths import VENVS, Trouble
 
 @contextlib.contextmanager
 def locked(root: Path, wait: float, place: Path | None) -> Iterator[None]:
-    """One provisioning at a time; `place` goes in the end, and on a bare board that stays bare, every folder."""
+    """Holds the lock for a block. Afterwards removes `place`, and the folders of the root that are empty."""
     handle = None
     try:
         handle = lock(root, wait)
@@ -31,28 +31,28 @@ def locked(root: Path, wait: float, place: Path | None) -> Iterator[None]:
 
 
 def lock(root: Path, wait: float) -> int:
-    """The descriptor of VENVS, locked; another host that provisions this board is waited for so many seconds."""
+    """Locks VENVS and returns its descriptor; raises Trouble (`locked`) if it is not free within `wait` seconds."""
     until = time.monotonic() + wait
     while True:
         make_folder(root / VENVS)
         handle = os.open(root / VENVS, os.O_RDONLY)
         with contextlib.suppress(BlockingIOError, FileNotFoundError):
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.samestat(os.fstat(handle), os.stat(root / VENVS)):  # noqa: PTH116 - else it was removed just now
+            if os.path.samestat(os.fstat(handle), os.stat(root / VENVS)):  # noqa: PTH116 - else it was just removed
                 return handle
         os.close(handle)
         if time.monotonic() >= until:
-            raise Trouble("locked", f"{root} is being provisioned by somebody else", "wait, then try again")
+            raise Trouble("locked", f"another host is provisioning {root}", "wait, then try again")
         time.sleep(0.1)
 
 
 def refuse_if_held(path: Path) -> None:
-    """Refuses while somebody deploys or provisions."""
+    """Raises Trouble (`locked`) if another process holds `path`; never waits."""
     if path.exists():
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would be waited for
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # opening a pipe would block
         try:
             fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise Trouble("locked", f"{path} is held: a deploy is under way", "wait, then try again") from None
+            raise Trouble("locked", f"another process holds {path}: a deploy is running", "try again later") from None
         finally:
             os.close(handle)

@@ -1,4 +1,4 @@
-"""Runs one command on a board; prints one JSON document, its answer or what stopped it."""
+"""Runs one command on a board; prints one JSON document."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COMMANDS = {"state": state, "examine": examine, "prepare": prepare, "claim": cla
 
 
 def main(command: str, order: str) -> int:
-    """Returns the exit code: 0 with an answer on stdout, 1 with what stopped it."""
+    """Prints the command's answer and returns 0, or prints the problem that stopped it and returns 1."""
     os.umask(0o077)
     try:
         answer = COMMANDS[command](json.loads(order))

@@ -1,4 +1,4 @@
-"""ROOT on a board: where it may lie, what lies in it, and why work stops."""
+"""The root folder on a board, and errors of provisioning."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 class Trouble(Exception):
-    """What stops the work: a stable word for programs, a sentence for people, and what to do next."""
+    """An error of a command: `reason` is a stable word for programs, `hint` what to do next."""
 
     def __init__(self, reason: str, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -22,11 +22,11 @@ LOCK = "lock"  # the agent's
 
 
 def resolved(name: str) -> Path:
-    """The real path of the root; refuses the places that can never be one."""
+    """The real path of the root; raises Trouble (`bad-root`) for the home folder and its parents."""
     home = Path.home().resolve()
     root = Path(name).expanduser().resolve()
     if root == home or root in home.parents:
-        raise Trouble("bad-root", f"{root} cannot be a folder of knnkit's own", "choose another, such as ~/.knnkit")
+        raise Trouble("bad-root", f"{root} cannot be knnkit's own folder", "choose another, such as ~/.knnkit")
     return root
 
 

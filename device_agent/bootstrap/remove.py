@@ -1,4 +1,4 @@
-"""`remove`: takes the root away, by one rename where that can be; never what is not knnkit's."""
+"""`remove`: removes the root; never a file of others."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from device_agent.bootstrap.files import PART, listed, sync
 from device_agent.bootstrap.lock import refuse_if_held
 from device_agent.bootstrap.paths import LINK, LOCK, VENVS, Trouble, resolved
 
-ASIDE = ".bad"  # what the agent adds to the name of a file that was in the way
-TEMPORARY = ".tmp"  # likewise, with a dot before the name, of a file that it is writing
-LOST = "lost+found"  # what the file system itself keeps at a mount point
+ASIDE = ".bad"  # the agent appends it to a damaged file's name
+TEMPORARY = ".tmp"  # the agent writes `.NAME.tmp`, then renames it to NAME
+LOST = "lost+found"  # made by the file system at a mount point
 
 
 def remove(order: dict[str, Any]) -> dict[str, Any]:
-    """Takes the root away, and says what stays; refuses one that holds a stranger's file, or that is being changed."""
+    """Removes the root and reports what is `left`; raises Trouble for files of others (`not-ours`) or if `locked`."""
     root = resolved(order["root"])
     gone = root.with_name(root.name + ".removed" + PART)
     left: list[str] = []
@@ -36,7 +36,7 @@ def remove(order: dict[str, Any]) -> dict[str, Any]:
     try:
         root.rename(gone)
         sync(root.parent)
-    except OSError:  # a mount point, an overlay, a parent that is not ours. The link to the agent goes first
+    except OSError:  # a mount point, an overlay, or a read-only parent. The link to the agent is removed first
         for path in sorted(own, key=lambda path: path.name != LINK):
             clear(path, left)
         clear(root, left, only=True)
@@ -48,12 +48,12 @@ def remove(order: dict[str, Any]) -> dict[str, Any]:
 
 
 def answer(root: Path, left: list[str], *, removed: bool) -> dict[str, Any]:
-    """What was done; where something stays, also what and why."""
+    """The answer of the command; if something could not be removed, also what and why."""
     return {"removed": removed, **({"root": str(root), "left": left} if left else {})}
 
 
 def clear(path: Path, left: list[str], *, only: bool = False) -> None:
-    """Removes a file, or a folder with what is in it (not with `only`), as far as it can; adds to `left` what stays."""
+    """Removes a file or a folder with its contents (`only`: just the empty folder); adds what remains to `left`."""
     folder = not path.is_symlink() and path.is_dir()
     if folder and not only:
         with contextlib.suppress(OSError):
@@ -78,8 +78,8 @@ def failing(path: Path, left: list[str]) -> Iterator[None]:
 
 
 def own_name(path: Path) -> str:
-    """What a file would be called if it were neither half-written nor set aside by the agent."""
+    """The file's name without what the agent adds to unfinished and damaged files."""
     name = path.name
-    if name.startswith(".") and name.endswith(TEMPORARY):  # a power cut came before the agent renamed it
+    if name.startswith(".") and name.endswith(TEMPORARY):  # the power failed before the agent renamed it
         return name[1 : -len(TEMPORARY)]
     return name.split(PART)[0].split(ASIDE)[0]

@@ -1,4 +1,4 @@
-"""An environment comes into use by renaming a link; trusted keys are added. Takes no key away."""
+"""Switches to an environment, and adds trusted keys."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def switch(root: Path, digest: str) -> str | None:
     before = current(root)
     if before != digest:
         if (root / LINK).is_dir() and not (root / LINK).is_symlink():
-            raise Trouble("bad-root", f"{root / LINK} is a folder, and must be a link of knnkit's own", "move it away")
+            raise Trouble("bad-root", f"{root / LINK} is a folder; knnkit needs this name for a link", "move it away")
         if before is not None:
             os.utime(root / VENVS / before / MARKER)  # `prune` keeps the one that was in use last
         part = root / (LINK + PART)
@@ -27,7 +27,7 @@ def switch(root: Path, digest: str) -> str | None:
 
 
 def add_keys(root: Path, keys: dict[str, str]) -> list[str]:
-    """Writes the trusted keys that are not there yet; never takes one away."""
+    """Writes the trusted keys that are missing and returns their names; never removes a key."""
     make_folder(root / TRUST)
     added = []
     for name, text in sorted(keys.items()):

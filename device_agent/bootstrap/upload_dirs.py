@@ -1,4 +1,4 @@
-"""`claim`: a place for the wheels that a connection sends, with what another has left there. Opens no wheel."""
+"""`claim`: makes the upload folder of one connection."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any
 from device_agent.bootstrap.files import PART, discard, listed, make_folder, safe
 from device_agent.bootstrap.paths import VENVS, resolved
 
-INCOMING = "incoming"  # in VENVS: INCOMING.PROCESS.START.TOKEN, wheels under way from one connection
-#: Seconds after which a connection that is there, and sends nothing, is taken for one that broke without a word.
+INCOMING = "incoming"  # in VENVS: INCOMING.PROCESS.START.TOKEN, the wheels that one connection sends
+#: Seconds without data after which an open connection counts as broken.
 SILENT = 30
 
 
 def claim(order: dict[str, Any]) -> dict[str, Any]:
-    """Makes a place for what this connection sends, with what another has left: one that is gone, or silent."""
+    """Makes an upload folder for this connection, or reuses that of one that has ended or is silent."""
     root = resolved(order["root"])
     own = new_place(root, connection())
     for path in sorted(filter(is_place, listed(root / VENVS)), key=size_of, reverse=True):
@@ -25,35 +25,35 @@ def claim(order: dict[str, Any]) -> dict[str, Any]:
             try:
                 path.rename(own)
                 break
-            except OSError:  # another was quicker
+            except OSError:  # another connection was faster
                 continue
     make_folder(own)
     return {"place": own.name}
 
 
 def connection() -> str:
-    """The process that lives as long as the connection: the transport names it, or it has started this one."""
+    """The process that lives as long as the connection: from the transport, else this process's parent."""
     return os.environ.get("KNNKIT_CONNECTION") or str(os.getppid())
 
 
 def new_place(root: Path, process: int | str) -> Path:
-    """A name that nobody has, and that says which process it belongs to, also after a restart of the board."""
+    """A unique name that identifies its process, even after the board restarts."""
     return root / VENVS / f"{INCOMING}.{process}.{started(process)}.{os.urandom(4).hex()}"
 
 
 def is_place(path: Path) -> bool:
-    """Whether it is one."""
+    """Whether `path` is an upload folder."""
     return path.name.partition(".")[0] == INCOMING
 
 
 def busy(place: Path) -> bool:
-    """Whether the process that it belongs to is there; not where that is this very connection's."""
+    """Whether the folder's process still runs and is not this connection's own."""
     _, process, start, _ = (place.name + "...").split(".")[:4]
     return process != connection() and start != "" and started(process) == start
 
 
 def silent(place: Path) -> bool:
-    """Whether nothing has come for a while of what is still under way; files that have arrived are being used."""
+    """Whether all files are unfinished and none has grown for `SILENT` seconds. Finished files are in use."""
     try:
         files = listed(place)
         newest = max(path.stat().st_mtime for path in (place, *files))
@@ -63,7 +63,7 @@ def silent(place: Path) -> bool:
 
 
 def started(process: int | str) -> str:
-    """When a process started, as the kernel counts; "" when there is none."""
+    """The start time of a process, in the kernel's clock ticks; "" if it does not run."""
     try:
         condition, *fields = Path("/proc", str(process), "stat").read_text().rpartition(")")[2].split()
     except (OSError, ValueError):
@@ -72,19 +72,19 @@ def started(process: int | str) -> str:
 
 
 def size_of(place: Path) -> int:
-    """The bytes that lie there."""
+    """The bytes of the files in a folder."""
     return sum(path.lstat().st_size for path in listed(place) if path.is_file())
 
 
 def drop_place(place: Path) -> None:
-    """Removes one that nobody sends into; by another name, since a host that comes now may take it up."""
+    """Removes an upload folder that is not busy; renames it first, so that no new connection can reuse it."""
     if not busy(place):
         discard(place, place.with_name("gone" + PART))
 
 
 def take(root: Path, name: str) -> Path:
-    """Makes a place this very process's: it may outlive the connection, and nobody shall take its wheels then."""
+    """Makes a folder this process's own: it may outlive the connection, and must keep its wheels then."""
     own = new_place(root, os.getpid())
-    with contextlib.suppress(FileNotFoundError):  # said below, if the wheels are needed
+    with contextlib.suppress(FileNotFoundError):  # `gather` reports it if the wheels are needed
         (root / VENVS / safe(name)).rename(own)
     return own

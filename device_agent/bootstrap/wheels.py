@@ -1,4 +1,4 @@
-"""`prepare`: which wheels the environments hold. And a wheel on its way into one: linked, or unpacked; never run."""
+"""`prepare`: finds installed wheels. Also links or unpacks wheels."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ MARGIN = 16 << 20
 
 
 def prepare(order: dict[str, Any]) -> dict[str, Any]:
-    """Says which wheels of the order an environment holds, every file unchanged."""
+    """Lists the wheels of the order that an environment already holds, every file unchanged."""
     root = resolved(order["root"])
     return {"here": [wheel["name"] for wheel in order["wheels"] if holder_of(root, wheel)]}
 
 
 def holder_of(root: Path, wheel: dict[str, str]) -> Path | None:
-    """A finished environment of this Python that holds every file of this very wheel, unchanged; None without one."""
+    """A finished environment of this Python that holds every file of the wheel, unchanged; None if there is none."""
     for digest in environments(root):
         environment = root / VENVS / digest
         files = contents(environment, wheel)
@@ -35,13 +35,13 @@ def holder_of(root: Path, wheel: dict[str, str]) -> Path | None:
 
 
 def contents(environment: Path, wheel: dict[str, str]) -> dict[str, str] | None:
-    """File -> SHA-256 of a wheel that was unpacked in an environment; None when it was not."""
+    """File -> SHA-256 of a wheel that was unpacked in an environment; None if it was not."""
     record = read_json(environment / CONTENTS / (wheel["name"] + ".json"))
     return files_in(record) if record is not None and record.get("sha256") == wheel["sha256"] else None
 
 
 def check_space(root: Path, wheels: list[dict[str, str]]) -> None:
-    """Refuses before a file is written when the disk cannot hold what the wheels unpack to."""
+    """Raises Trouble (`no-space`) if the disk cannot hold the unpacked wheels; writes nothing."""
     need = MARGIN
     for wheel in wheels:
         with archive(wheel) as content:
@@ -54,7 +54,7 @@ def check_space(root: Path, wheels: list[dict[str, str]]) -> None:
 
 
 def put(wheel: dict[str, str], holder: Path | None, environment: Path) -> None:
-    """One wheel into site-packages: linked from an environment that has it, or unpacked."""
+    """Puts a wheel into site-packages: as hard links to the files of `holder`, or unpacked."""
     site = site_packages(environment)
     files = (contents(holder, wheel) if holder else None) or {}
     for name in files:
@@ -66,7 +66,7 @@ def put(wheel: dict[str, str], holder: Path | None, environment: Path) -> None:
 
 
 def archive(wheel: dict[str, str]) -> zipfile.ZipFile:
-    """The wheel, open."""
+    """Opens a wheel."""
     try:
         return zipfile.ZipFile(wheel["path"])
     except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
@@ -74,22 +74,22 @@ def archive(wheel: dict[str, str]) -> zipfile.ZipFile:
 
 
 def unpack_same(wheel: dict[str, str], site: Path) -> dict[str, str]:
-    """Unpacks, and looks whether it was that wheel: whose place was taken up in error still holds its files open."""
+    """Unpacks a wheel, then checks its SHA-256: a connection that seemed broken may still have been writing it."""
     try:
         files = unpack(wheel, site)
     except FileExistsError as error:
-        raise Trouble("bad-wheel", f"{wheel['name']} holds two by one name: {error.filename}", "make it anew") from None
+        raise Trouble("bad-wheel", f"{wheel['name']} holds {error.filename} twice", "build the wheel again") from None
     except (Trouble, OSError):
         raise
-    except Exception as error:  # of zipfile and what it unpacks with, there are many kinds
-        raise Trouble("bad-wheel", f"{wheel['name']}: {error}", "make it anew") from None
+    except Exception as error:  # zipfile and its decompressors raise many types
+        raise Trouble("bad-wheel", f"{wheel['name']}: {error}", "build the wheel again") from None
     if not same(Path(wheel["path"]), wheel["sha256"]):
         raise Trouble("missing-wheel", f"{wheel['name']} changed while it was unpacked", "run the command again")
     return files
 
 
 def unpack(wheel: dict[str, str], site: Path) -> dict[str, str]:
-    """The library part of a wheel into site-packages; scripts and data files are of no use to the agent."""
+    """Unpacks the library part of a wheel into site-packages; the agent does not need scripts and data files."""
     files = {}
     with archive(wheel) as content:
         for entry in content.infolist():
@@ -107,7 +107,7 @@ def unpack(wheel: dict[str, str], site: Path) -> dict[str, str]:
 
 
 def destination(name: str) -> str | None:
-    """Where an entry of a wheel goes in site-packages; None for what does not go there."""
+    """The path of a wheel's entry in site-packages; None if it does not belong there."""
     top, _, rest = name.partition("/")
     if not top.endswith(".data"):
         return name

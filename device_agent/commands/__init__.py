@@ -1,6 +1,6 @@
-"""The agent's commands: what each takes, and which room does it. Parsing and printing only.
+"""The agent's commands: parses their options, prints results.
 
-A room is imported when its command runs.
+The packages that do the work are imported only when a command runs.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 from device_agent.commands.options import add_runtime, command, filled, store_of
 from device_agent.shared.console import streams
@@ -12,23 +13,25 @@ from device_agent.shared.protocol import constants
 def _configure_classify(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--input", type=filled, metavar="FILE", help="rows to classify, - for standard input (default: -)")
-    add("--output", type=filled, metavar="FILE", help="where the answers go, - for standard output (default: -)")
+    add("--output", type=filled, metavar="FILE", help="file for the answers, - for standard output (default: -)")
     add(
         "--format",
         choices=("auto", "csv", "jsonl", "npy"),
         default="auto",
-        help="of the input (default: by the file's name, else by its first byte)",
+        help="format of the input (default: by the file's name, else by its first byte)",
     )
     add(
         "--output-format",
         choices=("csv", "jsonl", "npy"),
-        help="of the answers (default: as the input; with --json, jsonl)",
+        help="format of the answers (default: that of the input; with --json, jsonl)",
     )
-    add("--stream", action="store_true", help="answer each line at once, until the input ends; follow new releases")
+    add("--stream", action="store_true", help="answer each line at once, until the input ends; switch to new releases")
     add("--proba", action="store_true", help="add the probability of each class")
     add("--neighbors", action="store_true", help="add the nearest training rows, their distances and classes")
     add("--digest", action="store_true", help="add the digest of the release that answered")
     add("--ignore-extra", action="store_true", help="leave out columns that the model does not know")
+    help = "put this column of the rows, a feature or not, before each answer; repeat it for more"
+    add("--keep", type=filled, action="append", default=[], metavar="COLUMN", help=help)
     add_runtime(parser)
 
 
@@ -36,10 +39,12 @@ def _run_classify(arguments: argparse.Namespace) -> int:
     from device_agent.serving.batch import Request, classify
     from device_agent.serving.outputs import Closed
     from device_agent.serving.writers import Columns
+    from device_agent.store.starts import counted
 
     if arguments.input in (None, "-"):
         streams.say_if_waiting("device_agent")
-    columns = Columns(arguments.proba, arguments.neighbors, arguments.digest)
+    keep = tuple(dict.fromkeys(arguments.keep))
+    columns = Columns(arguments.proba, arguments.neighbors, arguments.digest, keep)
     request = Request(
         arguments.input,
         arguments.output,
@@ -50,12 +55,19 @@ def _run_classify(arguments: argparse.Namespace) -> int:
         runtime=arguments.runtime,
         threads=arguments.threads,
     )
+    store = store_of(arguments)
     try:
-        if arguments.stream:
-            from device_agent.serving.stream import stream
+        with counted(store) as start:
+            if start.failed:
+                from device_agent.lifecycle.fall_back import leave_failing
 
-            return constants.EXIT_USAGE if stream(store_of(arguments), request) else constants.EXIT_OK
-        classify(store_of(arguments), request)
+                if said := leave_failing(store, start):
+                    print(f"device_agent: warning: {said}", file=sys.stderr, flush=True)
+            if arguments.stream:
+                from device_agent.serving.stream import stream
+
+                return constants.EXIT_USAGE if stream(store, request, start) else constants.EXIT_OK
+            classify(store, request, start)
     except Closed:
         raise BrokenPipeError from None
     return constants.EXIT_OK
@@ -65,5 +77,5 @@ CLASSIFY = command(
     "answer rows: CSV, JSON lines or NPY",
     _configure_classify,
     _run_classify,
-    "Line N of the output answers line N of the input; the output has a header line where the input has one.",
+    "Line N of the output answers line N of the input; the output has a header line if the input has one.",
 )

@@ -1,4 +1,4 @@
-"""The commands that report: check, status, history, bench, doctor, trust."""
+"""Commands that report: check, status, history, bench, doctor."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LONGEST_BENCH = 3600.0
 
 def _configure_check(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--nonce", metavar="TEXT", default="", help="goes into the certificate, to show that it is fresh"
+        "--nonce", metavar="TEXT", default="", help="text to put into the certificate, to show that it is new"
     )
     text = "another golden set than the release's own (`knnkit parity --data FILE`); - reads it from standard input"
     parser.add_argument("--golden", type=filled, metavar="FILE", help=text)
@@ -42,7 +42,7 @@ def _run_check(arguments: argparse.Namespace) -> int:
 
 
 def _configure_status(parser: argparse.ArgumentParser) -> None:
-    """It takes nothing."""
+    """No options."""
 
 
 def _run_status(arguments: argparse.Namespace) -> int:
@@ -53,7 +53,7 @@ def _run_status(arguments: argparse.Namespace) -> int:
 
 
 def _configure_history(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--last", type=count, metavar="N", help="only the last N entries")
+    parser.add_argument("--last", type=count, metavar="N", help="print only the last N entries")
 
 
 def _run_history(arguments: argparse.Namespace) -> int:
@@ -64,20 +64,24 @@ def _run_history(arguments: argparse.Namespace) -> int:
     try:
         entries = history.read(store.history_file, arguments.last)
     except history.Broken as error:
-        hint = "any command that changes something sets it aside: python -m device_agent unlock"
+        hint = "python -m device_agent unlock; it renames the damaged file and begins a new one"
         raise DeviceUnfit(f"{store.history_file}: {error}", reason="history-broken", hint=hint) from None
     return show(arguments, documents.History(tuple(entries)), "\n".join(map(history.render, entries)))
 
 
 def _configure_bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--seconds", type=seconds, default=2.0, metavar="SECONDS", help="for each figure (default: %(default)g)"
+        "--seconds",
+        type=seconds,
+        default=2.0,
+        metavar="SECONDS",
+        help="time to measure each figure (default: %(default)g)",
     )
     add_runtime(parser)
 
 
 def seconds(text: str) -> float:
-    """A time on the command line."""
+    """Parses a time in seconds."""
     if not 0.0 < float(text) <= _LONGEST_BENCH:
         raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most {_LONGEST_BENCH:g}")
     return float(text)
@@ -92,7 +96,7 @@ def _run_bench(arguments: argparse.Namespace) -> int:
 
 
 def _configure_doctor(parser: argparse.ArgumentParser) -> None:
-    """It takes nothing."""
+    """No options."""
 
 
 def _run_doctor(arguments: argparse.Namespace) -> int:
@@ -100,12 +104,12 @@ def _run_doctor(arguments: argparse.Namespace) -> int:
 
     found = doctor.diagnose(store_of(arguments))
     show(arguments, found, doctor.render(found))
-    # With --json the document says it: a Problem would stand in its place otherwise.
+    # With --json, exit code 1 would replace the document by a Problem.
     return constants.EXIT_OK if arguments.json else doctor.exit_code(found)
 
 
-CHECK = command("prove that the model answers as the host does", _configure_check, _run_check)
-STATUS = command("say what is on this device", _configure_status, _run_status)
-HISTORY = command("say what happened to this device", _configure_history, _run_history)
+CHECK = command("check that the model answers as the host does", _configure_check, _run_check)
+STATUS = command("show what is on this device", _configure_status, _run_status)
+HISTORY = command("show what happened to this device", _configure_history, _run_history)
 BENCH = command("measure the model on this board", _configure_bench, _run_bench)
-DOCTOR = command("find what is wrong with this board, and the command that mends it", _configure_doctor, _run_doctor)
+DOCTOR = command("find faults of this board, with the command that repairs each", _configure_doctor, _run_doctor)

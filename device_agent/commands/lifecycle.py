@@ -1,4 +1,4 @@
-"""The agent's commands that change which release answers, or who may."""
+"""Commands that change releases or reserve the device."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _run_verify(arguments: argparse.Namespace) -> int:
     store = store_of(arguments)
     directory = Path(arguments.release)
     if "/" in arguments.release and not directory.is_dir():
-        raise AgentError(f"{directory} is no release directory", hint="name the directory that knnkit build made")
+        raise AgentError(f"{directory} is not a release directory", hint="name the directory that knnkit build made")
     if not directory.is_dir():
         directory = store.release_path(store.find(arguments.release))
     found = stage.verify(store, directory, arguments.device_class)
@@ -52,7 +52,7 @@ def _run_verify(arguments: argparse.Namespace) -> int:
 
 
 def _configure_stage(parser: argparse.ArgumentParser) -> None:
-    _add_release(parser, ", or with --signature the digest of a release that is here")
+    _add_release(parser, ", or with --signature the digest of a staged release")
     _add_signature(parser, "only replace the signature of that release by this one")
     add_class(parser)
     add_holder(parser)
@@ -83,8 +83,8 @@ def _run_stage(arguments: argparse.Namespace) -> int:
         digest = store.find(arguments.release)
         with store.changing(holder, "stage") as current:
             found = stage.sign_again(Known(store, current), digest, signature, holder)
-        said = "had this signer before" if found.already else f"is signed by {found.signed_by} now"
-        return show(arguments, found, f"{describe(found.release)}: {said}{with_warnings(found.warnings)}")
+        outcome = "had this signer before" if found.already else f"is signed by {found.signed_by} now"
+        return show(arguments, found, f"{describe(found.release)}: {outcome}{with_warnings(found.warnings)}")
     with stage.dropping_needless(store, directory), store.changing(holder, "stage") as current:
         found = stage.stage(Known(store, current, arguments.device_class), directory, holder)
     return show(arguments, found, _describe_staged(found))
@@ -102,9 +102,9 @@ def _configure_activate(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_trial(parser: argparse.ArgumentParser) -> None:
-    """Adds what a golden check and the wait for a confirmation take."""
+    """Adds the options of the golden check and of the confirmation."""
     parser.add_argument(
-        "--nonce", metavar="TEXT", default="", help="goes into the certificate, to show that it is fresh"
+        "--nonce", metavar="TEXT", default="", help="text to put into the certificate, to show that it is new"
     )
     parser.add_argument(
         "--deadline",
@@ -191,16 +191,16 @@ def _run_confirm(arguments: argparse.Namespace) -> int:
 VERIFY = command("check a release's signature and contents", _configure_verify, _run_verify)
 STAGE = command("verify an uploaded release and keep it", _configure_stage, _run_stage)
 ACTIVATE = command(
-    "try a staged release, and wait for its confirmation",
+    "try a staged release until it is confirmed",
     _configure_activate,
     _run_activate,
-    "The release before it answers until the golden check has passed, and again after the deadline.",
+    "The previous release answers until the golden check has passed, and again if the deadline passes.",
 )
 INSTALL = command(
     "stage an uploaded release and try it, in one process",
     _configure_install,
     _run_install,
-    "Does what stage and then activate do. What was staged stays, also where the golden check fails.",
+    "The same as stage, then activate. If the golden check fails, the release stays staged.",
 )
 CONFIRM = command("commit the release that was activated", _configure_confirm, _run_confirm)
 
@@ -210,7 +210,7 @@ def _configure_rollback(parser: argparse.ArgumentParser) -> None:
         "--leave",
         type=filled,
         metavar="DIGEST",
-        help="the release to go back from, or its first digits; if it does not answer any more, nothing happens",
+        help="digest of the release to go back from, or its first digits; if another one answers, nothing is done",
     )
     parser.add_argument(
         "--order",
@@ -222,10 +222,10 @@ def _configure_rollback(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--own",
         action="store_true",
-        help="only an activation that --holder began and that still waits; says what became of it, if it does not",
+        help="only revert a pending activation that --holder began, and report the outcome of its last one",
     )
     parser.add_argument(
-        "--allow-revoked", action="store_true", help="go back also to a release whose signing key was revoked"
+        "--allow-revoked", action="store_true", help="also go back to a release whose signing key was revoked"
     )
     add_holder(parser)
     add_runtime(parser, threads=False)
@@ -250,8 +250,8 @@ def _run_rollback(arguments: argparse.Namespace) -> int:
         text = f"{describe(found.release)}: is committed; nothing was done"
     elif found.already:
         text = (
-            f"{describe(found.release)}: answers since the last return; nothing was done\n"
-            f"  try: --leave {found.release.digest[:12]} to go back from it as well"
+            f"{describe(found.release)}: was restored by the last rollback; nothing was done\n"
+            f"  try: --leave {found.release.digest[:12]} to go back from it, too"
         )
     return show(arguments, found, text)
 
@@ -260,7 +260,7 @@ def _run_take_back(arguments: argparse.Namespace) -> int:
     from device_agent.lifecycle import rollback_own
 
     if arguments.order or arguments.leave:
-        raise AgentError("--own goes with neither --order nor --leave", hint="leave them out")
+        raise AgentError("--own cannot be combined with --order or --leave", hint="leave them out")
     store = store_of(arguments)
     holder = holder_of(arguments)
     with store.changing(holder, "rollback"):
@@ -270,10 +270,10 @@ def _run_take_back(arguments: argparse.Namespace) -> int:
 
 def _configure_lock(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--reason", default="a deployment", metavar="TEXT", help="told to whoever is kept out (default: %(default)s)"
+        "--reason", default="a deployment", metavar="TEXT", help="shown to other holders (default: %(default)s)"
     )
     parser.add_argument(
-        "--seconds", type=float, default=120.0, metavar="SECONDS", help="how long, at most (default: %(default)g)"
+        "--seconds", type=float, default=120.0, metavar="SECONDS", help="end after this time (default: %(default)g)"
     )
     add_holder(parser)
 
@@ -300,11 +300,11 @@ def _run_unlock(arguments: argparse.Namespace) -> int:
     holder = holder_of(arguments)
     with store.changing(holder, "unlock"):
         reserve.release(store, holder)
-    return show(arguments, status.status(store), f"{holder} holds this device no more")
+    return show(arguments, status.status(store), f"{holder} no longer holds this device")
 
 
 def _configure_prune(parser: argparse.ArgumentParser) -> None:
-    text = "releases to keep, the current and the previous one among them (default: %(default)s)"
+    text = "releases to keep, the current and the previous one included (default: %(default)s)"
     parser.add_argument("--keep", type=count, default=constants.KEEP_RELEASES, metavar="N", help=text)
     add_holder(parser)
 
@@ -320,11 +320,11 @@ def _run_prune(arguments: argparse.Namespace) -> int:
 
 
 ROLLBACK = command(
-    "go back to the release before",
+    "go back to the previous release",
     _configure_rollback,
     _run_rollback,
-    "Gives up an activation that waits; without one, the previous release is verified, checked and committed. "
-    "After a return, by hand or by itself, there is nothing to do until something else is committed.",
+    "Reverts a pending activation; without one, the previous release is verified, checked and committed. "
+    "After a rollback or an automatic return, it does nothing until another release is committed.",
 )
 LOCK = command("reserve this device for a deployment of several commands", _configure_lock, _run_lock)
 UNLOCK = command("end a reservation", _configure_unlock, _run_unlock)

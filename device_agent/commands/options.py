@@ -1,4 +1,4 @@
-"""What the agent's commands have in common: the options that several take, and how a result is printed."""
+"""Options and printing that the agent's commands share."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from device_agent.store.store import Store
 
 
-#: Most threads that a runtime is given: each is started at once, and no board has as many cores.
+#: Most threads of a runtime: it starts all of them at once, and no board has as many cores.
 MAX_THREADS = 64
 _MOST = 1_000_000_000
 
 
 @record
 class Command:
-    """A command: one line of help, its options, and what runs it."""
+    """A command: one line of help, a description, and functions that add its options and run it."""
 
     help: str
     description: str
@@ -36,7 +36,7 @@ class Command:
 
 
 def store_of(arguments: argparse.Namespace) -> Store:
-    """Returns the store that the command line names."""
+    """Returns the store that `--root` or $KNNKIT_ROOT names, else the default one."""
     from device_agent.store.store import Store
 
     text = getattr(arguments, "root", None) or os.environ.get("KNNKIT_ROOT") or constants.DEFAULT_ROOT
@@ -47,20 +47,20 @@ def store_of(arguments: argparse.Namespace) -> Store:
 
 
 def show(arguments: argparse.Namespace, document: Any, text: str) -> int:
-    """Prints a result: one JSON document, or `text`."""
+    """Prints a result, as one JSON document or as `text`; returns 0."""
     print(json_codec.dumps(document) if arguments.json else text)
     return constants.EXIT_OK
 
 
 def filled(text: str) -> str:
-    """A word on the command line that may not be empty: that of a variable which is not set would mean the default."""
+    """Parses text that must not be empty: an unset shell variable would otherwise select the default."""
     if not text:
         raise argparse.ArgumentTypeError("it is empty")
     return text
 
 
 def count(text: str) -> int:
-    """A number on the command line that counts from 1."""
+    """Parses a number from 1."""
     number = int(text)
     if not 1 <= number <= _MOST:
         raise argparse.ArgumentTypeError(f"{text} is not from 1 to {_MOST:,}")
@@ -68,7 +68,7 @@ def count(text: str) -> int:
 
 
 def add_runtime(parser: argparse.ArgumentParser, *, threads: bool = True) -> None:
-    """Adds `--runtime`, and `--threads` where it means something."""
+    """Adds `--runtime`, and with `threads` also `--threads`."""
     parser.add_argument(
         "--runtime",
         choices=(constants.ANY_RUNTIME, *constants.RUNTIMES),
@@ -76,12 +76,12 @@ def add_runtime(parser: argparse.ArgumentParser, *, threads: bool = True) -> Non
         help="which TFLite runtime runs the model (default: the first that is installed)",
     )
     if threads:
-        help = "of the runtime (default: %(default)s)"
+        help = "threads of the runtime (default: %(default)s)"
         parser.add_argument("--threads", type=number_of_threads, default=1, metavar="N", help=help)
 
 
 def number_of_threads(text: str) -> int:
-    """A number on the command line, from 1 to `MAX_THREADS`."""
+    """Parses a number from 1 to `MAX_THREADS`."""
     number = int(text)
     if not 1 <= number <= MAX_THREADS:
         raise argparse.ArgumentTypeError(f"{text} is not from 1 to {MAX_THREADS}")
@@ -90,7 +90,7 @@ def number_of_threads(text: str) -> int:
 
 def add_class(parser: argparse.ArgumentParser) -> None:
     """Adds `--device-class`."""
-    help = "this device's class (default: as ROOT/device-class says, else any)"
+    help = "this device's class (default: from the file ROOT/device-class, else any)"
     parser.add_argument("--device-class", type=filled, metavar="NAME", help=help)
 
 
@@ -102,7 +102,7 @@ def add_holder(parser: argparse.ArgumentParser) -> None:
 
 
 def holder_of(arguments: argparse.Namespace) -> str:
-    """Returns who runs this command: as told, else the user's name."""
+    """Returns who runs this command: `--holder`, else the user's name."""
     import getpass
 
     text: str | None = arguments.holder
@@ -115,7 +115,7 @@ def holder_of(arguments: argparse.Namespace) -> str:
 
 
 def read_file(path: str, limit: int) -> bytes:
-    """Returns what a file holds, or standard input for `-`.
+    """Returns the content of a file, or of standard input for `-`.
 
     Raises:
         BadInput: it cannot be read, or is larger than `limit` bytes.
@@ -136,7 +136,7 @@ def read_order(path: str) -> bytes:
     """Returns a signed order from a file, or from standard input for `-`.
 
     Raises:
-        BadInput: it cannot be read, or is too large to be one.
+        BadInput: it cannot be read, or is too large for an order.
     """
     from device_agent.shared.trust.orders import MAX_ORDER
 
@@ -144,12 +144,12 @@ def read_order(path: str) -> bytes:
 
 
 def describe(ref: documents.ReleaseRef) -> str:
-    """Returns a release as people name it."""
+    """Returns name, version and short digest of a release."""
     return f"{ref.name} {ref.version} ({ref.digest[:12]})"
 
 
 def describe_check(certificate: reports.Certificate) -> str:
-    """Returns a certificate in one line."""
+    """Returns a summary of a certificate on one line."""
     total = certificate.identical + certificate.equivalent + certificate.different
     text = f"{certificate.identical} of {total} golden rows identical, {certificate.equivalent} equivalent"
     if certificate.accuracy is not None:
@@ -165,5 +165,5 @@ def with_warnings(warnings: tuple[str, ...]) -> str:
 
 
 def command(help: str, configure: Any, run: Any, more: str = "") -> Command:
-    """Returns a command; `more` follows its line of help in its own `--help`."""
+    """Returns a command; its `--help` shows `help`, then `more`."""
     return Command(help, f"{help[0].upper()}{help[1:]}. {more}".strip(), configure, run)

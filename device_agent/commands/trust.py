@@ -28,7 +28,7 @@ def _run_trust(arguments: argparse.Namespace) -> int:
         with store.changing("trust", "a signed order"):
             trust_store.apply_order(store.trust, order)
     held = trust_store.read(store.trust)
-    if not held.device.device_id:  # whoever asks is about to make an order, and an order names its device
+    if not held.device.device_id:  # the host may be about to make an order, which must name the device
         with store.changing("trust", "the device's id"):
             trust_store.ensure_device_id(store.trust)
         held = trust_store.read(store.trust)

@@ -1,7 +1,7 @@
-"""bench: how fast the answering release is on this board, what it holds in memory, and what the agent takes on disk.
+"""`bench`: measures speed, memory and disk space on this board.
 
-Measures the release that answers, through the paths that classify uses. Times nothing with zeros or with one row again
-and again: caches and shortcuts would answer.
+Measures the answering release through the same code as `classify`. Uses different golden rows in turn: zeros or one
+repeated row would measure caches and shortcuts.
 """
 
 from __future__ import annotations
@@ -16,24 +16,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.lifecycle import check
-from device_agent.serving.batch import make_parser, make_renderer
+from device_agent.serving.batch import make_renderer
 from device_agent.serving.load import Loaded, answering, load_kept
 from device_agent.serving.writers import Columns
 from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.reports import Bench, Latency
 from device_agent.shared.release.directory import open_release
+from device_agent.shared.tabular.csv_reader import CsvParser
 from device_agent.store.store import Store
 from device_agent.store.trust_state import kept_state
 from device_agent.system import board
 
-#: Packages that make up the agent, by import name; those that are not there are left out.
+#: Packages of the agent, by import name; those that are not installed are left out.
 PACKAGES = ("device_agent", "numpy", "tflite_runtime", "ai_edge_litert", "cryptography", "cffi", "pycparser")
 _WARM_UP = 50
 
 
 def bench(store: Store, *, seconds: float = 2.0, runtime: str = "auto", threads: int = 1) -> Bench:
-    """Measures for about `seconds` a figure.
+    """Measures each figure for about `seconds`.
 
     Raises:
         DeviceUnfit, Refused, ModelUnusable: no release can answer.
@@ -53,7 +54,7 @@ def bench(store: Store, *, seconds: float = 2.0, runtime: str = "auto", threads:
 
 
 def render(found: Bench) -> str:
-    """Returns the figures as a person reads them."""
+    """Returns the figures as text for people."""
     installed = sum(found.installed_bytes.values())
     threads = "thread" if found.threads == 1 else "threads"
     lines = [
@@ -74,7 +75,7 @@ def render(found: Bench) -> str:
 
 
 def installed_bytes() -> dict[str, int]:
-    """Returns the bytes on disk of each package of the agent that is installed (with the libraries it brings)."""
+    """Returns the bytes on disk of each installed package of the agent, with its bundled libraries."""
     from importlib import util
 
     sizes = {}
@@ -87,7 +88,7 @@ def installed_bytes() -> dict[str, int]:
 
 
 def tree_bytes(folder: Path) -> int:
-    """Returns the bytes of all files below `folder`, compiled Python left out."""
+    """Returns the bytes of all files below `folder`, without compiled Python."""
     total = 0
     for path, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if name != "__pycache__"]
@@ -128,7 +129,7 @@ def _bench(loaded: Loaded, seconds: float, threads: int, verify_ms: float, load_
 
 def _line_answerer(loaded: Loaded, rows: NDArray[np.float32]) -> Callable[[int], Any]:
     lines = [b",".join(str(value).encode() for value in row) + b"\n" for row in rows]
-    parser = make_parser(loaded.model.info, "csv", ignore_extra=False)
+    parser = CsvParser(loaded.model.info)
     renderer = make_renderer(loaded, Columns(), "csv")
     return lambda index: renderer.render(loaded.model.classify(parser.parse(lines[index]).rows), 1, {})
 

@@ -1,7 +1,7 @@
-"""doctor: what is wrong with this board, and the exact command that mends each finding.
+"""`doctor`: finds faults of this board, each with its repair.
 
-Looks at everything the agent needs, one by one, each in a process of its own: a damaged library ends that process, and
-neither the others nor the doctor. Changes nothing.
+Checks everything that the agent needs, each in a process of its own: a damaged library crashes only that process. Every
+finding has the exact command that repairs it. Changes nothing.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from device_agent.store.store import Store
 from device_agent.system import board, clock
 
 MINIMUM_PYTHON = (3, 10)
-#: Free disk under which a deployment may fail, in bytes.
+#: With less free disk space, in bytes, a deployment may fail.
 LOW_DISK = 200 * 1024 * 1024
 #: A clock before this is wrong: 2026-01-01.
 EARLIEST = 1_767_225_600
-#: What ends each warning about the release that runs.
+#: Warning about the running release -> the commands that end it.
 _MEND = {
     standing.REVOKED_KEY: "knnkit sign RELEASE --key PEM, with a trusted key, then knnkit deploy --release RELEASE",
     standing.EXPIRED: "knnkit build --force, then knnkit deploy",
 }
-#: What is typed on the host, which knows the device's name.
+#: To be typed on the host, which knows the device's name.
 _PROVISION = "knnkit provision --target THIS_DEVICE"
 Check = Callable[[Store], Iterator[Finding]]
 
 
 def diagnose(store: Store) -> Diagnosis:
-    """Returns all findings, in the order in which they should be mended."""
+    """Returns all findings, in the order in which they should be repaired."""
     findings: list[Finding] = []
     for check in _CHECKS:
         broken = {finding.name for finding in findings if finding.level == "error"} & _NEEDS.get(check.__name__, set())
@@ -58,7 +58,7 @@ def _standing(store: Store) -> standing.Standing:
 
 
 def _apart(check: Check, store: Store) -> tuple[Finding, ...]:
-    """Returns what a check finds in a process of its own; that it crashed, where it did."""
+    """Runs a check in a process of its own; returns its findings, or one that says that it crashed."""
     reader, writer = os.pipe()
     try:
         child = os.fork()
@@ -77,13 +77,13 @@ def _apart(check: Check, store: Store) -> tuple[Finding, ...]:
             os._exit(0)
     os.close(writer)
     with os.fdopen(reader, "rb") as pipe:
-        said = pipe.read()
+        answer = pipe.read()
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     try:
-        return json_codec.loads(Diagnosis, said).findings
+        return json_codec.loads(Diagnosis, answer).findings
     except json_codec.MalformedDocument:
         name, how = check.__name__.removeprefix("_"), f"signal {-code}" if code < 0 else "it gave no answer"
-        return (Finding(name, "error", f"crashed ({how}): a library of it is damaged", _PROVISION),)
+        return (Finding(name, "error", f"the check crashed ({how}): a library is damaged", _PROVISION),)
 
 
 def _findings(check: Check, store: Store) -> Iterator[Finding]:
@@ -95,7 +95,7 @@ def _findings(check: Check, store: Store) -> Iterator[Finding]:
 
 
 def render(found: Diagnosis) -> str:
-    """Returns the findings as a person reads them."""
+    """Returns the findings as text for people."""
     marks = {"ok": "ok   ", "warning": "warn ", "error": "ERROR"}
     lines = []
     for finding in found.findings:
@@ -145,7 +145,7 @@ def _runtime(store: Store) -> Iterator[Finding]:
 
 
 def _litert(runtime: str | None) -> bool:
-    """Whether LiteRT is the runtime here, or the one that there is for this Python."""
+    """Whether LiteRT is the installed runtime, or the only one available for this Python."""
     return runtime.startswith("ai_edge_litert") if runtime else sys.version_info >= (3, 12)
 
 
@@ -171,9 +171,10 @@ def _root(store: Store) -> Iterator[Finding]:
         yield Finding("root", "error", f"{root} is mounted noexec: no library there can be loaded", mend)
     elif found.st_uid != os.geteuid():
         mend = f"sudo chown -R {os.geteuid()} {_typed(root)}"
-        yield Finding("root", "warning", f"{root} belongs to user {found.st_uid}, we are {os.geteuid()}", mend)
+        message = f"{root} belongs to user {found.st_uid}, this is user {os.geteuid()}"
+        yield Finding("root", "warning", message, mend)
     elif stat.S_IMODE(found.st_mode) & 0o077:
-        yield Finding("root", "warning", f"others can look into {root}", f"chmod 700 {_typed(root)}")
+        yield Finding("root", "warning", f"other users can access {root}", f"chmod 700 {_typed(root)}")
     elif not os.access(root, os.W_OK) or os.statvfs(root).f_flag & os.ST_RDONLY:
         yield Finding("root", "error", f"{root} cannot be written", "mount | grep ' / '; dmesg | tail")
     else:
@@ -209,7 +210,7 @@ def _trust(store: Store) -> Iterator[Finding]:
         yield Finding("trust", "error", str(error), error.hint)
         return
     for path, mend in trust_dir.exposed_paths(store.trust):
-        yield Finding("trust", "warning", f"{path} can be changed by others, who then decide who may sign", mend)
+        yield Finding("trust", "warning", f"other users can change {path}, and so decide who may sign", mend)
     for warning in held.warnings:
         yield Finding("trust", "warning", warning, f"rm {_typed(store.trust)}/THAT_FILE, then {provision}")
     if held.sets.trusted:
@@ -227,7 +228,7 @@ def _state(store: Store) -> Iterator[Finding]:
     moment = clock.now()
     lease = state.lease_holder(current, moment)
     if current.pending and state.is_over(current.pending, moment):
-        yield Finding("state", "warning", "an activation is over and not tidied up", "python -m device_agent status")
+        yield Finding("state", "warning", "an expired activation is not reverted", "python -m device_agent status")
     elif lease:
         mend = "wait, or: python -m device_agent rollback"
         yield Finding("state", "warning", f"{lease.holder} holds the device: {lease.reason}", mend)
@@ -256,25 +257,25 @@ def _governor(store: Store) -> Iterator[Finding]:
     if found == "powersave":
         place = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
         mend = f"echo ondemand | sudo tee {place}"
-        yield Finding("governor", "warning", "the processor is held at its lowest frequency", mend)
+        yield Finding("governor", "warning", "the processor is kept at its lowest frequency", mend)
     else:
-        yield _ok("governor", found or "not told")
+        yield _ok("governor", found or "unknown")
 
 
 def _install(store: Store, packages: str) -> str:
-    """What puts a package right: provisioning, where it made this environment, which has no pip."""
+    """The command that repairs a package: `knnkit provision` if it made this environment (without pip), else pip."""
     provisioned = Path(sys.prefix).resolve().parent == (store.root / constants.VENVS_DIR).resolve()
     return _PROVISION if provisioned else f"{sys.executable} -m pip install {packages}"
 
 
 def _cause(error: Exception) -> str:
-    """NumPy explains a failed import on 20 lines, and ends with the reason."""
+    """The last line of an error: NumPy explains a failed import on 20 lines, the reason last."""
     lines = [line for line in str(error).splitlines() if line.strip()]
     return (lines or [type(error).__name__])[-1].removeprefix("Original error was: ")
 
 
 def _typed(path: Path) -> str:
-    """As a shell takes it, blanks and all."""
+    """Quotes a path for the shell."""
     import shlex
 
     return shlex.quote(str(path))
@@ -287,7 +288,7 @@ def _ok(name: str, message: str) -> Finding:
 _CHECKS: tuple[Check, ...] = (
     _python, _numpy, _runtime, _cryptography, _root, _disk, _clock, _trust, _state, _release, _governor,
 )  # fmt: skip
-#: Check -> findings without which it would only find their cause again.
+#: Check -> findings that must not be errors: the check would only report the same cause again.
 _NEEDS = {
     "_runtime": {"numpy"},
     "_trust": {"cryptography"},
@@ -296,5 +297,5 @@ _NEEDS = {
 
 
 def exit_code(found: Diagnosis) -> int:
-    """Returns 1 where a finding is an error."""
+    """Returns 1 if a finding is an error, else 0."""
     return constants.EXIT_FAILED if any(finding.level == "error" for finding in found.findings) else constants.EXIT_OK

@@ -1,4 +1,6 @@
-"""What is on the board now, as one document. Changes nothing beyond what `Store.settle` mends."""
+"""`status`: what is on the board now, as one document.
+
+Changes nothing but the repairs of `Store.settle`."""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from device_agent.shared.protocol.errors import DeviceUnfit
 from device_agent.shared.protocol.versions import utc
 from device_agent.shared.safe_files import read_small
 from device_agent.shared.trust import standing
-from device_agent.store import state, trust_dir
+from device_agent.store import starts, state, transitions, trust_dir
 from device_agent.store.state import StoreState
 from device_agent.store.store import Store
 from device_agent.system import board, clock
@@ -30,6 +32,7 @@ def status(store: Store) -> Status:
     answering = state.answering(current, moment)
     pending = current.pending if current.pending and not state.is_over(current.pending, moment) else None
     stands = standing_of(store, current, held, moment)
+    warnings += _about_starts(store, current, answering)
     if moment.wall < current.time_floor:
         warnings.append(f"clock-behind: the clock says {utc(moment.wall)}, it is at least {utc(current.time_floor)}")
     return Status(
@@ -58,8 +61,15 @@ def status(store: Store) -> Status:
     )
 
 
+def _about_starts(store: Store, current: StoreState, answering: state.Answering | None) -> list[str]:
+    left = transitions.why_left(current)
+    failed = starts.failed(store, answering.release.digest) if answering else 0
+    said = f"starts-failed: the last {failed} starts ended without an answer" if failed else ""
+    return [text for text in (f"fell-back: {left}" if left else "", said) if text]
+
+
 def standing_of(store: Store, current: StoreState, held: trust_dir.Seen, moment: clock.Moment) -> standing.Standing:
-    """Returns whether what answers would still be accepted, as its files claim it."""
+    """Returns the standing of the answering release, by the claims of its files (see `standing.look`)."""
     found = state.answering(current, moment)
     if found is None:
         return standing.Standing()
@@ -78,7 +88,7 @@ def _read(path: Path, limit: int) -> bytes:
 
 
 def render(found: Status) -> str:
-    """Returns a status as a person reads it."""
+    """Returns a status as text for people."""
     refs = {"committed": found.committed, "previous": found.previous, "pending": found.pending}
     lines = [f"{name:<10} {_ref(ref)}" for name, ref in refs.items() if ref or name == "committed"]
     if found.seconds_left is not None:

@@ -1,8 +1,8 @@
-"""activate and rollback: moves the device from one release to another, and never leaves it without one.
+"""`activate`: tries a staged release until it is confirmed.
 
-    verify ─► golden check in a child process ─► state.json says "pending" ─► current ─► … ─► confirm
+    verify ─► golden check in a child process ─► state.json: "pending" ─► `current` ─► … ─► confirm
 
-The release before it answers until the check has passed, and again when no confirmation comes. Needs the store's lock
+The previous release answers until the check has passed, and again if no confirmation comes. Needs the store's lock
 (`Store.changing`). Never stages or confirms (`device_agent.lifecycle.confirm`), never prints.
 """
 
@@ -32,15 +32,15 @@ def activate(
     seconds: float = constants.DEFAULT_CONFIRM_SECONDS,
     runtime: str = "auto",
 ) -> Activated:
-    """Tries the staged release `digest`; once its golden check has passed it answers, for `seconds` at first.
+    """Checks the staged release `digest`, then lets it answer until it is confirmed or `seconds` have passed.
 
-    Asked again for what is committed or pending, it checks anew, certifies, and changes nothing.
+    For a release that is committed or pending already, only repeats the check.
 
     Raises:
-        Refused: a trust rule said no.
-        GateFailed, ModelUnusable: the check failed; the release before it still answers.
-        Locked: another activation is pending, or somebody else holds the device.
-        BrokenPipeError: whoever asked for it is gone; nothing was switched.
+        Refused: a trust rule refused it.
+        GateFailed, ModelUnusable: the check failed; the previous release still answers.
+        Locked: another activation is pending, or another holder has the device.
+        BrokenPipeError: the reader of stdout is gone; nothing was switched.
     """
     transitions.checked_deadline(seconds)
     store, current = known.store, known.state
@@ -64,7 +64,7 @@ def activate(
         seconds=seconds,
         moment=moment,
     )
-    streams.require_reader()  # one that is gone will not confirm: better not to switch than to return
+    streams.require_reader()  # without a reader nobody will confirm: do not switch only to revert
     with watchdog.left_behind(store, digest, moment.uptime + seconds):
         store.commit(new)
     return Activated(verdict.ref, certificate, False, seconds)

@@ -1,7 +1,7 @@
-"""The golden check: runs a release's own golden rows on this board and certifies what came out.
+"""The golden check: tests a release against its golden set.
 
-The model runs in a child process (`device_agent.system.sandbox`), so that one that crashes or hangs is an answer too.
-Measures, judges and reports; never switches anything.
+The model runs in a child process (`device_agent.system.sandbox`): a crash or a hang becomes an error. Measures and
+reports; never switches releases.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ def certify(
     close: tuple[int, ...] = (),
     golden: bytes | None = None,
 ) -> Certificate:
-    """Returns the certificate of a verified release; `failures` in it names the gates that were missed.
+    """Returns the certificate of a verified release; its `failures` are the gates that were missed.
 
-    `close` names descriptors that the child process must not inherit (the store's lock). `golden` is another golden
-    set than the release's own, from a host that wants to know about rows of its own.
+    `close` are descriptors that the child process must close (the store's lock). `golden` replaces the release's own
+    golden set (`knnkit parity --data`).
 
     Raises:
-        ModelUnusable: it does not load, crashes or hangs.
-        DeviceUnfit: there is no runtime.
+        ModelUnusable: the model does not load, crashes or hangs.
+        DeviceUnfit: no runtime is installed.
     """
     return sandbox.run(lambda: _certify(opened, verdict, nonce, runtime, golden), close=close)
 
@@ -61,10 +61,10 @@ _MEND = {
 
 
 def require_gates(certificate: Certificate) -> Certificate:
-    """Returns the certificate if every gate was kept.
+    """Returns the certificate if every gate passed.
 
     Raises:
-        GateFailed: with the gates that were missed; the exception carries the certificate.
+        GateFailed: a gate failed; the exception has the certificate.
     """
     if not certificate.passed:
         error = GateFailed(
@@ -79,7 +79,7 @@ def require_gates(certificate: Certificate) -> Certificate:
 def _certify(
     opened: OpenRelease, verdict: Verdict, nonce: str, runtime: str, other: bytes | None = None
 ) -> Certificate:
-    # NumPy's own threads have nothing to do here, and each spins for 30 ms before it sleeps. We are a child of our own.
+    # NumPy's threads are not needed, and each spins for 30 ms. This is a child process: the setting ends with it.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from device_agent.inference.label_map import with_mapped_labels
     from device_agent.shared.golden.golden_set import Golden
@@ -91,7 +91,7 @@ def _certify(
     if opened.files[constants.MODEL_FILE].size > memory.SMALL:
         answers = answer_as_a_stream(load_model(opened, runtime, stream=True), model, golden, answers)
     if len(golden.rows):
-        model.exactly(golden.rows[0])  # tables that are damaged are found now, not by the first row in doubt
+        model.exactly(golden.rows[0])  # finds damaged float64 tables now, not at the first uncertain row
     latency = measure(model, golden)
     found = judge(golden, answers, model.info, verdict.manifest.gates, p50_ms=latency.p50_ms if latency else None)
     manifest = verdict.manifest
@@ -123,23 +123,23 @@ def _certify(
 
 
 def answer_as_a_stream(stream: TfliteKNN, model: TfliteKNN, golden: Golden, answers: Answers) -> Answers:
-    """Returns the answers, with those in their places that a stream gives some golden rows, where it gives others.
+    """Returns `answers`; where a stream answers a golden row differently, the stream's answer replaces it.
 
-    A stream does not pack a large model, and may search it in another way than a batch does: that is proven, too.
+    A stream does not pack a large model, and may search it in another way than a batch, so it is checked, too.
     """
     if (stream.search_alone, stream.runtime.delegate) == (model.search, model.runtime.delegate):
         return answers
     kept = {name: part.copy() for name, part in answers._asdict().items()}
     for row in range(0, len(golden.rows), -(-len(golden.rows) // _STREAMED_ROWS) or 1):  # evenly, from first to last
-        told = stream.classify(golden.rows[row : row + 1])._asdict()
-        if told["label"][0] != kept["label"][row] or (told["indices"][0] != kept["indices"][row]).any():
+        found = stream.classify(golden.rows[row : row + 1])._asdict()
+        if found["label"][0] != kept["label"][row] or (found["indices"][0] != kept["indices"][row]).any():
             for name, part in kept.items():
-                part[row] = told[name][0]
+                part[row] = found[name][0]
     return answers._replace(**kept)
 
 
 def measure(model: TfliteKNN, golden: Golden) -> Latency | None:
-    """Returns the time of one row, over golden rows one at a time; None without golden rows."""
+    """Returns the time of one row, measured on golden rows one at a time; None without golden rows."""
     rows = golden.rows
     if not len(rows):
         return None
@@ -168,10 +168,10 @@ def percentile(ordered: list[float], percent: float) -> float:
 def recheck(
     store: Store, ref: ReleaseRef, nonce: str, runtime: str = "auto", golden: bytes | None = None
 ) -> Certificate:
-    """Checks a release that this device accepted before, against its own golden set unless another is given.
+    """Checks a release that this device accepted before, against its own golden set or `golden`.
 
     Raises:
-        GateFailed, ModelUnusable, Refused: it does not hold (any more).
+        GateFailed, ModelUnusable, Refused: it does not pass (any more).
     """
     with contextlib.ExitStack() as stack:
         opened, verdict = open_kept(store, ref, stack)

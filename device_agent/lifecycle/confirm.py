@@ -1,6 +1,6 @@
-"""confirm: the last step of an activation, over another connection than the first. Needs the store's lock.
+"""`confirm`: commits an activation, over a new connection.
 
-Apart from `device_agent.lifecycle.activate`, for what that loads to verify and to check takes longer than to confirm.
+Needs the store's lock. A module of its own, because loading `activate` takes longer than confirming.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from device_agent.system import clock
 
 
 def confirm(store: Store, digest: str) -> Committed:
-    """Commits the pending release `digest` and raises the floor; one that is committed already stays so.
+    """Commits the pending release `digest` and raises the floor; does nothing if it is committed already.
 
     Raises:
         ActivationFailed: it is not pending (any more): `rolled-back`, `not-pending`, `same-connection`.
@@ -30,5 +30,5 @@ def confirm(store: Store, digest: str) -> Committed:
 
 
 def connection() -> str:
-    """Returns which SSH connection runs this command, empty without one: client and server address and port."""
+    """Returns $SSH_CONNECTION: address and port of client and server; empty without SSH."""
     return os.environ.get("SSH_CONNECTION", "")

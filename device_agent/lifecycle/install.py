@@ -1,7 +1,7 @@
-"""install: stage and activate in one process and under one lock, which saves a board a start of Python.
+"""`install`: stages and activates a release in one process.
 
-Each of the two verifies, writes and ends as it does alone (`stage`, `activate`); between
-them nobody else can take the device. Needs the store's lock. Never confirms.
+Saves a start of Python, and no other host can take the device in between. Each step works as it does alone (`stage`,
+`activate`). Needs the store's lock. Never confirms.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ def install(
     seconds: float = constants.DEFAULT_CONFIRM_SECONDS,
     runtime: str = "auto",
 ) -> Installed:
-    """Stages the release `directory`, then tries it; one that an interrupted `install` has staged is only tried.
+    """Stages the upload `directory`, then activates it; if an interrupted `install` has staged it, only activates it.
 
-    The files of an upload may still be called `<name>.part`: who asks for this says that they are all there.
+    The files of the upload may still be named `<name>.part`: the caller must have sent them completely.
 
     Raises:
-        AgentError: as `staging.stage` and `activation.activate`. What was staged stays so.
+        AgentError: as `stage.stage` and `activate.activate`. A staged release stays staged.
     """
     begun = time.monotonic()
     staged = None
@@ -50,5 +50,5 @@ def install(
 
 
 def _is_done(store: Store, directory: Path) -> bool:
-    """Whether an upload has become the release that its name says."""
+    """Whether the upload has already been staged under the digest in its name."""
     return not directory.exists() and stage.named_digest(directory) in store.staged()

@@ -1,4 +1,4 @@
-"""reserve and release: keeps a device for one holder for a while."""
+"""Reserves a device for one holder for a limited time."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from device_agent.system import clock
 
 
 def reserve(store: Store, holder: str, reason: str, seconds: float) -> LockHolder:
-    """Keeps everybody but `holder` from staging and activating for `seconds`.
+    """Allows only `holder` to stage and activate for `seconds`.
 
     Raises:
-        Locked: somebody else holds the device.
+        Locked: another holder has the device.
     """
     moment = clock.now()
     store.commit(transitions.reserve(store.load(), holder, reason, seconds, os.getppid(), moment))
@@ -22,7 +22,7 @@ def reserve(store: Store, holder: str, reason: str, seconds: float) -> LockHolde
 
 
 def release(store: Store, holder: str) -> None:
-    """Ends a reservation of `holder`; without one, nothing happens."""
+    """Ends a reservation of `holder`, if there is one."""
     current = store.load()
     new = transitions.release_lease(current, holder)
     if new != current:

@@ -1,7 +1,7 @@
-"""rollback: the previous release, or what a signed order names.
+"""`rollback`: returns to a release, or obeys a signed order.
 
-An order names a release to go back to, or lowers the floors. Needs the store's lock. The release is verified and its
-golden rows are checked before anything is switched.
+An order names a release to go back to, or lowers the floors. The release is verified and passes the golden check before
+anything is switched. Needs the store's lock.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from device_agent.system import clock
 def roll_back(
     store: Store, holder: str, runtime: str = "auto", leave: str | None = None, *, allow_revoked: bool = False
 ) -> Committed:
-    """Gives up a pending activation; without one, goes back to the previous release, verified and checked first.
+    """Reverts a pending activation; without one, goes back to the previous release, verified and checked first.
 
-    Where the last thing that happened was a return already (by hand, or because no confirmation came), there is nothing
-    to do: a host that asks twice, or too late, must not push the device one release further. `leave` names the release
-    to go back from, and then nothing else decides. Somebody asks for this, so that a release whose key was revoked is
-    refused unless `allow_revoked`; what returns by itself (no confirmation, a reboot) is not asked about.
+    Does nothing if the last transition was a return already (by this command, or because no confirmation came): a host
+    that asks twice, or too late, must not move the device one release further. With `leave`, goes back exactly if that
+    release answers. A release whose key was revoked is refused unless `allow_revoked`; automatic returns (no
+    confirmation, a reboot) are allowed in any case.
 
     Raises:
-        ActivationFailed: there is nothing to go back to.
-        DeviceUnfit: what ROOT/trust says of revoked keys is damaged.
-        Refused, GateFailed, ModelUnusable: the previous release is not fit; the current one still answers.
+        ActivationFailed: there is no release to go back to.
+        DeviceUnfit: trust/device.json is damaged.
+        Refused, GateFailed, ModelUnusable: the previous release does not pass; the current one still answers.
     """
     current = store.load()
     moment = clock.now()
@@ -50,7 +50,7 @@ def roll_back(
     new = transitions.roll_back(current, holder, moment)
     assert new.committed is not None
     if not allow_revoked:
-        trust_store.read(store.trust)  # who asks must know which keys are revoked; a start need not
+        trust_store.read(store.trust)  # fails if the revocations cannot be read; `open_kept` would only warn
     with contextlib.ExitStack() as stack:
         opened, verdict = open_kept(store, new.committed, stack)
         if verdict.revoked and not allow_revoked:
@@ -61,12 +61,12 @@ def roll_back(
 
 
 def obey(store: Store, order: bytes, holder: str, runtime: str = "auto", *, allow_revoked: bool = False) -> Committed:
-    """Does what a signed order says, once: lowers the floors, or goes back to a release under them.
+    """Obeys a signed order, once: lowers the floors, or goes back to a release below them.
 
     Raises:
-        Refused: the order, or the release, is not what this device may obey.
-        GateFailed, ModelUnusable: the release is not fit; the current one still answers, the order is not used up.
-        Locked: an activation is pending, or somebody else holds the device.
+        Refused: a trust rule refused the order or the release.
+        GateFailed, ModelUnusable: the release does not pass; the current one still answers, the order stays unused.
+        Locked: an activation is pending, or another holder has the device.
     """
     if orders.is_floor_order(order):
         return lower_floors(store, order, holder)
@@ -74,11 +74,11 @@ def obey(store: Store, order: bytes, holder: str, runtime: str = "auto", *, allo
 
 
 def lower_floors(store: Store, order: bytes, holder: str) -> Committed:
-    """Lowers the sequence floor and the time floor as a signed order says; what is committed goes on answering.
+    """Lowers the sequence floor and the time floor by a signed order; the committed release keeps answering.
 
     Raises:
-        Refused: the order is not what this device may obey.
-        Locked: an activation is pending, or somebody else holds the device.
+        Refused: a trust rule refused the order.
+        Locked: an activation is pending, or another holder has the device.
     """
     current = store.load()
     moment = clock.now()
@@ -98,15 +98,15 @@ def lower_floors(store: Store, order: bytes, holder: str) -> Committed:
 def obey_rollback(
     store: Store, order: bytes, holder: str, runtime: str = "auto", *, allow_revoked: bool = False
 ) -> Committed:
-    """Goes back to the release that a signed order names, although it lies under the floor; the order serves once.
+    """Goes back to the release that a signed order names, even below the floor; the order is valid once.
 
-    Where that release is committed there is nothing to do, and the order is not used up. One whose key was revoked is
+    If that release is committed already, does nothing, and the order stays unused. A release whose key was revoked is
     refused unless `allow_revoked`.
 
     Raises:
-        Refused: the order, or the release, is not what this device may obey.
-        GateFailed, ModelUnusable: the release is not fit; the current one still answers, the order is not used up.
-        Locked: an activation is pending, or somebody else holds the device.
+        Refused: a trust rule refused the order or the release.
+        GateFailed, ModelUnusable: the release does not pass; the current one still answers, the order stays unused.
+        Locked: an activation is pending, or another holder has the device.
     """
     current = store.load()
     moment = clock.now()
@@ -116,7 +116,7 @@ def obey_rollback(
     keys = Known(store, current).trust
     verified = orders.verify_rollback(order, keys, moment.wall)
     if current.committed and verified.digest == current.committed.digest:
-        return _still(current, already=True)  # to go back to it would cost the release before it
+        return _still(current, already=True)  # `go_back` would forget the previous release
     if allow_revoked:
         keys = replace(keys, revoked=frozenset())
     with open_release(store.release_path(store.find(verified.digest))) as opened:
@@ -133,7 +133,7 @@ def obey_rollback(
 
 def _unless_allowed(error: Refused) -> Refused:
     if error.reason == Reason.REVOKED_KEY.value:
-        error.hint += "; or, to go back to it all the same: --allow-revoked"
+        error.hint += "; or, to go back to it anyway: --allow-revoked"
     return error
 
 

@@ -1,7 +1,8 @@
-"""rollback --own: takes back what one holder began and nothing else, and says what became of it.
+"""`rollback --own`: reverts the pending activation of one holder.
 
-A host whose answer was lost knows neither whether the device switched nor who has been there since; only the device
-can tell, between two steps of its own. Needs the store's lock. Loads no model: what answers then was committed before.
+A host that lost the answer to `activate` cannot know whether the device switched, or whether another host has changed
+it since. This command reverts only this host's activation, and reports its outcome. Needs the store's lock. Loads no
+model: the release that answers afterwards was committed before.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ from device_agent.store import history, state, transitions
 from device_agent.store.store import Store
 from device_agent.system import clock
 
-#: What becomes of an activation; all of it stands under the name of who began it.
+#: Events of an activation; each has the holder who began it.
 _STEPS = frozenset({"activated", "confirmed", "reverted"})
 
 
 def take_back(store: Store, holder: str) -> TakenBack:
-    """Gives up the pending activation if `holder` began it; whatever else there is stays.
+    """Reverts the pending activation if `holder` began it; changes nothing else.
 
-    Asked again, it does nothing and says the same.
+    A second call does nothing and returns the same outcome.
     """
     current = store.load()
     taken = current.pending is not None and current.pending.holder == holder
@@ -42,7 +43,7 @@ def take_back(store: Store, holder: str) -> TakenBack:
 def _became(store: Store, current: state.StoreState, holder: str) -> HistoryEntry | None:
     """Returns the last step of the last activation that `holder` began."""
     entries = []
-    if current.event is not None:  # the state is the truth, also where the history was set aside
+    if current.event is not None:  # known from the state even if the history was set aside
         entries.append(history.entry_of(current.event))
     with contextlib.suppress(history.Broken):
         entries += reversed(history.read(store.history_file))
@@ -50,14 +51,14 @@ def _became(store: Store, current: state.StoreState, holder: str) -> HistoryEntr
 
 
 def render(found: TakenBack, holder: str) -> str:
-    """Returns the answer as a person reads it."""
+    """Returns the answer as text for people."""
     lines = []
     if found.became is None:
-        lines.append(f"{holder} has activated nothing here; nothing was done")
+        lines.append(f"{holder} has not activated a release here; nothing was done")
     else:
-        said = "taken back" if found.taken else f"{found.became.what} at {utc(found.became.at)}; nothing was done"
+        outcome = "reverted now" if found.taken else f"{found.became.what} at {utc(found.became.at)}; nothing was done"
         why = f" ({found.became.why})" if found.became.why and not found.taken else ""
-        lines.append(f"what {holder} activated: {said}{why}")
+        lines.append(f"the last activation by {holder}: {outcome}{why}")
     if found.pending and found.lock:
         lines.append(f"{found.lock.holder} holds this device: {found.lock.reason}")
     return "\n".join(lines)

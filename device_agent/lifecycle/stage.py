@@ -1,9 +1,8 @@
-"""Stages, signs again and prunes the releases of a device.
+"""Stages, re-signs and prunes the releases of a device.
 
-An upload becomes a release of this device, or is refused and nothing has changed.
-
-Verifies before anything moves, makes every byte durable before the rename that publishes it, and keeps the number of
-releases and the free disk within bounds. Never activates.
+An upload becomes a release of this device, or is refused and changes nothing. Everything is verified before it moves,
+and on the disk before the rename that publishes it. Old releases are removed to limit their number and the disk space.
+Never activates.
 """
 
 from __future__ import annotations
@@ -30,11 +29,11 @@ from device_agent.system import board, clock, durable
 
 #: Bytes of disk that pruning tries to leave free.
 KEEP_FREE = 64 * 1024 * 1024
-#: An upload that nobody has touched for this long is given up, in seconds.
+#: An upload that has not changed for this many seconds is removed.
 STALE_UPLOAD = 7 * 24 * 3600
-#: What is copied at a time: the kernel keeps in one piece what is written at once (docs/decisions/004).
+#: Bytes copied at a time: the size matters for later reads of the file (docs/decisions/004).
 _CHUNK = 64 * 1024
-#: Why an upload is thrown away when it is refused: no further byte would make it right.
+#: Refusals after which an upload is removed: sending more bytes could not correct it.
 _BEYOND_RESUMING = frozenset(
     reason.value
     for reason in (
@@ -49,10 +48,10 @@ _BEYOND_RESUMING = frozenset(
 
 
 def verify(store: Store, directory: Path, device_class: str | None = None) -> Staged:
-    """Returns what `stage` would say of a release directory; changes nothing.
+    """Returns what `stage` would return for a release directory; changes nothing.
 
     Raises:
-        Refused: a trust rule said no.
+        Refused: a trust rule refused it.
     """
     with open_release(directory) as opened:
         verdict = opened.verify(Known(store, store.load(), device_class).trust)
@@ -60,14 +59,14 @@ def verify(store: Store, directory: Path, device_class: str | None = None) -> St
 
 
 def stage(known: Known, directory: Path, holder: str) -> Staged:
-    """Makes the upload `directory` the release releases/<digest>/; needs the lock.
+    """Verifies the upload `directory` and moves it to releases/<digest>/. Needs the lock.
 
-    A directory outside ROOT/incoming is copied, and stays. The same release again mends the one that is there, and
-    gives it its signature if another trusted key made that.
+    A directory outside ROOT/incoming is copied instead. If the release is staged already, this repairs it, and replaces
+    its signature if another trusted key made the new one.
 
     Raises:
-        Refused: a trust rule said no; nothing was changed.
-        Locked: somebody else holds the device.
+        Refused: a trust rule refused it; nothing was changed.
+        Locked: another holder has the device.
     """
     store = known.store
     transitions.refuse_foreign(known.state, holder, clock.now())
@@ -93,13 +92,13 @@ def stage(known: Known, directory: Path, holder: str) -> Staged:
 
 
 def sign_again(known: Known, digest: str, signature: bytes, holder: str) -> Staged:
-    """Puts another signature in the place of a staged release's, by one rename; needs the lock.
+    """Replaces the signature of a staged release by one rename. Needs the lock.
 
-    The digest leaves the signature out, so that it is the same release, whatever its age: nothing else is changed.
+    The digest does not cover the signature, so it is still the same release. Works for expired and old releases, too.
 
     Raises:
-        Refused: the release, or the signature, is not good, or its key is not trusted; nothing was changed.
-        Locked: somebody else holds the device.
+        Refused: the release or the signature is invalid, or its key is not trusted; nothing was changed.
+        Locked: another holder has the device.
     """
     store = known.store
     transitions.refuse_foreign(known.state, holder, clock.now())
@@ -117,21 +116,21 @@ def sign_again(known: Known, digest: str, signature: bytes, holder: str) -> Stag
 
 @contextlib.contextmanager
 def dropping_needless(store: Store, directory: Path) -> Iterator[None]:
-    """Removes an upload that the block was refused, or locked out from taking, where that release is here already.
+    """If the block raises Refused or Locked, removes the upload if its release is staged already.
 
-    Another host has brought it: nobody would come back for the rest. Needs no lock: an upload is its sender's own.
+    Another host has staged it, so the upload is not needed. No lock needed: an upload belongs to its sender.
     """
     try:
         yield
     except (Locked, Refused):
         if _expected(store, directory) in store.staged():
-            with contextlib.suppress(OSError):  # its sender may still write
+            with contextlib.suppress(OSError):  # its sender may still be writing
                 durable.remove_tree(directory)
         raise
 
 
 def take_parts(store: Store, directory: Path) -> None:
-    """Gives the files of an upload that is complete their names; whether they are what was sent, `stage` finds out."""
+    """Removes `.part` from the file names of a complete upload; `stage` verifies the contents."""
     if _is_upload(store, directory):
         for name in constants.RELEASE_FILES:
             part = directory / f"{name}{constants.PART_SUFFIX}"
@@ -147,9 +146,9 @@ def prune(
     number: int = constants.KEEP_RELEASES,
     free: int = KEEP_FREE,
 ) -> list[str]:
-    """Removes the oldest releases over `number`, and more while under `free` bytes of disk are left; needs the lock.
+    """Removes the oldest releases above `number`, and more while fewer than `free` bytes of disk are free.
 
-    The committed, the previous, the pending one, the one a rollback left and `keep` always stay.
+    Keeps the committed, previous and pending release, the one that a rollback replaced, and `keep`. Needs the lock.
 
     Returns:
         The digests that were removed.
@@ -167,7 +166,7 @@ def prune(
 
 
 def _accept(known: Known, opened: OpenRelease, expected: str | None) -> Verdict:
-    """Verifies an upload; one that brings nothing but another signature of what is here may be of any age."""
+    """Verifies an upload. A staged release with another signature is accepted even if it is old or expired."""
     store = known.store
     try:
         return opened.verify(known.trust, expected_digest=expected)
@@ -190,20 +189,20 @@ def _is_upload(store: Store, directory: Path) -> bool:
 
 
 def named_digest(directory: Path) -> str:
-    """Returns the digest of the release that an upload says it is: its name, before a dot and who sends it."""
+    """Returns the digest in the name of an upload directory, `<digest>.<sender>` or `<digest>`."""
     return directory.name.partition(".")[0]
 
 
 def _expected(store: Store, directory: Path) -> str | None:
-    """An upload names its digest; that must be what it holds."""
+    """The digest that the upload must have, from its name; None if the name has none."""
     named = named_digest(directory)
     return named if _is_upload(store, directory) and constants.is_digest(named) else None
 
 
 def _copy(source: Path, destination: Path) -> None:
-    """Copies a release from elsewhere, checked and counted before the first byte is written."""
+    """Copies a release from outside ROOT; checks its files and the disk space first."""
     if not source.is_dir():
-        raise AgentError(f"{source} is no release directory", hint="name the directory that knnkit build made")
+        raise AgentError(f"{source} is not a release directory", hint="name the directory that knnkit build made")
     with open_release(source) as opened:
         _refuse_full(destination, sum(fact.size for fact in opened.files.values()))
         durable.remove_tree(destination)
@@ -226,9 +225,9 @@ def _refuse_full(path: Path, needed: int) -> None:
     free = board.disk_free(path)
     if free < needed:
         raise AgentError(
-            f"the release has {needed:,} bytes; {free:,} are free on the disk of {path.parent}",
+            f"the release has {needed:,} bytes; only {free:,} are free on the disk of {path.parent}",
             reason="disk-full",
-            hint="make room, then stage again",
+            hint="free some disk space, then stage again",
         )
 
 
@@ -241,7 +240,7 @@ def _make_durable(upload: Path) -> None:
 
 
 def _publish(known: Known, upload: Path, verdict: Verdict) -> bool:
-    """Renames the upload to its place; returns whether the release was there."""
+    """Moves the upload to releases/<digest>/; returns whether the release was staged already."""
     store = known.store
     place = store.release_path(verdict.digest)
     if not place.exists():
@@ -249,7 +248,7 @@ def _publish(known: Known, upload: Path, verdict: Verdict) -> bool:
         return False
     signer = _signer(known, place, verdict.digest)
     if signer is None:
-        # The bytes are known to be this release: each rename mends one file, and the upload stays whole until the end.
+        # The upload is verified: each rename repairs one file, and the upload stays complete until the end.
         for name in constants.SIGNED_FILES:
             spare = store.releases / f"{TRASH_PREFIX}{name}"
             durable.remove_tree(spare)
@@ -264,7 +263,7 @@ def _publish(known: Known, upload: Path, verdict: Verdict) -> bool:
 
 
 def _signer(known: Known, place: Path, digest: str) -> str | None:
-    """Returns who signed a release that is here; None where it is not whole, or its signature is not good."""
+    """Returns who signed a staged release; None if it is damaged or its signature is invalid."""
     try:
         with open_release(place) as opened:
             return _signed_by(known, opened, digest)
@@ -282,7 +281,7 @@ def _signed_by(known: Known, opened: OpenRelease, digest: str) -> str | None:
 
 
 def _write_signature(store: Store, place: Path, signature: bytes) -> None:
-    """Prepared outside the release, which may hold no other file, where `recover` sweeps it after a crash."""
+    """Writes it first outside the release, which may hold no other file; after a crash, `recover` removes it."""
     spare = store.releases / f"{TRASH_PREFIX}{constants.SIGNATURE_FILE}"
     durable.remove_tree(spare)
     durable.write_atomic(place / constants.SIGNATURE_FILE, signature, prepared=spare)
@@ -295,7 +294,7 @@ def _drop_unlisted(place: Path) -> None:
 
 
 def _sequence(store: Store, digest: str) -> int:
-    """The release's age for pruning; one that cannot be read goes first."""
+    """The release's sequence; -1 if it cannot be read, so that it is removed first."""
     try:
         path = store.release_path(digest) / constants.MANIFEST_FILE
         return read_manifest(read_small(path, constants.MAX_MANIFEST)).sequence
@@ -304,22 +303,22 @@ def _sequence(store: Store, digest: str) -> int:
 
 
 def _drop_uploads(store: Store, digest: str) -> None:
-    """Removes what others are sending, or have left, of a release that is here now; whoever still sends looks anew."""
+    """Removes all uploads of a release that is staged now; a host that is still sending one will notice."""
     for path in sorted(store.incoming.iterdir()):
         if named_digest(path) == digest:
-            with contextlib.suppress(OSError):  # a file may come while it is emptied
+            with contextlib.suppress(OSError):  # its sender may add a file meanwhile
                 durable.remove_tree(path)
 
 
 def _drop_stale_uploads(store: Store) -> None:
     now = clock.now().wall
     for path in sorted(store.incoming.iterdir()):
-        with contextlib.suppress(OSError):  # its sender may rename it at this moment
+        with contextlib.suppress(OSError):  # its sender may rename it meanwhile
             if now - _last_touched(path) > STALE_UPLOAD:
                 durable.remove_tree(path)
 
 
 def _last_touched(upload: Path) -> float:
-    """When something last came: a file that grows does not show in the time of its directory."""
+    """Time of the last change; a growing file changes its own time, not that of its directory."""
     inside = sorted(upload.iterdir()) if upload.is_dir() and not upload.is_symlink() else []
     return max(path.lstat().st_mtime for path in (upload, *inside))

@@ -1,8 +1,8 @@
-"""The process that stays behind after `activate` and goes back to the previous release when no confirmation comes.
+"""Background process that reverts an unconfirmed activation.
 
-It is a convenience, not the guarantee: a pending release past its deadline does not answer whether or not somebody
-is there to revert it (`device_agent.store.state`), and the next command tidies up. It holds no lock while it waits, no
-terminal and no pipe, so that the SSH connection that started it can end.
+It outlives `activate`. Safety does not depend on it: a pending release past its deadline does not answer even if this
+process died (`device_agent.store.state`), and the next command reverts it. While it waits it holds no lock, terminal or
+pipe, so that the SSH connection that started it can close.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from device_agent.store import state
 from device_agent.store.store import Store
 from device_agent.system import clock
 
-#: How often it looks whether the activation still waits, in seconds.
+#: How often it checks whether the activation still waits, in seconds.
 LOOK_SECONDS = 1.0
 _LOCK_WAIT = 30.0
 _MAX_DESCRIPTOR = 4096
@@ -30,14 +30,14 @@ _PIPE = 3
 def left_behind(store: Store, digest: str, deadline: float) -> Iterator[None]:
     """Forks a detached process that reverts the activation of `digest` at the uptime `deadline`.
 
-    The block is where the state is made "pending": the process is there before it, so that no crash leaves it out, and
-    goes away after it if the state does not say so.
+    The block writes the "pending" state. The process starts before it, so that a crash cannot leave the state without
+    one, and ends after it if the state is not pending.
     """
     readable, writable = os.pipe()
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, signals.SIGNALS)
     child = os.fork()
     if child == 0:
-        # From here on nothing may return into the caller's stack, whatever happens.
+        # The child must never return into the caller's code.
         try:
             signals.forget()
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
@@ -57,7 +57,7 @@ def left_behind(store: Store, digest: str, deadline: float) -> Iterator[None]:
 
 
 def _detach(readable: int) -> None:
-    """Lets go of everything but the pipe that ends when the caller is done, or dead."""
+    """Closes everything but the pipe, which reports when the caller has finished or died."""
     os.chdir("/")
     null = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
@@ -73,7 +73,7 @@ def _watch(store: Store, digest: str, deadline: float) -> None:
             return
         time.sleep(max(0.0, min(LOOK_SECONDS, deadline - clock.uptime())))
     if store.state_file.exists():
-        # Entering recovers, and recovering reverts.
+        # `changing` calls `recover`, which reverts.
         with contextlib.suppress(OSError, AgentError), store.changing("watchdog", "revert", wait=_LOCK_WAIT):
             pass
 

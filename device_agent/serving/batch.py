@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,16 +18,17 @@ from numpy.typing import NDArray
 from device_agent.serving.load import Loaded, answering, load_kept
 from device_agent.serving.outputs import Sink, require_apart
 from device_agent.serving.replicas import answer_all, label_all
-from device_agent.serving.writers import RENDERERS, Columns, NpyRenderer, Renderer
+from device_agent.serving.writers import RENDERERS, Columns, Kept, NpyRenderer, Renderer
 from device_agent.shared.protocol.constants import EXACT_FILE, MAX_MODEL
-from device_agent.shared.protocol.errors import BadInput, ModelUnusable
+from device_agent.shared.protocol.errors import AgentError, BadInput, ModelUnusable
 from device_agent.shared.protocol.record import record
 from device_agent.shared.release.model_file import read_member
 from device_agent.shared.release.npz import read_arrays
 from device_agent.shared.tabular.csv_reader import CsvParser
 from device_agent.shared.tabular.inputs import Source, open_source
 from device_agent.shared.tabular.json_reader import JsonParser
-from device_agent.shared.tabular.reader import Parser, short
+from device_agent.shared.tabular.reader import Parsed, Parser, short
+from device_agent.store.starts import Start
 from device_agent.store.store import Store
 
 if TYPE_CHECKING:
@@ -49,8 +51,8 @@ class Request:
     threads: int = 1
 
 
-def classify(store: Store, request: Request) -> int:
-    """Answers every row of the input; returns the number of rows.
+def classify(store: Store, request: Request, start: Start | None = None) -> int:
+    """Answers every row of the input; returns the number of rows. The first answer ends `start`.
 
     Raises:
         BadInput: a row, a line or the file cannot be classified.
@@ -59,12 +61,24 @@ def classify(store: Store, request: Request) -> int:
     loaded = load_kept(store, answering(store).release, request.runtime, request.threads)
     try:
         loaded.tell_warnings()
-        return classify_by(loaded, request)
+        count = classify_by(loaded, request, start)
+        _tell_if_left(store, loaded)
+        return count
     finally:
         loaded.close()
 
 
-def classify_by(loaded: Loaded, request: Request) -> int:
+def _tell_if_left(store: Store, loaded: Loaded) -> None:
+    """Says on standard error that another release answers by now than the one that answered the whole run."""
+    try:
+        now = answering(store).release.digest
+    except (AgentError, OSError):
+        return
+    if now != loaded.digest:
+        print(f"device_agent: warning: {loaded.digest} gave these answers; {now} answers now", file=sys.stderr)
+
+
+def classify_by(loaded: Loaded, request: Request, start: Start | None = None) -> int:
     """As `classify`, with a release that is already loaded and stays loaded.
 
     Raises:
@@ -74,7 +88,7 @@ def classify_by(loaded: Loaded, request: Request) -> int:
     renderer = make_renderer(loaded, request.columns, request.output_format or source.format)
     sink = Sink(request.output, renderer.dtype if isinstance(renderer, NpyRenderer) else None)
     try:
-        count = _run(loaded, source, request, renderer, sink)
+        count = _run(loaded, source, request, renderer, sink, start)
         sink.finish(count)
     except BaseException:
         sink.abandon()
@@ -82,9 +96,10 @@ def classify_by(loaded: Loaded, request: Request) -> int:
     return count
 
 
-def make_parser(info: KnnInfo, format: str, *, ignore_extra: bool) -> Parser:
+def make_parser(info: KnnInfo, format: str, request: Request) -> Parser:
     """Returns the parser of a text format."""
-    return (CsvParser if format == "csv" else JsonParser)(info, ignore_extra=ignore_extra)
+    parser = CsvParser if format == "csv" else JsonParser
+    return parser(info, ignore_extra=request.ignore_extra, keep=request.columns.keep)
 
 
 def make_renderer(loaded: Loaded, columns: Columns, format: str) -> Renderer:
@@ -107,12 +122,14 @@ def neighbor_classes(model: str) -> NDArray[np.int32]:
     return classes
 
 
-def _run(loaded: Loaded, source: Source, request: Request, renderer: Renderer, sink: Sink) -> int:
+def _run(loaded: Loaded, source: Source, request: Request, renderer: Renderer, sink: Sink, start: Start | None) -> int:
     require_apart(source.descriptor, request.output)
     progress = _Progress()
     count = 0
-    table = _Table(loaded.model.info, source, ignore_extra=request.ignore_extra)
+    table = _Table(loaded, source, request, start)
     for rows, rendered in _rendered(loaded, table, request, renderer):
+        if start:
+            start.answered()
         if count == 0 and (table.header or isinstance(renderer, NpyRenderer)):
             sink.write(renderer.header())
         sink.write(rendered)
@@ -128,29 +145,40 @@ def _rendered(loaded: Loaded, table: _Table, request: Request, renderer: Rendere
     """Yields (number of rows, rendered answers) of each block."""
     if request.columns.labels_only:
         for labels in label_all(loaded, table.blocks(), request.runtime, request.threads):
-            yield len(labels), renderer.render_labels(labels)
+            yield len(labels), renderer.render_labels(labels, table.kept.popleft())
     else:
         for answers in answer_all(loaded, table.blocks(), request.runtime, request.threads):
-            yield len(answers.label), renderer.render(answers, len(answers.label), {})
+            yield len(answers.label), renderer.render(answers, len(answers.label), {}, table.kept.popleft())
 
 
 class _Table:
-    """The rows of a source, block by block; after the first block, `header` says whether it has a header line."""
+    """The rows of a source, block by block.
 
-    def __init__(self, info: KnnInfo, source: Source, *, ignore_extra: bool) -> None:
+    Attributes:
+        header: after the first block, whether there is a header line.
+        kept: of each block that is read but not yet written, the values of the columns that are kept.
+    """
+
+    def __init__(self, loaded: Loaded, source: Source, request: Request, start: Start | None) -> None:
         self.header = False
-        self._info, self._source, self._ignore_extra = info, source, ignore_extra
+        self.kept: deque[Kept] = deque()
+        self._loaded, self._info, self._start = loaded, loaded.model.info, start
+        self._source, self._request = source, request
 
     def blocks(self) -> Iterator[NDArray[Any]]:
         if self._source.format == "npy":
+            if self._request.columns.keep:
+                raise BadInput("--keep: the columns of NPY have no names", hint="give the rows as CSV or JSON lines")
             yield from self._arrays()
             return
-        parser = make_parser(self._info, self._source.format, ignore_extra=self._ignore_extra)
+        parser = make_parser(self._info, self._source.format, self._request)
         for block in self._source.blocks():
-            rows = self._parse(parser, block)
+            parsed = self._parse(parser, block)
             self.header = bool(parser.header)
-            if len(rows):
-                yield rows
+            if len(parsed.rows):
+                self._refuse_poison(parsed.rows, "line {}", parsed.lines)
+                self.kept.append(parsed.kept)
+                yield parsed.rows
 
     def _arrays(self) -> Iterator[NDArray[np.float32]]:
         """Converts the rows of an NPY file to float32; checks them here, because an error names the row's number."""
@@ -163,10 +191,23 @@ class _Table:
                 row, column = (int(place[0]) for place in np.nonzero(~finite))
                 where = f"rows[{before + row}, {column}] ({short(self._info.feature_names[column])})"
                 raise BadInput(f"{self._source.name}: {where}: {wide[row, column]} is not a finite float32 number")
+            self._refuse_poison(rows, "rows[{}]", range(before, before + len(rows)))
             before += len(rows)
+            self.kept.append(())
             yield rows
 
-    def _parse(self, parser: Parser, block: bytes) -> NDArray[np.float32]:
+    def _refuse_poison(self, rows: NDArray[Any], name: str, numbers: Sequence[int]) -> None:
+        """After a start that died: refuses a row that kills the model, before this process answers it."""
+        if self._start and self._start.in_doubt:
+            from device_agent.serving.poison import find_poison
+
+            found = find_poison(self._loaded, rows, self._request.runtime)
+            if found:
+                hint = "take the row out, and report it: no row should do that"
+                where = name.format(numbers[found[0]])
+                raise BadInput(f"{self._source.name}, {where}: {found[1]}", reason="row-kills", hint=hint)
+
+    def _parse(self, parser: Parser, block: bytes) -> Parsed:
         name = self._source.name
         try:
             parsed = parser.parse(block)
@@ -175,7 +216,7 @@ class _Table:
         if parsed.errors:
             number, message = next(iter(parsed.errors.values()))
             raise BadInput(f"{name}, line {number}: {message}", hint=parsed.hint or "--stream answers the other lines")
-        return parsed.rows
+        return parsed
 
 
 class _Progress:

@@ -3,7 +3,7 @@
 The rows of one read are answered before the next read, so that no row waits for a batch to fill; many rows of one read
 use the batch signature. One release answers all rows of a read. The store is checked before each read: a row sent after
 `activate` returned gets its answer from the new release, and a pending release never answers past its deadline. A bad
-line is reported; the other lines are answered.
+line is reported; the other lines are answered. Never goes on from files that were damaged while it ran.
 """
 
 from __future__ import annotations
@@ -17,14 +17,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from device_agent.serving.batch import Request, make_parser, make_renderer
+from device_agent.serving.batch import Request, make_renderer
 from device_agent.serving.load import answering, load_kept
 from device_agent.serving.outputs import open_output, require_apart, write_all
+from device_agent.serving.stream_rows import StreamRows
 from device_agent.serving.writers import Renderer
+from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.errors import AgentError, BadInput
 from device_agent.shared.tabular.inputs import MAX_LINE, Lines, Source, open_source
-from device_agent.shared.tabular.reader import Parser
+from device_agent.shared.tabular.reader import Parsed
 from device_agent.store import state
+from device_agent.store.starts import Start
 from device_agent.store.store import Store
 from device_agent.system import clock
 
@@ -34,9 +37,10 @@ READ_BYTES = 1 << 15
 IDLE_MS = 1000
 
 
-def stream(store: Store, request: Request) -> int:
+def stream(store: Store, request: Request, start: Start | None = None) -> int:
     """Answers standard input or a pipe line by line, until it ends or SIGTERM arrives.
 
+    The first answer ends `start`.
     Returns the number of bad lines, which have no answer; 0 after SIGTERM, which ends a service.
 
     Raises:
@@ -45,18 +49,16 @@ def stream(store: Store, request: Request) -> int:
         AgentError: the output file cannot be written, or is the input.
         DeviceUnfit, Refused, ModelUnusable: no release can answer.
     """
-    source = open_source(request.input, request.format, READ_BYTES)
-    if source.format == "npy" or request.output_format == "npy":
-        raise BadInput("a stream is CSV or JSON lines", hint="leave out --stream for NPY")
+    source = open_source(request.input, request.format, look=False)
     require_apart(source.descriptor, request.output)
-    answerer = _Answerer(store, request, source)
+    answerer = _Answerer(store, request, source, start)
     with _signals() as flags:
         return _serve(answerer, source, flags)
 
 
 def _serve(answerer: _Answerer, source: Source, flags: _SignalFlags) -> int:
     lines = Lines()
-    data: bytes | None = source.start
+    data: bytes | None = None
     poll = select.poll()
     for descriptor in (source.descriptor, flags.descriptor):
         poll.register(descriptor, select.POLLIN)
@@ -87,7 +89,7 @@ def _read(poll: select.poll, source: Source, flags: _SignalFlags, answerer: _Ans
         if ready:
             flags.drain()
             return None
-        answerer.check_release()
+        answerer.wait()
 
 
 class _SignalFlags:
@@ -136,11 +138,11 @@ def _signals() -> Iterator[_SignalFlags]:
 class _Answerer:
     """Answers blocks of lines with the current release."""
 
-    def __init__(self, store: Store, request: Request, source: Source) -> None:
+    def __init__(self, store: Store, request: Request, source: Source, start: Start | None) -> None:
         self.refused = 0
-        self._store = store
+        self._has_header = False
+        self._store, self._start = store, start
         self._request = request
-        self._format = request.output_format or source.format
         self._name = source.name
         self._descriptor = 1
         self._output = None if request.output == "-" else request.output
@@ -151,21 +153,42 @@ class _Answerer:
         self._answering = answering(store)
         self._loaded = load_kept(store, self._answering.release, request.runtime, request.threads, stream=True)
         self._loaded.tell_warnings()
-        self._renderer: Renderer = make_renderer(self._loaded, request.columns, self._format)
-        self._parser: Parser = make_parser(self._loaded.model.info, source.format, ignore_extra=request.ignore_extra)
+        self._rows = StreamRows(self._loaded.model.info, source, request)
+        self._renderers: dict[str, Renderer] = {}
+        self._renderer()
 
     def answer(self, block: bytes) -> None:
         """Answers all lines of a block."""
         if not block:
             return
         self.check_release()
-        had_header = self._parser.header
-        try:
-            parsed = self._parser.parse(block)
-        except BadInput as error:
-            raise BadInput(f"{self._name}: {error}", hint=error.hint) from None
-        if self._parser.header and had_header is None:
-            self._write(self._renderer.header())
+        answered = 0
+        for parsed in self._rows.parse(block):
+            safe = self._without_poison(parsed)
+            self._answer(safe)
+            answered += len(safe.rows)
+        if self._start and answered:
+            self._start.answered()
+            self._start = None
+
+    def _without_poison(self, parsed: Parsed) -> Parsed:
+        """Begins the start with its first rows. After one that died, rows that kill the model become bad lines."""
+        if self._start and len(parsed.rows):
+            self._start.begin()
+            while self._start.in_doubt and len(parsed.rows):
+                from device_agent.serving.poison import find_poison, without_row
+
+                found = find_poison(self._loaded, parsed.rows, self._request.runtime)
+                if found is None:
+                    break
+                parsed = without_row(parsed, *found)
+        return parsed
+
+    def _answer(self, parsed: Parsed) -> None:
+        renderer = self._renderer()
+        if self._rows.parser.header and not self._has_header:
+            self._has_header = True
+            self._write(renderer.header())
         for number, message in parsed.errors.values():
             self._report(number, message)
         self.refused += len(parsed.errors)
@@ -174,30 +197,44 @@ class _Answerer:
         batch = self._loaded.model.batch
         if parsed.errors or parsed.count <= batch:
             answers = self._loaded.model.classify(parsed.rows) if len(parsed.rows) else None
-            self._write(self._renderer.render(answers, parsed.count, parsed.errors))
+            self._write(renderer.render(answers, parsed.count, parsed.errors, parsed.kept))
             return
         for start in range(0, parsed.count, batch):
             rows = parsed.rows[start : start + batch]
-            self._write(self._renderer.render(self._loaded.model.classify(rows), len(rows), {}))
+            kept = [column[start : start + batch] for column in parsed.kept]
+            answers = self._loaded.model.classify(rows)
+            self._write(renderer.render(answers, len(rows), {}, kept))
+
+    def wait(self) -> None:
+        """No rows arrive: while it waits for the first of them, a start counts neither for nor against the release."""
+        if self._start:
+            self._start.withdraw()
+        self.check_release()
+
+    def _renderer(self) -> Renderer:
+        format = self._request.output_format or self._rows.format
+        if format not in self._renderers:
+            self._renderers[format] = make_renderer(self._loaded, self._request.columns, format)
+        return self._renderers[format]
 
     def answer_last(self, block: bytes) -> None:
         """Answers a last line without a newline, with a warning: it may be incomplete."""
         if block:
             self.answer(block)
-            self._report(self._parser.line, "has no newline: it is incomplete if its writer died")
+            self._report(self._rows.parser.line, "has no newline: it is incomplete if its writer died")
 
     def drop_last(self, block: bytes) -> None:
         """Reports a partly read line that is not answered."""
         if block:
-            self._report(self._parser.line + 1, "was not complete when the stream ended: not answered")
+            self._report(self._rows.parser.line + 1, "was not complete when the stream ended: not answered")
 
     def refuse_overlong(self) -> None:
         """Answers a line that is longer than any row with an error."""
-        self._parser.line += 1
-        error = {0: (self._parser.line, f"has more than {MAX_LINE:,} bytes")}
+        self._rows.parser.line += 1
+        error = {0: (self._rows.parser.line, f"has more than {MAX_LINE:,} bytes")}
         self._report(*error[0])
         self.refused += 1
-        self._write(self._renderer.render(None, 1, error))
+        self._write(self._renderer().render(None, 1, error))
 
     def check_release(self) -> None:
         """Switches to the release that answers now, if it is another one."""
@@ -232,12 +269,14 @@ class _Answerer:
                 f"the release {loaded.digest[:12]} takes other columns than this stream", hint="start the stream again"
             )
         loaded.tell_warnings()
-        self._renderer = make_renderer(loaded, self._request.columns, self._format)
+        self._renderers = {name: make_renderer(loaded, self._request.columns, name) for name in self._renderers}
         before, self._loaded = self._loaded, loaded
         before.close()
 
     def _may_continue(self) -> bool:
-        """Whether the state still allows the release in memory to answer."""
+        """Whether the release in memory may go on: the state allows it, and the mapped file is not damaged."""
+        if not self._loaded.opened.is_intact(constants.MODEL_FILE):
+            return False
         try:
             current = self._store.load()
         except (AgentError, OSError):

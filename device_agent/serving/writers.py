@@ -9,12 +9,14 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.protocol.constants import UNKNOWN_LABEL
+from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.model_info import KnnInfo
 from device_agent.shared.protocol.record import record
 
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from device_agent.inference.tflite_knn import Answers
 
 Errors = dict[int, tuple[int, str]]
+#: Of each column that is kept, its values in the rows that are answered.
+Kept = Sequence[Sequence[Any]]
 
 #: Up to this many bytes, joining padded lines and removing the padding is faster than joining line by line.
 _SHORT = 32
@@ -31,11 +35,12 @@ _FILLER = b"\xff"
 
 @record
 class Columns:
-    """Columns to write besides the label."""
+    """Columns to write besides the label; those of `keep` come from the input, and stand first."""
 
     proba: bool = False
     neighbors: bool = False
     digest: bool = False
+    keep: tuple[str, ...] = ()
 
     @property
     def labels_only(self) -> bool:
@@ -63,28 +68,34 @@ class _LabelLines:
 
 
 class CsvRenderer:
-    """`label[,proba_CLASS…][,neighbor_i,distance_i,class_i…][,digest]`, quoted where needed."""
+    """`[KEPT…,]label[,proba_CLASS…][,neighbor_i,distance_i,class_i…][,digest]`, quoted where needed."""
 
     def __init__(self, info: KnnInfo, columns: Columns, digest: str, targets: NDArray[np.int32] | None) -> None:
         self._info, self._columns, self._digest, self._targets = info, columns, digest, targets
         self._labels = [str(label) for label in (*info.classes, UNKNOWN_LABEL)]  # index -1 is "unknown"
         self._lines = _LabelLines([_csv_line([label] + [digest] * columns.digest) for label in self._labels])
-        self._empty = b"," * (len(self._names()) - 1) + b"\n"
+        self._empty = b"," * (len(columns.keep) + len(self._names()) - 1) + b"\n"
+        _require_apart(columns.keep, self._names())
 
     def header(self) -> bytes:
         """Returns the header line."""
-        return _csv_line(self._names())
+        return _csv_line([*self._columns.keep, *self._names()])
 
-    def render(self, answers: Answers | None, count: int, errors: Errors) -> bytes:
+    def render(self, answers: Answers | None, count: int, errors: Errors, kept: Kept = ()) -> bytes:
         """Returns `count` lines: those of `answers`, and an empty one at each place of `errors`."""
-        lines = [] if answers is None else self._good(answers)
+        lines = [] if answers is None else self._join(kept, self._good(answers))
         for place in sorted(errors):
             lines.insert(place, self._empty)
         return b"".join(lines)
 
-    def render_labels(self, labels: NDArray[np.int32]) -> bytes:
+    def render_labels(self, labels: NDArray[np.int32], kept: Kept = ()) -> bytes:
         """Returns the lines for class indices, without columns that need more."""
-        return self._lines.join(labels)
+        return b"".join(self._join(kept, self._lines.pick(labels))) if kept else self._lines.join(labels)
+
+    def _join(self, kept: Kept, lines: list[bytes]) -> list[bytes]:
+        if not kept:
+            return lines
+        return [_csv_line(list(map(_cell, row)))[:-1] + b"," + line for row, line in zip(zip(*kept), lines)]
 
     def _names(self) -> list[str]:
         names = ["label"]
@@ -119,21 +130,22 @@ class CsvRenderer:
 
 
 class JsonRenderer:
-    """`{"label": …, "probabilities": {…}, "neighbors": [{"index", "distance", "label"}…], "digest": …}` per line."""
+    """`{KEPT…, "label": …, "probabilities": {…}, "neighbors": [{"index", "distance", "label"}…], "digest": …}`."""
 
     def __init__(self, info: KnnInfo, columns: Columns, digest: str, targets: NDArray[np.int32] | None) -> None:
         self._info, self._columns, self._digest, self._targets = info, columns, digest, targets
         self._labels = (*info.classes, UNKNOWN_LABEL)
         tail = {"digest": digest} if columns.digest else {}
+        _require_apart(columns.keep, ("label", "probabilities", "neighbors", "digest", "error", "line"))
         self._lines = _LabelLines([_json_line({"label": label} | tail) for label in self._labels])
 
     def header(self) -> bytes:
         """Returns nothing: JSON lines have no header."""
         return b""
 
-    def render(self, answers: Answers | None, count: int, errors: Errors) -> bytes:
+    def render(self, answers: Answers | None, count: int, errors: Errors, kept: Kept = ()) -> bytes:
         """Returns `count` lines: those of `answers`, and an error record at each place of `errors`."""
-        lines = [] if answers is None else self._good(answers)
+        lines = [] if answers is None else self._join(kept, self._good(answers))
         for place in sorted(errors):
             number, message = errors[place]
             lines.insert(place, _json_line({"error": message, "line": number}))
@@ -144,9 +156,15 @@ class JsonRenderer:
             return self._lines.pick(answers.label)
         return [_json_line(self._record(answers, row)) for row in range(len(answers.label))]
 
-    def render_labels(self, labels: NDArray[np.int32]) -> bytes:
+    def render_labels(self, labels: NDArray[np.int32], kept: Kept = ()) -> bytes:
         """Returns the lines for class indices, without columns that need more."""
-        return self._lines.join(labels)
+        return b"".join(self._join(kept, self._lines.pick(labels))) if kept else self._lines.join(labels)
+
+    def _join(self, kept: Kept, lines: list[bytes]) -> list[bytes]:
+        if not kept:
+            return lines
+        names = self._columns.keep
+        return [_json_line(dict(zip(names, row)))[:-2] + b", " + line[1:] for row, line in zip(zip(*kept), lines)]
 
     def _record(self, answers: Answers, row: int) -> dict[str, Any]:
         record: dict[str, Any] = {"label": self._labels[answers.label[row]]}
@@ -178,6 +196,8 @@ class NpyRenderer:
 
     def __init__(self, info: KnnInfo, columns: Columns, digest: str, targets: NDArray[np.int32] | None) -> None:
         self._columns, self._digest, self._targets = columns, digest, targets
+        if columns.keep:
+            raise BadInput("--keep: an NPY file of answers holds no text", hint="--output-format csv, or jsonl")
         if info.reject is None and all(isinstance(label, int) for label in info.classes):
             self._labels = np.array([*info.classes, 0], np.int64)
         else:
@@ -188,7 +208,7 @@ class NpyRenderer:
         """Returns a header for 0 rows; the caller replaces it when the number of rows is known."""
         return npy_header(self.dtype, 0)
 
-    def render(self, answers: Answers | None, count: int, errors: Errors) -> bytes:
+    def render(self, answers: Answers | None, count: int, errors: Errors, kept: Kept = ()) -> bytes:
         """Returns the bytes of `count` entries; NPY has no entry for a bad line."""
         if answers is None:
             return b""
@@ -203,7 +223,7 @@ class NpyRenderer:
                 table["classes"] = self._labels[self._targets[answers.indices]]
         return table.tobytes()
 
-    def render_labels(self, labels: NDArray[np.int32]) -> bytes:
+    def render_labels(self, labels: NDArray[np.int32], kept: Kept = ()) -> bytes:
         """Returns the entries for class indices, without columns that need more."""
         return (self._table(labels) if self.dtype.names else self._labels[labels]).tobytes()
 
@@ -235,6 +255,18 @@ RENDERERS: dict[str, type[CsvRenderer] | type[JsonRenderer] | type[NpyRenderer]]
 }
 
 
+def _require_apart(keep: Sequence[str], names: Sequence[str]) -> None:
+    """Checks that no column that is kept has the name of a column of the answers.
+
+    Raises:
+        BadInput: one has.
+    """
+    twice = next((name for name in keep if name in names), None)
+    if twice is not None:
+        hint = "give the column another name in the rows"
+        raise BadInput(f"--keep {twice}: the answers have a column of that name", hint=hint)
+
+
 def npy_header(dtype: np.dtype[Any], count: int) -> bytes:
     """Returns the header of a 1-D NPY file; its length does not depend on `count`.
 
@@ -253,6 +285,13 @@ def _csv_line(fields: list[str]) -> bytes:
         csv.writer(buffer, lineterminator="\n").writerow(fields)
         return buffer.getvalue().encode()
     return ",".join(fields).encode() + b"\n"
+
+
+def _cell(value: Any) -> str:
+    """Returns a value of any kind in one line."""
+    if isinstance(value, str) and "\n" not in value and "\r" not in value:
+        return value
+    return "" if value is None else json.dumps(value)
 
 
 def _json_line(value: Any) -> bytes:

@@ -1,6 +1,6 @@
-"""What TfKNN on the host and TfliteKNN on a device share.
+"""Row checks and result records of TfKNN and TfliteKNN.
 
-Both check rows with the same code, and return neighbours in the same record. Needs numpy; does no I/O.
+Host and device check rows with the same code, and return neighbours in the same record. Needs numpy; does no I/O.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from device_agent.shared.protocol.errors import BadInput
 
 
-# A named tuple, since one is made for every row of a stream: a frozen dataclass takes three times as long.
+# A named tuple: a stream makes one for every row, and a frozen dataclass takes three times as long to make.
 class Neighbors(NamedTuple):
     """The k nearest training rows of each query, by (distance, training index).
 
@@ -28,12 +28,12 @@ class Neighbors(NamedTuple):
 
 
 def default_names(count: int) -> tuple[str, ...]:
-    """Returns the names of features that nobody named."""
+    """Returns the names of unnamed features: feature_0, feature_1, ..."""
     return tuple(f"feature_{column}" for column in range(count))
 
 
 def column_names(rows: Any) -> tuple[str, ...] | None:
-    """Returns the column names of a data frame, None if `rows` is another table or its columns are not text."""
+    """Returns the column names of a data frame; None if `rows` is not one, or a name is not text."""
     names = getattr(rows, "columns", None)
     if names is None or not len(names) or not all(isinstance(name, str) for name in names):
         return None
@@ -46,13 +46,13 @@ def check_rows(
     """Returns `rows` as (n, n_features) contiguous float32.
 
     Args:
-        rows: numbers; the columns of a data frame must be `features`, if these were named.
-        features: the model's.
-        error: what to raise, from a message and a `hint`.
+        rows: numbers; a data frame must have the columns `features`, unless these are default names.
+        features: names of the model's features.
+        error: class of the exception to raise; takes a message and a `hint`.
 
     Raises:
-        BadInput: or `error`: wrong shape, wrong columns, not numbers, or not finite in float32; it names the first row
-            and column.
+        BadInput: or `error`: wrong shape, wrong columns, not numbers, or not finite in float32; the message names the
+            first such row and column, counted from 0.
     """
     if type(rows) is np.ndarray and rows.dtype == np.float32:
         queries: NDArray[np.float32] = np.ascontiguousarray(rows)
@@ -86,7 +86,7 @@ def _few(names: tuple[str, ...]) -> str:
 
 
 def accuracy(predicted: NDArray[Any], truth: ArrayLike, error: Callable[..., Exception] = BadInput) -> float:
-    """Returns the share of `predicted` (n,) labels that are the `truth` (n,).
+    """Returns the share (0 to 1) of `predicted` labels (n,) that equal `truth` (n,).
 
     Raises:
         BadInput: or `error`: `truth` has another shape, or there are no labels.

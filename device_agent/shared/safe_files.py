@@ -1,7 +1,7 @@
-"""Files in places where others can put something else.
+"""Opens and writes files safely in shared folders.
 
-Reading: `open_ordinary` never waits for a pipe, and follows a link only where that is asked for. Writing: `whole_file`
-makes a file appear at once and complete, through a name that nobody can have prepared.
+`open_ordinary` never blocks on a pipe, and follows a symbolic link only on request. `whole_file` writes under a random
+name and renames: other processes see the complete file or none.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from typing import IO, BinaryIO
 
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-#: Of a file's name, how much the name of its unfinished copy repeats: a name may have 255 bytes.
+#: Characters of a file's name in the name of its unfinished copy: a name may have at most 255 bytes.
 _REPEATED = 40
 
 
 class NotOrdinary(OSError):
-    """There is a directory, a link or a device in the place of a file."""
+    """The path names a directory, a link or a device, not an ordinary file."""
 
 
 def open_ordinary(path: Path, *, follow: bool = False) -> IO[bytes]:
-    """Returns the open file; `follow` allows a symbolic link to one, as users make of their own files.
+    """Returns the open file; with `follow`, `path` may be a symbolic link.
 
     Raises:
         NotOrdinary: it is not an ordinary file.
@@ -44,7 +44,7 @@ def open_ordinary(path: Path, *, follow: bool = False) -> IO[bytes]:
 
 
 def read_small(path: Path, limit: int, *, follow: bool = False) -> bytes:
-    """Returns what the file holds: at most `limit` bytes, and one more where it holds more.
+    """Returns the file's content; of a file over `limit` bytes, the first `limit + 1`.
 
     With `follow`, /dev/null is an empty file, as users write it for "none".
 
@@ -62,9 +62,9 @@ def read_small(path: Path, limit: int, *, follow: bool = False) -> bytes:
 
 
 class WholeFile:
-    """A file that appears, or takes the place of another, once all of it is there.
+    """A file that gets its name, or replaces another, only when it is complete.
 
-    It is written under a name of its own beside `path`, with the rights that a new file gets there.
+    It is written under a temporary name beside `path`, with the permissions of a new file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -73,17 +73,17 @@ class WholeFile:
         self.descriptor = os.open(self._part, _NEW, 0o666)
 
     def publish(self) -> None:
-        """Gives it its name."""
+        """Renames the file to `path`."""
         self._close()
         self._part.replace(self._path)
 
     def abandon(self) -> None:
-        """Leaves nothing behind; does nothing after `publish`."""
+        """Removes the unfinished file; does nothing after `publish`."""
         self._close()
         self._part.unlink(missing_ok=True)
 
     def _close(self) -> None:
-        """Once: the number may be another file's by then."""
+        """Closes at most once: another file may have got the same descriptor since."""
         descriptor, self.descriptor = self.descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
@@ -91,12 +91,12 @@ class WholeFile:
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """Opens a file that appears, durably, once the block has ended well.
+    """Opens a file that appears under its name, synced to the disk, once the block ends without an error.
 
-    /dev/stdout, a named pipe, and whatever else is there and not a file is written into.
+    A path that exists and is not a file (/dev/stdout, a named pipe) is written to directly.
 
     Raises:
-        OSError: it cannot be written there.
+        OSError: it cannot be written.
     """
     if path.exists() and not path.is_file():
         with path.open("wb") as file:

@@ -1,8 +1,8 @@
-"""history.jsonl: one line for each thing that happened to the releases of a device.
+"""history.jsonl: one line per event of the releases.
 
-The transitions of the state machine stand in it exactly once each: state.json carries the last one, and `record`
-brings the file up to it, also after a crash between the two. The file is kept under `MAX_BYTES` by dropping its older
-half. One that cannot be read or added to is for the store to set aside. Never read to decide anything.
+Each transition of the state machine appears exactly once: state.json holds the last one, and `record` appends it if it
+is missing, even after a crash. A file over `MAX_BYTES` loses its older half. The store sets a file aside that cannot be
+used. No decision depends on it.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from device_agent.store.state import Event
 from device_agent.system import durable
 
 MAX_BYTES = 1024 * 1024
-#: A file of more bytes is none that was written here.
+#: The agent never writes a file of more bytes.
 _TOO_LARGE = 2 * MAX_BYTES
 _MAX_LINE = 16 * 1024
 _SERIAL = b'"serial":'
 
 
 class Broken(Exception):
-    """The file cannot be read or added to, whatever is tried; it is not essential."""
+    """The file cannot be read or appended to; the agent works without it."""
 
 
 def record(path: Path, event: Event | None) -> None:
     """Appends `event` unless the file has it.
 
     Raises:
-        Broken: there is something else in the place of the file.
+        Broken: the path is not a usable file.
     """
     if event is None:
         return
@@ -44,24 +44,24 @@ def record(path: Path, event: Event | None) -> None:
 
 
 def entry_of(event: Event) -> HistoryEntry:
-    """Returns the line of a transition."""
+    """Returns the history entry of a transition."""
     return HistoryEntry(event.at, event.what, event.release, event.answering, event.why, event.holder, event.serial)
 
 
 def add(path: Path, entry: HistoryEntry) -> None:
-    """Appends a line that no state carries.
+    """Appends an event that is not a transition.
 
     Raises:
-        Broken: there is something else in the place of the file.
+        Broken: the path is not a usable file.
     """
     _append(path, entry, _content(path))
 
 
 def read(path: Path, count: int | None = None) -> list[HistoryEntry]:
-    """Returns the last `count` lines (all without it), oldest first; a line that a crash tore is left out.
+    """Returns the last `count` entries (default: all), oldest first; skips lines that a crash left incomplete.
 
     Raises:
-        Broken: there is something else in the place of the file.
+        Broken: the path is not a usable file.
     """
     entries = list(_entries(_content(path).splitlines()))
     return entries if count is None else entries[max(0, len(entries) - count) :]
@@ -95,7 +95,7 @@ def _append(path: Path, entry: HistoryEntry, data: bytes) -> None:
         raise
 
 
-#: What the system says of a directory, a link, a file of somebody else, or one that may not be changed.
+#: Errors for a directory, a link, or a file that this user may not change.
 _IN_THE_WAY = (errno.EISDIR, errno.ELOOP, errno.EACCES, errno.EPERM)
 
 
@@ -108,16 +108,16 @@ def _content(path: Path) -> bytes:
     except OSError as error:
         raise Broken(error.strerror or str(error)) from None
     if len(data) > _TOO_LARGE:
-        raise Broken(f"it has more than {_TOO_LARGE:,} bytes, which were never written")
+        raise Broken(f"it has more than {_TOO_LARGE:,} bytes, and the agent never writes so many")
     return data[: data.rfind(b"\n") + 1]
 
 
 def _has(data: bytes, event: Event) -> bool:
-    """Whether the event is the last step there; its serial alone does not say, for a new state starts at 1."""
+    """Whether the last transition is `event`; compares more than the serial, since a new state starts at 1 again."""
     end = len(data)
     while (place := data.rfind(_SERIAL, 0, end)) >= 0:
         end = data.rfind(b"\n", 0, place) + 1
-        if data.startswith(b"null", place + len(_SERIAL)):  # it changed no state
+        if data.startswith(b"null", place + len(_SERIAL)):  # not a transition
             continue
         for entry in _entries([data[end : data.find(b"\n", place)]]):
             if entry.serial is not None:

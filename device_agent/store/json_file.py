@@ -1,6 +1,6 @@
-"""A small JSON file of the device that is read, changed and written again.
+"""A small JSON file that the device reads and rewrites.
 
-Keys of a newer version stay in it. Nothing is written that could not be read again.
+Keeps keys of newer versions. Never writes a file that it could not read again.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ T = TypeVar("T")
 
 
 class JsonFile(Generic[T]):
-    """One such file.
+    """A JSON file with one record.
 
     Args:
         path: the file.
-        kind: the record that it holds.
-        limit: the most bytes that are read, and that are written.
+        kind: class of the record.
+        limit: most bytes to read or write.
     """
 
     def __init__(self, path: Path, kind: type[T], limit: int) -> None:
         self.path, self._kind, self._limit = path, kind, limit
 
     def read(self) -> T:
-        """Returns what the file holds.
+        """Returns the record in the file.
 
         Raises:
             DeviceUnfit: a newer version wrote it, and this one would misread it.
-            MalformedDocument: it is not such a document, or too large.
+            MalformedDocument: it is malformed or too large.
             NotOrdinary: it is not an ordinary file.
             OSError: it cannot be read.
         """
@@ -45,10 +45,10 @@ class JsonFile(Generic[T]):
             raise DeviceUnfit(f"{self.path}: {error}", reason="newer-document", hint=hint) from None
 
     def encode(self, value: T) -> bytes:
-        """Returns what `write` writes.
+        """Returns the bytes that `write` would write.
 
         Raises:
-            DeviceUnfit: it could not be read again.
+            DeviceUnfit: they would be too many to read again.
         """
         try:
             return json_codec.dump_file(value, limit=self._limit)
@@ -59,6 +59,6 @@ class JsonFile(Generic[T]):
         """Replaces the file, durably.
 
         Raises:
-            DeviceUnfit: it could not be read again; nothing was written.
+            DeviceUnfit: it would be too large to read again; nothing was written.
         """
         durable.write_atomic(self.path, self.encode(value))

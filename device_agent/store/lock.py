@@ -1,7 +1,7 @@
-"""One writer at a time: a kernel lock on ROOT/lock, with a record of who holds it, since when and why.
+"""Lock of the store: one writer at a time.
 
-The kernel drops the lock when its process dies, so that a stale one cannot outlive a crash; the record that is left
-behind is then only the name of who was there last. Never breaks a lock that is held.
+A kernel lock on ROOT/lock; the file records who holds it, since when and why. The kernel releases the lock when its
+process dies, so that no lock survives a crash; the record may remain, and means nothing then. Never breaks a held lock.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from device_agent.shared.protocol.versions import utc
 from device_agent.shared.safe_files import open_ordinary
 from device_agent.system import durable
 
-#: How long a command waits for another one's lock, in seconds; most hold it for milliseconds.
+#: How long a command waits for the lock, in seconds; most commands hold it for milliseconds.
 WAIT_SECONDS = 2.0
 _POLL_SECONDS = 0.02
 _MAX_RECORD = 4096
@@ -37,7 +37,7 @@ def held(path: Path, holder: str, reason: str, *, wait: float = WAIT_SECONDS) ->
     descriptor = _open(path)
     try:
         _acquire(descriptor, path, wait)
-        # The record is for people; where it cannot be written (a full disk), the lock holds all the same.
+        # The record is only information: the lock also works without it (on a full disk).
         with contextlib.suppress(OSError, json_codec.TooLarge):
             os.ftruncate(descriptor, 0)
             record = LockHolder(holder, reason, int(time.time()), os.getpid())
@@ -50,7 +50,7 @@ def held(path: Path, holder: str, reason: str, *, wait: float = WAIT_SECONDS) ->
 
 
 def holder_of(path: Path) -> LockHolder | None:
-    """Returns who holds the lock now; None when nobody does, whatever record a dead process left."""
+    """Returns who holds the lock now; None if nobody does, even if a dead process left its record."""
     with contextlib.suppress(OSError), open_ordinary(path) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -60,7 +60,7 @@ def holder_of(path: Path) -> LockHolder | None:
 
 
 def _open(path: Path) -> int:
-    """Opens the lock file; whatever else has its name (a directory, a link, a pipe) is set aside."""
+    """Opens the lock file; a directory, link or pipe of that name is set aside first."""
     with contextlib.suppress(FileNotFoundError):
         if not stat.S_ISREG(path.lstat().st_mode):
             durable.set_aside(path)
@@ -83,7 +83,7 @@ def _locked(descriptor: int, path: Path) -> Locked:
     record = _record(descriptor)
     return Locked(
         f"{path.parent} is held by {record.holder} (process {record.pid}) since {utc(record.since)}: {record.reason}",
-        hint="wait until it is done; the lock ends with its process",
+        hint="wait until that process ends",
     )
 
 

@@ -1,9 +1,8 @@
-"""The state of a device, and what it says: which release answers, and who keeps others out. Pure: no I/O, no clock.
+"""The state of a device; no I/O, no clock.
 
-`StoreState` is the content of state.json, the single commit point of the store: what it says is the truth, and the
-`current` link, the history and the release directories follow from it. A pending release whose time is over does not
-answer, even where nobody has reverted it yet: readers and writers ask the same `answering`. What may become of a state
-stands in `device_agent.store.transitions`.
+`StoreState` is the content of state.json, the single source of truth: the `current` link, the history and the release
+directories follow from it. `answering` tells readers and writers alike which release answers: a pending release past
+its deadline does not, even before it is reverted. `device_agent.store.transitions` changes states.
 """
 
 from __future__ import annotations
@@ -20,12 +19,12 @@ What = Literal["activated", "confirmed", "reverted", "rolled-back"]
 
 @record
 class Pending:
-    """An activation that waits for its confirmation: `started` and `deadline` are uptimes of the boot `boot`."""
+    """An activation that waits for confirmation: `started` and `deadline` are uptimes of the boot `boot`."""
 
     release: ReleaseRef
-    created: int  # the time floor once it is committed (`trust.Verdict.time_floor`)
+    created: int  # the time floor after it is committed (`Verdict.time_floor`)
     holder: str
-    connection: str  # the SSH connection that activated it, as sshd names it; empty without one
+    connection: str  # $SSH_CONNECTION of the command that activated it; empty without SSH
     since: int
     boot: str
     started: float
@@ -47,7 +46,7 @@ class Lease:
 
 @record
 class Event:
-    """The transition that led to a state; it is appended to the history once, by its serial."""
+    """The transition that led to a state; appended to the history exactly once."""
 
     serial: int
     what: What
@@ -65,10 +64,10 @@ class StoreState:
     committed: ReleaseRef | None = None
     previous: ReleaseRef | None = None
     pending: Pending | None = None
-    left: ReleaseRef | None = None  # what the last rollback went back from
+    left: ReleaseRef | None = None  # the release that the last rollback replaced
     floor: int = 0  # highest sequence ever committed
-    floor_digest: str | None = None  # the one release that may carry it
-    time_floor: int = 0  # the device's clock is at least this: latest `created` among committed releases
+    floor_digest: str | None = None  # the only release with that sequence
+    time_floor: int = 0  # latest `created` of all committed releases: the present time is at least this
     lease: Lease | None = None
     event: Event | None = None
     schema: int = SCHEMA
@@ -88,25 +87,25 @@ class Answering:
 
 
 def answering(state: StoreState, moment: Moment) -> Answering | None:
-    """Returns what answers at `moment`; None where the device has no release."""
+    """Returns the release that answers at `moment`; None if the device has none."""
     if state.pending and not is_over(state.pending, moment):
         return Answering(state.pending.release, state.pending.deadline)
     return Answering(state.committed, None) if state.committed else None
 
 
 def kept(state: StoreState) -> frozenset[str]:
-    """Returns the digests of the releases that must stay: committed, previous, pending, and what a rollback left."""
+    """Returns the digests of the releases to keep: committed, previous, pending, and the one a rollback replaced."""
     refs = (state.committed, state.previous, state.left, state.pending.release if state.pending else None)
     return frozenset(ref.digest for ref in refs if ref)
 
 
 def is_over(pending: Pending, moment: Moment) -> bool:
-    """Whether the time to confirm is over: the deadline passed, or the board was started anew."""
+    """Whether the time to confirm is over: the deadline has passed, or the board has restarted."""
     return moment.boot != pending.boot or not pending.started <= moment.uptime < pending.deadline
 
 
 def lease_holder(state: StoreState, moment: Moment) -> Lease | None:
-    """Returns the lease in force, if any; a pending activation is one too."""
+    """Returns the valid lease, if any; a pending activation counts as one."""
     if state.pending and not is_over(state.pending, moment):
         pending = state.pending
         reason = f"activation of {pending.release.name} {pending.release.version}, not yet confirmed"
@@ -118,11 +117,11 @@ def lease_holder(state: StoreState, moment: Moment) -> Lease | None:
 
 
 def is_waiting(state: StoreState, moment: Moment) -> bool:
-    """Whether an activation waits for its confirmation, and still may have it."""
+    """Whether an activation waits for confirmation and can still be confirmed."""
     return state.pending is not None and not is_over(state.pending, moment)
 
 
 def holder(state: StoreState, moment: Moment) -> LockHolder | None:
-    """Returns who keeps others out between two commands: who began a pending activation, or reserved the device."""
+    """Returns who holds the device between two commands: who began a pending activation, or reserved the device."""
     lease = lease_holder(state, moment)
     return LockHolder(lease.holder, lease.reason, lease.since, lease.pid) if lease else None

@@ -1,8 +1,8 @@
-"""ROOT on the device: its layout, its state, and the way back after whatever happened to the board.
+"""Crash-safe store of releases on a device.
 
-state.json is the only truth (`state`); the `current` link and the history follow from it and are mended
-by `recover`, which runs first in every command that changes something. Never decides whether a release may be
-trusted or answers well enough.
+state.json is the single source of truth (`state`). The `current` link and the history follow from it; `recover` repairs
+them, and runs first in every command that changes something. Does not decide whether a release is trusted or good
+enough.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from device_agent.store.json_file import JsonFile
 from device_agent.store.state import Event, StoreState
 from device_agent.system import clock, durable
 
-#: A release that is being removed, under releases/; swept by `recover`.
+#: A release that is being removed, under releases/; `recover` removes leftovers.
 TRASH_PREFIX = ".trash-"
-#: A copy that is being made of a directory outside ROOT, under incoming/; swept by `recover`.
+#: A copy in progress of a directory outside ROOT, under incoming/; `recover` removes leftovers.
 IMPORT_PREFIX = ".import-"
 ANY_CLASS = "any"
 _MAX_STATE = 64 * 1024
@@ -44,15 +44,16 @@ class Store:
         self.state_file = root / constants.STATE_FILE
         self._state = JsonFile(self.state_file, StoreState, _MAX_STATE)
         self.history_file = root / constants.HISTORY_FILE
+        self.starts_file = root / constants.STARTS_FILE
         self.lock_file = root / constants.LOCK_FILE
         self.lock_descriptor: int | None = None
 
     def release_path(self, digest: str) -> Path:
-        """Returns where the release `digest` lies once it is staged."""
+        """Returns the directory of the staged release `digest`."""
         return self.releases / digest
 
     def load(self) -> StoreState:
-        """Returns the state; that of an empty device where nothing was ever stored.
+        """Returns the state; that of an empty device if there is no state.json.
 
         Raises:
             DeviceUnfit: state.json is damaged, or a newer agent wrote it.
@@ -68,22 +69,22 @@ class Store:
             raise DeviceUnfit(
                 f"{self.state_file} is damaged: {error}",
                 reason="state-damaged",
-                hint=f"move it away, then deploy again; the release floor starts anew: mv {file} {file}{durable.ASIDE}",
+                hint=f"move it away, then deploy; this resets the release floor: mv {file} {file}{durable.ASIDE}",
             ) from None
 
     def commit(self, new: StoreState) -> None:
-        """Makes `new` the truth by one rename, then lets the link and the history follow."""
+        """Writes state.json by one rename, then updates the link and the history."""
         self._state.write(new)
         self._follow(new)
 
     @contextlib.contextmanager
     def changing(self, holder: str, reason: str, *, wait: float = lock.WAIT_SECONDS) -> Iterator[StoreState]:
-        """Holds the store for the block, mended, and gives its state: nobody else changes it meanwhile.
+        """Holds the store's lock for the block, after `recover`; yields the state, which nobody else can change then.
 
         Raises:
             Locked: another process held it for all of `wait` seconds.
         """
-        os.umask(0o077)  # what is written here is for the owner, and for him to read, whatever his umask
+        os.umask(0o077)  # files here are for their owner only, whatever the user's umask
         for directory in (self.root, self.releases, self.incoming, self.trust):
             durable.make_directory(directory)
         with lock.held(self.lock_file, holder, reason, wait=wait) as descriptor:
@@ -94,21 +95,21 @@ class Store:
                 self.lock_descriptor = None
 
     def recover(self) -> StoreState:
-        """Ends what a crash, a power cut or a silent host left half-done; needs the lock."""
+        """Finishes or reverts what a crash, a power cut or a lost host left unfinished. Needs the lock."""
         moment = clock.now()
         current = self.load()
         self._sweep(state.kept(current))
         if current.pending and state.is_over(current.pending, moment):
             from device_agent.store import transitions  # not needed to read
 
-            self._record(current.event)  # a power cut may have come before it was
+            self._record(current.event)  # the power may have failed before it was recorded
             current = transitions.revert(current, _why_over(current.pending, moment), moment)
             self.commit(current)
         self._follow(current)
         return current
 
     def settle(self) -> StoreState:
-        """Recovers if that can be done now, and returns the state, which alone says what answers.
+        """Recovers if that is possible without waiting; returns the state, which alone decides what answers.
 
         Raises:
             DeviceUnfit: as `load`.
@@ -127,15 +128,15 @@ class Store:
             return ()
 
     def device_class(self) -> str:
-        """Returns the device's class, as `provision` wrote it into ROOT; `any` without one, or where it is damaged."""
+        """Returns the device's class, which `provision` wrote; `any` if it is missing or damaged."""
         text, _ = self._read_class()
         return text
 
     def warnings(self) -> list[str]:
-        """Returns what is wrong with files that no command needs."""
+        """Returns warnings about files without which every command still works."""
         _, damage = self._read_class()
         aside = sorted(path.name for path in self.root.glob(f"*{durable.ASIDE}*"))
-        kept = [f"set-aside: {name} is kept in {self.root}; look into it, then remove it" for name in aside]
+        kept = [f"set-aside: {self.root} holds the damaged file {name}: inspect it, then remove it" for name in aside]
         return kept + ([f"class-damaged: {damage}"] if damage else [])
 
     def _read_class(self) -> tuple[str, str]:
@@ -146,7 +147,7 @@ class Store:
             return ANY_CLASS, ""
         except OSError as error:
             return ANY_CLASS, f"{file}: {error.strerror or error}"
-        return (text, "") if constants.is_name(text) else (ANY_CLASS, f"{file} holds no name of a class")
+        return (text, "") if constants.is_name(text) else (ANY_CLASS, f"{file} does not hold a valid name of a class")
 
     def find(self, prefix: str) -> str:
         """Returns the digest of the one staged release that starts with `prefix`, which has at least 6 digits.
@@ -158,15 +159,15 @@ class Store:
         if len(found) == 1 and len(prefix) >= _SHORTEST_PREFIX:
             return found[0]
         if len(prefix) < _SHORTEST_PREFIX:
-            said = f"{prefix!r} has under {_SHORTEST_PREFIX} digits"
+            message = f"{prefix!r} has fewer than {_SHORTEST_PREFIX} digits"
         else:
-            said = f"{len(found) or 'no'} releases on this device start with {prefix!r}"
-        raise AgentError(said, reason="no-such-release", hint="python -m device_agent status lists them")
+            message = f"{len(found) or 'no'} releases on this device start with {prefix!r}"
+        raise AgentError(message, reason="no-such-release", hint="python -m device_agent status lists them")
 
     def holder(self, current: StoreState, moment: clock.Moment) -> LockHolder | None:
         """Returns who holds the store: who began a pending activation, a running command, or who reserved it.
 
-        In this order: the command that meets an activation ends before it, and a host must know which one is its own.
+        In this order: a running command ends before the activation does, and a host looks for its own activation.
         """
         held = state.holder(current, moment)
         if held and state.is_waiting(current, moment):
@@ -174,7 +175,7 @@ class Store:
         return lock.holder_of(self.lock_file) or held
 
     def note(self, current: StoreState, what: str, release: ReleaseRef | None, why: str, holder: str) -> None:
-        """Adds a line to the history about something that changed no state."""
+        """Adds an event to the history that is not a transition."""
         moment = clock.now()
         answers = state.answering(current, moment)
         ref = answers.release if answers else None
@@ -182,7 +183,7 @@ class Store:
         self._write_history(lambda: history.add(self.history_file, entry))
 
     def discard(self, path: Path) -> None:
-        """Removes a release directory so that a half-removed one is never mistaken for a release."""
+        """Removes a release directory; renames it first, so that a half-removed one does not look like a release."""
         durable.discard(path, self.releases / (TRASH_PREFIX + path.name), constants.MANIFEST_FILE)
 
     def _follow(self, current: StoreState) -> None:
@@ -194,7 +195,7 @@ class Store:
         self._write_history(lambda: history.record(self.history_file, event))
 
     def _write_history(self, write: Callable[[], None]) -> None:
-        """Writes; a file that cannot be used is not essential, and makes room for another."""
+        """Writes to the history; sets a file aside that cannot be used, and begins a new one."""
         try:
             write()
         except history.Broken as broken:
@@ -203,7 +204,7 @@ class Store:
 
     def _set_aside(self, path: Path, why: str) -> None:
         kept = durable.set_aside(path)
-        print(f"device_agent: {path}: {why}: it is kept as {kept.name}, and another is begun", file=sys.stderr)
+        print(f"device_agent: {path}: {why}: renamed to {kept.name}, and replaced by a new one", file=sys.stderr)
 
     def _point(self, target: str | None) -> None:
         self._make_way(self.link)
@@ -217,12 +218,12 @@ class Store:
             durable.point_link(self.link, target)
 
     def _make_way(self, path: Path) -> None:
-        """Nothing of ours is a directory there."""
+        """Sets a directory aside: the agent has only files and links there."""
         if path.is_dir() and not path.is_symlink():
             self._set_aside(path, "it is a directory")
 
     def _sweep(self, kept: frozenset[str]) -> None:
-        """Removes what a crash left half-done, never a release of `kept`; what cannot be removed is in nobody's way."""
+        """Removes unfinished files of a crash, never a release of `kept`; what cannot be removed does no harm."""
         for path in map(durable.temporary, (self.state_file, self.link, self.history_file)):
             with contextlib.suppress(OSError):
                 self._make_way(path)
@@ -238,5 +239,5 @@ class Store:
 
 def _why_over(pending: state.Pending, moment: clock.Moment) -> str:
     if moment.boot != pending.boot or moment.uptime < pending.started:
-        return "the board was started anew before the confirmation"
+        return "the board restarted before the confirmation"
     return f"no confirmation within {pending.deadline - pending.started:g} s"

@@ -1,11 +1,11 @@
-"""Every transition of a device's state, as pure functions: a state and what was asked in, a state or a refusal out.
+"""Transitions of a device's state, as pure functions.
 
     nothing ── activate ──► pending ── confirm ──► committed
                                │                      │ rollback
-                               └─ deadline, reboot,   ▼
+                               └─ deadline, reboot,   ▼ or starts that never answer
                                   rollback ─► the release before it
 
-Writes nothing, and asks no clock: the store makes a state the truth (`device_agent.store.store`).
+Each takes a state and returns a new one, or raises an error. The store writes it (`device_agent.store.store`).
 """
 
 from __future__ import annotations
@@ -19,15 +19,17 @@ from device_agent.shared.protocol.versions import utc
 from device_agent.store.state import Event, Lease, Pending, StoreState, What, answering, is_over, lease_holder
 from device_agent.system.clock import Moment
 
-#: Longest time that an activation may wait for its confirmation, in seconds.
+#: Longest time that an activation may wait for confirmation, in seconds.
 MAX_DEADLINE = 86_400.0
+#: Who goes back from a release whose starts never answer.
+ITSELF = "the agent itself"
 
 
 def refuse_foreign(state: StoreState, holder: str, moment: Moment) -> None:
-    """Lets `holder` go on unless somebody else holds the device.
+    """Checks that only `holder`, or nobody, holds the device.
 
     Raises:
-        Locked: with holder, reason, since when and for how long.
+        Locked: another holder does; the message names it, the reason, since when and for how long.
     """
     lease = lease_holder(state, moment)
     if lease and lease.holder != holder:
@@ -35,7 +37,7 @@ def refuse_foreign(state: StoreState, holder: str, moment: Moment) -> None:
         raise Locked(
             f"{lease.holder} holds this device since {utc(lease.since)} ({lease.reason}), "
             f"for at most {math.ceil(lease.until - moment.uptime)} s more",
-            hint=f"wait; or, if that host is gone for good: python -m device_agent {give_up}",
+            hint=f"wait; or, if that host will not come back: python -m device_agent {give_up}",
         )
 
 
@@ -52,7 +54,7 @@ def reserve(state: StoreState, holder: str, reason: str, seconds: float, pid: in
 
 
 def release_lease(state: StoreState, holder: str) -> StoreState:
-    """Returns the state without a lease of `holder`; somebody else's stays."""
+    """Returns the state without a lease of `holder`; a lease of others stays."""
     return replace(state, lease=None) if state.lease and state.lease.holder == holder else state
 
 
@@ -66,7 +68,7 @@ def begin(
     seconds: float,
     moment: Moment,
 ) -> StoreState:
-    """Returns the state in which `release` answers and waits for its confirmation.
+    """Returns the state in which `release` answers and waits for confirmation.
 
     Raises:
         Locked: another activation is pending, or somebody else holds the device.
@@ -75,8 +77,8 @@ def begin(
     refuse_foreign(state, holder, moment)
     if state.pending:
         raise Locked(
-            f"{state.pending.release.name} {state.pending.release.version} still waits for its confirmation",
-            hint="confirm it, or give it up: python -m device_agent rollback",
+            f"{state.pending.release.name} {state.pending.release.version} still waits for confirmation",
+            hint="confirm it, or cancel it: python -m device_agent rollback",
         )
     until = moment.uptime + checked_deadline(seconds)
     pending = Pending(release, created, holder, connection, moment.wall, moment.boot, moment.uptime, until)
@@ -87,14 +89,14 @@ def confirm(state: StoreState, digest: str, *, connection: str, moment: Moment) 
     """Returns the state in which the pending release `digest` is committed and the floor raised.
 
     Raises:
-        ActivationFailed: it is not pending; `reason` is `rolled-back` where it was given up.
+        ActivationFailed: it is not pending; `reason` is `rolled-back` if it was reverted.
     """
     pending = state.pending
     if not pending or pending.release.digest != digest or is_over(pending, moment):
         raise not_pending(state, digest)
     if connection and connection == pending.connection:
         raise ActivationFailed(
-            "the confirmation came over the connection that activated: it must come over a new one",
+            "the confirmation came over the same connection as the activation; it must come over a new one",
             reason="same-connection",
             hint="close the connection, connect again, then confirm",
         )
@@ -115,13 +117,13 @@ def confirm(state: StoreState, digest: str, *, connection: str, moment: Moment) 
 
 
 def not_pending(state: StoreState, digest: str) -> ActivationFailed:
-    """Returns why a confirmation of `digest` comes to nothing."""
+    """Returns the error of a confirmation of `digest` that is not pending."""
     given_up = state.event if state.event and state.event.what == "reverted" else None
     late = state.pending if state.pending and state.pending.release.digest == digest else None
     if late or (given_up and given_up.release and given_up.release.digest == digest):
         why = f" ({given_up.why})" if given_up and not late else ""
         return ActivationFailed(
-            f"rolled back: the confirmation came too late, and the release before it answers{why}",
+            f"rolled back: the confirmation came too late, and the previous release answers{why}",
             reason="rolled-back",
             hint="deploy again; a slow link needs a longer --deadline",
         )
@@ -141,7 +143,7 @@ def revert(state: StoreState, why: str, moment: Moment) -> StoreState:
 
 
 def is_to_leave(state: StoreState, leave: str | None) -> bool:
-    """Whether a rollback has something to do: `leave` (any digest without it) answers, and is not a return itself."""
+    """Whether a rollback has something to do: `leave` answers; if None, the last transition was not a return."""
     if leave is not None:
         answers = state.pending.release if state.pending else state.committed
         return answers is not None and answers.digest == leave
@@ -149,7 +151,7 @@ def is_to_leave(state: StoreState, leave: str | None) -> bool:
 
 
 def roll_back(state: StoreState, holder: str, moment: Moment) -> StoreState:
-    """Returns the state in which the previous release is committed again; the floor stays where it is.
+    """Returns the state in which the previous release is committed again; the floor stays the same.
 
     Raises:
         ActivationFailed: there is no previous release.
@@ -158,19 +160,39 @@ def roll_back(state: StoreState, holder: str, moment: Moment) -> StoreState:
         raise ActivationFailed(
             "there is no previous release to go back to",
             reason="no-previous",
-            hint="deploy the release that should answer: knnkit deploy",
+            hint="deploy another release: knnkit deploy",
         )
     return go_back(state, state.previous, holder, "asked for", moment)
 
 
 def go_back(state: StoreState, target: ReleaseRef, holder: str, why: str, moment: Moment) -> StoreState:
-    """Returns the state in which `target` is committed again and what was committed is left; the floor stays."""
+    """Returns the state in which `target` is committed, and `left` is the release it replaced; the floor stays."""
     after = replace(state, committed=target, previous=None, left=state.committed, lease=None)
     return _after(after, "rolled-back", state.committed, why, holder, moment)
 
 
+def leave_failing(state: StoreState, digest: str, starts: int, moment: Moment) -> StoreState:
+    """Returns the state in which the release before `digest` is committed again.
+
+    It had `starts` starts in a row without an answer. Nothing changes unless `digest` is committed, no activation
+    waits, and there is a release before it.
+    """
+    is_committed = state.committed is not None and state.committed.digest == digest
+    if state.pending or not state.previous or not is_committed:
+        return state
+    return go_back(state, state.previous, ITSELF, f"{starts} starts in a row ended without an answer", moment)
+
+
+def why_left(state: StoreState) -> str:
+    """Returns why the agent went back by itself from a committed release; empty if that was not the last transition."""
+    event = state.event
+    if not event or event.what != "rolled-back" or event.holder != ITSELF or not event.release:
+        return ""
+    return f"{event.release.name} {event.release.version} ({event.release.digest[:12]}) was left: {event.why}"
+
+
 def lower_floors(state: StoreState, floor: int, time_floor: int) -> StoreState:
-    """Returns the state with the floors lowered; neither is raised. The next release must lie above `floor`."""
+    """Returns the state with lower floors; never raises one. The next release's sequence must be above `floor`."""
     digest = state.floor_digest if floor >= state.floor else None
     return replace(
         state,
@@ -181,19 +203,19 @@ def lower_floors(state: StoreState, floor: int, time_floor: int) -> StoreState:
 
 
 def nothing_left() -> ActivationFailed:
-    """Returns what to say when the only release of a device was given up."""
+    """Returns the error after a device's only release was reverted."""
     return ActivationFailed(
-        "the activation was given up; the device had no release before it, and has none now",
+        "the activation was reverted; the device had no release before it, and has none now",
         reason="no-release",
         hint="deploy a release: knnkit deploy",
     )
 
 
 def checked_deadline(seconds: float, option: str = "--deadline") -> float:
-    """Returns `seconds` if an activation, or a reservation, may wait that long; `option` is what asks for it.
+    """Returns `seconds` if it is a valid time to wait or reserve; `option` is its command-line option.
 
     Raises:
-        AgentError: it may not.
+        AgentError: it is out of range.
     """
     if not 0.0 < seconds <= MAX_DEADLINE:
         raise AgentError(f"{option} {seconds:g}: more than 0, at most {MAX_DEADLINE:.0f} seconds", hint=f"{option} 60")
@@ -209,7 +231,7 @@ def _after(
 
 
 def waits(pending: Pending) -> Locked:
-    """Returns the error of a command that a pending activation keeps out."""
+    """Returns the error of a command that must wait for a pending activation."""
     digest = pending.release.digest[:12]
     hint = "confirm it, roll it back, or wait until it reverts by itself"
-    return Locked(f"the activation of {digest} waits for its confirmation", hint=hint)
+    return Locked(f"the activation of {digest} waits for confirmation", hint=hint)

@@ -1,7 +1,6 @@
-"""ROOT/trust as it lies on the device: the key files, what the keys are called, and device.json. Reads only.
+"""Reads ROOT/trust: key files and device.json.
 
-`device_agent.store.trust_store` adds what may be done with them, and changes them.
-"""
+`device_agent.store.trust_store` changes them. Loads cryptography only for keys that are not P-256."""
 
 from __future__ import annotations
 
@@ -36,7 +35,7 @@ class DeviceTrust:
 
 @record
 class Seen:
-    """Fingerprints of the trusted keys, sorted; device.json; what could not be read."""
+    """Sorted fingerprints of the trusted keys; device.json; warnings about what could not be read."""
 
     trusted: tuple[str, ...]
     device: DeviceTrust
@@ -44,9 +43,9 @@ class Seen:
 
 
 def look(directory: Path) -> Seen:
-    """Returns what a report says of ROOT/trust, at little cost; nothing here is an error.
+    """Returns the contents of ROOT/trust for a report; quick, and raises nothing.
 
-    A P-256 key is told at sight. It is parsed where something is verified with it, and refused there if it is no good.
+    P-256 keys are recognised by their text. Code that verifies with a key parses it, and refuses an invalid one.
     """
     keys, warnings = read_keys(directory, _name)
     device, more = read_device_leniently(directory)
@@ -57,10 +56,10 @@ def look(directory: Path) -> Seen:
 
 
 def exposed_paths(directory: Path) -> list[tuple[Path, str]]:
-    """Returns what others may change and so decide whom this device trusts, each with the command that ends it.
+    """Returns the paths by which other users could change whom this device trusts, each with the command to prevent it.
 
-    Others are all but the user who runs this and root. ROOT counts: who may write there can put another folder in the
-    place of ROOT/trust.
+    Other users are all but root and the user who runs this. ROOT is checked, too: a user who may write there can
+    replace ROOT/trust.
     """
     found = []
     for path in (directory.parent, directory, *_key_files(directory), directory / DEVICE_FILE):
@@ -76,13 +75,13 @@ def exposed_paths(directory: Path) -> list[tuple[Path, str]]:
 
 
 def _typed(path: Path) -> str:
-    import shlex  # seldom needed, and `status` is waited for
+    import shlex  # rarely needed, and `status` must be fast
 
     return shlex.quote(str(path))
 
 
 def read_keys(directory: Path, name: Callable[[bytes], str]) -> tuple[dict[str, bytes], list[str]]:
-    """Returns the keys, called as `name` calls them, and a warning for each file that holds none."""
+    """Returns fingerprint -> PEM text, with `name` to compute the fingerprint, and a warning for each invalid file."""
     keys: dict[str, bytes] = {}
     warnings = []
     for path in _key_files(directory):
@@ -95,7 +94,7 @@ def read_keys(directory: Path, name: Callable[[bytes], str]) -> tuple[dict[str, 
 
 
 def read_device(directory: Path) -> DeviceTrust:
-    """Returns device.json; an empty one where there is none.
+    """Returns device.json; an empty record if there is none.
 
     Raises:
         DeviceUnfit: it is damaged, or a newer agent wrote it.
@@ -110,12 +109,12 @@ def read_device(directory: Path) -> DeviceTrust:
 
 
 def device_document(directory: Path) -> JsonFile[DeviceTrust]:
-    """Returns device.json, to be read and written."""
+    """Returns device.json, for reading and writing."""
     return JsonFile(directory / DEVICE_FILE, DeviceTrust, MAX_DEVICE_FILE)
 
 
 def read_device_leniently(directory: Path) -> tuple[DeviceTrust, list[str]]:
-    """Returns device.json, or an empty one and a warning where it is damaged."""
+    """Returns device.json; if it is damaged, an empty record and a warning."""
     try:
         return read_device(directory), []
     except DeviceUnfit as error:

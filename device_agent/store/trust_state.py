@@ -1,7 +1,6 @@
-"""What a device knows when it judges a release.
+"""Collects the device's state for the trust rules.
 
-Puts together ROOT/trust, the floors of state.json and this agent, for the rules in `device_agent.shared.trust`. Decides
-nothing, writes nothing.
+From ROOT/trust, the floors in state.json and the versions of this agent. Writes nothing.
 """
 
 from __future__ import annotations
@@ -18,14 +17,14 @@ from device_agent.system import board
 
 
 class Known:
-    """What a command knows of its device: state.json and ROOT/trust, each read once and handed on.
+    """The contents of state.json and ROOT/trust, each read once per command.
 
-    Valid as long as nobody else changes them: under the store's lock.
+    Valid while nobody else can change them: under the store's lock.
 
     Args:
-        store: the device's.
-        state: as `Store.changing` gives it.
-        device_class: in place of the device's own.
+        store: of the device.
+        state: from `Store.changing`.
+        device_class: replaces the device's own class.
     """
 
     def __init__(self, store: Store, state: StoreState, device_class: str | None = None) -> None:
@@ -33,10 +32,10 @@ class Known:
 
     @cached_property
     def trust(self) -> rules.TrustState:
-        """What a new release must keep; read when it is first asked for.
+        """The state by which a new release is judged; read at first use.
 
         Raises:
-            DeviceUnfit: what ROOT/trust says of revoked keys is damaged.
+            DeviceUnfit: trust/device.json is damaged.
         """
         current = self.state
         return trust_store.read(self.store.trust).fill(
@@ -54,7 +53,7 @@ class Known:
 
 
 def kept_state(store: Store) -> rules.TrustState:
-    """Returns what a release that was accepted before must keep at every start."""
+    """Returns the state by which an accepted release is judged at every start."""
     try:
         current = store.load()
     except DeviceUnfit:

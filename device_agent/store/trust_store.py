@@ -1,10 +1,10 @@
-"""ROOT/trust on the device: the public keys it knows, which of them are revoked, its id and the orders it has used.
+"""Reads and changes ROOT/trust: keys, revocations, used orders.
 
-    trust/<name>.pem     one public key each, put there by `knnkit provision` or a rotation; any file name will do
+    trust/<name>.pem     one public key each, from `knnkit provision` or a rotation; the name does not matter
     trust/device.json    device id, revoked fingerprints, used orders; made when first needed
 
-Every change is one rename, in an order that leaves at least one trusted key at any instant. Writers hold the store's
-lock. Decides nothing: the rules are in `device_agent.shared.trust`.
+Every change is one rename, in an order that always leaves a trusted key. Writers must hold the store's lock. The rules
+are in `device_agent.shared.trust`.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from device_agent.system import durable
 
 @record
 class TrustFiles:
-    """What ROOT/trust holds; `warnings` names what could not be read."""
+    """The contents of ROOT/trust; `warnings` lists what could not be read."""
 
     sets: orders.KeySets
     device: DeviceTrust
     warnings: tuple[str, ...] = ()
 
     def fill(self, state: rules.TrustState) -> rules.TrustState:
-        """Returns `state` with keys, revoked keys, device id and used orders from here."""
+        """Returns `state` with these keys, revoked keys, device id and used orders."""
         return replace(
             state,
             keys=self.sets.keys,
@@ -38,17 +38,17 @@ class TrustFiles:
 
 
 def key_file_name(fingerprint: str) -> str:
-    """Returns the name under which a key is stored: the digits of its fingerprint and `.pem`."""
+    """Returns the file name of a key: the digits of its fingerprint and `.pem`."""
     return fingerprint.removeprefix(dsse.FINGERPRINT_PREFIX) + KEY_SUFFIX
 
 
 def read(directory: Path, *, lenient: bool = False) -> TrustFiles:
-    """Reads ROOT/trust; a key file that holds no key is a warning, for the others still count.
+    """Reads ROOT/trust; a file without a valid key is only a warning.
 
     Args:
         directory: ROOT/trust; it may be missing.
-        lenient: whether a damaged device.json is a warning too: for a start of what runs already, never to accept
-            something new, since the revocations are in it.
+        lenient: whether a damaged device.json is only a warning: to start the running release, never to accept a new
+            one, since the file holds the revocations.
 
     Raises:
         DeviceUnfit: device.json is damaged.
@@ -63,14 +63,14 @@ def read(directory: Path, *, lenient: bool = False) -> TrustFiles:
 
 
 def ensure_device_id(directory: Path) -> str:
-    """Returns the device's id, making one of 32 hexadecimal digits where there is none; needs the lock.
+    """Returns the device's id, 32 hexadecimal digits; makes one if there is none. Needs the lock.
 
     Raises:
         DeviceUnfit: device.json is damaged.
     """
     device = read_device(directory)
     if not device.device_id:
-        import secrets  # loads `random`, for what is done once in a device's life
+        import secrets  # loads `random`, and is needed only once per device
 
         device = replace(device, device_id=secrets.token_hex(16))
         _write_device(directory, device)
@@ -78,7 +78,7 @@ def ensure_device_id(directory: Path) -> str:
 
 
 def apply_order(directory: Path, data: bytes) -> TrustFiles:
-    """Applies a signed rotation or revocation; the same one again changes nothing; needs the lock.
+    """Applies a signed rotation or revocation; applying it twice changes nothing. Needs the lock.
 
     Raises:
         Refused: with the reason; nothing was changed.
@@ -90,16 +90,16 @@ def apply_order(directory: Path, data: bytes) -> TrustFiles:
     if changed:
         ensure_device_id(directory)
         device = replace(read_device(directory), revoked=tuple(sorted(after.revoked)))
-        trust_dir.device_document(directory).encode(device)  # that there is room, before a key is added
+        trust_dir.device_document(directory).encode(device)  # fails if there is no room, before a key is added
     for fingerprint in sorted(set(after.keys) - set(before.sets.keys)):
         durable.write_atomic(directory / key_file_name(fingerprint), after.keys[fingerprint])
-    if changed:  # last: until now the old keys were trusted as well
+    if changed:  # last, so that a crash before it leaves the old keys trusted
         _write_device(directory, device)
     return read(directory)
 
 
 def use_order(directory: Path, order: orders.RollbackOrder | orders.FloorOrder) -> None:
-    """Counts an order as used, durably: before it is acted on; needs the lock.
+    """Marks an order as used, durably; call it before obeying the order. Needs the lock.
 
     Raises:
         Refused: ORDER_USED.

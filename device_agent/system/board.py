@@ -1,7 +1,7 @@
-"""What the board says of itself: processor, memory, governor, temperature, disk. Reads /proc and /sys; changes nothing.
+"""Facts about the board, from /proc and /sys.
 
-Every answer is a best effort: a board that does not tell is no error.
-"""
+Processor, memory, governor, temperature and disk. A fact that the board does not report is None, 0 or "unknown", never
+an error. Changes nothing."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _CPU_KEYS = ("model name", "Model", "Hardware", "cpu model", "Processor")
 
 
 def device_info() -> DeviceInfo:
-    """Returns name, architecture, processor, cores and memory of the board."""
+    """Returns the board's name, architecture, processor, cores and memory, and the agent's version."""
     system = os.uname()
     return DeviceInfo(system.nodename, system.machine, cpu(), cores(), memory_bytes(), __version__)
 
 
 def cpu() -> str:
-    """Returns the processor's (on ARM boards: the board's) name, or the architecture."""
+    """Returns the name of the processor (on ARM boards: of the board), else the architecture."""
     text = _read("/proc/cpuinfo")
     entries: dict[str, str] = {}
     for line in text.splitlines():
@@ -40,7 +40,7 @@ def cores() -> int:
 
 
 def memory_bytes() -> int:
-    """Returns the board's memory in bytes, 0 if it does not tell."""
+    """Returns the board's memory in bytes, 0 if unknown."""
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError):
@@ -48,19 +48,19 @@ def memory_bytes() -> int:
 
 
 def governor() -> str | None:
-    """Returns the frequency governor of the first core (`powersave` makes a bench worthless)."""
+    """Returns the frequency governor of the first core (with `powersave`, a bench means nothing); None if unknown."""
     return _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip() or None
 
 
 def temperature() -> float | None:
-    """Returns the first thermal zone in degrees Celsius."""
+    """Returns the temperature of the first thermal zone in degrees Celsius; None if unknown."""
     with contextlib.suppress(ValueError):
         return int(_read("/sys/class/thermal/thermal_zone0/temp")) / 1000.0
     return None
 
 
 def disk_free(path: Path) -> int:
-    """Returns the bytes free for us on the disk of `path`, or of its nearest parent that is there; 0 if unknown."""
+    """Returns the free bytes on the disk of `path`, or of its nearest existing parent; 0 if unknown."""
     for candidate in (path, *path.parents):
         with contextlib.suppress(OSError):
             disk = os.statvfs(candidate)
@@ -69,21 +69,21 @@ def disk_free(path: Path) -> int:
 
 
 def resident_bytes() -> int:
-    """Returns the memory that this process holds now."""
+    """Returns the memory that this process uses now, in bytes."""
     fields = _read("/proc/self/statm").split()
     return int(fields[1]) * os.sysconf("SC_PAGE_SIZE") if len(fields) > 1 else 0
 
 
 def peak_bytes() -> int:
-    """Returns the most memory that this process held."""
+    """Returns the most memory that this process has used, in bytes."""
     import resource
 
-    # The kernel counts in batches: what it holds now may be some pages above its count of the most.
+    # The kernel updates its maximum late: present use may be some pages above it.
     return max(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, resident_bytes())
 
 
 def runtime_version() -> str | None:
-    """Returns the TFLite runtime that would be used (`tflite_runtime 2.14.0`), without loading it; None if none is."""
+    """Returns the installed TFLite runtime (`tflite_runtime 2.14.0`) without loading it; None if there is none."""
     from importlib import util
 
     for module, package in RUNTIMES.items():
@@ -94,7 +94,7 @@ def runtime_version() -> str | None:
 
 
 def _version_beside(places: Iterable[str] | None, module: str) -> str | None:
-    """Returns the version that a wheel's `.dist-info` carries in its name: `importlib.metadata` takes 40 ms to load."""
+    """Returns the version from the name of a `.dist-info` folder: `importlib.metadata` takes 40 ms to load."""
     found = [path for place in places or () for path in Path(place).parent.glob(f"{module}-*.dist-info")]
     return found[0].stem.removeprefix(f"{module}-") if len(found) == 1 else None
 

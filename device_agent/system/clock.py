@@ -1,7 +1,7 @@
-"""Which boot this is, how long it runs, and what the board believes the date to be.
+"""Boot id, uptime and date of the board.
 
-The deadline of an activation counts CLOCK_BOOTTIME within one boot, because a board's date is often wrong and jumps
-when NTP answers. Never waits.
+Deadlines count CLOCK_BOOTTIME within one boot, because a board's date is often wrong and jumps when NTP answers. Never
+waits.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Moment:
 
 
 def now() -> Moment:
-    """Returns the present moment; `boot` is empty where the kernel's boot id cannot be read (no /proc)."""
+    """Returns the present moment; `boot` is empty if the kernel's boot id cannot be read (no /proc)."""
     return Moment(_boot_id(), uptime(), int(time.time()))
 
 

@@ -1,8 +1,8 @@
-"""Every effect that the store has on the file system, each one durable when it returns.
+"""Durable writes, renames and removals in the store.
 
-Writing is "temporary file, fsync, rename, fsync of the directory", so that a power cut leaves the old content or the
-new, never a mixture. Only `os` functions are called, looked up at each call: the fault tests count these calls, and
-kill the process or fail the disk at each. Never decides what to write, and never reads.
+Each function's effect is on the disk when it returns. Writing is "temporary file, fsync, rename, fsync of the
+directory", so that a power cut leaves the old content or the new one, never a mixture. Everything goes through `os`
+functions, looked up at each call: the fault tests kill the process or fail the disk at each of them.
 """
 
 # ruff: noqa: PTH101, PTH102, PTH104, PTH105, PTH106, PTH108, PTH115, PTH200, PTH208, PTH211
@@ -14,7 +14,7 @@ import os
 import stat
 from pathlib import Path
 
-#: What is added to the name of a file that was in the way.
+#: Added to the name of a file that was set aside.
 ASIDE = ".bad"
 FILE_MODE = 0o600
 DIRECTORY_MODE = 0o700
@@ -25,14 +25,14 @@ _WRITE = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 def temporary(path: Path) -> Path:
-    """Returns the name under which the next content of `path` is prepared."""
+    """Returns the temporary name under which new content of `path` is written."""
     return path.with_name(f".{path.name}.tmp")
 
 
 def write_atomic(path: Path, data: bytes, mode: int = FILE_MODE, *, prepared: Path | None = None) -> None:
-    """Replaces `path` by `data`; after a crash the file holds the old content or the new.
+    """Replaces the content of `path` by `data`; after a crash the file holds the old content or the new one.
 
-    `prepared` is where the new content is written first, on the same file system; left out, beside `path`.
+    `prepared` is the temporary file, on the same file system; by default beside `path`.
     """
     prepared = prepared or temporary(path)
     try:
@@ -52,7 +52,7 @@ def write_atomic(path: Path, data: bytes, mode: int = FILE_MODE, *, prepared: Pa
 
 
 def append(path: Path, data: bytes, keep: int) -> None:
-    """Writes `data` at offset `keep` and drops whatever stood behind: the rest of a line that a crash tore."""
+    """Writes `data` at offset `keep`; drops what was after it, such as a line that a crash left incomplete."""
     descriptor = os.open(path, _WRITE, FILE_MODE)
     try:
         os.ftruncate(descriptor, keep)
@@ -65,14 +65,14 @@ def append(path: Path, data: bytes, keep: int) -> None:
 
 
 def write_all(descriptor: int, data: bytes) -> None:
-    """Writes all of `data`, however little a call takes."""
+    """Writes all of `data`, in several calls if needed."""
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(descriptor, rest) :]
 
 
 def make_directory(path: Path) -> None:
-    """Makes `path` and its parents, readable by the owner alone; a directory that is there stays."""
+    """Makes `path` and its missing parents, readable by the owner only."""
     if path.is_dir():
         return
     make_directory(path.parent)
@@ -82,7 +82,7 @@ def make_directory(path: Path) -> None:
 
 
 def point_link(link: Path, target: str) -> None:
-    """Makes `link` a symbolic link to `target` by one rename, whatever it was before."""
+    """Replaces `link` by a symbolic link to `target`, by one rename."""
     prepared = temporary(link)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(prepared)
@@ -97,11 +97,10 @@ def point_link(link: Path, target: str) -> None:
 
 
 def move(source: Path, destination: Path) -> None:
-    """Renames within the file system, and makes both directories durable.
+    """Renames within the file system, and syncs both directories.
 
-    An overlay does not rename a directory of its lower layer (EXDEV). Then a copy appears at `destination` by one
-    rename, whole and durable, and `source` is removed after that; a crash may leave a part of `source`, or a copy under
-    its temporary name.
+    An overlay cannot rename a directory of its lower layer (EXDEV). Then a complete, durable copy appears at
+    `destination` by one rename, and `source` is removed; a crash may leave a part of `source`, or the temporary copy.
     """
     try:
         os.rename(source, destination)
@@ -120,9 +119,9 @@ def move(source: Path, destination: Path) -> None:
 
 
 def discard(path: Path, doomed: Path, proof: str) -> None:
-    """Removes the directory `path` under the name `doomed`, so that what is half-removed has another name.
+    """Renames the directory `path` to `doomed`, then removes it, so that a half-removed one never keeps its name.
 
-    Where it cannot be renamed (see `move`), its file `proof` goes first: without that it counts as removed.
+    If it cannot be renamed (see `move`), its file `proof` is removed first: without that it counts as removed.
     """
     remove_tree(doomed)
     try:
@@ -139,7 +138,7 @@ def discard(path: Path, doomed: Path, proof: str) -> None:
 
 
 def _copy(source: Path, destination: Path) -> None:
-    """Copies a file, a link or a directory and all below it; every byte is durable when it returns."""
+    """Copies a file, a link or a whole directory; every byte is on the disk when it returns."""
     mode = os.lstat(source).st_mode
     if stat.S_ISLNK(mode):
         os.symlink(os.readlink(source), destination)
@@ -164,12 +163,12 @@ def _copy(source: Path, destination: Path) -> None:
 
 
 def rename(source: Path, destination: Path) -> None:
-    """Gives a file another name in its directory, durable once that is synced."""
+    """Renames a file in its directory; durable only after the caller syncs that directory."""
     os.rename(source, destination)
 
 
 def set_aside(path: Path) -> Path:
-    """Renames what is in the way to the first free of `NAME.bad`, `NAME.bad-2`, ...; returns the new name."""
+    """Renames `path` to the first free name of `NAME.bad`, `NAME.bad-2`, ...; returns the new path."""
     number, kept = 1, path.with_name(path.name + ASIDE)
     while os.path.lexists(kept):
         number += 1
@@ -179,19 +178,19 @@ def set_aside(path: Path) -> Path:
 
 
 def link(source: Path, destination: Path) -> None:
-    """Gives a file a second name, for a moment."""
+    """Makes a hard link."""
     os.link(source, destination, follow_symlinks=False)
 
 
 def remove_file(path: Path) -> None:
-    """Removes a file or a link; one that is not there is no error."""
+    """Removes a file or a link, if it exists."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
         sync_directory(path.parent)
 
 
 def remove_tree(path: Path) -> None:
-    """Removes a directory and all below it, without following a link; one that is not there is no error."""
+    """Removes a file, a link or a directory with its contents, if it exists; follows no links."""
     try:
         is_directory = stat.S_ISDIR(os.lstat(path).st_mode)
     except FileNotFoundError:
@@ -208,7 +207,7 @@ def remove_tree(path: Path) -> None:
 
 
 def restrict(path: Path, mode: int) -> None:
-    """Sets the permissions of a file or directory that was uploaded."""
+    """Sets the permissions of an uploaded file or directory."""
     os.chmod(path, mode)
 
 

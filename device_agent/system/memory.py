@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-#: Weights up to this size in bytes are packed on any board, and for a stream, too.
+#: Weights up to this size in bytes are packed on every board, for streams, too.
 SMALL = 32 << 20
-#: One for a row, one for a batch.
+#: Graphs of a model: one for a single row, one for a batch.
 _COPIES = 2
 _GROUPS = Path("/sys/fs/cgroup")
 #: Version of control groups -> limit, usage, and what the kernel gives up of that first: the line in memory.stat.
@@ -22,7 +22,7 @@ _FILES = {
 
 
 def may_pack(weights: int) -> bool:
-    """Whether packing so many bytes of weights leaves half of the free memory free; True where that is not known."""
+    """Whether packing `weights` bytes leaves half of the free memory free; True if free memory is unknown."""
     available = available_bytes()
     return weights <= SMALL or available is None or _COPIES * weights <= available // 2
 

@@ -1,7 +1,7 @@
-"""Runs a piece of work in a child process and brings its result back, whatever becomes of the child.
+"""Runs a function in a child process.
 
-A model that crashes the runtime, eats all memory or never ends takes the child with it and nothing else. Only for
-processes without threads. Never touches the store.
+If a model crashes the runtime, uses up the memory or never ends, only the child dies, and the caller gets an error.
+Only for processes without threads. Never touches the store.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from device_agent.system import memory
 
 T = TypeVar("T")
 
-#: A child that needs longer is given up, in seconds.
+#: Seconds after which the child is killed.
 TIMEOUT_SECONDS = 600.0
 
 
@@ -38,7 +38,7 @@ def run(work: Callable[[], T], *, close: Iterable[int] = (), timeout: float = TI
     """
     killed_before = memory.oom_kills()
     readable, writable = os.pipe()
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signals.SIGNALS)  # until there is somebody to end the child
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signals.SIGNALS)  # until the code that ends the child is reached
     child = os.fork()
     if child == 0:
         _serve(work, writable, (readable, *close), timeout)
@@ -48,7 +48,7 @@ def run(work: Callable[[], T], *, close: Iterable[int] = (), timeout: float = TI
         os.close(writable)
         data = _collect(readable, timeout)
     finally:
-        if data is None:  # it takes too long, or we are interrupted
+        if data is None:  # it takes too long, or a signal interrupted us
             os.kill(child, signal.SIGKILL)
         os.close(readable)
         _, status = os.waitpid(child, 0)
@@ -58,7 +58,7 @@ def run(work: Callable[[], T], *, close: Iterable[int] = (), timeout: float = TI
         raise _no_memory()
     if not data:
         raise ModelUnusable(f"the model {_death(status)}", reason="model-crashed", hint="python -m device_agent doctor")
-    # Our own child wrote this, over a pipe that nobody else has.
+    # Safe to unpickle: our own child wrote it, into a pipe that no other process has.
     result: Any = pickle.loads(data)  # noqa: S301
     if isinstance(result, BaseException):
         raise result
@@ -71,10 +71,10 @@ def _serve(work: Callable[[], Any], writable: int, close: Iterable[int], timeout
     try:
         for descriptor in close:
             os.close(descriptor)
-        signals.forget()  # Ctrl-C is for the parent to speak of
+        signals.forget()  # the parent reports Ctrl-C
         signal.pthread_sigmask(signal.SIG_UNBLOCK, signals.SIGNALS)
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.alarm(int(timeout) + 5)  # also where the thread below never gets its turn
+        signal.alarm(int(timeout) + 5)  # in case the thread below never runs
         threading.Thread(target=_end_with_the_parent, args=(writable,), daemon=True).start()
         _offer_to_the_oom_killer()
         data = pickle.dumps(_outcome(work))
@@ -82,7 +82,7 @@ def _serve(work: Callable[[], Any], writable: int, close: Iterable[int], timeout
             pipe.write(data)
         code = 0
     except BrokenPipeError:
-        pass  # the parent was killed just now
+        pass  # the parent was just killed
     except BaseException:
         traceback.print_exc()
     finally:
@@ -90,9 +90,9 @@ def _serve(work: Callable[[], Any], writable: int, close: Iterable[int], timeout
 
 
 def _end_with_the_parent(writable: int) -> None:
-    """Nobody waits for the answer any more: the parent, the only one that reads, was killed."""
+    """Ends the child when its parent, the only reader of the pipe, was killed."""
     waiting = select.poll()
-    waiting.register(writable, 0)  # that the pipe has no reader is told unasked
+    waiting.register(writable, 0)  # poll always reports POLLERR, the loss of the last reader
     waiting.poll()
     os._exit(1)
 
@@ -126,7 +126,7 @@ def _offer_to_the_oom_killer() -> None:
 
 
 def _collect(readable: int, timeout: float) -> bytes | None:
-    """All that the child writes; empty when it died first, None when it takes too long."""
+    """All that the child writes; empty if it died first, None if it takes too long."""
     give_up = time.monotonic() + timeout
     parts: list[bytes] = []
     while True:

@@ -248,6 +248,13 @@ def _classify(parser: argparse.ArgumentParser) -> None:
     )
     rows.add_argument("--digest", action="store_true", help="add the digest of the release that answered")
     rows.add_argument("--ignore-extra", action="store_true", help="leave out columns that the model does not know")
+    rows.add_argument(
+        "--keep",
+        action="append",
+        metavar="COLUMN",
+        help="put this column of the rows, a feature or not, before each answer; repeat it for more "
+        "(default: as deploy.yaml says)",
+    )
     _options.add_fleet(parser)
 
 

@@ -39,18 +39,20 @@ def run(arguments: argparse.Namespace) -> int:
     return _one(arguments, config, targets[0])
 
 
-def agent_command(arguments: argparse.Namespace, answers: str | None) -> tuple[str, ...]:
+def agent_command(arguments: argparse.Namespace, config: Config | None, answers: str | None) -> tuple[str, ...]:
     """Returns the agent's command line for these options and a format of answers (None: as the rows)."""
     suffix = arguments.input.suffix.lstrip(".") if arguments.input is not None else ""
     found = suffix if arguments.format == "auto" and suffix in ("csv", "jsonl", "npy") else arguments.format
     flags = [f"--{name}" for name in _FLAGS if getattr(arguments, name.replace("-", "_"))]
     wanted = ["--output-format", answers] if answers else []
-    return ("classify", "--format", found, *wanted, *flags)
+    default = config.classify.keep if config and "npy" not in (found, answers) else ()
+    keep = [f"--keep={column}" for column in arguments.keep or default]
+    return ("classify", "--format", found, *wanted, *flags, *keep)
 
 
 def _one(arguments: argparse.Namespace, config: Config | None, target: Target) -> int:
     _refuse_same(arguments.input, arguments.output)
-    command = agent_command(arguments, arguments.output_format or ("jsonl" if arguments.json else None))
+    command = agent_command(arguments, config, arguments.output_format or ("jsonl" if arguments.json else None))
     with _source(arguments.input) as source, contextlib.suppress(_Incomplete), _sink(arguments) as sink:
         done = pipe_rows(target, _selection.pace_of(arguments, config), command, source, sink, warn=_warn)
         if done.exit_code:
@@ -74,7 +76,7 @@ def _many(arguments: argparse.Namespace, config: Config | None, targets: tuple[T
     if not arguments.input.is_file():
         raise DataError(f"{arguments.input}: there is no such file", hint=_check_path())
     arguments.output.mkdir(parents=True, exist_ok=True)
-    command, pace = agent_command(arguments, arguments.output_format), _selection.pace_of(arguments, config)
+    command, pace = agent_command(arguments, config, arguments.output_format), _selection.pace_of(arguments, config)
     suffix = arguments.output_format or arguments.input.suffix.lstrip(".") or "csv"
     for target in targets:
         _refuse_same(arguments.input, arguments.output / f"{_file_name(target.name)}.{suffix}")

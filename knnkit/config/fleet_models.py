@@ -1,4 +1,4 @@
-"""Frozen models of the fleet and the rollout in deploy.yaml."""
+"""Frozen models of fleet, rollout and classify in deploy.yaml."""
 
 from __future__ import annotations
 
@@ -111,6 +111,13 @@ class FleetConfig(Section):
                 raise no_sense(problem, f"{{host: {target.host}, name: {name}-2}}")
             seen.add(name)
         return self
+
+
+class ClassifyConfig(Section):
+    """What `knnkit classify` writes beside the answers."""
+
+    keep: Annotated[tuple[Text, ...], Example("[id, time]")] = ()
+    """Columns of the rows, features or not, that stand before each answer; `--keep` replaces them."""
 
 
 class RolloutConfig(Section):

@@ -25,7 +25,7 @@ from knnkit.config.field_types import (
     no_sense,
     shorten,
 )
-from knnkit.config.fleet_models import FleetConfig, RolloutConfig
+from knnkit.config.fleet_models import ClassifyConfig, FleetConfig, RolloutConfig
 
 
 class FileData(Section):
@@ -212,6 +212,8 @@ class Config(Section):
     """The devices."""
     rollout: Annotated[RolloutConfig, Example("{max_failures: 1}")] = RolloutConfig()
     """How a release is rolled out to the fleet."""
+    classify: Annotated[ClassifyConfig, Example("{keep: [id]}")] = ClassifyConfig()
+    """What `knnkit classify` writes beside the answers."""
 
     @pydantic.model_validator(mode="before")
     @classmethod

@@ -1,7 +1,7 @@
-"""Columns of a file: the label, the features, and those that number the rows.
+"""Chooses label and feature columns; warns of row numbers.
 
-An id tells a row from the others, and nothing of what it is like. As a feature it moves neighbours about, silently:
-rows that follow each other in the file come to lie together. Reads no file, and leaves nothing out by itself.
+A column that numbers the rows says nothing about their class. As a feature it changes the neighbours silently: rows
+that are close in the file become close in the model. Reads no file, and never leaves out a column by itself.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from knnkit.errors import DataError
 
 _MAX_LISTED = 20
 _MAX_NAMED = 12
-#: A name that means itself in a list of YAML; of these, YAML takes some for something else.
+#: A name that needs no quotes in YAML, unless it is one of the words that YAML reads as a value.
 _BARE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _WORDS = frozenset({"false", "n", "no", "null", "off", "on", "true", "y", "yes"})
-#: What the last word of an id's name is. A column of such a name need not count without gaps.
+#: Last words in the names of id columns. The numbers in a column of such a name may have gaps.
 _IDS = frozenset({"guid", "id", "idx", "index", "key", "nr", "no", "pk", "row", "rowid", "rownum", "serial", "uuid"})
-#: Fewer rows than these may be told apart by whole numbers by chance; in a column whose name says so, than these.
+#: With fewer rows, distinct whole numbers may be chance; the second limit is for columns with the name of an id.
 _FEW, _FEW_NAMED = 20, 5
-#: From here on float32 does not tell one whole number from the next.
+#: From here on, float32 cannot represent every whole number.
 _EXACT = 2.0**24
 
 
 def choose(header: list[str], label: str, features: Sequence[str] | None, file: Path) -> tuple[int, list[int]]:
-    """Returns the place of the label and those of the features: all others, unless `features` names them.
+    """Returns the index of the label column and those of the features: `features`, or else all other columns.
 
     Raises:
-        DataError: one of them is not there, or the label is a feature.
+        DataError: a column is missing, or the label is a feature.
     """
     at = find(header, label, file, "label")
     if features is None:
@@ -48,10 +48,10 @@ def choose(header: list[str], label: str, features: Sequence[str] | None, file: 
 
 
 def find(header: list[str], name: str, file: Path, key: str) -> int:
-    """Returns the place of the column `name`; `key` is what names it in deploy.yaml.
+    """Returns the index of the column `name`; `key` is its key in deploy.yaml, for the message.
 
     Raises:
-        DataError: there is none; with the nearest.
+        DataError: there is no such column; the hint has the closest name.
     """
     if name in header:
         return header.index(name)
@@ -69,7 +69,7 @@ def find(header: list[str], name: str, file: Path, key: str) -> int:
 
 
 def as_yaml(names: Sequence[str]) -> str:
-    """Returns names of columns as a list for `features:`; of many, the first and the last."""
+    """Returns column names as a YAML list for `features:`; of many, only the first ones and the last."""
     written = [
         name if _BARE.fullmatch(name) and name.casefold() not in _WORDS else "'" + name.replace("'", "''") + "'"
         for name in names
@@ -78,8 +78,7 @@ def as_yaml(names: Sequence[str]) -> str:
 
 
 def numbering(rows: Dataset) -> tuple[str, ...]:
-    """Returns the names of the features that number the rows: each whole number once, without gaps or in a column whose
-    name says so."""
+    """Returns the features that number the rows: distinct whole numbers, without gaps unless named like an id."""
     return tuple(
         name
         for column, name in enumerate(rows.feature_names)
@@ -88,7 +87,7 @@ def numbering(rows: Dataset) -> tuple[str, ...]:
 
 
 def warnings(rows: Dataset) -> tuple[str, ...]:
-    """Returns what to say of each such column: that it is a feature, and the key that leaves it out."""
+    """Returns a warning for each feature that numbers the rows, with the key that leaves it out."""
     found = numbering(rows)
     others = [name for name in rows.feature_names if name not in found]
     return tuple(_warning(rows, name, others) for name in found)
@@ -115,7 +114,7 @@ def _numbers(column: np.ndarray[tuple[int], np.dtype[np.float64]], *, named: boo
 
 
 def _goes_up(column: np.ndarray[tuple[int], np.dtype[np.float64]]) -> bool:
-    """Numbers too large for float32 to tell apart, which still do not fall."""
+    """Whether the numbers never decrease; float32 may make large neighbours equal."""
     return bool((np.diff(column) >= 0).all())
 
 

@@ -1,8 +1,8 @@
-"""Reader of labelled rows from a file of text: commas, semicolons or tabs between the columns, UTF-8 or UTF-16.
+"""Reader of labelled rows from CSV files.
 
-The device's reader (`device_agent.shared.tabular.csv_reader`) reads the numbers, so that rows to learn from and rows to
-classify are read alike. What separates the columns is what makes the label one of them. A row whose cells are all empty
-is none. Never fills a cell, and never drops a row.
+Columns are separated by commas, semicolons or tabs: by the one with which the label is a column. UTF-8 or UTF-16. The
+device's reader (`device_agent.shared.tabular.csv_reader`) reads the numbers, so that training rows and rows to classify
+are read alike. Lines whose cells are all empty are skipped. Never fills a cell, and never drops a row.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from knnkit.data.columns import as_yaml, choose
 from knnkit.data.dataset import Dataset, label_array, require_distinct, require_label
 from knnkit.errors import DataError
 
-#: Bytes of text that are read at a time, and how many such blocks are read at once: numpy shares the cores well.
+#: Bytes of a block of text, and number of blocks parsed at the same time: numpy releases Python's lock.
 _BLOCK, _THREADS = 1 << 18, min(4, os.cpu_count() or 1)
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
-#: Whole lines, and what a thread finds in them.
+#: Blocks of whole lines, each with a thread's result.
 Blocks = Iterator[tuple[bytes, Future[Block | None] | None]]
 _FILL = "drop the row, or fill the cell"
 
 
 def load_csv(file: Path, label: str, features: Sequence[str] | None) -> Dataset:
-    """Reads the rows of a file of text with a header line.
+    """Reads the rows of a text file with a header line.
 
     Raises:
-        DataError: there is no such column, or a cell is not a finite number; with file, line and column.
+        DataError: a column is missing, or a cell is not a finite number; the message has file, line and column.
         OSError: it cannot be read.
     """
     try:
@@ -51,14 +51,14 @@ def load_csv(file: Path, label: str, features: Sequence[str] | None) -> Dataset:
 
 
 class _CsvFile:
-    """One file of text: blocks of plain lines are read at once, all others record by record."""
+    """One text file: blocks of simple lines are parsed as a whole, all others record by record."""
 
     def __init__(self, file: Path, stream: IO[Any], pool: ThreadPoolExecutor) -> None:
         self._file, self._pool = file, pool
         self._blocks: Blocks = zip(_text_blocks(stream), repeat(None))
-        self._block, self._at = b"", 0  # what was read last, and how much of it has been taken
+        self._block, self._at = b"", 0  # the current block, and the bytes of it that are parsed
         self._found: Future[Block | None] | None = None
-        self._line = 0  # lines taken
+        self._line = 0  # lines parsed so far
 
     def read(self, label: str, features: Sequence[str] | None) -> Dataset:
         header, separator = self._take_header(label)
@@ -77,13 +77,13 @@ class _CsvFile:
         return Dataset(np.concatenate(parts), label_array(labels, str(self._file)), names, str(self._file))
 
     def _take_header(self, label: str) -> tuple[list[str], str]:
-        """Returns the names of the columns, and what separates them."""
+        """Returns the names of the columns, and the separator."""
         while self._has_more():
             self._block, self._line = csv_dialect.skip_preamble(self._block, self._line)
             if self._block:
                 break
         start = self._text(self._block.partition(b"\n")[0])
-        # What makes the label a column; where nothing does, what is there most often, for the error to come.
+        # The separator with which the label is a column; if there is none, the most frequent one, for the error.
         separator = csv_dialect.separator_of_header(start, [label]) or max(csv_dialect.SEPARATORS, key=start.count)
         self._records = csv_dialect.reader(self._lines(), separator)
         where = self._where(self._line + 1)
@@ -94,7 +94,7 @@ class _CsvFile:
         return header, separator
 
     def _read_ahead(self, blocks: Blocks) -> Blocks:
-        """Yields blocks in order, each with what a thread finds in it."""
+        """Yields blocks in order, each with a thread's result."""
         waiting: deque[tuple[bytes, Future[Block | None]]] = deque()
         for block, _ in blocks:
             waiting.append((block, self._pool.submit(self._columns.read_block, block)))
@@ -115,7 +115,7 @@ class _CsvFile:
             yield line + "\n"
 
     def _take_block(self) -> tuple[NDArray[np.float32], list[str]] | None:
-        """Takes what is left of the block at once; None where a line of it is not plain."""
+        """Parses the rest of the block as a whole; None if it has a line that is not simple."""
         ahead = self._found if self._at == 0 else None
         found = ahead.result() if ahead else self._columns.read_block(self._block[self._at :])
         if found is None:
@@ -126,7 +126,7 @@ class _CsvFile:
         return rows, labels
 
     def _take_records(self, *, first: bool) -> tuple[NDArray[np.float32], list[str]]:
-        """Takes what is left of the block, and the rest of a record that is open at its end."""
+        """Parses the rest of the block, and the rest of a record that continues after it."""
         rows: list[list[float]] = []
         labels: list[str] = []
         while self._at < len(self._block):
@@ -137,7 +137,7 @@ class _CsvFile:
             fields = csv_dialect.without_tail(fields, self._columns.count)
             if len(fields) != self._columns.count:
                 said = f"{self._where(line)}: {len(fields)} cells, but the header has {self._columns.count}"
-                raise DataError(said, hint="a cell that holds what separates the columns stands in quotes")
+                raise DataError(said, hint="a cell that contains the separator must be in quotes")
             labels.append(self._checked_label(fields[self._label], line))
             rows.append(self._numbers(fields, self._where(line), first=first and not rows))
         return np.array(rows, np.float64).astype(np.float32).reshape(-1, len(self._columns.numbers)), labels
@@ -182,18 +182,18 @@ class _CsvFile:
         try:
             return csv_dialect.text_of(line)
         except BadInput as error:
-            where = self._where(self._line + 1) if self._line else self._file  # in its first line, it is the file
+            where = self._where(self._line + 1) if self._line else self._file  # line 1: the whole file
             raise DataError(f"{where}: {error}", hint=error.hint) from None
 
     def _where(self, line: int) -> str:
         return f"{self._file}, line {line}"
 
     def _without_text(self, fields: list[str]) -> str:
-        """Returns the key that leaves out the columns of text, as the first row shows them."""
+        """Returns a hint with the key that leaves out the text columns, judged by the first row."""
         separator, places = self._columns.separator, self._columns.numbers
         names = [self._header[place] for place in places if csv_dialect.is_number(fields[place], separator)]
         if not names:
-            return "every column but the label is a feature: there is none of numbers"
+            return "every column but the label is a feature, and none of them holds numbers"
         return f"features: {as_yaml(names)} beside `label` in deploy.yaml (--features of knnkit init) leaves out text"
 
 
@@ -204,7 +204,7 @@ def _open(file: Path) -> IO[Any]:
 
 
 def _text_blocks(stream: IO[Any]) -> Iterator[bytes]:
-    """Yields whole lines of an open file, of text or bytes, as UTF-8 with one newline behind each."""
+    """Yields blocks of whole lines of an open text or binary file, as UTF-8 with a newline after each line."""
     while found := stream.read(_BLOCK) + stream.readline():
         block = found.encode() if isinstance(found, str) else found
         if b"\r" in block:

@@ -1,7 +1,6 @@
-"""Labelled rows: checked arrays, or a named scikit-learn data set; and how they are divided. Reads no file.
+"""Labelled rows: checks them, splits them, loads scikit-learn's sets.
 
-Every complaint names the row and the column, and what was found there. A row is float32 from here on, since that is
-what a device is fed.
+Every error names the row and the column, and what was found there. Rows are float32, as on a device. Reads no file.
 """
 
 from __future__ import annotations
@@ -18,10 +17,10 @@ from numpy.typing import NDArray
 from device_agent.shared.protocol.constants import UNKNOWN_LABEL
 from knnkit.errors import DataError, MissingDependency, extra
 
-#: Longest label and longest name of a column, in characters.
+#: Longest label or column name, in characters.
 MAX_TEXT = 256
 _MAX_QUOTED = 60
-#: Of fewer rows than these, that they are few is what to say first.
+#: With fewer rows, the split's own error (too few rows) comes first.
 _FEW = 10
 SKLEARN_SETS = ("blobs", "breast_cancer", "digits", "iris", "moons", "wine")
 
@@ -34,7 +33,7 @@ class Dataset:
         rows: (n, n_features) float32, finite.
         labels: (n,) int64 or str.
         feature_names: n_features distinct names.
-        source: where they came from, for people.
+        source: where they came from, for messages.
     """
 
     rows: NDArray[np.float32]
@@ -56,9 +55,9 @@ class Dataset:
 
 
 def load_sklearn(name: str) -> Dataset:
-    """Returns a data set that scikit-learn brings along: one of `SKLEARN_SETS`.
+    """Returns a data set of scikit-learn, one of `SKLEARN_SETS`.
 
-    `blobs` is 1,000 points around 5 centres, `moons` 1,000 points on two half circles; both from seed 0.
+    `blobs` has 1,000 points around 5 centres, `moons` 1,000 points on two half circles; both with seed 0.
 
     Raises:
         DataError: there is no such set.
@@ -82,10 +81,10 @@ def load_sklearn(name: str) -> Dataset:
 
 
 def dataset(rows: Any, labels: Any, feature_names: Sequence[str] | None = None, source: str = "arrays") -> Dataset:
-    """Returns checked arrays as a `Dataset`: (n, n_features) numbers and n integer or string labels; None are all 0.
+    """Returns (n, n_features) numbers and n labels (integers or text; None: all 0) as a checked `Dataset`.
 
     Raises:
-        DataError: the shapes do not fit, names repeat, or a value is not finite in float32.
+        DataError: the shapes do not match, names repeat, or a value is not finite in float32.
     """
     try:
         with np.errstate(over="ignore"):
@@ -117,7 +116,7 @@ def split(everything: Dataset, share: float, seed: int) -> tuple[Dataset, Datase
     """Returns training and held-out rows, exactly as scikit-learn's `train_test_split` divides them.
 
     Raises:
-        DataError: one of the two would be empty, or a label only among the rows held out.
+        DataError: one of the two would be empty, or all rows of a label would be held out.
     """
     try:
         from sklearn.model_selection import train_test_split
@@ -147,15 +146,15 @@ def _require_learnt(everything: Dataset, learnt: set[Any]) -> None:
 
 
 def is_plain(text: str) -> bool:
-    """Whether a label or a column's name can stand in a line of CSV, in a table and on a terminal as what it is."""
+    """Whether a label or column name can be written to CSV, a table and a terminal unchanged."""
     return bool(text) and text == text.strip() and text.isprintable() and len(text) <= MAX_TEXT
 
 
 def require_distinct(names: Iterable[str], where: str) -> None:
-    """Refuses column names that are empty, stand twice, or are no plain text.
+    """Checks column names.
 
     Raises:
-        DataError: names both columns.
+        DataError: one is empty, appears twice, or is not plain text; the message names the columns.
     """
     seen: dict[str, int] = {}
     for column, name in enumerate(names):
@@ -172,7 +171,7 @@ def require_distinct(names: Iterable[str], where: str) -> None:
 
 
 def shortened(text: str) -> str:
-    """Returns `text` as Python writes it, cut to what a message bears."""
+    """Returns the repr of `text`, cut to `_MAX_QUOTED` characters."""
     return repr(text if len(text) <= _MAX_QUOTED else text[: _MAX_QUOTED - 3] + "...")
 
 
@@ -180,7 +179,7 @@ def label_array(values: list[Any], source: str) -> NDArray[Any]:
     """Returns labels as an array: integers if every label is one, text otherwise (`007` and `1.5` are text).
 
     Raises:
-        DataError: a label is no plain text on one line, or is the word for a rejected row.
+        DataError: a label is not plain text on one line, or is the word for a rejected row.
     """
     if all(isinstance(value, bool) for value in values):
         values = [str(value) for value in values]
@@ -195,17 +194,17 @@ def label_array(values: list[Any], source: str) -> NDArray[Any]:
 
 
 def require_label(text: str, where: str) -> None:
-    """Refuses a label that is no plain text on one line, or is the word for a rejected row.
+    """Checks a label; `where` begins the message.
 
     Raises:
-        DataError: it says where.
+        DataError: it is not plain text on one line, or is the word for a rejected row.
     """
     if not is_plain(text):
         said = f"{where}: a label may not be {shortened(text)}"
         raise DataError(said, hint=f"plain text on one line, at most {MAX_TEXT} characters")
     if text == UNKNOWN_LABEL:
         raise DataError(
-            f"{where}: the label {text!r} is what a rejected row is called", hint="call that class otherwise"
+            f"{where}: the label {text!r} is reserved for rejected rows", hint="give that class another name"
         )
 
 

@@ -28,9 +28,9 @@ TEXTS = (".csv", ".tsv", ".txt")
 _SHEETS = (".xlsx", ".xls", ".ods")
 SUFFIXES = (*TEXTS, ".parquet", ".npz")
 
-#: Members of an archive, and bytes of its directory, at most.
+#: Most members of an archive, and most bytes of its directory.
 _MAX_MEMBERS, _MAX_DIRECTORY = 65_535, 16 * 1024 * 1024
-#: All that numpy, zipfile and skops raise on a broken archive, and on one that no memory holds.
+#: All exceptions of numpy, zipfile and skops for a broken archive, or one that is too large for the memory.
 BROKEN = (
     OSError,
     ValueError,
@@ -38,7 +38,7 @@ BROKEN = (
     LookupError,
     TypeError,
     AttributeError,
-    RuntimeError,  # encrypted, an unknown method, nested without end
+    RuntimeError,  # encrypted, unknown compression, endless nesting
     ArithmeticError,
     MemoryError,
     SyntaxError,
@@ -51,19 +51,19 @@ BROKEN = (
 def load(path: str | Path, label: str, features: Sequence[str] | None = None) -> Dataset:
     """Reads the labelled rows of a `.csv`, `.tsv`, `.txt`, `.parquet` or `.npz` file.
 
-    In a file of text or Parquet `label` is a column and every other column a feature. In an NPZ file `label` is an
-    array (n,), and the features are the one two-dimensional array, or, without one, every other array as a column.
-    `features` names the columns to use, in that order; other columns of a CSV or Parquet file may then hold anything.
+    In a text or Parquet file `label` is a column, and every other column is a feature. In an NPZ file `label` is an
+    array (n,), and the features are the only two-dimensional array, or, without one, every other array as a column.
+    `features` names the columns to use, in that order; other columns of a CSV or Parquet file are then not read.
 
     Raises:
-        DataError: there is no such file or column, or a cell is not a finite number.
+        DataError: the file or a column is missing, or a cell is not a finite number.
     """
     file = Path(path)
     suffix = file.suffix.lower()
     if suffix not in SUFFIXES:
         kinds = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
         hint = "export it as CSV" if suffix in _SHEETS else f"give it as {kinds}"
-        raise DataError(f"{file}: cannot tell what {suffix or 'no suffix'} is", hint=hint)
+        raise DataError(f"{file}: the format of {suffix or 'a file without suffix'} is not supported", hint=hint)
     if not file.is_file():
         raise DataError(f"{file}: no such file", hint=_nearest_file(file))
     try:
@@ -117,12 +117,12 @@ def _load_npz(file: Path, label: str, features: Sequence[str] | None) -> Dataset
     try:
         strange = next((name for name in members_that_fit(file) if not name.endswith(".npy")), None)
         if strange is not None:
-            raise ValueError(f"{strange!r} is no array")
+            raise ValueError(f"{strange!r} is not an array")
         with np.load(file, allow_pickle=False) as archived:
             arrays = {name: archived[name] for name in archived.files}
     except BROKEN as error:
         said, hint = str(error) or type(error).__name__, ""
-        if "allow_pickle" in said:  # pandas keeps text so; numpy would run what a stranger put there
+        if "allow_pickle" in said:  # such as text from pandas; loading it could run a stranger's code
             said, hint = "it holds Python objects", "np.savez(..., labels=labels.astype(str)) writes text"
         raise DataError(f"{file}: not an NPZ file of plain arrays: {said}", hint=hint) from None
     find(list(arrays), label, file, "label")
@@ -157,14 +157,14 @@ def _nearest_file(file: Path) -> str:
 
 
 def members_that_fit(file: Path, **limits: int) -> list[str]:
-    """Returns the names of an archive's members; packed, they can be a thousandth of what they are.
+    """Returns the names of an archive's members, after checking that they fit into the memory when unpacked.
 
     Args:
         file: the archive.
-        limits: bytes that a member may have (`schema_json` for schema.json).
+        limits: most bytes of a member (`schema_json` for schema.json).
 
     Raises:
-        ValueError: there are too many, or unpacked they do not fit into the memory of this machine.
+        ValueError: there are too many, or they are too large.
     """
     with file.open("rb") as opened:
         zip_limits.require_small(opened, entries=_MAX_MEMBERS, directory=_MAX_DIRECTORY)
@@ -173,7 +173,7 @@ def members_that_fit(file: Path, **limits: int) -> list[str]:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     unpacked = sum(entry.file_size for entry in entries)
     if unpacked > memory:
-        raise ValueError(f"unpacked it has {unpacked:,} bytes; this machine has a memory of {memory:,}")
+        raise ValueError(f"it unpacks to {unpacked:,} bytes; this machine has {memory:,} bytes of memory")
     for entry in entries:
         limit = limits.get(entry.filename.replace(".", "_"), unpacked)
         if entry.file_size > limit:

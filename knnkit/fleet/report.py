@@ -1,6 +1,7 @@
-"""What became of each device, and of the fleet: frozen, picklable, JSON through `json_codec`. No I/O.
+"""Reports of a run, for each device and the fleet.
 
-A report is what workers send back, what `--json` prints, what `--report` draws and what `--retry-from` reads.
+Workers return a report, `--json` prints it, `--report` draws it and `--retry-from` reads it. Frozen and picklable; JSON
+through `json_codec`. No I/O.
 """
 
 from __future__ import annotations
@@ -19,16 +20,16 @@ T = TypeVar("T")
 
 
 class Outcome(enum.Enum):
-    """How a device came out of a run."""
+    """The result of a run on one device."""
 
     COMMITTED = "committed"  # it runs the release, confirmed
-    UNCHANGED = "unchanged"  # it ran it already
-    ANSWERED = "answered"  # a question was answered (status, parity, bench, ...)
-    UNREACHABLE = "unreachable"  # no connection; whatever it ran before, it runs now
-    FAILED = "failed"  # it could not take the release; the one before answers
-    ROLLED_BACK = "rolled_back"  # it was activated and returned to the one before
-    LOCKED = "locked"  # somebody else is changing it
-    SKIPPED = "skipped"  # it was never begun, or left as it was
+    UNCHANGED = "unchanged"  # it ran the release already
+    ANSWERED = "answered"  # it answered a question (status, parity, bench, ...)
+    UNREACHABLE = "unreachable"  # no connection; it still runs what it ran before
+    FAILED = "failed"  # the deploy failed; the previous release answers
+    ROLLED_BACK = "rolled_back"  # the release was activated, then the device went back to the previous one
+    LOCKED = "locked"  # another host is changing it
+    SKIPPED = "skipped"  # its job did not begin, or stopped without a change
 
 
 #: Outcomes that count against the failure budget.
@@ -67,14 +68,14 @@ class DeviceReport:
     previous: ReleaseRef | None = None
     certificate: Certificate | None = None
     status: Status | None = None
-    details: str = ""  # what a question was answered with, JSON or text as the device gave it
+    details: str = ""  # the answer to a question, JSON or text from the device
     sent_bytes: int = 0
     resumed_bytes: int = 0
     connections: int = 0  # attempts to connect
     warnings: tuple[str, ...] = ()
 
     def answer(self, kind: type[T]) -> T:
-        """Returns `details` as the document that they are."""
+        """Returns `details`, parsed as a document of this kind."""
         return json_codec.loads(kind, self.details, limit=len(self.details))
 
     @property
@@ -92,13 +93,13 @@ class DeviceReport:
 
     @property
     def said(self) -> str:
-        """The message, for a line that names the device already."""
+        """The message without the device's name."""
         return self.message.removeprefix(f"{self.name}: ")
 
 
 @dataclass(frozen=True)
 class WaveReport:
-    """One wave: `label` as deploy.yaml writes it."""
+    """One wave: `label` from deploy.yaml."""
 
     label: str
     devices: tuple[str, ...]
@@ -108,7 +109,7 @@ class WaveReport:
 
 @dataclass(frozen=True)
 class FleetReport:
-    """A whole run. `stopped` says why it ended early; `release` is the one that was to be deployed or checked."""
+    """A whole run. `stopped` says why it ended early; `releases` are those to deploy or check."""
 
     command: str
     started: float
@@ -128,7 +129,7 @@ class FleetReport:
         return EXIT_INTERRUPTED if self.interrupted else exit_code(self.devices)
 
     def count(self, *outcomes: Outcome) -> int:
-        """Returns how many devices came out so."""
+        """Returns the number of devices with one of these outcomes."""
         return sum(device.outcome in outcomes for device in self.devices)
 
     def summary(self) -> str:
@@ -138,7 +139,7 @@ class FleetReport:
         return ", ".join(f"{number} {word}" for word, number in counts.items()) or "no devices"
 
     def unfinished(self) -> tuple[str, ...]:
-        """Returns the names of the devices that `--retry-from` takes up again."""
+        """Returns the names of the devices that `--retry-from` tries again."""
         return tuple(device.name for device in self.devices if not device.good)
 
 
@@ -146,10 +147,10 @@ EXIT_INTERRUPTED = 130
 
 
 def exit_code(devices: Iterable[DeviceReport]) -> int:
-    """Returns one exit code for many devices: a failure outweighs a refusal, that a lock, that silence.
+    """Returns one exit code for many devices: of failure, wrong usage, refusal and lock the first that occurred.
 
-    4 means that every failure was one of verification, parity or accuracy; 3 that unreachable devices are the only
-    trouble; devices skipped because of the others do not count.
+    4 means that every failure was one of verification, parity or accuracy (perhaps with locks and unreachable devices);
+    3 that devices were only unreachable. Devices skipped because of others do not count.
     """
     failed = [device.exit_code for device in devices if not device.good and device.outcome is not Outcome.SKIPPED]
     for code in (constants.EXIT_FAILED, constants.EXIT_USAGE, constants.EXIT_REFUSED, constants.EXIT_LOCKED):

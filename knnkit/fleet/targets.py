@@ -1,4 +1,6 @@
-"""The devices that a command is for: from deploy.yaml, `--target` and tags. Pure and picklable; connects to nothing."""
+"""Selects the devices of a command.
+
+From deploy.yaml, `--target` and tags. Picklable; opens no connection."""
 
 from __future__ import annotations
 
@@ -46,7 +48,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Overrides:
-    """What the command line says for every target; None leaves it to deploy.yaml and ssh_config."""
+    """Options of the command line for every target; None: as in deploy.yaml and ssh_config."""
 
     root: str | None = None
     identity: str | None = None
@@ -61,7 +63,7 @@ class Overrides:
         """Checks the names in `jump`.
 
         Raises:
-            UsageError: it names no host.
+            UsageError: a part of it is not a host.
         """
         try:
             check_jump(self.jump or "none")
@@ -69,7 +71,7 @@ class Overrides:
             raise UsageError(f"--jump {error}", hint="--jump user@host[:port]") from None
 
     def typed(self, name: str) -> Typed:
-        """Returns how the command line named a device."""
+        """Returns the words with which the command line named a device."""
         options = {"-c": self.deploy_yaml, "--ssh-config": self.ssh_config, "--known-hosts": self.known_hosts}
         words = tuple(word for option, value in options.items() if value for word in (option, value))
         return Typed(name, self.jump, self.identity, words)
@@ -113,17 +115,17 @@ def select(
     overrides: Overrides | None = None,
     called: str = "--target",
 ) -> tuple[Target, ...]:
-    """Returns the devices that the command line asks for.
+    """Returns the devices that the command line selects.
 
     Args:
         config: deploy.yaml, if there is one.
         named: each `--target`: a name in deploy.yaml, `user@host[:port]`, an ssh_config alias, or `local`.
         tags: each `--on`: targets of deploy.yaml with one of these tags.
         overrides: options of the command line for all of them.
-        called: what the command line calls `named`.
+        called: the option of `named`, for messages.
 
     Raises:
-        UsageError: nothing is selected, a tag that no target has, or an address that is none.
+        UsageError: nothing is selected, no target has a tag, or an address is invalid.
     """
     known = {target.name: target for target in (targets_of(config) if config else ())}
     chosen: dict[str, Target] = {}
@@ -148,10 +150,10 @@ def select(
 
 
 def only(targets: Iterable[Target], names: Iterable[str], source: str) -> tuple[Target, ...]:
-    """Returns the targets with these names: those that a report says are unfinished.
+    """Returns the targets with these names, which are the unfinished devices of a report.
 
     Raises:
-        UsageError: the report names a device that is not among the targets.
+        UsageError: a name is not among the targets.
     """
     known = {target.name: target for target in targets}
     names = tuple(names)
@@ -171,7 +173,7 @@ def _parse(text: str, config: Config | None, called: str) -> Target:
         user, host, port = split_address(text)
     except ValueError as error:
         raise UsageError(f"{called} {error}", hint=f"{called} user@host[:port] or {called} {LOCAL}") from None
-    # What is written out stands for itself: of deploy.yaml only where keys are kept still applies.
+    # For a typed address, deploy.yaml only provides known_hosts and ssh_config.
     known = (str(config.fleet.known_hosts),) if config and config.fleet.known_hosts else ()
     ssh_config = str(config.fleet.ssh_config) if config and config.fleet.ssh_config else None
     foreign = ssh_config is not None

@@ -1,7 +1,7 @@
-"""Golden rows of a model, and the float64 reference's answers to them.
+"""Golden sets: query rows with the float64 reference's answers.
 
-Takes rows of the held-out data, so that they measure accuracy as well. Without held-out data, training rows stand in
-and no accuracy is claimed. Loads no TensorFlow.
+Uses held-out rows, so that the set also measures accuracy; without any, it uses training rows and claims no accuracy.
+Loads no TensorFlow.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from knnkit.data.dataset import Dataset
 from knnkit.errors import DataError
 from knnkit.model.build import BuiltModel
 
-#: Rows of a golden set, at most.
+#: Most rows of a golden set.
 MAX_ROWS = 1000
 
 
 def make_golden(
     model: BuiltModel, held_out: Dataset | None, training: Dataset, *, seed: int = 0, limit: int = MAX_ROWS
 ) -> Golden:
-    """Returns the golden set of `model` over at most `limit` rows.
+    """Returns the golden set of `model` with at most `limit` rows.
 
     Raises:
         DataError: the held-out rows have other features than the training rows.

@@ -1,4 +1,4 @@
-"""The agent as a wheel, made from the device_agent package that this knnkit runs with. Same sources, same bytes."""
+"""Builds the agent's wheel from this knnkit's device_agent package."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PROJECT = "knnkit_device_agent"
 
 
 def agent_wheel() -> tuple[str, bytes]:
-    """Returns the wheel's file name and its bytes, the same for the same sources on any machine."""
+    """Returns the wheel's file name and its bytes; equal sources give equal bytes on any machine."""
     source = Path(device_agent.__file__).parent
     version = device_agent.__version__
     info = f"{_PROJECT}-{version}.dist-info"
@@ -37,7 +37,7 @@ def _digest(content: bytes) -> str:
 
 def _archive(files: dict[str, bytes]) -> bytes:
     buffer = io.BytesIO()
-    # Stored, not deflated: the bytes must not depend on the host's zlib.
+    # Not compressed: the bytes must not depend on the host's zlib.
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name, content in sorted(files.items()):
             entry = zipfile.ZipInfo(name, _DATE)

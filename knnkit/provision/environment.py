@@ -1,4 +1,4 @@
-"""What a board shall have: one environment, named by all that it is made of, and the keys to trust. Asks nobody."""
+"""The environment and keys a board should have; no I/O."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from device_agent.shared.trust import dsse
 from knnkit.provision.agent_wheel import agent_wheel
 from knnkit.provision.requirements import Board, Recipe, recipe_for
 
-#: Part of every environment's digest; raised when the same wheels would make another environment.
+#: Part of every environment's digest; raise it when the same wheels would make a different environment.
 _LAYOUT = 1
-#: What the new environment must be able to do before it is used; prints the versions as JSON.
+#: A new environment must run this before it is used; prints the versions as JSON.
 PROBE = """\
 import json, numpy, cryptography, device_agent
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -29,13 +29,13 @@ print(json.dumps({"numpy": numpy.__version__, "cryptography": cryptography.__ver
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a board shall have."""
+    """The environment and keys that a board should have."""
 
     recipe: Recipe
     agent_wheel: str  # file name
     agent: bytes  # its content
     trust: Mapping[str, bytes]  # file name -> PEM
-    made_of: Mapping[str, Any]  # everything that tells one environment from another
+    made_of: Mapping[str, Any]  # everything in which environments differ
 
     @property
     def digest(self) -> str:
@@ -43,17 +43,17 @@ class Wanted:
         return hashlib.sha256(json.dumps(self.made_of, sort_keys=True).encode()).hexdigest()
 
     def is_on(self, board: Board) -> bool:
-        """Returns whether the board has it all, and nothing is to be tidied."""
+        """Whether the board has all of it, and no leftovers to remove."""
         trusts = all(board.trusted.get(name) == hashlib.sha256(pem).hexdigest() for name, pem in self.trust.items())
         return board.current == self.digest and board.tidy and trusts
 
 
 def decide(name: str, board: Board, runtime: str, keys: Mapping[str, bytes]) -> Wanted:
-    """Returns what a board shall have, with the agent of this knnkit.
+    """Returns what a board should have, with the agent of this knnkit.
 
     Args:
-        name: how messages call the board.
-        board: what it is.
+        name: the board's name in messages.
+        board: facts about it.
         runtime: as for `recipe_for`.
         keys: fingerprint -> PEM public key.
 
@@ -75,10 +75,10 @@ def decide(name: str, board: Board, runtime: str, keys: Mapping[str, bytes]) -> 
 
 
 def fingerprint(key_file: str) -> str:
-    """Returns which key lies in a file of the trust folder."""
+    """Returns the fingerprint of the key in a file of the trust folder."""
     return dsse.FINGERPRINT_PREFIX + key_file.removesuffix(".pem")
 
 
 def _key_file(fingerprint: str) -> str:
-    """As `device_agent.store.trust_store` names it."""
+    """The same name as in `device_agent.store.trust_store`."""
     return fingerprint.removeprefix(dsse.FINGERPRINT_PREFIX) + ".pem"

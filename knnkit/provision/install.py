@@ -1,4 +1,6 @@
-"""Provisions a board: look, decide, then claim, send, build, prove, switch, report. So for `local`."""
+"""Provisions a board, or removes knnkit from it.
+
+Steps: look, decide, claim an upload folder, send, build, prove, switch, report. The same for `local`."""
 
 from __future__ import annotations
 
@@ -23,31 +25,31 @@ from knnkit.transport.local import LocalTransport
 from knnkit.transport.upload import push
 
 _UPLOAD_SECONDS = 120.0
-#: Another host that provisions the board at this instant is waited for so long.
+#: How long to wait for another host that is provisioning the board, in seconds.
 LOCK_SECONDS = 300.0
-#: Follows what is said of a switch of runtimes before which no release was tried.
-_UNPROVEN = ": `knnkit parity` proves a release that stays anew"
-_OTHERS = "somebody else has provisioned it meanwhile"
-#: What comes of an upload into a place that another host has taken up, as nothing had come for a while.
+#: Added to the note about a new runtime if no release was tried on it.
+_UNPROVEN = ": check its release with `knnkit parity`"
+_OTHERS = "another host has provisioned it meanwhile"
+#: Errors of an upload whose folder another host has reused because nothing had arrived for a while.
 _TAKEN = frozenset({"cannot-write", "missing-wheel", "upload-differs"})
-#: Is told the Python of another environment and what is new there, and raises where what answers does not hold there.
+#: Called with the Python of a new environment and what is new in it; raises if the running release fails there.
 Proof = Callable[[str, str], None]
 
 
 @dataclass(frozen=True)
 class Provisioned:
-    """What is on the board now. `changed` says whether anything was done."""
+    """What is on the board now; `changed` tells whether anything was done."""
 
     changed: bool
     environment: str  # digest; ROOT/venv points to it
-    previous: str | None  # the environment that was in use before, when it was another
+    previous: str | None  # the environment that was in use before; None if it is the same
     agent: str
     runtime: str  # "tflite-runtime==2.14.0"
     packages: tuple[str, ...]  # as name==version, those of the distribution included
     python: str
     machine: str
     keys_added: tuple[str, ...] = ()  # fingerprints
-    sent: int = 0  # bytes of wheels that went over the line
+    sent: int = 0  # bytes of wheels sent
     notes: tuple[str, ...] = ()
 
 
@@ -63,24 +65,24 @@ def provision(
     prove: Proof | None = None,
     progress: Progress | None = None,
 ) -> Provisioned:
-    """Makes a board able to run the agent of this knnkit and to trust `keys`.
+    """Installs the agent of this knnkit on a board, and adds trusted keys.
 
     Args:
         transport: to the board.
-        facts: of the board's Python, from a probe; for the embedded device it is this Python, whatever they say.
+        facts: about the board's Python, from a probe; not used for the embedded device, which runs this Python.
         root: the knnkit directory there.
-        keys: fingerprint -> PEM public key, to add to those that the board trusts; none is ever taken away.
-        offline: the board has no internet: this host fetches and sends every wheel.
-        wheels_dir: where wheels are kept on this host; `wheels.default_folder()` when left out.
-        runtime: which TFLite runtime; `auto`: the one that it has, on a bare board the first that there is for it.
-        prove: is asked before another environment takes the place of the one in use; where it raises, that one stays.
-        progress: is told (bytes there, bytes in all) while wheels are sent.
+        keys: fingerprint -> PEM public key, to add to the board's trusted keys; no key is ever removed.
+        offline: the board has no internet: this host downloads and sends every wheel.
+        wheels_dir: folder of wheels on this host; None: `default_folder()`.
+        runtime: a TFLite runtime; `auto`: the one that the board has, on a bare board the first that fits.
+        prove: called before another environment replaces the one in use; if it raises, that one stays in use.
+        progress: called with (bytes sent, bytes in total) while wheels are sent.
 
     Raises:
-        Unreachable: the connection broke; the environment in use is untouched, and the next call goes on.
-        DeviceFailed: the board cannot run the agent, or not with this runtime, has no room, or its wheels cannot be
-            had; `reason` says which.
-        DeviceLocked: somebody else is provisioning it, for longer than LOCK_SECONDS.
+        Unreachable: the connection broke; the environment in use is unchanged, and the next call continues.
+        DeviceFailed: the board cannot run the agent or this runtime, has too little disk space, or a wheel is not
+            available; `reason` says which.
+        DeviceLocked: another host has been provisioning it for more than LOCK_SECONDS.
     """
     python = interpreter(transport, facts)
     board = look(transport, python, root, environment.PROBE)
@@ -109,7 +111,7 @@ def provision(
 
 @dataclass
 class _Job:
-    """One board being provisioned: what was found there, and the steps."""
+    """The provisioning of one board: what was found there, and the steps."""
 
     transport: Transport
     python: str
@@ -122,7 +124,7 @@ class _Job:
     notes: list[str] = field(default_factory=list)
 
     def is_whole(self) -> bool:
-        """Returns whether the environment is there, as it was made."""
+        """Whether the wanted environment exists and is undamaged."""
         if self.wanted.digest not in self.board.environments:
             return False
         damage = self.board.damage
@@ -130,11 +132,11 @@ class _Job:
             order = {"digest": self.wanted.digest, "probe": environment.PROBE, "files": self.prove is None}
             damage = printable(str(self.ask("examine", **order)["damage"]))  # else the golden check judges its answers
         self.repair = bool(damage)
-        self.notes += [f"the environment was damaged, and is repaired: {damage}"] if damage else []
+        self.notes += [f"the environment was damaged and will be repaired: {damage}"] if damage else []
         return not damage
 
     def install(self, source: Source) -> Provisioned:
-        """Claims a place on the board, sends there what goes from here, and puts into use what is made of it."""
+        """Claims an upload folder on the board, sends this host's wheels, then builds the environment and uses it."""
         self.notes += source.notes
         place = str(self.ask("claim")["place"])
         files = [replace(file, remote=f"{self._venvs}/{place}/{file.remote}") for file in source.files]
@@ -150,20 +152,20 @@ class _Job:
             return self._report_others()
 
     def put_into_use(self, source: Source, place: str | None = None) -> Provisioned:
-        """Builds the environment where it is not there, has it proven where another is in use, and switches to it."""
+        """Builds the environment if it is missing, calls `prove` if another is in use, and switches to it."""
         before, now = self.board.runtime, runtime_of(self.wanted.recipe.pins)
         another = before not in (None, now)
         if self.prove and self.board.current not in (None, self.wanted.digest):
             self._build(source, place, use=False)
             what = now if now and another else f"the environment of knnkit {device_agent.__version__}"
             self.prove(f"{self._venvs}/{self.wanted.digest}/bin/python", what)
-            source, place = Source(), None  # it is there now
+            source, place = Source(), None  # it exists now
         answer = self._build(source, place, use=True)
         done = answer["made"] or answer["added"] or answer["before"] != self.wanted.digest
         if not done and self.board.current != self.wanted.digest:
             return self._report_others()
         if another:
-            self.notes.append(f"{now} is there instead of {before}" + ("" if self.prove else _UNPROVEN))
+            self.notes.append(f"{now} replaces {before}" + ("" if self.prove else _UNPROVEN))
         return self.report(changed=True, previous=answer["before"], added=answer["added"])
 
     def report(self, *, changed: bool, previous: str | None = None, added: Sequence[str] = ()) -> Provisioned:
@@ -215,7 +217,7 @@ class _Job:
         )
 
 
-#: All that knnkit ever makes in a root, half-written or set aside as well; anything else is refused.
+#: All names that knnkit makes in a root; `remove` refuses a root that holds others.
 _KNOWN = (
     constants.TRUST_DIR,
     constants.RELEASES_DIR,
@@ -223,6 +225,7 @@ _KNOWN = (
     constants.CURRENT_LINK,
     constants.STATE_FILE,
     constants.HISTORY_FILE,
+    constants.STARTS_FILE,
     constants.LOCK_FILE,
     constants.CLASS_FILE,
     constants.VENV_LINK,
@@ -237,19 +240,19 @@ def remove(
     root: str = constants.DEFAULT_ROOT,
     warn: Callable[[str], None] = lambda text: None,
 ) -> bool:
-    """Takes the whole root away, releases and trusted keys included; False when nothing was there.
+    """Removes the whole root, with releases and trusted keys; returns False if there was nothing.
 
     Args:
         transport: to the board.
-        facts: of the board's Python.
+        facts: about the board's Python.
         root: the knnkit directory there.
-        warn: is told where the empty folder itself has to stay, and why.
+        warn: called with a message if the empty folder itself cannot be removed.
 
     Raises:
-        Unreachable: the connection broke; the next call goes on.
-        DeviceFailed: the root holds something that is not knnkit's, and nothing was removed; or something of knnkit's
-            cannot be removed.
-        DeviceLocked: a deploy is under way.
+        Unreachable: the connection broke; the next call continues.
+        DeviceFailed: the root holds a file that is not knnkit's, and nothing was removed; or a file of knnkit's cannot
+            be removed.
+        DeviceLocked: a deploy is running.
     """
     order = {"root": root, "known": list(_KNOWN)}
     answer = ask(transport, interpreter(transport, facts), "remove", order, timeout=BUILD_SECONDS)
@@ -257,10 +260,10 @@ def remove(
     inside = [line for line in left if not line.startswith(f"{place}: ")]
     if inside:
         raise DeviceFailed(
-            f"{transport.name}: {len(inside)} files and folders stay: {'; '.join(inside[:5])}",
+            f"{transport.name}: {len(inside)} files and folders were not removed: {'; '.join(inside[:5])}",
             reason="left-behind",
             hint=f"on the board: sudo rm -r {shlex.quote(inside[0].partition(': ')[0])}",
         )
     for line in left:
-        warn(f"the empty folder stays: {line}; `sudo rmdir` removes it")
+        warn(f"the empty folder was not removed: {line}; `sudo rmdir` removes it")
     return bool(answer.get("removed"))

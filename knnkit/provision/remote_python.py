@@ -1,10 +1,10 @@
-"""Talks to a board's own Python: sends a script, reads its one answer.
+"""Runs the provisioning script in a board's own Python.
 
     python3 -I - COMMAND < script
 
-The script is the package `device_agent.bootstrap` as one text: first its loader as it is, then one call that gives the
-loader every module and the order, since Dropbear cuts a command line at 9,000 bytes. Same sources, same bytes. Errors
-of the board become errors of knnkit.
+The script is the package `device_agent.bootstrap` as one text: its loader, then one call that gives the loader every
+module and the order. It goes through standard input, since Dropbear limits a command line to 9,000 bytes. Errors that
+the script reports become errors of knnkit.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ from knnkit.provision.requirements import Board, check_python, runtime_of
 from knnkit.transport.base import Transport, printable
 from knnkit.transport.local import LocalTransport
 
-#: Seconds for a look, which reads every file of the environment, and for unpacking, on a slow card.
+#: Time limits in seconds, for a slow memory card: to read every file of the environment, and to unpack wheels.
 LOOK_SECONDS = 300.0
 BUILD_SECONDS = 1200.0
 
 
 class PythonFacts(Protocol):
-    """What provisioning must be told of a board's own Python; `knnkit.fleet.device.probe.Facts` has it."""
+    """What provisioning must know about a board's own Python, such as `knnkit.fleet.device.probe.Facts`."""
 
     @property
     def python(self) -> tuple[int, int, int] | None:
-        """Its version; None without one."""
+        """Its version; None if there is no Python."""
         ...
 
     @property
     def python_path(self) -> str | None:
-        """Where it is."""
+        """The path of its executable."""
         ...
 
 
 def interpreter(transport: Transport, facts: PythonFacts) -> str:
-    """Returns the board's own Python; this one for the embedded device.
+    """Returns the path of the board's own Python; of this one for the embedded device.
 
     Raises:
-        DeviceFailed: there is none, or one that the agent does not run on.
+        DeviceFailed: it has none, or the agent does not run on it.
     """
     if isinstance(transport, LocalTransport):
         return sys.executable
@@ -53,17 +53,17 @@ def interpreter(transport: Transport, facts: PythonFacts) -> str:
 
 
 def look(transport: Transport, python: str, root: str, probe: str) -> Board:
-    """Asks what the board is and what was provisioned before; changes nothing there.
+    """Returns facts about the board and what was provisioned there; changes nothing.
 
     Args:
         transport: to the board.
         python: the board's own interpreter.
         root: the knnkit directory there; `~` is resolved on the board.
-        probe: what the environment in use must be able to run.
+        probe: code that the environment in use must be able to run.
 
     Raises:
         Unreachable: the connection broke.
-        DeviceFailed: the root cannot be used, or the answer makes no sense.
+        DeviceFailed: the root cannot be used, or the answer is malformed.
     """
     answer = ask(transport, python, "state", {"root": root, "probe": probe}, timeout=LOOK_SECONDS)
     try:
@@ -77,8 +77,8 @@ def ask(transport: Transport, python: str, command: str, order: dict[str, Any], 
 
     Raises:
         Unreachable: the connection broke.
-        DeviceLocked: somebody else is provisioning the board.
-        DeviceFailed: the command failed, or the answer makes no sense.
+        DeviceLocked: another host is provisioning the board.
+        DeviceFailed: the command failed, or the answer is malformed.
     """
     argv = [python, "-I", "-", command]
     completed = transport.run(argv, timeout=timeout, input=script(json.dumps(order)))
@@ -94,10 +94,10 @@ def ask(transport: Transport, python: str, command: str, order: dict[str, Any], 
 
 
 def check_writable(name: str, board: Board) -> None:
-    """Refuses a board whose root cannot be written.
+    """Checks that the board's root can be written.
 
     Raises:
-        DeviceFailed: and says what is in the way.
+        DeviceFailed: it cannot; the message says why.
     """
     if board.read_only:
         raise DeviceFailed(
@@ -107,15 +107,15 @@ def check_writable(name: str, board: Board) -> None:
         )
     if not board.writable:
         raise DeviceFailed(
-            f"{name}: no right to write {board.nearest}", reason="cannot-write", hint="choose another root"
+            f"{name}: the login user may not write {board.nearest}", reason="cannot-write", hint="choose another root"
         )
 
 
 def check_room(name: str, board: Board, need: int) -> None:
-    """Refuses a board that has less than `need` bytes free.
+    """Checks that the board has `need` bytes of free disk space.
 
     Raises:
-        DeviceFailed: with both numbers.
+        DeviceFailed: it has less; the message has both numbers.
     """
     if board.disk_free < need:
         raise DeviceFailed(
@@ -128,7 +128,7 @@ def check_room(name: str, board: Board, need: int) -> None:
 def _board(answer: dict[str, Any]) -> Board:
     machine, bits = str(answer["machine"]), int(answer["bits"])
     if bits == 32:
-        # A 32-bit system under a 64-bit kernel, as Raspberry Pi OS has it: `uname -m` names the kernel.
+        # A 32-bit system on a 64-bit kernel, as in Raspberry Pi OS: `uname -m` names the kernel.
         machine = {"aarch64": "armv7l", "armv8l": "armv7l", "x86_64": "i686"}.get(machine, machine)
     python = [int(part) for part in answer["python"]]
     glibc = re.fullmatch(r"(\d+)\.(\d+)", answer["glibc"])
@@ -173,14 +173,14 @@ def _no_answer(transport: Transport, python: str, complaint: str) -> DeviceFaile
 
 
 def _senseless(transport: Transport, what: str) -> DeviceFailed:
-    return DeviceFailed(f"{transport.name}: the provisioning script answered no sense: {what}", reason="bad-answer")
+    return DeviceFailed(f"{transport.name}: malformed answer of the provisioning script: {what}", reason="bad-answer")
 
 
 _PACKAGE = "device_agent.bootstrap"
 
 
 def script(*order: str) -> bytes:
-    """Returns what goes to the standard input of the board's Python; its last line has the order, as JSON."""
+    """Returns the script for the standard input of the board's Python; its last line has the order, as JSON."""
     return f"{_head()}\n{', '.join(map(repr, order))}))\n".encode()
 
 
@@ -189,7 +189,7 @@ def _head() -> str:
     sources = onboard()
     loader = sources.pop(f"{_PACKAGE}.loader")
     sources.update({"device_agent": ""})
-    table = json.dumps(sources, indent=0, sort_keys=True)  # for these, JSON is Python
+    table = json.dumps(sources, indent=0, sort_keys=True)  # JSON of strings is valid Python
     return f"{loader}\n\nsys.exit(run({table}, {_PACKAGE + '.main'!r},"
 
 

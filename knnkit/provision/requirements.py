@@ -1,8 +1,8 @@
-"""Which packages make an agent run on which board: the one table of exact versions, and the reasons why there is none.
+"""Table of the packages that each kind of board needs.
 
-Pure: facts in, recipe out. What exists was found by asking the index for wheels (docs/decisions): tflite-runtime ends
-at Python 3.11 and needs NumPy 1; LiteRT has no 32-bit ARM wheel; 32-bit ARM has no NumPy wheel either, so that there
-the distribution's NumPy and cryptography are used. Where there are two runtimes, the operator may choose.
+Exact versions by architecture, Python and runtime, and the reasons why some boards cannot run the agent. From the
+wheels on PyPI (docs/decisions): tflite-runtime ends at Python 3.11 and needs NumPy 1; LiteRT has no wheel for 32-bit
+ARM; NumPy has none either, so the distribution's NumPy and cryptography are used there. No I/O.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ OLDEST, NEWEST = (3, 10), (3, 13)
 
 TFLITE = "tflite-runtime==2.14.0"
 LITERT = "ai-edge-litert==2.3.0"
-#: Runtime, by the name that an operator chooses it by -> its wheel.
+#: Runtime, by its name in `--runtime` -> its wheel.
 PACKAGES = {"tflite_runtime": TFLITE, "ai_edge_litert": LITERT}
 _CRYPTOGRAPHY = ("cryptography==50.0.2", "cffi==2.1.1", "pycparser==2.23")
 _CRYPTOGRAPHY_310 = (*_CRYPTOGRAPHY, "typing-extensions==4.15.0")
@@ -34,32 +34,32 @@ _PYTHONS_64: dict[tuple[int, int], dict[str, tuple[str, ...]]] = {
     (3, 13): {"ai_edge_litert": _LITERT_64},
 }
 
-#: Architecture -> Python -> runtime -> wheels; the runtime that a bare board gets unless told otherwise stands first.
-#: ai-edge-litert declares more packages than its interpreter imports: left out.
+#: Architecture -> Python -> runtime -> wheels; the default runtime of a bare board is first.
+#: Some packages that ai-edge-litert requires are left out: its interpreter does not import them.
 WHEELS: dict[str, dict[tuple[int, int], dict[str, tuple[str, ...]]]] = {
     "x86_64": _PYTHONS_64,
     "aarch64": _PYTHONS_64,
     "armv7l": {(3, 11): {"tflite_runtime": (TFLITE,)}},
 }
-#: Architecture -> package of the distribution -> (import name, versions accepted).
+#: Architecture -> import name -> (package of the distribution, lowest major version, first one that is too new).
 SYSTEM: dict[str, dict[str, tuple[str, int, int]]] = {
     "armv7l": {"numpy": ("python3-numpy", 1, 2), "cryptography": ("python3-cryptography", 38, 1000)},
 }
-#: Bytes that an environment takes, at most, by its runtime.
+#: Largest size of an environment in bytes, by its runtime.
 ROOM = {TFLITE: 160 << 20, LITERT: 220 << 20}
-#: Bytes that stay free beside it.
+#: Bytes of disk that must stay free.
 SPARE = 32 << 20
 
 
 @dataclass(frozen=True)
 class Board:
-    """What a board says of itself; `root` is absolute, sizes are in bytes."""
+    """Facts about a board; `root` is absolute, sizes are in bytes."""
 
     root: str
     python: tuple[int, int]
     python_full: str
     executable: str
-    machine: str  # of the programs that run there: a 64-bit kernel under a 32-bit system is armv7l
+    machine: str  # architecture of its programs: a 32-bit system on a 64-bit kernel is armv7l
     glibc: tuple[int, int] | None
     venv: bool
     pip: bool
@@ -68,9 +68,9 @@ class Board:
     writable: bool
     nearest: str
     disk_free: int
-    tidy: bool = True  # no interrupted run left anything behind
+    tidy: bool = True  # there are no leftovers of interrupted runs
     current: str | None = None
-    runtime: str | None = None  # that the environment in use was made with, also where it cannot start any more
+    runtime: str | None = None  # of the environment in use, even if that can no longer start
     environments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     damage: str = ""  # what is wrong with the environment in use
     trusted: Mapping[str, str] = field(default_factory=dict)
@@ -78,7 +78,7 @@ class Board:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What to put on a board: `pins` are wheels by exact version; `system_site` lets the distribution's packages in."""
+    """Packages for a board: `pins` are exact versions of wheels; `system_site` also allows the distribution's."""
 
     machine: str
     python: tuple[int, int]
@@ -93,20 +93,20 @@ class Recipe:
 
     @property
     def room(self) -> int:
-        """Bytes that an environment takes, at most: what is checked before the board's own pip fetches anything."""
+        """Largest size of the environment in bytes; checked before the board's pip downloads anything."""
         return ROOM[self.runtime]
 
 
 def recipe_for(name: str, board: Board, runtime: str = constants.ANY_RUNTIME) -> Recipe:
-    """Chooses what to put on a board.
+    """Chooses the packages for a board.
 
     Args:
-        name: how messages call the board.
-        board: what it is.
-        runtime: one of PACKAGES; `auto` is the one that the board has, and on a bare one the first that there is.
+        name: the board's name in messages.
+        board: facts about it.
+        runtime: one of PACKAGES; `auto` is the one that the board has, on a bare board the first in `WHEELS`.
 
     Raises:
-        DeviceFailed: no agent can run there, or not with this runtime; the message says what is in the way.
+        DeviceFailed: the agent cannot run there, or not with this runtime; the message says why.
     """
     check_python(name, board.python)
     if not board.venv:
@@ -118,7 +118,7 @@ def recipe_for(name: str, board: Board, runtime: str = constants.ANY_RUNTIME) ->
     pins = _pins(name, board, runtime)
     if board.glibc is None:
         raise DeviceFailed(
-            f"{name}: its C library is not glibc, and no TFLite runtime is made for another",
+            f"{name}: its C library is not glibc, and there is no TFLite runtime for another one",
             reason="no-runtime",
             hint="use Raspberry Pi OS, Debian or Ubuntu",
         )
@@ -127,16 +127,16 @@ def recipe_for(name: str, board: Board, runtime: str = constants.ANY_RUNTIME) ->
 
 
 def room_for(machine: str, python: tuple[int, int] | None) -> int:
-    """Returns the bytes that an environment takes at most on a bare board like this; the least if it can have none."""
+    """Returns the largest size of an environment on a bare board of this kind; the smallest of all if none can run."""
     found = WHEELS.get(machine, {}).get(python or OLDEST, {})
     return ROOM[next(iter(found.values()))[0]] if found else min(ROOM.values())
 
 
 def check_python(name: str, python: tuple[int, int] | None) -> None:
-    """Refuses a board without Python, or with one that the agent does not run on.
+    """Checks that the agent runs on the board's Python.
 
     Raises:
-        DeviceFailed: the message says which Python was found.
+        DeviceFailed: it has none, or one that is too old or too new.
     """
     if python is None:
         raise DeviceFailed(
@@ -153,7 +153,7 @@ def check_python(name: str, python: tuple[int, int] | None) -> None:
 
 
 def impossible(machine: str, python: tuple[int, int], runtime: str) -> tuple[str, str] | None:
-    """Returns why no board of this kind can have a runtime (or, for `auto`, any), and what to do; None if one can."""
+    """Returns why boards of this kind cannot have a runtime (`auto`: any runtime), and what to do; None if they can."""
     found = WHEELS.get(machine, {}).get(python, {})
     kind = f"for Python {python[0]}.{python[1]} on {machine}"
     if not found:
@@ -168,7 +168,7 @@ def impossible(machine: str, python: tuple[int, int], runtime: str) -> tuple[str
 
 
 def runtime_of(pins: Iterable[str]) -> str | None:
-    """Returns which of PACKAGES is among wheels `name==version`, of whatever version; None without one."""
+    """Returns which of PACKAGES is among wheels `name==version`, of any version; None if none is."""
     projects = {pin.partition("==")[0] for pin in pins}
     return next((name for name, project in constants.RUNTIMES.items() if project in projects), None)
 
@@ -186,7 +186,7 @@ def _pins(name: str, board: Board, runtime: str) -> tuple[str, ...]:
 def _no_runtime_hint(machine: str) -> str:
     if machine in ("armv7l", "armv6l"):
         return "use the 64-bit Raspberry Pi OS, or on an armv7 board the 32-bit Bookworm (Python 3.11)"
-    return "boards that can: x86_64 and aarch64 with Python 3.10 to 3.13, armv7l with Python 3.11"
+    return "supported boards: x86_64 and aarch64 with Python 3.10 to 3.13, armv7l with Python 3.11"
 
 
 def _check_system(name: str, board: Board) -> None:

@@ -1,6 +1,7 @@
-"""Wheels for a board, on the host: found in a folder, or fetched into it by the host's pip. Never installs anything.
+"""Folder of wheels for boards, filled by the host's pip.
 
-pip takes none but those whose SHA-256 is known (knnkit.provision.locked); whoever sends a wheel looks at its bytes.
+pip downloads only wheels with a known SHA-256 (`pinned_hashes`); the caller checks every wheel again before it sends
+it. Never installs anything.
 """
 
 from __future__ import annotations
@@ -23,16 +24,16 @@ from knnkit.provision import pinned_hashes
 from knnkit.provision.pinned_hashes import normalised
 from knnkit.provision.requirements import Recipe
 
-#: After a Python: pip fetches wheels of a known SHA-256, and none that they name in turn.
+#: Arguments after a Python: pip downloads wheels with the given SHA-256, without their dependencies.
 PIP = ("-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--require-hashes", "--no-input")
-#: What pip says of bytes that have none of the digests in its requirements.
+#: pip's message for a file with none of the required digests.
 OTHER_BYTES = "DO NOT MATCH THE HASHES"
-#: The name of a wheel in pip's messages, without an address.
+#: The file name of a wheel in pip's messages, without its URL.
 WHEEL = r"[^/\s#]+\.whl"
-#: Where wheels are kept; a folder given on the command line goes before it.
+#: Environment variable with the folder of wheels; `--wheels` overrides it.
 FOLDER_VARIABLE = "KNNKIT_WHEELS"
 _FETCH_SECONDS = 900.0
-_fetching = threading.Lock()  # devices are served by threads; the file lock below is for other processes
+_fetching = threading.Lock()  # between threads (one per device); the file lock below is for other processes
 
 
 def default_folder() -> Path:
@@ -43,23 +44,23 @@ def default_folder() -> Path:
 
 
 def is_named(folder: Path | None) -> bool:
-    """Returns whether somebody chose where wheels are kept, on the command line or by $KNNKIT_WHEELS."""
+    """Whether the user named the folder of wheels, on the command line or by $KNNKIT_WHEELS."""
     return folder is not None or bool(os.environ.get(FOLDER_VARIABLE))
 
 
 def fetch(pins: Sequence[str], recipe: Recipe, folder: Path, *, own: bool = False) -> list[Path]:
-    """Returns wheels for a board, fetching those that are not in `folder`.
+    """Returns the wheels for a board; downloads those that `folder` lacks.
 
     Args:
-        pins: which ones, `name==version`.
-        recipe: what the board is.
-        folder: where wheels are kept; made when it is missing.
-        own: the folder is the user's own: where it has no wheel of a known name, it may have another.
+        pins: `name==version` of each.
+        recipe: the kind of board.
+        folder: folder of wheels; made if it is missing.
+        own: the user named the folder: if it has no wheel of a known name, one of another name is used.
 
     Raises:
         UsageError: `folder` cannot be written.
-        MissingDependency: something must be fetched and this Python has no pip.
-        DeviceFailed: the index has no such wheel, or other bytes by its name, or cannot be reached.
+        MissingDependency: a wheel must be downloaded and this Python has no pip.
+        DeviceFailed: the package index has no such wheel, has a different one of that name, or cannot be reached.
     """
     with _fetching:
         missing = _missing(pins, recipe, folder, own)
@@ -74,7 +75,7 @@ def fetch(pins: Sequence[str], recipe: Recipe, folder: Path, *, own: bool = Fals
 
 
 def best(pin: str, names: Iterable[str], recipe: Recipe) -> str | None:
-    """Returns the file name that satisfies `pin` on the board, the most specific one; None without one."""
+    """Returns the most specific file name that satisfies `pin` on the board; None if there is none."""
     project, _, version = pin.partition("==")
     stem = f"{normalised(project)}-{version}-"
     ranked = [(rank_of(name, recipe), name) for name in names if normalised(name).startswith(stem)]
@@ -82,12 +83,12 @@ def best(pin: str, names: Iterable[str], recipe: Recipe) -> str | None:
 
 
 def known(pin: str, recipe: Recipe) -> dict[str, str]:
-    """Returns file name -> SHA-256 of every wheel that is known to satisfy `pin` on the board."""
+    """Returns file name -> SHA-256 of every known wheel that satisfies `pin` on the board."""
     return {name: digest for name, digest in pinned_hashes.known().items() if best(pin, [name], recipe)}
 
 
 def rank_of(wheel: str, recipe: Recipe) -> int | None:
-    """Returns how well a wheel's tags fit the board, 0 best; None when they do not (PEP 425, PEP 600)."""
+    """Returns how well a wheel's tags fit the board, 0 is best; None if they do not (PEP 425, PEP 600)."""
     if not wheel.endswith(".whl") or wheel.count("-") not in (4, 5):
         return None
     pythons, abis, platforms = wheel[: -len(".whl")].split("-")[-3:]
@@ -118,7 +119,7 @@ def describe(recipe: Recipe) -> str:
 
 
 def unpacked_size(wheels: Sequence[Path]) -> int:
-    """Returns the bytes that the wheels' files take, the wheels themselves included.
+    """Returns the bytes of the wheels and of all their unpacked files.
 
     Raises:
         DeviceFailed: one of them is damaged.
@@ -127,7 +128,7 @@ def unpacked_size(wheels: Sequence[Path]) -> int:
     for path in wheels:
         try:
             if not path.is_file():
-                raise OSError("it is no file")
+                raise OSError("it is not a file")
             with zipfile.ZipFile(path) as content:
                 total += path.stat().st_size + sum(entry.file_size for entry in content.infolist())
         except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
@@ -179,7 +180,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _download(pins: Sequence[str], recipe: Recipe, folder: Path) -> None:
-    """Fetches with pip, beside the folder, and moves whole files in."""
+    """Downloads with pip into a temporary folder, then moves the complete files into `folder`."""
     if not pins:
         return
     if importlib.util.find_spec("pip") is None:
@@ -197,7 +198,7 @@ def _download(pins: Sequence[str], recipe: Recipe, folder: Path) -> None:
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=_FETCH_SECONDS, check=False)
         except subprocess.TimeoutExpired:
-            raise _cannot(pins, recipe, folder, f"no end within {_FETCH_SECONDS:g} s") from None
+            raise _cannot(pins, recipe, folder, f"pip did not finish within {_FETCH_SECONDS:g} s") from None
         if OTHER_BYTES in done.stderr:
             raise _differs(recipe, folder, done.stderr)
         if done.returncode:
@@ -213,14 +214,14 @@ def requirement(pin: str, recipe: Recipe) -> str:
 
 
 def _differs(recipe: Recipe, folder: Path, complaint: str) -> DeviceFailed:
-    """Without addresses: they may hold a password of the user's index."""
+    """Shows no URLs: they may hold the password of the user's package index."""
     name = re.search(WHEEL, complaint)
     got = re.search(r"Got\s+([0-9a-f]{64})", complaint)
     return DeviceFailed(
-        f"the index has another {name[0] if name else 'wheel'} for {describe(recipe)} than PyPI: "
+        f"the package index has another {name[0] if name else 'wheel'} for {describe(recipe)} than PyPI: "
         f"its SHA-256 is {got[1] if got else 'not known'}; it was not used",
         reason="wheel-differs",
-        hint=f"python -m pip config list: which index, proxy or folder is that? Or put PyPI's wheel into {folder}",
+        hint=f"python -m pip config list shows which index pip uses; or put PyPI's wheel into {folder}",
     )
 
 
@@ -228,5 +229,5 @@ def _cannot(pins: Sequence[str], recipe: Recipe, folder: Path, why: str) -> Devi
     return DeviceFailed(
         f"cannot fetch {', '.join(pins)} for {describe(recipe)}: {why}",
         reason="no-wheel",
-        hint=f"fetch them where there is internet and put them into {folder}",
+        hint=f"download them on a machine with internet and put them into {folder}",
     )

@@ -1,6 +1,7 @@
-"""Where the wheels of an environment come from: the board's own pip, this host, an earlier environment on the board.
+"""Chooses where each wheel of an environment comes from.
 
-What is not in the folder of this host is fetched into it, and every byte looked at. Sends nothing.
+From an earlier environment on the board, the board's own pip, or this host. Wheels that this host's folder lacks are
+downloaded into it; the SHA-256 of each is checked. Sends nothing.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from knnkit.provision.remote_python import check_room
 from knnkit.provision.requirements import SPARE, Board, Recipe
 from knnkit.transport.upload import PushFile
 
-#: Why a board does not fetch its wheels itself -> what is said of it.
+#: Reason why a board does not download its wheels itself -> text of the note.
 UNFETCHED = {
     "no-pip": "the board has no pip",
-    "no-download": "the board could not fetch from the index",
-    "wheel-differs": "the board's index has a wheel with other bytes than PyPI's, which was not used",
+    "no-download": "the board could not download from its package index",
+    "wheel-differs": "a wheel in the board's package index differs from PyPI's and was not used",
 }
 
 
@@ -29,33 +30,33 @@ class Source:
     """Where each wheel of one environment comes from."""
 
     on_board: Sequence[dict[str, str]] = ()  # unpacked in an earlier environment
-    files: Sequence[PushFile] = ()  # sent from here; `remote` is the name alone
-    pip: Sequence[str] = ()  # what the board fetches, as lines of requirements with digests
+    files: Sequence[PushFile] = ()  # sent from this host; `remote` is only the file name
+    pip: Sequence[str] = ()  # downloaded by the board: lines of requirements with digests
     notes: Sequence[str] = ()
 
     @property
     def wheels(self) -> list[dict[str, str]]:
-        """All but those that pip fetches, as an order names them."""
+        """All wheels but those that pip downloads, in the form of an order to `device_agent.bootstrap`."""
         return [*self.on_board, *({"name": file.local.name, "sha256": file.sha256} for file in self.files)]
 
 
 @dataclass(frozen=True)
 class Sources:
-    """Those of one board."""
+    """The possible sources of wheels for one board."""
 
-    name: str  # how messages call the board
+    name: str  # the board's name in messages
     board: Board
     recipe: Recipe
-    agent: Path  # its wheel, which only this host has
-    folder: Path  # of wheels on this host
-    own: bool  # that is the user's own
-    ask: Callable[..., dict[str, Any]]  # a command on the board, and its order
+    agent: Path  # the agent's wheel
+    folder: Path  # wheels on this host
+    own: bool  # whether the user named this folder
+    ask: Callable[..., dict[str, Any]]  # runs a command with an order on the board
 
     def from_index(self) -> Source:
-        """Returns how the board's own pip fetches what is lacking.
+        """Returns the source in which the board's own pip downloads the missing wheels.
 
         Raises:
-            DeviceFailed: there is none, or no room.
+            DeviceFailed: the board has no pip, or too little disk space.
         """
         if not self.board.pip:
             raise DeviceFailed(f"{self.name}: {UNFETCHED['no-pip']}", reason="no-pip")
@@ -65,20 +66,20 @@ class Sources:
         return Source(on_board, _read([self.agent]), lines)
 
     def from_host(self) -> Source:
-        """Returns the files that this host sends, fetched into its folder where they are not there.
+        """Returns the source in which this host sends the missing wheels; downloads those that its folder lacks.
 
         Raises:
-            DeviceFailed: they cannot be had, one is another than it should be, or there is no room.
+            DeviceFailed: a wheel cannot be downloaded or has the wrong SHA-256, or the board has too little disk space.
         """
         on_board, lacking = self._on_board()
         files = [*wheel_cache.fetch(lacking, self.recipe, self.folder, own=self.own), self.agent]
         check_room(self.name, self.board, wheel_cache.unpacked_size(files) + SPARE)
         strange = ", ".join(path.name for path in files[:-1] if pinned_hashes.expected(path.name) is None)
-        note = f"taken from {self.folder} as they are, since no SHA-256 is known for them: {strange}"
+        note = f"used unchecked from {self.folder}, since their SHA-256 is not known: {strange}"
         return Source(on_board, _read(files), notes=[note] if strange else [])
 
     def _on_board(self) -> tuple[list[dict[str, str]], list[str]]:
-        """Returns the wheels that earlier environments hold unchanged, and the pins that are still lacking."""
+        """Returns the wheels that earlier environments hold unchanged, and the pins of the missing ones."""
         held = {
             wheel["name"]: wheel for made_of in self.board.environments.values() for wheel in made_of.get("wheels", [])
         }

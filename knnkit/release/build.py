@@ -1,7 +1,8 @@
-"""A model to a signed release directory: model.tflite, golden.npz, release.json, model.sig.
+"""Builds a signed release directory.
 
-Everything is made in a hidden folder beside the release and takes its place in one rename: a failed build leaves the
-release that was there. `knnkit.training` loads the rows and makes the model of them; this module writes it.
+It holds model.tflite, golden.npz, release.json and model.sig. All files are written to a hidden folder beside the
+release, which then replaces it by a rename: a failed build leaves the old release. `knnkit.training` loads the rows and
+builds the model.
 """
 
 from __future__ import annotations
@@ -39,13 +40,13 @@ _DESKTOP = (".DS_Store", "Thumbs.db", "desktop.ini", ".directory")
 _NAMED = 10
 #: Most digits of a time in seconds; more are milliseconds.
 _DIGITS = 12
-#: How far ahead of the clock a sequence may lie before a build warns, in seconds: clocks differ, and by no more.
+#: How far a sequence may be ahead of the clock without a warning, in seconds: clocks differ a little.
 _AHEAD = 24 * 3600
 
 
 @dataclass(frozen=True, repr=False)
 class Built:
-    """What a build left: `fresh` is False where the release was there already; `digest` is its OMS root digest."""
+    """The result of a build: `fresh` is False if the release was up to date; `digest` is its OMS root digest."""
 
     directory: Path
     manifest: model_info.Manifest
@@ -57,7 +58,7 @@ class Built:
     warnings: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
-        """Returns what a notebook shows."""
+        """Returns the text that a notebook shows."""
         what = f"{self.manifest.name} {self.manifest.version} (sequence {self.manifest.sequence})"
         measured = "not measured" if self.accuracy is None else f"{self.accuracy:.4f} on {self.accuracy_rows} rows"
         return f"<Built {what} in {self.directory}: accuracy {measured}>"
@@ -65,16 +66,16 @@ class Built:
 
 @dataclass(frozen=True)
 class Order:
-    """What a release says beside its model.
+    """The properties of a release besides its model.
 
     Attributes:
-        gates: what a device must reach.
+        gates: limits that a device must meet.
         version: for people.
-        sequence: of the release; None takes the time of the build.
-        expires: seconds after the build; None never.
-        device_class: that it is for.
-        seed: of samples.
-        inputs: digest of what was asked for; empty where nobody will ask whether it changed.
+        sequence: of the release; None: the time of the build.
+        expires: seconds after the build; None: never.
+        device_class: the class of devices that it is for.
+        seed: of random samples.
+        inputs: digest of the build's inputs (`up_to_date.digest`); empty if it is not needed.
     """
 
     gates: model_info.Gates
@@ -87,14 +88,14 @@ class Order:
 
 
 def build_release(build: Build, signer: Signer, *, out: Path | None = None) -> Built:
-    """Builds and signs the release of `build` in `out` (its `release.dir` if left out), replacing the one there.
+    """Builds and signs the release of `build` in `out` (default: its `release.dir`), replacing a release there.
 
     Raises:
-        DataError: the training data is not fit.
-        BuildError: the model cannot be built, its own check fails, or `out` holds something else than a release.
+        DataError: the training data is invalid.
+        BuildError: the model cannot be built, its self-check fails, or `out` holds other files than a release.
         MissingDependency: TensorFlow or scikit-learn is not installed.
         VerificationFailed: the release does not verify.
-        UsageError: $SOURCE_DATE_EPOCH is no time.
+        UsageError: $SOURCE_DATE_EPOCH is not a time in seconds.
     """
     directory = (out or build.release.dir).absolute()
     _require_replaceable(directory)
@@ -112,7 +113,7 @@ def build_release(build: Build, signer: Signer, *, out: Path | None = None) -> B
 
 
 def write_release(made_from: Material, order: Order, signer: Signer, directory: Path) -> Built:
-    """Builds and signs a release in `directory`, replacing the one there.
+    """Builds and signs a release in `directory`, replacing a release there.
 
     Raises:
         See `build_release`.
@@ -142,7 +143,7 @@ def write_release(made_from: Material, order: Order, signer: Signer, directory: 
 
 
 def _far_ahead(document: model_info.Manifest) -> tuple[str, ...]:
-    """Warns of a sequence after which devices would refuse the numbers that builds get by themselves: the time."""
+    """Warns of a sequence in the future: devices would then refuse releases whose sequence is the time of the build."""
     if document.sequence <= max(document.created, time.time()) + _AHEAD:
         return ()
     return (
@@ -153,7 +154,7 @@ def _far_ahead(document: model_info.Manifest) -> tuple[str, ...]:
 
 
 def _learnt_nothing(info: model_info.KnnInfo, verdict: Verdict) -> tuple[str, ...]:
-    """Warns of a model that one answer to every row would outdo."""
+    """Warns of a model that is worse than always giving the most frequent answer."""
     rows = [sum(row) for row in verdict.confusion]
     if verdict.accuracy is None or sum(map(bool, rows)) < 2 or verdict.accuracy >= max(rows) / sum(rows):
         return ()
@@ -164,7 +165,7 @@ def _learnt_nothing(info: model_info.KnnInfo, verdict: Verdict) -> tuple[str, ..
 
 
 def _pinned_clock() -> int | None:
-    """Returns the seconds since 1970 that $SOURCE_DATE_EPOCH says; None where it says nothing."""
+    """Returns $SOURCE_DATE_EPOCH in seconds since 1970; None if it is not set."""
     text = os.environ.get("SOURCE_DATE_EPOCH", "")
     if text and not (text.isascii() and text.isdigit() and len(text) <= _DIGITS):
         raise UsageError(
@@ -223,7 +224,7 @@ def _require_replaceable(directory: Path) -> None:
     around = directory.parent
     if (around / constants.MODEL_FILE).exists() and (around / constants.MANIFEST_FILE).exists():
         raise BuildError(
-            f"{around} is a release itself, which {directory.name!r} inside would spoil; nothing was built",
+            f"{around} is itself a release; a folder {directory.name!r} in it would damage it: nothing was built",
             hint=f"choose another release: dir, or move it: {shlex.join(['mv', str(around), f'{around}-old'])}",
         )
     if not directory.exists():
@@ -257,7 +258,7 @@ def _remove_desktop_files(directory: Path) -> None:
 
 @contextlib.contextmanager
 def _replacing(directory: Path) -> Iterator[Path]:
-    """Yields a new folder of the same name, which takes the place of `directory` if the block succeeds."""
+    """Yields a new folder of the same name, which replaces `directory` if the block succeeds."""
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".build-") as beside:
@@ -272,18 +273,18 @@ def _replacing(directory: Path) -> Iterator[Path]:
 def _swap(folder: Path, directory: Path, replaced: Path) -> None:
     try:
         if directory.exists():
-            shutil.move(directory, replaced)  # copies what an overlay does not rename
+            shutil.move(directory, replaced)  # copies if an overlay cannot rename it
         folder.rename(directory)
-    except BaseException:  # Ctrl-C, too: what was replaced would be removed with the folder beside
+    except BaseException:  # also Ctrl-C: else the old release would be removed with the temporary folder
         if replaced.exists() and not directory.exists():
             replaced.rename(directory)
         raise
 
 
 def ensure_release(build: Build, signer: Signer, *, out: Path | None = None) -> Built:
-    """Returns the release of `build`, building it only when its inputs changed or it was signed by another key.
+    """Returns the release of `build`; builds it only if its inputs have changed or another key signed it.
 
-    Loads neither TensorFlow nor scikit-learn when there is nothing to build.
+    Loads neither TensorFlow nor scikit-learn if there is nothing to build.
 
     Raises:
         See `build_release`.

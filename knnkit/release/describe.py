@@ -1,7 +1,7 @@
-"""What a model does to a row before it takes distances, in words, from the tables inside the file. Loads no TensorFlow.
+"""Describes in words how a model transforms a row.
 
-knn.json knows one word for it, `scale`; a Pipeline of scikit-learn is more than that, and is folded into few maps.
-Whatever names its parts had are lost there, so that what is told is what is computed.
+knn.json only has `scale`; a Pipeline of scikit-learn can be more, and is combined into a few steps without the names of
+its parts. So the text is made from the tables inside the model file. Loads no TensorFlow.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from device_agent.shared.release.model_file import read_member
 from device_agent.shared.release.npz import read_arrays
 from knnkit.errors import UsageError
 
-#: Largest tables that are read, in bytes: as on a device.
+#: Largest tables that are read, in bytes, the same as on a device.
 _MAX_TABLES = 256 << 20
 _NORMS = {1.0: "the sum of its amounts (l1)", 2.0: "its length (l2)", float("inf"): "its greatest amount (max)"}
 _OWN_FACTORS = "each {} is scaled by a factor of its own"
 
 
 def folded_in(model: Path, info: model_info.KnnInfo) -> tuple[str, ...]:
-    """Returns what is done to a row, step by step, where `info.scale` does not tell it; nothing where it does.
+    """Returns one text for each step that a row goes through; none if `info.scale` already says it.
 
     Raises:
         UsageError: the tables in the file are damaged.
-        ModelUnusable: there are none.
+        ModelUnusable: the file has no tables.
     """
     if info.scale != "none":
         return ()

@@ -1,6 +1,6 @@
-"""Golden set over the user's own rows, for `knnkit parity --data`.
+"""Golden set of the user's own rows, for `parity --data`.
 
-Computes the reference anew from the training data of deploy.yaml, whose fingerprint must be that of the release. Loads
+Computes the reference again from the training data of deploy.yaml, whose fingerprint must be that of the release. Loads
 no TensorFlow.
 """
 
@@ -17,13 +17,13 @@ from knnkit.data import files
 from knnkit.errors import DataError, VerificationFailed
 from knnkit.training import source
 
-#: Rows that one certificate covers at most.
+#: Most rows of one certificate.
 MAX_OWN_ROWS = 20_000
 
 
 @dataclass(frozen=True)
 class OwnRows:
-    """What devices are asked about: `data` is a golden.npz."""
+    """The user's rows for devices to answer: `data` has the format of golden.npz."""
 
     data: bytes
     rows: int
@@ -32,17 +32,17 @@ class OwnRows:
 
 
 def golden_for(build: Build, release: Path, rows: Path, label: str | None, margin: float) -> OwnRows:
-    """Returns the golden set over the rows of a file.
+    """Returns the golden set of the rows of a file.
 
     Args:
         build: what the release was built from.
         release: its directory.
-        rows: the file: CSV, Parquet or NPZ, with the model's features and a label column.
-        label: the label column; None takes that of the training data.
-        margin: of the release's gates.
+        rows: a CSV, Parquet or NPZ file with the model's features and a label column.
+        label: the label column; None: that of the training data.
+        margin: from the release's gates.
 
     Raises:
-        DataError, BuildError: the rows, the training data or the estimator are not fit.
+        DataError, BuildError: the rows, the training data or the estimator are invalid.
         VerificationFailed: the release was not built from this training data.
     """
     made_from = source.load(build)

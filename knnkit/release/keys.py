@@ -1,4 +1,4 @@
-"""Signing keys on the host: makes them, loads them, and shows fingerprints that people can compare.
+"""Makes and loads signing keys on the host.
 
 A private key is a PKCS#8 PEM file that only its owner can read; the public key beside it ends in `.pub`. Never prints
 or copies a private key.
@@ -26,7 +26,7 @@ PUBLIC_SUFFIX = ".pub"
 PRIVATE_SUFFIX = ".pem"
 PASSPHRASE_VARIABLE = "KNNKIT_KEY_PASSPHRASE"  # noqa: S105 - the name of a variable, not a secret
 MAX_KEY_FILE = 16 * 1024
-_PUBLIC_FROM = f"check the path; whoever signs has the public key beside the private one, as NAME{PUBLIC_SUFFIX}"
+_PUBLIC_FROM = f"check the path; the signer has the public key beside the private one, as NAME{PUBLIC_SUFFIX}"
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,8 @@ def load_private_key(path: Path, passphrase: bytes | None = None) -> ec.Elliptic
     """Loads a private key that only its owner can read.
 
     Raises:
-        SigningKeyError: missing, readable by others, no key, on an unsupported curve, wrong or no passphrase.
+        SigningKeyError: the file is missing, readable by others or not a key, the curve is not supported, or the
+            passphrase is wrong or missing.
     """
     data = _read(path, private=True)
     try:
@@ -119,7 +120,7 @@ def load_private_key(path: Path, passphrase: bytes | None = None) -> ec.Elliptic
 
 
 def is_encrypted(path: Path) -> bool:
-    """Whether the private key in `path` asks for a passphrase.
+    """Whether the private key in `path` needs a passphrase.
 
     Raises:
         SigningKeyError: it cannot be read, or others can read it.
@@ -131,7 +132,7 @@ def load_public_keys(paths: Iterable[Path]) -> dict[str, bytes]:
     """Returns fingerprint -> PEM text of public key files.
 
     Raises:
-        SigningKeyError: a file is missing or holds no public key.
+        SigningKeyError: a file is missing or does not hold a public key.
     """
     keys = {}
     for path in paths:
@@ -184,6 +185,6 @@ def _read(path: Path, *, private: bool) -> bytes:
 
 
 def show_fingerprint(fingerprint: str) -> str:
-    """Returns a fingerprint in groups of four digits, for two people to compare by eye or over the telephone."""
+    """Returns a fingerprint in groups of four digits, for two people to compare by eye or by telephone."""
     digits = fingerprint.removeprefix(dsse.FINGERPRINT_PREFIX)
     return " ".join(digits[start : start + 4] for start in range(0, len(digits), 4))

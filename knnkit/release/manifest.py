@@ -1,4 +1,6 @@
-"""Makes, writes and reads release.json. Its rules are the device's own (`device_agent.shared.trust`); does no I/O."""
+"""Makes, writes and reads release.json; no I/O.
+
+The rules are the device's (`device_agent.shared.trust.manifest`)."""
 
 from __future__ import annotations
 
@@ -33,7 +35,7 @@ def new_manifest(
     """Returns a checked manifest; `sequence` and `created` default to the clock, in seconds since 1970.
 
     Raises:
-        VerificationFailed: a value that every device would refuse.
+        VerificationFailed: every device would refuse a value.
     """
     now = int(time.time())
     created = now if created is None else created
@@ -60,7 +62,7 @@ def write_manifest(manifest: Manifest) -> bytes:
 
 
 def read_manifest(data: bytes) -> Manifest:
-    """Returns the manifest in the bytes of release.json, checked as a device checks it.
+    """Returns the manifest in the bytes of release.json, checked by the device's rules.
 
     Raises:
         VerificationFailed: it is malformed.

@@ -1,6 +1,6 @@
-"""Makes the signed orders that devices take: keys, rollbacks, floors.
+"""Makes signed orders to devices: keys, rollbacks, floors.
 
-Their form and rules are the device's own (`device_agent.shared.trust.orders`). Sends nothing.
+Their format and rules are in `device_agent.shared.trust.orders`. Sends nothing.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from device_agent.shared.trust import dsse, orders
 from knnkit.errors import UsageError, VerificationFailed
 from knnkit.release.signing import Signer
 
-#: How long a rollback or floor order may be used, in seconds, unless told otherwise.
+#: How long a rollback or floor order is valid by default, in seconds.
 ROLLBACK_LIFE = 3600
 
 
 def rotate(old: Signer, new: Signer, *, issued: int | None = None) -> bytes:
-    """Returns the order that puts the new key in the place of the old one, signed by both.
+    """Returns the order that replaces the old key by the new one, signed by both.
 
     Raises:
         VerificationFailed: a device that trusts the old key would refuse it.
@@ -39,10 +39,10 @@ def rotate(old: Signer, new: Signer, *, issued: int | None = None) -> bytes:
 
 
 def revoke(signer: Signer, fingerprints: Sequence[str], *, issued: int | None = None) -> bytes:
-    """Returns the order after which devices accept nothing new from the named keys.
+    """Returns the order that revokes keys: devices then refuse new signatures by them.
 
     Raises:
-        UsageError: no fingerprint, something that is none, or more than a device takes in one order.
+        UsageError: there is no fingerprint, one is invalid, or there are too many for one order.
     """
     wrong = [text for text in fingerprints if not orders.is_fingerprint(text)]
     if wrong or not fingerprints:
@@ -53,8 +53,8 @@ def revoke(signer: Signer, fingerprints: Sequence[str], *, issued: int | None = 
     named = tuple(sorted(set(fingerprints)))
     if len(named) > orders.MAX_REVOKED:
         raise UsageError(
-            f"{len(named)} keys are to be revoked; devices take an order that names up to {orders.MAX_REVOKED}",
-            hint="revoke them by several commands",
+            f"{len(named)} keys are to be revoked; one order can name at most {orders.MAX_REVOKED}",
+            hint="revoke them with several commands",
         )
     revocation = orders.Revocation(named, _now(issued))
     return _sign(orders.REVOCATION_TYPE, revocation, (signer,))
@@ -63,14 +63,14 @@ def revoke(signer: Signer, fingerprints: Sequence[str], *, issued: int | None = 
 def roll_back(
     signer: Signer, *, device_id: str, digest: str, leaves: str, life: int = ROLLBACK_LIFE, issued: int | None = None
 ) -> bytes:
-    """Returns the order that lets one device, once, go back to a release under its floor.
+    """Returns the order by which one device may go back to a release below its floor, once.
 
     Args:
         signer: a key that the device trusts.
-        device_id: as the device's status gives it.
+        device_id: from the device's status.
         digest: the release to go back to; it must be staged on the device.
-        leaves: what is committed on the device now.
-        life: how long the order may be used, in seconds.
+        leaves: digest of the release that is committed on the device now.
+        life: how long the order is valid, in seconds.
         issued: the clock, seconds since 1970; by default this machine's.
     """
     now = _now(issued)
@@ -87,16 +87,16 @@ def reset_floor(
     life: int = ROLLBACK_LIFE,
     issued: int | None = None,
 ) -> bytes:
-    """Returns the order after which one device, once, takes releases again that lie above `floor`.
+    """Returns the order that lowers the floors of one device, once.
 
-    Its time floor goes back to the clock that issued the order. Neither floor is ever raised by it.
+    The sequence floor becomes `floor`, the time floor the time of the order. The order never raises a floor.
 
     Args:
         signer: a key that the device trusts.
-        device_id: as the device's status gives it.
-        floor: the sequence that the next release must lie above; None takes the clock, as sequences do.
+        device_id: from the device's status.
+        floor: the next release's sequence must be above it; None: the time of the order, as for sequences.
         leaves: the device's floor now.
-        life: how long the order may be used, in seconds.
+        life: how long the order is valid, in seconds.
         issued: the clock, seconds since 1970; by default this machine's.
     """
     now = _now(issued)

@@ -1,4 +1,4 @@
-"""A finished release as the fleet sees it: where it lies, what it is called, how large it is. Never builds or signs."""
+"""Reads a finished release for deployment; never builds or signs."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ class Package:
     directory: str
     ref: ReleaseRef
     manifest: Manifest
-    signed_by: str  # fingerprint of the key that is said to have signed
+    signed_by: str  # fingerprint of the key that model.sig names; verified only if that key is known
     model_sha256: str
     files: tuple[PackageFile, ...]
-    signature: bytes = b""  # model.sig, for a device that has the rest of it already
+    signature: bytes = b""  # model.sig, for a device that has all other files already
 
     @property
     def digest(self) -> str:
-        """Its identity."""
+        """The digest that identifies the release."""
         return self.ref.digest
 
     @property
@@ -51,9 +51,9 @@ class Package:
 
 
 def read_package(directory: Path, trusted: Mapping[str, bytes]) -> Package:
-    """Reads a finished release; verifies it where the key that signed it is among `trusted`.
+    """Reads a finished release; verifies it if the key that signed it is in `trusted`.
 
-    Without that key only the device can verify it, and does.
+    Without that key, only the device verifies it.
 
     Args:
         directory: the release.
@@ -84,7 +84,7 @@ def read_package(directory: Path, trusted: Mapping[str, bytes]) -> Package:
 
 
 def package_for(packages: tuple[Package, ...], device_class: str) -> Package | None:
-    """Returns the release for a device class: its own before the one for any."""
+    """Returns the release for a device class: its own, else the one for any class, else None."""
     exact = [package for package in packages if package.manifest.device_class == device_class]
     general = [package for package in packages if package.manifest.device_class == "any"]
     return next(iter(exact or general), None)

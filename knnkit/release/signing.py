@@ -1,7 +1,7 @@
-"""Signs a release directory: writes `model.sig`, an OpenSSF Model Signing v1.0 bundle.
+"""Signs a release directory.
 
-`Signer` is all that signing needs of a key, so that a token or a key service can stand behind it; `FileSigner` is a
-PEM file. A release that a device would refuse for its form is not signed.
+Writes `model.sig`, an OpenSSF Model Signing v1.0 bundle. `Signer` is the interface of a key, so that a hardware token
+or a key service can be used; `FileSigner` is a PEM file. A release whose form a device would refuse is not signed.
 Format: https://github.com/ossf/model-signing-spec
 """
 
@@ -29,14 +29,14 @@ from knnkit.release import keys
 
 
 class Signer(Protocol):
-    """What signing needs of a key on the curve P-256, P-384 or P-521."""
+    """Interface of a signing key on the curve P-256, P-384 or P-521."""
 
     @property
     def public_pem(self) -> bytes:
         """The public key, PEM SubjectPublicKeyInfo."""
 
     def sign(self, message: bytes) -> bytes:
-        """Returns a DER-encoded ECDSA signature over `message`, with the hash that goes with the curve."""
+        """Returns a DER-encoded ECDSA signature over `message`, with the hash of the curve (`dsse.hash_of`)."""
 
 
 class FileSigner:
@@ -65,14 +65,14 @@ class FileSigner:
 
 
 def sign_release(directory: Path, signer: Signer) -> rules.Verdict:
-    """Signs the release in `directory`, replacing the signature it may have, and verifies the result.
+    """Signs the release in `directory`, replacing any signature, and verifies the result.
 
     Returns:
-        The verdict of the device's own rules on the signed release.
+        The verdict of the device's rules on the signed release.
 
     Raises:
         VerificationFailed: the directory is not a release that a device could accept; nothing was written.
-        SigningKeyError: the signature does not fit the signer's public key, or cannot be written.
+        SigningKeyError: the signature does not match the signer's public key, or cannot be written.
         UsageError: there is no such directory.
     """
     require_directory(directory)
@@ -94,7 +94,7 @@ def sign_release(directory: Path, signer: Signer) -> rules.Verdict:
 
 
 def require_directory(directory: Path) -> None:
-    """Checks that `directory` is one.
+    """Checks that `directory` is a directory.
 
     Raises:
         UsageError: it is not.
@@ -102,7 +102,7 @@ def require_directory(directory: Path) -> None:
     if not directory.exists():
         raise UsageError(f"{directory}: there is no such directory", hint="knnkit build makes it")
     if not directory.is_dir():
-        raise UsageError(f"{directory} is no release directory", hint="knnkit build makes one")
+        raise UsageError(f"{directory} is not a release directory", hint="knnkit build makes one")
 
 
 def _check(bundle: bytes, release: release_files.OpenRelease, signer: Signer) -> rules.Verdict:
@@ -118,7 +118,7 @@ def _check(bundle: bytes, release: release_files.OpenRelease, signer: Signer) ->
             state=state,
             now=rules.AGENT_EPOCH,
         )
-        return replace(verdict, warnings=())  # no clock was asked: what they say of it is of no day
+        return replace(verdict, warnings=())  # `now` is not the real time, so warnings about it mean nothing
     except Refused as error:
         if error.reason == reasons.Reason.BAD_SIGNATURE.value:
             raise SigningKeyError("the signer's signature does not fit its public key", reason=error.reason) from None
@@ -155,19 +155,19 @@ def make_bundle(subject: str, digests: dict[str, str], signer: Signer) -> bytes:
 
 
 def load_signer(path: Path) -> FileSigner:
-    """Returns the signer of the private key in `path`, asking for a passphrase only when the key has one.
+    """Returns the signer of the private key in `path`; asks for a passphrase only if the key has one.
 
     Raises:
-        SigningKeyError: see `keys.load_private_key`; or the passphrase is needed and nobody is there to ask.
+        SigningKeyError: see `keys.load_private_key`; or a passphrase is needed and there is no terminal.
     """
     return FileSigner.load(path, _ask(f"Passphrase of {path}: ") if keys.is_encrypted(path) else None)
 
 
 def choose() -> bytes:
-    """Returns a new passphrase, asked for twice.
+    """Asks twice for a new passphrase and returns it.
 
     Raises:
-        SigningKeyError: it is empty, the two differ, or nobody is there to ask.
+        SigningKeyError: it is empty, the two differ, or there is no terminal.
     """
     secret = _ask("New passphrase: ")
     if not os.environ.get(keys.PASSPHRASE_VARIABLE) and _ask("The same again: ") != secret:

@@ -1,5 +1,7 @@
-"""Does a release have to be built again? Told from the configuration and the bytes of the data files alone, so that
-deploying a finished release loads neither TensorFlow nor scikit-learn. Never builds."""
+"""Decides whether a release must be built again.
+
+From the configuration and the bytes of the data files alone, so that deploying a finished release loads neither
+TensorFlow nor scikit-learn. Never builds."""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ _CHUNK = 1 << 20
 
 
 def digest(build: Build) -> str:
-    """Returns the SHA-256 over everything that decides the release but its time: model, data, gates, version, tools.
+    """Returns the SHA-256 over all inputs of the release except the time: model, data, gates, version, tools.
 
     Raises:
         DataError: a data file is missing or cannot be read.
@@ -43,7 +45,7 @@ def digest(build: Build) -> str:
 
 
 def is_built(directory: Path, build: Build) -> bool:
-    """Whether `directory` holds a release of exactly these inputs; whose signature it bears is for `verify` to say.
+    """Whether `directory` holds a release of exactly these inputs; does not check its signature.
 
     Raises:
         DataError: a data file is missing or cannot be read.

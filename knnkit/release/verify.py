@@ -1,4 +1,4 @@
-"""Verifies a finished release on the host, with the very rules that a device applies. Changes nothing."""
+"""Verifies a release on the host, by the device's rules."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from knnkit.release.signing import require_directory
 
 
 def verify_release(directory: Path, public_keys: Iterable[Path], *, now: int | None = None) -> rules.Verdict:
-    """Verifies the release in `directory` as a fresh device of any class would that trusts `public_keys`.
+    """Verifies the release in `directory` as a new device of any class would that trusts `public_keys`.
 
     Args:
         directory: the release.
@@ -24,8 +24,8 @@ def verify_release(directory: Path, public_keys: Iterable[Path], *, now: int | N
         now: the clock, seconds since 1970; by default this machine's.
 
     Raises:
-        VerificationFailed: with the device's reason (`device_agent.shared.trust.Reason`).
-        SigningKeyError: a key file is missing or holds no public key.
+        VerificationFailed: with the device's reason (`device_agent.shared.trust.reasons.Reason`).
+        SigningKeyError: a key file is missing or does not hold a public key.
     """
     try:
         return verify_with(directory, keys.load_public_keys(public_keys), now=now)

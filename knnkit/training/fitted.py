@@ -1,6 +1,7 @@
-"""Fitted: a classifier with its training rows in model space.
+"""A classifier with its training rows in model space.
 
-`knnkit.training.sklearn_importer` makes it from scikit-learn's, `knnkit.TfKNN` from rows. Loads no scikit-learn.
+`knnkit.training.sklearn_importer` makes it from a scikit-learn estimator, `knnkit.TfKNN` from rows. Loads no
+scikit-learn.
 """
 
 from __future__ import annotations
@@ -17,26 +18,26 @@ from knnkit.model.reference.spec import KnnSpec
 
 @dataclass(frozen=True)
 class Fitted:
-    """A classifier: what it is, and its training rows in model space."""
+    """A classifier: its specification, and its training rows in model space."""
 
     spec: KnnSpec
     enrolment: Enrolment
 
     def training_rows(self) -> Dataset:
-        """Returns raw rows that are to the classifier what its training rows are; where a map loses something, nearly.
+        """Returns raw rows that map to the training rows; only approximately if a step cannot be inverted exactly.
 
         Raises:
-            DataError: a map cannot be undone in the range of float32.
+            DataError: a row is out of the range of float32.
         """
         rows, classes = self.enrolment.space.leave(self.enrolment.enrolled), self.enrolment.classes
         if not np.isfinite(rows).all():
-            raise DataError(f"{self.enrolment.source}: no raw rows can be had from it", hint="give it test rows")
+            raise DataError(f"{self.enrolment.source}: it has no raw rows in float32's range", hint="give it test rows")
         return Dataset(
             rows, np.array(classes)[self.enrolment.codes], self.enrolment.feature_names, self.enrolment.source
         )
 
     def fitting(self, held_out: Dataset) -> Dataset:
-        """Returns labelled rows with their labels as this classifier has them: `7` is "7" where its labels are text.
+        """Returns labelled rows with labels of this classifier's type: `7` becomes "7" if its labels are text.
 
         Raises:
             DataError: the features are not the classifier's.

@@ -1,7 +1,7 @@
-"""From scikit-learn: a fitted KNeighborsClassifier, or a Pipeline that ends in one, to what `build_enrolled` takes.
+"""Imports a fitted KNeighborsClassifier from scikit-learn.
 
-Every map that can stand before it is one of knnkit's own steps; what cannot be told exactly is refused by name, with
-what to do instead. A file is read in the skops format, which runs no code of its author; pickles are not read.
+Also a Pipeline that ends in one: each transformer becomes a step of knnkit. What cannot be represented exactly is an
+error that names it and what to do instead. Files are read in the skops format, which runs no code; pickles are not.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from knnkit.model.reference.spec import KnnSpec
 from knnkit.training.fitted import Fitted
 from knnkit.training.sklearn_transforms import convert
 
-#: Metrics of scikit-learn, as KNeighborsClassifier resolves them, and what they are called here.
+#: Metric in scikit-learn, as KNeighborsClassifier resolves it -> metric in knnkit.
 _METRICS: dict[str, Metric] = {
     "euclidean": "euclidean",
     "l2": "euclidean",
@@ -37,11 +37,11 @@ _TAKEN_OVER = (
     "a KNeighborsClassifier (metric euclidean, sqeuclidean, manhattan or cosine), or a Pipeline of scalers, "
     "Normalizer, PCA or NeighborhoodComponentsAnalysis that ends in one, written by skops.io.dump"
 )
-#: Where scikit-learn's searches for the best estimator lie, and what they divide rows with.
+#: Module of scikit-learn's hyperparameter searches and of their cross-validation splitters.
 _SEARCHES = "sklearn.model_selection."
-#: Largest schema.json of a file in the skops format, in bytes; a pipeline has some ten thousand.
+#: Largest schema.json of a file in the skops format, in bytes; that of a pipeline has about ten thousand.
 _MAX_SCHEMA = 16 * 1024 * 1024
-#: Scalers that knnkit has as well, and the settings with which they do the same.
+#: Scaler -> the same scaler in knnkit, and the settings with which both are equal.
 _SCALES: dict[str, tuple[Scale, dict[str, Any]]] = {
     "StandardScaler": ("standard", {"with_mean": True, "with_std": True}),
     "MinMaxScaler": ("minmax", {"feature_range": (0, 1)}),
@@ -60,10 +60,10 @@ def import_estimator(
     reject: float | None = None,
     source: str | None = None,
 ) -> Fitted:
-    """Returns a fitted estimator of scikit-learn as knnkit holds it; the arguments are those of `knnkit.from_sklearn`.
+    """Returns a fitted estimator of scikit-learn as a `Fitted`; the arguments are those of `knnkit.from_sklearn`.
 
     Raises:
-        BuildError: something about it is not supported; the message names it, the hint what to do instead.
+        BuildError: a part of it is not supported; the message names it, the hint says what to do instead.
     """
     maps, classifier = _parts(estimator)
     steps = [step for each in maps for step in convert(each)]
@@ -81,7 +81,7 @@ def import_estimator(
 
 
 def _fingerprint(space: Space, enrolled: Float32, codes: NDArray[np.int32], classes: tuple[int | str, ...]) -> str:
-    """The rows are enrolled already, so that what led to them is a part of what they are."""
+    """SHA-256 over rows and labels in model space, and over the steps that led there."""
     digest = hashlib.sha256(repr((space.metric, classes, [step.kind for step in space.steps])).encode())
     arrays: list[NDArray[Any]] = [enrolled, codes, space.centre, space.scale]
     for array in arrays + [part for step in space.steps for part in (step.a, step.b)]:
@@ -90,7 +90,7 @@ def _fingerprint(space: Space, enrolled: Float32, codes: NDArray[np.int32], clas
 
 
 def load_skops(path: str | Path) -> Any:
-    """Returns the estimator in a file in the skops format; runs no code that the file brings.
+    """Returns the estimator in a file in the skops format; runs no code from the file.
 
     Raises:
         BuildError: it cannot be read, or holds types that skops does not trust.
@@ -118,7 +118,7 @@ def load_skops(path: str | Path) -> Any:
         raise BuildError(f"{path} is not a file in the skops format: {said}", hint="skops.io.dump writes one") from None
 
 
-#: Types of scikit-learn's own search trees, which skops does not list; they hold numbers.
+#: Types of scikit-learn's search trees, which skops does not list as trusted; they only hold numbers.
 _TREE_TYPES = (
     "sklearn.neighbors._kd_tree.KDTree",
     "sklearn.neighbors._ball_tree.BallTree",
@@ -129,7 +129,7 @@ _TREE_TYPES = (
 
 
 def _parts(estimator: Any) -> tuple[list[Any], Any]:
-    """Returns the maps, in order, and the classifier of an estimator; of a search, those of the best one."""
+    """Returns the transformers, in order, and the classifier of an estimator; of a search, those of the best one."""
     from sklearn.neighbors import KNeighborsClassifier
     from sklearn.pipeline import Pipeline
 
@@ -147,7 +147,7 @@ def _parts(estimator: Any) -> tuple[list[Any], Any]:
 
 
 def _is_search(estimator: Any) -> bool:
-    """Whether it is one of scikit-learn's own: GridSearchCV, RandomizedSearchCV and the halving ones."""
+    """Whether it is a hyperparameter search of scikit-learn: GridSearchCV, RandomizedSearchCV or a halving one."""
     return type(estimator).__module__.startswith(_SEARCHES) and hasattr(estimator, "refit")
 
 
@@ -160,7 +160,7 @@ def _instead_of(estimator: Any) -> str:
 
 
 def _parts_of_map(step: Any) -> list[Any]:
-    """Returns the maps of one step of a Pipeline, which may be a Pipeline of maps."""
+    """Returns the transformers of one step of a Pipeline, which may be a Pipeline itself."""
     from sklearn.pipeline import Pipeline
 
     if type(step) is not Pipeline:
@@ -207,22 +207,20 @@ def _classes(classifier: Any) -> tuple[tuple[int | str, ...], NDArray[np.int32]]
         raise BuildError(f"labels of type {classes.dtype} are not supported", hint="integers or text")
     labels = classes.tolist()
     if UNKNOWN_LABEL in labels:
-        raise BuildError(
-            f"the label {UNKNOWN_LABEL!r} is what a rejected row is called", hint="rename it and fit again"
-        )
+        raise BuildError(f"the label {UNKNOWN_LABEL!r} is reserved for rejected rows", hint="rename it and fit again")
     if not all(isinstance(label, int) or (isinstance(label, str) and is_plain(label)) for label in labels):
         raise BuildError("a label is not plain text on one line", hint="integers or plain text")
     return tuple(labels), np.asarray(classifier._y).reshape(-1).astype(np.int32)
 
 
 def fitted_names(estimator: Any) -> tuple[str, ...] | None:
-    """Returns the feature names that `estimator` was fitted with; None if it was fitted with a plain array."""
+    """Returns the feature names that `estimator` was fitted with; None if it was fitted on a plain array."""
     fitted = getattr(estimator, "feature_names_in_", None)
     return None if fitted is None else tuple(map(str, fitted))
 
 
 def width(estimator: Any) -> int:
-    """Returns how many features a row has for `estimator`.
+    """Returns the number of features of a row.
 
     Raises:
         BuildError: it is not supported, or not fitted.
@@ -242,7 +240,7 @@ def _names(estimator: Any, given: tuple[str, ...] | None, width: int) -> tuple[s
 
 
 def _scale(maps: list[Any]) -> Scale:
-    """Returns the one of knnkit's own scalers that they are: what else they do, `knnkit.release.describe` tells."""
+    """Returns the scaler of knnkit that equals them; "none" if there is none (see `knnkit.release.describe`)."""
     if len(maps) != 1:
         return "none"
     scale, settings = _SCALES.get(type(maps[0]).__name__, ("none", {}))

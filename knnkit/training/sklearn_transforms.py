@@ -1,4 +1,4 @@
-"""Scalers and linear maps of scikit-learn to the steps of a space. Knows nothing of classifiers; fits nothing."""
+"""Converts scikit-learn's scalers and linear maps to knnkit's steps."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from knnkit.model.reference.space import Step, affine
 
 
 def convert(transformer: Any) -> list[Step]:
-    """Returns the steps that do what a fitted transformer of scikit-learn does.
+    """Returns the steps that equal a fitted transformer of scikit-learn.
 
     Raises:
         BuildError: it is not supported, or not fitted.

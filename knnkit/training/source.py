@@ -1,9 +1,8 @@
-"""Training rows, held-out rows, and the model made of them.
+"""Loads training and held-out rows, and builds the model.
 
-`load` reads them; `Material.build` makes the checked model of them. A release is written from that.
-
-Training rows come from a file, from scikit-learn's data sets, or inside a fitted scikit-learn estimator, which then
-also decides k, metric, weights and scale. Loads TensorFlow only to build.
+`load` reads the rows; `Material.build` builds and checks the model. Training rows come from a file, from scikit-learn's
+data sets, or from a fitted scikit-learn estimator, which then also decides k, metric, weights and scale. Loads
+TensorFlow only to build.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from knnkit.training.fitted import Fitted
 
 @dataclass(frozen=True)
 class Made:
-    """A model, its golden set, and the verdict of its own check over it."""
+    """A model, its golden set, and the verdict of its self-check."""
 
     model: BuiltModel
     golden: Golden
@@ -41,13 +40,13 @@ class Made:
 
 @dataclass(frozen=True)
 class Material:
-    """What one release is made from.
+    """What a release is built from.
 
     Attributes:
-        spec: what to build.
-        training: raw rows that become neighbours; of an imported classifier, rows that stand in for them.
-        held_out: raw rows that measure accuracy; None where nothing is held out.
-        imported: the classifier that came from scikit-learn; None where rows are enrolled anew.
+        spec: name, k, metric, weights, scale and reject of the classifier.
+        training: raw training rows; of an imported classifier, rows computed back from its own.
+        held_out: raw rows to measure accuracy with; None if there are none.
+        imported: the classifier from scikit-learn; None if the classifier is made from `training`.
         warnings: for the person who builds.
     """
 
@@ -59,25 +58,25 @@ class Material:
 
     @property
     def fingerprint(self) -> str:
-        """What knn.json will say of the training rows."""
+        """SHA-256 of the training rows and labels, for knn.json."""
         return self.training.fingerprint() if self.imported is None else self.imported.enrolment.fingerprint
 
     def enrol(self, scale: Scale, metric: Metric) -> Enrolment:
-        """Returns the training rows in model space; an imported classifier has brought its own, and keeps it.
+        """Returns the training rows in model space; an imported classifier ignores `scale` and `metric`.
 
         Raises:
-            BuildError: a row falls out of the range of float32.
+            BuildError: a row is out of the range of float32.
         """
         if self.imported is not None:
             return self.imported.enrolment
         return enrol(self.training, fit_scaler(self.training.rows, scale), metric)
 
     def build(self, gates: Gates, *, seed: int = 0, inputs: str = "") -> Made:
-        """Builds the model, and checks it over its golden rows.
+        """Builds the model, and checks it on its golden rows.
 
         Raises:
-            DataError: k is larger than the number of rows, or the held-out rows do not fit.
-            BuildError: the model cannot be built, or misses `gates`.
+            DataError: k is larger than the number of rows, or the held-out rows are invalid.
+            BuildError: the model cannot be built, or fails `gates`.
             MissingDependency: a package of `knnkit[build]` is not installed.
         """
         how: dict[str, Any] = {"margin": gates.margin, "seed": seed, "inputs": inputs}
@@ -91,12 +90,12 @@ class Material:
         return Made(model, golden, self_check(model, golden, gates))
 
     def golden(self, info: KnnInfo, own: Dataset, *, margin: float, limit: int) -> Golden:
-        """Returns the answers to rows of the user's own, of a model that was built from this material.
+        """Returns the golden set of the user's own rows, for a model that was built from this material.
 
         Args:
             info: knn.json of that model.
-            own: the rows, with labels as the classifier has them.
-            margin: relative distance within which neighbours are near-tied.
+            own: the rows, with labels of the classifier's type.
+            margin: neighbours whose distances differ by less, relative to the scale, may swap.
             limit: most rows.
         """
         space = self.enrol(info.scale, info.metric)
@@ -106,7 +105,7 @@ class Material:
         return make_golden(BuiltModel(b"", info, reference, ()), own, self.training, limit=limit)
 
     def fitting(self, rows: Dataset) -> Dataset:
-        """Returns labelled rows with their labels as the classifier has them.
+        """Returns labelled rows with labels of the classifier's type.
 
         Raises:
             DataError: the features are not the classifier's.
@@ -116,10 +115,10 @@ class Material:
 
 @needs_build_extra()
 def load(build: Build) -> Material:
-    """Returns what the release of `build` is made from.
+    """Loads what the release of `build` is built from.
 
     Raises:
-        DataError: a file, column or cell is not fit, or too few rows are left.
+        DataError: a file, column or cell is invalid, or too few rows are left.
         BuildError: the estimator cannot be read, or is not supported.
         MissingDependency: a package of `knnkit[build]` is not installed.
     """
@@ -151,7 +150,7 @@ def _divide(build: Build, everything: Dataset) -> tuple[Dataset, Dataset | None]
 
 
 def label_of(build: Build) -> str:
-    """Returns the label column of further rows: that of the test file, or of the training data."""
+    """Returns the name of the label column: of the test file if it has one, else of the training data."""
     data, test = build.model.data, build.model.test
     if isinstance(test, TestFile) and test.label is not None:
         return test.label
@@ -178,7 +177,7 @@ def _load_imported(build: Build, data: SkopsData) -> Material:
 
 
 def of_imported(imported: Fitted, held_out: Dataset | None) -> Material:
-    """Returns what a release of a classifier from scikit-learn is made from.
+    """Returns what a release of an imported classifier is built from.
 
     Raises:
         DataError: the held-out rows do not fit it.

@@ -1,4 +1,6 @@
-"""Where a device is reached, as the user wrote it; ssh_config is applied when connecting. No I/O, picklable."""
+"""Address of a device, as the user wrote it.
+
+ssh_config is applied only when connecting. No I/O; picklable."""
 
 from __future__ import annotations
 
@@ -8,9 +10,9 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Typed:
-    """How a command line named a device, as far as a hint must repeat it to reach the same one."""
+    """The words of a command line that name a device, for a hint that must reach the same one."""
 
-    name: str  # as --target has it, or the name in deploy.yaml
+    name: str  # value of --target, or the name in deploy.yaml
     jump: str | None = None
     identity: str | None = None
     options: tuple[str, ...] = ()
@@ -24,7 +26,7 @@ class Typed:
 
 @dataclass(frozen=True)
 class Address:
-    """What is None is for ssh_config, and then for the defaults, to say."""
+    """Where to connect; None is replaced by the value in ssh_config, else by the default."""
 
     host: str
     user: str | None = None
@@ -33,10 +35,10 @@ class Address:
     jump: str | None = None  # "user@host:port,...", or "none"
     config: str | None = None  # ssh_config file; None: ~/.ssh/config
     known_hosts: tuple[str, ...] = ()  # read before the user's own
-    foreign: bool = False  # `config` was named by deploy.yaml, whose author may be somebody else
-    typed: Typed | None = field(default=None, compare=False)  # None: no command line named it
+    foreign: bool = False  # deploy.yaml names `config`, and its author may be a stranger
+    typed: Typed | None = field(default=None, compare=False)  # None: not from a command line
 
     def __str__(self) -> str:
-        """`user@host:port`, without what is not said."""
+        """`user@host:port`, without the parts that are None."""
         host = f"[{self.host}]" if ":" in self.host and self.port else self.host
         return f"{self.user + '@' if self.user else ''}{host}{f':{self.port}' if self.port else ''}"

@@ -1,8 +1,8 @@
-"""What the host can do to a device, whatever lies between: run, pipe, append. No I/O here, and no policy.
+"""Interface of a connection to a device: run, pipe, append.
 
-A transport is one open connection to one device and belongs to one thread. It knows nothing of releases or agents.
-Everything has a deadline, and whatever a device says is capped, since a device may be hostile to its host. Uploads are
-built over these three in `knnkit.transport.upload`.
+A transport is one open connection to one device and belongs to one thread. It does not know releases or agents. Every
+call has a time limit, and the size of every answer is limited, since a device may be hostile. `knnkit.transport.upload`
+builds uploads from these three. No I/O here.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
-#: Most bytes of standard output that a command may answer; of standard error the first MAX_COMPLAINT are kept.
+#: Most bytes of a command's standard output; of standard error the first MAX_COMPLAINT are kept.
 MAX_OUTPUT = 8 * 1024 * 1024
 MAX_COMPLAINT = 64 * 1024
 
@@ -23,7 +23,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Completed:
-    """A command that ran to its end: `exit_code` is negative where a signal ended it."""
+    """A command that has ended: `exit_code` is negative if a signal ended it."""
 
     argv: tuple[str, ...]
     exit_code: int
@@ -40,7 +40,7 @@ class Completed:
 
 
 def printable(text: str) -> str:
-    """Returns `text` from a device without control characters, so that it cannot steer the terminal."""
+    """Returns `text` from a device without control characters, which could control the terminal."""
     return "".join(c if c.isprintable() or c == "\n" else "�" for c in text)
 
 
@@ -49,37 +49,37 @@ class Transport(Protocol):
 
     @property
     def name(self) -> str:
-        """How messages call the device."""
+        """The device's name in messages."""
         ...
 
     def run(
         self, argv: Sequence[str], *, timeout: float, input: bytes = b"", max_output: int = MAX_OUTPUT
     ) -> Completed:
-        """Runs a command in the login directory and returns when it ended; a non-zero exit code is no error here.
+        """Runs a command in the login directory and waits for its end; a non-zero exit code raises nothing.
 
         Args:
             argv: the command and its arguments, passed on exactly (no shell expands them).
-            timeout: seconds until the command is given up.
+            timeout: time limit of the command in seconds.
             input: its standard input.
-            max_output: bytes of standard output accepted.
+            max_output: most bytes of standard output.
 
         Raises:
-            Unreachable: the connection broke, or the deadline passed.
-            DeviceFailed: it said more than `max_output` bytes.
+            Unreachable: the connection broke, or the time limit passed.
+            DeviceFailed: it printed more than `max_output` bytes.
         """
         ...
 
     def pipe(self, argv: Sequence[str], source: BinaryIO, sink: BinaryIO, *, idle: float | None) -> Completed:
-        """Runs a command between two open files: memory stays constant, `stdout` of the result is empty.
+        """Runs a command between two open files, in constant memory; `stdout` of the result is empty.
 
         Args:
             argv: as in `run`.
-            source: read to its end into standard input.
-            sink: gets standard output as it comes, flushed.
-            idle: seconds without a byte either way until the command is given up; None waits for ever.
+            source: becomes standard input.
+            sink: gets standard output at once, flushed.
+            idle: time limit in seconds without a byte in either direction; None: no limit.
 
         Raises:
-            Unreachable: the connection broke, or nothing moved for `idle` seconds.
+            Unreachable: the connection broke, or no byte was sent or received for `idle` seconds.
             DataError, UsageError: `source` cannot be read to its end, or `sink` cannot be written.
         """
         ...
@@ -89,18 +89,18 @@ class Transport(Protocol):
     ) -> None:
         """Writes the bytes from `offset` to `size` of `source` to the same place of the file `remote`.
 
-        With offset 0 the file is made anew, readable by its owner alone; its directory must exist.
+        With offset 0, `remote` is a new file that only its owner can read; its directory must exist.
 
         Args:
             source: an open, seekable file.
             remote: an absolute path on the device.
-            offset: where to begin; the remote file must have that many bytes.
+            offset: first byte to send; the remote file must have that many bytes.
             size: bytes of the whole file.
-            timeout: seconds without progress until the upload is given up.
-            progress: is told the bytes that are sent.
+            timeout: time limit in seconds without progress.
+            progress: called with the bytes sent so far.
 
         Raises:
-            Unreachable: the connection broke or stood still.
+            Unreachable: the connection broke, or made no progress for `timeout` seconds.
             DeviceFailed: the device cannot write the file.
         """
         ...

@@ -1,7 +1,7 @@
 """Buffers between a device and the files of this machine.
 
-`Capped` cannot be filled beyond its limit by a hostile device. `Ends` are the files that a command on a device reads
-and writes: an error there is not the device's.
+`Capped` keeps a hostile device from filling the memory. `Ends` are the files that a command on a device reads and
+writes: errors there are not the device's fault.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from knnkit.errors import DataError, KnnkitError, UsageError
 class Capped:
     """Keeps the first `limit` bytes.
 
-    With `strict`, one byte more raises `Full`; without, the rest is dropped.
+    With `strict`, further bytes raise `Full`; otherwise they are dropped.
     """
 
     class Full(Exception):
-        """More was said than is accepted."""
+        """The device sent more bytes than the limit."""
 
     def __init__(self, limit: int, *, strict: bool = False) -> None:
         self.data = bytearray()
@@ -48,7 +48,7 @@ class Ends:
         self._failed: KnnkitError | None = None
 
     def read(self, size: int) -> bytes:
-        """Returns what is there, at most `size` bytes; nothing at the end, or where it cannot be read (see `check`)."""
+        """Returns up to `size` available bytes; none at the end, or after an error (see `check`)."""
         read1 = getattr(self._source, "read1", self._source.read)
         try:
             chunk: bytes = read1(size)
@@ -61,7 +61,7 @@ class Ends:
         """Writes and flushes.
 
         Raises:
-            BrokenPipeError: nobody reads it any more.
+            BrokenPipeError: its reader has ended.
             UsageError: it cannot be written.
         """
         try:
@@ -73,7 +73,7 @@ class Ends:
             raise UsageError(f"{_name(self._sink)}: {error.strerror or error}", reason="no-output") from None
 
     def check(self) -> None:
-        """Raises what ended the reading.
+        """Raises the error that ended `read`, if any.
 
         Raises:
             DataError: the source could not be read to its end.

@@ -1,8 +1,8 @@
-"""An ssh_config that somebody else may have written, and what it can run on this machine.
+"""Refuses commands in an ssh_config that deploy.yaml names.
 
-`Match exec` and `ProxyCommand` are commands. The user's own ssh_config (in ~/.ssh, in /etc/ssh, or named with
-`--ssh-config`) may run them. One that deploy.yaml names may not, until the user agreed: the author of deploy.yaml may
-be a stranger, wherever its folder lies. An agreement is kept by the digest of the file.
+`Match exec` and `ProxyCommand` run commands on this machine. The user's own ssh_config (in ~/.ssh, in /etc/ssh, or
+named with `--ssh-config`) may do that. One that only deploy.yaml names may not until the user has agreed, since the
+author of deploy.yaml may be a stranger. An agreement is stored as the digest of the file.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from knnkit.transport.base import printable
 
 _AGREED = Path("~/.config/knnkit/agreed_ssh_configs")
 _MAX_CONFIG = 1 << 20
-#: Without quotes, in small letters: whatever can run a command or bring in another file has one of these words.
+#: Every line that can run a command or include another file has one of these words (lower case, quotes removed).
 _RUNS = ("exec", "proxycommand", "include")
 
 
 def commands_in(path: str | Path) -> tuple[str, ...]:
-    """Returns the lines that may run a command, as `FILE:LINE: text`; none where the file is the user's own.
+    """Returns the lines that may run a command, as `FILE:LINE: text`; none if the file is the user's own.
 
-    Looks for words, not for syntax, so that no way to write a line hides it.
+    Looks for words, not for syntax, so that unusual syntax cannot hide a line.
     """
     file = Path(path).expanduser()
     if _is_own(file):
@@ -40,10 +40,10 @@ def commands_in(path: str | Path) -> tuple[str, ...]:
 
 
 def refuse_foreign(address: Address) -> None:
-    """Lets pass what runs no command, or what the user agreed to.
+    """Checks the ssh_config of an address.
 
     Raises:
-        ConfigError: deploy.yaml names an ssh_config that may run commands.
+        ConfigError: deploy.yaml names it, it may run commands, and the user has not agreed.
     """
     if not address.foreign or address.config is None or is_agreed(address.config):
         return
@@ -53,16 +53,16 @@ def refuse_foreign(address: Address) -> None:
 
 
 def refusal(path: str, command: str) -> ConfigError:
-    """Returns the error for a file that deploy.yaml names and nobody agreed to."""
+    """Returns the error for a file that only deploy.yaml names."""
     return ConfigError(
-        f"{command}: this ssh_config may run commands on this machine, and deploy.yaml alone names it",
+        f"{command}: this ssh_config may run commands on this machine, and only deploy.yaml names it",
         reason="foreign-ssh-config",
-        hint=f"read it; if it may: --ssh-config {shlex.quote(path)}",
+        hint=f"read the file; to allow its commands: --ssh-config {shlex.quote(path)}",
     )
 
 
 def is_agreed(path: str | Path) -> bool:
-    """Whether the user agreed to the file as it is now."""
+    """Whether the user has agreed to the present content of the file."""
     try:
         return _digest(path) in _AGREED.expanduser().read_text().split()
     except (OSError, UnicodeDecodeError):
@@ -70,7 +70,7 @@ def is_agreed(path: str | Path) -> bool:
 
 
 def agree(path: str | Path) -> None:
-    """Keeps the user's agreement; not to a file that brings in others, which may change behind its back."""
+    """Stores the user's agreement, but not to a file that includes others: they may change later."""
     if _has(_read(Path(path).expanduser()).decode("utf-8", "replace"), "include"):
         return
     file = _AGREED.expanduser()
@@ -93,9 +93,9 @@ def _read(file: Path) -> bytes:
     try:
         data = read_small(file, _MAX_CONFIG, follow=True)
     except OSError:
-        return b""  # ssh cannot read it either, and says so
+        return b""  # ssh cannot read it either, and reports that
     if len(data) > _MAX_CONFIG:
-        raise ConfigError(f"{file}: more than {_MAX_CONFIG:,} bytes are no ssh_config", reason="foreign-ssh-config")
+        raise ConfigError(f"{file} has more than {_MAX_CONFIG:,} bytes", reason="foreign-ssh-config")
     return data
 
 

@@ -1,6 +1,7 @@
-"""The embedded device: the same protocol and directory layout on this machine, with the agent as a process of its own.
+"""Transport to the embedded device: this machine.
 
-Never connects to anything. Commands run in the home directory, as they do after an SSH login.
+Same protocol and directories as on a board; the agent is a process of its own. Commands run in the home directory, as
+after an SSH login. Opens no connection.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class LocalTransport:
 
     @property
     def name(self) -> str:
-        """How messages call the device."""
+        """The device's name in messages."""
         return self._name
 
     def run(
@@ -44,7 +45,7 @@ class LocalTransport:
         process.drain(out.write)
         completed = process.wait(timeout, lambda: 0.0)
         if out.full:
-            raise DeviceFailed(f"{self._name}: {argv[0]} said more than {max_output:,} bytes", reason="too-much-output")
+            raise DeviceFailed(f"{self._name}: {argv[0]} sent more than {max_output:,} bytes", reason="too-much-output")
         return Completed(completed.argv, completed.exit_code, bytes(out.data), completed.stderr, completed.seconds)
 
     def pipe(self, argv: Sequence[str], source: BinaryIO, sink: BinaryIO, *, idle: float | None) -> Completed:
@@ -91,11 +92,11 @@ class LocalTransport:
             ) from None
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Does nothing: nothing is open."""
 
 
 class _Process:
-    """A child in a session of its own, with a thread at each of its streams."""
+    """A child process in its own session, with one thread per stream."""
 
     def __init__(self, name: str, argv: Sequence[str]) -> None:
         self._name, self._argv, self._started = name, tuple(argv), time.monotonic()
@@ -149,7 +150,7 @@ class _Process:
         self._threads[-1].start()
 
     def wait(self, limit: float | None, moved: Callable[[], float]) -> Completed:
-        """Waits for the end; gives up `limit` seconds after the start or after the last byte moved."""
+        """Waits for the end; kills the child `limit` seconds after the start or the last byte."""
         while True:
             last = max(self._started, moved())
             remaining = None if limit is None else last + limit - time.monotonic()

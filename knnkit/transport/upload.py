@@ -1,7 +1,7 @@
-"""Files onto a device, over any transport: skipped when the digest is there, resumed after a cut, never half-visible.
+"""Uploads files over any transport, and resumes broken uploads.
 
-A file is sent to `<name>.part`, hashed on the device, and renamed only when the digest is right. One command finds out
-what is there for all files, one finishes all of them, unless an agent does. Never decides what to send or where.
+A file is sent to `<name>.part`, hashed on the device, and renamed only if the digest is right; a file that is there
+already is skipped. One command examines all files, and one finishes them, unless an agent does that.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ for path do
 done
 """
 )
-#: For each pair of digest and path: renames a `.part` that has the digest, removes one that has not.
+#: For each pair of digest and path: renames a `.part` with this digest, removes any other.
 _FINISH = (
     _HASH
     + """\
@@ -77,7 +77,7 @@ class PushFile:
 
 @dataclass(frozen=True)
 class Pushed:
-    """What it took, in bytes: `sent` went over the line, `resumed` were there from an earlier attempt."""
+    """Bytes of an upload: `sent` now, `resumed` from an earlier attempt, `skipped` since the file was there."""
 
     sent: int
     resumed: int
@@ -92,18 +92,18 @@ def push(
     progress: Callable[[int, int], None] | None = None,
     finish: bool = True,
 ) -> Pushed:
-    """Sends what is not there yet.
+    """Sends the files, or parts of them, that the device lacks.
 
     Args:
         transport: to the device.
-        files: what to send; their directories are made, readable by their owner alone.
-        timeout: seconds for a command (hashing included), and without progress while sending.
-        progress: is told (bytes there, bytes in all), over all files.
-        finish: hash and rename what was sent; else it stays `<name>.part`, for an agent that hashes it anyway.
+        files: what to send; missing directories are made, readable by their owner only.
+        timeout: time limit in seconds of a command (hashing included), and without progress while sending.
+        progress: called with (bytes on the device, bytes in total), over all files.
+        finish: hash and rename the sent files; else they stay `<name>.part`, for an agent that hashes them.
 
     Raises:
         Unreachable: the connection broke; the next push resumes.
-        DeviceFailed: the device cannot write, or holds other bytes than were sent.
+        DeviceFailed: the device cannot write, or what it stored differs from what was sent.
     """
     total, there, sent, resumed, skipped = sum(file.size for file in files), 0, 0, 0, 0
     parts: list[PushFile] = []
@@ -137,7 +137,7 @@ def _look(transport: Transport, files: Sequence[PushFile], timeout: float) -> li
 
 
 def _offset(file: PushFile, found: list[str]) -> int:
-    """Returns how many bytes of the `.part` are the file's own."""
+    """Returns the bytes of the `.part` to keep: all if it is a prefix of the file, else 0."""
     if len(found) != 3 or found[0] != "part" or not found[1].isascii() or not found[1].isdigit():
         return 0
     size, digest = int(found[1]), hashlib.sha256()
@@ -166,7 +166,7 @@ def _finish(transport: Transport, files: Sequence[PushFile], timeout: float) -> 
 
 
 def _run(transport: Transport, script: str, arguments: list[str], timeout: float) -> Completed:
-    """Runs a script with its arguments, both by standard input: Dropbear takes 9,000 bytes of a command line."""
+    """Sends a script and its arguments through standard input: Dropbear limits a command line to 9,000 bytes."""
     return transport.run(["sh", "-s"], timeout=timeout, input=f"set -- {shlex.join(arguments)}\n{script}".encode())
 
 

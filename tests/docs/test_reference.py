@@ -89,7 +89,7 @@ def _command_lines() -> list[tuple[str, list[str]]]:
     found = []
     for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]:
         blocks = re.findall(r"```\w*\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
-        for line in "\n".join(blocks).splitlines():
+        for line in "\n".join(blocks).replace("\\\n", "").splitlines():
             for part in line.split("|"):
                 words = shlex.split(part, comments=True)
                 if words[:1] == ["knnkit"]:

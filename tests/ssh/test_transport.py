@@ -86,7 +86,7 @@ def test_four_megabytes_of_complaint_do_not_block_the_answer(transport: SshTrans
 
 
 def test_a_device_that_says_too_much_is_cut_short(transport: SshTransport) -> None:
-    with pytest.raises(DeviceFailed, match="said more than 100,000 bytes"):
+    with pytest.raises(DeviceFailed, match="sent more than 100,000 bytes"):
         transport.run(["yes"], timeout=20, max_output=100_000)
 
 

@@ -135,7 +135,7 @@ def test_a_host_in_the_middle_of_its_upload_is_not_disturbed_by_one_that_is_done
     second = late.result()
     assert (first.changed, first.environment) == (True, second.environment)
     assert not second.changed
-    assert "somebody else has provisioned it meanwhile" in second.notes[0]
+    assert "another host has provisioned it meanwhile" in second.notes[0]
     board.assert_whole(first)
 
 
@@ -204,7 +204,7 @@ def test_a_host_that_may_not_wait_any_longer_is_told_who_is_in_the_way_and_leave
     handle = os.open(board.root / "venvs", os.O_RDONLY)
     fcntl.flock(handle, fcntl.LOCK_EX)
     try:
-        with pytest.raises(DeviceLocked, match="is being provisioned by somebody else") as caught:
+        with pytest.raises(DeviceLocked, match="another host is provisioning") as caught:
             board.provision()
     finally:
         os.close(handle)

@@ -1,7 +1,7 @@
 """Small documents of a device: status, releases, history, keys.
 
-A document is a frozen record; `json_codec` writes and reads it. `status` and `confirm` load these and no others: the
-larger ones (`reports`, `model_info`) take as long to load as Python takes to start. No I/O.
+A document is a frozen record; `json_codec` writes and reads it. `status` and `confirm` load only these: the larger ones
+(`reports`, `model_info`) take as long to load as Python takes to start. No I/O.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from device_agent.shared.protocol.record import record
 
 @record
 class DeviceInfo:
-    """The board: `machine` as `uname -m` says it."""
+    """The board: `machine` as `uname -m` prints it, `agent` the agent's version."""
 
     hostname: str
     machine: str
@@ -34,7 +34,7 @@ class ReleaseRef:
 
 @record
 class LockHolder:
-    """Who changes the store: `since` in seconds since 1970, `pid` 0 for an activation that waits for confirmation."""
+    """Who holds the store's lock: `since` in seconds since 1970; `pid` 0 for an activation waiting for confirmation."""
 
     holder: str
     reason: str
@@ -53,21 +53,21 @@ class Status:
     pending: ReleaseRef | None
     seconds_left: float | None  # until a pending activation reverts
     answering: str | None  # digest of the release that answers now
-    floor: int  # no release under this sequence is accepted
+    floor: int  # releases with a lower sequence are refused
     staged: tuple[str, ...]  # digests of all releases on the device
     trusted: tuple[str, ...]  # fingerprints of the trusted keys
     device_class: str
-    runtime: str | None  # "tflite_runtime 2.14.0", None when there is none
+    runtime: str | None  # such as "tflite_runtime 2.14.0"; None if none is installed
     device: DeviceInfo
     disk_free_bytes: int
     clock: int  # the device's clock, seconds since 1970
-    lock: LockHolder | None  # where an activation is pending, who began it; else a running command, or a reservation
-    device_id: str = ""  # what a rollback order is bound to; empty until one is first needed
-    revoked: tuple[str, ...] = ()  # fingerprints of the keys that accept nothing new
+    lock: LockHolder | None  # who began the pending activation; else the running command, or the reservation
+    device_id: str = ""  # names the device in rollback orders; empty until first needed
+    revoked: tuple[str, ...] = ()  # fingerprints of the keys whose new signatures are refused
     warnings: tuple[str, ...] = ()
-    protocol: int = 1  # PROTOCOL of the agent; agents that do not say speak the first
+    protocol: int = 1  # PROTOCOL of the agent; 1 for agents that do not report it
     oldest_protocol: int = 1  # its OLDEST_PROTOCOL
-    signed_by: str = ""  # fingerprint of the key that is said to have signed what answers; empty where nothing does
+    signed_by: str = ""  # fingerprint of the key named in the answering release, not verified; empty if none answers
     schema: int = SCHEMA
 
 
@@ -77,7 +77,7 @@ class Staged:
 
     release: ReleaseRef
     signed_by: str  # fingerprint of the key
-    already: bool  # it was there
+    already: bool  # it was staged before
     warnings: tuple[str, ...] = ()
     schema: int = SCHEMA
 
@@ -97,16 +97,16 @@ class Committed:
     release: ReleaseRef
     previous: ReleaseRef | None
     already: bool
-    warnings: tuple[str, ...] = ()  # about the release that is gone back to
+    warnings: tuple[str, ...] = ()  # about the release that was restored
     schema: int = SCHEMA
 
 
 @record
 class HistoryEntry:
-    """Something that happened to the releases of a device: `what` is one word, `at` seconds since 1970.
+    """One event of a device's releases: `what` is one word, `at` seconds since 1970.
 
-    A transition of the store (`activated`, `confirmed`, `reverted`, `rolled-back`) has a serial number; what changed no
-    state (`staged`, `signed`, `rejected`, `floor`) has none. `answering` is what answered afterwards.
+    A transition of the store (`activated`, `confirmed`, `reverted`, `rolled-back`) has a serial number; other events
+    (`staged`, `signed`, `rejected`, `floor`) have none. `answering` is the release that answered afterwards.
     """
 
     at: int

@@ -1,15 +1,15 @@
-"""What can go wrong on a device, and the exit code of each.
+"""Errors of the agent, with their exit codes.
 
 AgentError              2  bad arguments or bad input
 ├── BadInput            2  a row, a file or a format that cannot be classified
-├── DeviceUnfit         1  no runtime, no disk, no rights: `doctor` names what mends it
-├── ActivationFailed    1  the release was tried and given up; the previous one answers
-├── Refused             4  a trust rule said no (device_agent.trust)
+├── DeviceUnfit         1  no runtime, no disk, no rights: `doctor` prints the command that repairs it
+├── ActivationFailed    1  the release was tried and reverted; the previous one answers
+├── Refused             4  a trust rule refused the release or order (device_agent.shared.trust)
 ├── GateFailed          4  parity, accuracy or latency is outside the release's gates
 ├── ModelUnusable       4  the `.tflite` cannot be loaded, or is not a knnkit model
 └── Locked              5  another process holds the store
 
-Interrupted           130  somebody sent a signal; of the host's command line, too
+Interrupted           130  Ctrl-C or another signal; also used by the host's command line
 
 `reason` is a stable word for programs (and for the host); the message is for people; `hint` is the next thing to do.
 """
@@ -38,7 +38,7 @@ class ReportedError(Exception):
 
 
 class Interrupted(ReportedError):
-    """Somebody pressed Ctrl-C, or told the process to end."""
+    """The process received Ctrl-C or a signal to end."""
 
     exit_code = 130
     default_reason = "interrupted"
@@ -64,7 +64,7 @@ class DeviceUnfit(AgentError):
 
 
 class ActivationFailed(AgentError):
-    """An activation was given up; the release before it answers."""
+    """An activation was reverted; the previous release answers."""
 
     exit_code = 1
     default_reason = "activation-failed"
@@ -78,7 +78,7 @@ class Refused(AgentError):
 
 
 class GateFailed(AgentError):
-    """The release does not keep what it promises on this device."""
+    """The release fails one of its gates on this device: parity, accuracy or latency."""
 
     exit_code = 4
     default_reason = "gate-failed"
@@ -93,7 +93,7 @@ class ModelUnusable(AgentError):
 
 
 class Locked(AgentError):
-    """Somebody else is changing the store: the message says who, since when and why."""
+    """Another process is changing the store: the message names it, since when and why."""
 
     exit_code = 5
     default_reason = "locked"

@@ -1,14 +1,14 @@
-"""Frozen dataclasses to JSON and back, checked.
+"""Strict conversion between frozen dataclasses and JSON.
 
-Every document that crosses the line between host and device, and every file that either side reads back, passes
-through here. The reader trusts nothing: the size is capped before parsing, nesting is bounded, and a missing key, a
-wrong type or a number that is not finite is an error that names the place. Standard library only; no I/O.
+Reads and writes every document that host and device exchange, and every JSON file of either side. The reader limits
+size and nesting before it parses; a missing key, a wrong type or a number that is not finite is an error that names the
+place. Standard library only; no I/O.
 
-A newer version may add keys to a document. What a reader does with a key that it does not know, the caller says:
+A newer version may add keys to a document. The caller chooses what happens to unknown keys:
 
     loads(Status, text)                         ignored: the document is only read
-    loads(StoreState, text, extra="keep")     kept, and written again by `dump_file`: the file is read and rewritten
-    loads(Manifest, text, extra="refuse")     an error: the document is signed, so nobody may add to it
+    loads(StoreState, text, extra="keep")       kept: `dump_file` writes them again
+    loads(Manifest, text, extra="refuse")       an error: the document is signed, so nobody may add keys
 """
 
 from __future__ import annotations
@@ -29,30 +29,30 @@ from device_agent.shared.protocol.record import keep, kept, shape
 T = TypeVar("T")
 Extra = Literal["ignore", "keep", "refuse"]
 
-#: Largest JSON document either side reads, in bytes, unless the caller sets another cap.
+#: Largest JSON document that is read, in bytes, unless the caller sets another limit.
 MAX_DOCUMENT = 4 * 1024 * 1024
 #: Deepest nesting of objects and arrays that is parsed.
 MAX_DEPTH = 16
-#: Most characters of a strange document that a message repeats.
+#: Most characters of a document that an error message quotes.
 _MAX_QUOTED = 80
 
 
 class MalformedDocument(ValueError):
-    """A document is not what its reader was promised; the message says where (`$.gates.accuracy`)."""
+    """A document does not have the expected form; the message names the place (`$.gates.accuracy`)."""
 
 
 class TooLarge(ValueError):
-    """A document would not fit into what its reader takes; nothing was written."""
+    """A document would be larger than its reader accepts; nothing was written."""
 
 
 class NewerDocument(MalformedDocument):
-    """A document has a newer `schema` than this version reads: whoever wrote it would be misread."""
+    """A document has a newer `schema` than this version reads, and would be misread."""
 
 
 def dumps(value: Any) -> str:
     """Returns `value` (a dataclass, or plain JSON data) as one line of JSON with sorted keys.
 
-    All of it is ASCII: no locale can spoil it on its way, and no character in it can steer a terminal.
+    Pure ASCII, so that no locale changes it and no character in it controls a terminal.
     """
     return json.dumps(to_plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
@@ -61,7 +61,7 @@ def dump_file(value: Any, *, limit: int = MAX_DOCUMENT) -> bytes:
     """Returns `value` as indented UTF-8 JSON with a closing newline, for files that a person may open.
 
     Raises:
-        TooLarge: it has over `limit` bytes, the most that the reader of this file takes.
+        TooLarge: it has over `limit` bytes, the most that the reader of this file accepts.
     """
     data = (json.dumps(to_plain(value), sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
     if len(data) > limit:
@@ -85,7 +85,7 @@ def to_plain(value: Any) -> Any:
 
 
 def loads(cls: type[T], text: str | bytes, *, limit: int = MAX_DOCUMENT, extra: Extra = "ignore") -> T:
-    """Parses one JSON document into the dataclass `cls`; `extra` says what becomes of keys that it does not have.
+    """Parses one JSON document into the dataclass `cls`; `extra` chooses what happens to unknown keys.
 
     Raises:
         MalformedDocument: it is over `limit` bytes, nested deeper than `MAX_DEPTH`, not JSON, or not of that shape.
@@ -95,10 +95,10 @@ def loads(cls: type[T], text: str | bytes, *, limit: int = MAX_DOCUMENT, extra: 
 
 
 def parse(text: str | bytes, *, limit: int = MAX_DOCUMENT) -> Any:
-    """Parses JSON with a cap on size and depth; refuses duplicate keys, NaN and infinity.
+    """Parses JSON with limits on size and depth; refuses duplicate keys, NaN and infinity.
 
     Raises:
-        MalformedDocument: as said.
+        MalformedDocument: it is not JSON, or one of these rules refuses it.
     """
     data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
     if len(data) > limit:
@@ -214,7 +214,7 @@ def _convert_union(choices: tuple[Any, ...], value: Any, where: str, extra: Extr
         try:
             return _convert(choice, value, where, extra)
         except MalformedDocument as error:
-            # With its traceback it would hold this frame, which holds it, and all that the callers have loaded.
+            # Its traceback would form a reference cycle with this frame, and keep the callers' data in memory.
             failures.append(error.with_traceback(None))
     raise failures[-1]
 
@@ -247,7 +247,7 @@ def _convert_scalar(hint: Any, value: Any, where: str) -> Any:
 
 
 def _quoted(value: Any) -> str:
-    """As it would be written, escapes for what steers a terminal, and cut: a message is for people."""
+    """Returns the value's repr, which escapes control characters, cut to `_MAX_QUOTED` characters."""
     text = repr(value)
     return text if len(text) <= _MAX_QUOTED else text[: _MAX_QUOTED - 3] + "..."
 

@@ -1,4 +1,4 @@
-"""What a model and a release say of themselves: knn.json and release.json.
+"""Records of knn.json (a model) and release.json (a release).
 
 Frozen records, written and read by `json_codec`. No I/O.
 """
@@ -11,9 +11,9 @@ from device_agent.shared.protocol.record import record
 
 @record
 class Reject:
-    """When a row is "unknown": its k-th neighbour is farther than the threshold of the class it was given.
+    """When a row is "unknown": its k-th neighbour is farther away than the threshold of its predicted class.
 
-    `acceptance` is the share of ordinary rows asked for; `thresholds` has one distance a class, in the model's metric;
+    `acceptance` is the requested share of accepted rows; `thresholds` has a distance per class, in the model's metric;
     `measured` is the share accepted among `measured_rows` held-out rows (None without such rows).
     """
 
@@ -25,7 +25,7 @@ class Reject:
 
 @record
 class KnnInfo:
-    """knn.json, inside the model file: all that a runtime must know of the classifier."""
+    """knn.json, inside the model file: everything that a runtime must know about the classifier."""
 
     name: str
     k: int
@@ -38,17 +38,17 @@ class KnnInfo:
     n_train: int
     batch: int  # rows of the batch signature
     fingerprint: str  # SHA-256 over the training rows and labels
-    minimum_runtime: str  # lowest TFLite runtime version that has every op of the graph
+    minimum_runtime: str  # lowest TFLite version that has every operator of the graph
     versions: dict[str, str]  # of the tools that built it
-    inputs: str = ""  # SHA-256 over everything that the build was asked for; the same means nothing to build
+    inputs: str = ""  # SHA-256 over all inputs of the build; if equal, there is nothing to build
     reject: Reject | None = None
-    searched: int | None = None  # coordinates of the projection that candidates are searched in; None: all there are
-    quantized: int | None = None  # rows of the batch signature that searches in eight bits; None: there is none
-    cells: int | None = None  # rows of that which searches among the rows of a cell; None: there is none
+    searched: int | None = None  # dimensions of the projection in which candidates are searched; None: no projection
+    quantized: int | None = None  # rows of the batch signature that searches in int8; None: it does not exist
+    cells: int | None = None  # rows of the batch signature that searches one cell; None: it does not exist
     schema: int = SCHEMA
 
     def batch_rows(self, search: str) -> int | None:
-        """Returns the rows of the batch signature of one of `contract.SEARCHES`; None where there is none."""
+        """Returns the rows of the batch signature of one of `constants.SEARCHES`; None if it does not exist."""
         return {FULL: self.batch, QUANTIZED: self.quantized, CELLS: self.cells}[search]
 
 
@@ -57,14 +57,14 @@ class KnnInfo:
 class Gates:
     """What a device must reach before a release may be committed on it."""
 
-    margin: float = 1.0e-5  # float64 distances closer than this, relative to the data's scale, may change places
-    accuracy: float | None = None  # floor on the evaluation rows
-    latency_ms: float | None = None  # budget for the median of one row
+    margin: float = 1.0e-5  # neighbours whose float64 distances differ by less, relative to the scale, may swap
+    accuracy: float | None = None  # lowest accuracy on the evaluation rows, 0 to 1
+    latency_ms: float | None = None  # highest median time of one row
 
 
 @record
 class Manifest:
-    """release.json. `sequence` only ever grows; `created` and `expires` are seconds since 1970, UTC."""
+    """release.json. `sequence` grows with each release; `created` and `expires` are seconds since 1970, UTC."""
 
     name: str
     version: str

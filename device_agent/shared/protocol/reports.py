@@ -1,4 +1,4 @@
-"""Documents that commands beyond `status` answer: certificate, bench, diagnosis.
+"""Larger documents of a device: certificate, bench, diagnosis.
 
 A document is a frozen record; `json_codec` writes and reads it. No I/O.
 """
@@ -15,7 +15,7 @@ from device_agent.shared.protocol.record import record
 # --- what a device answers ----------------------------------------------------------------------------------------
 @record
 class RuntimeInfo:
-    """What runs the model: `delegate` names XNNPACK where it took the graph."""
+    """The TFLite runtime: `delegate` is XNNPACK if it runs the graph."""
 
     name: str  # tflite_runtime | ai_edge_litert
     version: str
@@ -26,7 +26,7 @@ class RuntimeInfo:
 
 @record
 class RowDifference:
-    """One golden row on which a device departs from the reference."""
+    """One golden row on which a device's answer differs from the reference."""
 
     row: int
     expected_label: str
@@ -47,13 +47,13 @@ class Latency:
 
 @record
 class Certificate:
-    """The proof that a device answers as the host does; `nonce` comes from the host that asked.
+    """Compares a device's answers on the golden rows with the host's; `nonce` comes from the host that asked.
 
     `largest_distance_error` is the greatest absolute difference between a device's distance and the float64
     reference's. `confusion[t][p]` counts evaluation rows of class t answered p; its last column counts "unknown".
-    `failures` names the gates that were missed, and is empty when all were kept. `classes` are the labels, as text. A
-    model of more than `MAX_CONFUSED` classes has neither `confusion` nor `classes` here. `warnings` name what would
-    refuse the release today: a revoked key (`signed_by`), its end.
+    `failures` lists the gates that were missed. `classes` are the labels, as text. For a model of more than
+    `MAX_CONFUSED` classes, `confusion` and `classes` are empty. `warnings` list why the release would be refused as a
+    new one today: its key (`signed_by`) was revoked, or it has expired.
     """
 
     nonce: str
@@ -83,13 +83,13 @@ class Certificate:
 
     @property
     def passed(self) -> bool:
-        """Whether every gate was kept."""
+        """Whether the release passed every gate."""
         return not self.failures
 
 
 @record
 class Activated:
-    """`device_agent activate`: the release answers, and reverts unless it is confirmed in time."""
+    """`device_agent activate`: the release answers; the device reverts unless it is confirmed in time."""
 
     release: ReleaseRef
     certificate: Certificate
@@ -100,7 +100,7 @@ class Activated:
 
 @record
 class Installed:
-    """`device_agent install`: what staging said (None where it was done before) and took, then what activating said."""
+    """`device_agent install`: the answers of `stage` (None if it was staged before) and `activate`."""
 
     staged: Staged | None
     stage_seconds: float
@@ -110,23 +110,23 @@ class Installed:
 
 @record
 class TakenBack:
-    """`device_agent rollback --own`: what became of the last activation that this holder began, and what is there now.
+    """`device_agent rollback --own`: the outcome of this holder's last activation, and the present state.
 
-    `became` is the last step of it: `confirmed`, or `reverted` with who or what ended it; None: it began none.
+    `became` is its last step: `confirmed`, or `reverted` with the reason; None if this holder began no activation.
     """
 
-    taken: bool  # it was pending, and this command gave it up
+    taken: bool  # it was pending, and this command reverted it
     became: HistoryEntry | None
     committed: ReleaseRef | None
     previous: ReleaseRef | None
-    pending: ReleaseRef | None  # somebody else's
-    lock: LockHolder | None  # who keeps others out: who began `pending`, or reserved the device
+    pending: ReleaseRef | None  # of another holder
+    lock: LockHolder | None  # who holds the lock: who began `pending`, or reserved the device
     schema: int = SCHEMA
 
 
 @record
 class Finding:
-    """What `doctor` says of one thing: `mend` is the exact command that mends it, empty where nothing is wrong."""
+    """One finding of `doctor`: `mend` is the command that repairs it, empty if nothing is wrong."""
 
     name: str
     level: Literal["ok", "warning", "error"]
@@ -136,22 +136,22 @@ class Finding:
 
 @record
 class Diagnosis:
-    """`device_agent doctor`; it exits with 1 where a finding is an error."""
+    """`device_agent doctor`; it exits with 1 if a finding is an error."""
 
     findings: tuple[Finding, ...]
     device: DeviceInfo
-    signed_by: str = ""  # fingerprint of the key that signed what answers; empty where nothing can
-    warnings: tuple[str, ...] = ()  # about it, as in a certificate
+    signed_by: str = ""  # fingerprint of the key that signed the answering release; empty if none answers
+    warnings: tuple[str, ...] = ()  # about that release, as in a certificate
     schema: int = SCHEMA
 
 
 @record
 class Bench:
-    """`device_agent bench`: the answering release on this board, one thread unless told otherwise.
+    """`device_agent bench`: speed and memory of the answering release on this board; one thread by default.
 
-    `one` is the time of one row through the model, `line` from a line of CSV to a rendered answer. `load_ms` counts
-    opening, verifying and loading. `memory_bytes` is what the process holds with the model loaded, `peak_bytes` the
-    most it held; `installed_bytes` is the disk that each package of the agent takes.
+    `one` is the time of one row through the model, `line` from a line of CSV to a printed answer. `load_ms` covers
+    opening, verifying and loading. `memory_bytes` is the process's memory with the model loaded, `peak_bytes` its
+    highest; `installed_bytes` is the disk space of each package of the agent.
     """
 
     release: str
@@ -182,9 +182,9 @@ class Bench:
 
 @record
 class Problem:
-    """How every agent command ends that did not succeed (`--json`): the process exits with `exit_code`.
+    """The answer of every agent command that fails (`--json`): the process exits with `exit_code`.
 
-    `certificate` is there when a gate of a golden check failed.
+    `certificate` is present if a golden check failed a gate.
     """
 
     reason: str

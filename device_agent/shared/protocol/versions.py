@@ -1,4 +1,4 @@
-"""Compares the versions of agents, runtimes and protocols. Knows numbers and dots, no more; does no I/O."""
+"""Compares versions of agents, runtimes and protocols; no I/O."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Literal
 from device_agent.shared.protocol import constants
 
 _VERSION = r"(\d{1,9}(?:\.\d{1,9}){0,4})(?:[-+._]?[A-Za-z][A-Za-z0-9.+_-]{0,60})?"
-#: ai-edge-litert counts anew: each of its releases has at least the operations of this TensorFlow Lite.
+#: ai-edge-litert restarted its version numbers: every release has at least the operators of this TensorFlow Lite.
 _LITERT_IS_AT_LEAST = (2, 17)
 
 
 def parse(text: str) -> tuple[int, ...] | None:
-    """Returns `2.14.0rc1` as (2, 14) with trailing zeros and suffix cut off, or None if it is no version."""
+    """Returns `2.14.0rc1` as (2, 14), without trailing zeros and suffix; None if it is not a version."""
     match = re.fullmatch(_VERSION, text, re.ASCII)
     if match is None:
         return None
@@ -25,12 +25,12 @@ def parse(text: str) -> tuple[int, ...] | None:
 
 
 def is_newer(text: str, than: str) -> bool:
-    """Whether one version is newer than another; what is no version is not."""
+    """Whether version `text` is newer than `than`; text that is not a version counts as oldest."""
     return (parse(text) or ()) > (parse(than) or ())
 
 
 def to_upgrade(protocol: int, oldest: int) -> Literal["agent", "host"] | None:
-    """Returns which side is too old for the other; None where they understand each other.
+    """Returns which side is too old for the other; None if they are compatible.
 
     Args:
         protocol: the agent's `PROTOCOL`.
@@ -51,7 +51,7 @@ def runtime(text: str) -> tuple[int, ...] | None:
 
 
 def utc(seconds: int) -> str:
-    """Returns `2026-01-31T12:00:00Z`; a number that no calendar reaches as it is."""
+    """Returns a time such as `2026-01-31T12:00:00Z`; for a number beyond the calendar, the number of seconds."""
     try:
         return strftime("%Y-%m-%dT%H:%M:%SZ", gmtime(seconds))
     except (ValueError, OverflowError, OSError):

@@ -68,6 +68,14 @@ class OpenRelease:
             raise _swapped(name)
         return data
 
+    def is_intact(self, name: str) -> bool:
+        """Whether the file `name` still has the bytes that were hashed; reads all of them again."""
+        file = self.opened[name]
+        try:
+            return _hash(file.descriptor, file.fact.size) == file.fact
+        except OSError:
+            return False
+
     def confirm_unchanged(self) -> None:
         """Checks that no file has changed since it was hashed; call it after loading the model.
 

@@ -21,7 +21,7 @@ from device_agent.shared.tabular import csv_dialect
 from device_agent.shared.tabular.csv_dialect import Decimals, fields_of, listed, text_of
 from device_agent.shared.tabular.fields import Layout
 from device_agent.shared.tabular.float_parser import TOO_LARGE, read_table
-from device_agent.shared.tabular.reader import Parsed, line_by_line, more, plain_numbers, short, unlike_finite
+from device_agent.shared.tabular.reader import Line, Parsed, line_by_line, more, plain_numbers, short, unlike_finite
 
 #: The numbers of whole lines, (n_lines, n_numbers), and the cells of each column of text.
 Block = tuple[NDArray[Any], list[list[str]]]
@@ -71,7 +71,7 @@ class Columns:
         quoted = b'"' in block
         if self._others and not (_is_text(block) and not (quoted and self.separator == "\t" and b' "' in block)):
             return None
-        cut = self._others if quoted else self._texts
+        cut = sorted({*self._others, *self._texts}) if quoted else self._texts
         sign = self._decimals.sign
         layout = Layout(self.count, self._chosen, self.separator, sign, self._dtype)
         found = read_table(block, layout, partial(_read_fields, decimal=sign), cut)
@@ -151,16 +151,21 @@ class CsvParser:
     Args:
         info: the model's knn.json.
         ignore_extra: whether to ignore columns that the model does not know; else they are an error.
+        keep: columns whose cells are returned with each row, as text; they need not be features.
     """
 
-    def __init__(self, info: KnnInfo, *, ignore_extra: bool = False) -> None:
+    def __init__(self, info: KnnInfo, *, ignore_extra: bool = False, keep: Sequence[str] = ()) -> None:
         self.header: bool | None = None
         self.line = 0
         self._names = info.feature_names
-        self._places = set(info.feature_names)
+        self._keep = keep
+        self._places = {*info.feature_names, *keep}
         self._ignore_extra = ignore_extra
         self._separated = False
-        self._columns = Columns(",", info.n_features, range(info.n_features))
+        # Without a header, only the features are known by their places.
+        self._unknown = [name for name in keep if name not in self._names]
+        self._kept = [self._names.index(name) for name in keep if name in self._names]
+        self._columns = Columns(",", info.n_features, range(info.n_features), self._kept)
 
     def parse(self, block: bytes) -> Parsed:
         """Parses a block that ends with a newline.
@@ -170,11 +175,18 @@ class CsvParser:
         """
         if self.header is None:
             block = self._take_header(block)
-        found = self._columns.read_block(block.replace(b"\r\n", b"\n") if b"\r" in block else block)
-        if found is not None:
-            self.line += len(found[0])
-            return Parsed(found[0], len(found[0]))
-        return line_by_line(self, block, self._parse_line)
+        found = None
+        if not self._unknown:
+            found = self._columns.read_block(block.replace(b"\r\n", b"\n") if b"\r" in block else block)
+        if found is None:
+            parsed = line_by_line(self, block, self._parse_line)
+        else:
+            first, self.line = self.line + 1, self.line + len(found[0])
+            cells = [[cell.strip() for cell in column] for column in found[1]]
+            parsed = Parsed(found[0], len(found[0]), kept=cells, lines=range(first, self.line + 1))
+        if self.header is None and len(parsed.rows):
+            self.header = False
+        return parsed
 
     # --- the header -----------------------------------------------------------------------------------------------
     def _take_header(self, block: bytes) -> bytes:
@@ -185,22 +197,22 @@ class CsvParser:
         return self._look_at_first(line, rest)
 
     def _look_at_first(self, line: bytes, rest: bytes) -> bytes:
-        """Reads the first line as a header if it names a feature, else as a row: a serial port may start anywhere."""
+        """Reads a line as a header if it names a feature, else as a row: a serial port may start anywhere."""
         try:
             text = text_of(line.strip(b"\r "))
             separator = csv_dialect.separator_of_header(text, self._names)
         except BadInput:
             separator = None
-        self.header = separator is not None
         if separator is None:
             return line + b"\n" + rest
+        self.header = True
         self.line += 1
         self._match(separator, csv_dialect.header_names(fields_of(text, separator)))
         return rest
 
     def _match(self, separator: str, names: list[str]) -> None:
         counts = Counter(names)  # a header may have as many names as a line holds
-        missing = [name for name in self._names if name not in counts]
+        missing = [name for name in (*self._names, *self._unknown) if name not in counts]
         extra = [name for name in counts if name not in self._places]
         twice = [name for name, count in counts.items() if name and count > 1]
         if missing:
@@ -208,7 +220,8 @@ class CsvParser:
             raise BadInput(
                 f"line {self.line}: the header has no column {missing[0]!r}{more(missing)}"
                 + (f"; {near!r} is another name" if near else ""),
-                hint=f"the model takes the columns {listed(self._names)}",
+                hint=f"the model takes the columns {listed(self._names)}"
+                + (f"; --keep asks for {listed(self._keep)}" if self._keep else ""),
             )
         if twice:
             raise BadInput(f"line {self.line}: the header names the column {short(twice[0])} twice")
@@ -216,23 +229,25 @@ class CsvParser:
             known = f"no column {short(extra[0])}" if extra[0] else f"no column without a name ({names.index('') + 1})"
             raise BadInput(
                 f"line {self.line}: the model knows {known}{more(extra)}",
-                hint="--ignore-extra leaves out the columns that the model does not know",
+                hint="--ignore-extra leaves out the columns that the model does not know; --keep puts one beside the "
+                "answers",
             )
         self._separated = True
-        self._columns = Columns(separator, len(names), [names.index(name) for name in self._names])
+        self._unknown, self._kept = [], [names.index(name) for name in self._keep]
+        self._columns = Columns(separator, len(names), [names.index(name) for name in self._names], self._kept)
 
     # --- the rows -------------------------------------------------------------------------------------------------
-    def _parse_line(self, line: bytes) -> list[float]:
+    def _parse_line(self, line: bytes) -> Line:
         text = text_of(line)
         if not self._separated:
             found = csv_dialect.separator_of_row(text, self._columns.count)
             if found:
                 self._separated = True
-                self._columns = Columns(found, self._columns.count, self._columns.numbers)
+                self._columns = Columns(found, self._columns.count, self._columns.numbers, self._kept)
         fields = csv_dialect.without_tail(fields_of(text, self._columns.separator), self._columns.count)
         self._require_row(fields)
         try:
-            return self._columns.read_fields(fields)
+            return self._columns.read_fields(fields), [fields[place].strip() for place in self._kept]
         except BadCell as error:
             where = f"column {self._columns.numbers[error.index] + 1} ({short(self._names[error.index])})"
             raise BadInput(f"{where}: {error}", hint=error.hint) from None
@@ -246,6 +261,9 @@ class CsvParser:
                 f"expected {self._columns.count} columns, found {len(fields)}{self._no_header(fields)}",
                 hint="" if self.header else hint,
             )
+        if self._unknown:
+            hint = "begin with a header line, or name the columns: JSON lines with keys"
+            raise BadInput(f"no header line says which column is {self._unknown[0]!r} (--keep)", hint=hint)
         if not any(map(str.strip, fields)):
             raise BadInput("its cells are all empty", hint="take the line out")
         if self.line == 1 and self._no_header(fields):

@@ -130,8 +130,10 @@ class Source:
         return reader.arrays(n_features)
 
 
-def open_source(path: str | None, format: str, n_first: int = BLOCK_BYTES) -> Source:
+def open_source(path: str | None, format: str, *, look: bool = True) -> Source:
     """Opens a file, or standard input for None and `-`; detects the format if `format` is `auto`.
+
+    Without `look`, only the file's name is looked at, and no row is waited for: the format may stay `auto`.
 
     Raises:
         BadInput: the file cannot be read.
@@ -145,10 +147,13 @@ def open_source(path: str | None, format: str, n_first: int = BLOCK_BYTES) -> So
     if format == "auto" and path not in (None, "-"):
         format = SUFFIXES.get(Path(str(path)).suffix.lower(), "auto")
     found = Source(descriptor, name, format, b"")
-    if format != "auto":
+    if format != "auto" or not look:
         return found
-    start = found.take(n_first)
-    return replace(found, format=_sniff(start), start=start)
+    start = more = found.take(BLOCK_BYTES)
+    while more and not start.strip() and len(start) < BLOCK_BYTES:
+        more = found.take(BLOCK_BYTES)
+        start += more
+    return replace(found, format=sniff(start), start=start)
 
 
 def _why_overlong(data: bytes, format: str) -> str:
@@ -159,7 +164,8 @@ def _why_overlong(data: bytes, format: str) -> str:
     return "is it a file of text, with a line for each row?"
 
 
-def _sniff(start: bytes) -> str:
+def sniff(start: bytes) -> str:
+    """Returns the format that the first bytes of rows, or one line, look like."""
     if start.startswith(NPY_MAGIC[: max(1, len(start))]) and start:
         return "npy"
     return "jsonl" if start.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"[", b"{") else "csv"

@@ -19,25 +19,32 @@ from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.model_info import KnnInfo
 from device_agent.shared.tabular.fields import Layout
 from device_agent.shared.tabular.float_parser import read_table
-from device_agent.shared.tabular.reader import Parsed, checked, line_by_line, more, plain_numbers, short
+from device_agent.shared.tabular.reader import Line, Parsed, checked, line_by_line, more, plain_numbers, short
 
 
 class JsonParser:
-    """One JSON array, or one object with the feature names as keys, on each line."""
+    """One JSON array, or one object with the feature names as keys, on each line.
 
-    def __init__(self, info: KnnInfo, *, ignore_extra: bool = False) -> None:
+    Args:
+        info: of the model.
+        ignore_extra: whether keys that the model does not know are left out instead of refused.
+        keep: keys whose values are returned with each row; they need not be features.
+    """
+
+    def __init__(self, info: KnnInfo, *, ignore_extra: bool = False, keep: Sequence[str] = ()) -> None:
         self.header: bool | None = False
         self.line = 0
         self._names = info.feature_names
-        self._places = set(info.feature_names)
+        self._keep = keep
+        self._places = {*info.feature_names, *keep}
         self._ignore_extra = ignore_extra
 
     def parse(self, block: bytes) -> Parsed:
         """Parses a block that ends with a newline."""
-        rows = self._parse_plain(block)
+        rows = None if self._keep else self._parse_plain(block)
         if rows is not None:
             self.line += len(rows)
-            return Parsed(rows, len(rows))
+            return Parsed(rows, len(rows), lines=range(self.line - len(rows) + 1, self.line + 1))
         return line_by_line(self, block, self._parse_line)
 
     def _parse_plain(self, block: bytes) -> NDArray[np.float32] | None:
@@ -50,7 +57,7 @@ class JsonParser:
         found = read_table(text, Layout(len(self._names), strict=True), _read_fields)
         return None if found is None else found[0]
 
-    def _parse_line(self, line: bytes) -> list[float]:
+    def _parse_line(self, line: bytes) -> Line:
         try:
             found = json.loads(line, object_pairs_hook=_unique_keys)
         except (ValueError, RecursionError) as error:
@@ -64,9 +71,18 @@ class JsonParser:
             values = found
         else:
             raise BadInput("expected a JSON array or object")
+        kept = self._kept(found)
         if len(values) != len(self._names):
             raise BadInput(f"expected {len(self._names)} values, found {len(values)}")
-        return [_json_number(value, f"value {i + 1} ({self._names[i]!r})") for i, value in enumerate(values)]
+        return [_json_number(value, f"value {i + 1} ({self._names[i]!r})") for i, value in enumerate(values)], kept
+
+    def _kept(self, found: dict[str, Any] | list[Any]) -> list[Any]:
+        if not isinstance(found, dict) and self._keep:
+            raise BadInput(f"an array has no key {self._keep[0]!r} (--keep)", hint="write each row as an object")
+        missing = [name for name in self._keep if name not in found]
+        if missing:
+            raise BadInput(f"the object has no key {missing[0]!r}{more(missing)} (--keep)")
+        return [_writable(found[name], name) for name in self._keep]  # type: ignore[call-overload]
 
     def _from_object(self, found: dict[str, Any]) -> list[Any]:
         missing = [name for name in self._names if name not in found]
@@ -90,6 +106,15 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
         raise ValueError(f"the key {short(twice)} stands twice")
     return found
+
+
+def _writable(value: Any, name: str) -> Any:
+    """Python reads NaN and half a surrogate pair, which no JSON document can hold."""
+    try:
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except ValueError as error:
+        raise BadInput(f"{short(name)}: {error}") from None
+    return value
 
 
 def _read_fields(fields: list[bytes]) -> list[float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,12 +25,20 @@ class Parsed:
         count: number of lines, good and bad: each gets one answer.
         errors: position among the `count` lines -> (line number in the input, message).
         hint: what to do about the first error; may be empty.
+        kept: of each column that is kept, the values in the good lines.
+        lines: number of each good line in the input.
     """
 
     rows: NDArray[np.float32]
     count: int
     errors: dict[int, tuple[int, str]] = field(default_factory=dict)
     hint: str = ""
+    kept: Sequence[Sequence[Any]] = ()
+    lines: Sequence[int] = ()
+
+
+#: The numbers of a line, and its values in the columns that are kept.
+Line = tuple[list[float], Sequence[Any]]
 
 
 class Parser(Protocol):
@@ -43,9 +51,11 @@ class Parser(Protocol):
         """Parses a block that ends with a newline."""
 
 
-def line_by_line(parser: Parser, block: bytes, parse_line: Callable[[bytes], list[float]]) -> Parsed:
+def line_by_line(parser: Parser, block: bytes, parse_line: Callable[[bytes], Line]) -> Parsed:
     """Parses a block line by line; skips blank lines but counts them, and collects an error for each bad line."""
     good: list[list[float]] = []
+    kept: list[Sequence[Any]] = []
+    lines: list[int] = []
     errors: dict[int, tuple[int, str]] = {}
     hints: list[str] = []
     for line in block.split(b"\n")[:-1]:
@@ -53,12 +63,16 @@ def line_by_line(parser: Parser, block: bytes, parse_line: Callable[[bytes], lis
         if not line.strip(b"\r \t"):
             continue
         try:
-            good.append(parse_line(line.strip(b"\r ")))
+            numbers, values = parse_line(line.strip(b"\r "))
         except BadInput as error:
             errors[len(good) + len(errors)] = (parser.line, str(error))
             hints.append(error.hint)
+        else:
+            good.append(numbers)
+            kept.append(values)
+            lines.append(parser.line)
     rows = np.array(good, np.float64).astype(np.float32) if good else np.empty((0, 0), np.float32)
-    return Parsed(rows, len(good) + len(errors), errors, hints[0] if hints else "")
+    return Parsed(rows, len(good) + len(errors), errors, hints[0] if hints else "", list(zip(*kept)), lines)
 
 
 def plain_numbers(fields: list[bytes], decimal: str = ".") -> list[bytes]:

@@ -1,6 +1,6 @@
-"""What a device trusts: every rule, sans I/O, the same code on host and device. Bytes and state in, verdict out.
+"""Trust rules, the same on host and device; no I/O.
 
-`rules` judges releases, by what `listing`, `oms` (with `dsse`) and `manifest` say of their directory, signature and
-release.json; `orders` judges signed orders to a device; `reasons` names each refusal. Walking a directory safely is
+`rules` accepts or refuses releases, with `listing` (the directory), `oms` and `dsse` (the signature) and `manifest`
+(release.json); `orders` accepts or refuses signed orders; `reasons` names each refusal. Callers read the files with
 `device_agent.shared.release.directory`.
 """

@@ -1,7 +1,7 @@
-"""DSSE envelopes and ECDSA keys: what was signed, by which key, and whether that is true.
+"""DSSE envelopes and ECDSA keys: reads and verifies them.
 
-Curves P-256, P-384 and P-521, each with its own hash. A fingerprint is `sha256:` and the SHA-256 of the public key's
-PEM text, which is what `sha256sum` prints for the file. Does no I/O and holds no rule about which key is trusted.
+Supports the curves P-256, P-384 and P-521, each with its own hash. A fingerprint is `sha256:` and the SHA-256 of the
+public key's PEM text, as `sha256sum` prints it for the file. Does no I/O, and does not decide which key is trusted.
 Format: https://github.com/secure-systems-lab/dsse/blob/master/protocol.md
 """
 
@@ -17,7 +17,7 @@ from device_agent.shared.protocol.record import record
 from device_agent.shared.trust import fingerprints
 from device_agent.shared.trust.reasons import Reason, refused
 
-if TYPE_CHECKING:  # 45 ms to load, and `confirm`, for one, verifies nothing
+if TYPE_CHECKING:  # takes 45 ms to load, and some commands (`confirm`) verify nothing
     from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -129,7 +129,7 @@ def load_public_key(pem: bytes) -> ec.EllipticCurvePublicKey:
     """Loads a PEM public key.
 
     Raises:
-        Refused: KEY_MALFORMED: it is over 4,096 bytes, no public key, or on no curve that is supported.
+        Refused: KEY_MALFORMED: over 4,096 bytes, not a public key, or on a curve that is not supported.
     """
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives import serialization
@@ -141,22 +141,22 @@ def load_public_key(pem: bytes) -> ec.EllipticCurvePublicKey:
         key = serialization.load_pem_public_key(pem)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         first = "-----BEGIN PUBLIC KEY-----"
-        said = "it is damaged" if first.encode() in pem else f"no line of it is {first}"
-        raise refused(Reason.KEY_MALFORMED, f"not a public key in PEM form: {said}") from None
+        why = "it is damaged" if first.encode() in pem else f"it has no line {first}"
+        raise refused(Reason.KEY_MALFORMED, f"not a public key in PEM form: {why}") from None
     if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name not in _HASHES:
         raise refused(Reason.KEY_MALFORMED, "the key is not on the curve P-256, P-384 or P-521", "knnkit keygen")
     return key
 
 
 def public_pem(key: ec.EllipticCurvePublicKey) -> bytes:
-    """Returns the PEM text of `key` in the one form that fingerprints are made of."""
+    """Returns the PEM text of `key` in the exact form that fingerprints are computed from."""
     from cryptography.hazmat.primitives import serialization
 
     return key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
 def fingerprint(pem: bytes) -> str:
-    """Returns `sha256:<64 hex digits>` of a public key, however its PEM text was wrapped.
+    """Returns `sha256:<64 hex digits>` of a public key, whatever the line breaks of its PEM text.
 
     Raises:
         Refused: KEY_MALFORMED.

@@ -1,7 +1,7 @@
-"""What public keys are called, told from their text alone. Loads no cryptography, and says nothing of their worth.
+"""Fingerprints of public keys, from their PEM text alone.
 
-A fingerprint is `sha256:` and the SHA-256 of the key's PEM text as `public_pem` writes it,
-which is what `sha256sum` prints for the file. Who verifies with a key parses it, and asks anew what it is called.
+Does not load cryptography, and does not check that the key is valid: code that verifies parses the key and computes
+its fingerprint again (`dsse.fingerprint`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import re
 PREFIX = "sha256:"
 #: Largest public key file that is read, in bytes (a P-521 key has 268).
 MAX_PUBLIC_KEY = 4096
-#: A P-256 key in that one form: 27 bytes that say so and begin an uncompressed point, then 64 bytes of the point.
+#: A P-256 key as `public_pem` writes it: a 27-byte header of an uncompressed point, then the 64 bytes of the point.
 _P256 = re.compile(
     rb"-----BEGIN PUBLIC KEY-----\n"
     rb"MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE[A-Za-z0-9+/]{28}\n[A-Za-z0-9+/]{57}[AQgw]==\n"
@@ -22,12 +22,12 @@ _P256 = re.compile(
 
 
 def at_sight(pem: bytes) -> str | None:
-    """Returns the fingerprint of a P-256 key as knnkit writes it, None for any other text, which has to be parsed."""
+    """Returns the fingerprint of a P-256 key in the form that knnkit writes; None for other text: parse that."""
     return PREFIX + _sha256(pem) if _P256.fullmatch(pem) else None
 
 
 def _sha256(data: bytes) -> str:
-    """As `hashlib` has it, which loads OpenSSL first: 3 ms. The standard library's `random` goes round it likewise."""
+    """Avoids `hashlib`, which loads OpenSSL (3 ms), as the standard library's `random` does."""
     for name in ("_sha2", "_sha256"):  # since Python 3.12, and before
         with contextlib.suppress(ImportError):
             return str(importlib.import_module(name).sha256(data).hexdigest())

@@ -1,4 +1,6 @@
-"""What may lie in a release directory: names, kinds and sizes, judged before a byte is read. Does no I/O."""
+"""Rules for names, kinds and sizes in a release directory.
+
+Applied before any file is read. Does no I/O."""
 
 from __future__ import annotations
 
@@ -19,13 +21,13 @@ SIZE_CAPS: Mapping[str, int] = {
 }
 
 
-#: The directory may be another one than was meant: never a word about deleting.
+#: The user may have named the wrong directory: a hint to delete files could destroy them.
 _ONLY = f"is it the directory of a release? That holds {', '.join(constants.RELEASE_FILES)}, and nothing else"
 
 
 @record
 class Entry:
-    """A name in a release directory, as `lstat` sees it; `size` in bytes."""
+    """An entry of a release directory, from `lstat`; `size` in bytes."""
 
     kind: Kind
     size: int
@@ -43,8 +45,8 @@ def check_listing(entries: Mapping[str, Entry], *, signed: bool = True) -> None:
     """Checks every name of a release directory before anything in it is read.
 
     Args:
-        entries: each name in the directory, as `lstat` sees it.
-        signed: whether the signature must be there.
+        entries: each name in the directory, with the result of `lstat`.
+        signed: whether the signature is required.
 
     Raises:
         Refused: FILE_HIDDEN, FILE_UNLISTED, FILE_SYMLINK, FILE_SPECIAL, FILE_TOO_LARGE, FILE_MISSING.
@@ -64,12 +66,12 @@ def check_entry(name: str, entry: Entry) -> None:
         Refused: FILE_HIDDEN, FILE_UNLISTED, FILE_SYMLINK, FILE_SPECIAL, FILE_TOO_LARGE.
     """
     if name.startswith("."):
-        raise refused(Reason.FILE_HIDDEN, f"{name!r} is a hidden file; a release has none", _ONLY)
+        raise refused(Reason.FILE_HIDDEN, f"{name!r} is a hidden file, which a release never has", _ONLY)
     if name not in SIZE_CAPS:
-        raise refused(Reason.FILE_UNLISTED, f"{name!r} is no file of a release", _ONLY)
+        raise refused(Reason.FILE_UNLISTED, f"{name!r} is not a file of a release", _ONLY)
     if entry.kind == "symlink":
         raise refused(Reason.FILE_SYMLINK, f"{name} is a symbolic link", "copy the file itself")
     if entry.kind != "file":
-        raise refused(Reason.FILE_SPECIAL, f"{name} is no ordinary file ({entry.kind})", _ONLY)
+        raise refused(Reason.FILE_SPECIAL, f"{name} is not an ordinary file ({entry.kind})", _ONLY)
     if entry.size > SIZE_CAPS[name]:
         raise refused(Reason.FILE_TOO_LARGE, f"{name} has {entry.size:,} bytes; at most {SIZE_CAPS[name]:,} are read")

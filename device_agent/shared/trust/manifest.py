@@ -1,4 +1,4 @@
-"""Reads release.json and checks that its values make sense; whether it is wanted here is for `rules`. Does no I/O."""
+"""Reads release.json and checks its values; no I/O."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def read_manifest(data: bytes) -> Manifest:
 
 
 def check_manifest(manifest: Manifest) -> None:
-    """Checks that the values of a manifest make sense.
+    """Checks that every value of a manifest is in its valid range.
 
     Raises:
         Refused: MANIFEST_MALFORMED, naming the key.
@@ -49,4 +49,4 @@ def check_manifest(manifest: Manifest) -> None:
     }
     wrong = [key for key, fits in checks.items() if not fits]
     if wrong:
-        raise refused(Reason.MANIFEST_MALFORMED, f"{constants.MANIFEST_FILE}: {wrong[0]} has no sensible value")
+        raise refused(Reason.MANIFEST_MALFORMED, f"{constants.MANIFEST_FILE}: {wrong[0]} has an invalid value")

@@ -1,7 +1,7 @@
-"""Reads `model.sig`: an OpenSSF Model Signing v1.0 bundle, signed with a plain key.
+"""Reads `model.sig`, an OpenSSF Model Signing v1.0 bundle.
 
-Strict where the specification is: one signature, no unknown field, a key hint, files named one by one in order. Does no
-I/O; says what the signature claims, and leaves to `rules` whether the directory agrees and the release is wanted.
+The bundle must have one signature with a plain key, a key hint, the files in sorted order and no unknown field. Does no
+I/O. Returns what the signature claims; `rules` compares that with the directory and decides about the release.
 Format: https://github.com/ossf/model-signing-spec
 """
 
@@ -20,7 +20,7 @@ MEDIA_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://model_signing/signature/v1.0"
-#: Names that the field's own verifier skips. Ours skips nothing: a release holds none of them but the signature.
+#: Names that the reference verifier (model_signing) skips. This one skips none: a release has only the signature.
 IGNORED = (".git", ".gitattributes", ".github", ".gitignore", constants.SIGNATURE_FILE)
 
 _RESIGN = "knnkit sign DIRECTORY"
@@ -28,14 +28,14 @@ _RESIGN = "knnkit sign DIRECTORY"
 
 @record
 class Bundle:
-    """A bundle that has the right form and is not yet verified."""
+    """A bundle of the right form whose signature is not verified yet."""
 
     hint: str  # SHA-256 of the signer's public key, hex
     envelope: dsse.Envelope
 
     @property
     def fingerprint(self) -> str:
-        """The fingerprint of the key that is said to have signed."""
+        """The fingerprint of the key that the bundle names as its signer."""
         return dsse.FINGERPRINT_PREFIX + self.hint
 
 
@@ -43,7 +43,7 @@ class Bundle:
 class Statement:
     """What a signature covers."""
 
-    subject: str  # the directory's name when it was signed; means nothing on a device
+    subject: str  # the directory's name when it was signed; not used
     root: str  # SHA-256 over the files' digests: the release's identity
     resources: Mapping[str, str]  # file name -> SHA-256, hex
 
@@ -91,7 +91,7 @@ def _read_hint(data: Any) -> str:
     where = "$.verificationMaterial"
     material = dsse.expect_object(data, where, ("publicKey",), ("tlogEntries",))
     if dsse.expect_list(material.get("tlogEntries", []), f"{where}.tlogEntries"):
-        raise json_codec.MalformedDocument(f"{where}.tlogEntries: a release is signed with a key, not through a log")
+        raise json_codec.MalformedDocument(f"{where}.tlogEntries: a release is signed with a key, not with a log entry")
     key = dsse.expect_object(material["publicKey"], f"{where}.publicKey", (), ("hint",))
     hint = dsse.expect_string(key.get("hint", ""), f"{where}.publicKey.hint")
     if not hint:
@@ -150,7 +150,7 @@ def _check_serialization(data: Any) -> None:
     found = dsse.expect_object(data, where, ("method", "hash_type"), ("allow_symlinks", "ignore_paths"))
     if found["method"] != "files" or found["hash_type"] != "sha256" or found.get("allow_symlinks", False) is not False:
         raise json_codec.MalformedDocument(f"{where}: expected whole files, sha256 and no symlinks")
-    # Read for its form only: nothing in a release is ignored.
+    # Only its form is checked: no file of a release is ignored.
     for index, path in enumerate(dsse.expect_list(found.get("ignore_paths", []), f"{where}.ignore_paths")):
         dsse.expect_string(path, f"{where}.ignore_paths[{index}]")
 

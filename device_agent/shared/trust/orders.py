@@ -1,15 +1,15 @@
-"""Signed orders to a device: keys, rollbacks, floors. Sans I/O.
+"""Signed orders to a device: keys, rollbacks, floors. No I/O.
 
 An order is a DSSE envelope around one small JSON document; each `keyid` is the signer's fingerprint. The payload type
-is part of what is signed, so that no signature can be taken for one of another kind.
+is signed, too, so that a signature is never valid for an order of another kind.
 
-    Rotation       signed by an old, trusted key and by the new one: trusts the new key, revokes the old
-    Revocation     signed by a trusted key: the named keys accept nothing new, for ever; never the last trusted one
-    RollbackOrder  signed by a trusted key: this device, once, may leave this release for that older one
-    FloorOrder     signed by a trusted key: this device, once, lowers its floors
+    Rotation       signed by an old, trusted key and by the new one: trusts the new key, revokes the old one
+    Revocation     signed by a trusted key: revokes the named keys for ever; never the last trusted one
+    RollbackOrder  signed by a trusted key: one device may go back from one release to an older one, once
+    FloorOrder     signed by a trusted key: one device lowers its floors, once
 
-The functions judge, and never store: a device writes the new sets (`trust_store`), and counts an order as
-used before it acts on it.
+These functions only decide. The device stores the new key sets (`trust_store`), and marks an order as used before it
+obeys it.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ FLOOR_TYPE = "application/vnd.knnkit.floor+json"
 MAX_ORDER = 16 * 1024
 #: Longest life of a rollback or floor order, in seconds: thirty days.
 MAX_LIFE = 30 * 24 * 3600
-#: Most keys that one revocation names.
+#: Most keys in one revocation.
 MAX_REVOKED = 64
-#: Most keys that revocations may name on one device, in all: device.json then has room left for thousands of rotations.
+#: Most revoked keys on one device: device.json then still has room for thousands of rotations.
 MAX_REVOKED_IN_ALL = 8192
 
 T = TypeVar("T")
@@ -43,7 +43,7 @@ T = TypeVar("T")
 
 @record
 class Rotation:
-    """Puts the key `new_pem` in the place of the key `old` (a fingerprint)."""
+    """Replaces the key `old` by `new` (fingerprints); `new_pem` is the new key."""
 
     old: str
     new: str
@@ -54,7 +54,7 @@ class Rotation:
 
 @record
 class Revocation:
-    """Names the fingerprints of keys that accept nothing new."""
+    """Revokes keys, by their fingerprints: new signatures by them are refused."""
 
     revoked: tuple[str, ...]
     issued: int
@@ -63,7 +63,7 @@ class Revocation:
 
 @record
 class RollbackOrder:
-    """Lets the device `device_id` leave the committed release `leaves` for the staged release `digest`, once.
+    """Allows the device `device_id` to go back from the committed release `leaves` to the staged `digest`, once.
 
     `nonce` is 32 hexadecimal digits; `issued` and `expires` are seconds since 1970.
     """
@@ -95,19 +95,19 @@ class FloorOrder:
 
 @record
 class KeySets:
-    """Every key a device knows (fingerprint -> PEM text), and those that accept nothing new."""
+    """All keys of a device (fingerprint -> PEM text), and the fingerprints of those that are revoked."""
 
     keys: Mapping[str, bytes]
     revoked: frozenset[str] = frozenset()
 
     @property
     def trusted(self) -> tuple[str, ...]:
-        """Fingerprints of the keys that may sign something new, sorted."""
+        """Sorted fingerprints of the keys that are not revoked."""
         return tuple(sorted(set(self.keys) - self.revoked))
 
 
 def apply(data: bytes, sets: KeySets) -> KeySets:
-    """Returns the key sets after a rotation or revocation; the same order again changes nothing.
+    """Returns the key sets after a rotation or revocation; applying an order twice changes nothing.
 
     Raises:
         Refused: ORDER_MALFORMED, ORDER_NEEDS_OLD_KEY, ORDER_NEEDS_NEW_KEY, UNKNOWN_KEY, REVOKED_KEY, BAD_SIGNATURE,
@@ -122,7 +122,7 @@ def apply(data: bytes, sets: KeySets) -> KeySets:
 
 
 def verify_rollback(data: bytes, state: TrustState, now: int) -> RollbackOrder:
-    """Judges a rollback order; its `digest` is then what `verify_release` takes as `ordered_digest`.
+    """Verifies a rollback order; pass its `digest` to `verify_release` as `ordered_digest`.
 
     Raises:
         Refused: ORDER_MALFORMED, ORDER_OTHER_DEVICE, ORDER_USED, ORDER_STALE, ORDER_EXPIRED, UNKNOWN_KEY, REVOKED_KEY,
@@ -130,7 +130,7 @@ def verify_rollback(data: bytes, state: TrustState, now: int) -> RollbackOrder:
     """
     envelope = _read(data)
     if envelope.payload_type != ROLLBACK_TYPE:
-        raise refused(Reason.ORDER_MALFORMED, f"{envelope.payload_type!r} is no rollback order")
+        raise refused(Reason.ORDER_MALFORMED, f"{envelope.payload_type!r} is not a rollback order")
     _check_one_signer(envelope, KeySets(state.keys, state.revoked))
     order = _payload(RollbackOrder, envelope)
     digests = constants.is_digest(order.digest) and constants.is_digest(order.leaves)
@@ -138,7 +138,7 @@ def verify_rollback(data: bytes, state: TrustState, now: int) -> RollbackOrder:
     _check_use(order, state, sensible=digests, again=again)
     if order.leaves != state.committed_digest:
         raise refused(
-            Reason.ORDER_STALE, f"the order leaves {order.leaves}, which is not what is committed here", again
+            Reason.ORDER_STALE, f"the order is for leaving {order.leaves}, which is not committed here", again
         )
     if now >= order.expires:
         raise refused(Reason.ORDER_EXPIRED, f"the order expired at {utc(order.expires)}", again)
@@ -149,7 +149,7 @@ def verify_rollback(data: bytes, state: TrustState, now: int) -> RollbackOrder:
 
 
 def is_floor_order(data: bytes) -> bool:
-    """Whether an order says that it lowers floors.
+    """Whether `data` is an order to lower the floors; not yet verified.
 
     Raises:
         Refused: ORDER_MALFORMED.
@@ -158,9 +158,9 @@ def is_floor_order(data: bytes) -> bool:
 
 
 def verify_floor(data: bytes, state: TrustState, now: int) -> FloorOrder:
-    """Judges an order to lower the floors.
+    """Verifies an order to lower the floors.
 
-    It expires by the clock alone: the time floor is what it mends.
+    Only the clock decides whether it has expired, not the time floor, which it exists to lower.
 
     Raises:
         Refused: ORDER_MALFORMED, ORDER_OTHER_DEVICE, ORDER_USED, ORDER_STALE, ORDER_EXPIRED, UNKNOWN_KEY, REVOKED_KEY,
@@ -168,7 +168,7 @@ def verify_floor(data: bytes, state: TrustState, now: int) -> FloorOrder:
     """
     envelope = _read(data)
     if envelope.payload_type != FLOOR_TYPE:
-        raise refused(Reason.ORDER_MALFORMED, f"{envelope.payload_type!r} is no order to lower the floors")
+        raise refused(Reason.ORDER_MALFORMED, f"{envelope.payload_type!r} is not an order to lower the floors")
     _check_one_signer(envelope, KeySets(state.keys, state.revoked))
     order = _payload(FloorOrder, envelope)
     again = "knnkit rollback --reset-floor makes a new one"
@@ -176,16 +176,16 @@ def verify_floor(data: bytes, state: TrustState, now: int) -> FloorOrder:
     if order.leaves != state.floor:
         raise refused(Reason.ORDER_STALE, f"the order lowers the floor {order.leaves}; it is {state.floor}", again)
     if now >= order.expires:
-        said = f"the order expired at {utc(order.expires)}, and the device's clock says {utc(now)}"
-        raise refused(Reason.ORDER_EXPIRED, said, f"set the device's clock if it is wrong; {again}")
+        message = f"the order expired at {utc(order.expires)}, and the device's clock says {utc(now)}"
+        raise refused(Reason.ORDER_EXPIRED, message, f"set the device's clock if it is wrong; {again}")
     return order
 
 
 def _check_use(order: RollbackOrder | FloorOrder, state: TrustState, *, sensible: bool, again: str) -> None:
-    """Checks what makes an order good for one device, once."""
+    """Checks that an order is well formed, for this device, and unused."""
     nonce = len(order.nonce) == 32 and set(order.nonce) <= set("0123456789abcdef")
     if not sensible or not nonce or not 0 < order.expires - order.issued <= MAX_LIFE:
-        raise refused(Reason.ORDER_MALFORMED, "what the order names, its nonce or its life makes no sense")
+        raise refused(Reason.ORDER_MALFORMED, "the order has an invalid digest, floor, nonce or time of validity")
     if not state.device_id or order.device_id != state.device_id:
         raise refused(Reason.ORDER_OTHER_DEVICE, f"the order is for the device {order.device_id}", again)
     if order.nonce in state.used_orders:
@@ -196,7 +196,7 @@ def _rotate(envelope: dsse.Envelope, sets: KeySets) -> KeySets:
     rotation = _payload(Rotation, envelope)
     new_pem = rotation.new_pem.encode("utf-8", "replace")
     if rotation.new == rotation.old or dsse.fingerprint(new_pem) != rotation.new:
-        raise refused(Reason.ORDER_MALFORMED, "the rotation's new key is not the one that it names")
+        raise refused(Reason.ORDER_MALFORMED, "the rotation's new key does not have the fingerprint that it names")
     if len(envelope.signatures) != 2:
         raise refused(Reason.ORDER_MALFORMED, "a rotation is signed by two keys: the old one and the new one")
     if not _has_signed(envelope, rotation.new, new_pem):
@@ -253,7 +253,7 @@ def _payload(cls: type[T], envelope: dsse.Envelope) -> T:
     except json_codec.MalformedDocument as error:
         raise refused(Reason.ORDER_MALFORMED, f"the signed order: {error}") from None
     if getattr(found, "schema", None) != constants.SCHEMA:
-        raise refused(Reason.ORDER_MALFORMED, "the signed order: its schema has no sensible value")
+        raise refused(Reason.ORDER_MALFORMED, "the signed order: its schema has an invalid value")
     return found
 
 

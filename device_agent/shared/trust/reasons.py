@@ -1,6 +1,6 @@
-"""Every reason for which a trust rule says no: one stable word each, for programs, logs and tests.
+"""Reasons of refusals: one stable word per trust rule.
 
-A word never changes its meaning and is never used again for another rule. Does no I/O.
+A word never changes its meaning and is never reused for another rule. Does no I/O.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ class Reason(str, enum.Enum):
 
     # the directory
     FILE_MISSING = "file-missing"
-    FILE_UNLISTED = "file-unlisted"  # in the directory or in the signature, but no file of a release
+    FILE_UNLISTED = "file-unlisted"  # in the directory or in the signature, but not a file of a release
     FILE_HIDDEN = "file-hidden"  # a dot file
     FILE_SYMLINK = "file-symlink"
     FILE_SPECIAL = "file-special"  # a directory, a pipe, a socket, a device
     FILE_TOO_LARGE = "file-too-large"
-    FILE_CHANGED = "file-changed"  # not the bytes that were signed
+    FILE_CHANGED = "file-changed"  # its bytes are not those that were signed
     FILE_UNREADABLE = "file-unreadable"
     FILE_SWAPPED = "file-swapped"  # changed while, or after, it was verified
     # the bundle
@@ -62,14 +62,14 @@ class Reason(str, enum.Enum):
     WRONG_DEVICE_CLASS = "wrong-device-class"
     AGENT_TOO_OLD = "agent-too-old"
     RUNTIME_TOO_OLD = "runtime-too-old"
-    OTHER_RELEASE = "other-release"  # valid, but not the one that was asked for
+    OTHER_RELEASE = "other-release"  # valid, but not the requested one
     # signed orders: rotation, revocation, rollback
     ORDER_MALFORMED = "order-malformed"
     ORDER_NEEDS_OLD_KEY = "order-needs-old-key"
     ORDER_NEEDS_NEW_KEY = "order-needs-new-key"
     ORDER_OTHER_DEVICE = "order-other-device"
     ORDER_USED = "order-used"
-    ORDER_STALE = "order-stale"  # the device has moved on since
+    ORDER_STALE = "order-stale"  # the device has another release or floor by now
     ORDER_EXPIRED = "order-expired"
 
 

@@ -1,24 +1,24 @@
-"""Every rule about releases: which one a device accepts, and why not. Sans I/O: bytes and state in, verdict out.
+"""Rules that decide which releases a device accepts. No I/O.
 
-The device runs this before it stages, before it activates and at every start; the host runs the same code in
-`knnkit verify`. A caller goes in this order:
+The device applies them before it stages, before it activates and at every start; the host applies the same code in
+`knnkit verify`. A caller must proceed in this order:
 
     listing = {name: Entry(kind, size), ...}                  # lstat of every name in the directory
-    check_listing(listing)                                    # before one byte is read
+    check_listing(listing)                                    # before any file is read
     files = {name: FileFact(size, sha256), ...}               # hashed through the descriptors that will be used
     verdict = verify_release(bundle=..., manifest=..., files=files, state=state, now=clock)
 
-`directory` does exactly that. It never decides what to do with a refusal: nothing has changed yet.
+`device_agent.shared.release.directory` does that. These rules change nothing.
 
-Time. `now` is the board's clock, which may say 1970. What counts is the later of `now` and `time_floor`, the newest
-`created` among the releases committed so far: signed, so that no wrong clock can push it. One release raises it by at
-most `MAX_RAISE`, so that no signature can push it far either. A clock behind it is worth a warning. Expiry stops a new
-activation and nothing else.
+Time. `now` is the board's clock, which may be wrong (1970). The rules use the later of `now` and `time_floor`, the
+newest `created` of all releases committed so far. That date is signed, so a wrong clock cannot raise it; one release
+raises it by at most `MAX_RAISE`, so one bad signature cannot raise it far. A clock that is behind it causes a warning.
+Expiry prevents a new activation and nothing else.
 
-Sequence. `floor` is the highest sequence ever committed. A release under it is refused, also with a valid signature;
-so is another release with the same number. A number that is far ahead of both the clock and the floor is refused, so
-that one bad signature cannot use up all numbers: whatever was committed, `floor + 1` is acceptable. A signed order
-lowers both floors again (`orders`).
+Sequence. `floor` is the highest sequence ever committed. A release with a lower one is refused, even if validly signed;
+so is another release with the same one. A sequence far ahead of both the clock and the floor is refused, so that one
+bad signature cannot use up all numbers: `floor + 1` is always acceptable. A signed order can lower both floors
+(`orders`).
 """
 
 from __future__ import annotations
@@ -37,27 +37,27 @@ from device_agent.shared.trust.listing import Entry, FileFact, check_entry, chec
 from device_agent.shared.trust.manifest import read_manifest
 from device_agent.shared.trust.reasons import Reason, refused
 
-#: How far ahead a sequence number or a creation date may lie: ten years, in seconds.
+#: How far ahead of the clock a sequence or a creation date may be, in seconds: ten years.
 MAX_AHEAD = 10 * 366 * 24 * 3600
-#: No clock is believed to be earlier than the year of this agent (2026-01-01).
+#: The earliest time that is considered possible: 2026-01-01, in seconds since 1970.
 AGENT_EPOCH = 1_767_225_600
-#: How far one release may raise the time floor, beyond the later of the floor before and `AGENT_EPOCH`, in seconds: 400
-#: days. A board without a clock keeps up with one release a year and a month of delay. On such a board one bad
-#: signature delays releases and orders that expire by no more than this, and an order to reset the floors ends it.
+#: How far one release may raise the time floor, in seconds, above the later of the old floor and `AGENT_EPOCH`: 400
+#: days. A board without a clock can follow with one release a year, a month late. On such a board one bad signature
+#: makes releases and orders expire at most this much too early, and an order to reset the floors repairs that.
 MAX_RAISE = 400 * 24 * 3600
-#: A board whose clock is this much behind a release's creation gets a warning, in seconds.
+#: How far a board's clock may be behind a release's creation without a warning, in seconds.
 CLOCK_SLACK = 24 * 3600
 
 
 @dataclass(frozen=True)
 class TrustState:
-    """What a device knows before it looks at a release.
+    """The state of a device by which a release is judged.
 
-    `keys` maps fingerprints to PEM text and also holds revoked keys, so that the release that runs can still be
-    verified; `revoked` names those that accept nothing new. `floor` and `floor_digest` are of the highest sequence ever
-    committed, `committed_digest` of what runs. `name` is the model's name that this device is for (None: any yet),
-    `device_class` its class (None: not checked, as on a host). `runtime_version` is `tflite_runtime 2.14.0` or a bare
-    version (None: not checked). `device_id` and `used_orders` matter to signed orders (`orders`).
+    `keys` maps fingerprints to PEM text and includes revoked keys, so that the running release can still be verified;
+    `revoked` are the fingerprints whose new signatures are refused. `floor` and `floor_digest` belong to the highest
+    sequence ever committed, `committed_digest` to the running release. `name` is the name of this device's model (None:
+    any), `device_class` its class (None: not checked, as on a host). `runtime_version` is `tflite_runtime 2.14.0` or a
+    bare version (None: not checked). `device_id` and `used_orders` are for signed orders (`orders`).
     """
 
     keys: Mapping[str, bytes] = field(default_factory=dict)
@@ -78,9 +78,9 @@ class TrustState:
 class Verdict:
     """A release that every rule accepted.
 
-    `digest` is its identity (the root digest). `floor` and `time_floor` are what the device's state must hold once this
-    release is committed, and not before. `already_committed`: it is the one that runs; nothing needs doing. `revoked`:
-    its key accepts nothing new any more; only a release that this device accepted before comes so far.
+    `digest` is its identity (the root digest). `floor` and `time_floor` are the device's new floors, to be stored only
+    when the release is committed. `already_committed`: it runs already. `revoked`: its key has been revoked, which is
+    possible only for a release that this device accepted before.
     """
 
     digest: str
@@ -95,7 +95,7 @@ class Verdict:
 
     @property
     def ref(self) -> documents.ReleaseRef:
-        """The release as reports name it."""
+        """The release, as documents refer to it."""
         return documents.ReleaseRef(self.digest, self.manifest.name, self.manifest.version, self.manifest.sequence)
 
 
@@ -115,13 +115,13 @@ def verify_release(
         bundle: the bytes of `model.sig`.
         manifest: the bytes of `release.json`.
         files: every file in the directory; the signature's own entry may be left out.
-        state: what the device knows.
+        state: the device's keys, floors and versions.
         now: the clock, seconds since 1970.
-        expected_digest: the release that was asked for, when the caller knows.
-        ordered_digest: the release that a verified rollback order names: it may lie under the floor.
+        expected_digest: the only release to accept, if the caller knows it.
+        ordered_digest: the release that a verified rollback order names; its sequence may be below the floor.
 
     Returns:
-        The verdict. A release that is already committed passes whatever its age and its key's standing.
+        The verdict. A release that is already committed passes even if it has expired or its key was revoked.
 
     Raises:
         Refused: with a `Reason`; nothing was changed.
@@ -142,26 +142,26 @@ def verify_kept(
 ) -> Verdict:
     """Verifies a release that this device accepted before: at every start, and before an automatic return to it.
 
-    The signature and every byte are checked again. What time alone can change (expiry, a revoked key, a raised floor)
-    is a warning: a device is never left without a model.
+    The signature and every byte are checked again. Expiry and a revoked key are only warnings, so that a device is
+    never left without a model.
 
     Args:
-        digest: the release as the device's state names it.
+        digest: the release, as the device's state names it.
         bundle: the bytes of `model.sig`.
         manifest: the bytes of `release.json`.
         files: every file in the directory.
-        state: what the device knows.
+        state: the device's keys, floors and versions.
         now: the clock, seconds since 1970.
 
     Raises:
-        Refused: the contents are not what was signed, or the key is not in the set of keys at all.
+        Refused: the contents are not what was signed, or the key is unknown.
     """
     content = _verify_content(bundle, manifest, files, state, digest)
     return _verdict(content, state, now, _standing(content, state, now))
 
 
 def revoked_key(fingerprint: str) -> Refused:
-    """Returns the refusal of something that a revoked key signed."""
+    """Returns the exception for something that a revoked key signed."""
     return refused(
         Reason.REVOKED_KEY,
         f"the key {fingerprint} has been revoked",
@@ -171,7 +171,7 @@ def revoked_key(fingerprint: str) -> Refused:
 
 @record
 class _Content:
-    """A release whose signature and files agree, whether or not it is wanted."""
+    """A release whose signature matches its files; other rules may still refuse it."""
 
     digest: str
     manifest: Manifest
@@ -190,7 +190,7 @@ def _verify_content(
         raise refused(
             Reason.BAD_SIGNATURE,
             f"{constants.SIGNATURE_FILE} is not a valid signature by {found.fingerprint}",
-            "the release was changed or cut short: copy or sign it again",
+            "the release was changed or is incomplete: copy it again, or sign it again",
         )
     statement = oms.read_statement(found.envelope.payload)
     _check_files(statement, files)
@@ -216,14 +216,14 @@ def _find_key(fingerprint: str, state: TrustState) -> bytes:
             "`knnkit trust --rotate NEW.pem --signing-key OLD.pem --target HOST`",
         )
     if dsse.fingerprint(pem) != fingerprint:
-        raise refused(Reason.KEY_MALFORMED, f"the key stored as {fingerprint} is another key", "knnkit provision")
+        raise refused(Reason.KEY_MALFORMED, f"the key stored as {fingerprint} is a different key", "knnkit provision")
     return pem
 
 
 def _check_files(statement: oms.Statement, files: Mapping[str, FileFact]) -> None:
     for name in statement.resources:
         if name not in constants.SIGNED_FILES:
-            raise refused(Reason.FILE_UNLISTED, f"the signature names {name!r}, which is no file of a release")
+            raise refused(Reason.FILE_UNLISTED, f"the signature names {name!r}, which is not a file of a release")
     for name in constants.SIGNED_FILES:
         if name not in statement.resources:
             raise refused(Reason.FILE_UNLISTED, f"the signature does not cover {name}", "knnkit sign DIRECTORY")
@@ -232,7 +232,7 @@ def _check_files(statement: oms.Statement, files: Mapping[str, FileFact]) -> Non
     for name, digest in statement.resources.items():
         if files[name].sha256 != digest:
             raise refused(
-                Reason.FILE_CHANGED, f"{name} is not the file that was signed", "copy the release again, all of it"
+                Reason.FILE_CHANGED, f"{name} is not the file that was signed", "copy the whole release again"
             )
 
 
@@ -288,7 +288,7 @@ def _check_sequence(content: _Content, state: TrustState, now: int, ordered_dige
 
 
 def newer_than(floor: int, clock: int) -> str:
-    """Returns what to type where a release lies under the floor: numbers are the time of the build unless set."""
+    """Returns the hint for a sequence below the floor; a sequence is the time of the build unless it is set."""
     newer = f"release.sequence: {floor + 1} in deploy.yaml"
     if floor < clock:
         return (
@@ -307,7 +307,7 @@ def _check_dates(manifest: Manifest, state: TrustState, now: int) -> None:
     if manifest.created > _latest(state, now) + MAX_AHEAD:
         raise refused(
             Reason.CREATED_TOO_FAR,
-            f"the release says it was created at {utc(manifest.created)}, far ahead of the clock",
+            f"the release was created at {utc(manifest.created)}, far ahead of the clock",
         )
     at_least = max(now, state.time_floor)
     if manifest.expires is not None and at_least >= manifest.expires:
@@ -330,7 +330,7 @@ def _clock_warnings(manifest: Manifest, state: TrustState, now: int) -> tuple[st
 
 
 def _raised_time_floor(manifest: Manifest, state: TrustState, now: int) -> int:
-    """A plausible clock limits what a signed date in the future can do, and `MAX_RAISE` does whatever it says."""
+    """A plausible clock limits how far a signed date raises the floor; `MAX_RAISE` limits it in any case."""
     known = max(AGENT_EPOCH, state.time_floor)
     limit = min(now, known + MAX_RAISE) if now >= known else known + MAX_RAISE
     return max(state.time_floor, min(manifest.created, limit))

@@ -1,8 +1,8 @@
-"""Whether the release that runs would still be accepted.
+"""Warnings about a running release that would now be refused.
 
-A device never stops a release because its key was revoked or its time is over: it says so, in `status`, `check`,
-`doctor` and at the start of `classify`. The rules (`rules`) word their warnings here. `look` gives
-`status` the same from what the files claim, and verifies nothing: no cryptography is loaded for it.
+A device does not stop a release whose key was revoked or that has expired: it warns, in `status`, `check`, `doctor` and
+at the start of `classify`. `rules` takes its warnings from here. `look` finds the same for `status` from the claims of
+the files; it verifies nothing, so that cryptography is not loaded.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
 REVOKED_KEY = "revoked-key"
 EXPIRED = "expired"
 UNKNOWN_KEY = "unknown-key"
-#: Warnings that are a missed gate of `knnkit parity`, by the word that they begin with.
+#: First words of the warnings that make `knnkit parity` fail.
 GATES = (REVOKED_KEY, EXPIRED, UNKNOWN_KEY)
 
 
 @record
 class Standing:
-    """Who is said to have signed a release (empty: nobody knows), and what would refuse it today."""
+    """The signer that a release names (empty: unknown), and why it would be refused today."""
 
     signed_by: str = ""
     warnings: tuple[str, ...] = ()
 
 
 def warnings_of(signed_by: str, expires: int | None, revoked: Container[str], now: int) -> tuple[str, ...]:
-    """Returns what would refuse a new release, as warnings about one that runs; `now` is at least the time floor."""
+    """Returns why the running release would be refused as a new one; `now` must be at least the time floor."""
     found = []
     if signed_by in revoked:
         found.append(f"{REVOKED_KEY}: the running release was signed by {signed_by}")
@@ -43,7 +43,7 @@ def warnings_of(signed_by: str, expires: int | None, revoked: Container[str], no
 
 
 def look(bundle: bytes, manifest: bytes, trusted: Container[str], revoked: Container[str], now: int) -> Standing:
-    """Returns the standing of a release as `model.sig` and `release.json` claim it; nothing here is an error."""
+    """Returns a release's standing by the claims of `model.sig` and `release.json`; raises nothing."""
     signed_by = _signer(_parse(bundle, constants.MAX_SIGNATURE))
     expires = _parse(manifest, constants.MAX_MANIFEST).get("expires")
     found = warnings_of(signed_by, expires if isinstance(expires, int) else None, revoked, now)
@@ -53,12 +53,12 @@ def look(bundle: bytes, manifest: bytes, trusted: Container[str], revoked: Conta
 
 
 def gates_missed(warnings: Iterable[str]) -> list[str]:
-    """Returns the warnings that a proof of a device must not have."""
+    """Returns the warnings that make `knnkit parity` fail, each once."""
     return [text for text in dict.fromkeys(warnings) if text.partition(":")[0] in GATES]
 
 
 def _parse(data: bytes, limit: int) -> dict[str, Any]:
-    """What cannot be parsed is for `check` and `doctor` to report."""
+    """Empty if it cannot be parsed: `check` and `doctor` report that."""
     try:
         found = json_codec.parse(data, limit=limit)
     except json_codec.MalformedDocument:
@@ -67,7 +67,7 @@ def _parse(data: bytes, limit: int) -> dict[str, Any]:
 
 
 def _signer(bundle: dict[str, Any]) -> str:
-    """Where an OMS bundle names its signer: `verificationMaterial.publicKey.hint`."""
+    """The signer that an OMS bundle names in `verificationMaterial.publicKey.hint`."""
     found: Any = bundle
     for key in ("verificationMaterial", "publicKey", "hint"):
         found = found.get(key) if isinstance(found, dict) else None

@@ -1,7 +1,7 @@
-"""Whether a device's certificate may be believed and keeps the gates, judged again on the host. Pure.
+"""Judges a device's certificate again on the host. Pure.
 
-A device may be hostile or stale: a certificate counts only with the nonce of this run, for the very release, with
-numbers that agree with each other; the gates are applied to those numbers here, whatever the device concluded.
+A device may be hostile or out of date. A certificate is valid only with the nonce of this run, for this release, and
+with consistent numbers. The gates are applied to these numbers here, whatever the device concluded.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ _LARGEST_ERROR = 3.5e38
 def disbelieved(
     certificate: Certificate, nonce: str, digest: str, model_sha256: str | None = None, rows: int | None = None
 ) -> str:
-    """Returns why a certificate is no answer to this question, or an empty string.
+    """Returns why a certificate is not valid, or an empty string.
 
     Args:
-        certificate: the device's.
+        certificate: from the device.
         nonce: of this run.
-        digest: of the release that was asked about.
-        model_sha256: of its model file, where it is known.
-        rows: how many rows it must cover, where that is known.
+        digest: of the release that was to be checked.
+        model_sha256: of its model file, if known.
+        rows: number of rows that it must cover, if known.
     """
     if certificate.nonce != nonce:
         return "the certificate has another nonce: it was not made for this run"
@@ -66,7 +66,7 @@ def _plausible(certificate: Certificate) -> bool:
 
 
 def missed(certificate: Certificate, package: Package | None) -> tuple[str, ...]:
-    """Returns the gates that a certificate misses: those that the device names, and those that its numbers show."""
+    """Returns the gates that a certificate fails: by the device's own account, and by its numbers."""
     found = list(certificate.failures)
     if certificate.different and not any("differ" in failure for failure in found):
         found.append(f"{certificate.different} rows differ from the reference")

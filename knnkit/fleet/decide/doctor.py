@@ -1,4 +1,4 @@
-"""What the host can tell of a device's fitness from its facts alone, for `knnkit doctor`. Pure."""
+"""The host's findings for `knnkit doctor`. Pure."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from knnkit.fleet.device.probe import Facts, upgrade_hint
 from knnkit.fleet.targets import Target
 from knnkit.provision.requirements import SPARE, room_for
 
-#: `uname -m` of boards that there are runtimes for.
+#: `uname -m` of boards for which there is a TFLite runtime.
 _MACHINES = ("x86_64", "aarch64", "armv7l", "armv8l")
 
 
 def findings_of(
     target: Target, facts: Facts, named: Collection[str] = (), models: Collection[str] = ()
 ) -> Iterator[Finding]:
-    """Yields findings in the order in which they should be mended.
+    """Yields findings in the order in which to repair them.
 
     Args:
         target: the device.

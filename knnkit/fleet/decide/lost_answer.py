@@ -1,7 +1,7 @@
-"""What a run that did not go its way makes of a device: from what the device says of it, never from a clock. Pure.
+"""Decides the outcome after a lost or rejected answer. Pure.
 
-A host that lost an answer, or does not believe one, asks `rollback --own`. What that says decides: nothing else knows
-whether the device switched, or who has been there since. Where nobody can say, the report says that.
+The host then runs `rollback --own`, and the device's reply decides: only the device knows whether it switched, and
+whether another host has changed it since. Never uses a timeout. Without a reply, the report says so.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from knnkit.fleet.report import Outcome
 
 
 class Stage(enum.Enum):
-    """How far a switch had come, as far as the host knows, and what it then says of a device that cannot."""
+    """How far a switch got, as far as the host knows; the value begins the message if the device does not reply."""
 
     ASKED = "if it was activated, "
     ACTIVATED = "it was activated and not confirmed: "
@@ -24,21 +24,21 @@ class Stage(enum.Enum):
 
 @dataclass(frozen=True)
 class Aftermath:
-    """How a device came out: `error` says why it is not on the release (None: it is), `more` what else is known."""
+    """A device's outcome: `error` says why it is not on the release (None: it is); `more` adds to the message."""
 
-    outcome: Outcome | None  # None: as the error says
+    outcome: Outcome | None  # None: by the class of the error
     error: KnnkitError | None
     more: str = ""
 
 
 def judge(error: KnnkitError, stage: Stage, found: TakenBack, digest: str, seconds: float) -> Aftermath:
-    """Returns how a device came out that said `found`.
+    """Returns the outcome of a device with the reply `found`.
 
     Args:
-        error: what went wrong.
-        stage: how far it had come.
-        found: the device's answer to `rollback --own`.
-        digest: of the release that was to be deployed.
+        error: the error that ended the switch.
+        stage: how far the switch got.
+        found: the device's reply to `rollback --own`.
+        digest: of the release to deploy.
         seconds: how long the device waits for a confirmation.
     """
     became = found.became if found.became and _is(found.became.release, digest) else None
@@ -54,22 +54,22 @@ def judge(error: KnnkitError, stage: Stage, found: TakenBack, digest: str, secon
         who = found.lock.holder if found.lock else "somebody else"
         said = f"nothing of this run was switched; {who} began the activation of {found.pending.version} that waits"
         return Aftermath(Outcome.LOCKED, DeviceLocked(f"{error}; {said}", reason="locked", hint="wait, then run again"))
-    if isinstance(error, Unreachable):  # its command may still be at work there
+    if isinstance(error, Unreachable):  # the lost command may still be running there
         return unknown(error, stage, seconds)
     return Aftermath(None, error)
 
 
 def unknown(error: KnnkitError, stage: Stage, seconds: float) -> Aftermath:
-    """Returns how a device came out that could not be asked, or could not say; the arguments are those of `judge`."""
+    """Returns the outcome of a device without a reply; the arguments are those of `judge`."""
     if isinstance(error, Unreachable):
         error = Unreachable(str(error), reason=error.reason, hint="run the command again when it can be reached")
-    return Aftermath(None, error, f"{stage.value}it returns to the release before within {seconds:g} s")
+    return Aftermath(None, error, f"{stage.value}it returns to the previous release within {seconds:g} s")
 
 
 def _running(error: KnnkitError, own: bool) -> Aftermath:
-    """The device is on the release, through this run or another."""
+    """Returns the outcome of a device that has the release, by this run or another."""
     if isinstance(error, ParityFailed):
-        return Aftermath(Outcome.FAILED, error, "it could not be taken back: another host has confirmed it")
+        return Aftermath(Outcome.FAILED, error, "it could not be reverted: another host has confirmed it")
     said = "the device says that it was confirmed" if own else "another host has committed the release"
     return Aftermath(Outcome.COMMITTED if own else Outcome.UNCHANGED, None, f"{error}; {said}")
 

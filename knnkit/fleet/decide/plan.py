@@ -1,4 +1,6 @@
-"""Facts in, steps out: what a deploy does to one device. Pure: `--dry-run` prints the very plan that apply follows."""
+"""Plans the deploy of one device. Pure.
+
+`--dry-run` prints the same plan that a deploy follows."""
 
 from __future__ import annotations
 
@@ -18,15 +20,15 @@ from knnkit.release.package import Package
 Action = Literal["provision", "sign", "upload", "stage", "activate", "confirm"]
 Provisioning = Literal["auto", "always", "never"]
 
-#: Free bytes that must remain on a device beside the release.
+#: Bytes that must stay free on a device besides the release.
 SPARE_DISK = 16 * 1024 * 1024
 #: Free bytes that a bare board needs for its environment: the smallest runtime unpacked, with its wheels.
 BARE_DISK = 128 * 1024 * 1024
 MINIMUM_PYTHON = (3, 10)
-#: The word of a warning: a key that may sign for a device, and that nobody here knows.
+#: First word of the warning about a key that a device trusts and deploy.yaml does not name.
 FOREIGN_KEY = "foreign-key"
 _OLDER = "older"
-#: Runtime, as a status names it -> the version that provisioning installs.
+#: Runtime, by its name in a status -> the version that provisioning installs.
 _NEWEST_RUNTIME = {name: wheel.partition("==")[2] for name, wheel in PACKAGES.items()}
 _LITERT = "ai_edge_litert"
 _HAVE_LITERT = frozenset(m for m, pythons in WHEELS.items() if any(_LITERT in found for found in pythons.values()))
@@ -34,16 +36,16 @@ _HAVE_LITERT = frozenset(m for m, pythons in WHEELS.items() if any(_LITERT in fo
 
 @dataclass(frozen=True)
 class PlanStep:
-    """One thing to do, and why."""
+    """One step of a plan, and the reason for it."""
 
     action: Action
     why: str
-    size: int = 0  # bytes that may go over the line
+    size: int = 0  # most bytes to send
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why nothing can be done to a device as it is."""
+    """Why a device cannot be deployed to as it is."""
 
     reason: str
     message: str
@@ -53,9 +55,9 @@ class Refusal:
 
 @dataclass(frozen=True)
 class DevicePlan:
-    """What will be done to one device: `steps` in order; none when it is up to date or refused.
+    """The plan for one device: `steps` in order; empty if it is up to date or refused.
 
-    A release that is refused for its age may still be signed again, so that a rollback can go back to it.
+    A release that is refused for its age may still get a new signature, so that a rollback can go back to it.
     """
 
     device: str
@@ -63,7 +65,7 @@ class DevicePlan:
     current: ReleaseRef | None
     steps: tuple[PlanStep, ...] = ()
     refusal: Refusal | None = None
-    warnings: tuple[str, ...] = ()  # what the device says of itself, and whom it trusts that we do not name
+    warnings: tuple[str, ...] = ()  # the device's own, and one for each key that deploy.yaml does not name
 
     @property
     def unchanged(self) -> bool:
@@ -73,7 +75,7 @@ class DevicePlan:
 
 @dataclass(frozen=True)
 class PlanOptions:
-    """What the user asked for."""
+    """Options of the user for a plan."""
 
     provisioning: Provisioning = "auto"
     has_keys: bool = True  # whether there are keys for a device that trusts none yet
@@ -81,13 +83,13 @@ class PlanOptions:
 
 
 def plan_device(target: Target, facts: Facts, package: Package, options: PlanOptions) -> DevicePlan:
-    """Returns what to do to one device.
+    """Returns the plan for one device.
 
     Args:
-        target: the device: its name, its class, and which runtime was chosen for it; `auto` leaves what is there.
-        facts: as it is now.
+        target: the device, with its name, class and chosen runtime; `auto` keeps the present one.
+        facts: about the device now.
         package: the release to deploy.
-        options: what the user asked for.
+        options: of the user.
     """
     current = facts.agent.committed if facts.agent else None
     warnings = (*facts.agent.warnings, *foreign_keys(facts.agent, options.named)) if facts.agent else ()
@@ -101,13 +103,13 @@ def plan_device(target: Target, facts: Facts, package: Package, options: PlanOpt
 
 
 def foreign_keys(status: Status, named: Collection[str]) -> tuple[str, ...]:
-    """Returns a warning for each key that a device trusts and none of ours names."""
+    """Returns a warning for each key that a device trusts and that is not in `named`."""
     strange = [key for key in status.trusted if named and key not in named]
     return tuple(f"{FOREIGN_KEY}: the device trusts {key}, which deploy.yaml does not name" for key in strange)
 
 
 def _sign_steps(status: Status | None, package: Package) -> tuple[PlanStep, ...]:
-    """The device has the release, by another signer as far as is known: the signature alone is sent."""
+    """If the device has the release with another signer's signature, only the signature is sent."""
     if status is None or package.digest not in status.staged or package.signed_by not in status.trusted:
         return ()
     known = status.signed_by if status.answering == package.digest else "another key, perhaps"
@@ -235,7 +237,7 @@ def _unwanted(target: Target, status: Status, package: Package) -> Refusal | Non
 
 
 def _outdated(target: Target, status: Status, package: Package, options: PlanOptions) -> Refusal | None:
-    """Refuses before anything is sent what the device's own rules would refuse to stage."""
+    """Refuses a release that needs a newer runtime before it is sent: the device would refuse to stage it."""
     if status.runtime is None:
         return None
     ref, new = package.ref, _next_runtime(status.runtime, target.runtime)
@@ -244,7 +246,7 @@ def _outdated(target: Target, status: Status, package: Package, options: PlanOpt
         return None
     answers = status.committed and status.committed.digest == package.digest and not status.pending
     if answers and runtime == status.runtime:
-        return None  # whatever the number says
+        return None  # it runs there already
     has, need = "has" if runtime == status.runtime else "would get", package.manifest.minimum_runtime
     return Refusal(
         "runtime-too-old",
@@ -267,7 +269,7 @@ def _runtime_lacks(runtime: str, package: Package) -> bool:
 
 
 def _next_runtime(runtime: str, chosen: str) -> str | None:
-    """Returns what provisioning would put in the place of `runtime`; None if it would leave it."""
+    """Returns the runtime with which provisioning would replace `runtime`; None if it would keep it."""
     name, _, number = runtime.rpartition(" ")
     wanted = name if chosen == constants.ANY_RUNTIME else chosen
     newest = _NEWEST_RUNTIME.get(wanted)

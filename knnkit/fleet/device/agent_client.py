@@ -1,4 +1,4 @@
-"""Asks a device's agent one thing and reads the one document it answers, strictly. Decides nothing."""
+"""Runs one command of a device's agent; reads the answer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class AgentProblem(KnnkitError):
-    """The agent said no: `problem` is its own document, cleaned for display."""
+    """The agent reported a problem: `problem` is its document; the message has no control characters."""
 
     def __init__(self, device: str, problem: Problem) -> None:
         super().__init__(
@@ -23,7 +23,7 @@ class AgentProblem(KnnkitError):
         )
         self.problem = problem
         self.said = printable(problem.message)
-        # Arguments are ours: that the agent does not take them is a failure, not the user's mistake.
+        # The arguments come from this code: if the agent rejects them, it is a failure, not the user's mistake.
         known = (constants.EXIT_REFUSED, constants.EXIT_LOCKED)
         self.exit_code = problem.exit_code if problem.exit_code in known else constants.EXIT_FAILED
 
@@ -35,16 +35,16 @@ def ask(
 
     Args:
         transport: to the device.
-        facts: say how the agent is called.
+        facts: about the device; they have the agent's command line.
         command: the agent's command and arguments.
-        answer: the contract's dataclass for it.
-        timeout: seconds.
+        answer: class of the document that it answers.
+        timeout: time limit in seconds.
         input: the command's standard input.
 
     Raises:
-        AgentProblem: the agent said no.
-        DeviceFailed: it answered nothing, or what keeps no constants.
-        Unreachable: the connection broke, or the deadline passed.
+        AgentProblem: the agent reported a problem.
+        DeviceFailed: there is no answer, or it is malformed.
+        Unreachable: the connection broke, or the time limit passed.
     """
     return ask_agent(transport, facts.agent_argv, command, answer, timeout=timeout, input=input)
 
@@ -58,7 +58,7 @@ def ask_agent(
     timeout: float,
     input: bytes = b"",
 ) -> T:
-    """As `ask`, of the agent that is called so, also where it is not the one in use."""
+    """As `ask`, with the command line `agent`, which may belong to an environment that is not in use."""
     argv = [*agent, *command, "--json"]
     completed = transport.run(argv, timeout=timeout, input=input, max_output=json_codec.MAX_DOCUMENT)
     return read_answer(transport.name, completed, command[0], answer)

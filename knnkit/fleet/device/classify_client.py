@@ -1,6 +1,6 @@
-"""A device's answers to rows of ours: its committed release, asked through its agent's command line.
+"""Classifies rows on a device through its agent's command line.
 
-Asks and reads; compares nothing.
+The committed release answers. Compares nothing.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _MAX_ANSWER = 64 * 1024 * 1024
 
 
 class Answerer:
-    """A device with a committed release, asked through its agent's command line.
+    """Classifies rows with the committed release of a device.
 
     Args:
         transport: to the device.
-        facts: say how its agent is called.
+        facts: about the device; they have the agent's command line.
     """
 
     def __init__(self, transport: Transport, facts: Facts) -> None:
@@ -38,7 +38,7 @@ class Answerer:
         """Returns the (n, k) training rows nearest to (n, n_features) raw rows, and the (n,) labels.
 
         Raises:
-            DeviceFailed: it cannot answer, or answers something else.
+            DeviceFailed: it cannot answer, or its answer is malformed.
         """
         records = self._classify(rows, ["--neighbors"])
         with self._sensible():
@@ -62,7 +62,7 @@ class Answerer:
             yield
         except (ValueError, TypeError, LookupError, OverflowError, RecursionError):
             raise DeviceFailed(
-                f"{self._transport.name}: the answers to classify make no sense", reason="bad-answer"
+                f"{self._transport.name}: the answers of `classify` are malformed", reason="bad-answer"
             ) from None
 
     def _classify(self, rows: NDArray[np.float32], options: list[str]) -> list[dict[str, Any]]:

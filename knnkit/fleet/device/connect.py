@@ -1,4 +1,6 @@
-"""Opens connections to a target: the only thing that is tried again, with growing pauses and jitter."""
+"""Opens connections to a device, with retries.
+
+Only connecting is retried, with growing pauses and jitter."""
 
 from __future__ import annotations
 
@@ -19,19 +21,19 @@ _LONGEST_PAUSE = 15.0
 #: Reasons of Unreachable after which another attempt may succeed.
 _WORTH_ANOTHER = frozenset({"connect", "connection-lost", "deadline"})
 
-#: Returns whether the run was stopped, after waiting for at most so many seconds.
+#: Waits for at most this many seconds, and returns whether the run was stopped.
 Pause = Callable[[float], bool]
 
 
 def just_sleep(seconds: float) -> bool:
-    """Waits where nothing can stop the run."""
+    """Waits; for runs that cannot be stopped."""
     time.sleep(seconds)
     return False
 
 
 @dataclass(frozen=True)
 class Dialling:
-    """How to connect: `timeout` in seconds for one attempt, `retries` further ones."""
+    """How to connect: `timeout` of one attempt in seconds, number of further attempts."""
 
     timeout: float = 10.0
     retries: int = 2
@@ -39,7 +41,7 @@ class Dialling:
 
 @dataclass(frozen=True)
 class Pace:
-    """Deadlines, in seconds."""
+    """Time limits, in seconds."""
 
     dialling: Dialling = Dialling()
     command: float = 300.0
@@ -51,16 +53,16 @@ def open_transport(name: str, target: Target, timeout: float) -> Transport:
     """Opens one connection; the embedded device needs none.
 
     Raises:
-        Unreachable: there is none to be had.
+        Unreachable: the device cannot be connected to.
     """
     if target.address is None:
         return LocalTransport(name)
-    from knnkit.transport.ssh.connection import SshTransport  # paramiko is loaded only where it is needed
+    from knnkit.transport.ssh.connection import SshTransport  # paramiko is slow to load
 
     return SshTransport.connect(name, target.address, timeout=timeout)
 
 
-#: What a device job opens its connections with; tests put a fleet of their own in its place.
+#: Opens the connections of a job; tests replace it.
 Opener = Callable[[str, Target, float], Transport]
 
 
@@ -73,18 +75,18 @@ def dial(
     tried: Callable[[], None] = lambda: None,
     warn: Callable[[str], None] = lambda _: None,
 ) -> Transport:
-    """Opens a connection, trying again where that may help.
+    """Opens a connection; retries if that may help.
 
     Args:
         target: the device.
-        how: deadlines and attempts.
+        how: time limit and number of attempts.
         opener: opens one connection.
         pause: waits between attempts.
-        tried: is called before each attempt.
-        warn: is given what the login warns of.
+        tried: called before each attempt.
+        warn: called with each warning of the login.
 
     Raises:
-        Unreachable: the last attempt's.
+        Unreachable: the last attempt failed.
     """
     for attempt in range(how.retries + 1):
         tried()
@@ -102,6 +104,6 @@ def dial(
 
 
 def _pause_after(attempt: int) -> float:
-    """Full jitter: anywhere up to a bound that doubles."""
+    """Returns random seconds below a bound that doubles at each attempt."""
     bound: float = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**attempt)
     return random.uniform(bound / 4, bound)  # noqa: S311  (spreads load, hides nothing)

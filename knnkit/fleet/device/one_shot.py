@@ -1,4 +1,4 @@
-"""One visit to one device: connects, lets the work be done, hangs up, and reports. Knows nothing of the work."""
+"""Connects to one device, runs a function, and reports."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from knnkit.transport.base import Transport
 
 
 class Errand(Protocol):
-    """What a visit needs to know of a job."""
+    """What a visit needs to know about a job."""
 
     @property
     def target(self) -> Target:
@@ -24,7 +24,7 @@ class Errand(Protocol):
 
     @property
     def pace(self) -> Pace:
-        """Deadlines."""
+        """Time limits."""
         ...
 
     @property
@@ -33,19 +33,19 @@ class Errand(Protocol):
         ...
 
 
-#: Does what the visit is for, and ends the report.
+#: The function of a visit; it returns the report.
 Work = Callable[[Transport, Facts, Recorder], DeviceReport]
 
 
 def visit(errand: Errand, work: Work, listen: Listener, pause: Pause, *, full: bool = False) -> DeviceReport:
-    """Visits one device, and reports; raises nothing that is a device's fault.
+    """Visits one device; every fault of a device becomes a report.
 
     Args:
-        errand: to which device, and how fast.
-        work: is given the connection, the facts and the recorder.
-        listen: is told of each step.
-        pause: waits between attempts to connect, and says whether the run was stopped.
-        full: ask for the system's Python also where there is an agent.
+        errand: the device and the time limits.
+        work: called with the connection, the facts and the recorder.
+        listen: called at each step.
+        pause: waits between attempts to connect, and returns whether the run was stopped.
+        full: ask for the system's Python even if there is an agent.
     """
     recorder, target, pace = Recorder(errand.target, listen), errand.target, errand.pace
     try:
@@ -64,10 +64,10 @@ def visit(errand: Errand, work: Work, listen: Listener, pause: Pause, *, full: b
 
 
 def agent_of(target: Target, facts: Facts) -> tuple[str, ...]:
-    """Returns how the agent of a device is called.
+    """Returns the command line of a device's agent.
 
     Raises:
-        DeviceFailed: there is none that answers.
+        DeviceFailed: there is no agent, or it does not answer.
     """
     if facts.agent is None:
         said = facts.agent_problem or "there is no agent"

@@ -1,4 +1,4 @@
-"""What is true of a device, asked in one round trip by one POSIX sh script; parsed strictly. Changes nothing there."""
+"""Asks a device for facts, by one shell script."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from knnkit import __version__
 from knnkit.errors import DeviceFailed
 from knnkit.transport.base import Transport, printable
 
-#: Prints `key value` lines. $1 is the root, maybe beginning with ~/. What the agent answers comes before its exit code.
-#: Where there is an agent it is asked alone, in as few processes as can be, since a fleet with nothing to do spends its
-#: time here; the rest matters to a board without one, or where $2 says `full`.
+#: Prints `key value` lines. $1 is the root, which may begin with ~/. The agent's answer comes before its exit code. If
+#: there is an agent, only the agent is asked, in as few processes as possible, since a fleet that is up to date spends
+#: its time here; the other lines are for a board without an agent, or if $2 is `full`.
 _PROBE = """\
 root=$1
 case $root in "~") root=$HOME ;; "~/"*) root=$HOME/${root#"~/"} ;; /*) ;; *) root=$HOME/$root ;; esac
@@ -56,7 +56,7 @@ _LINE = re.compile(r"(home|root|mount|kernel|disk|writable|venv|python|agent) ?(
 _MAX_ANSWER = 1024 * 1024
 
 
-#: File systems that a restart of the board empties, or may empty -> what is said of them.
+#: File systems that may be empty after a restart of the board -> text for messages.
 _FLEETING = {"tmpfs": "in memory", "ramfs": "in memory", "overlay": "on an overlay", "aufs": "on an overlay"}
 
 
@@ -75,20 +75,20 @@ class Facts:
 
     home: str
     root: str
-    machine: str  # as `uname -m` says it
-    system: str  # as `uname -s` says it
-    python: tuple[int, int, int] | None  # of the system, not the agent's; None also where it was not asked for
-    python_path: str | None  # as `python`
+    machine: str  # `uname -m`
+    system: str  # `uname -s`
+    python: tuple[int, int, int] | None  # the system's, not the agent's; also None if it was not asked for
+    python_path: str | None  # path of `python`
     disk_free_bytes: int
-    writable: bool  # the root, or where it would be made
-    venv: str | None  # what ROOT/venv points to, as it stands there
+    writable: bool  # the root, or its nearest existing parent
+    venv: str | None  # target of the link ROOT/venv
     agent: documents.Status | None = None
     agent_problem: str | None = None  # why there is a venv but no status
-    mount: Mount | None = None  # what holds the root; None where the system does not tell
+    mount: Mount | None = None  # file system of the root; None if unknown
 
     @property
     def noexec(self) -> tuple[str, str] | None:
-        """Why no library under the root can be loaded, and what mends it; None where nothing is in the way."""
+        """Why no library below the root can be loaded, with a hint; None if it can."""
         if self.mount is None or "noexec" not in self.mount.options.split(","):
             return None
         point = shlex.quote(self.mount.point)
@@ -107,7 +107,7 @@ class Facts:
 
     @property
     def fleeting(self) -> str:
-        """What threatens the root at the next boot; empty where it lies on a disk."""
+        """A warning that the root may be lost at the next boot; empty if it is on a disk."""
         if self.mount is None or self.mount.kind not in _FLEETING:
             return ""
         where = f"{_FLEETING[self.mount.kind]} ({self.mount.kind} at {self.mount.point})"
@@ -115,8 +115,8 @@ class Facts:
 
     @property
     def agent_argv(self) -> tuple[str, ...]:
-        """How the device's agent is called; a command follows. With its environment's modules and no others (-I): not
-        those of the login's folder, in which it starts, nor of that account's PYTHONPATH or own site-packages.
+        """The agent's command line; append a command. With -I, Python does not import from the current folder,
+        PYTHONPATH or the account's own site-packages.
         """
         return (f"{self.root}/venv/bin/python", "-I", "-m", "device_agent", "--root", self.root)
 
@@ -127,15 +127,15 @@ def probe(transport: Transport, root: str, *, timeout: float, full: bool = False
     Args:
         transport: to the device.
         root: the knnkit directory there; `~/` is the login's home.
-        timeout: seconds.
-        full: ask for the system's Python also where there is an agent.
+        timeout: time limit in seconds.
+        full: ask for the system's Python even if there is an agent.
 
     Raises:
-        Unreachable: the connection broke or the deadline passed.
-        DeviceFailed: the answer makes no sense.
+        Unreachable: the connection broke or the time limit passed.
+        DeviceFailed: the answer is malformed.
     """
     facts = _ask(transport, root, timeout, full)
-    if facts.agent_problem and not full:  # its Python matters now: it is to be mended
+    if facts.agent_problem and not full:  # provisioning will need the system's Python
         return _ask(transport, root, timeout, True)
     return facts
 
@@ -151,7 +151,7 @@ def _ask(transport: Transport, root: str, timeout: float, full: bool) -> Facts:
         raise DeviceFailed(
             f"{transport.name}: the probe failed: {completed.complaint or f'exit code {completed.exit_code}'}",
             reason="probe-failed",
-            hint=f"what does `sh` say there? ssh {transport.name} sh -c true",
+            hint=f"check that `sh` works there: ssh {transport.name} sh -c true",
         )
     return parse(transport.name, completed.stdout.decode("utf-8", "replace"))
 
@@ -160,7 +160,7 @@ def parse(name: str, answer: str) -> Facts:
     """Reads the probe's answer; `name` is the device's, for messages.
 
     Raises:
-        DeviceFailed: a line is missing or is no such line.
+        DeviceFailed: a line is missing or unknown.
     """
     found: dict[str, str] = {}
     status = ""
@@ -187,7 +187,7 @@ _CHATTY = "does the login shell start something that prints? `ssh HOST sleep 5` 
 def _facts(found: dict[str, str]) -> Facts:
     version, _, path = found.get("python", "").partition(" ")
     parts = tuple(int(part) for part in version.split(".")) if version else None
-    # Who answers as the agent runs on Linux, and says itself on which machine.
+    # An agent that answers runs on Linux; its status has the machine.
     system, _, machine = (found["kernel"] if "agent" not in found else found.get("kernel", "Linux")).partition(" ")
     if not found["root"].startswith("/") or (parts is not None and len(parts) != 3):
         raise ValueError("an absolute root and a Python version")
@@ -224,7 +224,7 @@ def _with_agent(name: str, facts: Facts, code: str | None, status: str) -> Facts
 def _shake_hands(name: str, status: Any) -> Status | str:
     """Returns an agent's status, or why its agent is too old for this knnkit.
 
-    Two numbers are read before anything else: they keep their meaning for ever.
+    The two protocol numbers are read before anything else: they never change their meaning.
 
     Raises:
         DeviceFailed: this knnkit is too old for the agent.
@@ -249,5 +249,5 @@ def _shake_hands(name: str, status: Any) -> Status | str:
 
 
 def upgrade_hint(version: str) -> str:
-    """Returns what to do on this machine so that its knnkit is not older than an agent."""
+    """Returns the hint for a knnkit on this machine that is older than an agent."""
     return f"in a clone of knnkit {version} or later: pip install ."

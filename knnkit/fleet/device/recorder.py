@@ -1,4 +1,4 @@
-"""Keeps what happens to one device while its job runs, and makes the report of it."""
+"""Records the steps of one device's job for its report."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from knnkit.fleet.device.agent_client import AgentProblem
 from knnkit.fleet.report import DeviceReport, Outcome, Step
 from knnkit.fleet.targets import Target
 
-#: Is told (device, step, bytes done, bytes in all); bytes only where a step sends some.
+#: Called with (device, step, bytes sent, bytes in total); bytes are None if a step sends nothing.
 Listener = Callable[[str, str, "int | None", "int | None"], None]
 
 
 def nobody(_device: str, _step: str, _done: int | None, _total: int | None) -> None:
-    """Listens to nothing."""
+    """A listener that does nothing."""
 
 
 class Recorder:
-    """One device's run: steps with their times, and what is known so far."""
+    """The run of one device: steps with their times, and the report so far."""
 
     def __init__(self, target: Target, listen: Listener) -> None:
         self._listen = listen
@@ -33,7 +33,7 @@ class Recorder:
         self._begun = time.monotonic()
 
     def know(self, **values: object) -> None:
-        """Sets fields of the report to come."""
+        """Sets fields of the report."""
         self._report = replace(self._report, **values)  # type: ignore[arg-type]
 
     def tried(self) -> None:
@@ -45,12 +45,12 @@ class Recorder:
         self.know(warnings=tuple(dict.fromkeys((*self._report.warnings, *warnings))))
 
     def unwarn(self, *warnings: str) -> None:
-        """Takes warnings back: what they are about is over."""
+        """Removes warnings that no longer apply."""
         self.know(warnings=tuple(text for text in self._report.warnings if text not in warnings))
 
     @contextlib.contextmanager
     def step(self, name: str) -> Iterator[Callable[[int, int], None]]:
-        """Times a step; gives a function to say how many bytes of how many are sent."""
+        """Times a step; yields a function to call with (bytes sent, bytes in total)."""
         self._listen(self._report.name, name, None, None)
         started, begun, note = time.time(), time.monotonic(), ""
 
@@ -66,14 +66,14 @@ class Recorder:
             self._steps.append(Step(name, started, round(time.monotonic() - begun, 6), note))
 
     def divide(self, first: str, seconds: float) -> None:
-        """Says that the last step was two: its first `seconds`, as the device tells them, were the step `first`."""
+        """Splits the last step in two: its first `seconds`, by the device's account, become the step `first`."""
         last = self._steps.pop()
-        part = round(min(max(0.0, seconds), last.seconds), 6)  # it may say anything
+        part = round(min(max(0.0, seconds), last.seconds), 6)  # a hostile device may send any number
         rest = replace(last, started=last.started + part, seconds=round(last.seconds - part, 6))
         self._steps += [Step(first, last.started, part), rest]
 
     def rename(self, name: str) -> None:
-        """Says that the last step was another one."""
+        """Renames the last step."""
         self._steps[-1] = replace(self._steps[-1], name=name)
 
     def end(self, outcome: Outcome, **values: object) -> DeviceReport:
@@ -82,7 +82,7 @@ class Recorder:
         return self._report
 
     def fail(self, error: KnnkitError, outcome: Outcome | None = None, more: str = "") -> DeviceReport:
-        """Returns the report of a device that came to nothing; `more` is what is known beyond the error."""
+        """Returns the report of a device that failed with `error`; `more` is added to the message."""
         certificate = error.problem.certificate if isinstance(error, AgentProblem) else None
         outcome = outcome or outcome_of(error)
         plain = error.exit_code == constants.EXIT_USAGE or (
@@ -99,7 +99,7 @@ class Recorder:
 
 
 def outcome_of(error: KnnkitError) -> Outcome:
-    """Returns what an error makes of a device that was not yet activated."""
+    """Returns the outcome of a device that an error ended before it was activated."""
     if isinstance(error, Unreachable):
         return Outcome.UNREACHABLE
     if isinstance(error, DeviceLocked) or error.exit_code == constants.EXIT_LOCKED:

@@ -1,7 +1,7 @@
-"""The switch of one device: install or activate, judge the certificate, confirm over a new connection.
+"""Switches one device to a release.
 
-The agent stages and activates in one command; the report has both as steps, as the plan has. Never looks for what is to
-be done, and sends nothing.
+Installs or activates it, judges the certificate, and confirms over a new connection. The agent stages and activates in
+one command; the report shows two steps, as the plan does. Uploads nothing.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ from knnkit.fleet.jobs.rollback_own import take_back
 from knnkit.fleet.jobs.session import Conversation
 from knnkit.fleet.report import DeviceReport, Outcome
 
-#: What a device refuses before anything is staged; what a golden check says has other words.
+#: Reasons of refusals before anything is staged; a golden check has other reasons.
 _REFUSED_TO_STAGE = frozenset(reason.value for reason in Reason)
 
 
 class Switch:
-    """One device from one release to the next."""
+    """The switch of one device from one release to the next."""
 
     def __init__(self, job: DeviceJob, recorder: Recorder, talk: Conversation, facts: Facts) -> None:
         self._job, self._recorder, self._talk, self._facts = job, recorder, talk, facts
         self._stage = Stage.ASKED
 
     def run(self, place: str | None) -> DeviceReport:
-        """Switches; `place` is where the release has just been sent, None where it is staged already."""
+        """Switches; `place` is the folder of the upload, None if the release is staged already."""
         job = self._job
         try:
             activated = self._install(place) if place else self._activate()
         except (Unreachable, DeviceFailed) as error:  # it may have switched before the answer was lost
             return self._give_up(error)
         except AgentProblem as problem:
-            if problem.exit_code != constants.EXIT_FAILED:  # refused, or held by another: nothing was switched
+            if problem.exit_code != constants.EXIT_FAILED:  # refused or locked: nothing was switched
                 raise
-            return self._give_up(problem)  # a full disk, a signal: before the switch or just after
+            return self._give_up(problem)  # a full disk or a signal: before or after the switch
         self._stage = Stage.ACTIVATED
         self._recorder.know(certificate=activated.certificate)
         wrong = disbelieved(activated.certificate, job.nonce, job.package.digest, job.package.model_sha256)
@@ -55,11 +55,11 @@ class Switch:
             return self._recorder.fail(unfit) if activated.already else self._give_up(unfit)
         if activated.already:
             return self._recorder.end(Outcome.UNCHANGED, release=activated.release)
-        left = min(activated.seconds_left or 0.0, job.pace.confirm)  # it may say anything
+        left = min(activated.seconds_left or 0.0, job.pace.confirm)  # a hostile device may send any number
         return self._confirm(time.monotonic() + left)
 
     def _activate(self) -> Activated:
-        """Has it try a release that was staged before, perhaps with another key's signature: it is sent ours."""
+        """Activates a staged release; sends our signature, since the staged one may be another key's."""
         package = self._job.package
         signature = ["--signature", "-"] if package.signature else []
         command = ["activate", package.digest, *self._trial, *signature]
@@ -67,7 +67,7 @@ class Switch:
             return self._talk.ask_in_turn(self._facts, command, Activated, package.signature)
 
     def _install(self, place: str) -> Activated:
-        """Has it stage what was sent, and try that."""
+        """Stages the upload and activates it."""
         try:
             with self._recorder.step("activate"):
                 found = self._talk.ask_in_turn(self._facts, ["install", place, *self._trial], Installed)
@@ -81,7 +81,7 @@ class Switch:
         return found.activated
 
     def _confirm(self, deadline: float) -> DeviceReport:
-        """Commits over a new connection, trying for as long as the device waits."""
+        """Confirms over a new connection, with retries for as long as the device waits."""
         try:
             with self._recorder.step("confirm"):
                 committed = self._ask_to_confirm(deadline)
@@ -90,7 +90,7 @@ class Switch:
         if committed.release.digest != self._job.package.digest:
             said = f"{self._job.target.name}: committed {committed.release.digest[:12]}, not what was confirmed"
             raise DeviceFailed(said, reason="wrong-release")
-        if self._facts.agent:  # what was wrong with the release before is over
+        if self._facts.agent:  # warnings about the previous release no longer apply
             self._recorder.unwarn(*standing.gates_missed(self._facts.agent.warnings))
         return self._recorder.end(Outcome.COMMITTED, release=committed.release, previous=committed.previous)
 
@@ -100,7 +100,7 @@ class Switch:
             self._talk.hang_up()
             try:
                 self._talk.open()
-                self._stage = Stage.CONFIRMING  # from here on it may arrive, whatever comes back
+                self._stage = Stage.CONFIRMING  # from here on the confirmation may arrive even without an answer
                 return self._talk.ask(self._facts, command, Committed)
             except (AgentProblem, Unreachable) as error:
                 passes = isinstance(error, Unreachable) or error.exit_code == constants.EXIT_LOCKED
@@ -109,7 +109,7 @@ class Switch:
             time.sleep(0.2)
 
     def _give_up(self, error: KnnkitError) -> DeviceReport:
-        """Takes back what this run began, over a new connection, and reports what the device says became of it."""
+        """Reverts this run's activation over a new connection, and reports the outcome that the device states."""
         job = self._job
         self._talk.hang_up()
         found = None
@@ -136,7 +136,7 @@ class Switch:
 
     @property
     def _trial(self) -> list[str]:
-        """What an activation is told."""
+        """Options of an activation."""
         job = self._job
         return ["--nonce", job.nonce, "--deadline", f"{job.pace.confirm:g}", *self._class, *self._holder]
 

@@ -1,4 +1,4 @@
-"""A device proves that what answers there holds: a fresh golden check, judged again here. Switches nothing."""
+"""Runs a golden check on a device, judged again here."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from knnkit.fleet.targets import Target
 from knnkit.transport.base import Transport
 
 _DISBELIEVED = "bad-certificate"
-#: What to do where the release that answers does not hold in another environment.
-_HINT = "deploy a release that holds on both, with --provision never, then provision"
+#: The hint if the answering release fails its check in another environment.
+_HINT = "deploy a release that passes on both, with --provision never, then provision"
 
 
 @dataclass(frozen=True)
 class Proof:
-    """What a check came to: `wrong` says why the certificate proves nothing, and is empty where it does."""
+    """The result of a check: `wrong` says why it failed, and is empty if it passed."""
 
     certificate: Certificate
     wrong: str
@@ -31,7 +31,7 @@ class Proof:
 
     @property
     def different(self) -> float:
-        """Rows that are answered wrongly: all, where the certificate is not to be believed."""
+        """Number of wrong rows; infinite if the certificate is not valid."""
         return math.inf if self.reason == _DISBELIEVED else self.certificate.different
 
 
@@ -46,20 +46,20 @@ def prove(
     input: bytes = b"",
     rows: int | None = None,
 ) -> Proof:
-    """Has an agent check the release that answers.
+    """Runs the agent's check of the answering release. Switches nothing.
 
     Args:
         transport: to the device.
-        agent: how it is called.
-        digest: of the release that answers.
+        agent: the agent's command line.
+        digest: of the answering release.
         nonce: of this run.
-        timeout: seconds.
-        arguments: go to the agent's command as they are.
+        timeout: time limit in seconds.
+        arguments: more arguments of the agent's command.
         input: the command's standard input.
-        rows: how many rows the certificate must cover; None: as many as the release has.
+        rows: number of rows that the certificate must cover; None: not checked.
 
     Raises:
-        AgentProblem: there is no certificate.
+        AgentProblem: the agent reports a problem without a certificate.
         DeviceFailed, Unreachable: as `knnkit.fleet.device.agent_client.ask`.
     """
     command, refused = ["check", "--nonce", nonce, *arguments], ""
@@ -77,19 +77,19 @@ def prove(
 def trial(
     target: Target, transport: Transport, facts: Facts, recorder: Recorder, nonce: str, *, timeout: float
 ) -> Callable[[str, str], None] | None:
-    """Returns what has the release that answers checked in another environment, before a device uses that.
+    """Returns a function that checks the answering release in a new environment, before the device uses that.
 
-    It is called with the Python of an environment beside the one in use and with what is new there, gives the
-    certificate to the recorder, and raises where the release does not hold there: less than in the environment in use,
-    where it does not hold either. None where nothing can answer now: another environment can only mend that.
+    It is called with the Python of the new environment and what is new in it. It gives the certificate to the recorder,
+    and raises ParityFailed if the release fails there, unless it is no worse than in the environment in use. Returns
+    None if the device has no agent or runtime now: a new environment can only improve that.
 
     Args:
         target: the device.
         transport: to it.
-        facts: say what answers there now.
+        facts: about the device now.
         recorder: of this run.
         nonce: of this run.
-        timeout: seconds.
+        timeout: time limit in seconds.
     """
     status = facts.agent
     if status is None or status.runtime is None:
@@ -114,9 +114,9 @@ def trial(
             return
         before = attempt(facts.agent_argv[0])
         if before.said and found.different <= before.different:
-            recorder.warn(f"what answers there holds neither on {what} nor on what it replaces: {found.said}")
+            recorder.warn(f"its release fails the golden check on {what}, and on what that replaces: {found.said}")
             return
-        stays = f"what answers there does not hold on {what}, which was not put into use"
+        stays = f"its release fails the golden check on {what}, which was not put into use"
         raise ParityFailed(f"{target.name}: {stays}: {found.said}", reason=found.reason, hint=found.hint)
 
     return check
@@ -124,10 +124,10 @@ def trial(
 
 @dataclass(frozen=True)
 class _Attempt:
-    """What a check in one environment came to; `said` is empty where the release holds."""
+    """The result of a check in one environment; `said` is empty if the release passed."""
 
     certificate: Certificate | None
-    different: float  # rows that are answered wrongly: all, where none is answered
+    different: float  # number of wrong rows; infinite without an answer
     said: str
     reason: str
     hint: str

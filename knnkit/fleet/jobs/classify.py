@@ -1,4 +1,4 @@
-"""Rows to a device's classifier and its answers back, between open files. Parses neither."""
+"""Sends rows to a device's classifier, and its answers back."""
 
 from __future__ import annotations
 
@@ -22,13 +22,15 @@ from knnkit.fleet.targets import Target
 from knnkit.transport.base import Completed, Transport
 
 _PACE = Pace()
-#: Where the agent names its input: at the start of a message, before a line's number or what is wrong.
+#: The name that the agent gives its input at the start of a message, before the line number or the error.
 _FED = re.compile(rb"^(device_agent: )" + constants.STANDARD_INPUT.encode() + rb"(?=[,:])", re.MULTILINE)
+
+_WARNING = re.compile(rb"^device_agent: warning: (.*)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class RowsJob:
-    """One file of rows for one device; `output` appears once all of them are there."""
+    """One file of rows for one device; `output` appears only when all answers are there."""
 
     target: Target
     command: tuple[str, ...]
@@ -39,9 +41,9 @@ class RowsJob:
 
 
 def about(rows: Path | None, done: Completed) -> Completed:
-    """Returns what the agent said with the name of the file that it was fed; None: what it was fed has none.
+    """Puts the name of the file `rows` into the agent's messages; None: the input has no name.
 
-    An agent knows only that rows come to its standard input.
+    The agent only knows that its rows come from standard input.
     """
     if rows is None:
         return done
@@ -60,13 +62,13 @@ def pipe_rows(
     opener: Opener = open_transport,
     warn: Callable[[tuple[str, ...]], None] = lambda _: None,
 ) -> Completed:
-    """Runs the agent's `classify` between two files; waits as long as the rows' writer does.
+    """Runs the agent's `classify` between two files, without a time limit.
 
-    `warn` is told, before the first row goes, what would refuse the release today that answers; that is then left out
-    of what the agent says at its end.
+    Before the first row is sent, `warn` is called with the reasons why the answering release would be refused today;
+    these are then removed from the agent's messages at the end.
 
     Raises:
-        Unreachable: the connection cannot be had, or broke.
+        Unreachable: there is no connection, or it broke.
         DeviceFailed: there is no agent.
     """
     transport = dial(target, pace.dialling, opener=opener)
@@ -84,7 +86,7 @@ def pipe_rows(
 
 
 def classify_rows(job: RowsJob, listen: Listener = nobody, pause: Pause = just_sleep) -> DeviceReport:
-    """Classifies one file on one device, and reports; raises nothing that is a device's fault."""
+    """Classifies one file on one device; every fault of a device becomes a report."""
 
     def classify(transport: Transport, facts: Facts, recorder: Recorder) -> DeviceReport:
         if facts.agent:
@@ -96,6 +98,7 @@ def classify_rows(job: RowsJob, listen: Listener = nobody, pause: Pause = just_s
             if done.exit_code:
                 said = about(Path(job.input), done).complaint
                 raise DeviceFailed(f"{job.target.name}: {said}", reason="classify")
+        recorder.warn(*(said.decode("utf-8", "replace") for said in re.findall(_WARNING, done.stderr)))
         return recorder.end(Outcome.ANSWERED, details=job.output)
 
     return visit(job, classify, listen, pause)

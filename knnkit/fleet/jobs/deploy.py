@@ -1,8 +1,8 @@
-"""Deploys to one device: look, plan, push, then switch. One device, one thread.
+"""Deploys to one device: probe, plan, upload, switch.
 
-The job and the report are frozen and picklable, so that any executor can run it. Whatever happens, the device is on the
-new release or on the one before, and the report says which. Knows nothing of waves or budgets, and leaves the switch
-itself to `knnkit.fleet.jobs.activate`.
+The job and the report are frozen and picklable, so that any executor can run it. After every failure the device is on
+the new release or on the previous one, and the report says which. `knnkit.fleet.jobs.activate` does the switch. Waves
+and failure budgets are in `knnkit.fleet.rollout`.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from knnkit.fleet.report import DeviceReport, Outcome
 from knnkit.provision import provision
 from knnkit.transport.upload import PushFile, push
 
-#: What comes of an upload whose place the device takes away, as it has the release from another host.
+#: Errors of an upload that the device removed because another host has staged the release.
 _OVERTAKEN = frozenset({"cannot-write", Reason.FILE_MISSING.value})
 
 
 def run_job(job: DeviceJob, listen: Listener = nobody, pause: Pause = just_sleep) -> DeviceReport:
-    """Deploys to one device and reports; raises nothing that is a device's fault.
+    """Deploys to one device; every fault of a device becomes a report.
 
     Args:
         job: what to do.
-        listen: is told of each step.
-        pause: waits so many seconds and says whether the run was stopped: what is not activated is then left alone.
+        listen: called at each step.
+        pause: waits for some seconds and returns whether the run was stopped; a device is then not activated any more.
     """
     recorder = Recorder(job.target, listen)
     try:
@@ -93,7 +93,7 @@ class _Deploy:
             return self._refused(plan.refusal, said)
         if "activate" not in actions:
             return self._recorder.end(Outcome.UNCHANGED, message=said)
-        self._recorder.know(certificate=None)  # another runtime was proven with what answered before
+        self._recorder.know(certificate=None)  # of the previous release, checked in the new environment
         return self._send_and_switch(facts) if "upload" in actions else self._switch(facts)
 
     def _switch(self, facts: Facts, place: str | None = None) -> DeviceReport:
@@ -109,7 +109,7 @@ class _Deploy:
             return self._overtaken(error, facts.root)
 
     def _overtaken(self, error: KnnkitError, root: str) -> DeviceReport:
-        """Another host may have brought the same release, and the device then drops what is still on its way."""
+        """Another host may have staged the same release: the device then removes this upload."""
         digest = self._job.package.digest
         while True:
             facts = self._look(root)
@@ -165,7 +165,7 @@ class _Deploy:
         return facts
 
     def _sign(self, facts: Facts) -> str:
-        """Sends the signature alone of a release that is there; returns what to say of it."""
+        """Sends only the signature of a release that is staged; returns a message."""
         self._talk.go_on()
         package = self._job.package
         command = ["stage", package.digest, "--signature", "-", "--holder", self._job.holder]
@@ -173,13 +173,13 @@ class _Deploy:
             done = self._talk.ask_in_turn(facts, command, Staged, package.signature)
         if done.already:
             return ""
-        if facts.agent:  # what it said of the signature before is over
+        if facts.agent:  # warnings about the previous signature no longer apply
             self._recorder.unwarn(*facts.agent.warnings)
         self._look(facts.root)
         return f"signed by {package.signed_by[:23]}… there now"
 
     def _upload(self, facts: Facts) -> str:
-        """Returns where on the device the release is then."""
+        """Sends the release; returns its folder on the device."""
         self._talk.go_on()
         package, line, seconds = self._job.package, self._talk.open(), self._job.pace.command
         with self._recorder.step("upload") as progress:

@@ -1,4 +1,4 @@
-"""Plans a device's deploy and changes nothing: what `--dry-run` runs in place of the deploy, over the same facts."""
+"""Plans a device's deploy for `--dry-run`; changes nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from knnkit.transport.base import Transport
 
 
 def plan_job(job: DeviceJob, listen: Listener = nobody, pause: Pause = just_sleep) -> DeviceReport:
-    """Looks at a device and plans; the plan is in the report's `details`."""
+    """Probes a device and plans its deploy; the plan is in the report's `details`."""
 
     def plan_it(_: Transport, facts: Facts, recorder: Recorder) -> DeviceReport:
         plan = plan_device(job.target, facts, job.package, job.options)

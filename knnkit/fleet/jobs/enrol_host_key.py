@@ -1,4 +1,4 @@
-"""Enrols a device's host key after a person, or a given fingerprint, has agreed to it. Trusts nothing by itself."""
+"""Enrols a device's host key after a person agreed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from knnkit.fleet.targets import Target
 
 @dataclass(frozen=True)
 class Enrolled:
-    """What `knnkit trust HOST` did; `known` says that the very key was there already."""
+    """The result of `knnkit trust HOST`; `known` tells whether this key was known already."""
 
     host: str
     port: int
@@ -31,14 +31,14 @@ def enrol_host(
     known_hosts: Path | None = None,
     replace: bool = False,
 ) -> Enrolled:
-    """Fetches the host key of a device and writes it into known_hosts if `agree` says so.
+    """Fetches the host key of a device and writes it to known_hosts if `agree` returns True.
 
     Args:
         target: the device; its jump hosts must be known already.
-        agree: is asked with host, kind of key and fingerprint.
-        timeout: seconds to connect.
-        known_hosts: the file to write; left out, the fleet's or the user's own.
-        replace: take the place of another key that is known for the host.
+        agree: called with host, kind of key and fingerprint.
+        timeout: time limit of the connection in seconds.
+        known_hosts: the file to write; by default the fleet's or the user's own.
+        replace: replace another known key of the host.
 
     Raises:
         UsageError: the embedded device has no host key.

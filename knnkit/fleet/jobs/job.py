@@ -1,4 +1,4 @@
-"""What one device's deploy is told: the job and its deadlines, frozen and picklable. Does nothing."""
+"""The job of one device's deploy, frozen and picklable."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class DeviceJob:
     target: Target
     package: Package
     nonce: str
-    holder: str  # names this run, and no other, in the device's lock and history: what it began, it may take back
+    holder: str  # unique name of this run in the device's lock and history; it can revert only its own activation
     options: PlanOptions = _OPTIONS
     pace: Pace = _PACE
-    keys: tuple[tuple[str, bytes], ...] = ()  # fingerprint, PEM: for a device that trusts none yet
+    keys: tuple[tuple[str, bytes], ...] = ()  # fingerprint, PEM: for a device that trusts no key yet
     offline: bool = False
     wheels: str | None = None
     opener: Opener = open_transport

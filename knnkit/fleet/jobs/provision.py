@@ -1,4 +1,4 @@
-"""Provisions one device of a fleet, or takes everything away from it again. Knows nothing of releases."""
+"""Provisions one device, or removes knnkit from it."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ NO_KEY = "it trusts no signing key yet: nothing can be deployed to it until one 
 
 @dataclass(frozen=True)
 class ProvisionJob:
-    """What to do to one device; `keys` are fingerprints and PEM texts."""
+    """The provisioning of one device; `keys` are fingerprints and PEM texts."""
 
     target: Target
     keys: tuple[tuple[str, bytes], ...] = ()
     offline: bool = False
     wheels: str | None = None
     remove: bool = False
-    nonce: str = ""  # for the certificate of a release that stays under another runtime
+    nonce: str = ""  # for the certificate of the present release in the new environment
     pace: Pace = _PACE
     opener: Opener = open_transport
 
 
 def provision_device(job: ProvisionJob, listen: Listener = nobody, pause: Pause = just_sleep) -> DeviceReport:
-    """Provisions one device and reports; raises nothing that is a device's fault.
+    """Provisions one device; every fault of a device becomes a report.
 
     Args:
         job: what to do; the report's `details` are a `Provisioned` as JSON, or `{"removed": true}`.
-        listen: is told of each step.
-        pause: waits between attempts to connect, and says whether the run was stopped.
+        listen: called at each step.
+        pause: waits between attempts to connect, and returns whether the run was stopped.
     """
     return visit(job, partial(_remove if job.remove else _provision, job), listen, pause, full=True)
 

@@ -1,4 +1,4 @@
-"""Asks one device something: status, parity, rollback, bench, history, doctor. One device, one thread; picklable."""
+"""Runs one query on one device: status, parity, rollback, ..."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from knnkit.transport.base import Transport
 
 Kind = Literal["status", "parity", "rollback", "floor", "bench", "logs", "doctor", "keys"]
 _PACE = Pace()
-#: What is only asked and passed on: the agent's command, and the document that it answers.
+#: Queries whose answer is only passed on: the agent's command, and the document that it answers.
 _ASKED: dict[str, tuple[str, type[Any]]] = {
     "bench": ("bench", Bench),
     "logs": ("history", History),
@@ -35,7 +35,7 @@ _ASKED: dict[str, tuple[str, type[Any]]] = {
 
 @dataclass(frozen=True)
 class Question:
-    """One question to one device; `arguments` and `input` go to the agent's command as they are."""
+    """One query to one device; `arguments` and `input` are passed to the agent's command unchanged. Picklable."""
 
     target: Target
     kind: Kind
@@ -43,8 +43,8 @@ class Question:
     nonce: str = ""
     arguments: tuple[str, ...] = ()
     input: bytes = b""  # the command's standard input
-    rows: int | None = None  # how many rows a certificate must cover
-    digest: str | None = None  # the release that a certificate must be for; None: whatever answers
+    rows: int | None = None  # number of rows that a certificate must cover; None: not checked
+    digest: str | None = None  # the release that a certificate must be for; None: the one that answers
     pace: Pace = _PACE
     opener: Opener = open_transport
     named: frozenset[str] = frozenset()  # fingerprints of the keys that deploy.yaml names
@@ -52,7 +52,7 @@ class Question:
 
 
 def ask_device(question: Question, listen: Listener = nobody, pause: Pause = just_sleep) -> DeviceReport:
-    """Asks, and reports; raises nothing that is a device's fault."""
+    """Runs a query; every fault of a device becomes a report."""
     return visit(question, partial(_answer, question), listen, pause)
 
 

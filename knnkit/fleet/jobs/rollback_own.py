@@ -1,4 +1,4 @@
-"""Takes back on a device what this run began there. Never touches what another host began."""
+"""Reverts this run's own activation on a device."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ from knnkit.fleet.device.recorder import Recorder
 from knnkit.fleet.jobs.job import DeviceJob
 from knnkit.fleet.jobs.session import Conversation
 
-#: How often a device is asked while another command holds it; the agent itself waits for two seconds each time.
+#: Number of attempts while another command holds the device; the agent itself waits for two seconds each time.
 _PATIENCE = 5
 
 
 def take_back(job: DeviceJob, recorder: Recorder, talk: Conversation, facts: Facts) -> TakenBack | None:
-    """Returns what is there now; None where the device could not say.
+    """Reverts it and returns the device's answer; None if the agent reports a problem.
+
+    Never changes an activation of another host.
 
     Raises:
-        Unreachable: it could not be asked.
-        DeviceFailed: it answers nothing that can be read.
+        Unreachable: there is no connection.
+        DeviceFailed: the answer is malformed.
     """
     own = ["rollback", "--own", "--holder", job.holder]
     for attempt in range(_PATIENCE):

@@ -1,5 +1,6 @@
-"""One device's connection during a job: opened when it is needed, opened anew where that is the point. Decides nothing
-about releases.
+"""The connection to one device during a job.
+
+Opened when it is needed, and again after `hang_up`. Decides nothing about releases.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ class Stopped(Exception):
 
 
 class Conversation:
-    """Asks a device what the job needs, over one connection at a time.
+    """Runs a job's commands on a device, over one connection at a time.
 
     Args:
-        job: says how to connect and how long to wait.
-        recorder: counts attempts and waits.
-        pause: waits so many seconds and says whether the run was stopped.
+        job: its target and time limits.
+        recorder: records attempts and waits.
+        pause: waits for some seconds and returns whether the run was stopped.
     """
 
     def __init__(self, job: DeviceJob, recorder: Recorder, pause: Pause) -> None:
@@ -37,10 +38,10 @@ class Conversation:
         self._lock_until = 0.0
 
     def open(self) -> Transport:
-        """Returns the connection.
+        """Returns the connection; opens one if there is none.
 
         Raises:
-            Unreachable: there is none to be had.
+            Unreachable: the device cannot be connected to.
         """
         if self._transport is None:
             job = self._job
@@ -55,13 +56,13 @@ class Conversation:
         return self._transport
 
     def hang_up(self) -> None:
-        """Ends the connection; the next question opens another."""
+        """Closes the connection; the next command opens another."""
         if self._transport is not None:
             self._transport.close()
             self._transport = None
 
     def ask(self, facts: Facts, command: list[str], answer: type[T], input: bytes = b"") -> T:
-        """Asks the agent one thing.
+        """Runs one command of the agent.
 
         Raises:
             AgentProblem, DeviceFailed, Unreachable: as `knnkit.fleet.device.agent_client.ask`.
@@ -69,7 +70,7 @@ class Conversation:
         return ask(self.open(), facts, command, answer, timeout=self._job.pace.command, input=input)
 
     def ask_in_turn(self, facts: Facts, command: list[str], answer: type[T], input: bytes = b"") -> T:
-        """As `ask`; where another host holds the device, waits for it as long as the user allows."""
+        """As `ask`; if another host holds the device, waits for it as long as the user allows."""
         while True:
             try:
                 return self.ask(facts, command, answer, input)
@@ -78,14 +79,14 @@ class Conversation:
                     raise
 
     def begin_waiting(self) -> None:
-        """Says that the time in which the user waits for other hosts begins now."""
+        """Starts the time for which the user is willing to wait for other hosts."""
         self._lock_until = time.monotonic() + self._job.pace.lock
 
     def may_wait(self) -> bool:
-        """Waits for another host; False when the time for that is over.
+        """Waits for another host, at most a second; returns False if the time for that is over.
 
         Raises:
-            Stopped: the run was.
+            Stopped: the run was stopped.
         """
         left = self._lock_until - time.monotonic()
         if left <= 0:
@@ -96,16 +97,16 @@ class Conversation:
         return True
 
     def wait(self, seconds: float) -> None:
-        """Waits, whether or not the run is stopped: what has begun is brought to its end."""
+        """Waits even if the run was stopped: a switch that has begun must be finished."""
         until = time.monotonic() + seconds
-        if self._pause(seconds):  # it is over at once where the run was stopped before
+        if self._pause(seconds):  # returns at once if the run was stopped before
             time.sleep(max(0.0, until - time.monotonic()))
 
     def go_on(self) -> None:
         """Ends the job if the run was stopped.
 
         Raises:
-            Stopped: it was.
+            Stopped: the run was stopped.
         """
         if self._pause(0.0):
             raise Stopped

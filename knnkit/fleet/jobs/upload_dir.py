@@ -1,6 +1,7 @@
-"""Where a release is sent on a device: a folder of this connection's own, with what an interrupted one has left there.
+"""Claims an upload folder on a device for one connection.
 
-Two hosts that send one release at once never write into one file. Sends nothing itself.
+It reuses what an interrupted upload left. Two hosts that send the same release never write to the same file. Uploads
+nothing itself.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from knnkit.errors import DeviceFailed
 from knnkit.fleet.device.probe import Facts
 from knnkit.transport.base import Transport
 
-#: Makes INCOMING/DIGEST.PID-TOKEN and prints it; the process is the connection's own on the device. What another
-#: connection has left there becomes this one's by one rename: one that is gone, or that has sent nothing for half a
-#: minute (a line that broke without a word). A folder is as young as what was done to it last: one that was made, or
-#: taken up, a moment ago may have nothing new in it yet. Files that are no parts any more are at work, or somebody's
-#: own. The signature is no part of the digest, so that another may have sent another: it is sent anew.
+#: Makes INCOMING/DIGEST.PID-TOKEN and prints it; PID is the connection's process on the device. One rename takes over
+#: the folder of another connection that has ended, or has sent nothing for 30 seconds (a silently broken connection).
+#: The age of the folder itself counts, too: one that was just made or taken over may not have new files yet. A folder
+#: with a file that is not a `.part` is being installed, or belongs to a user. The signature is removed: the digest does
+#: not cover it, so another host may have sent a different one.
 _CLAIM = f"""\
 umask 077
 incoming=$1 digest=$2 own=$1/$2.${{KNNKIT_CONNECTION:-$PPID}}-$3
@@ -43,18 +44,18 @@ echo "$own"
 
 
 def claim(transport: Transport, facts: Facts, digest: str, token: str, *, timeout: float) -> str:
-    """Returns the folder on the device that the release `digest` is to be sent into.
+    """Makes and returns the upload folder on the device for the release `digest`.
 
     Args:
         transport: the connection that will send.
-        facts: say where the device keeps uploads.
+        facts: about the device; its root holds the uploads.
         digest: of the release.
-        token: of this run, hexadecimal: two runs never have one folder.
-        timeout: seconds.
+        token: of this run, hexadecimal, so that two runs never share a folder.
+        timeout: time limit in seconds.
 
     Raises:
         Unreachable: the connection broke.
-        DeviceFailed: the device cannot make it.
+        DeviceFailed: the folder cannot be made.
     """
     incoming = f"{facts.root}/{constants.INCOMING_DIR}"
     done = transport.run(["sh", "-s", "--", incoming, digest, token], timeout=timeout, input=_CLAIM.encode())

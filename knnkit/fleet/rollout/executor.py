@@ -1,7 +1,6 @@
-"""Runs one function for many devices on any concurrent.futures Executor, so many at a time, and can be stopped.
+"""Runs one function for many devices in parallel; stoppable.
 
-Memory does not grow with the number of devices that wait: a job is made when its turn comes. Knows nothing of what the
-jobs do.
+Works with any concurrent.futures Executor. A job is made only when it starts, so that waiting devices need no memory.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from knnkit.fleet.targets import Target
 
 
 class Job(Protocol):
-    """What a fan needs to know of a job."""
+    """What a `Fan` needs to know about a job."""
 
     @property
     def target(self) -> Target:
@@ -33,14 +32,14 @@ class Job(Protocol):
 
 
 J = TypeVar("J", bound=Job)
-#: A device's work: (job) in another process, (job, listen, pause) in a thread of this one.
+#: The function to run: called with (job) in another process, with (job, listen, pause) in a thread of this one.
 Work = Callable[..., DeviceReport]
 
 
 class Stop:
-    """A stop that everybody sees; called with seconds, waits for it at most so long and says whether it came.
+    """A flag that stops a run. Called with seconds, it waits at most that long and returns whether it is set.
 
-    `left` says that somebody asked a second time: nobody waits any more for what was begun.
+    `left` is True after a second signal: the run then does not wait for jobs that have begun.
     """
 
     def __init__(self) -> None:
@@ -48,22 +47,22 @@ class Stop:
         self.left = False
 
     def __call__(self, seconds: float) -> bool:
-        """Waits for the stop; True once it came."""
+        """Waits for the stop; returns whether it is set."""
         return self._event.wait(seconds)
 
     def set(self) -> None:
-        """Stops everything that has not been switched yet."""
+        """Stops all devices that have not been switched yet."""
         self._event.set()
 
     @property
     def came(self) -> bool:
-        """Whether it came."""
+        """Whether it is set."""
         return self._event.is_set()
 
 
 @dataclass
 class Fan:
-    """An executor with what goes with it: `near` means threads of this process, that can listen and be stopped."""
+    """An executor and its limits; `near`: threads of this process, which get `listen` and `stop`."""
 
     executor: Executor
     concurrency: int = 16
@@ -78,7 +77,7 @@ class Fan:
         *,
         may_begin: Callable[[], bool] = lambda: True,
     ) -> Iterator[DeviceReport]:
-        """Yields each device's report as it comes in; begins no further job once stopped or `may_begin` says no."""
+        """Yields each device's report when it is ready; begins no job after a stop or while `may_begin` is False."""
         waiting: dict[Future[DeviceReport], Target] = {}
         left = iter(jobs)
         while True:
@@ -96,7 +95,7 @@ class Fan:
 
 
 def _report(future: Future[DeviceReport], target: Target) -> DeviceReport:
-    """A worker that died, or a fault of ours, is one device's failure, not the fleet's."""
+    """Returns a worker's report; a crash of it is the failure of one device, not of the fleet."""
     try:
         return future.result()
     except Exception as error:
@@ -114,7 +113,7 @@ def _report(future: Future[DeviceReport], target: Target) -> DeviceReport:
 
 @contextlib.contextmanager
 def fan(concurrency: int, dask: str | None = None) -> Iterator[Fan]:
-    """Gives a fan for the length of a block: threads, or the workers of a Dask cluster.
+    """Yields a `Fan` of threads, or of the workers of a Dask cluster.
 
     Args:
         concurrency: devices at a time.
@@ -151,7 +150,7 @@ def _dask(address: str) -> Iterator[Executor]:
             hint="check --dask ADDRESS; `dask scheduler` starts one",
         ) from None
     try:
-        # pure=True would run jobs that look alike only once; a device job has effects.
+        # pure=True would run equal jobs only once; a device job has effects.
         executor: Executor = client.get_executor(pure=False)
         yield executor
     finally:
@@ -160,10 +159,10 @@ def _dask(address: str) -> Iterator[Executor]:
 
 @contextlib.contextmanager
 def stopped_by_signals(stop: Stop, tell: Callable[[str], None]) -> Iterator[None]:
-    """Ctrl-C, SIGTERM and a terminal that goes away set the stop; a second Ctrl-C or SIGTERM leaves the block at once.
+    """Ctrl-C, SIGTERM and SIGHUP set the stop; a second Ctrl-C or SIGTERM leaves the block at once.
 
-    Whatever comes after them is not heard: all that is left is to say what became of each device. Does nothing outside
-    the main thread. A SIGHUP that is ignored (nohup) stays so.
+    Later signals are ignored: only the report remains to be printed. Does nothing outside the main thread. An ignored
+    SIGHUP (nohup) stays ignored.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -172,7 +171,7 @@ def stopped_by_signals(stop: Stop, tell: Callable[[str], None]) -> Iterator[None
     def handle(number: int, _frame: object) -> None:
         if stop.left:
             return
-        if stop.came and number != signal.SIGHUP:  # shell and kernel may both send one
+        if stop.came and number != signal.SIGHUP:  # shell and kernel may both send SIGHUP
             stop.left = True
             raise KeyboardInterrupt
         if not stop.came:
@@ -195,7 +194,7 @@ def stopped_by_signals(stop: Stop, tell: Callable[[str], None]) -> Iterator[None
 
 @contextlib.contextmanager
 def _speaking(tell: Callable[[str], None]) -> Iterator[SimpleQueue[str | None]]:
-    """Gives a queue whose words a thread tells: a signal may come while its own thread holds what telling takes."""
+    """Yields a queue whose texts a thread passes to `tell`: a signal's own thread may hold a lock that `tell` needs."""
     said: SimpleQueue[str | None] = SimpleQueue()
 
     def work() -> None:

@@ -1,4 +1,6 @@
-"""A release spreads over a fleet in waves, within a failure budget; a stop leaves every device on one known release."""
+"""Deploys to a fleet in waves, within a failure budget.
+
+A stop leaves every device on one known release."""
 
 from __future__ import annotations
 
@@ -18,14 +20,14 @@ from knnkit.fleet.targets import Target
 
 
 class Watch(Protocol):
-    """Is told what happens, as it happens; `step` is called from the threads of the devices."""
+    """Callbacks for progress; `step` is called from the threads of the devices."""
 
     def wave(self, wave: Wave, number: int, total: int) -> None:
         """A wave begins; `number` counts from 1."""
         ...
 
     def step(self, device: str, step: str, done: int | None, total: int | None) -> None:
-        """A device is at a step; `done` of `total` bytes where it sends some."""
+        """A device is at a step; `done` of `total` bytes if it sends some."""
         ...
 
     def finish(self, report: DeviceReport) -> None:
@@ -39,7 +41,7 @@ class Watch(Protocol):
 
 @dataclass(frozen=True)
 class Rules:
-    """How to spread: as deploy.yaml's `rollout` says."""
+    """The waves and the failure budget, as `rollout` in deploy.yaml."""
 
     waves: tuple[int | str, ...] = ("100%",)
     max_failures: int | str = 0
@@ -58,14 +60,14 @@ def roll_out(
 
     Args:
         targets: the devices.
-        make_job: makes a device's job when its turn comes.
+        make_job: makes a device's job just before it runs.
         rules: waves and budget.
-        fan: what runs the jobs.
-        watch: is told.
+        fan: runs the jobs.
+        watch: gets the progress.
         work: runs one job.
 
     Returns:
-        A report of every target, in their order; those that were not begun are SKIPPED.
+        A report with every target, in their order; devices whose job did not begin are SKIPPED.
     """
     run = _Rollout(targets, make_job, rules, fan, watch, work)
     with stopped_by_signals(fan.stop, watch.note):
@@ -150,8 +152,8 @@ class _Rollout:
             Outcome.FAILED,
             exit_code=constants.EXIT_FAILED,
             reason="left",
-            message="left in the middle by a second signal: it commits the release, "
-            f"or answers with the one before within {job.pace.confirm:g} s",
+            message="the run ended during its deploy, by a second signal: it commits the release, "
+            f"or goes back to the previous one within {job.pace.confirm:g} s",
             hint="knnkit status, to see which",
             device_class=target.device_class,
             wave=wave,
@@ -176,7 +178,7 @@ class _Rollout:
 
 
 def ask_all(command: str, jobs: Sequence[Job], work: Work, fan: Fan, watch: Watch) -> FleetReport:
-    """Asks every device something, all at once but for the concurrency; returns a report in the jobs' order."""
+    """Runs a query on every device, without waves; returns a report in the order of the jobs."""
     started, begun = time.time(), time.monotonic()
     done: dict[str, DeviceReport] = {}
     with stopped_by_signals(fan.stop, watch.note):

@@ -1,4 +1,4 @@
-"""Who goes when, and when to stop: waves and the failure budget. Pure."""
+"""Divides a fleet into waves; decides when to stop. Pure."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from knnkit.fleet.targets import Target
 
 @dataclass(frozen=True)
 class Wave:
-    """Devices that go together; `label` as deploy.yaml writes it."""
+    """Devices that are deployed to together; `label` from deploy.yaml."""
 
     label: str
     devices: tuple[str, ...]
 
 
 def is_tag(wave: int | str) -> bool:
-    """Whether a wave takes the devices with a tag, and not a share of them or a count."""
+    """Whether a wave is a tag, not a percentage or a count."""
     return isinstance(wave, str) and not wave.endswith("%")
 
 
 def divide(targets: Sequence[Target], waves: Sequence[int | str]) -> tuple[tuple[Wave, ...], tuple[str, ...]]:
     """Divides devices into waves, in their order.
 
-    A tag takes the devices that have it; a percentage or a count is of the whole fleet so far, those that went before
+    A tag includes all devices that have it. A percentage or a count is cumulative: of the whole fleet, earlier waves
     included. Waves without devices are left out.
 
     Returns:
-        The waves, and the devices that no wave takes.
+        The waves, and the names of the devices that are in no wave.
     """
     left = list(targets)
     found: list[Wave] = []
@@ -58,12 +58,12 @@ def _amount(said: int | str, total: int, rounded: Callable[[float], int]) -> int
 
 
 def overspent(done: Sequence[DeviceReport], budget: int, *, proving: bool) -> str:
-    """Returns why a rollout must begin nothing new, or an empty string; asked after every device.
+    """Returns why a rollout must not begin another device, or an empty string; called after every device.
 
     Args:
         done: all devices that are finished.
-        budget: failures that are tolerated.
-        proving: whether this is the first of several waves: it must be flawless.
+        budget: number of failures that are allowed.
+        proving: whether this is the first of several waves, in which no failure is allowed.
     """
     failed = [report for report in done if report.outcome in FAILURES]
     if proving and failed:
@@ -74,7 +74,7 @@ def overspent(done: Sequence[DeviceReport], budget: int, *, proving: bool) -> st
 
 
 def unproven(wave: Sequence[DeviceReport]) -> str:
-    """Returns why the wave after the first must not begin, or an empty string; asked when the first has ended."""
+    """Returns why the second wave must not begin, or an empty string; called when the first has ended."""
     if any(report.outcome in (Outcome.COMMITTED, Outcome.UNCHANGED) for report in wave):
         return ""
     return "no device of the first wave runs the release: it proves nothing"

@@ -84,7 +84,7 @@ class SshTransport:
         with self._watch(argv[0], total=timeout) as watchdog:
             completed = self._execute(argv, lambda ch, _: feed_bytes(ch, input, watchdog.touch), out.write, watchdog)
         if out.full:
-            raise DeviceFailed(f"{self._name}: {argv[0]} said more than {max_output:,} bytes", reason="too-much-output")
+            raise DeviceFailed(f"{self._name}: {argv[0]} sent more than {max_output:,} bytes", reason="too-much-output")
         return Completed(completed.argv, completed.exit_code, bytes(out.data), completed.stderr, completed.seconds)
 
     def pipe(self, argv: Sequence[str], source: BinaryIO, sink: BinaryIO, *, idle: float | None) -> Completed:

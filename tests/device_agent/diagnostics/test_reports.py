@@ -81,7 +81,7 @@ def test_a_status_gives_dates_as_people_read_them(tmp_path: Path) -> None:
     [
         ("aaaaaa", "2 releases on this device start with 'aaaaaa'"),
         ("bbbbbb", "no releases on this device start with 'bbbbbb'"),
-        ("cc", "'cc' has under 6 digits"),
+        ("cc", "'cc' has fewer than 6 digits"),
     ],
 )
 def test_a_release_is_found_by_its_first_digits_or_it_is_said_why_not(prefix: str, said: str, tmp_path: Path) -> None:

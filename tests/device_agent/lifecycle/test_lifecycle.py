@@ -139,7 +139,7 @@ def test_after_a_reboot_an_unconfirmed_release_is_gone(device: Device, releases:
     file.write_text(data)
     status = json_codec.from_plain(Status, device.ask("status"))
     assert (status.answering, status.pending) == (old, None)
-    assert device.ask("history")["entries"][-1]["why"] == "the board was started anew before the confirmation"
+    assert device.ask("history")["entries"][-1]["why"] == "the board restarted before the confirmation"
     assert device.ask("confirm", new, code=constants.EXIT_FAILED)["reason"] == "rolled-back"
 
 
@@ -404,7 +404,7 @@ def test_a_running_command_holds_the_store_and_a_dead_one_does_not(device: Devic
 @pytest.mark.parametrize("command", ["stage", "install"])
 def test_a_release_directory_that_is_not_there_is_a_word_typed_wrong(device: Device, command: str) -> None:
     said = device.ask(command, "nosuch", code=constants.EXIT_USAGE)
-    assert (said["message"], bool(said["hint"])) == ("nosuch is no release directory", True)
+    assert (said["message"], bool(said["hint"])) == ("nosuch is not a release directory", True)
 
 
 def test_an_upload_that_is_refused_leaves_nothing_behind(device: Device, releases: Releases, tmp_path: Path) -> None:

@@ -95,18 +95,18 @@ def test_a_person_reads_what_was_done_and_who_waits(store: Store) -> None:
     def said(holder: str) -> list[str]:
         return rollback_own.render(rollback_own.take_back(store, holder), holder).splitlines()
 
-    assert said("ann") == ["ann has activated nothing here; nothing was done"]
+    assert said("ann") == ["ann has not activated a release here; nothing was done"]
     begin(store, ONE, "ann")
     nothing, waits = said("ben")
-    assert nothing == "ben has activated nothing here; nothing was done"
+    assert nothing == "ben has not activated a release here; nothing was done"
     assert waits.startswith("ann holds this device: activation of fruit 1.0.1")
-    assert said("ann") == ["what ann activated: taken back"]
+    assert said("ann") == ["the last activation by ann: reverted now"]
     (again,) = said("ann")
-    assert again.startswith("what ann activated: reverted at ")
+    assert again.startswith("the last activation by ann: reverted at ")
     assert again.endswith("; nothing was done (given up by ann)")
     end(store, TWO, "ben")
     (kept,) = said("ben")
-    assert kept.startswith("what ben activated: confirmed at ")
+    assert kept.startswith("the last activation by ben: confirmed at ")
     assert kept.endswith("; nothing was done")
     store.commit(transitions.reserve(store.load(), "eve", "her own", 60.0, 1, clock.now()))
     assert len(said("ben")) == 1, "a reservation is nothing that waits"

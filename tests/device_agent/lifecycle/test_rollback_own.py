@@ -81,7 +81,7 @@ def test_who_comes_late_is_told_what_became_of_it_however_much_happened_since(
     assert found.became is not None
     assert (found.became.what, found.became.why) == (
         "reverted",
-        "the board was started anew before the confirmation",
+        "the board restarted before the confirmation",
     )
     late = take_back(device, "ben 2")
     assert late.became is not None
@@ -148,9 +148,9 @@ def test_own_goes_with_nothing_else(device: Device, other: tuple[str, str]) -> N
 
 
 def test_in_words_it_says_what_became_of_it(device: Device, releases: Releases, tmp_path: Path) -> None:
-    assert "activated nothing here" in device.run("rollback", "--own", "--holder", "ann 1").out
+    assert "not activated a release here" in device.run("rollback", "--own", "--holder", "ann 1").out
     digest = device.stage(releases["iris"])
     device.ask("activate", digest, "--holder", "ann 1")
     assert "ann 1 holds this device" in device.run("rollback", "--own", "--holder", "ben 2").out
-    assert "taken back" in device.run("rollback", "--own", "--holder", "ann 1").out
+    assert "reverted now" in device.run("rollback", "--own", "--holder", "ann 1").out
     assert "given up by ann 1" in device.run("rollback", "--own", "--holder", "ann 1").out

@@ -109,10 +109,10 @@ def test_a_copy_needs_its_room_before_the_first_byte(
     if not short:
         assert not stage(store, releases["iris"]).already
         return
-    said = f"has {needed:,} bytes; {needed - 1:,} are free on the disk of {store.incoming}"
+    said = f"has {needed:,} bytes; only {needed - 1:,} are free on the disk of {store.incoming}"
     with pytest.raises(AgentError, match=said) as caught:
         stage(store, releases["iris"])
-    assert (caught.value.reason, caught.value.hint) == ("disk-full", "make room, then stage again")
+    assert (caught.value.reason, caught.value.hint) == ("disk-full", "free some disk space, then stage again")
     assert (store.staged(), list(store.incoming.iterdir())) == ((), [])
 
 

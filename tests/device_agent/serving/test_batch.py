@@ -430,3 +430,18 @@ def test_the_agent_never_imports_knnkit() -> None:
     for path in (ROOT / "device_agent").rglob("*.py"):
         assert "import knnkit" not in path.read_text()
         assert "from knnkit" not in path.read_text()
+
+
+def test_a_batch_says_at_its_end_that_another_release_answers_by_now(device: Device, releases: Releases) -> None:
+    old, new = device.install(releases["iris"]), device.stage(releases["iris-next"])
+    lines = b"5.1,3.5,1.4,0.2\n" * 20_000  # more than the pipe holds: it has loaded its release when it takes the last
+    for word, now in ((("activate", new), new), (("rollback",), old)):
+        process = device.popen("classify", stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert process.stdin
+        process.stdin.write(lines)
+        process.stdin.flush()
+        device.ask(*word)
+        out, err = process.communicate(timeout=120)
+        assert (process.returncode, out.count(b"\n")) == (0, 20_000)
+        before = old if now == new else new
+        assert err.decode() == f"device_agent: warning: {before} gave these answers; {now} answers now\n"

@@ -98,6 +98,53 @@ def test_rows_from_an_mqtt_topic_are_answered_on_another(device: Device, rows: l
     assert answers[-len(rows) :] == expected(device, rows, "--output-format", "jsonl", "--digest")
 
 
+@needs("mosquitto", "mosquitto_sub", "mosquitto_pub", "setpriv")
+@pytest.mark.parametrize("ending", [9, 15])
+def test_when_the_agent_ends_all_of_the_command_ends_and_no_later_message_is_lost(
+    device: Device, rows: list[str], tmp_path: Path, ending: int
+) -> None:
+    (command,) = documented("mosquitto_sub")
+    with broker(tmp_path) as port:
+        command = as_shell(device, command).replace("broker.example", f"{BROKER} -p {port}")
+        listener = subprocess.Popen(
+            ["mosquitto_sub", "-h", BROKER, "-p", str(port), "-t", "greenhouse/labels", "-q", "1"],
+            stdout=subprocess.PIPE,
+        )
+        assert listener.stdout
+        started = []
+        try:
+            started.append(subprocess.Popen(["bash", "-c", command], env=device.env(), start_new_session=True))
+            knock_until_answered(port, rows[0], listener.stdout.fileno())
+            publish(port, "the end")
+            read_until_the_end(listener.stdout.fileno())
+            os.kill(started[0].pid, ending)  # the agent itself: it took the place of the shell
+            assert started[0].wait(WAIT) == (-9 if ending == 9 else 0)
+            wait_until_gone(started[0].pid)
+            publish(port, *rows, "the end")
+            started.append(subprocess.Popen(["bash", "-c", command], env=device.env(), start_new_session=True))
+            answers = read_until_the_end(listener.stdout.fileno())
+        finally:
+            for process in started:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, 15)
+                process.wait(WAIT)
+            listener.terminate()
+            listener.communicate(timeout=WAIT)
+    assert answers == expected(device, rows, "--output-format", "jsonl", "--digest")
+
+
+def wait_until_gone(group: int) -> None:
+    """Waits until no process of a group is left, without a message that would make one notice."""
+    give_up = time.monotonic() + WAIT
+    while time.monotonic() < give_up:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.05)
+    raise AssertionError("a program of the command goes on without the agent")
+
+
 def publish(port: int, *rows: str) -> None:
     argv = ["mosquitto_pub", "-h", BROKER, "-p", str(port), "-t", "greenhouse/rows", "-q", "1", "-l"]
     subprocess.run(argv, input="".join(row + "\n" for row in rows).encode(), check=True, timeout=WAIT)
@@ -146,6 +193,28 @@ def test_rows_from_a_serial_line_are_answered_on_it(device: Device, rows: list[s
         os.close(controller)
         os.close(port)
     assert answers == ["", *expected(device, rows[:20])]
+
+
+@needs("socat", "setpriv")
+def test_a_serial_line_is_left_when_the_agent_ends(device: Device, rows: list[str]) -> None:
+    controller, port = os.openpty()
+    tty.setraw(controller)
+    command = as_shell(device, documented("socat")[0]).replace("/dev/ttyUSB0,b115200", os.ttyname(port))
+    process = subprocess.Popen(
+        ["bash", "-c", command], env=device.env(), start_new_session=True, stdout=subprocess.PIPE
+    )
+    try:
+        assert process.stdout
+        os.write(controller, b"half a l\n" + rows[0].encode() + b"\n")
+        assert [read_line(process.stdout.fileno()) for _ in range(2)] == ["", *expected(device, rows[:1])]
+        process.kill()
+        assert process.wait(WAIT) == -9
+        wait_until_gone(process.pid)
+    finally:
+        process.kill()
+        process.communicate(timeout=WAIT)
+        os.close(controller)
+        os.close(port)
 
 
 def read_line(descriptor: int) -> str:

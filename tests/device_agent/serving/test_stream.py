@@ -377,6 +377,31 @@ def test_sighup_verifies_and_loads_anew_and_goes_on_where_that_fails(own_pair: P
         assert stream.ask(line) == label
 
 
+@pytest.mark.parametrize("damage", ["same size", "longer", "replaced"])
+def test_a_stream_ends_where_the_file_that_it_maps_is_damaged(own_pair: Pair, damage: str) -> None:
+    device, line, label = own_pair.device, own_pair.lines[0], own_pair.labels[own_pair.old][0]
+    file = device.root / constants.RELEASES_DIR / own_pair.old / constants.MODEL_FILE
+    data = file.read_bytes()
+    with Stream(device) as stream:
+        assert stream.ask(line) == label
+        file.parent.chmod(0o700)
+        file.chmod(0o600)
+        if damage == "replaced":  # the bytes that were verified are still those that are mapped
+            file.unlink()
+            file.write_bytes(data[:-1] + b"!")
+        else:
+            with file.open("r+b") as model:
+                model.seek(0, os.SEEK_SET if damage == "same size" else os.SEEK_END)
+                model.write(b"!")
+        stream.process.send_signal(signal.SIGHUP)
+        if damage == "replaced":
+            assert stream.ask(line) == label
+        else:
+            assert stream.process.wait(WAIT) == constants.EXIT_REFUSED
+            assert stream.process.stderr
+            assert "no longer verifies" in stream.process.stderr.read().decode()
+
+
 def test_a_reader_that_leaves_ends_the_stream_quietly(pair: Pair) -> None:
     with Stream(pair.device) as stream:
         assert stream.ask(pair.lines[0]) == pair.labels[pair.old][0]

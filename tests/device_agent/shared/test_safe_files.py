@@ -40,7 +40,7 @@ STRANGE: dict[str, Callable[[Path], None]] = {
 }
 #: Every file of a device that is not part of a release.
 FILES = (
-    constants.LOCK_FILE, constants.STATE_FILE, constants.HISTORY_FILE, constants.CLASS_FILE,
+    constants.LOCK_FILE, constants.STATE_FILE, constants.HISTORY_FILE, constants.CLASS_FILE, constants.STARTS_FILE,
     f"{constants.TRUST_DIR}/{trust_dir.DEVICE_FILE}", f"{constants.TRUST_DIR}/another.pem",
 )  # fmt: skip
 strange = pytest.mark.parametrize("what", STRANGE)
@@ -54,7 +54,7 @@ def test_no_command_of_the_agent_waits_for_what_lies_in_a_files_place(
     monkeypatch.chdir(device.root)
     path = device.root / file
     STRANGE[what](path)
-    for command in (["status"], ["stage", str(releases["iris"])]):
+    for command in (["status"], ["stage", str(releases["iris"])], ["classify"]):
         subprocess.run(
             device.argv(*command), env=device.env(), capture_output=True, timeout=SECONDS, stdin=subprocess.DEVNULL
         )

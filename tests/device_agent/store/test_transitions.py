@@ -100,7 +100,7 @@ def test_a_confirmation_that_comes_to_nothing_says_whether_there_was_anything_to
         with pytest.raises(ActivationFailed) as caught:
             transitions.confirm(state, ref(6).digest, connection="", moment=moment)
         assert caught.value.reason == "rolled-back"
-        assert str(caught.value).endswith(f"and the release before it answers{why}")
+        assert str(caught.value).endswith(f"and the previous release answers{why}")
     # Over for one release, for another there never was anything.
     other = replace(begun(), event=given_up.event)
     for state, number in ((begun(), 7), (given_up, 7), (confirmed(begun()), 6), (StoreState(), 6), (other, 7)):
@@ -122,7 +122,7 @@ def test_what_waits_past_another_return_is_too_late_without_its_reason() -> None
 @pytest.mark.parametrize(
     ("ask", "reason", "hint"),
     [
-        (lambda: begun(7, before=begun()), "locked", "give it up: python -m device_agent rollback"),
+        (lambda: begun(7, before=begun()), "locked", "cancel it: python -m device_agent rollback"),
         (lambda: confirmed(begun(), connection="first"), "same-connection", "connect again, then confirm"),
         (lambda: confirmed(BEFORE, 9), "not-pending", f"python -m device_agent activate {ref(9).digest[:12]}…"),
         (
@@ -217,3 +217,19 @@ def test_a_reservation_is_ended_by_its_holder_alone_and_keeps_others_out() -> No
 def test_every_transition_counts() -> None:
     waiting = begun()
     assert [one.serial for one in (BEFORE, waiting, confirmed(waiting))] == [0, 1, 2]
+
+
+def test_a_release_whose_starts_never_answer_is_left_for_the_one_before() -> None:
+    after = transitions.leave_failing(BEFORE, ref(5).digest, 3, NOW)
+    assert changed(BEFORE, after) == {"committed": ref(4), "previous": None, "left": ref(5), "lease": None}
+    assert after.event is not None
+    assert (after.event.what, after.event.release, after.event.answering) == ("rolled-back", ref(5), ref(4))
+    assert transitions.why_left(after) == f"fruit 1.0.5 ({ref(5).digest[:12]}) was left: {after.event.why}"
+    assert not transitions.why_left(begun(7, before=after))
+
+
+@pytest.mark.parametrize(
+    "state", [StoreState(), replace(BEFORE, previous=None), replace(BEFORE, committed=ref(9)), begun(6)]
+)
+def test_nothing_else_is_left_for_starts_that_never_answer(state: StoreState) -> None:
+    assert transitions.leave_failing(state, ref(5).digest, 3, NOW) == state

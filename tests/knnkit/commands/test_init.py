@@ -44,7 +44,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             "features:",
         ),
         ("train.csv", "\x00\xff", "species", "train.csv: ", ""),
-        ("train.xlsx", "PK", "species", "cannot tell what .xlsx is", "export it as CSV"),
+        ("train.xlsx", "PK", "species", "the format of .xlsx is not supported", "export it as CSV"),
         ("train.npz", "PK", "species", "not an NPZ file of plain arrays", ""),
     ],
 )

@@ -21,7 +21,8 @@ def board(tmp_path_factory: pytest.TempPathFactory, releases: Releases) -> Path:
     device.install(releases["iris"])
     python = device.root / "venv" / "bin" / "python"
     python.parent.mkdir(parents=True)
-    python.write_text(f'#!/bin/sh\nexec env PYTHONPATH="{ROOT}" "{sys.executable}" "$@"\n')
+    # `-I` would leave PYTHONPATH out, and so this clone.
+    python.write_text(f'#!/bin/sh\n[ "$1" != -I ] || shift\nexec env PYTHONPATH="{ROOT}" "{sys.executable}" "$@"\n')
     python.chmod(0o755)
     return device.root
 
@@ -78,3 +79,19 @@ def test_several_devices_name_it_each(board: Path, tmp_path: Path) -> None:
 def test_rows_that_come_through_a_pipe_are_still_those_of_standard_input(board: Path, tmp_path: Path) -> None:
     said = classify(board, tmp_path, input="1,2\n")
     assert said.stderr.startswith("device_agent: standard input, line 1: expected 4 columns, found 2")
+
+
+KEPT = "id," + ",".join(f"{name} (cm)" for name in ("sepal length", "sepal width", "petal length", "petal width"))
+DEPLOY = "fleet: {targets: [{host: local, root: ROOT}]}\nclassify: {keep: [id]}\n"
+
+
+def test_columns_are_kept_as_deploy_yaml_says_or_the_command_line(board: Path, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text(f"{KEPT}\na b,{GOOD}-x,{GOOD}")
+    by_hand = classify(board, tmp_path, "--input", "rows.csv", "--keep", "id", "--keep", "petal width (cm)")
+    assert by_hand.stderr == ""
+    assert by_hand.stdout.splitlines() == ["id,petal width (cm),label", "a b,0.2,setosa", "-x,0.2,setosa"]
+    (tmp_path / "deploy.yaml").write_text(DEPLOY.replace("ROOT", str(board)))
+    said = classify(board, tmp_path, "--input", "rows.csv", target=())
+    assert said.stdout.splitlines() == ["id,label", "a b,setosa", "-x,setosa"], said.stderr
+    said = classify(board, tmp_path, "--input", "rows.csv", "--output", "out", "--report", "x.html", target=())
+    assert (tmp_path / "out" / "local.csv").read_text().splitlines() == ["id,label", "a b,setosa", "-x,setosa"]

@@ -48,6 +48,7 @@ REST = {
         "connect_retries": 2,
         "command_timeout": "5m",
     },
+    "classify": {"keep": ["id", "time of day"]},
 }
 FILES: list[dict[str, Any]] = [
     {"model": MODEL, **REST},

@@ -54,7 +54,7 @@ def test_quotes_byte_order_mark_and_blank_lines_are_read(tmp_path: Path) -> None
     [
         (GOOD, "specis", "no column 'specis'; there are width, height, species", "did you mean 'species'"),
         ("1,2,x\n3,4,y\n", "species", "no column 'species'; there are 1, 2, x", "put a header above it"),
-        ("a,b,y\n1,2,x\n1,z\n", "y", "line 3: 2 cells, but the header has 3", "stands in quotes"),
+        ("a,b,y\n1,2,x\n1,z\n", "y", "line 3: 2 cells, but the header has 3", "must be in quotes"),
         ("a,b,y\n1,2,x\n1,2,\n", "y", "line 3: the label ('y') is empty", "drop the row"),
         ("a;b;y\n1.234,5;2;x\n", "y", "column 'a': '1.234,5' is not a number: leave out the sign", "features:"),
         (
@@ -87,7 +87,7 @@ def test_quotes_byte_order_mark_and_blank_lines_are_read(tmp_path: Path) -> None
         ("", "y", "the file is empty", "line 1 names the columns"),
         ("y\nx\n", "y", "'y' is the only column", ""),
         ('a,y\n1,"x\n', "y", "not a CSV line", ""),
-        ("a,y\n1,x\n1,unknown\n", "y", "line 3: the label 'unknown' is what a rejected row is called", "otherwise"),
+        ("a,y\n1,x\n1,unknown\n", "y", "line 3: the label 'unknown' is reserved for rejected rows", "another name"),
         ('a,y\n1,x\n1,"two\nlines"\n', "y", "line 3: a label may not be 'two\\nlines'", "plain text on one line"),
         (f"a,y\n1,{'x' * 257}\n", "y", "a label may not be 'xxx", "at most 256 characters"),
         ('"a\nb",y\n1,x\n', "y", "line 1: column 1 may not be called 'a\\nb'", "plain text on one line"),
@@ -109,7 +109,7 @@ def test_a_missing_file_is_told_with_the_nearest_name(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file") as caught:
         load(tmp_path / "trainin.csv", "species")
     assert "training.csv" in caught.value.hint
-    with pytest.raises(DataError, match=r"cannot tell what \.xlsx is"):
+    with pytest.raises(DataError, match=r"the format of \.xlsx is not supported"):
         load(tmp_path / "train.xlsx", "species")
 
 

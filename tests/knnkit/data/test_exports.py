@@ -92,7 +92,7 @@ def zipped(members: dict[str, bytes], **options: Any) -> bytes:
         (zipped(claiming("<f8", (-1,))), "negative dimensions"),
         (zipped(claiming("|O", (3,))), "it holds Python objects"),
         (zipped(claiming("<f8", (3,))), "plain arrays"),
-        (zipped({"rows.txt": b"1,2"}), "'rows.txt' is no array"),
+        (zipped({"rows.txt": b"1,2"}), "'rows.txt' is not an array"),
         (zipped({f"{number}.npy": b"" for number in range(70_000)}), "at most 65,535 are read"),
     ],
     ids=["empty", "cut", "huge", "negative", "objects", "short", "other", "many"],
@@ -113,7 +113,7 @@ def test_an_npz_that_unpacks_to_more_than_the_machine_holds_is_not_unpacked(
     np.savez_compressed(tmp_path / "train.npz", rows=np.zeros((100_000, 2)), species=np.zeros(100_000, int))
     assert len(load(tmp_path / "train.npz", "species").rows) == 100_000
     monkeypatch.setattr(files.os, "sysconf", lambda name: 1000)
-    with pytest.raises(DataError, match="this machine has a memory of 1,000,000"):
+    with pytest.raises(DataError, match="this machine has 1,000,000 bytes of memory"):
         load(tmp_path / "train.npz", "species")
 
 

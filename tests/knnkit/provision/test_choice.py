@@ -121,7 +121,7 @@ def test_another_runtime_is_another_environment_and_the_way_back_sends_nothing(t
     assert (first.runtime, first.notes, _modules(two)) == (TFLITE, (), {OLD})
     second = two.provision(runtime=NEW)
     assert (second.changed, second.runtime, second.previous) == (True, LITERT, first.environment)
-    assert second.notes == (f"{NEW} is there instead of {OLD}: `knnkit parity` proves a release that stays anew",)
+    assert second.notes == (f"{NEW} replaces {OLD}: check its release with `knnkit parity`",)
     assert _modules(two) == {NEW}
     two.assert_whole(second)
     (one, other) = ((two.root / "venvs" / done.environment).rglob("tinymath.py") for done in (first, second))
@@ -142,7 +142,7 @@ def test_another_runtime_is_proven_beside_the_one_in_use(two: Any) -> None:
 
     second = two.provision(runtime=NEW, prove=prove)
     assert seen == [({OLD}, {NEW})]
-    assert (second.previous, second.notes) == (first.environment, (f"{NEW} is there instead of {OLD}",))
+    assert (second.previous, second.notes) == (first.environment, (f"{NEW} replaces {OLD}",))
     assert _modules(two) == {NEW}
     two.assert_whole(second)
     assert two.provision(runtime=OLD, prove=prove).environment == first.environment

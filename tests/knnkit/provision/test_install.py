@@ -234,7 +234,7 @@ def test_what_is_no_file_in_a_folder_of_wheels_is_not_waited_for(bare: Any) -> N
     path = bare.wheels / "tinymath-2.0-py3-none-any.whl"
     path.unlink()
     os.mkfifo(path)
-    with pytest.raises(DeviceFailed, match=r"tinymath-2\.0-py3-none-any\.whl is damaged: it is no file"):
+    with pytest.raises(DeviceFailed, match=r"tinymath-2\.0-py3-none-any\.whl is damaged: it is not a file"):
         bare.provision()
 
 

@@ -115,7 +115,7 @@ def test_a_wheel_in_a_folder_that_is_not_what_its_name_says_is_refused(
         bare.provision(wheels_dir=bare.wheels if named else None)
     path = bare.wheels / TINY
     assert caught.value.reason == "wheel-differs"
-    assert f"{path} is not the wheel that PyPI has by this name" in str(caught.value)
+    assert f"{path} differs from the wheel of this name on PyPI" in str(caught.value)
     assert digest(path) in str(caught.value)
     assert pinned_hashes.known()[TINY] in str(caught.value)
     assert f"rm {path}" in caught.value.hint
@@ -130,14 +130,14 @@ def test_a_wheel_of_the_user_s_own_making_is_taken_from_a_folder_that_he_names(
     (bare.wheels / TINY).rename(own)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     done = bare.provision()
-    assert done.notes == (f"taken from {bare.wheels} as they are, since no SHA-256 is known for them: {own.name}",)
+    assert done.notes == (f"used unchecked from {bare.wheels}, since their SHA-256 is not known: {own.name}",)
     bare.assert_whole(done)
 
 
 @pytest.mark.parametrize("name", ["Tinymath-2.0-py3-none-any.whl", "TINYMATH-2.0-py3-none-any.whl"])
 def test_a_known_name_that_is_spelt_otherwise_is_known(bare: Any, tampered: Path, name: str) -> None:
     (bare.wheels / TINY).rename(bare.wheels / name)
-    with pytest.raises(DeviceFailed, match=f"{name} is not the wheel that PyPI has by this name") as caught:
+    with pytest.raises(DeviceFailed, match=f"{name} differs from the wheel of this name on PyPI") as caught:
         bare.provision()
     assert caught.value.reason == "wheel-differs"
     assert not tampered.exists()
@@ -225,7 +225,7 @@ def test_an_index_that_serves_other_bytes_is_refused_by_the_host(
     with pytest.raises(DeviceFailed) as caught:
         bare.provision(wheels_dir=empty)
     assert caught.value.reason == "wheel-differs"
-    assert f"the index has another {TINY} for x86_64, Python 3." in str(caught.value)
+    assert f"the package index has another {TINY} for x86_64, Python 3." in str(caught.value)
     assert digest(bare.wheels / TINY) in str(caught.value)
     assert "secret" not in str(caught.value) + caught.value.hint
     assert "pip config list" in caught.value.hint
@@ -258,7 +258,7 @@ def test_of_two_indexes_the_board_s_pip_takes_the_wheel_that_is_known(bare: Any,
 def test_where_the_board_s_index_has_other_bytes_the_host_sends(bare: Any, piwheels: tuple[str, str]) -> None:
     bare.wire.environment = {"PIP_INDEX_URL": piwheels[1]}
     done = bare.provision(offline=False)
-    assert "other bytes than PyPI's, which was not used: the wheels were sent from here" in done.notes[0]
+    assert "differs from PyPI's and was not used: the wheels were sent from here" in done.notes[0]
     assert not list(bare.root.rglob("built_again.py"))
     bare.assert_whole(done)
 

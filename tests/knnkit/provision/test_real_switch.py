@@ -124,7 +124,7 @@ def test_a_choice_in_deploy_yaml_is_carried_out_by_the_next_deploy_and_stays(ope
     ]
     switched = operator.deploy()
     assert (switched["outcome"], "provision" in [step["name"] for step in switched["steps"]]) == ("unchanged", True)
-    assert switched["warnings"] == [f"{NEW} is there instead of {OLD}"]
+    assert switched["warnings"] == [f"{NEW} replaces {OLD}"]
     assert switched["certificate"]["runtime"]["name"] == NEW
     operator.assert_answers_with(NEW)
     operator.assert_nothing_is_wrong(NEW, other=OLD)
@@ -152,7 +152,7 @@ def test_a_runtime_that_answers_wrongly_on_the_device_does_not_come_into_use(ope
     for command in (operator.deploy, lambda *words, code: operator.says("provision", "--offline", *words, code=code)):
         refused = command("--runtime", NEW, code=4)
         assert (refused["outcome"], refused["reason"]) == ("failed", "gate-failed")
-        assert f"does not hold on {NEW}, which was not put into use" in refused["message"]
+        assert f"fails the golden check on {NEW}, which was not put into use" in refused["message"]
         assert refused["certificate"]["runtime"]["name"] == NEW
         assert refused["certificate"]["different"] > 0
         assert (operator.root / "venv").readlink() == in_use
@@ -176,7 +176,7 @@ def test_an_agent_that_answers_wrongly_on_the_device_does_not_come_into_use(
     for command in (operator.deploy, lambda code: operator.says("provision", "--offline", code=code)):
         refused = command(code=4)
         assert (refused["outcome"], refused["reason"]) == ("failed", "gate-failed")
-        assert "does not hold on the environment of knnkit" in refused["message"]
+        assert "fails the golden check on the environment of knnkit" in refused["message"]
         assert refused["certificate"]["different"] > 0
         assert (operator.root / "venv").readlink() == in_use
     monkeypatch.undo()

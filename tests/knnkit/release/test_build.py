@@ -183,7 +183,7 @@ def test_no_release_is_written_inside_of_another(folder: Path, capsys: pytest.Ca
     for name in constants.RELEASE_FILES:
         (folder / "dist" / name).touch()
     assert build("-o", "dist/parity") == constants.EXIT_USAGE
-    assert f"{folder / 'dist'} is a release itself" in capsys.readouterr().err
+    assert f"{folder / 'dist'} is itself a release" in capsys.readouterr().err
     assert sorted(path.name for path in (folder / "dist").iterdir()) == sorted(constants.RELEASE_FILES)
 
 

@@ -230,7 +230,7 @@ def test_what_is_no_key_is_a_clear_error(tmp_path: Path, data: bytes) -> None:
     path.chmod(0o600)
     with pytest.raises(SigningKeyError, match="not a private key"):
         keys.load_private_key(path)
-    with pytest.raises(SigningKeyError, match=r"no line of it is -----BEGIN PUBLIC KEY-----|is a private key"):
+    with pytest.raises(SigningKeyError, match=r"it has no line -----BEGIN PUBLIC KEY-----|is a private key"):
         keys.load_public_keys([path])
 
 

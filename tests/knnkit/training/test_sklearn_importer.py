@@ -169,7 +169,7 @@ def test_what_is_not_fitted_or_does_not_fit_is_named() -> None:
     assert caught.value.hint == "search.fit(rows, labels)"
     with pytest.raises(BuildError, match="type float64"):
         knnkit.from_sklearn(KNeighborsClassifier(3).fit(KEPT, LABELS.astype(float)))
-    with pytest.raises(BuildError, match="the label 'unknown' is what a rejected row is called"):
+    with pytest.raises(BuildError, match="the label 'unknown' is reserved for rejected rows"):
         knnkit.from_sklearn(KNeighborsClassifier(3).fit(KEPT, np.array(["a", "b", "unknown"])[LABELS]))
     with pytest.raises(BuildError, match="several outputs"):
         knnkit.from_sklearn(KNeighborsClassifier(3).fit(KEPT, np.stack([LABELS, LABELS], axis=1)))

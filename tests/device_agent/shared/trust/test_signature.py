@@ -314,7 +314,7 @@ def test_every_reason_is_a_stable_word() -> None:
 
 def test_the_threat_model_names_reasons_that_exist() -> None:
     page = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
-    table = page.partition("## What each attack meets")[2].partition("\n## ")[0]
+    table = page.partition("## What happens in each attack")[2].partition("\n## ")[0]
     named = set(re.findall(r"`([a-z]+(?:-[a-z]+)+)`", table))
     assert len(named) > 30
     assert named <= {reason.value for reason in Reason}

@@ -73,7 +73,7 @@ NONSENSE = {
 
 @pytest.mark.parametrize("stdout", NONSENSE.values(), ids=list(NONSENSE))
 def test_answers_that_make_no_sense_are_said_so(stdout: bytes) -> None:
-    with pytest.raises(DeviceFailed, match="pi-1: the answers to classify make no sense"):
+    with pytest.raises(DeviceFailed, match="pi-1: the answers of `classify` are malformed"):
         Answerer(Device(stdout), FACTS).labels(ROWS, ("a", "b"))  # type: ignore[arg-type]
 
 

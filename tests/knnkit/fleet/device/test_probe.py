@@ -28,7 +28,7 @@ def with_agent(root: Path, script: str) -> Path:
 
 def test_an_agent_that_never_stops_talking_is_cut_short(tmp_path: Path) -> None:
     """Neither the shell on the device nor the host may keep it all."""
-    with pytest.raises(DeviceFailed, match=r"said more than 1,048,576 bytes"):
+    with pytest.raises(DeviceFailed, match=r"sent more than 1,048,576 bytes"):
         probe(LocalTransport(), str(with_agent(tmp_path, "exec yes '{}'")), timeout=60.0)
 
 

@@ -126,7 +126,7 @@ def test_a_bad_certificate_fails_also_where_it_could_not_be_taken_back_any_more(
     meanwhile(fleet, "rollback", Board.commit)
     report = run(fleet)
     assert (report.outcome, report.exit_code, report.reason) == (Outcome.FAILED, 4, "gate-failed")
-    assert "could not be taken back" in report.message
+    assert "could not be reverted" in report.message
     assert report.release == fleet.package.ref
 
 
@@ -142,10 +142,10 @@ def test_a_bad_certificate_of_what_was_committed_before_rolls_nothing_back(fleet
 
 def test_a_device_that_went_back_by_itself_is_rolled_back_and_says_why(fleet: Fleet) -> None:
     fleet.boards["board"].faults.add("cut-after-install")
-    meanwhile(fleet, "rollback", lambda board: board.revert("the board was started anew before the confirmation"))
+    meanwhile(fleet, "rollback", lambda board: board.revert("the board restarted before the confirmation"))
     report = run(fleet)
     assert (report.outcome, report.exit_code) == (Outcome.ROLLED_BACK, 1)
-    assert report.message.endswith("the device went back: the board was started anew before the confirmation")
+    assert report.message.endswith("the device went back: the board restarted before the confirmation")
 
 
 def test_a_confirmation_whose_answer_is_lost_to_the_end_is_looked_into(fleet: Fleet) -> None:
@@ -171,7 +171,7 @@ def test_a_confirmation_whose_fate_nobody_can_tell_is_not_said_to_have_reverted(
     fleet.on_command = vanish
     report = run(fleet, pace=replace(PACE, confirm=0.5))
     assert (report.outcome, report.exit_code) == (Outcome.UNREACHABLE, 3)
-    assert "unless the confirmation arrived, it returns to the release before within 0.5 s" in report.message
+    assert "unless the confirmation arrived, it returns to the previous release within 0.5 s" in report.message
     assert board.known_release == "1.1.0"
 
 
@@ -180,7 +180,7 @@ def test_a_confirmation_that_never_left_is_said_to_return(fleet: Fleet) -> None:
     board.faults |= {f"unreachable-{line}" for line in range(2, 99)}
     report = run(fleet, pace=replace(PACE, confirm=0.5))
     assert (report.outcome, report.exit_code) == (Outcome.UNREACHABLE, 3)
-    assert "it was activated and not confirmed: it returns to the release before within 0.5 s" in report.message
+    assert "it was activated and not confirmed: it returns to the previous release within 0.5 s" in report.message
 
 
 def test_a_confirmation_waits_for_another_command_on_the_device(fleet: Fleet) -> None:
@@ -210,7 +210,7 @@ def test_a_device_that_is_held_when_it_is_to_be_taken_back_is_not_said_to_be_bac
     board.faults |= {"lies", "locked-rollback"}
     report = run(fleet)
     assert (report.outcome, report.exit_code) == (Outcome.FAILED, 4)
-    assert "it was activated and not confirmed: it returns to the release before within 60 s" in report.message
+    assert "it was activated and not confirmed: it returns to the previous release within 60 s" in report.message
     assert "ann@laptop holds this device (deploy)" in report.warnings[-1]
     assert board.pending is not None
 
@@ -225,7 +225,7 @@ def test_a_device_that_talks_nonsense_when_it_is_asked_is_not_said_to_be_as_befo
     fleet.on_command = go_mad
     report = run(fleet)
     assert (report.outcome, report.exit_code, report.reason) == (Outcome.FAILED, 1, "no-answer")
-    assert "unless the confirmation arrived, it returns to the release before within 60 s" in report.message
+    assert "unless the confirmation arrived, it returns to the previous release within 60 s" in report.message
     assert "`rollback` gave no answer" in report.warnings[-1]
 
 
@@ -233,7 +233,7 @@ def test_a_bad_certificate_from_a_device_that_then_vanishes_is_a_failure_of_the_
     fleet.boards["board"].faults |= {"lies", "unreachable-2"}
     report = run(fleet)
     assert (report.outcome, report.exit_code, report.reason) == (Outcome.FAILED, 4, "gate-failed")
-    assert "it returns to the release before within 60 s" in report.message
+    assert "it returns to the previous release within 60 s" in report.message
 
 
 # --- two hosts --------------------------------------------------------------------------------------------------------
@@ -351,7 +351,7 @@ def test_what_became_of_another_release_is_no_answer() -> None:
     other = replace(entry("reverted"), release=OTHER.ref)
     said = lost_answer.judge(LOST, Stage.ASKED, replace(found(), became=other), NEW.digest, 60.0)
     assert said.outcome is None
-    assert said.more == "if it was activated, it returns to the release before within 60 s"
+    assert said.more == "if it was activated, it returns to the previous release within 60 s"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,46 @@
+"""Leaves a committed release whose starts never answer.
+
+Follows the rules of the return without a confirmation: nobody asks for it, so a revoked key does not stop it, and what
+would refuse the release today is reported when it starts. Never leaves a release for one that no longer verifies.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+from device_agent.serving.load import open_kept
+from device_agent.shared.protocol import constants
+from device_agent.shared.protocol.errors import AgentError
+from device_agent.store import transitions
+from device_agent.store.starts import Start
+from device_agent.store.store import Store
+from device_agent.system import clock
+
+
+def leave_failing(store: Store, start: Start) -> str:
+    """Goes back to the release before, if too many starts died before their first answer; then counts from one again.
+
+    Returns what to warn of: what was done, or why it cannot be done now, and the release is started once more.
+    """
+    if start.failed < constants.FAILED_STARTS:
+        return ""
+    said = f"{start.failed} starts of {start.digest[:12]} in a row ended without an answer"
+    before = os.umask(0o077)
+    os.umask(before)
+    try:
+        with store.changing(transitions.ITSELF, "classify", wait=0.0), contextlib.ExitStack() as stack:
+            current, moment = store.load(), clock.now()
+            transitions.refuse_foreign(current, transitions.ITSELF, moment)
+            new = transitions.leave_failing(current, start.digest, start.failed, moment)
+            if new.committed is None or new == current:
+                return ""
+            open_kept(store, new.committed, stack)
+            store.commit(new)
+    except (AgentError, OSError) as error:
+        return f"{said}; the release before it does not take over: {error}"
+    finally:
+        os.umask(before)
+    start.close()
+    start.begin()
+    return f"{said}: {new.committed.digest[:12]} answers again"

@@ -1,0 +1,77 @@
+"""Rows of a stream, whose first row decides its format.
+
+A line that is not a row decides nothing: until a row is read, each line is looked at by itself, as CSV or JSON, as a
+header or a row. So a stream may begin with `online`, an empty line or half a row. Never reads or writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from device_agent.serving.batch import Request, make_parser
+from device_agent.shared.protocol.errors import BadInput
+from device_agent.shared.protocol.model_info import KnnInfo
+from device_agent.shared.tabular.inputs import Source, sniff
+from device_agent.shared.tabular.reader import Parsed, Parser
+
+_TEXT = ("csv", "jsonl")
+
+
+class StreamRows:
+    """Parses the blocks of one stream.
+
+    Args:
+        info: of the model.
+        source: names the stream, and its format or `auto`.
+        request: says which columns are kept or left out.
+
+    Attributes:
+        format: of the last line that was looked at.
+        parser: of that format.
+
+    Raises:
+        BadInput: the stream is NPY.
+    """
+
+    def __init__(self, info: KnnInfo, source: Source, request: Request) -> None:
+        formats = _TEXT if source.format == "auto" else (source.format,)
+        if "npy" in (*formats, request.output_format):
+            raise _npy()
+        self._name = source.name
+        self._parsers: dict[str, Parser] = {name: make_parser(info, name, request) for name in formats}
+        self.format = formats[0]
+        self.parser = self._parsers[self.format]
+        self._decided = False
+
+    def parse(self, block: bytes) -> Iterator[Parsed]:
+        """Yields what whole lines hold; a single line each time until the format is decided.
+
+        Raises:
+            BadInput: a header does not fit the model, or the stream is NPY.
+        """
+        while block and not self._decided:
+            line, _, block = block.partition(b"\n")
+            yield self._look_at(line + b"\n")
+        if block:
+            yield self._parse(block)
+
+    def _look_at(self, line: bytes) -> Parsed:
+        if len(self._parsers) > 1:
+            self.format = sniff(line)
+            if self.format == "npy":
+                raise _npy()
+            before, self.parser = self.parser, self._parsers[self.format]
+            self.parser.line = before.line
+        parsed = self._parse(line)
+        self._decided = len(parsed.rows) > 0
+        return parsed
+
+    def _parse(self, block: bytes) -> Parsed:
+        try:
+            return self.parser.parse(block)
+        except BadInput as error:
+            raise BadInput(f"{self._name}: {error}", hint=error.hint) from None
+
+
+def _npy() -> BadInput:
+    return BadInput("a stream is CSV or JSON lines", hint="leave out --stream for NPY")
