@@ -21,7 +21,7 @@ from device_agent.shared.protocol.errors import Refused
 from device_agent.shared.trust import orders, standing
 from device_agent.shared.trust.reasons import Reason
 from device_agent.shared.trust.rules import AGENT_EPOCH, MAX_AHEAD, MAX_RAISE
-from device_agent.store import trust_store
+from device_agent.store import trust_dir, trust_store
 from device_agent.store.store import Store
 from device_agent.system import clock as device_clock
 from device_agent.system import durable
@@ -163,7 +163,7 @@ def test_a_rollback_that_somebody_asks_for_refuses_a_revoked_key(robbed: Board) 
 
 
 def test_a_rollback_is_not_asked_for_where_nobody_knows_which_keys_are_revoked(robbed: Board) -> None:
-    (robbed.root / constants.TRUST_DIR / trust_store.DEVICE_FILE).write_bytes(b'{"revoked": [')
+    (robbed.root / constants.TRUST_DIR / trust_dir.DEVICE_FILE).write_bytes(b'{"revoked": [')
     code, problem = robbed.run("rollback")
     assert (code, problem["reason"]) == (constants.EXIT_FAILED, "trust-damaged")
     assert robbed.run("rollback", "--allow-revoked")[0] == 0
