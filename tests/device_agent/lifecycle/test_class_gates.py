@@ -9,7 +9,8 @@ import pytest
 from support.device import Device
 from support.releases import Releases
 
-from device_agent.shared.protocol import json_codec
+from device_agent.shared.golden.golden_set import Golden
+from device_agent.shared.protocol import constants, json_codec
 from device_agent.shared.protocol.model_info import Gates
 from device_agent.shared.protocol.reports import Activated, Certificate, Problem
 
@@ -68,3 +69,12 @@ def test_a_first_release_and_a_better_one_pass(device: Device, releases: Release
     assert isinstance(activated.certificate, Certificate)
     assert activated.certificate.compared is not None
     assert all(each.after >= each.before for each in activated.certificate.compared.classes)
+
+
+def test_rows_of_ones_own_need_not_hold_every_class(device: Device, releases: Releases, tmp_path: Path) -> None:
+    commit(device, releases.variant("iris", tmp_path / "a", gates=Gates(min_recall=0.5)))
+    golden = Golden.from_bytes((releases["iris"] / constants.GOLDEN_FILE).read_bytes())
+    few = {name: getattr(golden, name)[golden.truth == 0] for name in vars(golden) if name != "metric"}
+    own = Golden(metric=golden.metric, **few).to_bytes()
+    told = device.run("check", "--json", "--golden", "-", input=own)
+    assert told.code == 0, told.out
