@@ -54,6 +54,13 @@ HELD = (
     "knnkit/transport/buffers.py",
     "knnkit/transport/foreign_config.py",
     "knnkit/transport/local.py",
+    "knnkit/transport/ssh/channel.py",
+    "knnkit/transport/ssh/connection.py",
+    "knnkit/transport/ssh/known_hosts.py",
+    "knnkit/transport/ssh/login.py",
+    "knnkit/transport/ssh/paramiko_import.py",
+    "knnkit/transport/ssh/proxy_command.py",
+    "knnkit/transport/ssh/tcp.py",
     "knnkit/transport/upload.py",
     "scripts",
 )

@@ -192,7 +192,7 @@ def test_a_changed_host_key_is_refused_before_any_login(server: sshd.Sshd, addre
     known = tmp_path / "known_hosts"
     known.write_text(line(f"[{server.host}]:{server.port}", key(7)))
     logins = server.count("Accepted publickey")
-    with pytest.raises(HostKeyError, match="Somebody may be listening in") as caught:
+    with pytest.raises(HostKeyError, match="Another machine may be answering") as caught:
         SshTransport.connect("board", replace(address, known_hosts=(str(known),)), timeout=10)
     assert caught.value.reason == "host-key-changed"
     assert server.count("Accepted publickey") == logins

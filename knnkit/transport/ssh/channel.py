@@ -1,7 +1,7 @@
-"""One command over one SSH channel: both streams drained, input fed, the end awaited. Keeps no deadline of its own.
+"""Runs one command over one SSH channel.
 
-The caller's watchdog closes the connection when a deadline passes, because paramiko's own waits know none
-(`recv_exit_status`, `exec_command` and a write to a stalled socket all wait for ever).
+Reads both streams, sends the input and waits for the end. Has no time limit itself: the caller's watchdog closes the
+connection, because paramiko can wait for ever (`recv_exit_status`, `exec_command`, a write to a stalled socket).
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""A device over SSH, through paramiko. Host keys are always checked; nothing waits without a deadline.
+"""Transport to a device over SSH, with paramiko.
 
-One connection belongs to one thread. paramiko's defaults that would hurt a fleet are set or avoided here and in
-ssh_pump, ssh_auth and ssh_config; tests/ssh holds each against a real sshd. Never retries: `knnkit.fleet` decides.
+Host keys are always checked, and every wait has a time limit. One connection belongs to one thread. paramiko's defaults
+that would harm a fleet are replaced here and in the modules beside this one; tests/ssh checks each with a real sshd.
+Never retries: `knnkit.fleet.device.connect` does.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""known_hosts: read once, line by line, shared read-only; a line is added only by `enrol`. Never trusts on first use.
+"""Reads known_hosts files; `enrol` adds a line.
+
+A file is read once and shared read-only. Never trusts a host on first use.
 
 The format is OpenSSH's (sshd(8), SSH_KNOWN_HOSTS FILE FORMAT): plain, `[host]:port`, wildcard, negated and hashed
 names, `@revoked`. paramiko verifies no host certificates: a `@cert-authority` line makes no host known, and is named
@@ -27,7 +29,7 @@ from knnkit.errors import HostKeyError
 
 _ENROL = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
 _MAX_FILE = 32 * 1024 * 1024
-#: How bytes that are no UTF-8, in a comment say, come through a file that is written anew.
+#: Keeps bytes that are not UTF-8, such as in a comment, when a file is rewritten.
 _AS_THEY_ARE = "surrogateescape"
 
 
@@ -93,10 +95,10 @@ class KnownHosts:
         if known:
             raise HostKeyError(
                 f"{name} offers another host key than the known one: {offered.kind} {offered.fingerprint}, "
-                f"known {known[0].kind} {known[0].fingerprint} ({known[0].where}). Somebody may be listening in, or "
-                "the device was set up anew",
+                f"known {known[0].kind} {known[0].fingerprint} ({known[0].where}). Another machine may be answering in "
+                "its place, or the device was reinstalled",
                 reason="host-key-changed",
-                hint=f"if the device was set up anew: knnkit trust {typed} --replace",
+                hint=f"if the device was reinstalled: knnkit trust {typed} --replace",
             )
         raise HostKeyError(
             f"{name} is not in known_hosts{self._why_unknown(name)}; it offers {offered.kind} {offered.fingerprint}",
@@ -165,7 +167,7 @@ def load(paths: Iterable[str | Path]) -> KnownHosts:
 @functools.lru_cache(maxsize=64)
 def _load_one(path: str, _changed: int, size: int) -> KnownHosts:
     if size > _MAX_FILE:
-        raise HostKeyError(f"{path}: {size:,} bytes are no known_hosts file", reason="known-hosts")
+        raise HostKeyError(f"{path}: {size:,} bytes are too many for known_hosts", reason="known-hosts")
     try:
         text = read_small(Path(path).expanduser(), _MAX_FILE, follow=True).decode("utf-8", "replace")
     except OSError as error:

@@ -46,7 +46,7 @@ _NOLOGIN_EXIT = 254  # OpenSSH, while /etc/nologin is there
 
 @dataclass(frozen=True)
 class Marks:
-    """One command's markers on one stream; a login may make one stream of both, and there the other's are not these."""
+    """The markers of one command on one stream; each stream has its own, since a login may merge both into one."""
 
     first: str
     second: str

@@ -1,6 +1,6 @@
-"""paramiko, loaded without `invoke`, which is 80 of 220 ms of loading and serves its own reader of ssh_config alone.
+"""Imports paramiko without `invoke`, for all modules here.
 
-The rooms beside this one take paramiko from here.
+`invoke` takes 80 of 220 ms, and only paramiko's own reader of ssh_config needs it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""`ProxyCommand` of ssh_config: a process of the user's own whose standard input and output are the connection.
+"""`ProxyCommand` of ssh_config: connects through a process.
 
-paramiko's `ProxyCommand` spins when the process ends, knows no deadline while it reads, and leaves a zombie: here the
-process holds one end of a socket pair, and paramiko the other. Closing that ends the process and all that it started.
+The process's standard input and output are the connection. paramiko's own `ProxyCommand` loops when the process ends,
+reads without a time limit, and leaves a zombie. Here the process has one end of a socket pair, and paramiko the other:
+closing it ends the process and its children.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A TCP connection by a deadline, names and all. Speaks no protocol over it."""
+"""Opens a TCP connection within a time limit."""
 
 from __future__ import annotations
 
