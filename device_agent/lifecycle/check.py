@@ -58,7 +58,7 @@ def certify(
     return sandbox.run(lambda: _certify(opened, verdict, nonce, runtime, golden, running), close=close)
 
 
-#: The word in a missed gate -> what to do about it.
+#: Missed gate -> what to do about it.
 _FIXES = {
     "parity": "`knnkit deploy --report report.html` lists the rows that differ",
     "accuracy": "`gates: {accuracy: ...}` in deploy.yaml, or other training rows, k or scale",
@@ -73,7 +73,9 @@ def require_gates(certificate: Certificate) -> Certificate:
         GateFailed: a gate failed; the exception has the certificate.
     """
     if not certificate.passed:
-        fixes = [fix for word, fix in _FIXES.items() if any(word in failure for failure in certificate.failures)]
+        fixes = [
+            fix for word, fix in _FIXES.items() if any(failure.startswith(word) for failure in certificate.failures)
+        ]
         error = GateFailed(
             f"{certificate.name} {certificate.version} does not keep its gates here: {'; '.join(certificate.failures)}",
             hint="; ".join(fixes) or _BELOW,

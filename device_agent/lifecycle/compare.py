@@ -9,9 +9,6 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 from device_agent.serving.load import load_model, open_kept
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.documents import ReleaseRef
@@ -27,6 +24,9 @@ from device_agent.store.trust_state import Known
 from device_agent.system import clock
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from device_agent.shared.golden.golden_set import Golden
 
 
@@ -81,6 +81,8 @@ def beside(before: Before, info: KnnInfo, golden: Golden, label: NDArray[np.int3
     ref, gone = before.ref, tuple(name for name in before.classes if name not in classes)
     if before.labels is None:
         return Compared(ref.digest, ref.name, ref.version, False)
+    import numpy as np  # a process that compares nothing starts without it
+
     old = np.array(before.labels)
     changes = []
     for code, name in enumerate(classes):

@@ -214,7 +214,7 @@ def _rollback(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--to",
         metavar="RELEASE",
-        help="a release that is still on the device: its version, its digest, or the digest's first digits (8 or more)",
+        help="a release that is still on the device: its version, or at least 8 digits of its digest",
     )
     what.add_argument(
         "--reset-floor",

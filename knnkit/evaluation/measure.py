@@ -25,7 +25,18 @@ _CHUNK = 500
 #: Rows left out one by one, at most: a gallery is small, and each row is measured against all others.
 _MOST_LEFT_OUT = 5000
 
+#: Most distance terms (rows x training rows x features), which is about half a minute; but always so many rows.
+_WORK, _LEAST = 4_000_000_000, 1000
+
 Classes = tuple[int | str, ...]
+
+
+def affordable(held_out: Dataset, reference: Reference) -> Dataset:
+    """Returns the held-out rows to measure: all, or as many drawn at random as the reference answers in time."""
+    most = max(_LEAST, _WORK // reference.enrolled.size)
+    if len(held_out.rows) <= most:
+        return held_out
+    return held_out.take(np.sort(np.random.default_rng(0).permutation(len(held_out.rows))[:most]))
 
 
 def measure(reference: Reference, classes: Classes, held_out: Dataset | None, how: str) -> Evaluation | None:

@@ -19,7 +19,7 @@ from knnkit.data import columns, dataset, files
 from knnkit.data.dataset import Dataset
 from knnkit.errors import DataError
 from knnkit.evaluation import faults
-from knnkit.evaluation.measure import compare_with_estimator, measure
+from knnkit.evaluation.measure import affordable, compare_with_estimator, measure
 from knnkit.evaluation.splits import Divided, divide
 from knnkit.model.build import BuiltModel, build_enrolled, build_model
 from knnkit.model.golden import make_golden
@@ -93,16 +93,27 @@ class Material:
         golden = make_golden(model, self.held_out, self.training, seed=seed)
         from knnkit.model.selfcheck import self_check  # TensorFlow
 
-        return Made(model, golden, self_check(model, golden, gates), self._own_answers(model))
+        return Made(model, golden, self_check(model, golden, gates), self._warn(model))
+
+    def _measured(self, reference: Reference) -> Dataset | None:
+        return None if self.held_out is None else affordable(self.held_out, reference)
 
     def _measure(self, reference: Reference, classes: tuple[int | str, ...]) -> Evaluation | None:
-        return measure(reference, classes, self.held_out, self.how)
+        return measure(reference, classes, self._measured(reference), self.how)
 
-    def _own_answers(self, model: BuiltModel) -> tuple[str, ...]:
-        """Asks an imported classifier itself, and reports what it answers differently."""
-        if self.imported is None or self.imported.estimator is None or self.held_out is None:
+    def _warn(self, model: BuiltModel) -> tuple[str, ...]:
+        """Warns of held-out rows that were not measured; asks an imported classifier, and reports what differs."""
+        measured = self._measured(model.reference)
+        if self.held_out is None or measured is None:
             return ()
-        return compare_with_estimator(self.imported.estimator, model.reference, model.info.classes, self.held_out)
+        count, of = len(measured.rows), len(self.held_out.rows)
+        warnings = (
+            () if count == of else (f"accuracy is measured on {count:,} of {of:,} held-out rows, drawn at random",)
+        )
+        if self.imported is None or self.imported.estimator is None:
+            return warnings
+        own = compare_with_estimator(self.imported.estimator, model.reference, model.info.classes, measured)
+        return (*warnings, *own)
 
     def golden(self, info: KnnInfo, own: Dataset, *, margin: float, limit: int) -> Golden:
         """Returns the golden set of the user's own rows, for a model that was built from this material.

@@ -165,7 +165,7 @@ def _read_short(
     check_layout(codes[_PAD:].take(ends) == NEWLINE, layout.columns)
     fields = Fields(find_starts(ends, codes), ends, ends)
     digits, inside = codes - np.uint8(_ZERO), ~is_end
-    right = (ends - fields.starts - 1).view(np.uint64) < 4
+    right = (ends - fields.starts - 1).view(np.uintp) < 4  # 1 to 4 characters: no length is negative then
     right[np.searchsorted(ends, np.flatnonzero((digits > 9) & inside) - _PAD)] = False
     # At each character: the value of it and the character before, then the value of these and the two before.
     pairs = digits[1:] + digits[:-1] * inside[:-1] * np.uint8(10)

@@ -156,7 +156,7 @@ def test_a_table_in_eight_bits_whose_steps_are_no_size_is_not_activated(
     step = step_of(path)
     path.write_bytes(path.read_bytes().replace(step, np.float32(size).tobytes()))
     for packed in (False, True):
-        with pytest.raises(ModelUnusable, match=r"steps of|unsupported scale"):
+        with pytest.raises(ModelUnusable, match=r"invalid quantization steps|unsupported scale"):
             TfliteKNN(path, packed=packed, search="full")
     sign_release(other, FileSigner.load(releases.private_key))
     problem = device.ask("activate", device.stage(other), code=constants.EXIT_REFUSED)

@@ -14,6 +14,7 @@ import knnkit
 from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.protocol import constants
 from knnkit import cli
+from knnkit.evaluation import measure
 from knnkit.model import golden
 from knnkit.release import keys
 from knnkit.render.figures import lines_of
@@ -117,3 +118,14 @@ def test_a_notebook_sees_the_figures(tmp_path: Path) -> None:
     assert lines_of(built.info)[0].startswith("accuracy ")
     held = Golden.from_bytes((tmp_path / "r" / constants.GOLDEN_FILE).read_bytes())
     assert len(held.rows) == 20
+
+
+def test_more_rows_than_the_reference_can_answer_in_time_are_drawn_from(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measure, "_WORK", 1)
+    monkeypatch.setattr(measure, "_LEAST", 20)
+    write(folder, people=10, photos=10)
+    document, err = build(capsys)
+    assert document["accuracy_rows"] == 20
+    assert "accuracy is measured on 20 of 30 held-out rows, drawn at random" in err

@@ -66,7 +66,7 @@ def test_an_environment_that_does_not_run_is_repaired(bare: Any) -> None:
     compiled.write_bytes(compiled.read_bytes()[:16] + b"\xff")
     done = bare.provision()
     assert done.changed
-    assert any("is repaired" in note for note in done.notes)
+    assert any("was damaged and will be repaired" in note for note in done.notes)
     bare.assert_whole(done)
     assert not bare.provision().changed
 

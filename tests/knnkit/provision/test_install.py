@@ -304,7 +304,7 @@ def test_two_hosts_do_not_provision_one_board_at_once(bare: Any, monkeypatch: py
     handle = os.open(bare.root / "venvs", os.O_RDONLY)
     fcntl.flock(handle, fcntl.LOCK_EX)
     try:
-        with pytest.raises(DeviceLocked, match="somebody else"):
+        with pytest.raises(DeviceLocked, match="another host is provisioning"):
             bare.provision()
         with pytest.raises(DeviceLocked):
             bare.remove()

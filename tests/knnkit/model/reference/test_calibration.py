@@ -9,8 +9,9 @@ import pytest
 from support.device_process import DeviceProcess
 
 from device_agent.shared.protocol.constants import UNKNOWN, UNKNOWN_LABEL
-from knnkit.data.dataset import Dataset, dataset, split
+from knnkit.data.dataset import Dataset, dataset
 from knnkit.errors import BuildError
+from knnkit.evaluation.splits import divide
 from knnkit.model.build import build_model
 from knnkit.model.reference.calibration import MIN_CLASS_ROWS, calibrate
 from knnkit.model.reference.spec import KnnSpec
@@ -21,7 +22,9 @@ def _data(seed: int) -> tuple[Dataset, Dataset]:
     labels = rng.integers(0, 3, 6000)
     centres = rng.normal(size=(3, 4)) * 6
     spread = np.array([0.3, 1.0, 2.0])[labels, None]
-    return split(dataset(centres[labels] + rng.normal(size=(6000, 4)) * spread, labels), 0.5, 0)
+    divided = divide(dataset(centres[labels] + rng.normal(size=(6000, 4)) * spread, labels), 0.5, 0, "random")
+    assert divided.held_out is not None
+    return divided.training, divided.held_out
 
 
 @pytest.mark.parametrize("asked", [0.9, 0.99])
