@@ -9,7 +9,7 @@ TensorFlow and tflite_runtime cannot share a process, so suites never share one.
     packages = [["openssh-server", "/usr/sbin/sshd"]]   # Debian package, and the file or command that shows it is there
     wanted = [["libusb-1.0-0", "/usr/lib/*/lib…"]]      # the same, where only some tests need it; they skip without
     root = true                                         # left out for ordinary users
-    timeout = 900                                       # seconds, for setup and for the tests
+    timeout = 1800                                       # seconds, for setup and for the tests
     weight = 100                                        # rough seconds: the longest start first
 
 and an executable `tests/SUITE/setup` prepares what the suite needs (downloads, environments) before any test starts; it
@@ -57,7 +57,7 @@ class Suite:
     packages: tuple[tuple[str, str], ...] = ()
     wanted: tuple[tuple[str, str], ...] = ()
     root: bool = False
-    timeout: float = 900.0
+    timeout: float = 1800.0
     weight: float = 10.0
 
     @property
