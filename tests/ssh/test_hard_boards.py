@@ -328,7 +328,7 @@ def test_a_damaged_library_is_named_and_repaired(
     assert not {"numpy", "runtime", "cryptography"} - {package} & set(found)
     said = knnkit(root, "provision", "--offline")
     assert said["outcome"] == "answered"
-    assert "is repaired" in str(said["warnings"])
+    assert "was damaged and will be repaired" in str(said["warnings"])
     wrong = findings(knnkit(root, "doctor", code=0 if harm is truncated else 1))
     assert package not in wrong
     assert knnkit(root, "provision", "--offline")["outcome"] == "unchanged"
