@@ -324,31 +324,6 @@ def test_an_upload_whose_line_was_cut_goes_on_where_it_stopped(board: Board, rel
     assert board.incoming() == []
 
 
-@pytest.mark.parametrize("own", [True, False])
-def test_with_an_agent_of_before_only_what_its_status_names_as_ours_is_taken_back(
-    board: Board, releases: Releases, own: bool
-) -> None:
-    commands = next(board.root.glob("venvs/*/lib/python3*/site-packages/device_agent/commands/lifecycle.py"))
-    text = commands.read_text()
-    assert '"--own"' in text
-    commands.unlink()  # other boards share the file
-    commands.write_text(text.replace('"--own"', '"--of-a-later-agent"').replace("arguments.own", "False"))
-    package = board.package(releases["iris-next"])
-    board.agent("stage", str(releases["iris-next"]))
-
-    def ben() -> None:
-        board.agent("activate", package.digest, "--holder", "ben@desk 1")
-
-    _, report = board.deploy(package, line=Line("activate") if own else Line("activate", "before", ben))
-    if own:
-        assert report.outcome is Outcome.ROLLED_BACK
-        assert running(board.settled()) == "1.0.0"
-    else:
-        assert report.outcome is Outcome.LOCKED
-        board.agent("confirm", package.digest)
-        assert running(board.settled()) == "1.1.0"
-
-
 @pytest.mark.parametrize("staged", [True, False])
 @pytest.mark.parametrize("wait", [0.0, 60.0])
 def test_two_hosts_with_one_release_at_once_are_both_told_the_truth(
