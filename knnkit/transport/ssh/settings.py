@@ -1,4 +1,4 @@
-"""Settings of ssh_config for one host, whoever read them."""
+"""Settings of ssh_config for one host."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 
 class WrongConfig(Exception):
-    """ssh_config is wrong, or knnkit cannot follow it; the message names file, line and word."""
+    """ssh_config is wrong, or knnkit does not support it; the message names file, line and word."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What ssh would take for one host. Tokens are expanded but in `identities`, `certificates` and `proxy`."""
+    """What ssh uses for one host. Tokens are expanded, except in `identities`, `certificates` and `proxy`."""
 
     host: str
     port: int
@@ -25,4 +25,4 @@ class Settings:
     proxy: str | None = None
     user_known_hosts: tuple[str, ...] = ()
     global_known_hosts: tuple[str, ...] = ()
-    digest: str | None = None  # what %C stands for, where it is known
+    digest: str | None = None  # the value of %C, if it is known

@@ -1,7 +1,7 @@
-"""Tokens, variables and `~` in values of ssh_config.
+"""Expands tokens, variables and `~` in values of ssh_config.
 
-ssh expands `%h`, `${HOME}` and a leading `~` itself, most of them only when it connects, and so does knnkit. Each value
-is expanded in one pass, so that what a token stands for is never expanded again.
+`ssh -G` leaves most of `%h`, `${HOME}` and a leading `~` as they are, so knnkit expands them. One pass: the value of a
+token is never expanded again.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _PART = re.compile(r"%(.?)|\$\{([^}]*)\}", re.DOTALL)
 
 
 class CannotExpand(ValueError):
-    """A token that is unknown here, or a variable that is not set."""
+    """A token is unknown, or a variable is not set."""
 
 
 def expand(text: str, tokens: Mapping[str, str], *, variables: bool = True) -> str:
@@ -25,7 +25,7 @@ def expand(text: str, tokens: Mapping[str, str], *, variables: bool = True) -> s
 
     Args:
         text: a value of ssh_config.
-        tokens: letter after `%` -> what it stands for; `%%` need not be named.
+        tokens: letter after `%` -> its value; `%%` is always known.
         variables: whether `${NAME}` is replaced as well.
 
     Raises:
@@ -59,7 +59,7 @@ def expand_path(text: str, tokens: Mapping[str, str]) -> str:
 
 
 def tokens(host: str, port: int, user: str, original: str, alias: str | None) -> dict[str, str]:
-    """Returns what `%h` and its like stand for; `%C` and `%j` differ between versions of OpenSSH and are left out."""
+    """Returns the values of tokens such as `%h`; without `%C` and `%j`, which differ between versions of OpenSSH."""
     here = socket.gethostname()
     return {
         "d": os.path.expanduser("~"),  # noqa: PTH111
