@@ -20,7 +20,7 @@ from device_agent.shared.safe_files import read_small
 from knnkit.config.parse import Config
 from knnkit.errors import KnnkitError
 from knnkit.fleet.device.classify_client import Answerer
-from knnkit.fleet.device.connect import Pace, dial
+from knnkit.fleet.device.connect import Job, Pace, dial
 from knnkit.fleet.device.probe import probe
 from knnkit.fleet.report import FleetReport
 from knnkit.fleet.targets import Target
@@ -79,7 +79,7 @@ def _ask(target: Target, directory: Path, pace: Pace) -> Regions:
     info = model_file.read_info(directory / constants.MODEL_FILE)
     golden = Golden.from_bytes(read_small(directory / constants.GOLDEN_FILE, constants.MAX_GOLDEN))
     known = golden.truth >= 0
-    transport = dial(target, pace.dialling)
+    transport = dial(Job(target, pace=pace))
     try:
         device = Answerer(transport, probe(transport, target.root, timeout=pace.command))
         return decision_regions.survey(
