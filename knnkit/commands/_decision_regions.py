@@ -38,12 +38,7 @@ def survey(
 ) -> tuple[Regions, str] | None:
     """Returns the regions and the name of the device that classified them; None if there is nothing to show.
 
-    Args:
-        arguments: of the command line, with `--report`.
-        report: of the run.
-        targets: the devices.
-        directories: releases on this machine; the golden rows of the one that a device runs are drawn.
-        pace: time limits.
+    `directories` are releases on this machine. The golden rows of the one that a device runs are drawn.
     """
     if report.interrupted or not any(path.suffix in (".html", ".htm") for path in arguments.report):
         return None

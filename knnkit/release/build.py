@@ -72,25 +72,15 @@ class Built:
 
 @dataclass(frozen=True)
 class Order:
-    """The properties of a release besides its model.
+    """The properties of a release besides its model."""
 
-    Attributes:
-        gates: limits that a device must meet.
-        version: for people.
-        sequence: of the release; None: the time of the build.
-        expires: seconds after the build; None: never.
-        device_class: the class of devices that it is for.
-        seed: of random samples.
-        inputs: digest of the build's inputs (`up_to_date.digest`); empty if it is not needed.
-    """
-
-    gates: model_info.Gates
-    version: str
-    sequence: int | None = None
-    expires: float | None = None
+    gates: model_info.Gates  # limits that a device must meet
+    version: str  # for people
+    sequence: int | None = None  # None: the time of the build
+    expires: float | None = None  # seconds after the build; None: never
     device_class: str = "any"
-    seed: int = 0
-    inputs: str = ""
+    seed: int = 0  # of random samples
+    inputs: str = ""  # digest of the build's inputs (`up_to_date.digest`); empty if it is not needed
 
 
 def build_release(build: Build, signer: Signer, *, out: Path | None = None) -> Built:

@@ -47,13 +47,8 @@ def page_of(
 ) -> Page:
     """Returns the page of a run.
 
-    Args:
-        report: the outcome of each device.
-        classes: the model's labels, in the order of the confusion matrices; default: those of the certificates.
-        gates: the release's gates.
-        regions: answers of one device on a grid, for a model with two features.
-        regions_from: that device's name.
-        table: what the command shows of its devices.
+    `classes` are the labels in the order of the confusion matrices, by default those of the certificates. `regions` are
+    the answers of the device `regions_from` on a grid, for a model with two features.
     """
     release = report.releases[0] if len(report.releases) == 1 else None
     title = _TITLES.get(report.command, report.command)

@@ -38,13 +38,8 @@ def ask(
 ) -> T:
     """Runs an agent command with `--json` and returns its document.
 
-    Args:
-        transport: to the device.
-        agent: the agent's command line; it may belong to an environment that is not in use.
-        command: the agent's command and arguments.
-        answer: class of the document that it answers.
-        timeout: time limit in seconds.
-        input: the command's standard input.
+    `agent` is the agent's command line; it may belong to an environment that is not in use. `input` is the standard
+    input of the command, `timeout` its time limit in seconds.
 
     Raises:
         AgentProblem: the agent reported a problem.

@@ -77,11 +77,7 @@ def dial(
 ) -> Transport:
     """Opens a connection to the device of a job; retries if that may help.
 
-    Args:
-        job: its target, time limits and opener are used.
-        pause: waits between attempts.
-        tried: called before each attempt.
-        warn: called with each warning of the login.
+    `tried` is called before each attempt, `warn` with each warning of the login.
 
     Raises:
         Unreachable: the last attempt failed.

@@ -19,12 +19,7 @@ Work = Callable[[Transport, Facts, Recorder], DeviceReport]
 def visit(job: Job, work: Work, listen: Listener, pause: Pause, *, full: bool = False) -> DeviceReport:
     """Visits one device; every fault of a device becomes a report.
 
-    Args:
-        job: the device and the time limits.
-        work: called with the connection, the facts and the recorder.
-        listen: called at each step.
-        pause: waits between attempts to connect, and returns whether the run was stopped.
-        full: ask for the system's Python even if there is an agent.
+    `work` makes the report. With `full`, the system's Python is asked for even if there is an agent.
     """
     recorder, target = Recorder(job.target, listen), job.target
     try:

@@ -51,15 +51,8 @@ def prove(
 ) -> Proof:
     """Runs the agent's check of the answering release. Switches nothing.
 
-    Args:
-        transport: to the device.
-        agent: the agent's command line.
-        digest: of the answering release.
-        nonce: of this run.
-        timeout: time limit in seconds.
-        arguments: more arguments of the agent's command.
-        input: the command's standard input.
-        rows: number of rows that the certificate must cover; None: not checked.
+    `arguments` and `input` are further arguments and the standard input of the agent's command. `rows` is the number
+    of rows that the certificate must cover, if that is known.
 
     Raises:
         AgentProblem: the agent reports a problem without a certificate.
@@ -85,14 +78,6 @@ def trial(
     It is called with the Python of the new environment and what is new in it. It gives the certificate to the recorder,
     and raises ParityFailed if the release fails there, unless it is no worse than in the environment in use. Returns
     None if the device has no agent or runtime now: a new environment can only improve that.
-
-    Args:
-        target: the device.
-        transport: to it.
-        facts: about the device now.
-        recorder: of this run.
-        nonce: of this run.
-        timeout: time limit in seconds.
     """
     status = facts.agent
     if status is None or status.runtime is None:

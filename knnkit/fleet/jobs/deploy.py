@@ -38,10 +38,7 @@ _OVERTAKEN = frozenset({"cannot-write", Reason.FILE_MISSING.value})
 def run_job(job: DeviceJob, listen: Listener = nobody, pause: Pause = just_sleep) -> DeviceReport:
     """Deploys to one device; every fault of a device becomes a report.
 
-    Args:
-        job: what to do.
-        listen: called at each step.
-        pause: waits for some seconds and returns whether the run was stopped; a device is then not activated any more.
+    `pause` waits and returns whether the run was stopped; a device is then not activated any more.
     """
     recorder = Recorder(job.target, listen)
     try:

@@ -34,10 +34,7 @@ class ProvisionJob(Job):
 def provision_device(job: ProvisionJob, listen: Listener = nobody, pause: Pause = just_sleep) -> DeviceReport:
     """Provisions one device; every fault of a device becomes a report.
 
-    Args:
-        job: what to do; the report's `details` are a `Provisioned` as JSON, or `{"removed": true}`.
-        listen: called at each step.
-        pause: waits between attempts to connect, and returns whether the run was stopped.
+    The report's `details` are a `Provisioned` as JSON, or `{"removed": true}`.
     """
     return visit(job, partial(_remove if job.remove else _provision, job), listen, pause, full=True)
 

@@ -23,13 +23,7 @@ class Stopped(Exception):
 
 
 class Conversation:
-    """Runs a job's commands on a device, over one connection at a time.
-
-    Args:
-        job: its target and time limits.
-        recorder: records attempts and waits.
-        pause: waits for some seconds and returns whether the run was stopped.
-    """
+    """Runs a job's commands on a device, over one connection at a time."""
 
     def __init__(self, job: Job, recorder: Recorder, pause: Pause) -> None:
         self._job, self._recorder, self._pause = job, recorder, pause

@@ -61,15 +61,7 @@ def roll_out(
     *,
     work: Work = run_job,
 ) -> FleetReport:
-    """Deploys to every device, wave by wave.
-
-    Args:
-        targets: the devices.
-        make_job: makes a device's job just before it runs.
-        rules: waves and budget.
-        fan: runs the jobs.
-        watch: gets the progress.
-        work: runs one job.
+    """Deploys to every device, wave by wave; makes the job of a device just before it runs.
 
     Returns:
         A report with every target, in their order; devices whose job did not begin are SKIPPED.

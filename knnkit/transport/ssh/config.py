@@ -18,8 +18,7 @@ from knnkit.errors import Unreachable
 from knnkit.transport.address import Address
 from knnkit.transport.foreign_config import refuse_foreign
 from knnkit.transport.ssh import config_file, openssh
-from knnkit.transport.ssh.settings import Settings, WrongConfig
-from knnkit.transport.ssh.tokens import CannotExpand, expand, expand_path, tokens
+from knnkit.transport.ssh.settings import CannotExpand, Settings, WrongConfig, expand, expand_path, tokens
 
 _MAX_JUMPS = 8
 

@@ -18,8 +18,7 @@ from pathlib import Path
 from device_agent.shared.safe_files import read_small
 from knnkit.transport.base import printable
 from knnkit.transport.ssh.paramiko_import import paramiko
-from knnkit.transport.ssh.settings import Settings, WrongConfig
-from knnkit.transport.ssh.tokens import expand_path, local_user
+from knnkit.transport.ssh.settings import Settings, WrongConfig, expand_path, local_user
 
 USER_CONFIG, SYSTEM_CONFIG = "~/.ssh/config", "/etc/ssh/ssh_config"
 _DEFAULT_KEYS = ("~/.ssh/id_rsa", "~/.ssh/id_ecdsa", "~/.ssh/id_ecdsa_sk", "~/.ssh/id_ed25519", "~/.ssh/id_ed25519_sk")

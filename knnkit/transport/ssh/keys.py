@@ -60,13 +60,9 @@ class _Certified(paramiko.PKey):
 def certificates_of(
     file: Path, named: Iterable[str], key: paramiko.PKey, notes: list[str]
 ) -> Iterator[tuple[Path, paramiko.PKey]]:
-    """Yields the key with each of its certificates: the file next to the key, and those of CertificateFile.
+    """Yields the key with each of its certificates: the file next to the key, and those of CertificateFile (`named`).
 
-    Args:
-        file: the key's file.
-        named: the files of CertificateFile.
-        key: the key itself, from the file or from the key agent.
-        notes: a warning is added for each certificate that cannot be used.
+    Adds a warning to `notes` for each certificate that cannot be used.
     """
     beside = file.with_name(file.name + "-cert.pub")
     for path in (beside, *map(Path, named)):
@@ -138,9 +134,7 @@ def _blob_of_private(data: bytes) -> bytes | None:
 def load(path: Path, *, agent: str) -> paramiko.PKey:
     """Reads a private key, once in a process.
 
-    Args:
-        path: the key's file.
-        agent: why the key agent cannot help if this is a public key, for the message.
+    `agent` says why the key agent cannot help if this is a public key.
 
     Raises:
         NoKey: the file holds no usable key.

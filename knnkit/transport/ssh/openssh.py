@@ -63,14 +63,9 @@ def _config_of_home() -> str | None:
 
 
 def ask(program: str, host: str, *, port: int | None, user: str | None, config: str | None) -> Settings:
-    """Returns the settings of ssh for `host`.
+    """Returns the settings of ssh for `host`; `port` and `user` win over ssh_config.
 
-    Args:
-        program: OpenSSH's `ssh`.
-        host: as the user named it, checked.
-        port: wins over ssh_config.
-        user: wins over ssh_config, checked.
-        config: the file to read; None reads the user's and the system's.
+    Check host and user before. `config` is the file to read; None reads the user's and the system's.
 
     Raises:
         WrongConfig: ssh refuses its configuration.
