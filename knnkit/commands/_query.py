@@ -53,5 +53,5 @@ def run_jobs(
     arguments: argparse.Namespace, config: Config | None, command: str, jobs: Sequence[Job], work: Work
 ) -> FleetReport:
     """Runs the job of each device, shows the progress on stderr, and returns the report."""
-    with Console(len(jobs)) as console, _selection.open_fan(arguments, config) as fan:
+    with Console(total=len(jobs)) as console, _selection.open_fan(arguments, config) as fan:
         return ask_all(command, jobs, work, fan, console)

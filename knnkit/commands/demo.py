@@ -144,7 +144,7 @@ class _Demo:
         self._say(
             f"  {built.directory.name}/: {built.manifest.name} {built.manifest.version}, signed, {built.digest[:12]}"
         )
-        target = self._target(config)
+        target = targets_of(config)[0]
         with self._step(
             f"knnkit deploy -c {self._shown(config_file)}", "the first time, makes the device's environment"
         ):
@@ -178,9 +178,6 @@ class _Demo:
         assert rows.held_out is not None  # deploy.yaml holds rows out
         return ensure_release(build, signer), rows.training, rows.held_out
 
-    def _target(self, config: Any) -> Target:
-        return targets_of(config)[0]
-
     def _deploy(self, target: Target, built: Built, public_pem: bytes) -> DeviceReport:
         keys = {dsse.fingerprint(public_pem): public_pem}
         package = read_package(built.directory, keys)
@@ -188,7 +185,7 @@ class _Demo:
         job = DeviceJob(target, package, secrets.token_hex(16), holder, keys=tuple(keys.items()))
         with terminal.Progress() as progress:
             report = run_job(job, progress.step)
-            progress.finish(target.name, report.outcome.value, "good" if report.good else "bad")
+            progress.end(target.name, report.outcome.value, "good" if report.good else "bad")
         if not report.good:
             raise ParityFailed(report.message, hint=report.hint, reason=report.reason)
         return report

@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.dry_run:
         return _dry_run(arguments, config, [make_job(target) for target in targets], rules)
-    with Console(len(targets)) as console, _selection.open_fan(arguments, config) as fan:
+    with Console(total=len(targets)) as console, _selection.open_fan(arguments, config) as fan:
         report = roll_out(targets, make_job, rules, fan, console)
     report = replace(
         report,
