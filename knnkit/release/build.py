@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from device_agent import __version__
 from device_agent.shared.protocol import constants, model_info
 from device_agent.shared.protocol.errors import ModelUnusable
 from device_agent.shared.protocol.versions import utc
@@ -190,19 +191,21 @@ def _manifest(
     if sequence is None:  # two builds within a second must not share a sequence
         old = _there(directory)
         sequence = max(created, old.sequence + 1 if old else 0)
-    return manifest.new_manifest(
+    document = model_info.Manifest(
         name=info.name,
         version=order.version,
-        k=info.k,
-        n_features=info.n_features,
-        labels_sha256=hashlib.sha256(model_file.read_member(io.BytesIO(model), constants.LABELS_FILE)).hexdigest(),
-        minimum_runtime=info.minimum_runtime,
-        gates=order.gates,
-        device_class=order.device_class,
         sequence=sequence,
         created=created,
         expires=None if order.expires is None else created + int(order.expires),
+        device_class=order.device_class,
+        minimum_agent=__version__,
+        minimum_runtime=info.minimum_runtime,
+        k=info.k,
+        n_features=info.n_features,
+        labels_sha256=hashlib.sha256(model_file.read_member(io.BytesIO(model), constants.LABELS_FILE)).hexdigest(),
+        gates=order.gates,
     )
+    return manifest.checked(document)
 
 
 def _there(directory: Path) -> model_info.Manifest | None:
