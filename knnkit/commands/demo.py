@@ -117,7 +117,7 @@ class _Witness:
 
 
 @dataclass(frozen=True)
-class _Told:
+class _Result:
     """What the experiment showed."""
 
     truth: Any
@@ -151,11 +151,11 @@ class _Demo:
             report = self._deploy(target, built, signer.public_pem)
         with self._step("asking TfKNN on the host, TfliteKNN on the device, and a float64 search"):
             device, report = self._certify(target, report, built)
-            told = self._ask(built, training, test, device)
+            result = self._ask(built, training, test, device)
         with self._step("drawing"):
             regions = self._survey(device, built, training, test)
             picture, page = self._draw(regions, training, built, report)
-        return self._conclude(told, picture, page, built, as_json=as_json)
+        return self._conclude(result, picture, page, built, as_json=as_json)
 
     # --- the path -------------------------------------------------------------------------------------------------
     def _configure(self) -> Path:
@@ -200,7 +200,7 @@ class _Demo:
         return Answerer(transport, facts), replace(report, certificate=proof.certificate)
 
     # --- the experiment -------------------------------------------------------------------------------------------
-    def _ask(self, built: Built, training: Dataset, test: Dataset, device: Answerer) -> _Told:
+    def _ask(self, built: Built, training: Dataset, test: Dataset, device: Answerer) -> _Result:
         k = built.info.k
         host = TfKNN(training.rows, k, labels=training.labels)
         neighbours = host.neighbors(test.rows).indices
@@ -209,7 +209,7 @@ class _Demo:
         reference = np.argsort(distances, axis=1, kind="stable")[:, :k].astype(np.int32)
         on_host = _Witness("TfKNN on the host", neighbours, host.predict(test.rows))
         on_device = _Witness("TfliteKNN on the device", *device.neighbours(test.rows))
-        return _Told(test.labels, reference, (on_host, on_device))
+        return _Result(test.labels, reference, (on_host, on_device))
 
     def _survey(self, device: Answerer, built: Built, training: Dataset, test: Dataset) -> Regions:
         classes = built.info.classes
@@ -240,11 +240,11 @@ class _Demo:
         return picture, html.write_report(self._folder / "report.html", page)
 
     # --- the output -----------------------------------------------------------------------------------------------
-    def _conclude(self, told: _Told, picture: Path, page: Path, built: Built, *, as_json: bool) -> int:
-        total = len(told.reference)
-        document: dict[str, Any] = {"identical": told.identical, "rows": total, "accuracy": {}}
-        for witness in told.witnesses:
-            agrees, accuracy = witness.agrees(told.reference), witness.accuracy(told.truth)
+    def _conclude(self, result: _Result, picture: Path, page: Path, built: Built, *, as_json: bool) -> int:
+        total = len(result.reference)
+        document: dict[str, Any] = {"identical": result.identical, "rows": total, "accuracy": {}}
+        for witness in result.witnesses:
+            agrees, accuracy = witness.agrees(result.reference), witness.accuracy(result.truth)
             document["accuracy"][witness.name] = accuracy
             if not as_json:
                 all_same = f"the neighbours of all {total} test rows are identical to the float64 search's"
@@ -256,7 +256,7 @@ class _Demo:
         self._say("\n" + "\n".join(f"{what:<9} {self._shown(path)}" for what, path in left.items()))
         self._say(f"          (everything lies in {self._shown(self._folder)}; remove it to be rid of it)")
         self._say(f"done in {time.monotonic() - self._began:.1f} s")
-        if not told.identical:
+        if not result.identical:
             raise ParityFailed("host, device and reference do not find the same neighbours", reason="different")
         return constants.EXIT_OK
 

@@ -23,7 +23,7 @@ from knnkit.transport.base import MAX_COMPLAINT, MAX_OUTPUT, Completed, Progress
 from knnkit.transport.buffers import Capped, Ends
 from knnkit.transport.ssh import known_hosts, tcp
 from knnkit.transport.ssh.auth import authenticate
-from knnkit.transport.ssh.channel import Told, Watchdog, drain, feed, feed_bytes
+from knnkit.transport.ssh.channel import Tracked, Watchdog, drain, feed, feed_bytes
 from knnkit.transport.ssh.config import Resolved, resolve
 from knnkit.transport.ssh.login import Between, Marks, no_command
 from knnkit.transport.ssh.paramiko_import import paramiko
@@ -95,8 +95,8 @@ class SshTransport:
         """As `Transport.append`, by `cat`: a session of its own, and as fast as SFTP (docs/decisions/071)."""
         script = 'exec cat >> "$1"' if offset else 'umask 077; exec cat > "$1"'
         source.seek(offset)
-        told = cast(BinaryIO, Told(source, lambda done: progress and progress(done, size)))
-        done = self.pipe(["sh", "-c", script, "sh", remote], told, io.BytesIO(), idle=timeout)
+        tracked = cast(BinaryIO, Tracked(source, lambda done: progress and progress(done, size)))
+        done = self.pipe(["sh", "-c", script, "sh", remote], tracked, io.BytesIO(), idle=timeout)
         if done.exit_code:
             raise DeviceFailed(
                 f"{self.name}: cannot write {remote}: {done.complaint}",
