@@ -10,8 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from device_agent.bootstrap.cleanup import tidy
-from device_agent.bootstrap.environments import current, environments, linked
+from device_agent.bootstrap.environments import current, environments, linked, tidy
 from device_agent.bootstrap.examine import damage
 from device_agent.bootstrap.files import listed, sha256
 from device_agent.bootstrap.paths import TRUST, existing, resolved

@@ -21,7 +21,7 @@ What = Literal["activated", "confirmed", "reverted", "rolled-back"]
 
 @record
 class Pending:
-    """An activation that waits for confirmation: `started` and `deadline` are uptimes of the boot `boot`."""
+    """An activation that waits for confirmation; `started` and `deadline` are seconds since the boot of id `boot`."""
 
     release: ReleaseRef
     created: int  # the time floor after it is committed (`Verdict.time_floor`)

@@ -51,13 +51,7 @@ class Wanted:
 
 
 def decide(name: str, board: Board, runtime: str, keys: Mapping[str, bytes]) -> Wanted:
-    """Returns what a board should have, with the agent of this knnkit.
-
-    Args:
-        name: the board's name in messages.
-        board: facts about it.
-        runtime: as for `recipe_for`.
-        keys: fingerprint -> PEM public key.
+    """Returns what a board should have, with the agent of this knnkit; `runtime` as for `recipe_for`.
 
     Raises:
         DeviceFailed: no agent can run there, or not with this runtime.

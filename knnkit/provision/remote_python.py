@@ -55,11 +55,7 @@ def interpreter(transport: Transport, facts: PythonFacts) -> str:
 def look(transport: Transport, python: str, root: str, probe: str) -> Board:
     """Returns facts about the board and what was provisioned there; changes nothing.
 
-    Args:
-        transport: to the board.
-        python: the board's own interpreter.
-        root: the knnkit directory there; `~` is resolved on the board.
-        probe: code that the environment in use must be able to run.
+    `probe` is code that the environment in use must be able to run.
 
     Raises:
         Unreachable: the connection broke.

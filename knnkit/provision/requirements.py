@@ -110,10 +110,7 @@ class Recipe:
 def recipe_for(name: str, board: Board, runtime: str = constants.ANY_RUNTIME) -> Recipe:
     """Chooses the packages for a board.
 
-    Args:
-        name: the board's name in messages.
-        board: facts about it.
-        runtime: one of PACKAGES; `auto` is the one that the board has, on a bare board the first in `WHEELS`.
+    `runtime` is one of PACKAGES; `auto` is the one that the board has, on a bare board the first in `WHEELS`.
 
     Raises:
         DeviceFailed: the agent cannot run there, or not with this runtime; the message says why.

@@ -51,11 +51,7 @@ def is_named(folder: Path | None) -> bool:
 def fetch(pins: Sequence[str], recipe: Recipe, folder: Path, *, own: bool = False) -> list[Path]:
     """Returns the wheels for a board; downloads those that `folder` lacks.
 
-    Args:
-        pins: `name==version` of each.
-        recipe: the kind of board.
-        folder: folder of wheels; made if it is missing.
-        own: the user named the folder: if it has no wheel of a known name, one of another name is used.
+    With `own`, the user named the folder: if it has no wheel of a known name, one of another name is used.
 
     Raises:
         UsageError: `folder` cannot be written.

@@ -30,12 +30,7 @@ def is_newer(text: str, than: str) -> bool:
 
 
 def to_upgrade(protocol: int, oldest: int) -> Literal["agent", "host"] | None:
-    """Returns which side is too old for the other; None if they are compatible.
-
-    Args:
-        protocol: the agent's `PROTOCOL`.
-        oldest: its `OLDEST_PROTOCOL`.
-    """
+    """Returns which side is too old, from the agent's two protocol numbers; None if they are compatible."""
     if protocol < constants.OLDEST_PROTOCOL:
         return "agent"
     return "host" if oldest > constants.PROTOCOL else None

@@ -19,11 +19,7 @@ def findings_of(
 ) -> Iterator[Finding]:
     """Yields findings in the order in which to repair them.
 
-    Args:
-        target: the device.
-        facts: as it is now.
-        named: fingerprints of the keys that deploy.yaml names; none, where it names none.
-        models: names of the models that deploy.yaml builds; none, where it builds none.
+    `named` are the fingerprints of the keys and `models` the names of the models in deploy.yaml; empty if it has none.
     """
     address = str(target)
     yield Finding("connection", "ok", f"{facts.system} {facts.machine}, home {facts.home}", "")
