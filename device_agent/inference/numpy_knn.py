@@ -1,8 +1,8 @@
-"""Search without a TFLite runtime: NumPy over the rows of the model file.
+"""Search in NumPy, for boards without a TFLite wheel.
 
-For boards that have no TFLite wheel: 32-bit Debian Trixie, ARMv6, musl, RISC-V. One float32 matrix product finds the
-rows that may be among the nearest, and float64 ranks them (`exact`), so the answers are those of the graph. Holds one
-copy of nothing: the rows are read from the mapped file. Takes the place of `Graphs` in `TfliteKNN`.
+Such boards are 32-bit Debian Trixie, ARMv6, musl and RISC-V. One float32 matrix product finds the
+rows that may be among the nearest, and float64 ranks them (`exact`), so the answers are those of the graph. The rows
+are read from the mapped file. Takes the place of `Graphs` in `TfliteKNN`.
 """
 
 from __future__ import annotations
