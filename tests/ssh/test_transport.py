@@ -424,7 +424,7 @@ def test_a_clock_that_is_set_meanwhile_is_no_deadline(
         with pytest.raises(Unreachable, match="no end within 2 s") as caught:
             transport.run(["true"], timeout=2.0)
         assert caught.value.reason == "deadline"
-    assert "--command-timeout" in caught.value.hint
+        assert "--command-timeout" in caught.value.hint
         between.frozen = False
 
 
