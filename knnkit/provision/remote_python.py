@@ -144,7 +144,7 @@ def _board(answer: dict[str, Any]) -> Board:
         disk_free=int(answer["disk_free"]),
         tidy=bool(answer["tidy"]),
         current=answer["current"],
-        runtime=runtime_of(map(str, dict(answer["linked"] or {}).get("pins", ()))),
+        runtime=runtime_of(map(str, dict(answer["linked"]).get("pins", ()))) if answer["linked"] else None,
         environments=dict(answer["environments"]),
         damage=printable(str(answer.get("damage", ""))),
         trusted=dict(answer["trusted"]),

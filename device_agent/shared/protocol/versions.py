@@ -37,8 +37,13 @@ def to_upgrade(protocol: int, oldest: int) -> Literal["agent", "host"] | None:
 
 
 def runtime(text: str) -> tuple[int, ...] | None:
-    """Returns `tflite_runtime 2.14.0`, `ai_edge_litert 2.3.0` or a bare version as a TensorFlow Lite version."""
+    """Returns `tflite_runtime 2.14.0`, `ai_edge_litert 2.3.0` or a bare version as a TensorFlow Lite version.
+
+    NumPy runs every model, since it does not run the graph.
+    """
     name, _, number = text.rpartition(" ")
+    if name == constants.NUMPY:
+        return (10**9,)
     parsed = parse(number)
     if parsed is not None and name == "ai_edge_litert":
         return max(parsed, _LITERT_IS_AT_LEAST)
