@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from device_agent.shared.console.quiet import quiet
 from device_agent.shared.protocol import constants, model_info
-from device_agent.shared.queries import Neighbors, accuracy, check_rows, column_names
+from device_agent.shared.queries import Neighbors, accuracy, check_rows, column_names, in_doubt
 from device_agent.shared.safe_files import whole_file
 from knnkit.data.dataset import Dataset, dataset
 from knnkit.errors import BuildError, DataError, UsageError
@@ -213,6 +213,9 @@ class TfKNN:
             settled = (exact.label, exact.probabilities, exact.indices[:, :k], exact.distances[:, :k])
             for name, values in zip(_SETTLED, settled):
                 found[name][doubtful] = values
+        indices, distances = found[constants.OUTPUT_INDICES], found[constants.OUTPUT_DISTANCES]
+        close = found[constants.OUTPUT_CERTAIN] & in_doubt(distances, self._module.near)
+        indices[close], distances[close] = self._reference.order(rows[close], indices[close])
         return found
 
     # --- models ---------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import platform
 import weakref
-from math import isfinite
+from math import inf, isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,7 +22,7 @@ from device_agent.inference.graph_runner import unusable
 from device_agent.inference.graph_selection import Graphs
 from device_agent.inference.interpreter import Loader
 from device_agent.shared.protocol import constants, reports
-from device_agent.shared.queries import Neighbors, accuracy, check_rows
+from device_agent.shared.queries import Neighbors, accuracy, check_rows, in_doubt
 from device_agent.shared.release.model_file import read_info as read_info
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ _ANSWERS = (
 _LABEL = (constants.OUTPUT_LABEL,)
 _NEIGHBORS = (constants.OUTPUT_INDICES, constants.OUTPUT_DISTANCES)
 _FLOAT32 = np.dtype(np.float32)
+_MAX_FLOAT32 = np.finfo(np.float32).max
 _DESCRIPTORS = "/proc/self/fd/"
 #: A named tuple's own constructor takes twice as long.
 _new = tuple.__new__
@@ -113,6 +114,8 @@ class TfliteKNN:
             self._exact = self._graphs.exact
         else:
             self._graphs = Graphs(loader, self.info, packed=packed, stream=stream, search=search)
+        self._near = self.info.near if self.info.k > 1 and loader.name != constants.NUMPY else None
+        self._share, self._least = (near.share, near.share * near.least) if (near := self._near) else (0.0, 0.0)
         self._take()
 
     @property
@@ -150,7 +153,8 @@ class TfliteKNN:
         """
         if self._ask_one(rows):
             indices, distances = self._neighbors
-            return _new(Neighbors, (indices.copy(), distances.copy()))
+            found = _new(Neighbors, (indices.copy(), distances.copy()))
+            return found if self._is_ordered() else self._in_order(rows, found)
         return Neighbors(*self._ask(rows, _NEIGHBORS))
 
     def predict(self, rows: ArrayLike) -> NDArray[Any]:
@@ -199,7 +203,8 @@ class TfliteKNN:
         """
         if self._ask_one(rows):
             label, probabilities, indices, distances = self._answers
-            return _new(Answers, (label.copy(), probabilities.copy(), indices.copy(), distances.copy()))
+            found = _new(Answers, (label.copy(), probabilities.copy(), indices.copy(), distances.copy()))
+            return found if self._is_ordered() else self._in_order(rows, found)
         return Answers(*self._ask(rows, _ANSWERS))
 
     def _take(self) -> None:
@@ -209,6 +214,7 @@ class TfliteKNN:
         self._answers = tuple(one.outputs[name] for name in _ANSWERS)
         self._neighbors = tuple(one.outputs[name] for name in _NEIGHBORS)
         self._certain = one.outputs[constants.OUTPUT_CERTAIN].data
+        self._far: Any = one.outputs[constants.OUTPUT_DISTANCES].reshape(-1).data
         self.runtime = reports.RuntimeInfo(
             loader.name, loader.version, self._graphs.delegate, platform.python_version(), np.__version__
         )
@@ -250,9 +256,40 @@ class TfliteKNN:
         views = {name: self._one.outputs[name] for name in (*names, constants.OUTPUT_CERTAIN)}
         parts = {name: np.empty((len(queries), *view.shape[1:]), view.dtype) for name, view in views.items()}
         self._graphs.run(queries, parts)
-        if not parts[constants.OUTPUT_CERTAIN].all():
+        certain = parts[constants.OUTPUT_CERTAIN]
+        if self._near and constants.OUTPUT_DISTANCES in names:
+            for row in np.flatnonzero(certain & in_doubt(parts[constants.OUTPUT_DISTANCES], self._near)):
+                self._order(queries[row], parts[constants.OUTPUT_INDICES][row], parts[constants.OUTPUT_DISTANCES][row])
+        if not certain.all():
             self._settle(queries, parts)
         return tuple(parts[name] for name in names)
+
+    def _is_ordered(self) -> bool:
+        """Whether the neighbours of the row that `_ask_one` has answered are in order; `queries.in_doubt` for one row.
+
+        Python's numbers: for a few of them, each call of NumPy takes longer than all of this.
+        """
+        if self._near is None:
+            return True
+        far = self._far.tolist()
+        gap, last = self._share * far[-1], -inf
+        if gap < self._least:
+            gap = self._least
+        for distance in far:
+            if distance - last <= gap:
+                return False
+            last = distance
+        return True
+
+    def _in_order(self, rows: Any, found: Any) -> Any:
+        """Returns `found`, the answer to one row, with the neighbours in order."""
+        self._order(rows[0], found.indices[0], found.distances[0])
+        return found
+
+    def _order(self, row: NDArray[np.float32], indices: NDArray[np.int32], distances: NDArray[np.float32]) -> None:
+        """Ranks the (k,) neighbours of a raw row in float64, in place."""
+        indices[:], exact = self._get_exact().order(row, indices)
+        distances[:] = np.minimum(exact, _MAX_FLOAT32)
 
     def _settle(self, queries: NDArray[np.float32], parts: dict[str, NDArray[Any]]) -> None:
         exact = self._get_exact()

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from device_agent.shared.protocol.errors import BadInput
+from device_agent.shared.protocol.model_info import Near
 
 
 # A named tuple: a stream makes one for every row, and a frozen dataclass takes three times as long to make.
@@ -25,6 +26,13 @@ class Neighbors(NamedTuple):
 
     indices: NDArray[np.int32]
     distances: NDArray[np.float32]
+
+
+def in_doubt(distances: NDArray[np.float32], near: Near) -> NDArray[np.bool_]:
+    """Returns (n,) whether rounding may have changed the order of the k neighbours at these (n, k) distances."""
+    limit = np.float32(near.share) * np.maximum(distances[:, -1], np.float32(near.least))
+    found: NDArray[np.bool_] = (distances[:, 1:] - distances[:, :-1] <= limit[:, np.newaxis]).any(axis=1)
+    return found
 
 
 def default_names(count: int) -> tuple[str, ...]:

@@ -168,11 +168,11 @@ def _weights(classifier: Any) -> Any:
     raise BuildError("weights as a function are not supported", hint="weights='uniform' or 'distance'")
 
 
-def _training_rows(classifier: Any) -> NDArray[np.float64]:
+def _training_rows(classifier: Any) -> NDArray[Any]:
     rows = classifier._fit_X
     if not isinstance(rows, np.ndarray):
         raise BuildError("sparse training rows are not supported", hint="fit it with rows.toarray()")
-    return np.asarray(rows, np.float64)
+    return rows if rows.dtype == np.float32 else np.asarray(rows, np.float64)
 
 
 def _classes(classifier: Any) -> tuple[tuple[int | str, ...], NDArray[np.int32]]:

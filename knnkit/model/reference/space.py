@@ -30,6 +30,9 @@ CONFIDENCE = 6.0
 #: With steps, a distance below this share of the space's size is an exact match. An enrolled float32 row is off by up
 #: to 2^-24 of its length, a query in float64 by far less; 2^-22 is four times that.
 _ZERO = 2.0**-22
+#: The same for training rows that another program has mapped in float32: a sum of p products is off by sqrt(p) times
+#: as much (Higham and Mary 2019), and 16 times covers a few hundred features.
+_ZERO_FLOAT32 = 16.0 * _ZERO
 
 
 def relative_error(width: int) -> float:
@@ -126,6 +129,19 @@ class Space:
     radius: float = 0.0
     reach: float = 0.0
 
+    @property
+    def tied(self) -> float:
+        """Distances closer than this are ties, in order of their rows; 0 without steps, where distances are exact.
+
+        Rounding an enrolled row to float32 moves it, and so each distance to it, by up to 2^-24 of the space's size.
+        """
+        return self.zero / 2
+
+    @property
+    def unit(self) -> float:
+        """What all coordinates are scaled by, if it is the same factor; else 1. It is left out until ties are found."""
+        return float(np.abs(self.scale[0])) if (np.abs(self.scale) == np.abs(self.scale[0])).all() else 1.0
+
     def enter(self, rows: Float32, *, query: bool = True) -> Float64:
         """Returns the (n, p) float64 offsets of raw (n, d) rows from the centre, before `scale`."""
         if not self.steps:
@@ -164,19 +180,23 @@ def make_space(rows: Float32, steps: list[Step], metric: Metric) -> tuple[Space,
     return _centre(metric, maps, scale, _through(maps, rows) if maps else rows)
 
 
-def adopt_space(mapped: Float64, steps: list[Step], metric: Metric) -> tuple[Space, Float32]:
+def adopt_space(mapped: NDArray[Any], steps: list[Step], metric: Metric) -> tuple[Space, Float32]:
     """As `make_space`, from (n, p) training rows that have passed the `steps`, as a scikit-learn Pipeline keeps them.
+
+    The rows are float64, or float32 if it was fitted with such rows.
 
     Raises:
         BuildError: the map takes a training row out of the range of float32.
     """
+    zero = _ZERO_FLOAT32 if steps and mapped.dtype == np.float32 else _ZERO
+    mapped = mapped.astype(np.float64)
     maps, scale = _split_scale(steps, metric)
     if metric == "cosine":
-        return _centre(metric, maps, scale, maps[-1].apply(mapped, query=False))
+        return _centre(metric, maps, scale, maps[-1].apply(mapped, query=False), zero)
     if scale is not None:
         last = _fold(steps)[-1]
         mapped = mapped / last.b + last.a
-    return _centre(metric, maps, scale, mapped if maps else mapped.astype(np.float32))
+    return _centre(metric, maps, scale, mapped if maps else mapped.astype(np.float32), zero)
 
 
 def _split_scale(steps: list[Step], metric: Metric) -> tuple[list[Step], Float64 | None]:
@@ -196,7 +216,9 @@ def _through(maps: list[Step], rows: Float32) -> Float64:
     return mapped
 
 
-def _centre(metric: Metric, maps: list[Step], scale: Float64 | None, values: NDArray[Any]) -> tuple[Space, Float32]:
+def _centre(
+    metric: Metric, maps: list[Step], scale: Float64 | None, values: NDArray[Any], zero: float = _ZERO
+) -> tuple[Space, Float32]:
     centre = _choose_centre(values)
     factors = np.ones(len(centre)) if scale is None else np.broadcast_to(scale, centre.shape).astype(np.float64)
     with np.errstate(over="ignore"):
@@ -219,7 +241,7 @@ def _centre(metric: Metric, maps: list[Step], scale: Float64 | None, values: NDA
         reach=float(np.sqrt(squared.max())),
     )
     size = max(space.size, float(lengths.max()))
-    return replace(space, zero=_ZERO * size if maps else 0.0), enrolled
+    return replace(space, zero=zero * size if maps else 0.0), enrolled
 
 
 def _fold(steps: list[Step]) -> list[Step]:
