@@ -212,6 +212,7 @@ def _manifest(
         sequence=sequence,
         created=created,
         expires=None if order.expires is None else created + int(order.expires),
+        schema=info.schema,
     )
 
 

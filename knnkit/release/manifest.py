@@ -8,6 +8,7 @@ import time
 
 from device_agent import __version__
 from device_agent.shared.protocol import json_codec
+from device_agent.shared.protocol.constants import SCHEMA
 from device_agent.shared.protocol.errors import Refused
 from device_agent.shared.protocol.model_info import Gates, Manifest
 from device_agent.shared.trust import manifest as rules
@@ -34,6 +35,7 @@ def new_manifest(
     sequence: int | None = None,
     created: int | None = None,
     expires: int | None = None,
+    schema: int = SCHEMA,
 ) -> Manifest:
     """Returns a checked manifest; `sequence` and `created` default to the clock, in seconds since 1970.
 
@@ -55,6 +57,7 @@ def new_manifest(
         n_features=n_features,
         labels_sha256=labels_sha256,
         gates=gates,
+        schema=schema,
     )
     return read_manifest(write_manifest(manifest))
 
