@@ -98,7 +98,7 @@ class ExactKnn:
             raise ValueError("a training row has a class that knn.json does not name")
 
     def answer(self, row: NDArray[np.float32]) -> dict[str, Any]:
-        """Returns the model's outputs for one raw (n_features,) float32 row, by output name.
+        """Returns the model's outputs for one (n_features,) float32 row, by output name; the origin is subtracted.
 
         Raises:
             ModelUnusable: the tables do not fit each other.

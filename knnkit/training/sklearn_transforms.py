@@ -48,7 +48,7 @@ def _standard(scaler: Any) -> list[Step]:
     zeros = np.zeros(scaler.n_features_in_)
     return [
         affine(
-            zeros if scaler.mean_ is None else scaler.mean_,
+            scaler.mean_ if scaler.with_mean else zeros,  # scikit-learn computes it in any case
             1.0 / (1.0 + zeros if scaler.scale_ is None else scaler.scale_),
         )
     ]
