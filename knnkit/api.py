@@ -207,8 +207,7 @@ class TfKNN:
         """Returns the graph's outputs, replaced by float64 answers for rows that are not certain."""
         held = self.fitted.enrolment
         raw = check_raw_rows(queries, held.feature_names, DataError, held.space.origin)
-        rows = held.space.narrow(raw)
-        found = self._module.run(rows)
+        found = self._module.run(held.space.narrow(raw))
         doubtful = np.flatnonzero(~found[constants.OUTPUT_CERTAIN])
         if len(doubtful):
             exact, k = self._reference.answer(raw[doubtful]), self.fitted.spec.k
@@ -217,7 +216,7 @@ class TfKNN:
                 found[name][doubtful] = values
         indices, distances = found[constants.OUTPUT_INDICES], found[constants.OUTPUT_DISTANCES]
         close = found[constants.OUTPUT_CERTAIN] & in_doubt(distances, self._module.near)
-        indices[close], distances[close] = self._reference.order(rows[close], indices[close])
+        indices[close], distances[close] = self._reference.order(raw[close], indices[close])
         return found
 
     # --- models ---------------------------------------------------------------------------------------------------
@@ -298,8 +297,7 @@ def from_sklearn(
 ) -> TfKNN:
     """Imports a fitted KNeighborsClassifier, or a Pipeline of transformers that ends in one.
 
-    Of a search (such as GridSearchCV) it imports the best estimator. Transformers: StandardScaler, MinMaxScaler,
-    MaxAbsScaler, RobustScaler, Normalizer, PCA, NeighborhoodComponentsAnalysis.
+    Of a search (such as GridSearchCV) it imports the best estimator. docs/guide.md lists the transformers.
 
     Args:
         estimator: a fitted one.

@@ -158,7 +158,7 @@ class TfliteKNN:
         if self._ask_one(rows):
             indices, distances = self._neighbors
             found = _new(Neighbors, (indices.copy(), distances.copy()))
-            return found if self._is_ordered() else self._in_order(rows, found)
+            return found if self._is_ordered() else self._in_order(found)
         return Neighbors(*self._ask(rows, _NEIGHBORS))
 
     def predict(self, rows: ArrayLike) -> NDArray[Any]:
@@ -208,7 +208,7 @@ class TfliteKNN:
         if self._ask_one(rows):
             label, probabilities, indices, distances = self._answers
             found = _new(Answers, (label.copy(), probabilities.copy(), indices.copy(), distances.copy()))
-            return found if self._is_ordered() else self._in_order(rows, found)
+            return found if self._is_ordered() else self._in_order(found)
         return Answers(*self._ask(rows, _ANSWERS))
 
     def _take(self) -> None:
@@ -285,13 +285,13 @@ class TfliteKNN:
             last = distance
         return True
 
-    def _in_order(self, rows: Any, found: Any) -> Any:
-        """Returns `found`, the answer to one row, with the neighbours in order."""
-        self._order(rows[0], found.indices[0], found.distances[0])
+    def _in_order(self, found: Any) -> Any:
+        """Returns `found`, the answer to the row that `_ask_one` has asked, with the neighbours in order."""
+        self._order(self._one.flat, found.indices[0], found.distances[0])
         return found
 
     def _order(self, row: NDArray[np.float32], indices: NDArray[np.int32], distances: NDArray[np.float32]) -> None:
-        """Ranks the (k,) neighbours of a raw row in float64, in place."""
+        """Ranks the (k,) neighbours of a row less the origin in float64, in place."""
         indices[:], exact = self._get_exact().order(row, indices)
         distances[:] = np.minimum(exact, _MAX_FLOAT32)
 
