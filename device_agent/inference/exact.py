@@ -140,6 +140,21 @@ class ExactKnn:
             raise ModelUnusable(f"{self._damaged}: {error}") from None
         return order, self._distances(measure)
 
+    def is_exact(self, rows: NDArray[np.float32], kth: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Returns (n,) whether float32 ranks the k neighbours of raw rows exactly: rows in whole steps of `lattice`.
+
+        Args:
+            rows: (n, n_features) float32.
+            kth: (n,) their k-th distances. Up to 2^24 units of the measure, no sum was rounded.
+        """
+        step = self._info.lattice
+        if not step or self._steps:
+            return np.zeros(len(rows), np.bool_)
+        units = kth / step if self._info.metric != "sqeuclidean" else kth / step**2
+        whole = (rows - self._centre) * (self._scale / step)
+        exact: NDArray[np.bool_] = (whole == np.rint(whole)).all(axis=1)
+        return exact & (units < (2.0**12 if self._info.metric == "euclidean" else 2.0**24))
+
     def scaled_rows(self) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.float32], Float64] | None:
         """Returns training rows (n, p) as offsets, classes (n,), centre and scale (p,); None after other steps."""
         if self._steps:

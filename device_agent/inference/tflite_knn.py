@@ -245,8 +245,8 @@ class TfliteKNN:
         self._graphs.run(queries, parts)
         certain = parts[constants.OUTPUT_CERTAIN]
         if self._near and constants.OUTPUT_DISTANCES in names:
-            for row in np.flatnonzero(certain & in_doubt(parts[constants.OUTPUT_DISTANCES], self._near)):
-                self._order(queries[row], parts[constants.OUTPUT_INDICES][row], parts[constants.OUTPUT_DISTANCES][row])
+            close = certain & in_doubt(parts[constants.OUTPUT_DISTANCES], self._near)
+            self._order(queries, close, parts[constants.OUTPUT_INDICES], parts[constants.OUTPUT_DISTANCES])
         if not certain.all():
             self._settle(queries, parts)
         return tuple(parts[name] for name in names)
@@ -270,13 +270,22 @@ class TfliteKNN:
 
     def _in_order(self, rows: Any, found: Any) -> Any:
         """Returns `found`, the answer to one row, with the neighbours in order."""
-        self._order(rows[0], found.indices[0], found.distances[0])
+        self._order(rows, np.array([True]), found.indices, found.distances)
         return found
 
-    def _order(self, row: NDArray[np.float32], indices: NDArray[np.int32], distances: NDArray[np.float32]) -> None:
-        """Ranks the (k,) neighbours of a raw row in float64, in place."""
-        indices[:], exact = self._get_exact().order(row, indices)
-        distances[:] = np.minimum(exact, _MAX_FLOAT32)
+    def _order(
+        self,
+        rows: NDArray[np.float32],
+        close: NDArray[np.bool_],
+        indices: NDArray[np.int32],
+        distances: NDArray[np.float32],
+    ) -> None:
+        """Ranks the (n, k) neighbours of the `close` ones of n raw rows in float64, in place."""
+        if self.info.lattice and close.any():
+            close[close] = ~self._get_exact().is_exact(rows[close], distances[close, -1])
+        for row in np.flatnonzero(close):
+            indices[row], exact = self._get_exact().order(rows[row], indices[row])
+            distances[row] = np.minimum(exact, _MAX_FLOAT32)
 
     def _settle(self, queries: NDArray[np.float32], parts: dict[str, NDArray[Any]]) -> None:
         exact = self._get_exact()
