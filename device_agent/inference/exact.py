@@ -103,13 +103,23 @@ class ExactKnn:
         Raises:
             ModelUnusable: the tables do not fit each other.
         """
+        return self.answers(row[np.newaxis])[0]
+
+    def answers(self, rows: NDArray[np.float32]) -> list[dict[str, Any]]:
+        """Returns `answer` of each of the (n, n_features) raw rows; one product searches for all of them.
+
+        Raises:
+            ModelUnusable: the tables do not fit each other.
+        """
         try:
-            return self._answer(row)
+            entered = [self._enter(row) for row in rows]
+            near = self._find_near(np.array(entered))
+            return [self._answer(z, found) for z, found in zip(entered, near, strict=True)]
         except (ValueError, TypeError, IndexError, ArithmeticError) as error:
             raise ModelUnusable(f"{self._damaged}: {error}") from None
 
-    def _answer(self, row: NDArray[np.float32]) -> dict[str, Any]:
-        order, measure = self._rank(self._enter(row))
+    def _answer(self, z: Float64, near: NDArray[np.int64] | None) -> dict[str, Any]:
+        order, measure = self._rank(z, near)
         distances = self._distances(measure)
         probabilities = votes(self._classes[order], distances, self._info)
         # The order of addition can split equal shares by some 2^-53: shares within 1e-12 tie, the lowest class wins.
@@ -183,16 +193,15 @@ class ExactKnn:
         entered: Float64 = z - self._centre
         return entered
 
-    def _rank(self, z: Float64) -> tuple[NDArray[np.int64], Float64]:
+    def _rank(self, z: Float64, near: NDArray[np.int64] | None) -> tuple[NDArray[np.int64], Float64]:
         """Returns the (k,) nearest training rows and their measures, in order of (measure, index).
 
-        The measure is the squared distance; for manhattan, the distance.
+        The measure is the squared distance; for manhattan, the distance. `near` are the rows to rank; None: all.
         """
         k = self._info.k
         if self._info.metric == "cosine" and z[-2] == 1.0:  # zeros have distance 1 from all: all rows tie
             return np.arange(k), np.full(k, 2.0)
-        manhattan = self._info.metric == "manhattan"
-        rough = self._measure(z, None if manhattan else self._find_near(z))
+        rough = self._measure(z, near)
         kth = np.partition(rough, k - 1)[k - 1]
         candidates = np.flatnonzero(rough <= self._and_ties(float(kth)) * _NEAR_TIED)
         order, measure = self._sort(z, candidates)
@@ -204,10 +213,10 @@ class ExactKnn:
         zero = self._zero / self._unit
         return zero if self._info.metric == "manhattan" else zero**2
 
-    def _and_ties(self, measure: float) -> float:
+    def _and_ties(self, measure: Any) -> Any:
         """Returns the measure up to which rows may be tied with one at `measure`."""
-        beyond, measure = _CHAIN * self._tied / self._unit, max(measure, self._exact_match)
-        return measure + beyond if self._info.metric == "manhattan" else (math.sqrt(measure) + beyond) ** 2
+        beyond, measure = _CHAIN * self._tied / self._unit, np.maximum(measure, self._exact_match)
+        return measure + beyond if self._info.metric == "manhattan" else (np.sqrt(measure) + beyond) ** 2
 
     def _sort(self, z: Float64, chosen: NDArray[np.int64]) -> tuple[NDArray[np.int64], Float64]:
         """Returns the rows of the ascending `chosen` in order of (measure, index), and their measures.
@@ -255,27 +264,37 @@ class ExactKnn:
                 difference = (z - block[rows - first]) * self._weights
                 yield rows, np.abs(difference) if self._info.metric == "manhattan" else difference * difference
 
-    def _find_near(self, z: Float64) -> NDArray[np.int64] | None:
-        """Returns the rows that may be among the k nearest, by one float32 matrix product; None if all may be."""
-        if self._weights.max() > _STEEP:
-            return None
+    def _find_near(self, z: Float64) -> list[NDArray[np.int64] | None]:
+        """Returns, for each of (q, p) rows, the training rows that may be among the k nearest; None if all may be.
+
+        One float32 matrix product finds them.
+        """
+        if self._info.metric == "manhattan" or self._weights.max() > _STEEP:
+            return [None] * len(z)
         if self._squares is None:
             self._squares = self._measure_squares()
         weighted = z * self._weights
-        length = float(np.sqrt(weighted @ weighted))
+        length = np.sqrt(np.einsum("ij,ij->i", weighted, weighted))
         # (6 sqrt(p) + 8) u, u = 2^-24, bounds the error of a float32 score over p coordinates, relative to (length +
         # reach)² (`relative_error` in knnkit.model.reference.space). Four times that: nothing checks the result.
-        rho = 4.0 * (6.0 * np.sqrt(len(z)) + 8.0) * 2.0**-24
+        rho = 4.0 * (6.0 * np.sqrt(z.shape[1]) + 8.0) * 2.0**-24
         slack = rho * (length + float(np.sqrt(self._squares.max()))) ** 2
-        if not 1e-30 < slack < 1e30:  # outside, float32 squares may overflow or underflow
-            return None
-        factor = (weighted * self._weights).astype(np.float32)
-        products = np.concatenate([block @ factor for block in self._blocks])
-        squared = self._squares - 2.0 * products
-        kth = np.partition(squared, self._info.k - 1)[self._info.k - 1]
-        # Both the k-th row and a row that could pass it are off by at most `slack`.
-        limit = self._and_ties(max(0.0, float(kth) + length * length + slack)) - length * length
-        return np.flatnonzero(squared <= limit + slack)
+        # Outside these bounds, float32 squares may overflow or underflow.
+        bounded = (slack > 1e-30) & (slack < 1e30)
+        if not bounded.any():
+            return [None] * len(z)
+        with np.errstate(over="ignore", invalid="ignore"):  # in rows that are not bounded
+            factor = (weighted * self._weights).astype(np.float32)
+            scores = np.concatenate([factor @ block.T for block in self._blocks], axis=1)
+            scores *= -2.0
+            scores += self._squares
+            kth = np.partition(scores, self._info.k - 1, axis=1)[:, self._info.k - 1].astype(np.float64)
+            # Keep all that are tied with the k-th. It and a row that could pass it are off by `slack` each.
+            limit = self._and_ties(kth + length * length + slack) - length * length + slack
+        return [
+            np.flatnonzero(row <= most) if usable else None
+            for row, most, usable in zip(scores, limit, bounded, strict=True)
+        ]
 
     def _measure_squares(self) -> NDArray[np.float32]:
         """Returns the (n_train,) float32 squared lengths of the training rows in model space."""
