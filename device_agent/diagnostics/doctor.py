@@ -32,11 +32,11 @@ LOW_DISK = 200 * 1024 * 1024
 EARLIEST = 1_767_225_600
 #: Warning about the running release -> the commands that end it.
 _MEND = {
-    standing.REVOKED_KEY: "knnkit sign RELEASE --key PEM, with a trusted key, then knnkit deploy --release RELEASE",
-    standing.EXPIRED: "knnkit build --force, then knnkit deploy",
+    standing.REVOKED_KEY: "`knnkit sign RELEASE --key TRUSTED`, then `knnkit deploy --release RELEASE --target HOST`",
+    standing.EXPIRED: "knnkit build --force, then knnkit deploy --target HOST",
 }
 #: To be typed on the host, which knows the device's name.
-_PROVISION = "knnkit provision --target THIS_DEVICE"
+_PROVISION = "knnkit provision --target HOST"
 Check = Callable[[Store], Iterator[Finding]]
 
 
@@ -244,7 +244,7 @@ def _release(store: Store) -> Iterator[Finding]:
         loaded = load_kept(store, release)
         loaded.close()
     except (AgentError, OSError) as error:
-        mend = getattr(error, "hint", "") or "knnkit deploy --target THIS_DEVICE"
+        mend = getattr(error, "hint", "") or "knnkit deploy --target HOST"
         yield Finding("release", "error", str(error), mend)
         return
     for warning in standing.gates_missed(loaded.verdict.warnings):

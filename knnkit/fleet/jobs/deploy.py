@@ -160,7 +160,7 @@ class _Deploy:
             raise DeviceFailed(
                 f"{job.target.name}: the agent does not answer after provisioning: {facts.agent_problem}",
                 reason="no-agent",
-                hint=f"knnkit doctor --target {job.target}",
+                hint="knnkit doctor --target HOST",
             )
         return facts
 

@@ -144,7 +144,8 @@ class _Rollout:
             for answer in self._fan.each(ask_device, questions, self._watch.step):
                 answers[answer.name] = answer
         for report in leaving:
-            self._done[report.name] = go_back.gone_back(report, answers.get(report.name), code)
+            done = go_back.gone_back(report, answers.get(report.name), code)
+            self._done[report.name] = replace(done, hint=self._targets[report.name].lead(done.hint))
             self._watch.finish(self._done[report.name])
 
     def _question(self, report: DeviceReport) -> Question:

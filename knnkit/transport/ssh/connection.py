@@ -113,7 +113,7 @@ class SshTransport:
             raise DeviceFailed(
                 f"{self._name}: cannot write {remote}: {done.complaint}",
                 reason="cannot-write",
-                hint=f"knnkit doctor --target {self._name}",
+                hint="knnkit doctor --target HOST",
             )
 
     def close(self) -> None:
