@@ -177,8 +177,15 @@ def _root(store: Store) -> Iterator[Finding]:
         yield Finding("root", "warning", f"other users can access {root}", f"chmod 700 {_typed(root)}")
     elif not os.access(root, os.W_OK) or os.statvfs(root).f_flag & os.ST_RDONLY:
         yield Finding("root", "error", f"{root} cannot be written", "mount | grep ' / '; dmesg | tail")
+    elif unfit := [path for path in store.folders if os.path.lexists(path) and not _is_own_folder(path)]:
+        mend = f"mv {_typed(unfit[0])} {_typed(unfit[0])}.old"
+        yield Finding("root", "error", f"{unfit[0]} is not a folder that this user may write", mend)
     else:
         yield _ok("root", str(root))
+
+
+def _is_own_folder(path: Path) -> bool:
+    return path.is_dir() and os.access(path, os.W_OK | os.X_OK)
 
 
 def _disk(store: Store) -> Iterator[Finding]:

@@ -81,6 +81,7 @@ class PlanOptions:
 
     provisioning: Provisioning = "auto"
     has_keys: bool = True  # whether there are keys for a device that trusts none yet
+    verify: bool = False  # whether to check the files of a release that the device has already
     named: frozenset[str] = frozenset()  # fingerprints that deploy.yaml and `--key` name; empty: they name none
 
 
