@@ -80,7 +80,8 @@ def _activate_again(store: Store, pending: Pending, nonce: str, runtime: str) ->
 def _try(known: Known, opened: OpenRelease, verdict: Verdict, nonce: str, runtime: str, holder: str) -> Certificate:
     try:
         with contextlib.ExitStack() as stack:
-            running, close = compare.running(known, verdict, stack), check.lock_of(known.store)
+            size, close = opened.files[constants.MODEL_FILE].size, check.lock_of(known.store)
+            running = compare.running(known, verdict, size, stack)
             certificate = check.certify(opened, verdict, nonce, runtime=runtime, close=close, running=running)
             return check.require_gates(certificate)
     except AgentError as error:
