@@ -93,6 +93,12 @@ def _build(parser: argparse.ArgumentParser) -> None:
 
 def _inspect(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", metavar="PATH", type=Path, help="a release directory, or a model.tflite")
+    parser.add_argument(
+        "--row",
+        type=_row,
+        metavar="N",
+        help="show this row of the training data, as neighbours name it: from 0, without header and empty lines",
+    )
     _options.add_json(parser)
 
 
@@ -253,7 +259,9 @@ def _classify(parser: argparse.ArgumentParser) -> None:
     )
     rows.add_argument("--proba", action="store_true", help="add the probability of each class")
     rows.add_argument(
-        "--neighbors", action="store_true", help="add the nearest training rows, their distances and classes"
+        "--neighbors",
+        action="store_true",
+        help="add the nearest training rows: distance, class, row and id in your data",
     )
     rows.add_argument("--digest", action="store_true", help="add the digest of the release that answered")
     rows.add_argument("--ignore-extra", action="store_true", help="ignore columns that the model does not use")
@@ -294,6 +302,14 @@ def _schema(parser: argparse.ArgumentParser) -> None:
 
 def _path(text: str) -> Path | None:
     return None if text == "-" else Path(text)
+
+
+def _row(text: str) -> int:
+    """Parses the number of a row."""
+    number = int(text)
+    if not 0 <= number < 2**63:
+        raise argparse.ArgumentTypeError(f"{text} is not a row: a whole number from 0")
+    return number
 
 
 def _sequence(text: str) -> int:

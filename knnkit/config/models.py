@@ -38,6 +38,9 @@ class FileData(Section):
     """The column (or NPZ array) that holds the labels."""
     features: Annotated[tuple[str, ...] | None, Example("[width, height]")] = None
     """The columns to use, in this order; default: all but the label."""
+    id: Annotated[str | None, Example("sample")] = None
+    """The column that names a row, by a number or a file: neighbours are answered with it, too. It is not a feature,
+    unless `features` names it."""
 
     @pydantic.field_validator("features")
     @classmethod

@@ -35,7 +35,9 @@ Blocks = Iterator[tuple[bytes, Future[Block | None] | None]]
 _FILL = "drop the row, or fill the cell"
 
 
-def load_csv(file: Path, label: str, features: Sequence[str] | None, beside: str | None = None) -> Dataset:
+def load_csv(
+    file: Path, label: str, features: Sequence[str] | None, beside: str | None = None, ids: str | None = None
+) -> Dataset:
     """Reads the rows of a text file with a header line.
 
     Raises:
@@ -44,7 +46,7 @@ def load_csv(file: Path, label: str, features: Sequence[str] | None, beside: str
     """
     try:
         with _open(file) as stream, ThreadPoolExecutor(_THREADS) as pool:
-            return _CsvFile(file, stream, pool).read(label, features, beside)
+            return _CsvFile(file, stream, pool).read(label, features, beside, ids)
     except UnicodeDecodeError as error:
         said = f"not {error.encoding.upper()} text: byte {error.start} is {error.object[error.start]:#04x}"
         raise DataError(f"{file}: {said}", hint="save it as CSV (UTF-8)") from None
@@ -60,15 +62,16 @@ class _CsvFile:
         self._found: Future[Block | None] | None = None
         self._line = 0  # lines parsed so far
 
-    def read(self, label: str, features: Sequence[str] | None, beside: str | None) -> Dataset:
+    def read(self, label: str, features: Sequence[str] | None, beside: str | None, ids: str | None) -> Dataset:
         header, separator = self._take_header(label)
-        self._label, chosen = choose(header, label, features, self._file, beside)
-        self._beside = [] if beside is None else [find(header, beside, self._file, "split")]
+        self._label, chosen = choose(header, label, features, self._file, beside, ids)
+        keys = {"split": beside, "id": ids}
+        self._beside = [find(header, name, self._file, key) for key, name in keys.items() if name is not None]
         self._columns = Columns(separator, len(header), chosen, [self._label, *self._beside])
         self._header, self._known = header, set[str]()
         self._blocks = self._read_ahead(self._blocks)
         parts, labels = [np.empty((0, len(chosen)), np.float32)], list[str]()
-        self._cells = list[str]()  # of the column beside
+        self._cells = [list[str]() for _ in self._beside]  # of the columns beside
         while self._has_more():
             rows, more = self._take_block() or self._take_records(first=not labels)
             parts.append(rows)
@@ -76,8 +79,9 @@ class _CsvFile:
         if not labels:
             raise DataError(f"{self._file}: there is a header, and no rows", hint="each line after the header is a row")
         names = tuple(header[column] for column in chosen)
-        column = None if beside is None else np.array(self._cells)
-        return Dataset(np.concatenate(parts), label_array(labels, str(self._file)), names, str(self._file), column)
+        cells = iter(self._cells)
+        columns = [None if name is None else np.array(next(cells)) for name in (beside, ids)]
+        return Dataset(np.concatenate(parts), label_array(labels, str(self._file)), names, str(self._file), *columns)
 
     def _take_header(self, label: str) -> tuple[list[str], str]:
         """Returns the names of the columns, and the separator."""
@@ -125,8 +129,8 @@ class _CsvFile:
             return None
         rows, (cells, *beside) = found
         labels = [self._checked_label(cell, line) for line, cell in enumerate(cells, self._line + 1)]
-        for column in beside:
-            self._cells += map(str.strip, column)
+        for cells_of, column in zip(self._cells, beside):
+            cells_of += map(str.strip, column)
         self._line, self._at = self._line + len(rows), len(self._block)
         return rows, labels
 
@@ -144,7 +148,8 @@ class _CsvFile:
                 said = f"{self._where(line)}: {len(fields)} cells, but the header has {self._columns.count}"
                 raise DataError(said, hint="a cell that contains the separator must be in quotes")
             labels.append(self._checked_label(fields[self._label], line))
-            self._cells += [fields[place].strip() for place in self._beside]
+            for cells, place in zip(self._cells, self._beside):
+                cells.append(fields[place].strip())
             rows.append(self._numbers(fields, self._where(line), first=first and not rows))
         return np.array(rows, np.float64).astype(np.float32).reshape(-1, len(self._columns.numbers)), labels
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.errors import ModelUnusable
-from device_agent.shared.release import model_file
+from device_agent.shared.release import model_file, row_origins
+from device_agent.shared.release.row_origins import Origins
 from device_agent.shared.safe_files import read_small
 from knnkit.errors import VerificationFailed
 
@@ -24,21 +25,26 @@ _NAMED = 10
 
 @dataclass(frozen=True)
 class EvaluationRows:
-    """The golden rows of a release: `truth` (empty if not known) and `answers` of the reference, as labels."""
+    """The golden rows of a release: `truth` (empty if not known) and `answers` of the reference, as labels.
+
+    `origins` lead back to the user's own rows; None for a model of an older version.
+    """
 
     truth: tuple[str, ...]
     answers: tuple[str, ...]
+    origins: Origins | None = None
 
     def name(self, row: int) -> str:
         """Returns what leads back to a golden row."""
-        return str(row)
+        return str(row) if self.origins is None else self.origins.name(row)
 
     def listed(self, rows: Sequence[int], count: int | None = None) -> str:
         """Returns rows as text, at most ten of them by name; `count` if there are more than `rows` holds."""
         count = len(rows) if count is None else count
         shown = [self.name(row) for row in rows[:_NAMED] if 0 <= row < len(self.truth)]
         more = f" and {count - len(shown):,} more" if count > len(shown) else ""
-        return f"evaluation row{'s' if count > 1 else ''} {', '.join(shown)}{more}"
+        what = f"{self.origins.source} row" if self.origins and self.origins.source else "evaluation row"
+        return f"{what}{'s' if count > 1 else ''} {', '.join(shown)}{more}"
 
     def missed(self, label: str) -> list[tuple[str, list[int]]]:
         """Returns each wrong answer to rows of a class, and its rows; the commonest answer first."""
@@ -57,11 +63,13 @@ def read_evaluation_rows(directory: Path) -> EvaluationRows:
     """
     try:
         info = model_file.read_info(directory / constants.MODEL_FILE)
+        origins = row_origins.read(directory / constants.MODEL_FILE)
         golden = Golden.from_bytes(read_small(directory / constants.GOLDEN_FILE, constants.MAX_GOLDEN))
     except (ModelUnusable, OSError) as error:
         raise VerificationFailed(f"{directory}: {error}", hint="knnkit build") from None
     names = (*map(str, info.classes), constants.UNKNOWN_LABEL)
-    return EvaluationRows(_named(golden.truth.tolist(), (*names[:-1], "")), _named(golden.label.tolist(), names))
+    truth, answers = _named(golden.truth.tolist(), (*names[:-1], "")), _named(golden.label.tolist(), names)
+    return EvaluationRows(truth, answers, origins[1] if origins else None)
 
 
 def _named(codes: Iterable[int], names: Sequence[str]) -> tuple[str, ...]:

@@ -8,12 +8,14 @@ TensorFlow only to build.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.golden.judge import Verdict
 from device_agent.shared.protocol.constants import Metric, Scale
 from device_agent.shared.protocol.model_info import Evaluation, Gates, KnnInfo
+from device_agent.shared.release.row_origins import Origins
 from knnkit.config.parse import Build, FileData, GroupSplit, SklearnData, SkopsData, TestFile, TimeSplit
 from knnkit.data import columns, dataset, files
 from knnkit.data.dataset import Dataset
@@ -21,8 +23,8 @@ from knnkit.errors import DataError
 from knnkit.evaluation import faults
 from knnkit.evaluation.measure import affordable, compare_with_estimator, measure
 from knnkit.evaluation.splits import Divided, divide
-from knnkit.model.build import BuiltModel, build_enrolled, build_model
-from knnkit.model.golden import make_golden
+from knnkit.model.build import BuiltModel, build_enrolled, build_model, origins_of
+from knnkit.model.golden import draw_rows, make_golden
 from knnkit.model.reference.classifier import Reference
 from knnkit.model.reference.enrolment import Enrolment, enrol
 from knnkit.model.reference.spec import KnnSpec
@@ -86,10 +88,12 @@ class Material:
             MissingDependency: a package of `knnkit[build]` is not installed.
         """
         how: dict[str, Any] = {"margin": gates.margin, "seed": seed, "inputs": inputs, "measure": self._measure}
+        how["golden"] = origins_of(draw_rows(self.held_out, self.training, seed=seed))
         if self.imported is None:
             model = build_model(self.spec, self.training, self.held_out, **how)
         else:
-            model = build_enrolled(self.spec, self.imported.enrolment, self.held_out, **how)
+            known = Origins(Path(self.training.source).name)
+            model = build_enrolled(self.spec, self.imported.enrolment, self.held_out, training=known, **how)
         golden = make_golden(model, self.held_out, self.training, seed=seed)
         from knnkit.model.selfcheck import self_check  # TensorFlow
 
@@ -164,7 +168,7 @@ def _load_rows(build: Build) -> Dataset:
     data, split = build.model.data, build.model.split
     if isinstance(data, FileData):
         beside = split.group if isinstance(split, GroupSplit) else split.time if isinstance(split, TimeSplit) else None
-        return files.load(data.file, data.label, data.features, beside)
+        return files.load(data.file, data.label, data.features, beside, data.id)
     assert isinstance(data, SklearnData)
     return dataset.load_sklearn(data.sklearn)
 

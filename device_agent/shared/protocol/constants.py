@@ -51,6 +51,8 @@ KNN_FILE = "knn.json"
 LABELS_FILE = "labels.txt"
 #: float64 values and table offsets with which a runtime classifies a row whose float32 answer is not certain.
 EXACT_FILE = "exact.npz"
+#: Where training rows and golden rows come from: row, id and file.
+ROWS_FILE = "rows.npz"
 #: The signatures of the model: one row, and `KnnInfo.batch` rows.
 SIGNATURE_ONE = "classify"
 SIGNATURE_BATCH = "classify_batch"
