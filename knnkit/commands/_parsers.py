@@ -95,10 +95,23 @@ def _inspect(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", metavar="PATH", type=Path, help="a release directory, or a model.tflite")
     parser.add_argument(
         "--row",
-        type=_row,
+        type=_options.whole,
         metavar="N",
         help="show this row of the training data, as neighbours name it: from 0, without header and empty lines",
     )
+    _options.add_json(parser)
+
+
+def _diff(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("before", metavar="A", type=Path, help="the release before: a directory, or a model.tflite")
+    parser.add_argument("after", metavar="B", type=Path, help="the release after: a directory, or a model.tflite")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="FILE",
+        help="your own labelled rows: CSV, Parquet or NPZ (default: the evaluation rows of both releases)",
+    )
+    parser.add_argument("--label", metavar="COLUMN", default="label", help="their label column (default: %(default)s)")
     _options.add_json(parser)
 
 
@@ -226,7 +239,7 @@ def _rollback(parser: argparse.ArgumentParser) -> None:
         "--reset-floor",
         metavar="SEQUENCE",
         nargs="?",
-        type=_sequence,
+        type=_options.whole,
         const=CLOCK,
         help="keep the release, but lower the sequence floor to this number (default: the time) and the time floor to "
         "now; the next release needs a higher sequence",
@@ -304,22 +317,6 @@ def _path(text: str) -> Path | None:
     return None if text == "-" else Path(text)
 
 
-def _row(text: str) -> int:
-    """Parses the number of a row."""
-    number = int(text)
-    if not 0 <= number < 2**63:
-        raise argparse.ArgumentTypeError(f"{text} is not a row: a whole number from 0")
-    return number
-
-
-def _sequence(text: str) -> int:
-    """Parses a sequence number."""
-    number = int(text)
-    if not 0 <= number < 2**63:
-        raise argparse.ArgumentTypeError(f"{text} is not a sequence: a whole number from 0")
-    return number
-
-
 #: Command -> adds its flags and arguments to a parser.
 CONFIGURE: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "demo": _demo,
@@ -328,6 +325,7 @@ CONFIGURE: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "sign": _sign,
     "build": _build,
     "inspect": _inspect,
+    "diff": _diff,
     "verify": _verify,
     "trust": _trust,
     "provision": _provision,

@@ -21,18 +21,22 @@ from knnkit.errors import VerificationFailed
 
 #: Rows that one line of text names, at most.
 _NAMED = 10
+#: Neighbours of a row that are named, at most.
+_VOTERS = 5
 
 
 @dataclass(frozen=True)
 class EvaluationRows:
     """The golden rows of a release: `truth` (empty if not known) and `answers` of the reference, as labels.
 
-    `origins` lead back to the user's own rows; None for a model of an older version.
+    `origins` lead back to the user's own rows; None for a model of an older version. `voters` has the nearest
+    neighbours of each row, as text.
     """
 
     truth: tuple[str, ...]
     answers: tuple[str, ...]
     origins: Origins | None = None
+    voters: tuple[str, ...] = ()
 
     def name(self, row: int) -> str:
         """Returns what leads back to a golden row."""
@@ -69,7 +73,12 @@ def read_evaluation_rows(directory: Path) -> EvaluationRows:
         raise VerificationFailed(f"{directory}: {error}", hint="knnkit build") from None
     names = (*map(str, info.classes), constants.UNKNOWN_LABEL)
     truth, answers = _named(golden.truth.tolist(), (*names[:-1], "")), _named(golden.label.tolist(), names)
-    return EvaluationRows(truth, answers, origins[1] if origins else None)
+    training, own = origins or (Origins(), None)
+    width = min(info.k, _VOTERS)
+    more = f", {info.k - width:,} more" if info.k > width else ""
+    pairs = zip(golden.classes[:, :width].tolist(), golden.indices[:, :width].tolist())
+    voters = [", ".join(f"{names[c]} {training.name(i)}" for c, i in zip(*pair)) + more for pair in pairs]
+    return EvaluationRows(truth, answers, own, tuple(voters))
 
 
 def _named(codes: Iterable[int], names: Sequence[str]) -> tuple[str, ...]:

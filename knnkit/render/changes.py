@@ -70,11 +70,21 @@ def _tables(compared: Compared, rows: EvaluationRows | None) -> tuple[tuple[str,
     )
     more = f" (the {_SHOWN} that fall most, of {len(worst):,})" if len(worst) > _SHOWN else ""
     numbers = [Column(name, right=True) for name in ("rows", "recall before", "recall after")]
+    decided = ("row", "truth", "before", "after", "neighbours that decide now")
     found = (
         (f"Recall by class{more}", Table(("class", *numbers), by_class)),
         ("Labels that change", Table(("truth", "before", "after", numbers[0], "which"), flips)),
+        ("Rows whose label changes", Table(decided, tuple(_rows(compared, rows))[:_SHOWN])),
     )
     return tuple((heading, table) for heading, table in found if table.rows)
+
+
+def _rows(compared: Compared, known: EvaluationRows | None) -> Iterator[tuple[str, ...]]:
+    """Yields rows whose label changes, each with its neighbours in the new release."""
+    for flip in compared.flips if known else ():
+        for row in flip.rows:
+            if known and 0 <= row < len(known.voters):
+                yield known.name(row), flip.truth or "not known", flip.before, flip.after, known.voters[row]
 
 
 def _listed(flip: Flip, rows: EvaluationRows | None) -> str:

@@ -20,7 +20,8 @@ FALLS = Compared(
     ("date",),
     (Flip("banana", "banana", "apple", 3, (1, 5, 7)), Flip("", "apple", "cherry", 1, (9,))),
 )
-ROWS = EvaluationRows(("apple", "banana") * 5, ("apple", "apple") * 5)
+VOTERS = tuple(f"apple {number}" for number in range(10))
+ROWS = EvaluationRows(("apple", "banana") * 5, ("apple", "apple") * 5, voters=VOTERS)
 
 
 def run(compared: Compared | None, **more: object) -> FleetReport:
@@ -59,7 +60,13 @@ def test_nothing_is_said_where_nothing_was_compared() -> None:
 
 def test_a_page_holds_the_tables_and_hostile_numbers_break_nothing() -> None:
     page = html.render(fleet_report.page_of(run(FALLS), rows=lambda _: ROWS))
-    for text in ("Before and after: roof, shed", "Recall by class", "Labels that change", "evaluation rows 1, 5, 7"):
+    for text in (
+        "Before and after: roof, shed",
+        "Recall by class",
+        "Labels that change",
+        "evaluation rows 1, 5, 7",
+        "apple 7",
+    ):
         assert text in page
     wild = ClassChange(pages.HOSTILE, -3, 10**30, -1), ClassChange("b", 10**12, 0, 10**20)
     flips = (Flip(pages.HOSTILE, pages.HOSTILE, "b", -1, (-5, 10**9)),)
@@ -71,7 +78,7 @@ def test_of_many_classes_and_rows_the_first_are_shown() -> None:
     classes = tuple(ClassChange(f"c{number}", 100, 100, number) for number in range(60))
     flips = tuple(Flip(f"c{n}", f"c{n}", "x", 100 - n, tuple(range(20))) for n in range(50))
     section, *_ = changes.sections(run(replace(FALLS, classes=classes, flips=flips)), lambda _: ROWS)
-    (heading, table), _ = section.tables
+    (heading, table), *_ = section.tables
     assert heading == "Recall by class (the 25 that fall most, of 60)"
     assert len(table.rows) == 25
     assert "evaluation rows 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 90 more" in section.lines[1][0]
