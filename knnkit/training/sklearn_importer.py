@@ -105,7 +105,7 @@ def load_skops(path: str | Path) -> Any:
         strangers = [kind for kind in skops.io.get_untrusted_types(file=path) if kind not in _TREE_TYPES]
         if strangers:
             own = all(kind.startswith("sklearn.") for kind in strangers)
-            said = "parts of scikit-learn that knnkit does not take over" if own else "types that are not trusted"
+            said = "parts of scikit-learn that knnkit cannot import" if own else "types that are not trusted"
             searched = any(kind.startswith(_SEARCHES) for kind in strangers)
             hint = "skops.io.dump(search.best_estimator_, ...)" if searched else _TAKEN_OVER
             raise BuildError(f"{path} holds {said}: {', '.join(strangers)}", hint=hint)
