@@ -1,4 +1,4 @@
-"""`knnkit inspect --row N`: shows one row of the training data.
+"""`knnkit inspect --row`: shows one training row.
 
 The number is that of the user's own file, which answers with neighbours give as `row`.
 """

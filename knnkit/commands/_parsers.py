@@ -105,14 +105,18 @@ def _inspect(parser: argparse.ArgumentParser) -> None:
 def _diff(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("before", metavar="A", type=Path, help="the release before: a directory, or a model.tflite")
     parser.add_argument("after", metavar="B", type=Path, help="the release after: a directory, or a model.tflite")
-    parser.add_argument(
-        "--data",
-        type=Path,
-        metavar="FILE",
-        help="your own labelled rows: CSV, Parquet or NPZ (default: the evaluation rows of both releases)",
-    )
+    own = "your own labelled rows (default: the evaluation rows of both releases)"
+    parser.add_argument("--data", type=Path, metavar="FILE", help=own)
     parser.add_argument("--label", metavar="COLUMN", default="label", help="their label column (default: %(default)s)")
     _options.add_json(parser)
+
+
+def _card(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("path", metavar="PATH", type=Path, help="a release directory, or a model.tflite")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--provenance", action="store_true", help="instead, the in-toto statement of rows -> model")
+    what.add_argument("--sbom", action="store_true", help="instead, the CycloneDX bill of materials")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write it there (default: standard output)")
 
 
 def _verify(parser: argparse.ArgumentParser) -> None:
@@ -326,6 +330,7 @@ CONFIGURE: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "build": _build,
     "inspect": _inspect,
     "diff": _diff,
+    "card": _card,
     "verify": _verify,
     "trust": _trust,
     "provision": _provision,

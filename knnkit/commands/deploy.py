@@ -27,8 +27,10 @@ from knnkit.fleet.rollout.rollout import Rules, roll_out
 from knnkit.fleet.targets import Target
 from knnkit.release import build as builder
 from knnkit.release import signing
+from knnkit.release.card import read_card
 from knnkit.release.evaluation_rows import EvaluationRows, read_evaluation_rows
 from knnkit.release.package import Package, package_for, read_package
+from knnkit.render import card
 from knnkit.render.changes import Rows
 
 
@@ -65,6 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
         packages[0].manifest.gates if len(packages) == 1 else None,
         regions=_decision_regions.survey(arguments, report, targets, directories, template.pace),
         rows=_rows_of(packages),
+        cards=[card.section(read_card(path)) for path in directories] if _output.draws(arguments) else (),
     )
 
 

@@ -1,4 +1,4 @@
-"""`knnkit diff`: shows which labels change from one release to another.
+"""`knnkit diff`: shows which labels change between releases.
 
 Asks the float64 classifiers in the two model files; devices answer as these do. Loads no TensorFlow.
 """

@@ -20,6 +20,7 @@ from knnkit.config.field_types import (
     FilePath,
     Name,
     Section,
+    Text,
     Words,
     check_version,
     first_twice,
@@ -180,6 +181,10 @@ class ModelConfig(Section):
     """Share of ordinary rows to accept; farther rows are "unknown". Default: no row is "unknown"."""
     device_class: Annotated[Name, Example("zero")] = "any"
     """The class of device that this model is for; "any" fits all."""
+    licence: Annotated[Text, Example("CC-BY-4.0")] = ""
+    """Licence of data and model, for the model card."""
+    notes: Annotated[Text, Example("trained for the north greenhouse")] = ""
+    """What people should know about this model, for the model card."""
     gates: Annotated[GatesConfig | None, Example("{accuracy: 0.9}")] = None
     """Gates of this model; default: the gates of the file."""
 

@@ -1,4 +1,4 @@
-"""Text about what a release changes: figures and rows of each class.
+"""Changes by a release, as text: classes and rows.
 
 From certificates and plans, which compare the release that a device ran with the new one. Decides nothing.
 """
@@ -6,19 +6,21 @@ From certificates and plans, which compare the release that a device ran with th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from device_agent.shared.protocol.reports import Certificate, ClassChange, Compared, Flip
 from knnkit.evaluation import metrics
 from knnkit.fleet.report import FleetReport
-from knnkit.release.evaluation_rows import EvaluationRows
 from knnkit.render.figures import lines
 from knnkit.render.page import Section
 from knnkit.render.sanitize import percent
 from knnkit.render.terminal import Cell, Column, Table, Tone
 
+if TYPE_CHECKING:
+    from knnkit.release.evaluation_rows import EvaluationRows  # numpy is for a release that is there
+
 #: Returns the evaluation rows of a release by its digest; None where the host does not have it.
-Rows = Callable[[str], EvaluationRows | None]
+Rows = Callable[[str], "EvaluationRows | None"]
 #: Classes and changes that one device's text names, at most.
 _NAMED = 5
 #: Classes that a table of the page shows, at most.

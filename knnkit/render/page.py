@@ -67,6 +67,7 @@ class Page:
     seconds: float | None = None
     notes: tuple[str, ...] = ()
     sections: tuple[Section, ...] = ()
+    cards: tuple[Section, ...] = ()  # of the releases, at the end
 
 
 @dataclass(frozen=True)

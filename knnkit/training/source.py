@@ -7,9 +7,12 @@ TensorFlow only to build.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.golden.judge import Verdict
@@ -29,6 +32,7 @@ from knnkit.model.reference.classifier import Reference
 from knnkit.model.reference.enrolment import Enrolment, enrol
 from knnkit.model.reference.spec import KnnSpec
 from knnkit.model.scaling import fit_scaler
+from knnkit.model.tflite import associated_files
 from knnkit.model.tflite.load_tensorflow import needs_build_extra
 from knnkit.training import sklearn_importer
 from knnkit.training.fitted import Fitted
@@ -42,6 +46,19 @@ class Made:
     golden: Golden
     verdict: Verdict
     warnings: tuple[str, ...] = ()
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Training rows of each class."""
+        return tuple(np.bincount(self.model.reference.classes, minlength=len(self.model.info.classes)).tolist())
+
+    def graph(self) -> bytes:
+        """Returns the model file without the files inside it."""
+        return associated_files.split(self.model.data)[0]
+
+    def with_files(self, files: Mapping[str, bytes]) -> bytes:
+        """Returns the model file with more files inside it."""
+        return associated_files.add(self.model.data, files)
 
 
 @dataclass(frozen=True)
@@ -63,6 +80,11 @@ class Material:
     imported: Fitted | None = None
     warnings: tuple[str, ...] = ()
     how: str = ""
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Where the rows come from: paths of files, or names."""
+        return (self.training.source, *([self.held_out.source] if self.held_out else ()))
 
     @property
     def fingerprint(self) -> str:

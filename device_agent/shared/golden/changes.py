@@ -1,4 +1,4 @@
-"""Changes from a running release to a new one, on golden rows.
+"""Changes from one release to the next, on golden rows.
 
 A device makes them at an activation, the host for a dry run: one code, from the labels that both give. No I/O.
 """

@@ -1,4 +1,4 @@
-"""Where the rows of a model come from: file, row, id.
+"""Origins of a model's rows: file, row number, id.
 
 rows.npz inside the model file has, for training rows and for golden rows, the number of each in its source (from 0,
 without the header; none if that is its number in the model), and its id if there is an id column. Text is stored as

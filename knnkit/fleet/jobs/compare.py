@@ -1,4 +1,4 @@
-"""Compares a device's release with a new one, for a dry run.
+"""Compares a device's release with a new one (dry run).
 
 The device answers the golden rows of the new release with the one that it runs, and changes nothing.
 """

@@ -9,7 +9,6 @@ Schema: tflite-support, tensorflow_lite_support/metadata/metadata_schema.fbs.
 from __future__ import annotations
 
 import io
-import zipfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,9 +20,8 @@ from device_agent.shared.protocol import constants, json_codec, model_info
 from knnkit.errors import BuildError
 from knnkit.model.graph.search import Stored
 from knnkit.model.graph.tfknn import KnnModule
-from knnkit.model.tflite import flatbuffer
+from knnkit.model.tflite import associated_files, flatbuffer
 
-_EPOCH = (1980, 1, 1, 0, 0, 0)
 _METADATA_NAME = "TFLITE_METADATA"
 _METADATA_IDENTIFIER = b"M001"
 _MIN_PARSER_VERSION = "1.0.0"
@@ -59,17 +57,13 @@ def pack(tree: Any, model: KnnModule, info: model_info.KnnInfo, rows: bytes) -> 
     """
     flatbuffer.add_metadata(tree, _METADATA_NAME, _describe(tree, info, model))
     laid = flatbuffer.lay_out(tree, [_find(tree, stored, model) for stored in model.search.stored()])
-    archive = io.BytesIO()
     members = {
         constants.LABELS_FILE: label_file(info.classes),
         constants.KNN_FILE: json_codec.dump_file(info),
         constants.EXACT_FILE: _exact_tables(_blocks(tree, laid, model), model),
         constants.ROWS_FILE: rows,
     }
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as file:
-        for name, data in members.items():
-            file.writestr(zipfile.ZipInfo(name, _EPOCH), data)
-    return laid.data + archive.getvalue()
+    return laid.data + associated_files.archive(members)
 
 
 # --- the training rows, once --------------------------------------------------------------------------------------
