@@ -202,6 +202,8 @@ def _classes(classifier: Any) -> tuple[tuple[int | str, ...], NDArray[np.int32]]
     if classifier.outputs_2d_:
         raise BuildError("several outputs are not supported", hint="fit one classifier for each output")
     classes = np.asarray(classifier.classes_)
+    if classes.dtype.kind == "f" and (classes == np.rint(classes)).all() and np.abs(classes).max() < 2**53:
+        classes = classes.astype(np.int64)  # 2.0 is the class 2, as in a file
     if classes.dtype == bool or not (np.issubdtype(classes.dtype, np.integer) or classes.dtype.kind in "UO"):
         raise BuildError(f"labels of type {classes.dtype} are not supported", hint="integers or text")
     labels = classes.tolist()

@@ -34,7 +34,7 @@ from knnkit.model.reference.spec import KnnSpec
 from knnkit.model.scaling import fit_scaler
 from knnkit.model.tflite import associated_files
 from knnkit.model.tflite.load_tensorflow import needs_build_extra
-from knnkit.training import sklearn_importer
+from knnkit.training import sklearn_importer, unscaled
 from knnkit.training.fitted import Fitted
 
 
@@ -183,6 +183,8 @@ def load(build: Build) -> Material:
     chosen = isinstance(model.data, FileData) and model.data.features is not None
     warnings = columns.warnings(everything) if isinstance(model.data, FileData) and not chosen else ()
     warnings += (*divided.warnings, *faults.find(divided.training, divided.held_out))
+    if "scale" not in model.model_fields_set:
+        warnings += unscaled.find(divided.training, model.k, model.metric, model.weights)
     return Material(spec, divided.training, divided.held_out, warnings=warnings, how=divided.how)
 
 

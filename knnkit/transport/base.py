@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
+from knnkit.errors import Unreachable
+
 #: Most bytes of a command's standard output; of standard error the first MAX_COMPLAINT are kept.
 MAX_OUTPUT = 8 * 1024 * 1024
 MAX_COMPLAINT = 64 * 1024
@@ -42,6 +44,12 @@ class Completed:
 def printable(text: str) -> str:
     """Returns `text` from a device without control characters, which could control the terminal."""
     return "".join(c if c.isprintable() or c == "\n" else "�" for c in text)
+
+
+def no_end(name: str, what: str, limit: str) -> Unreachable:
+    """Returns the error for a command that did not end in time: a slow device, or a connection that hangs."""
+    hint = "allow a slow device more time: --command-timeout 15m, or `rollout: {command_timeout: 15m}` in deploy.yaml"
+    return Unreachable(f"{name}: {what}: no end within {limit}", reason="deadline", hint=hint)
 
 
 class Transport(Protocol):

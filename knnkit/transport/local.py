@@ -17,8 +17,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from knnkit.errors import DeviceFailed, KnnkitError, Unreachable
-from knnkit.transport.base import MAX_COMPLAINT, MAX_OUTPUT, Completed, Progress
+from knnkit.errors import DeviceFailed, KnnkitError
+from knnkit.transport.base import MAX_COMPLAINT, MAX_OUTPUT, Completed, Progress, no_end
 from knnkit.transport.buffers import Capped, Ends
 
 _CHUNK = 256 * 1024
@@ -147,9 +147,7 @@ class _Process:
             if remaining is not None and remaining <= 0:
                 self.kill()
                 self._child.wait()
-                raise Unreachable(
-                    f"{self._name}: {Path(self._argv[0]).name}: no end within {limit:g} s", reason="deadline"
-                )
+                raise no_end(self._name, Path(self._argv[0]).name, f"{limit:g} s")
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._child.wait(remaining)
                 break

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from device_agent.shared.golden import changes
-from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.errors import ModelUnusable
 from device_agent.shared.protocol.reports import Compared, Running
@@ -25,6 +23,9 @@ def compare(job: DeviceJob, transport: Transport, facts: Facts) -> Compared | No
     """Returns the device's release beside the new one; None where it has none, or its agent cannot compare."""
     if facts.agent is None or facts.agent.answering in (None, job.package.digest):
         return None
+    from device_agent.shared.golden import changes  # numpy is for a dry run that compares
+    from device_agent.shared.golden.golden_set import Golden
+
     directory = Path(job.package.directory)
     try:
         info = model_file.read_info(directory / constants.MODEL_FILE)

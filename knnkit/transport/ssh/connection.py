@@ -19,7 +19,7 @@ from typing import BinaryIO, cast
 
 from knnkit.errors import DeviceFailed, KnnkitError, Unreachable
 from knnkit.transport.address import Address
-from knnkit.transport.base import MAX_COMPLAINT, MAX_OUTPUT, Completed, Progress
+from knnkit.transport.base import MAX_COMPLAINT, MAX_OUTPUT, Completed, Progress, no_end
 from knnkit.transport.buffers import Capped, Ends
 from knnkit.transport.ssh import known_hosts, tcp
 from knnkit.transport.ssh.auth import authenticate
@@ -162,9 +162,7 @@ class SshTransport:
                 raise
             except (OSError, EOFError, paramiko.SSHException) as error:
                 if watchdog.fired:
-                    raise Unreachable(
-                        f"{self.name}: {what}: no end within {watchdog.limit}", reason="deadline"
-                    ) from None
+                    raise no_end(self.name, what, watchdog.limit) from None
                 said = str(error) or "the connection was lost"
                 raise Unreachable(f"{self.name}: {what}: {said}", reason="connection-lost") from None
 

@@ -74,7 +74,13 @@ class Marks:
 
     def around(self, argv: Sequence[str]) -> str:
         """Returns the line that a login shell runs."""
-        return f"exec {shlex.join(['sh', '-c', _RUN, 'sh', self.first, self.second, *argv])}"
+        return f"exec {shlex.join(['sh', '-c', _RUN, 'sh', self.first, self.second, *_for_any_shell(argv)])}"
+
+
+def _for_any_shell(argv: Sequence[str]) -> Sequence[str]:
+    """Returns a command without the characters that csh or fish read otherwise than sh between single quotes."""
+    line = re.sub(r"[!\\\n]", lambda found: f"\\0{ord(found[0]):03o}", shlex.join(argv))
+    return argv if "\\0" not in line else ("sh", "-c", 'eval "exec $(printf %b "$1")"', "sh", line)
 
 
 class Between:

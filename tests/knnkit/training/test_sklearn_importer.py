@@ -161,14 +161,19 @@ def test_a_notebook_shows_what_it_is_and_what_to_do() -> None:
     assert getattr(caught.value, "__notes__", None) == ([f"try: {hint}"] if sys.version_info >= (3, 11) else None)
 
 
+def test_labels_of_whole_floats_are_integers() -> None:
+    imported = knnkit.from_sklearn(KNeighborsClassifier(3).fit(KEPT, LABELS.astype(float)))
+    assert imported.fitted.enrolment.classes == (0, 1, 2)
+
+
 def test_what_is_not_fitted_or_does_not_fit_is_named() -> None:
     with pytest.raises(BuildError, match="not fitted"):
         knnkit.from_sklearn(KNeighborsClassifier(3))
     with pytest.raises(BuildError, match="GridSearchCV is not supported") as caught:
         knnkit.from_sklearn(GridSearchCV(KNeighborsClassifier(), {}))
     assert caught.value.hint == "search.fit(rows, labels)"
-    with pytest.raises(BuildError, match="type float64"):
-        knnkit.from_sklearn(KNeighborsClassifier(3).fit(KEPT, LABELS.astype(float)))
+    with pytest.raises(BuildError, match="type bool"):
+        knnkit.from_sklearn(KNeighborsClassifier(3).fit(KEPT, LABELS > 0))
     with pytest.raises(BuildError, match="the label 'unknown' is reserved for rejected rows"):
         knnkit.from_sklearn(KNeighborsClassifier(3).fit(KEPT, np.array(["a", "b", "unknown"])[LABELS]))
     with pytest.raises(BuildError, match="several outputs"):
