@@ -71,7 +71,7 @@ def assert_dry_run_compares(folder: Path, release: Path, key: tuple[str, ...]) -
     text = said.getvalue()
     assert text.count("worst class versicolor 94.44 % -> versicolor 0.00 %, against iris 1.0.0") == 3
     assert text.count("class versicolor: recall 94.44 % -> 0.00 % (17 -> 0 of 18 rows)") == 3
-    assert text.count("class versicolor, now answered virginica: evaluation rows ") == 3
+    assert text.count("class versicolor, now answered virginica: scikit-learn iris rows ") == 3
     (plan, *_) = json.loads(text.splitlines()[-1])["plans"]
     assert [each["label"] for each in plan["compared"]["classes"] if each["after"] < each["before"]] == ["versicolor"]
     assert {path: path.lstat().st_mtime_ns for path in folder.glob("root*/**/*")} == files

@@ -136,7 +136,7 @@ def test_a_wrong_id_column_is_named(tmp_path: Path, capsys: pytest.CaptureFixtur
     (tmp_path / "keys").mkdir()
     keys.generate(tmp_path / "keys" / "signing")
     config = tmp_path / "deploy.yaml"
-    config.write_text(f"model: {{name: steps, data: {{file: {path.name}, label: kind, id: {name}}}}}\n")
+    config.write_text(f"model: {{name: steps, data: {{file: {path.name}, label: kind, features: [x], id: {name}}}}}\n")
     code = cli.main(["build", "-c", str(config)])
     if name == "kind":  # the label may name the row as well
         assert code == 0
