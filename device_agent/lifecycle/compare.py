@@ -9,14 +9,14 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from device_agent.serving.load import load_model, open_kept
+from device_agent.serving.load import load_model
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.documents import ReleaseRef
 from device_agent.shared.protocol.errors import AgentError, Refused
 from device_agent.shared.protocol.record import record
 from device_agent.shared.protocol.reports import Running
 from device_agent.shared.release import model_file
-from device_agent.shared.release.directory import OpenRelease
+from device_agent.shared.release.directory import OpenRelease, open_release
 from device_agent.shared.trust.rules import Verdict
 from device_agent.store import state
 from device_agent.store.trust_state import Known
@@ -46,7 +46,8 @@ def running(known: Known, new: Verdict, size: int, stack: contextlib.ExitStack) 
     if found is None or found.release.digest == new.digest or not (wanted or size <= memory.SMALL):
         return None
     try:
-        opened, _ = open_kept(known.store, found.release, stack)
+        opened = stack.enter_context(open_release(known.store.release_path(found.release.digest)))
+        opened.verify_kept(found.release.digest, known.trust)
     except Refused:
         return None
     small = opened.files[constants.MODEL_FILE].size <= memory.SMALL
