@@ -30,7 +30,7 @@ def _configure_classify(parser: argparse.ArgumentParser) -> None:
     add(
         "--neighbors",
         action="store_true",
-        help="add the nearest training rows: distance, class, row and id in your data",
+        help="add the nearest training rows: distance, class, row and id",
     )
     add("--digest", action="store_true", help="add the digest of the release that answered")
     add("--ignore-extra", action="store_true", help="leave out columns that the model does not know")

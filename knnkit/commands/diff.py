@@ -9,6 +9,8 @@ import argparse
 import sys
 from pathlib import Path
 
+import numpy as np
+
 from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.protocol import constants, json_codec
 from device_agent.shared.protocol.errors import ModelUnusable
@@ -70,7 +72,9 @@ def _say_if_fewer(rows: int, of: int) -> None:
 # --- which rows ---------------------------------------------------------------------------------------------------
 def _own(arguments: argparse.Namespace, before: StoredModel, after: StoredModel) -> list[Asked]:
     """Reads the user's rows once for each model: they may take other columns."""
-    parts = [files.load(arguments.data, arguments.label, model.info.feature_names) for model in (before, after)]
+    parts = [
+        files.load(arguments.data, arguments.label, model.info.feature_names, wide=True) for model in (before, after)
+    ]
     truth = tuple(map(str, parts[0].labels.tolist()))
     origins = Origins(arguments.data.name)
     return [Asked(parts[0].rows, parts[1].rows, truth, origins, tuple(range(len(truth))))]
@@ -84,8 +88,9 @@ def _evaluated(arguments: argparse.Namespace, before: StoredModel, after: Stored
     seen, asked = set[bytes](), []
     for path, model in ((arguments.after, after), (arguments.before, before)):
         golden = _golden(path)
-        new = [number for number, row in enumerate(golden.rows) if row.tobytes() not in seen]
-        seen |= {row.tobytes() for row in golden.rows}
+        keys = [row.tobytes() for row in golden.rows.astype(np.float64)]  # with an origin they are float64
+        new = [number for number, key in enumerate(keys) if key not in seen]
+        seen.update(keys)
         rows = golden.rows[new]
         truth = tuple(model.labels[code] if code >= 0 else "" for code in golden.truth[new].tolist())
         asked.append(Asked(rows, rows, truth, model.golden or Origins(f"{path} golden"), tuple(new)))

@@ -55,6 +55,8 @@ def load(
     features: Sequence[str] | None = None,
     beside: str | None = None,
     ids: str | None = None,
+    *,
+    wide: bool = False,
 ) -> Dataset:
     """Reads the labelled rows of a `.csv`, `.tsv`, `.txt`, `.parquet` or `.npz` file.
 
@@ -63,6 +65,7 @@ def load(
     `features` names the columns to use, in that order; other columns of a CSV or Parquet file are then not read.
     `beside` names a column that is kept as text in `Dataset.beside`, `ids` one that is kept in `Dataset.ids`; they are
     features only if `features` names them.
+    With `wide`, the rows are float64 in any case (`dataset`).
 
     Raises:
         DataError: the file or a column is missing, or a cell is not a finite number.
@@ -77,10 +80,10 @@ def load(
         raise DataError(f"{file}: no such file", hint=_nearest_file(file))
     try:
         if suffix == ".npz":
-            return _load_npz(file, label, features, beside, ids)
+            return _load_npz(file, label, features, beside, ids, wide)
         if suffix == ".parquet":
-            return _load_parquet(file, label, features, beside, ids)
-        return load_csv(file, label, features, beside, ids)
+            return _load_parquet(file, label, features, beside, ids, wide)
+        return load_csv(file, label, features, beside, ids, wide=wide)
     except OSError as error:
         raise DataError(f"{file}: cannot be read: {error.strerror or error}") from None
     except MemoryError:
@@ -88,7 +91,7 @@ def load(
 
 
 def _load_parquet(
-    file: Path, label: str, features: Sequence[str] | None, beside: str | None, ids: str | None
+    file: Path, label: str, features: Sequence[str] | None, beside: str | None, ids: str | None, wide: bool
 ) -> Dataset:
     try:
         import pyarrow
@@ -108,7 +111,7 @@ def _load_parquet(
     labels = table.column(label)
     if labels.null_count:
         raise DataError(f"{file}, row {labels.is_null().to_pylist().index(True)}: the label ({label!r}) is empty")
-    found = dataset(np.column_stack(columns), labels.to_pylist(), names, str(file))
+    found = dataset(np.column_stack(columns), labels.to_pylist(), names, str(file), wide=wide)
     texts = [None if name is None else np.array([*map(str, table.column(name).to_pylist())]) for name in (beside, ids)]
     return replace(found, beside=texts[0], ids=texts[1])
 
@@ -127,7 +130,9 @@ def _images(arrays: dict[str, NDArray[Any]]) -> bool:
     return len(arrays) == 1 and next(iter(arrays.values())).ndim > 2
 
 
-def _load_npz(file: Path, label: str, features: Sequence[str] | None, beside: str | None, ids: str | None) -> Dataset:
+def _load_npz(
+    file: Path, label: str, features: Sequence[str] | None, beside: str | None, ids: str | None, wide: bool
+) -> Dataset:
     try:
         strange = next((name for name in members_that_fit(file) if not name.endswith(".npy")), None)
         if strange is not None:
@@ -158,7 +163,7 @@ def _load_npz(file: Path, label: str, features: Sequence[str] | None, beside: st
         rows, header = np.column_stack(list(arrays.values())), tuple(arrays)
     if not (np.issubdtype(rows.dtype, np.number) or rows.dtype == bool) or np.iscomplexobj(rows):
         raise DataError(f"{file}: the features hold {rows.dtype}, not numbers")
-    whole = replace(dataset(rows, labels, header, str(file)), beside=texts[0], ids=texts[1])
+    whole = replace(dataset(rows, labels, header, str(file), wide=wide), beside=texts[0], ids=texts[1])
     if features is None:
         return whole
     chosen = [find(list(whole.feature_names), name, file, "features") for name in features]

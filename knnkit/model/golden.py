@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.golden.golden_set import Golden
+from device_agent.shared.queries import row_type
 from knnkit.data.dataset import Dataset
 from knnkit.errors import DataError
 from knnkit.model.build import BuiltModel
@@ -31,7 +32,7 @@ def make_golden(
     drawn = draw_rows(held_out, training, seed=seed, limit=limit)
     if drawn.feature_names != training.feature_names:
         raise DataError(f"{drawn.source}: its features are not those of {training.source}, in the same order")
-    rows = drawn.rows
+    rows = drawn.rows.astype(row_type(model.info.origin))
     answers = model.reference.answer(rows)
     codes = model.reference.classes
     return Golden(

@@ -75,7 +75,9 @@ def _space(info: KnnInfo, tables: dict[str, NDArray[Any]]) -> Space:
         Step(str(kind), tables[f"step{number}_a"], tables[f"step{number}_b"])  # type: ignore[arg-type]
         for number, kind in enumerate(tables["steps"].tolist())
     ]
-    return Space(info.metric, tuple(steps), tables["centre"], tables["scale"], zero=float(tables["zero"]))
+    origin = None if info.origin is None else np.array(info.origin)
+    zero = float(tables["zero"])
+    return Space(info.metric, tuple(steps), tables["centre"], tables["scale"], zero=zero, origin=origin)
 
 
 def _rows(path: Path, tables: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
