@@ -22,6 +22,7 @@ from device_agent.shared.protocol.record import record
 
 if TYPE_CHECKING:
     from device_agent.inference.tflite_knn import Answers
+    from device_agent.shared.release.row_origins import Origins
 
 Errors = dict[int, tuple[int, str]]
 #: Of each column that is kept, its values in the rows that are answered.
@@ -48,6 +49,14 @@ class Columns:
         return not (self.proba or self.neighbors)
 
 
+@record
+class Training:
+    """What answers say of a neighbour: (n_train,) int32 class indices; None for older models: where rows come from."""
+
+    classes: NDArray[np.int32]
+    origins: Origins | None
+
+
 class _LabelLines:
     """Lines with a label only, by class index; the last is for index -1, "unknown"."""
 
@@ -68,10 +77,10 @@ class _LabelLines:
 
 
 class CsvRenderer:
-    """`[KEPT…,]label[,proba_CLASS…][,neighbor_i,distance_i,class_i…][,digest]`, quoted where needed."""
+    """`[KEPT…,]label[,proba_CLASS…][,neighbor_i,distance_i,class_i…][,row_i,id_i…][,digest]`, quoted where needed."""
 
-    def __init__(self, info: KnnInfo, columns: Columns, digest: str, targets: NDArray[np.int32] | None) -> None:
-        self._info, self._columns, self._digest, self._targets = info, columns, digest, targets
+    def __init__(self, info: KnnInfo, columns: Columns, digest: str, training: Training | None) -> None:
+        self._info, self._columns, self._digest, self._training = info, columns, digest, training
         self._labels = [str(label) for label in (*info.classes, UNKNOWN_LABEL)]  # index -1 is "unknown"
         self._lines = _LabelLines([_csv_line([label] + [digest] * columns.digest) for label in self._labels])
         self._empty = b"," * (len(columns.keep) + len(self._names()) - 1) + b"\n"
@@ -104,7 +113,9 @@ class CsvRenderer:
         if self._columns.neighbors:
             for place in range(1, self._info.k + 1):
                 names += [f"neighbor_{place}", f"distance_{place}"]
-                names += [f"class_{place}"] if self._targets is not None else []
+                names += [f"class_{place}"] if self._training else []
+        if self._training:  # after all of the above, so that their places in lines without a header stay the same
+            names += [f"{name}_{place}" for place in range(1, self._info.k + 1) for name in ("row", "id")]
         return names + ["digest"] * self._columns.digest
 
     def _good(self, answers: Answers) -> list[bytes]:
@@ -117,6 +128,9 @@ class CsvRenderer:
         if self._columns.neighbors:
             for part, indices, distances in zip(parts, answers.indices, answers.distances):
                 part += self._neighbors(indices, distances)
+        if self._training:
+            for part, indices in zip(parts, answers.indices.tolist()):
+                part += _origin_fields(self._training.origins, indices)
         tail = [self._digest] * self._columns.digest
         return [_csv_line(part + tail) for part in parts]
 
@@ -124,16 +138,16 @@ class CsvRenderer:
         fields = []
         for index, distance in zip(indices.tolist(), distances):
             fields += [str(index), _float(distance)]
-            if self._targets is not None:
-                fields.append(self._labels[self._targets[index]])
+            if self._training:
+                fields.append(self._labels[self._training.classes[index]])
         return fields
 
 
 class JsonRenderer:
-    """`{KEPT…, "label": …, "probabilities": {…}, "neighbors": [{"index", "distance", "label"}…], "digest": …}`."""
+    """`{KEPT…, "label", "probabilities", "neighbors": [{"index", "distance", "label", "row", "id"}…], "digest"}`."""
 
-    def __init__(self, info: KnnInfo, columns: Columns, digest: str, targets: NDArray[np.int32] | None) -> None:
-        self._info, self._columns, self._digest, self._targets = info, columns, digest, targets
+    def __init__(self, info: KnnInfo, columns: Columns, digest: str, training: Training | None) -> None:
+        self._info, self._columns, self._digest, self._training = info, columns, digest, training
         self._labels = (*info.classes, UNKNOWN_LABEL)
         tail = {"digest": digest} if columns.digest else {}
         _require_apart(columns.keep, ("label", "probabilities", "neighbors", "digest", "error", "line"))
@@ -181,9 +195,12 @@ class JsonRenderer:
         return record
 
     def _neighbor(self, index: int, distance: np.float32) -> dict[str, Any]:
-        neighbor = {"index": index, "distance": float(_float(distance))}
-        if self._targets is not None:
-            neighbor["label"] = self._labels[self._targets[index]]
+        neighbor: dict[str, Any] = {"index": index, "distance": float(_float(distance))}
+        if self._training:
+            neighbor["label"] = self._labels[self._training.classes[index]]
+            if self._training.origins:
+                neighbor["row"], found = self._training.origins.row(index), self._training.origins.id(index)
+                neighbor |= {} if found is None else {"id": found}
         return neighbor
 
 
@@ -191,11 +208,11 @@ class NpyRenderer:
     """An array of labels; with more than labels, a structured array.
 
     Fields: `label` (int64, or text where a class is text or a row may be "unknown"), `probabilities` (n_classes,)
-    float32, `indices` (k,) int32, `distances` (k,) float32, `classes` (k,) as `label`, `digest` S64.
+    float32, `indices` (k,) int32, `distances` (k,) float32, `classes` (k,) as `label`, `digest` S64, `rows` (k,) int64.
     """
 
-    def __init__(self, info: KnnInfo, columns: Columns, digest: str, targets: NDArray[np.int32] | None) -> None:
-        self._columns, self._digest, self._targets = columns, digest, targets
+    def __init__(self, info: KnnInfo, columns: Columns, digest: str, training: Training | None) -> None:
+        self._columns, self._digest, self._training = columns, digest, training
         if columns.keep:
             raise BadInput("--keep: an NPY file of answers holds no text", hint="--output-format csv, or jsonl")
         if info.reject is None and all(isinstance(label, int) for label in info.classes):
@@ -219,8 +236,9 @@ class NpyRenderer:
             table["probabilities"] = answers.probabilities
         if self._columns.neighbors:
             table["indices"], table["distances"] = answers.indices, answers.distances
-            if self._targets is not None:
-                table["classes"] = self._labels[self._targets[answers.indices]]
+            if self._training:
+                table["classes"] = self._labels[self._training.classes[answers.indices]]
+                table["rows"] = [_source_rows(self._training.origins, indices) for indices in answers.indices.tolist()]
         return table.tobytes()
 
     def render_labels(self, labels: NDArray[np.int32], kept: Kept = ()) -> bytes:
@@ -243,8 +261,21 @@ class NpyRenderer:
             fields.append(("probabilities", np.float32, (len(info.classes),)))
         if self._columns.neighbors:
             fields += [("indices", np.int32, (info.k,)), ("distances", np.float32, (info.k,))]
-            fields += [("classes", self._labels.dtype, (info.k,))] if self._targets is not None else []
-        return np.dtype(fields + [("digest", "S64")] * self._columns.digest)
+            fields += [("classes", self._labels.dtype, (info.k,))] if self._training else []
+        fields += [("digest", "S64")] * self._columns.digest
+        return np.dtype(fields + ([("rows", np.int64, (info.k,))] if self._training else []))
+
+
+def _source_rows(origins: Origins | None, indices: list[int]) -> list[int]:
+    """Returns the rows of neighbours in their source; -1 if the model does not know them."""
+    return [-1 if origins is None else origins.row(index) for index in indices]
+
+
+def _origin_fields(origins: Origins | None, indices: list[int]) -> list[str]:
+    """Returns row and id of each neighbour; empty if the model does not know them."""
+    if origins is None:
+        return [""] * (2 * len(indices))
+    return [text for index in indices for text in (str(origins.row(index)), origins.id(index) or "")]
 
 
 Renderer = CsvRenderer | JsonRenderer | NpyRenderer

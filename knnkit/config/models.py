@@ -20,6 +20,7 @@ from knnkit.config.field_types import (
     FilePath,
     Name,
     Section,
+    Text,
     Words,
     check_version,
     first_twice,
@@ -38,6 +39,9 @@ class FileData(Section):
     """The column (or NPZ array) that holds the labels."""
     features: Annotated[tuple[str, ...] | None, Example("[width, height]")] = None
     """The columns to use, in this order; default: all but the label."""
+    id: Annotated[str | None, Example("sample")] = None
+    """The column that names a row, by a number or a file: neighbours are answered with it, too. It is not a feature,
+    unless `features` names it."""
 
     @pydantic.field_validator("features")
     @classmethod
@@ -177,6 +181,10 @@ class ModelConfig(Section):
     """Share of ordinary rows to accept; farther rows are "unknown". Default: no row is "unknown"."""
     device_class: Annotated[Name, Example("zero")] = "any"
     """The class of device that this model is for; "any" fits all."""
+    licence: Annotated[Text, Example("CC-BY-4.0")] = ""
+    """Licence of data and model, for the model card."""
+    notes: Annotated[Text, Example("trained for the north greenhouse")] = ""
+    """What people should know about this model, for the model card."""
     gates: Annotated[GatesConfig | None, Example("{accuracy: 0.9}")] = None
     """Gates of this model; default: the gates of the file."""
 

@@ -32,6 +32,21 @@ def read_info(source: str | Path | IO[bytes]) -> model_info.KnnInfo:
         ) from None
 
 
+def has_member(source: str | Path | IO[bytes], name: str) -> bool:
+    """Whether a model has an associated file of this name.
+
+    Raises:
+        ModelUnusable: it is not a knnkit model.
+    """
+    try:
+        with _opened(source) as file:
+            zip_limits.require_small(file)
+            with zipfile.ZipFile(file) as members:
+                return name in members.namelist()
+    except _BROKEN as error:
+        raise ModelUnusable(f"{_name(source)} is not a knnkit model: {error}", hint=_HINT) from None
+
+
 def read_member(source: str | Path | IO[bytes], name: str, limit: int = json_codec.MAX_DOCUMENT) -> bytes:
     """Returns the bytes of one associated file of a model, by its name.
 
