@@ -12,6 +12,7 @@ COMMANDS: dict[str, str] = {
     "sign": "sign a release directory",
     "build": "build a signed release from deploy.yaml",
     "tune": "find the best k, metric, weights and scale for the rows",
+    "reject": "show how many strangers and ordinary rows a model would call unknown",
     "inspect": "show what is in a model or a release",
     "verify": "check a release's signature and contents",
     "trust": "show and enrol a device's host key, or the signing keys it trusts",

@@ -312,6 +312,7 @@ CONFIGURE: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "sign": _sign,
     "build": _build,
     "tune": _parsers_rows.tune,
+    "reject": _parsers_rows.reject,
     "inspect": _inspect,
     "verify": _verify,
     "trust": _trust,

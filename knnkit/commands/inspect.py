@@ -62,11 +62,12 @@ def _model_lines(info: model_info.KnnInfo, folded: tuple[str, ...]) -> Iterator[
     yield "classes", f"{len(info.classes)}: {_listed(info.classes)}"
     if info.reject is not None:
         measured = ""
+        own = "".join(f", {percent(share)} of {label}" for label, share in (info.reject.by_class or {}).items())
         if info.reject.measured is not None:
             measured = f", measured {percent(info.reject.measured)} on {info.reject.measured_rows} held-out rows"
         yield (
             "unknown",
-            f"beyond the distance that accepts {percent(info.reject.acceptance)} of ordinary rows{measured}",
+            f"beyond the distance that accepts {percent(info.reject.acceptance)} of ordinary rows{own}{measured}",
         )
     yield from (("evaluation", line) for line in figures.lines_of(info))
     if info.searched is not None or info.quantized is not None:

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
 from device_agent.shared.protocol import constants
+from knnkit.config.answer_models import Reject
 from knnkit.config.field_types import (
     Duration,
     Example,
@@ -173,8 +174,9 @@ class ModelConfig(Section):
     """uniform: each neighbour has one vote; distance: nearer neighbours weigh more."""
     scale: Annotated[constants.Scale, Example("standard")] = "none"
     """none, standard, minmax or robust; it becomes part of the model, so a device takes raw rows."""
-    reject: Annotated[float | None, Example("0.99")] = Field(default=None, gt=0.0, lt=1.0)
-    """Share of ordinary rows to accept; farther rows are "unknown". Default: no row is "unknown"."""
+    reject: Annotated[Reject | None, Example("0.99")] = None
+    """Share of ordinary rows to accept; farther rows are "unknown". Or a share for each label, and `default` for the
+    others. Default: no row is "unknown"."""
     device_class: Annotated[Name, Example("zero")] = "any"
     """The class of device that this model is for; "any" fits all."""
     gates: Annotated[GatesConfig | None, Example("{accuracy: 0.9}")] = None

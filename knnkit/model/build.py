@@ -5,12 +5,14 @@ Combines dataset, space, graph, calibration and metadata, and returns the float6
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib import metadata
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from device_agent import __version__
 from device_agent.shared.protocol import constants, model_info
@@ -19,7 +21,7 @@ from knnkit.errors import BuildError, DataError
 from knnkit.model.reference.calibration import calibrate
 from knnkit.model.reference.classifier import Reference
 from knnkit.model.reference.enrolment import Enrolment, enrol
-from knnkit.model.reference.spec import KnnSpec
+from knnkit.model.reference.spec import DEFAULT, KnnSpec
 from knnkit.model.scaling import fit_scaler
 from knnkit.model.tflite.load_tensorflow import load_tensorflow, needs_build_extra, tensorflow_version
 from knnkit.model.tflite.op_versions import minimum_runtime
@@ -145,7 +147,8 @@ def make_reference(
     classes = len(enrolment.classes)
     space, enrolled, codes = enrolment.space, enrolment.enrolled, enrolment.codes
     reference = Reference(space, enrolled, codes, classes, spec.k, spec.weights, margin=margin)
-    reference.reject = None if spec.reject is None else _calibrate(spec, reference, held_out, seed)
+    if spec.reject is not None:
+        reference.reject = _calibrate(spec, reference, enrolment.classes, held_out, seed)
     return reference
 
 
@@ -170,20 +173,44 @@ def _require_rows(k: int, rows: int, source: str) -> None:
         raise DataError(f"{source}: k is {k}, but {there}", hint=hint)
 
 
-def _calibrate(spec: KnnSpec, reference: Reference, held_out: Dataset | None, seed: int) -> model_info.Reject:
-    n_train = len(reference.enrolled)
-    if spec.reject is None or spec.k >= n_train:
-        raise BuildError(f"reject needs more training rows than k = {spec.k}", hint="lower k, or leave reject out")
-    most = min(_CALIBRATION_ROWS, max(500, _CALIBRATION_WORK // reference.enrolled.size))
-    sample = np.random.default_rng(seed).permutation(n_train)[:most]
-    answers = reference.leave_one_out(sample)
-    reject = calibrate(spec.reject, answers.label, answers.distances[:, spec.k - 1], reference.n_classes)
+def _calibrate(
+    spec: KnnSpec, reference: Reference, classes: tuple[int | str, ...], held_out: Dataset | None, seed: int
+) -> model_info.Reject:
+    own = dict(spec.shares)
+    acceptance = own.pop(DEFAULT)
+    codes = {str(label): code for code, label in enumerate(classes)}
+    if strange := sorted(own.keys() - codes):
+        close = difflib.get_close_matches(strange[0], [*codes, DEFAULT], n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"the labels are {', '.join([*codes][:10])}"
+        raise BuildError(f"reject has a share for {strange[0]!r}, and no training row has that label", hint=hint)
+    shares = {codes[label]: share for label, share in own.items()}
+    label, kth = calibration_rows(reference, seed)
+    reject = calibrate(acceptance, label, kth, reference.n_classes, shares)
+    reject = replace(reject, by_class=own or None)
     if held_out is None:
         return reject
-    rows = held_out.rows[np.random.default_rng(seed).permutation(len(held_out.rows))[:most]]
+    rows = held_out.rows[np.random.default_rng(seed).permutation(len(held_out.rows))[: most_calibrated(reference)]]
     answers = reference.answer(rows)
     accepted = answers.distances[:, spec.k - 1] <= np.array(reject.thresholds)[answers.label]
     return replace(reject, measured=float(accepted.mean()), measured_rows=len(rows))
+
+
+def calibration_rows(reference: Reference, seed: int) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+    """Returns the class and the k-th distance of training rows, each without itself.
+
+    Raises:
+        BuildError: there are not more rows than k.
+    """
+    count, k = len(reference.enrolled), reference.k
+    if k >= count:
+        raise BuildError(f"reject needs more training rows than k = {k}", hint="lower k, or leave reject out")
+    answers = reference.leave_one_out(np.random.default_rng(seed).permutation(count)[: most_calibrated(reference)])
+    return answers.label, answers.distances[:, k - 1]
+
+
+def most_calibrated(reference: Reference) -> int:
+    """Returns how many rows calibrate or measure `reject` at most."""
+    return min(_CALIBRATION_ROWS, max(500, _CALIBRATION_WORK // reference.enrolled.size))
 
 
 def _warnings(enrolment: Enrolment) -> tuple[str, ...]:

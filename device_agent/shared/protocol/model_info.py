@@ -16,13 +16,15 @@ class Reject:
     """When a row is "unknown": its k-th neighbour is farther away than the threshold of its predicted class.
 
     `acceptance` is the requested share of accepted rows; `thresholds` has a distance per class, in the model's metric;
-    `measured` is the share accepted among `measured_rows` held-out rows (None without such rows).
+    `measured` is the share accepted among `measured_rows` held-out rows (None without such rows). `by_class` has the
+    shares of classes with one of their own; the key is absent without any.
     """
 
     acceptance: float
     thresholds: tuple[float, ...]
     measured: float | None = None
     measured_rows: int = 0
+    by_class: dict[str, float] | None = None
 
 
 @record

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,7 +14,13 @@ from knnkit.model.reference.space import Float64
 MIN_CLASS_ROWS = 100
 
 
-def calibrate(acceptance: float, label: NDArray[np.int32], kth: Float64, n_classes: int) -> Reject:
+def calibrate(
+    acceptance: float,
+    label: NDArray[np.int32],
+    kth: Float64,
+    n_classes: int,
+    own: Mapping[int, float] | None = None,
+) -> Reject:
     """Returns one threshold per class, in the model's metric, that accepts the share `acceptance` of ordinary rows.
 
     Args:
@@ -20,12 +28,13 @@ def calibrate(acceptance: float, label: NDArray[np.int32], kth: Float64, n_class
         label: (n,) int32 class that the reference answered for each calibration row.
         kth: (n,) float64 distance of its k-th neighbour.
         n_classes: number of classes.
+        own: class index -> share, in place of `acceptance`.
     """
-    common = _quantile(kth, acceptance)
-    thresholds = [
-        _quantile(kth[label == code], acceptance) if np.sum(label == code) >= MIN_CLASS_ROWS else common
-        for code in range(n_classes)
-    ]
+    thresholds = []
+    for code in range(n_classes):
+        values = kth[label == code]
+        share = (own or {}).get(code, acceptance)
+        thresholds.append(_quantile(values if len(values) >= MIN_CLASS_ROWS else kth, share))
     return Reject(acceptance, tuple(thresholds))
 
 

@@ -55,13 +55,21 @@ def pack(tree: Any, model: KnnModule, info: model_info.KnnInfo) -> bytes:
     archive = io.BytesIO()
     members = {
         constants.LABELS_FILE: label_file(info.classes),
-        constants.KNN_FILE: json_codec.dump_file(info),
+        constants.KNN_FILE: json_codec.dump_file(_document(info)),
         constants.EXACT_FILE: _exact_tables(_blocks(tree, laid, model), model),
     }
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as file:
         for name, data in members.items():
             file.writestr(zipfile.ZipInfo(name, _EPOCH), data)
     return laid.data + archive.getvalue()
+
+
+def _document(info: model_info.KnnInfo) -> dict[str, Any]:
+    """Returns knn.json; newer keys are left out where they say nothing, so that the same rows give the same bytes."""
+    document: dict[str, Any] = json_codec.to_plain(info)
+    if info.reject is not None and info.reject.by_class is None:
+        del document["reject"]["by_class"]
+    return document
 
 
 # --- the training rows, once --------------------------------------------------------------------------------------
