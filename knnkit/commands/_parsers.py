@@ -253,6 +253,12 @@ def _classify(parser: argparse.ArgumentParser) -> None:
     )
     rows.add_argument("--proba", action="store_true", help="add the probability of each class")
     rows.add_argument(
+        "--labels",
+        type=float,
+        metavar="COVERAGE",
+        help="add the labels that hold the true one with this coverage, such as 0.95 (label_sets of deploy.yaml)",
+    )
+    rows.add_argument(
         "--neighbors", action="store_true", help="add the nearest training rows, their distances and classes"
     )
     rows.add_argument("--digest", action="store_true", help="add the digest of the release that answered")

@@ -1,4 +1,4 @@
-"""Types of deploy.yaml for answers: what is "unknown"."""
+"""Types of deploy.yaml for answers: "unknown" and label sets."""
 
 from __future__ import annotations
 
@@ -27,4 +27,10 @@ Reject = Annotated[
         pydantic.Tag("<classes>"),
     ],
     pydantic.Discriminator(lambda value: "<classes>" if isinstance(value, dict) else "<share>"),
+]
+
+
+Coverages = Annotated[
+    Annotated[Accepted, pydantic.Tag("<coverage>")] | Annotated[tuple[Accepted, ...], pydantic.Tag("<list>")],
+    pydantic.Discriminator(lambda value: "<list>" if isinstance(value, tuple | list) else "<coverage>"),
 ]

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
 from device_agent.shared.protocol import constants
-from knnkit.config.answer_models import Reject
+from knnkit.config.answer_models import Coverages, Reject
 from knnkit.config.field_types import (
     Duration,
     Example,
@@ -177,10 +177,18 @@ class ModelConfig(Section):
     reject: Annotated[Reject | None, Example("0.99")] = None
     """Share of ordinary rows to accept; farther rows are "unknown". Or a share for each label, and `default` for the
     others. Default: no row is "unknown"."""
+    label_sets: Annotated[Coverages, Example("0.95")] = ()
+    """Coverage of the label sets of `classify --labels`, one or a list: the set holds the true label of that share of
+    the rows of each class. Default: none."""
     device_class: Annotated[Name, Example("zero")] = "any"
     """The class of device that this model is for; "any" fits all."""
     gates: Annotated[GatesConfig | None, Example("{accuracy: 0.9}")] = None
     """Gates of this model; default: the gates of the file."""
+
+    @property
+    def coverages(self) -> tuple[float, ...]:
+        """`label_sets` as a list."""
+        return self.label_sets if isinstance(self.label_sets, tuple) else (self.label_sets,)
 
     @property
     def measured_on(self) -> float | TestFile:

@@ -18,9 +18,10 @@ from device_agent import __version__
 from device_agent.shared.protocol import constants, model_info
 from knnkit.data.dataset import Dataset
 from knnkit.errors import BuildError, DataError
+from knnkit.model.conformal import calibrate_sets, check_sets
 from knnkit.model.reference.calibration import calibrate
 from knnkit.model.reference.classifier import Reference
-from knnkit.model.reference.enrolment import Enrolment, enrol
+from knnkit.model.reference.enrolment import Enrolment, codes_of, enrol
 from knnkit.model.reference.spec import DEFAULT, KnnSpec
 from knnkit.model.scaling import fit_scaler
 from knnkit.model.tflite.load_tensorflow import load_tensorflow, needs_build_extra, tensorflow_version
@@ -105,6 +106,7 @@ def build_enrolled(
     """
     reference = make_reference(spec, enrolment, held_out, margin=margin, seed=seed)
     evaluation = None if measure is None else measure(reference, enrolment.classes)
+    sets = _label_sets(spec, reference, enrolment, held_out, seed)
     model = make_module(enrolment, reference)
     from knnkit.model.tflite import metadata
     from knnkit.model.tflite.convert import convert
@@ -130,6 +132,7 @@ def build_enrolled(
         cells=model.batch_rows(constants.CELLS) if model.search.cells else None,
         searched=model.search.projection.matrix.shape[1] if model.search.projection else None,
         evaluation=evaluation,
+        label_sets=sets or None,
     )
     return BuiltModel(metadata.pack(tree, model, info), info, reference, _warnings(enrolment))
 
@@ -193,6 +196,22 @@ def _calibrate(
     answers = reference.answer(rows)
     accepted = answers.distances[:, spec.k - 1] <= np.array(reject.thresholds)[answers.label]
     return replace(reject, measured=float(accepted.mean()), measured_rows=len(rows))
+
+
+def _label_sets(
+    spec: KnnSpec, reference: Reference, enrolment: Enrolment, held_out: Dataset | None, seed: int
+) -> tuple[model_info.LabelSets, ...]:
+    if not spec.label_sets:
+        return ()
+    if spec.k >= len(enrolment):
+        raise BuildError(f"label_sets needs more training rows than k = {spec.k}", hint="lower k, or leave it out")
+    most = most_calibrated(reference)
+    sets = calibrate_sets(reference, spec.label_sets, most, seed)
+    if held_out is None:
+        return sets
+    rows = held_out.take(np.random.default_rng(seed).permutation(len(held_out.rows))[:most])
+    answers, truth = reference.answer(rows.rows), codes_of(enrolment.classes, rows.labels)
+    return tuple(check_sets(each, reference, answers, truth) for each in sets)
 
 
 def calibration_rows(reference: Reference, seed: int) -> tuple[NDArray[np.int32], NDArray[np.float64]]:

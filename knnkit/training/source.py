@@ -7,7 +7,8 @@ TensorFlow only to build.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Any
 
 from device_agent.shared.golden.golden_set import Golden
@@ -103,13 +104,13 @@ class Material:
 
     def _warn(self, model: BuiltModel) -> tuple[str, ...]:
         """Warns of held-out rows that were not measured; asks an imported classifier, and reports what differs."""
+        short = _short_sets(model.info)
         measured = self._measured(model.reference)
         if self.held_out is None or measured is None:
             return ()
         count, of = len(measured.rows), len(self.held_out.rows)
-        warnings = (
-            () if count == of else (f"accuracy is measured on {count:,} of {of:,} held-out rows, drawn at random",)
-        )
+        said = f"accuracy is measured on {count:,} of {of:,} held-out rows, drawn at random"
+        warnings = short if count == of else (*short, said)
         if self.imported is None or self.imported.estimator is None:
             return warnings
         own = compare_with_estimator(self.imported.estimator, model.reference, model.info.classes, measured)
@@ -139,6 +140,17 @@ class Material:
         return rows if self.imported is None else self.imported.fitting(rows)
 
 
+def _short_sets(info: KnnInfo) -> tuple[str, ...]:
+    """Warns of a class whose label sets hold clearly fewer held-out rows than they should: by three standard errors."""
+    return tuple(
+        f"label sets with coverage {sets.coverage:g} hold {held:,} of {rows:,} held-out rows of class {label}: these "
+        "rows are unlike the training rows"
+        for sets in info.label_sets or ()
+        for held, rows, label in zip(sets.covered, sets.rows, info.classes)
+        if rows * sets.coverage - held > 1.0 + 3.0 * math.sqrt(rows * sets.coverage * (1.0 - sets.coverage))
+    )
+
+
 @needs_build_extra()
 def load(build: Build) -> Material:
     """Loads what the release of `build` is built from.
@@ -151,7 +163,7 @@ def load(build: Build) -> Material:
     model = build.model
     if isinstance(model.data, SkopsData):
         return _load_imported(build, model.data)
-    spec = KnnSpec(model.name, model.k, model.metric, model.weights, model.scale, model.reject)
+    spec = KnnSpec(model.name, model.k, model.metric, model.weights, model.scale, model.reject, model.coverages)
     everything = _load_rows(build)
     divided = _divide(build, everything)
     chosen = isinstance(model.data, FileData) and model.data.features is not None
@@ -204,6 +216,7 @@ def _load_imported(build: Build, data: SkopsData) -> Material:
     found = sklearn_importer.import_estimator(
         estimator, name=model.name, feature_names=names, reject=model.reject, source=str(data.skops)
     )
+    found = replace(found, spec=replace(found.spec, label_sets=model.coverages))
     return of_imported(found, held_out)
 
 

@@ -44,6 +44,23 @@ class Evaluation:
 
 
 @record
+class LabelSets:
+    """Sets of labels with a coverage (`device_agent.shared.label_sets`).
+
+    `thresholds` has the highest score of each class, None where all scores fit; scores are relative to the distance
+    `radius`. `rows` and `covered` count the held-out rows of each class, and those whose set holds it; `size` is the
+    mean number of labels in a set. These are empty and None without held-out rows.
+    """
+
+    coverage: float
+    thresholds: tuple[float | None, ...]
+    radius: float
+    rows: tuple[int, ...] = ()
+    covered: tuple[int, ...] = ()
+    size: float | None = None
+
+
+@record
 class KnnInfo:
     """knn.json, inside the model file: everything that a runtime must know about the classifier."""
 
@@ -66,6 +83,7 @@ class KnnInfo:
     quantized: int | None = None  # rows of the batch signature that searches in int8; None: it does not exist
     cells: int | None = None  # rows of the batch signature that searches one cell; None: it does not exist
     evaluation: Evaluation | None = None  # None: nothing was measured
+    label_sets: tuple[LabelSets, ...] | None = None  # absent in a model without
     schema: int = SCHEMA
 
     def batch_rows(self, search: str) -> int | None:

@@ -25,6 +25,7 @@ class KnnSpec:
         scale: scaling of the features, fitted on the training rows and built into the model.
         reject: share of ordinary rows to accept, or label -> share, with `default` for the others; with None the model
             never answers "unknown".
+        label_sets: coverages of the label sets that the model can answer with.
     """
 
     name: str
@@ -33,6 +34,7 @@ class KnnSpec:
     weights: Weights = "uniform"
     scale: Scale = "none"
     reject: float | Mapping[str, float] | None = None
+    label_sets: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if not is_name(self.name):
@@ -49,6 +51,8 @@ class KnnSpec:
         for share in self.shares.values():
             if not 0.0 < share < 1.0:
                 raise BuildError(f"reject is {share}; it is the share of ordinary rows to accept, above 0 and below 1")
+        if wrong := [each for each in self.label_sets if not 0.0 < each < 1.0]:
+            raise BuildError(f"label_sets: {wrong[0]} is not a coverage above 0 and below 1", hint="label_sets: 0.95")
         if self.reject is not None and DEFAULT not in self.shares:
             raise BuildError("reject has no share for the other classes", hint="reject: {fault: 0.999, default: 0.99}")
 
