@@ -58,6 +58,9 @@ def _model_lines(info: model_info.KnnInfo, folded: tuple[str, ...]) -> Iterator[
     if folded:
         yield "folded in", "; ".join(folded)
     yield "training rows", f"{info.n_train:,} x {info.n_features} features"
+    if info.reduced is not None:
+        all_rows = f"{info.reduced.rows:,} rows with accuracy {percent(info.reduced.accuracy)}"
+        yield "reduced", f"{info.reduced.how}, from {all_rows}"
     yield "features", _listed(info.feature_names)
     yield "classes", f"{len(info.classes)}: {_listed(info.classes)}"
     if info.reject is not None:

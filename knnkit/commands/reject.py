@@ -68,7 +68,7 @@ def _measure(
     classes: tuple[int | str, ...],
     seed: int,
 ) -> Trade:
-    label, kth = calibration_rows(reference, seed)
+    label, kth = calibration_rows(reference, seed, material.spare)
     calibration = Measured(label, kth, label)
     ordinary = calibration
     if material.held_out is not None:

@@ -1,13 +1,13 @@
-"""Types of deploy.yaml for answers: "unknown" and label sets."""
+"""Types of deploy.yaml for answers: "unknown", label sets, fewer rows."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import pydantic
 from pydantic import AfterValidator, Field
 
-from knnkit.config.field_types import Words
+from knnkit.config.field_types import Example, Section, Words
 
 Accepted = Annotated[float, Field(gt=0.0, lt=1.0)]
 
@@ -33,4 +33,22 @@ Reject = Annotated[
 Coverages = Annotated[
     Annotated[Accepted, pydantic.Tag("<coverage>")] | Annotated[tuple[Accepted, ...], pydantic.Tag("<list>")],
     pydantic.Discriminator(lambda value: "<list>" if isinstance(value, tuple | list) else "<coverage>"),
+]
+
+Kept = Literal["condensed", "edited", "prototypes"]
+
+
+class ReduceConfig(Section):
+    """Fewer training rows in the model."""
+
+    how: Annotated[Kept, Example("condensed")]
+    """condensed: rows that classify all others; edited: without rows whose neighbours contradict their label;
+    prototypes: rows next to the centres of clusters."""
+    max_loss: Annotated[float, Example("0.01")] = Field(default=0.01, ge=0.0, lt=1.0)
+    """Most accuracy on the held-out rows that may be lost; the build fails beyond it."""
+
+
+Reduce = Annotated[
+    Annotated[Kept, pydantic.Tag("<word>")] | Annotated[ReduceConfig, pydantic.Tag("<reduce>")],
+    pydantic.Discriminator(lambda value: "<word>" if isinstance(value, str) else "<reduce>"),
 ]

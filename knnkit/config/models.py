@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
 from device_agent.shared.protocol import constants
-from knnkit.config.answer_models import Coverages, Reject
+from knnkit.config.answer_models import Coverages, Reduce, ReduceConfig, Reject
 from knnkit.config.field_types import (
     Duration,
     Example,
@@ -149,7 +149,7 @@ class GatesConfig(Section):
     """Neighbours whose distances differ by less than this share of the data's scale may swap on other processors."""
 
 
-_SKOPS = "data: {skops: model.skops}, without k, metric, weights, scale"
+_SKOPS = "data: {skops: model.skops}, without k, metric, weights, scale, reduce"
 
 
 class ModelConfig(Section):
@@ -180,10 +180,17 @@ class ModelConfig(Section):
     label_sets: Annotated[Coverages, Example("0.95")] = ()
     """Coverage of the label sets of `classify --labels`, one or a list: the set holds the true label of that share of
     the rows of each class. Default: none."""
+    reduce: Annotated[Reduce | None, Example("condensed")] = None
+    """condensed, edited or prototypes: keep fewer training rows in the model; or {how, max_loss}. Default: all rows."""
     device_class: Annotated[Name, Example("zero")] = "any"
     """The class of device that this model is for; "any" fits all."""
     gates: Annotated[GatesConfig | None, Example("{accuracy: 0.9}")] = None
     """Gates of this model; default: the gates of the file."""
+
+    @property
+    def reduction(self) -> ReduceConfig | None:
+        """`reduce` with its default."""
+        return ReduceConfig(how=self.reduce) if isinstance(self.reduce, str) else self.reduce
 
     @property
     def coverages(self) -> tuple[float, ...]:
@@ -213,7 +220,7 @@ class ModelConfig(Section):
     def _estimator_decides(self) -> ModelConfig:
         if not isinstance(self.data, SkopsData):
             return self
-        taken = [key for key in ("k", "metric", "weights", "scale") if key in self.model_fields_set]
+        taken = [key for key in ("k", "metric", "weights", "scale", "reduce") if key in self.model_fields_set]
         if taken:
             why = (
                 f"the estimator of `skops` decides {', '.join(taken)}: leave {'it' if len(taken) == 1 else 'them'} out"

@@ -14,6 +14,7 @@ from typing import Any
 import pydantic
 
 from knnkit.config import messages, yaml_reader
+from knnkit.config.answer_models import ReduceConfig
 from knnkit.config.field_types import parse_amount, parse_duration, split_address
 from knnkit.config.fleet_models import FleetConfig, RolloutConfig, TargetConfig, TargetDefaults
 from knnkit.config.models import (
@@ -43,6 +44,7 @@ __all__ = [
     "GatesConfig",
     "GroupSplit",
     "ModelConfig",
+    "ReduceConfig",
     "ReleaseConfig",
     "RolloutConfig",
     "SigningConfig",

@@ -19,7 +19,7 @@ from device_agent.shared.protocol import constants, model_info
 from knnkit.data.dataset import Dataset
 from knnkit.errors import BuildError, DataError
 from knnkit.model.conformal import calibrate_sets, check_sets
-from knnkit.model.reference.calibration import calibrate
+from knnkit.model.reference.calibration import answer_apart, calibrate
 from knnkit.model.reference.classifier import Reference
 from knnkit.model.reference.enrolment import Enrolment, codes_of, enrol
 from knnkit.model.reference.spec import DEFAULT, KnnSpec
@@ -96,17 +96,21 @@ def build_enrolled(
     seed: int = 0,
     inputs: str = "",
     measure: Measure | None = None,
+    spare: Dataset | None = None,
+    reduced: model_info.Reduced | None = None,
 ) -> BuiltModel:
     """Builds the classifier `spec` over enrolled rows; records `spec.scale`, but does not apply it.
+
+    `spare` are training rows that `reduced` left out; they calibrate with the others.
 
     Raises:
         DataError: k is larger than the number of rows.
         BuildError: the model cannot be built as asked.
         MissingDependency: a package of `knnkit[build]` is not installed.
     """
-    reference = make_reference(spec, enrolment, held_out, margin=margin, seed=seed)
+    reference = make_reference(spec, enrolment, held_out, margin=margin, seed=seed, spare=spare)
     evaluation = None if measure is None else measure(reference, enrolment.classes)
-    sets = _label_sets(spec, reference, enrolment, held_out, seed)
+    sets = _label_sets(spec, reference, enrolment, held_out, seed, spare)
     model = make_module(enrolment, reference)
     from knnkit.model.tflite import metadata
     from knnkit.model.tflite.convert import convert
@@ -133,12 +137,19 @@ def build_enrolled(
         searched=model.search.projection.matrix.shape[1] if model.search.projection else None,
         evaluation=evaluation,
         label_sets=sets or None,
+        reduced=reduced,
     )
     return BuiltModel(metadata.pack(tree, model, info), info, reference, _warnings(enrolment))
 
 
 def make_reference(
-    spec: KnnSpec, enrolment: Enrolment, held_out: Dataset | None = None, *, margin: float = 1e-5, seed: int = 0
+    spec: KnnSpec,
+    enrolment: Enrolment,
+    held_out: Dataset | None = None,
+    *,
+    margin: float = 1e-5,
+    seed: int = 0,
+    spare: Dataset | None = None,
 ) -> Reference:
     """Returns the float64 classifier `spec` over enrolled rows, calibrated where it rejects.
 
@@ -151,7 +162,7 @@ def make_reference(
     space, enrolled, codes = enrolment.space, enrolment.enrolled, enrolment.codes
     reference = Reference(space, enrolled, codes, classes, spec.k, spec.weights, margin=margin)
     if spec.reject is not None:
-        reference.reject = _calibrate(spec, reference, enrolment.classes, held_out, seed)
+        reference.reject = _calibrate(spec, reference, enrolment.classes, held_out, seed, spare)
     return reference
 
 
@@ -177,7 +188,12 @@ def _require_rows(k: int, rows: int, source: str) -> None:
 
 
 def _calibrate(
-    spec: KnnSpec, reference: Reference, classes: tuple[int | str, ...], held_out: Dataset | None, seed: int
+    spec: KnnSpec,
+    reference: Reference,
+    classes: tuple[int | str, ...],
+    held_out: Dataset | None,
+    seed: int,
+    spare: Dataset | None,
 ) -> model_info.Reject:
     own = dict(spec.shares)
     acceptance = own.pop(DEFAULT)
@@ -187,7 +203,7 @@ def _calibrate(
         hint = f"did you mean {close[0]!r}?" if close else f"the labels are {', '.join([*codes][:10])}"
         raise BuildError(f"reject has a share for {strange[0]!r}, and no training row has that label", hint=hint)
     shares = {codes[label]: share for label, share in own.items()}
-    label, kth = calibration_rows(reference, seed)
+    label, kth = calibration_rows(reference, seed, spare)
     reject = calibrate(acceptance, label, kth, reference.n_classes, shares)
     reject = replace(reject, by_class=own or None)
     if held_out is None:
@@ -199,14 +215,20 @@ def _calibrate(
 
 
 def _label_sets(
-    spec: KnnSpec, reference: Reference, enrolment: Enrolment, held_out: Dataset | None, seed: int
+    spec: KnnSpec,
+    reference: Reference,
+    enrolment: Enrolment,
+    held_out: Dataset | None,
+    seed: int,
+    spare: Dataset | None,
 ) -> tuple[model_info.LabelSets, ...]:
     if not spec.label_sets:
         return ()
     if spec.k >= len(enrolment):
         raise BuildError(f"label_sets needs more training rows than k = {spec.k}", hint="lower k, or leave it out")
     most = most_calibrated(reference)
-    sets = calibrate_sets(reference, spec.label_sets, most, seed)
+    left = None if spare is None else (spare.rows, codes_of(enrolment.classes, spare.labels))
+    sets = calibrate_sets(reference, spec.label_sets, most, seed, left)
     if held_out is None:
         return sets
     rows = held_out.take(np.random.default_rng(seed).permutation(len(held_out.rows))[:most])
@@ -214,8 +236,10 @@ def _label_sets(
     return tuple(check_sets(each, reference, answers, truth) for each in sets)
 
 
-def calibration_rows(reference: Reference, seed: int) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
-    """Returns the class and the k-th distance of training rows, each without itself.
+def calibration_rows(
+    reference: Reference, seed: int, spare: Dataset | None = None
+) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+    """Returns the class and the k-th distance of training rows, each without itself; also of `spare` ones.
 
     Raises:
         BuildError: there are not more rows than k.
@@ -223,7 +247,9 @@ def calibration_rows(reference: Reference, seed: int) -> tuple[NDArray[np.int32]
     count, k = len(reference.enrolled), reference.k
     if k >= count:
         raise BuildError(f"reject needs more training rows than k = {k}", hint="lower k, or leave reject out")
-    answers = reference.leave_one_out(np.random.default_rng(seed).permutation(count)[: most_calibrated(reference)])
+    rows = None if spare is None else spare.rows
+    order = np.random.default_rng(seed).permutation(count + (0 if rows is None else len(rows)))
+    answers = answer_apart(reference, order[: most_calibrated(reference)], rows)
     return answers.label, answers.distances[:, k - 1]
 
 

@@ -13,20 +13,24 @@ from numpy.typing import NDArray
 
 from device_agent.shared import label_sets
 from device_agent.shared.protocol.model_info import LabelSets
+from knnkit.model.reference.calibration import answer_apart
 from knnkit.model.reference.classifier import Reference, ReferenceAnswers
 
 Ints = NDArray[np.int32]
+Spare = tuple[NDArray[np.float32], Ints]
 
 
-def calibrate_sets(reference: Reference, coverages: Sequence[float], most: int, seed: int) -> tuple[LabelSets, ...]:
+def calibrate_sets(
+    reference: Reference, coverages: Sequence[float], most: int, seed: int, spare: Spare | None = None
+) -> tuple[LabelSets, ...]:
     """Returns the label sets of each coverage; at most `most` rows calibrate, some of every class.
 
-    Raises:
-        ValueError: there are not more rows than k.
+    `spare` are rows like the training rows, and their (n,) classes, that are not among them.
     """
-    chosen = _draw(reference.classes, reference.n_classes, most, seed)
-    found = _scores(reference, reference.leave_one_out(chosen))
-    truth = reference.classes[chosen]
+    codes = reference.classes if spare is None else np.concatenate([reference.classes, spare[1]])
+    chosen = _draw(codes, reference.n_classes, most, seed)
+    found = _scores(reference, answer_apart(reference, chosen, None if spare is None else spare[0]))
+    truth = codes[chosen]
     own = [found[truth == code, code] for code in range(reference.n_classes)]
     radius = reference.space.radius
     return tuple(LabelSets(each, tuple(threshold(values, each) for values in own), radius) for each in coverages)

@@ -57,6 +57,7 @@ class Built:
     accuracy: float | None
     accuracy_rows: int
     warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def figures(self) -> Figures | None:
@@ -151,6 +152,7 @@ def write_release(made_from: Material, order: Order, signer: Signer, directory: 
             *_far_ahead(document),
             *again,
         ),
+        made.notes,
     )
 
 

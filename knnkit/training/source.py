@@ -11,14 +11,16 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.golden.judge import Verdict
 from device_agent.shared.protocol.constants import Metric, Scale
-from device_agent.shared.protocol.model_info import Evaluation, Gates, KnnInfo
-from knnkit.config.parse import Build, FileData, GroupSplit, SklearnData, SkopsData, TestFile, TimeSplit
+from device_agent.shared.protocol.model_info import Evaluation, Gates, KnnInfo, Reduced
+from knnkit.config.parse import Build, FileData, GroupSplit, ReduceConfig, SklearnData, SkopsData, TestFile, TimeSplit
 from knnkit.data import columns, dataset, files
 from knnkit.data.dataset import Dataset
-from knnkit.errors import DataError
+from knnkit.errors import BuildError, DataError
 from knnkit.evaluation import faults
 from knnkit.evaluation.measure import affordable, compare_with_estimator, measure
 from knnkit.evaluation.splits import Divided, divide
@@ -29,18 +31,19 @@ from knnkit.model.reference.enrolment import Enrolment, enrol
 from knnkit.model.reference.spec import KnnSpec
 from knnkit.model.scaling import fit_scaler
 from knnkit.model.tflite.load_tensorflow import needs_build_extra
-from knnkit.training import sklearn_importer, unscaled
+from knnkit.training import reduction, sklearn_importer, unscaled
 from knnkit.training.fitted import Fitted
 
 
 @dataclass(frozen=True)
 class Made:
-    """A model, its golden set, the verdict of its self-check, and the answers of an imported classifier itself."""
+    """A model, its golden set, and the verdict of its self-check; `notes` say what `reduce` changed."""
 
     model: BuiltModel
     golden: Golden
     verdict: Verdict
     warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,10 @@ class Material:
         imported: the classifier from scikit-learn; None if the classifier is made from `training`.
         warnings: for the person who builds.
         how: how rows were held out; empty where nothing is measured.
+        whole: the same with all training rows, if `reduce` chose some of them.
+        spare: the training rows that `reduce` left out.
+        reduced: how it chose.
+        max_loss: most accuracy that may be lost against `whole`.
     """
 
     spec: KnnSpec
@@ -62,6 +69,10 @@ class Material:
     imported: Fitted | None = None
     warnings: tuple[str, ...] = ()
     how: str = ""
+    whole: Material | None = None
+    spare: Dataset | None = None
+    reduced: str = ""
+    max_loss: float = 0.0
 
     @property
     def fingerprint(self) -> str:
@@ -76,7 +87,7 @@ class Material:
         """
         if self.imported is not None:
             return self.imported.enrolment
-        return enrol(self.training, fit_scaler(self.training.rows, scale), metric)
+        return enrol(self.training, fit_scaler((self.whole or self).training.rows, scale), metric)
 
     def build(self, gates: Gates, *, seed: int = 0, inputs: str = "") -> Made:
         """Builds the model, and checks it on its golden rows.
@@ -86,15 +97,42 @@ class Material:
             BuildError: the model cannot be built, or fails `gates`.
             MissingDependency: a package of `knnkit[build]` is not installed.
         """
+        before = None if self.whole is None else self.whole._without_sets().build(Gates(gates.margin), seed=seed)
         how: dict[str, Any] = {"margin": gates.margin, "seed": seed, "inputs": inputs, "measure": self._measure}
-        if self.imported is None:
+        if self.imported is None and before is None:
             model = build_model(self.spec, self.training, self.held_out, **how)
         else:
-            model = build_enrolled(self.spec, self.imported.enrolment, self.held_out, **how)
+            how |= {"spare": self.spare, "reduced": self._reduced(before)}
+            model = build_enrolled(self.spec, self.enrol(self.spec.scale, self.spec.metric), self.held_out, **how)
         golden = make_golden(model, self.held_out, self.training, seed=seed)
         from knnkit.model.selfcheck import self_check  # TensorFlow
 
-        return Made(model, golden, self_check(model, golden, gates), self._warn(model))
+        notes = () if before is None else self._compare(before, model, golden)
+        return Made(model, golden, self_check(model, golden, gates), self._warn(model), notes)
+
+    def _without_sets(self) -> Material:
+        return replace(self, spec=replace(self.spec, label_sets=()))
+
+    def _reduced(self, before: Made | None) -> Reduced | None:
+        if before is None:
+            return None
+        return Reduced(self.reduced, before.model.info.n_train, reduction.accuracy(before.model.info))
+
+    def _compare(self, before: Made, model: BuiltModel, golden: Golden) -> tuple[str, ...]:
+        """Returns what `reduce` changed.
+
+        Raises:
+            BuildError: the accuracy is lower by more than `max_loss`.
+        """
+        from knnkit.model.selfcheck import milliseconds  # TensorFlow
+
+        both = before.model, model
+        reduction.require_small_loss(self.reduced, self.max_loss, *(each.info for each in both))
+        sizes = [f"{len(each.data):,} bytes" for each in both]
+        times = [f"{milliseconds(each, golden.rows[:1]):.3f} ms a row on this machine" for each in both]
+        rows = [f"{each.info.n_train:,} rows" for each in both]
+        shares = [f"accuracy {reduction.accuracy(each.info):.2%}" for each in both]
+        return tuple(f"reduce: {self.reduced}: {old} before, {new} now" for old, new in (rows, sizes, times, shares))
 
     def _measured(self, reference: Reference) -> Dataset | None:
         return None if self.held_out is None else affordable(self.held_out, reference)
@@ -171,7 +209,24 @@ def load(build: Build) -> Material:
     warnings += (*divided.warnings, *faults.find(divided.training, divided.held_out))
     if "scale" not in model.model_fields_set:
         warnings += unscaled.find(divided.training, model.k, model.metric, model.weights)
-    return Material(spec, divided.training, divided.held_out, warnings=warnings, how=divided.how)
+    material = Material(spec, divided.training, divided.held_out, warnings=warnings, how=divided.how)
+    return material if model.reduction is None else _reduce(material, model.reduction, model.seed)
+
+
+def _reduce(whole: Material, asked: ReduceConfig, seed: int) -> Material:
+    """Returns the material with the training rows that `reduce` chooses.
+
+    Raises:
+        BuildError: nothing measures what it loses, or too few rows are left.
+    """
+    training = whole.training
+    if whole.held_out is None:
+        raise BuildError(f"{training.source}: no rows are held out, so the loss of reduce is unknown", hint="test: 0.3")
+    kept = reduction.choose(training, whole.spec, asked.how, asked.max_loss, seed)
+    left = np.setdiff1d(np.arange(len(training.rows)), kept)
+    spare = training.take(left) if len(left) else None
+    smaller = replace(whole, training=training.take(kept), whole=whole, spare=spare)
+    return replace(smaller, reduced=asked.how, max_loss=asked.max_loss)
 
 
 def _load_rows(build: Build) -> Dataset:

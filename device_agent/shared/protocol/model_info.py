@@ -61,6 +61,15 @@ class LabelSets:
 
 
 @record
+class Reduced:
+    """How the training rows were chosen (`reduce` of deploy.yaml), and the model of all of them: rows and accuracy."""
+
+    how: str  # condensed, edited, prototypes
+    rows: int
+    accuracy: float
+
+
+@record
 class KnnInfo:
     """knn.json, inside the model file: everything that a runtime must know about the classifier."""
 
@@ -84,6 +93,7 @@ class KnnInfo:
     cells: int | None = None  # rows of the batch signature that searches one cell; None: it does not exist
     evaluation: Evaluation | None = None  # None: nothing was measured
     label_sets: tuple[LabelSets, ...] | None = None  # absent in a model without
+    reduced: Reduced | None = None  # absent in a model of all training rows
     schema: int = SCHEMA
 
     def batch_rows(self, search: str) -> int | None:

@@ -67,8 +67,9 @@ def pack(tree: Any, model: KnnModule, info: model_info.KnnInfo) -> bytes:
 def _document(info: model_info.KnnInfo) -> dict[str, Any]:
     """Returns knn.json; newer keys are left out where they say nothing, so that the same rows give the same bytes."""
     document: dict[str, Any] = json_codec.to_plain(info)
-    if info.label_sets is None:
-        del document["label_sets"]
+    for key in ("label_sets", "reduced"):
+        if document[key] is None:
+            del document[key]
     if info.reject is not None and info.reject.by_class is None:
         del document["reject"]["by_class"]
     return document

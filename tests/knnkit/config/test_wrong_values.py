@@ -34,6 +34,8 @@ MODEL = {
     "weights": "uniform",
     "scale": "none",
     "reject": 0.9,
+    "reduce": {"how": "condensed", "max_loss": 0.01},
+    "label_sets": [0.9],
     "device_class": "any",
     "gates": GATES,
 }
@@ -63,7 +65,7 @@ FILES: list[dict[str, Any]] = [
     {"model": MODEL, **REST},
     {"model": {"name": "fruit", "data": {"sklearn": "iris"}, "test": 0.3}},
     {"model": {"name": "fruit", "data": {"skops": "a.skops"}}},
-    {"models": [{"name": "fruit", "data": {"sklearn": "iris"}}]},
+    {"models": [{"name": "fruit", "data": {"sklearn": "iris"}, "reduce": "edited", "label_sets": 0.9}]},
     {"model": {"name": "fruit", "data": {"file": "a.csv"}, "split": {"group": "device"}}},
     {"model": {"name": "fruit", "data": {"file": "a.csv"}, "split": {"time": "when"}}},
     {"model": {"name": "fruit", "data": {"file": "a.csv"}, "split": {"file": "b.csv"}}},
