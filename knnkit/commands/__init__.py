@@ -13,6 +13,7 @@ COMMANDS: dict[str, str] = {
     "build": "build a signed release from deploy.yaml",
     "tune": "find the best k, metric, weights and scale for the rows",
     "reject": "show how many strangers and ordinary rows a model would call unknown",
+    "audit": "find rows with doubtful labels, near duplicates and useless rows",
     "inspect": "show what is in a model or a release",
     "verify": "check a release's signature and contents",
     "trust": "show and enrol a device's host key, or the signing keys it trusts",

@@ -319,6 +319,7 @@ CONFIGURE: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "build": _build,
     "tune": _parsers_rows.tune,
     "reject": _parsers_rows.reject,
+    "audit": _parsers_rows.audit,
     "inspect": _inspect,
     "verify": _verify,
     "trust": _trust,

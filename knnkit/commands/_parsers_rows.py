@@ -51,6 +51,13 @@ def reject(parser: argparse.ArgumentParser) -> None:
     _options.add_model(parser)
 
 
+def audit(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of `knnkit audit`."""
+    parser.epilog = "Rows are numbered from 0, as in the file. k, metric, weights and scale are those of deploy.yaml."
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write all findings as CSV, with the rows")
+    _options.add_model(parser)
+
+
 def _share(text: str) -> float:
     share = float(text)
     if not 0.0 <= share < 1.0:

@@ -229,6 +229,20 @@ def _reduce(whole: Material, asked: ReduceConfig, seed: int) -> Material:
     return replace(smaller, reduced=asked.how, max_loss=asked.max_loss)
 
 
+@needs_build_extra()
+def every_row(build: Build) -> Dataset:
+    """Returns all rows of the training data, in their order in the file.
+
+    Raises:
+        DataError: a file, column or cell is invalid, or the data is an estimator without its rows.
+        MissingDependency: a package of `knnkit[build]` is not installed.
+    """
+    if isinstance(build.model.data, SkopsData):
+        said = f"{build.model.data.skops} holds an estimator, and not the file of its rows"
+        raise DataError(said, hint="data: {file: train.csv, label: species}")
+    return _load_rows(build)
+
+
 def _load_rows(build: Build) -> Dataset:
     data, split = build.model.data, build.model.split
     if isinstance(data, FileData):
