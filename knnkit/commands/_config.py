@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from knnkit.config import load
 from knnkit.config.yaml_reader import FILE_NAME
 from knnkit.errors import ConfigError, UsageError
-from knnkit.release import keys
+from knnkit.release import keys, signing
 
 if TYPE_CHECKING:
     from knnkit.config.parse import Build, Config  # pydantic is for a file that is there
@@ -44,6 +44,17 @@ def require_config(config: Config | None, what: str) -> Config:
     if config is None:
         raise ConfigError(f"{what}: there is no deploy.yaml here", hint="knnkit init, or name one with -c")
     return config
+
+
+def order_signer(arguments: argparse.Namespace) -> signing.Signer:
+    """Returns the key that signs an order: `--signing-key`, else that of deploy.yaml.
+
+    Raises:
+        ConfigError: neither names one.
+        SigningKeyError: it cannot be used.
+    """
+    named = arguments.signing_key
+    return signing.load_signer(named or require_config(load_config(arguments), "no --signing-key").signing.key)
 
 
 def require_builds(config: Config | None, what: str, file: Path | None, hint: str = "") -> tuple[Build, ...]:

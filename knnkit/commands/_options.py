@@ -124,8 +124,8 @@ def add_provisioning(parser: argparse.ArgumentParser, *, also: str = "") -> None
     bare.add_argument(
         "--runtime",
         choices=(constants.ANY_RUNTIME, *constants.RUNTIMES),
-        help="which TFLite runtime; replaces another one. auto keeps the present one; on a bare device it is "
-        "tflite_runtime if that exists for it (default: deploy.yaml's, else auto)",
+        help="what runs the model; replaces another one. auto keeps the present one; on a bare device it is the first "
+        "of these that exists for it (default: deploy.yaml's, else auto)",
     )
     bare.add_argument("--offline", action="store_true", help="send the wheels: the devices have no internet")
     bare.add_argument(

@@ -14,7 +14,6 @@ from typing import Any
 import pydantic
 
 from knnkit.config import messages, yaml_reader
-from knnkit.config.answer_models import ReduceConfig
 from knnkit.config.field_types import parse_amount, parse_duration, split_address
 from knnkit.config.fleet_models import FleetConfig, RolloutConfig, TargetConfig, TargetDefaults
 from knnkit.config.models import (
@@ -35,31 +34,10 @@ from knnkit.config.models import (
 from knnkit.errors import ConfigError
 
 __all__ = [
-    "FILE_NAME",
-    "Build",
-    "Config",
-    "Data",
-    "FileData",
-    "FleetConfig",
-    "GatesConfig",
-    "GroupSplit",
-    "ModelConfig",
-    "ReduceConfig",
-    "ReleaseConfig",
-    "RolloutConfig",
-    "SigningConfig",
-    "SklearnData",
-    "SkopsData",
-    "TargetConfig",
-    "TargetDefaults",
-    "TestFile",
-    "TimeSplit",
-    "json_schema",
-    "parse",
-    "parse_amount",
-    "parse_duration",
-    "split_address",
-]
+    "FILE_NAME", "Build", "Config", "Data", "FileData", "FleetConfig", "GatesConfig", "GroupSplit", "ModelConfig",
+    "ReleaseConfig", "RolloutConfig", "SigningConfig", "SklearnData", "SkopsData", "TargetConfig", "TargetDefaults",
+    "TestFile", "TimeSplit", "json_schema", "parse", "parse_amount", "parse_duration", "split_address",
+]  # fmt: skip
 
 FILE_NAME = yaml_reader.FILE_NAME
 

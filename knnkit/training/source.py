@@ -17,7 +17,8 @@ from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.golden.judge import Verdict
 from device_agent.shared.protocol.constants import Metric, Scale
 from device_agent.shared.protocol.model_info import Evaluation, Gates, KnnInfo, Reduced
-from knnkit.config.parse import Build, FileData, GroupSplit, ReduceConfig, SklearnData, SkopsData, TestFile, TimeSplit
+from knnkit.config.answer_models import ReduceConfig
+from knnkit.config.parse import Build, FileData, GroupSplit, SklearnData, SkopsData, TestFile, TimeSplit
 from knnkit.data import columns, dataset, files
 from knnkit.data.dataset import Dataset
 from knnkit.errors import BuildError, DataError
