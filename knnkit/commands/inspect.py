@@ -62,6 +62,9 @@ def _model_lines(info: model_info.KnnInfo, folded: tuple[str, ...]) -> Iterator[
         all_rows = f"{info.reduced.rows:,} rows with accuracy {percent(info.reduced.accuracy)}"
         yield "reduced", f"{info.reduced.how}, from {all_rows}"
     yield "features", _listed(info.feature_names)
+    if info.origin is not None:
+        moved = [f"{name} - {start:.15g}" for name, start in zip(info.feature_names, info.origin) if start]
+        yield "origin", f"subtracted in float64: {', '.join(moved)}"
     yield "classes", f"{len(info.classes)}: {_listed(info.classes)}"
     if info.reject is not None:
         measured = ""

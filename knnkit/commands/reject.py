@@ -77,12 +77,12 @@ def _measure(
         ordinary = replace(_ask(reference, held_out.rows), truth=codes_of(classes, held_out.labels))
     strangers = None
     if arguments.strangers is not None:
-        rows = unlabelled.load(arguments.strangers, material.training.feature_names)
+        rows = unlabelled.load(arguments.strangers, material.training)
         strangers = _ask(reference, rows[: most_calibrated(reference)])
     return Trade(calibration, ordinary, strangers, reference.n_classes)
 
 
-def _ask(reference: Reference, rows: NDArray[np.float32]) -> Measured:
+def _ask(reference: Reference, rows: NDArray[Any]) -> Measured:
     answers = reference.answer(rows)
     return Measured(answers.label, answers.distances[:, reference.k - 1], answers.label)
 

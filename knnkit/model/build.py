@@ -115,7 +115,7 @@ def build_enrolled(
     from knnkit.model.tflite import metadata
     from knnkit.model.tflite.convert import convert
 
-    tree = convert(model)
+    tree, origin = convert(model), enrolment.space.origin
     info = model_info.KnnInfo(
         name=spec.name,
         k=spec.k,
@@ -138,6 +138,9 @@ def build_enrolled(
         evaluation=evaluation,
         label_sets=sets or None,
         reduced=reduced,
+        near=model.near,
+        origin=None if origin is None else tuple(origin.tolist()),
+        schema=constants.SCHEMA if origin is None else constants.SCHEMA_OF_ORIGINS,
     )
     return BuiltModel(metadata.pack(tree, model, info), info, reference, _warnings(enrolment))
 

@@ -75,8 +75,9 @@ def _check(model: BuiltModel, golden: Golden, gates: model_info.Gates, search: s
     return verdict
 
 
-def milliseconds(model: BuiltModel, row: NDArray[np.float32], rounds: int = 200) -> float:
-    """Returns the median time of one row in TensorFlow's interpreter: to compare models, not devices."""
+def milliseconds(model: BuiltModel, raw: NDArray[Any], rounds: int = 200) -> float:
+    """Returns the median time of a (1, n_features) row in TensorFlow's interpreter: to compare models, not devices."""
+    row = model.reference.space.narrow(raw)
     runner = _interpreter(model).get_signature_runner(constants.signature(constants.SIGNATURE_ONE, constants.FULL))
     times = []
     for _ in range(rounds):
@@ -94,7 +95,8 @@ def _interpreter(model: BuiltModel) -> Any:
         return tf.lite.Interpreter(model_content=model.data, experimental_op_resolver_type=resolver)
 
 
-def _run(model: BuiltModel, rows: NDArray[np.float32], signature: str, batch: int) -> _Answers:
+def _run(model: BuiltModel, raw: NDArray[Any], signature: str, batch: int) -> _Answers:
+    rows = model.reference.space.narrow(raw)
     runner, parts = _interpreter(model).get_signature_runner(signature), []
     for start in range(0, len(rows), batch):
         chunk = rows[start : start + batch]
@@ -104,7 +106,7 @@ def _run(model: BuiltModel, rows: NDArray[np.float32], signature: str, batch: in
     joined: dict[str, Any] = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     doubtful = ~joined[constants.OUTPUT_CERTAIN]
     if doubtful.any():
-        settled = model.reference.answer(rows[doubtful])
+        settled = model.reference.answer(raw[doubtful])
         k = model.info.k
         joined[constants.OUTPUT_LABEL][doubtful] = settled.label
         joined[constants.OUTPUT_PROBABILITIES][doubtful] = settled.probabilities

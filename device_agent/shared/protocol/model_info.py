@@ -7,7 +7,16 @@ from __future__ import annotations
 
 from typing import Literal
 
-from device_agent.shared.protocol.constants import CELLS, FULL, QUANTIZED, SCHEMA, Metric, Scale, Weights
+from device_agent.shared.protocol.constants import (
+    CELLS,
+    FULL,
+    QUANTIZED,
+    SCHEMA,
+    SCHEMA_OF_ORIGINS,
+    Metric,
+    Scale,
+    Weights,
+)
 from device_agent.shared.protocol.record import record
 
 
@@ -25,6 +34,17 @@ class Reject:
     measured: float | None = None
     measured_rows: int = 0
     by_class: dict[str, float] | None = None
+
+
+@record
+class Near:
+    """How close two neighbours are whose order float32 leaves open: `share` of the k-th distance, or of `least`.
+
+    Distances are in the model's metric. A runtime that reports neighbours ranks such a row's k in float64.
+    """
+
+    share: float
+    least: float = 0.0
 
 
 @record
@@ -94,7 +114,11 @@ class KnnInfo:
     evaluation: Evaluation | None = None  # None: nothing was measured
     label_sets: tuple[LabelSets, ...] | None = None  # absent in a model without
     reduced: Reduced | None = None  # absent in a model of all training rows
+    near: Near | None = None  # None: the order within the k neighbours is left to float32, as in older models
+    #: Subtracted from raw float64 rows before they become float32; 0 where a feature needs it not. None: float32 rows.
+    origin: tuple[float, ...] | None = None
     schema: int = SCHEMA
+    newest_schema = SCHEMA_OF_ORIGINS
 
     def batch_rows(self, search: str) -> int | None:
         """Returns the rows of the batch signature of one of `constants.SEARCHES`; None if it does not exist."""
@@ -133,3 +157,4 @@ class Manifest:
     labels_sha256: str  # of the label file inside the model
     gates: Gates
     schema: int = SCHEMA
+    newest_schema = SCHEMA_OF_ORIGINS

@@ -55,7 +55,7 @@ def pack(tree: Any, model: KnnModule, info: model_info.KnnInfo) -> bytes:
     archive = io.BytesIO()
     members = {
         constants.LABELS_FILE: label_file(info.classes),
-        constants.KNN_FILE: json_codec.dump_file(_document(info)),
+        constants.KNN_FILE: _knn_file(info),
         constants.EXACT_FILE: _exact_tables(_blocks(tree, laid, model), model),
     }
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as file:
@@ -64,15 +64,15 @@ def pack(tree: Any, model: KnnModule, info: model_info.KnnInfo) -> bytes:
     return laid.data + archive.getvalue()
 
 
-def _document(info: model_info.KnnInfo) -> dict[str, Any]:
-    """Returns knn.json; newer keys are left out where they say nothing, so that the same rows give the same bytes."""
+def _knn_file(info: model_info.KnnInfo) -> bytes:
+    """Returns knn.json; without keys that say nothing and that older versions do not write."""
     document: dict[str, Any] = json_codec.to_plain(info)
-    for key in ("label_sets", "reduced"):
+    for key in ("origin", "label_sets", "reduced"):
         if document[key] is None:
             del document[key]
     if info.reject is not None and info.reject.by_class is None:
         del document["reject"]["by_class"]
-    return document
+    return json_codec.dump_file(document)
 
 
 # --- the training rows, once --------------------------------------------------------------------------------------
@@ -115,6 +115,7 @@ def _exact_tables(blocks: list[tuple[int, int]], model: KnnModule) -> bytes:
         "centre": space.centre,
         "scale": space.scale,
         "zero": np.float64(space.zero),
+        "tied": np.float64(space.tied),
         "classes": model.codes,
         "block_offsets": np.array([place for place, _ in blocks], dtype=np.int64),
         "block_rows": np.array([rows for _, rows in blocks], dtype=np.int64),
@@ -130,7 +131,10 @@ def _exact_tables(blocks: list[tuple[int, int]], model: KnnModule) -> bytes:
 # --- TFLite Metadata ----------------------------------------------------------------------------------------------
 def _describe(tree: Any, info: model_info.KnnInfo, model: KnnModule) -> bytes:
     build = flatbuffers.Builder(1024)
-    inputs = [_tensor(build, constants.INPUT_ROWS, f"{info.n_features} features, as they were measured", False)]
+    measured = (
+        "as they were measured" if info.origin is None else f"less the origin in {constants.KNN_FILE}, in float64"
+    )
+    inputs = [_tensor(build, constants.INPUT_ROWS, f"{info.n_features} features, {measured}", False)]
     outputs = [
         _tensor(build, name, _OUTPUT_DESCRIPTIONS[name], name == constants.OUTPUT_PROBABILITIES)
         for name in _output_order(tree)
