@@ -60,8 +60,7 @@ class TfKNN:
         metric: euclidean, sqeuclidean, manhattan or cosine.
         weights: uniform, or distance: by 1 / distance, an exact match takes all.
         scale: none, standard, minmax or robust; fitted on the rows and built into the model, which takes raw rows.
-        reject: share of rows like the training rows to accept (the others are "unknown"), or label -> share with
-            `default`; None accepts all.
+        reject: share of rows like the training rows to accept, or label -> share with `default`; None accepts all.
         name: of the model: letters, digits, `.`, `_`, `-`.
         feature_names: of the columns; by default those of a data frame.
 
