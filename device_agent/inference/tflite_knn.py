@@ -21,6 +21,7 @@ from device_agent.inference.exact import ExactKnn
 from device_agent.inference.graph_runner import unusable
 from device_agent.inference.graph_selection import Graphs
 from device_agent.inference.interpreter import Loader
+from device_agent.shared import label_sets
 from device_agent.shared.protocol import constants, reports
 from device_agent.shared.protocol.errors import ModelUnusable
 from device_agent.shared.protocol.model_info import KnnInfo
@@ -205,11 +206,20 @@ class TfliteKNN:
         Raises:
             BadInput: wrong number of columns, or a value that is not finite.
         """
-        if self._ask_one(rows):
+        if self.info.label_sets is None and self._ask_one(rows):
             label, probabilities, indices, distances = self._answers
             found = _new(Answers, (label.copy(), probabilities.copy(), indices.copy(), distances.copy()))
             return found if self._is_ordered() else self._in_order(found)
         return Answers(*self._ask(rows, _ANSWERS))
+
+    def label_sets(self, rows: ArrayLike, coverage: float) -> NDArray[np.bool_]:
+        """Returns (n, n_classes) bool: the classes in the label set of each raw row (`label_sets` of deploy.yaml).
+
+        Raises:
+            BadInput: the model has no sets with this coverage, or the rows are invalid.
+        """
+        sets, answers = label_sets.sets_of(self.info, coverage), self.classify(rows)
+        return label_sets.members(sets, answers.probabilities, answers.distances, self.info.metric, self.info.k)
 
     def _take(self) -> None:
         """Caches the outputs of the graph that answers now."""
@@ -260,6 +270,8 @@ class TfliteKNN:
         views = {name: self._one.outputs[name] for name in (*names, constants.OUTPUT_CERTAIN)}
         parts = {name: np.empty((len(queries), *view.shape[1:]), view.dtype) for name, view in views.items()}
         self._graphs.run(queries, parts)
+        if self.info.label_sets is not None and names is _ANSWERS:
+            parts[constants.OUTPUT_CERTAIN] &= ~label_sets.doubtful(self.info, parts[names[1]], parts[names[3]])
         certain = parts[constants.OUTPUT_CERTAIN]
         if self._near and constants.OUTPUT_DISTANCES in names:
             close = certain & in_doubt(parts[constants.OUTPUT_DISTANCES], self._near)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from device_agent.shared import label_sets
 from device_agent.shared.protocol.constants import UNKNOWN_LABEL
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.model_info import KnnInfo
@@ -42,11 +43,30 @@ class Columns:
     neighbors: bool = False
     digest: bool = False
     keep: tuple[str, ...] = ()
+    labels: float | None = None  # coverage of the label sets
 
     @property
     def labels_only(self) -> bool:
         """Whether a line depends on nothing but the class (and the digest)."""
-        return not (self.proba or self.neighbors)
+        return not (self.proba or self.neighbors or self.labels is not None)
+
+
+class _Sets:
+    """The label sets that are asked for, as the labels of each row.
+
+    Raises:
+        BadInput: the model has no label sets with this coverage.
+    """
+
+    def __init__(self, info: KnnInfo, coverage: float) -> None:
+        self._info, self._sets = info, label_sets.sets_of(info, coverage)
+
+    def inside(self, answers: Answers) -> NDArray[np.bool_]:
+        how = self._info.metric, self._info.k
+        return label_sets.members(self._sets, answers.probabilities, answers.distances, *how)
+
+    def labels(self, answers: Answers) -> list[list[int | str]]:
+        return [[self._info.classes[code] for code in np.flatnonzero(row)] for row in self.inside(answers)]
 
 
 @record
@@ -77,10 +97,14 @@ class _LabelLines:
 
 
 class CsvRenderer:
-    """`[KEPT…,]label[,proba_CLASS…][,neighbor_i,distance_i,class_i…][,row_i,id_i…][,digest]`, quoted where needed."""
+    """`[KEPT…,]label[,labels][,proba_CLASS…][,neighbor_i,distance_i,class_i…][,row_i,id_i…][,digest]`.
+
+    Cells are quoted where needed; `labels` is a JSON array.
+    """
 
     def __init__(self, info: KnnInfo, columns: Columns, digest: str, training: Training | None) -> None:
         self._info, self._columns, self._digest, self._training = info, columns, digest, training
+        self._sets = _Sets(info, columns.labels) if columns.labels is not None else None
         self._labels = [str(label) for label in (*info.classes, UNKNOWN_LABEL)]  # index -1 is "unknown"
         self._lines = _LabelLines([_csv_line([label] + [digest] * columns.digest) for label in self._labels])
         self._empty = b"," * (len(columns.keep) + len(self._names()) - 1) + b"\n"
@@ -107,7 +131,7 @@ class CsvRenderer:
         return [_csv_line(list(map(_cell, row)))[:-1] + b"," + line for row, line in zip(zip(*kept), lines)]
 
     def _names(self) -> list[str]:
-        names = ["label"]
+        names = ["label"] + ["labels"] * bool(self._sets)
         if self._columns.proba:
             names += [f"proba_{label}" for label in self._info.classes]
         if self._columns.neighbors:
@@ -122,6 +146,9 @@ class CsvRenderer:
         if self._columns.labels_only:
             return self._lines.pick(answers.label)
         parts = [[self._labels[index]] for index in answers.label.tolist()]
+        if self._sets:
+            for part, labels in zip(parts, self._sets.labels(answers)):
+                part.append(json.dumps(labels, ensure_ascii=False))
         if self._columns.proba:
             for part, shares in zip(parts, answers.probabilities):
                 part += map(_float, shares)
@@ -144,13 +171,17 @@ class CsvRenderer:
 
 
 class JsonRenderer:
-    """`{KEPT…, "label", "probabilities", "neighbors": [{"index", "distance", "label", "row", "id"}…], "digest"}`."""
+    """`{KEPT…, "label", "labels", "probabilities", "neighbors", "digest"}`.
+
+    A neighbour is `{"index", "distance", "label", "row", "id"}`.
+    """
 
     def __init__(self, info: KnnInfo, columns: Columns, digest: str, training: Training | None) -> None:
         self._info, self._columns, self._digest, self._training = info, columns, digest, training
+        self._sets = _Sets(info, columns.labels) if columns.labels is not None else None
         self._labels = (*info.classes, UNKNOWN_LABEL)
         tail = {"digest": digest} if columns.digest else {}
-        _require_apart(columns.keep, ("label", "probabilities", "neighbors", "digest", "error", "line"))
+        _require_apart(columns.keep, ("label", "labels", "probabilities", "neighbors", "digest", "error", "line"))
         self._lines = _LabelLines([_json_line({"label": label} | tail) for label in self._labels])
 
     def header(self) -> bytes:
@@ -168,7 +199,8 @@ class JsonRenderer:
     def _good(self, answers: Answers) -> list[bytes]:
         if self._columns.labels_only:
             return self._lines.pick(answers.label)
-        return [_json_line(self._record(answers, row)) for row in range(len(answers.label))]
+        sets = self._sets.labels(answers) if self._sets else None
+        return [_json_line(self._record(answers, row, sets)) for row in range(len(answers.label))]
 
     def render_labels(self, labels: NDArray[np.int32], kept: Kept = ()) -> bytes:
         """Returns the output lines for class indices; only if the label is the only column."""
@@ -180,8 +212,10 @@ class JsonRenderer:
         names = self._columns.keep
         return [_json_line(dict(zip(names, row)))[:-2] + b", " + line[1:] for row, line in zip(zip(*kept), lines)]
 
-    def _record(self, answers: Answers, row: int) -> dict[str, Any]:
+    def _record(self, answers: Answers, row: int, sets: list[list[int | str]] | None) -> dict[str, Any]:
         record: dict[str, Any] = {"label": self._labels[answers.label[row]]}
+        if sets is not None:
+            record["labels"] = sets[row]
         if self._columns.proba:
             shares = [float(_float(share)) for share in answers.probabilities[row]]
             record["probabilities"] = {str(label): share for label, share in zip(self._info.classes, shares)}
@@ -207,12 +241,14 @@ class JsonRenderer:
 class NpyRenderer:
     """An array of labels; with more than labels, a structured array.
 
-    Fields: `label` (int64, or text where a class is text or a row may be "unknown"), `probabilities` (n_classes,)
-    float32, `indices` (k,) int32, `distances` (k,) float32, `classes` (k,) as `label`, `digest` S64, `rows` (k,) int64.
+    Fields: `label` (int64, or text where a class is text or a row may be "unknown"), `labels` (n_classes,) bool (the
+    classes of the set), `probabilities` (n_classes,) float32, `indices` (k,) int32, `distances` (k,) float32, `classes`
+    (k,) as `label`, `digest` S64, `rows` (k,) int64.
     """
 
     def __init__(self, info: KnnInfo, columns: Columns, digest: str, training: Training | None) -> None:
         self._columns, self._digest, self._training = columns, digest, training
+        self._sets = _Sets(info, columns.labels) if columns.labels is not None else None
         if columns.keep:
             raise BadInput("--keep: an NPY file of answers holds no text", hint="--output-format csv, or jsonl")
         if info.reject is None and all(isinstance(label, int) for label in info.classes):
@@ -232,6 +268,8 @@ class NpyRenderer:
         if self._columns.labels_only:
             return self.render_labels(answers.label)
         table = self._table(answers.label)
+        if self._sets:
+            table["labels"] = self._sets.inside(answers)
         if self._columns.proba:
             table["probabilities"] = answers.probabilities
         if self._columns.neighbors:
@@ -257,6 +295,7 @@ class NpyRenderer:
         if self._columns == Columns():
             return self._labels.dtype
         fields: list[Any] = [("label", self._labels.dtype)]
+        fields += [("labels", np.bool_, (len(info.classes),))] if self._sets else []
         if self._columns.proba:
             fields.append(("probabilities", np.float32, (len(info.classes),)))
         if self._columns.neighbors:
