@@ -42,8 +42,8 @@ def _configure_classify(parser: argparse.ArgumentParser) -> None:
 
 def _run_classify(arguments: argparse.Namespace) -> int:
     from device_agent.serving.batch import Request, classify
+    from device_agent.serving.columns import Columns
     from device_agent.serving.outputs import Closed
-    from device_agent.serving.writers import Columns
     from device_agent.store.starts import counted
 
     if arguments.input in (None, "-"):
