@@ -59,6 +59,9 @@ def _model_lines(info: model_info.KnnInfo, folded: tuple[str, ...]) -> Iterator[
         yield "folded in", "; ".join(folded)
     yield "training rows", f"{info.n_train:,} x {info.n_features} features"
     yield "features", _listed(info.feature_names)
+    if info.origin is not None:
+        moved = [f"{name} - {start:.15g}" for name, start in zip(info.feature_names, info.origin) if start]
+        yield "origin", f"subtracted in float64: {', '.join(moved)}"
     yield "classes", f"{len(info.classes)}: {_listed(info.classes)}"
     if info.reject is not None:
         measured = ""
@@ -73,6 +76,11 @@ def _model_lines(info: model_info.KnnInfo, folded: tuple[str, ...]) -> Iterator[
         where = "all coordinates" if info.searched is None else f"a projection of {info.searched} coordinates"
         how = "" if info.quantized is None else ", in eight bits where the runtime suits them"
         yield "search", f"in {where}{how}, then exactly among its candidates"
+    if info.lattice is not None:
+        yield (
+            "search",
+            f"exact in float32 for rows in whole steps of {info.lattice:g}, up to sums of 2^24; ties included",
+        )
     if info.cells is not None:
         yield "search", "among the rows that can be neighbours in a query's cell; off the cells, among all rows"
     yield "batch", f"{info.batch} rows" + ("" if info.quantized is None else f", {info.quantized} in eight bits")

@@ -1,12 +1,14 @@
 """Labelled rows: checked arrays, or a named scikit-learn set.
 
-Every error names the row and the column, and what was found there. Rows are float32, as on a device. Reads no file.
+Every error names the row and the column, and what was found there. Rows are float32, as on a device, unless a
+column is too far from 0 for it (`precision`). Reads no file.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,11 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.protocol.constants import UNKNOWN_LABEL
+from knnkit.data import precision
 from knnkit.errors import DataError, MissingDependency, extra
 
 #: Longest label or column name, in characters.
 MAX_TEXT = 256
 _MAX_QUOTED = 60
+#: A whole number as Python writes it, perhaps with a fraction of zeros.
+_WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]{0,18}))(?:\.0+)?")
 SKLEARN_SETS = ("blobs", "breast_cancer", "digits", "iris", "moons", "wine")
 
 
@@ -28,14 +33,14 @@ class Dataset:
     """Labelled rows.
 
     Attributes:
-        rows: (n, n_features) float32, finite.
+        rows: (n, n_features) float32, or float64 if float32 would lose what tells the rows apart; finite.
         labels: (n,) int64 or str.
         feature_names: n_features distinct names.
         source: where they came from, for messages.
         beside: (n,) text of the column that `split` names (a device, a time); None where it names no column.
     """
 
-    rows: NDArray[np.float32]
+    rows: NDArray[np.floating[Any]]
     labels: NDArray[Any]
     feature_names: tuple[str, ...]
     source: str
@@ -51,7 +56,7 @@ class Dataset:
         digest = hashlib.sha256()
         header = [list(self.rows.shape), list(self.feature_names), self.labels.tolist()]
         digest.update(json.dumps(header, ensure_ascii=False).encode())
-        digest.update(np.ascontiguousarray(self.rows, dtype="<f4").tobytes())
+        digest.update(np.ascontiguousarray(self.rows, dtype=self.rows.dtype.newbyteorder("<")).tobytes())
         return digest.hexdigest()
 
 
@@ -81,15 +86,24 @@ def load_sklearn(name: str) -> Dataset:
     return dataset(bunch.data, labels, tuple(map(str, bunch.feature_names)), source)
 
 
-def dataset(rows: Any, labels: Any, feature_names: Sequence[str] | None = None, source: str = "arrays") -> Dataset:
+def dataset(
+    rows: Any,
+    labels: Any,
+    feature_names: Sequence[str] | None = None,
+    source: str = "arrays",
+    *,
+    wide: bool = False,
+) -> Dataset:
     """Returns (n, n_features) numbers and n labels (integers or text; None: all 0) as a checked `Dataset`.
+
+    Rows of float32 stay as they are. All others become float32 as well, unless a column needs float64, or `wide` asks
+    for it: rows to test a model with an origin.
 
     Raises:
         DataError: the shapes do not match, names repeat, or a value is not finite in float32.
     """
     try:
-        with np.errstate(over="ignore"):
-            matrix = np.ascontiguousarray(rows, dtype=np.float32)
+        matrix = _matrix(rows, wide=wide)
     except (TypeError, ValueError) as error:
         hint = "rows.toarray()" if hasattr(rows, "toarray") else ""
         raise DataError(f"{source}: the rows are not a table of numbers: {error}", hint=hint) from None
@@ -103,7 +117,8 @@ def dataset(rows: Any, labels: Any, feature_names: Sequence[str] | None = None, 
     if len(np.shape(labels)) != 1 or len(labels) != len(matrix):
         hint = "labels.ravel()" if np.shape(labels) == (len(matrix), 1) else ""
         raise DataError(f"{source}: {len(matrix)} rows, but labels of shape {np.shape(labels)}", hint=hint)
-    finite = np.isfinite(matrix)
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(matrix.astype(np.float32, copy=False))
     if not finite.all():
         row, column = (int(place[0]) for place in np.nonzero(~finite))
         raise DataError(
@@ -111,6 +126,14 @@ def dataset(rows: Any, labels: Any, feature_names: Sequence[str] | None = None, 
             hint="drop the row, or fill the cell",
         )
     return Dataset(matrix, label_array(np.asarray(labels).tolist(), source), names, source)
+
+
+def _matrix(rows: Any, *, wide: bool) -> NDArray[np.floating[Any]]:
+    kind = getattr(rows, "dtype", None)
+    if isinstance(kind, np.dtype) and kind.itemsize < np.dtype(np.float64).itemsize and not wide:
+        return np.ascontiguousarray(rows, dtype=np.float32)
+    matrix = np.ascontiguousarray(rows, dtype=np.float64)
+    return matrix if wide or matrix.ndim != 2 or not matrix.size else precision.float32_if_enough(matrix)
 
 
 def is_plain(text: str) -> bool:
@@ -146,6 +169,8 @@ def shortened(text: str) -> str:
 def label_array(values: list[Any], source: str) -> NDArray[Any]:
     """Returns labels as an array: integers if every label is one, text otherwise (`007` and `1.5` are text).
 
+    `2.0` is the integer 2 if all labels are whole, or if another label is `2`.
+
     Raises:
         DataError: a label is not plain text on one line, or is the word for a rejected row.
     """
@@ -154,11 +179,12 @@ def label_array(values: list[Any], source: str) -> NDArray[Any]:
     if all(isinstance(value, float) and value.is_integer() for value in values):
         values = [int(value) for value in values]
     texts = [str(value) for value in values]
-    if all((value := _integer(text)) is not None and text == str(value) for text in texts):
-        return np.array([int(text) for text in texts], dtype=np.int64)
-    for text in dict.fromkeys(texts):
+    short = {text: _without_fraction(text) for text in dict.fromkeys(texts)}
+    if all(_is_integer(text) for text in short.values()):
+        return np.array([int(short[text]) for text in texts], dtype=np.int64)
+    for text in short:
         require_label(text, f"{source}: row {texts.index(text)}")
-    return np.array(texts)
+    return np.array([short[text] if short[text] in short else text for text in texts])
 
 
 def require_label(text: str, where: str) -> None:
@@ -176,9 +202,11 @@ def require_label(text: str, where: str) -> None:
         )
 
 
-def _integer(text: str) -> int | None:
-    try:
-        value = int(text)
-    except ValueError:
-        return None
-    return value if abs(value) < 2**63 else None
+def _without_fraction(text: str) -> str:
+    """Returns `2` for `2.0` and `2.00`, and `0` for `-0`."""
+    found = _WHOLE.fullmatch(text)
+    return text if found is None else "0" if found[1] == "-0" else found[1]
+
+
+def _is_integer(text: str) -> bool:
+    return _WHOLE.fullmatch(text) is not None and abs(int(text)) < 2**63

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from device_agent.shared.protocol import constants, model_info
 from device_agent.shared.protocol.errors import ModelUnusable
 from device_agent.shared.release import model_file
@@ -32,14 +34,7 @@ class OwnRows:
 
 
 def golden_for(build: Build, release: Path, rows: Path, label: str | None, margin: float) -> OwnRows:
-    """Returns the golden set of the rows of a file.
-
-    Args:
-        build: what the release was built from.
-        release: its directory.
-        rows: a CSV, Parquet or NPZ file with the model's features and a label column.
-        label: the label column; None: that of the training data.
-        margin: from the release's gates.
+    """Returns the golden set of the rows of a file; the label column is by default that of the training data.
 
     Raises:
         DataError, BuildError: the rows, the training data or the estimator are invalid.
@@ -52,7 +47,8 @@ def golden_for(build: Build, release: Path, rows: Path, label: str | None, margi
             f"{release} was built from other rows than deploy.yaml names now", hint="knnkit build, then knnkit deploy"
         )
     names = made_from.training.feature_names
-    own = made_from.fitting(files.load(rows, label or source.label_of(build), names))
+    wide = made_from.training.rows.dtype == np.float64
+    own = made_from.fitting(files.load(rows, label or source.label_of(build), names, wide=wide))
     if not len(own.rows):
         raise DataError(f"{rows}: there are no rows")
     golden = made_from.golden(info, own, margin=margin, limit=MAX_OWN_ROWS)

@@ -33,7 +33,7 @@ def check_manifest(manifest: Manifest) -> None:
     """
     gates = manifest.gates
     checks = {
-        "schema": manifest.schema == constants.SCHEMA,
+        "schema": manifest.schema in (constants.SCHEMA, constants.SCHEMA_OF_ORIGINS),
         "name": constants.is_name(manifest.name),
         "version": constants.is_version(manifest.version),
         "sequence": manifest.sequence >= 1,

@@ -160,12 +160,7 @@ def _overlap(data: bytes, mark: bytes) -> int:
 def no_command(name: str, user: str, ssh: str, exit_code: int, printed: Sequence[str]) -> DeviceFailed:
     """Returns the error of a login that ended, or never stopped printing, before it ran the command.
 
-    Args:
-        name: how messages call the device.
-        user: the account.
-        ssh: the OpenSSH command that leads there.
-        exit_code: of the login.
-        printed: the last of what it printed, by stream.
+    `ssh` is the OpenSSH command that leads there; `printed` is the last of what the login printed, by stream.
     """
     said = "\n".join(filter(None, printed))
     hints = [hint for pattern, hint in _WAYS_OUT.items() if re.search(pattern, said, re.IGNORECASE)]
