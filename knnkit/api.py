@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from device_agent.shared.console.quiet import quiet
 from device_agent.shared.protocol import constants, model_info
-from device_agent.shared.queries import Neighbors, accuracy, check_raw_rows, column_names
+from device_agent.shared.queries import Neighbors, accuracy, check_raw_rows, column_names, in_doubt
 from device_agent.shared.safe_files import whole_file
 from knnkit.data.dataset import Dataset, dataset
 from knnkit.errors import BuildError, DataError, UsageError
@@ -207,14 +207,16 @@ class TfKNN:
         """Returns the graph's outputs, replaced by float64 answers for rows that are not certain."""
         held = self.fitted.enrolment
         raw = check_raw_rows(queries, held.feature_names, DataError, held.space.origin)
-        rows = held.space.narrow(raw)
-        found = self._module.run(rows)
+        found = self._module.run(held.space.narrow(raw))
         doubtful = np.flatnonzero(~found[constants.OUTPUT_CERTAIN])
         if len(doubtful):
             exact, k = self._reference.answer(raw[doubtful]), self.fitted.spec.k
             settled = (exact.label, exact.probabilities, exact.indices[:, :k], exact.distances[:, :k])
             for name, values in zip(_SETTLED, settled):
                 found[name][doubtful] = values
+        indices, distances = found[constants.OUTPUT_INDICES], found[constants.OUTPUT_DISTANCES]
+        close = found[constants.OUTPUT_CERTAIN] & in_doubt(distances, self._module.near)
+        indices[close], distances[close] = self._reference.order(raw[close], indices[close])
         return found
 
     # --- models ---------------------------------------------------------------------------------------------------
@@ -295,8 +297,7 @@ def from_sklearn(
 ) -> TfKNN:
     """Imports a fitted KNeighborsClassifier, or a Pipeline of transformers that ends in one.
 
-    Of a search (such as GridSearchCV) it imports the best estimator. Transformers: StandardScaler, MinMaxScaler,
-    MaxAbsScaler, RobustScaler, Normalizer, PCA, NeighborhoodComponentsAnalysis.
+    Of a search (such as GridSearchCV) it imports the best estimator. docs/guide.md lists the transformers.
 
     Args:
         estimator: a fitted one.

@@ -1,8 +1,8 @@
 """k-nearest-neighbours classifier from a `.tflite` file.
 
-Runs in either TFLite runtime. Reads the model by path, so that it is mapped and not copied. Each answer is proven by
-the graph (its `certain` output) or computed again in float64 (`exact`). Checks rows first; never parses text, and never
-decides whether a model may run (`device_agent.shared.trust` does).
+Runs in either TFLite runtime, or in NumPy alone. Reads the model by path, so that it is mapped and not copied. Each
+answer is proven by the graph (its `certain` output) or computed again in float64 (`exact`). Checks rows first; never
+parses text, and never decides whether a model may run (`device_agent.shared.trust` does).
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 import os
 import platform
 import weakref
-from math import isfinite
+from math import inf, isfinite
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,11 +20,15 @@ from numpy.typing import ArrayLike, NDArray
 from device_agent.inference.exact import ExactKnn
 from device_agent.inference.graph_runner import unusable
 from device_agent.inference.graph_selection import Graphs
+from device_agent.inference.interpreter import Loader
 from device_agent.shared.protocol import constants, reports
 from device_agent.shared.protocol.errors import ModelUnusable
 from device_agent.shared.protocol.model_info import KnnInfo
-from device_agent.shared.queries import Neighbors, Origin, accuracy, check_rows, narrow, origin_of
+from device_agent.shared.queries import Neighbors, Origin, accuracy, check_rows, in_doubt, narrow, origin_of
 from device_agent.shared.release.model_file import read_info as read_info
+
+if TYPE_CHECKING:
+    from device_agent.inference.numpy_knn import NumpySearch
 
 _FEW = 32
 
@@ -55,6 +59,7 @@ _ANSWERS = (
 )
 _LABEL = (constants.OUTPUT_LABEL,)
 _NEIGHBORS = (constants.OUTPUT_INDICES, constants.OUTPUT_DISTANCES)
+_MAX_FLOAT32 = np.finfo(np.float32).max
 _FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 _DESCRIPTORS = "/proc/self/fd/"
 #: A named tuple's own constructor takes twice as long.
@@ -70,8 +75,8 @@ class TfliteKNN:
     Args:
         path: the model; also `/proc/self/fd/N` of a file that was opened before.
         num_threads: of the runtime; for a model under 8 MB, among how many threads a batch is divided.
-        runtime: `auto`, `tflite_runtime` or `ai_edge_litert`; or an Interpreter class. In a process that has loaded
-            TensorFlow, `auto` takes TensorFlow's own.
+        runtime: `auto`, `tflite_runtime`, `ai_edge_litert` or `numpy`; or an Interpreter class. In a process that has
+            loaded TensorFlow, `auto` takes TensorFlow's own; without a TFLite runtime, it takes NumPy.
         packed: whether XNNPACK may pack the graphs. A packed graph holds its own copy of the weights. Unpacked, they
             are read from the mapped file, and batches of a large model take several times as long. None packs a small
             model at once, and a model with over 32 MB of weights after `PACK_AFTER` rows, if half of the free memory
@@ -83,7 +88,7 @@ class TfliteKNN:
 
     Raises:
         ModelUnusable: the file is not a knnkit model, or this runtime is too old for it.
-        DeviceUnfit: no TFLite runtime is installed.
+        DeviceUnfit: the runtime is not installed.
     """
 
     def __init__(
@@ -102,9 +107,20 @@ class TfliteKNN:
         self._row_type = _FLOAT32 if self._origin is None else _FLOAT64
         self.settled = 0
         self._file = _kept_open(self, self.path)
-        self._graphs = Graphs(self._file, self.info, runtime, num_threads, packed=packed, stream=stream, search=search)
-        self._take()
         self._exact: ExactKnn | None = None
+        loader = Loader.find(self._file, runtime, num_threads)
+        loader.require_version(self.info)
+        self._graphs: Graphs | NumpySearch
+        if loader.name == constants.NUMPY:
+            from device_agent.inference.numpy_knn import NumpySearch
+
+            self._graphs = NumpySearch(loader, self.info)
+            self._exact = self._graphs.exact
+        else:
+            self._graphs = Graphs(loader, self.info, packed=packed, stream=stream, search=search)
+        self._near = self.info.near if self.info.k > 1 and loader.name != constants.NUMPY else None
+        self._share, self._least = (near.share, near.share * near.least) if (near := self._near) else (0.0, 0.0)
+        self._take()
 
     @property
     def search(self) -> str:
@@ -141,7 +157,8 @@ class TfliteKNN:
         """
         if self._ask_one(rows):
             indices, distances = self._neighbors
-            return _new(Neighbors, (indices.copy(), distances.copy()))
+            found = _new(Neighbors, (indices.copy(), distances.copy()))
+            return found if self._is_ordered() else self._in_order(found)
         return Neighbors(*self._ask(rows, _NEIGHBORS))
 
     def predict(self, rows: ArrayLike) -> NDArray[Any]:
@@ -190,7 +207,8 @@ class TfliteKNN:
         """
         if self._ask_one(rows):
             label, probabilities, indices, distances = self._answers
-            return _new(Answers, (label.copy(), probabilities.copy(), indices.copy(), distances.copy()))
+            found = _new(Answers, (label.copy(), probabilities.copy(), indices.copy(), distances.copy()))
+            return found if self._is_ordered() else self._in_order(found)
         return Answers(*self._ask(rows, _ANSWERS))
 
     def _take(self) -> None:
@@ -200,6 +218,7 @@ class TfliteKNN:
         self._answers = tuple(one.outputs[name] for name in _ANSWERS)
         self._neighbors = tuple(one.outputs[name] for name in _NEIGHBORS)
         self._certain = one.outputs[constants.OUTPUT_CERTAIN].data
+        self._far: Any = one.outputs[constants.OUTPUT_DISTANCES].reshape(-1).data
         self.runtime = reports.RuntimeInfo(
             loader.name, loader.version, self._graphs.delegate, platform.python_version(), np.__version__
         )
@@ -241,9 +260,40 @@ class TfliteKNN:
         views = {name: self._one.outputs[name] for name in (*names, constants.OUTPUT_CERTAIN)}
         parts = {name: np.empty((len(queries), *view.shape[1:]), view.dtype) for name, view in views.items()}
         self._graphs.run(queries, parts)
-        if not parts[constants.OUTPUT_CERTAIN].all():
+        certain = parts[constants.OUTPUT_CERTAIN]
+        if self._near and constants.OUTPUT_DISTANCES in names:
+            for row in np.flatnonzero(certain & in_doubt(parts[constants.OUTPUT_DISTANCES], self._near)):
+                self._order(queries[row], parts[constants.OUTPUT_INDICES][row], parts[constants.OUTPUT_DISTANCES][row])
+        if not certain.all():
             self._settle(queries, parts)
         return tuple(parts[name] for name in names)
+
+    def _is_ordered(self) -> bool:
+        """Whether the neighbours of the row that `_ask_one` has answered are in order; `queries.in_doubt` for one row.
+
+        Python's numbers: for a few of them, each call of NumPy takes longer than all of this.
+        """
+        if self._near is None:
+            return True
+        far = self._far.tolist()
+        gap, last = self._share * far[-1], -inf
+        if gap < self._least:
+            gap = self._least
+        for distance in far:
+            if distance - last <= gap:
+                return False
+            last = distance
+        return True
+
+    def _in_order(self, found: Any) -> Any:
+        """Returns `found`, the answer to the row that `_ask_one` has asked, with the neighbours in order."""
+        self._order(self._one.flat, found.indices[0], found.distances[0])
+        return found
+
+    def _order(self, row: NDArray[np.float32], indices: NDArray[np.int32], distances: NDArray[np.float32]) -> None:
+        """Ranks the (k,) neighbours of a row less the origin in float64, in place."""
+        indices[:], exact = self._get_exact().order(row, indices)
+        distances[:] = np.minimum(exact, _MAX_FLOAT32)
 
     def _settle(self, queries: NDArray[np.float32], parts: dict[str, NDArray[Any]]) -> None:
         exact = self._get_exact()

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from device_agent.shared.protocol.errors import BadInput
+from device_agent.shared.protocol.model_info import Near
 
 #: (n_features,) numbers to subtract from raw float64 rows; None for a model that takes float32 rows as they are.
 Origin = NDArray[np.float64] | None
@@ -30,6 +31,13 @@ class Neighbors(NamedTuple):
 
     indices: NDArray[np.int32]
     distances: NDArray[np.float32]
+
+
+def in_doubt(distances: NDArray[np.float32], near: Near) -> NDArray[np.bool_]:
+    """Returns (n,) whether rounding may have changed the order of the k neighbours at these (n, k) distances."""
+    limit = np.float32(near.share) * np.maximum(distances[:, -1], np.float32(near.least))
+    found: NDArray[np.bool_] = (distances[:, 1:] - distances[:, :-1] <= limit[:, np.newaxis]).any(axis=1)
+    return found
 
 
 def default_names(count: int) -> tuple[str, ...]:

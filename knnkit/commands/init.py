@@ -13,7 +13,7 @@ from pathlib import Path
 
 from device_agent.shared.protocol import constants
 from knnkit.config import yaml_reader
-from knnkit.data import columns, files
+from knnkit.data import warnings_of_file
 from knnkit.errors import UsageError
 
 _START = """\
@@ -86,10 +86,8 @@ def _own(arguments: argparse.Namespace, path: Path) -> tuple[str, str]:
     names = arguments.features or []
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise UsageError(f"--features names {twice!r} twice", hint="each column once")
-    rows = files.load(file, label, arguments.features)
-    if arguments.features is None:
-        for warning in columns.warnings(rows):
-            print(f"knnkit: warning: {warning}", file=sys.stderr)
+    for warning in warnings_of_file(file, label, arguments.features):
+        print(f"knnkit: warning: {warning}", file=sys.stderr)
     chosen = f", features: [{', '.join(map(_quote, arguments.features))}]" if arguments.features else ""
     return _name(file.stem), f"{{file: {_quote(_relative(file, path))}, label: {_quote(label)}{chosen}}}"
 

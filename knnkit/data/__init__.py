@@ -1,0 +1,20 @@
+"""Labelled rows from files and from scikit-learn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def warnings_of_file(file: Path, label: str, names: Sequence[str] | None) -> tuple[str, ...]:
+    """Reads a file of labelled rows as a build does, and returns warnings about columns that nobody chose.
+
+    Loads NumPy only when it is called: `knnkit init` without rows starts without it.
+
+    Raises:
+        DataError: the rows cannot be read.
+    """
+    from knnkit.data import columns, files
+
+    rows = files.load(file, label, names)
+    return columns.warnings(rows) if names is None else ()

@@ -1,4 +1,4 @@
-"""What float32 loses of a column, and the origin that saves it.
+"""Columns whose values float32 cannot hold apart.
 
 Models work in float32, which has 24 bits: UTM northings near 5.6 million step by 0.5 m, seconds since 1970 by 128 s.
 `find_origin` chooses what to subtract in float64 first. `warnings` names columns that lose too much all the same, and

@@ -30,7 +30,7 @@ from knnkit.model.reference.enrolment import Enrolment, enrol
 from knnkit.model.reference.spec import KnnSpec
 from knnkit.model.scaling import fit_scaler
 from knnkit.model.tflite.load_tensorflow import needs_build_extra
-from knnkit.training import sklearn_importer
+from knnkit.training import sklearn_importer, unscaled
 from knnkit.training.fitted import Fitted
 
 
@@ -161,6 +161,8 @@ def load(build: Build) -> Material:
     shifted = model.metric != "cosine" or model.scale != "none"
     warnings += precision.warnings(everything.rows, everything.feature_names, everything.source, shifted=shifted)
     warnings += (*divided.warnings, *faults.find(divided.training, divided.held_out))
+    if "scale" not in model.model_fields_set:
+        warnings += unscaled.find(divided.training, model.k, model.metric, model.weights)
     return Material(spec, divided.training, divided.held_out, warnings=warnings, how=divided.how)
 
 

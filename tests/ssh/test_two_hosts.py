@@ -9,16 +9,17 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import pytest
-from support.board_roots import copy_board, make_board
+from support.board_roots import copy_board
 from support.halved import Halved
 from support.releases import Releases
 
 from knnkit.errors import Unreachable
-from knnkit.fleet.device.connect import Dialling, Pace
+from knnkit.fleet.device.connect import Pace
 from knnkit.fleet.jobs.deploy import run_job
 from knnkit.fleet.jobs.job import DeviceJob
 from knnkit.fleet.report import DeviceReport, Outcome
@@ -29,13 +30,8 @@ from knnkit.transport.address import Address
 from knnkit.transport.base import MAX_OUTPUT, Completed
 from knnkit.transport.ssh.connection import SshTransport
 
-PACE = Pace(dialling=Dialling(timeout=60.0, retries=0), command=120.0, confirm=60.0)
+PACE = Pace(connect=60.0, retries=0, command=120.0, confirm=60.0)
 _RUNS = itertools.count(1)
-
-
-@pytest.fixture(scope="session")
-def prepared(releases: Releases, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_board(tmp_path_factory.mktemp("board") / "root", releases)
 
 
 class Board:
@@ -66,7 +62,7 @@ class Board:
     ) -> tuple[str, DeviceReport]:
         """Runs one host's deploy; returns its name and what it reports."""
         named = holder or f"host {next(_RUNS)}"
-        pace = Pace(PACE.dialling, PACE.command, confirm, wait)
+        pace = replace(PACE, confirm=confirm, lock=wait)
         opener = line.open if line else Line().open
         return named, run_job(DeviceJob(self.target, package, f"nonce of {named}", named, pace=pace, opener=opener))
 

@@ -35,6 +35,17 @@ class Reject:
 
 
 @record
+class Near:
+    """How close two neighbours are whose order float32 leaves open: `share` of the k-th distance, or of `least`.
+
+    Distances are in the model's metric. A runtime that reports neighbours ranks such a row's k in float64.
+    """
+
+    share: float
+    least: float = 0.0
+
+
+@record
 class Evaluation:
     """What the float64 reference answered on all held-out rows, counted on the host that built the model.
 
@@ -73,6 +84,7 @@ class KnnInfo:
     quantized: int | None = None  # rows of the batch signature that searches in int8; None: it does not exist
     cells: int | None = None  # rows of the batch signature that searches one cell; None: it does not exist
     evaluation: Evaluation | None = None  # None: nothing was measured
+    near: Near | None = None  # None: the order within the k neighbours is left to float32, as in older models
     #: Subtracted from raw float64 rows before they become float32; 0 where a feature needs it not. None: float32 rows.
     origin: tuple[float, ...] | None = None
     schema: int = SCHEMA

@@ -19,6 +19,7 @@ import tensorflow as tf
 
 from device_agent.shared.golden.judge import PROBABILITY_TOLERANCE
 from device_agent.shared.protocol import constants
+from device_agent.shared.protocol.model_info import Near
 from knnkit.model.graph.preprocess import TYPICAL, enter
 from knnkit.model.graph.search import Nearest, Search
 from knnkit.model.graph.underflow import lost, may_be_mistaken
@@ -79,6 +80,23 @@ class KnnModule(tf.Module):  # type: ignore[misc]
         fitting = (32 << 20) // per_row
         return int(max(2, min(64, 1 << max(0, fitting.bit_length() - 1))))
 
+    @property
+    def near(self) -> Near:
+        """How close two neighbours are whose order float32 leaves open.
+
+        Two measures are off by rho of themselves each, and by what underflow may take: 8 rho of the k-th covers both.
+        With steps, 4 blur and 4 rho cover two distances (`_further`), and twice that their squares. In a certain row,
+        2 TYPICAL blur is under margin times the greater of the k-th distance and the radius (`_certain`).
+        """
+        squared = self.metric in ("sqeuclidean", "cosine")
+        if self.space.steps:
+            least = float(self.space.radius)
+            share = (4.0 * float(self.search.rho) + 2.0 * self.margin / TYPICAL) * (2.0 if squared else 1.0)
+            return Near(share, float(self._to_metric(least * least, least)))
+        share = 8.0 * float(self.search.rho)
+        least = 2.0 * self._lost / share if self._mistaken else 0.0
+        return Near(share, float(np.sqrt(least)) if self.metric == "euclidean" else float(least))
+
     def run(self, queries: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
         """Returns the graph's outputs for (n, n_features) finite float32 rows, by name: a batch at a time."""
         if self._graph is None:
@@ -135,12 +153,12 @@ class KnnModule(tf.Module):  # type: ignore[misc]
     def _vote(self, codes: Any, distances: Any) -> Any:
         ballots = tf.one_hot(codes, len(self.classes), dtype=tf.float32)
         if self.weights == "uniform":
-            return tf.reduce_sum(ballots, axis=1) * np.float32(1.0 / self.k)
+            return _share(tf.reduce_sum(ballots, axis=1), self.k)
         nearest = distances[:, :1]
         # Relative to the nearest, so that nothing overflows; next to an exact match (weight 1), others have weight 0.
         weight = tf.where(distances == 0.0, tf.ones_like(distances), nearest / tf.maximum(distances, _TINY))
         shares = tf.reduce_sum(ballots * tf.expand_dims(weight, 2), axis=1)
-        return shares / tf.reduce_sum(weight, axis=1, keepdims=True)
+        return shares / tf.reduce_sum(shares, axis=1, keepdims=True)  # not of `weight`: a unanimous vote is exactly 1
 
     def _reject(self, label: Any, kth: Any, blur: Any) -> tuple[Any, Any]:
         """Returns the (b,) labels, UNKNOWN for far rows, and (b,) bool: the k-th distance is clear of its threshold."""
@@ -202,3 +220,11 @@ class KnnModule(tf.Module):  # type: ignore[misc]
             return certain
         # With blur, a distance of 0 does not prove an exact match.
         return tf.logical_and(certain, base[:, 0] * np.float32(PROBABILITY_TOLERANCE / 2) > TYPICAL * blur)
+
+
+def _share(votes: Any, k: int) -> Any:
+    """Returns votes / k, exactly 1 for k votes. The converter would turn a division into this product."""
+    each = np.float32(1.0 / k)
+    if np.float32(k) * each == 1.0:
+        return votes * each
+    return tf.minimum(votes * np.nextafter(each, np.float32(1.0)), 1.0)  # k = 41: 0.99999994 without this

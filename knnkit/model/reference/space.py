@@ -34,6 +34,9 @@ CONFIDENCE = 6.0
 #: With steps, a distance below this share of the space's size is an exact match. An enrolled float32 row is off by up
 #: to 2^-24 of its length, a query in float64 by far less; 2^-22 is four times that.
 _ZERO = 2.0**-22
+#: The same for training rows that another program has mapped in float32: a sum of p products is off by sqrt(p) times
+#: as much (Higham and Mary 2019), and 16 times covers a few hundred features.
+_ZERO_FLOAT32 = 16.0 * _ZERO
 
 
 def relative_error(width: int) -> float:
@@ -132,6 +135,19 @@ class Space:
     reach: float = 0.0
     origin: Float64 | None = None
 
+    @property
+    def tied(self) -> float:
+        """Distances closer than this are ties, in order of their rows; 0 without steps, where distances are exact.
+
+        Rounding an enrolled row to float32 moves it, and so each distance to it, by up to 2^-24 of the space's size.
+        """
+        return self.zero / 2
+
+    @property
+    def unit(self) -> float:
+        """What all coordinates are scaled by, if it is the same factor; else 1. It is left out until ties are found."""
+        return float(np.abs(self.scale[0])) if (np.abs(self.scale) == np.abs(self.scale[0])).all() else 1.0
+
     def narrow(self, rows: NDArray[Any]) -> Float32:
         """Returns raw (n, d) rows as (n, d) float32 offsets from the origin."""
         return narrow(rows, self.origin)
@@ -185,12 +201,16 @@ def may_shift(steps: list[Step], metric: Metric) -> bool:
     return steps[0].kind in ("affine", "linear") if steps else metric != "cosine"
 
 
-def adopt_space(mapped: Float64, steps: list[Step], metric: Metric) -> tuple[Space, Float32]:
+def adopt_space(mapped: NDArray[Any], steps: list[Step], metric: Metric) -> tuple[Space, Float32]:
     """As `make_space`, from (n, p) training rows that have passed the `steps`, as a scikit-learn Pipeline keeps them.
+
+    The rows are float64, or float32 if it was fitted with such rows.
 
     Raises:
         BuildError: the map takes a training row out of the range of float32.
     """
+    zero = _ZERO_FLOAT32 if steps and mapped.dtype == np.float32 else _ZERO
+    mapped = mapped.astype(np.float64)
     maps, scale = _split_scale(steps, metric)
     folded = _fold(steps)
     origin = find_origin(_undo(mapped, folded)) if may_shift(steps, metric) else None
@@ -202,7 +222,7 @@ def adopt_space(mapped: Float64, steps: list[Step], metric: Metric) -> tuple[Spa
         # Distances do not change if the map is taken from the origin; its own centre can be 0, and far away (NCA).
         mapped = mapped - (origin - maps[0].b) @ maps[0].a
         maps = [replace(maps[0], b=origin)]
-    return _centre(metric, _shifted(maps, origin), scale, mapped if maps else narrow(mapped, origin), origin)
+    return _centre(metric, _shifted(maps, origin), scale, mapped if maps else narrow(mapped, origin), origin, zero)
 
 
 def _undo(rows: Float64, steps: Iterable[Step]) -> Float64:
@@ -238,7 +258,12 @@ def _through(maps: list[Step], rows: Float32) -> Float64:
 
 
 def _centre(
-    metric: Metric, maps: list[Step], scale: Float64 | None, values: NDArray[Any], origin: Float64 | None
+    metric: Metric,
+    maps: list[Step],
+    scale: Float64 | None,
+    values: NDArray[Any],
+    origin: Float64 | None,
+    zero: float = _ZERO,
 ) -> tuple[Space, Float32]:
     centre = _choose_centre(values)
     factors = np.ones(len(centre)) if scale is None else np.broadcast_to(scale, centre.shape).astype(np.float64)
@@ -263,7 +288,7 @@ def _centre(
         origin=origin,
     )
     size = max(space.size, float(lengths.max()))
-    return replace(space, zero=_ZERO * size if maps else 0.0), enrolled
+    return replace(space, zero=zero * size if maps else 0.0), enrolled
 
 
 def _fold(steps: list[Step]) -> list[Step]:

@@ -110,6 +110,7 @@ def _exact_tables(blocks: list[tuple[int, int]], model: KnnModule) -> bytes:
         "centre": space.centre,
         "scale": space.scale,
         "zero": np.float64(space.zero),
+        "tied": np.float64(space.tied),
         "classes": model.codes,
         "block_offsets": np.array([place for place, _ in blocks], dtype=np.int64),
         "block_rows": np.array([rows for _, rows in blocks], dtype=np.int64),
