@@ -127,7 +127,7 @@ def _bench(loaded: Loaded, seconds: float, threads: int, verify_ms: float, load_
     )
 
 
-def _line_answerer(loaded: Loaded, rows: NDArray[np.float32]) -> Callable[[int], Any]:
+def _line_answerer(loaded: Loaded, rows: NDArray[Any]) -> Callable[[int], Any]:
     lines = [b",".join(str(value).encode() for value in row) + b"\n" for row in rows]
     parser = CsvParser(loaded.model.info)
     renderer = make_renderer(loaded, Columns(), "csv")
@@ -148,7 +148,7 @@ def _latency(work: Callable[[int], Any], count: int, seconds: float) -> Latency:
     return Latency(check.percentile(times, 50), check.percentile(times, 99), len(times))
 
 
-def _throughput(loaded: Loaded, rows: NDArray[np.float32], seconds: float) -> float:
+def _throughput(loaded: Loaded, rows: NDArray[Any], seconds: float) -> float:
     batch = loaded.model.batch
     table = np.resize(rows, (batch * 4, rows.shape[1]))
     loaded.model.classify(table)

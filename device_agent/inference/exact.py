@@ -98,7 +98,7 @@ class ExactKnn:
             raise ValueError("a training row has a class that knn.json does not name")
 
     def answer(self, row: NDArray[np.float32]) -> dict[str, Any]:
-        """Returns the model's outputs for one raw (n_features,) float32 row, by output name.
+        """Returns the model's outputs for one (n_features,) float32 row, by output name; the origin is subtracted.
 
         Raises:
             ModelUnusable: the tables do not fit each other.
@@ -273,8 +273,9 @@ class ExactKnn:
             return [None] * len(z)
         if self._squares is None:
             self._squares = self._measure_squares()
-        weighted = z * self._weights
-        length = np.sqrt(np.einsum("ij,ij->i", weighted, weighted))
+        with np.errstate(over="ignore", invalid="ignore"):  # in rows that are not bounded
+            weighted = z * self._weights
+            length = np.sqrt(np.einsum("ij,ij->i", weighted, weighted))
         # (6 sqrt(p) + 8) u, u = 2^-24, bounds the error of a float32 score over p coordinates, relative to (length +
         # reach)² (`relative_error` in knnkit.model.reference.space). Four times that: nothing checks the result.
         rho = 4.0 * (6.0 * np.sqrt(z.shape[1]) + 8.0) * 2.0**-24
@@ -283,7 +284,7 @@ class ExactKnn:
         bounded = (slack > 1e-30) & (slack < 1e30)
         if not bounded.any():
             return [None] * len(z)
-        with np.errstate(over="ignore", invalid="ignore"):  # in rows that are not bounded
+        with np.errstate(over="ignore", invalid="ignore"):
             factor = (weighted * self._weights).astype(np.float32)
             scores = np.concatenate([factor @ block.T for block in self._blocks], axis=1)
             scores *= -2.0

@@ -22,7 +22,9 @@ from device_agent.inference.graph_runner import unusable
 from device_agent.inference.graph_selection import Graphs
 from device_agent.inference.interpreter import Loader
 from device_agent.shared.protocol import constants, reports
-from device_agent.shared.queries import Neighbors, accuracy, check_rows, in_doubt
+from device_agent.shared.protocol.errors import ModelUnusable
+from device_agent.shared.protocol.model_info import KnnInfo
+from device_agent.shared.queries import Neighbors, Origin, accuracy, check_rows, in_doubt, narrow, origin_of
 from device_agent.shared.release.model_file import read_info as read_info
 
 if TYPE_CHECKING:
@@ -57,8 +59,8 @@ _ANSWERS = (
 )
 _LABEL = (constants.OUTPUT_LABEL,)
 _NEIGHBORS = (constants.OUTPUT_INDICES, constants.OUTPUT_DISTANCES)
-_FLOAT32 = np.dtype(np.float32)
 _MAX_FLOAT32 = np.finfo(np.float32).max
+_FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 _DESCRIPTORS = "/proc/self/fd/"
 #: A named tuple's own constructor takes twice as long.
 _new = tuple.__new__
@@ -101,6 +103,8 @@ class TfliteKNN:
     ) -> None:
         self.path = str(path)
         self.info = read_info(self.path)
+        self._origin = _origin(self.info, self.path)
+        self._row_type = _FLOAT32 if self._origin is None else _FLOAT64
         self.settled = 0
         self._file = _kept_open(self, self.path)
         self._exact: ExactKnn | None = None
@@ -154,7 +158,7 @@ class TfliteKNN:
         if self._ask_one(rows):
             indices, distances = self._neighbors
             found = _new(Neighbors, (indices.copy(), distances.copy()))
-            return found if self._is_ordered() else self._in_order(rows, found)
+            return found if self._is_ordered() else self._in_order(found)
         return Neighbors(*self._ask(rows, _NEIGHBORS))
 
     def predict(self, rows: ArrayLike) -> NDArray[Any]:
@@ -204,7 +208,7 @@ class TfliteKNN:
         if self._ask_one(rows):
             label, probabilities, indices, distances = self._answers
             found = _new(Answers, (label.copy(), probabilities.copy(), indices.copy(), distances.copy()))
-            return found if self._is_ordered() else self._in_order(rows, found)
+            return found if self._is_ordered() else self._in_order(found)
         return Answers(*self._ask(rows, _ANSWERS))
 
     def _take(self) -> None:
@@ -226,18 +230,18 @@ class TfliteKNN:
             self._take()
 
     def _ask_one(self, rows: ArrayLike) -> bool:
-        """Answers one (1, n_features) float32 row in place; returns whether it did, and the answer is certain.
+        """Answers one (1, n_features) row in place; returns whether it did, and the answer is certain.
 
-        The caller passes everything else to `_ask`. Creates no array: NumPy's overhead for a few numbers would exceed
-        the time of a small model's graph.
+        The row is float32; float64 for a model with an origin. The caller passes everything else to `_ask`. Creates no
+        array without an origin: NumPy's overhead for a few numbers would exceed the time of a small model's graph.
         """
         one = self._one
-        if type(rows) is not np.ndarray or rows.dtype is not _FLOAT32 or rows.shape != one.shape:
+        if type(rows) is not np.ndarray or rows.dtype is not self._row_type or rows.shape != one.shape:
             return False
         if self._graphs.waits:
             self._note(1)
             one = self._one
-        one.memory[:] = rows.tobytes()
+        one.memory[:] = (rows if self._origin is None else narrow(rows, self._origin)).tobytes()
         # A row whose square is finite is finite. `vdot` does not warn about overflow, unlike `dot` in NumPy 2; a call
         # takes as long as adding a few numbers in Python.
         if not isfinite(sum(one.numbers) if len(one.numbers) <= _FEW else np.vdot(one.flat, one.flat)):
@@ -250,7 +254,7 @@ class TfliteKNN:
 
     def _ask(self, rows: ArrayLike, names: tuple[str, ...]) -> tuple[NDArray[Any], ...]:
         """Returns the outputs `names` for any rows: checks the rows, and settles uncertain ones in float64."""
-        queries = check_rows(rows, self.info.feature_names)
+        queries = check_rows(rows, self.info.feature_names, origin=self._origin)
         if self._graphs.waits:
             self._note(len(queries))
         views = {name: self._one.outputs[name] for name in (*names, constants.OUTPUT_CERTAIN)}
@@ -281,9 +285,9 @@ class TfliteKNN:
             last = distance
         return True
 
-    def _in_order(self, rows: Any, found: Any) -> Any:
-        """Returns `found`, the answer to one row, with the neighbours in order."""
-        self._order(rows, np.array([True]), found.indices, found.distances)
+    def _in_order(self, found: Any) -> Any:
+        """Returns `found`, the answer to the row that `_ask_one` has asked, with the neighbours in order."""
+        self._order(self._one.rows, np.array([True]), found.indices, found.distances)
         return found
 
     def _order(
@@ -293,7 +297,7 @@ class TfliteKNN:
         indices: NDArray[np.int32],
         distances: NDArray[np.float32],
     ) -> None:
-        """Ranks the (n, k) neighbours of the `close` ones of n raw rows in float64, in place."""
+        """Ranks the (n, k) neighbours of the `close` ones of n rows less the origin in float64, in place."""
         if self.info.lattice and close.any():
             close[close] = ~self._get_exact().is_exact(rows[close], distances[close, -1])
         for row in np.flatnonzero(close):
@@ -308,18 +312,24 @@ class TfliteKNN:
                 parts[name][row] = settled[name]
             self.settled += 1
 
-    def exactly(self, row: NDArray[np.float32]) -> dict[str, Any]:
-        """Returns the model's float64 outputs for one raw (n_features,) float32 row, by output name.
+    def exactly(self, row: NDArray[Any]) -> dict[str, Any]:
+        """Returns the model's float64 outputs for one raw (n_features,) row, by output name.
 
         Raises:
             ModelUnusable: the exact tables are damaged.
         """
-        return self._get_exact().answer(row)
+        return self._get_exact().answer(narrow(row, self._origin))
 
     def _get_exact(self) -> ExactKnn:
         if self._exact is None:
             self._exact = ExactKnn(self._file, self.info)
         return self._exact
+
+
+def _origin(info: KnnInfo, path: str) -> Origin:
+    if info.origin is not None and len(info.origin) != info.n_features:
+        raise ModelUnusable(f"{path}: its origin has {len(info.origin)} numbers for {info.n_features} features")
+    return origin_of(info.origin)
 
 
 def _kept_open(model: TfliteKNN, path: str) -> str:

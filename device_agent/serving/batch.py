@@ -198,13 +198,15 @@ class _Table:
             if len(parsed.rows):
                 yield self._hand_out(parsed.rows, parsed.kept, "line {}", parsed.lines)
 
-    def _arrays(self) -> Iterator[NDArray[np.float32]]:
-        """Converts the rows of an NPY file to float32; checks them here, because an error names the row's number."""
+    def _arrays(self) -> Iterator[NDArray[Any]]:
+        """Converts the rows of an NPY file; checks them here, because an error names the row's number."""
         before = 0
         for wide in self.source.arrays(self._info.n_features):
             with np.errstate(over="ignore"):
-                rows = np.ascontiguousarray(wide, dtype=np.float32)
-            finite = np.isfinite(rows)
+                rows: NDArray[Any] = np.ascontiguousarray(wide, dtype=np.float32)
+                finite = np.isfinite(rows)
+                if self._info.origin is not None:
+                    rows = np.ascontiguousarray(wide, dtype=np.float64)
             if not finite.all():
                 row, column = (int(place[0]) for place in np.nonzero(~finite))
                 where = f"rows[{before + row}, {column}] ({short(self._info.feature_names[column])})"

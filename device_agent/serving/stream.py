@@ -286,6 +286,7 @@ class _Answerer:
                 f"the release {loaded.digest[:12]} takes other columns than this stream", hint="start the stream again"
             )
         loaded.tell_warnings()
+        self._rows.follow(loaded.model.info)
         self._renderers = {name: make_renderer(loaded, self._request.columns, name) for name in self._renderers}
         before, self._loaded = self._loaded, loaded
         before.close()

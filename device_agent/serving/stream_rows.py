@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from device_agent.serving.batch import Request, make_parser
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.model_info import KnnInfo
+from device_agent.shared.queries import row_type
 from device_agent.shared.tabular.inputs import Source, sniff
 from device_agent.shared.tabular.reader import Parsed, Parser
 
@@ -54,6 +55,11 @@ class StreamRows:
             yield self._look_at(line + b"\n")
         if block:
             yield self._parse(block)
+
+    def follow(self, info: KnnInfo) -> None:
+        """Parses for another model with the same features, which may have an origin where this one has none."""
+        for parser in self._parsers.values():
+            parser.dtype = row_type(info.origin)
 
     def _look_at(self, line: bytes) -> Parsed:
         if len(self._parsers) > 1:

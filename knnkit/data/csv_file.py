@@ -12,6 +12,7 @@ import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from itertools import repeat
 from pathlib import Path
 from typing import IO, Any
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.tabular import csv_dialect
 from device_agent.shared.tabular.csv_reader import BadCell, Block, Columns
+from knnkit.data import precision
 from knnkit.data.columns import as_yaml, choose, find
 from knnkit.data.dataset import Dataset, label_array, require_distinct, require_label
 from knnkit.errors import DataError
@@ -35,26 +37,37 @@ Blocks = Iterator[tuple[bytes, Future[Block | None] | None]]
 _FILL = "drop the row, or fill the cell"
 
 
-def load_csv(file: Path, label: str, features: Sequence[str] | None, beside: str | None = None) -> Dataset:
-    """Reads the rows of a text file with a header line.
+def load_csv(
+    file: Path, label: str, features: Sequence[str] | None, beside: str | None = None, *, wide: bool = False
+) -> Dataset:
+    """Reads the rows of a text file with a header line; as float64 if they are `wide`, or float32 may not hold them.
 
     Raises:
         DataError: a column is missing, or a cell is not a finite number; the message has file, line and column.
         OSError: it cannot be read.
     """
     try:
-        with _open(file) as stream, ThreadPoolExecutor(_THREADS) as pool:
-            return _CsvFile(file, stream, pool).read(label, features, beside)
+        found = None if wide else _load(file, label, features, beside, np.float32)
+        if found is None or precision.is_suspect(found.rows):  # rare: reading twice takes half the memory otherwise
+            found = _load(file, label, features, beside, np.float64)
+        return found if wide else replace(found, rows=precision.float32_if_enough(found.rows))
     except UnicodeDecodeError as error:
         said = f"not {error.encoding.upper()} text: byte {error.start} is {error.object[error.start]:#04x}"
         raise DataError(f"{file}: {said}", hint="save it as CSV (UTF-8)") from None
 
 
+def _load(
+    file: Path, label: str, features: Sequence[str] | None, beside: str | None, dtype: type[np.floating[Any]]
+) -> Dataset:
+    with _open(file) as stream, ThreadPoolExecutor(_THREADS) as pool:
+        return _CsvFile(file, stream, pool, dtype).read(label, features, beside)
+
+
 class _CsvFile:
     """One text file: blocks of simple lines are parsed as a whole, all others record by record."""
 
-    def __init__(self, file: Path, stream: IO[Any], pool: ThreadPoolExecutor) -> None:
-        self._file, self._pool = file, pool
+    def __init__(self, file: Path, stream: IO[Any], pool: ThreadPoolExecutor, dtype: type[np.floating[Any]]) -> None:
+        self._file, self._pool, self._dtype = file, pool, dtype
         self._blocks: Blocks = zip(_text_blocks(stream), repeat(None))
         self._block, self._at = b"", 0  # the current block, and the bytes of it that are parsed
         self._found: Future[Block | None] | None = None
@@ -64,10 +77,10 @@ class _CsvFile:
         header, separator = self._take_header(label)
         self._label, chosen = choose(header, label, features, self._file, beside)
         self._beside = [] if beside is None else [find(header, beside, self._file, "split")]
-        self._columns = Columns(separator, len(header), chosen, [self._label, *self._beside])
+        self._columns = Columns(separator, len(header), chosen, [self._label, *self._beside], self._dtype)
         self._header, self._known = header, set[str]()
         self._blocks = self._read_ahead(self._blocks)
-        parts, labels = [np.empty((0, len(chosen)), np.float32)], list[str]()
+        parts, labels = [np.empty((0, len(chosen)), self._dtype)], list[str]()
         self._cells = list[str]()  # of the column beside
         while self._has_more():
             rows, more = self._take_block() or self._take_records(first=not labels)
@@ -117,7 +130,7 @@ class _CsvFile:
             self._line += 1
             yield line + "\n"
 
-    def _take_block(self) -> tuple[NDArray[np.float32], list[str]] | None:
+    def _take_block(self) -> tuple[NDArray[Any], list[str]] | None:
         """Parses the rest of the block as a whole; None if it has a line that is not simple."""
         ahead = self._found if self._at == 0 else None
         found = ahead.result() if ahead else self._columns.read_block(self._block[self._at :])
@@ -130,7 +143,7 @@ class _CsvFile:
         self._line, self._at = self._line + len(rows), len(self._block)
         return rows, labels
 
-    def _take_records(self, *, first: bool) -> tuple[NDArray[np.float32], list[str]]:
+    def _take_records(self, *, first: bool) -> tuple[NDArray[Any], list[str]]:
         """Parses the rest of the block, and the rest of a record that continues after it."""
         rows: list[list[float]] = []
         labels: list[str] = []
@@ -146,7 +159,7 @@ class _CsvFile:
             labels.append(self._checked_label(fields[self._label], line))
             self._cells += [fields[place].strip() for place in self._beside]
             rows.append(self._numbers(fields, self._where(line), first=first and not rows))
-        return np.array(rows, np.float64).astype(np.float32).reshape(-1, len(self._columns.numbers)), labels
+        return np.array(rows, np.float64).astype(self._dtype).reshape(-1, len(self._columns.numbers)), labels
 
     def _take_record(self) -> list[str]:
         where = self._where(self._line + 1)

@@ -1,6 +1,7 @@
 """Labelled rows: checked arrays, or a named scikit-learn set.
 
-Every error names the row and the column, and what was found there. Rows are float32, as on a device. Reads no file.
+Every error names the row and the column, and what was found there. Rows are float32, as on a device, unless a
+column is too far from 0 for it (`precision`). Reads no file.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.protocol.constants import UNKNOWN_LABEL
+from knnkit.data import precision
 from knnkit.errors import DataError, MissingDependency, extra
 
 #: Longest label or column name, in characters.
@@ -31,14 +33,14 @@ class Dataset:
     """Labelled rows.
 
     Attributes:
-        rows: (n, n_features) float32, finite.
+        rows: (n, n_features) float32, or float64 if float32 would lose what tells the rows apart; finite.
         labels: (n,) int64 or str.
         feature_names: n_features distinct names.
         source: where they came from, for messages.
         beside: (n,) text of the column that `split` names (a device, a time); None where it names no column.
     """
 
-    rows: NDArray[np.float32]
+    rows: NDArray[np.floating[Any]]
     labels: NDArray[Any]
     feature_names: tuple[str, ...]
     source: str
@@ -54,7 +56,7 @@ class Dataset:
         digest = hashlib.sha256()
         header = [list(self.rows.shape), list(self.feature_names), self.labels.tolist()]
         digest.update(json.dumps(header, ensure_ascii=False).encode())
-        digest.update(np.ascontiguousarray(self.rows, dtype="<f4").tobytes())
+        digest.update(np.ascontiguousarray(self.rows, dtype=self.rows.dtype.newbyteorder("<")).tobytes())
         return digest.hexdigest()
 
 
@@ -84,15 +86,24 @@ def load_sklearn(name: str) -> Dataset:
     return dataset(bunch.data, labels, tuple(map(str, bunch.feature_names)), source)
 
 
-def dataset(rows: Any, labels: Any, feature_names: Sequence[str] | None = None, source: str = "arrays") -> Dataset:
+def dataset(
+    rows: Any,
+    labels: Any,
+    feature_names: Sequence[str] | None = None,
+    source: str = "arrays",
+    *,
+    wide: bool = False,
+) -> Dataset:
     """Returns (n, n_features) numbers and n labels (integers or text; None: all 0) as a checked `Dataset`.
+
+    Rows of float32 stay as they are. All others become float32 as well, unless a column needs float64, or `wide` asks
+    for it: rows to test a model with an origin.
 
     Raises:
         DataError: the shapes do not match, names repeat, or a value is not finite in float32.
     """
     try:
-        with np.errstate(over="ignore"):
-            matrix = np.ascontiguousarray(rows, dtype=np.float32)
+        matrix = _matrix(rows, wide=wide)
     except (TypeError, ValueError) as error:
         hint = "rows.toarray()" if hasattr(rows, "toarray") else ""
         raise DataError(f"{source}: the rows are not a table of numbers: {error}", hint=hint) from None
@@ -106,7 +117,8 @@ def dataset(rows: Any, labels: Any, feature_names: Sequence[str] | None = None, 
     if len(np.shape(labels)) != 1 or len(labels) != len(matrix):
         hint = "labels.ravel()" if np.shape(labels) == (len(matrix), 1) else ""
         raise DataError(f"{source}: {len(matrix)} rows, but labels of shape {np.shape(labels)}", hint=hint)
-    finite = np.isfinite(matrix)
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(matrix.astype(np.float32, copy=False))
     if not finite.all():
         row, column = (int(place[0]) for place in np.nonzero(~finite))
         raise DataError(
@@ -114,6 +126,14 @@ def dataset(rows: Any, labels: Any, feature_names: Sequence[str] | None = None, 
             hint="drop the row, or fill the cell",
         )
     return Dataset(matrix, label_array(np.asarray(labels).tolist(), source), names, source)
+
+
+def _matrix(rows: Any, *, wide: bool) -> NDArray[np.floating[Any]]:
+    kind = getattr(rows, "dtype", None)
+    if isinstance(kind, np.dtype) and kind.itemsize < np.dtype(np.float64).itemsize and not wide:
+        return np.ascontiguousarray(rows, dtype=np.float32)
+    matrix = np.ascontiguousarray(rows, dtype=np.float64)
+    return matrix if wide or matrix.ndim != 2 or not matrix.size else precision.float32_if_enough(matrix)
 
 
 def is_plain(text: str) -> bool:

@@ -49,13 +49,21 @@ BROKEN = (
 )
 
 
-def load(path: str | Path, label: str, features: Sequence[str] | None = None, beside: str | None = None) -> Dataset:
+def load(
+    path: str | Path,
+    label: str,
+    features: Sequence[str] | None = None,
+    beside: str | None = None,
+    *,
+    wide: bool = False,
+) -> Dataset:
     """Reads the labelled rows of a `.csv`, `.tsv`, `.txt`, `.parquet` or `.npz` file.
 
     In a text or Parquet file `label` is a column, and every other column is a feature. In an NPZ file `label` is an
     array (n,), and the features are the only two-dimensional array, or, without one, every other array as a column.
     `features` names the columns to use, in that order; other columns of a CSV or Parquet file are then not read.
     `beside` names a column that is kept as text in `Dataset.beside`; it is a feature only if `features` names it.
+    With `wide`, the rows are float64 in any case (`dataset`).
 
     Raises:
         DataError: the file or a column is missing, or a cell is not a finite number.
@@ -70,17 +78,17 @@ def load(path: str | Path, label: str, features: Sequence[str] | None = None, be
         raise DataError(f"{file}: no such file", hint=_nearest_file(file))
     try:
         if suffix == ".npz":
-            return _load_npz(file, label, features, beside)
+            return _load_npz(file, label, features, beside, wide)
         if suffix == ".parquet":
-            return _load_parquet(file, label, features, beside)
-        return load_csv(file, label, features, beside)
+            return _load_parquet(file, label, features, beside, wide)
+        return load_csv(file, label, features, beside, wide=wide)
     except OSError as error:
         raise DataError(f"{file}: cannot be read: {error.strerror or error}") from None
     except MemoryError:
         raise DataError(f"{file}: there is not enough memory for it", hint="fewer rows, or fewer features:") from None
 
 
-def _load_parquet(file: Path, label: str, features: Sequence[str] | None, beside: str | None) -> Dataset:
+def _load_parquet(file: Path, label: str, features: Sequence[str] | None, beside: str | None, wide: bool) -> Dataset:
     try:
         import pyarrow
         import pyarrow.parquet
@@ -99,7 +107,7 @@ def _load_parquet(file: Path, label: str, features: Sequence[str] | None, beside
     labels = table.column(label)
     if labels.null_count:
         raise DataError(f"{file}, row {labels.is_null().to_pylist().index(True)}: the label ({label!r}) is empty")
-    found = dataset(np.column_stack(columns), labels.to_pylist(), names, str(file))
+    found = dataset(np.column_stack(columns), labels.to_pylist(), names, str(file), wide=wide)
     return found if beside is None else replace(found, beside=np.array([*map(str, table.column(beside).to_pylist())]))
 
 
@@ -117,7 +125,7 @@ def _images(arrays: dict[str, NDArray[Any]]) -> bool:
     return len(arrays) == 1 and next(iter(arrays.values())).ndim > 2
 
 
-def _load_npz(file: Path, label: str, features: Sequence[str] | None, beside: str | None) -> Dataset:
+def _load_npz(file: Path, label: str, features: Sequence[str] | None, beside: str | None, wide: bool) -> Dataset:
     try:
         strange = next((name for name in members_that_fit(file) if not name.endswith(".npy")), None)
         if strange is not None:
@@ -147,7 +155,7 @@ def _load_npz(file: Path, label: str, features: Sequence[str] | None, beside: st
         rows, header = np.column_stack(list(arrays.values())), tuple(arrays)
     if not (np.issubdtype(rows.dtype, np.number) or rows.dtype == bool) or np.iscomplexobj(rows):
         raise DataError(f"{file}: the features hold {rows.dtype}, not numbers")
-    whole = replace(dataset(rows, labels, header, str(file)), beside=column)
+    whole = replace(dataset(rows, labels, header, str(file), wide=wide), beside=column)
     if features is None:
         return whole
     chosen = [find(list(whole.feature_names), name, file, "features") for name in features]

@@ -107,7 +107,7 @@ def build_enrolled(
     from knnkit.model.tflite import metadata
     from knnkit.model.tflite.convert import convert
 
-    tree = convert(model)
+    tree, origin = convert(model), enrolment.space.origin
     info = model_info.KnnInfo(
         name=spec.name,
         k=spec.k,
@@ -130,6 +130,8 @@ def build_enrolled(
         evaluation=evaluation,
         lattice=model.search.lattice.step if model.search.lattice else None,
         near=model.near,
+        origin=None if origin is None else tuple(origin.tolist()),
+        schema=constants.SCHEMA if origin is None else constants.SCHEMA_OF_ORIGINS,
     )
     return BuiltModel(metadata.pack(tree, model, info), info, reference, _warnings(enrolment))
 

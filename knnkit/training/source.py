@@ -10,12 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.golden.judge import Verdict
 from device_agent.shared.protocol.constants import Metric, Scale
 from device_agent.shared.protocol.model_info import Evaluation, Gates, KnnInfo
 from knnkit.config.parse import Build, FileData, GroupSplit, SklearnData, SkopsData, TestFile, TimeSplit
-from knnkit.data import columns, dataset, files
+from knnkit.data import columns, dataset, files, precision
 from knnkit.data.dataset import Dataset
 from knnkit.errors import DataError
 from knnkit.evaluation import faults
@@ -156,6 +158,8 @@ def load(build: Build) -> Material:
     divided = _divide(build, everything)
     chosen = isinstance(model.data, FileData) and model.data.features is not None
     warnings = columns.warnings(everything) if isinstance(model.data, FileData) and not chosen else ()
+    shifted = model.metric != "cosine" or model.scale != "none"
+    warnings += precision.warnings(everything.rows, everything.feature_names, everything.source, shifted=shifted)
     warnings += (*divided.warnings, *faults.find(divided.training, divided.held_out))
     if "scale" not in model.model_fields_set:
         warnings += unscaled.find(divided.training, model.k, model.metric, model.weights)
@@ -174,10 +178,15 @@ def _load_rows(build: Build) -> Dataset:
 def _divide(build: Build, everything: Dataset) -> Divided:
     test, split = build.model.measured_on, build.model.split
     if isinstance(test, TestFile):
-        return Divided(everything, files.load(test.file, label_of(build), everything.feature_names), "file")
+        held_out = files.load(test.file, label_of(build), everything.feature_names, wide=_is_wide(everything))
+        return Divided(everything, held_out, "file")
     how = "group" if isinstance(split, GroupSplit) else "time" if isinstance(split, TimeSplit) else split
     assert not isinstance(how, TestFile)
     return divide(everything, test, build.model.seed, how)
+
+
+def _is_wide(rows: Dataset) -> bool:
+    return rows.rows.dtype == np.float64
 
 
 def label_of(build: Build) -> str:
@@ -193,7 +202,7 @@ def _load_imported(build: Build, data: SkopsData) -> Material:
     estimator = sklearn_importer.load_skops(data.skops)
     held_out, names = None, sklearn_importer.fitted_names(estimator)
     if isinstance(test, TestFile):
-        held_out = files.load(test.file, label_of(build), names)
+        held_out = files.load(test.file, label_of(build), names, wide=True)
         width = sklearn_importer.width(estimator)
         if len(held_out.feature_names) != width:
             raise DataError(

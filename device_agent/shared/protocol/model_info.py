@@ -7,7 +7,16 @@ from __future__ import annotations
 
 from typing import Literal
 
-from device_agent.shared.protocol.constants import CELLS, FULL, QUANTIZED, SCHEMA, Metric, Scale, Weights
+from device_agent.shared.protocol.constants import (
+    CELLS,
+    FULL,
+    QUANTIZED,
+    SCHEMA,
+    SCHEMA_OF_ORIGINS,
+    Metric,
+    Scale,
+    Weights,
+)
 from device_agent.shared.protocol.record import record
 
 
@@ -77,7 +86,10 @@ class KnnInfo:
     evaluation: Evaluation | None = None  # None: nothing was measured
     lattice: float | None = None  # step of training rows that are exact in float32 (knnkit.model.reference.lattice)
     near: Near | None = None  # None: the order within the k neighbours is left to float32, as in older models
+    #: Subtracted from raw float64 rows before they become float32; 0 where a feature needs it not. None: float32 rows.
+    origin: tuple[float, ...] | None = None
     schema: int = SCHEMA
+    newest_schema = SCHEMA_OF_ORIGINS
 
     def batch_rows(self, search: str) -> int | None:
         """Returns the rows of the batch signature of one of `constants.SEARCHES`; None if it does not exist."""
@@ -116,3 +128,4 @@ class Manifest:
     labels_sha256: str  # of the label file inside the model
     gates: Gates
     schema: int = SCHEMA
+    newest_schema = SCHEMA_OF_ORIGINS

@@ -16,7 +16,9 @@ def read_manifest(data: bytes) -> Manifest:
     try:
         manifest = json_codec.loads(Manifest, data, limit=constants.MAX_MANIFEST, extra="refuse")
     except json_codec.NewerDocument as error:
-        raise refused(Reason.AGENT_TOO_OLD, f"{constants.MANIFEST_FILE}: {error}", "knnkit provision") from None
+        raise refused(
+            Reason.AGENT_TOO_OLD, f"{constants.MANIFEST_FILE}: {error}", "knnkit provision --target HOST"
+        ) from None
     except json_codec.MalformedDocument as error:
         raise refused(Reason.MANIFEST_MALFORMED, f"{constants.MANIFEST_FILE}: {error}") from None
     check_manifest(manifest)
@@ -31,7 +33,7 @@ def check_manifest(manifest: Manifest) -> None:
     """
     gates = manifest.gates
     checks = {
-        "schema": manifest.schema == constants.SCHEMA,
+        "schema": manifest.schema in (constants.SCHEMA, constants.SCHEMA_OF_ORIGINS),
         "name": constants.is_name(manifest.name),
         "version": constants.is_version(manifest.version),
         "sequence": manifest.sequence >= 1,

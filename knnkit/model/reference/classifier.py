@@ -75,8 +75,8 @@ class Reference:
         self.n_classes, self.k, self.weights, self.margin, self.reject = n_classes, k, weights, margin, reject
         self._unit, self._scale = space.unit, space.scale / space.unit
 
-    def answer(self, rows: Float32) -> ReferenceAnswers:
-        """Returns the answers to raw (n, d) float32 queries."""
+    def answer(self, rows: NDArray[Any]) -> ReferenceAnswers:
+        """Returns the answers to raw (n, d) queries."""
         return self._answer(self.space.enter(rows), None)
 
     def leave_one_out(self, training: NDArray[np.int64]) -> ReferenceAnswers:

@@ -55,13 +55,19 @@ def pack(tree: Any, model: KnnModule, info: model_info.KnnInfo) -> bytes:
     archive = io.BytesIO()
     members = {
         constants.LABELS_FILE: label_file(info.classes),
-        constants.KNN_FILE: json_codec.dump_file(info),
+        constants.KNN_FILE: _knn_file(info),
         constants.EXACT_FILE: _exact_tables(_blocks(tree, laid, model), model),
     }
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as file:
         for name, data in members.items():
             file.writestr(zipfile.ZipInfo(name, _EPOCH), data)
     return laid.data + archive.getvalue()
+
+
+def _knn_file(info: model_info.KnnInfo) -> bytes:
+    """Returns knn.json; without the key `origin` if there is none, as older versions write it."""
+    document = json_codec.to_plain(info)
+    return json_codec.dump_file({key: value for key, value in document.items() if key != "origin" or value is not None})
 
 
 # --- the training rows, once --------------------------------------------------------------------------------------
@@ -120,7 +126,10 @@ def _exact_tables(blocks: list[tuple[int, int]], model: KnnModule) -> bytes:
 # --- TFLite Metadata ----------------------------------------------------------------------------------------------
 def _describe(tree: Any, info: model_info.KnnInfo, model: KnnModule) -> bytes:
     build = flatbuffers.Builder(1024)
-    inputs = [_tensor(build, constants.INPUT_ROWS, f"{info.n_features} features, as they were measured", False)]
+    measured = (
+        "as they were measured" if info.origin is None else f"less the origin in {constants.KNN_FILE}, in float64"
+    )
+    inputs = [_tensor(build, constants.INPUT_ROWS, f"{info.n_features} features, {measured}", False)]
     outputs = [
         _tensor(build, name, _OUTPUT_DESCRIPTIONS[name], name == constants.OUTPUT_PROBABILITIES)
         for name in _output_order(tree)

@@ -20,7 +20,7 @@ from knnkit.model.build import build_model
 from knnkit.model.reference.spec import KnnSpec
 
 METRICS = ("euclidean", "sqeuclidean", "manhattan", "cosine")
-RUNTIMES = ("tflite_runtime", "ai_edge_litert")
+RUNTIMES = ("tflite_runtime", "ai_edge_litert", "numpy")
 
 
 def indices_of(model: Any, queries: np.ndarray, device: DeviceProcess, folder: Path) -> dict[str, list[list[int]]]:
@@ -47,6 +47,18 @@ def test_tied_rows_are_neighbours_in_order_of_their_row(
     model = build_model(KnnSpec("ties", k, metric), dataset(rows, rng.integers(0, 3, count)))
     expected = ties.neighbours(rows, queries, k, metric)
     for how, found in indices_of(model, queries, device, tmp_path).items():
+        assert [row for row in range(len(queries)) if found[row] != expected[row]] == [], how
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "manhattan"])
+def test_tied_rows_far_from_0_are_in_order_of_their_row(metric: str, device: DeviceProcess, tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    rows = ties.rows_of(ties.KINDS[0], 200, rng)
+    queries, seconds = ties.queries_of(rows, rng), np.full(rows.shape[1], 1.7e9)
+    model = build_model(KnnSpec("ties", 6, metric), dataset(rows + seconds, rng.integers(0, 3, 200), wide=True))
+    assert model.info.origin is not None
+    expected = ties.neighbours(rows, queries, 6, metric)
+    for how, found in indices_of(model, queries + seconds, device, tmp_path).items():
         assert [row for row in range(len(queries)) if found[row] != expected[row]] == [], how
 
 
