@@ -138,6 +138,7 @@ def build_enrolled(
         evaluation=evaluation,
         label_sets=sets or None,
         reduced=reduced,
+        lattice=model.search.lattice.step if model.search.lattice else None,
         near=model.near,
         origin=None if origin is None else tuple(origin.tolist()),
         schema=constants.SCHEMA if origin is None else constants.SCHEMA_OF_ORIGINS,
