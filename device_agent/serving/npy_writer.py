@@ -1,4 +1,4 @@
-"""Renders answers as an NPY file, which NumPy reads; see `writers` for the text formats."""
+"""Renders answers as an NPY file."""
 
 from __future__ import annotations
 
