@@ -1,4 +1,4 @@
-"""Columns of answers besides the label: which were asked for, and what fills them."""
+"""Columns of answers besides the label."""
 
 from __future__ import annotations
 
