@@ -1,4 +1,4 @@
-"""Columns of answers besides the label: which were asked for, and what fills them."""
+"""Columns of answers besides the label: their choice and content."""
 
 from __future__ import annotations
 

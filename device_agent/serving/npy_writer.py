@@ -1,4 +1,6 @@
-"""Renders answers as an NPY file, which NumPy reads; see `writers` for the text formats."""
+"""Renders answers as an NPY file, which NumPy reads.
+
+See `writers` for the text formats."""
 
 from __future__ import annotations
 
