@@ -1,4 +1,4 @@
-"""A model card: as Markdown, and as sections of a page.
+"""A model card, as Markdown and as a report section.
 
 Shows data, split, classes, figures, thresholds, known weaknesses, licence, notes and tools. Measures nothing.
 """
