@@ -27,6 +27,7 @@ def _configure_classify(parser: argparse.ArgumentParser) -> None:
     )
     add("--stream", action="store_true", help="answer each line at once, until the input ends; switch to new releases")
     add("--proba", action="store_true", help="add the probability of each class")
+    add("--labels", type=float, metavar="COVERAGE", help="add the labels that hold the true one with this coverage")
     add(
         "--neighbors",
         action="store_true",
@@ -41,14 +42,14 @@ def _configure_classify(parser: argparse.ArgumentParser) -> None:
 
 def _run_classify(arguments: argparse.Namespace) -> int:
     from device_agent.serving.batch import Request, classify
+    from device_agent.serving.columns import Columns
     from device_agent.serving.outputs import Closed
-    from device_agent.serving.writers import Columns
     from device_agent.store.starts import counted
 
     if arguments.input in (None, "-"):
         streams.say_if_waiting("device_agent")
     keep = tuple(dict.fromkeys(arguments.keep))
-    columns = Columns(arguments.proba, arguments.neighbors, arguments.digest, keep)
+    columns = Columns(arguments.proba, arguments.neighbors, arguments.digest, keep, arguments.labels)
     request = Request(
         arguments.input,
         arguments.output,

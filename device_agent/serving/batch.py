@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from device_agent.serving.columns import Columns, Kept, Training
 from device_agent.serving.in_flight import InFlight
 from device_agent.serving.load import Loaded, answering, load_kept
+from device_agent.serving.npy_writer import NpyRenderer
 from device_agent.serving.outputs import Sink, require_apart
 from device_agent.serving.replicas import answer_all, label_all
-from device_agent.serving.writers import RENDERERS, Columns, Kept, NpyRenderer, Renderer, Training
+from device_agent.serving.writers import RENDERERS, Renderer
 from device_agent.shared.protocol.constants import EXACT_FILE, MAX_MODEL
 from device_agent.shared.protocol.errors import AgentError, BadInput, ModelUnusable
 from device_agent.shared.protocol.record import record

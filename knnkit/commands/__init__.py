@@ -12,6 +12,8 @@ COMMANDS: dict[str, str] = {
     "sign": "sign a release directory",
     "build": "build a signed release from deploy.yaml",
     "tune": "find the best k, metric, weights and scale for the rows",
+    "reject": "show how many strangers and ordinary rows a model would call unknown",
+    "audit": "find rows with doubtful labels, near duplicates and useless rows",
     "inspect": "show what is in a model or a release",
     "diff": "show which labels change from one release to another",
     "card": "write the model card of a release as Markdown",

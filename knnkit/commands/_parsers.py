@@ -241,6 +241,12 @@ def _classify(parser: argparse.ArgumentParser) -> None:
     )
     rows.add_argument("--stream", **FLAG, help="answer each line at once, until the input ends; switch to new releases")
     rows.add_argument("--proba", **FLAG, help="add the probability of each class")
+    rows.add_argument(
+        "--labels",
+        type=float,
+        metavar="COVERAGE",
+        help="add the labels that hold the true one with this coverage, such as 0.95 (label_sets of deploy.yaml)",
+    )
     rows.add_argument("--neighbors", **FLAG, help="add the nearest training rows: distance, class, row and id")
     rows.add_argument("--digest", **FLAG, help="add the digest of the release that answered")
     rows.add_argument("--ignore-extra", **FLAG, help="ignore columns that the model does not use")
@@ -291,6 +297,8 @@ CONFIGURE: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "sign": _sign,
     "build": _build,
     "tune": _parsers_rows.tune,
+    "reject": _parsers_rows.reject,
+    "audit": _parsers_rows.audit,
     "inspect": _inspect,
     "diff": _diff,
     "card": _card,

@@ -40,6 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
     how = arguments.by or (SPLIT if isinstance(model.split, GroupSplit | TimeSplit) else LEAVE_ONE_OUT)
     now = Setting(model.scale, model.metric, model.weights)
     material = source.load(build)
+    material = material.whole or material
     with Progress() as progress:
         tuned = tuning.tune(
             material,

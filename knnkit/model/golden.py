@@ -14,6 +14,7 @@ from device_agent.shared.queries import row_type
 from knnkit.data.dataset import Dataset
 from knnkit.errors import DataError
 from knnkit.model.build import BuiltModel
+from knnkit.model.reference.enrolment import codes_of
 
 #: Rows of each class in a golden set, if there are as many: enough to show that a class was forgotten.
 _OF_EACH_CLASS = 30
@@ -51,24 +52,6 @@ def draw_rows(held_out: Dataset | None, training: Dataset, *, seed: int = 0, lim
     """Returns the rows of the golden set: of the held-out rows, or else of the training rows."""
     source = training if held_out is None else held_out
     return source.take(_draw(source.labels, limit, seed))
-
-
-def codes_of(classes: tuple[int | str, ...], labels: NDArray[np.generic]) -> NDArray[np.int32]:
-    """Returns the (n,) class index of each label.
-
-    Raises:
-        DataError: a label that the classes do not have.
-    """
-    # `7` is text beside a label of letters, and a number where they are not in the same file.
-    places = {str(label): code for code, label in enumerate(classes)}
-    texts = [str(label) for label in labels.tolist()]
-    unseen = sorted(set(texts) - set(places))
-    if unseen:
-        raise DataError(
-            f"the held-out rows have a label that no training row has: {unseen[0]!r}",
-            hint="give the training set a row of that class, or leave it out of the held-out rows",
-        )
-    return np.array([places[text] for text in texts], dtype=np.int32)
 
 
 def _draw(labels: NDArray[np.generic], limit: int, seed: int) -> NDArray[np.int64]:

@@ -62,6 +62,7 @@ class Built:
     accuracy: float | None
     accuracy_rows: int
     warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def figures(self) -> Figures | None:
@@ -143,6 +144,7 @@ def write_release(made_from: Material, order: Order, signer: Signer, directory: 
         True,
         *_measured(model.info),
         (*warnings, *_far_ahead(document), *again),
+        made.notes,
     )
 
 

@@ -1,4 +1,4 @@
-"""Provenance of a model: an in-toto statement (rows -> model).
+"""Provenance of a model, as an in-toto statement.
 
 Names what was built (the graph and the golden set, with digests) and what it was built from: data files, rows, settings
 and tools. The predicate is SLSA's. The statement lies in the model file, so the signature of the release covers it; its

@@ -1,4 +1,4 @@
-"""A model card, as Markdown and as a report section.
+"""A model card, as Markdown and as a page.
 
 Shows data, split, classes, figures, thresholds, known weaknesses, licence, notes and tools. Measures nothing.
 """

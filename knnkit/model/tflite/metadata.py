@@ -67,9 +67,14 @@ def pack(tree: Any, model: KnnModule, info: model_info.KnnInfo, rows: bytes) -> 
 
 
 def _knn_file(info: model_info.KnnInfo) -> bytes:
-    """Returns knn.json; without the key `origin` if there is none, as older versions write it."""
-    document = json_codec.to_plain(info)
-    return json_codec.dump_file({key: value for key, value in document.items() if key != "origin" or value is not None})
+    """Returns knn.json; without keys that say nothing and that older versions do not write."""
+    document: dict[str, Any] = json_codec.to_plain(info)
+    for key in ("origin", "label_sets", "reduced"):
+        if document[key] is None:
+            del document[key]
+    if info.reject is not None and info.reject.by_class is None:
+        del document["reject"]["by_class"]
+    return json_codec.dump_file(document)
 
 
 # --- the training rows, once --------------------------------------------------------------------------------------
