@@ -210,15 +210,6 @@ class TfliteKNN:
             return found if self._is_ordered() else self._in_order(found)
         return Answers(*self._ask(rows, _ANSWERS))
 
-    def label_sets(self, rows: ArrayLike, coverage: float) -> NDArray[np.bool_]:
-        """Returns (n, n_classes) bool: the classes in the label set of each raw row (`label_sets` of deploy.yaml).
-
-        Raises:
-            BadInput: the model has no sets with this coverage, or the rows are invalid.
-        """
-        sets, answers = label_sets.sets_of(self.info, coverage), self.classify(rows)
-        return label_sets.members(sets, answers.probabilities, answers.distances, self.info.metric, self.info.k)
-
     def _take(self) -> None:
         """Caches the outputs of the graph that answers now."""
         one, loader = self._graphs.one, self._graphs.loader

@@ -245,7 +245,7 @@ def _classify(parser: argparse.ArgumentParser) -> None:
         "--labels",
         type=float,
         metavar="COVERAGE",
-        help="add the labels that hold the true one with this coverage, such as 0.95 (label_sets of deploy.yaml)",
+        help="add the labels that hold the true one with this coverage, which label_sets of deploy.yaml names",
     )
     rows.add_argument("--neighbors", **FLAG, help="add the nearest training rows: distance, class, row and id")
     rows.add_argument("--digest", **FLAG, help="add the digest of the release that answered")

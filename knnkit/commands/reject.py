@@ -18,7 +18,7 @@ from knnkit.commands import _config
 from knnkit.data import unlabelled
 from knnkit.errors import UsageError
 from knnkit.evaluation.strangers import SHARES, Level, Measured, Trade
-from knnkit.model.build import calibration_rows, make_reference, most_calibrated
+from knnkit.model.build import calibration_rows, make_reference, most_calibrated, own_shares
 from knnkit.model.reference.calibration import MIN_CLASS_ROWS
 from knnkit.model.reference.classifier import Reference
 from knnkit.model.reference.enrolment import codes_of
@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     labels = tuple(map(str, enrolment.classes))
     reference = make_reference(replace(material.spec, reject=None), enrolment)
     trade = _measure(arguments, material, reference, enrolment.classes, build.model.seed)
-    level = _wanted(arguments, trade, material, labels)
+    level = _wanted(arguments, trade, material, enrolment.classes)
     table, by_class = _table(trade), _class_table(level, labels, trade.strangers is not None)
     notes = _notes(material, trade, level, labels)
     if arguments.plot is not None:
@@ -72,14 +72,20 @@ def _measure(
     calibration = Measured(label, kth, label)
     ordinary = calibration
     if material.held_out is not None:
-        some = np.random.default_rng(seed).permutation(len(material.held_out.rows))[: most_calibrated(reference)]
-        held_out = material.held_out.take(some)
+        held_out = material.held_out.take(_some(reference, len(material.held_out.rows), seed))
         ordinary = replace(_ask(reference, held_out.rows), truth=codes_of(classes, held_out.labels))
     strangers = None
     if arguments.strangers is not None:
         rows = unlabelled.load(arguments.strangers, material.training)
-        strangers = _ask(reference, rows[: most_calibrated(reference)])
+        strangers = _ask(
+            reference, rows[np.random.default_rng(seed).permutation(len(rows))[: most_calibrated(reference)]]
+        )
     return Trade(calibration, ordinary, strangers, reference.n_classes)
+
+
+def _some(reference: Reference, count: int, seed: int) -> NDArray[np.int64]:
+    """Returns the places of all rows, or of as many as the reference answers in time."""
+    return np.random.default_rng(seed).permutation(count)[: most_calibrated(reference)]
 
 
 def _ask(reference: Reference, rows: NDArray[Any]) -> Measured:
@@ -87,7 +93,7 @@ def _ask(reference: Reference, rows: NDArray[Any]) -> Measured:
     return Measured(answers.label, answers.distances[:, reference.k - 1], answers.label)
 
 
-def _wanted(arguments: argparse.Namespace, trade: Trade, material: Material, labels: tuple[str, ...]) -> Level:
+def _wanted(arguments: argparse.Namespace, trade: Trade, material: Material, classes: tuple[int | str, ...]) -> Level:
     """Returns the level that is asked for; else that of deploy.yaml, else 0.99."""
     found: Level | None
     if arguments.accept is not None:
@@ -95,9 +101,8 @@ def _wanted(arguments: argparse.Namespace, trade: Trade, material: Material, lab
     elif arguments.reject is not None:
         found, asked = trade.strictest(arguments.reject), f"--reject {arguments.reject:g}"
     else:
-        shares = dict(material.spec.shares) or {DEFAULT: 0.99}
-        default = shares.pop(DEFAULT)
-        return trade.level(default, {code: shares[label] for code, label in enumerate(labels) if label in shares})
+        default = material.spec.shares.get(DEFAULT, 0.99)
+        return trade.level(default, own_shares(material.spec, classes))
     if found is None:
         raise UsageError(f"{asked}: no share reaches that; the tables show what can be reached", hint="knnkit reject")
     return found

@@ -41,6 +41,8 @@ def run(arguments: argparse.Namespace) -> int:
     now = Setting(model.scale, model.metric, model.weights)
     material = source.load(build)
     material = material.whole or material
+    for warning in material.warnings:
+        print_line(f"knnkit: warning: {warning}", "warn", stream=sys.stderr)
     with Progress() as progress:
         tuned = tuning.tune(
             material,

@@ -223,16 +223,9 @@ def _calibrate(
     seed: int,
     spare: Dataset | None,
 ) -> model_info.Reject:
-    own = dict(spec.shares)
-    acceptance = own.pop(DEFAULT)
-    codes = {str(label): code for code, label in enumerate(classes)}
-    if strange := sorted(own.keys() - codes):
-        close = difflib.get_close_matches(strange[0], [*codes, DEFAULT], n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"the labels are {', '.join([*codes][:10])}"
-        raise BuildError(f"reject has a share for {strange[0]!r}, and no training row has that label", hint=hint)
-    shares = {codes[label]: share for label, share in own.items()}
     label, kth = calibration_rows(reference, seed, spare)
-    reject = calibrate(acceptance, label, kth, reference.n_classes, shares)
+    reject = calibrate(spec.shares[DEFAULT], label, kth, reference.n_classes, own_shares(spec, classes))
+    own = {name: share for name, share in spec.shares.items() if name != DEFAULT}
     reject = replace(reject, by_class=own or None)
     if held_out is None:
         return reject
@@ -240,6 +233,21 @@ def _calibrate(
     answers = reference.answer(rows)
     accepted = answers.distances[:, spec.k - 1] <= np.array(reject.thresholds)[answers.label]
     return replace(reject, measured=float(accepted.mean()), measured_rows=len(rows))
+
+
+def own_shares(spec: KnnSpec, classes: tuple[int | str, ...]) -> dict[int, float]:
+    """Returns class index -> share of `reject`, of the classes with a share of their own.
+
+    Raises:
+        BuildError: no training row has one of the labels.
+    """
+    codes = {str(label): code for code, label in enumerate(classes)}
+    own = {label: share for label, share in spec.shares.items() if label != DEFAULT}
+    if strange := sorted(own.keys() - codes):
+        close = difflib.get_close_matches(strange[0], [*codes, DEFAULT], n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"the labels are {', '.join([*codes][:10])}"
+        raise BuildError(f"reject has a share for {strange[0]!r}, and no training row has that label", hint=hint)
+    return {codes[label]: share for label, share in own.items()}
 
 
 def _label_sets(

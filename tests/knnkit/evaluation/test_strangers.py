@@ -125,6 +125,8 @@ def test_the_command_reads_strangers_as_a_device_does(
     assert "data:image/png" in Path("r.html").read_text()
     assert cli.main(["reject", "--accept", "0.1"]) == 2
     assert "--strangers FILE" in capsys.readouterr().err
+    assert cli.main(["reject", "--strangers", "s.csv", "--accept", "0"]) in (0, 2)
+    assert cli.main(["reject"]) == 0
     Path("s.csv").write_text("x,y\n1,oops\n")
     assert cli.main(["reject", "--strangers", "s.csv"]) == 2
     assert "line 2" in capsys.readouterr().err

@@ -72,11 +72,11 @@ def test_the_command_names_rows_of_the_file(
     lines = [f"{a},{label},{b},{c}" for (a, b, c), label in zip(rows.rows.tolist(), rows.labels)]
     Path("rows.csv").write_text("\n".join(["a,label,b,c", *lines, ""]))
     Path("deploy.yaml").write_text("model: {name: m, data: {file: rows.csv}, scale: standard}\n")
-    assert cli.main(["audit", "--json", "--output", "a.csv"]) == 0
+    assert cli.main(["audit", "--json", "--output", "audit.csv"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["rows"] == 60
     assert told["counts"]["duplicate"] == 3
-    with Path("a.csv").open(newline="") as file:
+    with Path("audit.csv").open(newline="") as file:
         written = list(csv.DictReader(file))
     assert [int(each["row"]) for each in written] == [each["row"] for each in told["findings"]]
     for each in written:
