@@ -15,6 +15,8 @@ COMMANDS: dict[str, str] = {
     "reject": "show how many strangers and ordinary rows a model would call unknown",
     "audit": "find rows with doubtful labels, near duplicates and useless rows",
     "inspect": "show what is in a model or a release",
+    "diff": "show which labels change from one release to another",
+    "card": "write the model card of a release as Markdown",
     "verify": "check a release's signature and contents",
     "trust": "show and enrol a device's host key, or the signing keys it trusts",
     "provision": "put the runtime, the agent and the trusted key on a bare board",

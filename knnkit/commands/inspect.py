@@ -13,6 +13,7 @@ from device_agent.shared.protocol import constants, json_codec, model_info
 from device_agent.shared.protocol.errors import ModelUnusable
 from device_agent.shared.protocol.versions import utc
 from device_agent.shared.release import model_file
+from knnkit.commands import _inspect_row
 from knnkit.errors import UsageError
 from knnkit.release import describe
 from knnkit.release.manifest import read_manifest
@@ -29,6 +30,8 @@ def run(arguments: argparse.Namespace) -> int:
     model = path / constants.MODEL_FILE if path.is_dir() else path
     if not model.is_file():
         raise UsageError(f"{model}: no such file", hint="knnkit build")
+    if arguments.row is not None:
+        return _inspect_row.show(model, arguments.row, json=arguments.json)
     try:
         info = model_file.read_info(model)
         folded = describe.folded_in(model, info)

@@ -21,6 +21,7 @@ from knnkit.config.field_types import (
     FilePath,
     Name,
     Section,
+    Text,
     Words,
     check_version,
     first_twice,
@@ -39,6 +40,9 @@ class FileData(Section):
     """The column (or NPZ array) that holds the labels."""
     features: Annotated[tuple[str, ...] | None, Example("[width, height]")] = None
     """The columns to use, in this order; default: all but the label."""
+    id: Annotated[str | None, Example("sample")] = None
+    """The column that names a row, by a number or a file: neighbours are answered with it, too. It is not a feature,
+    unless `features` names it."""
 
     @pydantic.field_validator("features")
     @classmethod
@@ -184,6 +188,10 @@ class ModelConfig(Section):
     """condensed, edited or prototypes: keep fewer training rows in the model; or {how, max_loss}. Default: all rows."""
     device_class: Annotated[Name, Example("zero")] = "any"
     """The class of device that this model is for; "any" fits all."""
+    licence: Annotated[Text, Example("CC-BY-4.0")] = ""
+    """Licence of data and model, for the model card."""
+    notes: Annotated[Text, Example("trained for the north greenhouse")] = ""
+    """What people should know about this model, for the model card."""
     gates: Annotated[GatesConfig | None, Example("{accuracy: 0.9}")] = None
     """Gates of this model; default: the gates of the file."""
 
@@ -337,7 +345,8 @@ class Config(Section):
         return tuple(self._build(model, self.release.dir / model.name) for model in self.models)
 
     def _build(self, model: ModelConfig, directory: Path) -> Build:
-        release = self.release.model_copy(update={"dir": directory})
-        return Build.model_construct(
-            model=model, release=release, signing=self.signing, gates=model.gates or self.gates
-        )
+        parts: dict[str, Any] = {
+            "release": self.release.model_copy(update={"dir": directory}),
+            "gates": model.gates or self.gates,
+        }
+        return Build.model_construct(model=model, signing=self.signing, **parts)

@@ -9,14 +9,16 @@ import difflib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib import metadata
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from device_agent import __version__
 from device_agent.shared.protocol import constants, model_info
-from knnkit.data.dataset import Dataset
+from device_agent.shared.release.row_origins import Origins, pack
+from knnkit.data.dataset import MAX_TEXT, Dataset, shortened
 from knnkit.errors import BuildError, DataError
 from knnkit.model.conformal import calibrate_sets, check_sets
 from knnkit.model.reference.calibration import answer_apart, calibrate
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
 #: Evaluates a reference over classes.
 Measure = Callable[[Reference, tuple[int | str, ...]], model_info.Evaluation | None]
+_UNKNOWN = Origins()
 #: The last tflite-runtime, and the only runtime on some boards (armv7l): every model must load on it.
 OLDEST_RUNTIME = "2.14.0"
 #: Most rows to calibrate and measure `reject`, and most distance terms (minutes of work), which can mean fewer rows.
@@ -65,6 +68,7 @@ def build_model(
     seed: int = 0,
     inputs: str = "",
     measure: Measure | None = None,
+    golden: Origins = _UNKNOWN,
 ) -> BuiltModel:
     """Builds the classifier `spec` over the rows of `training`.
 
@@ -76,14 +80,16 @@ def build_model(
         seed: for the calibration sample.
         inputs: digest of the build's inputs, stored in knn.json.
         measure: evaluates the reference; the result is stored in knn.json.
+        golden: where the golden rows come from.
 
     Raises:
-        DataError: k is larger than the number of rows.
+        DataError: k is larger than the number of rows, or an id is not plain text.
         BuildError: the model cannot be built as asked.
     """
     _require_rows(spec.k, len(training.rows), training.source)
     enrolment = enrol(training, fit_scaler(training.rows, spec.scale), spec.metric)
-    return build_enrolled(spec, enrolment, held_out, margin=margin, seed=seed, inputs=inputs, measure=measure)
+    how: dict[str, Any] = {"margin": margin, "seed": seed, "inputs": inputs, "measure": measure, "golden": golden}
+    return build_enrolled(spec, enrolment, held_out, training=origins_of(training), **how)
 
 
 @needs_build_extra()
@@ -96,6 +102,8 @@ def build_enrolled(
     seed: int = 0,
     inputs: str = "",
     measure: Measure | None = None,
+    training: Origins = _UNKNOWN,
+    golden: Origins = _UNKNOWN,
     spare: Dataset | None = None,
     reduced: model_info.Reduced | None = None,
 ) -> BuiltModel:
@@ -136,14 +144,30 @@ def build_enrolled(
         cells=model.batch_rows(constants.CELLS) if model.search.cells else None,
         searched=model.search.projection.matrix.shape[1] if model.search.projection else None,
         evaluation=evaluation,
+        lattice=model.search.lattice.step if model.search.lattice else None,
         label_sets=sets or None,
         reduced=reduced,
-        lattice=model.search.lattice.step if model.search.lattice else None,
         near=model.near,
         origin=None if origin is None else tuple(origin.tolist()),
         schema=constants.SCHEMA if origin is None else constants.SCHEMA_OF_ORIGINS,
     )
-    return BuiltModel(metadata.pack(tree, model, info), info, reference, _warnings(enrolment))
+    return BuiltModel(metadata.pack(tree, model, info, pack(training, golden)), info, reference, _warnings(enrolment))
+
+
+def origins_of(rows: Dataset) -> Origins:
+    """Returns where rows come from; of a file, only its name is kept.
+
+    Raises:
+        DataError: an id is not plain text on one line.
+    """
+    source = Path(rows.source).name
+    if rows.ids is None:
+        return Origins(source, rows.places)
+    for place, text in enumerate(rows.ids.tolist()):
+        if not (not text or text.isprintable()) or len(text) > MAX_TEXT:
+            hint = f"plain text on one line, at most {MAX_TEXT} characters"
+            raise DataError(f"{rows.source}: row {place}: an id may not be {shortened(text)}", hint=hint)
+    return Origins(source, rows.places, "".join(f"{text}\n" for text in rows.ids.tolist()).encode())
 
 
 def make_reference(

@@ -30,25 +30,28 @@ def make_golden(
     Raises:
         DataError: the held-out rows have other features than the training rows.
     """
-    source = training if held_out is None else held_out
-    if source.feature_names != training.feature_names:
-        raise DataError(f"{source.source}: its features are not those of {training.source}, in the same order")
-    chosen = _draw(source.labels, limit, seed)
-    rows = source.rows[chosen].astype(row_type(model.info.origin))
+    drawn = draw_rows(held_out, training, seed=seed, limit=limit)
+    if drawn.feature_names != training.feature_names:
+        raise DataError(f"{drawn.source}: its features are not those of {training.source}, in the same order")
+    rows = drawn.rows.astype(row_type(model.info.origin))
     answers = model.reference.answer(rows)
     codes = model.reference.classes
     return Golden(
         metric=model.info.metric,
         rows=rows,
-        truth=codes_of(model.info.classes, source.labels[chosen])
-        if held_out is not None
-        else np.full(len(rows), -1, np.int32),
+        truth=codes_of(model.info.classes, drawn.labels) if held_out is not None else np.full(len(rows), -1, np.int32),
         label=answers.label,
         indices=answers.indices,
         distances=answers.distances,
         classes=np.where(answers.indices < 0, -1, codes[answers.indices]).astype(np.int32),
         tolerance=answers.tolerance,
     )
+
+
+def draw_rows(held_out: Dataset | None, training: Dataset, *, seed: int = 0, limit: int = MAX_ROWS) -> Dataset:
+    """Returns the rows of the golden set: of the held-out rows, or else of the training rows."""
+    source = training if held_out is None else held_out
+    return source.take(_draw(source.labels, limit, seed))
 
 
 def _draw(labels: NDArray[np.generic], limit: int, seed: int) -> NDArray[np.int64]:

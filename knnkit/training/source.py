@@ -8,7 +8,9 @@ TensorFlow only to build.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.golden.judge import Verdict
 from device_agent.shared.protocol.constants import Metric, Scale
 from device_agent.shared.protocol.model_info import Evaluation, Gates, KnnInfo, Reduced
+from device_agent.shared.release.row_origins import Origins
 from knnkit.config.answer_models import ReduceConfig
 from knnkit.config.parse import Build, FileData, GroupSplit, SklearnData, SkopsData, TestFile, TimeSplit
 from knnkit.data import columns, dataset, files, precision
@@ -25,12 +28,13 @@ from knnkit.errors import BuildError, DataError
 from knnkit.evaluation import faults
 from knnkit.evaluation.measure import affordable, compare_with_estimator, measure
 from knnkit.evaluation.splits import Divided, divide
-from knnkit.model.build import BuiltModel, build_enrolled, build_model
-from knnkit.model.golden import make_golden
+from knnkit.model.build import BuiltModel, build_enrolled, build_model, origins_of
+from knnkit.model.golden import draw_rows, make_golden
 from knnkit.model.reference.classifier import Reference
 from knnkit.model.reference.enrolment import Enrolment, enrol
 from knnkit.model.reference.spec import KnnSpec
 from knnkit.model.scaling import fit_scaler
+from knnkit.model.tflite import associated_files
 from knnkit.model.tflite.load_tensorflow import needs_build_extra
 from knnkit.training import reduction, sklearn_importer, unscaled
 from knnkit.training.fitted import Fitted
@@ -45,6 +49,19 @@ class Made:
     verdict: Verdict
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Training rows of each class."""
+        return tuple(np.bincount(self.model.reference.classes, minlength=len(self.model.info.classes)).tolist())
+
+    def graph(self) -> bytes:
+        """Returns the model file without the files inside it."""
+        return associated_files.split(self.model.data)[0]
+
+    def with_files(self, files: Mapping[str, bytes]) -> bytes:
+        """Returns the model file with more files inside it."""
+        return associated_files.add(self.model.data, files)
 
 
 @dataclass(frozen=True)
@@ -76,6 +93,11 @@ class Material:
     max_loss: float = 0.0
 
     @property
+    def sources(self) -> tuple[str, ...]:
+        """Where the rows come from: paths of files, or names."""
+        return (self.training.source, *([self.held_out.source] if self.held_out else ()))
+
+    @property
     def fingerprint(self) -> str:
         """SHA-256 of the training rows and labels, for knn.json."""
         return self.training.fingerprint() if self.imported is None else self.imported.enrolment.fingerprint
@@ -100,10 +122,12 @@ class Material:
         """
         before = None if self.whole is None else self.whole._without_sets().build(Gates(gates.margin), seed=seed)
         how: dict[str, Any] = {"margin": gates.margin, "seed": seed, "inputs": inputs, "measure": self._measure}
+        how["golden"] = origins_of(draw_rows(self.held_out, self.training, seed=seed))
         if self.imported is None and before is None:
             model = build_model(self.spec, self.training, self.held_out, **how)
         else:
-            how |= {"spare": self.spare, "reduced": self._reduced(before)}
+            known = origins_of(self.training) if self.imported is None else Origins(Path(self.training.source).name)
+            how |= {"spare": self.spare, "reduced": self._reduced(before), "training": known}
             model = build_enrolled(self.spec, self.enrol(self.spec.scale, self.spec.metric), self.held_out, **how)
         golden = make_golden(model, self.held_out, self.training, seed=seed)
         from knnkit.model.selfcheck import self_check  # TensorFlow
@@ -250,7 +274,7 @@ def _load_rows(build: Build) -> Dataset:
     data, split = build.model.data, build.model.split
     if isinstance(data, FileData):
         beside = split.group if isinstance(split, GroupSplit) else split.time if isinstance(split, TimeSplit) else None
-        return files.load(data.file, data.label, data.features, beside)
+        return files.load(data.file, data.label, data.features, beside, data.id)
     assert isinstance(data, SklearnData)
     return dataset.load_sklearn(data.sklearn)
 
