@@ -345,8 +345,5 @@ class Config(Section):
         return tuple(self._build(model, self.release.dir / model.name) for model in self.models)
 
     def _build(self, model: ModelConfig, directory: Path) -> Build:
-        parts: dict[str, Any] = {
-            "release": self.release.model_copy(update={"dir": directory}),
-            "gates": model.gates or self.gates,
-        }
-        return Build.model_construct(model=model, signing=self.signing, **parts)
+        release, gates = self.release.model_copy(update={"dir": directory}), model.gates or self.gates
+        return Build.model_construct(model=model, release=release, signing=self.signing, gates=gates)

@@ -135,10 +135,12 @@ def dataset(
 
 def _matrix(rows: Any, *, wide: bool) -> NDArray[np.floating[Any]]:
     kind = getattr(rows, "dtype", None)
-    if isinstance(kind, np.dtype) and kind.itemsize < np.dtype(np.float64).itemsize and not wide:
+    if isinstance(kind, np.dtype) and np.can_cast(kind, np.float32) and not wide:
         return np.ascontiguousarray(rows, dtype=np.float32)
     matrix = np.ascontiguousarray(rows, dtype=np.float64)
-    return matrix if wide or matrix.ndim != 2 or not matrix.size else precision.float32_if_enough(matrix)
+    if wide or matrix.ndim != 2 or not matrix.size or not np.isfinite(matrix).all():
+        return matrix
+    return precision.float32_if_enough(matrix)
 
 
 def is_plain(text: str) -> bool:

@@ -161,7 +161,7 @@ def test_a_far_away_row_is_unknown(ready: Ready) -> None:
         ("a,b,c,d\n", "line 1: not numbers, and no header either: it names none of the columns that"),
         ("sepal length (cm),petal width (cm)\n1,2\n", "line 1: the header has no column 'sepal width (cm)'"),
         ("[1,2,3]\n", "line 1: expected 4 values, found 3"),
-        ("[1,2,3,true]\n", "line 1: value 4 ('petal width (cm)'): 'true' is not a number"),
+        ("[1,2,3,null]\n", "line 1: value 4 ('petal width (cm)'): 'null' is not a number"),
         ("[1,2,3,NaN]\n", "is not a finite number"),
         ('{"sepal length (cm)": 1}\n', "line 1: the object has no key 'sepal width (cm)' (nor 2 more)"),
         ("[1,2\n", "line 1: not JSON"),
