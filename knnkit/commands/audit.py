@@ -9,8 +9,9 @@ import argparse
 import csv
 import io
 import sys
-from collections.abc import Sequence
 from typing import Any
+
+from numpy.typing import NDArray
 
 from device_agent.shared.protocol import json_codec
 from device_agent.shared.safe_files import whole_file
@@ -40,8 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
         said = f"{rows.source}: {len(rows.rows)} rows are too few to audit with k = {model.k}"
         raise DataError(said, hint="lower k, or more rows")
     found = auditing.audit(rows, KnnSpec(model.name, model.k, model.metric, model.weights, model.scale))
-    # The column that `id` of deploy.yaml names, where it does.
-    ids: Sequence[str] | None = getattr(rows, "ids", None)
+    ids = rows.ids
     if arguments.output is not None:
         with whole_file(arguments.output) as file:
             file.write(_csv(found, rows, ids))
@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _entry(finding: Finding, ids: Sequence[str] | None) -> dict[str, Any]:
+def _entry(finding: Finding, ids: NDArray[Any] | None) -> dict[str, Any]:
     entry = {
         "kind": finding.kind,
         "row": finding.row,
@@ -68,7 +68,7 @@ def _entry(finding: Finding, ids: Sequence[str] | None) -> dict[str, Any]:
     return entry | named
 
 
-def _csv(found: Audit, rows: Dataset, ids: Sequence[str] | None) -> bytes:
+def _csv(found: Audit, rows: Dataset, ids: NDArray[Any] | None) -> bytes:
     """Returns one line a finding, with the features of the row at the end."""
     buffer = io.StringIO()
     names = ["kind", "row", "label", "neighbours", "share", "like", "distance"]
@@ -79,7 +79,7 @@ def _csv(found: Audit, rows: Dataset, ids: Sequence[str] | None) -> bytes:
     return buffer.getvalue().encode()
 
 
-def _show(found: Audit, ids: Sequence[str] | None) -> None:
+def _show(found: Audit, ids: NDArray[Any] | None) -> None:
     columns = ("", Column("row", right=True), "label", "neighbours", Column("votes", right=True), "nearest", "distance")
     shown = []
     for kind in ("contradicted", "duplicate"):
@@ -108,5 +108,5 @@ def _show(found: Audit, ids: Sequence[str] | None) -> None:
         print_line("try: knnkit audit --output audit.csv, which has all of them", stream=sys.stderr)
 
 
-def _named(row: int, ids: Sequence[str] | None) -> str:
+def _named(row: int, ids: NDArray[Any] | None) -> str:
     return str(row) if ids is None else f"{row} ({clean(ids[row], 40)})"

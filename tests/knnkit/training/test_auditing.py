@@ -86,6 +86,13 @@ def test_the_command_names_rows_of_the_file(
     assert "contradicted" in said.out
     assert "rows whose neighbours contradict their label" in said.err
     assert "audit.csv" in said.err
-    Path("deploy.yaml").write_text("model: {name: m, data: {file: rows.csv}, k: 59}\n")
+    named = [f"r{row},{line}" for row, line in enumerate(lines)]
+    Path("rows.csv").write_text("\n".join(["id,a,label,b,c", *named, ""]))
+    Path("deploy.yaml").write_text("model: {name: m, data: {file: rows.csv, id: id}, scale: standard}\n")
+    assert cli.main(["audit", "--json"]) == 0
+    for each in json.loads(capsys.readouterr().out)["findings"]:
+        assert (each.pop("id"), each.pop("like_id")) == (f"r{each['row']}", f"r{each['like']}")
+        assert each in told["findings"]
+    Path("deploy.yaml").write_text("model: {name: m, data: {file: rows.csv, id: id}, k: 59}\n")
     assert cli.main(["audit"]) == 2
     assert "too few to audit" in capsys.readouterr().err
