@@ -103,9 +103,13 @@ def _certify(
     golden = Golden.from_bytes(opened.read(constants.GOLDEN_FILE) if other is None else other)
     before = None
     if running is not None:  # first, so that only one model is in memory at a time
-        features = model_file.read_info(opened.path(constants.MODEL_FILE)).feature_names
-        before = compare.ask(running, golden, features, runtime)
+        columns = model_file.read_info(opened.path(constants.MODEL_FILE)).columns
+        before = compare.ask(running, golden, columns, runtime)
     model = load_model(opened, runtime)
+    if model.info.table is not None:
+        from device_agent.shared.features.golden_rows import from_raw
+
+        golden = from_raw(golden, model.info)
     answers = with_mapped_labels(model, golden, model.classify(golden.rows))
     if opened.files[constants.MODEL_FILE].size > memory.SMALL:
         answers = answer_as_a_stream(load_model(opened, runtime, stream=True), model, golden, answers)

@@ -61,12 +61,16 @@ def running(known: Known, new: Verdict, stack: contextlib.ExitStack) -> Running 
         return None
 
 
-def ask(found: Running, golden: Golden, features: tuple[str, ...], runtime: str) -> Before | None:
+def ask(found: Running, golden: Golden, columns: tuple[str, ...], runtime: str) -> Before | None:
     """Returns the running release's answers; None if it cannot be loaded."""
     try:
         info = model_file.read_info(found.opened.path(constants.MODEL_FILE))
-        if info.feature_names != features:
+        if info.columns != columns or (info.table is not None) != bool(golden.raw):
             return Before(found.ref, tuple(map(str, info.classes)), None)
+        if info.table is not None:
+            from device_agent.shared.features.golden_rows import from_raw
+
+            golden = from_raw(golden, info)
         label = load_model(found.opened, runtime).classify(golden.rows).label
     except ModelUnusable:
         return None

@@ -32,6 +32,7 @@ from device_agent.store.starts import Start
 from device_agent.store.store import Store
 
 if TYPE_CHECKING:
+    from device_agent.shared.features.coder import Coder
     from device_agent.shared.protocol.model_info import KnnInfo
 
 _PROGRESS_SECONDS = 0.5
@@ -98,8 +99,18 @@ def classify_by(loaded: Loaded, request: Request, start: Start | None = None) ->
 
 def make_parser(info: KnnInfo, format: str, request: Request) -> Parser:
     """Returns the parser of a text format."""
+    ignore_extra = request.ignore_extra or info.ignore_extra
+    if info.table is not None:
+        from device_agent.shared.features import parsers
+
+        made = parsers.TableCsvParser if format == "csv" else parsers.TableJsonParser
+        return made(info, ignore_extra=ignore_extra, keep=request.columns.keep, tell=_tell_once)
     parser = CsvParser if format == "csv" else JsonParser
-    return parser(info, ignore_extra=request.ignore_extra, keep=request.columns.keep)
+    return parser(info, ignore_extra=ignore_extra, keep=request.columns.keep)
+
+
+def _tell_once(said: str) -> None:
+    print(f"device_agent: {said} (reported once for each column)", file=sys.stderr, flush=True)
 
 
 def make_renderer(loaded: Loaded, columns: Columns, format: str) -> Renderer:
@@ -183,9 +194,12 @@ class _Table:
     def _arrays(self) -> Iterator[NDArray[np.float32]]:
         """Converts the rows of an NPY file to float32; checks them here, because an error names the row's number."""
         before = 0
-        for wide in self._source.arrays(self._info.n_features):
+        coder = _coder_of(self._info)
+        for wide in self._source.arrays(len(self._info.columns)):
             with np.errstate(over="ignore"):
                 rows = np.ascontiguousarray(wide, dtype=np.float32)
+            if coder is not None:
+                rows = self._filled(coder, rows)
             finite = np.isfinite(rows)
             if not finite.all():
                 row, column = (int(place[0]) for place in np.nonzero(~finite))
@@ -195,6 +209,17 @@ class _Table:
             before += len(rows)
             self.kept.append(())
             yield rows
+
+    def _filled(self, coder: Coder, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        from device_agent.shared.features.parsers import read_array
+
+        try:
+            found: NDArray[np.float32] = read_array(coder, rows)
+        except BadInput as error:
+            raise BadInput(f"{self._source.name}: {error}", hint=error.hint) from None
+        for said in coder.take_news():
+            _tell_once(said)
+        return found
 
     def _refuse_poison(self, rows: NDArray[Any], name: str, numbers: Sequence[int]) -> None:
         """After a start that died: refuses a row that kills the model, before this process answers it."""
@@ -217,6 +242,14 @@ class _Table:
             number, message = next(iter(parsed.errors.values()))
             raise BadInput(f"{name}, line {number}: {message}", hint=parsed.hint or "--stream answers the other lines")
         return parsed
+
+
+def _coder_of(info: KnnInfo) -> Coder | None:
+    if info.table is None:
+        return None
+    from device_agent.shared.features.coder import Coder
+
+    return Coder(info.table)
 
 
 class _Progress:

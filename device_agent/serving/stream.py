@@ -263,7 +263,7 @@ class _Answerer:
         loaded = load_kept(
             self._store, self._answering.release, self._request.runtime, self._request.threads, stream=True
         )
-        if loaded.model.info.feature_names != self._loaded.model.info.feature_names:
+        if not self._rows.follow(loaded.model.info):
             loaded.close()
             raise BadInput(
                 f"the release {loaded.digest[:12]} takes other columns than this stream", hint="start the stream again"

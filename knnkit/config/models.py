@@ -37,9 +37,28 @@ class FileData(Section):
     label: Annotated[str, Example("species")] = "label"
     """The column (or NPZ array) that holds the labels."""
     features: Annotated[tuple[str, ...] | None, Example("[width, height]")] = None
-    """The columns to use, in this order; default: all but the label."""
+    """The columns to use, in this order, by name or pattern (`acc_*`); default: all but the label."""
+    drop: Annotated[tuple[str, ...], Example("[timestamp, device_id]")] = ()
+    """Columns to leave out, by name or pattern (`gyro_*`)."""
+    missing: Annotated[
+        Literal["refuse", "drop", "median", "constant"] | dict[str, float | str],
+        Words("refuse, drop, median, constant, or a column and one of them or a value ({temp: median, wind: 0.0})"),
+        Example("median"),
+    ] = "refuse"
+    """What an empty cell, NaN, null or a missing key means: refuse; drop (the row is left out of training, and refused
+    by a device); median (of the training rows; the most frequent category); constant (0; the category "missing"); or
+    {column: one of them, or the value}. Other columns of the latter refuse."""
+    categories: Annotated[
+        Literal["one-hot", "ordinal"] | dict[str, Literal["one-hot", "ordinal"] | tuple[str, ...]],
+        Words("one-hot, ordinal, or a column and one of them or its list ({sex: one-hot, size: [small, large]})"),
+        Example("{sex: one-hot}"),
+    ] = Field(default={})
+    """Columns of text: one-hot (a feature for each category) or ordinal (its place), for all columns of text, or
+    {column: one of them, or the list of its categories in order}."""
+    unknown_category: Literal["refuse", "ignore"] = "refuse"
+    """What a device does with a category that the model does not know: refuse the row, or ignore the cell."""
 
-    @pydantic.field_validator("features")
+    @pydantic.field_validator("features", "drop")
     @classmethod
     def _each_once(cls, features: tuple[str, ...] | None) -> tuple[str, ...] | None:
         if twice := first_twice(features or ()):
@@ -175,6 +194,8 @@ class ModelConfig(Section):
     """none, standard, minmax or robust; it becomes part of the model, so a device takes raw rows."""
     reject: Annotated[float | None, Example("0.99")] = Field(default=None, gt=0.0, lt=1.0)
     """Share of ordinary rows to accept; farther rows are "unknown". Default: no row is "unknown"."""
+    ignore_extra: bool = False
+    """Whether a device leaves out columns of a row that the model does not know; else they are an error."""
     device_class: Annotated[Name, Example("zero")] = "any"
     """The class of device that this model is for; "any" fits all."""
     gates: Annotated[GatesConfig | None, Example("{accuracy: 0.9}")] = None

@@ -19,11 +19,14 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from device_agent.shared.features.cells import Cells
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.tabular import csv_dialect
-from device_agent.shared.tabular.csv_reader import BadCell, Block, Columns
-from knnkit.data.columns import as_yaml, choose, find
+from device_agent.shared.tabular.csv_reader import Block
+from knnkit.data.bad_cells import BadCells
+from knnkit.data.columns import choose, find
 from knnkit.data.dataset import Dataset, label_array, require_distinct, require_label
+from knnkit.data.policy import PLAIN, Learner, Policy, sorted_levels
 from knnkit.errors import DataError
 
 #: Bytes of a block of text, and number of blocks parsed at the same time: numpy releases Python's lock.
@@ -35,49 +38,77 @@ Blocks = Iterator[tuple[bytes, Future[Block | None] | None]]
 _FILL = "drop the row, or fill the cell"
 
 
-def load_csv(file: Path, label: str, features: Sequence[str] | None, beside: str | None = None) -> Dataset:
+def load_csv(
+    file: Path, label: str, features: Sequence[str] | None, beside: str | None = None, policy: Policy = PLAIN
+) -> Dataset:
     """Reads the rows of a text file with a header line.
+
+    Where `policy` gives one word for the categories of all columns of text, the file is read twice.
 
     Raises:
         DataError: a column is missing, or a cell is not a finite number; the message has file, line and column.
         OSError: it cannot be read.
     """
     try:
-        with _open(file) as stream, ThreadPoolExecutor(_THREADS) as pool:
-            return _CsvFile(file, stream, pool).read(label, features, beside)
+        if isinstance(policy.categories, str):
+            policy = policy.with_text(_open_and_read(file, label, features, beside, policy).bad.text_columns())
+        return _open_and_read(file, label, features, beside, policy).dataset()
     except UnicodeDecodeError as error:
         said = f"not {error.encoding.upper()} text: byte {error.start} is {error.object[error.start]:#04x}"
         raise DataError(f"{file}: {said}", hint="save it as CSV (UTF-8)") from None
 
 
+def _open_and_read(
+    file: Path, label: str, features: Sequence[str] | None, beside: str | None, policy: Policy
+) -> _CsvFile:
+    with _open(file) as stream, ThreadPoolExecutor(_THREADS) as pool:
+        found = _CsvFile(file, stream, pool, policy)
+        found.read(label, features, beside)
+        return found
+
+
 class _CsvFile:
     """One text file: blocks of simple lines are parsed as a whole, all others record by record."""
 
-    def __init__(self, file: Path, stream: IO[Any], pool: ThreadPoolExecutor) -> None:
-        self._file, self._pool = file, pool
+    def __init__(self, file: Path, stream: IO[Any], pool: ThreadPoolExecutor, policy: Policy) -> None:
+        self._file, self._pool, self._policy = file, pool, policy
+        self.bad = BadCells(str(file))
         self._blocks: Blocks = zip(_text_blocks(stream), repeat(None))
         self._block, self._at = b"", 0  # the current block, and the bytes of it that are parsed
         self._found: Future[Block | None] | None = None
         self._line = 0  # lines parsed so far
 
-    def read(self, label: str, features: Sequence[str] | None, beside: str | None) -> Dataset:
+    def read(self, label: str, features: Sequence[str] | None, beside: str | None) -> None:
         header, separator = self._take_header(label)
-        self._label, chosen = choose(header, label, features, self._file, beside)
+        self._label, chosen = choose(header, label, features, self._file, beside, self._policy.drop)
         self._beside = [] if beside is None else [find(header, beside, self._file, "split")]
-        self._columns = Columns(separator, len(header), chosen, [self._label, *self._beside])
+        self._learner = Learner(self._policy, [header[place] for place in chosen], self.bad)
+        self._columns = Cells(separator, len(header), chosen, self._learner, [self._label, *self._beside])
         self._header, self._known = header, set[str]()
         self._blocks = self._read_ahead(self._blocks)
-        parts, labels = [np.empty((0, len(chosen)), np.float32)], list[str]()
+        self._parts, self._labels = [np.empty((0, len(chosen)), np.float32)], list[str]()
         self._cells = list[str]()  # of the column beside
         while self._has_more():
-            rows, more = self._take_block() or self._take_records(first=not labels)
-            parts.append(rows)
-            labels += more
-        if not labels:
+            rows, more = self._take_block() or self._take_records()
+            self._parts.append(rows)
+            self._labels += more
+        self.bad.rows = len(self._labels)
+        if not self._labels:
             raise DataError(f"{self._file}: there is a header, and no rows", hint="each line after the header is a row")
-        names = tuple(header[column] for column in chosen)
-        column = None if beside is None else np.array(self._cells)
-        return Dataset(np.concatenate(parts), label_array(labels, str(self._file)), names, str(self._file), column)
+
+    def dataset(self) -> Dataset:
+        """Returns what was read.
+
+        Raises:
+            DataError: a cell is not a finite number, and the policy refuses it.
+        """
+        if self.bad:
+            raise self.bad.error()
+        names, rows = self._learner.names, np.concatenate(self._parts)
+        levels = sorted_levels(rows, self._learner.levels(), self._policy, names)
+        column = np.array(self._cells) if self._beside else None
+        labels = label_array(self._labels, str(self._file))
+        return Dataset(rows, labels, names, str(self._file), column, levels or None)
 
     def _take_header(self, label: str) -> tuple[list[str], str]:
         """Returns the names of the columns, and the separator."""
@@ -130,7 +161,7 @@ class _CsvFile:
         self._line, self._at = self._line + len(rows), len(self._block)
         return rows, labels
 
-    def _take_records(self, *, first: bool) -> tuple[NDArray[np.float32], list[str]]:
+    def _take_records(self) -> tuple[NDArray[np.float32], list[str]]:
         """Parses the rest of the block, and the rest of a record that continues after it."""
         rows: list[list[float]] = []
         labels: list[str] = []
@@ -145,7 +176,7 @@ class _CsvFile:
                 raise DataError(said, hint="a cell that contains the separator must be in quotes")
             labels.append(self._checked_label(fields[self._label], line))
             self._cells += [fields[place].strip() for place in self._beside]
-            rows.append(self._numbers(fields, self._where(line), first=first and not rows))
+            rows.append(self._numbers(fields, line))
         return np.array(rows, np.float64).astype(np.float32).reshape(-1, len(self._columns.numbers)), labels
 
     def _take_record(self) -> list[str]:
@@ -166,23 +197,12 @@ class _CsvFile:
             self._known.add(label)
         return label
 
-    def _numbers(self, fields: list[str], where: str, *, first: bool) -> list[float]:
+    def _numbers(self, fields: list[str], line: int) -> list[float]:
+        self._learner.place = line
         try:
             return self._columns.read_fields(fields)
-        except BadCell as error:
-            place = self._columns.numbers[error.index]
-            name, cell = self._header[place], fields[place]
-            said, hint = str(error), error.hint
-            if error.is_number:
-                said, hint = f"{cell} is not a finite float32 number", _FILL
-            elif not cell.strip():
-                hint = _FILL
-            elif not hint and first:
-                hint = self._without_text(fields)
-            hint = hint or f"{_FILL}; a column of text? features: names those to use"
-            raise DataError(f"{where}, column {name!r}: {said}", hint=hint) from None
         except BadInput as error:
-            raise DataError(f"{where}: {error}", hint=error.hint) from None
+            raise DataError(f"{self._where(line)}: {error}", hint=error.hint) from None
 
     def _text(self, line: bytes) -> str:
         try:
@@ -193,14 +213,6 @@ class _CsvFile:
 
     def _where(self, line: int) -> str:
         return f"{self._file}, line {line}"
-
-    def _without_text(self, fields: list[str]) -> str:
-        """Returns a hint with the key that leaves out the text columns, judged by the first row."""
-        separator, places = self._columns.separator, self._columns.numbers
-        names = [self._header[place] for place in places if csv_dialect.is_number(fields[place], separator)]
-        if not names:
-            return "every column but the label is a feature, and none of them holds numbers"
-        return f"features: {as_yaml(names)} beside `label` in deploy.yaml (--features of knnkit init) leaves out text"
 
 
 def _open(file: Path) -> IO[Any]:

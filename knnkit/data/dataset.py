@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.protocol.constants import UNKNOWN_LABEL
+from knnkit.data.bad_cells import EMPTY, NOT_FINITE, BadCells
+from knnkit.data.policy import PLAIN, Policy
 from knnkit.errors import DataError, MissingDependency, extra
 
 #: Longest label or column name, in characters.
@@ -33,6 +35,9 @@ class Dataset:
         feature_names: n_features distinct names.
         source: where they came from, for messages.
         beside: (n,) text of the column that `split` names (a device, a time); None where it names no column.
+        levels: feature -> the categories whose places its column holds. Only in rows to which no table was applied yet,
+            and NaN stands for a missing cell there.
+        raw: these rows before the model's table was applied; None if it has no table.
     """
 
     rows: NDArray[np.float32]
@@ -40,11 +45,14 @@ class Dataset:
     feature_names: tuple[str, ...]
     source: str
     beside: NDArray[Any] | None = None
+    levels: Mapping[int, tuple[str, ...]] | None = None
+    raw: Dataset | None = None
 
     def take(self, index: NDArray[np.int64]) -> Dataset:
         """Returns the rows of `index`, in that order."""
         beside = None if self.beside is None else self.beside[index]
-        return Dataset(self.rows[index], self.labels[index], self.feature_names, self.source, beside)
+        raw = None if self.raw is None else self.raw.take(index)
+        return replace(self, rows=self.rows[index], labels=self.labels[index], beside=beside, raw=raw)
 
     def fingerprint(self) -> str:
         """Returns the SHA-256 over rows, labels and feature names, in hexadecimal."""
@@ -81,8 +89,16 @@ def load_sklearn(name: str) -> Dataset:
     return dataset(bunch.data, labels, tuple(map(str, bunch.feature_names)), source)
 
 
-def dataset(rows: Any, labels: Any, feature_names: Sequence[str] | None = None, source: str = "arrays") -> Dataset:
+def dataset(
+    rows: Any,
+    labels: Any,
+    feature_names: Sequence[str] | None = None,
+    source: str = "arrays",
+    policy: Policy | None = None,
+) -> Dataset:
     """Returns (n, n_features) numbers and n labels (integers or text; None: all 0) as a checked `Dataset`.
+
+    NaN stands for a missing cell, which the `policy` of a file may allow.
 
     Raises:
         DataError: the shapes do not match, names repeat, or a value is not finite in float32.
@@ -103,14 +119,30 @@ def dataset(rows: Any, labels: Any, feature_names: Sequence[str] | None = None, 
     if len(np.shape(labels)) != 1 or len(labels) != len(matrix):
         hint = "labels.ravel()" if np.shape(labels) == (len(matrix), 1) else ""
         raise DataError(f"{source}: {len(matrix)} rows, but labels of shape {np.shape(labels)}", hint=hint)
-    finite = np.isfinite(matrix)
-    if not finite.all():
-        row, column = (int(place[0]) for place in np.nonzero(~finite))
-        raise DataError(
-            f"{source}: row {row}, column {names[column]!r}: {matrix[row, column]} is not a finite float32 number",
-            hint="drop the row, or fill the cell",
-        )
+    bad = BadCells(source, "row", hint="drop the row, or fill the cell" if policy is None else "")
+    note_bad_numbers(matrix, names, policy or PLAIN, bad)
+    if bad:
+        raise bad.error()
     return Dataset(matrix, label_array(np.asarray(labels).tolist(), source), names, source)
+
+
+def note_bad_numbers(
+    matrix: NDArray[np.float32], names: Sequence[str], policy: Policy, bad: BadCells, skip: Container[int] = ()
+) -> None:
+    """Notes each cell of (n, n_features) numbers that is infinite, or NaN where the policy refuses missing cells.
+
+    `skip` has the columns that are not numbers, or were looked at before.
+    """
+    bad.rows = len(matrix)
+    wrong = ~np.isfinite(matrix)
+    for index in np.flatnonzero(wrong.any(axis=0)).tolist():
+        allowed = policy.missing_of(names[index]) != "refuse"
+        for row in () if index in skip else np.flatnonzero(wrong[:, index]).tolist():
+            value = matrix[row, index]
+            if not np.isnan(value):
+                bad.add(row, index, names[index], NOT_FINITE, f"{value} is not a finite float32 number")
+            elif not allowed:
+                bad.add(row, index, names[index], EMPTY, "the cell is empty")
 
 
 def is_plain(text: str) -> bool:

@@ -19,10 +19,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from device_agent.shared.queries import default_names
 from device_agent.shared.release import zip_limits
+from knnkit.data import arrow_table
 from knnkit.data.columns import choose, find
 from knnkit.data.csv_file import load_csv
-from knnkit.data.dataset import Dataset, dataset, require_distinct
+from knnkit.data.dataset import Dataset, dataset
+from knnkit.data.policy import PLAIN, Policy
 from knnkit.errors import DataError, MissingDependency, extra
 
 TEXTS = (".csv", ".tsv", ".txt")
@@ -49,16 +52,23 @@ BROKEN = (
 )
 
 
-def load(path: str | Path, label: str, features: Sequence[str] | None = None, beside: str | None = None) -> Dataset:
+def load(
+    path: str | Path,
+    label: str,
+    features: Sequence[str] | None = None,
+    beside: str | None = None,
+    policy: Policy = PLAIN,
+) -> Dataset:
     """Reads the labelled rows of a `.csv`, `.tsv`, `.txt`, `.parquet` or `.npz` file.
 
     In a text or Parquet file `label` is a column, and every other column is a feature. In an NPZ file `label` is an
     array (n,), and the features are the only two-dimensional array, or, without one, every other array as a column.
     `features` names the columns to use, in that order; other columns of a CSV or Parquet file are then not read.
     `beside` names a column that is kept as text in `Dataset.beside`; it is a feature only if `features` names it.
+    `policy` says which columns are left out, and what a missing cell and a text mean.
 
     Raises:
-        DataError: the file or a column is missing, or a cell is not a finite number.
+        DataError: the file or a column is missing, or a cell is not a finite number; the message counts all such cells.
     """
     file = Path(path)
     suffix = file.suffix.lower()
@@ -70,54 +80,32 @@ def load(path: str | Path, label: str, features: Sequence[str] | None = None, be
         raise DataError(f"{file}: no such file", hint=_nearest_file(file))
     try:
         if suffix == ".npz":
-            return _load_npz(file, label, features, beside)
+            return _load_npz(file, label, features, beside, policy)
         if suffix == ".parquet":
-            return _load_parquet(file, label, features, beside)
-        return load_csv(file, label, features, beside)
+            return _load_parquet(file, label, features, beside, policy)
+        return load_csv(file, label, features, beside, policy)
     except OSError as error:
         raise DataError(f"{file}: cannot be read: {error.strerror or error}") from None
     except MemoryError:
         raise DataError(f"{file}: there is not enough memory for it", hint="fewer rows, or fewer features:") from None
 
 
-def _load_parquet(file: Path, label: str, features: Sequence[str] | None, beside: str | None) -> Dataset:
+def _load_parquet(
+    file: Path, label: str, features: Sequence[str] | None, beside: str | None, policy: Policy
+) -> Dataset:
     try:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
         raise MissingDependency(f"reading Parquet needs pyarrow: {error}", hint=extra("build")) from None
     try:
-        header = list(pyarrow.parquet.read_schema(file).names)
-        require_distinct(header, str(file))
-        at, chosen = choose(header, label, features, file, beside)
-        more = at if beside is None else find(header, beside, file, "split")
-        table = pyarrow.parquet.read_table(file, columns=[header[column] for column in sorted({*chosen, at, more})])
+        with pyarrow.parquet.ParquetFile(file) as opened:
+            return arrow_table.load(opened.schema_arrow, opened.read, file, label, features, beside, policy)
     except pyarrow.ArrowException as error:
         raise DataError(f"{file}: not a Parquet file: {error}") from None
-    names = [header[column] for column in chosen]
-    columns = [_column(file, name, table.column(name), pyarrow.types) for name in names]
-    labels = table.column(label)
-    if labels.null_count:
-        raise DataError(f"{file}, row {labels.is_null().to_pylist().index(True)}: the label ({label!r}) is empty")
-    found = dataset(np.column_stack(columns), labels.to_pylist(), names, str(file))
-    return found if beside is None else replace(found, beside=np.array([*map(str, table.column(beside).to_pylist())]))
 
 
-def _column(file: Path, name: str, column: Any, types: Any) -> NDArray[np.float64]:
-    kind = column.type
-    if not (types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)):
-        raise DataError(f"{file}, column {name!r}: it holds {kind}, not numbers", hint="drop or encode the column")
-    if column.null_count:
-        row = column.is_null().to_pylist().index(True)
-        raise DataError(f"{file}, row {row}, column {name!r}: the cell is empty", hint="drop the row, or fill the cell")
-    return np.asarray(column.to_numpy(), dtype=np.float64)
-
-
-def _images(arrays: dict[str, NDArray[Any]]) -> bool:
-    return len(arrays) == 1 and next(iter(arrays.values())).ndim > 2
-
-
-def _load_npz(file: Path, label: str, features: Sequence[str] | None, beside: str | None) -> Dataset:
+def _load_npz(file: Path, label: str, features: Sequence[str] | None, beside: str | None, policy: Policy) -> Dataset:
     try:
         strange = next((name for name in members_that_fit(file) if not name.endswith(".npy")), None)
         if strange is not None:
@@ -135,23 +123,22 @@ def _load_npz(file: Path, label: str, features: Sequence[str] | None, beside: st
     column = None if beside is None else _text(arrays, beside, len(labels), file)
     if beside not in (features or ()):
         arrays.pop(str(beside), None)
-    tables = [name for name, array in arrays.items() if array.ndim == 2]
+    tables = [name for name, array in arrays.items() if array.ndim >= 2]
     if len(tables) == 1:
-        rows: Any = arrays[tables[0]]
-        header = None if names is None else tuple(map(str, names))
+        rows: Any = arrays[tables[0]].reshape(len(arrays[tables[0]]), -1)  # an image is a row of its pixels
+        header = default_names(rows.shape[1]) if names is None else tuple(map(str, names))
     elif tables or not arrays or any(array.ndim != 1 or len(array) != len(labels) for array in arrays.values()):
         found = ", ".join(f"{name} {array.shape}" for name, array in arrays.items()) or "nothing"
-        hint = "rows=images.reshape(len(images), -1) makes a row of each image" if _images(arrays) else ""
-        raise DataError(f"{file}: beside {label!r} expected one two-dimensional array, found {found}", hint=hint)
+        raise DataError(f"{file}: beside {label!r} expected one array of rows, found {found}")
     else:
         rows, header = np.column_stack(list(arrays.values())), tuple(arrays)
     if not (np.issubdtype(rows.dtype, np.number) or rows.dtype == bool) or np.iscomplexobj(rows):
         raise DataError(f"{file}: the features hold {rows.dtype}, not numbers")
-    whole = replace(dataset(rows, labels, header, str(file)), beside=column)
-    if features is None:
-        return whole
-    chosen = [find(list(whole.feature_names), name, file, "features") for name in features]
-    return Dataset(whole.rows[:, chosen], whole.labels, tuple(features), str(file), column)
+    if features is not None or policy.drop:
+        # `arrays` no longer has the label and the column beside.
+        _, chosen = choose([*header, label], label, features, file, None, policy.drop)
+        rows, header = rows[:, chosen], tuple(header[place] for place in chosen)
+    return replace(dataset(rows, labels, header, str(file), policy), beside=column)
 
 
 def _text(arrays: dict[str, NDArray[Any]], name: str, count: int, file: Path) -> NDArray[Any]:

@@ -62,6 +62,8 @@ def build_model(
     seed: int = 0,
     inputs: str = "",
     measure: Measure | None = None,
+    table: model_info.Table | None = None,
+    ignore_extra: bool = False,
 ) -> BuiltModel:
     """Builds the classifier `spec` over the rows of `training`.
 
@@ -73,6 +75,8 @@ def build_model(
         seed: for the calibration sample.
         inputs: digest of the build's inputs, stored in knn.json.
         measure: evaluates the reference; the result is stored in knn.json.
+        table: of the raw columns that the rows were made from, stored in knn.json.
+        ignore_extra: whether rows may have columns that the model does not know.
 
     Raises:
         DataError: k is larger than the number of rows.
@@ -80,7 +84,17 @@ def build_model(
     """
     _require_rows(spec.k, len(training.rows), training.source)
     enrolment = enrol(training, fit_scaler(training.rows, spec.scale), spec.metric)
-    return build_enrolled(spec, enrolment, held_out, margin=margin, seed=seed, inputs=inputs, measure=measure)
+    return build_enrolled(
+        spec,
+        enrolment,
+        held_out,
+        margin=margin,
+        seed=seed,
+        inputs=inputs,
+        measure=measure,
+        table=table,
+        ignore_extra=ignore_extra,
+    )
 
 
 @needs_build_extra()
@@ -93,6 +107,8 @@ def build_enrolled(
     seed: int = 0,
     inputs: str = "",
     measure: Measure | None = None,
+    table: model_info.Table | None = None,
+    ignore_extra: bool = False,
 ) -> BuiltModel:
     """Builds the classifier `spec` over enrolled rows; records `spec.scale`, but does not apply it.
 
@@ -128,6 +144,9 @@ def build_enrolled(
         cells=model.batch_rows(constants.CELLS) if model.search.cells else None,
         searched=model.search.projection.matrix.shape[1] if model.search.projection else None,
         evaluation=evaluation,
+        table=table,
+        ignore_extra=ignore_extra,
+        schema=constants.SCHEMA_OF_TABLES if table or ignore_extra else constants.SCHEMA,
     )
     return BuiltModel(metadata.pack(tree, model, info), info, reference, _warnings(enrolment))
 

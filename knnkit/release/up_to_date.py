@@ -16,12 +16,14 @@ from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.errors import ModelUnusable
 from device_agent.shared.release import model_file
 from device_agent.shared.safe_files import open_ordinary
-from knnkit.config.parse import Build, FileData, SkopsData, TestFile
+from knnkit.config.parse import Build, FileData, ModelConfig, SkopsData, TestFile
 from knnkit.errors import DataError
 
 _TOOLS = ("tensorflow", "scikit-learn", "numpy")
 #: Keys of `model` that count by what they lead to.
 _ELSEWHERE: Any = {"gates": True, "data": {"file", "skops"}, "test": {"file"}, "split": {"file"}}
+#: Keys of tables.
+_SILENT = {"drop", "missing", "categories", "unknown_category", "ignore_extra", "files", "thousands"}
 _CHUNK = 1 << 20
 
 
@@ -38,13 +40,23 @@ def digest(build: Build) -> str:
     if isinstance(model.measured_on, TestFile):
         files.append(model.measured_on.file)
     asked = {
-        "model": model.model_dump(mode="json", exclude=_ELSEWHERE),
+        "model": _asked(model),
         "gates": build.gates.model_dump(mode="json"),
         "release": build.release.model_dump(mode="json", exclude={"dir"}),
         "files": [_file_digest(path) for path in files],
         "tools": {"knnkit": __version__, **{tool: _installed(tool) for tool in _TOOLS}},
     }
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+
+
+def _asked(model: ModelConfig) -> dict[str, Any]:
+    """Returns the keys of `model`; without those of a table that say nothing, as versions without them do."""
+    found = model.model_dump(mode="json", exclude=_ELSEWHERE)
+    for section in (found, found["data"]):
+        for key in _SILENT & section.keys():
+            if not section[key] or section[key] == "refuse":
+                del section[key]
+    return found
 
 
 def is_built(directory: Path, build: Build) -> bool:

@@ -7,16 +7,17 @@ TensorFlow only to build.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.golden.judge import Verdict
 from device_agent.shared.protocol.constants import Metric, Scale
-from device_agent.shared.protocol.model_info import Evaluation, Gates, KnnInfo
-from knnkit.config.parse import Build, FileData, GroupSplit, SklearnData, SkopsData, TestFile, TimeSplit
+from device_agent.shared.protocol.model_info import Evaluation, Gates, KnnInfo, Table
+from knnkit.config.parse import Build, Data, FileData, GroupSplit, SklearnData, SkopsData, TestFile, TimeSplit
 from knnkit.data import columns, dataset, files
 from knnkit.data.dataset import Dataset
+from knnkit.data.policy import PLAIN, Policy
 from knnkit.errors import DataError
 from knnkit.evaluation import faults
 from knnkit.evaluation.measure import affordable, compare_with_estimator, measure
@@ -30,6 +31,7 @@ from knnkit.model.scaling import fit_scaler
 from knnkit.model.tflite.load_tensorflow import needs_build_extra
 from knnkit.training import sklearn_importer
 from knnkit.training.fitted import Fitted
+from knnkit.training.table import prepare, raw_lines
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,8 @@ class Material:
         imported: the classifier from scikit-learn; None if the classifier is made from `training`.
         warnings: for the person who builds.
         how: how rows were held out; empty where nothing is measured.
+        table: of the raw columns that the rows were made from; None for rows of plain numbers.
+        ignore_extra: whether a device ignores columns that the model does not know.
     """
 
     spec: KnnSpec
@@ -61,6 +65,8 @@ class Material:
     imported: Fitted | None = None
     warnings: tuple[str, ...] = ()
     how: str = ""
+    table: Table | None = None
+    ignore_extra: bool = False
 
     @property
     def fingerprint(self) -> str:
@@ -86,11 +92,12 @@ class Material:
             MissingDependency: a package of `knnkit[build]` is not installed.
         """
         how: dict[str, Any] = {"margin": gates.margin, "seed": seed, "inputs": inputs, "measure": self._measure}
+        how |= {"table": self.table, "ignore_extra": self.ignore_extra}
         if self.imported is None:
             model = build_model(self.spec, self.training, self.held_out, **how)
         else:
             model = build_enrolled(self.spec, self.imported.enrolment, self.held_out, **how)
-        golden = make_golden(model, self.held_out, self.training, seed=seed)
+        golden = make_golden(model, self.held_out, self.training, seed=seed, raw=raw_lines)
         from knnkit.model.selfcheck import self_check  # TensorFlow
 
         return Made(model, golden, self_check(model, golden, gates), self._warn(model))
@@ -128,7 +135,7 @@ class Material:
         how = (len(space.classes), info.k, info.weights)
         reference = Reference(space.space, space.enrolled, space.codes, *how, margin=margin)
         reference.reject = info.reject
-        return make_golden(BuiltModel(b"", info, reference, ()), own, self.training, limit=limit)
+        return make_golden(BuiltModel(b"", info, reference, ()), own, self.training, limit=limit, raw=raw_lines)
 
     def fitting(self, rows: Dataset) -> Dataset:
         """Returns labelled rows with labels of the classifier's type.
@@ -156,23 +163,42 @@ def load(build: Build) -> Material:
     divided = _divide(build, everything)
     chosen = isinstance(model.data, FileData) and model.data.features is not None
     warnings = columns.warnings(everything) if isinstance(model.data, FileData) and not chosen else ()
-    warnings += (*divided.warnings, *faults.find(divided.training, divided.held_out))
-    return Material(spec, divided.training, divided.held_out, warnings=warnings, how=divided.how)
+    training, held_out, table = divided.training, divided.held_out, None
+    if isinstance(model.data, FileData) and not policy_of(model.data).is_plain:
+        ready = prepare(_with_text(policy_of(model.data), everything), training, held_out)
+        training, held_out, table = ready.training, ready.held_out, ready.table
+        warnings += ready.warnings
+    warnings += (*divided.warnings, *faults.find(training, held_out))
+    return Material(spec, training, held_out, None, warnings, divided.how, table, model.ignore_extra)
+
+
+def _with_text(policy: Policy, rows: Dataset) -> Policy:
+    """Returns the policy with the columns of text that one word for all of them means."""
+    return policy.with_text([rows.feature_names[place] for place in rows.levels or ()])
 
 
 def _load_rows(build: Build) -> Dataset:
     data, split = build.model.data, build.model.split
     if isinstance(data, FileData):
         beside = split.group if isinstance(split, GroupSplit) else split.time if isinstance(split, TimeSplit) else None
-        return files.load(data.file, data.label, data.features, beside)
+        return files.load(data.file, data.label, data.features, beside, policy_of(data))
     assert isinstance(data, SklearnData)
     return dataset.load_sklearn(data.sklearn)
+
+
+def policy_of(data: Data) -> Policy:
+    """Returns how the rows of a file are read."""
+    if not isinstance(data, FileData):
+        return PLAIN
+    return Policy(data.drop, data.missing, data.categories, data.unknown_category)
 
 
 def _divide(build: Build, everything: Dataset) -> Divided:
     test, split = build.model.measured_on, build.model.split
     if isinstance(test, TestFile):
-        return Divided(everything, files.load(test.file, label_of(build), everything.feature_names), "file")
+        policy = replace(_with_text(policy_of(build.model.data), everything), drop=())
+        held_out = files.load(test.file, label_of(build), everything.feature_names, None, policy)
+        return Divided(everything, held_out, "file")
     how = "group" if isinstance(split, GroupSplit) else "time" if isinstance(split, TimeSplit) else split
     assert not isinstance(how, TestFile)
     return divide(everything, test, build.model.seed, how)

@@ -7,7 +7,16 @@ from __future__ import annotations
 
 from typing import Literal
 
-from device_agent.shared.protocol.constants import CELLS, FULL, QUANTIZED, SCHEMA, Metric, Scale, Weights
+from device_agent.shared.protocol.constants import (
+    CELLS,
+    FULL,
+    QUANTIZED,
+    SCHEMA,
+    SCHEMA_OF_TABLES,
+    Metric,
+    Scale,
+    Weights,
+)
 from device_agent.shared.protocol.record import record
 
 
@@ -42,6 +51,29 @@ class Evaluation:
 
 
 @record
+class Column:
+    """A raw column of a model's table: its cells are numbers, or categories that become features.
+
+    `fill` replaces a missing cell: a number, or the place of a category; None refuses the row. `missing` is how the
+    build chose it. `encoding` of categories: one feature for each (one-hot), or its place in the list (ordinal).
+    """
+
+    name: str
+    missing: str = "refuse"  # refuse, drop, median, constant
+    fill: float | None = None
+    encoding: Literal["number", "one-hot", "ordinal"] = "number"
+    categories: tuple[str, ...] = ()
+
+
+@record
+class Table:
+    """The raw columns of a model whose rows need more than reading numbers."""
+
+    columns: tuple[Column, ...]
+    unknown_category: Literal["refuse", "ignore"] = "refuse"
+
+
+@record
 class KnnInfo:
     """knn.json, inside the model file: everything that a runtime must know about the classifier."""
 
@@ -64,7 +96,18 @@ class KnnInfo:
     quantized: int | None = None  # rows of the batch signature that searches in int8; None: it does not exist
     cells: int | None = None  # rows of the batch signature that searches one cell; None: it does not exist
     evaluation: Evaluation | None = None  # None: nothing was measured
+    table: Table | None = None  # None: rows are `n_features` plain numbers
+    ignore_extra: bool = False  # whether rows may have columns that the model does not know
     schema: int = SCHEMA
+    #: An agent that reads only `SCHEMA` would take raw columns for features, so it refuses a model with such keys.
+    newest_schema = SCHEMA_OF_TABLES
+    #: Left out of knn.json where they say nothing, so that models of plain rows keep their bytes.
+    omitted = ("table", "ignore_extra")
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns of a row, before categories become features."""
+        return self.feature_names if self.table is None else tuple(column.name for column in self.table.columns)
 
     def batch_rows(self, search: str) -> int | None:
         """Returns the rows of the batch signature of one of `constants.SEARCHES`; None if it does not exist."""

@@ -24,9 +24,11 @@ GATES: dict[str, Any] = {
 GATES |= {"not_worse_than": "current", "by": 0.01}
 REACH = {"user": "pi", "port": 22, "root": "~/k", "identity": "~/key", "jump": "pi@gate", "device_class": "zero"}
 REACH |= {"runtime": "auto"}
+TABLE = {"drop": ["c"], "missing": "median", "categories": "one-hot", "unknown_category": "ignore"}
 MODEL = {
     "name": "fruit",
-    "data": {"file": "a.csv", "label": "y", "features": ["a", "b"]},
+    "ignore_extra": True,
+    "data": {"file": "a.csv", "label": "y", "features": ["a", "b"], **TABLE},
     "test": {"file": "b.csv", "label": "y"},
     "seed": 0,
     "k": 3,
