@@ -46,7 +46,9 @@ def _failed(error: OSError | MemoryError) -> AgentError:
     if isinstance(error, MemoryError):
         return DeviceUnfit("there is not enough memory", reason="out-of-memory")
     if streams.is_lost() and error.errno == errno.ENOENT:
-        return AgentError("relative paths lead nowhere", reason="no-directory")
+        return AgentError(
+            "the current folder was removed: a relative path names no file", reason="no-directory", hint="cd /"
+        )
     reason, said, hint = explain(error)
     return DeviceUnfit(said, reason=reason, hint=hint or "python -m device_agent doctor")
 

@@ -37,7 +37,7 @@ def kinds() -> Iterator[tuple[Recipe, str]]:
     for machine, pythons in WHEELS.items():
         for python, runtimes in pythons.items():
             for pin in sorted({pin for pins in runtimes.values() for pin in pins}):
-                yield Recipe(machine, python, (2, _NEWEST_GLIBC), (pin,), system_site=False), pin
+                yield Recipe(machine, python, (2, _NEWEST_GLIBC), (pin,)), pin
 
 
 def wheels_of(kind: tuple[Recipe, str]) -> dict[str, str]:
@@ -45,7 +45,7 @@ def wheels_of(kind: tuple[Recipe, str]) -> dict[str, str]:
     recipe, pin = kind
     found = {}
     for glibc in range(_NEWEST_GLIBC, 4, -1):
-        older = Recipe(recipe.machine, recipe.python, (2, glibc), recipe.pins, recipe.system_site)
+        older = Recipe(recipe.machine, recipe.python, (2, glibc), recipe.pins)
         if any(rank_of(name, older) is not None for name in found):
             continue  # pip would name this one again
         answer = ask(pin, older)

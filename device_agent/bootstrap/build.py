@@ -6,16 +6,22 @@ import json
 from pathlib import Path
 from typing import Any
 
-from device_agent.bootstrap.cleanup import clear_leftovers, prune
-from device_agent.bootstrap.environments import MARKER, current, marker, works
+from device_agent.bootstrap.environments import (
+    MARKER,
+    add_keys,
+    clear_leftovers,
+    current,
+    marker,
+    prune,
+    switch,
+    works,
+)
 from device_agent.bootstrap.examine import prove
 from device_agent.bootstrap.files import PART, listed, make_folder, remove_tree, safe, same, sync, sync_tree, write
 from device_agent.bootstrap.lock import locked
 from device_agent.bootstrap.paths import VENVS, Trouble, resolved
-from device_agent.bootstrap.pip_download import download
-from device_agent.bootstrap.switch import add_keys, switch
 from device_agent.bootstrap.upload_dirs import take
-from device_agent.bootstrap.wheels import check_space, holder_of, put
+from device_agent.bootstrap.wheels import check_space, download, holder_of, put
 
 
 def build(order: dict[str, Any]) -> dict[str, Any]:

@@ -1,18 +1,33 @@
-"""Finds the environments on a board; changes nothing."""
+"""The environments on a board: finds, uses and removes them."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from device_agent.bootstrap.files import listed, read_json
-from device_agent.bootstrap.paths import LINK, VENVS
+from device_agent.bootstrap.files import (
+    PART,
+    discard,
+    listed,
+    make_folder,
+    read_json,
+    remove_tree,
+    safe,
+    same,
+    sync,
+    write,
+)
+from device_agent.bootstrap.paths import LINK, TRUST, VENVS, Trouble
+from device_agent.bootstrap.upload_dirs import busy, drop_place, is_place
 
 MARKER = "knnkit.json"  # in an environment: what it was made of; written last, so that it proves it complete
 CONTENTS = "wheels"  # in an environment: NAME.json for each wheel, its files and their SHA-256
+#: Environments to keep: the one in use and the one before it, which a process may still be using.
+KEPT = 2
 
 
 def current(root: Path) -> str | None:
@@ -82,3 +97,60 @@ def environments(root: Path) -> dict[str, dict[str, Any]]:
 def site_packages(environment: Path) -> Path:
     """Where this Python looks for packages in an environment."""
     return environment / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
+
+
+def switch(root: Path, digest: str) -> str | None:
+    """Makes `digest` the environment in use; returns the digest of the one before."""
+    before = current(root)
+    if before != digest:
+        if (root / LINK).is_dir() and not (root / LINK).is_symlink():
+            raise Trouble("bad-root", f"{root / LINK} is a folder; knnkit needs this name for a link", "move it away")
+        if before is not None:
+            os.utime(root / VENVS / before / MARKER)  # `prune` keeps the one that was in use last
+        part = root / (LINK + PART)
+        part.symlink_to(Path(VENVS) / digest)
+        part.rename(root / LINK)
+        sync(root)
+    return before
+
+
+def add_keys(root: Path, keys: dict[str, str]) -> list[str]:
+    """Writes the trusted keys that are missing and returns their names; never removes a key."""
+    make_folder(root / TRUST)
+    added = []
+    for name, text in sorted(keys.items()):
+        path, part = root / TRUST / safe(name), root / TRUST / (name + PART)
+        if not same(path, hashlib.sha256(text.encode()).hexdigest()):
+            write(part, text.encode())
+            part.rename(path)
+            added.append(name)
+    sync(root / TRUST)
+    return added
+
+
+def tidy(root: Path) -> bool:
+    """Whether there is nothing to remove: no leftovers, and at most `KEPT` environments."""
+    finished = environments(root)
+    strays = [
+        path for path in listed(root / VENVS) if path.name not in finished and not (is_place(path) and busy(path))
+    ]
+    return not strays and len(finished) <= KEPT and not os.path.lexists(root / (LINK + PART))
+
+
+def clear_leftovers(root: Path) -> None:
+    """Removes environments that are unfinished or cannot start, and upload folders whose connection has ended."""
+    for path in listed(root / VENVS):
+        if is_place(path):
+            drop_place(path)
+        elif not works(root, path.name):
+            remove_tree(path)
+    remove_tree(root / (LINK + PART))
+
+
+def prune(root: Path, digest: str) -> None:
+    """Removes all environments but `digest` and the one in use; if these are the same, also keeps the one before."""
+    kept = {digest, current(root)}
+    others = [root / VENVS / name for name in environments(root) if name not in kept]
+    others.sort(key=lambda path: (path / MARKER).stat().st_mtime_ns, reverse=True)
+    for path in others[KEPT - len(kept) :]:
+        discard(path, path.with_name(path.name + PART), MARKER)

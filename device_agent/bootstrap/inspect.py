@@ -10,8 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from device_agent.bootstrap.cleanup import tidy
-from device_agent.bootstrap.environments import current, environments, linked
+from device_agent.bootstrap.environments import current, environments, linked, tidy
 from device_agent.bootstrap.examine import damage
 from device_agent.bootstrap.files import listed, sha256
 from device_agent.bootstrap.paths import TRUST, existing, resolved
@@ -33,8 +32,8 @@ def state(order: dict[str, Any]) -> dict[str, Any]:
         "glibc": glibc(),
         "venv": importlib.util.find_spec("venv") is not None,
         "pip": importlib.util.find_spec("pip") is not None,
-        # Only 32-bit boards use the distribution's packages, and this is the slowest question.
-        "system": {name: system_version(name) for name in ("numpy", "cryptography") if bits == 32},
+        # Only boards without wheels use the distribution's packages, and this is the slowest question.
+        "system": {name: system_version(name) for name in ("numpy", "cryptography")} if bare_of_wheels(bits) else {},
         "read_only": bool(disk.f_flag & os.ST_RDONLY),
         "writable": os.access(nearest, os.W_OK | os.X_OK),
         "nearest": str(nearest),
@@ -46,6 +45,11 @@ def state(order: dict[str, Any]) -> dict[str, Any]:
         "tidy": tidy(root),
         "trusted": trusted(root),
     }
+
+
+def bare_of_wheels(bits: int) -> bool:
+    """Whether no index has wheels for this kind of board: 32-bit, another processor, or another C library."""
+    return bits == 32 or os.uname().machine not in ("x86_64", "aarch64") or not glibc()
 
 
 def glibc() -> str:

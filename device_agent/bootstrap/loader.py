@@ -19,7 +19,7 @@ class Loader:
         self.sources = sources
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
-        """Returns None for every module that is not its own."""
+        """Returns how to load a module whose source it has; None for any other module."""
         if name not in self.sources:
             return None
         # Does not inherit from importlib.abc.Loader: importing that is slow.

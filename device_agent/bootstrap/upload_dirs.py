@@ -32,7 +32,7 @@ def claim(order: dict[str, Any]) -> dict[str, Any]:
 
 
 def connection() -> str:
-    """The process that lives as long as the connection: from the transport, else this process's parent."""
+    """The id of the process that lives as long as the connection: $KNNKIT_CONNECTION, else this process's parent."""
     return os.environ.get("KNNKIT_CONNECTION") or str(os.getppid())
 
 
@@ -83,7 +83,7 @@ def drop_place(place: Path) -> None:
 
 
 def take(root: Path, name: str) -> Path:
-    """Makes a folder this process's own: it may outlive the connection, and must keep its wheels then."""
+    """Renames an upload folder to one of this process, which may outlive the connection and still needs the wheels."""
     own = new_place(root, os.getpid())
     with contextlib.suppress(FileNotFoundError):  # `gather` reports it if the wheels are needed
         (root / VENVS / safe(name)).rename(own)

@@ -73,7 +73,7 @@ def add_runtime(parser: argparse.ArgumentParser, *, threads: bool = True) -> Non
         "--runtime",
         choices=(constants.ANY_RUNTIME, *constants.RUNTIMES),
         default=constants.ANY_RUNTIME,
-        help="which TFLite runtime runs the model (default: the first that is installed)",
+        help="what runs the model (default: the first TFLite runtime that is installed, else NumPy)",
     )
     if threads:
         help = "threads of the runtime (default: %(default)s)"

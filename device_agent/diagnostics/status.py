@@ -13,7 +13,7 @@ from device_agent.shared.protocol.errors import DeviceUnfit
 from device_agent.shared.protocol.versions import utc
 from device_agent.shared.safe_files import read_small
 from device_agent.shared.trust import standing
-from device_agent.store import starts, state, transitions, trust_dir
+from device_agent.store import starts, state, trust_dir
 from device_agent.store.state import StoreState
 from device_agent.store.store import Store
 from device_agent.system import board, clock
@@ -62,7 +62,7 @@ def status(store: Store) -> Status:
 
 
 def _about_starts(store: Store, current: StoreState, answering: state.Answering | None) -> list[str]:
-    left = transitions.why_left(current)
+    left = state.why_left(current)
     failed = starts.failed(store, answering.release.digest) if answering else 0
     said = f"starts-failed: the last {failed} starts ended without an answer" if failed else ""
     return [text for text in (f"fell-back: {left}" if left else "", said) if text]

@@ -80,7 +80,7 @@ class ExactKnn:
         if len(self._scale) != width or not (self._steps or width == self._info.n_features):
             raise ValueError("its tables have another width than knn.json says")
         self._blocks = [
-            np.memmap(path, np.float32, "r", int(offset), (count, width))
+            np.asarray(np.memmap(path, np.float32, "r", int(offset), (count, width)))
             for offset, count in zip(tables["block_offsets"], rows, strict=True)
         ]
         if self._classes.min(initial=0) < 0 or self._classes.max(initial=0) >= len(self._info.classes):
@@ -92,13 +92,23 @@ class ExactKnn:
         Raises:
             ModelUnusable: the tables do not fit each other.
         """
+        return self.answers(row[np.newaxis])[0]
+
+    def answers(self, rows: NDArray[np.float32]) -> list[dict[str, Any]]:
+        """Returns `answer` of each of the (n, n_features) raw rows; one product searches for all of them.
+
+        Raises:
+            ModelUnusable: the tables do not fit each other.
+        """
         try:
-            return self._answer(row)
+            entered = [self._enter(row) for row in rows]
+            near = self._find_near(np.array(entered))
+            return [self._answer(z, found) for z, found in zip(entered, near, strict=True)]
         except (ValueError, TypeError, IndexError, ArithmeticError) as error:
             raise ModelUnusable(f"{self._damaged}: {error}") from None
 
-    def _answer(self, row: NDArray[np.float32]) -> dict[str, Any]:
-        order, measure = self._rank(self._enter(row))
+    def _answer(self, z: Float64, near: NDArray[np.int64] | None) -> dict[str, Any]:
+        order, measure = self._rank(z, near)
         distances = self._distances(measure)
         probabilities = votes(self._classes[order], distances, self._info)
         # The order of addition can split equal shares by some 2^-53: shares within 1e-12 tie, the lowest class wins.
@@ -141,17 +151,17 @@ class ExactKnn:
         entered: Float64 = z - self._centre
         return entered
 
-    def _rank(self, z: Float64) -> tuple[NDArray[np.int64], Float64]:
+    def _rank(self, z: Float64, near: NDArray[np.int64] | None) -> tuple[NDArray[np.int64], Float64]:
         """Returns the (k,) nearest training rows and their measures, in order of (measure, index).
 
-        The measure is the squared distance; for manhattan, the distance.
+        The measure is the squared distance; for manhattan, the distance. `near` are the rows to rank; None: all.
         """
         k = self._info.k
         if self._info.metric == "cosine" and z[-2] == 1.0:  # zeros have distance 1 from all: all rows tie
             return np.arange(k), np.full(k, 2.0)
         manhattan = self._info.metric == "manhattan"
         zero = self._zero if manhattan else self._zero**2
-        rough = self._measure(z, None if manhattan else self._find_near(z))
+        rough = self._measure(z, near)
         kth = np.partition(rough, k - 1)[k - 1]
         candidates = np.flatnonzero(rough <= max(float(kth), zero) * _NEAR_TIED)
         measure = self._add_up(z, candidates)
@@ -190,27 +200,37 @@ class ExactKnn:
                 yield rows, np.abs(difference) if self._info.metric == "manhattan" else difference * difference
             first += len(block)
 
-    def _find_near(self, z: Float64) -> NDArray[np.int64] | None:
-        """Returns the rows that may be among the k nearest, by one float32 matrix product; None if all may be."""
-        if self._scale.max() > _STEEP:
-            return None
+    def _find_near(self, z: Float64) -> list[NDArray[np.int64] | None]:
+        """Returns, for each of (q, p) rows, the training rows that may be among the k nearest; None if all may be.
+
+        One float32 matrix product finds them.
+        """
+        if self._info.metric == "manhattan" or self._scale.max() > _STEEP:
+            return [None] * len(z)
         if self._squares is None:
             self._squares = self._measure_squares()
         weighted = z * self._scale
-        length = float(np.sqrt(weighted @ weighted))
+        length = np.sqrt(np.einsum("ij,ij->i", weighted, weighted))
         # (6 sqrt(p) + 8) u, u = 2^-24, bounds the error of a float32 score over p coordinates, relative to (length +
         # reach)² (`relative_error` in knnkit.model.reference.space). Four times that: nothing checks the result.
-        rho = 4.0 * (6.0 * np.sqrt(len(z)) + 8.0) * 2.0**-24
+        rho = 4.0 * (6.0 * np.sqrt(z.shape[1]) + 8.0) * 2.0**-24
         slack = rho * (length + float(np.sqrt(self._squares.max()))) ** 2
-        if not 1e-30 < slack < 1e30:  # outside, float32 squares may overflow or underflow
-            return None
-        factor = (weighted * self._scale).astype(np.float32)
-        products = np.concatenate([block @ factor for block in self._blocks])
-        squared = self._squares - 2.0 * products
-        kth = np.partition(squared, self._info.k - 1)[self._info.k - 1]
-        exact = self._zero**2 - length * length  # all exact matches are tied: keep every one
-        # Both the k-th row and a row that could pass it are off by at most `slack`.
-        return np.flatnonzero(squared <= max(float(kth), exact) + 2.0 * slack)
+        # Outside these bounds, float32 squares may overflow or underflow.
+        bounded = (slack > 1e-30) & (slack < 1e30)
+        if not bounded.any():
+            return [None] * len(z)
+        with np.errstate(over="ignore", invalid="ignore"):  # in rows that are not bounded
+            factor = (weighted * self._scale).astype(np.float32)
+            scores = np.concatenate([factor @ block.T for block in self._blocks], axis=1)
+            scores *= -2.0
+            scores += self._squares
+        kth = np.partition(scores, self._info.k - 1, axis=1)[:, self._info.k - 1]
+        # All exact matches are tied: keep every one. The k-th row and a row that could pass it are off by `slack` each.
+        limit = np.maximum(kth.astype(np.float64), self._zero**2 - length * length) + 2.0 * slack
+        return [
+            np.flatnonzero(row <= most) if usable else None
+            for row, most, usable in zip(scores, limit, bounded, strict=True)
+        ]
 
     def _measure_squares(self) -> NDArray[np.float32]:
         """Returns the (n_train,) float32 squared lengths of the training rows in model space."""

@@ -19,6 +19,7 @@ from device_agent.inference.interpreter_pool import MAX_SHARED
 from device_agent.shared.console.quiet import quiet
 from device_agent.shared.protocol import constants, model_info
 from device_agent.shared.protocol.errors import ModelUnusable
+from device_agent.shared.protocol.record import replace
 from device_agent.system import memory
 
 #: Rows that a large model answers before it is packed: together they take about as long as packing.
@@ -29,40 +30,28 @@ class Graphs:
     """The graphs of a model file in a TFLite runtime.
 
     Args:
-        path: the model.
+        loader: of the model; its threads are the runtime's, or share a batch of a small model.
         info: its knn.json.
-        runtime: see `Loader.find`.
-        threads: threads of the runtime; for a small model, threads that share a batch.
         packed: whether XNNPACK may pack the graphs; None chooses by the model's size and the free memory.
         stream: whether most queries are single rows.
         search: one of `constants.SEARCHES`, used if the model has it; None chooses the fastest.
 
     Attributes:
         waits: rows still to answer before the model is packed; 0 if it is packed or never will be.
-        loader: the loader of the runtime.
+        loader: the loader of the graphs.
 
     Raises:
         ModelUnusable: this runtime cannot load it.
-        DeviceUnfit: no such runtime is installed.
     """
 
     def __init__(
-        self,
-        path: str,
-        info: model_info.KnnInfo,
-        runtime: str | type,
-        threads: int,
-        *,
-        packed: bool | None,
-        stream: bool,
-        search: str | None,
+        self, loader: Loader, info: model_info.KnnInfo, *, packed: bool | None, stream: bool, search: str | None
     ) -> None:
-        size = Path(path).stat().st_size
+        size = Path(loader.path).stat().st_size
         small = size <= MAX_SHARED
-        self.loader = Loader.find(path, runtime, 1 if small else threads)
-        self.loader.require_version(info)
+        self.loader = replace(loader, threads=1) if small else loader
         self._info, self._requested, self.waits = info, search, 0
-        self._threads = threads if small else 1
+        self._threads = loader.threads if small else 1
         value_bytes = 4 if info.quantized is None else 5  # float32, and int8 if the model has it
         self._weights = value_bytes * info.n_train * info.searched if info.searched else size
         self._large = self._weights > memory.SMALL

@@ -1,4 +1,4 @@
-"""Finds the board's TFLite runtime and loads models into it.
+"""Finds the board's runtime and loads models into TFLite.
 
 Does not know what a model computes or whether it may run. Needs no NumPy until a model is loaded.
 """
@@ -27,7 +27,7 @@ class Loader:
 
     Attributes:
         path: the model file.
-        interpreter_class: the runtime's Interpreter class.
+        interpreter_class: the runtime's Interpreter class; None for NumPy.
         name: import name of the runtime.
         version: version of the runtime.
         threads: threads of each interpreter.
@@ -43,6 +43,8 @@ class Loader:
     def find(cls, path: str, runtime: str | type, threads: int) -> Loader:
         """Returns the loader of a model for `auto`, one of RUNTIMES, or an Interpreter class.
 
+        `auto` takes NumPy only where no TFLite runtime is installed, not where one is damaged.
+
         Raises:
             DeviceUnfit: no such runtime is installed, or it fails beside what this process has loaded.
         """
@@ -56,18 +58,25 @@ class Loader:
             raise DeviceUnfit(f"{runtime} fails in a process that has loaded TensorFlow", hint="runtime='auto'")
         names = [name for name in RUNTIMES if tensorflow is None or name != _FAILS_BESIDE_TENSORFLOW]
         names = names if runtime == "auto" else [runtime]
+        damaged = ""
         for name in names:
             if name not in RUNTIMES:
                 raise DeviceUnfit(f"no such runtime: {name!r}", hint=f"one of auto, {', '.join(RUNTIMES)}")
+            if name == constants.NUMPY:
+                if damaged:
+                    break
+                return cls(path, None, name, _version(importlib.import_module(name)), threads)
             try:
                 module = importlib.import_module(f"{name}.interpreter")
-            except ImportError:
+            except ImportError as error:
+                if not (isinstance(error, ModuleNotFoundError) and error.name == name):
+                    damaged = damaged or f"; {name} cannot be loaded: {error}"
                 continue
             return cls(path, module.Interpreter, name, _version(importlib.import_module(name)), threads)
-        packages = " or ".join(RUNTIMES[name] for name in names)
+        packages = " or ".join(RUNTIMES[name] for name in names if name != constants.NUMPY)
         named = "" if runtime == "auto" else f" --runtime {runtime}"
         raise DeviceUnfit(
-            f"this Python ({sys.executable}) has no TFLite runtime: {packages}",
+            f"this Python ({sys.executable}) has no TFLite runtime: {packages}{damaged}",
             reason="no-runtime",
             hint=f"knnkit provision --target HOST{named} puts {'it' if named else 'one'} on the board",
         )

@@ -1,8 +1,8 @@
 """k-nearest-neighbours classifier from a `.tflite` file.
 
-Runs in either TFLite runtime. Reads the model by path, so that it is mapped and not copied. Each answer is proven by
-the graph (its `certain` output) or computed again in float64 (`exact`). Checks rows first; never parses text, and never
-decides whether a model may run (`device_agent.shared.trust` does).
+Runs in either TFLite runtime, or in NumPy alone. Reads the model by path, so that it is mapped and not copied. Each
+answer is proven by the graph (its `certain` output) or computed again in float64 (`exact`). Checks rows first; never
+parses text, and never decides whether a model may run (`device_agent.shared.trust` does).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import platform
 import weakref
 from math import isfinite
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,9 +20,13 @@ from numpy.typing import ArrayLike, NDArray
 from device_agent.inference.exact import ExactKnn
 from device_agent.inference.graph_runner import unusable
 from device_agent.inference.graph_selection import Graphs
+from device_agent.inference.interpreter import Loader
 from device_agent.shared.protocol import constants, reports
 from device_agent.shared.queries import Neighbors, accuracy, check_rows
 from device_agent.shared.release.model_file import read_info as read_info
+
+if TYPE_CHECKING:
+    from device_agent.inference.numpy_knn import NumpySearch
 
 _FEW = 32
 
@@ -68,8 +72,8 @@ class TfliteKNN:
     Args:
         path: the model; also `/proc/self/fd/N` of a file that was opened before.
         num_threads: of the runtime; for a model under 8 MB, among how many threads a batch is divided.
-        runtime: `auto`, `tflite_runtime` or `ai_edge_litert`; or an Interpreter class. In a process that has loaded
-            TensorFlow, `auto` takes TensorFlow's own.
+        runtime: `auto`, `tflite_runtime`, `ai_edge_litert` or `numpy`; or an Interpreter class. In a process that has
+            loaded TensorFlow, `auto` takes TensorFlow's own; without a TFLite runtime, it takes NumPy.
         packed: whether XNNPACK may pack the graphs. A packed graph holds its own copy of the weights. Unpacked, they
             are read from the mapped file, and batches of a large model take several times as long. None packs a small
             model at once, and a model with over 32 MB of weights after `PACK_AFTER` rows, if half of the free memory
@@ -81,7 +85,7 @@ class TfliteKNN:
 
     Raises:
         ModelUnusable: the file is not a knnkit model, or this runtime is too old for it.
-        DeviceUnfit: no TFLite runtime is installed.
+        DeviceUnfit: the runtime is not installed.
     """
 
     def __init__(
@@ -98,9 +102,18 @@ class TfliteKNN:
         self.info = read_info(self.path)
         self.settled = 0
         self._file = _kept_open(self, self.path)
-        self._graphs = Graphs(self._file, self.info, runtime, num_threads, packed=packed, stream=stream, search=search)
-        self._take()
         self._exact: ExactKnn | None = None
+        loader = Loader.find(self._file, runtime, num_threads)
+        loader.require_version(self.info)
+        self._graphs: Graphs | NumpySearch
+        if loader.name == constants.NUMPY:
+            from device_agent.inference.numpy_knn import NumpySearch
+
+            self._graphs = NumpySearch(loader, self.info)
+            self._exact = self._graphs.exact
+        else:
+            self._graphs = Graphs(loader, self.info, packed=packed, stream=stream, search=search)
+        self._take()
 
     @property
     def search(self) -> str:

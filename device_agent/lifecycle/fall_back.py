@@ -12,7 +12,7 @@ import os
 from device_agent.serving.load import open_kept
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.errors import AgentError
-from device_agent.store import transitions
+from device_agent.store import state, transitions
 from device_agent.store.starts import Start
 from device_agent.store.store import Store
 from device_agent.system import clock
@@ -29,9 +29,9 @@ def leave_failing(store: Store, start: Start) -> str:
     before = os.umask(0o077)
     os.umask(before)
     try:
-        with store.changing(transitions.ITSELF, "classify", wait=0.0), contextlib.ExitStack() as stack:
+        with store.changing(state.ITSELF, "classify", wait=0.0), contextlib.ExitStack() as stack:
             current, moment = store.load(), clock.now()
-            transitions.refuse_foreign(current, transitions.ITSELF, moment)
+            transitions.refuse_foreign(current, state.ITSELF, moment)
             new = transitions.leave_failing(current, start.digest, start.failed, moment)
             if new.committed is None or new == current:
                 return ""

@@ -80,11 +80,7 @@ def lower_floors(store: Store, order: bytes, holder: str) -> Committed:
         Refused: a trust rule refused the order.
         Locked: an activation is pending, or another holder has the device.
     """
-    current = store.load()
-    moment = clock.now()
-    transitions.refuse_foreign(current, holder, moment)
-    if current.pending:
-        raise transitions.waits(current.pending)
+    current, moment = _at_rest(store, holder)
     verified = orders.verify_floor(order, Known(store, current).trust, moment.wall)
     new = transitions.lower_floors(current, verified.floor, verified.issued)
     if new != current:
@@ -108,11 +104,7 @@ def obey_rollback(
         GateFailed, ModelUnusable: the release does not pass; the current one still answers, the order stays unused.
         Locked: an activation is pending, or another holder has the device.
     """
-    current = store.load()
-    moment = clock.now()
-    transitions.refuse_foreign(current, holder, moment)
-    if current.pending:
-        raise transitions.waits(current.pending)
+    current, moment = _at_rest(store, holder)
     keys = Known(store, current).trust
     verified = orders.verify_rollback(order, keys, moment.wall)
     if current.committed and verified.digest == current.committed.digest:
@@ -129,6 +121,15 @@ def obey_rollback(
     new = transitions.go_back(current, verdict.ref, holder, "a signed order", moment)
     store.commit(new)
     return Committed(verdict.ref, new.previous, False, verdict.warnings)
+
+
+def _at_rest(store: Store, holder: str) -> tuple[StoreState, clock.Moment]:
+    """Returns the state and the time, if no activation waits and nobody but `holder` has the device."""
+    current, moment = store.load(), clock.now()
+    transitions.refuse_foreign(current, holder, moment)
+    if current.pending:
+        raise transitions.waits(current.pending)
+    return current, moment
 
 
 def _unless_allowed(error: Refused) -> Refused:

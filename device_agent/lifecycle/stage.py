@@ -294,7 +294,7 @@ def _drop_unlisted(place: Path) -> None:
 
 
 def _sequence(store: Store, digest: str) -> int:
-    """The release's sequence; -1 if it cannot be read, so that it is removed first."""
+    """Returns the release's sequence; -1 for a release that cannot be read, which is then removed first."""
     try:
         path = store.release_path(digest) / constants.MANIFEST_FILE
         return read_manifest(read_small(path, constants.MAX_MANIFEST)).sequence

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from device_agent.serving.in_flight import InFlight
 from device_agent.serving.load import Loaded, answering, load_kept
 from device_agent.serving.outputs import Sink, require_apart
 from device_agent.serving.replicas import answer_all, label_all
@@ -62,7 +63,8 @@ def classify(store: Store, request: Request, start: Start | None = None) -> int:
     loaded = load_kept(store, answering(store).release, request.runtime, request.threads)
     try:
         loaded.tell_warnings()
-        count = classify_by(loaded, request, start)
+        with InFlight(store.root) as in_flight:
+            count = classify_by(loaded, request, start, in_flight)
         _tell_if_left(store, loaded)
         return count
     finally:
@@ -79,7 +81,7 @@ def _tell_if_left(store: Store, loaded: Loaded) -> None:
         print(f"device_agent: warning: {loaded.digest} gave these answers; {now} answers now", file=sys.stderr)
 
 
-def classify_by(loaded: Loaded, request: Request, start: Start | None = None) -> int:
+def classify_by(loaded: Loaded, request: Request, start: Start | None = None, in_flight: InFlight | None = None) -> int:
     """As `classify`, with a release that is already loaded and stays loaded.
 
     Raises:
@@ -89,7 +91,8 @@ def classify_by(loaded: Loaded, request: Request, start: Start | None = None) ->
     renderer = make_renderer(loaded, request.columns, request.output_format or source.format)
     sink = Sink(request.output, renderer.dtype if isinstance(renderer, NpyRenderer) else None)
     try:
-        count = _run(loaded, source, request, renderer, sink, start)
+        table = _Table(loaded, source, request, start, in_flight)
+        count = _run(table, renderer, sink)
         sink.finish(count)
     except BaseException:
         sink.abandon()
@@ -133,33 +136,33 @@ def neighbor_classes(model: str) -> NDArray[np.int32]:
     return classes
 
 
-def _run(loaded: Loaded, source: Source, request: Request, renderer: Renderer, sink: Sink, start: Start | None) -> int:
-    require_apart(source.descriptor, request.output)
+def _run(table: _Table, renderer: Renderer, sink: Sink) -> int:
+    require_apart(table.source.descriptor, table.request.output)
     progress = _Progress()
     count = 0
-    table = _Table(loaded, source, request, start)
-    for rows, rendered in _rendered(loaded, table, request, renderer):
-        if start:
-            start.answered()
+    for rows, rendered in _rendered(table, renderer):
+        if table.start:
+            table.start.answered()
         if count == 0 and (table.header or isinstance(renderer, NpyRenderer)):
             sink.write(renderer.header())
         sink.write(rendered)
         count += rows
         progress.show(count)
     if count == 0:
-        raise BadInput(f"{source.name}: it has no rows", reason="no-rows")
+        raise BadInput(f"{table.source.name}: it has no rows", reason="no-rows")
     progress.end()
     return count
 
 
-def _rendered(loaded: Loaded, table: _Table, request: Request, renderer: Renderer) -> Iterator[tuple[int, bytes]]:
+def _rendered(table: _Table, renderer: Renderer) -> Iterator[tuple[int, bytes]]:
     """Yields (number of rows, rendered answers) of each block."""
+    loaded, request = table.loaded, table.request
     if request.columns.labels_only:
         for labels in label_all(loaded, table.blocks(), request.runtime, request.threads):
-            yield len(labels), renderer.render_labels(labels, table.kept.popleft())
+            yield len(labels), renderer.render_labels(labels, table.take())
     else:
         for answers in answer_all(loaded, table.blocks(), request.runtime, request.threads):
-            yield len(answers.label), renderer.render(answers, len(answers.label), {}, table.kept.popleft())
+            yield len(answers.label), renderer.render(answers, len(answers.label), {}, table.take())
 
 
 class _Table:
@@ -167,35 +170,50 @@ class _Table:
 
     Attributes:
         header: after the first block, whether there is a header line.
-        kept: of each block that is read but not yet written, the values of the columns that are kept.
     """
 
-    def __init__(self, loaded: Loaded, source: Source, request: Request, start: Start | None) -> None:
+    def __init__(
+        self, loaded: Loaded, source: Source, request: Request, start: Start | None, in_flight: InFlight | None
+    ) -> None:
         self.header = False
-        self.kept: deque[Kept] = deque()
-        self._loaded, self._info, self._start = loaded, loaded.model.info, start
-        self._source, self._request = source, request
+        self.loaded, self.source, self.request, self.start = loaded, source, request, start
+        self._info, self._in_flight = loaded.model.info, in_flight
+        self._waiting: deque[tuple[Kept, int, int]] = deque()
+
+    def take(self) -> Kept:
+        """Returns the values of the columns that are kept, of the oldest block that is read and not taken."""
+        kept, _, _ = self._waiting.popleft()
+        self._tell()
+        return kept
+
+    def _hand_out(self, rows: NDArray[Any], kept: Kept, name: str, numbers: Sequence[int]) -> NDArray[Any]:
+        self._refuse_poison(rows, name, numbers)
+        self._waiting.append((kept, numbers[0], numbers[-1]))
+        self._tell()
+        return rows
+
+    def _tell(self) -> None:
+        if self._in_flight and self._waiting:
+            self._in_flight.answering(self._waiting[0][1], self._waiting[-1][2])
 
     def blocks(self) -> Iterator[NDArray[Any]]:
-        if self._source.format == "npy":
-            if self._request.columns.keep:
+        if self.source.format == "npy":
+            if self.request.columns.keep:
                 raise BadInput("--keep: the columns of NPY have no names", hint="give the rows as CSV or JSON lines")
             yield from self._arrays()
             return
-        parser = make_parser(self._info, self._source.format, self._request)
-        for block in self._source.blocks():
+        parser = make_parser(self._info, self.source.format, self.request)
+        for block in self.source.blocks():
             parsed = self._parse(parser, block)
             self.header = bool(parser.header)
             if len(parsed.rows):
-                self._refuse_poison(parsed.rows, "line {}", parsed.lines)
-                self.kept.append(parsed.kept)
-                yield parsed.rows
+                yield self._hand_out(parsed.rows, parsed.kept, "line {}", parsed.lines)
 
     def _arrays(self) -> Iterator[NDArray[np.float32]]:
         """Converts the rows of an NPY file to float32; checks them here, because an error names the row's number."""
         before = 0
         coder = _coder_of(self._info)
-        for wide in self._source.arrays(len(self._info.columns)):
+        for wide in self.source.arrays(len(self._info.columns)):
             with np.errstate(over="ignore"):
                 rows = np.ascontiguousarray(wide, dtype=np.float32)
             if coder is not None:
@@ -204,11 +222,9 @@ class _Table:
             if not finite.all():
                 row, column = (int(place[0]) for place in np.nonzero(~finite))
                 where = f"rows[{before + row}, {column}] ({short(self._info.feature_names[column])})"
-                raise BadInput(f"{self._source.name}: {where}: {wide[row, column]} is not a finite float32 number")
-            self._refuse_poison(rows, "rows[{}]", range(before, before + len(rows)))
+                raise BadInput(f"{self.source.name}: {where}: {wide[row, column]} is not a finite float32 number")
+            yield self._hand_out(rows, (), "rows[{}]", range(before, before + len(rows)))
             before += len(rows)
-            self.kept.append(())
-            yield rows
 
     def _filled(self, coder: Coder, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         from device_agent.shared.features.parsers import read_array
@@ -216,24 +232,24 @@ class _Table:
         try:
             found: NDArray[np.float32] = read_array(coder, rows)
         except BadInput as error:
-            raise BadInput(f"{self._source.name}: {error}", hint=error.hint) from None
+            raise BadInput(f"{self.source.name}: {error}", hint=error.hint) from None
         for said in coder.take_news():
             _tell_once(said)
         return found
 
     def _refuse_poison(self, rows: NDArray[Any], name: str, numbers: Sequence[int]) -> None:
         """After a start that died: refuses a row that kills the model, before this process answers it."""
-        if self._start and self._start.in_doubt:
+        if (self.start and self.start.in_doubt) or (self._in_flight and self._in_flight.suspects(numbers)):
             from device_agent.serving.poison import find_poison
 
-            found = find_poison(self._loaded, rows, self._request.runtime)
+            found = find_poison(self.loaded, rows, self.request.runtime)
             if found:
                 hint = "take the row out, and report it: no row should do that"
                 where = name.format(numbers[found[0]])
-                raise BadInput(f"{self._source.name}, {where}: {found[1]}", reason="row-kills", hint=hint)
+                raise BadInput(f"{self.source.name}, {where}: {found[1]}", reason="row-kills", hint=hint)
 
     def _parse(self, parser: Parser, block: bytes) -> Parsed:
-        name = self._source.name
+        name = self.source.name
         try:
             parsed = parser.parse(block)
         except BadInput as error:

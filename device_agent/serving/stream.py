@@ -13,11 +13,12 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from device_agent.serving.batch import Request, make_renderer
+from device_agent.serving.in_flight import InFlight
 from device_agent.serving.load import answering, load_kept
 from device_agent.serving.outputs import open_output, require_apart, write_all
 from device_agent.serving.stream_rows import StreamRows
@@ -30,6 +31,12 @@ from device_agent.store import state
 from device_agent.store.starts import Start
 from device_agent.store.store import Store
 from device_agent.system import clock
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from device_agent.inference.tflite_knn import Answers
 
 #: Bytes per read, which are answered together: the most that an answer can be behind.
 READ_BYTES = 1 << 15
@@ -52,7 +59,7 @@ def stream(store: Store, request: Request, start: Start | None = None) -> int:
     source = open_source(request.input, request.format, look=False)
     require_apart(source.descriptor, request.output)
     answerer = _Answerer(store, request, source, start)
-    with _signals() as flags:
+    with _signals() as flags, answerer.in_flight:
         return _serve(answerer, source, flags)
 
 
@@ -156,6 +163,10 @@ class _Answerer:
         self._rows = StreamRows(self._loaded.model.info, source, request)
         self._renderers: dict[str, Renderer] = {}
         self._renderer()
+        self.in_flight = InFlight(store.root)
+        if self.in_flight.died_at:
+            said = f"a process died while it answered lines {self.in_flight}; here, they are tried first"
+            print(f"device_agent: warning: {said}", file=sys.stderr, flush=True)
 
     def answer(self, block: bytes) -> None:
         """Answers all lines of a block."""
@@ -175,13 +186,13 @@ class _Answerer:
         """Begins the start with its first rows. After one that died, rows that kill the model become bad lines."""
         if self._start and len(parsed.rows):
             self._start.begin()
-            while self._start.in_doubt and len(parsed.rows):
-                from device_agent.serving.poison import find_poison, without_row
+        while len(parsed.rows) and ((self._start and self._start.in_doubt) or self.in_flight.suspects(parsed.lines)):
+            from device_agent.serving.poison import find_poison, without_row
 
-                found = find_poison(self._loaded, parsed.rows, self._request.runtime)
-                if found is None:
-                    break
-                parsed = without_row(parsed, *found)
+            found = find_poison(self._loaded, parsed.rows, self._request.runtime)
+            if found is None:
+                break
+            parsed = without_row(parsed, *found)
         return parsed
 
     def _answer(self, parsed: Parsed) -> None:
@@ -196,14 +207,20 @@ class _Answerer:
             return
         batch = self._loaded.model.batch
         if parsed.errors or parsed.count <= batch:
-            answers = self._loaded.model.classify(parsed.rows) if len(parsed.rows) else None
+            answers = self._classify(parsed.rows, parsed.lines) if len(parsed.rows) else None
             self._write(renderer.render(answers, parsed.count, parsed.errors, parsed.kept))
             return
         for start in range(0, parsed.count, batch):
             rows = parsed.rows[start : start + batch]
             kept = [column[start : start + batch] for column in parsed.kept]
-            answers = self._loaded.model.classify(rows)
+            answers = self._classify(rows, parsed.lines[start : start + batch])
             self._write(renderer.render(answers, len(rows), {}, kept))
+
+    def _classify(self, rows: NDArray[np.float32], lines: Sequence[int]) -> Answers:
+        self.in_flight.answering(lines[0], lines[-1])
+        answers = self._loaded.model.classify(rows)
+        self.in_flight.answered()
+        return answers
 
     def wait(self) -> None:
         """No rows arrive: while it waits for the first of them, a start counts neither for nor against the release."""

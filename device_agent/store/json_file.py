@@ -18,13 +18,7 @@ T = TypeVar("T")
 
 
 class JsonFile(Generic[T]):
-    """A JSON file with one record.
-
-    Args:
-        path: the file.
-        kind: class of the record.
-        limit: most bytes to read or write.
-    """
+    """A JSON file with one record of the class `kind`; at most `limit` bytes are read or written."""
 
     def __init__(self, path: Path, kind: type[T], limit: int) -> None:
         self.path, self._kind, self._limit = path, kind, limit

@@ -25,17 +25,13 @@ _SIZE = 64 + 1 + 3 + 1
 
 
 class Start:
-    """A start of the release that answers; counts as failed until `answered` or `withdraw`.
-
-    Attributes:
-        digest: of the release; empty where nothing is counted.
-        failed: how many starts of it before this one died in a row.
-    """
+    """A start of the release that answers; counts as failed until `answered` or `withdraw`."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._descriptor = -1
-        self.digest, self.failed = "", 0
+        self.digest = ""  # of the release; empty where nothing is counted
+        self.failed = 0  # how many starts of it before this one died in a row
         self.begin()
 
     def begin(self) -> None:

@@ -14,12 +14,14 @@ from device_agent.shared.protocol.documents import LockHolder, ReleaseRef
 from device_agent.shared.protocol.record import record
 from device_agent.system.clock import Moment
 
+#: Holder of the transition by which the agent leaves a release whose starts never answer.
+ITSELF = "the agent itself"
 What = Literal["activated", "confirmed", "reverted", "rolled-back"]
 
 
 @record
 class Pending:
-    """An activation that waits for confirmation: `started` and `deadline` are uptimes of the boot `boot`."""
+    """An activation that waits for confirmation; `started` and `deadline` are seconds since the boot of id `boot`."""
 
     release: ReleaseRef
     created: int  # the time floor after it is committed (`Verdict.time_floor`)
@@ -125,3 +127,11 @@ def holder(state: StoreState, moment: Moment) -> LockHolder | None:
     """Returns who holds the device between two commands: who began a pending activation, or reserved the device."""
     lease = lease_holder(state, moment)
     return LockHolder(lease.holder, lease.reason, lease.since, lease.pid) if lease else None
+
+
+def why_left(state: StoreState) -> str:
+    """Returns why the agent went back by itself from a committed release; empty if that was not the last transition."""
+    event = state.event
+    if not event or event.what != "rolled-back" or event.holder != ITSELF or not event.release:
+        return ""
+    return f"{event.release.name} {event.release.version} ({event.release.digest[:12]}) was left: {event.why}"

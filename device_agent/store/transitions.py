@@ -16,13 +16,21 @@ from device_agent.shared.protocol.documents import ReleaseRef
 from device_agent.shared.protocol.errors import ActivationFailed, AgentError, Locked
 from device_agent.shared.protocol.record import replace
 from device_agent.shared.protocol.versions import utc
-from device_agent.store.state import Event, Lease, Pending, StoreState, What, answering, is_over, lease_holder
+from device_agent.store.state import (
+    ITSELF,
+    Event,
+    Lease,
+    Pending,
+    StoreState,
+    What,
+    answering,
+    is_over,
+    lease_holder,
+)
 from device_agent.system.clock import Moment
 
 #: Longest time that an activation may wait for confirmation, in seconds.
 MAX_DEADLINE = 86_400.0
-#: Who goes back from a release whose starts never answer.
-ITSELF = "the agent itself"
 
 
 def refuse_foreign(state: StoreState, holder: str, moment: Moment) -> None:
@@ -181,14 +189,6 @@ def leave_failing(state: StoreState, digest: str, starts: int, moment: Moment) -
     if state.pending or not state.previous or not is_committed:
         return state
     return go_back(state, state.previous, ITSELF, f"{starts} starts in a row ended without an answer", moment)
-
-
-def why_left(state: StoreState) -> str:
-    """Returns why the agent went back by itself from a committed release; empty if that was not the last transition."""
-    event = state.event
-    if not event or event.what != "rolled-back" or event.holder != ITSELF or not event.release:
-        return ""
-    return f"{event.release.name} {event.release.version} ({event.release.digest[:12]}) was left: {event.why}"
 
 
 def lower_floors(state: StoreState, floor: int, time_floor: int) -> StoreState:

@@ -19,12 +19,7 @@ from device_agent.system import board
 class Known:
     """The contents of state.json and ROOT/trust, each read once per command.
 
-    Valid while nobody else can change them: under the store's lock.
-
-    Args:
-        store: of the device.
-        state: from `Store.changing`.
-        device_class: replaces the device's own class.
+    Valid while nobody else can change them: under the store's lock. `device_class` replaces the device's own class.
     """
 
     def __init__(self, store: Store, state: StoreState, device_class: str | None = None) -> None:

@@ -43,12 +43,10 @@ def key_file_name(fingerprint: str) -> str:
 
 
 def read(directory: Path, *, lenient: bool = False) -> TrustFiles:
-    """Reads ROOT/trust; a file without a valid key is only a warning.
+    """Reads ROOT/trust, which may be missing; a file without a valid key is only a warning.
 
-    Args:
-        directory: ROOT/trust; it may be missing.
-        lenient: whether a damaged device.json is only a warning: to start the running release, never to accept a new
-            one, since the file holds the revocations.
+    With `lenient`, a damaged device.json is only a warning: to start the running release, never to accept a new one,
+    since the file holds the revocations.
 
     Raises:
         DeviceUnfit: device.json is damaged.

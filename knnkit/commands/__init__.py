@@ -11,6 +11,7 @@ COMMANDS: dict[str, str] = {
     "keygen": "make a signing key",
     "sign": "sign a release directory",
     "build": "build a signed release from deploy.yaml",
+    "tune": "find the best k, metric, weights and scale for the rows",
     "inspect": "show what is in a model or a release",
     "verify": "check a release's signature and contents",
     "trust": "show and enrol a device's host key, or the signing keys it trusts",

@@ -20,7 +20,7 @@ from device_agent.shared.safe_files import read_small
 from knnkit.config.parse import Config
 from knnkit.errors import KnnkitError
 from knnkit.fleet.device.classify_client import Answerer
-from knnkit.fleet.device.connect import Pace, dial
+from knnkit.fleet.device.connect import Job, Pace, dial
 from knnkit.fleet.device.probe import probe
 from knnkit.fleet.report import FleetReport
 from knnkit.fleet.targets import Target
@@ -38,12 +38,7 @@ def survey(
 ) -> tuple[Regions, str] | None:
     """Returns the regions and the name of the device that classified them; None if there is nothing to show.
 
-    Args:
-        arguments: of the command line, with `--report`.
-        report: of the run.
-        targets: the devices.
-        directories: releases on this machine; the golden rows of the one that a device runs are drawn.
-        pace: time limits.
+    `directories` are releases on this machine. The golden rows of the one that a device runs are drawn.
     """
     if report.interrupted or not any(path.suffix in (".html", ".htm") for path in arguments.report):
         return None
@@ -81,7 +76,7 @@ def _ask(target: Target, directory: Path, pace: Pace) -> Regions:
     info = model_file.read_info(directory / constants.MODEL_FILE)
     golden = Golden.from_bytes(read_small(directory / constants.GOLDEN_FILE, constants.MAX_GOLDEN))
     known = golden.truth >= 0
-    transport = dial(target, pace.dialling)
+    transport = dial(Job(target, pace=pace))
     try:
         device = Answerer(transport, probe(transport, target.root, timeout=pace.command))
         return decision_regions.survey(

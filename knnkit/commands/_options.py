@@ -32,6 +32,25 @@ def add_config(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> Non
     )
 
 
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of a command that examines the rows of one model: which, and where the plot goes."""
+    parser.add_argument(
+        "-c",
+        "--config",
+        type=Path,
+        default=Path("deploy.yaml"),
+        metavar="FILE",
+        help="configuration (default: %(default)s)",
+    )
+    parser.add_argument("--model", metavar="NAME", help="which of several models in the file")
+    add_json(parser)
+
+
+def add_plot(parser: argparse.ArgumentParser) -> None:
+    """Adds `--plot`."""
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="write the curves: .png, or .html with the table")
+
+
 def add_fleet(parser: argparse.ArgumentParser, *, writes: bool = False) -> None:
     """Adds the options of every fleet command: which devices, how to reach them, how to report."""
     which = parser.add_argument_group("which devices")
@@ -105,8 +124,8 @@ def add_provisioning(parser: argparse.ArgumentParser, *, also: str = "") -> None
     bare.add_argument(
         "--runtime",
         choices=(constants.ANY_RUNTIME, *constants.RUNTIMES),
-        help="which TFLite runtime; replaces another one. auto keeps the present one; on a bare device it is "
-        "tflite_runtime if that exists for it (default: deploy.yaml's, else auto)",
+        help="what runs the model; replaces another one. auto keeps the present one; on a bare device it is the first "
+        "of these that exists for it (default: deploy.yaml's, else auto)",
     )
     bare.add_argument("--offline", action="store_true", help="send the wheels: the devices have no internet")
     bare.add_argument(

@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from knnkit.commands import _options
+from knnkit.commands import _options, _parsers_rows
 
 #: `--reset-floor` without a sequence.
 CLOCK = -1
@@ -330,6 +330,7 @@ CONFIGURE: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "keygen": _keygen,
     "sign": _sign,
     "build": _build,
+    "tune": _parsers_rows.tune,
     "inspect": _inspect,
     "verify": _verify,
     "trust": _trust,

@@ -3,35 +3,33 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 from knnkit.commands import _config, _output, _selection
 from knnkit.commands._console import Console
+from knnkit.config.parse import Config
+from knnkit.fleet.device.connect import Job
 from knnkit.fleet.jobs.query import Kind, Question, ask_device
 from knnkit.fleet.report import FleetReport
+from knnkit.fleet.rollout.executor import Work
 from knnkit.fleet.rollout.rollout import ask_all
-
-
-@dataclass(frozen=True)
-class Shared:
-    """What every device gets: standard input, and what its certificate must cover."""
-
-    input: bytes = b""
-    rows: int | None = None
-    digest: str | None = None
+from knnkit.fleet.targets import Target
 
 
 def ask_fleet(
     arguments: argparse.Namespace,
     kind: Kind,
     agent_arguments: tuple[str, ...] = (),
-    shared: Shared | None = None,
     *,
     inputs: Mapping[str, bytes] | None = None,
+    **shared: Any,
 ) -> FleetReport:
-    """Queries every selected device, or those in `inputs` (device -> standard input); returns the report."""
-    shared = shared or Shared()
+    """Queries every selected device, or those in `inputs` (device -> standard input); returns the report.
+
+    `shared` are further fields of every `Question`.
+    """
     _output.check_report_paths(arguments)
     config = _config.load_config(arguments)
     targets = _selection.select_targets(arguments, config)
@@ -40,23 +38,20 @@ def ask_fleet(
     models = frozenset(build.model.name for build in config.builds()) if config else frozenset()
     if inputs is not None:
         targets = tuple(target for target in targets if target.name in inputs)
+    everyone = Question(
+        Target("", None), kind, holder, nonce, agent_arguments, pace=pace, named=named, models=models, **shared
+    )
     questions = [
-        Question(
-            target,
-            kind,
-            holder,
-            nonce,
-            agent_arguments,
-            (inputs or {}).get(target.name, shared.input),
-            shared.rows,
-            shared.digest,
-            pace,
-            named=named,
-            models=models,
-        )
-        for target in targets
+        replace(everyone, target=target, input=(inputs or {}).get(target.name, everyone.input)) for target in targets
     ]
-    with Console(len(targets)) as console, _selection.open_fan(arguments, config) as fan:
-        report = ask_all(kind, questions, ask_device, fan, console)
+    report = run_jobs(arguments, config, kind, questions, ask_device)
     releases = {device.release.digest: device.release for device in report.devices if device.release}
     return replace(report, nonce=nonce, holder=holder, releases=tuple(releases.values()))
+
+
+def run_jobs(
+    arguments: argparse.Namespace, config: Config | None, command: str, jobs: Sequence[Job], work: Work
+) -> FleetReport:
+    """Runs the job of each device, shows the progress on stderr, and returns the report."""
+    with Console(total=len(jobs)) as console, _selection.open_fan(arguments, config) as fan:
+        return ask_all(command, jobs, work, fan, console)

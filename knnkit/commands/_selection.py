@@ -19,7 +19,7 @@ from knnkit.commands._output import read_report
 from knnkit.config.parse import Config, RolloutConfig, parse_duration
 from knnkit.errors import NothingToDo, SigningKeyError, UsageError
 from knnkit.fleet import targets as target
-from knnkit.fleet.device.connect import Dialling, Pace
+from knnkit.fleet.device.connect import Pace
 from knnkit.fleet.rollout.executor import Fan, fan
 from knnkit.fleet.targets import Overrides, Target
 from knnkit.release import keys
@@ -130,7 +130,8 @@ def pace_of(arguments: argparse.Namespace, config: Config | None) -> Pace:
     if retries < 0:
         raise UsageError(f"--connect-retries {retries}: it counts from 0", hint="--connect-retries 2")
     return Pace(
-        dialling=Dialling(duration(arguments.connect_timeout, said.connect_timeout, "--connect-timeout"), retries),
+        connect=duration(arguments.connect_timeout, said.connect_timeout, "--connect-timeout"),
+        retries=retries,
         command=duration(arguments.command_timeout, said.command_timeout, "--command-timeout"),
         confirm=duration(getattr(arguments, "confirm_within", None), said.confirm_within, "--confirm-within"),
         lock=duration(getattr(arguments, "wait", None), 0.0, "--wait"),

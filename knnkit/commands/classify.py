@@ -17,12 +17,11 @@ from typing import BinaryIO
 from device_agent.shared.console import streams
 from device_agent.shared.protocol import constants
 from device_agent.shared.safe_files import whole_file
-from knnkit.commands import _config, _output, _selection
-from knnkit.commands._console import Console
+from knnkit.commands import _config, _output, _query, _selection
 from knnkit.config.parse import Config
 from knnkit.errors import DataError, UsageError
+from knnkit.fleet.device.connect import Job
 from knnkit.fleet.jobs.classify import RowsJob, about, classify_rows, pipe_rows
-from knnkit.fleet.rollout.rollout import ask_all
 from knnkit.fleet.targets import Target
 from knnkit.render.terminal import print_line
 from knnkit.transport.base import printable
@@ -54,8 +53,9 @@ def agent_command(arguments: argparse.Namespace, config: Config | None, answers:
 def _one(arguments: argparse.Namespace, config: Config | None, target: Target) -> int:
     _refuse_same(arguments.input, arguments.output)
     command = agent_command(arguments, config, arguments.output_format or ("jsonl" if arguments.json else None))
+    job = Job(target, pace=_selection.pace_of(arguments, config))
     with _source(arguments.input) as source, contextlib.suppress(_Incomplete), _sink(arguments) as sink:
-        done = pipe_rows(target, _selection.pace_of(arguments, config), command, source, sink, warn=_warn)
+        done = pipe_rows(job, command, source, sink, warn=_warn)
         if done.exit_code:
             raise _Incomplete
     said = printable(about(arguments.input, done).stderr.decode("utf-8", "replace")).rstrip()
@@ -79,17 +79,12 @@ def _many(arguments: argparse.Namespace, config: Config | None, targets: tuple[T
     arguments.output.mkdir(parents=True, exist_ok=True)
     command, pace = agent_command(arguments, config, arguments.output_format), _selection.pace_of(arguments, config)
     suffix = arguments.output_format or arguments.input.suffix.lstrip(".") or "csv"
+    jobs = []
     for target in targets:
-        _refuse_same(arguments.input, arguments.output / f"{_file_name(target.name)}.{suffix}")
-    jobs = [
-        RowsJob(
-            target, command, str(arguments.input), str(arguments.output / f"{_file_name(target.name)}.{suffix}"), pace
-        )
-        for target in targets
-    ]
-    with Console(len(jobs)) as console, _selection.open_fan(arguments, config) as fan:
-        report = ask_all("classify", jobs, classify_rows, fan, console)
-    return _output.finish(arguments, report)
+        answers = arguments.output / f"{_file_name(target.name)}.{suffix}"
+        _refuse_same(arguments.input, answers)
+        jobs.append(RowsJob(target, command, str(arguments.input), str(answers), pace=pace))
+    return _output.finish(arguments, _query.run_jobs(arguments, config, "classify", jobs, classify_rows))
 
 
 class _Incomplete(Exception):

@@ -117,7 +117,7 @@ class _Witness:
 
 
 @dataclass(frozen=True)
-class _Told:
+class _Result:
     """What the experiment showed."""
 
     truth: Any
@@ -144,18 +144,18 @@ class _Demo:
         self._say(
             f"  {built.directory.name}/: {built.manifest.name} {built.manifest.version}, signed, {built.digest[:12]}"
         )
-        target = self._target(config)
+        target = targets_of(config)[0]
         with self._step(
             f"knnkit deploy -c {self._shown(config_file)}", "the first time, makes the device's environment"
         ):
             report = self._deploy(target, built, signer.public_pem)
         with self._step("asking TfKNN on the host, TfliteKNN on the device, and a float64 search"):
             device, report = self._certify(target, report, built)
-            told = self._ask(built, training, test, device)
+            result = self._ask(built, training, test, device)
         with self._step("drawing"):
             regions = self._survey(device, built, training, test)
             picture, page = self._draw(regions, training, built, report)
-        return self._conclude(told, picture, page, built, as_json=as_json)
+        return self._conclude(result, picture, page, built, as_json=as_json)
 
     # --- the path -------------------------------------------------------------------------------------------------
     def _configure(self) -> Path:
@@ -178,9 +178,6 @@ class _Demo:
         assert rows.held_out is not None  # deploy.yaml holds rows out
         return ensure_release(build, signer), rows.training, rows.held_out
 
-    def _target(self, config: Any) -> Target:
-        return targets_of(config)[0]
-
     def _deploy(self, target: Target, built: Built, public_pem: bytes) -> DeviceReport:
         keys = {dsse.fingerprint(public_pem): public_pem}
         package = read_package(built.directory, keys)
@@ -188,7 +185,7 @@ class _Demo:
         job = DeviceJob(target, package, secrets.token_hex(16), holder, keys=tuple(keys.items()))
         with terminal.Progress() as progress:
             report = run_job(job, progress.step)
-            progress.finish(target.name, report.outcome.value, "good" if report.good else "bad")
+            progress.end(target.name, report.outcome.value, "good" if report.good else "bad")
         if not report.good:
             raise ParityFailed(report.message, hint=report.hint, reason=report.reason)
         return report
@@ -203,7 +200,7 @@ class _Demo:
         return Answerer(transport, facts), replace(report, certificate=proof.certificate)
 
     # --- the experiment -------------------------------------------------------------------------------------------
-    def _ask(self, built: Built, training: Dataset, test: Dataset, device: Answerer) -> _Told:
+    def _ask(self, built: Built, training: Dataset, test: Dataset, device: Answerer) -> _Result:
         k = built.info.k
         host = TfKNN(training.rows, k, labels=training.labels)
         neighbours = host.neighbors(test.rows).indices
@@ -212,7 +209,7 @@ class _Demo:
         reference = np.argsort(distances, axis=1, kind="stable")[:, :k].astype(np.int32)
         on_host = _Witness("TfKNN on the host", neighbours, host.predict(test.rows))
         on_device = _Witness("TfliteKNN on the device", *device.neighbours(test.rows))
-        return _Told(test.labels, reference, (on_host, on_device))
+        return _Result(test.labels, reference, (on_host, on_device))
 
     def _survey(self, device: Answerer, built: Built, training: Dataset, test: Dataset) -> Regions:
         classes = built.info.classes
@@ -243,11 +240,11 @@ class _Demo:
         return picture, html.write_report(self._folder / "report.html", page)
 
     # --- the output -----------------------------------------------------------------------------------------------
-    def _conclude(self, told: _Told, picture: Path, page: Path, built: Built, *, as_json: bool) -> int:
-        total = len(told.reference)
-        document: dict[str, Any] = {"identical": told.identical, "rows": total, "accuracy": {}}
-        for witness in told.witnesses:
-            agrees, accuracy = witness.agrees(told.reference), witness.accuracy(told.truth)
+    def _conclude(self, result: _Result, picture: Path, page: Path, built: Built, *, as_json: bool) -> int:
+        total = len(result.reference)
+        document: dict[str, Any] = {"identical": result.identical, "rows": total, "accuracy": {}}
+        for witness in result.witnesses:
+            agrees, accuracy = witness.agrees(result.reference), witness.accuracy(result.truth)
             document["accuracy"][witness.name] = accuracy
             if not as_json:
                 all_same = f"the neighbours of all {total} test rows are identical to the float64 search's"
@@ -259,7 +256,7 @@ class _Demo:
         self._say("\n" + "\n".join(f"{what:<9} {self._shown(path)}" for what, path in left.items()))
         self._say(f"          (everything lies in {self._shown(self._folder)}; remove it to be rid of it)")
         self._say(f"done in {time.monotonic() - self._began:.1f} s")
-        if not told.identical:
+        if not result.identical:
             raise ParityFailed("host, device and reference do not find the same neighbours", reason="different")
         return constants.EXIT_OK
 

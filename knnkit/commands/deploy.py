@@ -7,23 +7,22 @@ from __future__ import annotations
 import argparse
 import difflib
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from device_agent.shared.protocol import constants, json_codec
-from knnkit.commands import _config, _decision_regions, _output, _selection
+from knnkit.commands import _config, _decision_regions, _output, _query, _selection
 from knnkit.commands import _dry_run as _plans
 from knnkit.commands._console import Console
 from knnkit.config.parse import Build, Config, parse_amount
 from knnkit.errors import UsageError, VerificationFailed
 from knnkit.fleet import targets as device_targets
 from knnkit.fleet.decide.plan import PlanOptions
-from knnkit.fleet.jobs.dry_run import plan_job, plans_of
+from knnkit.fleet.jobs.deploy import plan_job, plans_of
 from knnkit.fleet.jobs.job import DeviceJob
-from knnkit.fleet.report import FleetReport
 from knnkit.fleet.rollout import waves
-from knnkit.fleet.rollout.rollout import Rules, ask_all, roll_out
+from knnkit.fleet.rollout.rollout import Rules, roll_out
 from knnkit.fleet.targets import Target
 from knnkit.release import build as builder
 from knnkit.release import signing
@@ -48,8 +47,10 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.dry_run:
         return _dry_run(arguments, config, [make_job(target) for target in targets], rules)
+    with Console(total=len(targets)) as console, _selection.open_fan(arguments, config) as fan:
+        report = roll_out(targets, make_job, rules, fan, console)
     report = replace(
-        _roll_out(arguments, config, targets, make_job, rules),
+        report,
         releases=tuple(package.ref for package in packages),
         nonce=template.nonce,
         holder=template.holder,
@@ -88,17 +89,6 @@ def _require_wave(targets: tuple[Target, ...], rules: Rules, config: Config | No
     if not waves.divide(targets, rules.waves)[0]:
         said = ", ".join(map(str, rules.waves))
         raise UsageError(f"none of the waves {said} takes any of the devices", hint="--waves 100%, or correct the tag")
-
-
-def _roll_out(
-    arguments: argparse.Namespace,
-    config: Config | None,
-    targets: tuple[Target, ...],
-    make_job: Callable[[Target], DeviceJob],
-    rules: Rules,
-) -> FleetReport:
-    with Console(len(targets)) as console, _selection.open_fan(arguments, config) as fan:
-        return roll_out(targets, make_job, rules, fan, console)
 
 
 def _rules(arguments: argparse.Namespace, config: Config | None) -> Rules:
@@ -188,8 +178,7 @@ def _template(
 
 
 def _dry_run(arguments: argparse.Namespace, config: Config | None, jobs: list[DeviceJob], rules: Rules) -> int:
-    with Console(len(jobs)) as console, _selection.open_fan(arguments, config) as fan:
-        report = ask_all("deploy --dry-run", jobs, plan_job, fan, console)
+    report = _query.run_jobs(arguments, config, "deploy --dry-run", jobs, plan_job)
     plans = plans_of(report)
     found, left = waves.divide([job.target for job in jobs], rules.waves)
     if arguments.json:

@@ -13,8 +13,7 @@ from pathlib import Path
 
 from device_agent.shared.protocol import constants
 from knnkit.config import yaml_reader
-from knnkit.data import columns, files
-from knnkit.data.policy import Policy
+from knnkit.data import warnings_of_file
 from knnkit.errors import UsageError
 
 _START = """\
@@ -89,11 +88,10 @@ def _own(arguments: argparse.Namespace, path: Path) -> tuple[str, str]:
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise UsageError(f"--features names {twice!r} twice", hint="each column once")
     categories = dict.fromkeys(arguments.categories or (), "one-hot")
-    policy = Policy(tuple(arguments.drop or ()), arguments.missing or "refuse", categories)
-    rows = files.load(file, label, arguments.features, None, policy)
-    if arguments.features is None:
-        for warning in columns.warnings(rows):
-            print(f"knnkit: warning: {warning}", file=sys.stderr)
+    for warning in warnings_of_file(
+        file, label, arguments.features, arguments.drop or (), arguments.missing or "refuse", categories
+    ):
+        print(f"knnkit: warning: {warning}", file=sys.stderr)
     chosen = "".join(
         f", {key}: [{', '.join(map(_quote, words))}]"
         for key in ("features", "drop")

@@ -7,7 +7,6 @@ import argparse
 from device_agent.shared.protocol.documents import History, HistoryEntry
 from knnkit.commands import _output, _query
 from knnkit.fleet.report import DeviceReport
-from knnkit.render.fleet_report import outcome_text
 from knnkit.render.sanitize import moment
 from knnkit.render.terminal import Table
 
@@ -23,7 +22,7 @@ def run(arguments: argparse.Namespace) -> int:
 def rows_of(device: DeviceReport) -> list[tuple[str, ...]]:
     """Returns a device's lines of the table."""
     if not device.details:
-        return [(device.name, "-", outcome_text(device), "-", "-", "-", device.said)]
+        return [(device.name, "-", device.word, "-", "-", "-", device.said)]
     return [_entry(device.name, entry) for entry in device.answer(History).entries]
 
 

@@ -8,7 +8,6 @@ import argparse
 import sys
 
 from knnkit.commands import _config, _decision_regions, _output, _query, _selection
-from knnkit.commands._query import Shared
 from knnkit.errors import UsageError
 from knnkit.fleet.report import DeviceReport, FleetReport
 from knnkit.release.golden import golden_for
@@ -38,7 +37,7 @@ def _about_own_rows(arguments: argparse.Namespace) -> FleetReport:
         said = f"{own.rows:,} of {own.rows + own.left_out:,} rows, drawn at random, are asked about"
         print(f"knnkit: {said}: a certificate covers no more. Split the file to ask about all", file=sys.stderr)
     return _query.ask_fleet(
-        arguments, "parity", ("--golden", "-"), Shared(own.data, rows=own.rows, digest=package.digest)
+        arguments, "parity", ("--golden", "-"), input=own.data, rows=own.rows, digest=package.digest
     )
 
 

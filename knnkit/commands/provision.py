@@ -5,12 +5,10 @@ from __future__ import annotations
 import argparse
 
 from device_agent.shared.protocol import json_codec
-from knnkit.commands import _config, _output, _selection
-from knnkit.commands._console import Console
+from knnkit.commands import _config, _output, _query, _selection
 from knnkit.errors import UsageError
 from knnkit.fleet.jobs.provision import ProvisionJob, provision_device
 from knnkit.fleet.report import DeviceReport
-from knnkit.fleet.rollout.rollout import ask_all
 from knnkit.provision import Provisioned
 from knnkit.render.sanitize import size
 from knnkit.render.terminal import Table
@@ -26,11 +24,12 @@ def run(arguments: argparse.Namespace) -> int:
     keys = {} if arguments.remove else _selection.trusted_keys(arguments, config)
     pace, nonce = _selection.pace_of(arguments, config), _selection.nonce()
     jobs = [
-        ProvisionJob(target, tuple(keys.items()), arguments.offline, arguments.wheels, arguments.remove, nonce, pace)
+        ProvisionJob(
+            target, tuple(keys.items()), arguments.offline, arguments.wheels, arguments.remove, nonce, pace=pace
+        )
         for target in targets
     ]
-    with Console(len(targets)) as console, _selection.open_fan(arguments, config) as fan:
-        report = ask_all("provision", jobs, provision_device, fan, console)
+    report = _query.run_jobs(arguments, config, "provision", jobs, provision_device)
     heads = ("device", "outcome", "agent", "runtime", "python", "machine", "sent", "says")
     return _output.finish(arguments, report, table=Table(heads, tuple(map(_row, report.devices))))
 

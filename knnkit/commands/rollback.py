@@ -14,7 +14,7 @@ from knnkit.commands import _config, _output, _parsers, _query
 from knnkit.errors import UsageError
 from knnkit.fleet.jobs.query import Kind
 from knnkit.fleet.report import DeviceReport, FleetReport
-from knnkit.release import orders, signing
+from knnkit.release import orders
 from knnkit.release.signing import Signer
 
 #: Device -> the releases that it has had.
@@ -49,7 +49,7 @@ def _ordered(
     flags: tuple[str, ...],
 ) -> int:
     """Asks each device for its id, and sends it its own order."""
-    signer = _signer(arguments)
+    signer = _config.order_signer(arguments)
     asked = _query.ask_fleet(arguments, "keys")
     if asked.interrupted:
         return _output.finish(arguments, asked)
@@ -59,12 +59,6 @@ def _ordered(
     orders = {device.name: make(arguments, device, signer, known) for device in asked.devices if device.good}
     obeyed = _query.ask_fleet(arguments, kind, ("--order", "-", *flags), inputs=orders)
     return _output.finish(arguments, _together(asked, obeyed))
-
-
-def _signer(arguments: argparse.Namespace) -> Signer:
-    config = _config.load_config(arguments)
-    key = arguments.signing_key or _config.require_config(config, "no signing key").signing.key
-    return signing.load_signer(key)
 
 
 def _floor_order(arguments: argparse.Namespace, device: DeviceReport, signer: Signer, _: _Known) -> bytes:

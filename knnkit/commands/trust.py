@@ -62,7 +62,7 @@ def _agree(arguments: argparse.Namespace, typed: Typed | None, name: str, kind: 
         return True
     if not sys.stdin.isatty():
         raise HostKeyError(
-            f"{name}: nobody is here to compare the fingerprint",
+            f"{name}: there is no terminal on which to compare the fingerprint",
             reason="host-key-unknown",
             hint=f"knnkit trust {(typed or Typed(name)).words('--fingerprint', found)}",
         )

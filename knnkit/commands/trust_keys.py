@@ -18,7 +18,6 @@ from knnkit.commands import _config, _output, _query, _selection
 from knnkit.errors import UsageError
 from knnkit.fleet.report import DeviceReport, FleetReport
 from knnkit.release import keys, orders, signing
-from knnkit.release.signing import Signer
 from knnkit.render.fleet_report import outcome_line
 from knnkit.render.terminal import Table
 
@@ -59,18 +58,10 @@ def _show(arguments: argparse.Namespace) -> int:
 def _order(arguments: argparse.Namespace) -> bytes:
     if arguments.apply:
         return _read(arguments.apply)
-    signer = _signer(arguments)
+    signer = _config.order_signer(arguments)
     if arguments.rotate:
         return orders.rotate(signer, signing.load_signer(arguments.rotate))
     return orders.revoke(signer, [_fingerprint(text) for text in arguments.revoke])
-
-
-def _signer(arguments: argparse.Namespace) -> Signer:
-    key: Path = arguments.signing_key
-    if key is None:
-        config = _config.load_config(arguments)
-        key = _config.require_config(config, "no --signing-key").signing.key
-    return signing.load_signer(key)
 
 
 def _fingerprint(text: str) -> str:

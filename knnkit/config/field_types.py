@@ -202,10 +202,7 @@ Jump = Annotated[str, AfterValidator(check_jump), Words("user@host[:port]")]
 def no_sense(problem: str, hint: str, at: str = "") -> PydanticCustomError:
     """Returns the error for values that are each valid, but contradict each other.
 
-    Args:
-        problem: what is wrong.
-        hint: what to type instead.
-        at: path of the key, with `/` between its parts; default: where the error is raised.
+    `at` is the path of the key, with `/` between its parts; by default the place where the error is raised.
     """
     return PydanticCustomError("no_sense", "{problem}", {"problem": problem, "hint": hint, "at": at})
 

@@ -36,7 +36,7 @@ def _our_word(value: Any) -> Any:
     return value
 
 
-Runtime = Annotated[Literal["auto", "tflite_runtime", "ai_edge_litert"], BeforeValidator(_our_word)]
+Runtime = Annotated[Literal["auto", "tflite_runtime", "ai_edge_litert", "numpy"], BeforeValidator(_our_word)]
 
 
 class TargetDefaults(Section):
@@ -55,8 +55,8 @@ class TargetDefaults(Section):
     device_class: Name = "any"
     """The device's class."""
     runtime: Annotated[Runtime, Example("ai_edge_litert")] = "auto"
-    """TFLite runtime: tflite_runtime (smaller) or ai_edge_litert (LiteRT, faster with large models); auto: the one
-    installed, and on a bare device tflite_runtime if it exists."""
+    """What runs the model: tflite_runtime (smaller), ai_edge_litert (LiteRT, faster with large models) or numpy (no
+    TFLite; slower); auto: the one installed, and on a bare device the first of them that exists for it."""
     tags: Annotated[tuple[Name, ...], Example("[canary]")] = ()
     """Words to select by (`--on`) and to name in waves."""
 
@@ -81,7 +81,7 @@ class TargetConfig(Section):
     device_class: Name | None = None
     """The device's class."""
     runtime: Runtime | None = None
-    """TFLite runtime: auto, tflite_runtime or ai_edge_litert."""
+    """What runs the model: auto, tflite_runtime, ai_edge_litert or numpy."""
     tags: tuple[Name, ...] = ()
     """Words to select by and to name in waves, in addition to those of the defaults."""
 

@@ -34,30 +34,10 @@ from knnkit.config.models import (
 from knnkit.errors import ConfigError
 
 __all__ = [
-    "FILE_NAME",
-    "Build",
-    "Config",
-    "Data",
-    "FileData",
-    "FleetConfig",
-    "GatesConfig",
-    "GroupSplit",
-    "ModelConfig",
-    "ReleaseConfig",
-    "RolloutConfig",
-    "SigningConfig",
-    "SklearnData",
-    "SkopsData",
-    "TargetConfig",
-    "TargetDefaults",
-    "TestFile",
-    "TimeSplit",
-    "json_schema",
-    "parse",
-    "parse_amount",
-    "parse_duration",
-    "split_address",
-]
+    "FILE_NAME", "Build", "Config", "Data", "FileData", "FleetConfig", "GatesConfig", "GroupSplit", "ModelConfig",
+    "ReleaseConfig", "RolloutConfig", "SigningConfig", "SklearnData", "SkopsData", "TargetConfig", "TargetDefaults",
+    "TestFile", "TimeSplit", "json_schema", "parse", "parse_amount", "parse_duration", "split_address",
+]  # fmt: skip
 
 FILE_NAME = yaml_reader.FILE_NAME
 

@@ -76,7 +76,7 @@ class _TooMany(Exception):
     """The text has more values than are read."""
 
 
-class _Loader(yaml.SafeLoader):
+class Loader(yaml.SafeLoader):
     """SafeLoader's syntax with the scalars of YAML 1.2."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012  (the name and type are PyYAML's)
@@ -101,7 +101,7 @@ _SCALARS: tuple[tuple[str, str, str], ...] = (
      "-+.0123456789"),
 )  # fmt: skip
 for _tag, _pattern, _first in _SCALARS:
-    _Loader.add_implicit_resolver(
+    Loader.add_implicit_resolver(
         f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), [c if c != "\0" else "" for c in _first]
     )
 
@@ -116,7 +116,7 @@ def read(text: str, source: str) -> Document:
     if len(text) > MAX_TEXT:
         raise ConfigError(f"{source}: more than {MAX_TEXT:,} characters", hint="is it the right file?")
     try:
-        node = yaml.compose(text, Loader=_Loader)
+        node = yaml.compose(text, Loader=Loader)
     except _TooMany:
         raise ConfigError(f"{source}: more than {MAX_NODES:,} values", hint="is it the right file?") from None
     except yaml.MarkedYAMLError as error:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,6 +23,8 @@ from knnkit.errors import DataError, MissingDependency, extra
 #: Longest label or column name, in characters.
 MAX_TEXT = 256
 _MAX_QUOTED = 60
+#: A whole number as Python writes it, perhaps with a fraction of zeros.
+_WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]{0,18}))(?:\.0+)?")
 SKLEARN_SETS = ("blobs", "breast_cancer", "digits", "iris", "moons", "wine")
 
 
@@ -178,6 +181,8 @@ def shortened(text: str) -> str:
 def label_array(values: list[Any], source: str) -> NDArray[Any]:
     """Returns labels as an array: integers if every label is one, text otherwise (`007` and `1.5` are text).
 
+    `2.0` is the integer 2 if all labels are whole, or if another label is `2`.
+
     Raises:
         DataError: a label is not plain text on one line, or is the word for a rejected row.
     """
@@ -186,11 +191,12 @@ def label_array(values: list[Any], source: str) -> NDArray[Any]:
     if all(isinstance(value, float) and value.is_integer() for value in values):
         values = [int(value) for value in values]
     texts = [str(value) for value in values]
-    if all((value := _integer(text)) is not None and text == str(value) for text in texts):
-        return np.array([int(text) for text in texts], dtype=np.int64)
-    for text in dict.fromkeys(texts):
+    short = {text: _without_fraction(text) for text in dict.fromkeys(texts)}
+    if all(_is_integer(text) for text in short.values()):
+        return np.array([int(short[text]) for text in texts], dtype=np.int64)
+    for text in short:
         require_label(text, f"{source}: row {texts.index(text)}")
-    return np.array(texts)
+    return np.array([short[text] if short[text] in short else text for text in texts])
 
 
 def require_label(text: str, where: str) -> None:
@@ -208,9 +214,11 @@ def require_label(text: str, where: str) -> None:
         )
 
 
-def _integer(text: str) -> int | None:
-    try:
-        value = int(text)
-    except ValueError:
-        return None
-    return value if abs(value) < 2**63 else None
+def _without_fraction(text: str) -> str:
+    """Returns `2` for `2.0` and `2.00`, and `0` for `-0`."""
+    found = _WHOLE.fullmatch(text)
+    return text if found is None else "0" if found[1] == "-0" else found[1]
+
+
+def _is_integer(text: str) -> bool:
+    return _WHOLE.fullmatch(text) is not None and abs(int(text)) < 2**63

@@ -17,12 +17,14 @@ from knnkit.provision.requirements import Board, Recipe, recipe_for
 _LAYOUT = 1
 #: A new environment must run this before it is used; prints the versions as JSON.
 PROBE = """\
-import json, numpy, cryptography, device_agent
+import importlib, json, numpy, cryptography, device_agent
 from cryptography.hazmat.primitives.asymmetric import ec
-try:
-    from tflite_runtime.interpreter import Interpreter
-except ImportError:
-    from ai_edge_litert.interpreter import Interpreter
+for name in ("tflite_runtime", "ai_edge_litert"):
+    try:
+        importlib.import_module(name + ".interpreter")
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
 print(json.dumps({"numpy": numpy.__version__, "cryptography": cryptography.__version__}))
 """
 
@@ -49,13 +51,7 @@ class Wanted:
 
 
 def decide(name: str, board: Board, runtime: str, keys: Mapping[str, bytes]) -> Wanted:
-    """Returns what a board should have, with the agent of this knnkit.
-
-    Args:
-        name: the board's name in messages.
-        board: facts about it.
-        runtime: as for `recipe_for`.
-        keys: fingerprint -> PEM public key.
+    """Returns what a board should have, with the agent of this knnkit; `runtime` as for `recipe_for`.
 
     Raises:
         DeviceFailed: no agent can run there, or not with this runtime.

@@ -242,11 +242,7 @@ def remove(
 ) -> bool:
     """Removes the whole root, with releases and trusted keys; returns False if there was nothing.
 
-    Args:
-        transport: to the board.
-        facts: about the board's Python.
-        root: the knnkit directory there.
-        warn: called with a message if the empty folder itself cannot be removed.
+    `warn` is called with a message if the empty folder itself cannot be removed.
 
     Raises:
         Unreachable: the connection broke; the next call continues.

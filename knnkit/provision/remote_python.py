@@ -55,11 +55,7 @@ def interpreter(transport: Transport, facts: PythonFacts) -> str:
 def look(transport: Transport, python: str, root: str, probe: str) -> Board:
     """Returns facts about the board and what was provisioned there; changes nothing.
 
-    Args:
-        transport: to the board.
-        python: the board's own interpreter.
-        root: the knnkit directory there; `~` is resolved on the board.
-        probe: code that the environment in use must be able to run.
+    `probe` is code that the environment in use must be able to run.
 
     Raises:
         Unreachable: the connection broke.
@@ -148,7 +144,7 @@ def _board(answer: dict[str, Any]) -> Board:
         disk_free=int(answer["disk_free"]),
         tidy=bool(answer["tidy"]),
         current=answer["current"],
-        runtime=runtime_of(map(str, dict(answer["linked"] or {}).get("pins", ()))),
+        runtime=runtime_of(map(str, dict(answer["linked"]).get("pins", ()))) if answer["linked"] else None,
         environments=dict(answer["environments"]),
         damage=printable(str(answer.get("damage", ""))),
         trusted=dict(answer["trusted"]),

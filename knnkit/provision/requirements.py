@@ -2,7 +2,8 @@
 
 Exact versions by architecture, Python and runtime, and the reasons why some boards cannot run the agent. From the
 wheels on PyPI (docs/decisions): tflite-runtime ends at Python 3.11 and needs NumPy 1; LiteRT has no wheel for 32-bit
-ARM; NumPy has none either, so the distribution's NumPy and cryptography are used there. No I/O.
+ARM; NumPy has none either, so the distribution's NumPy and cryptography are used there. Where no TFLite wheel exists
+(32-bit Trixie, ARMv6, RISC-V, musl), NumPy is the runtime. No I/O.
 """
 
 from __future__ import annotations
@@ -20,19 +21,22 @@ OLDEST, NEWEST = (3, 10), (3, 14)
 TFLITE = "tflite-runtime==2.14.0"
 LITERT = "ai-edge-litert==2.3.0"
 #: Runtime, by its name in `--runtime` -> its wheel.
-PACKAGES = {"tflite_runtime": TFLITE, "ai_edge_litert": LITERT}
+PACKAGES = {"tflite_runtime": TFLITE, "ai_edge_litert": LITERT, constants.NUMPY: "numpy==2.4.6"}
 _CRYPTOGRAPHY = ("cryptography==50.0.2", "cffi==2.1.1", "pycparser==2.23")
 _CRYPTOGRAPHY_310 = (*_CRYPTOGRAPHY, "typing-extensions==4.15.0")
 _TFLITE_64 = (TFLITE, "numpy==1.26.4", *_CRYPTOGRAPHY)
-_LITERT_64 = (LITERT, "numpy==2.4.6", *_CRYPTOGRAPHY)
+_NUMPY_64 = (PACKAGES[constants.NUMPY], *_CRYPTOGRAPHY)
 #: NumPy 2.3 and later have no wheel for Python 3.10.
-_LITERT_310 = (LITERT, "numpy==2.2.6", *_CRYPTOGRAPHY_310)
+_NUMPY_310 = ("numpy==2.2.6", *_CRYPTOGRAPHY_310)
+_LATER_64 = {"ai_edge_litert": (LITERT, *_NUMPY_64), constants.NUMPY: _NUMPY_64}
 _PYTHONS_64: dict[tuple[int, int], dict[str, tuple[str, ...]]] = {
-    (3, 10): {"tflite_runtime": (TFLITE, "numpy==1.26.4", *_CRYPTOGRAPHY_310), "ai_edge_litert": _LITERT_310},
-    (3, 11): {"tflite_runtime": _TFLITE_64, "ai_edge_litert": _LITERT_64},
-    (3, 12): {"ai_edge_litert": _LITERT_64},
-    (3, 13): {"ai_edge_litert": _LITERT_64},
-    (3, 14): {"ai_edge_litert": _LITERT_64},
+    (3, 10): {
+        "tflite_runtime": (TFLITE, "numpy==1.26.4", *_CRYPTOGRAPHY_310),
+        "ai_edge_litert": (LITERT, *_NUMPY_310),
+        constants.NUMPY: _NUMPY_310,
+    },
+    (3, 11): {"tflite_runtime": _TFLITE_64, **_LATER_64},
+    **dict.fromkeys(((3, 12), (3, 13), (3, 14)), _LATER_64),
 }
 
 #: Architecture -> Python -> runtime -> wheels; the default runtime of a bare board is first.
@@ -40,14 +44,15 @@ _PYTHONS_64: dict[tuple[int, int], dict[str, tuple[str, ...]]] = {
 WHEELS: dict[str, dict[tuple[int, int], dict[str, tuple[str, ...]]]] = {
     "x86_64": _PYTHONS_64,
     "aarch64": _PYTHONS_64,
-    "armv7l": {(3, 11): {"tflite_runtime": (TFLITE,)}},
+    "armv7l": {(3, 11): {"tflite_runtime": (TFLITE,), constants.NUMPY: ()}},
 }
-#: Architecture -> import name -> (package of the distribution, lowest major version, first one that is too new).
-SYSTEM: dict[str, dict[str, tuple[str, int, int]]] = {
-    "armv7l": {"numpy": ("python3-numpy", 1, 2), "cryptography": ("python3-cryptography", 38, 1000)},
-}
-#: Largest size of an environment in bytes, by its runtime.
+#: All other boards.
+_NO_WHEELS: dict[str, tuple[str, ...]] = {constants.NUMPY: ()}
+#: Oldest major version of the distribution's packages, where there are no wheels. tflite-runtime needs NumPy 1.
+_OLDEST_OF = {"numpy": 1, "cryptography": 38}
+#: Largest size of an environment in bytes, by its runtime; without wheels, it holds the agent alone.
 ROOM = {TFLITE: 160 << 20, LITERT: 220 << 20}
+_ROOM_OF_NUMPY, _ROOM_OF_AGENT = 130 << 20, 16 << 20
 #: Bytes of disk that must stay free.
 SPARE = 32 << 20
 
@@ -79,32 +84,33 @@ class Board:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Packages for a board: `pins` are exact versions of wheels; `system_site` also allows the distribution's."""
+    """Packages for a board: `pins` are exact versions of wheels."""
 
     machine: str
     python: tuple[int, int]
-    glibc: tuple[int, int]
+    glibc: tuple[int, int] | None
     pins: tuple[str, ...]
-    system_site: bool
+
+    @property
+    def system_site(self) -> bool:
+        """Whether NumPy and cryptography are the distribution's."""
+        return self.pins in ((), (TFLITE,))
 
     @property
     def runtime(self) -> str:
-        """The TFLite runtime, as `name==version`."""
-        return self.pins[0]
+        """The runtime as `name==version`; the distribution's NumPy is `numpy`."""
+        return self.pins[0] if self.pins else constants.NUMPY
 
     @property
     def room(self) -> int:
         """Largest size of the environment in bytes; checked before the board's pip downloads anything."""
-        return ROOM[self.runtime]
+        return _room(self.pins)
 
 
 def recipe_for(name: str, board: Board, runtime: str = constants.ANY_RUNTIME) -> Recipe:
     """Chooses the packages for a board.
 
-    Args:
-        name: the board's name in messages.
-        board: facts about it.
-        runtime: one of PACKAGES; `auto` is the one that the board has, on a bare board the first in `WHEELS`.
+    `runtime` is one of PACKAGES; `auto` is the one that the board has, on a bare board the first in `WHEELS`.
 
     Raises:
         DeviceFailed: the agent cannot run there, or not with this runtime; the message says why.
@@ -117,20 +123,15 @@ def recipe_for(name: str, board: Board, runtime: str = constants.ANY_RUNTIME) ->
             hint=f"on the board: sudo apt install python{board.python[0]}.{board.python[1]}-venv",
         )
     pins = _pins(name, board, runtime)
-    if board.glibc is None:
-        raise DeviceFailed(
-            f"{name}: its C library is not glibc, and there is no TFLite runtime for another one",
-            reason="no-runtime",
-            hint="use Raspberry Pi OS, Debian or Ubuntu",
-        )
-    _check_system(name, board)
-    return Recipe(board.machine, board.python, board.glibc, pins, system_site=board.machine in SYSTEM)
+    recipe = Recipe(board.machine, board.python, board.glibc, pins)
+    if recipe.system_site:
+        _check_system(name, board, pins)
+    return recipe
 
 
 def room_for(machine: str, python: tuple[int, int] | None) -> int:
-    """Returns the largest size of an environment on a bare board of this kind; the smallest of all if none can run."""
-    found = WHEELS.get(machine, {}).get(python or OLDEST, {})
-    return ROOM[next(iter(found.values()))[0]] if found else min(ROOM.values())
+    """Returns the largest size of an environment on a bare board of this kind."""
+    return _room(next(iter(_found(machine, python or OLDEST).values())))
 
 
 def check_python(name: str, python: tuple[int, int] | None) -> None:
@@ -155,13 +156,10 @@ def check_python(name: str, python: tuple[int, int] | None) -> None:
 
 def impossible(machine: str, python: tuple[int, int], runtime: str) -> tuple[str, str] | None:
     """Returns why boards of this kind cannot have a runtime (`auto`: any runtime), and what to do; None if they can."""
-    found = WHEELS.get(machine, {}).get(python, {})
-    kind = f"for Python {python[0]}.{python[1]} on {machine}"
-    if not found:
-        return f"there is no TFLite runtime {kind}", _no_runtime_hint(machine)
+    found = _found(machine, python)
     if runtime == constants.ANY_RUNTIME or runtime in found:
         return None
-    have = " or ".join(found)
+    kind, have = f"for Python {python[0]}.{python[1]} on {machine}", " or ".join(found)
     return (
         f"there is no {runtime} {kind}; it can have {have}",
         f"--runtime {next(iter(found))}, or `runtime: {constants.ANY_RUNTIME}` of this target in deploy.yaml",
@@ -169,37 +167,44 @@ def impossible(machine: str, python: tuple[int, int], runtime: str) -> tuple[str
 
 
 def runtime_of(pins: Iterable[str]) -> str | None:
-    """Returns which of PACKAGES is among wheels `name==version`, of any version; None if none is."""
-    projects = {pin.partition("==")[0] for pin in pins}
-    return next((name for name, project in constants.RUNTIMES.items() if project in projects), None)
+    """Returns which of PACKAGES is among wheels `name==version`, of any version; None if none is.
+
+    An environment without wheels has the distribution's NumPy.
+    """
+    projects = [pin.partition("==")[0] for pin in pins] or [constants.NUMPY]
+    found = next((name for name, project in constants.RUNTIMES.items() if project in projects), None)
+    return None if found == constants.NUMPY != projects[0] else found
+
+
+def _found(machine: str, python: tuple[int, int], glibc: bool = True) -> dict[str, tuple[str, ...]]:
+    return (WHEELS.get(machine, {}).get(python) if glibc else None) or _NO_WHEELS
+
+
+def _room(pins: tuple[str, ...]) -> int:
+    return ROOM.get(pins[0], _ROOM_OF_NUMPY) if pins else _ROOM_OF_AGENT
 
 
 def _pins(name: str, board: Board, runtime: str) -> tuple[str, ...]:
-    why = impossible(board.machine, board.python, runtime)
-    if why:
-        raise DeviceFailed(f"{name}: {why[0]}", reason="no-runtime", hint=why[1])
-    found = WHEELS[board.machine][board.python]
+    found = _found(board.machine, board.python, board.glibc is not None)
+    if runtime not in (constants.ANY_RUNTIME, *found):
+        musl = f"its C library is not glibc, and {runtime} needs glibc", f"--runtime {constants.NUMPY}"
+        why, hint = (board.glibc and impossible(board.machine, board.python, runtime)) or musl
+        raise DeviceFailed(f"{name}: {why}", reason="no-runtime", hint=hint)
     if runtime == constants.ANY_RUNTIME:
         runtime = board.runtime or ""
-    return found.get(runtime) or next(iter(found.values()))
+    return found[runtime] if runtime in found else next(iter(found.values()))
 
 
-def _no_runtime_hint(machine: str) -> str:
-    if machine in ("armv7l", "armv6l"):
-        return "use the 64-bit Raspberry Pi OS, or on an armv7 board the 32-bit Bookworm (Python 3.11)"
-    return "supported boards: x86_64 and aarch64 with Python 3.10 to 3.14, armv7l with Python 3.11"
-
-
-def _check_system(name: str, board: Board) -> None:
-    missing = []
-    for package, (apt, oldest, below) in SYSTEM.get(board.machine, {}).items():
+def _check_system(name: str, board: Board, pins: tuple[str, ...]) -> None:
+    wanted = []
+    for package, oldest in _OLDEST_OF.items():
         version = board.system.get(package)
         major = int(version.split(".")[0]) if version and version.split(".")[0].isdigit() else -1
-        if not oldest <= major < below:
-            missing.append(apt)
-    if missing:
+        if not oldest <= major < (2 if package == "numpy" and TFLITE in pins else 1000):
+            wanted.append(f"python3-{package}" if board.glibc else f"py3-{package}")
+    if wanted:
         raise DeviceFailed(
-            f"{name}: {board.machine} needs the distribution's {' and '.join(missing)}",
+            f"{name}: {board.machine} needs the distribution's {' and '.join(wanted)}",
             reason="no-system-package",
-            hint=f"on the board: sudo apt install {' '.join(missing)}",
+            hint=f"on the board: sudo {'apt install' if board.glibc else 'apk add'} {' '.join(wanted)}",
         )

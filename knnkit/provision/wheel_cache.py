@@ -51,11 +51,7 @@ def is_named(folder: Path | None) -> bool:
 def fetch(pins: Sequence[str], recipe: Recipe, folder: Path, *, own: bool = False) -> list[Path]:
     """Returns the wheels for a board; downloads those that `folder` lacks.
 
-    Args:
-        pins: `name==version` of each.
-        recipe: the kind of board.
-        folder: folder of wheels; made if it is missing.
-        own: the user named the folder: if it has no wheel of a known name, one of another name is used.
+    With `own`, the user named the folder: if it has no wheel of a known name, one of another name is used.
 
     Raises:
         UsageError: `folder` cannot be written.
@@ -102,6 +98,8 @@ def rank_of(wheel: str, recipe: Recipe) -> int | None:
 
 def platform_tags(recipe: Recipe) -> list[str]:
     """Returns the platform tags that run on the board, newest C library first."""
+    if recipe.glibc is None:
+        return []
     oldest = 17 if recipe.machine in ("aarch64", "armv7l") else 5
     tags = []
     for minor in range(recipe.glibc[1], oldest - 1, -1):
@@ -115,7 +113,8 @@ def platform_tags(recipe: Recipe) -> list[str]:
 def describe(recipe: Recipe) -> str:
     """Returns the board's kind in words."""
     python, glibc = recipe.python, recipe.glibc
-    return f"{recipe.machine}, Python {python[0]}.{python[1]}, glibc {glibc[0]}.{glibc[1]}"
+    library = f"glibc {glibc[0]}.{glibc[1]}" if glibc else "another C library than glibc"
+    return f"{recipe.machine}, Python {python[0]}.{python[1]}, {library}"
 
 
 def unpacked_size(wheels: Sequence[Path]) -> int:

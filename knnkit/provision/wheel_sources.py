@@ -66,7 +66,7 @@ class Sources:
         return Source(on_board, _read([self.agent]), lines)
 
     def from_host(self) -> Source:
-        """Returns the source in which this host sends the missing wheels; downloads those that its folder lacks.
+        """Returns the source in which this host sends the missing wheels, after downloading those that it lacks itself.
 
         Raises:
             DeviceFailed: a wheel cannot be downloaded or has the wrong SHA-256, or the board has too little disk space.

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from device_agent import __version__
 from device_agent.shared.protocol import constants, model_info
 from device_agent.shared.protocol.errors import ModelUnusable
 from device_agent.shared.protocol.versions import utc
@@ -72,25 +73,15 @@ class Built:
 
 @dataclass(frozen=True)
 class Order:
-    """The properties of a release besides its model.
+    """The properties of a release besides its model."""
 
-    Attributes:
-        gates: limits that a device must meet.
-        version: for people.
-        sequence: of the release; None: the time of the build.
-        expires: seconds after the build; None: never.
-        device_class: the class of devices that it is for.
-        seed: of random samples.
-        inputs: digest of the build's inputs (`up_to_date.digest`); empty if it is not needed.
-    """
-
-    gates: model_info.Gates
-    version: str
-    sequence: int | None = None
-    expires: float | None = None
+    gates: model_info.Gates  # limits that a device must meet
+    version: str  # for people
+    sequence: int | None = None  # None: the time of the build
+    expires: float | None = None  # seconds after the build; None: never
     device_class: str = "any"
-    seed: int = 0
-    inputs: str = ""
+    seed: int = 0  # of random samples
+    inputs: str = ""  # digest of the build's inputs (`up_to_date.digest`); empty if it is not needed
 
 
 def build_release(build: Build, signer: Signer, *, out: Path | None = None) -> Built:
@@ -200,19 +191,21 @@ def _manifest(
     if sequence is None:  # two builds within a second must not share a sequence
         old = _there(directory)
         sequence = max(created, old.sequence + 1 if old else 0)
-    return manifest.new_manifest(
+    document = model_info.Manifest(
         name=info.name,
         version=order.version,
-        k=info.k,
-        n_features=info.n_features,
-        labels_sha256=hashlib.sha256(model_file.read_member(io.BytesIO(model), constants.LABELS_FILE)).hexdigest(),
-        minimum_runtime=info.minimum_runtime,
-        gates=order.gates,
-        device_class=order.device_class,
         sequence=sequence,
         created=created,
         expires=None if order.expires is None else created + int(order.expires),
+        device_class=order.device_class,
+        minimum_agent=__version__,
+        minimum_runtime=info.minimum_runtime,
+        k=info.k,
+        n_features=info.n_features,
+        labels_sha256=hashlib.sha256(model_file.read_member(io.BytesIO(model), constants.LABELS_FILE)).hexdigest(),
+        gates=order.gates,
     )
+    return manifest.checked(document)
 
 
 def _there(directory: Path) -> model_info.Manifest | None:

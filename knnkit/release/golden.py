@@ -32,14 +32,7 @@ class OwnRows:
 
 
 def golden_for(build: Build, release: Path, rows: Path, label: str | None, margin: float) -> OwnRows:
-    """Returns the golden set of the rows of a file.
-
-    Args:
-        build: what the release was built from.
-        release: its directory.
-        rows: a CSV, Parquet or NPZ file with the model's features and a label column.
-        label: the label column; None: that of the training data.
-        margin: from the release's gates.
+    """Returns the golden set of the rows of a file; the label column is by default that of the training data.
 
     Raises:
         DataError, BuildError: the rows, the training data or the estimator are invalid.

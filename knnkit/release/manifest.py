@@ -4,9 +4,6 @@ The rules are the device's (`device_agent.shared.trust.manifest`)."""
 
 from __future__ import annotations
 
-import time
-
-from device_agent import __version__
 from device_agent.shared.protocol import json_codec
 from device_agent.shared.protocol.errors import Refused
 from device_agent.shared.protocol.model_info import Gates, Manifest
@@ -16,46 +13,14 @@ from knnkit.errors import VerificationFailed
 #: Gates of the first version of release.json, which are always written.
 _OLDEST = frozenset({"margin", "accuracy", "latency_ms"})
 _NO_GATES = json_codec.to_plain(Gates())
-#: The class of a release that any device may run.
-ANY_DEVICE = "any"
 
 
-def new_manifest(
-    *,
-    name: str,
-    version: str,
-    k: int,
-    n_features: int,
-    labels_sha256: str,
-    minimum_runtime: str,
-    gates: Gates,
-    device_class: str = ANY_DEVICE,
-    minimum_agent: str = __version__,
-    sequence: int | None = None,
-    created: int | None = None,
-    expires: int | None = None,
-) -> Manifest:
-    """Returns a checked manifest; `sequence` and `created` default to the clock, in seconds since 1970.
+def checked(manifest: Manifest) -> Manifest:
+    """Returns a new manifest.
 
     Raises:
         VerificationFailed: every device would refuse a value.
     """
-    now = int(time.time())
-    created = now if created is None else created
-    manifest = Manifest(
-        name=name,
-        version=version,
-        sequence=created if sequence is None else sequence,
-        created=created,
-        expires=expires,
-        device_class=device_class,
-        minimum_agent=minimum_agent,
-        minimum_runtime=minimum_runtime,
-        k=k,
-        n_features=n_features,
-        labels_sha256=labels_sha256,
-        gates=gates,
-    )
     return read_manifest(write_manifest(manifest))
 
 

@@ -65,13 +65,8 @@ def roll_back(
 ) -> bytes:
     """Returns the order by which one device may go back to a release below its floor, once.
 
-    Args:
-        signer: a key that the device trusts.
-        device_id: from the device's status.
-        digest: the release to go back to; it must be staged on the device.
-        leaves: digest of the release that is committed on the device now.
-        life: how long the order is valid, in seconds.
-        issued: the clock, seconds since 1970; by default this machine's.
+    The release `digest` must be staged on the device; `leaves` is the digest of the one that is committed there now.
+    `life` is in seconds, `issued` in seconds since 1970, by default the clock of this machine.
     """
     now = _now(issued)
     order = orders.RollbackOrder(device_id, digest, leaves, secrets.token_hex(16), now, now + life)
@@ -87,17 +82,10 @@ def reset_floor(
     life: int = ROLLBACK_LIFE,
     issued: int | None = None,
 ) -> bytes:
-    """Returns the order that lowers the floors of one device, once.
+    """Returns the order that lowers the floors of one device, once; it never raises a floor.
 
-    The sequence floor becomes `floor`, the time floor the time of the order. The order never raises a floor.
-
-    Args:
-        signer: a key that the device trusts.
-        device_id: from the device's status.
-        floor: the next release's sequence must be above it; None: the time of the order, as for sequences.
-        leaves: the device's floor now.
-        life: how long the order is valid, in seconds.
-        issued: the clock, seconds since 1970; by default this machine's.
+    The sequence floor becomes `floor` (None: the time of the order), the time floor the time of the order. `leaves` is
+    the device's floor now; `life` and `issued` as in `roll_back`.
     """
     now = _now(issued)
     wanted = min(now if floor is None else floor, leaves)

@@ -51,13 +51,9 @@ class Package:
 
 
 def read_package(directory: Path, trusted: Mapping[str, bytes]) -> Package:
-    """Reads a finished release; verifies it if the key that signed it is in `trusted`.
+    """Reads a finished release; verifies it if the key that signed it is in `trusted` (fingerprint -> PEM text).
 
     Without that key, only the device verifies it.
-
-    Args:
-        directory: the release.
-        trusted: fingerprint -> PEM text.
 
     Raises:
         VerificationFailed: it is incomplete or malformed, or does not verify.

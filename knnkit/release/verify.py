@@ -18,11 +18,6 @@ from knnkit.release.signing import require_directory
 def verify_release(directory: Path, public_keys: Iterable[Path], *, now: int | None = None) -> rules.Verdict:
     """Verifies the release in `directory` as a new device of any class would that trusts `public_keys`.
 
-    Args:
-        directory: the release.
-        public_keys: public key files, PEM.
-        now: the clock, seconds since 1970; by default this machine's.
-
     Raises:
         VerificationFailed: with the device's reason (`device_agent.shared.trust.reasons.Reason`).
         SigningKeyError: a key file is missing or does not hold a public key.

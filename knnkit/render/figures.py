@@ -23,7 +23,9 @@ def lines(figures: Figures, how: str = "", most: int = 10) -> list[str]:
         counts = f"{each.right:,} of {each.support:,} rows"
         found.append(f"class {each.label}: {recall} ({counts}), precision {percent(each.precision)}")
     if len(figures.classes) > most:
-        found.append(f"{len(figures.classes) - most:,} more classes, with a recall of at least the last one's")
+        least = figures.classes[most].recall
+        better = "not measured" if least is None else f"recall {percent(least)} or more"
+        found.append(f"the other {len(figures.classes) - most:,} classes: {better}")
     return found
 
 

@@ -14,7 +14,7 @@ from knnkit.fleet.report import DeviceReport, FleetReport, Outcome
 from knnkit.render import terminal
 from knnkit.render.figures import lines
 from knnkit.render.page import Device, Page, Step
-from knnkit.render.sanitize import milliseconds, percent, seconds
+from knnkit.render.sanitize import count, milliseconds, percent, seconds
 from knnkit.render.terminal import Cell, Column, Table, Tone
 
 if TYPE_CHECKING:
@@ -47,13 +47,8 @@ def page_of(
 ) -> Page:
     """Returns the page of a run.
 
-    Args:
-        report: the outcome of each device.
-        classes: the model's labels, in the order of the confusion matrices; default: those of the certificates.
-        gates: the release's gates.
-        regions: answers of one device on a grid, for a model with two features.
-        regions_from: that device's name.
-        table: what the command shows of its devices.
+    `classes` are the labels in the order of the confusion matrices, by default those of the certificates. `regions` are
+    the answers of the device `regions_from` on a grid, for a model with two features.
     """
     release = report.releases[0] if len(report.releases) == 1 else None
     title = _TITLES.get(report.command, report.command)
@@ -84,7 +79,7 @@ def verdict(report: FleetReport) -> str:
     total = len(report.devices)
     good = sum(device.good for device in report.devices)
     one = total == 1
-    summary = (outcome_text(report.devices[0]) if one else report.summary()) + _releases(report)
+    summary = (report.devices[0].word if one else report.summary()) + _releases(report)
     if total and good == total:
         every = "The device" if one else f"All {total:,} devices"
         proofs = [device.certificate for device in report.devices if device.certificate]
@@ -123,21 +118,17 @@ def device_tone(device: DeviceReport) -> Tone:
 def _notes(report: FleetReport) -> tuple[str, ...]:
     notes = [f"The run stopped early: {report.stopped}"] if report.stopped else []
     notes += ["The run was interrupted."] if report.interrupted else []
-    notes += [f"Wave {number}: {wave.label}, {_count(wave.devices)}, {seconds(wave.seconds)}" +
+    notes += [f"Wave {number}: {wave.label}, {count(len(wave.devices), 'device')}, {seconds(wave.seconds)}" +
               ("" if wave.started is not None else " (not begun)")
               for number, wave in enumerate(report.waves, 1) if len(report.waves) > 1]  # fmt: skip
     return tuple(notes)
-
-
-def _count(devices: tuple[str, ...]) -> str:
-    return f"{len(devices):,} device{'' if len(devices) == 1 else 's'}"
 
 
 def _device(report: FleetReport, device: DeviceReport) -> Device:
     steps = tuple(Step(step.name, max(0.0, step.started - report.started), step.seconds) for step in device.steps)
     return Device(
         name=device.name,
-        outcome=outcome_text(device),
+        outcome=device.word,
         tone=device_tone(device),
         detail=device.message,
         hint=device.hint,
@@ -161,14 +152,9 @@ def _mixed(report: FleetReport) -> bool:
     return any(d.certificate and d.release and d.certificate.release != d.release.digest for d in report.devices)
 
 
-def outcome_text(device: DeviceReport) -> str:
-    """Returns the outcome of one device as text."""
-    return device.word
-
-
 def outcome_line(device: DeviceReport) -> str:
     """Returns the outcome of one device, with the reason if it is not good."""
-    text = outcome_text(device)
+    text = device.word
     return text if device.good or not device.message else f"{text}: {device.said}"
 
 
@@ -235,7 +221,7 @@ def changes(compared: Compared | None) -> list[tuple[str, bool]]:
 
 def _row(device: DeviceReport, proven: bool, mixed: bool) -> list[Cell | str]:
     release = f"{device.release.name} {device.release.version}" if device.release else "–"
-    row: list[Cell | str] = [device.name, Cell(outcome_text(device), device_tone(device)), release]
+    row: list[Cell | str] = [device.name, Cell(device.word, device_tone(device)), release]
     row += [_checked(device)] if mixed else []
     return [*row, *(_proof(device.certificate) if proven else []), device.said]
 

@@ -7,6 +7,7 @@ and loads it for a page: every command of the fleet may write a report, and few 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from device_agent.shared.safe_files import whole_file
 from knnkit.render import confusion, palette, sanitize
 from knnkit.render import page as pages
 from knnkit.render.page import Page
-from knnkit.render.terminal import Cell, Column
+from knnkit.render.terminal import Cell, Column, Table
 
 if TYPE_CHECKING:
     import jinja2
@@ -63,6 +64,18 @@ def render(page: Page) -> str:
         certified=len(certified),
         mixed=any(device.certificate and device.runs != device.checked for device in page.devices),
         columns=[] if page.table is None else [_column(each) for each in page.table.columns],
+    )  # fmt: skip
+
+
+def render_chart(title: str, picture: str, table: Table, notes: Sequence[str]) -> str:
+    """Returns a page with a PNG in base64, the table and the notes."""
+    return _environment().get_template("chart.html").render(
+        title=title,
+        picture=Markup(picture),  # noqa: S704 - base64
+        columns=[_column(each) for each in table.columns],
+        rows=table.rows,
+        notes=notes,
+        version=__version__,
     )  # fmt: skip
 
 

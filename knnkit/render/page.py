@@ -71,7 +71,7 @@ class Page:
 
 @dataclass(frozen=True)
 class Tile:
-    """One figure at the top of the page."""
+    """One number at the top of the page, with its label."""
 
     value: str
     label: str

@@ -33,8 +33,3 @@ def colour(index: int) -> str:
 def marker(index: int) -> str:
     """Returns matplotlib's marker of class `index`."""
     return MARKERS[index % len(MARKERS)]
-
-
-def shape(index: int) -> str:
-    """Returns the SVG path of class `index`'s marker."""
-    return SHAPES[index % len(SHAPES)]

@@ -1,13 +1,15 @@
-"""Matplotlib plots of a two-feature experiment (extra `knnkit[build]`)."""
+"""Matplotlib plots (extra `knnkit[build]`): a two-feature experiment, and curves."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from knnkit.errors import MissingDependency, extra
 from knnkit.render import palette
 from knnkit.render.decision_regions import Regions
 from knnkit.render.sanitize import clean
@@ -41,6 +43,33 @@ def draw_experiment(
         axes.set_xlabel(clean(regions.features[0], 60))
     data.set_ylabel(clean(regions.features[1], 60))
     figure.savefig(path, metadata={"Software": None})
+
+
+def draw_lines(
+    file: BinaryIO, title: str, axes: tuple[str, str], lines: Sequence[tuple[str, Sequence[float], Sequence[float]]]
+) -> None:
+    """Writes a PNG with one curve for each (name, x, y).
+
+    Raises:
+        MissingDependency: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise MissingDependency("a plot needs matplotlib", hint=extra("build")) from None
+    figure = Figure(figsize=(10, 6), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    drawn = figure.subplots()
+    for index, (name, x, y) in enumerate(lines):
+        style: dict[str, Any] = {"color": palette.colour(index), "marker": palette.marker(index), "markersize": 4}
+        drawn.plot(x, y, label=clean(name, 60), linestyle=("-", "--", ":")[index // 7 % 3], **style)
+    drawn.set_title(clean(title))
+    drawn.set_xlabel(axes[0])
+    drawn.set_ylabel(axes[1])
+    drawn.grid(alpha=0.3)
+    drawn.legend(fontsize="small")
+    figure.savefig(file, metadata={"Software": None})
 
 
 def _scatter(

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, TextIO
+from typing import TYPE_CHECKING, Literal, TextIO, TypeVar
 
 from knnkit.render.sanitize import clean, size
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import rich.text
 
 Tone = Literal["", "good", "warn", "bad", "dim"]
+P = TypeVar("P", bound="Progress")
 
 _STYLES: dict[str, str] = {"": "", "good": "green", "warn": "yellow", "bad": "bold red", "dim": "dim"}
 #: A narrow terminal folds tables of up to this many columns; a wider table becomes one block of lines per row.
@@ -145,7 +146,7 @@ class Progress:
     """Live progress of many devices on standard error; a thread-safe context manager.
 
     On a terminal, each active device has a line, with a bar during an upload; elsewhere, each new step is a line of
-    text. `finish` prints one permanent line.
+    text. `end` prints one permanent line.
     """
 
     def __init__(self, *, total: int = 0, stream: TextIO | None = None) -> None:
@@ -158,7 +159,7 @@ class Progress:
         self._tasks: dict[str, rich.progress.TaskID] = {}
         self._bars: rich.progress.Progress | None = None
 
-    def __enter__(self) -> Progress:
+    def __enter__(self: P) -> P:
         if not self._plain:
             self._bars = _bars(_console(self._out))
             self._bars.start()
@@ -180,7 +181,7 @@ class Progress:
                 self._line(f"{clean(device)}: {clean(step)}" + (f" ({size(total)})" if total else ""))
             self._steps[device] = step
 
-    def finish(self, device: str, outcome: str, tone: Tone = "good") -> None:
+    def end(self, device: str, outcome: str, tone: Tone = "good") -> None:
         """Replaces the live line of `device` with a permanent line with its outcome."""
         with self._lock:
             self._finished += 1

@@ -105,7 +105,7 @@ def load_skops(path: str | Path) -> Any:
         strangers = [kind for kind in skops.io.get_untrusted_types(file=path) if kind not in _TREE_TYPES]
         if strangers:
             own = all(kind.startswith("sklearn.") for kind in strangers)
-            said = "parts of scikit-learn that knnkit does not take over" if own else "types that are not trusted"
+            said = "parts of scikit-learn that knnkit cannot import" if own else "types that are not trusted"
             searched = any(kind.startswith(_SEARCHES) for kind in strangers)
             hint = "skops.io.dump(search.best_estimator_, ...)" if searched else _TAKEN_OVER
             raise BuildError(f"{path} holds {said}: {', '.join(strangers)}", hint=hint)
@@ -202,6 +202,8 @@ def _classes(classifier: Any) -> tuple[tuple[int | str, ...], NDArray[np.int32]]
     if classifier.outputs_2d_:
         raise BuildError("several outputs are not supported", hint="fit one classifier for each output")
     classes = np.asarray(classifier.classes_)
+    if classes.dtype.kind == "f" and (classes == np.rint(classes)).all() and np.abs(classes).max() < 2**53:
+        classes = classes.astype(np.int64)  # 2.0 is the class 2, as in a file
     if classes.dtype == bool or not (np.issubdtype(classes.dtype, np.integer) or classes.dtype.kind in "UO"):
         raise BuildError(f"labels of type {classes.dtype} are not supported", hint="integers or text")
     labels = classes.tolist()

@@ -29,7 +29,7 @@ from knnkit.model.reference.enrolment import Enrolment, enrol
 from knnkit.model.reference.spec import KnnSpec
 from knnkit.model.scaling import fit_scaler
 from knnkit.model.tflite.load_tensorflow import needs_build_extra
-from knnkit.training import sklearn_importer
+from knnkit.training import sklearn_importer, unscaled
 from knnkit.training.fitted import Fitted
 from knnkit.training.table import prepare, raw_lines
 
@@ -169,6 +169,8 @@ def load(build: Build) -> Material:
         training, held_out, table = ready.training, ready.held_out, ready.table
         warnings += ready.warnings
     warnings += (*divided.warnings, *faults.find(training, held_out))
+    if "scale" not in model.model_fields_set:
+        warnings += unscaled.find(training, model.k, model.metric, model.weights)
     return Material(spec, training, held_out, None, warnings, divided.how, table, model.ignore_extra)
 
 

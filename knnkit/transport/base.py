@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
+from knnkit.errors import Unreachable
+
 #: Most bytes of a command's standard output; of standard error the first MAX_COMPLAINT are kept.
 MAX_OUTPUT = 8 * 1024 * 1024
 MAX_COMPLAINT = 64 * 1024
@@ -44,6 +46,12 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else "�" for c in text)
 
 
+def no_end(name: str, what: str, limit: str) -> Unreachable:
+    """Returns the error for a command that did not end in time: a slow device, or a connection that hangs."""
+    hint = "allow a slow device more time: --command-timeout 15m, or `rollout: {command_timeout: 15m}` in deploy.yaml"
+    return Unreachable(f"{name}: {what}: no end within {limit}", reason="deadline", hint=hint)
+
+
 class Transport(Protocol):
     """One open connection to one device."""
 
@@ -57,11 +65,7 @@ class Transport(Protocol):
     ) -> Completed:
         """Runs a command in the login directory and waits for its end; a non-zero exit code raises nothing.
 
-        Args:
-            argv: the command and its arguments, passed on exactly (no shell expands them).
-            timeout: time limit of the command in seconds.
-            input: its standard input.
-            max_output: most bytes of standard output.
+        The arguments arrive exactly: no shell expands them. `timeout` is in seconds.
 
         Raises:
             Unreachable: the connection broke, or the time limit passed.
@@ -72,11 +76,8 @@ class Transport(Protocol):
     def pipe(self, argv: Sequence[str], source: BinaryIO, sink: BinaryIO, *, idle: float | None) -> Completed:
         """Runs a command between two open files, in constant memory; `stdout` of the result is empty.
 
-        Args:
-            argv: as in `run`.
-            source: becomes standard input.
-            sink: gets standard output at once, flushed.
-            idle: time limit in seconds without a byte in either direction; None: no limit.
+        `sink` gets standard output at once, flushed. `idle` is the time limit in seconds without a byte in either
+        direction; None: no limit.
 
         Raises:
             Unreachable: the connection broke, or no byte was sent or received for `idle` seconds.
@@ -89,15 +90,8 @@ class Transport(Protocol):
     ) -> None:
         """Writes the bytes from `offset` to `size` of `source` to the same place of the file `remote`.
 
-        With offset 0, `remote` is a new file that only its owner can read; its directory must exist.
-
-        Args:
-            source: an open, seekable file.
-            remote: an absolute path on the device.
-            offset: first byte to send; the remote file must have that many bytes.
-            size: bytes of the whole file.
-            timeout: time limit in seconds without progress.
-            progress: called with the bytes sent so far.
+        The remote file must have `offset` bytes. With offset 0 it is a new file that only its owner can read; its
+        directory must exist. `timeout` is in seconds without progress.
 
         Raises:
             Unreachable: the connection broke, or made no progress for `timeout` seconds.

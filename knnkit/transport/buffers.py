@@ -6,9 +6,11 @@ writes: errors there are not the device's fault.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, BinaryIO
 
-from knnkit.errors import DataError, KnnkitError, UsageError
+from knnkit.errors import DataError, DeviceFailed, KnnkitError, UsageError
+from knnkit.transport.base import Completed
 
 
 class Capped:
@@ -38,6 +40,17 @@ class Capped:
             self.full = True
             if self._strict:
                 raise Capped.Full
+
+    def answer(self, done: Completed, device: str) -> Completed:
+        """Returns a completed command with the buffer as its standard output.
+
+        Raises:
+            DeviceFailed: the command printed more than the limit.
+        """
+        if self.full:
+            said = f"{device}: {done.argv[0]} sent more than {self._limit:,} bytes"
+            raise DeviceFailed(said, reason="too-much-output")
+        return replace(done, stdout=bytes(self.data))
 
 
 class Ends:

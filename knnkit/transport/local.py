@@ -17,8 +17,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from knnkit.errors import DeviceFailed, KnnkitError, Unreachable
-from knnkit.transport.base import MAX_COMPLAINT, MAX_OUTPUT, Completed, Progress
+from knnkit.errors import DeviceFailed, KnnkitError
+from knnkit.transport.base import MAX_COMPLAINT, MAX_OUTPUT, Completed, Progress, no_end
 from knnkit.transport.buffers import Capped, Ends
 
 _CHUNK = 256 * 1024
@@ -28,29 +28,21 @@ class LocalTransport:
     """A Transport (knnkit.transport.base) to this machine."""
 
     def __init__(self, name: str = "local") -> None:
-        self._name = name
-
-    @property
-    def name(self) -> str:
-        """The device's name in messages."""
-        return self._name
+        self.name = name
 
     def run(
         self, argv: Sequence[str], *, timeout: float, input: bytes = b"", max_output: int = MAX_OUTPUT
     ) -> Completed:
         """As `Transport.run`."""
-        process = _Process(self._name, argv)
+        process = _Process(self.name, argv)
         out = Capped(max_output, strict=True)
         process.feed(lambda stdin: stdin.write(input))
         process.drain(out.write)
-        completed = process.wait(timeout, lambda: 0.0)
-        if out.full:
-            raise DeviceFailed(f"{self._name}: {argv[0]} sent more than {max_output:,} bytes", reason="too-much-output")
-        return Completed(completed.argv, completed.exit_code, bytes(out.data), completed.stderr, completed.seconds)
+        return out.answer(process.wait(timeout, lambda: 0.0), self.name)
 
     def pipe(self, argv: Sequence[str], source: BinaryIO, sink: BinaryIO, *, idle: float | None) -> Completed:
         """As `Transport.pipe`."""
-        process = _Process(self._name, argv)
+        process = _Process(self.name, argv)
         ends = Ends(source, sink)
         moved = time.monotonic()
 
@@ -87,9 +79,7 @@ class LocalTransport:
                     if progress:
                         progress(file.tell(), size)
         except OSError as error:
-            raise DeviceFailed(
-                f"{self._name}: cannot write {remote}: {error.strerror}", reason="cannot-write"
-            ) from None
+            raise DeviceFailed(f"{self.name}: cannot write {remote}: {error.strerror}", reason="cannot-write") from None
 
     def close(self) -> None:
         """Does nothing: nothing is open."""
@@ -157,9 +147,7 @@ class _Process:
             if remaining is not None and remaining <= 0:
                 self.kill()
                 self._child.wait()
-                raise Unreachable(
-                    f"{self._name}: {Path(self._argv[0]).name}: no end within {limit:g} s", reason="deadline"
-                )
+                raise no_end(self._name, Path(self._argv[0]).name, f"{limit:g} s")
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._child.wait(remaining)
                 break

@@ -1,7 +1,8 @@
 """Uploads files over any transport, and resumes broken uploads.
 
 A file is sent to `<name>.part`, hashed on the device, and renamed only if the digest is right; a file that is there
-already is skipped. One command examines all files, and one finishes them, unless an agent does that.
+already is skipped. One command on the device examines all files, and another finishes them. Where an agent runs, the
+agent finishes them.
 """
 
 from __future__ import annotations

@@ -153,7 +153,18 @@ def run_verify(options: argparse.Namespace) -> int:
     return 0 if all(goal["reached"] for goal in results["goals"]) else 1
 
 
-COMMANDS = {"speed": run_speed, "stream": run_stream, "fleet": run_fleet, "verify": run_verify}
+def run_tune(options: argparse.Namespace) -> int:
+    """Measures the choice of k against GridSearchCV; non-zero when it is not 20 times faster."""
+    from benchmarks import tuning
+
+    results = tuning.run(options.quick)
+    print(tuning.table(results))
+    if options.save:
+        report.write_json(DOCS / "results.json", {"tune": results | {"machine": peers.machine()}})
+    return 0 if results["reached"] else 1
+
+
+COMMANDS = {"speed": run_speed, "stream": run_stream, "fleet": run_fleet, "verify": run_verify, "tune": run_tune}
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""Four bare boards for the length of a session: programs of three architectures, each behind an sshd of its own."""
+"""Five bare boards for the length of a session: programs of three architectures, each behind an sshd of its own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from support.boards import KINDS, Fleet, board, write_ssh_config
 
 @pytest.fixture(scope="session")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    """Four bare boards."""
+    """Five bare boards."""
     with ExitStack() as stack:
         boards = {name: stack.enter_context(board(name, *kind)) for name, kind in KINDS.items()}
         yield Fleet(boards, write_ssh_config(tmp_path_factory.mktemp("fleet") / "ssh_config", boards))

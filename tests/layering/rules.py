@@ -50,6 +50,7 @@ LOADER = "device_agent.bootstrap.loader"
 HOMES: dict[str, tuple[str, ...]] = {
     "tensorflow": ("knnkit.model.graph", "knnkit.model.tflite", "knnkit.model.selfcheck"),
     "sklearn": ("knnkit.training", "knnkit.data.dataset", "knnkit.evaluation.splits", "knnkit.model.scaling"),
+    "scipy": ("knnkit.training",),
     "skops": ("knnkit.training",),
     "pandas": (),
     "pyarrow": ("knnkit.data",),

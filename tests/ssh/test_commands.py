@@ -138,7 +138,7 @@ def test_trust_writes_to_the_users_own_file_or_the_fleets(
         (("status", "--target", "a", "--concurrency", "-1"), "at least 1"),
         (("status", "--target", "a", "--connect-retries", "-1"), "counts from 0"),
         (("status", "-c", "other.yaml"), "there is no such file"),
-        (("rollback", "--target", "local", "--to", "xyz"), "no signing key"),
+        (("rollback", "--target", "local", "--to", "xyz"), "no --signing-key"),
         (("classify", "--target", "a", "--target", "b"), "name --input FILE and --output DIRECTORY"),
         (("classify", "--target", "a", "--report", "r.json"), "name --input FILE and --output DIRECTORY"),
     ],

@@ -76,6 +76,7 @@ def test_a_command_that_never_ends_is_given_up_at_its_deadline(transport: SshTra
     with pytest.raises(Unreachable, match=r"no end within 0\.5 s") as caught:
         transport.run(["sh", "-c", WHILE_THERE, "sh", str(going)], timeout=0.5)
     assert caught.value.reason == "deadline"
+    assert "--command-timeout" in caught.value.hint
 
 
 def test_four_megabytes_of_complaint_do_not_block_the_answer(transport: SshTransport) -> None:
@@ -423,6 +424,7 @@ def test_a_clock_that_is_set_meanwhile_is_no_deadline(
         with pytest.raises(Unreachable, match="no end within 2 s") as caught:
             transport.run(["true"], timeout=2.0)
         assert caught.value.reason == "deadline"
+        assert "--command-timeout" in caught.value.hint
         between.frozen = False
 
 

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,7 +19,7 @@ from support.halved import Halved
 from support.releases import Releases
 
 from knnkit.errors import Unreachable
-from knnkit.fleet.device.connect import Dialling, Pace
+from knnkit.fleet.device.connect import Pace
 from knnkit.fleet.jobs.deploy import run_job
 from knnkit.fleet.jobs.job import DeviceJob
 from knnkit.fleet.report import DeviceReport, Outcome
@@ -29,7 +30,7 @@ from knnkit.transport.address import Address
 from knnkit.transport.base import MAX_OUTPUT, Completed
 from knnkit.transport.ssh.connection import SshTransport
 
-PACE = Pace(dialling=Dialling(timeout=60.0, retries=0), command=120.0, confirm=60.0)
+PACE = Pace(connect=60.0, retries=0, command=120.0, confirm=60.0)
 _RUNS = itertools.count(1)
 
 
@@ -66,7 +67,7 @@ class Board:
     ) -> tuple[str, DeviceReport]:
         """Runs one host's deploy; returns its name and what it reports."""
         named = holder or f"host {next(_RUNS)}"
-        pace = Pace(PACE.dialling, PACE.command, confirm, wait)
+        pace = replace(PACE, confirm=confirm, lock=wait)
         opener = line.open if line else Line().open
         return named, run_job(DeviceJob(self.target, package, f"nonce of {named}", named, pace=pace, opener=opener))
 

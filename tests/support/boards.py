@@ -19,6 +19,7 @@ KINDS = {
     "aarch64-bookworm": ("aarch64", "bookworm"),
     "armv7l-bookworm": ("armv7l", "bookworm"),
     "aarch64-trixie": ("aarch64", "trixie"),
+    "armv7l-trixie": ("armv7l", "trixie"),
 }
 
 
@@ -59,13 +60,13 @@ def board(name: str, arch: str, dist: str, *options: str) -> Iterator[Board]:
 
 @dataclass(frozen=True)
 class Fleet:
-    """The four boards, and an ssh_config that names them."""
+    """The boards, and an ssh_config that names them."""
 
     boards: dict[str, Board]
     ssh_config: Path
 
     def knnkit(self, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
-        """Runs knnkit as a user would, on all four boards."""
+        """Runs knnkit as a user would, on all boards."""
         targets = [word for name in self.boards for word in ("--target", name)]
         return run_knnkit(*words, *targets, "--ssh-config", str(self.ssh_config), **options)
 

@@ -8,7 +8,7 @@ import os
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -82,8 +82,19 @@ class Sshd:
         self.process.wait(10)
 
 
-def start(directory: Path, *, host: str = "127.0.0.2", port: int = 0, extra: str = "", sftp: bool = True) -> Sshd:
-    """Starts a server whose files lie in `directory`; keys that lie there already are kept."""
+def start(
+    directory: Path,
+    *,
+    host: str = "127.0.0.2",
+    port: int = 0,
+    extra: str = "",
+    sftp: bool = True,
+    login: Sequence[str] = (),
+) -> Sshd:
+    """Starts a server whose files lie in `directory`; keys that lie there already are kept.
+
+    `login` is what `own_login` returned, for another login shell.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     port = port or free_port(host)
     for name in ("host_key", "login_key"):
@@ -96,7 +107,7 @@ def start(directory: Path, *, host: str = "127.0.0.2", port: int = 0, extra: str
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
     process = subprocess.Popen(
-        [str(SSHD), "-D", "-e", "-f", str(config)],
+        [*login, str(SSHD), "-D", "-e", "-f", str(config)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -105,20 +116,63 @@ def start(directory: Path, *, host: str = "127.0.0.2", port: int = 0, extra: str
         start_new_session=True,
     )
     server = Sshd(directory, host, port, getpass.getuser(), process)
-    _await_listening(server)
+    _await_log(server, "Server listening on")
     (directory / "known_hosts").write_text(f"[{host}]:{port} {server.host_key}\n")
     return server
 
 
-def _await_listening(server: Sshd) -> None:
+def start_dropbear(directory: Path, login: Sequence[str], *, host: str = "127.0.0.2") -> Sshd:
+    """Starts a Dropbear, the SSH server of small boards, for the account of `own_login`."""
+    port = free_port(host)
+    key = directory / "host_key"
+    made = ["dropbearkey", "-t", "ed25519", "-f", str(key)]
+    said = subprocess.run(made, check=True, capture_output=True, text=True).stdout
+    key.with_suffix(".pub").write_text(next(line for line in said.splitlines() if line.startswith("ssh-ed25519")))
+    make_key(directory / "login_key")
+    keys = directory / "home/.ssh/authorized_keys"
+    keys.parent.mkdir(mode=0o700)
+    keys.write_text((directory / "login_key.pub").read_text())
+    process = subprocess.Popen(
+        [*login, "dropbear", "-F", "-E", "-s", "-r", str(key), "-p", f"{host}:{port}", "-P", str(directory / "pid")],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
+    server = Sshd(directory, host, port, getpass.getuser(), process)
+    _await_log(server, "Not backgrounding")
+    (directory / "known_hosts").write_text(f"[{host}]:{port} {server.host_key}\n")
+    return server
+
+
+def own_login(directory: Path, shell: str) -> list[str]:
+    """Returns the beginning of a command that runs where this user has another login shell, and a home of its own.
+
+    Needs root: /etc/passwd is replaced in a mount namespace that ends with the command.
+    """
+    (directory / "home").mkdir(parents=True)
+    name = f"{getpass.getuser()}:"
+    lines = Path("/etc/passwd").read_text().splitlines()
+    own = next(line for line in lines if line.startswith(name)).split(":")
+    own[5:] = [str(directory / "home"), shell]
+    users, shells = directory / "passwd", directory / "shells"
+    users.write_text("".join(f"{line}\n" for line in (":".join(own), *lines) if line))
+    shells.write_text(f"{shell}\n")  # Dropbear asks whether it is one
+    program = 'mount --bind "$1" /etc/passwd && mount --bind "$2" /etc/shells && shift 2 && exec "$@"'
+    return ["unshare", "--mount", "sh", "-c", program, "sh", str(users), str(shells)]
+
+
+def _await_log(server: Sshd, text: str) -> None:
     stderr = server.process.stderr
     assert stderr is not None
     for line in stderr:
         server.log.append(line)
-        if "Server listening on" in line:
+        if text in line:
             break
     else:
-        raise RuntimeError(f"sshd did not start: {''.join(server.log)}")
+        raise RuntimeError(f"the server did not start: {''.join(server.log)}")
 
     def drain() -> None:
         with stderr:

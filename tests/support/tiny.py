@@ -34,7 +34,7 @@ def want_tiny_wheels(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     """Every board wants them from now on, as they lie there."""
 
     def recipe(name: str, board: Board, runtime: str) -> Recipe:
-        return Recipe("x86_64", board.python, (2, 36), PINS, system_site=False)
+        return Recipe("x86_64", board.python, (2, 36), PINS)
 
     lock(monkeypatch, folder)
     monkeypatch.setattr(environment, "recipe_for", recipe)

@@ -13,7 +13,7 @@ import zipfile
 from pathlib import Path
 
 from knnkit.provision import default_folder
-from knnkit.provision.requirements import SYSTEM, WHEELS, Recipe
+from knnkit.provision.requirements import WHEELS, Recipe
 from knnkit.provision.wheel_cache import fetch
 
 
@@ -44,7 +44,7 @@ def recipe_of(kind: str) -> Recipe:
     version, libc_version = (tuple(map(int, text.split("."))) for text in (python, glibc))
     pair, libc_pair = (version[0], version[1]), (libc_version[0], libc_version[1])
     found = WHEELS[machine][pair]
-    return Recipe(machine, pair, libc_pair, found[runtime[0] if runtime else next(iter(found))], machine in SYSTEM)
+    return Recipe(machine, pair, libc_pair, found[runtime[0] if runtime else next(iter(found))])
 
 
 if __name__ == "__main__":

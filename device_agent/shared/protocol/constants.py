@@ -43,9 +43,11 @@ MAX_GOLDEN = 256 * 1024 * 1024
 MAX_MODEL = 2 * 1024 * 1024 * 1024
 
 # --- the runtimes -------------------------------------------------------------------------------------------------
-#: Import name of a TFLite runtime (also in `--runtime` and deploy.yaml) -> its name on PyPI, in the order in which an
-#: agent with `auto` tries them.
-RUNTIMES = {"tflite_runtime": "tflite-runtime", "ai_edge_litert": "ai-edge-litert"}
+#: The runtime of boards without a TFLite wheel: NumPy searches the rows of the model file.
+NUMPY = "numpy"
+#: Import name of a runtime (also in `--runtime` and deploy.yaml) -> its name on PyPI, in the order in which an agent
+#: with `auto` tries them.
+RUNTIMES = {"tflite_runtime": "tflite-runtime", "ai_edge_litert": "ai-edge-litert", NUMPY: "numpy"}
 ANY_RUNTIME = "auto"
 
 # --- inside the model file ----------------------------------------------------------------------------------------

@@ -30,20 +30,20 @@ def is_newer(text: str, than: str) -> bool:
 
 
 def to_upgrade(protocol: int, oldest: int) -> Literal["agent", "host"] | None:
-    """Returns which side is too old for the other; None if they are compatible.
-
-    Args:
-        protocol: the agent's `PROTOCOL`.
-        oldest: its `OLDEST_PROTOCOL`.
-    """
+    """Returns which side is too old, from the agent's two protocol numbers; None if they are compatible."""
     if protocol < constants.OLDEST_PROTOCOL:
         return "agent"
     return "host" if oldest > constants.PROTOCOL else None
 
 
 def runtime(text: str) -> tuple[int, ...] | None:
-    """Returns `tflite_runtime 2.14.0`, `ai_edge_litert 2.3.0` or a bare version as a TensorFlow Lite version."""
+    """Returns `tflite_runtime 2.14.0`, `ai_edge_litert 2.3.0` or a bare version as a TensorFlow Lite version.
+
+    NumPy runs every model, since it does not run the graph.
+    """
     name, _, number = text.rpartition(" ")
+    if name == constants.NUMPY:
+        return (10**9,)
     parsed = parse(number)
     if parsed is not None and name == "ai_edge_litert":
         return max(parsed, _LITERT_IS_AT_LEAST)

@@ -44,9 +44,7 @@ class FileFact:
 def check_listing(entries: Mapping[str, Entry], *, signed: bool = True) -> None:
     """Checks every name of a release directory before anything in it is read.
 
-    Args:
-        entries: each name in the directory, with the result of `lstat`.
-        signed: whether the signature is required.
+    `entries` has each name in the directory with the result of `lstat`; `signed`: the signature is required.
 
     Raises:
         Refused: FILE_HIDDEN, FILE_UNLISTED, FILE_SYMLINK, FILE_SPECIAL, FILE_TOO_LARGE, FILE_MISSING.

@@ -1,7 +1,7 @@
 """Reads `model.sig`, an OpenSSF Model Signing v1.0 bundle.
 
-The bundle must have one signature with a plain key, a key hint, the files in sorted order and no unknown field. Does no
-I/O. Returns what the signature claims; `rules` compares that with the directory and decides about the release.
+The bundle must have one signature by a plain key (not a certificate), a key hint, the files in sorted order and no
+unknown field. Does no I/O. Returns what the signature claims; `rules` compares that with the directory and decides.
 Format: https://github.com/ossf/model-signing-spec
 """
 

@@ -128,11 +128,7 @@ def verify_rollback(data: bytes, state: TrustState, now: int) -> RollbackOrder:
         Refused: ORDER_MALFORMED, ORDER_OTHER_DEVICE, ORDER_USED, ORDER_STALE, ORDER_EXPIRED, UNKNOWN_KEY, REVOKED_KEY,
             BAD_SIGNATURE.
     """
-    envelope = _read(data)
-    if envelope.payload_type != ROLLBACK_TYPE:
-        raise refused(Reason.ORDER_MALFORMED, f"{envelope.payload_type!r} is not a rollback order")
-    _check_one_signer(envelope, KeySets(state.keys, state.revoked))
-    order = _payload(RollbackOrder, envelope)
+    order = _signed(RollbackOrder, ROLLBACK_TYPE, "a rollback order", data, state)
     digests = constants.is_digest(order.digest) and constants.is_digest(order.leaves)
     again = "knnkit rollback --to RELEASE makes a new one"
     _check_use(order, state, sensible=digests, again=again)
@@ -166,11 +162,7 @@ def verify_floor(data: bytes, state: TrustState, now: int) -> FloorOrder:
         Refused: ORDER_MALFORMED, ORDER_OTHER_DEVICE, ORDER_USED, ORDER_STALE, ORDER_EXPIRED, UNKNOWN_KEY, REVOKED_KEY,
             BAD_SIGNATURE.
     """
-    envelope = _read(data)
-    if envelope.payload_type != FLOOR_TYPE:
-        raise refused(Reason.ORDER_MALFORMED, f"{envelope.payload_type!r} is not an order to lower the floors")
-    _check_one_signer(envelope, KeySets(state.keys, state.revoked))
-    order = _payload(FloorOrder, envelope)
+    order = _signed(FloorOrder, FLOOR_TYPE, "an order to lower the floors", data, state)
     again = "knnkit rollback --reset-floor makes a new one"
     _check_use(order, state, sensible=0 <= order.floor <= order.leaves and order.issued >= 0, again=again)
     if order.leaves != state.floor:
@@ -179,6 +171,14 @@ def verify_floor(data: bytes, state: TrustState, now: int) -> FloorOrder:
         message = f"the order expired at {utc(order.expires)}, and the device's clock says {utc(now)}"
         raise refused(Reason.ORDER_EXPIRED, message, f"set the device's clock if it is wrong; {again}")
     return order
+
+
+def _signed(cls: type[T], payload_type: str, what: str, data: bytes, state: TrustState) -> T:
+    envelope = _read(data)
+    if envelope.payload_type != payload_type:
+        raise refused(Reason.ORDER_MALFORMED, f"{envelope.payload_type!r} is not {what}")
+    _check_one_signer(envelope, KeySets(state.keys, state.revoked))
+    return _payload(cls, envelope)
 
 
 def _check_use(order: RollbackOrder | FloorOrder, state: TrustState, *, sensible: bool, again: str) -> None:

@@ -143,15 +143,7 @@ def verify_kept(
     """Verifies a release that this device accepted before: at every start, and before an automatic return to it.
 
     The signature and every byte are checked again. Expiry and a revoked key are only warnings, so that a device is
-    never left without a model.
-
-    Args:
-        digest: the release, as the device's state names it.
-        bundle: the bytes of `model.sig`.
-        manifest: the bytes of `release.json`.
-        files: every file in the directory.
-        state: the device's keys, floors and versions.
-        now: the clock, seconds since 1970.
+    never left without a model. `digest` is the release as the device's state names it; the rest as `verify_release`.
 
     Raises:
         Refused: the contents are not what was signed, or the key is unknown.

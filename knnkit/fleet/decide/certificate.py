@@ -22,12 +22,7 @@ def disbelieved(
 ) -> str:
     """Returns why a certificate is not valid, or an empty string.
 
-    Args:
-        certificate: from the device.
-        nonce: of this run.
-        digest: of the release that was to be checked.
-        model_sha256: of its model file, if known.
-        rows: number of rows that it must cover, if known.
+    `digest` is the release that was to be checked. `model_sha256` and `rows` are checked if they are known.
     """
     if certificate.nonce != nonce:
         return "the certificate has another nonce: it was not made for this run"

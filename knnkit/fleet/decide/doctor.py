@@ -13,26 +13,18 @@ from knnkit.fleet.device.probe import Facts, upgrade_hint
 from knnkit.fleet.targets import Target
 from knnkit.provision.requirements import SPARE, room_for
 
-#: `uname -m` of boards for which there is a TFLite runtime.
-_MACHINES = ("x86_64", "aarch64", "armv7l", "armv8l")
-
 
 def findings_of(
     target: Target, facts: Facts, named: Collection[str] = (), models: Collection[str] = ()
 ) -> Iterator[Finding]:
     """Yields findings in the order in which to repair them.
 
-    Args:
-        target: the device.
-        facts: as it is now.
-        named: fingerprints of the keys that deploy.yaml names; none, where it names none.
-        models: names of the models that deploy.yaml builds; none, where it builds none.
+    `named` are the fingerprints of the keys and `models` the names of the models in deploy.yaml; empty if it has none.
     """
     address = str(target)
     yield Finding("connection", "ok", f"{facts.system} {facts.machine}, home {facts.home}", "")
-    if facts.system != "Linux" or facts.machine not in _MACHINES:
-        said = f"{facts.system} on {facts.machine}: there is no TFLite runtime for it"
-        yield Finding("machine", "error", said, f"use one of Linux {', '.join(_MACHINES)}")
+    if facts.system != "Linux":
+        yield Finding("machine", "error", f"{facts.system} runs there; the agent needs Linux", "choose another device")
     if facts.unwritable:
         yield Finding("root", "error", *facts.unwritable)
     if facts.noexec:

@@ -20,12 +20,9 @@ def committed(done: Iterable[DeviceReport]) -> tuple[DeviceReport, ...]:
 
 
 def gone_back(before: DeviceReport, answer: DeviceReport | None, exit_code: int) -> DeviceReport:
-    """Returns the report of a device after it was asked to go back.
+    """Returns the report of a device after it was asked to go back; `answer` is None if it was not asked.
 
-    Args:
-        before: its report of the deploy.
-        answer: its report of the rollback; None: it was not asked.
-        exit_code: of the run that failed; a device that went back has it too.
+    `exit_code` is that of the run that failed: a device that went back has it too.
     """
     if answer is None and before.previous:
         return _stays(before, "interrupted before it was asked")

@@ -32,14 +32,9 @@ class Aftermath:
 
 
 def judge(error: KnnkitError, stage: Stage, found: TakenBack, digest: str, seconds: float) -> Aftermath:
-    """Returns the outcome of a device with the reply `found`.
+    """Returns the outcome of a device from `found`, its reply to `rollback --own`.
 
-    Args:
-        error: the error that ended the switch.
-        stage: how far the switch got.
-        found: the device's reply to `rollback --own`.
-        digest: of the release to deploy.
-        seconds: how long the device waits for a confirmation.
+    `error` ended the switch to the release `digest` at `stage`. The device waits `seconds` for a confirmation.
     """
     became = found.became if found.became and _is(found.became.release, digest) else None
     if _is(found.committed, digest):

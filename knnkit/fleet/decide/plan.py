@@ -83,14 +83,7 @@ class PlanOptions:
 
 
 def plan_device(target: Target, facts: Facts, package: Package, options: PlanOptions) -> DevicePlan:
-    """Returns the plan for one device.
-
-    Args:
-        target: the device, with its name, class and chosen runtime; `auto` keeps the present one.
-        facts: about the device now.
-        package: the release to deploy.
-        options: of the user.
-    """
+    """Returns the plan for one device. With the runtime `auto`, a device keeps the one that it has."""
     current = facts.agent.committed if facts.agent else None
     warnings = (*facts.agent.warnings, *foreign_keys(facts.agent, options.named)) if facts.agent else ()
     refusal = _refuse(target, facts, package, options)

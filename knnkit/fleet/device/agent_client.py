@@ -8,7 +8,6 @@ from typing import TypeVar
 from device_agent.shared.protocol import constants, json_codec
 from device_agent.shared.protocol.reports import Problem
 from knnkit.errors import DeviceFailed, KnnkitError
-from knnkit.fleet.device.probe import Facts
 from knnkit.transport.base import Completed, Transport, printable
 
 T = TypeVar("T")
@@ -29,27 +28,6 @@ class AgentProblem(KnnkitError):
 
 
 def ask(
-    transport: Transport, facts: Facts, command: Sequence[str], answer: type[T], *, timeout: float, input: bytes = b""
-) -> T:
-    """Runs an agent command with `--json` and returns its document.
-
-    Args:
-        transport: to the device.
-        facts: about the device; they have the agent's command line.
-        command: the agent's command and arguments.
-        answer: class of the document that it answers.
-        timeout: time limit in seconds.
-        input: the command's standard input.
-
-    Raises:
-        AgentProblem: the agent reported a problem.
-        DeviceFailed: there is no answer, or it is malformed.
-        Unreachable: the connection broke, or the time limit passed.
-    """
-    return ask_agent(transport, facts.agent_argv, command, answer, timeout=timeout, input=input)
-
-
-def ask_agent(
     transport: Transport,
     agent: Sequence[str],
     command: Sequence[str],
@@ -58,7 +36,16 @@ def ask_agent(
     timeout: float,
     input: bytes = b"",
 ) -> T:
-    """As `ask`, with the command line `agent`, which may belong to an environment that is not in use."""
+    """Runs an agent command with `--json` and returns its document.
+
+    `agent` is the agent's command line; it may belong to an environment that is not in use. `input` is the standard
+    input of the command, `timeout` its time limit in seconds.
+
+    Raises:
+        AgentProblem: the agent reported a problem.
+        DeviceFailed: there is no answer, or it is malformed.
+        Unreachable: the connection broke, or the time limit passed.
+    """
     argv = [*agent, *command, "--json"]
     completed = transport.run(argv, timeout=timeout, input=input, max_output=json_codec.MAX_DOCUMENT)
     return read_answer(transport.name, completed, command[0], answer)

@@ -24,12 +24,7 @@ _MAX_ANSWER = 64 * 1024 * 1024
 
 
 class Answerer:
-    """Classifies rows with the committed release of a device.
-
-    Args:
-        transport: to the device.
-        facts: about the device; they have the agent's command line.
-    """
+    """Classifies rows with the committed release of a device."""
 
     def __init__(self, transport: Transport, facts: Facts) -> None:
         self._transport, self._facts = transport, facts

@@ -7,7 +7,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from device_agent.shared.protocol import constants
 from knnkit.errors import Unreachable
@@ -32,18 +32,11 @@ def just_sleep(seconds: float) -> bool:
 
 
 @dataclass(frozen=True)
-class Dialling:
-    """How to connect: `timeout` of one attempt in seconds, number of further attempts."""
-
-    timeout: float = 10.0
-    retries: int = 2
-
-
-@dataclass(frozen=True)
 class Pace:
-    """Time limits, in seconds."""
+    """Time limits in seconds, and the number of further attempts to connect."""
 
-    dialling: Dialling = Dialling()
+    connect: float = 10.0
+    retries: int = 2
     command: float = 300.0
     confirm: float = constants.DEFAULT_CONFIRM_SECONDS
     lock: float = 0.0  # how long to wait for another host that holds the device
@@ -66,37 +59,39 @@ def open_transport(name: str, target: Target, timeout: float) -> Transport:
 Opener = Callable[[str, Target, float], Transport]
 
 
+@dataclass(frozen=True)
+class Job:
+    """The work for one device; picklable. Each kind of job adds what it needs."""
+
+    target: Target
+    pace: Pace = field(default=Pace(), kw_only=True)
+    opener: Opener = field(default=open_transport, kw_only=True)
+
+
 def dial(
-    target: Target,
-    how: Dialling,
+    job: Job,
     *,
-    opener: Opener = open_transport,
     pause: Pause = just_sleep,
     tried: Callable[[], None] = lambda: None,
     warn: Callable[[str], None] = lambda _: None,
 ) -> Transport:
-    """Opens a connection; retries if that may help.
+    """Opens a connection to the device of a job; retries if that may help.
 
-    Args:
-        target: the device.
-        how: time limit and number of attempts.
-        opener: opens one connection.
-        pause: waits between attempts.
-        tried: called before each attempt.
-        warn: called with each warning of the login.
+    `tried` is called before each attempt, `warn` with each warning of the login.
 
     Raises:
         Unreachable: the last attempt failed.
     """
-    for attempt in range(how.retries + 1):
+    target, pace = job.target, job.pace
+    for attempt in range(pace.retries + 1):
         tried()
         try:
-            transport = opener(target.name, target, how.timeout)
+            transport = job.opener(target.name, target, pace.connect)
             for warning in getattr(transport, "warnings", ()):
                 warn(warning)
             return transport
         except Unreachable as error:
-            if attempt == how.retries or error.reason not in _WORTH_ANOTHER or pause(_pause_after(attempt)):
+            if attempt == pace.retries or error.reason not in _WORTH_ANOTHER or pause(_pause_after(attempt)):
                 if target.near and error.reason == "no-such-name":
                     error.hint = f"did you mean --target {target.near}? Else: {error.hint}"
                 raise

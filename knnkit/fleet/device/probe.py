@@ -122,13 +122,7 @@ class Facts:
 
 
 def probe(transport: Transport, root: str, *, timeout: float, full: bool = False) -> Facts:
-    """Asks a device for its facts.
-
-    Args:
-        transport: to the device.
-        root: the knnkit directory there; `~/` is the login's home.
-        timeout: time limit in seconds.
-        full: ask for the system's Python even if there is an agent.
+    """Asks a device for its facts; with `full`, for the system's Python even if there is an agent.
 
     Raises:
         Unreachable: the connection broke or the time limit passed.

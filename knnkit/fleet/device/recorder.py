@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 from device_agent.shared.protocol import constants
 from knnkit.errors import DeviceLocked, KnnkitError, Unreachable
@@ -21,15 +22,18 @@ def nobody(_device: str, _step: str, _done: int | None, _total: int | None) -> N
     """A listener that does nothing."""
 
 
+def report_on(target: Target, outcome: Outcome, **values: Any) -> DeviceReport:
+    """Returns a report of a device; `values` are more of its fields."""
+    return DeviceReport(target.name, str(target), outcome, device_class=target.device_class, **values)
+
+
 class Recorder:
     """The run of one device: steps with their times, and the report so far."""
 
     def __init__(self, target: Target, listen: Listener) -> None:
         self._listen = listen
         self._steps: list[Step] = []
-        self._report = DeviceReport(
-            target.name, str(target), Outcome.SKIPPED, device_class=target.device_class, started=time.time()
-        )
+        self._report = report_on(target, Outcome.SKIPPED, started=time.time())
         self._begun = time.monotonic()
 
     def know(self, **values: object) -> None:

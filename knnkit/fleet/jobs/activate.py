@@ -10,7 +10,7 @@ import time
 
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.documents import Committed
-from device_agent.shared.protocol.reports import Activated, Installed
+from device_agent.shared.protocol.reports import Activated, Installed, TakenBack
 from device_agent.shared.trust import standing
 from device_agent.shared.trust.reasons import Reason
 from knnkit.errors import DeviceFailed, KnnkitError, ParityFailed, Unreachable
@@ -20,12 +20,13 @@ from knnkit.fleet.device.agent_client import AgentProblem
 from knnkit.fleet.device.probe import Facts
 from knnkit.fleet.device.recorder import Recorder
 from knnkit.fleet.jobs.job import DeviceJob
-from knnkit.fleet.jobs.rollback_own import take_back
 from knnkit.fleet.jobs.session import Conversation
 from knnkit.fleet.report import DeviceReport, Outcome
 
 #: Reasons of refusals before anything is staged; a golden check has other reasons.
 _REFUSED_TO_STAGE = frozenset(reason.value for reason in Reason)
+#: Number of attempts while another command holds the device; the agent itself waits for two seconds each time.
+_PATIENCE = 5
 
 
 class Switch:
@@ -115,13 +116,25 @@ class Switch:
         found = None
         try:
             with self._recorder.step("roll back"):
-                found = take_back(job, self._recorder, self._talk, self._facts)
+                found = self._take_back()
         except (DeviceFailed, Unreachable) as silence:
             self._recorder.warn(str(silence))
         if found is None:
             return self._end(unknown(error, self._stage, job.pace.confirm))
         self._recorder.know(release=found.committed, previous=found.previous)
         return self._end(judge(error, self._stage, found, job.package.digest, job.pace.confirm))
+
+    def _take_back(self) -> TakenBack | None:
+        """Reverts only this run's own activation; returns the device's answer, or None after a problem."""
+        for attempt in range(_PATIENCE):
+            try:
+                return self._talk.ask(self._facts, ["rollback", "--own", *self._holder], TakenBack)
+            except AgentProblem as problem:
+                if problem.exit_code != constants.EXIT_LOCKED or attempt == _PATIENCE - 1:
+                    self._recorder.warn(str(problem))
+                    return None
+                self._talk.wait(1.0)
+        return None
 
     def _end(self, after: Aftermath) -> DeviceReport:
         if after.error is not None:

@@ -10,7 +10,7 @@ from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.reports import Certificate
 from knnkit.errors import ParityFailed
 from knnkit.fleet.decide.certificate import disbelieved, missed
-from knnkit.fleet.device.agent_client import AgentProblem, ask_agent
+from knnkit.fleet.device.agent_client import AgentProblem, ask
 from knnkit.fleet.device.probe import Facts
 from knnkit.fleet.device.recorder import Recorder
 from knnkit.fleet.targets import Target
@@ -25,14 +25,17 @@ _HINT = "deploy a release that passes on both, with --provision never, then prov
 class Proof:
     """The result of a check: `wrong` says why it failed, and is empty if it passed."""
 
-    certificate: Certificate
+    certificate: Certificate | None  # None: the agent refused without one
     wrong: str
     reason: str  # a stable word
+    hint: str = _HINT
 
     @property
     def different(self) -> float:
-        """Number of wrong rows; infinite if the certificate is not valid."""
-        return math.inf if self.reason == _DISBELIEVED else self.certificate.different
+        """Number of wrong rows; infinite without a valid certificate."""
+        if self.certificate is None or self.reason == _DISBELIEVED:
+            return math.inf
+        return self.certificate.different
 
 
 def prove(
@@ -48,15 +51,8 @@ def prove(
 ) -> Proof:
     """Runs the agent's check of the answering release. Switches nothing.
 
-    Args:
-        transport: to the device.
-        agent: the agent's command line.
-        digest: of the answering release.
-        nonce: of this run.
-        timeout: time limit in seconds.
-        arguments: more arguments of the agent's command.
-        input: the command's standard input.
-        rows: number of rows that the certificate must cover; None: not checked.
+    `arguments` and `input` are further arguments and the standard input of the agent's command. `rows` is the number
+    of rows that the certificate must cover, if that is known.
 
     Raises:
         AgentProblem: the agent reports a problem without a certificate.
@@ -64,7 +60,7 @@ def prove(
     """
     command, refused = ["check", "--nonce", nonce, *arguments], ""
     try:
-        found = ask_agent(transport, agent, command, Certificate, timeout=timeout, input=input)
+        found = ask(transport, agent, command, Certificate, timeout=timeout, input=input)
     except AgentProblem as problem:
         if problem.problem.certificate is None:
             raise
@@ -82,52 +78,32 @@ def trial(
     It is called with the Python of the new environment and what is new in it. It gives the certificate to the recorder,
     and raises ParityFailed if the release fails there, unless it is no worse than in the environment in use. Returns
     None if the device has no agent or runtime now: a new environment can only improve that.
-
-    Args:
-        target: the device.
-        transport: to it.
-        facts: about the device now.
-        recorder: of this run.
-        nonce: of this run.
-        timeout: time limit in seconds.
     """
     status = facts.agent
     if status is None or status.runtime is None:
         return None
 
-    def attempt(python: str) -> _Attempt:
+    def attempt(python: str) -> Proof:
         agent = (python, *facts.agent_argv[1:])
         try:
-            proof = prove(transport, agent, status.answering or "", nonce, timeout=timeout)
+            return prove(transport, agent, status.answering or "", nonce, timeout=timeout)
         except AgentProblem as problem:
             if problem.exit_code != constants.EXIT_REFUSED:
                 raise
-            return _Attempt(None, math.inf, problem.said, problem.reason, problem.hint)
-        return _Attempt(proof.certificate, proof.different, proof.wrong, proof.reason, _HINT)
+            return Proof(None, problem.said, problem.reason, problem.hint)
 
     def check(python: str, what: str) -> None:
         if status.answering is None:
             return
         found = attempt(python)
         recorder.know(certificate=found.certificate)
-        if not found.said:
+        if not found.wrong:
             return
         before = attempt(facts.agent_argv[0])
-        if before.said and found.different <= before.different:
-            recorder.warn(f"its release fails the golden check on {what}, and on what that replaces: {found.said}")
+        if before.wrong and found.different <= before.different:
+            recorder.warn(f"its release fails the golden check on {what}, and on what that replaces: {found.wrong}")
             return
         stays = f"its release fails the golden check on {what}, which was not put into use"
-        raise ParityFailed(f"{target.name}: {stays}: {found.said}", reason=found.reason, hint=found.hint)
+        raise ParityFailed(f"{target.name}: {stays}: {found.wrong}", reason=found.reason, hint=found.hint)
 
     return check
-
-
-@dataclass(frozen=True)
-class _Attempt:
-    """The result of a check in one environment; `said` is empty if the release passed."""
-
-    certificate: Certificate | None
-    different: float  # number of wrong rows; infinite without an answer
-    said: str
-    reason: str
-    hint: str

@@ -13,15 +13,13 @@ from device_agent.shared.protocol import constants
 from device_agent.shared.safe_files import whole_file
 from device_agent.shared.trust import standing
 from knnkit.errors import DeviceFailed
-from knnkit.fleet.device.connect import Opener, Pace, Pause, dial, just_sleep, open_transport
+from knnkit.fleet.device.connect import Job, Pause, dial, just_sleep
 from knnkit.fleet.device.one_shot import agent_of, visit
 from knnkit.fleet.device.probe import Facts, probe
 from knnkit.fleet.device.recorder import Listener, Recorder, nobody
 from knnkit.fleet.report import DeviceReport, Outcome
-from knnkit.fleet.targets import Target
 from knnkit.transport.base import Completed, Transport
 
-_PACE = Pace()
 #: The name that the agent gives its input at the start of a message, before the line number or the error.
 _FED = re.compile(rb"^(device_agent: )" + constants.STANDARD_INPUT.encode() + rb"(?=[,:])", re.MULTILINE)
 
@@ -29,15 +27,12 @@ _WARNING = re.compile(rb"^device_agent: warning: (.*)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
-class RowsJob:
+class RowsJob(Job):
     """One file of rows for one device; `output` appears only when all answers are there."""
 
-    target: Target
     command: tuple[str, ...]
     input: str
     output: str
-    pace: Pace = _PACE
-    opener: Opener = open_transport
 
 
 def about(rows: Path | None, done: Completed) -> Completed:
@@ -53,13 +48,11 @@ def about(rows: Path | None, done: Completed) -> Completed:
 
 
 def pipe_rows(
-    target: Target,
-    pace: Pace,
+    job: Job,
     command: tuple[str, ...],
     source: BinaryIO,
     sink: BinaryIO,
     *,
-    opener: Opener = open_transport,
     warn: Callable[[tuple[str, ...]], None] = lambda _: None,
 ) -> Completed:
     """Runs the agent's `classify` between two files, without a time limit.
@@ -71,9 +64,9 @@ def pipe_rows(
         Unreachable: there is no connection, or it broke.
         DeviceFailed: there is no agent.
     """
-    transport = dial(target, pace.dialling, opener=opener)
+    target, transport = job.target, dial(job)
     try:
-        facts = probe(transport, target.root, timeout=pace.command)
+        facts = probe(transport, target.root, timeout=job.pace.command)
         stands = tuple(standing.gates_missed(facts.agent.warnings)) if facts.agent else ()
         warn(stands)
         done = transport.pipe([*agent_of(target, facts), *command], source, sink, idle=None)

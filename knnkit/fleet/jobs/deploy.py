@@ -11,13 +11,14 @@ import secrets
 from dataclasses import replace
 from pathlib import Path
 
-from device_agent.shared.protocol import constants
+from device_agent.shared.protocol import constants, json_codec
 from device_agent.shared.protocol.documents import Staged
 from device_agent.shared.trust.reasons import Reason
 from knnkit.errors import DeviceFailed, DeviceLocked, KnnkitError
 from knnkit.fleet.decide.plan import DevicePlan, PlanOptions, Refusal, foreign_keys, plan_device
 from knnkit.fleet.device.agent_client import AgentProblem
 from knnkit.fleet.device.connect import Pause, just_sleep
+from knnkit.fleet.device.one_shot import visit
 from knnkit.fleet.device.probe import Facts, probe
 from knnkit.fleet.device.recorder import Listener, Recorder, nobody
 from knnkit.fleet.jobs.activate import Switch
@@ -25,8 +26,9 @@ from knnkit.fleet.jobs.check import trial
 from knnkit.fleet.jobs.job import DeviceJob
 from knnkit.fleet.jobs.session import Conversation, Stopped
 from knnkit.fleet.jobs.upload_dir import claim
-from knnkit.fleet.report import DeviceReport, Outcome
+from knnkit.fleet.report import DeviceReport, FleetReport, Outcome
 from knnkit.provision import provision
+from knnkit.transport.base import Transport
 from knnkit.transport.upload import PushFile, push
 
 #: Errors of an upload that the device removed because another host has staged the release.
@@ -36,10 +38,7 @@ _OVERTAKEN = frozenset({"cannot-write", Reason.FILE_MISSING.value})
 def run_job(job: DeviceJob, listen: Listener = nobody, pause: Pause = just_sleep) -> DeviceReport:
     """Deploys to one device; every fault of a device becomes a report.
 
-    Args:
-        job: what to do.
-        listen: called at each step.
-        pause: waits for some seconds and returns whether the run was stopped; a device is then not activated any more.
+    `pause` waits and returns whether the run was stopped; a device is then not activated any more.
     """
     recorder = Recorder(job.target, listen)
     try:
@@ -125,14 +124,9 @@ class _Deploy:
         return self._switch(facts) if plan.steps else self._recorder.end(Outcome.UNCHANGED)
 
     def _refused(self, refusal: Refusal, more: str = "") -> DeviceReport:
-        locked = refusal.exit_code == constants.EXIT_LOCKED
-        return self._recorder.end(
-            Outcome.LOCKED if locked else Outcome.FAILED,
-            exit_code=refusal.exit_code,
-            reason=refusal.reason,
-            message=f"{refusal.message}; {more}" if more else refusal.message,
-            hint=refusal.hint,
-        )
+        outcome = Outcome.LOCKED if refusal.exit_code == constants.EXIT_LOCKED else Outcome.FAILED
+        message = f"{refusal.message}; {more}" if more else refusal.message
+        return self._recorder.end(outcome, **vars(refusal) | {"message": message})
 
     # --- before the switch ----------------------------------------------------------------------------------------
     def _provision(self, facts: Facts) -> Facts:
@@ -191,3 +185,19 @@ class _Deploy:
             pushed = push(line, files, timeout=seconds, progress=progress, finish=False)
         self._recorder.know(sent_bytes=pushed.sent, resumed_bytes=pushed.resumed)
         return there
+
+
+def plan_job(job: DeviceJob, listen: Listener = nobody, pause: Pause = just_sleep) -> DeviceReport:
+    """Probes a device and plans its deploy; the plan is in the report's `details`."""
+
+    def plan_it(_: Transport, facts: Facts, recorder: Recorder) -> DeviceReport:
+        plan = plan_device(job.target, facts, job.package, job.options)
+        outcome, why = (Outcome.FAILED, vars(plan.refusal)) if plan.refusal else (Outcome.ANSWERED, {})
+        return recorder.end(outcome, details=json_codec.dumps(plan), warnings=plan.warnings, **why)
+
+    return visit(job, plan_it, listen, pause)
+
+
+def plans_of(report: FleetReport) -> list[DevicePlan]:
+    """Returns the plans of the devices that could be reached."""
+    return [device.answer(DevicePlan) for device in report.devices if device.details]

@@ -33,12 +33,8 @@ def enrol_host(
 ) -> Enrolled:
     """Fetches the host key of a device and writes it to known_hosts if `agree` returns True.
 
-    Args:
-        target: the device; its jump hosts must be known already.
-        agree: called with host, kind of key and fingerprint.
-        timeout: time limit of the connection in seconds.
-        known_hosts: the file to write; by default the fleet's or the user's own.
-        replace: replace another known key of the host.
+    `agree` is called with host, kind of key and fingerprint. `known_hosts` is the file to write, by default the fleet's
+    or the user's own. `replace` replaces another known key. The jump hosts of the device must be known already.
 
     Raises:
         UsageError: the embedded device has no host key.

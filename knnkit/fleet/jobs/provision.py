@@ -8,41 +8,33 @@ from pathlib import Path
 
 from device_agent.shared.protocol import json_codec
 from knnkit.errors import DeviceFailed
-from knnkit.fleet.device.connect import Opener, Pace, Pause, just_sleep, open_transport
+from knnkit.fleet.device.connect import Job, Pause, just_sleep
 from knnkit.fleet.device.one_shot import visit
 from knnkit.fleet.device.probe import Facts
 from knnkit.fleet.device.recorder import Listener, Recorder, nobody
 from knnkit.fleet.jobs.check import trial
 from knnkit.fleet.report import DeviceReport, Outcome
-from knnkit.fleet.targets import Target
 from knnkit.provision import provision, remove
 from knnkit.transport.base import Transport
 
-_PACE = Pace()
 NO_KEY = "it trusts no signing key yet: nothing can be deployed to it until one is given with --key"
 
 
 @dataclass(frozen=True)
-class ProvisionJob:
+class ProvisionJob(Job):
     """The provisioning of one device; `keys` are fingerprints and PEM texts."""
 
-    target: Target
     keys: tuple[tuple[str, bytes], ...] = ()
     offline: bool = False
     wheels: str | None = None
     remove: bool = False
     nonce: str = ""  # for the certificate of the present release in the new environment
-    pace: Pace = _PACE
-    opener: Opener = open_transport
 
 
 def provision_device(job: ProvisionJob, listen: Listener = nobody, pause: Pause = just_sleep) -> DeviceReport:
     """Provisions one device; every fault of a device becomes a report.
 
-    Args:
-        job: what to do; the report's `details` are a `Provisioned` as JSON, or `{"removed": true}`.
-        listen: called at each step.
-        pause: waits between attempts to connect, and returns whether the run was stopped.
+    The report's `details` are a `Provisioned` as JSON, or `{"removed": true}`.
     """
     return visit(job, partial(_remove if job.remove else _provision, job), listen, pause, full=True)
 

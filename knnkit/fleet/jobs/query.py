@@ -14,17 +14,15 @@ from knnkit.errors import DeviceFailed, ParityFailed
 from knnkit.fleet.decide.doctor import findings_of
 from knnkit.fleet.decide.plan import foreign_keys
 from knnkit.fleet.device.agent_client import ask
-from knnkit.fleet.device.connect import Opener, Pace, Pause, just_sleep, open_transport
+from knnkit.fleet.device.connect import Job, Pause, just_sleep
 from knnkit.fleet.device.one_shot import agent_of, visit
 from knnkit.fleet.device.probe import Facts
 from knnkit.fleet.device.recorder import Listener, Recorder, nobody
 from knnkit.fleet.jobs.check import prove
 from knnkit.fleet.report import DeviceReport, Outcome
-from knnkit.fleet.targets import Target
 from knnkit.transport.base import Transport
 
 Kind = Literal["status", "parity", "rollback", "floor", "bench", "logs", "doctor", "keys"]
-_PACE = Pace()
 #: Queries whose answer is only passed on: the agent's command, and the document that it answers.
 _ASKED: dict[str, tuple[str, type[Any]]] = {
     "bench": ("bench", Bench),
@@ -34,10 +32,9 @@ _ASKED: dict[str, tuple[str, type[Any]]] = {
 
 
 @dataclass(frozen=True)
-class Question:
-    """One query to one device; `arguments` and `input` are passed to the agent's command unchanged. Picklable."""
+class Question(Job):
+    """One query to one device; `arguments` and `input` are passed to the agent's command unchanged."""
 
-    target: Target
     kind: Kind
     holder: str
     nonce: str = ""
@@ -45,8 +42,6 @@ class Question:
     input: bytes = b""  # the command's standard input
     rows: int | None = None  # number of rows that a certificate must cover; None: not checked
     digest: str | None = None  # the release that a certificate must be for; None: the one that answers
-    pace: Pace = _PACE
-    opener: Opener = open_transport
     named: frozenset[str] = frozenset()  # fingerprints of the keys that deploy.yaml names
     models: frozenset[str] = frozenset()  # names of the models that it builds
 
@@ -72,7 +67,7 @@ def _answer(question: Question, transport: Transport, facts: Facts, recorder: Re
     with recorder.step(question.kind):
         command, kind = _ASKED[question.kind]
         asked, pace = [command, *question.arguments], question.pace
-        found = ask(transport, facts, asked, kind, timeout=pace.command, input=question.input)
+        found = ask(transport, facts.agent_argv, asked, kind, timeout=pace.command, input=question.input)
     return recorder.end(Outcome.ANSWERED, details=json_codec.dumps(found))
 
 
@@ -96,7 +91,7 @@ def _parity(question: Question, transport: Transport, facts: Facts, recorder: Re
             rows=question.rows,
         )
     recorder.know(certificate=proof.certificate)
-    stands = standing.gates_missed((*proof.certificate.warnings, *status.warnings))
+    stands = standing.gates_missed((*(proof.certificate.warnings if proof.certificate else ()), *status.warnings))
     if proof.wrong:
         raise ParityFailed(f"{name}: {'; '.join((proof.wrong, *stands))}", reason=proof.reason)
     if stands:
@@ -108,7 +103,7 @@ def _parity(question: Question, transport: Transport, facts: Facts, recorder: Re
 def _rollback(question: Question, transport: Transport, facts: Facts, recorder: Recorder) -> DeviceReport:
     command = ["rollback", "--holder", question.holder, *question.arguments]
     with recorder.step("roll back"):
-        done = ask(transport, facts, command, Committed, timeout=question.pace.command, input=question.input)
+        done = ask(transport, facts.agent_argv, command, Committed, timeout=question.pace.command, input=question.input)
     known = {"release": done.release, "previous": done.previous}
     if question.kind == "floor":
         said = "its floors are as low already" if done.already else "its floors are lowered"

@@ -10,10 +10,9 @@ from typing import TypeVar
 
 from device_agent.shared.protocol import constants
 from knnkit.fleet.device.agent_client import AgentProblem, ask
-from knnkit.fleet.device.connect import Pause, dial
+from knnkit.fleet.device.connect import Job, Pause, dial
 from knnkit.fleet.device.probe import Facts
 from knnkit.fleet.device.recorder import Recorder
-from knnkit.fleet.jobs.job import DeviceJob
 from knnkit.transport.base import Transport
 
 T = TypeVar("T")
@@ -24,15 +23,9 @@ class Stopped(Exception):
 
 
 class Conversation:
-    """Runs a job's commands on a device, over one connection at a time.
+    """Runs a job's commands on a device, over one connection at a time."""
 
-    Args:
-        job: its target and time limits.
-        recorder: records attempts and waits.
-        pause: waits for some seconds and returns whether the run was stopped.
-    """
-
-    def __init__(self, job: DeviceJob, recorder: Recorder, pause: Pause) -> None:
+    def __init__(self, job: Job, recorder: Recorder, pause: Pause) -> None:
         self._job, self._recorder, self._pause = job, recorder, pause
         self._transport: Transport | None = None
         self._lock_until = 0.0
@@ -44,15 +37,8 @@ class Conversation:
             Unreachable: the device cannot be connected to.
         """
         if self._transport is None:
-            job = self._job
-            self._transport = dial(
-                job.target,
-                job.pace.dialling,
-                opener=job.opener,
-                pause=self._pause,
-                tried=self._recorder.tried,
-                warn=self._recorder.warn,
-            )
+            recorder = self._recorder
+            self._transport = dial(self._job, pause=self._pause, tried=recorder.tried, warn=recorder.warn)
         return self._transport
 
     def hang_up(self) -> None:
@@ -67,7 +53,7 @@ class Conversation:
         Raises:
             AgentProblem, DeviceFailed, Unreachable: as `knnkit.fleet.device.agent_client.ask`.
         """
-        return ask(self.open(), facts, command, answer, timeout=self._job.pace.command, input=input)
+        return ask(self.open(), facts.agent_argv, command, answer, timeout=self._job.pace.command, input=input)
 
     def ask_in_turn(self, facts: Facts, command: list[str], answer: type[T], input: bytes = b"") -> T:
         """As `ask`; if another host holds the device, waits for it as long as the user allows."""

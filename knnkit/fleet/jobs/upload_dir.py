@@ -46,12 +46,7 @@ echo "$own"
 def claim(transport: Transport, facts: Facts, digest: str, token: str, *, timeout: float) -> str:
     """Makes and returns the upload folder on the device for the release `digest`.
 
-    Args:
-        transport: the connection that will send.
-        facts: about the device; its root holds the uploads.
-        digest: of the release.
-        token: of this run, hexadecimal, so that two runs never share a folder.
-        timeout: time limit in seconds.
+    `token` is hexadecimal and belongs to this run: two runs never share a folder.
 
     Raises:
         Unreachable: the connection broke.

@@ -12,52 +12,28 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from queue import SimpleQueue
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 from device_agent.shared.console import signals
 from device_agent.shared.protocol import constants
 from knnkit.errors import MissingDependency, Unreachable, extra
-from knnkit.fleet.device.recorder import Listener
+from knnkit.fleet.device.connect import Job
+from knnkit.fleet.device.recorder import Listener, report_on
 from knnkit.fleet.report import DeviceReport, Outcome
 from knnkit.fleet.targets import Target
 
-
-class Job(Protocol):
-    """What a `Fan` needs to know about a job."""
-
-    @property
-    def target(self) -> Target:
-        """The device that it is for."""
-        ...
-
-
-J = TypeVar("J", bound=Job)
 #: The function to run: called with (job) in another process, with (job, listen, pause) in a thread of this one.
 Work = Callable[..., DeviceReport]
 
 
-class Stop:
-    """A flag that stops a run. Called with seconds, it waits at most that long and returns whether it is set.
+class Stop(threading.Event):
+    """A flag that stops a run; `left` is set at a second signal, after which the run does not wait for its jobs."""
 
-    `left` is True after a second signal: the run then does not wait for jobs that have begun.
-    """
-
-    def __init__(self) -> None:
-        self._event = threading.Event()
-        self.left = False
+    left = False
 
     def __call__(self, seconds: float) -> bool:
-        """Waits for the stop; returns whether it is set."""
-        return self._event.wait(seconds)
-
-    def set(self) -> None:
-        """Stops all devices that have not been switched yet."""
-        self._event.set()
-
-    @property
-    def came(self) -> bool:
-        """Whether it is set."""
-        return self._event.is_set()
+        """Waits at most that long for the stop; returns whether it is set."""
+        return self.wait(seconds)
 
 
 @dataclass
@@ -70,18 +46,13 @@ class Fan:
     stop: Stop = field(default_factory=Stop)
 
     def each(
-        self,
-        work: Work,
-        jobs: Iterable[J],
-        listen: Listener,
-        *,
-        may_begin: Callable[[], bool] = lambda: True,
+        self, work: Work, jobs: Iterable[Job], listen: Listener, *, may_begin: Callable[[], bool] = lambda: True
     ) -> Iterator[DeviceReport]:
         """Yields each device's report when it is ready; begins no job after a stop or while `may_begin` is False."""
         waiting: dict[Future[DeviceReport], Target] = {}
         left = iter(jobs)
         while True:
-            while len(waiting) < self.concurrency and not self.stop.came and may_begin():
+            while len(waiting) < self.concurrency and not self.stop.is_set() and may_begin():
                 job = next(left, None)
                 if job is None:
                     break
@@ -99,25 +70,14 @@ def _report(future: Future[DeviceReport], target: Target) -> DeviceReport:
     try:
         return future.result()
     except Exception as error:
-        return DeviceReport(
-            target.name,
-            str(target),
-            Outcome.FAILED,
-            exit_code=constants.EXIT_FAILED,
-            reason="crashed",
-            message=f"{target.name}: the job ended with {type(error).__name__}: {error}",
-            hint="knnkit status, to see what runs there",
-            device_class=target.device_class,
-        )
+        message = f"{target.name}: the job ended with {type(error).__name__}: {error}"
+        why = {"exit_code": constants.EXIT_FAILED, "reason": "crashed", "message": message}
+        return report_on(target, Outcome.FAILED, hint="knnkit status, to see what runs there", **why)
 
 
 @contextlib.contextmanager
 def fan(concurrency: int, dask: str | None = None) -> Iterator[Fan]:
-    """Yields a `Fan` of threads, or of the workers of a Dask cluster.
-
-    Args:
-        concurrency: devices at a time.
-        dask: address of a Dask scheduler.
+    """Yields a `Fan` of threads, or of the workers of the Dask cluster with its scheduler at the address `dask`.
 
     Raises:
         MissingDependency: `distributed` is not installed.
@@ -171,10 +131,10 @@ def stopped_by_signals(stop: Stop, tell: Callable[[str], None]) -> Iterator[None
     def handle(number: int, _frame: object) -> None:
         if stop.left:
             return
-        if stop.came and number != signal.SIGHUP:  # shell and kernel may both send SIGHUP
+        if stop.is_set() and number != signal.SIGHUP:  # shell and kernel may both send SIGHUP
             stop.left = True
             raise KeyboardInterrupt
-        if not stop.came:
+        if not stop.is_set():
             signals.deafen()
             said.put(f"{signal.Signals(number).name}: nothing new is begun; what is switched is being confirmed")
         stop.set()

@@ -5,18 +5,20 @@ A stop leaves every device on one known release."""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 from device_agent.shared.protocol import constants
 from knnkit.fleet.decide import go_back
+from knnkit.fleet.device.connect import Job
+from knnkit.fleet.device.recorder import report_on
 from knnkit.fleet.jobs.deploy import run_job
 from knnkit.fleet.jobs.job import DeviceJob
 from knnkit.fleet.jobs.query import Question, ask_device
 from knnkit.fleet.report import DeviceReport, FleetReport, Outcome, WaveReport, exit_code
 from knnkit.fleet.rollout import waves
-from knnkit.fleet.rollout.executor import Fan, Job, Work, stopped_by_signals
+from knnkit.fleet.rollout.executor import Fan, Work, stopped_by_signals
 from knnkit.fleet.rollout.waves import Wave
 from knnkit.fleet.targets import Target
 
@@ -59,15 +61,7 @@ def roll_out(
     *,
     work: Work = run_job,
 ) -> FleetReport:
-    """Deploys to every device, wave by wave.
-
-    Args:
-        targets: the devices.
-        make_job: makes a device's job just before it runs.
-        rules: waves and budget.
-        fan: runs the jobs.
-        watch: gets the progress.
-        work: runs one job.
+    """Deploys to every device, wave by wave; makes the job of a device just before it runs.
 
     Returns:
         A report with every target, in their order; devices whose job did not begin are SKIPPED.
@@ -80,128 +74,111 @@ def roll_out(
     return run.report()
 
 
+@dataclass
 class _Rollout:
-    def __init__(
-        self,
-        targets: Sequence[Target],
-        make_job: Callable[[Target], DeviceJob],
-        rules: Rules,
-        fan: Fan,
-        watch: Watch,
-        work: Work,
-    ) -> None:
-        self._targets = {target.name: target for target in targets}
-        self._make_job, self._fan, self._watch, self._work = make_job, fan, watch, work
-        self._waves, self._left_out = waves.divide(targets, rules.waves)
-        self._budget = waves.allowed(rules.max_failures, len(targets))
-        self._done: dict[str, DeviceReport] = {}
-        self._jobs: dict[str, DeviceJob] = {}  # those that were begun
-        self._wave_reports: list[WaveReport] = []
-        self._stopped = ""
-        self._started, self._begun = time.time(), time.monotonic()
+    """A rollout as it runs."""
+
+    targets: Sequence[Target]
+    make_job: Callable[[Target], DeviceJob]
+    rules: Rules
+    fan: Fan
+    watch: Watch
+    work: Work
+
+    def __post_init__(self) -> None:
+        self.by_name = {target.name: target for target in self.targets}
+        self.waves, self.left_out = waves.divide(self.targets, self.rules.waves)
+        self.budget = waves.allowed(self.rules.max_failures, len(self.targets))
+        self.done: dict[str, DeviceReport] = {}
+        self.jobs: dict[str, DeviceJob] = {}  # those that were begun
+        self.wave_reports: list[WaveReport] = []
+        self.stopped = ""
+        self.started, self.begun = time.time(), time.monotonic()
 
     def go(self) -> None:
-        for index, wave in enumerate(self._waves):
-            if self._stopped or self._fan.stop.came:
-                self._wave_reports.append(WaveReport(wave.label, wave.devices))
+        for index, wave in enumerate(self.waves):
+            if self.stopped or self.fan.stop.is_set():
+                self.wave_reports.append(WaveReport(wave.label, wave.devices))
                 continue
-            self._watch.wave(wave, index + 1, len(self._waves))
+            self.watch.wave(wave, index + 1, len(self.waves))
             started, begun = time.time(), time.monotonic()
             self._run_wave(index, wave)
-            self._wave_reports.append(WaveReport(wave.label, wave.devices, started, time.monotonic() - begun))
+            self.wave_reports.append(WaveReport(wave.label, wave.devices, started, time.monotonic() - begun))
 
     def _run_wave(self, index: int, wave: Wave) -> None:
-        proving = index == 0 and len(self._waves) > 1
-        jobs = (self._begin(self._targets[name]) for name in wave.devices)
-        for report in self._fan.each(self._work, jobs, self._watch.step, may_begin=lambda: not self._stopped):
+        proving = index == 0 and len(self.waves) > 1
+        jobs = (self._begin(self.by_name[name]) for name in wave.devices)
+        for report in self.fan.each(self.work, jobs, self.watch.step, may_begin=lambda: not self.stopped):
             report = replace(report, wave=index)
-            self._done[report.name] = report
-            self._watch.finish(report)
-            self._stop_for(waves.overspent(tuple(self._done.values()), self._budget, proving=proving))
-        if proving and not self._stopped and not self._fan.stop.came:
-            self._stop_for(waves.unproven([self._done[name] for name in wave.devices]))
+            self.done[report.name] = report
+            self.watch.finish(report)
+            self._stop_for(waves.overspent(tuple(self.done.values()), self.budget, proving=proving))
+        if proving and not self.stopped and not self.fan.stop.is_set():
+            self._stop_for(waves.unproven([self.done[name] for name in wave.devices]))
 
     def _begin(self, target: Target) -> DeviceJob:
-        job = self._jobs[target.name] = self._make_job(target)
+        job = self.jobs[target.name] = self.make_job(target)
         return job
 
     def _stop_for(self, why: str) -> None:
-        if why and not self._stopped:
-            self._stopped = why
-            self._watch.note(f"the rollout stops: {why}")
+        if why and not self.stopped:
+            self.stopped = why
+            self.watch.note(f"the rollout stops: {why}")
 
     def roll_back(self) -> None:
         """Takes the release back, after a stop, from each device that committed it in this run."""
-        leaving = go_back.committed(self._done.values())
-        if not self._stopped or not leaving:
+        leaving = go_back.committed(self.done.values())
+        if not self.stopped or not leaving:
             return
-        self._watch.note(f"rolling back {', '.join(report.name for report in leaving)}")
-        code = exit_code(self._done.values())
+        self.watch.note(f"rolling back {', '.join(report.name for report in leaving)}")
+        code = exit_code(self.done.values())
         answers: dict[str, DeviceReport] = {}
         for _ in range(2):  # an answer may be lost; a device that went back already does nothing
             silent = [r for r in leaving if r.name not in answers or answers[r.name].outcome is Outcome.UNREACHABLE]
             questions = [self._question(report) for report in silent if report.previous]
-            for answer in self._fan.each(ask_device, questions, self._watch.step):
+            for answer in self.fan.each(ask_device, questions, self.watch.step):
                 answers[answer.name] = answer
         for report in leaving:
-            self._done[report.name] = go_back.gone_back(report, answers.get(report.name), code)
-            self._watch.finish(self._done[report.name])
+            self.done[report.name] = go_back.gone_back(report, answers.get(report.name), code)
+            self.watch.finish(self.done[report.name])
 
     def _question(self, report: DeviceReport) -> Question:
-        job = self._jobs[report.name]
+        job = self.jobs[report.name]
         leave = ("--leave", job.package.digest)
         return Question(job.target, "rollback", job.holder, arguments=leave, pace=job.pace, opener=job.opener)
 
     def report(self) -> FleetReport:
         """Returns the report of the whole run so far."""
-        numbers = {name: index for index, wave in enumerate(self._waves) for name in wave.devices}
+        numbers = {name: index for index, wave in enumerate(self.waves) for name in wave.devices}
         devices = tuple(
-            self._done.get(name) or self._unfinished(target, numbers.get(name))
-            for name, target in self._targets.items()
+            self.done.get(name) or self._unfinished(target, numbers.get(name)) for name, target in self.by_name.items()
         )
         return FleetReport(
             command="deploy",
-            started=self._started,
-            seconds=time.monotonic() - self._begun,
+            started=self.started,
+            seconds=time.monotonic() - self.begun,
             devices=devices,
-            waves=tuple(self._wave_reports),
-            stopped=self._stopped,
-            interrupted=self._fan.stop.came,
+            waves=tuple(self.wave_reports),
+            stopped=self.stopped,
+            interrupted=self.fan.stop.is_set(),
         )
 
     def _unfinished(self, target: Target, wave: int | None) -> DeviceReport:
-        job = self._jobs.get(target.name)
-        if job is None or not self._fan.stop.left:
-            return self._skipped(target, wave)
-        return DeviceReport(
-            target.name,
-            str(target),
-            Outcome.FAILED,
-            exit_code=constants.EXIT_FAILED,
-            reason="left",
-            message="the run ended during its deploy, by a second signal: it commits the release, "
-            f"or goes back to the previous one within {job.pace.confirm:g} s",
-            hint="knnkit status, to see which",
-            device_class=target.device_class,
-            wave=wave,
-        )
-
-    def _skipped(self, target: Target, wave: int | None) -> DeviceReport:
-        if target.name in self._left_out:
+        job = self.jobs.get(target.name)
+        if job is not None and self.fan.stop.left:
+            message = (
+                "the run ended during its deploy, by a second signal: it commits the release, "
+                f"or goes back to the previous one within {job.pace.confirm:g} s"
+            )
+            why = {"reason": "left", "message": message, "hint": "knnkit status, to see which"}
+            return report_on(target, Outcome.FAILED, exit_code=constants.EXIT_FAILED, wave=wave, **why)
+        if target.name in self.left_out:
             reason, said = "no-wave", "no wave takes it"
-        elif self._stopped:
-            reason, said = "rollout-stopped", f"not begun: {self._stopped}"
+        elif self.stopped:
+            reason, said = "rollout-stopped", f"not begun: {self.stopped}"
         else:
             reason, said = "interrupted", "not begun: the run was interrupted"
-        return DeviceReport(
-            target.name,
-            str(target),
-            Outcome.SKIPPED,
-            reason=reason,
-            message=said,
-            device_class=target.device_class,
-            wave=wave,
-        )
+        return report_on(target, Outcome.SKIPPED, reason=reason, message=said, wave=wave)
 
 
 def ask_all(command: str, jobs: Sequence[Job], work: Work, fan: Fan, watch: Watch) -> FleetReport:
@@ -209,17 +186,12 @@ def ask_all(command: str, jobs: Sequence[Job], work: Work, fan: Fan, watch: Watc
     started, begun = time.time(), time.monotonic()
     done: dict[str, DeviceReport] = {}
     with stopped_by_signals(fan.stop, watch.note):
-        for report in _watched(fan.each(work, jobs, watch.step), watch):
+        for report in fan.each(work, jobs, watch.step):
+            watch.finish(report)
             done[report.name] = report
     missing = (job.target for job in jobs if job.target.name not in done)
     said = "not waited for: interrupted a second time" if fan.stop.left else "not begun: interrupted"
     for target in missing:
-        done[target.name] = DeviceReport(target.name, str(target), Outcome.SKIPPED, reason="interrupted", message=said)
+        done[target.name] = report_on(target, Outcome.SKIPPED, reason="interrupted", message=said)
     devices = tuple(done[job.target.name] for job in jobs)
-    return FleetReport(command, started, time.monotonic() - begun, devices, interrupted=fan.stop.came)
-
-
-def _watched(reports: Iterator[DeviceReport], watch: Watch) -> Iterator[DeviceReport]:
-    for report in reports:
-        watch.finish(report)
-        yield report
+    return FleetReport(command, started, time.monotonic() - begun, devices, interrupted=fan.stop.is_set())

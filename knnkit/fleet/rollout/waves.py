@@ -60,10 +60,7 @@ def _amount(said: int | str, total: int, rounded: Callable[[float], int]) -> int
 def overspent(done: Sequence[DeviceReport], budget: int, *, proving: bool) -> str:
     """Returns why a rollout must not begin another device, or an empty string; called after every device.
 
-    Args:
-        done: all devices that are finished.
-        budget: number of failures that are allowed.
-        proving: whether this is the first of several waves, in which no failure is allowed.
+    `budget` failures are allowed; none while `proving`, in the first of several waves.
     """
     failed = [report for report in done if report.outcome in FAILURES]
     if proving and failed:

@@ -135,12 +135,12 @@ class KnnModule(tf.Module):  # type: ignore[misc]
     def _vote(self, codes: Any, distances: Any) -> Any:
         ballots = tf.one_hot(codes, len(self.classes), dtype=tf.float32)
         if self.weights == "uniform":
-            return tf.reduce_sum(ballots, axis=1) * np.float32(1.0 / self.k)
+            return _share(tf.reduce_sum(ballots, axis=1), self.k)
         nearest = distances[:, :1]
         # Relative to the nearest, so that nothing overflows; next to an exact match (weight 1), others have weight 0.
         weight = tf.where(distances == 0.0, tf.ones_like(distances), nearest / tf.maximum(distances, _TINY))
         shares = tf.reduce_sum(ballots * tf.expand_dims(weight, 2), axis=1)
-        return shares / tf.reduce_sum(weight, axis=1, keepdims=True)
+        return shares / tf.reduce_sum(shares, axis=1, keepdims=True)  # not of `weight`: a unanimous vote is exactly 1
 
     def _reject(self, label: Any, kth: Any, blur: Any) -> tuple[Any, Any]:
         """Returns the (b,) labels, UNKNOWN for far rows, and (b,) bool: the k-th distance is clear of its threshold."""
@@ -202,3 +202,11 @@ class KnnModule(tf.Module):  # type: ignore[misc]
             return certain
         # With blur, a distance of 0 does not prove an exact match.
         return tf.logical_and(certain, base[:, 0] * np.float32(PROBABILITY_TOLERANCE / 2) > TYPICAL * blur)
+
+
+def _share(votes: Any, k: int) -> Any:
+    """Returns votes / k, exactly 1 for k votes. The converter would turn a division into this product."""
+    each = np.float32(1.0 / k)
+    if np.float32(k) * each == 1.0:
+        return votes * each
+    return tf.minimum(votes * np.nextafter(each, np.float32(1.0)), 1.0)  # k = 41: 0.99999994 without this

@@ -1,8 +1,8 @@
-"""Logging in to an SSH server: key files, their certificates, and a key agent. Never sends a password.
+"""Logs in to an SSH server with keys.
 
-Offers what ssh offers: of each key the certificate, then the key itself; a file `k.pub` stands for that one key of the
-agent. A named key (`identity` in deploy.yaml, IdentitiesOnly) is the only one that is offered. A key file that others
-may read is refused, as ssh does.
+Never sends a password. Keys come from files and from a key agent, and are offered in the order of ssh: the certificates
+of a key, then the key itself. A file `k.pub` selects that one key of the agent. A named key (`identity` in deploy.yaml,
+IdentitiesOnly) is offered alone. A key file that other users may read is refused, as ssh does.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _MAX_OFFERS = 6
 
 
 class _Agent(AgentSSH):
-    """The agent at a socket of our choice; paramiko's own looks only at SSH_AUTH_SOCK."""
+    """A key agent at any socket. paramiko's own class knows only the socket in SSH_AUTH_SOCK."""
 
     def __init__(self, path: str, timeout: float) -> None:
         super().__init__()
@@ -41,24 +41,24 @@ class _Agent(AgentSSH):
 
 @dataclass
 class _Tried:
-    """What was offered, and what could not be: the message says both."""
+    """Keys that were offered, and keys that could not be offered. An error message lists both."""
 
     offers: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)  # of certificates: said also where another key lets in
+    warnings: list[str] = field(default_factory=list)  # about certificates; reported also after a login
 
     def __str__(self) -> str:
         return "; ".join((*self.offers, *self.notes, *self.warnings)) or "there is no key to offer"
 
 
 def authenticate(transport: paramiko.Transport, where: Resolved, *, timeout: float) -> tuple[str, ...]:
-    """Logs in with the first key that the server takes.
+    """Logs in with the first key that the server accepts.
 
     Returns:
-        Warnings: certificates that could not be used before it.
+        Warnings about certificates that could not be used.
 
     Raises:
-        Unreachable: no key is accepted, or a named key cannot be used; the message lists what was tried.
+        Unreachable: the server accepts no key, or a named key cannot be used; the message lists what was tried.
     """
     tried = _Tried()
     agent = _open_agent(where, timeout, tried)
@@ -135,7 +135,7 @@ def _offers(where: Resolved, agent: _Agent | None, tried: _Tried) -> Iterator[tu
 def _key(
     name: str, path: Path, held: paramiko.PKey | None, agent: _Agent | None, where: Resolved, tried: _Tried
 ) -> tuple[str, paramiko.PKey] | None:
-    """Returns one identity and its label: by the agent where that holds it, else of its file; None with a note."""
+    """Returns label and key: the agent's key if it holds this one, else the file's. None if neither works."""
     if held is not None:
         return f"{name} by the agent", held
     lacks = "the key agent does not hold this key" if agent else "there is no key agent to use it"

@@ -64,16 +64,16 @@ class Watchdog:
         return f"{self._idle:g} s without progress" if self._idle is not None else f"{self._total:g} s"
 
 
-class Told(io.RawIOBase):
-    """A file that says how far it has been read."""
+class Tracked(io.RawIOBase):
+    """A file that reports its position after each read."""
 
-    def __init__(self, source: BinaryIO, tell: Callable[[int], object]) -> None:
-        self._source, self._tell = source, tell
+    def __init__(self, source: BinaryIO, report: Callable[[int], object]) -> None:
+        self._source, self._report = source, report
 
     def read(self, size: int = -1) -> bytes:
-        """Reads from where the file stands, and says where it stands then."""
+        """Reads up to `size` bytes, and reports the position after them."""
         chunk = self._source.read(size)
-        self._tell(self._source.tell())
+        self._report(self._source.tell())
         return chunk
 
 

@@ -1,8 +1,9 @@
-"""An address with ssh_config applied: HostName, User, Port, keys, key agent, ProxyJump, ProxyCommand and known_hosts.
+"""Applies ssh_config to an address. Never connects.
 
-What the user wrote in deploy.yaml or on the command line comes first, then ssh_config, then OpenSSH's defaults. OpenSSH
-itself says what ssh_config means (`ssh -G`); without it knnkit reads the file, and refuses what it cannot follow.
-`StrictHostKeyChecking` is not read: host keys are always checked. Never connects.
+Finds host name, user, port, keys, key agent, jump hosts, proxy command and known_hosts files. A setting of deploy.yaml
+or of the command line wins over ssh_config, which wins over the defaults of OpenSSH. `ssh -G` reads ssh_config; if
+OpenSSH is not installed, knnkit reads the file itself, and refuses lines that it does not support. Host keys are always
+checked: `StrictHostKeyChecking` is ignored.
 """
 
 from __future__ import annotations
@@ -17,8 +18,7 @@ from knnkit.errors import Unreachable
 from knnkit.transport.address import Address
 from knnkit.transport.foreign_config import refuse_foreign
 from knnkit.transport.ssh import config_file, openssh
-from knnkit.transport.ssh.settings import Settings, WrongConfig
-from knnkit.transport.ssh.tokens import CannotExpand, expand, expand_path, tokens
+from knnkit.transport.ssh.settings import CannotExpand, Settings, WrongConfig, expand, expand_path, tokens
 
 _MAX_JUMPS = 8
 
@@ -30,19 +30,19 @@ class Resolved:
     host: str
     port: int
     user: str
-    key_name: str  # under which known_hosts knows it: the host, or HostKeyAlias
-    key_port: int  # likewise: that of the host; 22 with HostKeyAlias, which stands for host and port, as in ssh
+    key_name: str  # its name in known_hosts: the host, or HostKeyAlias
+    key_port: int  # its port in known_hosts; 22 with HostKeyAlias, which replaces host and port
     identities: tuple[str, ...]
     identities_only: bool
     agent: str | None  # socket of the key agent; None: use none
     jumps: tuple[Resolved, ...]  # the first is connected to first
     known_hosts: tuple[str, ...]
-    proxy: str | None = None  # the command whose input and output are the connection; None: connect
-    certificates: tuple[str, ...] = ()  # CertificateFile, beside those that lie next to a key
-    typed: str = ""  # how a command line names it; nothing where no command line did
+    proxy: str | None = None  # a command that makes the connection; None: TCP
+    certificates: tuple[str, ...] = ()  # CertificateFile; files next to a key are found without it
+    typed: str = ""  # the options that name it on a command line, if it was named there
 
     def by_hand(self, *command: str) -> str:
-        """Returns `command` (ssh, ssh-copy-id) with what it needs to reach this host, to be typed."""
+        """Returns a shell command that reaches this host: `command` (ssh, ssh-copy-id), options and address."""
         jumps = ",".join(str(Address(hop.host, hop.user, hop.port)) for hop in self.jumps)
         through = ("-o", f"ProxyJump={jumps}") if jumps else ()
         return shlex.join([*command, *through, "-p", str(self.port), f"{self.user}@{self.host}"])
@@ -52,7 +52,7 @@ def resolve(address: Address, *, depth: int = 0) -> Resolved:
     """Applies ssh_config.
 
     Raises:
-        Unreachable: a name cannot be one; ssh_config cannot be read, is wrong, or asks for what is not supported.
+        Unreachable: a name is not valid; ssh_config cannot be read, is wrong, or uses an unsupported setting.
     """
     if depth > _MAX_JUMPS:
         raise Unreachable(f"{address.host}: jumps through more than {_MAX_JUMPS} hosts", reason="ssh-config")
@@ -84,7 +84,7 @@ def resolve(address: Address, *, depth: int = 0) -> Resolved:
 
 
 def _check_names(address: Address) -> None:
-    """The last gate before a name reaches a shell: who made the address, in a notebook say, may not have looked."""
+    """Checks names before they reach a shell: an address from a notebook was not checked before."""
     try:
         check_host(address.host)
         check_word(address.user or "nobody")
@@ -137,7 +137,7 @@ def _jumps(address: Address, configured: str, depth: int) -> tuple[Resolved, ...
             user, host, port = split_address(one.removeprefix("ssh://").removesuffix("/"))
         except ValueError as error:
             raise Unreachable(f"{address.host}: jump: {error}", reason="ssh-config") from None
-        # The hosts after the first are reached through the one before, whatever ssh_config says of them.
+        # Each host after the first is reached through the host before it, even if ssh_config says otherwise.
         before = ",".join(hops[:index]) or None
         typed = address.typed and replace(address.typed, name=one, jump=before)
         hop = replace(address, host=host, user=user, port=port, jump=before and "none", typed=typed)

@@ -1,8 +1,8 @@
-"""ssh_config without OpenSSH: plain lines, read by paramiko.
+"""Reads plain ssh_config files without OpenSSH, with paramiko.
 
-Serves where no OpenSSH client is installed. paramiko reads comments, quotes, `Include`, most of `Match` and some tokens
-otherwise than ssh does. So each line is checked first, against a short list of forms that both read alike. Any other
-line is refused, with its file, its number and the word: knnkit never guesses.
+Used if no OpenSSH client is installed. paramiko reads comments, quotes, `Include`, most of `Match` and some tokens
+differently from ssh. So each line must have one of a few forms that both read alike. Any other line is refused, with
+its file, its number and the word: knnkit never guesses.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from pathlib import Path
 from device_agent.shared.safe_files import read_small
 from knnkit.transport.base import printable
 from knnkit.transport.ssh.paramiko_import import paramiko
-from knnkit.transport.ssh.settings import Settings, WrongConfig
-from knnkit.transport.ssh.tokens import expand_path, local_user
+from knnkit.transport.ssh.settings import Settings, WrongConfig, expand_path, local_user
 
 USER_CONFIG, SYSTEM_CONFIG = "~/.ssh/config", "/etc/ssh/ssh_config"
 _DEFAULT_KEYS = ("~/.ssh/id_rsa", "~/.ssh/id_ecdsa", "~/.ssh/id_ecdsa_sk", "~/.ssh/id_ed25519", "~/.ssh/id_ed25519_sk")
@@ -45,12 +44,12 @@ _ONE = {
     "globalknownhostsfile": _PATH,
     "proxyjump": rf"{_HOP}(?:,{_HOP})*",
 }
-#: Keyword -> form of each of its words. Of two ProxyCommands, paramiko takes one that is "none", and ssh the first.
+#: Keyword -> form of each of its words. Of two ProxyCommands, paramiko uses one that is "none", ssh the first.
 _MANY = {
     "host": r"!?[\w.:*?-]+",
     "proxycommand": r"(?!(?i:none)$)(?:[\w~./@+:,-]|%[%hknpr])(?:[\w~./@+:,=-]|%[%hknpr])*",
 }
-#: Keywords that change nothing here. Their values are not read, so any word without a quote or a comment will do.
+#: Keywords that change nothing here. Their values are ignored: any word without a quote or a comment is accepted.
 _UNUSED = """
     addkeystoagent batchmode checkhostip ciphers compression connectionattempts connecttimeout controlmaster controlpath
     controlpersist dynamicforward escapechar exitonforwardfailure forwardagent forwardx11 forwardx11trusted
@@ -63,16 +62,16 @@ _MANY |= dict.fromkeys(_UNUSED.split(), r"[!$-&(-\[\]-~]+")
 
 
 class _Raw(paramiko.SSHConfig):
-    """paramiko's reader, without its own tokens: it would ask DNS for what `%l` stands for, and knows no `%%`."""
+    """paramiko's reader without its tokens: it would ask DNS for the value of `%l`, and does not know `%%`."""
 
     TOKENS_BY_CONFIG_KEY: dict[str, list[str]] = {}  # noqa: RUF012  (as in paramiko)
 
 
 def lookup(host: str, *, port: int | None, user: str | None, config: str | None) -> Settings:
-    """Returns what ssh would take for `host`; arguments as those of `openssh.ask`.
+    """Returns the settings of ssh for `host`; arguments as those of `openssh.ask`.
 
     Raises:
-        WrongConfig: a line is not of the forms that are followed.
+        WrongConfig: a line does not have one of the supported forms.
         OSError: `config` cannot be read.
     """
     reader = _Raw()
@@ -99,7 +98,7 @@ def _paths(named: str | None, default: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _settled(host: str) -> str:
-    """Returns the name as ssh uses it: an address in its usual form (127.1 is 127.0.0.1), a name in small letters."""
+    """Returns the name as ssh uses it: addresses in their usual form (127.1 is 127.0.0.1), names in small letters."""
     try:
         found = socket.getaddrinfo(host, None, flags=socket.AI_NUMERICHOST, type=socket.SOCK_STREAM)
         return socket.getnameinfo(found[0][4], socket.NI_NUMERICHOST)[0]
@@ -108,7 +107,7 @@ def _settled(host: str) -> str:
 
 
 def _lines(config: str | None) -> Iterator[tuple[str, int, str]]:
-    """Yields path, number and text of each line but comments; a file begins outside of every block."""
+    """Yields path, number and text of each line that is not a comment; each file starts with `Host *`."""
     for name in (config,) if config else (USER_CONFIG, SYSTEM_CONFIG):
         path = Path(name).expanduser()
         if config is None and not path.exists():
@@ -124,14 +123,14 @@ def _lines(config: str | None) -> Iterator[tuple[str, int, str]]:
 
 
 def _followed(config: str | None) -> Iterator[str]:
-    """Yields the settings, each after its words were found to be of the forms above."""
+    """Yields the lines for paramiko, after checking that each has a supported form."""
     proxies: set[str] = set()
     for path, number, text in _lines(config):
         found = _LINE.fullmatch(text)
         keyword, value = (found[1].lower(), found[2]) if found else (text, "")
         strange = _strange(keyword, re.split(r"[ \t]+", value))
         proxies |= {keyword} & {"proxyjump", "proxycommand"}
-        if strange or len(proxies) > 1:  # of both proxies, the first counts for ssh
+        if strange or len(proxies) > 1:  # ssh uses the first of ProxyJump and ProxyCommand; paramiko does not
             said = f"{path}:{number}: {(strange or keyword)[:60]}: knnkit cannot follow `{text[:60]}`"
             raise WrongConfig(f"{printable(said)} without OpenSSH's ssh (Debian: sudo apt install openssh-client)")
         if keyword != "include":
@@ -139,8 +138,8 @@ def _followed(config: str | None) -> Iterator[str]:
 
 
 def _strange(keyword: str, words: list[str]) -> str | None:
-    """Returns the word that cannot be followed; None where each can."""
-    if keyword == "include":  # of files that there are not, as in Debian's /etc/ssh/ssh_config: nothing
+    """Returns the first word that is not supported; None if all are."""
+    if keyword == "include":  # allowed if it matches no file, as in Debian's /etc/ssh/ssh_config
         plain = re.compile(r"/[\w./*-]+")
         return next((word for word in words if not plain.fullmatch(word) or glob.glob(word)), None)  # noqa: PTH207
     form = _ONE.get(keyword) or _MANY.get(keyword)

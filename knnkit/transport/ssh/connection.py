@@ -19,11 +19,11 @@ from typing import BinaryIO, cast
 
 from knnkit.errors import DeviceFailed, KnnkitError, Unreachable
 from knnkit.transport.address import Address
-from knnkit.transport.base import MAX_COMPLAINT, MAX_OUTPUT, Completed, Progress
+from knnkit.transport.base import MAX_COMPLAINT, MAX_OUTPUT, Completed, Progress, no_end
 from knnkit.transport.buffers import Capped, Ends
 from knnkit.transport.ssh import known_hosts, tcp
 from knnkit.transport.ssh.auth import authenticate
-from knnkit.transport.ssh.channel import Told, Watchdog, drain, feed, feed_bytes
+from knnkit.transport.ssh.channel import Tracked, Watchdog, drain, feed, feed_bytes
 from knnkit.transport.ssh.config import Resolved, resolve
 from knnkit.transport.ssh.login import Between, Marks, no_command
 from knnkit.transport.ssh.paramiko_import import paramiko
@@ -43,20 +43,17 @@ logging.getLogger("paramiko").addHandler(logging.NullHandler())  # its errors re
 class SshTransport:
     """A Transport (knnkit.transport.base) over one SSH connection."""
 
-    def __init__(self, name: str, hops: Sequence[paramiko.Transport], where: Resolved) -> None:
-        self._name = name
+    def __init__(self, name: str, hops: Sequence[paramiko.Transport], where: Resolved, warnings: Sequence[str]) -> None:
+        self.name = name
+        self.warnings = tuple(warnings)  # of the login
         self._hops = hops
         self._where = where
-        self.warnings: tuple[str, ...] = ()  # of the login
 
     @classmethod
     def connect(cls, name: str, address: Address, *, timeout: float) -> SshTransport:
         """Opens a connection, through the jump hosts that `address` or ssh_config names.
 
-        Args:
-            name: how messages call the device.
-            address: where it is.
-            timeout: seconds for everything: names, jumps, keys, login.
+        `timeout` is in seconds and covers everything: names, jumps, keys, login.
 
         Raises:
             HostKeyError: a host key is unknown, changed or revoked.
@@ -68,14 +65,7 @@ class SshTransport:
         with _guarded(name, where, hops, timeout) as way:
             for hop in (*where.jumps, where):
                 warnings += _enter(hop, hops, way)
-        transport = cls(name, hops, where)
-        transport.warnings = tuple(warnings)
-        return transport
-
-    @property
-    def name(self) -> str:
-        """How messages call the device."""
-        return self._name
+        return cls(name, hops, where, warnings)
 
     def run(
         self, argv: Sequence[str], *, timeout: float, input: bytes = b"", max_output: int = MAX_OUTPUT
@@ -84,9 +74,7 @@ class SshTransport:
         out = Capped(max_output, strict=True)
         with self._watch(argv[0], total=timeout) as watchdog:
             completed = self._execute(argv, lambda ch, _: feed_bytes(ch, input, watchdog.touch), out.write, watchdog)
-        if out.full:
-            raise DeviceFailed(f"{self._name}: {argv[0]} sent more than {max_output:,} bytes", reason="too-much-output")
-        return Completed(completed.argv, completed.exit_code, bytes(out.data), completed.stderr, completed.seconds)
+        return out.answer(completed, self.name)
 
     def pipe(self, argv: Sequence[str], source: BinaryIO, sink: BinaryIO, *, idle: float | None) -> Completed:
         """As `Transport.pipe`."""
@@ -107,13 +95,13 @@ class SshTransport:
         """As `Transport.append`, by `cat`: a session of its own, and as fast as SFTP (docs/decisions/071)."""
         script = 'exec cat >> "$1"' if offset else 'umask 077; exec cat > "$1"'
         source.seek(offset)
-        told = cast(BinaryIO, Told(source, lambda done: progress and progress(done, size)))
-        done = self.pipe(["sh", "-c", script, "sh", remote], told, io.BytesIO(), idle=timeout)
+        tracked = cast(BinaryIO, Tracked(source, lambda done: progress and progress(done, size)))
+        done = self.pipe(["sh", "-c", script, "sh", remote], tracked, io.BytesIO(), idle=timeout)
         if done.exit_code:
             raise DeviceFailed(
-                f"{self._name}: cannot write {remote}: {done.complaint}",
+                f"{self.name}: cannot write {remote}: {done.complaint}",
                 reason="cannot-write",
-                hint=f"knnkit doctor --target {self._name}",
+                hint=f"knnkit doctor --target {self.name}",
             )
 
     def close(self) -> None:
@@ -146,7 +134,7 @@ class SshTransport:
             raise EOFError("the connection was lost")
         if not between.began:
             user, ssh = self._where.user, f"ssh -p {self._where.port} {self._where.user}@{self._where.host}"
-            raise no_command(self._name, user, ssh, code, [between.noise, err.noise])
+            raise no_command(self.name, user, ssh, code, [between.noise, err.noise])
         code = code if between.exit_code is None else between.exit_code  # a login may end with another
         return Completed(tuple(argv), code, b"", bytes(complaint.data), time.monotonic() - started)
 
@@ -159,7 +147,7 @@ class SshTransport:
             except paramiko.ChannelException as error:
                 if time.monotonic() >= give_up:
                     raise DeviceFailed(
-                        f"{self._name}: the server opens no session ({error.text}): MaxSessions in its sshd_config",
+                        f"{self.name}: the server opens no session ({error.text}): MaxSessions in its sshd_config",
                         reason="no-session",
                         hint="on the board: `MaxSessions 10` in /etc/ssh/sshd_config, then sudo systemctl reload ssh",
                     ) from None
@@ -174,11 +162,9 @@ class SshTransport:
                 raise
             except (OSError, EOFError, paramiko.SSHException) as error:
                 if watchdog.fired:
-                    raise Unreachable(
-                        f"{self._name}: {what}: no end within {watchdog.limit}", reason="deadline"
-                    ) from None
+                    raise no_end(self.name, what, watchdog.limit) from None
                 said = str(error) or "the connection was lost"
-                raise Unreachable(f"{self._name}: {what}: {said}", reason="connection-lost") from None
+                raise Unreachable(f"{self.name}: {what}: {said}", reason="connection-lost") from None
 
 
 def scan(name: str, address: Address, *, timeout: float) -> tuple[Resolved, known_hosts.HostKey]:

@@ -1,7 +1,8 @@
-"""Private keys, their certificates and public halves, read from files. Offers none, stores no passphrase.
+"""Reads private keys, certificates and public keys from files.
 
-Reads what ssh reads: OpenSSH's own format (also encrypted with AES-GCM), PKCS#1, SEC1 and PKCS#8. The passphrase of an
-encrypted key comes from KNNKIT_SSH_PASSPHRASE or is asked for, once for each file, on a terminal.
+Never stores a passphrase. Reads the formats of ssh: OpenSSH's own (also encrypted with AES-GCM), PKCS#1, SEC1 and
+PKCS#8. The passphrase of an encrypted key comes from KNNKIT_SSH_PASSPHRASE; without it, knnkit asks for it on a
+terminal, once for each file.
 """
 
 from __future__ import annotations
@@ -37,11 +38,11 @@ _loading = threading.Lock()
 
 
 class NoKey(Exception):
-    """A file gives no key; the message says why, and what to type."""
+    """A file holds no usable key; the message says why, and what to type."""
 
 
 class _Certified(paramiko.PKey):
-    """A key, of a file or of an agent, that shows a certificate."""
+    """A key, from a file or an agent, that is offered with its certificate."""
 
     def __init__(self, key: paramiko.PKey, blob: paramiko.pkey.PublicBlob) -> None:
         self._key, self.public_blob = key, blob
@@ -59,13 +60,9 @@ class _Certified(paramiko.PKey):
 def certificates_of(
     file: Path, named: Iterable[str], key: paramiko.PKey, notes: list[str]
 ) -> Iterator[tuple[Path, paramiko.PKey]]:
-    """Yields the key with each certificate for it, from beside its file and from CertificateFile.
+    """Yields the key with each of its certificates: the file next to the key, and those of CertificateFile (`named`).
 
-    Args:
-        file: of the key.
-        named: files of CertificateFile.
-        key: as the file or the key agent holds it.
-        notes: gets a warning for each certificate that cannot be used.
+    Adds a warning to `notes` for each certificate that cannot be used.
     """
     beside = file.with_name(file.name + "-cert.pub")
     for path in (beside, *map(Path, named)):
@@ -76,7 +73,7 @@ def certificates_of(
         except OSError as error:
             notes.append(f"{path}: {error.strerror}")
             continue
-        except Exception:  # whatever a broken file makes of two readers
+        except Exception:  # a broken file raises almost anything in the two readers
             notes.append(f"{path} is not a certificate that can be read")
             continue
         if of == key.asbytes():
@@ -87,7 +84,7 @@ def certificates_of(
 
 
 def _certificate(text: bytes) -> tuple[paramiko.pkey.PublicBlob, bytes | None, int]:
-    """Returns a certificate for paramiko, the wire form of the public key that it is for, and when it expires."""
+    """Returns a certificate for paramiko, the wire form of its public key, and its expiry in Unix seconds."""
     found = serialization.load_ssh_public_identity(text)
     if not isinstance(found, serialization.SSHCertificate):
         raise ValueError("a public key")
@@ -96,9 +93,10 @@ def _certificate(text: bytes) -> tuple[paramiko.pkey.PublicBlob, bytes | None, i
 
 
 def public_half(path: Path) -> bytes | None:
-    """Returns the wire form of a public key: of the file itself, of the one beside it, or of a key in OpenSSH's format.
+    """Returns the wire form of a public key, without opening the private one.
 
-    None where there is no such file, or it holds no public key. Opens no private key.
+    Reads a public key file at `path`, or `path` with `.pub`, or the public part of a private key in OpenSSH's format.
+    None if none of them holds a public key.
     """
     data = beside = b""
     with contextlib.suppress(OSError):
@@ -120,7 +118,7 @@ def _blob_of_line(data: bytes) -> bytes | None:
 
 
 def _blob_of_private(data: bytes) -> bytes | None:
-    """Returns the public key that stands in clear in OpenSSH's format: magic, cipher, kdf, options, 1, public key."""
+    """Returns the public key in a private key file: OpenSSH stores magic, cipher, kdf, options, 1, public key."""
     try:
         body = base64.b64decode(b"".join(data.split(b"KEY-----")[1].rpartition(b"-----END")[0].split()))
         if not body.startswith(_MAGIC):
@@ -129,15 +127,17 @@ def _blob_of_private(data: bytes) -> bytes | None:
         for _ in ("cipher", "kdf", "options"):
             message.get_binary()
         return message.get_binary() if message.get_int() == 1 else None
-    except Exception:  # whatever a broken file makes of paramiko's reader
+    except Exception:  # a broken file raises almost anything in paramiko's reader
         return None
 
 
 def load(path: Path, *, agent: str) -> paramiko.PKey:
-    """Reads a private key, once a run; `agent` says why the key agent does not help with a public one.
+    """Reads a private key, once in a process.
+
+    `agent` says why the key agent cannot help if this is a public key.
 
     Raises:
-        NoKey: there is none that can be used.
+        NoKey: the file holds no usable key.
         FileNotFoundError: there is no such file.
     """
     try:

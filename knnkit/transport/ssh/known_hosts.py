@@ -88,6 +88,8 @@ class KnownHosts:
             raise HostKeyError(
                 f"{name} offers a revoked host key ({offered.fingerprint}; {revoked[0].where})",
                 reason="host-key-revoked",
+                hint="on the device: sudo rm /etc/ssh/ssh_host_*_key*; sudo ssh-keygen -A; then here: "
+                f"knnkit trust {typed} --replace",
             )
         known = [key for key in self.lookup(host, port) if not key.revoked]
         if any(key.same(offered) for key in known):

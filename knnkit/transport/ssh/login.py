@@ -74,7 +74,13 @@ class Marks:
 
     def around(self, argv: Sequence[str]) -> str:
         """Returns the line that a login shell runs."""
-        return f"exec {shlex.join(['sh', '-c', _RUN, 'sh', self.first, self.second, *argv])}"
+        return f"exec {shlex.join(['sh', '-c', _RUN, 'sh', self.first, self.second, *_for_any_shell(argv)])}"
+
+
+def _for_any_shell(argv: Sequence[str]) -> Sequence[str]:
+    """Returns a command without the characters that csh or fish read otherwise than sh between single quotes."""
+    line = re.sub(r"[!\\\n]", lambda found: f"\\0{ord(found[0]):03o}", shlex.join(argv))
+    return argv if "\\0" not in line else ("sh", "-c", 'eval "exec $(printf %b "$1")"', "sh", line)
 
 
 class Between:
@@ -154,12 +160,7 @@ def _overlap(data: bytes, mark: bytes) -> int:
 def no_command(name: str, user: str, ssh: str, exit_code: int, printed: Sequence[str]) -> DeviceFailed:
     """Returns the error of a login that ended, or never stopped printing, before it ran the command.
 
-    Args:
-        name: how messages call the device.
-        user: the account.
-        ssh: the OpenSSH command that leads there.
-        exit_code: of the login.
-        printed: the last of what it printed, by stream.
+    `ssh` is the OpenSSH command that leads there; `printed` is the last of what the login printed, by stream.
     """
     said = "\n".join(filter(None, printed))
     hints = [hint for pattern, hint in _WAYS_OUT.items() if re.search(pattern, said, re.IGNORECASE)]

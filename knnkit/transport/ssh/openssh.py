@@ -1,7 +1,7 @@
-"""`ssh -G`: OpenSSH's own answer to what ssh_config means for a host.
+"""Settings of a host from OpenSSH itself: `ssh -G`.
 
-One process for each host, run by the thread that connects to it, and kept for the run. Reading ssh_config runs the
-commands of `Match exec`, as ssh does: host and user must have been checked before.
+One process for each host, started by the thread that connects; its answer is kept while knnkit runs. `ssh -G` also runs
+the commands of `Match exec`: check host and user before.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ def _is_openssh(program: str) -> bool:
 
 
 def client() -> str | None:
-    """Returns OpenSSH's `ssh`; None where it cannot serve: there is only Dropbear's, or the account has no name."""
+    """Returns the path of OpenSSH's `ssh`; None if only Dropbear's is installed, or the account has no name."""
     program = shutil.which("ssh")
     return program if program and _home() and _is_openssh(program) else None
 
 
 def _home() -> Path | None:
-    """Returns the account's home, which `~` is for ssh. For knnkit it is $HOME."""
+    """Returns the account's home directory: ssh expands `~` to it, knnkit to $HOME."""
     try:
         return Path(pwd.getpwuid(os.getuid()).pw_dir)
     except KeyError:
@@ -63,14 +63,9 @@ def _config_of_home() -> str | None:
 
 
 def ask(program: str, host: str, *, port: int | None, user: str | None, config: str | None) -> Settings:
-    """Returns what ssh would take for `host`.
+    """Returns the settings of ssh for `host`; `port` and `user` win over ssh_config.
 
-    Args:
-        program: OpenSSH's `ssh`.
-        host: as the user named it, checked.
-        port: comes before ssh_config.
-        user: comes before ssh_config, checked.
-        config: the file that is read; None: those of the user and of the system.
+    Check host and user before. `config` is the file to read; None reads the user's and the system's.
 
     Raises:
         WrongConfig: ssh refuses its configuration.
@@ -82,7 +77,7 @@ def ask(program: str, host: str, *, port: int | None, user: str | None, config: 
     said = ["-F", str(Path(config).expanduser().absolute())] if config else []
     said += ["-p", str(port)] if port else []
     said += ["-l", user] if user else []
-    # ControlPath is expanded before it is printed, and so tells what %C is for this version of ssh.
+    # ssh expands ControlPath before printing it: this shows the value of %C in this version of ssh.
     argv = (program, "-T", "-G", *said, "-o", "ControlPath=%C", "--", host)
     code, out, err = _once((*argv, os.environ.get("HOME"), _changed(config)), lambda: _run(argv))
     if code:
@@ -91,7 +86,7 @@ def ask(program: str, host: str, *, port: int | None, user: str | None, config: 
 
 
 def _complaint(err: str, config: str | None) -> str:
-    """Returns what ssh complains of, as `FILE:LINE: text`, the lines that name a place first."""
+    """Returns the errors of ssh as `FILE:LINE: text`; those with a file and line first."""
     lines = [line.strip() for line in err.splitlines() if line.strip() and ": terminating" not in line]
     placed = [re.sub(r"^(/.*?):? line (\d+): ", r"\1:\2: ", line) for line in lines]
     placed.sort(key=lambda line: not line.startswith("/"))
@@ -113,7 +108,7 @@ def _once(key: tuple[object, ...], make: Callable[[], _Answer]) -> _Answer:
 
 
 def _changed(config: str | None) -> tuple[int, int] | None:
-    """Returns what differs once the file was edited, for a program that runs for long."""
+    """Returns time and size of the file: in a long-running program, an edited file is read again."""
     try:
         found = Path(config or "~/.ssh/config").expanduser().stat()
     except OSError:
@@ -122,7 +117,7 @@ def _changed(config: str | None) -> tuple[int, int] | None:
 
 
 def _run(argv: tuple[str, ...]) -> _Answer:
-    """Runs it with files for its output: what `Match exec` leaves in the background would hold a pipe open."""
+    """Runs it with files for its output: a background process of `Match exec` would keep a pipe open."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True)
         try:
@@ -170,13 +165,13 @@ def _settings(out: str) -> Settings:
 
 
 def _paths(text: str | None) -> tuple[str, ...]:
-    """Splits paths that ssh prints side by side, spaces in them and all: each begins at its root."""
+    """Splits paths that ssh prints on one line. Paths can hold spaces, but each begins with `/` or `~`."""
     if not text:
         return ()
     return tuple(re.split(r" (?=[/~])", text) if text.startswith(("/", "~")) else text.split())
 
 
 def _of_home(paths: tuple[str, ...]) -> tuple[str, ...]:
-    """Returns ssh's default files in $HOME; other files as they are."""
+    """Moves ssh's default files to $HOME; returns other files unchanged."""
     default = tuple(f"{_home()}/.ssh/{name}" for name in ("known_hosts", "known_hosts2"))
     return tuple(str(Path.home() / ".ssh" / Path(path).name) for path in paths) if paths == default else paths

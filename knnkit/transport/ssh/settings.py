@@ -1,17 +1,29 @@
-"""Settings of ssh_config for one host, whoever read them."""
+"""Settings of ssh_config for one host, and their tokens.
+
+`ssh -G` leaves most of `%h`, `${HOME}` and a leading `~` as they are, so knnkit expands them. One pass: the value of a
+token is never expanded again.
+"""
 
 from __future__ import annotations
 
+import getpass
+import os
+import pwd
+import re
+import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+_PART = re.compile(r"%(.?)|\$\{([^}]*)\}", re.DOTALL)
 
 
 class WrongConfig(Exception):
-    """ssh_config is wrong, or knnkit cannot follow it; the message names file, line and word."""
+    """ssh_config is wrong, or knnkit does not support it; the message names file, line and word."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What ssh would take for one host. Tokens are expanded but in `identities`, `certificates` and `proxy`."""
+    """What ssh uses for one host. Tokens are expanded, except in `identities`, `certificates` and `proxy`."""
 
     host: str
     port: int
@@ -25,4 +37,68 @@ class Settings:
     proxy: str | None = None
     user_known_hosts: tuple[str, ...] = ()
     global_known_hosts: tuple[str, ...] = ()
-    digest: str | None = None  # what %C stands for, where it is known
+    digest: str | None = None  # the value of %C, if it is known
+
+
+class CannotExpand(ValueError):
+    """A token is unknown, or a variable is not set."""
+
+
+def expand(text: str, tokens: Mapping[str, str], *, variables: bool = True) -> str:
+    """Returns `text` with its tokens and, unless `variables` is False, each `${NAME}` replaced.
+
+    `tokens`: letter after `%` -> its value; `%%` is always known.
+
+    Raises:
+        CannotExpand: a token is unknown, or a variable is not set.
+    """
+
+    def replaced(part: re.Match[str]) -> str:
+        letter, variable = part.groups()
+        if variable is not None:
+            if not variables:
+                return part[0]
+            if variable not in os.environ:
+                raise CannotExpand(f"{part[0]}: this variable is not set")
+            return os.environ[variable]
+        if letter == "%":
+            return "%"
+        if letter not in tokens:
+            raise CannotExpand(f"{part[0]}: this token is unknown here")
+        return tokens[letter]
+
+    return _PART.sub(replaced, text)
+
+
+def expand_path(text: str, tokens: Mapping[str, str]) -> str:
+    """Returns the path of a file: `~` first, then tokens and variables.
+
+    Raises:
+        CannotExpand: as `expand`.
+    """
+    return expand(os.path.expanduser(text), tokens)  # noqa: PTH111  (pathlib would drop a trailing slash)
+
+
+def tokens(host: str, port: int, user: str, original: str, alias: str | None) -> dict[str, str]:
+    """Returns the values of tokens such as `%h`; without `%C` and `%j`, which differ between versions of OpenSSH."""
+    here = socket.gethostname()
+    return {
+        "d": os.path.expanduser("~"),  # noqa: PTH111
+        "h": host,
+        "i": str(os.getuid()),
+        "k": alias or original,
+        "L": here.split(".")[0],
+        "l": here,
+        "n": original,
+        "p": str(port),
+        "r": user,
+        "u": local_user(),
+    }
+
+
+def local_user() -> str:
+    """Returns the name of the account that this process runs as."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return getpass.getuser()

@@ -15,12 +15,7 @@ _Address = tuple[Any, Any, int, str, Any]  # as getaddrinfo gives them
 
 
 def connect(host: str, port: int, deadline: float) -> socket.socket:
-    """Returns a connection to the first address of a host that takes one.
-
-    Args:
-        host: a name or an address.
-        port: the port.
-        deadline: by the monotonic clock.
+    """Returns a connection to the first address of a host that accepts one; `deadline` is by the monotonic clock.
 
     Raises:
         TimeoutError: there is none by the deadline.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -14,6 +15,7 @@ from support.device import ROOT, Device, Said
 from support.releases import Releases
 
 from device_agent import cli
+from device_agent.serving.in_flight import InFlight
 from device_agent.shared.protocol import constants, json_codec
 from device_agent.store import starts, trust_dir
 from device_agent.store.store import Store
@@ -247,6 +249,91 @@ def test_a_row_beyond_the_first_block_of_a_batch_is_named(poisoned: Board) -> No
     codes = [poisoned.classify(rows=rows).code for _ in range(MANY + 2)]
     assert set(codes) <= {-signal.SIGSEGV, constants.EXIT_USAGE}
     assert poisoned.device.answering() == poisoned.new
+
+
+LATE = 90_000
+
+
+def test_a_row_that_kills_a_stream_late_is_named_and_all_other_rows_are_answered(poisoned: Board) -> None:
+    """Sent again from the start; 100,000 rows, two of which kill the model."""
+    lines = [ROW] * 100_000
+    for number in (30_000, LATE):
+        lines[number - 1] = BAD
+    rows, answer = "".join(lines), f"setosa,{poisoned.new}"
+    for dies_at in (30_000, LATE):
+        died = poisoned.classify("--stream", rows=rows)
+        assert died.code == -signal.SIGSEGV
+        given = died.out.splitlines()
+        expected = [answer] * (dies_at - 1)
+        if dies_at == LATE:
+            expected[29_999] = ","
+        assert given == expected[: len(given)]
+        assert len(given) > dies_at - 5_000, "the earlier answers stand"
+    said = poisoned.classify("--stream", rows=rows)
+    assert said.code == constants.EXIT_USAGE
+    assert [number for number, line in enumerate(said.out.splitlines(), 1) if line != answer] == [30_000, LATE]
+    assert said.out.count("\n") == 100_000
+    for number in (30_000, LATE):
+        assert f"line {number}: this row kills the model: the model crashed the runtime: SIGSEGV" in said.err
+    assert poisoned.device.answering() == poisoned.new
+    assert poisoned.failed() == 0
+    assert poisoned.classify("--stream").err == "", "a stream that ended well leaves nothing behind"
+
+
+def test_a_live_stream_goes_on_after_a_row_that_kills_and_says_where_it_was(poisoned: Board) -> None:
+    assert poisoned.classify("--stream", rows=ROW * LATE + BAD + ROW).code == -signal.SIGSEGV
+    said = poisoned.classify("--stream", rows=ROW * 3)
+    assert (said.code, said.out.count("setosa")) == (0, 3)
+    found = re.search(r"a process died while it answered lines (\d+) to (\d+)", said.err)
+    assert found
+    assert int(found[1]) <= LATE + 1 <= int(found[2])
+    assert int(found[2]) - int(found[1]) < 4_000
+
+
+@pytest.mark.parametrize("more", [(), ("--proba",)], ids=["labels", "answers"])
+def test_a_row_that_kills_a_batch_late_is_named(poisoned: Board, tmp_path: Path, more: tuple[str, ...]) -> None:
+    rows = ROW * LATE + BAD + ROW * 9_999
+    assert poisoned.classify(*more, rows=rows).code == -signal.SIGSEGV
+    for _ in range(2):
+        said = poisoned.classify(*more, rows=rows)
+        assert said.code == constants.EXIT_USAGE
+        assert f"standard input, line {LATE + 1}: this row kills the model: the model crashed" in said.err
+    assert poisoned.classify(*more, rows=ROW).err == ""
+
+
+def test_two_streams_on_one_root_do_not_take_each_other_for_dead(poisoned: Board) -> None:
+    with poisoned.device.popen("classify", "--stream", stdin=subprocess.PIPE, stdout=subprocess.PIPE) as first:
+        assert first.stdin
+        assert first.stdout
+        os.write(first.stdin.fileno(), ROW.encode())
+        assert first.stdout.readline() == b"setosa\n"
+        said = poisoned.classify("--stream", rows=ROW + BAD)
+        assert said.code == -signal.SIGSEGV
+        first.stdin.close()
+        assert first.wait(60) == 0
+    assert "died while" not in poisoned.classify("--stream").err
+
+
+@pytest.mark.parametrize("kind", ["link", "folder", "fifo", "rubbish"])
+def test_what_stands_where_lines_in_work_are_recorded_stops_no_answer(
+    poisoned: Board, tmp_path: Path, kind: str
+) -> None:
+    place = InFlight(poisoned.device.root)._path
+    place.unlink(missing_ok=True)
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    make = {
+        "link": lambda: place.symlink_to(victim),
+        "folder": place.mkdir,
+        "fifo": lambda: os.mkfifo(place),
+        "rubbish": lambda: place.write_bytes(b"\xff -1 1e9\n1 2 3\n" * 500),
+    }
+    make[kind]()
+    try:
+        assert poisoned.classify("--stream").out == f"setosa,{poisoned.new}\n"
+        assert victim.read_text() == "mine"
+    finally:
+        place.rmdir() if place.is_dir() and not place.is_symlink() else place.unlink(missing_ok=True)
 
 
 def test_rows_that_kill_a_stream_are_bad_lines_and_the_others_are_answered(poisoned: Board) -> None:

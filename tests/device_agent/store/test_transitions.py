@@ -10,7 +10,7 @@ from device_agent.shared.protocol.documents import ReleaseRef
 from device_agent.shared.protocol.errors import ActivationFailed, AgentError, Locked
 from device_agent.shared.protocol.record import replace
 from device_agent.store import transitions
-from device_agent.store.state import Lease, StoreState
+from device_agent.store.state import Lease, StoreState, why_left
 from device_agent.store.transitions import MAX_DEADLINE
 from device_agent.system.clock import Moment
 
@@ -224,8 +224,8 @@ def test_a_release_whose_starts_never_answer_is_left_for_the_one_before() -> Non
     assert changed(BEFORE, after) == {"committed": ref(4), "previous": None, "left": ref(5), "lease": None}
     assert after.event is not None
     assert (after.event.what, after.event.release, after.event.answering) == ("rolled-back", ref(5), ref(4))
-    assert transitions.why_left(after) == f"fruit 1.0.5 ({ref(5).digest[:12]}) was left: {after.event.why}"
-    assert not transitions.why_left(begun(7, before=after))
+    assert why_left(after) == f"fruit 1.0.5 ({ref(5).digest[:12]}) was left: {after.event.why}"
+    assert not why_left(begun(7, before=after))
 
 
 @pytest.mark.parametrize(

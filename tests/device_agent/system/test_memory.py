@@ -274,6 +274,7 @@ def test_what_was_tried_in_vain_while_reading_is_not_kept(releases: Releases) ->
 
 
 def test_a_check_proves_the_graph_of_a_stream_too(releases: Releases) -> None:
+    pytest.importorskip("tflite_runtime.interpreter")
     path = releases["spectra"] / constants.MODEL_FILE
     golden = Golden.from_bytes((releases["spectra"] / constants.GOLDEN_FILE).read_bytes())
     packed, mapped = TfliteKNN(path, packed=True, runtime="tflite_runtime"), TfliteKNN(path, packed=False)

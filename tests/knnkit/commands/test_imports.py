@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from support.device import ROOT
@@ -16,7 +17,7 @@ NOT_FOR_HELP = {"tensorflow", "sklearn", "paramiko", "rich", "pydantic", "numpy"
 #: Commands that need no deploy.yaml.
 ABOUT_KEYS = {"completion", "keygen", "sign", "verify"}
 #: Commands that read rows or a model on the host.
-ABOUT_MODELS = {"build", "demo", "deploy", "init", "inspect", "parity"}
+ABOUT_MODELS = {"build", "demo", "deploy", "inspect", "parity"}
 
 
 def test_the_probe_sees_what_is_imported() -> None:
@@ -31,6 +32,11 @@ def test_help_loads_nothing_heavy() -> None:
 @pytest.mark.parametrize("command", sorted(COMMANDS))
 def test_the_help_of_a_command_loads_nothing_heavy(command: str) -> None:
     assert loaded_by(command, "--help") & NOT_FOR_HELP == set()
+
+
+def test_init_without_rows_loads_no_numpy(tmp_path: Path) -> None:
+    assert loaded_by("init", str(tmp_path / "deploy.yaml")) & NOT_FOR_HELP == set()
+    assert (tmp_path / "deploy.yaml").is_file()
 
 
 def test_a_command_loads_only_what_it_needs_to_begin() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,40 @@ def test_features_chooses_columns_and_their_order(tmp_path: Path) -> None:
 def test_integer_labels_are_integers_and_all_others_text(tmp_path: Path) -> None:
     assert load(write(tmp_path, "x,y\n1,10\n2,-3\n"), "y").labels.tolist() == [10, -3]
     assert load(write(tmp_path, "x,y\n1,007\n2,3\n"), "y").labels.tolist() == ["007", "3"]
+
+
+def _of_csv(labels: list[str], folder: Path) -> list[object]:
+    return load(write(folder, "\n".join(["x,y", *(f"1,{label}" for label in labels)])), "y").labels.tolist()
+
+
+def _of_npz(labels: list[str], folder: Path) -> list[object]:
+    np.savez(folder / "t.npz", rows=np.ones((len(labels), 1)), y=np.array(labels))
+    return load(folder / "t.npz", "y").labels.tolist()
+
+
+def _of_parquet(labels: list[str], folder: Path) -> list[object]:
+    import pyarrow
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pyarrow.table({"x": [1.0] * len(labels), "y": labels}), folder / "t.parquet")
+    return load(folder / "t.parquet", "y").labels.tolist()
+
+
+@pytest.mark.parametrize("read", [_of_csv, _of_npz, _of_parquet])
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        (["0.0", "0", "1", "-0", "-0.0", "2.00"], [0, 0, 1, 0, 0, 2]),
+        (["0.0", "0", "a", "7.0"], ["0", "0", "a", "7.0"]),
+        (["1.0", "1.5"], ["1.0", "1.5"]),
+        (["None", "a", "2.0"], ["None", "a", "2.0"]),
+        (["007", "7.0", "7"], ["007", "7", "7"]),
+    ],
+)
+def test_a_label_is_the_same_class_with_a_fraction_of_zeros(
+    read: Callable[[list[str], Path], list[object]], labels: list[str], expected: list[object], tmp_path: Path
+) -> None:
+    assert read(labels, tmp_path) == expected
 
 
 def test_quotes_byte_order_mark_and_blank_lines_are_read(tmp_path: Path) -> None:

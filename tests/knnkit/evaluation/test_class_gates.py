@@ -10,7 +10,7 @@ import pytest
 from device_agent.shared.golden import class_gates
 from device_agent.shared.protocol import json_codec
 from device_agent.shared.protocol.errors import Refused
-from device_agent.shared.protocol.model_info import Gates
+from device_agent.shared.protocol.model_info import Gates, Manifest
 from device_agent.shared.protocol.record import record
 from device_agent.shared.protocol.reports import ClassChange, Compared
 from device_agent.shared.trust import manifest as rules
@@ -29,17 +29,8 @@ class OldGates:
 
 
 def made(**gates: Any) -> bytes:
-    return manifest.write_manifest(
-        manifest.new_manifest(
-            name="a",
-            version="1",
-            k=1,
-            n_features=1,
-            labels_sha256="0" * 64,
-            minimum_runtime="2.5",
-            gates=Gates(**gates),
-        )
-    )
+    document = Manifest("a", "1", 1, 1, None, "any", "0.1.0", "2.5", 1, 1, "0" * 64, Gates(**gates))
+    return manifest.write_manifest(manifest.checked(document))
 
 
 @pytest.mark.parametrize(

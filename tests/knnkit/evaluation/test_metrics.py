@@ -70,6 +70,7 @@ def test_the_worst_class_is_shown_first_and_unknown_apart() -> None:
     assert lines[0].startswith("accuracy 66.67 % on 30 held-out rows (stratified), 95 % interval 48.78 % to 80.77 %")
     assert lines[1] == "answered 22 of 30 rows (73.33 %), 90.91 % of them right"
     assert lines[2] == "class fall: recall 10.00 % (1 of 10 rows), precision 100.00 %"
+    assert figures.lines(found, "stratified", most=1)[-1] == "the other 2 classes: recall 90.00 % or more"
     assert metrics.of_evaluation(None, ("a",)) is None
     assert metrics.of_confusion((), ()) is None
 

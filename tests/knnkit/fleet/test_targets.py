@@ -9,7 +9,7 @@ from support.simulation import make_package
 
 from knnkit.config import parse
 from knnkit.errors import Unreachable, UsageError
-from knnkit.fleet.device.connect import Dialling, dial
+from knnkit.fleet.device.connect import Job, Pace, dial
 from knnkit.fleet.targets import Overrides, Target, only, select
 from knnkit.release.package import package_for
 from knnkit.transport.address import Address
@@ -64,7 +64,7 @@ def test_a_name_that_is_nobody_s_is_told_with_the_one_that_is_like_it() -> None:
             raise Unreachable("three.exmple:22: the name does not resolve", hint="is it on?", reason=reason)
 
         with pytest.raises(Unreachable) as caught:
-            dial(typo, Dialling(1.0, 0), opener=opener)
+            dial(Job(typo, pace=Pace(1.0, 0), opener=opener))
         return caught.value.hint
 
     assert fail("no-such-name") == "did you mean --target three.example? Else: is it on?"

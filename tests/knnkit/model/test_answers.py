@@ -168,6 +168,17 @@ def test_a_vote_that_is_tied_goes_to_the_lowest_class(device: DeviceProcess, tmp
     assert answers.probabilities.tolist() == [[0.5, 0.5, 0.0], [0.5, 0.5, 0.0]]
 
 
+@pytest.mark.parametrize("weights", WEIGHTS)
+@pytest.mark.parametrize("k", [3, 41, 55, 94, 200])
+def test_a_unanimous_vote_is_exactly_one(k: int, weights: str, device: DeviceProcess, tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    rows = rng.normal(size=(260, 4))
+    rows[0] = 1e3
+    model = build_model(KnnSpec("unanimous", k, weights=weights), dataset(rows, [1] + [0] * 259))
+    answers = ask(device, model, rng.normal(size=(70, 4)), tmp_path)
+    assert answers.probabilities.tolist() == [[1.0, 0.0]] * 70
+
+
 def test_an_exact_match_takes_all_the_weight(device: DeviceProcess, tmp_path: Path) -> None:
     rows, labels = [[0.0, 0.0], [0.1, 0.0], [0.0, 0.1]], ["a", "b", "b"]
     model = build_model(KnnSpec("exact", 3, weights="distance"), dataset(rows, labels))

@@ -65,16 +65,42 @@ def test_a_32_bit_board_uses_the_distribution_s_numpy_and_cryptography() -> None
 
 
 @pytest.mark.parametrize(
+    "said",
+    [
+        {**ARMV7, "python": (3, 13)},
+        {**ARMV7, "python": (3, 14)},
+        {"machine": "armv6l"},
+        {"machine": "riscv64", "python": (3, 13)},
+        {"glibc": None, "python": (3, 12)},
+    ],
+)
+def test_a_board_without_a_tflite_wheel_searches_in_the_distribution_s_numpy(said: dict[str, Any]) -> None:
+    recipe = recipe_for("board", a_board(**{"system": {"numpy": "2.2.4", "cryptography": "43.0.0"}, **said}))
+    assert (recipe.runtime, recipe.pins, recipe.system_site) == ("numpy", (), True)
+    assert wheel_cache.describe(recipe)
+    assert wheel_cache.rank_of("device_agent-1-py3-none-any.whl", recipe) == 0
+    for runtime in ("tflite_runtime", "ai_edge_litert"):
+        with pytest.raises(DeviceFailed, match=r"no |needs glibc") as caught:
+            recipe_for("board", a_board(**{"system": {}, **said}), runtime)
+        assert "--runtime numpy" in caught.value.hint
+
+
+def test_numpy_alone_can_be_chosen_for_any_board() -> None:
+    for python in ((3, 10), (3, 11), (3, 14)):
+        recipe = recipe_for("board", a_board(python=python), "numpy")
+        assert recipe.pins[0].startswith("numpy==2.")
+        assert not recipe.system_site
+    assert recipe_for("board", a_board(**ARMV7), "numpy").pins == ()
+
+
+@pytest.mark.parametrize(
     ("said", "reason", "told"),
     [
         ({"python": (3, 9)}, "python-unfit", "too old"),
         ({"python": (3, 15)}, "python-unfit", "too new"),
         ({"venv": False}, "no-venv", "no venv module"),
-        ({"machine": "armv6l"}, "no-runtime", "Python 3.11 on armv6l"),
-        ({**ARMV7, "python": (3, 13)}, "no-runtime", "Python 3.13 on armv7l"),
-        ({**ARMV7, "python": (3, 14)}, "no-runtime", "Python 3.14 on armv7l"),
-        ({"machine": "riscv64"}, "no-runtime", "riscv64"),
-        ({"glibc": None}, "no-runtime", "not glibc"),
+        ({"machine": "armv6l"}, "no-system-package", "armv6l needs the distribution's python3-numpy and python3-cr"),
+        ({"glibc": None, "machine": "x86_64"}, "no-system-package", "py3-numpy and py3-cryptography"),
         (
             {**ARMV7, "system": {"numpy": None, "cryptography": None}},
             "no-system-package",
@@ -111,7 +137,7 @@ def test_a_32_bit_system_under_a_64_bit_kernel_is_known_for_what_it_is(said: str
     assert board_module._board(answer).machine == machine
 
 
-PI = Recipe("aarch64", (3, 11), (2, 36), (), False)
+PI = Recipe("aarch64", (3, 11), (2, 36), ())
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from device_agent.bootstrap import lock
-from device_agent.bootstrap.cleanup import clear_leftovers, tidy
+from device_agent.bootstrap.environments import clear_leftovers, tidy
 from device_agent.bootstrap.files import make_folder
 from device_agent.bootstrap.upload_dirs import claim, new_place, started
 

@@ -44,7 +44,7 @@ def test_hostile_text_stays_text_in_tables_and_progress(make: type[io.StringIO])
     terminal.print_table(["device"], [[HOSTILE], [terminal.Cell(HOSTILE, "bad")]], stream=out)
     with terminal.Progress(stream=out, total=2) as progress:
         progress.step(HOSTILE, HOSTILE, 1, 2)
-        progress.finish(HOSTILE, HOSTILE, "bad")
+        progress.end(HOSTILE, HOSTILE, "bad")
         progress.note(HOSTILE)
     shown = out.getvalue()
     assert "[bold red]x[/]" in shown
@@ -84,7 +84,7 @@ def test_a_pipe_gets_one_line_for_each_step_not_for_each_block_sent() -> None:
         for done in range(0, 1001, 10):
             progress.step("pi-1", "upload", done, 1000)
         progress.step("pi-1", "confirm")
-        progress.finish("pi-1", "committed")
+        progress.end("pi-1", "committed")
     assert out.getvalue().splitlines() == ["pi-1: upload (1.0 kB)", "pi-1: confirm", "✓ [1/2] pi-1: committed"]
 
 
@@ -92,7 +92,7 @@ def test_a_terminal_keeps_the_outcomes_and_loses_the_bars() -> None:
     out = Terminal()
     with terminal.Progress(stream=out) as progress:
         progress.step("pi-1", "upload", 10, 100)
-        progress.finish("pi-1", "committed")
+        progress.end("pi-1", "committed")
     assert "✓ pi-1: committed" in out.getvalue()
 
 
@@ -103,7 +103,7 @@ def test_progress_of_many_threads_loses_no_outcome() -> None:
         def work(name: str) -> None:
             for step in ("probe", "upload", "activate"):
                 progress.step(name, step)
-            progress.finish(name, "committed")
+            progress.end(name, "committed")
 
         threads = [threading.Thread(target=work, args=(f"pi-{n}",)) for n in range(50)]
         for thread in threads:
@@ -120,7 +120,7 @@ def test_progress_of_many_threads_loses_no_outcome() -> None:
 def test_plain_output_does_not_import_rich() -> None:
     code = (
         "import sys; from knnkit.render import terminal; terminal.print_table(['a'], [['b']]);\n"
-        "with terminal.Progress() as p: p.step('d', 's'); p.finish('d', 'done')\n"
+        "with terminal.Progress() as p: p.step('d', 's'); p.end('d', 'done')\n"
         "assert 'rich' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)

@@ -119,13 +119,13 @@ def test_a_file_that_could_run_code_is_not_loaded(tmp_path: Path) -> None:
     with pytest.raises(BuildError, match=r"types that are not trusted: .*Stranger"):
         knnkit.from_skops(tmp_path / "stranger.skops")
     skops.io.dump(KNeighborsClassifier(3, metric="chebyshev").fit(KEPT, LABELS), tmp_path / "other.skops")
-    with pytest.raises(BuildError, match=r"scikit-learn that knnkit does not take over: .*Chebyshev") as caught:
+    with pytest.raises(BuildError, match=r"scikit-learn that knnkit cannot import: .*Chebyshev") as caught:
         knnkit.from_skops(tmp_path / "other.skops")
     assert "euclidean, sqeuclidean, manhattan or cosine" in str(caught.value.hint)
     with pytest.raises(BuildError, match="no such file"):
         knnkit.from_skops(tmp_path / "missing.skops")
     skops.io.dump(GridSearchCV(KNeighborsClassifier(), {}).fit(KEPT, LABELS), tmp_path / "search.skops")
-    with pytest.raises(BuildError, match="does not take over") as caught:
+    with pytest.raises(BuildError, match="knnkit cannot import") as caught:
         knnkit.from_skops(tmp_path / "search.skops")
     assert caught.value.hint == "skops.io.dump(search.best_estimator_, ...)"
 
@@ -161,14 +161,19 @@ def test_a_notebook_shows_what_it_is_and_what_to_do() -> None:
     assert getattr(caught.value, "__notes__", None) == ([f"try: {hint}"] if sys.version_info >= (3, 11) else None)
 
 
+def test_labels_of_whole_floats_are_integers() -> None:
+    imported = knnkit.from_sklearn(KNeighborsClassifier(3).fit(KEPT, LABELS.astype(float)))
+    assert imported.fitted.enrolment.classes == (0, 1, 2)
+
+
 def test_what_is_not_fitted_or_does_not_fit_is_named() -> None:
     with pytest.raises(BuildError, match="not fitted"):
         knnkit.from_sklearn(KNeighborsClassifier(3))
     with pytest.raises(BuildError, match="GridSearchCV is not supported") as caught:
         knnkit.from_sklearn(GridSearchCV(KNeighborsClassifier(), {}))
     assert caught.value.hint == "search.fit(rows, labels)"
-    with pytest.raises(BuildError, match="type float64"):
-        knnkit.from_sklearn(KNeighborsClassifier(3).fit(KEPT, LABELS.astype(float)))
+    with pytest.raises(BuildError, match="type bool"):
+        knnkit.from_sklearn(KNeighborsClassifier(3).fit(KEPT, LABELS > 0))
     with pytest.raises(BuildError, match="the label 'unknown' is reserved for rejected rows"):
         knnkit.from_sklearn(KNeighborsClassifier(3).fit(KEPT, np.array(["a", "b", "unknown"])[LABELS]))
     with pytest.raises(BuildError, match="several outputs"):

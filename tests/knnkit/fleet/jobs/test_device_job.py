@@ -14,17 +14,16 @@ import pytest
 from support.simulation import BESIDE, Fleet, make_package, with_files
 
 from knnkit.fleet.decide.plan import DevicePlan
-from knnkit.fleet.device.connect import Dialling, Pace
+from knnkit.fleet.device.connect import Pace
 from knnkit.fleet.device.recorder import Recorder, nobody
-from knnkit.fleet.jobs.deploy import run_job
-from knnkit.fleet.jobs.dry_run import plan_job
+from knnkit.fleet.jobs.deploy import plan_job, run_job
 from knnkit.fleet.jobs.job import DeviceJob
 from knnkit.fleet.jobs.session import Conversation
 from knnkit.fleet.report import DeviceReport, Outcome
 from knnkit.release.package import Package
 
 OLD = make_package("1.0.0", 10)
-PACE = Pace(dialling=Dialling(timeout=1.0, retries=0), command=5.0, confirm=60.0)
+PACE = Pace(connect=1.0, retries=0, command=5.0, confirm=60.0)
 
 
 @pytest.fixture
@@ -181,7 +180,7 @@ def test_only_connecting_is_tried_again_with_growing_jittered_pauses(fleet: Flee
     board = fleet.boards["board"]
     board.faults |= {"unreachable-1", "unreachable-2"}
     paused: list[float] = []
-    pace = Pace(dialling=Dialling(timeout=1.0, retries=2), command=5.0)
+    pace = Pace(connect=1.0, retries=2, command=5.0)
     report = run(fleet, pace=pace, paused=paused)
     assert report.outcome is Outcome.COMMITTED
     assert report.connections == 4  # three to get in, one to confirm
@@ -196,7 +195,7 @@ def test_only_connecting_is_tried_again_with_growing_jittered_pauses(fleet: Flee
 
 def test_a_changed_host_key_is_not_tried_again(fleet: Fleet) -> None:
     fleet.boards["board"].faults.add("host-key")
-    report = run(fleet, pace=Pace(dialling=Dialling(timeout=1.0, retries=5)))
+    report = run(fleet, pace=Pace(connect=1.0, retries=5))
     assert (report.outcome, report.reason, report.connections) == (Outcome.UNREACHABLE, "host-key-changed", 1)
 
 
@@ -213,7 +212,7 @@ def test_a_locked_device_is_waited_for_as_long_as_asked(fleet: Fleet) -> None:
         return False
 
     job = DeviceJob(
-        fleet.targets()[0], fleet.package, "nonce", "ann", pace=Pace(PACE.dialling, lock=30.0), opener=fleet.open
+        fleet.targets()[0], fleet.package, "nonce", "ann", pace=dataclasses.replace(PACE, lock=30.0), opener=fleet.open
     )
     assert run_job(job, pause=pause).outcome is Outcome.COMMITTED
     assert len(waits) == 1

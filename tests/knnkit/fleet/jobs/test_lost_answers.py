@@ -20,14 +20,14 @@ from knnkit.errors import DeviceFailed, KnnkitError, ParityFailed, Unreachable
 from knnkit.fleet.decide import lost_answer
 from knnkit.fleet.decide.lost_answer import Stage
 from knnkit.fleet.device.agent_client import AgentProblem
-from knnkit.fleet.device.connect import Dialling, Pace
+from knnkit.fleet.device.connect import Pace
 from knnkit.fleet.jobs.deploy import run_job
 from knnkit.fleet.jobs.job import DeviceJob
 from knnkit.fleet.report import DeviceReport, Outcome
 from knnkit.release.package import Package
 
 OLD, OTHER = make_package("1.0.0", 10), make_package("1.2.0", 12)
-PACE = Pace(dialling=Dialling(timeout=1.0, retries=0), command=5.0, confirm=60.0)
+PACE = Pace(connect=1.0, retries=0, command=5.0, confirm=60.0)
 ANN, BEN = "ann@laptop 1a2b", "ben@desk 3c4d"
 
 

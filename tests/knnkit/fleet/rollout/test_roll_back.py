@@ -11,7 +11,7 @@ from support.simulation import Fleet, make_package, with_files
 
 from device_agent.shared.protocol import json_codec
 from knnkit.fleet.decide import go_back
-from knnkit.fleet.device.connect import Dialling, Pace
+from knnkit.fleet.device.connect import Pace
 from knnkit.fleet.jobs.job import DeviceJob
 from knnkit.fleet.report import DeviceReport, FleetReport, Outcome
 from knnkit.fleet.rollout.executor import Fan, fan
@@ -19,7 +19,7 @@ from knnkit.fleet.rollout.rollout import Rules, roll_out
 from knnkit.fleet.rollout.waves import Wave
 from knnkit.fleet.targets import Target
 
-PACE = Pace(dialling=Dialling(timeout=1.0, retries=0), command=5.0, confirm=60.0)
+PACE = Pace(connect=1.0, retries=0, command=5.0, confirm=60.0)
 OLD = make_package("1.0.0", 10)
 NAMES = [f"d{number}" for number in range(6)]
 BACK = Rules(("canary", "100%"), 0, "roll_back")

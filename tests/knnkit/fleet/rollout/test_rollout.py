@@ -15,9 +15,8 @@ import pytest
 from support.simulation import Fleet, make_package, with_files
 
 from device_agent.shared.protocol import json_codec
-from knnkit.fleet.device.connect import Dialling, Pace
-from knnkit.fleet.jobs.deploy import run_job
-from knnkit.fleet.jobs.dry_run import plan_job, plans_of
+from knnkit.fleet.device.connect import Pace
+from knnkit.fleet.jobs.deploy import plan_job, plans_of, run_job
 from knnkit.fleet.jobs.job import DeviceJob
 from knnkit.fleet.jobs.query import Question, ask_device
 from knnkit.fleet.report import DeviceReport, FleetReport, Outcome
@@ -27,7 +26,7 @@ from knnkit.fleet.rollout.waves import Wave
 from knnkit.fleet.targets import Target
 from knnkit.release.package import Package
 
-PACE = Pace(dialling=Dialling(timeout=1.0, retries=0), command=5.0, confirm=60.0)
+PACE = Pace(connect=1.0, retries=0, command=5.0, confirm=60.0)
 OLD = make_package("1.0.0", 10)
 
 

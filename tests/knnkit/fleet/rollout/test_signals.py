@@ -27,7 +27,7 @@ def test_a_signal_may_come_while_a_line_is_being_written() -> None:
 
     with stopped_by_signals(stop, tell), lock:
         hear(signal.SIGTERM)
-    assert stop.came
+    assert stop.is_set()
     assert [text.split(":")[0] for text in told] == ["SIGTERM"]
 
 
@@ -36,7 +36,7 @@ def test_a_terminal_that_goes_away_may_say_so_twice() -> None:
     stop = Stop()
     with stopped_by_signals(stop, told.append):
         hear(signal.SIGHUP, signal.SIGHUP)
-    assert stop.came
+    assert stop.is_set()
     assert len(told) == 1
 
 
@@ -60,4 +60,4 @@ def test_nohup_is_respected() -> None:
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
-    assert not stop.came
+    assert not stop.is_set()

@@ -1,0 +1,167 @@
+"""`knnkit tune`: finds the best k, metric, weights and scale.
+
+Measures training rows without themselves, or the held-out rows. Builds nothing; writes deploy.yaml only with `--write`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any, get_args
+
+from device_agent.shared.protocol import constants, json_codec
+from device_agent.shared.safe_files import whole_file
+from knnkit.commands import _config
+from knnkit.config import edit, load
+from knnkit.config.parse import Build, GroupSplit, SkopsData, TimeSplit
+from knnkit.errors import UsageError
+from knnkit.evaluation.splits import LEAVE_ONE_OUT
+from knnkit.render import charts
+from knnkit.render.charts import Chart, Line
+from knnkit.render.sanitize import count, percent
+from knnkit.render.terminal import Cell, Column, Progress, Table, print_line, print_table
+from knnkit.training import source, tuning
+from knnkit.training.tuning import SPLIT, Setting, Tuned
+
+#: Settings that the table and the plot show.
+_SHOWN, _DRAWN = 20, 8
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measures, shows the table, and returns 0."""
+    charts.check_path(arguments.plot)
+    build = _config.one_build(arguments)
+    model = build.model
+    if isinstance(model.data, SkopsData):
+        said = f"{arguments.config}: the estimator of `skops` decides k, metric, weights and scale"
+        raise UsageError(said, hint="data: {file: train.csv, label: species}, or fit another estimator")
+    how = arguments.by or (SPLIT if isinstance(model.split, GroupSplit | TimeSplit) else LEAVE_ONE_OUT)
+    now = Setting(model.scale, model.metric, model.weights)
+    material = source.load(build)
+    with Progress() as progress:
+        tuned = tuning.tune(
+            material,
+            how,
+            max(arguments.k, model.k),
+            _settings(arguments, now),
+            score=arguments.score,
+            progress=lambda done, total: progress.step("tune", f"{done} of {total} searches"),
+        )
+    setting, k = tuned.choose(now, model.k)
+    table = _table(tuned, now, model.k)
+    notes = _notes(tuned, how, arguments.score, (now, model.k), (setting, k))
+    if arguments.plot is not None:
+        charts.write(arguments.plot, _chart(tuned, model.name, arguments.score, how), table, notes)
+    changed = _write(arguments, build, setting, k) if arguments.write else False
+    if arguments.json:
+        print(json_codec.dumps(_document(tuned, how, arguments.score, (now, model.k), (setting, k), changed)))
+        return 0
+    print_table(table.columns, table.rows)
+    for note in notes:
+        print_line(note, stream=sys.stderr)
+    _say_next(arguments, setting, k, (now, model.k) == (setting, k))
+    return 0
+
+
+def _settings(arguments: argparse.Namespace, now: Setting) -> list[Setting]:
+    asked = (
+        arguments.scale or get_args(constants.Scale),
+        arguments.metric or get_args(constants.Metric),
+        arguments.weights or get_args(constants.Weights),
+    )
+    found = tuning.settings_of(*asked, now)
+    return found if now in found else [*found, now]
+
+
+def _table(tuned: Tuned, now: Setting, k: int) -> Table:
+    columns = ("scale", "metric", "weights", Column("k", right=True), Column("score", right=True), "")
+    rows = [(*_named(each.setting), str(each.best), percent(max(each.scores)), "") for each in tuned.curves[:_SHOWN]]
+    own = tuned.score(now, k)
+    rows.append((*_named(now), str(k), percent(own), "deploy.yaml"))
+    return Table(columns, tuple(tuple(map(Cell, row)) for row in rows))
+
+
+def _named(setting: Setting) -> tuple[str, str, str]:
+    return setting.scale, setting.metric, setting.weights
+
+
+def _notes(
+    tuned: Tuned, how: str, score: str, before: tuple[Setting, int], after: tuple[Setting, int]
+) -> tuple[str, ...]:
+    what = "each training row without itself" if how == LEAVE_ONE_OUT else "held-out rows"
+    rows = (
+        count(tuned.rows, "row") if tuned.rows == tuned.of else f"{tuned.rows:,} of {tuned.of:,} rows, drawn at random"
+    )
+    notes = (f"{score.replace('_', ' ')} of {rows} ({what})",)
+    if before == after:
+        return (*notes, "no setting is better than that of deploy.yaml")
+    old, new = (percent(tuned.score(*each)) for each in (before, after))
+    return (*notes, f"best: {_text(*after)}: {new}, with {_text(*before)}: {old}")
+
+
+def _text(setting: Setting, k: int) -> str:
+    return ", ".join(f"{key}: {value}" for key, value in _values(setting, k).items())
+
+
+def _values(setting: Setting, k: int) -> dict[str, str | int]:
+    return {"k": k, "metric": setting.metric, "weights": setting.weights, "scale": setting.scale}
+
+
+def _chart(tuned: Tuned, name: str, score: str, how: str) -> Chart:
+    lines = [
+        Line(" ".join(_named(each.setting)), range(1, len(each.scores) + 1), each.scores)
+        for each in tuned.curves[:_DRAWN]
+    ]
+    return Chart(f"{name}: {score.replace('_', ' ')} by k ({how})", "k", score.replace("_", " "), tuple(lines))
+
+
+def _write(arguments: argparse.Namespace, build: Build, setting: Setting, k: int) -> bool:
+    """Writes the values that differ into the file; returns whether there were any."""
+    model = build.model
+    before = _values(Setting(model.scale, model.metric, model.weights), model.k)
+    values = {key: value for key, value in _values(setting, k).items() if value != before[key]}
+    if not values:
+        return False
+    path: Path = arguments.config
+    with path.open(encoding="utf-8", newline="") as file:
+        text = file.read()
+    config = load.load(path)
+    several = [each.model.name for each in config.builds()]
+    place = ("model",) if config.model is not None else ("models", several.index(model.name))
+    changed = edit.with_values(text, place, values, str(path))
+    with whole_file(path.resolve()) as out:
+        os.fchmod(out.fileno(), path.stat().st_mode & 0o777)
+        out.write(changed.encode())
+    return True
+
+
+def _say_next(arguments: argparse.Namespace, setting: Setting, k: int, same: bool) -> None:
+    if same:
+        return
+    if arguments.write:
+        print_line(f"{arguments.config}: written; next: knnkit build", stream=sys.stderr)
+    else:
+        print_line("try: knnkit tune --write, which writes it into the file", stream=sys.stderr)
+
+
+def _document(
+    tuned: Tuned, how: str, score: str, before: tuple[Setting, int], after: tuple[Setting, int], written: bool
+) -> dict[str, Any]:
+    def entry(setting: Setting, k: int) -> dict[str, Any]:
+        return {**_values(setting, k), "score": tuned.score(setting, k)}
+
+    return {
+        "by": how,
+        "score": score,
+        "rows": tuned.rows,
+        "of": tuned.of,
+        "now": entry(*before),
+        "best": entry(*after),
+        "written": written,
+        "settings": [
+            {**_values(each.setting, each.best), "score": max(each.scores), "scores": list(each.scores)}
+            for each in tuned.curves
+        ],
+    }

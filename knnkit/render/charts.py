@@ -1,0 +1,70 @@
+"""Line charts as a PNG or an HTML page.
+
+`write` decides by the file's suffix. The page has no scripts and requests nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from device_agent.shared.safe_files import whole_file
+from knnkit.errors import UsageError
+from knnkit.render import html, plots
+from knnkit.render.terminal import Table
+
+#: Suffixes that `write` knows.
+SUFFIXES = (".html", ".png")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One curve: its name, and the points' coordinates."""
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Curves over common axes; both go from 0 to 1 where they are shares of rows."""
+
+    title: str
+    x: str
+    y: str
+    lines: tuple[Line, ...]
+
+
+def check_path(path: Path | None) -> None:
+    """Checks the path of a chart before the work begins.
+
+    Raises:
+        UsageError: another suffix, or no such folder.
+    """
+    if path is None:
+        return
+    if path.suffix not in SUFFIXES:
+        raise UsageError(f"--plot {path}: the file ends in .html or .png", hint=f"--plot {path.name}.html")
+    if not path.absolute().parent.is_dir():
+        parent = path.absolute().parent
+        raise UsageError(f"--plot {path}: there is no directory {parent}", hint=f"mkdir -p {parent}")
+
+
+def write(path: Path, chart: Chart, table: Table, notes: Sequence[str] = ()) -> None:
+    """Writes the chart to `path`, completely or not at all; a page also has the table and the notes.
+
+    Raises:
+        OSError: the file cannot be written.
+        MissingDependency: matplotlib is not installed.
+    """
+    picture = io.BytesIO()
+    plots.draw_lines(picture, chart.title, (chart.x, chart.y), [(each.name, each.x, each.y) for each in chart.lines])
+    data = picture.getvalue()
+    if path.suffix == ".html":
+        data = html.render_chart(chart.title, base64.b64encode(data).decode(), table, notes).encode()
+    with whole_file(path) as file:
+        file.write(data)

@@ -1,0 +1,136 @@
+"""Nearest training rows of many queries, in float64.
+
+One search serves every k and both weights. A row that is left out is searched among the others, with a scaler that was
+fitted without it, as scikit-learn's `LeaveOneOut` does with a Pipeline. For tables and plots on the host; the answers
+of a model are those of `knnkit.model.reference`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.shared.protocol.constants import Metric, Scale, Weights
+from knnkit.model.reference.space import Float32, Float64
+from knnkit.model.scaling import fit_scaler
+
+#: Cosine distances up to this are exact matches, as in `space.Space.zero`.
+_SAME_DIRECTION = 2.0**-45
+#: Shares of votes that differ by less are even, as in the reference.
+_EVEN = 1e-12
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Lists:
+    """Neighbours of m queries: (m, n) `indices` of training rows and (m, n) `distances`, nearest first."""
+
+    indices: Ints
+    distances: Float64
+
+    def labels(self, codes: NDArray[np.int32], weights: Weights) -> Iterator[NDArray[np.int64]]:
+        """Yields the (m,) class that wins the vote for k = 1, 2, ... neighbours; `codes` is (n_train,)."""
+        rows = np.arange(len(self.indices))
+        votes = np.zeros((len(rows), int(codes.max()) + 1))
+        for place in range(self.indices.shape[1]):
+            votes[rows, codes[self.indices[:, place]]] += self._weigh(place, weights)
+            most = votes.max(axis=1) - _EVEN * votes.sum(axis=1)
+            yield np.argmax(votes >= most[:, None], axis=1)
+
+    def _weigh(self, place: int, weights: Weights) -> Any:
+        if weights == "uniform":
+            return 1.0
+        nearest, distance = self.distances[:, 0], self.distances[:, place]
+        shares = np.divide(nearest, distance, out=np.zeros(len(nearest)), where=distance > 0.0)
+        return np.where(nearest == 0.0, distance == 0.0, shares)
+
+
+def leave_one_out(rows: Float32, scale: Scale, metric: Metric, most: int, chosen: Ints | None = None) -> Lists:
+    """Returns the `most` nearest of the other rows, for each of the `chosen` rows (default: all)."""
+    values = rows.astype(np.float64)
+    chosen = np.arange(len(rows)) if chosen is None else chosen
+    origins, factors = _scalers_without(values, chosen, scale)
+    return _search(values, values[chosen], (origins, factors), metric, most, chosen)
+
+
+def among(training: Float32, rows: Float32, scale: Scale, metric: Metric, most: int) -> Lists:
+    """Returns the `most` nearest training rows of each of `rows`, with a scaler fitted on the training rows."""
+    steps = fit_scaler(training, scale)
+    parts = (steps[0].a, steps[0].b) if steps else (np.zeros(1), np.ones(1))
+    origin, factor = (np.broadcast_to(part, rows.shape) for part in parts)
+    return _search(training.astype(np.float64), rows.astype(np.float64), (origin, factor), metric, most, None)
+
+
+def _search(
+    training: Float64, queries: Float64, scalers: tuple[Float64, Float64], metric: Metric, most: int, own: Ints | None
+) -> Lists:
+    indices = np.empty((len(queries), most), np.int64)
+    distances = np.empty((len(queries), most))
+    for number, (query, origin, factor) in enumerate(zip(queries, *scalers)):
+        found = _measure(training, query, origin, factor, metric)
+        if own is not None:
+            found[own[number]] = np.inf
+        near = np.flatnonzero(found <= np.partition(found, most - 1)[most - 1])  # with all that tie: the first rows win
+        indices[number] = near[np.argsort(found[near], kind="stable")[:most]]
+        distances[number] = found[indices[number]]
+    return Lists(indices, distances)
+
+
+def _measure(training: Float64, query: Float64, origin: Float64, factor: Float64, metric: Metric) -> Float64:
+    from scipy.spatial.distance import cdist
+
+    if metric == "cosine":  # half the squared chord; a row of zeros is at distance 1 from all
+        points = np.concatenate([(training - origin) * factor, [(query - origin) * factor]])
+        lengths = np.sqrt(np.einsum("ij,ij->i", points, points))
+        points /= np.where(lengths > 0.0, lengths, 1.0)[:, np.newaxis]
+        found = cdist(points[-1:], points[:-1], "sqeuclidean")[0] / 2
+        found[found <= _SAME_DIRECTION] = 0.0
+        return np.where((lengths[:-1] > 0.0) & (lengths[-1] > 0.0), found, 1.0)
+    kind, weight = ("cityblock", factor) if metric == "manhattan" else (metric, factor * factor)
+    return np.asarray(cdist(query[np.newaxis], training, kind, w=weight)[0])
+
+
+# --- scalers that were fitted without a row -----------------------------------------------------------------------
+def _scalers_without(rows: Float64, left_out: Ints, scale: Scale) -> tuple[Float64, Float64]:
+    """Returns the (m, d) origins and factors of scikit-learn's scaler, each fitted without one of the rows."""
+    shape = (len(left_out), rows.shape[1])
+    if scale == "none":
+        return np.broadcast_to(0.0, shape), np.broadcast_to(1.0, shape)
+    if scale == "standard":
+        return _standard_without(rows, left_out)
+    ordered = np.sort(rows, axis=0)
+    place = np.stack([np.searchsorted(column, own) for column, own in zip(ordered.T, rows[left_out].T)], axis=1)
+    if scale == "minmax":
+        low, high = (_quantile_without(ordered, place, share) for share in (0.0, 1.0))
+        return low, 1.0 / _span(high - low)
+    low, middle, high = (_quantile_without(ordered, place, share) for share in (0.25, 0.5, 0.75))
+    return middle, 1.0 / _span(high - low)
+
+
+def _standard_without(rows: Float64, left_out: Ints) -> tuple[Float64, Float64]:
+    count, middle = len(rows) - 1, rows.mean(axis=0)
+    offsets = rows - middle
+    own = offsets[left_out]
+    mean = (offsets.sum(axis=0) - own) / count
+    variance = ((offsets * offsets).sum(axis=0) - own * own) / count - mean * mean
+    # Rounding leaves a little of the variance of a column that is constant without the row.
+    constant = variance <= 1e-12 * (offsets * offsets).mean(axis=0)
+    return mean + middle, 1.0 / np.sqrt(np.where(constant, 1.0, variance))
+
+
+def _quantile_without(ordered: Float64, place: Ints, share: float) -> Float64:
+    """Returns (m, d) quantiles, interpolated as NumPy does, of sorted columns without the value at `place`."""
+    position = share * (len(ordered) - 2)
+    below = int(position)
+    columns = np.arange(ordered.shape[1])
+    low, high = (ordered[at + (at >= place), columns] for at in (below, min(below + 1, len(ordered) - 2)))
+    return np.asarray(low + (position - below) * (high - low))
+
+
+def _span(spans: Float64) -> Float64:
+    return np.where(spans > 0.0, spans, 1.0)

@@ -1,0 +1,160 @@
+"""Choice of k, metric, weights and scale.
+
+`tune` measures every setting by leave-one-out over the training rows, or on the held-out rows. Never builds a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.shared.protocol.constants import Metric, Scale, Weights
+from knnkit.data.dataset import Dataset
+from knnkit.errors import DataError
+from knnkit.evaluation.splits import LEAVE_ONE_OUT
+from knnkit.model.golden import codes_of
+from knnkit.model.reference.enrolment import encode
+from knnkit.training import neighbours
+from knnkit.training.neighbours import Lists
+from knnkit.training.source import Material
+
+Score = Literal["accuracy", "balanced_accuracy"]
+SPLIT = "split"
+#: Most distance terms (rows x training rows x features x searches), which is about a minute; but so many rows.
+_WORK, _LEAST = 20_000_000_000, 500
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a model is built with, but for k."""
+
+    scale: Scale
+    metric: Metric
+    weights: Weights
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One setting: `scores[i]` is the score with k = i + 1."""
+
+    setting: Setting
+    scores: tuple[float, ...]
+
+    @property
+    def best(self) -> int:
+        """The smallest k with the highest score."""
+        return int(np.argmax(self.scores)) + 1
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The measured settings, the best first, and how many of `of` rows measured them."""
+
+    curves: tuple[Curve, ...]
+    rows: int
+    of: int
+
+    def score(self, setting: Setting, k: int) -> float | None:
+        """Returns the score of one setting; None if it was not measured."""
+        scores = next((each.scores for each in self.curves if each.setting == setting), ())
+        return scores[k - 1] if k <= len(scores) else None
+
+    def choose(self, setting: Setting, k: int) -> tuple[Setting, int]:
+        """Returns the best setting and its k; the given one if none is better."""
+        best = self.curves[0]
+        own = self.score(setting, k)
+        return (setting, k) if own is not None and own >= max(best.scores) else (best.setting, best.best)
+
+
+def tune(
+    material: Material,
+    how: str,
+    most: int,
+    settings: Sequence[Setting],
+    *,
+    score: Score = "accuracy",
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Tuned:
+    """Measures the settings for k = 1 to `most`, with one search for each scale and metric.
+
+    Args:
+        material: the rows.
+        how: `leave-one-out` over the training rows, or `split` for the held-out rows.
+        most: largest k.
+        settings: to measure.
+        score: what is best.
+        progress: is called with the number of searches that are done, and of all.
+
+    Raises:
+        DataError: there are no held-out rows, or fewer training rows than `most`.
+    """
+    training = material.training
+    classes, codes = encode(training.labels)
+    most = min(most, len(training.rows) - (how == LEAVE_ONE_OUT))
+    if most < 1:
+        raise DataError(f"{training.source}: one row cannot be measured", hint="more rows")
+    searches = list(dict.fromkeys((each.scale, each.metric) for each in settings))
+    truth, search, of = _measured(material, how, classes, codes, len(searches))
+    curves = []
+    for done, (scale, metric) in enumerate(searches):
+        progress(done, len(searches))
+        lists = search(scale, metric, most)
+        for each in settings:
+            if (each.scale, each.metric) == (scale, metric):
+                curves.append(Curve(each, tuple(_scores(lists, codes, truth, each.weights, score))))
+    progress(len(searches), len(searches))
+    return Tuned(tuple(sorted(curves, key=lambda each: -max(each.scores))), len(truth), of)
+
+
+def settings_of(
+    scales: Sequence[Scale], metrics: Sequence[Metric], weights: Sequence[Weights], now: Setting | None
+) -> list[Setting]:
+    """Returns all combinations that differ: `sqeuclidean` has euclidean's neighbours, and matters to votes alone."""
+    found = [Setting(*each) for each in product(scales, metrics, weights)]
+    twins = {Setting(scale, "sqeuclidean", "uniform") for scale in scales} if "euclidean" in metrics else set()
+    return [each for each in found if each not in twins or each == now]
+
+
+Search = Callable[[Scale, Metric, int], Lists]
+
+
+def _measured(
+    material: Material, how: str, classes: tuple[int | str, ...], codes: NDArray[np.int32], searches: int
+) -> tuple[NDArray[np.int32], Search, int]:
+    """Returns the classes of the rows that measure, the search for their neighbours, and how many rows there are."""
+    training, held_out = material.training, material.held_out
+    if how == LEAVE_ONE_OUT:
+        chosen = _affordable(len(training.rows), training, searches)
+        return (
+            codes[chosen],
+            lambda scale, metric, most: neighbours.leave_one_out(training.rows, scale, metric, most, chosen),
+            len(training.rows),
+        )
+    if held_out is None:
+        raise DataError(f"{training.source}: no rows are held out", hint="test: 0.3, or --by leave-one-out")
+    rows = held_out.take(_affordable(len(held_out.rows), training, searches))
+    return (
+        codes_of(classes, rows.labels),
+        lambda scale, metric, most: neighbours.among(training.rows, rows.rows, scale, metric, most),
+        len(held_out.rows),
+    )
+
+
+def _affordable(count: int, training: Dataset, searches: int) -> NDArray[np.int64]:
+    most = max(_LEAST, _WORK // (training.rows.size * searches))
+    return np.arange(count) if count <= most else np.sort(np.random.default_rng(0).permutation(count)[:most])
+
+
+def _scores(
+    lists: Lists, codes: NDArray[np.int32], truth: NDArray[np.int32], weights: Weights, score: Score
+) -> Iterator[float]:
+    support = np.bincount(truth)
+    for labels in lists.labels(codes, weights):
+        right = np.bincount(truth[labels == truth], minlength=len(support))
+        recalls = right[support > 0] / support[support > 0]
+        yield float(right.sum() / len(truth)) if score == "accuracy" else float(recalls.mean())

@@ -1,0 +1,62 @@
+"""Data that needs scaling and has none.
+
+`find` looks for one feature that makes most of the distance, and measures whether scaling helps. Changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.shared.protocol.constants import Metric, Scale, Weights
+from knnkit.data.dataset import Dataset
+from knnkit.model.reference.enrolment import encode
+from knnkit.training import neighbours
+
+#: Rows that are measured with and without scaling, and the distance terms of that.
+_ASKED, _ASKED_WORK = 1000, 400_000_000
+#: Fewer rows cannot show that scaling helps.
+_FEWEST = 30
+
+
+def find(training: Dataset, k: int, metric: Metric, weights: Weights) -> tuple[str, ...]:
+    """Warns if one feature makes most of the distance, and `scale: standard` has clearly more right answers.
+
+    Both are measured on training rows, each without itself. "Clearly" is three standard errors (McNemar's test) and one
+    row in a hundred.
+    """
+    names, shares = training.feature_names, _shares(training, metric)
+    count = min(len(training.rows), _ASKED, _ASKED_WORK // training.rows.size)
+    if len(names) < 2 or k >= len(training.rows) or count < _FEWEST or shares.max() <= 0.5:
+        return ()
+    chosen = np.sort(np.random.default_rng(0).permutation(len(training.rows))[:count])
+    plain, scaled = (_right(training, k, metric, weights, scale, chosen) for scale in ("none", "standard"))
+    won, lost = int((scaled & ~plain).sum()), int((plain & ~scaled).sum())
+    if won - lost < max(3.0 * np.sqrt(won + lost), 0.01 * count):
+        return ()
+    return (
+        f"{training.source}: {names[int(shares.argmax())]!r} makes {shares.max():.1%} of the distance, and scale: "
+        f"standard would raise the accuracy from {plain.mean():.1%} to {scaled.mean():.1%} (each training row without "
+        "itself). knnkit tune compares all settings; scale: none keeps this one",
+    )
+
+
+def _shares(training: Dataset, metric: Metric) -> NDArray[np.float64]:
+    """Returns the (d,) share of each feature in the mean distance of two rows (euclidean: its square)."""
+    rows = training.rows.astype(np.float64)
+    if metric == "cosine":
+        lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+        rows = rows / np.where(lengths > 0.0, lengths, 1.0)
+    spread = np.abs(rows - rows.mean(axis=0)).mean(axis=0) if metric == "manhattan" else rows.var(axis=0)
+    return np.asarray(spread / (spread.sum() or 1.0))
+
+
+def _right(
+    training: Dataset, k: int, metric: Metric, weights: Weights, scale: Scale, chosen: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    codes = encode(training.labels)[1]
+    lists = neighbours.leave_one_out(training.rows, scale, metric, k, chosen)
+    labels: Sequence[NDArray[np.int64]] = [*lists.labels(codes, weights)]
+    return np.asarray(labels[-1] == codes[chosen])

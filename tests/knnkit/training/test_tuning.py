@@ -1,0 +1,184 @@
+"""`tune` measures what scikit-learn's GridSearchCV measures by leave-one-out, and names a scale that is missing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.model_selection import GridSearchCV, LeaveOneOut
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import MinMaxScaler, RobustScaler, StandardScaler
+
+from knnkit import cli
+from knnkit.data.dataset import Dataset, dataset, load_sklearn
+from knnkit.evaluation.splits import LEAVE_ONE_OUT
+from knnkit.model.reference.spec import KnnSpec
+from knnkit.training import tuning, unscaled
+from knnkit.training.source import Material
+from knnkit.training.tuning import Setting
+
+SCALERS: dict[str, Any] = {
+    "none": "passthrough",
+    "standard": StandardScaler(),
+    "minmax": MinMaxScaler(),
+    "robust": RobustScaler(),
+}
+MOST = 4
+
+
+def some(name: str, count: int) -> Dataset:
+    found = load_sklearn(name)
+    return found.take(np.random.default_rng(7).permutation(len(found.rows))[:count])
+
+
+def material(training: Dataset, held_out: Dataset | None = None) -> Material:
+    return Material(KnnSpec("m"), training, held_out)
+
+
+@pytest.mark.parametrize(
+    ("name", "scales", "metrics"),
+    [
+        ("wine", ["none", "standard"], ["euclidean"]),
+        ("breast_cancer", ["minmax", "robust"], ["manhattan"]),
+        ("blobs", ["none", "robust"], ["sqeuclidean"]),
+        ("moons", ["standard", "minmax"], ["cosine"]),
+        ("digits", ["standard", "robust"], ["cosine"]),
+    ],
+)
+def test_every_score_is_that_of_grid_search(name: str, scales: list[Any], metrics: list[Any]) -> None:
+    rows = some(name, 24)
+    settings = [Setting(s, m, w) for s in scales for m in metrics for w in ("uniform", "distance")]  # type: ignore[arg-type]
+    found = tuning.tune(material(rows), LEAVE_ONE_OUT, MOST, settings)
+    pipeline = Pipeline([("scale", None), ("knn", KNeighborsClassifier(algorithm="brute"))])
+    grid = {
+        "scale": [SCALERS[each] for each in scales],
+        "knn__metric": metrics,
+        "knn__weights": ["uniform", "distance"],
+        "knn__n_neighbors": range(1, MOST + 1),
+    }
+    search = GridSearchCV(pipeline, grid, cv=LeaveOneOut(), refit=False).fit(rows.rows.astype(float), rows.labels)
+    for values, score in zip(search.cv_results_["params"], search.cv_results_["mean_test_score"]):
+        scale = next(each for each in scales if repr(SCALERS[each]) == repr(values["scale"]))
+        setting = Setting(scale, values["knn__metric"], values["knn__weights"])
+        assert found.score(setting, values["knn__n_neighbors"]) == pytest.approx(score, abs=1e-12), values
+    assert max(found.curves[0].scores) == pytest.approx(search.best_score_, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", ["iris", "digits"])
+def test_many_ties_cost_no_more_than_their_rows(name: str) -> None:
+    """scikit-learn's search leaves the order of equal distances open; ours takes the first row, as a device does."""
+    rows = some(name, 30)
+    found = tuning.tune(material(rows), LEAVE_ONE_OUT, MOST, [Setting("none", "manhattan", "uniform")])
+    grid = {"n_neighbors": range(1, MOST + 1)}
+    search = GridSearchCV(KNeighborsClassifier(metric="manhattan"), grid, cv=LeaveOneOut()).fit(rows.rows, rows.labels)
+    distances = np.sort(np.abs(rows.rows[:, None].astype(float) - rows.rows[None]).sum(-1), axis=1)[:, 1:]
+    for k in range(1, MOST + 1):
+        tied = int((distances[:, k] - distances[:, k - 1] < 1e-9).sum())
+        assert abs(found.curves[0].scores[k - 1] - search.cv_results_["mean_test_score"][k - 1]) * 30 <= tied + 1e-9
+
+
+@pytest.mark.parametrize("scale", ["none", "standard", "minmax", "robust"])
+@pytest.mark.parametrize("weights", ["uniform", "distance"])
+def test_held_out_scores_are_those_of_scikit_learn(scale: Any, weights: Any) -> None:
+    rows = some("breast_cancer", 300)
+    training, held_out = rows.take(np.arange(200)), rows.take(np.arange(200, 300))
+    found = tuning.tune(material(training, held_out), tuning.SPLIT, MOST, [Setting(scale, "euclidean", weights)])
+    for k in (1, 2, MOST):
+        model = Pipeline([("s", SCALERS[scale]), ("k", KNeighborsClassifier(k, weights=weights))])
+        model.fit(training.rows.astype(float), training.labels)
+        expected = model.score(held_out.rows.astype(float), held_out.labels)
+        assert found.curves[0].scores[k - 1] == pytest.approx(expected, abs=1e-12)
+
+
+def test_balanced_accuracy_finds_the_rare_class() -> None:
+    random = np.random.default_rng(0)
+    rows = np.concatenate([random.normal(size=(180, 2)), random.normal(2.0, 0.4, size=(9, 2))])
+    training = dataset(rows, ["ok"] * 180 + ["fault"] * 9)
+    settings = [Setting("none", "euclidean", "uniform")]
+    plain = tuning.tune(material(training), LEAVE_ONE_OUT, 40, settings)
+    balanced = tuning.tune(material(training), LEAVE_ONE_OUT, 40, settings, score="balanced_accuracy")
+    assert plain.curves[0].scores[39] > 0.9
+    assert balanced.curves[0].scores[39] == pytest.approx(0.5)
+    assert max(balanced.curves[0].scores) > 0.7
+
+
+# --- the command --------------------------------------------------------------------------------------------------
+YAML = """\
+# my model
+model:
+  name: wine      # a name
+  data: {sklearn: wine}
+
+  k: 3            # neighbours
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "deploy.yaml").write_text(YAML)
+    return tmp_path
+
+
+def test_tune_writes_the_file_and_keeps_comments(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["tune", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["best"]["score"] > told["now"]["score"] + 0.2
+    assert (folder / "deploy.yaml").read_text() == YAML
+    assert cli.main(["tune", "--write", "--plot", "p.png"]) == 0
+    text = (folder / "deploy.yaml").read_text()
+    assert text == YAML.replace("k: 3 ", f"k: {told['best']['k']} ") + f"  scale: {told['best']['scale']}\n"
+    assert (folder / "p.png").read_bytes().startswith(b"\x89PNG")
+    capsys.readouterr()
+    assert cli.main(["tune", "--write", "--plot", "p.html"]) == 0
+    assert (folder / "deploy.yaml").read_text() == text
+    assert "no setting is better" in (folder / "p.html").read_text()
+
+
+def test_tune_names_what_it_cannot_do(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["tune", "--plot", "x.svg"]) == 2
+    assert "--plot x.svg.html" in capsys.readouterr().err
+    assert cli.main(["tune", "--model", "other"]) == 2
+    assert "--model wine" in capsys.readouterr().err
+    (folder / "deploy.yaml").write_text(YAML + "  test: 0\n")
+    assert cli.main(["tune", "--by", "split"]) == 2
+    assert "--by leave-one-out" in capsys.readouterr().err
+
+
+# --- a scale that is missing --------------------------------------------------------------------------------------
+@pytest.mark.parametrize("metric", ["euclidean", "sqeuclidean", "manhattan"])
+def test_wine_without_a_scale_is_pointed_out(metric: Any) -> None:
+    (said,) = unscaled.find(load_sklearn("wine"), 3, metric, "uniform")
+    assert "'proline' makes" in said
+    assert "knnkit tune" in said
+
+
+@pytest.mark.parametrize("name", ["iris", "digits", "blobs", "moons"])
+@pytest.mark.parametrize("metric", ["euclidean", "manhattan"])
+def test_rows_that_need_no_scale_are_silent(name: str, metric: Any) -> None:
+    assert unscaled.find(load_sklearn(name), 3, metric, "uniform") == ()
+
+
+def test_a_wide_feature_that_decides_is_silent() -> None:
+    random = np.random.default_rng(0)
+    labels = np.arange(400) % 2
+    rows = np.column_stack([1000.0 * labels + random.normal(size=400), random.normal(size=(400, 3))])
+    assert unscaled.find(dataset(rows, labels), 3, "euclidean", "uniform") == ()
+    assert unscaled.find(dataset(rows[:, 1:] * [1000.0, 1, 1], labels), 3, "euclidean", "uniform") == ()
+    assert unscaled.find(dataset(rows[:20], labels[:20]), 3, "euclidean", "uniform") == ()
+
+
+def test_a_build_points_out_a_missing_scale_only(folder: Path) -> None:
+    from knnkit.config import load
+    from knnkit.training import source
+
+    def warned(more: str) -> bool:
+        (folder / "deploy.yaml").write_text(YAML + more)
+        found = source.load(load.load("deploy.yaml").builds()[0])
+        return any("scale: standard would raise" in said for said in found.warnings)
+
+    assert [warned(more) for more in ("", "  scale: none\n", "  scale: minmax\n")] == [True, False, False]
