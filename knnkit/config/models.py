@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from device_agent.shared.protocol import constants
@@ -29,11 +29,22 @@ from knnkit.config.field_types import (
 from knnkit.config.fleet_models import ClassifyConfig, FleetConfig, RolloutConfig
 
 
+def _as_list(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
 class FileData(Section):
     """Labelled rows in a file."""
 
-    file: Annotated[FilePath, Example("train.csv")]
+    file: Annotated[FilePath | None, Example("train.csv")] = None
     """CSV (with a header), Parquet or NPZ, by its ending."""
+    files: Annotated[
+        tuple[FilePath, ...],
+        BeforeValidator(_as_list),
+        Words("a file, a pattern (data/*.csv) or a list of them"),
+        Example("data/*.csv"),
+    ] = ()
+    """Instead of `file`: several files with the same columns, by name or pattern (`data/*.csv`)."""
     label: Annotated[str, Example("species")] = "label"
     """The column (or NPZ array) that holds the labels."""
     features: Annotated[tuple[str, ...] | None, Example("[width, height]")] = None
@@ -57,6 +68,18 @@ class FileData(Section):
     {column: one of them, or the list of its categories in order}."""
     unknown_category: Literal["refuse", "ignore"] = "refuse"
     """What a device does with a category that the model does not know: refuse the row, or ignore the cell."""
+
+    @pydantic.model_validator(mode="after")
+    def _one_source(self) -> FileData:
+        if bool(self.file) == bool(self.files):
+            problem = "say either `file` or `files`" if self.file else "the key 'file' is missing"
+            raise no_sense(problem, "data: {file: train.csv, label: species}")
+        return self
+
+    @property
+    def sources(self) -> tuple[Path, ...]:
+        """The file, or the names and patterns of several."""
+        return self.files if self.file is None else (self.file,)
 
     @pydantic.field_validator("features", "drop")
     @classmethod

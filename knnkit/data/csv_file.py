@@ -114,6 +114,8 @@ class _CsvFile:
         """Returns the names of the columns, and the separator."""
         while self._has_more():
             self._block, self._line = csv_dialect.skip_preamble(self._block, self._line)
+            self._block, above = csv_dialect.skip_above_header(self._block, [label])
+            self._line += above
             if self._block:
                 break
         start = self._text(self._block.partition(b"\n")[0])

@@ -25,6 +25,8 @@ from knnkit.data import arrow_table
 from knnkit.data.columns import choose, find
 from knnkit.data.csv_file import load_csv
 from knnkit.data.dataset import Dataset, dataset
+from knnkit.data.joined import joined
+from knnkit.data.patterns import expand
 from knnkit.data.policy import PLAIN, Policy
 from knnkit.errors import DataError, MissingDependency, extra
 
@@ -88,6 +90,27 @@ def load(
         raise DataError(f"{file}: cannot be read: {error.strerror or error}") from None
     except MemoryError:
         raise DataError(f"{file}: there is not enough memory for it", hint="fewer rows, or fewer features:") from None
+
+
+def load_all(
+    sources: Sequence[Path],
+    label: str,
+    features: Sequence[str] | None = None,
+    beside: str | None = None,
+    policy: Policy = PLAIN,
+) -> Dataset:
+    """Reads the labelled rows of files and patterns (`data/*.csv`), one after the other; see `load`.
+
+    Raises:
+        DataError: as `load`; or a file has other columns than the first.
+    """
+    paths = expand(sources)
+    first = load(paths[0], label, features, beside, policy)
+    if len(paths) == 1:
+        return first
+    named = policy.with_text([first.feature_names[place] for place in first.levels or ()])
+    others = [load(path, label, first.feature_names, beside, replace(named, drop=())) for path in paths[1:]]
+    return joined([first, *others], named, f"{paths[0]} and {len(others)} more")
 
 
 def _load_parquet(

@@ -17,13 +17,14 @@ from device_agent.shared.protocol.errors import ModelUnusable
 from device_agent.shared.release import model_file
 from device_agent.shared.safe_files import open_ordinary
 from knnkit.config.parse import Build, FileData, ModelConfig, SkopsData, TestFile
+from knnkit.data.patterns import expand
 from knnkit.errors import DataError
 
 _TOOLS = ("tensorflow", "scikit-learn", "numpy")
 #: Keys of `model` that count by what they lead to.
-_ELSEWHERE: Any = {"gates": True, "data": {"file", "skops"}, "test": {"file"}, "split": {"file"}}
+_ELSEWHERE: Any = {"gates": True, "data": {"file", "files", "skops"}, "test": {"file"}, "split": {"file"}}
 #: Keys of tables.
-_SILENT = {"drop", "missing", "categories", "unknown_category", "ignore_extra", "files", "thousands"}
+_SILENT = {"drop", "missing", "categories", "unknown_category", "ignore_extra", "thousands"}
 _CHUNK = 1 << 20
 
 
@@ -34,7 +35,7 @@ def digest(build: Build) -> str:
         DataError: a data file is missing or cannot be read.
     """
     model = build.model
-    files = [model.data.file] if isinstance(model.data, FileData) else []
+    files = list(expand(model.data.sources)) if isinstance(model.data, FileData) else []
     if isinstance(model.data, SkopsData):
         files.append(model.data.skops)
     if isinstance(model.measured_on, TestFile):

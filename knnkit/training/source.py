@@ -183,7 +183,7 @@ def _load_rows(build: Build) -> Dataset:
     data, split = build.model.data, build.model.split
     if isinstance(data, FileData):
         beside = split.group if isinstance(split, GroupSplit) else split.time if isinstance(split, TimeSplit) else None
-        return files.load(data.file, data.label, data.features, beside, policy_of(data))
+        return files.load_all(data.sources, data.label, data.features, beside, policy_of(data))
     assert isinstance(data, SklearnData)
     return dataset.load_sklearn(data.sklearn)
 

@@ -194,6 +194,8 @@ class CsvParser:
     # --- the header -----------------------------------------------------------------------------------------------
     def _take_header(self, block: bytes) -> bytes:
         block, self.line = csv_dialect.skip_preamble(block, self.line)
+        block, above = csv_dialect.skip_above_header(block, (*self._names, *self._unknown))
+        self.line += above
         if not block:
             return block
         line, _, rest = block.partition(b"\n")

@@ -65,6 +65,7 @@ FILES: list[dict[str, Any]] = [
     {"model": MODEL, **REST},
     {"model": {"name": "fruit", "data": {"sklearn": "iris"}, "test": 0.3}},
     {"model": {"name": "fruit", "data": {"skops": "a.skops"}}},
+    {"model": {"name": "fruit", "data": {"files": ["a.csv", "b/*.csv"]}}},
     {"models": [{"name": "fruit", "data": {"sklearn": "iris"}}]},
     {"model": {"name": "fruit", "data": {"file": "a.csv"}, "split": {"group": "device"}}},
     {"model": {"name": "fruit", "data": {"file": "a.csv"}, "split": {"time": "when"}}},
