@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
 from device_agent.shared.protocol import constants
+from knnkit.config.data_models import FileData, SklearnData, SkopsData
 from knnkit.config.field_types import (
     Duration,
     Example,
@@ -22,85 +23,9 @@ from knnkit.config.field_types import (
     Section,
     Words,
     check_version,
-    first_twice,
     no_sense,
-    shorten,
 )
 from knnkit.config.fleet_models import ClassifyConfig, FleetConfig, RolloutConfig
-
-
-def _as_list(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else value
-
-
-class FileData(Section):
-    """Labelled rows in a file."""
-
-    file: Annotated[FilePath | None, Example("train.csv")] = None
-    """CSV (with a header), Parquet or NPZ, by its ending."""
-    files: Annotated[
-        tuple[FilePath, ...],
-        BeforeValidator(_as_list),
-        Words("a file, a pattern (data/*.csv) or a list of them"),
-        Example("data/*.csv"),
-    ] = ()
-    """Instead of `file`: several files with the same columns, by name or pattern (`data/*.csv`)."""
-    label: Annotated[str, Example("species")] = "label"
-    """The column (or NPZ array) that holds the labels."""
-    features: Annotated[tuple[str, ...] | None, Example("[width, height]")] = None
-    """The columns to use, in this order, by name or pattern (`acc_*`); default: all but the label."""
-    drop: Annotated[tuple[str, ...], Example("[timestamp, device_id]")] = ()
-    """Columns to leave out, by name or pattern (`gyro_*`)."""
-    missing: Annotated[
-        Literal["refuse", "drop", "median", "constant"] | dict[str, float | str],
-        Words("refuse, drop, median, constant, or a column and one of them or a value ({temp: median, wind: 0.0})"),
-        Example("median"),
-    ] = "refuse"
-    """What an empty cell, NaN, null or a missing key means: refuse; drop (the row is left out of training, and refused
-    by a device); median (of the training rows; the most frequent category); constant (0; the category "missing"); or
-    {column: one of them, or the value}. Other columns of the latter refuse."""
-    categories: Annotated[
-        Literal["one-hot", "ordinal"] | dict[str, Literal["one-hot", "ordinal"] | tuple[str, ...]],
-        Words("one-hot, ordinal, or a column and one of them or its list ({sex: one-hot, size: [small, large]})"),
-        Example("{sex: one-hot}"),
-    ] = Field(default={})
-    """Columns of text: one-hot (a feature for each category) or ordinal (its place), for all columns of text, or
-    {column: one of them, or the list of its categories in order}."""
-    unknown_category: Literal["refuse", "ignore"] = "refuse"
-    """What a device does with a category that the model does not know: refuse the row, or ignore the cell."""
-
-    @pydantic.model_validator(mode="after")
-    def _one_source(self) -> FileData:
-        if bool(self.file) == bool(self.files):
-            problem = "say either `file` or `files`" if self.file else "the key 'file' is missing"
-            raise no_sense(problem, "data: {file: train.csv, label: species}")
-        return self
-
-    @property
-    def sources(self) -> tuple[Path, ...]:
-        """The file, or the names and patterns of several."""
-        return self.files if self.file is None else (self.file,)
-
-    @pydantic.field_validator("features", "drop")
-    @classmethod
-    def _each_once(cls, features: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        if twice := first_twice(features or ()):
-            raise ValueError(f"{shorten(twice)!r} is listed twice")
-        return features
-
-
-class SklearnData(Section):
-    """A data set that comes with scikit-learn; `blobs` is the article's: 1,000 rows, 2 features, 5 centres."""
-
-    sklearn: Annotated[Literal["blobs", "breast_cancer", "digits", "iris", "moons", "wine"], Example("iris")]
-    """Its name."""
-
-
-class SkopsData(Section):
-    """A fitted scikit-learn classifier, which brings its rows, k, metric, weights and scale."""
-
-    skops: Annotated[FilePath, Example("model.skops")]
-    """A KNeighborsClassifier, or a Pipeline that ends in one, written by `skops.io.dump`."""
 
 
 class TestFile(Section):

@@ -1,4 +1,4 @@
-"""Reader of labelled rows from Arrow tables: Parquet files and data frames.
+"""Reader of labelled rows from Arrow tables.
 
 Columns of numbers and booleans are features. A list column (an embedding) becomes a feature for each place:
 `vector_0`, `vector_1`, ... Text is read as categories where the policy says so. Never fills a cell.

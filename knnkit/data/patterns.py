@@ -20,7 +20,8 @@ def expand(sources: Sequence[Path]) -> tuple[Path, ...]:
         if source.exists() or not glob.has_magic(str(source)):
             found[source] = None
             continue
-        paths = sorted(path for path in map(Path, glob.glob(str(source), recursive=True)) if path.is_file())
+        names = glob.glob(str(source), recursive=True)  # noqa: PTH207 (the pattern may be absolute)
+        paths = sorted(path for path in map(Path, names) if path.is_file())
         if not paths:
             raise DataError(f"{source}: no file fits this pattern", hint="patterns in deploy.yaml start at the file")
         found.update(dict.fromkeys(paths))

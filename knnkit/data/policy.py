@@ -1,4 +1,4 @@
-"""How the columns of training rows are read: which count, missing cells, categories.
+"""Policy for missing cells and categories of training rows.
 
 Frozen values from deploy.yaml, and the coder that reads cells by them. Nothing is filled here: a missing cell stays
 NaN, and a category becomes its place in the list of those seen, until `knnkit.training.table` has fitted the model's

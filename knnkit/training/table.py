@@ -1,7 +1,8 @@
-"""Fits the table of a model: what fills missing cells, and which categories become features.
+"""Fits the table of a model, and applies it.
 
-Medians come from the training rows alone, categories from their whole file. `device_agent.shared.features` applies the
-table, here and on a device. Reads no file.
+The table has what fills missing cells, and the categories that become features. Medians come from the training rows
+alone, categories from their whole file. `device_agent.shared.features` applies the table, here and on a device. Reads
+no file.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Golden rows of a model with a table: raw rows in, features out."""
+"""Golden rows of a model with a table."""
 
 from __future__ import annotations
 

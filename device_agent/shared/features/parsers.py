@@ -1,4 +1,4 @@
-"""Parsers of rows for a model with a table: missing cells and categories.
+"""Parsers of rows with missing cells and categories.
 
 As the parsers of plain rows, whose rules about headers, separators and lines they share. They are loaded only for a
 model that needs them.
@@ -21,7 +21,7 @@ from device_agent.shared.tabular.csv_reader import BadCell, Columns, CsvParser
 from device_agent.shared.tabular.json_reader import JsonParser
 from device_agent.shared.tabular.reader import Parsed
 
-#: Is told once for each column what is filled or ignored in it.
+#: Takes, once for each column, the line about what is filled or ignored in it.
 Tell = Callable[[str], None]
 
 

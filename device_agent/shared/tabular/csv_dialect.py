@@ -66,6 +66,8 @@ def skip_above_header(block: bytes, names: Iterable[str]) -> tuple[bytes, int]:
         for text in (line, line.lstrip(b"#").lstrip()) if line.startswith(b"#") else (line,):
             if _has_columns(text, wanted):
                 return text + b"\n" + after, above
+        if line.count(b'"') % 2:  # a name goes on in the next line
+            break
         rest, above = after, above + 1
     above = 0
     while block.startswith(b"#"):

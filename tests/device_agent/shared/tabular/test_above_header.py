@@ -39,7 +39,7 @@ def test_lines_above_a_header_are_skipped_on_both_sides(
     parser = CsvParser(INFO, ignore_extra=True)
     parsed = parser.parse(text.replace("\r\n", "\n").encode())
     assert parsed.rows.tolist() == [[1.0, 2.0], [3.0, 4.5]]
-    assert list(parsed.lines)[0] == above.count("\n") + 2
+    assert next(iter(parsed.lines)) == above.count("\n") + 2
 
 
 def test_a_bad_cell_below_is_reported_with_its_own_line() -> None:
