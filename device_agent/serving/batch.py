@@ -51,6 +51,7 @@ class Request:
     ignore_extra: bool = False
     runtime: str = "auto"
     threads: int = 1
+    coders: list[Coder] | None = None  # collects those of the run, which count missing and unknown cells
 
 
 def classify(store: Store, request: Request, start: Start | None = None) -> int:
@@ -65,10 +66,21 @@ def classify(store: Store, request: Request, start: Start | None = None) -> int:
         loaded.tell_warnings()
         with InFlight(store.root) as in_flight:
             count = classify_by(loaded, request, start, in_flight)
+        save_counts(store, loaded, request)
         _tell_if_left(store, loaded)
         return count
     finally:
         loaded.close()
+
+
+def save_counts(store: Store, loaded: Loaded, request: Request) -> None:
+    """Adds the missing and unknown cells since the last call to those that `status` shows."""
+    for coder in request.coders or ():
+        filled, unknown = coder.take_counts()
+        if filled or unknown:
+            from device_agent.store import cell_counts
+
+            cell_counts.add(store, loaded.digest, filled, unknown)
 
 
 def _tell_if_left(store: Store, loaded: Loaded) -> None:
@@ -107,9 +119,12 @@ def make_parser(info: KnnInfo, format: str, request: Request) -> Parser:
         from device_agent.shared.features import parsers
 
         made = parsers.TableCsvParser if format == "csv" else parsers.TableJsonParser
-        return made(info, ignore_extra=ignore_extra, keep=request.columns.keep, tell=_tell_once)
-    parser = CsvParser if format == "csv" else JsonParser
-    return parser(info, ignore_extra=ignore_extra, keep=request.columns.keep)
+        parser = made(info, ignore_extra=ignore_extra, keep=request.columns.keep, tell=_tell_once)
+        if request.coders is not None:
+            request.coders.append(parser.coder)
+        return parser
+    plain = CsvParser if format == "csv" else JsonParser
+    return plain(info, ignore_extra=ignore_extra, keep=request.columns.keep)
 
 
 def _tell_once(said: str) -> None:
@@ -213,6 +228,8 @@ class _Table:
         """Converts the rows of an NPY file to float32; checks them here, because an error names the row's number."""
         before = 0
         coder = _coder_of(self._info)
+        if coder is not None and self.request.coders is not None:
+            self.request.coders.append(coder)
         for wide in self.source.arrays(len(self._info.columns)):
             with np.errstate(over="ignore"):
                 rows = np.ascontiguousarray(wide, dtype=np.float32)

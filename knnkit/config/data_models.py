@@ -1,5 +1,6 @@
-"""Frozen models of `data` in deploy.yaml: where the rows come from.
+"""Frozen models of `data` in deploy.yaml.
 
+The rows come from files, from scikit-learn, or with a fitted estimator.
 The docstring below a key is its description in the JSON Schema. No I/O.
 """
 

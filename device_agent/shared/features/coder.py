@@ -75,6 +75,7 @@ class Coder:
         self.unknown: dict[str, int] = {}
         self._row: list[tuple[dict[str, int], int, str]] = []
         self._news: list[str] = []
+        self._said: set[str] = set()
         self.use(table)
 
     def use(self, table: Table) -> None:
@@ -166,9 +167,10 @@ class Coder:
     def end_row(self) -> None:
         """Counts what the cells of a good row needed."""
         for counts, index, said in self._row:
-            name = self.names[index]
-            if name not in counts:
+            name, kind = self.names[index], f"{counts is self.filled} {index}"
+            if kind not in self._said:
                 self._news.append(said)
+            self._said.add(kind)
             counts[name] = counts.get(name, 0) + 1
         self._row.clear()
 
@@ -176,6 +178,12 @@ class Coder:
         """Returns what was filled or ignored in a column for the first time since the last call."""
         news, self._news = self._news, []
         return news
+
+    def take_counts(self) -> tuple[dict[str, int], dict[str, int]]:
+        """Returns `filled` and `unknown`, which begin at 0 again."""
+        taken = self.filled, self.unknown
+        self.filled, self.unknown = {}, {}
+        return taken
 
     def expand(self, rows: NDArray[Any]) -> NDArray[Any]:
         """Returns the (n, n_features) features of (n, n_columns) numbers and codes."""

@@ -85,6 +85,23 @@ def test_a_stream_answers_each_line_by_its_policy_and_goes_on(device: Device) ->
     assert "line 6: value 2 ('width'): the cell is empty" in said.err
 
 
+def test_status_counts_what_was_filled_and_ignored(tmp_path: Path, releases: Releases) -> None:
+    own = Device(tmp_path / "root", releases)
+    digest = own.install(releases["plants"])
+    assert own.ask("status")["cells"] is None
+    lines = "".join(line + "\n" for line, _ in STREAM)
+    own.run("classify", "--stream", input=lines)
+    expected = {"filled": {"length": 3}, "unknown": {"soil": 1}, "release": digest, "schema": 1}
+    assert own.ask("status")["cells"] == expected
+    own.run("classify", input=f"{HEADER}\n,1.0,,small\n")
+    assert own.ask("status")["cells"]["filled"] == {"length": 4, "soil": 1}
+    assert "filled     length 4, soil 1" in own.run("status").out
+    (own.root / constants.COUNTS_FILE).write_text("[")
+    assert own.ask("status")["cells"] is None
+    own.run("classify", input=f"{HEADER}\n,1.0,,small\n")
+    assert own.ask("status")["cells"]["filled"] == {"length": 1, "soil": 1}
+
+
 def test_csv_with_columns_too_many_is_read(device: Device) -> None:
     rows = f"when,{HEADER},kind\n2024-01-01,,2.0,loam \u00e9,large,?\n2024-01-01,0.1,0.0,sand,small,?\n"
     said = device.run("classify", input=rows)
