@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from device_agent.shared.console.quiet import quiet
 from device_agent.shared.protocol import constants, model_info
-from device_agent.shared.queries import Neighbors, accuracy, check_rows, column_names
+from device_agent.shared.queries import Neighbors, accuracy, check_raw_rows, column_names, in_doubt
 from device_agent.shared.safe_files import whole_file
 from knnkit.data.dataset import Dataset, dataset
 from knnkit.errors import BuildError, DataError, UsageError
@@ -205,14 +205,18 @@ class TfKNN:
 
     def _answer(self, queries: ArrayLike) -> dict[str, NDArray[Any]]:
         """Returns the graph's outputs, replaced by float64 answers for rows that are not certain."""
-        rows = check_rows(queries, self.fitted.enrolment.feature_names, DataError)
-        found = self._module.run(rows)
+        held = self.fitted.enrolment
+        raw = check_raw_rows(queries, held.feature_names, DataError, held.space.origin)
+        found = self._module.run(held.space.narrow(raw))
         doubtful = np.flatnonzero(~found[constants.OUTPUT_CERTAIN])
         if len(doubtful):
-            exact, k = self._reference.answer(rows[doubtful]), self.fitted.spec.k
+            exact, k = self._reference.answer(raw[doubtful]), self.fitted.spec.k
             settled = (exact.label, exact.probabilities, exact.indices[:, :k], exact.distances[:, :k])
             for name, values in zip(_SETTLED, settled):
                 found[name][doubtful] = values
+        indices, distances = found[constants.OUTPUT_INDICES], found[constants.OUTPUT_DISTANCES]
+        close = found[constants.OUTPUT_CERTAIN] & in_doubt(distances, self._module.near)
+        indices[close], distances[close] = self._reference.order(raw[close], indices[close])
         return found
 
     # --- models ---------------------------------------------------------------------------------------------------
@@ -275,8 +279,9 @@ class TfKNN:
             VerificationFailed: a device could not accept the release.
         """
         if isinstance(test, tuple):
-            names = self.fitted.enrolment.feature_names
-            test = dataset(check_rows(test[0], names, DataError), test[1], names, "test")
+            names, origin = self.fitted.enrolment.feature_names, self.fitted.enrolment.space.origin
+            rows = check_raw_rows(test[0], names, DataError, origin)
+            test = dataset(rows, test[1], names, "test", wide=origin is not None)
         order = build.Order(gates or model_info.Gates(), version, sequence, device_class=device_class, seed=seed)
         signer = signing.load_signer(Path(signing_key)) if isinstance(signing_key, str | Path) else signing_key
         return build.write_release(source.of_imported(self.fitted, test), order, signer, Path(out))
@@ -292,8 +297,7 @@ def from_sklearn(
 ) -> TfKNN:
     """Imports a fitted KNeighborsClassifier, or a Pipeline of transformers that ends in one.
 
-    Of a search (such as GridSearchCV) it imports the best estimator. Transformers: StandardScaler, MinMaxScaler,
-    MaxAbsScaler, RobustScaler, Normalizer, PCA, NeighborhoodComponentsAnalysis.
+    Of a search (such as GridSearchCV) it imports the best estimator. docs/guide.md lists the transformers.
 
     Args:
         estimator: a fitted one.

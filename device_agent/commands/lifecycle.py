@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from device_agent.commands.options import (
     add_class,
@@ -26,6 +26,7 @@ from device_agent.shared.protocol import constants, documents
 from device_agent.shared.protocol.errors import AgentError
 
 if TYPE_CHECKING:
+    from device_agent.lifecycle.activate import Trial
     from device_agent.shared.protocol import reports
 
 
@@ -118,13 +119,10 @@ def _add_trial(parser: argparse.ArgumentParser) -> None:
     add_runtime(parser, threads=False)
 
 
-def _trial(arguments: argparse.Namespace, holder: str) -> dict[str, Any]:
-    return {
-        "nonce": arguments.nonce,
-        "holder": holder,
-        "seconds": arguments.deadline,
-        "runtime": arguments.runtime,
-    }
+def _trial(arguments: argparse.Namespace, holder: str) -> Trial:
+    from device_agent.lifecycle.activate import Trial
+
+    return Trial(arguments.nonce, holder, arguments.deadline, arguments.runtime)
 
 
 def _run_activate(arguments: argparse.Namespace) -> int:
@@ -141,7 +139,7 @@ def _run_activate(arguments: argparse.Namespace) -> int:
             from device_agent.lifecycle import stage
 
             stage.sign_again(known, digest, signature, holder)
-        found = activate.activate(known, digest, **_trial(arguments, holder))
+        found = activate.activate(known, digest, _trial(arguments, holder))
     return show(arguments, found, _describe_activated(found))
 
 
@@ -164,7 +162,7 @@ def _run_install(arguments: argparse.Namespace) -> int:
     store = store_of(arguments)
     holder, directory = holder_of(arguments), Path(arguments.release)
     with stage.dropping_needless(store, directory), store.changing(holder, "install") as current:
-        found = install.install(Known(store, current, arguments.device_class), directory, **_trial(arguments, holder))
+        found = install.install(Known(store, current, arguments.device_class), directory, _trial(arguments, holder))
     staged = _describe_staged(found.staged) + "\n" if found.staged else ""
     return show(arguments, found, staged + _describe_activated(found.activated))
 

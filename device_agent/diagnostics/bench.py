@@ -154,7 +154,7 @@ def _latency(work: Callable[[int], Any], count: int, seconds: float) -> Latency:
     return Latency(check.percentile(times, 50), check.percentile(times, 99), len(times))
 
 
-def _throughput(loaded: Loaded, rows: NDArray[np.float32], seconds: float) -> float:
+def _throughput(loaded: Loaded, rows: NDArray[Any], seconds: float) -> float:
     batch = loaded.model.batch
     table = np.resize(rows, (batch * 4, rows.shape[1]))
     loaded.model.classify(table)

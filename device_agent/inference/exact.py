@@ -26,6 +26,8 @@ Float64 = NDArray[np.float64]
 _CHUNK_BYTES = 4 << 20  # of float64 differences at a time
 #: NumPy adds pairwise, so a sum of p terms is off by less than (16 + log2 p) 2^-53 of itself: far less than 2^-40.
 _NEAR_TIED = 1.0 + 2.0**-40
+#: Ties within `tied` form chains; the chain of the k-th neighbour ends this many times `tied` beyond it.
+_CHAIN = 8
 _MAX_TABLES = 256 << 20
 _MAX_FLOAT32 = float(np.finfo(np.float32).max)
 _STEEP = 1e18  # above this scale, a query times the scale twice may overflow float32
@@ -34,6 +36,7 @@ _TABLES = {
     "centre": ("f", 1),
     "scale": ("f", 1),
     "zero": ("f", 0),
+    "tied": ("f", 0),
     "classes": ("i", 1),
     "block_offsets": ("i", 1),
     "block_rows": ("i", 1),
@@ -63,12 +66,19 @@ class ExactKnn:
             raise ModelUnusable(f"{self._damaged}: {error}") from None
 
     def _take(self, path: str, tables: dict[str, NDArray[Any]]) -> None:
+        before = "tied" not in tables
+        tables.setdefault("tied", np.array(0.0))
         for name, (kind, ndim) in _TABLES.items():
             if tables[name].dtype.kind != kind or tables[name].ndim != ndim:
                 raise ValueError(f"{name} has type {tables[name].dtype} and shape {tables[name].shape}")
         self._centre = tables["centre"]
         self._scale: Float64 = tables["scale"]
         self._zero = float(tables["zero"])
+        self._tied = float(tables["tied"])
+        # A scale that all coordinates share is left out until ties are found. Older models, without `tied`, did not.
+        least, most = float(np.abs(self._scale).min()), float(np.abs(self._scale).max())
+        self._unit = 1.0 if before or least == 0.0 or least < most else least
+        self._weights = self._scale / self._unit
         self._classes = tables["classes"]
         self._steps = [
             (str(kind), tables[f"step{i}_a"], tables[f"step{i}_b"]) for i, kind in enumerate(tables["steps"])
@@ -79,15 +89,16 @@ class ExactKnn:
         width = len(self._centre)
         if len(self._scale) != width or not (self._steps or width == self._info.n_features):
             raise ValueError("its tables have another width than knn.json says")
-        self._blocks = [
+        self._blocks = [  # plain arrays: those of the class memmap are slow to index
             np.asarray(np.memmap(path, np.float32, "r", int(offset), (count, width)))
             for offset, count in zip(tables["block_offsets"], rows, strict=True)
         ]
+        self._starts = np.append(0, np.cumsum(rows))
         if self._classes.min(initial=0) < 0 or self._classes.max(initial=0) >= len(self._info.classes):
             raise ValueError("a training row has a class that knn.json does not name")
 
     def answer(self, row: NDArray[np.float32]) -> dict[str, Any]:
-        """Returns the model's outputs for one raw (n_features,) float32 row, by output name.
+        """Returns the model's outputs for one (n_features,) float32 row, by output name; the origin is subtracted.
 
         Raises:
             ModelUnusable: the tables do not fit each other.
@@ -122,6 +133,22 @@ class ExactKnn:
             constants.OUTPUT_INDICES: order,
             constants.OUTPUT_DISTANCES: np.minimum(distances, _MAX_FLOAT32),  # beyond float32: its greatest number
         }
+
+    def order(self, row: NDArray[np.float32], indices: NDArray[np.int32]) -> tuple[NDArray[np.int64], Float64]:
+        """Returns the (k,) neighbours of a raw row in order of (distance, index), and their distances.
+
+        Args:
+            row: (n_features,) float32.
+            indices: (k,) its neighbours, in any order.
+
+        Raises:
+            ModelUnusable: the tables do not fit each other.
+        """
+        try:
+            order, measure = self._sort(self._enter(row), np.sort(indices.astype(np.int64)))
+        except (ValueError, TypeError, IndexError, ArithmeticError) as error:
+            raise ModelUnusable(f"{self._damaged}: {error}") from None
+        return order, self._distances(measure)
 
     def scaled_rows(self) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.float32], Float64] | None:
         """Returns training rows (n, p) as offsets, classes (n,), centre and scale (p,); None after other steps."""
@@ -159,15 +186,39 @@ class ExactKnn:
         k = self._info.k
         if self._info.metric == "cosine" and z[-2] == 1.0:  # zeros have distance 1 from all: all rows tie
             return np.arange(k), np.full(k, 2.0)
-        manhattan = self._info.metric == "manhattan"
-        zero = self._zero if manhattan else self._zero**2
         rough = self._measure(z, near)
         kth = np.partition(rough, k - 1)[k - 1]
-        candidates = np.flatnonzero(rough <= max(float(kth), zero) * _NEAR_TIED)
-        measure = self._add_up(z, candidates)
-        measure[measure <= zero] = 0.0
-        order = np.argsort(measure, kind="stable")[:k]
-        return candidates[order], measure[order]
+        candidates = np.flatnonzero(rough <= self._and_ties(float(kth)) * _NEAR_TIED)
+        order, measure = self._sort(z, candidates)
+        return order[:k], measure[:k]
+
+    @property
+    def _exact_match(self) -> float:
+        """The largest measure that counts as an exact match."""
+        zero = self._zero / self._unit
+        return zero if self._info.metric == "manhattan" else zero**2
+
+    def _and_ties(self, measure: float) -> float:
+        """Returns the measure up to which rows may be tied with one at `measure`."""
+        beyond, measure = _CHAIN * self._tied / self._unit, max(measure, self._exact_match)
+        return measure + beyond if self._info.metric == "manhattan" else (math.sqrt(measure) + beyond) ** 2
+
+    def _sort(self, z: Float64, chosen: NDArray[np.int64]) -> tuple[NDArray[np.int64], Float64]:
+        """Returns the rows of the ascending `chosen` in order of (measure, index), and their measures.
+
+        Ties (chains of distances that are less than `tied` apart) all have the least measure of theirs.
+        """
+        measure = self._add_up(z, chosen)
+        measure[measure <= self._exact_match] = 0.0
+        order = np.argsort(measure, kind="stable")
+        chosen, measure = chosen[order], measure[order]
+        if self._tied == 0.0 or len(chosen) < 2:
+            return chosen, measure
+        base = (measure if self._info.metric == "manhattan" else np.sqrt(measure)) * self._unit
+        apart = (np.diff(base) > self._tied) | (base[1:] > base[self._info.k - 1] + _CHAIN * self._tied)
+        group = np.append(0, np.cumsum(apart))
+        first = np.append(0, np.flatnonzero(apart) + 1)[group]
+        return chosen[np.lexsort((chosen, group))], measure[first]
 
     def _measure(self, z: Float64, near: NDArray[np.int64] | None) -> Float64:
         """Returns the (n_train,) measures, added in any order; infinity for rows not in `near`."""
@@ -191,26 +242,25 @@ class ExactKnn:
     def _parts(self, z: Float64, chosen: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], Float64]]:
         """Yields (r,) training rows of the ascending `chosen`, and the (r, p) terms of their measures."""
         step = max(1, _CHUNK_BYTES // (8 * len(z)))
-        first = 0
-        for block in self._blocks:
-            inside = chosen[slice(*np.searchsorted(chosen, (first, first + len(block))))]
-            for start in range(0, len(inside), step):
-                rows = inside[start : start + step]
-                difference = (z - block[rows - first]) * self._scale
+        edges = np.searchsorted(chosen, self._starts).tolist()
+        for block, first, begin, end in zip(self._blocks, self._starts.tolist(), edges, edges[1:]):
+            for start in range(begin, end, step):
+                rows = chosen[start : min(end, start + step)]
+                difference = (z - block[rows - first]) * self._weights
                 yield rows, np.abs(difference) if self._info.metric == "manhattan" else difference * difference
-            first += len(block)
 
     def _find_near(self, z: Float64) -> list[NDArray[np.int64] | None]:
         """Returns, for each of (q, p) rows, the training rows that may be among the k nearest; None if all may be.
 
         One float32 matrix product finds them.
         """
-        if self._info.metric == "manhattan" or self._scale.max() > _STEEP:
+        if self._info.metric == "manhattan" or self._weights.max() > _STEEP:
             return [None] * len(z)
         if self._squares is None:
             self._squares = self._measure_squares()
-        weighted = z * self._scale
-        length = np.sqrt(np.einsum("ij,ij->i", weighted, weighted))
+        with np.errstate(over="ignore", invalid="ignore"):  # in rows that are not bounded
+            weighted = z * self._weights
+            length = np.sqrt(np.einsum("ij,ij->i", weighted, weighted))
         # (6 sqrt(p) + 8) u, u = 2^-24, bounds the error of a float32 score over p coordinates, relative to (length +
         # reach)² (`relative_error` in knnkit.model.reference.space). Four times that: nothing checks the result.
         rho = 4.0 * (6.0 * np.sqrt(z.shape[1]) + 8.0) * 2.0**-24
@@ -219,22 +269,23 @@ class ExactKnn:
         bounded = (slack > 1e-30) & (slack < 1e30)
         if not bounded.any():
             return [None] * len(z)
-        with np.errstate(over="ignore", invalid="ignore"):  # in rows that are not bounded
-            factor = (weighted * self._scale).astype(np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):
+            factor = (weighted * self._weights).astype(np.float32)
             scores = np.concatenate([factor @ block.T for block in self._blocks], axis=1)
             scores *= -2.0
             scores += self._squares
-        kth = np.partition(scores, self._info.k - 1, axis=1)[:, self._info.k - 1]
-        # All exact matches are tied: keep every one. The k-th row and a row that could pass it are off by `slack` each.
-        limit = np.maximum(kth.astype(np.float64), self._zero**2 - length * length) + 2.0 * slack
-        return [
-            np.flatnonzero(row <= most) if usable else None
-            for row, most, usable in zip(scores, limit, bounded, strict=True)
-        ]
+            kth = np.partition(scores, self._info.k - 1, axis=1)[:, self._info.k - 1].astype(np.float64)
+        found: list[NDArray[np.int64] | None] = [None] * len(z)
+        for row in np.flatnonzero(bounded):
+            square, off = float(length[row]) ** 2, float(slack[row])
+            # Both the k-th row and a row that could pass it are off by at most `slack`.
+            limit = self._and_ties(max(0.0, float(kth[row]) + square + off)) - square
+            found[row] = np.flatnonzero(scores[row] <= limit + off)
+        return found
 
     def _measure_squares(self) -> NDArray[np.float32]:
         """Returns the (n_train,) float32 squared lengths of the training rows in model space."""
-        scale, found = self._scale.astype(np.float32), []
+        scale, found = self._weights.astype(np.float32), []
         for block in self._blocks:
             step = max(1, _CHUNK_BYTES // (4 * block.shape[1]))
             for start in range(0, len(block), step):
@@ -243,11 +294,11 @@ class ExactKnn:
         return np.concatenate(found)
 
     def _distances(self, measure: Float64) -> Float64:
+        if self._info.metric == "cosine":
+            return measure / 2
         if self._info.metric == "euclidean":
             measure = np.sqrt(measure)
-        elif self._info.metric == "cosine":
-            measure = measure / 2
-        return measure
+        return measure * (self._unit**2 if self._info.metric == "sqeuclidean" else self._unit)
 
 
 def _norm(z: Float64, order: float) -> float:

@@ -21,7 +21,7 @@ from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.protocol.constants import UNKNOWN
 from device_agent.shared.protocol.model_info import KnnInfo
 from device_agent.shared.protocol.record import record
-from device_agent.shared.queries import check_rows
+from device_agent.shared.queries import check_rows, origin_of
 
 #: With three features, a map takes ten times as long, and decides fewer cells.
 MAX_FEATURES = 2
@@ -51,7 +51,7 @@ class LabelMap:
     table: NDArray[np.int8]
 
     def look_up(self, rows: Float32) -> NDArray[np.int8]:
-        """Returns (n,) int8 labels of raw, finite (n, p) rows: class index, `constants.UNKNOWN`, or UNDECIDED."""
+        """Returns (n,) int8 labels of finite (n, p) float32 rows: class index, `constants.UNKNOWN`, or UNDECIDED."""
         cell = np.zeros(len(rows), np.int32)
         for axis, count in enumerate(self.table.shape):
             with np.errstate(over="ignore"):  # far outside
@@ -70,11 +70,11 @@ class LabelMap:
         Raises:
             BadInput: wrong number of columns, or a value that is not finite.
         """
-        queries = check_rows(rows, model.info.feature_names)
+        queries = check_rows(rows, model.info.feature_names, origin=origin_of(model.info.origin))
         found = self.look_up(queries).astype(np.int32)
         left = np.flatnonzero(found == UNDECIDED)
         if len(left):
-            found[left] = model.labels(queries[left])
+            found[left] = model.labels(rows[left])
         return found
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import platform
 import weakref
-from math import isfinite
+from math import inf, isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,7 +22,9 @@ from device_agent.inference.graph_runner import unusable
 from device_agent.inference.graph_selection import Graphs
 from device_agent.inference.interpreter import Loader
 from device_agent.shared.protocol import constants, reports
-from device_agent.shared.queries import Neighbors, accuracy, check_rows
+from device_agent.shared.protocol.errors import ModelUnusable
+from device_agent.shared.protocol.model_info import KnnInfo
+from device_agent.shared.queries import Neighbors, Origin, accuracy, check_rows, in_doubt, narrow, origin_of
 from device_agent.shared.release.model_file import read_info as read_info
 
 if TYPE_CHECKING:
@@ -57,7 +59,8 @@ _ANSWERS = (
 )
 _LABEL = (constants.OUTPUT_LABEL,)
 _NEIGHBORS = (constants.OUTPUT_INDICES, constants.OUTPUT_DISTANCES)
-_FLOAT32 = np.dtype(np.float32)
+_MAX_FLOAT32 = np.finfo(np.float32).max
+_FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 _DESCRIPTORS = "/proc/self/fd/"
 #: A named tuple's own constructor takes twice as long.
 _new = tuple.__new__
@@ -100,6 +103,8 @@ class TfliteKNN:
     ) -> None:
         self.path = str(path)
         self.info = read_info(self.path)
+        self._origin = _origin(self.info, self.path)
+        self._row_type = _FLOAT32 if self._origin is None else _FLOAT64
         self.settled = 0
         self._file = _kept_open(self, self.path)
         self._exact: ExactKnn | None = None
@@ -113,6 +118,8 @@ class TfliteKNN:
             self._exact = self._graphs.exact
         else:
             self._graphs = Graphs(loader, self.info, packed=packed, stream=stream, search=search)
+        self._near = self.info.near if self.info.k > 1 and loader.name != constants.NUMPY else None
+        self._share, self._least = (near.share, near.share * near.least) if (near := self._near) else (0.0, 0.0)
         self._take()
 
     @property
@@ -150,7 +157,8 @@ class TfliteKNN:
         """
         if self._ask_one(rows):
             indices, distances = self._neighbors
-            return _new(Neighbors, (indices.copy(), distances.copy()))
+            found = _new(Neighbors, (indices.copy(), distances.copy()))
+            return found if self._is_ordered() else self._in_order(found)
         return Neighbors(*self._ask(rows, _NEIGHBORS))
 
     def predict(self, rows: ArrayLike) -> NDArray[Any]:
@@ -199,7 +207,8 @@ class TfliteKNN:
         """
         if self._ask_one(rows):
             label, probabilities, indices, distances = self._answers
-            return _new(Answers, (label.copy(), probabilities.copy(), indices.copy(), distances.copy()))
+            found = _new(Answers, (label.copy(), probabilities.copy(), indices.copy(), distances.copy()))
+            return found if self._is_ordered() else self._in_order(found)
         return Answers(*self._ask(rows, _ANSWERS))
 
     def _take(self) -> None:
@@ -209,6 +218,7 @@ class TfliteKNN:
         self._answers = tuple(one.outputs[name] for name in _ANSWERS)
         self._neighbors = tuple(one.outputs[name] for name in _NEIGHBORS)
         self._certain = one.outputs[constants.OUTPUT_CERTAIN].data
+        self._far: Any = one.outputs[constants.OUTPUT_DISTANCES].reshape(-1).data
         self.runtime = reports.RuntimeInfo(
             loader.name, loader.version, self._graphs.delegate, platform.python_version(), np.__version__
         )
@@ -220,18 +230,18 @@ class TfliteKNN:
             self._take()
 
     def _ask_one(self, rows: ArrayLike) -> bool:
-        """Answers one (1, n_features) float32 row in place; returns whether it did, and the answer is certain.
+        """Answers one (1, n_features) row in place; returns whether it did, and the answer is certain.
 
-        The caller passes everything else to `_ask`. Creates no array: NumPy's overhead for a few numbers would exceed
-        the time of a small model's graph.
+        The row is float32; float64 for a model with an origin. The caller passes everything else to `_ask`. Creates no
+        array without an origin: NumPy's overhead for a few numbers would exceed the time of a small model's graph.
         """
         one = self._one
-        if type(rows) is not np.ndarray or rows.dtype is not _FLOAT32 or rows.shape != one.shape:
+        if type(rows) is not np.ndarray or rows.dtype is not self._row_type or rows.shape != one.shape:
             return False
         if self._graphs.waits:
             self._note(1)
             one = self._one
-        one.memory[:] = rows.tobytes()
+        one.memory[:] = (rows if self._origin is None else narrow(rows, self._origin)).tobytes()
         # A row whose square is finite is finite. `vdot` does not warn about overflow, unlike `dot` in NumPy 2; a call
         # takes as long as adding a few numbers in Python.
         if not isfinite(sum(one.numbers) if len(one.numbers) <= _FEW else np.vdot(one.flat, one.flat)):
@@ -244,15 +254,46 @@ class TfliteKNN:
 
     def _ask(self, rows: ArrayLike, names: tuple[str, ...]) -> tuple[NDArray[Any], ...]:
         """Returns the outputs `names` for any rows: checks the rows, and settles uncertain ones in float64."""
-        queries = check_rows(rows, self.info.feature_names)
+        queries = check_rows(rows, self.info.feature_names, origin=self._origin)
         if self._graphs.waits:
             self._note(len(queries))
         views = {name: self._one.outputs[name] for name in (*names, constants.OUTPUT_CERTAIN)}
         parts = {name: np.empty((len(queries), *view.shape[1:]), view.dtype) for name, view in views.items()}
         self._graphs.run(queries, parts)
-        if not parts[constants.OUTPUT_CERTAIN].all():
+        certain = parts[constants.OUTPUT_CERTAIN]
+        if self._near and constants.OUTPUT_DISTANCES in names:
+            for row in np.flatnonzero(certain & in_doubt(parts[constants.OUTPUT_DISTANCES], self._near)):
+                self._order(queries[row], parts[constants.OUTPUT_INDICES][row], parts[constants.OUTPUT_DISTANCES][row])
+        if not certain.all():
             self._settle(queries, parts)
         return tuple(parts[name] for name in names)
+
+    def _is_ordered(self) -> bool:
+        """Whether the neighbours of the row that `_ask_one` has answered are in order; `queries.in_doubt` for one row.
+
+        Python's numbers: for a few of them, each call of NumPy takes longer than all of this.
+        """
+        if self._near is None:
+            return True
+        far = self._far.tolist()
+        gap, last = self._share * far[-1], -inf
+        if gap < self._least:
+            gap = self._least
+        for distance in far:
+            if distance - last <= gap:
+                return False
+            last = distance
+        return True
+
+    def _in_order(self, found: Any) -> Any:
+        """Returns `found`, the answer to the row that `_ask_one` has asked, with the neighbours in order."""
+        self._order(self._one.flat, found.indices[0], found.distances[0])
+        return found
+
+    def _order(self, row: NDArray[np.float32], indices: NDArray[np.int32], distances: NDArray[np.float32]) -> None:
+        """Ranks the (k,) neighbours of a row less the origin in float64, in place."""
+        indices[:], exact = self._get_exact().order(row, indices)
+        distances[:] = np.minimum(exact, _MAX_FLOAT32)
 
     def _settle(self, queries: NDArray[np.float32], parts: dict[str, NDArray[Any]]) -> None:
         exact = self._get_exact()
@@ -262,18 +303,24 @@ class TfliteKNN:
                 parts[name][row] = settled[name]
             self.settled += 1
 
-    def exactly(self, row: NDArray[np.float32]) -> dict[str, Any]:
-        """Returns the model's float64 outputs for one raw (n_features,) float32 row, by output name.
+    def exactly(self, row: NDArray[Any]) -> dict[str, Any]:
+        """Returns the model's float64 outputs for one raw (n_features,) row, by output name.
 
         Raises:
             ModelUnusable: the exact tables are damaged.
         """
-        return self._get_exact().answer(row)
+        return self._get_exact().answer(narrow(row, self._origin))
 
     def _get_exact(self) -> ExactKnn:
         if self._exact is None:
             self._exact = ExactKnn(self._file, self.info)
         return self._exact
+
+
+def _origin(info: KnnInfo, path: str) -> Origin:
+    if info.origin is not None and len(info.origin) != info.n_features:
+        raise ModelUnusable(f"{path}: its origin has {len(info.origin)} numbers for {info.n_features} features")
+    return origin_of(info.origin)
 
 
 def _kept_open(model: TfliteKNN, path: str) -> str:

@@ -13,8 +13,8 @@ import contextlib
 from device_agent.lifecycle import check, compare, watchdog
 from device_agent.lifecycle.confirm import connection
 from device_agent.shared.console import streams
-from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.errors import AgentError
+from device_agent.shared.protocol.record import record
 from device_agent.shared.protocol.reports import Activated, Certificate
 from device_agent.shared.release.directory import OpenRelease, open_release
 from device_agent.shared.trust.rules import Verdict
@@ -25,16 +25,18 @@ from device_agent.store.trust_state import Known
 from device_agent.system import clock
 
 
-def activate(
-    known: Known,
-    digest: str,
-    *,
-    nonce: str,
-    holder: str,
-    seconds: float = constants.DEFAULT_CONFIRM_SECONDS,
-    runtime: str = "auto",
-) -> Activated:
-    """Checks the staged release `digest`, then lets it answer until it is confirmed or `seconds` have passed.
+@record
+class Trial:
+    """How a release is tried: the certificate's nonce, who tries it, seconds until it is confirmed, the runtime."""
+
+    nonce: str
+    holder: str
+    seconds: float
+    runtime: str
+
+
+def activate(known: Known, digest: str, trial: Trial) -> Activated:
+    """Checks the staged release `digest`, then lets it answer until it is confirmed or the time for that is over.
 
     For a release that is committed or pending already, only repeats the check.
 
@@ -44,16 +46,16 @@ def activate(
         Locked: another activation is pending, or another holder has the device.
         BrokenPipeError: the reader of stdout is gone; nothing was switched.
     """
-    transitions.checked_deadline(seconds)
+    seconds = transitions.checked_deadline(trial.seconds)
     store, current = known.store, known.state
-    transitions.refuse_foreign(current, holder, clock.now())
+    transitions.refuse_foreign(current, trial.holder, clock.now())
     if current.pending and current.pending.release.digest == digest:
-        return _activate_again(store, current.pending, nonce, runtime)
+        return _activate_again(store, current.pending, trial)
     if current.pending:
         raise transitions.waits(current.pending)
     with open_release(store.release_path(digest)) as opened:
         verdict = opened.verify(known.trust, expected_digest=digest)
-        certificate = _try(known, opened, verdict, nonce, runtime, holder)
+        certificate = _try(known, opened, verdict, trial)
     if verdict.already_committed:
         return Activated(verdict.ref, certificate, True, None)
     moment = clock.now()
@@ -61,7 +63,7 @@ def activate(
         current,
         verdict.ref,
         created=verdict.time_floor,
-        holder=holder,
+        holder=trial.holder,
         connection=connection(),
         seconds=seconds,
         moment=moment,
@@ -72,17 +74,19 @@ def activate(
     return Activated(verdict.ref, certificate, False, seconds)
 
 
-def _activate_again(store: Store, pending: Pending, nonce: str, runtime: str) -> Activated:
-    certificate = check.recheck(store, pending.release, nonce, runtime)
+def _activate_again(store: Store, pending: Pending, trial: Trial) -> Activated:
+    certificate = check.recheck(store, pending.release, trial.nonce, trial.runtime)
     return Activated(pending.release, certificate, False, max(0.0, pending.deadline - clock.uptime()))
 
 
-def _try(known: Known, opened: OpenRelease, verdict: Verdict, nonce: str, runtime: str, holder: str) -> Certificate:
+def _try(known: Known, opened: OpenRelease, verdict: Verdict, trial: Trial) -> Certificate:
     try:
         with contextlib.ExitStack() as stack:
             running, close = compare.running(known, verdict, stack), check.lock_of(known.store)
-            certificate = check.certify(opened, verdict, nonce, runtime=runtime, close=close, running=running)
+            certificate = check.certify(
+                opened, verdict, trial.nonce, runtime=trial.runtime, close=close, running=running
+            )
             return check.require_gates(certificate)
     except AgentError as error:
-        known.store.note(known.state, "rejected", verdict.ref, f"{error.reason}: {error}", holder)
+        known.store.note(known.state, "rejected", verdict.ref, f"{error.reason}: {error}", trial.holder)
         raise

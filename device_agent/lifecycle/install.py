@@ -10,21 +10,13 @@ import time
 from pathlib import Path
 
 from device_agent.lifecycle import activate, stage
-from device_agent.shared.protocol import constants
+from device_agent.lifecycle.activate import Trial
 from device_agent.shared.protocol.reports import Installed
 from device_agent.store.store import Store
 from device_agent.store.trust_state import Known
 
 
-def install(
-    known: Known,
-    directory: Path,
-    *,
-    nonce: str,
-    holder: str,
-    seconds: float = constants.DEFAULT_CONFIRM_SECONDS,
-    runtime: str = "auto",
-) -> Installed:
+def install(known: Known, directory: Path, trial: Trial) -> Installed:
     """Stages the upload `directory`, then activates it; if an interrupted `install` has staged it, only activates it.
 
     The files of the upload may still be named `<name>.part`: the caller must have sent them completely.
@@ -36,16 +28,10 @@ def install(
     staged = None
     if not _is_done(known.store, directory):
         stage.take_parts(known.store, directory)
-        staged = stage.stage(known, directory, holder)
+        staged = stage.stage(known, directory, trial.holder)
     took = time.monotonic() - begun
-    activated = activate.activate(
-        known,
-        staged.release.digest if staged else stage.named_digest(directory),
-        nonce=nonce,
-        holder=holder,
-        seconds=seconds,
-        runtime=runtime,
-    )
+    digest = staged.release.digest if staged else stage.named_digest(directory)
+    activated = activate.activate(known, digest, trial)
     return Installed(staged, took, activated)
 
 

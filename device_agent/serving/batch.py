@@ -23,6 +23,7 @@ from device_agent.serving.writers import RENDERERS, Columns, Kept, NpyRenderer, 
 from device_agent.shared.protocol.constants import EXACT_FILE, MAX_MODEL
 from device_agent.shared.protocol.errors import AgentError, BadInput, ModelUnusable
 from device_agent.shared.protocol.record import record
+from device_agent.shared.queries import row_type
 from device_agent.shared.release.model_file import read_member
 from device_agent.shared.release.npz import read_arrays
 from device_agent.shared.tabular.csv_reader import CsvParser
@@ -224,18 +225,18 @@ class _Table:
             if len(parsed.rows):
                 yield self._hand_out(parsed.rows, parsed.kept, "line {}", parsed.lines)
 
-    def _arrays(self) -> Iterator[NDArray[np.float32]]:
-        """Converts the rows of an NPY file to float32; checks them here, because an error names the row's number."""
+    def _arrays(self) -> Iterator[NDArray[Any]]:
+        """Converts the rows of an NPY file; checks them here, because an error names the row's number."""
         before = 0
         coder = _coder_of(self._info)
         if coder is not None and self.request.coders is not None:
             self.request.coders.append(coder)
         for wide in self.source.arrays(len(self._info.columns)):
             with np.errstate(over="ignore"):
-                rows = np.ascontiguousarray(wide, dtype=np.float32)
-            if coder is not None:
-                rows = self._filled(coder, rows)
-            finite = np.isfinite(rows)
+                rows: NDArray[Any] = np.ascontiguousarray(wide, dtype=row_type(self._info.origin))
+                if coder is not None:
+                    rows = self._filled(coder, rows)
+                finite = np.isfinite(rows.astype(np.float32, copy=False))
             if not finite.all():
                 row, column = (int(place[0]) for place in np.nonzero(~finite))
                 where = f"rows[{before + row}, {column}] ({short(self._info.feature_names[column])})"

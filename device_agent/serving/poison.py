@@ -44,7 +44,7 @@ def _first_to_kill(loaded: Loaded, parts: Sequence[NDArray[Any]], runtime: str) 
             model = load_model(loaded.opened, runtime)
             for number, rows in enumerate(parts, 1):
                 begun[:] = number.to_bytes(8, "little")
-                model.classify(np.ascontiguousarray(rows, np.float32))
+                model.classify(np.ascontiguousarray(rows))
 
         try:
             sandbox.run(answer)

@@ -1,17 +1,23 @@
 """Row checks and result records of TfKNN and TfliteKNN.
 
-Host and device check rows with the same code, and return neighbours in the same record. Needs numpy; does no I/O.
+Host and device check rows with the same code, and return neighbours in the same record. A model of features that lie
+far from 0 (UTM metres, seconds since 1970) has an origin: its rows stay float64 until `narrow` has subtracted it. Needs
+numpy; does no I/O.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from device_agent.shared.protocol.errors import BadInput
+from device_agent.shared.protocol.model_info import Near
+
+#: (n_features,) numbers to subtract from raw float64 rows; None for a model that takes float32 rows as they are.
+Origin = NDArray[np.float64] | None
 
 
 # A named tuple: a stream makes one for every row, and a frozen dataclass takes three times as long to make.
@@ -27,6 +33,13 @@ class Neighbors(NamedTuple):
     distances: NDArray[np.float32]
 
 
+def in_doubt(distances: NDArray[np.float32], near: Near) -> NDArray[np.bool_]:
+    """Returns (n,) whether rounding may have changed the order of the k neighbours at these (n, k) distances."""
+    limit = np.float32(near.share) * np.maximum(distances[:, -1], np.float32(near.least))
+    found: NDArray[np.bool_] = (distances[:, 1:] - distances[:, :-1] <= limit[:, np.newaxis]).any(axis=1)
+    return found
+
+
 def default_names(count: int) -> tuple[str, ...]:
     """Returns the names of unnamed features: feature_0, feature_1, ..."""
     return tuple(f"feature_{column}" for column in range(count))
@@ -40,24 +53,58 @@ def column_names(rows: Any) -> tuple[str, ...] | None:
     return tuple(map(str, names))
 
 
+def origin_of(given: Sequence[float] | None) -> Origin:
+    """Returns the `origin` of knn.json as an array; None if the model has none."""
+    return None if given is None else np.array(given, np.float64)
+
+
+def row_type(origin: Any) -> type[np.floating[Any]]:
+    """Returns the type of the raw rows of a model with this origin: float64, or float32 without one."""
+    return np.float32 if origin is None else np.float64
+
+
+def narrow(rows: NDArray[Any], origin: Origin) -> NDArray[np.float32]:
+    """Returns raw (n, n_features) rows as the model takes them: contiguous float32 offsets from its origin.
+
+    The difference is rounded to float64, then to float32, as on every IEEE machine. Between half and twice the origin,
+    it is exact in float64 (Sterbenz 1974), so it is rounded once. An offset beyond float32 is infinite.
+    """
+    if origin is None and rows.dtype == np.float32:
+        return np.ascontiguousarray(rows)
+    with np.errstate(over="ignore"):
+        offsets = rows if origin is None else np.subtract(rows, origin, dtype=np.float64)
+        return np.ascontiguousarray(offsets, dtype=np.float32)
+
+
 def check_rows(
-    rows: ArrayLike, features: tuple[str, ...], error: Callable[..., Exception] = BadInput
+    rows: ArrayLike, features: tuple[str, ...], error: Callable[..., Exception] = BadInput, origin: Origin = None
 ) -> NDArray[np.float32]:
-    """Returns `rows` as (n, n_features) contiguous float32.
+    """Returns `rows` as (n, n_features) contiguous float32; with an origin, as offsets from it.
 
     Args:
         rows: numbers; a data frame must have the columns `features`, unless these are default names.
         features: names of the model's features.
         error: class of the exception to raise; takes a message and a `hint`.
+        origin: (n_features,) float64 of the model, or None.
 
     Raises:
         BadInput: or `error`: wrong shape, wrong columns, not numbers, or not finite in float32; the message names the
             first such row and column, counted from 0.
     """
-    if type(rows) is np.ndarray and rows.dtype == np.float32:
-        queries: NDArray[np.float32] = np.ascontiguousarray(rows)
-    else:
-        queries = _as_float32(rows, features, error)
+    table = rows if type(rows) is np.ndarray and rows.dtype == np.float32 else _as_table(rows, features, error, origin)
+    if table.ndim == 2 and table.shape[1] == len(features):
+        table = narrow(table, origin)
+    return _checked(table, features, error)
+
+
+def check_raw_rows(
+    rows: ArrayLike, features: tuple[str, ...], error: Callable[..., Exception], origin: Origin
+) -> NDArray[Any]:
+    """As `check_rows`, but subtracts nothing: returns (n, n_features) rows of `row_type(origin)`."""
+    return _checked(_as_table(rows, features, error, origin), features, error)
+
+
+def _checked(queries: NDArray[Any], features: tuple[str, ...], error: Callable[..., Exception]) -> NDArray[Any]:
     if queries.ndim != 2 or queries.shape[1] != len(features):
         hint = "rows.reshape(1, -1), if it is a single row" if queries.ndim == 1 else ""
         raise error(f"expected rows of {len(features)} numbers, found an array of shape {queries.shape}", hint=hint)
@@ -68,14 +115,16 @@ def check_rows(
     return queries
 
 
-def _as_float32(rows: Any, features: tuple[str, ...], error: Callable[..., Exception]) -> NDArray[np.float32]:
+def _as_table(
+    rows: Any, features: tuple[str, ...], error: Callable[..., Exception], origin: Origin
+) -> NDArray[np.floating[Any]]:
     named = column_names(rows)
     if named not in (None, features) and features != default_names(len(features)):
         hint = f"rows[{list(features)}]" if len(features) <= 8 else "the columns of the training rows, in their order"
         raise error(f"the columns are {_few(named or ())}, but the model takes {_few(features)}", hint=hint)
     try:
         with np.errstate(over="ignore"):
-            return np.ascontiguousarray(rows, dtype=np.float32)
+            return np.ascontiguousarray(rows, dtype=row_type(origin))
     except (TypeError, ValueError) as problem:
         hint = "rows.toarray()" if hasattr(rows, "toarray") else ""
         raise error(f"the rows are not a table of numbers: {problem}", hint=hint) from None

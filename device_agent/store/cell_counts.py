@@ -1,4 +1,4 @@
-"""Counter of missing and unknown cells that the answering release met.
+"""Counter of missing and unknown cells of a release.
 
 One JSON document in ROOT/cell-counts.json, for `status`. Processes add to it one after the other. A file that cannot be
 read or belongs to another release counts from 0; a user who may not write ROOT counts nothing. Never stops an answer.

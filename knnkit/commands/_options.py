@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from device_agent.shared.protocol import constants
 
 _MOST = 1_000_000_000
 #: Default key of keygen and sign, without the suffix.
 KEY_PREFIX = Path("keys/signing")
+
+#: What options have in common: a switch, an option to repeat, and paths by what they name.
+FLAG: dict[str, Any] = {"action": "store_true"}
+MANY: dict[str, Any] = {"action": "append", "default": []}
+FILE: dict[str, Any] = {"type": Path, "metavar": "FILE"}
+DIR, PEM, PUB = (FILE | {"metavar": name} for name in ("DIR", "PEM", "PUB"))
 
 
 def count(text: str) -> int:
@@ -22,14 +29,12 @@ def count(text: str) -> int:
 
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Adds `--json`."""
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.add_argument("--json", **FLAG, help="print one JSON document")
 
 
 def add_config(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
     """Adds `--config` to a command that also works without it."""
-    parser.add_argument(
-        "-c", "--config", type=Path, metavar="FILE", help="configuration (default: deploy.yaml, if there is one)"
-    )
+    parser.add_argument("-c", "--config", **FILE, help="configuration (default: deploy.yaml, if there is one)")
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
@@ -57,31 +62,20 @@ def add_fleet(parser: argparse.ArgumentParser, *, writes: bool = False) -> None:
     add_config(which)
     which.add_argument(
         "--target",
-        action="append",
-        default=[],
+        **MANY,
         metavar="DEVICE",
         help="user@host[:port], an ssh_config alias, a name in deploy.yaml, or local; repeat it for more",
     )
     which.add_argument(
         "--on",
-        action="append",
-        default=[],
+        **MANY,
         metavar="TAG",
         help="devices of deploy.yaml with this tag, in addition to --target; repeat it for more",
     )
-    which.add_argument(
-        "--retry-from", type=Path, metavar="FILE", help="only the devices that this report (.json) left unfinished"
-    )
+    which.add_argument("--retry-from", **FILE, help="only the devices that this report (.json) left unfinished")
     _add_reach(parser.add_argument_group("how to reach them"), writes)
     add_json(parser)
-    parser.add_argument(
-        "--report",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="write the report, .json or .html; repeat it for more",
-    )
+    parser.add_argument("--report", **MANY, **FILE, help="write the report, .json or .html; repeat it for more")
 
 
 def _add_reach(reach: argparse._ArgumentGroup, writes: bool) -> None:
@@ -114,12 +108,7 @@ def add_provisioning(parser: argparse.ArgumentParser, *, also: str = "") -> None
     """Adds the options of provisioning; `also` adds to the help of `--key`."""
     bare = parser.add_argument_group("what a bare device gets")
     bare.add_argument(
-        "--key",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="PUB",
-        help=f"public key that it must trust{also}; repeat it for more (default: deploy.yaml's)",
+        "--key", **MANY, **PUB, help=f"public key that it must trust{also}; repeat it for more (default: deploy.yaml's)"
     )
     bare.add_argument(
         "--runtime",
@@ -127,7 +116,7 @@ def add_provisioning(parser: argparse.ArgumentParser, *, also: str = "") -> None
         help="what runs the model; replaces another one. auto keeps the present one; on a bare device it is the first "
         "of these that exists for it (default: deploy.yaml's, else auto)",
     )
-    bare.add_argument("--offline", action="store_true", help="send the wheels: the devices have no internet")
+    bare.add_argument("--offline", **FLAG, help="send the wheels: the devices have no internet")
     bare.add_argument(
         "--wheels",
         metavar="DIR",
@@ -138,6 +127,4 @@ def add_provisioning(parser: argparse.ArgumentParser, *, also: str = "") -> None
 
 def add_signing_key(parser: argparse.ArgumentParser | argparse._ArgumentGroup, what: str) -> None:
     """Adds `--signing-key`: the private key that signs `what`."""
-    parser.add_argument(
-        "--signing-key", type=Path, metavar="PEM", help=f"private key that signs {what} (default: deploy.yaml's)"
-    )
+    parser.add_argument("--signing-key", **PEM, help=f"private key that signs {what} (default: deploy.yaml's)")

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from knnkit.commands import _options, _parsers_rows
+from knnkit.commands._options import DIR, FILE, FLAG, MANY, PEM, PUB
 
 #: `--reset-floor` without a sequence.
 CLOCK = -1
@@ -18,25 +19,16 @@ CLOCK = -1
 
 def _demo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path("knnkit-demo"),
-        metavar="DIR",
-        help="folder for all files of the demo (default: %(default)s)",
+        "--out", **DIR, default=Path("knnkit-demo"), help="folder for all files of the demo (default: %(default)s)"
     )
     _options.add_json(parser)
 
 
 def _init(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "path",
-        nargs="?",
-        type=Path,
-        default=Path("deploy.yaml"),
-        metavar="FILE",
-        help="file to write (default: %(default)s)",
+        "path", **FILE, nargs="?", default=Path("deploy.yaml"), help="file to write (default: %(default)s)"
     )
-    parser.add_argument("--data", type=Path, metavar="FILE", help="your labelled rows: CSV, Parquet or NPZ")
+    parser.add_argument("--data", **FILE, help="your labelled rows: CSV, Parquet or NPZ")
     parser.add_argument("--label", metavar="COLUMN", help="the column with the labels (default: label)")
     parser.add_argument(
         "--features",
@@ -75,20 +67,15 @@ def _keygen(parser: argparse.ArgumentParser) -> None:
         help="write PREFIX.pem (private, mode 0600) and PREFIX.pub (default: %(default)s)",
     )
     parser.add_argument(
-        "--passphrase",
-        action="store_true",
-        help="protect the private key; asked for, or taken from KNNKIT_KEY_PASSPHRASE",
+        "--passphrase", **FLAG, help="protect the private key; asked for, or taken from KNNKIT_KEY_PASSPHRASE"
     )
     _options.add_json(parser)
 
 
 def _sign(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("directory", metavar="DIR", type=Path, help="the release directory")
+    parser.add_argument("directory", **DIR, help="the release directory")
     parser.add_argument(
-        "--key",
-        metavar="PEM",
-        type=Path,
-        help=f"the private key (default: deploy.yaml's, else {_options.KEY_PREFIX}.pem)",
+        "--key", **PEM, help=f"the private key (default: deploy.yaml's, else {_options.KEY_PREFIX}.pem)"
     )
     _options.add_config(parser)
     _options.add_json(parser)
@@ -96,17 +83,10 @@ def _sign(parser: argparse.ArgumentParser) -> None:
 
 def _build(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "-c",
-        "--config",
-        type=Path,
-        default=Path("deploy.yaml"),
-        metavar="FILE",
-        help="configuration (default: %(default)s)",
+        "-c", "--config", **FILE, default=Path("deploy.yaml"), help="configuration (default: %(default)s)"
     )
-    parser.add_argument(
-        "-o", "--output", type=Path, metavar="DIR", help="the release directory (default: release.dir of the file)"
-    )
-    parser.add_argument("--force", action="store_true", help="build again even if nothing changed")
+    parser.add_argument("-o", "--output", **DIR, help="the release directory (default: release.dir of the file)")
+    parser.add_argument("--force", **FLAG, help="build again even if nothing changed")
     _options.add_json(parser)
 
 
@@ -116,14 +96,9 @@ def _inspect(parser: argparse.ArgumentParser) -> None:
 
 
 def _verify(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("directory", metavar="DIR", type=Path, help="the release directory")
+    parser.add_argument("directory", **DIR, help="the release directory")
     parser.add_argument(
-        "--key",
-        metavar="PUB",
-        type=Path,
-        action="append",
-        default=[],
-        help="a trusted public key; repeat it for more (default: deploy.yaml's)",
+        "--key", **MANY, **PUB, help="a trusted public key; repeat it for more (default: deploy.yaml's)"
     )
     _options.add_config(parser)
     _options.add_json(parser)
@@ -141,31 +116,27 @@ def _trust(parser: argparse.ArgumentParser) -> None:
 def _trust_host(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("the host key of HOST").add_argument
     add("--fingerprint", metavar="FINGERPRINT", help="enrol the host key if it has this fingerprint; do not ask")
-    add("--yes", action="store_true", help="enrol any host key that is offered: only on a network that you trust")
-    add("--replace", action="store_true", help="replace another known host key of HOST: the device is new")
+    add("--yes", **FLAG, help="enrol any host key that is offered: only on a network that you trust")
+    add("--replace", **FLAG, help="replace another known host key of HOST: the device is new")
 
 
 def _trust_keys(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("signing keys (in place of HOST)")
     what = group.add_mutually_exclusive_group()
-    what.add_argument("--show", metavar="PUB", type=Path, nargs="+", help="print the fingerprints of public keys")
-    what.add_argument("--keys", action="store_true", help="show the keys that the selected devices trust")
-    what.add_argument("--rotate", metavar="PEM", type=Path, help="replace the signing key by this one")
+    what.add_argument("--show", **PUB, nargs="+", help="print the fingerprints of public keys")
+    what.add_argument("--keys", **FLAG, help="show the keys that the selected devices trust")
+    what.add_argument("--rotate", **PEM, help="replace the signing key by this one")
     what.add_argument(
         "--revoke", metavar="KEY", action="append", help="revoke a fingerprint or public key file; repeat it for more"
     )
-    what.add_argument("--apply", metavar="FILE", type=Path, help="send an order that --out wrote")
+    what.add_argument("--apply", **FILE, help="send an order that --out wrote")
     _options.add_signing_key(group, "the order, with --rotate the old one")
-    group.add_argument("--out", metavar="FILE", type=Path, help="write the order, for --apply or to carry to a device")
+    group.add_argument("--out", **FILE, help="write the order, for --apply or to carry to a device")
 
 
 def _provision(parser: argparse.ArgumentParser) -> None:
     _options.add_provisioning(parser)
-    parser.add_argument(
-        "--remove",
-        action="store_true",
-        help="remove knnkit from the named devices, with releases and trusted keys",
-    )
+    parser.add_argument("--remove", **FLAG, help="remove knnkit from the named devices, with releases and trusted keys")
     _options.add_fleet(parser)
 
 
@@ -173,15 +144,13 @@ def _deploy(parser: argparse.ArgumentParser) -> None:
     what = parser.add_argument_group("what to deploy")
     what.add_argument(
         "--release",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="DIR",
+        **MANY,
+        **DIR,
         help="a finished release; repeat it for more classes (default: that of deploy.yaml, built if it changed)",
     )
     _options.add_fleet(parser, writes=True)
     how = parser.add_argument_group("how to deploy")
-    how.add_argument("--dry-run", action="store_true", help="print the plan and change nothing")
+    how.add_argument("--dry-run", **FLAG, help="print the plan and change nothing")
     how.add_argument(
         "--waves", metavar="LIST", help="one after another, such as canary,25%%,100%% (default: deploy.yaml's)"
     )
@@ -190,7 +159,7 @@ def _deploy(parser: argparse.ArgumentParser) -> None:
     )
     how.add_argument(
         "--rollback-succeeded",
-        action="store_true",
+        **FLAG,
         help="if the rollout stops, return the devices that committed in this run to the release before (default: "
         "deploy.yaml's on_failure)",
     )
@@ -213,8 +182,7 @@ def _parity(parser: argparse.ArgumentParser) -> None:
     rows = parser.add_argument_group("which rows")
     rows.add_argument(
         "--data",
-        type=Path,
-        metavar="FILE",
+        **FILE,
         help="your own labelled rows instead of the release's golden set: at most 20,000, of more a random sample; "
         "needs a deploy.yaml with one model, and its training data",
     )
@@ -225,9 +193,7 @@ def _parity(parser: argparse.ArgumentParser) -> None:
 def _rollback(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "`before` in `knnkit status` shows the previous release. The same command again does nothing."
     _options.add_fleet(parser)
-    parser.add_argument(
-        "--allow-revoked", action="store_true", help="also go back to a release whose signing key was revoked"
-    )
+    parser.add_argument("--allow-revoked", **FLAG, help="also go back to a release whose signing key was revoked")
     back = parser.add_argument_group("further back than the previous release")
     what = back.add_mutually_exclusive_group()
     what.add_argument(
@@ -267,15 +233,11 @@ def _classify(parser: argparse.ArgumentParser) -> None:
         choices=("csv", "jsonl", "npy"),
         help="format of the answers (default: that of the rows; of one device with --json, jsonl)",
     )
-    rows.add_argument(
-        "--stream", action="store_true", help="answer each line at once, until the input ends; switch to new releases"
-    )
-    rows.add_argument("--proba", action="store_true", help="add the probability of each class")
-    rows.add_argument(
-        "--neighbors", action="store_true", help="add the nearest training rows, their distances and classes"
-    )
-    rows.add_argument("--digest", action="store_true", help="add the digest of the release that answered")
-    rows.add_argument("--ignore-extra", action="store_true", help="ignore columns that the model does not use")
+    rows.add_argument("--stream", **FLAG, help="answer each line at once, until the input ends; switch to new releases")
+    rows.add_argument("--proba", **FLAG, help="add the probability of each class")
+    rows.add_argument("--neighbors", **FLAG, help="add the nearest training rows, their distances and classes")
+    rows.add_argument("--digest", **FLAG, help="add the digest of the release that answered")
+    rows.add_argument("--ignore-extra", **FLAG, help="ignore columns that the model does not use")
     rows.add_argument(
         "--keep",
         action="append",

@@ -71,6 +71,9 @@ def _model_lines(info: model_info.KnnInfo, folded: tuple[str, ...]) -> Iterator[
     yield "features", _listed(info.feature_names)
     if info.table is not None:
         yield from (("column", _described(column)) for column in info.table.columns if column != Column(column.name))
+    if info.origin is not None:
+        moved = [f"{name} - {start:.15g}" for name, start in zip(info.feature_names, info.origin) if start]
+        yield "origin", f"subtracted in float64: {', '.join(moved)}"
     yield "classes", f"{len(info.classes)}: {_listed(info.classes)}"
     if info.reject is not None:
         measured = ""

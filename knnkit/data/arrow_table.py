@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from knnkit.data import precision
 from knnkit.data.bad_cells import EMPTY, TEXT, BadCells
 from knnkit.data.columns import choose, find
 from knnkit.data.dataset import Dataset, label_array, note_bad_numbers, require_distinct
@@ -29,6 +30,7 @@ def load(
     features: Sequence[str] | None,
     beside: str | None,
     policy: Policy,
+    wide: bool = False,
 ) -> Dataset:
     """Returns the labelled rows of a table.
 
@@ -40,6 +42,7 @@ def load(
         features: names or patterns of the columns to use; None: all others.
         beside: a column to keep as text.
         policy: of the columns.
+        wide: whether the rows are float64 in any case.
 
     Raises:
         DataError: a column is missing, or a cell cannot be read.
@@ -60,8 +63,9 @@ def load(
     if features is not None and any(_base(name, header) != name for name in features):
         found = _pick(found, features, file)
     column = None if beside is None else np.array([*map(str, table.column(beside).to_pylist())])
+    keep = wide or not policy.is_plain  # a table is applied to float64 rows
     return Dataset(
-        found.rows,
+        found.rows if keep else precision.float32_if_enough(found.rows),
         label_array(labels.to_pylist(), str(source)),
         found.names,
         str(source),
@@ -72,7 +76,7 @@ def load(
 
 @dataclass(frozen=True)
 class _Read:
-    rows: NDArray[np.float32]
+    rows: NDArray[np.float64]
     names: tuple[str, ...]
     levels: dict[int, tuple[str, ...]]
 
@@ -89,8 +93,7 @@ class _Table:
         parts = {name: self._column(place, name) for place, name in enumerate(columns)}
         names = tuple(name for part, _, _ in parts.values() for name in part)
         require_distinct(names, "the features")
-        with np.errstate(over="ignore"):
-            rows = np.column_stack([values for _, values, _ in parts.values()]).astype(np.float32)
+        rows = np.column_stack([values for _, values, _ in parts.values()]).astype(np.float64, copy=False)
         noted = self._bad.columns()
         done = [part for name, (part, _, texts) in parts.items() if texts is not None or name in noted]
         skip = {names.index(name) for part in done for name in part}

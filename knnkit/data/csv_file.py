@@ -12,6 +12,7 @@ import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from itertools import repeat
 from pathlib import Path
 from typing import IO, Any
@@ -23,6 +24,7 @@ from device_agent.shared.features.cells import Cells
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.tabular import csv_dialect
 from device_agent.shared.tabular.csv_reader import Block
+from knnkit.data import precision
 from knnkit.data.bad_cells import BadCells
 from knnkit.data.columns import choose, find
 from knnkit.data.dataset import Dataset, label_array, require_distinct, require_label
@@ -39,9 +41,15 @@ _FILL = "drop the row, or fill the cell"
 
 
 def load_csv(
-    file: Path, label: str, features: Sequence[str] | None, beside: str | None = None, policy: Policy = PLAIN
+    file: Path,
+    label: str,
+    features: Sequence[str] | None,
+    beside: str | None = None,
+    policy: Policy = PLAIN,
+    *,
+    wide: bool = False,
 ) -> Dataset:
-    """Reads the rows of a text file with a header line.
+    """Reads the rows of a text file with a header line; as float64 if they are `wide`, or float32 may not hold them.
 
     Where `policy` gives one word for the categories of all columns of text, the file is read twice.
 
@@ -51,18 +59,28 @@ def load_csv(
     """
     try:
         if isinstance(policy.categories, str):
-            policy = policy.with_text(_open_and_read(file, label, features, beside, policy).bad.text_columns())
-        return _open_and_read(file, label, features, beside, policy).dataset()
+            first = _open_and_read(file, label, features, beside, policy, np.float32)
+            policy = policy.with_text(first.bad.text_columns())
+        wide = wide or not policy.is_plain  # a table is applied to float64 rows
+        found = None if wide else _open_and_read(file, label, features, beside, policy, np.float32).dataset()
+        if found is None or precision.is_suspect(found.rows):  # rare: reading twice takes half the memory otherwise
+            found = _open_and_read(file, label, features, beside, policy, np.float64).dataset()
+        return found if wide else replace(found, rows=precision.float32_if_enough(found.rows))
     except UnicodeDecodeError as error:
         said = f"not {error.encoding.upper()} text: byte {error.start} is {error.object[error.start]:#04x}"
         raise DataError(f"{file}: {said}", hint="save it as CSV (UTF-8)") from None
 
 
 def _open_and_read(
-    file: Path, label: str, features: Sequence[str] | None, beside: str | None, policy: Policy
+    file: Path,
+    label: str,
+    features: Sequence[str] | None,
+    beside: str | None,
+    policy: Policy,
+    dtype: type[np.floating[Any]],
 ) -> _CsvFile:
     with _open(file) as stream, ThreadPoolExecutor(_THREADS) as pool:
-        found = _CsvFile(file, stream, pool, policy)
+        found = _CsvFile(file, stream, pool, policy, dtype)
         found.read(label, features, beside)
         return found
 
@@ -70,8 +88,10 @@ def _open_and_read(
 class _CsvFile:
     """One text file: blocks of simple lines are parsed as a whole, all others record by record."""
 
-    def __init__(self, file: Path, stream: IO[Any], pool: ThreadPoolExecutor, policy: Policy) -> None:
-        self._file, self._pool, self._policy = file, pool, policy
+    def __init__(
+        self, file: Path, stream: IO[Any], pool: ThreadPoolExecutor, policy: Policy, dtype: type[np.floating[Any]]
+    ) -> None:
+        self._file, self._pool, self._policy, self._dtype = file, pool, policy, dtype
         self.bad = BadCells(str(file))
         self._blocks: Blocks = zip(_text_blocks(stream), repeat(None))
         self._block, self._at = b"", 0  # the current block, and the bytes of it that are parsed
@@ -83,10 +103,11 @@ class _CsvFile:
         self._label, chosen = choose(header, label, features, self._file, beside, self._policy.drop)
         self._beside = [] if beside is None else [find(header, beside, self._file, "split")]
         self._learner = Learner(self._policy, [header[place] for place in chosen], self.bad)
-        self._columns = Cells(separator, len(header), chosen, self._learner, [self._label, *self._beside])
+        texts = [self._label, *self._beside]
+        self._columns = Cells(separator, len(header), chosen, self._learner, texts, self._dtype)
         self._header, self._known = header, set[str]()
         self._blocks = self._read_ahead(self._blocks)
-        self._parts, self._labels = [np.empty((0, len(chosen)), np.float32)], list[str]()
+        self._parts, self._labels = [np.empty((0, len(chosen)), self._dtype)], list[str]()
         self._cells = list[str]()  # of the column beside
         while self._has_more():
             rows, more = self._take_block() or self._take_records()
@@ -150,7 +171,7 @@ class _CsvFile:
             self._line += 1
             yield line + "\n"
 
-    def _take_block(self) -> tuple[NDArray[np.float32], list[str]] | None:
+    def _take_block(self) -> tuple[NDArray[Any], list[str]] | None:
         """Parses the rest of the block as a whole; None if it has a line that is not simple."""
         ahead = self._found if self._at == 0 else None
         found = ahead.result() if ahead else self._columns.read_block(self._block[self._at :])
@@ -163,7 +184,7 @@ class _CsvFile:
         self._line, self._at = self._line + len(rows), len(self._block)
         return rows, labels
 
-    def _take_records(self) -> tuple[NDArray[np.float32], list[str]]:
+    def _take_records(self) -> tuple[NDArray[Any], list[str]]:
         """Parses the rest of the block, and the rest of a record that continues after it."""
         rows: list[list[float]] = []
         labels: list[str] = []
@@ -179,7 +200,7 @@ class _CsvFile:
             labels.append(self._checked_label(fields[self._label], line))
             self._cells += [fields[place].strip() for place in self._beside]
             rows.append(self._numbers(fields, line))
-        return np.array(rows, np.float64).astype(np.float32).reshape(-1, len(self._columns.numbers)), labels
+        return np.array(rows, np.float64).astype(self._dtype).reshape(-1, len(self._columns.numbers)), labels
 
     def _take_record(self) -> list[str]:
         where = self._where(self._line + 1)

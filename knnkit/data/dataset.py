@@ -1,6 +1,7 @@
 """Labelled rows: checked arrays, or a named scikit-learn set.
 
-Every error names the row and the column, and what was found there. Rows are float32, as on a device. Reads no file.
+Every error names the row and the column, and what was found there. Rows are float32, as on a device, unless a
+column is too far from 0 for it (`precision`). Reads no file.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.protocol.constants import UNKNOWN_LABEL
+from knnkit.data import precision
 from knnkit.data.bad_cells import EMPTY, NOT_FINITE, BadCells
 from knnkit.data.policy import PLAIN, Policy
 from knnkit.errors import DataError, MissingDependency, extra
@@ -33,7 +35,7 @@ class Dataset:
     """Labelled rows.
 
     Attributes:
-        rows: (n, n_features) float32, finite.
+        rows: (n, n_features) float32, or float64 if float32 would lose what tells the rows apart; finite.
         labels: (n,) int64 or str.
         feature_names: n_features distinct names.
         source: where they came from, for messages.
@@ -43,7 +45,7 @@ class Dataset:
         raw: these rows before the model's table was applied; None if it has no table.
     """
 
-    rows: NDArray[np.float32]
+    rows: NDArray[np.floating[Any]]
     labels: NDArray[Any]
     feature_names: tuple[str, ...]
     source: str
@@ -62,7 +64,7 @@ class Dataset:
         digest = hashlib.sha256()
         header = [list(self.rows.shape), list(self.feature_names), self.labels.tolist()]
         digest.update(json.dumps(header, ensure_ascii=False).encode())
-        digest.update(np.ascontiguousarray(self.rows, dtype="<f4").tobytes())
+        digest.update(np.ascontiguousarray(self.rows, dtype=self.rows.dtype.newbyteorder("<")).tobytes())
         return digest.hexdigest()
 
 
@@ -98,17 +100,19 @@ def dataset(
     feature_names: Sequence[str] | None = None,
     source: str = "arrays",
     policy: Policy | None = None,
+    *,
+    wide: bool = False,
 ) -> Dataset:
     """Returns (n, n_features) numbers and n labels (integers or text; None: all 0) as a checked `Dataset`.
 
-    NaN stands for a missing cell, which the `policy` of a file may allow.
+    Rows of float32 stay as they are. All others become float32 as well, unless a column needs float64, or `wide` asks
+    for it: rows to test a model with an origin. NaN stands for a missing cell, which the `policy` of a file may allow.
 
     Raises:
         DataError: the shapes do not match, names repeat, or a value is not finite in float32.
     """
     try:
-        with np.errstate(over="ignore"):
-            matrix = np.ascontiguousarray(rows, dtype=np.float32)
+        matrix = _matrix(rows, wide=wide or not (policy or PLAIN).is_plain)
     except (TypeError, ValueError) as error:
         hint = "rows.toarray()" if hasattr(rows, "toarray") else ""
         raise DataError(f"{source}: the rows are not a table of numbers: {error}", hint=hint) from None
@@ -130,14 +134,15 @@ def dataset(
 
 
 def note_bad_numbers(
-    matrix: NDArray[np.float32], names: Sequence[str], policy: Policy, bad: BadCells, skip: Container[int] = ()
+    matrix: NDArray[Any], names: Sequence[str], policy: Policy, bad: BadCells, skip: Container[int] = ()
 ) -> None:
     """Notes each cell of (n, n_features) numbers that is infinite, or NaN where the policy refuses missing cells.
 
     `skip` has the columns that are not numbers, or were looked at before.
     """
     bad.rows = len(matrix)
-    wrong = ~np.isfinite(matrix)
+    with np.errstate(over="ignore"):
+        wrong = ~np.isfinite(matrix.astype(np.float32, copy=False))
     for index in np.flatnonzero(wrong.any(axis=0)).tolist():
         allowed = policy.missing_of(names[index]) != "refuse"
         for row in () if index in skip else np.flatnonzero(wrong[:, index]).tolist():
@@ -146,6 +151,14 @@ def note_bad_numbers(
                 bad.add(row, index, names[index], NOT_FINITE, f"{value} is not a finite float32 number")
             elif not allowed:
                 bad.add(row, index, names[index], EMPTY, "the cell is empty")
+
+
+def _matrix(rows: Any, *, wide: bool) -> NDArray[np.floating[Any]]:
+    kind = getattr(rows, "dtype", None)
+    if isinstance(kind, np.dtype) and kind.itemsize < np.dtype(np.float64).itemsize and not wide:
+        return np.ascontiguousarray(rows, dtype=np.float32)
+    matrix = np.ascontiguousarray(rows, dtype=np.float64)
+    return matrix if wide or matrix.ndim != 2 or not matrix.size else precision.float32_if_enough(matrix)
 
 
 def is_plain(text: str) -> bool:

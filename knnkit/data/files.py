@@ -60,6 +60,8 @@ def load(
     features: Sequence[str] | None = None,
     beside: str | None = None,
     policy: Policy = PLAIN,
+    *,
+    wide: bool = False,
 ) -> Dataset:
     """Reads the labelled rows of a `.csv`, `.tsv`, `.txt`, `.parquet` or `.npz` file.
 
@@ -67,7 +69,8 @@ def load(
     array (n,), and the features are the only two-dimensional array, or, without one, every other array as a column.
     `features` names the columns to use, in that order; other columns of a CSV or Parquet file are then not read.
     `beside` names a column that is kept as text in `Dataset.beside`; it is a feature only if `features` names it.
-    `policy` says which columns are left out, and what a missing cell and a text mean.
+    `policy` says which columns are left out, and what a missing cell and a text mean. With `wide`, the rows are float64
+    in any case (`dataset`).
 
     Raises:
         DataError: the file or a column is missing, or a cell is not a finite number; the message counts all such cells.
@@ -82,10 +85,10 @@ def load(
         raise DataError(f"{file}: no such file", hint=_nearest_file(file))
     try:
         if suffix == ".npz":
-            return _load_npz(file, label, features, beside, policy)
+            return _load_npz(file, label, features, beside, policy, wide)
         if suffix == ".parquet":
-            return _load_parquet(file, label, features, beside, policy)
-        return load_csv(file, label, features, beside, policy)
+            return _load_parquet(file, label, features, beside, policy, wide)
+        return load_csv(file, label, features, beside, policy, wide=wide)
     except OSError as error:
         raise DataError(f"{file}: cannot be read: {error.strerror or error}") from None
     except MemoryError:
@@ -105,16 +108,17 @@ def load_all(
         DataError: as `load`; or a file has other columns than the first.
     """
     paths = expand(sources)
-    first = load(paths[0], label, features, beside, policy)
     if len(paths) == 1:
-        return first
+        return load(paths[0], label, features, beside, policy)
+    first = load(paths[0], label, features, beside, policy, wide=True)
     named = policy.with_text([first.feature_names[place] for place in first.levels or ()])
-    others = [load(path, label, first.feature_names, beside, replace(named, drop=())) for path in paths[1:]]
+    for_others = replace(named, drop=())
+    others = [load(path, label, first.feature_names, beside, for_others, wide=True) for path in paths[1:]]
     return joined([first, *others], named, f"{paths[0]} and {len(others)} more")
 
 
 def _load_parquet(
-    file: Path, label: str, features: Sequence[str] | None, beside: str | None, policy: Policy
+    file: Path, label: str, features: Sequence[str] | None, beside: str | None, policy: Policy, wide: bool
 ) -> Dataset:
     try:
         import pyarrow
@@ -123,12 +127,14 @@ def _load_parquet(
         raise MissingDependency(f"reading Parquet needs pyarrow: {error}", hint=extra("build")) from None
     try:
         with pyarrow.parquet.ParquetFile(file) as opened:
-            return arrow_table.load(opened.schema_arrow, opened.read, file, label, features, beside, policy)
+            return arrow_table.load(opened.schema_arrow, opened.read, file, label, features, beside, policy, wide)
     except pyarrow.ArrowException as error:
         raise DataError(f"{file}: not a Parquet file: {error}") from None
 
 
-def _load_npz(file: Path, label: str, features: Sequence[str] | None, beside: str | None, policy: Policy) -> Dataset:
+def _load_npz(
+    file: Path, label: str, features: Sequence[str] | None, beside: str | None, policy: Policy, wide: bool
+) -> Dataset:
     try:
         strange = next((name for name in members_that_fit(file) if not name.endswith(".npy")), None)
         if strange is not None:
@@ -161,7 +167,7 @@ def _load_npz(file: Path, label: str, features: Sequence[str] | None, beside: st
         # `arrays` no longer has the label and the column beside.
         _, chosen = choose([*header, label], label, features, file, None, policy.drop)
         rows, header = rows[:, chosen], tuple(header[place] for place in chosen)
-    return replace(dataset(rows, labels, header, str(file), policy), beside=column)
+    return replace(dataset(rows, labels, header, str(file), policy, wide=wide), beside=column)
 
 
 def _text(arrays: dict[str, NDArray[Any]], name: str, count: int, file: Path) -> NDArray[Any]:

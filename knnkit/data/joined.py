@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from knnkit.data import precision
 from knnkit.data.dataset import Dataset, label_array
 from knnkit.data.policy import Policy, sorted_levels
 
@@ -26,12 +29,14 @@ def joined(parts: Sequence[Dataset], policy: Policy, source: str) -> Dataset:
             codes = np.array([texts.index(text) for text in (part.levels or {})[place]] or [0], table.dtype)
             there = ~np.isnan(table[:, place])
             table[there, place] = codes[table[there, place].astype(int)]
-    rows = np.concatenate(tables)
+    rows: NDArray[np.floating[Any]] = np.concatenate(tables)
     levels = sorted_levels(rows, levels, policy, first.feature_names)
     beside = (
         None if first.beside is None else np.concatenate([part.beside for part in parts if part.beside is not None])
     )
     labels = label_array([label for part in parts for label in part.labels.tolist()], source)
+    if policy.is_plain:
+        rows = precision.float32_if_enough(rows)
     return Dataset(rows, labels, first.feature_names, source, beside, levels or None)
 
 

@@ -123,7 +123,7 @@ def build_enrolled(
     from knnkit.model.tflite import metadata
     from knnkit.model.tflite.convert import convert
 
-    tree = convert(model)
+    tree, origin = convert(model), enrolment.space.origin
     info = model_info.KnnInfo(
         name=spec.name,
         k=spec.k,
@@ -144,11 +144,18 @@ def build_enrolled(
         cells=model.batch_rows(constants.CELLS) if model.search.cells else None,
         searched=model.search.projection.matrix.shape[1] if model.search.projection else None,
         evaluation=evaluation,
+        near=model.near,
+        origin=None if origin is None else tuple(origin.tolist()),
         table=table,
         ignore_extra=ignore_extra,
-        schema=constants.SCHEMA_OF_TABLES if table or ignore_extra else constants.SCHEMA,
+        schema=_schema(table is not None or ignore_extra, origin is not None),
     )
     return BuiltModel(metadata.pack(tree, model, info), info, reference, _warnings(enrolment))
+
+
+def _schema(tables: bool, origin: bool) -> int:
+    """Returns the lowest version of knn.json that says what the model needs."""
+    return constants.SCHEMA_OF_TABLES if tables else constants.SCHEMA_OF_ORIGINS if origin else constants.SCHEMA
 
 
 def make_reference(

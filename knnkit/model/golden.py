@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.golden.golden_set import Golden
+from device_agent.shared.queries import row_type
 from knnkit.data.dataset import Dataset
 from knnkit.errors import DataError
 from knnkit.model.build import BuiltModel
@@ -40,7 +41,7 @@ def make_golden(
     if source.feature_names != training.feature_names:
         raise DataError(f"{source.source}: its features are not those of {training.source}, in the same order")
     chosen = _draw(source.labels, limit, seed)
-    rows = source.rows[chosen]
+    rows = source.rows[chosen].astype(row_type(model.info.origin))
     answers = model.reference.answer(rows)
     codes = model.reference.classes
     return Golden(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from device_agent.shared.protocol.constants import Scale
-from knnkit.model.reference.space import Float32, Step, affine
+from knnkit.model.reference.space import Step, affine
 
 
-def fit_scaler(rows: Float32, scale: Scale) -> list[Step]:
+def fit_scaler(rows: NDArray[np.floating[Any]], scale: Scale) -> list[Step]:
     """Returns the affine step of `scale`, fitted on raw (n, d) training rows; an empty list for "none"."""
     if scale == "none":
         return []

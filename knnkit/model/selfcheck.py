@@ -74,7 +74,8 @@ def _check(model: BuiltModel, golden: Golden, gates: model_info.Gates, search: s
     return verdict
 
 
-def _run(model: BuiltModel, rows: NDArray[np.float32], signature: str, batch: int) -> _Answers:
+def _run(model: BuiltModel, raw: NDArray[Any], signature: str, batch: int) -> _Answers:
+    rows = model.reference.space.narrow(raw)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tf.lite.Interpreter is deprecated, but comes with TensorFlow
         # Without XNNPACK: the builtin kernels are an independent check, and print nothing.
@@ -89,7 +90,7 @@ def _run(model: BuiltModel, rows: NDArray[np.float32], signature: str, batch: in
     joined: dict[str, Any] = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     doubtful = ~joined[constants.OUTPUT_CERTAIN]
     if doubtful.any():
-        settled = model.reference.answer(rows[doubtful])
+        settled = model.reference.answer(raw[doubtful])
         k = model.info.k
         joined[constants.OUTPUT_LABEL][doubtful] = settled.label
         joined[constants.OUTPUT_PROBABILITIES][doubtful] = settled.probabilities

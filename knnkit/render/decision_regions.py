@@ -49,7 +49,7 @@ class Mark:
 
 
 def survey(
-    classify: Callable[[NDArray[np.float32]], NDArray[np.int32]],
+    classify: Callable[[NDArray[np.float64]], NDArray[np.int32]],
     points: NDArray[np.float64],
     truth: NDArray[np.int32],
     classes: tuple[str, ...],
@@ -57,7 +57,7 @@ def survey(
     *,
     around: NDArray[np.float64] | None = None,
 ) -> Regions:
-    """Classifies the points and a grid around them by `classify`, (n, 2) float32 -> (n,) class indices.
+    """Classifies the points and a grid around them by `classify`, (n, 2) float64 -> (n,) class indices.
 
     `around`, (m, 2), are further rows that the grid must cover: the training rows, if they are known.
     """
@@ -67,7 +67,7 @@ def survey(
     low, high = covered.min(axis=0) - margin, covered.max(axis=0) + margin
     steps = (np.arange(CELLS) + 0.5) / CELLS
     x, y = np.meshgrid(low[0] + steps * (high[0] - low[0]), low[1] + steps * (high[1] - low[1]))
-    asked = np.concatenate([np.stack([x.ravel(), y.ravel()], axis=1), points]).astype(np.float32)
+    asked = np.concatenate([np.stack([x.ravel(), y.ravel()], axis=1), points])
     answers = np.asarray(classify(asked), np.int32)
     grid, answered = answers[: CELLS * CELLS].reshape(CELLS, CELLS), answers[CELLS * CELLS :]
     edges = ((float(low[0]), float(low[1])), (float(high[0]), float(high[1])))

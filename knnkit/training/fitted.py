@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from device_agent.shared.queries import row_type
 from knnkit.data.dataset import Dataset
 from knnkit.errors import DataError
 from knnkit.model.reference.enrolment import Enrolment
@@ -32,14 +33,14 @@ class Fitted:
             DataError: a row is out of the range of float32.
         """
         rows, classes = self.enrolment.space.leave(self.enrolment.enrolled), self.enrolment.classes
-        if not np.isfinite(rows).all():
+        if not np.isfinite(rows.astype(np.float32)).all():
             raise DataError(f"{self.enrolment.source}: it has no raw rows in float32's range", hint="give it test rows")
         return Dataset(
             rows, np.array(classes)[self.enrolment.codes], self.enrolment.feature_names, self.enrolment.source
         )
 
     def fitting(self, held_out: Dataset) -> Dataset:
-        """Returns labelled rows with labels of this classifier's type: `7` becomes "7" if its labels are text.
+        """Returns labelled rows as this classifier takes them: `7` becomes "7" if its labels are text.
 
         Raises:
             DataError: the features are not the classifier's.
@@ -52,7 +53,8 @@ class Fitted:
             )
         known = {str(label): label for label in self.enrolment.classes}
         labels = [known.get(str(label), label) for label in held_out.labels.tolist()]
-        return replace(held_out, labels=np.array(labels))
+        rows = held_out.rows.astype(row_type(self.enrolment.space.origin), copy=False)
+        return replace(held_out, rows=rows, labels=np.array(labels))
 
 
 def _listed(names: tuple[str, ...]) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.shared.protocol.constants import UNKNOWN_LABEL, Metric, Scale
+from device_agent.shared.protocol.constants import UNKNOWN_LABEL, Scale
 from knnkit.data.dataset import is_plain, shortened
 from knnkit.data.files import BROKEN, members_that_fit
 from knnkit.errors import BuildError, MissingDependency, extra
@@ -21,21 +21,12 @@ from knnkit.model.reference.enrolment import Enrolment
 from knnkit.model.reference.space import Float32, Space, adopt_space
 from knnkit.model.reference.spec import KnnSpec
 from knnkit.training.fitted import Fitted
-from knnkit.training.sklearn_transforms import convert
+from knnkit.training.sklearn_metrics import metric_of
+from knnkit.training.sklearn_transforms import convert, parts_of
 
-#: Metric in scikit-learn, as KNeighborsClassifier resolves it -> metric in knnkit.
-_METRICS: dict[str, Metric] = {
-    "euclidean": "euclidean",
-    "l2": "euclidean",
-    "sqeuclidean": "sqeuclidean",
-    "manhattan": "manhattan",
-    "l1": "manhattan",
-    "cityblock": "manhattan",
-    "cosine": "cosine",
-}
 _TAKEN_OVER = (
-    "a KNeighborsClassifier (metric euclidean, sqeuclidean, manhattan or cosine), or a Pipeline of scalers, "
-    "Normalizer, PCA or NeighborhoodComponentsAnalysis that ends in one, written by skops.io.dump"
+    "a KNeighborsClassifier (metric euclidean, sqeuclidean, manhattan or cosine), or a Pipeline of linear transformers "
+    "(docs/guide.md lists them) that ends in one, written by skops.io.dump"
 )
 #: Module of scikit-learn's hyperparameter searches and of their cross-validation splitters.
 _SEARCHES = "sklearn.model_selection."
@@ -66,10 +57,12 @@ def import_estimator(
         BuildError: a part of it is not supported; the message names it, the hint says what to do instead.
     """
     maps, classifier = _parts(estimator)
-    steps = [step for each in maps for step in convert(each)]
-    metric = _metric(classifier)
     mapped = _training_rows(classifier)
     width = int(maps[0].n_features_in_) if maps else mapped.shape[1]
+    metric, weighting = metric_of(classifier, mapped.shape[1])
+    for step in weighting:
+        mapped = step.apply(mapped, query=False)
+    steps = [step for each in maps for step in convert(each)] + weighting
     names = _names(estimator, feature_names, width)
     space, enrolled = adopt_space(mapped, steps, metric)
     classes, codes = _classes(classifier)
@@ -102,14 +95,14 @@ def load_skops(path: str | Path) -> Any:
         raise MissingDependency("reading this file needs skops", hint=extra("build")) from None
     try:
         members_that_fit(Path(path), schema_json=_MAX_SCHEMA)
-        strangers = [kind for kind in skops.io.get_untrusted_types(file=path) if kind not in _TREE_TYPES]
+        strangers = [kind for kind in skops.io.get_untrusted_types(file=path) if kind not in _HARMLESS]
         if strangers:
             own = all(kind.startswith("sklearn.") for kind in strangers)
             said = "parts of scikit-learn that knnkit cannot import" if own else "types that are not trusted"
             searched = any(kind.startswith(_SEARCHES) for kind in strangers)
             hint = "skops.io.dump(search.best_estimator_, ...)" if searched else _TAKEN_OVER
             raise BuildError(f"{path} holds {said}: {', '.join(strangers)}", hint=hint)
-        return skops.io.load(path, trusted=list(_TREE_TYPES))
+        return skops.io.load(path, trusted=list(_HARMLESS))
     except FileNotFoundError:
         raise BuildError(f"{path}: no such file", hint="paths in deploy.yaml start at the file") from None
     except (*BROKEN, UntrustedTypesFoundException) as error:
@@ -117,13 +110,17 @@ def load_skops(path: str | Path) -> Any:
         raise BuildError(f"{path} is not a file in the skops format: {said}", hint="skops.io.dump writes one") from None
 
 
-#: Types of scikit-learn's search trees, which skops does not list as trusted; they only hold numbers.
-_TREE_TYPES = (
-    "sklearn.neighbors._kd_tree.KDTree",
-    "sklearn.neighbors._ball_tree.BallTree",
-    "sklearn.metrics._dist_metrics.EuclideanDistance64",
-    "sklearn.metrics._dist_metrics.ManhattanDistance64",
-    "sklearn.metrics._dist_metrics.SEuclideanDistance64",
+#: Types that skops does not list as trusted. Search trees, metrics and a sparse matrix only hold numbers; a selector's
+#: score function is named and never called.
+_HARMLESS = (
+    *(f"sklearn.neighbors.{tree}" for tree in ("_kd_tree.KDTree", "_ball_tree.BallTree")),
+    *(
+        f"sklearn.metrics._dist_metrics.{metric}Distance64"
+        for metric in ("Euclidean", "Manhattan", "SEuclidean", "Mahalanobis", "Minkowski")
+    ),
+    *(f"sklearn.feature_selection._univariate_selection.{score}" for score in ("f_classif", "chi2", "f_regression")),
+    *(f"sklearn.feature_selection._mutual_info.mutual_info_{kind}" for kind in ("classif", "regression")),
+    "scipy.sparse._csr.csr_matrix",
 )
 
 
@@ -132,10 +129,11 @@ def _parts(estimator: Any) -> tuple[list[Any], Any]:
     from sklearn.neighbors import KNeighborsClassifier
     from sklearn.pipeline import Pipeline
 
-    if type(estimator) is Pipeline:
-        maps = [step for _, step in estimator.steps[:-1] if step not in (None, "passthrough")]
+    if type(estimator) is Pipeline or _is_imblearn(estimator):
+        # A sampler of imbalanced-learn changes what a Pipeline is fitted on, and no row that it is asked.
+        maps = [step for _, step in estimator.steps[:-1] if not hasattr(step, "fit_resample")]
         further, classifier = _parts(estimator.steps[-1][1])
-        return [inner for each in maps for inner in _parts_of_map(each)] + further, classifier
+        return [inner for each in maps for inner in parts_of(each)] + further, classifier
     if _is_search(estimator) and hasattr(estimator, "best_estimator_"):
         return _parts(estimator.best_estimator_)
     if type(estimator) is not KNeighborsClassifier:
@@ -143,6 +141,10 @@ def _parts(estimator: Any) -> tuple[list[Any], Any]:
     if not hasattr(estimator, "_fit_X"):
         raise BuildError("the KNeighborsClassifier is not fitted", hint="estimator.fit(rows, labels)")
     return [], estimator
+
+
+def _is_imblearn(estimator: Any) -> bool:
+    return (type(estimator).__module__, type(estimator).__name__) == ("imblearn.pipeline", "Pipeline")
 
 
 def _is_search(estimator: Any) -> bool:
@@ -158,31 +160,6 @@ def _instead_of(estimator: Any) -> str:
     return "a fitted KNeighborsClassifier, or a Pipeline that ends in one"
 
 
-def _parts_of_map(step: Any) -> list[Any]:
-    """Returns the transformers of one step of a Pipeline, which may be a Pipeline itself."""
-    from sklearn.pipeline import Pipeline
-
-    if type(step) is not Pipeline:
-        return [step]
-    steps = [inner for _, inner in step.steps if inner not in (None, "passthrough")]
-    return [inner for each in steps for inner in _parts_of_map(each)]
-
-
-def _metric(classifier: Any) -> Metric:
-    called = classifier.effective_metric_
-    name = called if isinstance(called, str) else getattr(called, "__name__", type(called).__name__)
-    others = {key for key, value in (classifier.effective_metric_params_ or {}).items() if value is not None}
-    if name == "minkowski" and others == {"p"}:
-        power = float(classifier.effective_metric_params_["p"])
-        name, others = {1.0: "manhattan", 2.0: "euclidean"}.get(power, f"minkowski with p={power:g}"), set()
-    if name not in _METRICS or others - {"p"}:
-        what = f"{name} with {', '.join(sorted(others))}" if others else name
-        raise BuildError(
-            f"the metric {what} is not supported", hint=f"one of {', '.join(sorted(set(_METRICS.values())))}"
-        )
-    return _METRICS[name]
-
-
 def _weights(classifier: Any) -> Any:
     if classifier.weights in (None, "uniform"):
         return "uniform"
@@ -191,11 +168,11 @@ def _weights(classifier: Any) -> Any:
     raise BuildError("weights as a function are not supported", hint="weights='uniform' or 'distance'")
 
 
-def _training_rows(classifier: Any) -> NDArray[np.float64]:
+def _training_rows(classifier: Any) -> NDArray[Any]:
     rows = classifier._fit_X
     if not isinstance(rows, np.ndarray):
         raise BuildError("sparse training rows are not supported", hint="fit it with rows.toarray()")
-    return np.asarray(rows, np.float64)
+    return rows if rows.dtype == np.float32 else np.asarray(rows, np.float64)
 
 
 def _classes(classifier: Any) -> tuple[tuple[int | str, ...], NDArray[np.int32]]:

@@ -1,4 +1,7 @@
-"""Converts scikit-learn's scalers and linear maps to knnkit's steps."""
+"""Converts scikit-learn's scalers and linear maps to knnkit's steps.
+
+A linear map is also what chooses columns, and a FeatureUnion or ColumnTransformer whose parts are linear.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from knnkit.errors import BuildError
 from knnkit.model.reference.space import Step, affine
@@ -19,21 +23,32 @@ def convert(transformer: Any) -> list[Step]:
     """
     kind = type(transformer)
     convert = _CONVERSIONS.get(kind.__name__) if kind.__module__.startswith("sklearn.") else None
+    if kind.__module__.startswith("sklearn.feature_selection."):
+        convert = _selector
     if convert is None:
         raise BuildError(
             f"{kind.__name__} is not supported in front of the classifier",
-            hint=f"apply it before knnkit, or use one of {', '.join(sorted(_CONVERSIONS))}",
+            hint=f"apply it before knnkit, or use one of {', '.join(sorted(_CONVERSIONS))}, or a feature selector",
         )
     if not hasattr(transformer, "n_features_in_"):
         raise BuildError(f"the {kind.__name__} is not fitted", hint="fit the whole pipeline")
     return convert(transformer)
 
 
+def parts_of(step: Any) -> list[Any]:
+    """Returns the transformers of one step of a Pipeline, which may be a Pipeline itself."""
+    from sklearn.pipeline import Pipeline
+
+    if isinstance(step, Pipeline):
+        return [part for _, inner in step.steps for part in parts_of(inner)]
+    return [] if step is None or isinstance(step, str) else [step]  # "passthrough"
+
+
 def _standard(scaler: Any) -> list[Step]:
     zeros = np.zeros(scaler.n_features_in_)
     return [
         affine(
-            zeros if scaler.mean_ is None else scaler.mean_,
+            scaler.mean_ if scaler.with_mean else zeros,  # scikit-learn computes it in any case
             1.0 / (1.0 + zeros if scaler.scale_ is None else scaler.scale_),
         )
     ]
@@ -67,20 +82,117 @@ def _pca(pca: Any) -> list[Step]:
     if pca.whiten:
         deviation = np.sqrt(np.asarray(pca.explained_variance_, np.float64))
         matrix = matrix / np.maximum(deviation, np.finfo(deviation.dtype).eps)
-    return [Step("linear", matrix, np.asarray(pca.mean_, np.float64))]
+    return _linear(matrix, pca.mean_)
 
 
-def _nca(analysis: Any) -> list[Step]:
-    matrix = np.asarray(analysis.components_, np.float64).T
-    return [Step("linear", matrix, np.zeros(len(matrix)))]
+def _components(analysis: Any) -> list[Step]:
+    found = analysis.components_
+    return _linear((found.toarray() if hasattr(found, "toarray") else np.asarray(found)).T)
+
+
+def _discriminants(analysis: Any) -> list[Step]:
+    if analysis.solver == "lsqr":
+        raise BuildError("LinearDiscriminantAnalysis(solver='lsqr') maps no rows", hint="solver='svd'")
+    matrix = np.asarray(analysis.scalings_, np.float64)[:, : analysis._max_components]
+    return _linear(matrix, analysis.xbar_ if analysis.solver == "svd" else None)
+
+
+def _factors(analysis: Any) -> list[Step]:
+    components = np.asarray(analysis.components_, np.float64)
+    weighted = components / analysis.noise_variance_
+    covariance = np.linalg.inv(np.eye(len(components)) + weighted @ components.T)
+    return _linear(weighted.T @ covariance, analysis.mean_)
+
+
+def _selector(selector: Any) -> list[Step]:
+    support = selector.get_support()
+    return _linear(np.eye(len(support))[:, support])
+
+
+def _identity(transformer: Any) -> list[Step]:
+    if transformer.func is not None:
+        raise BuildError("a FunctionTransformer with a function is not supported", hint="apply it before knnkit")
+    return []
+
+
+def _union(union: Any) -> list[Step]:
+    width, weights = union.n_features_in_, union.transformer_weights or {}
+    return _side_by_side(
+        [(np.arange(width), part, weights.get(name, 1.0)) for name, part in union.transformer_list], width
+    )
+
+
+def _columns(transformer: Any) -> list[Step]:
+    weights = transformer.transformer_weights or {}
+    places = transformer._transformer_to_input_indices
+    parts = [
+        (np.asarray(places[name], int), part, weights.get(name, 1.0)) for name, part, _ in transformer.transformers_
+    ]
+    return _side_by_side(parts, transformer.n_features_in_)
+
+
+def _side_by_side(parts: list[tuple[NDArray[np.intp], Any, float]], width: int) -> list[Step]:
+    """Returns the map to the outputs of all parts: (columns of the row, transformer, weight of its outputs)."""
+    shift, blocks, constants = np.zeros(width), [], []
+    for columns, transformer, weight in parts:
+        if not len(columns) or (isinstance(transformer, str) and transformer == "drop"):
+            continue
+        offset, matrix, constant = _compose(transformer, len(columns))
+        first = shift[columns] == 0.0
+        shift[columns[first]] = offset[first]
+        wide = np.zeros((width, matrix.shape[1]))
+        wide[columns] = matrix * weight
+        blocks.append(wide)
+        # Parts that share a column share its shift: ((x - shift) + (shift - offset)) @ matrix + constant.
+        constants.append(((shift[columns] - offset) @ matrix + constant) * weight)
+    if not blocks:
+        raise BuildError("the transformers drop every column", hint="keep one")
+    constant = np.concatenate(constants)
+    steps = _linear(np.concatenate(blocks, axis=1), shift)
+    return [*steps, affine(-constant, np.ones(len(constant)))] if constant.any() else steps
+
+
+def _compose(transformer: Any, width: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Returns offset, matrix and constant of a linear transformer: (x - offset) @ matrix + constant."""
+    offset, matrix, constant = np.zeros(width), np.eye(width), np.zeros(width)
+    steps = [step for part in parts_of(transformer) for step in convert(part)]
+    for number, step in enumerate(steps):
+        if step.kind not in ("affine", "linear"):
+            raise BuildError(
+                f"{type(transformer).__name__} is not supported inside a FeatureUnion or ColumnTransformer",
+                hint="apply it to all columns, as a step of the Pipeline",
+            )
+        shift, factor = (
+            (step.a, np.diag(np.broadcast_to(step.b, step.a.shape))) if step.kind == "affine" else (step.b, step.a)
+        )
+        if number == 0:
+            offset = shift
+        else:
+            constant = constant - shift
+        matrix, constant = matrix @ factor, constant @ factor
+    return offset, matrix, constant
+
+
+def _linear(matrix: NDArray[Any], offset: Any = None) -> list[Step]:
+    shift = np.zeros(len(matrix)) if offset is None else np.asarray(offset, np.float64)
+    return [Step("linear", np.asarray(matrix, np.float64), shift)]
 
 
 _CONVERSIONS: dict[str, Callable[[Any], list[Step]]] = {
+    "ColumnTransformer": _columns,
+    "FactorAnalysis": _factors,
+    "FeatureUnion": _union,
+    "FunctionTransformer": _identity,
+    "GaussianRandomProjection": _components,
+    "IncrementalPCA": _pca,
+    "LinearDiscriminantAnalysis": _discriminants,
     "MaxAbsScaler": _maxabs,
     "MinMaxScaler": _minmax,
-    "NeighborhoodComponentsAnalysis": _nca,
+    "NeighborhoodComponentsAnalysis": _components,
     "Normalizer": _normalizer,
     "PCA": _pca,
     "RobustScaler": _robust,
+    "SparseRandomProjection": _components,
     "StandardScaler": _standard,
+    "TruncatedSVD": _components,
 }

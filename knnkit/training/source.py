@@ -8,14 +8,17 @@ TensorFlow only to build.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.golden.judge import Verdict
 from device_agent.shared.protocol.constants import Metric, Scale
 from device_agent.shared.protocol.model_info import Evaluation, Gates, KnnInfo, Table
 from knnkit.config.parse import Build, Data, FileData, GroupSplit, SklearnData, SkopsData, TestFile, TimeSplit
-from knnkit.data import columns, dataset, files
+from knnkit.data import columns, dataset, files, precision
 from knnkit.data.dataset import Dataset
 from knnkit.data.policy import PLAIN, Policy
 from knnkit.errors import DataError
@@ -31,7 +34,7 @@ from knnkit.model.scaling import fit_scaler
 from knnkit.model.tflite.load_tensorflow import needs_build_extra
 from knnkit.training import sklearn_importer, unscaled
 from knnkit.training.fitted import Fitted
-from knnkit.training.table import prepare, raw_lines
+from knnkit.training.table import apply, policy_for, prepare, raw_lines
 
 
 @dataclass(frozen=True)
@@ -137,6 +140,19 @@ class Material:
         reference.reject = info.reject
         return make_golden(BuiltModel(b"", info, reference, ()), own, self.training, limit=limit, raw=raw_lines)
 
+    def read(self, file: Path, label: str) -> Dataset:
+        """Returns the labelled rows of a file as the model's features.
+
+        Raises:
+            DataError: a column is missing, or a cell cannot be read.
+        """
+        wide = self.training.rows.dtype == np.float64
+        if self.table is None:
+            return self.fitting(files.load(file, label, self.training.feature_names, wide=wide))
+        columns = [column.name for column in self.table.columns]
+        found = apply(self.table, files.load(file, label, columns, None, policy_for(self.table)))
+        return replace(found, rows=found.rows.astype(self.training.rows.dtype, copy=False))
+
     def fitting(self, rows: Dataset) -> Dataset:
         """Returns labelled rows with labels of the classifier's type.
 
@@ -168,6 +184,8 @@ def load(build: Build) -> Material:
         ready = prepare(_with_text(policy_of(model.data), everything), training, held_out)
         training, held_out, table = ready.training, ready.held_out, ready.table
         warnings += ready.warnings
+    shifted, seen = model.metric != "cosine" or model.scale != "none", everything if table is None else training
+    warnings += precision.warnings(seen.rows, seen.feature_names, seen.source, shifted=shifted)
     warnings += (*divided.warnings, *faults.find(training, held_out))
     if "scale" not in model.model_fields_set:
         warnings += unscaled.find(training, model.k, model.metric, model.weights)
@@ -199,11 +217,16 @@ def _divide(build: Build, everything: Dataset) -> Divided:
     test, split = build.model.measured_on, build.model.split
     if isinstance(test, TestFile):
         policy = replace(_with_text(policy_of(build.model.data), everything), drop=())
-        held_out = files.load(test.file, label_of(build), everything.feature_names, None, policy)
+        names, wide = everything.feature_names, _is_wide(everything)
+        held_out = files.load(test.file, label_of(build), names, None, policy, wide=wide)
         return Divided(everything, held_out, "file")
     how = "group" if isinstance(split, GroupSplit) else "time" if isinstance(split, TimeSplit) else split
     assert not isinstance(how, TestFile)
     return divide(everything, test, build.model.seed, how)
+
+
+def _is_wide(rows: Dataset) -> bool:
+    return rows.rows.dtype == np.float64
 
 
 def label_of(build: Build) -> str:
@@ -219,7 +242,7 @@ def _load_imported(build: Build, data: SkopsData) -> Material:
     estimator = sklearn_importer.load_skops(data.skops)
     held_out, names = None, sklearn_importer.fitted_names(estimator)
     if isinstance(test, TestFile):
-        held_out = files.load(test.file, label_of(build), names)
+        held_out = files.load(test.file, label_of(build), names, wide=True)
         width = sklearn_importer.width(estimator)
         if len(held_out.feature_names) != width:
             raise DataError(

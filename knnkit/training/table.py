@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from device_agent.shared.features.coder import UNKNOWN_CATEGORY, expand, feature_names
 from device_agent.shared.protocol.model_info import Column, Table
+from knnkit.data import precision
 from knnkit.data.columns import find
 from knnkit.data.dataset import Dataset
 from knnkit.data.policy import Policy, matching
@@ -54,8 +55,12 @@ def prepare(policy: Policy, training: Dataset, held_out: Dataset | None) -> Prep
         "ignore" if policy.unknown_category == "ignore" else "refuse",
     )
     warnings += _filled(table, training)
+    made = apply(table, training)
+    made = replace(made, rows=precision.float32_if_enough(made.rows))
     ready = None if held_out is None else apply(table, held_out)
-    return Prepared(table, apply(table, training), ready, tuple(warnings))
+    if ready is not None:
+        ready = replace(ready, rows=ready.rows.astype(made.rows.dtype, copy=False))
+    return Prepared(table, made, ready, tuple(warnings))
 
 
 def apply(table: Table, rows: Dataset) -> Dataset:
@@ -75,6 +80,13 @@ def apply(table: Table, rows: Dataset) -> Dataset:
         matrix[gaps, place] = column.fill
     features = expand(table.columns, matrix)
     return replace(rows, rows=features, feature_names=feature_names(table), levels=None, raw=rows)
+
+
+def policy_for(table: Table) -> Policy:
+    """Returns the policy to read further rows by, before the table is applied to them."""
+    missing = {column.name: "refuse" if column.fill is None else "constant" for column in table.columns}
+    categories = {column.name: column.encoding for column in table.columns if column.encoding != "number"}
+    return Policy((), missing, categories, table.unknown_category)
 
 
 def raw_lines(rows: Dataset, chosen: NDArray[np.int64]) -> bytes:
@@ -139,12 +151,12 @@ def _number_to_fill(way: Any, values: NDArray[Any], name: str, source: str) -> f
     if way == "median":
         if not len(values):
             raise DataError(f"{source}: the column {name!r} has no value", hint=f"drop: [{name}] in `data:`")
-        return float(np.float32(np.median(values)))
+        return float(np.median(values))
     if way == "constant":
         return 0.0
     if isinstance(way, str | bool):
         raise DataError(f"{source}: missing cells of {name!r} cannot become {way!r}", hint=f"missing: {{{name}: 0.0}}")
-    return float(np.float32(way))
+    return float(way)
 
 
 def _category_to_fill(way: Any, values: NDArray[Any], levels: Sequence[str]) -> str | None:

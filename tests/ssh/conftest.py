@@ -14,6 +14,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from support import sshd
+from support.board_roots import make_board
+from support.releases import Releases
 
 from knnkit.transport.address import Address
 from knnkit.transport.ssh import keys
@@ -26,6 +28,12 @@ Dial = Callable[..., SshTransport]
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sshd.Sshd]:
     with sshd.running(tmp_path_factory.mktemp("sshd")) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def prepared(releases: Releases, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root with agent, runtime and trusted key, and no release, to be copied: what provisioning leaves."""
+    return make_board(tmp_path_factory.mktemp("board") / "root", releases)
 
 
 @pytest.fixture

@@ -8,17 +8,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
-from support.board_roots import copy_board, make_board
+from support.board_roots import copy_board
 from support.releases import Releases
 
 from device_agent.shared.protocol.model_info import Gates
 from knnkit import cli
-
-
-@pytest.fixture(scope="module")
-def board(releases: Releases, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_board(tmp_path_factory.mktemp("board") / "root", releases)
 
 
 def deploy(folder: Path, release: Path, *more: str) -> tuple[int, dict[str, Any], str]:
@@ -30,11 +24,11 @@ def deploy(folder: Path, release: Path, *more: str) -> tuple[int, dict[str, Any]
 
 
 def test_a_fleet_of_three_refuses_a_release_that_forgets_a_class(
-    board: Path, releases: Releases, tmp_path: Path
+    prepared: Path, releases: Releases, tmp_path: Path
 ) -> None:
     targets = []
     for number in range(3):
-        root = copy_board(board, tmp_path / f"root{number}")
+        root = copy_board(prepared, tmp_path / f"root{number}")
         targets.append(f"    - {{name: d{number}, host: local, root: '{root}'}}\n")
     (tmp_path / "deploy.yaml").write_text("fleet:\n  targets:\n" + "".join(targets) + "rollout: {max_failures: 3}\n")
     key = ("--key", str(releases.public_key))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from support import sshd
-from support.board_roots import copy_board, make_board
+from support.board_roots import copy_board
 from support.releases import Releases
 from support.tiny import make_tiny_wheels, want_tiny_wheels
 
@@ -25,9 +25,9 @@ needs_mounts = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def board(releases: Releases, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def board(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A root with an agent and no release."""
-    return make_board(tmp_path_factory.mktemp("board") / "root", releases)
+    return copy_board(prepared, tmp_path_factory.mktemp("board") / "root")
 
 
 @pytest.fixture
@@ -300,15 +300,18 @@ def emptied(path: Path) -> bytes:
     return b""
 
 
-@pytest.mark.parametrize("harm", [truncated, turned, emptied])
-@pytest.mark.parametrize(
-    ("package", "pattern"),
+NUMPY = ("numpy", "numpy/core/_multiarray_umath*.so")
+RUNTIME = ("runtime", "*/_pywrap*interpreter*.so")
+CRYPTOGRAPHY = ("cryptography", "cryptography/hazmat/bindings/_rust*.so")
+
+
+@pytest.mark.parametrize(  # each library twice, each harm twice: the repair is one and the same
+    ("package", "pattern", "harm"),
     [
-        ("numpy", "numpy/core/_multiarray_umath*.so"),
-        ("runtime", "*/_pywrap*interpreter*.so"),
-        ("cryptography", "cryptography/hazmat/bindings/_rust*.so"),
+        (*NUMPY, truncated), (*NUMPY, turned), (*RUNTIME, turned),
+        (*RUNTIME, emptied), (*CRYPTOGRAPHY, emptied), (*CRYPTOGRAPHY, truncated),
     ],
-)
+)  # fmt: skip
 def test_a_damaged_library_is_named_and_repaired(
     board: Path, releases: Releases, knnkit: Callable[..., Said], tmp_path: Path, package: str, pattern: str,
     harm: Callable[[Path], bytes],

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from support import sshd
-from support.board_roots import copy_board, make_board
+from support.board_roots import copy_board
 from support.releases import Releases
 from support.tiny import make_tiny_wheels, want_tiny_wheels
 
@@ -94,9 +94,9 @@ class Login:
 
 
 @pytest.fixture(scope="module")
-def board(releases: Releases, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def board(prepared: Path, releases: Releases, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A root with two releases on it: the second answers."""
-    root = make_board(tmp_path_factory.mktemp("board") / "root", releases)
+    root = copy_board(prepared, tmp_path_factory.mktemp("board") / "root")
     for name in ("iris", "iris-next"):
         assert main(["deploy", "--target", "local", "--root", str(root), "--release", str(releases[name])]) == 0
     return root

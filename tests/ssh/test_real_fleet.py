@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from support import sshd
-from support.board_roots import copy_board, make_board
+from support.board_roots import copy_board
 from support.proxy import Proxy, proxy
 from support.releases import Releases
 
@@ -42,12 +42,6 @@ class Device:
 
 
 @pytest.fixture(scope="session")
-def board(releases: Releases, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A root with agent, runtime and trusted key, and no release: what provisioning leaves."""
-    return make_board(tmp_path_factory.mktemp("board") / "root", releases)
-
-
-@pytest.fixture(scope="session")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[sshd.Sshd]]:
     folder = tmp_path_factory.mktemp("servers")
     with ThreadPoolExecutor(8) as pool:
@@ -62,13 +56,13 @@ MakeFleet = Callable[[int], list[Device]]
 
 
 @pytest.fixture
-def make_fleet(board: Path, servers: list[sshd.Sshd], tmp_path: Path, no_ssh_config: Path) -> MakeFleet:
+def make_fleet(prepared: Path, servers: list[sshd.Sshd], tmp_path: Path, no_ssh_config: Path) -> MakeFleet:
     """Copies of the board, one behind each server."""
 
     def make(count: int) -> list[Device]:
         made = []
         for number, server in enumerate(servers[:count]):
-            root = copy_board(board, tmp_path / f"root{number:02}")
+            root = copy_board(prepared, tmp_path / f"root{number:02}")
             made.append(Device(f"d{number:02}", server, root))
         return made
 

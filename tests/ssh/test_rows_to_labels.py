@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from support.board_roots import make_board
+from support.board_roots import copy_board
 from support.releases import Releases
 from support.sshd import Sshd
 
@@ -41,13 +41,13 @@ def expected(
 
 
 def test_a_model_of_a_csv_answers_over_ssh_what_a_float64_search_answers_for_every_row(
-    server: Sshd, no_ssh_config: Path, releases: Releases, tmp_path: Path
+    server: Sshd, no_ssh_config: Path, releases: Releases, prepared: Path, tmp_path: Path
 ) -> None:
     train, classes = make_rows(500, seed=1)
     rows, truth = make_rows(400, seed=2)
     write_csv(tmp_path / "train.csv", train, NAMES[classes])
     write_csv(tmp_path / "test.csv", rows, NAMES[truth])
-    board = make_board(tmp_path / "board", releases)
+    board = copy_board(prepared, tmp_path / "board")
     config = tmp_path / "deploy.yaml"
     config.write_text(
         "model:\n  name: fruit\n  data: {file: train.csv, label: fruit}\n"

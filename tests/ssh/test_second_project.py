@@ -10,17 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.board_roots import copy_board, make_board
+from support.board_roots import copy_board
 from support.releases import Releases
 
 from knnkit import cli
 from knnkit.release import keys
 from knnkit.render.sanitize import clean
-
-
-@pytest.fixture(scope="module")
-def prepared(releases: Releases, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_board(tmp_path_factory.mktemp("board") / "root", releases)
 
 
 class Project:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from support import sshd
-from support.board_roots import copy_board, make_board
+from support.board_roots import copy_board
 from support.releases import Releases
 
 from device_agent.shared.protocol import json_codec
@@ -62,19 +62,18 @@ class Fleet:
 
 
 @pytest.fixture(scope="module")
-def fleet(releases: Releases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+def fleet(prepared: Path, releases: Releases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     folder = tmp_path_factory.mktemp("storm")
-    board = make_board(folder / "board", releases)
     with contextlib.ExitStack() as stack:
         servers = []
         for n in range(COUNT):
             servers.append(sshd.start(folder / f"server{n}", host=f"127.0.4.{n + 1}"))
             stack.callback(servers[-1].stop)
-        yield _deployed(folder, board, servers, releases)
+        yield _deployed(folder, prepared, servers, releases)
 
 
-def _deployed(folder: Path, board: Path, servers: list[sshd.Sshd], releases: Releases) -> Fleet:
-    roots = tuple(copy_board(board, folder / f"root{n}") for n in range(COUNT))
+def _deployed(folder: Path, prepared: Path, servers: list[sshd.Sshd], releases: Releases) -> Fleet:
+    roots = tuple(copy_board(prepared, folder / f"root{n}") for n in range(COUNT))
     (folder / "known_hosts").write_text("".join(server.known_hosts.read_text() for server in servers))
     (folder / "ssh_config").write_text("")
     lines = "".join(

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from support import sshd
-from support.board_roots import copy_board, make_board
+from support.board_roots import copy_board
 from support.releases import Releases
 
 from device_agent.shared.protocol import constants
@@ -75,11 +75,6 @@ class Site:
     def trust(self, key: keys.KeyPair) -> None:
         """As `knnkit provision --key` does it."""
         shutil.copy(key.public, self.root / constants.TRUST_DIR / f"{key.public.stem}.pem")
-
-
-@pytest.fixture(scope="module")
-def prepared(releases: Releases, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_board(tmp_path_factory.mktemp("board") / "root", releases)
 
 
 @pytest.fixture

@@ -9,16 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.board_roots import copy_board, make_board
+from support.board_roots import copy_board
 from support.releases import Releases
 
 from device_agent.shared.protocol.model_info import Gates
 from knnkit import cli
-
-
-@pytest.fixture(scope="module")
-def prepared(releases: Releases, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_board(tmp_path_factory.mktemp("board") / "root", releases)
 
 
 class Site:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import pytest
-from support.board_roots import copy_board, make_board
+from support.board_roots import copy_board
 from support.halved import Halved
 from support.releases import Releases
 
@@ -32,11 +32,6 @@ from knnkit.transport.ssh.connection import SshTransport
 
 PACE = Pace(connect=60.0, retries=0, command=120.0, confirm=60.0)
 _RUNS = itertools.count(1)
-
-
-@pytest.fixture(scope="session")
-def prepared(releases: Releases, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_board(tmp_path_factory.mktemp("board") / "root", releases)
 
 
 class Board:

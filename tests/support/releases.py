@@ -89,6 +89,15 @@ RECIPES: dict[str, str] = {
         model: {name: wine, data: {sklearn: wine}, k: 4, metric: manhattan, scale: robust}
         release: {version: 1.0.0, sequence: 10}
     """,
+    # Two features near 0, and then in metres of UTM, which have an origin.
+    "plots-near": """
+        model: {name: plots, data: {file: near.csv, label: y}, k: 3, test: 0}
+        release: {version: 1.0.0, sequence: 10}
+    """,
+    "plots": """
+        model: {name: plots, data: {file: utm.csv, label: y}, k: 3, test: {file: queries.csv}}
+        release: {version: 1.1.0, sequence: 11}
+    """,
 }
 #: Seconds since 1970 of every build: same sources, same bytes.
 CREATED = 1_767_225_600
@@ -99,6 +108,7 @@ _SOURCES = (
     *(f"knnkit/{room}" for room in ("config", "data", "evaluation", "model", "training", "release")),
     "device_agent",
     "tests/support/releases.py",
+    "tests/support/offsets.py",
 )
 
 
@@ -200,7 +210,7 @@ from knnkit.config import parse as config
 from knnkit.release import keys
 from knnkit.release.build import build_release
 from knnkit.release.signing import FileSigner
-from support import releases
+from support import offsets, releases
 folder = Path(folder)
 (folder / "keys").mkdir(parents=True)
 (folder / "releases").mkdir()
@@ -221,6 +231,10 @@ with (folder / "plants.csv").open("w") as file:
         soil = "" if number % 17 == 0 else ["sand", "clay", "loam \u00e9"][kind]
         size = ["small", "large"][number % 2]
         file.write(f"2024-01-{number % 28 + 1:02d},{length},{kind + rng.normal(0, 0.1):.3f},{soil},{size},k{kind}\\n")
+rows, labels, queries = offsets.KINDS["utm"]()
+offsets.write_csv(folder / "utm.csv", rows, labels)
+offsets.write_csv(folder / "near.csv", rows - rows.mean(axis=0), labels)
+offsets.write_csv(folder / "queries.csv", queries, np.zeros(len(queries), int))
 for name, text in releases.RECIPES.items():
     parsed = config.parse(textwrap.dedent(text), base=folder)
     build_release(parsed.builds()[0], signer, out=folder / "releases" / name)

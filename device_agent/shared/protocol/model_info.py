@@ -35,6 +35,17 @@ class Reject:
 
 
 @record
+class Near:
+    """How close two neighbours are whose order float32 leaves open: `share` of the k-th distance, or of `least`.
+
+    Distances are in the model's metric. A runtime that reports neighbours ranks such a row's k in float64.
+    """
+
+    share: float
+    least: float = 0.0
+
+
+@record
 class Evaluation:
     """What the float64 reference answered on all held-out rows, counted on the host that built the model.
 
@@ -96,13 +107,15 @@ class KnnInfo:
     quantized: int | None = None  # rows of the batch signature that searches in int8; None: it does not exist
     cells: int | None = None  # rows of the batch signature that searches one cell; None: it does not exist
     evaluation: Evaluation | None = None  # None: nothing was measured
+    near: Near | None = None  # None: the order within the k neighbours is left to float32, as in older models
+    #: Subtracted from raw float64 rows before they become float32; 0 where a feature needs it not. None: float32 rows.
+    origin: tuple[float, ...] | None = None
     table: Table | None = None  # None: rows are `n_features` plain numbers
     ignore_extra: bool = False  # whether rows may have columns that the model does not know
     schema: int = SCHEMA
-    #: An agent that reads only `SCHEMA` would take raw columns for features, so it refuses a model with such keys.
     newest_schema = SCHEMA_OF_TABLES
     #: Left out of knn.json where they say nothing, so that models of plain rows keep their bytes.
-    omitted = ("table", "ignore_extra")
+    omitted = ("origin", "table", "ignore_extra")
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -146,3 +159,4 @@ class Manifest:
     labels_sha256: str  # of the label file inside the model
     gates: Gates
     schema: int = SCHEMA
+    newest_schema = SCHEMA_OF_TABLES

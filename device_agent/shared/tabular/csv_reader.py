@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.model_info import KnnInfo
+from device_agent.shared.queries import row_type
 from device_agent.shared.tabular import csv_dialect
 from device_agent.shared.tabular.csv_dialect import Decimals, fields_of, listed, text_of
 from device_agent.shared.tabular.fields import Layout
@@ -32,7 +33,7 @@ class BadCell(BadInput):
 
     Attributes:
         index: index of its column among the number columns.
-        is_number: whether it is a number, but infinite or too large for the type.
+        is_number: whether it is a number, but infinite or too large for float32.
     """
 
     def __init__(self, index: int, message: str, hint: str = "", *, is_number: bool = False) -> None:
@@ -48,7 +49,7 @@ class Columns:
         count: number of columns.
         numbers: positions of the number columns, in the order of the result.
         texts: positions of the columns to return as text; all others are ignored.
-        dtype: dtype of the numbers, np.float32 or np.float64.
+        dtype: dtype of the numbers, np.float32 or np.float64; may be changed between blocks.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class Columns:
         dtype: type[np.floating[Any]] = np.float32,
     ) -> None:
         self.separator, self.count, self.numbers = separator, count, numbers
-        self._texts, self._dtype = texts, dtype
+        self._texts, self.dtype = texts, dtype
         self._others = sorted(set(range(count)).difference(numbers))
         side_by_side = list(numbers) == list(range(numbers[0], numbers[0] + len(numbers)))
         self._chosen = slice(numbers[0], numbers[0] + len(numbers)) if side_by_side else np.array(numbers)
@@ -73,7 +74,7 @@ class Columns:
             return None
         cut = sorted({*self._others, *self._texts}) if quoted else self._texts
         sign = self._decimals.sign
-        layout = Layout(self.count, self._chosen, self.separator, sign, self._dtype)
+        layout = Layout(self.count, self._chosen, self.separator, sign, self.dtype)
         found = read_table(block, layout, partial(_read_fields, decimal=sign), cut)
         if found is None:
             return None
@@ -86,7 +87,7 @@ class Columns:
         """Returns the numbers of one line.
 
         Raises:
-            BadCell: one of them is not a finite number that the type can hold.
+            BadCell: one of them is not a finite number that float32 can hold.
             BadInput: their decimal signs differ.
         """
         written = [fields[place] for place in self.numbers]
@@ -103,7 +104,7 @@ class Columns:
                 raise BadCell(index, "the cell is empty") from None
             why, hint = _because(cell, written)
             raise BadCell(index, f"{short(written)} is not a number{why}", hint) from None
-        if not abs(value) < TOO_LARGE[self._dtype]:
+        if not abs(value) < TOO_LARGE:
             raise BadCell(index, unlike_finite(value, written), is_number=True)
         return value
 
@@ -157,6 +158,7 @@ class CsvParser:
     def __init__(self, info: KnnInfo, *, ignore_extra: bool = False, keep: Sequence[str] = ()) -> None:
         self.header: bool | None = None
         self.line = 0
+        self.dtype = row_type(info.origin)
         self._names = info.feature_names
         self._keep = keep
         self._places = {*info.feature_names, *keep}
@@ -180,6 +182,7 @@ class CsvParser:
             block = self._take_header(block)
         found = None
         if not self._unknown:
+            self._columns.dtype = self.dtype
             found = self._columns.read_block(block.replace(b"\r\n", b"\n") if b"\r" in block else block)
         if found is None:
             parsed = line_by_line(self, block, self._parse_line)

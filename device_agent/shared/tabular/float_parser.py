@@ -38,8 +38,8 @@ from device_agent.shared.tabular.fields import (
 #: Reads fields one by one; raises ValueError or OverflowError for a field that is not a number.
 ReadFields = Callable[[list[bytes]], Sequence[float]]
 
-#: A float64 of at least this size rounds to infinity in the type: float32's greatest number plus half a step.
-TOO_LARGE = {np.float32: 2.0**128 - 2.0**103, np.float64: float("inf")}
+#: A float64 of at least this size rounds to infinity in float32: its greatest number plus half a step.
+TOO_LARGE = 2.0**128 - 2.0**103
 #: Below this many fields, reading them one by one is faster than the fixed cost of some 80 NumPy calls.
 _FEW = 1500
 #: Fields and bytes per block: the arrays stay in the cache, and malloc needs no system call for them.
@@ -80,7 +80,7 @@ def read_table(
 ) -> tuple[NDArray[Any], list[list[bytes]]] | None:
     """Returns (n_lines, n_numbers) numbers of `layout.dtype`, and the fields of each column in `texts`.
 
-    None unless each line has `layout.columns` fields, and each of its numbers is finite in `layout.dtype`.
+    None unless each line has `layout.columns` fields, and each of its numbers is finite in float32.
 
     Args:
         text: lines, each with a newline at its end.
@@ -133,8 +133,7 @@ def _read_few(
 
 
 def _narrow(values: NDArray[np.float64], dtype: type[np.floating[Any]]) -> NDArray[Any]:
-    limit = TOO_LARGE[dtype]
-    if not -limit < values.min() <= values.max() < limit:
+    if not -TOO_LARGE < values.min() <= values.max() < TOO_LARGE:
         raise ValueError("not finite")
     return values.astype(dtype, copy=False)
 

@@ -2,7 +2,7 @@
 
 A block of flat arrays of plain numbers is read at once. Any other block is read line by line, and each bad line gets an
 error with its number and the value. Both ways give the same numbers, correctly rounded. No I/O; every value returned is
-a finite float32.
+finite in float32.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.model_info import KnnInfo
+from device_agent.shared.queries import row_type
 from device_agent.shared.tabular.fields import Layout
 from device_agent.shared.tabular.float_parser import read_table
 from device_agent.shared.tabular.reader import Line, Parsed, checked, line_by_line, more, plain_numbers, short
@@ -34,6 +34,7 @@ class JsonParser:
     def __init__(self, info: KnnInfo, *, ignore_extra: bool = False, keep: Sequence[str] = ()) -> None:
         self.header: bool | None = False
         self.line = 0
+        self.dtype = row_type(info.origin)
         self._names = info.feature_names
         self._keep = keep
         self._places = {*info.feature_names, *keep}
@@ -47,14 +48,14 @@ class JsonParser:
             return Parsed(rows, len(rows), lines=range(self.line - len(rows) + 1, self.line + 1))
         return line_by_line(self, block, self._parse_line)
 
-    def _parse_plain(self, block: bytes) -> NDArray[np.float32] | None:
+    def _parse_plain(self, block: bytes) -> NDArray[Any] | None:
         """Returns the rows of a block of flat arrays of plain finite numbers; None for any other block."""
         block = block.replace(b"\r\n", b"\n") if b"\r" in block else block
         text = block[1:-2].replace(b"]\n[", b"\n") + b"\n"
         two_less_in_each_line = len(block) - len(text) == 2 * block.count(b"\n")
         if not (two_less_in_each_line and block.startswith(b"[") and block.endswith(b"]\n")):
             return None
-        found = read_table(text, Layout(len(self._names), strict=True), _read_fields)
+        found = read_table(text, Layout(len(self._names), dtype=self.dtype, strict=True), _read_fields)
         return None if found is None else found[0]
 
     def _parse_line(self, line: bytes) -> Line:

@@ -21,7 +21,7 @@ class Parsed:
     """The parsed lines of a block, without blank ones.
 
     Attributes:
-        rows: (n, n_features) float32, the good lines in order.
+        rows: (n, n_features) of the parser's `dtype`, the good lines in order.
         count: number of lines, good and bad: each gets one answer.
         errors: position among the `count` lines -> (line number in the input, message).
         hint: what to do about the first error; may be empty.
@@ -29,7 +29,7 @@ class Parsed:
         lines: number of each good line in the input.
     """
 
-    rows: NDArray[np.float32]
+    rows: NDArray[Any]
     count: int
     errors: dict[int, tuple[int, str]] = field(default_factory=dict)
     hint: str = ""
@@ -42,10 +42,14 @@ Line = tuple[list[float], Sequence[Any]]
 
 
 class Parser(Protocol):
-    """Parses blocks of whole lines into rows; keeps the header and the line number."""
+    """Parses blocks of whole lines into rows; keeps the header and the line number.
+
+    `dtype` is np.float32, or np.float64 for a model with an origin; it may be changed between blocks.
+    """
 
     header: bool | None
     line: int
+    dtype: type[np.floating[Any]]
 
     def parse(self, block: bytes) -> Parsed:
         """Parses a block that ends with a newline."""
@@ -71,7 +75,7 @@ def line_by_line(parser: Parser, block: bytes, parse_line: Callable[[bytes], Lin
             good.append(numbers)
             kept.append(values)
             lines.append(parser.line)
-    rows = np.array(good, np.float64).astype(np.float32) if good else np.empty((0, 0), np.float32)
+    rows = np.array(good, np.float64).astype(parser.dtype) if good else np.empty((0, 0), parser.dtype)
     return Parsed(rows, len(good) + len(errors), errors, hints[0] if hints else "", list(zip(*kept)), lines)
 
 
@@ -92,7 +96,7 @@ def checked(value: float, text: str, where: str) -> float:
     Raises:
         BadInput: it is not finite in float32.
     """
-    if not abs(value) < TOO_LARGE[np.float32]:
+    if not abs(value) < TOO_LARGE:
         raise BadInput(f"{where}: {unlike_finite(value, text)}")
     return value
 

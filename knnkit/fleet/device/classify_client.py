@@ -29,7 +29,7 @@ class Answerer:
     def __init__(self, transport: Transport, facts: Facts) -> None:
         self._transport, self._facts = transport, facts
 
-    def neighbours(self, rows: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[Any]]:
+    def neighbours(self, rows: NDArray[Any]) -> tuple[NDArray[np.int32], NDArray[Any]]:
         """Returns the (n, k) training rows nearest to (n, n_features) raw rows, and the (n,) labels.
 
         Raises:
@@ -40,7 +40,7 @@ class Answerer:
             nearest = np.array([[near["index"] for near in record["neighbors"]] for record in records], np.int32)
             return nearest, np.array([record["label"] for record in records])
 
-    def labels(self, rows: NDArray[np.float32], classes: Sequence[int | str]) -> NDArray[np.int32]:
+    def labels(self, rows: NDArray[Any], classes: Sequence[int | str]) -> NDArray[np.int32]:
         """Returns the (n,) class indices of rows; -1 is "unknown".
 
         Raises:
@@ -60,9 +60,9 @@ class Answerer:
                 f"{self._transport.name}: the answers of `classify` are malformed", reason="bad-answer"
             ) from None
 
-    def _classify(self, rows: NDArray[np.float32], options: list[str]) -> list[dict[str, Any]]:
+    def _classify(self, rows: NDArray[Any], options: list[str]) -> list[dict[str, Any]]:
         sent = io.BytesIO()
-        np.save(sent, np.ascontiguousarray(rows, np.float32), allow_pickle=False)
+        np.save(sent, np.ascontiguousarray(rows), allow_pickle=False)
         command = [*self._facts.agent_argv, "classify", "--format", "npy", "--output-format", "jsonl", *options]
         answer = self._transport.run(command, timeout=_SECONDS, input=sent.getvalue(), max_output=_MAX_ANSWER)
         if answer.exit_code != 0:

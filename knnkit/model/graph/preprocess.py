@@ -36,7 +36,7 @@ def enter(space: Space, rows: Any) -> tuple[Any, Any]:
             z, blur = _normalize(z, blur, step)
     z = z - space.centre
     blur = (blur + np.float32(EPSILON) * _length(z)) * np.float32(space.scale.max())
-    return z, blur
+    return z, blur + np.float32(space.tied)  # float64 ranks closer distances as ties
 
 
 def _affine(z: Any, blur: Any, step: Step) -> tuple[Any, Any]:

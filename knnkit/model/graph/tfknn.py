@@ -19,6 +19,7 @@ import tensorflow as tf
 
 from device_agent.shared.golden.judge import PROBABILITY_TOLERANCE
 from device_agent.shared.protocol import constants
+from device_agent.shared.protocol.model_info import Near
 from knnkit.model.graph.preprocess import TYPICAL, enter
 from knnkit.model.graph.search import Nearest, Search
 from knnkit.model.graph.underflow import lost, may_be_mistaken
@@ -78,6 +79,23 @@ class KnnModule(tf.Module):  # type: ignore[misc]
         per_row = 4 * (len(self.enrolled) * (width if self.metric == "manhattan" else 1) + ranked * width)
         fitting = (32 << 20) // per_row
         return int(max(2, min(64, 1 << max(0, fitting.bit_length() - 1))))
+
+    @property
+    def near(self) -> Near:
+        """How close two neighbours are whose order float32 leaves open.
+
+        Two measures are off by rho of themselves each, and by what underflow may take: 8 rho of the k-th covers both.
+        With steps, 4 blur and 4 rho cover two distances (`_further`), and twice that their squares. In a certain row,
+        2 TYPICAL blur is under margin times the greater of the k-th distance and the radius (`_certain`).
+        """
+        squared = self.metric in ("sqeuclidean", "cosine")
+        if self.space.steps:
+            least = float(self.space.radius)
+            share = (4.0 * float(self.search.rho) + 2.0 * self.margin / TYPICAL) * (2.0 if squared else 1.0)
+            return Near(share, float(self._to_metric(least * least, least)))
+        share = 8.0 * float(self.search.rho)
+        least = 2.0 * self._lost / share if self._mistaken else 0.0
+        return Near(share, float(np.sqrt(least)) if self.metric == "euclidean" else float(least))
 
     def run(self, queries: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
         """Returns the graph's outputs for (n, n_features) finite float32 rows, by name: a batch at a time."""

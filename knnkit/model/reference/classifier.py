@@ -22,6 +22,8 @@ _MAX_LISTED = 512
 #: Rows within this factor are summed again, exactly. NumPy adds pairwise, so that a sum of p terms is off by less than
 #: (16 + log2 p) 2^-53 of itself: far less than 2^-40.
 _NEAR_TIED = 1.0 + 2.0**-40
+#: Ties within `Space.tied` form chains; the chain of the k-th neighbour ends this many times `tied` beyond it.
+_CHAIN = 8
 
 
 @dataclass(frozen=True)
@@ -71,9 +73,10 @@ class Reference:
     ) -> None:
         self.space, self.enrolled, self.classes = space, enrolled, classes
         self.n_classes, self.k, self.weights, self.margin, self.reject = n_classes, k, weights, margin, reject
+        self._unit, self._scale = space.unit, space.scale / space.unit
 
-    def answer(self, rows: Float32) -> ReferenceAnswers:
-        """Returns the answers to raw (n, d) float32 queries."""
+    def answer(self, rows: NDArray[Any]) -> ReferenceAnswers:
+        """Returns the answers to raw (n, d) queries."""
         return self._answer(self.space.enter(rows), None)
 
     def leave_one_out(self, training: NDArray[np.int64]) -> ReferenceAnswers:
@@ -101,8 +104,16 @@ class Reference:
             label[row] = self._decide(probabilities[row], distances[row, self.k - 1])
         return ReferenceAnswers(label, probabilities, indices, distances, np.array(tolerances))
 
+    def order(self, rows: Float32, indices: NDArray[np.int32]) -> tuple[NDArray[np.int32], Float64]:
+        """Returns the (n, k) neighbours `indices` of raw (n, d) rows by (distance, index), and their distances."""
+        found, distances = np.empty_like(indices), np.empty(indices.shape)
+        for row, query in enumerate(self.space.enter(rows)):
+            found[row], measure = self._sort(query, np.sort(indices[row]))
+            distances[row] = self._to_metric(measure)
+        return found, distances
+
     def _measure(self, query: Float64) -> Float64:
-        """Returns (n_train,) squared distances (manhattan: distances), up to the rounding of sums."""
+        """Returns (n_train,) squared distances (manhattan: distances) before `unit`, up to the rounding of sums."""
         found = np.empty(len(self.enrolled))
         step = max(1, _CHUNK_BYTES // (8 * len(query)))
         for start in range(0, len(found), step):
@@ -112,20 +123,35 @@ class Reference:
     def _terms(self, query: Float64, enrolled: Float32) -> Float64:
         if self.space.metric == "cosine" and query[-2] == 1.0:  # a row of zeros: at distance 1 from all
             return np.full((len(enrolled), 1), 2.0)
-        difference = (query - enrolled) * self.space.scale
+        difference: Float64 = (query - enrolled) * self._scale
         return np.abs(difference) if self.space.metric == "manhattan" else difference * difference
 
     def _rank(self, query: Float64, rough: Float64) -> tuple[NDArray[np.int64], Float64, float]:
         """Returns the nearest rows in order of (measure, index), their measures, and the tolerance."""
         kth = float(self._to_base(max(self._limit, np.partition(rough, self.k - 1)[self.k - 1])))
         tolerance = self.margin * max(kth, self.space.radius)
-        near = np.flatnonzero(self._to_base(rough) <= (kth + 2 * tolerance) * _NEAR_TIED)
+        beyond = max(2 * tolerance, _CHAIN * self.space.tied)
+        near = np.flatnonzero(self._to_base(rough) <= (kth + beyond) * _NEAR_TIED)
         most = self.k + _MAX_LISTED
-        if len(near) > most:
-            near = near[rough[near] <= max(self._limit, np.partition(rough[near], most - 1)[most - 1]) * _NEAR_TIED]
+        if len(near) > most:  # keep what is tied with the k-th
+            last = self._to_base(max(self._limit, np.partition(rough[near], most - 1)[most - 1]))
+            near = near[self._to_base(rough[near]) <= max(last, kth + _CHAIN * self.space.tied) * _NEAR_TIED]
+        order, exact = self._sort(query, near)
+        return order[:most], exact[:most], tolerance
+
+    def _sort(self, query: Float64, near: NDArray[Any]) -> tuple[NDArray[Any], Float64]:
+        """Returns the rows `near` in order of (measure, index), and their measures; ties have the least of theirs."""
         exact = self._add_up(query, near)
-        order = np.lexsort((near, exact))[:most]
-        return near[order], exact[order], tolerance
+        order = np.lexsort((near, exact))
+        near, exact = near[order], np.asarray(exact[order])
+        if self.space.tied == 0.0 or len(near) < 2:
+            return near, exact
+        base = self._to_base(exact)
+        chain = base[self.k - 1] + _CHAIN * self.space.tied
+        apart = (np.diff(base) > self.space.tied) | (base[1:] > chain)
+        group = np.append(0, np.cumsum(apart))
+        first = np.append(0, np.flatnonzero(apart) + 1)[group]
+        return near[np.lexsort((near, group))], np.asarray(exact[first])
 
     def _add_up(self, query: Float64, near: NDArray[np.int64]) -> Float64:
         """Returns the measures of the rows `near`; `math.fsum` rounds each sum once, so every machine agrees."""
@@ -143,15 +169,16 @@ class Reference:
     @property
     def _limit(self) -> float:
         """The largest measure that counts as an exact match."""
-        return self.space.zero if self.space.metric == "manhattan" else self.space.zero**2
+        zero = self.space.zero / self._unit
+        return zero if self.space.metric == "manhattan" else zero**2
 
     def _to_base(self, measure: Any) -> Any:
-        return measure if self.space.metric == "manhattan" else np.sqrt(measure)
+        return (measure if self.space.metric == "manhattan" else np.sqrt(measure)) * self._unit
 
     def _to_metric(self, measure: Float64) -> Float64:
-        if self.space.metric == "euclidean":
-            return np.sqrt(measure)
-        return measure / 2 if self.space.metric == "cosine" else measure
+        if self.space.metric in ("euclidean", "manhattan"):
+            return np.asarray(self._to_base(measure))
+        return np.asarray(measure / 2 if self.space.metric == "cosine" else measure * self._unit**2)
 
     def _vote(self, order: NDArray[np.int64], distances: Float64) -> Float64:
         shares = np.zeros(self.n_classes)

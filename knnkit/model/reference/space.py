@@ -1,14 +1,16 @@
 """Map from raw rows to the coordinates that distances use.
 
-A float32 row passes the `steps` (affine, linear, normalising), if there are any. Then the float32 `centre` is
-subtracted, and `scale` weights the difference of each coordinate. A model that only scales its features has no steps:
-its enrolled row is the raw row's float32 offset from the centre, so float32 loses nothing to a large common offset.
+A raw row becomes float32, after the model's float64 `origin` is subtracted, if it has one. The float32 row passes the
+`steps` (affine, linear, normalising), if there are any. Then the float32 `centre` is subtracted, and `scale` weights
+the difference of each coordinate. A model that only scales its features has no steps: its enrolled row is the raw row's
+float32 offset from the centre, so float32 loses nothing to a large common offset.
 Values are float64 unless the text says float32. Never imports TensorFlow.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -16,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.protocol.constants import Metric
+from device_agent.shared.queries import narrow
+from knnkit.data.precision import find_origin
 from knnkit.errors import BuildError
 
 Float64 = NDArray[np.float64]
@@ -30,6 +34,9 @@ CONFIDENCE = 6.0
 #: With steps, a distance below this share of the space's size is an exact match. An enrolled float32 row is off by up
 #: to 2^-24 of its length, a query in float64 by far less; 2^-22 is four times that.
 _ZERO = 2.0**-22
+#: The same for training rows that another program has mapped in float32: a sum of p products is off by sqrt(p) times
+#: as much (Higham and Mary 2019), and 16 times covers a few hundred features.
+_ZERO_FLOAT32 = 16.0 * _ZERO
 
 
 def relative_error(width: int) -> float:
@@ -111,6 +118,7 @@ class Space:
     Attributes:
         metric: the model's metric.
         steps: maps before the centre; empty for a model that only scales.
+        origin: (d,) float64, subtracted from raw rows before they become float32; None if no feature needs it.
         centre: (p,) float32, subtracted after the steps.
         scale: (p,) float64 factor of each coordinate's difference.
         zero: largest distance that counts as an exact match; 0 without steps.
@@ -125,9 +133,28 @@ class Space:
     zero: float = 0.0
     radius: float = 0.0
     reach: float = 0.0
+    origin: Float64 | None = None
 
-    def enter(self, rows: Float32, *, query: bool = True) -> Float64:
+    @property
+    def tied(self) -> float:
+        """Distances closer than this are ties, in order of their rows; 0 without steps, where distances are exact.
+
+        Rounding an enrolled row to float32 moves it, and so each distance to it, by up to 2^-24 of the space's size.
+        """
+        return self.zero / 2
+
+    @property
+    def unit(self) -> float:
+        """What all coordinates are scaled by, if it is the same factor; else 1. It is left out until ties are found."""
+        return float(np.abs(self.scale[0])) if (np.abs(self.scale) == np.abs(self.scale[0])).all() else 1.0
+
+    def narrow(self, rows: NDArray[Any]) -> Float32:
+        """Returns raw (n, d) rows as (n, d) float32 offsets from the origin."""
+        return narrow(rows, self.origin)
+
+    def enter(self, rows: NDArray[Any], *, query: bool = True) -> Float64:
         """Returns the (n, p) float64 offsets of raw (n, d) rows from the centre, before `scale`."""
+        rows = self.narrow(rows)
         if not self.steps:
             with np.errstate(over="ignore"):
                 offsets = rows - self.centre
@@ -137,14 +164,15 @@ class Space:
             mapped = step.apply(mapped, query=query)
         return np.asarray(mapped - self.centre)
 
-    def leave(self, enrolled: Float32) -> Float32:
-        """Returns raw (n, d) float32 rows whose offsets are about those of the (n, p) enrolled rows.
+    def leave(self, enrolled: Float32) -> NDArray[np.floating[Any]]:
+        """Returns raw (n, d) rows whose offsets are about those of the (n, p) enrolled rows: float64 with an origin.
 
         A normalising step loses the length of a row. What a PCA step drops is replaced by its mean.
         """
         rows = enrolled.astype(np.float64) + self.centre
-        for step in reversed(self.steps):
-            rows = step.undo(rows)
+        rows = _undo(rows, self.steps)
+        if self.origin is not None:
+            return rows + self.origin
         with np.errstate(over="ignore"):
             return np.asarray(rows, dtype=np.float32)
 
@@ -154,29 +182,62 @@ class Space:
         return 1.0 if any(step.kind in ("normalize", "cosine") for step in self.steps) else self.reach
 
 
-def make_space(rows: Float32, steps: list[Step], metric: Metric) -> tuple[Space, Float32]:
+def make_space(rows: NDArray[Any], steps: list[Step], metric: Metric) -> tuple[Space, Float32]:
     """Returns the space of raw (n, d) training rows under `steps`, and the enrolled (n, p) float32 rows.
 
+    Rows of float64 get an origin where float32 needs it, unless the first step changes with it (cosine, normalising).
+
     Raises:
         BuildError: the map takes a training row out of the range of float32.
     """
     maps, scale = _split_scale(steps, metric)
-    return _centre(metric, maps, scale, _through(maps, rows) if maps else rows)
+    origin = find_origin(rows) if may_shift(steps, metric) else None
+    maps, rows = _shifted(maps, origin), narrow(rows, origin)
+    return _centre(metric, maps, scale, _through(maps, rows) if maps else rows, origin)
 
 
-def adopt_space(mapped: Float64, steps: list[Step], metric: Metric) -> tuple[Space, Float32]:
+def may_shift(steps: list[Step], metric: Metric) -> bool:
+    """Whether a model can take rows less an origin: a row's direction and length would change with it."""
+    return steps[0].kind in ("affine", "linear") if steps else metric != "cosine"
+
+
+def adopt_space(mapped: NDArray[Any], steps: list[Step], metric: Metric) -> tuple[Space, Float32]:
     """As `make_space`, from (n, p) training rows that have passed the `steps`, as a scikit-learn Pipeline keeps them.
 
+    The rows are float64, or float32 if it was fitted with such rows.
+
     Raises:
         BuildError: the map takes a training row out of the range of float32.
     """
+    zero = _ZERO_FLOAT32 if steps and mapped.dtype == np.float32 else _ZERO
+    mapped = mapped.astype(np.float64)
     maps, scale = _split_scale(steps, metric)
+    folded = _fold(steps)
+    origin = find_origin(_undo(mapped, folded)) if may_shift(steps, metric) else None
     if metric == "cosine":
-        return _centre(metric, maps, scale, maps[-1].apply(mapped, query=False))
-    if scale is not None:
-        last = _fold(steps)[-1]
-        mapped = mapped / last.b + last.a
-    return _centre(metric, maps, scale, mapped if maps else mapped.astype(np.float32))
+        mapped = maps[-1].apply(mapped, query=False)
+    elif scale is not None:
+        mapped = folded[-1].undo(mapped)
+    if origin is not None and len(maps) == 1 and maps[0].kind == "linear":
+        # Distances do not change if the map is taken from the origin; its own centre can be 0, and far away (NCA).
+        mapped = mapped - (origin - maps[0].b) @ maps[0].a
+        maps = [replace(maps[0], b=origin)]
+    return _centre(metric, _shifted(maps, origin), scale, mapped if maps else narrow(mapped, origin), origin, zero)
+
+
+def _undo(rows: Float64, steps: Iterable[Step]) -> Float64:
+    for step in reversed([*steps]):
+        rows = step.undo(rows)
+    return rows
+
+
+def _shifted(maps: list[Step], origin: Float64 | None) -> list[Step]:
+    """Returns the maps of rows from which `origin` was subtracted: the first one subtracts that much less."""
+    if origin is None or not maps:
+        return maps
+    first = maps[0]
+    less = replace(first, a=first.a - origin) if first.kind == "affine" else replace(first, b=first.b - origin)
+    return [less, *maps[1:]]
 
 
 def _split_scale(steps: list[Step], metric: Metric) -> tuple[list[Step], Float64 | None]:
@@ -196,7 +257,14 @@ def _through(maps: list[Step], rows: Float32) -> Float64:
     return mapped
 
 
-def _centre(metric: Metric, maps: list[Step], scale: Float64 | None, values: NDArray[Any]) -> tuple[Space, Float32]:
+def _centre(
+    metric: Metric,
+    maps: list[Step],
+    scale: Float64 | None,
+    values: NDArray[Any],
+    origin: Float64 | None,
+    zero: float = _ZERO,
+) -> tuple[Space, Float32]:
     centre = _choose_centre(values)
     factors = np.ones(len(centre)) if scale is None else np.broadcast_to(scale, centre.shape).astype(np.float64)
     with np.errstate(over="ignore"):
@@ -217,9 +285,10 @@ def _centre(metric: Metric, maps: list[Step], scale: Float64 | None, values: NDA
         factors,
         radius=float(np.sqrt(np.mean(lengths * lengths))),
         reach=float(np.sqrt(squared.max())),
+        origin=origin,
     )
     size = max(space.size, float(lengths.max()))
-    return replace(space, zero=_ZERO * size if maps else 0.0), enrolled
+    return replace(space, zero=zero * size if maps else 0.0), enrolled
 
 
 def _fold(steps: list[Step]) -> list[Step]:

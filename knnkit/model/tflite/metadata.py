@@ -104,6 +104,7 @@ def _exact_tables(blocks: list[tuple[int, int]], model: KnnModule) -> bytes:
         "centre": space.centre,
         "scale": space.scale,
         "zero": np.float64(space.zero),
+        "tied": np.float64(space.tied),
         "classes": model.codes,
         "block_offsets": np.array([place for place, _ in blocks], dtype=np.int64),
         "block_rows": np.array([rows for _, rows in blocks], dtype=np.int64),
@@ -119,7 +120,10 @@ def _exact_tables(blocks: list[tuple[int, int]], model: KnnModule) -> bytes:
 # --- TFLite Metadata ----------------------------------------------------------------------------------------------
 def _describe(tree: Any, info: model_info.KnnInfo, model: KnnModule) -> bytes:
     build = flatbuffers.Builder(1024)
-    inputs = [_tensor(build, constants.INPUT_ROWS, f"{info.n_features} features, as they were measured", False)]
+    measured = (
+        "as they were measured" if info.origin is None else f"less the origin in {constants.KNN_FILE}, in float64"
+    )
+    inputs = [_tensor(build, constants.INPUT_ROWS, f"{info.n_features} features, {measured}", False)]
     outputs = [
         _tensor(build, name, _OUTPUT_DESCRIPTIONS[name], name == constants.OUTPUT_PROBABILITIES)
         for name in _output_order(tree)

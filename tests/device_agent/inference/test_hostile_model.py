@@ -27,6 +27,7 @@ WRONG: dict[str, Any] = {
     "centre": [np.array(1.0), np.zeros(0, np.float32), np.array(["a"] * 4), np.zeros((0, 4), np.float32)],
     "scale": [np.zeros(0), np.zeros(3), np.zeros(4, complex)],
     "zero": [np.zeros(2), np.array("0")],
+    "tied": [np.zeros(2), np.array("0")],
     "classes": [np.array(0), np.full(105, -1), np.full(105, 2**31), np.zeros(3, np.int32), np.zeros(105)],
     "block_offsets": [np.array([-4]), np.array([2**62]), np.zeros((1, 2), int), np.array([0, 0]), np.array([0.5])],
     "block_rows": [np.array([-1]), np.array([2**62]), np.array([1])],

@@ -8,7 +8,6 @@ import fcntl
 import json
 import os
 import random
-import select
 import signal
 import subprocess
 import sys
@@ -16,11 +15,11 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from support.device import Device
+from support.device_stream import WAIT, Stream
 from support.releases import Releases
 
 from device_agent.shared.golden.golden_set import Golden
@@ -30,55 +29,7 @@ from device_agent.shared.tabular.inputs import MAX_LINE, Lines
 from device_agent.store.state import StoreState
 from device_agent.system import clock
 
-WAIT = 60.0
 PIPE = 65536
-
-
-class Stream:
-    """A running `classify --stream` with a pipe on each side."""
-
-    def __init__(self, device: Device, *arguments: str, **more: Any) -> None:
-        streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | more
-        self.process = device.popen("classify", "--stream", *arguments, **streams)
-        self._buffer = b""
-
-    def __enter__(self) -> Stream:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
-            if pipe:
-                pipe.close()
-        self.process.wait(WAIT)
-
-    def send(self, data: str | bytes) -> None:
-        assert self.process.stdin
-        os.write(self.process.stdin.fileno(), data.encode() if isinstance(data, str) else data)
-
-    def line(self) -> str:
-        """Returns the next answer; fails if none comes."""
-        assert self.process.stdout
-        descriptor = self.process.stdout.fileno()
-        while b"\n" not in self._buffer:
-            ready, _, _ = select.select([descriptor], [], [], WAIT)
-            assert ready, "no answer came"
-            data = os.read(descriptor, 65536)
-            assert data, "the stream ended"
-            self._buffer += data
-        line, _, self._buffer = self._buffer.partition(b"\n")
-        return line.decode()
-
-    def ask(self, line: str) -> str:
-        self.send(line + "\n")
-        return self.line()
-
-    def finish(self, code: int = 0) -> tuple[str, str]:
-        """Ends the input; returns the rest of the output, and what was said on stderr."""
-        out, err = self.process.communicate(timeout=WAIT)
-        assert self.process.returncode == code, err.decode()
-        return (self._buffer + out).decode(), err.decode()
 
 
 class Pair:

@@ -10,11 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 import skops.io
+from imblearn.over_sampling import RandomOverSampler
+from imblearn.pipeline import make_pipeline as imblearn_pipeline
+from sklearn.base import clone
+from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_wine
-from sklearn.decomposition import PCA
+from sklearn.decomposition import PCA, FactorAnalysis, IncrementalPCA, TruncatedSVD
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.feature_selection import RFE, SelectFromModel, SelectKBest, SelectPercentile, VarianceThreshold
+from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, RandomizedSearchCV, train_test_split
 from sklearn.neighbors import KNeighborsClassifier, NeighborhoodComponentsAnalysis
-from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
 from sklearn.preprocessing import (
     MaxAbsScaler,
     MinMaxScaler,
@@ -23,6 +30,7 @@ from sklearn.preprocessing import (
     RobustScaler,
     StandardScaler,
 )
+from sklearn.random_projection import GaussianRandomProjection, SparseRandomProjection
 from support.device_process import DeviceProcess
 
 import knnkit
@@ -39,6 +47,9 @@ PIPELINES = {
     "min-max, cosine": make_pipeline(MinMaxScaler((-1, 2)), KNeighborsClassifier(3, metric="cosine")),
     "PCA, whitened": make_pipeline(StandardScaler(), PCA(3, whiten=True), KNeighborsClassifier(4)),
     "PCA, then scaled": make_pipeline(PCA(5), StandardScaler(), KNeighborsClassifier(7, weights="distance", p=1)),
+    "columns": make_pipeline(
+        ColumnTransformer([("wide", PCA(2), [0, 12]), ("thin", StandardScaler(), [2, 5, 6])]), KNeighborsClassifier(3)
+    ),
     "NCA": make_pipeline(
         StandardScaler(), NeighborhoodComponentsAnalysis(2, max_iter=15, random_state=0), KNeighborsClassifier(3)
     ),
@@ -47,6 +58,86 @@ PIPELINES = {
         [("maps", make_pipeline(StandardScaler(), Normalizer("max"))), ("knn", KNeighborsClassifier(3, metric="l2"))]
     ),
 }
+
+KNN = KNeighborsClassifier
+#: What a linear map, or a plain metric after one, can say.
+LINEAR: dict[str, Any] = {
+    "LDA": make_pipeline(LinearDiscriminantAnalysis(), KNN(3)),
+    "LDA, eigen": make_pipeline(LinearDiscriminantAnalysis(solver="eigen", n_components=1), KNN(3)),
+    "truncated SVD": make_pipeline(StandardScaler(), TruncatedSVD(4, random_state=0), KNN(5)),
+    "incremental PCA": make_pipeline(StandardScaler(), IncrementalPCA(4, whiten=True), KNN(5, weights="distance")),
+    "factors": make_pipeline(StandardScaler(), FactorAnalysis(3, random_state=0), KNN(3)),
+    "Gaussian projection": make_pipeline(StandardScaler(), GaussianRandomProjection(5, random_state=0), KNN(3)),
+    "sparse projection": make_pipeline(StandardScaler(), SparseRandomProjection(5, random_state=0), KNN(3, p=1)),
+    "variance": make_pipeline(VarianceThreshold(0.2), StandardScaler(), KNN(3)),
+    "best of them": make_pipeline(StandardScaler(), SelectKBest(k=5), KNN(3, metric="cosine")),
+    "percentile": make_pipeline(SelectPercentile(percentile=40), RobustScaler(), KNN(3)),
+    "from a model": make_pipeline(SelectFromModel(LogisticRegression(max_iter=5000)), StandardScaler(), KNN(3)),
+    "recursive": make_pipeline(
+        RFE(LogisticRegression(max_iter=5000), n_features_to_select=4), StandardScaler(), KNN(3)
+    ),
+    "columns": make_pipeline(
+        ColumnTransformer(
+            [
+                ("wide", make_pipeline(StandardScaler(), PCA(2)), [0, 1, 2, 12]),
+                ("thin", MinMaxScaler((1, 3)), slice(3, 6)),
+                ("none", "drop", [6]),
+                ("empty", StandardScaler(), []),
+            ],
+            remainder="passthrough",
+            transformer_weights={"wide": 3.0},
+        ),
+        KNN(3, weights="distance"),
+    ),
+    "union": make_pipeline(
+        FeatureUnion(
+            [("pca", make_pipeline(RobustScaler(), PCA(3))), ("best", SelectKBest(k=2)), ("off", "drop")],
+            transformer_weights={"best": 0.1},
+        ),
+        StandardScaler(),
+        KNN(3),
+    ),
+    "standardised": KNN(3, metric="seuclidean", metric_params={"V": KEPT.var(axis=0, ddof=1)}),
+    "mahalanobis": KNN(3, metric="mahalanobis", metric_params={"VI": np.linalg.inv(np.cov(KEPT.T))}),
+    "after a scaler": make_pipeline(
+        StandardScaler(),
+        KNN(3, metric="mahalanobis", metric_params={"V": np.cov(StandardScaler().fit_transform(KEPT).T)}),
+    ),
+    "weighted": make_pipeline(StandardScaler(), KNN(3, metric_params={"w": np.arange(13.0)})),
+    "weighted, manhattan": make_pipeline(StandardScaler(), KNN(3, p=1, metric_params={"w": np.arange(1.0, 14.0)})),
+    "correlation": make_pipeline(StandardScaler(), KNN(3, metric="correlation")),
+    "over sampled": imblearn_pipeline(StandardScaler(), RandomOverSampler(random_state=0), KNN(3)),
+}
+
+
+@pytest.mark.parametrize("name", sorted(LINEAR))
+def test_a_linear_map_or_metric_answers_as_the_estimator(name: str, tmp_path: Path) -> None:
+    estimator = clone(LINEAR[name]).fit(KEPT, LABELS)
+    model = knnkit.from_sklearn(estimator, name="wine")
+    assert model.predict(HELD_OUT).tolist() == estimator.predict(HELD_OUT).tolist()
+    assert np.abs(model.predict_proba(HELD_OUT) - estimator.predict_proba(HELD_OUT)).max() <= 1e-5
+    steps = [step for _, step in getattr(estimator, "steps", [("knn", estimator)])]
+    mapped = HELD_OUT
+    for step in steps[:-1]:
+        mapped = step.transform(mapped) if hasattr(step, "transform") else mapped
+    distances, indices = steps[-1].kneighbors(mapped)
+    found = model.neighbors(HELD_OUT)
+    assert np.array_equal(found.indices, indices)
+    assert np.allclose(found.distances, distances, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", sorted(set(LINEAR) - {"over sampled"}))
+def test_a_linear_map_is_read_from_skops(name: str, tmp_path: Path) -> None:
+    estimator = clone(LINEAR[name]).fit(KEPT, LABELS)
+    skops.io.dump(estimator, tmp_path / "wine.skops")
+    imported = knnkit.from_skops(tmp_path / "wine.skops", name="wine")
+    assert imported.fitted.enrolment.fingerprint == knnkit.from_sklearn(estimator).fitted.enrolment.fingerprint
+
+
+def test_a_map_that_is_not_linear_is_named_inside_a_union() -> None:
+    estimator = make_pipeline(FeatureUnion([("norm", Normalizer()), ("pca", PCA(2))]), KNN(3)).fit(KEPT, LABELS)
+    with pytest.raises(BuildError, match="Normalizer is not supported inside a FeatureUnion or ColumnTransformer"):
+        knnkit.from_sklearn(estimator)
 
 
 @pytest.mark.parametrize("name", sorted(PIPELINES))

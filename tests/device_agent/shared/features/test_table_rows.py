@@ -187,10 +187,10 @@ def test_models_of_plain_rows_keep_their_bytes_and_an_older_agent_refuses_the_ot
     assert b'"ignore_extra"' not in plain
     assert b'"schema": 1' in plain
     assert json_codec.loads(KnnInfo, plain) == PLAIN
-    grown = replace(PLAIN, table=TABLE, ignore_extra=True, schema=2)
+    grown = replace(PLAIN, table=TABLE, ignore_extra=True, schema=3)
     assert json_codec.loads(KnnInfo, json_codec.dump_file(grown)) == grown
-    with pytest.raises(json_codec.NewerDocument, match="its schema is 3"):
-        json_codec.loads(KnnInfo, json_codec.dump_file(replace(grown, schema=3)))
+    with pytest.raises(json_codec.NewerDocument, match="its schema is 4"):
+        json_codec.loads(KnnInfo, json_codec.dump_file(replace(grown, schema=4)))
 
 
 def test_a_parquet_file_gives_the_table_of_the_csv_file(tmp_path: Path) -> None:

@@ -1,0 +1,157 @@
+"""Columns whose values float32 cannot hold apart.
+
+Models work in float32, which has 24 bits: UTM northings near 5.6 million step by 0.5 m, seconds since 1970 by 128 s.
+`find_origin` chooses what to subtract in float64 first. `warnings` names columns that lose too much all the same, and
+columns that vary only by rounding. Reads no file and changes no row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+#: Rows that statistics of a column are made from.
+_SAMPLE = 1024
+#: A column is far from 0 if its median is this many times the distance within which three quarters of its rows lie.
+_FAR, _MOST = 16.0, 0.75
+#: Neighbouring values fewer float32 steps apart than these: an origin pays; the column cannot be told apart.
+_FINE, _COARSE = 4096.0, 8.0
+#: Share of its values between which neighbours are looked for, so that more rows of the same data change nothing.
+_SHARE = 256
+#: Steps of float32, or units of 2^-52, within which a column varies only by rounding.
+_ROUNDING, _NOISE = 4.0, 16.0
+#: Share of the rows that may be inexact in float32 without a warning.
+_FEW_ROWS = 0.01
+
+Float64 = NDArray[np.float64]
+
+
+def find_origin(rows: NDArray[Any]) -> Float64 | None:
+    """Returns (d,) float64 numbers to subtract from (n, d) rows before float32; None if no column needs one.
+
+    An origin is the median, rounded to a power of two below the spread, so that differences from it are exact in
+    float64. It is 0 for a column that float32 holds well enough.
+    """
+    if rows.dtype == np.float32:
+        return None
+    origin = np.zeros(rows.shape[1])
+    for column, (values, middle, spread) in _suspects(rows).items():
+        if _is_far(middle, spread) and not _exact(rows[:, column], 0.0) and not varies_by_rounding(rows[:, column]):
+            grid = 2.0 ** np.floor(np.log2(spread or _step(middle)))
+            if _gap(values, 0.0)[0] < _FINE:
+                origin[column] = np.round(middle / grid) * grid
+    return origin if origin.any() else None
+
+
+def float32_if_enough(rows: NDArray[Any]) -> NDArray[np.floating[Any]]:
+    """Returns (n, d) rows as float32, or as float64 if a column needs an origin, or loses too much in float32."""
+    if rows.dtype == np.float32 or not is_suspect(rows):
+        return _float32(rows)
+    wide = np.ascontiguousarray(rows, dtype=np.float64)
+    return wide if find_origin(wide) is not None or any(_coarse(wide, None)) else _float32(rows)
+
+
+def is_suspect(rows: NDArray[Any]) -> bool:
+    """Whether (n, d) numbers must be seen in float64 to know what float32 loses; they may be float32 already."""
+    return bool(_suspects(rows))
+
+
+def warnings(rows: NDArray[Any], names: Sequence[str], source: str, *, shifted: bool = True) -> tuple[str, ...]:
+    """Returns a warning for each column of (n, d) rows that float32 does not hold, or that varies only by rounding.
+
+    Args:
+        rows: as `float32_if_enough` returns them.
+        names: of the columns.
+        source: where they come from.
+        shifted: whether the model subtracts an origin; a cosine of raw rows does not allow it.
+    """
+    rounding = [column for column in _suspects(rows) if varies_by_rounding(rows[:, column])]
+    found = []
+    for column in rounding:
+        low, high = rows[:, column].min(), rows[:, column].max()
+        said = f"the column {names[column]!r} varies only by rounding, from {low} to {high}"
+        found.append(f"{source}: {said}; leave it out with features:, or rows of the field can all be far away")
+    for column, step, gap in _coarse(rows, find_origin(rows) if shifted else None):
+        if column not in rounding:
+            spread = float(np.ptp(rows[:, column]))
+            said = f"float32 holds the column {names[column]!r} in steps of {step:.2g}"
+            said += f", but neighbouring values are {gap:.2g} apart (spread {spread:.3g})"
+            found.append(f"{source}: {said}; give differences that matter in columns of their own, such as the hour")
+    return tuple(found)
+
+
+def varies_by_rounding(values: NDArray[Any]) -> bool:
+    """Whether (n,) values differ by no more than rounding: 3.3 and the next float32, or 0.3 and 0.1 + 0.2."""
+    low, high = float(values.min()), float(values.max())
+    greatest = max(abs(low), abs(high))
+    if low == high or high - low > _ROUNDING * _step(greatest):
+        return False
+    if high - low <= _NOISE * np.spacing(greatest):
+        return True
+    quarters = values.astype(np.float64) * 4.0  # measured in quarters: no decimal was rounded
+    distinct = len(np.unique(values))
+    return distinct == len(np.unique(values.astype(np.float32))) and not bool((quarters == np.floor(quarters)).all())
+
+
+def _suspects(rows: NDArray[Any]) -> dict[int, tuple[Float64, float, float]]:
+    """Returns column -> (sample, median, spread) of the columns that may lose too much in float32."""
+    sample = np.sort(rows[:: -(-len(rows) // _SAMPLE)].astype(np.float64), axis=0)
+    middle = sample[len(sample) // 2]  # a value that occurs: between two clusters, an origin would serve neither
+    spread = np.quantile(np.abs(sample - middle), _MOST, axis=0)
+    found = {}
+    for column in np.flatnonzero(sample[0] != sample[-1]):
+        values = sample[:, column]
+        limit = _FINE if _is_far(middle[column], spread[column]) else _COARSE
+        if _gap(values, 0.0)[0] < limit:
+            found[int(column)] = (values, float(middle[column]), float(spread[column]))
+    return found
+
+
+def _is_far(middle: float, spread: float) -> bool:
+    return abs(middle) >= _FAR * spread
+
+
+def _coarse(rows: NDArray[Any], origin: Float64 | None) -> list[tuple[int, float, float]]:
+    """Returns (column, float32 step, distance of neighbouring values) where the step is too large for the distance."""
+    found = []
+    for column, (values, _, _) in _suspects(rows).items():
+        start = 0.0 if origin is None else float(origin[column])
+        steps, gap, step = _gap(values, start)
+        if steps < _COARSE and not _exact(rows[:, column], start):
+            found.append((column, step, gap))
+    return found
+
+
+def _gap(values: Float64, origin: float) -> tuple[float, float, float]:
+    """Returns how many float32 steps, and how far, neighbours of sorted values are apart, and the step there.
+
+    Taken where they are close: at the tenth percentile. Offsets from the origin are what float32 holds.
+    """
+    distinct = np.unique(values)
+    apart = max(1, len(distinct) // _SHARE)
+    if len(distinct) <= apart:
+        return np.inf, np.inf, 0.0
+    gaps = distinct[apart:] - distinct[:-apart]
+    steps = _step(np.maximum(np.abs(distinct[apart:] - origin), np.abs(distinct[:-apart] - origin)))
+    place = np.argsort(gaps / steps)[(len(gaps) - 1) // 10]
+    return float(gaps[place] / steps[place]), float(gaps[place]), float(steps[place])
+
+
+def _step(values: Any) -> Any:
+    """Returns the distance from each value to the next float32, which has 24 bits."""
+    return np.ldexp(1.0, np.maximum(np.frexp(values)[1] - 24, -149))
+
+
+def _exact(values: NDArray[Any], origin: float) -> bool:
+    """Whether float32 holds the offsets of all values but a few."""
+    offsets = values.astype(np.float64) - origin
+    with np.errstate(over="ignore"):
+        return bool((offsets.astype(np.float32) != offsets).mean() <= _FEW_ROWS)
+
+
+def _float32(rows: NDArray[Any]) -> NDArray[np.float32]:
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(rows, dtype=np.float32)

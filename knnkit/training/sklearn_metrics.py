@@ -1,0 +1,69 @@
+"""Converts the metric of a fitted scikit-learn classifier.
+
+A metric with weights is a plain one after a linear map of the rows.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from device_agent.shared.protocol.constants import Metric
+from knnkit.errors import BuildError
+from knnkit.model.reference.space import Step, affine
+
+#: Metric in scikit-learn, as KNeighborsClassifier resolves it -> metric in knnkit.
+METRICS: dict[str, Metric] = {
+    "euclidean": "euclidean",
+    "l2": "euclidean",
+    "sqeuclidean": "sqeuclidean",
+    "manhattan": "manhattan",
+    "l1": "manhattan",
+    "cityblock": "manhattan",
+    "cosine": "cosine",
+}
+_LINEAR = ("seuclidean", "mahalanobis", "correlation")
+
+
+def metric_of(classifier: Any, width: int) -> tuple[Metric, list[Step]]:
+    """Returns the metric of a fitted classifier, and the maps of its (n, width) rows that go before it.
+
+    Raises:
+        BuildError: the metric is not supported.
+    """
+    called = classifier.effective_metric_
+    name = called if isinstance(called, str) else getattr(called, "__name__", type(called).__name__)
+    params = {key: value for key, value in (classifier.effective_metric_params_ or {}).items() if value is not None}
+    weights = params.pop("w", None)
+    if name == "minkowski" and set(params) == {"p"}:
+        power = float(params["p"])
+        name = {1.0: "manhattan", 2.0: "euclidean"}.get(power, f"minkowski with p={power:g}")
+    params.pop("p", None)
+    maps = _maps(name, params, width)
+    metric = METRICS.get(
+        {"seuclidean": "euclidean", "mahalanobis": "euclidean", "correlation": "cosine"}.get(name, name)
+    )
+    if metric is None or (maps is None and params) or (weights is not None and metric == "cosine"):
+        what = f"{name} with {', '.join(sorted(params))}" if params else name
+        known = sorted({*METRICS.values(), *_LINEAR})
+        raise BuildError(f"the metric {what} is not supported", hint=f"one of {', '.join(known)}")
+    if weights is not None:  # sum of w |d|^p
+        factor = np.asarray(weights, np.float64)
+        factor = factor if metric == "manhattan" else np.sqrt(factor)
+        # A scaling by 0 could not be undone, a linear map can.
+        maps = [affine(np.zeros(width), factor) if factor.all() else Step("linear", np.diag(factor), np.zeros(width))]
+    return metric, maps or []
+
+
+def _maps(name: str, params: dict[str, Any], width: int) -> list[Step] | None:
+    """Returns the map that makes a metric of `_LINEAR` a plain one; None for another metric."""
+    if name == "seuclidean" and set(params) == {"V"}:
+        return [affine(np.zeros(width), 1.0 / np.sqrt(np.asarray(params["V"], np.float64)))]
+    if name == "mahalanobis" and set(params) in ({"V"}, {"VI"}):
+        inverse = params["VI"] if "VI" in params else np.linalg.inv(np.asarray(params["V"], np.float64))
+        # d' VI d = |d' L|^2 with VI = L L'.
+        return [Step("linear", np.linalg.cholesky(np.asarray(inverse, np.float64)), np.zeros(width))]
+    if name == "correlation" and not params:  # the cosine of rows less their own mean
+        return [Step("linear", np.eye(width) - 1.0 / width, np.zeros(width))]
+    return None
