@@ -54,6 +54,8 @@ class FileData(Section):
     {column: one of them, or the list of its categories in order}."""
     unknown_category: Literal["refuse", "ignore"] = "refuse"
     """What a device does with a category that the model does not know: refuse the row, or ignore the cell."""
+    thousands: Annotated[Literal["", ",", ".", "'", " "], Example("','")] = ""
+    """The sign between thousands in CSV (`1,234.5` with ","), in training and on a device; default: none."""
 
     @pydantic.model_validator(mode="after")
     def _one_source(self) -> FileData:

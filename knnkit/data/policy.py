@@ -16,13 +16,17 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from device_agent.shared.features.cells import without_thousands
 from device_agent.shared.features.coder import is_missing, missing_cell
+from device_agent.shared.tabular.csv_dialect import is_number
 from device_agent.shared.tabular.csv_reader import BadCell
 from knnkit.data.bad_cells import EMPTY, NOT_FINITE, TEXT, BadCells
 
 T = TypeVar("T")
 #: Most categories of a column; each becomes a feature.
 MAX_CATEGORIES = 1000
+#: Signs between thousands that a hint names.
+_SIGNS = ",.'"
 
 
 @dataclass(frozen=True)
@@ -36,17 +40,19 @@ class Policy:
         categories: one-hot or ordinal, for all columns of text; or column (or pattern) -> one of them, or the list of
             its categories in their order.
         unknown_category: refuse or ignore.
+        thousands: the sign between thousands in text; empty: none.
     """
 
     drop: tuple[str, ...] = ()
     missing: str | Mapping[str, Any] = "refuse"
     categories: str | Mapping[str, Any] = field(default_factory=dict)
     unknown_category: str = "refuse"
+    thousands: str = ""
 
     @property
     def is_plain(self) -> bool:
         """Whether rows need nothing but numbers in every cell."""
-        return self.missing == "refuse" and not self.categories
+        return self.missing == "refuse" and not self.categories and not self.thousands
 
     def missing_of(self, name: str) -> Any:
         """Returns refuse, drop, median, constant, or the value that fills a column's missing cells."""
@@ -98,6 +104,11 @@ class Learner:
         ]
         self._fills = [policy.missing_of(name) != "refuse" for name in self.names]
 
+    @property
+    def thousands(self) -> str:
+        """The sign between thousands in text; empty: none."""
+        return self._policy.thousands
+
     def is_number(self, index: int) -> bool:
         """Whether the cells of a column are numbers."""
         return self._kinds[index] is None
@@ -129,7 +140,8 @@ class Learner:
         """Notes a bad cell."""
         if error.is_number:
             return self._note(error.index, f"{cell} is not a finite float32 number", NOT_FINITE)
-        return self._note(error.index, str(error), TEXT, cell, error.hint)
+        hint = "; for a decimal comma, ".join(filter(None, (_thousands(cell), error.hint)))
+        return self._note(error.index, str(error), TEXT, cell, hint)
 
     def end_row(self) -> None:
         """Does nothing: rows are counted when the table is fitted."""
@@ -148,6 +160,15 @@ class Learner:
     def _note(self, index: int, said: str, kind: str, cell: str = "", hint: str = "") -> float:
         self.bad_cells.add(self.place, index, self.names[index], kind, said, cell, hint)
         return float("nan")
+
+
+def _thousands(cell: str) -> str:
+    """Returns the hint for a number with a sign between its thousands; empty for any other cell."""
+    for sign in _SIGNS:
+        plain = without_thousands(cell, sign)
+        if sign in cell and plain is not None and is_number(plain, ";"):
+            return f'thousands: "{sign}" in `data:` of deploy.yaml'
+    return ""
 
 
 def sorted_levels(

@@ -210,7 +210,7 @@ def policy_of(data: Data) -> Policy:
     """Returns how the rows of a file are read."""
     if not isinstance(data, FileData):
         return PLAIN
-    return Policy(data.drop, data.missing, data.categories, data.unknown_category)
+    return Policy(data.drop, data.missing, data.categories, data.unknown_category, data.thousands)
 
 
 def _divide(build: Build, everything: Dataset) -> Divided:
@@ -253,7 +253,7 @@ def _load_imported(build: Build, data: SkopsData) -> Material:
     found = sklearn_importer.import_estimator(
         estimator, name=model.name, feature_names=names, reject=model.reject, source=str(data.skops)
     )
-    return of_imported(found, held_out)
+    return replace(of_imported(found, held_out), ignore_extra=model.ignore_extra)
 
 
 def of_imported(imported: Fitted, held_out: Dataset | None) -> Material:

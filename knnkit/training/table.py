@@ -53,6 +53,7 @@ def prepare(policy: Policy, training: Dataset, held_out: Dataset | None) -> Prep
     table = Table(
         tuple(_fit(policy, training, place) for place in range(len(training.feature_names))),
         "ignore" if policy.unknown_category == "ignore" else "refuse",
+        policy.thousands,
     )
     warnings += _filled(table, training)
     made = apply(table, training)
@@ -86,7 +87,7 @@ def policy_for(table: Table) -> Policy:
     """Returns the policy to read further rows by, before the table is applied to them."""
     missing = {column.name: "refuse" if column.fill is None else "constant" for column in table.columns}
     categories = {column.name: column.encoding for column in table.columns if column.encoding != "number"}
-    return Policy((), missing, categories, table.unknown_category)
+    return Policy((), missing, categories, table.unknown_category, table.thousands)
 
 
 def raw_lines(rows: Dataset, chosen: NDArray[np.int64]) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -10,8 +11,20 @@ import numpy as np
 from device_agent.shared.tabular.csv_reader import BadCell, Block, Columns
 
 
+def without_thousands(text: str, sign: str) -> str | None:
+    """Returns a number without the sign between its thousands; None if the sign stands elsewhere."""
+    if sign not in text:
+        return text
+    grouped = re.fullmatch(rf"[+-]?\d{{1,3}}(?:{re.escape(sign)}\d{{3}})+(?:[.,]\d*)?", text)
+    return text.replace(sign, "") if grouped else None
+
+
 class CellCoder(Protocol):
     """What reads the cells that are not plain numbers: `Coder` on a device, one that learns on the host."""
+
+    @property
+    def thousands(self) -> str:
+        """The sign between thousands; empty: none."""
 
     def is_number(self, index: int) -> bool:
         """Whether the cells of a column are numbers."""
@@ -65,7 +78,7 @@ class Cells(Columns):
 
     def read_block(self, block: bytes) -> Block | None:
         """Returns numbers and codes of whole lines; None if a line is bad, or needs to be read by itself."""
-        found = super().read_block(block) if self._numeric else None
+        found = super().read_block(block) if self._numeric and not self._coder.thousands else None
         if found is None or not self._categories:
             return found
         numbers, texts = found
@@ -87,10 +100,16 @@ class Cells(Columns):
         """
         cells = [fields[place].strip() for place in self.numbers]
         there = [index for index in self._numeric if not self._coder.is_missing(index, cells[index])]
-        pointed = dict(zip(there, self._decimals.pointed([cells[index] for index in there])))
+        plain = {index: self._without_thousands(cells[index]) for index in there}
+        pointed = dict(zip(there, self._decimals.pointed(list(plain.values()))))
         values = [self._value(index, cell, pointed.get(index)) for index, cell in enumerate(cells)]
         self._coder.end_row()
         return values
+
+    def _without_thousands(self, cell: str) -> str:
+        """Returns a cell as a plain number; one with the sign in another place stays what no number is."""
+        found = without_thousands(cell, self._coder.thousands) if self._coder.thousands else cell
+        return f"{cell!r}" if found is None else found
 
     def _value(self, index: int, cell: str, pointed: str | None) -> float:
         if pointed is None:

@@ -83,6 +83,11 @@ class Coder:
         self._table = table
         self._codes = [{text: float(place) for place, text in enumerate(c.categories)} for c in table.columns]
 
+    @property
+    def thousands(self) -> str:
+        """The sign between thousands in text; empty: none."""
+        return self._table.thousands
+
     def is_number(self, index: int) -> bool:
         """Whether the cells of a column are numbers."""
         return self._table.columns[index].encoding == "number"

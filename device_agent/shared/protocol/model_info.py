@@ -82,6 +82,7 @@ class Table:
 
     columns: tuple[Column, ...]
     unknown_category: Literal["refuse", "ignore"] = "refuse"
+    thousands: str = ""  # the sign between thousands in text; empty: none
 
 
 @record

@@ -25,6 +25,7 @@ GATES |= {"not_worse_than": "current", "by": 0.01}
 REACH = {"user": "pi", "port": 22, "root": "~/k", "identity": "~/key", "jump": "pi@gate", "device_class": "zero"}
 REACH |= {"runtime": "auto"}
 TABLE = {"drop": ["c"], "missing": "median", "categories": "one-hot", "unknown_category": "ignore"}
+TABLE["thousands"] = ","
 MODEL = {
     "name": "fruit",
     "ignore_extra": True,

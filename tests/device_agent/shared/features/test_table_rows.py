@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from device_agent.shared.features.parsers import TableCsvParser, TableJsonParser, coder_of, read_array
 from device_agent.shared.protocol import json_codec
@@ -19,6 +20,7 @@ from device_agent.shared.protocol.model_info import Column, KnnInfo, Table
 from device_agent.shared.protocol.record import replace
 from knnkit.data.files import load
 from knnkit.data.policy import Policy
+from knnkit.errors import DataError
 from knnkit.training.table import prepare, raw_lines
 
 PLAIN = KnnInfo(
@@ -218,3 +220,34 @@ def test_csv_is_read_by_the_block_where_no_cell_is_missing(monkeypatch: pytest.M
     csv.writer(lines, lineterminator="\n").writerows([["x", "kind"], *[[f"{n}.5", "ab"[n % 2]] for n in range(50)]])
     parsed = TableCsvParser(info_of(TABLE)).parse(lines.getvalue().encode())
     assert parsed.rows.shape == (50, 4)
+
+
+@pytest.mark.parametrize(("sign", "separator"), [(",", ","), (",", ";"), (".", ";"), ("'", ","), (" ", "\t")])
+def test_signs_between_thousands_are_read_alike_on_both_sides(sign: str, separator: str, tmp_path: Path) -> None:
+    decimal = "," if sign == "." else "."
+    values = [1234.5, -1234567.0, 12.25, 999.0, 1000.0, 0.5]
+    cells = [f"{value:,}".replace(",", "_").replace(".", decimal).replace("_", sign) for value in values]
+    text = "".join(f'"{cell}"{separator}{"pq"[at % 2]}\n' for at, cell in enumerate(cells))
+    (tmp_path / "a.csv").write_text(f"a{separator}y\n{text}")
+    policy = Policy(thousands=sign)
+    ready = prepare(policy, load(tmp_path / "a.csv", "y", None, None, policy), None)
+    assert ready.training.rows[:, 0].tolist() == values
+    parsed = TableCsvParser(info_of(ready.table), ignore_extra=True).parse(f"a{separator}y\n{text}".encode())
+    assert parsed.rows.tolist() == ready.training.rows.tolist()
+    for wrong in (f"1{sign}23", f"12{sign}34{sign}567", f"1{sign}2345", f"1234{sign}567"):
+        bad = TableCsvParser(info_of(ready.table)).parse(f'a\n"{wrong}"\n'.encode())
+        assert "is not a number" in str(bad.errors), wrong
+        (tmp_path / "b.csv").write_text(f'a{separator}y\n"{wrong}"{separator}p\n')
+        with pytest.raises(DataError, match="is not a number"):
+            load(tmp_path / "b.csv", "y", None, None, policy)
+
+
+@pytest.mark.parametrize(("cell", "sign"), [("1,234.5", ","), ("1.234,5", "."), ("1'234", "'"), ("1,234,567", ",")])
+def test_the_hint_names_the_sign_between_thousands(cell: str, sign: str, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(f'a;y\n"{cell}";p\n2;q\n')
+    with pytest.raises(DataError) as caught:
+        load(tmp_path / "a.csv", "y")
+    key = yaml.safe_load(caught.value.hint.partition(" in `data:`")[0])
+    assert key == {"thousands": sign}
+    found = load(tmp_path / "a.csv", "y", None, None, Policy(**key))
+    assert found.rows[0, 0] == float(cell.replace(sign, "").replace(",", "."))
