@@ -32,11 +32,11 @@ LOW_DISK = 200 * 1024 * 1024
 EARLIEST = 1_767_225_600
 #: Warning about the running release -> the commands that end it.
 _MEND = {
-    standing.REVOKED_KEY: "knnkit sign RELEASE --key PEM, with a trusted key, then knnkit deploy --release RELEASE",
-    standing.EXPIRED: "knnkit build --force, then knnkit deploy",
+    standing.REVOKED_KEY: "`knnkit sign RELEASE --key TRUSTED`, then `knnkit deploy --release RELEASE --target HOST`",
+    standing.EXPIRED: "knnkit build --force, then knnkit deploy --target HOST",
 }
 #: To be typed on the host, which knows the device's name.
-_PROVISION = "knnkit provision --target THIS_DEVICE"
+_PROVISION = "knnkit provision --target HOST"
 Check = Callable[[Store], Iterator[Finding]]
 
 
@@ -180,8 +180,15 @@ def _root(store: Store) -> Iterator[Finding]:
         yield Finding("root", "warning", f"other users can access {root}", f"chmod 700 {_typed(root)}")
     elif not os.access(root, os.W_OK) or os.statvfs(root).f_flag & os.ST_RDONLY:
         yield Finding("root", "error", f"{root} cannot be written", "mount | grep ' / '; dmesg | tail")
+    elif unfit := [path for path in store.folders if os.path.lexists(path) and not _is_own_folder(path)]:
+        mend = f"mv {_typed(unfit[0])} {_typed(unfit[0])}.old"
+        yield Finding("root", "error", f"{unfit[0]} is not a folder that this user may write", mend)
     else:
         yield _ok("root", str(root))
+
+
+def _is_own_folder(path: Path) -> bool:
+    return path.is_dir() and os.access(path, os.W_OK | os.X_OK)
 
 
 def _disk(store: Store) -> Iterator[Finding]:
@@ -247,7 +254,7 @@ def _release(store: Store) -> Iterator[Finding]:
         loaded = load_kept(store, release)
         loaded.close()
     except (AgentError, OSError) as error:
-        mend = getattr(error, "hint", "") or "knnkit deploy --target THIS_DEVICE"
+        mend = getattr(error, "hint", "") or "knnkit deploy --target HOST"
         yield Finding("release", "error", str(error), mend)
         return
     for warning in standing.gates_missed(loaded.verdict.warnings):

@@ -150,6 +150,21 @@ class ExactKnn:
             raise ModelUnusable(f"{self._damaged}: {error}") from None
         return order, self._distances(measure)
 
+    def is_exact(self, rows: NDArray[np.float32], kth: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Returns (n,) whether float32 ranks the k neighbours of raw rows exactly: rows in whole steps of `lattice`.
+
+        Args:
+            rows: (n, n_features) float32.
+            kth: (n,) their k-th distances. Up to 2^24 units of the measure, no sum was rounded.
+        """
+        step = self._info.lattice
+        if not step or self._steps:
+            return np.zeros(len(rows), np.bool_)
+        units = kth / step if self._info.metric != "sqeuclidean" else kth / step**2
+        whole = (rows - self._centre) * (self._scale / step)
+        exact: NDArray[np.bool_] = (whole == np.rint(whole)).all(axis=1)
+        return exact & (units < (2.0**12 if self._info.metric == "euclidean" else 2.0**24))
+
     def scaled_rows(self) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.float32], Float64] | None:
         """Returns training rows (n, p) as offsets, classes (n,), centre and scale (p,); None after other steps."""
         if self._steps:
@@ -198,10 +213,10 @@ class ExactKnn:
         zero = self._zero / self._unit
         return zero if self._info.metric == "manhattan" else zero**2
 
-    def _and_ties(self, measure: float) -> float:
+    def _and_ties(self, measure: Any) -> Any:
         """Returns the measure up to which rows may be tied with one at `measure`."""
-        beyond, measure = _CHAIN * self._tied / self._unit, max(measure, self._exact_match)
-        return measure + beyond if self._info.metric == "manhattan" else (math.sqrt(measure) + beyond) ** 2
+        beyond, measure = _CHAIN * self._tied / self._unit, np.maximum(measure, self._exact_match)
+        return measure + beyond if self._info.metric == "manhattan" else (np.sqrt(measure) + beyond) ** 2
 
     def _sort(self, z: Float64, chosen: NDArray[np.int64]) -> tuple[NDArray[np.int64], Float64]:
         """Returns the rows of the ascending `chosen` in order of (measure, index), and their measures.
@@ -275,13 +290,12 @@ class ExactKnn:
             scores *= -2.0
             scores += self._squares
             kth = np.partition(scores, self._info.k - 1, axis=1)[:, self._info.k - 1].astype(np.float64)
-        found: list[NDArray[np.int64] | None] = [None] * len(z)
-        for row in np.flatnonzero(bounded):
-            square, off = float(length[row]) ** 2, float(slack[row])
-            # Both the k-th row and a row that could pass it are off by at most `slack`.
-            limit = self._and_ties(max(0.0, float(kth[row]) + square + off)) - square
-            found[row] = np.flatnonzero(scores[row] <= limit + off)
-        return found
+            # Keep all that are tied with the k-th. It and a row that could pass it are off by `slack` each.
+            limit = self._and_ties(kth + length * length + slack) - length * length + slack
+        return [
+            np.flatnonzero(row <= most) if usable else None
+            for row, most, usable in zip(scores, limit, bounded, strict=True)
+        ]
 
     def _measure_squares(self) -> NDArray[np.float32]:
         """Returns the (n_train,) float32 squared lengths of the training rows in model space."""

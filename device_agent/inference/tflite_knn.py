@@ -108,6 +108,7 @@ class TfliteKNN:
         self.settled = 0
         self._file = _kept_open(self, self.path)
         self._exact: ExactKnn | None = None
+        self._near = self.info.near if self.info.k > 1 else None
         loader = Loader.find(self._file, runtime, num_threads)
         loader.require_version(self.info)
         self._graphs: Graphs | NumpySearch
@@ -115,10 +116,9 @@ class TfliteKNN:
             from device_agent.inference.numpy_knn import NumpySearch
 
             self._graphs = NumpySearch(loader, self.info)
-            self._exact = self._graphs.exact
+            self._exact, self._near = self._graphs.exact, None  # its neighbours are in order
         else:
             self._graphs = Graphs(loader, self.info, packed=packed, stream=stream, search=search)
-        self._near = self.info.near if self.info.k > 1 and loader.name != constants.NUMPY else None
         self._share, self._least = (near.share, near.share * near.least) if (near := self._near) else (0.0, 0.0)
         self._take()
 
@@ -262,8 +262,8 @@ class TfliteKNN:
         self._graphs.run(queries, parts)
         certain = parts[constants.OUTPUT_CERTAIN]
         if self._near and constants.OUTPUT_DISTANCES in names:
-            for row in np.flatnonzero(certain & in_doubt(parts[constants.OUTPUT_DISTANCES], self._near)):
-                self._order(queries[row], parts[constants.OUTPUT_INDICES][row], parts[constants.OUTPUT_DISTANCES][row])
+            close = certain & in_doubt(parts[constants.OUTPUT_DISTANCES], self._near)
+            self._order(queries, close, parts[constants.OUTPUT_INDICES], parts[constants.OUTPUT_DISTANCES])
         if not certain.all():
             self._settle(queries, parts)
         return tuple(parts[name] for name in names)
@@ -287,13 +287,22 @@ class TfliteKNN:
 
     def _in_order(self, found: Any) -> Any:
         """Returns `found`, the answer to the row that `_ask_one` has asked, with the neighbours in order."""
-        self._order(self._one.flat, found.indices[0], found.distances[0])
+        self._order(self._one.rows, np.array([True]), found.indices, found.distances)
         return found
 
-    def _order(self, row: NDArray[np.float32], indices: NDArray[np.int32], distances: NDArray[np.float32]) -> None:
-        """Ranks the (k,) neighbours of a row less the origin in float64, in place."""
-        indices[:], exact = self._get_exact().order(row, indices)
-        distances[:] = np.minimum(exact, _MAX_FLOAT32)
+    def _order(
+        self,
+        rows: NDArray[np.float32],
+        close: NDArray[np.bool_],
+        indices: NDArray[np.int32],
+        distances: NDArray[np.float32],
+    ) -> None:
+        """Ranks the (n, k) neighbours of the `close` ones of n rows less the origin in float64, in place."""
+        if self.info.lattice and close.any():
+            close[close] = ~self._get_exact().is_exact(rows[close], distances[close, -1])
+        for row in np.flatnonzero(close):
+            indices[row], exact = self._get_exact().order(rows[row], indices[row])
+            distances[row] = np.minimum(exact, _MAX_FLOAT32)
 
     def _settle(self, queries: NDArray[np.float32], parts: dict[str, NDArray[Any]]) -> None:
         exact = self._get_exact()

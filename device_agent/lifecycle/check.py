@@ -60,9 +60,9 @@ def certify(
 
 #: Missed gate -> what to do about it.
 _FIXES = {
-    "parity": "`knnkit deploy --report report.html` lists the rows that differ",
+    "parity": "`knnkit deploy --target HOST --report report.html` lists the rows that differ",
     "accuracy": "`gates: {accuracy: ...}` in deploy.yaml, or other training rows, k or scale",
-    "latency": "`knnkit deploy --runtime ai_edge_litert`, fewer rows, or `gates: {latency_ms: ...}` in deploy.yaml",
+    "latency": "`knnkit deploy --target HOST --runtime ai_edge_litert`, fewer rows, or `gates: {latency_ms: ...}`",
 }
 
 

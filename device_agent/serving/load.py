@@ -136,5 +136,5 @@ def _damaged(store: Store, ref: ReleaseRef, error: Refused) -> Refused:
     return Refused(
         f"the release {ref.name} {ref.version} on this device no longer verifies ({path}): {error}",
         reason=error.reason,
-        hint="deploy it again, which repairs the files; or go back: python -m device_agent rollback",
+        hint="knnkit deploy --release RELEASE --verify --target HOST repairs it; or: python -m device_agent rollback",
     )

@@ -46,6 +46,7 @@ class Store:
         self.history_file = root / constants.HISTORY_FILE
         self.starts_file = root / constants.STARTS_FILE
         self.lock_file = root / constants.LOCK_FILE
+        self.folders = (self.releases, self.incoming, self.trust, root / constants.VENVS_DIR)
         self.lock_descriptor: int | None = None
 
     def release_path(self, digest: str) -> Path:

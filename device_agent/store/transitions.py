@@ -168,7 +168,7 @@ def roll_back(state: StoreState, holder: str, moment: Moment) -> StoreState:
         raise ActivationFailed(
             "there is no previous release to go back to",
             reason="no-previous",
-            hint="deploy another release: knnkit deploy",
+            hint="deploy another release: knnkit deploy --target HOST",
         )
     return go_back(state, state.previous, holder, "asked for", moment)
 
@@ -207,7 +207,7 @@ def nothing_left() -> ActivationFailed:
     return ActivationFailed(
         "the activation was reverted; the device had no release before it, and has none now",
         reason="no-release",
-        hint="deploy a release: knnkit deploy",
+        hint="deploy a release: knnkit deploy --target HOST",
     )
 
 

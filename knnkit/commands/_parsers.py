@@ -175,6 +175,8 @@ def _deploy(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="install runtime, agent and key: if they are missing, always, or never (default: %(default)s)",
     )
+    help = "check the files of a release that a device has already, and send it again where they are damaged"
+    how.add_argument("--verify", action="store_true", help=help)
     _options.add_provisioning(parser, also=", and that the release must verify with")
 
 

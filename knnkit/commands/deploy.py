@@ -169,7 +169,9 @@ def _template(
         package=package,
         nonce=_selection.nonce(),
         holder=_selection.holder(),
-        options=PlanOptions(arguments.provision, bool(keys), _selection.named_keys(arguments, config)),
+        options=PlanOptions(
+            arguments.provision, bool(keys), arguments.verify, _selection.named_keys(arguments, config)
+        ),
         pace=_selection.pace_of(arguments, config),
         keys=tuple(keys.items()),
         offline=arguments.offline,

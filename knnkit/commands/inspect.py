@@ -88,6 +88,11 @@ def _model_lines(info: model_info.KnnInfo, folded: tuple[str, ...]) -> Iterator[
         where = "all coordinates" if info.searched is None else f"a projection of {info.searched} coordinates"
         how = "" if info.quantized is None else ", in eight bits where the runtime suits them"
         yield "search", f"in {where}{how}, then exactly among its candidates"
+    if info.lattice is not None:
+        yield (
+            "search",
+            f"exact in float32 for rows in whole steps of {info.lattice:g}, up to sums of 2^24; ties included",
+        )
     if info.cells is not None:
         yield "search", "among the rows that can be neighbours in a query's cell; off the cells, among all rows"
     yield "batch", f"{info.batch} rows" + ("" if info.quantized is None else f", {info.quantized} in eight bits")

@@ -91,7 +91,7 @@ def _order(arguments: argparse.Namespace, device: DeviceReport, signer: Signer, 
 def _choice(device: str, found: Sequence[str]) -> str:
     if found:
         return " or ".join(f"--to {digest[:12]}" for digest in found[:3])
-    return f"knnkit logs --target {device} shows versions; knnkit status --json lists what it holds: staged"
+    return f"`knnkit logs --target {device}` shows versions; `knnkit status --json` lists what it holds: staged"
 
 
 def _together(asked: FleetReport, obeyed: FleetReport) -> FleetReport:

@@ -61,10 +61,11 @@ def _agree(arguments: argparse.Namespace, typed: Typed | None, name: str, kind: 
     if arguments.yes:
         return True
     if not sys.stdin.isatty():
+        again = ("--replace",) if arguments.replace else ()
         raise HostKeyError(
             f"{name}: there is no terminal on which to compare the fingerprint",
             reason="host-key-unknown",
-            hint=f"knnkit trust {(typed or Typed(name)).words('--fingerprint', found)}",
+            hint=f"knnkit trust {(typed or Typed(name)).words('--fingerprint', found, *again)}",
         )
     print("Compare it with the output of this command on the device:", file=sys.stderr)
     print("  ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub", file=sys.stderr)

@@ -5,6 +5,7 @@ From deploy.yaml, `--target` and tags. Picklable; opens no connection."""
 from __future__ import annotations
 
 import difflib
+import re
 import shlex
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -44,6 +45,10 @@ class Target:
         root = f" --root {shlex.quote(self.root)}" if self.root_typed else ""
         typed = self.address.typed if self.address else None
         return f"--target {typed.words(jumps=True) if typed else shlex.quote(self.name)}{root}"
+
+    def lead(self, hint: str) -> str:
+        """Returns a hint whose commands reach this device as the user named it: with its root, jump hosts and key."""
+        return re.sub(r"--target (HOST|THIS_DEVICE)\b", lambda _: self.words, hint)
 
 
 @dataclass(frozen=True)

@@ -144,6 +144,7 @@ def build_enrolled(
         cells=model.batch_rows(constants.CELLS) if model.search.cells else None,
         searched=model.search.projection.matrix.shape[1] if model.search.projection else None,
         evaluation=evaluation,
+        lattice=model.search.lattice.step if model.search.lattice else None,
         near=model.near,
         origin=None if origin is None else tuple(origin.tolist()),
         table=table,

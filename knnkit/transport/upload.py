@@ -175,5 +175,5 @@ def _cannot(transport: Transport, path: str, complaint: str) -> DeviceFailed:
     return DeviceFailed(
         f"{transport.name}: cannot write beside {path}: {complaint or 'no reason given'}",
         reason="cannot-write",
-        hint=f"knnkit doctor --target {transport.name}",
+        hint="knnkit doctor --target HOST",
     )

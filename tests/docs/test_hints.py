@@ -147,6 +147,25 @@ def test_no_message_names_a_package_that_no_index_has() -> None:
             assert not re.search(r"pip install '?\"?knnkit", text), f"{path}:{line}"
 
 
+def table() -> dict[tuple[str, str], str]:
+    """(file, command) -> the test that types the command, or `-:` and the reason why no test does."""
+    lines = (Path(__file__).parent / "hints.txt").read_text().splitlines()
+    rows = [line.split(" | ") for line in lines if not line.startswith("#")]
+    return {(file, command): walk for file, command, walk in rows}
+
+
+def test_every_hint_is_in_the_table_with_the_walk_that_types_it() -> None:
+    found = {(one.where.partition(":")[0], f"{one.program} {' '.join(one.words)}") for one in FOUND}
+    assert found - set(table()) == set(), "add a walk that types it, and a line to hints.txt"
+    assert set(table()) - found == set(), "no message names it any more"
+
+
+@pytest.mark.parametrize("walk", sorted({walk for walk in table().values() if not walk.startswith("-: ")}))
+def test_the_walk_of_a_hint_exists(walk: str) -> None:
+    file, _, test = walk.partition("::")
+    assert f"def {test or 'test_'}" in (ROOT / file).read_text()
+
+
 if __name__ == "__main__":
     for one in FOUND:
         print(f"{one.where}\t{one.program} {' '.join(one.words)}\t{one.message[:100]}")

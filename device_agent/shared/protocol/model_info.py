@@ -108,6 +108,7 @@ class KnnInfo:
     quantized: int | None = None  # rows of the batch signature that searches in int8; None: it does not exist
     cells: int | None = None  # rows of the batch signature that searches one cell; None: it does not exist
     evaluation: Evaluation | None = None  # None: nothing was measured
+    lattice: float | None = None  # step of training rows that are exact in float32 (knnkit.model.reference.lattice)
     near: Near | None = None  # None: the order within the k neighbours is left to float32, as in older models
     #: Subtracted from raw float64 rows before they become float32; 0 where a feature needs it not. None: float32 rows.
     origin: tuple[float, ...] | None = None

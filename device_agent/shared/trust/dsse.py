@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from device_agent.shared.protocol import json_codec
 from device_agent.shared.protocol.record import record
@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # takes 45 ms to load, and some commands (`confirm`) verify n
     from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.asymmetric import ec
 
+T = TypeVar("T")
 FINGERPRINT_PREFIX = fingerprints.PREFIX
 
 #: Curve -> the name of the hash that goes with it.
@@ -67,25 +68,14 @@ def expect_object(data: Any, where: str, required: tuple[str, ...], optional: tu
     return data
 
 
-def expect_string(data: Any, where: str) -> str:
-    """Returns `data` if it is text.
+def expect(kind: type[T], data: Any, where: str) -> T:
+    """Returns `data` if it is of this kind, `str` or `list`.
 
     Raises:
         MalformedDocument: with the place.
     """
-    if not isinstance(data, str):
-        raise json_codec.MalformedDocument(f"{where}: expected a string")
-    return data
-
-
-def expect_list(data: Any, where: str) -> list[Any]:
-    """Returns `data` if it is an array.
-
-    Raises:
-        MalformedDocument: with the place.
-    """
-    if not isinstance(data, list):
-        raise json_codec.MalformedDocument(f"{where}: expected an array")
+    if not isinstance(data, kind):
+        raise json_codec.MalformedDocument(f"{where}: expected {'a string' if kind is str else 'an array'}")
     return data
 
 
@@ -97,12 +87,12 @@ def read_envelope(data: Any, where: str = "$") -> Envelope:
     """
     found = expect_object(data, where, ("payload", "payloadType", "signatures"))
     signatures = []
-    for index, entry in enumerate(expect_list(found["signatures"], f"{where}.signatures")):
+    for index, entry in enumerate(expect(list, found["signatures"], f"{where}.signatures")):
         place = f"{where}.signatures[{index}]"
         fields = expect_object(entry, place, ("sig",), ("keyid",))
-        keyid = expect_string(fields.get("keyid", ""), f"{place}.keyid")
+        keyid = expect(str, fields.get("keyid", ""), f"{place}.keyid")
         signatures.append(Signature(keyid, _base64(fields["sig"], f"{place}.sig")))
-    payload_type = expect_string(found["payloadType"], f"{where}.payloadType")
+    payload_type = expect(str, found["payloadType"], f"{where}.payloadType")
     return Envelope(payload_type, _base64(found["payload"], f"{where}.payload"), tuple(signatures))
 
 
@@ -114,7 +104,7 @@ def dump_envelope(envelope: Envelope) -> dict[str, Any]:
 
 
 def _base64(data: Any, where: str) -> bytes:
-    text = expect_string(data, where)
+    text = expect(str, data, where)
     try:
         raw = base64.b64decode(text.encode("ascii"), validate=True)
     except (binascii.Error, ValueError):

@@ -16,7 +16,9 @@ def read_manifest(data: bytes) -> Manifest:
     try:
         manifest = json_codec.loads(Manifest, data, limit=constants.MAX_MANIFEST, extra="refuse")
     except json_codec.NewerDocument as error:
-        raise refused(Reason.AGENT_TOO_OLD, f"{constants.MANIFEST_FILE}: {error}", "knnkit provision") from None
+        raise refused(
+            Reason.AGENT_TOO_OLD, f"{constants.MANIFEST_FILE}: {error}", "knnkit provision --target HOST"
+        ) from None
     except json_codec.MalformedDocument as error:
         raise refused(Reason.MANIFEST_MALFORMED, f"{constants.MANIFEST_FILE}: {error}") from None
     check_manifest(manifest)

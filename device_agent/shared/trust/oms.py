@@ -90,10 +90,10 @@ def _read_bundle(data: Any) -> Bundle:
 def _read_hint(data: Any) -> str:
     where = "$.verificationMaterial"
     material = dsse.expect_object(data, where, ("publicKey",), ("tlogEntries",))
-    if dsse.expect_list(material.get("tlogEntries", []), f"{where}.tlogEntries"):
+    if dsse.expect(list, material.get("tlogEntries", []), f"{where}.tlogEntries"):
         raise json_codec.MalformedDocument(f"{where}.tlogEntries: a release is signed with a key, not with a log entry")
     key = dsse.expect_object(material["publicKey"], f"{where}.publicKey", (), ("hint",))
-    hint = dsse.expect_string(key.get("hint", ""), f"{where}.publicKey.hint")
+    hint = dsse.expect(str, key.get("hint", ""), f"{where}.publicKey.hint")
     if not hint:
         raise refused(Reason.NO_KEY_HINT, f"{constants.SIGNATURE_FILE} does not say which key signed it", _RESIGN)
     if not constants.is_digest(hint):
@@ -129,17 +129,17 @@ def _read_statement(data: Any) -> Statement:
 
 
 def _read_subject(data: Any) -> tuple[str, str]:
-    subjects = dsse.expect_list(data, "payload.subject")
+    subjects = dsse.expect(list, data, "payload.subject")
     if len(subjects) != 1:
         raise json_codec.MalformedDocument("payload.subject: expected one entry")
     subject = dsse.expect_object(subjects[0], "payload.subject[0]", ("digest",), ("name",))
     digest = dsse.expect_object(subject["digest"], "payload.subject[0].digest", ("sha256",))
-    name = dsse.expect_string(subject.get("name", ""), "payload.subject[0].name")
+    name = dsse.expect(str, subject.get("name", ""), "payload.subject[0].name")
     return name, _digest(digest["sha256"], "payload.subject[0].digest.sha256")
 
 
 def _digest(data: Any, where: str) -> str:
-    text = dsse.expect_string(data, where)
+    text = dsse.expect(str, data, where)
     if not constants.is_digest(text):
         raise json_codec.MalformedDocument(f"{where}: not a SHA-256 in lowercase hexadecimal")
     return text
@@ -151,16 +151,16 @@ def _check_serialization(data: Any) -> None:
     if found["method"] != "files" or found["hash_type"] != "sha256" or found.get("allow_symlinks", False) is not False:
         raise json_codec.MalformedDocument(f"{where}: expected whole files, sha256 and no symlinks")
     # Only its form is checked: no file of a release is ignored.
-    for index, path in enumerate(dsse.expect_list(found.get("ignore_paths", []), f"{where}.ignore_paths")):
-        dsse.expect_string(path, f"{where}.ignore_paths[{index}]")
+    for index, path in enumerate(dsse.expect(list, found.get("ignore_paths", []), f"{where}.ignore_paths")):
+        dsse.expect(str, path, f"{where}.ignore_paths[{index}]")
 
 
 def _read_resources(data: Any) -> dict[str, str]:
     resources: dict[str, str] = {}
-    for index, entry in enumerate(dsse.expect_list(data, "payload.predicate.resources")):
+    for index, entry in enumerate(dsse.expect(list, data, "payload.predicate.resources")):
         where = f"payload.predicate.resources[{index}]"
         fields = dsse.expect_object(entry, where, ("name", "digest", "algorithm"))
-        name = dsse.expect_string(fields["name"], f"{where}.name")
+        name = dsse.expect(str, fields["name"], f"{where}.name")
         if name.startswith((".", "/")) or "/" in name or "\\" in name or not name.isprintable() or not name:
             raise refused(Reason.UNSAFE_NAME, f"the signature names the file {name!r}; a release is a flat directory")
         if name in resources:

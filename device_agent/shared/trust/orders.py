@@ -130,7 +130,7 @@ def verify_rollback(data: bytes, state: TrustState, now: int) -> RollbackOrder:
     """
     order = _signed(RollbackOrder, ROLLBACK_TYPE, "a rollback order", data, state)
     digests = constants.is_digest(order.digest) and constants.is_digest(order.leaves)
-    again = "knnkit rollback --to RELEASE makes a new one"
+    again = "knnkit rollback --to RELEASE --target HOST makes a new one"
     _check_use(order, state, sensible=digests, again=again)
     if order.leaves != state.committed_digest:
         raise refused(
@@ -140,7 +140,9 @@ def verify_rollback(data: bytes, state: TrustState, now: int) -> RollbackOrder:
         raise refused(Reason.ORDER_EXPIRED, f"the order expired at {utc(order.expires)}", again)
     if state.time_floor >= order.expires:
         floor = f"the order expires at {utc(order.expires)}, and the device's time floor is {utc(state.time_floor)}"
-        raise refused(Reason.ORDER_EXPIRED, floor, f"{again}; knnkit rollback --reset-floor lowers the floor")
+        raise refused(
+            Reason.ORDER_EXPIRED, floor, f"{again}; knnkit rollback --reset-floor --target HOST lowers the floor"
+        )
     return order
 
 
@@ -163,7 +165,7 @@ def verify_floor(data: bytes, state: TrustState, now: int) -> FloorOrder:
             BAD_SIGNATURE.
     """
     order = _signed(FloorOrder, FLOOR_TYPE, "an order to lower the floors", data, state)
-    again = "knnkit rollback --reset-floor makes a new one"
+    again = "knnkit rollback --reset-floor --target HOST makes a new one"
     _check_use(order, state, sensible=0 <= order.floor <= order.leaves and order.issued >= 0, again=again)
     if order.leaves != state.floor:
         raise refused(Reason.ORDER_STALE, f"the order lowers the floor {order.leaves}; it is {state.floor}", again)
@@ -207,7 +209,9 @@ def _rotate(envelope: dsse.Envelope, sets: KeySets) -> KeySets:
     if old_pem is None or not _has_signed(envelope, rotation.old, old_pem):
         raise refused(Reason.ORDER_NEEDS_OLD_KEY, "the rotation is not signed by a key that is trusted here")
     if rotation.old in sets.revoked and rotation.new not in sets.keys:
-        raise refused(Reason.REVOKED_KEY, f"the old key {rotation.old} has been revoked here", "knnkit provision")
+        raise refused(
+            Reason.REVOKED_KEY, f"the old key {rotation.old} has been revoked here", "knnkit provision --target HOST"
+        )
     return KeySets({**sets.keys, rotation.new: new_pem}, sets.revoked | {rotation.old})
 
 
@@ -249,7 +253,7 @@ def _payload(cls: type[T], envelope: dsse.Envelope) -> T:
     try:
         found = json_codec.loads(cls, envelope.payload, limit=MAX_ORDER, extra="refuse")
     except json_codec.NewerDocument as error:
-        raise refused(Reason.AGENT_TOO_OLD, f"the signed order: {error}", "knnkit provision") from None
+        raise refused(Reason.AGENT_TOO_OLD, f"the signed order: {error}", "knnkit provision --target HOST") from None
     except json_codec.MalformedDocument as error:
         raise refused(Reason.ORDER_MALFORMED, f"the signed order: {error}") from None
     if getattr(found, "schema", None) != constants.SCHEMA:

@@ -12,7 +12,8 @@ from device_agent.shared.protocol.errors import Refused
 #: What to do with a device that has no room for more, or has lost count of its revoked keys. To delete device.json
 #: would make every revoked key good again.
 START_ANEW = (
-    "knnkit provision --remove --target HOST, then knnkit deploy: the device then trusts the keys of deploy.yaml alone"
+    "knnkit provision --remove --target HOST, then knnkit deploy --target HOST: the device then trusts the keys of "
+    "deploy.yaml alone"
 )
 
 

@@ -157,7 +157,8 @@ def revoked_key(fingerprint: str) -> Refused:
     return refused(
         Reason.REVOKED_KEY,
         f"the key {fingerprint} has been revoked",
-        "`knnkit sign RELEASE --key PEM`, with a key that is trusted, then `knnkit deploy --release RELEASE`",
+        "`knnkit sign RELEASE --key PEM`, with a key that is trusted, "
+        "then `knnkit deploy --release RELEASE --target HOST`",
     )
 
 
@@ -208,7 +209,11 @@ def _find_key(fingerprint: str, state: TrustState) -> bytes:
             "`knnkit trust --rotate NEW.pem --signing-key OLD.pem --target HOST`",
         )
     if dsse.fingerprint(pem) != fingerprint:
-        raise refused(Reason.KEY_MALFORMED, f"the key stored as {fingerprint} is a different key", "knnkit provision")
+        raise refused(
+            Reason.KEY_MALFORMED,
+            f"the key stored as {fingerprint} is a different key",
+            "knnkit provision --target HOST",
+        )
     return pem
 
 
@@ -241,13 +246,13 @@ def _check_target(manifest: Manifest, state: TrustState) -> None:
         raise refused(
             Reason.AGENT_TOO_OLD,
             f"the release needs agent {manifest.minimum_agent}; this is {state.agent_version}",
-            "knnkit provision installs the current agent",
+            "knnkit provision --target HOST installs the current agent",
         )
     if state.runtime_version is not None and _older(state.runtime_version, manifest.minimum_runtime):
         raise refused(
             Reason.RUNTIME_TOO_OLD,
             f"the release needs a TFLite runtime of {manifest.minimum_runtime}; this is {state.runtime_version}",
-            "knnkit provision installs a current runtime",
+            "knnkit provision --target HOST installs a current runtime",
         )
 
 
@@ -283,12 +288,10 @@ def newer_than(floor: int, clock: int) -> str:
     """Returns the hint for a sequence below the floor; a sequence is the time of the build unless it is set."""
     newer = f"release.sequence: {floor + 1} in deploy.yaml"
     if floor < clock:
-        return (
-            f"build a newer release, without release.sequence or with {newer}; or go back: knnkit rollback --to RELEASE"
-        )
-    return (
-        f"{newer}, for this floor is ahead of the clock; or lower it by a signed order: knnkit rollback --reset-floor"
-    )
+        back = "knnkit rollback --to RELEASE --target HOST"
+        return f"build a newer release, without release.sequence or with {newer}; or go back: {back}"
+    lower = "knnkit rollback --reset-floor --target HOST"
+    return f"{newer}, for this floor is ahead of the clock; or lower it by a signed order: {lower}"
 
 
 def _latest(state: TrustState, now: int) -> int:
@@ -306,7 +309,8 @@ def _check_dates(manifest: Manifest, state: TrustState, now: int) -> None:
         raise refused(
             Reason.EXPIRED,
             f"the release expired at {utc(manifest.expires)} (here it is at least {utc(at_least)})",
-            "build a new release; if the device's clock was ahead, set it, then knnkit rollback --reset-floor",
+            "build a new release; if the device's clock was ahead, set it, then "
+            "knnkit rollback --reset-floor --target HOST",
         )
 
 

@@ -8,7 +8,7 @@ from device_agent import __version__
 from device_agent.shared.protocol import versions
 from device_agent.shared.protocol.documents import Status
 from device_agent.shared.protocol.reports import Finding
-from knnkit.fleet.decide.plan import MINIMUM_PYTHON, foreign_keys, other_project
+from knnkit.fleet.decide.plan import MINIMUM_PYTHON, OTHER_PROJECT, foreign_keys
 from knnkit.fleet.device.probe import Facts, upgrade_hint
 from knnkit.fleet.targets import Target
 from knnkit.provision.requirements import SPARE, room_for
@@ -21,7 +21,6 @@ def findings_of(
 
     `named` are the fingerprints of the keys and `models` the names of the models in deploy.yaml; empty if it has none.
     """
-    address = str(target)
     yield Finding("connection", "ok", f"{facts.system} {facts.machine}, home {facts.home}", "")
     if facts.system != "Linux":
         yield Finding("machine", "error", f"{facts.system} runs there; the agent needs Linux", "choose another device")
@@ -33,11 +32,11 @@ def findings_of(
         hint = "choose a `root` on a disk, or switch the overlay off: sudo raspi-config nonint do_overlayfs 1"
         yield Finding("root", "warning", facts.fleeting, hint)
     if facts.agent is None:
-        yield from _bare(address, facts)
+        yield from _bare(facts)
     elif facts.agent.agent != __version__:
         agent = facts.agent.agent
         newer = versions.is_newer(agent, __version__)
-        mend = upgrade_hint(agent) if newer else f"knnkit provision --target {address}"
+        mend = upgrade_hint(agent) if newer else "knnkit provision --target HOST"
         yield Finding("agent", "warning", f"the agent is {agent}, this knnkit is {__version__}", mend)
     if facts.agent is not None:
         yield from _against_config(target, facts.agent, named, models)
@@ -50,18 +49,18 @@ def _against_config(
     runs = status.committed
     if runs and models and runs.name not in models:
         said = f"the device is for the model {runs.name!r}; deploy.yaml builds {', '.join(map(repr, sorted(models)))}"
-        yield Finding("project", "error", said, other_project(target))
+        yield Finding("project", "error", said, OTHER_PROJECT)
     if status.trusted and named and not set(named) & set(status.trusted):
         said = f"the device trusts none of the keys that deploy.yaml names: {', '.join(sorted(named))}"
-        mend = f"`knnkit provision {target.words}` adds them. Is it another project's? {other_project(target)}"
+        mend = f"`knnkit provision --target HOST` adds them. Is it another project's? {OTHER_PROJECT}"
         yield Finding("project", "error", said, mend)
     for warning in foreign_keys(status, named):
         key = next(word for word in warning.replace(",", "").split() if word.startswith("sha256:"))
-        mend = f"knnkit trust --revoke {key} {target.words}; if it is yours: `signing: trusted` in deploy.yaml"
+        mend = f"knnkit trust --revoke {key} --target HOST; if it is yours: `signing: trusted` in deploy.yaml"
         yield Finding("trust", "warning", warning, mend)
 
 
-def _bare(address: str, facts: Facts) -> Iterator[Finding]:
+def _bare(facts: Facts) -> Iterator[Finding]:
     if facts.python is None:
         yield Finding("python", "error", "there is no python3", "sudo apt install python3")
     elif facts.python < MINIMUM_PYTHON:
@@ -72,4 +71,4 @@ def _bare(address: str, facts: Facts) -> Iterator[Finding]:
         said = f"{facts.disk_free_bytes >> 20:,} MiB are free under {facts.root}, the environment needs {need >> 20:,}"
         yield Finding("disk", "error", said, "make room: df -h, sudo apt clean")
     said = facts.agent_problem or "there is no agent"
-    yield Finding("agent", "error", said, f"knnkit provision --target {address}")
+    yield Finding("agent", "error", said, "knnkit provision --target HOST")

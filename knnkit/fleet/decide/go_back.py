@@ -57,7 +57,7 @@ def _stays(before: DeviceReport, why: str, hint: str = "") -> DeviceReport:
         exit_code=constants.EXIT_FAILED,
         reason="not-rolled-back",
         message=f"{before.name}: still on {_named(before.release)}, not rolled back: {why}",
-        hint=hint or f"knnkit rollback --target {before.name}",
+        hint=hint or "knnkit rollback --target HOST",
     )
 
 

@@ -27,6 +27,8 @@ BARE_DISK = 128 * 1024 * 1024
 MINIMUM_PYTHON = (3, 10)
 #: First word of the warning about a key that a device trusts and deploy.yaml does not name.
 FOREIGN_KEY = "foreign-key"
+#: What to type where a device has another project's model, or trusts only its keys.
+OTHER_PROJECT = "`knnkit provision --remove --target HOST` clears it; or `root: ~/.knnkit-2` in deploy.yaml, or --root"
 _OLDER = "older"
 #: Runtime, by its name in a status -> the version that provisioning installs.
 _NEWEST_RUNTIME = {name: wheel.partition("==")[2] for name, wheel in PACKAGES.items()}
@@ -79,6 +81,7 @@ class PlanOptions:
 
     provisioning: Provisioning = "auto"
     has_keys: bool = True  # whether there are keys for a device that trusts none yet
+    verify: bool = False  # whether to check the files of a release that the device has already
     named: frozenset[str] = frozenset()  # fingerprints that deploy.yaml and `--key` name; empty: they name none
 
 
@@ -172,7 +175,7 @@ def _unfit(target: Target, facts: Facts, options: PlanOptions) -> Refusal | None
         return failed("noexec", *facts.noexec)
     if facts.agent is None and options.provisioning == "never":
         said = facts.agent_problem or "there is no agent"
-        return failed("no-agent", f"{said}, and --provision never was given", f"knnkit provision {target.words}")
+        return failed("no-agent", f"{said}, and --provision never was given", "knnkit provision --target HOST")
     if facts.agent is None and (facts.python is None or facts.python < MINIMUM_PYTHON):
         found = "no python3" if facts.python is None else f"Python {'.'.join(map(str, facts.python))}"
         return failed("no-python", f"there is {found}; the agent needs 3.10 or later", "sudo apt install python3")
@@ -194,38 +197,33 @@ def _misplaced(target: Target, package: Package) -> Refusal | None:
     return Refusal("wrong-class", said, "correct `device_class` in deploy.yaml", constants.EXIT_REFUSED)
 
 
-def other_project(target: Target) -> str:
-    """Returns what to type where a device has another project's model, or trusts only its keys."""
-    return f"`knnkit provision --remove {target.words}` clears it; or `root: ~/.knnkit-2` in deploy.yaml, or --root"
-
-
 def _unwanted(target: Target, status: Status, package: Package) -> Refusal | None:
     ref, device = package.ref, target.name
     if status.committed and status.committed.digest == package.digest and not status.pending:
         return None
     if status.committed and status.committed.name != ref.name:
         said = f"{device} is for the model {status.committed.name!r}, not {ref.name!r}"
-        return Refusal("wrong-name", said, other_project(target), constants.EXIT_REFUSED)
+        return Refusal("wrong-name", said, OTHER_PROJECT, constants.EXIT_REFUSED)
     if status.trusted and package.signed_by not in status.trusted:
         if package.signed_by in status.revoked:
             said = f"{device}: the key that signed {ref.name} {ref.version} was revoked ({package.signed_by[:23]}…)"
-            hint = "`signing: {key: NEW.pem}` in deploy.yaml, then knnkit deploy; or knnkit sign RELEASE --key NEW.pem"
+            hint = "`signing: {key: NEW.pem}` in deploy.yaml, then knnkit deploy --target HOST; or knnkit sign RELEASE"
             return Refusal("revoked-key", said, hint, constants.EXIT_REFUSED)
         said = f"{device} does not trust the key that signed {ref.name} {ref.version} ({package.signed_by[:23]}…)"
         hint = (
-            f"is it another project's? {other_project(target)}. A new key of this one? "
-            f"`knnkit trust --rotate NEW.pem --signing-key OLD.pem {target.words}`"
+            f"is it another project's? {OTHER_PROJECT}. A new key of this one? "
+            f"`knnkit trust --rotate NEW.pem --signing-key OLD.pem --target HOST`"
         )
         return Refusal("untrusted-key", said, hint, constants.EXIT_REFUSED)
     if ref.sequence < status.floor:
         said = f"{device} takes nothing under sequence {status.floor}; {ref.name} {ref.version} has {ref.sequence}"
-        back = f"knnkit rollback --to {_short(package.digest)} {target.words}, or build a new release"
+        back = f"knnkit rollback --to {_short(package.digest)} --target HOST, or build a new release"
         newer = newer_than(status.floor, max(status.clock, package.manifest.created))
         return Refusal(_OLDER, said, back if package.digest in status.staged else newer, constants.EXIT_REFUSED)
     if status.pending and status.pending.digest != package.digest:
         left = f" (for at most {status.seconds_left:.0f} s more)" if status.seconds_left is not None else ""
         said = f"{device}: another activation waits for its confirmation{left}: {status.pending.version}"
-        return Refusal("locked", said, f"wait, or knnkit rollback {target.words}", constants.EXIT_LOCKED)
+        return Refusal("locked", said, "wait, or knnkit rollback --target HOST", constants.EXIT_LOCKED)
     return None
 
 
@@ -244,14 +242,14 @@ def _outdated(target: Target, status: Status, package: Package, options: PlanOpt
     return Refusal(
         "runtime-too-old",
         f"{target.name} {has} {runtime}; {ref.name} {ref.version} needs TFLite runtime {need}",
-        _runtime_hint(target.name, status, package, new),
+        _runtime_hint(status, package, new),
         constants.EXIT_REFUSED,
     )
 
 
-def _runtime_hint(device: str, status: Status, package: Package, new: str | None) -> str:
+def _runtime_hint(status: Status, package: Package, new: str | None) -> str:
     if new and not _runtime_lacks(new, package):
-        return f"knnkit provision --target {device} installs {new}"
+        return f"knnkit provision --target HOST installs {new}"
     if status.device.machine in _HAVE_LITERT and not _runtime_lacks(f"{_LITERT} {_NEWEST_RUNTIME[_LITERT]}", package):
         return f"--runtime {_LITERT}, or `runtime: {_LITERT}` of this target in deploy.yaml; its system must be 64-bit"
     return "build it with TensorFlow 2.21, or give the board a system with a newer Python"

@@ -70,6 +70,6 @@ def read_answer(device: str, completed: Completed, command: str, answer: type[T]
         raise DeviceFailed(
             f"{device}: `{command}` gave no answer: {said}",
             reason="no-answer",
-            hint=f"knnkit doctor --target {device}",
+            hint="knnkit doctor --target HOST",
         ) from None
     raise AgentProblem(device, problem)

@@ -43,5 +43,5 @@ def agent_of(target: Target, facts: Facts) -> tuple[str, ...]:
     """
     if facts.agent is None:
         said = facts.agent_problem or "there is no agent"
-        raise DeviceFailed(f"{target.name}: {said}", reason="no-agent", hint=f"knnkit provision {target.words}")
+        raise DeviceFailed(f"{target.name}: {said}", reason="no-agent", hint="knnkit provision --target HOST")
     return facts.agent_argv

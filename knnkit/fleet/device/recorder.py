@@ -31,7 +31,7 @@ class Recorder:
     """The run of one device: steps with their times, and the report so far."""
 
     def __init__(self, target: Target, listen: Listener) -> None:
-        self._listen = listen
+        self._listen, self._lead = listen, target.lead
         self._steps: list[Step] = []
         self._report = report_on(target, Outcome.SKIPPED, started=time.time())
         self._begun = time.monotonic()
@@ -81,7 +81,8 @@ class Recorder:
         self._steps[-1] = replace(self._steps[-1], name=name)
 
     def end(self, outcome: Outcome, **values: object) -> DeviceReport:
-        """Returns the report."""
+        """Returns the report; a hint leads to this device, whatever the device calls itself."""
+        values["hint"] = self._lead(str(values.get("hint", "")))
         self.know(outcome=outcome, seconds=round(time.monotonic() - self._begun, 6), steps=tuple(self._steps), **values)
         return self._report
 

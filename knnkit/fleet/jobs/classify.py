@@ -12,7 +12,7 @@ from typing import BinaryIO
 from device_agent.shared.protocol import constants
 from device_agent.shared.safe_files import whole_file
 from device_agent.shared.trust import standing
-from knnkit.errors import DeviceFailed
+from knnkit.errors import DeviceFailed, KnnkitError
 from knnkit.fleet.device.connect import Job, Pause, dial, just_sleep
 from knnkit.fleet.device.one_shot import agent_of, visit
 from knnkit.fleet.device.probe import Facts, probe
@@ -70,10 +70,13 @@ def pipe_rows(
         stands = tuple(standing.gates_missed(facts.agent.warnings)) if facts.agent else ()
         warn(stands)
         done = transport.pipe([*agent_of(target, facts), *command], source, sink, idle=None)
-        said = done.stderr
+        said = target.lead(os.fsdecode(done.stderr)).encode(errors="surrogateescape")
         for text in stands:
             said = said.replace(f"device_agent: warning: {text}\n".encode(), b"", 1)
         return replace(done, stderr=said)
+    except KnnkitError as error:
+        error.hint = target.lead(error.hint)
+        raise
     finally:
         transport.close()
 

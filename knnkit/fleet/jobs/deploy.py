@@ -32,6 +32,12 @@ from knnkit.transport.base import Transport
 from knnkit.transport.upload import PushFile, push
 
 #: Errors of an upload that the device removed because another host has staged the release.
+#: Refusals of a release that is on the device, after which it is sent again.
+_DAMAGED = frozenset(
+    reason.value
+    for reason in Reason
+    if reason.value.startswith("file-") or reason in (Reason.BAD_SIGNATURE, Reason.MANIFEST_MALFORMED)
+)
 _OVERTAKEN = frozenset({"cannot-write", Reason.FILE_MISSING.value})
 
 
@@ -90,10 +96,32 @@ class _Deploy:
         said = self._sign(facts) if "sign" in actions else ""
         if plan.refusal:
             return self._refused(plan.refusal, said)
-        if "activate" not in actions:
+        send = "upload" in actions or self._is_damaged(facts)
+        if not send and "activate" not in actions:
             return self._recorder.end(Outcome.UNCHANGED, message=said)
         self._recorder.know(certificate=None)  # of the previous release, checked in the new environment
-        return self._send_and_switch(facts) if "upload" in actions else self._switch(facts)
+        return self._send_and_switch(facts) if send else self._switch(facts)
+
+    def _is_damaged(self, facts: Facts) -> bool:
+        """Whether files of the release on the device are not those that were signed; staging repairs them.
+
+        The device is asked where the user wants it, and where the last starts ended without an answer.
+        """
+        assert facts.agent is not None
+        status, digest = facts.agent, self._job.package.digest
+        doubted = self._job.options.verify or any(text.startswith("starts-failed") for text in status.warnings)
+        if digest not in status.staged or not doubted:
+            return False
+        place = f"{facts.root}/{constants.RELEASES_DIR}/{digest}"
+        try:
+            with self._recorder.step("verify"):
+                self._talk.ask(facts, ["verify", place], Staged)
+        except AgentProblem as problem:
+            if problem.reason not in _DAMAGED:
+                return False  # activation reports it
+            self._recorder.warn(f"{problem}: it is sent again")
+            return True
+        return False
 
     def _switch(self, facts: Facts, place: str | None = None) -> DeviceReport:
         self._talk.go_on()
@@ -154,7 +182,7 @@ class _Deploy:
             raise DeviceFailed(
                 f"{job.target.name}: the agent does not answer after provisioning: {facts.agent_problem}",
                 reason="no-agent",
-                hint=f"knnkit doctor --target {job.target}",
+                hint="knnkit doctor --target HOST",
             )
         return facts
 

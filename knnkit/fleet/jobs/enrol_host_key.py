@@ -48,7 +48,7 @@ def enrol_host(
 
     where, key = scan(target.name, target.address, timeout=timeout)
     name = hostkeys.host_name(where.key_name, where.key_port)
-    path = (known_hosts or _own_file(where.known_hosts)).expanduser()
+    path = (known_hosts or _own_file(target.name, where.known_hosts)).expanduser()
     known = hostkeys.load(where.known_hosts).lookup(where.key_name, where.key_port)
     same = any(entry.same(key) and not entry.revoked for entry in known)
     if not same:
@@ -60,6 +60,10 @@ def enrol_host(
     return Enrolled(where.key_name, where.key_port, key.kind, key.fingerprint, str(path), same, not same)
 
 
-def _own_file(files: tuple[str, ...]) -> Path:
+def _own_file(name: str, files: tuple[str, ...]) -> Path:
     """Returns the first file that is the fleet's or the user's, not the system's."""
-    return Path(next((file for file in files if not file.startswith("/etc/")), "~/.ssh/known_hosts"))
+    own = next((file for file in files if not file.startswith("/etc/")), None)
+    if own is None:
+        said = f"ssh_config has no known_hosts of yours for {name} (UserKnownHostsFile none)"
+        raise UsageError(said, hint="--known-hosts FILE, here and in the commands that follow")
+    return Path(own)

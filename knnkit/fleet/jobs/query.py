@@ -75,10 +75,10 @@ def _parity(question: Question, transport: Transport, facts: Facts, recorder: Re
     name, status = question.target.name, facts.agent
     assert status is not None
     if status.answering is None:
-        raise DeviceFailed(f"{name}: no release answers there", reason="no-release", hint="knnkit deploy")
+        raise DeviceFailed(f"{name}: no release answers there", reason="no-release", hint="knnkit deploy --target HOST")
     if question.digest not in (None, status.answering):
         said = f"{name}: runs {status.answering[:12]}, not the release that these rows are for"
-        raise DeviceFailed(said, reason="other-release", hint="knnkit deploy")
+        raise DeviceFailed(said, reason="other-release", hint="knnkit deploy --target HOST")
     with recorder.step("check"):
         proof = prove(
             transport,
@@ -95,7 +95,7 @@ def _parity(question: Question, transport: Transport, facts: Facts, recorder: Re
     if proof.wrong:
         raise ParityFailed(f"{name}: {'; '.join((proof.wrong, *stands))}", reason=proof.reason)
     if stands:
-        hint = f"knnkit doctor --target {name} names the way out"
+        hint = "knnkit doctor --target HOST names the way out"
         raise ParityFailed(f"{name}: {'; '.join(stands)}", reason=stands[0].partition(":")[0], hint=hint)
     return recorder.end(Outcome.ANSWERED)
 
@@ -128,11 +128,11 @@ def _doctor(question: Question, transport: Transport, facts: Facts, recorder: Re
                 max_output=json_codec.MAX_DOCUMENT,
             )
         try:  # with errors among its findings the agent exits with 1, and still answers
-            found = json_codec.loads(Diagnosis, completed.stdout).findings
-            findings += [replace(each, mend=each.mend.replace("THIS_DEVICE", str(question.target))) for each in found]
+            findings += json_codec.loads(Diagnosis, completed.stdout).findings
         except json_codec.MalformedDocument as error:
             said = f"its doctor does not answer: {completed.complaint or error}"
-            findings.append(reports.Finding("agent", "error", said, f"knnkit provision --target {question.target}"))
+            findings.append(reports.Finding("agent", "error", said, "knnkit provision --target HOST"))
+    findings = [replace(each, mend=question.target.lead(each.mend)) for each in findings]
     sick = sum(finding.level == "error" for finding in findings)
     return recorder.end(
         Outcome.FAILED if sick else Outcome.ANSWERED,

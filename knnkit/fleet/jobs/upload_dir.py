@@ -59,6 +59,6 @@ def claim(transport: Transport, facts: Facts, digest: str, token: str, *, timeou
         raise DeviceFailed(
             f"{transport.name}: cannot make a folder in {incoming}: {done.complaint or 'no reason given'}",
             reason="cannot-write",
-            hint=f"knnkit doctor --target {transport.name}",
+            hint="knnkit doctor --target HOST",
         )
     return found

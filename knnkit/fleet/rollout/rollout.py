@@ -139,7 +139,8 @@ class _Rollout:
             for answer in self.fan.each(ask_device, questions, self.watch.step):
                 answers[answer.name] = answer
         for report in leaving:
-            self.done[report.name] = go_back.gone_back(report, answers.get(report.name), code)
+            done = go_back.gone_back(report, answers.get(report.name), code)
+            self.done[report.name] = replace(done, hint=self.by_name[report.name].lead(done.hint))
             self.watch.finish(self.done[report.name])
 
     def _question(self, report: DeviceReport) -> Question:

@@ -20,6 +20,7 @@ from knnkit.model.graph.topk import greatest
 from knnkit.model.index.cost_sample import PART, WeightedRows
 from knnkit.model.index.int8 import LEAST_STEP, STEPS, Quantized, blurred
 from knnkit.model.index.projection import Projection
+from knnkit.model.reference.lattice import Lattice
 from knnkit.model.reference.space import Float32, Float64, Space, relative_error
 
 _MAX_FLOAT32 = np.float32(np.finfo(np.float32).max)
@@ -56,15 +57,17 @@ class Scores(tf.Module):  # type: ignore[misc]
         squares: (n,) float64 squared lengths of the rows, after `scale` (the rows may be before it).
         layout: of the rows in the file.
         count: number of best scores to return.
+        apart: how much lower each block's scores are than those of the block before. With exact scores, equal ones then
+            stand in order of their rows, and less than half a step of a score is lost.
 
     Attributes:
         table: (n + gaps, r) float32 as stored, with its blocks inside.
         blocks: first place and number of rows of each block.
     """
 
-    def __init__(self, rows: Float32, squares: Float64, layout: Layout, count: int) -> None:
+    def __init__(self, rows: Float32, squares: Float64, layout: Layout, count: int, apart: float = 0.0) -> None:
         super().__init__(name="scores")
-        self.layout, self.count, self.table = layout, count, layout.table(rows)
+        self.layout, self.count, self.table, self.apart = layout, count, layout.table(rows), apart
         self.blocks = layout.blocks(len(rows))
         self.variable = tf.Variable(self.table, trainable=False, name="searched_rows")
         self._parts = [
@@ -78,10 +81,14 @@ class Scores(tf.Module):  # type: ignore[misc]
         if not self._parts or factors.shape[0] == 1:  # blocks help only a batch: one row reads every weight once
             return tuple(tf.math.top_k(self.scores(factors), self.count))
         parts = [
-            _scores(factors, part, self._bias[number * self.layout.block :][: part.shape[0]])
+            _scores(
+                factors,
+                part,
+                self._bias[number * self.layout.block :][: part.shape[0]] - np.float32(number * self.apart),
+            )
             for number, part in enumerate(self._parts)
         ]
-        return greatest(parts, self.count, [start for start, _ in self.blocks])
+        return greatest(parts, self.count, [start for start, _ in self.blocks], stable=self.apart > 0.0)
 
     def scores(self, factors: Any) -> Any:
         """Returns the (b, n + gaps) scores of (b, r) queries; a gap has the least score of all."""
@@ -110,14 +117,30 @@ class Products(Scores):
         enrolled: (n, p) float32 training rows in it.
         projection: the projection to score in; None for all coordinates.
         count: number of candidates; a projection has its own.
+        lattice: of the training rows, or None.
+
+    Attributes:
+        exact_within: greatest length of a query on the lattice whose scores are exact; 0 for none.
     """
 
-    def __init__(self, space: Space, enrolled: Float32, projection: Projection | None, count: int) -> None:
+    def __init__(
+        self,
+        space: Space,
+        enrolled: Float32,
+        projection: Projection | None,
+        count: int,
+        lattice: Lattice | None = None,
+    ) -> None:
         rows = projection.rows if projection else enrolled
         weighted = WeightedRows(rows, np.ones(rows.shape[1]) if projection else space.scale)
         squares = np.concatenate([(part * part).sum(axis=1) for _, part in weighted.parts(PART)])
-        super().__init__(rows, squares, Layout.of(rows), projection.candidates if projection else count)
-        self.space, self.projection = space, projection
+        layout = Layout.of(rows)
+        longest, apart = 0.0, 0.0
+        if lattice and not projection:
+            longest, apart = lattice.scored_within(len(layout.blocks(len(rows))))
+            longest, apart = longest * lattice.step, apart * lattice.step**2
+        super().__init__(rows, squares, layout, projection.candidates if projection else count, apart)
+        self.space, self.projection, self.exact_within = space, projection, longest
 
     def choose(self, weighted: Any) -> Chosen:
         """Returns the candidates of (b, p) float32 queries: offsets from the space's centre, after `scale`."""
@@ -133,7 +156,7 @@ class Products(Scores):
             within = _squares(searched) - squared * np.float32(2.0 * slack)
         else:
             within = squared * np.float32(1.0 - 2.0 * slack)
-        lost = 2.0 * float(slack) * float(self.space.reach) ** 2
+        lost = 2.0 * (float(slack) * float(self.space.reach) ** 2 + self.apart * (len(self.blocks) - 1))
         beyond = within - (2.0 * best[:, -1] + np.float32(lost))
         if not self.projection and self.space.scale.max() > _STEEP:  # scores of clipped factors bound nothing
             beyond = tf.where(tf.reduce_max(tf.abs(factors), axis=1) < _MAX_FLOAT32, beyond, -_MAX_FLOAT32)

@@ -7,7 +7,7 @@ returns a lower bound on the distance of all other rows. Never votes, and never 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,9 +19,10 @@ from knnkit.model.graph.candidates import Products, QuantizedProducts, weigh
 from knnkit.model.graph.row_blocks import Layout, block_width
 from knnkit.model.graph.topk import least
 from knnkit.model.index.cost_sample import Sample
-from knnkit.model.index.grid import CellLists, find_cells
+from knnkit.model.index.grid import FAR, CellLists, find_cells
 from knnkit.model.index.int8 import quantize
 from knnkit.model.index.projection import Projection, find_projection
+from knnkit.model.reference.lattice import MOST, find_lattice
 from knnkit.model.reference.space import Float32, Space, relative_error
 
 #: Spare candidates of a search in a projection or in int8.
@@ -42,11 +43,13 @@ class Nearest:
         measure: (b, k) float32, ascending.
         indices: (b, k) int32 training rows, in order of (measure, index).
         following: (b,) float32 lower bound on every other row's measure; None if every row is a neighbour.
+        exact: (b,) bool, whether measures under `Search.most_exact` are exact, and in order; None without a lattice.
     """
 
     measure: Any
     indices: Any
     following: Any
+    exact: Any = None
 
 
 class Search(tf.Module):  # type: ignore[misc]
@@ -62,6 +65,7 @@ class Search(tf.Module):  # type: ignore[misc]
         products: the float32 candidate search; None if all differences are computed.
         quantized: the int8 candidate search; None if the model has none.
         cells: the cell lists; None if the model has none.
+        lattice: of the training rows; None if there is none.
         layout: of `table` in the file.
         table: the rows that are stored in one piece.
     """
@@ -75,16 +79,19 @@ class Search(tf.Module):  # type: ignore[misc]
         self.products: Products | None = None
         self.quantized: QuantizedProducts | None = None
         self.cells = find_cells(space, enrolled, k) if self.by_columns else None
+        self.lattice = None if space.steps else find_lattice(enrolled, space.scale)
         if self.by_columns or k + OVER_FETCH >= count or space.metric == "manhattan":
             self.layout, self.table = Layout(count, 0), np.ascontiguousarray(enrolled)
             self._rows = tf.Variable(self.table, trainable=False, name="training_rows")
             return
         sample = Sample(space, enrolled, k)
         self.projection = find_projection(sample, OVER_FETCH)
-        self.products = Products(space, enrolled, self.projection, k + sample.over_fetch())
+        self.products = Products(space, enrolled, self.projection, k + sample.over_fetch(), self.lattice)
         self.layout, self.table = self.products.layout, self.products.table
         apart = self.projection is not None
         self._rows = tf.Variable(enrolled, trainable=False, name="training_rows") if apart else self.products.variable
+        if self.products.exact_within > 0.0:  # rows are tied by the dozen, and int8 leaves all of them in doubt
+            return
         quantized = quantize(sample, self.projection, OVER_FETCH)
         if quantized is not None:
             self.quantized = QuantizedProducts(space, quantized, self.projection)
@@ -119,14 +126,11 @@ class Search(tf.Module):  # type: ignore[misc]
 
     def nearest(self, query: Any, way: str = constants.FULL) -> Nearest:
         """Returns the k nearest rows of (b, p) float32 queries, offsets from the centre, by one of `ways`."""
-        if way == constants.CELLS and self.cells:
-            return self._in_cell(query, self.cells)
-        if self.by_columns:
-            return self._among_columns(query)
         products = self._products(way)
         if products is None:
-            return self._rank(self._measure(tf.expand_dims(query, 1), tf.expand_dims(self._rows, 0)))
-        chosen = products.choose(weigh(self.space, query))
+            return replace(self._among_all(query, way), exact=self._is_whole(query))
+        weighted = weigh(self.space, query)
+        chosen = products.choose(weighted)
         places, following = chosen.places, chosen.beyond
         rows = tf.gather(self._rows, products.index(places) if self.projection else products.place(places, self.layout))
         measure = self._measure(tf.expand_dims(query, 1), rows)
@@ -134,21 +138,52 @@ class Search(tf.Module):  # type: ignore[misc]
             following = following * tf.cast(chosen.agree(measure), tf.float32)
         found = self._rank(measure)
         indices = products.index(tf.gather(places, found.indices, batch_dims=1))
+        exact = self._is_whole(query)
+        if exact is not None:  # a row beyond the candidates may be tied with the k-th, unless their scores are exact
+            clear = following > found.measure[:, -1]
+            if isinstance(products, Products) and products.exact_within > 0.0:
+                squares = tf.reduce_sum(weighted * weighted, axis=1)
+                clear = tf.logical_or(clear, squares <= np.float32(products.exact_within**2))
+            exact = tf.logical_and(exact, clear)
         following = following if found.following is None else tf.minimum(found.following, following)
-        return Nearest(found.measure, indices, following)
+        return Nearest(found.measure, indices, following, exact)
+
+    @property
+    def most_exact(self) -> float:
+        """The least measure of rows on the lattice that float32 may round: 2^24 of its units.
+
+        A measure is a sum of whole units that only grows: if it ends under 2^24, every partial sum was exact.
+        """
+        return MOST * self.measure_of(self.lattice.step) if self.lattice else 0.0
+
+    def _is_whole(self, query: Any) -> Any:
+        """Returns (b,) bool, whether (b, p) queries lie on the lattice; None if there is none."""
+        if self.lattice is None:
+            return None
+        steps = weigh(self.space, query) * np.float32(1.0 / self.lattice.step)
+        return tf.reduce_max(tf.abs(steps - tf.round(steps)), axis=1) <= 0.0
 
     # --- all differences ------------------------------------------------------------------------------------------
+    def _among_all(self, query: Any, way: str) -> Nearest:
+        if way == constants.CELLS and self.cells:
+            return self._in_cell(query, self.cells)
+        if self.by_columns:
+            return self._among_columns(query)
+        return self._rank(self._measure(tf.expand_dims(query, 1), tf.expand_dims(self._rows, 0)))
+
     def _among_columns(self, query: Any) -> Nearest:
         """Ranks all rows by differences, coordinate by coordinate: (b, n) values each, which suits vector units."""
         count = len(self.enrolled)
         width = block_width(count, 1024, 8) if query.shape[0] == 1 else block_width(count, 160)
-        columns = self.enrolled.T
+        first = min(self.k + 1, count)
+        blocks = -(-count // width) if width >= 4 * first else 1
+        columns = [np.pad(each, (0, -count % blocks), constant_values=FAR) for each in self.enrolled.T]
         parts = [
-            self._measure_columns(query, [np.ascontiguousarray(each[start : start + width])[None] for each in columns])
-            for start in range(0, count, width)
+            self._measure_columns(query, [np.ascontiguousarray(each[start::blocks])[None] for each in columns])
+            for start in range(blocks)
         ]
-        measure, indices = least(parts, min(self.k + 1, count))
-        return self._split(measure, indices)
+        measure, indices = least(parts, first)
+        return self._split(measure, tf.minimum(indices, count - 1) if count % blocks else indices)
 
     def _in_cell(self, query: Any, cells: CellLists) -> Nearest:
         """Ranks the rows of a query's cell; the filler rows of an empty list are too far away to be certain."""

@@ -184,6 +184,8 @@ class KnnModule(tf.Module):  # type: ignore[misc]
             certain = tf.logical_and(certain, kth > np.float32(_SQUARED_SAFELY**2))
         if self.metric == "manhattan" and self.margin * self.space.radius < self._lost:
             certain = tf.logical_and(certain, kth > np.float32(self._lost / self.margin))
+        if found.exact is not None:
+            certain = tf.logical_or(certain, tf.logical_and(found.exact, kth < np.float32(self.search.most_exact)))
         if blur is not None:  # the factor 2: both points of a distance are blurred
             near = np.float32(self.margin) * tf.maximum(base[:, -1], np.float32(self.space.radius))
             certain = tf.logical_and(certain, near > 2.0 * TYPICAL * blur)

@@ -14,55 +14,56 @@ _LESS, _LEAST = np.float32(2.0**-20), np.float32(1e-30)
 _Both = Callable[[Any, Any], Any]
 
 
-def greatest(parts: list[Any], count: int, starts: Sequence[int] | None = None) -> tuple[Any, Any]:
+def greatest(parts: list[Any], count: int, starts: Sequence[int], *, stable: bool) -> tuple[Any, Any]:
     """Returns the (b, count) float32 greatest values of rows, greatest first, and their int32 places.
-
-    Args:
-        parts: (b, width) float32 tensors, side by side the (b, n) values; the last may be narrower.
-        count: number of values, at most n.
-        starts: place of each part's first value; None if the parts are contiguous.
-    """
-    return _first(parts, count, starts, tf.maximum, tf.identity, stable=False)
-
-
-def least(parts: list[Any], count: int) -> tuple[Any, Any]:
-    """Returns the (b, count) least values and their places, as `greatest`; equal values in order of their places."""
-    found, places = _first(parts, count, None, tf.minimum, tf.negative, stable=True)
-    return -found, places
-
-
-def _first(
-    parts: list[Any],
-    count: int,
-    starts: Sequence[int] | None,
-    better: _Both,
-    turn: Callable[[Any], Any],
-    *,
-    stable: bool,
-) -> tuple[Any, Any]:
-    """Returns the `count` first values in the order of `better`, and their places; `turn` makes them the greatest.
 
     First finds the `count` best columns within a part, by the best value over all parts. The `count` best values stand
     in these columns: each of them has a value at least as good as any in another column.
+
+    Args:
+        parts: (b, width) float32 tensors; the last may be narrower.
+        count: number of values, at most n.
+        starts: place of each part's first value.
+        stable: equal values stand in order of their places, if no value is in two parts.
     """
     width, last = (int(parts[place].shape[1]) for place in (0, -1))
-    following = width * np.arange(len(parts), dtype=np.int32)
-    first = following if starts is None else np.asarray(starts, np.int32)
+    first = np.asarray(starts, np.int32)
     if len(parts) == 1 or width < 4 * count:
-        found = tf.math.top_k(turn(tf.concat(parts, axis=1) if len(parts) > 1 else parts[0]), count)
-        moved = first - following
+        found = tf.math.top_k(tf.concat(parts, axis=1), count)
+        moved = first - width * np.arange(len(parts), dtype=np.int32)
         return found.values, found.indices + (_pick(moved, found.indices // width) if moved.any() else 0)
     if last < width:
-        worst = -np.inf if better is tf.maximum else np.inf
-        parts = [*parts[:-1], tf.pad(parts[-1], [[0, 0], [0, width - last]], constant_values=worst)]
-    ranked = tf.math.top_k(turn(_reduce(parts, better)), count)
-    within = -tf.math.top_k(-ranked.indices, count).values if stable else ranked.indices
-    values = turn(tf.concat([tf.gather(part, within, batch_dims=1) for part in parts], axis=1))
+        parts = [*parts[:-1], tf.pad(parts[-1], [[0, 0], [0, width - last]], constant_values=-np.inf)]
+    ranked = tf.math.top_k(_reduce(parts, tf.maximum), count)
+    within = _ascending(ranked.indices) if stable else ranked.indices
+    values = tf.concat([tf.gather(part, within, batch_dims=1) for part in parts], axis=1)
     found, chosen = tf.math.top_k(_level(values, ranked.values), count)
     within = tf.gather(within, _pick(np.tile(np.arange(count, dtype=np.int32), len(parts)), chosen), batch_dims=1)
     places = within + _pick(np.repeat(first, count), chosen)
     # If all values have overflowed, the padding of the last part ties with them: clip its places.
     return found, tf.minimum(places, int(first[-1]) + last - 1) if last < width else places
+
+
+def least(parts: list[Any], count: int) -> tuple[Any, Any]:
+    """Returns the (b, count) least values and their places, as `greatest`; equal values in order of their places.
+
+    Of m parts, the i-th has the values at places i, i + m, i + 2 m, ...: a column's places follow each other. So of
+    columns with the same best value, the first have the first places.
+    """
+    if len(parts) == 1:
+        found, places = tf.math.top_k(-parts[0], count)
+        return -found, places
+    ranked = tf.math.top_k(-_reduce(parts, tf.minimum), count)
+    within = _ascending(ranked.indices)
+    values = -tf.stack([tf.gather(part, within, batch_dims=1) for part in parts], axis=2)
+    values = tf.reshape(values, (-1, count * len(parts)))
+    found, chosen = tf.math.top_k(_level(values, ranked.values), count)
+    within = tf.gather(within, _pick(np.repeat(np.arange(count, dtype=np.int32), len(parts)), chosen), batch_dims=1)
+    return -found, within * len(parts) + _pick(np.tile(np.arange(len(parts), dtype=np.int32), count), chosen)
+
+
+def _ascending(numbers: Any) -> Any:
+    return -tf.math.top_k(-numbers, int(numbers.shape[1])).values
 
 
 def _pick(numbers: NDArray[np.int32], which: Any) -> Any:

@@ -37,7 +37,7 @@ _MARGIN = 1.0 / 16  # of the training rows' extent, added on each side
 _LISTED = 0.98
 #: First coordinate of the filler row. Scaled by 1e-10 it is still 3e28 away, whose square overflows float32: no query
 #: that the graph calls certain (distances under 1e18) can have the filler as a neighbour.
-_LEAST_SCALE, _FAR = 1e-10, np.float32(3e38)
+_LEAST_SCALE, FAR = 1e-10, np.float32(3e38)
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class CellLists:
     @staticmethod
     def column(values: Float32, coordinate: int) -> Float32:
         """Returns (n + 1,) float32: the n values of a coordinate, then that of the filler row, far from every query."""
-        return np.append(values, _FAR if coordinate == 0 else np.float32(0.0))
+        return np.append(values, FAR if coordinate == 0 else np.float32(0.0))
 
 
 def find_cells(space: Space, enrolled: Float32, k: int) -> CellLists | None:

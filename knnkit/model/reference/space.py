@@ -21,6 +21,7 @@ from device_agent.shared.protocol.constants import Metric
 from device_agent.shared.queries import narrow
 from knnkit.data.precision import find_origin
 from knnkit.errors import BuildError
+from knnkit.model.reference.lattice import centre_on
 
 Float64 = NDArray[np.float64]
 Float32 = NDArray[np.float32]
@@ -306,12 +307,17 @@ def _fold(steps: list[Step]) -> list[Step]:
 
 
 def _choose_centre(values: NDArray[Any]) -> Float32:
-    """Returns a (p,) float32 centre near the mean; where possible, every value's offset from it is exact in float32."""
+    """Returns a (p,) float32 centre near the mean.
+
+    Where possible, every value's offset from it is exact in float32, and a whole number of steps (`lattice`).
+    """
     exact_values = values.astype(np.float64)
     mean = exact_values.mean(axis=0)
     spread = exact_values.std(axis=0)
     grid = 2.0 ** np.floor(np.log2(np.where(spread > 0, spread, 1.0)))
+    on_lattice = centre_on(values, mean)
     tries = [mean, *(np.round(mean / (grid * fine)) * grid * fine for fine in (2.0**-10, 2.0**-4, 0.5))]
+    tries = tries if on_lattice is None else [on_lattice, *tries]
     centre = mean.astype(np.float32)
     settled = np.zeros(len(mean), dtype=bool)
     for candidate in tries:

@@ -101,7 +101,7 @@ class SshTransport:
             raise DeviceFailed(
                 f"{self.name}: cannot write {remote}: {done.complaint}",
                 reason="cannot-write",
-                hint=f"knnkit doctor --target {self.name}",
+                hint="knnkit doctor --target HOST",
             )
 
     def close(self) -> None:

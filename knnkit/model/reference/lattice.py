@@ -1,0 +1,95 @@
+"""Training rows whose coordinates are whole multiples of one step.
+
+Pixels, counts, bits and one-hot columns lie on such a lattice. Its step is a power of two, so differences, squares and
+products are whole multiples, too. float32 adds them without rounding, in any order, while all sums stay within 2^24.
+Finds the lattice; never moves a value onto it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float64 = NDArray[np.float64]
+
+#: Whole numbers up to here are exact in float32.
+MOST = 2.0**24
+#: Most steps from one end of a column to the other; the square of a longer difference is not exact.
+_WIDEST = 2.0**12
+#: Range of steps whose squares, and 2^24 times these, are far from the ends of float32.
+_STEPS = (1e-12, 1e12)
+_ROWS = 4096
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """Where the enrolled rows lie.
+
+    Attributes:
+        step: power of two; every coordinate, after `scale`, is a whole multiple of it.
+        reach: greatest Euclidean length of an enrolled row, in steps.
+    """
+
+    step: float
+    reach: float
+
+    def scored_within(self, blocks: int) -> tuple[float, float]:
+        """Returns the greatest length of a query whose scores are exact, and how far to set blocks apart; in steps.
+
+        A score x·t - ‖t‖²/2 is a multiple of 1/2, and so is every partial sum; none is over (‖x‖ + reach)²/2 (Cauchy
+        and Schwarz). They are exact if that is at most 2^24 halves. With blocks, `apart` (a power of two, under 1/2
+        for all blocks together) takes the place of 1/2: (‖x‖ + reach)²/2 + 1/2 is at most 2^24 of it.
+        """
+        if blocks == 1:
+            return math.sqrt(MOST) - self.reach, 0.0
+        longest = 2.0 * self.reach + 8.0
+        apart = 2.0 ** math.ceil(math.log2(((longest + self.reach) ** 2 + 1.0) / (2.0 * MOST)))
+        if apart * blocks > 0.5:
+            apart = 2.0 ** -math.ceil(math.log2(2 * blocks))
+            longest = math.sqrt(2.0 * MOST * apart - 1.0) - self.reach
+        return (longest, apart) if longest >= self.reach else (0.0, 0.0)
+
+
+def centre_on(values: NDArray[Any], mean: Float64) -> Float64 | None:
+    """Returns the point near `mean` on the lattice of (n, p) values; None if a column has none.
+
+    A column's lattice begins at its first value: 0.5, 1.5 and 2.5 are whole steps apart.
+    """
+    first = values[0].astype(np.float64)
+    steps, widest = np.full(len(first), np.inf), np.zeros(len(first))
+    for start in range(0, len(values), _ROWS):
+        offsets = values[start : start + _ROWS].astype(np.float64) - first
+        steps = np.minimum(steps, _steps(offsets))
+        widest = np.maximum(widest, np.abs(offsets).max(axis=0))
+        if (widest > _WIDEST * steps).any():
+            return None
+    steps = np.where(np.isinf(steps), 1.0, steps)
+    return np.asarray(first + np.round((mean - first) / steps) * steps)
+
+
+def find_lattice(enrolled: NDArray[np.float32], scale: Float64) -> Lattice | None:
+    """Returns the lattice of (n, p) enrolled rows times (p,) `scale`; None if they have none, or one too fine."""
+    if not (np.frexp(scale)[0] == 0.5).all():  # a product with another factor may be rounded
+        return None
+    step, squares = math.inf, 0.0
+    for start in range(0, len(enrolled), _ROWS):
+        weighted = enrolled[start : start + _ROWS] * scale
+        step = min(step, float(_steps(weighted).min()))
+        squares = max(squares, float((weighted * weighted).sum(axis=1).max()))
+        if step < _STEPS[0] or squares >= MOST * step * step:
+            return None
+    step = 1.0 if math.isinf(step) else step  # one place only
+    return Lattice(step, math.sqrt(squares) / step) if step < _STEPS[1] else None
+
+
+def _steps(values: Float64) -> Float64:
+    """Returns (p,) the greatest power of two that all values of a column are multiples of; infinity for zeros."""
+    mantissa, exponent = np.frexp(values)
+    whole = np.ldexp(mantissa, 53).astype(np.int64)
+    lowest = np.frexp((whole & -whole).astype(np.float64))[1] - 1
+    steps: Float64 = np.where(whole == 0, np.inf, np.ldexp(1.0, exponent - 53 + lowest)).min(axis=0)
+    return steps
