@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -98,6 +99,9 @@ class Cells(Columns):
             BadCell: a cell cannot be read, and the coder refuses it.
             BadInput: the decimal signs of the numbers differ.
         """
+        if not (self._categories or self._coder.thousands):
+            with contextlib.suppress(BadCell):  # nearly every line has plain numbers alone
+                return super().read_fields(fields)
         cells = [fields[place].strip() for place in self.numbers]
         there = [index for index in self._numeric if not self._coder.is_missing(index, cells[index])]
         plain = {index: self._without_thousands(cells[index]) for index in there}
