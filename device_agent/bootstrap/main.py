@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+from pathlib import Path
 
 from device_agent.bootstrap.build import build
 from device_agent.bootstrap.examine import examine
@@ -13,6 +15,8 @@ from device_agent.bootstrap.remove import remove
 from device_agent.bootstrap.upload_dirs import claim
 from device_agent.bootstrap.wheels import prepare
 
+#: About as many files as an environment has.
+ENVIRONMENT_FILES = 3000
 COMMANDS = {"state": state, "examine": examine, "prepare": prepare, "claim": claim, "build": build, "remove": remove}
 
 
@@ -24,9 +28,27 @@ def main(command: str, order: str) -> int:
     except Trouble as trouble:
         answer = {"problem": trouble.reason, "message": str(trouble), "hint": trouble.hint}
     except OSError as error:
-        message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        denied = isinstance(error, PermissionError)
-        hint = "choose a root that the login user may write" if denied else "check the board's disk and rights"
+        said, hint = _explain(error)
+        message = f"{error.filename}: {said}" if error.filename else said
         answer = {"problem": "os-error", "message": message, "hint": hint}
     print(json.dumps(answer))
     return 1 if "problem" in answer else 0
+
+
+def _explain(error: OSError) -> tuple[str, str]:
+    """Returns what is wrong and what to do about it."""
+    if error.errno == errno.ENOSPC:
+        place = next(path for path in Path(error.filename or ".").absolute().parents if path.is_dir())
+        found = os.statvfs(place)
+        if found.f_files and found.f_favail < ENVIRONMENT_FILES:  # what failed has been removed by now
+            said = "no inodes are left: the file system has as many files as it can hold"
+            return said, f"df -i {place}; remove files that are not needed, or choose another root"
+        return str(error.strerror), "make room on the board: df -h"
+    if error.errno in (errno.ENOSYS, errno.ENOTSUP) or (error.errno == errno.EPERM and error.filename2):
+        return (
+            "the file system has no links or rights of files",
+            "choose a root on a file system of Linux, such as ext4",
+        )
+    if isinstance(error, PermissionError):
+        return str(error.strerror), "choose a root that the login user may write"
+    return str(error.strerror or error), "check the board's disk and rights"

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from device_agent.bootstrap.files import PART, discard, listed, make_folder, safe
+from device_agent.bootstrap.files import PART, discard, listed, make_folder, remove_tree, safe
 from device_agent.bootstrap.paths import VENVS, resolved
 
 INCOMING = "incoming"  # in VENVS: INCOMING.PROCESS.START.TOKEN, the wheels that one connection sends
@@ -28,7 +28,16 @@ def claim(order: dict[str, Any]) -> dict[str, Any]:
             except OSError:  # another connection was faster
                 continue
     make_folder(own)
+    require_links(own)
     return {"place": own.name}
+
+
+def require_links(folder: Path) -> None:
+    """Raises the system's error, before anything is sent, where the file system has no symbolic links."""
+    link = folder / f"link{PART}"
+    remove_tree(link)
+    link.symlink_to("x")
+    link.unlink()
 
 
 def connection() -> str:

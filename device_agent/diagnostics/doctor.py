@@ -178,8 +178,11 @@ def _root(store: Store) -> Iterator[Finding]:
         yield Finding("root", "warning", message, mend)
     elif stat.S_IMODE(found.st_mode) & 0o077:
         yield Finding("root", "warning", f"other users can access {root}", f"chmod 700 {_typed(root)}")
-    elif not os.access(root, os.W_OK) or os.statvfs(root).f_flag & os.ST_RDONLY:
-        yield Finding("root", "error", f"{root} cannot be written", "mount | grep ' / '; dmesg | tail")
+    elif os.statvfs(root).f_flag & os.ST_RDONLY:
+        mend = "sudo mount -o remount,rw MOUNT (`df ROOT` names MOUNT); dmesg | tail shows why"
+        yield Finding("root", "error", f"{root} is on a file system that is mounted read-only", mend)
+    elif not os.access(root, os.W_OK):
+        yield Finding("root", "error", f"{root} cannot be written", f"chmod u+rwx {_typed(root)}")
     elif unfit := [path for path in store.folders if os.path.lexists(path) and not _is_own_folder(path)]:
         mend = f"mv {_typed(unfit[0])} {_typed(unfit[0])}.old"
         yield Finding("root", "error", f"{unfit[0]} is not a folder that this user may write", mend)

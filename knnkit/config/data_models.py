@@ -35,6 +35,9 @@ class FileData(Section):
     """The column (or NPZ array) that holds the labels."""
     features: Annotated[tuple[str, ...] | None, Example("[width, height]")] = None
     """The columns to use, in this order, by name or pattern (`acc_*`); default: all but the label."""
+    id: Annotated[str | None, Example("sample")] = None
+    """The column that names a row, by a number or a file: neighbours are answered with it, too. It is not a feature,
+    unless `features` names it."""
     drop: Annotated[tuple[str, ...], Example("[timestamp, device_id]")] = ()
     """Columns to leave out, by name or pattern (`gyro_*`)."""
     missing: Annotated[

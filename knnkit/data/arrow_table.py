@@ -30,6 +30,7 @@ def load(
     features: Sequence[str] | None,
     beside: str | None,
     policy: Policy,
+    ids: str | None = None,
     wide: bool = False,
 ) -> Dataset:
     """Returns the labelled rows of a table.
@@ -42,6 +43,7 @@ def load(
         features: names or patterns of the columns to use; None: all others.
         beside: a column to keep as text.
         policy: of the columns.
+        ids: the column that names each row.
         wide: whether the rows are float64 in any case.
 
     Raises:
@@ -50,9 +52,9 @@ def load(
     header, file = list(schema.names), Path(source)
     require_distinct(header, str(source))
     wanted = None if features is None else list(dict.fromkeys(_base(name, header) for name in features))
-    at, chosen = choose(header, label, wanted, file, beside, policy.drop)
-    more = at if beside is None else find(header, beside, file, "split")
-    table = read([header[column] for column in sorted({*chosen, at, more})])
+    at, chosen = choose(header, label, wanted, file, beside, ids, drop=policy.drop)
+    more = [find(header, name, file, key) for key, name in (("split", beside), ("id", ids)) if name is not None]
+    table = read([header[column] for column in sorted({*chosen, at, *more})])
     names = [header[column] for column in chosen]
     if isinstance(policy.categories, str):
         policy = policy.with_text([name for name in names if _is_text(schema.field(name).type)])
@@ -62,7 +64,8 @@ def load(
     found = _Table(table, str(source), policy).read(names)
     if features is not None and any(_base(name, header) != name for name in features):
         found = _pick(found, features, file)
-    column = None if beside is None else np.array([*map(str, table.column(beside).to_pylist())])
+    texts = (None if name is None else np.array([*map(str, table.column(name).to_pylist())]) for name in (beside, ids))
+    column, names_of_rows = texts
     keep = wide or not policy.is_plain  # a table is applied to float64 rows
     return Dataset(
         found.rows if keep else precision.float32_if_enough(found.rows),
@@ -70,7 +73,8 @@ def load(
         found.names,
         str(source),
         column,
-        found.levels or None,
+        names_of_rows,
+        levels=found.levels or None,
     )
 
 

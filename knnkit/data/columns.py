@@ -35,7 +35,7 @@ def choose(
     label: str,
     features: Sequence[str] | None,
     file: Path,
-    beside: str | None = None,
+    *beside: str | None,
     drop: Sequence[str] = (),
 ) -> tuple[int, list[int]]:
     """Returns the index of the label column and those of the features.
@@ -47,10 +47,10 @@ def choose(
         DataError: a column is missing, or the label is a feature.
     """
     at = find(header, label, file, "label")
-    others = [name for name in header if name not in (label, beside)]
+    others = [name for name in header if name not in (label, *beside)]
     dropped = {name for word in drop for name in _named(header, others, word, file, "drop")}
     if features is None:
-        chosen = [column for column, name in enumerate(header) if column != at and name != beside]
+        chosen = [column for column, name in enumerate(header) if column != at and name not in beside]
     else:
         named = [name for word in features for name in _named(header, others, word, file, "features")]
         chosen = [header.index(name) for name in dict.fromkeys(named)]

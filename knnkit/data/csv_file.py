@@ -46,6 +46,7 @@ def load_csv(
     features: Sequence[str] | None,
     beside: str | None = None,
     policy: Policy = PLAIN,
+    ids: str | None = None,
     *,
     wide: bool = False,
 ) -> Dataset:
@@ -59,12 +60,12 @@ def load_csv(
     """
     try:
         if isinstance(policy.categories, str):
-            first = _open_and_read(file, label, features, beside, policy, np.float32)
+            first = _open_and_read(file, label, features, beside, ids, policy, np.float32)
             policy = policy.with_text(first.bad.text_columns())
         wide = wide or not policy.is_plain  # a table is applied to float64 rows
-        found = None if wide else _open_and_read(file, label, features, beside, policy, np.float32).dataset()
+        found = None if wide else _open_and_read(file, label, features, beside, ids, policy, np.float32).dataset()
         if found is None or precision.is_suspect(found.rows):  # rare: reading twice takes half the memory otherwise
-            found = _open_and_read(file, label, features, beside, policy, np.float64).dataset()
+            found = _open_and_read(file, label, features, beside, ids, policy, np.float64).dataset()
         return found if wide else replace(found, rows=precision.float32_if_enough(found.rows))
     except UnicodeDecodeError as error:
         said = f"not {error.encoding.upper()} text: byte {error.start} is {error.object[error.start]:#04x}"
@@ -76,12 +77,13 @@ def _open_and_read(
     label: str,
     features: Sequence[str] | None,
     beside: str | None,
+    ids: str | None,
     policy: Policy,
     dtype: type[np.floating[Any]],
 ) -> _CsvFile:
     with _open(file) as stream, ThreadPoolExecutor(_THREADS) as pool:
         found = _CsvFile(file, stream, pool, policy, dtype)
-        found.read(label, features, beside)
+        found.read(label, features, beside, ids)
         return found
 
 
@@ -98,17 +100,18 @@ class _CsvFile:
         self._found: Future[Block | None] | None = None
         self._line = 0  # lines parsed so far
 
-    def read(self, label: str, features: Sequence[str] | None, beside: str | None) -> None:
+    def read(self, label: str, features: Sequence[str] | None, beside: str | None, ids: str | None) -> None:
         header, separator = self._take_header(label)
-        self._label, chosen = choose(header, label, features, self._file, beside, self._policy.drop)
-        self._beside = [] if beside is None else [find(header, beside, self._file, "split")]
+        self._label, chosen = choose(header, label, features, self._file, beside, ids, drop=self._policy.drop)
+        self._keys = {"split": beside, "id": ids}
+        self._beside = [find(header, name, self._file, key) for key, name in self._keys.items() if name is not None]
         self._learner = Learner(self._policy, [header[place] for place in chosen], self.bad)
         texts = [self._label, *self._beside]
         self._columns = Cells(separator, len(header), chosen, self._learner, texts, self._dtype)
         self._header, self._known = header, set[str]()
         self._blocks = self._read_ahead(self._blocks)
         self._parts, self._labels = [np.empty((0, len(chosen)), self._dtype)], list[str]()
-        self._cells = list[str]()  # of the column beside
+        self._cells = [list[str]() for _ in self._beside]  # of the columns beside
         while self._has_more():
             rows, more = self._take_block() or self._take_records()
             self._parts.append(rows)
@@ -127,9 +130,10 @@ class _CsvFile:
             raise self.bad.error()
         names, rows = self._learner.names, np.concatenate(self._parts)
         levels = sorted_levels(rows, self._learner.levels(), self._policy, names)
-        column = np.array(self._cells) if self._beside else None
+        cells = iter(self._cells)
+        beside, ids = (None if name is None else np.array(next(cells)) for name in self._keys.values())
         labels = label_array(self._labels, str(self._file))
-        return Dataset(rows, labels, names, str(self._file), column, levels or None)
+        return Dataset(rows, labels, names, str(self._file), beside, ids, levels=levels or None)
 
     def _take_header(self, label: str) -> tuple[list[str], str]:
         """Returns the names of the columns, and the separator."""
@@ -179,8 +183,8 @@ class _CsvFile:
             return None
         rows, (cells, *beside) = found
         labels = [self._checked_label(cell, line) for line, cell in enumerate(cells, self._line + 1)]
-        for column in beside:
-            self._cells += map(str.strip, column)
+        for cells_of, column in zip(self._cells, beside):
+            cells_of += map(str.strip, column)
         self._line, self._at = self._line + len(rows), len(self._block)
         return rows, labels
 
@@ -198,7 +202,8 @@ class _CsvFile:
                 said = f"{self._where(line)}: {len(fields)} cells, but the header has {self._columns.count}"
                 raise DataError(said, hint="a cell that contains the separator must be in quotes")
             labels.append(self._checked_label(fields[self._label], line))
-            self._cells += [fields[place].strip() for place in self._beside]
+            for cells, place in zip(self._cells, self._beside):
+                cells.append(fields[place].strip())
             rows.append(self._numbers(fields, line))
         return np.array(rows, np.float64).astype(self._dtype).reshape(-1, len(self._columns.numbers)), labels
 

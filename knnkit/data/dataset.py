@@ -40,6 +40,8 @@ class Dataset:
         feature_names: n_features distinct names.
         source: where they came from, for messages.
         beside: (n,) text of the column that `split` names (a device, a time); None where it names no column.
+        ids: (n,) text of the column that `id` names; None where it names no column.
+        places: (n,) number of each row in its source, from 0; None where that is its number here.
         levels: feature -> the categories whose places its column holds. Only in rows to which no table was applied yet,
             and NaN stands for a missing cell there.
         raw: these rows before the model's table was applied; None if it has no table.
@@ -50,14 +52,18 @@ class Dataset:
     feature_names: tuple[str, ...]
     source: str
     beside: NDArray[Any] | None = None
+    ids: NDArray[Any] | None = None
+    places: NDArray[np.int64] | None = None
     levels: Mapping[int, tuple[str, ...]] | None = None
     raw: Dataset | None = None
 
     def take(self, index: NDArray[np.int64]) -> Dataset:
         """Returns the rows of `index`, in that order."""
-        beside = None if self.beside is None else self.beside[index]
+        beside, ids = (None if column is None else column[index] for column in (self.beside, self.ids))
+        places = np.asarray(index, np.int64) if self.places is None else self.places[index]
         raw = None if self.raw is None else self.raw.take(index)
-        return replace(self, rows=self.rows[index], labels=self.labels[index], beside=beside, raw=raw)
+        how = {"beside": beside, "ids": ids, "places": places, "raw": raw}
+        return replace(self, rows=self.rows[index], labels=self.labels[index], **how)  # type: ignore[arg-type]
 
     def fingerprint(self) -> str:
         """Returns the SHA-256 over rows, labels and feature names, in hexadecimal."""
@@ -155,10 +161,12 @@ def note_bad_numbers(
 
 def _matrix(rows: Any, *, wide: bool) -> NDArray[np.floating[Any]]:
     kind = getattr(rows, "dtype", None)
-    if isinstance(kind, np.dtype) and kind.itemsize < np.dtype(np.float64).itemsize and not wide:
+    if isinstance(kind, np.dtype) and np.can_cast(kind, np.float32) and not wide:
         return np.ascontiguousarray(rows, dtype=np.float32)
     matrix = np.ascontiguousarray(rows, dtype=np.float64)
-    return matrix if wide or matrix.ndim != 2 or not matrix.size else precision.float32_if_enough(matrix)
+    if wide or matrix.ndim != 2 or not matrix.size or not np.isfinite(matrix).all():
+        return matrix
+    return precision.float32_if_enough(matrix)
 
 
 def is_plain(text: str) -> bool:

@@ -60,6 +60,7 @@ def load(
     features: Sequence[str] | None = None,
     beside: str | None = None,
     policy: Policy = PLAIN,
+    ids: str | None = None,
     *,
     wide: bool = False,
 ) -> Dataset:
@@ -68,9 +69,9 @@ def load(
     In a text or Parquet file `label` is a column, and every other column is a feature. In an NPZ file `label` is an
     array (n,), and the features are the only two-dimensional array, or, without one, every other array as a column.
     `features` names the columns to use, in that order; other columns of a CSV or Parquet file are then not read.
-    `beside` names a column that is kept as text in `Dataset.beside`; it is a feature only if `features` names it.
-    `policy` says which columns are left out, and what a missing cell and a text mean. With `wide`, the rows are float64
-    in any case (`dataset`).
+    `beside` names a column that is kept as text in `Dataset.beside`, `ids` one that is kept in `Dataset.ids`; they are
+    features only if `features` names them. `policy` says which columns are left out, and what a missing cell and a text
+    mean. With `wide`, the rows are float64 in any case (`dataset`).
 
     Raises:
         DataError: the file or a column is missing, or a cell is not a finite number; the message counts all such cells.
@@ -85,10 +86,10 @@ def load(
         raise DataError(f"{file}: no such file", hint=_nearest_file(file))
     try:
         if suffix == ".npz":
-            return _load_npz(file, label, features, beside, policy, wide)
+            return _load_npz(file, label, features, beside, policy, ids, wide)
         if suffix == ".parquet":
-            return _load_parquet(file, label, features, beside, policy, wide)
-        return load_csv(file, label, features, beside, policy, wide=wide)
+            return _load_parquet(file, label, features, beside, policy, ids, wide)
+        return load_csv(file, label, features, beside, policy, ids, wide=wide)
     except OSError as error:
         raise DataError(f"{file}: cannot be read: {error.strerror or error}") from None
     except MemoryError:
@@ -101,6 +102,7 @@ def load_all(
     features: Sequence[str] | None = None,
     beside: str | None = None,
     policy: Policy = PLAIN,
+    ids: str | None = None,
 ) -> Dataset:
     """Reads the labelled rows of files and patterns (`data/*.csv`), one after the other; see `load`.
 
@@ -109,16 +111,22 @@ def load_all(
     """
     paths = expand(sources)
     if len(paths) == 1:
-        return load(paths[0], label, features, beside, policy)
-    first = load(paths[0], label, features, beside, policy, wide=True)
+        return load(paths[0], label, features, beside, policy, ids)
+    first = load(paths[0], label, features, beside, policy, ids, wide=True)
     named = policy.with_text([first.feature_names[place] for place in first.levels or ()])
     for_others = replace(named, drop=())
-    others = [load(path, label, first.feature_names, beside, for_others, wide=True) for path in paths[1:]]
+    others = [load(path, label, first.feature_names, beside, for_others, ids, wide=True) for path in paths[1:]]
     return joined([first, *others], named, f"{paths[0]} and {len(others)} more")
 
 
 def _load_parquet(
-    file: Path, label: str, features: Sequence[str] | None, beside: str | None, policy: Policy, wide: bool
+    file: Path,
+    label: str,
+    features: Sequence[str] | None,
+    beside: str | None,
+    policy: Policy,
+    ids: str | None,
+    wide: bool,
 ) -> Dataset:
     try:
         import pyarrow
@@ -127,13 +135,19 @@ def _load_parquet(
         raise MissingDependency(f"reading Parquet needs pyarrow: {error}", hint=extra("build")) from None
     try:
         with pyarrow.parquet.ParquetFile(file) as opened:
-            return arrow_table.load(opened.schema_arrow, opened.read, file, label, features, beside, policy, wide)
+            return arrow_table.load(opened.schema_arrow, opened.read, file, label, features, beside, policy, ids, wide)
     except pyarrow.ArrowException as error:
         raise DataError(f"{file}: not a Parquet file: {error}") from None
 
 
 def _load_npz(
-    file: Path, label: str, features: Sequence[str] | None, beside: str | None, policy: Policy, wide: bool
+    file: Path,
+    label: str,
+    features: Sequence[str] | None,
+    beside: str | None,
+    policy: Policy,
+    ids: str | None,
+    wide: bool,
 ) -> Dataset:
     try:
         strange = next((name for name in members_that_fit(file) if not name.endswith(".npy")), None)
@@ -149,9 +163,10 @@ def _load_npz(
     find(list(arrays), label, file, "label")
     labels = arrays.pop(label)
     names = arrays.pop("feature_names", None)
-    column = None if beside is None else _text(arrays, beside, len(labels), file)
-    if beside not in (features or ()):
-        arrays.pop(str(beside), None)
+    keys = {"split": beside, "id": ids}
+    texts = [None if name is None else _text(arrays, name, len(labels), file, key) for key, name in keys.items()]
+    for name in {beside, ids} - {None, *(features or ())}:
+        arrays.pop(str(name), None)
     tables = [name for name, array in arrays.items() if array.ndim >= 2]
     if len(tables) == 1:
         rows: Any = arrays[tables[0]].reshape(len(arrays[tables[0]]), -1)  # an image is a row of its pixels
@@ -164,14 +179,14 @@ def _load_npz(
     if not (np.issubdtype(rows.dtype, np.number) or rows.dtype == bool) or np.iscomplexobj(rows):
         raise DataError(f"{file}: the features hold {rows.dtype}, not numbers")
     if features is not None or policy.drop:
-        # `arrays` no longer has the label and the column beside.
-        _, chosen = choose([*header, label], label, features, file, None, policy.drop)
+        # `arrays` no longer has the label and the columns beside.
+        _, chosen = choose([*header, label], label, features, file, drop=policy.drop)
         rows, header = rows[:, chosen], tuple(header[place] for place in chosen)
-    return replace(dataset(rows, labels, header, str(file), policy, wide=wide), beside=column)
+    return replace(dataset(rows, labels, header, str(file), policy, wide=wide), beside=texts[0], ids=texts[1])
 
 
-def _text(arrays: dict[str, NDArray[Any]], name: str, count: int, file: Path) -> NDArray[Any]:
-    find(list(arrays), name, file, "split")
+def _text(arrays: dict[str, NDArray[Any]], name: str, count: int, file: Path, key: str) -> NDArray[Any]:
+    find(list(arrays), name, file, key)
     if arrays[name].shape != (count,):
         raise DataError(f"{file}: {name!r} has shape {arrays[name].shape}, but there are {count} labels")
     return arrays[name].astype(str)

@@ -37,7 +37,8 @@ def joined(parts: Sequence[Dataset], policy: Policy, source: str) -> Dataset:
     labels = label_array([label for part in parts for label in part.labels.tolist()], source)
     if policy.is_plain:
         rows = precision.float32_if_enough(rows)
-    return Dataset(rows, labels, first.feature_names, source, beside, levels or None)
+    ids = None if first.ids is None else np.concatenate([part.ids for part in parts if part.ids is not None])
+    return Dataset(rows, labels, first.feature_names, source, beside, ids, levels=levels or None)
 
 
 def _all(parts: Sequence[Dataset]) -> list[int]:

@@ -52,11 +52,28 @@ def digest(build: Build) -> str:
 
 def _asked(model: ModelConfig) -> dict[str, Any]:
     """Returns the keys of `model`; without those of a table that say nothing, as versions without them do."""
-    found = model.model_dump(mode="json", exclude=_ELSEWHERE)
+    return _without_silent(model.model_dump(mode="json", exclude=_ELSEWHERE))
+
+
+def _without_silent(found: dict[str, Any]) -> dict[str, Any]:
     for section in (found, found["data"]):
         for key in _SILENT & section.keys():
             if not section[key] or section[key] == "refuse":
                 del section[key]
+    return found
+
+
+def settings(build: Build) -> dict[str, Any]:
+    """Returns the model in deploy.yaml; of a file, only its name."""
+    model = build.model
+    found = _without_silent(model.model_dump(mode="json", exclude_none=True, exclude=_ELSEWHERE))
+    if isinstance(model.data, FileData):
+        names = [path.name for path in model.data.sources]
+        found["data"] |= {"file": names[0]} if model.data.files == () else {"files": names}
+    elif isinstance(model.data, SkopsData):
+        found["data"] |= {"skops": model.data.skops.name}
+    if isinstance(model.measured_on, TestFile):
+        found["test"] = {**(found.get("test") or {}), "file": model.measured_on.file.name}
     return found
 
 

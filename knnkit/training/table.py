@@ -2,7 +2,7 @@
 
 The table has what fills missing cells, and the categories that become features. Medians come from the training rows
 alone, categories from their whole file. `device_agent.shared.features` applies the table, here and on a device. Reads
-no file.
+files by `knnkit.data`.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 
 from device_agent.shared.features.coder import UNKNOWN_CATEGORY, expand, feature_names
 from device_agent.shared.protocol.model_info import Column, Table
-from knnkit.data import precision
+from knnkit.config.parse import Data, FileData
+from knnkit.data import files, precision
 from knnkit.data.columns import find
 from knnkit.data.dataset import Dataset
-from knnkit.data.policy import Policy, matching
+from knnkit.data.policy import PLAIN, Policy, matching
 from knnkit.errors import DataError
 
 #: The category that `constant` fills with, beside 0 for numbers.
@@ -32,10 +33,56 @@ MISSING_CATEGORY = "missing"
 class Prepared:
     """Rows to which the table of their model was applied."""
 
-    table: Table
+    table: Table | None
     training: Dataset
     held_out: Dataset | None
     warnings: tuple[str, ...] = ()
+
+
+def policy_of(data: Data) -> Policy:
+    """Returns how the rows of a file are read."""
+    if not isinstance(data, FileData):
+        return PLAIN
+    return Policy(data.drop, data.missing, data.categories, data.unknown_category, data.thousands)
+
+
+def with_text(policy: Policy, rows: Dataset) -> Policy:
+    """Returns the policy with the columns of text that one word for all of them means."""
+    return policy.with_text([rows.feature_names[place] for place in rows.levels or ()])
+
+
+def prepare_of(data: Data, everything: Dataset, training: Dataset, held_out: Dataset | None) -> Prepared:
+    """As `prepare`, by the keys of `data`; without any, the rows stay as they are, and there is no table.
+
+    Raises:
+        DataError: as `prepare`.
+    """
+    policy = policy_of(data)
+    plain = policy.is_plain
+    return Prepared(None, training, held_out) if plain else prepare(with_text(policy, everything), training, held_out)
+
+
+def read_more(file: Path, label: str, training: Dataset, table: Table | None) -> Dataset:
+    """Returns further labelled rows of a file as the model's features.
+
+    Raises:
+        DataError: a column is missing, or a cell cannot be read.
+    """
+    if table is None:
+        return files.load(file, label, training.feature_names, wide=training.rows.dtype == np.float64)
+    found = apply(table, files.load(file, label, [column.name for column in table.columns], None, policy_for(table)))
+    return replace(found, rows=found.rows.astype(training.rows.dtype, copy=False))
+
+
+def read_test(file: Path, label: str, data: Data, everything: Dataset) -> Dataset:
+    """Returns the held-out rows of a file, read as `everything` of the training data was.
+
+    Raises:
+        DataError: a column is missing, or a cell cannot be read.
+    """
+    policy = replace(with_text(policy_of(data), everything), drop=())
+    wide = everything.rows.dtype == np.float64
+    return files.load(file, label, everything.feature_names, None, policy, wide=wide)
 
 
 def prepare(policy: Policy, training: Dataset, held_out: Dataset | None) -> Prepared:
@@ -90,15 +137,13 @@ def policy_for(table: Table) -> Policy:
     return Policy((), missing, categories, table.unknown_category, table.thousands)
 
 
-def raw_lines(rows: Dataset, chosen: NDArray[np.int64]) -> bytes:
+def raw_lines(rows: Dataset) -> bytes:
     """Returns raw rows as JSON lines, as a device reads them: null is a missing cell."""
     raw = rows.raw
     if raw is None:
         return b""
     levels: Mapping[int, tuple[str, ...]] = raw.levels or {}
-    lines = [
-        [_json_cell(value, levels.get(place)) for place, value in enumerate(row)] for row in raw.rows[chosen].tolist()
-    ]
+    lines = [[_json_cell(value, levels.get(place)) for place, value in enumerate(row)] for row in raw.rows.tolist()]
     return b"".join(json.dumps(line, ensure_ascii=False).encode() + b"\n" for line in lines)
 
 

@@ -175,6 +175,94 @@ def test_a_noexec_root_is_refused_before_anything_is_sent(
     assert not (point / "root" / "incoming").exists() or not list((point / "root" / "incoming").iterdir())
 
 
+@pytest.fixture
+def image(mount: Callable[..., Path], tmp_path: Path) -> Callable[..., Path]:
+    """Makes a disk in a file with `mkfs` and mounts it."""
+
+    def make(kind: str, *options: str, size: int = 512 << 20) -> Path:
+        if shutil.which(f"mkfs.{kind}") is None:
+            pytest.skip(f"needs mkfs.{kind}")
+        disk = tmp_path / f"{kind}.img"
+        with disk.open("wb") as file:
+            file.truncate(size)
+        subprocess.run([f"mkfs.{kind}", *options, str(disk)], check=True, capture_output=True)
+        return mount(kind, "loop", str(disk))
+
+    return make
+
+
+@needs_mounts
+@pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs"])
+def test_a_root_on_a_disk_of_its_own(
+    kind: str, board: Path, releases: Releases, image: Callable[..., Path], knnkit: Callable[..., Said]
+) -> None:
+    point = image(kind)
+    root = point / "root"
+    shutil.copytree(board, root, symlinks=True)
+    for name in ("iris", "iris-next"):
+        assert knnkit(root, "deploy", "--release", releases[name])["outcome"] == "committed"
+    assert knnkit(root, "rollback")["release"]["version"] == "1.0.0"  # type: ignore[index]
+    subprocess.run(["mount", "-o", "remount,ro", str(point)], check=True)
+    said = knnkit(root, "deploy", "--release", releases["iris-next"], code=1)
+    assert "read-only" in str(said["message"])
+    assert "remount,rw" in str(said["hint"])
+    knnkit(root, "status")
+    assert "read-only" in str(findings(knnkit(root, "doctor", code=1))["root"])
+    subprocess.run(["mount", "-o", "remount,rw", str(point)], check=True)
+    assert knnkit(root, "provision", "--remove")["details"] == '{"removed":true}'
+
+
+@needs_mounts
+def test_a_disk_without_inodes_is_named_at_provision_and_at_deploy(
+    board: Path, releases: Releases, image: Callable[..., Path], knnkit: Callable[..., Said]
+) -> None:
+    few = image("ext4", "-q", "-N", "200")
+    said = knnkit(few / "root", "provision", "--offline", "--key", releases.public_key, code=1)
+    assert "no inodes are left" in str(said["message"])
+    assert str(said["hint"]).startswith("df -i ")
+
+
+@needs_mounts
+def test_inodes_that_run_out_under_a_release_are_named(
+    board: Path, releases: Releases, image: Callable[..., Path], knnkit: Callable[..., Said]
+) -> None:
+    point = image("ext4", "-q", "-N", "8000")
+    root = point / "root"
+    shutil.copytree(board, root, symlinks=True)
+    knnkit(root, "deploy", "--release", releases["iris"])
+    taken = point / "taken"
+    taken.mkdir()
+    for number in range(os.statvfs(point).f_favail):
+        (taken / str(number)).touch()
+    said = knnkit(root, "deploy", "--release", releases["iris-next"], code=1)
+    assert "inode" in str(said["message"]) + str(said["hint"])
+    shutil.rmtree(taken)
+    assert knnkit(root, "deploy", "--release", releases["iris-next"])["outcome"] == "committed"
+
+
+@needs_mounts
+@pytest.mark.skipif(shutil.which("fusefat") is None, reason="needs fusefat, to mount a disk of Windows")
+def test_a_disk_of_windows_is_refused_with_the_cause(
+    releases: Releases, knnkit: Callable[..., Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheels = make_tiny_wheels(tmp_path / "wheels")
+    want_tiny_wheels(monkeypatch, wheels)
+    disk, point = tmp_path / "disk", tmp_path / "point"
+    with disk.open("wb") as file:
+        file.truncate(256 << 20)
+    subprocess.run(["mkfs.vfat", str(disk)], check=True, capture_output=True)
+    point.mkdir()
+    mounted = subprocess.run(["fusefat", "-o", "rw+", str(disk), str(point)], capture_output=True)
+    if mounted.returncode or not point.is_mount():
+        pytest.skip("cannot mount with fusefat here")
+    try:
+        said = knnkit(point / "root", "provision", "--offline", "--wheels", wheels, code=1)
+        assert "no links" in str(said["message"])
+        assert "such as ext4" in str(said["hint"])
+    finally:
+        subprocess.run(["umount", "--lazy", str(point)], check=True)
+
+
 # --- remove -------------------------------------------------------------------------------------------------------
 @needs_mounts
 @pytest.mark.parametrize("place", ["mount", "link to a mount", "disk with lost+found"])

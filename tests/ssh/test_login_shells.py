@@ -18,7 +18,7 @@ from support.releases import Releases
 from support.tiny import make_tiny_wheels, want_tiny_wheels
 
 from knnkit.cli import main
-from knnkit.transport.ssh.login import Marks
+from knnkit.transport.ssh.login import Between, Marks
 
 #: Shell -> the program that it is, and the file that it reads at every login command.
 SHELLS = {
@@ -111,6 +111,22 @@ def test_a_device_lives_behind_any_login_shell_and_server(
     want_tiny_wheels(monkeypatch, wheels)
     run(tmp_path / "bare", "provision", "--offline", "--wheels", wheels)
     assert (tmp_path / "bare" / "venv").exists()
+
+
+def test_a_login_that_exports_its_trace_adds_nothing_to_an_answer(tmp_path: Path) -> None:
+    """`export SHELLOPTS; set -x` in .bashrc, where sh is bash, and both streams are one."""
+    (tmp_path / "sh").symlink_to(shutil.which("bash") or "/bin/bash")
+    env = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SHELLOPTS": "xtrace:verbose"}
+    marks = Marks.new()
+    line = f"exec 2>&1; {marks.around(['sh', '-c', 'echo setosa; echo virginica'])}"
+    done = subprocess.run(["bash", "-c", line], stdout=subprocess.PIPE, env=env, check=True)
+    answer = bytearray()
+    between = Between(marks, answer.extend)
+    between.write(done.stdout)
+    between.finish()
+    merged = marks.on_stderr.begin.decode()
+    assert answer.decode().replace(merged, "") == "setosa\nvirginica\n"
+    assert between.exit_code == 0
 
 
 @pytest.mark.parametrize("shell", SHELLS)

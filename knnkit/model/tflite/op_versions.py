@@ -64,6 +64,8 @@ FIRST_RUNTIME: dict[str, tuple[str, ...]] = {
     "TOPK_V2": ("1.7.0", "1.14.0"),
     "TRANSPOSE": ("1.6.0", "1.14.0", "1.15.0", "2.3.0", "2.4.0"),
 }
+#: TensorFlow 2.22, the first for Python 3.14, converts to newer versions of operations.
+_OLDER_CONVERTER = "pip install 'tensorflow==2.21.*', whose converter does not, with Python 3.13 or earlier"
 
 
 def minimum_runtime(tree: Any, oldest: str) -> str:
@@ -81,7 +83,7 @@ def minimum_runtime(tree: Any, oldest: str) -> str:
     if unknown:
         raise BuildError(
             f"the converter produced operations that boards may not have: {_listed(unknown)}",
-            hint="pip install 'tensorflow==2.21.*', whose converter does not",
+            hint=_OLDER_CONVERTER,
         )
     first = {each: FIRST_RUNTIME[each[0]][each[1] - 1] for each in used}
     newer = [each for each in used if (versions.parse(first[each]) or ()) > (versions.parse(oldest) or ())]
@@ -89,7 +91,7 @@ def minimum_runtime(tree: Any, oldest: str) -> str:
         raise BuildError(
             f"the model needs TFLite runtime {_highest(first[each] for each in newer)} for {_listed(newer)}; "
             f"boards have {oldest}",
-            hint="pip install 'tensorflow==2.21.*', whose converter does not",
+            hint=_OLDER_CONVERTER,
         )
     return _highest(first.values())
 

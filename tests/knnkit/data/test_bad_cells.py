@@ -14,7 +14,7 @@ import yaml
 from knnkit.config import parse
 from knnkit.data.files import load
 from knnkit.errors import DataError
-from knnkit.training.source import policy_of
+from knnkit.training.table import policy_of
 
 KINDS = {"": "empty", "NaN": "empty", "tall": "not numbers", "1e39": "not finite"}
 
