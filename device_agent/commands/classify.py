@@ -59,6 +59,7 @@ def _run_classify(arguments: argparse.Namespace) -> int:
         ignore_extra=arguments.ignore_extra,
         runtime=arguments.runtime,
         threads=arguments.threads,
+        coders=[],
     )
     store = store_of(arguments)
     try:

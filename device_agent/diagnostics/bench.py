@@ -24,6 +24,7 @@ from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.reports import Bench, Latency
 from device_agent.shared.release.directory import open_release
 from device_agent.shared.tabular.csv_reader import CsvParser
+from device_agent.shared.tabular.reader import Parser
 from device_agent.store.store import Store
 from device_agent.store.trust_state import kept_state
 from device_agent.system import board
@@ -98,7 +99,8 @@ def tree_bytes(folder: Path) -> int:
 
 def _bench(loaded: Loaded, seconds: float, threads: int, verify_ms: float, load_ms: float) -> Bench:
     model, manifest = loaded.model, loaded.verdict.manifest
-    rows = Golden.from_bytes(loaded.opened.read(constants.GOLDEN_FILE)).rows
+    golden = Golden.from_bytes(loaded.opened.read(constants.GOLDEN_FILE))
+    rows = golden.rows
     one = _latency(lambda index: model.classify(rows[index][None]), len(rows), seconds)
     return Bench(
         release=loaded.digest,
@@ -109,7 +111,7 @@ def _bench(loaded: Loaded, seconds: float, threads: int, verify_ms: float, load_
         k=model.info.k,
         batch=model.batch,
         one=one,
-        line=_latency(_line_answerer(loaded, rows), len(rows), seconds),
+        line=_latency(_line_answerer(loaded, golden), len(rows), seconds),
         rows_per_second=_throughput(loaded, rows, seconds),
         verify_ms=verify_ms,
         load_ms=load_ms,
@@ -127,9 +129,13 @@ def _bench(loaded: Loaded, seconds: float, threads: int, verify_ms: float, load_
     )
 
 
-def _line_answerer(loaded: Loaded, rows: NDArray[Any]) -> Callable[[int], Any]:
-    lines = [b",".join(str(value).encode() for value in row) + b"\n" for row in rows]
-    parser = CsvParser(loaded.model.info)
+def _line_answerer(loaded: Loaded, golden: Golden) -> Callable[[int], Any]:
+    parser: Parser = CsvParser(loaded.model.info)
+    lines = [b",".join(str(value).encode() for value in row) + b"\n" for row in golden.rows]
+    if golden.raw:
+        from device_agent.shared.features.parsers import TableJsonParser
+
+        parser, lines = TableJsonParser(loaded.model.info), golden.raw.splitlines(keepends=True)
     renderer = make_renderer(loaded, Columns(), "csv")
     return lambda index: renderer.render(loaded.model.classify(parser.parse(lines[index]).rows), 1, {})
 

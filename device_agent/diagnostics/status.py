@@ -13,7 +13,7 @@ from device_agent.shared.protocol.errors import DeviceUnfit
 from device_agent.shared.protocol.versions import utc
 from device_agent.shared.safe_files import read_small
 from device_agent.shared.trust import standing
-from device_agent.store import starts, state, trust_dir
+from device_agent.store import cell_counts, starts, state, trust_dir
 from device_agent.store.state import StoreState
 from device_agent.store.store import Store
 from device_agent.system import board, clock
@@ -58,6 +58,7 @@ def status(store: Store) -> Status:
         protocol=constants.PROTOCOL,
         oldest_protocol=constants.OLDEST_PROTOCOL,
         signed_by=stands.signed_by,
+        cells=cell_counts.read(store, answering.release.digest) if answering else None,
     )
 
 
@@ -104,6 +105,12 @@ def render(found: Status) -> str:
         f"board      {found.device.cpu}, {found.device.machine}, {found.device.cores} cores",
         f"disk       {found.disk_free_bytes // 2**20:,} MiB free",
     ]
+    if found.cells:
+        lines += [
+            f"{name:<10} {', '.join(f'{column} {count:,}' for column, count in counts.items())}"
+            for name, counts in (("filled", found.cells.filled), ("unknown", found.cells.unknown))
+            if counts
+        ]
     if found.lock:
         lines.append(f"lock       {found.lock.holder}: {found.lock.reason} (since {utc(found.lock.since)})")
     return "\n".join(lines + [f"warning    {text}" for text in found.warnings])

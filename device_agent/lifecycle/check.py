@@ -110,6 +110,10 @@ def _certify(
     if running is not None:  # first, so that only one model is in memory at a time
         before = compare.ask(running, golden, runtime)
     model = load_model(opened, runtime)
+    if model.info.table is not None:
+        from device_agent.shared.features.golden_rows import from_raw
+
+        golden = from_raw(golden, model.info)
     answers = with_mapped_labels(model, golden, model.classify(golden.rows))
     if opened.files[constants.MODEL_FILE].size > memory.SMALL:
         answers = answer_as_a_stream(load_model(opened, runtime, stream=True), model, golden, answers)

@@ -59,7 +59,11 @@ def ask(kept: Kept, golden: Golden, runtime: str) -> Running | None:
     try:
         info = model_file.read_info(kept.opened.path(constants.MODEL_FILE))
         classes = tuple(map(str, info.classes))
-        if info.n_features != golden.rows.shape[1]:
+        if info.table is not None and golden.raw:
+            from device_agent.shared.features.golden_rows import from_raw
+
+            golden = from_raw(golden, info)
+        if info.n_features != golden.rows.shape[1] or (info.table is not None) != bool(golden.raw):
             return Running(kept.ref, info.feature_names, classes, None)
         label = load_model(kept.opened, runtime).classify(golden.rows).label
     except (AgentError, MemoryError):

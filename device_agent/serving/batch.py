@@ -25,6 +25,7 @@ from device_agent.serving.writers import RENDERERS, Renderer
 from device_agent.shared.protocol.constants import EXACT_FILE, MAX_MODEL
 from device_agent.shared.protocol.errors import AgentError, BadInput, ModelUnusable
 from device_agent.shared.protocol.record import record
+from device_agent.shared.queries import row_type
 from device_agent.shared.release.model_file import read_member
 from device_agent.shared.release.npz import read_arrays
 from device_agent.shared.tabular.csv_reader import CsvParser
@@ -35,6 +36,7 @@ from device_agent.store.starts import Start
 from device_agent.store.store import Store
 
 if TYPE_CHECKING:
+    from device_agent.shared.features.coder import Coder
     from device_agent.shared.protocol.model_info import KnnInfo
 
 _PROGRESS_SECONDS = 0.5
@@ -52,6 +54,7 @@ class Request:
     ignore_extra: bool = False
     runtime: str = "auto"
     threads: int = 1
+    coders: list[Coder] | None = None  # collects those of the run, which count missing and unknown cells
 
 
 def classify(store: Store, request: Request, start: Start | None = None) -> int:
@@ -66,10 +69,21 @@ def classify(store: Store, request: Request, start: Start | None = None) -> int:
         loaded.tell_warnings()
         with InFlight(store.root) as in_flight:
             count = classify_by(loaded, request, start, in_flight)
+        save_counts(store, loaded, request)
         _tell_if_left(store, loaded)
         return count
     finally:
         loaded.close()
+
+
+def save_counts(store: Store, loaded: Loaded, request: Request) -> None:
+    """Adds the missing and unknown cells since the last call to those that `status` shows."""
+    for coder in request.coders or ():
+        filled, unknown = coder.take_counts()
+        if filled or unknown:
+            from device_agent.store import cell_counts
+
+            cell_counts.add(store, loaded.digest, filled, unknown)
 
 
 def _tell_if_left(store: Store, loaded: Loaded) -> None:
@@ -103,8 +117,21 @@ def classify_by(loaded: Loaded, request: Request, start: Start | None = None, in
 
 def make_parser(info: KnnInfo, format: str, request: Request) -> Parser:
     """Returns the parser of a text format."""
-    parser = CsvParser if format == "csv" else JsonParser
-    return parser(info, ignore_extra=request.ignore_extra, keep=request.columns.keep)
+    ignore_extra = request.ignore_extra or info.ignore_extra
+    if info.table is not None:
+        from device_agent.shared.features import parsers
+
+        made = parsers.TableCsvParser if format == "csv" else parsers.TableJsonParser
+        parser = made(info, ignore_extra=ignore_extra, keep=request.columns.keep, tell=_tell_once)
+        if request.coders is not None:
+            request.coders.append(parser.coder)
+        return parser
+    plain = CsvParser if format == "csv" else JsonParser
+    return plain(info, ignore_extra=ignore_extra, keep=request.columns.keep)
+
+
+def _tell_once(said: str) -> None:
+    print(f"device_agent: {said} (reported once for each column)", file=sys.stderr, flush=True)
 
 
 def make_renderer(loaded: Loaded, columns: Columns, format: str) -> Renderer:
@@ -208,18 +235,32 @@ class _Table:
     def _arrays(self) -> Iterator[NDArray[Any]]:
         """Converts the rows of an NPY file; checks them here, because an error names the row's number."""
         before = 0
-        for wide in self.source.arrays(self._info.n_features):
+        coder = _coder_of(self._info)
+        if coder is not None and self.request.coders is not None:
+            self.request.coders.append(coder)
+        for wide in self.source.arrays(len(self._info.columns)):
             with np.errstate(over="ignore"):
-                rows: NDArray[Any] = np.ascontiguousarray(wide, dtype=np.float32)
-                finite = np.isfinite(rows)
-                if self._info.origin is not None:
-                    rows = np.ascontiguousarray(wide, dtype=np.float64)
+                rows: NDArray[Any] = np.ascontiguousarray(wide, dtype=row_type(self._info.origin))
+                if coder is not None:
+                    rows = self._filled(coder, rows)
+                finite = np.isfinite(rows.astype(np.float32, copy=False))
             if not finite.all():
                 row, column = (int(place[0]) for place in np.nonzero(~finite))
                 where = f"rows[{before + row}, {column}] ({short(self._info.feature_names[column])})"
                 raise BadInput(f"{self.source.name}: {where}: {wide[row, column]} is not a finite float32 number")
             yield self._hand_out(rows, (), "rows[{}]", range(before, before + len(rows)))
             before += len(rows)
+
+    def _filled(self, coder: Coder, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        from device_agent.shared.features.parsers import read_array
+
+        try:
+            found: NDArray[np.float32] = read_array(coder, rows)
+        except BadInput as error:
+            raise BadInput(f"{self.source.name}: {error}", hint=error.hint) from None
+        for said in coder.take_news():
+            _tell_once(said)
+        return found
 
     def _refuse_poison(self, rows: NDArray[Any], name: str, numbers: Sequence[int]) -> None:
         """After a start that died: refuses a row that kills the model, before this process answers it."""
@@ -242,6 +283,14 @@ class _Table:
             number, message = next(iter(parsed.errors.values()))
             raise BadInput(f"{name}, line {number}: {message}", hint=parsed.hint or "--stream answers the other lines")
         return parsed
+
+
+def _coder_of(info: KnnInfo) -> Coder | None:
+    if info.table is None:
+        return None
+    from device_agent.shared.features.coder import Coder
+
+    return Coder(info.table)
 
 
 class _Progress:

@@ -13,11 +13,12 @@ import os
 import select
 import signal
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from device_agent.serving.batch import Request, make_renderer
+from device_agent.serving.batch import Request, make_renderer, save_counts
 from device_agent.serving.in_flight import InFlight
 from device_agent.serving.load import answering, load_kept
 from device_agent.serving.outputs import open_output, require_apart, write_all
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 READ_BYTES = 1 << 15
 #: How often an idle stream looks for a new release, in milliseconds.
 IDLE_MS = 1000
+#: How often a busy stream stores its counts of missing and unknown cells, in seconds; an idle one does at once.
+COUNTS_SECONDS = 60.0
 
 
 def stream(store: Store, request: Request, start: Start | None = None) -> int:
@@ -60,7 +63,10 @@ def stream(store: Store, request: Request, start: Start | None = None) -> int:
     require_apart(source.descriptor, request.output)
     answerer = _Answerer(store, request, source, start)
     with _signals() as flags, answerer.in_flight:
-        return _serve(answerer, source, flags)
+        try:
+            return _serve(answerer, source, flags)
+        finally:
+            answerer.save_counts()
 
 
 def _serve(answerer: _Answerer, source: Source, flags: _SignalFlags) -> int:
@@ -162,6 +168,7 @@ class _Answerer:
         self._loaded.tell_warnings()
         self._rows = StreamRows(self._loaded.model.info, source, request)
         self._renderers: dict[str, Renderer] = {}
+        self._next_counts = 0.0
         self._renderer()
         self.in_flight = InFlight(store.root)
         if self.in_flight.died_at:
@@ -173,6 +180,8 @@ class _Answerer:
         if not block:
             return
         self.check_release()
+        if self._request.coders and time.monotonic() >= self._next_counts:
+            self.save_counts()
         answered = 0
         for parsed in self._rows.parse(block):
             safe = self._without_poison(parsed)
@@ -222,11 +231,18 @@ class _Answerer:
         self.in_flight.answered()
         return answers
 
+    def save_counts(self) -> None:
+        """Adds the missing and unknown cells to those that `status` shows."""
+        save_counts(self._store, self._loaded, self._request)
+        self._next_counts = time.monotonic() + COUNTS_SECONDS
+
     def wait(self) -> None:
         """No rows arrive: while it waits for the first of them, a start counts neither for nor against the release."""
         if self._start:
             self._start.withdraw()
         self.check_release()
+        if self._request.coders:
+            self.save_counts()
 
     def _renderer(self) -> Renderer:
         format = self._request.output_format or self._rows.format
@@ -280,13 +296,13 @@ class _Answerer:
         loaded = load_kept(
             self._store, self._answering.release, self._request.runtime, self._request.threads, stream=True
         )
-        if loaded.model.info.feature_names != self._loaded.model.info.feature_names:
+        if not self._rows.follow(loaded.model.info):
             loaded.close()
             raise BadInput(
                 f"the release {loaded.digest[:12]} takes other columns than this stream", hint="start the stream again"
             )
         loaded.tell_warnings()
-        self._rows.follow(loaded.model.info)
+        self.save_counts()
         self._renderers = {name: make_renderer(loaded, self._request.columns, name) for name in self._renderers}
         before, self._loaded = self._loaded, loaded
         before.close()

@@ -38,7 +38,7 @@ class StreamRows:
         formats = _TEXT if source.format == "auto" else (source.format,)
         if "npy" in (*formats, request.output_format):
             raise _npy()
-        self._name = source.name
+        self._name, self._info = source.name, info
         self._parsers: dict[str, Parser] = {name: make_parser(info, name, request) for name in formats}
         self.format = formats[0]
         self.parser = self._parsers[self.format]
@@ -56,10 +56,16 @@ class StreamRows:
         if block:
             yield self._parse(block)
 
-    def follow(self, info: KnnInfo) -> None:
-        """Parses for another model with the same features, which may have an origin where this one has none."""
+    def follow(self, info: KnnInfo) -> bool:
+        """Reads by another model from now on; returns False, and changes nothing, if it takes other columns."""
+        if _columns(info) != _columns(self._info):
+            return False
+        self._info = info
         for parser in self._parsers.values():
             parser.dtype = row_type(info.origin)
+            if info.table is not None:
+                parser.coder.use(info.table)  # type: ignore[attr-defined]
+        return True
 
     def _look_at(self, line: bytes) -> Parsed:
         if len(self._parsers) > 1:
@@ -77,6 +83,13 @@ class StreamRows:
             return self.parser.parse(block)
         except BadInput as error:
             raise BadInput(f"{self._name}: {error}", hint=error.hint) from None
+
+
+def _columns(info: KnnInfo) -> list[tuple[str, bool]]:
+    """Returns name and kind of each column of a row."""
+    if info.table is None:
+        return [(name, True) for name in info.feature_names]
+    return [(column.name, column.encoding == "number") for column in info.table.columns]
 
 
 def _npy() -> BadInput:

@@ -37,6 +37,25 @@ def _init(parser: argparse.ArgumentParser) -> None:
         action="extend",
         help="the columns to use, in this order; repeat it for more (default: all but the label)",
     )
+    parser.add_argument(
+        "--drop",
+        metavar="COLUMN",
+        nargs="+",
+        action="extend",
+        help="columns to leave out, by name or pattern ('gyro_*'); repeat it for more",
+    )
+    parser.add_argument(
+        "--missing",
+        choices=("refuse", "drop", "median", "constant"),
+        help="what to do with missing cells: refuse, drop the row, fill with the median or 0 (default: refuse)",
+    )
+    parser.add_argument(
+        "--categories",
+        metavar="COLUMN",
+        nargs="+",
+        action="extend",
+        help="columns of text that become one feature for each category; repeat it for more",
+    )
 
 
 def _keygen(parser: argparse.ArgumentParser) -> None:

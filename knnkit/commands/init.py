@@ -44,6 +44,8 @@ fleet:
 rollout: {{max_failures: 0, confirm_within: 60s}}
 # rollout: {{waves: [canary, 25%, 100%], max_failures: 1, confirm_within: 60s, concurrency: 16}}
 """
+#: Options that need --data.
+_OF_ROWS = ("label", "features", "drop", "missing", "categories")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -61,8 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
     name, data = "iris", "{sklearn: iris}     # or your own: {file: train.csv, label: species}"
     if arguments.data is not None:
         name, data = _own(arguments, path)
-    elif arguments.label or arguments.features:
-        option = "--label" if arguments.label else "--features"
+    elif option := next((f"--{key}" for key in _OF_ROWS if getattr(arguments, key)), None):
         raise UsageError(f"{option} is about a file of rows, and none is named", hint="--data train.csv")
     try:
         with path.open("x", encoding="utf-8") as file:
@@ -86,9 +87,18 @@ def _own(arguments: argparse.Namespace, path: Path) -> tuple[str, str]:
     names = arguments.features or []
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise UsageError(f"--features names {twice!r} twice", hint="each column once")
-    for warning in warnings_of_file(file, label, arguments.features):
+    categories = dict.fromkeys(arguments.categories or (), "one-hot")
+    for warning in warnings_of_file(
+        file, label, arguments.features, arguments.drop or (), arguments.missing or "refuse", categories
+    ):
         print(f"knnkit: warning: {warning}", file=sys.stderr)
-    chosen = f", features: [{', '.join(map(_quote, arguments.features))}]" if arguments.features else ""
+    chosen = "".join(
+        f", {key}: [{', '.join(map(_quote, words))}]"
+        for key in ("features", "drop")
+        if (words := getattr(arguments, key))
+    )
+    chosen += f", missing: {arguments.missing}" if arguments.missing else ""
+    chosen += f", categories: {{{', '.join(f'{_quote(name)}: one-hot' for name in categories)}}}" if categories else ""
     return _name(file.stem), f"{{file: {_quote(_relative(file, path))}, label: {_quote(label)}{chosen}}}"
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from device_agent.shared.protocol import constants, json_codec, model_info
 from device_agent.shared.protocol.errors import ModelUnusable
+from device_agent.shared.protocol.model_info import Column
 from device_agent.shared.protocol.versions import utc
 from device_agent.shared.release import model_file
 from knnkit.commands import _inspect_row
@@ -52,6 +53,15 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _described(column: Column) -> str:
+    """Returns what happens to the cells of a raw column."""
+    number = column.encoding == "number"
+    kind = "numbers" if number else f"{column.encoding} of {_listed(column.categories)}"
+    fill = "" if column.fill is None else f"{column.fill:.7g}" if number else column.categories[int(column.fill)]
+    missing = "a missing cell refuses the row" if column.fill is None else f"a missing cell is {fill}"
+    return f"{column.name}: {kind}; {missing} (missing: {column.missing})"
+
+
 def _model_lines(info: model_info.KnnInfo, folded: tuple[str, ...]) -> Iterator[tuple[str, str]]:
     yield "model", info.name
     yield (
@@ -65,6 +75,8 @@ def _model_lines(info: model_info.KnnInfo, folded: tuple[str, ...]) -> Iterator[
         all_rows = f"{info.reduced.rows:,} rows with accuracy {percent(info.reduced.accuracy)}"
         yield "reduced", f"{info.reduced.how}, from {all_rows}"
     yield "features", _listed(info.feature_names)
+    if info.table is not None:
+        yield from (("column", _described(column)) for column in info.table.columns if column != Column(column.name))
     if info.origin is not None:
         moved = [f"{name} - {start:.15g}" for name, start in zip(info.feature_names, info.origin) if start]
         yield "origin", f"subtracted in float64: {', '.join(moved)}"

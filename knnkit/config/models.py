@@ -15,6 +15,7 @@ from pydantic_core import PydanticCustomError
 
 from device_agent.shared.protocol import constants
 from knnkit.config.answer_models import Coverages, Reduce, ReduceConfig, Reject
+from knnkit.config.data_models import FileData, SklearnData, SkopsData
 from knnkit.config.field_types import (
     Duration,
     Example,
@@ -24,46 +25,9 @@ from knnkit.config.field_types import (
     Text,
     Words,
     check_version,
-    first_twice,
     no_sense,
-    shorten,
 )
 from knnkit.config.fleet_models import ClassifyConfig, FleetConfig, RolloutConfig
-
-
-class FileData(Section):
-    """Labelled rows in a file."""
-
-    file: Annotated[FilePath, Example("train.csv")]
-    """CSV (with a header), Parquet or NPZ, by its ending."""
-    label: Annotated[str, Example("species")] = "label"
-    """The column (or NPZ array) that holds the labels."""
-    features: Annotated[tuple[str, ...] | None, Example("[width, height]")] = None
-    """The columns to use, in this order; default: all but the label."""
-    id: Annotated[str | None, Example("sample")] = None
-    """The column that names a row, by a number or a file: neighbours are answered with it, too. It is not a feature,
-    unless `features` names it."""
-
-    @pydantic.field_validator("features")
-    @classmethod
-    def _each_once(cls, features: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        if twice := first_twice(features or ()):
-            raise ValueError(f"{shorten(twice)!r} is listed twice")
-        return features
-
-
-class SklearnData(Section):
-    """A data set that comes with scikit-learn; `blobs` is the article's: 1,000 rows, 2 features, 5 centres."""
-
-    sklearn: Annotated[Literal["blobs", "breast_cancer", "digits", "iris", "moons", "wine"], Example("iris")]
-    """Its name."""
-
-
-class SkopsData(Section):
-    """A fitted scikit-learn classifier, which brings its rows, k, metric, weights and scale."""
-
-    skops: Annotated[FilePath, Example("model.skops")]
-    """A KNeighborsClassifier, or a Pipeline that ends in one, written by `skops.io.dump`."""
 
 
 class TestFile(Section):
@@ -186,6 +150,8 @@ class ModelConfig(Section):
     the rows of each class. Default: none."""
     reduce: Annotated[Reduce | None, Example("condensed")] = None
     """condensed, edited or prototypes: keep fewer training rows in the model; or {how, max_loss}. Default: all rows."""
+    ignore_extra: bool = False
+    """Whether a device leaves out columns of a row that the model does not know; else they are an error."""
     device_class: Annotated[Name, Example("zero")] = "any"
     """The class of device that this model is for; "any" fits all."""
     licence: Annotated[Text, Example("CC-BY-4.0")] = ""

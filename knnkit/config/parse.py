@@ -14,20 +14,18 @@ from typing import Any
 import pydantic
 
 from knnkit.config import messages, yaml_reader
+from knnkit.config.data_models import FileData, SklearnData, SkopsData
 from knnkit.config.field_types import parse_amount, parse_duration, split_address
 from knnkit.config.fleet_models import FleetConfig, RolloutConfig, TargetConfig, TargetDefaults
 from knnkit.config.models import (
     Build,
     Config,
     Data,
-    FileData,
     GatesConfig,
     GroupSplit,
     ModelConfig,
     ReleaseConfig,
     SigningConfig,
-    SklearnData,
-    SkopsData,
     TestFile,
     TimeSplit,
 )

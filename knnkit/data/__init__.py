@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 
-def warnings_of_file(file: Path, label: str, names: Sequence[str] | None) -> tuple[str, ...]:
+def warnings_of_file(
+    file: Path,
+    label: str,
+    names: Sequence[str] | None,
+    drop: Sequence[str] = (),
+    missing: str = "refuse",
+    categories: Mapping[str, str] | None = None,
+) -> tuple[str, ...]:
     """Reads a file of labelled rows as a build does, and returns warnings about columns that nobody chose.
 
     Loads NumPy only when it is called: `knnkit init` without rows starts without it.
@@ -14,7 +21,7 @@ def warnings_of_file(file: Path, label: str, names: Sequence[str] | None) -> tup
     Raises:
         DataError: the rows cannot be read.
     """
-    from knnkit.data import columns, files
+    from knnkit.data import columns, files, policy
 
-    rows = files.load(file, label, names)
+    rows = files.load(file, label, names, None, policy.Policy(tuple(drop), missing, categories or {}))
     return columns.warnings(rows) if names is None else ()

@@ -7,6 +7,7 @@ that are close in the file become close in the model. Reads no file, and never l
 from __future__ import annotations
 
 import difflib
+import fnmatch
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,16 +15,13 @@ from typing import Any
 
 import numpy as np
 
+from knnkit.data.bad_cells import as_yaml, is_id
 from knnkit.data.dataset import Dataset, shortened
 from knnkit.errors import DataError
 
 _MAX_LISTED = 20
-_MAX_NAMED = 12
-#: A name that needs no quotes in YAML, unless it is one of the words that YAML reads as a value.
-_BARE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_WORDS = frozenset({"false", "n", "no", "null", "off", "on", "true", "y", "yes"})
-#: Last words in the names of id columns. The numbers in a column of such a name may have gaps.
-_IDS = frozenset({"guid", "id", "idx", "index", "key", "nr", "no", "pk", "row", "rowid", "rownum", "serial", "uuid"})
+#: Characters of a pattern.
+_PATTERN = frozenset("*?[")
 #: Names that pandas gives an index when it writes a table.
 _PANDAS = re.compile(r"__index_level_\d+__|Unnamed: \d+(\.\d+)?")
 #: With fewer rows, distinct whole numbers may be chance; the second limit is for columns with the name of an id.
@@ -33,23 +31,45 @@ _EXACT = 2.0**24
 
 
 def choose(
-    header: list[str], label: str, features: Sequence[str] | None, file: Path, *beside: str | None
+    header: list[str],
+    label: str,
+    features: Sequence[str] | None,
+    file: Path,
+    *beside: str | None,
+    drop: Sequence[str] = (),
 ) -> tuple[int, list[int]]:
-    """Returns the index of the label column and those of the features: `features`, or all other columns but `beside`.
+    """Returns the index of the label column and those of the features.
+
+    These are the columns that `features` names, or all others but `beside`; without those that `drop` names. Both may
+    have patterns: `acc_*`.
 
     Raises:
         DataError: a column is missing, or the label is a feature.
     """
     at = find(header, label, file, "label")
+    others = [name for name in header if name not in (label, *beside)]
+    dropped = {name for word in drop for name in _named(header, others, word, file, "drop")}
     if features is None:
         chosen = [column for column, name in enumerate(header) if column != at and name not in beside]
     else:
-        chosen = [find(header, name, file, "features") for name in features]
+        named = [name for word in features for name in _named(header, others, word, file, "features")]
+        chosen = [header.index(name) for name in dict.fromkeys(named)]
+    if label in dropped:
+        raise DataError(f"{file}: {label!r} is the label; it cannot be left out", hint="leave it out of drop:")
+    chosen = [column for column in chosen if header[column] not in dropped]
     if at in chosen:
         raise DataError(f"{file}: {label!r} is the label; it cannot be a feature too", hint="leave it out of features:")
     if not chosen:
         raise DataError(f"{file}: {label!r} is the only column; there is no feature", hint="add columns of numbers")
     return at, chosen
+
+
+def _named(header: list[str], others: list[str], word: str, file: Path, key: str) -> list[str]:
+    """Returns the column of a name, or those of a pattern among `others`."""
+    if word in header or not _PATTERN & set(word):
+        return [header[find(header, word, file, key)]]
+    found = [name for name in others if fnmatch.fnmatchcase(name, word)]
+    return found or [header[find(header, word, file, key)]]
 
 
 def find(header: list[str], name: str, file: Path, key: str) -> int:
@@ -73,39 +93,28 @@ def find(header: list[str], name: str, file: Path, key: str) -> int:
     raise DataError(f"{file}: no column {name!r}; there are {names}", hint=hint)
 
 
-def as_yaml(names: Sequence[str]) -> str:
-    """Returns column names as a YAML list for `features:`; of many, only the first ones and the last."""
-    written = [
-        name if _BARE.fullmatch(name) and name.casefold() not in _WORDS else "'" + name.replace("'", "''") + "'"
-        for name in names
-    ]
-    return f"[{', '.join(written if len(written) <= _MAX_NAMED else [*written[:3], '...', written[-1]])}]"
-
-
 def numbering(rows: Dataset) -> tuple[str, ...]:
     """Returns the features that number the rows: distinct whole numbers, without gaps unless named like an id."""
     return tuple(
         name
         for column, name in enumerate(rows.feature_names)
-        if (_indexes if _PANDAS.fullmatch(name) else _numbers)(rows.rows[:, column].astype(np.float64), _is_id(name))
+        if (_indexes if _PANDAS.fullmatch(name) else _numbers)(rows.rows[:, column].astype(np.float64), is_id(name))
     )
 
 
 def warnings(rows: Dataset) -> tuple[str, ...]:
     """Returns a warning for each feature that numbers the rows, with the key that leaves it out."""
-    found = numbering(rows)
-    others = [name for name in rows.feature_names if name not in found]
-    return tuple(_warning(rows, name, others) for name in found)
+    return tuple(_warning(rows, name) for name in numbering(rows))
 
 
-def _warning(rows: Dataset, name: str, others: list[str]) -> str:
+def _warning(rows: Dataset, name: str) -> str:
     column = rows.rows[:, rows.feature_names.index(name)]
     once = len(np.unique(column)) == len(column)
     how = "each once" if once else "in order" if _goes_up(column) else "in whole numbers"
     said = f"the column {shortened(name)} holds {column.min():.0f} to {column.max():.0f}, {how}, as row numbers do"
     mend = "then there is no other feature"
-    if others:
-        mend = f"features: {as_yaml(others)} beside `label` in deploy.yaml leaves it out"
+    if len(rows.feature_names) > 1:
+        mend = f"drop: {as_yaml([name])} beside `label` in deploy.yaml leaves it out"
     return f"{rows.source}: {said}, and is a feature of the model; {mend}"
 
 
@@ -127,11 +136,6 @@ def _indexes(column: np.ndarray[tuple[int], np.dtype[np.float64]], named: bool) 
 def _goes_up(column: np.ndarray[tuple[int], np.dtype[Any]]) -> bool:
     """Whether the numbers never decrease; float32 may make large neighbours equal."""
     return bool((np.diff(column) >= 0).all())
-
-
-def _is_id(name: str) -> bool:
-    words = re.findall(r"[a-z]+|[A-Z]+(?![a-z])|[A-Z][a-z]+", name)
-    return bool(words) and words[-1].casefold() in _IDS
 
 
 def _is_number(name: str) -> bool:

@@ -20,12 +20,15 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from device_agent.shared.features.cells import Cells
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.tabular import csv_dialect
-from device_agent.shared.tabular.csv_reader import BadCell, Block, Columns
+from device_agent.shared.tabular.csv_reader import Block
 from knnkit.data import precision
-from knnkit.data.columns import as_yaml, choose, find
+from knnkit.data.bad_cells import BadCells
+from knnkit.data.columns import choose, find
 from knnkit.data.dataset import Dataset, label_array, require_distinct, require_label
+from knnkit.data.policy import PLAIN, Learner, Policy, sorted_levels
 from knnkit.errors import DataError
 
 #: Bytes of a block of text, and number of blocks parsed at the same time: numpy releases Python's lock.
@@ -42,73 +45,102 @@ def load_csv(
     label: str,
     features: Sequence[str] | None,
     beside: str | None = None,
+    policy: Policy = PLAIN,
     ids: str | None = None,
     *,
     wide: bool = False,
 ) -> Dataset:
     """Reads the rows of a text file with a header line; as float64 if they are `wide`, or float32 may not hold them.
 
+    Where `policy` gives one word for the categories of all columns of text, the file is read twice.
+
     Raises:
         DataError: a column is missing, or a cell is not a finite number; the message has file, line and column.
         OSError: it cannot be read.
     """
     try:
-        found = None if wide else _load(file, label, features, beside, ids, np.float32)
+        if isinstance(policy.categories, str):
+            first = _open_and_read(file, label, features, beside, ids, policy, np.float32)
+            policy = policy.with_text(first.bad.text_columns())
+        wide = wide or not policy.is_plain  # a table is applied to float64 rows
+        found = None if wide else _open_and_read(file, label, features, beside, ids, policy, np.float32).dataset()
         if found is None or precision.is_suspect(found.rows):  # rare: reading twice takes half the memory otherwise
-            found = _load(file, label, features, beside, ids, np.float64)
+            found = _open_and_read(file, label, features, beside, ids, policy, np.float64).dataset()
         return found if wide else replace(found, rows=precision.float32_if_enough(found.rows))
     except UnicodeDecodeError as error:
         said = f"not {error.encoding.upper()} text: byte {error.start} is {error.object[error.start]:#04x}"
         raise DataError(f"{file}: {said}", hint="save it as CSV (UTF-8)") from None
 
 
-def _load(
+def _open_and_read(
     file: Path,
     label: str,
     features: Sequence[str] | None,
     beside: str | None,
     ids: str | None,
+    policy: Policy,
     dtype: type[np.floating[Any]],
-) -> Dataset:
+) -> _CsvFile:
     with _open(file) as stream, ThreadPoolExecutor(_THREADS) as pool:
-        return _CsvFile(file, stream, pool, dtype).read(label, features, beside, ids)
+        found = _CsvFile(file, stream, pool, policy, dtype)
+        found.read(label, features, beside, ids)
+        return found
 
 
 class _CsvFile:
     """One text file: blocks of simple lines are parsed as a whole, all others record by record."""
 
-    def __init__(self, file: Path, stream: IO[Any], pool: ThreadPoolExecutor, dtype: type[np.floating[Any]]) -> None:
-        self._file, self._pool, self._dtype = file, pool, dtype
+    def __init__(
+        self, file: Path, stream: IO[Any], pool: ThreadPoolExecutor, policy: Policy, dtype: type[np.floating[Any]]
+    ) -> None:
+        self._file, self._pool, self._policy, self._dtype = file, pool, policy, dtype
+        self.bad = BadCells(str(file))
         self._blocks: Blocks = zip(_text_blocks(stream), repeat(None))
         self._block, self._at = b"", 0  # the current block, and the bytes of it that are parsed
         self._found: Future[Block | None] | None = None
         self._line = 0  # lines parsed so far
 
-    def read(self, label: str, features: Sequence[str] | None, beside: str | None, ids: str | None) -> Dataset:
+    def read(self, label: str, features: Sequence[str] | None, beside: str | None, ids: str | None) -> None:
         header, separator = self._take_header(label)
-        self._label, chosen = choose(header, label, features, self._file, beside, ids)
-        keys = {"split": beside, "id": ids}
-        self._beside = [find(header, name, self._file, key) for key, name in keys.items() if name is not None]
-        self._columns = Columns(separator, len(header), chosen, [self._label, *self._beside], self._dtype)
+        self._label, chosen = choose(header, label, features, self._file, beside, ids, drop=self._policy.drop)
+        self._keys = {"split": beside, "id": ids}
+        self._beside = [find(header, name, self._file, key) for key, name in self._keys.items() if name is not None]
+        self._learner = Learner(self._policy, [header[place] for place in chosen], self.bad)
+        texts = [self._label, *self._beside]
+        self._columns = Cells(separator, len(header), chosen, self._learner, texts, self._dtype)
         self._header, self._known = header, set[str]()
         self._blocks = self._read_ahead(self._blocks)
-        parts, labels = [np.empty((0, len(chosen)), self._dtype)], list[str]()
+        self._parts, self._labels = [np.empty((0, len(chosen)), self._dtype)], list[str]()
         self._cells = [list[str]() for _ in self._beside]  # of the columns beside
         while self._has_more():
-            rows, more = self._take_block() or self._take_records(first=not labels)
-            parts.append(rows)
-            labels += more
-        if not labels:
+            rows, more = self._take_block() or self._take_records()
+            self._parts.append(rows)
+            self._labels += more
+        self.bad.rows = len(self._labels)
+        if not self._labels:
             raise DataError(f"{self._file}: there is a header, and no rows", hint="each line after the header is a row")
-        names = tuple(header[column] for column in chosen)
+
+    def dataset(self) -> Dataset:
+        """Returns what was read.
+
+        Raises:
+            DataError: a cell is not a finite number, and the policy refuses it.
+        """
+        if self.bad:
+            raise self.bad.error()
+        names, rows = self._learner.names, np.concatenate(self._parts)
+        levels = sorted_levels(rows, self._learner.levels(), self._policy, names)
         cells = iter(self._cells)
-        columns = [None if name is None else np.array(next(cells)) for name in (beside, ids)]
-        return Dataset(np.concatenate(parts), label_array(labels, str(self._file)), names, str(self._file), *columns)
+        beside, ids = (None if name is None else np.array(next(cells)) for name in self._keys.values())
+        labels = label_array(self._labels, str(self._file))
+        return Dataset(rows, labels, names, str(self._file), beside, ids, levels=levels or None)
 
     def _take_header(self, label: str) -> tuple[list[str], str]:
         """Returns the names of the columns, and the separator."""
         while self._has_more():
             self._block, self._line = csv_dialect.skip_preamble(self._block, self._line)
+            self._block, above = csv_dialect.skip_above_header(self._block, [label])
+            self._line += above
             if self._block:
                 break
         start = self._text(self._block.partition(b"\n")[0])
@@ -156,7 +188,7 @@ class _CsvFile:
         self._line, self._at = self._line + len(rows), len(self._block)
         return rows, labels
 
-    def _take_records(self, *, first: bool) -> tuple[NDArray[Any], list[str]]:
+    def _take_records(self) -> tuple[NDArray[Any], list[str]]:
         """Parses the rest of the block, and the rest of a record that continues after it."""
         rows: list[list[float]] = []
         labels: list[str] = []
@@ -172,7 +204,7 @@ class _CsvFile:
             labels.append(self._checked_label(fields[self._label], line))
             for cells, place in zip(self._cells, self._beside):
                 cells.append(fields[place].strip())
-            rows.append(self._numbers(fields, self._where(line), first=first and not rows))
+            rows.append(self._numbers(fields, line))
         return np.array(rows, np.float64).astype(self._dtype).reshape(-1, len(self._columns.numbers)), labels
 
     def _take_record(self) -> list[str]:
@@ -193,23 +225,12 @@ class _CsvFile:
             self._known.add(label)
         return label
 
-    def _numbers(self, fields: list[str], where: str, *, first: bool) -> list[float]:
+    def _numbers(self, fields: list[str], line: int) -> list[float]:
+        self._learner.place = line
         try:
             return self._columns.read_fields(fields)
-        except BadCell as error:
-            place = self._columns.numbers[error.index]
-            name, cell = self._header[place], fields[place]
-            said, hint = str(error), error.hint
-            if error.is_number:
-                said, hint = f"{cell} is not a finite float32 number", _FILL
-            elif not cell.strip():
-                hint = _FILL
-            elif not hint and first:
-                hint = self._without_text(fields)
-            hint = hint or f"{_FILL}; a column of text? features: names those to use"
-            raise DataError(f"{where}, column {name!r}: {said}", hint=hint) from None
         except BadInput as error:
-            raise DataError(f"{where}: {error}", hint=error.hint) from None
+            raise DataError(f"{self._where(line)}: {error}", hint=error.hint) from None
 
     def _text(self, line: bytes) -> str:
         try:
@@ -220,14 +241,6 @@ class _CsvFile:
 
     def _where(self, line: int) -> str:
         return f"{self._file}, line {line}"
-
-    def _without_text(self, fields: list[str]) -> str:
-        """Returns a hint with the key that leaves out the text columns, judged by the first row."""
-        separator, places = self._columns.separator, self._columns.numbers
-        names = [self._header[place] for place in places if csv_dialect.is_number(fields[place], separator)]
-        if not names:
-            return "every column but the label is a feature, and none of them holds numbers"
-        return f"features: {as_yaml(names)} beside `label` in deploy.yaml (--features of knnkit init) leaves out text"
 
 
 def _open(file: Path) -> IO[Any]:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 
 from device_agent.shared.protocol.constants import UNKNOWN_LABEL
 from knnkit.data import precision
+from knnkit.data.bad_cells import EMPTY, NOT_FINITE, BadCells
+from knnkit.data.policy import PLAIN, Policy
 from knnkit.errors import DataError, MissingDependency, extra
 
 #: Longest label or column name, in characters.
@@ -40,6 +42,9 @@ class Dataset:
         beside: (n,) text of the column that `split` names (a device, a time); None where it names no column.
         ids: (n,) text of the column that `id` names; None where it names no column.
         places: (n,) number of each row in its source, from 0; None where that is its number here.
+        levels: feature -> the categories whose places its column holds. Only in rows to which no table was applied yet,
+            and NaN stands for a missing cell there.
+        raw: these rows before the model's table was applied; None if it has no table.
     """
 
     rows: NDArray[np.floating[Any]]
@@ -49,12 +54,16 @@ class Dataset:
     beside: NDArray[Any] | None = None
     ids: NDArray[Any] | None = None
     places: NDArray[np.int64] | None = None
+    levels: Mapping[int, tuple[str, ...]] | None = None
+    raw: Dataset | None = None
 
     def take(self, index: NDArray[np.int64]) -> Dataset:
         """Returns the rows of `index`, in that order."""
         beside, ids = (None if column is None else column[index] for column in (self.beside, self.ids))
         places = np.asarray(index, np.int64) if self.places is None else self.places[index]
-        return Dataset(self.rows[index], self.labels[index], self.feature_names, self.source, beside, ids, places)
+        raw = None if self.raw is None else self.raw.take(index)
+        how = {"beside": beside, "ids": ids, "places": places, "raw": raw}
+        return replace(self, rows=self.rows[index], labels=self.labels[index], **how)  # type: ignore[arg-type]
 
     def fingerprint(self) -> str:
         """Returns the SHA-256 over rows, labels and feature names, in hexadecimal."""
@@ -96,19 +105,20 @@ def dataset(
     labels: Any,
     feature_names: Sequence[str] | None = None,
     source: str = "arrays",
+    policy: Policy | None = None,
     *,
     wide: bool = False,
 ) -> Dataset:
     """Returns (n, n_features) numbers and n labels (integers or text; None: all 0) as a checked `Dataset`.
 
     Rows of float32 stay as they are. All others become float32 as well, unless a column needs float64, or `wide` asks
-    for it: rows to test a model with an origin.
+    for it: rows to test a model with an origin. NaN stands for a missing cell, which the `policy` of a file may allow.
 
     Raises:
         DataError: the shapes do not match, names repeat, or a value is not finite in float32.
     """
     try:
-        matrix = _matrix(rows, wide=wide)
+        matrix = _matrix(rows, wide=wide or not (policy or PLAIN).is_plain)
     except (TypeError, ValueError) as error:
         hint = "rows.toarray()" if hasattr(rows, "toarray") else ""
         raise DataError(f"{source}: the rows are not a table of numbers: {error}", hint=hint) from None
@@ -122,15 +132,31 @@ def dataset(
     if len(np.shape(labels)) != 1 or len(labels) != len(matrix):
         hint = "labels.ravel()" if np.shape(labels) == (len(matrix), 1) else ""
         raise DataError(f"{source}: {len(matrix)} rows, but labels of shape {np.shape(labels)}", hint=hint)
-    with np.errstate(over="ignore"):
-        finite = np.isfinite(matrix.astype(np.float32, copy=False))
-    if not finite.all():
-        row, column = (int(place[0]) for place in np.nonzero(~finite))
-        raise DataError(
-            f"{source}: row {row}, column {names[column]!r}: {matrix[row, column]} is not a finite float32 number",
-            hint="drop the row, or fill the cell",
-        )
+    bad = BadCells(source, "row", hint="drop the row, or fill the cell" if policy is None else "")
+    note_bad_numbers(matrix, names, policy or PLAIN, bad)
+    if bad:
+        raise bad.error()
     return Dataset(matrix, label_array(np.asarray(labels).tolist(), source), names, source)
+
+
+def note_bad_numbers(
+    matrix: NDArray[Any], names: Sequence[str], policy: Policy, bad: BadCells, skip: Container[int] = ()
+) -> None:
+    """Notes each cell of (n, n_features) numbers that is infinite, or NaN where the policy refuses missing cells.
+
+    `skip` has the columns that are not numbers, or were looked at before.
+    """
+    bad.rows = len(matrix)
+    with np.errstate(over="ignore"):
+        wrong = ~np.isfinite(matrix.astype(np.float32, copy=False))
+    for index in np.flatnonzero(wrong.any(axis=0)).tolist():
+        allowed = policy.missing_of(names[index]) != "refuse"
+        for row in () if index in skip else np.flatnonzero(wrong[:, index]).tolist():
+            value = matrix[row, index]
+            if not np.isnan(value):
+                bad.add(row, index, names[index], NOT_FINITE, f"{value} is not a finite float32 number")
+            elif not allowed:
+                bad.add(row, index, names[index], EMPTY, "the cell is empty")
 
 
 def _matrix(rows: Any, *, wide: bool) -> NDArray[np.floating[Any]]:

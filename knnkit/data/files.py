@@ -19,10 +19,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from device_agent.shared.queries import default_names
 from device_agent.shared.release import zip_limits
+from knnkit.data import arrow_table
 from knnkit.data.columns import choose, find
 from knnkit.data.csv_file import load_csv
-from knnkit.data.dataset import Dataset, dataset, require_distinct
+from knnkit.data.dataset import Dataset, dataset
+from knnkit.data.joined import joined
+from knnkit.data.patterns import expand
+from knnkit.data.policy import PLAIN, Policy
 from knnkit.errors import DataError, MissingDependency, extra
 
 TEXTS = (".csv", ".tsv", ".txt")
@@ -54,6 +59,7 @@ def load(
     label: str,
     features: Sequence[str] | None = None,
     beside: str | None = None,
+    policy: Policy = PLAIN,
     ids: str | None = None,
     *,
     wide: bool = False,
@@ -64,11 +70,11 @@ def load(
     array (n,), and the features are the only two-dimensional array, or, without one, every other array as a column.
     `features` names the columns to use, in that order; other columns of a CSV or Parquet file are then not read.
     `beside` names a column that is kept as text in `Dataset.beside`, `ids` one that is kept in `Dataset.ids`; they are
-    features only if `features` names them.
-    With `wide`, the rows are float64 in any case (`dataset`).
+    features only if `features` names them. `policy` says which columns are left out, and what a missing cell and a text
+    mean. With `wide`, the rows are float64 in any case (`dataset`).
 
     Raises:
-        DataError: the file or a column is missing, or a cell is not a finite number.
+        DataError: the file or a column is missing, or a cell is not a finite number; the message counts all such cells.
     """
     file = Path(path)
     suffix = file.suffix.lower()
@@ -80,18 +86,47 @@ def load(
         raise DataError(f"{file}: no such file", hint=_nearest_file(file))
     try:
         if suffix == ".npz":
-            return _load_npz(file, label, features, beside, ids, wide)
+            return _load_npz(file, label, features, beside, policy, ids, wide)
         if suffix == ".parquet":
-            return _load_parquet(file, label, features, beside, ids, wide)
-        return load_csv(file, label, features, beside, ids, wide=wide)
+            return _load_parquet(file, label, features, beside, policy, ids, wide)
+        return load_csv(file, label, features, beside, policy, ids, wide=wide)
     except OSError as error:
         raise DataError(f"{file}: cannot be read: {error.strerror or error}") from None
     except MemoryError:
         raise DataError(f"{file}: there is not enough memory for it", hint="fewer rows, or fewer features:") from None
 
 
+def load_all(
+    sources: Sequence[Path],
+    label: str,
+    features: Sequence[str] | None = None,
+    beside: str | None = None,
+    policy: Policy = PLAIN,
+    ids: str | None = None,
+) -> Dataset:
+    """Reads the labelled rows of files and patterns (`data/*.csv`), one after the other; see `load`.
+
+    Raises:
+        DataError: as `load`; or a file has other columns than the first.
+    """
+    paths = expand(sources)
+    if len(paths) == 1:
+        return load(paths[0], label, features, beside, policy, ids)
+    first = load(paths[0], label, features, beside, policy, ids, wide=True)
+    named = policy.with_text([first.feature_names[place] for place in first.levels or ()])
+    for_others = replace(named, drop=())
+    others = [load(path, label, first.feature_names, beside, for_others, ids, wide=True) for path in paths[1:]]
+    return joined([first, *others], named, f"{paths[0]} and {len(others)} more")
+
+
 def _load_parquet(
-    file: Path, label: str, features: Sequence[str] | None, beside: str | None, ids: str | None, wide: bool
+    file: Path,
+    label: str,
+    features: Sequence[str] | None,
+    beside: str | None,
+    policy: Policy,
+    ids: str | None,
+    wide: bool,
 ) -> Dataset:
     try:
         import pyarrow
@@ -99,39 +134,20 @@ def _load_parquet(
     except ImportError as error:
         raise MissingDependency(f"reading Parquet needs pyarrow: {error}", hint=extra("build")) from None
     try:
-        header = list(pyarrow.parquet.read_schema(file).names)
-        require_distinct(header, str(file))
-        at, chosen = choose(header, label, features, file, beside, ids)
-        more = [find(header, name, file, key) for key, name in (("split", beside), ("id", ids)) if name is not None]
-        table = pyarrow.parquet.read_table(file, columns=[header[column] for column in sorted({*chosen, at, *more})])
+        with pyarrow.parquet.ParquetFile(file) as opened:
+            return arrow_table.load(opened.schema_arrow, opened.read, file, label, features, beside, policy, ids, wide)
     except pyarrow.ArrowException as error:
         raise DataError(f"{file}: not a Parquet file: {error}") from None
-    names = [header[column] for column in chosen]
-    columns = [_column(file, name, table.column(name), pyarrow.types) for name in names]
-    labels = table.column(label)
-    if labels.null_count:
-        raise DataError(f"{file}, row {labels.is_null().to_pylist().index(True)}: the label ({label!r}) is empty")
-    found = dataset(np.column_stack(columns), labels.to_pylist(), names, str(file), wide=wide)
-    texts = [None if name is None else np.array([*map(str, table.column(name).to_pylist())]) for name in (beside, ids)]
-    return replace(found, beside=texts[0], ids=texts[1])
-
-
-def _column(file: Path, name: str, column: Any, types: Any) -> NDArray[np.float64]:
-    kind = column.type
-    if not (types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)):
-        raise DataError(f"{file}, column {name!r}: it holds {kind}, not numbers", hint="drop or encode the column")
-    if column.null_count:
-        row = column.is_null().to_pylist().index(True)
-        raise DataError(f"{file}, row {row}, column {name!r}: the cell is empty", hint="drop the row, or fill the cell")
-    return np.asarray(column.to_numpy(), dtype=np.float64)
-
-
-def _images(arrays: dict[str, NDArray[Any]]) -> bool:
-    return len(arrays) == 1 and next(iter(arrays.values())).ndim > 2
 
 
 def _load_npz(
-    file: Path, label: str, features: Sequence[str] | None, beside: str | None, ids: str | None, wide: bool
+    file: Path,
+    label: str,
+    features: Sequence[str] | None,
+    beside: str | None,
+    policy: Policy,
+    ids: str | None,
+    wide: bool,
 ) -> Dataset:
     try:
         strange = next((name for name in members_that_fit(file) if not name.endswith(".npy")), None)
@@ -151,23 +167,22 @@ def _load_npz(
     texts = [None if name is None else _text(arrays, name, len(labels), file, key) for key, name in keys.items()]
     for name in {beside, ids} - {None, *(features or ())}:
         arrays.pop(str(name), None)
-    tables = [name for name, array in arrays.items() if array.ndim == 2]
+    tables = [name for name, array in arrays.items() if array.ndim >= 2]
     if len(tables) == 1:
-        rows: Any = arrays[tables[0]]
-        header = None if names is None else tuple(map(str, names))
+        rows: Any = arrays[tables[0]].reshape(len(arrays[tables[0]]), -1)  # an image is a row of its pixels
+        header = default_names(rows.shape[1]) if names is None else tuple(map(str, names))
     elif tables or not arrays or any(array.ndim != 1 or len(array) != len(labels) for array in arrays.values()):
         found = ", ".join(f"{name} {array.shape}" for name, array in arrays.items()) or "nothing"
-        hint = "rows=images.reshape(len(images), -1) makes a row of each image" if _images(arrays) else ""
-        raise DataError(f"{file}: beside {label!r} expected one two-dimensional array, found {found}", hint=hint)
+        raise DataError(f"{file}: beside {label!r} expected one array of rows, found {found}")
     else:
         rows, header = np.column_stack(list(arrays.values())), tuple(arrays)
     if not (np.issubdtype(rows.dtype, np.number) or rows.dtype == bool) or np.iscomplexobj(rows):
         raise DataError(f"{file}: the features hold {rows.dtype}, not numbers")
-    whole = replace(dataset(rows, labels, header, str(file), wide=wide), beside=texts[0], ids=texts[1])
-    if features is None:
-        return whole
-    chosen = [find(list(whole.feature_names), name, file, "features") for name in features]
-    return replace(whole, rows=whole.rows[:, chosen], feature_names=tuple(features))
+    if features is not None or policy.drop:
+        # `arrays` no longer has the label and the columns beside.
+        _, chosen = choose([*header, label], label, features, file, drop=policy.drop)
+        rows, header = rows[:, chosen], tuple(header[place] for place in chosen)
+    return replace(dataset(rows, labels, header, str(file), policy, wide=wide), beside=texts[0], ids=texts[1])
 
 
 def _text(arrays: dict[str, NDArray[Any]], name: str, count: int, file: Path, key: str) -> NDArray[Any]:

@@ -68,6 +68,8 @@ def build_model(
     seed: int = 0,
     inputs: str = "",
     measure: Measure | None = None,
+    table: model_info.Table | None = None,
+    ignore_extra: bool = False,
     golden: Origins = _UNKNOWN,
 ) -> BuiltModel:
     """Builds the classifier `spec` over the rows of `training`.
@@ -80,6 +82,8 @@ def build_model(
         seed: for the calibration sample.
         inputs: digest of the build's inputs, stored in knn.json.
         measure: evaluates the reference; the result is stored in knn.json.
+        table: of the raw columns that the rows were made from, stored in knn.json.
+        ignore_extra: whether rows may have columns that the model does not know.
         golden: where the golden rows come from.
 
     Raises:
@@ -89,6 +93,7 @@ def build_model(
     _require_rows(spec.k, len(training.rows), training.source)
     enrolment = enrol(training, fit_scaler(training.rows, spec.scale), spec.metric)
     how: dict[str, Any] = {"margin": margin, "seed": seed, "inputs": inputs, "measure": measure, "golden": golden}
+    how |= {"table": table, "ignore_extra": ignore_extra}
     return build_enrolled(spec, enrolment, held_out, training=origins_of(training), **how)
 
 
@@ -102,6 +107,8 @@ def build_enrolled(
     seed: int = 0,
     inputs: str = "",
     measure: Measure | None = None,
+    table: model_info.Table | None = None,
+    ignore_extra: bool = False,
     training: Origins = _UNKNOWN,
     golden: Origins = _UNKNOWN,
     spare: Dataset | None = None,
@@ -149,7 +156,9 @@ def build_enrolled(
         reduced=reduced,
         near=model.near,
         origin=None if origin is None else tuple(origin.tolist()),
-        schema=constants.SCHEMA if origin is None else constants.SCHEMA_OF_ORIGINS,
+        table=table,
+        ignore_extra=ignore_extra,
+        schema=_schema(table is not None or ignore_extra, origin is not None),
     )
     return BuiltModel(metadata.pack(tree, model, info, pack(training, golden)), info, reference, _warnings(enrolment))
 
@@ -168,6 +177,11 @@ def origins_of(rows: Dataset) -> Origins:
             hint = f"plain text on one line, at most {MAX_TEXT} characters"
             raise DataError(f"{rows.source}: row {place}: an id may not be {shortened(text)}", hint=hint)
     return Origins(source, rows.places, "".join(f"{text}\n" for text in rows.ids.tolist()).encode())
+
+
+def _schema(tables: bool, origin: bool) -> int:
+    """Returns the lowest version of knn.json that says what the model needs."""
+    return constants.SCHEMA_OF_TABLES if tables else constants.SCHEMA_OF_ORIGINS if origin else constants.SCHEMA
 
 
 def make_reference(

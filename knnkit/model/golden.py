@@ -6,6 +6,8 @@ Loads no TensorFlow.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,9 +25,15 @@ MAX_ROWS = 1000
 
 
 def make_golden(
-    model: BuiltModel, held_out: Dataset | None, training: Dataset, *, seed: int = 0, limit: int = MAX_ROWS
+    model: BuiltModel,
+    held_out: Dataset | None,
+    training: Dataset,
+    *,
+    seed: int = 0,
+    limit: int = MAX_ROWS,
+    raw: Callable[[Dataset], bytes] | None = None,
 ) -> Golden:
-    """Returns the golden set of `model` with at most `limit` rows.
+    """Returns the golden set of `model` with at most `limit` rows; `raw` writes them before the model's table.
 
     Raises:
         DataError: the held-out rows have other features than the training rows.
@@ -45,6 +53,7 @@ def make_golden(
         distances=answers.distances,
         classes=np.where(answers.indices < 0, -1, codes[answers.indices]).astype(np.int32),
         tolerance=answers.tolerance,
+        raw=b"" if raw is None or model.info.table is None else raw(drawn),
     )
 
 

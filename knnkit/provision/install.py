@@ -226,6 +226,7 @@ _KNOWN = (
     constants.STATE_FILE,
     constants.HISTORY_FILE,
     constants.STARTS_FILE,
+    constants.COUNTS_FILE,
     constants.LOCK_FILE,
     constants.CLASS_FILE,
     constants.VENV_LINK,

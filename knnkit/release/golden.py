@@ -9,13 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from device_agent.shared.protocol import constants, model_info
 from device_agent.shared.protocol.errors import ModelUnusable
 from device_agent.shared.release import model_file
 from knnkit.config.parse import Build
-from knnkit.data import files
 from knnkit.errors import DataError, VerificationFailed
 from knnkit.training import source
 
@@ -46,9 +43,7 @@ def golden_for(build: Build, release: Path, rows: Path, label: str | None, margi
         raise VerificationFailed(
             f"{release} was built from other rows than deploy.yaml names now", hint="knnkit build, then knnkit deploy"
         )
-    names = made_from.training.feature_names
-    wide = made_from.training.rows.dtype == np.float64
-    own = made_from.fitting(files.load(rows, label or source.label_of(build), names, wide=wide))
+    own = made_from.read(rows, label or source.label_of(build))
     if not len(own.rows):
         raise DataError(f"{rows}: there are no rows")
     golden = made_from.golden(info, own, margin=margin, limit=MAX_OWN_ROWS)

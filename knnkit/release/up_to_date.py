@@ -16,12 +16,15 @@ from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.errors import ModelUnusable
 from device_agent.shared.release import model_file
 from device_agent.shared.safe_files import open_ordinary
-from knnkit.config.parse import Build, FileData, SkopsData, TestFile
+from knnkit.config.parse import Build, FileData, ModelConfig, SkopsData, TestFile
+from knnkit.data.patterns import expand
 from knnkit.errors import DataError
 
 _TOOLS = ("tensorflow", "scikit-learn", "numpy")
 #: Keys of `model` that count by what they lead to.
-_ELSEWHERE: Any = {"gates": True, "data": {"file", "skops"}, "test": {"file"}, "split": {"file"}}
+_ELSEWHERE: Any = {"gates": True, "data": {"file", "files", "skops"}, "test": {"file"}, "split": {"file"}}
+#: Keys of tables.
+_SILENT = {"drop", "missing", "categories", "unknown_category", "ignore_extra", "thousands"}
 _CHUNK = 1 << 20
 
 
@@ -32,13 +35,13 @@ def digest(build: Build) -> str:
         DataError: a data file is missing or cannot be read.
     """
     model = build.model
-    files = [model.data.file] if isinstance(model.data, FileData) else []
+    files = list(expand(model.data.sources)) if isinstance(model.data, FileData) else []
     if isinstance(model.data, SkopsData):
         files.append(model.data.skops)
     if isinstance(model.measured_on, TestFile):
         files.append(model.measured_on.file)
     asked = {
-        "model": model.model_dump(mode="json", exclude=_ELSEWHERE),
+        "model": _asked(model),
         "gates": build.gates.model_dump(mode="json"),
         "release": build.release.model_dump(mode="json", exclude={"dir"}),
         "files": [_file_digest(path) for path in files],
@@ -47,13 +50,28 @@ def digest(build: Build) -> str:
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 
+def _asked(model: ModelConfig) -> dict[str, Any]:
+    """Returns the keys of `model`; without those of a table that say nothing, as versions without them do."""
+    return _without_silent(model.model_dump(mode="json", exclude=_ELSEWHERE))
+
+
+def _without_silent(found: dict[str, Any]) -> dict[str, Any]:
+    for section in (found, found["data"]):
+        for key in _SILENT & section.keys():
+            if not section[key] or section[key] == "refuse":
+                del section[key]
+    return found
+
+
 def settings(build: Build) -> dict[str, Any]:
     """Returns the model in deploy.yaml; of a file, only its name."""
     model = build.model
-    found: dict[str, Any] = model.model_dump(mode="json", exclude_none=True, exclude=_ELSEWHERE)
-    if isinstance(model.data, FileData | SkopsData):
-        key = "file" if isinstance(model.data, FileData) else "skops"
-        found["data"] = {**found["data"], key: Path(getattr(model.data, key)).name}
+    found = _without_silent(model.model_dump(mode="json", exclude_none=True, exclude=_ELSEWHERE))
+    if isinstance(model.data, FileData):
+        names = [path.name for path in model.data.sources]
+        found["data"] |= {"file": names[0]} if model.data.files == () else {"files": names}
+    elif isinstance(model.data, SkopsData):
+        found["data"] |= {"skops": model.data.skops.name}
     if isinstance(model.measured_on, TestFile):
         found["test"] = {**(found.get("test") or {}), "file": model.measured_on.file.name}
     return found

@@ -18,7 +18,7 @@ import numpy as np
 from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.golden.judge import Verdict
 from device_agent.shared.protocol.constants import Metric, Scale
-from device_agent.shared.protocol.model_info import Evaluation, Gates, KnnInfo, Reduced
+from device_agent.shared.protocol.model_info import Evaluation, Gates, KnnInfo, Reduced, Table
 from device_agent.shared.release.row_origins import Origins
 from knnkit.config.answer_models import ReduceConfig
 from knnkit.config.parse import Build, FileData, GroupSplit, SklearnData, SkopsData, TestFile, TimeSplit
@@ -38,6 +38,7 @@ from knnkit.model.tflite import associated_files
 from knnkit.model.tflite.load_tensorflow import needs_build_extra
 from knnkit.training import reduction, sklearn_importer, unscaled
 from knnkit.training.fitted import Fitted
+from knnkit.training.table import policy_of, prepare_of, raw_lines, read_more, read_test
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,8 @@ class Material:
         imported: the classifier from scikit-learn; None if the classifier is made from `training`.
         warnings: for the person who builds.
         how: how rows were held out; empty where nothing is measured.
+        table: of the raw columns that the rows were made from; None for rows of plain numbers.
+        ignore_extra: whether a device ignores columns that the model does not know.
         whole: the same with all training rows, if `reduce` chose some of them.
         spare: the training rows that `reduce` left out.
         reduced: how it chose.
@@ -87,6 +90,8 @@ class Material:
     imported: Fitted | None = None
     warnings: tuple[str, ...] = ()
     how: str = ""
+    table: Table | None = None
+    ignore_extra: bool = False
     whole: Material | None = None
     spare: Dataset | None = None
     reduced: str = ""
@@ -122,6 +127,7 @@ class Material:
         """
         before = None if self.whole is None else self.whole._without_sets().build(Gates(gates.margin), seed=seed)
         how: dict[str, Any] = {"margin": gates.margin, "seed": seed, "inputs": inputs, "measure": self._measure}
+        how |= {"table": self.table, "ignore_extra": self.ignore_extra}
         how["golden"] = origins_of(draw_rows(self.held_out, self.training, seed=seed))
         if self.imported is None and before is None:
             model = build_model(self.spec, self.training, self.held_out, **how)
@@ -129,7 +135,7 @@ class Material:
             known = origins_of(self.training) if self.imported is None else Origins(Path(self.training.source).name)
             how |= {"spare": self.spare, "reduced": self._reduced(before), "training": known}
             model = build_enrolled(self.spec, self.enrol(self.spec.scale, self.spec.metric), self.held_out, **how)
-        golden = make_golden(model, self.held_out, self.training, seed=seed)
+        golden = make_golden(model, self.held_out, self.training, seed=seed, raw=raw_lines)
         from knnkit.model.selfcheck import self_check  # TensorFlow
 
         notes = () if before is None else self._compare(before, model, golden)
@@ -192,7 +198,16 @@ class Material:
         how = (len(space.classes), info.k, info.weights)
         reference = Reference(space.space, space.enrolled, space.codes, *how, margin=margin)
         reference.reject = info.reject
-        return make_golden(BuiltModel(b"", info, reference, ()), own, self.training, limit=limit)
+        return make_golden(BuiltModel(b"", info, reference, ()), own, self.training, limit=limit, raw=raw_lines)
+
+    def read(self, file: Path, label: str) -> Dataset:
+        """Returns the labelled rows of a file as the model's features.
+
+        Raises:
+            DataError: a column is missing, or a cell cannot be read.
+        """
+        found = read_more(file, label, self.training, self.table)
+        return self.fitting(found) if self.table is None else found
 
     def fitting(self, rows: Dataset) -> Dataset:
         """Returns labelled rows with labels of the classifier's type.
@@ -231,12 +246,15 @@ def load(build: Build) -> Material:
     divided = _divide(build, everything)
     chosen = isinstance(model.data, FileData) and model.data.features is not None
     warnings = columns.warnings(everything) if isinstance(model.data, FileData) and not chosen else ()
-    shifted = model.metric != "cosine" or model.scale != "none"
-    warnings += precision.warnings(everything.rows, everything.feature_names, everything.source, shifted=shifted)
-    warnings += (*divided.warnings, *faults.find(divided.training, divided.held_out))
+    ready = prepare_of(model.data, everything, divided.training, divided.held_out)
+    training, held_out, table = ready.training, ready.held_out, ready.table
+    warnings += ready.warnings
+    shifted, seen = model.metric != "cosine" or model.scale != "none", everything if table is None else training
+    warnings += precision.warnings(seen.rows, seen.feature_names, seen.source, shifted=shifted)
+    warnings += (*divided.warnings, *faults.find(training, held_out))
     if "scale" not in model.model_fields_set:
-        warnings += unscaled.find(divided.training, model.k, model.metric, model.weights)
-    material = Material(spec, divided.training, divided.held_out, warnings=warnings, how=divided.how)
+        warnings += unscaled.find(training, model.k, model.metric, model.weights)
+    material = Material(spec, training, held_out, None, warnings, divided.how, table, model.ignore_extra)
     return material if model.reduction is None else _reduce(material, model.reduction, model.seed)
 
 
@@ -274,7 +292,7 @@ def _load_rows(build: Build) -> Dataset:
     data, split = build.model.data, build.model.split
     if isinstance(data, FileData):
         beside = split.group if isinstance(split, GroupSplit) else split.time if isinstance(split, TimeSplit) else None
-        return files.load(data.file, data.label, data.features, beside, data.id)
+        return files.load_all(data.sources, data.label, data.features, beside, policy_of(data), data.id)
     assert isinstance(data, SklearnData)
     return dataset.load_sklearn(data.sklearn)
 
@@ -282,15 +300,10 @@ def _load_rows(build: Build) -> Dataset:
 def _divide(build: Build, everything: Dataset) -> Divided:
     test, split = build.model.measured_on, build.model.split
     if isinstance(test, TestFile):
-        held_out = files.load(test.file, label_of(build), everything.feature_names, wide=_is_wide(everything))
-        return Divided(everything, held_out, "file")
+        return Divided(everything, read_test(test.file, label_of(build), build.model.data, everything), "file")
     how = "group" if isinstance(split, GroupSplit) else "time" if isinstance(split, TimeSplit) else split
     assert not isinstance(how, TestFile)
     return divide(everything, test, build.model.seed, how)
-
-
-def _is_wide(rows: Dataset) -> bool:
-    return rows.rows.dtype == np.float64
 
 
 def label_of(build: Build) -> str:
@@ -318,7 +331,7 @@ def _load_imported(build: Build, data: SkopsData) -> Material:
         estimator, name=model.name, feature_names=names, reject=model.reject, source=str(data.skops)
     )
     found = replace(found, spec=replace(found.spec, label_sets=model.coverages))
-    return of_imported(found, held_out)
+    return replace(of_imported(found, held_out), ignore_extra=model.ignore_extra)
 
 
 def of_imported(imported: Fitted, held_out: Dataset | None) -> Material:

@@ -67,6 +67,23 @@ RECIPES: dict[str, str] = {
         release: {version: 1.0.0, sequence: 10}
         gates: {accuracy: 0.9}
     """,
+    # Missing cells, categories, and columns that no model knows.
+    "plants": """
+        model:
+          name: plants
+          data:
+            file: plants.csv
+            label: kind
+            drop: [when]
+            missing: {length: median, soil: constant}
+            categories: {soil: one-hot, size: [small, large]}
+            unknown_category: ignore
+          k: 3
+          scale: standard
+          ignore_extra: true
+        release: {version: 1.0.0, sequence: 10}
+        gates: {accuracy: 0.9}
+    """,
     # Another metric, and another scaler.
     "wine": """
         model: {name: wine, data: {sklearn: wine}, k: 4, metric: manhattan, scale: robust}
@@ -206,6 +223,14 @@ with (folder / "spectra.csv").open("w") as file:
     file.write(",".join([*(f"band{band}" for band in range(80)), "kind"]) + "\\n")
     for row, kind in zip(table, kinds):
         file.write(",".join([*(f"{value:.4f}" for value in row), "abcdef"[kind]]) + "\\n")
+with (folder / "plants.csv").open("w") as file:
+    file.write("when,length,width,soil,size,kind\\n")
+    for number in range(300):
+        kind = number % 3
+        length = "" if number % 11 == 0 else f"{kind * 3 + rng.normal(0, 0.3):.3f}"
+        soil = "" if number % 17 == 0 else ["sand", "clay", "loam \u00e9"][kind]
+        size = ["small", "large"][number % 2]
+        file.write(f"2024-01-{number % 28 + 1:02d},{length},{kind + rng.normal(0, 0.1):.3f},{soil},{size},k{kind}\\n")
 rows, labels, queries = offsets.KINDS["utm"]()
 offsets.write_csv(folder / "utm.csv", rows, labels)
 offsets.write_csv(folder / "near.csv", rows - rows.mean(axis=0), labels)

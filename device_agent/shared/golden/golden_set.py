@@ -22,6 +22,8 @@ _ARRAYS = {
     "classes": (np.dtype(np.int32), 2),
     "tolerance": (np.dtype(np.float64), 1),
 }
+#: Name of the array of raw rows.
+_RAW = "raw"
 
 
 @record
@@ -37,6 +39,7 @@ class Golden:
         distances: (n, e) float64, padded with infinity.
         classes: (n, e) int32 classes of the neighbours, padded with -1.
         tolerance: (n,) float64, defined in `judge`.
+        raw: the rows as JSON lines of raw columns, for a model with a table; empty without one.
     """
 
     metric: Metric
@@ -47,11 +50,15 @@ class Golden:
     distances: NDArray[np.float64]
     classes: NDArray[np.int32]
     tolerance: NDArray[np.float64]
+    raw: bytes = b""
 
     def to_bytes(self) -> bytes:
         """Returns the bytes of golden.npz; the same arrays give the same bytes."""
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, metric=np.array(self.metric), **{name: getattr(self, name) for name in _ARRAYS})
+        arrays = {name: getattr(self, name) for name in _ARRAYS}
+        if self.raw:
+            arrays[_RAW] = np.frombuffer(self.raw, np.uint8)
+        np.savez_compressed(buffer, metric=np.array(self.metric), **arrays)
         return buffer.getvalue()
 
     @classmethod
@@ -63,9 +70,10 @@ class Golden:
         """
         try:
             arrays: dict[str, Any] = read_arrays(data)
-            if set(arrays) != {"metric", *_ARRAYS}:
+            raw = arrays.pop(_RAW, np.empty(0, np.uint8))
+            if set(arrays) != {"metric", *_ARRAYS} or raw.dtype != np.uint8:
                 raise ValueError(f"it contains {', '.join(sorted(arrays))}")
-            golden = cls(metric=_metric(arrays.pop("metric")), **arrays)
+            golden = cls(metric=_metric(arrays.pop("metric")), **arrays, raw=raw.tobytes())
             golden._check()
         except ValueError as error:
             raise ModelUnusable(f"golden.npz is not a golden set: {error}") from None

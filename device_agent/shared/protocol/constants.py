@@ -14,6 +14,8 @@ SCHEMA = 1
 #: Version of knn.json and release.json of a model with an origin. An agent that reads only `SCHEMA` would give it rows
 #: from which nothing was subtracted, so it refuses the release as `agent-too-old`.
 SCHEMA_OF_ORIGINS = 2
+#: The same for a model with a table of raw columns, or with `ignore_extra`.
+SCHEMA_OF_TABLES = 3
 #: Version of the agent's commands, options and answers that a host uses. Raise it when the host needs something that
 #: older agents lack.
 PROTOCOL = 1
@@ -87,6 +89,7 @@ PART_SUFFIX = ".part"  # of a file in an upload that may be incomplete
 CURRENT_LINK = "current"  # -> releases/<digest>, replaced by rename
 STATE_FILE = "state.json"
 HISTORY_FILE = "history.jsonl"
+COUNTS_FILE = "cell-counts.json"  # missing and unknown cells that the answering release met
 STARTS_FILE = "starts"  # one line: starts of a release that have not answered
 LOCK_FILE = "lock"
 CLASS_FILE = "device-class"  # one line: the device's class; without it, only releases for "any" are accepted

@@ -43,6 +43,16 @@ class LockHolder:
 
 
 @record
+class CellCounts:
+    """How many cells of rows a release has filled or ignored, by column."""
+
+    release: str  # digest
+    filled: dict[str, int]
+    unknown: dict[str, int]
+    schema: int = SCHEMA
+
+
+@record
 class Status:
     """`device_agent status`: what is on the board now."""
 
@@ -68,6 +78,7 @@ class Status:
     protocol: int = 1  # PROTOCOL of the agent; 1 for agents that do not report it
     oldest_protocol: int = 1  # its OLDEST_PROTOCOL
     signed_by: str = ""  # fingerprint of the key named in the answering release, not verified; empty if none answers
+    cells: CellCounts | None = None  # of the answering release; None if it has filled and ignored nothing
     schema: int = SCHEMA
 
 

@@ -74,7 +74,11 @@ def to_plain(value: Any) -> Any:
     if value is None or (isinstance(value, str | int | float) and not isinstance(value, enum.Enum)):
         return value
     if (fields := shape(type(value))) is not None:
-        return {**kept(value), **{name: to_plain(getattr(value, name)) for name in fields}}
+        silent = getattr(type(value), "omitted", ())  # fields that are left out where they say nothing
+        return {
+            **kept(value),
+            **{name: to_plain(found) for name in fields if (found := getattr(value, name)) or name not in silent},
+        }
     if isinstance(value, enum.Enum):
         return value.value
     if isinstance(value, Mapping):

@@ -12,7 +12,7 @@ from device_agent.shared.protocol.constants import (
     FULL,
     QUANTIZED,
     SCHEMA,
-    SCHEMA_OF_ORIGINS,
+    SCHEMA_OF_TABLES,
     Metric,
     Scale,
     Weights,
@@ -34,6 +34,8 @@ class Reject:
     measured: float | None = None
     measured_rows: int = 0
     by_class: dict[str, float] | None = None
+    #: As in `KnnInfo`.
+    omitted = ("by_class",)
 
 
 @record
@@ -61,6 +63,30 @@ class Evaluation:
     right: tuple[int, ...]
     answered: tuple[int, ...]
     confusion: tuple[tuple[int, ...], ...] = ()
+
+
+@record
+class Column:
+    """A raw column of a model's table: its cells are numbers, or categories that become features.
+
+    `fill` replaces a missing cell: a number, or the place of a category; None refuses the row. `missing` is how the
+    build chose it. `encoding` of categories: one feature for each (one-hot), or its place in the list (ordinal).
+    """
+
+    name: str
+    missing: str = "refuse"  # refuse, drop, median, constant
+    fill: float | None = None
+    encoding: Literal["number", "one-hot", "ordinal"] = "number"
+    categories: tuple[str, ...] = ()
+
+
+@record
+class Table:
+    """The raw columns of a model whose rows need more than reading numbers."""
+
+    columns: tuple[Column, ...]
+    unknown_category: Literal["refuse", "ignore"] = "refuse"
+    thousands: str = ""  # the sign between thousands in text; empty: none
 
 
 @record
@@ -118,8 +144,17 @@ class KnnInfo:
     near: Near | None = None  # None: the order within the k neighbours is left to float32, as in older models
     #: Subtracted from raw float64 rows before they become float32; 0 where a feature needs it not. None: float32 rows.
     origin: tuple[float, ...] | None = None
+    table: Table | None = None  # None: rows are `n_features` plain numbers
+    ignore_extra: bool = False  # whether rows may have columns that the model does not know
     schema: int = SCHEMA
-    newest_schema = SCHEMA_OF_ORIGINS
+    newest_schema = SCHEMA_OF_TABLES
+    #: Left out of knn.json where they say nothing, so that models of plain rows keep their bytes.
+    omitted = ("origin", "label_sets", "reduced", "table", "ignore_extra")
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the columns of a row, before categories become features."""
+        return self.feature_names if self.table is None else tuple(column.name for column in self.table.columns)
 
     def batch_rows(self, search: str) -> int | None:
         """Returns the rows of the batch signature of one of `constants.SEARCHES`; None if it does not exist."""
@@ -158,4 +193,4 @@ class Manifest:
     labels_sha256: str  # of the label file inside the model
     gates: Gates
     schema: int = SCHEMA
-    newest_schema = SCHEMA_OF_ORIGINS
+    newest_schema = SCHEMA_OF_TABLES

@@ -33,6 +33,8 @@ CONTROLS = (b"\0", b"\r", b"\x03", b"\x15", b"\x1f")
 #: The byte order mark of UTF-8, and first lines that set a spreadsheet's separator (the last is `sep=` and a tab).
 _MARK = b"\xef\xbb\xbf"
 _SEPARATOR_LINES = (b"sep=,", b"sep=;", b"sep=")
+#: Lines above a header that are looked at.
+_MAX_ABOVE = 20
 _GROUPED = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+")
 
 
@@ -49,6 +51,36 @@ def skip_preamble(block: bytes, line: int = 0) -> tuple[bytes, int]:
             break
         block, line = rest, line + 1
     return block.removeprefix(_MARK), line
+
+
+def skip_above_header(block: bytes, names: Iterable[str]) -> tuple[bytes, int]:
+    """Returns the block from the line on that has all of `names` as columns, and the number of lines above it.
+
+    Above it may be units, a title, and comments that begin with `#`; the header may begin so, too. Without such a line
+    among the first `_MAX_ABOVE`, only comments are skipped.
+    """
+    wanted = set(names)
+    rest, above = block, 0
+    while rest and above < _MAX_ABOVE:
+        line, _, after = rest.partition(b"\n")
+        for text in (line, line.lstrip(b"#").lstrip()) if line.startswith(b"#") else (line,):
+            if _has_columns(text, wanted):
+                return text + b"\n" + after, above
+        if line.count(b'"') % 2:  # a name goes on in the next line
+            break
+        rest, above = after, above + 1
+    above = 0
+    while block.startswith(b"#"):
+        block, above = block.partition(b"\n")[2], above + 1
+    return block, above
+
+
+def _has_columns(line: bytes, wanted: set[str]) -> bool:
+    try:
+        text = text_of(line.strip(b"\r "))
+        return any(wanted <= {field.strip() for field in fields_of(text, separator)} for separator in SEPARATORS)
+    except BadInput:
+        return False
 
 
 def text_of(line: bytes) -> str:

@@ -171,7 +171,10 @@ class CsvParser:
         # Without a header, only the features are known by their places.
         self._unknown = [name for name in keep if name not in self._names]
         self._kept = [self._names.index(name) for name in keep if name in self._names]
-        self._columns = Columns(",", info.n_features, range(info.n_features), self._kept)
+        self._columns = self._make_columns(",", info.n_features, range(info.n_features))
+
+    def _make_columns(self, separator: str, count: int, numbers: Sequence[int]) -> Columns:
+        return Columns(separator, count, numbers, self._kept)
 
     def parse(self, block: bytes) -> Parsed:
         """Parses a block that ends with a newline.
@@ -198,6 +201,8 @@ class CsvParser:
     # --- the header -----------------------------------------------------------------------------------------------
     def _take_header(self, block: bytes) -> bytes:
         block, self.line = csv_dialect.skip_preamble(block, self.line)
+        block, above = csv_dialect.skip_above_header(block, (*self._names, *self._unknown))
+        self.line += above
         if not block:
             return block
         line, _, rest = block.partition(b"\n")
@@ -241,7 +246,7 @@ class CsvParser:
             )
         self._separated = True
         self._unknown, self._kept = [], [names.index(name) for name in self._keep]
-        self._columns = Columns(separator, len(names), [names.index(name) for name in self._names], self._kept)
+        self._columns = self._make_columns(separator, len(names), [names.index(name) for name in self._names])
 
     # --- the rows -------------------------------------------------------------------------------------------------
     def _parse_line(self, line: bytes) -> Line:
@@ -250,7 +255,7 @@ class CsvParser:
             found = csv_dialect.separator_of_row(text, self._columns.count)
             if found:
                 self._separated = True
-                self._columns = Columns(found, self._columns.count, self._columns.numbers, self._kept)
+                self._columns = self._make_columns(found, self._columns.count, self._columns.numbers)
         fields = csv_dialect.without_tail(fields_of(text, self._columns.separator), self._columns.count)
         self._require_row(fields)
         try:

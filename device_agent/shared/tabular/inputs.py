@@ -5,6 +5,7 @@ Text comes in blocks of whole lines, NPY in chunks; memory is constant. Finds th
 
 from __future__ import annotations
 
+import math
 import os
 import select
 from collections.abc import Iterator
@@ -202,11 +203,14 @@ class _NpyReader:
         shape, fortran, dtype = self._parse_header(self._read(size))
         if dtype.kind not in "fiub":
             raise self._bad(f"it holds {dtype}, not numbers")
+        by_columns = fortran and sum(length > 1 for length in shape) > 1
         if len(shape) == 1 and shape[0] == n_features:
             shape = (1, n_features)
+        if len(shape) > 2 and math.prod(shape[1:]) == n_features:  # images: a row is all of its pixels
+            shape = (shape[0], n_features)
         if len(shape) != 2 or shape[1] != n_features:
             raise self._bad(f"expected rows of {n_features} numbers, found the shape {shape}")
-        if fortran and 1 not in shape:
+        if by_columns:
             raise self._bad("it is stored by columns: save numpy.ascontiguousarray(rows)")
         return shape, dtype
 

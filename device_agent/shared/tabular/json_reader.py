@@ -75,7 +75,13 @@ class JsonParser:
         kept = self._kept(found)
         if len(values) != len(self._names):
             raise BadInput(f"expected {len(self._names)} values, found {len(values)}")
-        return [_json_number(value, f"value {i + 1} ({self._names[i]!r})") for i, value in enumerate(values)], kept
+        return self._read_values(values), kept
+
+    def _read_values(self, values: Sequence[Any]) -> list[float]:
+        return [self._read_value(index, value) for index, value in enumerate(values)]
+
+    def _read_value(self, index: int, value: Any) -> float:
+        return _json_number(value, f"value {index + 1} ({self._names[index]!r})")
 
     def _kept(self, found: dict[str, Any] | list[Any]) -> list[Any]:
         if not isinstance(found, dict) and self._keep:

@@ -33,7 +33,7 @@ def check_manifest(manifest: Manifest) -> None:
     """
     gates = manifest.gates
     checks = {
-        "schema": manifest.schema in (constants.SCHEMA, constants.SCHEMA_OF_ORIGINS),
+        "schema": constants.SCHEMA <= manifest.schema <= constants.SCHEMA_OF_TABLES,
         "name": constants.is_name(manifest.name),
         "version": constants.is_version(manifest.version),
         "sequence": manifest.sequence >= 1,

@@ -59,22 +59,11 @@ def pack(tree: Any, model: KnnModule, info: model_info.KnnInfo, rows: bytes) -> 
     laid = flatbuffer.lay_out(tree, [_find(tree, stored, model) for stored in model.search.stored()])
     members = {
         constants.LABELS_FILE: label_file(info.classes),
-        constants.KNN_FILE: _knn_file(info),
+        constants.KNN_FILE: json_codec.dump_file(info),
         constants.EXACT_FILE: _exact_tables(_blocks(tree, laid, model), model),
         constants.ROWS_FILE: rows,
     }
     return laid.data + associated_files.archive(members)
-
-
-def _knn_file(info: model_info.KnnInfo) -> bytes:
-    """Returns knn.json; without keys that say nothing and that older versions do not write."""
-    document: dict[str, Any] = json_codec.to_plain(info)
-    for key in ("origin", "label_sets", "reduced"):
-        if document[key] is None:
-            del document[key]
-    if info.reject is not None and info.reject.by_class is None:
-        del document["reject"]["by_class"]
-    return json_codec.dump_file(document)
 
 
 # --- the training rows, once --------------------------------------------------------------------------------------

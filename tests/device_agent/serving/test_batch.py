@@ -204,6 +204,7 @@ def damaged_arrays() -> Iterator[tuple[bytes, str]]:
     yield saved(np.array([["a"] * 4])), "it holds <U1, not numbers"
     yield saved(np.array([[None] * 4])), "it holds object, not numbers"
     yield saved(np.asfortranarray(np.zeros((3, 4)))), "it is stored by columns"
+    yield saved(np.asfortranarray(np.zeros((1, 2, 2)))), "it is stored by columns"
     yield saved(np.full((2, 4), np.nan)), "rows[0, 0] ('sepal length (cm)'): nan is not a finite"
     large = np.ones((5000, 4))
     large[4999, 3] = 1e39
@@ -212,6 +213,14 @@ def damaged_arrays() -> Iterator[tuple[bytes, str]]:
     yield b"\x93NUMPY\x09\x00", "not an NPY file"
     endless = b"{'descr': '<f8', 'fortran_order': False, 'shape': (1e999, 4)}"
     yield b"\x93NUMPY\x01\x00" + len(endless).to_bytes(2, "little") + endless, "its header is damaged"
+
+
+@pytest.mark.parametrize("shape", [(-1, 2, 2), (-1, 2, 1, 2), (-1, 4, 1)])
+def test_images_in_npy_are_rows_of_their_pixels(ready: Ready, shape: tuple[int, ...]) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, ready.rows.reshape(shape))
+    said = ready.device.run("classify", "--format", "npy", "--output-format", "csv", input=buffer.getvalue())
+    assert said.out.splitlines() == ready.labels
 
 
 @pytest.mark.parametrize(("data", "message"), list(damaged_arrays()), ids=lambda value: "")

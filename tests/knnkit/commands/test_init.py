@@ -41,7 +41,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             ROWS.replace("3", "tall"),
             "species",
             "line 3, column 'width': 'tall' is not a number",
-            "features:",
+            "drop: [width]",
         ),
         ("train.csv", "\x00\xff", "species", "train.csv: ", ""),
         ("train.xlsx", "PK", "species", "the format of .xlsx is not supported", "export it as CSV"),
@@ -148,7 +148,7 @@ def test_a_column_that_numbers_the_rows_is_told_at_once(capsys: pytest.CaptureFi
     code, err = init(capsys, "--data", "train.csv", "--label", "species")
     assert code == 0
     assert "warning: train.csv: the column 'id' holds 1 to 30, each once" in err
-    assert "features: [width, height] beside `label` in deploy.yaml leaves it out" in err
+    assert "drop: [id] beside `label` in deploy.yaml leaves it out" in err
     Path("deploy.yaml").unlink()
     arguments = ("--data", "train.csv", "--label", "species", "--features", "width", "height")
     assert "warning" not in init(capsys, *arguments)[1]

@@ -24,9 +24,12 @@ GATES: dict[str, Any] = {
 GATES |= {"not_worse_than": "current", "by": 0.01}
 REACH = {"user": "pi", "port": 22, "root": "~/k", "identity": "~/key", "jump": "pi@gate", "device_class": "zero"}
 REACH |= {"runtime": "auto"}
+TABLE = {"drop": ["c"], "missing": "median", "categories": "one-hot", "unknown_category": "ignore"}
+TABLE["thousands"] = ","
 MODEL = {
     "name": "fruit",
-    "data": {"file": "a.csv", "label": "y", "features": ["a", "b"]},
+    "ignore_extra": True,
+    "data": {"file": "a.csv", "label": "y", "features": ["a", "b"], **TABLE},
     "test": {"file": "b.csv", "label": "y"},
     "seed": 0,
     "k": 3,
@@ -65,6 +68,7 @@ FILES: list[dict[str, Any]] = [
     {"model": MODEL, **REST},
     {"model": {"name": "fruit", "data": {"sklearn": "iris"}, "test": 0.3}},
     {"model": {"name": "fruit", "data": {"skops": "a.skops"}}},
+    {"model": {"name": "fruit", "data": {"files": ["a.csv", "b/*.csv"]}}},
     {"models": [{"name": "fruit", "data": {"sklearn": "iris"}, "reduce": "edited", "label_sets": 0.9}]},
     {"model": {"name": "fruit", "data": {"file": "a.csv"}, "split": {"group": "device"}}},
     {"model": {"name": "fruit", "data": {"file": "a.csv"}, "split": {"time": "when"}}},

@@ -78,18 +78,18 @@ def test_a_build_names_the_column_and_the_key_that_leaves_it_out(tmp_path: Path)
     said, *_ = source.load(load.load(file).builds()[0]).warnings
     assert said.removeprefix(str(tmp_path)) == (
         "/train.csv: the column 'id' holds 1 to 60, each once, as row numbers do, and is a feature of the model; "
-        "features: [width, height] beside `label` in deploy.yaml leaves it out"
+        "drop: [id] beside `label` in deploy.yaml leaves it out"
     )
     for features in ("[width, height]", "[id, width]"):  # whoever names it, means it
         file.write_text(f"model: {{name: a, data: {{file: train.csv, label: y, features: {features}}}}}\n")
         assert not any("row numbers" in said for said in source.load(load.load(file).builds()[0]).warnings)
 
 
-def test_of_many_features_a_few_are_listed_and_alone_it_is_told_as_well() -> None:
+def test_an_id_is_quoted_as_yaml_and_alone_it_is_told_as_well() -> None:
     rows = np.column_stack([np.arange(N), RANDOM.normal(size=(N, 64))])
     (said,) = warnings(dataset(rows, ["a"] * N, ["id", *(f"f{i}" for i in range(64))], "rows"))
-    assert "features: [f0, f1, f2, ..., f63] beside" in said
-    (quoted,) = warnings(dataset(rows[:, :3], ["a"] * N, ["id", "air, %", "on"], "rows"))
-    assert "features: ['air, %', 'on'] beside" in quoted, "else YAML takes the comma for the end, and `on` for true"
+    assert "drop: [id] beside" in said
+    (quoted,) = warnings(dataset(rows[:, :3], ["a"] * N, ["row, no", "air, %", "on"], "rows"))
+    assert "drop: ['row, no'] beside" in quoted, "else YAML takes the comma for the end"
     (alone,) = warnings(dataset(rows[:, :1], ["a"] * N, ["id"], "rows"))
     assert alone.endswith("then there is no other feature")

@@ -1,0 +1,125 @@
+"""CSV columns whose cells may be missing or categories."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from device_agent.shared.tabular.csv_reader import BadCell, Block, Columns
+
+
+def without_thousands(text: str, sign: str) -> str | None:
+    """Returns a number without the sign between its thousands; None if the sign stands elsewhere."""
+    if sign not in text:
+        return text
+    grouped = re.fullmatch(rf"[+-]?\d{{1,3}}(?:{re.escape(sign)}\d{{3}})+(?:[.,]\d*)?", text)
+    return text.replace(sign, "") if grouped else None
+
+
+class CellCoder(Protocol):
+    """What reads the cells that are not plain numbers: `Coder` on a device, one that learns on the host."""
+
+    @property
+    def thousands(self) -> str:
+        """The sign between thousands; empty: none."""
+
+    def is_number(self, index: int) -> bool:
+        """Whether the cells of a column are numbers."""
+
+    def is_missing(self, index: int, text: str) -> bool:
+        """Whether a cell has no value."""
+
+    def codes(self, index: int, cells: Sequence[str]) -> list[float] | None:
+        """Returns the codes of a column's cells; None if they need to be read one by one."""
+
+    def missing(self, index: int, text: str) -> float:
+        """Returns the number for a missing cell."""
+
+    def category(self, index: int, text: str) -> float:
+        """Returns the code of a category."""
+
+    def bad(self, error: BadCell, cell: str) -> float:
+        """Raises the error, or notes it and returns a number."""
+
+    def end_row(self) -> None:
+        """Is called after the last cell of a row."""
+
+
+class Cells(Columns):
+    """The raw columns of one table, some of them categories.
+
+    Args:
+        separator: the character between columns.
+        count: number of columns.
+        places: positions of the raw columns, in the order of the result.
+        coder: reads the cells that are not plain numbers.
+        texts: positions of the columns to return as text.
+        dtype: dtype of the numbers.
+    """
+
+    def __init__(
+        self,
+        separator: str,
+        count: int,
+        places: Sequence[int],
+        coder: CellCoder,
+        texts: Sequence[int] = (),
+        dtype: type[np.floating[Any]] = np.float32,
+    ) -> None:
+        self._coder, self._n_texts = coder, len(texts)
+        self._numeric = [index for index in range(len(places)) if coder.is_number(index)]
+        self._categories = [index for index in range(len(places)) if not coder.is_number(index)]
+        numbers = [places[index] for index in self._numeric] or places[:1]
+        super().__init__(separator, count, numbers, [*texts, *(places[index] for index in self._categories)], dtype)
+        self.numbers = places
+
+    def read_block(self, block: bytes) -> Block | None:
+        """Returns numbers and codes of whole lines; None if a line is bad, or needs to be read by itself."""
+        found = super().read_block(block) if self._numeric and not self._coder.thousands else None
+        if found is None or not self._categories:
+            return found
+        numbers, texts = found
+        table = np.empty((len(numbers), len(self.numbers)), numbers.dtype)
+        table[:, self._numeric] = numbers
+        for index, cells in zip(self._categories, texts[self._n_texts :]):
+            codes = self._coder.codes(index, [cell.strip() for cell in cells])
+            if codes is None:
+                return None
+            table[:, index] = codes
+        return table, texts[: self._n_texts]
+
+    def read_fields(self, fields: Sequence[str]) -> list[float]:
+        """Returns the numbers and codes of one line.
+
+        Raises:
+            BadCell: a cell cannot be read, and the coder refuses it.
+            BadInput: the decimal signs of the numbers differ.
+        """
+        if not (self._categories or self._coder.thousands):
+            with contextlib.suppress(BadCell):  # nearly every line has plain numbers alone
+                return super().read_fields(fields)
+        cells = [fields[place].strip() for place in self.numbers]
+        there = [index for index in self._numeric if not self._coder.is_missing(index, cells[index])]
+        plain = {index: self._without_thousands(cells[index]) for index in there}
+        pointed = dict(zip(there, self._decimals.pointed(list(plain.values()))))
+        values = [self._value(index, cell, pointed.get(index)) for index, cell in enumerate(cells)]
+        self._coder.end_row()
+        return values
+
+    def _without_thousands(self, cell: str) -> str:
+        """Returns a cell as a plain number; one with the sign in another place stays what no number is."""
+        found = without_thousands(cell, self._coder.thousands) if self._coder.thousands else cell
+        return f"{cell!r}" if found is None else found
+
+    def _value(self, index: int, cell: str, pointed: str | None) -> float:
+        if pointed is None:
+            missing = self._coder.is_missing(index, cell)
+            return self._coder.missing(index, cell) if missing else self._coder.category(index, cell)
+        try:
+            return self._read_cell(index, pointed, cell)
+        except BadCell as error:
+            return self._coder.bad(error, cell)

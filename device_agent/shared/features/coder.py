@@ -1,0 +1,195 @@
+"""Missing cells and categories of a table.
+
+Turns the cells of raw columns into numbers: a missing cell becomes the fill of its column, a category its place in the
+column's list. `expand` then makes the model's features of them. Host and device use this code, so that a cell means the
+same in training and on a board. No I/O; never guesses a column that the table does not list.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.shared.protocol.model_info import Column, Table
+from device_agent.shared.tabular.csv_reader import BadCell
+from device_agent.shared.tabular.reader import short
+
+#: What stands in a cell without a value, in any case: what pandas reads as missing.
+MISSING = frozenset({"", "nan", "-nan", "na", "<na>", "n/a", "#n/a", "#na", "null", "none"})
+#: The code of a category that the table does not list.
+UNKNOWN_CATEGORY = -1.0
+_MAX_LISTED = 6
+
+
+def is_missing(text: str) -> bool:
+    """Whether a cell has no value."""
+    return text.strip().casefold() in MISSING
+
+
+def missing_cell(text: str) -> str:
+    """Returns the message for a cell without a value."""
+    return f"{short(text)} stands for a missing value" if text else "the cell is empty"
+
+
+def feature_names(table: Table) -> tuple[str, ...]:
+    """Returns the names of the features that a table makes; a one-hot column makes `column=category` of each."""
+    names: list[str] = []
+    for column in table.columns:
+        hot = column.encoding == "one-hot"
+        names += [f"{column.name}={category}" for category in column.categories] if hot else [column.name]
+    return tuple(names)
+
+
+def expand(columns: Sequence[Column], rows: NDArray[Any]) -> NDArray[Any]:
+    """Returns the (n, n_features) features of (n, n_columns) numbers and codes, in the type of `rows`."""
+    if all(column.encoding != "one-hot" for column in columns):
+        return rows
+    parts = []
+    for place, column in enumerate(columns):
+        values = rows.reshape(-1, len(columns))[:, place : place + 1]
+        hot = column.encoding == "one-hot"
+        parts.append((values == np.arange(len(column.categories))).astype(rows.dtype) if hot else values)
+    return np.ascontiguousarray(np.concatenate(parts, axis=1))
+
+
+class Coder:
+    """Reads the cells of a model's raw columns, and counts what it fills and does not know.
+
+    Args:
+        table: of the model.
+
+    Attributes:
+        names: of the raw columns.
+        filled: column -> number of its missing cells that were filled.
+        unknown: column -> number of its categories that the table does not list.
+    """
+
+    def __init__(self, table: Table) -> None:
+        self.names = tuple(column.name for column in table.columns)
+        self.filled: dict[str, int] = {}
+        self.unknown: dict[str, int] = {}
+        self._row: list[tuple[dict[str, int], int, str]] = []
+        self._news: list[str] = []
+        self._said: set[str] = set()
+        self.use(table)
+
+    def use(self, table: Table) -> None:
+        """Reads by the table of another release, which has the same columns; the counts go on."""
+        self._table = table
+        self._codes = [{text: float(place) for place, text in enumerate(c.categories)} for c in table.columns]
+
+    @property
+    def thousands(self) -> str:
+        """The sign between thousands in text; empty: none."""
+        return self._table.thousands
+
+    def is_number(self, index: int) -> bool:
+        """Whether the cells of a column are numbers."""
+        return self._table.columns[index].encoding == "number"
+
+    def is_missing(self, index: int, text: str) -> bool:
+        """Whether a cell of a column has no value; a listed category is one, whatever it is called."""
+        return is_missing(text) and text not in self._codes[index]
+
+    def codes(self, index: int, cells: Sequence[str]) -> list[float] | None:
+        """Returns the codes of a column's cells; None if one is missing or not listed: that needs to be counted."""
+        found = list(map(self._codes[index].get, cells))
+        return None if None in found else found  # type: ignore[return-value]
+
+    def missing(self, index: int, text: str = "") -> float:
+        """Returns what fills a missing cell.
+
+        Raises:
+            BadCell: the model does not fill it.
+        """
+        column = self._table.columns[index]
+        if column.fill is None:
+            self._row.clear()
+            raise BadCell(index, missing_cell(text), f"the model was built with missing: {column.missing}")
+        place = int(column.fill)
+        value = f"{column.fill:.7g}" if column.encoding == "number" else short(column.categories[place])
+        self._row.append((self.filled, index, f"{short(column.name)} is missing: filled with {value}"))
+        return column.fill
+
+    def category(self, index: int, text: str) -> float:
+        """Returns the code of a category.
+
+        Raises:
+            BadCell: the table does not list it, and refuses such rows.
+        """
+        code = self._codes[index].get(text)
+        if code is not None:
+            return code
+        column = self._table.columns[index]
+        if self._table.unknown_category == "refuse":
+            self._row.clear()
+            more = ", ..." if len(column.categories) > _MAX_LISTED else ""
+            known = ", ".join(map(short, column.categories[:_MAX_LISTED])) + more
+            hint = f"the model knows {known}; a build with unknown_category: ignore takes others too"
+            raise BadCell(index, f"{short(text)} is not a category of the model", hint)
+        self._row.append((self.unknown, index, f"{short(column.name)} has the unknown category {short(text)}: ignored"))
+        return UNKNOWN_CATEGORY
+
+    def bad(self, error: BadCell, cell: str) -> float:
+        """Refuses the row of a bad cell.
+
+        Raises:
+            BadCell: always.
+        """
+        self._row.clear()
+        raise error
+
+    def value(self, index: int, value: Any) -> float | None:
+        """Returns the number for a JSON value that is missing or a category; None for a plain number.
+
+        Raises:
+            BadCell: as `missing` and `category`.
+        """
+        if value is None or (isinstance(value, float) and math.isnan(value)):
+            return self.missing(index)
+        if isinstance(value, str) and self.is_missing(index, value.strip()):
+            return self.missing(index)
+        if self.is_number(index):
+            return None
+        if isinstance(value, list | dict):
+            raise BadCell(index, f"{short(json.dumps(value))} is not a category")
+        return self.category(index, self._text(index, value))
+
+    def _text(self, index: int, value: Any) -> str:
+        """Returns a JSON value as the category that it means: `true` is True, 3.0 is 3."""
+        text = str(value).strip()
+        if isinstance(value, bool):
+            return next((known for known in self._codes[index] if known.casefold() == text.casefold()), text)
+        if isinstance(value, float) and value.is_integer() and text not in self._codes[index]:
+            return str(int(value))
+        return text
+
+    def end_row(self) -> None:
+        """Counts what the cells of a good row needed."""
+        for counts, index, said in self._row:
+            name, kind = self.names[index], f"{counts is self.filled} {index}"
+            if kind not in self._said:
+                self._news.append(said)
+            self._said.add(kind)
+            counts[name] = counts.get(name, 0) + 1
+        self._row.clear()
+
+    def take_news(self) -> list[str]:
+        """Returns what was filled or ignored in a column for the first time since the last call."""
+        news, self._news = self._news, []
+        return news
+
+    def take_counts(self) -> tuple[dict[str, int], dict[str, int]]:
+        """Returns `filled` and `unknown`, which begin at 0 again."""
+        taken = self.filled, self.unknown
+        self.filled, self.unknown = {}, {}
+        return taken
+
+    def expand(self, rows: NDArray[Any]) -> NDArray[Any]:
+        """Returns the (n, n_features) features of (n, n_columns) numbers and codes."""
+        return expand(self._table.columns, rows) if len(rows) else rows

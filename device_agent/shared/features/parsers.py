@@ -1,0 +1,115 @@
+"""Parsers of rows with missing cells and categories.
+
+As the parsers of plain rows, whose rules about headers, separators and lines they share. They are loaded only for a
+model that needs them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.shared.features.cells import Cells
+from device_agent.shared.features.coder import Coder
+from device_agent.shared.protocol.errors import BadInput
+from device_agent.shared.protocol.model_info import KnnInfo, Table
+from device_agent.shared.protocol.record import replace
+from device_agent.shared.tabular.csv_reader import BadCell, Columns, CsvParser
+from device_agent.shared.tabular.json_reader import JsonParser
+from device_agent.shared.tabular.reader import Parsed
+
+#: Takes, once for each column, the line about what is filled or ignored in it.
+Tell = Callable[[str], None]
+
+
+def _say_nothing(_: str) -> None:
+    pass
+
+
+def _finished(parsed: Parsed, coder: Coder, tell: Tell) -> Parsed:
+    for said in coder.take_news():
+        tell(said)
+    return replace(parsed, rows=coder.expand(parsed.rows))
+
+
+def _raw(info: KnnInfo, coder: Coder) -> KnnInfo:
+    return replace(info, feature_names=coder.names, n_features=len(coder.names))
+
+
+class TableCsvParser(CsvParser):
+    """CSV lines of raw columns; `Parsed.rows` are the model's features."""
+
+    def __init__(
+        self, info: KnnInfo, *, ignore_extra: bool = False, keep: Sequence[str] = (), tell: Tell = _say_nothing
+    ) -> None:
+        self.coder, self._tell = coder_of(info), tell
+        super().__init__(_raw(info, self.coder), ignore_extra=ignore_extra, keep=keep)
+
+    def parse(self, block: bytes) -> Parsed:
+        """Parses a block that ends with a newline.
+
+        Raises:
+            BadInput: the header does not fit the model.
+        """
+        return _finished(super().parse(block), self.coder, self._tell)
+
+    def _make_columns(self, separator: str, count: int, numbers: Sequence[int]) -> Columns:
+        return Cells(separator, count, numbers, self.coder, self._kept)
+
+
+class TableJsonParser(JsonParser):
+    """JSON lines of raw columns; a key that is not there is a missing cell."""
+
+    def __init__(
+        self, info: KnnInfo, *, ignore_extra: bool = False, keep: Sequence[str] = (), tell: Tell = _say_nothing
+    ) -> None:
+        self.coder, self._tell = coder_of(info), tell
+        self._plain = all(map(self.coder.is_number, range(len(self.coder.names))))
+        super().__init__(_raw(info, self.coder), ignore_extra=ignore_extra, keep=keep)
+
+    def parse(self, block: bytes) -> Parsed:
+        """Parses a block that ends with a newline."""
+        return _finished(super().parse(block), self.coder, self._tell)
+
+    def _parse_plain(self, block: bytes) -> NDArray[Any] | None:
+        return super()._parse_plain(block) if self._plain else None
+
+    def _from_object(self, found: dict[str, Any]) -> list[Any]:
+        return super()._from_object({**dict.fromkeys(self._names), **found})
+
+    def _read_values(self, values: Sequence[Any]) -> list[float]:
+        numbers = [self._read_value(index, value) for index, value in enumerate(values)]
+        self.coder.end_row()
+        return numbers
+
+    def _read_value(self, index: int, value: Any) -> float:
+        try:
+            found = self.coder.value(index, value)
+        except BadCell as error:
+            raise BadInput(f"value {index + 1} ({self._names[index]!r}): {error}", hint=error.hint) from None
+        return super()._read_value(index, value) if found is None else found
+
+
+def coder_of(info: KnnInfo) -> Coder:
+    """Returns the coder of a model; one without a table has plain numbers."""
+    return Coder(info.table or Table(()))
+
+
+def read_array(coder: Coder, rows: NDArray[Any]) -> NDArray[Any]:
+    """Returns the features of (n, n_columns) numbers, in which NaN is a missing cell; infinity stays.
+
+    Raises:
+        BadCell: a cell is missing, and the model does not fill it; or the model has categories.
+    """
+    category = next((index for index in range(len(coder.names)) if not coder.is_number(index)), None)
+    if category is not None:
+        hint = "give the rows as CSV or JSON lines"
+        raise BadCell(category, "the model takes a category here, and an array holds numbers", hint)
+    filled = np.array(rows)
+    for row, index in zip(*map(np.ndarray.tolist, np.nonzero(np.isnan(filled)))):
+        filled[row, index] = coder.missing(index)
+        coder.end_row()
+    return coder.expand(filled)

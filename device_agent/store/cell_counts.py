@@ -1,0 +1,57 @@
+"""Counter of missing and unknown cells of a release.
+
+One JSON document in ROOT/cell-counts.json, for `status`. Processes add to it one after the other. A file that cannot be
+read or belongs to another release counts from 0; a user who may not write ROOT counts nothing. Never stops an answer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Mapping
+
+from device_agent.shared.protocol import json_codec
+from device_agent.shared.protocol.constants import COUNTS_FILE
+from device_agent.shared.protocol.documents import CellCounts
+from device_agent.shared.safe_files import read_small
+from device_agent.store.store import Store
+
+_FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_LIMIT = 1 << 20
+
+
+def read(store: Store, digest: str) -> CellCounts | None:
+    """Returns the counts of a release; None if nothing was counted."""
+    try:
+        return _parse(read_small(store.root / COUNTS_FILE, _LIMIT), digest)
+    except OSError:
+        return None
+
+
+def add(store: Store, digest: str, filled: Mapping[str, int], unknown: Mapping[str, int]) -> None:
+    """Adds to the counts of a release, by column."""
+    with contextlib.suppress(OSError):
+        if store.root.stat().st_uid != os.geteuid():
+            return
+        descriptor = os.open(store.root / COUNTS_FILE, _FLAGS | os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            old = _parse(os.pread(descriptor, _LIMIT, 0), digest) or CellCounts(digest, {}, {})
+            new = CellCounts(digest, _sum(old.filled, filled), _sum(old.unknown, unknown))
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, json_codec.dump_file(new), 0)
+        finally:
+            os.close(descriptor)
+
+
+def _parse(data: bytes, digest: str) -> CellCounts | None:
+    try:
+        found = json_codec.loads(CellCounts, data)
+    except json_codec.MalformedDocument:
+        return None
+    return found if found.release == digest else None
+
+
+def _sum(old: Mapping[str, int], new: Mapping[str, int]) -> dict[str, int]:
+    return {name: old.get(name, 0) + new.get(name, 0) for name in sorted({*old, *new})}

@@ -1,0 +1,94 @@
+"""Frozen models of `data` in deploy.yaml.
+
+The rows come from files, from scikit-learn, or with a fitted estimator.
+The docstring below a key is its description in the JSON Schema. No I/O.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+from pydantic import BeforeValidator, Field
+
+from knnkit.config.field_types import Example, FilePath, Section, Words, first_twice, no_sense, shorten
+
+
+def _as_list(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+class FileData(Section):
+    """Labelled rows in a file."""
+
+    file: Annotated[FilePath | None, Example("train.csv")] = None
+    """CSV (with a header), Parquet or NPZ, by its ending."""
+    files: Annotated[
+        tuple[FilePath, ...],
+        BeforeValidator(_as_list),
+        Words("a file, a pattern (data/*.csv) or a list of them"),
+        Example("data/*.csv"),
+    ] = ()
+    """Instead of `file`: several files with the same columns, by name or pattern (`data/*.csv`)."""
+    label: Annotated[str, Example("species")] = "label"
+    """The column (or NPZ array) that holds the labels."""
+    features: Annotated[tuple[str, ...] | None, Example("[width, height]")] = None
+    """The columns to use, in this order, by name or pattern (`acc_*`); default: all but the label."""
+    id: Annotated[str | None, Example("sample")] = None
+    """The column that names a row, by a number or a file: neighbours are answered with it, too. It is not a feature,
+    unless `features` names it."""
+    drop: Annotated[tuple[str, ...], Example("[timestamp, device_id]")] = ()
+    """Columns to leave out, by name or pattern (`gyro_*`)."""
+    missing: Annotated[
+        Literal["refuse", "drop", "median", "constant"] | dict[str, float | str],
+        Words("refuse, drop, median, constant, or a column and one of them or a value ({temp: median, wind: 0.0})"),
+        Example("median"),
+    ] = "refuse"
+    """What an empty cell, NaN, null or a missing key means: refuse; drop (the row is left out of training, and refused
+    by a device); median (of the training rows; the most frequent category); constant (0; the category "missing"); or
+    {column: one of them, or the value}. Other columns of the latter refuse."""
+    categories: Annotated[
+        Literal["one-hot", "ordinal"] | dict[str, Literal["one-hot", "ordinal"] | tuple[str, ...]],
+        Words("one-hot, ordinal, or a column and one of them or its list ({sex: one-hot, size: [small, large]})"),
+        Example("{sex: one-hot}"),
+    ] = Field(default={})
+    """Columns of text: one-hot (a feature for each category) or ordinal (its place), for all columns of text, or
+    {column: one of them, or the list of its categories in order}."""
+    unknown_category: Literal["refuse", "ignore"] = "refuse"
+    """What a device does with a category that the model does not know: refuse the row, or ignore the cell."""
+    thousands: Annotated[Literal["", ",", ".", "'", " "], Example("','")] = ""
+    """The sign between thousands in CSV (`1,234.5` with ","), in training and on a device; default: none."""
+
+    @pydantic.model_validator(mode="after")
+    def _one_source(self) -> FileData:
+        if bool(self.file) == bool(self.files):
+            problem = "say either `file` or `files`" if self.file else "the key 'file' is missing"
+            raise no_sense(problem, "data: {file: train.csv, label: species}")
+        return self
+
+    @property
+    def sources(self) -> tuple[Path, ...]:
+        """The file, or the names and patterns of several."""
+        return self.files if self.file is None else (self.file,)
+
+    @pydantic.field_validator("features", "drop")
+    @classmethod
+    def _each_once(cls, features: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if twice := first_twice(features or ()):
+            raise ValueError(f"{shorten(twice)!r} is listed twice")
+        return features
+
+
+class SklearnData(Section):
+    """A data set that comes with scikit-learn; `blobs` is the article's: 1,000 rows, 2 features, 5 centres."""
+
+    sklearn: Annotated[Literal["blobs", "breast_cancer", "digits", "iris", "moons", "wine"], Example("iris")]
+    """Its name."""
+
+
+class SkopsData(Section):
+    """A fitted scikit-learn classifier, which brings its rows, k, metric, weights and scale."""
+
+    skops: Annotated[FilePath, Example("model.skops")]
+    """A KNeighborsClassifier, or a Pipeline that ends in one, written by `skops.io.dump`."""

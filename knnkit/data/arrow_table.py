@@ -1,0 +1,204 @@
+"""Reader of labelled rows from Arrow tables.
+
+Columns of numbers and booleans are features. A list column (an embedding) becomes a feature for each place:
+`vector_0`, `vector_1`, ... Text is read as categories where the policy says so. Never fills a cell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from knnkit.data import precision
+from knnkit.data.bad_cells import EMPTY, TEXT, BadCells
+from knnkit.data.columns import choose, find
+from knnkit.data.dataset import Dataset, label_array, note_bad_numbers, require_distinct
+from knnkit.data.policy import Learner, Policy, matching, sorted_levels
+from knnkit.errors import DataError
+
+
+def load(
+    schema: Any,
+    read: Callable[[list[str]], Any],
+    source: Path | str,
+    label: str,
+    features: Sequence[str] | None,
+    beside: str | None,
+    policy: Policy,
+    ids: str | None = None,
+    wide: bool = False,
+) -> Dataset:
+    """Returns the labelled rows of a table.
+
+    Args:
+        schema: its pyarrow schema.
+        read: returns the pyarrow table of the named columns.
+        source: names it in messages.
+        label: the column with the labels.
+        features: names or patterns of the columns to use; None: all others.
+        beside: a column to keep as text.
+        policy: of the columns.
+        ids: the column that names each row.
+        wide: whether the rows are float64 in any case.
+
+    Raises:
+        DataError: a column is missing, or a cell cannot be read.
+    """
+    header, file = list(schema.names), Path(source)
+    require_distinct(header, str(source))
+    wanted = None if features is None else list(dict.fromkeys(_base(name, header) for name in features))
+    at, chosen = choose(header, label, wanted, file, beside, ids, drop=policy.drop)
+    more = [find(header, name, file, key) for key, name in (("split", beside), ("id", ids)) if name is not None]
+    table = read([header[column] for column in sorted({*chosen, at, *more})])
+    names = [header[column] for column in chosen]
+    if isinstance(policy.categories, str):
+        policy = policy.with_text([name for name in names if _is_text(schema.field(name).type)])
+    labels = table.column(label)
+    if labels.null_count:
+        raise DataError(f"{source}, row {labels.is_null().to_pylist().index(True)}: the label ({label!r}) is empty")
+    found = _Table(table, str(source), policy).read(names)
+    if features is not None and any(_base(name, header) != name for name in features):
+        found = _pick(found, features, file)
+    texts = (None if name is None else np.array([*map(str, table.column(name).to_pylist())]) for name in (beside, ids))
+    column, names_of_rows = texts
+    keep = wide or not policy.is_plain  # a table is applied to float64 rows
+    return Dataset(
+        found.rows if keep else precision.float32_if_enough(found.rows),
+        label_array(labels.to_pylist(), str(source)),
+        found.names,
+        str(source),
+        column,
+        names_of_rows,
+        levels=found.levels or None,
+    )
+
+
+@dataclass(frozen=True)
+class _Read:
+    rows: NDArray[np.float64]
+    names: tuple[str, ...]
+    levels: dict[int, tuple[str, ...]]
+
+
+class _Table:
+    """The columns of one Arrow table."""
+
+    def __init__(self, table: Any, source: str, policy: Policy) -> None:
+        self._table, self._policy = table, policy
+        self._bad = BadCells(source, "row")
+        self._bad.rows = table.num_rows
+
+    def read(self, columns: Sequence[str]) -> _Read:
+        parts = {name: self._column(place, name) for place, name in enumerate(columns)}
+        names = tuple(name for part, _, _ in parts.values() for name in part)
+        require_distinct(names, "the features")
+        rows = np.column_stack([values for _, values, _ in parts.values()]).astype(np.float64, copy=False)
+        noted = self._bad.columns()
+        done = [part for name, (part, _, texts) in parts.items() if texts is not None or name in noted]
+        skip = {names.index(name) for part in done for name in part}
+        note_bad_numbers(rows, names, self._policy, self._bad, skip)
+        if self._bad:
+            raise self._bad.error()
+        found = {names.index(name): texts for name, (_, _, texts) in parts.items() if texts is not None}
+        return _Read(rows, names, sorted_levels(rows, found, self._policy, names))
+
+    def _column(self, place: int, name: str) -> tuple[list[str], NDArray[Any], tuple[str, ...] | None]:
+        """Returns the names of a column's features, their (n,) or (n, width) values, and the categories."""
+        import pyarrow
+
+        column = self._table.column(name).combine_chunks()
+        if isinstance(column, pyarrow.ChunkedArray):  # without rows
+            column = pyarrow.array([], column.type)
+        kind = column.type
+        if pyarrow.types.is_dictionary(kind):
+            column = column.dictionary_decode()
+            kind = column.type
+        if self._policy.categories_of(name) is not None:
+            return [name], *self._categories(place, name, column)
+        if _is_list(kind):
+            values = self._lists(place, name, column)
+            return [f"{name}_{index}" for index in range(values.shape[1])], values, None
+        if not (_is_number(kind) or pyarrow.types.is_boolean(kind)):
+            return [name], self._text(place, name, column), None
+        if kind.bit_width == 1:
+            column = column.cast(pyarrow.uint8())
+        values = column.cast(pyarrow.float64(), safe=False).to_numpy(zero_copy_only=False)
+        return [name], values, None
+
+    def _categories(self, place: int, name: str, column: Any) -> tuple[NDArray[Any], tuple[str, ...]]:
+        learner = Learner(self._policy, [name], self._bad)
+        codes = []
+        for row, value in enumerate(column.to_pylist()):
+            learner.place = row
+            text = "" if value is None else str(value).strip()
+            codes.append(learner.missing(0, text) if learner.is_missing(0, text) else learner.category(0, text))
+        return np.array(codes), learner.levels()[0]
+
+    def _text(self, place: int, name: str, column: Any) -> NDArray[Any]:
+        """Notes each cell of a column that holds no numbers."""
+        for row, value in enumerate(column.to_pylist()):
+            if value is None:
+                self._bad.add(row, place, name, EMPTY, "the cell is empty")
+            else:
+                self._bad.add(row, place, name, TEXT, f"{str(value)[:40]!r} is not a number", str(value))
+        return np.zeros(len(column))
+
+    def _lists(self, place: int, name: str, column: Any) -> NDArray[Any]:
+        """Returns the (n, width) numbers of lists of one length; a missing list is a row of NaN."""
+        import pyarrow.compute
+
+        while _is_list(column.type) and _is_list(column.type.value_type):
+            rows = [None if value is None else [x for part in value for x in part] for value in column.to_pylist()]
+            column = pyarrow.array(rows)
+        lengths = pyarrow.compute.list_value_length(column).to_pylist()
+        width = next((length for length in lengths if length is not None), 0)
+        values = np.full((len(column), width), np.nan)
+        for row, (value, length) in enumerate(zip(column.to_pylist(), lengths)):
+            if length is None:
+                continue
+            if length != width:
+                said = f"a list of {length} numbers; the others have {width}"
+                self._bad.add(row, place, name, TEXT, said, said)
+            else:
+                values[row] = value
+        return values
+
+
+def _base(name: str, header: Sequence[str]) -> str:
+    """Returns the list column that a feature such as `vector_12` comes from; else the name itself."""
+    base, _, place = name.rpartition("_")
+    return base if name not in header and place.isdigit() and base in header else name
+
+
+def _pick(found: _Read, features: Sequence[str], file: Path) -> _Read:
+    """Returns the features in the order asked for, where some are places of a list column."""
+    names = list(found.names)
+    parts = {name: [each for each in names if each.rpartition("_")[0] == name] for name in features}
+    wanted = [each for name in features for each in matching(name, names) or parts[name] or [name]]
+    chosen = [find(names, name, file, "features") for name in dict.fromkeys(wanted)]
+    levels = {at: found.levels[place] for at, place in enumerate(chosen) if place in found.levels}
+    return _Read(found.rows[:, chosen], tuple(names[place] for place in chosen), levels)
+
+
+def _is_list(kind: Any) -> bool:
+    from pyarrow import types
+
+    return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
+
+
+def _is_number(kind: Any) -> bool:
+    from pyarrow import types
+
+    return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind))
+
+
+def _is_text(kind: Any) -> bool:
+    from pyarrow import types
+
+    inner = kind.value_type if types.is_dictionary(kind) else kind
+    return bool(types.is_string(inner) or types.is_large_string(inner))

@@ -1,0 +1,189 @@
+"""Policy for missing cells and categories of training rows.
+
+Frozen values from deploy.yaml, and the coder that reads cells by them. Nothing is filled here: a missing cell stays
+NaN, and a category becomes its place in the list of those seen, until `knnkit.training.table` has fitted the model's
+table.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.shared.features.cells import without_thousands
+from device_agent.shared.features.coder import is_missing, missing_cell
+from device_agent.shared.tabular.csv_dialect import is_number
+from device_agent.shared.tabular.csv_reader import BadCell
+from knnkit.data.bad_cells import EMPTY, NOT_FINITE, TEXT, BadCells
+
+T = TypeVar("T")
+#: Most categories of a column; each becomes a feature.
+MAX_CATEGORIES = 1000
+#: Signs between thousands that a hint names.
+_SIGNS = ",.'"
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What to do about columns.
+
+    Attributes:
+        drop: names or patterns (`acc_*`) of columns to leave out.
+        missing: refuse, drop, median or constant, for all columns; or column (or pattern) -> one of them, or the value
+            that fills its missing cells.
+        categories: one-hot or ordinal, for all columns of text; or column (or pattern) -> one of them, or the list of
+            its categories in their order.
+        unknown_category: refuse or ignore.
+        thousands: the sign between thousands in text; empty: none.
+    """
+
+    drop: tuple[str, ...] = ()
+    missing: str | Mapping[str, Any] = "refuse"
+    categories: str | Mapping[str, Any] = field(default_factory=dict)
+    unknown_category: str = "refuse"
+    thousands: str = ""
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether rows need nothing but numbers in every cell."""
+        return self.missing == "refuse" and not self.categories and not self.thousands
+
+    def missing_of(self, name: str) -> Any:
+        """Returns refuse, drop, median, constant, or the value that fills a column's missing cells."""
+        return self.missing if isinstance(self.missing, str) else _lookup(self.missing, name, "refuse")
+
+    def categories_of(self, name: str) -> Any:
+        """Returns one-hot, ordinal, the listed categories, or None for a column of numbers."""
+        return None if isinstance(self.categories, str) else _lookup(self.categories, name, None)
+
+    def with_text(self, columns: Sequence[str]) -> Policy:
+        """Returns the policy for a file with these columns of text, where one word stands for all of them."""
+        word = self.categories
+        return replace(self, categories=dict.fromkeys(columns, word)) if isinstance(word, str) else self
+
+
+PLAIN = Policy()
+
+
+def matching(pattern: str, names: Sequence[str]) -> list[str]:
+    """Returns the column of that name, or the columns that match a pattern such as `acc_*`."""
+    return [pattern] if pattern in names else [name for name in names if fnmatchcase(name, pattern)]
+
+
+def _lookup(by_name: Mapping[str, T], name: str, default: T) -> T:
+    if name in by_name:
+        return by_name[name]
+    return next((value for pattern, value in by_name.items() if fnmatchcase(name, pattern)), default)
+
+
+class Learner:
+    """Reads cells by a policy; learns the categories, and collects the bad cells.
+
+    Args:
+        policy: of the rows.
+        names: of the columns.
+        bad: collects the bad cells.
+
+    Attributes:
+        place: of the row that is read, for messages.
+    """
+
+    def __init__(self, policy: Policy, names: Sequence[str], bad: BadCells) -> None:
+        self.names, self.bad_cells, self.place = tuple(names), bad, 0
+        self._policy, self._lock = policy, threading.Lock()
+        self._kinds = [policy.categories_of(name) for name in self.names]
+        self._codes: list[dict[str, float]] = [
+            {str(text): float(place) for place, text in enumerate(kind)} if isinstance(kind, list | tuple) else {}
+            for kind in self._kinds
+        ]
+        self._fills = [policy.missing_of(name) != "refuse" for name in self.names]
+
+    @property
+    def thousands(self) -> str:
+        """The sign between thousands in text; empty: none."""
+        return self._policy.thousands
+
+    def is_number(self, index: int) -> bool:
+        """Whether the cells of a column are numbers."""
+        return self._kinds[index] is None
+
+    def is_missing(self, index: int, text: str) -> bool:
+        """Whether a cell has no value; a listed category is one, whatever it is called."""
+        return is_missing(text) and text not in self._codes[index]
+
+    def codes(self, index: int, cells: Sequence[str]) -> list[float] | None:
+        """Returns the codes of a column's cells; None if one of them is missing or bad."""
+        new = [cell for cell in dict.fromkeys(cells) if cell not in self._codes[index]]
+        if any(map(is_missing, new)) or (new and not self._learns(index, len(new))):
+            return None
+        return [self._code(index, cell) for cell in cells]
+
+    def missing(self, index: int, text: str) -> float:
+        """Returns NaN; notes a bad cell where the policy refuses it."""
+        return float("nan") if self._fills[index] else self._note(index, missing_cell(text), EMPTY)
+
+    def category(self, index: int, text: str) -> float:
+        """Returns the code of a category."""
+        if text not in self._codes[index] and not self._learns(index, 1):
+            listed = isinstance(self._kinds[index], list | tuple)
+            said = "is not one of the listed categories" if listed else f"is category {MAX_CATEGORIES + 1:,}"
+            return self._note(index, f"{text!r} {said}", TEXT, text)
+        return self._code(index, text)
+
+    def bad(self, error: BadCell, cell: str) -> float:
+        """Notes a bad cell."""
+        if error.is_number:
+            return self._note(error.index, f"{cell} is not a finite float32 number", NOT_FINITE)
+        hint = "; for a decimal comma, ".join(filter(None, (_thousands(cell), error.hint)))
+        return self._note(error.index, str(error), TEXT, cell, hint)
+
+    def end_row(self) -> None:
+        """Does nothing: rows are counted when the table is fitted."""
+
+    def levels(self) -> dict[int, tuple[str, ...]]:
+        """Returns the categories of each column of categories, in the order of their codes."""
+        return {index: tuple(self._codes[index]) for index in range(len(self.names)) if not self.is_number(index)}
+
+    def _learns(self, index: int, count: int) -> bool:
+        return isinstance(self._kinds[index], str) and len(self._codes[index]) + count <= MAX_CATEGORIES
+
+    def _code(self, index: int, text: str) -> float:
+        with self._lock:  # blocks are read by several threads
+            return self._codes[index].setdefault(text, float(len(self._codes[index])))
+
+    def _note(self, index: int, said: str, kind: str, cell: str = "", hint: str = "") -> float:
+        self.bad_cells.add(self.place, index, self.names[index], kind, said, cell, hint)
+        return float("nan")
+
+
+def _thousands(cell: str) -> str:
+    """Returns the hint for a number with a sign between its thousands; empty for any other cell."""
+    for sign in _SIGNS:
+        plain = without_thousands(cell, sign)
+        if sign in cell and plain is not None and is_number(plain, ";"):
+            return f'thousands: "{sign}" in `data:` of deploy.yaml'
+    return ""
+
+
+def sorted_levels(
+    rows: NDArray[Any], levels: Mapping[int, tuple[str, ...]], policy: Policy, names: Sequence[str]
+) -> dict[int, tuple[str, ...]]:
+    """Returns the categories of each column in a stable order, and changes the codes in `rows` to it.
+
+    Listed categories keep their order; others are sorted, whatever order the file has.
+    """
+    found = dict(levels)
+    for index, texts in levels.items():
+        if isinstance(policy.categories_of(names[index]), list | tuple):
+            continue
+        found[index] = tuple(sorted(texts))
+        places = np.array([found[index].index(text) for text in texts] or [0], rows.dtype)
+        there = ~np.isnan(rows[:, index])
+        rows[there, index] = places[rows[there, index].astype(np.intp)]
+    return found

@@ -1,0 +1,254 @@
+"""Fits the table of a model, and applies it.
+
+The table has what fills missing cells, and the categories that become features. Medians come from the training rows
+alone, categories from their whole file. `device_agent.shared.features` applies the table, here and on a device. Reads
+files by `knnkit.data`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.shared.features.coder import UNKNOWN_CATEGORY, expand, feature_names
+from device_agent.shared.protocol.model_info import Column, Table
+from knnkit.config.parse import Data, FileData
+from knnkit.data import files, precision
+from knnkit.data.columns import find
+from knnkit.data.dataset import Dataset
+from knnkit.data.policy import PLAIN, Policy, matching
+from knnkit.errors import DataError
+
+#: The category that `constant` fills with, beside 0 for numbers.
+MISSING_CATEGORY = "missing"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Rows to which the table of their model was applied."""
+
+    table: Table | None
+    training: Dataset
+    held_out: Dataset | None
+    warnings: tuple[str, ...] = ()
+
+
+def policy_of(data: Data) -> Policy:
+    """Returns how the rows of a file are read."""
+    if not isinstance(data, FileData):
+        return PLAIN
+    return Policy(data.drop, data.missing, data.categories, data.unknown_category, data.thousands)
+
+
+def with_text(policy: Policy, rows: Dataset) -> Policy:
+    """Returns the policy with the columns of text that one word for all of them means."""
+    return policy.with_text([rows.feature_names[place] for place in rows.levels or ()])
+
+
+def prepare_of(data: Data, everything: Dataset, training: Dataset, held_out: Dataset | None) -> Prepared:
+    """As `prepare`, by the keys of `data`; without any, the rows stay as they are, and there is no table.
+
+    Raises:
+        DataError: as `prepare`.
+    """
+    policy = policy_of(data)
+    plain = policy.is_plain
+    return Prepared(None, training, held_out) if plain else prepare(with_text(policy, everything), training, held_out)
+
+
+def read_more(file: Path, label: str, training: Dataset, table: Table | None) -> Dataset:
+    """Returns further labelled rows of a file as the model's features.
+
+    Raises:
+        DataError: a column is missing, or a cell cannot be read.
+    """
+    if table is None:
+        return files.load(file, label, training.feature_names, wide=training.rows.dtype == np.float64)
+    found = apply(table, files.load(file, label, [column.name for column in table.columns], None, policy_for(table)))
+    return replace(found, rows=found.rows.astype(training.rows.dtype, copy=False))
+
+
+def read_test(file: Path, label: str, data: Data, everything: Dataset) -> Dataset:
+    """Returns the held-out rows of a file, read as `everything` of the training data was.
+
+    Raises:
+        DataError: a column is missing, or a cell cannot be read.
+    """
+    policy = replace(with_text(policy_of(data), everything), drop=())
+    wide = everything.rows.dtype == np.float64
+    return files.load(file, label, everything.feature_names, None, policy, wide=wide)
+
+
+def prepare(policy: Policy, training: Dataset, held_out: Dataset | None) -> Prepared:
+    """Fits the table on the training rows, and applies it to all rows.
+
+    Raises:
+        DataError: a column has no value to fill with, or a held-out row has a category that no training row has.
+    """
+    _require_columns(policy, training)
+    training, left = _without_dropped(policy, training)
+    warnings = [left] if left else []
+    if held_out is not None:
+        held_out, left = _without_dropped(policy, held_out)
+        warnings += [left] if left else []
+    table = Table(
+        tuple(_fit(policy, training, place) for place in range(len(training.feature_names))),
+        "ignore" if policy.unknown_category == "ignore" else "refuse",
+        policy.thousands,
+    )
+    warnings += _filled(table, training)
+    made = apply(table, training)
+    made = replace(made, rows=precision.float32_if_enough(made.rows))
+    ready = None if held_out is None else apply(table, held_out)
+    if ready is not None:
+        ready = replace(ready, rows=ready.rows.astype(made.rows.dtype, copy=False))
+    return Prepared(table, made, ready, tuple(warnings))
+
+
+def apply(table: Table, rows: Dataset) -> Dataset:
+    """Returns raw rows as the model's features; `raw` keeps what they were made from.
+
+    Raises:
+        DataError: a cell is missing or a category unknown, and the table refuses it.
+    """
+    matrix = rows.rows.copy()
+    for place, column in enumerate(table.columns):
+        if column.encoding != "number":
+            matrix[:, place] = _codes(table, column, rows, place)
+        gaps = np.isnan(matrix[:, place])
+        if gaps.any() and column.fill is None:
+            said = f"{rows.source}: {gaps.sum():,} cells of the column {column.name!r} are empty"
+            raise DataError(said, hint=f"missing: {{{column.name}: median}} in `data:` of deploy.yaml")
+        matrix[gaps, place] = column.fill
+    features = expand(table.columns, matrix)
+    return replace(rows, rows=features, feature_names=feature_names(table), levels=None, raw=rows)
+
+
+def policy_for(table: Table) -> Policy:
+    """Returns the policy to read further rows by, before the table is applied to them."""
+    missing = {column.name: "refuse" if column.fill is None else "constant" for column in table.columns}
+    categories = {column.name: column.encoding for column in table.columns if column.encoding != "number"}
+    return Policy((), missing, categories, table.unknown_category, table.thousands)
+
+
+def raw_lines(rows: Dataset) -> bytes:
+    """Returns raw rows as JSON lines, as a device reads them: null is a missing cell."""
+    raw = rows.raw
+    if raw is None:
+        return b""
+    levels: Mapping[int, tuple[str, ...]] = raw.levels or {}
+    lines = [[_json_cell(value, levels.get(place)) for place, value in enumerate(row)] for row in raw.rows.tolist()]
+    return b"".join(json.dumps(line, ensure_ascii=False).encode() + b"\n" for line in lines)
+
+
+def _json_cell(value: float, levels: tuple[str, ...] | None) -> Any:
+    if np.isnan(value):
+        return None
+    return value if levels is None else levels[int(value)]
+
+
+def _require_columns(policy: Policy, rows: Dataset) -> None:
+    """Checks that each name or pattern of the policy fits a column."""
+    for key, words in (("missing", policy.missing), ("categories", policy.categories)):
+        for word in () if isinstance(words, str) else words:
+            if not matching(word, rows.feature_names):
+                find(list(rows.feature_names), word, Path(rows.source), key)
+
+
+def _without_dropped(policy: Policy, rows: Dataset) -> tuple[Dataset, str]:
+    """Returns the rows without those whose missing cells drop them, and what to tell about it."""
+    columns = [at for at, name in enumerate(rows.feature_names) if policy.missing_of(name) == "drop"]
+    kept = ~np.isnan(rows.rows[:, columns]).any(axis=1)
+    if kept.all():
+        return rows, ""
+    if not kept.any():
+        raise DataError(f"{rows.source}: every row has a missing cell", hint="missing: median, or drop: the column")
+    said = f"{rows.source}: {(~kept).sum():,} of {len(kept):,} rows have missing cells and were left out"
+    return rows.take(np.flatnonzero(kept)), said
+
+
+def _fit(policy: Policy, training: Dataset, place: int) -> Column:
+    name, values = training.feature_names[place], training.rows[:, place]
+    there, way = values[~np.isnan(values)], policy.missing_of(name)
+    kind = policy.categories_of(name)
+    word = way if isinstance(way, str) and way in ("refuse", "drop", "median", "constant") else "constant"
+    if kind is None:
+        return Column(name, word, _number_to_fill(way, there, name, training.source))
+    encoding: Literal["one-hot", "ordinal"] = "ordinal" if kind != "one-hot" else "one-hot"
+    levels = (training.levels or {})[place]
+    categories = list(levels)
+    fill = _category_to_fill(way, there, levels)
+    if fill is not None and fill not in categories:
+        categories.append(fill)
+    if not categories:
+        raise DataError(f"{training.source}: the column {name!r} has no value", hint=f"drop: [{name}] in `data:`")
+    return Column(name, word, None if fill is None else float(categories.index(fill)), encoding, tuple(categories))
+
+
+def _number_to_fill(way: Any, values: NDArray[Any], name: str, source: str) -> float | None:
+    if way in ("refuse", "drop"):
+        return None
+    if way == "median":
+        if not len(values):
+            raise DataError(f"{source}: the column {name!r} has no value", hint=f"drop: [{name}] in `data:`")
+        return float(np.median(values))
+    if way == "constant":
+        return 0.0
+    if isinstance(way, str | bool):
+        raise DataError(f"{source}: missing cells of {name!r} cannot become {way!r}", hint=f"missing: {{{name}: 0.0}}")
+    return float(way)
+
+
+def _category_to_fill(way: Any, values: NDArray[Any], levels: Sequence[str]) -> str | None:
+    """Returns the category for a missing cell: the most frequent one for `median`, the first of equals."""
+    if way in ("refuse", "drop"):
+        return None
+    if way == "median":
+        return levels[int(np.bincount(values.astype(int)).argmax())] if len(values) else None
+    return MISSING_CATEGORY if way == "constant" else str(way)
+
+
+def _codes(table: Table, column: Column, rows: Dataset, place: int) -> NDArray[Any]:
+    """Returns the codes of a column by the table's categories instead of by the file's own."""
+    levels = (rows.levels or {})[place]
+    known = {text: float(code) for code, text in enumerate(column.categories)}
+    values = rows.rows[:, place]
+    used = {levels[int(code)] for code in np.unique(values[~np.isnan(values)])}
+    unknown = sorted(used - known.keys())
+    if unknown and table.unknown_category == "refuse":
+        said = f"{rows.source}: no training row has the category {unknown[0]!r} of {column.name!r}"
+        raise DataError(said, hint="unknown_category: ignore in `data:` of deploy.yaml")
+    codes = np.array([known.get(text, UNKNOWN_CATEGORY) for text in levels] or [0.0], values.dtype)
+    there = ~np.isnan(values)
+    found = values.copy()
+    found[there] = codes[values[there].astype(int)]
+    return found
+
+
+def _filled(table: Table, training: Dataset) -> list[str]:
+    """Returns one line about the cells that are filled."""
+    counts = np.isnan(training.rows).sum(axis=0)
+    parts = [
+        f"{count:,} in {column.name!r} by {_shown(column)}"
+        for column, count in zip(table.columns, counts.tolist())
+        if count and column.fill is not None
+    ]
+    if not parts:
+        return []
+    named = ", ".join(parts[:_MOST]) + (f", ... ({len(parts)} columns)" if len(parts) > _MOST else "")
+    return [f"{training.source}: {counts.sum():,} missing cells of the training rows are filled: {named}"]
+
+
+def _shown(column: Column) -> str:
+    fill = column.fill or 0.0
+    return f"{fill:.7g}" if column.encoding == "number" else repr(column.categories[int(fill)])
+
+
+#: Most columns that the line about filled cells names.
+_MOST = 5

@@ -1,0 +1,253 @@
+"""A cell means the same in training and on a device: missing cells and categories, in CSV, JSON and Parquet."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from device_agent.shared.features.parsers import TableCsvParser, TableJsonParser, coder_of, read_array
+from device_agent.shared.protocol import json_codec
+from device_agent.shared.protocol.errors import BadInput
+from device_agent.shared.protocol.model_info import Column, KnnInfo, Table
+from device_agent.shared.protocol.record import replace
+from knnkit.data.files import load
+from knnkit.data.policy import Policy
+from knnkit.errors import DataError
+from knnkit.training.table import prepare, raw_lines
+
+PLAIN = KnnInfo(
+    name="n", k=1, n_features=1, feature_names=("a",), classes=(0, 1), metric="euclidean", weights="uniform",
+    scale="none", n_train=2, batch=8, fingerprint="", minimum_runtime="1", versions={},
+)  # fmt: skip
+COLUMNS = ["a", "b c", "sex", "size", "true"]
+POLICY = Policy(
+    (),
+    {"a": "median", "b c": -1.5, "sex": "median", "size": "medium", "t*": "constant"},
+    {"sex": "one-hot", "size": ("small", "medium", "large"), "true": "ordinal"},
+    "ignore",
+)
+CELLS: dict[str, list[str]] = {
+    "a": ["1.5", "-2", "1e3", "0.1", "", "NaN", "null", "n/a", " "],
+    "b c": ["7", "0.25", "", "NA"],
+    "sex": ["f", "m", "x, y", "\u00e9", "", "None"],
+    "size": ["small", "large", ""],
+    "true": ["True", "False", ""],
+}
+
+
+def rows_of(seed: int, count: int = 200) -> list[dict[str, str]]:
+    rng = random.Random(seed)
+    return [{name: rng.choice(cells) for name, cells in CELLS.items()} for _ in range(count)]
+
+
+def write(path: Path, rows: list[dict[str, str]], separator: str = ",", quoting: int = csv.QUOTE_MINIMAL) -> Path:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, delimiter=separator, quoting=quoting)  # type: ignore[arg-type]
+        writer.writerow([*COLUMNS, "y"])
+        writer.writerows([[*(row[name] for name in COLUMNS), "ab"[at % 2]] for at, row in enumerate(rows)])
+    return path
+
+
+def as_json(row: dict[str, str], rng: random.Random) -> dict[str, Any]:
+    """A row as a program may write it: null, NaN or no key at all for a missing cell."""
+    found: dict[str, Any] = {}
+    for name, cell in row.items():
+        if cell.strip().casefold() in ("", "nan", "null", "n/a", "na", "none"):
+            how = rng.choice(["key", "null", "nan", "text"])
+            found |= {} if how == "key" else {name: {"null": None, "nan": float("nan"), "text": cell}[how]}
+        else:
+            found[name] = float(cell) if name in ("a", "b c") else cell == "True" if name == "true" else cell
+    return found
+
+
+def info_of(table: Table) -> KnnInfo:
+    return replace(PLAIN, table=table)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_device_makes_the_features_that_the_model_was_trained_on(seed: int, tmp_path: Path) -> None:
+    rng, rows = random.Random(seed), rows_of(seed)
+    separator, quoting = rng.choice([(",", csv.QUOTE_MINIMAL), (";", csv.QUOTE_ALL), ("\t", csv.QUOTE_ALL)])
+    file = write(tmp_path / "rows.csv", rows, separator, quoting)
+    ready = prepare(POLICY, load(file, "y", None, None, POLICY), None)
+    info, expected = info_of(ready.table), ready.training.rows
+    assert np.isfinite(expected).all()
+    text = file.read_bytes().replace(b"\r\n", b"\n")
+    parsed = TableCsvParser(info, ignore_extra=True).parse(text)
+    assert (parsed.rows.tobytes(), parsed.errors) == (expected.tobytes(), {})
+    parser, parts = TableCsvParser(info, ignore_extra=True), text.splitlines(keepends=True)
+    single = [parser.parse(line).rows for line in parts]
+    assert np.concatenate([part for part in single if len(part)]).tobytes() == expected.tobytes()
+    lines = b"".join(json.dumps(as_json(row, rng)).encode() + b"\n" for row in rows)
+    assert TableJsonParser(info).parse(lines).rows.tobytes() == expected.tobytes()
+    golden = raw_lines(ready.training)
+    assert TableJsonParser(info).parse(golden).rows.tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_is_filled_is_counted_alike_by_block_and_by_line(seed: int, tmp_path: Path) -> None:
+    rows = rows_of(seed)
+    file = write(tmp_path / "rows.csv", rows)
+    table = prepare(POLICY, load(file, "y", None, None, POLICY), None).table
+    empty = {
+        name: sum(not row[name].strip() or row[name] in [*CELLS["a"][4:], "NA", "None"] for row in rows)
+        for name in COLUMNS
+    }
+    told: list[str] = []
+    text = file.read_bytes().replace(b"\r\n", b"\n")
+    whole = TableCsvParser(info_of(table), ignore_extra=True, tell=told.append)
+    whole.parse(text)
+    assert whole.coder.filled == empty
+    assert len(told) == len(COLUMNS), "each column is reported once"
+    alone = TableCsvParser(info_of(table), ignore_extra=True)
+    for line in text.splitlines(keepends=True):
+        alone.parse(line)
+    assert alone.coder.filled == empty
+
+
+def test_medians_come_from_the_training_rows_alone(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("a,y\n1,p\n2,q\n3,p\n,q\n")
+    (tmp_path / "b.csv").write_text("a,y\n100,p\n,q\n")
+    policy = Policy((), "median")
+    ready = prepare(policy, *(load(tmp_path / name, "y", None, None, policy) for name in ("a.csv", "b.csv")))
+    assert ready.table.columns[0].fill == 2.0
+    assert ready.held_out is not None
+    assert ready.held_out.rows.tolist() == [[100.0], [2.0]]
+
+
+def test_dropped_rows_are_left_out_of_training_and_refused_by_a_device(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("a,b,y\n1,2,p\n,3,q\n4,5,q\n")
+    policy = Policy((), "drop")
+    ready = prepare(policy, load(tmp_path / "a.csv", "y", None, None, policy), None)
+    assert ready.training.rows.tolist() == [[1.0, 2.0], [4.0, 5.0]]
+    assert ready.training.labels.tolist() == ["p", "q"]
+    assert "1 of 3 rows have missing cells and were left out" in ready.warnings[0]
+    parsed = TableCsvParser(info_of(ready.table)).parse(b"a,b\n,3\n4,5\n")
+    assert parsed.rows.tolist() == [[4.0, 5.0]]
+    assert list(parsed.errors.values()) == [(2, "column 1 ('a'): the cell is empty")]
+
+
+TABLE = Table(
+    (Column("x", "median", 0.5), Column("kind", "refuse", None, "one-hot", ("a", "b", "None"))), "refuse"
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("1,c", "'c' is not a category of the model"),
+        ("1,", "the cell is empty"),
+        ("1,nan", "'nan' stands for a missing value"),
+        ("tall,a", "'tall' is not a number"),
+        ("inf,a", "not a finite"),
+        ("1", "expected 2 columns, found 1"),
+    ],
+)
+def test_a_bad_line_is_refused_and_the_next_one_is_answered(line: str, said: str) -> None:
+    parsed = TableCsvParser(info_of(TABLE)).parse(f"x,kind\n{line}\n,None\n".encode())
+    ((number, message),) = parsed.errors.values()
+    assert (number, said in message) == (2, True), message
+    assert parsed.rows.tolist() == [[0.5, 0.0, 0.0, 1.0]], "a category that is listed is one, whatever it is called"
+
+
+def test_a_refused_row_counts_nothing() -> None:
+    parser = TableCsvParser(info_of(TABLE))
+    parser.parse(b"x,kind\n,c\n,a\n")
+    assert parser.coder.filled == {"x": 1}
+
+
+def test_unknown_categories_are_ignored_where_the_table_says_so() -> None:
+    told: list[str] = []
+    parser = TableJsonParser(info_of(replace(TABLE, unknown_category="ignore")), tell=told.append)
+    parsed = parser.parse(b'{"x": 1, "kind": "zebra"}\n[2, "b"]\n[2, "zoo"]\n')
+    assert parsed.rows.tolist() == [[1.0, 0.0, 0.0, 0.0], [2.0, 0.0, 1.0, 0.0], [2.0, 0.0, 0.0, 0.0]]
+    assert parser.coder.unknown == {"kind": 2}
+    assert told == ["'kind' has the unknown category 'zebra': ignored"]
+
+
+def test_an_array_holds_missing_numbers_and_no_categories() -> None:
+    numbers = Table((Column("x", "median", 0.5), Column("y", "refuse", None)))
+    rows = np.array([[np.nan, 1.0], [2.0, 3.0]], np.float32)
+    assert read_array(coder_of(info_of(numbers)), rows).tolist() == [[0.5, 1.0], [2.0, 3.0]]
+    with pytest.raises(BadInput, match="the cell is empty"):
+        read_array(coder_of(info_of(numbers)), rows[:, ::-1])
+    with pytest.raises(BadInput, match="an array holds numbers"):
+        read_array(coder_of(info_of(TABLE)), rows)
+
+
+def test_models_of_plain_rows_keep_their_bytes_and_an_older_agent_refuses_the_others() -> None:
+    plain = json_codec.dump_file(PLAIN)
+    assert b'"table"' not in plain
+    assert b'"ignore_extra"' not in plain
+    assert b'"schema": 1' in plain
+    assert json_codec.loads(KnnInfo, plain) == PLAIN
+    grown = replace(PLAIN, table=TABLE, ignore_extra=True, schema=3)
+    assert json_codec.loads(KnnInfo, json_codec.dump_file(grown)) == grown
+    with pytest.raises(json_codec.NewerDocument, match="its schema is 4"):
+        json_codec.loads(KnnInfo, json_codec.dump_file(replace(grown, schema=4)))
+
+
+def test_a_parquet_file_gives_the_table_of_the_csv_file(tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    rows = rows_of(5)
+    file = write(tmp_path / "rows.csv", rows)
+    columns: dict[str, Any] = {name: [as_json(row, random.Random(1)).get(name) for row in rows] for name in COLUMNS}
+    for name in ("a", "b c"):
+        columns[name] = [None if isinstance(cell, str) else cell for cell in columns[name]]
+    columns["sex"] = pyarrow.array([row["sex"] for row in rows]).dictionary_encode()
+    columns["y"] = ["ab"[at % 2] for at in range(len(rows))]
+    for name in ("size", "true"):
+        columns[name] = [None if not isinstance(cell, str | bool) or not str(cell) else cell for cell in columns[name]]
+    pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / "rows.parquet")
+    found = [prepare(POLICY, load(path, "y", None, None, POLICY), None) for path in (file, tmp_path / "rows.parquet")]
+    assert found[0].table == found[1].table
+    assert found[0].training.rows.tobytes() == found[1].training.rows.tobytes()
+
+
+def test_csv_is_read_by_the_block_where_no_cell_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TableCsvParser, "_parse_line", None)
+    lines = io.StringIO()
+    csv.writer(lines, lineterminator="\n").writerows([["x", "kind"], *[[f"{n}.5", "ab"[n % 2]] for n in range(50)]])
+    parsed = TableCsvParser(info_of(TABLE)).parse(lines.getvalue().encode())
+    assert parsed.rows.shape == (50, 4)
+
+
+@pytest.mark.parametrize(("sign", "separator"), [(",", ","), (",", ";"), (".", ";"), ("'", ","), (" ", "\t")])
+def test_signs_between_thousands_are_read_alike_on_both_sides(sign: str, separator: str, tmp_path: Path) -> None:
+    decimal = "," if sign == "." else "."
+    values = [1234.5, -1234567.0, 12.25, 999.0, 1000.0, 0.5]
+    cells = [f"{value:,}".replace(",", "_").replace(".", decimal).replace("_", sign) for value in values]
+    text = "".join(f'"{cell}"{separator}{"pq"[at % 2]}\n' for at, cell in enumerate(cells))
+    (tmp_path / "a.csv").write_text(f"a{separator}y\n{text}")
+    policy = Policy(thousands=sign)
+    ready = prepare(policy, load(tmp_path / "a.csv", "y", None, None, policy), None)
+    assert ready.training.rows[:, 0].tolist() == values
+    parsed = TableCsvParser(info_of(ready.table), ignore_extra=True).parse(f"a{separator}y\n{text}".encode())
+    assert parsed.rows.tolist() == ready.training.rows.tolist()
+    for wrong in (f"1{sign}23", f"12{sign}34{sign}567", f"1{sign}2345", f"1234{sign}567"):
+        bad = TableCsvParser(info_of(ready.table)).parse(f'a\n"{wrong}"\n'.encode())
+        assert "is not a number" in str(bad.errors), wrong
+        (tmp_path / "b.csv").write_text(f'a{separator}y\n"{wrong}"{separator}p\n')
+        with pytest.raises(DataError, match="is not a number"):
+            load(tmp_path / "b.csv", "y", None, None, policy)
+
+
+@pytest.mark.parametrize(("cell", "sign"), [("1,234.5", ","), ("1.234,5", "."), ("1'234", "'"), ("1,234,567", ",")])
+def test_the_hint_names_the_sign_between_thousands(cell: str, sign: str, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(f'a;y\n"{cell}";p\n2;q\n')
+    with pytest.raises(DataError) as caught:
+        load(tmp_path / "a.csv", "y")
+    key = yaml.safe_load(caught.value.hint.partition(" in `data:`")[0])
+    assert key == {"thousands": sign}
+    found = load(tmp_path / "a.csv", "y", None, None, Policy(**key))
+    assert found.rows[0, 0] == float(cell.replace(sign, "").replace(",", "."))

@@ -1,0 +1,55 @@
+"""What people write above a header, on the host and on a device: units, titles, comments, and `# a,b`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from device_agent.shared.protocol.model_info import KnnInfo
+from device_agent.shared.tabular.csv_reader import CsvParser
+from knnkit.data.files import load
+
+INFO = KnnInfo(
+    name="n", k=1, n_features=2, feature_names=("a", "b (cm)"), classes=(0, 1), metric="euclidean", weights="uniform",
+    scale="none", n_train=2, batch=8, fingerprint="", minimum_runtime="1", versions={},
+)  # fmt: skip
+ABOVE = [
+    "",
+    "# made by a logger\n",
+    "#\n# made by, a logger\n\n",
+    "m/s,cm,\n",
+    "Measurements of 2024\n\n",
+    "# comment\nm/s,cm,-\n",
+    "\ufeff# comment\n",
+]
+
+
+@pytest.mark.parametrize("above", ABOVE)
+@pytest.mark.parametrize("mark", ["", "# ", "#"])
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_lines_above_a_header_are_skipped_on_both_sides(
+    above: str, mark: str, separator: str, end: str, tmp_path: Path
+) -> None:
+    lines = [f"{mark}a,b (cm),kind", "1,2,oak", "3,4.5,elm", ""]
+    text = above.replace("\n", end) + end.join(line.replace(",", separator) for line in lines)
+    (tmp_path / "a.csv").write_bytes(text.encode())
+    assert load(tmp_path / "a.csv", "kind").rows.tolist() == [[1.0, 2.0], [3.0, 4.5]]
+    parser = CsvParser(INFO, ignore_extra=True)
+    parsed = parser.parse(text.replace("\r\n", "\n").encode())
+    assert parsed.rows.tolist() == [[1.0, 2.0], [3.0, 4.5]]
+    assert next(iter(parsed.lines)) == above.count("\n") + 2
+
+
+def test_a_bad_cell_below_is_reported_with_its_own_line() -> None:
+    parsed = CsvParser(INFO).parse(b"# one\nm,cm\na,b (cm)\n1,2\ntall,3\n")
+    assert [number for number, _ in parsed.errors.values()] == [5]
+
+
+@pytest.mark.parametrize("first", ["1,2", "a,b (cm)", "online"])
+def test_a_stream_whose_first_line_is_a_comment_goes_on(first: str) -> None:
+    parser = CsvParser(INFO)
+    assert parser.parse(b"# logger\n").count == 0
+    parser.parse(first.encode() + b"\n")
+    assert parser.parse(b"3,4\n").rows.tolist() == [[3.0, 4.0]]
