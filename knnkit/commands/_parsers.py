@@ -43,7 +43,7 @@ def _keygen(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out",
         metavar="PREFIX",
-        type=Path,
+        type=_options.path,
         default=_options.KEY_PREFIX,
         help="write PREFIX.pem (private, mode 0600) and PREFIX.pub (default: %(default)s)",
     )
@@ -72,7 +72,7 @@ def _build(parser: argparse.ArgumentParser) -> None:
 
 
 def _inspect(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("path", metavar="PATH", type=Path, help="a release directory, or a model.tflite")
+    parser.add_argument("path", metavar="PATH", type=_options.path, help="a release directory, or a model.tflite")
     _options.add_json(parser)
 
 
@@ -257,7 +257,7 @@ def _schema(parser: argparse.ArgumentParser) -> None:
 
 
 def _path(text: str) -> Path | None:
-    return None if text == "-" else Path(text)
+    return None if text == "-" else _options.path(text)
 
 
 def _sequence(text: str) -> int:
