@@ -12,7 +12,7 @@ float64, as on a device. TensorFlow is loaded at the first answer or build.
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -60,7 +60,7 @@ class TfKNN:
         metric: euclidean, sqeuclidean, manhattan or cosine.
         weights: uniform, or distance: by 1 / distance, an exact match takes all.
         scale: none, standard, minmax or robust; fitted on the rows and built into the model, which takes raw rows.
-        reject: share of rows like the training rows to accept (the others are "unknown"); None accepts all.
+        reject: share of rows like the training rows to accept, or label -> share with `default`; None accepts all.
         name: of the model: letters, digits, `.`, `_`, `-`.
         feature_names: of the columns; by default those of a data frame.
 
@@ -80,7 +80,7 @@ class TfKNN:
         metric: constants.Metric = "euclidean",
         weights: constants.Weights = "uniform",
         scale: constants.Scale = "none",
-        reject: float | None = None,
+        reject: float | Mapping[str, float] | None = None,
         name: str = "model",
         feature_names: Sequence[str] | None = None,
     ) -> None:
@@ -292,7 +292,7 @@ def from_sklearn(
     *,
     name: str = "model",
     feature_names: Sequence[str] | None = None,
-    reject: float | None = None,
+    reject: float | Mapping[str, float] | None = None,
     source: str | None = None,
 ) -> TfKNN:
     """Imports a fitted KNeighborsClassifier, or a Pipeline of transformers that ends in one.
@@ -303,7 +303,7 @@ def from_sklearn(
         estimator: a fitted one.
         name: of the model.
         feature_names: of the raw columns; by default those that the estimator was fitted with.
-        reject: share of rows like the training rows to accept; None accepts all.
+        reject: share of rows like the training rows to accept, or label -> share with `default`; None accepts all.
         source: its name in messages; by default its type.
 
     Raises:

@@ -11,6 +11,7 @@ from device_agent.commands.options import Command
 COMMANDS: dict[str, Command] = {
     "classify": classify.CLASSIFY,
     "check": diagnostics.CHECK,
+    "compare": diagnostics.COMPARE,
     "status": diagnostics.STATUS,
     "history": diagnostics.HISTORY,
     "bench": diagnostics.BENCH,

@@ -28,7 +28,12 @@ def _configure_classify(parser: argparse.ArgumentParser) -> None:
     )
     add("--stream", action="store_true", help="answer each line at once, until the input ends; switch to new releases")
     add("--proba", action="store_true", help="add the probability of each class")
-    add("--neighbors", action="store_true", help="add the nearest training rows, their distances and classes")
+    add("--labels", type=float, metavar="COVERAGE", help="add the labels that hold the true one with this coverage")
+    add(
+        "--neighbors",
+        action="store_true",
+        help="add the nearest training rows: distance, class, row and id",
+    )
     add("--digest", action="store_true", help="add the digest of the release that answered")
     add("--ignore-extra", action="store_true", help="leave out columns that the model does not know")
     help = "put this column of the rows, a feature or not, before each answer; repeat it for more"
@@ -38,14 +43,14 @@ def _configure_classify(parser: argparse.ArgumentParser) -> None:
 
 def _run_classify(arguments: argparse.Namespace) -> int:
     from device_agent.serving.batch import Request, classify
+    from device_agent.serving.columns import Columns
     from device_agent.serving.outputs import Closed
-    from device_agent.serving.writers import Columns
     from device_agent.store.starts import counted
 
     if arguments.input in (None, "-"):
         streams.say_if_waiting("device_agent")
     keep = tuple(dict.fromkeys(arguments.keep))
-    columns = Columns(arguments.proba, arguments.neighbors, arguments.digest, keep)
+    columns = Columns(arguments.proba, arguments.neighbors, arguments.digest, keep, arguments.labels)
     request = Request(
         arguments.input,
         arguments.output,

@@ -41,6 +41,22 @@ def _run_check(arguments: argparse.Namespace) -> int:
     return show(arguments, certificate, describe_check(certificate) + with_warnings(certificate.warnings))
 
 
+def _configure_compare(parser: argparse.ArgumentParser) -> None:
+    text = "golden set of the other release (default: -, standard input)"
+    parser.add_argument("--golden", type=filled, metavar="FILE", default="-", help=text)
+    add_runtime(parser, threads=False)
+
+
+def _run_compare(arguments: argparse.Namespace) -> int:
+    from device_agent.lifecycle import check
+    from device_agent.serving.load import answering
+
+    store = store_of(arguments)
+    golden = read_file(arguments.golden, constants.MAX_GOLDEN)
+    found = check.ask_running(store, answering(store).release, golden, arguments.runtime)
+    return show(arguments, found, "\n".join(found.labels or ("the golden rows have other features",)))
+
+
 def _configure_status(parser: argparse.ArgumentParser) -> None:
     """No options."""
 
@@ -109,6 +125,7 @@ def _run_doctor(arguments: argparse.Namespace) -> int:
 
 
 CHECK = command("check that the model answers as the host does", _configure_check, _run_check)
+COMPARE = command("print the labels that the running release gives to golden rows", _configure_compare, _run_compare)
 STATUS = command("show what is on this device", _configure_status, _run_status)
 HISTORY = command("show what happened to this device", _configure_history, _run_history)
 BENCH = command("measure the model on this board", _configure_bench, _run_bench)

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from device_agent.lifecycle import check
 from device_agent.serving.batch import make_renderer
+from device_agent.serving.columns import Columns
 from device_agent.serving.load import Loaded, answering, load_kept
-from device_agent.serving.writers import Columns
 from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.reports import Bench, Latency

@@ -7,9 +7,7 @@ parses text, and never decides whether a model may run (`device_agent.shared.tru
 
 from __future__ import annotations
 
-import os
 import platform
-import weakref
 from math import inf, isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,10 +19,12 @@ from device_agent.inference.exact import ExactKnn
 from device_agent.inference.graph_runner import unusable
 from device_agent.inference.graph_selection import Graphs
 from device_agent.inference.interpreter import Loader
+from device_agent.shared import label_sets
 from device_agent.shared.protocol import constants, reports
 from device_agent.shared.protocol.errors import ModelUnusable
 from device_agent.shared.protocol.model_info import KnnInfo
 from device_agent.shared.queries import Neighbors, Origin, accuracy, check_rows, in_doubt, narrow, origin_of
+from device_agent.shared.release.model_file import kept_open
 from device_agent.shared.release.model_file import read_info as read_info
 
 if TYPE_CHECKING:
@@ -61,7 +61,6 @@ _LABEL = (constants.OUTPUT_LABEL,)
 _NEIGHBORS = (constants.OUTPUT_INDICES, constants.OUTPUT_DISTANCES)
 _MAX_FLOAT32 = np.finfo(np.float32).max
 _FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
-_DESCRIPTORS = "/proc/self/fd/"
 #: A named tuple's own constructor takes twice as long.
 _new = tuple.__new__
 
@@ -106,7 +105,7 @@ class TfliteKNN:
         self._origin = _origin(self.info, self.path)
         self._row_type = _FLOAT32 if self._origin is None else _FLOAT64
         self.settled = 0
-        self._file = _kept_open(self, self.path)
+        self._file = kept_open(self, self.path)
         self._exact: ExactKnn | None = None
         self._near = self.info.near if self.info.k > 1 else None
         loader = Loader.find(self._file, runtime, num_threads)
@@ -205,7 +204,7 @@ class TfliteKNN:
         Raises:
             BadInput: wrong number of columns, or a value that is not finite.
         """
-        if self._ask_one(rows):
+        if self.info.label_sets is None and self._ask_one(rows):
             label, probabilities, indices, distances = self._answers
             found = _new(Answers, (label.copy(), probabilities.copy(), indices.copy(), distances.copy()))
             return found if self._is_ordered() else self._in_order(found)
@@ -260,6 +259,8 @@ class TfliteKNN:
         views = {name: self._one.outputs[name] for name in (*names, constants.OUTPUT_CERTAIN)}
         parts = {name: np.empty((len(queries), *view.shape[1:]), view.dtype) for name, view in views.items()}
         self._graphs.run(queries, parts)
+        if self.info.label_sets is not None and names is _ANSWERS:
+            parts[constants.OUTPUT_CERTAIN] &= ~label_sets.doubtful(self.info, parts[names[1]], parts[names[3]])
         certain = parts[constants.OUTPUT_CERTAIN]
         if self._near and constants.OUTPUT_DISTANCES in names:
             close = certain & in_doubt(parts[constants.OUTPUT_DISTANCES], self._near)
@@ -280,7 +281,7 @@ class TfliteKNN:
         if gap < self._least:
             gap = self._least
         for distance in far:
-            if distance - last <= gap:
+            if not distance - last > gap:
                 return False
             last = distance
         return True
@@ -330,15 +331,3 @@ def _origin(info: KnnInfo, path: str) -> Origin:
     if info.origin is not None and len(info.origin) != info.n_features:
         raise ModelUnusable(f"{path}: its origin has {len(info.origin)} numbers for {info.n_features} features")
     return origin_of(info.origin)
-
-
-def _kept_open(model: TfliteKNN, path: str) -> str:
-    """Returns a path that leads to this very file as long as `model` lives, also when another takes its name.
-
-    A model is read again later: the exact tables for the first row in doubt, all of it when it is packed.
-    """
-    if path.startswith(_DESCRIPTORS) or not os.path.isdir(_DESCRIPTORS):  # noqa: PTH112
-        return path
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    weakref.finalize(model, os.close, descriptor)
-    return f"{_DESCRIPTORS}{descriptor}"

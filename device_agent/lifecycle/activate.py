@@ -13,6 +13,7 @@ import contextlib
 from device_agent.lifecycle import check, compare, watchdog
 from device_agent.lifecycle.confirm import connection
 from device_agent.shared.console import streams
+from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.errors import AgentError
 from device_agent.shared.protocol.record import record
 from device_agent.shared.protocol.reports import Activated, Certificate
@@ -82,7 +83,8 @@ def _activate_again(store: Store, pending: Pending, trial: Trial) -> Activated:
 def _try(known: Known, opened: OpenRelease, verdict: Verdict, trial: Trial) -> Certificate:
     try:
         with contextlib.ExitStack() as stack:
-            running, close = compare.running(known, verdict, stack), check.lock_of(known.store)
+            size, close = opened.files[constants.MODEL_FILE].size, check.lock_of(known.store)
+            running = compare.running(known, verdict, size, stack)
             certificate = check.certify(
                 opened, verdict, trial.nonce, runtime=trial.runtime, close=close, running=running
             )

@@ -15,10 +15,9 @@ from device_agent.lifecycle import compare
 from device_agent.serving.load import load_model, open_kept
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.documents import ReleaseRef
-from device_agent.shared.protocol.errors import GateFailed
+from device_agent.shared.protocol.errors import DeviceUnfit, GateFailed, ModelUnusable
 from device_agent.shared.protocol.record import replace
-from device_agent.shared.protocol.reports import Certificate, Latency
-from device_agent.shared.release import model_file
+from device_agent.shared.protocol.reports import Certificate, Latency, Running
 from device_agent.shared.release.directory import OpenRelease
 from device_agent.shared.trust.rules import Verdict
 from device_agent.store.store import Store
@@ -43,19 +42,25 @@ def certify(
     runtime: str = "auto",
     close: tuple[int, ...] = (),
     golden: bytes | None = None,
-    running: compare.Running | None = None,
+    running: compare.Kept | None = None,
 ) -> Certificate:
     """Returns the certificate of a verified release; its `failures` are the gates that were missed.
 
     `close` are descriptors that the child process must close (the store's lock). `golden` replaces the release's own
     golden set (`knnkit parity --data`).
-    `running` is the release that answers now, for a gate that compares with it.
+    `running` is the release that answers now, to compare with. If it may have ended the child process, and no gate
+    asks for it, the check runs again without it.
 
     Raises:
         ModelUnusable: the model does not load, crashes or hangs.
         DeviceUnfit: no runtime is installed.
     """
-    return sandbox.run(lambda: _certify(opened, verdict, nonce, runtime, golden, running), close=close)
+    try:
+        return sandbox.run(lambda: _certify(opened, verdict, nonce, runtime, golden, running), close=close)
+    except (ModelUnusable, DeviceUnfit):
+        if running is None or running.wanted:
+            raise
+    return sandbox.run(lambda: _certify(opened, verdict, nonce, runtime, golden), close=close)
 
 
 #: Missed gate -> what to do about it.
@@ -91,20 +96,19 @@ def _certify(
     nonce: str,
     runtime: str,
     other: bytes | None = None,
-    running: compare.Running | None = None,
+    running: compare.Kept | None = None,
 ) -> Certificate:
     # NumPy's threads are not needed, and each spins for 30 ms. This is a child process: the setting ends with it.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from device_agent.inference.label_map import with_mapped_labels
-    from device_agent.shared.golden import class_gates
+    from device_agent.shared.golden import changes, class_gates
     from device_agent.shared.golden.golden_set import Golden
     from device_agent.shared.golden.judge import judge
 
     golden = Golden.from_bytes(opened.read(constants.GOLDEN_FILE) if other is None else other)
     before = None
     if running is not None:  # first, so that only one model is in memory at a time
-        features = model_file.read_info(opened.path(constants.MODEL_FILE)).feature_names
-        before = compare.ask(running, golden, features, runtime)
+        before = compare.ask(running, golden, runtime)
     model = load_model(opened, runtime)
     answers = with_mapped_labels(model, golden, model.classify(golden.rows))
     if opened.files[constants.MODEL_FILE].size > memory.SMALL:
@@ -117,7 +121,7 @@ def _certify(
         gates = replace(gates, balanced_accuracy=None, min_recall=None, recall=None)
     found = judge(golden, answers, model.info, gates, p50_ms=latency.p50_ms if latency else None)
     manifest = verdict.manifest
-    compared = None if before is None else compare.beside(before, model.info, golden, answers.label)
+    compared = None if before is None else changes.compare(before, model.info, golden, answers.label)
     return Certificate(
         nonce=nonce,
         release=verdict.digest,
@@ -187,6 +191,26 @@ def percentile(ordered: list[float], percent: float) -> float:
     """Returns the nearest-rank percentile of a sorted list."""
     rank = max(0, -(-len(ordered) * percent // 100) - 1)
     return ordered[int(min(rank, len(ordered) - 1))]
+
+
+def ask_running(store: Store, ref: ReleaseRef, golden: bytes, runtime: str = "auto") -> Running:
+    """Returns what the release that answers now answers to the golden rows of another release.
+
+    Raises:
+        ModelUnusable, Refused: it cannot answer, or these are not golden rows.
+    """
+
+    def answer() -> Running | None:
+        from device_agent.shared.golden.golden_set import Golden
+
+        return compare.ask(kept, Golden.from_bytes(golden), runtime)
+
+    with contextlib.ExitStack() as stack:
+        kept = compare.Kept(open_kept(store, ref, stack)[0], ref, True)
+        found = sandbox.run(answer, close=lock_of(store))
+    if found is None:
+        raise ModelUnusable(f"{ref.name} {ref.version} does not answer", hint="python -m device_agent check")
+    return found
 
 
 def recheck(

@@ -1,7 +1,7 @@
 """Comparison of a new release with the running one.
 
-For the gate `not_worse_than: current`. The running release answers the golden rows of the new one before anything is
-switched. Measures only; `class_gates.worse` decides.
+The running release answers the golden rows of the new one before anything is switched. The result goes into the
+certificate. Measures only; the gate `not_worse_than` decides (`class_gates.worse`).
 """
 
 from __future__ import annotations
@@ -9,85 +9,61 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from device_agent.serving.load import load_model, open_kept
+from device_agent.serving.load import load_model
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.documents import ReleaseRef
-from device_agent.shared.protocol.errors import ModelUnusable, Refused
-from device_agent.shared.protocol.model_info import KnnInfo
+from device_agent.shared.protocol.errors import AgentError, Refused
 from device_agent.shared.protocol.record import record
-from device_agent.shared.protocol.reports import ClassChange, Compared
+from device_agent.shared.protocol.reports import Running
 from device_agent.shared.release import model_file
-from device_agent.shared.release.directory import OpenRelease
+from device_agent.shared.release.directory import OpenRelease, open_release
 from device_agent.shared.trust.rules import Verdict
 from device_agent.store import state
 from device_agent.store.trust_state import Known
-from device_agent.system import clock
+from device_agent.system import clock, memory
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from device_agent.shared.golden.golden_set import Golden
 
 
 @record
-class Running:
-    """The release that answers now, open and verified."""
+class Kept:
+    """The release that answers now, open and verified; `wanted` if a gate asks for the comparison."""
 
     opened: OpenRelease
     ref: ReleaseRef
+    wanted: bool
 
 
-@record
-class Before:
-    """What the running release answers to the golden rows of another: labels as text; None if the features differ."""
+def running(known: Known, new: Verdict, size: int, stack: contextlib.ExitStack) -> Kept | None:
+    """Returns the release that answers now, to compare it with `new`; `stack` closes it.
 
-    ref: ReleaseRef
-    classes: tuple[str, ...]
-    labels: tuple[str, ...] | None
-
-
-def running(known: Known, new: Verdict, stack: contextlib.ExitStack) -> Running | None:
-    """Returns the release that answers now, if the gates of `new` ask for it; `stack` closes it.
-
-    None as well if the device has no other release, or if its files are damaged: then there is nothing to keep.
+    None if the device has no other release, or if its files are damaged: then there is nothing to keep. Also None if a
+    model is large (`size` is that of the new one, in bytes) and no gate asks: an answer to every golden row takes time.
     """
-    found = state.answering(known.state, clock.now()) if new.manifest.gates.not_worse_than else None
-    if found is None or found.release.digest == new.digest:
+    found = state.answering(known.state, clock.now())
+    wanted = new.manifest.gates.not_worse_than is not None
+    if found is None or found.release.digest == new.digest or not (wanted or size <= memory.SMALL):
         return None
     try:
-        return Running(open_kept(known.store, found.release, stack)[0], found.release)
+        opened = stack.enter_context(open_release(known.store.release_path(found.release.digest)))
+        opened.verify_kept(found.release.digest, known.trust)
     except Refused:
         return None
+    small = opened.files[constants.MODEL_FILE].size <= memory.SMALL
+    return Kept(opened, found.release, wanted) if wanted or small else None
 
 
-def ask(found: Running, golden: Golden, features: tuple[str, ...], runtime: str) -> Before | None:
-    """Returns the running release's answers; None if it cannot be loaded."""
+def ask(kept: Kept, golden: Golden, runtime: str) -> Running | None:
+    """Returns the running release's answers; None if it cannot answer."""
     try:
-        info = model_file.read_info(found.opened.path(constants.MODEL_FILE))
-        if info.feature_names != features:
-            return Before(found.ref, tuple(map(str, info.classes)), None)
-        label = load_model(found.opened, runtime).classify(golden.rows).label
-    except ModelUnusable:
+        info = model_file.read_info(kept.opened.path(constants.MODEL_FILE))
+        classes = tuple(map(str, info.classes))
+        if info.n_features != golden.rows.shape[1]:
+            return Running(kept.ref, info.feature_names, classes, None)
+        label = load_model(kept.opened, runtime).classify(golden.rows).label
+    except (AgentError, MemoryError):
         return None
-    classes = tuple(map(str, info.classes))
     names = (*classes, constants.UNKNOWN_LABEL)
-    return Before(found.ref, classes, tuple(names[code] if code >= 0 else names[-1] for code in label.tolist()))
-
-
-def beside(before: Before, info: KnnInfo, golden: Golden, label: NDArray[np.int32]) -> Compared:
-    """Returns the running release beside the new one, with the new one's answers `label` to its golden rows."""
-    classes = tuple(map(str, info.classes))
-    ref, gone = before.ref, tuple(name for name in before.classes if name not in classes)
-    if before.labels is None:
-        return Compared(ref.digest, ref.name, ref.version, False)
-    import numpy as np  # a process that compares nothing starts without it
-
-    old = np.array(before.labels)
-    changes = []
-    for code, name in enumerate(classes):
-        rows = golden.truth == code
-        changes.append(
-            ClassChange(name, int(rows.sum()), int((old[rows] == name).sum()), int((label[rows] == code).sum()))
-        )
-    return Compared(ref.digest, ref.name, ref.version, True, tuple(changes), gone)
+    labels = tuple(names[code] if code >= 0 else names[-1] for code in label.tolist())
+    return Running(kept.ref, info.feature_names, classes, labels)

@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from device_agent.serving.columns import Columns, Kept, Training
 from device_agent.serving.in_flight import InFlight
 from device_agent.serving.load import Loaded, answering, load_kept
+from device_agent.serving.npy_writer import NpyRenderer
 from device_agent.serving.outputs import Sink, require_apart
 from device_agent.serving.replicas import answer_all, label_all
-from device_agent.serving.writers import RENDERERS, Columns, Kept, NpyRenderer, Renderer
+from device_agent.serving.writers import RENDERERS, Renderer
 from device_agent.shared.protocol.constants import EXACT_FILE, MAX_MODEL
 from device_agent.shared.protocol.errors import AgentError, BadInput, ModelUnusable
 from device_agent.shared.protocol.record import record
@@ -107,8 +109,13 @@ def make_parser(info: KnnInfo, format: str, request: Request) -> Parser:
 
 def make_renderer(loaded: Loaded, columns: Columns, format: str) -> Renderer:
     """Returns the renderer of `format` for a loaded release."""
-    targets = neighbor_classes(loaded.model.path) if columns.neighbors else None
-    return RENDERERS[format](loaded.model.info, columns, loaded.digest, targets)
+    training = None
+    if columns.neighbors:
+        from device_agent.shared.release import row_origins
+
+        found, path = row_origins.read(loaded.model.path), loaded.model.path
+        training = Training(neighbor_classes(path), found[0] if found else None)
+    return RENDERERS[format](loaded.model.info, columns, loaded.digest, training)
 
 
 def neighbor_classes(model: str) -> NDArray[np.int32]:

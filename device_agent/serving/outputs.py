@@ -17,7 +17,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from device_agent.serving.writers import npy_header
+from device_agent.serving.npy_writer import npy_header
 from device_agent.shared.protocol.errors import AgentError
 from device_agent.shared.safe_files import WholeFile
 

@@ -1,4 +1,4 @@
-"""Renders answers as CSV, JSON lines or NPY bytes.
+"""Renders answers as CSV or JSON lines.
 
 Keeps the order of the rows; never writes. In text formats, output line N answers input line N: for a bad line, CSV has
 empty fields and JSON lines an object with `error` and `line`.
@@ -15,37 +15,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from device_agent.serving.columns import Columns, Errors, Kept, Sets, Training
+from device_agent.serving.npy_writer import NpyRenderer
 from device_agent.shared.protocol.constants import UNKNOWN_LABEL
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.model_info import KnnInfo
-from device_agent.shared.protocol.record import record
 
 if TYPE_CHECKING:
     from device_agent.inference.tflite_knn import Answers
-
-Errors = dict[int, tuple[int, str]]
-#: Of each column that is kept, its values in the rows that are answered.
-Kept = Sequence[Sequence[Any]]
+    from device_agent.shared.release.row_origins import Origins
 
 #: Up to this many bytes, joining padded lines and removing the padding is faster than joining line by line.
 _SHORT = 32
 #: Padding of lines: a byte that UTF-8 text never contains.
 _FILLER = b"\xff"
-
-
-@record
-class Columns:
-    """Columns to write besides the label; those of `keep` come from the input, and stand first."""
-
-    proba: bool = False
-    neighbors: bool = False
-    digest: bool = False
-    keep: tuple[str, ...] = ()
-
-    @property
-    def labels_only(self) -> bool:
-        """Whether a line depends on nothing but the class (and the digest)."""
-        return not (self.proba or self.neighbors)
 
 
 class _LabelLines:
@@ -68,10 +51,14 @@ class _LabelLines:
 
 
 class CsvRenderer:
-    """`[KEPT…,]label[,proba_CLASS…][,neighbor_i,distance_i,class_i…][,digest]`, quoted where needed."""
+    """`[KEPT…,]label[,labels][,proba_CLASS…][,neighbor_i,distance_i,class_i…][,row_i,id_i…][,digest]`.
 
-    def __init__(self, info: KnnInfo, columns: Columns, digest: str, targets: NDArray[np.int32] | None) -> None:
-        self._info, self._columns, self._digest, self._targets = info, columns, digest, targets
+    Cells are quoted where needed; `labels` is a JSON array.
+    """
+
+    def __init__(self, info: KnnInfo, columns: Columns, digest: str, training: Training | None) -> None:
+        self._info, self._columns, self._digest, self._training = info, columns, digest, training
+        self._sets = Sets(info, columns.labels) if columns.labels is not None else None
         self._labels = [str(label) for label in (*info.classes, UNKNOWN_LABEL)]  # index -1 is "unknown"
         self._lines = _LabelLines([_csv_line([label] + [digest] * columns.digest) for label in self._labels])
         self._empty = b"," * (len(columns.keep) + len(self._names()) - 1) + b"\n"
@@ -98,25 +85,33 @@ class CsvRenderer:
         return [_csv_line(list(map(_cell, row)))[:-1] + b"," + line for row, line in zip(zip(*kept), lines)]
 
     def _names(self) -> list[str]:
-        names = ["label"]
+        names = ["label"] + ["labels"] * bool(self._sets)
         if self._columns.proba:
             names += [f"proba_{label}" for label in self._info.classes]
         if self._columns.neighbors:
             for place in range(1, self._info.k + 1):
                 names += [f"neighbor_{place}", f"distance_{place}"]
-                names += [f"class_{place}"] if self._targets is not None else []
+                names += [f"class_{place}"] if self._training else []
+        if self._training:  # after all of the above, so that their places in lines without a header stay the same
+            names += [f"{name}_{place}" for place in range(1, self._info.k + 1) for name in ("row", "id")]
         return names + ["digest"] * self._columns.digest
 
     def _good(self, answers: Answers) -> list[bytes]:
         if self._columns.labels_only:
             return self._lines.pick(answers.label)
         parts = [[self._labels[index]] for index in answers.label.tolist()]
+        if self._sets:
+            for part, labels in zip(parts, self._sets.labels(answers)):
+                part.append(json.dumps(labels, ensure_ascii=False))
         if self._columns.proba:
             for part, shares in zip(parts, answers.probabilities):
                 part += map(_float, shares)
         if self._columns.neighbors:
             for part, indices, distances in zip(parts, answers.indices, answers.distances):
                 part += self._neighbors(indices, distances)
+        if self._training:
+            for part, indices in zip(parts, answers.indices.tolist()):
+                part += _origin_fields(self._training.origins, indices)
         tail = [self._digest] * self._columns.digest
         return [_csv_line(part + tail) for part in parts]
 
@@ -124,19 +119,23 @@ class CsvRenderer:
         fields = []
         for index, distance in zip(indices.tolist(), distances):
             fields += [str(index), _float(distance)]
-            if self._targets is not None:
-                fields.append(self._labels[self._targets[index]])
+            if self._training:
+                fields.append(self._labels[self._training.classes[index]])
         return fields
 
 
 class JsonRenderer:
-    """`{KEPT…, "label": …, "probabilities": {…}, "neighbors": [{"index", "distance", "label"}…], "digest": …}`."""
+    """`{KEPT…, "label", "labels", "probabilities", "neighbors", "digest"}`.
 
-    def __init__(self, info: KnnInfo, columns: Columns, digest: str, targets: NDArray[np.int32] | None) -> None:
-        self._info, self._columns, self._digest, self._targets = info, columns, digest, targets
+    A neighbour is `{"index", "distance", "label", "row", "id"}`.
+    """
+
+    def __init__(self, info: KnnInfo, columns: Columns, digest: str, training: Training | None) -> None:
+        self._info, self._columns, self._digest, self._training = info, columns, digest, training
+        self._sets = Sets(info, columns.labels) if columns.labels is not None else None
         self._labels = (*info.classes, UNKNOWN_LABEL)
         tail = {"digest": digest} if columns.digest else {}
-        _require_apart(columns.keep, ("label", "probabilities", "neighbors", "digest", "error", "line"))
+        _require_apart(columns.keep, ("label", "labels", "probabilities", "neighbors", "digest", "error", "line"))
         self._lines = _LabelLines([_json_line({"label": label} | tail) for label in self._labels])
 
     def header(self) -> bytes:
@@ -154,7 +153,8 @@ class JsonRenderer:
     def _good(self, answers: Answers) -> list[bytes]:
         if self._columns.labels_only:
             return self._lines.pick(answers.label)
-        return [_json_line(self._record(answers, row)) for row in range(len(answers.label))]
+        sets = self._sets.labels(answers) if self._sets else None
+        return [_json_line(self._record(answers, row, sets)) for row in range(len(answers.label))]
 
     def render_labels(self, labels: NDArray[np.int32], kept: Kept = ()) -> bytes:
         """Returns the output lines for class indices; only if the label is the only column."""
@@ -166,8 +166,10 @@ class JsonRenderer:
         names = self._columns.keep
         return [_json_line(dict(zip(names, row)))[:-2] + b", " + line[1:] for row, line in zip(zip(*kept), lines)]
 
-    def _record(self, answers: Answers, row: int) -> dict[str, Any]:
+    def _record(self, answers: Answers, row: int, sets: list[list[int | str]] | None) -> dict[str, Any]:
         record: dict[str, Any] = {"label": self._labels[answers.label[row]]}
+        if sets is not None:
+            record["labels"] = sets[row]
         if self._columns.proba:
             shares = [float(_float(share)) for share in answers.probabilities[row]]
             record["probabilities"] = {str(label): share for label, share in zip(self._info.classes, shares)}
@@ -181,70 +183,20 @@ class JsonRenderer:
         return record
 
     def _neighbor(self, index: int, distance: np.float32) -> dict[str, Any]:
-        neighbor = {"index": index, "distance": float(_float(distance))}
-        if self._targets is not None:
-            neighbor["label"] = self._labels[self._targets[index]]
+        neighbor: dict[str, Any] = {"index": index, "distance": float(_float(distance))}
+        if self._training:
+            neighbor["label"] = self._labels[self._training.classes[index]]
+            if self._training.origins:
+                neighbor["row"], found = self._training.origins.row(index), self._training.origins.id(index)
+                neighbor |= {} if found is None else {"id": found}
         return neighbor
 
 
-class NpyRenderer:
-    """An array of labels; with more than labels, a structured array.
-
-    Fields: `label` (int64, or text where a class is text or a row may be "unknown"), `probabilities` (n_classes,)
-    float32, `indices` (k,) int32, `distances` (k,) float32, `classes` (k,) as `label`, `digest` S64.
-    """
-
-    def __init__(self, info: KnnInfo, columns: Columns, digest: str, targets: NDArray[np.int32] | None) -> None:
-        self._columns, self._digest, self._targets = columns, digest, targets
-        if columns.keep:
-            raise BadInput("--keep: an NPY file of answers holds no text", hint="--output-format csv, or jsonl")
-        if info.reject is None and all(isinstance(label, int) for label in info.classes):
-            self._labels = np.array([*info.classes, 0], np.int64)
-        else:
-            self._labels = np.array([str(label) for label in (*info.classes, UNKNOWN_LABEL)])
-        self.dtype = self._dtype(info)
-
-    def header(self) -> bytes:
-        """Returns a header for 0 rows; the caller replaces it when the number of rows is known."""
-        return npy_header(self.dtype, 0)
-
-    def render(self, answers: Answers | None, count: int, errors: Errors, kept: Kept = ()) -> bytes:
-        """Returns the bytes of `count` entries; NPY has no entry for a bad line."""
-        if answers is None:
-            return b""
-        if self._columns.labels_only:
-            return self.render_labels(answers.label)
-        table = self._table(answers.label)
-        if self._columns.proba:
-            table["probabilities"] = answers.probabilities
-        if self._columns.neighbors:
-            table["indices"], table["distances"] = answers.indices, answers.distances
-            if self._targets is not None:
-                table["classes"] = self._labels[self._targets[answers.indices]]
-        return table.tobytes()
-
-    def render_labels(self, labels: NDArray[np.int32], kept: Kept = ()) -> bytes:
-        """Returns the entries for class indices, without columns that need more."""
-        return (self._table(labels) if self.dtype.names else self._labels[labels]).tobytes()
-
-    def _table(self, labels: NDArray[np.int32]) -> NDArray[Any]:
-        """Returns the entries with the fields that depend only on the label."""
-        table = np.empty(len(labels), self.dtype)
-        table["label"] = self._labels[labels]
-        if self._columns.digest:
-            table["digest"] = self._digest.encode()
-        return table
-
-    def _dtype(self, info: KnnInfo) -> np.dtype[Any]:
-        if self._columns == Columns():
-            return self._labels.dtype
-        fields: list[Any] = [("label", self._labels.dtype)]
-        if self._columns.proba:
-            fields.append(("probabilities", np.float32, (len(info.classes),)))
-        if self._columns.neighbors:
-            fields += [("indices", np.int32, (info.k,)), ("distances", np.float32, (info.k,))]
-            fields += [("classes", self._labels.dtype, (info.k,))] if self._targets is not None else []
-        return np.dtype(fields + [("digest", "S64")] * self._columns.digest)
+def _origin_fields(origins: Origins | None, indices: list[int]) -> list[str]:
+    """Returns row and id of each neighbour; empty if the model does not know them."""
+    if origins is None:
+        return [""] * (2 * len(indices))
+    return [text for index in indices for text in (str(origins.row(index)), origins.id(index) or "")]
 
 
 Renderer = CsvRenderer | JsonRenderer | NpyRenderer
@@ -265,18 +217,6 @@ def _require_apart(keep: Sequence[str], names: Sequence[str]) -> None:
     if twice is not None:
         hint = "give the column another name in the rows"
         raise BadInput(f"--keep {twice}: the answers have a column of that name", hint=hint)
-
-
-def npy_header(dtype: np.dtype[Any], count: int) -> bytes:
-    """Returns the header of a 1-D NPY file; its length does not depend on `count`.
-
-    Format: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
-    """
-    described = {"descr": dtype.descr if dtype.names else dtype.str, "fortran_order": False, "shape": (count,)}
-    text = repr(described).encode("latin1")
-    room = len(text) - len(str(count)) + 20  # a 64-bit count has at most 20 digits
-    length = -(-(10 + room + 1) // 64) * 64 - 10
-    return b"\x93NUMPY\x01\x00" + length.to_bytes(2, "little") + text.ljust(length - 1) + b"\n"
 
 
 def _csv_line(fields: list[str]) -> bytes:

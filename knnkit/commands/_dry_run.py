@@ -12,20 +12,27 @@ from knnkit.fleet.decide.plan import DevicePlan
 from knnkit.fleet.report import DeviceReport, FleetReport
 from knnkit.fleet.rollout.waves import Wave
 from knnkit.render import figures
+from knnkit.render.changes import Rows, change_lines, flip_lines, no_rows
 from knnkit.render.fleet_report import outcome_line, release_text
 from knnkit.render.sanitize import size
 from knnkit.render.terminal import print_line
 
 
-def show(found: Sequence[Wave], left: Sequence[str], plans: Sequence[DevicePlan], report: FleetReport) -> None:
-    """Prints the plan of each device, then the devices that are in no wave."""
+def show(
+    found: Sequence[Wave],
+    left: Sequence[str],
+    plans: Sequence[DevicePlan],
+    report: FleetReport,
+    rows: Rows = no_rows,
+) -> None:
+    """Prints the plan of each device, then the devices that are in no wave; `rows` finds evaluation rows."""
     by_name = {plan.device: plan for plan in plans}
     devices = {device.name: device for device in report.devices}
     for number, wave in enumerate(found, 1):
         if len(found) > 1:
             print_line(wave_line(wave, number, len(found)))
         for name in wave.devices:
-            _show_plan(by_name.get(name), devices[name])
+            _show_plan(by_name.get(name), devices[name], rows)
     for name in left:
         print_line(f"{name}: no wave takes it", "warn")
 
@@ -37,7 +44,7 @@ def show_figures(releases: Iterable[str]) -> None:
             print_line(f"{directory}: {line}")
 
 
-def _show_plan(plan: DevicePlan | None, device: DeviceReport) -> None:
+def _show_plan(plan: DevicePlan | None, device: DeviceReport, rows: Rows) -> None:
     if plan is None:
         print_line(f"{device.name}: {outcome_line(device)}", "warn")
         if device.hint:
@@ -47,6 +54,10 @@ def _show_plan(plan: DevicePlan | None, device: DeviceReport) -> None:
     print_line(f"{plan.device}: {current} -> {release_text(plan.release)}")
     for step in plan.steps:
         print_line(f"  {step.action:<10} {step.why}" + (f", {size(step.size)}" if step.size else ""))
+    for line, tone in change_lines(plan.compared):
+        print_line(f"  {line}", tone)
+    for line in flip_lines(plan.compared, rows(plan.release.digest)) if plan.compared else ():
+        print_line(f"  {line}", "warn")
     for warning in plan.warnings:
         print_line(f"  warning    {warning}", "warn")
     if plan.unchanged:

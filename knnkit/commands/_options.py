@@ -34,6 +34,14 @@ def count(text: str) -> int:
     return number
 
 
+def whole(text: str) -> int:
+    """Parses a number from 0, such as a sequence or a row."""
+    number = int(text)
+    if not 0 <= number < 2**63:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 0")
+    return number
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Adds `--json`."""
     parser.add_argument("--json", **FLAG, help="print one JSON document")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,8 +15,10 @@ from device_agent.shared.protocol.model_info import Gates
 from device_agent.shared.safe_files import whole_file
 from knnkit.errors import UsageError
 from knnkit.fleet.report import FleetReport
+from knnkit.render.changes import Rows, no_rows
 from knnkit.render.fleet_report import page_of, print_report, tone, verdict
 from knnkit.render.html import write_report as write_html
+from knnkit.render.page import Section
 from knnkit.render.terminal import Table, print_line, print_table
 
 if TYPE_CHECKING:
@@ -32,20 +36,23 @@ def finish(
     shown: bool = False,
     table: Table | None = None,
     regions: tuple[Regions, str] | None = None,
+    rows: Rows = no_rows,
+    cards: Sequence[Section] = (),
 ) -> int:
     """Writes the requested reports, prints the result unless it is `shown`, and returns the exit code.
 
-    A `table` is the result, on the terminal and in a report.
+    A `table` is the result, on the terminal and in a report; `rows` finds the evaluation rows of a release;
+    `cards` end an HTML report.
     """
     signals.deafen()  # the report is printed completely
     for path in arguments.report:
-        write_report(path, report, gates, regions, table)
+        write_report(path, report, gates, regions, table, rows, cards)
     if table and not arguments.json:
         print_table(table.columns, table.rows)
     if arguments.json:
         print(json_codec.dumps(report))
     elif not shown and not table:
-        print_report(report, sys.stdout)
+        print_report(report, sys.stdout, rows)
     else:
         _say_what_to_do(report)
     return report.exit_code
@@ -66,6 +73,8 @@ def write_report(
     gates: Gates | None = None,
     regions: tuple[Regions, str] | None = None,
     table: Table | None = None,
+    rows: Rows = no_rows,
+    cards: Sequence[Section] = (),
 ) -> None:
     """Writes one report file, JSON or HTML by its suffix; `regions` with the name of the device that classified them.
 
@@ -79,11 +88,17 @@ def write_report(
                 file.write(data)
         elif path.suffix in (".html", ".htm"):
             surveyed, by = regions or (None, "")
-            write_html(path, page_of(report, gates=gates, regions=surveyed, regions_from=by, table=table))
+            page = page_of(report, gates=gates, regions=surveyed, regions_from=by, table=table, rows=rows)
+            write_html(path, replace(page, cards=tuple(cards)))
         else:
             raise _no_report(path)
     except (OSError, json_codec.TooLarge) as error:
         raise UsageError(f"--report {path}: {getattr(error, 'strerror', error)}") from None
+
+
+def draws(arguments: argparse.Namespace) -> bool:
+    """Whether an HTML report is asked for."""
+    return any(path.suffix in (".html", ".htm") for path in arguments.report)
 
 
 def check_report_paths(arguments: argparse.Namespace) -> None:

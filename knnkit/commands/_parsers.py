@@ -73,7 +73,34 @@ def _build(parser: argparse.ArgumentParser) -> None:
 
 def _inspect(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", metavar="PATH", type=_options.path, help="a release directory, or a model.tflite")
+    parser.add_argument(
+        "--row",
+        type=_options.whole,
+        metavar="N",
+        help="show this row of the training data, as neighbours name it: from 0, without header and empty lines",
+    )
     _options.add_json(parser)
+
+
+def _diff(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "before", metavar="A", type=_options.path, help="the release before: a directory or model.tflite"
+    )
+    parser.add_argument("after", metavar="B", type=_options.path, help="the release after: a directory or model.tflite")
+    own = "your own labelled rows (default: the evaluation rows of both releases)"
+    parser.add_argument("--data", type=_options.path, metavar="FILE", help=own)
+    parser.add_argument("--label", metavar="COLUMN", default="label", help="their label column (default: %(default)s)")
+    _options.add_json(parser)
+
+
+def _card(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("path", metavar="PATH", type=_options.path, help="a release directory, or a model.tflite")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--provenance", action="store_true", help="instead, the in-toto statement of rows -> model")
+    what.add_argument("--sbom", action="store_true", help="instead, the CycloneDX bill of materials")
+    parser.add_argument(
+        "-o", "--output", type=_options.path, metavar="FILE", help="write it there (default: standard output)"
+    )
 
 
 def _verify(parser: argparse.ArgumentParser) -> None:
@@ -188,7 +215,7 @@ def _rollback(parser: argparse.ArgumentParser) -> None:
         "--reset-floor",
         metavar="SEQUENCE",
         nargs="?",
-        type=_sequence,
+        type=_options.whole,
         const=CLOCK,
         help="keep the release, but lower the sequence floor to this number (default: the time) and the time floor to "
         "now; the next release needs a higher sequence",
@@ -218,7 +245,13 @@ def _classify(parser: argparse.ArgumentParser) -> None:
     )
     rows.add_argument("--stream", **FLAG, help="answer each line at once, until the input ends; switch to new releases")
     rows.add_argument("--proba", **FLAG, help="add the probability of each class")
-    rows.add_argument("--neighbors", **FLAG, help="add the nearest training rows, their distances and classes")
+    rows.add_argument(
+        "--labels",
+        type=float,
+        metavar="COVERAGE",
+        help="add the labels that hold the true one with this coverage, which label_sets of deploy.yaml names",
+    )
+    rows.add_argument("--neighbors", **FLAG, help="add the nearest training rows: distance, class, row and id")
     rows.add_argument("--digest", **FLAG, help="add the digest of the release that answered")
     rows.add_argument("--ignore-extra", **FLAG, help="ignore columns that the model does not use")
     rows.add_argument(
@@ -260,14 +293,6 @@ def _path(text: str) -> Path | None:
     return None if text == "-" else _options.path(text)
 
 
-def _sequence(text: str) -> int:
-    """Parses a sequence number."""
-    number = int(text)
-    if not 0 <= number < 2**63:
-        raise argparse.ArgumentTypeError(f"{text} is not a sequence: a whole number from 0")
-    return number
-
-
 #: Command -> adds its flags and arguments to a parser.
 CONFIGURE: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "demo": _demo,
@@ -276,7 +301,11 @@ CONFIGURE: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "sign": _sign,
     "build": _build,
     "tune": _parsers_rows.tune,
+    "reject": _parsers_rows.reject,
+    "audit": _parsers_rows.audit,
     "inspect": _inspect,
+    "diff": _diff,
+    "card": _card,
     "verify": _verify,
     "trust": _trust,
     "provision": _provision,

@@ -32,3 +32,36 @@ def tune(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--write", action="store_true", help="write the best setting into the file")
     _options.add_plot(parser)
     _options.add_model(parser)
+
+
+def reject(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of `knnkit reject`."""
+    parser.add_argument(
+        "--strangers",
+        type=_options.path,
+        metavar="FILE",
+        help="rows that are of no class: CSV with a header, JSON lines or NPY",
+    )
+    wanted = parser.add_mutually_exclusive_group()
+    wanted.add_argument(
+        "--accept", type=_share, metavar="SHARE", help="find the `reject` that accepts at most this share of strangers"
+    )
+    wanted.add_argument(
+        "--reject", type=_share, metavar="SHARE", help="find the `reject` that rejects at most this share of the rows"
+    )
+    _options.add_plot(parser)
+    _options.add_model(parser)
+
+
+def audit(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of `knnkit audit`."""
+    parser.epilog = "Rows are numbered from 0, as in the file. k, metric, weights and scale are those of deploy.yaml."
+    parser.add_argument("--output", type=_options.path, metavar="FILE", help="write all findings as CSV, with the rows")
+    _options.add_model(parser)
+
+
+def _share(text: str) -> float:
+    share = float(text)
+    if not 0.0 <= share < 1.0:
+        raise argparse.ArgumentTypeError(f"{text} is not a share from 0 to below 1")
+    return share

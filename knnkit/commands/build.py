@@ -53,6 +53,8 @@ def _tell(built: Built) -> None:
     )
     if folded:
         print(f"  folded in: {'; '.join(folded)}", file=sys.stderr)
+    for note in built.notes:
+        print(f"  {clean(note)}", file=sys.stderr)
     for line in figures.lines_of(info):
         print(f"  {clean(line)}", file=sys.stderr)
     if info.reject is not None and info.reject.measured is not None:
@@ -73,4 +75,5 @@ def _document(built: Built) -> dict[str, object]:
         "accuracy_rows": built.accuracy_rows,
         "evaluation": metrics.document(built.figures, built.info.evaluation.how if built.info.evaluation else ""),
         "warnings": list(built.warnings),
+        "notes": list(built.notes),
     }

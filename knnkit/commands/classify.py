@@ -45,6 +45,7 @@ def agent_command(arguments: argparse.Namespace, config: Config | None, answers:
     found = suffix if arguments.format == "auto" and suffix in ("csv", "jsonl", "npy") else arguments.format
     flags = [f"--{name}" for name in _FLAGS if getattr(arguments, name.replace("-", "_"))]
     wanted = ["--output-format", answers] if answers else []
+    wanted += [f"--labels={arguments.labels:g}"] if arguments.labels is not None else []
     default = config.classify.keep if config and "npy" not in (found, answers) else ()
     keep = [f"--keep={column}" for column in arguments.keep or default]
     return ("classify", "--format", found, *wanted, *flags, *keep)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import functools
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -26,7 +27,11 @@ from knnkit.fleet.rollout.rollout import Rules, roll_out
 from knnkit.fleet.targets import Target
 from knnkit.release import build as builder
 from knnkit.release import signing
+from knnkit.release.card import read_card
+from knnkit.release.evaluation_rows import EvaluationRows, read_evaluation_rows
 from knnkit.release.package import Package, package_for, read_package
+from knnkit.render import card
+from knnkit.render.changes import Rows
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -61,7 +66,20 @@ def run(arguments: argparse.Namespace) -> int:
         report,
         packages[0].manifest.gates if len(packages) == 1 else None,
         regions=_decision_regions.survey(arguments, report, targets, directories, template.pace),
+        rows=_rows_of(packages),
+        cards=[card.section(read_card(path)) for path in directories] if _output.draws(arguments) else (),
     )
+
+
+def _rows_of(packages: Sequence[Package]) -> Rows:
+    """Returns a function that finds the evaluation rows of a release by its digest, and reads them once."""
+    directories = {package.digest: Path(package.directory) for package in packages}
+
+    @functools.cache
+    def find(digest: str) -> EvaluationRows | None:
+        return read_evaluation_rows(directories[digest]) if digest in directories else None
+
+    return find
 
 
 def _require_signed_by(named: Sequence[Path], keys: Mapping[str, bytes], packages: Iterable[Package]) -> None:
@@ -187,6 +205,6 @@ def _dry_run(arguments: argparse.Namespace, config: Config | None, jobs: list[De
         names = [{"label": wave.label, "devices": wave.devices} for wave in found]
         print(json_codec.dumps({"plans": plans, "waves": names}))
     else:
-        _plans.show(found, left, plans, report)
+        _plans.show(found, left, plans, report, _rows_of([job.package for job in jobs]))
         _plans.show_figures({job.package.directory for job in jobs if job.package})
     return report.exit_code

@@ -13,6 +13,7 @@ from device_agent.shared.protocol import constants, json_codec, model_info
 from device_agent.shared.protocol.errors import ModelUnusable
 from device_agent.shared.protocol.versions import utc
 from device_agent.shared.release import model_file
+from knnkit.commands import _inspect_row
 from knnkit.errors import UsageError
 from knnkit.release import describe
 from knnkit.release.manifest import read_manifest
@@ -29,6 +30,8 @@ def run(arguments: argparse.Namespace) -> int:
     model = path / constants.MODEL_FILE if path.is_dir() else path
     if not model.is_file():
         raise UsageError(f"{model}: no such file", hint="knnkit build")
+    if arguments.row is not None:
+        return _inspect_row.show(model, arguments.row, json=arguments.json)
     try:
         info = model_file.read_info(model)
         folded = describe.folded_in(model, info)
@@ -58,6 +61,9 @@ def _model_lines(info: model_info.KnnInfo, folded: tuple[str, ...]) -> Iterator[
     if folded:
         yield "folded in", "; ".join(folded)
     yield "training rows", f"{info.n_train:,} x {info.n_features} features"
+    if info.reduced is not None:
+        all_rows = f"{info.reduced.rows:,} rows with accuracy {percent(info.reduced.accuracy)}"
+        yield "reduced", f"{info.reduced.how}, from {all_rows}"
     yield "features", _listed(info.feature_names)
     if info.origin is not None:
         moved = [f"{name} - {start:.15g}" for name, start in zip(info.feature_names, info.origin) if start]
@@ -65,11 +71,12 @@ def _model_lines(info: model_info.KnnInfo, folded: tuple[str, ...]) -> Iterator[
     yield "classes", f"{len(info.classes)}: {_listed(info.classes)}"
     if info.reject is not None:
         measured = ""
+        own = "".join(f", {percent(share)} of {label}" for label, share in (info.reject.by_class or {}).items())
         if info.reject.measured is not None:
             measured = f", measured {percent(info.reject.measured)} on {info.reject.measured_rows} held-out rows"
         yield (
             "unknown",
-            f"beyond the distance that accepts {percent(info.reject.acceptance)} of ordinary rows{measured}",
+            f"beyond the distance that accepts {percent(info.reject.acceptance)} of ordinary rows{own}{measured}",
         )
     yield from (("evaluation", line) for line in figures.lines_of(info))
     if info.searched is not None or info.quantized is not None:

@@ -40,6 +40,9 @@ def run(arguments: argparse.Namespace) -> int:
     how = arguments.by or (SPLIT if isinstance(model.split, GroupSplit | TimeSplit) else LEAVE_ONE_OUT)
     now = Setting(model.scale, model.metric, model.weights)
     material = source.load(build)
+    material = material.whole or material
+    for warning in material.warnings:
+        print_line(f"knnkit: warning: {warning}", "warn", stream=sys.stderr)
     with Progress() as progress:
         tuned = tuning.tune(
             material,

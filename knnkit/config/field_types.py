@@ -232,7 +232,8 @@ def keys_of(cls: type[Section]) -> str:
 
 
 #: Names that scikit-learn and others use, too different from ours for a spelling match.
-_ALSO_CALLED = {"neighbors": "k", "neighbours": "k", "n_neighbors": "k", "target": "label", "test_size": "test"}
+_ALSO_CALLED = {"neighbors": "k", "neighbours": "k", "n_neighbors": "k", "target": "label", "test_size": "test",
+                "license": "licence"}  # fmt: skip
 
 
 def _unknown(key: str, cls: type[Section]) -> dict[str, str]:

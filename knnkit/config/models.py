@@ -14,12 +14,14 @@ from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
 from device_agent.shared.protocol import constants
+from knnkit.config.answer_models import Coverages, Reduce, ReduceConfig, Reject
 from knnkit.config.field_types import (
     Duration,
     Example,
     FilePath,
     Name,
     Section,
+    Text,
     Words,
     check_version,
     first_twice,
@@ -38,6 +40,9 @@ class FileData(Section):
     """The column (or NPZ array) that holds the labels."""
     features: Annotated[tuple[str, ...] | None, Example("[width, height]")] = None
     """The columns to use, in this order; default: all but the label."""
+    id: Annotated[str | None, Example("sample")] = None
+    """The column that names a row, by a number or a file: neighbours are answered with it, too. It is not a feature,
+    unless `features` names it."""
 
     @pydantic.field_validator("features")
     @classmethod
@@ -148,7 +153,7 @@ class GatesConfig(Section):
     """Neighbours whose distances differ by less than this share of the data's scale may swap on other processors."""
 
 
-_SKOPS = "data: {skops: model.skops}, without k, metric, weights, scale"
+_SKOPS = "data: {skops: model.skops}, without k, metric, weights, scale, reduce"
 
 
 class ModelConfig(Section):
@@ -173,12 +178,32 @@ class ModelConfig(Section):
     """uniform: each neighbour has one vote; distance: nearer neighbours weigh more."""
     scale: Annotated[constants.Scale, Example("standard")] = "none"
     """none, standard, minmax or robust; it becomes part of the model, so a device takes raw rows."""
-    reject: Annotated[float | None, Example("0.99")] = Field(default=None, gt=0.0, lt=1.0)
-    """Share of ordinary rows to accept; farther rows are "unknown". Default: no row is "unknown"."""
+    reject: Annotated[Reject | None, Example("0.99")] = None
+    """Share of ordinary rows to accept; farther rows are "unknown". Or a share for each label, and `default` for the
+    others. Default: no row is "unknown"."""
+    label_sets: Annotated[Coverages, Example("0.95")] = ()
+    """Coverage of the label sets of `classify --labels`, one or a list: the set holds the true label of that share of
+    the rows of each class. Default: none."""
+    reduce: Annotated[Reduce | None, Example("condensed")] = None
+    """condensed, edited or prototypes: keep fewer training rows in the model; or {how, max_loss}. Default: all rows."""
     device_class: Annotated[Name, Example("zero")] = "any"
     """The class of device that this model is for; "any" fits all."""
+    licence: Annotated[Text, Example("CC-BY-4.0")] = ""
+    """Licence of data and model, for the model card."""
+    notes: Annotated[Text, Example("trained for the north greenhouse")] = ""
+    """What people should know about this model, for the model card."""
     gates: Annotated[GatesConfig | None, Example("{accuracy: 0.9}")] = None
     """Gates of this model; default: the gates of the file."""
+
+    @property
+    def reduction(self) -> ReduceConfig | None:
+        """`reduce` with its default."""
+        return ReduceConfig(how=self.reduce) if isinstance(self.reduce, str) else self.reduce
+
+    @property
+    def coverages(self) -> tuple[float, ...]:
+        """`label_sets` as a list."""
+        return self.label_sets if isinstance(self.label_sets, tuple) else (self.label_sets,)
 
     @property
     def measured_on(self) -> float | TestFile:
@@ -203,7 +228,7 @@ class ModelConfig(Section):
     def _estimator_decides(self) -> ModelConfig:
         if not isinstance(self.data, SkopsData):
             return self
-        taken = [key for key in ("k", "metric", "weights", "scale") if key in self.model_fields_set]
+        taken = [key for key in ("k", "metric", "weights", "scale", "reduce") if key in self.model_fields_set]
         if taken:
             why = (
                 f"the estimator of `skops` decides {', '.join(taken)}: leave {'it' if len(taken) == 1 else 'them'} out"
@@ -320,7 +345,5 @@ class Config(Section):
         return tuple(self._build(model, self.release.dir / model.name) for model in self.models)
 
     def _build(self, model: ModelConfig, directory: Path) -> Build:
-        release = self.release.model_copy(update={"dir": directory})
-        return Build.model_construct(
-            model=model, release=release, signing=self.signing, gates=model.gates or self.gates
-        )
+        release, gates = self.release.model_copy(update={"dir": directory}), model.gates or self.gates
+        return Build.model_construct(model=model, release=release, signing=self.signing, gates=gates)

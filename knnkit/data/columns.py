@@ -33,7 +33,7 @@ _EXACT = 2.0**24
 
 
 def choose(
-    header: list[str], label: str, features: Sequence[str] | None, file: Path, beside: str | None = None
+    header: list[str], label: str, features: Sequence[str] | None, file: Path, *beside: str | None
 ) -> tuple[int, list[int]]:
     """Returns the index of the label column and those of the features: `features`, or all other columns but `beside`.
 
@@ -42,7 +42,7 @@ def choose(
     """
     at = find(header, label, file, "label")
     if features is None:
-        chosen = [column for column, name in enumerate(header) if column != at and name != beside]
+        chosen = [column for column, name in enumerate(header) if column != at and name not in beside]
     else:
         chosen = [find(header, name, file, "features") for name in features]
     if at in chosen:

@@ -38,7 +38,13 @@ _FILL = "drop the row, or fill the cell"
 
 
 def load_csv(
-    file: Path, label: str, features: Sequence[str] | None, beside: str | None = None, *, wide: bool = False
+    file: Path,
+    label: str,
+    features: Sequence[str] | None,
+    beside: str | None = None,
+    ids: str | None = None,
+    *,
+    wide: bool = False,
 ) -> Dataset:
     """Reads the rows of a text file with a header line; as float64 if they are `wide`, or float32 may not hold them.
 
@@ -47,9 +53,9 @@ def load_csv(
         OSError: it cannot be read.
     """
     try:
-        found = None if wide else _load(file, label, features, beside, np.float32)
+        found = None if wide else _load(file, label, features, beside, ids, np.float32)
         if found is None or precision.is_suspect(found.rows):  # rare: reading twice takes half the memory otherwise
-            found = _load(file, label, features, beside, np.float64)
+            found = _load(file, label, features, beside, ids, np.float64)
         return found if wide else replace(found, rows=precision.float32_if_enough(found.rows))
     except UnicodeDecodeError as error:
         said = f"not {error.encoding.upper()} text: byte {error.start} is {error.object[error.start]:#04x}"
@@ -57,10 +63,15 @@ def load_csv(
 
 
 def _load(
-    file: Path, label: str, features: Sequence[str] | None, beside: str | None, dtype: type[np.floating[Any]]
+    file: Path,
+    label: str,
+    features: Sequence[str] | None,
+    beside: str | None,
+    ids: str | None,
+    dtype: type[np.floating[Any]],
 ) -> Dataset:
     with _open(file) as stream, ThreadPoolExecutor(_THREADS) as pool:
-        return _CsvFile(file, stream, pool, dtype).read(label, features, beside)
+        return _CsvFile(file, stream, pool, dtype).read(label, features, beside, ids)
 
 
 class _CsvFile:
@@ -73,15 +84,16 @@ class _CsvFile:
         self._found: Future[Block | None] | None = None
         self._line = 0  # lines parsed so far
 
-    def read(self, label: str, features: Sequence[str] | None, beside: str | None) -> Dataset:
+    def read(self, label: str, features: Sequence[str] | None, beside: str | None, ids: str | None) -> Dataset:
         header, separator = self._take_header(label)
-        self._label, chosen = choose(header, label, features, self._file, beside)
-        self._beside = [] if beside is None else [find(header, beside, self._file, "split")]
+        self._label, chosen = choose(header, label, features, self._file, beside, ids)
+        keys = {"split": beside, "id": ids}
+        self._beside = [find(header, name, self._file, key) for key, name in keys.items() if name is not None]
         self._columns = Columns(separator, len(header), chosen, [self._label, *self._beside], self._dtype)
         self._header, self._known = header, set[str]()
         self._blocks = self._read_ahead(self._blocks)
         parts, labels = [np.empty((0, len(chosen)), self._dtype)], list[str]()
-        self._cells = list[str]()  # of the column beside
+        self._cells = [list[str]() for _ in self._beside]  # of the columns beside
         while self._has_more():
             rows, more = self._take_block() or self._take_records(first=not labels)
             parts.append(rows)
@@ -89,8 +101,9 @@ class _CsvFile:
         if not labels:
             raise DataError(f"{self._file}: there is a header, and no rows", hint="each line after the header is a row")
         names = tuple(header[column] for column in chosen)
-        column = None if beside is None else np.array(self._cells)
-        return Dataset(np.concatenate(parts), label_array(labels, str(self._file)), names, str(self._file), column)
+        cells = iter(self._cells)
+        columns = [None if name is None else np.array(next(cells)) for name in (beside, ids)]
+        return Dataset(np.concatenate(parts), label_array(labels, str(self._file)), names, str(self._file), *columns)
 
     def _take_header(self, label: str) -> tuple[list[str], str]:
         """Returns the names of the columns, and the separator."""
@@ -138,8 +151,8 @@ class _CsvFile:
             return None
         rows, (cells, *beside) = found
         labels = [self._checked_label(cell, line) for line, cell in enumerate(cells, self._line + 1)]
-        for column in beside:
-            self._cells += map(str.strip, column)
+        for cells_of, column in zip(self._cells, beside):
+            cells_of += map(str.strip, column)
         self._line, self._at = self._line + len(rows), len(self._block)
         return rows, labels
 
@@ -157,7 +170,8 @@ class _CsvFile:
                 said = f"{self._where(line)}: {len(fields)} cells, but the header has {self._columns.count}"
                 raise DataError(said, hint="a cell that contains the separator must be in quotes")
             labels.append(self._checked_label(fields[self._label], line))
-            self._cells += [fields[place].strip() for place in self._beside]
+            for cells, place in zip(self._cells, self._beside):
+                cells.append(fields[place].strip())
             rows.append(self._numbers(fields, self._where(line), first=first and not rows))
         return np.array(rows, np.float64).astype(self._dtype).reshape(-1, len(self._columns.numbers)), labels
 

@@ -38,6 +38,8 @@ class Dataset:
         feature_names: n_features distinct names.
         source: where they came from, for messages.
         beside: (n,) text of the column that `split` names (a device, a time); None where it names no column.
+        ids: (n,) text of the column that `id` names; None where it names no column.
+        places: (n,) number of each row in its source, from 0; None where that is its number here.
     """
 
     rows: NDArray[np.floating[Any]]
@@ -45,11 +47,14 @@ class Dataset:
     feature_names: tuple[str, ...]
     source: str
     beside: NDArray[Any] | None = None
+    ids: NDArray[Any] | None = None
+    places: NDArray[np.int64] | None = None
 
     def take(self, index: NDArray[np.int64]) -> Dataset:
         """Returns the rows of `index`, in that order."""
-        beside = None if self.beside is None else self.beside[index]
-        return Dataset(self.rows[index], self.labels[index], self.feature_names, self.source, beside)
+        beside, ids = (None if column is None else column[index] for column in (self.beside, self.ids))
+        places = np.asarray(index, np.int64) if self.places is None else self.places[index]
+        return Dataset(self.rows[index], self.labels[index], self.feature_names, self.source, beside, ids, places)
 
     def fingerprint(self) -> str:
         """Returns the SHA-256 over rows, labels and feature names, in hexadecimal."""
@@ -130,10 +135,12 @@ def dataset(
 
 def _matrix(rows: Any, *, wide: bool) -> NDArray[np.floating[Any]]:
     kind = getattr(rows, "dtype", None)
-    if isinstance(kind, np.dtype) and kind.itemsize < np.dtype(np.float64).itemsize and not wide:
+    if isinstance(kind, np.dtype) and np.can_cast(kind, np.float32) and not wide:
         return np.ascontiguousarray(rows, dtype=np.float32)
     matrix = np.ascontiguousarray(rows, dtype=np.float64)
-    return matrix if wide or matrix.ndim != 2 or not matrix.size else precision.float32_if_enough(matrix)
+    if wide or matrix.ndim != 2 or not matrix.size or not np.isfinite(matrix).all():
+        return matrix
+    return precision.float32_if_enough(matrix)
 
 
 def is_plain(text: str) -> bool:

@@ -54,6 +54,7 @@ def load(
     label: str,
     features: Sequence[str] | None = None,
     beside: str | None = None,
+    ids: str | None = None,
     *,
     wide: bool = False,
 ) -> Dataset:
@@ -62,7 +63,8 @@ def load(
     In a text or Parquet file `label` is a column, and every other column is a feature. In an NPZ file `label` is an
     array (n,), and the features are the only two-dimensional array, or, without one, every other array as a column.
     `features` names the columns to use, in that order; other columns of a CSV or Parquet file are then not read.
-    `beside` names a column that is kept as text in `Dataset.beside`; it is a feature only if `features` names it.
+    `beside` names a column that is kept as text in `Dataset.beside`, `ids` one that is kept in `Dataset.ids`; they are
+    features only if `features` names them.
     With `wide`, the rows are float64 in any case (`dataset`).
 
     Raises:
@@ -78,17 +80,19 @@ def load(
         raise DataError(f"{file}: no such file", hint=_nearest_file(file))
     try:
         if suffix == ".npz":
-            return _load_npz(file, label, features, beside, wide)
+            return _load_npz(file, label, features, beside, ids, wide)
         if suffix == ".parquet":
-            return _load_parquet(file, label, features, beside, wide)
-        return load_csv(file, label, features, beside, wide=wide)
+            return _load_parquet(file, label, features, beside, ids, wide)
+        return load_csv(file, label, features, beside, ids, wide=wide)
     except OSError as error:
         raise DataError(f"{file}: cannot be read: {error.strerror or error}") from None
     except MemoryError:
         raise DataError(f"{file}: there is not enough memory for it", hint="fewer rows, or fewer features:") from None
 
 
-def _load_parquet(file: Path, label: str, features: Sequence[str] | None, beside: str | None, wide: bool) -> Dataset:
+def _load_parquet(
+    file: Path, label: str, features: Sequence[str] | None, beside: str | None, ids: str | None, wide: bool
+) -> Dataset:
     try:
         import pyarrow
         import pyarrow.parquet
@@ -97,9 +101,9 @@ def _load_parquet(file: Path, label: str, features: Sequence[str] | None, beside
     try:
         header = list(pyarrow.parquet.read_schema(file).names)
         require_distinct(header, str(file))
-        at, chosen = choose(header, label, features, file, beside)
-        more = at if beside is None else find(header, beside, file, "split")
-        table = pyarrow.parquet.read_table(file, columns=[header[column] for column in sorted({*chosen, at, more})])
+        at, chosen = choose(header, label, features, file, beside, ids)
+        more = [find(header, name, file, key) for key, name in (("split", beside), ("id", ids)) if name is not None]
+        table = pyarrow.parquet.read_table(file, columns=[header[column] for column in sorted({*chosen, at, *more})])
     except pyarrow.ArrowException as error:
         raise DataError(f"{file}: not a Parquet file: {error}") from None
     names = [header[column] for column in chosen]
@@ -108,7 +112,8 @@ def _load_parquet(file: Path, label: str, features: Sequence[str] | None, beside
     if labels.null_count:
         raise DataError(f"{file}, row {labels.is_null().to_pylist().index(True)}: the label ({label!r}) is empty")
     found = dataset(np.column_stack(columns), labels.to_pylist(), names, str(file), wide=wide)
-    return found if beside is None else replace(found, beside=np.array([*map(str, table.column(beside).to_pylist())]))
+    texts = [None if name is None else np.array([*map(str, table.column(name).to_pylist())]) for name in (beside, ids)]
+    return replace(found, beside=texts[0], ids=texts[1])
 
 
 def _column(file: Path, name: str, column: Any, types: Any) -> NDArray[np.float64]:
@@ -125,7 +130,9 @@ def _images(arrays: dict[str, NDArray[Any]]) -> bool:
     return len(arrays) == 1 and next(iter(arrays.values())).ndim > 2
 
 
-def _load_npz(file: Path, label: str, features: Sequence[str] | None, beside: str | None, wide: bool) -> Dataset:
+def _load_npz(
+    file: Path, label: str, features: Sequence[str] | None, beside: str | None, ids: str | None, wide: bool
+) -> Dataset:
     try:
         strange = next((name for name in members_that_fit(file) if not name.endswith(".npy")), None)
         if strange is not None:
@@ -140,9 +147,10 @@ def _load_npz(file: Path, label: str, features: Sequence[str] | None, beside: st
     find(list(arrays), label, file, "label")
     labels = arrays.pop(label)
     names = arrays.pop("feature_names", None)
-    column = None if beside is None else _text(arrays, beside, len(labels), file)
-    if beside not in (features or ()):
-        arrays.pop(str(beside), None)
+    keys = {"split": beside, "id": ids}
+    texts = [None if name is None else _text(arrays, name, len(labels), file, key) for key, name in keys.items()]
+    for name in {beside, ids} - {None, *(features or ())}:
+        arrays.pop(str(name), None)
     tables = [name for name, array in arrays.items() if array.ndim == 2]
     if len(tables) == 1:
         rows: Any = arrays[tables[0]]
@@ -155,15 +163,15 @@ def _load_npz(file: Path, label: str, features: Sequence[str] | None, beside: st
         rows, header = np.column_stack(list(arrays.values())), tuple(arrays)
     if not (np.issubdtype(rows.dtype, np.number) or rows.dtype == bool) or np.iscomplexobj(rows):
         raise DataError(f"{file}: the features hold {rows.dtype}, not numbers")
-    whole = replace(dataset(rows, labels, header, str(file), wide=wide), beside=column)
+    whole = replace(dataset(rows, labels, header, str(file), wide=wide), beside=texts[0], ids=texts[1])
     if features is None:
         return whole
     chosen = [find(list(whole.feature_names), name, file, "features") for name in features]
-    return Dataset(whole.rows[:, chosen], whole.labels, tuple(features), str(file), column)
+    return replace(whole, rows=whole.rows[:, chosen], feature_names=tuple(features))
 
 
-def _text(arrays: dict[str, NDArray[Any]], name: str, count: int, file: Path) -> NDArray[Any]:
-    find(list(arrays), name, file, "split")
+def _text(arrays: dict[str, NDArray[Any]], name: str, count: int, file: Path, key: str) -> NDArray[Any]:
+    find(list(arrays), name, file, key)
     if arrays[name].shape != (count,):
         raise DataError(f"{file}: {name!r} has shape {arrays[name].shape}, but there are {count} labels")
     return arrays[name].astype(str)

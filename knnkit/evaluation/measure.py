@@ -17,8 +17,8 @@ from device_agent.shared.protocol.constants import MAX_CONFUSED
 from device_agent.shared.protocol.model_info import Evaluation
 from knnkit.data.dataset import Dataset
 from knnkit.evaluation.splits import LEAVE_ONE_OUT
-from knnkit.model.golden import codes_of
 from knnkit.model.reference.classifier import Reference, ReferenceAnswers
+from knnkit.model.reference.enrolment import codes_of
 
 #: Rows that the reference answers at a time: its lists of neighbours take memory.
 _CHUNK = 500

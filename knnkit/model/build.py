@@ -5,21 +5,26 @@ Combines dataset, space, graph, calibration and metadata, and returns the float6
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib import metadata
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from device_agent import __version__
 from device_agent.shared.protocol import constants, model_info
-from knnkit.data.dataset import Dataset
+from device_agent.shared.release.row_origins import Origins, pack
+from knnkit.data.dataset import MAX_TEXT, Dataset, shortened
 from knnkit.errors import BuildError, DataError
-from knnkit.model.reference.calibration import calibrate
+from knnkit.model.conformal import calibrate_sets, check_sets
+from knnkit.model.reference.calibration import answer_apart, calibrate
 from knnkit.model.reference.classifier import Reference
-from knnkit.model.reference.enrolment import Enrolment, enrol
-from knnkit.model.reference.spec import KnnSpec
+from knnkit.model.reference.enrolment import Enrolment, codes_of, enrol
+from knnkit.model.reference.spec import DEFAULT, KnnSpec
 from knnkit.model.scaling import fit_scaler
 from knnkit.model.tflite.load_tensorflow import load_tensorflow, needs_build_extra, tensorflow_version
 from knnkit.model.tflite.op_versions import minimum_runtime
@@ -29,6 +34,7 @@ if TYPE_CHECKING:
 
 #: Evaluates a reference over classes.
 Measure = Callable[[Reference, tuple[int | str, ...]], model_info.Evaluation | None]
+_UNKNOWN = Origins()
 #: The last tflite-runtime, and the only runtime on some boards (armv7l): every model must load on it.
 OLDEST_RUNTIME = "2.14.0"
 #: Most rows to calibrate and measure `reject`, and most distance terms (minutes of work), which can mean fewer rows.
@@ -62,6 +68,7 @@ def build_model(
     seed: int = 0,
     inputs: str = "",
     measure: Measure | None = None,
+    golden: Origins = _UNKNOWN,
 ) -> BuiltModel:
     """Builds the classifier `spec` over the rows of `training`.
 
@@ -73,14 +80,16 @@ def build_model(
         seed: for the calibration sample.
         inputs: digest of the build's inputs, stored in knn.json.
         measure: evaluates the reference; the result is stored in knn.json.
+        golden: where the golden rows come from.
 
     Raises:
-        DataError: k is larger than the number of rows.
+        DataError: k is larger than the number of rows, or an id is not plain text.
         BuildError: the model cannot be built as asked.
     """
     _require_rows(spec.k, len(training.rows), training.source)
     enrolment = enrol(training, fit_scaler(training.rows, spec.scale), spec.metric)
-    return build_enrolled(spec, enrolment, held_out, margin=margin, seed=seed, inputs=inputs, measure=measure)
+    how: dict[str, Any] = {"margin": margin, "seed": seed, "inputs": inputs, "measure": measure, "golden": golden}
+    return build_enrolled(spec, enrolment, held_out, training=origins_of(training), **how)
 
 
 @needs_build_extra()
@@ -93,16 +102,23 @@ def build_enrolled(
     seed: int = 0,
     inputs: str = "",
     measure: Measure | None = None,
+    training: Origins = _UNKNOWN,
+    golden: Origins = _UNKNOWN,
+    spare: Dataset | None = None,
+    reduced: model_info.Reduced | None = None,
 ) -> BuiltModel:
     """Builds the classifier `spec` over enrolled rows; records `spec.scale`, but does not apply it.
+
+    `spare` are training rows that `reduced` left out; they calibrate with the others.
 
     Raises:
         DataError: k is larger than the number of rows.
         BuildError: the model cannot be built as asked.
         MissingDependency: a package of `knnkit[build]` is not installed.
     """
-    reference = make_reference(spec, enrolment, held_out, margin=margin, seed=seed)
+    reference = make_reference(spec, enrolment, held_out, margin=margin, seed=seed, spare=spare)
     evaluation = None if measure is None else measure(reference, enrolment.classes)
+    sets = _label_sets(spec, reference, enrolment, held_out, seed, spare)
     model = make_module(enrolment, reference)
     from knnkit.model.tflite import metadata
     from knnkit.model.tflite.convert import convert
@@ -129,15 +145,39 @@ def build_enrolled(
         searched=model.search.projection.matrix.shape[1] if model.search.projection else None,
         evaluation=evaluation,
         lattice=model.search.lattice.step if model.search.lattice else None,
+        label_sets=sets or None,
+        reduced=reduced,
         near=model.near,
         origin=None if origin is None else tuple(origin.tolist()),
         schema=constants.SCHEMA if origin is None else constants.SCHEMA_OF_ORIGINS,
     )
-    return BuiltModel(metadata.pack(tree, model, info), info, reference, _warnings(enrolment))
+    return BuiltModel(metadata.pack(tree, model, info, pack(training, golden)), info, reference, _warnings(enrolment))
+
+
+def origins_of(rows: Dataset) -> Origins:
+    """Returns where rows come from; of a file, only its name is kept.
+
+    Raises:
+        DataError: an id is not plain text on one line.
+    """
+    source = Path(rows.source).name
+    if rows.ids is None:
+        return Origins(source, rows.places)
+    for place, text in enumerate(rows.ids.tolist()):
+        if not (not text or text.isprintable()) or len(text) > MAX_TEXT:
+            hint = f"plain text on one line, at most {MAX_TEXT} characters"
+            raise DataError(f"{rows.source}: row {place}: an id may not be {shortened(text)}", hint=hint)
+    return Origins(source, rows.places, "".join(f"{text}\n" for text in rows.ids.tolist()).encode())
 
 
 def make_reference(
-    spec: KnnSpec, enrolment: Enrolment, held_out: Dataset | None = None, *, margin: float = 1e-5, seed: int = 0
+    spec: KnnSpec,
+    enrolment: Enrolment,
+    held_out: Dataset | None = None,
+    *,
+    margin: float = 1e-5,
+    seed: int = 0,
+    spare: Dataset | None = None,
 ) -> Reference:
     """Returns the float64 classifier `spec` over enrolled rows, calibrated where it rejects.
 
@@ -149,7 +189,8 @@ def make_reference(
     classes = len(enrolment.classes)
     space, enrolled, codes = enrolment.space, enrolment.enrolled, enrolment.codes
     reference = Reference(space, enrolled, codes, classes, spec.k, spec.weights, margin=margin)
-    reference.reject = None if spec.reject is None else _calibrate(spec, reference, held_out, seed)
+    if spec.reject is not None:
+        reference.reject = _calibrate(spec, reference, enrolment.classes, held_out, seed, spare)
     return reference
 
 
@@ -174,20 +215,83 @@ def _require_rows(k: int, rows: int, source: str) -> None:
         raise DataError(f"{source}: k is {k}, but {there}", hint=hint)
 
 
-def _calibrate(spec: KnnSpec, reference: Reference, held_out: Dataset | None, seed: int) -> model_info.Reject:
-    n_train = len(reference.enrolled)
-    if spec.reject is None or spec.k >= n_train:
-        raise BuildError(f"reject needs more training rows than k = {spec.k}", hint="lower k, or leave reject out")
-    most = min(_CALIBRATION_ROWS, max(500, _CALIBRATION_WORK // reference.enrolled.size))
-    sample = np.random.default_rng(seed).permutation(n_train)[:most]
-    answers = reference.leave_one_out(sample)
-    reject = calibrate(spec.reject, answers.label, answers.distances[:, spec.k - 1], reference.n_classes)
+def _calibrate(
+    spec: KnnSpec,
+    reference: Reference,
+    classes: tuple[int | str, ...],
+    held_out: Dataset | None,
+    seed: int,
+    spare: Dataset | None,
+) -> model_info.Reject:
+    label, kth = calibration_rows(reference, seed, spare)
+    reject = calibrate(spec.shares[DEFAULT], label, kth, reference.n_classes, own_shares(spec, classes))
+    own = {name: share for name, share in spec.shares.items() if name != DEFAULT}
+    reject = replace(reject, by_class=own or None)
     if held_out is None:
         return reject
-    rows = held_out.rows[np.random.default_rng(seed).permutation(len(held_out.rows))[:most]]
+    rows = held_out.rows[np.random.default_rng(seed).permutation(len(held_out.rows))[: most_calibrated(reference)]]
     answers = reference.answer(rows)
     accepted = answers.distances[:, spec.k - 1] <= np.array(reject.thresholds)[answers.label]
     return replace(reject, measured=float(accepted.mean()), measured_rows=len(rows))
+
+
+def own_shares(spec: KnnSpec, classes: tuple[int | str, ...]) -> dict[int, float]:
+    """Returns class index -> share of `reject`, of the classes with a share of their own.
+
+    Raises:
+        BuildError: no training row has one of the labels.
+    """
+    codes = {str(label): code for code, label in enumerate(classes)}
+    own = {label: share for label, share in spec.shares.items() if label != DEFAULT}
+    if strange := sorted(own.keys() - codes):
+        close = difflib.get_close_matches(strange[0], [*codes, DEFAULT], n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"the labels are {', '.join([*codes][:10])}"
+        raise BuildError(f"reject has a share for {strange[0]!r}, and no training row has that label", hint=hint)
+    return {codes[label]: share for label, share in own.items()}
+
+
+def _label_sets(
+    spec: KnnSpec,
+    reference: Reference,
+    enrolment: Enrolment,
+    held_out: Dataset | None,
+    seed: int,
+    spare: Dataset | None,
+) -> tuple[model_info.LabelSets, ...]:
+    if not spec.label_sets:
+        return ()
+    if spec.k >= len(enrolment):
+        raise BuildError(f"label_sets needs more training rows than k = {spec.k}", hint="lower k, or leave it out")
+    most = most_calibrated(reference)
+    left = None if spare is None else (spare.rows, codes_of(enrolment.classes, spare.labels))
+    sets = calibrate_sets(reference, spec.label_sets, most, seed, left)
+    if held_out is None:
+        return sets
+    rows = held_out.take(np.random.default_rng(seed).permutation(len(held_out.rows))[:most])
+    answers, truth = reference.answer(rows.rows), codes_of(enrolment.classes, rows.labels)
+    return tuple(check_sets(each, reference, answers, truth) for each in sets)
+
+
+def calibration_rows(
+    reference: Reference, seed: int, spare: Dataset | None = None
+) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+    """Returns the class and the k-th distance of training rows, each without itself; also of `spare` ones.
+
+    Raises:
+        BuildError: there are not more rows than k.
+    """
+    count, k = len(reference.enrolled), reference.k
+    if k >= count:
+        raise BuildError(f"reject needs more training rows than k = {k}", hint="lower k, or leave reject out")
+    rows = None if spare is None else spare.rows
+    order = np.random.default_rng(seed).permutation(count + (0 if rows is None else len(rows)))
+    answers = answer_apart(reference, order[: most_calibrated(reference)], rows)
+    return answers.label, answers.distances[:, k - 1]
+
+
+def most_calibrated(reference: Reference) -> int:
+    """Returns how many rows calibrate or measure `reject` at most."""
+    return min(_CALIBRATION_ROWS, max(500, _CALIBRATION_WORK // reference.enrolled.size))
 
 
 def _warnings(enrolment: Enrolment) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from device_agent.shared.queries import row_type
 from knnkit.data.dataset import Dataset
 from knnkit.errors import DataError
 from knnkit.model.build import BuiltModel
+from knnkit.model.reference.enrolment import codes_of
 
 #: Rows of each class in a golden set, if there are as many: enough to show that a class was forgotten.
 _OF_EACH_CLASS = 30
@@ -29,19 +30,16 @@ def make_golden(
     Raises:
         DataError: the held-out rows have other features than the training rows.
     """
-    source = training if held_out is None else held_out
-    if source.feature_names != training.feature_names:
-        raise DataError(f"{source.source}: its features are not those of {training.source}, in the same order")
-    chosen = _draw(source.labels, limit, seed)
-    rows = source.rows[chosen].astype(row_type(model.info.origin))
+    drawn = draw_rows(held_out, training, seed=seed, limit=limit)
+    if drawn.feature_names != training.feature_names:
+        raise DataError(f"{drawn.source}: its features are not those of {training.source}, in the same order")
+    rows = drawn.rows.astype(row_type(model.info.origin))
     answers = model.reference.answer(rows)
     codes = model.reference.classes
     return Golden(
         metric=model.info.metric,
         rows=rows,
-        truth=codes_of(model.info.classes, source.labels[chosen])
-        if held_out is not None
-        else np.full(len(rows), -1, np.int32),
+        truth=codes_of(model.info.classes, drawn.labels) if held_out is not None else np.full(len(rows), -1, np.int32),
         label=answers.label,
         indices=answers.indices,
         distances=answers.distances,
@@ -50,22 +48,10 @@ def make_golden(
     )
 
 
-def codes_of(classes: tuple[int | str, ...], labels: NDArray[np.generic]) -> NDArray[np.int32]:
-    """Returns the (n,) class index of each label.
-
-    Raises:
-        DataError: a label that the classes do not have.
-    """
-    # `7` is text beside a label of letters, and a number where they are not in the same file.
-    places = {str(label): code for code, label in enumerate(classes)}
-    texts = [str(label) for label in labels.tolist()]
-    unseen = sorted(set(texts) - set(places))
-    if unseen:
-        raise DataError(
-            f"the held-out rows have a label that no training row has: {unseen[0]!r}",
-            hint="give the training set a row of that class, or leave it out of the held-out rows",
-        )
-    return np.array([places[text] for text in texts], dtype=np.int32)
+def draw_rows(held_out: Dataset | None, training: Dataset, *, seed: int = 0, limit: int = MAX_ROWS) -> Dataset:
+    """Returns the rows of the golden set: of the held-out rows, or else of the training rows."""
+    source = training if held_out is None else held_out
+    return source.take(_draw(source.labels, limit, seed))
 
 
 def _draw(labels: NDArray[np.generic], limit: int, seed: int) -> NDArray[np.int64]:

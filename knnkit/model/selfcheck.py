@@ -6,6 +6,7 @@ rows in float64; here the reference's answer takes their place.
 
 from __future__ import annotations
 
+import time
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -74,14 +75,29 @@ def _check(model: BuiltModel, golden: Golden, gates: model_info.Gates, search: s
     return verdict
 
 
-def _run(model: BuiltModel, raw: NDArray[Any], signature: str, batch: int) -> _Answers:
-    rows = model.reference.space.narrow(raw)
+def milliseconds(model: BuiltModel, raw: NDArray[Any], rounds: int = 200) -> float:
+    """Returns the median time of a (1, n_features) row in TensorFlow's interpreter: to compare models, not devices."""
+    row = model.reference.space.narrow(raw)
+    runner = _interpreter(model).get_signature_runner(constants.signature(constants.SIGNATURE_ONE, constants.FULL))
+    times = []
+    for _ in range(rounds):
+        begun = time.perf_counter()
+        runner(**{constants.INPUT_ROWS: row})
+        times.append(time.perf_counter() - begun)
+    return float(np.median(times)) * 1000.0
+
+
+def _interpreter(model: BuiltModel) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tf.lite.Interpreter is deprecated, but comes with TensorFlow
         # Without XNNPACK: the builtin kernels are an independent check, and print nothing.
         resolver = tf.lite.experimental.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-        interpreter = tf.lite.Interpreter(model_content=model.data, experimental_op_resolver_type=resolver)
-    runner, parts = interpreter.get_signature_runner(signature), []
+        return tf.lite.Interpreter(model_content=model.data, experimental_op_resolver_type=resolver)
+
+
+def _run(model: BuiltModel, raw: NDArray[Any], signature: str, batch: int) -> _Answers:
+    rows = model.reference.space.narrow(raw)
+    runner, parts = _interpreter(model).get_signature_runner(signature), []
     for start in range(0, len(rows), batch):
         chunk = rows[start : start + batch]
         full = np.resize(chunk, (batch, rows.shape[1]))

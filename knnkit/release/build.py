@@ -8,6 +8,7 @@ builds the model.
 from __future__ import annotations
 
 import contextlib
+import gzip
 import hashlib
 import io
 import os
@@ -15,12 +16,13 @@ import shlex
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from device_agent import __version__
-from device_agent.shared.protocol import constants, model_info
+from device_agent.shared.protocol import constants, json_codec, model_info
 from device_agent.shared.protocol.errors import ModelUnusable
 from device_agent.shared.protocol.versions import utc
 from device_agent.shared.release import model_file
@@ -30,11 +32,13 @@ from knnkit.config.parse import Build
 from knnkit.errors import BuildError, UsageError, VerificationFailed
 from knnkit.evaluation import metrics
 from knnkit.evaluation.metrics import Figures
-from knnkit.release import manifest, up_to_date
+from knnkit.release import manifest, provenance, up_to_date
+from knnkit.release.card import CardFacts
+from knnkit.release.sbom import bill_of_materials
 from knnkit.release.signing import Signer, sign_release
 from knnkit.release.verify import verify_with
 from knnkit.training import source
-from knnkit.training.source import Material
+from knnkit.training.source import Made, Material
 
 #: Files of macOS, Windows and KDE's file managers.
 _DESKTOP = (".DS_Store", "Thumbs.db", "desktop.ini", ".directory")
@@ -58,6 +62,7 @@ class Built:
     accuracy: float | None
     accuracy_rows: int
     warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def figures(self) -> Figures | None:
@@ -82,6 +87,7 @@ class Order:
     device_class: str = "any"
     seed: int = 0  # of random samples
     inputs: str = ""  # digest of the build's inputs (`up_to_date.digest`); empty if it is not needed
+    settings: Mapping[str, Any] = field(default_factory=dict)  # the model in deploy.yaml, without folders
 
 
 def build_release(build: Build, signer: Signer, *, out: Path | None = None) -> Built:
@@ -105,6 +111,7 @@ def build_release(build: Build, signer: Signer, *, out: Path | None = None) -> B
         model.device_class,
         model.seed,
         up_to_date.digest(build),
+        up_to_date.settings(build),
     )
     return write_release(source.load(build), order, signer, directory)
 
@@ -119,12 +126,14 @@ def write_release(made_from: Material, order: Order, signer: Signer, directory: 
     _require_replaceable(directory)
     created = _pinned_clock()
     made = made_from.build(order.gates, seed=order.seed, inputs=order.inputs)
-    model = made.model
-    document = _manifest(order, model.info, model.data, directory, int(time.time()) if created is None else created)
-    again = _same_version(directory, document, model.data)
+    model, golden = made.model, made.golden.to_bytes()
+    warnings = (*made_from.warnings, *model.warnings, *made.warnings, *_learnt_nothing(model.info))
+    data = made.with_files(_papers(made_from, made, order, golden, warnings))
+    document = _manifest(order, model.info, data, directory, int(time.time()) if created is None else created)
+    again = _same_version(directory, document, data)
     with _replacing(directory) as folder:
-        (folder / constants.MODEL_FILE).write_bytes(model.data)
-        (folder / constants.GOLDEN_FILE).write_bytes(made.golden.to_bytes())
+        (folder / constants.MODEL_FILE).write_bytes(data)
+        (folder / constants.GOLDEN_FILE).write_bytes(golden)
         (folder / constants.MANIFEST_FILE).write_bytes(manifest.write_manifest(document))
         signed = sign_release(folder, signer)
     return Built(
@@ -134,15 +143,29 @@ def write_release(made_from: Material, order: Order, signer: Signer, directory: 
         signed.digest,
         True,
         *_measured(model.info),
-        (
-            *made_from.warnings,
-            *model.warnings,
-            *made.warnings,
-            *_learnt_nothing(model.info),
-            *_far_ahead(document),
-            *again,
-        ),
+        (*warnings, *_far_ahead(document), *again),
+        made.notes,
     )
+
+
+def _papers(
+    made_from: Material, made: Made, order: Order, golden: bytes, warnings: tuple[str, ...]
+) -> dict[str, bytes]:
+    """Returns the files for people inside the model: card, provenance and bill of materials."""
+    info, settings = made.model.info, order.settings
+    for path in made_from.sources:  # the folder is not part of the model: same rows, same bytes
+        warnings = tuple(text.replace(path, Path(path).name) for text in warnings)
+    split = settings.get("split") or ""
+    facts = CardFacts(
+        made.counts, warnings, str(settings.get("licence", "")), str(settings.get("notes", "")), str(split)
+    )
+    command = "knnkit build" if settings else "knnkit.TfKNN.build_release"
+    proof = provenance.statement(info, made.graph(), golden, made_from.sources, settings, command)
+    return {
+        constants.CARD_FILE: json_codec.dump_file(facts),
+        constants.PROVENANCE_FILE: proof,
+        constants.SBOM_FILE: gzip.compress(bill_of_materials(info, order.version), mtime=0),
+    }
 
 
 def _measured(info: model_info.KnnInfo) -> tuple[float | None, int]:

@@ -47,6 +47,18 @@ def digest(build: Build) -> str:
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 
+def settings(build: Build) -> dict[str, Any]:
+    """Returns the model in deploy.yaml; of a file, only its name."""
+    model = build.model
+    found: dict[str, Any] = model.model_dump(mode="json", exclude_none=True, exclude=_ELSEWHERE)
+    if isinstance(model.data, FileData | SkopsData):
+        key = "file" if isinstance(model.data, FileData) else "skops"
+        found["data"] = {**found["data"], key: Path(getattr(model.data, key)).name}
+    if isinstance(model.measured_on, TestFile):
+        found["test"] = {**(found.get("test") or {}), "file": model.measured_on.file.name}
+    return found
+
+
 def is_built(directory: Path, build: Build) -> bool:
     """Whether `directory` holds a release of exactly these inputs; does not check its signature.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from device_agent.shared.protocol.model_info import KnnInfo
+from device_agent.shared.protocol.model_info import KnnInfo, LabelSets
 from knnkit.evaluation.metrics import Figures, of_evaluation
 from knnkit.render.sanitize import percent
 
@@ -32,4 +32,18 @@ def lines(figures: Figures, how: str = "", most: int = 10) -> list[str]:
 def lines_of(info: KnnInfo) -> list[str]:
     """Returns what the build measured, as lines; none where nothing was measured."""
     figures = of_evaluation(info.evaluation, info.classes)
-    return lines(figures, info.evaluation.how) if figures and info.evaluation else []
+    found = lines(figures, info.evaluation.how) if figures and info.evaluation else []
+    return found + [_sets_line(each, info.classes) for each in info.label_sets or ()]
+
+
+def _sets_line(sets: LabelSets, classes: tuple[int | str, ...]) -> str:
+    """Returns the coverage of label sets on the held-out rows, overall and of the class with the lowest."""
+    measured = [(held / rows, rows, label) for held, rows, label in zip(sets.covered, sets.rows, classes) if rows]
+    if not measured:
+        return f"label sets with coverage {percent(sets.coverage)}, not measured"
+    share, rows, label = min(measured, key=lambda each: each[0])
+    return (
+        f"label sets with coverage {percent(sets.coverage)}: {percent(sum(sets.covered) / sum(sets.rows))} of "
+        f"{sum(sets.rows):,} held-out rows, lowest of class {label} ({percent(share)} of {rows:,}), "
+        f"{sets.size or 0.0:.2f} labels a set"
+    )

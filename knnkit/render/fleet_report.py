@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from device_agent.shared.protocol.documents import ReleaseRef
 from device_agent.shared.protocol.model_info import Gates
-from device_agent.shared.protocol.reports import Certificate, Compared
-from knnkit.evaluation import metrics
+from device_agent.shared.protocol.reports import Certificate
 from knnkit.fleet.report import DeviceReport, FleetReport, Outcome
 from knnkit.render import terminal
-from knnkit.render.figures import lines
-from knnkit.render.page import Device, Page, Step
+from knnkit.render.changes import Rows, evaluation_lines, no_rows, sections
+from knnkit.render.page import Device, Page, Section, Step
 from knnkit.render.sanitize import count, milliseconds, percent, seconds
 from knnkit.render.terminal import Cell, Column, Table, Tone
 
@@ -44,11 +43,13 @@ def page_of(
     regions: Regions | None = None,
     regions_from: str = "",
     table: Table | None = None,
+    rows: Rows = no_rows,
 ) -> Page:
     """Returns the page of a run.
 
     `classes` are the labels in the order of the confusion matrices, by default those of the certificates. `regions` are
-    the answers of the device `regions_from` on a grid, for a model with two features.
+    the answers of the device `regions_from` on a grid, for a model with two features. `rows` finds the evaluation rows
+    of a release.
     """
     release = report.releases[0] if len(report.releases) == 1 else None
     title = _TITLES.get(report.command, report.command)
@@ -65,7 +66,7 @@ def page_of(
         started=report.started,
         seconds=report.seconds,
         notes=_notes(report),
-        table=table,
+        sections=((Section("Answers", tables=(("", table),)),) if table else ()) + sections(report, rows),
     )
 
 
@@ -163,7 +164,7 @@ def release_text(ref: ReleaseRef | None) -> str:
     return f"{ref.name} {ref.version} ({ref.digest[:8]})" if ref else "-"
 
 
-def print_report(report: FleetReport, stream: TextIO | None = None) -> None:
+def print_report(report: FleetReport, stream: TextIO | None = None, rows: Rows = no_rows) -> None:
     """Prints one line per device and the verdict; `stream` defaults to standard error."""
     out = stream or sys.stderr
     proven = any(device.certificate for device in report.devices)
@@ -173,9 +174,8 @@ def print_report(report: FleetReport, stream: TextIO | None = None) -> None:
         columns += ["checked"] if mixed else []
         columns += ["identical/equivalent/different", Column("accuracy", right=True), Column("one row", right=True)]
     columns.append("says" if any(device.said for device in report.devices) else "")
-    rows = [_row(device, proven, mixed) for device in report.devices]
-    terminal.print_table(columns, rows, stream=out)
-    for line, tone_of_line in evaluation_lines(report):
+    terminal.print_table(columns, [_row(device, proven, mixed) for device in report.devices], stream=out)
+    for line, tone_of_line in evaluation_lines(report, rows):
         terminal.print_line(line, tone_of_line, stream=out)
     for device in report.devices:
         for warning in device.warnings:
@@ -185,38 +185,6 @@ def print_report(report: FleetReport, stream: TextIO | None = None) -> None:
     if report.stopped:
         terminal.print_line(f"stopped: {report.stopped}", "bad", stream=out)
     terminal.print_line(verdict(report), tone(report), stream=out)
-
-
-def evaluation_lines(report: FleetReport) -> list[tuple[str, Tone]]:
-    """Returns the figures of each confusion matrix, and what falls against the release that ran before."""
-    shared: dict[tuple[Any, ...], list[str]] = {}
-    for device in report.devices:
-        if device.certificate and device.certificate.confusion:
-            proof = device.certificate
-            shared.setdefault((proof.confusion, proof.classes, proof.compared), []).append(device.name)
-    found: list[tuple[str, Tone]] = []
-    for (confusion, classes, compared), names in shared.items():
-        figures = metrics.of_confusion(confusion, classes)
-        who = names[0] if len(names) == 1 else f"{len(names):,} devices"
-        found += [(f"{who}: {line}", "") for line in (lines(figures, most=3) if figures else ())]
-        found += [(f"{who}: {line}", "warn" if worse else "") for line, worse in changes(compared)]
-    return found
-
-
-def changes(compared: Compared | None) -> list[tuple[str, bool]]:
-    """Returns before -> after of each class whose recall changed, and whether it fell."""
-    if compared is None or not compared.fits:
-        return []
-    changed = [each for each in compared.classes if each.rows and each.before != each.after]
-    changed.sort(key=lambda each: (each.after - each.before) / each.rows)
-    return [
-        (
-            f"class {each.label}: recall {percent(each.before / each.rows)} -> {percent(each.after / each.rows)} "
-            f"({each.before:,} -> {each.after:,} of {each.rows:,} rows), against {compared.name} {compared.version}",
-            each.after < each.before,
-        )
-        for each in changed
-    ]
 
 
 def _row(device: DeviceReport, proven: bool, mixed: bool) -> list[Cell | str]:
@@ -231,4 +199,12 @@ def _proof(proof: Certificate | None) -> list[Cell | str]:
         return ["–", "–", "–"]
     counts = f"{proof.identical}/{proof.equivalent}/{proof.different}"
     median = milliseconds(proof.latency.p50_ms if proof.latency else None)
-    return [Cell(counts, "bad" if proof.different else ""), percent(proof.accuracy), median]
+    return [Cell(counts, "bad" if proof.different else ""), _accuracy(proof), median]
+
+
+def _accuracy(proof: Certificate) -> str:
+    """Returns the accuracy; before and after, where the release was compared with another one."""
+    classes = proof.compared.classes if proof.compared else ()
+    rows = sum(each.rows for each in classes)
+    before = f"{percent(sum(each.before for each in classes) / rows)} -> " if rows > 0 else ""
+    return before + percent(proof.accuracy)

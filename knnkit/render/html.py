@@ -63,7 +63,6 @@ def render(page: Page) -> str:
         kinds={"identical", "equivalent", "different", "latency", *STEPS},
         certified=len(certified),
         mixed=any(device.certificate and device.runs != device.checked for device in page.devices),
-        columns=[] if page.table is None else [_column(each) for each in page.table.columns],
     )  # fmt: skip
 
 
@@ -116,5 +115,6 @@ def _environment() -> jinja2.Environment:
         "size": sanitize.size,
         "colour": palette.colour,
         "cell": _cell,
+        "column": _column,
     }
     return environment

@@ -66,7 +66,17 @@ class Page:
     started: float | None = None
     seconds: float | None = None
     notes: tuple[str, ...] = ()
-    table: Table | None = None  # what the command showed
+    sections: tuple[Section, ...] = ()
+    cards: tuple[Section, ...] = ()  # of the releases, at the end
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a page: lines of text, then tables, each with a heading (which may be empty)."""
+
+    title: str
+    lines: tuple[tuple[str, Tone], ...] = ()
+    tables: tuple[tuple[str, Table], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.protocol.constants import Metric, Scale, Weights
-from knnkit.model.reference.space import Float32, Float64
+from knnkit.model.reference.space import Float64
 from knnkit.model.scaling import fit_scaler
 
 #: Cosine distances up to this are exact matches, as in `space.Space.zero`.
@@ -50,7 +50,7 @@ class Lists:
         return np.where(nearest == 0.0, distance == 0.0, shares)
 
 
-def leave_one_out(rows: Float32, scale: Scale, metric: Metric, most: int, chosen: Ints | None = None) -> Lists:
+def leave_one_out(rows: NDArray[Any], scale: Scale, metric: Metric, most: int, chosen: Ints | None = None) -> Lists:
     """Returns the `most` nearest of the other rows, for each of the `chosen` rows (default: all)."""
     values = rows.astype(np.float64)
     chosen = np.arange(len(rows)) if chosen is None else chosen
@@ -58,7 +58,7 @@ def leave_one_out(rows: Float32, scale: Scale, metric: Metric, most: int, chosen
     return _search(values, values[chosen], (origins, factors), metric, most, chosen)
 
 
-def among(training: Float32, rows: Float32, scale: Scale, metric: Metric, most: int) -> Lists:
+def among(training: NDArray[Any], rows: NDArray[Any], scale: Scale, metric: Metric, most: int) -> Lists:
     """Returns the `most` nearest training rows of each of `rows`, with a scaler fitted on the training rows."""
     steps = fit_scaler(training, scale)
     parts = (steps[0].a, steps[0].b) if steps else (np.zeros(1), np.ones(1))

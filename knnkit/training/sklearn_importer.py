@@ -7,6 +7,7 @@ error that names it and what to do instead. Files are read in the skops format, 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def import_estimator(
     *,
     name: str = "model",
     feature_names: tuple[str, ...] | None = None,
-    reject: float | None = None,
+    reject: float | Mapping[str, float] | None = None,
     source: str | None = None,
 ) -> Fitted:
     """Returns a fitted estimator of scikit-learn as a `Fitted`; the arguments are those of `knnkit.from_sklearn`.

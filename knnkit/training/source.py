@@ -7,7 +7,10 @@ TensorFlow only to build.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,33 +18,50 @@ import numpy as np
 from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.golden.judge import Verdict
 from device_agent.shared.protocol.constants import Metric, Scale
-from device_agent.shared.protocol.model_info import Evaluation, Gates, KnnInfo
+from device_agent.shared.protocol.model_info import Evaluation, Gates, KnnInfo, Reduced
+from device_agent.shared.release.row_origins import Origins
+from knnkit.config.answer_models import ReduceConfig
 from knnkit.config.parse import Build, FileData, GroupSplit, SklearnData, SkopsData, TestFile, TimeSplit
 from knnkit.data import columns, dataset, files, precision
 from knnkit.data.dataset import Dataset
-from knnkit.errors import DataError
+from knnkit.errors import BuildError, DataError
 from knnkit.evaluation import faults
 from knnkit.evaluation.measure import affordable, compare_with_estimator, measure
 from knnkit.evaluation.splits import Divided, divide
-from knnkit.model.build import BuiltModel, build_enrolled, build_model
-from knnkit.model.golden import make_golden
+from knnkit.model.build import BuiltModel, build_enrolled, build_model, origins_of
+from knnkit.model.golden import draw_rows, make_golden
 from knnkit.model.reference.classifier import Reference
 from knnkit.model.reference.enrolment import Enrolment, enrol
 from knnkit.model.reference.spec import KnnSpec
 from knnkit.model.scaling import fit_scaler
+from knnkit.model.tflite import associated_files
 from knnkit.model.tflite.load_tensorflow import needs_build_extra
-from knnkit.training import sklearn_importer, unscaled
+from knnkit.training import reduction, sklearn_importer, unscaled
 from knnkit.training.fitted import Fitted
 
 
 @dataclass(frozen=True)
 class Made:
-    """A model, its golden set, the verdict of its self-check, and the answers of an imported classifier itself."""
+    """A model, its golden set, and the verdict of its self-check; `notes` say what `reduce` changed."""
 
     model: BuiltModel
     golden: Golden
     verdict: Verdict
     warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Training rows of each class."""
+        return tuple(np.bincount(self.model.reference.classes, minlength=len(self.model.info.classes)).tolist())
+
+    def graph(self) -> bytes:
+        """Returns the model file without the files inside it."""
+        return associated_files.split(self.model.data)[0]
+
+    def with_files(self, files: Mapping[str, bytes]) -> bytes:
+        """Returns the model file with more files inside it."""
+        return associated_files.add(self.model.data, files)
 
 
 @dataclass(frozen=True)
@@ -55,6 +75,10 @@ class Material:
         imported: the classifier from scikit-learn; None if the classifier is made from `training`.
         warnings: for the person who builds.
         how: how rows were held out; empty where nothing is measured.
+        whole: the same with all training rows, if `reduce` chose some of them.
+        spare: the training rows that `reduce` left out.
+        reduced: how it chose.
+        max_loss: most accuracy that may be lost against `whole`.
     """
 
     spec: KnnSpec
@@ -63,6 +87,15 @@ class Material:
     imported: Fitted | None = None
     warnings: tuple[str, ...] = ()
     how: str = ""
+    whole: Material | None = None
+    spare: Dataset | None = None
+    reduced: str = ""
+    max_loss: float = 0.0
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Where the rows come from: paths of files, or names."""
+        return (self.training.source, *([self.held_out.source] if self.held_out else ()))
 
     @property
     def fingerprint(self) -> str:
@@ -77,7 +110,7 @@ class Material:
         """
         if self.imported is not None:
             return self.imported.enrolment
-        return enrol(self.training, fit_scaler(self.training.rows, scale), metric)
+        return enrol(self.training, fit_scaler((self.whole or self).training.rows, scale), metric)
 
     def build(self, gates: Gates, *, seed: int = 0, inputs: str = "") -> Made:
         """Builds the model, and checks it on its golden rows.
@@ -87,15 +120,44 @@ class Material:
             BuildError: the model cannot be built, or fails `gates`.
             MissingDependency: a package of `knnkit[build]` is not installed.
         """
+        before = None if self.whole is None else self.whole._without_sets().build(Gates(gates.margin), seed=seed)
         how: dict[str, Any] = {"margin": gates.margin, "seed": seed, "inputs": inputs, "measure": self._measure}
-        if self.imported is None:
+        how["golden"] = origins_of(draw_rows(self.held_out, self.training, seed=seed))
+        if self.imported is None and before is None:
             model = build_model(self.spec, self.training, self.held_out, **how)
         else:
-            model = build_enrolled(self.spec, self.imported.enrolment, self.held_out, **how)
+            known = origins_of(self.training) if self.imported is None else Origins(Path(self.training.source).name)
+            how |= {"spare": self.spare, "reduced": self._reduced(before), "training": known}
+            model = build_enrolled(self.spec, self.enrol(self.spec.scale, self.spec.metric), self.held_out, **how)
         golden = make_golden(model, self.held_out, self.training, seed=seed)
         from knnkit.model.selfcheck import self_check  # TensorFlow
 
-        return Made(model, golden, self_check(model, golden, gates), self._warn(model))
+        notes = () if before is None else self._compare(before, model, golden)
+        return Made(model, golden, self_check(model, golden, gates), self._warn(model), notes)
+
+    def _without_sets(self) -> Material:
+        return replace(self, spec=replace(self.spec, label_sets=()))
+
+    def _reduced(self, before: Made | None) -> Reduced | None:
+        if before is None:
+            return None
+        return Reduced(self.reduced, before.model.info.n_train, reduction.accuracy(before.model.info))
+
+    def _compare(self, before: Made, model: BuiltModel, golden: Golden) -> tuple[str, ...]:
+        """Returns what `reduce` changed.
+
+        Raises:
+            BuildError: the accuracy is lower by more than `max_loss`.
+        """
+        from knnkit.model.selfcheck import milliseconds  # TensorFlow
+
+        both = before.model, model
+        reduction.require_small_loss(self.reduced, self.max_loss, *(each.info for each in both))
+        sizes = [f"{len(each.data):,} bytes" for each in both]
+        times = [f"{milliseconds(each, golden.rows[:1]):.3f} ms a row on this machine" for each in both]
+        rows = [f"{each.info.n_train:,} rows" for each in both]
+        shares = [f"accuracy {reduction.accuracy(each.info):.2%}" for each in both]
+        return tuple(f"reduce: {self.reduced}: {old} before, {new} now" for old, new in (rows, sizes, times, shares))
 
     def _measured(self, reference: Reference) -> Dataset | None:
         return None if self.held_out is None else affordable(self.held_out, reference)
@@ -105,13 +167,13 @@ class Material:
 
     def _warn(self, model: BuiltModel) -> tuple[str, ...]:
         """Warns of held-out rows that were not measured; asks an imported classifier, and reports what differs."""
+        short = _short_sets(model.info)
         measured = self._measured(model.reference)
         if self.held_out is None or measured is None:
             return ()
         count, of = len(measured.rows), len(self.held_out.rows)
-        warnings = (
-            () if count == of else (f"accuracy is measured on {count:,} of {of:,} held-out rows, drawn at random",)
-        )
+        said = f"accuracy is measured on {count:,} of {of:,} held-out rows, drawn at random"
+        warnings = short if count == of else (*short, said)
         if self.imported is None or self.imported.estimator is None:
             return warnings
         own = compare_with_estimator(self.imported.estimator, model.reference, model.info.classes, measured)
@@ -141,6 +203,17 @@ class Material:
         return rows if self.imported is None else self.imported.fitting(rows)
 
 
+def _short_sets(info: KnnInfo) -> tuple[str, ...]:
+    """Warns of a class whose label sets hold clearly fewer held-out rows than they should: by three standard errors."""
+    return tuple(
+        f"label sets with coverage {sets.coverage:g} hold {held:,} of {rows:,} held-out rows of class {label}: these "
+        "rows are unlike the training rows"
+        for sets in info.label_sets or ()
+        for held, rows, label in zip(sets.covered, sets.rows, info.classes)
+        if rows * sets.coverage - held > 1.0 + 3.0 * math.sqrt(rows * sets.coverage * (1.0 - sets.coverage))
+    )
+
+
 @needs_build_extra()
 def load(build: Build) -> Material:
     """Loads what the release of `build` is built from.
@@ -153,7 +226,7 @@ def load(build: Build) -> Material:
     model = build.model
     if isinstance(model.data, SkopsData):
         return _load_imported(build, model.data)
-    spec = KnnSpec(model.name, model.k, model.metric, model.weights, model.scale, model.reject)
+    spec = KnnSpec(model.name, model.k, model.metric, model.weights, model.scale, model.reject, model.coverages)
     everything = _load_rows(build)
     divided = _divide(build, everything)
     chosen = isinstance(model.data, FileData) and model.data.features is not None
@@ -163,14 +236,45 @@ def load(build: Build) -> Material:
     warnings += (*divided.warnings, *faults.find(divided.training, divided.held_out))
     if "scale" not in model.model_fields_set:
         warnings += unscaled.find(divided.training, model.k, model.metric, model.weights)
-    return Material(spec, divided.training, divided.held_out, warnings=warnings, how=divided.how)
+    material = Material(spec, divided.training, divided.held_out, warnings=warnings, how=divided.how)
+    return material if model.reduction is None else _reduce(material, model.reduction, model.seed)
+
+
+def _reduce(whole: Material, asked: ReduceConfig, seed: int) -> Material:
+    """Returns the material with the training rows that `reduce` chooses.
+
+    Raises:
+        BuildError: nothing measures what it loses, or too few rows are left.
+    """
+    training = whole.training
+    if whole.held_out is None:
+        raise BuildError(f"{training.source}: no rows are held out, so the loss of reduce is unknown", hint="test: 0.3")
+    kept = reduction.choose(training, whole.spec, asked.how, asked.max_loss, seed)
+    left = np.setdiff1d(np.arange(len(training.rows)), kept)
+    spare = training.take(left) if len(left) else None
+    smaller = replace(whole, training=training.take(kept), whole=whole, spare=spare)
+    return replace(smaller, reduced=asked.how, max_loss=asked.max_loss)
+
+
+@needs_build_extra()
+def every_row(build: Build) -> Dataset:
+    """Returns all rows of the training data, in their order in the file.
+
+    Raises:
+        DataError: a file, column or cell is invalid, or the data is an estimator without its rows.
+        MissingDependency: a package of `knnkit[build]` is not installed.
+    """
+    if isinstance(build.model.data, SkopsData):
+        said = f"{build.model.data.skops} holds an estimator, and not the file of its rows"
+        raise DataError(said, hint="data: {file: train.csv, label: species}")
+    return _load_rows(build)
 
 
 def _load_rows(build: Build) -> Dataset:
     data, split = build.model.data, build.model.split
     if isinstance(data, FileData):
         beside = split.group if isinstance(split, GroupSplit) else split.time if isinstance(split, TimeSplit) else None
-        return files.load(data.file, data.label, data.features, beside)
+        return files.load(data.file, data.label, data.features, beside, data.id)
     assert isinstance(data, SklearnData)
     return dataset.load_sklearn(data.sklearn)
 
@@ -213,6 +317,7 @@ def _load_imported(build: Build, data: SkopsData) -> Material:
     found = sklearn_importer.import_estimator(
         estimator, name=model.name, feature_names=names, reject=model.reject, source=str(data.skops)
     )
+    found = replace(found, spec=replace(found.spec, label_sets=model.coverages))
     return of_imported(found, held_out)
 
 

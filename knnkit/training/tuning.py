@@ -17,8 +17,7 @@ from device_agent.shared.protocol.constants import Metric, Scale, Weights
 from knnkit.data.dataset import Dataset
 from knnkit.errors import DataError
 from knnkit.evaluation.splits import LEAVE_ONE_OUT
-from knnkit.model.golden import codes_of
-from knnkit.model.reference.enrolment import encode
+from knnkit.model.reference.enrolment import codes_of, encode
 from knnkit.training import neighbours
 from knnkit.training.neighbours import Lists
 from knnkit.training.source import Material

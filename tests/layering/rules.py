@@ -51,6 +51,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "tensorflow": ("knnkit.model.graph", "knnkit.model.tflite", "knnkit.model.selfcheck"),
     "sklearn": ("knnkit.training", "knnkit.data.dataset", "knnkit.evaluation.splits", "knnkit.model.scaling"),
     "scipy": ("knnkit.training",),
+    "imblearn": ("knnkit.training",),
     "skops": ("knnkit.training",),
     "pandas": (),
     "pyarrow": ("knnkit.data",),

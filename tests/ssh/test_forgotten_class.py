@@ -42,9 +42,36 @@ def test_a_fleet_of_three_refuses_a_release_that_forgets_a_class(
         for device in told["devices"]:
             assert "'versicolor'" in device["message"]
             assert device["release"]["digest"] == first, "the device stays on A"
-        assert "versicolor" in page
+        assert "Before and after: d0, d1, d2" in page
+        assert "class versicolor, now answered" in page, "the rows that do it"
+        if "min_recall" in gates:
+            assert "0 (0 of 18 rows) is below the gate of 0.8" in page
     assert "falls from 0.944444 to 0 (17 to 0 of 18 rows)" in told["devices"][0]["message"]
+    assert_dry_run_compares(tmp_path, forgets, key)
     lowered = releases.variant("iris-forgets", tmp_path / "lowered", gates=Gates(min_recall=0.0), sequence=30)
     code, told, _ = deploy(tmp_path, lowered, *key)
     assert code == 0
     assert all(device["release"]["digest"] != first for device in told["devices"])
+
+
+def assert_dry_run_compares(folder: Path, release: Path, key: tuple[str, ...]) -> None:
+    """The plan shows before -> after and the rows, from what the devices run, and nothing on them changes."""
+    files = contents(folder)
+    said = io.StringIO()
+    words = ["deploy", "-c", str(folder / "deploy.yaml"), "--release", str(release), "--dry-run", *key]
+    with contextlib.redirect_stdout(said):
+        assert cli.main(words) == 0
+        assert cli.main([*words, "--json"]) == 0
+    text = said.getvalue()
+    assert text.count("worst class versicolor 94.44 % -> versicolor 0.00 %, against iris 1.0.0") == 3
+    assert text.count("class versicolor: recall 94.44 % -> 0.00 % (17 -> 0 of 18 rows)") == 3
+    assert text.count("class versicolor, now answered virginica: scikit-learn iris rows ") == 3
+    (plan, *_) = json.loads(text.splitlines()[-1])["plans"]
+    assert [each["label"] for each in plan["compared"]["classes"] if each["after"] < each["before"]] == ["versicolor"]
+    assert contents(folder) == files
+
+
+def contents(folder: Path) -> dict[Path, int]:
+    """When each file of the devices was written; a lock notes who held it, also for `status`."""
+    found = (path for path in folder.glob("root*/**/*") if path.name != "lock" and not path.is_dir())
+    return {path: path.lstat().st_mtime_ns for path in found}

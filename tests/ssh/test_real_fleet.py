@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
 import json
 import os
 import re
@@ -21,6 +23,7 @@ from support.proxy import Proxy, proxy
 from support.releases import Releases
 
 from device_agent.shared.protocol import json_codec
+from knnkit.cli import main
 from knnkit.fleet.report import FleetReport
 
 ROOT = Path(__file__).parents[2]
@@ -87,18 +90,28 @@ def write_config(path: Path, devices: list[Device], *, rollout: str = "{}", know
 
 
 def knnkit(*words: object, check: int | None = 0, text: str | None = None) -> tuple[int, str, str]:
-    """Runs the command line as a user does, `text` on its standard input."""
+    """Runs the command line in this process, `text` on its standard input."""
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
+    terminal, sys.stdin = sys.stdin, io.TextIOWrapper(io.BytesIO((text or "").encode()))
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = main([*map(str, words)])
+    finally:
+        sys.stdin = terminal
+    return ended(code, *(stream.buffer.getvalue().decode() for stream in (out, err)), check)
+
+
+def by_itself(*words: object, check: int | None = 0) -> tuple[int, str, str]:
+    """Runs the command line as a user does, in a process of its own."""
     env = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-m", "knnkit", *map(str, words)],
-        input=text,
-        capture_output=True,
-        text=True,
-        env=env,
-        timeout=280,
-    )
-    assert check is None or done.returncode == check, f"{done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-    return done.returncode, done.stdout, done.stderr
+    argv = [sys.executable, "-m", "knnkit", *map(str, words)]
+    done = subprocess.run(argv, capture_output=True, text=True, env=env, timeout=280)
+    return ended(done.returncode, done.stdout, done.stderr, check)
+
+
+def ended(code: int, out: str, err: str, check: int | None) -> tuple[int, str, str]:
+    assert check is None or code == check, f"{code}\n{out[-3000:]}\n{err[-3000:]}"
+    return code, out, err
 
 
 def running(device: Device) -> str | None:
@@ -149,7 +162,7 @@ def test_fifty_devices_with_every_trouble_come_out_exactly_so(
     rollout = "{waves: [canary, 20%, 100%], max_failures: 2, connect_retries: 0, connect_timeout: 20s}"
     config = write_config(tmp_path, devices, rollout=rollout, known="".join(held) + stranger)
     files = [tmp_path / "report.json", tmp_path / "report.html"]
-    _, _, said = knnkit(
+    _, _, said = by_itself(
         *("deploy", "-c", config, "--release", releases["iris"], "--report", files[0], "--report", files[1]), check=1
     )
     report = json_codec.loads(FleetReport, files[0].read_bytes())
@@ -175,7 +188,7 @@ def test_fifty_devices_with_every_trouble_come_out_exactly_so(
     try:
         write_config(tmp_path, devices, rollout=rollout)
         again = tmp_path / "again.json"
-        knnkit("deploy", "-c", config, "--release", releases["iris"], "--retry-from", files[0], "--report", again)
+        by_itself("deploy", "-c", config, "--release", releases["iris"], "--retry-from", files[0], "--report", again)
     finally:
         sshd_again.stop()
         gone.server.process = sshd.start(gone.server.directory, host=gone.server.host, port=gone.server.port).process
@@ -301,7 +314,7 @@ def test_two_hosts_at_once_end_on_one_release_and_nobody_is_left_pending(
     after = releases.variant("iris-next", tmp_path / "after", sequence=12, version="1.2.0")
     with ThreadPoolExecutor(2) as pool:
         both = [
-            pool.submit(knnkit, "deploy", "-c", config, "--release", release, "--wait", "30s", "--json", check=None)
+            pool.submit(by_itself, "deploy", "-c", config, "--release", release, "--wait", "30s", "--json", check=None)
             for release in (next_one, after)
         ]
         reports = [json_codec.loads(FleetReport, job.result()[1]) for job in both]

@@ -79,7 +79,9 @@ class Golden:
                 raise ValueError(f"{name} has type {array.dtype} and shape {array.shape}")
         if not self.indices.shape == self.distances.shape == self.classes.shape:
             raise ValueError("indices, distances and classes have different shapes")
-        if not np.isfinite(self.rows).all() or not (np.isfinite(self.tolerance) & (self.tolerance >= 0)).all():
+        with np.errstate(over="ignore"):
+            rows = self.rows.astype(np.float32, copy=False)
+        if not np.isfinite(rows).all() or not (np.isfinite(self.tolerance) & (self.tolerance >= 0)).all():
             raise ValueError("a row or a tolerance is not a finite number")
         held = self.indices >= 0
         if not (np.isfinite(self.distances) == held).all() or (self.distances < 0).any():

@@ -56,6 +56,10 @@ KNN_FILE = "knn.json"
 LABELS_FILE = "labels.txt"
 #: float64 values and table offsets with which a runtime classifies a row whose float32 answer is not certain.
 EXACT_FILE = "exact.npz"
+#: Where training rows and golden rows come from: row, id and file.
+ROWS_FILE = "rows.npz"
+#: Read on the host alone: facts for the model card, an in-toto statement, and a CycloneDX document.
+CARD_FILE, PROVENANCE_FILE, SBOM_FILE = "card.json", "provenance.json", "sbom.json.gz"
 #: The signatures of the model: one row, and `KnnInfo.batch` rows.
 SIGNATURE_ONE = "classify"
 SIGNATURE_BATCH = "classify_batch"

@@ -25,13 +25,15 @@ class Reject:
     """When a row is "unknown": its k-th neighbour is farther away than the threshold of its predicted class.
 
     `acceptance` is the requested share of accepted rows; `thresholds` has a distance per class, in the model's metric;
-    `measured` is the share accepted among `measured_rows` held-out rows (None without such rows).
+    `measured` is the share accepted among `measured_rows` held-out rows (None without such rows). `by_class` has the
+    shares of classes with one of their own; the key is absent without any.
     """
 
     acceptance: float
     thresholds: tuple[float, ...]
     measured: float | None = None
     measured_rows: int = 0
+    by_class: dict[str, float] | None = None
 
 
 @record
@@ -62,6 +64,32 @@ class Evaluation:
 
 
 @record
+class LabelSets:
+    """Sets of labels with a coverage (`device_agent.shared.label_sets`).
+
+    `thresholds` has the highest score of each class, None where all scores fit; scores are relative to the distance
+    `radius`. `rows` and `covered` count the held-out rows of each class, and those whose set holds it; `size` is the
+    mean number of labels in a set. These are empty and None without held-out rows.
+    """
+
+    coverage: float
+    thresholds: tuple[float | None, ...]
+    radius: float
+    rows: tuple[int, ...] = ()
+    covered: tuple[int, ...] = ()
+    size: float | None = None
+
+
+@record
+class Reduced:
+    """How the training rows were chosen (`reduce` of deploy.yaml), and the model of all of them: rows and accuracy."""
+
+    how: str  # condensed, edited, prototypes
+    rows: int
+    accuracy: float
+
+
+@record
 class KnnInfo:
     """knn.json, inside the model file: everything that a runtime must know about the classifier."""
 
@@ -85,6 +113,8 @@ class KnnInfo:
     cells: int | None = None  # rows of the batch signature that searches one cell; None: it does not exist
     evaluation: Evaluation | None = None  # None: nothing was measured
     lattice: float | None = None  # step of training rows that are exact in float32 (knnkit.model.reference.lattice)
+    label_sets: tuple[LabelSets, ...] | None = None  # absent in a model without
+    reduced: Reduced | None = None  # absent in a model of all training rows
     near: Near | None = None  # None: the order within the k neighbours is left to float32, as in older models
     #: Subtracted from raw float64 rows before they become float32; 0 where a feature needs it not. None: float32 rows.
     origin: tuple[float, ...] | None = None

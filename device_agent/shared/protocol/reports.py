@@ -56,11 +56,39 @@ class ClassChange:
 
 
 @record
+class Flip:
+    """Golden rows whose label changes alike: `count` of them, and the numbers of the first, from 0.
+
+    `truth` is empty if the class of the rows is not known.
+    """
+
+    truth: str
+    before: str
+    after: str
+    count: int
+    rows: tuple[int, ...]
+
+
+@record
+class Running:
+    """`device_agent compare`: what the running release answers to the golden rows of another.
+
+    `labels` are text; None if it takes other features than these rows have.
+    """
+
+    release: ReleaseRef
+    features: tuple[str, ...]
+    classes: tuple[str, ...]
+    labels: tuple[str, ...] | None
+    schema: int = SCHEMA
+
+
+@record
 class Compared:
     """The running release beside the new one, on the new one's evaluation rows.
 
     `fits` is false if the two have other features: then nothing was compared. `gone` are labels that the new one does
-    not have.
+    not have. `flips` are the commonest changes of a label, also of rows whose class is not known.
     """
 
     release: str
@@ -69,6 +97,7 @@ class Compared:
     fits: bool
     classes: tuple[ClassChange, ...] = ()
     gone: tuple[str, ...] = ()
+    flips: tuple[Flip, ...] = ()
 
 
 @record
@@ -80,7 +109,7 @@ class Certificate:
     `failures` lists the gates that were missed. `classes` are the labels, as text. For a model of more than
     `MAX_CONFUSED` classes, `confusion` and `classes` are empty. `warnings` list why the release would be refused as a
     new one today: its key (`signed_by`) was revoked, or it has expired.
-    `compared` exists if a gate asks for a comparison with the release that was running.
+    `compared` exists at the activation that replaces a release, unless a model is large and no gate asks for it.
     """
 
     nonce: str

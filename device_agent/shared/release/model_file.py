@@ -6,7 +6,9 @@ They are in a zip archive after the model's flatbuffer, as TFLite Metadata speci
 from __future__ import annotations
 
 import contextlib
+import os
 import struct
+import weakref
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -32,6 +34,21 @@ def read_info(source: str | Path | IO[bytes]) -> model_info.KnnInfo:
         ) from None
 
 
+def has_member(source: str | Path | IO[bytes], name: str) -> bool:
+    """Whether a model has an associated file of this name.
+
+    Raises:
+        ModelUnusable: it is not a knnkit model.
+    """
+    try:
+        with _opened(source) as file:
+            zip_limits.require_small(file)
+            with zipfile.ZipFile(file) as members:
+                return name in members.namelist()
+    except _BROKEN as error:
+        raise ModelUnusable(f"{_name(source)} is not a knnkit model: {error}", hint=_HINT) from None
+
+
 def read_member(source: str | Path | IO[bytes], name: str, limit: int = json_codec.MAX_DOCUMENT) -> bytes:
     """Returns the bytes of one associated file of a model, by its name.
 
@@ -54,6 +71,7 @@ def _name(source: str | Path | IO[bytes]) -> str:
     return str(source if isinstance(source, str | Path) else getattr(source, "name", "the model"))
 
 
+_DESCRIPTORS = "/proc/self/fd/"
 _HINT = "is it a model that `knnkit build` or TfKNN.export made?"
 #: Every exception that zipfile raises for a broken archive.
 _BROKEN = (
@@ -94,3 +112,15 @@ def _read_stored(members: zipfile.ZipFile, name: str, limit: int) -> bytes:
     if len(data) != entry.file_size:
         raise ModelUnusable(f"{name} inside it has {len(data):,} bytes, but its entry says {entry.file_size:,}")
     return data
+
+
+def kept_open(owner: object, path: str) -> str:
+    """Returns a path that leads to this very file as long as `owner` lives, also when another takes its name.
+
+    A model that classifies is read again later: its exact tables for the first row in doubt, all of it to be packed.
+    """
+    if path.startswith(_DESCRIPTORS) or not os.path.isdir(_DESCRIPTORS):  # noqa: PTH112
+        return path
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    weakref.finalize(owner, os.close, descriptor)
+    return f"{_DESCRIPTORS}{descriptor}"

@@ -140,7 +140,8 @@ def number(text: str) -> float:
     """
     if "_" in text or not (text.isascii() or text.strip().isascii()):
         raise ValueError("not a number")
-    return float(text)
+    truth = TRUTH.get(text.strip().lower())
+    return float(text) if truth is None else truth
 
 
 def in_ascii(text: str) -> str | None:
@@ -163,8 +164,12 @@ def is_number(text: str, separator: str) -> bool:
     try:
         float(text if separator == "," else text.replace(",", ".", 1))
     except ValueError:
-        return False
+        return text.strip().lower() in TRUTH
     return True
+
+
+#: Truth values, as programs write them in any case, and their numbers.
+TRUTH = {"false": 0.0, "true": 1.0}
 
 
 class Decimals:

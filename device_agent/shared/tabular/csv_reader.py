@@ -24,6 +24,7 @@ from device_agent.shared.tabular.fields import Layout
 from device_agent.shared.tabular.float_parser import TOO_LARGE, read_table
 from device_agent.shared.tabular.reader import Line, Parsed, line_by_line, more, plain_numbers, short, unlike_finite
 
+_TRUTH = {word.encode(): b"%d" % number for word, number in csv_dialect.TRUTH.items()}
 #: The numbers of whole lines, (n_lines, n_numbers), and the cells of each column of text.
 Block = tuple[NDArray[Any], list[list[str]]]
 
@@ -126,7 +127,10 @@ def _is_plain(cell: bytes) -> bool:
 
 
 def _read_fields(fields: list[bytes], decimal: str) -> list[float]:
-    plain = plain_numbers(fields, decimal)
+    try:
+        plain = plain_numbers(fields, decimal)
+    except ValueError:
+        plain = plain_numbers([_TRUTH.get(field.strip().lower(), field) for field in fields], decimal)
     return [float(field.replace(b",", b".")) for field in plain] if decimal == "," else list(map(float, plain))
 
 

@@ -7,8 +7,9 @@ digits are one 64-bit word. The caller reads other fields. Equals float(text), o
 - Digits below 2^53 times, or divided by, a power of ten up to 10^22 are rounded once, and so correctly: W. D. Clinger,
   How to Read Floating Point Numbers Accurately, PLDI 1990.
 - With more digits or a larger power, the float64 is off by less than 8 units in its last place. float32 drops 29 bits,
-  so this matters only within `_DOUBT` units of the middle between two float32 numbers. The caller reads such a field,
-  and for float64 every field of this kind.
+  so this matters only within `_DOUBT` units of the middle between two float32 numbers. The caller reads such a field.
+- For float64, `rounding` scales up to 19 digits by powers up to 10^22. The caller reads the fields that it is not sure
+  of, and those with more digits or a larger power.
 
 Columns of text between those of numbers are returned unchanged. Never reports what is wrong with a text, and never
 returns a number that it is not sure of.
@@ -34,6 +35,7 @@ from device_agent.shared.tabular.fields import (
     find_fields,
     find_starts,
 )
+from device_agent.shared.tabular.rounding import scale_once
 
 #: Reads fields one by one; raises ValueError or OverflowError for a field that is not a number.
 ReadFields = Callable[[list[bytes]], Sequence[float]]
@@ -54,6 +56,8 @@ _MOST_DIGITS = 22
 #: Beyond this power of ten, no number of `_MOST_DIGITS` digits is between `_SMALLEST` and `_LARGEST`.
 _MOST_POWER = 60
 _EXACT_DIGITS, _EXACT_POWER = 2.0**53, 22
+#: Most digits whose number is the sum of two float64.
+_WHOLE_DIGITS = 19
 _POWERS = np.array([float(f"1e{power}") for power in range(_MOST_POWER + 1)])
 #: Divisor for each number of digits after the dot; 1 for `NO_DOT`.
 _DIVISORS = np.append(_POWERS, np.ones(NO_DOT - _MOST_POWER))
@@ -221,13 +225,16 @@ def _values(words: _Words, fields: Fields, layout: Layout) -> tuple[NDArray[np.f
     if fields.after is not None:
         length -= fields.after != NO_DOT
     odd = (length < 1) | (length > _MOST_DIGITS)
-    digits = _digits(words, fields, length, odd)
+    digits, rest = _digits(words, fields, length, odd, exact=layout.dtype is np.float64)
     if layout.strict:
         odd |= (first == _PLUS) | (minus & (digits == 0))
         odd |= _unlike_json(fields, length, words.codes.take(fields.starts + signed))
-    values, inexact = _scale(words, fields, digits)
+    values, power = _scale(words, fields, digits)
+    inexact = digits >= _EXACT_DIGITS
+    if power is not None:
+        inexact |= abs(power) > _EXACT_POWER
     if inexact.any():
-        odd |= inexact if layout.dtype is np.float64 else inexact & _in_doubt(values)
+        odd |= inexact & _in_doubt(values) if rest is None else _refine(values, inexact, digits, rest, fields, power)
     values *= 1.0 - 2.0 * minus
     return values, odd
 
@@ -241,9 +248,15 @@ def _unlike_json(fields: Fields, length: Places, lead: NDArray[np.uint8]) -> Mas
     return unlike
 
 
-def _digits(words: _Words, fields: Fields, length: Places, odd: Mask) -> NDArray[np.float64]:
-    """Returns the digits of each field as one whole number; marks fields with other characters in `odd`."""
+def _digits(
+    words: _Words, fields: Fields, length: Places, odd: Mask, *, exact: bool
+) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+    """Returns the digits of each field as one whole number; if `exact`, also what that lost of up to 19 digits.
+
+    Marks fields with other characters in `odd`. What it lost of more digits is not a number.
+    """
     digits = _eight(words.load_digits(fields.stops, fields.after, 0), length, odd)
+    rest = np.where(length > _WHOLE_DIGITS, np.nan, 0.0) if exact else None
     for back in (8, 16):
         long = np.flatnonzero(length > back)
         if not len(long):
@@ -251,9 +264,13 @@ def _digits(words: _Words, fields: Fields, length: Places, odd: Mask) -> NDArray
         after = None if fields.after is None else fields.after.take(long)
         wrong = np.zeros(len(long), np.bool_)
         higher = _eight(words.load_digits(fields.stops.take(long), after, back), length.take(long) - back, wrong)
-        digits[long] += higher * _POWERS[back]
+        higher *= _POWERS[back]  # exact: at most 27 bits, and a power of 5 below 2^38, unless over 19 digits
+        lower = digits[long]
+        digits[long] = both = higher + lower
+        if rest is not None:
+            rest[long] += np.where(higher >= lower, lower - (both - higher), higher - (both - lower))
         odd[long] |= wrong
-    return digits
+    return digits, rest
 
 
 def _eight(words: NDArray[np.uint64], count: Places, odd: Mask) -> NDArray[np.float64]:
@@ -272,20 +289,38 @@ def _eight(words: NDArray[np.uint64], count: Places, odd: Mask) -> NDArray[np.fl
     return words.astype(np.float64)
 
 
-def _scale(words: _Words, fields: Fields, digits: NDArray[np.float64]) -> tuple[NDArray[np.float64], Mask]:
-    """Returns the digits scaled by dot and exponent, and a mask of those that are rounded more than once."""
-    inexact = digits >= _EXACT_DIGITS
-    values = digits
-    if fields.after is not None:
-        raised = np.flatnonzero(fields.stops < fields.ends)
-        if len(raised):
-            power = np.where(fields.after == NO_DOT, 0, -fields.after)
-            power[raised] += _exponents(words, fields.stops.take(raised), fields.ends.take(raised))
-            inexact |= abs(power) > _EXACT_POWER
-            values = digits * _POWERS.take(power, mode="clip") / _POWERS.take(-power, mode="clip")
-        else:
-            values = digits / _DIVISORS.take(fields.after, mode="clip")
-    return values, inexact
+def _scale(words: _Words, fields: Fields, digits: NDArray[np.float64]) -> tuple[NDArray[np.float64], Places | None]:
+    """Returns the digits scaled by dot and exponent, and the power of ten of each; None if none has an exponent."""
+    if fields.after is None:
+        return digits, None
+    raised = np.flatnonzero(fields.stops < fields.ends)
+    if not len(raised):
+        return digits / _DIVISORS.take(fields.after, mode="clip"), None
+    power = np.where(fields.after == NO_DOT, 0, -fields.after)
+    power[raised] += _exponents(words, fields.stops.take(raised), fields.ends.take(raised))
+    return digits * _POWERS.take(power, mode="clip") / _POWERS.take(-power, mode="clip"), power
+
+
+def _refine(
+    values: NDArray[np.float64],
+    inexact: Mask,
+    digits: NDArray[np.float64],
+    rest: NDArray[np.float64],
+    fields: Fields,
+    power: Places | None,
+) -> Mask:
+    """Rounds the `inexact` of `values` once; returns a mask of those that the caller must read."""
+    places = np.flatnonzero(inexact)
+    if power is not None:
+        power = power.take(places)
+    else:
+        power = -(fields.after.take(places) % NO_DOT if fields.after is not None else np.zeros_like(places))
+    up, down = (_POWERS.take(part, mode="clip") for part in (power, -power))
+    found, sure = scale_once(digits.take(places), rest.take(places), up, down)
+    sure &= abs(power) <= _EXACT_POWER
+    values[places] = np.where(sure, found, values.take(places))
+    inexact[places[sure]] = False
+    return inexact
 
 
 def _exponents(words: _Words, stops: Places, ends: Places) -> Places:

@@ -200,7 +200,7 @@ class _NpyReader:
         if size > _MAX_NPY_HEADER:
             raise self._bad("its header is too long")
         shape, fortran, dtype = self._parse_header(self._read(size))
-        if dtype.kind not in "fiu":
+        if dtype.kind not in "fiub":
             raise self._bad(f"it holds {dtype}, not numbers")
         if len(shape) == 1 and shape[0] == n_features:
             shape = (1, n_features)

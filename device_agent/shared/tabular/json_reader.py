@@ -126,7 +126,7 @@ def _read_fields(fields: list[bytes]) -> list[float]:
 
 
 def _json_number(value: Any, where: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if not isinstance(value, int | float):  # true and false are 1 and 0
         raise BadInput(f"{where}: {short(json.dumps(value))} is not a number")
     try:
         return checked(float(value), str(value), where)

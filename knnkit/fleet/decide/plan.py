@@ -11,6 +11,7 @@ from typing import Literal
 from device_agent import __version__
 from device_agent.shared.protocol import constants, versions
 from device_agent.shared.protocol.documents import ReleaseRef, Status
+from device_agent.shared.protocol.reports import Compared
 from device_agent.shared.trust.rules import newer_than
 from knnkit.fleet.device.probe import Facts
 from knnkit.fleet.targets import Target
@@ -68,6 +69,7 @@ class DevicePlan:
     steps: tuple[PlanStep, ...] = ()
     refusal: Refusal | None = None
     warnings: tuple[str, ...] = ()  # the device's own, and one for each key that deploy.yaml does not name
+    compared: Compared | None = None  # what the device runs now, beside the release
 
     @property
     def unchanged(self) -> bool:

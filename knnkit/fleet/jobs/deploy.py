@@ -23,6 +23,7 @@ from knnkit.fleet.device.probe import Facts, probe
 from knnkit.fleet.device.recorder import Listener, Recorder, nobody
 from knnkit.fleet.jobs.activate import Switch
 from knnkit.fleet.jobs.check import trial
+from knnkit.fleet.jobs.compare import compare
 from knnkit.fleet.jobs.job import DeviceJob
 from knnkit.fleet.jobs.session import Conversation, Stopped
 from knnkit.fleet.jobs.upload_dir import claim
@@ -218,8 +219,10 @@ class _Deploy:
 def plan_job(job: DeviceJob, listen: Listener = nobody, pause: Pause = just_sleep) -> DeviceReport:
     """Probes a device and plans its deploy; the plan is in the report's `details`."""
 
-    def plan_it(_: Transport, facts: Facts, recorder: Recorder) -> DeviceReport:
+    def plan_it(transport: Transport, facts: Facts, recorder: Recorder) -> DeviceReport:
         plan = plan_device(job.target, facts, job.package, job.options)
+        if any(step.action == "activate" for step in plan.steps):
+            plan = replace(plan, compared=compare(job, transport, facts))
         outcome, why = (Outcome.FAILED, vars(plan.refusal)) if plan.refusal else (Outcome.ANSWERED, {})
         return recorder.end(outcome, details=json_codec.dumps(plan), warnings=plan.warnings, **why)
 

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.protocol.model_info import Reject
-from knnkit.model.reference.space import Float64
+from knnkit.model.reference.classifier import Reference, ReferenceAnswers
+from knnkit.model.reference.space import Float32, Float64
 
 #: A class with fewer calibration rows than this uses the threshold of all classes together.
 MIN_CLASS_ROWS = 100
 
 
-def calibrate(acceptance: float, label: NDArray[np.int32], kth: Float64, n_classes: int) -> Reject:
+def calibrate(
+    acceptance: float,
+    label: NDArray[np.int32],
+    kth: Float64,
+    n_classes: int,
+    own: Mapping[int, float] | None = None,
+) -> Reject:
     """Returns one threshold per class, in the model's metric, that accepts the share `acceptance` of ordinary rows.
 
     Args:
@@ -20,12 +31,13 @@ def calibrate(acceptance: float, label: NDArray[np.int32], kth: Float64, n_class
         label: (n,) int32 class that the reference answered for each calibration row.
         kth: (n,) float64 distance of its k-th neighbour.
         n_classes: number of classes.
+        own: class index -> share, in place of `acceptance`.
     """
-    common = _quantile(kth, acceptance)
-    thresholds = [
-        _quantile(kth[label == code], acceptance) if np.sum(label == code) >= MIN_CLASS_ROWS else common
-        for code in range(n_classes)
-    ]
+    thresholds = []
+    for code in range(n_classes):
+        values = kth[label == code]
+        share = (own or {}).get(code, acceptance)
+        thresholds.append(_quantile(values if len(values) >= MIN_CLASS_ROWS else kth, share))
     return Reject(acceptance, tuple(thresholds))
 
 
@@ -35,3 +47,26 @@ def _quantile(values: Float64, share: float) -> float:
     ordered = np.sort(values)
     rank = min(len(ordered), int(np.ceil(share * (len(ordered) + 1))))
     return float(ordered[rank - 1])
+
+
+def answer_apart(reference: Reference, places: NDArray[np.int64], spare: Float32 | None) -> ReferenceAnswers:
+    """Returns the answers to known rows, none of which is its own neighbour, with k neighbours each.
+
+    Args:
+        reference: the classifier.
+        places: (n,) indices of its training rows; those behind are of `spare`.
+        spare: raw rows like the training rows that are not among them, as `reduce` leaves out.
+    """
+    count, k = len(reference.enrolled), reference.k
+    if spare is None:
+        return reference.leave_one_out(places)
+    inside = places < count
+    parts = [reference.leave_one_out(places[inside]), reference.answer(spare[places[~inside] - count])]
+    order = np.argsort(np.concatenate([np.flatnonzero(inside), np.flatnonzero(~inside)]))
+
+    def joined(name: str) -> NDArray[Any]:
+        columns = slice(None, k if name in ("indices", "distances") else None)
+        values = [getattr(part, name) for part in parts]
+        return np.asarray(np.concatenate([each[:, columns] if each.ndim > 1 else each for each in values])[order])
+
+    return ReferenceAnswers(**{each.name: joined(each.name) for each in fields(ReferenceAnswers)})

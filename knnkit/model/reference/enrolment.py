@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from device_agent.shared.protocol.constants import Metric
 from knnkit.data.dataset import Dataset
+from knnkit.errors import DataError
 from knnkit.model.reference.space import Float32, Space, Step, make_space
 
 
@@ -54,3 +55,21 @@ def encode(labels: NDArray[Any]) -> tuple[tuple[int | str, ...], NDArray[np.int3
     """Returns the classes, sorted as numpy sorts them, and the (n,) int32 class index of each label."""
     classes, codes = np.unique(labels, return_inverse=True)
     return tuple(classes.tolist()), codes.reshape(-1).astype(np.int32)
+
+
+def codes_of(classes: tuple[int | str, ...], labels: NDArray[np.generic]) -> NDArray[np.int32]:
+    """Returns the (n,) class index of each label.
+
+    Raises:
+        DataError: a label that the classes do not have.
+    """
+    # `7` is text beside a label of letters, and a number where they are not in the same file.
+    places = {str(label): code for code, label in enumerate(classes)}
+    texts = [str(label) for label in labels.tolist()]
+    unseen = sorted(set(texts) - set(places))
+    if unseen:
+        raise DataError(
+            f"the held-out rows have a label that no training row has: {unseen[0]!r}",
+            hint="give the training set a row of that class, or leave it out of the held-out rows",
+        )
+    return np.array([places[text] for text in texts], dtype=np.int32)

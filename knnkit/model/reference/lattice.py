@@ -82,7 +82,8 @@ def find_lattice(enrolled: NDArray[np.float32], scale: Float64) -> Lattice | Non
         squares = max(squares, float((weighted * weighted).sum(axis=1).max()))
         if step < _STEPS[0] or squares >= MOST * step * step:
             return None
-    step = 1.0 if math.isinf(step) else step  # one place only
+    if step > 1.0 and squares < MOST:  # rows that happen to be even, or all at one place: a query may be odd
+        step = 1.0
     return Lattice(step, math.sqrt(squares) / step) if step < _STEPS[1] else None
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import get_args
 
 from device_agent.shared.protocol.constants import Metric, Scale, Weights, is_name
 from knnkit.errors import BuildError
+
+#: Key of `reject` for the classes without a share of their own.
+DEFAULT = "default"
 
 
 @dataclass(frozen=True)
@@ -19,7 +23,9 @@ class KnnSpec:
         metric: distance between two rows, after scaling.
         weights: `uniform`, or `distance` for votes of 1 / distance, where exact matches take the whole vote.
         scale: scaling of the features, fitted on the training rows and built into the model.
-        reject: share of ordinary rows to accept; with None the model never answers "unknown".
+        reject: share of ordinary rows to accept, or label -> share, with `default` for the others; with None the model
+            never answers "unknown".
+        label_sets: coverages of the label sets that the model can answer with.
     """
 
     name: str
@@ -27,7 +33,8 @@ class KnnSpec:
     metric: Metric = "euclidean"
     weights: Weights = "uniform"
     scale: Scale = "none"
-    reject: float | None = None
+    reject: float | Mapping[str, float] | None = None
+    label_sets: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if not is_name(self.name):
@@ -41,7 +48,17 @@ class KnnSpec:
         ):
             if value not in get_args(kind):
                 raise BuildError(f"{what} {value!r} is not one of {', '.join(get_args(kind))}")
-        if self.reject is not None and not 0.0 < self.reject < 1.0:
-            raise BuildError(
-                f"reject is {self.reject}; it is the share of ordinary rows to accept, above 0 and below 1"
-            )
+        for share in self.shares.values():
+            if not 0.0 < share < 1.0:
+                raise BuildError(f"reject is {share}; it is the share of ordinary rows to accept, above 0 and below 1")
+        if wrong := [each for each in self.label_sets if not 0.0 < each < 1.0]:
+            raise BuildError(f"label_sets: {wrong[0]} is not a coverage above 0 and below 1", hint="label_sets: 0.95")
+        if self.reject is not None and DEFAULT not in self.shares:
+            raise BuildError("reject has no share for the other classes", hint="reject: {fault: 0.999, default: 0.99}")
+
+    @property
+    def shares(self) -> Mapping[str, float]:
+        """`reject` as label -> share, with `default`; empty without it."""
+        if self.reject is None:
+            return {}
+        return self.reject if isinstance(self.reject, Mapping) else {DEFAULT: self.reject}

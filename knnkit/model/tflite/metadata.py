@@ -1,14 +1,14 @@
 """Writes TFLite Metadata and associated files into a model.
 
-The files are the labels, knn.json and the exact float64 tables. The metadata is a buffer of the model; the files follow
-in a STORED zip with a fixed date. The same model gives the same bytes. Never changes what the graph computes.
+The files are the labels, knn.json, the exact float64 tables and the origins of the rows. The metadata is a buffer of
+the model; the files follow in a STORED zip with a fixed date. The same model gives the same bytes. Never changes what
+the graph computes.
 Schema: tflite-support, tensorflow_lite_support/metadata/metadata_schema.fbs.
 """
 
 from __future__ import annotations
 
 import io
-import zipfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,9 +20,8 @@ from device_agent.shared.protocol import constants, json_codec, model_info
 from knnkit.errors import BuildError
 from knnkit.model.graph.search import Stored
 from knnkit.model.graph.tfknn import KnnModule
-from knnkit.model.tflite import flatbuffer
+from knnkit.model.tflite import associated_files, flatbuffer
 
-_EPOCH = (1980, 1, 1, 0, 0, 0)
 _METADATA_NAME = "TFLITE_METADATA"
 _METADATA_IDENTIFIER = b"M001"
 _MIN_PARSER_VERSION = "1.0.0"
@@ -44,30 +43,38 @@ def label_file(classes: tuple[Any, ...]) -> bytes:
     return "".join(f"{label}\n" for label in classes).encode()
 
 
-def pack(tree: Any, model: KnnModule, info: model_info.KnnInfo) -> bytes:
+def pack(tree: Any, model: KnnModule, info: model_info.KnnInfo, rows: bytes) -> bytes:
     """Returns the complete model file: the model tree with its metadata, followed by the associated files.
+
+    Args:
+        tree: of the converted model.
+        model: that it was converted from.
+        info: knn.json.
+        rows: rows.npz.
 
     Raises:
         BuildError: the converter changed the training rows; this TensorFlow is not supported.
     """
     flatbuffer.add_metadata(tree, _METADATA_NAME, _describe(tree, info, model))
     laid = flatbuffer.lay_out(tree, [_find(tree, stored, model) for stored in model.search.stored()])
-    archive = io.BytesIO()
     members = {
         constants.LABELS_FILE: label_file(info.classes),
         constants.KNN_FILE: _knn_file(info),
         constants.EXACT_FILE: _exact_tables(_blocks(tree, laid, model), model),
+        constants.ROWS_FILE: rows,
     }
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as file:
-        for name, data in members.items():
-            file.writestr(zipfile.ZipInfo(name, _EPOCH), data)
-    return laid.data + archive.getvalue()
+    return laid.data + associated_files.archive(members)
 
 
 def _knn_file(info: model_info.KnnInfo) -> bytes:
-    """Returns knn.json; without the key `origin` if there is none, as older versions write it."""
-    document = json_codec.to_plain(info)
-    return json_codec.dump_file({key: value for key, value in document.items() if key != "origin" or value is not None})
+    """Returns knn.json; without keys that say nothing and that older versions do not write."""
+    document: dict[str, Any] = json_codec.to_plain(info)
+    for key in ("origin", "label_sets", "reduced"):
+        if document[key] is None:
+            del document[key]
+    if info.reject is not None and info.reject.by_class is None:
+        del document["reject"]["by_class"]
+    return json_codec.dump_file(document)
 
 
 # --- the training rows, once --------------------------------------------------------------------------------------
@@ -139,6 +146,7 @@ def _describe(tree: Any, info: model_info.KnnInfo, model: KnnModule) -> bytes:
         _associated(build, constants.LABELS_FILE, "one class a line", _TENSOR_AXIS_LABELS),
         _associated(build, constants.KNN_FILE, "the classifier: k, metric, features, classes", _DESCRIPTIONS),
         _associated(build, constants.EXACT_FILE, "float64 tables for rows that float32 leaves in doubt", _DESCRIPTIONS),
+        _associated(build, constants.ROWS_FILE, "where the training rows come from: row, id, file", _DESCRIPTIONS),
     ]
     maps = [step for step in model.space.steps if step.kind != "cosine"]
     imported = info.scale == "none" and (maps or not np.all(model.space.scale == 1.0))

@@ -9,6 +9,7 @@ import json
 import os
 import pty
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -112,7 +113,22 @@ def test_all_that_can_be_asked_for_agrees_with_the_reference_in_every_format(rea
         assert sum(record["probabilities"].values()) == pytest.approx(1.0, abs=1e-6)
         assert list(record["probabilities"]) == [str(label) for label in classes]
         assert record["digest"] == fields[-1] == entries["digest"][number].decode() == ready.digest
-        assert len(fields) == 1 + len(classes) + 3 * k + 1
+        origins = fields[1 + len(classes) + 3 * k : -1]
+        assert [int(row) for row in origins[::2]] == [one["row"] for one in nearest] == entries["rows"][number].tolist()
+        assert origins[1::2] == [""] * k
+        assert len(fields) == 1 + len(classes) + 3 * k + 2 * k + 1
+
+
+@pytest.mark.parametrize("neighbors", [True, False])
+def test_only_who_asks_for_neighbours_reads_where_rows_come_from(ready: Ready, neighbors: bool) -> None:
+    words = ["--root", str(ready.device.root), "classify", *(["--neighbors"] if neighbors else [])]
+    program = (
+        f"import sys; from device_agent import cli; assert cli.main({words}) == 0; "
+        "print('device_agent.shared.release.row_origins' in sys.modules, file=sys.stderr)"
+    )
+    row = ",".join(map(str, ready.rows[0].tolist())) + "\n"
+    done = subprocess.run([sys.executable, "-c", program], input=row.encode(), capture_output=True, check=True)
+    assert done.stderr.decode().strip() == str(neighbors)
 
 
 def test_numbers_as_labels_stay_numbers(device: Device, releases: Releases, tmp_path: Path) -> None:
@@ -145,7 +161,7 @@ def test_a_far_away_row_is_unknown(ready: Ready) -> None:
         ("a,b,c,d\n", "line 1: not numbers, and no header either: it names none of the columns that"),
         ("sepal length (cm),petal width (cm)\n1,2\n", "line 1: the header has no column 'sepal width (cm)'"),
         ("[1,2,3]\n", "line 1: expected 4 values, found 3"),
-        ("[1,2,3,true]\n", "line 1: value 4 ('petal width (cm)'): 'true' is not a number"),
+        ("[1,2,3,null]\n", "line 1: value 4 ('petal width (cm)'): 'null' is not a number"),
         ("[1,2,3,NaN]\n", "is not a finite number"),
         ('{"sepal length (cm)": 1}\n', "line 1: the object has no key 'sepal width (cm)' (nor 2 more)"),
         ("[1,2\n", "line 1: not JSON"),

@@ -12,8 +12,8 @@ from support.device import Device
 from support.releases import Releases
 
 from device_agent.serving.batch import Request
+from device_agent.serving.columns import Columns
 from device_agent.serving.stream_rows import StreamRows
-from device_agent.serving.writers import Columns
 from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.protocol import constants
 from device_agent.shared.release.model_file import read_info

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from device_agent.inference.tflite_knn import Answers
-from device_agent.serving.writers import Columns, CsvRenderer, JsonRenderer
+from device_agent.serving.columns import Columns
+from device_agent.serving.writers import CsvRenderer, JsonRenderer
 from device_agent.shared.protocol.model_info import KnnInfo
 
 NAMES: list[tuple[str | int, ...]] = [

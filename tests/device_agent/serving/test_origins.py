@@ -102,8 +102,11 @@ def test_a_stream_follows_to_a_release_with_an_origin_and_back(
         assert [stream.ask(csv_of(row[None]).strip()) for row in QUERIES[:60]] == expected[:60]
 
 
-def test_rows_of_any_kind_from_python(releases: Releases, expected: list[str]) -> None:
-    model = TfliteKNN(releases["plots"] / constants.MODEL_FILE)
+@pytest.mark.parametrize("runtime", ["auto", "ai_edge_litert", "numpy"])
+def test_rows_of_any_kind_from_python(releases: Releases, expected: list[str], runtime: str) -> None:
+    if runtime == "ai_edge_litert":
+        pytest.importorskip("ai_edge_litert")
+    model = TfliteKNN(releases["plots"] / constants.MODEL_FILE, runtime=runtime)
     assert model.predict(QUERIES).tolist() == expected
     assert model.predict(QUERIES.tolist()).tolist() == expected
     assert [model.predict(row[None])[0] for row in QUERIES[:50]] == expected[:50]

@@ -34,6 +34,8 @@ MODEL = {
     "weights": "uniform",
     "scale": "none",
     "reject": 0.9,
+    "reduce": {"how": "condensed", "max_loss": 0.01},
+    "label_sets": [0.9],
     "device_class": "any",
     "gates": GATES,
 }
@@ -63,7 +65,7 @@ FILES: list[dict[str, Any]] = [
     {"model": MODEL, **REST},
     {"model": {"name": "fruit", "data": {"sklearn": "iris"}, "test": 0.3}},
     {"model": {"name": "fruit", "data": {"skops": "a.skops"}}},
-    {"models": [{"name": "fruit", "data": {"sklearn": "iris"}}]},
+    {"models": [{"name": "fruit", "data": {"sklearn": "iris"}, "reduce": "edited", "label_sets": 0.9}]},
     {"model": {"name": "fruit", "data": {"file": "a.csv"}, "split": {"group": "device"}}},
     {"model": {"name": "fruit", "data": {"file": "a.csv"}, "split": {"time": "when"}}},
     {"model": {"name": "fruit", "data": {"file": "a.csv"}, "split": {"file": "b.csv"}}},
@@ -203,7 +205,7 @@ def test_the_same_bounds_are_told_that_hold() -> None:
     words = {key: messages.expected(parse.Config, ("rollout", key)) for key in ("concurrency", "connect_timeout")}
     assert words["concurrency"] == "a whole number from 1 to 1024"
     assert words["connect_timeout"].endswith("a number of seconds, above 0 and at most 3600")
-    assert messages.expected(parse.Config, ("model", "reject")) == "a number, above 0 and below 1"
+    assert messages.expected(parse.Config, ("model", "reject")).startswith("a number, above 0 and below 1, or a label")
     assert messages.expected(parse.Config, ("model", "k")) == "a whole number, at least 1"
 
 

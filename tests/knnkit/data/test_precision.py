@@ -14,6 +14,7 @@ from support.offsets import KINDS, write_csv
 from knnkit.data import precision
 from knnkit.data.dataset import SKLEARN_SETS, dataset, load_sklearn
 from knnkit.data.files import load
+from knnkit.errors import DataError
 
 RNG = np.random.default_rng(5)
 NEXT = float(np.nextafter(np.float32(3.3), np.float32(4)))
@@ -110,3 +111,23 @@ def test_a_csv_file_is_read_in_float64_only_where_it_must_be(tmp_path: Path, kin
     assert load(write_csv(tmp_path / "near.csv", near, labels), "y").rows.dtype == np.float32
     kept = load(tmp_path / "near.csv", "y", wide=True).rows
     assert np.array_equal(kept, near), "test rows of a model with an origin"
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.uint32, np.int64, np.longdouble, object])
+def test_whole_numbers_of_any_type_keep_what_float32_cannot_hold(kind: type) -> None:
+    seconds = (1_767_225_600 + np.arange(200)[:, None] * 10).astype(kind)
+    assert dataset(seconds, np.zeros(200, int)).rows.dtype == np.float64
+    assert dataset(seconds.tolist(), np.zeros(200, int)).rows[3, 0] == 1_767_225_630
+
+
+@pytest.mark.parametrize("kind", [np.bool_, np.uint8, np.int16, np.float16, np.float32])
+def test_types_that_float32_holds_are_not_widened(kind: type) -> None:
+    assert dataset(np.arange(90)[:, None].astype(kind), np.zeros(90, int)).rows.dtype == np.float32
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e39, -1e300])
+def test_numbers_that_are_not_finite_are_named_without_a_warning_of_numpy(bad: float) -> None:
+    rows = KINDS["utm"]()[0].copy()
+    rows[7, 1] = bad
+    with pytest.raises(DataError, match=r"row 7, column 'feature_1': .* is not a finite float32 number"):
+        dataset(rows, np.zeros(len(rows), int))

@@ -11,6 +11,7 @@ from sklearn.datasets import load_digits
 from support import ties
 from support.device_process import DeviceProcess
 
+from knnkit.cli import main
 from knnkit.data.dataset import dataset
 from knnkit.model.build import BuiltModel, build_model
 from knnkit.model.reference.lattice import Lattice, centre_on, find_lattice
@@ -75,10 +76,10 @@ def test_neighbours_on_a_lattice_are_exact(seed: int, device: DeviceProcess, tmp
     rng = np.random.default_rng(seed)
     rows = (rng.integers(0, 4, (count, width)) * step + offset).astype(np.float32)
     model, k = build(rows, 7, metric), 7
-    assert model.info.lattice == step
+    assert model.info.lattice == min(step, 1.0)
     queries = (rng.integers(-2, 7, (80, width)) * step + offset).astype(np.float32)
     assert settled(model, queries, ties.neighbours(rows, queries, k, metric), device, tmp_path) == 0
-    beside = queries + np.float32(step / 4)  # takes the way of all other rows
+    beside = queries + np.float32(min(step, 1.0) / 4)  # takes the way of all other rows
     settled(model, beside, ties.neighbours(rows, beside, k, metric), device, tmp_path)
 
 
@@ -95,6 +96,14 @@ def test_sums_about_2_to_the_24_are_exact_or_settled(
     sums = np.abs(queries[:, None].astype(np.float64) - rows).sum(axis=2) if metric == "manhattan" else sums
     assert {2**24 - 1, 2**24, 2**24 + 1} <= set(sums.reshape(-1).tolist())
     settled(build(rows, 4, metric), queries, ties.neighbours(rows, queries, 4, metric), device, tmp_path)
+
+
+@pytest.mark.parametrize("step", [1.0, 0.25])
+def test_inspect_shows_the_step(step: float, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "model.tflite"
+    path.write_bytes(build(np.repeat(np.arange(20.0), 2).reshape(20, 2) * step, 3).data)
+    assert main(["inspect", str(path)]) == 0
+    assert f"exact in float32 for rows in whole steps of {step:g}, up to sums of 2^24" in capsys.readouterr().out
 
 
 def test_one_real_column_leaves_no_lattice(device: DeviceProcess, tmp_path: Path) -> None:
@@ -117,6 +126,7 @@ def test_one_real_column_leaves_no_lattice(device: DeviceProcess, tmp_path: Path
         ([[0, 1, 4095, 9000]], [1.0], None),  # squares of its range are beyond 2^24
         ([[0.1, 0.2, 0.3]], [1.0], None),
         ([[7, 7, 7]], [1.0], 1.0),
+        ([[0, 2, 4]], [1.0], 1.0),  # the next row may be odd
         ([[0, 1e-20, 3e-20]], [1.0], None),
     ],
 )

@@ -166,7 +166,8 @@ def test_a_release_with_an_origin_is_refused_by_agents_that_know_none(
     monkeypatch.delattr(Manifest, "newest_schema")  # as in 0.1.0
     with pytest.raises(Refused) as caught:
         device_manifest.read_manifest((tmp_path / "release" / constants.MANIFEST_FILE).read_bytes())
-    assert (caught.value.reason, caught.value.hint) == ("agent-too-old", "knnkit provision --target HOST")
+    assert caught.value.reason == "agent-too-old"
+    assert caught.value.hint.startswith("knnkit provision")
 
 
 @pytest.mark.parametrize("rows", [np.arange(40.0), np.random.default_rng(0).normal(3.0, 1.0, 40)])

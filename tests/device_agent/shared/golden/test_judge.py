@@ -195,6 +195,8 @@ def test_a_golden_set_survives_its_file_and_makes_the_same_bytes() -> None:
     assert again.to_bytes() == data
     assert again.metric == "euclidean"
     assert np.array_equal(again.indices, GOLDEN.indices)
+    far = dataclasses.replace(GOLDEN, rows=np.array([[5_600_000.05], [5_600_000.1]]))
+    assert np.array_equal(Golden.from_bytes(far.to_bytes()).rows, far.rows)
 
 
 def _changed(**arrays: Any) -> bytes:
@@ -216,6 +218,8 @@ def _changed(**arrays: Any) -> bytes:
         _changed(label=np.zeros(2)),
         _changed(label=np.zeros(3, np.int32)),
         _changed(rows=np.array([[0.0], [np.nan]], np.float32)),
+        _changed(rows=np.array([[0.0], [1e39]])),
+        _changed(rows=np.array([[0], [1]])),
         _changed(tolerance=np.array([-1.0, 1.0])),
         _changed(distances=np.zeros((2, 3))),
         _changed(distances=np.array([[-1.0, 2.0, 3.0], [1.0, 3.0, np.inf]])),

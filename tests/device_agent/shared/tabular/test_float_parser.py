@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Callable, Iterator
+from decimal import Context, Decimal
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,8 @@ INFO = KnnInfo(
     name="n", k=1, n_features=3, feature_names=("a", "b", "c"), classes=(0, 1), metric="euclidean", weights="uniform",
     scale="none", n_train=2, batch=8, fingerprint="", minimum_runtime="1", versions={},
 )  # fmt: skip
+#: Digits enough for every float64 in these tests.
+EXACT = Context(prec=200)
 #: More text than is read number by number.
 LONG = 30_000
 FILLER = [b"0.5,-12,3e-05", b"1234567,+0.25,7.0001", b"-3.1415927,2.,.125"]
@@ -117,6 +121,31 @@ def test_next_to_the_middle_between_two_float32_nothing_is_rounded_twice(
 ) -> None:
     handed_over = assert_read_as_float([form % value for value in near_the_middle(smallest, largest)])
     assert len(handed_over) > 1000, "float() decides here"
+
+
+@pytest.mark.parametrize("digits", range(16, 23))
+@pytest.mark.parametrize(("smallest", "largest"), [(1e-6, 1e19), (2.0**52, 2.0**63)])
+@pytest.mark.parametrize("powers", [False, True])
+def test_next_to_the_middle_between_two_float64_nothing_is_rounded_twice(
+    digits: int, smallest: float, largest: float, powers: bool
+) -> None:
+    low, high = (int(np.float64(value).view(np.int64)) for value in (smallest, largest))
+    lower = np.random.default_rng(12).integers(low, high, 3000).view(np.float64)
+    if powers:  # where the step below is half of the step above
+        lower = 2.0 ** np.floor(np.log2(lower))
+    texts = [
+        f"{EXACT.divide(EXACT.add(Decimal(value), Decimal(float(np.nextafter(value, to)))), 2):.{digits}g}"
+        for value, to in zip(lower.tolist(), itertools.cycle([0.0, np.inf]))
+    ]
+    assert_read_as_float(texts)
+
+
+@pytest.mark.parametrize("form", ["%.17g", "%.2f", "%.7f", "%.15g", "%r", "%.18e"])
+def test_float64_is_read_without_a_call_for_each_number(form: str) -> None:
+    one_by_one = OneByOne()
+    values = np.random.default_rng(13).uniform(-180.0, 6e6, 20_000).tolist()
+    assert table_read(table_of([form % value for value in values], 2), 2, one_by_one, dtype=np.float64) is not None
+    assert len(one_by_one.fields) < 20
 
 
 @pytest.mark.parametrize("columns", [1, 3, 250])

@@ -166,7 +166,7 @@ def test_the_standard_tool_reads_name_labels_and_files(trees: BuiltModel, tmp_pa
     shown = json.loads(told)
     assert shown["name"] == "trees"
     assert "k = 5, cosine" in shown["description"]
-    assert files == [constants.LABELS_FILE, constants.KNN_FILE, constants.EXACT_FILE]
+    assert files == [constants.LABELS_FILE, constants.KNN_FILE, constants.EXACT_FILE, constants.ROWS_FILE]
     assert labels == "ash\nelm\n"
     outputs = shown["subgraph_metadata"][0]["output_tensor_metadata"]
     labelled = [each["name"] for each in outputs if "associated_files" in each]

@@ -1,0 +1,65 @@
+"""Columns of answers besides the label."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.shared import label_sets
+from device_agent.shared.protocol.model_info import KnnInfo
+from device_agent.shared.protocol.record import record
+
+if TYPE_CHECKING:
+    from device_agent.inference.tflite_knn import Answers
+    from device_agent.shared.release.row_origins import Origins
+
+Errors = dict[int, tuple[int, str]]
+#: Of each column that is kept, its values in the rows that are answered.
+Kept = Sequence[Sequence[Any]]
+
+
+@record
+class Columns:
+    """Columns to write besides the label; those of `keep` come from the input, and stand first."""
+
+    proba: bool = False
+    neighbors: bool = False
+    digest: bool = False
+    keep: tuple[str, ...] = ()
+    labels: float | None = None  # coverage of the label sets
+
+    @property
+    def labels_only(self) -> bool:
+        """Whether a line depends on nothing but the class (and the digest)."""
+        return not (self.proba or self.neighbors or self.labels is not None)
+
+
+class Sets:
+    """The label sets that are asked for, as the labels of each row.
+
+    Raises:
+        BadInput: the model has no label sets with this coverage.
+    """
+
+    def __init__(self, info: KnnInfo, coverage: float) -> None:
+        self._info, self._sets = info, label_sets.sets_of(info, coverage)
+
+    def inside(self, answers: Answers) -> NDArray[np.bool_]:
+        """Returns (n, n_classes) whether each class is in the set of a row."""
+        how = self._info.metric, self._info.k
+        return label_sets.members(self._sets, answers.probabilities, answers.distances, *how)
+
+    def labels(self, answers: Answers) -> list[list[int | str]]:
+        """Returns the labels in the set of each row."""
+        return [[self._info.classes[code] for code in np.flatnonzero(row)] for row in self.inside(answers)]
+
+
+@record
+class Training:
+    """What answers say of a neighbour: (n_train,) int32 class indices; None for older models: where rows come from."""
+
+    classes: NDArray[np.int32]
+    origins: Origins | None

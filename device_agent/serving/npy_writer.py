@@ -1,0 +1,101 @@
+"""Renders answers as an NPY file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.serving.columns import Columns, Errors, Kept, Sets, Training
+from device_agent.shared.protocol.constants import UNKNOWN_LABEL
+from device_agent.shared.protocol.errors import BadInput
+from device_agent.shared.protocol.model_info import KnnInfo
+
+if TYPE_CHECKING:
+    from device_agent.inference.tflite_knn import Answers
+    from device_agent.shared.release.row_origins import Origins
+
+
+class NpyRenderer:
+    """An array of labels; with more than labels, a structured array.
+
+    Fields: `label` (int64, or text where a class is text or a row may be "unknown"), `labels` (n_classes,) bool (the
+    classes of the set), `probabilities` (n_classes,) float32, `indices` (k,) int32, `distances` (k,) float32, `classes`
+    (k,) as `label`, `digest` S64, `rows` (k,) int64.
+    """
+
+    def __init__(self, info: KnnInfo, columns: Columns, digest: str, training: Training | None) -> None:
+        self._columns, self._digest, self._training = columns, digest, training
+        self._sets = Sets(info, columns.labels) if columns.labels is not None else None
+        if columns.keep:
+            raise BadInput("--keep: an NPY file of answers holds no text", hint="--output-format csv, or jsonl")
+        if info.reject is None and all(isinstance(label, int) for label in info.classes):
+            self._labels = np.array([*info.classes, 0], np.int64)
+        else:
+            self._labels = np.array([str(label) for label in (*info.classes, UNKNOWN_LABEL)])
+        self.dtype = self._dtype(info)
+
+    def header(self) -> bytes:
+        """Returns a header for 0 rows; the caller replaces it when the number of rows is known."""
+        return npy_header(self.dtype, 0)
+
+    def render(self, answers: Answers | None, count: int, errors: Errors, kept: Kept = ()) -> bytes:
+        """Returns the bytes of `count` entries; NPY has no entry for a bad line."""
+        if answers is None:
+            return b""
+        if self._columns.labels_only:
+            return self.render_labels(answers.label)
+        table = self._table(answers.label)
+        if self._sets:
+            table["labels"] = self._sets.inside(answers)
+        if self._columns.proba:
+            table["probabilities"] = answers.probabilities
+        if self._columns.neighbors:
+            table["indices"], table["distances"] = answers.indices, answers.distances
+            if self._training:
+                table["classes"] = self._labels[self._training.classes[answers.indices]]
+                table["rows"] = [_source_rows(self._training.origins, indices) for indices in answers.indices.tolist()]
+        return table.tobytes()
+
+    def render_labels(self, labels: NDArray[np.int32], kept: Kept = ()) -> bytes:
+        """Returns the entries for class indices, without columns that need more."""
+        return (self._table(labels) if self.dtype.names else self._labels[labels]).tobytes()
+
+    def _table(self, labels: NDArray[np.int32]) -> NDArray[Any]:
+        """Returns the entries with the fields that depend only on the label."""
+        table = np.empty(len(labels), self.dtype)
+        table["label"] = self._labels[labels]
+        if self._columns.digest:
+            table["digest"] = self._digest.encode()
+        return table
+
+    def _dtype(self, info: KnnInfo) -> np.dtype[Any]:
+        if self._columns == Columns():
+            return self._labels.dtype
+        fields: list[Any] = [("label", self._labels.dtype)]
+        fields += [("labels", np.bool_, (len(info.classes),))] if self._sets else []
+        if self._columns.proba:
+            fields.append(("probabilities", np.float32, (len(info.classes),)))
+        if self._columns.neighbors:
+            fields += [("indices", np.int32, (info.k,)), ("distances", np.float32, (info.k,))]
+            fields += [("classes", self._labels.dtype, (info.k,))] if self._training else []
+        fields += [("digest", "S64")] * self._columns.digest
+        return np.dtype(fields + ([("rows", np.int64, (info.k,))] if self._training else []))
+
+
+def _source_rows(origins: Origins | None, indices: list[int]) -> list[int]:
+    """Returns the rows of neighbours in their source; -1 if the model does not know them."""
+    return [-1 if origins is None else origins.row(index) for index in indices]
+
+
+def npy_header(dtype: np.dtype[Any], count: int) -> bytes:
+    """Returns the header of a 1-D NPY file; its length does not depend on `count`.
+
+    Format: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
+    """
+    described = {"descr": dtype.descr if dtype.names else dtype.str, "fortran_order": False, "shape": (count,)}
+    text = repr(described).encode("latin1")
+    room = len(text) - len(str(count)) + 20  # a 64-bit count has at most 20 digits
+    length = -(-(10 + room + 1) // 64) * 64 - 10
+    return b"\x93NUMPY\x01\x00" + length.to_bytes(2, "little") + text.ljust(length - 1) + b"\n"

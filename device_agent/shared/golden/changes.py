@@ -1,0 +1,56 @@
+"""Changes from one release to the next, on golden rows.
+
+A device makes them at an activation, the host for a dry run: one code, from the labels that both give. No I/O.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.shared.golden.golden_set import Golden
+from device_agent.shared.protocol.constants import MAX_DIFFERENCES, UNKNOWN_LABEL
+from device_agent.shared.protocol.model_info import KnnInfo
+from device_agent.shared.protocol.reports import ClassChange, Compared, Flip, Running
+
+#: Kinds of changes that a comparison lists, at most.
+MAX_FLIPS = 50
+
+
+def compare(running: Running, info: KnnInfo, golden: Golden, label: NDArray[np.int32]) -> Compared:
+    """Returns the running release beside the new one.
+
+    Args:
+        running: labels of the release that answers now.
+        info: knn.json of the new one.
+        golden: its golden set.
+        label: (n,) int32 class indices that it answers to these rows.
+    """
+    ref, classes = running.release, tuple(map(str, info.classes))
+    fits = running.labels is not None and running.features == info.feature_names
+    if not fits or running.labels is None or len(running.labels) != len(label):
+        return Compared(ref.digest, ref.name, ref.version, False)
+    old, truth = np.array(running.labels), golden.truth
+    changed = []
+    for code, name in enumerate(classes):
+        own = truth == code
+        counts = int(own.sum()), int((old[own] == name).sum()), int((label[own] == code).sum())
+        changed.append(ClassChange(name, *counts))
+    names = (*classes, UNKNOWN_LABEL)
+    new = [names[max(code, -1)] for code in label.tolist()]
+    known = [classes[code] if code >= 0 else "" for code in truth.tolist()]
+    gone = tuple(name for name in running.classes if name not in classes)
+    return Compared(ref.digest, ref.name, ref.version, True, tuple(changed), gone, flips(known, running.labels, new))
+
+
+def flips(truth: Sequence[str], before: Sequence[str], after: Sequence[str]) -> tuple[Flip, ...]:
+    """Returns the rows whose label changes, by truth and labels: the commonest change first, at most `MAX_FLIPS`."""
+    rows: dict[tuple[str, str, str], list[int]] = defaultdict(list)
+    for row, key in enumerate(zip(truth, before, after)):
+        if key[1] != key[2]:
+            rows[key].append(row)
+    common = sorted(rows.items(), key=lambda entry: (-len(entry[1]), entry[0]))[:MAX_FLIPS]
+    return tuple(Flip(*key, len(found), tuple(found[:MAX_DIFFERENCES])) for key, found in common)

@@ -1,0 +1,68 @@
+"""Sets of labels with a stated coverage.
+
+A class is in the set of a row if the row's score for it is at most the threshold of the class. The build calibrates it
+on rows of that class (Mondrian conformal prediction, Vovk et al. 2005). The score is 1 minus the class's share of the
+votes. Among rows with the same share, a row whose neighbours are farther conforms less: that adds up to 1 / k.
+Host and device compute it from float32 answers, which are the float64 ones rounded once wherever a threshold is near.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.shared.golden.judge import base_distance
+from device_agent.shared.protocol.constants import Metric
+from device_agent.shared.protocol.errors import BadInput
+from device_agent.shared.protocol.model_info import KnnInfo, LabelSets
+
+#: Scores of a graph are off by less: shares by 1e-5 at most, and distances of certain rows by the margin of the model,
+#: 1e-5 of their size or of the radius.
+_BLUR = 1e-4
+_MAX_FLOAT32 = float(np.finfo(np.float32).max)
+
+
+def scores(
+    probabilities: NDArray[Any], distances: NDArray[Any], metric: Metric, k: int, radius: float
+) -> NDArray[np.float64]:
+    """Returns the (n, n_classes) scores of answers: (n, n_classes) vote shares and (n, >= k) distances."""
+    shares = np.asarray(probabilities, np.float32).astype(np.float64)
+    far = base_distance(np.minimum(distances[:, k - 1], _MAX_FLOAT32).astype(np.float32), metric)
+    strange = np.divide(far, far + radius, out=np.zeros(len(far)), where=far > 0.0)
+    return np.asarray(1.0 - shares + strange[:, np.newaxis] / k)
+
+
+def members(
+    sets: LabelSets, probabilities: NDArray[Any], distances: NDArray[Any], metric: Metric, k: int
+) -> NDArray[np.bool_]:
+    """Returns (n, n_classes) bool: which classes are in the set of each row."""
+    return np.asarray(scores(probabilities, distances, metric, k, sets.radius) <= _limits(sets))
+
+
+def doubtful(info: KnnInfo, probabilities: NDArray[Any], distances: NDArray[Any]) -> NDArray[np.bool_]:
+    """Returns (n,) bool: rows in whose sets float32 rounding could decide."""
+    found = np.zeros(len(probabilities), bool)
+    for sets in info.label_sets or ():
+        near = np.abs(scores(probabilities, distances, info.metric, info.k, sets.radius) - _limits(sets)) < _BLUR
+        found |= near.any(axis=1)
+    return found
+
+
+def sets_of(info: KnnInfo, coverage: float) -> LabelSets:
+    """Returns the label sets of a model with this coverage.
+
+    Raises:
+        BadInput: it has none.
+    """
+    there = {each.coverage: each for each in info.label_sets or ()}
+    if coverage not in there:
+        known = f"; it has them for {', '.join(f'{each:g}' for each in there)}" if there else ""
+        hint = f"--labels {next(iter(there)):g}" if there else f"label_sets: {coverage:g} in deploy.yaml, and deploy"
+        raise BadInput(f"--labels: the release has no label sets with coverage {coverage:g}{known}", hint=hint)
+    return there[coverage]
+
+
+def _limits(sets: LabelSets) -> NDArray[np.float64]:
+    return np.array([np.inf if each is None else each for each in sets.thresholds])

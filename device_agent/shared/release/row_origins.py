@@ -1,0 +1,120 @@
+"""Origins of a model's rows: file, row number, id.
+
+rows.npz inside the model file has, for training rows and for golden rows, the number of each in its source (from 0,
+without the header; none if that is its number in the model), and its id if there is an id column. Text is stored as
+UTF-8 with a newline after each. Only who asks for neighbours reads it. No I/O but the model file.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.shared.protocol.constants import ROWS_FILE
+from device_agent.shared.protocol.errors import ModelUnusable
+from device_agent.shared.protocol.record import record
+from device_agent.shared.release.model_file import has_member, read_member
+from device_agent.shared.release.npz import read_arrays
+
+#: Largest rows.npz that is read, in bytes.
+_MAX_BYTES = 256 << 20
+_NEWLINE = 10
+#: Beginning of the names of the arrays about golden rows.
+_GOLDEN = "golden_"
+
+
+@record
+class Origins:
+    """Rows of one kind: `source` names where they come from.
+
+    `places` are (n,) row numbers in the source; None if they are the numbers in the model. `text` has the ids, each
+    with a newline after it; None without an id column. `ends` are the places of these newlines.
+    """
+
+    source: str = ""
+    places: NDArray[Any] | None = None
+    text: bytes | None = None
+    ends: NDArray[Any] | None = None
+
+    def row(self, index: int) -> int:
+        """Returns the number of a row in its source.
+
+        Raises:
+            ModelUnusable: there is no such row.
+        """
+        if self.places is None:
+            return index
+        if not 0 <= index < len(self.places):
+            raise ModelUnusable(f"{ROWS_FILE} inside the model is damaged: it has no row {index}")
+        return int(self.places[index])
+
+    def id(self, index: int) -> str | None:
+        """Returns the id of a row; None if there is no id column.
+
+        Raises:
+            ModelUnusable: there is no such row.
+        """
+        if self.text is None or self.ends is None:
+            return None
+        if not 0 <= index < len(self.ends):
+            raise ModelUnusable(f"{ROWS_FILE} inside the model is damaged: it has no row {index}")
+        start = int(self.ends[index - 1]) + 1 if index else 0
+        return self.text[start : int(self.ends[index])].decode("utf-8", "replace")
+
+    def index(self, row: int) -> int | None:
+        """Returns the number in the model of a row of the source; None if it is not among these rows."""
+        if self.places is None:
+            return row
+        found = np.flatnonzero(self.places == row)
+        return int(found[0]) if len(found) else None
+
+    def name(self, index: int) -> str:
+        """Returns what leads a person back to a row: `12`, or `12 (fall-3)`."""
+        found = self.id(index)
+        return f"{self.row(index)} ({found})" if found else str(self.row(index))
+
+
+def pack(training: Origins, golden: Origins) -> bytes:
+    """Returns the bytes of rows.npz; the same rows give the same bytes."""
+    arrays: dict[str, Any] = {}
+    for prefix, rows in (("", training), (_GOLDEN, golden)):
+        arrays[f"{prefix}source"] = np.frombuffer(rows.source.encode(), np.uint8)
+        if rows.places is not None:
+            smallest = np.min_scalar_type(int(rows.places.max(initial=0)))
+            arrays[f"{prefix}places"] = rows.places.astype(smallest)
+        if rows.text is not None:
+            arrays[f"{prefix}ids"] = np.frombuffer(rows.text, np.uint8)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def read(model: str | Path) -> tuple[Origins, Origins] | None:
+    """Returns the origins of the training rows and of the golden rows; None for a model of an older version.
+
+    Raises:
+        ModelUnusable: it is not a model, or they are damaged.
+    """
+    if not has_member(model, ROWS_FILE):
+        return None
+    try:
+        arrays = read_arrays(read_member(model, ROWS_FILE, _MAX_BYTES), most=_MAX_BYTES)
+        return _origins(arrays, ""), _origins(arrays, _GOLDEN)
+    except (KeyError, ValueError) as error:
+        raise ModelUnusable(f"{ROWS_FILE} inside {model} is damaged: {error}") from None
+
+
+def _origins(arrays: dict[str, NDArray[Any]], prefix: str) -> Origins:
+    places, ids = arrays.get(f"{prefix}places"), arrays.get(f"{prefix}ids")
+    if places is not None and (places.ndim != 1 or places.dtype.kind != "u"):
+        raise ValueError(f"{prefix}places has type {places.dtype} and shape {places.shape}")
+    if ids is not None and ids.dtype != np.uint8:
+        raise ValueError(f"{prefix}ids has type {ids.dtype}")
+    source = arrays[f"{prefix}source"].tobytes().decode("utf-8", "replace")
+    if ids is None:
+        return Origins(source, places)
+    return Origins(source, places, ids.tobytes(), np.flatnonzero(ids == _NEWLINE))

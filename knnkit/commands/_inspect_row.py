@@ -1,0 +1,65 @@
+"""`knnkit inspect --row`: shows one training row.
+
+The number is that of the user's own file, which answers with neighbours give as `row`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from device_agent.shared.protocol import constants, json_codec
+from device_agent.shared.protocol.errors import ModelUnusable
+from knnkit.errors import UsageError
+from knnkit.model.stored import StoredModel, read_model
+from knnkit.release.evaluation_rows import read_evaluation_rows
+from knnkit.render.sanitize import clean
+
+
+def show(model: Path, row: int, *, json: bool) -> int:
+    """Prints source, row, id, label and features of a row; returns 0.
+
+    Raises:
+        UsageError: it is not a row of this model.
+    """
+    try:
+        found = _training_row(model, row)
+    except ModelUnusable as error:
+        raise UsageError(str(error), hint=error.hint) from None
+    if json:
+        print(json_codec.dumps(found))
+        return 0
+    features = ", ".join(f"{name} {value:.9g}" for name, value in found.pop("features").items())
+    for name, value in (*found.items(), ("features", features)):
+        if value is not None:
+            print(f"{name:<8}  {clean(value, 4000)}")
+    return 0
+
+
+def _training_row(path: Path, row: int) -> dict[str, Any]:
+    stored = read_model(path)
+    origins, count = stored.training, stored.info.n_train
+    index = row if origins is None else origins.index(row)
+    if index is None or index >= count:
+        raise _not_there(path, stored, row)
+    return {
+        "source": origins.source if origins else None,
+        "row": row if origins else None,
+        "id": origins.id(index) if origins else None,
+        "index": index,
+        "label": stored.info.classes[stored.reference.classes[index]],
+        "features": dict(zip(stored.info.feature_names, stored.training_row(index))),
+    }
+
+
+def _not_there(path: Path, stored: StoredModel, row: int) -> UsageError:
+    """Returns the error for a row that is not a neighbour: held out, or not in the data at all."""
+    golden, source = stored.golden, stored.training.source if stored.training else ""
+    place = golden.index(row) if golden and golden.source == source and golden.places is not None else None
+    if place is not None and (path.parent / constants.GOLDEN_FILE).is_file():
+        rows = read_evaluation_rows(path.parent)
+        said = f"its label is {rows.truth[place]!r}, the answer {rows.answers[place]!r}"
+        return UsageError(f"row {row} of {source} was held out: {said}", hint="a `row` of a neighbour")
+    count = stored.info.n_train
+    said = f"row {row} is not among the {count:,} training rows: it was held out, or {source or 'the data'} is shorter"
+    return UsageError(said, hint="a `row` that `knnkit classify --neighbors` gives")

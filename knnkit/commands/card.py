@@ -1,0 +1,45 @@
+"""`knnkit card`: writes the model card of a release.
+
+Also prints the in-toto statement and the CycloneDX document that the model file holds."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from device_agent.shared.protocol import constants
+from device_agent.shared.protocol.errors import ModelUnusable
+from device_agent.shared.safe_files import whole_file
+from knnkit.errors import UsageError
+from knnkit.release.card import read_card, read_provenance, read_sbom
+from knnkit.render import card
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Writes the card; returns 0."""
+    path: Path = arguments.path
+    model = path / constants.MODEL_FILE if path.is_dir() else path
+    if not model.is_file():
+        raise UsageError(f"{model}: no such file", hint="knnkit build")
+    try:
+        data = _wanted(arguments, path, model)
+    except ModelUnusable as error:
+        raise UsageError(str(error), hint=error.hint or "knnkit build --force") from None
+    if arguments.output is None:
+        sys.stdout.write(data.decode())
+        return 0
+    try:
+        with whole_file(arguments.output) as file:
+            file.write(data)
+    except OSError as error:
+        raise UsageError(f"{arguments.output}: {error.strerror}", hint="-o card.md") from None
+    return 0
+
+
+def _wanted(arguments: argparse.Namespace, path: Path, model: Path) -> bytes:
+    if arguments.provenance:
+        return read_provenance(model) + b"\n"
+    if arguments.sbom:
+        return read_sbom(model) + b"\n"
+    return card.markdown(read_card(path)).encode()

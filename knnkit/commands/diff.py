@@ -1,0 +1,131 @@
+"""`knnkit diff`: shows which labels change between releases.
+
+Asks the float64 classifiers in the two model files; devices answer as these do. Loads no TensorFlow.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from device_agent.shared.golden.golden_set import Golden
+from device_agent.shared.protocol import constants, json_codec
+from device_agent.shared.protocol.errors import ModelUnusable
+from device_agent.shared.release.row_origins import Origins
+from device_agent.shared.safe_files import read_small
+from knnkit.data import files
+from knnkit.errors import UsageError
+from knnkit.evaluation import flips
+from knnkit.evaluation.flips import Asked, Comparison, Flip, Neighbour
+from knnkit.model.stored import StoredModel, read_model
+from knnkit.render.sanitize import count, percent
+from knnkit.render.terminal import Column, print_line, print_table
+
+#: Rows that are printed, at most; `--json` has all.
+_SHOWN = 20
+#: Neighbours of a row that are printed, at most.
+_VOTERS = 5
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Prints what changes; returns 0."""
+    try:
+        before, after = _read(arguments.before), _read(arguments.after)
+        asked = _own(arguments, before, after) if arguments.data else _evaluated(arguments, before, after)
+        few = [flips.affordable(before, after, each) for each in asked]
+        _say_if_fewer(sum(map(len, few)), sum(map(len, asked)))
+        found = flips.compare(before, after, few)
+    except (ModelUnusable, OSError) as error:
+        raise UsageError(str(error), hint=getattr(error, "hint", "")) from None
+    if arguments.json:
+        versions = {name: _described(path) for name, path in _sides(arguments)}
+        print(json_codec.dumps({**versions, **json_codec.to_plain(found), "kinds": json_codec.to_plain(found.kinds)}))
+    else:
+        _show(found)
+    return 0
+
+
+def _sides(arguments: argparse.Namespace) -> tuple[tuple[str, Path], ...]:
+    return ("before", arguments.before), ("after", arguments.after)
+
+
+def _described(path: Path) -> dict[str, str]:
+    stored = _read(path)
+    return {"path": str(path), "name": stored.info.name, "fingerprint": stored.info.fingerprint}
+
+
+def _read(path: Path) -> StoredModel:
+    model = path / constants.MODEL_FILE if path.is_dir() else path
+    if not model.is_file():
+        raise UsageError(f"{model}: no such file", hint="name a release directory, or a model.tflite")
+    return read_model(model)
+
+
+def _say_if_fewer(rows: int, of: int) -> None:
+    if rows < of:
+        print(f"knnkit: {rows:,} of {of:,} rows, drawn at random, are compared: more take long", file=sys.stderr)
+
+
+# --- which rows ---------------------------------------------------------------------------------------------------
+def _own(arguments: argparse.Namespace, before: StoredModel, after: StoredModel) -> list[Asked]:
+    """Reads the user's rows once for each model: they may take other columns."""
+    parts = [
+        files.load(arguments.data, arguments.label, model.info.feature_names, wide=True) for model in (before, after)
+    ]
+    truth = tuple(map(str, parts[0].labels.tolist()))
+    origins = Origins(arguments.data.name)
+    return [Asked(parts[0].rows, parts[1].rows, truth, origins, tuple(range(len(truth))))]
+
+
+def _evaluated(arguments: argparse.Namespace, before: StoredModel, after: StoredModel) -> list[Asked]:
+    """Returns the evaluation rows of both releases; a row that both have is asked once."""
+    if before.info.feature_names != after.info.feature_names:
+        said = f"{arguments.before} and {arguments.after} take other features, so neither answers the other's rows"
+        raise UsageError(said, hint="--data rows.csv, with the columns of both")
+    seen, asked = set[bytes](), []
+    for path, model in ((arguments.after, after), (arguments.before, before)):
+        golden = _golden(path)
+        keys = [row.tobytes() for row in golden.rows.astype(np.float64)]  # with an origin they are float64
+        new = [number for number, key in enumerate(keys) if key not in seen]
+        seen.update(keys)
+        rows = golden.rows[new]
+        truth = tuple(model.labels[code] if code >= 0 else "" for code in golden.truth[new].tolist())
+        asked.append(Asked(rows, rows, truth, model.golden or Origins(f"{path} golden"), tuple(new)))
+    return asked
+
+
+def _golden(path: Path) -> Golden:
+    if not path.is_dir():
+        raise UsageError(f"{path} is a model alone, without evaluation rows", hint="--data rows.csv, or its release")
+    return Golden.from_bytes(read_small(path / constants.GOLDEN_FILE, constants.MAX_GOLDEN))
+
+
+# --- for people ---------------------------------------------------------------------------------------------------
+def _show(found: Comparison) -> None:
+    if found.kinds:
+        columns = ("truth", "before", "after", Column("rows", right=True))
+        rows = [(kind.truth or "not known", kind.before, kind.after, f"{kind.rows:,}") for kind in found.kinds]
+        print_table(columns, rows)
+        heads = ("row", "truth", "before", "after", "neighbours before", "neighbours after")
+        print_table(heads, [_row(flip) for flip in found.flips[:_SHOWN]])
+    if len(found.flips) > _SHOWN:
+        print_line(f"{len(found.flips) - _SHOWN:,} more rows: --json has all")
+    accuracy = ""
+    if found.known:
+        shares = percent(found.right_before / found.known), percent(found.right_after / found.known)
+        accuracy = f"; accuracy {shares[0]} -> {shares[1]} on {count(found.known, 'row')}"
+    print_line(f"{len(found.flips):,} of {count(found.rows, 'label')} change{accuracy}")
+
+
+def _row(flip: Flip) -> tuple[str, ...]:
+    name = f"{flip.source} {flip.row}" + (f" ({flip.id})" if flip.id else "")
+    voters = (_voters(flip.neighbours_before), _voters(flip.neighbours_after))
+    return (name, flip.truth or "not known", flip.before, flip.after, *voters)
+
+
+def _voters(neighbours: tuple[Neighbour, ...]) -> str:
+    shown = [f"{each.label} {each.row}" + (f" ({each.id})" if each.id else "") for each in neighbours[:_VOTERS]]
+    return ", ".join(shown) + (f", {len(neighbours) - _VOTERS:,} more" if len(neighbours) > _VOTERS else "")

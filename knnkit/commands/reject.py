@@ -1,0 +1,178 @@
+"""`knnkit reject`: strangers accepted against ordinary rows rejected.
+
+Measures the float64 reference, as every device answers. Builds nothing, changes nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.shared.protocol import json_codec
+from knnkit.commands import _config
+from knnkit.data import unlabelled
+from knnkit.errors import UsageError
+from knnkit.evaluation.strangers import SHARES, Level, Measured, Trade
+from knnkit.model.build import calibration_rows, make_reference, most_calibrated, own_shares
+from knnkit.model.reference.calibration import MIN_CLASS_ROWS
+from knnkit.model.reference.classifier import Reference
+from knnkit.model.reference.enrolment import codes_of
+from knnkit.model.reference.spec import DEFAULT
+from knnkit.render import charts
+from knnkit.render.charts import Chart, Line
+from knnkit.render.sanitize import clean, count, percent
+from knnkit.render.terminal import Column, Table, print_line, print_table
+from knnkit.training import source
+from knnkit.training.source import Material
+
+#: Points of a curve, and classes with a curve of their own.
+_POINTS = np.concatenate([np.arange(0.5, 0.95, 0.05), np.arange(0.95, 1.0, 0.005), [0.999]])
+_CURVES = 8
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measures, shows the tables, and returns 0."""
+    charts.check_path(arguments.plot)
+    if arguments.accept is not None and arguments.strangers is None:
+        raise UsageError("--accept is a share of strangers, and there are none", hint="--strangers FILE")
+    build = _config.one_build(arguments)
+    material = source.load(build)
+    enrolment = material.enrol(build.model.scale, build.model.metric)
+    labels = tuple(map(str, enrolment.classes))
+    reference = make_reference(replace(material.spec, reject=None), enrolment)
+    trade = _measure(arguments, material, reference, enrolment.classes, build.model.seed)
+    level = _wanted(arguments, trade, material, enrolment.classes)
+    table, by_class = _table(trade), _class_table(level, labels, trade.strangers is not None)
+    notes = _notes(material, trade, level, labels)
+    if arguments.plot is not None:
+        charts.write(arguments.plot, _chart(trade, build.model.name, labels), table, notes)
+    if arguments.json:
+        print(json_codec.dumps(_document(trade, level, labels)))
+        return 0
+    for each in (table, by_class):
+        print_table(each.columns, each.rows)
+    for note in notes:
+        print_line(note, stream=sys.stderr)
+    return 0
+
+
+def _measure(
+    arguments: argparse.Namespace,
+    material: Material,
+    reference: Reference,
+    classes: tuple[int | str, ...],
+    seed: int,
+) -> Trade:
+    label, kth = calibration_rows(reference, seed, material.spare)
+    calibration = Measured(label, kth, label)
+    ordinary = calibration
+    if material.held_out is not None:
+        held_out = material.held_out.take(_some(reference, len(material.held_out.rows), seed))
+        ordinary = replace(_ask(reference, held_out.rows), truth=codes_of(classes, held_out.labels))
+    strangers = None
+    if arguments.strangers is not None:
+        rows = unlabelled.load(arguments.strangers, material.training)
+        strangers = _ask(
+            reference, rows[np.random.default_rng(seed).permutation(len(rows))[: most_calibrated(reference)]]
+        )
+    return Trade(calibration, ordinary, strangers, reference.n_classes)
+
+
+def _some(reference: Reference, count: int, seed: int) -> NDArray[np.int64]:
+    """Returns the places of all rows, or of as many as the reference answers in time."""
+    return np.random.default_rng(seed).permutation(count)[: most_calibrated(reference)]
+
+
+def _ask(reference: Reference, rows: NDArray[Any]) -> Measured:
+    answers = reference.answer(rows)
+    return Measured(answers.label, answers.distances[:, reference.k - 1], answers.label)
+
+
+def _wanted(arguments: argparse.Namespace, trade: Trade, material: Material, classes: tuple[int | str, ...]) -> Level:
+    """Returns the level that is asked for; else that of deploy.yaml, else 0.99."""
+    found: Level | None
+    if arguments.accept is not None:
+        found, asked = trade.widest(arguments.accept), f"--accept {arguments.accept:g}"
+    elif arguments.reject is not None:
+        found, asked = trade.strictest(arguments.reject), f"--reject {arguments.reject:g}"
+    else:
+        default = material.spec.shares.get(DEFAULT, 0.99)
+        return trade.level(default, own_shares(material.spec, classes))
+    if found is None:
+        raise UsageError(f"{asked}: no share reaches that; the tables show what can be reached", hint="knnkit reject")
+    return found
+
+
+def _table(trade: Trade) -> Table:
+    columns = [Column("reject", right=True), Column("ordinary rows rejected", right=True)]
+    columns += [Column("strangers accepted", right=True)] if trade.strangers is not None else []
+    rows = []
+    for level in map(trade.level, SHARES):
+        rows.append((f"{level.share:g}", percent(level.rejected), percent(level.accepted))[: len(columns)])
+    return Table(tuple(columns), tuple(rows))
+
+
+def _class_table(level: Level, labels: tuple[str, ...], strangers: bool) -> Table:
+    titles = ("reject", "threshold", "rows", "rejected", "strangers")
+    columns: tuple[Column | str, ...] = ("class", *(Column(each, right=True) for each in titles[: 4 + strangers]))
+    rows = []
+    for label, each in zip(labels, level.classes):
+        share = percent(each.rejected / each.rows) if each.rows else "–"
+        shown = (f"{each.share:g}", f"{each.threshold:.6g}", f"{each.rows:,}", f"{each.rejected:,} ({share})")
+        rows.append((clean(label), *shown, *([f"{each.strangers:,}"] if strangers else [])))
+    return Table(columns, tuple(rows))
+
+
+def _notes(material: Material, trade: Trade, level: Level, labels: tuple[str, ...]) -> tuple[str, ...]:
+    ordinary = "held-out rows" if material.held_out is not None else "training rows, each without itself"
+    rows = count(len(trade.ordinary.label), "row")
+    notes = [f"ordinary rows: {rows} ({ordinary})"]
+    if trade.strangers is not None:
+        notes.append(f"strangers: {count(len(trade.strangers.label), 'row')}")
+    few = [label for code, label in enumerate(labels) if int((trade.calibration.label == code).sum()) < MIN_CLASS_ROWS]
+    if few and len(few) < len(labels):
+        said = ", ".join(map(clean, few[:5])) + (", ..." if len(few) > 5 else "")
+        notes.append(f"fewer than {MIN_CLASS_ROWS} rows calibrate {said}: they share the distances of all classes")
+    accepted = "" if level.accepted is None else f", accepts {percent(level.accepted)} of strangers"
+    notes.append(f"reject: {_written(level, labels)} rejects {percent(level.rejected)} of ordinary rows{accepted}")
+    return tuple(notes)
+
+
+def _written(level: Level, labels: tuple[str, ...]) -> str:
+    """Returns the value of `reject` for deploy.yaml."""
+    own = [f"{label}: {each.share:g}" for label, each in zip(labels, level.classes) if each.share != level.share]
+    return "{" + ", ".join([*own, f"default: {level.share:g}"]) + "}" if own else f"{level.share:g}"
+
+
+def _chart(trade: Trade, name: str, labels: tuple[str, ...]) -> Chart:
+    levels = [trade.level(float(share)) for share in _POINTS]
+    if trade.strangers is None:
+        lines = [Line("all", _POINTS.tolist(), [level.rejected for level in levels])]
+        for code, label in list(enumerate(labels))[:_CURVES]:
+            shares = [level.classes[code].rejected / max(1, level.classes[code].rows) for level in levels]
+            lines.append(Line(label, _POINTS.tolist(), shares))
+        return Chart(f"{name}: ordinary rows that are unknown", "reject", "rejected ordinary rows", tuple(lines))
+    lines = [Line("all", [level.rejected for level in levels], [level.accepted or 0.0 for level in levels])]
+    total = len(trade.strangers.label)
+    for code, label in list(enumerate(labels))[:_CURVES]:
+        own = [level.classes[code] for level in levels]
+        lines.append(Line(f"{label}", [c.rejected / max(1, c.rows) for c in own], [c.strangers / total for c in own]))
+    return Chart(f"{name}: strangers and ordinary rows", "rejected ordinary rows", "accepted strangers", tuple(lines))
+
+
+def _document(trade: Trade, level: Level, labels: tuple[str, ...]) -> dict[str, Any]:
+    def entry(each: Level) -> dict[str, Any]:
+        classes = [{"label": label, **asdict(one)} for label, one in zip(labels, each.classes)]
+        return {"reject": each.share, "rejected": each.rejected, "accepted": each.accepted, "classes": classes}
+
+    return {
+        "ordinary": len(trade.ordinary.label),
+        "strangers": None if trade.strangers is None else len(trade.strangers.label),
+        "wanted": entry(level),
+        "levels": [entry(trade.level(share)) for share in SHARES],
+    }

@@ -1,0 +1,54 @@
+"""Types of deploy.yaml for answers: "unknown", label sets, fewer rows."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import pydantic
+from pydantic import AfterValidator, Field
+
+from knnkit.config.field_types import Example, Section, Words
+
+Accepted = Annotated[float, Field(gt=0.0, lt=1.0)]
+
+
+def _complete(shares: dict[str, float]) -> dict[str, float]:
+    if "default" not in shares:
+        raise ValueError("the other classes have no share: write one for `default`, too")
+    return shares
+
+
+Reject = Annotated[
+    Annotated[Accepted, pydantic.Tag("<share>")]
+    | Annotated[
+        dict[str, Accepted],
+        AfterValidator(_complete),
+        Words("a label and its share ({fault: 0.999, default: 0.95})"),
+        pydantic.Tag("<classes>"),
+    ],
+    pydantic.Discriminator(lambda value: "<classes>" if isinstance(value, dict) else "<share>"),
+]
+
+
+Coverages = Annotated[
+    Annotated[Accepted, pydantic.Tag("<coverage>")] | Annotated[tuple[Accepted, ...], pydantic.Tag("<list>")],
+    pydantic.Discriminator(lambda value: "<list>" if isinstance(value, tuple | list) else "<coverage>"),
+]
+
+Kept = Literal["condensed", "edited", "prototypes"]
+
+
+class ReduceConfig(Section):
+    """Fewer training rows in the model."""
+
+    how: Annotated[Kept, Example("condensed")]
+    """condensed: rows that classify all others; edited: without rows whose neighbours contradict their label;
+    prototypes: rows next to the centres of clusters."""
+    max_loss: Annotated[float, Example("0.01")] = Field(default=0.01, ge=0.0, lt=1.0)
+    """Most accuracy on the held-out rows that may be lost; the build fails beyond it."""
+
+
+Reduce = Annotated[
+    Annotated[Kept, pydantic.Tag("<word>")] | Annotated[ReduceConfig, pydantic.Tag("<reduce>")],
+    pydantic.Discriminator(lambda value: "<word>" if isinstance(value, str) else "<reduce>"),
+]

@@ -1,0 +1,67 @@
+"""Reader of rows without labels, as a device reads them.
+
+CSV (columns by name, others ignored), JSON lines or NPY. Every error names the file and the line.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.shared.protocol.errors import BadInput
+from device_agent.shared.protocol.model_info import KnnInfo
+from device_agent.shared.tabular.csv_reader import CsvParser
+from device_agent.shared.tabular.inputs import Source, open_source
+from device_agent.shared.tabular.json_reader import JsonParser
+from knnkit.data.dataset import Dataset
+from knnkit.errors import DataError
+
+
+def load(path: Path, like: Dataset) -> NDArray[Any]:
+    """Returns the (n, n_features) rows of a file, of the features and the type of `like`.
+
+    Raises:
+        DataError: it is missing, empty, or has a bad line.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file", hint="relative paths start here")
+    try:
+        parts = _parts(path, like)
+    except BadInput as error:
+        raise DataError(f"{path}: {error}", hint=error.hint) from None
+    rows = np.concatenate(parts).astype(like.rows.dtype) if parts else like.rows[:0]
+    if not len(rows) or not np.isfinite(rows).all():
+        problem = "a value is not a finite number" if len(rows) else "it has no rows"
+        raise DataError(f"{path}: {problem}", hint="CSV with a header, JSON lines, or NPY")
+    return rows
+
+
+def _parts(path: Path, like: Dataset) -> list[NDArray[Any]]:
+    source = open_source(str(path), "auto")
+    try:
+        return list(_arrays(source, like))
+    finally:
+        os.close(source.descriptor)
+
+
+def _arrays(source: Source, like: Dataset) -> Iterator[NDArray[Any]]:
+    names = like.feature_names
+    if source.format == "npy":
+        yield from source.arrays(len(names))
+        return
+    info = cast(KnnInfo, SimpleNamespace(feature_names=names, n_features=len(names), origin=None))
+    parser = (CsvParser if source.format == "csv" else JsonParser)(info, ignore_extra=True)
+    parser.dtype = like.rows.dtype.type
+    for block in source.blocks():
+        parsed = parser.parse(block)
+        if parsed.errors:
+            number, message = next(iter(parsed.errors.values()))
+            raise BadInput(f"line {number}: {message}", hint=parsed.hint)
+        if len(parsed.rows):
+            yield parsed.rows

@@ -1,0 +1,140 @@
+"""Rows whose label changes from one model to another.
+
+Both answer the same rows in float64 (`knnkit.model.stored`). A flip names the row, both labels, and the neighbours that
+decided each. Reads no file.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.shared.release.row_origins import Origins
+from knnkit.model.reference.classifier import ReferenceAnswers
+from knnkit.model.stored import StoredModel
+
+#: Rows that the reference answers at a time: its lists of neighbours take memory.
+_CHUNK = 500
+#: Most distance terms (rows x training rows x features) of one model, about half a minute; but always so many rows.
+_WORK, _LEAST = 4_000_000_000, 1000
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Rows to compare on: raw rows as each model takes them, the true labels (empty if not known), and their origins.
+
+    `numbers` are the places of the rows among `origins`.
+    """
+
+    before: NDArray[np.floating[Any]]
+    after: NDArray[np.floating[Any]]
+    truth: tuple[str, ...]
+    origins: Origins
+    numbers: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.truth)
+
+    def take(self, chosen: NDArray[np.int64]) -> Asked:
+        """Returns some of the rows, in this order."""
+        truth, numbers = (tuple(column[row] for row in chosen.tolist()) for column in (self.truth, self.numbers))
+        return Asked(self.before[chosen], self.after[chosen], truth, self.origins, numbers)
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A training row that voted: `row` and `id` in its source, or its number in the model if that is not known."""
+
+    row: int
+    id: str | None
+    label: str
+    distance: float
+
+
+@dataclass(frozen=True)
+class Flip:
+    """One row whose label changes, with the neighbours that decided before and after; `truth` is empty if not known."""
+
+    source: str
+    row: int
+    id: str | None
+    truth: str
+    before: str
+    after: str
+    neighbours_before: tuple[Neighbour, ...]
+    neighbours_after: tuple[Neighbour, ...]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Rows that change alike."""
+
+    truth: str
+    before: str
+    after: str
+    rows: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two models on `rows` rows, `known` of which have a known label; `right_*` counts the right answers to those."""
+
+    rows: int
+    known: int
+    right_before: int
+    right_after: int
+    flips: tuple[Flip, ...]
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """Flips by class: the commonest change first."""
+        counts = Counter((flip.truth, flip.before, flip.after) for flip in self.flips)
+        return tuple(Kind(*key, rows) for key, rows in sorted(counts.items(), key=lambda entry: (-entry[1], entry[0])))
+
+
+def affordable(before: StoredModel, after: StoredModel, asked: Asked) -> Asked:
+    """Returns the rows to compare on: all, or as many drawn at random as both models answer in time."""
+    most = max(_LEAST, _WORK // max(before.reference.enrolled.size, after.reference.enrolled.size))
+    if len(asked) <= most:
+        return asked
+    return asked.take(np.sort(np.random.default_rng(0).permutation(len(asked))[:most]))
+
+
+def compare(before: StoredModel, after: StoredModel, asked: Sequence[Asked]) -> Comparison:
+    """Returns what changes from one model to the other."""
+    flips: list[Flip] = []
+    rows = known = right_before = right_after = 0
+    for part in [each.take(chosen) for each in asked for chosen in _parts(len(each))]:
+        old, new = before.reference.answer(part.before), after.reference.answer(part.after)
+        names = [[model.labels[code] for code in found.label] for model, found in ((before, old), (after, new))]
+        rows, known = rows + len(part), known + sum(map(bool, part.truth))
+        right_before += sum(truth == name for truth, name in zip(part.truth, names[0]))
+        right_after += sum(truth == name for truth, name in zip(part.truth, names[1]))
+        for place, (one, other) in enumerate(zip(*names)):
+            if one != other:
+                voters = (_voters(before, old, place), _voters(after, new, place))
+                flips.append(_flip(part, place, one, other, *voters))
+    return Comparison(rows, known, right_before, right_after, tuple(flips))
+
+
+def _flip(part: Asked, place: int, one: str, other: str, *voters: tuple[Neighbour, ...]) -> Flip:
+    number, origins = part.numbers[place], part.origins
+    row, name = origins.row(number), origins.id(number)
+    return Flip(origins.source, row, name, part.truth[place], one, other, *voters)
+
+
+def _voters(model: StoredModel, answers: ReferenceAnswers, place: int) -> tuple[Neighbour, ...]:
+    origins, found, k = model.training or Origins(), [], model.info.k
+    for index, distance in zip(answers.indices[place, :k].tolist(), answers.distances[place, :k].tolist()):
+        label = model.labels[model.reference.classes[index]]
+        found.append(Neighbour(origins.row(index), origins.id(index), label, distance))
+    return tuple(found)
+
+
+def _parts(count: int) -> list[NDArray[np.int64]]:
+    return [np.arange(start, min(start + _CHUNK, count)) for start in range(0, count, _CHUNK)]

@@ -1,0 +1,97 @@
+"""Trade of accepted strangers against rejected ordinary rows.
+
+For each share that `reject` of deploy.yaml may have: the thresholds of the classes, the ordinary rows that they reject,
+and the strangers that they accept. Pure; `knnkit.commands.reject` shows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from knnkit.model.reference.calibration import calibrate
+
+#: Shares in the table.
+SHARES = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
+#: Shares among which a wanted rate is looked for.
+_FINE = np.round(np.arange(0.001, 1.0, 0.001), 3)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Rows as the model answers them: (n,) `label` without rejection, and (n,) `kth`, the k-th distance.
+
+    `truth` is the (n,) class of ordinary rows; of strangers, it is their label.
+    """
+
+    label: NDArray[np.int32]
+    kth: NDArray[np.float64]
+    truth: NDArray[np.int32]
+
+    def beyond(self, thresholds: tuple[float, ...]) -> NDArray[np.bool_]:
+        """Returns (n,) bool: which rows are "unknown"."""
+        return np.asarray(self.kth > np.array(thresholds)[self.label])
+
+
+@dataclass(frozen=True)
+class ClassLevel:
+    """One class: its threshold, its ordinary rows and those rejected, and the strangers that are taken for it."""
+
+    share: float
+    threshold: float
+    rows: int
+    rejected: int
+    strangers: int
+
+
+@dataclass(frozen=True)
+class Level:
+    """One share of `reject`: the part of all ordinary rows that it rejects, and of strangers that it accepts."""
+
+    share: float
+    rejected: float
+    accepted: float | None
+    classes: tuple[ClassLevel, ...]
+
+
+@dataclass(frozen=True)
+class Trade:
+    """What is measured: calibration rows, ordinary rows, strangers if there are any, and the number of classes."""
+
+    calibration: Measured
+    ordinary: Measured
+    strangers: Measured | None
+    n_classes: int
+
+    def level(self, share: float, own: Mapping[int, float] | None = None) -> Level:
+        """Returns what the share does; `own` has class index -> share in its place."""
+        found = self.calibration
+        thresholds = calibrate(share, found.label, found.kth, self.n_classes, own).thresholds
+        unknown = self.ordinary.beyond(thresholds)
+        taken = None if self.strangers is None else self.strangers.label[~self.strangers.beyond(thresholds)]
+        rows = np.bincount(self.ordinary.truth, minlength=self.n_classes)
+        rejected = np.bincount(self.ordinary.truth[unknown], minlength=self.n_classes)
+        strangers = np.bincount([] if taken is None else taken, minlength=self.n_classes)
+        shares = [(own or {}).get(code, share) for code in range(self.n_classes)]
+        classes = zip(shares, thresholds, rows.tolist(), rejected.tolist(), strangers.tolist())
+        accepted = None if self.strangers is None or taken is None else len(taken) / len(self.strangers.label)
+        return Level(share, float(unknown.mean()), accepted, tuple(ClassLevel(*each) for each in classes))
+
+    def strictest(self, rejected: float) -> Level | None:
+        """Returns the smallest share that rejects at most this part of the ordinary rows; None if none does."""
+        return self._first(lambda level: level.rejected <= rejected, _FINE)
+
+    def widest(self, accepted: float) -> Level | None:
+        """Returns the largest share that accepts at most this part of the strangers; None if none does."""
+        return self._first(lambda level: level.accepted is not None and level.accepted <= accepted, _FINE[::-1])
+
+    def _first(self, fits: Callable[[Level], bool], shares: NDArray[np.float64]) -> Level | None:
+        """Bisects: a share either fits or not, and those that fit are the last ones."""
+        low, high = 0, len(shares)
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (low, middle) if fits(self.level(float(shares[middle]))) else (middle + 1, high)
+        return self.level(float(shares[low])) if low < len(shares) else None

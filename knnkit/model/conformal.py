@@ -1,0 +1,69 @@
+"""Calibration and check of label sets.
+
+Each calibration row is answered without itself, as for `reject`: all training rows calibrate, and no held-out row is
+spent. Never builds a graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.shared import label_sets
+from device_agent.shared.protocol.model_info import LabelSets
+from knnkit.model.reference.calibration import answer_apart
+from knnkit.model.reference.classifier import Reference, ReferenceAnswers
+
+Ints = NDArray[np.int32]
+Spare = tuple[NDArray[np.float32], Ints]
+
+
+def calibrate_sets(
+    reference: Reference, coverages: Sequence[float], most: int, seed: int, spare: Spare | None = None
+) -> tuple[LabelSets, ...]:
+    """Returns the label sets of each coverage; at most `most` rows calibrate, some of every class.
+
+    `spare` are rows like the training rows, and their (n,) classes, that are not among them.
+    """
+    codes = reference.classes if spare is None else np.concatenate([reference.classes, spare[1]])
+    chosen = _draw(codes, reference.n_classes, most, seed)
+    found = _scores(reference, answer_apart(reference, chosen, None if spare is None else spare[0]))
+    truth = codes[chosen]
+    own = [found[truth == code, code] for code in range(reference.n_classes)]
+    radius = reference.space.radius
+    return tuple(LabelSets(each, tuple(threshold(values, each) for values in own), radius) for each in coverages)
+
+
+def threshold(scores: NDArray[np.float64], coverage: float) -> float | None:
+    """Returns the score of conformal rank ceil((n + 1) coverage); None if there are too few, so that all scores fit."""
+    rank = int(np.ceil((len(scores) + 1) * coverage - 1e-9))
+    return float(np.sort(scores)[rank - 1]) if rank <= len(scores) else None
+
+
+def check_sets(sets: LabelSets, reference: Reference, answers: ReferenceAnswers, truth: Ints) -> LabelSets:
+    """Returns the sets with the rows of each class among (n,) `truth`, and those whose set holds the true class."""
+    k, metric = reference.k, reference.space.metric
+    inside = label_sets.members(sets, answers.probabilities, answers.distances, metric, k)
+    covered = inside[np.arange(len(truth)), truth]
+    rows = np.bincount(truth, minlength=reference.n_classes)
+    held = np.bincount(truth[covered], minlength=reference.n_classes)
+    size = float(inside.sum(axis=1).mean())
+    return LabelSets(sets.coverage, sets.thresholds, sets.radius, tuple(rows.tolist()), tuple(held.tolist()), size)
+
+
+def _scores(reference: Reference, answers: ReferenceAnswers) -> NDArray[np.float64]:
+    space = reference.space
+    return label_sets.scores(answers.probabilities, answers.distances, space.metric, reference.k, space.radius)
+
+
+def _draw(codes: Ints, n_classes: int, most: int, seed: int) -> NDArray[np.int64]:
+    """Returns the places of at most `most` rows: an equal number of each class first, then any."""
+    order = np.random.default_rng(seed).permutation(len(codes))
+    if len(order) <= most:
+        return order
+    first = [order[codes[order] == code][: most // n_classes] for code in range(n_classes)]
+    kept = np.concatenate(first)
+    rest = order[~np.isin(order, kept)]
+    return np.concatenate([kept, rest[: most - len(kept)]])

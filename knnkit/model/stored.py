@@ -1,0 +1,90 @@
+"""Reads the float64 classifier back out of a model file.
+
+Every model file holds its training rows and the exact tables of the map into model space, from which a device computes
+rows in doubt. This module makes the host's reference of them. Loads no TensorFlow.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.shared.protocol import constants
+from device_agent.shared.protocol.errors import ModelUnusable
+from device_agent.shared.protocol.model_info import KnnInfo
+from device_agent.shared.release import row_origins
+from device_agent.shared.release.model_file import read_info, read_member
+from device_agent.shared.release.npz import read_arrays
+from device_agent.shared.release.row_origins import Origins
+from knnkit.model.reference.classifier import Reference
+from knnkit.model.reference.space import Space, Step
+
+#: Largest tables that are read, in bytes, the same as on a device.
+_MAX_TABLES = 256 << 20
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """A model file's knn.json, its classifier, and where its training and golden rows come from (None: not known)."""
+
+    info: KnnInfo
+    reference: Reference
+    training: Origins | None
+    golden: Origins | None
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels as text; the last is that of a rejected row, so that index -1 finds it."""
+        return (*map(str, self.info.classes), constants.UNKNOWN_LABEL)
+
+    def training_row(self, index: int) -> tuple[float, ...]:
+        """Returns the features of a training row; about those of the source if the map cannot be inverted exactly."""
+        row = self.reference.space.leave(self.reference.enrolled[index : index + 1])[0]
+        return tuple(row.tolist())
+
+
+def read_model(path: Path) -> StoredModel:
+    """Returns the classifier in a model file.
+
+    Raises:
+        ModelUnusable: it is not a knnkit model, or it is damaged.
+    """
+    info = read_info(path)
+    data = read_member(path, constants.EXACT_FILE, _MAX_TABLES)
+    try:
+        tables = read_arrays(data, most=_MAX_TABLES)
+        space = _space(info, tables)
+        enrolled, classes = _rows(path, tables), tables["classes"].astype(np.int32)
+        if not len(enrolled) == len(classes) == info.n_train or not 1 <= info.k <= info.n_train:
+            raise ValueError("its tables have another length than knn.json says")
+        if classes.min(initial=0) < 0 or classes.max(initial=0) >= len(info.classes):
+            raise ValueError("a training row has a class that knn.json does not name")
+    except (KeyError, ValueError, OverflowError, TypeError, OSError) as error:
+        raise ModelUnusable(f"{constants.EXACT_FILE} inside {path} is damaged: {error}") from None
+    found = row_origins.read(path)
+    reference = Reference(space, enrolled, classes, len(info.classes), info.k, info.weights, reject=info.reject)
+    return StoredModel(info, reference, *(found or (None, None)))
+
+
+def _space(info: KnnInfo, tables: dict[str, NDArray[Any]]) -> Space:
+    steps: list[Any] = [
+        Step(str(kind), tables[f"step{number}_a"], tables[f"step{number}_b"])  # type: ignore[arg-type]
+        for number, kind in enumerate(tables["steps"].tolist())
+    ]
+    origin = None if info.origin is None else np.array(info.origin)
+    zero = float(tables["zero"])
+    return Space(info.metric, tuple(steps), tables["centre"], tables["scale"], zero=zero, origin=origin)
+
+
+def _rows(path: Path, tables: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
+    """Returns the (n_train, p) enrolled rows, mapped from the file where they lie in one piece."""
+    width = len(tables["centre"])
+    blocks = [
+        np.memmap(path, np.float32, "r", int(offset), (int(count), width))
+        for offset, count in zip(tables["block_offsets"], tables["block_rows"], strict=True)
+    ]
+    return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)

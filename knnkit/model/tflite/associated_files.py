@@ -1,0 +1,34 @@
+"""Associated files of a model: a zip archive behind it.
+
+TFLite Metadata stores them uncompressed. The date is fixed: the same files give the same bytes. Loads no TensorFlow.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Mapping
+
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+
+
+def archive(files: Mapping[str, bytes]) -> bytes:
+    """Returns the archive of files by name."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as members:
+        for name, data in files.items():
+            members.writestr(zipfile.ZipInfo(name, _EPOCH), data)
+    return buffer.getvalue()
+
+
+def split(data: bytes) -> tuple[bytes, dict[str, bytes]]:
+    """Returns a model file without its associated files, and these by name."""
+    with zipfile.ZipFile(io.BytesIO(data)) as members:
+        start = min(entry.header_offset for entry in members.infolist())
+        return data[:start], {name: members.read(name) for name in members.namelist()}
+
+
+def add(data: bytes, files: Mapping[str, bytes]) -> bytes:
+    """Returns a model file with more associated files."""
+    model, present = split(data)
+    return model + archive({**present, **files})

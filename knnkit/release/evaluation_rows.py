@@ -1,0 +1,86 @@
+"""Evaluation rows of a release, by number and name.
+
+Answers which rows of a class the reference does not recognise. A device answers as the reference does, so these are the
+device's rows as well. Reads the release; changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from device_agent.shared.golden.golden_set import Golden
+from device_agent.shared.protocol import constants
+from device_agent.shared.protocol.errors import ModelUnusable
+from device_agent.shared.release import model_file, row_origins
+from device_agent.shared.release.row_origins import Origins
+from device_agent.shared.safe_files import read_small
+from knnkit.errors import VerificationFailed
+
+#: Rows that one line of text names, at most.
+_NAMED = 10
+#: Neighbours of a row that are named, at most.
+_VOTERS = 5
+
+
+@dataclass(frozen=True)
+class EvaluationRows:
+    """The golden rows of a release: `truth` (empty if not known) and `answers` of the reference, as labels.
+
+    `origins` lead back to the user's own rows; None for a model of an older version. `voters` has the nearest
+    neighbours of each row, as text.
+    """
+
+    truth: tuple[str, ...]
+    answers: tuple[str, ...]
+    origins: Origins | None = None
+    voters: tuple[str, ...] = ()
+
+    def name(self, row: int) -> str:
+        """Returns what leads back to a golden row."""
+        return str(row) if self.origins is None else self.origins.name(row)
+
+    def listed(self, rows: Sequence[int], count: int | None = None) -> str:
+        """Returns rows as text, at most ten of them by name; `count` if there are more than `rows` holds."""
+        count = len(rows) if count is None else count
+        shown = [self.name(row) for row in rows[:_NAMED] if 0 <= row < len(self.truth)]
+        more = f" and {count - len(shown):,} more" if count > len(shown) else ""
+        what = f"{self.origins.source} row" if self.origins and self.origins.source else "evaluation row"
+        return f"{what}{'s' if count > 1 else ''} {', '.join(shown)}{more}"
+
+    def missed(self, label: str) -> list[tuple[str, list[int]]]:
+        """Returns each wrong answer to rows of a class, and its rows; the commonest answer first."""
+        found: dict[str, list[int]] = defaultdict(list)
+        for row, (truth, answer) in enumerate(zip(self.truth, self.answers)):
+            if truth == label != answer:
+                found[answer].append(row)
+        return sorted(found.items(), key=lambda entry: -len(entry[1]))
+
+
+def read_evaluation_rows(directory: Path) -> EvaluationRows:
+    """Returns the evaluation rows of a release.
+
+    Raises:
+        VerificationFailed: the release is damaged.
+    """
+    try:
+        info = model_file.read_info(directory / constants.MODEL_FILE)
+        origins = row_origins.read(directory / constants.MODEL_FILE)
+        golden = Golden.from_bytes(read_small(directory / constants.GOLDEN_FILE, constants.MAX_GOLDEN))
+    except (ModelUnusable, OSError) as error:
+        raise VerificationFailed(f"{directory}: {error}", hint="knnkit build") from None
+    names = (*map(str, info.classes), constants.UNKNOWN_LABEL)
+    truth, answers = _named(golden.truth.tolist(), (*names[:-1], "")), _named(golden.label.tolist(), names)
+    training, own = origins or (Origins(), None)
+    width = min(info.k, _VOTERS)
+    more = f", {info.k - width:,} more" if info.k > width else ""
+    pairs = zip(golden.classes[:, :width].tolist(), golden.indices[:, :width].tolist())
+    voters = [", ".join(f"{names[c]} {training.name(i)}" for c, i in zip(*pair)) + more for pair in pairs]
+    return EvaluationRows(truth, answers, own, tuple(voters))
+
+
+def _named(codes: Iterable[int], names: Sequence[str]) -> tuple[str, ...]:
+    """Returns the names of class indices; the last name is that of -1."""
+    return tuple(names[code] if -1 <= code < len(names) - 1 else str(code) for code in codes)

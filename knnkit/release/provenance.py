@@ -1,0 +1,75 @@
+"""Provenance of a model, as an in-toto statement.
+
+Names what was built (the graph and the golden set, with digests) and what it was built from: data files, rows, settings
+and tools. The predicate is SLSA's. The statement lies in the model file, so the signature of the release covers it; its
+subject is the file without the files inside it. Has no time and no path, so that the same rows give the same bytes.
+Specification: https://slsa.dev/spec/v1.0/provenance
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from device_agent.shared.protocol import constants
+from device_agent.shared.protocol.model_info import KnnInfo
+from device_agent.shared.trust.oms import STATEMENT_TYPE
+from knnkit.errors import DataError
+
+PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
+BUILD_TYPE = "https://github.com/knnkit/knnkit/build/v1"
+
+
+def statement(
+    info: KnnInfo, graph: bytes, golden: bytes, sources: Iterable[str], settings: Mapping[str, Any], command: str
+) -> bytes:
+    """Returns the statement as JSON.
+
+    Args:
+        info: knn.json of the model.
+        graph: the model file without the files inside it.
+        golden: golden.npz.
+        sources: where the rows come from: paths of files, or names.
+        settings: the model in deploy.yaml, without paths.
+        command: what built it.
+
+    Raises:
+        DataError: a data file can no longer be read.
+    """
+    rows = {"name": "training rows and labels", "digest": {"sha256": info.fingerprint}}
+    tools = [{"uri": f"pkg:pypi/{name}@{version}"} for name, version in sorted(info.versions.items())]
+    predicate = {
+        "buildDefinition": {
+            "buildType": BUILD_TYPE,
+            "externalParameters": {"command": command, "settings": dict(settings)},
+            "resolvedDependencies": [*_files(sources), rows, *tools],
+        },
+        "runDetails": {"builder": {"id": f"pkg:pypi/knnkit@{info.versions['knnkit']}"}},
+    }
+    subject = [_named(constants.GOLDEN_FILE, golden), _named(f"{constants.MODEL_FILE} without associated files", graph)]
+    document = {
+        "_type": STATEMENT_TYPE,
+        "subject": subject,
+        "predicateType": PREDICATE_TYPE,
+        "predicate": predicate,
+    }
+    return json.dumps(document, sort_keys=True, indent=1).encode()
+
+
+def _named(name: str, data: bytes) -> dict[str, Any]:
+    return {"name": name, "digest": {"sha256": hashlib.sha256(data).hexdigest()}}
+
+
+def _files(sources: Iterable[str]) -> list[dict[str, Any]]:
+    """Returns an entry for each source that is a file."""
+    found = []
+    for path in map(Path, dict.fromkeys(sources)):
+        try:
+            if path.is_file():
+                found.append(_named(path.name, path.read_bytes()))
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    return found

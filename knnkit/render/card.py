@@ -1,0 +1,136 @@
+"""A model card, as Markdown and as a page.
+
+Shows data, split, classes, figures, thresholds, known weaknesses, licence, notes and tools. Measures nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from device_agent.shared.protocol.model_info import Gates, KnnInfo
+from knnkit.evaluation.metrics import Figures, of_evaluation
+from knnkit.release.card import Card
+from knnkit.render import figures
+from knnkit.render.page import Section
+from knnkit.render.sanitize import clean, percent
+from knnkit.render.terminal import Cell, Column, Table, Tone
+
+#: Longest text of a card, in characters.
+_LONGEST = 4000
+#: Recall below this is named as a weakness.
+_WEAK = 0.8
+#: Characters that mean something in Markdown, or begin HTML.
+_SPECIAL = re.compile(r"([\\`*_\[\]#|~])")
+
+
+def markdown(card: Card) -> str:
+    """Returns the card as Markdown."""
+    first, *rest = _parts(card)
+    found = [f"# {_escaped(first.title)}", *_body(first)]
+    for section in rest:
+        found += [f"## {_escaped(section.title)}", *_body(section)]
+    return "\n\n".join(found) + "\n"
+
+
+def section(card: Card) -> Section:
+    """Returns the card as one section of a page."""
+    first, *rest = _parts(card)
+    lines = [line for part in (first, *rest) for line in part.lines]
+    return Section(f"Model card: {first.title}", tuple(lines), tuple(table for part in rest for table in part.tables))
+
+
+def _parts(card: Card) -> Iterator[Section]:
+    info, manifest = card.info, card.manifest
+    version = f" {manifest.version}" if manifest else ""
+    kind = (
+        f"k-nearest-neighbours classifier: k = {info.k}, {info.metric}, weights {info.weights}, scale {info.scale}; "
+        f"{info.n_train:,} training rows x {info.n_features} features: {', '.join(info.feature_names)}"
+    )
+    yield _text(f"{info.name}{version}", kind)
+    yield _text("Data", *_data(card))
+    measured = of_evaluation(info.evaluation, info.classes)
+    how = info.evaluation.how if info.evaluation else ""
+    overall = figures.lines(measured, how, most=0)[:-1] if measured else ["nothing was measured: no held-out rows"]
+    yield Section("Figures", _lines(overall), (("Classes", _classes(card, measured)),))
+    yield _text("Thresholds", *_thresholds(info, manifest.gates if manifest else None))
+    yield _text("Known weaknesses", *_weaknesses(card, measured))
+    facts = card.facts
+    yield _text("Licence and notes", f"licence: {facts.licence if facts and facts.licence else 'not stated'}",
+                *([facts.notes] if facts and facts.notes else []))  # fmt: skip
+    tools = ", ".join(f"{tool} {number}" for tool, number in sorted(info.versions.items()))
+    yield _text("Provenance", f"built with {tools}", f"training rows: SHA-256 {info.fingerprint}")
+
+
+def _text(title: str, *lines: str) -> Section:
+    return Section(title, _lines(lines))
+
+
+def _lines(lines: Sequence[str]) -> tuple[tuple[str, Tone], ...]:
+    return tuple((line, "") for line in lines)
+
+
+def _data(card: Card) -> Iterator[str]:
+    if card.training and card.training.source:
+        yield f"training rows: from {card.training.source}"
+    evaluation, facts = card.info.evaluation, card.facts
+    if evaluation and card.golden and card.golden.source:
+        yield f"evaluation: {evaluation.rows:,} rows from {card.golden.source}, split: {evaluation.how}"
+    if facts and facts.split:
+        yield f"split in deploy.yaml: {facts.split}"
+
+
+def _classes(card: Card, measured: Figures | None) -> Table:
+    counts = dict(zip(map(str, card.info.classes), card.facts.counts)) if card.facts else {}
+    found = {each.label: each for each in measured.classes} if measured else {}
+    order = [*found] or [str(label) for label in card.info.classes]
+    rows = tuple(
+        (
+            label,
+            f"{counts[label]:,}" if label in counts else "–",
+            f"{found[label].support:,}" if label in found else "–",
+            percent(found[label].recall if label in found else None),
+            percent(found[label].precision if label in found else None),
+        )
+        for label in order
+    )
+    numbers = ("training rows", "evaluation rows", "recall", "precision")
+    return Table(("class", *(Column(name, right=True) for name in numbers)), rows)
+
+
+def _thresholds(info: KnnInfo, gates: Gates | None) -> Iterator[str]:
+    if info.reject is None:
+        yield 'every row gets a class; the model never answers "unknown"'
+    else:
+        where = f"beyond the distance that accepts {percent(info.reject.acceptance)} of ordinary rows"
+        yield f'"unknown" {where}: ' + ", ".join(
+            f"{label} {threshold:.6g}" for label, threshold in zip(info.classes, info.reject.thresholds)
+        )
+    if gates is not None:
+        asked = {name: value for name, value in vars(gates).items() if value not in (None, 0.0) and name != "margin"}
+        yield "gates: " + (", ".join(f"{name} {value}" for name, value in asked.items()) or "only parity")
+
+
+def _weaknesses(card: Card, measured: Figures | None) -> Iterator[str]:
+    found = list(card.facts.warnings) if card.facts else []
+    for each in measured.classes if measured else ():
+        if each.recall is None:
+            found.append(f"class {each.label} was not measured: no evaluation row is of it")
+        elif each.recall < _WEAK:
+            found.append(f"class {each.label}: {each.right:,} of {each.support:,} rows were recognised")
+    yield from found or ["none was found by the build"]
+
+
+# --- Markdown -----------------------------------------------------------------------------------------------------
+def _body(part: Section) -> Iterator[str]:
+    if part.lines:
+        yield "\n".join(f"- {_escaped(line)}" for line, _ in part.lines)
+    for _, table in part.tables:
+        heads = [each if isinstance(each, Column) else Column(each) for each in table.columns]
+        lines = [[each.title for each in heads], ["--:" if each.right else "---" for each in heads]]
+        lines += [[_escaped(each.text if isinstance(each, Cell) else each) for each in row] for row in table.rows]
+        yield "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _escaped(text: str) -> str:
+    return _SPECIAL.sub(r"\\\1", clean(text, _LONGEST).replace("&", "&amp;")).replace("<", "&lt;")

@@ -1,0 +1,169 @@
+"""Changes by a release, as text: classes and rows.
+
+From certificates and plans, which compare the release that a device ran with the new one. Decides nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from device_agent.shared.protocol.reports import Certificate, ClassChange, Compared, Flip
+from knnkit.evaluation import metrics
+from knnkit.fleet.report import FleetReport
+from knnkit.render.figures import lines
+from knnkit.render.page import Section
+from knnkit.render.sanitize import percent
+from knnkit.render.terminal import Cell, Column, Table, Tone
+
+if TYPE_CHECKING:
+    from knnkit.release.evaluation_rows import EvaluationRows  # numpy is for a release that is there
+
+#: Returns the evaluation rows of a release by its digest; None where the host does not have it.
+Rows = Callable[[str], "EvaluationRows | None"]
+#: Classes and changes that one device's text names, at most.
+_NAMED = 5
+#: Classes that a table of the page shows, at most.
+_SHOWN = 25
+
+
+def no_rows(_: str) -> None:
+    """Returns None: the releases are not on this host."""
+
+
+def evaluation_lines(report: FleetReport, rows: Rows = no_rows) -> list[tuple[str, Tone]]:
+    """Returns the figures of each confusion matrix, and what changes against the release that ran before."""
+    found: list[tuple[str, Tone]] = []
+    for names, proof in _alike(report):
+        figures = metrics.of_confusion(proof.confusion, proof.classes)
+        who = names[0] if len(names) == 1 else f"{len(names):,} devices"
+        found += [(f"{who}: {line}", "") for line in (lines(figures, most=3) if figures else ())]
+        found += [(f"{who}: {line}", tone) for line, tone in change_lines(proof.compared)]
+        found += [(f"{who}: {line}", "warn") for line in row_lines(proof, rows)]
+    return found
+
+
+def sections(report: FleetReport, rows: Rows = no_rows) -> tuple[Section, ...]:
+    """Returns a section of the page for each comparison that devices share."""
+    found = []
+    for names, proof in _alike(report):
+        lines = (*change_lines(proof.compared)[:1], *((line, "bad") for line in row_lines(proof, rows)))
+        tables = _tables(proof.compared, rows(proof.release)) if proof.compared and proof.compared.fits else ()
+        if lines:
+            who = ", ".join(names[:3]) + (f" and {len(names) - 3:,} more" if len(names) > 3 else "")
+            found.append(Section(f"Before and after: {who}", lines, tables))
+    return tuple(found)
+
+
+def _tables(compared: Compared, rows: EvaluationRows | None) -> tuple[tuple[str, Table], ...]:
+    worst = sorted((each for each in compared.classes if each.rows > 0), key=lambda each: (_change(each), each.after))
+    by_class = tuple(
+        (
+            each.label,
+            f"{each.rows:,}",
+            percent(each.before / each.rows),
+            Cell(percent(each.after / each.rows), "bad" if each.after < each.before else ""),
+        )
+        for each in worst[:_SHOWN]
+    )
+    flips = tuple(
+        (each.truth or "not known", each.before, each.after, f"{each.count:,}", _listed(each, rows))
+        for each in compared.flips
+    )
+    more = f" (the {_SHOWN} that fall most, of {len(worst):,})" if len(worst) > _SHOWN else ""
+    numbers = [Column(name, right=True) for name in ("rows", "recall before", "recall after")]
+    decided = ("row", "truth", "before", "after", "neighbours that decide now")
+    found = (
+        (f"Recall by class{more}", Table(("class", *numbers), by_class)),
+        ("Labels that change", Table(("truth", "before", "after", numbers[0], "which"), flips)),
+        ("Rows whose label changes", Table(decided, tuple(_rows(compared, rows))[:_SHOWN])),
+    )
+    return tuple((heading, table) for heading, table in found if table.rows)
+
+
+def _rows(compared: Compared, known: EvaluationRows | None) -> Iterator[tuple[str, ...]]:
+    """Yields rows whose label changes, each with its neighbours in the new release."""
+    for flip in compared.flips if known else ():
+        for row in flip.rows:
+            if known and 0 <= row < len(known.voters):
+                yield known.name(row), flip.truth or "not known", flip.before, flip.after, known.voters[row]
+
+
+def _listed(flip: Flip, rows: EvaluationRows | None) -> str:
+    return f"{flip.count:,} rows" if rows is None else rows.listed(flip.rows, flip.count)
+
+
+def _alike(report: FleetReport) -> list[tuple[list[str], Certificate]]:
+    """Returns the names of devices with the same figures, and the certificate of one of them."""
+    shared: dict[tuple[Any, ...], tuple[list[str], Certificate]] = {}
+    for device in report.devices:
+        proof = device.certificate
+        if proof and (proof.confusion or proof.compared):
+            key = (proof.release, proof.confusion, proof.classes, proof.compared)
+            shared.setdefault(key, ([], proof))[0].append(device.name)
+    return list(shared.values())
+
+
+def change_lines(compared: Compared | None) -> list[tuple[str, Tone]]:
+    """Returns before -> after: overall, then each class whose recall changed, the greatest fall first."""
+    if compared is None:
+        return []
+    against = f"{compared.name} {compared.version}"
+    if not compared.fits:
+        return [(f"{against} takes other features, so the two are not compared", "warn")]
+    measured = [each for each in compared.classes if each.rows > 0]
+    changed = sorted((each for each in measured if each.before != each.after), key=_change)
+    found: list[tuple[str, Tone]] = []
+    if measured:
+        found.append((f"{overall(measured)}, against {against}", "warn" if changed and _change(changed[0]) < 0 else ""))
+    found += [(f"the class {label!r} is gone, against {against}", "warn") for label in compared.gone[:_NAMED]]
+    for each in changed:
+        recall = f"{percent(each.before / each.rows)} -> {percent(each.after / each.rows)}"
+        counts = f"{each.before:,} -> {each.after:,} of {each.rows:,} rows"
+        found.append((f"class {each.label}: recall {recall} ({counts})", "warn" if each.after < each.before else ""))
+    return found
+
+
+def _change(each: ClassChange) -> float:
+    return (each.after - each.before) / each.rows
+
+
+def overall(measured: list[ClassChange]) -> str:
+    """Returns accuracy, balanced accuracy and the worst class, before -> after, of classes that have rows."""
+    rows = sum(each.rows for each in measured)
+    shares = [(each.before / each.rows, each.after / each.rows, each.label) for each in measured]
+    accuracy = [sum(each.before for each in measured) / rows, sum(each.after for each in measured) / rows]
+    balanced = [sum(column) / len(shares) for column in ([each[0] for each in shares], [each[1] for each in shares])]
+    before, after = min(shares), min(shares, key=lambda share: (share[1], share[2]))
+    return (
+        f"accuracy {_pair(accuracy)}, balanced accuracy {_pair(balanced)}, "
+        f"worst class {before[2]} {percent(before[0])} -> {after[2]} {percent(after[1])}"
+    )
+
+
+def _pair(values: list[float]) -> str:
+    return " -> ".join(map(percent, values))
+
+
+def row_lines(proof: Certificate, rows: Rows) -> Iterator[str]:
+    """Yields the rows behind each class that got worse, or that misses a gate."""
+    fallen = _fallen(proof.compared) if proof.compared else set()
+    known = rows(proof.release) if fallen or proof.failures else None
+    if known is None:
+        return
+    yield from flip_lines(proof.compared, known) if proof.compared else ()
+    said = "; ".join(proof.failures)
+    for label in [each for each in dict.fromkeys(known.truth) if each not in fallen and repr(each) in said][:_NAMED]:
+        for answer, missed in known.missed(label)[:_NAMED]:
+            yield f"class {label}, answered {answer}: {known.listed(missed)}"
+
+
+def flip_lines(compared: Compared, known: EvaluationRows | None) -> Iterator[str]:
+    """Yields the rows that a class loses, of each class that got worse."""
+    fallen = _fallen(compared)
+    for flip in [each for each in compared.flips if each.before == each.truth and each.truth in fallen][:_NAMED]:
+        yield f"class {flip.truth}, now answered {flip.after}: {_listed(flip, known)}"
+
+
+def _fallen(compared: Compared) -> set[str]:
+    return {each.label for each in compared.classes if each.after < each.before}

@@ -1,0 +1,164 @@
+"""Chooses the training rows that a smaller model keeps.
+
+`reduce` of deploy.yaml: `condensed` keeps rows that classify all others; `edited` drops rows whose neighbours
+contradict their label; `prototypes` keeps the rows next to the centres of clusters of each class. Looks only at
+training rows.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.shared.protocol.model_info import KnnInfo
+from knnkit.data.dataset import Dataset
+from knnkit.errors import BuildError, MissingDependency, extra
+from knnkit.model.reference.enrolment import encode
+from knnkit.model.reference.spec import KnnSpec
+from knnkit.model.scaling import fit_scaler
+from knnkit.training import neighbours
+
+#: Shares of each class that `prototypes` tries, the smallest first.
+_SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7)
+#: Distance terms to measure all training rows with, and rows that are measured in any case.
+_WORK, _LEAST = 2_000_000_000, 500
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Points:
+    """Training rows where distances are Euclidean (or Manhattan): (n, p) `values` and (n,) `codes` of their classes."""
+
+    values: NDArray[np.float64]
+    codes: NDArray[np.int32]
+    manhattan: bool
+    k: int
+
+    def votes_of(self, kept: Ints) -> NDArray[np.int64]:
+        """Returns the (n,) class that k of the kept rows give to each row."""
+        kind: Any = "manhattan" if self.manhattan else "euclidean"
+        most = min(self.k, len(kept))
+        lists = neighbours.among(self.values[kept], self.values, "none", kind, most)
+        return [*lists.labels(self.codes[kept], "uniform")][-1]
+
+
+def choose(training: Dataset, spec: KnnSpec, how: str, max_loss: float, seed: int) -> Ints:
+    """Returns the places of the rows to keep, in ascending order; some of every class, and more than k.
+
+    Raises:
+        BuildError: there are too few rows.
+        MissingDependency: a package of `knnkit[build]` is not installed.
+    """
+    points = _points(training, spec)
+    ways = {"condensed": _condensed, "edited": _edited, "prototypes": _prototypes}
+    kept = ways[how](points, max_loss, seed)
+    lost = np.setdiff1d(points.codes, points.codes[kept])
+    kept = np.union1d(kept, np.flatnonzero(np.isin(points.codes, lost)))
+    if len(kept) <= spec.k:
+        said = f"{training.source}: reduce: {how} leaves {len(kept)} rows, and k is {spec.k}"
+        raise BuildError(said, hint="leave reduce out, or lower k")
+    return kept
+
+
+def accuracy(info: KnnInfo) -> float:
+    """Returns the accuracy on the held-out rows, which were measured."""
+    assert info.evaluation is not None
+    return sum(info.evaluation.right) / info.evaluation.rows
+
+
+def require_small_loss(how: str, max_loss: float, before: KnnInfo, after: KnnInfo) -> None:
+    """Checks what a model of fewer rows loses.
+
+    Raises:
+        BuildError: the accuracy is lower by more than `max_loss`.
+    """
+    old, new = accuracy(before), accuracy(after)
+    if old - new <= max_loss + 1e-12:
+        return
+    enough = math.ceil((old - new) * 1000) / 1000
+    raise BuildError(
+        f"reduce: {how} keeps {after.n_train:,} of {before.n_train:,} training rows, and the accuracy on held-out rows "
+        f"falls from {old:.2%} to {new:.2%}; max_loss is {max_loss:.2%}",
+        hint=f"reduce: {{how: {how}, max_loss: {enough:g}}}, or how: {'prototypes' if how == 'edited' else 'edited'}",
+    )
+
+
+def _points(training: Dataset, spec: KnnSpec) -> Points:
+    values = training.rows.astype(np.float64)
+    for step in fit_scaler(training.rows, spec.scale):
+        values = step.apply(values, query=False)
+    if spec.metric == "cosine":
+        lengths = np.linalg.norm(values, axis=1, keepdims=True)
+        values = values / np.where(lengths > 0.0, lengths, 1.0)
+    return Points(values, encode(training.labels)[1], spec.metric == "manhattan", spec.k)
+
+
+def _condensed(points: Points, max_loss: float, seed: int) -> Ints:
+    """Adds rows until the kept ones classify all others (Hart 1968), a few at a time (Angiulli 2005).
+
+    imbalanced-learn's condenses each class against the smallest one only, which loses a third of iris.
+    """
+    kept = np.concatenate(
+        [_nearest_to_centre(points, np.flatnonzero(points.codes == c)) for c in np.unique(points.codes)]
+    )
+    while True:
+        wrong = np.setdiff1d(np.flatnonzero(points.votes_of(kept) != points.codes), kept)
+        if not len(wrong):
+            return np.sort(kept)
+        kind: Any = "manhattan" if points.manhattan else "euclidean"
+        cells = neighbours.among(points.values[kept], points.values[wrong], "none", kind, 1)
+        order = np.lexsort((wrong, cells.distances[:, 0]))
+        _, first = np.unique(cells.indices[order, 0], return_index=True)  # of each cell, the nearest wrong row
+        kept = np.concatenate([kept, wrong[order][first]])
+
+
+def _nearest_to_centre(points: Points, rows: Ints) -> Ints:
+    offsets = points.values[rows] - points.values[rows].mean(axis=0)
+    return rows[[int(np.argmin((offsets * offsets).sum(axis=1)))]]
+
+
+def _edited(points: Points, max_loss: float, seed: int) -> Ints:
+    try:
+        from imblearn.under_sampling import EditedNearestNeighbours
+    except ImportError:
+        raise MissingDependency("reduce: edited needs imbalanced-learn", hint=extra("build")) from None
+    from sklearn.neighbors import NearestNeighbors
+
+    k = min(max(3, points.k), len(points.codes) - 1)
+    search = NearestNeighbors(n_neighbors=k + 1, metric="manhattan" if points.manhattan else "euclidean")
+    editing = EditedNearestNeighbours(sampling_strategy="all", n_neighbors=search, kind_sel="mode")
+    editing.fit_resample(points.values, points.codes)
+    return np.sort(np.asarray(editing.sample_indices_, np.int64))
+
+
+def _prototypes(points: Points, max_loss: float, seed: int) -> Ints:
+    """Returns the fewest prototypes with which the other training rows lose at most `max_loss` of their accuracy."""
+    kind: Any = "manhattan" if points.manhattan else "euclidean"
+    count = len(points.codes)
+    asked = np.sort(np.random.default_rng(seed).permutation(count)[: max(_LEAST, _WORK // points.values.size)])
+    own = neighbours.leave_one_out(points.values, "none", kind, min(points.k, count - 1), asked)
+    before = [*own.labels(points.codes, "uniform")][-1] == points.codes[asked]
+    for share in _SHARES:
+        parts = [_medoids(points, np.flatnonzero(points.codes == c), share, seed) for c in np.unique(points.codes)]
+        kept = np.sort(np.concatenate(parts))
+        after = (points.votes_of(kept) == points.codes)[asked]
+        others = ~np.isin(asked, kept)
+        if len(kept) > points.k and others.any() and before[others].mean() - after[others].mean() <= max_loss:
+            return kept
+    return np.arange(count)
+
+
+def _medoids(points: Points, rows: Ints, share: float, seed: int) -> Ints:
+    """Returns the rows of one class that are nearest to the centres of k-means clusters."""
+    from sklearn.cluster import KMeans
+
+    values = points.values[rows]
+    count = min(len(np.unique(values, axis=0)), max(1, round(share * len(rows))))
+    found = KMeans(count, n_init=1, random_state=seed).fit(values)
+    nearest = neighbours.among(values, found.cluster_centers_, "none", "euclidean", 1)
+    return np.asarray(rows[np.unique(nearest.indices[:, 0])])

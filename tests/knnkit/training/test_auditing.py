@@ -1,0 +1,98 @@
+"""The audit finds what was planted in the rows, and agrees with a recount that leaves rows out."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.neighbors import KNeighborsClassifier
+
+from knnkit import cli
+from knnkit.data.dataset import Dataset, dataset
+from knnkit.model.reference.spec import KnnSpec
+from knnkit.training import auditing
+
+
+def planted(seed: int, count: int = 60) -> Dataset:
+    """Two clear classes. Row 7 has the wrong label, 20 repeats 3, 21 almost repeats 4, 22 contradicts its copy 5."""
+    random = np.random.default_rng(seed)
+    labels = np.arange(count) % 2
+    rows = random.normal(size=(count, 3)) + 8.0 * labels[:, None]
+    rows[20], rows[21], rows[22] = rows[3], rows[4] + 1e-5, rows[5]
+    labels[20], labels[21], labels[22] = labels[3], labels[4], 1 - labels[5]
+    labels[7] = 1 - labels[7]
+    return dataset(rows, np.array(["left", "right"])[labels], None, "planted")
+
+
+@pytest.mark.parametrize("weights", ["uniform", "distance"])
+@pytest.mark.parametrize("metric", ["euclidean", "manhattan"])
+@pytest.mark.parametrize("seed", range(4))
+def test_what_was_planted_is_found(seed: int, metric: Any, weights: Any) -> None:
+    rows = planted(seed)
+    found = auditing.audit(rows, KnnSpec("m", 3, metric, weights, "standard"))
+    doubtful = {each.row: each for each in found.findings if each.kind == "contradicted"}
+    assert doubtful.keys() >= {7, 22}
+    assert doubtful.keys() <= {7, 22, 5}  # with weights by distance, row 5 is contradicted by its copy
+    assert (doubtful[7].label, doubtful[7].other) == (rows.labels[7], "left" if rows.labels[7] == "right" else "right")
+    repeated = {each.row: each.like for each in found.findings if each.kind == "duplicate"}
+    assert repeated == {20: 3, 21: 4, 22: 5}
+    first = next(each for each in found.findings if each.kind == "duplicate")
+    assert (first.row, first.label == first.other) == (22, False)
+
+
+@pytest.mark.parametrize("weights", ["uniform", "distance"])
+@pytest.mark.parametrize("k", [1, 3, 4])
+def test_a_useless_row_changes_no_answer(k: int, weights: Any) -> None:
+    """Recounted with scikit-learn: each row left out, and with it each other row."""
+    random = np.random.default_rng(k)
+    rows, labels = random.normal(size=(26, 2)), random.integers(0, 3, 26)
+    found = auditing.audit(dataset(rows, labels), KnnSpec("m", k, weights=weights))
+    values = rows.astype(np.float32).astype(float)
+
+    def answer(row: int, without: int) -> int:
+        kept = np.setdiff1d(np.arange(26), [row, without])
+        own = KNeighborsClassifier(k, weights=weights, algorithm="brute").fit(values[kept], labels[kept])
+        return int(own.predict(values[[row]])[0])
+
+    plain = [answer(row, row) for row in range(26)]
+    useless = {gone for gone in range(26) if all(answer(row, gone) == plain[row] for row in range(26) if row != gone)}
+    contradicted = {each.row for each in found.findings if each.kind == "contradicted"}
+    assert {each.row for each in found.findings if each.kind == "useless"} == useless - contradicted
+
+
+def test_the_command_names_rows_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = planted(0)
+    lines = [f"{a},{label},{b},{c}" for (a, b, c), label in zip(rows.rows.tolist(), rows.labels)]
+    Path("rows.csv").write_text("\n".join(["a,label,b,c", *lines, ""]))
+    Path("deploy.yaml").write_text("model: {name: m, data: {file: rows.csv}, scale: standard}\n")
+    assert cli.main(["audit", "--json", "--output", "audit.csv"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["rows"] == 60
+    assert told["counts"]["duplicate"] == 3
+    with Path("audit.csv").open(newline="") as file:
+        written = list(csv.DictReader(file))
+    assert [int(each["row"]) for each in written] == [each["row"] for each in told["findings"]]
+    for each in written:
+        assert [float(np.float32(each[name])) for name in "abc"] == rows.rows[int(each["row"])].tolist()
+    assert cli.main(["audit"]) == 0
+    said = capsys.readouterr()
+    assert "contradicted" in said.out
+    assert "rows whose neighbours contradict their label" in said.err
+    assert "audit.csv" in said.err
+    named = [f"r{row},{line}" for row, line in enumerate(lines)]
+    Path("rows.csv").write_text("\n".join(["id,a,label,b,c", *named, ""]))
+    Path("deploy.yaml").write_text("model: {name: m, data: {file: rows.csv, id: id}, scale: standard}\n")
+    assert cli.main(["audit", "--json"]) == 0
+    for each in json.loads(capsys.readouterr().out)["findings"]:
+        assert (each.pop("id"), each.pop("like_id")) == (f"r{each['row']}", f"r{each['like']}")
+        assert each in told["findings"]
+    Path("deploy.yaml").write_text("model: {name: m, data: {file: rows.csv, id: id}, k: 59}\n")
+    assert cli.main(["audit"]) == 2
+    assert "too few to audit" in capsys.readouterr().err
