@@ -55,7 +55,7 @@ def _failed(error: OSError | MemoryError) -> AgentError:
 
 def build_parser(commands: Any, arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
     """Returns the parser of all commands, or only of the one in `arguments`: building all of them takes 4 ms."""
-    from device_agent.commands.options import filled
+    from device_agent.shared.console.argument_parser import filled
 
     named = {word: commands[word] for word in arguments if word in commands}
     if not named or {"-h", "--help"} & set(arguments[: arguments.index(next(iter(named)))]):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from device_agent.commands.options import add_runtime, command, filled, store_of
+from device_agent.commands.options import add_runtime, command, store_of
 from device_agent.shared.console import streams
+from device_agent.shared.console.argument_parser import filled
 from device_agent.shared.protocol import constants
 
 

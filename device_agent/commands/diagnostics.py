@@ -9,12 +9,12 @@ from device_agent.commands.options import (
     command,
     count,
     describe_check,
-    filled,
     read_file,
     show,
     store_of,
     with_warnings,
 )
+from device_agent.shared.console.argument_parser import filled
 from device_agent.shared.protocol import constants, documents
 from device_agent.shared.protocol.errors import DeviceUnfit
 

@@ -14,7 +14,6 @@ from device_agent.commands.options import (
     count,
     describe,
     describe_check,
-    filled,
     holder_of,
     read_file,
     read_order,
@@ -22,6 +21,7 @@ from device_agent.commands.options import (
     store_of,
     with_warnings,
 )
+from device_agent.shared.console.argument_parser import filled
 from device_agent.shared.protocol import constants, documents
 from device_agent.shared.protocol.errors import AgentError
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from device_agent.shared.console import streams
+from device_agent.shared.console.argument_parser import filled
 from device_agent.shared.protocol import constants, documents, json_codec
 from device_agent.shared.protocol.errors import AgentError, BadInput
 from device_agent.shared.protocol.record import record
@@ -50,13 +51,6 @@ def show(arguments: argparse.Namespace, document: Any, text: str) -> int:
     """Prints a result, as one JSON document or as `text`; returns 0."""
     print(json_codec.dumps(document) if arguments.json else text)
     return constants.EXIT_OK
-
-
-def filled(text: str) -> str:
-    """Parses text that must not be empty: an unset shell variable would otherwise select the default."""
-    if not text:
-        raise argparse.ArgumentTypeError("it is empty")
-    return text
 
 
 def count(text: str) -> int:

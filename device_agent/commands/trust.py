@@ -6,11 +6,11 @@ import argparse
 
 from device_agent.commands.options import (
     command,
-    filled,
     read_order,
     show,
     store_of,
 )
+from device_agent.shared.console.argument_parser import filled
 from device_agent.shared.protocol import documents
 
 

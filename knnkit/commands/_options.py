@@ -6,16 +6,23 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from device_agent.shared.console.argument_parser import filled
 from device_agent.shared.protocol import constants
 
 _MOST = 1_000_000_000
 #: Default key of keygen and sign, without the suffix.
 KEY_PREFIX = Path("keys/signing")
 
+
+def path(text: str) -> Path:
+    """Parses a path; an empty one would be the present folder."""
+    return Path(filled(text))
+
+
 #: What options have in common: a switch, an option to repeat, and paths by what they name.
 FLAG: dict[str, Any] = {"action": "store_true"}
 MANY: dict[str, Any] = {"action": "append", "default": []}
-FILE: dict[str, Any] = {"type": Path, "metavar": "FILE"}
+FILE: dict[str, Any] = {"type": path, "metavar": "FILE"}
 DIR, PEM, PUB = (FILE | {"metavar": name} for name in ("DIR", "PEM", "PUB"))
 
 
@@ -50,7 +57,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-c",
         "--config",
-        type=Path,
+        type=path,
         default=Path("deploy.yaml"),
         metavar="FILE",
         help="configuration (default: %(default)s)",
@@ -61,7 +68,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 
 def add_plot(parser: argparse.ArgumentParser) -> None:
     """Adds `--plot`."""
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="write the curves: .png, or .html with the table")
+    parser.add_argument("--plot", type=path, metavar="FILE", help="write the curves: .png, or .html with the table")
 
 
 def add_fleet(parser: argparse.ArgumentParser, *, writes: bool = False) -> None:
@@ -87,18 +94,26 @@ def add_fleet(parser: argparse.ArgumentParser, *, writes: bool = False) -> None:
 
 
 def _add_reach(reach: argparse._ArgumentGroup, writes: bool) -> None:
-    reach.add_argument("--root", metavar="DIR", help="the knnkit directory on the device (default: ~/.knnkit)")
+    reach.add_argument(
+        "--root", type=filled, metavar="DIR", help="the knnkit directory on the device (default: ~/.knnkit)"
+    )
     reach.add_argument(
         "-i",
         "--identity",
+        type=filled,
         metavar="FILE",
         help="private SSH key, or the .pub of a key in the agent; no other is offered",
     )
-    reach.add_argument("-J", "--jump", metavar="HOSTS", help="go through user@host[:port]; several with commas")
     reach.add_argument(
-        "--ssh-config", metavar="FILE", help="settings of SSH, which may run commands (default: those of ssh)"
+        "-J", "--jump", type=filled, metavar="HOSTS", help="go through user@host[:port]; several with commas"
     )
-    reach.add_argument("--known-hosts", metavar="FILE", help="host keys, read before ~/.ssh/known_hosts")
+    reach.add_argument(
+        "--ssh-config",
+        type=filled,
+        metavar="FILE",
+        help="settings of SSH, which may run commands (default: those of ssh)",
+    )
+    reach.add_argument("--known-hosts", type=filled, metavar="FILE", help="host keys, read before ~/.ssh/known_hosts")
     reach.add_argument("--connect-timeout", metavar="TIME", help="time limit to connect (default: 10s)")
     reach.add_argument("--connect-retries", type=int, metavar="N", help="further attempts to connect (default: 2)")
     reach.add_argument("--command-timeout", metavar="TIME", help="time limit of one command on a device (default: 5m)")
@@ -127,6 +142,7 @@ def add_provisioning(parser: argparse.ArgumentParser, *, also: str = "") -> None
     bare.add_argument("--offline", **FLAG, help="send the wheels: the devices have no internet")
     bare.add_argument(
         "--wheels",
+        type=filled,
         metavar="DIR",
         help="folder of wheels on this host (default: $KNNKIT_WHEELS, else ~/.cache/knnkit/wheels); from a folder that "
         "you name, your own builds are used, too",

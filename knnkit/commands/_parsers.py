@@ -62,7 +62,7 @@ def _keygen(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out",
         metavar="PREFIX",
-        type=Path,
+        type=_options.path,
         default=_options.KEY_PREFIX,
         help="write PREFIX.pem (private, mode 0600) and PREFIX.pub (default: %(default)s)",
     )
@@ -91,7 +91,7 @@ def _build(parser: argparse.ArgumentParser) -> None:
 
 
 def _inspect(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("path", metavar="PATH", type=Path, help="a release directory, or a model.tflite")
+    parser.add_argument("path", metavar="PATH", type=_options.path, help="a release directory, or a model.tflite")
     parser.add_argument(
         "--row",
         type=_options.whole,
@@ -102,20 +102,24 @@ def _inspect(parser: argparse.ArgumentParser) -> None:
 
 
 def _diff(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("before", metavar="A", type=Path, help="the release before: a directory, or a model.tflite")
-    parser.add_argument("after", metavar="B", type=Path, help="the release after: a directory, or a model.tflite")
+    parser.add_argument(
+        "before", metavar="A", type=_options.path, help="the release before: a directory or model.tflite"
+    )
+    parser.add_argument("after", metavar="B", type=_options.path, help="the release after: a directory or model.tflite")
     own = "your own labelled rows (default: the evaluation rows of both releases)"
-    parser.add_argument("--data", type=Path, metavar="FILE", help=own)
+    parser.add_argument("--data", type=_options.path, metavar="FILE", help=own)
     parser.add_argument("--label", metavar="COLUMN", default="label", help="their label column (default: %(default)s)")
     _options.add_json(parser)
 
 
 def _card(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("path", metavar="PATH", type=Path, help="a release directory, or a model.tflite")
+    parser.add_argument("path", metavar="PATH", type=_options.path, help="a release directory, or a model.tflite")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--provenance", action="store_true", help="instead, the in-toto statement of rows -> model")
     what.add_argument("--sbom", action="store_true", help="instead, the CycloneDX bill of materials")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write it there (default: standard output)")
+    parser.add_argument(
+        "-o", "--output", type=_options.path, metavar="FILE", help="write it there (default: standard output)"
+    )
 
 
 def _verify(parser: argparse.ArgumentParser) -> None:
@@ -305,7 +309,7 @@ def _schema(parser: argparse.ArgumentParser) -> None:
 
 
 def _path(text: str) -> Path | None:
-    return None if text == "-" else Path(text)
+    return None if text == "-" else _options.path(text)
 
 
 #: Command -> adds its flags and arguments to a parser.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import get_args
 
 from device_agent.shared.protocol import constants
@@ -38,7 +37,10 @@ def tune(parser: argparse.ArgumentParser) -> None:
 def reject(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of `knnkit reject`."""
     parser.add_argument(
-        "--strangers", type=Path, metavar="FILE", help="rows that are of no class: CSV with a header, JSON lines or NPY"
+        "--strangers",
+        type=_options.path,
+        metavar="FILE",
+        help="rows that are of no class: CSV with a header, JSON lines or NPY",
     )
     wanted = parser.add_mutually_exclusive_group()
     wanted.add_argument(
@@ -54,7 +56,7 @@ def reject(parser: argparse.ArgumentParser) -> None:
 def audit(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of `knnkit audit`."""
     parser.epilog = "Rows are numbered from 0, as in the file. k, metric, weights and scale are those of deploy.yaml."
-    parser.add_argument("--output", type=Path, metavar="FILE", help="write all findings as CSV, with the rows")
+    parser.add_argument("--output", type=_options.path, metavar="FILE", help="write all findings as CSV, with the rows")
     _options.add_model(parser)
 
 

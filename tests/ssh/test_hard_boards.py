@@ -415,7 +415,7 @@ def test_a_damaged_library_is_named_and_repaired(
     level, _, mend = found[package]
     assert level == "error", found
     assert mend.startswith("knnkit provision --target ")
-    assert "THIS_DEVICE" not in mend
+    assert "HOST" not in mend
     assert not {"numpy", "runtime", "cryptography"} - {package} & set(found)
     said = knnkit(root, "provision", "--offline")
     assert said["outcome"] == "answered"

@@ -13,6 +13,13 @@ _NO_NUMBER = re.compile(r"argument (\S+): invalid (\w+) value: (['\"])(.*)\3", r
 _FRACTIONS = ("float", "seconds")
 
 
+def filled(text: str) -> str:
+    """Parses text that must not be empty: an unset shell variable would otherwise select the default."""
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty")
+    return text
+
+
 class Parser(argparse.ArgumentParser):
     """`argparse.ArgumentParser` whose errors are one message and one hint."""
 

@@ -25,9 +25,9 @@ from knnkit.transport.buffers import Capped
 #: Most bytes that a login may print before the command; the last of them are kept for a message.
 MAX_NOISE = 64 * 1024 * 1024
 _KEPT_NOISE = 500
-#: Runs the rest of its arguments. `set +xv` ends a trace that the login exported, which would print the markers. Every
-#: login shell passes it on: one line, no single quotes. The shell stays until the command has ended, and
-#: `KNNKIT_CONNECTION` names the process that lives as long as the connection.
+#: Runs the rest of its arguments. Every login shell passes it on: one line, no single quotes. The shell stays until the
+#: command has ended, and `KNNKIT_CONNECTION` names the process that lives as long as the connection. `set +xv` ends a
+#: trace that the login exported, which would print the markers.
 _RUN = (
     "set +xv; a=$1 b=$2; shift 2; KNNKIT_CONNECTION=$PPID; export KNNKIT_CONNECTION; "
     'printf %s "$a-$b" >&2; printf %s "$a$b"; (exec "$@"); c=$?; printf %s "$b$a$c:"; printf %s "$b-$a$c:" >&2; exit $c'

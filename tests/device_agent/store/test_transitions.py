@@ -130,7 +130,7 @@ def test_what_waits_past_another_return_is_too_late_without_its_reason() -> None
             "rolled-back",
             "a slow link needs a longer --deadline",
         ),
-        (lambda: transitions.roll_back(StoreState(), "ann", NOW), "no-previous", "knnkit deploy"),
+        (lambda: transitions.roll_back(StoreState(), "ann", NOW), "no-previous", "knnkit deploy --target HOST"),
         (lambda: transitions.checked_deadline(0.0), None, "--deadline 60"),
     ],
 )
@@ -140,7 +140,7 @@ def test_each_refusal_has_its_reason_and_says_what_to_type(ask: Any, reason: str
     assert reason in (None, caught.value.reason)
     assert (caught.value.hint or "").endswith(hint)
     nothing = transitions.nothing_left()
-    assert (nothing.reason, nothing.hint) == ("no-release", "deploy a release: knnkit deploy")
+    assert (nothing.reason, nothing.hint) == ("no-release", "deploy a release: knnkit deploy --target HOST")
 
 
 def test_whoever_is_kept_out_is_told_by_whom_how_long_and_how_to_end_it() -> None:

@@ -1,0 +1,34 @@
+"""An option that is empty, as an unset variable of a shell makes it, is refused, and never stands for the default."""
+
+from __future__ import annotations
+
+import argparse
+
+import pytest
+
+from device_agent.shared.console.argument_parser import Parser
+from knnkit import cli
+from knnkit.commands import COMMANDS, _parsers
+
+#: Options of text that names something; an empty one would mean this folder, or no jump host.
+KINDS = ("FILE", "DIR", "PEM", "PUB", "HOSTS")
+
+
+def options() -> list[tuple[str, str]]:
+    found = []
+    for name in COMMANDS:
+        parser = Parser(prog="knnkit")
+        _parsers.CONFIGURE[name](parser)
+        for action in parser._actions:
+            takes_one = isinstance(action, (argparse._StoreAction, argparse._AppendAction)) and action.option_strings
+            if takes_one and action.metavar in KINDS:
+                found.append((name, action.option_strings[-1]))
+    return found
+
+
+@pytest.mark.parametrize(("command", "option"), options())
+def test_an_empty_value_is_refused(command: str, option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main([command, option, ""])
+    assert ended.value.code == 2
+    assert option in capsys.readouterr().err
