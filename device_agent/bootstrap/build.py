@@ -66,7 +66,7 @@ def make_environment(root: Path, order: dict[str, Any], place: Path | None) -> N
 
 
 def put_over(new: Path, damaged: Path) -> None:
-    """Repairs an environment that may be in use: replaces each of its files by that of a new one, one rename each."""
+    """Repairs the environment `damaged`, even in use: renames each file of `new` over the old one, removes `new`."""
     remove_tree(damaged / "__pycache__")  # may be damaged, too; Python writes it again
     for path in listed(new):
         place = damaged / path.name

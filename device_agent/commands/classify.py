@@ -1,4 +1,4 @@
-"""The command `classify`."""
+"""The agent's `classify` command: answers rows on the device."""
 
 from __future__ import annotations
 

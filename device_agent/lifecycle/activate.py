@@ -37,7 +37,7 @@ class Trial:
 
 
 def activate(known: Known, digest: str, trial: Trial) -> Activated:
-    """Checks the staged release `digest`, then lets it answer until it is confirmed or the time for that is over.
+    """Checks the staged release `digest` and switches to it; without a confirmation in time, the switch is reverted.
 
     For a release that is committed or pending already, only repeats the check.
 

@@ -1,4 +1,4 @@
-"""Line numbers that are being answered, for the next process.
+"""Records the lines being answered, for the next process.
 
 A row that kills the model ends the process too, so these numbers lie in a file under /dev/shm: it is memory, which
 wears no card. A process that ends without an error removes its file. The next one reads at which lines others died, and

@@ -218,7 +218,9 @@ def checked_deadline(seconds: float, option: str = "--deadline") -> float:
         AgentError: it is out of range.
     """
     if not 0.0 < seconds <= MAX_DEADLINE:
-        raise AgentError(f"{option} {seconds:g}: more than 0, at most {MAX_DEADLINE:.0f} seconds", hint=f"{option} 60")
+        raise AgentError(
+            f"{option} {seconds:g} is out of range: above 0, at most {MAX_DEADLINE:.0f} seconds", hint=f"{option} 60"
+        )
     return seconds
 
 

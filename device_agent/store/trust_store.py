@@ -45,11 +45,11 @@ def key_file_name(fingerprint: str) -> str:
 def read(directory: Path, *, lenient: bool = False) -> TrustFiles:
     """Reads ROOT/trust, which may be missing; a file without a valid key is only a warning.
 
-    With `lenient`, a damaged device.json is only a warning: to start the running release, never to accept a new one,
-    since the file holds the revocations.
+    With `lenient`, a damaged device.json is only a warning, too. Use that only to start a release that was accepted
+    before: the file lists the revoked keys, so no new release may be accepted without it.
 
     Raises:
-        DeviceUnfit: device.json is damaged.
+        DeviceUnfit: device.json is damaged, and not `lenient`.
     """
     keys, warnings = trust_dir.read_keys(directory, dsse.fingerprint)
     if lenient:

@@ -117,7 +117,7 @@ def check_report_paths(arguments: argparse.Namespace) -> None:
 
 def _no_report(path: Path) -> UsageError:
     return UsageError(
-        f"--report {path}: the file ends in .json or .html", hint=f"--report {path.name or 'report'}.html"
+        f"--report {path}: the file name must end in .json or .html", hint=f"--report {path.name or 'report'}.html"
     )
 
 

@@ -1,4 +1,4 @@
-"""Columns whose values float32 cannot hold apart.
+"""Finds columns whose distinct values float32 would merge.
 
 Models work in float32, which has 24 bits: UTM northings near 5.6 million step by 0.5 m, seconds since 1970 by 128 s.
 `find_origin` chooses what to subtract in float64 first. `warnings` names columns that lose too much all the same, and

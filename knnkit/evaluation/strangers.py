@@ -1,4 +1,4 @@
-"""Trade of accepted strangers against rejected ordinary rows.
+"""Trade-off between accepted strangers and rejected ordinary rows.
 
 For each share that `reject` of deploy.yaml may have: the thresholds of the classes, the ordinary rows that they reject,
 and the strangers that they accept. Pure; `knnkit.commands.reject` shows it.
@@ -22,9 +22,9 @@ _FINE = np.round(np.arange(0.001, 1.0, 0.001), 3)
 
 @dataclass(frozen=True)
 class Measured:
-    """Rows as the model answers them: (n,) `label` without rejection, and (n,) `kth`, the k-th distance.
+    """The model's answers to n rows: (n,) `label` without rejection, and (n,) `kth`, the k-th neighbour's distance.
 
-    `truth` is the (n,) class of ordinary rows; of strangers, it is their label.
+    `truth` is the (n,) true class of held-out rows. For calibration rows and strangers, it repeats `label`.
     """
 
     label: NDArray[np.int32]

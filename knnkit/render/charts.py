@@ -48,7 +48,7 @@ def check_path(path: Path | None) -> None:
     if path is None:
         return
     if path.suffix not in SUFFIXES:
-        raise UsageError(f"--plot {path}: the file ends in .html or .png", hint=f"--plot {path.name}.html")
+        raise UsageError(f"--plot {path}: the file name must end in .html or .png", hint=f"--plot {path.name}.html")
     if not path.absolute().parent.is_dir():
         parent = path.absolute().parent
         raise UsageError(f"--plot {path}: there is no directory {parent}", hint=f"mkdir -p {parent}")

@@ -1,4 +1,4 @@
-"""Data that needs scaling and has none.
+"""Finds data that needs scaling and has none.
 
 `find` looks for one feature that makes most of the distance, and measures whether scaling helps. Changes nothing.
 """

@@ -78,7 +78,7 @@ class PushFile:
 
 @dataclass(frozen=True)
 class Pushed:
-    """Bytes of an upload: `sent` now, `resumed` from an earlier attempt, `skipped` since the file was there."""
+    """Bytes of an upload: `sent` now, `resumed` from an earlier attempt, `skipped` because the file was there."""
 
     sent: int
     resumed: int

@@ -1,4 +1,4 @@
-"""A command line, from its words to its exit code.
+"""Runs a command line, from arguments to exit code.
 
 Takes the signals, makes the standard streams safe, runs one command, and turns an error into a message, a hint, an exit
 code, and one JSON document where `--json` asks for it. Both command lines run in it; each brings its own commands.

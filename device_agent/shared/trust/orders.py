@@ -197,8 +197,10 @@ def _check_use(order: RollbackOrder | FloorOrder, state: TrustState, *, sensible
 def _rotate(envelope: dsse.Envelope, sets: KeySets) -> KeySets:
     rotation = _payload(Rotation, envelope)
     new_pem = rotation.new_pem.encode("utf-8", "replace")
-    if rotation.new == rotation.old or dsse.fingerprint(new_pem) != rotation.new:
-        raise refused(Reason.ORDER_MALFORMED, "the rotation's new key does not have the fingerprint that it names")
+    if rotation.new == rotation.old:
+        raise refused(Reason.ORDER_MALFORMED, "the rotation names the same key as the old one and the new one")
+    if dsse.fingerprint(new_pem) != rotation.new:
+        raise refused(Reason.ORDER_MALFORMED, "the rotation holds a new key with another fingerprint than it states")
     if len(envelope.signatures) != 2:
         raise refused(Reason.ORDER_MALFORMED, "a rotation is signed by two keys: the old one and the new one")
     if not _has_signed(envelope, rotation.new, new_pem):

@@ -127,7 +127,11 @@ class Reference:
         return np.abs(difference) if self.space.metric == "manhattan" else difference * difference
 
     def _rank(self, query: Float64, rough: Float64) -> tuple[NDArray[np.int64], Float64, float]:
-        """Returns the nearest rows in order of (measure, index), their measures, and the tolerance."""
+        """Returns the neighbours of `query`, nearest first, their exact measures, and `ReferenceAnswers.tolerance`.
+
+        `rough` holds `_measure` of every training row. The neighbours are the k nearest, then those near-tied with
+        the k-th, at most `_MAX_LISTED`; of rows with equal measures, the lower index is first.
+        """
         kth = float(self._to_base(max(self._limit, np.partition(rough, self.k - 1)[self.k - 1])))
         tolerance = self.margin * max(kth, self.space.radius)
         beyond = max(2 * tolerance, _CHAIN * self.space.tied)

@@ -65,7 +65,7 @@ FIRST_RUNTIME: dict[str, tuple[str, ...]] = {
     "TRANSPOSE": ("1.6.0", "1.14.0", "1.15.0", "2.3.0", "2.4.0"),
 }
 #: TensorFlow 2.22, the first for Python 3.14, converts to newer versions of operations.
-_OLDER_CONVERTER = "pip install 'tensorflow==2.21.*', whose converter does not, with Python 3.13 or earlier"
+_OLDER_CONVERTER = "pip install 'tensorflow==2.21.*' with Python 3.13 or earlier: it converts to older operations"
 
 
 def minimum_runtime(tree: Any, oldest: str) -> str:
