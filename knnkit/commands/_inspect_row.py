@@ -29,7 +29,7 @@ def show(model: Path, row: int, *, json: bool) -> int:
     if json:
         print(json_codec.dumps(found))
         return 0
-    features = ", ".join(f"{name} {value:.9g}" for name, value in found.pop("features").items())
+    features = ", ".join(f"{name} {str(value).removesuffix('.0')}" for name, value in found.pop("features").items())
     for name, value in (*found.items(), ("features", features)):
         if value is not None:
             print(f"{name:<8}  {clean(value, 4000)}")

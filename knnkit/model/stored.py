@@ -44,7 +44,7 @@ class StoredModel:
     def training_row(self, index: int) -> tuple[float, ...]:
         """Returns the features of a training row; about those of the source if the map cannot be inverted exactly."""
         row = self.reference.space.leave(self.reference.enrolled[index : index + 1])[0]
-        return tuple(row.tolist())
+        return tuple(float(str(value)) for value in row)  # 14.37, and not 14.369999885559082, of the float32 14.37
 
 
 def read_model(path: Path) -> StoredModel:
