@@ -259,7 +259,7 @@ class TfliteKNN:
         views = {name: self._one.outputs[name] for name in (*names, constants.OUTPUT_CERTAIN)}
         parts = {name: np.empty((len(queries), *view.shape[1:]), view.dtype) for name, view in views.items()}
         self._graphs.run(queries, parts)
-        if self.info.label_sets is not None and names is _ANSWERS:
+        if self.info.label_sets is not None and names is _ANSWERS and self.runtime.name != constants.NUMPY:
             parts[constants.OUTPUT_CERTAIN] &= ~label_sets.doubtful(self.info, parts[names[1]], parts[names[3]])
         certain = parts[constants.OUTPUT_CERTAIN]
         if self._near and constants.OUTPUT_DISTANCES in names:

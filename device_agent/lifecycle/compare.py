@@ -7,12 +7,12 @@ certificate. Measures only; the gate `not_worse_than` decides (`class_gates.wors
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from device_agent.serving.load import load_model
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.documents import ReleaseRef
-from device_agent.shared.protocol.errors import AgentError, Refused
+from device_agent.shared.protocol.errors import AgentError, ModelUnusable, Refused
 from device_agent.shared.protocol.record import record
 from device_agent.shared.protocol.reports import Running
 from device_agent.shared.release import model_file
@@ -23,7 +23,11 @@ from device_agent.store.trust_state import Known
 from device_agent.system import clock, memory
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from device_agent.shared.golden.golden_set import Golden
+    from device_agent.shared.protocol.model_info import KnnInfo
 
 
 @record
@@ -59,15 +63,25 @@ def ask(kept: Kept, golden: Golden, runtime: str) -> Running | None:
     try:
         info = model_file.read_info(kept.opened.path(constants.MODEL_FILE))
         classes = tuple(map(str, info.classes))
-        if info.table is not None and golden.raw:
-            from device_agent.shared.features.golden_rows import from_raw
-
-            golden = from_raw(golden, info)
-        if info.n_features != golden.rows.shape[1] or (info.table is not None) != bool(golden.raw):
-            return Running(kept.ref, info.feature_names, classes, None)
-        label = load_model(kept.opened, runtime).classify(golden.rows).label
+        rows = _rows(info, golden)
+        if rows is None:
+            return Running(kept.ref, info.columns, classes, None)
+        label = load_model(kept.opened, runtime).classify(rows).label
     except (AgentError, MemoryError):
         return None
     names = (*classes, constants.UNKNOWN_LABEL)
     labels = tuple(names[code] if code >= 0 else names[-1] for code in label.tolist())
-    return Running(kept.ref, info.feature_names, classes, labels)
+    return Running(kept.ref, info.columns, classes, labels)
+
+
+def _rows(info: KnnInfo, golden: Golden) -> NDArray[np.floating[Any]] | None:
+    """Returns the golden rows as a model takes them; None if it takes others, or does not know a category."""
+    if info.table is not None and golden.raw:
+        from device_agent.shared.features.golden_rows import from_raw
+
+        try:
+            return from_raw(golden, info).rows
+        except ModelUnusable:
+            return None
+    fits = info.table is None and not golden.raw and info.n_features == golden.rows.shape[1]
+    return golden.rows if fits else None

@@ -296,14 +296,17 @@ class _Answerer:
         loaded = load_kept(
             self._store, self._answering.release, self._request.runtime, self._request.threads, stream=True
         )
-        if not self._rows.follow(loaded.model.info):
+        try:  # what can fail comes before the rows are read for the other model
+            made = {name: make_renderer(loaded, self._request.columns, name) for name in self._renderers}
+            if not self._rows.follow(loaded.model.info):
+                said = f"the release {loaded.digest[:12]} takes other columns than this stream"
+                raise BadInput(said, hint="start the stream again")
+        except BaseException:
             loaded.close()
-            raise BadInput(
-                f"the release {loaded.digest[:12]} takes other columns than this stream", hint="start the stream again"
-            )
+            raise
         loaded.tell_warnings()
         self.save_counts()
-        self._renderers = {name: make_renderer(loaded, self._request.columns, name) for name in self._renderers}
+        self._renderers = made
         before, self._loaded = self._loaded, loaded
         before.close()
 

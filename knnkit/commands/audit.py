@@ -11,8 +11,6 @@ import io
 import sys
 from typing import Any
 
-from numpy.typing import NDArray
-
 from device_agent.shared.protocol import json_codec
 from device_agent.shared.safe_files import whole_file
 from knnkit.commands import _config
@@ -41,63 +39,62 @@ def run(arguments: argparse.Namespace) -> int:
         said = f"{rows.source}: {len(rows.rows)} rows are too few to audit with k = {model.k}"
         raise DataError(said, hint="lower k, or more rows")
     found = auditing.audit(rows, KnnSpec(model.name, model.k, model.metric, model.weights, model.scale))
-    ids = rows.ids
     if arguments.output is not None:
         with whole_file(arguments.output) as file:
-            file.write(_csv(found, rows, ids))
+            file.write(_csv(found, rows))
     if arguments.json:
-        entries = [_entry(each, ids) for each in found.findings]
+        entries = [_entry(each, rows) for each in found.findings]
         counts = {kind: found.count(kind) for kind in _KINDS}  # type: ignore[arg-type]
         print(json_codec.dumps({"rows": found.rows, "counts": counts, "findings": entries}))
         return 0
-    _show(found, ids)
+    _show(found, rows)
     return 0
 
 
-def _entry(finding: Finding, ids: NDArray[Any] | None) -> dict[str, Any]:
+def _entry(finding: Finding, rows: Dataset) -> dict[str, Any]:
     entry = {
         "kind": finding.kind,
-        "row": finding.row,
+        "row": _place(finding.row, rows),
         "label": finding.label,
         "neighbours": finding.other,
         "share": finding.share,
-        "like": finding.like,
+        "like": _place(finding.like, rows),
         "distance": finding.distance,
     }
-    named = {} if ids is None else {"id": str(ids[finding.row]), "like_id": str(ids[finding.like])}
+    named = {} if rows.ids is None else {"id": str(rows.ids[finding.row]), "like_id": str(rows.ids[finding.like])}
     return entry | named
 
 
-def _csv(found: Audit, rows: Dataset, ids: NDArray[Any] | None) -> bytes:
+def _csv(found: Audit, rows: Dataset) -> bytes:
     """Returns one line a finding, with the features of the row at the end."""
     buffer = io.StringIO()
     names = ["kind", "row", "label", "neighbours", "share", "like", "distance"]
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow([*names, *(["id", "like_id"] if ids is not None else []), *rows.feature_names])
+    writer.writerow([*names, *(["id", "like_id"] if rows.ids is not None else []), *rows.feature_names])
     for each in found.findings:
-        writer.writerow([*_entry(each, ids).values(), *map(str, rows.rows[each.row])])
+        writer.writerow([*_entry(each, rows).values(), *map(str, rows.rows[each.row])])
     return buffer.getvalue().encode()
 
 
-def _show(found: Audit, ids: NDArray[Any] | None) -> None:
+def _show(found: Audit, rows: Dataset) -> None:
     columns = ("", Column("row", right=True), "label", "neighbours", Column("votes", right=True), "nearest", "distance")
     shown = []
     for kind in ("contradicted", "duplicate"):
         shown += [each for each in found.findings if each.kind == kind][:_SHOWN]
-    rows = tuple(
+    lines = tuple(
         (
             each.kind,
-            _named(each.row, ids),
+            _named(each.row, rows),
             clean(each.label),
             clean(each.other),
             percent(each.share),
-            _named(each.like, ids),
+            _named(each.like, rows),
             f"{each.distance:.6g}",
         )
         for each in shown
     )
-    table = Table(columns, rows)
-    if rows:
+    table = Table(columns, lines)
+    if lines:
         print_table(table.columns, table.rows)
     for kind, what in _KINDS.items():
         count = found.count(kind)  # type: ignore[arg-type]
@@ -108,5 +105,11 @@ def _show(found: Audit, ids: NDArray[Any] | None) -> None:
         print_line("try: knnkit audit --output audit.csv, which has all of them", stream=sys.stderr)
 
 
-def _named(row: int, ids: NDArray[Any] | None) -> str:
-    return str(row) if ids is None else f"{row} ({clean(ids[row], 40)})"
+def _place(row: int, rows: Dataset) -> int:
+    """Returns the row's number in the file: `missing: drop` leaves some out."""
+    return row if rows.places is None else int(rows.places[row])
+
+
+def _named(row: int, rows: Dataset) -> str:
+    place = _place(row, rows)
+    return str(place) if rows.ids is None else f"{place} ({clean(rows.ids[row], 40)})"

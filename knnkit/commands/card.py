@@ -27,7 +27,10 @@ def run(arguments: argparse.Namespace) -> int:
     except ModelUnusable as error:
         raise UsageError(str(error), hint=error.hint or "knnkit build --force") from None
     if arguments.output is None:
-        sys.stdout.write(data.decode())
+        text = data.decode(errors="replace")
+        if not text.replace("\n", "").isprintable():  # a stranger's model could steer the terminal
+            raise UsageError(f"{model}: the document holds control characters", hint="-o FILE, which writes its bytes")
+        sys.stdout.write(text)
         return 0
     try:
         with whole_file(arguments.output) as file:

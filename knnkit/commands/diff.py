@@ -17,12 +17,14 @@ from device_agent.shared.protocol.errors import ModelUnusable
 from device_agent.shared.release.row_origins import Origins
 from device_agent.shared.safe_files import read_small
 from knnkit.data import files
+from knnkit.data.dataset import Dataset
 from knnkit.errors import UsageError
 from knnkit.evaluation import flips
 from knnkit.evaluation.flips import Asked, Comparison, Flip, Neighbour
 from knnkit.model.stored import StoredModel, read_model
 from knnkit.render.sanitize import count, percent
 from knnkit.render.terminal import Column, print_line, print_table
+from knnkit.training import table
 
 #: Rows that are printed, at most; `--json` has all.
 _SHOWN = 20
@@ -72,12 +74,17 @@ def _say_if_fewer(rows: int, of: int) -> None:
 # --- which rows ---------------------------------------------------------------------------------------------------
 def _own(arguments: argparse.Namespace, before: StoredModel, after: StoredModel) -> list[Asked]:
     """Reads the user's rows once for each model: they may take other columns."""
-    parts = [
-        files.load(arguments.data, arguments.label, model.info.feature_names, wide=True) for model in (before, after)
-    ]
+    parts = [_read_for(arguments, model) for model in (before, after)]
     truth = tuple(map(str, parts[0].labels.tolist()))
     origins = Origins(arguments.data.name)
     return [Asked(parts[0].rows, parts[1].rows, truth, origins, tuple(range(len(truth))))]
+
+
+def _read_for(arguments: argparse.Namespace, model: StoredModel) -> Dataset:
+    names, plan = model.info.columns, model.info.table
+    if plan is None:
+        return files.load(arguments.data, arguments.label, names, wide=True)
+    return table.apply(plan, files.load(arguments.data, arguments.label, names, None, table.policy_for(plan)))
 
 
 def _evaluated(arguments: argparse.Namespace, before: StoredModel, after: StoredModel) -> list[Asked]:
@@ -87,7 +94,7 @@ def _evaluated(arguments: argparse.Namespace, before: StoredModel, after: Stored
         raise UsageError(said, hint="--data rows.csv, with the columns of both")
     seen, asked = set[bytes](), []
     for path, model in ((arguments.after, after), (arguments.before, before)):
-        golden = _golden(path)
+        golden = _golden(path, model)
         keys = [row.tobytes() for row in golden.rows.astype(np.float64)]  # with an origin they are float64
         new = [number for number, key in enumerate(keys) if key not in seen]
         seen.update(keys)
@@ -97,10 +104,13 @@ def _evaluated(arguments: argparse.Namespace, before: StoredModel, after: Stored
     return asked
 
 
-def _golden(path: Path) -> Golden:
+def _golden(path: Path, model: StoredModel) -> Golden:
     if not path.is_dir():
         raise UsageError(f"{path} is a model alone, without evaluation rows", hint="--data rows.csv, or its release")
-    return Golden.from_bytes(read_small(path / constants.GOLDEN_FILE, constants.MAX_GOLDEN))
+    golden = Golden.from_bytes(read_small(path / constants.GOLDEN_FILE, constants.MAX_GOLDEN))
+    if golden.rows.shape[1] != model.info.n_features or golden.truth.max(initial=-1) >= len(model.info.classes):
+        raise UsageError(f"{path}: the golden rows are not those of its model", hint=f"knnkit verify {path} --key PUB")
+    return golden
 
 
 # --- for people ---------------------------------------------------------------------------------------------------

@@ -76,7 +76,7 @@ def _measure(
         ordinary = replace(_ask(reference, held_out.rows), truth=codes_of(classes, held_out.labels))
     strangers = None
     if arguments.strangers is not None:
-        rows = unlabelled.load(arguments.strangers, material.training)
+        rows = unlabelled.load(arguments.strangers, material.training, material.table)
         strangers = _ask(
             reference, rows[np.random.default_rng(seed).permutation(len(rows))[: most_calibrated(reference)]]
         )

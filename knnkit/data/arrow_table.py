@@ -64,8 +64,7 @@ def load(
     found = _Table(table, str(source), policy).read(names)
     if features is not None and any(_base(name, header) != name for name in features):
         found = _pick(found, features, file)
-    texts = (None if name is None else np.array([*map(str, table.column(name).to_pylist())]) for name in (beside, ids))
-    column, names_of_rows = texts
+    column, names_of_rows = (None if name is None else _texts(table.column(name)) for name in (beside, ids))
     keep = wide or not policy.is_plain  # a table is applied to float64 rows
     return Dataset(
         found.rows if keep else precision.float32_if_enough(found.rows),
@@ -202,3 +201,8 @@ def _is_text(kind: Any) -> bool:
 
     inner = kind.value_type if types.is_dictionary(kind) else kind
     return bool(types.is_string(inner) or types.is_large_string(inner))
+
+
+def _texts(column: Any) -> NDArray[Any]:
+    """Returns (n,) text of a column; an empty cell is an empty text."""
+    return np.array(["" if cell is None else str(cell) for cell in column.to_pylist()])

@@ -64,7 +64,7 @@ def load_csv(
             policy = policy.with_text(first.bad.text_columns())
         wide = wide or not policy.is_plain  # a table is applied to float64 rows
         found = None if wide else _open_and_read(file, label, features, beside, ids, policy, np.float32).dataset()
-        if found is None or precision.is_suspect(found.rows):  # rare: reading twice takes half the memory otherwise
+        if found is None or precision.may_hide(found.rows):  # rare: reading twice takes half the memory otherwise
             found = _open_and_read(file, label, features, beside, ids, policy, np.float64).dataset()
         return found if wide else replace(found, rows=precision.float32_if_enough(found.rows))
     except UnicodeDecodeError as error:

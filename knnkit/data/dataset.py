@@ -156,7 +156,7 @@ def note_bad_numbers(
             if not np.isnan(value):
                 bad.add(row, index, names[index], NOT_FINITE, f"{value} is not a finite float32 number")
             elif not allowed:
-                bad.add(row, index, names[index], EMPTY, "the cell is empty")
+                bad.add(row, index, names[index], EMPTY, f"the cell is empty ({value})")
 
 
 def _matrix(rows: Any, *, wide: bool) -> NDArray[np.floating[Any]]:

@@ -59,6 +59,12 @@ def is_suspect(rows: NDArray[Any]) -> bool:
     return bool(_suspects(rows))
 
 
+def may_hide(rows: NDArray[np.float32]) -> bool:
+    """Whether (n, d) numbers that were read as float32 must be read again in float64."""
+    constant = (rows == rows[0]).all(axis=0) & (rows[0] != 0.0)  # perhaps only in float32
+    return bool(constant.any()) or is_suspect(rows)
+
+
 def warnings(rows: NDArray[Any], names: Sequence[str], source: str, *, shifted: bool = True) -> tuple[str, ...]:
     """Returns a warning for each column of (n, d) rows that float32 does not hold, or that varies only by rounding.
 

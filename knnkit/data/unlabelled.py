@@ -8,14 +8,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.protocol.errors import BadInput
-from device_agent.shared.protocol.model_info import KnnInfo
+from device_agent.shared.protocol.model_info import KnnInfo, Table
+from device_agent.shared.protocol.record import record
 from device_agent.shared.tabular.csv_reader import CsvParser
 from device_agent.shared.tabular.inputs import Source, open_source
 from device_agent.shared.tabular.json_reader import JsonParser
@@ -23,8 +23,19 @@ from knnkit.data.dataset import Dataset
 from knnkit.errors import DataError
 
 
-def load(path: Path, like: Dataset) -> NDArray[Any]:
-    """Returns the (n, n_features) rows of a file, of the features and the type of `like`.
+@record
+class _Model:
+    """What the parsers of a device need of knn.json."""
+
+    feature_names: tuple[str, ...]
+    n_features: int
+    table: Table | None = None
+    origin: None = None
+    ignore_extra: bool = True
+
+
+def load(path: Path, like: Dataset, table: Table | None = None) -> NDArray[Any]:
+    """Returns the (n, n_features) rows of a file, of the features and the type of `like`; `table` makes them of cells.
 
     Raises:
         DataError: it is missing, empty, or has a bad line.
@@ -32,7 +43,7 @@ def load(path: Path, like: Dataset) -> NDArray[Any]:
     if not path.is_file():
         raise DataError(f"{path}: no such file", hint="relative paths start here")
     try:
-        parts = _parts(path, like)
+        parts = _parts(path, like, table)
     except BadInput as error:
         raise DataError(f"{path}: {error}", hint=error.hint) from None
     rows = np.concatenate(parts).astype(like.rows.dtype) if parts else like.rows[:0]
@@ -42,22 +53,23 @@ def load(path: Path, like: Dataset) -> NDArray[Any]:
     return rows
 
 
-def _parts(path: Path, like: Dataset) -> list[NDArray[Any]]:
+def _parts(path: Path, like: Dataset, table: Table | None) -> list[NDArray[Any]]:
     source = open_source(str(path), "auto")
     try:
-        return list(_arrays(source, like))
+        return list(_arrays(source, like, table))
     finally:
         os.close(source.descriptor)
 
 
-def _arrays(source: Source, like: Dataset) -> Iterator[NDArray[Any]]:
+def _arrays(source: Source, like: Dataset, table: Table | None) -> Iterator[NDArray[Any]]:
     names = like.feature_names
-    if source.format == "npy":
+    if source.format == "npy" and table is None:
         yield from source.arrays(len(names))
         return
-    info = cast(KnnInfo, SimpleNamespace(feature_names=names, n_features=len(names), origin=None))
-    parser = (CsvParser if source.format == "csv" else JsonParser)(info, ignore_extra=True)
-    parser.dtype = like.rows.dtype.type
+    info = cast(KnnInfo, _Model(names, len(names), table))
+    parser = _parser(source.format, table is not None)(info, ignore_extra=True)
+    if table is None:
+        parser.dtype = like.rows.dtype.type
     for block in source.blocks():
         parsed = parser.parse(block)
         if parsed.errors:
@@ -65,3 +77,18 @@ def _arrays(source: Source, like: Dataset) -> Iterator[NDArray[Any]]:
             raise BadInput(f"line {number}: {message}", hint=parsed.hint)
         if len(parsed.rows):
             yield parsed.rows
+
+
+def _parser(format: str, from_cells: bool) -> type[CsvParser] | type[JsonParser]:
+    """Returns the parser of a device.
+
+    Raises:
+        BadInput: NPY holds no cells.
+    """
+    if format == "npy":
+        raise BadInput("an NPY file holds numbers, and this model takes cells", hint="CSV with a header, or JSON lines")
+    if not from_cells:
+        return CsvParser if format == "csv" else JsonParser
+    from device_agent.shared.features.parsers import TableCsvParser, TableJsonParser
+
+    return TableCsvParser if format == "csv" else TableJsonParser

@@ -109,14 +109,15 @@ def build_enrolled(
     measure: Measure | None = None,
     table: model_info.Table | None = None,
     ignore_extra: bool = False,
-    training: Origins = _UNKNOWN,
+    training: Origins | None = None,
     golden: Origins = _UNKNOWN,
     spare: Dataset | None = None,
     reduced: model_info.Reduced | None = None,
 ) -> BuiltModel:
     """Builds the classifier `spec` over enrolled rows; records `spec.scale`, but does not apply it.
 
-    `spare` are training rows that `reduced` left out; they calibrate with the others.
+    `training` says where they come from; by default they are the rows of their source. `spare` are training rows that
+    `reduced` left out; they calibrate with the others.
 
     Raises:
         DataError: k is larger than the number of rows.
@@ -160,7 +161,12 @@ def build_enrolled(
         ignore_extra=ignore_extra,
         schema=_schema(table is not None or ignore_extra, origin is not None),
     )
-    return BuiltModel(metadata.pack(tree, model, info, pack(training, golden)), info, reference, _warnings(enrolment))
+    return BuiltModel(
+        metadata.pack(tree, model, info, pack(training or Origins(Path(enrolment.source).name), golden)),
+        info,
+        reference,
+        _warnings(enrolment),
+    )
 
 
 def origins_of(rows: Dataset) -> Origins:

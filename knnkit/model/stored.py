@@ -63,6 +63,10 @@ def read_model(path: Path) -> StoredModel:
             raise ValueError("its tables have another length than knn.json says")
         if classes.min(initial=0) < 0 or classes.max(initial=0) >= len(info.classes):
             raise ValueError("a training row has a class that knn.json does not name")
+        if len(space.scale) != len(space.centre) or not (space.steps or len(space.centre) == info.n_features):
+            raise ValueError("its tables have another width than knn.json says")
+        if info.origin is not None and len(info.origin) != info.n_features:
+            raise ValueError("the origin of knn.json has another length than its features")
     except (KeyError, ValueError, OverflowError, TypeError, OSError) as error:
         raise ModelUnusable(f"{constants.EXACT_FILE} inside {path} is damaged: {error}") from None
     found = row_origins.read(path)

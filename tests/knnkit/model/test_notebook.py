@@ -154,7 +154,7 @@ def test_labels_that_would_change_are_refused(labels: Any) -> None:
         (
             {"rows": np.where(np.arange(800).reshape(200, 4) == 13, np.nan, ROWS)},
             DataError,
-            "row 3, column 'feature_1': nan",
+            r"row 3, column 'feature_1': the cell is empty \(nan\)",
             "drop",
         ),
         ({"rows": ROWS.astype(float) * 1e300}, DataError, "not a finite float32 number", ""),

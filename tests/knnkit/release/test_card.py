@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import hashlib
 import io
 import json
@@ -19,6 +20,7 @@ from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.protocol import constants
 from device_agent.shared.release import model_file
 from knnkit import cli
+from knnkit.model.tflite import associated_files
 from knnkit.provision import pinned_hashes
 from knnkit.provision.requirements import WHEELS
 from knnkit.release import keys
@@ -164,3 +166,30 @@ def test_a_model_alone_and_a_notebook_have_a_card_too(tmp_path: Path, capsys: py
     said("card", alone, "-o", tmp_path / "card.md")
     assert (tmp_path / "card.md").read_text().startswith("# model\n")
     assert cli.main(["card", str(alone), "-o", str(tmp_path / "none" / "card.md")]) == constants.EXIT_USAGE
+
+
+def test_a_document_that_could_steer_the_terminal_is_not_printed(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    graph = associated_files.split((folder / "dist" / constants.MODEL_FILE).read_bytes())[0]
+    model = tmp_path / "model.tflite"
+    model.write_bytes(graph + associated_files.archive({constants.PROVENANCE_FILE: b'{"a":"\x1b]0;owned\x07\xff"}'}))
+    assert cli.main(["card", str(model), "--provenance"]) == constants.EXIT_USAGE
+    told = capsys.readouterr()
+    assert "\x1b" not in told.out + told.err
+    assert "control characters" in told.err
+    assert cli.main(["card", str(model), "--provenance", "-o", str(tmp_path / "p.json")]) == 0
+
+
+@pytest.mark.parametrize("what", ["damaged", "too large"])
+def test_a_damaged_or_huge_bill_of_materials_is_named(
+    what: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    packed = bytearray(gzip.compress(b"x" * (17 << 20) if what == "too large" else b'{"a": 1}' * 50))
+    if what == "damaged":
+        packed[15:20] = b"\xff" * 5
+    model = tmp_path / "model.tflite"
+    graph = associated_files.split((folder / "dist" / constants.MODEL_FILE).read_bytes())[0]
+    model.write_bytes(graph + associated_files.archive({constants.SBOM_FILE: bytes(packed)}))
+    assert cli.main(["card", str(model), "--sbom"]) == constants.EXIT_USAGE
+    assert ("is damaged" if what == "damaged" else "has more than 16,777,216 bytes") in capsys.readouterr().err

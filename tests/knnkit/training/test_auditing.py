@@ -96,3 +96,20 @@ def test_the_command_names_rows_of_the_file(
     Path("deploy.yaml").write_text("model: {name: m, data: {file: rows.csv, id: id}, k: 59}\n")
     assert cli.main(["audit"]) == 2
     assert "too few to audit" in capsys.readouterr().err
+
+
+def test_rows_of_cells_are_audited_as_the_model_sees_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    lines = [f"{row % 7},{('red', 'blue')[row % 2]},{row % 2}" for row in range(40)]
+    lines[3] = ",red,1"  # left out
+    lines[30] = "1,red,1"  # red is the class 0
+    Path("rows.csv").write_text("\n".join(["x,colour,label", *lines, ""]))
+    data = "{file: rows.csv, missing: drop, categories: {colour: one-hot}}"
+    Path("deploy.yaml").write_text(f"model: {{name: m, data: {data}, scale: standard}}\n")
+    assert cli.main(["audit", "--json", "--output", "a.csv"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["rows"] == 39
+    assert 30 in [each["row"] for each in told["findings"] if each["kind"] == "contradicted"]
+    assert "colour=red" in Path("a.csv").read_text()

@@ -97,6 +97,12 @@ LINEAR: dict[str, Any] = {
         StandardScaler(),
         KNN(3),
     ),
+    "shared columns": make_pipeline(
+        FeatureUnion([("raw", "passthrough"), ("scaled", StandardScaler()), ("pca", PCA(3))]), KNN(3)
+    ),
+    "columns named twice": make_pipeline(
+        ColumnTransformer([("raw", "passthrough", [0, 1]), ("scaled", StandardScaler(), [1, 2, 2])]), KNN(3)
+    ),
     "standardised": KNN(3, metric="seuclidean", metric_params={"V": KEPT.var(axis=0, ddof=1)}),
     "mahalanobis": KNN(3, metric="mahalanobis", metric_params={"VI": np.linalg.inv(np.cov(KEPT.T))}),
     "after a scaler": make_pipeline(

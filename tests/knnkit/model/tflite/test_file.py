@@ -84,7 +84,12 @@ def test_the_files_inside_tell_what_the_model_is(trees: BuiltModel, tmp_path: Pa
     path = tmp_path / "model.tflite"
     path.write_bytes(trees.data)
     with zipfile.ZipFile(path) as archive:
-        assert archive.namelist() == [constants.LABELS_FILE, constants.KNN_FILE, constants.EXACT_FILE]
+        assert archive.namelist() == [
+            constants.LABELS_FILE,
+            constants.KNN_FILE,
+            constants.EXACT_FILE,
+            constants.ROWS_FILE,
+        ]
         assert {entry.compress_type for entry in archive.infolist()} == {zipfile.ZIP_STORED}
         assert {entry.date_time[0] for entry in archive.infolist()} == {1980}
         assert archive.read(constants.LABELS_FILE) == b"ash\nelm\n"
@@ -120,7 +125,8 @@ def test_a_model_for_a_newer_runtime_is_refused_by_the_device(
 
 def test_damaged_tables_are_refused_by_the_device(device: DeviceProcess, tmp_path: Path) -> None:
     path = tmp_path / "model.tflite"
-    model = build_model(KnnSpec("tied", 1), dataset([[-1.0], [1.0], [5.0]], [0, 1, 1]))
+    rows = [[-1.0 / 3.0], [1.0 / 3.0], [5.0 / 3.0]]  # whole numbers would need no tables
+    model = build_model(KnnSpec("tied", 1), dataset(rows, [0, 1, 1]))
     path.write_bytes(_with_info(model.data, dataclasses.replace(model.info, n_train=2), tmp_path))
     between = np.zeros((1, 1), np.float32)  # a tie at the k-th place asks for the tables
     with pytest.raises(RuntimeError, match=r"ModelUnusable: exact\.npz inside .* is damaged"):
