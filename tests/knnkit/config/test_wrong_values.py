@@ -29,7 +29,7 @@ TABLE["thousands"] = ","
 MODEL = {
     "name": "fruit",
     "ignore_extra": True,
-    "data": {"file": "a.csv", "label": "y", "features": ["a", "b"], **TABLE},
+    "data": {"file": "a.csv", "label": "y", "features": ["a", "b"], "id": "c", **TABLE},
     "test": {"file": "b.csv", "label": "y"},
     "seed": 0,
     "k": 3,
@@ -40,6 +40,8 @@ MODEL = {
     "reduce": {"how": "condensed", "max_loss": 0.01},
     "label_sets": [0.9],
     "device_class": "any",
+    "licence": "CC-BY-4.0",
+    "notes": "for the north",
     "gates": GATES,
 }
 REST = {
