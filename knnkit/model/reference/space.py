@@ -99,7 +99,7 @@ def _norms(rows: Float64, order: float) -> Float64:
     if np.isinf(order):
         return np.asarray(np.abs(rows).max(axis=1, keepdims=True))
     terms = np.abs(rows) if order == 1.0 else rows * rows
-    sums = np.array([[math.fsum(row)] for row in terms.tolist()])
+    sums = np.array([math.fsum(row) for row in terms.tolist()]).reshape(-1, 1)
     return sums if order == 1.0 else np.sqrt(sums)
 
 

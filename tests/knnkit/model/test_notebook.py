@@ -296,3 +296,10 @@ def test_a_traceback_ends_with_the_hint(error: type[Exception]) -> None:
     shown = "".join(traceback.format_exception(error("the rows are wrong", hint="type this")))
     assert shown.rstrip().endswith("the rows are wrong\ntry: type this")
     assert "try" not in "".join(traceback.format_exception(error("the rows are wrong")))
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_no_rows_have_no_answers_and_no_error(metric: Any) -> None:
+    model = TfKNN(ROWS, labels=LABELS, metric=metric)
+    assert model.predict(ROWS[:1] * 1.1).shape == (1,)  # nothing is in doubt
+    assert model.fitted.enrolment.space.enter(ROWS[:0]).shape[0] == 0

