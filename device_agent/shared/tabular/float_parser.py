@@ -137,7 +137,8 @@ def _read_few(
 
 
 def _narrow(values: NDArray[np.float64], dtype: type[np.floating[Any]]) -> NDArray[Any]:
-    if not -TOO_LARGE < values.min() <= values.max() < TOO_LARGE:
+    # As Python floats: NumPy 2 would round the limit to the float32 of short numbers, which overflows with a warning.
+    if not -TOO_LARGE < float(values.min()) <= float(values.max()) < TOO_LARGE:
         raise ValueError("not finite")
     return values.astype(dtype, copy=False)
 
