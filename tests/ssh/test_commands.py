@@ -130,7 +130,7 @@ def test_trust_writes_to_the_users_own_file_or_the_fleets(
         (("status", "--target", "a", "--target", "a"), "given twice"),
         (("deploy", "--target", "local"), "there is no deploy.yaml here"),
         (("deploy", "--target", "local", "--release", "nowhere"), "nowhere: there is no such directory"),
-        (("status", "--target", "a", "--report", "x.pdf"), "ends in .json or .html"),
+        (("status", "--target", "a", "--report", "x.pdf"), "must end in .json or .html"),
         (("status", "--target", "a", "--report", "no/such/x.json"), "there is no directory"),
         (("status", "--target", "a", "--retry-from", "gone.json"), "No such file"),
         (("status", "--target", "a", "--connect-timeout", "soon"), "is not a duration"),
