@@ -106,19 +106,7 @@ def start(
     config.write_text(_CONFIG.format(host=host, port=port, directory=directory, sftp=subsystem, extra=extra))
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
-    process = subprocess.Popen(
-        [*login, str(SSHD), "-D", "-e", "-f", str(config)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-    )
-    server = Sshd(directory, host, port, getpass.getuser(), process)
-    _await_log(server, "Server listening on")
-    (directory / "known_hosts").write_text(f"[{host}]:{port} {server.host_key}\n")
-    return server
+    return _run(directory, host, port, [*login, str(SSHD), "-D", "-e", "-f", str(config)], "Server listening on")
 
 
 def start_dropbear(directory: Path, login: Sequence[str], *, host: str = "127.0.0.2") -> Sshd:
@@ -132,8 +120,14 @@ def start_dropbear(directory: Path, login: Sequence[str], *, host: str = "127.0.
     keys = directory / "home/.ssh/authorized_keys"
     keys.parent.mkdir(mode=0o700)
     keys.write_text((directory / "login_key.pub").read_text())
+    command = ["dropbear", "-F", "-E", "-s", "-r", str(key), "-p", f"{host}:{port}", "-P", str(directory / "pid")]
+    return _run(directory, host, port, [*login, *command], "Not backgrounding")
+
+
+def _run(directory: Path, host: str, port: int, command: Sequence[str], ready: str) -> Sshd:
+    """Starts a server, waits until its log says `ready`, and writes its known_hosts."""
     process = subprocess.Popen(
-        [*login, "dropbear", "-F", "-E", "-s", "-r", str(key), "-p", f"{host}:{port}", "-P", str(directory / "pid")],
+        command,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -142,7 +136,7 @@ def start_dropbear(directory: Path, login: Sequence[str], *, host: str = "127.0.
         start_new_session=True,
     )
     server = Sshd(directory, host, port, getpass.getuser(), process)
-    _await_log(server, "Not backgrounding")
+    _await_log(server, ready)
     (directory / "known_hosts").write_text(f"[{host}]:{port} {server.host_key}\n")
     return server
 
