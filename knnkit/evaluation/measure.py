@@ -39,10 +39,14 @@ def affordable(held_out: Dataset, reference: Reference) -> Dataset:
     return held_out.take(np.sort(np.random.default_rng(0).permutation(len(held_out.rows))[:most]))
 
 
-def measure(reference: Reference, classes: Classes, held_out: Dataset | None, how: str) -> Evaluation | None:
+def measure(
+    reference: Reference, classes: Classes, held_out: Dataset | None, how: str, of: int | None = None
+) -> Evaluation | None:
     """Returns what the reference makes of the held-out rows; None where there are none.
 
-    Of a gallery (leave-one-out) it measures each row whose class has another row.
+    `of` is the number of rows that they were drawn from.
+    Of a gallery (leave-one-out) it measures each row whose class has another row, or as many of them drawn at random as
+    take half a minute.
 
     Raises:
         DataError: a held-out row has a label that no training row has.
@@ -52,15 +56,17 @@ def measure(reference: Reference, classes: Classes, held_out: Dataset | None, ho
         labels = [answers.label for answers in _answers(reference, held_out.rows)]
     elif how == LEAVE_ONE_OUT and reference.k < len(reference.enrolled):
         counts = np.bincount(reference.classes, minlength=len(classes))
-        chosen = np.flatnonzero(counts[reference.classes] > 1)[:_MOST_LEFT_OUT]
+        chosen = np.flatnonzero(counts[reference.classes] > 1)
+        of = len(chosen)
+        chosen = np.sort(np.random.default_rng(0).permutation(chosen)[:_MOST_LEFT_OUT])
         truth = reference.classes[chosen]
         labels = [reference.leave_one_out(part).label for part in _parts(chosen)]
     else:
         return None
-    return _counted(truth, np.concatenate(labels), len(classes), how) if labels else None
+    return _counted(truth, np.concatenate(labels), len(classes), how, of) if labels else None
 
 
-def _counted(truth: NDArray[np.int32], label: NDArray[np.int32], count: int, how: str) -> Evaluation:
+def _counted(truth: NDArray[np.int32], label: NDArray[np.int32], count: int, how: str, of: int | None) -> Evaluation:
     table = np.zeros((count, count + 1), np.int64)
     np.add.at(table, (truth, np.where(label < 0, count, label)), 1)
     return Evaluation(
@@ -70,6 +76,7 @@ def _counted(truth: NDArray[np.int32], label: NDArray[np.int32], count: int, how
         right=tuple(table.diagonal().tolist()),
         answered=tuple(table.sum(axis=0)[:-1].tolist()),
         confusion=tuple(map(tuple, table.tolist())) if count <= MAX_CONFUSED else (),
+        of=of if of != len(truth) else None,
     )
 
 

@@ -75,7 +75,8 @@ def _data(card: Card) -> Iterator[str]:
         yield f"training rows: from {card.training.source}"
     evaluation, facts = card.info.evaluation, card.facts
     if evaluation and card.golden and card.golden.source:
-        yield f"evaluation: {evaluation.rows:,} rows from {card.golden.source}, split: {evaluation.how}"
+        drawn = "" if evaluation.of is None else f" of {evaluation.of:,}, drawn at random,"
+        yield f"evaluation: {evaluation.rows:,} rows{drawn} from {card.golden.source}, split: {evaluation.how}"
     if facts and facts.split:
         yield f"split in deploy.yaml: {facts.split}"
 

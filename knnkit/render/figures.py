@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from device_agent.shared.protocol.model_info import KnnInfo, LabelSets
 from knnkit.evaluation.metrics import Figures, of_evaluation
-from knnkit.render.sanitize import percent
+from knnkit.render.sanitize import count, percent
 
 
 def lines(figures: Figures, how: str = "", most: int = 10) -> list[str]:
     """Returns the figures as lines of text: overall first, then the worst classes, at most `most` of them."""
     low, high = figures.interval
-    rows = "row" if figures.rows == 1 else "rows"
+    rows = count(figures.rows, "held-out row")
+    if figures.of is not None:
+        rows = f"{figures.rows:,} of {figures.of:,} held-out rows, drawn at random"
     found = [
-        f"accuracy {percent(figures.accuracy)} on {figures.rows:,} held-out {rows}{f' ({how})' if how else ''}, "
+        f"accuracy {percent(figures.accuracy)} on {rows}{f' ({how})' if how else ''}, "
         f"95 % interval {percent(low)} to {percent(high)}; balanced accuracy {percent(figures.balanced_accuracy)}"
     ]
     if figures.answered < figures.rows:

@@ -169,21 +169,19 @@ class Material:
         return None if self.held_out is None else affordable(self.held_out, reference)
 
     def _measure(self, reference: Reference, classes: tuple[int | str, ...]) -> Evaluation | None:
-        return measure(reference, classes, self._measured(reference), self.how)
+        of = None if self.held_out is None else len(self.held_out.rows)
+        return measure(reference, classes, self._measured(reference), self.how, of)
 
     def _warn(self, model: BuiltModel) -> tuple[str, ...]:
-        """Warns of held-out rows that were not measured; asks an imported classifier, and reports what differs."""
+        """Warns of short label sets; asks an imported classifier, and reports what differs."""
         short = _short_sets(model.info)
         measured = self._measured(model.reference)
         if self.held_out is None or measured is None:
             return ()
-        count, of = len(measured.rows), len(self.held_out.rows)
-        said = f"accuracy is measured on {count:,} of {of:,} held-out rows, drawn at random"
-        warnings = short if count == of else (*short, said)
         if self.imported is None or self.imported.estimator is None:
-            return warnings
+            return short
         own = compare_with_estimator(self.imported.estimator, model.reference, model.info.classes, measured)
-        return (*warnings, *own)
+        return (*short, *own)
 
     def golden(self, info: KnnInfo, own: Dataset, *, margin: float, limit: int) -> Golden:
         """Returns the golden set of the user's own rows, for a model that was built from this material.

@@ -46,7 +46,7 @@ RECIPES: dict[str, str] = {
     """,
     # One class gets nearly every row: two classes are forgotten.
     "iris-forgets": """
-        model: {name: iris, data: {sklearn: iris}, k: 99, scale: standard}
+        model: {name: iris, data: {sklearn: iris}, k: 99, scale: standard, label_sets: 0.9}
         release: {version: 1.2.0, sequence: 12}
     """,
     # The article's experiment: two features, five classes, numbers as labels.
@@ -93,6 +93,11 @@ RECIPES: dict[str, str] = {
     "plots-near": """
         model: {name: plots, data: {file: near.csv, label: y}, k: 3, test: 0}
         release: {version: 1.0.0, sequence: 10}
+    """,
+    # The same columns, and missing cells that are filled.
+    "plots-gaps": """
+        model: {name: plots, data: {file: near.csv, label: y, missing: median}, k: 3, test: 0}
+        release: {version: 1.2.0, sequence: 12}
     """,
     "plots": """
         model: {name: plots, data: {file: utm.csv, label: y}, k: 3, test: {file: queries.csv}}

@@ -51,10 +51,11 @@ class Near:
 
 @record
 class Evaluation:
-    """What the float64 reference answered on all held-out rows, counted on the host that built the model.
+    """What the float64 reference answered on the held-out rows, counted on the host that built the model.
 
     `support`, `right` and `answered` have one number a class: its rows, those recognised, and the rows so answered.
     The rest of `rows` is "unknown". `confusion` is as in a certificate, and empty for more than `MAX_CONFUSED` classes.
+    `of` is the number of held-out rows if `rows` were drawn from them; None if all were measured.
     """
 
     how: str  # random, stratified, group, time, file, leave-one-out
@@ -63,6 +64,8 @@ class Evaluation:
     right: tuple[int, ...]
     answered: tuple[int, ...]
     confusion: tuple[tuple[int, ...], ...] = ()
+    of: int | None = None
+    omitted = ("of",)
 
 
 @record
