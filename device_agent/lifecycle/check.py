@@ -67,6 +67,8 @@ def certify(
 _FIXES = {
     "parity": "`knnkit deploy --target HOST --report report.html` lists the rows that differ",
     "accuracy": "`gates: {accuracy: ...}` in deploy.yaml, or other training rows, k or scale",
+    "rmse": "`gates: {rmse: ...}` in deploy.yaml, or other training rows, k or scale",
+    "max_error": "`gates: {max_error: ...}` in deploy.yaml, or other training rows, k or scale",
     "latency": "`knnkit deploy --target HOST --runtime ai_edge_litert`, fewer rows, or `gates: {latency_ms: ...}`",
 }
 
@@ -123,9 +125,12 @@ def _certify(
     gates = verdict.manifest.gates
     if other is not None:  # rows of somebody's own need not hold every class
         gates = replace(gates, balanced_accuracy=None, min_recall=None, recall=None)
-    found = judge(golden, answers, model.info, gates, p50_ms=latency.p50_ms if latency else None)
+    values = None if model.info.targets is None else model.values_of(answers)
+    found = judge(golden, answers, model.info, gates, p50_ms=latency.p50_ms if latency else None, values=values)
     manifest = verdict.manifest
-    compared = None if before is None else changes.compare(before, model.info, golden, answers.label)
+    compared = None
+    if before is not None and model.info.targets is None:
+        compared = changes.compare(before, model.info, golden, answers.label)
     return Certificate(
         nonce=nonce,
         release=verdict.digest,
@@ -150,6 +155,7 @@ def _certify(
         signed_by=verdict.signed_by,
         warnings=verdict.warnings,
         compared=compared,
+        errors=found.errors,
         classes=tuple(map(str, model.info.classes)) if len(model.info.classes) <= constants.MAX_CONFUSED else (),
     )
 
