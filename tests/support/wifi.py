@@ -18,7 +18,7 @@ def fingerprints(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     access, places = np.random.default_rng(1).uniform(0, 100, (200, 2)), rng.uniform(0, 100, (count, 2))
     signal = -30 - 20 * np.log10(1 + np.linalg.norm(places[:, None] - access[None], axis=2))
     signal = np.round(signal + rng.normal(0, 2, signal.shape))
-    return np.where(signal < -62, np.nan, signal), np.round(places + [-7600, 4864800], 3)
+    return np.where(signal < -62, np.nan, signal), np.round(places + np.array([-7600, 4864800]), 3)
 
 
 def write(path: Path, signal: np.ndarray, places: np.ndarray) -> None:
