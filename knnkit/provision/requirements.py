@@ -93,12 +93,12 @@ class Recipe:
 
     @property
     def system_site(self) -> bool:
-        """Whether NumPy and cryptography are the distribution's."""
+        """Whether the environment uses the distribution's NumPy and cryptography."""
         return self.pins in ((), (TFLITE,))
 
     @property
     def runtime(self) -> str:
-        """The runtime as `name==version`; the distribution's NumPy is `numpy`."""
+        """The runtime as `name==version`; `numpy` alone stands for the distribution's NumPy."""
         return self.pins[0] if self.pins else constants.NUMPY
 
     @property
