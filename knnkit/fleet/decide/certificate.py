@@ -1,6 +1,7 @@
 """Judges a device's certificate again on the host. Pure.
 
-A device may be hostile or out of date. A certificate is valid only with the nonce of this run, for this release, and
+A certificate is a device's report of a golden check: how its answers to the golden rows differ from the reference. A
+device may be hostile or out of date, so a certificate is valid only with the nonce of this run, for this release, and
 with consistent numbers. The gates are applied to these numbers here, whatever the device concluded.
 """
 
@@ -34,7 +35,7 @@ def disbelieved(
     if not _agree(certificate, covered):
         return "the certificate's numbers contradict each other"
     if not _plausible(certificate):
-        return "the certificate holds numbers that no device measures"
+        return "the certificate holds numbers that no device can measure"
     if rows is not None and covered != rows:
         return f"the certificate covers {covered:,} rows of {rows:,}"
     if covered == 0:
@@ -52,7 +53,7 @@ def _agree(certificate: Certificate, covered: int) -> bool:
 
 
 def _plausible(certificate: Certificate) -> bool:
-    """Whether every measure lies where one can: a gate would pass for a time under zero."""
+    """Whether every measured value is possible: a gate would pass for a negative time."""
     latency = certificate.latency
     errors = (certificate.largest_distance_error, *(row.distance_error for row in certificate.differences))
     return (
@@ -63,7 +64,7 @@ def _plausible(certificate: Certificate) -> bool:
 
 
 def missed(certificate: Certificate, package: Package | None) -> tuple[str, ...]:
-    """Returns the gates that a certificate fails: by the device's own account, and by its numbers."""
+    """Returns the gates that a certificate fails, according to the device itself and to the certificate's numbers."""
     found = list(certificate.failures)
     if certificate.different and not any("differ" in failure for failure in found):
         found.append(f"{certificate.different} rows differ from the reference")
@@ -83,7 +84,7 @@ def missed(certificate: Certificate, package: Package | None) -> tuple[str, ...]
 
 
 def _missed_by_class(certificate: Certificate, gates: Gates) -> tuple[str, ...]:
-    """Applies the gates on classes to the counts in the certificate, as far as it has them."""
+    """Applies the gates on single classes to the counts by class, if the certificate has them."""
     table = certificate.confusion
     found: tuple[str, ...] = ()
     if table and len(certificate.classes) == len(table):
