@@ -124,7 +124,7 @@ class RolloutConfig(Section):
     """How a release is rolled out to the fleet."""
 
     waves: Annotated[tuple[Wave, ...], Example("[25%, 100%]")] = Field(default=("100%",), min_length=1)
-    """Waves in order, each a tag, or the cumulative share (25%) or count of the fleet."""
+    """Waves, one after another: each is a tag, or the cumulative share (25%) or count of the fleet."""
     max_failures: Amount = 0
     """Devices that may fail before the rollout stops: a count or a percentage. In the first of several waves: none."""
     on_failure: Annotated[Literal["stop", "roll_back"], Example("roll_back")] = "stop"

@@ -30,7 +30,7 @@ def lines(figures: Figures, how: str = "", most: int = 10) -> list[str]:
 
 
 def lines_of(info: KnnInfo) -> list[str]:
-    """Returns what the build measured, as lines; none where nothing was measured."""
+    """Returns lines of text with the figures that the build measured; no lines if it measured nothing."""
     figures = of_evaluation(info.evaluation, info.classes)
     found = lines(figures, info.evaluation.how) if figures and info.evaluation else []
     return found + [_sets_line(each, info.classes) for each in info.label_sets or ()]
