@@ -1,7 +1,7 @@
 """Gates on single classes: recall, and no worse than before.
 
-The host applies them at build and to certificates, a device at every activation: one code, from counts of rows. Names
-each class that misses its gate, and by how much. No I/O.
+A gate is a figure that a release must reach. The host applies the gates at build and to certificates, a device at every
+activation, with the same code, from counts of rows. Names each class that misses its gate, and by how much. No I/O.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def failures(gates: Gates, classes: Sequence[str], support: Sequence[int], right
         gates: of the release.
         classes: the labels, as text.
         support: evaluation rows of each class.
-        right: how many of them were recognised.
+        right: how many of them were answered right.
     """
     return (*_balanced(gates, support, right), *_recalls(gates, classes, support, right))
 
@@ -58,13 +58,13 @@ def _recalls(gates: Gates, classes: Sequence[str], support: Sequence[int], right
 
 
 def worse(gates: Gates, compared: Compared) -> tuple[str, ...]:
-    """Returns the classes that a release recognises less often than the one before, by more than the gate allows."""
+    """Returns the classes whose recall falls, from the release before, by more than the gate allows."""
     if gates.not_worse_than is None:
         return ()
     if not compared.fits:
         before = f"{compared.name} {compared.version}"
         return (f"not worse than current: {before} has other features, so the two cannot be compared",)
-    gone = [f"not worse than current: the class {label!r} is gone" for label in compared.gone]
+    gone = [f"not worse than current: the class {label!r} no longer exists" for label in compared.gone]
     lower = [each for each in compared.classes if each.rows and each.before - each.after > gates.by * each.rows + 1e-9]
     lower.sort(key=lambda each: (each.after - each.before) / each.rows)
     found = (*gone, *map(_fall, lower))
