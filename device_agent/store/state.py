@@ -136,4 +136,4 @@ def why_left(state: StoreState) -> str:
     event = state.event
     if not event or event.what != "rolled-back" or event.holder != ITSELF or not event.release:
         return ""
-    return f"{event.release.name} {event.release.version} ({event.release.digest[:12]}) was left: {event.why}"
+    return f"{event.release.name} {event.release.version} ({event.release.digest[:12]}) did not start: {event.why}"

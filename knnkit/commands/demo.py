@@ -44,7 +44,7 @@ from knnkit.render.decision_regions import Regions
 from knnkit.training import source
 
 #: By its first line a run knows the folder of an earlier one, whatever stands below it by now.
-_FIRST_LINE = "# The article's experiment: 1,000 points around 5 centres, 300 of them held out, 3 neighbours that vote."
+_FIRST_LINE = "# A small experiment: 1,000 points around 5 centres, 300 of them held out, 3 neighbours that vote."
 _DEPLOY_YAML = """
 model:
   name: blobs

@@ -30,7 +30,7 @@ _GOLDEN = "golden_"
 
 @record
 class Origins:
-    """Rows of one kind: `source` names where they come from.
+    """Origins of the training rows, or of the golden rows: `source` names the file or data set.
 
     `places` are (n,) row numbers in the source; None if they are the numbers in the model. `text` has the ids, each
     with a newline after it; None without an id column. `ends` are the places of these newlines.

@@ -310,7 +310,7 @@ def _refine(
     fields: Fields,
     power: Places | None,
 ) -> Mask:
-    """Rounds the `inexact` of `values` once; returns a mask of those that the caller must read."""
+    """Corrects `values` at the mask `inexact`, to round them once; returns a mask of those left to the caller."""
     places = np.flatnonzero(inexact)
     if power is not None:
         power = power.take(places)

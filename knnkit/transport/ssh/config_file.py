@@ -107,7 +107,7 @@ def _settled(host: str) -> str:
 
 
 def _lines(config: str | None) -> Iterator[tuple[str, int, str]]:
-    """Yields path, number and text of each line that is not a comment; each file starts with `Host *`."""
+    """Yields path, number and text of each line that is not a comment, and a line `Host *` before each file."""
     for name in (config,) if config else (USER_CONFIG, SYSTEM_CONFIG):
         path = Path(name).expanduser()
         if config is None and not path.exists():
