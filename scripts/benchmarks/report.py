@@ -32,7 +32,7 @@ def table(head: list[str], lines: list[list[str]]) -> str:
 
 
 def milliseconds(value: float) -> str:
-    """Three digits that matter."""
+    """Returns milliseconds as text with three significant digits."""
     return f"{value:.4f}" if value < 0.1 else f"{value:.3f}" if value < 10 else f"{value:.1f}"
 
 

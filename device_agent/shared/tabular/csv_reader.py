@@ -287,5 +287,5 @@ class CsvParser:
             return ""
         names = [text.strip() for text in fields]
         near = next(((own, found) for own in self._names if (found := csv_dialect.alike(own, names))), None)
-        reason = f"{near[1]!r} is not {near[0]!r}" if near else "it names no column of the model"
+        reason = f"{near[1]!r} is not the column {near[0]!r}" if near else "it names no column of the model"
         return f", and no header either: {reason}"

@@ -159,7 +159,7 @@ def is_floor_order(data: bytes) -> bool:
 def verify_floor(data: bytes, state: TrustState, now: int) -> FloorOrder:
     """Verifies an order to lower the floors.
 
-    Only the clock decides whether it has expired, not the time floor, which it exists to lower.
+    The clock alone decides whether the order has expired, not the time floor, which the order lowers.
 
     Raises:
         Refused: ORDER_MALFORMED, ORDER_OTHER_DEVICE, ORDER_USED, ORDER_STALE, ORDER_EXPIRED, UNKNOWN_KEY, REVOKED_KEY,

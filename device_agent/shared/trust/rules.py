@@ -292,7 +292,7 @@ def newer_than(floor: int, clock: int) -> str:
         back = "knnkit rollback --to RELEASE --target HOST"
         return f"build a newer release, without release.sequence or with {newer}; or go back: {back}"
     lower = "knnkit rollback --reset-floor --target HOST"
-    return f"{newer}, for this floor is ahead of the clock; or lower it by a signed order: {lower}"
+    return f"{newer}, because the floor is ahead of the clock; or lower the floor by a signed order: {lower}"
 
 
 def _latest(state: TrustState, now: int) -> int:

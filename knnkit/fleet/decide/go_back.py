@@ -38,7 +38,7 @@ def gone_back(before: DeviceReport, answer: DeviceReport | None, exit_code: int)
     if answer.outcome not in (Outcome.COMMITTED, Outcome.UNCHANGED) or answer.release is None:
         return _stays(before, answer.said, answer.hint)
     back = answer.outcome is Outcome.COMMITTED or answer.release == before.previous
-    said = "rolled back to" if back else "another host has replaced the release since; it runs"
+    said = "rolled back to" if back else "another host has replaced the release since; the device runs"
     return replace(
         before,
         outcome=Outcome.ROLLED_BACK,

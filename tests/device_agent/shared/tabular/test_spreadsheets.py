@@ -83,7 +83,7 @@ def test_a_name_in_other_capitals_is_pointed_out_and_not_guessed() -> None:
     with pytest.raises(BadInput, match=r"has no column 'b \(cm\)'; 'B_cm' is similar, but another name"):
         read(b"a,B_cm,c\n1,2,3\n")
     _, errors, hint = read(b"A,B (CM),C\n1,2,3\n")
-    assert errors == [(1, "not numbers, and no header either: 'A' is not 'a'")]
+    assert errors == [(1, "not numbers, and no header either: 'A' is not the column 'a'")]
     assert hint == "the model takes a, b (cm), c"
 
 

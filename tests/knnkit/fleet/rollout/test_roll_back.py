@@ -161,7 +161,7 @@ def test_what_another_host_brought_since_stays(fleet: Fleet) -> None:
 
     watch.on_note = replaced
     found = by_name(deploy(fleet, watch=watch))["d1"]
-    assert found.message == "d1: another host has replaced the release since; it runs fruit 2.0.0"
+    assert found.message == "d1: another host has replaced the release since; the device runs fruit 2.0.0"
     assert found.release == newer.ref
     assert versions(fleet)[1] == "2.0.0"
 
