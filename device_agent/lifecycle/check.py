@@ -70,6 +70,8 @@ _FIXES = {
     "accuracy": "`gates: {accuracy: ...}` in deploy.yaml, or other training rows, k or scale",
     "current": "`knnkit deploy --release RELEASE --verify --target HOST` repairs the running release; or leave out"
     " `not_worse_than` under gates: in deploy.yaml, and build again",
+    "rmse": "`gates: {rmse: ...}` in deploy.yaml, or other training rows, k or scale",
+    "max_error": "`gates: {max_error: ...}` in deploy.yaml, or other training rows, k or scale",
     "latency": "`knnkit deploy --target HOST --runtime ai_edge_litert`, fewer rows, or `gates: {latency_ms: ...}`",
 }
 
@@ -126,9 +128,12 @@ def _certify(
     gates = verdict.manifest.gates
     if other is not None:  # rows of somebody's own need not hold every class
         gates = replace(gates, balanced_accuracy=None, min_recall=None, recall=None, not_worse_than=None)
-    found = judge(golden, answers, model.info, gates, p50_ms=latency.p50_ms if latency else None)
+    values = None if model.info.targets is None else model.values_of(answers)
+    found = judge(golden, answers, model.info, gates, p50_ms=latency.p50_ms if latency else None, values=values)
     manifest = verdict.manifest
-    compared = None if before is None else changes.compare(before, model.info, golden, answers.label)
+    compared = None
+    if before is not None and model.info.targets is None:
+        compared = changes.compare(before, model.info, golden, answers.label)
     worse = class_gates.worse(manifest.gates, compared, running.ref if running else None)
     return Certificate(
         nonce=nonce,
@@ -154,6 +159,7 @@ def _certify(
         signed_by=verdict.signed_by,
         warnings=verdict.warnings,
         compared=compared,
+        errors=found.errors,
         classes=tuple(map(str, model.info.classes)) if len(model.info.classes) <= constants.MAX_CONFUSED else (),
     )
 

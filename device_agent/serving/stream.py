@@ -304,6 +304,10 @@ class _Answerer:
         )
         try:  # what can fail comes before the rows are read for the other model
             made = {name: make_renderer(loaded, self._request.columns, name) for name in self._renderers}
+            new, old = (each.model.info.targets for each in (loaded, self._loaded))
+            if (new and new.names) != (old and old.names):
+                said = f"the release {loaded.digest[:12]} answers with other columns than this stream"
+                raise BadInput(said, hint="start the stream again")
             loaded.tell_warnings()
             self.save_counts()
             if not self._rows.follow(loaded.model.info):

@@ -41,6 +41,8 @@ def run(arguments: argparse.Namespace) -> int:
     now = Setting(model.scale, model.metric, model.weights)
     material = source.load(build)
     material = material.whole or material
+    if material.training.targets is not None:
+        raise UsageError("tune compares classifiers, and `target` makes a regression", hint="data: {label: COLUMN}")
     for warning in material.warnings:
         print_line(f"knnkit: warning: {warning}", "warn", stream=sys.stderr)
     with Progress() as progress:

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.protocol.constants import MAX_CONFUSED
-from device_agent.shared.protocol.model_info import Evaluation
+from device_agent.shared.protocol.model_info import Evaluation, Targets
+from device_agent.shared.regression import differ, errors, spreads
 from knnkit.data.dataset import Dataset
 from knnkit.evaluation.splits import LEAVE_ONE_OUT
 from knnkit.model.reference.classifier import Reference, ReferenceAnswers
@@ -66,6 +67,14 @@ def measure(
     return _counted(truth, np.concatenate(labels), len(classes), how, of) if labels else None
 
 
+def measure_errors(reference: Reference, targets: Targets, held_out: Dataset | None, how: str) -> Targets:
+    """Returns the targets with the reference's errors on the held-out rows; without any, as they are."""
+    if held_out is None or held_out.targets is None:
+        return targets
+    values = np.concatenate([reference.values(answers) for answers in _answers(reference, held_out.rows)])
+    return Targets(targets.names, targets.spread, how, errors(targets.names, values, held_out.targets))
+
+
 def _counted(truth: NDArray[np.int32], label: NDArray[np.int32], count: int, how: str, of: int | None) -> Evaluation:
     table = np.zeros((count, count + 1), np.int64)
     np.add.at(table, (truth, np.where(label < 0, count, label)), 1)
@@ -92,6 +101,8 @@ def compare_with_estimator(
         held_out: rows with their labels.
     """
     rows, labels = held_out.rows, held_out.labels
+    if held_out.targets is not None:
+        return _compare_values(estimator, reference, held_out)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it may have been fitted with names; the columns are in that order
         predicted = np.asarray(estimator.predict(rows.astype(np.float64)))
@@ -112,6 +123,17 @@ def compare_with_estimator(
         f"scikit-learn itself answers {differences:,} of {len(rows):,} test rows differently ({', '.join(reasons)}); "
         f"its accuracy is {share * 100:.2f} %",
     )
+
+
+def _compare_values(estimator: Any, reference: Reference, held_out: Dataset) -> tuple[str, ...]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        own = np.asarray(estimator.predict(held_out.rows.astype(np.float64)), np.float64)
+    own = own.reshape(len(held_out.rows), -1)
+    values = np.concatenate([reference.values(answers) for answers in _answers(reference, held_out.rows)])
+    count = int((differ(values, own, spreads(own).tolist()) & ~np.isnan(values).any(axis=1)).sum())
+    said = "where neighbours tie, or its own rounding decides"
+    return (f"scikit-learn itself answers {count:,} of {len(own):,} test rows differently ({said})",) if count else ()
 
 
 def _tied(answers: ReferenceAnswers, k: int) -> NDArray[np.bool_]:

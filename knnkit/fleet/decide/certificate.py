@@ -6,6 +6,7 @@ with consistent numbers. The gates are applied to these numbers here, whatever t
 
 from __future__ import annotations
 
+from device_agent.shared import regression
 from device_agent.shared.golden import class_gates
 from device_agent.shared.protocol.documents import ReleaseRef
 from device_agent.shared.protocol.model_info import Gates
@@ -55,7 +56,8 @@ def _agree(certificate: Certificate, covered: int) -> bool:
 def _plausible(certificate: Certificate) -> bool:
     """Whether every measure lies where one can: a gate would pass for a time under zero."""
     latency = certificate.latency
-    errors = (certificate.largest_distance_error, *(row.distance_error for row in certificate.differences))
+    errors = [certificate.largest_distance_error, *(row.distance_error for row in certificate.differences)]
+    errors += [each.rmse for each in certificate.errors] + [each.max_error for each in certificate.errors]
     return (
         (latency is None or 0.0 <= latency.p50_ms <= latency.p99_ms <= _LONGEST_MS)
         and all(0.0 <= error <= _LARGEST_ERROR for error in errors)
@@ -77,13 +79,18 @@ def missed(certificate: Certificate, package: Package | None, running: ReleaseRe
             found.append("accuracy was not measured")
         elif certificate.accuracy < gates.accuracy:
             found.append(f"accuracy {certificate.accuracy:.4f} is under {gates.accuracy:g}")
-    found += [text for text in _missed_by_class(certificate, gates, running) if text not in found] if gates else []
+    more = (*_missed_errors(certificate, gates), *_missed_by_class(certificate, gates, running)) if gates else ()
+    found += [text for text in more if text not in found]
     if gates and gates.latency_ms is not None and not any("latency" in failure for failure in found):
         if certificate.latency is None:
             found.append("latency was not measured")
         elif certificate.latency.p50_ms > gates.latency_ms:
             found.append(f"latency {certificate.latency.p50_ms:.4g} ms is over {gates.latency_ms:g} ms")
     return tuple(found)
+
+
+def _missed_errors(certificate: Certificate, gates: Gates) -> tuple[str, ...]:
+    return tuple(regression.missed(gates, certificate.errors, [each.target for each in certificate.errors]))
 
 
 def _missed_by_class(certificate: Certificate, gates: Gates, running: ReleaseRef | None) -> tuple[str, ...]:
