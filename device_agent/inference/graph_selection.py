@@ -18,6 +18,7 @@ from device_agent.inference.interpreter import Loader, delegate
 from device_agent.inference.interpreter_pool import MAX_SHARED
 from device_agent.shared.console.quiet import quiet
 from device_agent.shared.protocol import constants, model_info
+from device_agent.shared.protocol.documents import Searched
 from device_agent.shared.protocol.errors import ModelUnusable
 from device_agent.shared.protocol.record import replace
 from device_agent.system import memory
@@ -34,7 +35,8 @@ class Graphs:
         info: its knn.json.
         packed: whether XNNPACK may pack the graphs; None chooses by the model's size and the free memory.
         stream: whether most queries are single rows.
-        search: one of `constants.SEARCHES`, used if the model has it; None chooses the fastest.
+        search: one of `constants.SEARCHES`, used if the model has it; None chooses what is usually the fastest.
+        alone: the same for single rows; None: as `search`.
 
     Attributes:
         waits: rows still to answer before the model is packed; 0 if it is packed or never will be.
@@ -45,12 +47,19 @@ class Graphs:
     """
 
     def __init__(
-        self, loader: Loader, info: model_info.KnnInfo, *, packed: bool | None, stream: bool, search: str | None
+        self,
+        loader: Loader,
+        info: model_info.KnnInfo,
+        *,
+        packed: bool | None,
+        stream: bool,
+        search: str | None,
+        alone: str | None = None,
     ) -> None:
         size = Path(loader.path).stat().st_size
         small = size <= MAX_SHARED
         self.loader = replace(loader, threads=1) if small else loader
-        self._info, self._requested, self.waits = info, search, 0
+        self._info, self._requested, self.waits = info, (search, alone or search), 0
         self._threads = loader.threads if small else 1
         value_bytes = 4 if info.quantized is None else 5  # float32, and int8 if the model has it
         self._weights = value_bytes * info.n_train * info.searched if info.searched else size
@@ -133,14 +142,20 @@ class Graphs:
 
     def _choose(self) -> tuple[str, str]:
         """Returns the searches for a batch and for one row."""
-        search = self._requested or (constants.CELLS if self._info.cells is not None else constants.QUANTIZED)
+        asked, alone = self._requested
+        if asked and alone:
+            return self._having(asked), self._having(alone)
+        search = constants.CELLS if self._info.cells is not None else constants.QUANTIZED
         if self._info.batch_rows(search) is None:
             return constants.FULL, constants.FULL
-        if self._requested or search == constants.CELLS or self.loader.packs_quantized or self.delegate is None:
+        if search == constants.CELLS or self.loader.packs_quantized or self.delegate is None:
             return search, search
         # Packed by an XNNPACK without int8 kernels: float32 is faster, except for one row of a large model, which waits
         # for memory: all weights are read for it.
         return constants.FULL, search if self._large else constants.FULL
+
+    def _having(self, search: str) -> str:
+        return constants.FULL if self._info.batch_rows(search) is None else search
 
     def _make(self, search: str, alone: str) -> GraphRunner:
         return GraphRunner(
@@ -152,3 +167,10 @@ class Graphs:
             alone=alone,
             threads=self._threads,
         )
+
+
+def ways(loader: Loader, search: str | Searched | None) -> tuple[str | None, str | None]:
+    """Returns the searches for a batch and for one row; None where nothing is known of this runtime."""
+    if not isinstance(search, Searched):
+        return search, search
+    return (search.batch, search.alone) if search.runtime == f"{loader.name} {loader.version}" else (None, None)
