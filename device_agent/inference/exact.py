@@ -21,6 +21,7 @@ from device_agent.inference.rounded import add_rows
 from device_agent.shared.golden.judge import votes
 from device_agent.shared.protocol import constants, model_info
 from device_agent.shared.protocol.errors import ModelUnusable
+from device_agent.shared.regression import Regressor
 from device_agent.shared.release.model_file import read_member
 from device_agent.shared.release.npz import read_arrays
 
@@ -99,6 +100,13 @@ class ExactKnn:
         self._starts = np.append(0, np.cumsum(rows))
         if self._classes.min(initial=0) < 0 or self._classes.max(initial=0) >= len(self._info.classes):
             raise ValueError("a training row has a class that knn.json does not name")
+        self.regressor = None if self._info.targets is None else self._regressor(tables["targets"])
+
+    def _regressor(self, targets: Float64) -> Regressor:
+        names = self._info.targets.names if self._info.targets else ()
+        if targets.dtype != np.float64 or targets.shape != (self._info.n_train, len(names)):
+            raise ValueError(f"targets has type {targets.dtype} and shape {targets.shape}")
+        return Regressor(targets, self._info.k, self._info.weights)
 
     def answer(self, row: NDArray[np.float32]) -> dict[str, Any]:
         """Returns the model's outputs for one (n_features,) float32 row, by output name; the origin is subtracted.

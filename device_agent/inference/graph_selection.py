@@ -7,7 +7,7 @@ same answers; the choice trades time against memory. Checks no rows, and settles
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,9 @@ from device_agent.shared.protocol.documents import Searched
 from device_agent.shared.protocol.errors import ModelUnusable
 from device_agent.shared.protocol.record import replace
 from device_agent.system import memory
+
+if TYPE_CHECKING:
+    from device_agent.inference.numpy_knn import NumpySearch
 
 #: Rows that a large model answers before it is packed: together they take about as long as packing.
 PACK_AFTER = 32
@@ -169,8 +172,26 @@ class Graphs:
         )
 
 
-def ways(loader: Loader, search: str | Searched | None) -> tuple[str | None, str | None]:
-    """Returns the searches for a batch and for one row; None where nothing is known of this runtime."""
-    if not isinstance(search, Searched):
-        return search, search
-    return (search.batch, search.alone) if search.runtime == f"{loader.name} {loader.version}" else (None, None)
+def take_searches(
+    loader: Loader, info: model_info.KnnInfo, *, packed: bool | None, stream: bool, search: str | Searched | None
+) -> tuple[Graphs | NumpySearch, NumpySearch | None, tuple[bool, bool]]:
+    """Returns the searches of a model file: what `Graphs` has, NumPy's, and whether that answers a batch and one row.
+
+    Args:
+        loader, info, packed, stream: as `Graphs` takes them; the loader may be NumPy's.
+        search: one of `constants.WAYS`; what was measured on this board, ignored with another runtime; or None.
+    """
+    batch = alone = None if isinstance(search, Searched) else search
+    if isinstance(search, Searched) and search.runtime == f"{loader.name} {loader.version}":
+        batch, alone = search.batch, search.alone
+    blocks = None
+    if constants.NUMPY in (loader.name, batch, alone):
+        from device_agent.inference.numpy_knn import NumpySearch
+
+        blocks = NumpySearch(loader, info)
+        if loader.name == constants.NUMPY:
+            return blocks, blocks, (True, True)
+    by_blocks = batch == constants.NUMPY, alone == constants.NUMPY
+    first, second = (None if way == constants.NUMPY else way for way in (batch, alone))
+    rare = stream or by_blocks[0]  # then only single rows would use a packed graph
+    return Graphs(loader, info, packed=packed, stream=rare, search=first, alone=second), blocks, by_blocks

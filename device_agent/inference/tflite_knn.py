@@ -10,26 +10,23 @@ from __future__ import annotations
 import platform
 from math import inf, isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from device_agent.inference.exact import ExactKnn
 from device_agent.inference.graph_runner import unusable
-from device_agent.inference.graph_selection import Graphs, ways
+from device_agent.inference.graph_selection import take_searches
 from device_agent.inference.interpreter import Loader
-from device_agent.shared import label_sets
+from device_agent.shared import label_sets, regression
 from device_agent.shared.protocol import constants, reports
 from device_agent.shared.protocol.documents import Searched
-from device_agent.shared.protocol.errors import ModelUnusable
+from device_agent.shared.protocol.errors import BadInput, ModelUnusable
 from device_agent.shared.protocol.model_info import KnnInfo
 from device_agent.shared.queries import Neighbors, Origin, accuracy, check_rows, in_doubt, narrow, origin_of
 from device_agent.shared.release.model_file import kept_open
 from device_agent.shared.release.model_file import read_info as read_info
-
-if TYPE_CHECKING:
-    from device_agent.inference.numpy_knn import NumpySearch
 
 _FEW = 32
 
@@ -62,8 +59,7 @@ _LABEL = (constants.OUTPUT_LABEL,)
 _NEIGHBORS = (constants.OUTPUT_INDICES, constants.OUTPUT_DISTANCES)
 _MAX_FLOAT32 = np.finfo(np.float32).max
 _FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
-#: A named tuple's own constructor takes twice as long.
-_new = tuple.__new__
+_new = tuple.__new__  # a named tuple's own constructor takes twice as long
 
 
 class TfliteKNN:
@@ -107,26 +103,13 @@ class TfliteKNN:
         self._row_type: Any = _FLOAT32 if self._origin is None else _FLOAT64
         self.settled = 0
         self._file = kept_open(self, self.path)
-        self._exact: ExactKnn | None = None
         self._near = self.info.near if self.info.k > 1 else None
         loader = Loader.find(self._file, runtime, num_threads)
         loader.require_version(self.info)
         self.requested = search
-        batch, alone = ways(loader, search)
-        self._blocks: NumpySearch | None = None
-        if constants.NUMPY in (loader.name, batch, alone):
-            from device_agent.inference.numpy_knn import NumpySearch
-
-            self._blocks = NumpySearch(loader, self.info)
-            self._exact = self._blocks.exact
-        self._by_blocks = batch == constants.NUMPY, alone == constants.NUMPY
-        self._graphs: Graphs | NumpySearch
-        if self._blocks is not None and loader.name == constants.NUMPY:
-            self._graphs, self._near, self._by_blocks = self._blocks, None, (True, True)  # its neighbours are in order
-        else:
-            first, second = (None if way == constants.NUMPY else way for way in (batch, alone))
-            rare = stream or self._by_blocks[0]  # then only single rows would use a packed graph
-            self._graphs = Graphs(loader, self.info, packed=packed, stream=rare, search=first, alone=second)
+        found = take_searches(loader, self.info, packed=packed, stream=stream, search=search)
+        self._graphs, self._blocks, self._by_blocks = found
+        self._exact = None if self._blocks is None else self._blocks.exact
         if self._by_blocks[1]:
             self._row_type = None  # `_ask_one` leaves every row to `_ask`
         self._share, self._least = (near.share, near.share * near.least) if (near := self._near) else (0.0, 0.0)
@@ -155,7 +138,8 @@ class TfliteKNN:
     def __repr__(self) -> str:
         """Returns what a notebook shows."""
         info = self.info
-        size = f"{info.n_train} rows x {info.n_features} features, {len(info.classes)} classes"
+        what = f"{len(info.classes)} classes" if info.targets is None else f"targets {', '.join(info.targets.names)}"
+        size = f"{info.n_train} rows x {info.n_features} features, {what}"
         how = f"k = {info.k}, {info.metric}, weights {info.weights}"
         return f"<TfliteKNN {info.name!r} from {self.path}: {size}, {how}, {self.runtime.name} {self.runtime.version}>"
 
@@ -174,9 +158,13 @@ class TfliteKNN:
     def predict(self, rows: ArrayLike) -> NDArray[Any]:
         """Returns (n,) labels as in the training data; `constants.UNKNOWN_LABEL` for rejected rows.
 
+        A regression returns its values, (n,) or (n, t) float64; NaN for rejected rows.
+
         Raises:
             BadInput: wrong number of columns, or a value that is not finite.
         """
+        if self.info.targets is not None:
+            return regression.as_column(self.values_of(self.classify(rows)))
         label = self.labels(rows)
         if self.info.reject is not None:
             return np.array([*self.info.classes, constants.UNKNOWN_LABEL], dtype=object)[label]
@@ -184,12 +172,23 @@ class TfliteKNN:
         return predicted
 
     def score(self, rows: ArrayLike, labels: ArrayLike) -> float:
-        """Returns the share of raw `rows` whose predicted label is that of (n,) `labels`.
+        """Returns the share of raw `rows` whose predicted label is that of (n,) `labels`; R² of a regression.
 
         Raises:
             BadInput: wrong number of columns or labels, or a value that is not finite.
         """
-        return accuracy(self.predict(rows), labels)
+        return (accuracy if self.info.targets is None else regression.r_squared)(self.predict(rows), labels)
+
+    def values_of(self, answers: Answers) -> NDArray[np.float64]:
+        """Returns the (n, t) float64 values of `answers`.
+
+        Raises:
+            BadInput: the model answers labels.
+        """
+        found = self._get_exact().regressor
+        if found is not None:
+            return found.values(answers)
+        raise BadInput("the model answers labels, and no values", hint="predict(rows)")
 
     def labels(self, rows: ArrayLike) -> NDArray[np.int32]:
         """Returns (n,) int32 class indices of raw rows, `constants.UNKNOWN` if rejected; faster than `classify`.
@@ -205,8 +204,10 @@ class TfliteKNN:
         """Returns (n, n_classes) float32, the share of each class in the neighbours' votes.
 
         Raises:
-            BadInput: wrong number of columns, or a value that is not finite.
+            BadInput: wrong number of columns, a value that is not finite, or a regression.
         """
+        if self.info.targets is not None:
+            raise BadInput("the model answers values, and has no classes", hint="predict(rows)")
         return self.classify(rows).probabilities
 
     def classify(self, rows: ArrayLike) -> Answers:
