@@ -162,7 +162,11 @@ def build_enrolled(
         table=table,
         ignore_extra=ignore_extra,
         targets=targets if isinstance(targets, model_info.Targets) else None,
-        schema=_schema(enrolment.targets is not None, table is not None or ignore_extra, origin is not None),
+        schema=_schema(
+            enrolment.targets is not None or bool(table and table.transforms),
+            table is not None or ignore_extra,
+            origin is not None,
+        ),
     )
     return BuiltModel(
         metadata.pack(tree, model, info, pack(training or Origins(Path(enrolment.source).name), golden)),
