@@ -1,4 +1,4 @@
-"""Raw rows of an imported classifier, from files and data frames.
+"""Raw rows of an imported classifier: files, data frames.
 
 A classifier whose pipeline has nonlinear steps takes cells: numbers, text, and cells without a value. Fits nothing.
 """
