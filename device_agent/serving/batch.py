@@ -36,10 +36,13 @@ from device_agent.store.starts import Start
 from device_agent.store.store import Store
 
 if TYPE_CHECKING:
+    from device_agent.shared.embedding.chain import Chain
     from device_agent.shared.features.coder import Coder
     from device_agent.shared.protocol.model_info import KnnInfo
 
 _PROGRESS_SECONDS = 0.5
+#: Inputs that are embedded before their answers are written.
+_EMBEDDED = 64
 
 
 @record
@@ -115,9 +118,15 @@ def classify_by(loaded: Loaded, request: Request, start: Start | None = None, in
     return count
 
 
-def make_parser(info: KnnInfo, format: str, request: Request) -> Parser:
-    """Returns the parser of a text format."""
+def make_parser(info: KnnInfo, format: str, request: Request, chain: Chain | None = None) -> Parser:
+    """Returns the parser of a text format; `chain` has the stages of a model with an input."""
     ignore_extra = request.ignore_extra or info.ignore_extra
+    if chain is not None:
+        from device_agent.shared.embedding.parsers import InputCsvParser, InputJsonParser
+
+        if format == "jsonl":
+            return InputJsonParser(info, chain, keep=request.columns.keep)
+        return InputCsvParser(info, chain, ignore_extra=ignore_extra, keep=request.columns.keep)
     if info.table is not None:
         from device_agent.shared.features import parsers
 
@@ -223,9 +232,9 @@ class _Table:
         if self.source.format == "npy":
             if self.request.columns.keep:
                 raise BadInput("--keep: the columns of NPY have no names", hint="give the rows as CSV or JSON lines")
-            yield from self._arrays()
+            yield from self._arrays() if self.loaded.model.chain is None else self._inputs(self.loaded.model.chain)
             return
-        parser = make_parser(self._info, self.source.format, self.request)
+        parser = make_parser(self._info, self.source.format, self.request, self.loaded.model.chain)
         for block in self.source.blocks():
             parsed = self._parse(parser, block)
             self.header = bool(parser.header)
@@ -250,6 +259,22 @@ class _Table:
                 raise BadInput(f"{self.source.name}: {where}: {wide[row, column]} is not a finite float32 number")
             yield self._hand_out(rows, (), "rows[{}]", range(before, before + len(rows)))
             before += len(rows)
+
+    def _inputs(self, chain: Chain) -> Iterator[NDArray[Any]]:
+        """Embeds the inputs of an NPY file of shape (n, ...), some at a time."""
+        before = 0
+        for inputs in self.source.arrays(None):
+            for start in range(0, len(inputs), _EMBEDDED):
+                rows = [self._embedded(chain, each, before + at) for at, each in enumerate(inputs[start:][:_EMBEDDED])]
+                before += len(rows)
+                made = np.array(rows, row_type(self._info.origin))
+                yield self._hand_out(made, (), "inputs[{}]", range(before - len(rows), before))
+
+    def _embedded(self, chain: Chain, values: NDArray[Any], number: int) -> NDArray[np.float32]:
+        try:
+            return chain.embed(values)
+        except BadInput as error:
+            raise BadInput(f"{self.source.name}: inputs[{number}]: {error}", hint=error.hint) from None
 
     def _filled(self, coder: Coder, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         from device_agent.shared.features.parsers import read_array

@@ -28,6 +28,7 @@ from knnkit.config.field_types import (
     no_sense,
 )
 from knnkit.config.fleet_models import ClassifyConfig, FleetConfig, RolloutConfig
+from knnkit.config.input_models import InputConfig
 
 
 class TestFile(Section):
@@ -127,6 +128,9 @@ class ModelConfig(Section):
     """Name of the model; a device never replaces a model by one with another name."""
     data: Annotated[Data, Example("{file: train.csv, label: species}")]
     """The labelled rows: {file, label} or {sklearn}; or a fitted classifier with its own: {skops}."""
+    input: Annotated[InputConfig | None, Example("{stages: [embedder.tflite]}")] = None
+    """What runs in front of the search: `.tflite` files of your own that make a row of each raw input. Default: rows
+    are searched as they are."""
     test: Test = 0.3
     """Held-out share of the rows, or {file}: accuracy, golden rows, calibration; 0: none. With `skops`: {file}."""
     split: Annotated[Split | None, Example("stratified")] = None
@@ -188,6 +192,19 @@ class ModelConfig(Section):
         if problem:
             hint = "split: stratified, and a share in test:, or test: {file: test.csv} alone"
             raise PydanticCustomError("misplaced_key", "{problem}", {"key": "split", "problem": problem, "hint": hint})
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _input_fits(self) -> ModelConfig:
+        if self.input is None or isinstance(self.data, SklearnData):
+            return self
+        table = ("missing", "categories", "unknown_category", "thousands")
+        taken = () if isinstance(self.data, SkopsData) else [key for key in table if key in self.data.model_fields_set]
+        if taken or isinstance(self.data, SkopsData):
+            what = f"`{taken[0]}` of data" if taken else "an estimator of `skops`"
+            problem = f"stages take raw numbers, which {what} does not go with"
+            hint = "leave `input` out, or data: {file: train.csv, label: species}"
+            raise PydanticCustomError("misplaced_key", "{problem}", {"key": "input", "problem": problem, "hint": hint})
         return self
 
     @pydantic.model_validator(mode="after")

@@ -23,8 +23,9 @@ from knnkit.errors import DataError
 _TOOLS = ("tensorflow", "scikit-learn", "numpy")
 #: Keys of `model` that count by what they lead to.
 _ELSEWHERE: Any = {"gates": True, "data": {"file", "files", "skops"}, "test": {"file"}, "split": {"file"}}
+_ELSEWHERE["input"] = {"stages": {"__all__": {"file"}}}
 #: Keys of tables.
-_SILENT = {"drop", "missing", "categories", "unknown_category", "ignore_extra", "thousands"}
+_SILENT = {"drop", "missing", "categories", "unknown_category", "ignore_extra", "thousands", "input"}
 _CHUNK = 1 << 20
 
 
@@ -40,6 +41,7 @@ def digest(build: Build) -> str:
         files.append(model.data.skops)
     if isinstance(model.measured_on, TestFile):
         files.append(model.measured_on.file)
+    files += [stage.file for stage in model.input.stages] if model.input else []
     asked = {
         "model": _asked(model),
         "gates": build.gates.model_dump(mode="json"),

@@ -10,9 +10,9 @@ from typing import Literal
 from device_agent.shared.protocol.constants import (
     CELLS,
     FULL,
+    NEWEST_SCHEMA,
     QUANTIZED,
     SCHEMA,
-    SCHEMA_OF_TABLES,
     Metric,
     Scale,
     Weights,
@@ -90,6 +90,45 @@ class Table:
 
 
 @record
+class Stage:
+    """One `.tflite` file before the search: from an array of numbers to another one.
+
+    With `frames`, it runs on windows of that many rows of its input, each `hop` rows after the one before; else once on
+    all of it. Its output is taken times `multiply` plus `add`. `shape` and `dtype` are those of its input tensor; -1
+    stands for a length that is open.
+    """
+
+    file: str  # stage-1.tflite, ...
+    sha256: str
+    shape: tuple[int, ...] = ()
+    dtype: str = "float32"
+    frames: int | None = None
+    hop: int = 1
+    multiply: float = 1.0
+    add: float = 0.0
+
+
+#: Statistics over the first axis of the last stage's output.
+Pool = Literal["mean", "max", "min", "std"]
+
+
+@record
+class Input:
+    """How a raw input becomes a row of the search: stages in order, then statistics that make one row of many.
+
+    `width` is how many numbers a flat input has, as a line of CSV, and `columns` are their names; None and empty where
+    inputs are files, or the names are default names.
+    """
+
+    stages: tuple[Stage, ...]
+    pool: tuple[Pool, ...] = ()
+    width: int | None = None
+    columns: tuple[str, ...] = ()
+    #: As in `KnnInfo`.
+    omitted = ("pool", "width", "columns")
+
+
+@record
 class LabelSets:
     """Sets of labels with a coverage (`device_agent.shared.label_sets`).
 
@@ -146,10 +185,11 @@ class KnnInfo:
     origin: tuple[float, ...] | None = None
     table: Table | None = None  # None: rows are `n_features` plain numbers
     ignore_extra: bool = False  # whether rows may have columns that the model does not know
+    input: Input | None = None  # None: rows are numbers or a table, without stages before the search
     schema: int = SCHEMA
-    newest_schema = SCHEMA_OF_TABLES
+    newest_schema = NEWEST_SCHEMA
     #: Left out of knn.json where they say nothing, so that models of plain rows keep their bytes.
-    omitted = ("origin", "label_sets", "reduced", "table", "ignore_extra")
+    omitted = ("origin", "label_sets", "reduced", "table", "ignore_extra", "input")
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -193,4 +233,4 @@ class Manifest:
     labels_sha256: str  # of the label file inside the model
     gates: Gates
     schema: int = SCHEMA
-    newest_schema = SCHEMA_OF_TABLES
+    newest_schema = NEWEST_SCHEMA
