@@ -323,6 +323,14 @@ class TfliteKNN:
         """
         return self._get_exact().answer(narrow(row, self._origin))
 
+    def moved(self, rows: NDArray[Any], others: NDArray[Any]) -> NDArray[np.float64]:
+        """Returns (n,) distances in model space between raw (n, n_features) rows and as many others.
+
+        Raises:
+            ModelUnusable: the exact tables are damaged.
+        """
+        return self._get_exact().moved(narrow(rows, self._origin), narrow(others, self._origin))
+
     def _get_exact(self) -> ExactKnn:
         if self._exact is None:
             self._exact = ExactKnn(self._file, self.info)

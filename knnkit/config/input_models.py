@@ -54,6 +54,9 @@ class InputConfig(Section):
     stages: Annotated[Stages, Example("[embedder.tflite]")]
     """`.tflite` files in front of the search, in order: paths, or {file, frames, hop, multiply, add}. They become files
     of the release, and the signature covers them."""
+    bound: Annotated[float, Example("0.05")] = Field(default=0.05, gt=0.0, lt=1.0)
+    """How far a device's row may lie from the host's, as a share of the distance of the k-th neighbour or of the spread
+    of the training rows, whichever is more. Other processors round the same networks otherwise."""
     pool: Annotated[Pools, Example("[mean, max]")] = ()
     """Statistics over the first axis of the last stage's output: mean, max, min, std, one after the other. Default: the
     row is the whole output."""

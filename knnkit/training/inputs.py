@@ -50,7 +50,7 @@ def embedder_of(asked: InputConfig | None) -> Embedder | None:
     if asked is None:
         return None
     stages = tuple(Stage("", "", (), "", each.frames, each.hop, each.multiply, each.add) for each in asked.stages)
-    return Embedder(*read_stages(Input(stages, asked.pool), [each.file for each in asked.stages]))
+    return Embedder(*read_stages(Input(stages, asked.pool, asked.bound), [each.file for each in asked.stages]))
 
 
 def with_names(input: Input, names: tuple[str, ...]) -> Input:

@@ -116,12 +116,15 @@ Pool = Literal["mean", "max", "min", "std"]
 class Input:
     """How a raw input becomes a row of the search: stages in order, then statistics that make one row of many.
 
+    `bound` is how far a device's row may lie from the host's in model space, as a share of the k-th distance, or of the
+    training rows' RMS distance from their mean if that is more.
     `width` is how many numbers a flat input has, as a line of CSV, and `columns` are their names; None and empty where
     inputs are files, or the names are default names.
     """
 
     stages: tuple[Stage, ...]
     pool: tuple[Pool, ...] = ()
+    bound: float = 0.05
     width: int | None = None
     columns: tuple[str, ...] = ()
     #: As in `KnnInfo`.
