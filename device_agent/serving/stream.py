@@ -70,7 +70,7 @@ def stream(store: Store, request: Request, start: Start | None = None) -> int:
 
 
 def _serve(answerer: _Answerer, source: Source, flags: _SignalFlags) -> int:
-    lines = Lines()
+    lines = Lines(longest=answerer.longest)
     data: bytes | None = None
     poll = select.poll()
     for descriptor in (source.descriptor, flags.descriptor):
@@ -191,6 +191,15 @@ class _Answerer:
             self._start.answered()
             self._start = None
 
+    @property
+    def longest(self) -> int:
+        """Most bytes of a line: one with a sound or picture may be long."""
+        if self._loaded.model.chain is None:
+            return MAX_LINE
+        from device_agent.shared.embedding import decode
+
+        return decode.MAX_LINE
+
     def _without_poison(self, parsed: Parsed) -> Parsed:
         """Begins the start with its first rows. After one that died, rows that kill the model become bad lines."""
         if self._start and len(parsed.rows):
@@ -264,7 +273,7 @@ class _Answerer:
     def refuse_overlong(self) -> None:
         """Answers a line that is longer than any row with an error."""
         self._rows.parser.line += 1
-        error = {0: (self._rows.parser.line, f"has more than {MAX_LINE:,} bytes")}
+        error = {0: (self._rows.parser.line, f"has more than {self.longest:,} bytes")}
         self._report(*error[0])
         self.refused += 1
         self._write(self._renderer().render(None, 1, error))

@@ -5,12 +5,14 @@ Rows of raw inputs go through their stages here. Knows nothing of models.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from knnkit.config.parse import Build, FileData, GroupSplit, SklearnData, TestFile, TimeSplit
-from knnkit.data import dataset, files
+from knnkit.data import dataset, files, raw_files
 from knnkit.data.dataset import Dataset
 from knnkit.evaluation.splits import Divided, divide
 from knnkit.training.inputs import Embedder, embedder_of
-from knnkit.training.table import policy_of, read_test
+from knnkit.training.table import policy_of, read_more, read_test
 
 
 def load_rows(build: Build) -> tuple[Dataset, Embedder | None]:
@@ -20,17 +22,37 @@ def load_rows(build: Build) -> tuple[Dataset, Embedder | None]:
         DataError: a file, column or cell is invalid.
         BuildError: a stage cannot be run.
     """
-    embedder, rows = embedder_of(build.model.input), _load(build)
-    return (rows, None) if embedder is None else embedder.apply(rows)
+    embedder, data = embedder_of(build.model.input), build.model.data
+    if embedder is None:
+        return _load(build), None
+    if isinstance(data, FileData) and raw_files.are_raw(data.sources, data.path):
+        return embedder.apply_to_files(raw_files.list_files(data.sources, data.label, data.path, _beside(build)))
+    return embedder.apply(_load(build))
+
+
+def read_inputs(embedder: Embedder, file: Path, label: str, training: Dataset, path: str | None = None) -> Dataset:
+    """Returns further labelled inputs, as rows: those of a table of numbers, or of a table of paths.
+
+    Raises:
+        DataError: the table or a file cannot be read.
+        BuildError: an input does not fit the stages.
+    """
+    if training.raw is not None:
+        return embedder.apply(read_more(file, label, training.raw, None))[0]
+    return embedder.apply_to_files(raw_files.list_files([file], label, path or "path", None))[0]
 
 
 def _load(build: Build) -> Dataset:
-    data, split = build.model.data, build.model.split
+    data = build.model.data
     if isinstance(data, FileData):
-        beside = split.group if isinstance(split, GroupSplit) else split.time if isinstance(split, TimeSplit) else None
-        return files.load_all(data.sources, data.label, data.features, beside, policy_of(data), data.id)
+        return files.load_all(data.sources, data.label, data.features, _beside(build), policy_of(data), data.id)
     assert isinstance(data, SklearnData)
     return dataset.load_sklearn(data.sklearn)
+
+
+def _beside(build: Build) -> str | None:
+    split = build.model.split
+    return split.group if isinstance(split, GroupSplit) else split.time if isinstance(split, TimeSplit) else None
 
 
 def divide_rows(build: Build, everything: Dataset, embedder: Embedder | None) -> Divided:
@@ -41,9 +63,12 @@ def divide_rows(build: Build, everything: Dataset, embedder: Embedder | None) ->
     """
     test, split = build.model.measured_on, build.model.split
     if isinstance(test, TestFile):
-        raw = everything if embedder is None else everything.raw or everything
-        held_out = read_test(test.file, label_of(build), build.model.data, raw)
-        return Divided(everything, held_out if embedder is None else embedder.apply(held_out)[0], "file")
+        if embedder is None:
+            held_out = read_test(test.file, label_of(build), build.model.data, everything)
+        else:
+            path = build.model.data.path if isinstance(build.model.data, FileData) else None
+            held_out = read_inputs(embedder, test.file, label_of(build), everything, path)
+        return Divided(everything, held_out, "file")
     how = "group" if isinstance(split, GroupSplit) else "time" if isinstance(split, TimeSplit) else split
     assert not isinstance(how, TestFile)
     return divide(everything, test, build.model.seed, how)

@@ -35,10 +35,10 @@ from knnkit.model.reference.spec import KnnSpec
 from knnkit.model.scaling import fit_scaler
 from knnkit.model.tflite import associated_files
 from knnkit.model.tflite.load_tensorflow import needs_build_extra
-from knnkit.training import inputs as raw_inputs
 from knnkit.training import reduction, sklearn_importer, unscaled
 from knnkit.training.fitted import Fitted
-from knnkit.training.rows import divide_rows, label_of, load_rows
+from knnkit.training.inputs import Embedder
+from knnkit.training.rows import divide_rows, label_of, load_rows, read_inputs
 from knnkit.training.table import prepare_of, raw_lines, read_more
 
 
@@ -98,7 +98,7 @@ class Material:
     how: str = ""
     table: Table | None = None
     ignore_extra: bool = False
-    embedder: raw_inputs.Embedder | None = None
+    embedder: Embedder | None = None
     whole: Material | None = None
     spare: Dataset | None = None
     reduced: str = ""
@@ -153,11 +153,11 @@ class Material:
 
     @property
     def _most_golden(self) -> int:
-        return MAX_ROWS if self.embedder is None else raw_inputs.GOLDEN_ROWS
+        return MAX_ROWS if self.embedder is None else self.embedder.most_golden(self.held_out or self.training)
 
     @property
     def _raw_lines(self) -> Callable[[Dataset], bytes]:
-        return raw_lines if self.embedder is None else raw_inputs.input_lines
+        return raw_lines if self.embedder is None else self.embedder.lines
 
     def _without_sets(self) -> Material:
         return replace(self, spec=replace(self.spec, label_sets=()))
@@ -226,8 +226,7 @@ class Material:
             DataError: a column is missing, or a cell cannot be read.
         """
         if self.embedder is not None:
-            raw = self.training.raw or self.training
-            return self.embedder.apply(read_more(file, label, raw, None))[0]
+            return read_inputs(self.embedder, file, label, self.training)
         found = read_more(file, label, self.training, self.table)
         return self.fitting(found) if self.table is None else found
 

@@ -108,6 +108,32 @@ class Stage:
     add: float = 0.0
 
 
+@record
+class Audio:
+    """Sounds as the first stage takes them: one channel at `rate`, where PCM of full scale is `full_scale`.
+
+    With `seconds`, every sound is cut to that length, or filled with silence.
+    """
+
+    rate: int
+    seconds: float | None = None
+    full_scale: float = 32768.0
+
+
+@record
+class Image:
+    """Pictures as the first stage takes them: (height, width) of `size`, each number (pixel - mean) / std.
+
+    Pixels are from 0 to 255; `mean` and `std` have one number, or one a channel.
+    """
+
+    size: tuple[int, int]
+    channels: Literal[1, 3] = 3
+    resize: Literal["bilinear", "nearest", "none"] = "bilinear"
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (255.0,)
+
+
 #: Statistics over the first axis of the last stage's output.
 Pool = Literal["mean", "max", "min", "std"]
 
@@ -127,8 +153,10 @@ class Input:
     bound: float = 0.05
     width: int | None = None
     columns: tuple[str, ...] = ()
+    audio: Audio | None = None
+    image: Image | None = None
     #: As in `KnnInfo`.
-    omitted = ("pool", "width", "columns")
+    omitted = ("pool", "width", "columns", "audio", "image")
 
 
 @record
