@@ -151,6 +151,10 @@ def describe_check(certificate: reports.Certificate) -> str:
     if (own := certificate.embedding) is not None:
         differ = own.labels_open + own.labels_different
         text += f", stages off by {own.largest_error:.2g} at most (bound {own.bound:g}), {differ} labels differ"
+    if certificate.errors:
+        from device_agent.shared.regression import described
+
+        text += f", {described(certificate.errors)}"
     if certificate.latency:
         text += f", {certificate.latency.p50_ms:.3f} ms a row"
     return text

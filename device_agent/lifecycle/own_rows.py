@@ -1,11 +1,11 @@
-"""Checks the rows that this device makes of the raw golden inputs.
+"""Checks the rows that this device makes itself.
 
 Runs the stages, searches, and compares both with the host's answers (`device_agent.shared.golden.embeddings`).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.model_info import Gates
 from device_agent.shared.protocol.record import record, replace
 from device_agent.shared.protocol.reports import EmbeddingCheck
+from device_agent.shared.queries import narrow, origin_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -42,21 +43,15 @@ def check_own_rows(model: TfliteKNN, chain: Chain, golden: Golden, gates: Gates)
         ModelUnusable: an input cannot be read, or a stage fails.
     """
     rows = golden_rows(golden, model.info, chain)
-    answers = model.classify(rows)
-    exact: dict[str, Any] = _exact(model, rows)
+    answers, origin = model.classify(rows), origin_of(model.info.origin)
+    own, host, exact_knn = narrow(rows, origin), narrow(golden.rows, origin), model.get_exact()
+    exact = exact_knn.answers(own)
     same = (answers.label == exact[constants.OUTPUT_LABEL]) & (answers.indices == exact[constants.OUTPUT_INDICES]).all(
         axis=1
     )
     check = embeddings.judge_embeddings(
-        golden, model.info, answers.label, model.moved(golden.rows, rows), int((~same).sum()), gates.margin
+        golden, model.info, answers.label, exact_knn.moved(host, own), int((~same).sum()), gates.margin
     )
     verdict = judge.judge(golden, answers, model.info, replace(gates, latency_ms=None))
     by_parity = tuple(said for said in verdict.failures if not said.startswith("parity"))
     return OwnRows(check, replace(verdict, failures=(*embeddings.failures(check), *by_parity)), answers.label)
-
-
-def _exact(model: TfliteKNN, rows: NDArray[Any]) -> dict[str, Any]:
-    """Returns the float64 answers to rows, stacked."""
-    found = [model.exactly(row) for row in rows]
-    names = (constants.OUTPUT_LABEL, constants.OUTPUT_INDICES)
-    return {name: np.array([each[name] for each in found]) for name in names}

@@ -1,6 +1,7 @@
-"""Rows of a batch from files: a sound, a picture, or a folder of them.
+"""Rows of a batch from files.
 
-Takes the place of `tabular.inputs.Source`; each file is one line of JSON.
+Sounds, pictures and arrays, alone or in a folder. Takes the place of `tabular.inputs.Source`; each file is one line of
+JSON.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from device_agent.serving.stream_rows import StreamRows
 from device_agent.serving.writers import Renderer
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.errors import AgentError, BadInput
-from device_agent.shared.tabular.inputs import MAX_LINE, Lines, Source, open_source
+from device_agent.shared.tabular.inputs import Lines, Source, open_source
 from device_agent.shared.tabular.reader import Parsed
 from device_agent.store import state
 from device_agent.store.starts import Start
@@ -70,7 +70,7 @@ def stream(store: Store, request: Request, start: Start | None = None) -> int:
 
 
 def _serve(answerer: _Answerer, source: Source, flags: _SignalFlags) -> int:
-    lines = Lines(longest=answerer.longest)
+    lines = Lines(longest=answerer.longest_line)
     data: bytes | None = None
     poll = select.poll()
     for descriptor in (source.descriptor, flags.descriptor):
@@ -166,6 +166,7 @@ class _Answerer:
         self._answering = answering(store)
         self._loaded = load_kept(store, self._answering.release, request.runtime, request.threads, stream=True)
         self._loaded.tell_warnings()
+        self.longest_line = self._loaded.longest_line
         self._rows = StreamRows(self._loaded.model.info, source, request, self._loaded.model.chain)
         self._renderers: dict[str, Renderer] = {}
         self._next_counts = 0.0
@@ -190,15 +191,6 @@ class _Answerer:
         if self._start and answered:
             self._start.answered()
             self._start = None
-
-    @property
-    def longest(self) -> int:
-        """Most bytes of a line: one with a sound or picture may be long."""
-        if self._loaded.model.chain is None:
-            return MAX_LINE
-        from device_agent.shared.embedding import decode
-
-        return decode.MAX_LINE
 
     def _without_poison(self, parsed: Parsed) -> Parsed:
         """Begins the start with its first rows. After one that died, rows that kill the model become bad lines."""
@@ -273,7 +265,7 @@ class _Answerer:
     def refuse_overlong(self) -> None:
         """Answers a line that is longer than any row with an error."""
         self._rows.parser.line += 1
-        error = {0: (self._rows.parser.line, f"has more than {self.longest:,} bytes")}
+        error = {0: (self._rows.parser.line, f"has more than {self.longest_line:,} bytes")}
         self._report(*error[0])
         self.refused += 1
         self._write(self._renderer().render(None, 1, error))
@@ -296,10 +288,13 @@ class _Answerer:
             self._answering = answering(self._store)
             if always or self._answering.release.digest != self._loaded.digest:
                 self._switch()
-        except (AgentError, OSError) as error:
+        except (AgentError, OSError, MemoryError) as error:
             if not self._may_continue():
                 raise
-            print(f"device_agent: {error}; {self._loaded.digest[:12]} still answers", file=sys.stderr)
+            print(
+                f"device_agent: {error or 'not enough memory'}; {self._loaded.digest[:12]} still answers",
+                file=sys.stderr,
+            )
 
     def _switch(self) -> None:
         loaded = load_kept(
@@ -307,14 +302,18 @@ class _Answerer:
         )
         try:  # what can fail comes before the rows are read for the other model
             made = {name: make_renderer(loaded, self._request.columns, name) for name in self._renderers}
+            new, old = (each.model.info.targets for each in (loaded, self._loaded))
+            if (new and new.names) != (old and old.names):
+                said = f"the release {loaded.digest[:12]} answers with other columns than this stream"
+                raise BadInput(said, hint="start the stream again")
+            loaded.tell_warnings()
+            self.save_counts()
             if not self._rows.follow(loaded.model.info, loaded.model.chain):
-                said = f"the release {loaded.digest[:12]} takes other columns than this stream"
+                said = f"the release {loaded.digest[:12]} takes other columns or missing cells than this stream"
                 raise BadInput(said, hint="start the stream again")
         except BaseException:
             loaded.close()
             raise
-        loaded.tell_warnings()
-        self.save_counts()
         self._renderers = made
         before, self._loaded = self._loaded, loaded
         before.close()

@@ -10,25 +10,25 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
-from pydantic import AfterValidator, Field
+from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from device_agent.shared.protocol import constants
+from device_agent.shared.protocol.model_info import DEFAULT
 from knnkit.config.answer_models import Coverages, Reduce, ReduceConfig, Reject
-from knnkit.config.data_models import FileData, SklearnData, SkopsData
+from knnkit.config.data_models import FileData, SklearnData, SkopsData, Targets
 from knnkit.config.field_types import (
-    Duration,
     Example,
     FilePath,
     Name,
     Section,
     Text,
     Words,
-    check_version,
     no_sense,
 )
 from knnkit.config.fleet_models import ClassifyConfig, FleetConfig, RolloutConfig
 from knnkit.config.input_models import InputConfig
+from knnkit.config.release_models import ReleaseConfig, SigningConfig
 
 
 class TestFile(Section):
@@ -39,6 +39,8 @@ class TestFile(Section):
     """CSV, Parquet or NPZ with the same columns as the training data."""
     label: str | None = None
     """The label column; default: the same as in the training data."""
+    target: Targets = ()
+    """The columns of numbers to predict, where `skops` holds a regression."""
 
 
 class GroupSplit(Section):
@@ -93,6 +95,18 @@ Split = Annotated[
 ]
 
 
+def _for_all(value: Any) -> Any:
+    return {DEFAULT: value} if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+Limits = Annotated[
+    dict[str, Annotated[float, Field(ge=0.0, allow_inf_nan=False)]],
+    BeforeValidator(_for_all),
+    Words("a limit, or targets and their limits ({floor: 0.5, default: 10.0})"),
+    Example("5.0"),
+]
+
+
 class GatesConfig(Section):
     """What every device must reach before it may keep the release."""
 
@@ -112,6 +126,10 @@ class GatesConfig(Section):
     """current: no class may have a lower recall than the release that the device runs now has on the same rows."""
     by: Annotated[float, Example("0.01")] = Field(default=0.0, ge=0.0, lt=1.0)
     """How much lower a recall may be for `not_worse_than`."""
+    rmse: Limits = Field(default={})
+    """Of a regression: highest root mean square error of every target; or {target: limit}, with `default`."""
+    max_error: Limits = Field(default={})
+    """Of a regression: highest error of a single evaluation row, for every target; or {target: limit}."""
     latency_ms: Annotated[float | None, Example("5.0")] = Field(default=None, gt=0.0)
     """Longest median time of one row, in milliseconds; default: no gate."""
     margin: Annotated[float, Example("1e-5")] = Field(default=1.0e-5, gt=0.0, lt=0.1)
@@ -198,13 +216,26 @@ class ModelConfig(Section):
     def _input_fits(self) -> ModelConfig:
         if self.input is None or isinstance(self.data, SklearnData):
             return self
-        table = ("missing", "categories", "unknown_category", "thousands")
+        table = ("missing", "categories", "unknown_category", "thousands", "target")
         taken = () if isinstance(self.data, SkopsData) else [key for key in table if key in self.data.model_fields_set]
         if taken or isinstance(self.data, SkopsData):
             what = f"`{taken[0]}` of data" if taken else "an estimator of `skops`"
             problem = f"stages take raw numbers, which {what} does not go with"
             hint = "leave `input` out, or data: {file: train.csv, label: species}"
             raise PydanticCustomError("misplaced_key", "{problem}", {"key": "input", "problem": problem, "hint": hint})
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _regression_fits(self) -> ModelConfig:
+        if not (isinstance(self.data, FileData) and self.data.target):
+            return self
+        taken: list[str] = [key for key in ("label_sets", "reduce") if key in self.model_fields_set]
+        if self.split == "stratified":
+            taken.append("split")
+        if taken:
+            problem = f"`target` makes a regression, which has no classes: leave `{taken[0]}` out"
+            hint = "data: {file: train.csv, label: species}, for classes"
+            raise PydanticCustomError("misplaced_key", "{problem}", {"key": taken[0], "problem": problem, "hint": hint})
         return self
 
     @pydantic.model_validator(mode="after")
@@ -222,28 +253,6 @@ class ModelConfig(Section):
             hint = "test: {file: test.csv}"
             raise PydanticCustomError("misplaced_key", "{problem}", {"key": "test", "problem": problem, "hint": hint})
         return self
-
-
-class ReleaseConfig(Section):
-    """Where the release is written and what it is called."""
-
-    dir: FilePath = Field(default=Path("dist"), validate_default=True)
-    """The release directory; with several models, each has a subdirectory with its name."""
-    version: Annotated[str, AfterValidator(check_version), Example('"1.0"')] = "1.0.0"
-    """Version for humans; devices compare the sequence."""
-    sequence: Annotated[int | None, Example("12")] = Field(default=None, ge=1, lt=2**53)
-    """Number that grows with each release; default: the time of the build."""
-    expires: Annotated[Annotated[Duration, Field(gt=0.0)] | None, Example("90d")] = None
-    """Time after the build after which no device activates the release; default: it never expires."""
-
-
-class SigningConfig(Section):
-    """The signing key, and the keys that new devices trust."""
-
-    key: FilePath = Field(default=Path("keys/signing.pem"), validate_default=True)
-    """The private key (`knnkit keygen`)."""
-    trusted: Annotated[tuple[FilePath, ...], Example("[keys/signing.pub]")] = ()
-    """Public keys that `provision` puts on a device, which should have no others; default: that of the signing key."""
 
 
 class Build(Section):

@@ -54,6 +54,17 @@ def check_sets(sets: LabelSets, reference: Reference, answers: ReferenceAnswers,
     return LabelSets(sets.coverage, sets.thresholds, sets.radius, tuple(rows.tolist()), tuple(held.tolist()), size)
 
 
+def short_sets(info: KnnInfo) -> tuple[str, ...]:
+    """Warns of a class whose label sets hold clearly fewer held-out rows than they should: by three standard errors."""
+    return tuple(
+        f"label sets with coverage {sets.coverage:g} hold {held:,} of {rows:,} held-out rows of class {label}: these "
+        "rows are unlike the training rows"
+        for sets in info.label_sets or ()
+        for held, rows, label in zip(sets.covered, sets.rows, info.classes)
+        if rows * sets.coverage - held > 1.0 + 3.0 * math.sqrt(rows * sets.coverage * (1.0 - sets.coverage))
+    )
+
+
 def _scores(reference: Reference, answers: ReferenceAnswers) -> NDArray[np.float64]:
     space = reference.space
     return label_sets.scores(answers.probabilities, answers.distances, space.metric, reference.k, space.radius)
@@ -68,14 +79,3 @@ def _draw(codes: Ints, n_classes: int, most: int, seed: int) -> NDArray[np.int64
     kept = np.concatenate(first)
     rest = order[~np.isin(order, kept)]
     return np.concatenate([kept, rest[: most - len(kept)]])
-
-
-def short_sets(info: KnnInfo) -> tuple[str, ...]:
-    """Warns of a class whose label sets hold clearly fewer held-out rows than they should: by three standard errors."""
-    return tuple(
-        f"label sets with coverage {sets.coverage:g} hold {held:,} of {rows:,} held-out rows of class {label}: these "
-        "rows are unlike the training rows"
-        for sets in info.label_sets or ()
-        for held, rows, label in zip(sets.covered, sets.rows, info.classes)
-        if rows * sets.coverage - held > 1.0 + 3.0 * math.sqrt(rows * sets.coverage * (1.0 - sets.coverage))
-    )

@@ -8,11 +8,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from knnkit.config.parse import Build, FileData, GroupSplit, SklearnData, TestFile, TimeSplit
-from knnkit.data import dataset, files, raw_files
+from knnkit.data import dataset, raw_files
 from knnkit.data.dataset import Dataset
 from knnkit.evaluation.splits import Divided, divide
+from knnkit.training import table
 from knnkit.training.inputs import Embedder, embedder_of
-from knnkit.training.table import policy_of, read_more, read_test
+from knnkit.training.table import read_more, read_test
 
 
 def load_rows(build: Build) -> tuple[Dataset, Embedder | None]:
@@ -45,7 +46,7 @@ def read_inputs(embedder: Embedder, file: Path, label: str, training: Dataset, p
 def _load(build: Build) -> Dataset:
     data = build.model.data
     if isinstance(data, FileData):
-        return files.load_all(data.sources, data.label, data.features, _beside(build), policy_of(data), data.id)
+        return table.load_rows(data, _beside(build))
     assert isinstance(data, SklearnData)
     return dataset.load_sklearn(data.sklearn)
 

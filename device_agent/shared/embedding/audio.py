@@ -1,4 +1,4 @@
-"""Sounds: WAV and raw PCM to samples at the model's rate.
+"""Sounds: WAV and raw PCM to samples.
 
 Reads PCM of 8, 16, 24 and 32 bits and float32, any number of channels (their mean), and headers with the wrong length
 that programs write into a pipe. Another rate is resampled. Untrusted bytes; no I/O.

@@ -1,4 +1,4 @@
-"""Pictures: PNG, JPEG and arrays of pixels to the numbers of the first stage.
+"""Pictures: files and arrays to numbers of a stage.
 
 Pillow is imported only to decode a file; arrays need NumPy alone. Resizing averages where it shrinks. Untrusted bytes:
 the size that a file claims is checked before it is decoded. No I/O.

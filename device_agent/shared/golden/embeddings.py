@@ -1,4 +1,4 @@
-"""Judges the rows that a device makes of raw inputs, and the labels that follow.
+"""Judges the rows that a device makes itself.
 
 Stages run in other kernels on each processor, so a device's row lies a little beside the host's. Three things are
 counted apart: how far the rows lie from the host's, whether the search on the device's own rows is exact, and whether
