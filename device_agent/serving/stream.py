@@ -26,7 +26,7 @@ from device_agent.serving.stream_rows import StreamRows
 from device_agent.serving.writers import Renderer
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.errors import AgentError, BadInput
-from device_agent.shared.tabular.inputs import MAX_LINE, Lines, Source, open_source
+from device_agent.shared.tabular.inputs import Lines, Source, open_source
 from device_agent.shared.tabular.reader import Parsed
 from device_agent.store import state
 from device_agent.store.starts import Start
@@ -72,7 +72,7 @@ def stream(store: Store, request: Request, start: Start | None = None) -> int:
 
 
 def _serve(answerer: _Answerer, source: Source, flags: _SignalFlags) -> int:
-    lines = Lines()
+    lines = Lines(longest=answerer.longest_line)
     data: bytes | None = None
     poll = select.poll()
     for descriptor in (source.descriptor, flags.descriptor):
@@ -168,7 +168,8 @@ class _Answerer:
         self._answering = answering(store)
         self._loaded = self._load()
         self._loaded.tell_warnings()
-        self._rows = StreamRows(self._loaded.model.info, source, request)
+        self.longest_line = self._loaded.longest_line
+        self._rows = StreamRows(self._loaded.model.info, source, request, self._loaded.model.chain)
         self._renderers: dict[str, Renderer] = {}
         self._next_counts = 0.0
         self._renderer()
@@ -267,7 +268,7 @@ class _Answerer:
     def refuse_overlong(self) -> None:
         """Answers a line that is longer than any row with an error."""
         self._rows.parser.line += 1
-        error = {0: (self._rows.parser.line, f"has more than {MAX_LINE:,} bytes")}
+        error = {0: (self._rows.parser.line, f"has more than {self.longest_line:,} bytes")}
         self._report(*error[0])
         self.refused += 1
         self._write(self._renderer().render(None, 1, error))
@@ -312,7 +313,7 @@ class _Answerer:
                 raise BadInput(said, hint="start the stream again")
             loaded.tell_warnings()
             self.save_counts()
-            if not self._rows.follow(loaded.model.info):
+            if not self._rows.follow(loaded.model.info, loaded.model.chain):
                 said = f"the release {loaded.digest[:12]} takes other columns or missing cells than this stream"
                 raise BadInput(said, hint="start the stream again")
         except BaseException:
@@ -324,7 +325,8 @@ class _Answerer:
 
     def _may_continue(self) -> bool:
         """Whether the release in memory may go on: the state allows it, and the mapped file is not damaged."""
-        if not self._loaded.opened.is_intact(constants.MODEL_FILE):
+        mapped = {constants.MODEL_FILE, *constants.STAGE_FILES} & self._loaded.opened.opened.keys()
+        if not all(map(self._loaded.opened.is_intact, mapped)):
             return False
         try:
             current = self._store.load()

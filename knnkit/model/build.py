@@ -71,6 +71,7 @@ def build_model(
     measure: Measure | None = None,
     table: model_info.Table | None = None,
     ignore_extra: bool = False,
+    input: model_info.Input | None = None,
     golden: Origins = _UNKNOWN,
 ) -> BuiltModel:
     """Builds the classifier `spec` over the rows of `training`.
@@ -85,6 +86,7 @@ def build_model(
         measure: evaluates the reference; the result is stored in knn.json.
         table: of the raw columns that the rows were made from, stored in knn.json.
         ignore_extra: whether rows may have columns that the model does not know.
+        input: the stages that the rows were made by, stored in knn.json.
         golden: where the golden rows come from.
 
     Raises:
@@ -94,7 +96,7 @@ def build_model(
     _require_rows(spec.k, len(training.rows), training.source)
     enrolment = enrol(training, fit_scaler(training.rows, spec.scale), spec.metric)
     how: dict[str, Any] = {"margin": margin, "seed": seed, "inputs": inputs, "measure": measure, "golden": golden}
-    how |= {"table": table, "ignore_extra": ignore_extra}
+    how |= {"table": table, "ignore_extra": ignore_extra, "input": input}
     return build_enrolled(spec, enrolment, held_out, training=origins_of(training), **how)
 
 
@@ -110,6 +112,7 @@ def build_enrolled(
     measure: Measure | None = None,
     table: model_info.Table | None = None,
     ignore_extra: bool = False,
+    input: model_info.Input | None = None,
     training: Origins | None = None,
     golden: Origins = _UNKNOWN,
     spare: Dataset | None = None,
@@ -161,8 +164,9 @@ def build_enrolled(
         origin=None if origin is None else tuple(origin.tolist()),
         table=table,
         ignore_extra=ignore_extra,
+        input=input,
         targets=targets if isinstance(targets, model_info.Targets) else None,
-        schema=_schema(enrolment.targets is not None, table is not None or ignore_extra, origin is not None),
+        schema=_schema(input, enrolment.targets is not None, table is not None or ignore_extra, origin is not None),
     )
     return BuiltModel(
         metadata.pack(tree, model, info, pack(training or Origins(Path(enrolment.source).name), golden)),
@@ -195,8 +199,10 @@ def targets_of(enrolment: Enrolment) -> model_info.Targets | None:
     return model_info.Targets(enrolment.target_names, tuple(spreads(enrolment.targets).tolist()))
 
 
-def _schema(pipelines: bool, tables: bool, origin: bool) -> int:
+def _schema(input: model_info.Input | None, pipelines: bool, tables: bool, origin: bool) -> int:
     """Returns the lowest version of knn.json that says what the model needs."""
+    if input is not None:
+        return constants.SCHEMA_OF_INPUTS
     if pipelines:
         return constants.SCHEMA_OF_PIPELINES
     return constants.SCHEMA_OF_TABLES if tables else constants.SCHEMA_OF_ORIGINS if origin else constants.SCHEMA
