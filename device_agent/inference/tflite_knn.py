@@ -10,7 +10,7 @@ from __future__ import annotations
 import platform
 from math import inf, isfinite
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
