@@ -8,20 +8,19 @@ line is reported; the other lines are answered. Never goes on from files that we
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
-import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from device_agent.serving.batch import Request, make_renderer, save_counts
 from device_agent.serving.in_flight import InFlight
 from device_agent.serving.load import Loaded, answering, load_kept
 from device_agent.serving.outputs import open_output, require_apart, write_all
+from device_agent.serving.signal_flags import SignalFlags, stream_signals
 from device_agent.serving.stream_rows import StreamRows
 from device_agent.serving.writers import Renderer
 from device_agent.shared.protocol import constants
@@ -64,14 +63,14 @@ def stream(store: Store, request: Request, start: Start | None = None) -> int:
     source = open_source(request.input, request.format, look=False)
     require_apart(source.descriptor, request.output)
     answerer = _Answerer(store, request, source, start)
-    with _signals() as flags, answerer.in_flight:
+    with stream_signals() as flags, answerer.in_flight:
         try:
             return _serve(answerer, source, flags)
         finally:
             answerer.save_counts()
 
 
-def _serve(answerer: _Answerer, source: Source, flags: _SignalFlags) -> int:
+def _serve(answerer: _Answerer, source: Source, flags: SignalFlags) -> int:
     lines = Lines(longest=answerer.longest_line)
     data: bytes | None = None
     poll = select.poll()
@@ -92,7 +91,7 @@ def _serve(answerer: _Answerer, source: Source, flags: _SignalFlags) -> int:
     return 0
 
 
-def _read(poll: select.poll, source: Source, flags: _SignalFlags, answerer: _Answerer) -> bytes | None:
+def _read(poll: select.poll, source: Source, flags: SignalFlags, answerer: _Answerer) -> bytes | None:
     """Returns what can be read; empty at the end, None if a signal arrived first."""
     while True:
         ready = poll.poll(IDLE_MS)
@@ -105,49 +104,6 @@ def _read(poll: select.poll, source: Source, flags: _SignalFlags, answerer: _Ans
             flags.drain()
             return None
         answerer.wait()
-
-
-class _SignalFlags:
-    """What signals have requested; `descriptor` is readable after one arrived."""
-
-    def __init__(self, descriptor: int) -> None:
-        self.descriptor = descriptor
-        self.stop = False
-        self._reload = False
-
-    def terminate(self, number: int, frame: Any) -> None:
-        self.stop = True
-        signal.signal(number, signal.SIG_DFL)  # a second SIGTERM ends a process that is blocked in a write
-
-    def hang_up(self, number: int, frame: Any) -> None:
-        self._reload = True
-
-    def take_reload(self) -> bool:
-        requested, self._reload = self._reload, False
-        return requested
-
-    def drain(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.read(self.descriptor, 4096)
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[_SignalFlags]:
-    readable, writable = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    flags = _SignalFlags(readable)
-    before = {
-        signal.SIGTERM: signal.signal(signal.SIGTERM, flags.terminate),
-        signal.SIGHUP: signal.signal(signal.SIGHUP, flags.hang_up),
-    }
-    wakeup = signal.set_wakeup_fd(writable, warn_on_full_buffer=False)
-    try:
-        yield flags
-    finally:
-        signal.set_wakeup_fd(wakeup)
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        os.close(readable)
-        os.close(writable)
 
 
 class _Answerer:
