@@ -318,17 +318,16 @@ class TfliteKNN:
         """Ranks the (n, k) neighbours of the `close` ones of n rows less the origin in float64, in place."""
         if self.info.lattice and close.any():
             close[close] = ~self._get_exact().is_exact(rows[close], distances[close, -1])
-        for row in np.flatnonzero(close):
-            indices[row], exact = self._get_exact().order(rows[row], indices[row])
-            distances[row] = np.minimum(exact, _MAX_FLOAT32)
+        if close.any():
+            indices[close], exact = self._get_exact().order(rows[close], indices[close])
+            distances[close] = np.minimum(exact, _MAX_FLOAT32)
 
     def _settle(self, queries: NDArray[np.float32], parts: dict[str, NDArray[Any]]) -> None:
-        exact = self._get_exact()
-        for row in np.flatnonzero(~parts[constants.OUTPUT_CERTAIN]):
-            settled = exact.answer(queries[row])
-            for name in parts.keys() & settled.keys():
-                parts[name][row] = settled[name]
-            self.settled += 1
+        doubtful = ~parts[constants.OUTPUT_CERTAIN]
+        settled = self._get_exact().answers(queries[doubtful])
+        for name in parts.keys() & settled.keys():
+            parts[name][doubtful] = settled[name]
+        self.settled += int(doubtful.sum())
 
     def exactly(self, row: NDArray[Any]) -> dict[str, Any]:
         """Returns the model's float64 outputs for one raw (n_features,) row, by output name.

@@ -2,8 +2,7 @@
 
 A device runs it at every activation, the host at every build. A golden row is a query row with the reference's answer:
 the neighbours, their classes and float64 distances, also of those beyond the k-th that lie within the row's tolerance.
-That is enough to distinguish a swap of
-near-tied neighbours from a wrong answer without the training matrix:
+That is enough to distinguish a swap of near-tied neighbours from a wrong answer without the training matrix:
 
 - *identical*: the same neighbours in the same order, and the same label;
 - *equivalent*: the reference distance of the neighbour at each place is within the tolerance of the expected one, and
@@ -117,15 +116,19 @@ def base_distance(distances: NDArray[Any], metric: Metric) -> NDArray[np.float64
 
 
 def votes(classes: NDArray[np.int32], distances: NDArray[np.float64], info: KnnInfo) -> NDArray[np.float64]:
-    """Returns (n_classes,) float64 vote shares of k neighbours; weighted by distance, exact matches alone count."""
+    """Returns the (n, n_classes) float64 vote shares of (n, k) neighbours.
+
+    With weights by distance, exact matches take all votes.
+    """
     if info.weights == "uniform":
-        weight = np.ones(len(classes))
-    elif distances.min() == 0.0:
-        weight = (distances == 0.0).astype(np.float64)
+        weight = np.ones(classes.shape)
     else:
-        weight = distances.min() / distances
-    shares = np.bincount(classes, weight, minlength=len(info.classes))
-    result: NDArray[np.float64] = shares / shares.sum()
+        least = distances.min(axis=1, keepdims=True)
+        weight = np.divide(least, distances, out=(distances == 0.0).astype(np.float64), where=least > 0.0)
+    width = len(info.classes)
+    place = classes + width * np.arange(len(classes))[:, np.newaxis]
+    shares = np.bincount(place.reshape(-1), weight.reshape(-1), width * len(classes)).reshape(-1, width)
+    result: NDArray[np.float64] = shares / shares.sum(axis=1, keepdims=True)
     return result
 
 
@@ -142,7 +145,7 @@ def _judge_row(golden: Golden, answers: Any, info: KnnInfo, row: int) -> tuple[s
     base = base_distance(golden.distances[row], golden.metric)
     swapped = np.abs(base[at] - base[:k]).max()
     off = np.abs(base_distance(distances, golden.metric) - base_distance(expected_distances, golden.metric)).max()
-    expected = votes(golden.classes[row, at], golden.distances[row, at], info)
+    expected = votes(golden.classes[row : row + 1, at], golden.distances[row : row + 1, at], info)[0]
     shares = np.asarray(answers.probabilities[row], dtype=np.float64)
     wrong_share = not np.abs(shares - expected).max() <= PROBABILITY_TOLERANCE
     if swapped > tolerance or off > tolerance or wrong_share or answers.label[row] != golden.label[row]:
