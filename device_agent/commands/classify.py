@@ -64,6 +64,7 @@ def _run_classify(arguments: argparse.Namespace) -> int:
         columns,
         ignore_extra=arguments.ignore_extra,
         runtime=arguments.runtime,
+        search=arguments.search,
         threads=arguments.threads,
         coders=[],
     )

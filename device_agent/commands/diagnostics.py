@@ -107,7 +107,8 @@ def _run_bench(arguments: argparse.Namespace) -> int:
     from device_agent.diagnostics import bench
 
     store = store_of(arguments)
-    found = bench.bench(store, seconds=arguments.seconds, runtime=arguments.runtime, threads=arguments.threads)
+    asked = {"runtime": arguments.runtime, "threads": arguments.threads, "search": arguments.search}
+    found = bench.bench(store, seconds=arguments.seconds, **asked)
     return show(arguments, found, bench.render(found))
 
 

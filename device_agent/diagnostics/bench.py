@@ -34,7 +34,9 @@ PACKAGES = ("device_agent", "numpy", "tflite_runtime", "ai_edge_litert", "crypto
 _WARM_UP = 50
 
 
-def bench(store: Store, *, seconds: float = 2.0, runtime: str = "auto", threads: int = 1) -> Bench:
+def bench(
+    store: Store, *, seconds: float = 2.0, runtime: str = "auto", threads: int = 1, search: str | None = None
+) -> Bench:
     """Measures each figure for about `seconds`.
 
     Raises:
@@ -45,7 +47,7 @@ def bench(store: Store, *, seconds: float = 2.0, runtime: str = "auto", threads:
     with open_release(store.release_path(release.digest)) as opened:
         opened.verify_kept(release.digest, kept_state(store))
     verified = time.perf_counter()
-    loaded = load_kept(store, release, runtime, threads)
+    loaded = load_kept(store, release, runtime, threads, search=search)
     ready = time.perf_counter()
     loaded.tell_warnings()
     try:

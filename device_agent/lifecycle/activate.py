@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 
-from device_agent.lifecycle import check, compare, watchdog
+from device_agent.lifecycle import check, choose_search, compare, watchdog
 from device_agent.lifecycle.confirm import connection
 from device_agent.shared.console import streams
 from device_agent.shared.protocol import constants
@@ -60,6 +60,7 @@ def activate(known: Known, digest: str, trial: Trial) -> Activated:
     with open_release(store.release_path(digest)) as opened:
         verdict = opened.verify(known.trust, expected_digest=digest)
         certificate = _try(known, opened, verdict, trial)
+        choose_search.measure_and_keep(store, opened, verdict.digest, trial.runtime)
     if verdict.already_committed:
         return Activated(verdict.ref, certificate, True, None)
     moment = clock.now()

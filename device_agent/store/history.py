@@ -34,12 +34,10 @@ def record(path: Path, event: Event | None) -> None:
     """Appends `event` unless the file has it.
 
     Raises:
-        Broken: the path is not a usable file.
+        Broken: the path is not a usable file, also if there is nothing to append.
     """
-    if event is None:
-        return
     data = _content(path)
-    if not _has(data, event):
+    if event is not None and not _has(data, event):
         _append(path, entry_of(event), data)
 
 

@@ -118,7 +118,7 @@ def base_distance(distances: NDArray[Any], metric: Metric) -> NDArray[np.float64
 def votes(classes: NDArray[np.int32], distances: NDArray[np.float64], info: KnnInfo) -> NDArray[np.float64]:
     """Returns the (n, n_classes) float64 vote shares of (n, k) neighbours.
 
-    With weights by distance, exact matches take all votes.
+    Weighted by distance, a row with exact matches counts these alone.
     """
     if info.weights == "uniform":
         weight = np.ones(classes.shape)

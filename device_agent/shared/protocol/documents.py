@@ -53,6 +53,23 @@ class CellCounts:
 
 
 @record
+class Searched:
+    """Which searches of a release were the fastest on this board, as its activation measured them.
+
+    `alone` answers one row, `batch` answers many: each is one of `constants.WAYS`. Times are milliseconds by search.
+    """
+
+    release: str  # digest
+    runtime: str  # such as "tflite_runtime 2.14.0"; with another one, the figures mean nothing
+    alone: str
+    batch: str
+    alone_ms: dict[str, float]
+    batch_ms: dict[str, float]  # of one batch of `rows`
+    rows: int
+    schema: int = SCHEMA
+
+
+@record
 class Status:
     """`device_agent status`: what is on the board now."""
 
@@ -79,6 +96,7 @@ class Status:
     oldest_protocol: int = 1  # its OLDEST_PROTOCOL
     signed_by: str = ""  # fingerprint of the key named in the answering release, not verified; empty if none answers
     cells: CellCounts | None = None  # of the answering release; None if it has filled and ignored nothing
+    searched: Searched | None = None  # of the answering release; None if nothing was measured
     schema: int = SCHEMA
 
 
