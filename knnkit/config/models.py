@@ -118,7 +118,7 @@ class GatesConfig(Section):
     """Least recall of every class, from 0 to 1; default: no gate."""
     recall: Annotated[
         dict[str, Annotated[float, Field(ge=0.0, le=1.0)]],
-        Words("a label and its floor ({fall: 0.9})"),
+        Words("a label and its least recall ({fall: 0.9})"),
         Example("{fall: 0.9}"),
     ] = Field(default={})
     """Least recall of single classes, by label; replaces `min_recall` for these classes."""
@@ -266,7 +266,7 @@ class Build(Section):
     signing: SigningConfig
     """The signing key."""
     gates: GatesConfig
-    """What a device must reach."""
+    """Figures that a release must reach on every device."""
 
 
 _A_MODEL = "{name: fruit, data: {file: train.csv, label: species}}"

@@ -195,7 +195,7 @@ class Reduced:
 
 @record
 class TargetError:
-    """How far the values of a target are off over `rows` evaluation rows, in its unit.
+    """Errors of a target over `rows` evaluation rows, in its unit.
 
     `rmse` is the root of the mean square error, `mean_error` the mean absolute one.
     """
