@@ -30,7 +30,7 @@ from knnkit.evaluation.measure import affordable, compare_with_estimator, measur
 from knnkit.evaluation.splits import Divided, divide
 from knnkit.model.build import BuiltModel, build_enrolled, build_model, origins_of
 from knnkit.model.conformal import short_sets
-from knnkit.model.golden import draw_rows, make_golden
+from knnkit.model.golden import MAX_ROWS, draw_rows, long_check, make_golden
 from knnkit.model.reference.classifier import Reference
 from knnkit.model.reference.enrolment import Enrolment, enrol
 from knnkit.model.reference.spec import KnnSpec
@@ -44,7 +44,7 @@ from knnkit.training.table import load_rows, prepare_of, raw_lines, read_held_ou
 
 @dataclass(frozen=True)
 class Made:
-    """A model, its golden set, and the verdict of its self-check; `notes` say what `reduce` changed."""
+    """A model, its golden set, and the verdict of its self-check; `notes` are for the person who builds."""
 
     model: BuiltModel
     golden: Golden
@@ -118,8 +118,8 @@ class Material:
             return self.imported.enrolment
         return enrol(self.training, fit_scaler((self.whole or self).training.rows, scale), metric)
 
-    def build(self, gates: Gates, *, seed: int = 0, inputs: str = "") -> Made:
-        """Builds the model, and checks it on its golden rows.
+    def build(self, gates: Gates, *, seed: int = 0, inputs: str = "", golden_rows: int | None = None) -> Made:
+        """Builds the model, and checks it on its golden rows, at most `golden_rows` of them.
 
         Raises:
             DataError: k is larger than the number of rows, or the held-out rows are invalid.
@@ -129,17 +129,19 @@ class Material:
         before = None if self.whole is None else self.whole._without_sets().build(Gates(gates.margin), seed=seed)
         how: dict[str, Any] = {"margin": gates.margin, "seed": seed, "inputs": inputs, "measure": self._measure}
         how |= {"table": self.table, "ignore_extra": self.ignore_extra}
-        how["golden"] = origins_of(draw_rows(self.held_out, self.training, seed=seed))
+        limit = golden_rows or MAX_ROWS
+        how["golden"] = origins_of(draw_rows(self.held_out, self.training, seed=seed, limit=limit))
         if self.imported is None and before is None:
             model = build_model(self.spec, self.training, self.held_out, **how)
         else:
             known = origins_of(self.training) if self.imported is None else Origins(Path(self.training.source).name)
             how |= {"spare": self.spare, "reduced": self._reduced(before), "training": known}
             model = build_enrolled(self.spec, self.enrol(self.spec.scale, self.spec.metric), self.held_out, **how)
-        golden = make_golden(model, self.held_out, self.training, seed=seed, raw=raw_lines)
+        golden = make_golden(model, self.held_out, self.training, seed=seed, limit=limit, raw=raw_lines)
         from knnkit.model.selfcheck import self_check  # TensorFlow
 
         notes = () if before is None else self._compare(before, model, golden)
+        notes += long_check(model.info, len(golden.rows))
         return Made(model, golden, self_check(model, golden, gates), self._warn(model), notes)
 
     def _without_sets(self) -> Material:
