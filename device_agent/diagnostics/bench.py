@@ -1,7 +1,7 @@
 """`bench`: measures speed, memory and disk space on this board.
 
-Measures the answering release through the same code as `classify`. Uses different golden rows in turn: zeros or one
-repeated row would measure caches and shortcuts.
+Measures the release that answers now, through the code of `classify`. Uses different rows in turn, those of its golden
+set: zeros or one repeated row would measure caches and shortcuts.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def render(found: Bench) -> str:
     installed = sum(found.installed_bytes.values())
     threads = "thread" if found.threads == 1 else "threads"
     lines = [
-        f"{found.name} {found.version}: {found.n_train:,} rows of {found.n_features}, k {found.k}",
+        f"{found.name} {found.version}: {found.n_train:,} training rows x {found.n_features} features, k = {found.k}",
         f"one row      p50 {found.one.p50_ms:.4f} ms, p99 {found.one.p99_ms:.4f} ms",
         f"line to line p50 {found.line.p50_ms:.4f} ms, p99 {found.line.p99_ms:.4f} ms",
         f"batch        {found.rows_per_second:,.0f} rows/s ({found.batch} rows a call, {found.threads} {threads})",

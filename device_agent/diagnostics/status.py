@@ -1,6 +1,6 @@
 """`status`: what is on the board now, as one document.
 
-Changes nothing but the repairs of `Store.settle`."""
+Changes nothing, except that `Store.settle` finishes or reverts an interrupted change."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from device_agent.system import board, clock
 
 
 def status(store: Store) -> Status:
-    """Returns committed, previous, pending and answering release, floors, keys, board, disk and clock."""
+    """Returns the releases (committed, previous, pending, answering), floors, keys, board, disk and clock."""
     warnings = []
     try:
         current = store.settle()
@@ -34,7 +34,8 @@ def status(store: Store) -> Status:
     stands = standing_of(store, current, held, moment)
     warnings += _about_starts(store, current, answering)
     if moment.wall < current.time_floor:
-        warnings.append(f"clock-behind: the clock says {utc(moment.wall)}, it is at least {utc(current.time_floor)}")
+        least = utc(current.time_floor)
+        warnings.append(f"clock-behind: the clock says {utc(moment.wall)}, but it is at least {least}")
     return Status(
         agent=__version__,
         root=str(store.root),
@@ -71,7 +72,7 @@ def _about_starts(store: Store, current: StoreState, answering: state.Answering 
 
 
 def standing_of(store: Store, current: StoreState, held: trust_dir.Seen, moment: clock.Moment) -> standing.Standing:
-    """Returns the standing of the answering release, by the claims of its files (see `standing.look`)."""
+    """Returns whether the answering release would be refused today, according to its files (see `standing.look`)."""
     found = state.answering(current, moment)
     if found is None:
         return standing.Standing()

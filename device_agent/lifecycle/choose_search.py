@@ -1,4 +1,4 @@
-"""Measures at activation which search of a release is the fastest here.
+"""Measures which search of a release is fastest here.
 
 All searches give the same answers and differ in time alone. Each is tried on golden rows, one row and a batch, in a
 child process. A search that answers differently is left out. If the child fails, nothing is kept, and models search as

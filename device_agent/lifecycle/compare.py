@@ -43,7 +43,8 @@ def running(known: Known, new: Verdict, size: int, stack: contextlib.ExitStack) 
     """Returns the release that answers now, to compare it with `new`; `stack` closes it.
 
     Its files are not open if they are damaged. None if the device has no other release. Also None if a model is large
-    (`size` is that of the new one, in bytes) and no gate asks: an answer to every golden row takes time.
+    (`size` is that of the new one, in bytes) and no gate needs the comparison, because answering every golden row
+    takes time.
     """
     found = state.answering(known.state, clock.now())
     wanted = new.manifest.gates.not_worse_than is not None
@@ -77,7 +78,7 @@ def ask(kept: Kept, golden: Golden, runtime: str) -> Running | None:
 
 
 def _rows(info: KnnInfo, golden: Golden) -> NDArray[np.floating[Any]] | None:
-    """Returns the golden rows as a model takes them; None if it takes others, or does not know a category."""
+    """Returns the golden rows as input of a model; None if it has other features, or does not know a category."""
     if info.table is not None and golden.raw:
         from device_agent.shared.features.golden_rows import from_raw
 

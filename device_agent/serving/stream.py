@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 #: Bytes per read, which are answered together: the most that an answer can be behind.
 READ_BYTES = 1 << 15
+#: A read of a live stream has at most so many rows; after a death they are answered one by one.
+FEW_ROWS = 64
 #: How often an idle stream looks for a new release, in milliseconds.
 IDLE_MS = 1000
 #: How often a busy stream stores its counts of missing and unknown cells, in seconds; an idle one does at once.
@@ -214,7 +216,8 @@ class _Answerer:
         self.refused += len(parsed.errors)
         if not parsed.count:
             return
-        batch = self._loaded.model.batch
+        # After a death, few rows are answered one by one: if one kills this process too, its line is known.
+        batch = 1 if self.in_flight.died_at and parsed.count <= FEW_ROWS else self._loaded.model.batch
         if parsed.errors or parsed.count <= batch:
             answers = self._classify(parsed.rows, parsed.lines) if len(parsed.rows) else None
             self._write(renderer.render(answers, parsed.count, parsed.errors, parsed.kept))

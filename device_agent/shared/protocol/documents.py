@@ -34,7 +34,7 @@ class ReleaseRef:
 
 @record
 class LockHolder:
-    """Who holds the store's lock: `since` in seconds since 1970; `pid` 0 for an activation waiting for confirmation."""
+    """The holder of the store's lock: `since` in seconds since 1970; `pid` 0 for an unconfirmed activation."""
 
     holder: str
     reason: str
@@ -44,7 +44,7 @@ class LockHolder:
 
 @record
 class CellCounts:
-    """How many cells of rows a release has filled or ignored, by column."""
+    """Counts of the missing cells that a release has filled and the unknown ones that it ignored, by column."""
 
     release: str  # digest
     filled: dict[str, int]
@@ -121,7 +121,7 @@ class Pruned:
 
 @record
 class Committed:
-    """`device_agent confirm` and `rollback`: what is committed now."""
+    """`device_agent confirm` and `rollback`: the release that is committed now, and the one before."""
 
     release: ReleaseRef
     previous: ReleaseRef | None

@@ -22,7 +22,7 @@ SIZE_CAPS: Mapping[str, int] = {
 
 
 #: The user may have named the wrong directory: a hint to delete files could destroy them.
-_ONLY = f"is it the directory of a release? That holds {', '.join(constants.RELEASE_FILES)}, and nothing else"
+_ONLY = f"is it the directory of a release? That contains {', '.join(constants.RELEASE_FILES)}, and nothing else"
 
 
 @record
