@@ -15,7 +15,7 @@ from pydantic_core import PydanticCustomError
 
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.model_info import DEFAULT
-from knnkit.config.answer_models import Coverages, Reduce, ReduceConfig, Reject
+from knnkit.config.answer_models import Coverages, GoldenConfig, Reduce, ReduceConfig, Reject
 from knnkit.config.data_models import FileData, SklearnData, SkopsData, Targets
 from knnkit.config.field_types import (
     Example,
@@ -182,6 +182,8 @@ class ModelConfig(Section):
     """What people should know about this model, for the model card."""
     gates: Annotated[GatesConfig | None, Example("{accuracy: 0.9}")] = None
     """Gates of this model; default: the gates of the file."""
+    golden: Annotated[GoldenConfig | None, Example("{rows: 200}")] = None
+    """How many rows each device answers to prove its copy of the model; default: 1000."""
 
     @property
     def reduction(self) -> ReduceConfig | None:

@@ -91,6 +91,7 @@ class Order:
     seed: int = 0  # of random samples
     inputs: str = ""  # digest of the build's inputs (`up_to_date.digest`); empty if it is not needed
     settings: Mapping[str, Any] = field(default_factory=dict)  # the model in deploy.yaml, without folders
+    golden_rows: int | None = None  # most golden rows; None: the usual number
 
 
 def build_release(build: Build, signer: Signer, *, out: Path | None = None) -> Built:
@@ -115,6 +116,7 @@ def build_release(build: Build, signer: Signer, *, out: Path | None = None) -> B
         model.seed,
         up_to_date.digest(build),
         up_to_date.settings(build),
+        None if model.golden is None else model.golden.rows,
     )
     return write_release(source.load(build), order, signer, directory)
 
@@ -133,7 +135,7 @@ def write_release(made_from: Material, order: Order, signer: Signer, directory: 
     directory = directory.absolute()
     _require_replaceable(directory)
     created = _pinned_clock()
-    made = made_from.build(order.gates, seed=order.seed, inputs=order.inputs)
+    made = made_from.build(order.gates, seed=order.seed, inputs=order.inputs, golden_rows=order.golden_rows)
     model, golden = made.model, made.golden.to_bytes()
     warnings = (*made_from.warnings, *model.warnings, *made.warnings, *_learnt_nothing(model.info))
     data = made.with_files(_papers(made_from, made, order, golden, warnings))

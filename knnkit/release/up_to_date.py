@@ -26,7 +26,7 @@ _TOOLS = ("tensorflow", "scikit-learn", "numpy")
 _ELSEWHERE: Any = {"gates": True, "data": {"file", "files", "skops"}, "test": {"file"}, "split": {"file"}}
 _ELSEWHERE["input"] = {"stages": {"__all__": {"file"}}}
 #: Keys of tables.
-_SILENT = {"drop", "missing", "categories", "unknown_category", "ignore_extra", "thousands", "input", "path"}
+_SILENT = {"golden", "drop", "missing", "categories", "unknown_category", "ignore_extra", "thousands", "input", "path"}
 _CHUNK = 1 << 20
 
 

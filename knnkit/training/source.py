@@ -29,7 +29,7 @@ from knnkit.evaluation import faults
 from knnkit.evaluation.measure import affordable, compare_with_estimator, measure, measure_errors
 from knnkit.model.build import BuiltModel, build_enrolled, build_model, origins_of
 from knnkit.model.conformal import short_sets
-from knnkit.model.golden import MAX_ROWS, draw_rows, make_golden
+from knnkit.model.golden import MAX_ROWS, draw_rows, long_check, make_golden
 from knnkit.model.reference.classifier import Reference
 from knnkit.model.reference.enrolment import Enrolment, enrol
 from knnkit.model.reference.spec import KnnSpec
@@ -47,7 +47,7 @@ from knnkit.training.table import prepare_of, raw_lines, read_held_out, read_mor
 class Made:
     """A model, its golden set, and the verdict of its self-check.
 
-    `notes` say what `reduce` changed; `stages` are further files of the release, by name.
+    `notes` are for the person who builds; `stages` are further files of the release, by name.
     """
 
     model: BuiltModel
@@ -125,8 +125,8 @@ class Material:
             return self.imported.enrolment
         return enrol(self.training, fit_scaler((self.whole or self).training.rows, scale), metric)
 
-    def build(self, gates: Gates, *, seed: int = 0, inputs: str = "") -> Made:
-        """Builds the model, and checks it on its golden rows.
+    def build(self, gates: Gates, *, seed: int = 0, inputs: str = "", golden_rows: int | None = None) -> Made:
+        """Builds the model, and checks it on its golden rows, at most `golden_rows` of them.
 
         Raises:
             DataError: k is larger than the number of rows, or the held-out rows are invalid.
@@ -137,18 +137,19 @@ class Material:
         how: dict[str, Any] = {"margin": gates.margin, "seed": seed, "inputs": inputs, "measure": self._measure}
         how |= {"table": self.table, "ignore_extra": self.ignore_extra}
         how["input"] = None if self.embedder is None else self.embedder.input
-        how["golden"] = origins_of(draw_rows(self.held_out, self.training, seed=seed, limit=self._most_golden))
+        limit = min(golden_rows or MAX_ROWS, self._most_golden)
+        how["golden"] = origins_of(draw_rows(self.held_out, self.training, seed=seed, limit=limit))
         if self.imported is None and before is None:
             model = build_model(self.spec, self.training, self.held_out, **how)
         else:
             known = origins_of(self.training) if self.imported is None else Origins(Path(self.training.source).name)
             how |= {"spare": self.spare, "reduced": self._reduced(before), "training": known}
             model = build_enrolled(self.spec, self.enrol(self.spec.scale, self.spec.metric), self.held_out, **how)
-        drawn: dict[str, Any] = {"seed": seed, "limit": self._most_golden, "raw": self._raw_lines}
-        golden = make_golden(model, self.held_out, self.training, **drawn)
+        golden = make_golden(model, self.held_out, self.training, seed=seed, limit=limit, raw=self._raw_lines)
         from knnkit.model.selfcheck import self_check  # TensorFlow
 
         notes = () if before is None else self._compare(before, model, golden)
+        notes += long_check(model.info, len(golden.rows))
         stages = {} if self.embedder is None else self.embedder.files
         return Made(model, golden, self_check(model, golden, gates), self._warn(model), notes, stages)
 
