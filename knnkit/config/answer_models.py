@@ -52,3 +52,10 @@ Reduce = Annotated[
     Annotated[Kept, pydantic.Tag("<word>")] | Annotated[ReduceConfig, pydantic.Tag("<reduce>")],
     pydantic.Discriminator(lambda value: "<word>" if isinstance(value, str) else "<reduce>"),
 ]
+
+
+class GoldenConfig(Section):
+    """The rows that every device answers before it keeps the release."""
+
+    rows: Annotated[int, Example("200")] = Field(default=1000, ge=10, le=20_000)
+    """Most golden rows; fewer are checked sooner on a slow board."""

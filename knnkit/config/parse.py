@@ -24,11 +24,10 @@ from knnkit.config.models import (
     GatesConfig,
     GroupSplit,
     ModelConfig,
-    ReleaseConfig,
-    SigningConfig,
     TestFile,
     TimeSplit,
 )
+from knnkit.config.release_models import ReleaseConfig, SigningConfig
 from knnkit.errors import ConfigError
 
 __all__ = [

@@ -91,6 +91,7 @@ class Order:
     seed: int = 0  # of random samples
     inputs: str = ""  # digest of the build's inputs (`up_to_date.digest`); empty if it is not needed
     settings: Mapping[str, Any] = field(default_factory=dict)  # the model in deploy.yaml, without folders
+    golden_rows: int | None = None  # most golden rows; None: the usual number
 
 
 def build_release(build: Build, signer: Signer, *, out: Path | None = None) -> Built:
@@ -115,6 +116,7 @@ def build_release(build: Build, signer: Signer, *, out: Path | None = None) -> B
         model.seed,
         up_to_date.digest(build),
         up_to_date.settings(build),
+        None if model.golden is None else model.golden.rows,
     )
     return write_release(source.load(build), order, signer, directory)
 
@@ -133,16 +135,16 @@ def write_release(made_from: Material, order: Order, signer: Signer, directory: 
     directory = directory.absolute()
     _require_replaceable(directory)
     created = _pinned_clock()
-    made = made_from.build(order.gates, seed=order.seed, inputs=order.inputs)
+    made = made_from.build(order.gates, seed=order.seed, inputs=order.inputs, golden_rows=order.golden_rows)
     model, golden = made.model, made.golden.to_bytes()
     warnings = (*made_from.warnings, *model.warnings, *made.warnings, *_learnt_nothing(model.info))
     data = made.with_files(_papers(made_from, made, order, golden, warnings))
     document = _manifest(order, model.info, data, directory, int(time.time()) if created is None else created)
     again = _same_version(directory, document, data)
     with _replacing(directory) as folder:
-        (folder / constants.MODEL_FILE).write_bytes(data)
-        (folder / constants.GOLDEN_FILE).write_bytes(golden)
-        (folder / constants.MANIFEST_FILE).write_bytes(manifest.write_manifest(document))
+        files = {constants.MODEL_FILE: data, constants.GOLDEN_FILE: golden, **made.stages}
+        for name, content in (files | {constants.MANIFEST_FILE: manifest.write_manifest(document)}).items():
+            (folder / name).write_bytes(content)
         signed = sign_release(folder, signer)
     return Built(
         directory,
@@ -275,7 +277,7 @@ def _require_replaceable(directory: Path) -> None:
     if not directory.is_dir():
         raise BuildError(f"{directory} is not a folder", hint="choose another release: dir, or -o")
     _remove_desktop_files(directory)
-    strangers = sorted(entry for entry in directory.iterdir() if entry.name not in constants.RELEASE_FILES)
+    strangers = sorted(entry for entry in directory.iterdir() if entry.name not in constants.POSSIBLE_FILES)
     if strangers:
         names = ", ".join(repr(each.name) for each in strangers[:_NAMED])
         more = f" and {len(strangers) - _NAMED:,} more" if len(strangers) > _NAMED else ""

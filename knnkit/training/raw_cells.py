@@ -1,4 +1,4 @@
-"""Raw rows of an imported classifier: files, data frames.
+"""Held-out rows of an imported pipeline, read as raw cells.
 
 A classifier whose pipeline has nonlinear steps takes cells: numbers, text, and cells without a value. Fits nothing.
 """

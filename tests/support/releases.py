@@ -89,6 +89,17 @@ RECIPES: dict[str, str] = {
         model: {name: wine, data: {sklearn: wine}, k: 4, metric: manhattan, scale: robust}
         release: {version: 1.0.0, sequence: 10}
     """,
+    # Two stages before the search: windows of float32, then a quantised file.
+    "pixels": """
+        model:
+          name: pixels
+          data: {sklearn: digits}
+          input: {stages: [{file: windows.tflite, frames: 16, hop: 8, multiply: 0.5, add: 0.25}, mixer.tflite]}
+          k: 3
+          reject: 0.99
+        release: {version: 1.0.0, sequence: 10}
+        gates: {accuracy: 0.8}
+    """,
     # Two targets instead of classes, and 200 columns with missing cells.
     "wifi": """
         model:
@@ -131,6 +142,7 @@ _SOURCES = (
     "device_agent",
     "tests/support/releases.py",
     "tests/support/offsets.py",
+    "tests/support/stages.py",
     "tests/support/wifi.py",
     "tests/support/penguins.py",
 )
@@ -234,7 +246,7 @@ from knnkit.config import parse as config
 from knnkit.release import keys
 from knnkit.release.build import build_release
 from knnkit.release.signing import FileSigner
-from support import offsets, penguins, releases, wifi
+from support import offsets, penguins, releases, stages, wifi
 folder = Path(folder)
 (folder / "keys").mkdir(parents=True)
 (folder / "releases").mkdir()
@@ -263,6 +275,7 @@ rows, labels, queries = offsets.KINDS["utm"]()
 offsets.write_csv(folder / "utm.csv", rows, labels)
 offsets.write_csv(folder / "near.csv", rows - rows.mean(axis=0), labels)
 offsets.write_csv(folder / "queries.csv", queries, np.zeros(len(queries), int))
+stages.write_all(folder)
 for name, text in releases.RECIPES.items():
     parsed = config.parse(textwrap.dedent(text), base=folder)
     build_release(parsed.builds()[0], signer, out=folder / "releases" / name)

@@ -83,6 +83,7 @@ class Reference:
     ) -> None:
         self.space, self.enrolled, self.classes = space, enrolled, classes
         self.n_classes, self.k, self.weights, self.margin, self.reject = n_classes, k, weights, margin, reject
+        self.listed = margin  # neighbours up to twice this beyond the k-th are listed
         self.targets = targets
         self._unit, self._scale = space.unit, space.scale / space.unit
         self._squares: Float64 | None = None
@@ -159,7 +160,8 @@ class Reference:
             scores += self._squares.astype(np.float32)
             kth = np.partition(scores, self.k, axis=1)[:, self.k].astype(np.float64)
             base = self._to_base(np.maximum(kth + squares + slack, self._limit))
-            beyond = np.maximum(2 * self.margin * np.maximum(base, self.space.radius), _CHAIN * self.space.tied)
+            wide = max(self.margin, self.listed)
+            beyond = np.maximum(2 * wide * np.maximum(base, self.space.radius), _CHAIN * self.space.tied)
             most = ((base + beyond) * (_NEAR_TIED / self._unit)) ** 2 - squares + slack
         bounded = (slack > _BOUNDED[0]) & (slack < _BOUNDED[1]) & np.isfinite(factors).all(axis=1)
         if self.space.metric == "cosine":  # zeros are at the same distance from all
@@ -200,7 +202,7 @@ class Reference:
         """
         kth = float(self._to_base(max(self._limit, np.partition(rough, self.k - 1)[self.k - 1])))
         tolerance = self.margin * max(kth, self.space.radius)
-        beyond = max(2 * tolerance, _CHAIN * self.space.tied)
+        beyond = max(2 * max(self.margin, self.listed) * max(kth, self.space.radius), _CHAIN * self.space.tied)
         chosen = self._to_base(rough) <= (kth + beyond) * _NEAR_TIED
         near, rough = rows[chosen], rough[chosen]
         most = self.k + _MAX_LISTED
