@@ -7,7 +7,6 @@ file is left. `device_agent.serving.stream` answers rows as they arrive instead.
 from __future__ import annotations
 
 import sys
-import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -20,11 +19,12 @@ from device_agent.serving.in_flight import InFlight
 from device_agent.serving.load import Loaded, answering, load_kept
 from device_agent.serving.npy_writer import NpyRenderer
 from device_agent.serving.outputs import Sink, require_apart
+from device_agent.serving.progress import Progress
 from device_agent.serving.replicas import answer_all, label_all
 from device_agent.serving.writers import RENDERERS, Renderer
 from device_agent.shared.protocol.constants import EXACT_FILE, MAX_MODEL
 from device_agent.shared.protocol.errors import AgentError, BadInput, ModelUnusable
-from device_agent.shared.protocol.record import record
+from device_agent.shared.protocol.record import record, replace
 from device_agent.shared.queries import row_type
 from device_agent.shared.release.model_file import read_member
 from device_agent.shared.release.npz import read_arrays
@@ -37,9 +37,8 @@ from device_agent.store.store import Store
 
 if TYPE_CHECKING:
     from device_agent.shared.features.coder import Coder
-    from device_agent.shared.protocol.model_info import KnnInfo
-
-_PROGRESS_SECONDS = 0.5
+    from device_agent.shared.protocol.model_info import KnnInfo, Window
+    from device_agent.shared.windows.window_parser import WindowParser
 
 
 @record
@@ -118,6 +117,12 @@ def classify_by(loaded: Loaded, request: Request, start: Start | None = None, in
 def make_parser(info: KnnInfo, format: str, request: Request) -> Parser:
     """Returns the parser of a text format."""
     ignore_extra = request.ignore_extra or info.ignore_extra
+    if info.window is not None:
+        from device_agent.shared.windows.window_parser import WindowParser
+
+        windows = WindowParser(info.window, format, ignore_extra=ignore_extra, keep=request.columns.keep)
+        windows.dtype = row_type(info.origin)
+        return windows
     if info.table is not None:
         from device_agent.shared.features import parsers
 
@@ -142,6 +147,13 @@ def make_renderer(loaded: Loaded, columns: Columns, format: str) -> Renderer:
 
         found, path = row_origins.read(loaded.model.path), loaded.model.path
         training = Training(neighbor_classes(path), found[0] if found else None)
+    window = loaded.model.info.window
+    if window is not None and format != "npy":
+        twice = next((name for name in columns.keep if name in window.marks), None)
+        if twice is not None:
+            hint = "give the column another name in the samples"
+            raise BadInput(f"--keep {twice}: the answers have a column of that name", hint=hint)
+        columns = replace(columns, keep=(*window.marks, *columns.keep))
     return RENDERERS[format](loaded.model.info, columns, loaded.digest, training)
 
 
@@ -161,7 +173,7 @@ def neighbor_classes(model: str) -> NDArray[np.int32]:
 
 def _run(table: _Table, renderer: Renderer, sink: Sink) -> int:
     require_apart(table.source.descriptor, table.request.output)
-    progress = _Progress()
+    progress = Progress()
     count = 0
     for rows, rendered in _rendered(table, renderer):
         if table.start:
@@ -172,8 +184,9 @@ def _run(table: _Table, renderer: Renderer, sink: Sink) -> int:
         count += rows
         progress.show(count)
     if count == 0:
-        raise BadInput(f"{table.source.name}: it has no rows", reason="no-rows")
+        raise BadInput(f"{table.source.name}: {table.why_empty()}", reason="no-rows")
     progress.end()
+    table.tell_gaps()
     return count
 
 
@@ -202,6 +215,7 @@ class _Table:
         self.loaded, self.source, self.request, self.start = loaded, source, request, start
         self._info, self._in_flight = loaded.model.info, in_flight
         self._waiting: deque[tuple[Kept, int, int]] = deque()
+        self._windows: WindowParser | None = None
 
     def take(self) -> Kept:
         """Returns the values of the columns that are kept, of the oldest block that is read and not taken."""
@@ -223,14 +237,17 @@ class _Table:
         if self.source.format == "npy":
             if self.request.columns.keep:
                 raise BadInput("--keep: the columns of NPY have no names", hint="give the rows as CSV or JSON lines")
-            yield from self._arrays()
+            yield from self._arrays() if self._info.window is None else self._sample_arrays(self._info.window)
             return
         parser = make_parser(self._info, self.source.format, self.request)
+        if self._info.window is not None:
+            self._windows = parser  # type: ignore[assignment]
         for block in self.source.blocks():
-            parsed = self._parse(parser, block)
-            self.header = bool(parser.header)
-            if len(parsed.rows):
-                yield self._hand_out(parsed.rows, parsed.kept, "line {}", parsed.lines)
+            for part in (block,) if self._windows is None else self._windows.blocks(block):
+                parsed = self._parse(parser, part)
+                self.header = bool(parser.header)
+                if len(parsed.rows):
+                    yield self._hand_out(parsed.rows, parsed.kept, "line {}", parsed.lines)
 
     def _arrays(self) -> Iterator[NDArray[Any]]:
         """Converts the rows of an NPY file; checks them here, because an error names the row's number."""
@@ -250,6 +267,31 @@ class _Table:
                 raise BadInput(f"{self.source.name}: {where}: {wide[row, column]} is not a finite float32 number")
             yield self._hand_out(rows, (), "rows[{}]", range(before, before + len(rows)))
             before += len(rows)
+
+    def _sample_arrays(self, window: Window) -> Iterator[NDArray[Any]]:
+        """Cuts the samples of an NPY file; one that is not finite breaks a window, as a bad line does."""
+        from device_agent.shared.windows.window_parser import WindowParser
+
+        self._windows = parser = WindowParser(window, "csv")
+        parser.dtype, before = row_type(self._info.origin), 0
+        for wide in self.source.arrays(len(window.numbers)):
+            for part in parser.parts(len(wide)):
+                samples = wide[part].astype(np.float64)
+                with np.errstate(over="ignore"):
+                    good = np.isfinite(samples.astype(np.float32)).all(axis=1)
+                cut = parser.cut(samples[good], (before + part.start + np.flatnonzero(good)).tolist())
+                if len(cut.rows):
+                    yield self._hand_out(cut.rows, cut.marks, "rows[{}]", cut.last)
+            before += len(wide)
+
+    def why_empty(self) -> str:
+        """Returns why there is no answer."""
+        return "it has no rows" if self._windows is None else self._windows.why_empty()
+
+    def tell_gaps(self) -> None:
+        """Says on standard error what broke windows."""
+        if self._windows is not None and (said := self._windows.gaps.describe()):
+            print(f"device_agent: {self.source.name}: {said}", file=sys.stderr, flush=True)
 
     def _filled(self, coder: Coder, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         from device_agent.shared.features.parsers import read_array
@@ -282,6 +324,8 @@ class _Table:
         if parsed.errors:
             number, message = next(iter(parsed.errors.values()))
             raise BadInput(f"{name}, line {number}: {message}", hint=parsed.hint or "--stream answers the other lines")
+        for number, message in parsed.bad:
+            print(f"device_agent: {name}, line {number}: {message}", file=sys.stderr)
         return parsed
 
 
@@ -291,24 +335,3 @@ def _coder_of(info: KnnInfo) -> Coder | None:
     from device_agent.shared.features.coder import Coder
 
     return Coder(info.table)
-
-
-class _Progress:
-    """Progress line on standard error, if that is a terminal."""
-
-    def __init__(self) -> None:
-        self._shown = sys.stderr.isatty()
-        self._start = self._last = time.monotonic()
-
-    def show(self, count: int) -> None:
-        if not self._shown:
-            return
-        now = time.monotonic()
-        if now - self._last >= _PROGRESS_SECONDS:
-            self._last = now
-            rate = count / (now - self._start)
-            print(f"\r{count:,} rows, {rate:,.0f} a second", end="", file=sys.stderr, flush=True)
-
-    def end(self) -> None:
-        if self._shown and self._last != self._start:
-            print(file=sys.stderr)

@@ -28,6 +28,7 @@ from knnkit.config.field_types import (
     no_sense,
 )
 from knnkit.config.fleet_models import ClassifyConfig, FleetConfig, RolloutConfig
+from knnkit.config.window_models import InputConfig
 
 
 class TestFile(Section):
@@ -117,6 +118,17 @@ class GatesConfig(Section):
     """Neighbours whose distances differ by less than this share of the data's scale may swap on other processors."""
 
 
+_RECORDINGS = "data: {files: 'walks/*.csv', label: activity}"
+
+
+def _misplaced(key: str, problem: str, hint: str) -> PydanticCustomError:
+    return PydanticCustomError("misplaced_key", "{problem}", {"key": key, "problem": problem, "hint": hint})
+
+
+def _is_set(section: Section, key: str) -> bool:
+    return key in section.model_fields_set
+
+
 _SKOPS = "data: {skops: model.skops}, without k, metric, weights, scale, reduce"
 
 
@@ -127,6 +139,8 @@ class ModelConfig(Section):
     """Name of the model; a device never replaces a model by one with another name."""
     data: Annotated[Data, Example("{file: train.csv, label: species}")]
     """The labelled rows: {file, label} or {sklearn}; or a fitted classifier with its own: {skops}."""
+    input: Annotated[InputConfig | None, Example("{window: {columns: [ax, ay, az], rows: 128, hop: 64}}")] = None
+    """What the model takes instead of rows: windows of samples. `data` then names recordings. Default: rows."""
     test: Test = 0.3
     """Held-out share of the rows, or {file}: accuracy, golden rows, calibration; 0: none. With `skops`: {file}."""
     split: Annotated[Split | None, Example("stratified")] = None
@@ -188,6 +202,25 @@ class ModelConfig(Section):
         if problem:
             hint = "split: stratified, and a share in test:, or test: {file: test.csv} alone"
             raise PydanticCustomError("misplaced_key", "{problem}", {"key": "split", "problem": problem, "hint": hint})
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _input_fits(self) -> ModelConfig:
+        data = self.data
+        if self.input is None:
+            if isinstance(data, FileData) and data.labels is not None:
+                raise _misplaced("data", "`labels` needs `input`: it labels whole recordings", "leave `labels` out")
+            return self
+        if not isinstance(data, FileData):
+            raise _misplaced("data", "`input` cuts windows from recordings, which are files", _RECORDINGS)
+        taken = [key for key in ("features", "drop", "missing", "categories", "id", "thousands") if _is_set(data, key)]
+        if taken:
+            raise _misplaced("data", f"`input` decides what a row is: leave {', '.join(taken)} out", _RECORDINGS)
+        if self.reduce is not None:
+            raise _misplaced("reduce", "`reduce` does not know recordings: leave it out with `input`", "reject: 0.99")
+        if isinstance(self.split, str | TimeSplit):
+            problem = "the windows of one recording stay together: leave `split` out"
+            raise _misplaced("split", problem, "split: {group: person}, or nothing")
         return self
 
     @pydantic.model_validator(mode="after")

@@ -70,6 +70,7 @@ def build_model(
     measure: Measure | None = None,
     table: model_info.Table | None = None,
     ignore_extra: bool = False,
+    input: model_info.Input | None = None,
     golden: Origins = _UNKNOWN,
 ) -> BuiltModel:
     """Builds the classifier `spec` over the rows of `training`.
@@ -84,6 +85,7 @@ def build_model(
         measure: evaluates the reference; the result is stored in knn.json.
         table: of the raw columns that the rows were made from, stored in knn.json.
         ignore_extra: whether rows may have columns that the model does not know.
+        input: what the rows were made from, stored in knn.json; None: they are rows.
         golden: where the golden rows come from.
 
     Raises:
@@ -91,9 +93,10 @@ def build_model(
         BuildError: the model cannot be built as asked.
     """
     _require_rows(spec.k, len(training.rows), training.source)
+    groups = training.beside if input is not None else None
     enrolment = enrol(training, fit_scaler(training.rows, spec.scale), spec.metric)
     how: dict[str, Any] = {"margin": margin, "seed": seed, "inputs": inputs, "measure": measure, "golden": golden}
-    how |= {"table": table, "ignore_extra": ignore_extra}
+    how |= {"table": table, "ignore_extra": ignore_extra, "input": input, "groups": groups}
     return build_enrolled(spec, enrolment, held_out, training=origins_of(training), **how)
 
 
@@ -109,22 +112,24 @@ def build_enrolled(
     measure: Measure | None = None,
     table: model_info.Table | None = None,
     ignore_extra: bool = False,
+    input: model_info.Input | None = None,
     training: Origins | None = None,
     golden: Origins = _UNKNOWN,
     spare: Dataset | None = None,
     reduced: model_info.Reduced | None = None,
+    groups: NDArray[Any] | None = None,
 ) -> BuiltModel:
     """Builds the classifier `spec` over enrolled rows; records `spec.scale`, but does not apply it.
 
     `training` says where they come from; by default they are the rows of their source. `spare` are training rows that
-    `reduced` left out; they calibrate with the others.
+    `reduced` left out; they calibrate with the others. `groups` has the recording of each row (`make_reference`).
 
     Raises:
         DataError: k is larger than the number of rows.
         BuildError: the model cannot be built as asked.
         MissingDependency: a package of `knnkit[build]` is not installed.
     """
-    reference = make_reference(spec, enrolment, held_out, margin=margin, seed=seed, spare=spare)
+    reference = make_reference(spec, enrolment, held_out, margin=margin, seed=seed, spare=spare, groups=groups)
     evaluation = None if measure is None else measure(reference, enrolment.classes)
     sets = _label_sets(spec, reference, enrolment, held_out, seed, spare)
     model = make_module(enrolment, reference)
@@ -159,7 +164,8 @@ def build_enrolled(
         origin=None if origin is None else tuple(origin.tolist()),
         table=table,
         ignore_extra=ignore_extra,
-        schema=_schema(table is not None or ignore_extra, origin is not None),
+        input=input,
+        schema=_schema(input is not None, table is not None or ignore_extra, origin is not None),
     )
     return BuiltModel(
         metadata.pack(tree, model, info, pack(training or Origins(Path(enrolment.source).name), golden)),
@@ -185,8 +191,10 @@ def origins_of(rows: Dataset) -> Origins:
     return Origins(source, rows.places, "".join(f"{text}\n" for text in rows.ids.tolist()).encode())
 
 
-def _schema(tables: bool, origin: bool) -> int:
+def _schema(inputs: bool, tables: bool, origin: bool) -> int:
     """Returns the lowest version of knn.json that says what the model needs."""
+    if inputs:
+        return constants.SCHEMA_OF_INPUTS
     return constants.SCHEMA_OF_TABLES if tables else constants.SCHEMA_OF_ORIGINS if origin else constants.SCHEMA
 
 
@@ -198,8 +206,11 @@ def make_reference(
     margin: float = 1e-5,
     seed: int = 0,
     spare: Dataset | None = None,
+    groups: NDArray[Any] | None = None,
 ) -> Reference:
     """Returns the float64 classifier `spec` over enrolled rows, calibrated where it rejects.
+
+    With the recordings `groups` of the rows, none calibrates by neighbours of its own recording: they are too alike.
 
     Raises:
         DataError: k is larger than the number of rows.
@@ -208,7 +219,9 @@ def make_reference(
     _require_rows(spec.k, len(enrolment), enrolment.source)
     classes = len(enrolment.classes)
     space, enrolled, codes = enrolment.space, enrolment.enrolled, enrolment.codes
-    reference = Reference(space, enrolled, codes, classes, spec.k, spec.weights, margin=margin)
+    reference = Reference(space, enrolled, codes, classes, spec.k, spec.weights, margin=margin, groups=groups)
+    if groups is not None and (spec.reject is not None or spec.label_sets):
+        _require_others(groups, spec.k)
     if spec.reject is not None:
         reference.reject = _calibrate(spec, reference, enrolment.classes, held_out, seed, spare)
     return reference
@@ -233,6 +246,12 @@ def _require_rows(k: int, rows: int, source: str) -> None:
         there = "there is 1 training row" if rows == 1 else f"there are {rows:,} training rows"
         hint = f"k: {rows}{' or less' if rows > 1 else ''}, or more rows; those held out by test: do not count"
         raise DataError(f"{source}: k is {k}, but {there}", hint=hint)
+
+
+def _require_others(groups: NDArray[Any], k: int) -> None:
+    if len(groups) - int(np.unique(groups, return_counts=True)[1].max()) < k:
+        said = f"reject and label_sets need k = {k} training rows outside each recording"
+        raise BuildError(said, hint="lower k, or more recordings")
 
 
 def _calibrate(

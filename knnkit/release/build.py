@@ -38,7 +38,8 @@ from knnkit.release.sbom import bill_of_materials
 from knnkit.release.signing import Signer, sign_release
 from knnkit.release.verify import verify_with
 from knnkit.training import source
-from knnkit.training.source import Made, Material
+from knnkit.training.made import Made
+from knnkit.training.source import Material
 
 #: Files of macOS, Windows and KDE's file managers.
 _DESKTOP = (".DS_Store", "Thumbs.db", "desktop.ini", ".directory")

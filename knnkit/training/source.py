@@ -7,18 +7,16 @@ TensorFlow only to build.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from device_agent.shared.golden.golden_set import Golden
-from device_agent.shared.golden.judge import Verdict
 from device_agent.shared.protocol.constants import Metric, Scale
-from device_agent.shared.protocol.model_info import Evaluation, Gates, KnnInfo, Reduced, Table
+from device_agent.shared.protocol.model_info import Evaluation, Gates, Input, KnnInfo, Reduced, Table
 from device_agent.shared.release.row_origins import Origins
 from knnkit.config.answer_models import ReduceConfig
 from knnkit.config.parse import Build, FileData, GroupSplit, SklearnData, SkopsData, TestFile, TimeSplit
@@ -29,40 +27,17 @@ from knnkit.evaluation import faults
 from knnkit.evaluation.measure import affordable, compare_with_estimator, measure
 from knnkit.evaluation.splits import Divided, divide
 from knnkit.model.build import BuiltModel, build_enrolled, build_model, origins_of
+from knnkit.model.conformal import short_sets
 from knnkit.model.golden import draw_rows, make_golden
 from knnkit.model.reference.classifier import Reference
 from knnkit.model.reference.enrolment import Enrolment, enrol
 from knnkit.model.reference.spec import KnnSpec
 from knnkit.model.scaling import fit_scaler
-from knnkit.model.tflite import associated_files
 from knnkit.model.tflite.load_tensorflow import needs_build_extra
-from knnkit.training import reduction, sklearn_importer, unscaled
+from knnkit.training import reduction, sklearn_importer, unscaled, windows
 from knnkit.training.fitted import Fitted
+from knnkit.training.made import Made
 from knnkit.training.table import policy_of, prepare_of, raw_lines, read_more, read_test
-
-
-@dataclass(frozen=True)
-class Made:
-    """A model, its golden set, and the verdict of its self-check; `notes` say what `reduce` changed."""
-
-    model: BuiltModel
-    golden: Golden
-    verdict: Verdict
-    warnings: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-
-    @property
-    def counts(self) -> tuple[int, ...]:
-        """Training rows of each class."""
-        return tuple(np.bincount(self.model.reference.classes, minlength=len(self.model.info.classes)).tolist())
-
-    def graph(self) -> bytes:
-        """Returns the model file without the files inside it."""
-        return associated_files.split(self.model.data)[0]
-
-    def with_files(self, files: Mapping[str, bytes]) -> bytes:
-        """Returns the model file with more files inside it."""
-        return associated_files.add(self.model.data, files)
 
 
 @dataclass(frozen=True)
@@ -78,6 +53,7 @@ class Material:
         how: how rows were held out; empty where nothing is measured.
         table: of the raw columns that the rows were made from; None for rows of plain numbers.
         ignore_extra: whether a device ignores columns that the model does not know.
+        input: what the rows were made from, if they are not the rows of the files.
         whole: the same with all training rows, if `reduce` chose some of them.
         spare: the training rows that `reduce` left out.
         reduced: how it chose.
@@ -92,6 +68,7 @@ class Material:
     how: str = ""
     table: Table | None = None
     ignore_extra: bool = False
+    input: Input | None = None
     whole: Material | None = None
     spare: Dataset | None = None
     reduced: str = ""
@@ -101,6 +78,11 @@ class Material:
     def sources(self) -> tuple[str, ...]:
         """Where the rows come from: paths of files, or names."""
         return (self.training.source, *([self.held_out.source] if self.held_out else ()))
+
+    @property
+    def groups(self) -> NDArray[Any] | None:
+        """The recording of each training row; None for a model of rows."""
+        return None if self.input is None else self.training.beside
 
     @property
     def fingerprint(self) -> str:
@@ -127,7 +109,7 @@ class Material:
         """
         before = None if self.whole is None else self.whole._without_sets().build(Gates(gates.margin), seed=seed)
         how: dict[str, Any] = {"margin": gates.margin, "seed": seed, "inputs": inputs, "measure": self._measure}
-        how |= {"table": self.table, "ignore_extra": self.ignore_extra}
+        how |= {"table": self.table, "ignore_extra": self.ignore_extra, "input": self.input}
         how["golden"] = origins_of(draw_rows(self.held_out, self.training, seed=seed))
         if self.imported is None and before is None:
             model = build_model(self.spec, self.training, self.held_out, **how)
@@ -173,7 +155,7 @@ class Material:
 
     def _warn(self, model: BuiltModel) -> tuple[str, ...]:
         """Warns of held-out rows that were not measured; asks an imported classifier, and reports what differs."""
-        short = _short_sets(model.info)
+        short = short_sets(model.info)
         measured = self._measured(model.reference)
         if self.held_out is None or measured is None:
             return ()
@@ -206,6 +188,8 @@ class Material:
         Raises:
             DataError: a column is missing, or a cell cannot be read.
         """
+        if self.input is not None and self.input.window is not None:
+            return windows.read_more(file, label, self.training, self.input.window)
         found = read_more(file, label, self.training, self.table)
         return self.fitting(found) if self.table is None else found
 
@@ -216,17 +200,6 @@ class Material:
             DataError: the features are not the classifier's.
         """
         return rows if self.imported is None else self.imported.fitting(rows)
-
-
-def _short_sets(info: KnnInfo) -> tuple[str, ...]:
-    """Warns of a class whose label sets hold clearly fewer held-out rows than they should: by three standard errors."""
-    return tuple(
-        f"label sets with coverage {sets.coverage:g} hold {held:,} of {rows:,} held-out rows of class {label}: these "
-        "rows are unlike the training rows"
-        for sets in info.label_sets or ()
-        for held, rows, label in zip(sets.covered, sets.rows, info.classes)
-        if rows * sets.coverage - held > 1.0 + 3.0 * math.sqrt(rows * sets.coverage * (1.0 - sets.coverage))
-    )
 
 
 @needs_build_extra()
@@ -242,10 +215,10 @@ def load(build: Build) -> Material:
     if isinstance(model.data, SkopsData):
         return _load_imported(build, model.data)
     spec = KnnSpec(model.name, model.k, model.metric, model.weights, model.scale, model.reject, model.coverages)
-    everything = _load_rows(build)
+    everything, warnings = _load_rows(build)
     divided = _divide(build, everything)
-    chosen = isinstance(model.data, FileData) and model.data.features is not None
-    warnings = columns.warnings(everything) if isinstance(model.data, FileData) and not chosen else ()
+    if isinstance(model.data, FileData) and model.data.features is None and model.input is None:
+        warnings += columns.warnings(everything)
     ready = prepare_of(model.data, everything, divided.training, divided.held_out)
     training, held_out, table = ready.training, ready.held_out, ready.table
     warnings += ready.warnings
@@ -254,7 +227,8 @@ def load(build: Build) -> Material:
     warnings += (*divided.warnings, *faults.find(training, held_out))
     if "scale" not in model.model_fields_set:
         warnings += unscaled.find(training, model.k, model.metric, model.weights)
-    material = Material(spec, training, held_out, None, warnings, divided.how, table, model.ignore_extra)
+    raw = None if model.input is None else model.input.record
+    material = Material(spec, training, held_out, None, warnings, divided.how, table, model.ignore_extra, raw)
     return material if model.reduction is None else _reduce(material, model.reduction, model.seed)
 
 
@@ -285,24 +259,30 @@ def every_row(build: Build) -> Dataset:
     if isinstance(build.model.data, SkopsData):
         said = f"{build.model.data.skops} holds an estimator, and not the file of its rows"
         raise DataError(said, hint="data: {file: train.csv, label: species}")
-    everything = _load_rows(build)
+    everything, _ = _load_rows(build)
     return prepare_of(build.model.data, everything, everything, None).training
 
 
-def _load_rows(build: Build) -> Dataset:
-    data, split = build.model.data, build.model.split
+def _load_rows(build: Build) -> tuple[Dataset, tuple[str, ...]]:
+    """Returns all rows, and warnings about them."""
+    data, split, window = build.model.data, build.model.split, windows.window_of(build)
+    if window is not None:
+        cut = windows.load(build, window)
+        return cut.windows, cut.warnings
     if isinstance(data, FileData):
         beside = split.group if isinstance(split, GroupSplit) else split.time if isinstance(split, TimeSplit) else None
-        return files.load_all(data.sources, data.label, data.features, beside, policy_of(data), data.id)
+        return files.load_all(data.sources, data.label, data.features, beside, policy_of(data), data.id), ()
     assert isinstance(data, SklearnData)
-    return dataset.load_sklearn(data.sklearn)
+    return dataset.load_sklearn(data.sklearn), ()
 
 
 def _divide(build: Build, everything: Dataset) -> Divided:
-    test, split = build.model.measured_on, build.model.split
+    test, split, window = build.model.measured_on, build.model.split, windows.window_of(build)
+    if isinstance(test, TestFile) and window is not None:
+        return Divided(everything, windows.read_more(test.file, label_of(build), everything, window), "file")
     if isinstance(test, TestFile):
         return Divided(everything, read_test(test.file, label_of(build), build.model.data, everything), "file")
-    how = "group" if isinstance(split, GroupSplit) else "time" if isinstance(split, TimeSplit) else split
+    how = "group" if isinstance(split, GroupSplit) or window else "time" if isinstance(split, TimeSplit) else split
     assert not isinstance(how, TestFile)
     return divide(everything, test, build.model.seed, how)
 

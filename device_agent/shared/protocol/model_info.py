@@ -10,9 +10,9 @@ from typing import Literal
 from device_agent.shared.protocol.constants import (
     CELLS,
     FULL,
+    NEWEST_SCHEMA,
     QUANTIZED,
     SCHEMA,
-    SCHEMA_OF_TABLES,
     Metric,
     Scale,
     Weights,
@@ -90,6 +90,53 @@ class Table:
 
 
 @record
+class Window:
+    """Windows of samples, which are a model's rows (`device_agent.shared.windows`).
+
+    A line has the numbers `columns`, and `time` if it is not one of them. A step of the time above `gap` or below 0, a
+    line that is bad or missing, and another value in the column `recording` break a window.
+    """
+
+    columns: tuple[str, ...]
+    rows: int  # samples of a window
+    hop: int  # samples from the beginning of one window to that of the next
+    time: str | None = None
+    gap: float | None = None
+    recording: str | None = None
+    #: As in `KnnInfo`.
+    omitted = ("time", "gap", "recording")
+
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        """Names of the numbers of a sample."""
+        return self.columns if self.time is None or self.time in self.columns else (*self.columns, self.time)
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """Names of the columns that say in an answer which window it is for."""
+        return ("first_line", "last_line", *(("first_time", "last_time") if self.time else ()))
+
+    @property
+    def size(self) -> int:
+        """Numbers of a window, without times."""
+        return self.rows * len(self.columns)
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Names of the numbers of a window, sample by sample: ax[0], ay[0], ax[1], ..."""
+        return tuple(f"{name}[{row}]" for row in range(self.rows) for name in self.columns)
+
+
+@record
+class Input:
+    """What a model takes instead of rows."""
+
+    window: Window | None = None
+    #: As in `KnnInfo`.
+    omitted = ("window",)
+
+
+@record
 class LabelSets:
     """Sets of labels with a coverage (`device_agent.shared.label_sets`).
 
@@ -146,10 +193,16 @@ class KnnInfo:
     origin: tuple[float, ...] | None = None
     table: Table | None = None  # None: rows are `n_features` plain numbers
     ignore_extra: bool = False  # whether rows may have columns that the model does not know
+    input: Input | None = None  # None: the model takes rows
     schema: int = SCHEMA
-    newest_schema = SCHEMA_OF_TABLES
+    newest_schema = NEWEST_SCHEMA
     #: Left out of knn.json where they say nothing, so that models of plain rows keep their bytes.
-    omitted = ("origin", "label_sets", "reduced", "table", "ignore_extra")
+    omitted = ("origin", "label_sets", "reduced", "table", "ignore_extra", "input")
+
+    @property
+    def window(self) -> Window | None:
+        """The windows that are its rows; None for a model without."""
+        return None if self.input is None else self.input.window
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -193,4 +246,4 @@ class Manifest:
     labels_sha256: str  # of the label file inside the model
     gates: Gates
     schema: int = SCHEMA
-    newest_schema = SCHEMA_OF_TABLES
+    newest_schema = NEWEST_SCHEMA

@@ -57,6 +57,7 @@ class Reference:
         weights: uniform or distance.
         margin: relative distance within which neighbours are near-tied; sets `ReferenceAnswers.tolerance`.
         reject: thresholds, or None.
+        groups: (n_train,) recording of each row: `leave_one_out` leaves out all rows of its own; None: itself alone.
     """
 
     def __init__(
@@ -70,9 +71,11 @@ class Reference:
         *,
         margin: float = 1e-5,
         reject: Reject | None = None,
+        groups: NDArray[Any] | None = None,
     ) -> None:
         self.space, self.enrolled, self.classes = space, enrolled, classes
         self.n_classes, self.k, self.weights, self.margin, self.reject = n_classes, k, weights, margin, reject
+        self.groups = groups
         self._unit, self._scale = space.unit, space.scale / space.unit
 
     def answer(self, rows: NDArray[Any]) -> ReferenceAnswers:
@@ -80,7 +83,10 @@ class Reference:
         return self._answer(self.space.enter(rows), None)
 
     def leave_one_out(self, training: NDArray[np.int64]) -> ReferenceAnswers:
-        """Returns the answers to the training rows with these (n,) indices, each without itself as a neighbour."""
+        """Returns the answers to the training rows with these (n,) indices, each without itself as a neighbour.
+
+        With `groups`, no row of its own group is one.
+        """
         return self._answer(self.enrolled[training].astype(np.float64), training)
 
     def _answer(self, queries: Float64, without: NDArray[np.int64] | None) -> ReferenceAnswers:
@@ -88,7 +94,8 @@ class Reference:
         for number, query in enumerate(queries):
             rough = self._measure(query)
             if without is not None:
-                rough[without[number]] = np.inf
+                own = without[number]
+                rough[own if self.groups is None else self.groups == self.groups[own]] = np.inf
             order, measure, tolerance = self._rank(query, rough)
             lists.append((order, measure))
             tolerances.append(tolerance)
