@@ -5,7 +5,7 @@ The docstring below a key is its description in the JSON Schema. No I/O.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import pydantic
 from pydantic import Field
@@ -22,9 +22,9 @@ class WindowConfig(Section):
 
     columns: Annotated[tuple[Text, ...], Example("[ax, ay, az]")] = Field(min_length=1)
     """The columns of a sample that the model sees."""
-    rows: Annotated[int, Example("128")] = Field(ge=1)
+    rows: Annotated[int, Example("128")] = Field(ge=1, le=_MOST_NUMBERS)
     """Samples of a window."""
-    hop: Annotated[int | None, Example("64")] = Field(default=None, ge=1)
+    hop: Annotated[int | None, Example("64")] = Field(default=None, ge=1, le=2**31)
     """Samples from the beginning of one window to that of the next; default: `rows`, so that windows do not overlap."""
     time: Annotated[Text | None, Example("t")] = None
     """The column with the time of a sample, as a number; needs `gap`."""
@@ -66,9 +66,7 @@ class InputConfig(Section):
     """What the model takes instead of rows."""
 
     window: Annotated[WindowConfig, Example("{columns: [ax, ay, az], rows: 128, hop: 64}")]
-    """Windows of samples."""
-    features: Literal["raw"] = "raw"
-    """What a window becomes: raw (its numbers, sample by sample)."""
+    """Windows of samples; a row of the model has their numbers, sample by sample."""
 
     @property
     def record(self) -> model_info.Input:

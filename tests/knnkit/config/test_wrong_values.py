@@ -67,7 +67,6 @@ REST = {
     "classify": {"keep": ["id", "time of day"]},
 }
 WINDOW = {"columns": ["x", "y"], "rows": 8, "hop": 4, "time": "t", "gap": 0.1, "recording": "id"}
-RAW = {"features": "raw"}
 FILES: list[dict[str, Any]] = [
     {"model": MODEL, **REST},
     {"model": {"name": "fruit", "data": {"sklearn": "iris"}, "test": 0.3}},
@@ -77,7 +76,7 @@ FILES: list[dict[str, Any]] = [
     {"model": {"name": "fruit", "data": {"file": "a.csv"}, "split": {"group": "device"}}},
     {"model": {"name": "fruit", "data": {"file": "a.csv"}, "split": {"time": "when"}}},
     {"model": {"name": "fruit", "data": {"file": "a.csv"}, "split": {"file": "b.csv"}}},
-    {"model": {"name": "fruit", "data": {"file": "a.csv", "labels": "folder"}, "input": {"window": WINDOW, **RAW}}},
+    {"model": {"name": "fruit", "data": {"file": "a.csv", "labels": "folder"}, "input": {"window": WINDOW}}},
 ]
 WRONG: dict[str, Any] = {
     "a word": "zzz",

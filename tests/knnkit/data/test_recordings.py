@@ -126,7 +126,6 @@ WRONG = {
     "data: {file: a.csv}, input: {window: {columns: [x, y], rows: 40000}}": "80,000 numbers; at most 65,536",
     "data: {file: a.csv}, input: {window: {columns: [x], rows: 4, recording: x}}": "cannot name recordings",
     "data: {file: a.csv}, input: {windows: {columns: [x], rows: 4}}": "did you mean 'window'",
-    "data: {file: a.csv}, input: {window: {columns: [x], rows: 4}, features: [mea]}": "features",
     "data: {file: a.csv}, reduce: edited, input: {window: {columns: [x], rows: 4}}": "`reduce` does not know",
     "data: {sklearn: iris}, input: {window: {columns: [x], rows: 4}}": "cuts windows from recordings",
     "data: {file: a.csv, missing: median}, input: {window: {columns: [x], rows: 4}}": "leave missing out",
