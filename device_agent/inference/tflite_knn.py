@@ -29,6 +29,7 @@ from device_agent.shared.release.model_file import read_info as read_info
 
 if TYPE_CHECKING:
     from device_agent.inference.numpy_knn import NumpySearch
+    from device_agent.shared.embedding.chain import Chain
 
 _FEW = 32
 
@@ -105,6 +106,7 @@ class TfliteKNN:
         self._origin = _origin(self.info, self.path)
         self._row_type = _FLOAT32 if self._origin is None else _FLOAT64
         self.settled = 0
+        self.chain: Chain | None = None  # of a release whose rows are made from raw inputs (`serving.load`)
         self._file = kept_open(self, self.path)
         self._exact: ExactKnn | None = None
         self._near = self.info.near if self.info.k > 1 else None

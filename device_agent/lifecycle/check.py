@@ -114,6 +114,10 @@ def _certify(
         from device_agent.shared.features.golden_rows import from_raw
 
         golden = from_raw(golden, model.info)
+    if model.chain is not None:
+        from device_agent.shared.embedding.parsers import golden_rows
+
+        golden_rows(golden, model.info, model.chain)
     answers = with_mapped_labels(model, golden, model.classify(golden.rows))
     if opened.files[constants.MODEL_FILE].size > memory.SMALL:
         answers = answer_as_a_stream(load_model(opened, runtime, stream=True), model, golden, answers)

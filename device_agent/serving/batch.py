@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.serving.columns import Columns, Kept, Training
+from device_agent.serving.columns import Columns, Kept, Training, neighbor_classes
 from device_agent.serving.in_flight import InFlight
 from device_agent.serving.load import Loaded, answering, load_kept
 from device_agent.serving.npy_writer import NpyRenderer
@@ -22,12 +22,9 @@ from device_agent.serving.outputs import Sink, require_apart
 from device_agent.serving.progress import Progress
 from device_agent.serving.replicas import answer_all, label_all
 from device_agent.serving.writers import RENDERERS, Renderer
-from device_agent.shared.protocol.constants import EXACT_FILE, MAX_MODEL
-from device_agent.shared.protocol.errors import AgentError, BadInput, ModelUnusable
+from device_agent.shared.protocol.errors import AgentError, BadInput
 from device_agent.shared.protocol.record import record, replace
 from device_agent.shared.queries import row_type
-from device_agent.shared.release.model_file import read_member
-from device_agent.shared.release.npz import read_arrays
 from device_agent.shared.tabular.csv_reader import CsvParser
 from device_agent.shared.tabular.inputs import Source, open_source
 from device_agent.shared.tabular.json_reader import JsonParser
@@ -36,9 +33,13 @@ from device_agent.store.starts import Start
 from device_agent.store.store import Store
 
 if TYPE_CHECKING:
+    from device_agent.shared.embedding.chain import Chain
     from device_agent.shared.features.coder import Coder
     from device_agent.shared.protocol.model_info import KnnInfo, Window
     from device_agent.shared.windows.window_parser import WindowParser
+
+#: Inputs that are embedded before their answers are written.
+_EMBEDDED = 64
 
 
 @record
@@ -114,15 +115,21 @@ def classify_by(loaded: Loaded, request: Request, start: Start | None = None, in
     return count
 
 
-def make_parser(info: KnnInfo, format: str, request: Request) -> Parser:
-    """Returns the parser of a text format."""
+def make_parser(info: KnnInfo, format: str, request: Request, chain: Chain | None = None) -> Parser:
+    """Returns the parser of a text format; `chain` has the stages of a model with an input."""
     ignore_extra = request.ignore_extra or info.ignore_extra
     if info.window is not None:
         from device_agent.shared.windows.window_parser import WindowParser
 
         windows = WindowParser(info.window, format, ignore_extra=ignore_extra, keep=request.columns.keep)
-        windows.dtype = row_type(info.origin)
+        windows.dtype, windows.chain = row_type(info.origin), chain
         return windows
+    if chain is not None:
+        from device_agent.shared.embedding.parsers import InputCsvParser, InputJsonParser
+
+        if format == "jsonl":
+            return InputJsonParser(info, chain, keep=request.columns.keep)
+        return InputCsvParser(info, chain, ignore_extra=ignore_extra, keep=request.columns.keep)
     if info.table is not None:
         from device_agent.shared.features import parsers
 
@@ -155,20 +162,6 @@ def make_renderer(loaded: Loaded, columns: Columns, format: str) -> Renderer:
             raise BadInput(f"--keep {twice}: the answers have a column of that name", hint=hint)
         columns = replace(columns, keep=(*window.marks, *columns.keep))
     return RENDERERS[format](loaded.model.info, columns, loaded.digest, training)
-
-
-def neighbor_classes(model: str) -> NDArray[np.int32]:
-    """Returns the (n_train,) int32 class index of each training row of a model file.
-
-    Raises:
-        ModelUnusable: the exact tables in it are damaged.
-    """
-    data = read_member(model, EXACT_FILE, MAX_MODEL)
-    try:
-        classes: NDArray[np.int32] = read_arrays(data)["classes"].astype(np.int32)
-    except (KeyError, ValueError) as error:
-        raise ModelUnusable(f"{EXACT_FILE} inside {model} is damaged: {error}") from None
-    return classes
 
 
 def _run(table: _Table, renderer: Renderer, sink: Sink) -> int:
@@ -237,9 +230,12 @@ class _Table:
         if self.source.format == "npy":
             if self.request.columns.keep:
                 raise BadInput("--keep: the columns of NPY have no names", hint="give the rows as CSV or JSON lines")
-            yield from self._arrays() if self._info.window is None else self._sample_arrays(self._info.window)
+            if self._info.window is not None:
+                yield from self._sample_arrays(self._info.window)
+            else:
+                yield from self._arrays() if self.loaded.model.chain is None else self._inputs(self.loaded.model.chain)
             return
-        parser = make_parser(self._info, self.source.format, self.request)
+        parser = make_parser(self._info, self.source.format, self.request, self.loaded.model.chain)
         if self._info.window is not None:
             self._windows = parser  # type: ignore[assignment]
         for block in self.source.blocks():
@@ -269,20 +265,14 @@ class _Table:
             before += len(rows)
 
     def _sample_arrays(self, window: Window) -> Iterator[NDArray[Any]]:
-        """Cuts the samples of an NPY file; one that is not finite breaks a window, as a bad line does."""
+        """Cuts the samples of an NPY file."""
         from device_agent.shared.windows.window_parser import WindowParser
 
         self._windows = parser = WindowParser(window, "csv")
-        parser.dtype, before = row_type(self._info.origin), 0
-        for wide in self.source.arrays(len(window.numbers)):
-            for part in parser.parts(len(wide)):
-                samples = wide[part].astype(np.float64)
-                with np.errstate(over="ignore"):
-                    good = np.isfinite(samples.astype(np.float32)).all(axis=1)
-                cut = parser.cut(samples[good], (before + part.start + np.flatnonzero(good)).tolist())
-                if len(cut.rows):
-                    yield self._hand_out(cut.rows, cut.marks, "rows[{}]", cut.last)
-            before += len(wide)
+        parser.dtype, parser.chain = row_type(self._info.origin), self.loaded.model.chain
+        for cut in parser.arrays(self.source.arrays(len(window.numbers))):
+            if len(cut.rows):
+                yield self._hand_out(cut.rows, cut.marks, "rows[{}]", cut.last)
 
     def why_empty(self) -> str:
         """Returns why there is no answer."""
@@ -292,6 +282,22 @@ class _Table:
         """Says on standard error what broke windows."""
         if self._windows is not None and (said := self._windows.gaps.describe()):
             print(f"device_agent: {self.source.name}: {said}", file=sys.stderr, flush=True)
+
+    def _inputs(self, chain: Chain) -> Iterator[NDArray[Any]]:
+        """Embeds the inputs of an NPY file of shape (n, ...), some at a time."""
+        before = 0
+        for inputs in self.source.arrays(None):
+            for start in range(0, len(inputs), _EMBEDDED):
+                rows = [self._embedded(chain, each, before + at) for at, each in enumerate(inputs[start:][:_EMBEDDED])]
+                before += len(rows)
+                made = np.array(rows, row_type(self._info.origin))
+                yield self._hand_out(made, (), "inputs[{}]", range(before - len(rows), before))
+
+    def _embedded(self, chain: Chain, values: NDArray[Any], number: int) -> NDArray[np.float32]:
+        try:
+            return chain.embed(values)
+        except BadInput as error:
+            raise BadInput(f"{self.source.name}: inputs[{number}]: {error}", hint=error.hint) from None
 
     def _filled(self, coder: Coder, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         from device_agent.shared.features.parsers import read_array

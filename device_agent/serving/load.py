@@ -112,6 +112,10 @@ def load_model(opened: OpenRelease, runtime: str = "auto", threads: int = 1, *, 
 
     path = opened.path(constants.MODEL_FILE)
     model = TfliteKNN(path, runtime=runtime, num_threads=threads, stream=stream)
+    if model.info.input is not None and model.info.input.stages:
+        from device_agent.inference.stages import load_chain
+
+        model.chain = load_chain(opened, model.info.input, runtime, threads)
     opened.confirm_unchanged()
     _compare(model, opened)
     return model

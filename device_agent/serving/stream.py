@@ -167,7 +167,7 @@ class _Answerer:
         self._answering = answering(store)
         self._loaded = load_kept(store, self._answering.release, request.runtime, request.threads, stream=True)
         self._loaded.tell_warnings()
-        self._rows = StreamRows(self._loaded.model.info, source, request)
+        self._rows = StreamRows(self._loaded.model.info, source, request, self._loaded.model.chain)
         self._renderers: dict[str, Renderer] = {}
         self._next_counts = 0.0
         self._renderer()
@@ -305,7 +305,7 @@ class _Answerer:
         )
         try:  # what can fail comes before the rows are read for the other model
             made = {name: make_renderer(loaded, self._request.columns, name) for name in self._renderers}
-            if not self._rows.follow(loaded.model.info):
+            if not self._rows.follow(loaded.model.info, loaded.model.chain):
                 said = f"the release {loaded.digest[:12]} takes other columns than this stream"
                 raise BadInput(said, hint="start the stream again")
         except BaseException:
@@ -319,7 +319,8 @@ class _Answerer:
 
     def _may_continue(self) -> bool:
         """Whether the release in memory may go on: the state allows it, and the mapped file is not damaged."""
-        if not self._loaded.opened.is_intact(constants.MODEL_FILE):
+        mapped = {constants.MODEL_FILE, *constants.STAGE_FILES} & self._loaded.opened.opened.keys()
+        if not all(map(self._loaded.opened.is_intact, mapped)):
             return False
         try:
             current = self._store.load()

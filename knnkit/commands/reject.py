@@ -76,7 +76,7 @@ def _measure(
         ordinary = replace(_ask(reference, held_out.rows), truth=codes_of(classes, held_out.labels))
     strangers = None
     if arguments.strangers is not None:
-        if material.input is not None:
+        if material.window is not None:
             said = "--strangers takes rows, and the model takes windows"
             raise UsageError(said, hint="leave it out: the held-out recordings are measured")
         rows = unlabelled.load(arguments.strangers, material.training, material.table)

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
 from device_agent.shared.protocol import constants
-from knnkit.config.answer_models import Coverages, Reduce, ReduceConfig, Reject
+from knnkit.config.answer_models import Coverages, GatesConfig, Reduce, ReduceConfig, Reject
 from knnkit.config.data_models import FileData, SklearnData, SkopsData
 from knnkit.config.field_types import (
     Duration,
@@ -23,12 +23,11 @@ from knnkit.config.field_types import (
     Name,
     Section,
     Text,
-    Words,
     check_version,
     no_sense,
 )
 from knnkit.config.fleet_models import ClassifyConfig, FleetConfig, RolloutConfig
-from knnkit.config.window_models import InputConfig
+from knnkit.config.input_models import InputConfig
 
 
 class TestFile(Section):
@@ -93,31 +92,6 @@ Split = Annotated[
 ]
 
 
-class GatesConfig(Section):
-    """What every device must reach before it may keep the release."""
-
-    accuracy: Annotated[float | None, Example("0.9")] = Field(default=None, ge=0.0, le=1.0)
-    """Least accuracy on the held-out rows, from 0 to 1; default: no gate."""
-    balanced_accuracy: Annotated[float | None, Example("0.85")] = Field(default=None, ge=0.0, le=1.0)
-    """Least mean recall of the classes, from 0 to 1; default: no gate."""
-    min_recall: Annotated[float | None, Example("0.8")] = Field(default=None, ge=0.0, le=1.0)
-    """Least recall of every class, from 0 to 1; default: no gate."""
-    recall: Annotated[
-        dict[str, Annotated[float, Field(ge=0.0, le=1.0)]],
-        Words("a label and its floor ({fall: 0.9})"),
-        Example("{fall: 0.9}"),
-    ] = Field(default={})
-    """Least recall of single classes, by label; replaces `min_recall` for these classes."""
-    not_worse_than: Annotated[Literal["current"] | None, Example("current")] = None
-    """current: no class may have a lower recall than the release that the device runs now has on the same rows."""
-    by: Annotated[float, Example("0.01")] = Field(default=0.0, ge=0.0, lt=1.0)
-    """How much lower a recall may be for `not_worse_than`."""
-    latency_ms: Annotated[float | None, Example("5.0")] = Field(default=None, gt=0.0)
-    """Longest median time of one row, in milliseconds; default: no gate."""
-    margin: Annotated[float, Example("1e-5")] = Field(default=1.0e-5, gt=0.0, lt=0.1)
-    """Neighbours whose distances differ by less than this share of the data's scale may swap on other processors."""
-
-
 _RECORDINGS = "data: {files: 'walks/*.csv', label: activity}"
 
 
@@ -139,8 +113,9 @@ class ModelConfig(Section):
     """Name of the model; a device never replaces a model by one with another name."""
     data: Annotated[Data, Example("{file: train.csv, label: species}")]
     """The labelled rows: {file, label} or {sklearn}; or a fitted classifier with its own: {skops}."""
-    input: Annotated[InputConfig | None, Example("{window: {columns: [ax, ay, az], rows: 128, hop: 64}}")] = None
-    """What the model takes instead of rows: windows of samples. `data` then names recordings. Default: rows."""
+    input: Annotated[InputConfig | None, Example("{stages: [embedder.tflite]}")] = None
+    """What makes a row of each raw input: windows of samples, and `.tflite` files of your own. Default: rows are
+    searched as they are."""
     test: Test = 0.3
     """Held-out share of the rows, or {file}: accuracy, golden rows, calibration; 0: none. With `skops`: {file}."""
     split: Annotated[Split | None, Example("stratified")] = None
@@ -205,22 +180,36 @@ class ModelConfig(Section):
         return self
 
     @pydantic.model_validator(mode="after")
-    def _input_fits(self) -> ModelConfig:
+    def _recordings_fit(self) -> ModelConfig:
         data = self.data
-        if self.input is None:
+        if self.input is None or self.input.window is None:
             if isinstance(data, FileData) and data.labels is not None:
-                raise _misplaced("data", "`labels` needs `input`: it labels whole recordings", "leave `labels` out")
+                problem = "`labels` needs a `window` of `input`: it labels whole recordings"
+                raise _misplaced("data", problem, "leave `labels` out")
             return self
         if not isinstance(data, FileData):
-            raise _misplaced("data", "`input` cuts windows from recordings, which are files", _RECORDINGS)
+            raise _misplaced("data", "`window` cuts recordings, which are files", _RECORDINGS)
         taken = [key for key in ("features", "drop", "missing", "categories", "id", "thousands") if _is_set(data, key)]
         if taken:
-            raise _misplaced("data", f"`input` decides what a row is: leave {', '.join(taken)} out", _RECORDINGS)
+            raise _misplaced("data", f"`window` decides what a row is: leave {', '.join(taken)} out", _RECORDINGS)
         if self.reduce is not None:
-            raise _misplaced("reduce", "`reduce` does not know recordings: leave it out with `input`", "reject: 0.99")
+            raise _misplaced("reduce", "`reduce` does not know recordings: leave it out with `window`", "reject: 0.99")
         if isinstance(self.split, str | TimeSplit):
             problem = "the windows of one recording stay together: leave `split` out"
             raise _misplaced("split", problem, "split: {group: person}, or nothing")
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _input_fits(self) -> ModelConfig:
+        if self.input is None or isinstance(self.data, SklearnData):
+            return self
+        table = ("missing", "categories", "unknown_category", "thousands")
+        taken = () if isinstance(self.data, SkopsData) else [key for key in table if key in self.data.model_fields_set]
+        if taken or isinstance(self.data, SkopsData):
+            what = f"`{taken[0]}` of data" if taken else "an estimator of `skops`"
+            problem = f"stages take raw numbers, which {what} does not go with"
+            hint = "leave `input` out, or data: {file: train.csv, label: species}"
+            raise PydanticCustomError("misplaced_key", "{problem}", {"key": "input", "problem": problem, "hint": hint})
         return self
 
     @pydantic.model_validator(mode="after")

@@ -14,6 +14,7 @@ from typing import Any
 import pydantic
 
 from knnkit.config import messages, yaml_reader
+from knnkit.config.answer_models import GatesConfig
 from knnkit.config.data_models import FileData, SklearnData, SkopsData
 from knnkit.config.field_types import parse_amount, parse_duration, split_address
 from knnkit.config.fleet_models import FleetConfig, RolloutConfig, TargetConfig, TargetDefaults
@@ -21,7 +22,6 @@ from knnkit.config.models import (
     Build,
     Config,
     Data,
-    GatesConfig,
     GroupSplit,
     ModelConfig,
     ReleaseConfig,

@@ -60,15 +60,3 @@ class WindowConfig(Section):
         """The windows as knn.json describes them."""
         hop = self.hop or self.rows
         return model_info.Window(self.columns, self.rows, hop, self.time, self.gap, self.recording)
-
-
-class InputConfig(Section):
-    """What the model takes instead of rows."""
-
-    window: Annotated[WindowConfig, Example("{columns: [ax, ay, az], rows: 128, hop: 64}")]
-    """Windows of samples; a row of the model has their numbers, sample by sample."""
-
-    @property
-    def record(self) -> model_info.Input:
-        """The input as knn.json describes it."""
-        return model_info.Input(self.window.record)

@@ -85,7 +85,7 @@ def build_model(
         measure: evaluates the reference; the result is stored in knn.json.
         table: of the raw columns that the rows were made from, stored in knn.json.
         ignore_extra: whether rows may have columns that the model does not know.
-        input: what the rows were made from, stored in knn.json; None: they are rows.
+        input: the stages that the rows were made by, stored in knn.json.
         golden: where the golden rows come from.
 
     Raises:
@@ -93,8 +93,8 @@ def build_model(
         BuildError: the model cannot be built as asked.
     """
     _require_rows(spec.k, len(training.rows), training.source)
-    groups = training.beside if input is not None else None
     enrolment = enrol(training, fit_scaler(training.rows, spec.scale), spec.metric)
+    groups = training.beside if input is not None and input.window is not None else None
     how: dict[str, Any] = {"margin": margin, "seed": seed, "inputs": inputs, "measure": measure, "golden": golden}
     how |= {"table": table, "ignore_extra": ignore_extra, "input": input, "groups": groups}
     return build_enrolled(spec, enrolment, held_out, training=origins_of(training), **how)
@@ -191,9 +191,9 @@ def origins_of(rows: Dataset) -> Origins:
     return Origins(source, rows.places, "".join(f"{text}\n" for text in rows.ids.tolist()).encode())
 
 
-def _schema(inputs: bool, tables: bool, origin: bool) -> int:
+def _schema(stages: bool, tables: bool, origin: bool) -> int:
     """Returns the lowest version of knn.json that says what the model needs."""
-    if inputs:
+    if stages:
         return constants.SCHEMA_OF_INPUTS
     return constants.SCHEMA_OF_TABLES if tables else constants.SCHEMA_OF_ORIGINS if origin else constants.SCHEMA
 

@@ -33,7 +33,8 @@ def make_golden(
     limit: int = MAX_ROWS,
     raw: Callable[[Dataset], bytes] | None = None,
 ) -> Golden:
-    """Returns the golden set of `model` with at most `limit` rows; `raw` writes them before the model's table.
+    """Returns the golden set of `model` with at most `limit` rows; `raw` writes them as they were before the
+    model's table or stages.
 
     Raises:
         DataError: the held-out rows have other features than the training rows.
@@ -53,7 +54,7 @@ def make_golden(
         distances=answers.distances,
         classes=np.where(answers.indices < 0, -1, codes[answers.indices]).astype(np.int32),
         tolerance=answers.tolerance,
-        raw=b"" if raw is None or model.info.table is None else raw(drawn),
+        raw=b"" if raw is None else raw(drawn),
     )
 
 

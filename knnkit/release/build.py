@@ -135,6 +135,8 @@ def write_release(made_from: Material, order: Order, signer: Signer, directory: 
     with _replacing(directory) as folder:
         (folder / constants.MODEL_FILE).write_bytes(data)
         (folder / constants.GOLDEN_FILE).write_bytes(golden)
+        for name, stage in made.stages.items():
+            (folder / name).write_bytes(stage)
         (folder / constants.MANIFEST_FILE).write_bytes(manifest.write_manifest(document))
         signed = sign_release(folder, signer)
     return Built(
@@ -268,7 +270,7 @@ def _require_replaceable(directory: Path) -> None:
     if not directory.is_dir():
         raise BuildError(f"{directory} is not a folder", hint="choose another release: dir, or -o")
     _remove_desktop_files(directory)
-    strangers = sorted(entry for entry in directory.iterdir() if entry.name not in constants.RELEASE_FILES)
+    strangers = sorted(entry for entry in directory.iterdir() if entry.name not in constants.POSSIBLE_FILES)
     if strangers:
         names = ", ".join(repr(each.name) for each in strangers[:_NAMED])
         more = f" and {len(strangers) - _NAMED:,} more" if len(strangers) > _NAMED else ""

@@ -23,8 +23,10 @@ from knnkit.errors import DataError
 _TOOLS = ("tensorflow", "scikit-learn", "numpy")
 #: Keys of `model` that count by what they lead to.
 _ELSEWHERE: Any = {"gates": True, "data": {"file", "files", "skops"}, "test": {"file"}, "split": {"file"}}
-#: Keys of tables.
-_SILENT = {"drop", "missing", "categories", "unknown_category", "ignore_extra", "thousands", "input", "labels"}
+_ELSEWHERE["input"] = {"stages": {"__all__": {"file"}}}
+#: Keys of tables and raw inputs.
+_SILENT = {"drop", "missing", "categories", "unknown_category", "ignore_extra", "thousands"}
+_SILENT |= {"input", "labels", "window", "stages"}
 _CHUNK = 1 << 20
 
 
@@ -42,6 +44,7 @@ def digest(build: Build) -> str:
         files.append(model.data.skops)
     if isinstance(model.measured_on, TestFile):
         files.append(model.measured_on.file)
+    files += [stage.file for stage in model.input.stages] if model.input else []
     asked = {
         "model": _asked(model),
         "gates": build.gates.model_dump(mode="json"),
@@ -60,7 +63,7 @@ def _asked(model: ModelConfig) -> dict[str, Any]:
 def _without_silent(found: dict[str, Any]) -> dict[str, Any]:
     if found["data"].get("labels") != "folder":  # its file counts by what is in it
         found["data"].pop("labels", None)
-    for section in (found, found["data"]):
+    for section in (found, found["data"], found.get("input") or {}):
         for key in _SILENT & section.keys():
             if not section[key] or section[key] == "refuse":
                 del section[key]

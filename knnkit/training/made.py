@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -15,13 +15,17 @@ from knnkit.model.tflite import associated_files
 
 @dataclass(frozen=True)
 class Made:
-    """A model, its golden set, and the verdict of its self-check; `notes` say what `reduce` changed."""
+    """A model, its golden set, and the verdict of its self-check.
+
+    `notes` say what `reduce` changed; `stages` are further files of the release, by name.
+    """
 
     model: BuiltModel
     golden: Golden
     verdict: Verdict
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    stages: Mapping[str, bytes] = field(default_factory=dict)
 
     @property
     def counts(self) -> tuple[int, ...]:

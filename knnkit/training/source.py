@@ -7,6 +7,7 @@ TensorFlow only to build.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,28 +17,29 @@ from numpy.typing import NDArray
 
 from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.protocol.constants import Metric, Scale
-from device_agent.shared.protocol.model_info import Evaluation, Gates, Input, KnnInfo, Reduced, Table
+from device_agent.shared.protocol.model_info import Evaluation, Gates, KnnInfo, Reduced, Table, Window
 from device_agent.shared.release.row_origins import Origins
 from knnkit.config.answer_models import ReduceConfig
-from knnkit.config.parse import Build, FileData, GroupSplit, SklearnData, SkopsData, TestFile, TimeSplit
-from knnkit.data import columns, dataset, files, precision
+from knnkit.config.parse import Build, FileData, SkopsData, TestFile
+from knnkit.data import columns, files, precision
 from knnkit.data.dataset import Dataset
 from knnkit.errors import BuildError, DataError
 from knnkit.evaluation import faults
 from knnkit.evaluation.measure import affordable, compare_with_estimator, measure
-from knnkit.evaluation.splits import Divided, divide
 from knnkit.model.build import BuiltModel, build_enrolled, build_model, origins_of
 from knnkit.model.conformal import short_sets
-from knnkit.model.golden import draw_rows, make_golden
+from knnkit.model.golden import MAX_ROWS, draw_rows, make_golden
 from knnkit.model.reference.classifier import Reference
 from knnkit.model.reference.enrolment import Enrolment, enrol
 from knnkit.model.reference.spec import KnnSpec
 from knnkit.model.scaling import fit_scaler
 from knnkit.model.tflite.load_tensorflow import needs_build_extra
+from knnkit.training import inputs as raw_inputs
 from knnkit.training import reduction, sklearn_importer, unscaled, windows
 from knnkit.training.fitted import Fitted
 from knnkit.training.made import Made
-from knnkit.training.table import policy_of, prepare_of, raw_lines, read_more, read_test
+from knnkit.training.rows import divide_rows, label_of, load_rows
+from knnkit.training.table import prepare_of, raw_lines, read_more
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,8 @@ class Material:
         how: how rows were held out; empty where nothing is measured.
         table: of the raw columns that the rows were made from; None for rows of plain numbers.
         ignore_extra: whether a device ignores columns that the model does not know.
-        input: what the rows were made from, if they are not the rows of the files.
+        embedder: the stages that the rows were made by; None without any.
+        window: the windows of samples that the raw inputs are; None without any.
         whole: the same with all training rows, if `reduce` chose some of them.
         spare: the training rows that `reduce` left out.
         reduced: how it chose.
@@ -68,7 +71,8 @@ class Material:
     how: str = ""
     table: Table | None = None
     ignore_extra: bool = False
-    input: Input | None = None
+    embedder: raw_inputs.Embedder | None = None
+    window: Window | None = None
     whole: Material | None = None
     spare: Dataset | None = None
     reduced: str = ""
@@ -82,7 +86,7 @@ class Material:
     @property
     def groups(self) -> NDArray[Any] | None:
         """The recording of each training row; None for a model of rows."""
-        return None if self.input is None else self.training.beside
+        return None if self.window is None else self.training.beside
 
     @property
     def fingerprint(self) -> str:
@@ -109,19 +113,30 @@ class Material:
         """
         before = None if self.whole is None else self.whole._without_sets().build(Gates(gates.margin), seed=seed)
         how: dict[str, Any] = {"margin": gates.margin, "seed": seed, "inputs": inputs, "measure": self._measure}
-        how |= {"table": self.table, "ignore_extra": self.ignore_extra, "input": self.input}
-        how["golden"] = origins_of(draw_rows(self.held_out, self.training, seed=seed))
+        how |= {"table": self.table, "ignore_extra": self.ignore_extra}
+        how["input"] = raw_inputs.input_of(self.window, self.embedder)
+        how["golden"] = origins_of(draw_rows(self.held_out, self.training, seed=seed, limit=self._most_golden))
         if self.imported is None and before is None:
             model = build_model(self.spec, self.training, self.held_out, **how)
         else:
             known = origins_of(self.training) if self.imported is None else Origins(Path(self.training.source).name)
             how |= {"spare": self.spare, "reduced": self._reduced(before), "training": known}
             model = build_enrolled(self.spec, self.enrol(self.spec.scale, self.spec.metric), self.held_out, **how)
-        golden = make_golden(model, self.held_out, self.training, seed=seed, raw=raw_lines)
+        drawn: dict[str, Any] = {"seed": seed, "limit": self._most_golden, "raw": self._raw_lines}
+        golden = make_golden(model, self.held_out, self.training, **drawn)
         from knnkit.model.selfcheck import self_check  # TensorFlow
 
         notes = () if before is None else self._compare(before, model, golden)
-        return Made(model, golden, self_check(model, golden, gates), self._warn(model), notes)
+        stages = {} if self.embedder is None else self.embedder.files
+        return Made(model, golden, self_check(model, golden, gates), self._warn(model), notes, stages)
+
+    @property
+    def _most_golden(self) -> int:
+        return MAX_ROWS if self.embedder is None else raw_inputs.GOLDEN_ROWS
+
+    @property
+    def _raw_lines(self) -> Callable[[Dataset], bytes]:
+        return raw_lines if self.embedder is None else raw_inputs.input_lines
 
     def _without_sets(self) -> Material:
         return replace(self, spec=replace(self.spec, label_sets=()))
@@ -180,7 +195,8 @@ class Material:
         how = (len(space.classes), info.k, info.weights)
         reference = Reference(space.space, space.enrolled, space.codes, *how, margin=margin)
         reference.reject = info.reject
-        return make_golden(BuiltModel(b"", info, reference, ()), own, self.training, limit=limit, raw=raw_lines)
+        limit = min(limit, self._most_golden) if self.embedder else limit
+        return make_golden(BuiltModel(b"", info, reference, ()), own, self.training, limit=limit, raw=self._raw_lines)
 
     def read(self, file: Path, label: str) -> Dataset:
         """Returns the labelled rows of a file as the model's features.
@@ -188,8 +204,13 @@ class Material:
         Raises:
             DataError: a column is missing, or a cell cannot be read.
         """
-        if self.input is not None and self.input.window is not None:
-            return windows.read_more(file, label, self.training, self.input.window)
+        if self.window is not None or self.embedder is not None:
+            raw = self.training if self.embedder is None else self.training.raw or self.training
+            if self.window is not None:
+                more = windows.read_more(file, label, raw, self.window)
+            else:
+                more = read_more(file, label, raw, None)
+            return more if self.embedder is None else self.embedder.apply(more)[0]
         found = read_more(file, label, self.training, self.table)
         return self.fitting(found) if self.table is None else found
 
@@ -215,8 +236,8 @@ def load(build: Build) -> Material:
     if isinstance(model.data, SkopsData):
         return _load_imported(build, model.data)
     spec = KnnSpec(model.name, model.k, model.metric, model.weights, model.scale, model.reject, model.coverages)
-    everything, warnings = _load_rows(build)
-    divided = _divide(build, everything)
+    found = load_rows(build)
+    divided, everything, warnings = divide_rows(build, found), found.rows, found.warnings
     if isinstance(model.data, FileData) and model.data.features is None and model.input is None:
         warnings += columns.warnings(everything)
     ready = prepare_of(model.data, everything, divided.training, divided.held_out)
@@ -227,8 +248,8 @@ def load(build: Build) -> Material:
     warnings += (*divided.warnings, *faults.find(training, held_out))
     if "scale" not in model.model_fields_set:
         warnings += unscaled.find(training, model.k, model.metric, model.weights)
-    raw = None if model.input is None else model.input.record
-    material = Material(spec, training, held_out, None, warnings, divided.how, table, model.ignore_extra, raw)
+    material = Material(spec, training, held_out, None, warnings, divided.how, table, model.ignore_extra)
+    material = replace(material, embedder=found.embedder, window=found.window)
     return material if model.reduction is None else _reduce(material, model.reduction, model.seed)
 
 
@@ -259,40 +280,8 @@ def every_row(build: Build) -> Dataset:
     if isinstance(build.model.data, SkopsData):
         said = f"{build.model.data.skops} holds an estimator, and not the file of its rows"
         raise DataError(said, hint="data: {file: train.csv, label: species}")
-    everything, _ = _load_rows(build)
+    everything = load_rows(build).rows
     return prepare_of(build.model.data, everything, everything, None).training
-
-
-def _load_rows(build: Build) -> tuple[Dataset, tuple[str, ...]]:
-    """Returns all rows, and warnings about them."""
-    data, split, window = build.model.data, build.model.split, windows.window_of(build)
-    if window is not None:
-        cut = windows.load(build, window)
-        return cut.windows, cut.warnings
-    if isinstance(data, FileData):
-        beside = split.group if isinstance(split, GroupSplit) else split.time if isinstance(split, TimeSplit) else None
-        return files.load_all(data.sources, data.label, data.features, beside, policy_of(data), data.id), ()
-    assert isinstance(data, SklearnData)
-    return dataset.load_sklearn(data.sklearn), ()
-
-
-def _divide(build: Build, everything: Dataset) -> Divided:
-    test, split, window = build.model.measured_on, build.model.split, windows.window_of(build)
-    if isinstance(test, TestFile) and window is not None:
-        return Divided(everything, windows.read_more(test.file, label_of(build), everything, window), "file")
-    if isinstance(test, TestFile):
-        return Divided(everything, read_test(test.file, label_of(build), build.model.data, everything), "file")
-    how = "group" if isinstance(split, GroupSplit) or window else "time" if isinstance(split, TimeSplit) else split
-    assert not isinstance(how, TestFile)
-    return divide(everything, test, build.model.seed, how)
-
-
-def label_of(build: Build) -> str:
-    """Returns the name of the label column: of the test file if it has one, else of the training data."""
-    data, test = build.model.data, build.model.measured_on
-    if isinstance(test, TestFile) and test.label is not None:
-        return test.label
-    return data.label if isinstance(data, FileData) else "label"
 
 
 def _load_imported(build: Build, data: SkopsData) -> Material:

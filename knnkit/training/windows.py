@@ -11,17 +11,18 @@ from device_agent.shared.protocol.model_info import Window
 from knnkit.config.parse import Build, FileData, GroupSplit
 from knnkit.data import recordings
 from knnkit.data.dataset import Dataset
-from knnkit.data.recordings import Cut, Labels
+from knnkit.data.recordings import Labels
 from knnkit.errors import DataError
 
 
 def window_of(build: Build) -> Window | None:
     """Returns the windows of a model; None if it takes rows."""
-    return None if build.model.input is None else build.model.input.record.window
+    asked = build.model.input
+    return None if asked is None or asked.window is None else asked.window.record
 
 
-def load(build: Build, window: Window) -> Cut:
-    """Cuts the windows of all recordings of deploy.yaml.
+def load(build: Build, window: Window) -> tuple[Dataset, tuple[str, ...]]:
+    """Returns the windows of all recordings of deploy.yaml, and messages about what was left out.
 
     Raises:
         DataError: as `recordings.load`; or rows are to be held out, and there is one recording.
@@ -35,7 +36,7 @@ def load(build: Build, window: Window) -> Cut:
         said = f"{cut.windows.source}: all windows are of one recording, and a recording is never divided"
         hint = "more recordings, `recording:` in `window:`, test: {file: other.csv}, or test: 0"
         raise DataError(said, hint=hint)
-    return cut
+    return cut.windows, cut.warnings
 
 
 def read_more(file: Path, label: str, training: Dataset, window: Window) -> Dataset:

@@ -113,6 +113,17 @@ RECIPES: dict[str, str] = {
         model: {name: wine, data: {sklearn: wine}, k: 4, metric: manhattan, scale: robust}
         release: {version: 1.0.0, sequence: 10}
     """,
+    # Two stages before the search: windows of float32, then a quantised file.
+    "pixels": """
+        model:
+          name: pixels
+          data: {sklearn: digits}
+          input: {stages: [{file: windows.tflite, frames: 16, hop: 8, multiply: 0.5, add: 0.25}, mixer.tflite]}
+          k: 3
+          reject: 0.99
+        release: {version: 1.0.0, sequence: 10}
+        gates: {accuracy: 0.8}
+    """,
     # Two features near 0, and then in metres of UTM, which have an origin.
     "plots-near": """
         model: {name: plots, data: {file: near.csv, label: y}, k: 3, test: 0}
@@ -134,6 +145,7 @@ _SOURCES = (
     "tests/support/releases.py",
     "tests/support/offsets.py",
     "tests/support/signals.py",
+    "tests/support/stages.py",
 )
 
 
@@ -235,7 +247,7 @@ from knnkit.config import parse as config
 from knnkit.release import keys
 from knnkit.release.build import build_release
 from knnkit.release.signing import FileSigner
-from support import offsets, releases, signals
+from support import offsets, releases, signals, stages
 folder = Path(folder)
 (folder / "keys").mkdir(parents=True)
 (folder / "releases").mkdir()
@@ -261,6 +273,7 @@ rows, labels, queries = offsets.KINDS["utm"]()
 offsets.write_csv(folder / "utm.csv", rows, labels)
 offsets.write_csv(folder / "near.csv", rows - rows.mean(axis=0), labels)
 offsets.write_csv(folder / "queries.csv", queries, np.zeros(len(queries), int))
+stages.write_all(folder)
 for name, text in releases.RECIPES.items():
     parsed = config.parse(textwrap.dedent(text), base=folder)
     build_release(parsed.builds()[0], signer, out=folder / "releases" / name)

@@ -39,15 +39,21 @@ MODEL_FILE = "model.tflite"
 MANIFEST_FILE = "release.json"
 GOLDEN_FILE = "golden.npz"
 SIGNATURE_FILE = "model.sig"
-#: The files of a release that the signature covers. A release holds these, the signature, and nothing else.
+#: The files of every release that the signature covers.
 SIGNED_FILES = (GOLDEN_FILE, MODEL_FILE, MANIFEST_FILE)
+#: What a release may hold besides: networks that run before the search, each covered by the signature.
+MAX_STAGES = 8
+STAGE_FILES = tuple(f"stage-{number}.tflite" for number in range(1, MAX_STAGES + 1))
 RELEASE_FILES = (*SIGNED_FILES, SIGNATURE_FILE)
+#: Every name that a file of a release may have.
+POSSIBLE_FILES = (*RELEASE_FILES, *STAGE_FILES)
 
 #: Largest sizes in bytes, checked before a file is read or accepted.
 MAX_MANIFEST = 64 * 1024
 MAX_SIGNATURE = 64 * 1024
 MAX_GOLDEN = 256 * 1024 * 1024
 MAX_MODEL = 2 * 1024 * 1024 * 1024
+MAX_STAGE = 512 * 1024 * 1024
 
 # --- the runtimes -------------------------------------------------------------------------------------------------
 #: The runtime of boards without a TFLite wheel: NumPy searches the rows of the model file.

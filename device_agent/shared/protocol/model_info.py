@@ -128,12 +128,45 @@ class Window:
 
 
 @record
-class Input:
-    """What a model takes instead of rows."""
+class Stage:
+    """One `.tflite` file before the search: from an array of numbers to another one.
 
+    With `frames`, it runs on windows of that many rows of its input, each `hop` rows after the one before; else once on
+    all of it. Its output is taken times `multiply` plus `add`. `shape` and `dtype` are those of its input tensor; -1
+    stands for a length that is open.
+    """
+
+    file: str  # stage-1.tflite, ...
+    sha256: str
+    shape: tuple[int, ...] = ()
+    dtype: str = "float32"
+    frames: int | None = None
+    hop: int = 1
+    multiply: float = 1.0
+    add: float = 0.0
+
+
+#: Statistics over the first axis of the last stage's output.
+Pool = Literal["mean", "max", "min", "std"]
+
+
+@record
+class Input:
+    """How a raw input becomes a row of the search: stages in order, then statistics that make one row of many.
+
+    With a window, the raw inputs are windows of samples; without stages, these are the rows.
+
+    `width` is how many numbers a flat input has, as a line of CSV, and `columns` are their names; None and empty where
+    inputs are files, or the names are default names.
+    """
+
+    stages: tuple[Stage, ...] = ()
+    pool: tuple[Pool, ...] = ()
+    width: int | None = None
+    columns: tuple[str, ...] = ()
     window: Window | None = None
     #: As in `KnnInfo`.
-    omitted = ("window",)
+    omitted = ("stages", "pool", "width", "columns", "window")
 
 
 @record
@@ -193,7 +226,7 @@ class KnnInfo:
     origin: tuple[float, ...] | None = None
     table: Table | None = None  # None: rows are `n_features` plain numbers
     ignore_extra: bool = False  # whether rows may have columns that the model does not know
-    input: Input | None = None  # None: the model takes rows
+    input: Input | None = None  # None: rows are numbers or a table, without stages before the search
     schema: int = SCHEMA
     newest_schema = NEWEST_SCHEMA
     #: Left out of knn.json where they say nothing, so that models of plain rows keep their bytes.

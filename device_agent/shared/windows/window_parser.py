@@ -6,8 +6,8 @@ window, and is reported; it has no answer. Loaded only for a model with windows.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,9 @@ from device_agent.shared.tabular.csv_reader import CsvParser
 from device_agent.shared.tabular.json_reader import JsonParser
 from device_agent.shared.tabular.reader import Parsed, Parser
 from device_agent.shared.windows.cutter import Cutter, Gaps
+
+if TYPE_CHECKING:
+    from device_agent.shared.embedding.chain import Chain
 
 #: Most bytes of the windows that one block of text may become.
 _MOST_BYTES = 1 << 23
@@ -83,11 +86,13 @@ class WindowParser:
 
     Attributes:
         dtype: of the windows; samples are read and cut as float64.
+        chain: the stages that make rows of windows; None: windows are rows.
         gaps: what broke windows.
     """
 
     def __init__(self, window: Window, format: str, *, ignore_extra: bool = False, keep: Sequence[str] = ()) -> None:
         self.dtype: type[np.floating[Any]] = np.float64
+        self.chain: Chain | None = None
         self.header: bool | None = None
         self._keep = tuple(keep)
         self._place_of_name = self._keep.index(window.recording) if window.recording in keep else len(keep)
@@ -145,6 +150,17 @@ class WindowParser:
         self.header = self._parser.header
         return found
 
+    def arrays(self, arrays: Iterable[NDArray[Any]]) -> Iterator[Cut]:
+        """Cuts arrays of samples; one that is not finite breaks a window, as a bad line does. Lines count from 0."""
+        before = 0
+        for wide in arrays:
+            for part in self.parts(len(wide)):
+                samples = wide[part].astype(np.float64)
+                with np.errstate(over="ignore"):
+                    good = np.isfinite(samples.astype(np.float32)).all(axis=1)
+                yield self.cut(samples[good], (before + part.start + np.flatnonzero(good)).tolist())
+            before += len(wide)
+
     def why_empty(self) -> str:
         """Returns why there is no window."""
         said = self.gaps.describe()
@@ -162,4 +178,6 @@ class WindowParser:
             marks += [windows[:, 0, place].tolist(), windows[:, -1, place].tolist()]
         with np.errstate(over="ignore"):
             rows = windows[:, :, :width].reshape(len(windows), window.size).astype(self.dtype)
+        if self.chain is not None and len(rows):
+            rows = np.array([self.chain.embed(row) for row in rows], self.dtype)
         return Cut(rows, ends.tolist(), last, marks)
