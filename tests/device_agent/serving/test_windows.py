@@ -90,8 +90,8 @@ def test_a_release_activated_meanwhile(
     lines = [Line(place + 2, place / 50, line.sample) for place, line in enumerate(lines)]
     cut = 200
     before = answers(releases["motion"], lines[:cut])
-    goes_on = answers(releases[after], lines)[len(before) :]
-    later = goes_on if how == SAME else answers(releases[after], lines[cut:], how)
+    seen = lines if how == SAME else lines[cut:]
+    later = answers(releases[after], seen, how)[len(before) if how == SAME else 0 :]
     assert before
     assert later
     with Stream(own) as stream:

@@ -127,11 +127,11 @@ WRONG = {
     "data: {file: a.csv}, input: {window: {columns: [x], rows: 4, recording: x}}": "cannot name recordings",
     "data: {file: a.csv}, input: {windows: {columns: [x], rows: 4}}": "did you mean 'window'",
     "data: {file: a.csv}, reduce: edited, input: {window: {columns: [x], rows: 4}}": "`reduce` does not know",
-    "data: {sklearn: iris}, input: {window: {columns: [x], rows: 4}}": "cuts windows from recordings",
+    "data: {sklearn: iris}, input: {window: {columns: [x], rows: 4}}": "cuts recordings, which are files",
     "data: {file: a.csv, missing: median}, input: {window: {columns: [x], rows: 4}}": "leave missing out",
     "data: {file: a.csv}, split: stratified, input: {window: {columns: [x], rows: 4}}": "stay together",
     "data: {file: a.csv}, split: {time: t}, input: {window: {columns: [x], rows: 4}}": "stay together",
-    "data: {file: a.csv, labels: folder}": "`labels` needs `input`",
+    "data: {file: a.csv, labels: folder}": "`labels` needs a `window`",
 }
 
 
