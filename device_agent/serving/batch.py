@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.serving.columns import Columns, Kept, Training, neighbor_classes
+from device_agent.serving.columns import Columns, Kept, Training, Values, neighbor_classes, with_marks
 from device_agent.serving.in_flight import InFlight
 from device_agent.serving.load import Loaded, answering, load_kept
 from device_agent.serving.npy_writer import NpyRenderer
@@ -23,7 +23,7 @@ from device_agent.serving.progress import Progress
 from device_agent.serving.replicas import answer_all, label_all
 from device_agent.serving.writers import RENDERERS, Renderer
 from device_agent.shared.protocol.errors import AgentError, BadInput
-from device_agent.shared.protocol.record import record, replace
+from device_agent.shared.protocol.record import record
 from device_agent.shared.queries import row_type
 from device_agent.shared.tabular.csv_reader import CsvParser
 from device_agent.shared.tabular.inputs import Source, open_source
@@ -143,7 +143,7 @@ def make_parser(info: KnnInfo, format: str, request: Request, chain: Chain | Non
 
 
 def _tell_once(said: str) -> None:
-    print(f"device_agent: {said} (reported once for each column)", file=sys.stderr, flush=True)
+    print(f"device_agent: {said} (reported once)", file=sys.stderr, flush=True)
 
 
 def make_renderer(loaded: Loaded, columns: Columns, format: str) -> Renderer:
@@ -154,14 +154,11 @@ def make_renderer(loaded: Loaded, columns: Columns, format: str) -> Renderer:
 
         found, path = row_origins.read(loaded.model.path), loaded.model.path
         training = Training(neighbor_classes(path), found[0] if found else None)
-    window = loaded.model.info.window
-    if window is not None and format != "npy":
-        twice = next((name for name in columns.keep if name in window.marks), None)
-        if twice is not None:
-            hint = "give the column another name in the samples"
-            raise BadInput(f"--keep {twice}: the answers have a column of that name", hint=hint)
-        columns = replace(columns, keep=(*window.marks, *columns.keep))
-    return RENDERERS[format](loaded.model.info, columns, loaded.digest, training)
+    info = loaded.model.info
+    if info.window is not None and format != "npy":
+        columns = with_marks(columns, info.window)
+    values = None if info.targets is None else Values(loaded.model, info.targets, columns)
+    return RENDERERS[format](info, columns, loaded.digest, training, values)
 
 
 def _run(table: _Table, renderer: Renderer, sink: Sink) -> int:
@@ -186,7 +183,7 @@ def _run(table: _Table, renderer: Renderer, sink: Sink) -> int:
 def _rendered(table: _Table, renderer: Renderer) -> Iterator[tuple[int, bytes]]:
     """Yields (number of rows, rendered answers) of each block."""
     loaded, request = table.loaded, table.request
-    if request.columns.labels_only:
+    if request.columns.labels_only and loaded.model.info.targets is None:
         for labels in label_all(loaded, table.blocks(), request.runtime, request.threads):
             yield len(labels), renderer.render_labels(labels, table.take())
     else:

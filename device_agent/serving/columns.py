@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 from device_agent.shared import label_sets
 from device_agent.shared.protocol.constants import EXACT_FILE, MAX_MODEL
-from device_agent.shared.protocol.errors import ModelUnusable
-from device_agent.shared.protocol.model_info import KnnInfo
-from device_agent.shared.protocol.record import record
+from device_agent.shared.protocol.errors import BadInput, ModelUnusable
+from device_agent.shared.protocol.model_info import KnnInfo, Targets, Window
+from device_agent.shared.protocol.record import record, replace
 from device_agent.shared.release.model_file import read_member
 from device_agent.shared.release.npz import read_arrays
 
 if TYPE_CHECKING:
-    from device_agent.inference.tflite_knn import Answers
+    from device_agent.inference.tflite_knn import Answers, TfliteKNN
     from device_agent.shared.release.row_origins import Origins
 
 Errors = dict[int, tuple[int, str]]
@@ -61,6 +61,31 @@ class Sets:
         return [[self._info.classes[code] for code in np.flatnonzero(row)] for row in self.inside(answers)]
 
 
+class Values:
+    """The values of a regression's answers.
+
+    Raises:
+        BadInput: probabilities are asked for.
+    """
+
+    def __init__(self, model: TfliteKNN, targets: Targets, columns: Columns) -> None:
+        if columns.proba:
+            raise BadInput("--proba: the model answers values, and has no classes", hint="leave it out")
+        self.numbers, self._targets = model.values_of, targets
+        one = len(targets.names) == 1
+        self.columns = ["value"] if one else [f"value_{name}" for name in targets.names]
+
+    def cells(self, answers: Answers) -> list[list[str]]:
+        """Returns the values of each row as text; empty where a row is rejected."""
+        return [["" if value != value else repr(value) for value in row] for row in self.numbers(answers).tolist()]
+
+    def plain(self, answers: Answers) -> list[Any]:
+        """Returns the value of each row, or its values by target; None where it is rejected."""
+        rows = [None if row[0] != row[0] else row for row in self.numbers(answers).tolist()]
+        names = self._targets.names
+        return [None if row is None else row[0] if len(names) == 1 else dict(zip(names, row)) for row in rows]
+
+
 @record
 class Training:
     """What answers say of a neighbour: (n_train,) int32 class indices; None for older models: where rows come from."""
@@ -81,3 +106,16 @@ def neighbor_classes(model: str) -> NDArray[np.int32]:
     except (KeyError, ValueError) as error:
         raise ModelUnusable(f"{EXACT_FILE} inside {model} is damaged: {error}") from None
     return classes
+
+
+def with_marks(columns: Columns, window: Window) -> Columns:
+    """Returns the columns of answers for windows: which window each is for stands first.
+
+    Raises:
+        BadInput: a column that is kept has such a name.
+    """
+    twice = next((name for name in columns.keep if name in window.marks), None)
+    if twice is not None:
+        hint = "give the column another name in the samples"
+        raise BadInput(f"--keep {twice}: the answers have a column of that name", hint=hint)
+    return replace(columns, keep=(*window.marks, *columns.keep))

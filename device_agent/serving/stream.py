@@ -8,20 +8,19 @@ line is reported; the other lines are answered. Never goes on from files that we
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
-import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from device_agent.serving.batch import Request, make_renderer, save_counts
 from device_agent.serving.in_flight import InFlight
 from device_agent.serving.load import answering, load_kept
 from device_agent.serving.outputs import open_output, require_apart, write_all
+from device_agent.serving.signal_flags import SignalFlags, stream_signals
 from device_agent.serving.stream_rows import StreamRows
 from device_agent.serving.writers import Renderer
 from device_agent.shared.protocol import constants
@@ -62,7 +61,7 @@ def stream(store: Store, request: Request, start: Start | None = None) -> int:
     source = open_source(request.input, request.format, look=False)
     require_apart(source.descriptor, request.output)
     answerer = _Answerer(store, request, source, start)
-    with _signals() as flags, answerer.in_flight:
+    with stream_signals() as flags, answerer.in_flight:
         try:
             return _serve(answerer, source, flags)
         finally:
@@ -70,7 +69,7 @@ def stream(store: Store, request: Request, start: Start | None = None) -> int:
             answerer.tell_gaps()
 
 
-def _serve(answerer: _Answerer, source: Source, flags: _SignalFlags) -> int:
+def _serve(answerer: _Answerer, source: Source, flags: SignalFlags) -> int:
     lines = Lines()
     data: bytes | None = None
     poll = select.poll()
@@ -91,7 +90,7 @@ def _serve(answerer: _Answerer, source: Source, flags: _SignalFlags) -> int:
     return 0
 
 
-def _read(poll: select.poll, source: Source, flags: _SignalFlags, answerer: _Answerer) -> bytes | None:
+def _read(poll: select.poll, source: Source, flags: SignalFlags, answerer: _Answerer) -> bytes | None:
     """Returns what can be read; empty at the end, None if a signal arrived first."""
     while True:
         ready = poll.poll(IDLE_MS)
@@ -104,49 +103,6 @@ def _read(poll: select.poll, source: Source, flags: _SignalFlags, answerer: _Ans
             flags.drain()
             return None
         answerer.wait()
-
-
-class _SignalFlags:
-    """What signals have requested; `descriptor` is readable after one arrived."""
-
-    def __init__(self, descriptor: int) -> None:
-        self.descriptor = descriptor
-        self.stop = False
-        self._reload = False
-
-    def terminate(self, number: int, frame: Any) -> None:
-        self.stop = True
-        signal.signal(number, signal.SIG_DFL)  # a second SIGTERM ends a process that is blocked in a write
-
-    def hang_up(self, number: int, frame: Any) -> None:
-        self._reload = True
-
-    def take_reload(self) -> bool:
-        requested, self._reload = self._reload, False
-        return requested
-
-    def drain(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.read(self.descriptor, 4096)
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[_SignalFlags]:
-    readable, writable = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    flags = _SignalFlags(readable)
-    before = {
-        signal.SIGTERM: signal.signal(signal.SIGTERM, flags.terminate),
-        signal.SIGHUP: signal.signal(signal.SIGHUP, flags.hang_up),
-    }
-    wakeup = signal.set_wakeup_fd(writable, warn_on_full_buffer=False)
-    try:
-        yield flags
-    finally:
-        signal.set_wakeup_fd(wakeup)
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        os.close(readable)
-        os.close(writable)
 
 
 class _Answerer:
@@ -294,10 +250,13 @@ class _Answerer:
             self._answering = answering(self._store)
             if always or self._answering.release.digest != self._loaded.digest:
                 self._switch()
-        except (AgentError, OSError) as error:
+        except (AgentError, OSError, MemoryError) as error:
             if not self._may_continue():
                 raise
-            print(f"device_agent: {error}; {self._loaded.digest[:12]} still answers", file=sys.stderr)
+            print(
+                f"device_agent: {error or 'not enough memory'}; {self._loaded.digest[:12]} still answers",
+                file=sys.stderr,
+            )
 
     def _switch(self) -> None:
         loaded = load_kept(
@@ -305,14 +264,18 @@ class _Answerer:
         )
         try:  # what can fail comes before the rows are read for the other model
             made = {name: make_renderer(loaded, self._request.columns, name) for name in self._renderers}
+            new, old = (each.model.info.targets for each in (loaded, self._loaded))
+            if (new and new.names) != (old and old.names):
+                said = f"the release {loaded.digest[:12]} answers with other columns than this stream"
+                raise BadInput(said, hint="start the stream again")
+            loaded.tell_warnings()
+            self.save_counts()
             if not self._rows.follow(loaded.model.info, loaded.model.chain):
-                said = f"the release {loaded.digest[:12]} takes other columns than this stream"
+                said = f"the release {loaded.digest[:12]} takes other columns or missing cells than this stream"
                 raise BadInput(said, hint="start the stream again")
         except BaseException:
             loaded.close()
             raise
-        loaded.tell_warnings()
-        self.save_counts()
         self._renderers = made
         before, self._loaded = self._loaded, loaded
         before.close()

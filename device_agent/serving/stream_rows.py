@@ -70,7 +70,7 @@ class StreamRows:
 
         A model with the same windows goes on with the samples that are here; with others, a new window begins.
         """
-        if _columns(info) != _columns(self._info):
+        if _columns(info) != _columns(self._info) or (info.table is None) != (self._info.table is None):
             return False
         same, self._info = info.window == self._info.window, info
         for parser in self._parsers.values():

@@ -18,11 +18,11 @@ from knnkit.commands import _config
 from knnkit.data import unlabelled
 from knnkit.errors import UsageError
 from knnkit.evaluation.strangers import SHARES, Level, Measured, Trade
-from knnkit.model.build import calibration_rows, make_reference, most_calibrated, own_shares
+from knnkit.model.build import calibration_rows, make_reference, most_calibrated
 from knnkit.model.reference.calibration import MIN_CLASS_ROWS
 from knnkit.model.reference.classifier import Reference
 from knnkit.model.reference.enrolment import codes_of
-from knnkit.model.reference.spec import DEFAULT
+from knnkit.model.reference.spec import DEFAULT, own_shares
 from knnkit.render import charts
 from knnkit.render.charts import Chart, Line
 from knnkit.render.sanitize import clean, count, percent

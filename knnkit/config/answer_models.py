@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
+from device_agent.shared.protocol.model_info import DEFAULT
 from knnkit.config.field_types import Example, Section, Words
 
 Accepted = Annotated[float, Field(gt=0.0, lt=1.0)]
@@ -54,6 +55,18 @@ Reduce = Annotated[
 ]
 
 
+def _for_all(value: Any) -> Any:
+    return {DEFAULT: value} if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+Limits = Annotated[
+    dict[str, Annotated[float, Field(ge=0.0, allow_inf_nan=False)]],
+    BeforeValidator(_for_all),
+    Words("a limit, or targets and their limits ({floor: 0.5, default: 10.0})"),
+    Example("5.0"),
+]
+
+
 class GatesConfig(Section):
     """What every device must reach before it may keep the release."""
 
@@ -73,6 +86,10 @@ class GatesConfig(Section):
     """current: no class may have a lower recall than the release that the device runs now has on the same rows."""
     by: Annotated[float, Example("0.01")] = Field(default=0.0, ge=0.0, lt=1.0)
     """How much lower a recall may be for `not_worse_than`."""
+    rmse: Limits = Field(default={})
+    """Of a regression: highest root mean square error of every target; or {target: limit}, with `default`."""
+    max_error: Limits = Field(default={})
+    """Of a regression: highest error of a single evaluation row, for every target; or {target: limit}."""
     latency_ms: Annotated[float | None, Example("5.0")] = Field(default=None, gt=0.0)
     """Longest median time of one row, in milliseconds; default: no gate."""
     margin: Annotated[float, Example("1e-5")] = Field(default=1.0e-5, gt=0.0, lt=0.1)

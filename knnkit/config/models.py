@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import pydantic
 from pydantic import AfterValidator, Field
@@ -28,79 +28,15 @@ from knnkit.config.field_types import (
 )
 from knnkit.config.fleet_models import ClassifyConfig, FleetConfig, RolloutConfig
 from knnkit.config.input_models import InputConfig
-
-
-class TestFile(Section):
-    """Held-out rows in a file of their own."""
-
-    __test__ = False  # pytest must not collect it
-    file: FilePath
-    """CSV, Parquet or NPZ with the same columns as the training data."""
-    label: str | None = None
-    """The label column; default: the same as in the training data."""
-
-
-class GroupSplit(Section):
-    """Rows of one group are held out together."""
-
-    group: Annotated[str, Example("device_id")]
-    """The column of `data` that names the group of a row; not a feature, unless `features` names it."""
-
-
-class TimeSplit(Section):
-    """The latest rows are held out."""
-
-    time: Annotated[str, Example("timestamp")]
-    """The column of `data` with the time of a row: ISO 8601 or a number; not a feature, unless `features` names it."""
-
-
-# Tags become part of an error's location; angle brackets distinguish them from keys of the file.
-def _data_kind(value: Any) -> str:
-    if isinstance(value, dict):
-        return next((f"<{key}>" for key in ("skops", "sklearn") if key in value), "<file>")
-    return "<skops>" if isinstance(value, SkopsData) else "<sklearn>" if isinstance(value, SklearnData) else "<file>"
-
-
-def _test_kind(value: Any) -> str:
-    return "<file>" if isinstance(value, dict | TestFile) else "<share>"
-
-
-def _split_kind(value: Any) -> str:
-    if isinstance(value, dict):
-        return next((f"<{key}>" for key in ("time", "file") if key in value), "<group>")
-    kinds = ((GroupSplit, "<group>"), (TimeSplit, "<time>"), (TestFile, "<file>"))
-    return next((tag for kind, tag in kinds if isinstance(value, kind)), "<word>")
-
-
-Data = Annotated[
-    Annotated[FileData, pydantic.Tag("<file>")]
-    | Annotated[SklearnData, pydantic.Tag("<sklearn>")]
-    | Annotated[SkopsData, pydantic.Tag("<skops>")],
-    pydantic.Discriminator(_data_kind),
-]
-Share = Annotated[float, Field(ge=0.0, lt=1.0)]
-Test = Annotated[
-    Annotated[TestFile, pydantic.Tag("<file>")] | Annotated[Share, pydantic.Tag("<share>")],
-    pydantic.Discriminator(_test_kind),
-]
-Split = Annotated[
-    Annotated[Literal["random", "stratified"], pydantic.Tag("<word>")]
-    | Annotated[GroupSplit, pydantic.Tag("<group>")]
-    | Annotated[TimeSplit, pydantic.Tag("<time>")]
-    | Annotated[TestFile, pydantic.Tag("<file>")],
-    pydantic.Discriminator(_split_kind),
-]
-
+from knnkit.config.split_models import Data, GroupSplit, Split, Test, TestFile, TimeSplit
 
 _RECORDINGS = "data: {files: 'walks/*.csv', label: activity}"
+#: Keys of `data` that recordings do not go with.
+_OF_ROWS = ("features", "target", "drop", "missing", "categories", "unknown_category", "id", "thousands")
 
 
 def _misplaced(key: str, problem: str, hint: str) -> PydanticCustomError:
     return PydanticCustomError("misplaced_key", "{problem}", {"key": key, "problem": problem, "hint": hint})
-
-
-def _is_set(section: Section, key: str) -> bool:
-    return key in section.model_fields_set
 
 
 _SKOPS = "data: {skops: model.skops}, without k, metric, weights, scale, reduce"
@@ -189,7 +125,7 @@ class ModelConfig(Section):
             return self
         if not isinstance(data, FileData):
             raise _misplaced("data", "`window` cuts recordings, which are files", _RECORDINGS)
-        taken = [key for key in ("features", "drop", "missing", "categories", "id", "thousands") if _is_set(data, key)]
+        taken = [key for key in _OF_ROWS if key in data.model_fields_set]
         if taken:
             raise _misplaced("data", f"`window` decides what a row is: leave {', '.join(taken)} out", _RECORDINGS)
         if self.reduce is not None:
@@ -210,6 +146,19 @@ class ModelConfig(Section):
             problem = f"stages take raw numbers, which {what} does not go with"
             hint = "leave `input` out, or data: {file: train.csv, label: species}"
             raise PydanticCustomError("misplaced_key", "{problem}", {"key": "input", "problem": problem, "hint": hint})
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _regression_fits(self) -> ModelConfig:
+        if not (isinstance(self.data, FileData) and self.data.target):
+            return self
+        taken: list[str] = [key for key in ("label_sets", "reduce") if key in self.model_fields_set]
+        if self.split == "stratified":
+            taken.append("split")
+        if taken:
+            problem = f"`target` makes a regression, which has no classes: leave `{taken[0]}` out"
+            hint = "data: {file: train.csv, label: species}, for classes"
+            raise PydanticCustomError("misplaced_key", "{problem}", {"key": taken[0], "problem": problem, "hint": hint})
         return self
 
     @pydantic.model_validator(mode="after")

@@ -21,14 +21,11 @@ from knnkit.config.fleet_models import FleetConfig, RolloutConfig, TargetConfig,
 from knnkit.config.models import (
     Build,
     Config,
-    Data,
-    GroupSplit,
     ModelConfig,
     ReleaseConfig,
     SigningConfig,
-    TestFile,
-    TimeSplit,
 )
+from knnkit.config.split_models import Data, GroupSplit, TestFile, TimeSplit
 from knnkit.errors import ConfigError
 
 __all__ = [

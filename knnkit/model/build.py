@@ -5,7 +5,6 @@ Combines dataset, space, graph, calibration and metadata, and returns the float6
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib import metadata
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from device_agent import __version__
 from device_agent.shared.protocol import constants, model_info
+from device_agent.shared.regression import spreads
 from device_agent.shared.release.row_origins import Origins, pack
 from knnkit.data.dataset import MAX_TEXT, Dataset, shortened
 from knnkit.errors import BuildError, DataError
@@ -24,7 +24,7 @@ from knnkit.model.conformal import calibrate_sets, check_sets
 from knnkit.model.reference.calibration import answer_apart, calibrate
 from knnkit.model.reference.classifier import Reference
 from knnkit.model.reference.enrolment import Enrolment, codes_of, enrol
-from knnkit.model.reference.spec import DEFAULT, KnnSpec
+from knnkit.model.reference.spec import DEFAULT, KnnSpec, own_shares
 from knnkit.model.scaling import fit_scaler
 from knnkit.model.tflite.load_tensorflow import load_tensorflow, needs_build_extra, tensorflow_version
 from knnkit.model.tflite.op_versions import minimum_runtime
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from knnkit.model.graph.tfknn import KnnModule
 
 #: Evaluates a reference over classes.
-Measure = Callable[[Reference, tuple[int | str, ...]], model_info.Evaluation | None]
+Measure = Callable[[Reference, tuple[int | str, ...]], model_info.Evaluation | model_info.Targets | None]
 _UNKNOWN = Origins()
 #: The last tflite-runtime, and the only runtime on some boards (armv7l): every model must load on it.
 OLDEST_RUNTIME = "2.14.0"
@@ -130,7 +130,8 @@ def build_enrolled(
         MissingDependency: a package of `knnkit[build]` is not installed.
     """
     reference = make_reference(spec, enrolment, held_out, margin=margin, seed=seed, spare=spare, groups=groups)
-    evaluation = None if measure is None else measure(reference, enrolment.classes)
+    measured = None if measure is None else measure(reference, enrolment.classes)
+    targets = targets_of(enrolment) if measured is None else measured
     sets = _label_sets(spec, reference, enrolment, held_out, seed, spare)
     model = make_module(enrolment, reference)
     from knnkit.model.tflite import metadata
@@ -156,7 +157,7 @@ def build_enrolled(
         quantized=model.batch_rows(constants.QUANTIZED) if model.search.quantized else None,
         cells=model.batch_rows(constants.CELLS) if model.search.cells else None,
         searched=model.search.projection.matrix.shape[1] if model.search.projection else None,
-        evaluation=evaluation,
+        evaluation=measured if isinstance(measured, model_info.Evaluation) else None,
         lattice=model.search.lattice.step if model.search.lattice else None,
         label_sets=sets or None,
         reduced=reduced,
@@ -165,7 +166,10 @@ def build_enrolled(
         table=table,
         ignore_extra=ignore_extra,
         input=input,
-        schema=_schema(input is not None, table is not None or ignore_extra, origin is not None),
+        targets=targets if isinstance(targets, model_info.Targets) else None,
+        schema=_schema(
+            input is not None, enrolment.targets is not None, table is not None or ignore_extra, origin is not None
+        ),
     )
     return BuiltModel(
         metadata.pack(tree, model, info, pack(training or Origins(Path(enrolment.source).name), golden)),
@@ -191,10 +195,17 @@ def origins_of(rows: Dataset) -> Origins:
     return Origins(source, rows.places, "".join(f"{text}\n" for text in rows.ids.tolist()).encode())
 
 
-def _schema(stages: bool, tables: bool, origin: bool) -> int:
+def targets_of(enrolment: Enrolment) -> model_info.Targets | None:
+    """Returns the targets of a regression; None for a classifier."""
+    if enrolment.targets is None:
+        return None
+    return model_info.Targets(enrolment.target_names, tuple(spreads(enrolment.targets).tolist()))
+
+
+def _schema(inputs: bool, pipelines: bool, tables: bool, origin: bool) -> int:
     """Returns the lowest version of knn.json that says what the model needs."""
-    if stages:
-        return constants.SCHEMA_OF_INPUTS
+    if inputs or pipelines:
+        return constants.SCHEMA_OF_INPUTS if inputs else constants.SCHEMA_OF_PIPELINES
     return constants.SCHEMA_OF_TABLES if tables else constants.SCHEMA_OF_ORIGINS if origin else constants.SCHEMA
 
 
@@ -219,7 +230,9 @@ def make_reference(
     _require_rows(spec.k, len(enrolment), enrolment.source)
     classes = len(enrolment.classes)
     space, enrolled, codes = enrolment.space, enrolment.enrolled, enrolment.codes
-    reference = Reference(space, enrolled, codes, classes, spec.k, spec.weights, margin=margin, groups=groups)
+    how = spec.k, spec.weights
+    own = enrolment.targets
+    reference = Reference(space, enrolled, codes, classes, *how, margin=margin, targets=own, groups=groups)
     if groups is not None and (spec.reject is not None or spec.label_sets):
         _require_others(groups, spec.k)
     if spec.reject is not None:
@@ -274,21 +287,6 @@ def _calibrate(
     return replace(reject, measured=float(accepted.mean()), measured_rows=len(rows))
 
 
-def own_shares(spec: KnnSpec, classes: tuple[int | str, ...]) -> dict[int, float]:
-    """Returns class index -> share of `reject`, of the classes with a share of their own.
-
-    Raises:
-        BuildError: no training row has one of the labels.
-    """
-    codes = {str(label): code for code, label in enumerate(classes)}
-    own = {label: share for label, share in spec.shares.items() if label != DEFAULT}
-    if strange := sorted(own.keys() - codes):
-        close = difflib.get_close_matches(strange[0], [*codes, DEFAULT], n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"the labels are {', '.join([*codes][:10])}"
-        raise BuildError(f"reject has a share for {strange[0]!r}, and no training row has that label", hint=hint)
-    return {codes[label]: share for label, share in own.items()}
-
-
 def _label_sets(
     spec: KnnSpec,
     reference: Reference,
@@ -334,7 +332,7 @@ def most_calibrated(reference: Reference) -> int:
 
 
 def _warnings(enrolment: Enrolment) -> tuple[str, ...]:
-    if len(enrolment.classes) == 1:
+    if len(enrolment.classes) == 1 and enrolment.targets is None:
         only = enrolment.classes[0]
         return (f"{enrolment.source}: every row has the label {only!r}; the model can give only one answer",)
     return ()

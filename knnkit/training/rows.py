@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 from device_agent.shared.protocol.model_info import Window
 from knnkit.config.parse import Build, FileData, GroupSplit, SklearnData, TestFile, TimeSplit
-from knnkit.data import dataset, files
+from knnkit.data import dataset
 from knnkit.data.dataset import Dataset
 from knnkit.evaluation.splits import Divided, divide
-from knnkit.training import windows
+from knnkit.training import table, windows
 from knnkit.training.inputs import Embedder, embedder_of
-from knnkit.training.table import policy_of, read_test
+from knnkit.training.table import read_test
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def _load(build: Build) -> Dataset:
     data, split = build.model.data, build.model.split
     if isinstance(data, FileData):
         beside = split.group if isinstance(split, GroupSplit) else split.time if isinstance(split, TimeSplit) else None
-        return files.load_all(data.sources, data.label, data.features, beside, policy_of(data), data.id)
+        return table.load_rows(data, beside)
     assert isinstance(data, SklearnData)
     return dataset.load_sklearn(data.sklearn)
 

@@ -17,15 +17,16 @@ from numpy.typing import NDArray
 
 from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.protocol.constants import Metric, Scale
-from device_agent.shared.protocol.model_info import Evaluation, Gates, KnnInfo, Reduced, Table, Window
+from device_agent.shared.protocol.model_info import Evaluation, Gates, KnnInfo, Reduced, Table, Targets, Window
+from device_agent.shared.regression import spreads
 from device_agent.shared.release.row_origins import Origins
 from knnkit.config.answer_models import ReduceConfig
 from knnkit.config.parse import Build, FileData, SkopsData, TestFile
-from knnkit.data import columns, files, precision
+from knnkit.data import columns, precision
 from knnkit.data.dataset import Dataset
 from knnkit.errors import BuildError, DataError
 from knnkit.evaluation import faults
-from knnkit.evaluation.measure import affordable, compare_with_estimator, measure
+from knnkit.evaluation.measure import affordable, compare_with_estimator, measure, measure_errors
 from knnkit.model.build import BuiltModel, build_enrolled, build_model, origins_of
 from knnkit.model.conformal import short_sets
 from knnkit.model.golden import MAX_ROWS, draw_rows, make_golden
@@ -39,7 +40,7 @@ from knnkit.training import reduction, sklearn_importer, unscaled, windows
 from knnkit.training.fitted import Fitted
 from knnkit.training.made import Made
 from knnkit.training.rows import divide_rows, label_of, load_rows
-from knnkit.training.table import prepare_of, raw_lines, read_more
+from knnkit.training.table import prepare_of, raw_lines, read_held_out, read_more
 
 
 @dataclass(frozen=True)
@@ -165,22 +166,24 @@ class Material:
     def _measured(self, reference: Reference) -> Dataset | None:
         return None if self.held_out is None else affordable(self.held_out, reference)
 
-    def _measure(self, reference: Reference, classes: tuple[int | str, ...]) -> Evaluation | None:
-        return measure(reference, classes, self._measured(reference), self.how)
+    def _measure(self, reference: Reference, classes: tuple[int | str, ...]) -> Evaluation | Targets | None:
+        measured = self._measured(reference)
+        if self.training.targets is not None:
+            targets = Targets(self.training.target_names, tuple(spreads(self.training.targets).tolist()))
+            return measure_errors(reference, targets, measured, self.how)
+        of = None if self.held_out is None else len(self.held_out.rows)
+        return measure(reference, classes, measured, self.how, of)
 
     def _warn(self, model: BuiltModel) -> tuple[str, ...]:
-        """Warns of held-out rows that were not measured; asks an imported classifier, and reports what differs."""
+        """Warns of short label sets; asks an imported classifier, and reports what differs."""
         short = short_sets(model.info)
         measured = self._measured(model.reference)
         if self.held_out is None or measured is None:
             return ()
-        count, of = len(measured.rows), len(self.held_out.rows)
-        said = f"accuracy is measured on {count:,} of {of:,} held-out rows, drawn at random"
-        warnings = short if count == of else (*short, said)
         if self.imported is None or self.imported.estimator is None:
-            return warnings
+            return short
         own = compare_with_estimator(self.imported.estimator, model.reference, model.info.classes, measured)
-        return (*warnings, *own)
+        return (*short, *own)
 
     def golden(self, info: KnnInfo, own: Dataset, *, margin: float, limit: int) -> Golden:
         """Returns the golden set of the user's own rows, for a model that was built from this material.
@@ -194,7 +197,7 @@ class Material:
         space = self.enrol(info.scale, info.metric)
         how = (len(space.classes), info.k, info.weights)
         reference = Reference(space.space, space.enrolled, space.codes, *how, margin=margin)
-        reference.reject = info.reject
+        reference.reject, reference.targets = info.reject, space.targets
         limit = min(limit, self._most_golden) if self.embedder else limit
         return make_golden(BuiltModel(b"", info, reference, ()), own, self.training, limit=limit, raw=self._raw_lines)
 
@@ -245,9 +248,11 @@ def load(build: Build) -> Material:
     warnings += ready.warnings
     shifted, seen = model.metric != "cosine" or model.scale != "none", everything if table is None else training
     warnings += precision.warnings(seen.rows, seen.feature_names, seen.source, shifted=shifted)
-    warnings += (*divided.warnings, *faults.find(training, held_out))
-    if "scale" not in model.model_fields_set:
-        warnings += unscaled.find(training, model.k, model.metric, model.weights)
+    warnings += divided.warnings
+    if training.targets is None:
+        warnings += faults.find(training, held_out)
+        if "scale" not in model.model_fields_set:
+            warnings += unscaled.find(training, model.k, model.metric, model.weights)
     material = Material(spec, training, held_out, None, warnings, divided.how, table, model.ignore_extra)
     material = replace(material, embedder=found.embedder, window=found.window)
     return material if model.reduction is None else _reduce(material, model.reduction, model.seed)
@@ -289,7 +294,7 @@ def _load_imported(build: Build, data: SkopsData) -> Material:
     estimator = sklearn_importer.load_skops(data.skops)
     held_out, names = None, sklearn_importer.fitted_names(estimator)
     if isinstance(test, TestFile):
-        held_out = files.load(test.file, label_of(build), names, wide=True)
+        held_out = read_held_out(test, label_of(build), names)
         width = sklearn_importer.width(estimator)
         if len(held_out.feature_names) != width:
             raise DataError(
@@ -301,6 +306,8 @@ def _load_imported(build: Build, data: SkopsData) -> Material:
         estimator, name=model.name, feature_names=names, reject=model.reject, source=str(data.skops)
     )
     found = replace(found, spec=replace(found.spec, label_sets=model.coverages))
+    if held_out is not None and len(held_out.target_names) == len(found.enrolment.target_names):
+        found = replace(found, enrolment=replace(found.enrolment, target_names=held_out.target_names))
     return replace(of_imported(found, held_out), ignore_extra=model.ignore_extra)
 
 
