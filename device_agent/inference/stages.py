@@ -1,4 +1,4 @@
-"""Loads the stages of a model into the board's TFLite runtime.
+"""Loads the stages of a model into TFLite.
 
 Each file is one of the verified release, with the SHA-256 that knn.json names. Never runs in NumPy alone.
 """

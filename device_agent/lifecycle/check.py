@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from device_agent.lifecycle import compare
 from device_agent.serving.load import load_model, open_kept
-from device_agent.shared.protocol import constants
+from device_agent.shared.protocol import constants, model_info
 from device_agent.shared.protocol.documents import ReleaseRef
 from device_agent.shared.protocol.errors import DeviceUnfit, GateFailed, ModelUnusable
 from device_agent.shared.protocol.record import replace
@@ -67,6 +67,7 @@ def certify(
 #: Missed gate -> what to do about it.
 _FIXES = {
     "parity": "`knnkit deploy --target HOST --report report.html` lists the rows that differ",
+    "embedding": "`input: {bound: ...}` in deploy.yaml, another --runtime, or float stages",
     "accuracy": "`gates: {accuracy: ...}` in deploy.yaml, or other training rows, k or scale",
     "current": "`knnkit deploy --release RELEASE --verify --target HOST` repairs the running release; or leave out"
     " `not_worse_than` under gates: in deploy.yaml, and build again",
@@ -119,10 +120,6 @@ def _certify(
         from device_agent.shared.features.golden_rows import from_raw
 
         golden = from_raw(golden, model.info)
-    if model.chain is not None:
-        from device_agent.shared.embedding.parsers import golden_rows
-
-        golden_rows(golden, model.info, model.chain)
     answers = with_mapped_labels(model, golden, model.classify(golden.rows))
     if opened.files[constants.MODEL_FILE].size > memory.SMALL:
         answers = answer_as_a_stream(load_model(opened, runtime, stream=True), model, golden, answers)
@@ -132,12 +129,19 @@ def _certify(
     gates = verdict.manifest.gates
     if other is not None:  # rows of somebody's own need not hold every class
         gates = replace(gates, balanced_accuracy=None, min_recall=None, recall=None, not_worse_than=None)
+    own, label = None, answers.label
+    if model.chain is not None:
+        from device_agent.lifecycle.own_rows import check_own_rows
+
+        own = check_own_rows(model, model.chain, golden, gates)
+        gates, label = model_info.Gates(margin=gates.margin, latency_ms=gates.latency_ms), own.label
     values = None if model.info.targets is None else model.values_of(answers)
     found = judge(golden, answers, model.info, gates, p50_ms=latency.p50_ms if latency else None, values=values)
+    measured = found if own is None else own.verdict
     manifest = verdict.manifest
     compared = None
     if before is not None and model.info.targets is None:
-        compared = changes.compare(before, model.info, golden, answers.label)
+        compared = changes.compare(before, model.info, golden, label)
     worse = class_gates.worse(manifest.gates, compared, running.ref if running else None)
     return Certificate(
         nonce=nonce,
@@ -151,18 +155,19 @@ def _certify(
         different=found.different,
         differences=found.differences,
         largest_distance_error=found.largest_distance_error,
-        accuracy=found.accuracy,
-        accuracy_rows=found.accuracy_rows,
-        accepted=found.accepted,
-        confusion=found.confusion,
+        accuracy=measured.accuracy,
+        accuracy_rows=measured.accuracy_rows,
+        accepted=measured.accepted,
+        confusion=measured.confusion,
         latency=latency,
         runtime=model.runtime,
         device=board.device_info(),
-        failures=(*found.failures, *worse),
+        failures=(*found.failures, *(own.verdict.failures if own else ()), *worse),
         issued=clock.now().wall,
         signed_by=verdict.signed_by,
         warnings=verdict.warnings,
         compared=compared,
+        embedding=own.check if own else None,
         errors=found.errors,
         classes=tuple(map(str, model.info.classes)) if len(model.info.classes) <= constants.MAX_CONFUSED else (),
     )

@@ -23,7 +23,7 @@ from device_agent.serving.progress import Progress
 from device_agent.serving.replicas import answer_all, label_all
 from device_agent.serving.writers import RENDERERS, Renderer
 from device_agent.shared.protocol.errors import AgentError, BadInput
-from device_agent.shared.protocol.record import record
+from device_agent.shared.protocol.record import record, replace
 from device_agent.shared.queries import row_type
 from device_agent.shared.tabular.csv_reader import CsvParser
 from device_agent.shared.tabular.inputs import Source, open_source
@@ -33,13 +33,11 @@ from device_agent.store.starts import Start
 from device_agent.store.store import Store
 
 if TYPE_CHECKING:
+    from device_agent.serving.files import FileSource
     from device_agent.shared.embedding.chain import Chain
     from device_agent.shared.features.coder import Coder
     from device_agent.shared.protocol.model_info import KnnInfo, Window
     from device_agent.shared.windows.window_parser import WindowParser
-
-#: Inputs that are embedded before their answers are written.
-_EMBEDDED = 64
 
 
 @record
@@ -102,7 +100,7 @@ def classify_by(loaded: Loaded, request: Request, start: Start | None = None, in
     Raises:
         BadInput, ModelUnusable: as `classify`.
     """
-    source = open_source(request.input, request.format)
+    source, request = _open(loaded, request)
     renderer = make_renderer(loaded, request.columns, request.output_format or source.format)
     sink = Sink(request.output, renderer.dtype if isinstance(renderer, NpyRenderer) else None)
     try:
@@ -113,6 +111,19 @@ def classify_by(loaded: Loaded, request: Request, start: Start | None = None, in
         sink.abandon()
         raise
     return count
+
+
+def _open(loaded: Loaded, request: Request) -> tuple[Source | FileSource, Request]:
+    """Returns the input; for a model with stages it may be a file of a sound or picture, or a folder of them."""
+    if loaded.model.chain is None:
+        return open_source(request.input, request.format), request
+    from device_agent.serving.files import FileSource, naming_files
+    from device_agent.shared.embedding import files
+
+    if request.format == "auto" and request.input not in (None, "-") and files.is_raw(str(request.input)):
+        columns = naming_files(str(request.input), request.columns)
+        return FileSource(str(request.input)), replace(request, columns=columns)
+    return replace(open_source(request.input, request.format), longest=loaded.longest_line), request
 
 
 def make_parser(info: KnnInfo, format: str, request: Request, chain: Chain | None = None) -> Parser:
@@ -199,7 +210,12 @@ class _Table:
     """
 
     def __init__(
-        self, loaded: Loaded, source: Source, request: Request, start: Start | None, in_flight: InFlight | None
+        self,
+        loaded: Loaded,
+        source: Source | FileSource,
+        request: Request,
+        start: Start | None,
+        in_flight: InFlight | None,
     ) -> None:
         self.header = False
         self.loaded, self.source, self.request, self.start = loaded, source, request, start
@@ -224,13 +240,13 @@ class _Table:
             self._in_flight.answering(self._waiting[0][1], self._waiting[-1][2])
 
     def blocks(self) -> Iterator[NDArray[Any]]:
-        if self.source.format == "npy":
+        if isinstance(self.source, Source) and self.source.format == "npy":
             if self.request.columns.keep:
                 raise BadInput("--keep: the columns of NPY have no names", hint="give the rows as CSV or JSON lines")
             if self._info.window is not None:
-                yield from self._sample_arrays(self._info.window)
+                yield from self._sample_arrays(self.source, self._info.window)
             else:
-                yield from self._arrays() if self.loaded.model.chain is None else self._inputs(self.loaded.model.chain)
+                yield from self._arrays(self.source) if self.loaded.model.chain is None else self._inputs(self.source)
             return
         parser = make_parser(self._info, self.source.format, self.request, self.loaded.model.chain)
         if self._info.window is not None:
@@ -242,13 +258,13 @@ class _Table:
                 if len(parsed.rows):
                     yield self._hand_out(parsed.rows, parsed.kept, "line {}", parsed.lines)
 
-    def _arrays(self) -> Iterator[NDArray[Any]]:
+    def _arrays(self, source: Source) -> Iterator[NDArray[Any]]:
         """Converts the rows of an NPY file; checks them here, because an error names the row's number."""
         before = 0
         coder = _coder_of(self._info)
         if coder is not None and self.request.coders is not None:
             self.request.coders.append(coder)
-        for wide in self.source.arrays(len(self._info.columns)):
+        for wide in source.arrays(len(self._info.columns)):
             with np.errstate(over="ignore"):
                 rows: NDArray[Any] = np.ascontiguousarray(wide, dtype=row_type(self._info.origin))
                 if coder is not None:
@@ -261,13 +277,13 @@ class _Table:
             yield self._hand_out(rows, (), "rows[{}]", range(before, before + len(rows)))
             before += len(rows)
 
-    def _sample_arrays(self, window: Window) -> Iterator[NDArray[Any]]:
+    def _sample_arrays(self, source: Source, window: Window) -> Iterator[NDArray[Any]]:
         """Cuts the samples of an NPY file."""
         from device_agent.shared.windows.window_parser import WindowParser
 
         self._windows = parser = WindowParser(window, "csv")
         parser.dtype, parser.chain = row_type(self._info.origin), self.loaded.model.chain
-        for cut in parser.arrays(self.source.arrays(len(window.numbers))):
+        for cut in parser.arrays(source.arrays(len(window.numbers))):
             if len(cut.rows):
                 yield self._hand_out(cut.rows, cut.marks, "rows[{}]", cut.last)
 
@@ -280,21 +296,11 @@ class _Table:
         if self._windows is not None and (said := self._windows.gaps.describe()):
             print(f"device_agent: {self.source.name}: {said}", file=sys.stderr, flush=True)
 
-    def _inputs(self, chain: Chain) -> Iterator[NDArray[Any]]:
-        """Embeds the inputs of an NPY file of shape (n, ...), some at a time."""
-        before = 0
-        for inputs in self.source.arrays(None):
-            for start in range(0, len(inputs), _EMBEDDED):
-                rows = [self._embedded(chain, each, before + at) for at, each in enumerate(inputs[start:][:_EMBEDDED])]
-                before += len(rows)
-                made = np.array(rows, row_type(self._info.origin))
-                yield self._hand_out(made, (), "inputs[{}]", range(before - len(rows), before))
+    def _inputs(self, source: Source) -> Iterator[NDArray[Any]]:
+        from device_agent.serving.files import embedded
 
-    def _embedded(self, chain: Chain, values: NDArray[Any], number: int) -> NDArray[np.float32]:
-        try:
-            return chain.embed(values)
-        except BadInput as error:
-            raise BadInput(f"{self.source.name}: inputs[{number}]: {error}", hint=error.hint) from None
+        for rows, numbers in embedded(source, self.loaded.model):
+            yield self._hand_out(rows, (), "inputs[{}]", numbers)
 
     def _filled(self, coder: Coder, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         from device_agent.shared.features.parsers import read_array
@@ -326,9 +332,9 @@ class _Table:
             raise BadInput(f"{name}: {error}", hint=error.hint) from None
         if parsed.errors:
             number, message = next(iter(parsed.errors.values()))
-            raise BadInput(f"{name}, line {number}: {message}", hint=parsed.hint or "--stream answers the other lines")
+            raise BadInput(f"{self.source.where(number)}: {message}", hint=parsed.hint or self.source.others)
         for number, message in parsed.bad:
-            print(f"device_agent: {name}, line {number}: {message}", file=sys.stderr)
+            print(f"device_agent: {self.source.where(number)}: {message}", file=sys.stderr)
         return parsed
 
 

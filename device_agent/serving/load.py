@@ -44,6 +44,15 @@ class Loaded:
         """The release's digest."""
         return self.verdict.digest
 
+    @property
+    def longest_line(self) -> int:
+        """Most bytes of a line: one that holds a sound or picture may be long."""
+        if self.model.chain is None:
+            from device_agent.shared.tabular.inputs import MAX_LINE
+        else:
+            from device_agent.shared.embedding.decode import MAX_LINE
+        return MAX_LINE
+
     def tell_warnings(self) -> None:
         """Says on standard error what would refuse the release today: it answers all the same."""
         for text in self.verdict.warnings:

@@ -25,7 +25,7 @@ from device_agent.serving.stream_rows import StreamRows
 from device_agent.serving.writers import Renderer
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.errors import AgentError, BadInput
-from device_agent.shared.tabular.inputs import MAX_LINE, Lines, Source, open_source
+from device_agent.shared.tabular.inputs import Lines, Source, open_source
 from device_agent.shared.tabular.reader import Parsed
 from device_agent.store import state
 from device_agent.store.starts import Start
@@ -70,7 +70,7 @@ def stream(store: Store, request: Request, start: Start | None = None) -> int:
 
 
 def _serve(answerer: _Answerer, source: Source, flags: SignalFlags) -> int:
-    lines = Lines()
+    lines = Lines(longest=answerer.longest_line)
     data: bytes | None = None
     poll = select.poll()
     for descriptor in (source.descriptor, flags.descriptor):
@@ -123,6 +123,7 @@ class _Answerer:
         self._answering = answering(store)
         self._loaded = load_kept(store, self._answering.release, request.runtime, request.threads, stream=True)
         self._loaded.tell_warnings()
+        self.longest_line = self._loaded.longest_line
         self._rows = StreamRows(self._loaded.model.info, source, request, self._loaded.model.chain)
         self._renderers: dict[str, Renderer] = {}
         self._next_counts = 0.0
@@ -226,7 +227,7 @@ class _Answerer:
     def refuse_overlong(self) -> None:
         """Answers a line that is longer than any row with an error."""
         self._rows.parser.line += 1
-        error = {0: (self._rows.parser.line, f"has more than {MAX_LINE:,} bytes")}
+        error = {0: (self._rows.parser.line, f"has more than {self.longest_line:,} bytes")}
         self._report(*error[0])
         self.refused += 1
         if self._loaded.model.info.window is None:

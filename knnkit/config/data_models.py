@@ -53,6 +53,10 @@ class FileData(Section):
     id: Annotated[str | None, Example("sample")] = None
     """The column that names a row, by a number or a file: neighbours are answered with it, too. It is not a feature,
     unless `features` names it."""
+    path: Annotated[str | None, Example("file")] = None
+    """The column of a CSV that holds the path of each row's sound, picture or array, from the folder of the CSV.
+    Without it, `files: 'sounds/*/*.wav'` takes the folder of a file as its label, and `files:
+    'sounds/{word}/{voice}-*.wav'` with `label: word` a part of its path; `split: {group: voice}` then works, too."""
     drop: Annotated[tuple[str, ...], Example("[timestamp, device_id]")] = ()
     """Columns to leave out, by name or pattern (`gyro_*`)."""
     missing: Annotated[

@@ -10,29 +10,27 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pydantic
-from pydantic import AfterValidator, Field
+from pydantic import Field
 from pydantic_core import PydanticCustomError
 
 from device_agent.shared.protocol import constants
 from knnkit.config.answer_models import Coverages, GatesConfig, Reduce, ReduceConfig, Reject
 from knnkit.config.data_models import FileData, SklearnData, SkopsData
 from knnkit.config.field_types import (
-    Duration,
     Example,
-    FilePath,
     Name,
     Section,
     Text,
-    check_version,
     no_sense,
 )
 from knnkit.config.fleet_models import ClassifyConfig, FleetConfig, RolloutConfig
 from knnkit.config.input_models import InputConfig
+from knnkit.config.release_models import ReleaseConfig, SigningConfig
 from knnkit.config.split_models import Data, GroupSplit, Split, Test, TestFile, TimeSplit
 
 _RECORDINGS = "data: {files: 'walks/*.csv', label: activity}"
 #: Keys of `data` that recordings do not go with.
-_OF_ROWS = ("features", "target", "drop", "missing", "categories", "unknown_category", "id", "thousands")
+_OF_ROWS = ("features", "target", "drop", "missing", "categories", "unknown_category", "id", "thousands", "path")
 
 
 def _misplaced(key: str, problem: str, hint: str) -> PydanticCustomError:
@@ -139,7 +137,7 @@ class ModelConfig(Section):
     def _input_fits(self) -> ModelConfig:
         if self.input is None or isinstance(self.data, SklearnData):
             return self
-        table = ("missing", "categories", "unknown_category", "thousands")
+        table = ("missing", "categories", "unknown_category", "thousands", "target")
         taken = () if isinstance(self.data, SkopsData) else [key for key in table if key in self.data.model_fields_set]
         if taken or isinstance(self.data, SkopsData):
             what = f"`{taken[0]}` of data" if taken else "an estimator of `skops`"
@@ -176,28 +174,6 @@ class ModelConfig(Section):
             hint = "test: {file: test.csv}"
             raise PydanticCustomError("misplaced_key", "{problem}", {"key": "test", "problem": problem, "hint": hint})
         return self
-
-
-class ReleaseConfig(Section):
-    """Where the release is written and what it is called."""
-
-    dir: FilePath = Field(default=Path("dist"), validate_default=True)
-    """The release directory; with several models, each has a subdirectory with its name."""
-    version: Annotated[str, AfterValidator(check_version), Example('"1.0"')] = "1.0.0"
-    """Version for humans; devices compare the sequence."""
-    sequence: Annotated[int | None, Example("12")] = Field(default=None, ge=1, lt=2**53)
-    """Number that grows with each release; default: the time of the build."""
-    expires: Annotated[Annotated[Duration, Field(gt=0.0)] | None, Example("90d")] = None
-    """Time after the build after which no device activates the release; default: it never expires."""
-
-
-class SigningConfig(Section):
-    """The signing key, and the keys that new devices trust."""
-
-    key: FilePath = Field(default=Path("keys/signing.pem"), validate_default=True)
-    """The private key (`knnkit keygen`)."""
-    trusted: Annotated[tuple[FilePath, ...], Example("[keys/signing.pub]")] = ()
-    """Public keys that `provision` puts on a device, which should have no others; default: that of the signing key."""
 
 
 class Build(Section):

@@ -22,9 +22,8 @@ from knnkit.config.models import (
     Build,
     Config,
     ModelConfig,
-    ReleaseConfig,
-    SigningConfig,
 )
+from knnkit.config.release_models import ReleaseConfig, SigningConfig
 from knnkit.config.split_models import Data, GroupSplit, TestFile, TimeSplit
 from knnkit.errors import ConfigError
 

@@ -167,9 +167,7 @@ def build_enrolled(
         ignore_extra=ignore_extra,
         input=input,
         targets=targets if isinstance(targets, model_info.Targets) else None,
-        schema=_schema(
-            input is not None, enrolment.targets is not None, table is not None or ignore_extra, origin is not None
-        ),
+        schema=_schema(input, enrolment.targets is not None, table is not None or ignore_extra, origin is not None),
     )
     return BuiltModel(
         metadata.pack(tree, model, info, pack(training or Origins(Path(enrolment.source).name), golden)),
@@ -202,10 +200,12 @@ def targets_of(enrolment: Enrolment) -> model_info.Targets | None:
     return model_info.Targets(enrolment.target_names, tuple(spreads(enrolment.targets).tolist()))
 
 
-def _schema(inputs: bool, pipelines: bool, tables: bool, origin: bool) -> int:
+def _schema(input: model_info.Input | None, pipelines: bool, tables: bool, origin: bool) -> int:
     """Returns the lowest version of knn.json that says what the model needs."""
-    if inputs or pipelines:
-        return constants.SCHEMA_OF_INPUTS if inputs else constants.SCHEMA_OF_PIPELINES
+    if input is not None:
+        return constants.SCHEMA_OF_INPUTS
+    if pipelines:
+        return constants.SCHEMA_OF_PIPELINES
     return constants.SCHEMA_OF_TABLES if tables else constants.SCHEMA_OF_ORIGINS if origin else constants.SCHEMA
 
 

@@ -1,4 +1,4 @@
-"""Embeds raw inputs on the host, by the stages that devices run.
+"""Embeds raw inputs on the host.
 
 TensorFlow runs the files in a process of its own, so that a damaged file cannot end the build. The rows of this module
 are the reference that devices are compared with. Reads no raw file.
@@ -12,7 +12,7 @@ import io
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -65,27 +65,33 @@ def read_stages(input: Input, paths: Iterable[Path]) -> tuple[Input, dict[str, b
     return replace(input, stages=tuple(stages)), files
 
 
-def embed(input: Input, files: Mapping[str, bytes], inputs: Iterable[NDArray[Any]]) -> Embedded:
+def embed(
+    input: Input,
+    files: Mapping[str, bytes],
+    inputs: Iterable[NDArray[Any]],
+    name: Callable[[int], str] = "row {}".format,
+) -> Embedded:
     """Returns the rows of raw arrays.
 
     Args:
         input: the stages.
         files: bytes of each stage, by its name.
         inputs: the arrays; taken one at a time.
+        name: names an input in messages, by its number from 0.
 
     Raises:
         BuildError: a stage cannot be loaded, or an input does not fit it.
     """
     with tempfile.TemporaryDirectory(prefix="knnkit-stages-") as folder:
-        for name, data in files.items():
-            (Path(folder) / name).write_bytes(data)
+        for stage, data in files.items():
+            (Path(folder) / stage).write_bytes(data)
         out = str(Path(folder) / "rows")
         said = _run([json_codec.dumps(input), folder, out], inputs)
         try:
             rows = np.load(f"{out}.npy", allow_pickle=False)
             return Embedded(rows, json_codec.loads(Input, Path(f"{out}.json").read_text()))
         except OSError:
-            raise BuildError(_explained(said)) from None
+            raise BuildError(_explained(said, name)) from None
 
 
 _PROGRAM = """
@@ -125,8 +131,8 @@ def _send(pipe: IO[bytes], inputs: Iterable[NDArray[Any]]) -> None:
         pipe.write(buffer.getbuffer())
 
 
-def _explained(said: str) -> str:
+def _explained(said: str, name: Callable[[int], str]) -> str:
     number, _, text = said.partition(" ")
     if not number.lstrip("-").isdigit():
         return f"the stages cannot be run: {said}"
-    return f"the stages: {text}" if number == "-1" else f"input {number}: {text}"
+    return f"the stages: {text}" if number == "-1" else f"{name(int(number))}: {text}"

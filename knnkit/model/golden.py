@@ -43,6 +43,8 @@ def make_golden(
     if drawn.feature_names != training.feature_names:
         raise DataError(f"{drawn.source}: its features are not those of {training.source}, in the same order")
     rows = drawn.rows.astype(row_type(model.info.origin))
+    if model.info.input is not None:  # a device's own rows lie a little beside these
+        model.reference.listed = model.info.input.bound
     answers = model.reference.answer(rows)
     codes = model.reference.classes
     classified = held_out is not None and drawn.targets is None

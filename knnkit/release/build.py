@@ -140,9 +140,9 @@ def write_release(made_from: Material, order: Order, signer: Signer, directory: 
     document = _manifest(order, model.info, data, directory, int(time.time()) if created is None else created)
     again = _same_version(directory, document, data)
     with _replacing(directory) as folder:
-        for name, content in {constants.MODEL_FILE: data, constants.GOLDEN_FILE: golden, **made.stages}.items():
+        files = {constants.MODEL_FILE: data, constants.GOLDEN_FILE: golden, **made.stages}
+        for name, content in (files | {constants.MANIFEST_FILE: manifest.write_manifest(document)}).items():
             (folder / name).write_bytes(content)
-        (folder / constants.MANIFEST_FILE).write_bytes(manifest.write_manifest(document))
         signed = sign_release(folder, signer)
     return Built(
         directory,

@@ -16,7 +16,8 @@ from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.errors import ModelUnusable
 from device_agent.shared.release import model_file
 from device_agent.shared.safe_files import open_ordinary
-from knnkit.config.parse import Build, FileData, ModelConfig, SkopsData, TestFile
+from knnkit.config.parse import Build, FileData, GroupSplit, ModelConfig, SkopsData, TestFile
+from knnkit.data import raw_files
 from knnkit.data.patterns import expand
 from knnkit.errors import DataError
 
@@ -26,7 +27,7 @@ _ELSEWHERE: Any = {"gates": True, "data": {"file", "files", "skops"}, "test": {"
 _ELSEWHERE["input"] = {"stages": {"__all__": {"file"}}}
 #: Keys of tables and raw inputs.
 _SILENT = {"drop", "missing", "categories", "unknown_category", "ignore_extra", "thousands"}
-_SILENT |= {"input", "labels", "window", "stages"}
+_SILENT |= {"input", "path", "labels", "window", "stages"}
 _CHUNK = 1 << 20
 
 
@@ -37,7 +38,7 @@ def digest(build: Build) -> str:
         DataError: a data file is missing or cannot be read.
     """
     model = build.model
-    files = list(expand(model.data.sources)) if isinstance(model.data, FileData) else []
+    files, names = _data_files(model)
     if isinstance(model.data, FileData) and isinstance(model.data.labels, Path):
         files.append(model.data.labels)
     if isinstance(model.data, SkopsData):
@@ -50,9 +51,22 @@ def digest(build: Build) -> str:
         "gates": build.gates.model_dump(mode="json"),
         "release": build.release.model_dump(mode="json", exclude={"dir"}),
         "files": [_file_digest(path) for path in files],
+        **({"names": names} if names else {}),
         "tools": {"knnkit": __version__, **{tool: _installed(tool) for tool in _TOOLS}},
     }
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+
+
+def _data_files(model: ModelConfig) -> tuple[list[Path], list[str]]:
+    """Returns the files of the rows; of sounds and pictures also their names and labels."""
+    data = model.data
+    if not isinstance(data, FileData):
+        return [], []
+    if model.input is None or not raw_files.are_raw(data.sources, data.path):
+        return list(expand(data.sources)), []
+    group = model.split.group if isinstance(model.split, GroupSplit) else None
+    found = raw_files.list_files(data.sources, data.label, data.path, group)
+    return list(found.paths), [*found.names, *found.labels, *(found.groups or ())]
 
 
 def _asked(model: ModelConfig) -> dict[str, Any]:

@@ -35,11 +35,11 @@ from knnkit.model.reference.enrolment import Enrolment, enrol
 from knnkit.model.reference.spec import KnnSpec
 from knnkit.model.scaling import fit_scaler
 from knnkit.model.tflite.load_tensorflow import needs_build_extra
-from knnkit.training import inputs as raw_inputs
-from knnkit.training import reduction, sklearn_importer, unscaled, windows
+from knnkit.training import reduction, sklearn_importer, unscaled
 from knnkit.training.fitted import Fitted
+from knnkit.training.inputs import Embedder, input_of
 from knnkit.training.made import Made
-from knnkit.training.rows import divide_rows, label_of, load_rows
+from knnkit.training.rows import divide_rows, label_of, load_rows, read_inputs
 from knnkit.training.table import prepare_of, raw_lines, read_held_out, read_more
 
 
@@ -72,7 +72,7 @@ class Material:
     how: str = ""
     table: Table | None = None
     ignore_extra: bool = False
-    embedder: raw_inputs.Embedder | None = None
+    embedder: Embedder | None = None
     window: Window | None = None
     whole: Material | None = None
     spare: Dataset | None = None
@@ -115,7 +115,7 @@ class Material:
         before = None if self.whole is None else self.whole._without_sets().build(Gates(gates.margin), seed=seed)
         how: dict[str, Any] = {"margin": gates.margin, "seed": seed, "inputs": inputs, "measure": self._measure}
         how |= {"table": self.table, "ignore_extra": self.ignore_extra}
-        how["input"] = raw_inputs.input_of(self.window, self.embedder)
+        how["input"] = input_of(self.window, self.embedder)
         how["golden"] = origins_of(draw_rows(self.held_out, self.training, seed=seed, limit=self._most_golden))
         if self.imported is None and before is None:
             model = build_model(self.spec, self.training, self.held_out, **how)
@@ -133,11 +133,11 @@ class Material:
 
     @property
     def _most_golden(self) -> int:
-        return MAX_ROWS if self.embedder is None else raw_inputs.GOLDEN_ROWS
+        return MAX_ROWS if self.embedder is None else self.embedder.most_golden(self.held_out or self.training)
 
     @property
     def _raw_lines(self) -> Callable[[Dataset], bytes]:
-        return raw_lines if self.embedder is None else raw_inputs.input_lines
+        return raw_lines if self.embedder is None else self.embedder.lines
 
     def _without_sets(self) -> Material:
         return replace(self, spec=replace(self.spec, label_sets=()))
@@ -208,12 +208,7 @@ class Material:
             DataError: a column is missing, or a cell cannot be read.
         """
         if self.window is not None or self.embedder is not None:
-            raw = self.training if self.embedder is None else self.training.raw or self.training
-            if self.window is not None:
-                more = windows.read_more(file, label, raw, self.window)
-            else:
-                more = read_more(file, label, raw, None)
-            return more if self.embedder is None else self.embedder.apply(more)[0]
+            return read_inputs(file, label, self.training, self.embedder, self.window)
         found = read_more(file, label, self.training, self.table)
         return self.fitting(found) if self.table is None else found
 

@@ -1,4 +1,4 @@
-"""Chain of stages: from a raw array to one row of numbers.
+"""Chain of stages that makes one row.
 
 The stages run in order; `pool` then makes one row of many by statistics over the first axis. Host and device use this
 code, each with its own TFLite runtime. No I/O.
@@ -7,6 +7,7 @@ code, each with its own TFLite runtime. No I/O.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,8 +42,9 @@ class Chain:
             BadInput: the array does not fit the stages, or the row has a number that is not finite.
             ModelUnusable: the runtime fails.
         """
-        if values.size > MAX_NUMBERS:
+        if values.size > MAX_NUMBERS * (3 if self.input.image else 1):
             raise BadInput(f"the input has {values.size:,} numbers; at most {MAX_NUMBERS:,} are read")
+        values = prepared(values, self.input)
         with np.errstate(over="ignore"):
             found = np.asarray(values, np.float32)
         if values.size == self.input.width:
@@ -55,6 +57,23 @@ class Chain:
         if not np.isfinite(row).all():
             raise BadInput("the stages answer with a number that is not finite")
         return row
+
+
+def prepared(values: NDArray[Any], input: Input) -> NDArray[Any]:
+    """Returns samples or pixels as the first stage takes them; other arrays as they are.
+
+    Raises:
+        BadInput: they are not a sound or a picture.
+    """
+    if input.audio is not None:
+        from device_agent.shared.embedding import audio
+
+        return audio.prepare(values, input.audio)
+    if input.image is not None:
+        from device_agent.shared.embedding import picture
+
+        return picture.prepare(values, input.image)
+    return values
 
 
 def pooled(values: Array, pool: Sequence[str]) -> Array:

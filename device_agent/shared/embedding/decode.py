@@ -1,7 +1,7 @@
-"""Turns the bytes of one raw input into an array of numbers.
+"""Decodes the bytes of one raw input.
 
-Knows NPY by its first bytes. Untrusted bytes: sizes are checked before anything is unpacked, and nothing is unpickled.
-No I/O.
+Knows NPY, WAV, PNG and JPEG by their first bytes. Untrusted bytes: sizes are checked before anything is unpacked, and
+nothing is unpickled. No I/O.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from device_agent.shared.embedding import audio, picture
 from device_agent.shared.embedding.stage import MAX_NUMBERS
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.model_info import Input
@@ -28,6 +29,8 @@ MAX_LINE = MAX_BYTES * 4 // 3 + 4096
 _BROKEN = (ValueError, TypeError, KeyError, OverflowError, SyntaxError, EOFError, MemoryError, RecursionError)
 #: Key of an object in JSON lines that holds the input.
 KEY = "input"
+#: Key of raw PCM: 16 bits, little-endian, one channel, at the model's rate.
+PCM_KEY = "pcm"
 
 
 def decode(data: bytes, input: Input) -> NDArray[Any]:
@@ -40,12 +43,18 @@ def decode(data: bytes, input: Input) -> NDArray[Any]:
         raise BadInput(f"it has {len(data):,} bytes; at most {MAX_BYTES:,} are read")
     if data.startswith(NPY_MAGIC):
         return _read_npy(data)
-    raise BadInput(f"the model takes {takes(input)}, and this is something else", hint="numpy.save writes NPY")
+    if input.audio is not None and data.startswith(audio.WAV_MAGIC):
+        return audio.read_wav(data, input.audio)
+    if input.image is not None and data.startswith(picture.MAGIC):
+        return picture.read_file(data, input.image)
+    raise BadInput(f"the model takes {takes(input)}, and this is something else")
 
 
 def takes(input: Input) -> str:
     """Returns what a model takes, in words."""
-    return "an array (NPY, or numbers)"
+    if input.audio is not None:
+        return "sounds (WAV, raw PCM, or NPY of samples)"
+    return "arrays (NPY, or numbers)" if input.image is None else "pictures (PNG, JPEG, or NPY of pixels)"
 
 
 def from_json(value: Any, input: Input) -> NDArray[Any]:
@@ -55,10 +64,7 @@ def from_json(value: Any, input: Input) -> NDArray[Any]:
         BadInput: it is neither, or the file cannot be read.
     """
     if isinstance(value, str):
-        try:
-            return decode(base64.b64decode(value, validate=True), input)
-        except binascii.Error as error:
-            raise BadInput(f"the text is not base64: {error}") from None
+        return decode(from_base64(value), input)
     if not isinstance(value, list):
         raise BadInput(f"expected numbers or base64, found {json.dumps(value)[:40]}")
     try:
@@ -67,6 +73,18 @@ def from_json(value: Any, input: Input) -> NDArray[Any]:
     except (ValueError, TypeError, OverflowError):
         raise BadInput("the array holds something that is not a number, or its rows have different lengths") from None
     return found.astype(np.float32) if np.isfinite(found).all() else found
+
+
+def from_base64(text: Any) -> bytes:
+    """Returns the bytes of base64.
+
+    Raises:
+        BadInput: it is something else.
+    """
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError, TypeError) as error:
+        raise BadInput(f"the text is not base64: {error}") from None
 
 
 def to_json(values: NDArray[Any]) -> str:

@@ -1,4 +1,4 @@
-"""Parsers of raw inputs: JSON lines, and CSV rows of numbers.
+"""Parsers of raw inputs as JSON lines and CSV.
 
 As the parsers of plain rows, but `Parsed.rows` are what the stages make of the inputs. They are loaded only for a model
 with stages.
@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from device_agent.shared.embedding.audio import read_pcm
 from device_agent.shared.embedding.chain import Chain
-from device_agent.shared.embedding.decode import KEY, from_json
+from device_agent.shared.embedding.decode import KEY, PCM_KEY, from_base64, from_json
 from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.protocol.errors import BadInput, ModelUnusable
 from device_agent.shared.protocol.model_info import KnnInfo
@@ -50,10 +51,13 @@ class InputJsonParser:
             raise BadInput(f"not JSON: {error}", hint='an input is [0.1, ...], or {"input": "BASE64"}') from None
         kept: list[Any] = []
         if isinstance(found, dict):
-            missing = next((key for key in (KEY, *self._keep) if key not in found), None)
+            key = PCM_KEY if PCM_KEY in found and self.chain.input.audio else KEY
+            missing = next((name for name in (key, *self._keep) if name not in found), None)
             if missing is not None:
                 raise BadInput(f"the object has no key {missing!r}")
-            kept = [found[key] for key in self._keep]
+            kept = [found[name] for name in self._keep]
+            if key == PCM_KEY:
+                return self.chain.embed(read_pcm(from_base64(found[key]))).tolist(), kept
             found = found[KEY]
         elif self._keep:
             raise BadInput(f"an array has no key {self._keep[0]!r} (--keep)", hint='write {"input": ...}')

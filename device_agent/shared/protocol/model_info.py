@@ -152,6 +152,32 @@ class Stage:
     add: float = 0.0
 
 
+@record
+class Audio:
+    """Sounds as the first stage takes them: one channel at `rate`, where PCM of full scale is `full_scale`.
+
+    With `seconds`, every sound is cut to that length, or filled with silence.
+    """
+
+    rate: int
+    seconds: float | None = None
+    full_scale: float = 32768.0
+
+
+@record
+class Image:
+    """Pictures as the first stage takes them: (height, width) of `size`, each number (pixel - mean) / std.
+
+    Pixels are from 0 to 255; `mean` and `std` have one number, or one a channel.
+    """
+
+    size: tuple[int, int]
+    channels: Literal[1, 3] = 3
+    resize: Literal["bilinear", "nearest", "none"] = "bilinear"
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (255.0,)
+
+
 #: Statistics over the first axis of the last stage's output.
 Pool = Literal["mean", "max", "min", "std"]
 
@@ -162,17 +188,22 @@ class Input:
 
     With a window, the raw inputs are windows of samples; without stages, these are the rows.
 
+    `bound` is how far a device's row may lie from the host's in model space, as a share of the k-th distance, or of the
+    training rows' RMS distance from their mean if that is more.
     `width` is how many numbers a flat input has, as a line of CSV, and `columns` are their names; None and empty where
     inputs are files, or the names are default names.
     """
 
     stages: tuple[Stage, ...] = ()
     pool: tuple[Pool, ...] = ()
+    bound: float = 0.05
     width: int | None = None
     columns: tuple[str, ...] = ()
+    audio: Audio | None = None
+    image: Image | None = None
     window: Window | None = None
     #: As in `KnnInfo`.
-    omitted = ("stages", "pool", "width", "columns", "window")
+    omitted = ("stages", "pool", "width", "columns", "audio", "image", "window")
 
 
 @record
@@ -260,12 +291,12 @@ class KnnInfo:
     origin: tuple[float, ...] | None = None
     table: Table | None = None  # None: rows are `n_features` plain numbers
     ignore_extra: bool = False  # whether rows may have columns that the model does not know
-    input: Input | None = None  # None: rows are numbers or a table, without stages before the search
     targets: Targets | None = None  # None: the model answers labels
+    input: Input | None = None  # None: rows are numbers or a table, without stages before the search
     schema: int = SCHEMA
     newest_schema = NEWEST_SCHEMA
     #: Left out of knn.json where they say nothing, so that models of plain rows keep their bytes.
-    omitted = ("origin", "label_sets", "reduced", "table", "ignore_extra", "input", "targets")
+    omitted = ("origin", "label_sets", "reduced", "table", "ignore_extra", "targets", "input")
 
     @property
     def window(self) -> Window | None:

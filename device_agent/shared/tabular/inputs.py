@@ -37,8 +37,8 @@ _MAX_INPUT = 32 * 1024 * 1024
 class Lines:
     """Splits reads into whole lines; skips the rest of a line that `cut_overlong` has dropped."""
 
-    def __init__(self, start: bytes = b"") -> None:
-        self._rest = start
+    def __init__(self, start: bytes = b"", longest: int = MAX_LINE) -> None:
+        self._rest, self._longest = bytearray(start), longest
         self._skipping = False
 
     def feed(self, data: bytes) -> bytes:
@@ -47,7 +47,7 @@ class Lines:
         if not end:
             self._keep(data)
             return b""
-        block, self._rest = self._rest + data[:end], data[end:]
+        block, self._rest = bytes(self._rest) + data[:end], bytearray(data[end:])
         if self._skipping:
             # The rest of the line that was too long; its beginning was dropped before.
             self._skipping = False
@@ -59,15 +59,15 @@ class Lines:
             self._rest += data
 
     def cut_overlong(self) -> bool:
-        """Drops an incomplete line longer than `MAX_LINE`; returns whether it did."""
-        if len(self._rest) <= MAX_LINE:
+        """Drops an incomplete line that is too long; returns whether it did."""
+        if len(self._rest) <= self._longest:
             return False
-        self._rest, self._skipping = b"", True
+        self._rest, self._skipping = bytearray(), True
         return True
 
     def finish(self) -> bytes:
         """Returns the last line with a newline added, if it had none; else nothing."""
-        rest, self._rest = self._rest, b""
+        rest, self._rest = bytes(self._rest), bytearray()
         return rest + b"\n" if rest.strip() else b""
 
 
@@ -79,6 +79,13 @@ class Source:
     name: str
     format: str
     start: bytes
+    longest: int = MAX_LINE  # bytes of a line
+
+    others = "--stream answers the other lines"
+
+    def where(self, number: int) -> str:
+        """Returns the place of line `number`, from 1, for messages."""
+        return f"{self.name}, line {number}"
 
     def read(self, size: int) -> bytes:
         """Returns the available bytes, at most `size`; empty at the end.
@@ -106,9 +113,9 @@ class Source:
         """Yields blocks of whole lines; the last one gets a newline if it has none.
 
         Raises:
-            BadInput: a line is longer than `MAX_LINE`.
+            BadInput: a line is longer than `longest`.
         """
-        lines, count = Lines(), 1
+        lines, count = Lines(longest=self.longest), 1
         data = self.start or self.take(BLOCK_BYTES)
         while data:
             block = lines.feed(data)
@@ -116,7 +123,7 @@ class Source:
                 count += block.count(b"\n")
                 yield block
             if lines.cut_overlong():
-                said = f"{self.name}, line {count}: it has more than {MAX_LINE:,} bytes"
+                said = f"{self.name}, line {count}: it has more than {self.longest:,} bytes"
                 raise BadInput(said, hint=_why_overlong(data, self.format))
             data = self.take(BLOCK_BYTES)
         block = lines.finish()

@@ -78,6 +78,7 @@ class Reference:
     ) -> None:
         self.space, self.enrolled, self.classes = space, enrolled, classes
         self.n_classes, self.k, self.weights, self.margin, self.reject = n_classes, k, weights, margin, reject
+        self.listed = margin  # neighbours up to twice this beyond the k-th are listed
         self.groups, self.targets = groups, targets
         self._unit, self._scale = space.unit, space.scale / space.unit
 
@@ -149,7 +150,7 @@ class Reference:
         """
         kth = float(self._to_base(max(self._limit, np.partition(rough, self.k - 1)[self.k - 1])))
         tolerance = self.margin * max(kth, self.space.radius)
-        beyond = max(2 * tolerance, _CHAIN * self.space.tied)
+        beyond = max(2 * max(self.margin, self.listed) * max(kth, self.space.radius), _CHAIN * self.space.tied)
         near = np.flatnonzero(self._to_base(rough) <= (kth + beyond) * _NEAR_TIED)
         most = self.k + _MAX_LISTED
         if len(near) > most:  # keep what is tied with the k-th

@@ -1,7 +1,7 @@
-"""Runs the stages of a model in TensorFlow, as a process of its own.
+"""Runs the stages of a model in TensorFlow.
 
-`main` reads raw arrays (NPY, each after its length in 8 bytes) from standard input and writes their rows to a file. A
-stage that crashes TensorFlow ends this process alone. `knnkit.model.embedding` starts it.
+`main` is a process of its own: it reads raw arrays (NPY, each after its length in 8 bytes) from standard input and
+writes their rows to a file. A stage that crashes TensorFlow ends it alone. `knnkit.model.embedding` starts it.
 """
 
 from __future__ import annotations
