@@ -51,6 +51,7 @@ class Request:
     columns: Columns
     ignore_extra: bool = False
     runtime: str = "auto"
+    search: str | None = None
     threads: int = 1
     coders: list[Coder] | None = None  # collects those of the run, which count missing and unknown cells
 
@@ -62,7 +63,8 @@ def classify(store: Store, request: Request, start: Start | None = None) -> int:
         BadInput: a row, a line or the file cannot be classified.
         DeviceUnfit, Refused, ModelUnusable: no release can answer.
     """
-    loaded = load_kept(store, answering(store).release, request.runtime, request.threads)
+    release = answering(store).release
+    loaded = load_kept(store, release, request.runtime, request.threads, search=request.search)
     try:
         loaded.tell_warnings()
         with InFlight(store.root) as in_flight:

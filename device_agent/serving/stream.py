@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from device_agent.serving.batch import Request, make_renderer, save_counts
 from device_agent.serving.in_flight import InFlight
-from device_agent.serving.load import answering, load_kept
+from device_agent.serving.load import Loaded, answering, load_kept
 from device_agent.serving.outputs import open_output, require_apart, write_all
 from device_agent.serving.signal_flags import SignalFlags, stream_signals
 from device_agent.serving.stream_rows import StreamRows
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 #: Bytes per read, which are answered together: the most that an answer can be behind.
 READ_BYTES = 1 << 15
+#: A read of a live stream has at most so many rows; after a death they are answered one by one.
+FEW_ROWS = 64
 #: How often an idle stream looks for a new release, in milliseconds.
 IDLE_MS = 1000
 #: How often a busy stream stores its counts of missing and unknown cells, in seconds; an idle one does at once.
@@ -121,7 +123,7 @@ class _Answerer:
         self._state_file = str(store.state_file)
         self._stamp = self._stamp_state()
         self._answering = answering(store)
-        self._loaded = load_kept(store, self._answering.release, request.runtime, request.threads, stream=True)
+        self._loaded = self._load()
         self._loaded.tell_warnings()
         self.longest_line = self._loaded.longest_line
         self._rows = StreamRows(self._loaded.model.info, source, request, self._loaded.model.chain)
@@ -172,7 +174,8 @@ class _Answerer:
         self.refused += len(parsed.errors) + len(parsed.bad)
         if not parsed.count:
             return
-        batch = self._loaded.model.batch
+        # After a death, few rows are answered one by one: if one kills this process too, its line is known.
+        batch = 1 if self.in_flight.died_at and parsed.count <= FEW_ROWS else self._loaded.model.batch
         if parsed.errors or parsed.count <= batch:
             answers = self._classify(parsed.rows, parsed.lines) if len(parsed.rows) else None
             self._write(renderer.render(answers, parsed.count, parsed.errors, parsed.kept))
@@ -259,10 +262,12 @@ class _Answerer:
                 file=sys.stderr,
             )
 
+    def _load(self) -> Loaded:
+        asked, release = self._request, self._answering.release
+        return load_kept(self._store, release, asked.runtime, asked.threads, stream=True, search=asked.search)
+
     def _switch(self) -> None:
-        loaded = load_kept(
-            self._store, self._answering.release, self._request.runtime, self._request.threads, stream=True
-        )
+        loaded = self._load()
         try:  # what can fail comes before the rows are read for the other model
             made = {name: make_renderer(loaded, self._request.columns, name) for name in self._renderers}
             new, old = (each.model.info.targets for each in (loaded, self._loaded))

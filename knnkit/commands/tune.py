@@ -1,6 +1,7 @@
 """`knnkit tune`: finds the best k, metric, weights and scale.
 
-Measures training rows without themselves, or the held-out rows. Builds nothing; writes deploy.yaml only with `--write`.
+Measures on the training rows, each without itself, or on the held-out rows. Builds nothing; writes deploy.yaml only
+with `--write`.
 """
 
 from __future__ import annotations
@@ -133,7 +134,7 @@ def _chart(tuned: Tuned, name: str, score: str, how: str) -> Chart:
 
 
 def _write(arguments: argparse.Namespace, build: Build, setting: Setting, k: int) -> bool:
-    """Writes the values that differ into the file; returns whether there were any."""
+    """Writes the values that differ into the file; returns whether any did."""
     model = build.model
     before = _values(Setting(model.scale, model.metric, model.weights), model.k)
     values = {key: value for key, value in _values(setting, k).items() if value != before[key]}

@@ -46,7 +46,7 @@ class ReduceConfig(Section):
     """condensed: rows that classify all others; edited: without rows whose neighbours contradict their label;
     prototypes: rows next to the centres of clusters."""
     max_loss: Annotated[float, Example("0.01")] = Field(default=0.01, ge=0.0, lt=1.0)
-    """Most accuracy on the held-out rows that may be lost; the build fails beyond it."""
+    """Largest loss of accuracy on the held-out rows; if more is lost, the build fails."""
 
 
 Reduce = Annotated[

@@ -96,7 +96,7 @@ class ModelConfig(Section):
 
     @property
     def measured_on(self) -> float | TestFile:
-        """What the model is measured on: a share of its rows, or a file of its own."""
+        """The held-out rows on which the model is measured: a share of its rows, or a separate file."""
         return self.split if isinstance(self.split, TestFile) else self.test
 
     @pydantic.model_validator(mode="after")
@@ -105,7 +105,7 @@ class ModelConfig(Section):
         if self.split is not None and isinstance(self.measured_on, TestFile) and "test" in self.model_fields_set:
             problem = "the held-out rows are in a file of their own: leave `split` or `test` out"
         elif self.split is not None and isinstance(self.data, SkopsData) and not isinstance(self.split, TestFile):
-            problem = "the estimator of `skops` holds all its rows: leave `split` out"
+            problem = "the estimator of `skops` was fitted on all its rows, so none can be held out: leave `split` out"
         elif isinstance(self.split, GroupSplit | TimeSplit) and not isinstance(self.data, FileData):
             problem = "only rows in a file have a column to split by"
         if problem:
@@ -170,7 +170,8 @@ class ModelConfig(Section):
             )
             raise PydanticCustomError("misplaced_key", "{problem}", {"key": taken[0], "problem": why, "hint": _SKOPS})
         if "test" in self.model_fields_set and not isinstance(self.test, TestFile) and self.test:
-            problem = "the estimator of `skops` contains all its rows: write test: {file: test.csv}, or leave it out"
+            problem = "the estimator of `skops` was fitted on all its rows: "
+            problem += "write test: {file: test.csv}, or leave it out"
             hint = "test: {file: test.csv}"
             raise PydanticCustomError("misplaced_key", "{problem}", {"key": "test", "problem": problem, "hint": hint})
         return self
@@ -231,7 +232,7 @@ class Config(Section):
     def _consistent(self) -> Config:
         if self.models and self.model:
             raise no_sense(
-                "say either `model` or `models`", "leave out `model`: its keys are an entry of `models`", "models"
+                "give either `model` or `models`", "leave out `model`: its keys are an entry of `models`", "models"
             )
         if not (self.models or self.model or self.fleet.targets):
             raise no_sense("the key 'model' is missing", f"model: {_A_MODEL}, or fleet: {{targets: [pi@board-1]}}")

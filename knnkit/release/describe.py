@@ -1,7 +1,8 @@
 """Describes in words how a model transforms a row.
 
-knn.json only has `scale`; a Pipeline of scikit-learn can be more, and is combined into a few steps without the names of
-its parts. So the text is made from the tables inside the model file. Loads no TensorFlow.
+knn.json, the description inside the model file, only has `scale`. A Pipeline of scikit-learn can have more steps,
+which knnkit combines into a few without names. So the text is made from the numbers of these steps, stored as tables
+inside the model file. Loads no TensorFlow.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _OWN_FACTORS = "each {} is scaled by a factor of its own"
 
 
 def folded_in(model: Path, info: model_info.KnnInfo) -> tuple[str, ...]:
-    """Returns one text for each step that a row goes through; none if `info.scale` already says it.
+    """Returns one text for each step that a row goes through; no text if `info.scale` already describes all.
 
     Raises:
         UsageError: the tables in the file are damaged.

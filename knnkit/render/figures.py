@@ -40,7 +40,7 @@ def answers_of(info: KnnInfo) -> str:
 
 
 def lines_of(info: KnnInfo) -> list[str]:
-    """Returns what the build measured, as lines; none where nothing was measured."""
+    """Returns lines of text with the figures that the build measured; no lines if it measured nothing."""
     figures = of_evaluation(info.evaluation, info.classes)
     found = lines(figures, info.evaluation.how) if figures and info.evaluation else []
     if info.targets is not None and info.targets.errors:

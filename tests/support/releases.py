@@ -174,12 +174,12 @@ class Releases:
 
     @property
     def private_key(self) -> Path:
-        """The key that signed them all."""
+        """The key that signed all these releases."""
         return self.folder / KEY.with_suffix(".pem")
 
     @property
     def public_key(self) -> Path:
-        """What a device must trust to accept them."""
+        """The public key that a device must trust to accept these releases."""
         return self.folder / KEY.with_suffix(".pub")
 
     def __getitem__(self, name: str) -> Path:
@@ -212,7 +212,7 @@ def releases() -> Releases:
 
 
 def provide() -> Releases:
-    """Returns the releases, building them unless this very code has built them before."""
+    """Returns the releases; builds them unless the same code has built them before."""
     cache = Path(os.environ.get("KNNKIT_TEST_CACHE") or ROOT / ".cache" / "tests")
     folder = cache / f"releases-{_fingerprint()}"
     cache.mkdir(parents=True, exist_ok=True)

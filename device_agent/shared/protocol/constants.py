@@ -80,6 +80,8 @@ SIGNATURE_BATCH = "classify_batch"
 #: Ways to search, all with the same answers: all rows in float32, all in int8, or the rows of one cell. Every model has
 #: the first; `KnnInfo.batch_rows` shows which others it has.
 FULL, QUANTIZED, CELLS = SEARCHES = ("full", "quantized", "cells")
+#: What a device may choose among: these, and NumPy's search of the same rows.
+WAYS = (*SEARCHES, NUMPY)
 #: Input and outputs of every signature.
 INPUT_ROWS = "rows"  # (n, n_features) float32, raw rows
 OUTPUT_LABEL = "label"  # (n,) int32, class index, UNKNOWN where rejected
@@ -102,6 +104,7 @@ CURRENT_LINK = "current"  # -> releases/<digest>, replaced by rename
 STATE_FILE = "state.json"
 HISTORY_FILE = "history.jsonl"
 COUNTS_FILE = "cell-counts.json"  # missing and unknown cells that the answering release met
+SEARCHES_FILE = "searches.json"  # which search is the fastest here, for each of the last releases
 STARTS_FILE = "starts"  # one line: starts of a release that have not answered
 LOCK_FILE = "lock"
 CLASS_FILE = "device-class"  # one line: the device's class; without it, only releases for "any" are accepted
