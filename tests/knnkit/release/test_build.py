@@ -152,7 +152,7 @@ def test_a_rename_that_fails_leaves_the_release_that_was_there(
         rename(source, target)
 
     monkeypatch.setattr(os, "rename", fail)
-    with pytest.raises(KeyboardInterrupt), release_build._replacing(directory) as folder:
+    with pytest.raises(KeyboardInterrupt), replacing(directory) as folder:
         (folder / constants.MODEL_FILE).write_text("after")
     assert (directory / constants.MODEL_FILE).read_text() == "before"
     assert [path.name for path in tmp_path.iterdir()] == ["dist"]
