@@ -18,6 +18,7 @@ from knnkit import cli
 from knnkit.model.golden import long_check
 from knnkit.release import build as release_build
 from knnkit.release import keys
+from knnkit.release.replacing import replacing
 
 CSV = "a,b,y\n" + "".join(f"{i % 7},{i % 5 + (i % 2) * 9},{'odd' if i % 2 else 'even'}\n" for i in range(60))
 YAML = """
