@@ -70,6 +70,8 @@ def add_runtime(parser: argparse.ArgumentParser, *, threads: bool = True) -> Non
         help="what runs the model (default: the first TFLite runtime that is installed, else NumPy)",
     )
     if threads:
+        help = "how to search, with the same answers (default: the fastest, as activation measured it on this board)"
+        parser.add_argument("--search", choices=constants.WAYS, help=help)
         help = "threads of the runtime (default: %(default)s)"
         parser.add_argument("--threads", type=number_of_threads, default=1, metavar="N", help=help)
 

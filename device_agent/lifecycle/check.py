@@ -1,7 +1,8 @@
 """The golden check: tests a release against its golden set.
 
-The model runs in a child process (`device_agent.system.sandbox`): a crash or a hang becomes an error. Measures and
-reports; never switches releases.
+A golden set is rows with the answers that the host computed for them; a release contains it. The check compares the
+device's own answers. The model runs in a child process (`device_agent.system.sandbox`): a crash or a hang becomes an
+error. Measures and reports; never switches releases.
 """
 
 from __future__ import annotations
@@ -44,12 +45,12 @@ def certify(
     golden: bytes | None = None,
     running: compare.Kept | None = None,
 ) -> Certificate:
-    """Returns the certificate of a verified release; its `failures` are the gates that were missed.
+    """Runs the golden check of a verified release and returns its certificate, whose `failures` are the missed gates.
 
     `close` are descriptors that the child process must close (the store's lock). `golden` replaces the release's own
     golden set (`knnkit parity --data`).
-    `running` is the release that answers now, to compare with. If it may have ended the child process, the check runs
-    again without its answers; a gate that asks for them is then missed.
+    `running` is the release that answers now, to compare with. If it may have crashed the child process, the check runs
+    again without its answers; a gate that needs them is then missed.
 
     Raises:
         ModelUnusable: the model does not load, crashes or hangs.
@@ -88,7 +89,7 @@ def require_gates(certificate: Certificate) -> Certificate:
             fix for word, fix in _FIXES.items() if any(failure.startswith(word) for failure in certificate.failures)
         ]
         error = GateFailed(
-            f"{certificate.name} {certificate.version} does not keep its gates here: {'; '.join(certificate.failures)}",
+            f"{certificate.name} {certificate.version} misses gates on this device: {'; '.join(certificate.failures)}",
             hint="; ".join(fixes) or _BELOW,
         )
         error.certificate = certificate
@@ -174,9 +175,9 @@ def _certify(
 
 
 def answer_as_a_stream(stream: TfliteKNN, model: TfliteKNN, golden: Golden, answers: Answers) -> Answers:
-    """Returns `answers`; where a stream answers a golden row differently, the stream's answer replaces it.
+    """Returns `answers`, each replaced by the answer of the release's stream mode where that differs.
 
-    A stream does not pack a large model, and may search it in another way than a batch, so it is checked, too.
+    A stream may search a large model in another way than a batch does, so it is checked, too.
     """
     if (stream.search_alone, stream.runtime.delegate) == (model.search, model.runtime.delegate):
         return answers
@@ -190,7 +191,7 @@ def answer_as_a_stream(stream: TfliteKNN, model: TfliteKNN, golden: Golden, answ
 
 
 def measure(model: TfliteKNN, golden: Golden) -> Latency | None:
-    """Returns the time of one row, measured on golden rows one at a time; None without golden rows."""
+    """Measures and returns the time of one row, from golden rows one at a time; None without golden rows."""
     rows = golden.rows
     if not len(rows):
         return None
@@ -217,10 +218,10 @@ def percentile(ordered: list[float], percent: float) -> float:
 
 
 def ask_running(store: Store, ref: ReleaseRef, golden: bytes, runtime: str = "auto") -> Running:
-    """Returns what the release that answers now answers to the golden rows of another release.
+    """Returns the answers of the running release to the golden rows of another release.
 
     Raises:
-        ModelUnusable, Refused: it cannot answer, or these are not golden rows.
+        ModelUnusable, Refused: the release cannot answer, or `golden` is not a golden set for it.
     """
 
     def answer() -> Running | None:
@@ -242,7 +243,7 @@ def recheck(
     """Checks a release that this device accepted before, against its own golden set or `golden`.
 
     Raises:
-        GateFailed, ModelUnusable, Refused: it does not pass (any more).
+        GateFailed, ModelUnusable, Refused: the release does not pass.
     """
     with contextlib.ExitStack() as stack:
         opened, verdict = open_kept(store, ref, stack)

@@ -43,7 +43,8 @@ def running(known: Known, new: Verdict, size: int, stack: contextlib.ExitStack) 
     """Returns the release that answers now, to compare it with `new`; `stack` closes it.
 
     Its files are not open if they are damaged. None if the device has no other release. Also None if a model is large
-    (`size` is that of the new one, in bytes) and no gate asks: an answer to every golden row takes time.
+    (`size` is that of the new one, in bytes) and no gate needs the comparison, because answering every golden row
+    takes time.
     """
     found = state.answering(known.state, clock.now())
     wanted = new.manifest.gates.not_worse_than is not None

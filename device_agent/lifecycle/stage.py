@@ -1,8 +1,8 @@
 """Stages, re-signs and prunes the releases of a device.
 
-An upload becomes a release of this device, or is refused and changes nothing. Everything is verified before it moves,
-and on the disk before the rename that publishes it. Old releases are removed to limit their number and the disk space.
-Never activates.
+To stage is to verify an uploaded release and store it on this device, without using it yet. A refused upload changes
+nothing. All files are verified before they move, and are on the disk before the rename that publishes them. Old
+releases are removed to limit their number and the disk space. Never activates.
 """
 
 from __future__ import annotations
@@ -117,9 +117,9 @@ def sign_again(known: Known, digest: str, signature: bytes, holder: str) -> Stag
 
 @contextlib.contextmanager
 def dropping_needless(store: Store, directory: Path) -> Iterator[None]:
-    """If the block raises Refused or Locked, removes the upload if its release is staged already.
+    """Runs a block; if it raises Refused or Locked and another host has staged the release already, removes the upload.
 
-    Another host has staged it, so the upload is not needed. No lock needed: an upload belongs to its sender.
+    Needs no lock: an upload belongs to its sender.
     """
     try:
         yield
@@ -195,7 +195,7 @@ def named_digest(directory: Path) -> str:
 
 
 def _expected(store: Store, directory: Path) -> str | None:
-    """The digest that the upload must have, from its name; None if the name has none."""
+    """Returns the digest that the upload must have, from its name; None if the name has none."""
     named = named_digest(directory)
     return named if _is_upload(store, directory) and constants.is_digest(named) else None
 
@@ -282,7 +282,7 @@ def _signed_by(known: Known, opened: OpenRelease, digest: str) -> str | None:
 
 
 def _write_signature(store: Store, place: Path, signature: bytes) -> None:
-    """Writes it first outside the release, which may hold no other file; after a crash, `recover` removes it."""
+    """Writes the signature outside the release, which may hold no other file, then moves it in; `recover` tidies up."""
     spare = store.releases / f"{TRASH_PREFIX}{constants.SIGNATURE_FILE}"
     durable.remove_tree(spare)
     durable.write_atomic(place / constants.SIGNATURE_FILE, signature, prepared=spare)
@@ -304,7 +304,7 @@ def _sequence(store: Store, digest: str) -> int:
 
 
 def _drop_uploads(store: Store, digest: str) -> None:
-    """Removes all uploads of a release that is staged now; a host that is still sending one will notice."""
+    """Removes all uploads of a release that is staged now; a host that is still sending one gets an error."""
     for path in sorted(store.incoming.iterdir()):
         if named_digest(path) == digest:
             with contextlib.suppress(OSError):  # its sender may add a file meanwhile
@@ -320,6 +320,6 @@ def _drop_stale_uploads(store: Store) -> None:
 
 
 def _last_touched(upload: Path) -> float:
-    """Time of the last change; a growing file changes its own time, not that of its directory."""
+    """Returns the time of the last change to the upload or a file in it."""
     inside = sorted(upload.iterdir()) if upload.is_dir() and not upload.is_symlink() else []
     return max(path.lstat().st_mtime for path in (upload, *inside))

@@ -25,7 +25,7 @@ from device_agent.serving.writers import RENDERERS, Renderer
 from device_agent.shared.protocol.constants import EXACT_FILE, MAX_MODEL
 from device_agent.shared.protocol.errors import AgentError, BadInput, ModelUnusable
 from device_agent.shared.protocol.record import record, replace
-from device_agent.shared.queries import row_type
+from device_agent.shared.queries import cell_type, row_type
 from device_agent.shared.release.model_file import read_member
 from device_agent.shared.release.npz import read_arrays
 from device_agent.shared.tabular.csv_reader import CsvParser
@@ -55,6 +55,7 @@ class Request:
     columns: Columns
     ignore_extra: bool = False
     runtime: str = "auto"
+    search: str | None = None
     threads: int = 1
     coders: list[Coder] | None = None  # collects those of the run, which count missing and unknown cells
 
@@ -66,7 +67,8 @@ def classify(store: Store, request: Request, start: Start | None = None) -> int:
         BadInput: a row, a line or the file cannot be classified.
         DeviceUnfit, Refused, ModelUnusable: no release can answer.
     """
-    loaded = load_kept(store, answering(store).release, request.runtime, request.threads)
+    release = answering(store).release
+    loaded = load_kept(store, release, request.runtime, request.threads, search=request.search)
     try:
         loaded.tell_warnings()
         with InFlight(store.root) as in_flight:
@@ -268,7 +270,7 @@ class _Table:
             self.request.coders.append(coder)
         for wide in source.arrays(len(self._info.columns)):
             with np.errstate(over="ignore"):
-                rows: NDArray[Any] = np.ascontiguousarray(wide, dtype=row_type(self._info.origin))
+                rows: NDArray[Any] = np.ascontiguousarray(wide, dtype=cell_type(self._info))
                 if coder is not None:
                     rows = self._filled(coder, rows)
                 finite = np.isfinite(rows.astype(np.float32, copy=False))
@@ -324,7 +326,7 @@ def _coder_of(info: KnnInfo) -> Coder | None:
         return None
     from device_agent.shared.features.coder import Coder
 
-    return Coder(info.table)
+    return Coder(info.table, row_type(info.origin))
 
 
 class _Progress:

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from device_agent.shared.protocol import constants
-from device_agent.shared.protocol.documents import ReleaseRef
+from device_agent.shared.protocol.documents import ReleaseRef, Searched
 from device_agent.shared.protocol.errors import DeviceUnfit, ModelUnusable, Refused
 from device_agent.shared.protocol.record import record
 from device_agent.shared.release.directory import OpenRelease, open_release
 from device_agent.shared.release.model_file import read_member
 from device_agent.shared.trust.manifest import read_manifest
 from device_agent.shared.trust.rules import Verdict
-from device_agent.store import state
+from device_agent.store import searches, state
 from device_agent.store.state import Answering
 from device_agent.store.store import Store
 from device_agent.store.trust_state import kept_state
@@ -80,9 +80,17 @@ def answering(store: Store) -> Answering:
 
 
 def load_kept(
-    store: Store, ref: ReleaseRef, runtime: str = "auto", threads: int = 1, *, stream: bool = False
+    store: Store,
+    ref: ReleaseRef,
+    runtime: str = "auto",
+    threads: int = 1,
+    *,
+    stream: bool = False,
+    search: str | None = None,
 ) -> Loaded:
     """Verifies and loads a release that this device accepted before; `stream` saves memory.
+
+    `search` is one of `constants.WAYS`; None takes what was measured when the release was activated.
 
     Raises:
         Refused: it is no longer the release that was accepted.
@@ -91,7 +99,8 @@ def load_kept(
     stack = contextlib.ExitStack()
     try:
         opened, verdict = open_kept(store, ref, stack)
-        return Loaded(load_model(opened, runtime, threads, stream=stream), opened, verdict, stack)
+        way = searches.read(store, ref.digest) if search is None else search
+        return Loaded(load_model(opened, runtime, threads, stream=stream, search=way), opened, verdict, stack)
     except BaseException:
         stack.close()
         raise
@@ -110,7 +119,14 @@ def open_kept(store: Store, ref: ReleaseRef, stack: contextlib.ExitStack) -> tup
         raise _damaged(store, ref, error) from None
 
 
-def load_model(opened: OpenRelease, runtime: str = "auto", threads: int = 1, *, stream: bool = False) -> TfliteKNN:
+def load_model(
+    opened: OpenRelease,
+    runtime: str = "auto",
+    threads: int = 1,
+    *,
+    stream: bool = False,
+    search: str | Searched | None = None,
+) -> TfliteKNN:
     """Loads the model of an open, verified release; the release must stay open as long as the model.
 
     Raises:
@@ -120,7 +136,7 @@ def load_model(opened: OpenRelease, runtime: str = "auto", threads: int = 1, *, 
     from device_agent.inference.tflite_knn import TfliteKNN
 
     path = opened.path(constants.MODEL_FILE)
-    model = TfliteKNN(path, runtime=runtime, num_threads=threads, stream=stream)
+    model = TfliteKNN(path, runtime=runtime, num_threads=threads, stream=stream, search=search)
     if model.info.input is not None:
         from device_agent.inference.stages import load_chain
 

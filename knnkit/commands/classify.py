@@ -1,7 +1,7 @@
 """`knnkit classify`: classifies rows on devices.
 
-In constant memory. One device answers to standard output or a file; several devices each answer the same rows into a
-file of their own.
+Needs constant memory. One device answers to standard output or a file; of several devices, each answers the same rows
+into its own file.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def agent_command(arguments: argparse.Namespace, config: Config | None, answers: str | None) -> tuple[str, ...]:
-    """Returns the agent's command line for these options and a format of answers (None: as the rows)."""
+    """Returns the agent's command line for these options and a format of answers (None: that of the rows)."""
     suffix = arguments.input.suffix.lstrip(".") if arguments.input is not None else ""
     suffix = "jsonl" if _is_raw(arguments) else suffix
     found = suffix if arguments.format == "auto" and suffix in ("csv", "jsonl", "npy") else arguments.format
@@ -78,7 +78,7 @@ def _warn(warnings: tuple[str, ...]) -> None:
 def _many(arguments: argparse.Namespace, config: Config | None, targets: tuple[Target, ...]) -> int:
     _output.check_report_paths(arguments)
     if arguments.input is None or arguments.output is None:
-        why = f"{len(targets)} devices are selected" if len(targets) > 1 else "--report tells of whole files"
+        why = f"{len(targets)} devices are selected" if len(targets) > 1 else "--report needs whole files"
         raise UsageError(f"{why}: name --input FILE and --output DIRECTORY", hint="--input rows.csv --output answers")
     raw = _is_raw(arguments)
     if not (raw or arguments.input.is_file()):
@@ -97,7 +97,7 @@ def _many(arguments: argparse.Namespace, config: Config | None, targets: tuple[T
 
 
 class _Incomplete(Exception):
-    """The answers are incomplete: no file is written."""
+    """Raised to discard incomplete answers, so that no file is written."""
 
 
 def _refuse_same(rows: Path | None, answers: Path | None) -> None:
@@ -148,7 +148,7 @@ def _source(arguments: argparse.Namespace) -> Iterator[BinaryIO]:
 
 @contextmanager
 def _sink(arguments: argparse.Namespace) -> Iterator[BinaryIO]:
-    """A file of answers appears only when it is complete; with `--stream` it can be read while it grows."""
+    """Yields the output for answers: a file appears when it is complete, or with `--stream` grows as answers come."""
     path: Path | None = arguments.output
     if path is None:
         yield sys.stdout.buffer

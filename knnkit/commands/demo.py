@@ -1,6 +1,6 @@
 """`knnkit demo`: an experiment on this machine, with pictures.
 
-The article's by default; spoken words with `--sound`, handwritten digits with `--picture`.
+A small one by default; spoken words with `--sound`, handwritten digits with `--picture`.
 """
 
 from __future__ import annotations

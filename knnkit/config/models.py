@@ -15,7 +15,7 @@ from pydantic_core import PydanticCustomError
 
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.model_info import DEFAULT
-from knnkit.config.answer_models import Coverages, Reduce, ReduceConfig, Reject
+from knnkit.config.answer_models import Coverages, GoldenConfig, Reduce, ReduceConfig, Reject
 from knnkit.config.data_models import FileData, SklearnData, SkopsData, Targets
 from knnkit.config.field_types import (
     Example,
@@ -118,7 +118,7 @@ class GatesConfig(Section):
     """Least recall of every class, from 0 to 1; default: no gate."""
     recall: Annotated[
         dict[str, Annotated[float, Field(ge=0.0, le=1.0)]],
-        Words("a label and its floor ({fall: 0.9})"),
+        Words("a label and its least recall ({fall: 0.9})"),
         Example("{fall: 0.9}"),
     ] = Field(default={})
     """Least recall of single classes, by label; replaces `min_recall` for these classes."""
@@ -182,6 +182,8 @@ class ModelConfig(Section):
     """What people should know about this model, for the model card."""
     gates: Annotated[GatesConfig | None, Example("{accuracy: 0.9}")] = None
     """Gates of this model; default: the gates of the file."""
+    golden: Annotated[GoldenConfig | None, Example("{rows: 200}")] = None
+    """How many rows each device answers to prove its copy of the model; default: 1000."""
 
     @property
     def reduction(self) -> ReduceConfig | None:
@@ -195,7 +197,7 @@ class ModelConfig(Section):
 
     @property
     def measured_on(self) -> float | TestFile:
-        """What the model is measured on: a share of its rows, or a file of its own."""
+        """The held-out rows on which the model is measured: a share of its rows, or a separate file."""
         return self.split if isinstance(self.split, TestFile) else self.test
 
     @pydantic.model_validator(mode="after")
@@ -204,7 +206,7 @@ class ModelConfig(Section):
         if self.split is not None and isinstance(self.measured_on, TestFile) and "test" in self.model_fields_set:
             problem = "the held-out rows are in a file of their own: leave `split` or `test` out"
         elif self.split is not None and isinstance(self.data, SkopsData) and not isinstance(self.split, TestFile):
-            problem = "the estimator of `skops` holds all its rows: leave `split` out"
+            problem = "the estimator of `skops` was fitted on all its rows, so none can be held out: leave `split` out"
         elif isinstance(self.split, GroupSplit | TimeSplit) and not isinstance(self.data, FileData):
             problem = "only rows in a file have a column to split by"
         if problem:
@@ -249,7 +251,8 @@ class ModelConfig(Section):
             )
             raise PydanticCustomError("misplaced_key", "{problem}", {"key": taken[0], "problem": why, "hint": _SKOPS})
         if "test" in self.model_fields_set and not isinstance(self.test, TestFile) and self.test:
-            problem = "the estimator of `skops` contains all its rows: write test: {file: test.csv}, or leave it out"
+            problem = "the estimator of `skops` was fitted on all its rows: "
+            problem += "write test: {file: test.csv}, or leave it out"
             hint = "test: {file: test.csv}"
             raise PydanticCustomError("misplaced_key", "{problem}", {"key": "test", "problem": problem, "hint": hint})
         return self
@@ -265,7 +268,7 @@ class Build(Section):
     signing: SigningConfig
     """The signing key."""
     gates: GatesConfig
-    """What a device must reach."""
+    """Figures that a release must reach on every device."""
 
 
 _A_MODEL = "{name: fruit, data: {file: train.csv, label: species}}"
@@ -310,7 +313,7 @@ class Config(Section):
     def _consistent(self) -> Config:
         if self.models and self.model:
             raise no_sense(
-                "say either `model` or `models`", "leave out `model`: its keys are an entry of `models`", "models"
+                "give either `model` or `models`", "leave out `model`: its keys are an entry of `models`", "models"
             )
         if not (self.models or self.model or self.fleet.targets):
             raise no_sense("the key 'model' is missing", f"model: {_A_MODEL}, or fleet: {{targets: [pi@board-1]}}")

@@ -1,7 +1,7 @@
 """Golden set of the user's own rows, for `parity --data`.
 
-Computes the reference again from the training data of deploy.yaml, whose fingerprint must be that of the release. Loads
-no TensorFlow.
+A golden set is rows with the answers of the float64 reference, to check devices with. Here the reference is computed
+again from the training data of deploy.yaml, which must have the fingerprint in the release. Loads no TensorFlow.
 """
 
 from __future__ import annotations

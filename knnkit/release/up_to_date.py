@@ -1,7 +1,7 @@
 """Decides whether a release must be built again.
 
-From the configuration and the bytes of the data files alone, so that deploying a finished release loads neither
-TensorFlow nor scikit-learn. Never builds."""
+Compares the configuration and the bytes of the data files with those of the last build, so that deploying a finished
+release loads neither TensorFlow nor scikit-learn. Never builds."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _TOOLS = ("tensorflow", "scikit-learn", "numpy")
 _ELSEWHERE: Any = {"gates": True, "data": {"file", "files", "skops"}, "test": {"file"}, "split": {"file"}}
 _ELSEWHERE["input"] = {"stages": {"__all__": {"file"}}}
 #: Keys of tables.
-_SILENT = {"drop", "missing", "categories", "unknown_category", "ignore_extra", "thousands", "input", "path"}
+_SILENT = {"golden", "drop", "missing", "categories", "unknown_category", "ignore_extra", "thousands", "input", "path"}
 _CHUNK = 1 << 20
 
 
@@ -67,7 +67,7 @@ def _data_files(model: ModelConfig) -> tuple[list[Path], list[str]]:
 
 
 def _asked(model: ModelConfig) -> dict[str, Any]:
-    """Returns the keys of `model`; without those of a table that say nothing, as versions without them do."""
+    """Returns the keys of `model`, without unset keys that older versions lack: the digest stays the same."""
     return _without_silent(model.model_dump(mode="json", exclude=_ELSEWHERE))
 
 
@@ -80,7 +80,7 @@ def _without_silent(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def settings(build: Build) -> dict[str, Any]:
-    """Returns the model in deploy.yaml; of a file, only its name."""
+    """Returns the model in deploy.yaml, with names in place of paths of files."""
     model = build.model
     found = _without_silent(model.model_dump(mode="json", exclude_none=True, exclude=_ELSEWHERE))
     if isinstance(model.data, FileData):

@@ -16,7 +16,7 @@ SCHEMA = 1
 SCHEMA_OF_ORIGINS = 2
 #: The same for a model with a table of raw columns, or with `ignore_extra`.
 SCHEMA_OF_TABLES = 3
-#: The same for a model of a regression.
+#: The same for a model with transforms, and for a regression.
 SCHEMA_OF_PIPELINES = 4
 #: The same for a model with an `input`: its rows are made from raw inputs.
 SCHEMA_OF_INPUTS = 5
@@ -80,6 +80,8 @@ SIGNATURE_BATCH = "classify_batch"
 #: Ways to search, all with the same answers: all rows in float32, all in int8, or the rows of one cell. Every model has
 #: the first; `KnnInfo.batch_rows` shows which others it has.
 FULL, QUANTIZED, CELLS = SEARCHES = ("full", "quantized", "cells")
+#: What a device may choose among: these, and NumPy's search of the same rows.
+WAYS = (*SEARCHES, NUMPY)
 #: Input and outputs of every signature.
 INPUT_ROWS = "rows"  # (n, n_features) float32, raw rows
 OUTPUT_LABEL = "label"  # (n,) int32, class index, UNKNOWN where rejected
@@ -102,6 +104,7 @@ CURRENT_LINK = "current"  # -> releases/<digest>, replaced by rename
 STATE_FILE = "state.json"
 HISTORY_FILE = "history.jsonl"
 COUNTS_FILE = "cell-counts.json"  # missing and unknown cells that the answering release met
+SEARCHES_FILE = "searches.json"  # which search is the fastest here, for each of the last releases
 STARTS_FILE = "starts"  # one line: starts of a release that have not answered
 LOCK_FILE = "lock"
 CLASS_FILE = "device-class"  # one line: the device's class; without it, only releases for "any" are accepted

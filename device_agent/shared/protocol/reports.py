@@ -48,7 +48,7 @@ class Latency:
 
 @record
 class ClassChange:
-    """One class before and after: of its `rows`, how many the running and the new release recognise."""
+    """One class before and after: how many of its `rows` the running and the new release answer right."""
 
     label: str
     rows: int
@@ -58,7 +58,7 @@ class ClassChange:
 
 @record
 class Flip:
-    """Golden rows whose label changes alike: `count` of them, and the numbers of the first, from 0.
+    """Golden rows with the same change of label: `count` of them, and the numbers of the first few, from 0.
 
     `truth` is empty if the class of the rows is not known.
     """
@@ -72,9 +72,9 @@ class Flip:
 
 @record
 class Running:
-    """`device_agent compare`: what the running release answers to the golden rows of another.
+    """`device_agent compare`: the answers of the running release to the golden rows of another.
 
-    `labels` are text; None if it takes other features than these rows have.
+    `labels` are text; None if the running release has other features than these rows.
     """
 
     release: ReleaseRef
@@ -86,7 +86,7 @@ class Running:
 
 @record
 class Compared:
-    """The running release beside the new one, on the new one's evaluation rows.
+    """Comparison of the running release with the new one, on the new one's evaluation rows.
 
     `fits` is false if the two have other features: then nothing was compared. `gone` are labels that the new one does
     not have. `flips` are the commonest changes of a label, also of rows whose class is not known.

@@ -143,7 +143,7 @@ class Source:
 def open_source(path: str | None, format: str, *, look: bool = True) -> Source:
     """Opens a file, or standard input for None and `-`; detects the format if `format` is `auto`.
 
-    Without `look`, only the file's name is looked at, and no row is waited for: the format may stay `auto`.
+    Without `look`, uses only the file's name and does not wait for a row: the format may stay `auto`.
 
     Raises:
         BadInput: the file cannot be read.
@@ -175,7 +175,7 @@ def _why_overlong(data: bytes, format: str) -> str:
 
 
 def sniff(start: bytes) -> str:
-    """Returns the format that the first bytes of rows, or one line, look like."""
+    """Guesses the format from the first bytes of an input, or from one line."""
     if start.startswith(NPY_MAGIC[: max(1, len(start))]) and start:
         return "npy"
     return "jsonl" if start.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"[", b"{") else "csv"
@@ -211,7 +211,7 @@ class _NpyReader:
             raise self._bad("its header is too long")
         shape, fortran, dtype = self._parse_header(self._read(size))
         if dtype.kind not in "fiub":
-            raise self._bad(f"it holds {dtype}, not numbers")
+            raise self._bad(f"it contains {dtype}, not numbers")
         by_columns = fortran and sum(length > 1 for length in shape) > 1
         if n_features is None:
             if len(shape) < 2 or not 1 <= math.prod(shape[1:]) <= _MAX_INPUT:

@@ -24,7 +24,7 @@ SIZE_CAPS: Mapping[str, int] = {
 
 #: The user may have named the wrong directory: a hint to delete files could destroy them.
 _NAMES = ", ".join((*constants.RELEASE_FILES, "perhaps stage-N.tflite"))
-_ONLY = f"is it the directory of a release? That holds {_NAMES}, and nothing else"
+_ONLY = f"is it the directory of a release? That contains {_NAMES}, and nothing else"
 
 
 @record

@@ -1,6 +1,7 @@
 """Judges a device's certificate again on the host. Pure.
 
-A device may be hostile or out of date. A certificate is valid only with the nonce of this run, for this release, and
+A certificate is a device's report of a golden check: how its answers to the golden rows differ from the reference. A
+device may be hostile or out of date, so a certificate is valid only with the nonce of this run, for this release, and
 with consistent numbers. The gates are applied to these numbers here, whatever the device concluded.
 """
 
@@ -37,7 +38,7 @@ def disbelieved(
     if not _agree(certificate, covered):
         return "the certificate's numbers contradict each other"
     if not _plausible(certificate):
-        return "the certificate holds numbers that no device measures"
+        return "the certificate holds numbers that no device can measure"
     if rows is not None and covered != rows:
         return f"the certificate covers {covered:,} rows of {rows:,}"
     if covered == 0:
@@ -55,7 +56,7 @@ def _agree(certificate: Certificate, covered: int) -> bool:
 
 
 def _plausible(certificate: Certificate) -> bool:
-    """Whether every measure lies where one can: a gate would pass for a time under zero."""
+    """Whether every measured value is possible: a gate would pass for a negative time."""
     latency, own = certificate.latency, certificate.embedding
     errors = [certificate.largest_distance_error, *(row.distance_error for row in certificate.differences)]
     errors += [each.rmse for each in certificate.errors] + [each.max_error for each in certificate.errors]
@@ -80,7 +81,7 @@ def _plausible_stages(own: EmbeddingCheck) -> bool:
 
 
 def missed(certificate: Certificate, package: Package | None, running: ReleaseRef | None = None) -> tuple[str, ...]:
-    """Returns the gates that a certificate fails: by the device's own account, and by its numbers.
+    """Returns the gates that a certificate fails, according to the device itself and to the certificate's numbers.
 
     `running` is the release that was to be replaced.
     """
@@ -117,7 +118,7 @@ def _missed_errors(certificate: Certificate, gates: Gates) -> tuple[str, ...]:
 
 
 def _missed_by_class(certificate: Certificate, gates: Gates, running: ReleaseRef | None) -> tuple[str, ...]:
-    """Applies the gates on classes to the counts in the certificate, as far as it has them."""
+    """Applies the gates on single classes to the counts by class, if the certificate has them."""
     table = certificate.confusion
     found: tuple[str, ...] = ()
     if table and len(certificate.classes) == len(table):
