@@ -127,11 +127,7 @@ def _gates(asked: GatesConfig) -> model_info.Gates:
 
 
 def write_release(made_from: Material, order: Order, signer: Signer, directory: Path) -> Built:
-    """Builds and signs a release in `directory`, replacing a release there.
-
-    Raises:
-        See `build_release`.
-    """
+    """Builds and signs a release in `directory`, replacing a release there; raises as `build_release`."""
     directory = directory.absolute()
     _require_replaceable(directory)
     created = _pinned_clock()

@@ -124,6 +124,21 @@ RECIPES: dict[str, str] = {
         release: {version: 1.0.0, sequence: 10}
         gates: {accuracy: 0.8}
     """,
+    # Sounds in a folder for each label, of two takes; one stage on windows, pooled.
+    "tones": """
+        model:
+          name: tones
+          data: {files: "tones/{pitch}/{take}-*.wav", label: pitch}
+          split: {group: take}
+          input:
+            audio: {rate: 8000, seconds: 0.1, full_scale: 16}
+            stages: [{file: windows.tflite, frames: 16, hop: 8}]
+            pool: [mean, max, std]
+          k: 3
+          reject: 0.99
+        release: {version: 1.0.0, sequence: 10}
+        gates: {accuracy: 0.9}
+    """,
     # Two targets instead of classes, and 200 columns with missing cells.
     "wifi": """
         model:
@@ -302,6 +317,7 @@ offsets.write_csv(folder / "utm.csv", rows, labels)
 offsets.write_csv(folder / "near.csv", rows - rows.mean(axis=0), labels)
 offsets.write_csv(folder / "queries.csv", queries, np.zeros(len(queries), int))
 stages.write_all(folder)
+stages.write_tones(folder / "tones")
 for name, text in releases.RECIPES.items():
     parsed = config.parse(textwrap.dedent(text), base=folder)
     build_release(parsed.builds()[0], signer, out=folder / "releases" / name)

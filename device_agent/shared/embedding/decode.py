@@ -46,7 +46,7 @@ def decode(data: bytes, input: Input) -> NDArray[Any]:
     if input.audio is not None and data.startswith(audio.WAV_MAGIC):
         return audio.read_wav(data, input.audio)
     if input.image is not None and data.startswith(picture.MAGIC):
-        return picture.read_file(data, input.image)
+        return picture.read_file(data)
     raise BadInput(f"the model takes {takes(input)}, and this is something else")
 
 

@@ -39,7 +39,7 @@ def answer(
 ) -> tuple[int, np.ndarray, np.ndarray]:
     distances = measured(train, query, info.metric)
     order = np.argsort(distances, kind="stable")
-    label = int(np.argmax(votes(codes[order[None, : info.k]], distances[order[None, : info.k]], info)))
+    label = int(np.argmax(votes(codes[order[: info.k]][None], distances[order[: info.k]][None], info)))
     if info.reject and distances[order[info.k - 1]] > info.reject.thresholds[label]:
         label = constants.UNKNOWN
     return label, order, distances[order]
