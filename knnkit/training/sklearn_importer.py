@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.features.transforms import FUNCTIONS, Transforms
-from device_agent.shared.protocol.constants import UNKNOWN_LABEL, Scale
+from device_agent.shared.protocol.constants import UNKNOWN_LABEL, Metric, Scale
 from device_agent.shared.protocol.model_info import Table
 from knnkit.data.dataset import is_plain, shortened
 from knnkit.data.files import BROKEN, members_that_fit
@@ -70,9 +70,10 @@ def import_estimator(
     mapped = _training_rows(classifier)
     width = int(maps[0].n_features_in_) if maps else mapped.shape[1]
     names, table = _names(estimator, feature_names, width), None
+    metric: Metric = "sqeuclidean"
     if classifier.effective_metric_ == "hamming":
         table, mapped, weighting = _compare_values(classifier, maps, mapped, names)
-        metric, maps, names = "sqeuclidean", [], tuple(f"value_{place}" for place in range(mapped.shape[1]))
+        maps, names = [], tuple(f"value_{place}" for place in range(mapped.shape[1]))
     else:
         if curved := _until_last_nonlinear(maps):
             table, maps = convert_all(maps[:curved], names), maps[curved:]
