@@ -78,7 +78,7 @@ FILES: list[dict[str, Any]] = [
             "data": {"file": "a.csv", "target": ["y", "z"]},
             "test": {"file": "b.csv", "target": ["y"]},
         },
-        "gates": {"rmse": {"y": 1.0}, "max_error": {}},
+        "gates": {"rmse": {}, "max_error": {}},
     },
     {"model": {"name": "fruit", "data": {"files": ["a.csv", "b/*.csv"]}}},
     {"models": [{"name": "fruit", "data": {"sklearn": "iris"}, "reduce": "edited", "label_sets": 0.9}]},
