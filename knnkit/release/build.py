@@ -33,7 +33,6 @@ from device_agent.shared.trust import dsse
 from knnkit.config.parse import Build, GatesConfig
 from knnkit.errors import BuildError, UsageError, VerificationFailed
 from knnkit.evaluation import metrics
-from knnkit.evaluation.metrics import Figures
 from knnkit.release import manifest, provenance, up_to_date
 from knnkit.release.card import CardFacts
 from knnkit.release.sbom import bill_of_materials
@@ -68,7 +67,7 @@ class Built:
     notes: tuple[str, ...] = ()
 
     @property
-    def figures(self) -> Figures | None:
+    def figures(self) -> metrics.Figures | None:
         """Figures on all held-out rows, overall and by class; None if nothing was measured."""
         return metrics.of_evaluation(self.info.evaluation, self.info.classes)
 

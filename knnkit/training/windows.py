@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from device_agent.shared.protocol.model_info import Window
+from device_agent.shared.protocol.window_info import Window
 from knnkit.config.parse import Build, FileData, GroupSplit
 from knnkit.data import recordings
 from knnkit.data.dataset import Dataset

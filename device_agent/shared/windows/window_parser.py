@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.shared.protocol.model_info import Window
 from device_agent.shared.protocol.record import record
+from device_agent.shared.protocol.window_info import Window
 from device_agent.shared.tabular.csv_reader import CsvParser
 from device_agent.shared.tabular.json_reader import JsonParser
 from device_agent.shared.tabular.reader import Parsed, Parser
