@@ -3,8 +3,8 @@
     verify ─► golden check in a child process ─► state.json: "pending" ─► `current` ─► … ─► confirm
 
 A golden check compares the release's answers with those that the host computed. Until it has passed, the previous
-release answers, and again if no confirmation comes. Needs the store's lock
-(`Store.changing`). Never stages or confirms (`device_agent.lifecycle.confirm`), never prints.
+release answers, and again if no confirmation comes. Needs the store's lock (`Store.changing`). Never stages or confirms
+(`device_agent.lifecycle.confirm`), never prints.
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,6 @@ from numpy.typing import NDArray
 
 from device_agent.serving.load import Loaded, load_model
 from device_agent.shared.protocol.errors import ModelUnusable
-from device_agent.shared.tabular.reader import Parsed
 from device_agent.system import sandbox
 
 _DEATHS = ("model-crashed", "model-hangs")
@@ -55,19 +53,3 @@ def _first_to_kill(loaded: Loaded, parts: Sequence[NDArray[Any]], runtime: str) 
                 return number - 1, f"this row kills the model: {error}"
             raise
     return None
-
-
-def without_row(parsed: Parsed, place: int, why: str) -> Parsed:
-    """Returns parsed lines in which the good row number `place` is a bad line."""
-    good = [position for position in range(parsed.count) if position not in parsed.errors]
-
-    def rest(values: Sequence[Any]) -> Sequence[Any]:
-        return [*values[:place], *values[place + 1 :]]
-
-    return replace(
-        parsed,
-        rows=np.delete(parsed.rows, place, axis=0),
-        errors={**parsed.errors, good[place]: (parsed.lines[place], why)},
-        kept=[rest(column) for column in parsed.kept],
-        lines=rest(parsed.lines),
-    )

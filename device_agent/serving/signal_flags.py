@@ -1,4 +1,4 @@
-"""Signals to a stream: SIGTERM ends it, SIGHUP loads the release again."""
+"""Signals to a stream: SIGTERM ends it, SIGHUP reloads."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     material = source.load(build)
     material = material.whole or material
     if material.training.targets is not None:
-        raise UsageError("tune compares classifiers, and `target` makes a regression", hint="data: {label: COLUMN}")
+        raise UsageError("tune compares classifiers, but `target` makes a regression", hint="data: {label: COLUMN}")
     for warning in material.warnings:
         print_line(f"knnkit: warning: {warning}", "warn", stream=sys.stderr)
     with Progress() as progress:
@@ -97,7 +97,7 @@ def _named(setting: Setting) -> tuple[str, str, str]:
 
 
 def _left_out(split: object) -> str:
-    """Returns what is left out with each row."""
+    """Returns, as text, what leave-one-out leaves out for each row."""
     if isinstance(split, GroupSplit):
         return f"the rows of the same {split.group}"
     return f"the rows of the same {split.time}" if isinstance(split, TimeSplit) else "itself"

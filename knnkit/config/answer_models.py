@@ -78,7 +78,7 @@ class GatesConfig(Section):
     """Least recall of every class, from 0 to 1; default: no gate."""
     recall: Annotated[
         dict[str, Annotated[float, Field(ge=0.0, le=1.0)]],
-        Words("a label and its floor ({fall: 0.9})"),
+        Words("a label and its least recall ({fall: 0.9})"),
         Example("{fall: 0.9}"),
     ] = Field(default={})
     """Least recall of single classes, by label; replaces `min_recall` for these classes."""
@@ -94,3 +94,10 @@ class GatesConfig(Section):
     """Longest median time of one row, in milliseconds; default: no gate."""
     margin: Annotated[float, Example("1e-5")] = Field(default=1.0e-5, gt=0.0, lt=0.1)
     """Neighbours whose distances differ by less than this share of the data's scale may swap on other processors."""
+
+
+class GoldenConfig(Section):
+    """The rows that every device answers before it keeps the release."""
+
+    rows: Annotated[int, Example("200")] = Field(default=1000, ge=10, le=20_000)
+    """Most golden rows; fewer are checked sooner on a slow board."""

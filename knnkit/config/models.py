@@ -14,7 +14,7 @@ from pydantic import Field
 from pydantic_core import PydanticCustomError
 
 from device_agent.shared.protocol import constants
-from knnkit.config.answer_models import Coverages, GatesConfig, Reduce, ReduceConfig, Reject
+from knnkit.config.answer_models import Coverages, GatesConfig, GoldenConfig, Reduce, ReduceConfig, Reject
 from knnkit.config.data_models import FileData, SklearnData, SkopsData
 from knnkit.config.field_types import (
     Example,
@@ -83,6 +83,8 @@ class ModelConfig(Section):
     """What people should know about this model, for the model card."""
     gates: Annotated[GatesConfig | None, Example("{accuracy: 0.9}")] = None
     """Gates of this model; default: the gates of the file."""
+    golden: Annotated[GoldenConfig | None, Example("{rows: 200}")] = None
+    """How many rows each device answers to prove its copy of the model; default: 1000."""
 
     @property
     def reduction(self) -> ReduceConfig | None:
@@ -187,7 +189,7 @@ class Build(Section):
     signing: SigningConfig
     """The signing key."""
     gates: GatesConfig
-    """What a device must reach."""
+    """Figures that a release must reach on every device."""
 
 
 _A_MODEL = "{name: fruit, data: {file: train.csv, label: species}}"

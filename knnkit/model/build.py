@@ -26,6 +26,7 @@ from knnkit.model.reference.classifier import Reference
 from knnkit.model.reference.enrolment import Enrolment, codes_of, enrol
 from knnkit.model.reference.spec import DEFAULT, KnnSpec, own_shares
 from knnkit.model.scaling import fit_scaler
+from knnkit.model.schema import lowest_schema
 from knnkit.model.tflite.load_tensorflow import load_tensorflow, needs_build_extra, tensorflow_version
 from knnkit.model.tflite.op_versions import minimum_runtime
 
@@ -167,8 +168,8 @@ def build_enrolled(
         ignore_extra=ignore_extra,
         input=input,
         targets=targets if isinstance(targets, model_info.Targets) else None,
-        schema=_schema(input, enrolment.targets is not None, table is not None or ignore_extra, origin is not None),
     )
+    info = replace(info, schema=lowest_schema(info))
     return BuiltModel(
         metadata.pack(tree, model, info, pack(training or Origins(Path(enrolment.source).name), golden)),
         info,
@@ -198,15 +199,6 @@ def targets_of(enrolment: Enrolment) -> model_info.Targets | None:
     if enrolment.targets is None:
         return None
     return model_info.Targets(enrolment.target_names, tuple(spreads(enrolment.targets).tolist()))
-
-
-def _schema(input: model_info.Input | None, pipelines: bool, tables: bool, origin: bool) -> int:
-    """Returns the lowest version of knn.json that says what the model needs."""
-    if input is not None:
-        return constants.SCHEMA_OF_INPUTS
-    if pipelines:
-        return constants.SCHEMA_OF_PIPELINES
-    return constants.SCHEMA_OF_TABLES if tables else constants.SCHEMA_OF_ORIGINS if origin else constants.SCHEMA
 
 
 def make_reference(

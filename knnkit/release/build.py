@@ -33,14 +33,12 @@ from device_agent.shared.trust import dsse
 from knnkit.config.parse import Build, GatesConfig
 from knnkit.errors import BuildError, UsageError, VerificationFailed
 from knnkit.evaluation import metrics
-from knnkit.release import manifest, provenance, up_to_date
-from knnkit.release.card import CardFacts
+from knnkit.release import card, manifest, provenance, up_to_date
 from knnkit.release.sbom import bill_of_materials
 from knnkit.release.signing import Signer, sign_release
 from knnkit.release.verify import verify_with
 from knnkit.training import source
 from knnkit.training.made import Made
-from knnkit.training.source import Material
 
 #: Files of macOS, Windows and KDE's file managers.
 _DESKTOP = (".DS_Store", "Thumbs.db", "desktop.ini", ".directory")
@@ -91,6 +89,7 @@ class Order:
     seed: int = 0  # of random samples
     inputs: str = ""  # digest of the build's inputs (`up_to_date.digest`); empty if it is not needed
     settings: Mapping[str, Any] = field(default_factory=dict)  # the model in deploy.yaml, without folders
+    golden_rows: int | None = None  # most golden rows; None: the usual number
 
 
 def build_release(build: Build, signer: Signer, *, out: Path | None = None) -> Built:
@@ -115,6 +114,7 @@ def build_release(build: Build, signer: Signer, *, out: Path | None = None) -> B
         model.seed,
         up_to_date.digest(build),
         up_to_date.settings(build),
+        None if model.golden is None else model.golden.rows,
     )
     return write_release(source.load(build), order, signer, directory)
 
@@ -124,7 +124,7 @@ def _gates(asked: GatesConfig) -> model_info.Gates:
     return model_info.Gates(**{**asked.model_dump(), **absent})
 
 
-def write_release(made_from: Material, order: Order, signer: Signer, directory: Path) -> Built:
+def write_release(made_from: source.Material, order: Order, signer: Signer, directory: Path) -> Built:
     """Builds and signs a release in `directory`, replacing a release there.
 
     Raises:
@@ -133,7 +133,7 @@ def write_release(made_from: Material, order: Order, signer: Signer, directory: 
     directory = directory.absolute()
     _require_replaceable(directory)
     created = _pinned_clock()
-    made = made_from.build(order.gates, seed=order.seed, inputs=order.inputs)
+    made = made_from.build(order.gates, seed=order.seed, inputs=order.inputs, golden_rows=order.golden_rows)
     model, golden = made.model, made.golden.to_bytes()
     warnings = (*made_from.warnings, *model.warnings, *made.warnings, *_learnt_nothing(model.info))
     data = made.with_files(_papers(made_from, made, order, golden, warnings))
@@ -157,14 +157,14 @@ def write_release(made_from: Material, order: Order, signer: Signer, directory: 
 
 
 def _papers(
-    made_from: Material, made: Made, order: Order, golden: bytes, warnings: tuple[str, ...]
+    made_from: source.Material, made: Made, order: Order, golden: bytes, warnings: tuple[str, ...]
 ) -> dict[str, bytes]:
     """Returns the files for people inside the model: card, provenance and bill of materials."""
     info, settings = made.model.info, order.settings
     for path in made_from.sources:  # the folder is not part of the model: same rows, same bytes
         warnings = tuple(text.replace(path, Path(path).name) for text in warnings)
     split = settings.get("split") or ""
-    facts = CardFacts(
+    facts = card.CardFacts(
         made.counts, warnings, str(settings.get("licence", "")), str(settings.get("notes", "")), str(split)
     )
     command = "knnkit build" if settings else "knnkit.TfKNN.build_release"

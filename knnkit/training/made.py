@@ -17,7 +17,7 @@ from knnkit.model.tflite import associated_files
 class Made:
     """A model, its golden set, and the verdict of its self-check.
 
-    `notes` say what `reduce` changed; `stages` are further files of the release, by name.
+    `notes` are for the person who builds; `stages` are further files of the release, by name.
     """
 
     model: BuiltModel

@@ -30,7 +30,7 @@ from knnkit.evaluation import faults
 from knnkit.evaluation.measure import affordable, compare_with_estimator, measure, measure_errors
 from knnkit.model.build import BuiltModel, build_enrolled, build_model, origins_of
 from knnkit.model.conformal import short_sets
-from knnkit.model.golden import MAX_ROWS, draw_rows, make_golden
+from knnkit.model.golden import MAX_ROWS, draw_rows, long_check, make_golden
 from knnkit.model.reference.classifier import Reference
 from knnkit.model.reference.enrolment import Enrolment, enrol
 from knnkit.model.reference.spec import KnnSpec
@@ -40,8 +40,9 @@ from knnkit.training import reduction, sklearn_importer, unscaled
 from knnkit.training.fitted import Fitted
 from knnkit.training.inputs import Embedder, input_of
 from knnkit.training.made import Made
+from knnkit.training.raw_cells import read_held_out
 from knnkit.training.rows import divide_rows, label_of, load_rows, read_inputs
-from knnkit.training.table import prepare_of, raw_lines, read_held_out, read_more
+from knnkit.training.table import prepare_of, raw_lines, read_more
 
 
 @dataclass(frozen=True)
@@ -105,8 +106,8 @@ class Material:
             return self.imported.enrolment
         return enrol(self.training, fit_scaler((self.whole or self).training.rows, scale), metric)
 
-    def build(self, gates: Gates, *, seed: int = 0, inputs: str = "") -> Made:
-        """Builds the model, and checks it on its golden rows.
+    def build(self, gates: Gates, *, seed: int = 0, inputs: str = "", golden_rows: int | None = None) -> Made:
+        """Builds the model, and checks it on its golden rows, at most `golden_rows` of them.
 
         Raises:
             DataError: k is larger than the number of rows, or the held-out rows are invalid.
@@ -117,18 +118,19 @@ class Material:
         how: dict[str, Any] = {"margin": gates.margin, "seed": seed, "inputs": inputs, "measure": self._measure}
         how |= {"table": self.table, "ignore_extra": self.ignore_extra}
         how["input"] = input_of(self.window, self.embedder)
-        how["golden"] = origins_of(draw_rows(self.held_out, self.training, seed=seed, limit=self._most_golden))
+        limit = min(golden_rows or MAX_ROWS, self._most_golden)
+        how["golden"] = origins_of(draw_rows(self.held_out, self.training, seed=seed, limit=limit))
         if self.imported is None and before is None:
             model = build_model(self.spec, self.training, self.held_out, **how)
         else:
             known = origins_of(self.training) if self.imported is None else Origins(Path(self.training.source).name)
             how |= {"spare": self.spare, "reduced": self._reduced(before), "training": known}
             model = build_enrolled(self.spec, self.enrol(self.spec.scale, self.spec.metric), self.held_out, **how)
-        drawn: dict[str, Any] = {"seed": seed, "limit": self._most_golden, "raw": self._raw_lines}
-        golden = make_golden(model, self.held_out, self.training, **drawn)
+        golden = make_golden(model, self.held_out, self.training, seed=seed, limit=limit, raw=self._raw_lines)
         from knnkit.model.selfcheck import self_check  # TensorFlow
 
         notes = () if before is None else self._compare(before, model, golden)
+        notes += long_check(model.info, len(golden.rows))
         stages = {} if self.embedder is None else self.embedder.files
         return Made(model, golden, self_check(model, golden, gates), self._warn(model), notes, stages)
 
@@ -288,19 +290,17 @@ def every_row(build: Build) -> Dataset:
 def _load_imported(build: Build, data: SkopsData) -> Material:
     model, test = build.model, build.model.measured_on
     estimator = sklearn_importer.load_skops(data.skops)
-    held_out, names = None, sklearn_importer.fitted_names(estimator)
+    how: dict[str, Any] = {"name": model.name, "reject": model.reject, "source": str(data.skops)}
+    found, held_out = sklearn_importer.import_estimator(estimator, **how), None
     if isinstance(test, TestFile):
-        held_out = read_held_out(test, label_of(build), names)
-        width = sklearn_importer.width(estimator)
-        if len(held_out.feature_names) != width:
-            raise DataError(
-                f"{test.file}: {len(held_out.feature_names)} features beside the label {label_of(build)!r}, but "
-                f"{data.skops} takes {width}"
-            )
-        names = held_out.feature_names
-    found = sklearn_importer.import_estimator(
-        estimator, name=model.name, feature_names=names, reject=model.reject, source=str(data.skops)
-    )
+        held_out = read_held_out(
+            test, label_of(build), found, named=sklearn_importer.fitted_names(estimator) is not None
+        )
+        names, width = held_out.feature_names, len(found.enrolment.feature_names)
+        if len(names) != width:
+            said = f"{test.file}: {len(names)} features beside the label {label_of(build)!r}, but "
+            raise DataError(f"{said}{data.skops} takes {width}")
+        found = replace(found, enrolment=replace(found.enrolment, feature_names=names))
     found = replace(found, spec=replace(found.spec, label_sets=model.coverages))
     if held_out is not None and len(held_out.target_names) == len(found.enrolment.target_names):
         found = replace(found, enrolment=replace(found.enrolment, target_names=held_out.target_names))
@@ -313,8 +313,12 @@ def of_imported(imported: Fitted, held_out: Dataset | None) -> Material:
     Raises:
         DataError: the held-out rows do not fit it.
     """
+    if imported.table is not None and held_out is None:
+        said = f"{imported.enrolment.source}: its own rows cannot be computed back through its transformers"
+        raise DataError(said, hint="test: {file: test.csv, label: COLUMN}; in Python test=(rows, labels)")
     training = imported.training_rows()
     if held_out is not None:
-        return Material(imported.spec, training, imported.fitting(held_out), imported, how="file")
+        rows = imported.fitting(held_out)
+        return Material(imported.spec, training, rows, imported, how="file", table=imported.table)
     said = "there are no test rows: training rows stand in as golden rows, and no accuracy is claimed"
     return Material(imported.spec, training, None, imported, (f"{training.source}: {said}",))

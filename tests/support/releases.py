@@ -135,6 +135,12 @@ RECIPES: dict[str, str] = {
         release: {version: 1.0.0, sequence: 10}
         gates: {rmse: 8.0, max_error: {north: 60, default: 50}}
     """,
+    # A pipeline of scikit-learn: missing numbers are filled and scaled, text becomes features, one column is dropped.
+    "penguins": """
+        model: {name: penguins, data: {skops: penguins.skops}, test: {file: penguins.csv, label: species}}
+        release: {version: 1.0.0, sequence: 10}
+        gates: {accuracy: 0.9}
+    """,
     # Two features near 0, and then in metres of UTM, which have an origin.
     "plots-near": """
         model: {name: plots, data: {file: near.csv, label: y}, k: 3, test: 0}
@@ -163,6 +169,7 @@ _SOURCES = (
     "tests/support/signals.py",
     "tests/support/stages.py",
     "tests/support/wifi.py",
+    "tests/support/penguins.py",
 )
 
 
@@ -264,7 +271,7 @@ from knnkit.config import parse as config
 from knnkit.release import keys
 from knnkit.release.build import build_release
 from knnkit.release.signing import FileSigner
-from support import offsets, releases, signals, stages, wifi
+from support import offsets, penguins, releases, signals, stages, wifi
 folder = Path(folder)
 (folder / "keys").mkdir(parents=True)
 (folder / "releases").mkdir()
@@ -286,6 +293,8 @@ with (folder / "plants.csv").open("w") as file:
         size = ["small", "large"][number % 2]
         file.write(f"2024-01-{number % 28 + 1:02d},{length},{kind + rng.normal(0, 0.1):.3f},{soil},{size},k{kind}\\n")
 signals.write(folder / "motion")
+penguins.dump(folder / "penguins.skops")
+penguins.write(folder / "penguins.csv", *penguins.birds(120, seed=2))
 wifi.write(folder / "wifi.csv", *wifi.fingerprints(400, seed=2))
 wifi.write(folder / "asked.csv", *wifi.fingerprints(80, seed=3))
 rows, labels, queries = offsets.KINDS["utm"]()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -97,6 +97,22 @@ def line_by_line(parser: Parser, block: bytes, parse_line: Callable[[bytes], Lin
             lines.append(parser.line)
     rows = np.array(good, np.float64).astype(parser.dtype) if good else np.empty((0, 0), parser.dtype)
     return Parsed(rows, len(good) + len(errors), errors, hints[0] if hints else "", list(zip(*kept)), lines)
+
+
+def without_row(parsed: Parsed, place: int, why: str) -> Parsed:
+    """Returns parsed lines in which the good row number `place` is a bad line."""
+    good = [position for position in range(parsed.count) if position not in parsed.errors]
+
+    def rest(values: Sequence[Any]) -> Sequence[Any]:
+        return [*values[:place], *values[place + 1 :]]
+
+    return replace(
+        parsed,
+        rows=np.delete(parsed.rows, place, axis=0),
+        errors={**parsed.errors, good[place]: (parsed.lines[place], why)},
+        kept=[rest(column) for column in parsed.kept],
+        lines=rest(parsed.lines),
+    )
 
 
 def plain_numbers(fields: list[bytes], decimal: str = ".") -> list[bytes]:

@@ -46,6 +46,7 @@ class _Samples:
     feature_names: tuple[str, ...]
     n_features: int
     origin: None = None
+    table: None = None
 
 
 class _Csv(CsvParser):

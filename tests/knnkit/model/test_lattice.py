@@ -18,7 +18,7 @@ from knnkit.model.reference.lattice import Lattice, centre_on, find_lattice
 from knnkit.model.reference.spec import KnnSpec
 from scripts.benchmarks.datasets import Size, generate
 
-RUNTIMES = ("tflite_runtime", "ai_edge_litert")
+RUNTIMES = ("tflite_runtime", "ai_edge_litert", "numpy")
 
 
 def build(rows: np.ndarray, k: int, metric: str = "euclidean", scale: Any = "none") -> BuiltModel:

@@ -13,7 +13,9 @@ from support.device_process import ROOT
 
 from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.protocol import constants
+from device_agent.shared.protocol.model_info import KnnInfo
 from knnkit import cli
+from knnkit.model.golden import long_check
 from knnkit.release import build as release_build
 from knnkit.release import keys
 
@@ -238,3 +240,27 @@ def test_a_folder_that_is_not_a_release_gets_no_word_about_deleting(
     assert "thesis.doc" in said
     assert "rm " not in said
     assert (folder / "dist" / ".DS_Store").exists()
+
+
+def test_golden_rows_are_as_many_as_asked_for(folder: Path) -> None:
+    assert build() == 0
+    first = (folder / "dist" / constants.GOLDEN_FILE).read_bytes()
+    (folder / "deploy.yaml").write_text(YAML.replace("k: 3", "k: 3, golden: {rows: 12}"))
+    assert build() == 0
+    fewer = Golden.from_bytes((folder / "dist" / constants.GOLDEN_FILE).read_bytes())
+    assert (len(Golden.from_bytes(first).rows), len(fewer.rows)) == (18, 12)
+    assert set(fewer.truth.tolist()) == {0, 1}  # some of every class
+
+
+@pytest.mark.parametrize(
+    ("rows", "width", "metric", "expected"),
+    [
+        (150, 4, "euclidean", ""),
+        (60_000, 784, "euclidean", "in about 44 s; fewer"),
+        (20_000, 512, "manhattan", "in about 33 s; fewer"),
+    ],
+)
+def test_a_long_check_is_said_at_the_build(rows: int, width: int, metric: str, expected: str) -> None:
+    info = KnnInfo("m", 3, width, (), ("a",), metric, "uniform", "none", rows, 1, "", "0", {})  # type: ignore[arg-type]
+    assert expected in "".join(long_check(info, 1000))
+    assert bool(long_check(info, 1000)) is bool(expected)
