@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.serving.columns import Columns, Kept, Training
+from device_agent.serving.columns import Columns, Kept, Local, Training
 from device_agent.serving.in_flight import InFlight
 from device_agent.serving.load import Loaded, answering, load_kept
 from device_agent.serving.npy_writer import NpyRenderer
@@ -136,13 +136,15 @@ def _tell_once(said: str) -> None:
 
 def make_renderer(loaded: Loaded, columns: Columns, format: str) -> Renderer:
     """Returns the renderer of `format` for a loaded release."""
-    training = None
+    training, signed = None, loaded.signed
+    local = None if signed.info.enrol is None else Local(signed.info.n_train, getattr(loaded.model, "ids", ()))
     if columns.neighbors:
         from device_agent.shared.release import row_origins
 
-        found, path = row_origins.read(loaded.model.path), loaded.model.path
-        training = Training(neighbor_classes(path), found[0] if found else None)
-    return RENDERERS[format](loaded.model.info, columns, loaded.digest, training)
+        found, classes = row_origins.read(signed.path), neighbor_classes(signed.path)
+        classes = np.append(classes, getattr(loaded.model, "codes", ())).astype(np.int32)
+        training = Training(classes, found[0] if found else None, local)
+    return RENDERERS[format](loaded.model.info, columns, loaded.digest, training, local)
 
 
 def neighbor_classes(model: str) -> NDArray[np.int32]:
@@ -180,7 +182,7 @@ def _run(table: _Table, renderer: Renderer, sink: Sink) -> int:
 def _rendered(table: _Table, renderer: Renderer) -> Iterator[tuple[int, bytes]]:
     """Yields (number of rows, rendered answers) of each block."""
     loaded, request = table.loaded, table.request
-    if request.columns.labels_only:
+    if request.columns.labels_only and not loaded.is_joined:
         for labels in label_all(loaded, table.blocks(), request.runtime, request.threads):
             yield len(labels), renderer.render_labels(labels, table.take())
     else:

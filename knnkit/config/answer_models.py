@@ -1,4 +1,4 @@
-"""Types of deploy.yaml for answers: "unknown", label sets, fewer rows."""
+"""Types of deploy.yaml for answers and taught rows."""
 
 from __future__ import annotations
 
@@ -52,3 +52,18 @@ Reduce = Annotated[
     Annotated[Kept, pydantic.Tag("<word>")] | Annotated[ReduceConfig, pydantic.Tag("<reduce>")],
     pydantic.Discriminator(lambda value: "<word>" if isinstance(value, str) else "<reduce>"),
 ]
+
+
+class EnrolConfig(Section):
+    """Rows that may be taught on a device (`device_agent enrol`)."""
+
+    rows: Annotated[int, Example("500")] = Field(ge=1, le=100_000)
+    """Most rows; a device that has so many refuses more until some are forgotten."""
+    per_label: Annotated[int | None, Example("100")] = Field(default=None, ge=1)
+    """Most rows of one label; default: as many as `rows`."""
+    new_labels: bool = True
+    """Whether rows may have labels that the model does not have."""
+    may_override: bool = False
+    """Whether a row may change the label of a golden row; else such a row is refused."""
+    drop: bool = False
+    """Whether rows that were taught under another release take no part in the answers."""

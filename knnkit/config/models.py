@@ -14,7 +14,8 @@ from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
 from device_agent.shared.protocol import constants
-from knnkit.config.answer_models import Coverages, Reduce, ReduceConfig, Reject
+from device_agent.shared.protocol.model_info import Enrol
+from knnkit.config.answer_models import Coverages, EnrolConfig, Reduce, ReduceConfig, Reject
 from knnkit.config.data_models import FileData, SklearnData, SkopsData
 from knnkit.config.field_types import (
     Duration,
@@ -152,6 +153,8 @@ class ModelConfig(Section):
     """condensed, edited or prototypes: keep fewer training rows in the model; or {how, max_loss}. Default: all rows."""
     ignore_extra: bool = False
     """Whether a device leaves out columns of a row that the model does not know; else they are an error."""
+    enrol: Annotated[EnrolConfig | None, Example("{rows: 500}")] = None
+    """Allows rows to be taught on the device (`device_agent enrol`). Default: nothing may be taught."""
     device_class: Annotated[Name, Example("zero")] = "any"
     """The class of device that this model is for; "any" fits all."""
     licence: Annotated[Text, Example("CC-BY-4.0")] = ""
@@ -165,6 +168,11 @@ class ModelConfig(Section):
     def reduction(self) -> ReduceConfig | None:
         """`reduce` with its default."""
         return ReduceConfig(how=self.reduce) if isinstance(self.reduce, str) else self.reduce
+
+    @property
+    def teaching(self) -> Enrol | None:
+        """`enrol` as knn.json has it."""
+        return None if self.enrol is None else Enrol(**self.enrol.model_dump())
 
     @property
     def coverages(self) -> tuple[float, ...]:

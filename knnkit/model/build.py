@@ -70,6 +70,7 @@ def build_model(
     measure: Measure | None = None,
     table: model_info.Table | None = None,
     ignore_extra: bool = False,
+    teaching: model_info.Enrol | None = None,
     golden: Origins = _UNKNOWN,
 ) -> BuiltModel:
     """Builds the classifier `spec` over the rows of `training`.
@@ -84,6 +85,7 @@ def build_model(
         measure: evaluates the reference; the result is stored in knn.json.
         table: of the raw columns that the rows were made from, stored in knn.json.
         ignore_extra: whether rows may have columns that the model does not know.
+        teaching: what may be taught on a device.
         golden: where the golden rows come from.
 
     Raises:
@@ -93,7 +95,7 @@ def build_model(
     _require_rows(spec.k, len(training.rows), training.source)
     enrolment = enrol(training, fit_scaler(training.rows, spec.scale), spec.metric)
     how: dict[str, Any] = {"margin": margin, "seed": seed, "inputs": inputs, "measure": measure, "golden": golden}
-    how |= {"table": table, "ignore_extra": ignore_extra}
+    how |= {"table": table, "ignore_extra": ignore_extra, "teaching": teaching}
     return build_enrolled(spec, enrolment, held_out, training=origins_of(training), **how)
 
 
@@ -109,6 +111,7 @@ def build_enrolled(
     measure: Measure | None = None,
     table: model_info.Table | None = None,
     ignore_extra: bool = False,
+    teaching: model_info.Enrol | None = None,
     training: Origins | None = None,
     golden: Origins = _UNKNOWN,
     spare: Dataset | None = None,
@@ -159,7 +162,8 @@ def build_enrolled(
         origin=None if origin is None else tuple(origin.tolist()),
         table=table,
         ignore_extra=ignore_extra,
-        schema=_schema(table is not None or ignore_extra, origin is not None),
+        enrol=teaching,
+        schema=_schema(teaching is not None, table is not None or ignore_extra, origin is not None),
     )
     return BuiltModel(
         metadata.pack(tree, model, info, pack(training or Origins(Path(enrolment.source).name), golden)),
@@ -185,8 +189,10 @@ def origins_of(rows: Dataset) -> Origins:
     return Origins(source, rows.places, "".join(f"{text}\n" for text in rows.ids.tolist()).encode())
 
 
-def _schema(tables: bool, origin: bool) -> int:
+def _schema(teaching: bool, tables: bool, origin: bool) -> int:
     """Returns the lowest version of knn.json that says what the model needs."""
+    if teaching:
+        return constants.SCHEMA_OF_ENROL
     return constants.SCHEMA_OF_TABLES if tables else constants.SCHEMA_OF_ORIGINS if origin else constants.SCHEMA
 
 

@@ -24,7 +24,7 @@ _TOOLS = ("tensorflow", "scikit-learn", "numpy")
 #: Keys of `model` that count by what they lead to.
 _ELSEWHERE: Any = {"gates": True, "data": {"file", "files", "skops"}, "test": {"file"}, "split": {"file"}}
 #: Keys of tables.
-_SILENT = {"drop", "missing", "categories", "unknown_category", "ignore_extra", "thousands"}
+_SILENT = {"drop", "missing", "categories", "unknown_category", "ignore_extra", "thousands", "enrol"}
 _CHUNK = 1 << 20
 
 

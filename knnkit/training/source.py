@@ -18,7 +18,7 @@ import numpy as np
 from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.golden.judge import Verdict
 from device_agent.shared.protocol.constants import Metric, Scale
-from device_agent.shared.protocol.model_info import Evaluation, Gates, KnnInfo, Reduced, Table
+from device_agent.shared.protocol.model_info import Enrol, Evaluation, Gates, KnnInfo, Reduced, Table
 from device_agent.shared.release.row_origins import Origins
 from knnkit.config.answer_models import ReduceConfig
 from knnkit.config.parse import Build, FileData, GroupSplit, SklearnData, SkopsData, TestFile, TimeSplit
@@ -78,6 +78,7 @@ class Material:
         how: how rows were held out; empty where nothing is measured.
         table: of the raw columns that the rows were made from; None for rows of plain numbers.
         ignore_extra: whether a device ignores columns that the model does not know.
+        teaching: what may be taught on a device.
         whole: the same with all training rows, if `reduce` chose some of them.
         spare: the training rows that `reduce` left out.
         reduced: how it chose.
@@ -92,6 +93,7 @@ class Material:
     how: str = ""
     table: Table | None = None
     ignore_extra: bool = False
+    teaching: Enrol | None = None
     whole: Material | None = None
     spare: Dataset | None = None
     reduced: str = ""
@@ -127,7 +129,7 @@ class Material:
         """
         before = None if self.whole is None else self.whole._without_sets().build(Gates(gates.margin), seed=seed)
         how: dict[str, Any] = {"margin": gates.margin, "seed": seed, "inputs": inputs, "measure": self._measure}
-        how |= {"table": self.table, "ignore_extra": self.ignore_extra}
+        how |= {"table": self.table, "ignore_extra": self.ignore_extra, "teaching": self.teaching}
         how["golden"] = origins_of(draw_rows(self.held_out, self.training, seed=seed))
         if self.imported is None and before is None:
             model = build_model(self.spec, self.training, self.held_out, **how)
@@ -248,13 +250,13 @@ def load(build: Build) -> Material:
     warnings = columns.warnings(everything) if isinstance(model.data, FileData) and not chosen else ()
     ready = prepare_of(model.data, everything, divided.training, divided.held_out)
     training, held_out, table = ready.training, ready.held_out, ready.table
-    warnings += ready.warnings
     shifted, seen = model.metric != "cosine" or model.scale != "none", everything if table is None else training
-    warnings += precision.warnings(seen.rows, seen.feature_names, seen.source, shifted=shifted)
+    warnings += ready.warnings + precision.warnings(seen.rows, seen.feature_names, seen.source, shifted=shifted)
     warnings += (*divided.warnings, *faults.find(training, held_out))
     if "scale" not in model.model_fields_set:
         warnings += unscaled.find(training, model.k, model.metric, model.weights)
-    material = Material(spec, training, held_out, None, warnings, divided.how, table, model.ignore_extra)
+    how = divided.how, table, model.ignore_extra, model.teaching
+    material = Material(spec, training, held_out, None, warnings, *how)
     return material if model.reduction is None else _reduce(material, model.reduction, model.seed)
 
 
@@ -332,7 +334,7 @@ def _load_imported(build: Build, data: SkopsData) -> Material:
         estimator, name=model.name, feature_names=names, reject=model.reject, source=str(data.skops)
     )
     found = replace(found, spec=replace(found.spec, label_sets=model.coverages))
-    return replace(of_imported(found, held_out), ignore_extra=model.ignore_extra)
+    return replace(of_imported(found, held_out), ignore_extra=model.ignore_extra, teaching=model.teaching)
 
 
 def of_imported(imported: Fitted, held_out: Dataset | None) -> Material:

@@ -49,6 +49,16 @@ RECIPES: dict[str, str] = {
         model: {name: iris, data: {sklearn: iris}, k: 99, scale: standard}
         release: {version: 1.2.0, sequence: 12}
     """,
+    # Rows may be taught on the device, a few of each label.
+    "taught": """
+        model: {name: taught, data: {sklearn: iris}, k: 3, scale: standard, enrol: {rows: 20, per_label: 8}}
+        release: {version: 1.0.0, sequence: 10}
+    """,
+    # Its next release allows less, and does not use rows of before.
+    "taught-next": """
+        model: {name: taught, data: {sklearn: iris}, k: 5, enrol: {rows: 20, new_labels: false, may_override: true}}
+        release: {version: 1.1.0, sequence: 11}
+    """,
     # The article's experiment: two features, five classes, numbers as labels.
     "blobs": """
         model: {name: blobs, data: {sklearn: blobs}, k: 3}
@@ -83,6 +93,18 @@ RECIPES: dict[str, str] = {
           ignore_extra: true
         release: {version: 1.0.0, sequence: 10}
         gates: {accuracy: 0.9}
+    """,
+    # The same, and rows may be taught.
+    "plants-taught": """
+        model:
+          name: plants
+          data: {file: plants.csv, label: kind, drop: [when], missing: {length: median, width: median, soil: constant},
+            categories: {soil: one-hot, size: [small, large]}, unknown_category: ignore}
+          k: 1
+          scale: standard
+          ignore_extra: true
+          enrol: {rows: 5}
+        release: {version: 1.0.0, sequence: 10}
     """,
     # Another metric, and another scaler.
     "wine": """

@@ -16,6 +16,10 @@ SCHEMA = 1
 SCHEMA_OF_ORIGINS = 2
 #: The same for a model with a table of raw columns, or with `ignore_extra`.
 SCHEMA_OF_TABLES = 3
+#: The same for a model that may be taught rows on the device (`KnnInfo.enrol`).
+SCHEMA_OF_ENROL = 6
+#: The newest that this version reads.
+NEWEST_SCHEMA = SCHEMA_OF_ENROL
 #: Version of the agent's commands, options and answers that a host uses. Raise it when the host needs something that
 #: older agents lack.
 PROTOCOL = 1
@@ -90,6 +94,8 @@ CURRENT_LINK = "current"  # -> releases/<digest>, replaced by rename
 STATE_FILE = "state.json"
 HISTORY_FILE = "history.jsonl"
 COUNTS_FILE = "cell-counts.json"  # missing and unknown cells that the answering release met
+ENROLLED_DIR = "enrolled"  # rows taught on the device: a journal, and the key that authenticates it
+JOURNAL_FILE = f"{ENROLLED_DIR}/journal"
 STARTS_FILE = "starts"  # one line: starts of a release that have not answered
 LOCK_FILE = "lock"
 CLASS_FILE = "device-class"  # one line: the device's class; without it, only releases for "any" are accepted

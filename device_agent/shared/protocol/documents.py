@@ -53,6 +53,22 @@ class CellCounts:
 
 
 @record
+class Taught:
+    """`device_agent enrol`, `forget` and `undo`: what was done to which rows, and what is taught now.
+
+    `did` is `enrol`, `forget`, `undo enrol` or `undo forget`. `labels` counts the rows of each label; `digest` is the
+    SHA-256 of what `enrolled --json` prints, empty without rows.
+    """
+
+    did: str
+    ids: tuple[str, ...]
+    rows: int
+    labels: dict[str, int]
+    digest: str
+    schema: int = SCHEMA
+
+
+@record
 class Status:
     """`device_agent status`: what is on the board now."""
 

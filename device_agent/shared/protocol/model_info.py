@@ -10,9 +10,9 @@ from typing import Literal
 from device_agent.shared.protocol.constants import (
     CELLS,
     FULL,
+    NEWEST_SCHEMA,
     QUANTIZED,
     SCHEMA,
-    SCHEMA_OF_TABLES,
     Metric,
     Scale,
     Weights,
@@ -116,6 +116,21 @@ class Reduced:
 
 
 @record
+class Enrol:
+    """What may be taught on a device (`enrol` of deploy.yaml): at most `rows` rows, and `per_label` of each label.
+
+    With `new_labels`, they may have labels that the model does not have. Unless `may_override`, a row is refused if it
+    changes the label of a golden row. With `drop`, rows that were taught under another release take no part.
+    """
+
+    rows: int
+    per_label: int | None = None
+    new_labels: bool = True
+    may_override: bool = False
+    drop: bool = False
+
+
+@record
 class KnnInfo:
     """knn.json, inside the model file: everything that a runtime must know about the classifier."""
 
@@ -146,10 +161,11 @@ class KnnInfo:
     origin: tuple[float, ...] | None = None
     table: Table | None = None  # None: rows are `n_features` plain numbers
     ignore_extra: bool = False  # whether rows may have columns that the model does not know
+    enrol: Enrol | None = None  # None: nothing may be taught on a device
     schema: int = SCHEMA
-    newest_schema = SCHEMA_OF_TABLES
+    newest_schema = NEWEST_SCHEMA
     #: Left out of knn.json where they say nothing, so that models of plain rows keep their bytes.
-    omitted = ("origin", "label_sets", "reduced", "table", "ignore_extra")
+    omitted = ("origin", "label_sets", "reduced", "table", "ignore_extra", "enrol")
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -193,4 +209,4 @@ class Manifest:
     labels_sha256: str  # of the label file inside the model
     gates: Gates
     schema: int = SCHEMA
-    newest_schema = SCHEMA_OF_TABLES
+    newest_schema = NEWEST_SCHEMA

@@ -1,0 +1,171 @@
+"""Answers of a model and of the rows taught on a device, as of one model over both.
+
+The definition is the float64 reference over both sets: the taught rows come after the model's own, in its space, with
+its k, metric, weights and thresholds. A row is answered by the model first. Only if a taught row may be among its k
+nearest is it answered again, in float64, from the model's k neighbours and the taught rows. Never reads the journal.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from device_agent.inference.exact import ExactKnn, Float64
+from device_agent.inference.tflite_knn import Answers, TfliteKNN
+from device_agent.shared.enrolled import Joined
+from device_agent.shared.golden.judge import base_distance
+from device_agent.shared.protocol import constants
+from device_agent.shared.protocol.errors import ModelUnusable
+from device_agent.shared.protocol.model_info import KnnInfo
+from device_agent.shared.protocol.record import replace
+from device_agent.shared.queries import check_rows, narrow, origin_of
+
+#: As in `exact`: how far beyond the k-th neighbour, in `tied`, a tie can reach.
+_CHAIN = 8
+#: A float64 product of p terms is off by less than (p + 8) 2^-52 of the lengths' square.
+_ROUNDING = 2.0**-52
+_MAX_FLOAT32 = np.finfo(np.float32).max
+#: float32 distances of a model without `near` are off by less than this share.
+_BLUR = 1e-3
+
+
+class JoinedExact(ExactKnn):
+    """The float64 classifier over the rows of a model file and more rows.
+
+    Args:
+        path: the model file.
+        info: its knn.json.
+        joined: the rows to add.
+
+    Raises:
+        ModelUnusable: as `ExactKnn`.
+    """
+
+    def __init__(self, path: str, info: KnnInfo, joined: Joined) -> None:
+        super().__init__(path, info)
+        self._own, self._near = info.n_train, info.near
+        kept, local = self.enrol(narrow(joined.features, origin_of(info.origin)))
+        #: Which of the rows to add are within the range of float32; the others take no part.
+        self.kept = kept
+        self._info = replace(joined.info, n_train=info.n_train + int(kept.sum()))
+        self._blocks.append(local)
+        self._starts = np.append(self._starts, self._info.n_train)
+        self._classes = np.append(self._classes, joined.codes[kept])
+        self._local: Float64 = local * self._scale
+        self._squares_of_local = np.einsum("ij,ij->i", self._local, self._local)
+
+    def enrol(self, rows: NDArray[np.float32]) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
+        """Returns which (n, n_features) rows the map keeps in the range of float32, and these as training rows."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            mapped = np.array([self._enter(row) for row in rows]).reshape(len(rows), len(self._centre))
+            if self._info.metric == "cosine":  # a training row of zeros is marked in the other column than a query
+                mapped[:, -1] = mapped[:, -2] + self._centre[-2] - self._centre[-1]
+                mapped[:, -2] = -self._centre[-2]
+            found = mapped.astype(np.float32)
+        kept = np.isfinite(found).all(axis=1)
+        return kept, np.ascontiguousarray(found[kept])
+
+    def candidates(self, rows: NDArray[np.float32], kth: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Returns (n, L) which added rows may be among the k nearest.
+
+        Args:
+            rows: (n, n_features) float32, less the origin.
+            kth: (n,) the k-th distance among the model's own rows.
+        """
+        at = self._enter_all(rows) * self._scale
+        squares = np.einsum("ij,ij->i", at, at)
+        near = self._near
+        limit = kth * (1.0 + _BLUR) if near is None else kth + near.share * np.maximum(kth, near.least)
+        base = base_distance(limit, self._info.metric) + _CHAIN * self._tied + self._zero
+        reach = np.sqrt(squares) + np.sqrt(self._squares_of_local.max(initial=0.0))
+        slack = (at.shape[1] + 8) * 4 * _ROUNDING * reach * reach
+        # Manhattan distances are never less than Euclidean ones.
+        most = np.where(kth < _MAX_FLOAT32, base * base + slack - squares, np.inf)  # farther ones are not told apart
+        found: NDArray[np.bool_] = self._squares_of_local - 2.0 * (at @ self._local.T) <= most[:, np.newaxis]
+        return found
+
+    def among(
+        self, row: NDArray[np.float32], indices: NDArray[np.int32], kth: float, added: NDArray[np.bool_]
+    ) -> dict[str, Any]:
+        """Returns the outputs for one (n_features,) row, as `answer` would.
+
+        Args:
+            row: float32, less the origin.
+            indices: (k,) its neighbours among the model's own rows.
+            kth: the distance of the last of them.
+            added: (L,) as `candidates` returns it.
+        """
+        try:
+            z = self._enter(row)
+            near = np.concatenate([np.sort(indices.astype(np.int64)), self._own + np.flatnonzero(added)])
+            found = self._answer(z, near)
+            if self._tied:  # ties form chains, in which an added row may link others of the model's own
+                last = float(base_distance(found[constants.OUTPUT_DISTANCES][-1:], self._info.metric)[0])
+                own = float(base_distance(np.array([kth * (1.0 - _BLUR)]), self._info.metric)[0])
+                if last + 2 * _CHAIN * self._tied >= own:
+                    return self.answer(row)
+            return found
+        except (ValueError, TypeError, IndexError, ArithmeticError) as error:
+            raise ModelUnusable(f"{self._damaged}: {error}") from None
+
+    def _enter_all(self, rows: NDArray[np.float32]) -> Float64:
+        if self._steps:
+            return np.array([self._enter(row) for row in rows]).reshape(len(rows), len(self._centre))
+        with np.errstate(over="ignore"):
+            offsets = rows - self._centre
+        return np.asarray(np.clip(offsets, -_MAX_FLOAT32, _MAX_FLOAT32), np.float64)
+
+
+class JoinedKNN:
+    """A model with the rows taught on a device; answers as `TfliteKNN` does.
+
+    Args:
+        signed: the model.
+        joined: the rows.
+        exact: what another one of the same model has made, for a replica.
+
+    Raises:
+        ModelUnusable: the model's exact tables are damaged.
+    """
+
+    def __init__(self, signed: TfliteKNN, joined: Joined, exact: JoinedExact | None = None) -> None:
+        self.signed, self._joined = signed, joined
+        self._exact = JoinedExact(signed.path, signed.info, joined) if exact is None else exact
+        self.info = replace(joined.info, n_train=signed.info.n_train + int(self._exact.kept.sum()))
+        self.ids = tuple(row.id for row, kept in zip(joined.rows, self._exact.kept) if kept)
+        self.codes = joined.codes[self._exact.kept]
+        self._origin = origin_of(signed.info.origin)
+        self._new_classes = len(self.info.classes) - len(signed.info.classes)
+
+    def __getattr__(self, name: str) -> Any:
+        """Returns what the model itself has: `path`, `batch`, `runtime`."""
+        return getattr(self.signed, name)
+
+    def over(self, signed: TfliteKNN) -> JoinedKNN:
+        """Returns the same with a replica of the model."""
+        return JoinedKNN(signed, self._joined, self._exact)
+
+    def labels(self, rows: ArrayLike) -> NDArray[np.int32]:
+        """Returns (n,) int32 class indices, as `TfliteKNN.labels`."""
+        return self.classify(rows).label
+
+    def classify(self, rows: ArrayLike) -> Answers:
+        """Returns the answers to (n, n_features) raw `rows`; a taught row has an index from the model's `n_train` on.
+
+        Raises:
+            BadInput: as `TfliteKNN.classify`.
+        """
+        found = self.signed.classify(rows)
+        if self._new_classes:
+            more = np.zeros((len(found.label), self._new_classes), np.float32)
+            found = found._replace(probabilities=np.concatenate([found.probabilities, more], axis=1))
+        queries = check_rows(rows, self.signed.info.feature_names, origin=self._origin)
+        added = self._exact.candidates(queries, found.distances[:, -1])
+        parts = found._asdict()
+        for row in np.flatnonzero(added.any(axis=1)).tolist():
+            answer = self._exact.among(queries[row], found.indices[row], float(found.distances[row, -1]), added[row])
+            for name, part in parts.items():
+                part[row] = answer[name]
+        return found
