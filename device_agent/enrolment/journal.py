@@ -72,9 +72,6 @@ class Journal:
         Raises:
             AgentError: they would take more than `MAX_BYTES`; nothing is changed.
         """
-        if not self._key:
-            self._key = os.urandom(_KEY_BYTES)
-            durable.write_atomic(self._key_file, self._key)
         self._append({"do": ENROL, "rows": list(rows)})
 
     def forget(self, ids: Sequence[str]) -> None:
@@ -110,6 +107,9 @@ class Journal:
         return self._taught.can_undo
 
     def _append(self, command: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
+        if not self._key:
+            self._key = os.urandom(_KEY_BYTES)
+            durable.write_atomic(self._key_file, self._key)
         line, code = records.encode(command, self._key, self._taught.code)
         if command["do"] == ENROL and self._taught.live_size + len(line) > MAX_BYTES:
             raise AgentError(
