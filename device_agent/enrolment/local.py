@@ -7,7 +7,8 @@ from pathlib import Path
 from device_agent.enrolment.joined import JoinedKNN
 from device_agent.enrolment.journal import Journal
 from device_agent.inference.tflite_knn import TfliteKNN
-from device_agent.shared.enrolled import Joined, LocalRow, join
+from device_agent.shared.enrolled import LocalRow
+from device_agent.shared.joined import Joined, contained, join
 from device_agent.shared.protocol.errors import AgentError
 from device_agent.shared.release import row_origins
 
@@ -27,15 +28,5 @@ def with_rows(root: Path, signed: TfliteKNN, digest: str) -> tuple[TfliteKNN | J
 
 def taking_part(signed: TfliteKNN, rows: list[LocalRow], digest: str) -> Joined:
     """Returns the rows that take part under a release."""
-    contained = contained_ids(signed.path, rows) if rows else frozenset()
-    return join(signed.info, rows, digest, contained)
-
-
-def contained_ids(path: str, rows: list[LocalRow]) -> frozenset[str]:
-    """Returns the ids of the rows that are training rows of a model file."""
-    found = row_origins.read(path)
-    text = found[0].text if found else None
-    if text is None:
-        return frozenset()
-    there = {row.id.encode() for row in rows}.intersection(text.split(b"\n"))
-    return frozenset(each.decode() for each in there)
+    found = row_origins.read(signed.path) if rows else None
+    return join(signed.info, rows, digest, contained(found[0] if found else None, rows))

@@ -1,7 +1,7 @@
 """Commands in the journal of taught rows, and their effect.
 
 A line is a message authentication code and a JSON object with `do`: `enrol` (`rows`), `forget` (`ids`), `undo`, or
-`kept` (`rows`) in a journal that was written anew. Each code also covers the code before it (HMAC-SHA256), so that no
+`kept` (`rows`) in a journal that was written again. Each code also covers the code before it (HMAC-SHA256), so that no
 line can be changed, removed or moved. One command is one line: after a crash, it took place or did not. No I/O.
 """
 

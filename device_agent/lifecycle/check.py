@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from device_agent.lifecycle import compare
@@ -43,11 +44,13 @@ def certify(
     close: tuple[int, ...] = (),
     golden: bytes | None = None,
     running: compare.Kept | None = None,
+    root: Path | None = None,
 ) -> Certificate:
     """Returns the certificate of a verified release; its `failures` are the gates that were missed.
 
     `close` are descriptors that the child process must close (the store's lock). `golden` replaces the release's own
     golden set (`knnkit parity --data`).
+    `root` is that of the device, if rows taught there are to be checked, too.
     `running` is the release that answers now, to compare with. If it may have ended the child process, and no gate
     asks for it, the check runs again without it.
 
@@ -56,11 +59,11 @@ def certify(
         DeviceUnfit: no runtime is installed.
     """
     try:
-        return sandbox.run(lambda: _certify(opened, verdict, nonce, runtime, golden, running), close=close)
+        return sandbox.run(lambda: _certify(opened, verdict, nonce, runtime, golden, running, root), close=close)
     except (ModelUnusable, DeviceUnfit):
         if running is None or running.wanted:
             raise
-    return sandbox.run(lambda: _certify(opened, verdict, nonce, runtime, golden), close=close)
+    return sandbox.run(lambda: _certify(opened, verdict, nonce, runtime, golden, root=root), close=close)
 
 
 #: Missed gate -> what to do about it.
@@ -97,6 +100,7 @@ def _certify(
     runtime: str,
     other: bytes | None = None,
     running: compare.Kept | None = None,
+    root: Path | None = None,
 ) -> Certificate:
     # NumPy's threads are not needed, and each spins for 30 ms. This is a child process: the setting ends with it.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -124,6 +128,11 @@ def _certify(
     if other is not None:  # rows of somebody's own need not hold every class
         gates = replace(gates, balanced_accuracy=None, min_recall=None, recall=None)
     found = judge(golden, answers, model.info, gates, p50_ms=latency.p50_ms if latency else None)
+    taught, wrong = None, ""
+    if model.info.enrol is not None and root is not None and other is None:
+        from device_agent.lifecycle.taught import check_taught
+
+        taught, wrong = check_taught(root, model, golden, verdict.digest)
     manifest = verdict.manifest
     compared = None if before is None else changes.compare(before, model.info, golden, answers.label)
     return Certificate(
@@ -145,11 +154,16 @@ def _certify(
         latency=latency,
         runtime=model.runtime,
         device=board.device_info(),
-        failures=(*found.failures, *(class_gates.worse(manifest.gates, compared) if compared else ())),
+        failures=(
+            *found.failures,
+            *(class_gates.worse(manifest.gates, compared) if compared else ()),
+            *filter(None, [wrong]),
+        ),
         issued=clock.now().wall,
         signed_by=verdict.signed_by,
         warnings=verdict.warnings,
         compared=compared,
+        taught=taught,
         classes=tuple(map(str, model.info.classes)) if len(model.info.classes) <= constants.MAX_CONFUSED else (),
     )
 
@@ -228,7 +242,9 @@ def recheck(
     with contextlib.ExitStack() as stack:
         opened, verdict = open_kept(store, ref, stack)
         close = lock_of(store)
-        return require_gates(certify(opened, verdict, nonce, runtime=runtime, close=close, golden=golden))
+        return require_gates(
+            certify(opened, verdict, nonce, runtime=runtime, close=close, golden=golden, root=store.root)
+        )
 
 
 def lock_of(store: Store) -> tuple[int, ...]:

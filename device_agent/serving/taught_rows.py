@@ -1,6 +1,6 @@
-"""Reads rows that are to be taught: raw cells, in every format that `classify` reads.
+"""Reads rows to teach, as raw cells.
 
-All rows of the input are taught, or none. Numbers are kept as the model reads them; of a model with a table, categories
+Takes every format that `classify` reads. All rows of the input are taught, or none. Numbers are kept as the model reads them; of a model with a table, categories
 stay text, and a missing value stays missing, so that a later release can fill it in its own way.
 """
 

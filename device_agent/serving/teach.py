@@ -186,5 +186,4 @@ def _require_golden_labels(loaded: Loaded, signed: TfliteKNN, old: Any, new: Any
 
 def _document(did: str, ids: Sequence[str], journal: Journal) -> Taught:
     rows = journal.rows()
-    labels = dict(sorted(Counter(str(row.label) for row in rows).items()))
-    return Taught(did, tuple(ids), len(rows), labels, enrolled.digest_of(rows))
+    return Taught(did, tuple(ids), len(rows), enrolled.counts(rows), enrolled.digest_of(rows))

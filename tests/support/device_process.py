@@ -75,7 +75,7 @@ def _receive(stream: Any) -> Any:
 
 def _with_taught(signed: Any, rows: np.ndarray, labels: list[Any]) -> Any:
     from device_agent.enrolment.joined import JoinedKNN
-    from device_agent.shared import enrolled
+    from device_agent.shared import enrolled, joined
     from device_agent.shared.protocol.model_info import Enrol
     from device_agent.shared.protocol.record import replace
 
@@ -83,7 +83,7 @@ def _with_taught(signed: Any, rows: np.ndarray, labels: list[Any]) -> Any:
     columns = enrolled.fingerprint(info)
     cells = [tuple(float(str(value)) for value in row) for row in rows]
     made = [enrolled.LocalRow(f"{i}", labels[i], 0, row, "", columns) for i, row in enumerate(cells)]
-    return JoinedKNN(signed, enrolled.join(info, made, ""))
+    return JoinedKNN(signed, joined.join(info, made, ""))
 
 
 def _serve() -> None:

@@ -69,6 +69,15 @@ class Taught:
 
 
 @record
+class TaughtRows:
+    """The rows taught on a device: `labels` counts those of each, `digest` is as in `Taught`."""
+
+    digest: str
+    rows: int
+    labels: dict[str, int]
+
+
+@record
 class Status:
     """`device_agent status`: what is on the board now."""
 
@@ -94,6 +103,7 @@ class Status:
     protocol: int = 1  # PROTOCOL of the agent; 1 for agents that do not report it
     oldest_protocol: int = 1  # its OLDEST_PROTOCOL
     signed_by: str = ""  # fingerprint of the key named in the answering release, not verified; empty if none answers
+    taught: TaughtRows | None = None  # None: no rows are taught
     cells: CellCounts | None = None  # of the answering release; None if it has filled and ignored nothing
     schema: int = SCHEMA
 

@@ -101,6 +101,21 @@ class Compared:
 
 
 @record
+class TaughtCheck:
+    """The golden rows, answered with the rows taught on the device.
+
+    `rows` are taught, and `labels` counts those that take part. `changed` golden rows have another label than
+    without them. `answers` is the SHA-256 of all their labels, a line for each; `digest` is as in `Taught`.
+    """
+
+    digest: str
+    rows: int
+    labels: dict[str, int]
+    changed: int
+    answers: str
+
+
+@record
 class Certificate:
     """Compares a device's answers on the golden rows with the host's; `nonce` comes from the host that asked.
 
@@ -136,6 +151,7 @@ class Certificate:
     signed_by: str = ""  # fingerprint of the key
     warnings: tuple[str, ...] = ()
     compared: Compared | None = None
+    taught: TaughtCheck | None = None  # None: no taught row takes part, or the golden rows are another's
     schema: int = SCHEMA
 
     @property

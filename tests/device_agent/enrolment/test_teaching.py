@@ -17,7 +17,10 @@ from support.device import Device
 from support.device_stream import Stream
 from support.releases import Releases
 
-from device_agent.shared.protocol import constants
+from device_agent.shared.protocol import constants, json_codec
+from device_agent.shared.protocol.record import replace
+from device_agent.shared.protocol.reports import TaughtCheck
+from knnkit.evaluation.taught import contradicts
 
 ROSE = b"9,9,9,9\n9.1,9,9,9\n9,9.1,9,9\n"
 #: A row of the new label, and one of an old.
@@ -103,6 +106,34 @@ def test_status_of_the_rows_is_what_enrolled_prints(taught: Device) -> None:
     table = taught.run("enrolled").out
     assert table.count("  yes      rose") == 3
     assert "3 rows, 1 labels, 3 take part" in table
+
+
+def test_status_and_certificate_name_what_is_taught(taught: Device, releases: Releases) -> None:
+    """The host replays it from the release and the lines that `enrolled --json` prints."""
+    assert taught.ask("status")["taught"] is None
+    assert taught.ask("check")["taught"] is None
+    document = teach(taught)
+    found, said = taught.ask("status")["taught"], taught.ask("check")
+    assert found == {"digest": document["digest"], "rows": 3, "labels": {"rose": 3}}
+    told = json_codec.from_plain(TaughtCheck, said["taught"])
+    assert (told.digest, told.rows, told.labels, told.changed) == (document["digest"], 3, {"rose": 3}, 0)
+    assert said["different"] == 0
+    assert "rose 3" in taught.run("status").out
+    lines, release = taught.run("enrolled", "--json").out.encode(), releases["taught"]
+    assert contradicts(release, said["release"], lines, told) == ""
+    assert "otherwise" in contradicts(release, said["release"], lines, replace(told, answers="0" * 64))
+    other = replace(told, digest=hashlib.sha256(lines[:-300]).hexdigest())
+    assert "sent" in contradicts(release, said["release"], lines, other)
+
+
+def test_taught_rows_that_change_golden_rows_are_counted(device: Device, releases: Releases) -> None:
+    device.install(releases["taught-next"])
+    teach(device, "setosa", b"6,2.9,4.5,1.5\n" * 4)
+    found = device.ask("check")
+    told = json_codec.from_plain(TaughtCheck, found["taught"])
+    assert told.changed > 0
+    lines = device.run("enrolled", "--json").out.encode()
+    assert contradicts(releases["taught-next"], found["release"], lines, told) == ""
 
 
 def test_forget_and_undo_take_back_what_was_taught(taught: Device) -> None:
