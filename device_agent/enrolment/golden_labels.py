@@ -1,4 +1,4 @@
-"""Labels of golden rows with the rows taught on a device.
+"""Labels of golden rows with taught rows.
 
 The golden set lists the reference's neighbours of each row. So the taught rows are merged with them without a search.
 """

@@ -91,7 +91,7 @@ class Journal:
         return self._append({"do": UNDO})
 
     def erase(self) -> None:
-        """Writes the journal anew with the rows alone: what was forgotten is gone, and nothing can be undone."""
+        """Writes the journal again with the rows alone: what was forgotten is gone, and nothing can be undone."""
         rows = self._taught.rows()
         line = records.encode({"do": KEPT, "rows": rows}, self._key, "")[0] if rows else b""
         durable.write_atomic(self.file, line)

@@ -1,4 +1,4 @@
-"""Joins a loaded model with the rows taught under its root."""
+"""Joins a loaded model with taught rows."""
 
 from __future__ import annotations
 

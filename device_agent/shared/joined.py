@@ -1,4 +1,4 @@
-"""Which taught rows a release uses, and what the model becomes with them.
+"""Taught rows that a release uses.
 
 A device and a host decide it alike, from the release and the rows alone: so a rollback needs no bookkeeping, and a host
 can replay it. A row takes part if it has the columns of the model, the label may be taught, and the release does not

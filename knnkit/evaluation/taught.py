@@ -1,4 +1,4 @@
-"""Replays the rows taught on a device: the golden rows, by the float64 reference over both sets.
+"""Replays answers with the rows taught on a device.
 
 The device's certificate names the digest of its taught rows and that of its answers to the golden rows. This module
 computes both from the release and from what `device_agent enrolled --json` prints. It shares the choice of the rows
@@ -22,29 +22,29 @@ from knnkit.model.reference.classifier import Reference
 from knnkit.model.stored import read_model
 
 
-def contradicts(directory: Path, digest: str, lines: bytes, told: TaughtCheck) -> str:
+def contradicts(directory: Path, digest: str, lines: bytes, claim: TaughtCheck) -> str:
     """Returns where the device's account of its taught rows is wrong, or an empty string.
 
     Args:
         directory: the release, on this machine.
         digest: of the release.
         lines: what `enrolled --json` printed.
-        told: what the certificate says.
+        claim: what the certificate says.
 
     Raises:
         ModelUnusable, MalformedDocument: the release or the lines are damaged.
     """
     rows = [json_codec.loads(LocalRow, line, extra="keep") for line in lines.splitlines()]
-    if hashlib.sha256(lines).hexdigest() != told.digest or len(rows) != told.rows:
+    if hashlib.sha256(lines).hexdigest() != claim.digest or len(rows) != claim.rows:
         return "the taught rows that it sent are not those of its certificate (were rows taught meanwhile?)"
     stored = read_model(directory / constants.MODEL_FILE)
     joined = join(stored.info, rows, digest, contained(stored.training, rows))
     golden = Golden.from_bytes((directory / constants.GOLDEN_FILE).read_bytes())
     labels = over_both(stored.reference, joined).answer(golden.rows).label
-    if labels_digest(joined.info, labels) != told.answers:
+    if labels_digest(joined.info, labels) != claim.answers:
         return "with its taught rows, it answers the golden rows otherwise than the reference over both sets"
     changed = int(np.count_nonzero(labels != golden.label))
-    return "" if changed == told.changed else f"taught rows change {changed} golden rows, and not {told.changed}"
+    return "" if changed == claim.changed else f"taught rows change {changed} golden rows, and not {claim.changed}"
 
 
 def over_both(own: Reference, joined: Joined) -> Reference:

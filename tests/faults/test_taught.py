@@ -38,7 +38,7 @@ class Scenario:
 
     def on(self, root: Path) -> Callable[[], int]:
         def run() -> int:  # in a child
-            if self.name.endswith("anew"):
+            if self.name.endswith("again"):
                 module.SPARE = -10_000
             return cli.main(["--root", str(root), *self.argv, "--json"])
 
@@ -48,7 +48,7 @@ class Scenario:
 #: Command -> what is done before it, and what is taught before and after.
 COMMANDS = {
     "enrol, the first": (("enrol", "--label", "rose"), (), (), ("rose", "rose")),
-    "enrol, written anew": (("enrol", "--label", "lily"), ("rose",), ("rose",) * 2, ("rose",) * 2 + ("lily",) * 2),
+    "enrol, written again": (("enrol", "--label", "lily"), ("rose",), ("rose",) * 2, ("rose",) * 2 + ("lily",) * 2),
     "forget": (("forget", "--label", "rose"), ("rose", "lily"), ("rose",) * 2 + ("lily",) * 2, ("lily",) * 2),
     "erase": (("forget", "--last", "3", "--erase"), ("rose", "lily"), ("rose",) * 2 + ("lily",) * 2, ("rose",)),
     "undo": (("undo",), ("rose", "lily"), ("rose",) * 2 + ("lily",) * 2, ("rose",) * 2),

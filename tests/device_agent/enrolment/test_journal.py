@@ -67,7 +67,7 @@ def test_a_hundred_thousand_commands_leave_what_a_model_in_memory_holds(
             else:
                 journal.undo()
                 model.done.pop()()
-            if not journal.can_undo:  # it was written anew
+            if not journal.can_undo:  # it was written again
                 model.done.clear()
             if step % 997 == 0:
                 assert journal.rows() == model.rows
