@@ -1,8 +1,9 @@
 """Answers of a model and taught rows together.
 
-They are those of one model over both. The definition is the float64 reference over both sets: the taught rows come after the model's own, in its space, with
-its k, metric, weights and thresholds. A row is answered by the model first. Only if a taught row may be among its k
-nearest is it answered again, in float64, from the model's k neighbours and the taught rows. Never reads the journal.
+They are those of one model over both: the float64 reference over both sets is the definition. The taught rows come
+after the model's own, in its space, with its k, metric, weights and thresholds. A row is answered by the model first.
+Only if a taught row may be among its k nearest is it answered again, in float64, from the model's k neighbours and the
+taught rows. Never reads the journal.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 ROOT/enrolled holds the journal (`records`) and the key that authenticates it; both are readable by their owner only. A
 command is on the disk when it returns. The journal never grows beyond twice its rows and a rest: then it is written
-anew, by one rename, with the rows alone. What was done before cannot be undone afterwards.
+again, by one rename, with the rows alone. What was done before cannot be undone afterwards.
 
     with Journal(store.root).changing("ann") as journal:
         journal.enrol(rows)

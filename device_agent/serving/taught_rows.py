@@ -1,7 +1,8 @@
 """Reads rows to teach, as raw cells.
 
-Takes every format that `classify` reads. All rows of the input are taught, or none. Numbers are kept as the model reads them; of a model with a table, categories
-stay text, and a missing value stays missing, so that a later release can fill it in its own way.
+Takes every format that `classify` reads. All rows of the input are taught, or none. Numbers are kept as the model reads
+them. Of a model with a table, categories stay text, and a missing value stays missing, so that a later release can fill
+it in its own way.
 """
 
 from __future__ import annotations
