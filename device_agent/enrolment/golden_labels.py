@@ -27,10 +27,12 @@ def with_taught(signed: TfliteKNN, joined: Joined, golden: Golden) -> NDArray[np
         return labels
     info, exact = signed.info, JoinedExact(signed.path, signed.info, joined)
     rows = check_rows(golden.rows, info.feature_names, origin=origin_of(info.origin))
-    indices, kth = golden.indices[:, : info.k], golden.distances[:, info.k - 1]
-    added = exact.candidates(rows, np.minimum(kth, np.finfo(np.float32).max).astype(np.float32))
-    for row in np.flatnonzero(added.any(axis=1)).tolist():
-        labels[row] = exact.among(rows[row], indices[row], float(kth[row]), added[row])[constants.OUTPUT_LABEL]
+    indices = golden.indices[:, : info.k]
+    kth = np.minimum(golden.distances[:, info.k - 1], np.finfo(np.float32).max).astype(np.float32)
+    added = exact.candidates(rows, kth)
+    some = np.flatnonzero(added.any(axis=1))
+    if len(some):
+        labels[some] = exact.among(rows[some], indices[some], kth[some], added[some])[constants.OUTPUT_LABEL]
     return labels
 
 

@@ -60,7 +60,7 @@ class JoinedExact(ExactKnn):
     def enrol(self, rows: NDArray[np.float32]) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
         """Returns which (n, n_features) rows the map keeps in the range of float32, and these as training rows."""
         with np.errstate(over="ignore", invalid="ignore"):
-            mapped = np.array([self._enter(row) for row in rows]).reshape(len(rows), len(self._centre))
+            mapped = self._enter_all(rows).reshape(len(rows), len(self._centre))
             if self._info.metric == "cosine":  # a training row of zeros is marked in the other column than a query
                 mapped[:, -1] = mapped[:, -2] + self._centre[-2] - self._centre[-1]
                 mapped[:, -2] = -self._centre[-2]
@@ -88,35 +88,41 @@ class JoinedExact(ExactKnn):
         return found
 
     def among(
-        self, row: NDArray[np.float32], indices: NDArray[np.int32], kth: float, added: NDArray[np.bool_]
-    ) -> dict[str, Any]:
-        """Returns the outputs for one (n_features,) row, as `answer` would.
+        self, rows: NDArray[np.float32], indices: NDArray[np.int32], kth: NDArray[Any], added: NDArray[np.bool_]
+    ) -> dict[str, NDArray[Any]]:
+        """Returns the outputs for (n, n_features) rows, as `answers` would.
 
         Args:
-            row: float32, less the origin.
-            indices: (k,) its neighbours among the model's own rows.
-            kth: the distance of the last of them.
-            added: (L,) as `candidates` returns it.
+            rows: float32, less the origin.
+            indices: (n, k) their neighbours among the model's own rows.
+            kth: (n,) the distances of the last of them.
+            added: (n, L) as `candidates` returns it.
         """
         try:
-            z = self._enter(row)
-            near = np.concatenate([np.sort(indices.astype(np.int64)), self._own + np.flatnonzero(added)])
-            found = self._answer(z, near)
+            query, local = np.nonzero(added)
+            query = np.concatenate([np.repeat(np.arange(len(rows)), indices.shape[1]), query])
+            row = np.concatenate([indices.astype(np.int64).reshape(-1), self._own + local])
+            order = np.argsort(query, kind="stable")
+            z = self._enter_all(rows)
+            found = self._decide(*self._nearest_of(z, query[order], row[order]))
             if self._tied:  # ties form chains, in which an added row may link others of the model's own
-                last = float(base_distance(found[constants.OUTPUT_DISTANCES][-1:], self._info.metric)[0])
-                own = float(base_distance(np.array([kth * (1.0 - _BLUR)]), self._info.metric)[0])
-                if last + 2 * _CHAIN * self._tied >= own:
-                    return self.answer(row)
+                last = base_distance(found[constants.OUTPUT_DISTANCES][:, -1], self._info.metric)
+                linked = last + 2 * _CHAIN * self._tied >= base_distance(kth * (1.0 - _BLUR), self._info.metric)
+                if linked.any():
+                    for name, values in self.answers(rows[linked]).items():
+                        found[name][linked] = values
             return found
         except (ValueError, TypeError, IndexError, ArithmeticError) as error:
             raise ModelUnusable(f"{self._damaged}: {error}") from None
 
-    def _enter_all(self, rows: NDArray[np.float32]) -> Float64:
-        if self._steps:
-            return np.array([self._enter(row) for row in rows]).reshape(len(rows), len(self._centre))
-        with np.errstate(over="ignore"):
-            offsets = rows - self._centre
-        return np.asarray(np.clip(offsets, -_MAX_FLOAT32, _MAX_FLOAT32), np.float64)
+    def _nearest_of(
+        self, z: Float64, query: NDArray[np.int64], row: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], Float64]:
+        order, measure = self._rank(z, query, row)
+        if self._info.metric == "cosine":  # zeros have distance 1 from all: all rows tie
+            zeros = z[:, -2] == 1.0
+            order[zeros], measure[zeros] = np.arange(self._info.k), 2.0
+        return order, measure
 
 
 class JoinedKNN:
@@ -164,9 +170,10 @@ class JoinedKNN:
             found = found._replace(probabilities=np.concatenate([found.probabilities, more], axis=1))
         queries = check_rows(rows, self.signed.info.feature_names, origin=self._origin)
         added = self._exact.candidates(queries, found.distances[:, -1])
-        parts = found._asdict()
-        for row in np.flatnonzero(added.any(axis=1)).tolist():
-            answer = self._exact.among(queries[row], found.indices[row], float(found.distances[row, -1]), added[row])
-            for name, part in parts.items():
-                part[row] = answer[name]
+        some = np.flatnonzero(added.any(axis=1))
+        if len(some):
+            kth = found.distances[some, -1]
+            answers = self._exact.among(queries[some], found.indices[some], kth, added[some])
+            for name, part in found._asdict().items():
+                part[some] = answers[name]
         return found

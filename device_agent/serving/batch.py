@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.serving.columns import Columns, Kept, Local, Training
+from device_agent.serving.columns import Columns, Kept, Local, Training, Values
 from device_agent.serving.in_flight import InFlight
 from device_agent.serving.load import Loaded, answering, load_kept
 from device_agent.serving.npy_writer import NpyRenderer
@@ -131,7 +131,7 @@ def make_parser(info: KnnInfo, format: str, request: Request) -> Parser:
 
 
 def _tell_once(said: str) -> None:
-    print(f"device_agent: {said} (reported once for each column)", file=sys.stderr, flush=True)
+    print(f"device_agent: {said} (reported once)", file=sys.stderr, flush=True)
 
 
 def make_renderer(loaded: Loaded, columns: Columns, format: str) -> Renderer:
@@ -144,7 +144,9 @@ def make_renderer(loaded: Loaded, columns: Columns, format: str) -> Renderer:
         found, classes = row_origins.read(signed.path), neighbor_classes(signed.path)
         classes = np.append(classes, getattr(loaded.model, "codes", ())).astype(np.int32)
         training = Training(classes, found[0] if found else None, local)
-    return RENDERERS[format](loaded.model.info, columns, loaded.digest, training, local)
+    info = loaded.model.info
+    values = None if info.targets is None else Values(signed, info.targets, columns)
+    return RENDERERS[format](info, columns, loaded.digest, training, values, local)
 
 
 def neighbor_classes(model: str) -> NDArray[np.int32]:
@@ -182,7 +184,7 @@ def _run(table: _Table, renderer: Renderer, sink: Sink) -> int:
 def _rendered(table: _Table, renderer: Renderer) -> Iterator[tuple[int, bytes]]:
     """Yields (number of rows, rendered answers) of each block."""
     loaded, request = table.loaded, table.request
-    if request.columns.labels_only and not loaded.is_joined:
+    if request.columns.labels_only and not loaded.is_joined and loaded.model.info.targets is None:
         for labels in label_all(loaded, table.blocks(), request.runtime, request.threads):
             yield len(labels), renderer.render_labels(labels, table.take())
     else:

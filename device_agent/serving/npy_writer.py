@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.serving.columns import Columns, Errors, Kept, Local, Sets, Training
+from device_agent.serving.columns import Columns, Errors, Kept, Local, Sets, Training, Values
 from device_agent.shared.protocol.constants import UNKNOWN_LABEL
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.model_info import KnnInfo
@@ -21,13 +21,21 @@ class NpyRenderer:
 
     Fields: `label` (int64, or text where a class is text or a row may be "unknown"), `labels` (n_classes,) bool (the
     classes of the set), `probabilities` (n_classes,) float32, `indices` (k,) int32, `distances` (k,) float32, `classes`
-    (k,) as `label`, `digest` S64, `rows` (k,) int64; `id` S16 of the nearest taught row, if the release allows any.
+    (k,) as `label`, `digest` S64, `rows` (k,) int64; `id` S16 of the nearest taught row, if the release allows any. Of
+    a regression, `value` (t,) float64, NaN where a row is rejected, takes the place of `label` and `classes`.
     """
 
     def __init__(
-        self, info: KnnInfo, columns: Columns, digest: str, training: Training | None, local: Local | None = None
+        self,
+        info: KnnInfo,
+        columns: Columns,
+        digest: str,
+        training: Training | None,
+        values: Values | None = None,
+        local: Local | None = None,
     ) -> None:
-        self._columns, self._digest, self._training, self._local = columns, digest, training, local
+        self._columns, self._digest, self._training = columns, digest, training
+        self._values, self._local = values, local
         self._sets = Sets(info, columns.labels) if columns.labels is not None else None
         if columns.keep:
             raise BadInput("--keep: an NPY file of answers holds no text", hint="--output-format csv, or jsonl")
@@ -45,9 +53,11 @@ class NpyRenderer:
         """Returns the bytes of `count` entries; NPY has no entry for a bad line."""
         if answers is None:
             return b""
-        if self._columns.labels_only:
+        if self._columns.labels_only and not self._values:
             return self.render_labels(answers.label)
         table = self._table(answers.label)
+        if self._values:
+            table["value"] = self._values.numbers(answers)
         if self._sets:
             table["labels"] = self._sets.inside(answers)
         if self._columns.proba:
@@ -55,7 +65,8 @@ class NpyRenderer:
         if self._columns.neighbors:
             table["indices"], table["distances"] = answers.indices, answers.distances
             if self._training:
-                table["classes"] = self._labels[self._training.classes[answers.indices]]
+                if not self._values:
+                    table["classes"] = self._labels[self._training.classes[answers.indices]]
                 origin = self._training.origin
                 rows = [[origin(index)[0] for index in indices] for indices in answers.indices.tolist()]
                 table["rows"] = [[-1 if row is None else row for row in each] for each in rows]
@@ -70,7 +81,8 @@ class NpyRenderer:
     def _table(self, labels: NDArray[np.int32]) -> NDArray[Any]:
         """Returns the entries with the fields that depend only on the label."""
         table = np.empty(len(labels), self.dtype)
-        table["label"] = self._labels[labels]
+        if not self._values:
+            table["label"] = self._labels[labels]
         if self._columns.digest:
             table["digest"] = self._digest.encode()
         if self._local:
@@ -78,15 +90,17 @@ class NpyRenderer:
         return table
 
     def _dtype(self, info: KnnInfo) -> np.dtype[Any]:
-        if self._columns == Columns():
+        if self._columns == Columns() and not self._values:
             return self._labels.dtype
         fields: list[Any] = [("label", self._labels.dtype)]
+        if self._values:
+            fields = [("value", np.float64, (len(self._values.columns),))]
         fields += [("labels", np.bool_, (len(info.classes),))] if self._sets else []
         if self._columns.proba:
             fields.append(("probabilities", np.float32, (len(info.classes),)))
         if self._columns.neighbors:
             fields += [("indices", np.int32, (info.k,)), ("distances", np.float32, (info.k,))]
-            fields += [("classes", self._labels.dtype, (info.k,))] if self._training else []
+            fields += [("classes", self._labels.dtype, (info.k,))] if self._training and not self._values else []
         fields += [("digest", "S64")] * self._columns.digest
         fields += [("rows", np.int64, (info.k,))] if self._training else []
         return np.dtype(fields + [("id", "S16")] * (self._local is not None))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.serving.columns import Columns, Errors, Kept, Local, Sets, Training
+from device_agent.serving.columns import Columns, Errors, Kept, Local, Sets, Training, Values
 from device_agent.serving.npy_writer import NpyRenderer
 from device_agent.shared.protocol.constants import UNKNOWN_LABEL
 from device_agent.shared.protocol.errors import BadInput
@@ -52,15 +52,22 @@ class _LabelLines:
 class CsvRenderer:
     """`[KEPT…,]label[,labels][,proba_CLASS…][,neighbor_i,distance_i,class_i…][,row_i,id_i…][,digest][,local,id]`.
 
-    Cells are quoted where needed; `labels` is a JSON array. `local` and `id` are there if the release allows rows to be
-    taught: `true` and the id of the nearest taught row that took part, else empty.
+    Cells are quoted where needed; `labels` is a JSON array. Of a regression, `value`, or `value_TARGET` of each target,
+    takes the place of `label`, and neighbours have no class. `local` and `id` are there if the release allows rows to
+    be taught: `true` and the id of the nearest taught row that took part, else empty.
     """
 
     def __init__(
-        self, info: KnnInfo, columns: Columns, digest: str, training: Training | None, local: Local | None = None
+        self,
+        info: KnnInfo,
+        columns: Columns,
+        digest: str,
+        training: Training | None,
+        values: Values | None = None,
+        local: Local | None = None,
     ) -> None:
         self._info, self._columns, self._digest, self._training = info, columns, digest, training
-        self._local = local
+        self._values, self._local = values, local
         self._sets = Sets(info, columns.labels) if columns.labels is not None else None
         self._labels = [str(label) for label in (*info.classes, UNKNOWN_LABEL)]  # index -1 is "unknown"
         self._lines = _LabelLines([_csv_line([label, *self._tail("")]) for label in self._labels])
@@ -88,13 +95,14 @@ class CsvRenderer:
         return [_csv_line(list(map(_cell, row)))[:-1] + b"," + line for row, line in zip(zip(*kept), lines)]
 
     def _names(self) -> list[str]:
-        names = ["label"] + ["labels"] * bool(self._sets)
+        names = list(self._values.columns) if self._values else ["label"]
+        names += ["labels"] * bool(self._sets)
         if self._columns.proba:
             names += [f"proba_{label}" for label in self._info.classes]
         if self._columns.neighbors:
             for place in range(1, self._info.k + 1):
                 names += [f"neighbor_{place}", f"distance_{place}"]
-                names += [f"class_{place}"] if self._training else []
+                names += [f"class_{place}"] if self._training and not self._values else []
         if self._training:  # after all of the above, so that their places in lines without a header stay the same
             names += [f"{name}_{place}" for place in range(1, self._info.k + 1) for name in ("row", "id")]
         return names + ["digest"] * self._columns.digest + ["local", "id"] * (self._local is not None)
@@ -106,13 +114,15 @@ class CsvRenderer:
 
     def _good(self, answers: Answers) -> list[bytes]:
         taught = self._local.nearest(answers.indices) if self._local else [""] * len(answers.label)
-        if self._columns.labels_only:
+        if self._columns.labels_only and not self._values:
             lines = self._lines.pick(answers.label)
             for row, name in enumerate(taught):
                 if name:
                     lines[row] = _csv_line([self._labels[answers.label[row]], *self._tail(name)])
             return lines
         parts = [[self._labels[index]] for index in answers.label.tolist()]
+        if self._values:
+            parts = self._values.cells(answers)
         if self._sets:
             for part, labels in zip(parts, self._sets.labels(answers)):
                 part.append(json.dumps(labels, ensure_ascii=False))
@@ -132,7 +142,7 @@ class CsvRenderer:
         fields = []
         for index, distance in zip(indices.tolist(), distances):
             fields += [str(index), _float(distance)]
-            if self._training:
+            if self._training and not self._values:
                 fields.append(self._labels[self._training.classes[index]])
         return fields
 
@@ -141,18 +151,25 @@ class JsonRenderer:
     """`{KEPT…, "label", "labels", "probabilities", "neighbors", "digest", "local", "id"}`.
 
     A neighbour is `{"index", "distance", "label", "row", "id"}`; a taught one has `"local": true` in place of `row`.
-    An answer in which one took part has `"local": true`, and the `id` of the nearest.
+    An answer in which one took part has `"local": true`, and the `id` of the nearest. Of a regression, `value` takes
+    the place of `label`: a number, or one by target; null where the row is rejected. Its neighbours have no label.
     """
 
     def __init__(
-        self, info: KnnInfo, columns: Columns, digest: str, training: Training | None, local: Local | None = None
+        self,
+        info: KnnInfo,
+        columns: Columns,
+        digest: str,
+        training: Training | None,
+        values: Values | None = None,
+        local: Local | None = None,
     ) -> None:
         self._info, self._columns, self._digest, self._training = info, columns, digest, training
-        self._local = local
+        self._values, self._local = values, local
         self._sets = Sets(info, columns.labels) if columns.labels is not None else None
         self._labels = (*info.classes, UNKNOWN_LABEL)
         tail = {"digest": digest} if columns.digest else {}
-        own = ("label", "labels", "probabilities", "neighbors", "digest", "error", "line")
+        own = ("value" if values else "label", "labels", "probabilities", "neighbors", "digest", "error", "line")
         _require_apart(columns.keep, own if local is None else (*own, "local", "id"))
         self._lines = _LabelLines([_json_line({"label": label} | tail) for label in self._labels])
 
@@ -170,11 +187,12 @@ class JsonRenderer:
 
     def _good(self, answers: Answers) -> list[bytes]:
         taught = self._local.nearest(answers.indices) if self._local else [""] * len(answers.label)
-        if self._columns.labels_only:
+        if self._columns.labels_only and not self._values:
             lines = self._lines.pick(answers.label)
         else:
             sets = self._sets.labels(answers) if self._sets else None
-            lines = [_json_line(self._record(answers, row, sets)) for row in range(len(answers.label))]
+            values = self._values.plain(answers) if self._values else None
+            lines = [_json_line(self._record(answers, row, sets, values)) for row in range(len(answers.label))]
         for row, name in enumerate(taught):
             if name:
                 lines[row] = lines[row][:-2] + b", " + _json_line({"local": True, "id": name})[1:]
@@ -190,8 +208,10 @@ class JsonRenderer:
         names = self._columns.keep
         return [_json_line(dict(zip(names, row)))[:-2] + b", " + line[1:] for row, line in zip(zip(*kept), lines)]
 
-    def _record(self, answers: Answers, row: int, sets: list[list[int | str]] | None) -> dict[str, Any]:
-        record: dict[str, Any] = {"label": self._labels[answers.label[row]]}
+    def _record(
+        self, answers: Answers, row: int, sets: list[list[int | str]] | None, values: list[Any] | None
+    ) -> dict[str, Any]:
+        record = {"label": self._labels[answers.label[row]]} if values is None else {"value": values[row]}
         if sets is not None:
             record["labels"] = sets[row]
         if self._columns.proba:
@@ -209,7 +229,7 @@ class JsonRenderer:
     def _neighbor(self, index: int, distance: np.float32) -> dict[str, Any]:
         neighbor: dict[str, Any] = {"index": index, "distance": float(_float(distance))}
         if self._training:
-            neighbor["label"] = self._labels[self._training.classes[index]]
+            neighbor |= {} if self._values else {"label": self._labels[self._training.classes[index]]}
             row, name = self._training.origin(index)
             neighbor |= {} if row is None else {"row": row}
             neighbor |= {} if name is None else {"id": name}

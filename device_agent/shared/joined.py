@@ -105,4 +105,5 @@ def _widened(info: KnnInfo, classes: tuple[Label, ...], more: int) -> KnnInfo:
         reject = replace(reject, thresholds=reject.thresholds + (usual,) * new)
     if sets is not None:
         sets = tuple(replace(each, thresholds=each.thresholds + (None,) * new) for each in sets)
-    return replace(info, classes=classes, n_train=info.n_train + more, reject=reject, label_sets=sets)
+    wider = replace(info, classes=classes, n_train=info.n_train + more, reject=reject, label_sets=sets)
+    return replace(wider, lattice=None)  # taught rows need not lie on it
