@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import pydantic
 from pydantic import AfterValidator, Field
 
+from device_agent.shared.protocol.model_info import Enrol
 from knnkit.config.field_types import Example, Section, Words
 
 Accepted = Annotated[float, Field(gt=0.0, lt=1.0)]
@@ -67,3 +68,8 @@ class EnrolConfig(Section):
     """Whether a row may change the label of a golden row; else such a row is refused."""
     drop: bool = False
     """Whether rows that were taught under another release take no part in the answers."""
+
+
+def teaching_of(enrol: EnrolConfig | None) -> Enrol | None:
+    """Returns `enrol` as knn.json has it."""
+    return None if enrol is None else Enrol(**enrol.model_dump())

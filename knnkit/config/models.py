@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from device_agent.shared.protocol import constants
-from device_agent.shared.protocol.model_info import DEFAULT, Enrol
+from device_agent.shared.protocol.model_info import DEFAULT
 from knnkit.config.answer_models import Coverages, EnrolConfig, Reduce, ReduceConfig, Reject
 from knnkit.config.data_models import FileData, SklearnData, SkopsData, Targets
 from knnkit.config.field_types import (
@@ -186,11 +186,6 @@ class ModelConfig(Section):
     def reduction(self) -> ReduceConfig | None:
         """`reduce` with its default."""
         return ReduceConfig(how=self.reduce) if isinstance(self.reduce, str) else self.reduce
-
-    @property
-    def teaching(self) -> Enrol | None:
-        """`enrol` as knn.json has it."""
-        return None if self.enrol is None else Enrol(**self.enrol.model_dump())
 
     @property
     def coverages(self) -> tuple[float, ...]:

@@ -168,7 +168,7 @@ def build_enrolled(
         ignore_extra=ignore_extra,
         targets=targets if isinstance(targets, model_info.Targets) else None,
         enrol=teaching,
-        schema=_schema(enrolment, teaching is not None, table is not None or ignore_extra, origin is not None),
+        schema=_schema(enrolment, teaching is not None, table is not None or ignore_extra),
     )
     return BuiltModel(
         metadata.pack(tree, model, info, pack(training or Origins(Path(enrolment.source).name), golden)),
@@ -201,13 +201,11 @@ def targets_of(enrolment: Enrolment) -> model_info.Targets | None:
     return model_info.Targets(enrolment.target_names, tuple(spreads(enrolment.targets).tolist()))
 
 
-def _schema(enrolment: Enrolment, teaching: bool, tables: bool, origin: bool) -> int:
+def _schema(enrolment: Enrolment, teaching: bool, tables: bool) -> int:
     """Returns the lowest version of knn.json that says what the model needs."""
-    if teaching:
-        return constants.SCHEMA_OF_ENROL
-    if enrolment.targets is not None:
-        return constants.SCHEMA_OF_PIPELINES
-    return constants.SCHEMA_OF_TABLES if tables else constants.SCHEMA_OF_ORIGINS if origin else constants.SCHEMA
+    needs = {constants.SCHEMA_OF_ENROL: teaching, constants.SCHEMA_OF_PIPELINES: enrolment.targets is not None}
+    needs |= {constants.SCHEMA_OF_TABLES: tables, constants.SCHEMA_OF_ORIGINS: enrolment.space.origin is not None}
+    return max((schema for schema, needed in needs.items() if needed), default=constants.SCHEMA)
 
 
 def make_reference(

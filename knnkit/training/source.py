@@ -20,7 +20,7 @@ from device_agent.shared.protocol.constants import Metric, Scale
 from device_agent.shared.protocol.model_info import Enrol, Evaluation, Gates, KnnInfo, Reduced, Table, Targets
 from device_agent.shared.regression import spreads
 from device_agent.shared.release.row_origins import Origins
-from knnkit.config.answer_models import ReduceConfig
+from knnkit.config.answer_models import ReduceConfig, teaching_of
 from knnkit.config.parse import Build, FileData, GroupSplit, SklearnData, SkopsData, TestFile, TimeSplit
 from knnkit.data import columns, dataset, precision
 from knnkit.data.dataset import Dataset
@@ -249,7 +249,7 @@ def load(build: Build) -> Material:
         warnings += faults.find(training, held_out)
         if "scale" not in model.model_fields_set:
             warnings += unscaled.find(training, model.k, model.metric, model.weights)
-    how = divided.how, table, model.ignore_extra, model.teaching
+    how = divided.how, table, model.ignore_extra, teaching_of(model.enrol)
     material = Material(spec, training, held_out, None, warnings, *how)
     return material if model.reduction is None else _reduce(material, model.reduction, model.seed)
 
@@ -330,7 +330,7 @@ def _load_imported(build: Build, data: SkopsData) -> Material:
     found = replace(found, spec=replace(found.spec, label_sets=model.coverages))
     if held_out is not None and len(held_out.target_names) == len(found.enrolment.target_names):
         found = replace(found, enrolment=replace(found.enrolment, target_names=held_out.target_names))
-    return replace(of_imported(found, held_out), ignore_extra=model.ignore_extra, teaching=model.teaching)
+    return replace(of_imported(found, held_out), ignore_extra=model.ignore_extra, teaching=teaching_of(model.enrol))
 
 
 def of_imported(imported: Fitted, held_out: Dataset | None) -> Material:
