@@ -29,10 +29,9 @@ def with_taught(signed: TfliteKNN, joined: Joined, golden: Golden) -> NDArray[np
     rows = check_rows(golden.rows, info.feature_names, origin=origin_of(info.origin))
     indices = golden.indices[:, : info.k]
     kth = np.minimum(golden.distances[:, info.k - 1], np.finfo(np.float32).max).astype(np.float32)
-    added = exact.candidates(rows, kth)
-    some = np.flatnonzero(added.any(axis=1))
+    some, added = exact.candidates(rows, kth)
     if len(some):
-        labels[some] = exact.among(rows[some], indices[some], kth[some], added[some])[constants.OUTPUT_LABEL]
+        labels[some] = exact.among(rows[some], indices[some], kth[some], added)[constants.OUTPUT_LABEL]
     return labels
 
 

@@ -8,6 +8,7 @@ taught rows. Never reads the journal.
 
 from __future__ import annotations
 
+from math import sqrt
 from typing import Any
 
 import numpy as np
@@ -25,8 +26,12 @@ from device_agent.shared.queries import check_rows, narrow, origin_of
 
 #: As in `exact`: how far beyond the k-th neighbour, in `tied`, a tie can reach.
 _CHAIN = 8
-#: A float64 product of p terms is off by less than (p + 8) 2^-52 of the lengths' square.
-_ROUNDING = 2.0**-52
+#: A float64 sum of a few thousand terms is off by less than this share.
+_ROUNDING = 2.0**-36
+#: Offsets that are rounded to float32 lie so far apart from those that are not, relative to their length.
+_ROUNDED = 2.0**-22
+#: Most balls around the added rows: one for each label, and one for all others.
+_BALLS = 8
 _MAX_FLOAT32 = np.finfo(np.float32).max
 #: float32 distances of a model without `near` are off by less than this share.
 _BLUR = 1e-3
@@ -54,8 +59,15 @@ class JoinedExact(ExactKnn):
         self._blocks.append(local)
         self._starts = np.append(self._starts, self._info.n_train)
         self._classes = np.append(self._classes, joined.codes[kept])
-        self._local: Float64 = local * self._scale
-        self._squares_of_local = np.einsum("ij,ij->i", self._local, self._local)
+        self._local = (local * self._scale).astype(np.float64)
+        with np.errstate(over="ignore"):
+            self._narrow = self._local.astype(np.float32)
+            self._squares = np.einsum("ij,ij->i", self._narrow, self._narrow)
+        self._reach = float(np.sqrt(np.einsum("ij,ij->i", self._local, self._local).max(initial=0.0)))
+        self._centres, self._radius = _balls(self._local, joined.codes[kept])
+        self._centre64 = self._centre.astype(np.float64)
+        lengths = np.sqrt((self._centres**2).sum(axis=1))
+        self._radii = (self._radius + _ROUNDED * lengths).tolist()
 
     def enrol(self, rows: NDArray[np.float32]) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
         """Returns which (n, n_features) rows the map keeps in the range of float32, and these as training rows."""
@@ -68,23 +80,52 @@ class JoinedExact(ExactKnn):
         kept = np.isfinite(found).all(axis=1)
         return kept, np.ascontiguousarray(found[kept])
 
-    def candidates(self, rows: NDArray[np.float32], kth: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Returns (n, L) which added rows may be among the k nearest.
+    def is_far(self, row: NDArray[np.float32], kth: float) -> bool:
+        """Whether no added row can be among the k nearest of one (1, n_features) row; `candidates` for one row.
+
+        Python's numbers: for a few of them, each call of NumPy takes longer than all of this.
+        """
+        if self._steps or not kth < _MAX_FLOAT32:
+            return False
+        near, metric = self._near, self._info.metric
+        limit = kth * (1.0 + _BLUR) if near is None else kth + near.share * max(kth, near.least)
+        base = sqrt(limit) if metric == "sqeuclidean" else limit
+        apart = (row - self._centre64) * self._scale - self._centres
+        # Rounding an offset to float32 moves it by 2^-24 of its size.
+        squares = np.einsum("ij,ij->i", apart, apart).tolist()
+        return all(sqrt(square) * (1.0 - _ROUNDED) > base + radius for square, radius in zip(squares, self._radii))
+
+    def candidates(
+        self, rows: NDArray[np.float32], kth: NDArray[np.float32]
+    ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Returns (m,) which rows an added row may be among the k nearest of, and (m, L) which added rows.
 
         Args:
             rows: (n, n_features) float32, less the origin.
             kth: (n,) the k-th distance among the model's own rows.
         """
-        at = self._enter_all(rows) * self._scale
-        squares = np.einsum("ij,ij->i", at, at)
         near = self._near
         limit = kth * (1.0 + _BLUR) if near is None else kth + near.share * np.maximum(kth, near.least)
-        base = base_distance(limit, self._info.metric) + _CHAIN * self._tied + self._zero
-        reach = np.sqrt(squares) + np.sqrt(self._squares_of_local.max(initial=0.0))
-        slack = (at.shape[1] + 8) * 4 * _ROUNDING * reach * reach
+        base = base_distance(limit, self._info.metric) + (_CHAIN * self._tied + self._zero)
+        at = self._enter_all(rows) * self._scale
+        apart = at[:, np.newaxis] - self._centres
         # Manhattan distances are never less than Euclidean ones.
-        most = np.where(kth < _MAX_FLOAT32, base * base + slack - squares, np.inf)  # farther ones are not told apart
-        found: NDArray[np.bool_] = self._squares_of_local - 2.0 * (at @ self._local.T) <= most[:, np.newaxis]
+        distance = np.sqrt(np.einsum("nmp,nmp->nm", apart, apart))
+        far = distance * (1.0 - _ROUNDING) > base[:, np.newaxis] + self._radius
+        some = np.flatnonzero(~far.all(axis=1) | (kth >= _MAX_FLOAT32))  # farther ones are not told apart
+        return some, self._candidates(at[some], base[some], kth[some]) if len(some) else np.zeros((0, 0), np.bool_)
+
+    def _candidates(self, at: Float64, base: Float64, kth: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Returns (m, L) which added rows may be within `base` of (m, p) weighted rows."""
+        squares = np.einsum("ij,ij->i", at, at)
+        slack = _error(at.shape[1]) * (np.sqrt(squares) + self._reach) ** 2
+        with np.errstate(over="ignore", invalid="ignore"):  # in rows that are not bounded
+            scores = at.astype(np.float32) @ self._narrow.T
+            scores *= -2.0
+            scores += self._squares
+            found: NDArray[np.bool_] = scores <= (base * base - squares + slack)[:, np.newaxis]
+        # Outside these bounds, float32 squares may overflow or underflow.
+        found[~((slack > 1e-30) & (slack < 1e30)) | (kth >= _MAX_FLOAT32)] = True
         return found
 
     def among(
@@ -123,6 +164,25 @@ class JoinedExact(ExactKnn):
             zeros = z[:, -2] == 1.0
             order[zeros], measure[zeros] = np.arange(self._info.k), 2.0
         return order, measure
+
+
+def _error(width: int) -> float:
+    """Returns the error of a float32 score, relative to (length + reach)²: four times that of `relative_error`.
+
+    (6 sqrt(p) + 8) u, u = 2^-24 (`knnkit.model.reference.space`). Nothing checks the result.
+    """
+    return float(4.0 * (6.0 * np.sqrt(width) + 8.0) * 2.0**-24)
+
+
+def _balls(rows: Float64, codes: NDArray[np.int32]) -> tuple[Float64, Float64]:
+    """Returns (m, p) centres and (m,) radii of balls around (L, p) rows, by label; a few labels have their own."""
+    groups = np.minimum(np.unique(codes, return_inverse=True)[1].reshape(-1), _BALLS - 1)
+    centres = np.array([rows[groups == group].mean(axis=0) for group in range(groups.max(initial=-1) + 1)])
+    centres = centres.reshape(-1, rows.shape[1])
+    radius = np.zeros(len(centres))
+    np.maximum.at(radius, groups, np.sqrt(((rows - centres[groups]) ** 2).sum(axis=1)))
+    lengths = np.sqrt((centres**2).sum(axis=1))
+    return centres, radius * (1.0 + _ROUNDING) + lengths * _ROUNDING
 
 
 class JoinedKNN:
@@ -168,12 +228,14 @@ class JoinedKNN:
         if self._new_classes:
             more = np.zeros((len(found.label), self._new_classes), np.float32)
             found = found._replace(probabilities=np.concatenate([found.probabilities, more], axis=1))
+        is_one = type(rows) is np.ndarray and rows.dtype == np.float32 and self._origin is None and len(rows) == 1
+        if is_one and self._exact.is_far(np.asarray(rows), float(found.distances[0, -1])):  # the fastest way
+            return found
         queries = check_rows(rows, self.signed.info.feature_names, origin=self._origin)
-        added = self._exact.candidates(queries, found.distances[:, -1])
-        some = np.flatnonzero(added.any(axis=1))
+        some, added = self._exact.candidates(queries, found.distances[:, -1])
         if len(some):
             kth = found.distances[some, -1]
-            answers = self._exact.among(queries[some], found.indices[some], kth, added[some])
+            answers = self._exact.among(queries[some], found.indices[some], kth, added)
             for name, part in found._asdict().items():
                 part[some] = answers[name]
         return found

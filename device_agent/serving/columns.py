@@ -96,6 +96,8 @@ class Local:
 
     def nearest(self, indices: NDArray[np.int32]) -> list[str]:
         """Returns the id of the nearest taught row among the (n, k) neighbours of each row; empty without one."""
+        if indices.max(initial=-1) < self.first:
+            return [""] * len(indices)
         there = indices >= self.first
         found = [""] * len(indices)
         for row in np.flatnonzero(there.any(axis=1)).tolist():

@@ -71,6 +71,11 @@ RECIPES: dict[str, str] = {
         release: {version: 1.0.0, sequence: 10}
         gates: {accuracy: 0.9}
     """,
+    # Digits from 0 to 8: a board is taught the 9.
+    "no-nines": """
+        model: {name: digits, data: {file: no-nines.csv, label: digit}, k: 3, enrol: {rows: 500}}
+        release: {version: 1.0.0, sequence: 10}
+    """,
     # So many numbers that candidates can be searched in eight bits.
     "spectra": """
         model: {name: spectra, data: {file: spectra.csv, label: kind}, k: 3}
@@ -272,6 +277,13 @@ with (folder / "plants.csv").open("w") as file:
         file.write(f"2024-01-{number % 28 + 1:02d},{length},{kind + rng.normal(0, 0.1):.3f},{soil},{size},k{kind}\\n")
 wifi.write(folder / "wifi.csv", *wifi.fingerprints(400, seed=2))
 wifi.write(folder / "asked.csv", *wifi.fingerprints(80, seed=3))
+from sklearn.datasets import load_digits
+images, digits = load_digits(return_X_y=True)
+with (folder / "no-nines.csv").open("w") as file:
+    file.write(",".join([*(f"p{pixel}" for pixel in range(64)), "digit"]) + "\\n")
+    for image, digit in zip(images.astype(int), digits):
+        if digit != 9:
+            file.write(",".join(map(str, [*image, digit])) + "\\n")
 rows, labels, queries = offsets.KINDS["utm"]()
 offsets.write_csv(folder / "utm.csv", rows, labels)
 offsets.write_csv(folder / "near.csv", rows - rows.mean(axis=0), labels)
