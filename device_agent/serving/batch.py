@@ -24,7 +24,7 @@ from device_agent.serving.replicas import answer_all, label_all
 from device_agent.serving.writers import RENDERERS, Renderer
 from device_agent.shared.protocol.constants import EXACT_FILE, MAX_MODEL
 from device_agent.shared.protocol.errors import AgentError, BadInput, ModelUnusable
-from device_agent.shared.protocol.record import record
+from device_agent.shared.protocol.record import record, replace
 from device_agent.shared.queries import row_type
 from device_agent.shared.release.model_file import read_member
 from device_agent.shared.release.npz import read_arrays
@@ -36,6 +36,8 @@ from device_agent.store.starts import Start
 from device_agent.store.store import Store
 
 if TYPE_CHECKING:
+    from device_agent.serving.files import FileSource
+    from device_agent.shared.embedding.chain import Chain
     from device_agent.shared.features.coder import Coder
     from device_agent.shared.protocol.model_info import KnnInfo
 
@@ -53,6 +55,7 @@ class Request:
     columns: Columns
     ignore_extra: bool = False
     runtime: str = "auto"
+    search: str | None = None
     threads: int = 1
     coders: list[Coder] | None = None  # collects those of the run, which count missing and unknown cells
 
@@ -64,7 +67,8 @@ def classify(store: Store, request: Request, start: Start | None = None) -> int:
         BadInput: a row, a line or the file cannot be classified.
         DeviceUnfit, Refused, ModelUnusable: no release can answer.
     """
-    loaded = load_kept(store, answering(store).release, request.runtime, request.threads)
+    release = answering(store).release
+    loaded = load_kept(store, release, request.runtime, request.threads, search=request.search)
     try:
         loaded.tell_warnings()
         with InFlight(store.root) as in_flight:
@@ -102,7 +106,7 @@ def classify_by(loaded: Loaded, request: Request, start: Start | None = None, in
     Raises:
         BadInput, ModelUnusable: as `classify`.
     """
-    source = open_source(request.input, request.format)
+    source, request = open_rows(loaded, request)
     renderer = make_renderer(loaded, request.columns, request.output_format or source.format)
     sink = Sink(request.output, renderer.dtype if isinstance(renderer, NpyRenderer) else None)
     try:
@@ -115,9 +119,28 @@ def classify_by(loaded: Loaded, request: Request, start: Start | None = None, in
     return count
 
 
-def make_parser(info: KnnInfo, format: str, request: Request) -> Parser:
-    """Returns the parser of a text format."""
+def open_rows(loaded: Loaded, request: Request) -> tuple[Source | FileSource, Request]:
+    """Returns the input; for a model with stages it may be a file of a sound or picture, or a folder of them."""
+    if loaded.model.chain is None:
+        return open_source(request.input, request.format), request
+    from device_agent.serving.files import FileSource, naming_files
+    from device_agent.shared.embedding import files
+
+    if request.format == "auto" and request.input not in (None, "-") and files.is_raw(str(request.input)):
+        columns = naming_files(str(request.input), request.columns)
+        return FileSource(str(request.input)), replace(request, columns=columns)
+    return replace(open_source(request.input, request.format), longest=loaded.longest_line), request
+
+
+def make_parser(info: KnnInfo, format: str, request: Request, chain: Chain | None = None) -> Parser:
+    """Returns the parser of a text format; `chain` has the stages of a model with an input."""
     ignore_extra = request.ignore_extra or info.ignore_extra
+    if chain is not None:
+        from device_agent.shared.embedding.parsers import InputCsvParser, InputJsonParser
+
+        if format == "jsonl":
+            return InputJsonParser(info, chain, keep=request.columns.keep)
+        return InputCsvParser(info, chain, ignore_extra=ignore_extra, keep=request.columns.keep)
     if info.table is not None:
         from device_agent.shared.features import parsers
 
@@ -136,15 +159,13 @@ def _tell_once(said: str) -> None:
 
 def make_renderer(loaded: Loaded, columns: Columns, format: str) -> Renderer:
     """Returns the renderer of `format` for a loaded release."""
-    training, signed = None, loaded.signed
+    training, signed, info = None, loaded.signed, loaded.model.info
     local = None if signed.info.enrol is None else Local(signed.info.n_train, getattr(loaded.model, "ids", ()))
     if columns.neighbors:
         from device_agent.shared.release import row_origins
 
-        found, classes = row_origins.read(signed.path), neighbor_classes(signed.path)
-        classes = np.append(classes, getattr(loaded.model, "codes", ())).astype(np.int32)
-        training = Training(classes, found[0] if found else None, local)
-    info = loaded.model.info
+        classes = np.append(neighbor_classes(signed.path), getattr(loaded.model, "codes", ())).astype(np.int32)
+        training = Training(classes, (row_origins.read(signed.path) or (None,))[0], local)
     values = None if info.targets is None else Values(signed, info.targets, columns)
     return RENDERERS[format](info, columns, loaded.digest, training, values, local)
 
@@ -200,7 +221,12 @@ class _Table:
     """
 
     def __init__(
-        self, loaded: Loaded, source: Source, request: Request, start: Start | None, in_flight: InFlight | None
+        self,
+        loaded: Loaded,
+        source: Source | FileSource,
+        request: Request,
+        start: Start | None,
+        in_flight: InFlight | None,
     ) -> None:
         self.header = False
         self.loaded, self.source, self.request, self.start = loaded, source, request, start
@@ -224,25 +250,25 @@ class _Table:
             self._in_flight.answering(self._waiting[0][1], self._waiting[-1][2])
 
     def blocks(self) -> Iterator[NDArray[Any]]:
-        if self.source.format == "npy":
+        if isinstance(self.source, Source) and self.source.format == "npy":
             if self.request.columns.keep:
                 raise BadInput("--keep: the columns of NPY have no names", hint="give the rows as CSV or JSON lines")
-            yield from self._arrays()
+            yield from self._arrays(self.source) if self.loaded.model.chain is None else self._inputs(self.source)
             return
-        parser = make_parser(self._info, self.source.format, self.request)
+        parser = make_parser(self._info, self.source.format, self.request, self.loaded.model.chain)
         for block in self.source.blocks():
             parsed = self._parse(parser, block)
             self.header = bool(parser.header)
             if len(parsed.rows):
                 yield self._hand_out(parsed.rows, parsed.kept, "line {}", parsed.lines)
 
-    def _arrays(self) -> Iterator[NDArray[Any]]:
+    def _arrays(self, source: Source) -> Iterator[NDArray[Any]]:
         """Converts the rows of an NPY file; checks them here, because an error names the row's number."""
         before = 0
         coder = _coder_of(self._info)
         if coder is not None and self.request.coders is not None:
             self.request.coders.append(coder)
-        for wide in self.source.arrays(len(self._info.columns)):
+        for wide in source.arrays(len(self._info.columns)):
             with np.errstate(over="ignore"):
                 rows: NDArray[Any] = np.ascontiguousarray(wide, dtype=row_type(self._info.origin))
                 if coder is not None:
@@ -254,6 +280,12 @@ class _Table:
                 raise BadInput(f"{self.source.name}: {where}: {wide[row, column]} is not a finite float32 number")
             yield self._hand_out(rows, (), "rows[{}]", range(before, before + len(rows)))
             before += len(rows)
+
+    def _inputs(self, source: Source) -> Iterator[NDArray[Any]]:
+        from device_agent.serving.files import embedded
+
+        for rows, numbers in embedded(source, self.loaded.signed):
+            yield self._hand_out(rows, (), "inputs[{}]", numbers)
 
     def _filled(self, coder: Coder, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         from device_agent.shared.features.parsers import read_array
@@ -285,7 +317,7 @@ class _Table:
             raise BadInput(f"{name}: {error}", hint=error.hint) from None
         if parsed.errors:
             number, message = next(iter(parsed.errors.values()))
-            raise BadInput(f"{name}, line {number}: {message}", hint=parsed.hint or "--stream answers the other lines")
+            raise BadInput(f"{self.source.where(number)}: {message}", hint=parsed.hint or self.source.others)
         return parsed
 
 

@@ -2,39 +2,42 @@
 
 Takes every format that `classify` reads. All rows of the input are taught, or none. Numbers are kept as the model reads
 them. Of a model with a table, categories stay text, and a missing value stays missing, so that a later release can fill
-it in its own way.
+it in its own way. Of a model with stages, the numbers that they make of an input are kept, and not the input.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.serving.batch import Request, make_parser
+from device_agent.serving.batch import Request, make_parser, open_rows
 from device_agent.serving.columns import Columns
+from device_agent.serving.load import Loaded
 from device_agent.shared.features.coder import is_missing
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.model_info import Column, KnnInfo
 from device_agent.shared.protocol.record import replace
 from device_agent.shared.queries import row_type
-from device_agent.shared.tabular.inputs import Source, open_source
+
+if TYPE_CHECKING:
+    from device_agent.inference.tflite_knn import TfliteKNN
 
 Cells = tuple[float | str | None, ...]
 
 
-def read(info: KnnInfo, request: Request, most: int) -> list[Cells]:
+def read(loaded: Loaded, request: Request, most: int) -> list[Cells]:
     """Returns the raw rows of the input, each cell in the order of the model's columns.
 
     Raises:
         BadInput: a row cannot be read, there is none, or there are more than `most`.
     """
-    source = open_source(request.input, request.format)
+    source, request = open_rows(loaded, request)
     rows: list[Cells] = []
-    for part in _arrays(info, source) if source.format == "npy" else _lines(info, source, request):
+    for part in _arrays(loaded, source) if source.format == "npy" else _lines(loaded.signed, source, request):
         rows += part
         if len(rows) > most:
             hint = f"teach at most {most:,} rows at once: head -n {most} FILE"
@@ -44,20 +47,27 @@ def read(info: KnnInfo, request: Request, most: int) -> list[Cells]:
     return rows
 
 
-def _arrays(info: KnnInfo, source: Source) -> Any:
+def _arrays(loaded: Loaded, source: Any) -> Iterator[list[Cells]]:
+    info = loaded.signed.info
+    if loaded.signed.chain is not None:
+        from device_agent.serving.files import embedded
+
+        for rows, _ in embedded(source, loaded.signed):
+            yield [tuple(row) for row in _shortest(rows, info)]
+        return
     for wide in source.arrays(len(info.columns)):
         yield [tuple(None if np.isnan(value) else value for value in row) for row in _shortest(wide, info)]
 
 
-def _lines(info: KnnInfo, source: Source, request: Request) -> Any:
+def _lines(signed: TfliteKNN, source: Any, request: Request) -> Iterator[list[Cells]]:
+    info = signed.info
     keep = () if info.table is None or source.format == "jsonl" else info.columns
-    columns = replace(request.columns, keep=keep) if keep else Columns()
-    parser = make_parser(info, source.format, replace(request, columns=columns))
+    parser = make_parser(info, source.format, replace(request, columns=Columns(keep=keep)), signed.chain)
     for block in source.blocks():
         parsed = parser.parse(block)
         if parsed.errors:
             number, message = next(iter(parsed.errors.values()))
-            raise BadInput(f"{source.name}, line {number}: {message}", hint=parsed.hint)
+            raise BadInput(f"{source.where(number)}: {message}", hint=parsed.hint or source.others)
         if info.table is None:
             yield [tuple(row) for row in _shortest(parsed.rows, info)]
         elif source.format == "jsonl":

@@ -45,7 +45,7 @@ def teach(store: Store, label: str, request: Request, holder: str) -> Taught:
     try:
         allowed = _allowed(loaded.signed.info)
         named = _label(loaded.signed.info, label, allowed)
-        cells = taught_rows.read(loaded.signed.info, request, allowed.rows)
+        cells = taught_rows.read(loaded, request, allowed.rows)
         with Journal(store.root).changing(holder) as journal:
             rows = _made(loaded, named, cells)
             _check(loaded, journal.rows(), rows, allowed)

@@ -38,7 +38,8 @@ class LocalRow:
 def fingerprint(info: KnnInfo) -> str:
     """Returns 16 hexadecimal digits that name the columns of a model's raw rows."""
     kinds = [] if info.table is None else [column.encoding == "number" for column in info.table.columns]
-    return hashlib.sha256(json.dumps([info.columns, kinds]).encode()).hexdigest()[:16]
+    stages = [] if info.input is None else [json_codec.to_plain(info.input)]
+    return hashlib.sha256(json.dumps([info.columns, kinds, *stages]).encode()).hexdigest()[:16]
 
 
 def line_of(row: LocalRow) -> str:

@@ -1,7 +1,8 @@
 """Evaluation of the float64 reference on all held-out rows.
 
-Runs on the host at build. A device proves with its certificate that it answers as the reference does, so these figures
-are the device's as well. Also asks an imported scikit-learn classifier itself, and counts where it differs.
+The reference is the exact classifier in float64 NumPy, which defines the right answers. It runs on the host at build.
+Devices are checked to answer as the reference does, so these figures hold for devices as well. Also asks an imported
+scikit-learn classifier for its own answers, and counts where they differ.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ Classes = tuple[int | str, ...]
 
 
 def affordable(held_out: Dataset, reference: Reference) -> Dataset:
-    """Returns the held-out rows to measure: all, or as many drawn at random as the reference answers in time."""
+    """Returns the held-out rows to measure: all, or a random sample if the reference would take too long for all."""
     most = max(_LEAST, _WORK // reference.enrolled.size)
     if len(held_out.rows) <= most:
         return held_out
@@ -43,11 +44,11 @@ def affordable(held_out: Dataset, reference: Reference) -> Dataset:
 def measure(
     reference: Reference, classes: Classes, held_out: Dataset | None, how: str, of: int | None = None
 ) -> Evaluation | None:
-    """Returns what the reference makes of the held-out rows; None where there are none.
+    """Returns the reference's results on the held-out rows; None if there are none.
 
-    `of` is the number of rows that they were drawn from.
-    Of a gallery (leave-one-out) it measures each row whose class has another row, or as many of them drawn at random as
-    take half a minute.
+    `of` is the number of rows that `held_out` was drawn from.
+    With leave-one-out, it measures each row whose class has another row, against all rows except itself; if that would
+    take more than half a minute, only as many rows drawn at random.
 
     Raises:
         DataError: a held-out row has a label that no training row has.
@@ -92,7 +93,7 @@ def _counted(truth: NDArray[np.int32], label: NDArray[np.int32], count: int, how
 def compare_with_estimator(
     estimator: Any, reference: Reference, classes: Classes, held_out: Dataset
 ) -> tuple[str, ...]:
-    """Returns what an imported scikit-learn estimator answers otherwise than the reference, counted by reason.
+    """Counts the rows that an imported scikit-learn estimator answers differently from the reference, by reason.
 
     Args:
         estimator: has `predict`.

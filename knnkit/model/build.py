@@ -72,6 +72,7 @@ def build_model(
     table: model_info.Table | None = None,
     ignore_extra: bool = False,
     teaching: model_info.Enrol | None = None,
+    input: model_info.Input | None = None,
     golden: Origins = _UNKNOWN,
 ) -> BuiltModel:
     """Builds the classifier `spec` over the rows of `training`.
@@ -87,6 +88,7 @@ def build_model(
         table: of the raw columns that the rows were made from, stored in knn.json.
         ignore_extra: whether rows may have columns that the model does not know.
         teaching: what may be taught on a device.
+        input: the stages that the rows were made by, stored in knn.json.
         golden: where the golden rows come from.
 
     Raises:
@@ -96,7 +98,7 @@ def build_model(
     _require_rows(spec.k, len(training.rows), training.source)
     enrolment = enrol(training, fit_scaler(training.rows, spec.scale), spec.metric)
     how: dict[str, Any] = {"margin": margin, "seed": seed, "inputs": inputs, "measure": measure, "golden": golden}
-    how |= {"table": table, "ignore_extra": ignore_extra, "teaching": teaching}
+    how |= {"table": table, "ignore_extra": ignore_extra, "teaching": teaching, "input": input}
     return build_enrolled(spec, enrolment, held_out, training=origins_of(training), **how)
 
 
@@ -113,6 +115,7 @@ def build_enrolled(
     table: model_info.Table | None = None,
     ignore_extra: bool = False,
     teaching: model_info.Enrol | None = None,
+    input: model_info.Input | None = None,
     training: Origins | None = None,
     golden: Origins = _UNKNOWN,
     spare: Dataset | None = None,
@@ -166,10 +169,11 @@ def build_enrolled(
         origin=None if origin is None else tuple(origin.tolist()),
         table=table,
         ignore_extra=ignore_extra,
+        input=input,
         targets=targets if isinstance(targets, model_info.Targets) else None,
         enrol=teaching,
-        schema=_schema(enrolment, teaching is not None, table is not None or ignore_extra),
     )
+    info = replace(info, schema=info.lowest_schema)
     return BuiltModel(
         metadata.pack(tree, model, info, pack(training or Origins(Path(enrolment.source).name), golden)),
         info,
@@ -199,13 +203,6 @@ def targets_of(enrolment: Enrolment) -> model_info.Targets | None:
     if enrolment.targets is None:
         return None
     return model_info.Targets(enrolment.target_names, tuple(spreads(enrolment.targets).tolist()))
-
-
-def _schema(enrolment: Enrolment, teaching: bool, tables: bool) -> int:
-    """Returns the lowest version of knn.json that says what the model needs."""
-    needs = {constants.SCHEMA_OF_ENROL: teaching, constants.SCHEMA_OF_PIPELINES: enrolment.targets is not None}
-    needs |= {constants.SCHEMA_OF_TABLES: tables, constants.SCHEMA_OF_ORIGINS: enrolment.space.origin is not None}
-    return max((schema for schema, needed in needs.items() if needed), default=constants.SCHEMA)
 
 
 def make_reference(

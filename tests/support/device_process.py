@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class DeviceAnswers:
-    """What TfliteKNN said, and how many rows it settled in float64."""
+    """The answers of TfliteKNN, and the number of rows that it computed again in float64."""
 
     label: np.ndarray
     probabilities: np.ndarray
@@ -49,7 +49,7 @@ class DeviceProcess:
         taught: tuple[np.ndarray, list[Any]] | None = None,
         **how: Any,
     ) -> DeviceAnswers:
-        """Answers `rows`, in batches or each on its own; `how` is what TfliteKNN takes beside the model.
+        """Answers `rows`, in batches or one by one; `how` are further arguments of TfliteKNN.
 
         `taught` are rows taught on the device, and their labels.
         """

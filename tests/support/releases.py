@@ -73,7 +73,7 @@ RECIPES: dict[str, str] = {
     """,
     # Digits from 0 to 8: a board is taught the 9.
     "no-nines": """
-        model: {name: digits, data: {file: no-nines.csv, label: digit}, k: 3, enrol: {rows: 500}}
+        model: {name: digits, data: {file: no-nines.csv, label: digit}, k: 1, enrol: {rows: 500}}
         release: {version: 1.0.0, sequence: 10}
     """,
     # So many numbers that candidates can be searched in eight bits.
@@ -116,6 +116,17 @@ RECIPES: dict[str, str] = {
         model: {name: wine, data: {sklearn: wine}, k: 4, metric: manhattan, scale: robust}
         release: {version: 1.0.0, sequence: 10}
     """,
+    # Two stages before the search: windows of float32, then a quantised file.
+    "pixels": """
+        model:
+          name: pixels
+          data: {sklearn: digits}
+          input: {stages: [{file: windows.tflite, frames: 16, hop: 8, multiply: 0.5, add: 0.25}, mixer.tflite]}
+          k: 3
+          reject: 0.99
+        release: {version: 1.0.0, sequence: 10}
+        gates: {accuracy: 0.8}
+    """,
     # Two targets instead of classes, and 200 columns with missing cells.
     "wifi": """
         model:
@@ -152,6 +163,7 @@ _SOURCES = (
     "device_agent",
     "tests/support/releases.py",
     "tests/support/offsets.py",
+    "tests/support/stages.py",
     "tests/support/wifi.py",
 )
 
@@ -164,12 +176,12 @@ class Releases:
 
     @property
     def private_key(self) -> Path:
-        """The key that signed them all."""
+        """The key that signed all these releases."""
         return self.folder / KEY.with_suffix(".pem")
 
     @property
     def public_key(self) -> Path:
-        """What a device must trust to accept them."""
+        """The public key that a device must trust to accept these releases."""
         return self.folder / KEY.with_suffix(".pub")
 
     def __getitem__(self, name: str) -> Path:
@@ -202,7 +214,7 @@ def releases() -> Releases:
 
 
 def provide() -> Releases:
-    """Returns the releases, building them unless this very code has built them before."""
+    """Returns the releases; builds them unless the same code has built them before."""
     cache = Path(os.environ.get("KNNKIT_TEST_CACHE") or ROOT / ".cache" / "tests")
     folder = cache / f"releases-{_fingerprint()}"
     cache.mkdir(parents=True, exist_ok=True)
@@ -254,7 +266,7 @@ from knnkit.config import parse as config
 from knnkit.release import keys
 from knnkit.release.build import build_release
 from knnkit.release.signing import FileSigner
-from support import offsets, releases, wifi
+from support import offsets, releases, stages, wifi
 folder = Path(folder)
 (folder / "keys").mkdir(parents=True)
 (folder / "releases").mkdir()
@@ -288,6 +300,7 @@ rows, labels, queries = offsets.KINDS["utm"]()
 offsets.write_csv(folder / "utm.csv", rows, labels)
 offsets.write_csv(folder / "near.csv", rows - rows.mean(axis=0), labels)
 offsets.write_csv(folder / "queries.csv", queries, np.zeros(len(queries), int))
+stages.write_all(folder)
 for name, text in releases.RECIPES.items():
     parsed = config.parse(textwrap.dedent(text), base=folder)
     build_release(parsed.builds()[0], signer, out=folder / "releases" / name)

@@ -15,11 +15,11 @@ _Address = tuple[Any, Any, int, str, Any]  # as getaddrinfo gives them
 
 
 def connect(host: str, port: int, deadline: float) -> socket.socket:
-    """Returns a connection to the first address of a host that accepts one; `deadline` is by the monotonic clock.
+    """Returns a connection to the first address of the host that accepts one; `deadline` is a `time.monotonic()`.
 
     Raises:
-        TimeoutError: there is none by the deadline.
-        OSError: the name does not resolve, or the last address's reason.
+        TimeoutError: no address accepted a connection by the deadline.
+        OSError: the name does not resolve, or the last address refused.
     """
     addresses = _resolve(host, port, deadline)
     refusal: OSError = OSError(f"{host} has no address")
@@ -34,7 +34,7 @@ def connect(host: str, port: int, deadline: float) -> socket.socket:
 
 
 def _resolve(host: str, port: int, deadline: float) -> list[_Address]:
-    """A resolver knows no deadline: one that does not answer in time is left to itself, in a thread of its own."""
+    """Resolves the name in a thread of its own, which is abandoned at the deadline: the resolver has no time limit."""
     try:
         return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
     except socket.gaierror:
