@@ -25,7 +25,7 @@ from device_agent.serving.writers import RENDERERS, Renderer
 from device_agent.shared.protocol.constants import EXACT_FILE, MAX_MODEL
 from device_agent.shared.protocol.errors import AgentError, BadInput, ModelUnusable
 from device_agent.shared.protocol.record import record, replace
-from device_agent.shared.queries import row_type
+from device_agent.shared.queries import cell_type, row_type
 from device_agent.shared.release.model_file import read_member
 from device_agent.shared.release.npz import read_arrays
 from device_agent.shared.tabular.csv_reader import CsvParser
@@ -270,7 +270,7 @@ class _Table:
             self.request.coders.append(coder)
         for wide in source.arrays(len(self._info.columns)):
             with np.errstate(over="ignore"):
-                rows: NDArray[Any] = np.ascontiguousarray(wide, dtype=row_type(self._info.origin))
+                rows: NDArray[Any] = np.ascontiguousarray(wide, dtype=cell_type(self._info))
                 if coder is not None:
                     rows = self._filled(coder, rows)
                 finite = np.isfinite(rows.astype(np.float32, copy=False))
@@ -326,7 +326,7 @@ def _coder_of(info: KnnInfo) -> Coder | None:
         return None
     from device_agent.shared.features.coder import Coder
 
-    return Coder(info.table)
+    return Coder(info.table, row_type(info.origin))
 
 
 class _Progress:

@@ -26,7 +26,7 @@ from device_agent.serving.writers import Renderer
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.errors import AgentError, BadInput
 from device_agent.shared.tabular.inputs import Lines, Source, open_source
-from device_agent.shared.tabular.reader import Parsed
+from device_agent.shared.tabular.reader import Parsed, without_row
 from device_agent.store import state
 from device_agent.store.starts import Start
 from device_agent.store.store import Store
@@ -155,7 +155,7 @@ class _Answerer:
         if self._start and len(parsed.rows):
             self._start.begin()
         while len(parsed.rows) and ((self._start and self._start.in_doubt) or self.in_flight.suspects(parsed.lines)):
-            from device_agent.serving.poison import find_poison, without_row
+            from device_agent.serving.poison import find_poison
 
             found = find_poison(self._loaded, parsed.rows, self._request.runtime)
             if found is None:

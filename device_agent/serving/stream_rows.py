@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from device_agent.serving.batch import Request, make_parser
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.model_info import KnnInfo
-from device_agent.shared.queries import row_type
+from device_agent.shared.queries import cell_type, row_type
 from device_agent.shared.tabular.inputs import Source, sniff
 from device_agent.shared.tabular.reader import Parsed, Parser
 
@@ -71,11 +71,11 @@ class StreamRows:
             return False
         self._info = info
         for parser in self._parsers.values():
-            parser.dtype = row_type(info.origin)
+            parser.dtype = cell_type(info)
             if chain is not None:
                 parser.chain = chain  # type: ignore[attr-defined]
             if info.table is not None:
-                parser.coder.use(info.table)  # type: ignore[attr-defined]
+                parser.coder.use(info.table, row_type(info.origin))  # type: ignore[attr-defined]
         return True
 
     def _look_at(self, line: bytes) -> Parsed:

@@ -18,10 +18,11 @@ from device_agent.serving.batch import Request, make_parser, open_rows
 from device_agent.serving.columns import Columns
 from device_agent.serving.load import Loaded
 from device_agent.shared.features.coder import is_missing
+from device_agent.shared.features.parsers import coder_of, read_array
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.model_info import Column, KnnInfo
 from device_agent.shared.protocol.record import replace
-from device_agent.shared.queries import row_type
+from device_agent.shared.queries import cell_type
 
 if TYPE_CHECKING:
     from device_agent.inference.tflite_knn import TfliteKNN
@@ -56,13 +57,19 @@ def _arrays(loaded: Loaded, source: Any) -> Iterator[list[Cells]]:
             yield [tuple(row) for row in _shortest(rows, info)]
         return
     for wide in source.arrays(len(info.columns)):
+        if info.table is not None:
+            read_array(coder_of(info), wide.astype(cell_type(info)))  # refuses a category, and a cell that is missing
         yield [tuple(None if np.isnan(value) else value for value in row) for row in _shortest(wide, info)]
 
 
 def _lines(signed: TfliteKNN, source: Any, request: Request) -> Iterator[list[Cells]]:
     info = signed.info
     keep = () if info.table is None or source.format == "jsonl" else info.columns
-    parser = make_parser(info, source.format, replace(request, columns=Columns(keep=keep)), signed.chain)
+    reading = info
+    if info.table is not None and info.table.transforms:  # the numbers before them
+        reading = replace(info, table=replace(info.table, transforms=()))
+    parser = make_parser(reading, source.format, replace(request, columns=Columns(keep=keep)), signed.chain)
+    parser.dtype = cell_type(info)
     for block in source.blocks():
         parsed = parser.parse(block)
         if parsed.errors:
@@ -79,7 +86,7 @@ def _lines(signed: TfliteKNN, source: Any, request: Request) -> Iterator[list[Ce
 def _shortest(rows: NDArray[Any], info: KnnInfo) -> list[list[float]]:
     """Returns numbers that read back as the same float32 (float64 for a model with an origin), with few digits."""
     with np.errstate(over="ignore"):
-        narrow = rows.astype(row_type(info.origin))
+        narrow = rows.astype(cell_type(info))
     return [[float(str(value)) for value in row] for row in narrow]
 
 

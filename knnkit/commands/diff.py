@@ -65,7 +65,7 @@ def _read(path: Path) -> StoredModel:
         raise UsageError(f"{model}: no such file", hint="name a release directory, or a model.tflite")
     found = read_model(model)
     if found.info.targets is not None:
-        raise UsageError(f"diff compares labels, but {model} predicts numbers", hint="knnkit parity --target HOST")
+        raise UsageError(f"{model} answers values, and diff compares labels", hint="name two releases with labels")
     return found
 
 

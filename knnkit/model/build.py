@@ -27,6 +27,7 @@ from knnkit.model.reference.classifier import Reference
 from knnkit.model.reference.enrolment import Enrolment, codes_of, enrol
 from knnkit.model.reference.spec import DEFAULT, KnnSpec
 from knnkit.model.scaling import fit_scaler
+from knnkit.model.schema import lowest_schema
 from knnkit.model.tflite.load_tensorflow import load_tensorflow, needs_build_extra, tensorflow_version
 from knnkit.model.tflite.op_versions import minimum_runtime
 
@@ -173,7 +174,7 @@ def build_enrolled(
         targets=targets if isinstance(targets, model_info.Targets) else None,
         enrol=teaching,
     )
-    info = replace(info, schema=info.lowest_schema)
+    info = replace(info, schema=lowest_schema(info))
     return BuiltModel(
         metadata.pack(tree, model, info, pack(training or Origins(Path(enrolment.source).name), golden)),
         info,

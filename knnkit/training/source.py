@@ -39,8 +39,9 @@ from knnkit.model.tflite.load_tensorflow import needs_build_extra
 from knnkit.training import reduction, sklearn_importer, unscaled
 from knnkit.training.fitted import Fitted
 from knnkit.training.inputs import Embedder
+from knnkit.training.raw_cells import read_held_out
 from knnkit.training.rows import divide_rows, label_of, load_rows, read_inputs
-from knnkit.training.table import prepare_of, raw_lines, read_held_out, read_more
+from knnkit.training.table import prepare_of, raw_lines, read_more
 
 
 @dataclass(frozen=True)
@@ -310,19 +311,17 @@ def every_row(build: Build) -> Dataset:
 def _load_imported(build: Build, data: SkopsData) -> Material:
     model, test = build.model, build.model.measured_on
     estimator = sklearn_importer.load_skops(data.skops)
-    held_out, names = None, sklearn_importer.fitted_names(estimator)
+    how: dict[str, Any] = {"name": model.name, "reject": model.reject, "source": str(data.skops)}
+    found, held_out = sklearn_importer.import_estimator(estimator, **how), None
     if isinstance(test, TestFile):
-        held_out = read_held_out(test, label_of(build), names)
-        width = sklearn_importer.width(estimator)
-        if len(held_out.feature_names) != width:
-            raise DataError(
-                f"{test.file}: {len(held_out.feature_names)} features beside the label {label_of(build)!r}, but "
-                f"{data.skops} takes {width}"
-            )
-        names = held_out.feature_names
-    found = sklearn_importer.import_estimator(
-        estimator, name=model.name, feature_names=names, reject=model.reject, source=str(data.skops)
-    )
+        held_out = read_held_out(
+            test, label_of(build), found, named=sklearn_importer.fitted_names(estimator) is not None
+        )
+        names, width = held_out.feature_names, len(found.enrolment.feature_names)
+        if len(names) != width:
+            said = f"{test.file}: {len(names)} features beside the label {label_of(build)!r}, but "
+            raise DataError(f"{said}{data.skops} takes {width}")
+        found = replace(found, enrolment=replace(found.enrolment, feature_names=names))
     found = replace(found, spec=replace(found.spec, label_sets=model.coverages))
     if held_out is not None and len(held_out.target_names) == len(found.enrolment.target_names):
         found = replace(found, enrolment=replace(found.enrolment, target_names=held_out.target_names))
@@ -335,8 +334,12 @@ def of_imported(imported: Fitted, held_out: Dataset | None) -> Material:
     Raises:
         DataError: the held-out rows do not fit it.
     """
+    if imported.table is not None and held_out is None:
+        said = f"{imported.enrolment.source}: its own rows cannot be computed back through its transformers"
+        raise DataError(said, hint="test: {file: test.csv, label: COLUMN}; in Python test=(rows, labels)")
     training = imported.training_rows()
     if held_out is not None:
-        return Material(imported.spec, training, imported.fitting(held_out), imported, how="file")
+        rows = imported.fitting(held_out)
+        return Material(imported.spec, training, rows, imported, how="file", table=imported.table)
     said = "there are no test rows: training rows stand in as golden rows, and no accuracy is claimed"
     return Material(imported.spec, training, None, imported, (f"{training.source}: {said}",))

@@ -138,6 +138,12 @@ RECIPES: dict[str, str] = {
         release: {version: 1.0.0, sequence: 10}
         gates: {rmse: 8.0, max_error: {north: 60, default: 50}}
     """,
+    # A pipeline of scikit-learn: missing numbers are filled and scaled, text becomes features, one column is dropped.
+    "penguins": """
+        model: {name: penguins, data: {skops: penguins.skops}, test: {file: penguins.csv, label: species}}
+        release: {version: 1.0.0, sequence: 10}
+        gates: {accuracy: 0.9}
+    """,
     # Two features near 0, and then in metres of UTM, which have an origin.
     "plots-near": """
         model: {name: plots, data: {file: near.csv, label: y}, k: 3, test: 0}
@@ -165,6 +171,7 @@ _SOURCES = (
     "tests/support/offsets.py",
     "tests/support/stages.py",
     "tests/support/wifi.py",
+    "tests/support/penguins.py",
 )
 
 
@@ -266,7 +273,7 @@ from knnkit.config import parse as config
 from knnkit.release import keys
 from knnkit.release.build import build_release
 from knnkit.release.signing import FileSigner
-from support import offsets, releases, stages, wifi
+from support import offsets, penguins, releases, stages, wifi
 folder = Path(folder)
 (folder / "keys").mkdir(parents=True)
 (folder / "releases").mkdir()
@@ -287,6 +294,8 @@ with (folder / "plants.csv").open("w") as file:
         soil = "" if number % 17 == 0 else ["sand", "clay", "loam \u00e9"][kind]
         size = ["small", "large"][number % 2]
         file.write(f"2024-01-{number % 28 + 1:02d},{length},{kind + rng.normal(0, 0.1):.3f},{soil},{size},k{kind}\\n")
+penguins.dump(folder / "penguins.skops")
+penguins.write(folder / "penguins.csv", *penguins.birds(120, seed=2))
 wifi.write(folder / "wifi.csv", *wifi.fingerprints(400, seed=2))
 wifi.write(folder / "asked.csv", *wifi.fingerprints(80, seed=3))
 from sklearn.datasets import load_digits

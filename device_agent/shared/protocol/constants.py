@@ -16,7 +16,7 @@ SCHEMA = 1
 SCHEMA_OF_ORIGINS = 2
 #: The same for a model with a table of raw columns, or with `ignore_extra`.
 SCHEMA_OF_TABLES = 3
-#: The same for a model of a regression.
+#: The same for a model with transforms, and for a regression.
 SCHEMA_OF_PIPELINES = 4
 #: The same for a model with an `input`: its rows are made from raw inputs.
 SCHEMA_OF_INPUTS = 5

@@ -13,11 +13,6 @@ from device_agent.shared.protocol.constants import (
     NEWEST_SCHEMA,
     QUANTIZED,
     SCHEMA,
-    SCHEMA_OF_ENROL,
-    SCHEMA_OF_INPUTS,
-    SCHEMA_OF_ORIGINS,
-    SCHEMA_OF_PIPELINES,
-    SCHEMA_OF_TABLES,
     Metric,
     Scale,
     Weights,
@@ -82,24 +77,47 @@ class Evaluation:
 class Column:
     """A raw column of a model's table: its cells are numbers, or categories that become features.
 
-    `fill` replaces a missing cell: a number, or the place of a category; None refuses the row. `missing` is how the
-    build chose it. `encoding` of categories: one feature for each (one-hot), or its place in the list (ordinal).
+    `fill` replaces a missing cell: a number, or the place of a category. None refuses the row, unless `missing` is
+    keep: then the cell is NaN, and the transforms take it. `missing` is how the build chose it. `unknown` replaces the
+    table's `unknown_category`. `encoding` of categories: one feature for each (one-hot), or its place in the list
+    (ordinal). The cells of an unused column may hold anything.
     """
 
     name: str
-    missing: str = "refuse"  # refuse, drop, median, constant
+    missing: str = "refuse"  # refuse, drop, median, constant, keep
     fill: float | None = None
-    encoding: Literal["number", "one-hot", "ordinal"] = "number"
+    encoding: Literal["number", "one-hot", "ordinal", "unused"] = "number"
     categories: tuple[str, ...] = ()
+    unknown: Literal["refuse", "ignore"] | None = None
+    omitted = ("unknown",)
+
+
+@record
+class Transform:
+    """A step of `device_agent.shared.features.transforms`: it replaces `count` columns from `start` on.
+
+    `arrays` are float64, little-endian, in base64.
+    """
+
+    kind: str
+    start: int
+    count: int
+    arrays: tuple[str, ...] = ()
 
 
 @record
 class Table:
-    """The raw columns of a model whose rows have missing cells or categories, besides numbers."""
+    """The raw columns of a model whose rows have missing cells or categories, besides numbers.
+
+    `transforms` make its features of the columns' numbers and codes; without them, categories become features as their
+    columns say.
+    """
 
     columns: tuple[Column, ...]
     unknown_category: Literal["refuse", "ignore"] = "refuse"
     thousands: str = ""  # the sign between thousands in text; empty: none
+    transforms: tuple[Transform, ...] = ()
+    omitted = ("transforms",)
 
 
 @record
@@ -284,17 +302,6 @@ class KnnInfo:
     def columns(self) -> tuple[str, ...]:
         """Names of the columns of a row, before categories become features."""
         return self.feature_names if self.table is None else tuple(column.name for column in self.table.columns)
-
-    @property
-    def lowest_schema(self) -> int:
-        """The lowest version of knn.json that says what the model needs."""
-        needs: dict[int, object] = {
-            SCHEMA_OF_ENROL: self.enrol,
-            SCHEMA_OF_INPUTS: self.input,
-            SCHEMA_OF_PIPELINES: self.targets,
-        }
-        needs |= {SCHEMA_OF_TABLES: self.table or self.ignore_extra, SCHEMA_OF_ORIGINS: self.origin}
-        return max((schema for schema, needed in needs.items() if needed), default=SCHEMA)
 
     def batch_rows(self, search: str) -> int | None:
         """Returns the rows of the batch signature of one of `constants.SEARCHES`; None if it does not exist."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.model_info import KnnInfo
-from device_agent.shared.queries import row_type
+from device_agent.shared.queries import cell_type
 from device_agent.shared.tabular.fields import Layout
 from device_agent.shared.tabular.float_parser import read_table
 from device_agent.shared.tabular.reader import Line, Parsed, checked, line_by_line, more, plain_numbers, short
@@ -34,7 +34,7 @@ class JsonParser:
     def __init__(self, info: KnnInfo, *, ignore_extra: bool = False, keep: Sequence[str] = ()) -> None:
         self.header: bool | None = False
         self.line = 0
-        self.dtype = row_type(info.origin)
+        self.dtype = cell_type(info)
         self._names = info.feature_names
         self._keep = keep
         self._places = {*info.feature_names, *keep}

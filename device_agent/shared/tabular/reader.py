@@ -79,6 +79,23 @@ def line_by_line(parser: Parser, block: bytes, parse_line: Callable[[bytes], Lin
     return Parsed(rows, len(good) + len(errors), errors, hints[0] if hints else "", list(zip(*kept)), lines)
 
 
+def without_row(parsed: Parsed, place: int, why: str) -> Parsed:
+    """Returns parsed lines in which the good row number `place` is a bad line."""
+    good = [position for position in range(parsed.count) if position not in parsed.errors]
+
+    def rest(values: Sequence[Any]) -> Sequence[Any]:
+        return [*values[:place], *values[place + 1 :]]
+
+    return Parsed(
+        np.delete(parsed.rows, place, axis=0),
+        parsed.count,
+        {**parsed.errors, good[place]: (parsed.lines[place], why)},
+        parsed.hint,
+        [rest(column) for column in parsed.kept],
+        rest(parsed.lines),
+    )
+
+
 def plain_numbers(fields: list[bytes], decimal: str = ".") -> list[bytes]:
     """Checks that fields have only characters of plain numbers, and returns them; `float` also reads `nan` and `1_0`.
 
