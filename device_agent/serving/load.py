@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from device_agent.shared.protocol import constants
-from device_agent.shared.protocol.documents import ReleaseRef
+from device_agent.shared.protocol.documents import ReleaseRef, Searched
 from device_agent.shared.protocol.errors import DeviceUnfit, ModelUnusable, Refused
 from device_agent.shared.protocol.record import record
 from device_agent.shared.release.directory import OpenRelease, open_release
@@ -21,7 +21,7 @@ from device_agent.shared.release.model_file import read_member
 from device_agent.shared.trust.manifest import read_manifest
 from device_agent.shared.trust.reasons import Reason
 from device_agent.shared.trust.rules import Verdict
-from device_agent.store import state
+from device_agent.store import searches, state
 from device_agent.store.state import Answering
 from device_agent.store.store import Store
 from device_agent.store.trust_state import kept_state
@@ -47,6 +47,15 @@ class Loaded:
     def digest(self) -> str:
         """The release's digest."""
         return self.verdict.digest
+
+    @property
+    def longest_line(self) -> int:
+        """Most bytes of a line: one that holds a sound or picture may be long."""
+        if self.model.chain is None:
+            from device_agent.shared.tabular.inputs import MAX_LINE
+        else:
+            from device_agent.shared.embedding.decode import MAX_LINE
+        return MAX_LINE
 
     def tell_warnings(self) -> None:
         """Says on standard error what would refuse the release today: it answers all the same."""
@@ -75,9 +84,17 @@ def answering(store: Store) -> Answering:
 
 
 def load_kept(
-    store: Store, ref: ReleaseRef, runtime: str = "auto", threads: int = 1, *, stream: bool = False
+    store: Store,
+    ref: ReleaseRef,
+    runtime: str = "auto",
+    threads: int = 1,
+    *,
+    stream: bool = False,
+    search: str | None = None,
 ) -> Loaded:
     """Verifies and loads a release that this device accepted before; `stream` saves memory.
+
+    `search` is one of `constants.WAYS`; None takes what was measured when the release was activated.
 
     Raises:
         Refused: it is no longer the release that was accepted.
@@ -86,7 +103,8 @@ def load_kept(
     stack = contextlib.ExitStack()
     try:
         opened, verdict = open_kept(store, ref, stack)
-        return Loaded(load_model(opened, runtime, threads, stream=stream), opened, verdict, stack)
+        way = searches.read(store, ref.digest) if search is None else search
+        return Loaded(load_model(opened, runtime, threads, stream=stream, search=way), opened, verdict, stack)
     except BaseException:
         stack.close()
         raise
@@ -105,7 +123,14 @@ def open_kept(store: Store, ref: ReleaseRef, stack: contextlib.ExitStack) -> tup
         raise _damaged(store, ref, error) from None
 
 
-def load_model(opened: OpenRelease, runtime: str = "auto", threads: int = 1, *, stream: bool = False) -> TfliteKNN:
+def load_model(
+    opened: OpenRelease,
+    runtime: str = "auto",
+    threads: int = 1,
+    *,
+    stream: bool = False,
+    search: str | Searched | None = None,
+) -> TfliteKNN:
     """Loads the model of an open, verified release; the release must stay open as long as the model.
 
     Raises:
@@ -115,7 +140,11 @@ def load_model(opened: OpenRelease, runtime: str = "auto", threads: int = 1, *, 
     from device_agent.inference.tflite_knn import TfliteKNN
 
     path = opened.path(constants.MODEL_FILE)
-    model = TfliteKNN(path, runtime=runtime, num_threads=threads, stream=stream)
+    model = TfliteKNN(path, runtime=runtime, num_threads=threads, stream=stream, search=search)
+    if model.info.input is not None and model.info.input.stages:
+        from device_agent.inference.stages import load_chain
+
+        model.chain = load_chain(opened, model.info.input, runtime, threads)
     opened.confirm_unchanged()
     _compare(model, opened)
     return model

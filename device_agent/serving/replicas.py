@@ -86,7 +86,7 @@ def _in_order(
     models.put(loaded.model)
     replicas = _count_replicas(loaded)
     for _ in range(replicas - 1):
-        models.put(load_model(loaded.opened, runtime, threads))
+        models.put(load_model(loaded.opened, runtime, threads, search=loaded.model.requested))
 
     def work(rows: NDArray[Any]) -> T:
         model = models.get()

@@ -1,12 +1,14 @@
-"""`knnkit parity`: checks that devices answer as the reference.
+"""`knnkit parity`: compares devices' answers with the reference's.
 
-Each device makes a new certificate over the release's golden rows, or over the user's own rows."""
+Each device answers the release's golden rows, or the user's own rows, and returns a new certificate: a report of where
+its answers differ."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 
+from device_agent.shared.protocol.reports import EmbeddingCheck
 from device_agent.shared.regression import described
 from knnkit.commands import _config, _decision_regions, _output, _query, _selection
 from knnkit.errors import UsageError
@@ -31,12 +33,12 @@ def _about_own_rows(arguments: argparse.Namespace) -> FleetReport:
     """Sends the user's rows with the reference's answers to each device, and returns the certificates."""
     builds = _config.require_builds(_config.load_config(arguments), "--data", arguments.config)
     if len(builds) > 1:
-        raise UsageError("--data is for one model, but the file has several", hint="a deploy.yaml with one `model`")
+        raise UsageError("--data is for one model, but the file has several", hint="use a deploy.yaml with one `model`")
     package = read_package(builds[0].release.dir, {})
     own = golden_for(builds[0], builds[0].release.dir, arguments.data, arguments.label, package.manifest.gates.margin)
     if own.left_out:
-        said = f"{own.rows:,} of {own.rows + own.left_out:,} rows, drawn at random, are asked about"
-        print(f"knnkit: {said}: a certificate covers no more. Split the file to ask about all", file=sys.stderr)
+        said = f"{own.rows:,} of {own.rows + own.left_out:,} rows, drawn at random, are compared"
+        print(f"knnkit: {said}: a certificate cannot cover more. Split the file to compare all", file=sys.stderr)
     return _query.ask_fleet(
         arguments, "parity", ("--golden", "-"), input=own.data, rows=own.rows, digest=package.digest
     )
@@ -66,9 +68,31 @@ def _show(report: FleetReport) -> None:
         "gates",
     ]
     print_table(heads, [_row(device) for device in report.devices])
+    networks = [[device.name, *_own(own)] for device in report.devices if (own := _own_rows(device)) is not None]
+    if networks:
+        heads = [
+            "device",
+            "own rows",
+            "largest error",
+            "bound",
+            "searched otherwise",
+            "labels same",
+            "open",
+            "different",
+        ]
+        print_table(heads, networks)
     rows = [row for device in report.devices for row in _differences(device)]
     if rows:
         print_table(["device", "row", "expected", "answered", "neighbours expected", "answered", "error"], rows)
+
+
+def _own_rows(device: DeviceReport) -> EmbeddingCheck | None:
+    return None if device.certificate is None else device.certificate.embedding
+
+
+def _own(own: EmbeddingCheck) -> list[str]:
+    counts = (own.search_different, own.labels_same, own.labels_open, own.labels_different)
+    return [f"{own.rows:,}", f"{own.largest_error:.2e}", f"{own.bound:g}", *(f"{count:,}" for count in counts)]
 
 
 def _row(device: DeviceReport) -> list[Cell | str]:

@@ -1,6 +1,7 @@
-"""`knnkit reject`: strangers accepted against ordinary rows rejected.
+"""`knnkit reject`: accepted strangers and rejected ordinary rows, by share.
 
-Measures the float64 reference, as every device answers. Builds nothing, changes nothing.
+Strangers are rows of no class, which the model should answer "unknown"; a larger `reject` in deploy.yaml accepts more
+rows of either kind. Measures the float64 reference, whose answers devices give. Builds nothing, changes nothing.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from knnkit.commands import _config
 from knnkit.data import unlabelled
 from knnkit.errors import UsageError
 from knnkit.evaluation.strangers import SHARES, Level, Measured, Trade
-from knnkit.model.build import calibration_rows, make_reference, most_calibrated, own_shares
+from knnkit.model.build import calibration_rows, make_reference, most_calibrated
 from knnkit.model.reference.calibration import MIN_CLASS_ROWS
 from knnkit.model.reference.classifier import Reference
 from knnkit.model.reference.enrolment import codes_of
-from knnkit.model.reference.spec import DEFAULT
+from knnkit.model.reference.spec import DEFAULT, own_shares
 from knnkit.render import charts
 from knnkit.render.charts import Chart, Line
 from knnkit.render.sanitize import clean, count, percent
@@ -39,12 +40,12 @@ def run(arguments: argparse.Namespace) -> int:
     """Measures, shows the tables, and returns 0."""
     charts.check_path(arguments.plot)
     if arguments.accept is not None and arguments.strangers is None:
-        raise UsageError("--accept is a share of strangers, and there are none", hint="--strangers FILE")
+        raise UsageError("--accept is a share of strangers: it needs --strangers FILE", hint="--strangers FILE")
     build = _config.one_build(arguments)
     material = source.load(build)
     enrolment = material.enrol(build.model.scale, build.model.metric)
     labels = tuple(map(str, enrolment.classes))
-    reference = make_reference(replace(material.spec, reject=None), enrolment)
+    reference = make_reference(replace(material.spec, reject=None), enrolment, groups=material.groups)
     trade = _measure(arguments, material, reference, enrolment.classes, build.model.seed)
     level = _wanted(arguments, trade, material, enrolment.classes)
     table, by_class = _table(trade), _class_table(level, labels, trade.strangers is not None)
@@ -76,6 +77,9 @@ def _measure(
         ordinary = replace(_ask(reference, held_out.rows), truth=codes_of(classes, held_out.labels))
     strangers = None
     if arguments.strangers is not None:
+        if material.window is not None:
+            said = "--strangers takes rows, and the model takes windows"
+            raise UsageError(said, hint="leave it out: the held-out recordings are measured")
         rows = unlabelled.load(arguments.strangers, material.training, material.table)
         strangers = _ask(
             reference, rows[np.random.default_rng(seed).permutation(len(rows))[: most_calibrated(reference)]]
@@ -84,7 +88,7 @@ def _measure(
 
 
 def _some(reference: Reference, count: int, seed: int) -> NDArray[np.int64]:
-    """Returns the places of all rows, or of as many as the reference answers in time."""
+    """Returns the indices of all rows, or of a random sample if the reference would take too long for all."""
     return np.random.default_rng(seed).permutation(count)[: most_calibrated(reference)]
 
 
@@ -94,7 +98,7 @@ def _ask(reference: Reference, rows: NDArray[Any]) -> Measured:
 
 
 def _wanted(arguments: argparse.Namespace, trade: Trade, material: Material, classes: tuple[int | str, ...]) -> Level:
-    """Returns the level that is asked for; else that of deploy.yaml, else 0.99."""
+    """Returns the level that the user asks for, else that of deploy.yaml, else 0.99."""
     found: Level | None
     if arguments.accept is not None:
         found, asked = trade.widest(arguments.accept), f"--accept {arguments.accept:g}"
@@ -104,7 +108,8 @@ def _wanted(arguments: argparse.Namespace, trade: Trade, material: Material, cla
         default = material.spec.shares.get(DEFAULT, 0.99)
         return trade.level(default, own_shares(material.spec, classes))
     if found is None:
-        raise UsageError(f"{asked}: no share reaches that; the tables show what can be reached", hint="knnkit reject")
+        said = f"{asked}: no value of `reject` achieves that; the tables show what is possible"
+        raise UsageError(said, hint="knnkit reject")
     return found
 
 

@@ -1,6 +1,7 @@
 """`knnkit rollback`: goes back to the previous release.
 
-With a signed order, goes back further, or lowers the floors."""
+With a signed order, goes back further, or lowers the floors: the least sequence and time of a release that a device
+still accepts."""
 
 from __future__ import annotations
 
@@ -62,7 +63,7 @@ def _ordered(
 
 
 def _floor_order(arguments: argparse.Namespace, device: DeviceReport, signer: Signer, _: _Known) -> bytes:
-    """Returns the order for one device: it names the device, and the floor that it leaves."""
+    """Returns the order to lower the floors of one device; it names the device and its present floor."""
     assert device.status is not None
     floor = None if arguments.reset_floor == _parsers.CLOCK else arguments.reset_floor
     held = device.answer(TrustedKeys)
@@ -70,7 +71,7 @@ def _floor_order(arguments: argparse.Namespace, device: DeviceReport, signer: Si
 
 
 def _order(arguments: argparse.Namespace, device: DeviceReport, signer: Signer, known: _Known) -> bytes:
-    """Returns the order for one device: it names the device, and the release that it leaves.
+    """Returns the order to go back for one device; it names the device and the release that it runs now.
 
     `known` has the releases that each device has had.
     """
@@ -83,7 +84,7 @@ def _order(arguments: argparse.Namespace, device: DeviceReport, signer: Signer, 
         found, what = [digest for digest in staged if versions.get(digest) == wanted], f"of version {wanted}"
     if status is None or status.committed is None or len(found) != 1:
         count = f"{len(found)} releases" if found else "no release"
-        raise UsageError(f"{device.name} holds {count} {what}", hint=_choice(device, found or staged, versions))
+        raise UsageError(f"{device.name} stores {count} {what}", hint=_choice(device, found or staged, versions))
     held = device.answer(TrustedKeys)
     return orders.roll_back(signer, device_id=held.device_id, digest=found[0], leaves=status.committed.digest)
 
@@ -98,7 +99,7 @@ def _choice(device: DeviceReport, held: Sequence[str], versions: Mapping[str, st
 
 
 def _together(asked: FleetReport, obeyed: FleetReport) -> FleetReport:
-    """Returns one report: that of the orders, and the first report of devices that did not get one."""
+    """Returns one report: of devices that got an order, the result of the order; of others, their first report."""
     done = {device.name: device for device in obeyed.devices}
     return dataclasses.replace(
         obeyed,

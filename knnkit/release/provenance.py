@@ -1,8 +1,9 @@
 """Provenance of a model, as an in-toto statement.
 
 Names what was built (the graph and the golden set, with digests) and what it was built from: data files, rows, settings
-and tools. The predicate is SLSA's. The statement lies in the model file, so the signature of the release covers it; its
-subject is the file without the files inside it. Has no time and no path, so that the same rows give the same bytes.
+and tools. The predicate is SLSA's. The statement is stored inside the model file, so the signature of the release
+covers it; its subject is the model file without the files inside it. It has no time and no path, so that the same rows
+give the same bytes.
 Specification: https://slsa.dev/spec/v1.0/provenance
 """
 
@@ -34,18 +35,21 @@ def statement(
         golden: golden.npz.
         sources: where the rows come from: paths of files, or names.
         settings: the model in deploy.yaml, without paths.
-        command: what built it.
+        command: the command that built it.
 
     Raises:
         DataError: a data file can no longer be read.
     """
     rows = {"name": "training rows and labels", "digest": {"sha256": info.fingerprint}}
+    stages = [
+        {"name": each.file, "digest": {"sha256": each.sha256}} for each in (info.input.stages if info.input else ())
+    ]
     tools = [{"uri": f"pkg:pypi/{name}@{version}"} for name, version in sorted(info.versions.items())]
     predicate = {
         "buildDefinition": {
             "buildType": BUILD_TYPE,
             "externalParameters": {"command": command, "settings": dict(settings)},
-            "resolvedDependencies": [*_files(sources), rows, *tools],
+            "resolvedDependencies": [*_files(sources), rows, *stages, *tools],
         },
         "runDetails": {"builder": {"id": f"pkg:pypi/knnkit@{info.versions['knnkit']}"}},
     }

@@ -15,12 +15,17 @@ from benchmarks.contenders import CONTENDERS
 DOCS = peers.ROOT / "docs" / "benchmarks"
 
 
+def _results() -> Path:
+    """Returns the file of this class of processors: no class overwrites another."""
+    return DOCS / f"results-{peers.processor_class()}.json"
+
+
 def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
 def run_speed(options: argparse.Namespace) -> int:
-    """Measures the model against its peers; non-zero when contenders disagree or XNNPACK does not run."""
+    """Measures the model against its peers; returns non-zero if contenders disagree or XNNPACK does not run."""
     started, effort = time.monotonic(), speed.QUICK if options.quick else speed.FULL
     python = peers.peers_python(options.peers)
     sizes = [size for size in datasets.SIZES if size.name in options.sizes]
@@ -85,18 +90,18 @@ def _show(
             "disagreements": wrong,
             "goals": goals,
         }
-        report.write_json(DOCS / "results.json", {"speed": results})
-        report.plot(cells, DOCS / "speed.svg")
+        report.write_json(_results(), {"speed": results})
+        report.plot(cells, DOCS / f"speed-{peers.processor_class()}.svg")
         say(f"written: {DOCS.relative_to(peers.ROOT)}")
     return 1 if wrong or {run_by for _, run_by in delegates} != {"XNNPACK"} else 0
 
 
 def run_stream(options: argparse.Namespace) -> int:
-    """Measures the agent's stream and batch; non-zero when a label differs from scikit-learn's."""
+    """Measures the agent's stream and batch; returns non-zero if a label differs from scikit-learn's."""
     text, results = stream.run(peers.peers_python(options.peers), stream.QUICK if options.quick else stream.FULL)
     print(text)
     if options.save:
-        report.write_json(DOCS / "results.json", {"stream": results | {"machine": peers.machine()}})
+        report.write_json(_results(), {"stream": results | {"machine": peers.machine()}})
     return 1 if any(results["labels_that_differ"].values()) else 0
 
 
@@ -107,7 +112,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         epilog=f"data sets: {', '.join(size.name for size in datasets.SIZES)}",
     )
     parser.add_argument("what", nargs="?", default="speed", choices=COMMANDS, help="what to measure (default: speed)")
-    parser.add_argument("--quick", action="store_true", help="fewer rounds: an impression in a minute or two")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds: rough figures in a minute or two")
     parser.add_argument(
         "--peers", metavar="VENV", help="an environment that has the contenders (default: one under build/)"
     )
@@ -119,7 +124,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--threads", metavar="N", nargs="+", type=int, default=[1, 2], help="thread counts (default: 1 2)"
     )
-    parser.add_argument("--devices", metavar="N", type=int, default=50, help="fleet: how many (default: %(default)s)")
+    parser.add_argument("--devices", metavar="N", type=int, default=50, help="fleet: devices (default: %(default)s)")
     parser.add_argument(
         "--rivals", metavar="VENV", help="fleet: an environment with Ansible and pyinfra (default: one under build/)"
     )
@@ -127,7 +132,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def run_fleet(options: argparse.Namespace) -> int:
-    """Measures a deploy to many devices against Ansible and pyinfra; non-zero when a goal is missed."""
+    """Measures a deploy to many devices against Ansible and pyinfra; returns non-zero if a goal is missed."""
     from benchmarks import fleet
 
     results = fleet.run(options.devices, options.rivals, say)
@@ -143,24 +148,24 @@ def run_fleet(options: argparse.Namespace) -> int:
 
 
 def run_verify(options: argparse.Namespace) -> int:
-    """Measures what verifying a release costs; non-zero when a goal is missed."""
+    """Measures the time to verify a release; returns non-zero if a goal is missed."""
     from benchmarks import verifying
 
     results = verifying.run(rounds=3 if options.quick else 9)
     print(verifying.table(results))
     if options.save:
-        report.write_json(DOCS / "results.json", {"verify": results | {"machine": peers.machine()}})
+        report.write_json(_results(), {"verify": results | {"machine": peers.machine()}})
     return 0 if all(goal["reached"] for goal in results["goals"]) else 1
 
 
 def run_tune(options: argparse.Namespace) -> int:
-    """Measures the choice of k against GridSearchCV; non-zero when it is not 20 times faster."""
+    """Measures `knnkit tune` against GridSearchCV; returns non-zero if it is not 20 times faster."""
     from benchmarks import tuning
 
     results = tuning.run(options.quick)
     print(tuning.table(results))
     if options.save:
-        report.write_json(DOCS / "results.json", {"tune": results | {"machine": peers.machine()}})
+        report.write_json(_results(), {"tune": results | {"machine": peers.machine()}})
     return 0 if results["reached"] else 1
 
 

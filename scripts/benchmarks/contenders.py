@@ -1,8 +1,8 @@
 """The contenders: how each one is prepared on disk, loaded, and asked for the k nearest neighbours.
 
-Runs in a child process of the peers' environment; imports a library only in the class that needs it, so that a start
-is measured with what that contender needs and nothing else. Every contender answers (n, features) float32 rows with
-(n, k) indices and distances; TfliteKNN answers label and probabilities as well, which its peers are not asked for.
+Runs in a child process of the peers' environment. Each class imports the library that it needs itself, so that its
+measured start includes nothing else. Every contender answers (n, features) float32 rows with (n, k) indices and
+distances; TfliteKNN also computes labels and probabilities, its peers do not.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ class Contender:
 
     Attributes:
         name: in tables.
-        peer: whether TfliteKNN must be faster; the others are limits, shown for comparison.
-        packages: distributions whose files, with all they need, are its installed size.
+        peer: whether TfliteKNN must be faster than this; the others are limits, shown for comparison.
+        packages: distributions whose files, with those of their dependencies, make up the installed size.
     """
 
     name: ClassVar[str]
@@ -32,7 +32,7 @@ class Contender:
 
     @staticmethod
     def prepare(data: Path, artefact: Path, k: int) -> None:
-        """Writes what `artefact` will be loaded from, given a folder of `benchmarks.datasets`."""
+        """Writes `artefact`, the file that the contender loads later, from a folder of `benchmarks.datasets`."""
         raise NotImplementedError
 
     def neighbors(self, rows: Any) -> tuple[Any, Any]:
@@ -73,6 +73,14 @@ class Litert(Tflite):
     runtime = "ai_edge_litert"
 
 
+class Numpy(Tflite):
+    """The same model's search in NumPy, which an activation may choose (docs/decisions/146)."""
+
+    name = "TfliteKNN, NumPy"
+    packages = ("device_agent", "numpy", "cryptography")
+    runtime = "numpy"
+
+
 class Sklearn(Contender):
     packages = ("scikit-learn",)
     algorithm: ClassVar[str]
@@ -104,6 +112,22 @@ class SklearnBrute(Sklearn):
 class SklearnAuto(Sklearn):
     name = "scikit-learn auto"
     algorithm = "auto"
+
+
+class SklearnIntelex(SklearnBrute):
+    """The same with Intel's kernels, on processors that have them."""
+
+    name = "scikit-learn-intelex"
+    packages = ("scikit-learn-intelex",)
+
+    @classmethod
+    def prepare(cls, data: Path, artefact: Path, k: int) -> None:  # type: ignore[override]
+        import joblib
+        import numpy as np
+        from sklearnex.neighbors import KNeighborsClassifier
+
+        rows, labels = np.load(data / "rows.npy"), np.load(data / "labels.npy")
+        joblib.dump(KNeighborsClassifier(k, algorithm="brute").fit(rows, labels), artefact)
 
 
 class Onnx(Contender):
@@ -172,6 +196,52 @@ class Faiss(Contender):
         return indices, distances
 
 
+class Usearch(Contender):
+    name = "usearch exact"
+    packages = ("usearch",)
+
+    def __init__(self, artefact: Path, threads: int) -> None:
+        import numpy as np
+
+        self.rows, self.k, self.threads = np.load(artefact), int(os.environ["BENCH_K"]), threads
+
+    @staticmethod
+    def prepare(data: Path, artefact: Path, k: int) -> None:
+        import usearch.index  # noqa: F401  it may not be installed
+
+        Gemm.prepare(data, artefact, k)
+
+    def neighbors(self, rows: Any) -> tuple[Any, Any]:
+        from usearch.index import MetricKind, search
+
+        found = search(self.rows, rows, self.k, MetricKind.L2sq, exact=True, threads=self.threads)
+        return found.keys.reshape(len(rows), -1).astype("int64"), found.distances.reshape(len(rows), -1)
+
+
+class NumKong(Contender):
+    name = "NumKong"
+    packages = ("numkong", "numpy")
+
+    def __init__(self, artefact: Path, threads: int) -> None:
+        import numpy as np
+
+        self.rows, self.k, self.threads = np.load(artefact), int(os.environ["BENCH_K"]), threads
+
+    @staticmethod
+    def prepare(data: Path, artefact: Path, k: int) -> None:
+        import numkong  # noqa: F401  it may not be installed
+
+        Gemm.prepare(data, artefact, k)
+
+    def neighbors(self, rows: Any) -> tuple[Any, Any]:
+        import numkong
+        import numpy as np
+
+        distances = np.asarray(numkong.cdist(rows, self.rows, "sqeuclidean"))
+        nearest = np.argpartition(distances, self.k - 1, axis=1)[:, : self.k]
+        return nearest, np.take_along_axis(distances, nearest, axis=1)
+
+
 class Graph(Contender):
     """A limit: the model's graph alone, without the Python around it."""
 
@@ -234,16 +304,20 @@ class Gemm(Contender):
 CONTENDERS: dict[str, type[Contender]] = {
     "tflite": Tflite,
     "litert": Litert,
+    "numpy": Numpy,
     "brute.joblib": SklearnBrute,
     "auto.joblib": SklearnAuto,
+    "intelex.joblib": SklearnIntelex,
     "scan.onnx": OnnxScan,
     "cdist.onnx": OnnxCdist,
     "faiss": Faiss,
+    "usearch.npy": Usearch,
+    "numkong.npy": NumKong,
     "graph": Graph,
     "gemm.npy": Gemm,
 }
 
 
 def artefact(key: str, data: Path) -> Path:
-    """Where the contender `key` keeps its model of the data set in `data`."""
-    return data / f"model.{'tflite' if key in ('graph', 'litert') else key}"
+    """Returns the path of the contender's model of the data set in `data`."""
+    return data / f"model.{'tflite' if key in ('graph', 'litert', 'numpy') else key}"

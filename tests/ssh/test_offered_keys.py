@@ -156,7 +156,7 @@ def test_a_public_key_that_the_agent_lacks_is_said(
     stranger = sshd.make_key(tmp_path / "stranger")
     stranger.unlink()
     config = with_agent(agent, tmp_path) if has_agent else address.config
-    said = "the key agent does not hold this key" if has_agent else "there is no key agent"
+    said = "the key agent does not hold this key" if has_agent else "no key agent is running"
     with pytest.raises(Unreachable, match=rf"stranger\.pub is a public key, and {said}.*: ssh-add"):
         dial(replace(address, identity=f"{stranger}.pub", config=config))
 
@@ -280,7 +280,7 @@ def test_each_format_of_a_private_key_is_read(
 def test_a_format_that_is_not_read_names_the_agent(address: Address, tmp_path: Path, dial: Dial) -> None:
     path = tmp_path / "rare"
     keygen("-t", "ed25519", "-Z", "aes128-cbc", "-N", "open sesame", "-f", path)
-    with pytest.raises(Unreachable, match="rare is of a kind that knnkit does not read: ssh-add it"):
+    with pytest.raises(Unreachable, match="rare is of a kind that knnkit does not read: add it"):
         dial(replace(address, identity=str(path)))
 
 

@@ -17,6 +17,7 @@ from device_agent.shared.protocol.constants import (
     Scale,
     Weights,
 )
+from device_agent.shared.protocol.input_info import Input, Window
 from device_agent.shared.protocol.record import record
 
 #: Key of a gate of a regression for the targets without a limit of their own.
@@ -27,9 +28,9 @@ DEFAULT = "default"
 class Reject:
     """When a row is "unknown": its k-th neighbour is farther away than the threshold of its predicted class.
 
-    `acceptance` is the requested share of accepted rows; `thresholds` has a distance per class, in the model's metric;
-    `measured` is the share accepted among `measured_rows` held-out rows (None without such rows). `by_class` has the
-    shares of classes with one of their own; the key is absent without any.
+    `acceptance` is the requested share of accepted rows; `thresholds` has a distance for each class, in the model's
+    metric; `measured` is the share accepted among `measured_rows` held-out rows (None without such rows). `by_class`
+    has the shares of classes with their own one; the key is absent if there are none.
     """
 
     acceptance: float
@@ -43,9 +44,10 @@ class Reject:
 
 @record
 class Near:
-    """How close two neighbours are whose order float32 leaves open: `share` of the k-th distance, or of `least`.
+    """Two neighbours are near if float32 rounding may swap them: their distances differ by less than a bound.
 
-    Distances are in the model's metric. A runtime that reports neighbours ranks such a row's k in float64.
+    The bound is `share` times the k-th distance, or times `least` if that is larger, in the model's metric. A runtime
+    that reports neighbours ranks the k neighbours of such a row in float64.
     """
 
     share: float
@@ -54,9 +56,10 @@ class Near:
 
 @record
 class Evaluation:
-    """What the float64 reference answered on the held-out rows, counted on the host that built the model.
+    """Counts of the float64 reference's answers to the held-out rows, from the host that built the model.
 
-    `support`, `right` and `answered` have one number a class: its rows, those recognised, and the rows so answered.
+    `support`, `right` and `answered` have one number for each class: its rows, its rows answered right, and all rows
+    answered with it.
     The rest of `rows` is "unknown". `confusion` is as in a certificate, and empty for more than `MAX_CONFUSED` classes.
     `of` is the number of held-out rows if `rows` were drawn from them; None if all were measured.
     """
@@ -75,24 +78,47 @@ class Evaluation:
 class Column:
     """A raw column of a model's table: its cells are numbers, or categories that become features.
 
-    `fill` replaces a missing cell: a number, or the place of a category; None refuses the row. `missing` is how the
-    build chose it. `encoding` of categories: one feature for each (one-hot), or its place in the list (ordinal).
+    `fill` replaces a missing cell: a number, or the place of a category. None refuses the row, unless `missing` is
+    keep: then the cell is NaN, and the transforms take it. `missing` is how the build chose it. `unknown` replaces the
+    table's `unknown_category`. `encoding` of categories: one feature for each (one-hot), or its place in the list
+    (ordinal). The cells of an unused column may hold anything.
     """
 
     name: str
-    missing: str = "refuse"  # refuse, drop, median, constant
+    missing: str = "refuse"  # refuse, drop, median, constant, keep
     fill: float | None = None
-    encoding: Literal["number", "one-hot", "ordinal"] = "number"
+    encoding: Literal["number", "one-hot", "ordinal", "unused"] = "number"
     categories: tuple[str, ...] = ()
+    unknown: Literal["refuse", "ignore"] | None = None
+    omitted = ("unknown",)
+
+
+@record
+class Transform:
+    """A step of `device_agent.shared.features.transforms`: it replaces `count` columns from `start` on.
+
+    `arrays` are float64, little-endian, in base64.
+    """
+
+    kind: str
+    start: int
+    count: int
+    arrays: tuple[str, ...] = ()
 
 
 @record
 class Table:
-    """The raw columns of a model whose rows need more than reading numbers."""
+    """The raw columns of a model whose rows have missing cells or categories, besides numbers.
+
+    `transforms` make its features of the columns' numbers and codes; without them, categories become features as their
+    columns say.
+    """
 
     columns: tuple[Column, ...]
     unknown_category: Literal["refuse", "ignore"] = "refuse"
     thousands: str = ""  # the sign between thousands in text; empty: none
+    transforms: tuple[Transform, ...] = ()
+    omitted = ("transforms",)
 
 
 @record
@@ -114,7 +140,7 @@ class LabelSets:
 
 @record
 class Reduced:
-    """How the training rows were chosen (`reduce` of deploy.yaml), and the model of all of them: rows and accuracy."""
+    """How training rows were chosen (`reduce` of deploy.yaml); rows and accuracy of the model with all of them."""
 
     how: str  # condensed, edited, prototypes
     rows: int
@@ -123,7 +149,7 @@ class Reduced:
 
 @record
 class TargetError:
-    """How far the values of a target are off over `rows` evaluation rows, in its unit.
+    """Errors of a target over `rows` evaluation rows, in its unit.
 
     `rmse` is the root of the mean square error, `mean_error` the mean absolute one.
     """
@@ -181,10 +207,16 @@ class KnnInfo:
     table: Table | None = None  # None: rows are `n_features` plain numbers
     ignore_extra: bool = False  # whether rows may have columns that the model does not know
     targets: Targets | None = None  # None: the model answers labels
+    input: Input | None = None  # None: rows are numbers or a table, without stages before the search
     schema: int = SCHEMA
     newest_schema = NEWEST_SCHEMA
     #: Left out of knn.json where they say nothing, so that models of plain rows keep their bytes.
-    omitted = ("origin", "label_sets", "reduced", "table", "ignore_extra", "targets")
+    omitted = ("origin", "label_sets", "reduced", "table", "ignore_extra", "targets", "input")
+
+    @property
+    def window(self) -> Window | None:
+        """The windows that are its rows; None for a model without."""
+        return None if self.input is None else self.input.window
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -199,7 +231,7 @@ class KnnInfo:
 # --- the release --------------------------------------------------------------------------------------------------
 @record
 class Gates:
-    """What a device must reach before a release may be committed on it."""
+    """Figures that a release must reach on a device before it may be committed there."""
 
     margin: float = 1.0e-5  # neighbours whose float64 distances differ by less, relative to the scale, may swap
     accuracy: float | None = None  # lowest accuracy on the evaluation rows, 0 to 1

@@ -25,8 +25,10 @@ class Parsed:
         count: number of lines, good and bad: each gets one answer.
         errors: position among the `count` lines -> (line number in the input, message).
         hint: what to do about the first error; may be empty.
-        kept: of each column that is kept, the values in the good lines.
+        kept: the values of each kept column (see `keep` of the parsers) in the good lines.
         lines: number of each good line in the input.
+        bad: of a model with windows, (line number, message) of each line that breaks a window; it has no answer.
+        samples: of a model with windows, the number of good lines; rows are the windows that they complete.
     """
 
     rows: NDArray[Any]
@@ -35,10 +37,28 @@ class Parsed:
     hint: str = ""
     kept: Sequence[Sequence[Any]] = ()
     lines: Sequence[int] = ()
+    bad: Sequence[tuple[int, str]] = ()
+    samples: int = 0
 
 
 #: The numbers of a line, and its values in the columns that are kept.
 Line = tuple[list[float], Sequence[Any]]
+
+
+class Numbers(Protocol):
+    """The numbers of a line, as knn.json names them."""
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Names of the numbers."""
+
+    @property
+    def n_features(self) -> int:
+        """How many there are."""
+
+    @property
+    def origin(self) -> tuple[float, ...] | None:
+        """What is subtracted from them; None: nothing."""
 
 
 class Parser(Protocol):
@@ -79,8 +99,25 @@ def line_by_line(parser: Parser, block: bytes, parse_line: Callable[[bytes], Lin
     return Parsed(rows, len(good) + len(errors), errors, hints[0] if hints else "", list(zip(*kept)), lines)
 
 
+def without_row(parsed: Parsed, place: int, why: str) -> Parsed:
+    """Returns parsed lines in which the good row number `place` is a bad line."""
+    good = [position for position in range(parsed.count) if position not in parsed.errors]
+
+    def rest(values: Sequence[Any]) -> Sequence[Any]:
+        return [*values[:place], *values[place + 1 :]]
+
+    return Parsed(
+        np.delete(parsed.rows, place, axis=0),
+        parsed.count,
+        {**parsed.errors, good[place]: (parsed.lines[place], why)},
+        parsed.hint,
+        [rest(column) for column in parsed.kept],
+        rest(parsed.lines),
+    )
+
+
 def plain_numbers(fields: list[bytes], decimal: str = ".") -> list[bytes]:
-    """Returns the fields, whose decimals stand behind `decimal`; Python would read `nan`, `inf` and `1_0` as well.
+    """Checks that fields have only characters of plain numbers, and returns them; `float` also reads `nan` and `1_0`.
 
     Raises:
         ValueError: a field has a character that plain numbers do not have.
@@ -91,10 +128,10 @@ def plain_numbers(fields: list[bytes], decimal: str = ".") -> list[bytes]:
 
 
 def checked(value: float, text: str, where: str) -> float:
-    """Returns `value`.
+    """Checks a number and returns it.
 
     Raises:
-        BadInput: it is not finite in float32.
+        BadInput: `value` is not finite in float32.
     """
     if not abs(value) < TOO_LARGE:
         raise BadInput(f"{where}: {unlike_finite(value, text)}")

@@ -76,7 +76,7 @@ def authenticate(transport: paramiko.Transport, where: Resolved, *, timeout: flo
         if agent is not None:
             agent.close()
     raise Unreachable(
-        f"{where.host}: {where.user} is not let in ({tried})",
+        f"{where.host}: the server accepts none of the keys for {where.user} ({tried})",
         reason="authentication",
         hint=_copy(where) if tried.offers or not where.identities_only else _USABLE,
     )
@@ -88,13 +88,14 @@ def _accepted(transport: paramiko.Transport, where: Resolved, key: paramiko.PKey
             return True
     except paramiko.BadAuthenticationType as error:
         raise Unreachable(
-            f"{where.host}: takes no keys from {where.user}, only {', '.join(error.allowed_types)}",
+            f"{where.host}: the server accepts no keys from {where.user}, only {', '.join(error.allowed_types)}",
             reason="authentication",
             hint=f"{_NO_PASSWORD}, then {_copy(where)}",
         ) from None
     except paramiko.AuthenticationException:
         return False
-    raise Unreachable(f"{where.host}: {where.user} needs more than a key", reason="authentication", hint=_HINT)
+    said = f"{where.host}: the server wants more than a key from {where.user}"
+    raise Unreachable(said, reason="authentication", hint=_HINT)
 
 
 def _copy(where: Resolved) -> str:
@@ -138,10 +139,10 @@ def _offers(where: Resolved, agent: _Agent | None, tried: _Tried) -> Iterator[tu
 def _key(
     name: str, path: Path, held: paramiko.AgentKey | None, agent: _Agent | None, where: Resolved, tried: _Tried
 ) -> tuple[str, paramiko.PKey] | None:
-    """Returns label and key: the agent's key if it holds this one, else the file's. None if neither works."""
+    """Returns a key and its label for messages, from the key agent, else from the file; None if neither has it."""
     if held is not None:
         return f"{name} by the agent", keys.of_agent(held, tried.notes)
-    lacks = "the key agent does not hold this key" if agent else "there is no key agent to use it"
+    lacks = "the key agent does not hold this key" if agent else "no key agent is running that could use it"
     try:
         return name, keys.load(path, agent=lacks)
     except FileNotFoundError:

@@ -92,7 +92,7 @@ def resolve(address: Address, *, depth: int = 0) -> Resolved:
 
 
 def _check_names(address: Address) -> None:
-    """Checks names before they reach a shell: an address from a notebook was not checked before."""
+    """Checks user and host names before a shell gets them: nothing has checked an address from a notebook."""
     try:
         check_host(address.host)
         check_word(address.user or "nobody")

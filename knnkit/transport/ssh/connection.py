@@ -92,7 +92,7 @@ class SshTransport:
     def append(
         self, source: BinaryIO, remote: str, *, offset: int, size: int, timeout: float, progress: Progress | None = None
     ) -> None:
-        """As `Transport.append`, by `cat`: a session of its own, and as fast as SFTP (docs/decisions/071)."""
+        """As `Transport.append`; runs `cat` in a session of its own, as fast as SFTP (docs/decisions/071)."""
         script = 'exec cat >> "$1"' if offset else 'umask 077; exec cat > "$1"'
         source.seek(offset)
         tracked = cast(BinaryIO, Tracked(source, lambda done: progress and progress(done, size)))
@@ -139,7 +139,7 @@ class SshTransport:
         return Completed(tuple(argv), code, b"", bytes(complaint.data), time.monotonic() - started)
 
     def _open_session(self) -> paramiko.Channel:
-        """Opens a channel; where the server allows few at a time, the one before may not be gone there yet."""
+        """Opens a channel; tries again while a server that allows few channels still counts the last one."""
         give_up = time.monotonic() + _SESSION_SECONDS
         while True:
             try:
@@ -168,7 +168,7 @@ class SshTransport:
 
 
 def scan(name: str, address: Address, *, timeout: float) -> tuple[Resolved, known_hosts.HostKey]:
-    """Returns where an address leads and the host key that is offered there, without trusting it or logging in.
+    """Returns the host behind an address and the key that it offers; trusts no key and does not log in.
 
     Raises:
         HostKeyError: the key of a jump host is not known.
@@ -187,7 +187,7 @@ def scan(name: str, address: Address, *, timeout: float) -> tuple[Resolved, know
 
 @dataclass
 class _Way:
-    """How far a connection has come: the host that is being asked, itself or one to jump through."""
+    """Progress of a connection: `hop` is the host that is being contacted, the target or a jump host."""
 
     name: str
     to: Resolved
@@ -196,7 +196,7 @@ class _Way:
 
     @property
     def left(self) -> float:
-        """Seconds until the deadline; some are always left."""
+        """Seconds until the deadline, at least 0.1."""
         return max(0.1, self.deadline - time.monotonic())
 
     @property
@@ -205,7 +205,7 @@ class _Way:
         return time.monotonic() >= self.deadline
 
     def stuck(self, said: str, reason: str) -> Unreachable:
-        """Returns the error that says which host did not let us through."""
+        """Returns the error for a connection that failed; it names the host that refused."""
         device = f"{self.to.host}:{self.to.port}"
         at = f"{self.name} ({device})" if self.name != self.to.host else device
         hop = self.hop or self.to
@@ -217,7 +217,7 @@ class _Way:
 
 @contextlib.contextmanager
 def _guarded(name: str, where: Resolved, hops: list[paramiko.Transport], timeout: float) -> Iterator[_Way]:
-    """Closes everything that is open when it fails, and turns every way in which paramiko fails into ours."""
+    """If its block fails, closes all connections and raises an error of knnkit in place of paramiko's."""
     way = _Way(name, where, time.monotonic() + timeout)
     with Watchdog(lambda: _close(hops), total=timeout) as watchdog:
         try:
@@ -301,7 +301,7 @@ def _reach(hop: Resolved, hops: list[paramiko.Transport], way: _Way) -> socket.s
 
 
 def _prefer_known(transport: paramiko.Transport, hop: Resolved) -> None:
-    """Asks for the kind of host key that is known, as a server may have several."""
+    """Asks the server for the kind of host key that known_hosts has, as a server may have several kinds."""
     known = {key.kind for key in known_hosts.load(hop.known_hosts).lookup(hop.key_name, hop.key_port)}
     if "ssh-rsa" in known:
         known |= {"rsa-sha2-512", "rsa-sha2-256"}

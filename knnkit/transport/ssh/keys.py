@@ -203,7 +203,7 @@ def _open(path: Path, data: bytes) -> paramiko.PKey:
     except TypeError:  # cryptography: a passphrase is needed
         secret = _passphrase(path)
     except UnsupportedAlgorithm:
-        raise NoKey(f"{path} is of a kind that knnkit does not read: ssh-add it, and the key agent offers it") from None
+        raise NoKey(f"{path} is of a kind that knnkit does not read: add it to the key agent with ssh-add") from None
     except ValueError:
         raise NoKey(f"{path} is not a key that can be read") from None
     try:

@@ -1,7 +1,7 @@
 """Settings of ssh_config for one host, and their tokens.
 
-`ssh -G` leaves most of `%h`, `${HOME}` and a leading `~` as they are, so knnkit expands them. One pass: the value of a
-token is never expanded again.
+`ssh -G` does not expand most tokens such as `%h`, variables such as `${HOME}`, or a leading `~`, so knnkit expands
+them. It makes one pass: the value of a token is never expanded again.
 """
 
 from __future__ import annotations

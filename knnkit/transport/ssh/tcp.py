@@ -28,8 +28,8 @@ def connect(host: str, port: int, deadline: float, *, family: str = "any", sourc
         source: the address of this machine to connect from.
 
     Raises:
-        TimeoutError: there is none by the deadline.
-        OSError: the name does not resolve, or the last address's reason.
+        TimeoutError: no address accepted a connection by the deadline.
+        OSError: the name does not resolve, or the last address refused.
     """
     wanted = _FAMILIES.get(family, socket.AF_UNSPEC)
     addresses = [each for each in _resolve(host, port, deadline) if not wanted or each[0] == wanted]
@@ -45,7 +45,7 @@ def connect(host: str, port: int, deadline: float, *, family: str = "any", sourc
 
 
 def _resolve(host: str, port: int, deadline: float) -> list[_Address]:
-    """A resolver knows no deadline: one that does not answer in time is left to itself, in a thread of its own."""
+    """Resolves the name in a thread of its own, which is abandoned at the deadline: the resolver has no time limit."""
     try:
         return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
     except socket.gaierror:
