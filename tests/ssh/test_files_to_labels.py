@@ -49,7 +49,7 @@ def test_a_folder_of_sounds_answers_over_ssh_with_the_label_of_each_file(
     (tmp_path / "heard" / "low" / "broken.wav").write_bytes(b"RIFF....WAVE")
     broken = knnkit("classify", "--input", "heard", "--output", "answers.jsonl")
     assert broken.returncode != 0
-    assert "the WAV file has no" in broken.stderr
+    assert "low/broken.wav: the WAV file has no" in broken.stderr
     assert not (tmp_path / "answers.jsonl").exists()
     table = knnkit("parity")
     assert table.returncode == 0, table.stderr
