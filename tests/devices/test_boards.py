@@ -154,24 +154,27 @@ def test_each_search_finds_the_same_by_the_kernels_of_every_board(
 
 #: A release with stages in a root of its own: activates it, and answers its golden inputs.
 _STAGES = """
-import base64, io, json, subprocess, sys, tarfile, tempfile
+import base64, contextlib, io, json, sys, tarfile, tempfile
 from pathlib import Path
-from device_agent.shared.golden.golden_set import Golden
+from device_agent.cli import main
 packed, key = (base64.b64decode(line) for line in sys.stdin)
-def agent(root, *words, input=b""):
-    command = [sys.executable, "-m", "device_agent", "--root", root, *words]
-    return subprocess.run(command, input=input, capture_output=True).stdout
+def agent(root, *words):
+    with contextlib.redirect_stdout(io.StringIO()) as said, contextlib.suppress(SystemExit):
+        main(["--root", root, *words])
+    return said.getvalue()
 with tempfile.TemporaryDirectory() as root:
     Path(root, "trust").mkdir()
-    Path(root, "trust", "key.pub").write_bytes(key)
+    Path(root, "trust", "key.pem").write_bytes(key)
     tarfile.open(fileobj=io.BytesIO(packed)).extractall(root)
-    golden = Golden.from_bytes(Path(root, "release", "golden.npz").read_bytes())
     digest = json.loads(agent(root, "stage", f"{root}/release", "--json"))["release"]["digest"]
     found = json.loads(agent(root, "activate", digest, "--json"))
     if "certificate" in found and found["certificate"]:
         agent(root, "confirm", digest)
-        lines = agent(root, "classify", "--format", "jsonl", input=golden.raw).decode().splitlines()
-        found["labels"] = [json.loads(line)["label"] for line in lines]
+        from device_agent.shared.golden.golden_set import Golden
+        raw = Golden.from_bytes(Path(root, "release", "golden.npz").read_bytes()).raw
+        Path(root, "inputs.jsonl").write_bytes(raw)
+        agent(root, "classify", "--input", f"{root}/inputs.jsonl", "--output", f"{root}/answers.jsonl")
+        found["labels"] = [json.loads(line)["label"] for line in Path(root, "answers.jsonl").open()]
 print(json.dumps(found))
 """
 
