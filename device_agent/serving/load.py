@@ -137,7 +137,7 @@ def load_model(
 
     path = opened.path(constants.MODEL_FILE)
     model = TfliteKNN(path, runtime=runtime, num_threads=threads, stream=stream, search=search)
-    if model.info.input is not None:
+    if model.info.input is not None and model.info.input.stages:
         from device_agent.inference.stages import load_chain
 
         model.chain = load_chain(opened, model.info.input, runtime, threads)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from device_agent.shared.embedding.decode import takes
-from device_agent.shared.protocol.model_info import Input
+from device_agent.shared.protocol.input_info import Input
 
 
 def input_lines(input: Input) -> Iterator[tuple[str, str]]:

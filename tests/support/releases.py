@@ -84,6 +84,30 @@ RECIPES: dict[str, str] = {
         release: {version: 1.0.0, sequence: 10}
         gates: {accuracy: 0.9}
     """,
+    # Windows of an accelerometer; the next release has the same windows, the last one longer ones.
+    "motion": """
+        model:
+          name: motion
+          data: {files: 'motion/*/*.csv', label: activity}
+          input: {window: {columns: [ax, ay, az], rows: 32, hop: 16, time: t, gap: 0.1}}
+        release: {version: 1.0.0, sequence: 10}
+        gates: {accuracy: 0.8}
+    """,
+    "motion-next": """
+        model:
+          name: motion
+          data: {files: 'motion/*/*.csv', labels: motion/labels.csv}
+          input: {window: {columns: [ax, ay, az], rows: 32, hop: 16, time: t, gap: 0.1}}
+        release: {version: 1.1.0, sequence: 11}
+    """,
+    "motion-long": """
+        model:
+          name: motion
+          data: {files: 'motion/*/*.csv', labels: folder}
+          input: {window: {columns: [ax, ay, az], rows: 40, time: t, gap: 0.1}}
+          test: 0
+        release: {version: 1.2.0, sequence: 12}
+    """,
     # Another metric, and another scaler.
     "wine": """
         model: {name: wine, data: {sklearn: wine}, k: 4, metric: manhattan, scale: robust}
@@ -157,6 +181,7 @@ _SOURCES = (
     "device_agent",
     "tests/support/releases.py",
     "tests/support/offsets.py",
+    "tests/support/signals.py",
     "tests/support/stages.py",
     "tests/support/wifi.py",
     "tests/support/penguins.py",
@@ -261,7 +286,7 @@ from knnkit.config import parse as config
 from knnkit.release import keys
 from knnkit.release.build import build_release
 from knnkit.release.signing import FileSigner
-from support import offsets, penguins, releases, stages, wifi
+from support import offsets, penguins, releases, signals, stages, wifi
 folder = Path(folder)
 (folder / "keys").mkdir(parents=True)
 (folder / "releases").mkdir()
@@ -284,6 +309,7 @@ with (folder / "plants.csv").open("w") as file:
         file.write(f"2024-01-{number % 28 + 1:02d},{length},{kind + rng.normal(0, 0.1):.3f},{soil},{size},k{kind}\\n")
 penguins.dump(folder / "penguins.skops")
 penguins.write(folder / "penguins.csv", *penguins.birds(120, seed=2))
+signals.write(folder / "motion")
 wifi.write(folder / "wifi.csv", *wifi.fingerprints(400, seed=2))
 wifi.write(folder / "asked.csv", *wifi.fingerprints(80, seed=3))
 rows, labels, queries = offsets.KINDS["utm"]()

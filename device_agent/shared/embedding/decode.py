@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from device_agent.shared.embedding import audio, picture
 from device_agent.shared.embedding.stage import MAX_NUMBERS
 from device_agent.shared.protocol.errors import BadInput
-from device_agent.shared.protocol.model_info import Input
+from device_agent.shared.protocol.input_info import Input
 
 NPY_MAGIC = b"\x93NUMPY"
 #: Most bytes of one input, and of a line that holds one in base64.

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.protocol.errors import BadInput, DeviceUnfit
-from device_agent.shared.protocol.model_info import Image
+from device_agent.shared.protocol.input_info import Image
 
 Float32 = NDArray[np.float32]
 

@@ -12,7 +12,7 @@ import pytest
 from device_agent.shared.embedding.audio import prepare, read_pcm, read_wav, resample
 from device_agent.shared.embedding.stage import MAX_NUMBERS
 from device_agent.shared.protocol.errors import BadInput
-from device_agent.shared.protocol.model_info import Audio
+from device_agent.shared.protocol.input_info import Audio
 
 RNG = np.random.default_rng(2)
 RATE = 16_000

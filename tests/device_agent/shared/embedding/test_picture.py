@@ -12,7 +12,7 @@ from PIL import Image as Pillow
 
 from device_agent.shared.embedding.picture import MAX_PIXELS, prepare, read_file
 from device_agent.shared.protocol.errors import BadInput
-from device_agent.shared.protocol.model_info import Image
+from device_agent.shared.protocol.input_info import Image
 
 RNG = np.random.default_rng(4)
 RAW = {"mean": (0.0,), "std": (1.0,)}

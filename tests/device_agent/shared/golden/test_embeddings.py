@@ -11,7 +11,8 @@ from device_agent.shared.golden.embeddings import failures, is_certain, judge_em
 from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.golden.judge import votes
 from device_agent.shared.protocol import constants
-from device_agent.shared.protocol.model_info import Input, KnnInfo, Reject
+from device_agent.shared.protocol.input_info import Input
+from device_agent.shared.protocol.model_info import KnnInfo, Reject
 
 RNG = np.random.default_rng(11)
 N_TRAIN, DIM = 40, 3
