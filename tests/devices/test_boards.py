@@ -159,9 +159,9 @@ from pathlib import Path
 from device_agent.cli import main
 packed, key = (base64.b64decode(line) for line in sys.stdin)
 def agent(root, *words):
-    with contextlib.redirect_stdout(io.StringIO()) as said, contextlib.suppress(SystemExit):
+    with contextlib.redirect_stdout(io.StringIO()) as printed, contextlib.suppress(SystemExit):
         main(["--root", root, *words])
-    return said.getvalue()
+    return printed.getvalue()
 with tempfile.TemporaryDirectory() as root:
     Path(root, "trust").mkdir()
     Path(root, "trust", "key.pem").write_bytes(key)
