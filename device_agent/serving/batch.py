@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from device_agent.serving.files import FileSource
     from device_agent.shared.embedding.chain import Chain
     from device_agent.shared.features.coder import Coder
+    from device_agent.shared.protocol.input_info import Window
     from device_agent.shared.protocol.model_info import KnnInfo
-    from device_agent.shared.protocol.window_info import Window
     from device_agent.shared.windows.window_parser import WindowParser
 
 

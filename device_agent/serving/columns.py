@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from device_agent.shared import label_sets
 from device_agent.shared.protocol.constants import EXACT_FILE, MAX_MODEL
 from device_agent.shared.protocol.errors import BadInput, ModelUnusable
+from device_agent.shared.protocol.input_info import Window
 from device_agent.shared.protocol.model_info import KnnInfo, Targets
 from device_agent.shared.protocol.record import record, replace
-from device_agent.shared.protocol.window_info import Window
 from device_agent.shared.release.model_file import read_member
 from device_agent.shared.release.npz import read_arrays
 

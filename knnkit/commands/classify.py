@@ -119,7 +119,7 @@ def _raw_lines(path: Path) -> Iterator[Path]:
     """Yields a file with a line for each file of a path."""
     with tempfile.NamedTemporaryFile(prefix="knnkit-", suffix=".jsonl") as file:
         try:
-            for _, line in raw_files.lines_of(path):
+            for _, line in raw_files.lines_of(path, decode=True):
                 file.write(line)
         except BadInput as error:
             raise DataError(str(error), hint=error.hint) from None

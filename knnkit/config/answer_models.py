@@ -1,4 +1,4 @@
-"""Types of deploy.yaml for answers: "unknown", label sets, fewer rows, gates."""
+"""Types of deploy.yaml for answers and gates."""
 
 from __future__ import annotations
 
@@ -55,6 +55,13 @@ Reduce = Annotated[
 ]
 
 
+class GoldenConfig(Section):
+    """The rows that every device answers before it keeps the release."""
+
+    rows: Annotated[int, Example("200")] = Field(default=1000, ge=10, le=20_000)
+    """Most golden rows; fewer are checked sooner on a slow board."""
+
+
 def _for_all(value: Any) -> Any:
     return {DEFAULT: value} if isinstance(value, int | float) and not isinstance(value, bool) else value
 
@@ -94,10 +101,3 @@ class GatesConfig(Section):
     """Longest median time of one row, in milliseconds; default: no gate."""
     margin: Annotated[float, Example("1e-5")] = Field(default=1.0e-5, gt=0.0, lt=0.1)
     """Neighbours whose distances differ by less than this share of the data's scale may swap on other processors."""
-
-
-class GoldenConfig(Section):
-    """The rows that every device answers before it keeps the release."""
-
-    rows: Annotated[int, Example("200")] = Field(default=1000, ge=10, le=20_000)
-    """Most golden rows; fewer are checked sooner on a slow board."""

@@ -1,4 +1,4 @@
-"""Frozen models of where rows come from and how some are held out.
+"""Configuration of data, test and split.
 
 The docstring below a key is its description in the JSON Schema. No I/O.
 """

@@ -10,7 +10,7 @@ from typing import Annotated
 import pydantic
 from pydantic import Field
 
-from device_agent.shared.protocol import window_info
+from device_agent.shared.protocol import input_info
 from knnkit.config.field_types import Example, Section, Text, first_twice, no_sense, shorten
 
 #: Most numbers of a window: a model of so many features answers slowly everywhere.
@@ -56,7 +56,7 @@ class WindowConfig(Section):
         return self
 
     @property
-    def record(self) -> window_info.Window:
+    def record(self) -> input_info.Window:
         """The windows as knn.json describes them."""
         hop = self.hop or self.rows
-        return window_info.Window(self.columns, self.rows, hop, self.time, self.gap, self.recording)
+        return input_info.Window(self.columns, self.rows, hop, self.time, self.gap, self.recording)

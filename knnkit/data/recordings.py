@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.protocol.errors import BadInput
-from device_agent.shared.protocol.window_info import Window
+from device_agent.shared.protocol.input_info import Window
 from device_agent.shared.tabular.reader import Parsed
 from device_agent.shared.windows.window_parser import WindowParser
 from knnkit.data import precision

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent import __version__
-from device_agent.shared.protocol import constants, model_info
+from device_agent.shared.protocol import constants, input_info, model_info
 from device_agent.shared.regression import spreads
 from device_agent.shared.release.row_origins import Origins, pack
 from knnkit.data.dataset import MAX_TEXT, Dataset, shortened
@@ -71,7 +71,7 @@ def build_model(
     measure: Measure | None = None,
     table: model_info.Table | None = None,
     ignore_extra: bool = False,
-    input: model_info.Input | None = None,
+    input: input_info.Input | None = None,
     golden: Origins = _UNKNOWN,
 ) -> BuiltModel:
     """Builds the classifier `spec` over the rows of `training`.
@@ -113,7 +113,7 @@ def build_enrolled(
     measure: Measure | None = None,
     table: model_info.Table | None = None,
     ignore_extra: bool = False,
-    input: model_info.Input | None = None,
+    input: input_info.Input | None = None,
     training: Origins | None = None,
     golden: Origins = _UNKNOWN,
     spare: Dataset | None = None,

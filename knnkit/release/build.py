@@ -14,10 +14,8 @@ import hashlib
 import io
 import os
 import shlex
-import shutil
-import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,12 +31,16 @@ from device_agent.shared.trust import dsse
 from knnkit.config.parse import Build, GatesConfig
 from knnkit.errors import BuildError, UsageError, VerificationFailed
 from knnkit.evaluation import metrics
-from knnkit.release import card, manifest, provenance, up_to_date
+from knnkit.evaluation.metrics import Figures
+from knnkit.release import manifest, provenance, up_to_date
+from knnkit.release.card import CardFacts
+from knnkit.release.replacing import replacing
 from knnkit.release.sbom import bill_of_materials
 from knnkit.release.signing import Signer, sign_release
 from knnkit.release.verify import verify_with
 from knnkit.training import source
 from knnkit.training.made import Made
+from knnkit.training.source import Material
 
 #: Files of macOS, Windows and KDE's file managers.
 _DESKTOP = (".DS_Store", "Thumbs.db", "desktop.ini", ".directory")
@@ -65,7 +67,7 @@ class Built:
     notes: tuple[str, ...] = ()
 
     @property
-    def figures(self) -> metrics.Figures | None:
+    def figures(self) -> Figures | None:
         """Figures on all held-out rows, overall and by class; None if nothing was measured."""
         return metrics.of_evaluation(self.info.evaluation, self.info.classes)
 
@@ -124,12 +126,8 @@ def _gates(asked: GatesConfig) -> model_info.Gates:
     return model_info.Gates(**{**asked.model_dump(), **absent})
 
 
-def write_release(made_from: source.Material, order: Order, signer: Signer, directory: Path) -> Built:
-    """Builds and signs a release in `directory`, replacing a release there.
-
-    Raises:
-        See `build_release`.
-    """
+def write_release(made_from: Material, order: Order, signer: Signer, directory: Path) -> Built:
+    """Builds and signs a release in `directory`, replacing a release there; raises as `build_release`."""
     directory = directory.absolute()
     _require_replaceable(directory)
     created = _pinned_clock()
@@ -139,7 +137,7 @@ def write_release(made_from: source.Material, order: Order, signer: Signer, dire
     data = made.with_files(_papers(made_from, made, order, golden, warnings))
     document = _manifest(order, model.info, data, directory, int(time.time()) if created is None else created)
     again = _same_version(directory, document, data)
-    with _replacing(directory) as folder:
+    with replacing(directory) as folder:
         files = {constants.MODEL_FILE: data, constants.GOLDEN_FILE: golden, **made.stages}
         for name, content in (files | {constants.MANIFEST_FILE: manifest.write_manifest(document)}).items():
             (folder / name).write_bytes(content)
@@ -157,14 +155,14 @@ def write_release(made_from: source.Material, order: Order, signer: Signer, dire
 
 
 def _papers(
-    made_from: source.Material, made: Made, order: Order, golden: bytes, warnings: tuple[str, ...]
+    made_from: Material, made: Made, order: Order, golden: bytes, warnings: tuple[str, ...]
 ) -> dict[str, bytes]:
     """Returns the files for people inside the model: card, provenance and bill of materials."""
     info, settings = made.model.info, order.settings
     for path in made_from.sources:  # the folder is not part of the model: same rows, same bytes
         warnings = tuple(text.replace(path, Path(path).name) for text in warnings)
     split = settings.get("split") or ""
-    facts = card.CardFacts(
+    facts = CardFacts(
         made.counts, warnings, str(settings.get("licence", "")), str(settings.get("notes", "")), str(split)
     )
     command = "knnkit build" if settings else "knnkit.TfKNN.build_release"
@@ -297,31 +295,6 @@ def _remove_desktop_files(directory: Path) -> None:
         path = directory / name
         if path.is_file() and not path.is_symlink():
             path.unlink()
-
-
-@contextlib.contextmanager
-def _replacing(directory: Path) -> Iterator[Path]:
-    """Yields a new folder of the same name, which replaces `directory` if the block succeeds."""
-    try:
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".build-") as beside:
-            folder = Path(beside) / directory.name
-            folder.mkdir()
-            yield folder
-            _swap(folder, directory, Path(beside) / "replaced")
-    except OSError as error:
-        raise BuildError(f"{directory} cannot be written: {error.strerror or error}") from None
-
-
-def _swap(folder: Path, directory: Path, replaced: Path) -> None:
-    try:
-        if directory.exists():
-            shutil.move(directory, replaced)  # copies if an overlay cannot rename it
-        folder.rename(directory)
-    except BaseException:  # also Ctrl-C: else the old release would be removed with the temporary folder
-        if replaced.exists() and not directory.exists():
-            replaced.rename(directory)
-        raise
 
 
 def ensure_release(build: Build, signer: Signer, *, out: Path | None = None) -> Built:

@@ -17,9 +17,8 @@ from device_agent.shared.embedding import audio
 from device_agent.shared.embedding.decode import decode, to_json
 from device_agent.shared.embedding.files import PCM_SUFFIXES, read_file
 from device_agent.shared.protocol.errors import AgentError
-from device_agent.shared.protocol.model_info import Audio, Image, Input, Stage
+from device_agent.shared.protocol.input_info import Audio, Image, Input, Stage, Window
 from device_agent.shared.protocol.record import replace as replace_record
-from device_agent.shared.protocol.window_info import Window
 from device_agent.shared.queries import default_names
 from knnkit.config.input_models import InputConfig
 from knnkit.data.dataset import Dataset

@@ -1,4 +1,4 @@
-"""What a build makes: the model, its golden set and its self-check."""
+"""A built model, its golden set and its self-check."""
 
 from __future__ import annotations
 

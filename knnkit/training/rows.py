@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from device_agent.shared.protocol.window_info import Window
+from device_agent.shared.protocol.input_info import Window
 from knnkit.config.parse import Build, FileData, GroupSplit, SklearnData, TestFile, TimeSplit
 from knnkit.data import dataset, raw_files
 from knnkit.data.dataset import Dataset

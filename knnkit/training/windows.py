@@ -1,4 +1,4 @@
-"""Training rows of a model with windows: cut from the recordings of deploy.yaml."""
+"""Windows of recordings as training rows."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from device_agent.shared.protocol.window_info import Window
+from device_agent.shared.protocol.input_info import Window
 from knnkit.config.parse import Build, FileData, GroupSplit
 from knnkit.data import recordings
 from knnkit.data.dataset import Dataset

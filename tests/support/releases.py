@@ -124,6 +124,21 @@ RECIPES: dict[str, str] = {
         release: {version: 1.0.0, sequence: 10}
         gates: {accuracy: 0.8}
     """,
+    # Sounds in a folder for each label, of two takes; one stage on windows, pooled.
+    "tones": """
+        model:
+          name: tones
+          data: {files: "tones/{pitch}/{take}-*.wav", label: pitch}
+          split: {group: take}
+          input:
+            audio: {rate: 8000, seconds: 0.1, full_scale: 16}
+            stages: [{file: windows.tflite, frames: 16, hop: 8}]
+            pool: [mean, max, std]
+          k: 3
+          reject: 0.99
+        release: {version: 1.0.0, sequence: 10}
+        gates: {accuracy: 0.9}
+    """,
     # Two targets instead of classes, and 200 columns with missing cells.
     "wifi": """
         model:
@@ -292,9 +307,9 @@ with (folder / "plants.csv").open("w") as file:
         soil = "" if number % 17 == 0 else ["sand", "clay", "loam \u00e9"][kind]
         size = ["small", "large"][number % 2]
         file.write(f"2024-01-{number % 28 + 1:02d},{length},{kind + rng.normal(0, 0.1):.3f},{soil},{size},k{kind}\\n")
-signals.write(folder / "motion")
 penguins.dump(folder / "penguins.skops")
 penguins.write(folder / "penguins.csv", *penguins.birds(120, seed=2))
+signals.write(folder / "motion")
 wifi.write(folder / "wifi.csv", *wifi.fingerprints(400, seed=2))
 wifi.write(folder / "asked.csv", *wifi.fingerprints(80, seed=3))
 rows, labels, queries = offsets.KINDS["utm"]()
@@ -302,6 +317,7 @@ offsets.write_csv(folder / "utm.csv", rows, labels)
 offsets.write_csv(folder / "near.csv", rows - rows.mean(axis=0), labels)
 offsets.write_csv(folder / "queries.csv", queries, np.zeros(len(queries), int))
 stages.write_all(folder)
+stages.write_tones(folder / "tones")
 for name, text in releases.RECIPES.items():
     parsed = config.parse(textwrap.dedent(text), base=folder)
     build_release(parsed.builds()[0], signer, out=folder / "releases" / name)

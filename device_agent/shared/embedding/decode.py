@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from device_agent.shared.embedding import audio, picture
 from device_agent.shared.embedding.stage import MAX_NUMBERS
 from device_agent.shared.protocol.errors import BadInput
-from device_agent.shared.protocol.model_info import Input
+from device_agent.shared.protocol.input_info import Input
 
 NPY_MAGIC = b"\x93NUMPY"
 #: Most bytes of one input, and of a line that holds one in base64.
@@ -46,7 +46,7 @@ def decode(data: bytes, input: Input) -> NDArray[Any]:
     if input.audio is not None and data.startswith(audio.WAV_MAGIC):
         return audio.read_wav(data, input.audio)
     if input.image is not None and data.startswith(picture.MAGIC):
-        return picture.read_file(data, input.image)
+        return picture.read_file(data)
     raise BadInput(f"the model takes {takes(input)}, and this is something else")
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.protocol.errors import BadInput
-from device_agent.shared.queries import cell_type
+from device_agent.shared.queries import row_type
 from device_agent.shared.tabular import csv_dialect
 from device_agent.shared.tabular.csv_dialect import Decimals, fields_of, listed, text_of
 from device_agent.shared.tabular.fields import Layout
@@ -170,7 +170,7 @@ class CsvParser:
     def __init__(self, info: Numbers, *, ignore_extra: bool = False, keep: Sequence[str] = ()) -> None:
         self.header: bool | None = None
         self.line = 0
-        self.dtype = cell_type(info)
+        self.dtype = row_type(info.origin)
         self._names = info.feature_names
         self._keep = keep
         self._places = {*info.feature_names, *keep}

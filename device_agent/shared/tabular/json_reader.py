@@ -15,7 +15,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from device_agent.shared.protocol.errors import BadInput
-from device_agent.shared.queries import cell_type
+from device_agent.shared.queries import row_type
 from device_agent.shared.tabular.fields import Layout
 from device_agent.shared.tabular.float_parser import read_table
 from device_agent.shared.tabular.reader import Line, Numbers, Parsed, checked, line_by_line, more, plain_numbers, short
@@ -33,7 +33,7 @@ class JsonParser:
     def __init__(self, info: Numbers, *, ignore_extra: bool = False, keep: Sequence[str] = ()) -> None:
         self.header: bool | None = False
         self.line = 0
-        self.dtype = cell_type(info)
+        self.dtype = row_type(info.origin)
         self._names = info.feature_names
         self._keep = keep
         self._places = {*info.feature_names, *keep}

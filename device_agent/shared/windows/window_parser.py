@@ -1,4 +1,4 @@
-"""Parser of samples whose windows are the rows of a model.
+"""Parser of samples: lines become windows.
 
 Reads lines of samples by the rules of plain rows, and hands out the windows that they complete. A bad line breaks the
 window, and is reported; it has no answer. Loaded only for a model with windows.
@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from device_agent.shared.protocol.input_info import Window
 from device_agent.shared.protocol.record import record
-from device_agent.shared.protocol.window_info import Window
 from device_agent.shared.tabular.csv_reader import CsvParser
 from device_agent.shared.tabular.json_reader import JsonParser
 from device_agent.shared.tabular.reader import Parsed, Parser
@@ -46,7 +46,6 @@ class _Samples:
     feature_names: tuple[str, ...]
     n_features: int
     origin: None = None
-    table: None = None
 
 
 class _Csv(CsvParser):

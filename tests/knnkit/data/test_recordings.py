@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from support import signals
 
-from device_agent.shared.protocol.window_info import Window
+from device_agent.shared.protocol.input_info import Window
 from knnkit.config import parse
 from knnkit.data import recordings
 from knnkit.data.recordings import Labels

@@ -9,7 +9,7 @@ import pytest
 from support import signals
 from support.signals import Line
 
-from device_agent.shared.protocol.window_info import Window
+from device_agent.shared.protocol.input_info import Window
 from device_agent.shared.windows.cutter import Cutter, Gaps
 from device_agent.shared.windows.window_parser import WindowParser
 
