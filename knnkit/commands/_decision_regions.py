@@ -67,8 +67,9 @@ def _survey(report: FleetReport, targets: Sequence[Target], directory: Path, pac
     target = next((target for target in targets if target.name in running), None)
     if package.manifest.n_features != 2 or target is None:
         return None
-    if model_file.read_info(directory / constants.MODEL_FILE).table is not None:
-        return None  # a picture of two features cannot be asked for by raw columns
+    info = model_file.read_info(directory / constants.MODEL_FILE)
+    if info.table is not None or info.targets is not None:
+        return None  # a picture of two features needs plain rows, and classes to colour
     return _ask(target, directory, pace), target.name
 
 

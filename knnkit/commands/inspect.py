@@ -56,10 +56,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _described(column: Column) -> str:
     """Returns text for a column of the user's table: its kind, and the value for a missing cell."""
+    if column.encoding == "unused":
+        return f"{column.name}: not used"
     number = column.encoding == "number"
     kind = "numbers" if number else f"{column.encoding} of {_listed(column.categories)}"
     fill = "" if column.fill is None else f"{column.fill:.7g}" if number else column.categories[int(column.fill)]
     missing = "a missing cell refuses the row" if column.fill is None else f"a missing cell is {fill}"
+    if column.missing == "keep":
+        return f"{column.name}: {kind}; the transforms take a missing cell"
     return f"{column.name}: {kind}; {missing} (missing: {column.missing})"
 
 
@@ -78,6 +82,8 @@ def _model_lines(info: model_info.KnnInfo, folded: tuple[str, ...]) -> Iterator[
     yield "features", _listed(info.feature_names)
     if info.table is not None:
         yield from (("column", _described(column)) for column in info.table.columns if column != Column(column.name))
+        if info.table.transforms:
+            yield "transforms", ", ".join(each.kind for each in info.table.transforms)
     if info.input is not None:
         yield from input_lines(info.input)
     if info.origin is not None:
