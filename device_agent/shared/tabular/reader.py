@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -106,12 +106,13 @@ def without_row(parsed: Parsed, place: int, why: str) -> Parsed:
     def rest(values: Sequence[Any]) -> Sequence[Any]:
         return [*values[:place], *values[place + 1 :]]
 
-    return replace(
-        parsed,
-        rows=np.delete(parsed.rows, place, axis=0),
-        errors={**parsed.errors, good[place]: (parsed.lines[place], why)},
-        kept=[rest(column) for column in parsed.kept],
-        lines=rest(parsed.lines),
+    return Parsed(
+        np.delete(parsed.rows, place, axis=0),
+        parsed.count,
+        {**parsed.errors, good[place]: (parsed.lines[place], why)},
+        parsed.hint,
+        [rest(column) for column in parsed.kept],
+        rest(parsed.lines),
     )
 
 
