@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field
 
 from device_agent.shared.protocol import constants
 from knnkit.config.field_types import Example, FilePath, Section, Words, no_sense
-from knnkit.config.window_models import WindowConfig
+from knnkit.config.window_models import Features, WindowConfig, check_features
 
 
 def _as_stage(value: Any) -> Any:
@@ -108,6 +108,9 @@ class InputConfig(Section):
 
     window: Annotated[WindowConfig | None, Example("{columns: [ax, ay, az], rows: 128, hop: 64}")] = None
     """Windows of samples, which are the raw inputs: `data` then names recordings."""
+    features: Annotated[Features, Example("[mean, std, spectrum: 8]")] = ()
+    """What a window becomes, column by column: mean, std, min, max, rms, zero_crossings (changes of sign), spectrum: N
+    (mean amplitudes in N bands); or raw (default: its numbers, sample by sample). They are a stage of the release."""
     stages: Annotated[Stages, Example("[embedder.tflite]")] = ()
     """`.tflite` files in front of the search, in order: paths, or {file, frames, hop, multiply, add}. They become files
     of the release, and the signature covers them."""
@@ -130,6 +133,7 @@ class InputConfig(Section):
             raise no_sense("an input is a window of samples, a sound or a picture", "input: {window: {...}}")
         if not (self.window or self.stages):
             raise no_sense("say `window`, `stages` or both", "stages: [embedder.tflite]")
+        check_features(self.window, self.features)
         if self.pool and not self.stages:
             raise no_sense("`pool` needs `stages`, whose output it takes", "stages: [embedder.tflite]")
         return self

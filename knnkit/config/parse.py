@@ -84,7 +84,7 @@ def _explain(document: yaml_reader.Document, details: Any) -> tuple[str, str]:
         problem = f"{messages.prefix_of(place)}the key {key!r} is missing"
         return document.error(place, problem), messages.example(Config, key)
     if kind == "value_error":
-        problem, fix = str(context["error"]), messages.example(Config, messages.key_of(place))
+        problem, fix = str(context["error"]), messages.example(Config, messages.key_of(place), place)
     else:
         problem, fix = messages.wrong_value(Config, document, place)
     return document.error(place, messages.prefix_of(place) + problem), fix

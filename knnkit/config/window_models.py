@@ -5,16 +5,19 @@ The docstring below a key is its description in the JSON Schema. No I/O.
 
 from __future__ import annotations
 
-from typing import Annotated
+import difflib
+from typing import Annotated, Any
 
 import pydantic
-from pydantic import Field
+from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from device_agent.shared.protocol import input_info
-from knnkit.config.field_types import Example, Section, Text, first_twice, no_sense, shorten
+from knnkit.config.field_types import Example, Section, Text, Words, first_twice, no_sense, shorten
 
 #: Most numbers of a window: a model of so many features answers slowly everywhere.
 _MOST_NUMBERS = 65_536
+#: Longest window with a spectrum, whose graph holds about rows^2 numbers.
+_MOST_ROWS = 2048
 
 
 class WindowConfig(Section):
@@ -60,3 +63,51 @@ class WindowConfig(Section):
         """The windows as knn.json describes them."""
         hop = self.hop or self.rows
         return input_info.Window(self.columns, self.rows, hop, self.time, self.gap, self.recording)
+
+
+_KNOWN = ("mean", "std", "min", "max", "rms", "zero_crossings")
+
+
+def _as_features(value: Any) -> Any:
+    """Returns (name, bands) of each feature; nothing for `raw`."""
+    if value == "raw":
+        return ()
+    if not isinstance(value, list | tuple) or not value:
+        raise ValueError(f"expected raw, or a list of {', '.join(_KNOWN)} and spectrum: N")
+    return tuple(each if isinstance(each, tuple) else _as_feature(each) for each in value)
+
+
+def _as_feature(value: Any) -> tuple[str, int]:
+    if isinstance(value, str) and value in _KNOWN:
+        return value, 0
+    bands = value.get("spectrum") if isinstance(value, dict) and len(value) == 1 else None
+    if type(bands) is int and 1 <= bands <= _MOST_ROWS // 2:
+        return "spectrum", bands
+    close = difflib.get_close_matches(value, _KNOWN, n=1) if isinstance(value, str) else []
+    meant = f"; did you mean {close[0]!r}?" if close else ""
+    raise ValueError(f"{shorten(str(value))!r} is not one of {', '.join(_KNOWN)}, spectrum: N{meant}")
+
+
+Features = Annotated[
+    tuple[tuple[str, int], ...],
+    BeforeValidator(_as_features),
+    WithJsonSchema({"anyOf": [{"const": "raw"}, {"type": "array", "items": {"type": ["string", "object"]}}]}),
+    Words(f"raw, or a list of {', '.join(_KNOWN)} and spectrum: N"),
+]
+
+
+def check_features(window: WindowConfig | None, features: tuple[tuple[str, int], ...]) -> None:
+    """Checks that features fit their windows.
+
+    Raises:
+        PydanticCustomError: they do not.
+    """
+    if window is None:
+        if features:
+            raise no_sense("`features` needs `window`: they are computed of windows", "features: raw")
+        return
+    for name, bands in features:
+        if name == "spectrum" and (window.rows > _MOST_ROWS or bands > window.rows // 2):
+            most = min(window.rows, _MOST_ROWS) // 2
+            problem = f"a window of {window.rows} samples has no spectrum of {bands} bands"
+            raise no_sense(problem, f"spectrum: {most}" if window.rows <= _MOST_ROWS else f"rows: {_MOST_ROWS}")

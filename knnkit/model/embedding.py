@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.protocol import constants, json_codec
-from device_agent.shared.protocol.input_info import Input
+from device_agent.shared.protocol.input_info import Input, Stage
 from device_agent.shared.protocol.record import replace
 from device_agent.shared.safe_files import read_small
 from knnkit.errors import BuildError
@@ -43,14 +43,17 @@ class Embedded:
         return tuple(f"{PREFIX}_{number}" for number in range(self.rows.shape[1]))
 
 
-def read_stages(input: Input, paths: Iterable[Path]) -> tuple[Input, dict[str, bytes]]:
+def read_stages(input: Input, paths: Iterable[Path], first: bytes | None = None) -> tuple[Input, dict[str, bytes]]:
     """Returns the input with the files' digests, and the bytes of each stage under its name in a release.
+
+    `first` is a stage in front of those of the files; `input` has no entry for it.
 
     Raises:
         BuildError: a file cannot be read, or is too large.
     """
-    files: dict[str, bytes] = {}
-    for name, path in zip(constants.STAGE_FILES, paths):
+    own = {} if first is None else {constants.STAGE_FILES[0]: first}
+    files: dict[str, bytes] = {**own}
+    for name, path in zip(constants.STAGE_FILES[len(own) :], paths):
         try:
             files[name] = read_small(path, constants.MAX_STAGE, follow=True)
         except OSError as error:
@@ -60,7 +63,7 @@ def read_stages(input: Input, paths: Iterable[Path]) -> tuple[Input, dict[str, b
             raise BuildError(f"{path}: it has more than {constants.MAX_STAGE:,} bytes")
     stages = [
         replace(stage, file=name, sha256=hashlib.sha256(data).hexdigest())
-        for stage, (name, data) in zip(input.stages, files.items())
+        for stage, (name, data) in zip((*(Stage("", "") for _ in own), *input.stages), files.items())
     ]
     return replace(input, stages=tuple(stages)), files
 

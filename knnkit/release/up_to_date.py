@@ -81,6 +81,8 @@ def _without_silent(found: dict[str, Any]) -> dict[str, Any]:
         for key in _SILENT & section.keys():
             if not section[key] or section[key] == "refuse":
                 del section[key]
+    if not (found.get("input") or {}).get("features", True):
+        del found["input"]["features"]
     return found
 
 

@@ -25,6 +25,7 @@ from knnkit.data.dataset import Dataset
 from knnkit.data.raw_files import RawFiles
 from knnkit.errors import DataError
 from knnkit.model.embedding import embed, read_stages
+from knnkit.model.reference import window_features
 
 #: Most rows of a golden set of raw inputs, since a device runs every stage on each, and most bytes of these inputs.
 GOLDEN_ROWS, GOLDEN_BYTES = 200, 24 * 1024 * 1024
@@ -40,11 +41,13 @@ class Embedder:
         input: how they are joined.
         files: bytes of each under its name in a release.
         paths: file of each raw input so far, by its name (`Dataset.ids`); empty if the inputs are rows of numbers.
+        names: of the features; empty for those of `embed`.
     """
 
     input: Input
     files: Mapping[str, bytes]
     paths: dict[str, Path] = field(default_factory=dict)
+    names: tuple[str, ...] = ()
 
     def apply(self, rows: Dataset) -> tuple[Dataset, Embedder]:
         """Returns the rows that the stages make of raw ones, and the embedder with what its files say of themselves.
@@ -53,7 +56,7 @@ class Embedder:
             BuildError: a stage cannot be loaded, or a row does not fit it.
         """
         found = embed(self.input, self.files, rows.rows)
-        made = replace(rows, rows=found.rows, feature_names=found.names, raw=rows)
+        made = replace(rows, rows=found.rows, feature_names=self.names or found.names, raw=rows)
         names = rows.feature_names
         columns = () if names == default_names(len(names)) else names
         return made, replace(self, input=replace_record(found.input, width=len(names), columns=columns))
@@ -102,15 +105,32 @@ def embedder_of(asked: InputConfig | None) -> Embedder | None:
     Raises:
         BuildError: a file cannot be read.
     """
-    if asked is None or not asked.stages:
+    if asked is None or not (asked.stages or asked.features):
         return None
+    first = _features_of(asked)
     stages = tuple(Stage("", "", (), "", each.frames, each.hop, each.multiply, each.add) for each in asked.stages)
     heard, seen = asked.audio, asked.image
     sound = None if heard is None else Audio(heard.rate, heard.seconds, heard.full_scale)
     how = None if seen is None else (seen.size, seen.channels, seen.resize, seen.normalise.mean, seen.normalise.std)
     image = None if how is None else Image(*how)
     given = Input(stages, asked.pool, asked.bound, audio=sound, image=image)
-    return Embedder(*read_stages(given, [each.file for each in asked.stages]))
+    return replace(Embedder(*read_stages(given, [each.file for each in asked.stages], first)), names=_names_of(asked))
+
+
+def _features_of(asked: InputConfig) -> bytes | None:
+    """Returns the stage that computes the features of windows; None if they are raw."""
+    if asked.window is None or not asked.features:
+        return None
+    from knnkit.model.tflite.window_stage import write_stage  # TensorFlow
+
+    return write_stage(asked.window.rows, len(asked.window.columns), asked.features)
+
+
+def _names_of(asked: InputConfig) -> tuple[str, ...]:
+    """Returns the names of the features of windows; empty if other stages make the row."""
+    if asked.window is None or asked.stages:
+        return ()
+    return window_features.names(asked.window.columns, asked.features)
 
 
 def input_of(window: Window | None, embedder: Embedder | None) -> Input | None:

@@ -99,7 +99,7 @@ RECIPES: dict[str, str] = {
         release: {version: 1.0.0, sequence: 10}
         gates: {accuracy: 0.9}
     """,
-    # Windows of an accelerometer; the next release has the same windows, the last one longer ones.
+    # Windows of an accelerometer; the next release has the same windows, the last one features of longer ones.
     "motion": """
         model:
           name: motion
@@ -119,7 +119,8 @@ RECIPES: dict[str, str] = {
         model:
           name: motion
           data: {files: 'motion/*/*.csv', labels: folder}
-          input: {window: {columns: [ax, ay, az], rows: 40, time: t, gap: 0.1}}
+          input: {window: {columns: [ax, ay, az], rows: 40, time: t, gap: 0.1}, features: [mean, std, spectrum: 5]}
+          scale: standard
           test: 0
         release: {version: 1.2.0, sequence: 12}
     """,

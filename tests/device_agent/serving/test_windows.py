@@ -16,8 +16,9 @@ from support.device_stream import WAIT, Stream
 from support.releases import Releases
 from support.signals import Line
 
-from device_agent.inference.tflite_knn import TfliteKNN
+from device_agent.serving.load import load_model
 from device_agent.shared.protocol import constants
+from device_agent.shared.release.directory import open_release
 from device_agent.shared.release.model_file import read_info
 
 ROWS, HOP, GAP = 32, 16, 0.1
@@ -37,9 +38,13 @@ def text_of(lines: Sequence[Line]) -> bytes:
 
 def answers(release: Path, lines: Sequence[Line], how: tuple[int, int, float] = SAME) -> list[str]:
     """Returns the CSV lines that a host answers for the windows of lines."""
-    rows, marks = signals.windows(lines, *how)
-    model = TfliteKNN(release / constants.MODEL_FILE)
-    return signals.answers(marks, [str(label) for label in model.predict(rows.astype(np.float32))] if marks else [])
+    windows, marks = signals.windows(lines, *how)
+    rows = windows.astype(np.float32)
+    with open_release(release) as opened:
+        model = load_model(opened)
+        if model.chain is not None:
+            rows = np.array([model.chain.embed(row) for row in rows])
+        return signals.answers(marks, [str(label) for label in model.predict(rows)] if marks else [])
 
 
 def test_the_window_is_in_the_model(releases: Releases) -> None:

@@ -68,6 +68,7 @@ REST = {
     "classify": {"keep": ["id", "time of day"]},
 }
 WINDOW = {"columns": ["x", "y"], "rows": 8, "hop": 4, "time": "t", "gap": 0.1, "recording": "id"}
+WAVES = {"features": ["mean", {"spectrum": 2}]}
 FILES: list[dict[str, Any]] = [
     {"model": MODEL, **REST},
     {"model": {"name": "fruit", "data": {"sklearn": "iris"}, "test": 0.3}},
@@ -85,7 +86,7 @@ FILES: list[dict[str, Any]] = [
     {"model": {"name": "fruit", "data": {"file": "a.csv"}, "split": {"group": "device"}}},
     {"model": {"name": "fruit", "data": {"file": "a.csv"}, "split": {"time": "when"}}},
     {"model": {"name": "fruit", "data": {"file": "a.csv"}, "split": {"file": "b.csv"}}},
-    {"model": {"name": "fruit", "data": {"file": "a.csv", "labels": "folder"}, "input": {"window": WINDOW}}},
+    {"model": {"name": "fruit", "data": {"file": "a.csv", "labels": "folder"}, "input": {"window": WINDOW, **WAVES}}},
 ]
 WRONG: dict[str, Any] = {
     "a word": "zzz",
@@ -210,7 +211,7 @@ def test_each_example_is_one_that_fits() -> None:
     for number, place in PLACES:
         key = messages.key_of(place)
         if isinstance(place[-1], str):
-            typed = plain(parse.yaml_reader.read(messages.example(parse.Config, key), "example").data[key])
+            typed = plain(parse.yaml_reader.read(messages.example(parse.Config, key, place), "example").data[key])
             error = refused(replaced(number, place, typed))
             assert error is None or "decides" in str(error) or "no target has the tag" in str(error), (
                 place,

@@ -131,6 +131,10 @@ WRONG = {
     "data: {file: a.csv, missing: median}, input: {window: {columns: [x], rows: 4}}": "leave missing out",
     "data: {file: a.csv}, split: stratified, input: {window: {columns: [x], rows: 4}}": "stay together",
     "data: {file: a.csv}, split: {time: t}, input: {window: {columns: [x], rows: 4}}": "stay together",
+    "data: {file: a.csv}, input: {window: {columns: [x], rows: 4}, features: [mea]}": "did you mean 'mean'",
+    "data: {file: a.csv}, input: {window: {columns: [x], rows: 4}, features: [spectrum: 3]}": "no spectrum of 3 bands",
+    "data: {file: a.csv}, input: {window: {columns: [x], rows: 4}, features: []}": "expected raw, or a list",
+    "data: {file: a.csv}, input: {stages: [a.tflite], features: [mean]}": "`features` needs `window`",
     "data: {file: a.csv, labels: folder}": "`labels` needs a `window`",
 }
 

@@ -1,0 +1,50 @@
+"""Writes the features of windows as a stage.
+
+The graph is `knnkit.model.reference.window_features` in float32. Amplitudes are products with cosines and sines: no
+runtime lacks the operators.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from knnkit.model.reference.window_features import SPECTRUM, Feature, bands_of, waves
+from knnkit.model.tflite.load_tensorflow import load_tensorflow, needs_build_extra
+
+
+@needs_build_extra()
+def write_stage(rows: int, columns: int, features: Sequence[Feature]) -> bytes:
+    """Returns a `.tflite` that maps the (1, rows * columns) numbers of a window to the (1, f) features.
+
+    Raises:
+        MissingDependency: TensorFlow is not installed.
+    """
+    load_tensorflow()
+    import tensorflow as tf
+
+    module = tf.Module()
+
+    def run(window: Any) -> Any:
+        samples = tf.transpose(tf.reshape(window, (rows, columns)))
+        middle = samples - tf.reduce_mean(samples, axis=1, keepdims=True)
+        parts = [tf.reshape(_one(tf, samples, middle, *feature), (1, -1)) for feature in features]
+        return tf.concat(parts, axis=1)
+
+    function = tf.function(run, input_signature=[tf.TensorSpec((1, rows * columns), tf.float32)], autograph=False)
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()], module)
+    return bytes(converter.convert())
+
+
+def _one(tf: Any, samples: Any, middle: Any, name: str, bands: int) -> Any:
+    """Returns one feature of (columns, rows) samples and their deviations from the mean."""
+    if name == SPECTRUM:
+        rows = int(samples.shape[1])
+        parts = [tf.square(tf.matmul(middle, tf.constant(each, tf.float32))) for each in waves(rows)]
+        return tf.matmul(tf.sqrt(parts[0] + parts[1]), tf.constant(bands_of(rows, bands), tf.float32))
+    if name == "zero_crossings":
+        signs = tf.cast(samples >= 0.0, tf.float32)
+        return tf.reduce_sum(tf.abs(signs[:, 1:] - signs[:, :-1]), axis=1)
+    if name in ("std", "rms"):
+        return tf.sqrt(tf.reduce_mean(tf.square(middle if name == "std" else samples), axis=1))
+    return getattr(tf, f"reduce_{name}")(samples, axis=1)
