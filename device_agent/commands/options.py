@@ -155,6 +155,9 @@ def describe_check(certificate: reports.Certificate) -> str:
     text = f"{certificate.identical} of {total} golden rows identical, {certificate.equivalent} equivalent"
     if certificate.accuracy is not None:
         text += f", accuracy {certificate.accuracy:.4f} on {certificate.accuracy_rows} rows"
+    if (own := certificate.embedding) is not None:
+        differ = own.labels_open + own.labels_different
+        text += f", stages off by {own.largest_error:.2g} at most (bound {own.bound:g}), {differ} labels differ"
     if certificate.errors:
         from device_agent.shared.regression import described
 

@@ -129,7 +129,10 @@ class ExactKnn:
             raise ModelUnusable(f"{self._damaged}: {error}") from None
 
     def _answers(self, rows: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
-        order, measure = self._nearest(self._enter_all(rows))
+        return self._decide(*self._nearest(self._enter_all(rows)))
+
+    def _decide(self, order: NDArray[np.int64], measure: Float64) -> dict[str, NDArray[Any]]:
+        """Returns the outputs for (n, k) neighbours and their measures."""
         distances = self._distances(measure)
         probabilities = votes(self._classes[order], distances, self._info)
         # The order of addition can split equal shares by some 2^-53: shares within 1e-12 tie, the lowest class wins.
@@ -159,6 +162,12 @@ class ExactKnn:
         except (ValueError, TypeError, IndexError, ArithmeticError) as error:
             raise ModelUnusable(f"{self._damaged}: {error}") from None
         return order, self._distances(measure)
+
+    def moved(self, rows: NDArray[np.float32], others: NDArray[np.float32]) -> Float64:
+        """Returns (n,) metric distances in model space between raw (n, n_features) rows and as many others."""
+        pairs = [(self._enter(row) - self._enter(other)) * self._scale for row, other in zip(rows, others)]
+        manhattan = self._info.metric == "manhattan"
+        return np.array([np.abs(gap).sum() if manhattan else math.sqrt(float(gap @ gap)) for gap in pairs])
 
     def is_exact(self, rows: NDArray[np.float32], kth: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Returns (n,) whether float32 ranks the k neighbours of raw rows exactly: rows in whole steps of `lattice`.

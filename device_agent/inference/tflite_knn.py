@@ -10,7 +10,7 @@ from __future__ import annotations
 import platform
 from math import inf, isfinite
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -28,10 +28,12 @@ from device_agent.shared.queries import Neighbors, Origin, accuracy, check_rows,
 from device_agent.shared.release.model_file import kept_open
 from device_agent.shared.release.model_file import read_info as read_info
 
+if TYPE_CHECKING:
+    from device_agent.shared.embedding.chain import Chain
+
 _FEW = 32
 
 
-# A named tuple, as `Neighbors` is.
 class Answers(NamedTuple):
     """The classifier's answers to n queries.
 
@@ -102,6 +104,7 @@ class TfliteKNN:
         self._origin = _origin(self.info, self.path)
         self._row_type: Any = _FLOAT32 if self._origin is None else _FLOAT64
         self.settled = 0
+        self.chain: Chain | None = None  # of a release with stages (`serving.load`)
         self._file = kept_open(self, self.path)
         self._near = self.info.near if self.info.k > 1 else None
         loader = Loader.find(self._file, runtime, num_threads)
@@ -185,7 +188,7 @@ class TfliteKNN:
         Raises:
             BadInput: the model answers labels.
         """
-        found = self._get_exact().regressor
+        found = self.get_exact().regressor
         if found is not None:
             return found.values(answers)
         raise BadInput("the model answers labels, and no values", hint="predict(rows)")
@@ -316,27 +319,24 @@ class TfliteKNN:
     ) -> None:
         """Ranks the (n, k) neighbours of the `close` ones of n rows less the origin in float64, in place."""
         if self.info.lattice and close.any():
-            close[close] = ~self._get_exact().is_exact(rows[close], distances[close, -1])
+            close[close] = ~self.get_exact().is_exact(rows[close], distances[close, -1])
         if close.any():
-            indices[close], exact = self._get_exact().order(rows[close], indices[close])
+            indices[close], exact = self.get_exact().order(rows[close], indices[close])
             distances[close] = np.minimum(exact, _MAX_FLOAT32)
 
     def _settle(self, queries: NDArray[np.float32], parts: dict[str, NDArray[Any]]) -> None:
         doubtful = ~parts[constants.OUTPUT_CERTAIN]
-        settled = self._get_exact().answers(queries[doubtful])
+        settled = self.get_exact().answers(queries[doubtful])
         for name in parts.keys() & settled.keys():
             parts[name][doubtful] = settled[name]
         self.settled += int(doubtful.sum())
 
     def exactly(self, row: NDArray[Any]) -> dict[str, Any]:
-        """Returns the model's float64 outputs for one raw (n_features,) row, by output name.
+        """Returns the float64 outputs for one raw (n_features,) row, by output name; raises as `get_exact`."""
+        return self.get_exact().answer(narrow(row, self._origin))
 
-        Raises:
-            ModelUnusable: the exact tables are damaged.
-        """
-        return self._get_exact().answer(narrow(row, self._origin))
-
-    def _get_exact(self) -> ExactKnn:
+    def get_exact(self) -> ExactKnn:
+        """Returns the float64 classifier of the same file; raises ModelUnusable where its tables are damaged."""
         if self._exact is None:
             self._exact = ExactKnn(self._file, self.info)
         return self._exact

@@ -3,8 +3,8 @@
     verify ─► golden check in a child process ─► state.json: "pending" ─► `current` ─► … ─► confirm
 
 A golden check compares the release's answers with those that the host computed. Until it has passed, the previous
-release answers, and again if no confirmation comes. Needs the store's lock
-(`Store.changing`). Never stages or confirms (`device_agent.lifecycle.confirm`), never prints.
+release answers, and again if no confirmation comes. Needs the store's lock (`Store.changing`). Never stages or confirms
+(`device_agent.lifecycle.confirm`), never prints.
 """
 
 from __future__ import annotations
@@ -89,8 +89,9 @@ def _try(known: Known, opened: OpenRelease, verdict: Verdict, trial: Trial) -> C
         with contextlib.ExitStack() as stack:
             size, close = opened.files[constants.MODEL_FILE].size, check.lock_of(known.store)
             running = compare.running(known, verdict, size, stack)
+            root, runtime = known.store.root, trial.runtime
             certificate = check.certify(
-                opened, verdict, trial.nonce, runtime=trial.runtime, close=close, running=running
+                opened, verdict, trial.nonce, runtime=runtime, close=close, running=running, root=root
             )
             if running is None and verdict.manifest.gates.not_worse_than and not verdict.already_committed:
                 certificate = replace(certificate, warnings=(*certificate.warnings, _FIRST))

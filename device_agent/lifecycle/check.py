@@ -10,11 +10,12 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from device_agent.lifecycle import compare
 from device_agent.serving.load import load_model, open_kept
-from device_agent.shared.protocol import constants
+from device_agent.shared.protocol import constants, model_info
 from device_agent.shared.protocol.documents import ReleaseRef
 from device_agent.shared.protocol.errors import DeviceUnfit, GateFailed, ModelUnusable
 from device_agent.shared.protocol.record import replace
@@ -44,11 +45,13 @@ def certify(
     close: tuple[int, ...] = (),
     golden: bytes | None = None,
     running: compare.Kept | None = None,
+    root: Path | None = None,
 ) -> Certificate:
     """Runs the golden check of a verified release and returns its certificate, whose `failures` are the missed gates.
 
     `close` are descriptors that the child process must close (the store's lock). `golden` replaces the release's own
     golden set (`knnkit parity --data`).
+    `root` is that of the device, if rows taught there are to be checked, too.
     `running` is the release that answers now, to compare with. If it may have crashed the child process, the check runs
     again without its answers; a gate that needs them is then missed.
 
@@ -57,17 +60,18 @@ def certify(
         DeviceUnfit: no runtime is installed.
     """
     try:
-        return sandbox.run(lambda: _certify(opened, verdict, nonce, runtime, golden, running), close=close)
+        return sandbox.run(lambda: _certify(opened, verdict, nonce, runtime, golden, running, root), close=close)
     except (ModelUnusable, DeviceUnfit):
         if running is None or running.opened is None:
             raise
     silent = replace(running, opened=None)
-    return sandbox.run(lambda: _certify(opened, verdict, nonce, runtime, golden, silent), close=close)
+    return sandbox.run(lambda: _certify(opened, verdict, nonce, runtime, golden, silent, root), close=close)
 
 
 #: Missed gate -> what to do about it.
 _FIXES = {
     "parity": "`knnkit deploy --target HOST --report report.html` lists the rows that differ",
+    "embedding": "`input: {bound: ...}` in deploy.yaml, another --runtime, or float stages",
     "accuracy": "`gates: {accuracy: ...}` in deploy.yaml, or other training rows, k or scale",
     "current": "`knnkit deploy --release RELEASE --verify --target HOST` repairs the running release; or leave out"
     " `not_worse_than` under gates: in deploy.yaml, and build again",
@@ -103,6 +107,7 @@ def _certify(
     runtime: str,
     other: bytes | None = None,
     running: compare.Kept | None = None,
+    root: Path | None = None,
 ) -> Certificate:
     # NumPy's threads are not needed, and each spins for 30 ms. This is a child process: the setting ends with it.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -129,12 +134,24 @@ def _certify(
     gates = verdict.manifest.gates
     if other is not None:  # rows of somebody's own need not hold every class
         gates = replace(gates, balanced_accuracy=None, min_recall=None, recall=None, not_worse_than=None)
+    own, label = None, answers.label
+    if model.chain is not None:
+        from device_agent.lifecycle.own_rows import check_own_rows
+
+        own = check_own_rows(model, model.chain, golden, gates)
+        gates, label = model_info.Gates(margin=gates.margin, latency_ms=gates.latency_ms), own.label
     values = None if model.info.targets is None else model.values_of(answers)
     found = judge(golden, answers, model.info, gates, p50_ms=latency.p50_ms if latency else None, values=values)
+    measured = found if own is None else own.verdict
+    taught, wrong = None, ""
+    if model.info.enrol is not None and root is not None and other is None:
+        from device_agent.lifecycle.taught import check_taught
+
+        taught, wrong = check_taught(root, model, golden, verdict.digest)
     manifest = verdict.manifest
     compared = None
     if before is not None and model.info.targets is None:
-        compared = changes.compare(before, model.info, golden, answers.label)
+        compared = changes.compare(before, model.info, golden, label)
     worse = class_gates.worse(manifest.gates, compared, running.ref if running else None)
     return Certificate(
         nonce=nonce,
@@ -148,18 +165,20 @@ def _certify(
         different=found.different,
         differences=found.differences,
         largest_distance_error=found.largest_distance_error,
-        accuracy=found.accuracy,
-        accuracy_rows=found.accuracy_rows,
-        accepted=found.accepted,
-        confusion=found.confusion,
+        accuracy=measured.accuracy,
+        accuracy_rows=measured.accuracy_rows,
+        accepted=measured.accepted,
+        confusion=measured.confusion,
         latency=latency,
         runtime=model.runtime,
         device=board.device_info(),
-        failures=(*found.failures, *worse),
+        failures=(*found.failures, *(own.verdict.failures if own else ()), *worse, *filter(None, [wrong])),
         issued=clock.now().wall,
         signed_by=verdict.signed_by,
         warnings=verdict.warnings,
         compared=compared,
+        taught=taught,
+        embedding=own.check if own else None,
         errors=found.errors,
         classes=tuple(map(str, model.info.classes)) if len(model.info.classes) <= constants.MAX_CONFUSED else (),
     )
@@ -239,7 +258,9 @@ def recheck(
     with contextlib.ExitStack() as stack:
         opened, verdict = open_kept(store, ref, stack)
         close = lock_of(store)
-        return require_gates(certify(opened, verdict, nonce, runtime=runtime, close=close, golden=golden))
+        return require_gates(
+            certify(opened, verdict, nonce, runtime=runtime, close=close, golden=golden, root=store.root)
+        )
 
 
 def lock_of(store: Store) -> tuple[int, ...]:

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from device_agent.inference.tflite_knn import TfliteKNN
     from device_agent.shared.golden.golden_set import Golden
-    from device_agent.shared.protocol.model_info import KnnInfo
 
 
 @record
@@ -66,10 +66,11 @@ def ask(kept: Kept, golden: Golden, runtime: str) -> Running | None:
     try:
         info = model_file.read_info(kept.opened.path(constants.MODEL_FILE))
         classes = tuple(map(str, info.classes))
-        rows = _rows(info, golden)
+        model = load_model(kept.opened, runtime)
+        rows = _rows(model, golden)
         if rows is None:
             return Running(kept.ref, info.columns, classes, None)
-        label = load_model(kept.opened, runtime).classify(rows).label
+        label = model.classify(rows).label
     except (AgentError, MemoryError):
         return None
     names = (*classes, constants.UNKNOWN_LABEL)
@@ -77,8 +78,16 @@ def ask(kept: Kept, golden: Golden, runtime: str) -> Running | None:
     return Running(kept.ref, info.columns, classes, labels)
 
 
-def _rows(info: KnnInfo, golden: Golden) -> NDArray[np.floating[Any]] | None:
-    """Returns the golden rows as input of a model; None if it has other features, or does not know a category."""
+def _rows(model: TfliteKNN, golden: Golden) -> NDArray[np.floating[Any]] | None:
+    """Returns the golden rows as a model takes them; None if it takes others, or does not know a category."""
+    info = model.info
+    if model.chain is not None and golden.raw:
+        from device_agent.shared.embedding.parsers import golden_rows
+
+        try:
+            return golden_rows(golden, info, model.chain)
+        except ModelUnusable:
+            return None
     if info.table is not None and golden.raw:
         from device_agent.shared.features.golden_rows import from_raw
 
@@ -86,5 +95,5 @@ def _rows(info: KnnInfo, golden: Golden) -> NDArray[np.floating[Any]] | None:
             return from_raw(golden, info).rows
         except ModelUnusable:
             return None
-    fits = info.table is None and not golden.raw and info.n_features == golden.rows.shape[1]
+    fits = info.table is None and model.chain is None and not golden.raw and info.n_features == golden.rows.shape[1]
     return golden.rows if fits else None

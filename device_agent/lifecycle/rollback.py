@@ -1,8 +1,8 @@
 """`rollback`: returns to a release, or obeys a signed order.
 
 An order is a signed command from a host: it names a release to go back to, or lowers the floors (the least sequence and
-time that a new release must have). The release is verified and passes the golden check before
-anything is switched. Needs the store's lock.
+time that a new release must have). The release is verified and passes the golden check before anything is switched.
+Needs the store's lock.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from device_agent.shared.protocol import constants
@@ -77,13 +77,14 @@ def stage(known: Known, directory: Path, holder: str) -> Staged:
     try:
         with open_release(upload) as opened:
             verdict = _accept(known, opened, _expected(store, directory))
-            _make_durable(upload)
+            _make_durable(upload, opened.opened)
             opened.confirm_unchanged()
+            names = tuple(opened.files)
     except Refused as error:
         if upload != directory or error.reason in _BEYOND_RESUMING:
             store.discard(upload)
         raise
-    already = _publish(known, upload, verdict)
+    already = _publish(known, upload, verdict, names)
     _drop_uploads(store, verdict.digest)
     if not already:
         store.note(known.state, "staged", verdict.ref, "", holder)
@@ -132,7 +133,7 @@ def dropping_needless(store: Store, directory: Path) -> Iterator[None]:
 def take_parts(store: Store, directory: Path) -> None:
     """Removes `.part` from the file names of a complete upload; `stage` verifies the contents."""
     if _is_upload(store, directory):
-        for name in constants.RELEASE_FILES:
+        for name in constants.POSSIBLE_FILES:
             part = directory / f"{name}{constants.PART_SUFFIX}"
             if part.exists() and not part.is_symlink():
                 durable.rename(part, directory / name)
@@ -207,7 +208,7 @@ def _copy(source: Path, destination: Path) -> None:
         _refuse_full(destination, sum(fact.size for fact in opened.files.values()))
         durable.remove_tree(destination)
         durable.make_directory(destination)
-        for name in constants.RELEASE_FILES:
+        for name in opened.opened:
             _copy_file(opened, name, destination / name)
 
 
@@ -231,15 +232,15 @@ def _refuse_full(path: Path, needed: int) -> None:
         )
 
 
-def _make_durable(upload: Path) -> None:
-    for name in constants.RELEASE_FILES:
+def _make_durable(upload: Path, names: Iterable[str]) -> None:
+    for name in names:
         durable.restrict(upload / name, durable.FILE_MODE)
         durable.sync_file(upload / name)
     durable.restrict(upload, durable.DIRECTORY_MODE)
     durable.sync_directory(upload)
 
 
-def _publish(known: Known, upload: Path, verdict: Verdict) -> bool:
+def _publish(known: Known, upload: Path, verdict: Verdict, names: Collection[str]) -> bool:
     """Moves the upload to releases/<digest>/; returns whether the release was staged already."""
     store = known.store
     place = store.release_path(verdict.digest)
@@ -249,12 +250,12 @@ def _publish(known: Known, upload: Path, verdict: Verdict) -> bool:
     signer = _signer(known, place, verdict.digest)
     if signer is None:
         # The upload is verified: each rename repairs one file, and the upload stays complete until the end.
-        for name in constants.SIGNED_FILES:
+        for name in names:
             spare = store.releases / f"{TRASH_PREFIX}{name}"
             durable.remove_tree(spare)
             durable.link(upload / name, spare)
             durable.move(spare, place / name)
-        _drop_unlisted(place)
+        _drop_unlisted(place, names)
         signer = _signer(known, place, verdict.digest)
     if signer is None or not (verdict.revoked or signer == verdict.signed_by):
         _write_signature(store, place, (upload / constants.SIGNATURE_FILE).read_bytes())
@@ -287,9 +288,9 @@ def _write_signature(store: Store, place: Path, signature: bytes) -> None:
     durable.write_atomic(place / constants.SIGNATURE_FILE, signature, prepared=spare)
 
 
-def _drop_unlisted(place: Path) -> None:
+def _drop_unlisted(place: Path, names: Collection[str]) -> None:
     for path in sorted(place.iterdir()):
-        if path.name not in constants.RELEASE_FILES:
+        if path.name not in (*names, constants.SIGNATURE_FILE):
             durable.remove_tree(path)
 
 

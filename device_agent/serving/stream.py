@@ -8,26 +8,25 @@ line is reported; the other lines are answered. Never goes on from files that we
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
-import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from device_agent.serving.batch import Request, make_renderer, save_counts
 from device_agent.serving.in_flight import InFlight
-from device_agent.serving.load import Loaded, answering, load_kept
+from device_agent.serving.load import Loaded, answering, load_kept, stamp, with_taught_rows
 from device_agent.serving.outputs import open_output, require_apart, write_all
+from device_agent.serving.signal_flags import SignalFlags, stream_signals
 from device_agent.serving.stream_rows import StreamRows
 from device_agent.serving.writers import Renderer
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.errors import AgentError, BadInput
-from device_agent.shared.tabular.inputs import MAX_LINE, Lines, Source, open_source
-from device_agent.shared.tabular.reader import Parsed
+from device_agent.shared.tabular.inputs import Lines, Source, open_source
+from device_agent.shared.tabular.reader import Parsed, without_row
 from device_agent.store import state
 from device_agent.store.starts import Start
 from device_agent.store.store import Store
@@ -64,15 +63,16 @@ def stream(store: Store, request: Request, start: Start | None = None) -> int:
     source = open_source(request.input, request.format, look=False)
     require_apart(source.descriptor, request.output)
     answerer = _Answerer(store, request, source, start)
-    with _signals() as flags, answerer.in_flight:
+    with stream_signals() as flags, answerer.in_flight:
         try:
             return _serve(answerer, source, flags)
         finally:
             answerer.save_counts()
+            answerer.tell_gaps()
 
 
-def _serve(answerer: _Answerer, source: Source, flags: _SignalFlags) -> int:
-    lines = Lines()
+def _serve(answerer: _Answerer, source: Source, flags: SignalFlags) -> int:
+    lines = Lines(longest=answerer.longest_line)
     data: bytes | None = None
     poll = select.poll()
     for descriptor in (source.descriptor, flags.descriptor):
@@ -92,7 +92,7 @@ def _serve(answerer: _Answerer, source: Source, flags: _SignalFlags) -> int:
     return 0
 
 
-def _read(poll: select.poll, source: Source, flags: _SignalFlags, answerer: _Answerer) -> bytes | None:
+def _read(poll: select.poll, source: Source, flags: SignalFlags, answerer: _Answerer) -> bytes | None:
     """Returns what can be read; empty at the end, None if a signal arrived first."""
     while True:
         ready = poll.poll(IDLE_MS)
@@ -105,49 +105,6 @@ def _read(poll: select.poll, source: Source, flags: _SignalFlags, answerer: _Ans
             flags.drain()
             return None
         answerer.wait()
-
-
-class _SignalFlags:
-    """What signals have requested; `descriptor` is readable after one arrived."""
-
-    def __init__(self, descriptor: int) -> None:
-        self.descriptor = descriptor
-        self.stop = False
-        self._reload = False
-
-    def terminate(self, number: int, frame: Any) -> None:
-        self.stop = True
-        signal.signal(number, signal.SIG_DFL)  # a second SIGTERM ends a process that is blocked in a write
-
-    def hang_up(self, number: int, frame: Any) -> None:
-        self._reload = True
-
-    def take_reload(self) -> bool:
-        requested, self._reload = self._reload, False
-        return requested
-
-    def drain(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.read(self.descriptor, 4096)
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[_SignalFlags]:
-    readable, writable = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    flags = _SignalFlags(readable)
-    before = {
-        signal.SIGTERM: signal.signal(signal.SIGTERM, flags.terminate),
-        signal.SIGHUP: signal.signal(signal.SIGHUP, flags.hang_up),
-    }
-    wakeup = signal.set_wakeup_fd(writable, warn_on_full_buffer=False)
-    try:
-        yield flags
-    finally:
-        signal.set_wakeup_fd(wakeup)
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        os.close(readable)
-        os.close(writable)
 
 
 class _Answerer:
@@ -163,12 +120,13 @@ class _Answerer:
         self._output = None if request.output == "-" else request.output
         if self._output:
             self._descriptor = open_output(Path(self._output), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        self._state_file = str(store.state_file)
-        self._stamp = self._stamp_state()
+        self._state_file, self._journal = str(store.state_file), str(store.root / constants.JOURNAL_FILE)
+        self._stamp, self._taught = stamp(self._state_file), stamp(self._journal)
         self._answering = answering(store)
         self._loaded = self._load()
         self._loaded.tell_warnings()
-        self._rows = StreamRows(self._loaded.model.info, source, request)
+        self.longest_line = self._loaded.longest_line
+        self._rows = StreamRows(self._loaded.model.info, source, request, self._loaded.model.chain)
         self._renderers: dict[str, Renderer] = {}
         self._next_counts = 0.0
         self._renderer()
@@ -198,7 +156,7 @@ class _Answerer:
         if self._start and len(parsed.rows):
             self._start.begin()
         while len(parsed.rows) and ((self._start and self._start.in_doubt) or self.in_flight.suspects(parsed.lines)):
-            from device_agent.serving.poison import find_poison, without_row
+            from device_agent.serving.poison import find_poison
 
             found = find_poison(self._loaded, parsed.rows, self._request.runtime)
             if found is None:
@@ -211,9 +169,9 @@ class _Answerer:
         if self._rows.parser.header and not self._has_header:
             self._has_header = True
             self._write(renderer.header())
-        for number, message in parsed.errors.values():
+        for number, message in (*parsed.errors.values(), *parsed.bad):
             self._report(number, message)
-        self.refused += len(parsed.errors)
+        self.refused += len(parsed.errors) + len(parsed.bad)
         if not parsed.count:
             return
         # After a death, few rows are answered one by one: if one kills this process too, its line is known.
@@ -238,6 +196,11 @@ class _Answerer:
         """Adds the missing and unknown cells to those that `status` shows."""
         save_counts(self._store, self._loaded, self._request)
         self._next_counts = time.monotonic() + COUNTS_SECONDS
+
+    def tell_gaps(self) -> None:
+        """Says on standard error what broke windows."""
+        if self._loaded.model.info.window is not None and (said := self._rows.parser.gaps.describe()):  # type: ignore[attr-defined]
+            print(f"device_agent: {self._name}: {said}", file=sys.stderr, flush=True)
 
     def wait(self) -> None:
         """No rows arrive: while it waits for the first of them, a start counts neither for nor against the release."""
@@ -267,18 +230,23 @@ class _Answerer:
     def refuse_overlong(self) -> None:
         """Answers a line that is longer than any row with an error."""
         self._rows.parser.line += 1
-        error = {0: (self._rows.parser.line, f"has more than {MAX_LINE:,} bytes")}
+        error = {0: (self._rows.parser.line, f"has more than {self.longest_line:,} bytes")}
         self._report(*error[0])
         self.refused += 1
-        self._write(self._renderer().render(None, 1, error))
+        if self._loaded.model.info.window is None:
+            self._write(self._renderer().render(None, 1, error))
 
     def check_release(self) -> None:
-        """Switches to the release that answers now, if it is another one."""
-        stamp = self._stamp_state()
-        until = self._answering.until
-        if stamp == self._stamp and (until is None or clock.uptime() < until):
+        """Switches to the release that answers now, if it is another one, and to the rows that are taught now."""
+        if self._loaded.signed.info.enrol is not None and (taught := stamp(self._journal)) != self._taught:
+            self._taught = taught
+            self._use(with_taught_rows(self._store, self._loaded))
+            if self._loaded.warning:
+                print(f"device_agent: warning: {self._loaded.warning}", file=sys.stderr, flush=True)
+        found, until = stamp(self._state_file), self._answering.until
+        if found == self._stamp and (until is None or clock.uptime() < until):
             return
-        self._stamp = stamp
+        self._stamp = found
         self._follow(always=False)
 
     def reload(self) -> None:
@@ -298,11 +266,17 @@ class _Answerer:
                 file=sys.stderr,
             )
 
+    def _use(self, loaded: Loaded) -> None:
+        """Answers with other taught rows from now on."""
+        self._renderers = {name: make_renderer(loaded, self._request.columns, name) for name in self._renderers}
+        self._loaded = loaded
+
     def _load(self) -> Loaded:
         asked, release = self._request, self._answering.release
         return load_kept(self._store, release, asked.runtime, asked.threads, stream=True, search=asked.search)
 
     def _switch(self) -> None:
+        self._taught = stamp(self._journal)
         loaded = self._load()
         try:  # what can fail comes before the rows are read for the other model
             made = {name: make_renderer(loaded, self._request.columns, name) for name in self._renderers}
@@ -312,7 +286,7 @@ class _Answerer:
                 raise BadInput(said, hint="start the stream again")
             loaded.tell_warnings()
             self.save_counts()
-            if not self._rows.follow(loaded.model.info):
+            if not self._rows.follow(loaded.model.info, loaded.model.chain):
                 said = f"the release {loaded.digest[:12]} takes other columns or missing cells than this stream"
                 raise BadInput(said, hint="start the stream again")
         except BaseException:
@@ -324,7 +298,8 @@ class _Answerer:
 
     def _may_continue(self) -> bool:
         """Whether the release in memory may go on: the state allows it, and the mapped file is not damaged."""
-        if not self._loaded.opened.is_intact(constants.MODEL_FILE):
+        mapped = {constants.MODEL_FILE, *constants.STAGE_FILES} & self._loaded.opened.opened.keys()
+        if not all(map(self._loaded.opened.is_intact, mapped)):
             return False
         try:
             current = self._store.load()
@@ -335,13 +310,6 @@ class _Answerer:
         if pending and not state.is_over(pending, clock.now()):
             known.append(pending.release.digest)
         return self._loaded.digest in known
-
-    def _stamp_state(self) -> tuple[int, int] | None:
-        try:
-            found = os.stat(self._state_file)  # noqa: PTH116 (on every read: half the time)
-        except OSError:
-            return None
-        return found.st_ino, found.st_mtime_ns
 
     def _write(self, data: bytes) -> None:
         write_all(self._descriptor, data, self._output)

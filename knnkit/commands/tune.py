@@ -38,12 +38,15 @@ def run(arguments: argparse.Namespace) -> int:
     if isinstance(model.data, SkopsData):
         said = f"{arguments.config}: the estimator of `skops` decides k, metric, weights and scale"
         raise UsageError(said, hint="data: {file: train.csv, label: species}, or fit another estimator")
-    how = arguments.by or (SPLIT if isinstance(model.split, GroupSplit | TimeSplit) else LEAVE_ONE_OUT)
+    apart = isinstance(model.split, GroupSplit | TimeSplit) or (
+        model.input is not None and model.input.window is not None
+    )
+    how = arguments.by or (SPLIT if apart else LEAVE_ONE_OUT)
     now = Setting(model.scale, model.metric, model.weights)
     material = source.load(build)
     material = material.whole or material
     if material.training.targets is not None:
-        raise UsageError("tune compares classifiers, and `target` makes a regression", hint="data: {label: COLUMN}")
+        raise UsageError("tune compares classifiers, but `target` makes a regression", hint="data: {label: COLUMN}")
     for warning in material.warnings:
         print_line(f"knnkit: warning: {warning}", "warn", stream=sys.stderr)
     with Progress() as progress:
@@ -94,7 +97,7 @@ def _named(setting: Setting) -> tuple[str, str, str]:
 
 
 def _left_out(split: object) -> str:
-    """Returns what is left out with each row."""
+    """Returns, as text, what leave-one-out leaves out for each row."""
     if isinstance(split, GroupSplit):
         return f"the rows of the same {split.group}"
     return f"the rows of the same {split.time}" if isinstance(split, TimeSplit) else "itself"

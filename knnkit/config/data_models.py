@@ -19,6 +19,10 @@ def _as_list(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
+RecordingLabels = Annotated[
+    Annotated[Literal["folder"], pydantic.Tag("<folder>")] | Annotated[FilePath, pydantic.Tag("<file>")],
+    pydantic.Discriminator(lambda value: "<folder>" if value == "folder" else "<file>"),
+]
 Targets = Annotated[
     tuple[str, ...],
     BeforeValidator(_as_list),
@@ -49,6 +53,10 @@ class FileData(Section):
     id: Annotated[str | None, Example("sample")] = None
     """The column that identifies a row (a number, a file name), shown with each neighbour in answers. It is not a
     feature, unless `features` names it."""
+    path: Annotated[str | None, Example("file")] = None
+    """The column of a CSV that holds the path of each row's sound, picture or array, from the folder of the CSV.
+    Without it, `files: 'sounds/*/*.wav'` takes the folder of a file as its label, and `files:
+    'sounds/{word}/{voice}-*.wav'` with `label: word` a part of its path; `split: {group: voice}` then works, too."""
     drop: Annotated[tuple[str, ...], Example("[timestamp, device_id]")] = ()
     """Columns to leave out, by name or pattern (`gyro_*`)."""
     missing: Annotated[
@@ -68,6 +76,9 @@ class FileData(Section):
     {column: one of them, or the list of its categories in order}."""
     unknown_category: Literal["refuse", "ignore"] = "refuse"
     """What a device does with a category that the model does not know: refuse the row, or ignore the cell."""
+    labels: Annotated[RecordingLabels | None, Example("folder")] = None
+    """With `input`: where the label of a whole recording is, instead of a column of it: folder (the name of the file's
+    folder), or a CSV file with the columns `file` and `label`."""
     thousands: Annotated[Literal["", ",", ".", "'", " "], Example("','")] = ""
     """The sign between thousands in CSV (`1,234.5` with ","), in training and on a device; default: none."""
 

@@ -102,11 +102,14 @@ def compare_with_estimator(
         held_out: rows with their labels.
     """
     rows, labels = held_out.rows, held_out.labels
+    try:
+        predicted = _predict(estimator, held_out)
+    except (ValueError, TypeError):
+        if held_out.raw is None:
+            raise
+        return ()  # it chooses columns of a data frame by their names, and here are arrays
     if held_out.targets is not None:
-        return _compare_values(estimator, reference, held_out)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it may have been fitted with names; the columns are in that order
-        predicted = np.asarray(estimator.predict(rows.astype(np.float64)))
+        return _compare_values(predicted, reference, held_out)
     own = np.array(list(map(str, predicted.tolist())))
     names = np.array(list(map(str, classes)))
     ties = differences = 0
@@ -126,11 +129,19 @@ def compare_with_estimator(
     )
 
 
-def _compare_values(estimator: Any, reference: Reference, held_out: Dataset) -> tuple[str, ...]:
+def _predict(estimator: Any, held_out: Dataset) -> NDArray[Any]:
+    asked: Any = held_out.rows.astype(np.float64)
+    if held_out.raw is not None:
+        asked = held_out.raw.rows.astype(object)
+        for place, texts in (held_out.raw.levels or {}).items():
+            asked[:, place] = [texts[int(code)] if code == code else np.nan for code in held_out.raw.rows[:, place]]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        own = np.asarray(estimator.predict(held_out.rows.astype(np.float64)), np.float64)
-    own = own.reshape(len(held_out.rows), -1)
+        warnings.simplefilter("ignore")  # it may have been fitted with names; the columns are in that order
+        return np.asarray(estimator.predict(asked))
+
+
+def _compare_values(predicted: NDArray[Any], reference: Reference, held_out: Dataset) -> tuple[str, ...]:
+    own = np.asarray(predicted, np.float64).reshape(len(held_out.rows), -1)
     values = np.concatenate([reference.values(answers) for answers in _answers(reference, held_out.rows)])
     count = int((differ(values, own, spreads(own).tolist()) & ~np.isnan(values).any(axis=1)).sum())
     said = "where neighbours tie, or its own rounding decides"

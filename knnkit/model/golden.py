@@ -38,7 +38,8 @@ def make_golden(
     limit: int = MAX_ROWS,
     raw: Callable[[Dataset], bytes] | None = None,
 ) -> Golden:
-    """Returns the golden set of `model` with at most `limit` rows; `raw` writes them before the model's table.
+    """Returns the golden set of `model` with at most `limit` rows; `raw` writes them as they were before the
+    model's table or stages.
 
     Raises:
         DataError: the held-out rows have other features than the training rows.
@@ -47,6 +48,8 @@ def make_golden(
     if drawn.feature_names != training.feature_names:
         raise DataError(f"{drawn.source}: its features are not those of {training.source}, in the same order")
     rows = drawn.rows.astype(row_type(model.info.origin))
+    if model.info.input is not None:  # a device's own rows lie a little beside these
+        model.reference.listed = model.info.input.bound
     answers = model.reference.answer(rows)
     codes = model.reference.classes
     classified = held_out is not None and drawn.targets is None
@@ -61,7 +64,7 @@ def make_golden(
         tolerance=answers.tolerance,
         values=None if drawn.targets is None else model.reference.values(answers),
         targets=drawn.targets if held_out is not None or drawn.targets is None else np.full_like(drawn.targets, np.nan),
-        raw=b"" if raw is None or model.info.table is None else raw(drawn),
+        raw=b"" if raw is None else raw(drawn),
     )
 
 

@@ -21,7 +21,11 @@ from knnkit.errors import UsageError
 
 #: Largest tables that are read, in bytes, the same as on a device.
 _MAX_TABLES = 256 << 20
-_NORMS = {1.0: "the sum of its amounts (l1)", 2.0: "its length (l2)", float("inf"): "its greatest amount (max)"}
+_NORMS = {
+    1.0: "the sum of its absolute values (l1)",
+    2.0: "its length (l2)",
+    float("inf"): "its largest absolute value (max)",
+}
 _OWN_FACTORS = "each {} is scaled by a factor of its own"
 
 

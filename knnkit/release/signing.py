@@ -1,8 +1,8 @@
 """Signs a release directory.
 
 Writes `model.sig`, an OpenSSF Model Signing v1.0 bundle. `Signer` is the interface of a key, so that a hardware token
-or a key service can be used; `FileSigner` is a PEM file. Refuses to sign a release that
-every device would refuse as malformed. Format: https://github.com/ossf/model-signing-spec
+or a key service can be used; `FileSigner` is a PEM file. Refuses to sign a release that every device would refuse as
+malformed. Format: https://github.com/ossf/model-signing-spec
 """
 
 from __future__ import annotations

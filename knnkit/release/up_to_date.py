@@ -16,15 +16,18 @@ from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.errors import ModelUnusable
 from device_agent.shared.release import model_file
 from device_agent.shared.safe_files import open_ordinary
-from knnkit.config.parse import Build, FileData, ModelConfig, SkopsData, TestFile
+from knnkit.config.parse import Build, FileData, GroupSplit, ModelConfig, SkopsData, TestFile
+from knnkit.data import raw_files
 from knnkit.data.patterns import expand
 from knnkit.errors import DataError
 
 _TOOLS = ("tensorflow", "scikit-learn", "numpy")
 #: Keys of `model` that count by what they lead to.
 _ELSEWHERE: Any = {"gates": True, "data": {"file", "files", "skops"}, "test": {"file"}, "split": {"file"}}
-#: Keys of tables.
+_ELSEWHERE["input"] = {"stages": {"__all__": {"file"}}}
+#: Keys of tables, raw inputs and taught rows, and of the golden rows.
 _SILENT = {"golden", "drop", "missing", "categories", "unknown_category", "ignore_extra", "thousands"}
+_SILENT |= {"enrol", "input", "path", "labels", "window", "stages"}
 _CHUNK = 1 << 20
 
 
@@ -35,19 +38,35 @@ def digest(build: Build) -> str:
         DataError: a data file is missing or cannot be read.
     """
     model = build.model
-    files = list(expand(model.data.sources)) if isinstance(model.data, FileData) else []
+    files, names = _data_files(model)
+    if isinstance(model.data, FileData) and isinstance(model.data.labels, Path):
+        files.append(model.data.labels)
     if isinstance(model.data, SkopsData):
         files.append(model.data.skops)
     if isinstance(model.measured_on, TestFile):
         files.append(model.measured_on.file)
+    files += [stage.file for stage in model.input.stages] if model.input else []
     asked = {
         "model": _asked(model),
         "gates": build.gates.model_dump(mode="json"),
         "release": build.release.model_dump(mode="json", exclude={"dir"}),
         "files": [_file_digest(path) for path in files],
+        **({"names": names} if names else {}),
         "tools": {"knnkit": __version__, **{tool: _installed(tool) for tool in _TOOLS}},
     }
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+
+
+def _data_files(model: ModelConfig) -> tuple[list[Path], list[str]]:
+    """Returns the files of the rows; of sounds and pictures also their names and labels."""
+    data = model.data
+    if not isinstance(data, FileData):
+        return [], []
+    if model.input is None or not raw_files.are_raw(data.sources, data.path):
+        return list(expand(data.sources)), []
+    group = model.split.group if isinstance(model.split, GroupSplit) else None
+    found = raw_files.list_files(data.sources, data.label, data.path, group)
+    return list(found.paths), [*found.names, *found.labels, *(found.groups or ())]
 
 
 def _asked(model: ModelConfig) -> dict[str, Any]:
@@ -56,7 +75,9 @@ def _asked(model: ModelConfig) -> dict[str, Any]:
 
 
 def _without_silent(found: dict[str, Any]) -> dict[str, Any]:
-    for section in (found, found["data"]):
+    if found["data"].get("labels") != "folder":  # its file counts by what is in it
+        found["data"].pop("labels", None)
+    for section in (found, found["data"], found.get("input") or {}):
         for key in _SILENT & section.keys():
             if not section[key] or section[key] == "refuse":
                 del section[key]
@@ -70,6 +91,7 @@ def settings(build: Build) -> dict[str, Any]:
     if isinstance(model.data, FileData):
         names = [path.name for path in model.data.sources]
         found["data"] |= {"file": names[0]} if model.data.files == () else {"files": names}
+        found["data"] |= {"labels": model.data.labels.name} if isinstance(model.data.labels, Path) else {}
     elif isinstance(model.data, SkopsData):
         found["data"] |= {"skops": model.data.skops.name}
     if isinstance(model.measured_on, TestFile):

@@ -33,7 +33,7 @@ def lines(figures: Figures, how: str = "", most: int = 10) -> list[str]:
 
 
 def answers_of(info: KnnInfo) -> str:
-    """Returns what a model answers: so many classes, or its targets."""
+    """Returns, as text, what a model answers: the number of classes, or its targets."""
     if info.targets is None:
         return count(len(info.classes), "class", "classes")
     return f"{'target' if len(info.targets.names) == 1 else 'targets'} {', '.join(info.targets.names)}"

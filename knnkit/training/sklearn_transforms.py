@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from knnkit.errors import BuildError
 from knnkit.model.reference.space import Step, affine
+from knnkit.training.sklearn_left_out import TRANSFORMERS, because
 
 
 def convert(transformer: Any) -> list[Step]:
@@ -22,13 +23,13 @@ def convert(transformer: Any) -> list[Step]:
         BuildError: it is not supported, or not fitted.
     """
     kind = type(transformer)
-    convert = _CONVERSIONS.get(kind.__name__) if kind.__module__.startswith("sklearn.") else None
+    convert = CONVERSIONS.get(kind.__name__) if kind.__module__.startswith("sklearn.") else None
     if kind.__module__.startswith("sklearn.feature_selection."):
         convert = _selector
     if convert is None:
         raise BuildError(
-            f"{kind.__name__} is not supported in front of the classifier",
-            hint=f"apply it before knnkit, or use one of {', '.join(sorted(_CONVERSIONS))}, or a feature selector",
+            f"{kind.__name__} is not supported in front of the classifier{because(kind.__name__, TRANSFORMERS)}",
+            hint="apply it before knnkit; docs/scikit-learn.md lists what is taken over",
         )
     if not hasattr(transformer, "n_features_in_"):
         raise BuildError(f"the {kind.__name__} is not fitted", hint="fit the whole pipeline")
@@ -97,6 +98,10 @@ def _discriminants(analysis: Any) -> list[Step]:
     return _linear(matrix, analysis.xbar_ if analysis.solver == "svd" else None)
 
 
+def _independent(analysis: Any) -> list[Step]:
+    return _linear(np.asarray(analysis.components_, np.float64).T, analysis.mean_ if analysis.whiten else None)
+
+
 def _factors(analysis: Any) -> list[Step]:
     components = np.asarray(analysis.components_, np.float64)
     weighted = components / analysis.noise_variance_
@@ -157,11 +162,6 @@ def _compose(transformer: Any, width: int) -> tuple[NDArray[Any], NDArray[Any], 
     offset, matrix, constant = np.zeros(width), np.eye(width), np.zeros(width)
     steps = [step for part in parts_of(transformer) for step in convert(part)]
     for number, step in enumerate(steps):
-        if step.kind not in ("affine", "linear"):
-            raise BuildError(
-                f"{type(transformer).__name__} is not supported inside a FeatureUnion or ColumnTransformer",
-                hint="apply it to all columns, as a step of the Pipeline",
-            )
         shift, factor = (
             (step.a, np.diag(np.broadcast_to(step.b, step.a.shape))) if step.kind == "affine" else (step.b, step.a)
         )
@@ -178,9 +178,10 @@ def _linear(matrix: NDArray[Any], offset: Any = None) -> list[Step]:
     return [Step("linear", np.asarray(matrix, np.float64), shift)]
 
 
-_CONVERSIONS: dict[str, Callable[[Any], list[Step]]] = {
+CONVERSIONS: dict[str, Callable[[Any], list[Step]]] = {
     "ColumnTransformer": _columns,
     "FactorAnalysis": _factors,
+    "FastICA": _independent,
     "FeatureUnion": _union,
     "FunctionTransformer": _identity,
     "GaussianRandomProjection": _components,

@@ -7,27 +7,27 @@ TensorFlow only to build.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from device_agent.shared.golden.golden_set import Golden
-from device_agent.shared.golden.judge import Verdict
 from device_agent.shared.protocol.constants import Metric, Scale
-from device_agent.shared.protocol.model_info import Evaluation, Gates, KnnInfo, Reduced, Table, Targets
+from device_agent.shared.protocol.input_info import Window
+from device_agent.shared.protocol.model_info import Enrol, Evaluation, Gates, KnnInfo, Reduced, Table, Targets
 from device_agent.shared.regression import spreads
 from device_agent.shared.release.row_origins import Origins
-from knnkit.config.answer_models import ReduceConfig
-from knnkit.config.parse import Build, FileData, GroupSplit, SklearnData, SkopsData, TestFile, TimeSplit
-from knnkit.data import columns, dataset, precision
+from knnkit.config.answer_models import ReduceConfig, teaching_of
+from knnkit.config.parse import Build, FileData, SkopsData, TestFile
+from knnkit.data import columns, precision
 from knnkit.data.dataset import Dataset
 from knnkit.errors import BuildError, DataError
 from knnkit.evaluation import faults
 from knnkit.evaluation.measure import affordable, compare_with_estimator, measure, measure_errors
-from knnkit.evaluation.splits import Divided, divide
 from knnkit.model.build import BuiltModel, build_enrolled, build_model, origins_of
 from knnkit.model.conformal import short_sets
 from knnkit.model.golden import MAX_ROWS, draw_rows, long_check, make_golden
@@ -35,35 +35,14 @@ from knnkit.model.reference.classifier import Reference
 from knnkit.model.reference.enrolment import Enrolment, enrol
 from knnkit.model.reference.spec import KnnSpec
 from knnkit.model.scaling import fit_scaler
-from knnkit.model.tflite import associated_files
 from knnkit.model.tflite.load_tensorflow import needs_build_extra
 from knnkit.training import reduction, sklearn_importer, unscaled
 from knnkit.training.fitted import Fitted
-from knnkit.training.table import load_rows, prepare_of, raw_lines, read_held_out, read_more, read_test
-
-
-@dataclass(frozen=True)
-class Made:
-    """A model, its golden set, and the verdict of its self-check; `notes` are for the person who builds."""
-
-    model: BuiltModel
-    golden: Golden
-    verdict: Verdict
-    warnings: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-
-    @property
-    def counts(self) -> tuple[int, ...]:
-        """Training rows of each class."""
-        return tuple(np.bincount(self.model.reference.classes, minlength=len(self.model.info.classes)).tolist())
-
-    def graph(self) -> bytes:
-        """Returns the model file without the files inside it."""
-        return associated_files.split(self.model.data)[0]
-
-    def with_files(self, files: Mapping[str, bytes]) -> bytes:
-        """Returns the model file with more files inside it."""
-        return associated_files.add(self.model.data, files)
+from knnkit.training.inputs import Embedder, input_of
+from knnkit.training.made import Made
+from knnkit.training.raw_cells import read_held_out
+from knnkit.training.rows import divide_rows, label_of, load_rows, read_inputs
+from knnkit.training.table import prepare_of, raw_lines, read_more
 
 
 @dataclass(frozen=True)
@@ -79,6 +58,9 @@ class Material:
         how: how rows were held out; empty where nothing is measured.
         table: of the raw columns that the rows were made from; None for rows of plain numbers.
         ignore_extra: whether a device ignores columns that the model does not know.
+        embedder: the stages that the rows were made by; None without any.
+        window: the windows of samples that the raw inputs are; None without any.
+        teaching: what may be taught on a device.
         whole: the same with all training rows, if `reduce` chose some of them.
         spare: the training rows that `reduce` left out.
         reduced: how it chose.
@@ -93,6 +75,9 @@ class Material:
     how: str = ""
     table: Table | None = None
     ignore_extra: bool = False
+    embedder: Embedder | None = None
+    window: Window | None = None
+    teaching: Enrol | None = None
     whole: Material | None = None
     spare: Dataset | None = None
     reduced: str = ""
@@ -102,6 +87,11 @@ class Material:
     def sources(self) -> tuple[str, ...]:
         """Where the rows come from: paths of files, or names."""
         return (self.training.source, *([self.held_out.source] if self.held_out else ()))
+
+    @property
+    def groups(self) -> NDArray[Any] | None:
+        """The recording of each training row; None for a model of rows."""
+        return None if self.window is None else self.training.beside
 
     @property
     def fingerprint(self) -> str:
@@ -128,8 +118,9 @@ class Material:
         """
         before = None if self.whole is None else self.whole._without_sets().build(Gates(gates.margin), seed=seed)
         how: dict[str, Any] = {"margin": gates.margin, "seed": seed, "inputs": inputs, "measure": self._measure}
-        how |= {"table": self.table, "ignore_extra": self.ignore_extra}
-        limit = golden_rows or MAX_ROWS
+        how |= {"table": self.table, "ignore_extra": self.ignore_extra, "teaching": self.teaching}
+        how["input"] = input_of(self.window, self.embedder)
+        limit = min(golden_rows or MAX_ROWS, self._most_golden)
         how["golden"] = origins_of(draw_rows(self.held_out, self.training, seed=seed, limit=limit))
         if self.imported is None and before is None:
             model = build_model(self.spec, self.training, self.held_out, **how)
@@ -137,12 +128,21 @@ class Material:
             known = origins_of(self.training) if self.imported is None else Origins(Path(self.training.source).name)
             how |= {"spare": self.spare, "reduced": self._reduced(before), "training": known}
             model = build_enrolled(self.spec, self.enrol(self.spec.scale, self.spec.metric), self.held_out, **how)
-        golden = make_golden(model, self.held_out, self.training, seed=seed, limit=limit, raw=raw_lines)
+        golden = make_golden(model, self.held_out, self.training, seed=seed, limit=limit, raw=self._raw_lines)
         from knnkit.model.selfcheck import self_check  # TensorFlow
 
         notes = () if before is None else self._compare(before, model, golden)
         notes += long_check(model.info, len(golden.rows))
-        return Made(model, golden, self_check(model, golden, gates), self._warn(model), notes)
+        stages = {} if self.embedder is None else self.embedder.files
+        return Made(model, golden, self_check(model, golden, gates), self._warn(model), notes, stages)
+
+    @property
+    def _most_golden(self) -> int:
+        return MAX_ROWS if self.embedder is None else self.embedder.most_golden(self.held_out or self.training)
+
+    @property
+    def _raw_lines(self) -> Callable[[Dataset], bytes]:
+        return raw_lines if self.embedder is None else self.embedder.lines
 
     def _without_sets(self) -> Material:
         return replace(self, spec=replace(self.spec, label_sets=()))
@@ -203,7 +203,8 @@ class Material:
         how = (len(space.classes), info.k, info.weights)
         reference = Reference(space.space, space.enrolled, space.codes, *how, margin=margin)
         reference.reject, reference.targets = info.reject, space.targets
-        return make_golden(BuiltModel(b"", info, reference, ()), own, self.training, limit=limit, raw=raw_lines)
+        limit = min(limit, self._most_golden) if self.embedder else limit
+        return make_golden(BuiltModel(b"", info, reference, ()), own, self.training, limit=limit, raw=self._raw_lines)
 
     def read(self, file: Path, label: str) -> Dataset:
         """Returns the labelled rows of a file as the model's features.
@@ -211,6 +212,8 @@ class Material:
         Raises:
             DataError: a column is missing, or a cell cannot be read.
         """
+        if self.window is not None or self.embedder is not None:
+            return read_inputs(file, label, self.training, self.embedder, self.window)
         found = read_more(file, label, self.training, self.table)
         return self.fitting(found) if self.table is None else found
 
@@ -236,21 +239,21 @@ def load(build: Build) -> Material:
     if isinstance(model.data, SkopsData):
         return _load_imported(build, model.data)
     spec = KnnSpec(model.name, model.k, model.metric, model.weights, model.scale, model.reject, model.coverages)
-    everything = _load_rows(build)
-    divided = _divide(build, everything)
-    chosen = isinstance(model.data, FileData) and model.data.features is not None
-    warnings = columns.warnings(everything) if isinstance(model.data, FileData) and not chosen else ()
+    found = load_rows(build)
+    divided, everything, warnings = divide_rows(build, found), found.rows, found.warnings
+    if isinstance(model.data, FileData) and model.data.features is None and model.input is None:
+        warnings += columns.warnings(everything)
     ready = prepare_of(model.data, everything, divided.training, divided.held_out)
     training, held_out, table = ready.training, ready.held_out, ready.table
-    warnings += ready.warnings
     shifted, seen = model.metric != "cosine" or model.scale != "none", everything if table is None else training
-    warnings += precision.warnings(seen.rows, seen.feature_names, seen.source, shifted=shifted)
+    warnings += ready.warnings + precision.warnings(seen.rows, seen.feature_names, seen.source, shifted=shifted)
     warnings += divided.warnings
     if training.targets is None:
         warnings += faults.find(training, held_out)
         if "scale" not in model.model_fields_set:
             warnings += unscaled.find(training, model.k, model.metric, model.weights)
     material = Material(spec, training, held_out, None, warnings, divided.how, table, model.ignore_extra)
+    material = replace(material, embedder=found.embedder, window=found.window, teaching=teaching_of(model.enrol))
     return material if model.reduction is None else _reduce(material, model.reduction, model.seed)
 
 
@@ -281,56 +284,28 @@ def every_row(build: Build) -> Dataset:
     if isinstance(build.model.data, SkopsData):
         said = f"{build.model.data.skops} holds an estimator, and not the file of its rows"
         raise DataError(said, hint="data: {file: train.csv, label: species}")
-    everything = _load_rows(build)
+    everything = load_rows(build).rows
     return prepare_of(build.model.data, everything, everything, None).training
-
-
-def _load_rows(build: Build) -> Dataset:
-    data, split = build.model.data, build.model.split
-    if isinstance(data, FileData):
-        beside = split.group if isinstance(split, GroupSplit) else split.time if isinstance(split, TimeSplit) else None
-        return load_rows(data, beside)
-    assert isinstance(data, SklearnData)
-    return dataset.load_sklearn(data.sklearn)
-
-
-def _divide(build: Build, everything: Dataset) -> Divided:
-    test, split = build.model.measured_on, build.model.split
-    if isinstance(test, TestFile):
-        return Divided(everything, read_test(test.file, label_of(build), build.model.data, everything), "file")
-    how = "group" if isinstance(split, GroupSplit) else "time" if isinstance(split, TimeSplit) else split
-    assert not isinstance(how, TestFile)
-    return divide(everything, test, build.model.seed, how)
-
-
-def label_of(build: Build) -> str:
-    """Returns the name of the label column: of the test file if it has one, else of the training data."""
-    data, test = build.model.data, build.model.measured_on
-    if isinstance(test, TestFile) and test.label is not None:
-        return test.label
-    return data.label if isinstance(data, FileData) else "label"
 
 
 def _load_imported(build: Build, data: SkopsData) -> Material:
     model, test = build.model, build.model.measured_on
     estimator = sklearn_importer.load_skops(data.skops)
-    held_out, names = None, sklearn_importer.fitted_names(estimator)
+    how: dict[str, Any] = {"name": model.name, "reject": model.reject, "source": str(data.skops)}
+    found, held_out = sklearn_importer.import_estimator(estimator, **how), None
     if isinstance(test, TestFile):
-        held_out = read_held_out(test, label_of(build), names)
-        width = sklearn_importer.width(estimator)
-        if len(held_out.feature_names) != width:
-            raise DataError(
-                f"{test.file}: {len(held_out.feature_names)} features beside the label {label_of(build)!r}, but "
-                f"{data.skops} takes {width}"
-            )
-        names = held_out.feature_names
-    found = sklearn_importer.import_estimator(
-        estimator, name=model.name, feature_names=names, reject=model.reject, source=str(data.skops)
-    )
+        held_out = read_held_out(
+            test, label_of(build), found, named=sklearn_importer.fitted_names(estimator) is not None
+        )
+        names, width = held_out.feature_names, len(found.enrolment.feature_names)
+        if len(names) != width:
+            said = f"{test.file}: {len(names)} features beside the label {label_of(build)!r}, but "
+            raise DataError(f"{said}{data.skops} takes {width}")
+        found = replace(found, enrolment=replace(found.enrolment, feature_names=names))
     found = replace(found, spec=replace(found.spec, label_sets=model.coverages))
     if held_out is not None and len(held_out.target_names) == len(found.enrolment.target_names):
         found = replace(found, enrolment=replace(found.enrolment, target_names=held_out.target_names))
-    return replace(of_imported(found, held_out), ignore_extra=model.ignore_extra)
+    return replace(of_imported(found, held_out), ignore_extra=model.ignore_extra, teaching=teaching_of(model.enrol))
 
 
 def of_imported(imported: Fitted, held_out: Dataset | None) -> Material:
@@ -339,8 +314,12 @@ def of_imported(imported: Fitted, held_out: Dataset | None) -> Material:
     Raises:
         DataError: the held-out rows do not fit it.
     """
+    if imported.table is not None and held_out is None:
+        said = f"{imported.enrolment.source}: its own rows cannot be computed back through its transformers"
+        raise DataError(said, hint="test: {file: test.csv, label: COLUMN}; in Python test=(rows, labels)")
     training = imported.training_rows()
     if held_out is not None:
-        return Material(imported.spec, training, imported.fitting(held_out), imported, how="file")
+        rows = imported.fitting(held_out)
+        return Material(imported.spec, training, rows, imported, how="file", table=imported.table)
     said = "there are no test rows: training rows stand in as golden rows, and no accuracy is claimed"
     return Material(imported.spec, training, None, imported, (f"{training.source}: {said}",))

@@ -2,8 +2,7 @@
 
 A device runs it at every activation, the host at every build. A golden row is a query row with the reference's answer:
 the neighbours, their classes and float64 distances, also of those beyond the k-th that lie within the row's tolerance.
-That is enough to distinguish a swap of
-near-tied neighbours from a wrong answer without the training matrix:
+That is enough to distinguish a swap of near-tied neighbours from a wrong answer without the training matrix:
 
 - *identical*: the same neighbours in the same order, and the same label;
 - *equivalent*: the reference distance of the neighbour at each place is within the tolerance of the expected one, and

@@ -17,6 +17,7 @@ from device_agent.shared.protocol.constants import (
     Scale,
     Weights,
 )
+from device_agent.shared.protocol.input_info import Input, Window
 from device_agent.shared.protocol.record import record
 
 #: Key of a gate of a regression for the targets without a limit of their own.
@@ -77,24 +78,47 @@ class Evaluation:
 class Column:
     """A raw column of a model's table: its cells are numbers, or categories that become features.
 
-    `fill` replaces a missing cell: a number, or the place of a category; None refuses the row. `missing` is how the
-    build chose it. `encoding` of categories: one feature for each (one-hot), or its place in the list (ordinal).
+    `fill` replaces a missing cell: a number, or the place of a category. None refuses the row, unless `missing` is
+    keep: then the cell is NaN, and the transforms take it. `missing` is how the build chose it. `unknown` replaces the
+    table's `unknown_category`. `encoding` of categories: one feature for each (one-hot), or its place in the list
+    (ordinal). The cells of an unused column may hold anything.
     """
 
     name: str
-    missing: str = "refuse"  # refuse, drop, median, constant
+    missing: str = "refuse"  # refuse, drop, median, constant, keep
     fill: float | None = None
-    encoding: Literal["number", "one-hot", "ordinal"] = "number"
+    encoding: Literal["number", "one-hot", "ordinal", "unused"] = "number"
     categories: tuple[str, ...] = ()
+    unknown: Literal["refuse", "ignore"] | None = None
+    omitted = ("unknown",)
+
+
+@record
+class Transform:
+    """A step of `device_agent.shared.features.transforms`: it replaces `count` columns from `start` on.
+
+    `arrays` are float64, little-endian, in base64.
+    """
+
+    kind: str
+    start: int
+    count: int
+    arrays: tuple[str, ...] = ()
 
 
 @record
 class Table:
-    """The raw columns of a model whose rows have missing cells or categories, besides numbers."""
+    """The raw columns of a model whose rows have missing cells or categories, besides numbers.
+
+    `transforms` make its features of the columns' numbers and codes; without them, categories become features as their
+    columns say.
+    """
 
     columns: tuple[Column, ...]
     unknown_category: Literal["refuse", "ignore"] = "refuse"
     thousands: str = ""  # the sign between thousands in text; empty: none
+    transforms: tuple[Transform, ...] = ()
+    omitted = ("transforms",)
 
 
 @record
@@ -124,8 +148,23 @@ class Reduced:
 
 
 @record
+class Enrol:
+    """What may be taught on a device (`enrol` of deploy.yaml): at most `rows` rows, and `per_label` of each label.
+
+    With `new_labels`, they may have labels that the model does not have. Unless `may_override`, a row is refused if it
+    changes the label of a golden row. With `drop`, rows that were taught under another release take no part.
+    """
+
+    rows: int
+    per_label: int | None = None
+    new_labels: bool = True
+    may_override: bool = False
+    drop: bool = False
+
+
+@record
 class TargetError:
-    """How far the values of a target are off over `rows` evaluation rows, in its unit.
+    """Errors of a target over `rows` evaluation rows, in its unit.
 
     `rmse` is the root of the mean square error, `mean_error` the mean absolute one.
     """
@@ -183,10 +222,17 @@ class KnnInfo:
     table: Table | None = None  # None: rows are `n_features` plain numbers
     ignore_extra: bool = False  # whether rows may have columns that the model does not know
     targets: Targets | None = None  # None: the model answers labels
+    enrol: Enrol | None = None  # None: nothing may be taught on a device
+    input: Input | None = None  # None: rows are numbers or a table, without stages before the search
     schema: int = SCHEMA
     newest_schema = NEWEST_SCHEMA
     #: Left out of knn.json where they say nothing, so that models of plain rows keep their bytes.
-    omitted = ("origin", "label_sets", "reduced", "table", "ignore_extra", "targets")
+    omitted = ("origin", "label_sets", "reduced", "table", "ignore_extra", "targets", "enrol", "input")
+
+    @property
+    def window(self) -> Window | None:
+        """The windows that are its rows; None for a model without."""
+        return None if self.input is None else self.input.window
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -102,6 +102,40 @@ class Compared:
 
 
 @record
+class TaughtCheck:
+    """The golden rows, answered with the rows taught on the device.
+
+    `rows` are taught, and `labels` counts those that take part. `changed` golden rows have another label than
+    without them. `answers` is the SHA-256 of all their labels, a line for each; `digest` is as in `Taught`.
+    """
+
+    digest: str
+    rows: int
+    labels: dict[str, int]
+    changed: int
+    answers: str
+
+
+@record
+class EmbeddingCheck:
+    """What a device makes of the raw golden inputs by its own stages (`device_agent.shared.golden.embeddings`).
+
+    `largest_error` and `bound` are distances from the host's rows in model space, relative as `Input.bound` says;
+    `above` counts the rows beyond it. `search_different` counts own rows on which the search is not exact. Labels are
+    the same as the host's, or differ where that error can move them (`labels_open`), or where it cannot.
+    """
+
+    rows: int
+    bound: float
+    largest_error: float
+    above: int
+    search_different: int
+    labels_same: int
+    labels_open: int
+    labels_different: int
+
+
+@record
 class Certificate:
     """Compares a device's answers on the golden rows with the host's; `nonce` comes from the host that asked.
 
@@ -110,6 +144,7 @@ class Certificate:
     `failures` lists the gates that were missed. `classes` are the labels, as text. For a model of more than
     `MAX_CONFUSED` classes, `confusion` and `classes` are empty. `warnings` list why the release would be refused as a
     new one today: its key (`signed_by`) was revoked, or it has expired.
+    For a model with stages, accuracy is that of the device's own rows, and `embedding` says how they differ.
     `errors` are those of a regression, target by target, on the evaluation rows; it has no accuracy.
     `compared` exists at the activation that replaces a release, unless a model is large and no gate asks for it.
     """
@@ -138,8 +173,12 @@ class Certificate:
     signed_by: str = ""  # fingerprint of the key
     warnings: tuple[str, ...] = ()
     compared: Compared | None = None
+    embedding: EmbeddingCheck | None = None  # None: the model has no stages
     errors: tuple[TargetError, ...] = ()
+    taught: TaughtCheck | None = None  # None: no taught row takes part, or the golden rows are another's
     schema: int = SCHEMA
+    #: As in `KnnInfo`.
+    omitted = ("embedding",)
 
     @property
     def passed(self) -> bool:

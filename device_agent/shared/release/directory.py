@@ -178,7 +178,7 @@ def _list(folder: int) -> dict[str, Entry]:
     """Lists the directory; stops after more names than a release has, so that a huge directory is not read."""
     entries = {}
     with _readable("the directory"), os.scandir(folder) as found:
-        names = [entry.name for entry in itertools.islice(found, len(constants.RELEASE_FILES) + 1)]
+        names = [entry.name for entry in itertools.islice(found, len(constants.POSSIBLE_FILES) + 1)]
     for name in names:
         with _readable(name):
             state = os.stat(name, dir_fd=folder, follow_symlinks=False)

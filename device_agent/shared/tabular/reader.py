@@ -27,6 +27,8 @@ class Parsed:
         hint: what to do about the first error; may be empty.
         kept: the values of each kept column (see `keep` of the parsers) in the good lines.
         lines: number of each good line in the input.
+        bad: of a model with windows, (line number, message) of each line that breaks a window; it has no answer.
+        samples: of a model with windows, the number of good lines; rows are the windows that they complete.
     """
 
     rows: NDArray[Any]
@@ -35,10 +37,28 @@ class Parsed:
     hint: str = ""
     kept: Sequence[Sequence[Any]] = ()
     lines: Sequence[int] = ()
+    bad: Sequence[tuple[int, str]] = ()
+    samples: int = 0
 
 
 #: The numbers of a line, and its values in the columns that are kept.
 Line = tuple[list[float], Sequence[Any]]
+
+
+class Numbers(Protocol):
+    """The numbers of a line, as knn.json names them."""
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Names of the numbers."""
+
+    @property
+    def n_features(self) -> int:
+        """How many there are."""
+
+    @property
+    def origin(self) -> tuple[float, ...] | None:
+        """What is subtracted from them; None: nothing."""
 
 
 class Parser(Protocol):
@@ -77,6 +97,23 @@ def line_by_line(parser: Parser, block: bytes, parse_line: Callable[[bytes], Lin
             lines.append(parser.line)
     rows = np.array(good, np.float64).astype(parser.dtype) if good else np.empty((0, 0), parser.dtype)
     return Parsed(rows, len(good) + len(errors), errors, hints[0] if hints else "", list(zip(*kept)), lines)
+
+
+def without_row(parsed: Parsed, place: int, why: str) -> Parsed:
+    """Returns parsed lines in which the good row number `place` is a bad line."""
+    good = [position for position in range(parsed.count) if position not in parsed.errors]
+
+    def rest(values: Sequence[Any]) -> Sequence[Any]:
+        return [*values[:place], *values[place + 1 :]]
+
+    return Parsed(
+        np.delete(parsed.rows, place, axis=0),
+        parsed.count,
+        {**parsed.errors, good[place]: (parsed.lines[place], why)},
+        parsed.hint,
+        [rest(column) for column in parsed.kept],
+        rest(parsed.lines),
+    )
 
 
 def plain_numbers(fields: list[bytes], decimal: str = ".") -> list[bytes]:

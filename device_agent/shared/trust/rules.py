@@ -220,14 +220,16 @@ def _find_key(fingerprint: str, state: TrustState) -> bytes:
 
 def _check_files(statement: oms.Statement, files: Mapping[str, FileFact]) -> None:
     for name in statement.resources:
-        if name not in constants.SIGNED_FILES:
+        if name not in (*constants.SIGNED_FILES, *constants.STAGE_FILES):
             raise refused(Reason.FILE_UNLISTED, f"the signature names {name!r}, which is not a file of a release")
-    for name in constants.SIGNED_FILES:
+    for name in (*constants.SIGNED_FILES, *(name for name in constants.STAGE_FILES if name in files)):
         if name not in statement.resources:
             raise refused(Reason.FILE_UNLISTED, f"the signature does not cover {name}", "knnkit sign DIRECTORY")
     sizes = {name: Entry("file", fact.size) for name, fact in files.items()}
     check_listing({**sizes, constants.SIGNATURE_FILE: Entry("file", 0)})
     for name, digest in statement.resources.items():
+        if name not in files:
+            raise refused(Reason.FILE_MISSING, f"{name} is missing", "copy the whole release again")
         if files[name].sha256 != digest:
             raise refused(
                 Reason.FILE_CHANGED, f"{name} is not the file that was signed", "copy the whole release again"

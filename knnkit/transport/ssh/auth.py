@@ -17,6 +17,8 @@ from knnkit.transport.ssh import keys
 from knnkit.transport.ssh.config import Resolved
 from knnkit.transport.ssh.paramiko_import import AgentSSH, paramiko
 
+#: Seconds for an agent to list its keys. For a signature it may wait for a person.
+_AGENT_SECONDS = 5.0
 #: sshd's MaxAuthTries is 6.
 _MAX_OFFERS = 6
 
@@ -27,10 +29,11 @@ class _Agent(AgentSSH):
     def __init__(self, path: str, timeout: float) -> None:
         super().__init__()
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        connection.settimeout(timeout)
+        connection.settimeout(min(timeout / 2, _AGENT_SECONDS))
         try:
             connection.connect(path)
             self._connect(connection)  # type: ignore[attr-defined]
+            connection.settimeout(timeout)
         except BaseException:
             connection.close()
             raise
@@ -130,15 +133,15 @@ def _offers(where: Resolved, agent: _Agent | None, tried: _Tried) -> Iterator[tu
     if not where.identities_only:
         for blob, key in held.items():
             if blob not in offered:
-                yield f"{key.comment or key.get_name()} by the agent", key
+                yield f"{key.comment or key.get_name()} by the agent", keys.of_agent(key, tried.notes)
 
 
 def _key(
-    name: str, path: Path, held: paramiko.PKey | None, agent: _Agent | None, where: Resolved, tried: _Tried
+    name: str, path: Path, held: paramiko.AgentKey | None, agent: _Agent | None, where: Resolved, tried: _Tried
 ) -> tuple[str, paramiko.PKey] | None:
     """Returns a key and its label for messages, from the key agent, else from the file; None if neither has it."""
     if held is not None:
-        return f"{name} by the agent", held
+        return f"{name} by the agent", keys.of_agent(held, tried.notes)
     lacks = "the key agent does not hold this key" if agent else "no key agent is running that could use it"
     try:
         return name, keys.load(path, agent=lacks)

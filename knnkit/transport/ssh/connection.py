@@ -14,7 +14,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO, cast
 
 from knnkit.errors import DeviceFailed, KnnkitError, Unreachable
@@ -226,15 +226,21 @@ def _guarded(name: str, where: Resolved, hops: list[paramiko.Transport], timeout
             _close(hops)
             if watchdog.fired:
                 raise way.stuck(f"no connection within {timeout:g} s", "connect") from None
-            raise type(error)(f"{name}: {error}", hint=error.hint, reason=error.reason) from None
+            said = f"{name}: {error}{_ignored(way.hop or where)}"
+            raise type(error)(said, hint=error.hint, reason=error.reason) from None
         except Exception as error:  # some of paramiko's paths raise a bare Exception
             _close(hops)
             late = watchdog.fired or isinstance(error, TimeoutError)
             said = f"no connection within {timeout:g} s" if late else _say(error)
-            raise way.stuck(said, _reason(error)) from None
+            raise way.stuck(said + _ignored(way.hop or where), _reason(error)) from None
         except BaseException:
             _close(hops)
             raise
+
+
+def _ignored(hop: Resolved) -> str:
+    """Returns what to add to an error: settings with which ssh itself may get in."""
+    return f" (knnkit does not follow {', '.join(hop.ignored)} of ssh_config)" if hop.ignored else ""
 
 
 def _say(error: Exception) -> str:
@@ -289,7 +295,9 @@ def _reach(hop: Resolved, hops: list[paramiko.Transport], way: _Way) -> socket.s
     if hops:
         to, left = (hop.host, hop.port), way.left + _AFTER_US
         return hops[-1].open_channel("direct-tcpip", to, ("127.0.0.1", 0), timeout=left)
-    return ProxySocket(hop.proxy) if hop.proxy else tcp.connect(hop.host, hop.port, way.deadline)
+    if hop.proxy:
+        return ProxySocket(hop.proxy)
+    return tcp.connect(hop.host, hop.port, way.deadline, family=hop.family, source=hop.source)
 
 
 def _prefer_known(transport: paramiko.Transport, hop: Resolved) -> None:
@@ -302,7 +310,10 @@ def _prefer_known(transport: paramiko.Transport, hop: Resolved) -> None:
 
 
 def _check_host_key(transport: paramiko.Transport, hop: Resolved) -> None:
-    known_hosts.load(hop.known_hosts).check(hop.key_name, hop.key_port, _offered(transport), hop.typed)
+    known, offered = known_hosts.load(hop.known_hosts), _offered(transport)
+    if hop.revoked:
+        known = replace(known, lines=(*known.lines, *known_hosts.load_revoked(hop.revoked)))
+    known.check(hop.key_name, hop.key_port, offered, hop.typed)
 
 
 def _offered(transport: paramiko.Transport) -> known_hosts.HostKey:

@@ -21,7 +21,7 @@ import io
 import os
 import shlex
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from device_agent.shared.safe_files import open_ordinary, read_small
@@ -175,6 +175,26 @@ def _load_one(path: str, _changed: int, size: int) -> KnownHosts:
     except OSError as error:
         raise HostKeyError(f"{path}: {error.strerror}", reason="known-hosts") from None
     return parse(text, path)
+
+
+def load_revoked(path: str) -> tuple[_Line, ...]:
+    """Reads the file of RevokedHostKeys: one public key a line. No host is let in if it cannot be read, as with ssh.
+
+    Raises:
+        HostKeyError: it cannot be read, or is not a list of keys.
+    """
+    try:
+        text = read_small(Path(path), _MAX_FILE, follow=True).decode()
+    except OSError as error:
+        raise HostKeyError(f"RevokedHostKeys {path}: {error.strerror}", reason="known-hosts") from None
+    except UnicodeDecodeError:
+        said = f"RevokedHostKeys {path}: it is not a list of public keys; key revocation lists (KRL) are not supported"
+        raise HostKeyError(said, reason="known-hosts", hint="a file with one public key a line") from None
+    named = "".join(line if line.startswith("#") or not line.strip() else f"* {line}" for line in _lines(text))
+    found = parse(named, path)
+    if found.bad:
+        raise HostKeyError(f"RevokedHostKeys {found.bad[0]}: this is not a public key", reason="known-hosts")
+    return tuple(replace(line, key=replace(line.key, revoked=True)) for line in found.lines)
 
 
 def parse(text: str, path: str) -> KnownHosts:

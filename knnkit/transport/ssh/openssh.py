@@ -25,6 +25,13 @@ from knnkit.transport.ssh.settings import Settings, WrongConfig
 
 #: Seconds for `ssh -G`, with all commands of `Match exec`.
 _SECONDS = 20.0
+#: Settings that may be why ssh gets in, and knnkit does not: as ssh prints them, and as they are written.
+_IGNORED = {
+    "bindinterface": "BindInterface",
+    "knownhostscommand": "KnownHostsCommand",
+    "pkcs11provider": "PKCS11Provider",
+    "proxyusefdpass": "ProxyUseFdpass",
+}
 _Answer = tuple[int, str, str]  # exit code, standard output, standard error
 _answers: dict[tuple[object, ...], Future[_Answer]] = {}
 _asking = threading.Lock()
@@ -159,6 +166,10 @@ def _settings(out: str) -> Settings:
             user_known_hosts=_of_home(_paths(one("userknownhostsfile"))),
             global_known_hosts=_paths(one("globalknownhostsfile")),
             digest=one("controlpath"),
+            revoked=one("revokedhostkeys"),
+            family=one("addressfamily") or "any",
+            source=one("bindaddress"),
+            ignored=tuple(name for word, name in _IGNORED.items() if one(word) not in (None, "none", "no")),
         )
     except (KeyError, ValueError):
         raise WrongConfig("`ssh -G` gives an answer that cannot be read") from None

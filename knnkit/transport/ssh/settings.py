@@ -38,6 +38,10 @@ class Settings:
     user_known_hosts: tuple[str, ...] = ()
     global_known_hosts: tuple[str, ...] = ()
     digest: str | None = None  # the value of %C, if it is known
+    revoked: str | None = None  # RevokedHostKeys
+    family: str = "any"  # AddressFamily: any, inet, inet6
+    source: str | None = None  # BindAddress
+    ignored: tuple[str, ...] = ()  # settings that ssh would follow, and knnkit does not
 
 
 class CannotExpand(ValueError):

@@ -201,8 +201,8 @@ def damaged_arrays() -> Iterator[tuple[bytes, str]]:
 
     yield saved(np.zeros((3, 5))), "expected rows of 4 numbers, found the shape (3, 5)"
     yield saved(np.zeros((3, 4)), -8), "it ends in row 2; its header promises 3"
-    yield saved(np.array([["a"] * 4])), "it holds <U1, not numbers"
-    yield saved(np.array([[None] * 4])), "it holds object, not numbers"
+    yield saved(np.array([["a"] * 4])), "it contains <U1, not numbers"
+    yield saved(np.array([[None] * 4])), "it contains object, not numbers"
     yield saved(np.asfortranarray(np.zeros((3, 4)))), "it is stored by columns"
     yield saved(np.asfortranarray(np.zeros((1, 2, 2)))), "it is stored by columns"
     yield saved(np.full((2, 4), np.nan)), "rows[0, 0] ('sepal length (cm)'): nan is not a finite"
