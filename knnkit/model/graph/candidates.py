@@ -33,6 +33,24 @@ _FARTHEST = 3e18
 _STEEP = 1e18
 
 
+#: Returns the tensor of weights, from their name and their values.
+Take = Callable[[str, Float32], Any]
+
+
+class Variables:
+    """Weights as variables, made when they are first used."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, Any] = {}
+
+    def __call__(self, name: str, values: Float32) -> Any:
+        """Returns the variable of that name."""
+        if name not in self._made:
+            with tf.init_scope():
+                self._made[name] = tf.Variable(values, trainable=False, name=name)
+        return self._made[name]
+
+
 @dataclass(frozen=True)
 class Chosen:
     """The candidates of b queries.
@@ -69,30 +87,34 @@ class Scores(tf.Module):  # type: ignore[misc]
         super().__init__(name="scores")
         self.layout, self.count, self.table, self.apart = layout, count, layout.table(rows), apart
         self.blocks = layout.blocks(len(rows))
-        self.variable = tf.Variable(self.table, trainable=False, name="searched_rows")
-        self._parts = [
-            tf.Variable(self.table[start : start + rows], trainable=False, name=f"block_{start}")
-            for start, rows in (self.blocks if layout.gap else [])
-        ]
+        self.take: Take = Variables()
         self._bias = (-0.5 * squares).astype(np.float32)
+
+    @property
+    def weights(self) -> Any:
+        """The (n + gaps, r) tensor of the table."""
+        return self._weight("rows", self.table)
+
+    def _weight(self, name: str, values: Float32) -> Any:
+        return self.take(f"{type(self).__name__.lower()}_{name}", values)
 
     def best(self, factors: Any) -> tuple[Any, Any]:
         """Returns the (b, count) float32 best scores of (b, r) queries, greatest first, and their int32 places."""
-        if not self._parts or factors.shape[0] == 1:  # blocks help only a batch: one row reads every weight once
+        if not self.layout.gap or factors.shape[0] == 1:  # blocks help only a batch: one row reads every weight once
             return tuple(tf.math.top_k(self.scores(factors), self.count))
         parts = [
             _scores(
                 factors,
-                part,
-                self._bias[number * self.layout.block :][: part.shape[0]] - np.float32(number * self.apart),
+                self._weight(f"block_{start}", self.table[start : start + rows]),
+                self._bias[number * self.layout.block :][:rows] - np.float32(number * self.apart),
             )
-            for number, part in enumerate(self._parts)
+            for number, (start, rows) in enumerate(self.blocks)
         ]
         return greatest(parts, self.count, [start for start, _ in self.blocks], stable=self.apart > 0.0)
 
     def scores(self, factors: Any) -> Any:
         """Returns the (b, n + gaps) scores of (b, r) queries; a gap has the least score of all."""
-        return _scores(factors, self.variable, self.layout.column(self._bias, -float(_MAX_FLOAT32)))
+        return _scores(factors, self.weights, self.layout.column(self._bias, -float(_MAX_FLOAT32)))
 
     def index(self, places: Any) -> Any:
         """Returns the training rows at places of the table; a gap (found if all scores overflow) maps to one nearby."""

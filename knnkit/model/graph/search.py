@@ -7,6 +7,8 @@ returns a lower bound on the distance of all other rows. Never votes, and never 
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +17,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from device_agent.shared.protocol import constants
-from knnkit.model.graph.candidates import Products, QuantizedProducts, weigh
+from knnkit.model.graph.candidates import Products, QuantizedProducts, Take, weigh
 from knnkit.model.graph.row_blocks import Layout, block_width
 from knnkit.model.graph.topk import least
 from knnkit.model.index.cost_sample import Sample
@@ -82,19 +84,37 @@ class Search(tf.Module):  # type: ignore[misc]
         self.lattice = None if space.steps else find_lattice(enrolled, space.scale)
         if self.by_columns or k + OVER_FETCH >= count or space.metric == "manhattan":
             self.layout, self.table = Layout(count, 0), np.ascontiguousarray(enrolled)
-            self._rows = tf.Variable(self.table, trainable=False, name="training_rows")
+            self._variable = tf.Variable(self.table, trainable=False, name="training_rows")
             return
         sample = Sample(space, enrolled, k)
         self.projection = find_projection(sample, OVER_FETCH)
         self.products = Products(space, enrolled, self.projection, k + sample.over_fetch(), self.lattice)
         self.layout, self.table = self.products.layout, self.products.table
-        apart = self.projection is not None
-        self._rows = tf.Variable(enrolled, trainable=False, name="training_rows") if apart else self.products.variable
         if self.products.exact_within > 0.0:  # rows are tied by the dozen, and int8 leaves all of them in doubt
             return
         quantized = quantize(sample, self.projection, OVER_FETCH)
         if quantized is not None:
             self.quantized = QuantizedProducts(space, quantized, self.projection)
+
+    @property
+    def _rows(self) -> Any:
+        """The rows that are ranked by their exact differences."""
+        if self.products is None:
+            return self._variable
+        return self.products.take("training_rows", self.enrolled) if self.projection else self.products.weights
+
+    @contextlib.contextmanager
+    def using(self, take: Take) -> Iterator[None]:
+        """Within it, the products take their weights from `take`."""
+        products = [each for each in (self.products, self.quantized) if each is not None]
+        before = [each.take for each in products]
+        try:
+            for each in products:
+                each.take = take
+            yield
+        finally:
+            for each, old in zip(products, before):
+                each.take = old
 
     @property
     def rho(self) -> np.float32:

@@ -10,7 +10,7 @@ Values are float64 unless the text says float32. Never imports TensorFlow.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -26,6 +26,8 @@ from knnkit.model.reference.lattice import centre_on
 Float64 = NDArray[np.float64]
 Float32 = NDArray[np.float32]
 
+#: Rows, and numbers, that are held in float64 at a time.
+_ROWS, _NUMBERS = 4096, 4 << 20
 _MAX_FLOAT32 = float(np.finfo(np.float32).max)
 #: Unit roundoff u of float32: one operation is off by at most u of its result.
 EPSILON = 2.0**-24
@@ -270,15 +272,16 @@ def _centre(
     factors = np.ones(len(centre)) if scale is None else np.broadcast_to(scale, centre.shape).astype(np.float64)
     with np.errstate(over="ignore"):
         enrolled = np.asarray(values - centre, dtype=np.float32)
-        weighted = enrolled.astype(np.float64) * factors
-        squared = (weighted * weighted).sum(axis=1)
+        squared = np.concatenate([(weighted * weighted).sum(axis=1) for weighted in _weighted(enrolled, factors)])
         finite = np.isfinite(squared) & (squared < 1e36)
     if not finite.all() or not np.isfinite(factors.astype(np.float32)).all():
         raise BuildError(
             f"training row {int(np.argmin(finite))} is too large for float32 distances",
             hint="scale: standard in deploy.yaml, or drop the row",
         )
-    lengths = np.abs(weighted).sum(axis=1) if metric == "manhattan" else np.sqrt(squared)
+    lengths = np.sqrt(squared)
+    if metric == "manhattan":
+        lengths = np.concatenate([np.abs(weighted).sum(axis=1) for weighted in _weighted(enrolled, factors)])
     space = Space(
         metric,
         tuple(maps),
@@ -290,6 +293,11 @@ def _centre(
     )
     size = max(space.size, float(lengths.max()))
     return replace(space, zero=zero * size if maps else 0.0), enrolled
+
+
+def _weighted(enrolled: Float32, factors: Float64) -> Iterator[Float64]:
+    """Yields parts of the (n, p) rows in float64, times their factors."""
+    return (enrolled[start : start + _ROWS] * factors for start in range(0, len(enrolled), _ROWS))
 
 
 def _fold(steps: list[Step]) -> list[Step]:
@@ -311,11 +319,20 @@ def _choose_centre(values: NDArray[Any]) -> Float32:
 
     Where possible, every value's offset from it is exact in float32, and a whole number of steps (`lattice`).
     """
-    exact_values = values.astype(np.float64)
-    mean = exact_values.mean(axis=0)
-    spread = exact_values.std(axis=0)
-    grid = 2.0 ** np.floor(np.log2(np.where(spread > 0, spread, 1.0)))
+    width, step = values.shape[1], max(2, _NUMBERS // len(values))
+    groups = [slice(start, min(start + step, width)) for start in range(0, width, step)]
+    mean = np.concatenate([values[:, group].astype(np.float64).mean(axis=0) for group in groups])
+    spread = np.concatenate([values[:, group].astype(np.float64).std(axis=0) for group in groups])
     on_lattice = centre_on(values, mean)
+    chosen = []
+    for group in groups:
+        whole = None if on_lattice is None else on_lattice[group]
+        chosen.append(_choose_columns(values[:, group].astype(np.float64), mean[group], spread[group], whole))
+    return np.concatenate(chosen)
+
+
+def _choose_columns(exact_values: Float64, mean: Float64, spread: Float64, on_lattice: Float64 | None) -> Float32:
+    grid = 2.0 ** np.floor(np.log2(np.where(spread > 0, spread, 1.0)))
     tries = [mean, *(np.round(mean / (grid * fine)) * grid * fine for fine in (2.0**-10, 2.0**-4, 0.5))]
     tries = tries if on_lattice is None else [on_lattice, *tries]
     centre = mean.astype(np.float32)

@@ -9,16 +9,17 @@ from __future__ import annotations
 import contextlib
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from device_agent.shared.protocol import constants
 from knnkit.errors import BuildError
-from knnkit.model.graph.candidates import QuantizedProducts
+from knnkit.model.graph.candidates import QuantizedProducts, Take
 from knnkit.model.graph.tfknn import KnnModule
 from knnkit.model.tflite import flatbuffer
 
@@ -37,26 +38,64 @@ def convert(model: KnnModule) -> Any:
     Raises:
         BuildError: the converter changed the int8 rows; this TensorFlow is not supported.
     """
-    signatures = {}
+    signatures, weights = {}, {}
     for search in model.search.ways:
-        batch = model.batch_rows(search)
-        for name, rows in ((constants.SIGNATURE_ONE, 1), (constants.SIGNATURE_BATCH, batch)):
-            shape = tf.TensorSpec((rows, model.n_features), tf.float32, name=constants.INPUT_ROWS)
-
-            def answer(rows: Any, search: str = search) -> dict[str, Any]:
-                return model.answer(rows, search)
-
-            function = tf.function(answer, input_signature=[shape], autograph=False).get_concrete_function()
-            signatures[constants.signature(name, search)] = function
+        for name, rows in ((constants.SIGNATURE_ONE, 1), (constants.SIGNATURE_BATCH, model.batch_rows(search))):
+            key = constants.signature(name, search)
+            signatures[key], weights[key] = _trace(model, search, rows)
     with tempfile.TemporaryDirectory() as folder:
         with _without_autograph_files():
-            tf.saved_model.save(model, folder, signatures=signatures)
+            root = model if model.search.products is None else tf.Module()
+            tf.saved_model.save(root, folder, signatures=signatures)
         converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=list(signatures))
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
         tree = flatbuffer.unpack(bytes(converter.convert()))
+    _put_weights(tree, weights)
     if model.search.quantized:
         put_eight_bits(tree, model.search.quantized)
     return tree
+
+
+def _trace(model: KnnModule, search: str, rows: int) -> tuple[Any, dict[str, NDArray[Any]]]:
+    """Returns the graph of a search for so many rows, and the values of its inputs after the first, by their name.
+
+    The converter copies weights many times. So those of products are inputs, which `_put_weights` makes constant.
+    """
+    queries = tf.TensorSpec((rows, model.n_features), tf.float32, name=constants.INPUT_ROWS)
+    asked: dict[str, NDArray[Any]] = {}
+
+    def trace(take: Take, inputs: list[Any]) -> Any:
+        def answer(queries: Any, *weights: Any) -> dict[str, Any]:
+            given.update(zip(asked, weights))
+            with model.search.using(take):
+                return model.answer(queries, search)
+
+        return tf.function(answer, input_signature=[queries, *inputs], autograph=False).get_concrete_function()
+
+    def note(name: str, values: NDArray[Any]) -> Any:
+        asked[name] = values
+        return tf.compat.v1.placeholder(tf.float32, values.shape)
+
+    given: dict[str, Any] = {}
+    trace(note, [])
+    inputs = [tf.TensorSpec(values.shape, tf.float32, name=name) for name, values in asked.items()]
+    return trace(lambda name, _: given[name], inputs), asked
+
+
+def _put_weights(tree: Any, weights: Mapping[str, Mapping[str, NDArray[Any]]]) -> None:
+    """Makes inputs of a tree constant: `weights` has their values by signature and name."""
+    buffers: dict[str, int] = {}
+    for signature in tree.signatureDefs:
+        values = weights[signature.signatureKey.decode()]
+        graph = tree.subgraphs[signature.subgraphIndex]
+        for entry in signature.inputs:
+            name = entry.name.decode()
+            if name in values:
+                if name not in buffers:
+                    buffers[name] = _add_buffer(tree, values[name])
+                graph.tensors[entry.tensorIndex].buffer = buffers[name]
+        signature.inputs = [entry for entry in signature.inputs if entry.name.decode() not in values]
+        graph.inputs = np.array([entry.tensorIndex for entry in signature.inputs], np.int32)
 
 
 @contextlib.contextmanager

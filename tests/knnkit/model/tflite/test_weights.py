@@ -1,0 +1,35 @@
+"""The converter never holds the training rows: they become constants after it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from device_agent.shared.protocol import constants
+from knnkit.data.dataset import dataset
+from knnkit.model.build import make_module, make_reference
+from knnkit.model.reference.enrolment import enrol
+from knnkit.model.reference.spec import KnnSpec
+from knnkit.model.scaling import fit_scaler
+
+
+@pytest.mark.parametrize(("width", "metric"), [(100, "euclidean"), (40, "cosine")])
+def test_the_converter_gets_graphs_without_the_rows(width: int, metric: Any) -> None:
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(3000, width)).astype(np.float32)
+    enrolment = enrol(dataset(rows, np.arange(3000) % 3), fit_scaler(rows, "standard"), metric)
+    model = make_module(enrolment, make_reference(KnnSpec("m", 5, metric), enrolment))
+    from knnkit.model.tflite.convert import _trace
+
+    tables = [table for table, _ in model.search.stored()]
+    for search in model.search.ways:
+        for count in (1, model.batch_rows(search)):
+            function, weights = _trace(model, search, count)
+            assert function.graph.as_graph_def().ByteSize() < tables[0].nbytes / 2
+            assert not function.variables
+            if search == constants.FULL:  # views of the one table, without a copy
+                assert all(np.shares_memory(values, tables[0]) for values in weights.values())
+            queries = rows[:count]
+            assert len(function(queries, *weights.values())[constants.OUTPUT_LABEL]) == count
