@@ -54,7 +54,7 @@ def _arrays(loaded: Loaded, source: Any) -> Iterator[list[Cells]]:
         from device_agent.serving.files import embedded
 
         for rows, _ in embedded(source, loaded.signed):
-            yield [tuple(row) for row in _shortest(rows, info)]
+            yield cells_of(rows, info)
         return
     for wide in source.arrays(len(info.columns)):
         if info.table is not None:
@@ -76,11 +76,16 @@ def _lines(signed: TfliteKNN, source: Any, request: Request) -> Iterator[list[Ce
             number, message = next(iter(parsed.errors.values()))
             raise BadInput(f"{source.where(number)}: {message}", hint=parsed.hint or source.others)
         if info.table is None:
-            yield [tuple(row) for row in _shortest(parsed.rows, info)]
+            yield cells_of(parsed.rows, info)
         elif source.format == "jsonl":
             yield [_of_json(info, json.loads(line)) for line in block.splitlines() if line.strip()]
         else:
             yield [_of_text(info, *pair) for pair in zip(zip(*parsed.kept), _shortest(parsed.rows, info))]
+
+
+def cells_of(rows: NDArray[Any], info: KnnInfo) -> list[Cells]:
+    """Returns (n, n_features) numbers as raw rows."""
+    return [tuple(row) for row in _shortest(rows, info)]
 
 
 def _shortest(rows: NDArray[Any], info: KnnInfo) -> list[list[float]]:
