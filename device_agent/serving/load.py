@@ -20,6 +20,7 @@ from device_agent.shared.protocol.record import record, replace
 from device_agent.shared.release.directory import OpenRelease, open_release
 from device_agent.shared.release.model_file import read_member
 from device_agent.shared.trust.manifest import read_manifest
+from device_agent.shared.trust.reasons import Reason
 from device_agent.shared.trust.rules import Verdict
 from device_agent.store import searches, state
 from device_agent.store.state import Answering
@@ -30,6 +31,9 @@ from device_agent.system import clock
 if TYPE_CHECKING:
     from device_agent.enrolment.joined import JoinedKNN
     from device_agent.inference.tflite_knn import TfliteKNN
+
+#: Refusals that the same files, sent again, would meet again.
+_OF_KEYS = (Reason.UNKNOWN_KEY.value, Reason.NO_TRUSTED_KEYS.value)
 
 
 @record
@@ -166,7 +170,7 @@ def load_model(
 
     path = opened.path(constants.MODEL_FILE)
     model = TfliteKNN(path, runtime=runtime, num_threads=threads, stream=stream, search=search)
-    if model.info.input is not None:
+    if model.info.input is not None and model.info.input.stages:
         from device_agent.inference.stages import load_chain
 
         model.chain = load_chain(opened, model.info.input, runtime, threads)
@@ -191,10 +195,11 @@ def _compare(model: TfliteKNN, opened: OpenRelease) -> None:
 
 def _damaged(store: Store, ref: ReleaseRef, error: Refused) -> Refused:
     path = Path(constants.RELEASES_DIR) / ref.digest
+    again = "knnkit deploy --release RELEASE --verify --target HOST repairs it; or: python -m device_agent rollback"
     return Refused(
         f"the release {ref.name} {ref.version} on this device no longer verifies ({path}): {error}",
         reason=error.reason,
-        hint="knnkit deploy --release RELEASE --verify --target HOST repairs it; or: python -m device_agent rollback",
+        hint=error.hint if error.reason in _OF_KEYS else again,
     )
 
 

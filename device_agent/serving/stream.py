@@ -70,6 +70,7 @@ def stream(store: Store, request: Request, start: Start | None = None) -> int:
         finally:
             answerer.save_counts()
             answerer.last.close()
+            answerer.tell_gaps()
 
 
 def _serve(answerer: _Answerer, source: Source, flags: SignalFlags) -> int:
@@ -171,9 +172,9 @@ class _Answerer:
         if self._rows.parser.header and not self._has_header:
             self._has_header = True
             self._write(renderer.header())
-        for number, message in parsed.errors.values():
+        for number, message in (*parsed.errors.values(), *parsed.bad):
             self._report(number, message)
-        self.refused += len(parsed.errors)
+        self.refused += len(parsed.errors) + len(parsed.bad)
         if not parsed.count:
             return
         # After a death, few rows are answered one by one: if one kills this process too, its line is known.
@@ -199,6 +200,11 @@ class _Answerer:
         """Adds the missing and unknown cells to those that `status` shows."""
         save_counts(self._store, self._loaded, self._request)
         self._next_counts = time.monotonic() + COUNTS_SECONDS
+
+    def tell_gaps(self) -> None:
+        """Says on standard error what broke windows."""
+        if self._loaded.model.info.window is not None and (said := self._rows.parser.gaps.describe()):  # type: ignore[attr-defined]
+            print(f"device_agent: {self._name}: {said}", file=sys.stderr, flush=True)
 
     def wait(self) -> None:
         """No rows arrive: while it waits for the first of them, a start counts neither for nor against the release."""
@@ -231,7 +237,8 @@ class _Answerer:
         error = {0: (self._rows.parser.line, f"has more than {self.longest_line:,} bytes")}
         self._report(*error[0])
         self.refused += 1
-        self._write(self._renderer().render(None, 1, error))
+        if self._loaded.model.info.window is None:
+            self._write(self._renderer().render(None, 1, error))
 
     def check_release(self) -> None:
         """Switches to the release that answers now, if it is another one, and to the rows that are taught now."""

@@ -10,6 +10,7 @@ import contextlib
 import sys
 from pathlib import Path
 
+from device_agent.shared.protocol.reports import EmbeddingCheck
 from device_agent.shared.regression import described
 from knnkit.commands import _config, _decision_regions, _output, _query, _selection
 from knnkit.errors import KnnkitError, UsageError
@@ -80,9 +81,31 @@ def _show(report: FleetReport) -> None:
         "gates",
     ]
     print_table(heads, [_row(device) for device in report.devices])
+    networks = [[device.name, *_own(own)] for device in report.devices if (own := _own_rows(device)) is not None]
+    if networks:
+        heads = [
+            "device",
+            "own rows",
+            "largest error",
+            "bound",
+            "searched otherwise",
+            "labels same",
+            "open",
+            "different",
+        ]
+        print_table(heads, networks)
     rows = [row for device in report.devices for row in _differences(device)]
     if rows:
         print_table(["device", "row", "expected", "answered", "neighbours expected", "answered", "error"], rows)
+
+
+def _own_rows(device: DeviceReport) -> EmbeddingCheck | None:
+    return None if device.certificate is None else device.certificate.embedding
+
+
+def _own(own: EmbeddingCheck) -> list[str]:
+    counts = (own.search_different, own.labels_same, own.labels_open, own.labels_different)
+    return [f"{own.rows:,}", f"{own.largest_error:.2e}", f"{own.bound:g}", *(f"{count:,}" for count in counts)]
 
 
 def _row(device: DeviceReport) -> list[Cell | str]:

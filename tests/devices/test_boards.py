@@ -8,6 +8,7 @@ import csv
 import io
 import json
 import shlex
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,59 @@ def test_each_search_finds_the_same_by_the_kernels_of_every_board(
     assert len(said["x86-64-bookworm"]["answers"]) == 2  # one set of labels, one of neighbours
     assert said["x86-64-bookworm"]["rows"] == 300
     assert all(answers == said["x86-64-bookworm"] for answers in said.values())
+
+
+#: A release with stages in a root of its own: activates it, and answers its golden inputs.
+_STAGES = """
+import base64, contextlib, io, json, sys, tarfile, tempfile
+from pathlib import Path
+from device_agent.cli import main
+packed, key = (base64.b64decode(line) for line in sys.stdin)
+def agent(root, *words):
+    with contextlib.redirect_stdout(io.StringIO()) as printed, contextlib.suppress(SystemExit):
+        main(["--root", root, *words])
+    return printed.getvalue()
+with tempfile.TemporaryDirectory() as root:
+    Path(root, "trust").mkdir()
+    Path(root, "trust", "key.pem").write_bytes(key)
+    tarfile.open(fileobj=io.BytesIO(packed)).extractall(root)
+    digest = json.loads(agent(root, "stage", f"{root}/release", "--json"))["release"]["digest"]
+    found = json.loads(agent(root, "activate", digest, "--json"))
+    if "certificate" in found and found["certificate"]:
+        agent(root, "confirm", digest)
+        from device_agent.shared.golden.golden_set import Golden
+        raw = Golden.from_bytes(Path(root, "release", "golden.npz").read_bytes()).raw
+        Path(root, "inputs.jsonl").write_bytes(raw)
+        agent(root, "classify", "--input", f"{root}/inputs.jsonl", "--output", f"{root}/answers.jsonl")
+        found["labels"] = [json.loads(line)["label"] for line in Path(root, "answers.jsonl").open()]
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.parametrize("release", ["tones", "pixels"])
+def test_stages_give_the_host_s_labels_on_every_processor(
+    release: str, fleet: Any, deployed: dict[str, dict[str, Any]], releases: Any, record_property: Any
+) -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as packed:
+        packed.add(releases[release], "release")
+    sent = b"\n".join(map(base64.b64encode, (buffer.getvalue(), releases.public_key.read_bytes()))).decode()
+    labels = {}
+    for name, board in fleet.boards.items():
+        found = json.loads(board.ssh("~/.knnkit/venv/bin/python", "-c", shlex.quote(_STAGES), input=sent))
+        if MACHINES[name][2] == "numpy":
+            assert found["reason"] == "no-runtime"
+            continue
+        own = found["certificate"]["embedding"]
+        record_property(name, own)
+        print(name, own)
+        assert (found["certificate"]["different"], found["certificate"]["failures"]) == (0, [])
+        assert (own["above"], own["search_different"], own["labels_different"]) == (0, 0, 0)
+        assert own["largest_error"] <= (1e-4 if release == "tones" else 0.05)
+        labels[name] = found["labels"]
+    assert len(labels) == 4
+    if release == "tones":  # float32 throughout
+        assert len({json.dumps(each) for each in labels.values()}) == 1
 
 
 def test_a_second_deploy_has_nothing_to_do(fleet: Any, deployed: dict[str, dict[str, Any]], releases: Any) -> None:

@@ -99,7 +99,31 @@ RECIPES: dict[str, str] = {
         release: {version: 1.0.0, sequence: 10}
         gates: {accuracy: 0.9}
     """,
-    # The same, and rows may be taught.
+    # Windows of an accelerometer; the next release has the same windows, the last one longer ones.
+    "motion": """
+        model:
+          name: motion
+          data: {files: 'motion/*/*.csv', label: activity}
+          input: {window: {columns: [ax, ay, az], rows: 32, hop: 16, time: t, gap: 0.1}}
+        release: {version: 1.0.0, sequence: 10}
+        gates: {accuracy: 0.8}
+    """,
+    "motion-next": """
+        model:
+          name: motion
+          data: {files: 'motion/*/*.csv', labels: motion/labels.csv}
+          input: {window: {columns: [ax, ay, az], rows: 32, hop: 16, time: t, gap: 0.1}}
+        release: {version: 1.1.0, sequence: 11}
+    """,
+    "motion-long": """
+        model:
+          name: motion
+          data: {files: 'motion/*/*.csv', labels: folder}
+          input: {window: {columns: [ax, ay, az], rows: 40, time: t, gap: 0.1}}
+          test: 0
+        release: {version: 1.2.0, sequence: 12}
+    """,
+    # The same as plants, and rows may be taught.
     "plants-taught": """
         model:
           name: plants
@@ -126,6 +150,21 @@ RECIPES: dict[str, str] = {
           reject: 0.99
         release: {version: 1.0.0, sequence: 10}
         gates: {accuracy: 0.8}
+    """,
+    # Sounds in a folder for each label, of two takes; one stage on windows, pooled.
+    "tones": """
+        model:
+          name: tones
+          data: {files: "tones/{pitch}/{take}-*.wav", label: pitch}
+          split: {group: take}
+          input:
+            audio: {rate: 8000, seconds: 0.1, full_scale: 16}
+            stages: [{file: windows.tflite, frames: 16, hop: 8}]
+            pool: [mean, max, std]
+          k: 3
+          reject: 0.99
+        release: {version: 1.0.0, sequence: 10}
+        gates: {accuracy: 0.9}
     """,
     # Two targets instead of classes, and 200 columns with missing cells.
     "wifi": """
@@ -169,6 +208,7 @@ _SOURCES = (
     "device_agent",
     "tests/support/releases.py",
     "tests/support/offsets.py",
+    "tests/support/signals.py",
     "tests/support/stages.py",
     "tests/support/wifi.py",
     "tests/support/penguins.py",
@@ -273,7 +313,7 @@ from knnkit.config import parse as config
 from knnkit.release import keys
 from knnkit.release.build import build_release
 from knnkit.release.signing import FileSigner
-from support import offsets, penguins, releases, stages, wifi
+from support import offsets, penguins, releases, signals, stages, wifi
 folder = Path(folder)
 (folder / "keys").mkdir(parents=True)
 (folder / "releases").mkdir()
@@ -296,6 +336,7 @@ with (folder / "plants.csv").open("w") as file:
         file.write(f"2024-01-{number % 28 + 1:02d},{length},{kind + rng.normal(0, 0.1):.3f},{soil},{size},k{kind}\\n")
 penguins.dump(folder / "penguins.skops")
 penguins.write(folder / "penguins.csv", *penguins.birds(120, seed=2))
+signals.write(folder / "motion")
 wifi.write(folder / "wifi.csv", *wifi.fingerprints(400, seed=2))
 wifi.write(folder / "asked.csv", *wifi.fingerprints(80, seed=3))
 from sklearn.datasets import load_digits
@@ -310,6 +351,7 @@ offsets.write_csv(folder / "utm.csv", rows, labels)
 offsets.write_csv(folder / "near.csv", rows - rows.mean(axis=0), labels)
 offsets.write_csv(folder / "queries.csv", queries, np.zeros(len(queries), int))
 stages.write_all(folder)
+stages.write_tones(folder / "tones")
 for name, text in releases.RECIPES.items():
     parsed = config.parse(textwrap.dedent(text), base=folder)
     build_release(parsed.builds()[0], signer, out=folder / "releases" / name)
