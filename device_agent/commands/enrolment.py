@@ -27,6 +27,8 @@ def _configure_enrol(parser: argparse.ArgumentParser) -> None:
         help="format of the input (default: by the file's name, else by its first byte)",
     )
     add("--ignore-extra", action="store_true", help="leave out columns that the model does not know")
+    help = "teach the last N rows that a running stream answered, in place of an input (default: 1, at most 16)"
+    add("--last", type=count, nargs="?", const=1, metavar="N", help=help)
     add_holder(parser)
 
 
@@ -35,12 +37,14 @@ def _run_enrol(arguments: argparse.Namespace) -> int:
     from device_agent.serving.batch import Request
     from device_agent.serving.columns import Columns
 
-    if arguments.input in (None, "-"):
+    if arguments.last and arguments.input:
+        raise AgentError("--last takes the place of --input", hint="--last, or --input FILE")
+    if arguments.input in (None, "-") and not arguments.last:
         streams.say_if_waiting("device_agent")
     request = Request(
         arguments.input, None, arguments.format, None, Columns(), ignore_extra=arguments.ignore_extra, coders=[]
     )
-    found = teach.teach(store_of(arguments), arguments.label, request, holder_of(arguments))
+    found = teach.teach(store_of(arguments), arguments.label, request, holder_of(arguments), arguments.last)
     return show(arguments, found, f"taught {arguments.label}: {', '.join(found.ids)}\n{_totals(found)}")
 
 

@@ -30,6 +30,12 @@ _SIZE = 40
 _MOST = 100
 
 
+def memory_file(root: Path, kind: str = "") -> Path:
+    """Returns the path of this user's file of a kind in memory, for a root."""
+    name = hashlib.sha256(os.fsencode(root.absolute())).hexdigest()[:16]
+    return MEMORY / f"knnkit-{os.geteuid()}-{name}{kind}"
+
+
 class InFlight:
     """The lines that this process answers now.
 
@@ -38,8 +44,7 @@ class InFlight:
     """
 
     def __init__(self, root: Path) -> None:
-        name = hashlib.sha256(os.fsencode(root.absolute())).hexdigest()[:16]
-        self._path = MEMORY / f"knnkit-{os.geteuid()}-{name}"
+        self._path = memory_file(root)
         self._descriptor = -1
         self.died_at: tuple[tuple[int, int], ...] = ()
         with contextlib.suppress(OSError):

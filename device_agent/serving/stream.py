@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from device_agent.serving.batch import Request, make_renderer, save_counts
 from device_agent.serving.in_flight import InFlight
+from device_agent.serving.last_rows import LastRows
 from device_agent.serving.load import Loaded, answering, load_kept, stamp, with_taught_rows
 from device_agent.serving.outputs import open_output, require_apart, write_all
 from device_agent.serving.signal_flags import SignalFlags, stream_signals
@@ -68,6 +69,7 @@ def stream(store: Store, request: Request, start: Start | None = None) -> int:
             return _serve(answerer, source, flags)
         finally:
             answerer.save_counts()
+            answerer.last.close()
             answerer.tell_gaps()
 
 
@@ -131,6 +133,7 @@ class _Answerer:
         self._next_counts = 0.0
         self._renderer()
         self.in_flight = InFlight(store.root)
+        self.last = LastRows(store.root, self._loaded.signed.info)
         if self.in_flight.died_at:
             said = f"a process died while it answered lines {self.in_flight}; here, they are tried first"
             print(f"device_agent: warning: {said}", file=sys.stderr, flush=True)
@@ -190,6 +193,7 @@ class _Answerer:
         self.in_flight.answering(lines[0], lines[-1])
         answers = self._loaded.model.classify(rows)
         self.in_flight.answered()
+        self.last.keep(rows)
         return answers
 
     def save_counts(self) -> None:
@@ -293,6 +297,8 @@ class _Answerer:
             loaded.close()
             raise
         self._renderers = made
+        self.last.close()
+        self.last = LastRows(self._store.root, loaded.signed.info)
         before, self._loaded = self._loaded, loaded
         before.close()
 

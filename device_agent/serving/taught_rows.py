@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -54,8 +55,10 @@ def _arrays(loaded: Loaded, source: Any) -> Iterator[list[Cells]]:
         from device_agent.serving.files import embedded
 
         for rows, _ in embedded(source, loaded.signed):
-            yield [tuple(row) for row in _shortest(rows, info)]
+            yield cells_of(rows, info)
         return
+    if info.window is not None:
+        raise BadInput(f"{source.name}: windows of samples are taught from text", hint="--format csv, or jsonl")
     for wide in source.arrays(len(info.columns)):
         if info.table is not None:
             read_array(coder_of(info), wide.astype(cell_type(info)))  # refuses a category, and a cell that is missing
@@ -70,17 +73,25 @@ def _lines(signed: TfliteKNN, source: Any, request: Request) -> Iterator[list[Ce
         reading = replace(info, table=replace(info.table, transforms=()))
     parser = make_parser(reading, source.format, replace(request, columns=Columns(keep=keep)), signed.chain)
     parser.dtype = cell_type(info)
-    for block in source.blocks():
+    blocks = source.blocks()
+    if info.window is not None:
+        blocks = chain.from_iterable(map(parser.blocks, blocks))  # type: ignore[attr-defined]
+    for block in blocks:
         parsed = parser.parse(block)
         if parsed.errors:
             number, message = next(iter(parsed.errors.values()))
             raise BadInput(f"{source.where(number)}: {message}", hint=parsed.hint or source.others)
         if info.table is None:
-            yield [tuple(row) for row in _shortest(parsed.rows, info)]
+            yield cells_of(parsed.rows, info)
         elif source.format == "jsonl":
             yield [_of_json(info, json.loads(line)) for line in block.splitlines() if line.strip()]
         else:
             yield [_of_text(info, *pair) for pair in zip(zip(*parsed.kept), _shortest(parsed.rows, info))]
+
+
+def cells_of(rows: NDArray[Any], info: KnnInfo) -> list[Cells]:
+    """Returns (n, n_features) numbers as raw rows."""
+    return [tuple(row) for row in _shortest(rows, info)]
 
 
 def _shortest(rows: NDArray[Any], info: KnnInfo) -> list[list[float]]:

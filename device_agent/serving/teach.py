@@ -15,7 +15,7 @@ import numpy as np
 from device_agent.enrolment import golden_labels, local
 from device_agent.enrolment.journal import Journal
 from device_agent.inference.tflite_knn import TfliteKNN
-from device_agent.serving import taught_rows
+from device_agent.serving import last_rows, taught_rows
 from device_agent.serving.batch import Request
 from device_agent.serving.load import Loaded, answering, load_kept
 from device_agent.shared import enrolled
@@ -33,8 +33,8 @@ _LIST = "python -m device_agent enrolled"
 _FORGET = "python -m device_agent forget --last 1; or --label NAME, or --id ID"
 
 
-def teach(store: Store, label: str, request: Request, holder: str) -> Taught:
-    """Teaches all rows of an input.
+def teach(store: Store, label: str, request: Request, holder: str, last: int | None = None) -> Taught:
+    """Teaches all rows of an input, or the `last` ones that a running stream answered.
 
     Raises:
         Refused: the release does not allow it.
@@ -45,7 +45,10 @@ def teach(store: Store, label: str, request: Request, holder: str) -> Taught:
     try:
         allowed = _allowed(loaded.signed.info)
         named = _label(loaded.signed.info, label, allowed)
-        cells = taught_rows.read(loaded, request, allowed.rows)
+        if last is None:
+            cells = taught_rows.read(loaded, request, allowed.rows)
+        else:
+            cells = taught_rows.cells_of(last_rows.read(store.root, loaded.signed.info, last), loaded.signed.info)
         with Journal(store.root).changing(holder) as journal:
             rows = _made(loaded, named, cells)
             _check(loaded, journal.rows(), rows, allowed)

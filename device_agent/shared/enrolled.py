@@ -38,7 +38,7 @@ class LocalRow:
 def fingerprint(info: KnnInfo) -> str:
     """Returns 16 hexadecimal digits that name the columns of a model's raw rows."""
     kinds = [] if info.table is None else [column.encoding == "number" for column in info.table.columns]
-    stages = [] if info.input is None else [json_codec.to_plain(info.input)]
+    stages = [json_codec.to_plain(part) for part in (info.window, info.input) if part is not None]
     return hashlib.sha256(json.dumps([info.columns, kinds, *stages]).encode()).hexdigest()[:16]
 
 

@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support import crashpoints
 from support.device import Device
 from support.device_stream import Stream
 from support.releases import Releases
 
+from device_agent import cli
 from device_agent.shared.protocol import constants, json_codec
 from device_agent.shared.protocol.record import replace
 from device_agent.shared.protocol.reports import TaughtCheck
@@ -51,11 +53,15 @@ def refuse(device: Device, reason: str, *arguments: str, rows: bytes = ROSE) -> 
     """Runs a command that must be refused; nothing may change. Returns the message and the hint."""
     file = device.root / constants.JOURNAL_FILE
     before = file.read_bytes() if file.exists() else b""
-    said = device.run(*arguments, "--json", input=rows)
-    assert said.code != 0, said.out
-    assert said.document["reason"] == reason, said.document
+    (input := device.root.parent / "refused.csv").write_bytes(rows)
+    source = ["--input", str(input)] if arguments[0] == "enrol" and "--last" not in arguments else []
+    words = ["--root", str(device.root), *arguments, *source, "--json"]
+    said = crashpoints.run(lambda: cli.main(words), device.root)  # in a fork: sooner than a new Python
+    document = json.loads(said.out)
+    assert said.code == document["exit_code"] != 0
+    assert document["reason"] == reason, document
     assert (file.read_bytes() if file.exists() else b"") == before
-    return f"{said.document['message']} | {said.document['hint']}"
+    return f"{document['message']} | {document['hint']}"
 
 
 def labels(device: Device, rows: bytes = ASKED) -> list[str]:
@@ -263,6 +269,21 @@ def test_a_stream_answers_every_row_once_while_rows_are_taught(taught: Device) -
         assert json.loads(stream.ask("9,9,9.05,9"))["label"] == "rose"
         rest, said = stream.finish()
     assert (rest, said) == ("", "")
+
+
+def test_what_a_stream_answered_last_is_taught(taught: Device) -> None:
+    assert "stream" in refuse(taught, "no-rows", "enrol", "--label", "rose", "--last")
+    with Stream(taught, "--json") as stream:
+        for row in ("5.1,3.5,1.4,0.2", "9,9,9,9", "9.1,9,9,9"):
+            assert "local" not in json.loads(stream.ask(row))
+        assert "--last" in refuse(taught, "bad-arguments", "enrol", "--label", "rose", "--last", "--input", "rows.csv")
+        refuse(taught, "no-rows", "enrol", "--label", "rose", "--last", "4")
+        assert taught.ask("enrol", "--label", "rose", "--last", "2")["labels"] == {"rose": 2}
+        assert json.loads(stream.ask("9,9,9.05,9"))["label"] == "rose"
+        stream.finish()
+    rows = [json.loads(line)["row"] for line in taught.run("enrolled", "--json").out.splitlines()]
+    assert rows == [[9, 9, 9, 9], [9.1, 9, 9, 9]]
+    refuse(taught, "no-rows", "enrol", "--label", "rose", "--last")
 
 
 def test_no_answer_is_lost_or_mixed_while_labels_come_and_go(taught: Device) -> None:

@@ -1,0 +1,95 @@
+"""The last rows that a stream answered.
+
+`enrol --last` teaches them. They lie in a file under /dev/shm, which is memory; only the owner may read
+it. It exists only while a stream runs whose release allows rows to be taught. Models with a table keep none: their raw
+cells are not at hand.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.serving.in_flight import memory_file
+from device_agent.shared.enrolled import fingerprint
+from device_agent.shared.protocol.errors import BadInput
+from device_agent.shared.protocol.model_info import KnnInfo
+from device_agent.shared.queries import row_type
+from device_agent.shared.safe_files import read_small
+
+#: Most rows that are kept.
+MOST = 16
+_HEAD = struct.Struct("<16sII")  # fingerprint of the columns, number of rows, CRC-32 of what follows
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_KIND = "-rows"
+
+
+class LastRows:
+    """Keeps the last rows of a stream; `close` removes them."""
+
+    def __init__(self, root: Path, info: KnnInfo) -> None:
+        self._path, self._columns = memory_file(root, _KIND), fingerprint(info).encode()
+        self._rows = np.empty((0, info.n_features), row_type(info.origin))
+        self._descriptor = -1
+        if info.enrol is not None and info.table is None:
+            with contextlib.suppress(OSError):
+                self._descriptor = _open(self._path)
+
+    def keep(self, rows: NDArray[Any]) -> None:
+        """Keeps (n, n_features) raw rows, and forgets the oldest beyond `MOST`."""
+        if self._descriptor < 0:
+            return
+        self._rows = rows[-MOST:] if len(rows) >= MOST else np.concatenate([self._rows, rows])[-MOST:]
+        data = self._rows.tobytes()
+        with contextlib.suppress(OSError):
+            os.pwrite(self._descriptor, _HEAD.pack(self._columns, len(self._rows), zlib.crc32(data)) + data, 0)
+
+    def close(self) -> None:
+        """Removes the file."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+            with contextlib.suppress(OSError):
+                self._path.unlink()
+
+
+def _open(path: Path) -> int:
+    descriptor = os.open(path, _FLAGS, 0o600)
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
+        os.close(descriptor)
+        raise PermissionError
+    os.ftruncate(descriptor, 0)
+    return descriptor
+
+
+def read(root: Path, info: KnnInfo, count: int) -> NDArray[Any]:
+    """Returns the last (`count`, n_features) rows that a running stream answered.
+
+    Raises:
+        BadInput: there are not so many, or they are of a model with other columns.
+    """
+    dtype = np.dtype(row_type(info.origin))
+    size = MOST * info.n_features * dtype.itemsize
+    for _ in range(10):  # the stream may be writing
+        try:
+            data = read_small(memory_file(root, _KIND), _HEAD.size + size)
+            columns, kept, code = _HEAD.unpack_from(data)
+        except (OSError, struct.error):
+            break
+        body = data[_HEAD.size : _HEAD.size + kept * info.n_features * dtype.itemsize]
+        if zlib.crc32(body) != code:
+            continue
+        if columns != fingerprint(info).encode() or kept < count:
+            break
+        return np.frombuffer(body, dtype).reshape(kept, info.n_features)[-count:]
+    said = f"--last: no running stream has answered {count} rows of this release ({MOST} are kept, none of a table)"
+    raise BadInput(said, reason="no-rows", hint="--input FILE")

@@ -1,0 +1,74 @@
+"""Which taught rows a release uses: a pure function of the release and the rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from device_agent.shared.enrolled import LocalRow, fingerprint, label_of
+from device_agent.shared.joined import contained, join
+from device_agent.shared.protocol.constants import UNKNOWN
+from device_agent.shared.protocol.model_info import Enrol, KnnInfo, LabelSets, Reject
+from device_agent.shared.protocol.record import replace
+from device_agent.shared.release.row_origins import Origins
+
+INFO = KnnInfo(
+    name="m", k=1, n_features=2, feature_names=("x", "y"), classes=("a", "b", "c"), metric="euclidean",
+    weights="uniform", scale="none", n_train=9, batch=8, fingerprint="", minimum_runtime="2.14.0", versions={},
+    reject=Reject(0.9, (3.0, 1.0, 2.0)), label_sets=(LabelSets(0.9, (0.1, None, 0.2), 1.0),), lattice=0.5,
+    enrol=Enrol(10),
+)  # fmt: skip
+
+
+def row(name: str, label: Any = "a", digest: str = "now", **changes: Any) -> LocalRow:
+    return replace(LocalRow(name, label, 0, (1.0, 2.0), digest, fingerprint(INFO)), **changes)
+
+
+def names(info: KnnInfo, *rows: LocalRow, digest: str = "now", there: frozenset[str] = frozenset()) -> list[str]:
+    return [each.id for each in join(info, rows, digest, there).rows]
+
+
+def test_new_labels_stand_after_the_model_s_in_the_order_in_which_they_were_taught() -> None:
+    found = join(INFO, [row("1", "z"), row("2", "b"), row("3", "d"), row("4", "z")], "now")
+    assert found.info.classes == ("a", "b", "c", "z", "d")
+    assert found.codes.tolist() == [3, 1, 4, 3]
+    assert (found.info.n_train, found.info.lattice) == (13, None)
+
+
+def test_a_new_label_has_the_median_threshold_and_is_in_every_label_set() -> None:
+    found = join(INFO, [row("1", "z")], "now").info
+    assert found.reject is not None
+    assert found.reject.thresholds == (3.0, 1.0, 2.0, 2.0)
+    assert found.label_sets is not None
+    assert found.label_sets[0].thresholds == (0.1, None, 0.2, None)
+    assert found.classes[UNKNOWN] == "z"
+
+
+def test_a_release_absorbs_the_rows_whose_ids_it_contains() -> None:
+    rows = [row("0a"), row("0b"), row("0c")]
+    origins = Origins(text=b"17\n0b\nx0cx\n", ends=np.array([2, 5, 10]))
+    assert contained(origins, rows) == {"0b"}
+    assert contained(Origins(), rows) == contained(None, rows) == frozenset()
+    assert names(INFO, *rows, there=contained(origins, rows)) == ["0a", "0c"]
+
+
+@pytest.mark.parametrize(
+    ("allowed", "left"),
+    [
+        (None, []),
+        (Enrol(10), ["old", "other", "new"]),
+        (Enrol(10, new_labels=False), ["old", "other"]),
+        (Enrol(10, drop=True), ["old", "new"]),
+    ],
+)
+def test_a_release_leaves_out_what_it_does_not_allow(allowed: Enrol | None, left: list[str]) -> None:
+    rows = [row("old"), row("other", digest="before"), row("new", "z"), row("wide", columns="0" * 16)]
+    assert names(replace(INFO, enrol=allowed), *rows) == left
+
+
+def test_a_label_names_a_class_or_is_a_new_one_of_the_same_kind() -> None:
+    assert [label_of(text, (1, 2)) for text in ("1", "3", "-3", "03", "x", "1.5")] == [1, 3, -3, None, None, None]
+    assert [label_of(text, ("a", "1")) for text in ("a", "1", "2")] == ["a", "1", "2"]
+    assert names(replace(INFO, classes=(1, 2)), row("text", "x"), row("number", 3)) == ["number"]
