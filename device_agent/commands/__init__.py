@@ -5,7 +5,7 @@ The packages that do the work are imported only when a command runs.
 
 from __future__ import annotations
 
-from device_agent.commands import classify, diagnostics, lifecycle, trust
+from device_agent.commands import classify, diagnostics, lifecycle, ring, trust
 from device_agent.commands.options import Command
 
 COMMANDS: dict[str, Command] = {
@@ -26,4 +26,5 @@ COMMANDS: dict[str, Command] = {
     "lock": lifecycle.LOCK,
     "unlock": lifecycle.UNLOCK,
     "trust": trust.TRUST,
+    "ring": ring.RING,
 }

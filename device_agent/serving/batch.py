@@ -36,6 +36,8 @@ from device_agent.store.starts import Start
 from device_agent.store.store import Store
 
 if TYPE_CHECKING:
+    from device_agent.inference.tflite_knn import Answers
+    from device_agent.serving.ring import Ring
     from device_agent.shared.features.coder import Coder
     from device_agent.shared.protocol.model_info import KnnInfo
 
@@ -68,12 +70,24 @@ def classify(store: Store, request: Request, start: Start | None = None) -> int:
     try:
         loaded.tell_warnings()
         with InFlight(store.root) as in_flight:
-            count = classify_by(loaded, request, start, in_flight)
+            count = classify_by(loaded, request, start, in_flight, ring_of(store, loaded))
         save_counts(store, loaded, request)
         _tell_if_left(store, loaded)
         return count
     finally:
         loaded.close()
+
+
+def ring_of(store: Store, loaded: Loaded) -> Ring | None:
+    """Returns what keeps rows for people to label; None if the release keeps none, or this user cannot."""
+    if loaded.model.info.keep is None:
+        return None
+    from device_agent.serving.ring import Ring
+
+    try:
+        return Ring(store.ring_file, loaded.model.info, loaded.model.info.keep, loaded.digest)
+    except OSError:
+        return None
 
 
 def save_counts(store: Store, loaded: Loaded, request: Request) -> None:
@@ -96,7 +110,13 @@ def _tell_if_left(store: Store, loaded: Loaded) -> None:
         print(f"device_agent: warning: {loaded.digest} gave these answers; {now} answers now", file=sys.stderr)
 
 
-def classify_by(loaded: Loaded, request: Request, start: Start | None = None, in_flight: InFlight | None = None) -> int:
+def classify_by(
+    loaded: Loaded,
+    request: Request,
+    start: Start | None = None,
+    in_flight: InFlight | None = None,
+    ring: Ring | None = None,
+) -> int:
     """As `classify`, with a release that is already loaded and stays loaded.
 
     Raises:
@@ -106,12 +126,15 @@ def classify_by(loaded: Loaded, request: Request, start: Start | None = None, in
     renderer = make_renderer(loaded, request.columns, request.output_format or source.format)
     sink = Sink(request.output, renderer.dtype if isinstance(renderer, NpyRenderer) else None)
     try:
-        table = _Table(loaded, source, request, start, in_flight)
+        table = _Table(loaded, source, request, start, in_flight, ring)
         count = _run(table, renderer, sink)
         sink.finish(count)
     except BaseException:
         sink.abandon()
         raise
+    finally:
+        if ring:
+            ring.save()
     return count
 
 
@@ -180,12 +203,12 @@ def _run(table: _Table, renderer: Renderer, sink: Sink) -> int:
 def _rendered(table: _Table, renderer: Renderer) -> Iterator[tuple[int, bytes]]:
     """Yields (number of rows, rendered answers) of each block."""
     loaded, request = table.loaded, table.request
-    if request.columns.labels_only:
+    if request.columns.labels_only and not table.ring:
         for labels in label_all(loaded, table.blocks(), request.runtime, request.threads):
             yield len(labels), renderer.render_labels(labels, table.take())
     else:
         for answers in answer_all(loaded, table.blocks(), request.runtime, request.threads):
-            yield len(answers.label), renderer.render(answers, len(answers.label), {}, table.take())
+            yield len(answers.label), renderer.render(answers, len(answers.label), {}, table.take(answers))
 
 
 class _Table:
@@ -196,22 +219,30 @@ class _Table:
     """
 
     def __init__(
-        self, loaded: Loaded, source: Source, request: Request, start: Start | None, in_flight: InFlight | None
+        self,
+        loaded: Loaded,
+        source: Source,
+        request: Request,
+        start: Start | None,
+        in_flight: InFlight | None,
+        ring: Ring | None,
     ) -> None:
-        self.header = False
+        self.header, self.ring = False, ring
         self.loaded, self.source, self.request, self.start = loaded, source, request, start
         self._info, self._in_flight = loaded.model.info, in_flight
-        self._waiting: deque[tuple[Kept, int, int]] = deque()
+        self._waiting: deque[tuple[Kept, int, int, NDArray[Any] | None]] = deque()
 
-    def take(self) -> Kept:
+    def take(self, answers: Answers | None = None) -> Kept:
         """Returns the values of the columns that are kept, of the oldest block that is read and not taken."""
-        kept, _, _ = self._waiting.popleft()
+        kept, _, _, rows = self._waiting.popleft()
+        if self.ring and answers is not None and rows is not None:
+            self.ring.note(rows, answers)
         self._tell()
         return kept
 
     def _hand_out(self, rows: NDArray[Any], kept: Kept, name: str, numbers: Sequence[int]) -> NDArray[Any]:
         self._refuse_poison(rows, name, numbers)
-        self._waiting.append((kept, numbers[0], numbers[-1]))
+        self._waiting.append((kept, numbers[0], numbers[-1], rows if self.ring else None))
         self._tell()
         return rows
 

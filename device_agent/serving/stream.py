@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from device_agent.serving.batch import Request, make_renderer, save_counts
+from device_agent.serving.batch import Request, make_renderer, ring_of, save_counts
 from device_agent.serving.in_flight import InFlight
 from device_agent.serving.load import answering, load_kept
 from device_agent.serving.outputs import open_output, require_apart, write_all
@@ -66,7 +66,7 @@ def stream(store: Store, request: Request, start: Start | None = None) -> int:
         try:
             return _serve(answerer, source, flags)
         finally:
-            answerer.save_counts()
+            answerer.save()
 
 
 def _serve(answerer: _Answerer, source: Source, flags: _SignalFlags) -> int:
@@ -166,6 +166,7 @@ class _Answerer:
         self._answering = answering(store)
         self._loaded = load_kept(store, self._answering.release, request.runtime, request.threads, stream=True)
         self._loaded.tell_warnings()
+        self._ring = ring_of(store, self._loaded)
         self._rows = StreamRows(self._loaded.model.info, source, request)
         self._renderers: dict[str, Renderer] = {}
         self._next_counts = 0.0
@@ -181,7 +182,7 @@ class _Answerer:
             return
         self.check_release()
         if self._request.coders and time.monotonic() >= self._next_counts:
-            self.save_counts()
+            self.save()
         answered = 0
         for parsed in self._rows.parse(block):
             safe = self._without_poison(parsed)
@@ -229,10 +230,14 @@ class _Answerer:
         self.in_flight.answering(lines[0], lines[-1])
         answers = self._loaded.model.classify(rows)
         self.in_flight.answered()
+        if self._ring:
+            self._ring.note(rows, answers)
         return answers
 
-    def save_counts(self) -> None:
-        """Adds the missing and unknown cells to those that `status` shows."""
+    def save(self) -> None:
+        """Writes the counts of missing and unknown cells, and the rows that are kept."""
+        if self._ring:
+            self._ring.save()
         save_counts(self._store, self._loaded, self._request)
         self._next_counts = time.monotonic() + COUNTS_SECONDS
 
@@ -241,8 +246,8 @@ class _Answerer:
         if self._start:
             self._start.withdraw()
         self.check_release()
-        if self._request.coders:
-            self.save_counts()
+        if self._request.coders or self._ring:
+            self.save()
 
     def _renderer(self) -> Renderer:
         format = self._request.output_format or self._rows.format
@@ -305,9 +310,10 @@ class _Answerer:
             loaded.close()
             raise
         loaded.tell_warnings()
-        self.save_counts()
+        self.save()
         self._renderers = made
         before, self._loaded = self._loaded, loaded
+        self._ring = ring_of(self._store, loaded)
         before.close()
 
     def _may_continue(self) -> bool:

@@ -9,6 +9,8 @@ from pydantic import AfterValidator, Field
 
 from knnkit.config.field_types import Example, Section, Words
 
+#: Most rows of a kind that a device keeps.
+MOST_KEPT = 10_000
 Accepted = Annotated[float, Field(gt=0.0, lt=1.0)]
 
 
@@ -34,6 +36,18 @@ Coverages = Annotated[
     Annotated[Accepted, pydantic.Tag("<coverage>")] | Annotated[tuple[Accepted, ...], pydantic.Tag("<list>")],
     pydantic.Discriminator(lambda value: "<list>" if isinstance(value, tuple | list) else "<coverage>"),
 ]
+
+
+class KeepConfig(Section):
+    """Rows that a device keeps for people to label. They can be personal."""
+
+    unknown: Annotated[int, Example("200")] = Field(default=0, ge=0, le=MOST_KEPT)
+    """Most rows that were answered "unknown"; the newest stay."""
+    uncertain: Annotated[int, Example("200")] = Field(default=0, ge=0, le=MOST_KEPT)
+    """Most rows near a threshold of `reject`, or whose answer hung on one vote; the newest stay."""
+    random: Annotated[int, Example("100")] = Field(default=0, ge=0, le=MOST_KEPT)
+    """Size of a random sample of all rows."""
+
 
 Kept = Literal["condensed", "edited", "prototypes"]
 

@@ -14,7 +14,8 @@ from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
 from device_agent.shared.protocol import constants
-from knnkit.config.answer_models import Coverages, Reduce, ReduceConfig, Reject
+from device_agent.shared.protocol.model_info import Keep
+from knnkit.config.answer_models import Coverages, KeepConfig, Reduce, ReduceConfig, Reject
 from knnkit.config.data_models import FileData, SklearnData, SkopsData
 from knnkit.config.field_types import (
     Duration,
@@ -152,6 +153,9 @@ class ModelConfig(Section):
     """condensed, edited or prototypes: keep fewer training rows in the model; or {how, max_loss}. Default: all rows."""
     ignore_extra: bool = False
     """Whether a device leaves out columns of a row that the model does not know; else they are an error."""
+    keep: Annotated[KeepConfig | None, Example("{unknown: 200}")] = None
+    """Rows that each device keeps for `knnkit collect`, up to a number of each kind; default: none, because rows can be
+    personal."""
     device_class: Annotated[Name, Example("zero")] = "any"
     """The class of device that this model is for; "any" fits all."""
     licence: Annotated[Text, Example("CC-BY-4.0")] = ""
@@ -165,6 +169,12 @@ class ModelConfig(Section):
     def reduction(self) -> ReduceConfig | None:
         """`reduce` with its default."""
         return ReduceConfig(how=self.reduce) if isinstance(self.reduce, str) else self.reduce
+
+    @property
+    def kept_rows(self) -> Keep | None:
+        """`keep` as knn.json has it; None if it keeps nothing."""
+        found = Keep(**self.keep.model_dump()) if self.keep else Keep()
+        return found if any(found.sizes.values()) else None
 
     @property
     def coverages(self) -> tuple[float, ...]:

@@ -159,6 +159,7 @@ def build_enrolled(
         origin=None if origin is None else tuple(origin.tolist()),
         table=table,
         ignore_extra=ignore_extra,
+        keep=spec.keep,
         schema=_schema(table is not None or ignore_extra, origin is not None),
     )
     return BuiltModel(

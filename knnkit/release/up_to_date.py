@@ -23,8 +23,8 @@ from knnkit.errors import DataError
 _TOOLS = ("tensorflow", "scikit-learn", "numpy")
 #: Keys of `model` that count by what they lead to.
 _ELSEWHERE: Any = {"gates": True, "data": {"file", "files", "skops"}, "test": {"file"}, "split": {"file"}}
-#: Keys of tables.
-_SILENT = {"drop", "missing", "categories", "unknown_category", "ignore_extra", "thousands"}
+#: Keys that older versions lack.
+_SILENT = {"drop", "missing", "categories", "unknown_category", "ignore_extra", "thousands", "keep"}
 _CHUNK = 1 << 20
 
 

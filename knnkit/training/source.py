@@ -241,7 +241,8 @@ def load(build: Build) -> Material:
     model = build.model
     if isinstance(model.data, SkopsData):
         return _load_imported(build, model.data)
-    spec = KnnSpec(model.name, model.k, model.metric, model.weights, model.scale, model.reject, model.coverages)
+    how = (model.k, model.metric, model.weights, model.scale, model.reject, model.coverages, model.kept_rows)
+    spec = KnnSpec(model.name, *how)
     everything = _load_rows(build)
     divided = _divide(build, everything)
     chosen = isinstance(model.data, FileData) and model.data.features is not None
@@ -331,7 +332,7 @@ def _load_imported(build: Build, data: SkopsData) -> Material:
     found = sklearn_importer.import_estimator(
         estimator, name=model.name, feature_names=names, reject=model.reject, source=str(data.skops)
     )
-    found = replace(found, spec=replace(found.spec, label_sets=model.coverages))
+    found = replace(found, spec=replace(found.spec, label_sets=model.coverages, keep=model.kept_rows))
     return replace(of_imported(found, held_out), ignore_extra=model.ignore_extra)
 
 

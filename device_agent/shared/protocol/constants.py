@@ -90,6 +90,7 @@ CURRENT_LINK = "current"  # -> releases/<digest>, replaced by rename
 STATE_FILE = "state.json"
 HISTORY_FILE = "history.jsonl"
 COUNTS_FILE = "cell-counts.json"  # missing and unknown cells that the answering release met
+RING_FILE = "ring.jsonl"  # rows that the release keeps for people to label
 STARTS_FILE = "starts"  # one line: starts of a release that have not answered
 LOCK_FILE = "lock"
 CLASS_FILE = "device-class"  # one line: the device's class; without it, only releases for "any" are accepted
