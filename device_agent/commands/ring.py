@@ -1,4 +1,4 @@
-"""The agent's `ring` command: rows that the board keeps for people to label."""
+"""The agent's `ring` command: lists and wipes kept rows."""
 
 from __future__ import annotations
 

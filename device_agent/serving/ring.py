@@ -1,4 +1,4 @@
-"""Chooses the answered rows that a board keeps for people to label.
+"""Chooses which answered rows a board keeps.
 
 A release says how many of each kind (`keep` in knn.json): rows that were answered "unknown", rows whose answer was
 uncertain, and a random sample of all rows (algorithm R of Vitter 1985). They wait in memory, and `store.ring_file` gets

@@ -1,6 +1,6 @@
-"""Bounded file of rows that a board keeps for people to label.
+"""File of the rows that a board keeps for labelling.
 
-ROOT/ring.jsonl, mode 0600: one JSON object a line, appended under a kernel lock, and written anew before it has twice
+ROOT/ring.jsonl, mode 0600: one JSON object a line, appended under a kernel lock, and rewritten before it has twice
 the rows that it may hold. A kill leaves at most one incomplete line, which readers skip. The first line has the ring's
 generation and sizes; `wipe` begins another generation, by which a running process knows that its rows are not wanted
 any more. Never keeps a row in a ROOT of another user. Never stops an answer: the caller ignores its errors.
@@ -157,7 +157,7 @@ def _parse(line: bytes) -> Entry:
 
 
 def _replace(path: Path, generation: str, keep: Keep, found: _Content) -> None:
-    """Writes the file anew, with the rows that it holds; needs the lock on the old one."""
+    """Rewrites the file with the rows that it holds; needs the lock on the old one."""
     lines = [_line(entry) for entry in found.lasting(keep)]
     size, first = sum(map(len, lines)), 0
     while size > MAX_BYTES:

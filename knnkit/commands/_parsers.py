@@ -333,6 +333,7 @@ CONFIGURE: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "status": _options.add_fleet,
     "rollback": _rollback,
     "classify": _classify,
+    "collect": _parsers_rows.collect,
     "bench": _bench,
     "logs": _logs,
     "doctor": _options.add_fleet,

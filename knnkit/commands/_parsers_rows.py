@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import get_args
 
 from device_agent.shared.protocol import constants
@@ -58,6 +59,20 @@ def audit(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "Rows are numbered from 0, as in the file. k, metric, weights and scale are those of deploy.yaml."
     parser.add_argument("--output", type=_options.path, metavar="FILE", help="write all findings as CSV, with the rows")
     _options.add_model(parser)
+
+
+def collect(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of `knnkit collect`."""
+    parser.epilog = "The same command again brings only what is new. Labels that you gave stay."
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=_options.path,
+        metavar="DIR",
+        default=Path("collected"),
+        help="folder with a Parquet file for each model (default: %(default)s)",
+    )
+    _options.add_fleet(parser)
 
 
 def _share(text: str) -> float:
