@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,7 +57,7 @@ def _merge(report: FleetReport, folder: Path) -> tuple[FleetReport, dict[Path, t
         try:
             new = collected.merge(path, columns, brought_home)
         except KnnkitError as error:
-            print_line(f"knnkit: {error}; try: {error.hint}", "bad")
+            print_line(f"knnkit: {error}; try: {error.hint}", "bad", stream=sys.stderr)
             names = {row.device for row in brought_home}
             devices = [_failed(each, error) if each.name in names else each for each in devices]
             continue
