@@ -1,4 +1,7 @@
-"""`knnkit collect`: brings home the rows that devices were taught, or keep for people to label."""
+"""`knnkit collect`: brings home the rows that devices keep.
+
+Also the rows that they were taught. A device that fails is named, and the rows of the others stand.
+"""
 
 from __future__ import annotations
 

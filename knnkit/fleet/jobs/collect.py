@@ -1,4 +1,7 @@
-"""Brings home the rows of one device: those taught on it, and those that it keeps."""
+"""Brings home the rows that one device keeps.
+
+Also the rows that it was taught. Changes nothing on the device.
+"""
 
 from __future__ import annotations
 
