@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,8 +24,10 @@ from numpy.typing import ArrayLike, NDArray
 from device_agent.shared.console.quiet import quiet
 from device_agent.shared.protocol import constants, model_info
 from device_agent.shared.queries import Neighbors, accuracy, check_raw_rows, column_names, in_doubt
+from device_agent.shared.regression import as_column, r_squared
 from device_agent.shared.safe_files import whole_file
 from knnkit.data.dataset import Dataset, dataset
+from knnkit.data.targets import of_arrays, with_targets
 from knnkit.errors import BuildError, DataError, UsageError
 from knnkit.model.build import BuiltModel, build_enrolled, make_module, make_reference
 from knnkit.model.reference.enrolment import enrol
@@ -57,6 +59,8 @@ class TfKNN:
         k: neighbours that vote, at most n_train.
         labels: (n_train,) integers or text. Without them there are neighbours and no classes; an exported model then
             has the one class 0.
+        targets: (n_train,) or (n_train, t) numbers, in place of labels: the model is a regression, and predicts the
+            mean of the neighbours' targets.
         metric: euclidean, sqeuclidean, manhattan or cosine.
         weights: uniform, or distance: by 1 / distance, an exact match takes all.
         scale: none, standard, minmax or robust; fitted on the rows and built into the model, which takes raw rows.
@@ -77,6 +81,7 @@ class TfKNN:
         k: int = 3,
         *,
         labels: ArrayLike | None = None,
+        targets: ArrayLike | None = None,
         metric: constants.Metric = "euclidean",
         weights: constants.Weights = "uniform",
         scale: constants.Scale = "none",
@@ -85,12 +90,12 @@ class TfKNN:
         feature_names: Sequence[str] | None = None,
     ) -> None:
         spec = KnnSpec(name, _whole(k, "k"), metric, weights, scale, reject)
-        training = _training(rows, labels, feature_names or column_names(rows))
+        training = of_arrays(rows, labels, targets, feature_names or column_names(rows))
         if spec.k > len(training.rows):
             count = len(training.rows)
             raise BuildError(f"k is {k}, but there are {count} training rows", hint=f"k={count}, or less")
         self.fitted = Fitted(spec, enrol(training, fit_scaler(training.rows, scale), metric))
-        self._labelled = labels is not None
+        self._labelled = labels is not None or targets is not None
 
     @classmethod
     def of(cls, fitted: Fitted) -> TfKNN:
@@ -103,6 +108,8 @@ class TfKNN:
         """Returns the text that a notebook shows."""
         spec, held = self.fitted.spec, self.fitted.enrolment
         classes = f"{len(held.classes)} classes" if self._labelled else "no labels"
+        if held.targets is not None:
+            classes = f"targets {', '.join(held.target_names)}"
         size = f"{len(held)} rows x {len(held.feature_names)} features, {classes}"
         return f"<TfKNN {spec.name!r} from {held.source}: {size}, k = {spec.k}, {spec.metric}, weights {spec.weights}>"
 
@@ -117,7 +124,7 @@ class TfKNN:
         Raises:
             BuildError: there are no labels.
         """
-        if not self._labelled:
+        if not self._labelled or self.fitted.enrolment.targets is not None:
             raise BuildError("this TfKNN has no labels", hint="TfKNN(rows, k, labels=labels)")
         return np.array(self.fitted.enrolment.classes)
 
@@ -166,10 +173,15 @@ class TfKNN:
     def predict(self, queries: ArrayLike) -> NDArray[Any]:
         """Returns (n,) labels as they were in the training data; rejected rows are "unknown".
 
+        A regression returns (n,) or (n, t) float64 values, NaN for rejected rows.
+
         Raises:
             DataError: wrong columns, or a value that is not finite.
             BuildError: there are no labels.
         """
+        if self.fitted.enrolment.targets is not None:
+            found = self._answer(queries)
+            return as_column(self._reference.values(SimpleNamespace(**found)))
         classes = self.classes_
         label = self._answer(queries)[constants.OUTPUT_LABEL]
         if self.fitted.spec.reject is not None:
@@ -187,12 +199,14 @@ class TfKNN:
         return self._answer(queries)[constants.OUTPUT_PROBABILITIES]
 
     def score(self, queries: ArrayLike, labels: ArrayLike) -> float:
-        """Returns the share of raw `queries` whose predicted label is that of (n,) `labels`.
+        """Returns the share of raw `queries` whose predicted label is that of (n,) `labels`; R² of a regression.
 
         Raises:
             DataError: the rows or the labels are invalid.
             BuildError: there are no labels.
         """
+        if self.fitted.enrolment.targets is not None:
+            return r_squared(self.predict(queries), labels)
         return accuracy(self.predict(queries), labels, DataError)
 
     @cached_property
@@ -281,7 +295,9 @@ class TfKNN:
         if isinstance(test, tuple):
             names, origin = self.fitted.enrolment.feature_names, self.fitted.enrolment.space.origin
             rows = check_raw_rows(test[0], names, DataError, origin)
-            test = dataset(rows, test[1], names, "test", wide=origin is not None)
+            wide, numbers = origin is not None, self.fitted.enrolment.target_names
+            held_out = dataset(rows, None if numbers else test[1], names, "test", wide=wide)
+            test = with_targets(held_out, test[1], numbers) if numbers else held_out
         order = build.Order(gates or model_info.Gates(), version, sequence, device_class=device_class, seed=seed)
         signer = signing.load_signer(Path(signing_key)) if isinstance(signing_key, str | Path) else signing_key
         return build.write_release(source.of_imported(self.fitted, test), order, signer, Path(out))
@@ -330,21 +346,3 @@ def _whole(value: Any, what: str) -> int:
         return operator.index(value)
     except TypeError:
         raise BuildError(f"{what} is {value!r}; a whole number is needed") from None
-
-
-def _training(rows: ArrayLike, labels: ArrayLike | None, names: Sequence[str] | None) -> Dataset:
-    """Returns checked rows with unchanged labels: text stays text, even if it is digits.
-
-    Raises:
-        DataError: rows or labels are invalid.
-    """
-    values = None if labels is None else np.asarray(labels)
-    training = dataset(rows, values, names)
-    if values is None:
-        return training
-    given = values.tolist()
-    if all(isinstance(label, str) for label in given):
-        training = replace(training, labels=np.array(given))
-    if training.labels.tolist() != given:
-        raise DataError(f"labels of type {values.dtype} are not supported", hint="integers or text: labels.astype(str)")
-    return training

@@ -312,6 +312,7 @@ def parse(suites: list[Suite], argv: list[str] | None) -> tuple[argparse.Namespa
 def main(argv: list[str] | None = None) -> int:
     suites = find_suites()
     options, extra = parse(suites, argv)
+    os.environ["PATH"] += f"{os.pathsep}/usr/sbin{os.pathsep}/sbin"  # an ordinary user of Debian lacks them
     if options.suites:
         suites = [suite for suite in suites if {suite.name, suite.name.split("/")[0]} & set(options.suites)]
     if options.list:

@@ -148,6 +148,10 @@ def describe_check(certificate: reports.Certificate) -> str:
     text = f"{certificate.identical} of {total} golden rows identical, {certificate.equivalent} equivalent"
     if certificate.accuracy is not None:
         text += f", accuracy {certificate.accuracy:.4f} on {certificate.accuracy_rows} rows"
+    if certificate.errors:
+        from device_agent.shared.regression import described
+
+        text += f", {described(certificate.errors)}"
     if certificate.latency:
         text += f", {certificate.latency.p50_ms:.3f} ms a row"
     return text

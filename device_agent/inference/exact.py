@@ -2,22 +2,26 @@
 
 The graph flags a row whose neighbours or label float32 rounding could have changed. `ExactKnn` answers it from the same
 file: the training matrix is memory-mapped inside the model, and exact.npz has the map from raw rows to model space in
-float64. Every deciding value is computed so that all IEEE machines agree bit by bit: elementwise operations, and sums
-that are rounded once (`math.fsum`) or added in a fixed order; no BLAS. Needs only NumPy.
+float64. `block_search` finds the rows that may be nearest. Every deciding value is computed so that all IEEE machines
+agree bit by bit: elementwise operations, and sums that are rounded once (`rounded`) or added in a fixed order; no BLAS.
+Needs only NumPy.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from device_agent.inference.block_search import BlockSearch
+from device_agent.inference.rounded import add_rows
 from device_agent.shared.golden.judge import votes
 from device_agent.shared.protocol import constants, model_info
 from device_agent.shared.protocol.errors import ModelUnusable
+from device_agent.shared.regression import Regressor
 from device_agent.shared.release.model_file import read_member
 from device_agent.shared.release.npz import read_arrays
 
@@ -30,7 +34,7 @@ _NEAR_TIED = 1.0 + 2.0**-40
 _CHAIN = 8
 _MAX_TABLES = 256 << 20
 _MAX_FLOAT32 = float(np.finfo(np.float32).max)
-_STEEP = 1e18  # above this scale, a query times the scale twice may overflow float32
+_QUERIES = 256  # of one search
 #: Dtype kind and dimensions of each table; the tables of the steps are not listed.
 _TABLES = {
     "centre": ("f", 1),
@@ -45,7 +49,7 @@ _TABLES = {
 
 
 class ExactKnn:
-    """The classifier of one model file in float64, one row at a time.
+    """The classifier of one model file in float64.
 
     Args:
         path: the model file.
@@ -57,7 +61,7 @@ class ExactKnn:
 
     def __init__(self, path: str, info: model_info.KnnInfo) -> None:
         self._info = info
-        self._squares: NDArray[np.float32] | None = None
+        self._search: BlockSearch | None = None
         self._damaged = f"{constants.EXACT_FILE} inside {path} is damaged"
         data = read_member(path, constants.EXACT_FILE, _MAX_TABLES)
         try:
@@ -96,6 +100,13 @@ class ExactKnn:
         self._starts = np.append(0, np.cumsum(rows))
         if self._classes.min(initial=0) < 0 or self._classes.max(initial=0) >= len(self._info.classes):
             raise ValueError("a training row has a class that knn.json does not name")
+        self.regressor = None if self._info.targets is None else self._regressor(tables["targets"])
+
+    def _regressor(self, targets: Float64) -> Regressor:
+        names = self._info.targets.names if self._info.targets else ()
+        if targets.dtype != np.float64 or targets.shape != (self._info.n_train, len(names)):
+            raise ValueError(f"targets has type {targets.dtype} and shape {targets.shape}")
+        return Regressor(targets, self._info.k, self._info.weights)
 
     def answer(self, row: NDArray[np.float32]) -> dict[str, Any]:
         """Returns the model's outputs for one (n_features,) float32 row, by output name; the origin is subtracted.
@@ -103,30 +114,28 @@ class ExactKnn:
         Raises:
             ModelUnusable: the tables do not fit each other.
         """
-        return self.answers(row[np.newaxis])[0]
+        return {name: values[0] for name, values in self.answers(row[np.newaxis]).items()}
 
-    def answers(self, rows: NDArray[np.float32]) -> list[dict[str, Any]]:
-        """Returns `answer` of each of the (n, n_features) raw rows; one product searches for all of them.
+    def answers(self, rows: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+        """Returns the model's outputs for (n, n_features) float32 rows, by output name; the origin is subtracted.
 
         Raises:
             ModelUnusable: the tables do not fit each other.
         """
         try:
-            entered = [self._enter(row) for row in rows]
-            near = self._find_near(np.array(entered))
-            return [self._answer(z, found) for z, found in zip(entered, near, strict=True)]
+            parts = [self._answers(rows[start : start + _QUERIES]) for start in range(0, len(rows), _QUERIES)]
+            return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         except (ValueError, TypeError, IndexError, ArithmeticError) as error:
             raise ModelUnusable(f"{self._damaged}: {error}") from None
 
-    def _answer(self, z: Float64, near: NDArray[np.int64] | None) -> dict[str, Any]:
-        order, measure = self._rank(z, near)
+    def _answers(self, rows: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+        order, measure = self._nearest(self._enter_all(rows))
         distances = self._distances(measure)
         probabilities = votes(self._classes[order], distances, self._info)
         # The order of addition can split equal shares by some 2^-53: shares within 1e-12 tie, the lowest class wins.
-        label = int(np.argmax(probabilities >= probabilities.max() - 1e-12))
-        reject = self._info.reject
-        if reject is not None and distances[-1] > reject.thresholds[label]:
-            label = constants.UNKNOWN
+        label = (probabilities >= probabilities.max(axis=1, keepdims=True) - 1e-12).argmax(axis=1)
+        if (reject := self._info.reject) is not None:
+            label[distances[:, -1] > np.array(reject.thresholds)[label]] = constants.UNKNOWN
         return {
             constants.OUTPUT_LABEL: label,
             constants.OUTPUT_PROBABILITIES: probabilities,
@@ -134,18 +143,19 @@ class ExactKnn:
             constants.OUTPUT_DISTANCES: np.minimum(distances, _MAX_FLOAT32),  # beyond float32: its greatest number
         }
 
-    def order(self, row: NDArray[np.float32], indices: NDArray[np.int32]) -> tuple[NDArray[np.int64], Float64]:
-        """Returns the (k,) neighbours of a raw row in order of (distance, index), and their distances.
+    def order(self, rows: NDArray[np.float32], indices: NDArray[np.int32]) -> tuple[NDArray[np.int64], Float64]:
+        """Returns the (n, k) neighbours of raw rows in order of (distance, index), and their distances.
 
         Args:
-            row: (n_features,) float32.
-            indices: (k,) its neighbours, in any order.
+            rows: (n, n_features) float32.
+            indices: (n, k) their neighbours, in any order.
 
         Raises:
             ModelUnusable: the tables do not fit each other.
         """
         try:
-            order, measure = self._sort(self._enter(row), np.sort(indices.astype(np.int64)))
+            query = np.repeat(np.arange(len(rows)), indices.shape[1])
+            order, measure = self._rank(self._enter_all(rows), query, indices.astype(np.int64).reshape(-1))
         except (ValueError, TypeError, IndexError, ArithmeticError) as error:
             raise ModelUnusable(f"{self._damaged}: {error}") from None
         return order, self._distances(measure)
@@ -171,12 +181,14 @@ class ExactKnn:
             return None
         return np.concatenate(self._blocks), self._classes, self._centre, self._scale
 
+    def _enter_all(self, rows: NDArray[np.float32]) -> Float64:
+        if self._steps:
+            return np.array([self._enter(row) for row in rows])
+        with np.errstate(over="ignore"):  # a row is defined by its float32 offset from the centre (docs/decisions/001)
+            offsets = rows - self._centre
+        return np.asarray(np.clip(offsets, -_MAX_FLOAT32, _MAX_FLOAT32), np.float64)
+
     def _enter(self, row: NDArray[np.float32]) -> Float64:
-        if not self._steps:  # a row is defined by its float32 offset from the centre (docs/decisions/001)
-            with np.errstate(over="ignore"):
-                offset = row - self._centre
-            clipped: Float64 = np.clip(offset, -_MAX_FLOAT32, _MAX_FLOAT32).astype(np.float64)
-            return clipped
         z = row.astype(np.float64)
         for kind, a, b in self._steps:
             if kind == "affine":
@@ -193,19 +205,65 @@ class ExactKnn:
         entered: Float64 = z - self._centre
         return entered
 
-    def _rank(self, z: Float64, near: NDArray[np.int64] | None) -> tuple[NDArray[np.int64], Float64]:
-        """Returns the (k,) nearest training rows and their measures, in order of (measure, index).
+    def _nearest(self, z: Float64) -> tuple[NDArray[np.int64], Float64]:
+        """Returns the (q, k) nearest training rows of (q, p) queries and their measures, in order of (measure, index).
 
-        The measure is the squared distance; for manhattan, the distance. `near` are the rows to rank; None: all.
+        The measure is the squared distance; for manhattan, the distance.
         """
         k = self._info.k
-        if self._info.metric == "cosine" and z[-2] == 1.0:  # zeros have distance 1 from all: all rows tie
-            return np.arange(k), np.full(k, 2.0)
-        rough = self._measure(z, near)
-        kth = np.partition(rough, k - 1)[k - 1]
-        candidates = np.flatnonzero(rough <= self._and_ties(float(kth)) * _NEAR_TIED)
-        order, measure = self._sort(z, candidates)
-        return order[:k], measure[:k]
+        order, measure = np.tile(np.arange(k), (len(z), 1)), np.full((len(z), k), 2.0)
+        # Zeros have distance 1 from all by cosine: all rows tie.
+        live = np.flatnonzero(z[:, -2] != 1.0) if self._info.metric == "cosine" else np.arange(len(z))
+        if not len(live):
+            return order, measure
+        found, fits = self._get_search().find(z[live])
+        whole, rest = found.exact[found.query], np.flatnonzero(fits & ~found.exact)
+        for some, chosen, known in (
+            (np.flatnonzero(found.exact), whole, found.measure[whole]),
+            (rest, ~whole, None),
+        ):
+            if len(some):
+                query = np.searchsorted(some, found.query[chosen])
+                order[live[some]], measure[live[some]] = self._rank(z[live[some]], query, found.row[chosen], known)
+        for one in live[~fits]:
+            every = np.arange(self._info.n_train)
+            order[one], measure[one] = self._rank(z[one : one + 1], np.zeros_like(every), every)
+        return order, measure
+
+    def _get_search(self) -> BlockSearch:
+        if self._search is None:
+            step = 0.0 if self._steps else (self._info.lattice or 0.0) / self._unit
+            manhattan = self._info.metric == "manhattan"
+            self._search = BlockSearch(
+                self._blocks, self._weights, self._info.k, manhattan=manhattan, step=step, and_ties=self._and_ties
+            )
+        return self._search
+
+    def _rank(
+        self, z: Float64, query: NDArray[np.int64], row: NDArray[np.int64], known: Float64 | None = None
+    ) -> tuple[NDArray[np.int64], Float64]:
+        """Returns the (q, k) nearest among pairs of a query and a training row, and their measures.
+
+        Args:
+            z: (q, p) queries.
+            query: (m,) ascending; at least k of each.
+            row: (m,) training rows.
+            known: (m,) their measures, if they are exact.
+        """
+        k = self._info.k
+        if known is None and len(query) > len(z) * k:
+            rough = self._measure(z, query, row, lambda terms: np.asarray(terms.sum(axis=1)))
+            kth = rough[np.lexsort((rough, query))][np.searchsorted(query, np.arange(len(z))) + k - 1]
+            near = np.flatnonzero(rough <= (self._and_ties(kth) * _NEAR_TIED)[query])
+            query, row = query[near], row[near]
+        measure = self._measure(z, query, row, add_rows) if known is None else known
+        measure[measure <= self._exact_match] = 0.0
+        order = np.lexsort((row, measure, query))
+        query, row, measure = query[order], row[order], measure[order]
+        if self._tied > 0.0:
+            row, measure = self._tie(query, row, measure)
+        place = np.searchsorted(query, np.arange(len(z)))[:, np.newaxis] + np.arange(k)
+        return row[place], measure[place]
 
     @property
     def _exact_match(self) -> float:
@@ -218,94 +276,44 @@ class ExactKnn:
         beyond, measure = _CHAIN * self._tied / self._unit, np.maximum(measure, self._exact_match)
         return measure + beyond if self._info.metric == "manhattan" else (np.sqrt(measure) + beyond) ** 2
 
-    def _sort(self, z: Float64, chosen: NDArray[np.int64]) -> tuple[NDArray[np.int64], Float64]:
-        """Returns the rows of the ascending `chosen` in order of (measure, index), and their measures.
+    def _tie(
+        self, query: NDArray[np.int64], row: NDArray[np.int64], measure: Float64
+    ) -> tuple[NDArray[np.int64], Float64]:
+        """Returns the rows of pairs that are in order of (query, measure), with tied rows in order, and their measures.
 
         Ties (chains of distances that are less than `tied` apart) all have the least measure of theirs.
         """
-        measure = self._add_up(z, chosen)
-        measure[measure <= self._exact_match] = 0.0
-        order = np.argsort(measure, kind="stable")
-        chosen, measure = chosen[order], measure[order]
-        if self._tied == 0.0 or len(chosen) < 2:
-            return chosen, measure
         base = (measure if self._info.metric == "manhattan" else np.sqrt(measure)) * self._unit
-        apart = (np.diff(base) > self._tied) | (base[1:] > base[self._info.k - 1] + _CHAIN * self._tied)
+        begin = np.flatnonzero(np.diff(query, prepend=-1))
+        last = np.repeat(base[begin + self._info.k - 1], np.diff(begin, append=len(query)))
+        apart = (np.diff(base) > self._tied) | (base[1:] > last[1:] + _CHAIN * self._tied) | (np.diff(query) > 0)
         group = np.append(0, np.cumsum(apart))
         first = np.append(0, np.flatnonzero(apart) + 1)[group]
-        return chosen[np.lexsort((chosen, group))], measure[first]
+        return row[np.lexsort((row, group))], measure[first]
 
-    def _measure(self, z: Float64, near: NDArray[np.int64] | None) -> Float64:
-        """Returns the (n_train,) measures, added in any order; infinity for rows not in `near`."""
-        measure: Float64 = np.full(self._info.n_train, np.inf)
-        for rows, parts in self._parts(z, np.arange(self._info.n_train) if near is None else near):
-            measure[rows] = parts.sum(axis=1)
-        return measure
+    def _measure(
+        self, z: Float64, query: NDArray[np.int64], row: NDArray[np.int64], add: Callable[[Float64], Float64]
+    ) -> Float64:
+        """Returns the (m,) measures of pairs; `add` sums (r, p) terms."""
+        found = np.empty(len(query))
+        step = max(1, _CHUNK_BYTES // (8 * z.shape[1]))
+        for start in range(0, len(query), step):
+            chosen = slice(start, start + step)
+            terms = (z[query[chosen]] - self._rows(row[chosen])) * self._weights
+            np.abs(terms, out=terms) if self._info.metric == "manhattan" else np.multiply(terms, terms, out=terms)
+            found[chosen] = add(terms)
+        return found
 
-    def _add_up(self, z: Float64, candidates: NDArray[np.int64]) -> Float64:
-        """Returns the measures of some rows; each sum is rounded once, so the order of addition has no effect."""
-        sums: dict[bytes, float] = {}  # sums a row with thousands of copies once
-        found = []
-        for _, parts in self._parts(z, candidates):
-            for part in parts:
-                key = part.tobytes()
-                if key not in sums:
-                    sums[key] = math.fsum(part.tolist())
-                found.append(sums[key])
-        return np.array(found)
-
-    def _parts(self, z: Float64, chosen: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], Float64]]:
-        """Yields (r,) training rows of the ascending `chosen`, and the (r, p) terms of their measures."""
-        step = max(1, _CHUNK_BYTES // (8 * len(z)))
-        edges = np.searchsorted(chosen, self._starts).tolist()
-        for block, first, begin, end in zip(self._blocks, self._starts.tolist(), edges, edges[1:]):
-            for start in range(begin, end, step):
-                rows = chosen[start : min(end, start + step)]
-                difference = (z - block[rows - first]) * self._weights
-                yield rows, np.abs(difference) if self._info.metric == "manhattan" else difference * difference
-
-    def _find_near(self, z: Float64) -> list[NDArray[np.int64] | None]:
-        """Returns, for each of (q, p) rows, the training rows that may be among the k nearest; None if all may be.
-
-        One float32 matrix product finds them.
-        """
-        if self._info.metric == "manhattan" or self._weights.max() > _STEEP:
-            return [None] * len(z)
-        if self._squares is None:
-            self._squares = self._measure_squares()
-        with np.errstate(over="ignore", invalid="ignore"):  # in rows that are not bounded
-            weighted = z * self._weights
-            length = np.sqrt(np.einsum("ij,ij->i", weighted, weighted))
-        # (6 sqrt(p) + 8) u, u = 2^-24, bounds the error of a float32 score over p coordinates, relative to (length +
-        # reach)² (`relative_error` in knnkit.model.reference.space). Four times that: nothing checks the result.
-        rho = 4.0 * (6.0 * np.sqrt(z.shape[1]) + 8.0) * 2.0**-24
-        slack = rho * (length + float(np.sqrt(self._squares.max()))) ** 2
-        # Outside these bounds, float32 squares may overflow or underflow.
-        bounded = (slack > 1e-30) & (slack < 1e30)
-        if not bounded.any():
-            return [None] * len(z)
-        with np.errstate(over="ignore", invalid="ignore"):
-            factor = (weighted * self._weights).astype(np.float32)
-            scores = np.concatenate([factor @ block.T for block in self._blocks], axis=1)
-            scores *= -2.0
-            scores += self._squares
-            kth = np.partition(scores, self._info.k - 1, axis=1)[:, self._info.k - 1].astype(np.float64)
-            # Keep all that are tied with the k-th. It and a row that could pass it are off by `slack` each.
-            limit = self._and_ties(kth + length * length + slack) - length * length + slack
-        return [
-            np.flatnonzero(row <= most) if usable else None
-            for row, most, usable in zip(scores, limit, bounded, strict=True)
-        ]
-
-    def _measure_squares(self) -> NDArray[np.float32]:
-        """Returns the (n_train,) float32 squared lengths of the training rows in model space."""
-        scale, found = self._weights.astype(np.float32), []
-        for block in self._blocks:
-            step = max(1, _CHUNK_BYTES // (4 * block.shape[1]))
-            for start in range(0, len(block), step):
-                weighted = block[start : start + step] * scale
-                found.append(np.einsum("ij,ij->i", weighted, weighted))
-        return np.concatenate(found)
+    def _rows(self, chosen: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Returns the (m, p) training rows with these numbers."""
+        if len(self._blocks) == 1:
+            return self._blocks[0][chosen]
+        found = np.empty((len(chosen), len(self._centre)), np.float32)
+        block = np.searchsorted(self._starts, chosen, side="right") - 1
+        for number in np.unique(block).tolist():
+            inside = np.flatnonzero(block == number)
+            found[inside] = self._blocks[number][chosen[inside] - self._starts[number]]
+        return found
 
     def _distances(self, measure: Float64) -> Float64:
         if self._info.metric == "cosine":

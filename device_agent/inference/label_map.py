@@ -101,7 +101,8 @@ def map_of(model: TfliteKNN) -> LabelMap | None:
 
 def pays(info: KnnInfo) -> bool:
     """Whether a label map is worth drawing for a model."""
-    return info.n_features <= MAX_FEATURES and info.n_train <= MAX_ROWS and len(info.classes) <= MAX_CLASSES
+    few = info.targets is None and len(info.classes) <= MAX_CLASSES
+    return few and info.n_features <= MAX_FEATURES and info.n_train <= MAX_ROWS
 
 
 def draw(enrolled: Float32, classes: Ints, centre: Float32, scale: Float64, info: KnnInfo) -> LabelMap | None:

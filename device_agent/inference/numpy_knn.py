@@ -18,9 +18,6 @@ from device_agent.inference.graph_runner import OUTPUTS
 from device_agent.inference.interpreter import Loader
 from device_agent.shared.protocol import constants, model_info
 
-#: Most scores of a product at a time: 16 MB of float32.
-_MAX_SCORES = 4 << 20
-
 
 class NumpySearch:
     """The search of one model file in NumPy.
@@ -39,13 +36,13 @@ class NumpySearch:
     """
 
     search = alone = constants.FULL
+    batch_rows = 256
     delegate = None
     waits = 0
 
     def __init__(self, loader: Loader, info: model_info.KnnInfo) -> None:
         self.loader = loader
         self.exact = ExactKnn(loader.path, info)
-        self.batch_rows = max(1, min(256, _MAX_SCORES // info.n_train))
         widths = {constants.OUTPUT_PROBABILITIES: len(info.classes)}
         widths |= dict.fromkeys((constants.OUTPUT_INDICES, constants.OUTPUT_DISTANCES), info.k)
         shapes = {name: (1, widths[name]) if name in widths else (1,) for name in OUTPUTS}
@@ -62,7 +59,7 @@ class NumpySearch:
             ModelUnusable: the exact tables do not fit each other.
         """
         parts[constants.OUTPUT_CERTAIN][:] = True
-        for start in range(0, len(queries), self.batch_rows):
-            for row, answer in enumerate(self.exact.answers(queries[start : start + self.batch_rows]), start):
-                for name in parts.keys() & answer.keys():
-                    parts[name][row] = answer[name]
+        if len(queries):
+            answers = self.exact.answers(queries)
+            for name in parts.keys() & answers.keys():
+                parts[name][:] = answers[name]

@@ -19,9 +19,9 @@ from device_agent.inference.exact import ExactKnn
 from device_agent.inference.graph_runner import unusable
 from device_agent.inference.graph_selection import Graphs
 from device_agent.inference.interpreter import Loader
-from device_agent.shared import label_sets
+from device_agent.shared import label_sets, regression
 from device_agent.shared.protocol import constants, reports
-from device_agent.shared.protocol.errors import ModelUnusable
+from device_agent.shared.protocol.errors import BadInput, ModelUnusable
 from device_agent.shared.protocol.model_info import KnnInfo
 from device_agent.shared.queries import Neighbors, Origin, accuracy, check_rows, in_doubt, narrow, origin_of
 from device_agent.shared.release.model_file import kept_open
@@ -61,8 +61,7 @@ _LABEL = (constants.OUTPUT_LABEL,)
 _NEIGHBORS = (constants.OUTPUT_INDICES, constants.OUTPUT_DISTANCES)
 _MAX_FLOAT32 = np.finfo(np.float32).max
 _FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
-#: A named tuple's own constructor takes twice as long.
-_new = tuple.__new__
+_new = tuple.__new__  # a named tuple's own constructor takes twice as long
 
 
 class TfliteKNN:
@@ -144,7 +143,8 @@ class TfliteKNN:
     def __repr__(self) -> str:
         """Returns what a notebook shows."""
         info = self.info
-        size = f"{info.n_train} rows x {info.n_features} features, {len(info.classes)} classes"
+        what = f"{len(info.classes)} classes" if info.targets is None else f"targets {', '.join(info.targets.names)}"
+        size = f"{info.n_train} rows x {info.n_features} features, {what}"
         how = f"k = {info.k}, {info.metric}, weights {info.weights}"
         return f"<TfliteKNN {info.name!r} from {self.path}: {size}, {how}, {self.runtime.name} {self.runtime.version}>"
 
@@ -163,9 +163,13 @@ class TfliteKNN:
     def predict(self, rows: ArrayLike) -> NDArray[Any]:
         """Returns (n,) labels as in the training data; `constants.UNKNOWN_LABEL` for rejected rows.
 
+        A regression returns its values, (n,) or (n, t) float64; NaN for rejected rows.
+
         Raises:
             BadInput: wrong number of columns, or a value that is not finite.
         """
+        if self.info.targets is not None:
+            return regression.as_column(self.values_of(self.classify(rows)))
         label = self.labels(rows)
         if self.info.reject is not None:
             return np.array([*self.info.classes, constants.UNKNOWN_LABEL], dtype=object)[label]
@@ -173,12 +177,23 @@ class TfliteKNN:
         return predicted
 
     def score(self, rows: ArrayLike, labels: ArrayLike) -> float:
-        """Returns the share of raw `rows` whose predicted label is that of (n,) `labels`.
+        """Returns the share of raw `rows` whose predicted label is that of (n,) `labels`; R² of a regression.
 
         Raises:
             BadInput: wrong number of columns or labels, or a value that is not finite.
         """
-        return accuracy(self.predict(rows), labels)
+        return (accuracy if self.info.targets is None else regression.r_squared)(self.predict(rows), labels)
+
+    def values_of(self, answers: Answers) -> NDArray[np.float64]:
+        """Returns the (n, t) float64 values of `answers`.
+
+        Raises:
+            BadInput: the model answers labels.
+        """
+        found = self._get_exact().regressor
+        if found is not None:
+            return found.values(answers)
+        raise BadInput("the model answers labels, and no values", hint="predict(rows)")
 
     def labels(self, rows: ArrayLike) -> NDArray[np.int32]:
         """Returns (n,) int32 class indices of raw rows, `constants.UNKNOWN` if rejected; faster than `classify`.
@@ -194,8 +209,10 @@ class TfliteKNN:
         """Returns (n, n_classes) float32, the share of each class in the neighbours' votes.
 
         Raises:
-            BadInput: wrong number of columns, or a value that is not finite.
+            BadInput: wrong number of columns, a value that is not finite, or a regression.
         """
+        if self.info.targets is not None:
+            raise BadInput("the model answers values, and has no classes", hint="predict(rows)")
         return self.classify(rows).probabilities
 
     def classify(self, rows: ArrayLike) -> Answers:
@@ -301,17 +318,16 @@ class TfliteKNN:
         """Ranks the (n, k) neighbours of the `close` ones of n rows less the origin in float64, in place."""
         if self.info.lattice and close.any():
             close[close] = ~self._get_exact().is_exact(rows[close], distances[close, -1])
-        for row in np.flatnonzero(close):
-            indices[row], exact = self._get_exact().order(rows[row], indices[row])
-            distances[row] = np.minimum(exact, _MAX_FLOAT32)
+        if close.any():
+            indices[close], exact = self._get_exact().order(rows[close], indices[close])
+            distances[close] = np.minimum(exact, _MAX_FLOAT32)
 
     def _settle(self, queries: NDArray[np.float32], parts: dict[str, NDArray[Any]]) -> None:
-        exact = self._get_exact()
-        for row in np.flatnonzero(~parts[constants.OUTPUT_CERTAIN]):
-            settled = exact.answer(queries[row])
-            for name in parts.keys() & settled.keys():
-                parts[name][row] = settled[name]
-            self.settled += 1
+        doubtful = ~parts[constants.OUTPUT_CERTAIN]
+        settled = self._get_exact().answers(queries[doubtful])
+        for name in parts.keys() & settled.keys():
+            parts[name][doubtful] = settled[name]
+        self.settled += int(doubtful.sum())
 
     def exactly(self, row: NDArray[Any]) -> dict[str, Any]:
         """Returns the model's float64 outputs for one raw (n_features,) row, by output name.

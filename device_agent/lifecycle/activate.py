@@ -15,7 +15,7 @@ from device_agent.lifecycle.confirm import connection
 from device_agent.shared.console import streams
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.errors import AgentError
-from device_agent.shared.protocol.record import record
+from device_agent.shared.protocol.record import record, replace
 from device_agent.shared.protocol.reports import Activated, Certificate
 from device_agent.shared.release.directory import OpenRelease, open_release
 from device_agent.shared.trust.rules import Verdict
@@ -24,6 +24,8 @@ from device_agent.store.state import Pending
 from device_agent.store.store import Store
 from device_agent.store.trust_state import Known
 from device_agent.system import clock
+
+_FIRST = "not worse than current: this device has no release yet, so there is nothing to compare with"
 
 
 @record
@@ -88,6 +90,8 @@ def _try(known: Known, opened: OpenRelease, verdict: Verdict, trial: Trial) -> C
             certificate = check.certify(
                 opened, verdict, trial.nonce, runtime=trial.runtime, close=close, running=running
             )
+            if running is None and verdict.manifest.gates.not_worse_than and not verdict.already_committed:
+                certificate = replace(certificate, warnings=(*certificate.warnings, _FIRST))
             return check.require_gates(certificate)
     except AgentError as error:
         known.store.note(known.state, "rejected", verdict.ref, f"{error.reason}: {error}", trial.holder)

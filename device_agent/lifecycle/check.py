@@ -48,8 +48,8 @@ def certify(
 
     `close` are descriptors that the child process must close (the store's lock). `golden` replaces the release's own
     golden set (`knnkit parity --data`).
-    `running` is the release that answers now, to compare with. If it may have ended the child process, and no gate
-    asks for it, the check runs again without it.
+    `running` is the release that answers now, to compare with. If it may have ended the child process, the check runs
+    again without its answers; a gate that asks for them is then missed.
 
     Raises:
         ModelUnusable: the model does not load, crashes or hangs.
@@ -58,15 +58,20 @@ def certify(
     try:
         return sandbox.run(lambda: _certify(opened, verdict, nonce, runtime, golden, running), close=close)
     except (ModelUnusable, DeviceUnfit):
-        if running is None or running.wanted:
+        if running is None or running.opened is None:
             raise
-    return sandbox.run(lambda: _certify(opened, verdict, nonce, runtime, golden), close=close)
+    silent = replace(running, opened=None)
+    return sandbox.run(lambda: _certify(opened, verdict, nonce, runtime, golden, silent), close=close)
 
 
 #: Missed gate -> what to do about it.
 _FIXES = {
     "parity": "`knnkit deploy --target HOST --report report.html` lists the rows that differ",
     "accuracy": "`gates: {accuracy: ...}` in deploy.yaml, or other training rows, k or scale",
+    "current": "`knnkit deploy --release RELEASE --verify --target HOST` repairs the running release; or leave out"
+    " `not_worse_than` under gates: in deploy.yaml, and build again",
+    "rmse": "`gates: {rmse: ...}` in deploy.yaml, or other training rows, k or scale",
+    "max_error": "`gates: {max_error: ...}` in deploy.yaml, or other training rows, k or scale",
     "latency": "`knnkit deploy --target HOST --runtime ai_edge_litert`, fewer rows, or `gates: {latency_ms: ...}`",
 }
 
@@ -122,10 +127,14 @@ def _certify(
     latency = measure(model, golden)
     gates = verdict.manifest.gates
     if other is not None:  # rows of somebody's own need not hold every class
-        gates = replace(gates, balanced_accuracy=None, min_recall=None, recall=None)
-    found = judge(golden, answers, model.info, gates, p50_ms=latency.p50_ms if latency else None)
+        gates = replace(gates, balanced_accuracy=None, min_recall=None, recall=None, not_worse_than=None)
+    values = None if model.info.targets is None else model.values_of(answers)
+    found = judge(golden, answers, model.info, gates, p50_ms=latency.p50_ms if latency else None, values=values)
     manifest = verdict.manifest
-    compared = None if before is None else changes.compare(before, model.info, golden, answers.label)
+    compared = None
+    if before is not None and model.info.targets is None:
+        compared = changes.compare(before, model.info, golden, answers.label)
+    worse = class_gates.worse(manifest.gates, compared, running.ref if running else None)
     return Certificate(
         nonce=nonce,
         release=verdict.digest,
@@ -145,11 +154,12 @@ def _certify(
         latency=latency,
         runtime=model.runtime,
         device=board.device_info(),
-        failures=(*found.failures, *(class_gates.worse(manifest.gates, compared) if compared else ())),
+        failures=(*found.failures, *worse),
         issued=clock.now().wall,
         signed_by=verdict.signed_by,
         warnings=verdict.warnings,
         compared=compared,
+        errors=found.errors,
         classes=tuple(map(str, model.info.classes)) if len(model.info.classes) <= constants.MAX_CONFUSED else (),
     )
 

@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
 @record
 class Kept:
-    """The release that answers now, open and verified; `wanted` if a gate asks for the comparison."""
+    """The release that answers now; `wanted` if a gate asks for it. `opened` is None if it cannot answer."""
 
-    opened: OpenRelease
+    opened: OpenRelease | None
     ref: ReleaseRef
     wanted: bool
 
@@ -42,8 +42,8 @@ class Kept:
 def running(known: Known, new: Verdict, size: int, stack: contextlib.ExitStack) -> Kept | None:
     """Returns the release that answers now, to compare it with `new`; `stack` closes it.
 
-    None if the device has no other release, or if its files are damaged: then there is nothing to keep. Also None if a
-    model is large (`size` is that of the new one, in bytes) and no gate asks: an answer to every golden row takes time.
+    Its files are not open if they are damaged. None if the device has no other release. Also None if a model is large
+    (`size` is that of the new one, in bytes) and no gate asks: an answer to every golden row takes time.
     """
     found = state.answering(known.state, clock.now())
     wanted = new.manifest.gates.not_worse_than is not None
@@ -53,13 +53,15 @@ def running(known: Known, new: Verdict, size: int, stack: contextlib.ExitStack) 
         opened = stack.enter_context(open_release(known.store.release_path(found.release.digest)))
         opened.verify_kept(found.release.digest, known.trust)
     except Refused:
-        return None
+        return Kept(None, found.release, wanted)
     small = opened.files[constants.MODEL_FILE].size <= memory.SMALL
     return Kept(opened, found.release, wanted) if wanted or small else None
 
 
 def ask(kept: Kept, golden: Golden, runtime: str) -> Running | None:
     """Returns the running release's answers; None if it cannot answer."""
+    if kept.opened is None:
+        return None
     try:
         info = model_file.read_info(kept.opened.path(constants.MODEL_FILE))
         classes = tuple(map(str, info.classes))

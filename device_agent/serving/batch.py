@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.serving.columns import Columns, Kept, Training
+from device_agent.serving.columns import Columns, Kept, Training, Values
 from device_agent.serving.in_flight import InFlight
 from device_agent.serving.load import Loaded, answering, load_kept
 from device_agent.serving.npy_writer import NpyRenderer
@@ -154,7 +154,7 @@ def make_parser(info: KnnInfo, format: str, request: Request) -> Parser:
 
 
 def _tell_once(said: str) -> None:
-    print(f"device_agent: {said} (reported once for each column)", file=sys.stderr, flush=True)
+    print(f"device_agent: {said} (reported once)", file=sys.stderr, flush=True)
 
 
 def make_renderer(loaded: Loaded, columns: Columns, format: str) -> Renderer:
@@ -165,7 +165,9 @@ def make_renderer(loaded: Loaded, columns: Columns, format: str) -> Renderer:
 
         found, path = row_origins.read(loaded.model.path), loaded.model.path
         training = Training(neighbor_classes(path), found[0] if found else None)
-    return RENDERERS[format](loaded.model.info, columns, loaded.digest, training)
+    info = loaded.model.info
+    values = None if info.targets is None else Values(loaded.model, info.targets, columns)
+    return RENDERERS[format](info, columns, loaded.digest, training, values)
 
 
 def neighbor_classes(model: str) -> NDArray[np.int32]:
@@ -203,7 +205,7 @@ def _run(table: _Table, renderer: Renderer, sink: Sink) -> int:
 def _rendered(table: _Table, renderer: Renderer) -> Iterator[tuple[int, bytes]]:
     """Yields (number of rows, rendered answers) of each block."""
     loaded, request = table.loaded, table.request
-    if request.columns.labels_only and not table.ring:
+    if request.columns.labels_only and loaded.model.info.targets is None and not table.ring:
         for labels in label_all(loaded, table.blocks(), request.runtime, request.threads):
             yield len(labels), renderer.render_labels(labels, table.take())
     else:

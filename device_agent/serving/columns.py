@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared import label_sets
-from device_agent.shared.protocol.model_info import KnnInfo
+from device_agent.shared.protocol.errors import BadInput
+from device_agent.shared.protocol.model_info import KnnInfo, Targets
 from device_agent.shared.protocol.record import record
 
 if TYPE_CHECKING:
-    from device_agent.inference.tflite_knn import Answers
+    from device_agent.inference.tflite_knn import Answers, TfliteKNN
     from device_agent.shared.release.row_origins import Origins
 
 Errors = dict[int, tuple[int, str]]
@@ -55,6 +56,31 @@ class Sets:
     def labels(self, answers: Answers) -> list[list[int | str]]:
         """Returns the labels in the set of each row."""
         return [[self._info.classes[code] for code in np.flatnonzero(row)] for row in self.inside(answers)]
+
+
+class Values:
+    """The values of a regression's answers.
+
+    Raises:
+        BadInput: probabilities are asked for.
+    """
+
+    def __init__(self, model: TfliteKNN, targets: Targets, columns: Columns) -> None:
+        if columns.proba:
+            raise BadInput("--proba: the model answers values, and has no classes", hint="leave it out")
+        self.numbers, self._targets = model.values_of, targets
+        one = len(targets.names) == 1
+        self.columns = ["value"] if one else [f"value_{name}" for name in targets.names]
+
+    def cells(self, answers: Answers) -> list[list[str]]:
+        """Returns the values of each row as text; empty where a row is rejected."""
+        return [["" if value != value else repr(value) for value in row] for row in self.numbers(answers).tolist()]
+
+    def plain(self, answers: Answers) -> list[Any]:
+        """Returns the value of each row, or its values by target; None where it is rejected."""
+        rows = [None if row[0] != row[0] else row for row in self.numbers(answers).tolist()]
+        names = self._targets.names
+        return [None if row is None else row[0] if len(names) == 1 else dict(zip(names, row)) for row in rows]
 
 
 @record

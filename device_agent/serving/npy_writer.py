@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.serving.columns import Columns, Errors, Kept, Sets, Training
+from device_agent.serving.columns import Columns, Errors, Kept, Sets, Training, Values
 from device_agent.shared.protocol.constants import UNKNOWN_LABEL
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.model_info import KnnInfo
@@ -22,11 +22,14 @@ class NpyRenderer:
 
     Fields: `label` (int64, or text where a class is text or a row may be "unknown"), `labels` (n_classes,) bool (the
     classes of the set), `probabilities` (n_classes,) float32, `indices` (k,) int32, `distances` (k,) float32, `classes`
-    (k,) as `label`, `digest` S64, `rows` (k,) int64.
+    (k,) as `label`, `digest` S64, `rows` (k,) int64. Of a regression, `value` (t,) float64, NaN where a row
+    is rejected, takes the place of `label` and `classes`.
     """
 
-    def __init__(self, info: KnnInfo, columns: Columns, digest: str, training: Training | None) -> None:
-        self._columns, self._digest, self._training = columns, digest, training
+    def __init__(
+        self, info: KnnInfo, columns: Columns, digest: str, training: Training | None, values: Values | None = None
+    ) -> None:
+        self._columns, self._digest, self._training, self._values = columns, digest, training, values
         self._sets = Sets(info, columns.labels) if columns.labels is not None else None
         if columns.keep:
             raise BadInput("--keep: an NPY file of answers holds no text", hint="--output-format csv, or jsonl")
@@ -44,9 +47,11 @@ class NpyRenderer:
         """Returns the bytes of `count` entries; NPY has no entry for a bad line."""
         if answers is None:
             return b""
-        if self._columns.labels_only:
+        if self._columns.labels_only and not self._values:
             return self.render_labels(answers.label)
         table = self._table(answers.label)
+        if self._values:
+            table["value"] = self._values.numbers(answers)
         if self._sets:
             table["labels"] = self._sets.inside(answers)
         if self._columns.proba:
@@ -54,7 +59,8 @@ class NpyRenderer:
         if self._columns.neighbors:
             table["indices"], table["distances"] = answers.indices, answers.distances
             if self._training:
-                table["classes"] = self._labels[self._training.classes[answers.indices]]
+                if not self._values:
+                    table["classes"] = self._labels[self._training.classes[answers.indices]]
                 table["rows"] = [_source_rows(self._training.origins, indices) for indices in answers.indices.tolist()]
         return table.tobytes()
 
@@ -65,21 +71,24 @@ class NpyRenderer:
     def _table(self, labels: NDArray[np.int32]) -> NDArray[Any]:
         """Returns the entries with the fields that depend only on the label."""
         table = np.empty(len(labels), self.dtype)
-        table["label"] = self._labels[labels]
+        if not self._values:
+            table["label"] = self._labels[labels]
         if self._columns.digest:
             table["digest"] = self._digest.encode()
         return table
 
     def _dtype(self, info: KnnInfo) -> np.dtype[Any]:
-        if self._columns == Columns():
+        if self._columns == Columns() and not self._values:
             return self._labels.dtype
         fields: list[Any] = [("label", self._labels.dtype)]
+        if self._values:
+            fields = [("value", np.float64, (len(self._values.columns),))]
         fields += [("labels", np.bool_, (len(info.classes),))] if self._sets else []
         if self._columns.proba:
             fields.append(("probabilities", np.float32, (len(info.classes),)))
         if self._columns.neighbors:
             fields += [("indices", np.int32, (info.k,)), ("distances", np.float32, (info.k,))]
-            fields += [("classes", self._labels.dtype, (info.k,))] if self._training else []
+            fields += [("classes", self._labels.dtype, (info.k,))] if self._training and not self._values else []
         fields += [("digest", "S64")] * self._columns.digest
         return np.dtype(fields + ([("rows", np.int64, (info.k,))] if self._training else []))
 

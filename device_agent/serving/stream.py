@@ -152,8 +152,7 @@ class _Answerer:
     """Answers blocks of lines with the current release."""
 
     def __init__(self, store: Store, request: Request, source: Source, start: Start | None) -> None:
-        self.refused = 0
-        self._has_header = False
+        self.refused, self._has_header = 0, False
         self._store, self._start = store, start
         self._request = request
         self._name = source.name
@@ -292,10 +291,13 @@ class _Answerer:
             self._answering = answering(self._store)
             if always or self._answering.release.digest != self._loaded.digest:
                 self._switch()
-        except (AgentError, OSError) as error:
+        except (AgentError, OSError, MemoryError) as error:
             if not self._may_continue():
                 raise
-            print(f"device_agent: {error}; {self._loaded.digest[:12]} still answers", file=sys.stderr)
+            print(
+                f"device_agent: {error or 'not enough memory'}; {self._loaded.digest[:12]} still answers",
+                file=sys.stderr,
+            )
 
     def _switch(self) -> None:
         loaded = load_kept(
@@ -303,14 +305,18 @@ class _Answerer:
         )
         try:  # what can fail comes before the rows are read for the other model
             made = {name: make_renderer(loaded, self._request.columns, name) for name in self._renderers}
+            new, old = (each.model.info.targets for each in (loaded, self._loaded))
+            if (new and new.names) != (old and old.names):
+                said = f"the release {loaded.digest[:12]} answers with other columns than this stream"
+                raise BadInput(said, hint="start the stream again")
+            loaded.tell_warnings()
+            self.save()
             if not self._rows.follow(loaded.model.info):
-                said = f"the release {loaded.digest[:12]} takes other columns than this stream"
+                said = f"the release {loaded.digest[:12]} takes other columns or missing cells than this stream"
                 raise BadInput(said, hint="start the stream again")
         except BaseException:
             loaded.close()
             raise
-        loaded.tell_warnings()
-        self.save()
         self._renderers = made
         before, self._loaded = self._loaded, loaded
         self._ring = ring_of(self._store, loaded)

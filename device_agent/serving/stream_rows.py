@@ -57,8 +57,8 @@ class StreamRows:
             yield self._parse(block)
 
     def follow(self, info: KnnInfo) -> bool:
-        """Reads by another model from now on; returns False, and changes nothing, if it takes other columns."""
-        if _columns(info) != _columns(self._info):
+        """Reads by another model from now on; returns False, and changes nothing, if it reads others."""
+        if _columns(info) != _columns(self._info) or (info.table is None) != (self._info.table is None):
             return False
         self._info = info
         for parser in self._parsers.values():

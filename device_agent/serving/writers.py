@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.serving.columns import Columns, Errors, Kept, Sets, Training
+from device_agent.serving.columns import Columns, Errors, Kept, Sets, Training, Values
 from device_agent.serving.npy_writer import NpyRenderer
 from device_agent.shared.protocol.constants import UNKNOWN_LABEL
 from device_agent.shared.protocol.errors import BadInput
@@ -53,11 +53,15 @@ class _LabelLines:
 class CsvRenderer:
     """`[KEPT…,]label[,labels][,proba_CLASS…][,neighbor_i,distance_i,class_i…][,row_i,id_i…][,digest]`.
 
-    Cells are quoted where needed; `labels` is a JSON array.
+    Cells are quoted where needed; `labels` is a JSON array. Of a regression, `value`, or `value_TARGET` of each target,
+    takes the place of `label`, and neighbours have no class.
     """
 
-    def __init__(self, info: KnnInfo, columns: Columns, digest: str, training: Training | None) -> None:
+    def __init__(
+        self, info: KnnInfo, columns: Columns, digest: str, training: Training | None, values: Values | None = None
+    ) -> None:
         self._info, self._columns, self._digest, self._training = info, columns, digest, training
+        self._values = values
         self._sets = Sets(info, columns.labels) if columns.labels is not None else None
         self._labels = [str(label) for label in (*info.classes, UNKNOWN_LABEL)]  # index -1 is "unknown"
         self._lines = _LabelLines([_csv_line([label] + [digest] * columns.digest) for label in self._labels])
@@ -85,21 +89,24 @@ class CsvRenderer:
         return [_csv_line(list(map(_cell, row)))[:-1] + b"," + line for row, line in zip(zip(*kept), lines)]
 
     def _names(self) -> list[str]:
-        names = ["label"] + ["labels"] * bool(self._sets)
+        names = list(self._values.columns) if self._values else ["label"]
+        names += ["labels"] * bool(self._sets)
         if self._columns.proba:
             names += [f"proba_{label}" for label in self._info.classes]
         if self._columns.neighbors:
             for place in range(1, self._info.k + 1):
                 names += [f"neighbor_{place}", f"distance_{place}"]
-                names += [f"class_{place}"] if self._training else []
+                names += [f"class_{place}"] if self._training and not self._values else []
         if self._training:  # after all of the above, so that their places in lines without a header stay the same
             names += [f"{name}_{place}" for place in range(1, self._info.k + 1) for name in ("row", "id")]
         return names + ["digest"] * self._columns.digest
 
     def _good(self, answers: Answers) -> list[bytes]:
-        if self._columns.labels_only:
+        if self._columns.labels_only and not self._values:
             return self._lines.pick(answers.label)
         parts = [[self._labels[index]] for index in answers.label.tolist()]
+        if self._values:
+            parts = self._values.cells(answers)
         if self._sets:
             for part, labels in zip(parts, self._sets.labels(answers)):
                 part.append(json.dumps(labels, ensure_ascii=False))
@@ -119,7 +126,7 @@ class CsvRenderer:
         fields = []
         for index, distance in zip(indices.tolist(), distances):
             fields += [str(index), _float(distance)]
-            if self._training:
+            if self._training and not self._values:
                 fields.append(self._labels[self._training.classes[index]])
         return fields
 
@@ -127,15 +134,20 @@ class CsvRenderer:
 class JsonRenderer:
     """`{KEPT…, "label", "labels", "probabilities", "neighbors", "digest"}`.
 
-    A neighbour is `{"index", "distance", "label", "row", "id"}`.
+    A neighbour is `{"index", "distance", "label", "row", "id"}`. Of a regression, `value` takes the place of `label`: a
+    number, or one by target; null where the row is rejected. Its neighbours have no label.
     """
 
-    def __init__(self, info: KnnInfo, columns: Columns, digest: str, training: Training | None) -> None:
+    def __init__(
+        self, info: KnnInfo, columns: Columns, digest: str, training: Training | None, values: Values | None = None
+    ) -> None:
         self._info, self._columns, self._digest, self._training = info, columns, digest, training
+        self._values = values
         self._sets = Sets(info, columns.labels) if columns.labels is not None else None
         self._labels = (*info.classes, UNKNOWN_LABEL)
         tail = {"digest": digest} if columns.digest else {}
-        _require_apart(columns.keep, ("label", "labels", "probabilities", "neighbors", "digest", "error", "line"))
+        answer = "value" if values else "label"
+        _require_apart(columns.keep, (answer, "labels", "probabilities", "neighbors", "digest", "error", "line"))
         self._lines = _LabelLines([_json_line({"label": label} | tail) for label in self._labels])
 
     def header(self) -> bytes:
@@ -151,10 +163,11 @@ class JsonRenderer:
         return b"".join(lines)
 
     def _good(self, answers: Answers) -> list[bytes]:
-        if self._columns.labels_only:
+        if self._columns.labels_only and not self._values:
             return self._lines.pick(answers.label)
         sets = self._sets.labels(answers) if self._sets else None
-        return [_json_line(self._record(answers, row, sets)) for row in range(len(answers.label))]
+        values = self._values.plain(answers) if self._values else None
+        return [_json_line(self._record(answers, row, sets, values)) for row in range(len(answers.label))]
 
     def render_labels(self, labels: NDArray[np.int32], kept: Kept = ()) -> bytes:
         """Returns the output lines for class indices; only if the label is the only column."""
@@ -166,8 +179,10 @@ class JsonRenderer:
         names = self._columns.keep
         return [_json_line(dict(zip(names, row)))[:-2] + b", " + line[1:] for row, line in zip(zip(*kept), lines)]
 
-    def _record(self, answers: Answers, row: int, sets: list[list[int | str]] | None) -> dict[str, Any]:
-        record: dict[str, Any] = {"label": self._labels[answers.label[row]]}
+    def _record(
+        self, answers: Answers, row: int, sets: list[list[int | str]] | None, values: list[Any] | None
+    ) -> dict[str, Any]:
+        record = {"label": self._labels[answers.label[row]]} if values is None else {"value": values[row]}
         if sets is not None:
             record["labels"] = sets[row]
         if self._columns.proba:
@@ -185,7 +200,7 @@ class JsonRenderer:
     def _neighbor(self, index: int, distance: np.float32) -> dict[str, Any]:
         neighbor: dict[str, Any] = {"index": index, "distance": float(_float(distance))}
         if self._training:
-            neighbor["label"] = self._labels[self._training.classes[index]]
+            neighbor |= {} if self._values else {"label": self._labels[self._training.classes[index]]}
             if self._training.origins:
                 neighbor["row"], found = self._training.origins.row(index), self._training.origins.id(index)
                 neighbor |= {} if found is None else {"id": found}

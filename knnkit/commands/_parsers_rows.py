@@ -16,8 +16,8 @@ def tune(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--by",
         choices=("leave-one-out", "split"),
-        help="measure each training row without itself, or the held-out rows (default: leave-one-out; split if "
-        "deploy.yaml splits by group or time)",
+        help="measure each training row without itself (and without its group or time, if deploy.yaml splits by one), "
+        "or the held-out rows (default: leave-one-out; split if deploy.yaml splits by group or time)",
     )
     parser.add_argument(
         "--score",

@@ -35,6 +35,8 @@ def run(arguments: argparse.Namespace) -> int:
     build = _config.one_build(arguments)
     model = build.model
     rows = source.every_row(build)
+    if rows.targets is not None:
+        raise DataError("audit looks at labels, and `target` makes a regression", hint="data: {label: COLUMN}")
     if len(rows.rows) < model.k + 2:
         said = f"{rows.source}: {len(rows.rows)} rows are too few to audit with k = {model.k}"
         raise DataError(said, hint="lower k, or more rows")

@@ -47,7 +47,7 @@ def _tell(built: Built) -> None:
     folded = describe.folded_in(built.directory / constants.MODEL_FILE, info)
     print(
         f"  {count(info.n_train, 'row')} x {count(info.n_features, 'feature')}, "
-        f"{count(len(info.classes), 'class', 'classes')}, k = {info.k}, "
+        f"{clean(figures.answers_of(info))}, k = {info.k}, "
         f"{info.metric}, weights {info.weights}{'' if folded else f', scale {info.scale}'}",
         file=sys.stderr,
     )
@@ -74,6 +74,7 @@ def _document(built: Built) -> dict[str, object]:
         "accuracy": built.accuracy,
         "accuracy_rows": built.accuracy_rows,
         "evaluation": metrics.document(built.figures, built.info.evaluation.how if built.info.evaluation else ""),
+        "errors": json_codec.to_plain(built.info.targets.errors if built.info.targets else ()),
         "warnings": list(built.warnings),
         "notes": list(built.notes),
     }

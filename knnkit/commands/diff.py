@@ -63,7 +63,10 @@ def _read(path: Path) -> StoredModel:
     model = path / constants.MODEL_FILE if path.is_dir() else path
     if not model.is_file():
         raise UsageError(f"{model}: no such file", hint="name a release directory, or a model.tflite")
-    return read_model(model)
+    found = read_model(model)
+    if found.info.targets is not None:
+        raise UsageError(f"{model} answers values, and diff compares labels", hint="knnkit parity --target HOST")
+    return found
 
 
 def _say_if_fewer(rows: int, of: int) -> None:

@@ -80,7 +80,10 @@ def _model_lines(info: model_info.KnnInfo, folded: tuple[str, ...]) -> Iterator[
     if info.origin is not None:
         moved = [f"{name} - {start:.15g}" for name, start in zip(info.feature_names, info.origin) if start]
         yield "origin", f"subtracted in float64: {', '.join(moved)}"
-    yield "classes", f"{len(info.classes)}: {_listed(info.classes)}"
+    if info.targets is None:
+        yield "classes", f"{len(info.classes)}: {_listed(info.classes)}"
+    else:
+        yield "targets", f"{len(info.targets.names)}: {_listed(info.targets.names)}"
     if info.reject is not None:
         measured = ""
         own = "".join(f", {percent(share)} of {label}" for label, share in (info.reject.by_class or {}).items())
@@ -117,7 +120,9 @@ def _release_lines(manifest: model_info.Manifest) -> Iterator[tuple[str, str]]:
     gates = manifest.gates
     floor = "no floor" if gates.accuracy is None else f"at least {gates.accuracy:g}"
     budget = "no budget" if gates.latency_ms is None else f"at most {gates.latency_ms:g} ms a row"
-    yield "gates", f"margin {gates.margin:g}, accuracy {floor}, latency {budget}"
+    errors = [(name, limits) for name, limits in (("rmse", gates.rmse), ("max_error", gates.max_error)) if limits]
+    more = "".join(f", {name} at most {limit:g} ({each})" for name, limits in errors for each, limit in limits.items())
+    yield "gates", f"margin {gates.margin:g}, accuracy {floor}{more}, latency {budget}"
 
 
 def _manifest(directory: Path) -> model_info.Manifest | None:

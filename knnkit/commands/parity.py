@@ -7,6 +7,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from device_agent.shared.regression import described
 from knnkit.commands import _config, _decision_regions, _output, _query, _selection
 from knnkit.errors import UsageError
 from knnkit.fleet.report import DeviceReport, FleetReport
@@ -81,7 +82,7 @@ def _row(device: DeviceReport) -> list[Cell | str]:
         f"{proof.equivalent:,}",
         Cell(f"{proof.different:,}", "bad" if proof.different else ""),
         f"{proof.largest_distance_error:.2e}",
-        percent(proof.accuracy),
+        described(proof.errors) or percent(proof.accuracy),
         milliseconds(proof.latency.p50_ms if proof.latency else None),
         f"{proof.runtime.name} {proof.runtime.version}",
         f"{proof.device.machine} {proof.device.cpu}".strip(),

@@ -41,6 +41,8 @@ def run(arguments: argparse.Namespace) -> int:
     now = Setting(model.scale, model.metric, model.weights)
     material = source.load(build)
     material = material.whole or material
+    if material.training.targets is not None:
+        raise UsageError("tune compares classifiers, and `target` makes a regression", hint="data: {label: COLUMN}")
     for warning in material.warnings:
         print_line(f"knnkit: warning: {warning}", "warn", stream=sys.stderr)
     with Progress() as progress:
@@ -54,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
     setting, k = tuned.choose(now, model.k)
     table = _table(tuned, now, model.k)
-    notes = _notes(tuned, how, arguments.score, (now, model.k), (setting, k))
+    notes = _notes(tuned, how, _left_out(model.split), arguments.score, (now, model.k), (setting, k))
     if arguments.plot is not None:
         charts.write(arguments.plot, _chart(tuned, model.name, arguments.score, how), table, notes)
     changed = _write(arguments, build, setting, k) if arguments.write else False
@@ -90,10 +92,17 @@ def _named(setting: Setting) -> tuple[str, str, str]:
     return setting.scale, setting.metric, setting.weights
 
 
+def _left_out(split: object) -> str:
+    """Returns what is left out with each row."""
+    if isinstance(split, GroupSplit):
+        return f"the rows of the same {split.group}"
+    return f"the rows of the same {split.time}" if isinstance(split, TimeSplit) else "itself"
+
+
 def _notes(
-    tuned: Tuned, how: str, score: str, before: tuple[Setting, int], after: tuple[Setting, int]
+    tuned: Tuned, how: str, whom: str, score: str, before: tuple[Setting, int], after: tuple[Setting, int]
 ) -> tuple[str, ...]:
-    what = "each training row without itself" if how == LEAVE_ONE_OUT else "held-out rows"
+    what = "held-out rows" if how == SPLIT else f"each training row without {whom}"
     rows = (
         count(tuned.rows, "row") if tuned.rows == tuned.of else f"{tuned.rows:,} of {tuned.of:,} rows, drawn at random"
     )

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import pydantic
 from pydantic import AfterValidator, Field
 
+from device_agent.shared.protocol.model_info import Keep
 from knnkit.config.field_types import Example, Section, Words
 
 #: Most rows of a kind that a device keeps.
@@ -47,6 +48,12 @@ class KeepConfig(Section):
     """Most rows near a threshold of `reject`, or whose answer hung on one vote; the newest stay."""
     random: Annotated[int, Example("100")] = Field(default=0, ge=0, le=MOST_KEPT)
     """Size of a random sample of all rows."""
+
+    @property
+    def info(self) -> Keep | None:
+        """The same for knn.json; None if no row is kept."""
+        found = Keep(self.unknown, self.uncertain, self.random)
+        return found if any(found.sizes.values()) else None
 
 
 Kept = Literal["condensed", "edited", "prototypes"]

@@ -19,6 +19,14 @@ def _as_list(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
+Targets = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_as_list),
+    Words("a column, or a list of columns"),
+    Example("[longitude, latitude]"),
+]
+
+
 class FileData(Section):
     """Labelled rows in a file."""
 
@@ -33,6 +41,9 @@ class FileData(Section):
     """Instead of `file`: several files with the same columns, by name or pattern (`data/*.csv`)."""
     label: Annotated[str, Example("species")] = "label"
     """The column (or NPZ array) that holds the labels."""
+    target: Targets = ()
+    """Instead of `label`: the column of numbers to predict, or a list of them. The model is then a regression:
+    it answers the mean of the neighbours' targets."""
     features: Annotated[tuple[str, ...] | None, Example("[width, height]")] = None
     """The columns to use, in this order, by name or pattern (`acc_*`); default: all but the label."""
     id: Annotated[str | None, Example("sample")] = None
@@ -65,6 +76,9 @@ class FileData(Section):
         if bool(self.file) == bool(self.files):
             problem = "say either `file` or `files`" if self.file else "the key 'file' is missing"
             raise no_sense(problem, "data: {file: train.csv, label: species}")
+        if self.target and "label" in self.model_fields_set:
+            problem = "say either `label` (classes) or `target` (numbers)"
+            raise no_sense(problem, f"data: {{file: train.csv, target: [{', '.join(self.target)}]}}", "label")
         return self
 
     @property
@@ -72,7 +86,7 @@ class FileData(Section):
         """The file, or the names and patterns of several."""
         return self.files if self.file is None else (self.file,)
 
-    @pydantic.field_validator("features", "drop")
+    @pydantic.field_validator("features", "drop", "target")
     @classmethod
     def _each_once(cls, features: tuple[str, ...] | None) -> tuple[str, ...] | None:
         if twice := first_twice(features or ()):

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from device_agent.shared.protocol import constants
-from device_agent.shared.protocol.model_info import Keep
+from device_agent.shared.protocol.model_info import DEFAULT
 from knnkit.config.answer_models import Coverages, KeepConfig, Reduce, ReduceConfig, Reject
-from knnkit.config.data_models import FileData, SklearnData, SkopsData
+from knnkit.config.data_models import FileData, SklearnData, SkopsData, Targets
 from knnkit.config.field_types import (
     Duration,
     Example,
@@ -39,6 +39,8 @@ class TestFile(Section):
     """CSV, Parquet or NPZ with the same columns as the training data."""
     label: str | None = None
     """The label column; default: the same as in the training data."""
+    target: Targets = ()
+    """The columns of numbers to predict, where `skops` holds a regression."""
 
 
 class GroupSplit(Section):
@@ -93,6 +95,18 @@ Split = Annotated[
 ]
 
 
+def _for_all(value: Any) -> Any:
+    return {DEFAULT: value} if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+Limits = Annotated[
+    dict[str, Annotated[float, Field(ge=0.0, allow_inf_nan=False)]],
+    BeforeValidator(_for_all),
+    Words("a limit, or targets and their limits ({floor: 0.5, default: 10.0})"),
+    Example("5.0"),
+]
+
+
 class GatesConfig(Section):
     """What every device must reach before it may keep the release."""
 
@@ -112,6 +126,10 @@ class GatesConfig(Section):
     """current: no class may have a lower recall than the release that the device runs now has on the same rows."""
     by: Annotated[float, Example("0.01")] = Field(default=0.0, ge=0.0, lt=1.0)
     """How much lower a recall may be for `not_worse_than`."""
+    rmse: Limits = Field(default={})
+    """Of a regression: highest root mean square error of every target; or {target: limit}, with `default`."""
+    max_error: Limits = Field(default={})
+    """Of a regression: highest error of a single evaluation row, for every target; or {target: limit}."""
     latency_ms: Annotated[float | None, Example("5.0")] = Field(default=None, gt=0.0)
     """Longest median time of one row, in milliseconds; default: no gate."""
     margin: Annotated[float, Example("1e-5")] = Field(default=1.0e-5, gt=0.0, lt=0.1)
@@ -171,12 +189,6 @@ class ModelConfig(Section):
         return ReduceConfig(how=self.reduce) if isinstance(self.reduce, str) else self.reduce
 
     @property
-    def kept_rows(self) -> Keep | None:
-        """`keep` as knn.json has it; None if it keeps nothing."""
-        found = Keep(**self.keep.model_dump()) if self.keep else Keep()
-        return found if any(found.sizes.values()) else None
-
-    @property
     def coverages(self) -> tuple[float, ...]:
         """`label_sets` as a list."""
         return self.label_sets if isinstance(self.label_sets, tuple) else (self.label_sets,)
@@ -198,6 +210,19 @@ class ModelConfig(Section):
         if problem:
             hint = "split: stratified, and a share in test:, or test: {file: test.csv} alone"
             raise PydanticCustomError("misplaced_key", "{problem}", {"key": "split", "problem": problem, "hint": hint})
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _regression_fits(self) -> ModelConfig:
+        if not (isinstance(self.data, FileData) and self.data.target):
+            return self
+        taken: list[str] = [key for key in ("label_sets", "reduce", "keep") if key in self.model_fields_set]
+        if self.split == "stratified":
+            taken.append("split")
+        if taken:
+            problem = f"`target` makes a regression, which has no classes: leave `{taken[0]}` out"
+            hint = "data: {file: train.csv, label: species}, for classes"
+            raise PydanticCustomError("misplaced_key", "{problem}", {"key": taken[0], "problem": problem, "hint": hint})
         return self
 
     @pydantic.model_validator(mode="after")

@@ -45,6 +45,7 @@ class Dataset:
         levels: feature -> the categories whose places its column holds. Only in rows to which no table was applied yet,
             and NaN stands for a missing cell there.
         raw: these rows before the model's table was applied; None if it has no table.
+        targets: (n, t) float64 numbers to predict; None for rows of classes. `target_names` are their columns.
     """
 
     rows: NDArray[np.floating[Any]]
@@ -56,13 +57,16 @@ class Dataset:
     places: NDArray[np.int64] | None = None
     levels: Mapping[int, tuple[str, ...]] | None = None
     raw: Dataset | None = None
+    targets: NDArray[np.float64] | None = None
+    target_names: tuple[str, ...] = ()
 
     def take(self, index: NDArray[np.int64]) -> Dataset:
         """Returns the rows of `index`, in that order."""
         beside, ids = (None if column is None else column[index] for column in (self.beside, self.ids))
         places = np.asarray(index, np.int64) if self.places is None else self.places[index]
         raw = None if self.raw is None else self.raw.take(index)
-        how = {"beside": beside, "ids": ids, "places": places, "raw": raw}
+        targets = None if self.targets is None else self.targets[index]
+        how = {"beside": beside, "ids": ids, "places": places, "raw": raw, "targets": targets}
         return replace(self, rows=self.rows[index], labels=self.labels[index], **how)  # type: ignore[arg-type]
 
     def fingerprint(self) -> str:
@@ -71,6 +75,8 @@ class Dataset:
         header = [list(self.rows.shape), list(self.feature_names), self.labels.tolist()]
         digest.update(json.dumps(header, ensure_ascii=False).encode())
         digest.update(np.ascontiguousarray(self.rows, dtype=self.rows.dtype.newbyteorder("<")).tobytes())
+        if self.targets is not None:
+            digest.update(json.dumps(self.target_names).encode() + self.targets.astype("<f8").tobytes())
         return digest.hexdigest()
 
 

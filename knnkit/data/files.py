@@ -103,6 +103,8 @@ def load_all(
     beside: str | None = None,
     policy: Policy = PLAIN,
     ids: str | None = None,
+    *,
+    wide: bool = False,
 ) -> Dataset:
     """Reads the labelled rows of files and patterns (`data/*.csv`), one after the other; see `load`.
 
@@ -111,12 +113,12 @@ def load_all(
     """
     paths = expand(sources)
     if len(paths) == 1:
-        return load(paths[0], label, features, beside, policy, ids)
+        return load(paths[0], label, features, beside, policy, ids, wide=wide)
     first = load(paths[0], label, features, beside, policy, ids, wide=True)
     named = policy.with_text([first.feature_names[place] for place in first.levels or ()])
     for_others = replace(named, drop=())
     others = [load(path, label, first.feature_names, beside, for_others, ids, wide=True) for path in paths[1:]]
-    return joined([first, *others], named, f"{paths[0]} and {len(others)} more")
+    return joined([first, *others], named, f"{paths[0]} and {len(others)} more", wide=wide)
 
 
 def _load_parquet(

@@ -13,7 +13,7 @@ from knnkit.data.dataset import Dataset, label_array
 from knnkit.data.policy import Policy, sorted_levels
 
 
-def joined(parts: Sequence[Dataset], policy: Policy, source: str) -> Dataset:
+def joined(parts: Sequence[Dataset], policy: Policy, source: str, *, wide: bool = False) -> Dataset:
     """Returns the rows of files with the same columns, in order; each category has one code in all of them.
 
     Raises:
@@ -35,7 +35,7 @@ def joined(parts: Sequence[Dataset], policy: Policy, source: str) -> Dataset:
         None if first.beside is None else np.concatenate([part.beside for part in parts if part.beside is not None])
     )
     labels = label_array([label for part in parts for label in part.labels.tolist()], source)
-    if policy.is_plain:
+    if policy.is_plain and not wide:
         rows = precision.float32_if_enough(rows)
     ids = None if first.ids is None else np.concatenate([part.ids for part in parts if part.ids is not None])
     return Dataset(rows, labels, first.feature_names, source, beside, ids, levels=levels or None)

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.protocol.constants import MAX_CONFUSED
-from device_agent.shared.protocol.model_info import Evaluation
+from device_agent.shared.protocol.model_info import Evaluation, Targets
+from device_agent.shared.regression import differ, errors, spreads
 from knnkit.data.dataset import Dataset
 from knnkit.evaluation.splits import LEAVE_ONE_OUT
 from knnkit.model.reference.classifier import Reference, ReferenceAnswers
@@ -39,10 +40,14 @@ def affordable(held_out: Dataset, reference: Reference) -> Dataset:
     return held_out.take(np.sort(np.random.default_rng(0).permutation(len(held_out.rows))[:most]))
 
 
-def measure(reference: Reference, classes: Classes, held_out: Dataset | None, how: str) -> Evaluation | None:
+def measure(
+    reference: Reference, classes: Classes, held_out: Dataset | None, how: str, of: int | None = None
+) -> Evaluation | None:
     """Returns what the reference makes of the held-out rows; None where there are none.
 
-    Of a gallery (leave-one-out) it measures each row whose class has another row.
+    `of` is the number of rows that they were drawn from.
+    Of a gallery (leave-one-out) it measures each row whose class has another row, or as many of them drawn at random as
+    take half a minute.
 
     Raises:
         DataError: a held-out row has a label that no training row has.
@@ -52,15 +57,25 @@ def measure(reference: Reference, classes: Classes, held_out: Dataset | None, ho
         labels = [answers.label for answers in _answers(reference, held_out.rows)]
     elif how == LEAVE_ONE_OUT and reference.k < len(reference.enrolled):
         counts = np.bincount(reference.classes, minlength=len(classes))
-        chosen = np.flatnonzero(counts[reference.classes] > 1)[:_MOST_LEFT_OUT]
+        chosen = np.flatnonzero(counts[reference.classes] > 1)
+        of = len(chosen)
+        chosen = np.sort(np.random.default_rng(0).permutation(chosen)[:_MOST_LEFT_OUT])
         truth = reference.classes[chosen]
         labels = [reference.leave_one_out(part).label for part in _parts(chosen)]
     else:
         return None
-    return _counted(truth, np.concatenate(labels), len(classes), how) if labels else None
+    return _counted(truth, np.concatenate(labels), len(classes), how, of) if labels else None
 
 
-def _counted(truth: NDArray[np.int32], label: NDArray[np.int32], count: int, how: str) -> Evaluation:
+def measure_errors(reference: Reference, targets: Targets, held_out: Dataset | None, how: str) -> Targets:
+    """Returns the targets with the reference's errors on the held-out rows; without any, as they are."""
+    if held_out is None or held_out.targets is None:
+        return targets
+    values = np.concatenate([reference.values(answers) for answers in _answers(reference, held_out.rows)])
+    return Targets(targets.names, targets.spread, how, errors(targets.names, values, held_out.targets))
+
+
+def _counted(truth: NDArray[np.int32], label: NDArray[np.int32], count: int, how: str, of: int | None) -> Evaluation:
     table = np.zeros((count, count + 1), np.int64)
     np.add.at(table, (truth, np.where(label < 0, count, label)), 1)
     return Evaluation(
@@ -70,6 +85,7 @@ def _counted(truth: NDArray[np.int32], label: NDArray[np.int32], count: int, how
         right=tuple(table.diagonal().tolist()),
         answered=tuple(table.sum(axis=0)[:-1].tolist()),
         confusion=tuple(map(tuple, table.tolist())) if count <= MAX_CONFUSED else (),
+        of=of if of != len(truth) else None,
     )
 
 
@@ -85,6 +101,8 @@ def compare_with_estimator(
         held_out: rows with their labels.
     """
     rows, labels = held_out.rows, held_out.labels
+    if held_out.targets is not None:
+        return _compare_values(estimator, reference, held_out)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it may have been fitted with names; the columns are in that order
         predicted = np.asarray(estimator.predict(rows.astype(np.float64)))
@@ -105,6 +123,17 @@ def compare_with_estimator(
         f"scikit-learn itself answers {differences:,} of {len(rows):,} test rows differently ({', '.join(reasons)}); "
         f"its accuracy is {share * 100:.2f} %",
     )
+
+
+def _compare_values(estimator: Any, reference: Reference, held_out: Dataset) -> tuple[str, ...]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        own = np.asarray(estimator.predict(held_out.rows.astype(np.float64)), np.float64)
+    own = own.reshape(len(held_out.rows), -1)
+    values = np.concatenate([reference.values(answers) for answers in _answers(reference, held_out.rows)])
+    count = int((differ(values, own, spreads(own).tolist()) & ~np.isnan(values).any(axis=1)).sum())
+    said = "where neighbours tie, or its own rounding decides"
+    return (f"scikit-learn itself answers {count:,} of {len(own):,} test rows differently ({said})",) if count else ()
 
 
 def _tied(answers: ReferenceAnswers, k: int) -> NDArray[np.bool_]:

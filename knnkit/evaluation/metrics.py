@@ -38,12 +38,16 @@ class ClassFigures:
 
 @dataclass(frozen=True)
 class Figures:
-    """Figures of a classifier; `classes` begins with the lowest recall, and classes without rows are last."""
+    """Figures of a classifier; `classes` begins with the lowest recall, and classes without rows are last.
+
+    `of` is the number of held-out rows that `rows` were drawn from; None if all were measured.
+    """
 
     rows: int
     right: int
     answered: int  # rows with another answer than "unknown"
     classes: tuple[ClassFigures, ...]
+    of: int | None = None
 
     @property
     def accuracy(self) -> float:
@@ -84,7 +88,7 @@ def of_evaluation(found: Evaluation | None, classes: Sequence[int | str]) -> Fig
     """Returns the figures of a build; None where nothing was measured."""
     if found is None or not found.rows or not len(classes) == len(found.support) == len(found.right):
         return None
-    return _figures(found.rows, tuple(zip(map(str, classes), found.support, found.right, found.answered)))
+    return _figures(found.rows, tuple(zip(map(str, classes), found.support, found.right, found.answered)), found.of)
 
 
 def of_confusion(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> Figures | None:
@@ -108,6 +112,7 @@ def document(figures: Figures | None, how: str = "") -> dict[str, object] | None
     return {
         "how": how,
         "rows": figures.rows,
+        "of": figures.of or figures.rows,
         "accuracy": figures.accuracy,
         "interval": list(figures.interval),
         "balanced_accuracy": figures.balanced_accuracy,
@@ -117,7 +122,8 @@ def document(figures: Figures | None, how: str = "") -> dict[str, object] | None
     }
 
 
-def _figures(rows: int, counts: tuple[tuple[str, int, int, int], ...]) -> Figures:
+def _figures(rows: int, counts: tuple[tuple[str, int, int, int], ...], of: int | None = None) -> Figures:
     classes = [ClassFigures(*each) for each in counts]
     classes.sort(key=lambda each: (each.recall is None, each.recall or 0.0, -each.support))
-    return Figures(rows, sum(each.right for each in classes), sum(each.answered for each in classes), tuple(classes))
+    right, answered = (sum(getattr(each, name) for each in classes) for name in ("right", "answered"))
+    return Figures(rows, right, answered, tuple(classes), of)

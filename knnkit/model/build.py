@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from device_agent import __version__
 from device_agent.shared.protocol import constants, model_info
+from device_agent.shared.regression import spreads
 from device_agent.shared.release.row_origins import Origins, pack
 from knnkit.data.dataset import MAX_TEXT, Dataset, shortened
 from knnkit.errors import BuildError, DataError
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from knnkit.model.graph.tfknn import KnnModule
 
 #: Evaluates a reference over classes.
-Measure = Callable[[Reference, tuple[int | str, ...]], model_info.Evaluation | None]
+Measure = Callable[[Reference, tuple[int | str, ...]], model_info.Evaluation | model_info.Targets | None]
 _UNKNOWN = Origins()
 #: The last tflite-runtime, and the only runtime on some boards (armv7l): every model must load on it.
 OLDEST_RUNTIME = "2.14.0"
@@ -124,8 +125,11 @@ def build_enrolled(
         BuildError: the model cannot be built as asked.
         MissingDependency: a package of `knnkit[build]` is not installed.
     """
+    if spec.keep is not None and enrolment.targets is not None:
+        raise BuildError("keep: rows are kept for people to label, and a regression has no labels", hint="leave it out")
     reference = make_reference(spec, enrolment, held_out, margin=margin, seed=seed, spare=spare)
-    evaluation = None if measure is None else measure(reference, enrolment.classes)
+    measured = None if measure is None else measure(reference, enrolment.classes)
+    targets = targets_of(enrolment) if measured is None else measured
     sets = _label_sets(spec, reference, enrolment, held_out, seed, spare)
     model = make_module(enrolment, reference)
     from knnkit.model.tflite import metadata
@@ -151,7 +155,7 @@ def build_enrolled(
         quantized=model.batch_rows(constants.QUANTIZED) if model.search.quantized else None,
         cells=model.batch_rows(constants.CELLS) if model.search.cells else None,
         searched=model.search.projection.matrix.shape[1] if model.search.projection else None,
-        evaluation=evaluation,
+        evaluation=measured if isinstance(measured, model_info.Evaluation) else None,
         lattice=model.search.lattice.step if model.search.lattice else None,
         label_sets=sets or None,
         reduced=reduced,
@@ -160,7 +164,8 @@ def build_enrolled(
         table=table,
         ignore_extra=ignore_extra,
         keep=spec.keep,
-        schema=_schema(table is not None or ignore_extra, origin is not None),
+        targets=targets if isinstance(targets, model_info.Targets) else None,
+        schema=_schema(enrolment.targets is not None, table is not None or ignore_extra, origin is not None),
     )
     return BuiltModel(
         metadata.pack(tree, model, info, pack(training or Origins(Path(enrolment.source).name), golden)),
@@ -186,8 +191,17 @@ def origins_of(rows: Dataset) -> Origins:
     return Origins(source, rows.places, "".join(f"{text}\n" for text in rows.ids.tolist()).encode())
 
 
-def _schema(tables: bool, origin: bool) -> int:
+def targets_of(enrolment: Enrolment) -> model_info.Targets | None:
+    """Returns the targets of a regression; None for a classifier."""
+    if enrolment.targets is None:
+        return None
+    return model_info.Targets(enrolment.target_names, tuple(spreads(enrolment.targets).tolist()))
+
+
+def _schema(pipelines: bool, tables: bool, origin: bool) -> int:
     """Returns the lowest version of knn.json that says what the model needs."""
+    if pipelines:
+        return constants.SCHEMA_OF_PIPELINES
     return constants.SCHEMA_OF_TABLES if tables else constants.SCHEMA_OF_ORIGINS if origin else constants.SCHEMA
 
 
@@ -209,7 +223,9 @@ def make_reference(
     _require_rows(spec.k, len(enrolment), enrolment.source)
     classes = len(enrolment.classes)
     space, enrolled, codes = enrolment.space, enrolment.enrolled, enrolment.codes
-    reference = Reference(space, enrolled, codes, classes, spec.k, spec.weights, margin=margin)
+    reference = Reference(
+        space, enrolled, codes, classes, spec.k, spec.weights, margin=margin, targets=enrolment.targets
+    )
     if spec.reject is not None:
         reference.reject = _calibrate(spec, reference, enrolment.classes, held_out, seed, spare)
     return reference
@@ -316,7 +332,7 @@ def most_calibrated(reference: Reference) -> int:
 
 
 def _warnings(enrolment: Enrolment) -> tuple[str, ...]:
-    if len(enrolment.classes) == 1:
+    if len(enrolment.classes) == 1 and enrolment.targets is None:
         only = enrolment.classes[0]
         return (f"{enrolment.source}: every row has the label {only!r}; the model can give only one answer",)
     return ()

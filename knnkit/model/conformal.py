@@ -6,13 +6,14 @@ spent. Never builds a graph.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared import label_sets
-from device_agent.shared.protocol.model_info import LabelSets
+from device_agent.shared.protocol.model_info import KnnInfo, LabelSets
 from knnkit.model.reference.calibration import answer_apart
 from knnkit.model.reference.classifier import Reference, ReferenceAnswers
 
@@ -51,6 +52,17 @@ def check_sets(sets: LabelSets, reference: Reference, answers: ReferenceAnswers,
     held = np.bincount(truth[covered], minlength=reference.n_classes)
     size = float(inside.sum(axis=1).mean())
     return LabelSets(sets.coverage, sets.thresholds, sets.radius, tuple(rows.tolist()), tuple(held.tolist()), size)
+
+
+def short_sets(info: KnnInfo) -> tuple[str, ...]:
+    """Warns of a class whose label sets hold clearly fewer held-out rows than they should: by three standard errors."""
+    return tuple(
+        f"label sets with coverage {sets.coverage:g} hold {held:,} of {rows:,} held-out rows of class {label}: these "
+        "rows are unlike the training rows"
+        for sets in info.label_sets or ()
+        for held, rows, label in zip(sets.covered, sets.rows, info.classes)
+        if rows * sets.coverage - held > 1.0 + 3.0 * math.sqrt(rows * sets.coverage * (1.0 - sets.coverage))
+    )
 
 
 def _scores(reference: Reference, answers: ReferenceAnswers) -> NDArray[np.float64]:

@@ -44,15 +44,18 @@ def make_golden(
     rows = drawn.rows.astype(row_type(model.info.origin))
     answers = model.reference.answer(rows)
     codes = model.reference.classes
+    classified = held_out is not None and drawn.targets is None
     return Golden(
         metric=model.info.metric,
         rows=rows,
-        truth=codes_of(model.info.classes, drawn.labels) if held_out is not None else np.full(len(rows), -1, np.int32),
+        truth=codes_of(model.info.classes, drawn.labels) if classified else np.full(len(rows), -1, np.int32),
         label=answers.label,
         indices=answers.indices,
         distances=answers.distances,
         classes=np.where(answers.indices < 0, -1, codes[answers.indices]).astype(np.int32),
         tolerance=answers.tolerance,
+        values=None if drawn.targets is None else model.reference.values(answers),
+        targets=drawn.targets if held_out is not None or drawn.targets is None else np.full_like(drawn.targets, np.nan),
         raw=b"" if raw is None or model.info.table is None else raw(drawn),
     )
 

@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from device_agent.shared import regression
 from device_agent.shared.golden import class_gates
 from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.golden.judge import Verdict, judge
@@ -53,7 +54,9 @@ def self_check(model: BuiltModel, golden: Golden, gates: model_info.Gates) -> Ve
 
 def _missed_on_all_rows(info: model_info.KnnInfo, gates: model_info.Gates) -> list[str]:
     """Applies the gates to all held-out rows, of which the golden rows may be a sample."""
-    evaluation = info.evaluation
+    evaluation, targets = info.evaluation, info.targets
+    if targets is not None and targets.errors:
+        return list(regression.missed(gates, targets.errors, targets.names))
     if evaluation is None:
         return []
     found = list(class_gates.failures(gates, [*map(str, info.classes)], evaluation.support, evaluation.right))
@@ -66,7 +69,7 @@ def _missed_on_all_rows(info: model_info.KnnInfo, gates: model_info.Gates) -> li
 def _check(model: BuiltModel, golden: Golden, gates: model_info.Gates, search: str) -> Verdict:
     signature = constants.signature(constants.SIGNATURE_BATCH, search)
     answers = _run(model, golden.rows, signature, model.info.batch_rows(search) or 1)
-    verdict = judge(golden, answers, model.info, gates)
+    verdict = judge(golden, answers, model.info, gates, values=model.reference.values(answers))
     if verdict.failures:
         raise BuildError(
             f"the model misses its own gates{_SEARCH_NAMES[search]}: {'; '.join(verdict.failures)}",

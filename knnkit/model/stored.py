@@ -59,6 +59,7 @@ def read_model(path: Path) -> StoredModel:
         tables = read_arrays(data, most=_MAX_TABLES)
         space = _space(info, tables)
         enrolled, classes = _rows(path, tables), tables["classes"].astype(np.int32)
+        targets = None if info.targets is None else tables["targets"]
         if not len(enrolled) == len(classes) == info.n_train or not 1 <= info.k <= info.n_train:
             raise ValueError("its tables have another length than knn.json says")
         if classes.min(initial=0) < 0 or classes.max(initial=0) >= len(info.classes):
@@ -70,7 +71,8 @@ def read_model(path: Path) -> StoredModel:
     except (KeyError, ValueError, OverflowError, TypeError, OSError) as error:
         raise ModelUnusable(f"{constants.EXACT_FILE} inside {path} is damaged: {error}") from None
     found = row_origins.read(path)
-    reference = Reference(space, enrolled, classes, len(info.classes), info.k, info.weights, reject=info.reject)
+    how: dict[str, Any] = {"reject": info.reject, "targets": targets}
+    reference = Reference(space, enrolled, classes, len(info.classes), info.k, info.weights, **how)
     return StoredModel(info, reference, *(found or (None, None)))
 
 

@@ -25,10 +25,11 @@ from device_agent import __version__
 from device_agent.shared.protocol import constants, json_codec, model_info
 from device_agent.shared.protocol.errors import ModelUnusable
 from device_agent.shared.protocol.versions import utc
+from device_agent.shared.regression import described
 from device_agent.shared.release import model_file
 from device_agent.shared.safe_files import read_small
 from device_agent.shared.trust import dsse
-from knnkit.config.parse import Build
+from knnkit.config.parse import Build, GatesConfig
 from knnkit.errors import BuildError, UsageError, VerificationFailed
 from knnkit.evaluation import metrics
 from knnkit.evaluation.metrics import Figures
@@ -73,7 +74,8 @@ class Built:
         """Returns the text that a notebook shows."""
         what = f"{self.manifest.name} {self.manifest.version} (sequence {self.manifest.sequence})"
         measured = "not measured" if self.accuracy is None else f"{self.accuracy:.4f} on {self.accuracy_rows} rows"
-        return f"<Built {what} in {self.directory}: accuracy {measured}>"
+        shown = described(self.info.targets.errors) if self.info.targets else f"accuracy {measured}"
+        return f"<Built {what} in {self.directory}: {shown}>"
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def build_release(build: Build, signer: Signer, *, out: Path | None = None) -> B
     _require_replaceable(directory)
     release, model = build.release, build.model
     order = Order(
-        model_info.Gates(**{**build.gates.model_dump(), "recall": dict(build.gates.recall) or None}),
+        _gates(build.gates),
         release.version,
         release.sequence,
         release.expires,
@@ -114,6 +116,11 @@ def build_release(build: Build, signer: Signer, *, out: Path | None = None) -> B
         up_to_date.settings(build),
     )
     return write_release(source.load(build), order, signer, directory)
+
+
+def _gates(asked: GatesConfig) -> model_info.Gates:
+    absent = {key: None for key in ("recall", "rmse", "max_error") if not getattr(asked, key)}
+    return model_info.Gates(**{**asked.model_dump(), **absent})
 
 
 def write_release(made_from: Material, order: Order, signer: Signer, directory: Path) -> Built:

@@ -43,16 +43,18 @@ def section(card: Card) -> Section:
 def _parts(card: Card) -> Iterator[Section]:
     info, manifest = card.info, card.manifest
     version = f" {manifest.version}" if manifest else ""
+    what = "classifier" if info.targets is None else f"regression of {', '.join(info.targets.names)}"
     kind = (
-        f"k-nearest-neighbours classifier: k = {info.k}, {info.metric}, weights {info.weights}, scale {info.scale}; "
+        f"k-nearest-neighbours {what}: k = {info.k}, {info.metric}, weights {info.weights}, scale {info.scale}; "
         f"{info.n_train:,} training rows x {info.n_features} features: {', '.join(info.feature_names)}"
     )
     yield _text(f"{info.name}{version}", kind)
     yield _text("Data", *_data(card))
     measured = of_evaluation(info.evaluation, info.classes)
     how = info.evaluation.how if info.evaluation else ""
-    overall = figures.lines(measured, how, most=0)[:-1] if measured else ["nothing was measured: no held-out rows"]
-    yield Section("Figures", _lines(overall), (("Classes", _classes(card, measured)),))
+    overall = figures.lines(measured, how, most=0)[:-1] if measured else figures.lines_of(info)
+    tables = (("Classes", _classes(card, measured)),) if info.targets is None else ()
+    yield Section("Figures", _lines(overall or ["nothing was measured: no held-out rows"]), tables)
     yield _text("Thresholds", *_thresholds(info, manifest.gates if manifest else None))
     yield _text("Known weaknesses", *_weaknesses(card, measured))
     facts = card.facts
@@ -75,7 +77,8 @@ def _data(card: Card) -> Iterator[str]:
         yield f"training rows: from {card.training.source}"
     evaluation, facts = card.info.evaluation, card.facts
     if evaluation and card.golden and card.golden.source:
-        yield f"evaluation: {evaluation.rows:,} rows from {card.golden.source}, split: {evaluation.how}"
+        drawn = "" if evaluation.of is None else f" of {evaluation.of:,}, drawn at random,"
+        yield f"evaluation: {evaluation.rows:,} rows{drawn} from {card.golden.source}, split: {evaluation.how}"
     if facts and facts.split:
         yield f"split in deploy.yaml: {facts.split}"
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from device_agent.shared.protocol.model_info import KnnInfo, LabelSets
+from device_agent.shared.regression import described
 from knnkit.evaluation.metrics import Figures, of_evaluation
-from knnkit.render.sanitize import percent
+from knnkit.render.sanitize import count, percent
 
 
 def lines(figures: Figures, how: str = "", most: int = 10) -> list[str]:
     """Returns the figures as lines of text: overall first, then the worst classes, at most `most` of them."""
     low, high = figures.interval
-    rows = "row" if figures.rows == 1 else "rows"
+    rows = count(figures.rows, "held-out row")
+    if figures.of is not None:
+        rows = f"{figures.rows:,} of {figures.of:,} held-out rows, drawn at random"
     found = [
-        f"accuracy {percent(figures.accuracy)} on {figures.rows:,} held-out {rows}{f' ({how})' if how else ''}, "
+        f"accuracy {percent(figures.accuracy)} on {rows}{f' ({how})' if how else ''}, "
         f"95 % interval {percent(low)} to {percent(high)}; balanced accuracy {percent(figures.balanced_accuracy)}"
     ]
     if figures.answered < figures.rows:
@@ -29,10 +32,19 @@ def lines(figures: Figures, how: str = "", most: int = 10) -> list[str]:
     return found
 
 
+def answers_of(info: KnnInfo) -> str:
+    """Returns what a model answers: so many classes, or its targets."""
+    if info.targets is None:
+        return count(len(info.classes), "class", "classes")
+    return f"{'target' if len(info.targets.names) == 1 else 'targets'} {', '.join(info.targets.names)}"
+
+
 def lines_of(info: KnnInfo) -> list[str]:
     """Returns what the build measured, as lines; none where nothing was measured."""
     figures = of_evaluation(info.evaluation, info.classes)
     found = lines(figures, info.evaluation.how) if figures and info.evaluation else []
+    if info.targets is not None and info.targets.errors:
+        found.append(f"{described(info.targets.errors)} ({info.targets.how})")
     return found + [_sets_line(each, info.classes) for each in info.label_sets or ()]
 
 

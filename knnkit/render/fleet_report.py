@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TextIO
 from device_agent.shared.protocol.documents import ReleaseRef
 from device_agent.shared.protocol.model_info import Gates
 from device_agent.shared.protocol.reports import Certificate
+from device_agent.shared.regression import described
 from knnkit.fleet.report import DeviceReport, FleetReport, Outcome
 from knnkit.render import terminal
 from knnkit.render.changes import Rows, evaluation_lines, no_rows, sections
@@ -207,4 +208,4 @@ def _accuracy(proof: Certificate) -> str:
     classes = proof.compared.classes if proof.compared else ()
     rows = sum(each.rows for each in classes)
     before = f"{percent(sum(each.before for each in classes) / rows)} -> " if rows > 0 else ""
-    return before + percent(proof.accuracy)
+    return described(proof.errors) or before + percent(proof.accuracy)

@@ -36,7 +36,12 @@ class Fitted:
         if not np.isfinite(rows.astype(np.float32)).all():
             raise DataError(f"{self.enrolment.source}: it has no raw rows in float32's range", hint="give it test rows")
         return Dataset(
-            rows, np.array(classes)[self.enrolment.codes], self.enrolment.feature_names, self.enrolment.source
+            rows,
+            np.array(classes)[self.enrolment.codes],
+            self.enrolment.feature_names,
+            self.enrolment.source,
+            targets=self.enrolment.targets,
+            target_names=self.enrolment.target_names,
         )
 
     def fitting(self, held_out: Dataset) -> Dataset:
@@ -51,6 +56,9 @@ class Fitted:
                 f"{held_out.source}: {len(held_out.feature_names)} features ({_listed(held_out.feature_names)}), but "
                 f"{self.enrolment.source} takes {len(names)} ({_listed(names)})"
             )
+        if (held_out.targets is None) != (self.enrolment.targets is None):
+            hint = "test: {file: test.csv, target: y}" if held_out.targets is None else "test: {file: test.csv}"
+            raise DataError(f"{held_out.source}: the rows are not those of this kind of estimator", hint=hint)
         known = {str(label): label for label in self.enrolment.classes}
         labels = [known.get(str(label), label) for label in held_out.labels.tolist()]
         rows = held_out.rows.astype(row_type(self.enrolment.space.origin), copy=False)

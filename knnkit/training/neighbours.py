@@ -54,8 +54,19 @@ def leave_one_out(rows: NDArray[Any], scale: Scale, metric: Metric, most: int, c
     """Returns the `most` nearest of the other rows, for each of the `chosen` rows (default: all)."""
     values = rows.astype(np.float64)
     chosen = np.arange(len(rows)) if chosen is None else chosen
-    origins, factors = _scalers_without(values, chosen, scale)
-    return _search(values, values[chosen], (origins, factors), metric, most, chosen)
+    return _search(values, values[chosen], _scalers_without(values, chosen, scale), metric, most, chosen)
+
+
+def leave_group_out(
+    rows: NDArray[Any], groups: NDArray[Any], scale: Scale, metric: Metric, most: int, chosen: Ints
+) -> Lists:
+    """Returns the `most` nearest rows of other groups, for each of the `chosen` rows; `groups` is (n,)."""
+    indices, distances = np.empty((len(chosen), most), np.int64), np.empty((len(chosen), most))
+    for group in np.unique(groups[chosen]):
+        others, own = np.flatnonzero(groups != group), np.flatnonzero(groups[chosen] == group)
+        found = among(rows[others], rows[chosen[own]], scale, metric, most)
+        indices[own], distances[own] = others[found.indices], found.distances
+    return Lists(indices, distances)
 
 
 def among(training: NDArray[Any], rows: NDArray[Any], scale: Scale, metric: Metric, most: int) -> Lists:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from device_agent.shared.protocol.constants import UNKNOWN_LABEL, Scale
 from knnkit.data.dataset import is_plain, shortened
 from knnkit.data.files import BROKEN, members_that_fit
+from knnkit.data.targets import CLASS, default_names
 from knnkit.errors import BuildError, MissingDependency, extra
 from knnkit.model.reference.enrolment import Enrolment
 from knnkit.model.reference.space import Float32, Space, adopt_space
@@ -66,18 +67,33 @@ def import_estimator(
     steps = [step for each in maps for step in convert(each)] + weighting
     names = _names(estimator, feature_names, width)
     space, enrolled = adopt_space(mapped, steps, metric)
-    classes, codes = _classes(classifier)
+    targets = _targets(classifier)
+    classes, codes = _classes(classifier) if targets is None else ((CLASS,), np.zeros(len(enrolled), np.int32))
     source = source or type(estimator).__name__
     spec = KnnSpec(name, int(classifier.n_neighbors), metric, _weights(classifier), _scale(maps), reject)
-    fingerprint = _fingerprint(space, enrolled, codes, classes)
-    return Fitted(spec, Enrolment(space, enrolled, codes, classes, names, fingerprint, source), estimator)
+    fingerprint = _fingerprint(space, enrolled, codes, classes, targets)
+    numbers = (targets, () if targets is None else default_names(targets.shape[1]))
+    return Fitted(spec, Enrolment(space, enrolled, codes, classes, names, fingerprint, source, *numbers), estimator)
 
 
-def _fingerprint(space: Space, enrolled: Float32, codes: NDArray[np.int32], classes: tuple[int | str, ...]) -> str:
+def _targets(estimator: Any) -> NDArray[np.float64] | None:
+    """Returns the (n_train, t) targets of a fitted KNeighborsRegressor; None of a classifier."""
+    if type(estimator).__name__ != "KNeighborsRegressor":
+        return None
+    return np.asarray(estimator._y, np.float64).reshape(len(estimator._y), -1)
+
+
+def _fingerprint(
+    space: Space,
+    enrolled: Float32,
+    codes: NDArray[np.int32],
+    classes: tuple[int | str, ...],
+    targets: NDArray[np.float64] | None,
+) -> str:
     """SHA-256 over rows and labels in model space, and over the steps that led there."""
     digest = hashlib.sha256(repr((space.metric, classes, [step.kind for step in space.steps])).encode())
     arrays: list[NDArray[Any]] = [enrolled, codes, space.centre, space.scale]
-    arrays += [] if space.origin is None else [space.origin]
+    arrays += [each for each in (space.origin, targets) if each is not None]
     for array in arrays + [part for step in space.steps for part in (step.a, step.b)]:
         digest.update(repr(array.shape).encode() + np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
@@ -128,7 +144,7 @@ _HARMLESS = (
 
 def _parts(estimator: Any) -> tuple[list[Any], Any]:
     """Returns the transformers, in order, and the classifier of an estimator; of a search, those of the best one."""
-    from sklearn.neighbors import KNeighborsClassifier
+    from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
     from sklearn.pipeline import Pipeline
 
     if type(estimator) is Pipeline or _is_imblearn(estimator):
@@ -138,10 +154,10 @@ def _parts(estimator: Any) -> tuple[list[Any], Any]:
         return [inner for each in maps for inner in parts_of(each)] + further, classifier
     if _is_search(estimator) and hasattr(estimator, "best_estimator_"):
         return _parts(estimator.best_estimator_)
-    if type(estimator) is not KNeighborsClassifier:
+    if type(estimator) not in (KNeighborsClassifier, KNeighborsRegressor):
         raise BuildError(f"{type(estimator).__name__} is not supported", hint=_instead_of(estimator))
     if not hasattr(estimator, "_fit_X"):
-        raise BuildError("the KNeighborsClassifier is not fitted", hint="estimator.fit(rows, labels)")
+        raise BuildError(f"the {type(estimator).__name__} is not fitted", hint="estimator.fit(rows, labels)")
     return [], estimator
 
 

@@ -7,7 +7,6 @@ TensorFlow only to build.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,17 +17,19 @@ import numpy as np
 from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.golden.judge import Verdict
 from device_agent.shared.protocol.constants import Metric, Scale
-from device_agent.shared.protocol.model_info import Evaluation, Gates, KnnInfo, Reduced, Table
+from device_agent.shared.protocol.model_info import Evaluation, Gates, KnnInfo, Reduced, Table, Targets
+from device_agent.shared.regression import spreads
 from device_agent.shared.release.row_origins import Origins
 from knnkit.config.answer_models import ReduceConfig
 from knnkit.config.parse import Build, FileData, GroupSplit, SklearnData, SkopsData, TestFile, TimeSplit
-from knnkit.data import columns, dataset, files, precision
+from knnkit.data import columns, dataset, precision
 from knnkit.data.dataset import Dataset
 from knnkit.errors import BuildError, DataError
 from knnkit.evaluation import faults
-from knnkit.evaluation.measure import affordable, compare_with_estimator, measure
+from knnkit.evaluation.measure import affordable, compare_with_estimator, measure, measure_errors
 from knnkit.evaluation.splits import Divided, divide
 from knnkit.model.build import BuiltModel, build_enrolled, build_model, origins_of
+from knnkit.model.conformal import short_sets
 from knnkit.model.golden import draw_rows, make_golden
 from knnkit.model.reference.classifier import Reference
 from knnkit.model.reference.enrolment import Enrolment, enrol
@@ -38,7 +39,7 @@ from knnkit.model.tflite import associated_files
 from knnkit.model.tflite.load_tensorflow import needs_build_extra
 from knnkit.training import reduction, sklearn_importer, unscaled
 from knnkit.training.fitted import Fitted
-from knnkit.training.table import policy_of, prepare_of, raw_lines, read_more, read_test
+from knnkit.training.table import load_rows, prepare_of, raw_lines, read_held_out, read_more, read_test
 
 
 @dataclass(frozen=True)
@@ -168,22 +169,24 @@ class Material:
     def _measured(self, reference: Reference) -> Dataset | None:
         return None if self.held_out is None else affordable(self.held_out, reference)
 
-    def _measure(self, reference: Reference, classes: tuple[int | str, ...]) -> Evaluation | None:
-        return measure(reference, classes, self._measured(reference), self.how)
+    def _measure(self, reference: Reference, classes: tuple[int | str, ...]) -> Evaluation | Targets | None:
+        measured = self._measured(reference)
+        if self.training.targets is not None:
+            targets = Targets(self.training.target_names, tuple(spreads(self.training.targets).tolist()))
+            return measure_errors(reference, targets, measured, self.how)
+        of = None if self.held_out is None else len(self.held_out.rows)
+        return measure(reference, classes, measured, self.how, of)
 
     def _warn(self, model: BuiltModel) -> tuple[str, ...]:
-        """Warns of held-out rows that were not measured; asks an imported classifier, and reports what differs."""
-        short = _short_sets(model.info)
+        """Warns of short label sets; asks an imported classifier, and reports what differs."""
+        short = short_sets(model.info)
         measured = self._measured(model.reference)
         if self.held_out is None or measured is None:
             return ()
-        count, of = len(measured.rows), len(self.held_out.rows)
-        said = f"accuracy is measured on {count:,} of {of:,} held-out rows, drawn at random"
-        warnings = short if count == of else (*short, said)
         if self.imported is None or self.imported.estimator is None:
-            return warnings
+            return short
         own = compare_with_estimator(self.imported.estimator, model.reference, model.info.classes, measured)
-        return (*warnings, *own)
+        return (*short, *own)
 
     def golden(self, info: KnnInfo, own: Dataset, *, margin: float, limit: int) -> Golden:
         """Returns the golden set of the user's own rows, for a model that was built from this material.
@@ -197,7 +200,7 @@ class Material:
         space = self.enrol(info.scale, info.metric)
         how = (len(space.classes), info.k, info.weights)
         reference = Reference(space.space, space.enrolled, space.codes, *how, margin=margin)
-        reference.reject = info.reject
+        reference.reject, reference.targets = info.reject, space.targets
         return make_golden(BuiltModel(b"", info, reference, ()), own, self.training, limit=limit, raw=raw_lines)
 
     def read(self, file: Path, label: str) -> Dataset:
@@ -218,17 +221,6 @@ class Material:
         return rows if self.imported is None else self.imported.fitting(rows)
 
 
-def _short_sets(info: KnnInfo) -> tuple[str, ...]:
-    """Warns of a class whose label sets hold clearly fewer held-out rows than they should: by three standard errors."""
-    return tuple(
-        f"label sets with coverage {sets.coverage:g} hold {held:,} of {rows:,} held-out rows of class {label}: these "
-        "rows are unlike the training rows"
-        for sets in info.label_sets or ()
-        for held, rows, label in zip(sets.covered, sets.rows, info.classes)
-        if rows * sets.coverage - held > 1.0 + 3.0 * math.sqrt(rows * sets.coverage * (1.0 - sets.coverage))
-    )
-
-
 @needs_build_extra()
 def load(build: Build) -> Material:
     """Loads what the release of `build` is built from.
@@ -241,8 +233,8 @@ def load(build: Build) -> Material:
     model = build.model
     if isinstance(model.data, SkopsData):
         return _load_imported(build, model.data)
-    how = (model.k, model.metric, model.weights, model.scale, model.reject, model.coverages, model.kept_rows)
-    spec = KnnSpec(model.name, *how)
+    spec = KnnSpec(model.name, model.k, model.metric, model.weights, model.scale, model.reject, model.coverages)
+    spec = replace(spec, keep=model.keep.info if model.keep else None)
     everything = _load_rows(build)
     divided = _divide(build, everything)
     chosen = isinstance(model.data, FileData) and model.data.features is not None
@@ -252,9 +244,11 @@ def load(build: Build) -> Material:
     warnings += ready.warnings
     shifted, seen = model.metric != "cosine" or model.scale != "none", everything if table is None else training
     warnings += precision.warnings(seen.rows, seen.feature_names, seen.source, shifted=shifted)
-    warnings += (*divided.warnings, *faults.find(training, held_out))
-    if "scale" not in model.model_fields_set:
-        warnings += unscaled.find(training, model.k, model.metric, model.weights)
+    warnings += divided.warnings
+    if training.targets is None:
+        warnings += faults.find(training, held_out)
+        if "scale" not in model.model_fields_set:
+            warnings += unscaled.find(training, model.k, model.metric, model.weights)
     material = Material(spec, training, held_out, None, warnings, divided.how, table, model.ignore_extra)
     return material if model.reduction is None else _reduce(material, model.reduction, model.seed)
 
@@ -294,7 +288,7 @@ def _load_rows(build: Build) -> Dataset:
     data, split = build.model.data, build.model.split
     if isinstance(data, FileData):
         beside = split.group if isinstance(split, GroupSplit) else split.time if isinstance(split, TimeSplit) else None
-        return files.load_all(data.sources, data.label, data.features, beside, policy_of(data), data.id)
+        return load_rows(data, beside)
     assert isinstance(data, SklearnData)
     return dataset.load_sklearn(data.sklearn)
 
@@ -321,7 +315,7 @@ def _load_imported(build: Build, data: SkopsData) -> Material:
     estimator = sklearn_importer.load_skops(data.skops)
     held_out, names = None, sklearn_importer.fitted_names(estimator)
     if isinstance(test, TestFile):
-        held_out = files.load(test.file, label_of(build), names, wide=True)
+        held_out = read_held_out(test, label_of(build), names)
         width = sklearn_importer.width(estimator)
         if len(held_out.feature_names) != width:
             raise DataError(
@@ -332,7 +326,11 @@ def _load_imported(build: Build, data: SkopsData) -> Material:
     found = sklearn_importer.import_estimator(
         estimator, name=model.name, feature_names=names, reject=model.reject, source=str(data.skops)
     )
-    found = replace(found, spec=replace(found.spec, label_sets=model.coverages, keep=model.kept_rows))
+    found = replace(
+        found, spec=replace(found.spec, label_sets=model.coverages, keep=model.keep.info if model.keep else None)
+    )
+    if held_out is not None and len(held_out.target_names) == len(found.enrolment.target_names):
+        found = replace(found, enrolment=replace(found.enrolment, target_names=held_out.target_names))
     return replace(of_imported(found, held_out), ignore_extra=model.ignore_extra)
 
 

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from device_agent.shared.features.coder import UNKNOWN_CATEGORY, expand, feature_names
 from device_agent.shared.protocol.model_info import Column, Table
-from knnkit.config.parse import Data, FileData
-from knnkit.data import files, precision
+from knnkit.config.parse import Data, FileData, TestFile
+from knnkit.data import files, precision, targets
 from knnkit.data.columns import find
 from knnkit.data.dataset import Dataset
 from knnkit.data.policy import PLAIN, Policy, matching
@@ -62,15 +62,32 @@ def prepare_of(data: Data, everything: Dataset, training: Dataset, held_out: Dat
     return Prepared(None, training, held_out) if plain else prepare(with_text(policy, everything), training, held_out)
 
 
+def load_rows(data: FileData, beside: str | None) -> Dataset:
+    """Returns the rows of the files of `data`; with `target`, those columns are their targets.
+
+    Raises:
+        DataError: a column is missing, or a cell cannot be read.
+    """
+    policy = policy_of(data)
+
+    def read(label: str, features: Sequence[str] | None, wide: bool = True) -> Dataset:
+        return files.load_all(data.sources, label, features, beside, policy, data.id, wide=wide)
+
+    if not data.target:
+        return read(data.label, data.features, wide=False)
+    return targets.read(read, data.target, data.features, narrow=policy.is_plain)
+
+
 def read_more(file: Path, label: str, training: Dataset, table: Table | None) -> Dataset:
     """Returns further labelled rows of a file as the model's features.
 
     Raises:
         DataError: a column is missing, or a cell cannot be read.
     """
+    wide = training.rows.dtype == np.float64
     if table is None:
-        return files.load(file, label, training.feature_names, wide=training.rows.dtype == np.float64)
-    found = apply(table, files.load(file, label, [column.name for column in table.columns], None, policy_for(table)))
+        return _read(file, label, training, training.feature_names, PLAIN, wide)
+    found = apply(table, _read(file, label, training, [c.name for c in table.columns], policy_for(table), wide))
     return replace(found, rows=found.rows.astype(training.rows.dtype, copy=False))
 
 
@@ -82,7 +99,31 @@ def read_test(file: Path, label: str, data: Data, everything: Dataset) -> Datase
     """
     policy = replace(with_text(policy_of(data), everything), drop=())
     wide = everything.rows.dtype == np.float64
-    return files.load(file, label, everything.feature_names, None, policy, wide=wide)
+    return _read(file, label, everything, everything.feature_names, policy, wide)
+
+
+def read_held_out(test: TestFile, label: str, names: tuple[str, ...] | None) -> Dataset:
+    """Returns the test rows of an imported estimator.
+
+    Raises:
+        DataError: a column is missing, or a cell cannot be read.
+    """
+    if not test.target:
+        return files.load(test.file, label, names, wide=True)
+
+    def read(label: str, features: Sequence[str] | None) -> Dataset:
+        return files.load(test.file, label, features, wide=True)
+
+    return targets.read(read, test.target, names, narrow=False)
+
+
+def _read(file: Path, label: str, like: Dataset, features: Sequence[str], policy: Policy, wide: bool) -> Dataset:
+    def read(label: str, features: Sequence[str] | None) -> Dataset:
+        return files.load(file, label, features, None, policy, wide=True)
+
+    if like.targets is None:
+        return files.load(file, label, features, None, policy, wide=wide)
+    return targets.read(read, like.target_names, features, narrow=policy.is_plain and not wide)
 
 
 def prepare(policy: Policy, training: Dataset, held_out: Dataset | None) -> Prepared:

@@ -83,7 +83,8 @@ def tune(
 
     Args:
         material: the rows.
-        how: `leave-one-out` over the training rows, or `split` for the held-out rows.
+        how: `leave-one-out` over the training rows, or `split` for the held-out rows. Where `split` of deploy.yaml
+            names a column, a training row is left out with all rows that have the same value there.
         most: largest k.
         settings: to measure.
         score: what is best.
@@ -94,9 +95,10 @@ def tune(
     """
     training = material.training
     classes, codes = encode(training.labels)
-    most = min(most, len(training.rows) - (how == LEAVE_ONE_OUT))
+    most = min(most, len(training.rows) - (_largest_group(training) if how == LEAVE_ONE_OUT else 0))
     if most < 1:
-        raise DataError(f"{training.source}: one row cannot be measured", hint="more rows")
+        one = "one row" if training.beside is None else "one group"
+        raise DataError(f"{training.source}: {one} cannot be measured without itself", hint="more rows")
     searches = list(dict.fromkeys((each.scale, each.metric) for each in settings))
     truth, search, of = _measured(material, how, classes, codes, len(searches))
     curves = []
@@ -119,6 +121,10 @@ def settings_of(
     return [each for each in found if each not in twins or each == now]
 
 
+def _largest_group(training: Dataset) -> int:
+    return 1 if training.beside is None else int(np.unique(training.beside, return_counts=True)[1].max())
+
+
 Search = Callable[[Scale, Metric, int], Lists]
 
 
@@ -128,18 +134,20 @@ def _measured(
     """Returns the classes of the rows that measure, the search for their neighbours, and how many rows there are."""
     training, held_out = material.training, material.held_out
     if how == LEAVE_ONE_OUT:
-        chosen = _affordable(len(training.rows), training, searches)
-        return (
-            codes[chosen],
-            lambda scale, metric, most: neighbours.leave_one_out(training.rows, scale, metric, most, chosen),
-            len(training.rows),
-        )
+        chosen, rows, groups = _affordable(len(training.rows), training, searches), training.rows, training.beside
+
+        def search(scale: Scale, metric: Metric, most: int) -> Lists:
+            if groups is None:
+                return neighbours.leave_one_out(rows, scale, metric, most, chosen)
+            return neighbours.leave_group_out(rows, groups, scale, metric, most, chosen)
+
+        return codes[chosen], search, len(rows)
     if held_out is None:
         raise DataError(f"{training.source}: no rows are held out", hint="test: 0.3, or --by leave-one-out")
-    rows = held_out.take(_affordable(len(held_out.rows), training, searches))
+    asked = held_out.take(_affordable(len(held_out.rows), training, searches))
     return (
-        codes_of(classes, rows.labels),
-        lambda scale, metric, most: neighbours.among(training.rows, rows.rows, scale, metric, most),
+        codes_of(classes, asked.labels),
+        lambda scale, metric, most: neighbours.among(training.rows, asked.rows, scale, metric, most),
         len(held_out.rows),
     )
 

@@ -54,6 +54,32 @@ def test_a_fleet_of_three_refuses_a_release_that_forgets_a_class(
     assert all(device["release"]["digest"] != first for device in told["devices"])
 
 
+def test_a_gate_that_needs_a_damaged_release_is_missed_until_it_is_repaired(
+    prepared: Path, releases: Releases, tmp_path: Path
+) -> None:
+    root = copy_board(prepared, tmp_path / "root")
+    (tmp_path / "deploy.yaml").write_text(f"fleet: {{targets: [{{name: d, host: local, root: '{root}'}}]}}\n")
+    key, asked = ("--key", str(releases.public_key)), Gates(not_worse_than="current")
+    first = releases.variant("iris", tmp_path / "first", gates=asked)
+    code, told, page = deploy(tmp_path, first, *key)
+    assert code == 0
+    assert "this device has no release yet" in page
+    running = told["devices"][0]["release"]["digest"]
+    model = root / "releases" / running / "model.tflite"
+    model.chmod(0o600)
+    model.write_bytes(model.read_bytes()[:-100] + bytes(100))
+    better = releases.variant("iris-next", tmp_path / "better", gates=asked, sequence=20)
+    assert "does not answer" in deploy(tmp_path, better, *key, "--dry-run")[1]["plans"][0]["warnings"][-1]
+    code, told, _ = deploy(tmp_path, better, *key)
+    (device,) = told["devices"]
+    assert (code, device["release"]["digest"]) == (4, running)
+    assert "current release: iris 1.0.0 does not answer" in device["message"]
+    assert "knnkit deploy --release RELEASE --verify --target d" in device["hint"]
+    assert deploy(tmp_path, first, *key, "--verify", "--target", "d")[0] == 0
+    _, told, _ = deploy(tmp_path, better, *key)
+    assert told["devices"][0]["certificate"]["compared"]["fits"], "the repaired release answers"
+
+
 def assert_dry_run_compares(folder: Path, release: Path, key: tuple[str, ...]) -> None:
     """The plan shows before -> after and the rows, from what the devices run, and nothing on them changes."""
     files = contents(folder)

@@ -46,7 +46,7 @@ RECIPES: dict[str, str] = {
     """,
     # One class gets nearly every row: two classes are forgotten.
     "iris-forgets": """
-        model: {name: iris, data: {sklearn: iris}, k: 99, scale: standard}
+        model: {name: iris, data: {sklearn: iris}, k: 99, scale: standard, label_sets: 0.9}
         release: {version: 1.2.0, sequence: 12}
     """,
     # The article's experiment: two features, five classes, numbers as labels.
@@ -106,10 +106,26 @@ RECIPES: dict[str, str] = {
         model: {name: wine, data: {sklearn: wine}, k: 4, metric: manhattan, scale: robust}
         release: {version: 1.0.0, sequence: 10}
     """,
+    # Two targets instead of classes, and 200 columns with missing cells.
+    "wifi": """
+        model:
+          name: wifi
+          data: {file: wifi.csv, target: [east, north], missing: {"WAP*": -105.0}}
+          test: {file: asked.csv}
+          k: 5
+          weights: distance
+        release: {version: 1.0.0, sequence: 10}
+        gates: {rmse: 8.0, max_error: {north: 60, default: 50}}
+    """,
     # Two features near 0, and then in metres of UTM, which have an origin.
     "plots-near": """
         model: {name: plots, data: {file: near.csv, label: y}, k: 3, test: 0}
         release: {version: 1.0.0, sequence: 10}
+    """,
+    # The same columns, and missing cells that are filled.
+    "plots-gaps": """
+        model: {name: plots, data: {file: near.csv, label: y, missing: median}, k: 3, test: 0}
+        release: {version: 1.2.0, sequence: 12}
     """,
     "plots": """
         model: {name: plots, data: {file: utm.csv, label: y}, k: 3, test: {file: queries.csv}}
@@ -126,6 +142,7 @@ _SOURCES = (
     "device_agent",
     "tests/support/releases.py",
     "tests/support/offsets.py",
+    "tests/support/wifi.py",
 )
 
 
@@ -227,7 +244,7 @@ from knnkit.config import parse as config
 from knnkit.release import keys
 from knnkit.release.build import build_release
 from knnkit.release.signing import FileSigner
-from support import offsets, releases
+from support import offsets, releases, wifi
 folder = Path(folder)
 (folder / "keys").mkdir(parents=True)
 (folder / "releases").mkdir()
@@ -248,6 +265,8 @@ with (folder / "plants.csv").open("w") as file:
         soil = "" if number % 17 == 0 else ["sand", "clay", "loam \u00e9"][kind]
         size = ["small", "large"][number % 2]
         file.write(f"2024-01-{number % 28 + 1:02d},{length},{kind + rng.normal(0, 0.1):.3f},{soil},{size},k{kind}\\n")
+wifi.write(folder / "wifi.csv", *wifi.fingerprints(400, seed=2))
+wifi.write(folder / "asked.csv", *wifi.fingerprints(80, seed=3))
 rows, labels, queries = offsets.KINDS["utm"]()
 offsets.write_csv(folder / "utm.csv", rows, labels)
 offsets.write_csv(folder / "near.csv", rows - rows.mean(axis=0), labels)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-KINDS = ("one-hot", "counts", "integers", "copies")
+KINDS = ("one-hot", "counts", "integers", "copies", "large counts")
 #: Whole numbers of 2^-27 hold all rows here: halves, eighths, and 0.1 in float32.
 _STEPS = 2**27
 
@@ -19,6 +19,8 @@ def rows_of(kind: str, count: int, rng: np.random.Generator) -> np.ndarray:
         return np.hstack([np.eye(size)[rng.integers(0, size, count)] for size in sizes]).astype(np.float32)
     if kind == "counts":
         return rng.poisson(1.2, (count, 6)).astype(np.float32)
+    if kind == "large counts":  # squared lengths up to 2,700
+        return rng.integers(0, 31, (count, 3)).astype(np.float32)
     rows = rng.integers(-3, 4, (count, int(rng.integers(1, 6)))).astype(np.float32)
     if kind == "copies":
         rows[rng.integers(0, count, count // 2)] = rows[0]

@@ -24,6 +24,9 @@ MISSING = frozenset({"", "nan", "-nan", "na", "<na>", "n/a", "#n/a", "#na", "nul
 #: The code of a category that the table does not list.
 UNKNOWN_CATEGORY = -1.0
 _MAX_LISTED = 6
+#: Columns that are reported by name; then one line stands for all others.
+_MAX_TOLD = 10
+_MORE = "further columns have missing cells or unknown categories; status counts them all"
 
 
 def is_missing(text: str) -> bool:
@@ -192,8 +195,8 @@ class Coder:
         """Counts what the cells of a good row needed."""
         for counts, index, said in self._row:
             name, kind = self.names[index], f"{counts is self.filled} {index}"
-            if kind not in self._said:
-                self._news.append(said)
+            if kind not in self._said and len(self._said) <= _MAX_TOLD:
+                self._news.append(said if len(self._said) < _MAX_TOLD else _MORE)
             self._said.add(kind)
             counts[name] = counts.get(name, 0) + 1
         self._row.clear()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from device_agent.shared.protocol.documents import ReleaseRef
 from device_agent.shared.protocol.model_info import Gates
 from device_agent.shared.protocol.reports import ClassChange, Compared
 
@@ -24,7 +25,8 @@ def failures(gates: Gates, classes: Sequence[str], support: Sequence[int], right
         support: evaluation rows of each class.
         right: how many of them were recognised.
     """
-    return (*_balanced(gates, support, right), *_recalls(gates, classes, support, right))
+    measured = (*_balanced(gates, support, right), *_recalls(gates, classes, support, right))
+    return (*measured, *_unseen(gates, classes, support))
 
 
 def _balanced(gates: Gates, support: Sequence[int], right: Sequence[int]) -> Iterator[str]:
@@ -57,10 +59,26 @@ def _recalls(gates: Gates, classes: Sequence[str], support: Sequence[int], right
         yield f"recall of {len(found) - _NAMED} more classes is below its gate or not measured"
 
 
-def worse(gates: Gates, compared: Compared) -> tuple[str, ...]:
-    """Returns the classes that a release recognises less often than the one before, by more than the gate allows."""
-    if gates.not_worse_than is None:
+def _unseen(gates: Gates, classes: Sequence[str], support: Sequence[int]) -> tuple[str, ...]:
+    found = [label for label, rows in zip(classes, support) if not rows] if gates.not_worse_than else []
+    more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+    return (
+        (f"not worse than current: no evaluation row is of class {found[0]!r}{more}; see `split: stratified`",)
+        if found
+        else ()
+    )
+
+
+def worse(gates: Gates, compared: Compared | None, running: ReleaseRef | None = None) -> tuple[str, ...]:
+    """Returns the classes that a release recognises less often than the one before, by more than the gate allows.
+
+    Without a comparison, the gate is missed if there is a `running` release.
+    """
+    if gates.not_worse_than is None or (compared is None and running is None):
         return ()
+    if compared is None:
+        before = f"{running.name} {running.version}" if running else ""
+        return (f"current release: {before} does not answer, so nothing shows that this one is not worse",)
     if not compared.fits:
         before = f"{compared.name} {compared.version}"
         return (f"not worse than current: {before} has other features, so the two cannot be compared",)

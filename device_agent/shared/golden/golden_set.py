@@ -24,6 +24,8 @@ _ARRAYS = {
 }
 #: Name of the array of raw rows.
 _RAW = "raw"
+#: Arrays of a regression.
+_NUMBERS = ("values", "targets")
 
 
 @record
@@ -39,6 +41,8 @@ class Golden:
         distances: (n, e) float64, padded with infinity.
         classes: (n, e) int32 classes of the neighbours, padded with -1.
         tolerance: (n,) float64, defined in `judge`.
+        values: (n, t) float64 of the reference, for a regression; NaN where a row is rejected. Else None.
+        targets: (n, t) float64 true values, NaN if not known.
         raw: the rows as JSON lines of raw columns, for a model with a table; empty without one.
     """
 
@@ -51,11 +55,15 @@ class Golden:
     classes: NDArray[np.int32]
     tolerance: NDArray[np.float64]
     raw: bytes = b""
+    values: NDArray[np.float64] | None = None
+    targets: NDArray[np.float64] | None = None
 
     def to_bytes(self) -> bytes:
         """Returns the bytes of golden.npz; the same arrays give the same bytes."""
         buffer = io.BytesIO()
         arrays = {name: getattr(self, name) for name in _ARRAYS}
+        if self.values is not None:
+            arrays |= {name: getattr(self, name) for name in _NUMBERS}
         if self.raw:
             arrays[_RAW] = np.frombuffer(self.raw, np.uint8)
         np.savez_compressed(buffer, metric=np.array(self.metric), **arrays)
@@ -71,9 +79,10 @@ class Golden:
         try:
             arrays: dict[str, Any] = read_arrays(data)
             raw = arrays.pop(_RAW, np.empty(0, np.uint8))
+            numbers = {name: arrays.pop(name) for name in _NUMBERS if name in arrays}
             if set(arrays) != {"metric", *_ARRAYS} or raw.dtype != np.uint8:
                 raise ValueError(f"it contains {', '.join(sorted(arrays))}")
-            golden = cls(metric=_metric(arrays.pop("metric")), **arrays, raw=raw.tobytes())
+            golden = cls(metric=_metric(arrays.pop("metric")), **arrays, raw=raw.tobytes(), **numbers)
             golden._check()
         except ValueError as error:
             raise ModelUnusable(f"golden.npz is not a golden set: {error}") from None
@@ -91,6 +100,12 @@ class Golden:
             rows = self.rows.astype(np.float32, copy=False)
         if not np.isfinite(rows).all() or not (np.isfinite(self.tolerance) & (self.tolerance >= 0)).all():
             raise ValueError("a row or a tolerance is not a finite number")
+        numbers = [array for array in (self.values, self.targets) if array is not None]
+        if len(numbers) == 1 or not all(
+            array.dtype == np.float64 and array.ndim == 2 and array.shape == (len(self.rows), numbers[0].shape[1])
+            for array in numbers
+        ):
+            raise ValueError("values and targets do not fit the rows")
         held = self.indices >= 0
         if not (np.isfinite(self.distances) == held).all() or (self.distances < 0).any():
             raise ValueError("a neighbour has no distance, or a distance has no neighbour")

@@ -21,11 +21,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from device_agent.shared import regression
 from device_agent.shared.golden import class_gates
 from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.protocol.constants import MAX_CONFUSED, MAX_DIFFERENCES, UNKNOWN, UNKNOWN_LABEL, Metric
 from device_agent.shared.protocol.errors import ModelUnusable
-from device_agent.shared.protocol.model_info import Gates, KnnInfo
+from device_agent.shared.protocol.model_info import Gates, KnnInfo, TargetError
 from device_agent.shared.protocol.record import record
 from device_agent.shared.protocol.reports import RowDifference
 
@@ -47,13 +48,23 @@ class Verdict:
     accepted: float | None
     confusion: tuple[tuple[int, ...], ...]
     failures: tuple[str, ...]
+    errors: tuple[TargetError, ...] = ()
 
 
-def judge(golden: Golden, answers: Any, info: KnnInfo, gates: Gates, *, p50_ms: float | None = None) -> Verdict:
+def judge(
+    golden: Golden,
+    answers: Any,
+    info: KnnInfo,
+    gates: Gates,
+    *,
+    p50_ms: float | None = None,
+    values: NDArray[np.float64] | None = None,
+) -> Verdict:
     """Compares `answers`, the `Answers` to `golden.rows`, with the reference's, and applies the gates.
 
     Accuracy counts all rows whose truth is known; "unknown" counts as wrong. `p50_ms` is the median time of one row in
-    milliseconds; without it the latency gate is not applied.
+    milliseconds; without it the latency gate is not applied. `values` are the (n, t) answers of a regression: a row
+    with another value is different, too.
 
     Raises:
         ModelUnusable: the golden set belongs to another model (k, features or classes differ).
@@ -64,6 +75,11 @@ def judge(golden: Golden, answers: Any, info: KnnInfo, gates: Gates, *, p50_ms: 
     if _shapes_fit(golden, answers, info):
         for row in range(len(golden.rows)):
             kinds[row], errors[row] = _judge_row(golden, answers, info, row)
+    errors_of: tuple[TargetError, ...] = ()
+    if info.targets is not None and values is not None and golden.values is not None and golden.targets is not None:
+        for row in np.flatnonzero(regression.differ(values, golden.values, info.targets.spread)):
+            kinds[row] = "different"
+        errors_of = regression.errors(info.targets.names, values, golden.targets)
     differences = tuple(
         _difference(golden, answers, info, row, errors[row]) for row, kind in enumerate(kinds) if kind == "different"
     )
@@ -80,7 +96,12 @@ def judge(golden: Golden, answers: Any, info: KnnInfo, gates: Gates, *, p50_ms: 
         accuracy_rows=count,
         accepted=accepted,
         confusion=confusion,
-        failures=(*_failures(gates, different, len(kinds), accuracy, p50_ms), *by_class),
+        failures=(
+            *_failures(gates, different, len(kinds), accuracy, p50_ms),
+            *by_class,
+            *regression.missed(gates, errors_of, info.targets.names if info.targets else ()),
+        ),
+        errors=errors_of,
     )
 
 
@@ -95,15 +116,19 @@ def base_distance(distances: NDArray[Any], metric: Metric) -> NDArray[np.float64
 
 
 def votes(classes: NDArray[np.int32], distances: NDArray[np.float64], info: KnnInfo) -> NDArray[np.float64]:
-    """Returns (n_classes,) float64 vote shares of k neighbours; with weights by distance, exact matches take all."""
+    """Returns the (n, n_classes) float64 vote shares of (n, k) neighbours.
+
+    With weights by distance, exact matches take all votes.
+    """
     if info.weights == "uniform":
-        weight = np.ones(len(classes))
-    elif distances.min() == 0.0:
-        weight = (distances == 0.0).astype(np.float64)
+        weight = np.ones(classes.shape)
     else:
-        weight = distances.min() / distances
-    shares = np.bincount(classes, weight, minlength=len(info.classes))
-    result: NDArray[np.float64] = shares / shares.sum()
+        least = distances.min(axis=1, keepdims=True)
+        weight = np.divide(least, distances, out=(distances == 0.0).astype(np.float64), where=least > 0.0)
+    width = len(info.classes)
+    place = classes + width * np.arange(len(classes))[:, np.newaxis]
+    shares = np.bincount(place.reshape(-1), weight.reshape(-1), width * len(classes)).reshape(-1, width)
+    result: NDArray[np.float64] = shares / shares.sum(axis=1, keepdims=True)
     return result
 
 
@@ -120,7 +145,7 @@ def _judge_row(golden: Golden, answers: Any, info: KnnInfo, row: int) -> tuple[s
     base = base_distance(golden.distances[row], golden.metric)
     swapped = np.abs(base[at] - base[:k]).max()
     off = np.abs(base_distance(distances, golden.metric) - base_distance(expected_distances, golden.metric)).max()
-    expected = votes(golden.classes[row, at], golden.distances[row, at], info)
+    expected = votes(golden.classes[row : row + 1, at], golden.distances[row : row + 1, at], info)[0]
     shares = np.asarray(answers.probabilities[row], dtype=np.float64)
     wrong_share = not np.abs(shares - expected).max() <= PROBABILITY_TOLERANCE
     if swapped > tolerance or off > tolerance or wrong_share or answers.label[row] != golden.label[row]:
@@ -202,6 +227,8 @@ def _require_match(golden: Golden, info: KnnInfo) -> None:
         and int(golden.indices.max(initial=-1)) < info.n_train
         and max(int(golden.truth.max(initial=-1)), int(golden.label.max(initial=-1))) < len(info.classes)
         and int(golden.classes.max(initial=-1)) < len(info.classes)
+        and (None if golden.values is None else golden.values.shape[1])
+        == (None if info.targets is None else len(info.targets.names))
     )
     if not fits:
         raise ModelUnusable("golden.npz was made for another model", reason="golden-mismatch")

@@ -16,6 +16,10 @@ SCHEMA = 1
 SCHEMA_OF_ORIGINS = 2
 #: The same for a model with a table of raw columns, or with `ignore_extra`.
 SCHEMA_OF_TABLES = 3
+#: The same for a model of a regression.
+SCHEMA_OF_PIPELINES = 4
+#: The highest of these numbers.
+NEWEST_SCHEMA = SCHEMA_OF_PIPELINES
 #: Version of the agent's commands, options and answers that a host uses. Raise it when the host needs something that
 #: older agents lack.
 PROTOCOL = 1

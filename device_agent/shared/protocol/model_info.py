@@ -10,14 +10,17 @@ from typing import Literal
 from device_agent.shared.protocol.constants import (
     CELLS,
     FULL,
+    NEWEST_SCHEMA,
     QUANTIZED,
     SCHEMA,
-    SCHEMA_OF_TABLES,
     Metric,
     Scale,
     Weights,
 )
 from device_agent.shared.protocol.record import record
+
+#: Key of a gate of a regression for the targets without a limit of their own.
+DEFAULT = "default"
 
 
 @record
@@ -51,10 +54,11 @@ class Near:
 
 @record
 class Evaluation:
-    """What the float64 reference answered on all held-out rows, counted on the host that built the model.
+    """What the float64 reference answered on the held-out rows, counted on the host that built the model.
 
     `support`, `right` and `answered` have one number a class: its rows, those recognised, and the rows so answered.
     The rest of `rows` is "unknown". `confusion` is as in a certificate, and empty for more than `MAX_CONFUSED` classes.
+    `of` is the number of held-out rows if `rows` were drawn from them; None if all were measured.
     """
 
     how: str  # random, stratified, group, time, file, leave-one-out
@@ -63,6 +67,8 @@ class Evaluation:
     right: tuple[int, ...]
     answered: tuple[int, ...]
     confusion: tuple[tuple[int, ...], ...] = ()
+    of: int | None = None
+    omitted = ("of",)
 
 
 @record
@@ -130,6 +136,34 @@ class Keep:
 
 
 @record
+class TargetError:
+    """How far the values of a target are off over `rows` evaluation rows, in its unit.
+
+    `rmse` is the root of the mean square error, `mean_error` the mean absolute one.
+    """
+
+    target: str
+    rows: int
+    rmse: float
+    mean_error: float
+    max_error: float
+
+
+@record
+class Targets:
+    """What a regression answers: the mean of the neighbours' targets. The model has one class, and does not answer it.
+
+    `spread` is the range of each target among the training rows. `errors` are the float64 reference's on all held-out
+    rows, which were held out as `how` says; empty where nothing was measured.
+    """
+
+    names: tuple[str, ...]
+    spread: tuple[float, ...]
+    how: str = ""
+    errors: tuple[TargetError, ...] = ()
+
+
+@record
 class KnnInfo:
     """knn.json, inside the model file: everything that a runtime must know about the classifier."""
 
@@ -161,10 +195,11 @@ class KnnInfo:
     table: Table | None = None  # None: rows are `n_features` plain numbers
     ignore_extra: bool = False  # whether rows may have columns that the model does not know
     keep: Keep | None = None  # None: the device keeps no rows
+    targets: Targets | None = None  # None: the model answers labels
     schema: int = SCHEMA
-    newest_schema = SCHEMA_OF_TABLES
+    newest_schema = NEWEST_SCHEMA
     #: Left out of knn.json where they say nothing, so that models of plain rows keep their bytes.
-    omitted = ("origin", "label_sets", "reduced", "table", "ignore_extra", "keep")
+    omitted = ("origin", "label_sets", "reduced", "table", "ignore_extra", "keep", "targets")
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -189,6 +224,8 @@ class Gates:
     recall: dict[str, float] | None = None  # label -> lowest recall, in place of `min_recall`
     not_worse_than: Literal["current"] | None = None  # by class, on these evaluation rows, before the switch
     by: float = 0.0  # how much lower a recall may be for `not_worse_than`
+    rmse: dict[str, float] | None = None  # target -> highest error of a regression; `default` for the others
+    max_error: dict[str, float] | None = None  # the same for the largest error
 
 
 @record
@@ -208,4 +245,4 @@ class Manifest:
     labels_sha256: str  # of the label file inside the model
     gates: Gates
     schema: int = SCHEMA
-    newest_schema = SCHEMA_OF_TABLES
+    newest_schema = NEWEST_SCHEMA

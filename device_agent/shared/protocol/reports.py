@@ -9,6 +9,7 @@ from typing import Literal
 
 from device_agent.shared.protocol.constants import SCHEMA
 from device_agent.shared.protocol.documents import DeviceInfo, HistoryEntry, LockHolder, ReleaseRef, Staged
+from device_agent.shared.protocol.model_info import TargetError
 from device_agent.shared.protocol.record import record
 
 
@@ -109,6 +110,7 @@ class Certificate:
     `failures` lists the gates that were missed. `classes` are the labels, as text. For a model of more than
     `MAX_CONFUSED` classes, `confusion` and `classes` are empty. `warnings` list why the release would be refused as a
     new one today: its key (`signed_by`) was revoked, or it has expired.
+    `errors` are those of a regression, target by target, on the evaluation rows; it has no accuracy.
     `compared` exists at the activation that replaces a release, unless a model is large and no gate asks for it.
     """
 
@@ -136,6 +138,7 @@ class Certificate:
     signed_by: str = ""  # fingerprint of the key
     warnings: tuple[str, ...] = ()
     compared: Compared | None = None
+    errors: tuple[TargetError, ...] = ()
     schema: int = SCHEMA
 
     @property

@@ -33,7 +33,7 @@ def check_manifest(manifest: Manifest) -> None:
     """
     gates = manifest.gates
     checks = {
-        "schema": constants.SCHEMA <= manifest.schema <= constants.SCHEMA_OF_TABLES,
+        "schema": constants.SCHEMA <= manifest.schema <= constants.NEWEST_SCHEMA,
         "name": constants.is_name(manifest.name),
         "version": constants.is_version(manifest.version),
         "sequence": manifest.sequence >= 1,
@@ -50,6 +50,8 @@ def check_manifest(manifest: Manifest) -> None:
         "gates.balanced_accuracy": gates.balanced_accuracy is None or 0 <= gates.balanced_accuracy <= 1,
         "gates.min_recall": gates.min_recall is None or 0 <= gates.min_recall <= 1,
         "gates.recall": all(0 <= floor <= 1 for floor in (gates.recall or {}).values()),
+        "gates.rmse": all(limit >= 0 for limit in (gates.rmse or {}).values()),
+        "gates.max_error": all(limit >= 0 for limit in (gates.max_error or {}).values()),
         "gates.by": 0 <= gates.by < 1,
         "gates.latency_ms": gates.latency_ms is None or gates.latency_ms > 0,
     }

@@ -6,7 +6,9 @@ with consistent numbers. The gates are applied to these numbers here, whatever t
 
 from __future__ import annotations
 
+from device_agent.shared import regression
 from device_agent.shared.golden import class_gates
+from device_agent.shared.protocol.documents import ReleaseRef
 from device_agent.shared.protocol.model_info import Gates
 from device_agent.shared.protocol.reports import Certificate
 from knnkit.release.package import Package
@@ -54,7 +56,8 @@ def _agree(certificate: Certificate, covered: int) -> bool:
 def _plausible(certificate: Certificate) -> bool:
     """Whether every measure lies where one can: a gate would pass for a time under zero."""
     latency = certificate.latency
-    errors = (certificate.largest_distance_error, *(row.distance_error for row in certificate.differences))
+    errors = [certificate.largest_distance_error, *(row.distance_error for row in certificate.differences)]
+    errors += [each.rmse for each in certificate.errors] + [each.max_error for each in certificate.errors]
     return (
         (latency is None or 0.0 <= latency.p50_ms <= latency.p99_ms <= _LONGEST_MS)
         and all(0.0 <= error <= _LARGEST_ERROR for error in errors)
@@ -62,8 +65,11 @@ def _plausible(certificate: Certificate) -> bool:
     )
 
 
-def missed(certificate: Certificate, package: Package | None) -> tuple[str, ...]:
-    """Returns the gates that a certificate fails: by the device's own account, and by its numbers."""
+def missed(certificate: Certificate, package: Package | None, running: ReleaseRef | None = None) -> tuple[str, ...]:
+    """Returns the gates that a certificate fails: by the device's own account, and by its numbers.
+
+    `running` is the release that was to be replaced.
+    """
     found = list(certificate.failures)
     if certificate.different and not any("differ" in failure for failure in found):
         found.append(f"{certificate.different} rows differ from the reference")
@@ -73,7 +79,8 @@ def missed(certificate: Certificate, package: Package | None) -> tuple[str, ...]
             found.append("accuracy was not measured")
         elif certificate.accuracy < gates.accuracy:
             found.append(f"accuracy {certificate.accuracy:.4f} is under {gates.accuracy:g}")
-    found += [text for text in _missed_by_class(certificate, gates) if text not in found] if gates else []
+    more = (*_missed_errors(certificate, gates), *_missed_by_class(certificate, gates, running)) if gates else ()
+    found += [text for text in more if text not in found]
     if gates and gates.latency_ms is not None and not any("latency" in failure for failure in found):
         if certificate.latency is None:
             found.append("latency was not measured")
@@ -82,11 +89,15 @@ def missed(certificate: Certificate, package: Package | None) -> tuple[str, ...]
     return tuple(found)
 
 
-def _missed_by_class(certificate: Certificate, gates: Gates) -> tuple[str, ...]:
+def _missed_errors(certificate: Certificate, gates: Gates) -> tuple[str, ...]:
+    return tuple(regression.missed(gates, certificate.errors, [each.target for each in certificate.errors]))
+
+
+def _missed_by_class(certificate: Certificate, gates: Gates, running: ReleaseRef | None) -> tuple[str, ...]:
     """Applies the gates on classes to the counts in the certificate, as far as it has them."""
     table = certificate.confusion
     found: tuple[str, ...] = ()
     if table and len(certificate.classes) == len(table):
         support, right = [sum(row) for row in table], [row[place] for place, row in enumerate(table)]
         found = class_gates.failures(gates, certificate.classes, support, right)
-    return found if certificate.compared is None else (*found, *class_gates.worse(gates, certificate.compared))
+    return (*found, *class_gates.worse(gates, certificate.compared, running))

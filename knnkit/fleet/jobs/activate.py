@@ -49,8 +49,10 @@ class Switch:
             return self._give_up(problem)  # a full disk or a signal: before or after the switch
         self._stage = Stage.ACTIVATED
         self._recorder.know(certificate=activated.certificate)
+        self._recorder.warn(*activated.certificate.warnings)
         wrong = disbelieved(activated.certificate, job.nonce, job.package.digest, job.package.model_sha256)
-        said = wrong or "; ".join(missed(activated.certificate, job.package))
+        before = self._facts.agent.committed if self._facts.agent and not activated.already else None
+        said = wrong or "; ".join(missed(activated.certificate, job.package, before))
         if said:
             unfit = ParityFailed(f"{job.target.name}: {said}", reason="bad-certificate" if wrong else "gate-failed")
             return self._recorder.fail(unfit) if activated.already else self._give_up(unfit)

@@ -11,6 +11,7 @@ import secrets
 from dataclasses import replace
 from pathlib import Path
 
+from device_agent.shared.golden import class_gates
 from device_agent.shared.protocol import constants, json_codec
 from device_agent.shared.protocol.documents import Staged
 from device_agent.shared.trust.reasons import Reason
@@ -32,13 +33,13 @@ from knnkit.provision import provision
 from knnkit.transport.base import Transport
 from knnkit.transport.upload import PushFile, push
 
-#: Errors of an upload that the device removed because another host has staged the release.
 #: Refusals of a release that is on the device, after which it is sent again.
 _DAMAGED = frozenset(
     reason.value
     for reason in Reason
     if reason.value.startswith("file-") or reason in (Reason.BAD_SIGNATURE, Reason.MANIFEST_MALFORMED)
 )
+#: Errors of an upload that the device removed because another host has staged the release.
 _OVERTAKEN = frozenset({"cannot-write", Reason.FILE_MISSING.value})
 
 
@@ -222,7 +223,10 @@ def plan_job(job: DeviceJob, listen: Listener = nobody, pause: Pause = just_slee
     def plan_it(transport: Transport, facts: Facts, recorder: Recorder) -> DeviceReport:
         plan = plan_device(job.target, facts, job.package, job.options)
         if any(step.action == "activate" for step in plan.steps):
-            plan = replace(plan, compared=compare(job, transport, facts))
+            compared = compare(job, transport, facts)
+            running = facts.agent.committed if facts.agent else None
+            would_miss = class_gates.worse(job.package.manifest.gates, compared, running)
+            plan = replace(plan, compared=compared, warnings=(*plan.warnings, *would_miss))
         outcome, why = (Outcome.FAILED, vars(plan.refusal)) if plan.refusal else (Outcome.ANSWERED, {})
         return recorder.end(outcome, details=json_codec.dumps(plan), warnings=plan.warnings, **why)
 

@@ -61,6 +61,7 @@ class KnnModule(tf.Module):  # type: ignore[misc]
     ) -> None:
         super().__init__(name="tfknn")
         self.space, self.enrolled, self.codes = enrolment.space, enrolment.enrolled, enrolment.codes
+        self.targets = enrolment.targets
         self.classes, self.metric = enrolment.classes, enrolment.space.metric
         self.k, self.n_features, self.weights, self.margin = k, len(enrolment.feature_names), weights, margin
         self._thresholds = None if thresholds is None else self._to_base(np.asarray(thresholds))

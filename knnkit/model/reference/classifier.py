@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from device_agent.shared.protocol.constants import UNKNOWN, Weights
 from device_agent.shared.protocol.model_info import Reject
+from device_agent.shared.regression import Regressor
 from knnkit.model.reference.space import Float32, Float64, Space
 
 _CHUNK_BYTES = 32 << 20
@@ -57,6 +58,7 @@ class Reference:
         weights: uniform or distance.
         margin: relative distance within which neighbours are near-tied; sets `ReferenceAnswers.tolerance`.
         reject: thresholds, or None.
+        targets: (n_train, t) float64 of a regression, or None.
     """
 
     def __init__(
@@ -70,14 +72,21 @@ class Reference:
         *,
         margin: float = 1e-5,
         reject: Reject | None = None,
+        targets: Float64 | None = None,
     ) -> None:
         self.space, self.enrolled, self.classes = space, enrolled, classes
         self.n_classes, self.k, self.weights, self.margin, self.reject = n_classes, k, weights, margin, reject
+        self.targets = targets
         self._unit, self._scale = space.unit, space.scale / space.unit
 
     def answer(self, rows: NDArray[Any]) -> ReferenceAnswers:
         """Returns the answers to raw (n, d) queries."""
         return self._answer(self.space.enter(rows), None)
+
+    def values(self, answers: Any) -> Float64:
+        """Returns the (n, t) values of a regression; NaN where a row is rejected. Without targets, t is 0."""
+        targets = np.empty((len(self.enrolled), 0)) if self.targets is None else self.targets
+        return Regressor(targets, self.k, self.weights).values(answers)
 
     def leave_one_out(self, training: NDArray[np.int64]) -> ReferenceAnswers:
         """Returns the answers to the training rows with these (n,) indices, each without itself as a neighbour."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from device_agent.shared.protocol.constants import Metric
 from knnkit.data.dataset import Dataset
 from knnkit.errors import DataError
-from knnkit.model.reference.space import Float32, Space, Step, make_space
+from knnkit.model.reference.space import Float32, Float64, Space, Step, make_space
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Enrolment:
         feature_names: of the raw rows.
         fingerprint: SHA-256 over the training rows and labels, hexadecimal.
         source: name of the data source, for messages.
+        targets: (n_train, t) float64 numbers of a regression; None for a classifier. `target_names` are theirs.
     """
 
     space: Space
@@ -35,6 +36,8 @@ class Enrolment:
     feature_names: tuple[str, ...]
     fingerprint: str
     source: str
+    targets: Float64 | None = None
+    target_names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.enrolled)
@@ -48,7 +51,8 @@ def enrol(training: Dataset, steps: list[Step], metric: Metric) -> Enrolment:
     """
     space, enrolled = make_space(training.rows, steps, metric)
     classes, codes = encode(training.labels)
-    return Enrolment(space, enrolled, codes, classes, training.feature_names, training.fingerprint(), training.source)
+    known = (training.feature_names, training.fingerprint(), training.source, training.targets, training.target_names)
+    return Enrolment(space, enrolled, codes, classes, *known)
 
 
 def encode(labels: NDArray[Any]) -> tuple[tuple[int | str, ...], NDArray[np.int32]]:

@@ -112,6 +112,8 @@ def _exact_tables(blocks: list[tuple[int, int]], model: KnnModule) -> bytes:
         "block_rows": np.array([rows for _, rows in blocks], dtype=np.int64),
         "steps": np.array([step.kind for step in space.steps], dtype="U9"),
     }
+    if model.targets is not None:
+        arrays["targets"] = model.targets
     for number, step in enumerate(space.steps):
         arrays |= {f"step{number}_a": step.a, f"step{number}_b": step.b}
     buffer = io.BytesIO()
@@ -140,8 +142,9 @@ def _describe(tree: Any, info: model_info.KnnInfo, model: KnnModule) -> bytes:
     maps = [step for step in model.space.steps if step.kind != "cosine"]
     imported = info.scale == "none" and (maps or not np.all(model.space.scale == 1.0))
     scale = "the maps of a Pipeline folded in" if imported else f"scale {info.scale}"
+    kind = "classifier" if info.targets is None else "regression"
     summary = (
-        f"k-nearest-neighbours classifier: k = {info.k}, {info.metric}, weights {info.weights}, {scale}, "
+        f"k-nearest-neighbours {kind}: k = {info.k}, {info.metric}, weights {info.weights}, {scale}, "
         f"{info.n_train} training rows"
     )
     root = _table(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ def init(self, *arguments, **more):
         os.kill(os.getpid(), signal.SIGSEGV)
 TfliteKNN.__init__ = init
 """
+ASKED = Gates(not_worse_than="current")
 
 
 def activate(device: Device, release: Path, **env: str) -> Activated:
@@ -74,14 +76,52 @@ def test_a_first_release_and_the_same_one_have_nothing_beside_them(device: Devic
     assert activate(device, releases["iris"]).certificate.compared is None
 
 
+def damage(device: Device, name: str) -> None:
+    """Overwrites the middle of a file of the running release."""
+    path = (device.root / constants.CURRENT_LINK).resolve() / name
+    path.chmod(0o600)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2] + b"\0" * 64 + data[len(data) // 2 + 64 :])
+
+
+@pytest.mark.parametrize("fault", ["killed", "damaged", "removed"])
+def test_a_gate_is_missed_if_the_running_release_cannot_answer(
+    device: Device, releases: Releases, tmp_path: Path, fault: str
+) -> None:
+    """The device keeps its release; without the gate, the same model is activated."""
+    (tmp_path / "sitecustomize.py").write_text(KILLER)
+    env = {"PYTHONPATH": f"{tmp_path}:{ROOT}"} if fault == "killed" else {}
+    first = device.install(releases["iris-next"])
+    if fault == "damaged":
+        damage(device, constants.MODEL_FILE)
+    elif fault == "removed":
+        shutil.rmtree((device.root / constants.CURRENT_LINK).resolve())
+    asked = device.stage(releases.variant("iris", tmp_path / "asked", sequence=20, gates=ASKED))
+    problem = json_codec.from_plain(Problem, device.ask("activate", asked, code=4, **env))
+    assert problem.reason == "gate-failed"
+    assert "current release: iris 1.1.0 does not answer" in problem.message
+    assert "leave out `not_worse_than`" in problem.hint
+    assert problem.certificate is not None
+    assert problem.certificate.different == 0, "the new release itself was checked"
+    assert device.answering() == first
+    activated = activate(device, releases.variant("iris", tmp_path / "free", sequence=21), **env)
+    assert activated.certificate.passed
+    assert activated.certificate.compared is None
+
+
+def test_a_first_release_has_nothing_to_compare_with_and_says_so(
+    device: Device, releases: Releases, tmp_path: Path
+) -> None:
+    certificate = activate(device, releases.variant("iris", tmp_path / "first", gates=ASKED)).certificate
+    assert certificate.passed
+    assert any("no release yet" in warning for warning in certificate.warnings)
+
+
 def test_a_release_that_kills_its_process_can_be_replaced(device: Device, releases: Releases, tmp_path: Path) -> None:
-    """The comparison is not worth a device that can never be mended; a gate that asks for it is."""
+    """The comparison is not worth a device that can never be mended."""
     (tmp_path / "sitecustomize.py").write_text(KILLER)
     dying = {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
     device.install(releases["iris-next"])
-    gates = Gates(not_worse_than="current")
-    asked = device.stage(releases.variant("iris", tmp_path / "asked", sequence=20, gates=gates))
-    assert json_codec.from_plain(Problem, device.ask("activate", asked, code=4, **dying)).reason == "model-crashed"
     activated = activate(device, releases.variant("iris", tmp_path / "free", sequence=21), **dying)
     assert activated.certificate.compared is None
     assert activated.certificate.different == 0

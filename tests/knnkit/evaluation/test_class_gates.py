@@ -9,6 +9,7 @@ import pytest
 
 from device_agent.shared.golden import class_gates
 from device_agent.shared.protocol import json_codec
+from device_agent.shared.protocol.documents import ReleaseRef
 from device_agent.shared.protocol.errors import Refused
 from device_agent.shared.protocol.model_info import Gates, Manifest
 from device_agent.shared.protocol.record import record
@@ -68,6 +69,21 @@ def test_a_class_that_falls_is_named_with_both_recalls(by: float, after: int, na
     if named:
         assert f"recall of 'fall' falls from 0.923077 to {after / 13:.6g} (12 to {after} of 13 rows)" in found[0]
     assert class_gates.worse(Gates(), compared) == ()
+
+
+def test_a_class_without_rows_cannot_be_no_worse() -> None:
+    asked = Gates(not_worse_than="current")
+    (said,) = class_gates.failures(asked, CLASSES, (10, 0, 0), (0, 0, 0))
+    assert "no evaluation row is of class 'sit' (and 1 more)" in said
+    assert class_gates.failures(asked, CLASSES, (10, 1, 1), (0, 0, 0)) == ()
+
+
+def test_without_a_comparison_the_gate_is_missed_if_a_release_runs() -> None:
+    asked, running = Gates(not_worse_than="current"), ReleaseRef("d", "gait", "1.2.0", 3)
+    (said,) = class_gates.worse(asked, None, running)
+    assert "gait 1.2.0 does not answer" in said
+    assert class_gates.worse(asked, None) == ()
+    assert class_gates.worse(Gates(), None, running) == ()
 
 
 def test_of_many_classes_the_worst_are_named() -> None:

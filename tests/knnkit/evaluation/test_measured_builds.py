@@ -14,8 +14,12 @@ import knnkit
 from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.protocol import constants
 from knnkit import cli
+from knnkit.data.dataset import dataset
 from knnkit.evaluation import measure
 from knnkit.model import golden
+from knnkit.model.build import make_reference
+from knnkit.model.reference.enrolment import enrol
+from knnkit.model.reference.spec import KnnSpec
 from knnkit.release import keys
 from knnkit.render.figures import lines_of
 
@@ -128,4 +132,19 @@ def test_more_rows_than_the_reference_can_answer_in_time_are_drawn_from(
     write(folder, people=10, photos=10)
     document, err = build(capsys)
     assert document["accuracy_rows"] == 20
-    assert "accuracy is measured on 20 of 30 held-out rows, drawn at random" in err
+    assert document["evaluation"]["of"] == 30
+    assert "on 20 of 30 held-out rows, drawn at random" in err
+    for command in (["inspect", "dist"], ["card", "dist"]):
+        assert cli.main(command) == 0
+        assert "20 of 30 held-out rows, drawn at random" in capsys.readouterr().out
+
+
+def test_a_large_gallery_is_drawn_from_in_every_class(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "_MOST_LEFT_OUT", 60)
+    rows = RANDOM.normal(size=(200, 3))
+    training = dataset(rows, np.arange(200) // 10)
+    reference = make_reference(KnnSpec("m", 1), enrol(training, (), "euclidean"))
+    found = measure.measure(reference, tuple(range(20)), None, "leave-one-out")
+    assert found is not None
+    assert (found.rows, found.of) == (60, 200)
+    assert sum(map(bool, found.support)) > 10, "and not the first rows of the file"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from sklearn.model_selection import GridSearchCV, LeaveOneOut
+from sklearn.model_selection import GridSearchCV, LeaveOneGroupOut, LeaveOneOut
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import MinMaxScaler, RobustScaler, StandardScaler
@@ -49,8 +50,13 @@ def material(training: Dataset, held_out: Dataset | None = None) -> Material:
         ("digits", ["standard", "robust"], ["cosine"]),
     ],
 )
-def test_every_score_is_that_of_grid_search(name: str, scales: list[Any], metrics: list[Any]) -> None:
+@pytest.mark.parametrize("grouped", [False, True])
+def test_every_score_is_that_of_grid_search(name: str, scales: list[Any], metrics: list[Any], grouped: bool) -> None:
+    """Rows of one group are left out together: a row's twin of the same device would answer for it."""
     rows = some(name, 24)
+    groups = np.arange(24) % 6
+    if grouped:
+        rows = replace(rows, beside=groups.astype(str))
     settings = [Setting(s, m, w) for s in scales for m in metrics for w in ("uniform", "distance")]  # type: ignore[arg-type]
     found = tuning.tune(material(rows), LEAVE_ONE_OUT, MOST, settings)
     pipeline = Pipeline([("scale", None), ("knn", KNeighborsClassifier(algorithm="brute"))])
@@ -60,7 +66,8 @@ def test_every_score_is_that_of_grid_search(name: str, scales: list[Any], metric
         "knn__weights": ["uniform", "distance"],
         "knn__n_neighbors": range(1, MOST + 1),
     }
-    search = GridSearchCV(pipeline, grid, cv=LeaveOneOut(), refit=False).fit(rows.rows.astype(float), rows.labels)
+    search = GridSearchCV(pipeline, grid, cv=LeaveOneGroupOut() if grouped else LeaveOneOut(), refit=False)
+    search.fit(rows.rows.astype(float), rows.labels, groups=groups if grouped else None)
     for values, score in zip(search.cv_results_["params"], search.cv_results_["mean_test_score"]):
         scale = next(each for each in scales if repr(SCALERS[each]) == repr(values["scale"]))
         setting = Setting(scale, values["knn__metric"], values["knn__weights"])
@@ -137,6 +144,18 @@ def test_tune_writes_the_file_and_keeps_comments(folder: Path, capsys: pytest.Ca
     assert cli.main(["tune", "--write", "--plot", "p.html"]) == 0
     assert (folder / "deploy.yaml").read_text() == text
     assert "no setting is better" in (folder / "p.html").read_text()
+
+
+def test_tune_leaves_whole_groups_out(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [f"{device}.{twin},{'ab'[device % 2]},{device}" for device in range(12) for twin in range(5)]
+    (folder / "t.csv").write_text("\n".join(["x,kind,device", *lines]))
+    (folder / "deploy.yaml").write_text(
+        "model: {name: g, k: 1, test: 0, split: {group: device}, data: {file: t.csv, label: kind}}\n"
+    )
+    assert cli.main(["tune", "--by", "leave-one-out", "--k", "4", "--scale", "none"]) == 0
+    said = capsys.readouterr()
+    assert "each training row without the rows of the same device" in said.err
+    assert "100" not in said.out, "every neighbour of another device has the other label"
 
 
 def test_tune_names_what_it_cannot_do(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,268 @@
+"""Finds the training rows that may be nearest, in float32 blocks.
+
+Scores a block of the mapped rows at a time against all queries: by one matrix product, or by differences (manhattan,
+unless every column has two values).
+The k-th best score so far, and a proven bound on the error of scores, leave out nearly all rows. `exact` ranks the rest
+in float64. Needs no copy of the rows. Needs only NumPy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.shared.protocol.record import record
+
+Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
+
+#: Unit roundoff of float32, and the most that a result below the normal numbers is off (ARM rounds these to 0).
+_UNIT, _TINY = 2.0**-24, 2.0**-126
+#: Scores at a time: 1 MB fits the caches of most boards. The first block is smaller: its k-th score costs a partition.
+_SCORES, _FIRST = 1 << 18, 1024
+#: Differences at a time, and squared lengths.
+_DIFFERENCES, _SQUARES = 1 << 14, 1 << 18
+#: Whole numbers up to here are exact in float32.
+_WHOLE = 2.0**24
+_MAX = 1e37
+
+
+@record
+class Scale:
+    """What turns the float32 scores of q queries into measures: measure = base + factor * score.
+
+    Attributes:
+        base: (q,) float64.
+        factor: of every score.
+        share: most error of a measure, relative to it.
+        slack: (q,) most error of a score, besides.
+        exact: (q,) up to which score nothing is rounded; -infinity where something may be.
+    """
+
+    base: Float64
+    factor: float
+    share: float
+    slack: Float64
+    exact: Float64
+
+
+@record
+class Found:
+    """Pairs of a query and a training row that may be among its nearest, ascending by query.
+
+    `measure` is exact for queries where `exact` is set.
+    """
+
+    query: NDArray[np.int64]
+    row: NDArray[np.int64]
+    measure: Float64
+    exact: NDArray[np.bool_]
+
+
+class BlockSearch:
+    """The float32 search over the rows of one model.
+
+    Args:
+        blocks: the training rows, (r, p) float32 each, as offsets from the centre.
+        weights: (p,) float64 factor of each coordinate's difference.
+        k: neighbours to find.
+        manhattan: whether measures are sums of differences; else sums of their squares.
+        step: whole multiples of it are exact; 0 if the rows lie on no lattice.
+        and_ties: returns the measures up to which rows may tie with those at the given ones.
+    """
+
+    def __init__(
+        self,
+        blocks: list[Float32],
+        weights: Float64,
+        k: int,
+        *,
+        manhattan: bool,
+        step: float,
+        and_ties: Callable[[Any], Any],
+    ) -> None:
+        self._blocks, self._weights, self._k = blocks, weights, k
+        self._manhattan, self._step, self._and_ties = manhattan, step, and_ties
+        self._error = (len(weights) + 8) * _UNIT / (1.0 - (len(weights) + 8) * _UNIT)
+        self._weights32 = weights.astype(np.float32)
+        squares = self._measure()
+        self._differs = manhattan and not self._is_two_valued()
+        self._reach = float(np.sqrt(squares.max(initial=0.0)))
+        # A power of two that brings scores near 1, so that no product is too small for float32.
+        self._lift = 2.0 ** -np.round(2 * np.log2(self._reach)) if 1e-60 < self._reach < 1e60 else 1.0
+        self._halves = (squares * (self._lift / 2)).astype(np.float32)
+
+    def find(self, z: Float64) -> tuple[Found, NDArray[np.bool_]]:
+        """Returns the rows that may be among the k nearest of (q, p) queries, and (q,) whether float32 could tell.
+
+        Queries that float32 cannot hold have no pairs.
+        """
+        with np.errstate(over="ignore", invalid="ignore"):
+            by = self._by_products if not self._manhattan else self._by_differences if self._differs else self._by_sides
+            factors, scale = by(z)
+            fits = np.isfinite(factors).all(axis=1) & (scale.slack < _MAX)
+            if not fits.all():
+                parts = (scale.base[fits], scale.factor, scale.share, scale.slack[fits], scale.exact[fits])
+                factors, scale = factors[fits], Scale(*parts)
+            query, row, score, kth = self._scan(factors, scale)
+        exact = np.zeros(len(fits), np.bool_)
+        exact[fits] = kth <= scale.exact
+        measure = scale.base[query] + scale.factor * score.astype(np.float64)
+        return Found(np.flatnonzero(fits)[query], row, measure, exact), fits
+
+    def _scan(self, factors: Float32, scale: Scale) -> tuple[Any, Any, Any, Float32]:
+        """Returns queries, rows and scores of all pairs within the bound, and the k-th score of each query."""
+        count, k = len(factors), self._k
+        best = np.full((count, k), np.inf, np.float32)
+        kth = limit = best[:, -1]
+        found: list[tuple[Any, Any, Any]] = []
+        for start, scores in self._scored(factors):
+            width = scores.shape[1]
+            if not found and width > k:
+                best = np.partition(scores, k - 1, axis=1)[:, :k]
+                kth = best.max(axis=1)
+                limit = self._limit(kth, scale)
+            elif found:  # of later rows, those at the k-th distance come after it
+                limit = np.where(kth <= scale.exact, np.nextafter(kth, np.float32(-np.inf)), limit)
+            flat = np.flatnonzero(scores <= limit[:, np.newaxis])
+            query, column = np.divmod(flat, width) if count > 1 else (np.zeros_like(flat), flat)
+            score = scores.reshape(-1)[flat]
+            if len(flat) and (found or width <= k):
+                _improve(best, query, score)
+                kth = best.max(axis=1)
+                limit = self._limit(kth, scale)
+            found.append((query, column + start, score))
+        query, row, score = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        near = np.flatnonzero(score <= self._limit(kth, scale)[query])
+        near = near[np.argsort(query[near], kind="stable")]
+        return query[near], row[near], score[near], kth
+
+    def _limit(self, kth: Float32, scale: Scale) -> Float32:
+        """Returns (q,) the highest score of a row that may be among the nearest, or tied with one."""
+        measure = scale.base + scale.factor * (kth + scale.slack)
+        measure = self._and_ties(np.maximum(measure, 0.0) * (1.0 + scale.share)) * (1.0 + scale.share)
+        limit = (measure - scale.base) / scale.factor + scale.slack
+        rounded = np.nextafter(limit.astype(np.float32), np.float32(np.inf))
+        return np.where(kth <= scale.exact, kth, rounded)
+
+    def _scored(self, factors: Float32) -> Iterator[tuple[int, Float32]]:
+        """Yields the number of a first row, and the (q, r) scores of the r rows from there on."""
+        step = max(1, min(_FIRST, _SCORES // max(1, len(factors))))
+        start = 0
+        for block in self._blocks:
+            begin = 0
+            while begin < len(block):
+                rows = block[begin : begin + step]
+                yield start, self._score(factors, rows, start)
+                begin, start = begin + len(rows), start + len(rows)
+                step = max(1, _SCORES // max(1, len(factors)))
+
+    def _score(self, factors: Float32, rows: Float32, start: int) -> Float32:
+        if self._differs:
+            return self._add_differences(factors, rows)
+        scores = factors @ rows.T
+        return np.subtract(self._halves[start : start + len(rows)], scores, out=scores)
+
+    def _add_differences(self, factors: Float32, rows: Float32) -> Float32:
+        scores = np.empty((len(factors), len(rows)), np.float32)
+        step = max(1, _DIFFERENCES // rows.shape[1])
+        buffer = np.empty((step, rows.shape[1]), np.float32)
+        for start in range(0, len(rows), step):
+            part = rows[start : start + step]
+            apart = buffer[: len(part)]
+            for query, factor in enumerate(factors):
+                np.subtract(part, factor, out=apart)
+                np.abs(apart, out=apart)
+                np.dot(apart, self._weights32, out=scores[query, start : start + len(part)])
+        return scores
+
+    def _by_differences(self, z: Float64) -> tuple[Float32, Scale]:
+        """Returns the queries in float32, and the error of sums of p products: a share, and what they lost."""
+        factors = z.astype(np.float32)
+        lost = (np.abs(z - factors) * np.abs(self._weights)).sum(axis=1)
+        most = float(np.abs(self._weights).max(initial=0.0))
+        far = (np.abs(z).max(axis=1, initial=0.0) + self._most) * max(most, 1.0) * len(self._weights)
+        slack = np.where(far < _MAX, lost + len(self._weights) * _TINY * (1.0 + most), np.inf)
+        exact = np.where(self._whole(z), (_WHOLE - 1.0) * self._step, -np.inf)
+        share = self._error / (1.0 - self._error)
+        return factors, Scale(np.zeros(len(z)), 1.0, share, slack, exact)
+
+    def _by_sides(self, z: Float64) -> tuple[Float32, Scale]:
+        """As `_by_products`, for rows that have one of two values in each column.
+
+        Then |x - t| = |x - low| + (t - low) (|x - high| - |x - low|) / (high - low): a score is one product.
+        """
+        wide = np.where(self._high > self._low, self._high - self._low, 1.0)
+        to_low = np.abs(z - self._low) * self._weights
+        slope = (np.abs(z - self._high) * self._weights - to_low) / wide
+        products = np.abs(slope) * np.maximum(np.abs(self._low), np.abs(self._high))
+        together = products.sum(axis=1)
+        base = (to_low - self._low * slope).sum(axis=1)
+        tiny = np.abs(slope).sum(axis=1) + len(self._weights) * (2.0 + self._most)
+        slack = self._error * (together + np.abs(base)) + tiny * _TINY
+        slack = np.where(together + np.abs(base) < _MAX, slack, np.inf)
+        whole = self._whole(z) & (np.abs(slope) == np.where(self._high > self._low, self._weights, 0.0)).all(axis=1)
+        exact = np.where(whole & (together + to_low.sum(axis=1) <= _WHOLE * self._step), np.inf, -np.inf)
+        return (-slope).astype(np.float32), Scale(base, 1.0, 0.0, slack, exact)
+
+    def _by_products(self, z: Float64) -> tuple[Float32, Scale]:
+        """Returns what multiplies training rows, and the error of scores.
+
+        A score is ‖t‖²/2 - x·t. A sum of p products, added in any order, is off by at most p u ‖x‖ ‖t‖ (Higham 2002,
+        3.5), the half square by at most (p + 4) u ‖t‖²/2, and the factors and the difference by 2 u of their sizes:
+        together less than (p + 8) u (‖x‖ + ‖t‖)²/2.
+        """
+        weighted = z * self._weights
+        squares = np.einsum("ij,ij->i", weighted, weighted)
+        together = (np.sqrt(squares) + self._reach) ** 2
+        factors64 = weighted * self._weights * self._lift
+        tiny = np.abs(factors64).sum(axis=1) + len(self._weights) * (2.0 + self._most)
+        slack = self._lift * self._error * together / 2 + tiny * _TINY
+        slack = np.where(self._lift * together < _MAX, slack, np.inf)
+        whole = self._whole(z) & (together <= _WHOLE * self._step**2)
+        exact = np.where(whole, np.inf, -np.inf)
+        return factors64.astype(np.float32), Scale(squares, 2.0 / self._lift, 0.0, slack, exact)
+
+    def _whole(self, z: Float64) -> NDArray[np.bool_]:
+        """Returns (q,) whether all coordinates are whole multiples of the lattice's step."""
+        if not self._step:
+            return np.zeros(len(z), np.bool_)
+        units = z * (self._weights / self._step)
+        found: NDArray[np.bool_] = (units == np.rint(units)).all(axis=1)
+        return found
+
+    def _measure(self) -> Float64:
+        """Returns the (n,) squared lengths of the training rows, 0 for manhattan; finds the ends of their columns."""
+        found = []
+        self._low, self._high = (self._blocks[0][0].astype(np.float64) for _ in range(2))
+        for part in self._parts():
+            np.minimum(self._low, part.min(axis=0), out=self._low)
+            np.maximum(self._high, part.max(axis=0), out=self._high)
+            weighted = part[:, :0] if self._manhattan else part * self._weights
+            found.append(np.einsum("ij,ij->i", weighted, weighted))
+        self._most = float(np.maximum(-self._low, self._high).max(initial=0.0))
+        squares: Float64 = np.concatenate(found).astype(np.float64)
+        return squares
+
+    def _is_two_valued(self) -> bool:
+        low, high = self._low.astype(np.float32), self._high.astype(np.float32)
+        return all(bool(((part == low) | (part == high)).all()) for part in self._parts())
+
+    def _parts(self) -> Iterator[Float32]:
+        for block in self._blocks:
+            step = max(1, _SQUARES // block.shape[1])
+            yield from (block[start : start + step] for start in range(0, len(block), step))
+
+
+def _improve(best: Float32, query: NDArray[np.int64], score: Float32) -> None:
+    """Puts lower scores into the (q, k) `best`; pairs are ascending by query."""
+    first = np.flatnonzero(np.diff(query, prepend=-1))
+    counts = np.diff(first, append=len(query))
+    touched, k = query[first], best.shape[1]
+    both = np.full((len(first), k + int(counts.max())), np.inf, np.float32)
+    both[:, :k] = best[touched]
+    both[np.repeat(np.arange(len(first)), counts), k + np.arange(len(query)) - np.repeat(first, counts)] = score
+    best[touched] = np.partition(both, k - 1, axis=1)[:, :k]

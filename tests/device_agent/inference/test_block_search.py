@@ -1,0 +1,70 @@
+"""The float32 blocks leave out no neighbour, whatever the rows are."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.searching import neighbours, open_model
+
+from device_agent.inference.rounded import add_rows
+
+KINDS = ("normal", "whole", "bits", "crowd", "cauchy", "same", "nearer", "mixed", "sides")
+UNITS = (1.0, 1.0, 1e4, 1e-4, 1e15, 1e-15, 1e-30, 1e-38)
+
+
+def _rows(kind: str, count: int, width: int, rng: np.random.Generator) -> np.ndarray:
+    rows = rng.normal(size=(count, width))
+    if kind in ("whole", "bits"):
+        return rng.integers(*((-3, 4) if kind == "whole" else (0, 2)), (count, width)).astype(np.float64)
+    if kind == "crowd":  # all about as far from one place
+        rows *= (1 + 1e-6 * rng.random((count, 1))) / np.linalg.norm(rows, axis=1, keepdims=True)
+    elif kind == "cauchy":
+        rows = rng.standard_cauchy((count, width)) ** 3
+    elif kind == "same":
+        rows[:] = rows[0]
+    elif kind == "nearer":  # each row is nearer than the one before
+        rows = rows[np.argsort(-np.linalg.norm(rows, axis=1))]
+    elif kind == "sides":  # two values in each column
+        rows = np.where(rng.random((count, width)) < 0.5, *rng.normal(size=(2, width)))
+    elif kind == "mixed":
+        rows[:, : width // 2] = np.round(rows[:, : width // 2] * 2) / 2
+    return rows
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "sqeuclidean", "manhattan"])
+@pytest.mark.parametrize("seed", range(27))
+def test_blocks_find_the_neighbours_of_float64(seed: int, metric: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(seed)
+    kind, unit = KINDS[seed % len(KINDS)], UNITS[int(rng.integers(len(UNITS)))]
+    count, width = int(rng.choice([1, 5, 300, 1100, 2600])), int(rng.choice([1, 2, 3, 8, 17, 64]))
+    rows, k = _rows(kind, count, width, rng), int(min(count, rng.choice([1, 2, 5, 13, 40])))
+    one, other = (rows[rng.integers(0, count, 5)] for _ in range(2))
+    far = rows[rng.integers(0, count, 2)] * 1000.0
+    queries = np.concatenate([one, (one + other) / 2, other + 0.125, rng.permuted(rows, axis=0)[:5], far])
+    with np.errstate(over="ignore"):
+        rows, queries = (np.clip(each * unit, -3e37, 3e37).astype(np.float32) for each in (rows, queries))
+    lattice = 1.0 if unit == 1.0 and kind in ("whole", "bits") else None
+    scale = 1.0 if lattice or rng.random() < 0.5 else 10.0 ** rng.integers(-3, 1, width)
+    model = open_model(
+        tmp_path / "m", rows, k, metric, scale=scale, lattice=lattice, blocks=int(rng.choice([1, 3]))
+    )  # fmt: skip
+    expected, measures = neighbours(rows, queries, k, metric, scale)
+    found = model.answers(queries)
+    assert found["indices"].tolist() == expected.tolist()
+    distances = np.sqrt(measures) if metric == "euclidean" else measures
+    assert np.array_equal(found["distances"], np.minimum(distances, np.finfo(np.float32).max))
+
+
+def test_sums_are_rounded_once() -> None:
+    rng = np.random.default_rng(0)
+    for width in (1, 2, 3, 7, 16, 385):
+        plain, wide = rng.random((300, width)), rng.random((300, width)) * 2.0 ** rng.integers(-300, 300, (300, width))
+        halves = 2.0 ** rng.choice([0, -1, -52, -53, -54, -106], (300, width))  # half a unit more or less: ties
+        whole = rng.integers(0, 2**24, (300, width)).astype(np.float64)
+        for terms in (plain, wide, halves, whole, wide**2 * 1e-300):
+            assert add_rows(terms).tolist() == [math.fsum(row) for row in terms.tolist()]
+    with pytest.raises(OverflowError):
+        add_rows(np.full((2, 2), 1.7e308))

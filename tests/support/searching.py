@@ -1,0 +1,61 @@
+"""Models of NumPy alone: rows and float64 tables in a file, without a graph, and their plain answers."""
+
+from __future__ import annotations
+
+import io
+import math
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from device_agent.inference.exact import ExactKnn
+from device_agent.shared.protocol import constants
+from device_agent.shared.protocol.model_info import KnnInfo
+
+
+def open_model(
+    path: Path,
+    rows: np.ndarray,
+    k: int,
+    metric: str,
+    *,
+    scale: Any = 1.0,
+    lattice: float | None = None,
+    blocks: int = 1,
+) -> ExactKnn:
+    """Returns the model of (n, p) float32 rows with centre 0, written to `path` in so many blocks."""
+    count, width = rows.shape
+    sizes = [len(part) for part in np.array_split(rows, min(blocks, count))]
+    tables = {
+        "centre": np.zeros(width, np.float32),
+        "scale": np.broadcast_to(np.float64(scale), (width,)),
+        "zero": np.array(0.0),
+        "tied": np.array(0.0),
+        "classes": np.arange(count, dtype=np.int32) % 3,
+        "block_offsets": 4 * width * np.append(0, np.cumsum(sizes)[:-1]),
+        "block_rows": np.array(sizes),
+        "steps": np.array([], "U9"),
+    }
+    packed, archived = io.BytesIO(), io.BytesIO()
+    np.savez(packed, **tables)
+    with zipfile.ZipFile(archived, "w") as archive:
+        archive.writestr(constants.EXACT_FILE, packed.getvalue())
+    path.write_bytes(rows.tobytes() + archived.getvalue())
+    names = tuple(f"f{column}" for column in range(width))
+    info = KnnInfo(
+        "plain", k, width, names, (0, 1, 2), metric, "uniform", "none", count, 1, "", "0", {}, lattice=lattice
+    )  # fmt: skip
+    return ExactKnn(str(path), info)
+
+
+def neighbours(rows: np.ndarray, queries: np.ndarray, k: int, metric: str, scale: Any = 1.0) -> tuple[Any, Any]:
+    """Returns the (n, k) nearest rows by (measure, row), and measures that are rounded once, in float64."""
+    found, measures = [], []
+    for query in queries.astype(np.float64):
+        terms = np.abs((query - rows) * scale)
+        measure = np.array([math.fsum(each) for each in (terms if metric == "manhattan" else terms * terms).tolist()])
+        found.append(np.lexsort((np.arange(len(rows)), measure))[:k])
+        measures.append(measure[found[-1]])
+    return np.array(found), np.array(measures)
