@@ -334,6 +334,7 @@ CONFIGURE: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "rollback": _rollback,
     "classify": _classify,
     "collect": _parsers_rows.collect,
+    "label": _parsers_rows.label,
     "bench": _bench,
     "logs": _logs,
     "doctor": _options.add_fleet,

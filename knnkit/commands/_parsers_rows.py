@@ -75,6 +75,23 @@ def collect(parser: argparse.ArgumentParser) -> None:
     _options.add_fleet(parser)
 
 
+def label(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of `knnkit label`."""
+    parser.epilog = "Keys on the page: 1 to 9 a label, / another one, s skip, u undo, q end."
+    parser.add_argument("file", metavar="FILE", type=_options.path, help="a file that knnkit collect wrote")
+    parser.add_argument("--terminal", action="store_true", help="ask on the terminal instead of a browser")
+    parser.add_argument(
+        "--release",
+        type=_options.path,
+        metavar="DIR",
+        help="show the training rows of this release beside each row (default: that of deploy.yaml, if it is built)",
+    )
+    parser.add_argument(
+        "--port", type=_options.whole, default=0, metavar="N", help="port of the page (default: any that is free)"
+    )
+    _options.add_config(parser)
+
+
 def _share(text: str) -> float:
     share = float(text)
     if not 0.0 <= share < 1.0:

@@ -39,7 +39,8 @@ def run(arguments: argparse.Namespace) -> int:
     code = _output.finish(arguments, report, table=Table(heads, tuple(map(_line, report.devices))))
     for path, (new, waiting) in files.items():
         if not arguments.json:
-            print_line(f"{path}: {new:,} new rows, {waiting:,} without a label")
+            more = f"; knnkit label {path}" if waiting else ""
+            print_line(f"{path}: {new:,} new rows, {waiting:,} without a label{more}")
     return code
 
 
