@@ -72,7 +72,7 @@ def build_parser(commands: Any, arguments: Sequence[str] = ()) -> argparse.Argum
         prog=PROG,
         formatter_class=_formatter,
         parents=[root],
-        description="Run a signed nearest-neighbour model, and prove that it answers as the host does.",
+        description="Run a signed nearest-neighbour model, and prove that it gives the host's answers.",
     )
     parser.add_argument("--version", action="version", version=f"{PROG} {__version__}")
     # With `prog` given, argparse does not measure the terminal to find it.

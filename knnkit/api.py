@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,7 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from device_agent.shared.console.quiet import quiet
 from device_agent.shared.protocol import constants, model_info
-from device_agent.shared.queries import Neighbors, accuracy, check_raw_rows, column_names, in_doubt
+from device_agent.shared.queries import Neighbors, accuracy, column_names, in_doubt
 from device_agent.shared.regression import as_column, r_squared
 from device_agent.shared.safe_files import whole_file
 from knnkit.data.dataset import Dataset, dataset
@@ -36,6 +37,7 @@ from knnkit.model.scaling import fit_scaler
 from knnkit.release import build, signing
 from knnkit.training import sklearn_importer, source
 from knnkit.training.fitted import Fitted
+from knnkit.training.raw_cells import features_of
 
 if TYPE_CHECKING:
     from knnkit.model.graph.tfknn import KnnModule
@@ -220,7 +222,7 @@ class TfKNN:
     def _answer(self, queries: ArrayLike) -> dict[str, NDArray[Any]]:
         """Returns the graph's outputs, replaced by float64 answers for rows that are not certain."""
         held = self.fitted.enrolment
-        raw = check_raw_rows(queries, held.feature_names, DataError, held.space.origin)
+        raw = features_of(self.fitted, queries).rows
         found = self._module.run(held.space.narrow(raw))
         doubtful = np.flatnonzero(~found[constants.OUTPUT_CERTAIN])
         if len(doubtful):
@@ -293,11 +295,11 @@ class TfKNN:
             VerificationFailed: a device could not accept the release.
         """
         if isinstance(test, tuple):
-            names, origin = self.fitted.enrolment.feature_names, self.fitted.enrolment.space.origin
-            rows = check_raw_rows(test[0], names, DataError, origin)
-            wide, numbers = origin is not None, self.fitted.enrolment.target_names
-            held_out = dataset(rows, None if numbers else test[1], names, "test", wide=wide)
-            test = with_targets(held_out, test[1], numbers) if numbers else held_out
+            held, raw = self.fitted.enrolment, features_of(self.fitted, test[0])
+            labels = None if held.target_names else test[1]
+            found = dataset(raw.rows, labels, held.feature_names, "test", wide=held.space.origin is not None)
+            found = replace(found, raw=raw.raw)
+            test = with_targets(found, test[1], held.target_names) if held.target_names else found
         order = build.Order(gates or model_info.Gates(), version, sequence, device_class=device_class, seed=seed)
         signer = signing.load_signer(Path(signing_key)) if isinstance(signing_key, str | Path) else signing_key
         return build.write_release(source.of_imported(self.fitted, test), order, signer, Path(out))

@@ -47,7 +47,7 @@ PATIENCE = 60.0
 
 @dataclass(frozen=True)
 class Board:
-    """A running board: how to reach it, and the process whose end ends it."""
+    """A running board: its address and login, and the process whose end stops it."""
 
     name: str
     arch: str
@@ -124,7 +124,7 @@ def start(folder: Path, words: argparse.Namespace, name: str) -> Board:
 
 
 def launch(command: list[str], env: dict[str, str], log: Path, *, mortal: bool) -> subprocess.Popen[bytes]:
-    """Runs a command in name spaces of its own; a mortal one goes when this process does, even if that is killed."""
+    """Runs a command in its own name spaces; a `mortal` one ends with this process, even if this is killed."""
     apart = ["unshare", "--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child", *command]
     with log.open("wb") as sink:
         return subprocess.Popen(
@@ -233,8 +233,8 @@ def inside(folder: Path, name: str, arch: str) -> None:
 def lend_user() -> None:
     """Makes the board's user known to its sshd, and to nobody else on this machine.
 
-    /etc as a whole is laid over: a file that were mounted over by itself would come off when this machine replaces its
-    own, as every change of its users does.
+    Mounts over the whole of /etc: a mount over a single file would be lost when this machine replaces that file, which
+    happens at every change of its users.
     """
     for part in ("upper", "work"):
         Path("/run/board/etc", part).mkdir(parents=True)
@@ -255,7 +255,7 @@ def lend_user() -> None:
 
 
 def running(folder: Path, name: str) -> Board | None:
-    """The board, if it is on; one that died is forgotten."""
+    """Returns the board if it is on; removes the record of one that died."""
     try:
         board = Board(**json.loads((folder / "boards" / name / "board.json").read_text()))
     except (OSError, ValueError, TypeError):
@@ -269,12 +269,12 @@ def all_boards(folder: Path) -> list[Board]:
 
 
 def first_child(pid: int) -> int:
-    """The board's first process, as this machine counts."""
+    """Returns the id, on this machine, of the board's first process."""
     return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
 
 
 def age_of(pid: int) -> str:
-    """When a process began, in ticks since the machine did: with its number, who it is."""
+    """Returns when a process began, in ticks since the machine started; with its number, this identifies a process."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except OSError:

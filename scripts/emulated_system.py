@@ -1,7 +1,7 @@
 """The root file system of an emulated board, and what this machine needs to run its programs. See emulated_device.py.
 
-Made from the distribution's packages, unpacked and not run, so that hardly anything happens under emulation; cached,
-and never written again. Standard library only.
+Made by unpacking the distribution's packages without running them, so that little happens under emulation. Cached, and
+never written again. Standard library only.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ BINFMT = Path("/proc/sys/fs/binfmt_misc")
 
 
 class Trouble(Exception):
-    """What stops the work, in words, and what to do."""
+    """An error that ends the work: the message says what is wrong and what to do."""
 
 
 def run(*command: str, **options: object) -> None:
@@ -103,7 +103,7 @@ def enable_emulation(arch: str) -> None:
 
 
 def mirror() -> str | None:
-    """The Debian mirror that this machine itself installs from; None where its sources name none."""
+    """Returns the Debian mirror that this machine installs from; None if its sources name none."""
     texts = [path.read_text() for path in sorted(Path("/etc/apt").glob("sources.list*")) if path.is_file()]
     texts += [path.read_text() for path in sorted(Path("/etc/apt/sources.list.d").glob("*")) if path.is_file()]
     for text in texts:
@@ -153,7 +153,7 @@ def make_system(folder: Path, arch: str, dist: str) -> Path:
 
 
 def settle(system: Path, arch: str) -> None:
-    """What the packages' own scripts would have done, as far as a board needs it."""
+    """Does the work of the packages' own scripts, as far as a board needs it."""
     (system / "etc/passwd").write_text(f"root:x:0:0::/root:/bin/sh\n{USER}:x:{UID}:{UID}::/home/{USER}:/bin/bash\n")
     (system / "etc/group").write_text(f"root:x:0:\n{USER}:x:{UID}:\n")
     (system / "usr/bin/awk").symlink_to("mawk")
@@ -176,7 +176,7 @@ def compile_library(system: Path, native: Path) -> None:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """One process at a time."""
+    """Holds a lock on the folder, so that one process at a time works in it."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)

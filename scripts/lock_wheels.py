@@ -3,8 +3,8 @@
     python -m scripts.lock_wheels            # after a change of versions in knnkit/provision/recipe.py
     python -m scripts.lock_wheels --check    # writes nothing; 1 where the index would give other lines
 
-pip is asked, never a mirror, a folder or a setting of this machine's: what it would install for each Python,
-architecture and C library, and with which SHA-256 the index names it. Nothing is installed.
+Asks pip which wheel it would install for each Python, architecture and C library, and with which SHA-256 the index
+names it. Ignores mirrors, folders and settings of this machine. Installs nothing.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _HEADER = """\
 
 
 def kinds() -> Iterator[tuple[Recipe, str]]:
-    """Every board that knnkit supports, and each version that it may get."""
+    """Yields every kind of board that knnkit supports, with each version that it may get."""
     for machine, pythons in WHEELS.items():
         for python, runtimes in pythons.items():
             for pin in sorted({pin for pins in runtimes.values() for pin in pins}):
@@ -41,7 +41,7 @@ def kinds() -> Iterator[tuple[Recipe, str]]:
 
 
 def wheels_of(kind: tuple[Recipe, str]) -> dict[str, str]:
-    """File name -> SHA-256 of all that pip takes for a board, from the newest C library down to the oldest."""
+    """Returns file name -> SHA-256 of all wheels that pip chooses for a board, newest C library first."""
     recipe, pin = kind
     found = {}
     for glibc in range(_NEWEST_GLIBC, 4, -1):
@@ -58,7 +58,7 @@ def wheels_of(kind: tuple[Recipe, str]) -> dict[str, str]:
 
 
 def ask(pin: str, recipe: Recipe) -> tuple[str, str] | None:
-    """The wheel that pip would install; None where there is none."""
+    """Returns the wheel that pip would install; None if there is none."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PIP_") or "CERT" in name}
     environment["PIP_CONFIG_FILE"] = os.devnull
     with tempfile.TemporaryDirectory() as scratch:
@@ -78,7 +78,7 @@ def ask(pin: str, recipe: Recipe) -> tuple[str, str] | None:
 
 
 def main() -> int:
-    """Writes the file, or says what it lacks."""
+    """Writes the file, or with `--check` prints what differs."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 where something differs")
     check = parser.parse_args().check

@@ -78,7 +78,7 @@ VERBS = {"bring", "embed", "feed", "need", "ping", "seed", "shed", "speed", "spr
 
 
 def subject_faults(subject: str) -> list[str]:
-    """What is wrong with the first line of a commit message."""
+    """Returns the faults in the first line of a commit message."""
     area, _, rest = subject.partition(": ")
     has_area = bool(rest) and area == area.lower() and " " not in area
     first = (rest if has_area else subject).split(" ", 1)[0]
@@ -93,7 +93,7 @@ def subject_faults(subject: str) -> list[str]:
 
 
 def chunks(path: str, source: str) -> Iterator[tuple[int, str]]:
-    """The prose of one file as (line, text): a page is one text; of Python, each string and block of comments."""
+    """Yields the prose of one file as (line, text): a whole page, or each string and comment block of Python."""
     if not path.endswith(".py"):
         return (yield 1, source)
     for node in ast.walk(ast.parse(source)):
@@ -110,7 +110,7 @@ def chunks(path: str, source: str) -> Iterator[tuple[int, str]]:
 
 
 def private_words(path: str, source: str) -> Iterator[str]:
-    """One line for each private word: where, what, and what to write instead."""
+    """Yields one line for each private word: its place, the word, and what to write instead."""
     for line, text in chunks(path, source):
         plain = CODE.sub(lambda code: re.sub(r"[^\n]", "_", code[0]), text)
         for pattern, instead in PATTERNS:
@@ -120,14 +120,14 @@ def private_words(path: str, source: str) -> Iterator[str]:
 
 
 def first_line(path: str, source: str) -> Iterator[str]:
-    """A fault where the module docstring is missing or its first line is too long."""
+    """Yields a fault if the module docstring is missing or its first line is too long."""
     words = (ast.get_docstring(ast.parse(source)) or "").split("\n", 1)[0].split()
     if source.strip() and not 0 < len(words) <= FIRST_LINE_WORDS:
         yield f"{path}:1: the docstring's first line has {len(words)} words, at most {FIRST_LINE_WORDS}"
 
 
 def prose_faults(paths: Iterable[str], root: Path = ROOT) -> list[str]:
-    """All faults in these files."""
+    """Returns all faults in these files."""
     faults: list[str] = []
     for path in paths:
         source = (root / path).read_text(encoding="utf-8")
@@ -138,7 +138,7 @@ def prose_faults(paths: Iterable[str], root: Path = ROOT) -> list[str]:
 
 
 def git(*arguments: str) -> list[str]:
-    """The lines that git prints; none where it fails."""
+    """Returns the lines that git prints; no lines if it fails."""
     return subprocess.run(
         ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
     ).stdout.splitlines()
@@ -151,7 +151,7 @@ def covered(path: str, prefixes: Iterable[str]) -> bool:
 
 
 def main(prefixes: list[str]) -> int:
-    """Prints each fault on a line; 1 if there are any."""
+    """Prints each fault on a line; returns 1 if there are any."""
     faults = []
     for commit, _, subject in (line.partition(" ") for line in git("log", "--format=%h %s", "origin/main..HEAD")):
         faults += [f"commit {commit}: {fault}: {subject}" for fault in subject_faults(subject)]

@@ -1,8 +1,8 @@
 """Writes the reference pages under docs/ from the program itself: `python -m scripts.reference`.
 
 docs/commands.md from knnkit's parsers, docs/agent.md from the agent's, docs/deploy-yaml.md from the models of
-deploy.yaml, docs/decisions/README.md from the first lines of each record. tests/docs fails when a page is not what this
-writes, or when a flag, a command or a key has no description.
+deploy.yaml, docs/decisions/README.md from the first lines of each record. tests/docs fails if a page differs from what
+this writes, or if a flag, a command or a key has no description.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class _Caught(BaseException):
 
 
 def parser_of(main: Callable[[Sequence[str]], int], argv: Sequence[str]) -> argparse.ArgumentParser:
-    """Returns the parser that `main` would parse `argv` with, before it does."""
+    """Returns the parser with which `main` would parse `argv`; `main` goes no further."""
 
     def caught(self: argparse.ArgumentParser, *_: object, **__: object) -> None:
         raise _Caught(self)

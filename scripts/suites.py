@@ -51,7 +51,7 @@ KEPT = {"KNNKIT_SCREENSHOTS", "KNNKIT_BOARDS"}
 
 @dataclass(frozen=True)
 class Suite:
-    """One folder of tests, and what it asks of the machine."""
+    """One folder of tests, and what it needs from the machine."""
 
     name: str
     packages: tuple[tuple[str, str], ...] = ()
@@ -66,13 +66,13 @@ class Suite:
 
     @property
     def stem(self) -> str:
-        """Names its log and its results."""
+        """The name of its log and result files, without suffix."""
         return self.name.replace("/", "-")
 
 
 @dataclass
 class Outcome:
-    """What came of one suite."""
+    """The result of one suite."""
 
     suite: Suite
     passed: int = 0
@@ -112,7 +112,7 @@ def missing(suite: Suite) -> list[str]:
 
 
 def install_packages(suites: list[Suite]) -> None:
-    """Installs what the suites need from the distribution, where this user may."""
+    """Installs the distribution's packages that the suites need, if this user may."""
     reachable = [suite for suite in suites if not suite.root or os.geteuid() == 0]
     asked = {probed for suite in reachable for probed in suite.packages + suite.wanted}
     wanted = sorted({package for package, probe in asked if not there(probe)})
@@ -146,7 +146,7 @@ def install_packages(suites: list[Suite]) -> None:
 
 # --- one process --------------------------------------------------------------------------------------------------
 def run_process(argv: list[str], log: Path, timeout: float, env: dict[str, str]) -> int | None:
-    """Runs `argv` in a process group of its own, output to `log`; None when the time is up."""
+    """Runs `argv` in its own process group, output to `log`; returns the exit code, None if the time ran out."""
     if ENDING.is_set():
         return None
     with log.open("wb") as sink:
@@ -195,7 +195,7 @@ def has_ended(child: int) -> bool:
 
 
 def set_up(suite: Suite, logs: Path, env: dict[str, str]) -> str:
-    """Runs the suite's setup; returns what went wrong, or nothing."""
+    """Runs the suite's setup; returns what went wrong, or an empty string."""
     hook = suite.folder / "setup"
     if not os.access(hook, os.X_OK):
         return ""

@@ -83,7 +83,7 @@ def put_over(new: Path, damaged: Path) -> None:
 
 
 def gather(root: Path, order: dict[str, Any], place: Path) -> list[tuple[dict[str, str], Path | None]]:
-    """Checks every wheel; returns each with the environment that already holds its files, or None to unpack it."""
+    """Checks every wheel; returns each with the environment that holds its files, or None if it must be unpacked."""
     wheels = [dict(wheel, path=str(place / safe(wheel["name"]))) for wheel in order["wheels"]]
     wheels += download(place / "pip", order["pip"], order["pip_download"]) if order["pip"] else []
     found = [(wheel, holder_of(root, wheel)) for wheel in wheels]

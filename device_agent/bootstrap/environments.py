@@ -37,7 +37,7 @@ def current(root: Path) -> str | None:
 
 
 def linked(root: Path) -> dict[str, Any] | None:
-    """What the environment in use was made of, even if it can no longer start."""
+    """The recorded contents of the environment in use, even if it can no longer start."""
     digest = link(root)
     return marker(root, digest) if digest is not None else None
 
@@ -51,13 +51,13 @@ def link(root: Path) -> str | None:
 
 
 def marker(root: Path, digest: str) -> dict[str, Any] | None:
-    """What an environment was made of; None if it is unfinished."""
+    """The record of an environment's contents (Python, wheels); None if the environment is unfinished."""
     made_of = read_json(root / VENVS / digest / MARKER)
     return made_of if made_of is not None and made_of.get("digest") == digest and well_formed(made_of) else None
 
 
 def well_formed(made_of: dict[str, Any]) -> bool:
-    """Whether a marker has the expected form; a person or a bad memory card may have changed it."""
+    """Whether the record of an environment has the expected form; a person or a bad memory card may have changed it."""
     wheels, pins = made_of.get("wheels", []), made_of.get("pins", [])
     if not isinstance(wheels, list) or not isinstance(pins, list):
         return False
@@ -89,7 +89,7 @@ def files_in(record: dict[str, Any] | None) -> dict[str, str] | None:
 
 
 def environments(root: Path) -> dict[str, dict[str, Any]]:
-    """Digest -> what it was made of, for every finished environment that can start."""
+    """Digest -> record of its contents, for every finished environment that can start."""
     names = [path.name for path in listed(root / VENVS) if works(root, path.name)]
     return {name: marker(root, name) or {} for name in names}
 
@@ -148,7 +148,7 @@ def clear_leftovers(root: Path) -> None:
 
 
 def prune(root: Path, digest: str) -> None:
-    """Removes all environments but `digest` and the one in use; if these are the same, also keeps the one before."""
+    """Removes old environments; keeps `digest` and the one in use, and if these are the same, the one before."""
     kept = {digest, current(root)}
     others = [root / VENVS / name for name in environments(root) if name not in kept]
     others.sort(key=lambda path: (path / MARKER).stat().st_mtime_ns, reverse=True)

@@ -18,7 +18,7 @@ def examine(order: dict[str, Any]) -> dict[str, Any]:
 
 
 def damage(root: Path, digest: str, probe: str, *, files: bool = True) -> str:
-    """What is wrong with an environment; empty if it runs and (with `files`) every file has the bytes of its wheel."""
+    """The faults of an environment; empty if it runs and (with `files`) every file has the bytes of its wheel."""
     environment = root / VENVS / digest
     named = ", ".join(changed(environment)) if files else ""
     try:

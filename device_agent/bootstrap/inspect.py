@@ -48,7 +48,7 @@ def state(order: dict[str, Any]) -> dict[str, Any]:
 
 
 def bare_of_wheels(bits: int) -> bool:
-    """Whether no index has wheels for this kind of board: 32-bit, another processor, or another C library."""
+    """Whether package indexes have no wheels for this kind of board: 32-bit, another processor or C library."""
     return bits == 32 or os.uname().machine not in ("x86_64", "aarch64") or not glibc()
 
 

@@ -41,14 +41,14 @@ def _explain(error: OSError) -> tuple[str, str]:
         place = next(path for path in Path(error.filename or ".").absolute().parents if path.is_dir())
         found = os.statvfs(place)
         if found.f_files and found.f_favail < ENVIRONMENT_FILES:  # what failed has been removed by now
-            said = "no inodes are left: the file system has as many files as it can hold"
+            said = "no inodes are left: the file system cannot hold more files"
             return said, f"df -i {place}; remove files that are not needed, or choose another root"
         return str(error.strerror), "make room on the board: df -h"
     if error.errno in (errno.ENOSYS, errno.ENOTSUP) or (error.errno == errno.EPERM and error.filename2):
         return (
-            "the file system has no links or rights of files",
-            "choose a root on a file system of Linux, such as ext4",
+            "the file system has no links or no file permissions",
+            "choose a root on a Linux file system, such as ext4",
         )
     if isinstance(error, PermissionError):
         return str(error.strerror), "choose a root that the login user may write"
-    return str(error.strerror or error), "check the board's disk and rights"
+    return str(error.strerror or error), "check the board's disk and the permissions of the files"

@@ -1,4 +1,4 @@
-"""`remove`: removes the root; never a file of others."""
+"""`remove`: removes knnkit's root folder, never other files."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def remove(order: dict[str, Any]) -> dict[str, Any]:
     strangers = sorted(path.name for path in own if own_name(path) not in order["known"])
     if strangers:
         message = f"{root} also holds {', '.join(strangers[:5])}; nothing was removed"
-        raise Trouble("not-ours", message, "move that away first")
+        raise Trouble("not-ours", message, "move those files away first")
     for path in (root / LOCK, root / VENVS):
         refuse_if_held(path)
     try:
@@ -68,7 +68,7 @@ def clear(path: Path, left: list[str], *, only: bool = False) -> None:
 
 @contextlib.contextmanager
 def failing(path: Path, left: list[str]) -> Iterator[None]:
-    """Adds to `left` what the block could not remove, and why."""
+    """Runs a block; adds to `left` the path that it could not remove, and why."""
     try:
         yield
     except OSError as error:

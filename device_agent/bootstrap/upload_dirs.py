@@ -17,7 +17,7 @@ SILENT = 30
 
 
 def claim(order: dict[str, Any]) -> dict[str, Any]:
-    """Makes an upload folder for this connection, or reuses that of one that has ended or is silent."""
+    """Makes an upload folder for this connection, or reuses the folder of one that has ended or sends nothing."""
     root = resolved(order["root"])
     own = new_place(root, connection())
     for path in sorted(filter(is_place, listed(root / VENVS)), key=size_of, reverse=True):

@@ -143,9 +143,9 @@ def download(folder: Path, lines: list[str], pip: dict[str, Any]) -> list[dict[s
         raise Trouble("wheel-differs", f"the board's package index does not have PyPI's {names}", "use --offline")
     if done.returncode:
         pins, last = " ".join(line.split()[0] for line in lines), printed.splitlines()[-1:] or ["no message"]
-        raise Trouble("no-download", f"the board's pip could not fetch {pins}: {last[0]}", "use --offline")
+        raise Trouble("no-download", f"the board's pip could not download {pins}: {last[0]}", "use --offline")
     found = [{"name": path.name, "sha256": sha256(path), "path": str(path)} for path in listed(folder)]
     for wheel in found:
         if f"--hash=sha256:{wheel['sha256']}" not in " ".join(lines).split():  # pip did not check it
-            raise Trouble("wheel-differs", f"the board's pip fetched a wrong {wheel['name']}", "use --offline")
+            raise Trouble("wheel-differs", f"the board's pip downloaded a wrong {wheel['name']}", "use --offline")
     return found

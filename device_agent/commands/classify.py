@@ -28,7 +28,12 @@ def _configure_classify(parser: argparse.ArgumentParser) -> None:
     )
     add("--stream", action="store_true", help="answer each line at once, until the input ends; switch to new releases")
     add("--proba", action="store_true", help="add the probability of each class")
-    add("--labels", type=float, metavar="COVERAGE", help="add the labels that hold the true one with this coverage")
+    add(
+        "--labels",
+        type=float,
+        metavar="COVERAGE",
+        help="add labels that include the true one for this share of rows",
+    )
     add(
         "--neighbors",
         action="store_true",
@@ -59,6 +64,7 @@ def _run_classify(arguments: argparse.Namespace) -> int:
         columns,
         ignore_extra=arguments.ignore_extra,
         runtime=arguments.runtime,
+        search=arguments.search,
         threads=arguments.threads,
         coders=[],
     )

@@ -107,7 +107,8 @@ def _run_bench(arguments: argparse.Namespace) -> int:
     from device_agent.diagnostics import bench
 
     store = store_of(arguments)
-    found = bench.bench(store, seconds=arguments.seconds, runtime=arguments.runtime, threads=arguments.threads)
+    asked = {"runtime": arguments.runtime, "threads": arguments.threads, "search": arguments.search}
+    found = bench.bench(store, seconds=arguments.seconds, **asked)
     return show(arguments, found, bench.render(found))
 
 
@@ -124,8 +125,8 @@ def _run_doctor(arguments: argparse.Namespace) -> int:
     return constants.EXIT_OK if arguments.json else doctor.exit_code(found)
 
 
-CHECK = command("check that the model answers as the host does", _configure_check, _run_check)
-COMPARE = command("print the labels that the running release gives to golden rows", _configure_compare, _run_compare)
+CHECK = command("check that the model gives the same answers as on the host", _configure_check, _run_check)
+COMPARE = command("print the running release's labels for the golden rows of another", _configure_compare, _run_compare)
 STATUS = command("show what is on this device", _configure_status, _run_status)
 HISTORY = command("show what happened to this device", _configure_history, _run_history)
 BENCH = command("measure the model on this board", _configure_bench, _run_bench)

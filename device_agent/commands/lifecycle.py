@@ -97,8 +97,8 @@ def _describe_staged(found: documents.Staged) -> str:
 
 
 def _configure_activate(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("digest", type=filled, metavar="DIGEST", help="of a staged release, or its first digits")
-    _add_signature(parser, "first replace its signature by this one")
+    parser.add_argument("digest", type=filled, metavar="DIGEST", help="digest of a staged release, or its first digits")
+    _add_signature(parser, "first replace the release's signature by this one")
     _add_trial(parser)
 
 
@@ -169,7 +169,7 @@ def _run_install(arguments: argparse.Namespace) -> int:
 
 def _configure_confirm(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "digest", type=filled, metavar="DIGEST", help="of the release that was activated, or its first digits"
+        "digest", type=filled, metavar="DIGEST", help="digest of the release that was activated, or its first digits"
     )
     add_holder(parser)
 
@@ -214,8 +214,8 @@ def _configure_rollback(parser: argparse.ArgumentParser) -> None:
         "--order",
         type=filled,
         metavar="FILE",
-        help="a signed order: to go back to any release (`knnkit rollback --to RELEASE`), or to lower the floors "
-        "(`--reset-floor`); - reads it from standard input",
+        help="a signed order: to go back to any release (`knnkit rollback --to RELEASE`), or to accept older ones "
+        "again (`--reset-floor`); - reads it from standard input",
     )
     parser.add_argument(
         "--own",

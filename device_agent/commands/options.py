@@ -70,6 +70,8 @@ def add_runtime(parser: argparse.ArgumentParser, *, threads: bool = True) -> Non
         help="what runs the model (default: the first TFLite runtime that is installed, else NumPy)",
     )
     if threads:
+        help = "how to search, with the same answers (default: the fastest, as activation measured it on this board)"
+        parser.add_argument("--search", choices=constants.WAYS, help=help)
         help = "threads of the runtime (default: %(default)s)"
         parser.add_argument("--threads", type=number_of_threads, default=1, metavar="N", help=help)
 
@@ -148,6 +150,9 @@ def describe_check(certificate: reports.Certificate) -> str:
     text = f"{certificate.identical} of {total} golden rows identical, {certificate.equivalent} equivalent"
     if certificate.accuracy is not None:
         text += f", accuracy {certificate.accuracy:.4f} on {certificate.accuracy_rows} rows"
+    if (own := certificate.embedding) is not None:
+        differ = own.labels_open + own.labels_different
+        text += f", stages off by {own.largest_error:.2g} at most (bound {own.bound:g}), {differ} labels differ"
     if certificate.errors:
         from device_agent.shared.regression import described
 

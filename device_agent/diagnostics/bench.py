@@ -1,7 +1,7 @@
 """`bench`: measures speed, memory and disk space on this board.
 
-Measures the answering release through the same code as `classify`. Uses different golden rows in turn: zeros or one
-repeated row would measure caches and shortcuts.
+Measures the release that answers now, through the code of `classify`. Uses different rows in turn, those of its golden
+set: zeros or one repeated row would measure caches and shortcuts.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ PACKAGES = ("device_agent", "numpy", "tflite_runtime", "ai_edge_litert", "crypto
 _WARM_UP = 50
 
 
-def bench(store: Store, *, seconds: float = 2.0, runtime: str = "auto", threads: int = 1) -> Bench:
+def bench(
+    store: Store, *, seconds: float = 2.0, runtime: str = "auto", threads: int = 1, search: str | None = None
+) -> Bench:
     """Measures each figure for about `seconds`.
 
     Raises:
@@ -45,7 +47,7 @@ def bench(store: Store, *, seconds: float = 2.0, runtime: str = "auto", threads:
     with open_release(store.release_path(release.digest)) as opened:
         opened.verify_kept(release.digest, kept_state(store))
     verified = time.perf_counter()
-    loaded = load_kept(store, release, runtime, threads)
+    loaded = load_kept(store, release, runtime, threads, search=search)
     ready = time.perf_counter()
     loaded.tell_warnings()
     try:
@@ -59,7 +61,7 @@ def render(found: Bench) -> str:
     installed = sum(found.installed_bytes.values())
     threads = "thread" if found.threads == 1 else "threads"
     lines = [
-        f"{found.name} {found.version}: {found.n_train:,} rows of {found.n_features}, k {found.k}",
+        f"{found.name} {found.version}: {found.n_train:,} training rows x {found.n_features} features, k = {found.k}",
         f"one row      p50 {found.one.p50_ms:.4f} ms, p99 {found.one.p99_ms:.4f} ms",
         f"line to line p50 {found.line.p50_ms:.4f} ms, p99 {found.line.p99_ms:.4f} ms",
         f"batch        {found.rows_per_second:,.0f} rows/s ({found.batch} rows a call, {found.threads} {threads})",

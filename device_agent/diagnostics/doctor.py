@@ -82,7 +82,7 @@ def _apart(check: Check, store: Store) -> tuple[Finding, ...]:
     try:
         return json_codec.loads(Diagnosis, answer).findings
     except json_codec.MalformedDocument:
-        name, how = check.__name__.removeprefix("_"), f"signal {-code}" if code < 0 else "it gave no answer"
+        name, how = check.__name__.removeprefix("_"), f"signal {-code}" if code < 0 else "the check gave no answer"
         return (Finding(name, "error", f"the check crashed ({how}): a library is damaged", _PROVISION),)
 
 
@@ -137,7 +137,7 @@ def _runtime(store: Store) -> Iterator[Finding]:
         yield Finding("runtime", "error", "no TFLite runtime is installed, and no NumPy", mend)
         return
     if found.startswith(constants.NUMPY):  # `_numpy` has loaded it
-        yield _ok("runtime", f"{found}: the same answers as from a TFLite runtime, and slower")
+        yield _ok("runtime", f"{found}: gives the same answers as a TFLite runtime, but slower")
         return
     try:
         importlib.import_module(f"{found.split(' ')[0]}.interpreter")
@@ -210,7 +210,7 @@ def _clock(store: Store) -> Iterator[Finding]:
         floor = max(floor, store.load().time_floor)
     if now < floor:
         mend = "sudo timedatectl set-ntp true, or: sudo date -u -s @SECONDS"
-        yield Finding("clock", "warning", f"the clock says {utc(now)}, it is at least {utc(floor)}", mend)
+        yield Finding("clock", "warning", f"the clock says {utc(now)}, but it is at least {utc(floor)}", mend)
     else:
         yield _ok("clock", utc(now))
 
@@ -270,19 +270,19 @@ def _governor(store: Store) -> Iterator[Finding]:
     if found == "powersave":
         place = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
         mend = f"echo ondemand | sudo tee {place}"
-        yield Finding("governor", "warning", "the processor is kept at its lowest frequency", mend)
+        yield Finding("governor", "warning", "the processor runs at its lowest frequency only", mend)
     else:
         yield _ok("governor", found or "unknown")
 
 
 def _install(store: Store, packages: str) -> str:
-    """The command that repairs a package: `knnkit provision` if it made this environment (without pip), else pip."""
+    """The command that repairs a package: `knnkit provision` if that made this environment, else pip."""
     provisioned = Path(sys.prefix).resolve().parent == (store.root / constants.VENVS_DIR).resolve()
     return _PROVISION if provisioned else f"{sys.executable} -m pip install {packages}"
 
 
 def _cause(error: Exception) -> str:
-    """The last line of an error: NumPy explains a failed import on 20 lines, the reason last."""
+    """The reason in an error: its last line, since NumPy explains a failed import on 20 lines."""
     lines = [line for line in str(error).splitlines() if line.strip()]
     return (lines or [type(error).__name__])[-1].removeprefix("Original error was: ")
 

@@ -1,6 +1,6 @@
 """`status`: what is on the board now, as one document.
 
-Changes nothing but the repairs of `Store.settle`."""
+Changes nothing, except that `Store.settle` finishes or reverts an interrupted change."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from device_agent.shared.protocol.errors import DeviceUnfit
 from device_agent.shared.protocol.versions import utc
 from device_agent.shared.safe_files import read_small
 from device_agent.shared.trust import standing
-from device_agent.store import cell_counts, starts, state, trust_dir
+from device_agent.store import cell_counts, searches, starts, state, trust_dir
 from device_agent.store.state import StoreState
 from device_agent.store.store import Store
 from device_agent.system import board, clock
 
 
 def status(store: Store) -> Status:
-    """Returns committed, previous, pending and answering release, floors, keys, board, disk and clock."""
+    """Returns the releases (committed, previous, pending, answering), floors, keys, board, disk and clock."""
     warnings = []
     try:
         current = store.settle()
@@ -34,7 +34,8 @@ def status(store: Store) -> Status:
     stands = standing_of(store, current, held, moment)
     warnings += _about_starts(store, current, answering)
     if moment.wall < current.time_floor:
-        warnings.append(f"clock-behind: the clock says {utc(moment.wall)}, it is at least {utc(current.time_floor)}")
+        least = utc(current.time_floor)
+        warnings.append(f"clock-behind: the clock says {utc(moment.wall)}, but it is at least {least}")
     return Status(
         agent=__version__,
         root=str(store.root),
@@ -59,6 +60,7 @@ def status(store: Store) -> Status:
         oldest_protocol=constants.OLDEST_PROTOCOL,
         signed_by=stands.signed_by,
         cells=cell_counts.read(store, answering.release.digest) if answering else None,
+        searched=searches.read(store, answering.release.digest) if answering else None,
     )
 
 
@@ -70,7 +72,7 @@ def _about_starts(store: Store, current: StoreState, answering: state.Answering 
 
 
 def standing_of(store: Store, current: StoreState, held: trust_dir.Seen, moment: clock.Moment) -> standing.Standing:
-    """Returns the standing of the answering release, by the claims of its files (see `standing.look`)."""
+    """Returns whether the answering release would be refused today, according to its files (see `standing.look`)."""
     found = state.answering(current, moment)
     if found is None:
         return standing.Standing()
@@ -105,6 +107,9 @@ def render(found: Status) -> str:
         f"board      {found.device.cpu}, {found.device.machine}, {found.device.cores} cores",
         f"disk       {found.disk_free_bytes // 2**20:,} MiB free",
     ]
+    if found.searched:
+        lines += [f"search     {_times('one row', found.searched.alone, found.searched.alone_ms)}"]
+        lines += [f"{'':<10} {_times(f'{found.searched.rows} rows', found.searched.batch, found.searched.batch_ms)}"]
     if found.cells:
         lines += [
             f"{name:<10} {', '.join(f'{column} {count:,}' for column, count in counts.items())}"
@@ -114,6 +119,11 @@ def render(found: Status) -> str:
     if found.lock:
         lines.append(f"lock       {found.lock.holder}: {found.lock.reason} (since {utc(found.lock.since)})")
     return "\n".join(lines + [f"warning    {text}" for text in found.warnings])
+
+
+def _times(rows: str, chosen: str, taken: dict[str, float]) -> str:
+    """Returns what was chosen for so many rows, and the milliseconds of each search."""
+    return f"{rows}: {chosen} ({', '.join(f'{way} {time:.3g} ms' for way, time in taken.items())})"
 
 
 def _ref(ref: documents.ReleaseRef | None) -> str:

@@ -1,4 +1,4 @@
-"""Finds the training rows that may be nearest, in float32 blocks.
+"""Finds the training rows that may be nearest, by blocks.
 
 Scores a block of the mapped rows at a time against all queries: by one matrix product, or by differences (manhattan,
 unless every column has two values).

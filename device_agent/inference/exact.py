@@ -160,6 +160,12 @@ class ExactKnn:
             raise ModelUnusable(f"{self._damaged}: {error}") from None
         return order, self._distances(measure)
 
+    def moved(self, rows: NDArray[np.float32], others: NDArray[np.float32]) -> Float64:
+        """Returns (n,) metric distances in model space between raw (n, n_features) rows and as many others."""
+        pairs = [(self._enter(row) - self._enter(other)) * self._scale for row, other in zip(rows, others)]
+        manhattan = self._info.metric == "manhattan"
+        return np.array([np.abs(gap).sum() if manhattan else math.sqrt(float(gap @ gap)) for gap in pairs])
+
     def is_exact(self, rows: NDArray[np.float32], kth: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Returns (n,) whether float32 ranks the k neighbours of raw rows exactly: rows in whole steps of `lattice`.
 

@@ -7,7 +7,7 @@ same answers; the choice trades time against memory. Checks no rows, and settles
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +18,13 @@ from device_agent.inference.interpreter import Loader, delegate
 from device_agent.inference.interpreter_pool import MAX_SHARED
 from device_agent.shared.console.quiet import quiet
 from device_agent.shared.protocol import constants, model_info
+from device_agent.shared.protocol.documents import Searched
 from device_agent.shared.protocol.errors import ModelUnusable
 from device_agent.shared.protocol.record import replace
 from device_agent.system import memory
+
+if TYPE_CHECKING:
+    from device_agent.inference.numpy_knn import NumpySearch
 
 #: Rows that a large model answers before it is packed: together they take about as long as packing.
 PACK_AFTER = 32
@@ -34,7 +38,8 @@ class Graphs:
         info: its knn.json.
         packed: whether XNNPACK may pack the graphs; None chooses by the model's size and the free memory.
         stream: whether most queries are single rows.
-        search: one of `constants.SEARCHES`, used if the model has it; None chooses the fastest.
+        search: one of `constants.SEARCHES`, used if the model has it; None chooses what is usually the fastest.
+        alone: the same for single rows; None: as `search`.
 
     Attributes:
         waits: rows still to answer before the model is packed; 0 if it is packed or never will be.
@@ -45,12 +50,19 @@ class Graphs:
     """
 
     def __init__(
-        self, loader: Loader, info: model_info.KnnInfo, *, packed: bool | None, stream: bool, search: str | None
+        self,
+        loader: Loader,
+        info: model_info.KnnInfo,
+        *,
+        packed: bool | None,
+        stream: bool,
+        search: str | None,
+        alone: str | None = None,
     ) -> None:
         size = Path(loader.path).stat().st_size
         small = size <= MAX_SHARED
         self.loader = replace(loader, threads=1) if small else loader
-        self._info, self._requested, self.waits = info, search, 0
+        self._info, self._requested, self.waits = info, (search, alone or search), 0
         self._threads = loader.threads if small else 1
         value_bytes = 4 if info.quantized is None else 5  # float32, and int8 if the model has it
         self._weights = value_bytes * info.n_train * info.searched if info.searched else size
@@ -133,14 +145,20 @@ class Graphs:
 
     def _choose(self) -> tuple[str, str]:
         """Returns the searches for a batch and for one row."""
-        search = self._requested or (constants.CELLS if self._info.cells is not None else constants.QUANTIZED)
+        asked, alone = self._requested
+        if asked and alone:
+            return self._having(asked), self._having(alone)
+        search = constants.CELLS if self._info.cells is not None else constants.QUANTIZED
         if self._info.batch_rows(search) is None:
             return constants.FULL, constants.FULL
-        if self._requested or search == constants.CELLS or self.loader.packs_quantized or self.delegate is None:
+        if search == constants.CELLS or self.loader.packs_quantized or self.delegate is None:
             return search, search
         # Packed by an XNNPACK without int8 kernels: float32 is faster, except for one row of a large model, which waits
         # for memory: all weights are read for it.
         return constants.FULL, search if self._large else constants.FULL
+
+    def _having(self, search: str) -> str:
+        return constants.FULL if self._info.batch_rows(search) is None else search
 
     def _make(self, search: str, alone: str) -> GraphRunner:
         return GraphRunner(
@@ -152,3 +170,28 @@ class Graphs:
             alone=alone,
             threads=self._threads,
         )
+
+
+def take_searches(
+    loader: Loader, info: model_info.KnnInfo, *, packed: bool | None, stream: bool, search: str | Searched | None
+) -> tuple[Graphs | NumpySearch, NumpySearch | None, tuple[bool, bool]]:
+    """Returns the searches of a model file: what `Graphs` has, NumPy's, and whether that answers a batch and one row.
+
+    Args:
+        loader, info, packed, stream: as `Graphs` takes them; the loader may be NumPy's.
+        search: one of `constants.WAYS`; what was measured on this board, ignored with another runtime; or None.
+    """
+    batch = alone = None if isinstance(search, Searched) else search
+    if isinstance(search, Searched) and search.runtime == f"{loader.name} {loader.version}":
+        batch, alone = search.batch, search.alone
+    blocks = None
+    if constants.NUMPY in (loader.name, batch, alone):
+        from device_agent.inference.numpy_knn import NumpySearch
+
+        blocks = NumpySearch(loader, info)
+        if loader.name == constants.NUMPY:
+            return blocks, blocks, (True, True)
+    by_blocks = batch == constants.NUMPY, alone == constants.NUMPY
+    first, second = (None if way == constants.NUMPY else way for way in (batch, alone))
+    rare = stream or by_blocks[0]  # then only single rows would use a packed graph
+    return Graphs(loader, info, packed=packed, stream=rare, search=first, alone=second), blocks, by_blocks

@@ -102,7 +102,13 @@ class Loader:
         )
 
     def load(self, packed: bool) -> Any:
-        """Returns an interpreter of the model with its tensors allocated.
+        """Returns an interpreter of the model with its tensors allocated; as `open`."""
+        interpreter = self.open(packed)
+        interpreter.allocate_tensors()
+        return interpreter
+
+    def open(self, packed: bool) -> Any:
+        """Returns an interpreter of the model.
 
         Args:
             packed: whether XNNPACK may take the graphs.
@@ -116,9 +122,7 @@ class Loader:
             options["experimental_op_resolver_type"] = kinds.BUILTIN_WITHOUT_DEFAULT_DELEGATES
         with warnings.catch_warnings():  # TensorFlow's says that it will move to LiteRT
             warnings.simplefilter("ignore")
-            interpreter = self.interpreter_class(model_path=self.path, num_threads=self.threads, **options)
-        interpreter.allocate_tensors()
-        return interpreter
+            return self.interpreter_class(model_path=self.path, num_threads=self.threads, **options)
 
 
 def delegate(interpreter: Any) -> str | None:

@@ -1,4 +1,4 @@
-"""Sums that are rounded once, for many rows at a time.
+"""Sums of many rows, each rounded only once.
 
 As `math.fsum`: the same bits on every IEEE machine, whatever the order of addition. Needs only NumPy.
 """

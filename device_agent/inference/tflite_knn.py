@@ -17,10 +17,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from device_agent.inference.exact import ExactKnn
 from device_agent.inference.graph_runner import unusable
-from device_agent.inference.graph_selection import Graphs
+from device_agent.inference.graph_selection import take_searches
 from device_agent.inference.interpreter import Loader
 from device_agent.shared import label_sets, regression
 from device_agent.shared.protocol import constants, reports
+from device_agent.shared.protocol.documents import Searched
 from device_agent.shared.protocol.errors import BadInput, ModelUnusable
 from device_agent.shared.protocol.model_info import KnnInfo
 from device_agent.shared.queries import Neighbors, Origin, accuracy, check_rows, in_doubt, narrow, origin_of
@@ -28,7 +29,7 @@ from device_agent.shared.release.model_file import kept_open
 from device_agent.shared.release.model_file import read_info as read_info
 
 if TYPE_CHECKING:
-    from device_agent.inference.numpy_knn import NumpySearch
+    from device_agent.shared.embedding.chain import Chain
 
 _FEW = 32
 
@@ -80,9 +81,9 @@ class TfliteKNN:
             model at once, and a model with over 32 MB of weights after `PACK_AFTER` rows, if half of the free memory
             stays free. Single rows do not count if the int8 search answers them.
         stream: most queries are single rows; with `packed` None, a large model is then never packed.
-        search: one of `constants.SEARCHES` that the model has; all give the same answers. None chooses what is usually
-            fastest: cells; int8 with LiteRT, if XNNPACK has not packed the model, and for one row of a large one; else
-            the full search.
+        search: one of `constants.WAYS` that the model has, or what was measured on this board with this runtime; all
+            give the same answers. None chooses what is usually fastest: cells; int8 with LiteRT, if XNNPACK has not
+            packed the model, and for one row of a large one; else the full search.
 
     Raises:
         ModelUnusable: the file is not a knnkit model, or this runtime is too old for it.
@@ -97,38 +98,36 @@ class TfliteKNN:
         runtime: str | type = "auto",
         packed: bool | None = None,
         stream: bool = False,
-        search: str | None = None,
+        search: str | Searched | None = None,
     ) -> None:
         self.path = str(path)
         self.info = read_info(self.path)
         self._origin = _origin(self.info, self.path)
-        self._row_type = _FLOAT32 if self._origin is None else _FLOAT64
+        self._row_type: Any = _FLOAT32 if self._origin is None else _FLOAT64
         self.settled = 0
+        self.chain: Chain | None = None  # of a release whose rows are made from raw inputs (`serving.load`)
         self._file = kept_open(self, self.path)
-        self._exact: ExactKnn | None = None
         self._near = self.info.near if self.info.k > 1 else None
         loader = Loader.find(self._file, runtime, num_threads)
         loader.require_version(self.info)
-        self._graphs: Graphs | NumpySearch
-        if loader.name == constants.NUMPY:
-            from device_agent.inference.numpy_knn import NumpySearch
-
-            self._graphs = NumpySearch(loader, self.info)
-            self._exact, self._near = self._graphs.exact, None  # its neighbours are in order
-        else:
-            self._graphs = Graphs(loader, self.info, packed=packed, stream=stream, search=search)
+        self.requested = search
+        found = take_searches(loader, self.info, packed=packed, stream=stream, search=search)
+        self._graphs, self._blocks, self._by_blocks = found
+        self._exact = None if self._blocks is None else self._blocks.exact
+        if self._by_blocks[1]:
+            self._row_type = None  # `_ask_one` leaves every row to `_ask`
         self._share, self._least = (near.share, near.share * near.least) if (near := self._near) else (0.0, 0.0)
         self._take()
 
     @property
     def search(self) -> str:
-        """The search that answers batches now, one of `constants.SEARCHES`."""
-        return self._graphs.search
+        """The search that answers batches now, one of `constants.WAYS`."""
+        return constants.NUMPY if self._by_blocks[0] else self._graphs.search
 
     @property
     def search_alone(self) -> str:
         """The search that answers single rows now."""
-        return self._graphs.alone
+        return constants.NUMPY if self._by_blocks[1] else self._graphs.alone
 
     @property
     def batch(self) -> int:
@@ -190,7 +189,7 @@ class TfliteKNN:
         Raises:
             BadInput: the model answers labels.
         """
-        found = self._get_exact().regressor
+        found = self.get_exact().regressor
         if found is not None:
             return found.values(answers)
         raise BadInput("the model answers labels, and no values", hint="predict(rows)")
@@ -275,8 +274,12 @@ class TfliteKNN:
             self._note(len(queries))
         views = {name: self._one.outputs[name] for name in (*names, constants.OUTPUT_CERTAIN)}
         parts = {name: np.empty((len(queries), *view.shape[1:]), view.dtype) for name, view in views.items()}
+        few = len(queries) * 3 <= self._graphs.batch_rows  # a graph answers so few one by one
+        if self._blocks is not None and self._by_blocks[few]:
+            self._blocks.run(queries, parts)
+            return tuple(parts[name] for name in names)
         self._graphs.run(queries, parts)
-        if self.info.label_sets is not None and names is _ANSWERS and self.runtime.name != constants.NUMPY:
+        if self.info.label_sets is not None and names is _ANSWERS:
             parts[constants.OUTPUT_CERTAIN] &= ~label_sets.doubtful(self.info, parts[names[1]], parts[names[3]])
         certain = parts[constants.OUTPUT_CERTAIN]
         if self._near and constants.OUTPUT_DISTANCES in names:
@@ -317,27 +320,24 @@ class TfliteKNN:
     ) -> None:
         """Ranks the (n, k) neighbours of the `close` ones of n rows less the origin in float64, in place."""
         if self.info.lattice and close.any():
-            close[close] = ~self._get_exact().is_exact(rows[close], distances[close, -1])
+            close[close] = ~self.get_exact().is_exact(rows[close], distances[close, -1])
         if close.any():
-            indices[close], exact = self._get_exact().order(rows[close], indices[close])
+            indices[close], exact = self.get_exact().order(rows[close], indices[close])
             distances[close] = np.minimum(exact, _MAX_FLOAT32)
 
     def _settle(self, queries: NDArray[np.float32], parts: dict[str, NDArray[Any]]) -> None:
         doubtful = ~parts[constants.OUTPUT_CERTAIN]
-        settled = self._get_exact().answers(queries[doubtful])
+        settled = self.get_exact().answers(queries[doubtful])
         for name in parts.keys() & settled.keys():
             parts[name][doubtful] = settled[name]
         self.settled += int(doubtful.sum())
 
     def exactly(self, row: NDArray[Any]) -> dict[str, Any]:
-        """Returns the model's float64 outputs for one raw (n_features,) row, by output name.
+        """Returns the float64 outputs for one raw (n_features,) row, by output name; raises as `get_exact`."""
+        return self.get_exact().answer(narrow(row, self._origin))
 
-        Raises:
-            ModelUnusable: the exact tables are damaged.
-        """
-        return self._get_exact().answer(narrow(row, self._origin))
-
-    def _get_exact(self) -> ExactKnn:
+    def get_exact(self) -> ExactKnn:
+        """Returns the float64 classifier of the same file; raises ModelUnusable where its tables are damaged."""
         if self._exact is None:
             self._exact = ExactKnn(self._file, self.info)
         return self._exact

@@ -2,15 +2,16 @@
 
     verify ─► golden check in a child process ─► state.json: "pending" ─► `current` ─► … ─► confirm
 
-The previous release answers until the check has passed, and again if no confirmation comes. Needs the store's lock
-(`Store.changing`). Never stages or confirms (`device_agent.lifecycle.confirm`), never prints.
+A golden check compares the release's answers with those that the host computed. Until it has passed, the previous
+release answers, and again if no confirmation comes. Needs the store's lock (`Store.changing`). Never stages or confirms
+(`device_agent.lifecycle.confirm`), never prints.
 """
 
 from __future__ import annotations
 
 import contextlib
 
-from device_agent.lifecycle import check, compare, watchdog
+from device_agent.lifecycle import check, choose_search, compare, watchdog
 from device_agent.lifecycle.confirm import connection
 from device_agent.shared.console import streams
 from device_agent.shared.protocol import constants
@@ -30,7 +31,7 @@ _FIRST = "not worse than current: this device has no release yet, so there is no
 
 @record
 class Trial:
-    """How a release is tried: the certificate's nonce, who tries it, seconds until it is confirmed, the runtime."""
+    """Arguments of a trial: nonce of the certificate, the holder, seconds to wait for the confirmation, the runtime."""
 
     nonce: str
     holder: str
@@ -39,13 +40,13 @@ class Trial:
 
 
 def activate(known: Known, digest: str, trial: Trial) -> Activated:
-    """Checks the staged release `digest` and switches to it; without a confirmation in time, the switch is reverted.
+    """Checks the staged release `digest` and switches to it; without a confirmation in time, the device reverts.
 
-    For a release that is committed or pending already, only repeats the check.
+    Only repeats the check if the release is committed or pending already.
 
     Raises:
         Refused: a trust rule refused it.
-        GateFailed, ModelUnusable: the check failed; the previous release still answers.
+        GateFailed, ModelUnusable: the golden check failed; the previous release still answers.
         Locked: another activation is pending, or another holder has the device.
         BrokenPipeError: the reader of stdout is gone; nothing was switched.
     """
@@ -59,6 +60,7 @@ def activate(known: Known, digest: str, trial: Trial) -> Activated:
     with open_release(store.release_path(digest)) as opened:
         verdict = opened.verify(known.trust, expected_digest=digest)
         certificate = _try(known, opened, verdict, trial)
+        choose_search.measure_and_keep(store, opened, verdict.digest, trial.runtime)
     if verdict.already_committed:
         return Activated(verdict.ref, certificate, True, None)
     moment = clock.now()

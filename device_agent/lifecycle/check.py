@@ -1,7 +1,8 @@
 """The golden check: tests a release against its golden set.
 
-The model runs in a child process (`device_agent.system.sandbox`): a crash or a hang becomes an error. Measures and
-reports; never switches releases.
+A golden set is rows with the answers that the host computed for them; a release contains it. The check compares the
+device's own answers. The model runs in a child process (`device_agent.system.sandbox`): a crash or a hang becomes an
+error. Measures and reports; never switches releases.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from device_agent.lifecycle import compare
 from device_agent.serving.load import load_model, open_kept
-from device_agent.shared.protocol import constants
+from device_agent.shared.protocol import constants, model_info
 from device_agent.shared.protocol.documents import ReleaseRef
 from device_agent.shared.protocol.errors import DeviceUnfit, GateFailed, ModelUnusable
 from device_agent.shared.protocol.record import replace
@@ -44,12 +45,12 @@ def certify(
     golden: bytes | None = None,
     running: compare.Kept | None = None,
 ) -> Certificate:
-    """Returns the certificate of a verified release; its `failures` are the gates that were missed.
+    """Runs the golden check of a verified release and returns its certificate, whose `failures` are the missed gates.
 
     `close` are descriptors that the child process must close (the store's lock). `golden` replaces the release's own
     golden set (`knnkit parity --data`).
-    `running` is the release that answers now, to compare with. If it may have ended the child process, the check runs
-    again without its answers; a gate that asks for them is then missed.
+    `running` is the release that answers now, to compare with. If it may have crashed the child process, the check runs
+    again without its answers; a gate that needs them is then missed.
 
     Raises:
         ModelUnusable: the model does not load, crashes or hangs.
@@ -67,6 +68,7 @@ def certify(
 #: Missed gate -> what to do about it.
 _FIXES = {
     "parity": "`knnkit deploy --target HOST --report report.html` lists the rows that differ",
+    "embedding": "`input: {bound: ...}` in deploy.yaml, another --runtime, or float stages",
     "accuracy": "`gates: {accuracy: ...}` in deploy.yaml, or other training rows, k or scale",
     "current": "`knnkit deploy --release RELEASE --verify --target HOST` repairs the running release; or leave out"
     " `not_worse_than` under gates: in deploy.yaml, and build again",
@@ -87,7 +89,7 @@ def require_gates(certificate: Certificate) -> Certificate:
             fix for word, fix in _FIXES.items() if any(failure.startswith(word) for failure in certificate.failures)
         ]
         error = GateFailed(
-            f"{certificate.name} {certificate.version} does not keep its gates here: {'; '.join(certificate.failures)}",
+            f"{certificate.name} {certificate.version} misses gates on this device: {'; '.join(certificate.failures)}",
             hint="; ".join(fixes) or _BELOW,
         )
         error.certificate = certificate
@@ -128,12 +130,19 @@ def _certify(
     gates = verdict.manifest.gates
     if other is not None:  # rows of somebody's own need not hold every class
         gates = replace(gates, balanced_accuracy=None, min_recall=None, recall=None, not_worse_than=None)
+    own, label = None, answers.label
+    if model.chain is not None:
+        from device_agent.lifecycle.own_rows import check_own_rows
+
+        own = check_own_rows(model, model.chain, golden, gates)
+        gates, label = model_info.Gates(margin=gates.margin, latency_ms=gates.latency_ms), own.label
     values = None if model.info.targets is None else model.values_of(answers)
     found = judge(golden, answers, model.info, gates, p50_ms=latency.p50_ms if latency else None, values=values)
+    measured = found if own is None else own.verdict
     manifest = verdict.manifest
     compared = None
     if before is not None and model.info.targets is None:
-        compared = changes.compare(before, model.info, golden, answers.label)
+        compared = changes.compare(before, model.info, golden, label)
     worse = class_gates.worse(manifest.gates, compared, running.ref if running else None)
     return Certificate(
         nonce=nonce,
@@ -147,27 +156,28 @@ def _certify(
         different=found.different,
         differences=found.differences,
         largest_distance_error=found.largest_distance_error,
-        accuracy=found.accuracy,
-        accuracy_rows=found.accuracy_rows,
-        accepted=found.accepted,
-        confusion=found.confusion,
+        accuracy=measured.accuracy,
+        accuracy_rows=measured.accuracy_rows,
+        accepted=measured.accepted,
+        confusion=measured.confusion,
         latency=latency,
         runtime=model.runtime,
         device=board.device_info(),
-        failures=(*found.failures, *worse),
+        failures=(*found.failures, *(own.verdict.failures if own else ()), *worse),
         issued=clock.now().wall,
         signed_by=verdict.signed_by,
         warnings=verdict.warnings,
         compared=compared,
+        embedding=own.check if own else None,
         errors=found.errors,
         classes=tuple(map(str, model.info.classes)) if len(model.info.classes) <= constants.MAX_CONFUSED else (),
     )
 
 
 def answer_as_a_stream(stream: TfliteKNN, model: TfliteKNN, golden: Golden, answers: Answers) -> Answers:
-    """Returns `answers`; where a stream answers a golden row differently, the stream's answer replaces it.
+    """Returns `answers`, each replaced by the answer of the release's stream mode where that differs.
 
-    A stream does not pack a large model, and may search it in another way than a batch, so it is checked, too.
+    A stream may search a large model in another way than a batch does, so it is checked, too.
     """
     if (stream.search_alone, stream.runtime.delegate) == (model.search, model.runtime.delegate):
         return answers
@@ -181,7 +191,7 @@ def answer_as_a_stream(stream: TfliteKNN, model: TfliteKNN, golden: Golden, answ
 
 
 def measure(model: TfliteKNN, golden: Golden) -> Latency | None:
-    """Returns the time of one row, measured on golden rows one at a time; None without golden rows."""
+    """Measures and returns the time of one row, from golden rows one at a time; None without golden rows."""
     rows = golden.rows
     if not len(rows):
         return None
@@ -208,10 +218,10 @@ def percentile(ordered: list[float], percent: float) -> float:
 
 
 def ask_running(store: Store, ref: ReleaseRef, golden: bytes, runtime: str = "auto") -> Running:
-    """Returns what the release that answers now answers to the golden rows of another release.
+    """Returns the answers of the running release to the golden rows of another release.
 
     Raises:
-        ModelUnusable, Refused: it cannot answer, or these are not golden rows.
+        ModelUnusable, Refused: the release cannot answer, or `golden` is not a golden set for it.
     """
 
     def answer() -> Running | None:
@@ -233,7 +243,7 @@ def recheck(
     """Checks a release that this device accepted before, against its own golden set or `golden`.
 
     Raises:
-        GateFailed, ModelUnusable, Refused: it does not pass (any more).
+        GateFailed, ModelUnusable, Refused: the release does not pass.
     """
     with contextlib.ExitStack() as stack:
         opened, verdict = open_kept(store, ref, stack)

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from device_agent.inference.tflite_knn import TfliteKNN
     from device_agent.shared.golden.golden_set import Golden
-    from device_agent.shared.protocol.model_info import KnnInfo
 
 
 @record
@@ -43,7 +43,8 @@ def running(known: Known, new: Verdict, size: int, stack: contextlib.ExitStack) 
     """Returns the release that answers now, to compare it with `new`; `stack` closes it.
 
     Its files are not open if they are damaged. None if the device has no other release. Also None if a model is large
-    (`size` is that of the new one, in bytes) and no gate asks: an answer to every golden row takes time.
+    (`size` is that of the new one, in bytes) and no gate needs the comparison, because answering every golden row
+    takes time.
     """
     found = state.answering(known.state, clock.now())
     wanted = new.manifest.gates.not_worse_than is not None
@@ -65,10 +66,11 @@ def ask(kept: Kept, golden: Golden, runtime: str) -> Running | None:
     try:
         info = model_file.read_info(kept.opened.path(constants.MODEL_FILE))
         classes = tuple(map(str, info.classes))
-        rows = _rows(info, golden)
+        model = load_model(kept.opened, runtime)
+        rows = _rows(model, golden)
         if rows is None:
             return Running(kept.ref, info.columns, classes, None)
-        label = load_model(kept.opened, runtime).classify(rows).label
+        label = model.classify(rows).label
     except (AgentError, MemoryError):
         return None
     names = (*classes, constants.UNKNOWN_LABEL)
@@ -76,8 +78,16 @@ def ask(kept: Kept, golden: Golden, runtime: str) -> Running | None:
     return Running(kept.ref, info.columns, classes, labels)
 
 
-def _rows(info: KnnInfo, golden: Golden) -> NDArray[np.floating[Any]] | None:
+def _rows(model: TfliteKNN, golden: Golden) -> NDArray[np.floating[Any]] | None:
     """Returns the golden rows as a model takes them; None if it takes others, or does not know a category."""
+    info = model.info
+    if model.chain is not None and golden.raw:
+        from device_agent.shared.embedding.parsers import golden_rows
+
+        try:
+            return golden_rows(golden, info, model.chain)
+        except ModelUnusable:
+            return None
     if info.table is not None and golden.raw:
         from device_agent.shared.features.golden_rows import from_raw
 
@@ -85,5 +95,5 @@ def _rows(info: KnnInfo, golden: Golden) -> NDArray[np.floating[Any]] | None:
             return from_raw(golden, info).rows
         except ModelUnusable:
             return None
-    fits = info.table is None and not golden.raw and info.n_features == golden.rows.shape[1]
+    fits = info.table is None and info.input is None and not golden.raw and info.n_features == golden.rows.shape[1]
     return golden.rows if fits else None

@@ -17,7 +17,7 @@ def confirm(store: Store, digest: str) -> Committed:
     """Commits the pending release `digest` and raises the floor; does nothing if it is committed already.
 
     Raises:
-        ActivationFailed: it is not pending (any more): `rolled-back`, `not-pending`, `same-connection`.
+        ActivationFailed: with reason `rolled-back`, `not-pending` or `same-connection`.
     """
     current = store.load()
     waits = current.pending is not None and current.pending.release.digest == digest

@@ -1,7 +1,8 @@
 """Leaves a committed release whose starts never answer.
 
-Follows the rules of the return without a confirmation: nobody asks for it, so a revoked key does not stop it, and what
-would refuse the release today is reported when it starts. Never leaves a release for one that no longer verifies.
+Goes back to the release before, as after a missing confirmation: no person asks for it, so a revoked key does not
+prevent it, and reasons that would refuse that release today are reported when it starts. Never goes back to a release
+that no longer verifies.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from device_agent.system import clock
 def leave_failing(store: Store, start: Start) -> str:
     """Goes back to the release before, if too many starts died before their first answer; then counts from one again.
 
-    Returns what to warn of: what was done, or why it cannot be done now, and the release is started once more.
+    Returns a warning: what was done, or why nothing can be done now. In the latter case, the same release starts again.
     """
     if start.failed < constants.FAILED_STARTS:
         return ""
@@ -38,7 +39,7 @@ def leave_failing(store: Store, start: Start) -> str:
             open_kept(store, new.committed, stack)
             store.commit(new)
     except (AgentError, OSError) as error:
-        return f"{said}; the release before it does not take over: {error}"
+        return f"{said}; the device cannot go back to the release before: {error}"
     finally:
         os.umask(before)
     start.close()

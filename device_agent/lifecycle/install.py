@@ -1,7 +1,7 @@
 """`install`: stages and activates a release in one process.
 
-Saves a start of Python, and no other host can take the device in between. Each step works as it does alone (`stage`,
-`activate`). Needs the store's lock. Never confirms.
+One process saves a start of Python, and no other host can use the device in between. Each step works as it does alone
+(`stage`, `activate`). Needs the store's lock. Never confirms.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ def reserve(store: Store, holder: str, reason: str, seconds: float) -> LockHolde
     """Allows only `holder` to stage and activate for `seconds`.
 
     Raises:
-        Locked: another holder has the device.
+        Locked: another holder has reserved the device.
     """
     moment = clock.now()
     store.commit(transitions.reserve(store.load(), holder, reason, seconds, os.getppid(), moment))

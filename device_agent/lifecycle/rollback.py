@@ -1,7 +1,8 @@
 """`rollback`: returns to a release, or obeys a signed order.
 
-An order names a release to go back to, or lowers the floors. The release is verified and passes the golden check before
-anything is switched. Needs the store's lock.
+An order is a signed command from a host: it names a release to go back to, or lowers the floors (the least sequence and
+time that a new release must have). The release is verified and passes the golden check before anything is switched.
+Needs the store's lock.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ def roll_back(
 ) -> Committed:
     """Reverts a pending activation; without one, goes back to the previous release, verified and checked first.
 
-    Does nothing if the last transition was a return already (by this command, or because no confirmation came): a host
-    that asks twice, or too late, must not move the device one release further. With `leave`, goes back exactly if that
+    Does nothing if the device has just gone back already (by this command, or because no confirmation came): a host
+    that asks twice, or too late, must not move the device one release further. With `leave`, goes back only if that
     release answers. A release whose key was revoked is refused unless `allow_revoked`; automatic returns (no
     confirmation, a reboot) are allowed in any case.
 

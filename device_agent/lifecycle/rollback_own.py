@@ -41,7 +41,7 @@ def take_back(store: Store, holder: str) -> TakenBack:
 
 
 def _became(store: Store, current: state.StoreState, holder: str) -> HistoryEntry | None:
-    """Returns the last step of the last activation that `holder` began."""
+    """Returns the outcome of the last activation that `holder` began."""
     entries = []
     if current.event is not None:  # known from the state even if the history was set aside
         entries.append(history.entry_of(current.event))

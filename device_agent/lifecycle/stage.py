@@ -1,15 +1,15 @@
 """Stages, re-signs and prunes the releases of a device.
 
-An upload becomes a release of this device, or is refused and changes nothing. Everything is verified before it moves,
-and on the disk before the rename that publishes it. Old releases are removed to limit their number and the disk space.
-Never activates.
+To stage is to verify an uploaded release and store it on this device, without using it yet. A refused upload changes
+nothing. All files are verified before they move, and are on the disk before the rename that publishes them. Old
+releases are removed to limit their number and the disk space. Never activates.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from device_agent.shared.protocol import constants
@@ -77,13 +77,14 @@ def stage(known: Known, directory: Path, holder: str) -> Staged:
     try:
         with open_release(upload) as opened:
             verdict = _accept(known, opened, _expected(store, directory))
-            _make_durable(upload)
+            _make_durable(upload, opened.opened)
             opened.confirm_unchanged()
+            names = tuple(opened.files)
     except Refused as error:
         if upload != directory or error.reason in _BEYOND_RESUMING:
             store.discard(upload)
         raise
-    already = _publish(known, upload, verdict)
+    already = _publish(known, upload, verdict, names)
     _drop_uploads(store, verdict.digest)
     if not already:
         store.note(known.state, "staged", verdict.ref, "", holder)
@@ -116,9 +117,9 @@ def sign_again(known: Known, digest: str, signature: bytes, holder: str) -> Stag
 
 @contextlib.contextmanager
 def dropping_needless(store: Store, directory: Path) -> Iterator[None]:
-    """If the block raises Refused or Locked, removes the upload if its release is staged already.
+    """Runs a block; if it raises Refused or Locked and another host has staged the release already, removes the upload.
 
-    Another host has staged it, so the upload is not needed. No lock needed: an upload belongs to its sender.
+    Needs no lock: an upload belongs to its sender.
     """
     try:
         yield
@@ -132,7 +133,7 @@ def dropping_needless(store: Store, directory: Path) -> Iterator[None]:
 def take_parts(store: Store, directory: Path) -> None:
     """Removes `.part` from the file names of a complete upload; `stage` verifies the contents."""
     if _is_upload(store, directory):
-        for name in constants.RELEASE_FILES:
+        for name in constants.POSSIBLE_FILES:
             part = directory / f"{name}{constants.PART_SUFFIX}"
             if part.exists() and not part.is_symlink():
                 durable.rename(part, directory / name)
@@ -194,7 +195,7 @@ def named_digest(directory: Path) -> str:
 
 
 def _expected(store: Store, directory: Path) -> str | None:
-    """The digest that the upload must have, from its name; None if the name has none."""
+    """Returns the digest that the upload must have, from its name; None if the name has none."""
     named = named_digest(directory)
     return named if _is_upload(store, directory) and constants.is_digest(named) else None
 
@@ -207,7 +208,7 @@ def _copy(source: Path, destination: Path) -> None:
         _refuse_full(destination, sum(fact.size for fact in opened.files.values()))
         durable.remove_tree(destination)
         durable.make_directory(destination)
-        for name in constants.RELEASE_FILES:
+        for name in opened.opened:
             _copy_file(opened, name, destination / name)
 
 
@@ -231,15 +232,15 @@ def _refuse_full(path: Path, needed: int) -> None:
         )
 
 
-def _make_durable(upload: Path) -> None:
-    for name in constants.RELEASE_FILES:
+def _make_durable(upload: Path, names: Iterable[str]) -> None:
+    for name in names:
         durable.restrict(upload / name, durable.FILE_MODE)
         durable.sync_file(upload / name)
     durable.restrict(upload, durable.DIRECTORY_MODE)
     durable.sync_directory(upload)
 
 
-def _publish(known: Known, upload: Path, verdict: Verdict) -> bool:
+def _publish(known: Known, upload: Path, verdict: Verdict, names: Collection[str]) -> bool:
     """Moves the upload to releases/<digest>/; returns whether the release was staged already."""
     store = known.store
     place = store.release_path(verdict.digest)
@@ -249,12 +250,12 @@ def _publish(known: Known, upload: Path, verdict: Verdict) -> bool:
     signer = _signer(known, place, verdict.digest)
     if signer is None:
         # The upload is verified: each rename repairs one file, and the upload stays complete until the end.
-        for name in constants.SIGNED_FILES:
+        for name in names:
             spare = store.releases / f"{TRASH_PREFIX}{name}"
             durable.remove_tree(spare)
             durable.link(upload / name, spare)
             durable.move(spare, place / name)
-        _drop_unlisted(place)
+        _drop_unlisted(place, names)
         signer = _signer(known, place, verdict.digest)
     if signer is None or not (verdict.revoked or signer == verdict.signed_by):
         _write_signature(store, place, (upload / constants.SIGNATURE_FILE).read_bytes())
@@ -281,15 +282,15 @@ def _signed_by(known: Known, opened: OpenRelease, digest: str) -> str | None:
 
 
 def _write_signature(store: Store, place: Path, signature: bytes) -> None:
-    """Writes it first outside the release, which may hold no other file; after a crash, `recover` removes it."""
+    """Writes the signature outside the release, which may hold no other file, then moves it in; `recover` tidies up."""
     spare = store.releases / f"{TRASH_PREFIX}{constants.SIGNATURE_FILE}"
     durable.remove_tree(spare)
     durable.write_atomic(place / constants.SIGNATURE_FILE, signature, prepared=spare)
 
 
-def _drop_unlisted(place: Path) -> None:
+def _drop_unlisted(place: Path, names: Collection[str]) -> None:
     for path in sorted(place.iterdir()):
-        if path.name not in constants.RELEASE_FILES:
+        if path.name not in (*names, constants.SIGNATURE_FILE):
             durable.remove_tree(path)
 
 
@@ -303,7 +304,7 @@ def _sequence(store: Store, digest: str) -> int:
 
 
 def _drop_uploads(store: Store, digest: str) -> None:
-    """Removes all uploads of a release that is staged now; a host that is still sending one will notice."""
+    """Removes all uploads of a release that is staged now; a host that is still sending one gets an error."""
     for path in sorted(store.incoming.iterdir()):
         if named_digest(path) == digest:
             with contextlib.suppress(OSError):  # its sender may add a file meanwhile
@@ -319,6 +320,6 @@ def _drop_stale_uploads(store: Store) -> None:
 
 
 def _last_touched(upload: Path) -> float:
-    """Time of the last change; a growing file changes its own time, not that of its directory."""
+    """Returns the time of the last change to the upload or a file in it."""
     inside = sorted(upload.iterdir()) if upload.is_dir() and not upload.is_symlink() else []
     return max(path.lstat().st_mtime for path in (upload, *inside))

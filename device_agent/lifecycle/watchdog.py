@@ -1,8 +1,8 @@
 """Background process that reverts an unconfirmed activation.
 
-It outlives `activate`. Safety does not depend on it: a pending release past its deadline does not answer even if this
-process died (`device_agent.store.state`), and the next command reverts it. While it waits it holds no lock, terminal or
-pipe, so that the SSH connection that started it can close.
+The process outlives `activate`. Safety does not depend on it: a pending release past its deadline does not answer even
+if this process died (`device_agent.store.state`), and the next command reverts it. While it waits it holds no lock,
+terminal or pipe, so that the SSH connection that started it can close.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ _PIPE = 3
 def left_behind(store: Store, digest: str, deadline: float) -> Iterator[None]:
     """Forks a detached process that reverts the activation of `digest` at the uptime `deadline`.
 
-    The block writes the "pending" state. The process starts before it, so that a crash cannot leave the state without
-    one, and ends after it if the state is not pending.
+    The block writes the "pending" state. The process starts before the block, so that a crash cannot leave a pending
+    state without a process. It ends after the block if the state is not pending.
     """
     readable, writable = os.pipe()
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, signals.SIGNALS)
@@ -57,7 +57,7 @@ def left_behind(store: Store, digest: str, deadline: float) -> Iterator[None]:
 
 
 def _detach(readable: int) -> None:
-    """Closes everything but the pipe, which reports when the caller has finished or died."""
+    """Detaches this process and closes all files except the pipe, on which it sees that the caller finished or died."""
     os.chdir("/")
     null = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):

@@ -17,15 +17,15 @@ from numpy.typing import NDArray
 
 from device_agent.serving.columns import Columns, Kept, Training, Values
 from device_agent.serving.in_flight import InFlight
-from device_agent.serving.load import Loaded, answering, load_kept
+from device_agent.serving.load import Loaded, answering, keeping, load_kept
 from device_agent.serving.npy_writer import NpyRenderer
 from device_agent.serving.outputs import Sink, require_apart
 from device_agent.serving.replicas import answer_all, label_all
 from device_agent.serving.writers import RENDERERS, Renderer
 from device_agent.shared.protocol.constants import EXACT_FILE, MAX_MODEL
 from device_agent.shared.protocol.errors import AgentError, BadInput, ModelUnusable
-from device_agent.shared.protocol.record import record
-from device_agent.shared.queries import row_type
+from device_agent.shared.protocol.record import record, replace
+from device_agent.shared.queries import cell_type, row_type
 from device_agent.shared.release.model_file import read_member
 from device_agent.shared.release.npz import read_arrays
 from device_agent.shared.tabular.csv_reader import CsvParser
@@ -36,8 +36,8 @@ from device_agent.store.starts import Start
 from device_agent.store.store import Store
 
 if TYPE_CHECKING:
-    from device_agent.inference.tflite_knn import Answers
-    from device_agent.serving.ring import Ring
+    from device_agent.serving.files import FileSource
+    from device_agent.shared.embedding.chain import Chain
     from device_agent.shared.features.coder import Coder
     from device_agent.shared.protocol.model_info import KnnInfo
 
@@ -55,6 +55,7 @@ class Request:
     columns: Columns
     ignore_extra: bool = False
     runtime: str = "auto"
+    search: str | None = None
     threads: int = 1
     coders: list[Coder] | None = None  # collects those of the run, which count missing and unknown cells
 
@@ -66,28 +67,17 @@ def classify(store: Store, request: Request, start: Start | None = None) -> int:
         BadInput: a row, a line or the file cannot be classified.
         DeviceUnfit, Refused, ModelUnusable: no release can answer.
     """
-    loaded = load_kept(store, answering(store).release, request.runtime, request.threads)
+    release = answering(store).release
+    loaded = keeping(store, load_kept(store, release, request.runtime, request.threads, search=request.search))
     try:
         loaded.tell_warnings()
         with InFlight(store.root) as in_flight:
-            count = classify_by(loaded, request, start, in_flight, ring_of(store, loaded))
+            count = classify_by(loaded, request, start, in_flight)
         save_counts(store, loaded, request)
         _tell_if_left(store, loaded)
         return count
     finally:
         loaded.close()
-
-
-def ring_of(store: Store, loaded: Loaded) -> Ring | None:
-    """Returns what keeps rows for people to label; None if the release keeps none, or this user cannot."""
-    if loaded.model.info.keep is None:
-        return None
-    from device_agent.serving.ring import Ring
-
-    try:
-        return Ring(store.ring_file, loaded.model.info, loaded.model.info.keep, loaded.digest)
-    except OSError:
-        return None
 
 
 def save_counts(store: Store, loaded: Loaded, request: Request) -> None:
@@ -110,37 +100,47 @@ def _tell_if_left(store: Store, loaded: Loaded) -> None:
         print(f"device_agent: warning: {loaded.digest} gave these answers; {now} answers now", file=sys.stderr)
 
 
-def classify_by(
-    loaded: Loaded,
-    request: Request,
-    start: Start | None = None,
-    in_flight: InFlight | None = None,
-    ring: Ring | None = None,
-) -> int:
+def classify_by(loaded: Loaded, request: Request, start: Start | None = None, in_flight: InFlight | None = None) -> int:
     """As `classify`, with a release that is already loaded and stays loaded.
 
     Raises:
         BadInput, ModelUnusable: as `classify`.
     """
-    source = open_source(request.input, request.format)
+    source, request = _open(loaded, request)
     renderer = make_renderer(loaded, request.columns, request.output_format or source.format)
     sink = Sink(request.output, renderer.dtype if isinstance(renderer, NpyRenderer) else None)
     try:
-        table = _Table(loaded, source, request, start, in_flight, ring)
+        table = _Table(loaded, source, request, start, in_flight)
         count = _run(table, renderer, sink)
         sink.finish(count)
     except BaseException:
         sink.abandon()
         raise
-    finally:
-        if ring:
-            ring.save()
     return count
 
 
-def make_parser(info: KnnInfo, format: str, request: Request) -> Parser:
-    """Returns the parser of a text format."""
+def _open(loaded: Loaded, request: Request) -> tuple[Source | FileSource, Request]:
+    """Returns the input; for a model with stages it may be a file of a sound or picture, or a folder of them."""
+    if loaded.model.chain is None:
+        return open_source(request.input, request.format), request
+    from device_agent.serving.files import FileSource, naming_files
+    from device_agent.shared.embedding import files
+
+    if request.format == "auto" and request.input not in (None, "-") and files.is_raw(str(request.input)):
+        columns = naming_files(str(request.input), request.columns)
+        return FileSource(str(request.input)), replace(request, columns=columns)
+    return replace(open_source(request.input, request.format), longest=loaded.longest_line), request
+
+
+def make_parser(info: KnnInfo, format: str, request: Request, chain: Chain | None = None) -> Parser:
+    """Returns the parser of a text format; `chain` has the stages of a model with an input."""
     ignore_extra = request.ignore_extra or info.ignore_extra
+    if chain is not None:
+        from device_agent.shared.embedding.parsers import InputCsvParser, InputJsonParser
+
+        if format == "jsonl":
+            return InputJsonParser(info, chain, keep=request.columns.keep)
+        return InputCsvParser(info, chain, ignore_extra=ignore_extra, keep=request.columns.keep)
     if info.table is not None:
         from device_agent.shared.features import parsers
 
@@ -205,12 +205,12 @@ def _run(table: _Table, renderer: Renderer, sink: Sink) -> int:
 def _rendered(table: _Table, renderer: Renderer) -> Iterator[tuple[int, bytes]]:
     """Yields (number of rows, rendered answers) of each block."""
     loaded, request = table.loaded, table.request
-    if request.columns.labels_only and loaded.model.info.targets is None and not table.ring:
+    if request.columns.labels_only and loaded.model.info.targets is None and not loaded.ring:
         for labels in label_all(loaded, table.blocks(), request.runtime, request.threads):
             yield len(labels), renderer.render_labels(labels, table.take())
     else:
         for answers in answer_all(loaded, table.blocks(), request.runtime, request.threads):
-            yield len(answers.label), renderer.render(answers, len(answers.label), {}, table.take(answers))
+            yield len(answers.label), renderer.render(answers, len(answers.label), {}, table.take())
 
 
 class _Table:
@@ -223,28 +223,25 @@ class _Table:
     def __init__(
         self,
         loaded: Loaded,
-        source: Source,
+        source: Source | FileSource,
         request: Request,
         start: Start | None,
         in_flight: InFlight | None,
-        ring: Ring | None,
     ) -> None:
-        self.header, self.ring = False, ring
+        self.header = False
         self.loaded, self.source, self.request, self.start = loaded, source, request, start
         self._info, self._in_flight = loaded.model.info, in_flight
-        self._waiting: deque[tuple[Kept, int, int, NDArray[Any] | None]] = deque()
+        self._waiting: deque[tuple[Kept, int, int]] = deque()
 
-    def take(self, answers: Answers | None = None) -> Kept:
+    def take(self) -> Kept:
         """Returns the values of the columns that are kept, of the oldest block that is read and not taken."""
-        kept, _, _, rows = self._waiting.popleft()
-        if self.ring and answers is not None and rows is not None:
-            self.ring.note(rows, answers)
+        kept, _, _ = self._waiting.popleft()
         self._tell()
         return kept
 
     def _hand_out(self, rows: NDArray[Any], kept: Kept, name: str, numbers: Sequence[int]) -> NDArray[Any]:
         self._refuse_poison(rows, name, numbers)
-        self._waiting.append((kept, numbers[0], numbers[-1], rows if self.ring else None))
+        self._waiting.append((kept, numbers[0], numbers[-1]))
         self._tell()
         return rows
 
@@ -253,27 +250,27 @@ class _Table:
             self._in_flight.answering(self._waiting[0][1], self._waiting[-1][2])
 
     def blocks(self) -> Iterator[NDArray[Any]]:
-        if self.source.format == "npy":
+        if isinstance(self.source, Source) and self.source.format == "npy":
             if self.request.columns.keep:
                 raise BadInput("--keep: the columns of NPY have no names", hint="give the rows as CSV or JSON lines")
-            yield from self._arrays()
+            yield from self._arrays(self.source) if self.loaded.model.chain is None else self._inputs(self.source)
             return
-        parser = make_parser(self._info, self.source.format, self.request)
+        parser = make_parser(self._info, self.source.format, self.request, self.loaded.model.chain)
         for block in self.source.blocks():
             parsed = self._parse(parser, block)
             self.header = bool(parser.header)
             if len(parsed.rows):
                 yield self._hand_out(parsed.rows, parsed.kept, "line {}", parsed.lines)
 
-    def _arrays(self) -> Iterator[NDArray[Any]]:
+    def _arrays(self, source: Source) -> Iterator[NDArray[Any]]:
         """Converts the rows of an NPY file; checks them here, because an error names the row's number."""
         before = 0
         coder = _coder_of(self._info)
         if coder is not None and self.request.coders is not None:
             self.request.coders.append(coder)
-        for wide in self.source.arrays(len(self._info.columns)):
+        for wide in source.arrays(len(self._info.columns)):
             with np.errstate(over="ignore"):
-                rows: NDArray[Any] = np.ascontiguousarray(wide, dtype=row_type(self._info.origin))
+                rows: NDArray[Any] = np.ascontiguousarray(wide, dtype=cell_type(self._info))
                 if coder is not None:
                     rows = self._filled(coder, rows)
                 finite = np.isfinite(rows.astype(np.float32, copy=False))
@@ -283,6 +280,12 @@ class _Table:
                 raise BadInput(f"{self.source.name}: {where}: {wide[row, column]} is not a finite float32 number")
             yield self._hand_out(rows, (), "rows[{}]", range(before, before + len(rows)))
             before += len(rows)
+
+    def _inputs(self, source: Source) -> Iterator[NDArray[Any]]:
+        from device_agent.serving.files import embedded
+
+        for rows, numbers in embedded(source, self.loaded.model):
+            yield self._hand_out(rows, (), "inputs[{}]", numbers)
 
     def _filled(self, coder: Coder, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         from device_agent.shared.features.parsers import read_array
@@ -314,7 +317,7 @@ class _Table:
             raise BadInput(f"{name}: {error}", hint=error.hint) from None
         if parsed.errors:
             number, message = next(iter(parsed.errors.values()))
-            raise BadInput(f"{name}, line {number}: {message}", hint=parsed.hint or "--stream answers the other lines")
+            raise BadInput(f"{self.source.where(number)}: {message}", hint=parsed.hint or self.source.others)
         return parsed
 
 
@@ -323,7 +326,7 @@ def _coder_of(info: KnnInfo) -> Coder | None:
         return None
     from device_agent.shared.features.coder import Coder
 
-    return Coder(info.table)
+    return Coder(info.table, row_type(info.origin))
 
 
 class _Progress:

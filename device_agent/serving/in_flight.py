@@ -71,7 +71,7 @@ class InFlight:
         return len(lines) > 0 and any(first <= lines[-1] and lines[0] <= last for first, last in self.died_at)
 
     def __str__(self) -> str:
-        return ", ".join(f"{first} to {last}" for first, last in self.died_at)
+        return ", ".join(f"{first}" if first == last else f"{first} to {last}" for first, last in self.died_at)
 
     def _open(self) -> None:
         descriptor = os.open(self._path, _FLAGS, 0o600)

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from device_agent.shared.protocol import constants
-from device_agent.shared.protocol.documents import ReleaseRef
+from device_agent.shared.protocol.documents import ReleaseRef, Searched
 from device_agent.shared.protocol.errors import DeviceUnfit, ModelUnusable, Refused
-from device_agent.shared.protocol.record import record
+from device_agent.shared.protocol.record import record, replace
 from device_agent.shared.release.directory import OpenRelease, open_release
 from device_agent.shared.release.model_file import read_member
 from device_agent.shared.trust.manifest import read_manifest
 from device_agent.shared.trust.rules import Verdict
-from device_agent.store import state
+from device_agent.store import searches, state
 from device_agent.store.state import Answering
 from device_agent.store.store import Store
 from device_agent.store.trust_state import kept_state
@@ -28,6 +28,7 @@ from device_agent.system import clock
 
 if TYPE_CHECKING:
     from device_agent.inference.tflite_knn import TfliteKNN
+    from device_agent.serving.ring import Ring
 
 
 @record
@@ -38,11 +39,21 @@ class Loaded:
     opened: OpenRelease
     verdict: Verdict
     stack: contextlib.ExitStack
+    ring: Ring | None = None  # keeps rows for people to label
 
     @property
     def digest(self) -> str:
         """The release's digest."""
         return self.verdict.digest
+
+    @property
+    def longest_line(self) -> int:
+        """Most bytes of a line: one that holds a sound or picture may be long."""
+        if self.model.chain is None:
+            from device_agent.shared.tabular.inputs import MAX_LINE
+        else:
+            from device_agent.shared.embedding.decode import MAX_LINE
+        return MAX_LINE
 
     def tell_warnings(self) -> None:
         """Says on standard error what would refuse the release today: it answers all the same."""
@@ -50,7 +61,9 @@ class Loaded:
             print(f"device_agent: warning: {text}", file=sys.stderr, flush=True)
 
     def close(self) -> None:
-        """Closes the release's files."""
+        """Writes the rows that are kept, and closes the release's files."""
+        if self.ring:
+            self.ring.save()
         self.stack.close()
 
 
@@ -71,9 +84,17 @@ def answering(store: Store) -> Answering:
 
 
 def load_kept(
-    store: Store, ref: ReleaseRef, runtime: str = "auto", threads: int = 1, *, stream: bool = False
+    store: Store,
+    ref: ReleaseRef,
+    runtime: str = "auto",
+    threads: int = 1,
+    *,
+    stream: bool = False,
+    search: str | None = None,
 ) -> Loaded:
     """Verifies and loads a release that this device accepted before; `stream` saves memory.
+
+    `search` is one of `constants.WAYS`; None takes what was measured when the release was activated.
 
     Raises:
         Refused: it is no longer the release that was accepted.
@@ -82,10 +103,23 @@ def load_kept(
     stack = contextlib.ExitStack()
     try:
         opened, verdict = open_kept(store, ref, stack)
-        return Loaded(load_model(opened, runtime, threads, stream=stream), opened, verdict, stack)
+        way = searches.read(store, ref.digest) if search is None else search
+        return Loaded(load_model(opened, runtime, threads, stream=stream, search=way), opened, verdict, stack)
     except BaseException:
         stack.close()
         raise
+
+
+def keeping(store: Store, loaded: Loaded) -> Loaded:
+    """Returns a release that keeps rows, if it says so; one whose rows this user cannot keep answers all the same."""
+    info = loaded.model.info
+    if info.keep is None:
+        return loaded
+    from device_agent.serving.ring import Ring
+
+    with contextlib.suppress(OSError):
+        return replace(loaded, ring=Ring(store.ring_file, info, info.keep, loaded.digest))
+    return loaded
 
 
 def open_kept(store: Store, ref: ReleaseRef, stack: contextlib.ExitStack) -> tuple[OpenRelease, Verdict]:
@@ -101,7 +135,14 @@ def open_kept(store: Store, ref: ReleaseRef, stack: contextlib.ExitStack) -> tup
         raise _damaged(store, ref, error) from None
 
 
-def load_model(opened: OpenRelease, runtime: str = "auto", threads: int = 1, *, stream: bool = False) -> TfliteKNN:
+def load_model(
+    opened: OpenRelease,
+    runtime: str = "auto",
+    threads: int = 1,
+    *,
+    stream: bool = False,
+    search: str | Searched | None = None,
+) -> TfliteKNN:
     """Loads the model of an open, verified release; the release must stay open as long as the model.
 
     Raises:
@@ -111,7 +152,11 @@ def load_model(opened: OpenRelease, runtime: str = "auto", threads: int = 1, *, 
     from device_agent.inference.tflite_knn import TfliteKNN
 
     path = opened.path(constants.MODEL_FILE)
-    model = TfliteKNN(path, runtime=runtime, num_threads=threads, stream=stream)
+    model = TfliteKNN(path, runtime=runtime, num_threads=threads, stream=stream, search=search)
+    if model.info.input is not None:
+        from device_agent.inference.stages import load_chain
+
+        model.chain = load_chain(opened, model.info.input, runtime, threads)
     opened.confirm_unchanged()
     _compare(model, opened)
     return model

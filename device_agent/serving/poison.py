@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from device_agent.serving.load import Loaded, load_model
 from device_agent.shared.protocol.errors import ModelUnusable
-from device_agent.shared.tabular.reader import Parsed
 from device_agent.system import sandbox
 
 _DEATHS = ("model-crashed", "model-hangs")
@@ -54,20 +53,3 @@ def _first_to_kill(loaded: Loaded, parts: Sequence[NDArray[Any]], runtime: str) 
                 return number - 1, f"this row kills the model: {error}"
             raise
     return None
-
-
-def without_row(parsed: Parsed, place: int, why: str) -> Parsed:
-    """Returns parsed lines in which the good row number `place` is a bad line."""
-    good = [position for position in range(parsed.count) if position not in parsed.errors]
-
-    def rest(values: Sequence[Any]) -> Sequence[Any]:
-        return [*values[:place], *values[place + 1 :]]
-
-    return Parsed(
-        np.delete(parsed.rows, place, axis=0),
-        parsed.count,
-        {**parsed.errors, good[place]: (parsed.lines[place], why)},
-        parsed.hint,
-        [rest(column) for column in parsed.kept],
-        rest(parsed.lines),
-    )

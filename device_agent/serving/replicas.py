@@ -44,7 +44,11 @@ def answer_all(
     def ask(model: TfliteKNN, rows: NDArray[Any]) -> Answers:
         return model.classify(rows)
 
-    return _in_order(loaded, blocks, ask, lambda: ask, runtime, threads)
+    ring = loaded.ring
+    for answers in _in_order(loaded, ring.remember(blocks) if ring else blocks, ask, lambda: ask, runtime, threads):
+        if ring:
+            ring.note_next(answers)
+        yield answers
 
 
 def label_all(
@@ -86,7 +90,7 @@ def _in_order(
     models.put(loaded.model)
     replicas = _count_replicas(loaded)
     for _ in range(replicas - 1):
-        models.put(load_model(loaded.opened, runtime, threads))
+        models.put(load_model(loaded.opened, runtime, threads, search=loaded.model.requested))
 
     def work(rows: NDArray[Any]) -> T:
         model = models.get()

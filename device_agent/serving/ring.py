@@ -13,6 +13,7 @@ import hashlib
 import json
 import time
 from collections import deque
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,6 +51,7 @@ class Ring:
         self._path, self._info, self._keep, self._digest = path, info, keep, digest
         self._rng = np.random.default_rng()
         self._next = time.monotonic() + SECONDS
+        self._unanswered: deque[NDArray[Any]] = deque()
         self._begin()
 
     def _begin(self) -> None:
@@ -58,6 +60,16 @@ class Ring:
         self._sample: dict[int, _Picked] = {}
         self._noted: list[tuple[NDArray[Any], Answers]] = []
         self._count = 0
+
+    def remember(self, blocks: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
+        """Yields the blocks of rows, and remembers each until `note_next` gets its answers."""
+        for rows in blocks:
+            self._unanswered.append(rows)
+            yield rows
+
+    def note_next(self, answers: Answers) -> None:
+        """Notes the answers to the oldest of the blocks that `remember` yielded."""
+        self.note(self._unanswered.popleft(), answers)
 
     def note(self, rows: NDArray[Any], answers: Answers) -> None:
         """Keeps what is worth it of (n, n_features) rows, and writes if it is time."""

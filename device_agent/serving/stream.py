@@ -8,26 +8,25 @@ line is reported; the other lines are answered. Never goes on from files that we
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
-import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from device_agent.serving.batch import Request, make_renderer, ring_of, save_counts
+from device_agent.serving.batch import Request, make_renderer, save_counts
 from device_agent.serving.in_flight import InFlight
-from device_agent.serving.load import answering, load_kept
+from device_agent.serving.load import Loaded, answering, keeping, load_kept
 from device_agent.serving.outputs import open_output, require_apart, write_all
+from device_agent.serving.signal_flags import SignalFlags, stream_signals
 from device_agent.serving.stream_rows import StreamRows
 from device_agent.serving.writers import Renderer
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.errors import AgentError, BadInput
-from device_agent.shared.tabular.inputs import MAX_LINE, Lines, Source, open_source
-from device_agent.shared.tabular.reader import Parsed
+from device_agent.shared.tabular.inputs import Lines, Source, open_source
+from device_agent.shared.tabular.reader import Parsed, without_row
 from device_agent.store import state
 from device_agent.store.starts import Start
 from device_agent.store.store import Store
@@ -41,6 +40,8 @@ if TYPE_CHECKING:
 
 #: Bytes per read, which are answered together: the most that an answer can be behind.
 READ_BYTES = 1 << 15
+#: A read of a live stream has at most so many rows; after a death they are answered one by one.
+FEW_ROWS = 64
 #: How often an idle stream looks for a new release, in milliseconds.
 IDLE_MS = 1000
 #: How often a busy stream stores its counts of missing and unknown cells, in seconds; an idle one does at once.
@@ -62,15 +63,15 @@ def stream(store: Store, request: Request, start: Start | None = None) -> int:
     source = open_source(request.input, request.format, look=False)
     require_apart(source.descriptor, request.output)
     answerer = _Answerer(store, request, source, start)
-    with _signals() as flags, answerer.in_flight:
+    with stream_signals() as flags, answerer.in_flight:
         try:
             return _serve(answerer, source, flags)
         finally:
             answerer.save()
 
 
-def _serve(answerer: _Answerer, source: Source, flags: _SignalFlags) -> int:
-    lines = Lines()
+def _serve(answerer: _Answerer, source: Source, flags: SignalFlags) -> int:
+    lines = Lines(longest=answerer.longest_line)
     data: bytes | None = None
     poll = select.poll()
     for descriptor in (source.descriptor, flags.descriptor):
@@ -90,7 +91,7 @@ def _serve(answerer: _Answerer, source: Source, flags: _SignalFlags) -> int:
     return 0
 
 
-def _read(poll: select.poll, source: Source, flags: _SignalFlags, answerer: _Answerer) -> bytes | None:
+def _read(poll: select.poll, source: Source, flags: SignalFlags, answerer: _Answerer) -> bytes | None:
     """Returns what can be read; empty at the end, None if a signal arrived first."""
     while True:
         ready = poll.poll(IDLE_MS)
@@ -103,49 +104,6 @@ def _read(poll: select.poll, source: Source, flags: _SignalFlags, answerer: _Ans
             flags.drain()
             return None
         answerer.wait()
-
-
-class _SignalFlags:
-    """What signals have requested; `descriptor` is readable after one arrived."""
-
-    def __init__(self, descriptor: int) -> None:
-        self.descriptor = descriptor
-        self.stop = False
-        self._reload = False
-
-    def terminate(self, number: int, frame: Any) -> None:
-        self.stop = True
-        signal.signal(number, signal.SIG_DFL)  # a second SIGTERM ends a process that is blocked in a write
-
-    def hang_up(self, number: int, frame: Any) -> None:
-        self._reload = True
-
-    def take_reload(self) -> bool:
-        requested, self._reload = self._reload, False
-        return requested
-
-    def drain(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.read(self.descriptor, 4096)
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[_SignalFlags]:
-    readable, writable = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    flags = _SignalFlags(readable)
-    before = {
-        signal.SIGTERM: signal.signal(signal.SIGTERM, flags.terminate),
-        signal.SIGHUP: signal.signal(signal.SIGHUP, flags.hang_up),
-    }
-    wakeup = signal.set_wakeup_fd(writable, warn_on_full_buffer=False)
-    try:
-        yield flags
-    finally:
-        signal.set_wakeup_fd(wakeup)
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        os.close(readable)
-        os.close(writable)
 
 
 class _Answerer:
@@ -163,10 +121,10 @@ class _Answerer:
         self._state_file = str(store.state_file)
         self._stamp = self._stamp_state()
         self._answering = answering(store)
-        self._loaded = load_kept(store, self._answering.release, request.runtime, request.threads, stream=True)
+        self._loaded = self._load()
         self._loaded.tell_warnings()
-        self._ring = ring_of(store, self._loaded)
-        self._rows = StreamRows(self._loaded.model.info, source, request)
+        self.longest_line = self._loaded.longest_line
+        self._rows = StreamRows(self._loaded.model.info, source, request, self._loaded.model.chain)
         self._renderers: dict[str, Renderer] = {}
         self._next_counts = 0.0
         self._renderer()
@@ -196,7 +154,7 @@ class _Answerer:
         if self._start and len(parsed.rows):
             self._start.begin()
         while len(parsed.rows) and ((self._start and self._start.in_doubt) or self.in_flight.suspects(parsed.lines)):
-            from device_agent.serving.poison import find_poison, without_row
+            from device_agent.serving.poison import find_poison
 
             found = find_poison(self._loaded, parsed.rows, self._request.runtime)
             if found is None:
@@ -214,7 +172,8 @@ class _Answerer:
         self.refused += len(parsed.errors)
         if not parsed.count:
             return
-        batch = self._loaded.model.batch
+        # After a death, few rows are answered one by one: if one kills this process too, its line is known.
+        batch = 1 if self.in_flight.died_at and parsed.count <= FEW_ROWS else self._loaded.model.batch
         if parsed.errors or parsed.count <= batch:
             answers = self._classify(parsed.rows, parsed.lines) if len(parsed.rows) else None
             self._write(renderer.render(answers, parsed.count, parsed.errors, parsed.kept))
@@ -229,14 +188,14 @@ class _Answerer:
         self.in_flight.answering(lines[0], lines[-1])
         answers = self._loaded.model.classify(rows)
         self.in_flight.answered()
-        if self._ring:
-            self._ring.note(rows, answers)
+        if self._loaded.ring:
+            self._loaded.ring.note(rows, answers)
         return answers
 
     def save(self) -> None:
         """Writes the counts of missing and unknown cells, and the rows that are kept."""
-        if self._ring:
-            self._ring.save()
+        if self._loaded.ring:
+            self._loaded.ring.save()
         save_counts(self._store, self._loaded, self._request)
         self._next_counts = time.monotonic() + COUNTS_SECONDS
 
@@ -245,7 +204,7 @@ class _Answerer:
         if self._start:
             self._start.withdraw()
         self.check_release()
-        if self._request.coders or self._ring:
+        if self._request.coders or self._loaded.ring:
             self.save()
 
     def _renderer(self) -> Renderer:
@@ -268,7 +227,7 @@ class _Answerer:
     def refuse_overlong(self) -> None:
         """Answers a line that is longer than any row with an error."""
         self._rows.parser.line += 1
-        error = {0: (self._rows.parser.line, f"has more than {MAX_LINE:,} bytes")}
+        error = {0: (self._rows.parser.line, f"has more than {self.longest_line:,} bytes")}
         self._report(*error[0])
         self.refused += 1
         self._write(self._renderer().render(None, 1, error))
@@ -299,10 +258,13 @@ class _Answerer:
                 file=sys.stderr,
             )
 
+    def _load(self) -> Loaded:
+        asked, release = self._request, self._answering.release
+        loaded = load_kept(self._store, release, asked.runtime, asked.threads, stream=True, search=asked.search)
+        return keeping(self._store, loaded)
+
     def _switch(self) -> None:
-        loaded = load_kept(
-            self._store, self._answering.release, self._request.runtime, self._request.threads, stream=True
-        )
+        loaded = self._load()
         try:  # what can fail comes before the rows are read for the other model
             made = {name: make_renderer(loaded, self._request.columns, name) for name in self._renderers}
             new, old = (each.model.info.targets for each in (loaded, self._loaded))
@@ -311,7 +273,7 @@ class _Answerer:
                 raise BadInput(said, hint="start the stream again")
             loaded.tell_warnings()
             self.save()
-            if not self._rows.follow(loaded.model.info):
+            if not self._rows.follow(loaded.model.info, loaded.model.chain):
                 said = f"the release {loaded.digest[:12]} takes other columns or missing cells than this stream"
                 raise BadInput(said, hint="start the stream again")
         except BaseException:
@@ -319,12 +281,12 @@ class _Answerer:
             raise
         self._renderers = made
         before, self._loaded = self._loaded, loaded
-        self._ring = ring_of(self._store, loaded)
         before.close()
 
     def _may_continue(self) -> bool:
         """Whether the release in memory may go on: the state allows it, and the mapped file is not damaged."""
-        if not self._loaded.opened.is_intact(constants.MODEL_FILE):
+        mapped = {constants.MODEL_FILE, *constants.STAGE_FILES} & self._loaded.opened.opened.keys()
+        if not all(map(self._loaded.opened.is_intact, mapped)):
             return False
         try:
             current = self._store.load()

@@ -7,13 +7,17 @@ header or a row. So a stream may begin with `online`, an empty line or half a ro
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from device_agent.serving.batch import Request, make_parser
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.model_info import KnnInfo
-from device_agent.shared.queries import row_type
+from device_agent.shared.queries import cell_type, row_type
 from device_agent.shared.tabular.inputs import Source, sniff
 from device_agent.shared.tabular.reader import Parsed, Parser
+
+if TYPE_CHECKING:
+    from device_agent.shared.embedding.chain import Chain
 
 _TEXT = ("csv", "jsonl")
 
@@ -25,6 +29,7 @@ class StreamRows:
         info: of the model.
         source: names the stream, and its format or `auto`.
         request: says which columns are kept or left out.
+        chain: the stages of a model with an input.
 
     Attributes:
         format: of the last line that was looked at.
@@ -34,13 +39,17 @@ class StreamRows:
         BadInput: the stream is NPY.
     """
 
-    def __init__(self, info: KnnInfo, source: Source, request: Request) -> None:
+    def __init__(self, info: KnnInfo, source: Source, request: Request, chain: Chain | None = None) -> None:
         formats = _TEXT if source.format == "auto" else (source.format,)
         if "npy" in (*formats, request.output_format):
             raise _npy()
         self._name, self._info = source.name, info
-        self._parsers: dict[str, Parser] = {name: make_parser(info, name, request) for name in formats}
-        self.format = formats[0]
+        self._parsers: dict[str, Parser] = {
+            name: make_parser(info, name, request, chain)
+            for name in formats
+            if len(formats) == 1 or name != "csv" or chain is None or chain.input.width is not None
+        }
+        self.format = next(iter(self._parsers), formats[0])
         self.parser = self._parsers[self.format]
         self._decided = False
 
@@ -56,15 +65,17 @@ class StreamRows:
         if block:
             yield self._parse(block)
 
-    def follow(self, info: KnnInfo) -> bool:
+    def follow(self, info: KnnInfo, chain: Chain | None = None) -> bool:
         """Reads by another model from now on; returns False, and changes nothing, if it reads others."""
         if _columns(info) != _columns(self._info) or (info.table is None) != (self._info.table is None):
             return False
         self._info = info
         for parser in self._parsers.values():
-            parser.dtype = row_type(info.origin)
+            parser.dtype = cell_type(info)
+            if chain is not None:
+                parser.chain = chain  # type: ignore[attr-defined]
             if info.table is not None:
-                parser.coder.use(info.table)  # type: ignore[attr-defined]
+                parser.coder.use(info.table, row_type(info.origin))  # type: ignore[attr-defined]
         return True
 
     def _look_at(self, line: bytes) -> Parsed:
@@ -86,7 +97,9 @@ class StreamRows:
 
 
 def _columns(info: KnnInfo) -> list[tuple[str, bool]]:
-    """Returns name and kind of each column of a row."""
+    """Returns name and kind of each column of a row; of a model with stages, what they take."""
+    if info.input is not None:
+        return [(name, False) for name in (*info.input.columns, *map(str, info.input.stages[0].shape))]
     if info.table is None:
         return [(name, True) for name in info.feature_names]
     return [(column.name, column.encoding == "number") for column in info.table.columns]

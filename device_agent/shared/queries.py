@@ -65,6 +65,11 @@ def row_type(origin: Any) -> type[np.floating[Any]]:
     return np.float32 if origin is None else np.float64
 
 
+def cell_type(info: Any) -> type[np.floating[Any]]:
+    """Returns the type of the cells of a model's raw columns: transforms take float64."""
+    return np.float64 if info.table is not None and info.table.transforms else row_type(info.origin)
+
+
 def narrow(rows: NDArray[Any], origin: Origin) -> NDArray[np.float32]:
     """Returns raw (n, n_features) rows as the model takes them: contiguous float32 offsets from its origin.
 

@@ -107,6 +107,6 @@ def missed(gates: Gates, found: Sequence[TargetError], names: Sequence[str]) -> 
 
 
 def described(found: Sequence[TargetError]) -> str:
-    """Returns the errors on one line; empty without any."""
+    """Returns the errors as one line of text; an empty string if there are none."""
     parts = [f"{each.target} {each.rmse:.4g} (largest {each.max_error:.4g})" for each in found]
     return f"rmse of {', '.join(parts)} on {found[0].rows:,} rows" if found else ""

@@ -1,7 +1,8 @@
 """Counter of missing and unknown cells of a release.
 
 One JSON document in ROOT/cell-counts.json, for `status`. Processes add to it one after the other. A file that cannot be
-read or belongs to another release counts from 0; a user who may not write ROOT counts nothing. Never stops an answer.
+read or belongs to another release counts from 0; a process that may not write ROOT counts nothing. Never delays or
+prevents an answer.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """history.jsonl: one line per event of the releases.
 
-Each transition of the state machine appears exactly once: state.json holds the last one, and `record` appends it if it
-is missing, even after a crash. A file over `MAX_BYTES` loses its older half. The store sets a file aside that cannot be
-used. No decision depends on it.
+Each transition of the device's state appears exactly once: state.json holds the last one, and `record` appends it if it
+is missing, even after a crash. A file over `MAX_BYTES` loses its older half. The store renames a file that cannot be
+used, and begins a new one. No decision depends on the history.
 """
 
 from __future__ import annotations
@@ -34,12 +34,10 @@ def record(path: Path, event: Event | None) -> None:
     """Appends `event` unless the file has it.
 
     Raises:
-        Broken: the path is not a usable file.
+        Broken: the path is not a usable file, also if there is nothing to append.
     """
-    if event is None:
-        return
     data = _content(path)
-    if not _has(data, event):
+    if event is not None and not _has(data, event):
         _append(path, entry_of(event), data)
 
 
@@ -68,7 +66,7 @@ def read(path: Path, count: int | None = None) -> list[HistoryEntry]:
 
 
 def render(entry: HistoryEntry) -> str:
-    """Returns an entry in one line."""
+    """Returns an entry as one line of text."""
     release = f"{entry.release.name} {entry.release.version} ({entry.release.digest[:12]})" if entry.release else "-"
     return (
         f"{utc(entry.at)} {entry.what:<11} {release}" + (f": {entry.why}" if entry.why else "") + f" [{entry.holder}]"
@@ -108,12 +106,12 @@ def _content(path: Path) -> bytes:
     except OSError as error:
         raise Broken(error.strerror or str(error)) from None
     if len(data) > _TOO_LARGE:
-        raise Broken(f"it has more than {_TOO_LARGE:,} bytes, and the agent never writes so many")
+        raise Broken(f"the file has more than {_TOO_LARGE:,} bytes, and the agent never writes so many")
     return data[: data.rfind(b"\n") + 1]
 
 
 def _has(data: bytes, event: Event) -> bool:
-    """Whether the last transition is `event`; compares more than the serial, since a new state starts at 1 again."""
+    """Whether the last transition is `event`; its serial alone is not enough: a new state.json counts from 1 again."""
     end = len(data)
     while (place := data.rfind(_SERIAL, 0, end)) >= 0:
         end = data.rfind(b"\n", 0, place) + 1

@@ -28,7 +28,7 @@ class JsonFile(Generic[T]):
 
         Raises:
             DeviceUnfit: a newer version wrote it, and this one would misread it.
-            MalformedDocument: it is malformed or too large.
+            MalformedDocument: the file is malformed or too large.
             NotOrdinary: it is not an ordinary file.
             OSError: it cannot be read.
         """
@@ -42,7 +42,7 @@ class JsonFile(Generic[T]):
         """Returns the bytes that `write` would write.
 
         Raises:
-            DeviceUnfit: they would be too many to read again.
+            DeviceUnfit: they would exceed the limit for reading.
         """
         try:
             return json_codec.dump_file(value, limit=self._limit)
@@ -53,6 +53,6 @@ class JsonFile(Generic[T]):
         """Replaces the file, durably.
 
         Raises:
-            DeviceUnfit: it would be too large to read again; nothing was written.
+            DeviceUnfit: the file would exceed the limit for reading; nothing was written.
         """
         durable.write_atomic(self.path, self.encode(value))

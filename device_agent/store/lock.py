@@ -1,7 +1,8 @@
 """Lock of the store: one writer at a time.
 
-A kernel lock on ROOT/lock; the file records who holds it, since when and why. The kernel releases the lock when its
-process dies, so that no lock survives a crash; the record may remain, and means nothing then. Never breaks a held lock.
+A kernel lock on ROOT/lock; the file records who holds the lock, since when and why. The kernel releases the lock when
+its process dies, so that no lock survives a crash. The record may remain then, and is ignored. Never breaks a held
+lock.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def holder_of(path: Path) -> LockHolder | None:
 
 
 def _open(path: Path) -> int:
-    """Opens the lock file; a directory, link or pipe of that name is set aside first."""
+    """Opens the lock file; first renames a directory, link or pipe of that name."""
     with contextlib.suppress(FileNotFoundError):
         if not stat.S_ISREG(path.lstat().st_mode):
             durable.set_aside(path)

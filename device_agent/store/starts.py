@@ -1,9 +1,10 @@
 """Counter of starts that died before their first answer.
 
-One line in ROOT/starts: the digest and how many starts in a row have not answered. A start adds one, and sets the
-number back to 0 at its first answer. Meanwhile it holds a lock on the file, which the kernel drops when the process
-dies: so what is counted without a lock has died. A start beside another one is not counted. A user who may not write
-ROOT counts nothing, and classifies all the same. Never decides what a count means.
+A start is a process that begins to classify with the release. ROOT/starts has one line: the digest of the release, and
+how many starts in a row have not answered. A start adds one, and sets the number to 0 at its first answer. Until then
+it holds a lock on the file, which the kernel drops when the process dies. So a counted start without a lock has died. A
+start beside a running one is not counted. A process that may not write ROOT counts nothing, and classifies as usual.
+Never decides what a count means.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class Start:
         self.begin()
 
     def begin(self) -> None:
-        """Counts this start; nothing, if it is counted already."""
+        """Counts this start, unless it is counted already."""
         if self._descriptor >= 0:
             return
         with contextlib.suppress(OSError, AgentError):
@@ -62,15 +63,15 @@ class Start:
         return self._descriptor >= 0 and self.failed > 0
 
     def answered(self) -> None:
-        """The release answers: it has no failed starts."""
+        """Sets the count to 0, because the release has answered."""
         self._end(0)
 
     def withdraw(self) -> None:
-        """Takes this start back: it ended, or waits, for a reason that is not the release's."""
+        """Removes this start from the count: it ended, or waits, for a reason other than the release."""
         self._end(self.failed)
 
     def close(self) -> None:
-        """Leaves the count as it is."""
+        """Closes the file, and leaves the count as it is."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
@@ -88,7 +89,7 @@ class Start:
 
 @contextlib.contextmanager
 def counted(store: Store) -> Iterator[Start]:
-    """Counts a start for the block; an error of the release leaves it counted, any other end does not."""
+    """Counts a start while the block runs; it stays counted only if the block raises an error of the release."""
     start = Start(store)
     try:
         yield start
@@ -100,7 +101,7 @@ def counted(store: Store) -> Iterator[Start]:
 
 
 def failed(store: Store, digest: str) -> int:
-    """Returns how many starts of `digest` died in a row, one that is under way left out."""
+    """Returns how many starts of `digest` died in a row, without a start that still runs."""
     try:
         descriptor = os.open(store.starts_file, _FLAGS | os.O_RDONLY)
     except OSError:

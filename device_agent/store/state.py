@@ -1,8 +1,10 @@
 """The state of a device; no I/O, no clock.
 
 `StoreState` is the content of state.json, the single source of truth: the `current` link, the history and the release
-directories follow from it. `answering` tells readers and writers alike which release answers: a pending release past
-its deadline does not, even before it is reverted. `device_agent.store.transitions` changes states.
+directories follow from it. A release is pending while it is on trial: it answers, but nobody has confirmed it. It
+becomes committed by a confirmation; else the device reverts to the release before. `answering` decides for every reader
+and writer which release answers: a pending release past its deadline does not, even before it is reverted.
+`device_agent.store.transitions` changes states.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ class Pending:
 
 @record
 class Lease:
-    """Who reserved the device for a deployment of several commands, until the uptime `until` of the boot `boot`."""
+    """A reservation of the device for a deployment of several commands, until the uptime `until` of the boot `boot`."""
 
     holder: str
     reason: str
@@ -61,7 +63,7 @@ class Event:
 
 @record
 class StoreState:
-    """state.json."""
+    """Content of state.json: the releases and their roles, the reservation, and the last transition."""
 
     committed: ReleaseRef | None = None
     previous: ReleaseRef | None = None
@@ -82,7 +84,7 @@ class StoreState:
 
 @record
 class Answering:
-    """The release that answers, until the uptime `until` (None: until the state changes)."""
+    """The release that classifies rows now, until the uptime `until` (None: until the state changes)."""
 
     release: ReleaseRef
     until: float | None
@@ -96,7 +98,7 @@ def answering(state: StoreState, moment: Moment) -> Answering | None:
 
 
 def kept(state: StoreState) -> frozenset[str]:
-    """Returns the digests of the releases to keep: committed, previous, pending, and the one a rollback replaced."""
+    """Returns the digests of releases not to remove: committed, previous, pending, and one that a rollback replaced."""
     refs = (state.committed, state.previous, state.left, state.pending.release if state.pending else None)
     return frozenset(ref.digest for ref in refs if ref)
 
@@ -124,14 +126,14 @@ def is_waiting(state: StoreState, moment: Moment) -> bool:
 
 
 def holder(state: StoreState, moment: Moment) -> LockHolder | None:
-    """Returns who holds the device between two commands: who began a pending activation, or reserved the device."""
+    """Returns who has the device to themselves between two commands, by a pending activation or a reservation."""
     lease = lease_holder(state, moment)
     return LockHolder(lease.holder, lease.reason, lease.since, lease.pid) if lease else None
 
 
 def why_left(state: StoreState) -> str:
-    """Returns why the agent went back by itself from a committed release; empty if that was not the last transition."""
+    """Returns why the agent by itself left a committed release; empty if that was not the last transition."""
     event = state.event
     if not event or event.what != "rolled-back" or event.holder != ITSELF or not event.release:
         return ""
-    return f"{event.release.name} {event.release.version} ({event.release.digest[:12]}) was left: {event.why}"
+    return f"{event.release.name} {event.release.version} ({event.release.digest[:12]}) did not start: {event.why}"

@@ -1,7 +1,7 @@
 """Crash-safe store of releases on a device.
 
 state.json is the single source of truth (`state`). The `current` link and the history follow from it; `recover` repairs
-them, and runs first in every command that changes something. Does not decide whether a release is trusted or good
+them, and runs first in every command that changes something. Does not decide whether a release is trusted or accurate
 enough.
 """
 
@@ -55,7 +55,7 @@ class Store:
         return self.releases / digest
 
     def load(self) -> StoreState:
-        """Returns the state; that of an empty device if there is no state.json.
+        """Returns the state in state.json; without the file, the state of an empty device.
 
         Raises:
             DeviceUnfit: state.json is damaged, or a newer agent wrote it.
@@ -71,7 +71,7 @@ class Store:
             raise DeviceUnfit(
                 f"{self.state_file} is damaged: {error}",
                 reason="state-damaged",
-                hint=f"move it away, then deploy; this resets the release floor: mv {file} {file}{durable.ASIDE}",
+                hint=f"move it away, then deploy; any sequence is accepted then: mv {file} {file}{durable.ASIDE}",
             ) from None
 
     def commit(self, new: StoreState) -> None:
@@ -81,7 +81,7 @@ class Store:
 
     @contextlib.contextmanager
     def changing(self, holder: str, reason: str, *, wait: float = lock.WAIT_SECONDS) -> Iterator[StoreState]:
-        """Holds the store's lock for the block, after `recover`; yields the state, which nobody else can change then.
+        """Takes the store's lock, recovers, and yields the state, which nobody else can change during the block.
 
         Raises:
             Locked: another process held it for all of `wait` seconds.
@@ -111,7 +111,7 @@ class Store:
         return current
 
     def settle(self) -> StoreState:
-        """Recovers if that is possible without waiting; returns the state, which alone decides what answers.
+        """Runs `recover` if the lock is free, and returns the state, which alone decides which release answers.
 
         Raises:
             DeviceUnfit: as `load`.
@@ -135,7 +135,7 @@ class Store:
         return text
 
     def warnings(self) -> list[str]:
-        """Returns warnings about files without which every command still works."""
+        """Returns warnings about damaged files that no command needs."""
         _, damage = self._read_class()
         aside = sorted(path.name for path in self.root.glob(f"*{durable.ASIDE}*"))
         kept = [f"set-aside: {self.root} holds the damaged file {name}: inspect it, then remove it" for name in aside]
@@ -155,7 +155,7 @@ class Store:
         """Returns the digest of the one staged release that starts with `prefix`, which has at least 6 digits.
 
         Raises:
-            AgentError: there is none, or more than one.
+            AgentError: no release starts so, or more than one does.
         """
         found = [digest for digest in self.staged() if digest.startswith(prefix)]
         if len(found) == 1 and len(prefix) >= _SHORTEST_PREFIX:
@@ -167,9 +167,10 @@ class Store:
         raise AgentError(message, reason="no-such-release", hint="python -m device_agent status lists them")
 
     def holder(self, current: StoreState, moment: clock.Moment) -> LockHolder | None:
-        """Returns who holds the store: who began a pending activation, a running command, or who reserved it.
+        """Returns who holds the store: the holder of a pending activation, of a running command, or of a reservation.
 
-        In this order: a running command ends before the activation does, and a host looks for its own activation.
+        In this order, because a command ends before the activation that it began, and a host looks for its own
+        activation.
         """
         held = state.holder(current, moment)
         if held and state.is_waiting(current, moment):
@@ -197,7 +198,7 @@ class Store:
         self._write_history(lambda: history.record(self.history_file, event))
 
     def _write_history(self, write: Callable[[], None]) -> None:
-        """Writes to the history; sets a file aside that cannot be used, and begins a new one."""
+        """Writes to the history; renames a file that cannot be used, and begins a new one."""
         try:
             write()
         except history.Broken as broken:
@@ -220,12 +221,12 @@ class Store:
             durable.point_link(self.link, target)
 
     def _make_way(self, path: Path) -> None:
-        """Sets a directory aside: the agent has only files and links there."""
+        """Renames a directory at `path`, where the agent needs a file or a link."""
         if path.is_dir() and not path.is_symlink():
             self._set_aside(path, "it is a directory")
 
     def _sweep(self, kept: frozenset[str]) -> None:
-        """Removes unfinished files of a crash, never a release of `kept`; what cannot be removed does no harm."""
+        """Removes unfinished files of a crash, but no release of `kept`; files that cannot be removed do no harm."""
         for path in map(durable.temporary, (self.state_file, self.link, self.history_file)):
             with contextlib.suppress(OSError):
                 self._make_way(path)

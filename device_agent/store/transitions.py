@@ -5,7 +5,7 @@
                                └─ deadline, reboot,   ▼ or starts that never answer
                                   rollback ─► the release before it
 
-Each takes a state and returns a new one, or raises an error. The store writes it (`device_agent.store.store`).
+Each function takes a state and returns a new one, or raises an error. The store writes it (`device_agent.store.store`).
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ MAX_DEADLINE = 86_400.0
 
 
 def refuse_foreign(state: StoreState, holder: str, moment: Moment) -> None:
-    """Checks that only `holder`, or nobody, holds the device.
+    """Checks that nobody except `holder` has reserved the device.
 
     Raises:
-        Locked: another holder does; the message names it, the reason, since when and for how long.
+        Locked: somebody else has; the message names it, the reason, since when and for how long.
     """
     lease = lease_holder(state, moment)
     if lease and lease.holder != holder:
@@ -97,7 +97,7 @@ def confirm(state: StoreState, digest: str, *, connection: str, moment: Moment) 
     """Returns the state in which the pending release `digest` is committed and the floor raised.
 
     Raises:
-        ActivationFailed: it is not pending; `reason` is `rolled-back` if it was reverted.
+        ActivationFailed: `digest` is not pending; `reason` is `rolled-back` if it was reverted.
     """
     pending = state.pending
     if not pending or pending.release.digest != digest or is_over(pending, moment):
@@ -125,7 +125,7 @@ def confirm(state: StoreState, digest: str, *, connection: str, moment: Moment) 
 
 
 def not_pending(state: StoreState, digest: str) -> ActivationFailed:
-    """Returns the error of a confirmation of `digest` that is not pending."""
+    """Returns the error for a confirmation of `digest`, which is not pending."""
     given_up = state.event if state.event and state.event.what == "reverted" else None
     late = state.pending if state.pending and state.pending.release.digest == digest else None
     if late or (given_up and given_up.release and given_up.release.digest == digest):
@@ -151,7 +151,7 @@ def revert(state: StoreState, why: str, moment: Moment) -> StoreState:
 
 
 def is_to_leave(state: StoreState, leave: str | None) -> bool:
-    """Whether a rollback has something to do: `leave` answers; if None, the last transition was not a return."""
+    """Whether a rollback changes anything: `leave` answers, or if None, the last transition was not a rollback."""
     if leave is not None:
         answers = state.pending.release if state.pending else state.committed
         return answers is not None and answers.digest == leave
@@ -159,7 +159,7 @@ def is_to_leave(state: StoreState, leave: str | None) -> bool:
 
 
 def roll_back(state: StoreState, holder: str, moment: Moment) -> StoreState:
-    """Returns the state in which the previous release is committed again; the floor stays the same.
+    """Returns the state in which the previous release is committed again; the floor (least new sequence) stays.
 
     Raises:
         ActivationFailed: there is no previous release.
@@ -174,7 +174,7 @@ def roll_back(state: StoreState, holder: str, moment: Moment) -> StoreState:
 
 
 def go_back(state: StoreState, target: ReleaseRef, holder: str, why: str, moment: Moment) -> StoreState:
-    """Returns the state in which `target` is committed, and `left` is the release it replaced; the floor stays."""
+    """Returns the state in which `target` is committed, and `left` is the release that it replaces; the floor stays."""
     after = replace(state, committed=target, previous=None, left=state.committed, lease=None)
     return _after(after, "rolled-back", state.committed, why, holder, moment)
 
@@ -215,7 +215,7 @@ def checked_deadline(seconds: float, option: str = "--deadline") -> float:
     """Returns `seconds` if it is a valid time to wait or reserve; `option` is its command-line option.
 
     Raises:
-        AgentError: it is out of range.
+        AgentError: `seconds` is out of range.
     """
     if not 0.0 < seconds <= MAX_DEADLINE:
         raise AgentError(
@@ -233,7 +233,7 @@ def _after(
 
 
 def waits(pending: Pending) -> Locked:
-    """Returns the error of a command that must wait for a pending activation."""
+    """Returns the error for a command that is not possible while an activation is pending."""
     digest = pending.release.digest[:12]
     hint = "confirm it, roll it back, or wait until it reverts by itself"
     return Locked(f"the activation of {digest} waits for confirmation", hint=hint)

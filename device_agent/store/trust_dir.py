@@ -35,7 +35,7 @@ class DeviceTrust:
 
 @record
 class Seen:
-    """Sorted fingerprints of the trusted keys; device.json; warnings about what could not be read."""
+    """Contents of ROOT/trust: sorted fingerprints of trusted keys, device.json, warnings about unreadable files."""
 
     trusted: tuple[str, ...]
     device: DeviceTrust
@@ -56,7 +56,7 @@ def look(directory: Path) -> Seen:
 
 
 def exposed_paths(directory: Path) -> list[tuple[Path, str]]:
-    """Returns the paths by which other users could change whom this device trusts, each with the command to prevent it.
+    """Returns the paths by which other users could change the trusted keys, each with the command to prevent it.
 
     Other users are all but root and the user who runs this. ROOT is checked, too: a user who may write there can
     replace ROOT/trust.
@@ -97,7 +97,7 @@ def read_device(directory: Path) -> DeviceTrust:
     """Returns device.json; an empty record if there is none.
 
     Raises:
-        DeviceUnfit: it is damaged, or a newer agent wrote it.
+        DeviceUnfit: the file is damaged, or a newer agent wrote it.
     """
     document = device_document(directory)
     try:

@@ -1,6 +1,6 @@
 """Collects the device's state for the trust rules.
 
-From ROOT/trust, the floors in state.json and the versions of this agent. Writes nothing.
+The state has the keys in ROOT/trust, the floors in state.json and the versions of this agent. Writes nothing.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Known:
 
     @cached_property
     def trust(self) -> rules.TrustState:
-        """The state by which a new release is judged; read at first use.
+        """The state for the rules that judge a new release; read at first use.
 
         Raises:
             DeviceUnfit: trust/device.json is damaged.
@@ -48,7 +48,7 @@ class Known:
 
 
 def kept_state(store: Store) -> rules.TrustState:
-    """Returns the state by which an accepted release is judged at every start."""
+    """Returns the state for the rules that judge an accepted release at every start."""
     try:
         current = store.load()
     except DeviceUnfit:

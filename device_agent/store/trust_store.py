@@ -45,7 +45,7 @@ def key_file_name(fingerprint: str) -> str:
 def read(directory: Path, *, lenient: bool = False) -> TrustFiles:
     """Reads ROOT/trust, which may be missing; a file without a valid key is only a warning.
 
-    With `lenient`, a damaged device.json is only a warning, too. Use that only to start a release that was accepted
+    With `lenient`, a damaged device.json is only a warning, too. Use it only to start a release that was accepted
     before: the file lists the revoked keys, so no new release may be accepted without it.
 
     Raises:

@@ -48,7 +48,7 @@ def memory_bytes() -> int:
 
 
 def governor() -> str | None:
-    """Returns the frequency governor of the first core (with `powersave`, a bench means nothing); None if unknown."""
+    """Returns the frequency governor of the first core (`powersave` makes measured times useless); None if unknown."""
     return _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip() or None
 
 

@@ -1,8 +1,8 @@
 """Durable writes, renames and removals in the store.
 
 Each function's effect is on the disk when it returns. Writing is "temporary file, fsync, rename, fsync of the
-directory", so that a power cut leaves the old content or the new one, never a mixture. Everything goes through `os`
-functions, looked up at each call: the fault tests kill the process or fail the disk at each of them.
+directory", so that a power cut leaves the old content or the new one, never a mixture. All work is done by functions of
+`os`, looked up at each call, so that tests can replace each one and kill the process or fail the disk there.
 """
 
 # ruff: noqa: PTH101, PTH102, PTH104, PTH105, PTH106, PTH108, PTH115, PTH200, PTH208, PTH211
@@ -121,7 +121,8 @@ def move(source: Path, destination: Path) -> None:
 def discard(path: Path, doomed: Path, proof: str) -> None:
     """Renames the directory `path` to `doomed`, then removes it, so that a half-removed one never keeps its name.
 
-    If it cannot be renamed (see `move`), its file `proof` is removed first: without that it counts as removed.
+    If the directory cannot be renamed (see `move`), its file `proof` is removed first: without it, the directory counts
+    as removed.
     """
     remove_tree(doomed)
     try:

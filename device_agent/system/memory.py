@@ -1,7 +1,7 @@
 """How much memory a model may take.
 
-XNNPACK holds a copy of the weights for each graph. A control group (a container, a service with MemoryMax) may allow
-less than the system has; both limits count. Reads sizes, loads nothing.
+XNNPACK (the CPU kernels of TFLite) holds a copy of the weights for each graph. A control group (a container, a service
+with MemoryMax) may allow less than the system has; both limits count. Reads sizes, loads nothing.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def may_pack(weights: int) -> bool:
 
 
 def available_bytes() -> int | None:
-    """Returns the memory that processes can still have, None where the system does not say."""
+    """Returns the bytes of memory that processes can still get; None if the system does not report it."""
     system = _field(Path("/proc/meminfo"), "MemAvailable:")
     free = [system * 1024] if system is not None else []
     for version, group in _groups():
@@ -40,9 +40,9 @@ def available_bytes() -> int | None:
 
 
 def oom_kills() -> int | None:
-    """Returns how many processes the kernel has killed for want of memory, here and in our control groups.
+    """Returns how many processes the kernel has killed for lack of memory, on this system and in our control groups.
 
-    None where it does not count them.
+    None if the kernel does not count them.
     """
     found = [_field(Path("/proc/vmstat"), "oom_kill")]
     for version, group in _groups():
@@ -52,7 +52,7 @@ def oom_kills() -> int | None:
 
 
 def _groups() -> Iterator[tuple[int, Path]]:
-    """Yields the version and the folder of our control groups of memory, each with those around it.
+    """Yields the version and the folder of our control groups of memory, and of the groups that contain them.
 
     In a container the path may be that of the host; then only the folder at the top exists.
     """

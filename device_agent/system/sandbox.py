@@ -32,7 +32,7 @@ def run(work: Callable[[], T], *, close: Iterable[int] = (), timeout: float = TI
     """Returns what `work` returns in a forked child; `close` names descriptors that the child must not keep.
 
     Raises:
-        AgentError: whatever of that tree `work` raised.
+        AgentError: the error that `work` raised.
         DeviceUnfit: there is not enough memory (`out-of-memory`).
         ModelUnusable: the child died (`model-crashed`, with the signal) or took longer than `timeout` seconds.
     """
@@ -66,7 +66,7 @@ def run(work: Callable[[], T], *, close: Iterable[int] = (), timeout: float = TI
 
 
 def _serve(work: Callable[[], Any], writable: int, close: Iterable[int], timeout: float) -> None:
-    """The child: never returns."""
+    """Runs the work in the child and sends the result; never returns."""
     code = 1
     try:
         for descriptor in close:
@@ -107,13 +107,13 @@ def _outcome(work: Callable[[], Any]) -> Any:
 
 
 def _no_memory() -> DeviceUnfit:
-    """A lack of memory is the device's: another one may keep the very release."""
-    hint = "free -m; end something else, or raise the limit of memory (systemctl show -p MemoryMax)"
+    """Returns the error for a lack of memory: a fault of this device, not of the release."""
+    hint = "free -m; end other programs, or raise the limit of memory (systemctl show -p MemoryMax)"
     return DeviceUnfit("there is not enough memory for the model", reason="out-of-memory", hint=hint)
 
 
 def _was_killed_for_memory(status: int, before: int | None) -> bool:
-    """Whether the kernel killed the child for memory; SIGKILL counts as that where the kernel does not say."""
+    """Whether the kernel killed the child for lack of memory; if the kernel does not report it, SIGKILL means yes."""
     if not os.WIFSIGNALED(status) or os.WTERMSIG(status) != signal.SIGKILL:
         return False
     now = memory.oom_kills()
@@ -126,7 +126,7 @@ def _offer_to_the_oom_killer() -> None:
 
 
 def _collect(readable: int, timeout: float) -> bytes | None:
-    """All that the child writes; empty if it died first, None if it takes too long."""
+    """Returns all bytes that the child writes; empty if it died first, None if it takes too long."""
     give_up = time.monotonic() + timeout
     parts: list[bytes] = []
     while True:

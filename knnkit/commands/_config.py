@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 def load_config(arguments: argparse.Namespace) -> Config | None:
-    """Returns deploy.yaml; None where none was named and none is here.
+    """Returns the configuration; None if `--config` was not given and there is no deploy.yaml here.
 
     Raises:
-        ConfigError: it is wrong, or the named one is missing.
+        ConfigError: the file is wrong, or the one that `--config` names is missing.
     """
     if arguments.config is not None:
         return load.load(arguments.config)
@@ -28,7 +28,7 @@ def load_config(arguments: argparse.Namespace) -> Config | None:
 
 
 def own_public_keys(config: Config | None) -> list[Path]:
-    """Returns the files of the public keys that deploy.yaml trusts; by default the one beside the signing key."""
+    """Returns the public key files that deploy.yaml trusts; by default the one beside the signing key."""
     if config is None:
         return []
     own = config.signing.key.with_suffix(keys.PUBLIC_SUFFIX)
@@ -36,10 +36,10 @@ def own_public_keys(config: Config | None) -> list[Path]:
 
 
 def require_config(config: Config | None, what: str) -> Config:
-    """Returns the configuration.
+    """Returns `config`; `what` begins the message if it is None.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: there is no configuration.
     """
     if config is None:
         raise ConfigError(f"{what}: there is no deploy.yaml here", hint="knnkit init, or name one with -c")
@@ -51,14 +51,14 @@ def order_signer(arguments: argparse.Namespace) -> signing.Signer:
 
     Raises:
         ConfigError: neither names one.
-        SigningKeyError: it cannot be used.
+        SigningKeyError: the key cannot be used.
     """
     named = arguments.signing_key
     return signing.load_signer(named or require_config(load_config(arguments), "no --signing-key").signing.key)
 
 
 def require_builds(config: Config | None, what: str, file: Path | None, hint: str = "") -> tuple[Build, ...]:
-    """Returns what the configuration in `file` builds, deploy.yaml if it is None; `hint` is what else could be done.
+    """Returns the builds of a configuration; `file` names it in messages, `hint` ends the hint of an error.
 
     Raises:
         ConfigError: there is no configuration, or it has no model.
@@ -71,11 +71,11 @@ def require_builds(config: Config | None, what: str, file: Path | None, hint: st
 
 
 def one_build(arguments: argparse.Namespace) -> Build:
-    """Returns the build of the file that a command is about: the only one, or that of `--model`.
+    """Returns the model that a command examines: the only one of the file, or that of `--model`.
 
     Raises:
-        ConfigError: there is none.
-        UsageError: there are several, or none of that name.
+        ConfigError: the file has no model.
+        UsageError: it has several models, or no model of that name.
     """
     builds = require_builds(load.load(arguments.config), "nothing to examine", arguments.config)
     names = [build.model.name for build in builds]

@@ -10,22 +10,22 @@ from knnkit.render.terminal import Progress, Tone
 
 
 def wave_line(wave: Wave, number: int, total: int) -> str:
-    """Returns a wave as a line above its devices names it."""
+    """Returns the line that announces a wave, above the lines of its devices."""
     return f"wave {number} of {total} ({wave.label}): {count(len(wave.devices), 'device')}"
 
 
 class Console(Progress):
-    """Shows a run as it goes, on stderr; a `Watch` of the fleet."""
+    """Shows a run on stderr while it runs; implements the `Watch` of a rollout."""
 
     def wave(self, wave: Wave, number: int, total: int) -> None:
-        """A wave begins."""
+        """Announces that a wave begins."""
         if total > 1:
             self.note(wave_line(wave, number, total), "")
 
     def note(self, text: str, tone: Tone = "warn") -> None:
-        """Something that concerns the whole run."""
+        """Prints a text about the whole run."""
         super().note(text, tone)
 
     def finish(self, report: DeviceReport) -> None:
-        """A device is finished."""
+        """Prints the outcome of a device that is finished."""
         self.end(report.name, outcome_line(report), device_tone(report))

@@ -1,7 +1,7 @@
 """Decision regions of a two-feature model, for a report.
 
-One device, on which the run succeeded, classifies a grid of rows; only for an HTML report. If that fails, the report is
-written without them.
+Only for an HTML report: a device on which the run succeeded classifies a grid of rows. If that fails, the report has no
+decision regions.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def survey(
 ) -> tuple[Regions, str] | None:
     """Returns the regions and the name of the device that classified them; None if there is nothing to show.
 
-    `directories` are releases on this machine. The golden rows of the one that a device runs are drawn.
+    `directories` are releases on this machine. The picture has the golden rows of the release that the device runs.
     """
     if report.interrupted or not any(path.suffix in (".html", ".htm") for path in arguments.report):
         return None

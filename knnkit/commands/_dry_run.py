@@ -25,7 +25,7 @@ def show(
     report: FleetReport,
     rows: Rows = no_rows,
 ) -> None:
-    """Prints the plan of each device, then the devices that are in no wave; `rows` finds evaluation rows."""
+    """Prints the plan of each device, then the devices that are in no wave; `rows` finds evaluation rows by release."""
     by_name = {plan.device: plan for plan in plans}
     devices = {device.name: device for device in report.devices}
     for number, wave in enumerate(found, 1):
@@ -34,11 +34,11 @@ def show(
         for name in wave.devices:
             _show_plan(by_name.get(name), devices[name], rows)
     for name in left:
-        print_line(f"{name}: no wave takes it", "warn")
+        print_line(f"{name}: no wave contains it", "warn")
 
 
 def show_figures(releases: Iterable[str]) -> None:
-    """Prints what the build of each release measured."""
+    """Prints the figures that the build of each release measured."""
     for directory in sorted(releases):
         for line in figures.lines_of(model_file.read_info(Path(directory) / constants.MODEL_FILE)):
             print_line(f"{directory}: {line}")

@@ -1,6 +1,6 @@
 """`knnkit inspect --row`: shows one training row.
 
-The number is that of the user's own file, which answers with neighbours give as `row`.
+The number counts the rows of the user's own file; `classify --neighbors` gives it as `row`.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ from knnkit.model.stored import StoredModel, read_model
 from knnkit.release.evaluation_rows import read_evaluation_rows
 from knnkit.render.sanitize import clean
 
+_HINT = "--row takes a `row` that `knnkit classify --neighbors` gives"
+
 
 def show(model: Path, row: int, *, json: bool) -> int:
     """Prints source, row, id, label and features of a row; returns 0.
 
     Raises:
-        UsageError: it is not a row of this model.
+        UsageError: the model has no such training row.
     """
     try:
         found = _training_row(model, row)
@@ -59,7 +61,7 @@ def _not_there(path: Path, stored: StoredModel, row: int) -> UsageError:
     if place is not None and (path.parent / constants.GOLDEN_FILE).is_file():
         rows = read_evaluation_rows(path.parent)
         said = f"its label is {rows.truth[place]!r}, the answer {rows.answers[place]!r}"
-        return UsageError(f"row {row} of {source} was held out: {said}", hint="a `row` of a neighbour")
+        return UsageError(f"row {row} of {source} was held out: {said}", hint=_HINT)
     count = stored.info.n_train
     said = f"row {row} is not among the {count:,} training rows: it was held out, or {source or 'the data'} is shorter"
-    return UsageError(said, hint="a `row` that `knnkit classify --neighbors` gives")
+    return UsageError(said, hint=_HINT)

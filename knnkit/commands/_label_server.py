@@ -69,7 +69,7 @@ class LabelServer(ThreadingHTTPServer):
         return what != "end"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Says nothing: a browser that closes a connection early is no fault."""
+        """Prints nothing: a browser may close a connection early."""
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -15,7 +15,7 @@ KEY_PREFIX = Path("keys/signing")
 
 
 def path(text: str) -> Path:
-    """Parses a path; an empty one would be the present folder."""
+    """Parses a path; refuses an empty one, which would mean the present folder."""
     return Path(filled(text))
 
 
@@ -53,7 +53,7 @@ def add_config(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> Non
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of a command that examines the rows of one model: which, and where the plot goes."""
+    """Adds the options of a command that examines the rows of one model: the model, and the file for a plot."""
     parser.add_argument(
         "-c",
         "--config",
@@ -62,13 +62,13 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="configuration (default: %(default)s)",
     )
-    parser.add_argument("--model", metavar="NAME", help="which of several models in the file")
+    parser.add_argument("--model", metavar="NAME", help="name of the model, if the file has several")
     add_json(parser)
 
 
 def add_plot(parser: argparse.ArgumentParser) -> None:
     """Adds `--plot`."""
-    parser.add_argument("--plot", type=path, metavar="FILE", help="write the curves: .png, or .html with the table")
+    parser.add_argument("--plot", type=path, metavar="FILE", help="draw the curves: .png, or .html with the table")
 
 
 def add_fleet(parser: argparse.ArgumentParser, *, writes: bool = False) -> None:
@@ -95,14 +95,14 @@ def add_fleet(parser: argparse.ArgumentParser, *, writes: bool = False) -> None:
 
 def _add_reach(reach: argparse._ArgumentGroup, writes: bool) -> None:
     reach.add_argument(
-        "--root", type=filled, metavar="DIR", help="the knnkit directory on the device (default: ~/.knnkit)"
+        "--root", type=filled, metavar="DIR", help="knnkit's directory on the device (default: ~/.knnkit)"
     )
     reach.add_argument(
         "-i",
         "--identity",
         type=filled,
         metavar="FILE",
-        help="private SSH key, or the .pub of a key in the agent; no other is offered",
+        help="private SSH key, or the .pub of a key in the key agent; no other key is offered",
     )
     reach.add_argument(
         "-J", "--jump", type=filled, metavar="HOSTS", help="go through user@host[:port]; several with commas"
@@ -111,7 +111,7 @@ def _add_reach(reach: argparse._ArgumentGroup, writes: bool) -> None:
         "--ssh-config",
         type=filled,
         metavar="FILE",
-        help="settings of SSH, which may run commands (default: those of ssh)",
+        help="ssh_config file, whose commands knnkit may run (default: the files that ssh reads)",
     )
     reach.add_argument("--known-hosts", type=filled, metavar="FILE", help="host keys, read before ~/.ssh/known_hosts")
     reach.add_argument("--connect-timeout", metavar="TIME", help="time limit to connect (default: 10s)")
@@ -121,7 +121,8 @@ def _add_reach(reach: argparse._ArgumentGroup, writes: bool) -> None:
     reach.add_argument(
         "--dask",
         metavar="ADDRESS",
-        help="run the jobs on a Dask cluster that has keys and release at the same paths, instead of in threads",
+        help="run the jobs on the Dask cluster with this scheduler, not in threads; its workers need keys and release "
+        "at the same paths",
     )
     if writes:
         reach.add_argument("--device-class", metavar="NAME", help="class of these devices (default: deploy.yaml's)")
@@ -131,7 +132,7 @@ def add_provisioning(parser: argparse.ArgumentParser, *, also: str = "") -> None
     """Adds the options of provisioning; `also` adds to the help of `--key`."""
     bare = parser.add_argument_group("what a bare device gets")
     bare.add_argument(
-        "--key", **MANY, **PUB, help=f"public key that it must trust{also}; repeat it for more (default: deploy.yaml's)"
+        "--key", **MANY, **PUB, help=f"public key to trust{also}; repeat it for more (default: deploy.yaml's)"
     )
     bare.add_argument(
         "--runtime",
@@ -139,7 +140,7 @@ def add_provisioning(parser: argparse.ArgumentParser, *, also: str = "") -> None
         help="what runs the model; replaces another one. auto keeps the present one; on a bare device it is the first "
         "of these that exists for it (default: deploy.yaml's, else auto)",
     )
-    bare.add_argument("--offline", **FLAG, help="send the wheels: the devices have no internet")
+    bare.add_argument("--offline", **FLAG, help="send all wheels from this host: the devices have no internet")
     bare.add_argument(
         "--wheels",
         type=filled,

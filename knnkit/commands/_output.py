@@ -39,10 +39,10 @@ def finish(
     rows: Rows = no_rows,
     cards: Sequence[Section] = (),
 ) -> int:
-    """Writes the requested reports, prints the result unless it is `shown`, and returns the exit code.
+    """Writes the requested reports, prints the result unless `shown` (it was printed already), returns the exit code.
 
-    A `table` is the result, on the terminal and in a report; `rows` finds the evaluation rows of a release;
-    `cards` end an HTML report.
+    `table` is the result, for the terminal and a report; `rows` finds the evaluation rows of a release; `cards` are
+    model cards at the end of an HTML report.
     """
     signals.deafen()  # the report is printed completely
     for path in arguments.report:
@@ -76,7 +76,7 @@ def write_report(
     rows: Rows = no_rows,
     cards: Sequence[Section] = (),
 ) -> None:
-    """Writes one report file, JSON or HTML by its suffix; `regions` with the name of the device that classified them.
+    """Writes one report file, JSON or HTML by its suffix; `regions`: decision regions, and the device that gave them.
 
     Raises:
         UsageError: the suffix is neither, or the file cannot be written.
@@ -97,7 +97,7 @@ def write_report(
 
 
 def draws(arguments: argparse.Namespace) -> bool:
-    """Whether an HTML report is asked for."""
+    """Whether the user wants an HTML report."""
     return any(path.suffix in (".html", ".htm") for path in arguments.report)
 
 
@@ -125,7 +125,7 @@ def read_report(path: Path) -> FleetReport:
     """Reads a report that `--report FILE.json` or `--json` wrote.
 
     Raises:
-        UsageError: it is missing or is not a report.
+        UsageError: the file is missing or is not a report.
     """
     try:
         with path.open("rb") as file:

@@ -67,7 +67,7 @@ def _keygen(parser: argparse.ArgumentParser) -> None:
         help="write PREFIX.pem (private, mode 0600) and PREFIX.pub (default: %(default)s)",
     )
     parser.add_argument(
-        "--passphrase", **FLAG, help="protect the private key; asked for, or taken from KNNKIT_KEY_PASSPHRASE"
+        "--passphrase", **FLAG, help="encrypt the private key; the passphrase is KNNKIT_KEY_PASSPHRASE, or asked for"
     )
     _options.add_json(parser)
 
@@ -96,7 +96,8 @@ def _inspect(parser: argparse.ArgumentParser) -> None:
         "--row",
         type=_options.whole,
         metavar="N",
-        help="show this row of the training data, as neighbours name it: from 0, without header and empty lines",
+        help="show row N of the training data, numbered as by `classify --neighbors`: from 0, without header and empty "
+        "lines",
     )
     _options.add_json(parser)
 
@@ -108,17 +109,18 @@ def _diff(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("after", metavar="B", type=_options.path, help="the release after: a directory or model.tflite")
     own = "your own labelled rows (default: the evaluation rows of both releases)"
     parser.add_argument("--data", type=_options.path, metavar="FILE", help=own)
-    parser.add_argument("--label", metavar="COLUMN", default="label", help="their label column (default: %(default)s)")
+    parser.add_argument("--label", metavar="COLUMN", default="label", help="label column there (default: %(default)s)")
     _options.add_json(parser)
 
 
 def _card(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", metavar="PATH", type=_options.path, help="a release directory, or a model.tflite")
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--provenance", action="store_true", help="instead, the in-toto statement of rows -> model")
-    what.add_argument("--sbom", action="store_true", help="instead, the CycloneDX bill of materials")
+    said = "print instead what the model was built from: an in-toto statement"
+    what.add_argument("--provenance", action="store_true", help=said)
+    what.add_argument("--sbom", action="store_true", help="print instead the CycloneDX bill of materials")
     parser.add_argument(
-        "-o", "--output", type=_options.path, metavar="FILE", help="write it there (default: standard output)"
+        "-o", "--output", type=_options.path, metavar="FILE", help="file to write (default: standard output)"
     )
 
 
@@ -148,16 +150,16 @@ def _trust_host(parser: argparse.ArgumentParser) -> None:
 
 
 def _trust_keys(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("signing keys (in place of HOST)")
+    group = parser.add_argument_group("options for signing keys (in place of HOST)")
     what = group.add_mutually_exclusive_group()
     what.add_argument("--show", **PUB, nargs="+", help="print the fingerprints of public keys")
     what.add_argument("--keys", **FLAG, help="show the keys that the selected devices trust")
-    what.add_argument("--rotate", **PEM, help="replace the signing key by this one")
+    what.add_argument("--rotate", **PEM, help="replace the trusted signing key by this private key's")
     what.add_argument(
         "--revoke", metavar="KEY", action="append", help="revoke a fingerprint or public key file; repeat it for more"
     )
     what.add_argument("--apply", **FILE, help="send an order that --out wrote")
-    _options.add_signing_key(group, "the order, with --rotate the old one")
+    _options.add_signing_key(group, "the order; with --rotate, the old key")
     group.add_argument("--out", **FILE, help="write the order, for --apply or to carry to a device")
 
 
@@ -179,10 +181,12 @@ def _deploy(parser: argparse.ArgumentParser) -> None:
     how = parser.add_argument_group("how to deploy")
     how.add_argument("--dry-run", **FLAG, help="print the plan and change nothing")
     how.add_argument(
-        "--waves", metavar="LIST", help="one after another, such as canary,25%%,100%% (default: deploy.yaml's)"
+        "--waves", metavar="LIST", help="groups of devices in order, such as canary,25%%,100%% (default: deploy.yaml's)"
     )
     how.add_argument(
-        "--max-failures", metavar="N", help="devices that may fail: a count or 10%% (default: deploy.yaml's)"
+        "--max-failures",
+        metavar="N",
+        help="devices that may fail before the rollout stops: a count or 10%% (default: deploy.yaml's)",
     )
     how.add_argument(
         "--rollback-succeeded",
@@ -191,20 +195,22 @@ def _deploy(parser: argparse.ArgumentParser) -> None:
         "deploy.yaml's on_failure)",
     )
     how.add_argument(
-        "--confirm-within", metavar="TIME", help="a device that is not confirmed in time reverts (default: 60s)"
+        "--confirm-within",
+        metavar="TIME",
+        help="without a confirmation within this time, a device returns to its previous release (default: 60s)",
     )
     how.add_argument(
-        "--wait", metavar="TIME", help="how long to wait for another host that holds a device (default: 0)"
+        "--wait", metavar="TIME", help="how long to wait while another host works on a device (default: 0)"
     )
     how.add_argument(
         "--provision",
         choices=("auto", "always", "never"),
         default="auto",
-        help="install runtime, agent and key: if they are missing, always, or never (default: %(default)s)",
+        help="install runtime, agent and key: auto (if they are missing), always or never (default: %(default)s)",
     )
-    help = "check the files of a release that a device has already, and send it again where they are damaged"
+    help = "check the files of a release that a device has already, and send damaged ones again"
     how.add_argument("--verify", action="store_true", help=help)
-    _options.add_provisioning(parser, also=", and that the release must verify with")
+    _options.add_provisioning(parser, also=", which must have signed the release")
 
 
 def _parity(parser: argparse.ArgumentParser) -> None:
@@ -212,10 +218,10 @@ def _parity(parser: argparse.ArgumentParser) -> None:
     rows.add_argument(
         "--data",
         **FILE,
-        help="your own labelled rows instead of the release's golden set: at most 20,000, of more a random sample; "
+        help="compare on your own labelled rows, not on the release's golden set (at most 20,000 of them); "
         "needs a deploy.yaml with one model, and its training data",
     )
-    rows.add_argument("--label", metavar="COLUMN", help="their label column (default: that of the training data)")
+    rows.add_argument("--label", metavar="COLUMN", help="label column of FILE (default: that of the training data)")
     _options.add_fleet(parser)
 
 
@@ -223,7 +229,7 @@ def _rollback(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "`before` in `knnkit status` shows the previous release. The same command again does nothing."
     _options.add_fleet(parser)
     parser.add_argument("--allow-revoked", **FLAG, help="also go back to a release whose signing key was revoked")
-    back = parser.add_argument_group("further back than the previous release")
+    back = parser.add_argument_group("options to go back further than the previous release")
     what = back.add_mutually_exclusive_group()
     what.add_argument(
         "--to",
@@ -236,10 +242,10 @@ def _rollback(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         type=_options.whole,
         const=CLOCK,
-        help="keep the release, but lower the sequence floor to this number (default: the time) and the time floor to "
-        "now; the next release needs a higher sequence",
+        help="keep the release, but accept older ones again: the floors (least accepted sequence and time of a "
+        "release) become this number (default: the time) and now; the next release needs a higher sequence",
     )
-    _options.add_signing_key(back, "the order that --to and --reset-floor need")
+    _options.add_signing_key(back, "the order for --to and --reset-floor")
 
 
 def _classify(parser: argparse.ArgumentParser) -> None:
@@ -268,9 +274,9 @@ def _classify(parser: argparse.ArgumentParser) -> None:
         "--labels",
         type=float,
         metavar="COVERAGE",
-        help="add the labels that hold the true one with this coverage, which label_sets of deploy.yaml names",
+        help="add labels that include the true one for this share of rows, one of label_sets in deploy.yaml",
     )
-    rows.add_argument("--neighbors", **FLAG, help="add the nearest training rows: distance, class, row and id")
+    rows.add_argument("--neighbors", **FLAG, help="add the nearest training rows: distance, class, row number and id")
     rows.add_argument("--digest", **FLAG, help="add the digest of the release that answered")
     rows.add_argument("--ignore-extra", **FLAG, help="ignore columns that the model does not use")
     rows.add_argument(

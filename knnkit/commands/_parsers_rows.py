@@ -12,18 +12,18 @@ from knnkit.commands import _options
 
 def tune(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of `knnkit tune`."""
-    parser.epilog = "Held-out rows that chose the setting no longer show how good it is on new rows."
+    parser.epilog = "After `--by split`, the accuracy on the held-out rows is too good: they chose the setting."
     parser.add_argument(
         "--by",
         choices=("leave-one-out", "split"),
-        help="measure each training row without itself (and without its group or time, if deploy.yaml splits by one), "
-        "or the held-out rows (default: leave-one-out; split if deploy.yaml splits by group or time)",
+        help="measure on the training rows, each without itself (and without its group or time, if deploy.yaml splits "
+        "by one), or on the held-out rows (default: leave-one-out; split if deploy.yaml splits by group or time)",
     )
     parser.add_argument(
         "--score",
         choices=("accuracy", "balanced_accuracy"),
         default="accuracy",
-        help="what is best; balanced_accuracy for classes with few rows (default: %(default)s)",
+        help="the figure to maximise; balanced_accuracy counts each class alike (default: %(default)s)",
     )
     parser.add_argument("--k", type=_options.count, default=50, metavar="N", help="try k from 1 to N (default: 50)")
     for key, kind in (("metric", constants.Metric), ("weights", constants.Weights), ("scale", constants.Scale)):
@@ -41,7 +41,7 @@ def reject(parser: argparse.ArgumentParser) -> None:
         "--strangers",
         type=_options.path,
         metavar="FILE",
-        help="rows that are of no class: CSV with a header, JSON lines or NPY",
+        help="rows that belong to no class: CSV with a header, JSON lines or NPY",
     )
     wanted = parser.add_mutually_exclusive_group()
     wanted.add_argument(

@@ -26,7 +26,7 @@ def ask_fleet(
     inputs: Mapping[str, bytes] | None = None,
     **shared: Any,
 ) -> FleetReport:
-    """Queries every selected device, or those in `inputs` (device -> standard input); returns the report.
+    """Runs a query on every selected device, or on those in `inputs` (device -> standard input); returns the report.
 
     `shared` are further fields of every `Question`.
     """

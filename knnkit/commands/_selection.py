@@ -34,7 +34,7 @@ def select_targets(arguments: argparse.Namespace, config: Config | None) -> tupl
     """Returns the devices that the command line selects.
 
     Raises:
-        UsageError: there are none, or the selection is invalid.
+        UsageError: no device is selected, or the selection is invalid.
         NothingToDo: `--retry-from` names a report without unfinished devices.
     """
     targets = target.select(config, named=arguments.target, tags=arguments.on, overrides=overrides(arguments))
@@ -128,7 +128,7 @@ def pace_of(arguments: argparse.Namespace, config: Config | None) -> Pace:
     said = config.rollout if config else RolloutConfig()
     retries = said.connect_retries if arguments.connect_retries is None else arguments.connect_retries
     if retries < 0:
-        raise UsageError(f"--connect-retries {retries}: it counts from 0", hint="--connect-retries 2")
+        raise UsageError(f"--connect-retries {retries}: it must be 0 or more", hint="--connect-retries 2")
     return Pace(
         connect=duration(arguments.connect_timeout, said.connect_timeout, "--connect-timeout"),
         retries=retries,
@@ -176,5 +176,5 @@ def holder() -> str:
 
 
 def nonce() -> str:
-    """Returns a new nonce: every certificate of this run must have it."""
+    """Returns a new random nonce, which every certificate of this run must contain."""
     return secrets.token_hex(16)

@@ -26,7 +26,7 @@ _SHOWN = 20
 _KINDS = {
     "contradicted": "rows whose neighbours contradict their label",
     "duplicate": "rows that repeat an earlier row, or nearly",
-    "useless": "rows without which no other row gets another answer",
+    "useless": "rows that change the answer of no other row if they are left out",
 }
 
 
@@ -36,10 +36,10 @@ def run(arguments: argparse.Namespace) -> int:
     model = build.model
     rows = source.every_row(build)
     if rows.targets is not None:
-        raise DataError("audit looks at labels, and `target` makes a regression", hint="data: {label: COLUMN}")
+        raise DataError("audit checks labels, but `target` makes a regression", hint="data: {label: COLUMN}")
     if len(rows.rows) < model.k + 2:
         said = f"{rows.source}: {len(rows.rows)} rows are too few to audit with k = {model.k}"
-        raise DataError(said, hint="lower k, or more rows")
+        raise DataError(said, hint="lower k, or add rows")
     found = auditing.audit(rows, KnnSpec(model.name, model.k, model.metric, model.weights, model.scale))
     if arguments.output is not None:
         with whole_file(arguments.output) as file:
@@ -68,7 +68,7 @@ def _entry(finding: Finding, rows: Dataset) -> dict[str, Any]:
 
 
 def _csv(found: Audit, rows: Dataset) -> bytes:
-    """Returns one line a finding, with the features of the row at the end."""
+    """Returns CSV with one line for each finding; the features of the row are at the end."""
     buffer = io.StringIO()
     names = ["kind", "row", "label", "neighbours", "share", "like", "distance"]
     writer = csv.writer(buffer, lineterminator="\n")
@@ -108,7 +108,7 @@ def _show(found: Audit, rows: Dataset) -> None:
 
 
 def _place(row: int, rows: Dataset) -> int:
-    """Returns the row's number in the file: `missing: drop` leaves some out."""
+    """Returns the row's number in the file, where `missing: drop` may have left out rows before it."""
     return row if rows.places is None else int(rows.places[row])
 
 

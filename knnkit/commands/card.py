@@ -29,7 +29,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.output is None:
         text = data.decode(errors="replace")
         if not text.replace("\n", "").isprintable():  # a stranger's model could steer the terminal
-            raise UsageError(f"{model}: the document holds control characters", hint="-o FILE, which writes its bytes")
+            said = f"{model}: the document has control characters, which a terminal would obey"
+            raise UsageError(said, hint="-o FILE, which writes its bytes")
         sys.stdout.write(text)
         return 0
     try:

@@ -1,7 +1,7 @@
 """`knnkit classify`: classifies rows on devices.
 
-In constant memory. One device answers to standard output or a file; several devices each answer the same rows into a
-file of their own.
+Needs constant memory. One device answers to standard output or a file; of several devices, each answers the same rows
+into its own file.
 """
 
 from __future__ import annotations
@@ -9,13 +9,16 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from device_agent.shared.console import streams
+from device_agent.shared.embedding import files as raw_files
 from device_agent.shared.protocol import constants
+from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.safe_files import whole_file
 from knnkit.commands import _config, _output, _query, _selection
 from knnkit.config.parse import Config
@@ -40,13 +43,15 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def agent_command(arguments: argparse.Namespace, config: Config | None, answers: str | None) -> tuple[str, ...]:
-    """Returns the agent's command line for these options and a format of answers (None: as the rows)."""
+    """Returns the agent's command line for these options and a format of answers (None: that of the rows)."""
     suffix = arguments.input.suffix.lstrip(".") if arguments.input is not None else ""
+    suffix = "jsonl" if _is_raw(arguments) else suffix
     found = suffix if arguments.format == "auto" and suffix in ("csv", "jsonl", "npy") else arguments.format
     flags = [f"--{name}" for name in _FLAGS if getattr(arguments, name.replace("-", "_"))]
     wanted = ["--output-format", answers] if answers else []
     wanted += [f"--labels={arguments.labels:g}"] if arguments.labels is not None else []
     default = config.classify.keep if config and "npy" not in (found, answers) else ()
+    default = (raw_files.FILE_KEY, *default) if _is_raw(arguments) and arguments.input.is_dir() else default
     keep = [f"--keep={column}" for column in arguments.keep or default]
     return ("classify", "--format", found, *wanted, *flags, *keep)
 
@@ -55,7 +60,7 @@ def _one(arguments: argparse.Namespace, config: Config | None, target: Target) -
     _refuse_same(arguments.input, arguments.output)
     command = agent_command(arguments, config, arguments.output_format or ("jsonl" if arguments.json else None))
     job = Job(target, pace=_selection.pace_of(arguments, config))
-    with _source(arguments.input) as source, contextlib.suppress(_Incomplete), _sink(arguments) as sink:
+    with _source(arguments) as source, contextlib.suppress(_Incomplete), _sink(arguments) as sink:
         done = pipe_rows(job, command, source, sink, warn=_warn)
         if done.exit_code:
             raise _Incomplete
@@ -73,23 +78,26 @@ def _warn(warnings: tuple[str, ...]) -> None:
 def _many(arguments: argparse.Namespace, config: Config | None, targets: tuple[Target, ...]) -> int:
     _output.check_report_paths(arguments)
     if arguments.input is None or arguments.output is None:
-        why = f"{len(targets)} devices are selected" if len(targets) > 1 else "--report tells of whole files"
+        why = f"{len(targets)} devices are selected" if len(targets) > 1 else "--report needs whole files"
         raise UsageError(f"{why}: name --input FILE and --output DIRECTORY", hint="--input rows.csv --output answers")
-    if not arguments.input.is_file():
+    raw = _is_raw(arguments)
+    if not (raw or arguments.input.is_file()):
         raise DataError(f"{arguments.input}: there is no such file", hint=_check_path())
     arguments.output.mkdir(parents=True, exist_ok=True)
     command, pace = agent_command(arguments, config, arguments.output_format), _selection.pace_of(arguments, config)
     suffix = arguments.output_format or arguments.input.suffix.lstrip(".") or "csv"
-    jobs = []
-    for target in targets:
-        answers = arguments.output / f"{_file_name(target.name)}.{suffix}"
-        _refuse_same(arguments.input, answers)
-        jobs.append(RowsJob(target, command, str(arguments.input), str(answers), pace=pace))
-    return _output.finish(arguments, _query.run_jobs(arguments, config, "classify", jobs, classify_rows))
+    suffix = "jsonl" if raw and arguments.output_format is None else suffix
+    with _raw_lines(arguments.input) if raw else contextlib.nullcontext(arguments.input) as rows:
+        jobs = []
+        for target in targets:
+            answers = arguments.output / f"{_file_name(target.name)}.{suffix}"
+            _refuse_same(arguments.input, answers)
+            jobs.append(RowsJob(target, command, str(rows), str(answers), pace=pace))
+        return _output.finish(arguments, _query.run_jobs(arguments, config, "classify", jobs, classify_rows))
 
 
 class _Incomplete(Exception):
-    """The answers are incomplete: no file is written."""
+    """Raised to discard incomplete answers, so that no file is written."""
 
 
 def _refuse_same(rows: Path | None, answers: Path | None) -> None:
@@ -101,11 +109,34 @@ def _file_name(name: str) -> str:
     return "".join(c if c.isalnum() or c in "._-@" else "_" for c in name).lstrip(".") or "_"
 
 
+def _is_raw(arguments: argparse.Namespace) -> bool:
+    """Whether the input is a file of a sound or picture, or a folder of them: they are sent as JSON lines."""
+    return arguments.input is not None and arguments.format == "auto" and raw_files.is_raw(arguments.input)
+
+
 @contextmanager
-def _source(path: Path | None) -> Iterator[BinaryIO]:
+def _raw_lines(path: Path) -> Iterator[Path]:
+    """Yields a file with a line for each file of a path."""
+    with tempfile.NamedTemporaryFile(prefix="knnkit-", suffix=".jsonl") as file:
+        try:
+            for _, line in raw_files.lines_of(path):
+                file.write(line)
+        except BadInput as error:
+            raise DataError(str(error), hint=error.hint) from None
+        file.flush()
+        yield Path(file.name)
+
+
+@contextmanager
+def _source(arguments: argparse.Namespace) -> Iterator[BinaryIO]:
+    path: Path | None = arguments.input
     if path is None:
         streams.say_if_waiting("knnkit")
         yield sys.stdin.buffer
+        return
+    if _is_raw(arguments):
+        with _raw_lines(path) as lines, lines.open("rb") as file:
+            yield file
         return
     try:
         file = path.open("rb")
@@ -117,7 +148,7 @@ def _source(path: Path | None) -> Iterator[BinaryIO]:
 
 @contextmanager
 def _sink(arguments: argparse.Namespace) -> Iterator[BinaryIO]:
-    """A file of answers appears only when it is complete; with `--stream` it can be read while it grows."""
+    """Yields the output for answers: a file appears when it is complete, or with `--stream` grows as answers come."""
     path: Path | None = arguments.output
     if path is None:
         yield sys.stdout.buffer

@@ -1,7 +1,7 @@
-"""`knnkit demo`: the article's experiment on this machine.
+"""`knnkit demo`: a whole experiment on this machine.
 
-Does what a person would do with the other commands, and says which. Everything lies in one folder; the device is a
-process of its own with an environment of its own in that folder. Leaves nothing else behind and needs no board.
+Runs the commands that a person would type, and prints them. All files are in one folder. The device is a separate
+process with its own environment in that folder. Leaves nothing else behind and needs no board.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from knnkit.render.decision_regions import Regions
 from knnkit.training import source
 
 #: By its first line a run knows the folder of an earlier one, whatever stands below it by now.
-_FIRST_LINE = "# The article's experiment: 1,000 points around 5 centres, 300 of them held out, 3 neighbours that vote."
+_FIRST_LINE = "# A small experiment: 1,000 points around 5 centres, 300 of them held out, 3 neighbours that vote."
 _DEPLOY_YAML = """
 model:
   name: blobs
@@ -108,7 +108,7 @@ class _Witness:
     labels: NDArray[Any]
 
     def agrees(self, neighbours: NDArray[Any]) -> int:
-        """Returns on how many rows the neighbours are these, in this order."""
+        """Returns the number of rows with exactly these neighbours, in this order."""
         return int((self.neighbours == neighbours).all(axis=1).sum())
 
     def accuracy(self, truth: NDArray[Any]) -> float:
@@ -118,7 +118,7 @@ class _Witness:
 
 @dataclass(frozen=True)
 class _Result:
-    """What the experiment showed."""
+    """Figures of the experiment."""
 
     truth: Any
     reference: Any
@@ -139,14 +139,14 @@ class _Demo:
         config = load.load(config_file)
         build = config.builds()[0]
         signer = self._keygen(build.signing.key)
-        with self._step(f"knnkit build -c {self._shown(config_file)}", "loads TensorFlow, the longest part"):
+        with self._step(f"knnkit build -c {self._shown(config_file)}", "loads TensorFlow, which takes longest"):
             built, training, test = self._build(build, signer)
         self._say(
             f"  {built.directory.name}/: {built.manifest.name} {built.manifest.version}, signed, {built.digest[:12]}"
         )
         target = targets_of(config)[0]
         with self._step(
-            f"knnkit deploy -c {self._shown(config_file)}", "the first time, makes the device's environment"
+            f"knnkit deploy -c {self._shown(config_file)}", "the first time, installs the device's environment"
         ):
             report = self._deploy(target, built, signer.public_pem)
         with self._step("asking TfKNN on the host, TfliteKNN on the device, and a float64 search"):
@@ -191,7 +191,7 @@ class _Demo:
         return report
 
     def _certify(self, target: Target, report: DeviceReport, built: Built) -> tuple[Answerer, DeviceReport]:
-        """Asks for a certificate of now: a release that was there already was not checked again."""
+        """Requests a new certificate, since the deploy does not check a release that the device already has."""
         transport = open_transport(target.name, target, 10.0)
         facts: Facts = probe(transport, target.root, timeout=60.0)
         proof = prove(transport, facts.agent_argv, built.digest, secrets.token_hex(16), timeout=300.0)
@@ -254,7 +254,7 @@ class _Demo:
         if as_json:
             print(json_codec.dumps(document | {what: str(path) for what, path in left.items()}))
         self._say("\n" + "\n".join(f"{what:<9} {self._shown(path)}" for what, path in left.items()))
-        self._say(f"          (everything lies in {self._shown(self._folder)}; remove it to be rid of it)")
+        self._say(f"          (all files are in {self._shown(self._folder)}; remove that folder to clean up)")
         self._say(f"done in {time.monotonic() - self._began:.1f} s")
         if not result.identical:
             raise ParityFailed("host, device and reference do not find the same neighbours", reason="different")

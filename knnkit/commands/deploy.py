@@ -87,14 +87,14 @@ def _require_signed_by(named: Sequence[Path], keys: Mapping[str, bytes], package
     for package in packages:
         if named and package.signed_by not in keys:
             raise VerificationFailed(
-                f"{package.directory}: signed by {package.signed_by}, and by none that --key names",
+                f"{package.directory}: signed by {package.signed_by}, which --key does not name",
                 reason="unknown-key",
                 hint="--key with the public key of its signer",
             )
 
 
 def _require_wave(targets: tuple[Target, ...], rules: Rules, config: Config | None) -> None:
-    """Checks the tags of the waves: a misspelt one would leave out the canaries, or deploy to no device and succeed.
+    """Checks the tags of the waves: a misspelt one would leave out devices, or deploy to none and succeed.
 
     Devices that are not selected may have a tag: `--waves canary,100%` is also valid for a device without it.
     """
@@ -106,11 +106,11 @@ def _require_wave(targets: tuple[Target, ...], rules: Rules, config: Config | No
             raise UsageError(said, hint=f"--waves {close[0] if close else '25%'},100%")
     if not waves.divide(targets, rules.waves)[0]:
         said = ", ".join(map(str, rules.waves))
-        raise UsageError(f"none of the waves {said} takes any of the devices", hint="--waves 100%, or correct the tag")
+        raise UsageError(f"the waves {said} contain none of the devices", hint="--waves 100%, or correct the tag")
 
 
 def _rules(arguments: argparse.Namespace, config: Config | None) -> Rules:
-    """Returns waves and budget. Devices of `--target` form one wave; the waves of deploy.yaml are for all others."""
+    """Returns waves and failure budget; devices of `--target` form one wave, all others those of deploy.yaml."""
     said = config.rollout if config and not arguments.target else None
     waves: tuple[int | str, ...] = said.waves if said else ("100%",)
     failures: int | str = config.rollout.max_failures if config else 0
@@ -181,7 +181,7 @@ def _no_release_for(target: Target, classes: set[str]) -> UsageError:
 def _template(
     arguments: argparse.Namespace, config: Config | None, package: Package, keys: dict[str, bytes]
 ) -> DeviceJob:
-    """A job for no device yet: everything that all devices share."""
+    """Returns the part of a job that all devices share, without a device."""
     return DeviceJob(
         target=Target("", None),
         package=package,

@@ -1,6 +1,6 @@
 """`knnkit diff`: shows which labels change between releases.
 
-Asks the float64 classifiers in the two model files; devices answer as these do. Loads no TensorFlow.
+Runs the float64 classifiers stored in the two model files; devices give the same answers. Loads no TensorFlow.
 """
 
 from __future__ import annotations
@@ -65,18 +65,18 @@ def _read(path: Path) -> StoredModel:
         raise UsageError(f"{model}: no such file", hint="name a release directory, or a model.tflite")
     found = read_model(model)
     if found.info.targets is not None:
-        raise UsageError(f"{model} answers values, and diff compares labels", hint="knnkit parity --target HOST")
+        raise UsageError(f"{model} answers values, and diff compares labels", hint="name two releases with labels")
     return found
 
 
 def _say_if_fewer(rows: int, of: int) -> None:
     if rows < of:
-        print(f"knnkit: {rows:,} of {of:,} rows, drawn at random, are compared: more take long", file=sys.stderr)
+        print(f"knnkit: {rows:,} of {of:,} rows, drawn at random, are compared; all would take long", file=sys.stderr)
 
 
 # --- which rows ---------------------------------------------------------------------------------------------------
 def _own(arguments: argparse.Namespace, before: StoredModel, after: StoredModel) -> list[Asked]:
-    """Reads the user's rows once for each model: they may take other columns."""
+    """Reads the user's rows once for each model, since each may use other columns."""
     parts = [_read_for(arguments, model) for model in (before, after)]
     truth = tuple(map(str, parts[0].labels.tolist()))
     origins = Origins(arguments.data.name)
@@ -91,9 +91,9 @@ def _read_for(arguments: argparse.Namespace, model: StoredModel) -> Dataset:
 
 
 def _evaluated(arguments: argparse.Namespace, before: StoredModel, after: StoredModel) -> list[Asked]:
-    """Returns the evaluation rows of both releases; a row that both have is asked once."""
+    """Returns the evaluation rows of both releases, each row once."""
     if before.info.feature_names != after.info.feature_names:
-        said = f"{arguments.before} and {arguments.after} take other features, so neither answers the other's rows"
+        said = f"{arguments.before} and {arguments.after} have different features; neither can answer the other's rows"
         raise UsageError(said, hint="--data rows.csv, with the columns of both")
     seen, asked = set[bytes](), []
     for path, model in ((arguments.after, after), (arguments.before, before)):
@@ -109,7 +109,8 @@ def _evaluated(arguments: argparse.Namespace, before: StoredModel, after: Stored
 
 def _golden(path: Path, model: StoredModel) -> Golden:
     if not path.is_dir():
-        raise UsageError(f"{path} is a model alone, without evaluation rows", hint="--data rows.csv, or its release")
+        said = f"{path} is a model file, which has no evaluation rows"
+        raise UsageError(said, hint="--data rows.csv, or name the release directory")
     golden = Golden.from_bytes(read_small(path / constants.GOLDEN_FILE, constants.MAX_GOLDEN))
     if golden.rows.shape[1] != model.info.n_features or golden.truth.max(initial=-1) >= len(model.info.classes):
         raise UsageError(f"{path}: the golden rows are not those of its model", hint=f"knnkit verify {path} --key PUB")

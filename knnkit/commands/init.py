@@ -1,6 +1,6 @@
 """`knnkit init`: writes a commented deploy.yaml to start from.
 
-Never overwrites a file, and writes none if a model cannot be built from the rows."""
+Never overwrites a file, and writes nothing if a model cannot be built from the rows."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ _OF_ROWS = ("label", "features", "drop", "missing", "categories")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Writes it; returns 0."""
+    """Writes the file; returns 0."""
     path: Path = arguments.path
     last = (arguments.features or [""])[-1]
     if last.endswith((".yaml", ".yml")):
-        said = f"--features takes {last!r} for a column: it takes all words that follow it"
+        said = f"--features takes all words that follow it as columns, also {last!r}"
         raise UsageError(said, hint=f"knnkit init {shlex.quote(last)} --data ROWS.csv, with FILE first")
     if path.exists():
         raise _exists(path)
@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.data is not None:
         name, data = _own(arguments, path)
     elif option := next((f"--{key}" for key in _OF_ROWS if getattr(arguments, key)), None):
-        raise UsageError(f"{option} is about a file of rows, and none is named", hint="--data train.csv")
+        raise UsageError(f"{option} needs --data, the file with the rows", hint="--data train.csv")
     try:
         with path.open("x", encoding="utf-8") as file:
             file.write(_START.format(name=name, data=data, root=_root(path, name)))
@@ -81,7 +81,7 @@ def _exists(path: Path) -> UsageError:
 
 
 def _own(arguments: argparse.Namespace, path: Path) -> tuple[str, str]:
-    """Returns a model's name and its `data`, after reading the rows as a build would."""
+    """Returns the model's name and its `data` for deploy.yaml, after reading the rows as a build would."""
     file: Path = arguments.data
     label: str = arguments.label or "label"
     names = arguments.features or []

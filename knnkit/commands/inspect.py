@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _described(column: Column) -> str:
-    """Returns what happens to the cells of a raw column."""
+    """Returns text for a column of the user's table: its kind, and the value for a missing cell."""
     number = column.encoding == "number"
     kind = "numbers" if number else f"{column.encoding} of {_listed(column.categories)}"
     fill = "" if column.fill is None else f"{column.fill:.7g}" if number else column.categories[int(column.fill)]
@@ -91,21 +91,21 @@ def _model_lines(info: model_info.KnnInfo, folded: tuple[str, ...]) -> Iterator[
             measured = f", measured {percent(info.reject.measured)} on {info.reject.measured_rows} held-out rows"
         yield (
             "unknown",
-            f"beyond the distance that accepts {percent(info.reject.acceptance)} of ordinary rows{own}{measured}",
+            f"for rows farther away than {percent(info.reject.acceptance)} of ordinary rows{own}{measured}",
         )
     yield from (("evaluation", line) for line in figures.lines_of(info))
     if info.searched is not None or info.quantized is not None:
         where = "all coordinates" if info.searched is None else f"a projection of {info.searched} coordinates"
-        how = "" if info.quantized is None else ", in eight bits where the runtime suits them"
-        yield "search", f"in {where}{how}, then exactly among its candidates"
+        how = "" if info.quantized is None else ", in int8 if the runtime is fast with it"
+        yield "search", f"in {where}{how}, then exactly among the candidates found there"
     if info.lattice is not None:
         yield (
             "search",
-            f"exact in float32 for rows in whole steps of {info.lattice:g}, up to sums of 2^24; ties included",
+            f"exact in float32, ties included, for rows of whole multiples of {info.lattice:g} and sums up to 2^24",
         )
     if info.cells is not None:
-        yield "search", "among the rows that can be neighbours in a query's cell; off the cells, among all rows"
-    yield "batch", f"{info.batch} rows" + ("" if info.quantized is None else f", {info.quantized} in eight bits")
+        yield "search", "among the rows listed for the query's grid cell; outside the grid, among all rows"
+    yield "batch", f"{info.batch} rows" + ("" if info.quantized is None else f", {info.quantized} with int8")
     yield "needs", f"TFLite runtime {info.minimum_runtime}"
     yield "built with", ", ".join(f"{tool} {version}" for tool, version in sorted(info.versions.items()))
     yield "training data", f"sha256 {info.fingerprint}"

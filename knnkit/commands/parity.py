@@ -1,6 +1,7 @@
-"""`knnkit parity`: checks that devices answer as the reference.
+"""`knnkit parity`: compares devices' answers with the reference's.
 
-Each device makes a new certificate over the release's golden rows, or over the user's own rows."""
+Each device answers the release's golden rows, or the user's own rows, and returns a new certificate: a report of where
+its answers differ."""
 
 from __future__ import annotations
 
@@ -31,12 +32,12 @@ def _about_own_rows(arguments: argparse.Namespace) -> FleetReport:
     """Sends the user's rows with the reference's answers to each device, and returns the certificates."""
     builds = _config.require_builds(_config.load_config(arguments), "--data", arguments.config)
     if len(builds) > 1:
-        raise UsageError("--data is for one model, but the file has several", hint="a deploy.yaml with one `model`")
+        raise UsageError("--data is for one model, but the file has several", hint="use a deploy.yaml with one `model`")
     package = read_package(builds[0].release.dir, {})
     own = golden_for(builds[0], builds[0].release.dir, arguments.data, arguments.label, package.manifest.gates.margin)
     if own.left_out:
-        said = f"{own.rows:,} of {own.rows + own.left_out:,} rows, drawn at random, are asked about"
-        print(f"knnkit: {said}: a certificate covers no more. Split the file to ask about all", file=sys.stderr)
+        said = f"{own.rows:,} of {own.rows + own.left_out:,} rows, drawn at random, are compared"
+        print(f"knnkit: {said}: a certificate cannot cover more. Split the file to compare all", file=sys.stderr)
     return _query.ask_fleet(
         arguments, "parity", ("--golden", "-"), input=own.data, rows=own.rows, digest=package.digest
     )

@@ -20,7 +20,7 @@ def run(arguments: argparse.Namespace) -> int:
     config = _config.load_config(arguments)
     targets = _selection.select_targets(arguments, config)
     if arguments.remove and not (arguments.target or arguments.on):
-        raise UsageError("--remove is for devices that are named", hint="--target DEVICE, or --on TAG")
+        raise UsageError("--remove needs the devices by name", hint="--target DEVICE, or --on TAG")
     keys = {} if arguments.remove else _selection.trusted_keys(arguments, config)
     pace, nonce = _selection.pace_of(arguments, config), _selection.nonce()
     jobs = [

@@ -1,6 +1,7 @@
-"""`knnkit reject`: strangers accepted against ordinary rows rejected.
+"""`knnkit reject`: accepted strangers and rejected ordinary rows, by share.
 
-Measures the float64 reference, as every device answers. Builds nothing, changes nothing.
+Strangers are rows of no class, which the model should answer "unknown"; a larger `reject` in deploy.yaml accepts more
+rows of either kind. Measures the float64 reference, whose answers devices give. Builds nothing, changes nothing.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Measures, shows the tables, and returns 0."""
     charts.check_path(arguments.plot)
     if arguments.accept is not None and arguments.strangers is None:
-        raise UsageError("--accept is a share of strangers, and there are none", hint="--strangers FILE")
+        raise UsageError("--accept is a share of strangers: it needs --strangers FILE", hint="--strangers FILE")
     build = _config.one_build(arguments)
     material = source.load(build)
     enrolment = material.enrol(build.model.scale, build.model.metric)
@@ -84,7 +85,7 @@ def _measure(
 
 
 def _some(reference: Reference, count: int, seed: int) -> NDArray[np.int64]:
-    """Returns the places of all rows, or of as many as the reference answers in time."""
+    """Returns the indices of all rows, or of a random sample if the reference would take too long for all."""
     return np.random.default_rng(seed).permutation(count)[: most_calibrated(reference)]
 
 
@@ -94,7 +95,7 @@ def _ask(reference: Reference, rows: NDArray[Any]) -> Measured:
 
 
 def _wanted(arguments: argparse.Namespace, trade: Trade, material: Material, classes: tuple[int | str, ...]) -> Level:
-    """Returns the level that is asked for; else that of deploy.yaml, else 0.99."""
+    """Returns the level that the user asks for, else that of deploy.yaml, else 0.99."""
     found: Level | None
     if arguments.accept is not None:
         found, asked = trade.widest(arguments.accept), f"--accept {arguments.accept:g}"
@@ -104,7 +105,8 @@ def _wanted(arguments: argparse.Namespace, trade: Trade, material: Material, cla
         default = material.spec.shares.get(DEFAULT, 0.99)
         return trade.level(default, own_shares(material.spec, classes))
     if found is None:
-        raise UsageError(f"{asked}: no share reaches that; the tables show what can be reached", hint="knnkit reject")
+        said = f"{asked}: no value of `reject` achieves that; the tables show what is possible"
+        raise UsageError(said, hint="knnkit reject")
     return found
 
 

@@ -1,6 +1,7 @@
 """`knnkit rollback`: goes back to the previous release.
 
-With a signed order, goes back further, or lowers the floors."""
+With a signed order, goes back further, or lowers the floors: the least sequence and time of a release that a device
+still accepts."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ from knnkit.release import orders
 from knnkit.release.signing import Signer
 
 #: Device -> the releases that it has had.
-_Known: TypeAlias = Mapping[str, Collection[ReleaseRef]] | None
+_Known: TypeAlias = Mapping[str, Collection[ReleaseRef]]
 _SHORTEST = 8
 
 
@@ -53,8 +54,8 @@ def _ordered(
     asked = _query.ask_fleet(arguments, "keys")
     if asked.interrupted:
         return _output.finish(arguments, asked)
-    known: _Known = None
-    if arguments.to and not _is_digest(arguments.to):
+    known: _Known = {}
+    if arguments.to:
         known = {device.name: _releases(device) for device in _query.ask_fleet(arguments, "logs").devices}
     orders = {device.name: make(arguments, device, signer, known) for device in asked.devices if device.good}
     obeyed = _query.ask_fleet(arguments, kind, ("--order", "-", *flags), inputs=orders)
@@ -62,7 +63,7 @@ def _ordered(
 
 
 def _floor_order(arguments: argparse.Namespace, device: DeviceReport, signer: Signer, _: _Known) -> bytes:
-    """Returns the order for one device: it names the device, and the floor that it leaves."""
+    """Returns the order to lower the floors of one device; it names the device and its present floor."""
     assert device.status is not None
     floor = None if arguments.reset_floor == _parsers.CLOCK else arguments.reset_floor
     held = device.answer(TrustedKeys)
@@ -70,32 +71,35 @@ def _floor_order(arguments: argparse.Namespace, device: DeviceReport, signer: Si
 
 
 def _order(arguments: argparse.Namespace, device: DeviceReport, signer: Signer, known: _Known) -> bytes:
-    """Returns the order for one device: it names the device, and the release that it leaves.
+    """Returns the order to go back for one device; it names the device and the release that it runs now.
 
-    `known` has the releases of each device, where `--to` is a version.
+    `known` has the releases that each device has had.
     """
     status, wanted = device.status, arguments.to
     staged = status.staged if status else ()
-    if known is None:
+    versions = {each.digest: each.version for each in known.get(device.name, ())}
+    if _is_digest(wanted):
         found, what = [digest for digest in staged if digest.startswith(wanted)], f"that begins with {wanted}"
     else:
-        found = sorted({each.digest for each in known.get(device.name, ()) if each.version == wanted} & set(staged))
-        what = f"of version {wanted}"
+        found, what = [digest for digest in staged if versions.get(digest) == wanted], f"of version {wanted}"
     if status is None or status.committed is None or len(found) != 1:
         count = f"{len(found)} releases" if found else "no release"
-        raise UsageError(f"{device.name} holds {count} {what}", hint=_choice(device.name, found))
+        raise UsageError(f"{device.name} stores {count} {what}", hint=_choice(device, found or staged, versions))
     held = device.answer(TrustedKeys)
     return orders.roll_back(signer, device_id=held.device_id, digest=found[0], leaves=status.committed.digest)
 
 
-def _choice(device: str, found: Sequence[str]) -> str:
-    if found:
-        return " or ".join(f"--to {digest[:12]}" for digest in found[:3])
-    return f"`knnkit logs --target {device}` shows versions; `knnkit status --json` lists what it holds: staged"
+def _choice(device: DeviceReport, held: Sequence[str], versions: Mapping[str, str]) -> str:
+    """Returns what can be written: each release of `held` that does not run, with its version if that is known."""
+    running = device.status.committed if device.status else None
+    others = [digest for digest in held if running is None or digest != running.digest]
+    if not others:
+        return "knnkit deploy --release RELEASE"
+    return " or ".join(f"--to {digest[:12]} ({versions.get(digest, 'unknown version')})" for digest in others)
 
 
 def _together(asked: FleetReport, obeyed: FleetReport) -> FleetReport:
-    """Returns one report: that of the orders, and the first report of devices that did not get one."""
+    """Returns one report: of devices that got an order, the result of the order; of others, their first report."""
     done = {device.name: device for device in obeyed.devices}
     return dataclasses.replace(
         obeyed,

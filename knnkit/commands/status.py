@@ -23,7 +23,7 @@ def _row(device: DeviceReport) -> tuple[Cell | str, ...]:
     status = device.status
     if status is None:
         return (device.name, *["-"] * 7, outcome_line(device))
-    lock = f"held by {status.lock.holder} ({status.lock.reason})" if status.lock else ""
+    lock = f"locked by {status.lock.holder} ({status.lock.reason})" if status.lock else ""
     tone: Tone = "bad" if standing.gates_missed(device.warnings) else "warn" if device.warnings else ""
     return (
         device.name,

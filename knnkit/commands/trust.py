@@ -18,12 +18,12 @@ def run(arguments: argparse.Namespace) -> int:
     """Enrols a host key after a person agreed, or changes the trusted signing keys; returns the exit code."""
     about_keys = trust_keys.wanted(arguments)
     if about_keys and arguments.host is not None:
-        raise UsageError("HOST is for its host key; signing keys take --target", hint="knnkit trust --help")
+        raise UsageError("HOST enrols a host key; for signing keys, use --target", hint="knnkit trust --help")
     if about_keys:
         return trust_keys.run(arguments)
     if arguments.host is None:
         hint = f"knnkit trust {arguments.target[0]}" if arguments.target else "knnkit trust --help"
-        raise UsageError("name a HOST to enrol its host key, or say what to do with signing keys", hint=hint)
+        raise UsageError("name a HOST to enrol its host key, or give an option for signing keys", hint=hint)
     return _enrol(arguments, arguments.host)
 
 
@@ -53,7 +53,7 @@ def _agree(arguments: argparse.Namespace, typed: Typed | None, name: str, kind: 
     if arguments.fingerprint:
         if arguments.fingerprint.strip().rstrip("=") != found:
             raise HostKeyError(
-                f"{name}: that is not the fingerprint {arguments.fingerprint}",
+                f"{name}: the fingerprint of its host key is not {arguments.fingerprint}",
                 reason="host-key-changed",
                 hint="on the device: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub",
             )

@@ -1,7 +1,7 @@
 """Signing keys in `knnkit trust`: shows, rotates, revokes them.
 
-A change is a signed order. It is written to a file, applied on the selected devices, or both. Each device verifies it,
-so that a lost, repeated or late order does no harm.
+A change is a signed order: a file that a device obeys. The order is written to a file, applied on the selected devices,
+or both. Each device verifies it, so that a lost, repeated or late order does no harm.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
         return _finish(arguments, _query.ask_fleet(arguments, "keys"))
     selected = bool(arguments.target or arguments.on or arguments.retry_from)
     if not selected and (arguments.apply or not arguments.out):
-        raise UsageError("nobody would get this order", hint="name devices with --target or --on, or a file with --out")
+        raise UsageError("this order has no receiver", hint="name devices with --target or --on, or a file with --out")
     order = _order(arguments)
     if arguments.out:
         _write(arguments.out, order)

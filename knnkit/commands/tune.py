@@ -1,6 +1,7 @@
 """`knnkit tune`: finds the best k, metric, weights and scale.
 
-Measures training rows without themselves, or the held-out rows. Builds nothing; writes deploy.yaml only with `--write`.
+Measures on the training rows, each without itself, or on the held-out rows. Builds nothing; writes deploy.yaml only
+with `--write`.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
     material = source.load(build)
     material = material.whole or material
     if material.training.targets is not None:
-        raise UsageError("tune compares classifiers, and `target` makes a regression", hint="data: {label: COLUMN}")
+        raise UsageError("tune compares classifiers, but `target` makes a regression", hint="data: {label: COLUMN}")
     for warning in material.warnings:
         print_line(f"knnkit: warning: {warning}", "warn", stream=sys.stderr)
     with Progress() as progress:
@@ -93,7 +94,7 @@ def _named(setting: Setting) -> tuple[str, str, str]:
 
 
 def _left_out(split: object) -> str:
-    """Returns what is left out with each row."""
+    """Returns, as text, what leave-one-out leaves out for each row."""
     if isinstance(split, GroupSplit):
         return f"the rows of the same {split.group}"
     return f"the rows of the same {split.time}" if isinstance(split, TimeSplit) else "itself"
@@ -130,7 +131,7 @@ def _chart(tuned: Tuned, name: str, score: str, how: str) -> Chart:
 
 
 def _write(arguments: argparse.Namespace, build: Build, setting: Setting, k: int) -> bool:
-    """Writes the values that differ into the file; returns whether there were any."""
+    """Writes the values that differ into the file; returns whether any did."""
     model = build.model
     before = _values(Setting(model.scale, model.metric, model.weights), model.k)
     values = {key: value for key, value in _values(setting, k).items() if value != before[key]}

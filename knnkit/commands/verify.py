@@ -1,6 +1,6 @@
 """`knnkit verify`: checks a release by the device's rules.
 
-As a device that trusts the given keys would. Changes nothing."""
+Gives the verdict of a device that trusts the given keys. Changes nothing."""
 
 from __future__ import annotations
 
@@ -35,6 +35,6 @@ def _own(arguments: argparse.Namespace) -> list[Path]:
     found = _config.own_public_keys(_config.load_config(arguments))
     if not found:
         public = _options.KEY_PREFIX.with_suffix(keys.PUBLIC_SUFFIX)
-        said = "no public key to verify with: --key names none, and there is none of deploy.yaml's"
+        said = "there is no public key to verify with: --key was not given, and deploy.yaml names no key that exists"
         raise UsageError(said, hint=f"knnkit verify {shlex.quote(str(arguments.directory))} --key {public}")
     return found

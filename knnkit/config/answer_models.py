@@ -66,10 +66,17 @@ class ReduceConfig(Section):
     """condensed: rows that classify all others; edited: without rows whose neighbours contradict their label;
     prototypes: rows next to the centres of clusters."""
     max_loss: Annotated[float, Example("0.01")] = Field(default=0.01, ge=0.0, lt=1.0)
-    """Most accuracy on the held-out rows that may be lost; the build fails beyond it."""
+    """Largest loss of accuracy on the held-out rows; if more is lost, the build fails."""
 
 
 Reduce = Annotated[
     Annotated[Kept, pydantic.Tag("<word>")] | Annotated[ReduceConfig, pydantic.Tag("<reduce>")],
     pydantic.Discriminator(lambda value: "<word>" if isinstance(value, str) else "<reduce>"),
 ]
+
+
+class GoldenConfig(Section):
+    """The rows that every device answers before it keeps the release."""
+
+    rows: Annotated[int, Example("200")] = Field(default=1000, ge=10, le=20_000)
+    """Most golden rows; fewer are checked sooner on a slow board."""

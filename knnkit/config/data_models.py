@@ -47,8 +47,12 @@ class FileData(Section):
     features: Annotated[tuple[str, ...] | None, Example("[width, height]")] = None
     """The columns to use, in this order, by name or pattern (`acc_*`); default: all but the label."""
     id: Annotated[str | None, Example("sample")] = None
-    """The column that names a row, by a number or a file: neighbours are answered with it, too. It is not a feature,
-    unless `features` names it."""
+    """The column that identifies a row (a number, a file name), shown with each neighbour in answers. It is not a
+    feature, unless `features` names it."""
+    path: Annotated[str | None, Example("file")] = None
+    """The column of a CSV that holds the path of each row's sound, picture or array, from the folder of the CSV.
+    Without it, `files: 'sounds/*/*.wav'` takes the folder of a file as its label, and `files:
+    'sounds/{word}/{voice}-*.wav'` with `label: word` a part of its path; `split: {group: voice}` then works, too."""
     drop: Annotated[tuple[str, ...], Example("[timestamp, device_id]")] = ()
     """Columns to leave out, by name or pattern (`gyro_*`)."""
     missing: Annotated[
@@ -58,7 +62,7 @@ class FileData(Section):
     ] = "refuse"
     """What an empty cell, NaN, null or a missing key means: refuse; drop (the row is left out of training, and refused
     by a device); median (of the training rows; the most frequent category); constant (0; the category "missing"); or
-    {column: one of them, or the value}. Other columns of the latter refuse."""
+    {column: one of them, or the value}. With the last form, all other columns refuse."""
     categories: Annotated[
         Literal["one-hot", "ordinal"] | dict[str, Literal["one-hot", "ordinal"] | tuple[str, ...]],
         Words("one-hot, ordinal, or a column and one of them or its list ({sex: one-hot, size: [small, large]})"),
@@ -74,7 +78,7 @@ class FileData(Section):
     @pydantic.model_validator(mode="after")
     def _one_source(self) -> FileData:
         if bool(self.file) == bool(self.files):
-            problem = "say either `file` or `files`" if self.file else "the key 'file' is missing"
+            problem = "give either `file` or `files`" if self.file else "the key 'file' is missing"
             raise no_sense(problem, "data: {file: train.csv, label: species}")
         if self.target and "label" in self.model_fields_set:
             problem = "say either `label` (classes) or `target` (numbers)"
@@ -95,7 +99,7 @@ class FileData(Section):
 
 
 class SklearnData(Section):
-    """A data set that comes with scikit-learn; `blobs` is the article's: 1,000 rows, 2 features, 5 centres."""
+    """A data set that comes with scikit-learn; `blobs` has 1,000 rows, 2 features and 5 centres."""
 
     sklearn: Annotated[Literal["blobs", "breast_cancer", "digits", "iris", "moons", "wine"], Example("iris")]
     """Its name."""

@@ -113,10 +113,10 @@ def check_printable(value: str) -> str:
 
 
 def check_word(value: str) -> str:
-    """Checks the name of a login, or what a host's and a login's name have in common.
+    """Checks the name of a user, by rules that names of hosts must obey as well.
 
     ssh_config gives names to shells (`ProxyCommand nc %h %p`, `Match exec`) and to paths (`IdentityFile ~/.ssh/%r`).
-    A name may hold nothing that a shell obeys or that leaves a folder. OpenSSH has refused such names since 9.6.
+    So a name may not contain characters that a shell obeys, or `..` as a folder. OpenSSH refuses them since 9.6.
 
     Raises:
         ValueError: it cannot be one.
@@ -139,7 +139,7 @@ def check_host(value: str) -> str:
         ValueError: it cannot be one.
     """
     if "@" in value or "://" in value:
-        raise ValueError(f"{_shown(value)}: a host alone stands here, without a user or 'ssh://'")
+        raise ValueError(f"{_shown(value)}: only a host is allowed here, without a user or 'ssh://'")
     return check_word(value)
 
 
@@ -227,7 +227,7 @@ class Section(BaseModel):
 
 
 def keys_of(cls: type[Section]) -> str:
-    """Returns the first keys of a section, for a message."""
+    """Returns the first keys of a section, as text for a message."""
     return ", ".join(list(cls.model_fields)[:4])
 
 

@@ -124,7 +124,7 @@ class RolloutConfig(Section):
     """How a release is rolled out to the fleet."""
 
     waves: Annotated[tuple[Wave, ...], Example("[25%, 100%]")] = Field(default=("100%",), min_length=1)
-    """Waves in order, each a tag, or the cumulative share (25%) or count of the fleet."""
+    """Waves, one after another: each is a tag, or the cumulative share (25%) or count of the fleet."""
     max_failures: Amount = 0
     """Devices that may fail before the rollout stops: a count or a percentage. In the first of several waves: none."""
     on_failure: Annotated[Literal["stop", "roll_back"], Example("roll_back")] = "stop"
@@ -132,7 +132,7 @@ class RolloutConfig(Section):
     confirm_within: Annotated[Duration, Field(ge=1.0, le=86400.0), Example("60s")] = constants.DEFAULT_CONFIRM_SECONDS
     """A device that no new connection confirms within this time rolls back by itself."""
     concurrency: int = Field(default=16, ge=1, le=1024)
-    """Number of devices at the same time."""
+    """Number of devices that a run works on at the same time."""
     connect_timeout: Annotated[Duration, Field(gt=0.0, le=3600.0), Example("10s")] = 10.0
     """Time limit for opening a connection."""
     connect_retries: int = Field(default=2, ge=0, le=20)

@@ -1,6 +1,7 @@
 """Messages about wrong values in deploy.yaml.
 
-They name what a key expects, an example and what was found, all derived from the models; never pydantic's own text.
+A message names what a key expects, an example and what was found, all derived from the models. It never has pydantic's
+own text.
 """
 
 from __future__ import annotations

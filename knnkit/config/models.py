@@ -10,25 +10,25 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.model_info import DEFAULT
-from knnkit.config.answer_models import Coverages, KeepConfig, Reduce, ReduceConfig, Reject
+from knnkit.config.answer_models import Coverages, GoldenConfig, KeepConfig, Reduce, ReduceConfig, Reject
 from knnkit.config.data_models import FileData, SklearnData, SkopsData, Targets
 from knnkit.config.field_types import (
-    Duration,
     Example,
     FilePath,
     Name,
     Section,
     Text,
     Words,
-    check_version,
     no_sense,
 )
 from knnkit.config.fleet_models import ClassifyConfig, FleetConfig, RolloutConfig
+from knnkit.config.input_models import InputConfig
+from knnkit.config.release_models import ReleaseConfig, SigningConfig
 
 
 class TestFile(Section):
@@ -118,7 +118,7 @@ class GatesConfig(Section):
     """Least recall of every class, from 0 to 1; default: no gate."""
     recall: Annotated[
         dict[str, Annotated[float, Field(ge=0.0, le=1.0)]],
-        Words("a label and its floor ({fall: 0.9})"),
+        Words("a label and its least recall ({fall: 0.9})"),
         Example("{fall: 0.9}"),
     ] = Field(default={})
     """Least recall of single classes, by label; replaces `min_recall` for these classes."""
@@ -146,6 +146,9 @@ class ModelConfig(Section):
     """Name of the model; a device never replaces a model by one with another name."""
     data: Annotated[Data, Example("{file: train.csv, label: species}")]
     """The labelled rows: {file, label} or {sklearn}; or a fitted classifier with its own: {skops}."""
+    input: Annotated[InputConfig | None, Example("{stages: [embedder.tflite]}")] = None
+    """What runs in front of the search: `.tflite` files of your own that make a row of each raw input. Default: rows
+    are searched as they are."""
     test: Test = 0.3
     """Held-out share of the rows, or {file}: accuracy, golden rows, calibration; 0: none. With `skops`: {file}."""
     split: Annotated[Split | None, Example("stratified")] = None
@@ -182,6 +185,8 @@ class ModelConfig(Section):
     """What people should know about this model, for the model card."""
     gates: Annotated[GatesConfig | None, Example("{accuracy: 0.9}")] = None
     """Gates of this model; default: the gates of the file."""
+    golden: Annotated[GoldenConfig | None, Example("{rows: 200}")] = None
+    """How many rows each device answers to prove its copy of the model; default: 1000."""
 
     @property
     def reduction(self) -> ReduceConfig | None:
@@ -195,7 +200,7 @@ class ModelConfig(Section):
 
     @property
     def measured_on(self) -> float | TestFile:
-        """What the model is measured on: a share of its rows, or a file of its own."""
+        """The held-out rows on which the model is measured: a share of its rows, or a separate file."""
         return self.split if isinstance(self.split, TestFile) else self.test
 
     @pydantic.model_validator(mode="after")
@@ -204,12 +209,25 @@ class ModelConfig(Section):
         if self.split is not None and isinstance(self.measured_on, TestFile) and "test" in self.model_fields_set:
             problem = "the held-out rows are in a file of their own: leave `split` or `test` out"
         elif self.split is not None and isinstance(self.data, SkopsData) and not isinstance(self.split, TestFile):
-            problem = "the estimator of `skops` holds all its rows: leave `split` out"
+            problem = "the estimator of `skops` was fitted on all its rows, so none can be held out: leave `split` out"
         elif isinstance(self.split, GroupSplit | TimeSplit) and not isinstance(self.data, FileData):
             problem = "only rows in a file have a column to split by"
         if problem:
             hint = "split: stratified, and a share in test:, or test: {file: test.csv} alone"
             raise PydanticCustomError("misplaced_key", "{problem}", {"key": "split", "problem": problem, "hint": hint})
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _input_fits(self) -> ModelConfig:
+        if self.input is None or isinstance(self.data, SklearnData):
+            return self
+        table = ("missing", "categories", "unknown_category", "thousands", "target")
+        taken = () if isinstance(self.data, SkopsData) else [key for key in table if key in self.data.model_fields_set]
+        if taken or isinstance(self.data, SkopsData):
+            what = f"`{taken[0]}` of data" if taken else "an estimator of `skops`"
+            problem = f"stages take raw numbers, which {what} does not go with"
+            hint = "leave `input` out, or data: {file: train.csv, label: species}"
+            raise PydanticCustomError("misplaced_key", "{problem}", {"key": "input", "problem": problem, "hint": hint})
         return self
 
     @pydantic.model_validator(mode="after")
@@ -236,32 +254,11 @@ class ModelConfig(Section):
             )
             raise PydanticCustomError("misplaced_key", "{problem}", {"key": taken[0], "problem": why, "hint": _SKOPS})
         if "test" in self.model_fields_set and not isinstance(self.test, TestFile) and self.test:
-            problem = "the estimator of `skops` contains all its rows: write test: {file: test.csv}, or leave it out"
+            problem = "the estimator of `skops` was fitted on all its rows: "
+            problem += "write test: {file: test.csv}, or leave it out"
             hint = "test: {file: test.csv}"
             raise PydanticCustomError("misplaced_key", "{problem}", {"key": "test", "problem": problem, "hint": hint})
         return self
-
-
-class ReleaseConfig(Section):
-    """Where the release is written and what it is called."""
-
-    dir: FilePath = Field(default=Path("dist"), validate_default=True)
-    """The release directory; with several models, each has a subdirectory with its name."""
-    version: Annotated[str, AfterValidator(check_version), Example('"1.0"')] = "1.0.0"
-    """Version for humans; devices compare the sequence."""
-    sequence: Annotated[int | None, Example("12")] = Field(default=None, ge=1, lt=2**53)
-    """Number that grows with each release; default: the time of the build."""
-    expires: Annotated[Annotated[Duration, Field(gt=0.0)] | None, Example("90d")] = None
-    """Time after the build after which no device activates the release; default: it never expires."""
-
-
-class SigningConfig(Section):
-    """The signing key, and the keys that new devices trust."""
-
-    key: FilePath = Field(default=Path("keys/signing.pem"), validate_default=True)
-    """The private key (`knnkit keygen`)."""
-    trusted: Annotated[tuple[FilePath, ...], Example("[keys/signing.pub]")] = ()
-    """Public keys that `provision` puts on a device, which should have no others; default: that of the signing key."""
 
 
 class Build(Section):
@@ -274,7 +271,7 @@ class Build(Section):
     signing: SigningConfig
     """The signing key."""
     gates: GatesConfig
-    """What a device must reach."""
+    """Figures that a release must reach on every device."""
 
 
 _A_MODEL = "{name: fruit, data: {file: train.csv, label: species}}"
@@ -319,7 +316,7 @@ class Config(Section):
     def _consistent(self) -> Config:
         if self.models and self.model:
             raise no_sense(
-                "say either `model` or `models`", "leave out `model`: its keys are an entry of `models`", "models"
+                "give either `model` or `models`", "leave out `model`: its keys are an entry of `models`", "models"
             )
         if not (self.models or self.model or self.fleet.targets):
             raise no_sense("the key 'model' is missing", f"model: {_A_MODEL}, or fleet: {{targets: [pi@board-1]}}")

@@ -24,11 +24,10 @@ from knnkit.config.models import (
     GatesConfig,
     GroupSplit,
     ModelConfig,
-    ReleaseConfig,
-    SigningConfig,
     TestFile,
     TimeSplit,
 )
+from knnkit.config.release_models import ReleaseConfig, SigningConfig
 from knnkit.errors import ConfigError
 
 __all__ = [
@@ -63,7 +62,7 @@ def parse(text: str, *, source: str = FILE_NAME, base: Path | None = None, home:
 
 
 def _innermost(errors: list[Any]) -> Iterator[Any]:
-    """Yields the errors without a list's `too_short` if its entries have errors: they are the cause."""
+    """Yields the errors, without `too_short` of a list whose entries have errors, which caused it."""
     for each in errors:
         place = each["loc"]
         if each["type"] != "too_short" or not any(

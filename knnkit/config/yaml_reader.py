@@ -73,7 +73,7 @@ class Document:
 
 
 class _TooMany(Exception):
-    """The text has more values than are read."""
+    """The text has more values than the reader allows."""
 
 
 class Loader(yaml.SafeLoader):
@@ -86,7 +86,7 @@ class Loader(yaml.SafeLoader):
         self._composed = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """As the base class, but stops at `MAX_NODES`, which take seconds to compose."""
+        """As the base class, but raises `_TooMany` after `MAX_NODES` nodes, which take seconds to compose."""
         self._composed += 1
         if self._composed > MAX_NODES:
             raise _TooMany

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import glob
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from knnkit.errors import DataError
 
+#: A part of a pattern that names what stands there.
+PART = re.compile(r"\{([A-Za-z_]\w*)\}")
+
 
 def expand(sources: Sequence[Path]) -> tuple[Path, ...]:
     """Returns the files of names and patterns (`data/*.csv`, `data/**/*.csv`): those of a pattern sorted, each once.
+
+    A part in braces (`sounds/{word}/*.wav`) fits what `*` fits.
 
     Raises:
         DataError: a pattern fits no file.
     """
     found: dict[Path, None] = {}
     for source in sources:
+        if not source.exists():
+            source = Path(PART.sub("*", str(source)))
         if source.exists() or not glob.has_magic(str(source)):
             found[source] = None
             continue

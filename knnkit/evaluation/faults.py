@@ -1,4 +1,4 @@
-"""Faults in labelled rows that make an evaluation untrue.
+"""Faults in labelled rows that make an evaluation misleading.
 
 `find` counts rows on both sides of a split, equal rows with different labels, features that are a copy of the label,
 and labels that differ only in blanks or case. It returns warnings and never changes a row.
@@ -22,7 +22,7 @@ _FEW = 5
 
 
 def find(training: Dataset, held_out: Dataset | None) -> tuple[str, ...]:
-    """Returns one warning for each kind of fault that is there."""
+    """Returns one warning for each kind of fault in the rows."""
     found = [_on_both_sides(training, held_out), _conflicts(training, held_out), *_copies(training)]
     return tuple(f"{training.source}: {text}" for text in (*found, *_spellings(training)) if text)
 
@@ -60,7 +60,7 @@ def _keys(rows: NDArray[np.float32]) -> list[bytes]:
 
 
 def _copies(training: Dataset) -> list[str]:
-    """Finds features with one value for each label, and another for each other label."""
+    """Finds features that give away the label: each label has one value, and each value one label."""
     classes, codes = np.unique(training.labels, return_inverse=True)
     if len(classes) < 2 or len(training.rows) < _FEW * len(classes):
         return []
@@ -75,7 +75,7 @@ def _follows(column: NDArray[np.float32], codes: NDArray[Any]) -> bool:
 
 
 def _spellings(training: Dataset) -> list[str]:
-    """Finds labels that are one word in several spellings; single characters can be classes of their own."""
+    """Finds labels that are one word in several spellings, except single characters, which can be real classes."""
     spelt: dict[str, list[str]] = defaultdict(list)
     counts = dict(zip(*(part.tolist() for part in np.unique(training.labels, return_counts=True))))
     for label in counts:

@@ -1,7 +1,7 @@
 """Rows whose label changes from one model to another.
 
-Both answer the same rows in float64 (`knnkit.model.stored`). A flip names the row, both labels, and the neighbours that
-decided each. Reads no file.
+Both models answer the same rows in float64 (`knnkit.model.stored`). A flip is a row whose label changes: it names the
+row, both labels, and the neighbours that decided each. Reads no file.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _WORK, _LEAST = 4_000_000_000, 1000
 
 @dataclass(frozen=True)
 class Asked:
-    """Rows to compare on: raw rows as each model takes them, the true labels (empty if not known), and their origins.
+    """Rows to compare two models on: raw rows as each model takes them, true labels (empty if not known), and origins.
 
-    `numbers` are the places of the rows among `origins`.
+    An origin is the place of a row in the user's data. `numbers` are the positions of the rows in `origins`.
     """
 
     before: NDArray[np.floating[Any]]
@@ -72,7 +72,7 @@ class Flip:
 
 @dataclass(frozen=True)
 class Kind:
-    """Rows that change alike."""
+    """All flips with the same true label, label before and label after."""
 
     truth: str
     before: str
@@ -82,7 +82,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two models on `rows` rows, `known` of which have a known label; `right_*` counts the right answers to those."""
+    """Result for two models on `rows` rows, `known` of them with a label; `right_*` counts right answers to those."""
 
     rows: int
     known: int
@@ -98,7 +98,7 @@ class Comparison:
 
 
 def affordable(before: StoredModel, after: StoredModel, asked: Asked) -> Asked:
-    """Returns the rows to compare on: all, or as many drawn at random as both models answer in time."""
+    """Returns the rows to compare on: all, or a random sample that both models can answer in acceptable time."""
     most = max(_LEAST, _WORK // max(before.reference.enrolled.size, after.reference.enrolled.size))
     if len(asked) <= most:
         return asked
@@ -106,7 +106,7 @@ def affordable(before: StoredModel, after: StoredModel, asked: Asked) -> Asked:
 
 
 def compare(before: StoredModel, after: StoredModel, asked: Sequence[Asked]) -> Comparison:
-    """Returns what changes from one model to the other."""
+    """Returns the flips from one model to the other."""
     flips: list[Flip] = []
     rows = known = right_before = right_after = 0
     for part in [each.take(chosen) for each in asked for chosen in _parts(len(each))]:

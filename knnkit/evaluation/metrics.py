@@ -18,7 +18,7 @@ _Z = 1.959963984540054
 
 @dataclass(frozen=True)
 class ClassFigures:
-    """One class: `support` counts its rows, `right` those that were recognised, `answered` the rows so answered."""
+    """One class: `support` counts its rows, `right` those answered right, `answered` all rows answered with it."""
 
     label: str
     support: int
@@ -27,12 +27,12 @@ class ClassFigures:
 
     @property
     def recall(self) -> float | None:
-        """Share of the rows of this class that were recognised; None without rows."""
+        """Share of the rows of this class that were answered with it; None without rows."""
         return self.right / self.support if self.support else None
 
     @property
     def precision(self) -> float:
-        """Share of the rows answered with this class that are of it; 0 without such answers, as scikit-learn has it."""
+        """Share of the rows answered with this class that belong to it; 0 without such answers, as in scikit-learn."""
         return self.right / self.answered if self.answered else 0.0
 
 
@@ -85,7 +85,7 @@ def wilson(right: int, rows: int) -> tuple[float, float]:
 
 
 def of_evaluation(found: Evaluation | None, classes: Sequence[int | str]) -> Figures | None:
-    """Returns the figures of a build; None where nothing was measured."""
+    """Returns the figures of a build; None if it measured nothing."""
     if found is None or not found.rows or not len(classes) == len(found.support) == len(found.right):
         return None
     return _figures(found.rows, tuple(zip(map(str, classes), found.support, found.right, found.answered)), found.of)
@@ -102,7 +102,7 @@ def of_confusion(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> 
 
 
 def document(figures: Figures | None, how: str = "") -> dict[str, object] | None:
-    """Returns the figures for JSON; None where nothing was measured."""
+    """Returns the figures as a dictionary for JSON; None if nothing was measured."""
     if figures is None:
         return None
     classes = [

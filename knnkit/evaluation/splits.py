@@ -34,9 +34,9 @@ class Divided:
 
     Attributes:
         training: rows that become neighbours.
-        held_out: rows that measure; None where nothing is held out.
-        how: random, stratified, group, time or leave-one-out; empty where nothing is measured.
-        warnings: for the person who builds.
+        held_out: rows for measuring; None if no row is held out.
+        how: random, stratified, group, time or leave-one-out; empty if nothing is measured.
+        warnings: messages for the user.
     """
 
     training: Dataset
@@ -50,8 +50,8 @@ def divide(everything: Dataset, share: float, seed: int, how: str | None = None)
 
     Args:
         everything: all rows; `beside` holds the groups or times.
-        share: to hold out, between 0 and 1.
-        seed: of the division.
+        share: part of the rows to hold out, between 0 and 1.
+        seed: seed of the random division.
         how: random, stratified, group or time; None lets the rows decide.
 
     Raises:
@@ -69,7 +69,7 @@ def divide(everything: Dataset, share: float, seed: int, how: str | None = None)
 
 
 def _default(everything: Dataset, share: float, seed: int) -> Divided:
-    """Divides as the article does; by class where that would leave a class without training rows."""
+    """Divides at random, as scikit-learn does; by class if that would leave a class without training rows."""
     kept, held_out = _random(everything, share, seed)
     lost = _unlearnt(everything.labels, kept)
     if not lost:
@@ -96,7 +96,7 @@ def _doubt(classes: int, rows: int) -> str:
 
 def _all_held_out(everything: Dataset, lost: list[Any], how: str) -> DataError:
     more = f", and of {len(lost) - 1} labels more" if len(lost) > 1 else ""
-    hint = "split: stratified" if how == "random" else "another test: or seed:, or a `features:` and `label:` that fit"
+    hint = "split: stratified" if how == "random" else "try another test: or seed:, or correct `features:` and `label:`"
     if how in ("group", "time"):
         hint = f"split: stratified, or more rows of that label in other {'groups' if how == 'group' else 'times'}"
     return DataError(f"{everything.source}: all rows of the label {lost[0]!r} were held out{more}", hint=hint)
@@ -149,7 +149,7 @@ def _group(everything: Dataset, share: float, seed: int) -> tuple[Places, Places
     assert everything.beside is not None
     groups = len(np.unique(everything.beside))
     if groups < 2:
-        raise DataError(f"{everything.source}: all rows are of one group", hint="split: stratified, or another column")
+        raise DataError(f"{everything.source}: all rows have one group", hint="split: stratified, or another column")
     divisions = GroupShuffleSplit(_TRIES, test_size=share, random_state=seed)
     try:
         found = list(divisions.split(everything.rows, groups=everything.beside))
@@ -161,7 +161,7 @@ def _group(everything: Dataset, share: float, seed: int) -> tuple[Places, Places
 
 
 def _time(everything: Dataset, share: float, seed: int) -> tuple[Places, Places]:
-    """Holds out the latest rows; rows of one moment stay together."""
+    """Holds out the latest rows; rows with the same time stay together."""
     assert everything.beside is not None
     moments = np.array([*_moments(everything.beside.tolist(), everything.source)])
     order = np.argsort(moments, kind="stable")

@@ -1,7 +1,8 @@
 """Trade-off between accepted strangers and rejected ordinary rows.
 
-For each share that `reject` of deploy.yaml may have: the thresholds of the classes, the ordinary rows that they reject,
-and the strangers that they accept. Pure; `knnkit.commands.reject` shows it.
+Strangers are rows that belong to none of the classes. `reject` in deploy.yaml is the share of ordinary rows to accept.
+For each possible share, computes the distance thresholds of the classes, the ordinary rows that these reject, and the
+strangers that they accept. Pure; `knnkit.commands.reject` shows the result.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class ClassLevel:
-    """One class: its threshold, its ordinary rows and those rejected, and the strangers that are taken for it."""
+    """One class: its threshold, its ordinary rows, those rejected, and the strangers that are answered with it."""
 
     share: float
     threshold: float
@@ -67,7 +68,7 @@ class Trade:
     n_classes: int
 
     def level(self, share: float, own: Mapping[int, float] | None = None) -> Level:
-        """Returns what the share does; `own` has class index -> share in its place."""
+        """Returns the effect of a share; `own` (class index -> share) replaces it for some classes."""
         found = self.calibration
         thresholds = calibrate(share, found.label, found.kth, self.n_classes, own).thresholds
         unknown = self.ordinary.beyond(thresholds)
@@ -81,15 +82,15 @@ class Trade:
         return Level(share, float(unknown.mean()), accepted, tuple(ClassLevel(*each) for each in classes))
 
     def strictest(self, rejected: float) -> Level | None:
-        """Returns the smallest share that rejects at most this part of the ordinary rows; None if none does."""
+        """Returns the smallest share that rejects at most the part `rejected` of ordinary rows; None if none does."""
         return self._first(lambda level: level.rejected <= rejected, _FINE)
 
     def widest(self, accepted: float) -> Level | None:
-        """Returns the largest share that accepts at most this part of the strangers; None if none does."""
+        """Returns the largest share that accepts at most the part `accepted` of strangers; None if none does."""
         return self._first(lambda level: level.accepted is not None and level.accepted <= accepted, _FINE[::-1])
 
     def _first(self, fits: Callable[[Level], bool], shares: NDArray[np.float64]) -> Level | None:
-        """Bisects: a share either fits or not, and those that fit are the last ones."""
+        """Returns the first share that fits, by bisection: all shares after a fitting one fit as well."""
         low, high = 0, len(shares)
         while low < high:
             middle = (low + high) // 2

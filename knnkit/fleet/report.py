@@ -85,7 +85,7 @@ class DeviceReport:
 
     @property
     def word(self) -> str:
-        """How it came out, for people: a rollback commits, too, but is not called so."""
+        """The outcome for people: a rollback also has the outcome COMMITTED, but reads "rolled back to …"."""
         steps = {step.name for step in self.steps}
         if self.outcome is Outcome.COMMITTED and self.release and "roll back" in steps and "activate" not in steps:
             return f"rolled back to {self.release.name} {self.release.version}"
@@ -125,7 +125,7 @@ class FleetReport:
 
     @property
     def exit_code(self) -> int:
-        """The exit code of the run (see `device_agent.shared.protocol.constants`); an interrupted one ends with 130."""
+        """The exit code of the run (see `device_agent.shared.protocol.constants`); of an interrupted run, 130."""
         return EXIT_INTERRUPTED if self.interrupted else exit_code(self.devices)
 
     def count(self, *outcomes: Outcome) -> int:
@@ -147,7 +147,7 @@ EXIT_INTERRUPTED = 130
 
 
 def exit_code(devices: Iterable[DeviceReport]) -> int:
-    """Returns one exit code for many devices: of failure, wrong usage, refusal and lock the first that occurred.
+    """Returns one exit code for many devices: the first that any device has, of failure, usage, refusal and lock.
 
     4 means that every failure was one of verification, parity or accuracy (perhaps with locks and unreachable devices);
     3 that devices were only unreachable. Devices skipped because of others do not count.

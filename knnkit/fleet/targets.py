@@ -23,7 +23,7 @@ LOCAL = "local"
 class Target:
     """One device; `address` None is the embedded device on this machine.
 
-    `near` is `local` or the name in deploy.yaml that is most like what was typed, where that is none of them.
+    `near` suggests a name, of deploy.yaml or `local`, if the user typed one that deploy.yaml does not have.
     """
 
     name: str
@@ -41,13 +41,13 @@ class Target:
 
     @property
     def words(self) -> str:
-        """What names it on a command line."""
+        """The options that name this device on a command line."""
         root = f" --root {shlex.quote(self.root)}" if self.root_typed else ""
         typed = self.address.typed if self.address else None
         return f"--target {typed.words(jumps=True) if typed else shlex.quote(self.name)}{root}"
 
     def lead(self, hint: str) -> str:
-        """Returns a hint whose commands reach this device as the user named it: with its root, jump hosts and key."""
+        """Returns `hint` with the options that reach this device, in place of `--target HOST`."""
         return re.sub(r"--target (HOST|THIS_DEVICE)\b", lambda _: self.words, hint)
 
 

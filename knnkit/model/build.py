@@ -27,6 +27,7 @@ from knnkit.model.reference.classifier import Reference
 from knnkit.model.reference.enrolment import Enrolment, codes_of, enrol
 from knnkit.model.reference.spec import DEFAULT, KnnSpec
 from knnkit.model.scaling import fit_scaler
+from knnkit.model.schema import lowest_schema, require_keepable
 from knnkit.model.tflite.load_tensorflow import load_tensorflow, needs_build_extra, tensorflow_version
 from knnkit.model.tflite.op_versions import minimum_runtime
 
@@ -71,6 +72,7 @@ def build_model(
     measure: Measure | None = None,
     table: model_info.Table | None = None,
     ignore_extra: bool = False,
+    input: model_info.Input | None = None,
     golden: Origins = _UNKNOWN,
 ) -> BuiltModel:
     """Builds the classifier `spec` over the rows of `training`.
@@ -85,6 +87,7 @@ def build_model(
         measure: evaluates the reference; the result is stored in knn.json.
         table: of the raw columns that the rows were made from, stored in knn.json.
         ignore_extra: whether rows may have columns that the model does not know.
+        input: the stages that the rows were made by, stored in knn.json.
         golden: where the golden rows come from.
 
     Raises:
@@ -94,7 +97,7 @@ def build_model(
     _require_rows(spec.k, len(training.rows), training.source)
     enrolment = enrol(training, fit_scaler(training.rows, spec.scale), spec.metric)
     how: dict[str, Any] = {"margin": margin, "seed": seed, "inputs": inputs, "measure": measure, "golden": golden}
-    how |= {"table": table, "ignore_extra": ignore_extra}
+    how |= {"table": table, "ignore_extra": ignore_extra, "input": input}
     return build_enrolled(spec, enrolment, held_out, training=origins_of(training), **how)
 
 
@@ -110,6 +113,7 @@ def build_enrolled(
     measure: Measure | None = None,
     table: model_info.Table | None = None,
     ignore_extra: bool = False,
+    input: model_info.Input | None = None,
     training: Origins | None = None,
     golden: Origins = _UNKNOWN,
     spare: Dataset | None = None,
@@ -125,8 +129,6 @@ def build_enrolled(
         BuildError: the model cannot be built as asked.
         MissingDependency: a package of `knnkit[build]` is not installed.
     """
-    if spec.keep is not None and enrolment.targets is not None:
-        raise BuildError("keep: rows are kept for people to label, and a regression has no labels", hint="leave it out")
     reference = make_reference(spec, enrolment, held_out, margin=margin, seed=seed, spare=spare)
     measured = None if measure is None else measure(reference, enrolment.classes)
     targets = targets_of(enrolment) if measured is None else measured
@@ -164,9 +166,11 @@ def build_enrolled(
         table=table,
         ignore_extra=ignore_extra,
         keep=spec.keep,
+        input=input,
         targets=targets if isinstance(targets, model_info.Targets) else None,
-        schema=_schema(enrolment.targets is not None, table is not None or ignore_extra, origin is not None),
     )
+    require_keepable(info)
+    info = replace(info, schema=lowest_schema(info))
     return BuiltModel(
         metadata.pack(tree, model, info, pack(training or Origins(Path(enrolment.source).name), golden)),
         info,
@@ -196,13 +200,6 @@ def targets_of(enrolment: Enrolment) -> model_info.Targets | None:
     if enrolment.targets is None:
         return None
     return model_info.Targets(enrolment.target_names, tuple(spreads(enrolment.targets).tolist()))
-
-
-def _schema(pipelines: bool, tables: bool, origin: bool) -> int:
-    """Returns the lowest version of knn.json that says what the model needs."""
-    if pipelines:
-        return constants.SCHEMA_OF_PIPELINES
-    return constants.SCHEMA_OF_TABLES if tables else constants.SCHEMA_OF_ORIGINS if origin else constants.SCHEMA
 
 
 def make_reference(

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.golden.golden_set import Golden
+from device_agent.shared.protocol.model_info import KnnInfo
 from device_agent.shared.queries import row_type
 from knnkit.data.dataset import Dataset
 from knnkit.errors import DataError
@@ -20,8 +21,12 @@ from knnkit.model.reference.enrolment import codes_of
 
 #: Rows of each class in a golden set, if there are as many: enough to show that a class was forgotten.
 _OF_EACH_CLASS = 30
-#: Most rows of a golden set.
+#: Most rows of a golden set, where deploy.yaml names no number.
 MAX_ROWS = 1000
+#: Of one core of a Raspberry Pi 4: products, and sums of differences, a second; bytes read from memory a second.
+_PRODUCTS, _DIFFERENCES, _BYTES = 3e9, 4e8, 2e9
+#: Rows that the check answers one by one, and seconds that are worth a word.
+_ALONE, _LONG = 300, 10.0
 
 
 def make_golden(
@@ -33,7 +38,8 @@ def make_golden(
     limit: int = MAX_ROWS,
     raw: Callable[[Dataset], bytes] | None = None,
 ) -> Golden:
-    """Returns the golden set of `model` with at most `limit` rows; `raw` writes them before the model's table.
+    """Returns the golden set of `model` with at most `limit` rows; `raw` writes them as they were before the
+    model's table or stages.
 
     Raises:
         DataError: the held-out rows have other features than the training rows.
@@ -42,6 +48,8 @@ def make_golden(
     if drawn.feature_names != training.feature_names:
         raise DataError(f"{drawn.source}: its features are not those of {training.source}, in the same order")
     rows = drawn.rows.astype(row_type(model.info.origin))
+    if model.info.input is not None:  # a device's own rows lie a little beside these
+        model.reference.listed = model.info.input.bound
     answers = model.reference.answer(rows)
     codes = model.reference.classes
     classified = held_out is not None and drawn.targets is None
@@ -56,8 +64,21 @@ def make_golden(
         tolerance=answers.tolerance,
         values=None if drawn.targets is None else model.reference.values(answers),
         targets=drawn.targets if held_out is not None or drawn.targets is None else np.full_like(drawn.targets, np.nan),
-        raw=b"" if raw is None or model.info.table is None else raw(drawn),
+        raw=b"" if raw is None else raw(drawn),
     )
+
+
+def long_check(info: KnnInfo, rows: int) -> tuple[str, ...]:
+    """Says about how long one core of a Raspberry Pi 4 checks the golden rows of a model; nothing if it is short."""
+    numbers = float(info.n_train * info.n_features)
+    one, many = 4 * numbers / _BYTES, rows * numbers / _PRODUCTS
+    if info.metric == "manhattan":
+        one, many = numbers / _DIFFERENCES, rows * numbers / _DIFFERENCES
+    seconds = many + _ALONE * one
+    if seconds < _LONG:
+        return ()
+    less = "; fewer, as model: {golden: {rows: 100}}, take less time" if rows > 100 else ""
+    return (f"golden rows: {rows:,}; one core of a Raspberry Pi 4 checks them in about {seconds:.0f} s{less}",)
 
 
 def draw_rows(held_out: Dataset | None, training: Dataset, *, seed: int = 0, limit: int = MAX_ROWS) -> Dataset:

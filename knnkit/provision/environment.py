@@ -41,17 +41,17 @@ class Wanted:
 
     @property
     def digest(self) -> str:
-        """The name of the environment: SHA-256 in hex of what it is made of."""
+        """The name of the environment: a SHA-256 in hex over its versions and files."""
         return hashlib.sha256(json.dumps(self.made_of, sort_keys=True).encode()).hexdigest()
 
     def is_on(self, board: Board) -> bool:
-        """Whether the board has all of it, and no leftovers to remove."""
+        """Whether the board has this environment and these keys, and no leftovers to remove."""
         trusts = all(board.trusted.get(name) == hashlib.sha256(pem).hexdigest() for name, pem in self.trust.items())
         return board.current == self.digest and board.tidy and trusts
 
 
 def decide(name: str, board: Board, runtime: str, keys: Mapping[str, bytes]) -> Wanted:
-    """Returns what a board should have, with the agent of this knnkit; `runtime` as for `recipe_for`.
+    """Returns what a board should have, with the agent of this knnkit; `runtime` is that of `recipe_for`.
 
     Raises:
         DeviceFailed: no agent can run there, or not with this runtime.
@@ -76,5 +76,5 @@ def fingerprint(key_file: str) -> str:
 
 
 def _key_file(fingerprint: str) -> str:
-    """The same name as in `device_agent.store.trust_store`."""
+    """Returns the name that `device_agent.store.trust_store` gives to the file of a key."""
     return fingerprint.removeprefix(dsse.FINGERPRINT_PREFIX) + ".pem"

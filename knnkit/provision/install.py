@@ -38,7 +38,7 @@ Proof = Callable[[str, str], None]
 
 @dataclass(frozen=True)
 class Provisioned:
-    """What is on the board now; `changed` tells whether anything was done."""
+    """What is on the board now; `changed`: whether provisioning changed anything."""
 
     changed: bool
     environment: str  # digest; ROOT/venv points to it
@@ -105,7 +105,7 @@ def provision(
             except DeviceFailed as error:
                 if error.reason not in UNFETCHED:
                     raise
-                job.notes.append(f"{UNFETCHED[error.reason]}: the wheels were sent from here")
+                job.notes.append(f"{UNFETCHED[error.reason]}: this host sent the wheels")
         return job.install(sources.from_host())
 
 
@@ -152,7 +152,7 @@ class _Job:
             return self._report_others()
 
     def put_into_use(self, source: Source, place: str | None = None) -> Provisioned:
-        """Builds the environment if it is missing, calls `prove` if another is in use, and switches to it."""
+        """Builds the environment if it is missing, calls `prove` if another is in use, and switches to the new one."""
         before, now = self.board.runtime, runtime_of(self.wanted.recipe.pins)
         another = before not in (None, now)
         if self.prove and self.board.current not in (None, self.wanted.digest):
@@ -228,6 +228,7 @@ _KNOWN = (
     constants.STARTS_FILE,
     constants.COUNTS_FILE,
     constants.RING_FILE,
+    constants.SEARCHES_FILE,
     constants.LOCK_FILE,
     constants.CLASS_FILE,
     constants.VENV_LINK,

@@ -27,11 +27,11 @@ BUILD_SECONDS = 1200.0
 
 
 class PythonFacts(Protocol):
-    """What provisioning must know about a board's own Python, such as `knnkit.fleet.device.probe.Facts`."""
+    """What provisioning must know about a board's own Python; `knnkit.fleet.device.probe.Facts` has it."""
 
     @property
     def python(self) -> tuple[int, int, int] | None:
-        """Its version; None if there is no Python."""
+        """The version of the board's Python; None if it has none."""
         ...
 
     @property
@@ -41,10 +41,10 @@ class PythonFacts(Protocol):
 
 
 def interpreter(transport: Transport, facts: PythonFacts) -> str:
-    """Returns the path of the board's own Python; of this one for the embedded device.
+    """Returns the path of the board's own Python; for the embedded device, of the Python that runs knnkit.
 
     Raises:
-        DeviceFailed: it has none, or the agent does not run on it.
+        DeviceFailed: the board has no Python, or the agent does not run on it.
     """
     if isinstance(transport, LocalTransport):
         return sys.executable
@@ -53,7 +53,7 @@ def interpreter(transport: Transport, facts: PythonFacts) -> str:
 
 
 def look(transport: Transport, python: str, root: str, probe: str) -> Board:
-    """Returns facts about the board and what was provisioned there; changes nothing.
+    """Returns facts about the board and about what knnkit installed there; changes nothing.
 
     `probe` is code that the environment in use must be able to run.
 
@@ -93,7 +93,7 @@ def check_writable(name: str, board: Board) -> None:
     """Checks that the board's root can be written.
 
     Raises:
-        DeviceFailed: it cannot; the message says why.
+        DeviceFailed: it cannot be written; the message says why.
     """
     if board.read_only:
         raise DeviceFailed(
@@ -169,7 +169,7 @@ def _no_answer(transport: Transport, python: str, complaint: str) -> DeviceFaile
 
 
 def _senseless(transport: Transport, what: str) -> DeviceFailed:
-    return DeviceFailed(f"{transport.name}: malformed answer of the provisioning script: {what}", reason="bad-answer")
+    return DeviceFailed(f"{transport.name}: the provisioning script's answer is malformed: {what}", reason="bad-answer")
 
 
 _PACKAGE = "device_agent.bootstrap"
@@ -190,7 +190,7 @@ def _head() -> str:
 
 
 def onboard() -> dict[str, str]:
-    """Returns module -> source of everything in the package."""
+    """Returns module -> source of every module in `device_agent.bootstrap`."""
     files = {
         file.name: file.read_text(encoding="utf-8")
         for file in resources.files(_PACKAGE).iterdir()

@@ -1,9 +1,9 @@
 """Table of the packages that each kind of board needs.
 
-Exact versions by architecture, Python and runtime, and the reasons why some boards cannot run the agent. From the
-wheels on PyPI (docs/decisions): tflite-runtime ends at Python 3.11 and needs NumPy 1; LiteRT has no wheel for 32-bit
-ARM; NumPy has none either, so the distribution's NumPy and cryptography are used there. Where no TFLite wheel exists
-(32-bit Trixie, ARMv6, RISC-V, musl), NumPy is the runtime. No I/O.
+Has exact versions by architecture, Python and runtime, and the reasons why some boards cannot run the agent. They
+follow from the wheels on PyPI (docs/decisions): tflite-runtime ends at Python 3.11 and needs NumPy 1; LiteRT has no
+wheel for 32-bit ARM; NumPy has none either, so the distribution's NumPy and cryptography are used there. Where no
+TFLite wheel exists (32-bit Trixie, ARMv6, RISC-V, musl), NumPy is the runtime. No I/O.
 """
 
 from __future__ import annotations
@@ -93,12 +93,12 @@ class Recipe:
 
     @property
     def system_site(self) -> bool:
-        """Whether NumPy and cryptography are the distribution's."""
+        """Whether the environment uses the distribution's NumPy and cryptography."""
         return self.pins in ((), (TFLITE,))
 
     @property
     def runtime(self) -> str:
-        """The runtime as `name==version`; the distribution's NumPy is `numpy`."""
+        """The runtime as `name==version`; `numpy` alone stands for the distribution's NumPy."""
         return self.pins[0] if self.pins else constants.NUMPY
 
     @property

@@ -44,14 +44,14 @@ def default_folder() -> Path:
 
 
 def is_named(folder: Path | None) -> bool:
-    """Whether the user named the folder of wheels, on the command line or by $KNNKIT_WHEELS."""
+    """Whether the user chose the folder of wheels, on the command line or by $KNNKIT_WHEELS."""
     return folder is not None or bool(os.environ.get(FOLDER_VARIABLE))
 
 
 def fetch(pins: Sequence[str], recipe: Recipe, folder: Path, *, own: bool = False) -> list[Path]:
     """Returns the wheels for a board; downloads those that `folder` lacks.
 
-    With `own`, the user named the folder: if it has no wheel of a known name, one of another name is used.
+    `own`: the user chose the folder; if it has no wheel with a known name, one with another name is used.
 
     Raises:
         UsageError: `folder` cannot be written.
@@ -184,8 +184,8 @@ def _download(pins: Sequence[str], recipe: Recipe, folder: Path) -> None:
         return
     if importlib.util.find_spec("pip") is None:
         raise MissingDependency(
-            f"{', '.join(pins)} must be fetched and this Python has no pip",
-            hint=f"{sys.executable} -m ensurepip, or put the wheels into {folder}",
+            f"{', '.join(pins)} must be downloaded and this Python has no pip",
+            hint=f"{sys.executable} -m ensurepip; or put the wheels into {folder}",
         )
     platforms = [word for tag in platform_tags(recipe) for word in ("--platform", tag)]
     with tempfile.TemporaryDirectory(dir=folder, prefix=".fetch-") as fresh:
@@ -213,7 +213,7 @@ def requirement(pin: str, recipe: Recipe) -> str:
 
 
 def _differs(recipe: Recipe, folder: Path, complaint: str) -> DeviceFailed:
-    """Shows no URLs: they may hold the password of the user's package index."""
+    """Returns the error for a failed download; shows no URLs, which may hold the password of the package index."""
     name = re.search(WHEEL, complaint)
     got = re.search(r"Got\s+([0-9a-f]{64})", complaint)
     return DeviceFailed(
@@ -226,7 +226,7 @@ def _differs(recipe: Recipe, folder: Path, complaint: str) -> DeviceFailed:
 
 def _cannot(pins: Sequence[str], recipe: Recipe, folder: Path, why: str) -> DeviceFailed:
     return DeviceFailed(
-        f"cannot fetch {', '.join(pins)} for {describe(recipe)}: {why}",
+        f"cannot download {', '.join(pins)} for {describe(recipe)}: {why}",
         reason="no-wheel",
         hint=f"download them on a machine with internet and put them into {folder}",
     )

@@ -1,7 +1,7 @@
 """Chooses where each wheel of an environment comes from.
 
-From an earlier environment on the board, the board's own pip, or this host. Wheels that this host's folder lacks are
-downloaded into it; the SHA-256 of each is checked. Sends nothing.
+A wheel comes from an earlier environment on the board, the board's own pip, or this host. Wheels that this host's
+folder lacks are downloaded into it; the SHA-256 of each is checked. Sends nothing.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Source:
 
     @property
     def wheels(self) -> list[dict[str, str]]:
-        """All wheels but those that pip downloads, in the form of an order to `device_agent.bootstrap`."""
+        """All wheels except those that the board's pip downloads, as arguments of `device_agent.bootstrap`."""
         return [*self.on_board, *({"name": file.local.name, "sha256": file.sha256} for file in self.files)]
 
 

@@ -1,8 +1,9 @@
 """Builds a signed release directory.
 
-It holds model.tflite, golden.npz, release.json and model.sig. All files are written to a hidden folder beside the
-release, which then replaces it by a rename: a failed build leaves the old release. `knnkit.training` loads the rows and
-builds the model.
+A release is a directory of four files: the model (model.tflite), rows to check it with (golden.npz), a description
+(release.json) and the signature over all of them (model.sig). All files are written to a hidden folder beside the old
+release, which then replaces it by a rename; after a failed build, the old release is unchanged. `knnkit.training`
+loads the rows and builds the model.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ _AHEAD = 24 * 3600
 
 @dataclass(frozen=True, repr=False)
 class Built:
-    """The result of a build: `fresh` is False if the release was up to date; `digest` is its OMS root digest."""
+    """The result of a build: `fresh` is False if the release was up to date; `digest` identifies the release."""
 
     directory: Path
     manifest: model_info.Manifest
@@ -67,7 +68,7 @@ class Built:
 
     @property
     def figures(self) -> Figures | None:
-        """Figures on all held-out rows, overall and by class; None where nothing was measured."""
+        """Figures on all held-out rows, overall and by class; None if nothing was measured."""
         return metrics.of_evaluation(self.info.evaluation, self.info.classes)
 
     def __repr__(self) -> str:
@@ -90,6 +91,7 @@ class Order:
     seed: int = 0  # of random samples
     inputs: str = ""  # digest of the build's inputs (`up_to_date.digest`); empty if it is not needed
     settings: Mapping[str, Any] = field(default_factory=dict)  # the model in deploy.yaml, without folders
+    golden_rows: int | None = None  # most golden rows; None: the usual number
 
 
 def build_release(build: Build, signer: Signer, *, out: Path | None = None) -> Built:
@@ -114,6 +116,7 @@ def build_release(build: Build, signer: Signer, *, out: Path | None = None) -> B
         model.seed,
         up_to_date.digest(build),
         up_to_date.settings(build),
+        None if model.golden is None else model.golden.rows,
     )
     return write_release(source.load(build), order, signer, directory)
 
@@ -132,16 +135,16 @@ def write_release(made_from: Material, order: Order, signer: Signer, directory: 
     directory = directory.absolute()
     _require_replaceable(directory)
     created = _pinned_clock()
-    made = made_from.build(order.gates, seed=order.seed, inputs=order.inputs)
+    made = made_from.build(order.gates, seed=order.seed, inputs=order.inputs, golden_rows=order.golden_rows)
     model, golden = made.model, made.golden.to_bytes()
     warnings = (*made_from.warnings, *model.warnings, *made.warnings, *_learnt_nothing(model.info))
     data = made.with_files(_papers(made_from, made, order, golden, warnings))
     document = _manifest(order, model.info, data, directory, int(time.time()) if created is None else created)
     again = _same_version(directory, document, data)
     with _replacing(directory) as folder:
-        (folder / constants.MODEL_FILE).write_bytes(data)
-        (folder / constants.GOLDEN_FILE).write_bytes(golden)
-        (folder / constants.MANIFEST_FILE).write_bytes(manifest.write_manifest(document))
+        files = {constants.MODEL_FILE: data, constants.GOLDEN_FILE: golden, **made.stages}
+        for name, content in (files | {constants.MANIFEST_FILE: manifest.write_manifest(document)}).items():
+            (folder / name).write_bytes(content)
         signed = sign_release(folder, signer)
     return Built(
         directory,
@@ -182,23 +185,23 @@ def _measured(info: model_info.KnnInfo) -> tuple[float | None, int]:
 
 
 def _far_ahead(document: model_info.Manifest) -> tuple[str, ...]:
-    """Warns of a sequence in the future: devices would then refuse releases whose sequence is the time of the build."""
+    """Warns of a sequence in the future: devices would then refuse releases numbered by the time of their build."""
     if document.sequence <= max(document.created, time.time()) + _AHEAD:
         return ()
     return (
-        f"sequence {document.sequence} is ahead of the clock: a device that has committed it refuses releases that "
-        f"set no sequence until {utc(document.sequence)}. Leave out release.sequence, unless that is meant; "
+        f"sequence {document.sequence} is ahead of the clock: a device that runs this release refuses releases without "
+        f"release.sequence until {utc(document.sequence)}. Leave out release.sequence, unless you mean that; "
         f"the next release then needs release.sequence: {document.sequence + 1}",
     )
 
 
 def _learnt_nothing(info: model_info.KnnInfo) -> tuple[str, ...]:
-    """Warns of a model that one answer to every row would outdo."""
+    """Warns of a model that is less accurate than one constant answer."""
     (accuracy, _), rows = _measured(info), info.evaluation.support if info.evaluation else ()
     if accuracy is None or sum(map(bool, rows)) < 2 or accuracy >= max(rows) / sum(rows):
         return ()
     answer = info.classes[rows.index(max(rows))]
-    said = f"an accuracy of {accuracy:.1%} is less than {answer!r} for every row would have"
+    said = f"the accuracy {accuracy:.1%} is lower than that of the constant answer {answer!r}"
     mend = "scale: standard, other features, or is another column the label?"
     return (f"{info.name}: {said} ({max(rows) / sum(rows):.1%}); {mend}",)
 
@@ -208,7 +211,7 @@ def _pinned_clock() -> int | None:
     text = os.environ.get("SOURCE_DATE_EPOCH", "")
     if text and not (text.isascii() and text.isdigit() and len(text) <= _DIGITS):
         raise UsageError(
-            f"SOURCE_DATE_EPOCH is {text[:40]!r}, and not seconds since 1970",
+            f"SOURCE_DATE_EPOCH is {text[:40]!r}, not a number of seconds since 1970",
             hint="unset SOURCE_DATE_EPOCH, or: export SOURCE_DATE_EPOCH=$(date +%s)",
         )
     return int(text) if text else None
@@ -240,7 +243,7 @@ def _manifest(
 
 
 def _there(directory: Path) -> model_info.Manifest | None:
-    """Returns the manifest of the release in `directory`; None where there is none that can be read."""
+    """Returns the manifest (release.json) of the release in `directory`; None if there is none or it cannot be read."""
     try:
         data = read_small(directory / constants.MANIFEST_FILE, constants.MAX_MANIFEST, follow=True)
         return manifest.read_manifest(data)
@@ -249,7 +252,7 @@ def _there(directory: Path) -> model_info.Manifest | None:
 
 
 def _same_version(directory: Path, document: model_info.Manifest, model: bytes) -> tuple[str, ...]:
-    """Warns of a version that the release in `directory` has already, with another model."""
+    """Warns if the release in `directory` has the same version and another model."""
     old = _there(directory)
     if old is None or (old.name, old.version) != (document.name, document.version):
         return ()
@@ -257,8 +260,8 @@ def _same_version(directory: Path, document: model_info.Manifest, model: bytes) 
         if (directory / constants.MODEL_FILE).read_bytes() == model:
             return ()
     return (
-        f"{old.name} {old.version} was built before from something else (sequence {old.sequence}): only the digest "
-        "tells the two apart. Give this one a release.version of its own",
+        f"{old.name} {old.version} was built before from other inputs (sequence {old.sequence}): only the digest "
+        "tells the two apart. Give this one another release.version",
     )
 
 
@@ -274,7 +277,7 @@ def _require_replaceable(directory: Path) -> None:
     if not directory.is_dir():
         raise BuildError(f"{directory} is not a folder", hint="choose another release: dir, or -o")
     _remove_desktop_files(directory)
-    strangers = sorted(entry for entry in directory.iterdir() if entry.name not in constants.RELEASE_FILES)
+    strangers = sorted(entry for entry in directory.iterdir() if entry.name not in constants.POSSIBLE_FILES)
     if strangers:
         names = ", ".join(repr(each.name) for each in strangers[:_NAMED])
         more = f" and {len(strangers) - _NAMED:,} more" if len(strangers) > _NAMED else ""
@@ -283,7 +286,7 @@ def _require_replaceable(directory: Path) -> None:
 
 
 def _or_remove(directory: Path, strangers: Sequence[Path]) -> str:
-    """Names the `rm` only in a directory that is a release: any other may hold the user's own work."""
+    """Returns a hint with the `rm` to type, but only in a directory with a release: others may hold the user's work."""
     if _there(directory) is None or len(strangers) > _NAMED:
         return ""
     kind = "-r " if any(each.is_dir() and not each.is_symlink() for each in strangers) else ""
@@ -291,7 +294,7 @@ def _or_remove(directory: Path, strangers: Sequence[Path]) -> str:
 
 
 def _remove_desktop_files(directory: Path) -> None:
-    """Removes what a file manager leaves wherever somebody looks; a signed release holds its own files alone."""
+    """Removes files such as .DS_Store from a release: file managers write them, and a release may not contain them."""
     for name in _DESKTOP if _there(directory) else ():
         path = directory / name
         if path.is_file() and not path.is_symlink():

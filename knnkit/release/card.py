@@ -36,7 +36,7 @@ class CardFacts:
 
 @dataclass(frozen=True)
 class Card:
-    """Everything that a card shows; `facts` and origins are None for a model of an older version."""
+    """Everything that a card shows; `facts` and origins are None for a model that an older knnkit built."""
 
     info: KnnInfo
     manifest: Manifest | None
@@ -49,9 +49,9 @@ def read_card(path: Path) -> Card:
     """Returns the card of a release directory or a model file.
 
     Raises:
-        ModelUnusable: it is not a model, or it is damaged.
+        ModelUnusable: the file is not a model, or is damaged.
         VerificationFailed: release.json is malformed.
-        OSError: it cannot be read.
+        OSError: a file cannot be read.
     """
     model = path / constants.MODEL_FILE if path.is_dir() else path
     manifest = read_manifest((path / constants.MANIFEST_FILE).read_bytes()) if path.is_dir() else None

@@ -1,7 +1,8 @@
 """Describes in words how a model transforms a row.
 
-knn.json only has `scale`; a Pipeline of scikit-learn can be more, and is combined into a few steps without the names of
-its parts. So the text is made from the tables inside the model file. Loads no TensorFlow.
+knn.json, the description inside the model file, only has `scale`. A Pipeline of scikit-learn can have more steps,
+which knnkit combines into a few without names. So the text is made from the numbers of these steps, stored as tables
+inside the model file. Loads no TensorFlow.
 """
 
 from __future__ import annotations
@@ -20,12 +21,16 @@ from knnkit.errors import UsageError
 
 #: Largest tables that are read, in bytes, the same as on a device.
 _MAX_TABLES = 256 << 20
-_NORMS = {1.0: "the sum of its amounts (l1)", 2.0: "its length (l2)", float("inf"): "its greatest amount (max)"}
+_NORMS = {
+    1.0: "the sum of its absolute values (l1)",
+    2.0: "its length (l2)",
+    float("inf"): "its largest absolute value (max)",
+}
 _OWN_FACTORS = "each {} is scaled by a factor of its own"
 
 
 def folded_in(model: Path, info: model_info.KnnInfo) -> tuple[str, ...]:
-    """Returns one text for each step that a row goes through; none if `info.scale` already says it.
+    """Returns one text for each step that a row goes through; no text if `info.scale` already describes all.
 
     Raises:
         UsageError: the tables in the file are damaged.

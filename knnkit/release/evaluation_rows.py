@@ -1,7 +1,7 @@
 """Evaluation rows of a release, by number and name.
 
-Answers which rows of a class the reference does not recognise. A device answers as the reference does, so these are the
-device's rows as well. Reads the release; changes nothing.
+Names the held-out rows that the model answers wrongly, by class. The answers are those of the float64 reference;
+devices are checked to give the same. Reads the release; changes nothing.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _VOTERS = 5
 
 @dataclass(frozen=True)
 class EvaluationRows:
-    """The golden rows of a release: `truth` (empty if not known) and `answers` of the reference, as labels.
+    """Golden rows of a release, which check devices: `truth` (empty if not known) and reference `answers`, as labels.
 
-    `origins` lead back to the user's own rows; None for a model of an older version. `voters` has the nearest
-    neighbours of each row, as text.
+    `origins` are the rows' places in the user's data; None for a model that an older knnkit built. `voters` has the
+    nearest neighbours of each row, as text.
     """
 
     truth: tuple[str, ...]
@@ -39,11 +39,11 @@ class EvaluationRows:
     voters: tuple[str, ...] = ()
 
     def name(self, row: int) -> str:
-        """Returns what leads back to a golden row."""
+        """Returns the text by which the user finds a golden row in the data."""
         return str(row) if self.origins is None else self.origins.name(row)
 
     def listed(self, rows: Sequence[int], count: int | None = None) -> str:
-        """Returns rows as text, at most ten of them by name; `count` if there are more than `rows` holds."""
+        """Returns rows as text, at most ten of them by name; `count` is the number of all if `rows` is a part."""
         count = len(rows) if count is None else count
         shown = [self.name(row) for row in rows[:_NAMED] if 0 <= row < len(self.truth)]
         more = f" and {count - len(shown):,} more" if count > len(shown) else ""
@@ -51,7 +51,7 @@ class EvaluationRows:
         return f"{what}{'s' if count > 1 else ''} {', '.join(shown)}{more}"
 
     def missed(self, label: str) -> list[tuple[str, list[int]]]:
-        """Returns each wrong answer to rows of a class, and its rows; the commonest answer first."""
+        """Returns each wrong answer to rows of the class `label`, with these rows; the commonest answer first."""
         found: dict[str, list[int]] = defaultdict(list)
         for row, (truth, answer) in enumerate(zip(self.truth, self.answers)):
             if truth == label != answer:
@@ -82,5 +82,5 @@ def read_evaluation_rows(directory: Path) -> EvaluationRows:
 
 
 def _named(codes: Iterable[int], names: Sequence[str]) -> tuple[str, ...]:
-    """Returns the names of class indices; the last name is that of -1."""
+    """Returns the names of class indices; index -1 ("unknown") has the last name."""
     return tuple(names[code] if -1 <= code < len(names) - 1 else str(code) for code in codes)

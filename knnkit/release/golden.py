@@ -1,7 +1,7 @@
 """Golden set of the user's own rows, for `parity --data`.
 
-Computes the reference again from the training data of deploy.yaml, whose fingerprint must be that of the release. Loads
-no TensorFlow.
+A golden set is rows with the answers of the float64 reference, to check devices with. Here the reference is computed
+again from the training data of deploy.yaml, which must have the fingerprint in the release. Loads no TensorFlow.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from device_agent.shared.release import model_file
 from knnkit.config.parse import Build
 from knnkit.errors import DataError, VerificationFailed
 from knnkit.training import source
+from knnkit.training.rows import label_of
 
 #: Most rows of one certificate.
 MAX_OWN_ROWS = 20_000
@@ -43,7 +44,7 @@ def golden_for(build: Build, release: Path, rows: Path, label: str | None, margi
         raise VerificationFailed(
             f"{release} was built from other rows than deploy.yaml names now", hint="knnkit build, then knnkit deploy"
         )
-    own = made_from.read(rows, label or source.label_of(build))
+    own = made_from.read(rows, label or label_of(build))
     if not len(own.rows):
         raise DataError(f"{rows}: there are no rows")
     golden = made_from.golden(info, own, margin=margin, limit=MAX_OWN_ROWS)

@@ -26,7 +26,7 @@ PUBLIC_SUFFIX = ".pub"
 PRIVATE_SUFFIX = ".pem"
 PASSPHRASE_VARIABLE = "KNNKIT_KEY_PASSPHRASE"  # noqa: S105 - the name of a variable, not a secret
 MAX_KEY_FILE = 16 * 1024
-_PUBLIC_FROM = f"check the path; the signer has the public key beside the private one, as NAME{PUBLIC_SUFFIX}"
+_PUBLIC_FROM = f"check the path; a public key is the file NAME{PUBLIC_SUFFIX} beside the signer's private key"
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def generate(prefix: Path, passphrase: bytes | None = None) -> KeyPair:
     for path in (private, public):
         if path.exists() or path.is_symlink():
             other = shlex.quote(f"{prefix}-2")
-            hint = f"use it as it is, or for another key: knnkit keygen --out {other}"
+            hint = f"use this key, or make another one: knnkit keygen --out {other}"
             raise SigningKeyError(f"{path} exists; a key is never overwritten", hint=hint)
     key = ec.generate_private_key(ec.SECP256R1())
     encryption: serialization.KeySerializationEncryption = serialization.NoEncryption()
@@ -104,7 +104,7 @@ def load_private_key(path: Path, passphrase: bytes | None = None) -> ec.Elliptic
     except TypeError:
         if passphrase is None:
             raise SigningKeyError(
-                f"{path} is protected by a passphrase", hint=f"set {PASSPHRASE_VARIABLE}, or run it in a terminal"
+                f"{path} is protected by a passphrase", hint=f"set {PASSPHRASE_VARIABLE}, or use a terminal"
             ) from None
         return load_private_key(path)  # the key has no passphrase: none is needed
     except (ValueError, UnsupportedAlgorithm):
@@ -162,7 +162,7 @@ def _as_key_error(path: Path) -> Iterator[None]:
 def _require_not_public(path: Path, data: bytes) -> None:
     if b"BEGIN PUBLIC KEY" in data:
         hint = f"use {path.with_suffix(PRIVATE_SUFFIX)}"
-        raise SigningKeyError(f"{path} is a public key; a private key signs", hint=hint)
+        raise SigningKeyError(f"{path} is a public key; signing needs a private key", hint=hint)
 
 
 def _read(path: Path, *, private: bool) -> bytes:

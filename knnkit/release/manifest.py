@@ -1,6 +1,6 @@
-"""Makes, writes and reads release.json; no I/O.
+"""Makes, writes and reads the manifest, release.json; no I/O.
 
-The rules are the device's (`device_agent.shared.trust.manifest`)."""
+The rules are those of devices (`device_agent.shared.trust.manifest`)."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _NO_GATES = json_codec.to_plain(Gates())
 
 
 def checked(manifest: Manifest) -> Manifest:
-    """Returns a new manifest.
+    """Checks a new manifest and returns it.
 
     Raises:
-        VerificationFailed: every device would refuse a value.
+        VerificationFailed: it has a value that every device would refuse.
     """
     return read_manifest(write_manifest(manifest))
 
 
 def write_manifest(manifest: Manifest) -> bytes:
-    """Returns the bytes of release.json; a gate that is not asked for is left out where older agents do not know it."""
+    """Returns the bytes of release.json; leaves out unused gates that older agents do not know."""
     document = json_codec.to_plain(manifest)
     plain = {name: value for name, value in document["gates"].items() if name in _OLDEST or value != _NO_GATES[name]}
     return json_codec.dump_file({**document, "gates": plain})
@@ -35,7 +35,7 @@ def read_manifest(data: bytes) -> Manifest:
     """Returns the manifest in the bytes of release.json, checked by the device's rules.
 
     Raises:
-        VerificationFailed: it is malformed.
+        VerificationFailed: the bytes are malformed.
     """
     try:
         return rules.read_manifest(data)

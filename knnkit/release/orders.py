@@ -1,6 +1,8 @@
 """Makes signed orders to devices: keys, rollbacks, floors.
 
-Their format and rules are in `device_agent.shared.trust.orders`. Sends nothing.
+An order is a signed command that a device obeys. A floor is the lowest release number (sequence) or time that a device
+still accepts, so that nobody can bring back an old release. Format and rules are in
+`device_agent.shared.trust.orders`. Sends nothing.
 """
 
 from __future__ import annotations
@@ -53,7 +55,7 @@ def revoke(signer: Signer, fingerprints: Sequence[str], *, issued: int | None = 
     named = tuple(sorted(set(fingerprints)))
     if len(named) > orders.MAX_REVOKED:
         raise UsageError(
-            f"{len(named)} keys are to be revoked; one order can name at most {orders.MAX_REVOKED}",
+            f"{len(named)} keys to revoke are given; one order can name at most {orders.MAX_REVOKED}",
             hint="revoke them with several commands",
         )
     revocation = orders.Revocation(named, _now(issued))
@@ -63,9 +65,9 @@ def revoke(signer: Signer, fingerprints: Sequence[str], *, issued: int | None = 
 def roll_back(
     signer: Signer, *, device_id: str, digest: str, leaves: str, life: int = ROLLBACK_LIFE, issued: int | None = None
 ) -> bytes:
-    """Returns the order by which one device may go back to a release below its floor, once.
+    """Returns the order with which one device may go back, once, to a release below its floor.
 
-    The release `digest` must be staged on the device; `leaves` is the digest of the one that is committed there now.
+    The device must store the release `digest`; `leaves` is the digest of the release that it runs now.
     `life` is in seconds, `issued` in seconds since 1970, by default the clock of this machine.
     """
     now = _now(issued)
@@ -84,8 +86,8 @@ def reset_floor(
 ) -> bytes:
     """Returns the order that lowers the floors of one device, once; it never raises a floor.
 
-    The sequence floor becomes `floor` (None: the time of the order), the time floor the time of the order. `leaves` is
-    the device's floor now; `life` and `issued` as in `roll_back`.
+    The new sequence floor is `floor` (None: the time of the order); the new time floor is the time of the order.
+    `leaves` is the device's present sequence floor; `life` and `issued` are those of `roll_back`.
     """
     now = _now(issued)
     wanted = min(now if floor is None else floor, leaves)
@@ -108,7 +110,7 @@ def check(order: bytes, sets: orders.KeySets) -> orders.KeySets:
     """Returns the key sets that a device with `sets` would have after a rotation or revocation.
 
     Raises:
-        VerificationFailed: it would refuse the order.
+        VerificationFailed: such a device would refuse the order.
     """
     try:
         return orders.apply(order, sets)

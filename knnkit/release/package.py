@@ -29,7 +29,7 @@ class PackageFile:
 
 @dataclass(frozen=True)
 class Package:
-    """A release directory that is ready to be pushed."""
+    """A release directory that is ready for upload."""
 
     directory: str
     ref: ReleaseRef
@@ -56,7 +56,7 @@ def read_package(directory: Path, trusted: Mapping[str, bytes]) -> Package:
     Without that key, only the device verifies it.
 
     Raises:
-        VerificationFailed: it is incomplete or malformed, or does not verify.
+        VerificationFailed: the release is incomplete or malformed, or its signature is wrong.
         UsageError: there is no such directory.
     """
     require_directory(directory)

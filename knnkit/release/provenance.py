@@ -1,8 +1,9 @@
 """Provenance of a model, as an in-toto statement.
 
 Names what was built (the graph and the golden set, with digests) and what it was built from: data files, rows, settings
-and tools. The predicate is SLSA's. The statement lies in the model file, so the signature of the release covers it; its
-subject is the file without the files inside it. Has no time and no path, so that the same rows give the same bytes.
+and tools. The predicate is SLSA's. The statement is stored inside the model file, so the signature of the release
+covers it; its subject is the model file without the files inside it. It has no time and no path, so that the same rows
+give the same bytes.
 Specification: https://slsa.dev/spec/v1.0/provenance
 """
 
@@ -34,7 +35,7 @@ def statement(
         golden: golden.npz.
         sources: where the rows come from: paths of files, or names.
         settings: the model in deploy.yaml, without paths.
-        command: what built it.
+        command: the command that built it.
 
     Raises:
         DataError: a data file can no longer be read.

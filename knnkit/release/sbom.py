@@ -63,7 +63,7 @@ def _component(name: str, version: str, where: str, wheels: dict[str, str]) -> d
 
 
 def _installed() -> dict[str, str]:
-    """Returns name -> version of the builders that are installed, and of all that they require."""
+    """Returns name -> version of the installed build packages and of all packages that they require."""
     found: dict[str, str] = {}
     waiting = list(_BUILDERS)
     while waiting:

@@ -1,8 +1,8 @@
 """Signs a release directory.
 
 Writes `model.sig`, an OpenSSF Model Signing v1.0 bundle. `Signer` is the interface of a key, so that a hardware token
-or a key service can be used; `FileSigner` is a PEM file. A release whose form a device would refuse is not signed.
-Format: https://github.com/ossf/model-signing-spec
+or a key service can be used; `FileSigner` is a PEM file. Refuses to sign a release that every device would refuse as
+malformed. Format: https://github.com/ossf/model-signing-spec
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def require_directory(directory: Path) -> None:
     """Checks that `directory` is a directory.
 
     Raises:
-        UsageError: it is not.
+        UsageError: it is missing, or is not a directory.
     """
     if not directory.exists():
         raise UsageError(f"{directory}: there is no such directory", hint="knnkit build makes it")
@@ -121,7 +121,7 @@ def _check(bundle: bytes, release: release_files.OpenRelease, signer: Signer) ->
         return replace(verdict, warnings=())  # `now` is not the real time, so warnings about it mean nothing
     except Refused as error:
         if error.reason == reasons.Reason.BAD_SIGNATURE.value:
-            raise SigningKeyError("the signer's signature does not fit its public key", reason=error.reason) from None
+            raise SigningKeyError("the signer's signature does not match its public key", reason=error.reason) from None
         raise
 
 
@@ -167,10 +167,10 @@ def choose() -> bytes:
     """Asks twice for a new passphrase and returns it.
 
     Raises:
-        SigningKeyError: it is empty, the two differ, or there is no terminal.
+        SigningKeyError: the passphrase is empty, the two differ, or there is no terminal.
     """
     secret = _ask("New passphrase: ")
-    if not os.environ.get(keys.PASSPHRASE_VARIABLE) and _ask("The same again: ") != secret:
+    if not os.environ.get(keys.PASSPHRASE_VARIABLE) and _ask("The same passphrase again: ") != secret:
         raise SigningKeyError("the two passphrases differ; no key was made", hint="knnkit keygen --passphrase")
     if not secret:
         raise SigningKeyError("an empty passphrase protects nothing; no key was made", hint="leave out --passphrase")

@@ -1,7 +1,7 @@
 """Decides whether a release must be built again.
 
-From the configuration and the bytes of the data files alone, so that deploying a finished release loads neither
-TensorFlow nor scikit-learn. Never builds."""
+Compares the configuration and the bytes of the data files with those of the last build, so that deploying a finished
+release loads neither TensorFlow nor scikit-learn. Never builds."""
 
 from __future__ import annotations
 
@@ -16,15 +16,28 @@ from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.errors import ModelUnusable
 from device_agent.shared.release import model_file
 from device_agent.shared.safe_files import open_ordinary
-from knnkit.config.parse import Build, FileData, ModelConfig, SkopsData, TestFile
+from knnkit.config.parse import Build, FileData, GroupSplit, ModelConfig, SkopsData, TestFile
+from knnkit.data import raw_files
 from knnkit.data.patterns import expand
 from knnkit.errors import DataError
 
 _TOOLS = ("tensorflow", "scikit-learn", "numpy")
 #: Keys of `model` that count by what they lead to.
 _ELSEWHERE: Any = {"gates": True, "data": {"file", "files", "skops"}, "test": {"file"}, "split": {"file"}}
+_ELSEWHERE["input"] = {"stages": {"__all__": {"file"}}}
 #: Keys that older versions lack.
-_SILENT = {"drop", "missing", "categories", "unknown_category", "ignore_extra", "thousands", "keep"}
+_SILENT = {
+    "golden",
+    "drop",
+    "missing",
+    "categories",
+    "unknown_category",
+    "ignore_extra",
+    "thousands",
+    "input",
+    "path",
+    "keep",
+}
 _CHUNK = 1 << 20
 
 
@@ -35,23 +48,37 @@ def digest(build: Build) -> str:
         DataError: a data file is missing or cannot be read.
     """
     model = build.model
-    files = list(expand(model.data.sources)) if isinstance(model.data, FileData) else []
+    files, names = _data_files(model)
     if isinstance(model.data, SkopsData):
         files.append(model.data.skops)
     if isinstance(model.measured_on, TestFile):
         files.append(model.measured_on.file)
+    files += [stage.file for stage in model.input.stages] if model.input else []
     asked = {
         "model": _asked(model),
         "gates": build.gates.model_dump(mode="json"),
         "release": build.release.model_dump(mode="json", exclude={"dir"}),
         "files": [_file_digest(path) for path in files],
+        **({"names": names} if names else {}),
         "tools": {"knnkit": __version__, **{tool: _installed(tool) for tool in _TOOLS}},
     }
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 
+def _data_files(model: ModelConfig) -> tuple[list[Path], list[str]]:
+    """Returns the files of the rows; of sounds and pictures also their names and labels."""
+    data = model.data
+    if not isinstance(data, FileData):
+        return [], []
+    if model.input is None or not raw_files.are_raw(data.sources, data.path):
+        return list(expand(data.sources)), []
+    group = model.split.group if isinstance(model.split, GroupSplit) else None
+    found = raw_files.list_files(data.sources, data.label, data.path, group)
+    return list(found.paths), [*found.names, *found.labels, *(found.groups or ())]
+
+
 def _asked(model: ModelConfig) -> dict[str, Any]:
-    """Returns the keys of `model`; without those of a table that say nothing, as versions without them do."""
+    """Returns the keys of `model`, without unset keys that older versions lack: the digest stays the same."""
     return _without_silent(model.model_dump(mode="json", exclude=_ELSEWHERE))
 
 
@@ -64,7 +91,7 @@ def _without_silent(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def settings(build: Build) -> dict[str, Any]:
-    """Returns the model in deploy.yaml; of a file, only its name."""
+    """Returns the model in deploy.yaml, with names in place of paths of files."""
     model = build.model
     found = _without_silent(model.model_dump(mode="json", exclude_none=True, exclude=_ELSEWHERE))
     if isinstance(model.data, FileData):

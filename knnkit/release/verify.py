@@ -16,7 +16,7 @@ from knnkit.release.signing import require_directory
 
 
 def verify_release(directory: Path, public_keys: Iterable[Path], *, now: int | None = None) -> rules.Verdict:
-    """Verifies the release in `directory` as a new device of any class would that trusts `public_keys`.
+    """Verifies the release in `directory`, as a new device that trusts `public_keys` would.
 
     Raises:
         VerificationFailed: with the device's reason (`device_agent.shared.trust.reasons.Reason`).
@@ -26,7 +26,8 @@ def verify_release(directory: Path, public_keys: Iterable[Path], *, now: int | N
         return verify_with(directory, keys.load_public_keys(public_keys), now=now)
     except VerificationFailed as error:
         if error.reason == reasons.Reason.UNKNOWN_KEY.value:  # no device is asked here: nobody's trust is to be changed
-            error.hint = f"`knnkit trust --show PUB`, to compare; `knnkit verify {directory} --key PUB`, of who signed"
+            check = f"`knnkit verify {directory} --key PUB`, with the signer's key"
+            error.hint = f"`knnkit trust --show PUB`, to compare; {check}"
         raise
 
 

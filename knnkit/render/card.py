@@ -105,7 +105,7 @@ def _thresholds(info: KnnInfo, gates: Gates | None) -> Iterator[str]:
     if info.reject is None:
         yield 'every row gets a class; the model never answers "unknown"'
     else:
-        where = f"beyond the distance that accepts {percent(info.reject.acceptance)} of ordinary rows"
+        where = f"for rows farther away than {percent(info.reject.acceptance)} of ordinary rows"
         yield f'"unknown" {where}: ' + ", ".join(
             f"{label} {threshold:.6g}" for label, threshold in zip(info.classes, info.reject.thresholds)
         )
@@ -118,10 +118,10 @@ def _weaknesses(card: Card, measured: Figures | None) -> Iterator[str]:
     found = list(card.facts.warnings) if card.facts else []
     for each in measured.classes if measured else ():
         if each.recall is None:
-            found.append(f"class {each.label} was not measured: no evaluation row is of it")
+            found.append(f"class {each.label} was not measured: it has no evaluation row")
         elif each.recall < _WEAK:
             found.append(f"class {each.label}: {each.right:,} of {each.support:,} rows were recognised")
-    yield from found or ["none was found by the build"]
+    yield from found or ["the build found none"]
 
 
 # --- Markdown -----------------------------------------------------------------------------------------------------

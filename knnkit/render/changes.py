@@ -1,6 +1,7 @@
-"""Changes by a release, as text: classes and rows.
+"""Text for what a release changes: classes and rows.
 
-From certificates and plans, which compare the release that a device ran with the new one. Decides nothing.
+The certificate of a device (its report of a golden check) and the plan of a dry run compare the release that the device
+ran with the new one. Decides nothing.
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ _SHOWN = 25
 
 
 def no_rows(_: str) -> None:
-    """Returns None: the releases are not on this host."""
+    """Returns None, as a lookup of evaluation rows for releases that are not on this host."""
 
 
 def evaluation_lines(report: FleetReport, rows: Rows = no_rows) -> list[tuple[str, Tone]]:
-    """Returns the figures of each confusion matrix, and what changes against the release that ran before."""
+    """Returns lines with the figures of each confusion matrix and the changes from the release that ran before."""
     found: list[tuple[str, Tone]] = []
     for names, proof in _alike(report):
         figures = metrics.of_confusion(proof.confusion, proof.classes)
@@ -44,7 +45,7 @@ def evaluation_lines(report: FleetReport, rows: Rows = no_rows) -> list[tuple[st
 
 
 def sections(report: FleetReport, rows: Rows = no_rows) -> tuple[Section, ...]:
-    """Returns a section of the page for each comparison that devices share."""
+    """Returns one section of the page for each group of devices with the same comparison."""
     found = []
     for names, proof in _alike(report):
         lines = (*change_lines(proof.compared)[:1], *((line, "bad") for line in row_lines(proof, rows)))
@@ -70,7 +71,7 @@ def _tables(compared: Compared, rows: EvaluationRows | None) -> tuple[tuple[str,
         (each.truth or "not known", each.before, each.after, f"{each.count:,}", _listed(each, rows))
         for each in compared.flips
     )
-    more = f" (the {_SHOWN} that fall most, of {len(worst):,})" if len(worst) > _SHOWN else ""
+    more = f" (the {_SHOWN} classes that fall most, of {len(worst):,})" if len(worst) > _SHOWN else ""
     numbers = [Column(name, right=True) for name in ("rows", "recall before", "recall after")]
     decided = ("row", "truth", "before", "after", "neighbours that decide now")
     found = (
@@ -82,7 +83,7 @@ def _tables(compared: Compared, rows: EvaluationRows | None) -> tuple[tuple[str,
 
 
 def _rows(compared: Compared, known: EvaluationRows | None) -> Iterator[tuple[str, ...]]:
-    """Yields rows whose label changes, each with its neighbours in the new release."""
+    """Yields a table line for each row whose label changes, with its neighbours in the new release."""
     for flip in compared.flips if known else ():
         for row in flip.rows:
             if known and 0 <= row < len(known.voters):
@@ -94,7 +95,7 @@ def _listed(flip: Flip, rows: EvaluationRows | None) -> str:
 
 
 def _alike(report: FleetReport) -> list[tuple[list[str], Certificate]]:
-    """Returns the names of devices with the same figures, and the certificate of one of them."""
+    """Yields the names of devices that share the same figures, with the certificate of one of them."""
     shared: dict[tuple[Any, ...], tuple[list[str], Certificate]] = {}
     for device in report.devices:
         proof = device.certificate
@@ -105,18 +106,18 @@ def _alike(report: FleetReport) -> list[tuple[list[str], Certificate]]:
 
 
 def change_lines(compared: Compared | None) -> list[tuple[str, Tone]]:
-    """Returns before -> after: overall, then each class whose recall changed, the greatest fall first."""
+    """Returns lines "before -> after": overall, then each class whose recall changed, the greatest fall first."""
     if compared is None:
         return []
     against = f"{compared.name} {compared.version}"
     if not compared.fits:
-        return [(f"{against} takes other features, so the two are not compared", "warn")]
+        return [(f"{against} has other features, so the two are not compared", "warn")]
     measured = [each for each in compared.classes if each.rows > 0]
     changed = sorted((each for each in measured if each.before != each.after), key=_change)
     found: list[tuple[str, Tone]] = []
     if measured:
         found.append((f"{overall(measured)}, against {against}", "warn" if changed and _change(changed[0]) < 0 else ""))
-    found += [(f"the class {label!r} is gone, against {against}", "warn") for label in compared.gone[:_NAMED]]
+    found += [(f"the class {label!r} of {against} no longer exists", "warn") for label in compared.gone[:_NAMED]]
     for each in changed:
         recall = f"{percent(each.before / each.rows)} -> {percent(each.after / each.rows)}"
         counts = f"{each.before:,} -> {each.after:,} of {each.rows:,} rows"
@@ -129,7 +130,7 @@ def _change(each: ClassChange) -> float:
 
 
 def overall(measured: list[ClassChange]) -> str:
-    """Returns accuracy, balanced accuracy and the worst class, before -> after, of classes that have rows."""
+    """Returns accuracy, balanced accuracy and the worst class, before -> after, over the classes that have rows."""
     rows = sum(each.rows for each in measured)
     shares = [(each.before / each.rows, each.after / each.rows, each.label) for each in measured]
     accuracy = [sum(each.before for each in measured) / rows, sum(each.after for each in measured) / rows]
@@ -146,7 +147,7 @@ def _pair(values: list[float]) -> str:
 
 
 def row_lines(proof: Certificate, rows: Rows) -> Iterator[str]:
-    """Yields the rows behind each class that got worse, or that misses a gate."""
+    """Yields lines with the wrongly answered rows of each class that got worse or misses a gate."""
     fallen = _fallen(proof.compared) if proof.compared else set()
     known = rows(proof.release) if fallen or proof.failures else None
     if known is None:
@@ -159,7 +160,7 @@ def row_lines(proof: Certificate, rows: Rows) -> Iterator[str]:
 
 
 def flip_lines(compared: Compared, known: EvaluationRows | None) -> Iterator[str]:
-    """Yields the rows that a class loses, of each class that got worse."""
+    """Yields lines with the rows that are no longer answered right, for each class that got worse."""
     fallen = _fallen(compared)
     for flip in [each for each in compared.flips if each.before == each.truth and each.truth in fallen][:_NAMED]:
         yield f"class {flip.truth}, now answered {flip.after}: {_listed(flip, known)}"

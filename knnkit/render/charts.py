@@ -1,6 +1,6 @@
 """Line charts as a PNG or an HTML page.
 
-`write` decides by the file's suffix. The page has no scripts and requests nothing.
+`write` chooses by the file's suffix. The page has no scripts and loads nothing else.
 """
 
 from __future__ import annotations

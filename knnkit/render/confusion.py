@@ -30,7 +30,7 @@ class Mistake:
 class Matrix:
     """One confusion matrix and the devices that share it; `shares` are percentages of each true class.
 
-    `mistakes` are the commonest, most rows first; `more` counts the kinds of mistakes that are not listed.
+    `mistakes` has the commonest mistakes, most rows first; `more` counts the kinds of mistakes that are not listed.
     """
 
     devices: tuple[str, ...]
@@ -44,7 +44,7 @@ class Matrix:
 
     @property
     def whole(self) -> bool:
-        """Whether the whole table is shown."""
+        """Whether the report shows the whole table, not only the commonest mistakes."""
         return len(self.cells) <= WHOLE
 
     @property

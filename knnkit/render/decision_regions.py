@@ -1,6 +1,6 @@
 """Decision regions of a model with two features.
 
-A device (usually) classifies a grid of points, so that the picture shows its real answers. Needs NumPy, not matplotlib.
+Usually a device classifies the grid of points, so that the picture shows its real answers. Needs NumPy, not matplotlib.
 """
 
 from __future__ import annotations

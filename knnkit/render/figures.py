@@ -33,14 +33,14 @@ def lines(figures: Figures, how: str = "", most: int = 10) -> list[str]:
 
 
 def answers_of(info: KnnInfo) -> str:
-    """Returns what a model answers: so many classes, or its targets."""
+    """Returns, as text, what a model answers: the number of classes, or its targets."""
     if info.targets is None:
         return count(len(info.classes), "class", "classes")
     return f"{'target' if len(info.targets.names) == 1 else 'targets'} {', '.join(info.targets.names)}"
 
 
 def lines_of(info: KnnInfo) -> list[str]:
-    """Returns what the build measured, as lines; none where nothing was measured."""
+    """Returns lines of text with the figures that the build measured; no lines if it measured nothing."""
     figures = of_evaluation(info.evaluation, info.classes)
     found = lines(figures, info.evaluation.how) if figures and info.evaluation else []
     if info.targets is not None and info.targets.errors:

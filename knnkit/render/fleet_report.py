@@ -86,7 +86,7 @@ def verdict(report: FleetReport) -> str:
         every = "The device" if one else f"All {total:,} devices"
         proofs = [device.certificate for device in report.devices if device.certificate]
         if len(proofs) == total and all(proof.passed and not proof.different for proof in proofs):
-            return f"{every} answer{'s' if one else ''} as the host does: {summary}"
+            return f"{every} give{'s' if one else ''} the same answers as the host: {summary}"
         return f"{every}: {summary}"
     if one:
         return f"The device is not as it should be: {summary}"
@@ -94,7 +94,7 @@ def verdict(report: FleetReport) -> str:
 
 
 def _releases(report: FleetReport) -> str:
-    """Returns how many devices run which release, where they do not all run the same one."""
+    """Returns how many devices run which release; an empty string if all run the same one."""
     running = Counter(f"{d.release.name} {d.release.version}" for d in report.devices if d.release)
     digests = {device.release.digest for device in report.devices if device.release}
     if len(digests) < 2:
@@ -105,7 +105,7 @@ def _releases(report: FleetReport) -> str:
 
 
 def tone(report: FleetReport) -> Tone:
-    """Returns the tone of a run: good; warn if devices were only unreachable or locked; bad."""
+    """Returns the tone (colour) of a run: good; warn if devices were at worst unreachable or locked; else bad."""
     if report.devices and all(device.good for device in report.devices):
         return "good"
     bad = any(TONES[device.outcome] == "bad" or device.exit_code not in (0, 3, 5) for device in report.devices)
@@ -113,7 +113,7 @@ def tone(report: FleetReport) -> Tone:
 
 
 def device_tone(device: DeviceReport) -> Tone:
-    """Returns the tone of one device; a device that misses a gate is bad, although it answered."""
+    """Returns the tone (colour) of one device; a device that misses a gate is bad, although it answered."""
     return "bad" if TONES[device.outcome] == "good" and not device.good else TONES[device.outcome]
 
 
@@ -144,7 +144,7 @@ def _device(report: FleetReport, device: DeviceReport) -> Device:
 
 
 def _checked(device: DeviceReport) -> str:
-    """Returns the release that a certificate is for."""
+    """Returns the name of the release that the device's certificate is for."""
     proof = device.certificate
     return f"{proof.name} {proof.version} ({proof.release[:8]})" if proof else "-"
 
@@ -155,7 +155,7 @@ def _mixed(report: FleetReport) -> bool:
 
 
 def outcome_line(device: DeviceReport) -> str:
-    """Returns the outcome of one device, with the reason if it is not good."""
+    """Returns the outcome of one device as text, with the reason if the outcome is not good."""
     text = device.word
     return text if device.good or not device.message else f"{text}: {device.said}"
 

@@ -2,7 +2,7 @@
 
 Every value passes through `sanitize.clean` and HTML escaping, independent of the template, because text from devices is
 not trusted. As a second defence, the page's content security policy forbids scripts and requests. Needs only jinja2,
-and loads it for a page: every command of the fleet may write a report, and few do.
+and loads it when a page is written, because few commands write one.
 """
 
 from __future__ import annotations

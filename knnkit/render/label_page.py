@@ -21,14 +21,14 @@ MOST_COLUMNS = 100
 
 @dataclass(frozen=True)
 class View:
-    """What the page shows: a row (None: all rows have labels), the training rows beside it, and what was said last."""
+    """What the page shows: a row (None: all rows have labels), the training rows beside it, and a message."""
 
     row: FieldRow | None
     columns: Columns
     labels: tuple[str, ...]
     beside: tuple[Beside, ...]
     progress: str
-    said: str = ""
+    message: str = ""
     undo: bool = False
     why: str = ""  # why no training rows are beside it
 
@@ -46,7 +46,7 @@ def render(view: View, nonce: str) -> str:
         more=f"{len(names) - MOST_COLUMNS:,} more columns" if len(names) > MOST_COLUMNS else "",
         labels=view.labels,
         progress=view.progress,
-        said=view.said,
+        message=view.message,
         undo=view.undo,
         why=view.why,
         nonce=nonce,

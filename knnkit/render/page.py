@@ -32,7 +32,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Device:
-    """One device of a run: its outcome, and its certificate if it gave one.
+    """One device of a run: its outcome, and its certificate (report of a golden check) if it gave one.
 
     `runs` is the release that answers now, `checked` the one that the certificate is for.
     """
@@ -200,7 +200,7 @@ def latency_plot(page: Page) -> tuple[list[Lane], Axis, float | None] | None:
 
 
 def _sane(*times: float) -> bool:
-    """Whether these milliseconds are plausible; an absurd claim of a device would distort the axis."""
+    """Whether these milliseconds are plausible; an absurd value from a device would distort the axis."""
     return all(_SHORTEST_MS <= time <= _LONGEST_MS for time in times)
 
 

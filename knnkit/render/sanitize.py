@@ -33,7 +33,7 @@ def _visible(character: str) -> str:
 
 
 def percent(share: float | None) -> str:
-    """Returns a share of one as a percentage with two decimals; never rounds up to 100."""
+    """Returns a share (0 to 1) as a percentage with two decimals; never rounds up to 100."""
     if share is None:
         return "–"
     shown = f"{share * 100:.2f}"
@@ -41,7 +41,7 @@ def percent(share: float | None) -> str:
 
 
 def milliseconds(value: float | None) -> str:
-    """Returns a time in milliseconds with three significant digits, in µs under a tenth of one."""
+    """Returns a time given in milliseconds as text with three significant digits, in µs if it is under 0.1 ms."""
     if value is None:
         return "–"
     return f"{value * 1000:.3g} µs" if value < 0.1 else f"{value:.3g} ms" if value < 1000 else f"{value / 1000:.3g} s"

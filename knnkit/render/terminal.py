@@ -48,14 +48,14 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """What a command shows of its devices: on the terminal, and in a report."""
+    """A command's table of its devices, for the terminal and for a report."""
 
     columns: tuple[Column | str, ...]
     rows: tuple[tuple[Cell | str, ...], ...]
 
 
 def is_plain(stream: TextIO) -> bool:
-    """Whether `stream` gets plain lines: not a terminal, NO_COLOR, or TERM=dumb."""
+    """Whether `stream` gets plain lines: it is not a terminal, or NO_COLOR or TERM=dumb is set."""
     return bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb" or not stream.isatty()
 
 

@@ -1,4 +1,4 @@
-"""Training rows beside a row that came home from a device.
+"""Training rows beside a row from the field.
 
 Asks the float64 classifier in a model file, and shows its nearest training rows with their raw cells. Loads no
 TensorFlow; never reads the training file.

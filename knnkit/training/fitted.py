@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from device_agent.shared.protocol.model_info import Table
 from device_agent.shared.queries import row_type
 from knnkit.data.dataset import Dataset
 from knnkit.errors import DataError
@@ -25,6 +26,7 @@ class Fitted:
     spec: KnnSpec
     enrolment: Enrolment
     estimator: Any = field(default=None, compare=False, repr=False)  # of scikit-learn, to be asked itself
+    table: Table | None = None  # of the raw columns, where the pipeline has nonlinear transformers
 
     def training_rows(self) -> Dataset:
         """Returns raw rows that map to the training rows; only approximately if a step cannot be inverted exactly.

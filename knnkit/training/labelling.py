@@ -1,4 +1,4 @@
-"""Gives labels to the rows of a collection, one after the other.
+"""Labels for the rows of a collection.
 
 A label is on the disk when `give` returns. Rows with a label are left out; one that is skipped comes again at the end.
 """

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from device_agent.shared.features.transforms import FUNCTIONS
 from device_agent.shared.protocol.constants import UNKNOWN_LABEL, Scale
 from knnkit.data.dataset import is_plain, shortened
 from knnkit.data.files import BROKEN, members_that_fit
@@ -24,6 +25,7 @@ from knnkit.model.reference.space import Float32, Space, adopt_space
 from knnkit.model.reference.spec import KnnSpec
 from knnkit.training.fitted import Fitted
 from knnkit.training.sklearn_metrics import metric_of
+from knnkit.training.sklearn_pipelines import convert_all, is_nonlinear
 from knnkit.training.sklearn_transforms import convert, parts_of
 
 _TAKEN_OVER = (
@@ -61,11 +63,14 @@ def import_estimator(
     maps, classifier = _parts(estimator)
     mapped = _training_rows(classifier)
     width = int(maps[0].n_features_in_) if maps else mapped.shape[1]
+    names, table = _names(estimator, feature_names, width), None
+    if curved := _until_last_nonlinear(maps):
+        table, maps = convert_all(maps[:curved], names), maps[curved:]
+        names = _made_names(estimator, curved, names, int(maps[0].n_features_in_) if maps else mapped.shape[1])
     metric, weighting = metric_of(classifier, mapped.shape[1])
     for step in weighting:
         mapped = step.apply(mapped, query=False)
     steps = [step for each in maps for step in convert(each)] + weighting
-    names = _names(estimator, feature_names, width)
     space, enrolled = adopt_space(mapped, steps, metric)
     targets = _targets(classifier)
     classes, codes = _classes(classifier) if targets is None else ((CLASS,), np.zeros(len(enrolled), np.int32))
@@ -73,7 +78,26 @@ def import_estimator(
     spec = KnnSpec(name, int(classifier.n_neighbors), metric, _weights(classifier), _scale(maps), reject)
     fingerprint = _fingerprint(space, enrolled, codes, classes, targets)
     numbers = (targets, () if targets is None else default_names(targets.shape[1]))
-    return Fitted(spec, Enrolment(space, enrolled, codes, classes, names, fingerprint, source, *numbers), estimator)
+    enrolment = Enrolment(space, enrolled, codes, classes, names, fingerprint, source, *numbers)
+    return Fitted(spec, enrolment, estimator, table)
+
+
+def _until_last_nonlinear(maps: list[Any]) -> int:
+    """Returns how many transformers become transforms: those up to the last nonlinear one."""
+    return max((place + 1 for place, each in enumerate(maps) if is_nonlinear(each)), default=0)
+
+
+def _made_names(estimator: Any, count: int, names: tuple[str, ...], width: int) -> tuple[str, ...]:
+    """Returns the names of the features that the first `count` transformers make."""
+    made: Any = names
+    try:
+        for each in _parts(estimator)[0][:count]:
+            made = each.get_feature_names_out(made)
+    except (AttributeError, ValueError, TypeError):
+        made = ()
+    found = tuple(map(str, made))
+    fits = len(found) == len(set(found)) == width and all(map(is_plain, found))
+    return found if fits else tuple(f"feature_{place}" for place in range(width))
 
 
 def _targets(estimator: Any) -> NDArray[np.float64] | None:
@@ -138,6 +162,7 @@ _HARMLESS = (
     ),
     *(f"sklearn.feature_selection._univariate_selection.{score}" for score in ("f_classif", "chi2", "f_regression")),
     *(f"sklearn.feature_selection._mutual_info.mutual_info_{kind}" for kind in ("classif", "regression")),
+    *(f"numpy.{name}" for name in ("dtype", *sorted(FUNCTIONS), "absolute")),
     "scipy.sparse._csr.csr_matrix",
 )
 
@@ -188,8 +213,7 @@ def _weights(classifier: Any) -> Any:
 
 def _training_rows(classifier: Any) -> NDArray[Any]:
     rows = classifier._fit_X
-    if not isinstance(rows, np.ndarray):
-        raise BuildError("sparse training rows are not supported", hint="fit it with rows.toarray()")
+    rows = rows.toarray() if hasattr(rows, "toarray") else rows  # as encoders give them
     return rows if rows.dtype == np.float32 else np.asarray(rows, np.float64)
 
 
@@ -213,16 +237,6 @@ def fitted_names(estimator: Any) -> tuple[str, ...] | None:
     """Returns the feature names that `estimator` was fitted with; None if it was fitted on a plain array."""
     fitted = getattr(estimator, "feature_names_in_", None)
     return None if fitted is None else tuple(map(str, fitted))
-
-
-def width(estimator: Any) -> int:
-    """Returns the number of features of a row.
-
-    Raises:
-        BuildError: it is not supported, or not fitted.
-    """
-    maps, classifier = _parts(estimator)
-    return int((maps[0] if maps else classifier).n_features_in_)
 
 
 def _names(estimator: Any, given: tuple[str, ...] | None, width: int) -> tuple[str, ...]:

@@ -157,11 +157,6 @@ def _compose(transformer: Any, width: int) -> tuple[NDArray[Any], NDArray[Any], 
     offset, matrix, constant = np.zeros(width), np.eye(width), np.zeros(width)
     steps = [step for part in parts_of(transformer) for step in convert(part)]
     for number, step in enumerate(steps):
-        if step.kind not in ("affine", "linear"):
-            raise BuildError(
-                f"{type(transformer).__name__} is not supported inside a FeatureUnion or ColumnTransformer",
-                hint="apply it to all columns, as a step of the Pipeline",
-            )
         shift, factor = (
             (step.a, np.diag(np.broadcast_to(step.b, step.a.shape))) if step.kind == "affine" else (step.b, step.a)
         )

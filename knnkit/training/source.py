@@ -7,8 +7,8 @@ TensorFlow only to build.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +21,15 @@ from device_agent.shared.protocol.model_info import Evaluation, Gates, KnnInfo, 
 from device_agent.shared.regression import spreads
 from device_agent.shared.release.row_origins import Origins
 from knnkit.config.answer_models import ReduceConfig
-from knnkit.config.parse import Build, FileData, GroupSplit, SklearnData, SkopsData, TestFile, TimeSplit
-from knnkit.data import columns, dataset, precision
+from knnkit.config.parse import Build, FileData, SkopsData, TestFile
+from knnkit.data import columns, precision
 from knnkit.data.dataset import Dataset
 from knnkit.errors import BuildError, DataError
 from knnkit.evaluation import faults
 from knnkit.evaluation.measure import affordable, compare_with_estimator, measure, measure_errors
-from knnkit.evaluation.splits import Divided, divide
 from knnkit.model.build import BuiltModel, build_enrolled, build_model, origins_of
 from knnkit.model.conformal import short_sets
-from knnkit.model.golden import draw_rows, make_golden
+from knnkit.model.golden import MAX_ROWS, draw_rows, long_check, make_golden
 from knnkit.model.reference.classifier import Reference
 from knnkit.model.reference.enrolment import Enrolment, enrol
 from knnkit.model.reference.spec import KnnSpec
@@ -39,18 +38,25 @@ from knnkit.model.tflite import associated_files
 from knnkit.model.tflite.load_tensorflow import needs_build_extra
 from knnkit.training import reduction, sklearn_importer, unscaled
 from knnkit.training.fitted import Fitted
-from knnkit.training.table import load_rows, prepare_of, raw_lines, read_held_out, read_more, read_test
+from knnkit.training.inputs import Embedder
+from knnkit.training.raw_cells import read_held_out
+from knnkit.training.rows import divide_rows, label_of, load_rows, read_inputs
+from knnkit.training.table import prepare_of, raw_lines, read_more
 
 
 @dataclass(frozen=True)
 class Made:
-    """A model, its golden set, and the verdict of its self-check; `notes` say what `reduce` changed."""
+    """A model, its golden set, and the verdict of its self-check.
+
+    `notes` are for the person who builds; `stages` are further files of the release, by name.
+    """
 
     model: BuiltModel
     golden: Golden
     verdict: Verdict
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    stages: Mapping[str, bytes] = field(default_factory=dict)
 
     @property
     def counts(self) -> tuple[int, ...]:
@@ -79,6 +85,7 @@ class Material:
         how: how rows were held out; empty where nothing is measured.
         table: of the raw columns that the rows were made from; None for rows of plain numbers.
         ignore_extra: whether a device ignores columns that the model does not know.
+        embedder: the stages that the rows were made by; None without any.
         whole: the same with all training rows, if `reduce` chose some of them.
         spare: the training rows that `reduce` left out.
         reduced: how it chose.
@@ -93,6 +100,7 @@ class Material:
     how: str = ""
     table: Table | None = None
     ignore_extra: bool = False
+    embedder: Embedder | None = None
     whole: Material | None = None
     spare: Dataset | None = None
     reduced: str = ""
@@ -118,8 +126,8 @@ class Material:
             return self.imported.enrolment
         return enrol(self.training, fit_scaler((self.whole or self).training.rows, scale), metric)
 
-    def build(self, gates: Gates, *, seed: int = 0, inputs: str = "") -> Made:
-        """Builds the model, and checks it on its golden rows.
+    def build(self, gates: Gates, *, seed: int = 0, inputs: str = "", golden_rows: int | None = None) -> Made:
+        """Builds the model, and checks it on its golden rows, at most `golden_rows` of them.
 
         Raises:
             DataError: k is larger than the number of rows, or the held-out rows are invalid.
@@ -129,18 +137,30 @@ class Material:
         before = None if self.whole is None else self.whole._without_sets().build(Gates(gates.margin), seed=seed)
         how: dict[str, Any] = {"margin": gates.margin, "seed": seed, "inputs": inputs, "measure": self._measure}
         how |= {"table": self.table, "ignore_extra": self.ignore_extra}
-        how["golden"] = origins_of(draw_rows(self.held_out, self.training, seed=seed))
+        how["input"] = None if self.embedder is None else self.embedder.input
+        limit = min(golden_rows or MAX_ROWS, self._most_golden)
+        how["golden"] = origins_of(draw_rows(self.held_out, self.training, seed=seed, limit=limit))
         if self.imported is None and before is None:
             model = build_model(self.spec, self.training, self.held_out, **how)
         else:
             known = origins_of(self.training) if self.imported is None else Origins(Path(self.training.source).name)
             how |= {"spare": self.spare, "reduced": self._reduced(before), "training": known}
             model = build_enrolled(self.spec, self.enrol(self.spec.scale, self.spec.metric), self.held_out, **how)
-        golden = make_golden(model, self.held_out, self.training, seed=seed, raw=raw_lines)
+        golden = make_golden(model, self.held_out, self.training, seed=seed, limit=limit, raw=self._raw_lines)
         from knnkit.model.selfcheck import self_check  # TensorFlow
 
         notes = () if before is None else self._compare(before, model, golden)
-        return Made(model, golden, self_check(model, golden, gates), self._warn(model), notes)
+        notes += long_check(model.info, len(golden.rows))
+        stages = {} if self.embedder is None else self.embedder.files
+        return Made(model, golden, self_check(model, golden, gates), self._warn(model), notes, stages)
+
+    @property
+    def _most_golden(self) -> int:
+        return MAX_ROWS if self.embedder is None else self.embedder.most_golden(self.held_out or self.training)
+
+    @property
+    def _raw_lines(self) -> Callable[[Dataset], bytes]:
+        return raw_lines if self.embedder is None else self.embedder.lines
 
     def _without_sets(self) -> Material:
         return replace(self, spec=replace(self.spec, label_sets=()))
@@ -201,7 +221,8 @@ class Material:
         how = (len(space.classes), info.k, info.weights)
         reference = Reference(space.space, space.enrolled, space.codes, *how, margin=margin)
         reference.reject, reference.targets = info.reject, space.targets
-        return make_golden(BuiltModel(b"", info, reference, ()), own, self.training, limit=limit, raw=raw_lines)
+        limit = min(limit, self._most_golden) if self.embedder else limit
+        return make_golden(BuiltModel(b"", info, reference, ()), own, self.training, limit=limit, raw=self._raw_lines)
 
     def read(self, file: Path, label: str) -> Dataset:
         """Returns the labelled rows of a file as the model's features.
@@ -209,6 +230,8 @@ class Material:
         Raises:
             DataError: a column is missing, or a cell cannot be read.
         """
+        if self.embedder is not None:
+            return read_inputs(self.embedder, file, label, self.training)
         found = read_more(file, label, self.training, self.table)
         return self.fitting(found) if self.table is None else found
 
@@ -235,10 +258,10 @@ def load(build: Build) -> Material:
         return _load_imported(build, model.data)
     spec = KnnSpec(model.name, model.k, model.metric, model.weights, model.scale, model.reject, model.coverages)
     spec = replace(spec, keep=model.keep.info if model.keep else None)
-    everything = _load_rows(build)
-    divided = _divide(build, everything)
+    everything, embedder = load_rows(build)
+    divided = divide_rows(build, everything, embedder)
     chosen = isinstance(model.data, FileData) and model.data.features is not None
-    warnings = columns.warnings(everything) if isinstance(model.data, FileData) and not chosen else ()
+    warnings = columns.warnings(everything) if isinstance(model.data, FileData) and not (chosen or embedder) else ()
     ready = prepare_of(model.data, everything, divided.training, divided.held_out)
     training, held_out, table = ready.training, ready.held_out, ready.table
     warnings += ready.warnings
@@ -249,7 +272,7 @@ def load(build: Build) -> Material:
         warnings += faults.find(training, held_out)
         if "scale" not in model.model_fields_set:
             warnings += unscaled.find(training, model.k, model.metric, model.weights)
-    material = Material(spec, training, held_out, None, warnings, divided.how, table, model.ignore_extra)
+    material = Material(spec, training, held_out, None, warnings, divided.how, table, model.ignore_extra, embedder)
     return material if model.reduction is None else _reduce(material, model.reduction, model.seed)
 
 
@@ -280,52 +303,24 @@ def every_row(build: Build) -> Dataset:
     if isinstance(build.model.data, SkopsData):
         said = f"{build.model.data.skops} holds an estimator, and not the file of its rows"
         raise DataError(said, hint="data: {file: train.csv, label: species}")
-    everything = _load_rows(build)
+    everything, _ = load_rows(build)
     return prepare_of(build.model.data, everything, everything, None).training
-
-
-def _load_rows(build: Build) -> Dataset:
-    data, split = build.model.data, build.model.split
-    if isinstance(data, FileData):
-        beside = split.group if isinstance(split, GroupSplit) else split.time if isinstance(split, TimeSplit) else None
-        return load_rows(data, beside)
-    assert isinstance(data, SklearnData)
-    return dataset.load_sklearn(data.sklearn)
-
-
-def _divide(build: Build, everything: Dataset) -> Divided:
-    test, split = build.model.measured_on, build.model.split
-    if isinstance(test, TestFile):
-        return Divided(everything, read_test(test.file, label_of(build), build.model.data, everything), "file")
-    how = "group" if isinstance(split, GroupSplit) else "time" if isinstance(split, TimeSplit) else split
-    assert not isinstance(how, TestFile)
-    return divide(everything, test, build.model.seed, how)
-
-
-def label_of(build: Build) -> str:
-    """Returns the name of the label column: of the test file if it has one, else of the training data."""
-    data, test = build.model.data, build.model.measured_on
-    if isinstance(test, TestFile) and test.label is not None:
-        return test.label
-    return data.label if isinstance(data, FileData) else "label"
 
 
 def _load_imported(build: Build, data: SkopsData) -> Material:
     model, test = build.model, build.model.measured_on
     estimator = sklearn_importer.load_skops(data.skops)
-    held_out, names = None, sklearn_importer.fitted_names(estimator)
+    how: dict[str, Any] = {"name": model.name, "reject": model.reject, "source": str(data.skops)}
+    found, held_out = sklearn_importer.import_estimator(estimator, **how), None
     if isinstance(test, TestFile):
-        held_out = read_held_out(test, label_of(build), names)
-        width = sklearn_importer.width(estimator)
-        if len(held_out.feature_names) != width:
-            raise DataError(
-                f"{test.file}: {len(held_out.feature_names)} features beside the label {label_of(build)!r}, but "
-                f"{data.skops} takes {width}"
-            )
-        names = held_out.feature_names
-    found = sklearn_importer.import_estimator(
-        estimator, name=model.name, feature_names=names, reject=model.reject, source=str(data.skops)
-    )
+        held_out = read_held_out(
+            test, label_of(build), found, named=sklearn_importer.fitted_names(estimator) is not None
+        )
+        names, width = held_out.feature_names, len(found.enrolment.feature_names)
+        if len(names) != width:
+            said = f"{test.file}: {len(names)} features beside the label {label_of(build)!r}, but "
+            raise DataError(f"{said}{data.skops} takes {width}")
+        found = replace(found, enrolment=replace(found.enrolment, feature_names=names))
     found = replace(
         found, spec=replace(found.spec, label_sets=model.coverages, keep=model.keep.info if model.keep else None)
     )
@@ -340,8 +335,12 @@ def of_imported(imported: Fitted, held_out: Dataset | None) -> Material:
     Raises:
         DataError: the held-out rows do not fit it.
     """
+    if imported.table is not None and held_out is None:
+        said = f"{imported.enrolment.source}: its own rows cannot be computed back through its transformers"
+        raise DataError(said, hint="test: {file: test.csv, label: COLUMN}; in Python test=(rows, labels)")
     training = imported.training_rows()
     if held_out is not None:
-        return Material(imported.spec, training, imported.fitting(held_out), imported, how="file")
+        rows = imported.fitting(held_out)
+        return Material(imported.spec, training, rows, imported, how="file", table=imported.table)
     said = "there are no test rows: training rows stand in as golden rows, and no accuracy is claimed"
     return Material(imported.spec, training, None, imported, (f"{training.source}: {said}",))

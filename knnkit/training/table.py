@@ -16,9 +16,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.shared.features.coder import UNKNOWN_CATEGORY, expand, feature_names
+from device_agent.shared.features.coder import KEEP, UNKNOWN_CATEGORY, UNUSED, expand, feature_names, transforms_of
 from device_agent.shared.protocol.model_info import Column, Table
-from knnkit.config.parse import Data, FileData, TestFile
+from device_agent.shared.queries import default_names
+from knnkit.config.parse import Data, FileData
 from knnkit.data import files, precision, targets
 from knnkit.data.columns import find
 from knnkit.data.dataset import Dataset
@@ -87,7 +88,9 @@ def read_more(file: Path, label: str, training: Dataset, table: Table | None) ->
     wide = training.rows.dtype == np.float64
     if table is None:
         return _read(file, label, training, training.feature_names, PLAIN, wide)
-    found = apply(table, _read(file, label, training, [c.name for c in table.columns], policy_for(table), wide))
+    names = [column.name for column in table.columns if column.encoding != UNUSED]
+    found = apply(table, with_unused(table, _read(file, label, training, names, policy_for(table), wide)))
+    found = replace(found, feature_names=training.feature_names)
     return replace(found, rows=found.rows.astype(training.rows.dtype, copy=False))
 
 
@@ -100,21 +103,6 @@ def read_test(file: Path, label: str, data: Data, everything: Dataset) -> Datase
     policy = replace(with_text(policy_of(data), everything), drop=())
     wide = everything.rows.dtype == np.float64
     return _read(file, label, everything, everything.feature_names, policy, wide)
-
-
-def read_held_out(test: TestFile, label: str, names: tuple[str, ...] | None) -> Dataset:
-    """Returns the test rows of an imported estimator.
-
-    Raises:
-        DataError: a column is missing, or a cell cannot be read.
-    """
-    if not test.target:
-        return files.load(test.file, label, names, wide=True)
-
-    def read(label: str, features: Sequence[str] | None) -> Dataset:
-        return files.load(test.file, label, features, wide=True)
-
-    return targets.read(read, test.target, names, narrow=False)
 
 
 def _read(file: Path, label: str, like: Dataset, features: Sequence[str], policy: Policy, wide: bool) -> Dataset:
@@ -160,20 +148,44 @@ def apply(table: Table, rows: Dataset) -> Dataset:
     """
     matrix = rows.rows.copy()
     for place, column in enumerate(table.columns):
-        if column.encoding != "number":
+        if column.encoding == UNUSED:
+            matrix[:, place] = 0.0
+        elif column.encoding != "number":
             matrix[:, place] = _codes(table, column, rows, place)
         gaps = np.isnan(matrix[:, place])
+        if column.missing == KEEP:
+            continue
         if gaps.any() and column.fill is None:
             said = f"{rows.source}: {gaps.sum():,} cells of the column {column.name!r} are empty"
             raise DataError(said, hint=f"missing: {{{column.name}: median}} in `data:` of deploy.yaml")
         matrix[gaps, place] = column.fill
-    features = expand(table.columns, matrix)
-    return replace(rows, rows=features, feature_names=feature_names(table), levels=None, raw=rows)
+    features, names = expand(table.columns, matrix), feature_names(table)
+    if run := transforms_of(table):
+        features = run(features)
+        names = default_names(features.shape[1])
+        wrong = np.flatnonzero(~np.isfinite(features).all(axis=1))
+        if len(wrong):
+            said = f"{rows.source}: row {wrong[0]}: the pipeline makes a number of it that is not finite"
+            raise DataError(said, hint="drop the row")
+    return replace(rows, rows=features, feature_names=names, levels=None, raw=rows)
+
+
+def with_unused(table: Table, rows: Dataset) -> Dataset:
+    """Returns rows of the columns that the table uses, with all others as missing cells."""
+    names = tuple(column.name for column in table.columns)
+    places = [names.index(name) for name in rows.feature_names]
+    matrix = np.full((len(rows.rows), len(names)), np.nan)
+    matrix[:, places] = rows.rows
+    levels = {places[place]: texts for place, texts in (rows.levels or {}).items()}
+    return replace(rows, rows=matrix, feature_names=names, levels=levels or None)
 
 
 def policy_for(table: Table) -> Policy:
     """Returns the policy to read further rows by, before the table is applied to them."""
-    missing = {column.name: "refuse" if column.fill is None else "constant" for column in table.columns}
+    missing = {
+        column.name: "refuse" if column.fill is None and column.missing != KEEP else "constant"
+        for column in table.columns
+    }
     categories = {column.name: column.encoding for column in table.columns if column.encoding != "number"}
     return Policy((), missing, categories, table.unknown_category, table.thousands)
 
@@ -262,7 +274,7 @@ def _codes(table: Table, column: Column, rows: Dataset, place: int) -> NDArray[A
     values = rows.rows[:, place]
     used = {levels[int(code)] for code in np.unique(values[~np.isnan(values)])}
     unknown = sorted(used - known.keys())
-    if unknown and table.unknown_category == "refuse":
+    if unknown and (column.unknown or table.unknown_category) == "refuse":
         said = f"{rows.source}: no training row has the category {unknown[0]!r} of {column.name!r}"
         raise DataError(said, hint="unknown_category: ignore in `data:` of deploy.yaml")
     codes = np.array([known.get(text, UNKNOWN_CATEGORY) for text in levels] or [0.0], values.dtype)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Typed:
-    """The words of a command line that name a device, for a hint that must reach the same one."""
+    """How the user named a device on the command line; hints repeat it, so that they reach the same device."""
 
     name: str  # value of --target, or the name in deploy.yaml
     jump: str | None = None
@@ -18,7 +18,7 @@ class Typed:
     options: tuple[str, ...] = ()
 
     def words(self, *more: str, jumps: bool = False) -> str:
-        """Returns the words for another command; `jumps`: it logs in somewhere, for which it needs the key."""
+        """Returns these words for another command; with `jumps`, that command logs in to a host and needs the key."""
         jump = ("-J", self.jump) if self.jump else ()
         identity = ("-i", self.identity) if self.identity and (jumps or jump) else ()
         return shlex.join((self.name, *more, *jump, *identity, *self.options))
@@ -26,7 +26,7 @@ class Typed:
 
 @dataclass(frozen=True)
 class Address:
-    """Where to connect; None is replaced by the value in ssh_config, else by the default."""
+    """Where to connect; for a field that is None, ssh_config or else the default decides."""
 
     host: str
     user: str | None = None

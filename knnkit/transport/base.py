@@ -2,7 +2,7 @@
 
 A transport is one open connection to one device and belongs to one thread. It does not know releases or agents. Every
 call has a time limit, and the size of every answer is limited, since a device may be hostile. `knnkit.transport.upload`
-builds uploads from these three. No I/O here.
+builds uploads from these three operations. No I/O here.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class Completed:
 
     @property
     def complaint(self) -> str:
-        """The last lines of standard error, printable, for a message; of a killed command, that it was killed."""
+        """Why the command failed, for a message: the last lines of standard error, or that the command was killed."""
         if self.exit_code in _KILLED and not self.stderr.strip():
-            return "it was killed (SIGKILL): the device has too little memory for it, or somebody ended it"
+            return "the command was killed (SIGKILL): the device has too little memory for it, or somebody ended it"
         return printable(self.stderr.decode("utf-8", "replace").strip()[-500:])
 
 
@@ -47,9 +47,9 @@ def printable(text: str) -> str:
 
 
 def no_end(name: str, what: str, limit: str) -> Unreachable:
-    """Returns the error for a command that did not end in time: a slow device, or a connection that hangs."""
+    """Returns the error for a command that did not end in time, on a slow device or over a connection that hangs."""
     hint = "allow a slow device more time: --command-timeout 15m, or `rollout: {command_timeout: 15m}` in deploy.yaml"
-    return Unreachable(f"{name}: {what}: no end within {limit}", reason="deadline", hint=hint)
+    return Unreachable(f"{name}: {what}: did not end within {limit}", reason="deadline", hint=hint)
 
 
 class Transport(Protocol):

@@ -32,7 +32,7 @@ class Capped:
         """Adds `chunk`.
 
         Raises:
-            Full: it does not fit, and the buffer is strict.
+            Full: `chunk` exceeds the limit, and the buffer is strict.
         """
         room = self._limit - len(self.data)
         self.data += chunk[:room]
@@ -74,8 +74,8 @@ class Ends:
         """Writes and flushes.
 
         Raises:
-            BrokenPipeError: its reader has ended.
-            UsageError: it cannot be written.
+            BrokenPipeError: the process that reads the sink has ended.
+            UsageError: the sink cannot be written.
         """
         try:
             self._sink.write(chunk)

@@ -1,8 +1,8 @@
 """Refuses commands in an ssh_config that deploy.yaml names.
 
 `Match exec` and `ProxyCommand` run commands on this machine. The user's own ssh_config (in ~/.ssh, in /etc/ssh, or
-named with `--ssh-config`) may do that. One that only deploy.yaml names may not until the user has agreed, since the
-author of deploy.yaml may be a stranger. An agreement is stored as the digest of the file.
+named with `--ssh-config`) may do that. An ssh_config that only deploy.yaml names may do it only after the user
+agreed, since the author of deploy.yaml may be a stranger. An agreement is stored as the digest of the file.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def is_agreed(path: str | Path) -> bool:
 
 
 def agree(path: str | Path) -> None:
-    """Stores the user's agreement, but not to a file that includes others: they may change later."""
+    """Stores the user's agreement to the file, unless the file includes others, which may change later."""
     if _has(_read(Path(path).expanduser()).decode("utf-8", "replace"), "include"):
         return
     file = _AGREED.expanduser()

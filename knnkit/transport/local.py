@@ -1,7 +1,7 @@
-"""Transport to the embedded device: this machine.
+"""Transport to this machine, used as a device.
 
-Same protocol and directories as on a board; the agent is a process of its own. Commands run in the home directory, as
-after an SSH login. Opens no connection.
+`--target local` means this machine: the "embedded device". Protocol and directories are those of a board, and the agent
+is a process of its own. Commands run in the home directory, as after an SSH login. Opens no connection.
 """
 
 from __future__ import annotations

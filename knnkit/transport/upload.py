@@ -1,8 +1,8 @@
 """Uploads files over any transport, and resumes broken uploads.
 
-A file is sent to `<name>.part`, hashed on the device, and renamed only if the digest is right; a file that is there
-already is skipped. One command on the device examines all files, and another finishes them. Where an agent runs, the
-agent finishes them.
+A file is sent to `<name>.part`, hashed on the device, and renamed only if the digest is right. A file that the device
+already has is skipped. One command on the device examines all files; another one hashes and renames them. On a device
+with an agent, the agent does the latter.
 """
 
 from __future__ import annotations
@@ -99,8 +99,8 @@ def push(
         transport: to the device.
         files: what to send; missing directories are made, readable by their owner only.
         timeout: time limit in seconds of a command (hashing included), and without progress while sending.
-        progress: called with (bytes on the device, bytes in total), over all files.
-        finish: hash and rename the sent files; else they stay `<name>.part`, for an agent that hashes them.
+        progress: called with (bytes on the device, bytes in total), summed over all files.
+        finish: whether to hash and rename the sent files; else they stay `<name>.part`, and the agent hashes them.
 
     Raises:
         Unreachable: the connection broke; the next push resumes.
@@ -158,7 +158,7 @@ def _finish(transport: Transport, files: Sequence[PushFile], timeout: float) -> 
     for file, line in zip(files, lines, strict=False):
         if line != "done":
             raise DeviceFailed(
-                f"{transport.name}: {file.remote} arrived with other bytes than were sent",
+                f"{transport.name}: {file.remote} differs on the device from what was sent",
                 reason="upload-differs",
                 hint="run the command again; if it happens again, the device's storage is failing",
             )

@@ -20,7 +20,7 @@ def say(text: str) -> None:
 
 
 def run_speed(options: argparse.Namespace) -> int:
-    """Measures the model against its peers; non-zero when contenders disagree or XNNPACK does not run."""
+    """Measures the model against its peers; returns non-zero if contenders disagree or XNNPACK does not run."""
     started, effort = time.monotonic(), speed.QUICK if options.quick else speed.FULL
     python = peers.peers_python(options.peers)
     sizes = [size for size in datasets.SIZES if size.name in options.sizes]
@@ -92,7 +92,7 @@ def _show(
 
 
 def run_stream(options: argparse.Namespace) -> int:
-    """Measures the agent's stream and batch; non-zero when a label differs from scikit-learn's."""
+    """Measures the agent's stream and batch; returns non-zero if a label differs from scikit-learn's."""
     text, results = stream.run(peers.peers_python(options.peers), stream.QUICK if options.quick else stream.FULL)
     print(text)
     if options.save:
@@ -107,7 +107,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         epilog=f"data sets: {', '.join(size.name for size in datasets.SIZES)}",
     )
     parser.add_argument("what", nargs="?", default="speed", choices=COMMANDS, help="what to measure (default: speed)")
-    parser.add_argument("--quick", action="store_true", help="fewer rounds: an impression in a minute or two")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds: rough figures in a minute or two")
     parser.add_argument(
         "--peers", metavar="VENV", help="an environment that has the contenders (default: one under build/)"
     )
@@ -119,7 +119,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--threads", metavar="N", nargs="+", type=int, default=[1, 2], help="thread counts (default: 1 2)"
     )
-    parser.add_argument("--devices", metavar="N", type=int, default=50, help="fleet: how many (default: %(default)s)")
+    parser.add_argument("--devices", metavar="N", type=int, default=50, help="fleet: devices (default: %(default)s)")
     parser.add_argument(
         "--rivals", metavar="VENV", help="fleet: an environment with Ansible and pyinfra (default: one under build/)"
     )
@@ -127,7 +127,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def run_fleet(options: argparse.Namespace) -> int:
-    """Measures a deploy to many devices against Ansible and pyinfra; non-zero when a goal is missed."""
+    """Measures a deploy to many devices against Ansible and pyinfra; returns non-zero if a goal is missed."""
     from benchmarks import fleet
 
     results = fleet.run(options.devices, options.rivals, say)
@@ -143,7 +143,7 @@ def run_fleet(options: argparse.Namespace) -> int:
 
 
 def run_verify(options: argparse.Namespace) -> int:
-    """Measures what verifying a release costs; non-zero when a goal is missed."""
+    """Measures the time to verify a release; returns non-zero if a goal is missed."""
     from benchmarks import verifying
 
     results = verifying.run(rounds=3 if options.quick else 9)
@@ -154,7 +154,7 @@ def run_verify(options: argparse.Namespace) -> int:
 
 
 def run_tune(options: argparse.Namespace) -> int:
-    """Measures the choice of k against GridSearchCV; non-zero when it is not 20 times faster."""
+    """Measures `knnkit tune` against GridSearchCV; returns non-zero if it is not 20 times faster."""
     from benchmarks import tuning
 
     results = tuning.run(options.quick)

@@ -1,8 +1,8 @@
 """The contenders: how each one is prepared on disk, loaded, and asked for the k nearest neighbours.
 
-Runs in a child process of the peers' environment; imports a library only in the class that needs it, so that a start
-is measured with what that contender needs and nothing else. Every contender answers (n, features) float32 rows with
-(n, k) indices and distances; TfliteKNN answers label and probabilities as well, which its peers are not asked for.
+Runs in a child process of the peers' environment. Each class imports the library that it needs itself, so that its
+measured start includes nothing else. Every contender answers (n, features) float32 rows with (n, k) indices and
+distances; TfliteKNN also computes labels and probabilities, its peers do not.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ class Contender:
 
     Attributes:
         name: in tables.
-        peer: whether TfliteKNN must be faster; the others are limits, shown for comparison.
-        packages: distributions whose files, with all they need, are its installed size.
+        peer: whether TfliteKNN must be faster than this; the others are limits, shown for comparison.
+        packages: distributions whose files, with those of their dependencies, make up the installed size.
     """
 
     name: ClassVar[str]
@@ -32,7 +32,7 @@ class Contender:
 
     @staticmethod
     def prepare(data: Path, artefact: Path, k: int) -> None:
-        """Writes what `artefact` will be loaded from, given a folder of `benchmarks.datasets`."""
+        """Writes `artefact`, the file that the contender loads later, from a folder of `benchmarks.datasets`."""
         raise NotImplementedError
 
     def neighbors(self, rows: Any) -> tuple[Any, Any]:
@@ -245,5 +245,5 @@ CONTENDERS: dict[str, type[Contender]] = {
 
 
 def artefact(key: str, data: Path) -> Path:
-    """Where the contender `key` keeps its model of the data set in `data`."""
+    """Returns the path of the contender's model of the data set in `data`."""
     return data / f"model.{'tflite' if key in ('graph', 'litert') else key}"

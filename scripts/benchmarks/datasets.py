@@ -78,7 +78,7 @@ def generate(size: Size) -> Table:
 
 
 def _draw_digits(rng: np.random.Generator, count: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Returns (count, 784) digits of scikit-learn, each enlarged and bent in a way of its own, and their labels."""
+    """Returns (count, 784) digits of scikit-learn, each enlarged and bent differently, and their labels."""
     from scipy.ndimage import affine_transform
     from sklearn.datasets import load_digits
 
@@ -98,7 +98,7 @@ def _draw_digits(rng: np.random.Generator, count: int) -> tuple[NDArray[Any], ND
 def store(size: Size, folder: Path) -> Path:
     """Generates the data set once; returns the folder that holds it as `.npy` files.
 
-    What lies there was made by these sources, or it goes, with what the contenders made of it.
+    If other sources made the files there, they are removed, together with the contenders' models of them.
     """
     target, stamp = folder / size.name, folder / size.name / "data.sources"
     digest = hashlib.sha256(b"".join(Path(__file__).with_name(name).read_bytes() for name in _SOURCES)).hexdigest()
@@ -136,10 +136,10 @@ def distances(table: Table, query: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def wrong_rows(table: Table, indices: NDArray[Any], nearest: NDArray[np.float64], margin: float = 1e-4) -> int:
-    """Returns how many of the first `len(nearest)` queries were given something else than their k nearest rows.
+    """Returns how many of the first `len(nearest)` queries got other rows than their k nearest.
 
-    Neighbours whose distances differ by less than `margin`, relative, are tied: either is right. A query without an
-    answer has a wrong one.
+    Neighbours whose distances differ by less than `margin`, relative, are tied: either is right. A missing answer
+    counts as wrong.
     """
     wrong = abs(len(nearest) - len(indices))
     for query, chosen, best in zip(table.queries, indices, nearest):

@@ -1,4 +1,4 @@
-"""The child process of one start: load the model, answer one row, say so; then answer a batch and tell the memory.
+"""The child process of one start: loads the model, answers one row and reports; then a batch, and the memory.
 
 Run as `python -m benchmarks.first KEY DATA`. The parent measures from before the process exists to the first line.
 """
@@ -14,7 +14,7 @@ from benchmarks.contenders import CONTENDERS, artefact
 
 
 def memory() -> dict[str, int]:
-    """Returns bytes: resident, of them anonymous, and of them mapped from files."""
+    """Returns the bytes of resident memory: all, the anonymous part, and the part mapped from files."""
     text = Path("/proc/self/smaps_rollup").read_text()
     found = {name: int(size) * 1024 for name, size in re.findall(r"^(\w+):\s+(\d+) kB", text, re.M)}
     return {"rss": found["Rss"], "anonymous": found["Anonymous"], "mapped": found["Rss"] - found["Anonymous"]}

@@ -1,9 +1,9 @@
 """One small release to many devices: knnkit against the same copy and check done with Ansible and with pyinfra.
 
-Every device is a real sshd on 127.0.1.x with a root of its own, provisioned alike. The rivals copy the four files and
-run the agent's `stage` and `activate` (which holds the golden check); knnkit has both done by one `install`, looks
-first, and confirms over a new connection. All work on as many devices at a time. One run, one machine; times are wall
-clock.
+Every device is a real sshd on 127.0.1.x with its own root, all provisioned in the same way. Ansible and pyinfra copy
+the four files and run the agent's `stage` and `activate` (which includes the golden check). knnkit probes the device,
+does both by one `install`, and confirms over a new connection. All work on the same number of devices at a time. One
+run, one machine; times are wall clock.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ RIVALS = ("ansible-core>=2.17,<2.20", "pyinfra>=3,<4")
 
 @dataclass(frozen=True)
 class Bed:
-    """The devices: servers, and where their roots are."""
+    """The test bed: the servers that act as devices, and the folder of their roots."""
 
     folder: Path
     servers: tuple[sshd.Sshd, ...]
@@ -47,7 +47,7 @@ class Bed:
     releases: Releases
 
     def cpu_seconds(self) -> float:
-        """Returns the processor time of the devices so far: of the servers, and of all that they started."""
+        """Returns the processor time of the devices so far: that of the servers and of all processes they started."""
         spent: dict[int, tuple[int, int]] = {}
         for path in Path("/proc").glob("[0-9]*/stat"):
             with contextlib.suppress(OSError):
@@ -65,7 +65,7 @@ class Bed:
 
 @contextlib.contextmanager
 def bed(count: int) -> Iterator[Bed]:
-    """Servers and a provisioned board, for the length of a block."""
+    """Yields running servers and a provisioned board; they end with the block."""
     with tempfile.TemporaryDirectory(prefix="knnkit-fleet-") as made:
         folder = Path(made)
         releases = provide()
@@ -80,7 +80,7 @@ def bed(count: int) -> Iterator[Bed]:
 
 
 def _serve(folder: Path, host: str) -> sshd.Sshd:
-    """A server with a home of its own, so that nobody pays for what this machine's login shell does at its start."""
+    """Starts a server with its own home, so that the start files of this machine's login shell cost no time."""
     return sshd.start(folder, host=host, extra=f"SetEnv HOME={folder}")
 
 
@@ -119,7 +119,7 @@ def _environment() -> dict[str, str]:
 
 
 def knnkit(bed: Bed) -> dict[str, Any]:
-    """The first deploy, and a second one with nothing to do."""
+    """Runs the first deploy, and a second one with nothing to do."""
     folder = bed.folder / "knnkit"
     roots = bed.roots("knnkit")
     (folder / "known_hosts").write_text("".join(server.known_hosts.read_text() for server in bed.servers))
@@ -147,7 +147,7 @@ def _steps(bed: Bed) -> tuple[str, list[str], Path]:
 
 
 def ansible(bed: Bed, python: Path) -> dict[str, Any]:
-    """Ansible as its manual says it is fastest: pipelining, kept connections, no facts, the free strategy."""
+    """Runs Ansible as fast as its manual says: pipelining, kept connections, no facts, the free strategy."""
     folder = bed.folder / "ansible"
     roots = bed.roots("ansible")
     digest, commands, release = _steps(bed)
@@ -178,7 +178,7 @@ def ansible(bed: Bed, python: Path) -> dict[str, Any]:
 
 
 def pyinfra(bed: Bed, python: Path) -> dict[str, Any]:
-    """pyinfra with the same parallelism; operations that need no facts of theirs."""
+    """Runs pyinfra with the same parallelism, and operations that need no facts."""
     folder = bed.folder / "pyinfra"
     roots = bed.roots("pyinfra")
     digest, commands, release = _steps(bed)
@@ -212,7 +212,7 @@ def pyinfra(bed: Bed, python: Path) -> dict[str, Any]:
 
 
 def check(bed: Bed, name: str) -> int:
-    """Returns on how many devices a contender left the release answering."""
+    """Returns the number of devices on which the release answers after a contender's run."""
     found = 0
     for root in sorted((bed.folder / name).glob("r[0-9]*")):
         argv = [str(root / "venv/bin/python"), "-m", "device_agent", "--root", str(root), "status", "--json"]

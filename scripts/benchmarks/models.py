@@ -19,7 +19,7 @@ PIECE = 64 << 10
 
 
 def sources_digest() -> str:
-    """Returns the SHA-256 of all that decides what a build gives."""
+    """Returns the SHA-256 of all sources that affect a build."""
     digest = hashlib.sha256(str(datasets.K).encode())
     for file in sorted([*(ROOT / "knnkit" / "model").rglob("*.py"), *(ROOT / "device_agent").rglob("*.py")]):
         digest.update(file.read_bytes())

@@ -32,7 +32,7 @@ def table(head: list[str], lines: list[list[str]]) -> str:
 
 
 def milliseconds(value: float) -> str:
-    """Three digits that matter."""
+    """Returns milliseconds as text with three significant digits."""
     return f"{value:.4f}" if value < 0.1 else f"{value:.3f}" if value < 10 else f"{value:.1f}"
 
 
@@ -62,7 +62,7 @@ def _measured(cell: Cell) -> list[str]:
 
 
 def failures(cells: list[Cell]) -> list[str]:
-    """Returns which contender was not measured where, and why: one that is missing makes the best peer slower."""
+    """Returns the contenders that were not measured, and why: without one, the best peer may be slower than it is."""
     found = []
     for cell in cells:
         found += [f"{cell.size}, {cell.rows}, {cell.threads}: {name}: {why}" for name, why in cell.failed.items()]
@@ -118,7 +118,7 @@ def goals(cells: list[Cell], starts: dict[str, dict[str, Any]]) -> list[dict[str
 
 
 def goal(what: str, figure: float, limit: float, *, at_least: bool = False, note: str = "") -> dict[str, Any]:
-    """Returns a goal with its figure; a note says what to know where it was missed."""
+    """Returns a goal with its figure; `note` explains a missed goal."""
     reached = figure >= limit if at_least else figure <= limit
     said = {"note": note} if note and not reached else {}
     return {"goal": what, "figure": round(figure, 3), "limit": limit, "reached": reached} | said
@@ -142,14 +142,14 @@ def _profile(cell: Cell, ours: str) -> str:
 
 
 def write_json(path: Path, results: dict[str, Any]) -> None:
-    """Writes the results where a part measured now replaces the same part measured before."""
+    """Writes the results into a file; each part measured now replaces the same part in it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     before = json.loads(path.read_text()) if path.exists() else {}
     path.write_text(json.dumps(before | results, indent=1) + "\n")
 
 
 def write_section(path: Path, name: str, text: str) -> None:
-    """Replaces what stands between `<!-- name -->` and `<!-- /name -->` of a page."""
+    """Replaces the text between `<!-- name -->` and `<!-- /name -->` of a page."""
     before, begin, rest = path.read_text().partition(f"<!-- {name} -->\n")
     _, end, after = rest.partition(f"<!-- /{name} -->")
     if not begin or not end:

@@ -57,7 +57,7 @@ class Child:
         )
 
     def ask(self, order: str, **arguments: Any) -> dict[str, Any]:
-        """Returns the answer to one order; a contender that failed is asked nothing more."""
+        """Returns the answer to one order; a contender that has failed gets no further orders."""
         if self.error:
             return {}
         assert self._process.stdin
@@ -105,7 +105,7 @@ class Cell:
         return self.median[self.best_peer] / self.median[ours]
 
     def ratio_at_best(self, ours: str) -> float:
-        """The same between the fastest call of each: what is left when the machine's other work is taken away."""
+        """The same ratio between the fastest calls, which other work on the machine disturbed least."""
         return min(value for name, value in self.least.items() if is_peer(name)) / self.least[ours]
 
 
@@ -201,7 +201,7 @@ def _cell(children: list[Child], size: datasets.Size, threads: int, rows: str, e
 
 
 def starts(python: Path, data: Path, effort: Effort) -> dict[str, dict[str, Any]]:
-    """Returns, by contender, the median seconds from no process to a first answer, and its memory in bytes."""
+    """Returns, by contender, the median seconds from process start to first answer, and memory in bytes."""
     found: dict[str, list[float]] = {}
     memory: dict[str, Any] = {}
     kinds = [(key, kind) for key, kind in CONTENDERS.items() if artefact(key, data).exists()]

@@ -66,7 +66,7 @@ for name in sys.stdin:
 
 @dataclass(frozen=True)
 class Amount:
-    """How many rows: streamed flat out, one by one, and in a file of 2 and of 64 features."""
+    """Numbers of rows: streamed at full speed, one by one, and in a file of 2 and of 64 features."""
 
     flat_out: int
     loop_flat_out: int
@@ -89,7 +89,7 @@ STACKS = {
 
 @dataclass
 class Figures:
-    """Medians over the rounds; of memory the most that a process held, of disk what a contender has installed."""
+    """Medians over the rounds; for memory the peak of a process, for disk the installed size of a contender."""
 
     rows_per_second: dict[str, float] = field(default_factory=dict)
     rows_per_cpu_second: dict[str, float] = field(default_factory=dict)
@@ -167,7 +167,7 @@ def _run(command: list[Any], folder: Path) -> str:
 
 
 class Fed:
-    """A child that answers lines; warmed with one row, whose answer it has given."""
+    """A child process that answers lines; it has answered one row already, as a warm-up."""
 
     def __init__(self, command: list[Any], first: bytes) -> None:
         self.process = subprocess.Popen(
@@ -190,7 +190,7 @@ class Fed:
         return taken
 
     def flat_out(self, lines: list[bytes]) -> tuple[float, float, list[bytes]]:
-        """Returns rows a second, rows a second of processor time, and the answers, when a next line is always there."""
+        """Returns rows per second, rows per second of processor time, and the answers, at full speed."""
         text = b"".join(lines)
         on_cpu, start = self._on_cpu(), time.perf_counter()
         writer = threading.Thread(target=self._send, args=(text,))
@@ -201,7 +201,7 @@ class Fed:
         return len(lines) / seconds, len(lines) / (self._on_cpu() - on_cpu), answers
 
     def _on_cpu(self) -> float:
-        """Seconds that the child's main thread has had a processor; other work on the machine does not count."""
+        """Returns the processor time of the child's main thread in seconds; other work does not count."""
         return int(Path(f"/proc/{self.process.pid}/schedstat").read_text().split()[0]) / 1e9
 
     def _send(self, text: bytes) -> None:
@@ -210,7 +210,7 @@ class Fed:
             view = view[os.write(self.to.fileno(), view) :]
 
     def peak_bytes(self) -> int:
-        """The most memory that the child held."""
+        """Returns the peak memory of the child in bytes."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
@@ -221,7 +221,7 @@ class Fed:
 
 
 def measure_stream(bench: Bench, queries: Any, amount: Amount, figures: Figures) -> None:
-    """Streams digits rows through both, in turns."""
+    """Streams rows of digits through both, in turns."""
     lines = [(",".join(f"{value:.7g}" for value in row) + "\n").encode() for row in queries]
     commands = {"agent": bench.agent("classify", "--stream", "--format", "csv"), "scikit-learn loop": bench.loop()}
     rates: dict[str, list[float]] = {name: [] for name in commands}
@@ -249,7 +249,7 @@ def measure_stream(bench: Bench, queries: Any, amount: Amount, figures: Figures)
 
 
 def measure_file(bench: Bench, size: datasets.Size, queries: Any, amount: Amount, figures: Figures) -> None:
-    """Classifies a CSV file as a whole, in turns, both with their model loaded; the least disturbed round counts."""
+    """Classifies a whole CSV file with both, in turns, with loaded models; the fastest round counts."""
     count = amount.files[size.name]
     file = bench.folder / "rows.csv"
     _write_csv(file, np.resize(queries, (count, queries.shape[1])))

@@ -1,7 +1,7 @@
-"""scripts/bench verify: what verifying a release costs, at every start and every activation.
+"""scripts/bench verify: the time to verify a release, at every start and every activation.
 
-A small release against a fixed budget, one with a model of 188 MB against SHA-256 alone over the same bytes, in turns
-and in processor time: the files are in memory, and other work on the machine does not count.
+Compares a small release with a fixed budget, and one with a model of 188 MB with SHA-256 alone over the same bytes, in
+turns. Times are processor time with the files in memory, so that other work on the machine does not count.
 """
 
 from __future__ import annotations

@@ -328,6 +328,7 @@ def check_nothing_leaks(scenario: Scenario, store: Store, state: StoreState, pla
     known = {
         constants.TRUST_DIR, constants.RELEASES_DIR, constants.INCOMING_DIR, constants.CURRENT_LINK,
         constants.STATE_FILE, constants.HISTORY_FILE, constants.LOCK_FILE, constants.STARTS_FILE,
+        constants.SEARCHES_FILE,
     }  # fmt: skip
     assert {path.name for path in store.root.iterdir()} <= known, place
     assert all(constants.is_digest(path.name) for path in store.releases.iterdir()), place

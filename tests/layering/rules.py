@@ -65,9 +65,12 @@ HOMES: dict[str, tuple[str, ...]] = {
     "dask": ("knnkit.fleet.rollout",),
     "tflite_runtime": ("device_agent.inference.interpreter",),
     "ai_edge_litert": ("device_agent.inference.interpreter",),
+    "PIL": ("device_agent.shared.embedding.picture",),
 }
 #: What the agent may take from outside the standard library.
 AGENT_NEEDS = {"numpy", "cryptography", "tflite_runtime", "ai_edge_litert", "device_agent"}
+#: The same, only where pictures are decoded.
+AGENT_NEEDS |= {"PIL"}
 #: Rooms that compute and never touch the world, and the one module in them that reads a file.
 PURE = (
     "device_agent.shared.protocol",

@@ -136,7 +136,7 @@ def test_trust_writes_to_the_users_own_file_or_the_fleets(
         (("status", "--target", "a", "--connect-timeout", "soon"), "is not a duration"),
         (("status", "--target", "a", "--command-timeout", "99999999999999"), "a hundred years"),
         (("status", "--target", "a", "--concurrency", "-1"), "at least 1"),
-        (("status", "--target", "a", "--connect-retries", "-1"), "counts from 0"),
+        (("status", "--target", "a", "--connect-retries", "-1"), "must be 0 or more"),
         (("status", "-c", "other.yaml"), "there is no such file"),
         (("rollback", "--target", "local", "--to", "xyz"), "no --signing-key"),
         (("classify", "--target", "a", "--target", "b"), "name --input FILE and --output DIRECTORY"),

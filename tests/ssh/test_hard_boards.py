@@ -104,7 +104,7 @@ def test_twenty_deploys_prune_rollback_and_remove_on_an_overlay(
     for sequence in range(200, 220):
         said = knnkit(root, "deploy", "--release", release(sequence))
         assert said["outcome"] == "committed"
-        assert "gone at the next boot" in str(said["warnings"])
+        assert "lost at the next boot" in str(said["warnings"])
         assert len(list((root / "releases").iterdir())) <= constants.KEEP_RELEASES
     agent = [str(root / "venv/bin/python"), "-I", "-m", "device_agent", "--root", str(root)]
     subprocess.run([*agent, "prune", "--keep", "2"], check=True, capture_output=True)
@@ -148,7 +148,7 @@ def test_a_root_in_memory_is_warned_of(
     assert f"{root} lies in memory" in str(said["warnings"])
     level, message, mend = findings(knnkit(root, "doctor"))["root"]
     assert (level, bool(mend)) == ("warning", True)
-    assert "gone at the next boot" in message
+    assert "lost at the next boot" in message
 
 
 @needs_mounts

@@ -393,13 +393,22 @@ def test_an_activation_that_waits(make: Callable[..., Site], running: Path, tmp_
 
 def test_a_version_that_the_device_lacks(make: Callable[..., Site], running: Path) -> None:
     site = make(running)
-    said = site.ask("rollback", "--to", "7.7.7", "--signing-key", site.releases.private_key)
-    assert said.code == 2
-    for command in commands(said.hint):
-        where = site.where[2:] if "--target" in command else site.where
-        shown = site.type(*command[1:], *where, *site.known_hosts)
-        assert shown.code == 0
-        assert "1.0.0" in shown.text
+    for absent in ("7.7.7", "0123456789abcdef"):
+        said = site.ask("rollback", "--to", absent, "--signing-key", site.releases.private_key)
+        assert said.code == 2
+        found = re.search(r"--to ([0-9a-f]{12}) \(1\.0\.0\)$", said.hint)
+        assert found, "what is there, and not what runs"
+    back = site.ask("rollback", "--to", found[1], "--signing-key", site.releases.private_key)
+    assert (back.code, site.status()["release"]["version"]) == (0, "1.0.0")
+
+
+def test_a_version_where_the_device_holds_no_other(make: Callable[..., Site], board: Path) -> None:
+    site = make(board)
+    assert site.ask("deploy", "--release", site.releases["iris"]).code == 0
+    rollback = ("rollback", "--to", "7.7.7", "--signing-key", site.releases.private_key)
+    (deploy,) = commands(site.ask(*rollback).hint, RELEASE=site.releases["iris-next"])
+    assert site.ask(*deploy[1:]).code == 0
+    assert "(1.0.0)" in site.ask(*rollback).hint
 
 
 # --- what the agent says on the board -----------------------------------------------------------------------------

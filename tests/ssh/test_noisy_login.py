@@ -230,7 +230,7 @@ def test_a_bare_board_behind_a_noisy_login_is_provisioned(
     ("command", "says", "hint"),
     [
         ("/usr/sbin/nologin", "This account is currently not available", "sudo usermod --shell /bin/sh"),
-        ("/bin/false", "not a word", "sudo usermod --shell /bin/sh"),
+        ("/bin/false", "without any output", "sudo usermod --shell /bin/sh"),
         ('bash -rc "$SSH_ORIGINAL_COMMAND"', "restricted", "sudo usermod --shell /bin/sh"),
         ("internal-sftp", "sftp connections only", "ForceCommand internal-sftp"),
         ("echo Your password has expired. >&2; exit 1", "password has expired", "asks for a new password"),

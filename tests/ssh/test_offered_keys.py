@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
@@ -155,7 +156,7 @@ def test_a_public_key_that_the_agent_lacks_is_said(
     stranger = sshd.make_key(tmp_path / "stranger")
     stranger.unlink()
     config = with_agent(agent, tmp_path) if has_agent else address.config
-    said = "the key agent does not hold this key" if has_agent else "there is no key agent"
+    said = "the key agent does not hold this key" if has_agent else "no key agent is running"
     with pytest.raises(Unreachable, match=rf"stranger\.pub is a public key, and {said}.*: ssh-add"):
         dial(replace(address, identity=f"{stranger}.pub", config=config))
 
@@ -165,6 +166,66 @@ def test_an_encrypted_key_without_its_public_file_is_found_in_the_agent(
 ) -> None:
     assert not Path(f"{encrypted}.pub").exists()
     dial(replace(address, identity=str(encrypted), config=with_agent(agent, tmp_path)))
+
+
+@pytest.mark.parametrize("kind", ["ed25519", "ecdsa", "rsa"])
+def test_a_certificate_that_the_agent_alone_holds_lets_in(
+    kind: str, address: Address, tmp_path: Path, authority: Path, agent: Path, dial: Dial
+) -> None:
+    mine = sshd.make_key(tmp_path / "mine", kind=kind)
+    keygen("-s", authority, "-I", "me", "-n", address.user, f"{mine}.pub")
+    env = os.environ | {"SSH_AUTH_SOCK": str(agent)}
+    subprocess.run(["ssh-add", "-q", str(mine)], check=True, env=env, capture_output=True)
+    for path in tmp_path.glob("mine*"):
+        path.unlink()
+    with sshd.running(tmp_path / "ca", host="127.0.0.6", extra=f"TrustedUserCAKeys {authority}.pub") as server:
+        known = (str(server.known_hosts),)
+        config = with_agent(agent, tmp_path)
+        dial(Address(server.host, server.user, server.port, config=config, known_hosts=known))
+        assert server.count("Accepted certificate ID") == 1
+
+
+@pytest.mark.parametrize("next_key", ["lets in", "is unknown"])
+def test_an_agent_that_does_not_sign_leaves_the_other_keys(
+    next_key: str, address: Address, welcoming: Callable[[Path], None], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, dial: Dial,
+) -> None:  # fmt: skip
+    """Each use of the key must be confirmed (ssh-add -c), and nobody does; the server would take it."""
+    for name, value in (("SSH_ASKPASS", "/bin/false"), ("SSH_ASKPASS_REQUIRE", "force"), ("DISPLAY", ":0")):
+        monkeypatch.setenv(name, value)
+    place, asked, other = tmp_path / "asking.sock", *(sshd.make_key(tmp_path / name) for name in ("asked", "other"))
+    welcoming(asked)
+    asking = subprocess.Popen(["ssh-agent", "-D", "-a", str(place)], stdout=subprocess.PIPE)
+    try:
+        assert asking.stdout
+        asking.stdout.readline()
+        env = os.environ | {"SSH_AUTH_SOCK": str(place)}
+        subprocess.run(["ssh-add", "-q", "-c", str(asked)], check=True, env=env, capture_output=True, timeout=30)
+        asked.unlink()
+        last = address.identity if next_key == "lets in" else other
+        config = with_agent(place, tmp_path, f"IdentityFile {asked}\nIdentityFile {last}\n")
+        to = replace(address, identity=None, config=config)
+        if next_key == "lets in":
+            dial(to)
+        else:
+            with pytest.raises(Unreachable, match="the key agent does not sign with test") as caught:
+                dial(to)
+            assert caught.value.reason == "authentication"
+    finally:
+        asking.kill()
+        asking.wait()
+        assert asking.stdout
+        asking.stdout.close()
+
+
+def test_an_agent_that_never_answers_leaves_the_files(address: Address, tmp_path: Path, dial: Dial) -> None:
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(tmp_path / "silent.sock"))
+        silent.listen()
+        config = with_agent(tmp_path / "silent.sock", tmp_path)
+        dial(replace(address, config=config), timeout=3.0)
+        with pytest.raises(Unreachable, match=r"no agent at .*silent\.sock: timed out"):
+            dial(replace(address, config=config, identity=str(sshd.make_key(tmp_path / "other"))), timeout=3.0)
 
 
 # --- formats ------------------------------------------------------------------------------------------------------
@@ -219,7 +280,7 @@ def test_each_format_of_a_private_key_is_read(
 def test_a_format_that_is_not_read_names_the_agent(address: Address, tmp_path: Path, dial: Dial) -> None:
     path = tmp_path / "rare"
     keygen("-t", "ed25519", "-Z", "aes128-cbc", "-N", "open sesame", "-f", path)
-    with pytest.raises(Unreachable, match="rare is of a kind that knnkit does not read: ssh-add it"):
+    with pytest.raises(Unreachable, match="rare is of a kind that knnkit does not read: add it"):
         dial(replace(address, identity=str(path)))
 
 

@@ -104,7 +104,7 @@ def test_what_the_command_complains_of_is_said(address: Address, no_ssh_config: 
 
 
 def test_a_command_that_says_nothing_and_ends_is_told_by_its_code(address: Address, no_ssh_config: Path) -> None:
-    with pytest.raises(Unreachable, match="it ended with 7"):
+    with pytest.raises(Unreachable, match="ended with exit code 7"):
         SshTransport.connect("board", replace(address, config=configured(no_ssh_config, "sh -c 'exit 7'")), timeout=20)
 
 

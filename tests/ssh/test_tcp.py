@@ -67,7 +67,7 @@ def test_the_next_address_is_tried_where_one_refuses(monkeypatch: pytest.MonkeyP
 def test_an_address_that_swallows_everything_leaves_time_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[float] = []
 
-    def swallow(address: object, timeout: float) -> socket.socket:
+    def swallow(address: object, timeout: float, source: str | None) -> socket.socket:
         given.append(timeout)
         raise TimeoutError
 

@@ -221,7 +221,7 @@ def test_another_hosts_activation_of_the_same_release_stays_and_is_named(board: 
 
     host, report = board.deploy(package, line=Line("activate", "before", ben))
     assert (report.outcome, report.exit_code) == (Outcome.LOCKED, 5)
-    assert "ben@desk 1 began the activation of 1.1.0 that waits" in report.message
+    assert "ben@desk 1 activated 1.1.0, which waits" in report.message
     assert board.agent("status")["pending"]["version"] == "1.1.0"
     assert board.agent("confirm", package.digest, "--holder", "ben@desk 1")["already"] is False
     assert board.steps(host) == []
@@ -266,7 +266,7 @@ def test_a_command_that_was_cut_at_work_is_never_called_rolled_back_unless_it_wa
         assert board.steps(host)[-1] == "reverted"
     else:
         assert (report.outcome, report.exit_code) == (Outcome.UNREACHABLE, 3)
-        assert "if it was activated, it returns" in report.message
+        assert "if the release was activated, the device returns" in report.message
 
 
 @pytest.mark.parametrize("committed", [True, False])

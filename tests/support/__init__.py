@@ -1,4 +1,4 @@
-"""What several suites share."""
+"""Code that several test suites share."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The catalogue of what is done to a release directory, and the word with which a device must refuse it.
+"""The catalogue of attacks on a release directory, each with the reason word with which a device must refuse it.
 
 One entry per line of the checklist; `test_trust_signature` runs each against the rules, `test_trust_device` against a
 device whose model must go on answering.

@@ -22,6 +22,6 @@ def make_board(root: Path, releases: Releases) -> Path:
 
 
 def copy_board(board: Path, root: Path) -> Path:
-    """Another board like it; the two share the bytes of files, which nothing ever writes in place."""
+    """Makes another board like `board`; the two share the bytes of files, which no code writes in place."""
     shutil.copytree(board, root, symlinks=True, copy_function=os.link)
     return root

@@ -33,7 +33,7 @@ class Board:
     said: dict[str, Any]
 
     def ssh(self, *command: str, input: str | None = None, check: bool = True) -> str:
-        """Runs a command on the board as its user, as anybody would; returns what it printed."""
+        """Runs a command on the board as its user; returns the text that it printed."""
         argv = ["ssh", "-F", self.said["ssh_config"], self.said["name"], *command]
         done = subprocess.run(argv, input=input, capture_output=True, text=True, timeout=300, check=False)
         assert not check or done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
@@ -42,7 +42,7 @@ class Board:
 
 @contextmanager
 def board(name: str, arch: str, dist: str, *options: str) -> Iterator[Board]:
-    """Starts a board; it ends with the block, and also when this process dies: its standard input ends then."""
+    """Starts a board; it stops with the block, or when this process dies, because its standard input ends."""
     own = f"{name}-{os.getpid()}"
     command = [str(SCRIPT), arch, dist, "run", "--json", "--name", own, *options]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -86,7 +86,7 @@ def run_knnkit(*words: str, input: str | None = None) -> subprocess.CompletedPro
 
 
 def write_ssh_config(path: Path, boards: dict[str, Board]) -> Path:
-    """Writes an ssh_config in which the boards go by their plain names."""
+    """Writes an ssh_config that gives each board its plain name."""
     texts = [
         Path(one.said["ssh_config"]).read_text().replace(one.said["name"], name, 1) for name, one in boards.items()
     ]

@@ -1,7 +1,7 @@
 """Headless Chromium over its debugging pipe: opens a page, says what it asked for and complained of, takes a picture.
 
-Standard library only. The browser gets a fresh profile and may resolve no name: a page that wants something from the
-network is seen to want it and does not get it.
+Standard library only. The browser has a fresh profile and cannot resolve names: a request of a page to the network is
+recorded, and fails.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def find() -> str | None:
 
 @dataclass
 class Visit:
-    """One page opened: what it said on the console, what it asked for, and how wide it came out."""
+    """One page that was opened: its console messages, its requests, and the width that it needed."""
 
     console: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Kills, starves and unplugs a process at every effect it has on a folder; the effects are found by tracing.
+"""Kills a process, or fails its disk, at every effect it has on a folder; the effects are found by tracing.
 
 `trace` runs an action in a forked child and lists its effects under a folder, in order: every `os` call of this process
 that creates, writes, syncs, renames, links, unlinks or removes there. `run` repeats it with a fault at the n-th. No
@@ -203,7 +203,7 @@ class _Tracer:
 
 @dataclass
 class _Node:
-    """A file, a link or a directory: what programs see, and what the disk has."""
+    """A file, a link or a directory: the state that programs see, and the state on the disk."""
 
     kind: str
     data: bytes = b""
@@ -224,11 +224,11 @@ class Disk:
         self._top = self._read(folder, "", unsynced)
 
     def play(self, effect: Effect) -> None:
-        """Does what the effect did."""
+        """Repeats the effect on the model of the disk."""
         getattr(self, f"do_{effect.call}")(effect)
 
     def write_to(self, folder: Path, *, entries_survive: bool) -> None:
-        """Writes what a power cut would leave: no unsynced content; unsynced names survive or not, as told."""
+        """Writes what a power cut would leave: no unsynced content; unsynced names only if `entries_survive`."""
         self._write(self._top, folder, entries_survive)
 
     def _read(self, path: Path, name: str, unsynced: str) -> _Node:

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Said:
-    """What a command of the agent printed, and its exit code."""
+    """The output of one command of the agent, and its exit code."""
 
     code: int
     out: str
@@ -85,5 +85,5 @@ class Device:
 
 @pytest.fixture
 def device(tmp_path: Path, releases: Releases) -> Device:
-    """A device that has nothing yet."""
+    """A device without a release."""
     return Device(tmp_path / "root", releases)

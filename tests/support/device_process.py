@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class DeviceAnswers:
-    """What TfliteKNN said, and how many rows it settled in float64."""
+    """The answers of TfliteKNN, and the number of rows that it computed again in float64."""
 
     label: np.ndarray
     probabilities: np.ndarray
@@ -41,7 +41,7 @@ class DeviceProcess:
         self._process.communicate(timeout=30)
 
     def classify(self, model: Path, rows: np.ndarray, *, one_by_one: bool = False, **how: Any) -> DeviceAnswers:
-        """Answers `rows`, in batches or each on its own; `how` is what TfliteKNN takes beside the model."""
+        """Answers `rows`, in batches or one by one; `how` are further arguments of TfliteKNN."""
         _send(self._process.stdin, (str(model), rows, one_by_one, how))
         reply = _receive(self._process.stdout)
         if reply is None:

@@ -53,7 +53,7 @@ class Stream:
         return self.line()
 
     def finish(self, code: int = 0) -> tuple[str, str]:
-        """Ends the input; returns the rest of the output, and what was said on stderr."""
+        """Ends the input; returns the rest of the output, and the text on stderr."""
         out, err = self.process.communicate(timeout=WAIT)
         assert self.process.returncode == code, err.decode()
         return (self._buffer + out).decode(), err.decode()

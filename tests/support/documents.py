@@ -23,14 +23,14 @@ MORE = {"x_word": "new", "x_number": 7, "x_object": {"inside": [1, {"deeper": No
 
 
 class NotWritten(Exception):
-    """A class of things that JSON does not have: it never leaves its process."""
+    """A type that JSON cannot represent: its values never leave their process."""
 
 
 def example(hint: Any) -> Any:
-    """Returns a value of a type, every part of it filled.
+    """Returns an example value of a type, with every field filled.
 
     Raises:
-        NotWritten: there is none in JSON.
+        NotWritten: JSON cannot represent the type.
     """
     origin, inside = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):

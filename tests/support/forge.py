@@ -61,7 +61,7 @@ def keys(*names: str) -> dict[str, bytes]:
 
 
 def state(**changes: Any) -> rules.TrustState:
-    """A device that has committed another release of the same model, long ago."""
+    """The trust state of a device that committed another release of the same model long ago."""
     known = rules.TrustState(
         keys=keys(),
         floor=NOW - 2000,
@@ -106,7 +106,7 @@ def copy(source: Path, target: Path) -> Path:
 
 
 def statement_of(directory: Path) -> dict[str, Any]:
-    """What an honest signature over the signed files says, as the specification has it."""
+    """Returns the statement that an honest signature covers, as the specification defines it."""
     resources = [
         {"name": name, "digest": hashlib.sha256((directory / name).read_bytes()).hexdigest(), "algorithm": "sha256"}
         for name in sorted(constants.SIGNED_FILES)
@@ -139,7 +139,7 @@ def sign(
     bundle: Callable[[dict[str, Any]], object] = lambda data: None,
     payload_type: str = oms.PAYLOAD_TYPE,
 ) -> None:
-    """Signs what `statement` makes of the truth; `bundle` then changes what the signature leaves open."""
+    """Signs the statement as changed by `statement`; then `bundle` changes parts outside the signature."""
     claimed = statement_of(directory)
     statement(claimed)
     write_bundle(directory, envelope(json.dumps(claimed).encode(), by, payload_type), by, bundle)
@@ -199,6 +199,6 @@ def flip_base64(text: str, position: int) -> str:
 
 
 def verify(directory: Path, known: rules.TrustState | None = None, now: int = NOW, **options: Any) -> rules.Verdict:
-    """Verifies as a device does: the same walk, the same rules."""
+    """Verifies a release as a device does, with the same code."""
     with release_files.open_release(directory) as release:
         return release.verify(known or state(), now=now, **options)

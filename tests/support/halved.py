@@ -1,4 +1,4 @@
-"""A file that something happens to in the middle of being sent."""
+"""A file that triggers an action when half of it has been sent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model on the device, judged as a golden check judges it; and labels for rows that need some."""
+"""Judges a model on the device as a golden check does, and makes labels for rows that need some."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def training(rows: np.ndarray) -> Dataset:
 
 
 def verdict(device: DeviceProcess, model: BuiltModel, queries: np.ndarray, folder: Path, **how: Any) -> tuple[Any, int]:
-    """Returns what the judge says of the device's answers to `queries`, and how many float64 settled."""
+    """Returns the judge's verdict on the device's answers to `queries`, and how many were computed again in float64."""
     path = folder / "model.tflite"
     path.write_bytes(model.data)
     golden = make_golden(model, None, dataset(queries, np.zeros(len(queries), int), model.info.feature_names))

@@ -1,4 +1,4 @@
-"""What a program prints on processors and with threads that a BLAS has other kernels for."""
+"""Output of a program under the different kernels that a BLAS chooses by processor and threads."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _MACHINES = ({"OPENBLAS_NUM_THREADS": "1"}, {"OPENBLAS_NUM_THREADS": "2"}, {"OPE
 
 
 def said_on_each(program: str) -> set[bytes]:
-    """Returns what a Python program prints, whose first argument is this clone; one entry where all agree."""
+    """Returns the different outputs of a Python program, whose first argument is this clone; one if all agree."""
     command = [sys.executable, "-c", program, str(ROOT)]
     return {
         subprocess.run(command, env={**os.environ, **machine}, check=True, capture_output=True).stdout

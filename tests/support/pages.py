@@ -1,4 +1,4 @@
-"""Report pages to test with: a fleet in which everything happened, one device, a thousand, and one that is hostile."""
+"""Report pages to test with: a fleet with every outcome, one device, a thousand, and a hostile one."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def digits() -> Page:
 
 
 def thousand() -> Page:
-    """A thousand devices, one of them astray."""
+    """A thousand devices, one of which fails."""
     devices = [
         Device(f"pi-{number:04}", "committed", "good", certificate=certificate(), steps=steps(number * 0.05))
         for number in range(1000)
@@ -124,7 +124,7 @@ def thousand() -> Page:
 
 
 def hostile() -> Page:
-    """Every text that a device, a file or a user may supply is an attack."""
+    """A page in which every text that a device, a file or a user may supply is an attack."""
     proof = certificate(
         HOSTILE, nonce=HOSTILE, release=HOSTILE, name=HOSTILE, version=HOSTILE, model_sha256=HOSTILE, different=1,
         failures=(HOSTILE,), runtime=RuntimeInfo(HOSTILE, HOSTILE, HOSTILE, HOSTILE, HOSTILE),

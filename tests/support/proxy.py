@@ -1,4 +1,4 @@
-"""A TCP proxy that can cut, freeze, delay and throttle what passes, for one server on 127.0.0.x."""
+"""A TCP proxy that can cut, freeze, delay and throttle connections, for one server on 127.0.0.x."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 
 class Proxy:
-    """Forwards connections to (host, port). The attributes may change at any time, for what passes from then on."""
+    """Forwards connections to (host, port). Attributes may be changed at any time, and affect later bytes."""
 
     def __init__(self, host: str, port: int, *, listen: str = "127.0.0.9") -> None:
         self._to = (host, port)

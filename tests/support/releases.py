@@ -106,6 +106,17 @@ RECIPES: dict[str, str] = {
         model: {name: wine, data: {sklearn: wine}, k: 4, metric: manhattan, scale: robust}
         release: {version: 1.0.0, sequence: 10}
     """,
+    # Two stages before the search: windows of float32, then a quantised file.
+    "pixels": """
+        model:
+          name: pixels
+          data: {sklearn: digits}
+          input: {stages: [{file: windows.tflite, frames: 16, hop: 8, multiply: 0.5, add: 0.25}, mixer.tflite]}
+          k: 3
+          reject: 0.99
+        release: {version: 1.0.0, sequence: 10}
+        gates: {accuracy: 0.8}
+    """,
     # Two targets instead of classes, and 200 columns with missing cells.
     "wifi": """
         model:
@@ -116,6 +127,12 @@ RECIPES: dict[str, str] = {
           weights: distance
         release: {version: 1.0.0, sequence: 10}
         gates: {rmse: 8.0, max_error: {north: 60, default: 50}}
+    """,
+    # A pipeline of scikit-learn: missing numbers are filled and scaled, text becomes features, one column is dropped.
+    "penguins": """
+        model: {name: penguins, data: {skops: penguins.skops}, test: {file: penguins.csv, label: species}}
+        release: {version: 1.0.0, sequence: 10}
+        gates: {accuracy: 0.9}
     """,
     # Two features near 0, and then in metres of UTM, which have an origin.
     "plots-near": """
@@ -142,7 +159,9 @@ _SOURCES = (
     "device_agent",
     "tests/support/releases.py",
     "tests/support/offsets.py",
+    "tests/support/stages.py",
     "tests/support/wifi.py",
+    "tests/support/penguins.py",
 )
 
 
@@ -154,12 +173,12 @@ class Releases:
 
     @property
     def private_key(self) -> Path:
-        """The key that signed them all."""
+        """The key that signed all these releases."""
         return self.folder / KEY.with_suffix(".pem")
 
     @property
     def public_key(self) -> Path:
-        """What a device must trust to accept them."""
+        """The public key that a device must trust to accept these releases."""
         return self.folder / KEY.with_suffix(".pub")
 
     def __getitem__(self, name: str) -> Path:
@@ -192,7 +211,7 @@ def releases() -> Releases:
 
 
 def provide() -> Releases:
-    """Returns the releases, building them unless this very code has built them before."""
+    """Returns the releases; builds them unless the same code has built them before."""
     cache = Path(os.environ.get("KNNKIT_TEST_CACHE") or ROOT / ".cache" / "tests")
     folder = cache / f"releases-{_fingerprint()}"
     cache.mkdir(parents=True, exist_ok=True)
@@ -244,7 +263,7 @@ from knnkit.config import parse as config
 from knnkit.release import keys
 from knnkit.release.build import build_release
 from knnkit.release.signing import FileSigner
-from support import offsets, releases, wifi
+from support import offsets, penguins, releases, stages, wifi
 folder = Path(folder)
 (folder / "keys").mkdir(parents=True)
 (folder / "releases").mkdir()
@@ -265,12 +284,15 @@ with (folder / "plants.csv").open("w") as file:
         soil = "" if number % 17 == 0 else ["sand", "clay", "loam \u00e9"][kind]
         size = ["small", "large"][number % 2]
         file.write(f"2024-01-{number % 28 + 1:02d},{length},{kind + rng.normal(0, 0.1):.3f},{soil},{size},k{kind}\\n")
+penguins.dump(folder / "penguins.skops")
+penguins.write(folder / "penguins.csv", *penguins.birds(120, seed=2))
 wifi.write(folder / "wifi.csv", *wifi.fingerprints(400, seed=2))
 wifi.write(folder / "asked.csv", *wifi.fingerprints(80, seed=3))
 rows, labels, queries = offsets.KINDS["utm"]()
 offsets.write_csv(folder / "utm.csv", rows, labels)
 offsets.write_csv(folder / "near.csv", rows - rows.mean(axis=0), labels)
 offsets.write_csv(folder / "queries.csv", queries, np.zeros(len(queries), int))
+stages.write_all(folder)
 for name, text in releases.RECIPES.items():
     parsed = config.parse(textwrap.dedent(text), base=folder)
     build_release(parsed.builds()[0], signer, out=folder / "releases" / name)

@@ -1,7 +1,7 @@
 """A fleet that exists only in memory: boards behind the real Transport protocol, with an agent that keeps the contract.
 
 It answers the very scripts and agent commands that the fleet code sends, so that the code under test is the code that
-runs; what is simulated is the wire and the board. Faults are put on a device by name.
+runs; only the wire and the board are simulated. Faults are given to a device by name.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def make_package(
     accuracy: float = 0.9,
     runtime: str = "1.7.0",
 ) -> Package:
-    """A release of three small files that exist nowhere: its digest follows from its version."""
+    """A release of three small files that do not exist; its digest is derived from its version."""
     digest = hashlib.sha256(version.encode()).hexdigest()
     manifest = model_info.Manifest(
         name="fruit",
@@ -142,19 +142,19 @@ class Board:
         return LockHolder(self.running, "install", 0, 4711) if self.running else None
 
     def begin(self, ref: ReleaseRef, holder: str, line: int = 0) -> None:
-        """Lets `ref` answer and wait for its confirmation."""
+        """Makes `ref` the pending release: it answers and waits for its confirmation."""
         self.pending, self.pending_holder, self.pending_line = ref, holder, line
         self._note("activated", ref, holder)
 
     def commit(self) -> None:
-        """Confirms what waits."""
+        """Commits the pending release."""
         assert self.pending is not None
         self._note("confirmed", self.pending, self.pending_holder)
         self.previous, self.committed, self.pending = self.committed, self.pending, None
         self.returned = False
 
     def revert(self, why: str) -> None:
-        """Goes back from what waits, if anything does."""
+        """Reverts the pending release, if there is one."""
         if self.pending is not None:
             self._note("reverted", self.pending, self.pending_holder, why)
         self.pending = None
@@ -164,7 +164,7 @@ class Board:
 
     @property
     def known_release(self) -> str:
-        """What the device will be on when nobody comes back: a pending release reverts."""
+        """The version that the device runs if no host comes back: a pending release reverts."""
         return self.committed.version if self.committed else "nothing"
 
 
@@ -295,7 +295,7 @@ class Line:
         return 0, "\n".join(lines).encode() + b"\n"
 
     def _claim(self, incoming: str, digest: str, token: str) -> tuple[int, bytes]:
-        """What a connection that is gone has left is taken over: here no two ever send at once."""
+        """Reuses the upload folder of an ended connection; in this simulation no two connections send at once."""
         own, held = f"{incoming}/{digest}.{self._number}-{token}", self._board.files
         for path in [path for path in held if path.startswith(f"{incoming}/{digest}")]:
             held[f"{own}/{path.rpartition('/')[2]}"] = held.pop(path)
@@ -438,7 +438,7 @@ class Line:
         return 0, json_codec.dumps(certificate).encode()
 
     def _has(self, fault: str) -> bool:
-        """Whether a check has a fault, in every environment or in that beside the one in use."""
+        """Whether a check has a fault, in every environment or only in the new one beside the one in use."""
         return fault in self._board.faults or (self._is_beside and f"beside-{fault}" in self._board.faults)
 
 
@@ -447,7 +447,7 @@ def difference(row: int) -> RowDifference:
 
 
 def make_certificate(package: Package, nonce: str, *, accuracy: float = 0.95) -> Certificate:
-    """A certificate that keeps every gate, unless the accuracy does not."""
+    """A certificate that passes every gate, except perhaps that of accuracy."""
     ref = package.ref
     return Certificate(
         nonce=nonce,

@@ -1,4 +1,4 @@
-"""A real sshd on 127.0.0.x, an ordinary process of the current user, with a host key and a login key of its own."""
+"""A real sshd on 127.0.0.x, an ordinary process of the current user, with its own host key and login key."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def start(
     sftp: bool = True,
     login: Sequence[str] = (),
 ) -> Sshd:
-    """Starts a server whose files lie in `directory`; keys that lie there already are kept.
+    """Starts a server with its files in `directory`; keeps keys that are there already.
 
     `login` is what `own_login` returned, for another login shell.
     """
@@ -142,7 +142,7 @@ def _run(directory: Path, host: str, port: int, command: Sequence[str], ready: s
 
 
 def own_login(directory: Path, shell: str) -> list[str]:
-    """Returns the beginning of a command that runs where this user has another login shell, and a home of its own.
+    """Returns the beginning of a command that runs with another login shell, and another home, for this user.
 
     Needs root: /etc/passwd is replaced in a mount namespace that ends with the command.
     """

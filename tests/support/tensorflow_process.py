@@ -1,4 +1,4 @@
-"""A test process with TensorFlow in it, and the device in a process of its own.
+"""Fixtures for a test process that has TensorFlow, with the device in a separate process.
 
 A suite's conftest takes both with `from support.tensorflow_process import device`.
 """

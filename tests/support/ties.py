@@ -47,7 +47,7 @@ def _nearest(keys: list[Any], k: int) -> list[int]:
 
 
 def _keys(rows: Any, query: Any, metric: str) -> list[Any]:
-    """Returns what orders the rows as their distance does; for cosine, minus the square of the cosine with its sign."""
+    """Returns exact keys that sort the rows by distance; for cosine, minus the signed square of the cosine."""
     if metric == "manhattan":
         return list(abs(rows - query).sum(axis=1))
     if metric != "cosine":

@@ -1,4 +1,4 @@
-"""A board that wants two tiny wheels instead of a TFLite runtime: provisioning in a fraction of a second."""
+"""A board that needs two tiny wheels instead of a TFLite runtime, so that provisioning takes little time."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def make_tiny_wheels(folder: Path) -> Path:
 
 
 def lock(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    """The wheels that lie there now are the ones that are known."""
+    """Makes the wheels in the folder the known ones, by their present SHA-256."""
     known = {path.name: digest(path) for path in folder.glob("*.whl")}
     monkeypatch.setattr(pinned_hashes, "known", lambda: known)
 
 
 def want_tiny_wheels(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    """Every board wants them from now on, as they lie there."""
+    """Makes every board need the tiny wheels from now on, with their present SHA-256."""
 
     def recipe(name: str, board: Board, runtime: str) -> Recipe:
         return Recipe("x86_64", board.python, (2, 36), PINS)

@@ -1,4 +1,4 @@
-"""A device under a directory, driven through its command line, with a clock that a test turns."""
+"""A device under a directory, driven through its command line, with a clock that a test sets."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Board:
         assert code == 0, said
 
     def revoke(self, name: str, by: str) -> None:
-        """Has `by`, which is trusted from now on, revoke the key `name`."""
+        """Revokes the key `name` by an order of the key `by`, which is trusted from now on."""
         enrol(self.root, by)
         self.apply(issue.revoke(signer(by), [fingerprint(name)], issued=NOW))
 
@@ -83,7 +83,7 @@ class Board:
         assert self.state() == before
 
     def state(self) -> tuple[object, ...]:
-        """What must not change when something is refused: what answers, how it answers, what is kept."""
+        """State that a refusal must not change: the answering release, its answers, the stored releases."""
         _, status = self.run("status")
         kept = ("committed", "previous", "pending", "answering", "floor", "staged", "trusted", "revoked")
         assert status["answering"]
@@ -112,7 +112,7 @@ def board(prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], cl
 
 @pytest.fixture
 def newer(releases: Releases, tmp_path: Path) -> Callable[..., Path]:
-    """Makes a release that the board would accept, but for what the caller changes."""
+    """Makes a release that the board would accept, apart from the caller's changes."""
 
     def make(name: str = "newer", by: str = "owner", source: str = "iris-next", **changes: Any) -> Path:
         values = {"sequence": NOW - 1000, "created": NOW - 1000, **changes}
@@ -142,7 +142,7 @@ def digest_of(release: Path) -> str:
 
 
 class Clock:
-    """The module `time`, with a date of the test's own."""
+    """Replaces the module `time`, with a date that the test sets."""
 
     now = NOW
 

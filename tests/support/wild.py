@@ -1,4 +1,4 @@
-"""Wild problems: seeded random classifiers over data that floating point does not like, and their plain answers.
+"""Wild problems: seeded random classifiers over data that is hard for floating point, and their plain answers.
 
 `python tests/support/wild.py --seed 1 --seconds 1200` runs one seed after the other against TfliteKNN in a device
 process, `--problems 1` a single one; test_wild.py runs a fixed few. The plain answers share no code with the model:
@@ -46,7 +46,7 @@ SCALERS = {"standard": StandardScaler, "minmax": MinMaxScaler, "robust": RobustS
 
 @dataclass(frozen=True)
 class Problem:
-    """A classifier to build and rows to ask it; `maps` is fitted where it is to be imported, else a scale is named."""
+    """A classifier to build, and query rows; `maps` is a fitted pipeline to import, None: `scale` is used."""
 
     rows: np.ndarray
     labels: np.ndarray
@@ -220,7 +220,7 @@ def _mapped(asked: Problem, raw: np.ndarray) -> np.ndarray:
 
 
 def _distances(metric: str, query: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Returns distances that float32 can be held to: of sqeuclidean and cosine the Euclidean ones behind them."""
+    """Returns distances that float32 can match: for sqeuclidean and cosine, the Euclidean distances behind them."""
     if metric == "manhattan":
         return np.asarray(np.abs(rows - query).sum(axis=1))
     if metric == "cosine":

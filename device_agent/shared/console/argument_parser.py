@@ -26,7 +26,7 @@ class Parser(argparse.ArgumentParser):
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As the base class, but an unknown argument is an error of its command, not of the program."""
         if order := self._command_first(list(args or ())):
-            self._fail("options stand behind the command", order)
+            self._fail("write options after the command", order)
         found, extra = self.parse_known_args(args, namespace)
         if extra:
             command = getattr(found, "command", None)
@@ -55,7 +55,7 @@ class Parser(argparse.ArgumentParser):
         return next((dict(each.choices) for each in self._actions if isinstance(each, argparse._SubParsersAction)), {})
 
     def _command_first(self, words: list[str]) -> str:
-        """Returns the words in the right order, where an option of a command stands before it; else an empty string."""
+        """Returns the words in the right order if an option of a command precedes it; else an empty string."""
         import shlex
 
         command = next((word for word in words if word in self._commands()), None)

@@ -1,7 +1,7 @@
 """Runs a command line, from arguments to exit code.
 
-Takes the signals, makes the standard streams safe, runs one command, and turns an error into a message, a hint, an exit
-code, and one JSON document where `--json` asks for it. Both command lines run in it; each brings its own commands.
+Installs the signal handlers, makes the standard streams safe, runs one command, and turns an error into a message, a
+hint, an exit code, and with `--json` one JSON document. `knnkit` and `device_agent` both run in it.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ def main(
     """Runs one command; returns the exit code (see `constants`; 130 interrupted, 141 output closed).
 
     Args:
-        name: how messages call the program.
-        argv: its words; None: it is the program itself, and takes those of the process, and its signals.
+        name: name of the program in messages.
+        argv: the arguments; None: those of the process, whose signals are then handled as well.
         run: parses the words and runs a command; returns the exit code.
-        failed: makes an error of one of the system's.
+        failed: turns an exception such as OSError into an error with a message and a hint.
         interrupted: returns the hint for a command that a signal ended.
     """
     words = list(sys.argv[1:] if argv is None else argv)
@@ -73,7 +73,7 @@ def _answer(name: str, words: list[str], run: Run, failed: Failed) -> int:
 
 
 def _may_start_a_thread() -> bool:
-    """Whether the limit of processes leaves room: OpenBLAS sends itself SIGINT where it cannot start its threads."""
+    """Whether the limit of processes allows another thread; OpenBLAS sends itself SIGINT if it cannot start threads."""
     try:
         _thread.start_new_thread(int, ())
     except RuntimeError:

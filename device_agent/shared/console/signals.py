@@ -47,7 +47,7 @@ def heard() -> bool:
 
 @contextlib.contextmanager
 def told() -> Iterator[None]:
-    """Turns any exception that the block raises after a signal into KeyboardInterrupt."""
+    """If a signal came, turns any exception of the block into KeyboardInterrupt."""
     try:
         yield
     except (KeyboardInterrupt, SystemExit):

@@ -41,21 +41,21 @@ def silence_output() -> None:
 
 
 def require_reader() -> None:
-    """Checks that standard output still has a reader; a host that lost its connection is gone.
+    """Checks that standard output still has a reader: a host that lost its connection no longer reads.
 
     Raises:
-        BrokenPipeError: nobody can read what is printed.
+        BrokenPipeError: the reader of standard output is gone.
     """
     import select  # few commands need it
 
     waiting = select.poll()
     waiting.register(OUTPUT, 0)  # poll reports a missing other end even with no events requested
     if any(state & (select.POLLERR | select.POLLHUP) for _, state in waiting.poll(0)):
-        raise BrokenPipeError(errno.EPIPE, "nobody reads the answer", "standard output")
+        raise BrokenPipeError(errno.EPIPE, "the reader of the answer is gone", "standard output")
 
 
 def say_if_waiting(name: str) -> None:
-    """Tells a person at the terminal that `name` waits for rows from the keyboard."""
+    """Prints, if standard input is a terminal, that the program `name` waits for rows from the keyboard."""
     if os.isatty(INPUT):
         print(f"{name}: waiting for rows on standard input; Ctrl-D ends them", file=sys.stderr)
 

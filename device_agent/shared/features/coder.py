@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +19,17 @@ from device_agent.shared.protocol.model_info import Column, Table
 from device_agent.shared.tabular.csv_reader import BadCell
 from device_agent.shared.tabular.reader import short
 
+if TYPE_CHECKING:
+    from device_agent.shared.features.transforms import Transforms
+
 #: What stands in a cell without a value, in any case: what pandas reads as missing.
 MISSING = frozenset({"", "nan", "-nan", "na", "<na>", "n/a", "#n/a", "#na", "null", "none"})
 #: The code of a category that the table does not list.
 UNKNOWN_CATEGORY = -1.0
+#: `Column.missing` of a cell that the transforms take.
+KEEP = "keep"
+#: `Column.encoding` of a column that the pipeline drops.
+UNUSED = "unused"
 _MAX_LISTED = 6
 #: Columns that are reported by name; then one line stands for all others.
 _MAX_TOLD = 10
@@ -79,11 +86,21 @@ def collapse(columns: Sequence[Column], features: Sequence[float]) -> list[float
     return cells
 
 
+def transforms_of(table: Table) -> Transforms | None:
+    """Returns the transforms of a table, ready to run; None without any. They are loaded only for a model with some."""
+    if not table.transforms:
+        return None
+    from device_agent.shared.features.transforms import Transforms
+
+    return Transforms(table.transforms)
+
+
 class Coder:
     """Reads the cells of a model's raw columns, and counts what it fills and does not know.
 
     Args:
         table: of the model.
+        dtype: of the features.
 
     Attributes:
         names: of the raw columns.
@@ -91,18 +108,18 @@ class Coder:
         unknown: column -> number of its categories that the table does not list.
     """
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: Table, dtype: type[np.floating[Any]] = np.float32) -> None:
         self.names = tuple(column.name for column in table.columns)
         self.filled: dict[str, int] = {}
         self.unknown: dict[str, int] = {}
         self._row: list[tuple[dict[str, int], int, str]] = []
         self._news: list[str] = []
         self._said: set[str] = set()
-        self.use(table)
+        self.use(table, dtype)
 
-    def use(self, table: Table) -> None:
+    def use(self, table: Table, dtype: type[np.floating[Any]]) -> None:
         """Reads by the table of another release, which has the same columns; the counts go on."""
-        self._table = table
+        self._table, self._dtype, self._transforms = table, dtype, transforms_of(table)
         self._codes = [{text: float(place) for place, text in enumerate(c.categories)} for c in table.columns]
 
     @property
@@ -114,12 +131,17 @@ class Coder:
         """Whether the cells of a column are numbers."""
         return self._table.columns[index].encoding == "number"
 
+    def _is_unused(self, index: int) -> bool:
+        return self._table.columns[index].encoding == UNUSED
+
     def is_missing(self, index: int, text: str) -> bool:
         """Whether a cell of a column has no value; a listed category is one, whatever it is called."""
-        return is_missing(text) and text not in self._codes[index]
+        return is_missing(text) and text not in self._codes[index] and not self._is_unused(index)
 
     def codes(self, index: int, cells: Sequence[str]) -> list[float] | None:
         """Returns the codes of a column's cells; None if one is missing or not listed: that needs to be counted."""
+        if self._is_unused(index):
+            return [0.0] * len(cells)
         found = list(map(self._codes[index].get, cells))
         return None if None in found else found  # type: ignore[return-value]
 
@@ -130,6 +152,11 @@ class Coder:
             BadCell: the model does not fill it.
         """
         column = self._table.columns[index]
+        if column.missing == KEEP:
+            self._row.append(
+                (self.filled, index, f"{short(column.name)} is missing: the pipeline of the model fills it")
+            )
+            return math.nan
         if column.fill is None:
             self._row.clear()
             raise BadCell(index, missing_cell(text), f"the model was built with missing: {column.missing}")
@@ -144,11 +171,12 @@ class Coder:
         Raises:
             BadCell: the table does not list it, and refuses such rows.
         """
-        code = self._codes[index].get(text)
+        column, code = self._table.columns[index], self._codes[index].get(text)
+        if column.encoding == UNUSED:
+            return 0.0
         if code is not None:
             return code
-        column = self._table.columns[index]
-        if self._table.unknown_category == "refuse":
+        if (column.unknown or self._table.unknown_category) == "refuse":
             self._row.clear()
             more = ", ..." if len(column.categories) > _MAX_LISTED else ""
             known = ", ".join(map(short, column.categories[:_MAX_LISTED])) + more
@@ -172,6 +200,8 @@ class Coder:
         Raises:
             BadCell: as `missing` and `category`.
         """
+        if self._is_unused(index):
+            return 0.0
         if value is None or (isinstance(value, float) and math.isnan(value)):
             return self.missing(index)
         if isinstance(value, str) and self.is_missing(index, value.strip()):
@@ -214,4 +244,10 @@ class Coder:
 
     def expand(self, rows: NDArray[Any]) -> NDArray[Any]:
         """Returns the (n, n_features) features of (n, n_columns) numbers and codes."""
-        return expand(self._table.columns, rows) if len(rows) else rows
+        if not len(rows):
+            return rows
+        features = expand(self._table.columns, rows)
+        if self._transforms is None:
+            return features
+        with np.errstate(over="ignore"):
+            return self._transforms(features).astype(self._dtype)

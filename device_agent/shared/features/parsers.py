@@ -17,9 +17,10 @@ from device_agent.shared.features.coder import Coder
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.model_info import KnnInfo, Table
 from device_agent.shared.protocol.record import replace
+from device_agent.shared.queries import row_type
 from device_agent.shared.tabular.csv_reader import BadCell, Columns, CsvParser
 from device_agent.shared.tabular.json_reader import JsonParser
-from device_agent.shared.tabular.reader import Parsed
+from device_agent.shared.tabular.reader import Parsed, without_row
 
 #: Takes, once for each column, the line about what is filled or ignored in it.
 Tell = Callable[[str], None]
@@ -32,7 +33,10 @@ def _say_nothing(_: str) -> None:
 def _finished(parsed: Parsed, coder: Coder, tell: Tell) -> Parsed:
     for said in coder.take_news():
         tell(said)
-    return replace(parsed, rows=coder.expand(parsed.rows))
+    parsed = replace(parsed, rows=coder.expand(parsed.rows))
+    for place in reversed(np.flatnonzero(~np.isfinite(parsed.rows).all(axis=1)).tolist() if len(parsed.rows) else ()):
+        parsed = without_row(parsed, place, "the model's pipeline makes a number of it that is not finite in float32")
+    return parsed
 
 
 def _raw(info: KnnInfo, coder: Coder) -> KnnInfo:
@@ -95,7 +99,7 @@ class TableJsonParser(JsonParser):
 
 def coder_of(info: KnnInfo) -> Coder:
     """Returns the coder of a model; one without a table has plain numbers."""
-    return Coder(info.table or Table(()))
+    return Coder(info.table or Table(()), row_type(info.origin))
 
 
 def read_array(coder: Coder, rows: NDArray[Any]) -> NDArray[Any]:

@@ -1,6 +1,7 @@
 """Changes from one release to the next, on golden rows.
 
-A device makes them at an activation, the host for a dry run: one code, from the labels that both give. No I/O.
+A golden row is a query row that checks a release. A device finds the changes at an activation, the host in a dry run,
+with the same code, from the labels of both releases. No I/O.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ MAX_FLIPS = 50
 
 
 def compare(running: Running, info: KnnInfo, golden: Golden, label: NDArray[np.int32]) -> Compared:
-    """Returns the running release beside the new one.
+    """Returns the comparison of the running release with the new one.
 
     Args:
         running: labels of the release that answers now.
-        info: knn.json of the new one.
-        golden: its golden set.
-        label: (n,) int32 class indices that it answers to these rows.
+        info: knn.json of the new release.
+        golden: golden set of the new release.
+        label: (n,) int32 class indices: answers of the new release to these rows.
     """
     ref, classes = running.release, tuple(map(str, info.classes))
     fits = running.labels is not None and running.features == info.columns

@@ -1,7 +1,7 @@
 """Gates on single classes: recall, and no worse than before.
 
-The host applies them at build and to certificates, a device at every activation: one code, from counts of rows. Names
-each class that misses its gate, and by how much. No I/O.
+A gate is a figure that a release must reach. The host applies the gates at build and to certificates, a device at every
+activation, with the same code, from counts of rows. Names each class that misses its gate, and by how much. No I/O.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def failures(gates: Gates, classes: Sequence[str], support: Sequence[int], right
         gates: of the release.
         classes: the labels, as text.
         support: evaluation rows of each class.
-        right: how many of them were recognised.
+        right: how many of them were answered right.
     """
     measured = (*_balanced(gates, support, right), *_recalls(gates, classes, support, right))
     return (*measured, *_unseen(gates, classes, support))
@@ -70,7 +70,7 @@ def _unseen(gates: Gates, classes: Sequence[str], support: Sequence[int]) -> tup
 
 
 def worse(gates: Gates, compared: Compared | None, running: ReleaseRef | None = None) -> tuple[str, ...]:
-    """Returns the classes that a release recognises less often than the one before, by more than the gate allows.
+    """Returns the classes whose recall falls, from the release before, by more than the gate allows.
 
     Without a comparison, the gate is missed if there is a `running` release.
     """
@@ -82,7 +82,7 @@ def worse(gates: Gates, compared: Compared | None, running: ReleaseRef | None = 
     if not compared.fits:
         before = f"{compared.name} {compared.version}"
         return (f"not worse than current: {before} has other features, so the two cannot be compared",)
-    gone = [f"not worse than current: the class {label!r} is gone" for label in compared.gone]
+    gone = [f"not worse than current: the class {label!r} no longer exists" for label in compared.gone]
     lower = [each for each in compared.classes if each.rows and each.before - each.after > gates.by * each.rows + 1e-9]
     lower.sort(key=lambda each: (each.after - each.before) / each.rows)
     found = (*gone, *map(_fall, lower))

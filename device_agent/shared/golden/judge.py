@@ -1,8 +1,8 @@
 """Compares a runtime's answers with the float64 reference's.
 
-A device runs it at every activation, the host at every build. A golden row lists the reference's neighbours, classes
-and float64 distances beyond the k-th as far as the row's tolerance reaches. That is enough to distinguish a swap of
-near-tied neighbours from a wrong answer without the training matrix:
+A device runs it at every activation, the host at every build. A golden row is a query row with the reference's answer:
+the neighbours, their classes and float64 distances, also of those beyond the k-th that lie within the row's tolerance.
+That is enough to distinguish a swap of near-tied neighbours from a wrong answer without the training matrix:
 
 - *identical*: the same neighbours in the same order, and the same label;
 - *equivalent*: the reference distance of the neighbour at each place is within the tolerance of the expected one, and
@@ -118,7 +118,7 @@ def base_distance(distances: NDArray[Any], metric: Metric) -> NDArray[np.float64
 def votes(classes: NDArray[np.int32], distances: NDArray[np.float64], info: KnnInfo) -> NDArray[np.float64]:
     """Returns the (n, n_classes) float64 vote shares of (n, k) neighbours.
 
-    With weights by distance, exact matches take all votes.
+    Weighted by distance, a row with exact matches counts these alone.
     """
     if info.weights == "uniform":
         weight = np.ones(classes.shape)
@@ -154,7 +154,7 @@ def _judge_row(golden: Golden, answers: Any, info: KnnInfo, row: int) -> tuple[s
 
 
 def _in_float32(distances: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Returns distances as a device's float32 holds them: at most the largest number, and 0 below the smallest."""
+    """Returns distances as float32 stores them on a device: at most its largest number, and 0 below its smallest."""
     narrow: NDArray[np.float64] = np.minimum(distances, np.finfo(np.float32).max).astype(np.float32).astype(np.float64)
     return narrow
 

@@ -16,10 +16,12 @@ SCHEMA = 1
 SCHEMA_OF_ORIGINS = 2
 #: The same for a model with a table of raw columns, or with `ignore_extra`.
 SCHEMA_OF_TABLES = 3
-#: The same for a model of a regression.
+#: The same for a model with transforms, and for a regression.
 SCHEMA_OF_PIPELINES = 4
+#: The same for a model with an `input`: its rows are made from raw inputs.
+SCHEMA_OF_INPUTS = 5
 #: The highest of these numbers.
-NEWEST_SCHEMA = SCHEMA_OF_PIPELINES
+NEWEST_SCHEMA = SCHEMA_OF_INPUTS
 #: Version of the agent's commands, options and answers that a host uses. Raise it when the host needs something that
 #: older agents lack.
 PROTOCOL = 1
@@ -39,15 +41,21 @@ MODEL_FILE = "model.tflite"
 MANIFEST_FILE = "release.json"
 GOLDEN_FILE = "golden.npz"
 SIGNATURE_FILE = "model.sig"
-#: The files of a release that the signature covers. A release holds these, the signature, and nothing else.
+#: The files of every release that the signature covers.
 SIGNED_FILES = (GOLDEN_FILE, MODEL_FILE, MANIFEST_FILE)
+#: What a release may hold besides: networks that run before the search, each covered by the signature.
+MAX_STAGES = 8
+STAGE_FILES = tuple(f"stage-{number}.tflite" for number in range(1, MAX_STAGES + 1))
 RELEASE_FILES = (*SIGNED_FILES, SIGNATURE_FILE)
+#: Every name that a file of a release may have.
+POSSIBLE_FILES = (*RELEASE_FILES, *STAGE_FILES)
 
 #: Largest sizes in bytes, checked before a file is read or accepted.
 MAX_MANIFEST = 64 * 1024
 MAX_SIGNATURE = 64 * 1024
 MAX_GOLDEN = 256 * 1024 * 1024
 MAX_MODEL = 2 * 1024 * 1024 * 1024
+MAX_STAGE = 512 * 1024 * 1024
 
 # --- the runtimes -------------------------------------------------------------------------------------------------
 #: The runtime of boards without a TFLite wheel: NumPy searches the rows of the model file.
@@ -72,6 +80,8 @@ SIGNATURE_BATCH = "classify_batch"
 #: Ways to search, all with the same answers: all rows in float32, all in int8, or the rows of one cell. Every model has
 #: the first; `KnnInfo.batch_rows` shows which others it has.
 FULL, QUANTIZED, CELLS = SEARCHES = ("full", "quantized", "cells")
+#: What a device may choose among: these, and NumPy's search of the same rows.
+WAYS = (*SEARCHES, NUMPY)
 #: Input and outputs of every signature.
 INPUT_ROWS = "rows"  # (n, n_features) float32, raw rows
 OUTPUT_LABEL = "label"  # (n,) int32, class index, UNKNOWN where rejected
@@ -95,6 +105,7 @@ STATE_FILE = "state.json"
 HISTORY_FILE = "history.jsonl"
 COUNTS_FILE = "cell-counts.json"  # missing and unknown cells that the answering release met
 RING_FILE = "ring.jsonl"  # rows that the release keeps for people to label
+SEARCHES_FILE = "searches.json"  # which search is the fastest here, for each of the last releases
 STARTS_FILE = "starts"  # one line: starts of a release that have not answered
 LOCK_FILE = "lock"
 CLASS_FILE = "device-class"  # one line: the device's class; without it, only releases for "any" are accepted

@@ -34,7 +34,7 @@ class ReleaseRef:
 
 @record
 class LockHolder:
-    """Who holds the store's lock: `since` in seconds since 1970; `pid` 0 for an activation waiting for confirmation."""
+    """The holder of the store's lock: `since` in seconds since 1970; `pid` 0 for an unconfirmed activation."""
 
     holder: str
     reason: str
@@ -44,11 +44,28 @@ class LockHolder:
 
 @record
 class CellCounts:
-    """How many cells of rows a release has filled or ignored, by column."""
+    """Counts of the missing cells that a release has filled and the unknown ones that it ignored, by column."""
 
     release: str  # digest
     filled: dict[str, int]
     unknown: dict[str, int]
+    schema: int = SCHEMA
+
+
+@record
+class Searched:
+    """Which searches of a release were the fastest on this board, as its activation measured them.
+
+    `alone` answers one row, `batch` answers many: each is one of `constants.WAYS`. Times are milliseconds by search.
+    """
+
+    release: str  # digest
+    runtime: str  # such as "tflite_runtime 2.14.0"; with another one, the figures mean nothing
+    alone: str
+    batch: str
+    alone_ms: dict[str, float]
+    batch_ms: dict[str, float]  # of one batch of `rows`
+    rows: int
     schema: int = SCHEMA
 
 
@@ -79,6 +96,7 @@ class Status:
     oldest_protocol: int = 1  # its OLDEST_PROTOCOL
     signed_by: str = ""  # fingerprint of the key named in the answering release, not verified; empty if none answers
     cells: CellCounts | None = None  # of the answering release; None if it has filled and ignored nothing
+    searched: Searched | None = None  # of the answering release; None if nothing was measured
     schema: int = SCHEMA
 
 
@@ -103,7 +121,7 @@ class Pruned:
 
 @record
 class Committed:
-    """`device_agent confirm` and `rollback`: what is committed now."""
+    """`device_agent confirm` and `rollback`: the release that is committed now, and the one before."""
 
     release: ReleaseRef
     previous: ReleaseRef | None

@@ -2,7 +2,7 @@
 
 AgentError              2  bad arguments or bad input
 ├── BadInput            2  a row, a file or a format that cannot be classified
-├── DeviceUnfit         1  no runtime, no disk, no rights: `doctor` prints the command that repairs it
+├── DeviceUnfit         1  no runtime, disk space or permission: `doctor` prints the command that repairs it
 ├── ActivationFailed    1  the release was tried and reverted; the previous one answers
 ├── Refused             4  a trust rule refused the release or order (device_agent.shared.trust)
 ├── GateFailed          4  parity, accuracy or latency is outside the release's gates

@@ -46,7 +46,7 @@ class TooLarge(ValueError):
 
 
 class NewerDocument(MalformedDocument):
-    """A document has a newer `schema` than this version reads, and would be misread."""
+    """A document has a newer `schema` (version number of its format) than this version can read."""
 
 
 def dumps(value: Any) -> str:
@@ -61,7 +61,7 @@ def dump_file(value: Any, *, limit: int = MAX_DOCUMENT) -> bytes:
     """Returns `value` as indented UTF-8 JSON with a closing newline, for files that a person may open.
 
     Raises:
-        TooLarge: it has over `limit` bytes, the most that the reader of this file accepts.
+        TooLarge: the text exceeds `limit` bytes, the most that the reader of this file accepts.
     """
     data = (json.dumps(to_plain(value), sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
     if len(data) > limit:
@@ -102,7 +102,7 @@ def parse(text: str | bytes, *, limit: int = MAX_DOCUMENT) -> Any:
     """Parses JSON with limits on size and depth; refuses duplicate keys, NaN and infinity.
 
     Raises:
-        MalformedDocument: it is not JSON, or one of these rules refuses it.
+        MalformedDocument: the text is not JSON, or breaks one of these rules.
     """
     data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
     if len(data) > limit:
@@ -134,7 +134,7 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
         twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
-        raise MalformedDocument(f"the key {_quoted(twice)} stands twice")
+        raise MalformedDocument(f"the key {_quoted(twice)} appears twice")
     return found
 
 
@@ -146,7 +146,7 @@ def from_plain(cls: type[T], data: Any, where: str = "$", *, extra: Extra = "ign
     """Builds the dataclass `cls` from parsed JSON, checking every key and type.
 
     Raises:
-        MalformedDocument: with the path of the first thing that does not fit.
+        MalformedDocument: the message has the path of the first value that does not fit.
         NewerDocument: its `schema` is newer than that of `cls`.
     """
     if not isinstance(data, dict):

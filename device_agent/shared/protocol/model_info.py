@@ -27,9 +27,9 @@ DEFAULT = "default"
 class Reject:
     """When a row is "unknown": its k-th neighbour is farther away than the threshold of its predicted class.
 
-    `acceptance` is the requested share of accepted rows; `thresholds` has a distance per class, in the model's metric;
-    `measured` is the share accepted among `measured_rows` held-out rows (None without such rows). `by_class` has the
-    shares of classes with one of their own; the key is absent without any.
+    `acceptance` is the requested share of accepted rows; `thresholds` has a distance for each class, in the model's
+    metric; `measured` is the share accepted among `measured_rows` held-out rows (None without such rows). `by_class`
+    has the shares of classes with their own one; the key is absent if there are none.
     """
 
     acceptance: float
@@ -43,9 +43,10 @@ class Reject:
 
 @record
 class Near:
-    """How close two neighbours are whose order float32 leaves open: `share` of the k-th distance, or of `least`.
+    """Two neighbours are near if float32 rounding may swap them: their distances differ by less than a bound.
 
-    Distances are in the model's metric. A runtime that reports neighbours ranks such a row's k in float64.
+    The bound is `share` times the k-th distance, or times `least` if that is larger, in the model's metric. A runtime
+    that reports neighbours ranks the k neighbours of such a row in float64.
     """
 
     share: float
@@ -54,9 +55,10 @@ class Near:
 
 @record
 class Evaluation:
-    """What the float64 reference answered on the held-out rows, counted on the host that built the model.
+    """Counts of the float64 reference's answers to the held-out rows, from the host that built the model.
 
-    `support`, `right` and `answered` have one number a class: its rows, those recognised, and the rows so answered.
+    `support`, `right` and `answered` have one number for each class: its rows, its rows answered right, and all rows
+    answered with it.
     The rest of `rows` is "unknown". `confusion` is as in a certificate, and empty for more than `MAX_CONFUSED` classes.
     `of` is the number of held-out rows if `rows` were drawn from them; None if all were measured.
     """
@@ -75,24 +77,117 @@ class Evaluation:
 class Column:
     """A raw column of a model's table: its cells are numbers, or categories that become features.
 
-    `fill` replaces a missing cell: a number, or the place of a category; None refuses the row. `missing` is how the
-    build chose it. `encoding` of categories: one feature for each (one-hot), or its place in the list (ordinal).
+    `fill` replaces a missing cell: a number, or the place of a category. None refuses the row, unless `missing` is
+    keep: then the cell is NaN, and the transforms take it. `missing` is how the build chose it. `unknown` replaces the
+    table's `unknown_category`. `encoding` of categories: one feature for each (one-hot), or its place in the list
+    (ordinal). The cells of an unused column may hold anything.
     """
 
     name: str
-    missing: str = "refuse"  # refuse, drop, median, constant
+    missing: str = "refuse"  # refuse, drop, median, constant, keep
     fill: float | None = None
-    encoding: Literal["number", "one-hot", "ordinal"] = "number"
+    encoding: Literal["number", "one-hot", "ordinal", "unused"] = "number"
     categories: tuple[str, ...] = ()
+    unknown: Literal["refuse", "ignore"] | None = None
+    omitted = ("unknown",)
+
+
+@record
+class Transform:
+    """A step of `device_agent.shared.features.transforms`: it replaces `count` columns from `start` on.
+
+    `arrays` are float64, little-endian, in base64.
+    """
+
+    kind: str
+    start: int
+    count: int
+    arrays: tuple[str, ...] = ()
 
 
 @record
 class Table:
-    """The raw columns of a model whose rows need more than reading numbers."""
+    """The raw columns of a model whose rows have missing cells or categories, besides numbers.
+
+    `transforms` make its features of the columns' numbers and codes; without them, categories become features as their
+    columns say.
+    """
 
     columns: tuple[Column, ...]
     unknown_category: Literal["refuse", "ignore"] = "refuse"
     thousands: str = ""  # the sign between thousands in text; empty: none
+    transforms: tuple[Transform, ...] = ()
+    omitted = ("transforms",)
+
+
+@record
+class Stage:
+    """One `.tflite` file before the search: from an array of numbers to another one.
+
+    With `frames`, it runs on windows of that many rows of its input, each `hop` rows after the one before; else once on
+    all of it. Its output is taken times `multiply` plus `add`. `shape` and `dtype` are those of its input tensor; -1
+    stands for a length that is open.
+    """
+
+    file: str  # stage-1.tflite, ...
+    sha256: str
+    shape: tuple[int, ...] = ()
+    dtype: str = "float32"
+    frames: int | None = None
+    hop: int = 1
+    multiply: float = 1.0
+    add: float = 0.0
+
+
+@record
+class Audio:
+    """Sounds as the first stage takes them: one channel at `rate`, where PCM of full scale is `full_scale`.
+
+    With `seconds`, every sound is cut to that length, or filled with silence.
+    """
+
+    rate: int
+    seconds: float | None = None
+    full_scale: float = 32768.0
+
+
+@record
+class Image:
+    """Pictures as the first stage takes them: (height, width) of `size`, each number (pixel - mean) / std.
+
+    Pixels are from 0 to 255; `mean` and `std` have one number, or one a channel.
+    """
+
+    size: tuple[int, int]
+    channels: Literal[1, 3] = 3
+    resize: Literal["bilinear", "nearest", "none"] = "bilinear"
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (255.0,)
+
+
+#: Statistics over the first axis of the last stage's output.
+Pool = Literal["mean", "max", "min", "std"]
+
+
+@record
+class Input:
+    """How a raw input becomes a row of the search: stages in order, then statistics that make one row of many.
+
+    `bound` is how far a device's row may lie from the host's in model space, as a share of the k-th distance, or of the
+    training rows' RMS distance from their mean if that is more.
+    `width` is how many numbers a flat input has, as a line of CSV, and `columns` are their names; None and empty where
+    inputs are files, or the names are default names.
+    """
+
+    stages: tuple[Stage, ...]
+    pool: tuple[Pool, ...] = ()
+    bound: float = 0.05
+    width: int | None = None
+    columns: tuple[str, ...] = ()
+    audio: Audio | None = None
+    image: Image | None = None
+    #: As in `KnnInfo`.
+    omitted = ("pool", "width", "columns", "audio", "image")
 
 
 @record
@@ -114,7 +209,7 @@ class LabelSets:
 
 @record
 class Reduced:
-    """How the training rows were chosen (`reduce` of deploy.yaml), and the model of all of them: rows and accuracy."""
+    """How training rows were chosen (`reduce` of deploy.yaml); rows and accuracy of the model with all of them."""
 
     how: str  # condensed, edited, prototypes
     rows: int
@@ -137,7 +232,7 @@ class Keep:
 
 @record
 class TargetError:
-    """How far the values of a target are off over `rows` evaluation rows, in its unit.
+    """Errors of a target over `rows` evaluation rows, in its unit.
 
     `rmse` is the root of the mean square error, `mean_error` the mean absolute one.
     """
@@ -196,10 +291,11 @@ class KnnInfo:
     ignore_extra: bool = False  # whether rows may have columns that the model does not know
     keep: Keep | None = None  # None: the device keeps no rows
     targets: Targets | None = None  # None: the model answers labels
+    input: Input | None = None  # None: rows are numbers or a table, without stages before the search
     schema: int = SCHEMA
     newest_schema = NEWEST_SCHEMA
     #: Left out of knn.json where they say nothing, so that models of plain rows keep their bytes.
-    omitted = ("origin", "label_sets", "reduced", "table", "ignore_extra", "keep", "targets")
+    omitted = ("origin", "label_sets", "reduced", "table", "ignore_extra", "keep", "targets", "input")
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -214,7 +310,7 @@ class KnnInfo:
 # --- the release --------------------------------------------------------------------------------------------------
 @record
 class Gates:
-    """What a device must reach before a release may be committed on it."""
+    """Figures that a release must reach on a device before it may be committed there."""
 
     margin: float = 1.0e-5  # neighbours whose float64 distances differ by less, relative to the scale, may swap
     accuracy: float | None = None  # lowest accuracy on the evaluation rows, 0 to 1

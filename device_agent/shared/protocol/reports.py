@@ -48,7 +48,7 @@ class Latency:
 
 @record
 class ClassChange:
-    """One class before and after: of its `rows`, how many the running and the new release recognise."""
+    """One class before and after: how many of its `rows` the running and the new release answer right."""
 
     label: str
     rows: int
@@ -58,7 +58,7 @@ class ClassChange:
 
 @record
 class Flip:
-    """Golden rows whose label changes alike: `count` of them, and the numbers of the first, from 0.
+    """Golden rows with the same change of label: `count` of them, and the numbers of the first few, from 0.
 
     `truth` is empty if the class of the rows is not known.
     """
@@ -72,9 +72,9 @@ class Flip:
 
 @record
 class Running:
-    """`device_agent compare`: what the running release answers to the golden rows of another.
+    """`device_agent compare`: the answers of the running release to the golden rows of another.
 
-    `labels` are text; None if it takes other features than these rows have.
+    `labels` are text; None if the running release has other features than these rows.
     """
 
     release: ReleaseRef
@@ -86,7 +86,7 @@ class Running:
 
 @record
 class Compared:
-    """The running release beside the new one, on the new one's evaluation rows.
+    """Comparison of the running release with the new one, on the new one's evaluation rows.
 
     `fits` is false if the two have other features: then nothing was compared. `gone` are labels that the new one does
     not have. `flips` are the commonest changes of a label, also of rows whose class is not known.
@@ -102,6 +102,25 @@ class Compared:
 
 
 @record
+class EmbeddingCheck:
+    """What a device makes of the raw golden inputs by its own stages (`device_agent.shared.golden.embeddings`).
+
+    `largest_error` and `bound` are distances from the host's rows in model space, relative as `Input.bound` says;
+    `above` counts the rows beyond it. `search_different` counts own rows on which the search is not exact. Labels are
+    the same as the host's, or differ where that error can move them (`labels_open`), or where it cannot.
+    """
+
+    rows: int
+    bound: float
+    largest_error: float
+    above: int
+    search_different: int
+    labels_same: int
+    labels_open: int
+    labels_different: int
+
+
+@record
 class Certificate:
     """Compares a device's answers on the golden rows with the host's; `nonce` comes from the host that asked.
 
@@ -110,6 +129,7 @@ class Certificate:
     `failures` lists the gates that were missed. `classes` are the labels, as text. For a model of more than
     `MAX_CONFUSED` classes, `confusion` and `classes` are empty. `warnings` list why the release would be refused as a
     new one today: its key (`signed_by`) was revoked, or it has expired.
+    For a model with stages, accuracy is that of the device's own rows, and `embedding` says how they differ.
     `errors` are those of a regression, target by target, on the evaluation rows; it has no accuracy.
     `compared` exists at the activation that replaces a release, unless a model is large and no gate asks for it.
     """
@@ -138,8 +158,11 @@ class Certificate:
     signed_by: str = ""  # fingerprint of the key
     warnings: tuple[str, ...] = ()
     compared: Compared | None = None
+    embedding: EmbeddingCheck | None = None  # None: the model has no stages
     errors: tuple[TargetError, ...] = ()
     schema: int = SCHEMA
+    #: As in `KnnInfo`.
+    omitted = ("embedding",)
 
     @property
     def passed(self) -> bool:

@@ -37,9 +37,9 @@ def to_upgrade(protocol: int, oldest: int) -> Literal["agent", "host"] | None:
 
 
 def runtime(text: str) -> tuple[int, ...] | None:
-    """Returns `tflite_runtime 2.14.0`, `ai_edge_litert 2.3.0` or a bare version as a TensorFlow Lite version.
+    """Returns the TensorFlow Lite version of `tflite_runtime 2.14.0`, `ai_edge_litert 2.3.0` or a bare version.
 
-    NumPy runs every model, since it does not run the graph.
+    For NumPy, a version that is new enough for every model, since it does not run the graph.
     """
     name, _, number = text.rpartition(" ")
     if name == constants.NUMPY:

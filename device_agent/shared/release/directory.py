@@ -51,7 +51,7 @@ class OpenRelease:
     def path(self, name: str) -> str:
         """Returns a path that opens the hashed file even if the directory changes.
 
-        Without /proc (some chroots) it is the file's own path; `confirm_unchanged` then compares inodes.
+        Without /proc (in some chroots) this is the file's own path; `confirm_unchanged` then compares inodes.
         """
         path = f"/proc/self/fd/{self.opened[name].descriptor}"
         return path if os.access(path, os.R_OK) else str(self.directory / name)
@@ -118,9 +118,9 @@ class OpenRelease:
     def verify_kept(
         self, digest: str, state: rules.TrustState, *, now: int | None = None, signature: bytes | None = None
     ) -> rules.Verdict:
-        """Runs `trust.verify_kept` over this directory: for the release that runs, or the one to return to.
+        """Runs `rules.verify_kept` on this directory: for the release that runs, or the one to return to.
 
-        `signature` is judged in place of the one in the directory.
+        `signature`, if given, is verified in place of the one in the directory.
 
         Raises:
             Refused: with a `trust.Reason`.
@@ -142,7 +142,7 @@ def open_release(directory: Path, *, signed: bool = True) -> Iterator[OpenReleas
     A mapping of the model outlives the block. `signed=False` allows a missing signature, for signing.
 
     Raises:
-        Refused: the directory contains an entry that no release has, or a file cannot be read.
+        Refused: the directory contains an entry that does not belong to a release, or a file cannot be read.
     """
     with contextlib.ExitStack() as stack:
         folder = _open(stack, directory)
@@ -175,10 +175,10 @@ def _readable(what: str) -> Iterator[None]:
 
 
 def _list(folder: int) -> dict[str, Entry]:
-    """Lists the directory; stops at one name too many, because a huge directory must not be read to its end."""
+    """Lists the directory; stops after more names than a release has, so that a huge directory is not read."""
     entries = {}
     with _readable("the directory"), os.scandir(folder) as found:
-        names = [entry.name for entry in itertools.islice(found, len(constants.RELEASE_FILES) + 1)]
+        names = [entry.name for entry in itertools.islice(found, len(constants.POSSIBLE_FILES) + 1)]
     for name in names:
         with _readable(name):
             state = os.stat(name, dir_fd=folder, follow_symlinks=False)

@@ -1,6 +1,7 @@
 """Reads the files inside a model: knn.json, labels, exact tables.
 
-They are in a zip archive after the model's flatbuffer, as TFLite Metadata specifies. Never loads a TFLite runtime.
+knn.json describes the classifier; the exact tables are the numbers with which a device searches in float64. The files
+are in a zip archive after the model's flatbuffer, as TFLite Metadata specifies. Never loads a TFLite runtime.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ def read_info(source: str | Path | IO[bytes]) -> model_info.KnnInfo:
     """Returns the knn.json of a model file.
 
     Raises:
-        ModelUnusable: it is not a knnkit model.
+        ModelUnusable: the file is not a knnkit model.
     """
     try:
         return json_codec.loads(model_info.KnnInfo, read_member(source, constants.KNN_FILE))
@@ -101,7 +102,7 @@ def _read_stored(members: zipfile.ZipFile, name: str, limit: int) -> bytes:
     """Reads a stored member; refuses a compressed one, which could expand without limit (TFLite Metadata has none)."""
     entry = members.getinfo(name)
     if sum(other == name for other in members.namelist()) > 1:
-        raise ModelUnusable(f"it has two members {name}")
+        raise ModelUnusable(f"the archive inside has two members {name}")
     if entry.compress_type != zipfile.ZIP_STORED:
         raise ModelUnusable(f"{name} inside it is compressed")
     if entry.file_size > limit:
@@ -115,9 +116,10 @@ def _read_stored(members: zipfile.ZipFile, name: str, limit: int) -> bytes:
 
 
 def kept_open(owner: object, path: str) -> str:
-    """Returns a path that leads to this very file as long as `owner` lives, also when another takes its name.
+    """Returns a path that leads to this file as long as `owner` lives, even if another file takes its name.
 
-    A model that classifies is read again later: its exact tables for the first row in doubt, all of it to be packed.
+    A model that classifies reads its file again later, for example the exact tables for the first row that float32
+    cannot decide.
     """
     if path.startswith(_DESCRIPTORS) or not os.path.isdir(_DESCRIPTORS):  # noqa: PTH112
         return path

@@ -1,8 +1,9 @@
 """Origins of a model's rows: file, row number, id.
 
-rows.npz inside the model file has, for training rows and for golden rows, the number of each in its source (from 0,
-without the header; none if that is its number in the model), and its id if there is an id column. Text is stored as
-UTF-8 with a newline after each. Only who asks for neighbours reads it. No I/O but the model file.
+An origin leads back from a row of the model to the user's file. rows.npz inside the model file has, for training rows
+and for golden rows, the number of each in its source (from 0, without the header), and its id if there is an id column.
+The numbers are left out if they are those in the model. Ids are stored as UTF-8 with a newline after each. Only answers
+with neighbours read this. Reads no file but the model.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _GOLDEN = "golden_"
 
 @record
 class Origins:
-    """Rows of one kind: `source` names where they come from.
+    """Origins of the training rows, or of the golden rows: `source` names the file or data set.
 
     `places` are (n,) row numbers in the source; None if they are the numbers in the model. `text` has the ids, each
     with a newline after it; None without an id column. `ends` are the places of these newlines.
@@ -73,7 +74,7 @@ class Origins:
         return int(found[0]) if len(found) else None
 
     def name(self, index: int) -> str:
-        """Returns what leads a person back to a row: `12`, or `12 (fall-3)`."""
+        """Returns text by which a person finds a row in the source: `12`, or with its id `12 (fall-3)`."""
         found = self.id(index)
         return f"{self.row(index)} ({found})" if found else str(self.row(index))
 
@@ -94,10 +95,10 @@ def pack(training: Origins, golden: Origins) -> bytes:
 
 
 def read(model: str | Path) -> tuple[Origins, Origins] | None:
-    """Returns the origins of the training rows and of the golden rows; None for a model of an older version.
+    """Returns the origins of the training rows and of the golden rows; None for a model that an older knnkit built.
 
     Raises:
-        ModelUnusable: it is not a model, or they are damaged.
+        ModelUnusable: the file is not a model, or its origins are damaged.
     """
     if not has_member(model, ROWS_FILE):
         return None

@@ -31,7 +31,7 @@ def require_small(file: IO[bytes], *, entries: int = MAX_ENTRIES, directory: int
     try:
         count, length, end = _claims(file, size)
         if count > entries:
-            raise ValueError(f"its archive has {count:,} members; at most {entries:,} are read")
+            raise ValueError(f"the archive inside has {count:,} members; at most {entries:,} are read")
         if length > directory:
             raise ValueError(f"its archive has a directory of {length:,} bytes; at most {directory:,} are read")
         if _has_more(_read(file, end - length, length), count):

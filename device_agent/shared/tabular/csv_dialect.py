@@ -94,10 +94,10 @@ def text_of(line: bytes) -> str:
             raise BadInput(f"not a line of CSV: it is {what}", hint=conversion)
     if b"\0" in line:
         hint = "UTF-16 without its mark? iconv -f UTF-16LE -t UTF-8 FILE > rows.csv"
-        raise BadInput("not a line of CSV: there is a zero byte in it", hint=hint)
+        raise BadInput("not a line of CSV: it contains a zero byte", hint=hint)
     if b"\r" in line:
         hint = "if its lines end with CR alone: tr '\\r' '\\n' < FILE > rows.csv"
-        raise BadInput("not a line of CSV: there is a carriage return in it", hint=hint)
+        raise BadInput("not a line of CSV: it contains a carriage return", hint=hint)
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -107,7 +107,7 @@ def text_of(line: bytes) -> str:
 
 
 def reader(lines: Iterable[str], separator: str) -> Iterator[list[str]]:
-    """Returns a reader of records, which raises csv.Error where a quote is open, or stands where none may."""
+    """Returns a reader of records, which raises csv.Error for a quote that is not closed or in the wrong place."""
     return csv.reader(lines, delimiter=separator, strict=True, skipinitialspace=separator != "\t")
 
 
@@ -124,7 +124,7 @@ def fields_of(text: str, separator: str) -> list[str]:
 
 
 def separator_of_header(text: str, names: Iterable[str]) -> str | None:
-    """Returns the separator that makes most of `names` columns; None if none makes any of them one."""
+    """Returns the separator that yields most of `names` as columns; None if no separator yields any."""
     wanted = set(names)
     best, most = None, 0
     for separator in SEPARATORS:
@@ -168,7 +168,7 @@ def number(text: str) -> float:
     """Returns the value of a field with a decimal point and digits 0 to 9.
 
     Raises:
-        ValueError: it is not such a number; `float` alone also reads `1_0` and the digits of other scripts.
+        ValueError: it is not such a number. `float` alone also reads `1_0` and the digits of other scripts.
     """
     if "_" in text or not (text.isascii() or text.strip().isascii()):
         raise ValueError("not a number")
@@ -191,7 +191,7 @@ def in_ascii(text: str) -> str | None:
 def is_number(text: str, separator: str) -> bool:
     """Whether a field looks like a number, in any script, with a decimal comma unless commas separate.
 
-    Only recognises what a line is meant to be; `number` reads the value.
+    For recognising rows and headers only; `number` reads the value.
     """
     try:
         float(text if separator == "," else text.replace(",", ".", 1))

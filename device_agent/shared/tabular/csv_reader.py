@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.model_info import KnnInfo
-from device_agent.shared.queries import row_type
+from device_agent.shared.queries import cell_type
 from device_agent.shared.tabular import csv_dialect
 from device_agent.shared.tabular.csv_dialect import Decimals, fields_of, listed, text_of
 from device_agent.shared.tabular.fields import Layout
@@ -162,7 +162,7 @@ class CsvParser:
     def __init__(self, info: KnnInfo, *, ignore_extra: bool = False, keep: Sequence[str] = ()) -> None:
         self.header: bool | None = None
         self.line = 0
-        self.dtype = row_type(info.origin)
+        self.dtype = cell_type(info)
         self._names = info.feature_names
         self._keep = keep
         self._places = {*info.feature_names, *keep}
@@ -209,7 +209,7 @@ class CsvParser:
         return self._look_at_first(line, rest)
 
     def _look_at_first(self, line: bytes, rest: bytes) -> bytes:
-        """Reads a line as a header if it names a feature, else as a row: a serial port may start anywhere."""
+        """Reads a line as a header if it names a feature, else as a row, because a serial port may start anywhere."""
         try:
             text = text_of(line.strip(b"\r "))
             separator = csv_dialect.separator_of_header(text, self._names)
@@ -231,8 +231,8 @@ class CsvParser:
             near = csv_dialect.alike(missing[0], names)
             raise BadInput(
                 f"line {self.line}: the header has no column {missing[0]!r}{more(missing)}"
-                + (f"; {near!r} is another name" if near else ""),
-                hint=f"the model takes the columns {listed(self._names)}"
+                + (f"; {near!r} is similar, but another name" if near else ""),
+                hint=f"the model has the columns {listed(self._names)}"
                 + (f"; --keep asks for {listed(self._keep)}" if self._keep else ""),
             )
         if twice:
@@ -277,7 +277,7 @@ class CsvParser:
             hint = "begin with a header line, or name the columns: JSON lines with keys"
             raise BadInput(f"no header line says which column is {self._unknown[0]!r} (--keep)", hint=hint)
         if not any(map(str.strip, fields)):
-            raise BadInput("its cells are all empty", hint="take the line out")
+            raise BadInput("its cells are all empty", hint="remove the line")
         if self.line == 1 and self._no_header(fields):
             raise BadInput(f"not numbers{self._no_header(fields)}", hint=f"the model takes {listed(self._names)}")
 
@@ -287,5 +287,5 @@ class CsvParser:
             return ""
         names = [text.strip() for text in fields]
         near = next(((own, found) for own in self._names if (found := csv_dialect.alike(own, names))), None)
-        reason = f"{near[1]!r} is not {near[0]!r}" if near else "it names none of the columns that the model takes"
+        reason = f"{near[1]!r} is not the column {near[0]!r}" if near else "it names no column of the model"
         return f", and no header either: {reason}"

@@ -116,4 +116,4 @@ def find_starts(ends: Places, codes: NDArray[np.uint8], blanks: int = 0) -> Plac
 def check_layout(last: Mask, columns: int) -> None:
     """Checks, from a mask of the last field of each line, that all lines have `columns` fields; else ValueError."""
     if np.count_nonzero(last) * columns != len(last) or not last[columns - 1 :: columns].all():
-        raise ValueError("a line has another number of fields")
+        raise ValueError("a line has a different number of fields")

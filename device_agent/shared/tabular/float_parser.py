@@ -208,7 +208,7 @@ class _Words:
         return words
 
     def load_digits(self, ends: Places, after: Places | None, back: int) -> NDArray[np.uint64]:
-        """As `load`, but without the dot: the characters before it move up by one."""
+        """As `load`, but leaves out the dot: the characters before it move by one place."""
         words = self.load(ends, back)
         if after is not None:
             behind = _LAST.take(after - back, mode="clip")
@@ -252,9 +252,9 @@ def _unlike_json(fields: Fields, length: Places, lead: NDArray[np.uint8]) -> Mas
 def _digits(
     words: _Words, fields: Fields, length: Places, odd: Mask, *, exact: bool
 ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
-    """Returns the digits of each field as one whole number; if `exact`, also what that lost of up to 19 digits.
+    """Returns the digits of each field as one whole number; if `exact`, also its rounding error, for up to 19 digits.
 
-    Marks fields with other characters in `odd`. What it lost of more digits is not a number.
+    Marks fields with other characters in `odd`. For more than 19 digits the rounding error is NaN.
     """
     digits = _eight(words.load_digits(fields.stops, fields.after, 0), length, odd)
     rest = np.where(length > _WHOLE_DIGITS, np.nan, 0.0) if exact else None
@@ -310,7 +310,7 @@ def _refine(
     fields: Fields,
     power: Places | None,
 ) -> Mask:
-    """Rounds the `inexact` of `values` once; returns a mask of those that the caller must read."""
+    """Corrects `values` at the mask `inexact`, to round them once; returns a mask of those left to the caller."""
     places = np.flatnonzero(inexact)
     if power is not None:
         power = power.take(places)

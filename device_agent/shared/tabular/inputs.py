@@ -30,13 +30,15 @@ NPY_ROWS = 4096
 SUFFIXES = {".csv": "csv", ".txt": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".npy": "npy"}
 NPY_MAGIC = b"\x93NUMPY"
 _MAX_NPY_HEADER = 64 * 1024
+#: Most numbers of one raw input in an NPY file.
+_MAX_INPUT = 32 * 1024 * 1024
 
 
 class Lines:
     """Splits reads into whole lines; skips the rest of a line that `cut_overlong` has dropped."""
 
-    def __init__(self, start: bytes = b"") -> None:
-        self._rest = start
+    def __init__(self, start: bytes = b"", longest: int = MAX_LINE) -> None:
+        self._rest, self._longest = bytearray(start), longest
         self._skipping = False
 
     def feed(self, data: bytes) -> bytes:
@@ -45,7 +47,7 @@ class Lines:
         if not end:
             self._keep(data)
             return b""
-        block, self._rest = self._rest + data[:end], data[end:]
+        block, self._rest = bytes(self._rest) + data[:end], bytearray(data[end:])
         if self._skipping:
             # The rest of the line that was too long; its beginning was dropped before.
             self._skipping = False
@@ -57,15 +59,15 @@ class Lines:
             self._rest += data
 
     def cut_overlong(self) -> bool:
-        """Drops an incomplete line longer than `MAX_LINE`; returns whether it did."""
-        if len(self._rest) <= MAX_LINE:
+        """Drops an incomplete line that is too long; returns whether it did."""
+        if len(self._rest) <= self._longest:
             return False
-        self._rest, self._skipping = b"", True
+        self._rest, self._skipping = bytearray(), True
         return True
 
     def finish(self) -> bytes:
         """Returns the last line with a newline added, if it had none; else nothing."""
-        rest, self._rest = self._rest, b""
+        rest, self._rest = bytes(self._rest), bytearray()
         return rest + b"\n" if rest.strip() else b""
 
 
@@ -77,6 +79,13 @@ class Source:
     name: str
     format: str
     start: bytes
+    longest: int = MAX_LINE  # bytes of a line
+
+    others = "--stream answers the other lines"
+
+    def where(self, number: int) -> str:
+        """Returns the place of line `number`, from 1, for messages."""
+        return f"{self.name}, line {number}"
 
     def read(self, size: int) -> bytes:
         """Returns the available bytes, at most `size`; empty at the end.
@@ -104,9 +113,9 @@ class Source:
         """Yields blocks of whole lines; the last one gets a newline if it has none.
 
         Raises:
-            BadInput: a line is longer than `MAX_LINE`.
+            BadInput: a line is longer than `longest`.
         """
-        lines, count = Lines(), 1
+        lines, count = Lines(longest=self.longest), 1
         data = self.start or self.take(BLOCK_BYTES)
         while data:
             block = lines.feed(data)
@@ -114,15 +123,15 @@ class Source:
                 count += block.count(b"\n")
                 yield block
             if lines.cut_overlong():
-                said = f"{self.name}, line {count}: it has more than {MAX_LINE:,} bytes"
+                said = f"{self.name}, line {count}: it has more than {self.longest:,} bytes"
                 raise BadInput(said, hint=_why_overlong(data, self.format))
             data = self.take(BLOCK_BYTES)
         block = lines.finish()
         if block:
             yield block
 
-    def arrays(self, n_features: int) -> Iterator[NDArray[Any]]:
-        """Yields the rows of an NPY file, at most `NPY_ROWS` at a time.
+    def arrays(self, n_features: int | None) -> Iterator[NDArray[Any]]:
+        """Yields the rows of an NPY file, at most `NPY_ROWS` at a time; with None, rows of any one shape.
 
         Raises:
             BadInput: it is not an NPY file of numbers with `n_features` columns, or is incomplete.
@@ -134,7 +143,7 @@ class Source:
 def open_source(path: str | None, format: str, *, look: bool = True) -> Source:
     """Opens a file, or standard input for None and `-`; detects the format if `format` is `auto`.
 
-    Without `look`, only the file's name is looked at, and no row is waited for: the format may stay `auto`.
+    Without `look`, uses only the file's name and does not wait for a row: the format may stay `auto`.
 
     Raises:
         BadInput: the file cannot be read.
@@ -166,7 +175,7 @@ def _why_overlong(data: bytes, format: str) -> str:
 
 
 def sniff(start: bytes) -> str:
-    """Returns the format that the first bytes of rows, or one line, look like."""
+    """Guesses the format from the first bytes of an input, or from one line."""
     if start.startswith(NPY_MAGIC[: max(1, len(start))]) and start:
         return "npy"
     return "jsonl" if start.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"[", b"{") else "csv"
@@ -179,21 +188,21 @@ class _NpyReader:
         self._source = source
         self._start = source.start
 
-    def arrays(self, n_features: int) -> Iterator[NDArray[Any]]:
+    def arrays(self, n_features: int | None) -> Iterator[NDArray[Any]]:
         shape, dtype = self._read_header(n_features)
-        count = shape[0]
-        done = 0
+        count, width = shape[0], math.prod(shape[1:])
+        done, most = 0, NPY_ROWS if n_features else max(1, min(NPY_ROWS, _MAX_INPUT // width))
         while done < count:
-            rows = min(NPY_ROWS, count - done)
-            data = self._read(rows * n_features * dtype.itemsize)
-            whole = len(data) // (n_features * dtype.itemsize)
+            rows = min(most, count - done)
+            data = self._read(rows * width * dtype.itemsize)
+            whole = len(data) // (width * dtype.itemsize)
             if whole:
-                yield np.frombuffer(data, dtype, whole * n_features).reshape(whole, n_features)
+                yield np.frombuffer(data, dtype, whole * width).reshape(whole, *shape[1:])
             if whole < rows:
                 raise self._bad(f"it ends in row {done + whole}; its header promises {count}")
             done += rows
 
-    def _read_header(self, n_features: int) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    def _read_header(self, n_features: int | None) -> tuple[tuple[int, ...], np.dtype[Any]]:
         version = self._read(8)
         if len(version) < 8 or not version.startswith(NPY_MAGIC) or version[6] not in (1, 2, 3):
             raise self._bad("not an NPY file")
@@ -202,13 +211,17 @@ class _NpyReader:
             raise self._bad("its header is too long")
         shape, fortran, dtype = self._parse_header(self._read(size))
         if dtype.kind not in "fiub":
-            raise self._bad(f"it holds {dtype}, not numbers")
+            raise self._bad(f"it contains {dtype}, not numbers")
         by_columns = fortran and sum(length > 1 for length in shape) > 1
-        if len(shape) == 1 and shape[0] == n_features:
+        if n_features is None:
+            if len(shape) < 2 or not 1 <= math.prod(shape[1:]) <= _MAX_INPUT:
+                raise self._bad(f"expected inputs along the first axis, found the shape {shape}")
+            n_features = -1
+        elif len(shape) == 1 and shape[0] == n_features:
             shape = (1, n_features)
-        if len(shape) > 2 and math.prod(shape[1:]) == n_features:  # images: a row is all of its pixels
+        if n_features > 0 and len(shape) > 2 and math.prod(shape[1:]) == n_features:
             shape = (shape[0], n_features)
-        if len(shape) != 2 or shape[1] != n_features:
+        if n_features > 0 and (len(shape) != 2 or shape[1] != n_features):
             raise self._bad(f"expected rows of {n_features} numbers, found the shape {shape}")
         if by_columns:
             raise self._bad("it is stored by columns: save numpy.ascontiguousarray(rows)")

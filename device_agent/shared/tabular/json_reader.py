@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.model_info import KnnInfo
-from device_agent.shared.queries import row_type
+from device_agent.shared.queries import cell_type
 from device_agent.shared.tabular.fields import Layout
 from device_agent.shared.tabular.float_parser import read_table
 from device_agent.shared.tabular.reader import Line, Parsed, checked, line_by_line, more, plain_numbers, short
@@ -26,15 +26,15 @@ class JsonParser:
     """One JSON array, or one object with the feature names as keys, on each line.
 
     Args:
-        info: of the model.
-        ignore_extra: whether keys that the model does not know are left out instead of refused.
+        info: knn.json of the model.
+        ignore_extra: whether to ignore keys that the model does not know; else they are an error.
         keep: keys whose values are returned with each row; they need not be features.
     """
 
     def __init__(self, info: KnnInfo, *, ignore_extra: bool = False, keep: Sequence[str] = ()) -> None:
         self.header: bool | None = False
         self.line = 0
-        self.dtype = row_type(info.origin)
+        self.dtype = cell_type(info)
         self._names = info.feature_names
         self._keep = keep
         self._places = {*info.feature_names, *keep}
@@ -107,16 +107,16 @@ _ONE_A_LINE = "each row needs a line of its own: jq -c '.[]' FILE > rows.jsonl"
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Which of two values is meant, nobody can say."""
+    """Returns the object; refuses a key that appears twice, since either value could be meant."""
     found = dict(pairs)
     if len(found) != len(pairs):
         twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
-        raise ValueError(f"the key {short(twice)} stands twice")
+        raise ValueError(f"the key {short(twice)} appears twice")
     return found
 
 
 def _writable(value: Any, name: str) -> Any:
-    """Python reads NaN and half a surrogate pair, which no JSON document can hold."""
+    """Refuses NaN and half a surrogate pair, which Python reads although JSON does not allow them."""
     try:
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except ValueError as error:

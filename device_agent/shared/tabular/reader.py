@@ -25,7 +25,7 @@ class Parsed:
         count: number of lines, good and bad: each gets one answer.
         errors: position among the `count` lines -> (line number in the input, message).
         hint: what to do about the first error; may be empty.
-        kept: of each column that is kept, the values in the good lines.
+        kept: the values of each kept column (see `keep` of the parsers) in the good lines.
         lines: number of each good line in the input.
     """
 
@@ -79,8 +79,25 @@ def line_by_line(parser: Parser, block: bytes, parse_line: Callable[[bytes], Lin
     return Parsed(rows, len(good) + len(errors), errors, hints[0] if hints else "", list(zip(*kept)), lines)
 
 
+def without_row(parsed: Parsed, place: int, why: str) -> Parsed:
+    """Returns parsed lines in which the good row number `place` is a bad line."""
+    good = [position for position in range(parsed.count) if position not in parsed.errors]
+
+    def rest(values: Sequence[Any]) -> Sequence[Any]:
+        return [*values[:place], *values[place + 1 :]]
+
+    return Parsed(
+        np.delete(parsed.rows, place, axis=0),
+        parsed.count,
+        {**parsed.errors, good[place]: (parsed.lines[place], why)},
+        parsed.hint,
+        [rest(column) for column in parsed.kept],
+        rest(parsed.lines),
+    )
+
+
 def plain_numbers(fields: list[bytes], decimal: str = ".") -> list[bytes]:
-    """Returns the fields, whose decimals stand behind `decimal`; Python would read `nan`, `inf` and `1_0` as well.
+    """Checks that fields have only characters of plain numbers, and returns them; `float` also reads `nan` and `1_0`.
 
     Raises:
         ValueError: a field has a character that plain numbers do not have.
@@ -91,10 +108,10 @@ def plain_numbers(fields: list[bytes], decimal: str = ".") -> list[bytes]:
 
 
 def checked(value: float, text: str, where: str) -> float:
-    """Returns `value`.
+    """Checks a number and returns it.
 
     Raises:
-        BadInput: it is not finite in float32.
+        BadInput: `value` is not finite in float32.
     """
     if not abs(value) < TOO_LARGE:
         raise BadInput(f"{where}: {unlike_finite(value, text)}")

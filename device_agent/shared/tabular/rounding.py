@@ -21,7 +21,7 @@ def scale_once(whole: Float64, rest: Float64, up: Float64, down: Float64) -> tup
 
     Args:
         whole: (n,) rounded whole numbers from 2^53 to 10^19.
-        rest: (n,) what their rounding took; NaN where it is not known.
+        rest: (n,) rounding errors of `whole`; NaN if not known.
         up: (n,) powers of ten, at most 10^22.
         down: as `up`; one of both is 1.
     """

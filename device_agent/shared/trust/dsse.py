@@ -1,8 +1,9 @@
 """DSSE envelopes and ECDSA keys: reads and verifies them.
 
-Supports the curves P-256, P-384 and P-521, each with its own hash. A fingerprint is `sha256:` and the SHA-256 of the
-public key's PEM text, as `sha256sum` prints it for the file. Does no I/O, and does not decide which key is trusted.
-Format: https://github.com/secure-systems-lab/dsse/blob/master/protocol.md
+A DSSE envelope is JSON with a payload and its signatures. Supports the curves P-256, P-384 and P-521, each with its own
+hash. A fingerprint is `sha256:` and the SHA-256 of the public key's PEM text, as `sha256sum` prints it for the file.
+Does no I/O, and does not decide which key is trusted. Format:
+https://github.com/secure-systems-lab/dsse/blob/master/protocol.md
 """
 
 from __future__ import annotations
@@ -131,7 +132,7 @@ def load_public_key(pem: bytes) -> ec.EllipticCurvePublicKey:
         key = serialization.load_pem_public_key(pem)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         first = "-----BEGIN PUBLIC KEY-----"
-        why = "it is damaged" if first.encode() in pem else f"it has no line {first}"
+        why = "it is damaged" if first.encode() in pem else f"the text has no line {first}"
         raise refused(Reason.KEY_MALFORMED, f"not a public key in PEM form: {why}") from None
     if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name not in _HASHES:
         raise refused(Reason.KEY_MALFORMED, "the key is not on the curve P-256, P-384 or P-521", "knnkit keygen")

@@ -22,12 +22,12 @@ _P256 = re.compile(
 
 
 def at_sight(pem: bytes) -> str | None:
-    """Returns the fingerprint of a P-256 key in the form that knnkit writes; None for other text: parse that."""
+    """Returns the fingerprint of a P-256 key in the form that knnkit writes; None for other text, to be parsed."""
     return PREFIX + _sha256(pem) if _P256.fullmatch(pem) else None
 
 
 def _sha256(data: bytes) -> str:
-    """Avoids `hashlib`, which loads OpenSSL (3 ms), as the standard library's `random` does."""
+    """Returns the SHA-256 without `hashlib`, which takes 3 ms to load OpenSSL; the standard `random` does the same."""
     for name in ("_sha2", "_sha256"):  # since Python 3.12, and before
         with contextlib.suppress(ImportError):
             return str(importlib.import_module(name).sha256(data).hexdigest())

@@ -18,11 +18,13 @@ SIZE_CAPS: Mapping[str, int] = {
     constants.MANIFEST_FILE: constants.MAX_MANIFEST,
     constants.GOLDEN_FILE: constants.MAX_GOLDEN,
     constants.SIGNATURE_FILE: constants.MAX_SIGNATURE,
+    **dict.fromkeys(constants.STAGE_FILES, constants.MAX_STAGE),
 }
 
 
 #: The user may have named the wrong directory: a hint to delete files could destroy them.
-_ONLY = f"is it the directory of a release? That holds {', '.join(constants.RELEASE_FILES)}, and nothing else"
+_NAMES = ", ".join((*constants.RELEASE_FILES, "perhaps stage-N.tflite"))
+_ONLY = f"is it the directory of a release? That contains {_NAMES}, and nothing else"
 
 
 @record

@@ -41,7 +41,7 @@ class Bundle:
 
 @record
 class Statement:
-    """What a signature covers."""
+    """Contents of a signature: the digest of each file, and the root digest over all, which identifies the release."""
 
     subject: str  # the directory's name when it was signed; not used
     root: str  # SHA-256 over the files' digests: the release's identity
@@ -60,7 +60,7 @@ def read_bundle(data: bytes) -> Bundle:
     """Reads the bytes of `model.sig`.
 
     Raises:
-        Refused: SIGNATURE_MALFORMED and the reasons beside it in `Reason`.
+        Refused: SIGNATURE_MALFORMED, or one of the more exact reasons after it in `Reason`.
     """
     try:
         return _read_bundle(json_codec.parse(data, limit=constants.MAX_SIGNATURE))
@@ -81,9 +81,9 @@ def _read_bundle(data: Any) -> Bundle:
     if envelope.payload_type != PAYLOAD_TYPE:
         raise refused(Reason.WRONG_PAYLOAD_TYPE, f"the envelope's payloadType is not {PAYLOAD_TYPE}", _RESIGN)
     if not envelope.signatures:
-        raise refused(Reason.NO_SIGNATURE, f"{constants.SIGNATURE_FILE} holds no signature", _RESIGN)
+        raise refused(Reason.NO_SIGNATURE, f"{constants.SIGNATURE_FILE} contains no signature", _RESIGN)
     if len(envelope.signatures) > 1:
-        raise refused(Reason.MANY_SIGNATURES, f"{constants.SIGNATURE_FILE} holds more than one signature", _RESIGN)
+        raise refused(Reason.MANY_SIGNATURES, f"{constants.SIGNATURE_FILE} contains more than one signature", _RESIGN)
     return Bundle(hint, envelope)
 
 
@@ -105,7 +105,7 @@ def read_statement(payload: bytes) -> Statement:
     """Reads the payload of an envelope whose signature has been verified.
 
     Raises:
-        Refused: SIGNATURE_MALFORMED and the reasons beside it in `Reason`.
+        Refused: SIGNATURE_MALFORMED, or one of the more exact reasons after it in `Reason`.
     """
     try:
         return _read_statement(json_codec.parse(payload, limit=constants.MAX_SIGNATURE))
@@ -124,7 +124,7 @@ def _read_statement(data: Any) -> Statement:
     _check_serialization(predicate["serialization"])
     resources = _read_resources(predicate["resources"])
     if root_digest(resources.values()) != root:
-        raise refused(Reason.WRONG_ROOT, "the root digest is not that of the files it names", _RESIGN)
+        raise refused(Reason.WRONG_ROOT, "the root digest does not match the digests of the files", _RESIGN)
     return Statement(subject, root, resources)
 
 

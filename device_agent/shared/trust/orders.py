@@ -1,12 +1,13 @@
 """Signed orders to a device: keys, rollbacks, floors. No I/O.
 
-An order is a DSSE envelope around one small JSON document; each `keyid` is the signer's fingerprint. The payload type
+An order is a signed command that a device obeys: a DSSE envelope around one small JSON document. Each `keyid` is the
+signer's fingerprint. The payload type
 is signed, too, so that a signature is never valid for an order of another kind.
 
     Rotation       signed by an old, trusted key and by the new one: trusts the new key, revokes the old one
     Revocation     signed by a trusted key: revokes the named keys for ever; never the last trusted one
     RollbackOrder  signed by a trusted key: one device may go back from one release to an older one, once
-    FloorOrder     signed by a trusted key: one device lowers its floors, once
+    FloorOrder     signed by a trusted key: one device lowers its floors (see `rules`), once
 
 These functions only decide. The device stores the new key sets (`trust_store`), and marks an order as used before it
 obeys it.
@@ -81,7 +82,7 @@ class RollbackOrder:
 class FloorOrder:
     """Lowers the sequence floor of the device `device_id` from `leaves` to `floor`, its time floor to `issued`, once.
 
-    `nonce`, `issued` and `expires` as in a `RollbackOrder`.
+    `nonce`, `issued` and `expires` are those of a `RollbackOrder`.
     """
 
     device_id: str
@@ -134,7 +135,7 @@ def verify_rollback(data: bytes, state: TrustState, now: int) -> RollbackOrder:
     _check_use(order, state, sensible=digests, again=again)
     if order.leaves != state.committed_digest:
         raise refused(
-            Reason.ORDER_STALE, f"the order is for leaving {order.leaves}, which is not committed here", again
+            Reason.ORDER_STALE, f"the order goes back from {order.leaves}, which is not committed here", again
         )
     if now >= order.expires:
         raise refused(Reason.ORDER_EXPIRED, f"the order expired at {utc(order.expires)}", again)
@@ -158,7 +159,7 @@ def is_floor_order(data: bytes) -> bool:
 def verify_floor(data: bytes, state: TrustState, now: int) -> FloorOrder:
     """Verifies an order to lower the floors.
 
-    Only the clock decides whether it has expired, not the time floor, which it exists to lower.
+    The clock alone decides whether the order has expired, not the time floor, which the order lowers.
 
     Raises:
         Refused: ORDER_MALFORMED, ORDER_OTHER_DEVICE, ORDER_USED, ORDER_STALE, ORDER_EXPIRED, UNKNOWN_KEY, REVOKED_KEY,
@@ -168,7 +169,7 @@ def verify_floor(data: bytes, state: TrustState, now: int) -> FloorOrder:
     again = "knnkit rollback --reset-floor --target HOST makes a new one"
     _check_use(order, state, sensible=0 <= order.floor <= order.leaves and order.issued >= 0, again=again)
     if order.leaves != state.floor:
-        raise refused(Reason.ORDER_STALE, f"the order lowers the floor {order.leaves}; it is {state.floor}", again)
+        raise refused(Reason.ORDER_STALE, f"the order lowers the floor {order.leaves}; it is now {state.floor}", again)
     if now >= order.expires:
         message = f"the order expired at {utc(order.expires)}, and the device's clock says {utc(now)}"
         raise refused(Reason.ORDER_EXPIRED, message, f"set the device's clock if it is wrong; {again}")
@@ -229,7 +230,7 @@ def _revoke(envelope: dsse.Envelope, sets: KeySets) -> KeySets:
     if not done and len(after.revoked) > MAX_REVOKED_IN_ALL:
         raise refused(
             Reason.TOO_MANY_REVOKED,
-            f"{len(sets.revoked):,} keys are revoked here; with these it would be more than {MAX_REVOKED_IN_ALL:,}",
+            f"{len(sets.revoked):,} keys are revoked here; with these there would be more than {MAX_REVOKED_IN_ALL:,}",
             START_ANEW,
         )
     if not after.trusted:

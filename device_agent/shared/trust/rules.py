@@ -13,11 +13,11 @@ The device applies them before it stages, before it activates and at every start
 Time. `now` is the board's clock, which may be wrong (1970). The rules use the later of `now` and `time_floor`, the
 newest `created` of all releases committed so far. That date is signed, so a wrong clock cannot raise it; one release
 raises it by at most `MAX_RAISE`, so one bad signature cannot raise it far. A clock that is behind it causes a warning.
-Expiry prevents a new activation and nothing else.
+A release that has expired cannot be activated; one that runs already keeps running.
 
 Sequence. `floor` is the highest sequence ever committed. A release with a lower one is refused, even if validly signed;
-so is another release with the same one. A sequence far ahead of both the clock and the floor is refused, so that one
-bad signature cannot use up all numbers: `floor + 1` is always acceptable. A signed order can lower both floors
+so is another release with the same sequence. A sequence far ahead of both the clock and the floor is refused, so that
+one bad signature cannot use up all numbers: `floor + 1` is always acceptable. A signed order can lower both floors
 (`orders`).
 """
 
@@ -51,7 +51,7 @@ CLOCK_SLACK = 24 * 3600
 
 @dataclass(frozen=True)
 class TrustState:
-    """The state of a device by which a release is judged.
+    """The state of a device that the rules compare a release with.
 
     `keys` maps fingerprints to PEM text and includes revoked keys, so that the running release can still be verified;
     `revoked` are the fingerprints whose new signatures are refused. `floor` and `floor_digest` belong to the highest
@@ -78,9 +78,9 @@ class TrustState:
 class Verdict:
     """A release that every rule accepted.
 
-    `digest` is its identity (the root digest). `floor` and `time_floor` are the device's new floors, to be stored only
-    when the release is committed. `already_committed`: it runs already. `revoked`: its key has been revoked, which is
-    possible only for a release that this device accepted before.
+    `digest` identifies the release (root digest of its signature). `floor` and `time_floor` are the device's new
+    floors, to be stored only when the release is committed. `already_committed`: the release runs already. `revoked`:
+    its key has been revoked, which is possible only for a release that this device accepted before.
     """
 
     digest: str
@@ -143,17 +143,18 @@ def verify_kept(
     """Verifies a release that this device accepted before: at every start, and before an automatic return to it.
 
     The signature and every byte are checked again. Expiry and a revoked key are only warnings, so that a device is
-    never left without a model. `digest` is the release as the device's state names it; the rest as `verify_release`.
+    never left without a model. `digest` is the release as the device's state names it; the other arguments are those of
+    `verify_release`.
 
     Raises:
-        Refused: the contents are not what was signed, or the key is unknown.
+        Refused: the contents differ from what was signed, or the key is unknown.
     """
     content = _verify_content(bundle, manifest, files, state, digest)
     return _verdict(content, state, now, _standing(content, state, now))
 
 
 def revoked_key(fingerprint: str) -> Refused:
-    """Returns the exception for something that a revoked key signed."""
+    """Returns the error for a release or order that a revoked key signed."""
     return refused(
         Reason.REVOKED_KEY,
         f"the key {fingerprint} has been revoked",
@@ -219,14 +220,16 @@ def _find_key(fingerprint: str, state: TrustState) -> bytes:
 
 def _check_files(statement: oms.Statement, files: Mapping[str, FileFact]) -> None:
     for name in statement.resources:
-        if name not in constants.SIGNED_FILES:
+        if name not in (*constants.SIGNED_FILES, *constants.STAGE_FILES):
             raise refused(Reason.FILE_UNLISTED, f"the signature names {name!r}, which is not a file of a release")
-    for name in constants.SIGNED_FILES:
+    for name in (*constants.SIGNED_FILES, *(name for name in constants.STAGE_FILES if name in files)):
         if name not in statement.resources:
             raise refused(Reason.FILE_UNLISTED, f"the signature does not cover {name}", "knnkit sign DIRECTORY")
     sizes = {name: Entry("file", fact.size) for name, fact in files.items()}
     check_listing({**sizes, constants.SIGNATURE_FILE: Entry("file", 0)})
     for name, digest in statement.resources.items():
+        if name not in files:
+            raise refused(Reason.FILE_MISSING, f"{name} is missing", "copy the whole release again")
         if files[name].sha256 != digest:
             raise refused(
                 Reason.FILE_CHANGED, f"{name} is not the file that was signed", "copy the whole release again"
@@ -273,7 +276,7 @@ def _check_sequence(content: _Content, state: TrustState, now: int, ordered_dige
     if sequence < state.floor:
         raise refused(
             Reason.OLDER_SEQUENCE,
-            f"sequence {sequence} is older than {state.floor}, which has been committed here",
+            f"sequence {sequence} is lower than {state.floor}, which has been committed here",
             newer_than(state.floor, _latest(state, now)),
         )
     if sequence == state.floor:
@@ -291,7 +294,7 @@ def newer_than(floor: int, clock: int) -> str:
         back = "knnkit rollback --to RELEASE --target HOST"
         return f"build a newer release, without release.sequence or with {newer}; or go back: {back}"
     lower = "knnkit rollback --reset-floor --target HOST"
-    return f"{newer}, for this floor is ahead of the clock; or lower it by a signed order: {lower}"
+    return f"{newer}, because the floor is ahead of the clock; or lower the floor by a signed order: {lower}"
 
 
 def _latest(state: TrustState, now: int) -> int:
@@ -308,7 +311,7 @@ def _check_dates(manifest: Manifest, state: TrustState, now: int) -> None:
     if manifest.expires is not None and at_least >= manifest.expires:
         raise refused(
             Reason.EXPIRED,
-            f"the release expired at {utc(manifest.expires)} (here it is at least {utc(at_least)})",
+            f"the release expired at {utc(manifest.expires)} (on this device the time is at least {utc(at_least)})",
             "build a new release; if the device's clock was ahead, set it, then "
             "knnkit rollback --reset-floor --target HOST",
         )
@@ -326,7 +329,7 @@ def _clock_warnings(manifest: Manifest, state: TrustState, now: int) -> tuple[st
 
 
 def _raised_time_floor(manifest: Manifest, state: TrustState, now: int) -> int:
-    """A plausible clock limits how far a signed date raises the floor; `MAX_RAISE` limits it in any case."""
+    """Returns the new time floor: the release's date, at most a plausible clock's time, at most `MAX_RAISE` higher."""
     known = max(AGENT_EPOCH, state.time_floor)
     limit = min(now, known + MAX_RAISE) if now >= known else known + MAX_RAISE
     return max(state.time_floor, min(manifest.created, limit))

@@ -1,8 +1,9 @@
 """Warnings about a running release that would now be refused.
 
 A device does not stop a release whose key was revoked or that has expired: it warns, in `status`, `check`, `doctor` and
-at the start of `classify`. `rules` takes its warnings from here. `look` finds the same for `status` from the claims of
-the files; it verifies nothing, so that cryptography is not loaded.
+at the start of `classify`. The standing of a release is whether it would be refused today, and why. `rules` takes its
+warnings from here. `look` finds the standing for `status` from the text of the files; it verifies nothing, so that
+cryptography is not loaded.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def warnings_of(signed_by: str, expires: int | None, revoked: Container[str], no
 
 
 def look(bundle: bytes, manifest: bytes, trusted: Container[str], revoked: Container[str], now: int) -> Standing:
-    """Returns a release's standing by the claims of `model.sig` and `release.json`; raises nothing."""
+    """Returns a release's standing according to the unverified `model.sig` and `release.json`; raises nothing."""
     signed_by = _signer(_parse(bundle, constants.MAX_SIGNATURE))
     expires = _parse(manifest, constants.MAX_MANIFEST).get("expires")
     found = warnings_of(signed_by, expires if isinstance(expires, int) else None, revoked, now)
@@ -58,7 +59,7 @@ def gates_missed(warnings: Iterable[str]) -> list[str]:
 
 
 def _parse(data: bytes, limit: int) -> dict[str, Any]:
-    """Empty if it cannot be parsed: `check` and `doctor` report that."""
+    """Returns the parsed JSON object; an empty one if it cannot be parsed, which `check` and `doctor` report."""
     try:
         found = json_codec.parse(data, limit=limit)
     except json_codec.MalformedDocument:
@@ -67,7 +68,7 @@ def _parse(data: bytes, limit: int) -> dict[str, Any]:
 
 
 def _signer(bundle: dict[str, Any]) -> str:
-    """The signer that an OMS bundle names in `verificationMaterial.publicKey.hint`."""
+    """Returns the signer that `model.sig` names in `verificationMaterial.publicKey.hint`."""
     found: Any = bundle
     for key in ("verificationMaterial", "publicKey", "hint"):
         found = found.get(key) if isinstance(found, dict) else None

@@ -1,16 +1,18 @@
 """Judges a device's certificate again on the host. Pure.
 
-A device may be hostile or out of date. A certificate is valid only with the nonce of this run, for this release, and
+A certificate is a device's report of a golden check: how its answers to the golden rows differ from the reference. A
+device may be hostile or out of date, so a certificate is valid only with the nonce of this run, for this release, and
 with consistent numbers. The gates are applied to these numbers here, whatever the device concluded.
 """
 
 from __future__ import annotations
 
 from device_agent.shared import regression
-from device_agent.shared.golden import class_gates
+from device_agent.shared.golden import class_gates, embeddings
+from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.documents import ReleaseRef
 from device_agent.shared.protocol.model_info import Gates
-from device_agent.shared.protocol.reports import Certificate
+from device_agent.shared.protocol.reports import Certificate, EmbeddingCheck
 from knnkit.release.package import Package
 
 #: A day for one row: no command waits that long.
@@ -36,7 +38,7 @@ def disbelieved(
     if not _agree(certificate, covered):
         return "the certificate's numbers contradict each other"
     if not _plausible(certificate):
-        return "the certificate holds numbers that no device measures"
+        return "the certificate holds numbers that no device can measure"
     if rows is not None and covered != rows:
         return f"the certificate covers {covered:,} rows of {rows:,}"
     if covered == 0:
@@ -54,19 +56,32 @@ def _agree(certificate: Certificate, covered: int) -> bool:
 
 
 def _plausible(certificate: Certificate) -> bool:
-    """Whether every measure lies where one can: a gate would pass for a time under zero."""
-    latency = certificate.latency
+    """Whether every measured value is possible: a gate would pass for a negative time."""
+    latency, own = certificate.latency, certificate.embedding
     errors = [certificate.largest_distance_error, *(row.distance_error for row in certificate.differences)]
     errors += [each.rmse for each in certificate.errors] + [each.max_error for each in certificate.errors]
     return (
         (latency is None or 0.0 <= latency.p50_ms <= latency.p99_ms <= _LONGEST_MS)
         and all(0.0 <= error <= _LARGEST_ERROR for error in errors)
         and (certificate.accepted is None or 0.0 <= certificate.accepted <= 1.0)
+        and (own is None or _plausible_stages(own))
+    )
+
+
+def _plausible_stages(own: EmbeddingCheck) -> bool:
+    labels = (own.labels_same, own.labels_open, own.labels_different)
+    counts = (*labels, own.above, own.search_different)
+    above = own.largest_error > own.bound
+    return (
+        min(counts) >= 0
+        and max(counts) <= sum(labels) == own.rows
+        and 0.0 <= own.largest_error <= _LARGEST_ERROR
+        and above == (own.above > 0)
     )
 
 
 def missed(certificate: Certificate, package: Package | None, running: ReleaseRef | None = None) -> tuple[str, ...]:
-    """Returns the gates that a certificate fails: by the device's own account, and by its numbers.
+    """Returns the gates that a certificate fails, according to the device itself and to the certificate's numbers.
 
     `running` is the release that was to be replaced.
     """
@@ -86,7 +101,16 @@ def missed(certificate: Certificate, package: Package | None, running: ReleaseRe
             found.append("latency was not measured")
         elif certificate.latency.p50_ms > gates.latency_ms:
             found.append(f"latency {certificate.latency.p50_ms:.4g} ms is over {gates.latency_ms:g} ms")
+    found += [text for text in _missed_by_stages(certificate, package) if text not in found]
     return tuple(found)
+
+
+def _missed_by_stages(certificate: Certificate, package: Package | None) -> tuple[str, ...]:
+    """Applies the rules for own rows to the counts in the certificate of a model with stages."""
+    if certificate.embedding is not None:
+        return embeddings.failures(certificate.embedding)
+    missing = package is not None and package.manifest.schema >= constants.SCHEMA_OF_INPUTS
+    return ("embedding: the stages were not checked",) if missing else ()
 
 
 def _missed_errors(certificate: Certificate, gates: Gates) -> tuple[str, ...]:
@@ -94,7 +118,7 @@ def _missed_errors(certificate: Certificate, gates: Gates) -> tuple[str, ...]:
 
 
 def _missed_by_class(certificate: Certificate, gates: Gates, running: ReleaseRef | None) -> tuple[str, ...]:
-    """Applies the gates on classes to the counts in the certificate, as far as it has them."""
+    """Applies the gates on single classes to the counts by class, if the certificate has them."""
     table = certificate.confusion
     found: tuple[str, ...] = ()
     if table and len(certificate.classes) == len(table):

@@ -23,7 +23,8 @@ def findings_of(
     """
     yield Finding("connection", "ok", f"{facts.system} {facts.machine}, home {facts.home}", "")
     if facts.system != "Linux":
-        yield Finding("machine", "error", f"{facts.system} runs there; the agent needs Linux", "choose another device")
+        said = f"the device runs {facts.system}; the agent needs Linux"
+        yield Finding("machine", "error", said, "choose another device")
     if facts.unwritable:
         yield Finding("root", "error", *facts.unwritable)
     if facts.noexec:
@@ -45,7 +46,7 @@ def findings_of(
 def _against_config(
     target: Target, status: Status, named: Collection[str], models: Collection[str]
 ) -> Iterator[Finding]:
-    """Compares a device with deploy.yaml: what a deploy would be refused for, and keys that it does not name."""
+    """Yields findings where a device and deploy.yaml disagree: another model, or other trusted keys."""
     runs = status.committed
     if runs and models and runs.name not in models:
         said = f"the device is for the model {runs.name!r}; deploy.yaml builds {', '.join(map(repr, sorted(models)))}"
@@ -68,7 +69,7 @@ def _bare(facts: Facts) -> Iterator[Finding]:
         yield Finding("python", "error", f"Python {version}; the agent needs 3.10", "install a newer distribution")
     need = room_for(facts.machine, facts.python[:2] if facts.python else None) + SPARE
     if facts.disk_free_bytes < need:
-        said = f"{facts.disk_free_bytes >> 20:,} MiB are free under {facts.root}, the environment needs {need >> 20:,}"
+        said = f"{facts.disk_free_bytes >> 20:,} MiB are free under {facts.root}; the environment needs {need >> 20:,}"
         yield Finding("disk", "error", said, "make room: df -h, sudo apt clean")
     said = facts.agent_problem or "there is no agent"
     yield Finding("agent", "error", said, "knnkit provision --target HOST")

@@ -1,7 +1,7 @@
 """Which devices of a failed rollout go back. Pure.
 
-Only devices that committed the release in this run go back, each to the release that it ran before. The device is given
-the digest that it must leave. If another host has changed the device since, nothing happens there.
+Only devices that committed the release in this run go back, each to the release that it ran before. The host sends the
+digest of the release to leave. If another host has changed the device since, the device stays as it is.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ def committed(done: Iterable[DeviceReport]) -> tuple[DeviceReport, ...]:
 def gone_back(before: DeviceReport, answer: DeviceReport | None, exit_code: int) -> DeviceReport:
     """Returns the report of a device after it was asked to go back; `answer` is None if it was not asked.
 
-    `exit_code` is that of the run that failed: a device that went back has it too.
+    `exit_code` is that of the failed run; a device that went back gets the same one.
     """
     if answer is None and before.previous:
-        return _stays(before, "interrupted before it was asked")
+        return _stays(before, "the run was interrupted before this device was asked")
     if answer is None:
-        return _stays(before, "no release ran there before")
+        return _stays(before, "it ran no release before")
     before = replace(
         before,
         seconds=before.seconds + answer.seconds,
@@ -38,7 +38,7 @@ def gone_back(before: DeviceReport, answer: DeviceReport | None, exit_code: int)
     if answer.outcome not in (Outcome.COMMITTED, Outcome.UNCHANGED) or answer.release is None:
         return _stays(before, answer.said, answer.hint)
     back = answer.outcome is Outcome.COMMITTED or answer.release == before.previous
-    said = "rolled back to" if back else "another host has replaced the release since; it runs"
+    said = "rolled back to" if back else "another host has replaced the release since; the device runs"
     return replace(
         before,
         outcome=Outcome.ROLLED_BACK,

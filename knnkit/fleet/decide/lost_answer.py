@@ -15,16 +15,16 @@ from knnkit.fleet.report import Outcome
 
 
 class Stage(enum.Enum):
-    """How far a switch got, as far as the host knows; the value begins the message if the device does not reply."""
+    """The last step of a switch that the host knows of; its text begins the message if the device does not reply."""
 
-    ASKED = "if it was activated, "
-    ACTIVATED = "it was activated and not confirmed: "
-    CONFIRMING = "it was activated; unless the confirmation arrived, "
+    ASKED = "if the release was activated, "
+    ACTIVATED = "the release was activated and not confirmed: "
+    CONFIRMING = "the release was activated; unless the confirmation arrived, "
 
 
 @dataclass(frozen=True)
 class Aftermath:
-    """A device's outcome: `error` says why it is not on the release (None: it is); `more` adds to the message."""
+    """A device's outcome: `error` says why it does not run the release (None: it does); `more` adds to the message."""
 
     outcome: Outcome | None  # None: by the class of the error
     error: KnnkitError | None
@@ -41,13 +41,13 @@ def judge(error: KnnkitError, stage: Stage, found: TakenBack, digest: str, secon
         return _running(error, became is not None and became.what == "confirmed")
     if became and became.what == "confirmed":
         instead = found.committed.version if found.committed else "nothing"
-        return Aftermath(Outcome.ROLLED_BACK, error, f"it was confirmed, and {instead} has taken its place since")
+        return Aftermath(Outcome.ROLLED_BACK, error, f"the release was confirmed, and {instead} has replaced it since")
     if became or stage is not Stage.ASKED:
         why = became.why if became and not found.taken and _is_silence(error) else ""
         return Aftermath(Outcome.ROLLED_BACK, error, f"the device went back: {why}" if why else "")
     if found.pending and _is_silence(error):
         who = found.lock.holder if found.lock else "somebody else"
-        said = f"nothing of this run was switched; {who} began the activation of {found.pending.version} that waits"
+        said = f"this run switched nothing; {who} activated {found.pending.version}, which waits for its confirmation"
         return Aftermath(Outcome.LOCKED, DeviceLocked(f"{error}; {said}", reason="locked", hint="wait, then run again"))
     if isinstance(error, Unreachable):  # the lost command may still be running there
         return unknown(error, stage, seconds)
@@ -57,15 +57,15 @@ def judge(error: KnnkitError, stage: Stage, found: TakenBack, digest: str, secon
 def unknown(error: KnnkitError, stage: Stage, seconds: float) -> Aftermath:
     """Returns the outcome of a device without a reply; the arguments are those of `judge`."""
     if isinstance(error, Unreachable):
-        error = Unreachable(str(error), reason=error.reason, hint="run the command again when it can be reached")
-    return Aftermath(None, error, f"{stage.value}it returns to the previous release within {seconds:g} s")
+        error = Unreachable(str(error), reason=error.reason, hint="run this again when the device can be reached")
+    return Aftermath(None, error, f"{stage.value}the device returns to the previous one within {seconds:g} s")
 
 
 def _running(error: KnnkitError, own: bool) -> Aftermath:
-    """Returns the outcome of a device that has the release, by this run or another."""
+    """Returns the outcome of a device that runs the release, which this run or another one activated."""
     if isinstance(error, ParityFailed):
-        return Aftermath(Outcome.FAILED, error, "it could not be reverted: another host has confirmed it")
-    said = "the device says that it was confirmed" if own else "another host has committed the release"
+        return Aftermath(Outcome.FAILED, error, "the release could not be reverted: another host has confirmed it")
+    said = "the device says that the release was confirmed" if own else "another host has committed the release"
     return Aftermath(Outcome.COMMITTED if own else Outcome.UNCHANGED, None, f"{error}; {said}")
 
 

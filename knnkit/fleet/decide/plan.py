@@ -58,9 +58,9 @@ class Refusal:
 
 @dataclass(frozen=True)
 class DevicePlan:
-    """The plan for one device: `steps` in order; empty if it is up to date or refused.
+    """The plan for one device: `steps` in order, none if the device is up to date or refused.
 
-    A release that is refused for its age may still get a new signature, so that a rollback can go back to it.
+    A release that is too old to be activated may still get a new signature, so that a rollback can return to it.
     """
 
     device: str
@@ -88,7 +88,7 @@ class PlanOptions:
 
 
 def plan_device(target: Target, facts: Facts, package: Package, options: PlanOptions) -> DevicePlan:
-    """Returns the plan for one device. With the runtime `auto`, a device keeps the one that it has."""
+    """Returns the plan for one device. With the runtime `auto`, a device keeps its installed runtime."""
     current = facts.agent.committed if facts.agent else None
     warnings = (*facts.agent.warnings, *foreign_keys(facts.agent, options.named)) if facts.agent else ()
     refusal = _refuse(target, facts, package, options)
@@ -107,7 +107,7 @@ def foreign_keys(status: Status, named: Collection[str]) -> tuple[str, ...]:
 
 
 def _sign_steps(status: Status | None, package: Package) -> tuple[PlanStep, ...]:
-    """If the device has the release with another signer's signature, only the signature is sent."""
+    """Returns a step that sends only our signature, if the device has the release with another signer's."""
     if status is None or package.digest not in status.staged or package.signed_by not in status.trusted:
         return ()
     known = status.signed_by if status.answering == package.digest else "another key, perhaps"
@@ -137,7 +137,7 @@ def _provision_why(chosen: str, facts: Facts, package: Package, options: PlanOpt
     if options.provisioning == "never":
         return ""
     if options.provisioning == "always":
-        return "it was asked for"
+        return "the user asked for it"
     status = facts.agent
     if status is None:
         return "there is no agent" if not facts.agent_problem else f"the agent does not answer: {facts.agent_problem}"
@@ -170,7 +170,7 @@ def _unfit(target: Target, facts: Facts, options: PlanOptions) -> Refusal | None
         return Refusal(reason, f"{device}: {said}", hint, constants.EXIT_FAILED)
 
     if facts.system != "Linux":
-        return failed("not-linux", f"{facts.system} runs there; the agent needs Linux", "choose another device")
+        return failed("not-linux", f"the device runs {facts.system}; the agent needs Linux", "choose another device")
     if facts.unwritable:
         return failed("not-writable", *facts.unwritable)
     if facts.noexec:
@@ -180,7 +180,8 @@ def _unfit(target: Target, facts: Facts, options: PlanOptions) -> Refusal | None
         return failed("no-agent", f"{said}, and --provision never was given", "knnkit provision --target HOST")
     if facts.agent is None and (facts.python is None or facts.python < MINIMUM_PYTHON):
         found = "no python3" if facts.python is None else f"Python {'.'.join(map(str, facts.python))}"
-        return failed("no-python", f"there is {found}; the agent needs 3.10 or later", "sudo apt install python3")
+        said = f"the device has {found}; the agent needs Python 3.10 or later"
+        return failed("no-python", said, "sudo apt install python3")
     if facts.agent is None and facts.python and target.runtime != constants.ANY_RUNTIME:
         why = impossible(facts.machine, facts.python[:2], target.runtime)
         if why:
@@ -213,12 +214,12 @@ def _unwanted(target: Target, status: Status, package: Package) -> Refusal | Non
             return Refusal("revoked-key", said, hint, constants.EXIT_REFUSED)
         said = f"{device} does not trust the key that signed {ref.name} {ref.version} ({package.signed_by[:23]}…)"
         hint = (
-            f"is it another project's? {OTHER_PROJECT}. A new key of this one? "
+            f"does the device belong to another project? {OTHER_PROJECT}. Is the key a new one of this project? "
             f"`knnkit trust --rotate NEW.pem --signing-key OLD.pem --target HOST`"
         )
         return Refusal("untrusted-key", said, hint, constants.EXIT_REFUSED)
     if ref.sequence < status.floor:
-        said = f"{device} takes nothing under sequence {status.floor}; {ref.name} {ref.version} has {ref.sequence}"
+        said = f"{device} accepts no sequence under {status.floor}; {ref.name} {ref.version} has {ref.sequence}"
         back = f"knnkit rollback --to {_short(package.digest)} --target HOST, or build a new release"
         newer = newer_than(status.floor, max(status.clock, package.manifest.created))
         return Refusal(_OLDER, said, back if package.digest in status.staged else newer, constants.EXIT_REFUSED)
@@ -262,7 +263,7 @@ def _runtime_lacks(runtime: str, package: Package) -> bool:
 
 
 def _next_runtime(runtime: str, chosen: str) -> str | None:
-    """Returns the runtime with which provisioning would replace `runtime`; None if it would keep it."""
+    """Returns the runtime that provisioning would install in place of `runtime`; None if it would keep `runtime`."""
     name, _, number = runtime.rpartition(" ")
     wanted = name if chosen == constants.ANY_RUNTIME else chosen
     newest = _NEWEST_RUNTIME.get(wanted)
@@ -276,7 +277,7 @@ def _too_full(device: str, facts: Facts, package: Package) -> Refusal | None:
     need = (0 if staged else package.size) + (SPARE_DISK if facts.agent else BARE_DISK)
     if facts.disk_free_bytes >= need or (staged and facts.agent is not None):
         return None
-    said = f"{device}: {_mb(facts.disk_free_bytes)} MB are free under {facts.root}, {_mb(need)} MB are needed"
+    said = f"{device}: {_mb(facts.disk_free_bytes)} MB are free under {facts.root}; {_mb(need)} MB are needed"
     return Refusal("disk-full", said, "make room on the device: df -h", constants.EXIT_FAILED)
 
 

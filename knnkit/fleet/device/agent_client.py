@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class AgentProblem(KnnkitError):
-    """The agent reported a problem: `problem` is its document; the message has no control characters."""
+    """The agent reported an error: `problem` is its document; the message has no control characters."""
 
     def __init__(self, device: str, problem: Problem) -> None:
         super().__init__(
@@ -62,7 +62,7 @@ def read_answer(device: str, completed: Completed, command: str, answer: type[T]
             return json_codec.loads(answer, completed.stdout)
         problem = json_codec.loads(Problem, completed.stdout)
     except json_codec.NewerDocument as error:
-        said = f"{device}: `{command}` answers what this knnkit cannot read: {error}"
+        said = f"{device}: this knnkit cannot read the answer of `{command}`: {error}"
         hint = "in a clone of the knnkit whose version `knnkit status` shows as the agent's: pip install ."
         raise DeviceFailed(said, reason="knnkit-too-old", hint=hint) from None
     except json_codec.MalformedDocument as error:

@@ -26,7 +26,7 @@ Pause = Callable[[float], bool]
 
 
 def just_sleep(seconds: float) -> bool:
-    """Waits; for runs that cannot be stopped."""
+    """Waits and returns False: the `pause` of a run that cannot be stopped."""
     time.sleep(seconds)
     return False
 

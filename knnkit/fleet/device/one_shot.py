@@ -17,9 +17,9 @@ Work = Callable[[Transport, Facts, Recorder], DeviceReport]
 
 
 def visit(job: Job, work: Work, listen: Listener, pause: Pause, *, full: bool = False) -> DeviceReport:
-    """Visits one device; every fault of a device becomes a report.
+    """Connects to one device and returns the report that `work` makes; every fault of a device becomes a report.
 
-    `work` makes the report. With `full`, the system's Python is asked for even if there is an agent.
+    `full`: ask for facts about the system's Python even if there is an agent.
     """
     recorder, target = Recorder(job.target, listen), job.target
     try:

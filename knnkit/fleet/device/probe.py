@@ -88,7 +88,7 @@ class Facts:
 
     @property
     def noexec(self) -> tuple[str, str] | None:
-        """Why no library below the root can be loaded, with a hint; None if it can."""
+        """Why no library below the root can be loaded, with a hint; None if libraries can be loaded."""
         if self.mount is None or "noexec" not in self.mount.options.split(","):
             return None
         point = shlex.quote(self.mount.point)
@@ -97,7 +97,7 @@ class Facts:
 
     @property
     def unwritable(self) -> tuple[str, str] | None:
-        """Why the root cannot be written, and what to type; None where it can."""
+        """Why the root cannot be written, and what to type; None if it can be written."""
         if self.writable:
             return None
         if self.mount is not None and "ro" in self.mount.options.split(","):
@@ -111,7 +111,7 @@ class Facts:
         if self.mount is None or self.mount.kind not in _FLEETING:
             return ""
         where = f"{_FLEETING[self.mount.kind]} ({self.mount.kind} at {self.mount.point})"
-        return f"{self.root} lies {where}: what is written there is gone at the next boot"
+        return f"{self.root} lies {where}: everything written there is lost at the next boot"
 
     @property
     def agent_argv(self) -> tuple[str, ...]:
@@ -175,7 +175,7 @@ def parse(name: str, answer: str) -> Facts:
     return _with_agent(name, facts, found.get("agent"), status)
 
 
-_CHATTY = "does the login shell start something that prints? `ssh HOST sleep 5` must print nothing"
+_CHATTY = "does the login shell start a program that prints? `ssh HOST sleep 5` must print nothing"
 
 
 def _facts(found: dict[str, str]) -> Facts:
@@ -216,13 +216,13 @@ def _with_agent(name: str, facts: Facts, code: str | None, status: str) -> Facts
 
 
 def _shake_hands(name: str, status: Any) -> Status | str:
-    """Returns an agent's status, or why its agent is too old for this knnkit.
+    """Returns the status that an agent sent, or the reason why the agent is too old for this knnkit.
 
     The two protocol numbers are read before anything else: they never change their meaning.
 
     Raises:
         DeviceFailed: this knnkit is too old for the agent.
-        MalformedDocument: it is not a status.
+        MalformedDocument: the agent's answer is not a status.
     """
     spoken, oldest, version = (
         status.get(key, default) if isinstance(status, dict) else default
@@ -238,7 +238,7 @@ def _shake_hands(name: str, status: Any) -> Status | str:
         if too_old is None:
             return json_codec.from_plain(Status, status)
     except json_codec.NewerDocument as error:
-        said = f"answers what this knnkit {__version__} cannot read ({error})"
+        said = f"sent an answer that this knnkit {__version__} cannot read ({error})"
     raise DeviceFailed(f"{name}: agent {version} {said}", reason="knnkit-too-old", hint=upgrade_hint(version))
 
 

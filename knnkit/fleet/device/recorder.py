@@ -37,7 +37,7 @@ class Recorder:
         self._begun = time.monotonic()
 
     def know(self, **values: object) -> None:
-        """Sets fields of the report."""
+        """Sets fields of the report, by name."""
         self._report = replace(self._report, **values)  # type: ignore[arg-type]
 
     def tried(self) -> None:
@@ -70,7 +70,7 @@ class Recorder:
             self._steps.append(Step(name, started, round(time.monotonic() - begun, 6), note))
 
     def divide(self, first: str, seconds: float) -> None:
-        """Splits the last step in two: its first `seconds`, by the device's account, become the step `first`."""
+        """Splits the last step in two: its first `seconds`, as the device measured them, become the step `first`."""
         last = self._steps.pop()
         part = round(min(max(0.0, seconds), last.seconds), 6)  # a hostile device may send any number
         rest = replace(last, started=last.started + part, seconds=round(last.seconds - part, 6))
@@ -81,7 +81,7 @@ class Recorder:
         self._steps[-1] = replace(self._steps[-1], name=name)
 
     def end(self, outcome: Outcome, **values: object) -> DeviceReport:
-        """Returns the report; a hint leads to this device, whatever the device calls itself."""
+        """Returns the report; commands in its hint name this device as the user did."""
         values["hint"] = self._lead(str(values.get("hint", "")))
         self.know(outcome=outcome, seconds=round(time.monotonic() - self._begun, 6), steps=tuple(self._steps), **values)
         return self._report

@@ -37,7 +37,7 @@ class Switch:
         self._stage = Stage.ASKED
 
     def run(self, place: str | None) -> DeviceReport:
-        """Switches; `place` is the folder of the upload, None if the release is staged already."""
+        """Switches the device; `place` is the folder of the upload, None if the release is staged already."""
         job = self._job
         try:
             activated = self._install(place) if place else self._activate()
@@ -62,7 +62,7 @@ class Switch:
         return self._confirm(time.monotonic() + left)
 
     def _activate(self) -> Activated:
-        """Activates a staged release; sends our signature, since the staged one may be another key's."""
+        """Activates a staged release; sends our signature, since the staged one may be of another key."""
         package = self._job.package
         signature = ["--signature", "-"] if package.signature else []
         command = ["activate", package.digest, *self._trial, *signature]
@@ -91,7 +91,8 @@ class Switch:
         except (AgentProblem, DeviceFailed, Unreachable) as error:
             return self._give_up(error)
         if committed.release.digest != self._job.package.digest:
-            said = f"{self._job.target.name}: committed {committed.release.digest[:12]}, not what was confirmed"
+            found = committed.release.digest[:12]
+            said = f"{self._job.target.name}: the device committed {found}, not the release that was confirmed"
             raise DeviceFailed(said, reason="wrong-release")
         if self._facts.agent:  # warnings about the previous release no longer apply
             self._recorder.unwarn(*standing.gates_missed(self._facts.agent.warnings))
@@ -112,7 +113,7 @@ class Switch:
             time.sleep(0.2)
 
     def _give_up(self, error: KnnkitError) -> DeviceReport:
-        """Reverts this run's activation over a new connection, and reports the outcome that the device states."""
+        """Reverts this run's activation over a new connection; returns a report of the device's outcome."""
         job = self._job
         self._talk.hang_up()
         found = None
@@ -151,7 +152,7 @@ class Switch:
 
     @property
     def _trial(self) -> list[str]:
-        """Options of an activation."""
+        """Arguments of the agent's commands that activate: gates, nonce, time limits."""
         job = self._job
         return ["--nonce", job.nonce, "--deadline", f"{job.pace.confirm:g}", *self._class, *self._holder]
 

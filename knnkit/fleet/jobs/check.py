@@ -23,7 +23,7 @@ _HINT = "deploy a release that passes on both, with --provision never, then prov
 
 @dataclass(frozen=True)
 class Proof:
-    """The result of a check: `wrong` says why it failed, and is empty if it passed."""
+    """The result of a golden check: `wrong` says why it failed, and is empty if it passed."""
 
     certificate: Certificate | None  # None: the agent refused without one
     wrong: str
@@ -49,7 +49,7 @@ def prove(
     input: bytes = b"",
     rows: int | None = None,
 ) -> Proof:
-    """Runs the agent's check of the answering release. Switches nothing.
+    """Runs the agent's golden check of the release that answers now. Switches nothing.
 
     `arguments` and `input` are further arguments and the standard input of the agent's command. `rows` is the number
     of rows that the certificate must cover, if that is known.
@@ -73,11 +73,11 @@ def prove(
 def trial(
     target: Target, transport: Transport, facts: Facts, recorder: Recorder, nonce: str, *, timeout: float
 ) -> Callable[[str, str], None] | None:
-    """Returns a function that checks the answering release in a new environment, before the device uses that.
+    """Returns a function that checks the device's release in a new environment before the device uses that environment.
 
-    It is called with the Python of the new environment and what is new in it. It gives the certificate to the recorder,
-    and raises ParityFailed if the release fails there, unless it is no worse than in the environment in use. Returns
-    None if the device has no agent or runtime now: a new environment can only improve that.
+    The function takes the Python of the new environment and the name of what is new in it. It gives the certificate to
+    the recorder, and raises ParityFailed if the release fails there and is worse than in the environment in use. None,
+    instead of a function, if the device has no agent or runtime now: any new environment is better.
     """
     status = facts.agent
     if status is None or status.runtime is None:
@@ -101,9 +101,9 @@ def trial(
             return
         before = attempt(facts.agent_argv[0])
         if before.wrong and found.different <= before.different:
-            recorder.warn(f"its release fails the golden check on {what}, and on what that replaces: {found.wrong}")
+            recorder.warn(f"its release fails the golden check on {what}, as in the environment in use: {found.wrong}")
             return
-        stays = f"its release fails the golden check on {what}, which was not put into use"
+        stays = f"its release fails the golden check on {what}; the device keeps its old environment"
         raise ParityFailed(f"{target.name}: {stays}: {found.wrong}", reason=found.reason, hint=found.hint)
 
     return check

@@ -1,4 +1,4 @@
-"""Sends rows to a device's classifier, and its answers back."""
+"""Sends rows to a device's classifier and writes its answers."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ class RowsJob(Job):
 
 
 def about(rows: Path | None, done: Completed) -> Completed:
-    """Puts the name of the file `rows` into the agent's messages; None: the input has no name.
+    """Puts the name of the file `rows` into the agent's messages, as the agent only knows its standard input.
 
-    The agent only knows that its rows come from standard input.
+    `rows` None: the input has no name.
     """
     if rows is None:
         return done

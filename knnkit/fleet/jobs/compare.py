@@ -20,7 +20,7 @@ from knnkit.transport.base import Transport
 
 
 def compare(job: DeviceJob, transport: Transport, facts: Facts) -> Compared | None:
-    """Returns the device's release beside the new one; None where it has none, or its agent cannot compare."""
+    """Returns the comparison of the device's release with the new one; None without a release, or with an old agent."""
     if facts.agent is None or facts.agent.answering in (None, job.package.digest):
         return None
     from device_agent.shared.golden import changes  # numpy is for a dry run that compares

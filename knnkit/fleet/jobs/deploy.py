@@ -46,7 +46,7 @@ _OVERTAKEN = frozenset({"cannot-write", Reason.FILE_MISSING.value})
 def run_job(job: DeviceJob, listen: Listener = nobody, pause: Pause = just_sleep) -> DeviceReport:
     """Deploys to one device; every fault of a device becomes a report.
 
-    `pause` waits and returns whether the run was stopped; a device is then not activated any more.
+    `pause` waits and returns whether the run was stopped; after a stop, no device is activated.
     """
     recorder = Recorder(job.target, listen)
     try:
@@ -105,9 +105,9 @@ class _Deploy:
         return self._send_and_switch(facts) if send else self._switch(facts)
 
     def _is_damaged(self, facts: Facts) -> bool:
-        """Whether files of the release on the device are not those that were signed; staging repairs them.
+        """Whether files of the release on the device differ from the signed ones; staging repairs them.
 
-        The device is asked where the user wants it, and where the last starts ended without an answer.
+        Asks the device only if the user wants it, or if the release's last starts ended without an answer.
         """
         assert facts.agent is not None
         status, digest = facts.agent, self._job.package.digest
@@ -121,7 +121,7 @@ class _Deploy:
         except AgentProblem as problem:
             if problem.reason not in _DAMAGED:
                 return False  # activation reports it
-            self._recorder.warn(f"{problem}: it is sent again")
+            self._recorder.warn(f"{problem}: the release is sent again")
             return True
         return False
 
@@ -138,7 +138,7 @@ class _Deploy:
             return self._overtaken(error, facts.root)
 
     def _overtaken(self, error: KnnkitError, root: str) -> DeviceReport:
-        """Another host may have staged the same release: the device then removes this upload."""
+        """Continues with the release that another host staged while this one sent it; waits for that host."""
         digest = self._job.package.digest
         while True:
             facts = self._look(root)
@@ -200,7 +200,7 @@ class _Deploy:
         if facts.agent:  # warnings about the previous signature no longer apply
             self._recorder.unwarn(*facts.agent.warnings)
         self._look(facts.root)
-        return f"signed by {package.signed_by[:23]}… there now"
+        return f"the release there is now signed by {package.signed_by[:23]}…"
 
     def _upload(self, facts: Facts) -> str:
         """Sends the release; returns its folder on the device."""

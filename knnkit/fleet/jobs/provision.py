@@ -17,7 +17,7 @@ from knnkit.fleet.report import DeviceReport, Outcome
 from knnkit.provision import provision, remove
 from knnkit.transport.base import Transport
 
-NO_KEY = "it trusts no signing key yet: nothing can be deployed to it until one is given with --key"
+NO_KEY = "the device trusts no signing key yet: give one with --key, or nothing can be deployed to it"
 
 
 @dataclass(frozen=True)

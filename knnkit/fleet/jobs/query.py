@@ -75,7 +75,7 @@ def _parity(question: Question, transport: Transport, facts: Facts, recorder: Re
     name, status = question.target.name, facts.agent
     assert status is not None
     if status.answering is None:
-        raise DeviceFailed(f"{name}: no release answers there", reason="no-release", hint="knnkit deploy --target HOST")
+        raise DeviceFailed(f"{name}: no release runs there", reason="no-release", hint="knnkit deploy --target HOST")
     if question.digest not in (None, status.answering):
         said = f"{name}: runs {status.answering[:12]}, not the release that these rows are for"
         raise DeviceFailed(said, reason="other-release", hint="knnkit deploy --target HOST")
@@ -106,19 +106,20 @@ def _rollback(question: Question, transport: Transport, facts: Facts, recorder: 
         done = ask(transport, facts.agent_argv, command, Committed, timeout=question.pace.command, input=question.input)
     known = {"release": done.release, "previous": done.previous}
     if question.kind == "floor":
-        said = "its floors are as low already" if done.already else "its floors are lowered"
+        said = "it accepts older releases already" if done.already else "it accepts older releases again"
         return recorder.end(Outcome.UNCHANGED if done.already else Outcome.ANSWERED, message=said, **known)
     if not done.already:
         if facts.agent:  # what was wrong with the release that is left is over
             recorder.unwarn(*standing.gates_missed(facts.agent.warnings))
         recorder.warn(*done.warnings)
         return recorder.end(Outcome.COMMITTED, **known)
-    why = "it is committed there" if question.input else "it went back already; further back: --to VERSION or DIGEST"
+    gone = "it has gone back already; to go further back: --to VERSION or DIGEST"
+    why = "the release is committed there" if question.input else gone
     return recorder.end(Outcome.UNCHANGED, message=why, **known)
 
 
 def _doctor(question: Question, transport: Transport, facts: Facts, recorder: Recorder) -> DeviceReport:
-    """What the host sees from outside, then what the agent sees from inside."""
+    """Reports the findings of the host, then those of the agent's own doctor."""
     findings = list(findings_of(question.target, facts, question.named, question.models))
     if facts.agent is not None:
         with recorder.step("doctor"):
@@ -130,7 +131,7 @@ def _doctor(question: Question, transport: Transport, facts: Facts, recorder: Re
         try:  # with errors among its findings the agent exits with 1, and still answers
             findings += json_codec.loads(Diagnosis, completed.stdout).findings
         except json_codec.MalformedDocument as error:
-            said = f"its doctor does not answer: {completed.complaint or error}"
+            said = f"the agent's doctor does not answer: {completed.complaint or error}"
             findings.append(reports.Finding("agent", "error", said, "knnkit provision --target HOST"))
     findings = [replace(each, mend=question.target.lead(each.mend)) for each in findings]
     sick = sum(finding.level == "error" for finding in findings)

@@ -56,7 +56,7 @@ class Conversation:
         return ask(self.open(), facts.agent_argv, command, answer, timeout=self._job.pace.command, input=input)
 
     def ask_in_turn(self, facts: Facts, command: list[str], answer: type[T], input: bytes = b"") -> T:
-        """As `ask`; if another host holds the device, waits for it as long as the user allows."""
+        """As `ask`; if another host has locked the device, waits as long as the user allows."""
         while True:
             try:
                 return self.ask(facts, command, answer, input)
@@ -69,7 +69,7 @@ class Conversation:
         self._lock_until = time.monotonic() + self._job.pace.lock
 
     def may_wait(self) -> bool:
-        """Waits for another host, at most a second; returns False if the time for that is over.
+        """Waits at most a second for another host; returns False if the time for waiting is over.
 
         Raises:
             Stopped: the run was stopped.

@@ -1,7 +1,7 @@
 """Claims an upload folder on a device for one connection.
 
-It reuses what an interrupted upload left. Two hosts that send the same release never write to the same file. Uploads
-nothing itself.
+Uses the folder of an interrupted upload again. Two hosts that send the same release never write to the same file.
+Uploads nothing itself.
 """
 
 from __future__ import annotations

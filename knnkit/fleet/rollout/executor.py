@@ -27,7 +27,7 @@ Work = Callable[..., DeviceReport]
 
 
 class Stop(threading.Event):
-    """A flag that stops a run; `left` is set at a second signal, after which the run does not wait for its jobs."""
+    """A flag that stops a run; `left` is set by a second signal, after which the run does not wait for its jobs."""
 
     left = False
 
@@ -38,7 +38,7 @@ class Stop(threading.Event):
 
 @dataclass
 class Fan:
-    """An executor and its limits; `near`: threads of this process, which get `listen` and `stop`."""
+    """An executor and its limits; `near`: it has threads of this process, which can use `listen` and `stop`."""
 
     executor: Executor
     concurrency: int = 16
@@ -66,11 +66,11 @@ class Fan:
 
 
 def _report(future: Future[DeviceReport], target: Target) -> DeviceReport:
-    """Returns a worker's report; a crash of it is the failure of one device, not of the fleet."""
+    """Returns a worker's report; a crash of the worker counts as a failure of its device, not of the fleet."""
     try:
         return future.result()
     except Exception as error:
-        message = f"{target.name}: the job ended with {type(error).__name__}: {error}"
+        message = f"{target.name}: the job crashed with {type(error).__name__}: {error}"
         why = {"exit_code": constants.EXIT_FAILED, "reason": "crashed", "message": message}
         return report_on(target, Outcome.FAILED, hint="knnkit status, to see what runs there", **why)
 
@@ -136,7 +136,7 @@ def stopped_by_signals(stop: Stop, tell: Callable[[str], None]) -> Iterator[None
             raise KeyboardInterrupt
         if not stop.is_set():
             signals.deafen()
-            said.put(f"{signal.Signals(number).name}: nothing new is begun; what is switched is being confirmed")
+            said.put(f"{signal.Signals(number).name}: begins no further device, confirms those that have switched")
         stop.set()
 
     numbers = [number for number in signals.SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
@@ -154,7 +154,7 @@ def stopped_by_signals(stop: Stop, tell: Callable[[str], None]) -> Iterator[None
 
 @contextlib.contextmanager
 def _speaking(tell: Callable[[str], None]) -> Iterator[SimpleQueue[str | None]]:
-    """Yields a queue whose texts a thread passes to `tell`: a signal's own thread may hold a lock that `tell` needs."""
+    """Yields a queue whose texts a thread passes to `tell`; a signal handler itself could wait for a lock for ever."""
     said: SimpleQueue[str | None] = SimpleQueue()
 
     def work() -> None:

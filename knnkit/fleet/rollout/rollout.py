@@ -126,7 +126,7 @@ class _Rollout:
             self.watch.note(f"the rollout stops: {why}")
 
     def roll_back(self) -> None:
-        """Takes the release back, after a stop, from each device that committed it in this run."""
+        """Rolls back, after a stop, each device that committed the release in this run."""
         leaving = go_back.committed(self.done.values())
         if not self.stopped or not leaving:
             return
@@ -168,13 +168,13 @@ class _Rollout:
         job = self.jobs.get(target.name)
         if job is not None and self.fan.stop.left:
             message = (
-                "the run ended during its deploy, by a second signal: it commits the release, "
+                "a second signal ended the run during this deploy: the device commits the release, "
                 f"or goes back to the previous one within {job.pace.confirm:g} s"
             )
             why = {"reason": "left", "message": message, "hint": "knnkit status, to see which"}
             return report_on(target, Outcome.FAILED, exit_code=constants.EXIT_FAILED, wave=wave, **why)
         if target.name in self.left_out:
-            reason, said = "no-wave", "no wave takes it"
+            reason, said = "no-wave", "no wave contains it"
         elif self.stopped:
             reason, said = "rollout-stopped", f"not begun: {self.stopped}"
         else:

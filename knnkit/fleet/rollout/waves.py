@@ -60,13 +60,13 @@ def _amount(said: int | str, total: int, rounded: Callable[[float], int]) -> int
 def overspent(done: Sequence[DeviceReport], budget: int, *, proving: bool) -> str:
     """Returns why a rollout must not begin another device, or an empty string; called after every device.
 
-    `budget` failures are allowed; none while `proving`, in the first of several waves.
+    `budget` failures are allowed, but none while `proving`: in the first of several waves.
     """
     failed = [report for report in done if report.outcome in FAILURES]
     if proving and failed:
         return f"{failed[0].name} failed in the first wave"
     if len(failed) > budget:
-        return f"{len(failed)} device{'s' if len(failed) > 1 else ''} failed; {budget or 'none'} may"
+        return f"{len(failed)} device{'s' if len(failed) > 1 else ''} failed; {budget or 'none'} may fail"
     return ""
 
 
@@ -74,4 +74,4 @@ def unproven(wave: Sequence[DeviceReport]) -> str:
     """Returns why the second wave must not begin, or an empty string; called when the first has ended."""
     if any(report.outcome in (Outcome.COMMITTED, Outcome.UNCHANGED) for report in wave):
         return ""
-    return "no device of the first wave runs the release: it proves nothing"
+    return "no device of the first wave runs the release, so the wave proves nothing"

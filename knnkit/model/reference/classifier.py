@@ -1,11 +1,13 @@
 """Brute-force float64 classifier that defines the right answer.
 
-Plain NumPy without shortcuts. Shares no code with the graph or with the device.
+Plain NumPy. Its one shortcut is a float32 product, which leaves out rows that are certainly too far; float64 ranks the
+others. Shares no code with the graph or with the device.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +20,11 @@ from device_agent.shared.regression import Regressor
 from knnkit.model.reference.space import Float32, Float64, Space
 
 _CHUNK_BYTES = 32 << 20
+#: Scores of a product at a time, and unit roundoff of float32.
+_SCORES = 8 << 20
+_UNIT = 2.0**-24
+#: Range of errors in which float32 squares neither overflow nor vanish.
+_BOUNDED = (1e-30, 1e30)
 #: Most near-tied neighbours that are listed after the k-th.
 _MAX_LISTED = 512
 #: Rows within this factor are summed again, exactly. NumPy adds pairwise, so that a sum of p terms is off by less than
@@ -76,8 +83,10 @@ class Reference:
     ) -> None:
         self.space, self.enrolled, self.classes = space, enrolled, classes
         self.n_classes, self.k, self.weights, self.margin, self.reject = n_classes, k, weights, margin, reject
+        self.listed = margin  # neighbours up to twice this beyond the k-th are listed
         self.targets = targets
         self._unit, self._scale = space.unit, space.scale / space.unit
+        self._squares: Float64 | None = None
 
     def answer(self, rows: NDArray[Any]) -> ReferenceAnswers:
         """Returns the answers to raw (n, d) queries."""
@@ -94,13 +103,13 @@ class Reference:
 
     def _answer(self, queries: Float64, without: NDArray[np.int64] | None) -> ReferenceAnswers:
         lists, tolerances = [], []
-        for number, query in enumerate(queries):
-            rough = self._measure(query)
-            if without is not None:
-                rough[without[number]] = np.inf
-            order, measure, tolerance = self._rank(query, rough)
-            lists.append((order, measure))
-            tolerances.append(tolerance)
+        step = max(1, _SCORES // len(self.enrolled))
+        for start in range(0, len(queries), step):
+            own = None if without is None else without[start : start + step]
+            for query, near in zip(queries[start : start + step], self._find_near(queries[start : start + step], own)):
+                order, measure, tolerance = self._rank(query, near, self._measure(query, near))
+                lists.append((order, measure))
+                tolerances.append(tolerance)
         width = max((len(order) for order, _ in lists), default=self.k)
         indices = np.full((len(queries), width), -1, np.int32)
         distances = np.full((len(queries), width), np.inf)
@@ -121,12 +130,60 @@ class Reference:
             distances[row] = self._to_metric(measure)
         return found, distances
 
-    def _measure(self, query: Float64) -> Float64:
-        """Returns (n_train,) squared distances (manhattan: distances) before `unit`, up to the rounding of sums."""
+    def _find_near(self, queries: Float64, without: NDArray[np.int64] | None) -> Iterator[NDArray[np.int64]]:
+        """Yields, for each query, ascending training rows that hold the neighbours and all near-tied with the k-th.
+
+        `without` has a training row to leave out for each query.
+        """
+        every = np.arange(len(self.enrolled))
+        scores, most = self._score(queries)
+        for row in range(len(queries)):
+            near = every if np.isnan(most[row]) else np.flatnonzero(scores[row] <= most[row])
+            yield near if without is None else near[near != without[row]]
+
+    def _score(self, queries: Float64) -> tuple[Float32, Float64]:
+        """Returns (q, n_train) float32 scores, and (q,) the highest one of a row that may matter; NaN: all rows may.
+
+        A score ‖t‖² - 2 x·t of p products in float32, added in any order, is off by less than (p + 8) u (‖x‖ + ‖t‖)²
+        (Higham 2002, 3.5). The k-th score is that of one row more, because a row may be left out.
+        """
+        if self.space.metric == "manhattan" or self.k == len(self.enrolled):
+            return np.zeros((len(queries), 0), np.float32), np.full(len(queries), np.nan)
+        if self._squares is None:
+            self._squares = self._measure_squares()
+        with np.errstate(over="ignore", invalid="ignore"):
+            weighted = queries * self._scale
+            squares = np.einsum("ij,ij->i", weighted, weighted)
+            slack = (len(self._scale) + 8) * _UNIT * (np.sqrt(squares) + np.sqrt(self._squares.max())) ** 2
+            factors = (weighted * (-2.0 * self._scale)).astype(np.float32)
+            scores = factors @ self.enrolled.T
+            scores += self._squares.astype(np.float32)
+            kth = np.partition(scores, self.k, axis=1)[:, self.k].astype(np.float64)
+            base = self._to_base(np.maximum(kth + squares + slack, self._limit))
+            wide = max(self.margin, self.listed)
+            beyond = np.maximum(2 * wide * np.maximum(base, self.space.radius), _CHAIN * self.space.tied)
+            most = ((base + beyond) * (_NEAR_TIED / self._unit)) ** 2 - squares + slack
+        bounded = (slack > _BOUNDED[0]) & (slack < _BOUNDED[1]) & np.isfinite(factors).all(axis=1)
+        if self.space.metric == "cosine":  # zeros are at the same distance from all
+            bounded &= queries[:, -2] != 1.0
+        return scores, np.where(bounded, most, np.nan)
+
+    def _measure_squares(self) -> Float64:
+        """Returns the (n_train,) squared lengths of the enrolled rows, before `unit`."""
         found = np.empty(len(self.enrolled))
+        step = max(1, _CHUNK_BYTES // (8 * self.enrolled.shape[1]))
+        for start in range(0, len(found), step):
+            weighted = self.enrolled[start : start + step] * self._scale
+            found[start : start + step] = np.einsum("ij,ij->i", weighted, weighted)
+        return found
+
+    def _measure(self, query: Float64, near: NDArray[np.int64]) -> Float64:
+        """Returns the squared distances (manhattan: distances) of rows before `unit`, up to the rounding of sums."""
+        found = np.empty(len(near))
         step = max(1, _CHUNK_BYTES // (8 * len(query)))
         for start in range(0, len(found), step):
-            found[start : start + step] = self._terms(query, self.enrolled[start : start + step]).sum(axis=1)
+            rows = self.enrolled[near[start : start + step]]
+            found[start : start + step] = self._terms(query, rows).sum(axis=1)
         return found
 
     def _terms(self, query: Float64, enrolled: Float32) -> Float64:
@@ -135,20 +192,23 @@ class Reference:
         difference: Float64 = (query - enrolled) * self._scale
         return np.abs(difference) if self.space.metric == "manhattan" else difference * difference
 
-    def _rank(self, query: Float64, rough: Float64) -> tuple[NDArray[np.int64], Float64, float]:
+    def _rank(
+        self, query: Float64, rows: NDArray[np.int64], rough: Float64
+    ) -> tuple[NDArray[np.int64], Float64, float]:
         """Returns the neighbours of `query`, nearest first, their exact measures, and `ReferenceAnswers.tolerance`.
 
-        `rough` holds `_measure` of every training row. The neighbours are the k nearest, then those near-tied with
-        the k-th, at most `_MAX_LISTED`; of rows with equal measures, the lower index is first.
+        `rough` holds `_measure` of the ascending training rows `rows`. The neighbours are the k nearest, then those
+        near-tied with the k-th, at most `_MAX_LISTED`; of rows with equal measures, the lower index is first.
         """
         kth = float(self._to_base(max(self._limit, np.partition(rough, self.k - 1)[self.k - 1])))
         tolerance = self.margin * max(kth, self.space.radius)
-        beyond = max(2 * tolerance, _CHAIN * self.space.tied)
-        near = np.flatnonzero(self._to_base(rough) <= (kth + beyond) * _NEAR_TIED)
+        beyond = max(2 * max(self.margin, self.listed) * max(kth, self.space.radius), _CHAIN * self.space.tied)
+        chosen = self._to_base(rough) <= (kth + beyond) * _NEAR_TIED
+        near, rough = rows[chosen], rough[chosen]
         most = self.k + _MAX_LISTED
         if len(near) > most:  # keep what is tied with the k-th
-            last = self._to_base(max(self._limit, np.partition(rough[near], most - 1)[most - 1]))
-            near = near[self._to_base(rough[near]) <= max(last, kth + _CHAIN * self.space.tied) * _NEAR_TIED]
+            last = self._to_base(max(self._limit, np.partition(rough, most - 1)[most - 1]))
+            near = near[self._to_base(rough) <= max(last, kth + _CHAIN * self.space.tied) * _NEAR_TIED]
         order, exact = self._sort(query, near)
         return order[:most], exact[:most], tolerance
 

@@ -17,6 +17,8 @@ from knnkit.transport.ssh import keys
 from knnkit.transport.ssh.config import Resolved
 from knnkit.transport.ssh.paramiko_import import AgentSSH, paramiko
 
+#: Seconds for an agent to list its keys. For a signature it may wait for a person.
+_AGENT_SECONDS = 5.0
 #: sshd's MaxAuthTries is 6.
 _MAX_OFFERS = 6
 
@@ -27,10 +29,11 @@ class _Agent(AgentSSH):
     def __init__(self, path: str, timeout: float) -> None:
         super().__init__()
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        connection.settimeout(timeout)
+        connection.settimeout(min(timeout / 2, _AGENT_SECONDS))
         try:
             connection.connect(path)
             self._connect(connection)  # type: ignore[attr-defined]
+            connection.settimeout(timeout)
         except BaseException:
             connection.close()
             raise
@@ -73,7 +76,7 @@ def authenticate(transport: paramiko.Transport, where: Resolved, *, timeout: flo
         if agent is not None:
             agent.close()
     raise Unreachable(
-        f"{where.host}: {where.user} is not let in ({tried})",
+        f"{where.host}: the server accepts none of the keys for {where.user} ({tried})",
         reason="authentication",
         hint=_copy(where) if tried.offers or not where.identities_only else _USABLE,
     )
@@ -85,13 +88,14 @@ def _accepted(transport: paramiko.Transport, where: Resolved, key: paramiko.PKey
             return True
     except paramiko.BadAuthenticationType as error:
         raise Unreachable(
-            f"{where.host}: takes no keys from {where.user}, only {', '.join(error.allowed_types)}",
+            f"{where.host}: the server accepts no keys from {where.user}, only {', '.join(error.allowed_types)}",
             reason="authentication",
             hint=f"{_NO_PASSWORD}, then {_copy(where)}",
         ) from None
     except paramiko.AuthenticationException:
         return False
-    raise Unreachable(f"{where.host}: {where.user} needs more than a key", reason="authentication", hint=_HINT)
+    said = f"{where.host}: the server wants more than a key from {where.user}"
+    raise Unreachable(said, reason="authentication", hint=_HINT)
 
 
 def _copy(where: Resolved) -> str:
@@ -129,16 +133,16 @@ def _offers(where: Resolved, agent: _Agent | None, tried: _Tried) -> Iterator[tu
     if not where.identities_only:
         for blob, key in held.items():
             if blob not in offered:
-                yield f"{key.comment or key.get_name()} by the agent", key
+                yield f"{key.comment or key.get_name()} by the agent", keys.of_agent(key, tried.notes)
 
 
 def _key(
-    name: str, path: Path, held: paramiko.PKey | None, agent: _Agent | None, where: Resolved, tried: _Tried
+    name: str, path: Path, held: paramiko.AgentKey | None, agent: _Agent | None, where: Resolved, tried: _Tried
 ) -> tuple[str, paramiko.PKey] | None:
-    """Returns label and key: the agent's key if it holds this one, else the file's. None if neither works."""
+    """Returns a key and its label for messages, from the key agent, else from the file; None if neither has it."""
     if held is not None:
-        return f"{name} by the agent", held
-    lacks = "the key agent does not hold this key" if agent else "there is no key agent to use it"
+        return f"{name} by the agent", keys.of_agent(held, tried.notes)
+    lacks = "the key agent does not hold this key" if agent else "no key agent is running that could use it"
     try:
         return name, keys.load(path, agent=lacks)
     except FileNotFoundError:

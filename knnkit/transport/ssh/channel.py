@@ -33,7 +33,7 @@ class Watchdog:
         self._done = threading.Event()
 
     def touch(self) -> None:
-        """Says that something moved."""
+        """Restarts the idle time, because a byte was sent or received."""
         self._touched = time.monotonic()
 
     def __enter__(self) -> Watchdog:
@@ -60,7 +60,7 @@ class Watchdog:
 
     @property
     def limit(self) -> str:
-        """What passed, for a message."""
+        """The time limit that ran out, for a message."""
         return f"{self._idle:g} s without progress" if self._idle is not None else f"{self._total:g} s"
 
 
@@ -78,7 +78,7 @@ class Tracked(io.RawIOBase):
 
 
 def feed(channel: paramiko.Channel, read: Callable[[], bytes], touch: Callable[[], None]) -> None:
-    """Sends what `read` returns until it returns nothing, from a thread; a command that reads no more ends it."""
+    """Sends what `read` returns, from a thread, until `read` returns nothing or the command stops reading."""
 
     def work() -> None:
         with contextlib.suppress(OSError, EOFError, ValueError, paramiko.SSHException):
@@ -109,7 +109,7 @@ def drain(
     err: Callable[[bytes], None],
     touch: Callable[[], None],
 ) -> int | None:
-    """Takes both streams until the command ended; returns its exit code, -1 for a signal, None where the line broke."""
+    """Reads both streams until the command ends; returns its exit code, -1 for a signal, None for a lost connection."""
     poller = select.poll()
     poller.register(channel.fileno(), select.POLLIN)
     ended: float | None = None

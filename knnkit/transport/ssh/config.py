@@ -39,6 +39,10 @@ class Resolved:
     known_hosts: tuple[str, ...]
     proxy: str | None = None  # a command that makes the connection; None: TCP
     certificates: tuple[str, ...] = ()  # CertificateFile; files next to a key are found without it
+    revoked: str | None = None  # a file of host keys that are refused, wherever they are offered
+    family: str = "any"  # of addresses: any, inet, inet6
+    source: str | None = None  # the address to connect from
+    ignored: tuple[str, ...] = ()  # settings of ssh_config that knnkit does not follow
     typed: str = ""  # the options that name it on a command line, if it was named there
 
     def by_hand(self, *command: str) -> str:
@@ -77,6 +81,10 @@ def resolve(address: Address, *, depth: int = 0) -> Resolved:
             known_hosts=(*address.known_hosts, *_known_hosts(found)),
             proxy=None if jumps or address.jump else _proxy(found.proxy, named),
             certificates=_files(found.certificates, named),
+            revoked=next(iter(_files((found.revoked or "none",), named)), None),
+            family=found.family,
+            source=found.source,
+            ignored=found.ignored,
             typed=address.typed.words(jumps=bool(jumps)) if address.typed else "",
         )
     except CannotExpand as error:
@@ -84,7 +92,7 @@ def resolve(address: Address, *, depth: int = 0) -> Resolved:
 
 
 def _check_names(address: Address) -> None:
-    """Checks names before they reach a shell: an address from a notebook was not checked before."""
+    """Checks user and host names before a shell gets them: nothing has checked an address from a notebook."""
     try:
         check_host(address.host)
         check_word(address.user or "nobody")

@@ -62,13 +62,13 @@ _MANY |= dict.fromkeys(_UNUSED.split(), r"[!$-&(-\[\]-~]+")
 
 
 class _Raw(paramiko.SSHConfig):
-    """paramiko's reader without its tokens: it would ask DNS for the value of `%l`, and does not know `%%`."""
+    """paramiko's reader without its expansion of tokens, which asks DNS for `%l` and does not know `%%`."""
 
     TOKENS_BY_CONFIG_KEY: dict[str, list[str]] = {}  # noqa: RUF012  (as in paramiko)
 
 
 def lookup(host: str, *, port: int | None, user: str | None, config: str | None) -> Settings:
-    """Returns the settings of ssh for `host`; arguments as those of `openssh.ask`.
+    """Returns the settings of ssh for `host`; the arguments are those of `openssh.ask`.
 
     Raises:
         WrongConfig: a line does not have one of the supported forms.
@@ -107,7 +107,7 @@ def _settled(host: str) -> str:
 
 
 def _lines(config: str | None) -> Iterator[tuple[str, int, str]]:
-    """Yields path, number and text of each line that is not a comment; each file starts with `Host *`."""
+    """Yields path, number and text of each line that is not a comment, and a line `Host *` before each file."""
     for name in (config,) if config else (USER_CONFIG, SYSTEM_CONFIG):
         path = Path(name).expanduser()
         if config is None and not path.exists():

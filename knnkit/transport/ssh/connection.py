@@ -14,7 +14,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO, cast
 
 from knnkit.errors import DeviceFailed, KnnkitError, Unreachable
@@ -92,7 +92,7 @@ class SshTransport:
     def append(
         self, source: BinaryIO, remote: str, *, offset: int, size: int, timeout: float, progress: Progress | None = None
     ) -> None:
-        """As `Transport.append`, by `cat`: a session of its own, and as fast as SFTP (docs/decisions/071)."""
+        """As `Transport.append`; runs `cat` in a session of its own, as fast as SFTP (docs/decisions/071)."""
         script = 'exec cat >> "$1"' if offset else 'umask 077; exec cat > "$1"'
         source.seek(offset)
         tracked = cast(BinaryIO, Tracked(source, lambda done: progress and progress(done, size)))
@@ -139,7 +139,7 @@ class SshTransport:
         return Completed(tuple(argv), code, b"", bytes(complaint.data), time.monotonic() - started)
 
     def _open_session(self) -> paramiko.Channel:
-        """Opens a channel; where the server allows few at a time, the one before may not be gone there yet."""
+        """Opens a channel; tries again while a server that allows few channels still counts the last one."""
         give_up = time.monotonic() + _SESSION_SECONDS
         while True:
             try:
@@ -168,7 +168,7 @@ class SshTransport:
 
 
 def scan(name: str, address: Address, *, timeout: float) -> tuple[Resolved, known_hosts.HostKey]:
-    """Returns where an address leads and the host key that is offered there, without trusting it or logging in.
+    """Returns the host behind an address and the key that it offers; trusts no key and does not log in.
 
     Raises:
         HostKeyError: the key of a jump host is not known.
@@ -187,7 +187,7 @@ def scan(name: str, address: Address, *, timeout: float) -> tuple[Resolved, know
 
 @dataclass
 class _Way:
-    """How far a connection has come: the host that is being asked, itself or one to jump through."""
+    """Progress of a connection: `hop` is the host that is being contacted, the target or a jump host."""
 
     name: str
     to: Resolved
@@ -196,7 +196,7 @@ class _Way:
 
     @property
     def left(self) -> float:
-        """Seconds until the deadline; some are always left."""
+        """Seconds until the deadline, at least 0.1."""
         return max(0.1, self.deadline - time.monotonic())
 
     @property
@@ -205,7 +205,7 @@ class _Way:
         return time.monotonic() >= self.deadline
 
     def stuck(self, said: str, reason: str) -> Unreachable:
-        """Returns the error that says which host did not let us through."""
+        """Returns the error for a connection that failed; it names the host that refused."""
         device = f"{self.to.host}:{self.to.port}"
         at = f"{self.name} ({device})" if self.name != self.to.host else device
         hop = self.hop or self.to
@@ -217,7 +217,7 @@ class _Way:
 
 @contextlib.contextmanager
 def _guarded(name: str, where: Resolved, hops: list[paramiko.Transport], timeout: float) -> Iterator[_Way]:
-    """Closes everything that is open when it fails, and turns every way in which paramiko fails into ours."""
+    """If its block fails, closes all connections and raises an error of knnkit in place of paramiko's."""
     way = _Way(name, where, time.monotonic() + timeout)
     with Watchdog(lambda: _close(hops), total=timeout) as watchdog:
         try:
@@ -226,15 +226,21 @@ def _guarded(name: str, where: Resolved, hops: list[paramiko.Transport], timeout
             _close(hops)
             if watchdog.fired:
                 raise way.stuck(f"no connection within {timeout:g} s", "connect") from None
-            raise type(error)(f"{name}: {error}", hint=error.hint, reason=error.reason) from None
+            said = f"{name}: {error}{_ignored(way.hop or where)}"
+            raise type(error)(said, hint=error.hint, reason=error.reason) from None
         except Exception as error:  # some of paramiko's paths raise a bare Exception
             _close(hops)
             late = watchdog.fired or isinstance(error, TimeoutError)
             said = f"no connection within {timeout:g} s" if late else _say(error)
-            raise way.stuck(said, _reason(error)) from None
+            raise way.stuck(said + _ignored(way.hop or where), _reason(error)) from None
         except BaseException:
             _close(hops)
             raise
+
+
+def _ignored(hop: Resolved) -> str:
+    """Returns what to add to an error: settings with which ssh itself may get in."""
+    return f" (knnkit does not follow {', '.join(hop.ignored)} of ssh_config)" if hop.ignored else ""
 
 
 def _say(error: Exception) -> str:
@@ -289,11 +295,13 @@ def _reach(hop: Resolved, hops: list[paramiko.Transport], way: _Way) -> socket.s
     if hops:
         to, left = (hop.host, hop.port), way.left + _AFTER_US
         return hops[-1].open_channel("direct-tcpip", to, ("127.0.0.1", 0), timeout=left)
-    return ProxySocket(hop.proxy) if hop.proxy else tcp.connect(hop.host, hop.port, way.deadline)
+    if hop.proxy:
+        return ProxySocket(hop.proxy)
+    return tcp.connect(hop.host, hop.port, way.deadline, family=hop.family, source=hop.source)
 
 
 def _prefer_known(transport: paramiko.Transport, hop: Resolved) -> None:
-    """Asks for the kind of host key that is known, as a server may have several."""
+    """Asks the server for the kind of host key that known_hosts has, as a server may have several kinds."""
     known = {key.kind for key in known_hosts.load(hop.known_hosts).lookup(hop.key_name, hop.key_port)}
     if "ssh-rsa" in known:
         known |= {"rsa-sha2-512", "rsa-sha2-256"}
@@ -302,7 +310,10 @@ def _prefer_known(transport: paramiko.Transport, hop: Resolved) -> None:
 
 
 def _check_host_key(transport: paramiko.Transport, hop: Resolved) -> None:
-    known_hosts.load(hop.known_hosts).check(hop.key_name, hop.key_port, _offered(transport), hop.typed)
+    known, offered = known_hosts.load(hop.known_hosts), _offered(transport)
+    if hop.revoked:
+        known = replace(known, lines=(*known.lines, *known_hosts.load_revoked(hop.revoked)))
+    known.check(hop.key_name, hop.key_port, offered, hop.typed)
 
 
 def _offered(transport: paramiko.Transport) -> known_hosts.HostKey:

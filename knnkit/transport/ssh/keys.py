@@ -57,6 +57,40 @@ class _Certified(paramiko.PKey):
         return self._key.sign_ssh_data(data, algorithm)
 
 
+class _AgentKey(paramiko.PKey):
+    """A key or certificate of a key agent.
+
+    If the agent does not sign, it gives a signature that no server accepts, so that the login goes on with the next
+    key, as that of ssh does. `notes` then says so.
+    """
+
+    def __init__(self, key: paramiko.AgentKey, notes: list[str]) -> None:
+        self._key, self._notes = key, notes
+        certified = key.get_name().endswith("-cert-v01@openssh.com")
+        self.public_blob = paramiko.pkey.PublicBlob(key.get_name(), key.blob) if certified else None
+
+    def get_name(self) -> str:
+        return self._key.get_name()
+
+    def asbytes(self) -> bytes:
+        return self._key.asbytes()
+
+    def sign_ssh_data(self, data: bytes, algorithm: str | None = None) -> bytes:  # type: ignore[override]
+        try:
+            return bytes(self._key.sign_ssh_data(data, algorithm))
+        except (OSError, paramiko.SSHException) as error:
+            self._notes.append(f"the key agent does not sign with {self._key.comment or self.get_name()}: {error}")
+            made = paramiko.Message()
+            made.add_string(algorithm or self.get_name())
+            made.add_string(bytes(64))
+            return made.asbytes()
+
+
+def of_agent(key: paramiko.AgentKey, notes: list[str]) -> paramiko.PKey:
+    """Returns a key or certificate of an agent, to be offered; a refusal to sign is added to `notes`."""
+    return _AgentKey(key, notes)
+
+
 def certificates_of(
     file: Path, named: Iterable[str], key: paramiko.PKey, notes: list[str]
 ) -> Iterator[tuple[Path, paramiko.PKey]]:
@@ -169,7 +203,7 @@ def _open(path: Path, data: bytes) -> paramiko.PKey:
     except TypeError:  # cryptography: a passphrase is needed
         secret = _passphrase(path)
     except UnsupportedAlgorithm:
-        raise NoKey(f"{path} is of a kind that knnkit does not read: ssh-add it, and the key agent offers it") from None
+        raise NoKey(f"{path} is of a kind that knnkit does not read: add it to the key agent with ssh-add") from None
     except ValueError:
         raise NoKey(f"{path} is not a key that can be read") from None
     try:

@@ -3,8 +3,8 @@
 A file is read once and shared read-only. Never trusts a host on first use.
 
 The format is OpenSSH's (sshd(8), SSH_KNOWN_HOSTS FILE FORMAT): plain, `[host]:port`, wildcard, negated and hashed
-names, `@revoked`. paramiko verifies no host certificates: a `@cert-authority` line makes no host known, and is named
-where it would have. A line that cannot be read never hides the others, and is named likewise.
+names, `@revoked`. paramiko verifies no host certificates, so a `@cert-authority` line makes no host known. If a host
+is unknown, the error names such lines, and lines that cannot be read. Those never hide other lines.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import io
 import os
 import shlex
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from device_agent.shared.safe_files import open_ordinary, read_small
@@ -48,7 +48,7 @@ class HostKey:
         return fingerprint(self.blob)
 
     def same(self, other: HostKey) -> bool:
-        """Whether it is the very key."""
+        """Whether both are the same public key, wherever they were read."""
         return self.blob == other.blob
 
 
@@ -77,7 +77,7 @@ class KnownHosts:
         return tuple(line.key for line in self.lines if _matches(line.patterns, name))
 
     def check(self, host: str, port: int, offered: HostKey, typed: str = "") -> None:
-        """Lets pass the key that is known for the host, and no other; `typed` names the host to `knnkit trust`.
+        """Checks the key that a host offers against the known ones; `typed` names the host in hints of `knnkit trust`.
 
         Raises:
             HostKeyError: the host is unknown, or offers another key, or a revoked one.
@@ -152,7 +152,7 @@ def _matches_hash(pattern: str, name: str) -> bool:
 
 
 def load(paths: Iterable[str | Path]) -> KnownHosts:
-    """Reads known_hosts files; one that does not exist holds nothing."""
+    """Reads known_hosts files; a missing file counts as empty."""
     lines: list[_Line] = []
     bad: list[str] = []
     authorities: list[_Line] = []
@@ -177,6 +177,26 @@ def _load_one(path: str, _changed: int, size: int) -> KnownHosts:
     return parse(text, path)
 
 
+def load_revoked(path: str) -> tuple[_Line, ...]:
+    """Reads the file of RevokedHostKeys: one public key a line. No host is let in if it cannot be read, as with ssh.
+
+    Raises:
+        HostKeyError: it cannot be read, or is not a list of keys.
+    """
+    try:
+        text = read_small(Path(path), _MAX_FILE, follow=True).decode()
+    except OSError as error:
+        raise HostKeyError(f"RevokedHostKeys {path}: {error.strerror}", reason="known-hosts") from None
+    except UnicodeDecodeError:
+        said = f"RevokedHostKeys {path}: it is not a list of public keys; key revocation lists (KRL) are not supported"
+        raise HostKeyError(said, reason="known-hosts", hint="a file with one public key a line") from None
+    named = "".join(line if line.startswith("#") or not line.strip() else f"* {line}" for line in _lines(text))
+    found = parse(named, path)
+    if found.bad:
+        raise HostKeyError(f"RevokedHostKeys {found.bad[0]}: this is not a public key", reason="known-hosts")
+    return tuple(replace(line, key=replace(line.key, revoked=True)) for line in found.lines)
+
+
 def parse(text: str, path: str) -> KnownHosts:
     """Reads the text of a known_hosts file; `path` names it in messages."""
     lines: list[_Line] = []
@@ -199,7 +219,7 @@ def parse(text: str, path: str) -> KnownHosts:
 
 
 def _lines(text: str) -> Iterable[str]:
-    """Returns the lines as OpenSSH has them: where `str.splitlines` ends one as well, a comment could hide a host."""
+    """Splits text as OpenSSH does; `str.splitlines` splits at more characters, so a comment could hide a host."""
     return io.StringIO(text, newline="\n")
 
 
@@ -218,10 +238,10 @@ def _key(words: list[str], where: str, *, revoked: bool) -> HostKey | None:
 def enrol(path: Path, host: str, port: int, key: HostKey, *, replace: bool = False) -> bool:
     """Writes a host's key into a known_hosts file; returns whether the file changed.
 
-    With `replace`, the host's plain and hashed lines go; the file before that is kept with the ending `.old`.
+    `replace` removes the host's plain and hashed lines first, and keeps a copy of the file with the ending `.old`.
 
     Raises:
-        HostKeyError: another key is known there, and `replace` was not asked for; or the file cannot be written.
+        HostKeyError: the file has another key of the host and `replace` is False, or the file cannot be written.
     """
     name = host_name(host, port)
     try:

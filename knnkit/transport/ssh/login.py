@@ -55,7 +55,7 @@ class Marks:
 
     @classmethod
     def new(cls) -> Marks:
-        """Returns markers that nobody has seen."""
+        """Returns new random markers."""
         return cls(secrets.token_hex(16), secrets.token_hex(16))
 
     @property
@@ -65,21 +65,21 @@ class Marks:
 
     @property
     def begin(self) -> bytes:
-        """What precedes the output."""
+        """The text that the board prints before the command's output."""
         return f"{self.first}{self.between}{self.second}".encode()
 
     @property
     def end(self) -> bytes:
-        """What follows it, before the exit code and a colon."""
+        """The text that the board prints after the output; the exit code and a colon follow it."""
         return f"{self.second}{self.between}{self.first}".encode()
 
     def around(self, argv: Sequence[str]) -> str:
-        """Returns the line that a login shell runs."""
+        """Returns the line that a login shell runs: `argv` between its markers."""
         return f"exec {shlex.join(['sh', '-c', _RUN, 'sh', self.first, self.second, *_for_any_shell(argv)])}"
 
 
 def _for_any_shell(argv: Sequence[str]) -> Sequence[str]:
-    """Returns a command without the characters that csh or fish read otherwise than sh between single quotes."""
+    """Returns a command without the characters that csh or fish read differently from sh between single quotes."""
     line = re.sub(r"[!\\\n]", lambda found: f"\\0{ord(found[0]):03o}", shlex.join(argv))
     return argv if "\\0" not in line else ("sh", "-c", 'eval "exec $(printf %b "$1")"', "sh", line)
 
@@ -95,10 +95,10 @@ class Between:
         self._after: bytes | None = None
 
     def write(self, chunk: bytes) -> None:
-        """Takes what came.
+        """Reads the next output of the login.
 
         Raises:
-            Capped.Full: the login prints for ever, or `out` takes no more.
+            Capped.Full: the login prints without end, or `out` is full.
         """
         if self._after is not None:
             self._after = (self._after + chunk)[:16]
@@ -108,13 +108,13 @@ class Between:
             self._pass_on()
 
     def finish(self) -> None:
-        """Passes on what looked like the beginning of a marker."""
+        """Ends the output: passes on bytes that were held back because they might have begun a marker."""
         if self.began and self._after is None:
             self._out(self._held)
 
     @property
     def exit_code(self) -> int | None:
-        """The command's, negative where a signal ended it; None without the second marker."""
+        """The exit code of the command, negative after a signal; None if the second marker is missing."""
         found = re.match(rb"(\d{1,3}):", self._after or b"")
         if found is None:
             return None
@@ -123,7 +123,7 @@ class Between:
 
     @property
     def noise(self) -> str:
-        """The last of what the login printed, printable."""
+        """The end of the text that the login printed, without control characters."""
         last = self._noise + (b"" if self.began else self._held)
         return printable(last.decode("utf-8", "replace").strip()[-_KEPT_NOISE:])
 
@@ -159,7 +159,7 @@ def _overlap(data: bytes, mark: bytes) -> int:
 
 
 def no_command(name: str, user: str, ssh: str, exit_code: int, printed: Sequence[str]) -> DeviceFailed:
-    """Returns the error of a login that ended, or never stopped printing, before it ran the command.
+    """Returns the error for a login that did not run the command: it ended first, or never stopped printing.
 
     `ssh` is the OpenSSH command that leads there; `printed` is the last of what the login printed, by stream.
     """
@@ -169,7 +169,7 @@ def no_command(name: str, user: str, ssh: str, exit_code: int, printed: Sequence
         "sudo rm /etc/nologin, at the board's console" if exit_code == _NOLOGIN_EXIT else next(iter(hints), _NO_SHELL)
     )
     return DeviceFailed(
-        f"{name}: the login as {user} runs no command: {said or f'exit code {exit_code}, and not a word'}",
+        f"{name}: the login as {user} runs no command: {said or f'exit code {exit_code}, without any output'}",
         reason="login-runs-nothing",
         hint=hint.format(ssh=ssh, user=user),
     )

@@ -1,7 +1,7 @@
 """Settings of a host from OpenSSH itself: `ssh -G`.
 
-One process for each host, started by the thread that connects; its answer is kept while knnkit runs. `ssh -G` also runs
-the commands of `Match exec`: check host and user before.
+Starts one process for each host, in the thread that connects, and keeps its answer while knnkit runs. `ssh -G` also
+runs the commands of `Match exec`, so the caller checks host and user names first.
 """
 
 from __future__ import annotations
@@ -25,6 +25,13 @@ from knnkit.transport.ssh.settings import Settings, WrongConfig
 
 #: Seconds for `ssh -G`, with all commands of `Match exec`.
 _SECONDS = 20.0
+#: Settings that may be why ssh gets in, and knnkit does not: as ssh prints them, and as they are written.
+_IGNORED = {
+    "bindinterface": "BindInterface",
+    "knownhostscommand": "KnownHostsCommand",
+    "pkcs11provider": "PKCS11Provider",
+    "proxyusefdpass": "ProxyUseFdpass",
+}
 _Answer = tuple[int, str, str]  # exit code, standard output, standard error
 _answers: dict[tuple[object, ...], Future[_Answer]] = {}
 _asking = threading.Lock()
@@ -55,7 +62,7 @@ def _home() -> Path | None:
 
 
 def _config_of_home() -> str | None:
-    """Returns what ssh must be given where $HOME is not the account's home; None where it finds the file itself."""
+    """Returns the file to name to ssh if $HOME is not the account's home; None if ssh finds the file itself."""
     home, own = _home(), Path("~/.ssh/config").expanduser()
     if home is None or home.resolve() == Path.home().resolve():
         return None
@@ -65,7 +72,7 @@ def _config_of_home() -> str | None:
 def ask(program: str, host: str, *, port: int | None, user: str | None, config: str | None) -> Settings:
     """Returns the settings of ssh for `host`; `port` and `user` win over ssh_config.
 
-    Check host and user before. `config` is the file to read; None reads the user's and the system's.
+    The caller has checked `host` and `user`. `config` is the file to read; None: the user's and the system's.
 
     Raises:
         WrongConfig: ssh refuses its configuration.
@@ -108,7 +115,7 @@ def _once(key: tuple[object, ...], make: Callable[[], _Answer]) -> _Answer:
 
 
 def _changed(config: str | None) -> tuple[int, int] | None:
-    """Returns time and size of the file: in a long-running program, an edited file is read again."""
+    """Returns time and size of the file, so that a long-running program reads an edited file again."""
     try:
         found = Path(config or "~/.ssh/config").expanduser().stat()
     except OSError:
@@ -117,7 +124,7 @@ def _changed(config: str | None) -> tuple[int, int] | None:
 
 
 def _run(argv: tuple[str, ...]) -> _Answer:
-    """Runs it with files for its output: a background process of `Match exec` would keep a pipe open."""
+    """Runs ssh with files for its output, because a background process of `Match exec` would keep a pipe open."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True)
         try:
@@ -159,6 +166,10 @@ def _settings(out: str) -> Settings:
             user_known_hosts=_of_home(_paths(one("userknownhostsfile"))),
             global_known_hosts=_paths(one("globalknownhostsfile")),
             digest=one("controlpath"),
+            revoked=one("revokedhostkeys"),
+            family=one("addressfamily") or "any",
+            source=one("bindaddress"),
+            ignored=tuple(name for word, name in _IGNORED.items() if one(word) not in (None, "none", "no")),
         )
     except (KeyError, ValueError):
         raise WrongConfig("`ssh -G` gives an answer that cannot be read") from None

@@ -23,10 +23,10 @@ _LAST = 300  # bytes of standard error that a message repeats
 
 
 class ProxySocket(socket.socket):
-    """Our end of the connection that a command makes."""
+    """A socket whose other end is the standard input and output of a proxy command."""
 
     def __init__(self, command: str) -> None:
-        """Starts `command` as ssh does: in the place of the user's shell.
+        """Starts `command` as ssh does: the user's shell replaces itself with the command.
 
         Raises:
             OSError: no process can be started.
@@ -59,7 +59,7 @@ class ProxySocket(socket.socket):
             with self._errors:
                 self._errors.seek(max(0, self._errors.seek(0, os.SEEK_END) - _LAST))
                 complaint = self._errors.read().decode("utf-8", "replace").strip()
-            self.said = printable(complaint) or f"it ended with {self._process.returncode}"
+            self.said = printable(complaint) or f"the command ended with exit code {self._process.returncode}"
 
     def _ends_within(self, seconds: float) -> bool:
         with contextlib.suppress(subprocess.TimeoutExpired):

@@ -1,7 +1,7 @@
 """Settings of ssh_config for one host, and their tokens.
 
-`ssh -G` leaves most of `%h`, `${HOME}` and a leading `~` as they are, so knnkit expands them. One pass: the value of a
-token is never expanded again.
+`ssh -G` does not expand most tokens such as `%h`, variables such as `${HOME}`, or a leading `~`, so knnkit expands
+them. It makes one pass: the value of a token is never expanded again.
 """
 
 from __future__ import annotations
@@ -38,6 +38,10 @@ class Settings:
     user_known_hosts: tuple[str, ...] = ()
     global_known_hosts: tuple[str, ...] = ()
     digest: str | None = None  # the value of %C, if it is known
+    revoked: str | None = None  # RevokedHostKeys
+    family: str = "any"  # AddressFamily: any, inet, inet6
+    source: str | None = None  # BindAddress
+    ignored: tuple[str, ...] = ()  # settings that ssh would follow, and knnkit does not
 
 
 class CannotExpand(ValueError):

@@ -14,27 +14,38 @@ _SHORTEST = 0.1  # seconds for an attempt, also when the deadline is near
 _Address = tuple[Any, Any, int, str, Any]  # as getaddrinfo gives them
 
 
-def connect(host: str, port: int, deadline: float) -> socket.socket:
-    """Returns a connection to the first address of a host that accepts one; `deadline` is by the monotonic clock.
+_FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
+
+
+def connect(host: str, port: int, deadline: float, *, family: str = "any", source: str | None = None) -> socket.socket:
+    """Returns a connection to the first address of a host that accepts one.
+
+    Args:
+        host: a name or an address.
+        port: of its SSH server.
+        deadline: by the monotonic clock.
+        family: of addresses to try: any, inet (IPv4) or inet6.
+        source: the address of this machine to connect from.
 
     Raises:
-        TimeoutError: there is none by the deadline.
-        OSError: the name does not resolve, or the last address's reason.
+        TimeoutError: no address accepted a connection by the deadline.
+        OSError: the name does not resolve, or the last address refused.
     """
-    addresses = _resolve(host, port, deadline)
-    refusal: OSError = OSError(f"{host} has no address")
+    wanted = _FAMILIES.get(family, socket.AF_UNSPEC)
+    addresses = [each for each in _resolve(host, port, deadline) if not wanted or each[0] == wanted]
+    refusal: OSError = OSError(f"{host} has no address" + f" of AddressFamily {family}" * bool(wanted))
     for number, address in enumerate(addresses):
         # One address that swallows everything must not take the time of those after it.
         left = (deadline - time.monotonic()) / (len(addresses) - number)
         try:
-            return _open(address, max(_SHORTEST, left))
+            return _open(address, max(_SHORTEST, left), source)
         except OSError as error:
             refusal = error
     raise refusal
 
 
 def _resolve(host: str, port: int, deadline: float) -> list[_Address]:
-    """A resolver knows no deadline: one that does not answer in time is left to itself, in a thread of its own."""
+    """Resolves the name in a thread of its own, which is abandoned at the deadline: the resolver has no time limit."""
     try:
         return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
     except socket.gaierror:
@@ -57,11 +68,13 @@ def _resolve(host: str, port: int, deadline: float) -> list[_Address]:
     return found
 
 
-def _open(address: _Address, timeout: float) -> socket.socket:
+def _open(address: _Address, timeout: float, source: str | None) -> socket.socket:
     family, kind, protocol, _, where = address
     sock = socket.socket(family, kind, protocol)
     try:
         sock.settimeout(timeout)
+        if source:
+            sock.bind(socket.getaddrinfo(source, 0, family=family, type=kind)[0][4])
         sock.connect(where)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if hasattr(socket, "TCP_USER_TIMEOUT"):

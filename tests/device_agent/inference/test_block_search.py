@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support import ties
 from support.searching import neighbours, open_model
 
 from device_agent.inference.rounded import add_rows
@@ -56,6 +57,33 @@ def test_blocks_find_the_neighbours_of_float64(seed: int, metric: str, tmp_path:
     assert found["indices"].tolist() == expected.tolist()
     distances = np.sqrt(measures) if metric == "euclidean" else measures
     assert np.array_equal(found["distances"], np.minimum(distances, np.finfo(np.float32).max))
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "sqeuclidean", "manhattan"])
+@pytest.mark.parametrize("step", [1.0, 0.5, 8.0, 2.0**-20])
+@pytest.mark.parametrize("kind", ["bits", "halves", "offset", "mixed", "far"])
+def test_lattices_and_their_edges_are_exact(kind: str, step: float, metric: str, tmp_path: Path) -> None:
+    """Sums of squares about 2^24 units, and of differences about 2^24; tied rows are in order."""
+    rng = np.random.default_rng(7)
+    count, width, k = 1500, 5, 6
+    rows = rng.integers(0, 2 if kind == "bits" else 4, (count, width)).astype(np.float64)
+    queries = np.concatenate([rng.integers(-1, 5, (20, width)), rows[:10], (rows[:10] + rows[10:20]) / 2])
+    scale = 2.0 ** rng.integers(0, 3, width) if kind == "mixed" else np.ones(width)
+    if kind == "offset":
+        rows, queries = rows + 1000.0, queries + 1000.0
+    elif kind == "far":
+        ends = [4095.0, 4096.0, 4097.0] if metric != "manhattan" else [2.0**24 - 9, 2.0**24, 2.0**24 + 2]
+        queries[:, 0] = rng.choice(ends, len(queries))
+        queries[::3, 1:] += [90, 9, 3, 1]  # 4095² + 90² + 9² + 3² + 1² is 2^24 - 1
+    elif kind == "halves":
+        queries += 0.5
+    rows, queries = (rows * step).astype(np.float32), (queries * step).astype(np.float32)
+    model = open_model(tmp_path / "m", rows, k, metric, scale=scale, lattice=step, blocks=2)
+    expected = ties.neighbours(rows * scale / step, queries * scale / step, k, metric)
+    found = model.answers(queries)
+    assert found["indices"].tolist() == expected
+    _, measures = neighbours(rows, queries, k, metric, scale)
+    assert np.array_equal(found["distances"], np.sqrt(measures) if metric == "euclidean" else measures)
 
 
 def test_sums_are_rounded_once() -> None:

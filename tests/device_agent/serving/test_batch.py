@@ -158,7 +158,7 @@ def test_a_far_away_row_is_unknown(ready: Ready) -> None:
         ("5.1,3.5,1.4,1e39\n", "line 1: column 4 ('petal width (cm)'): '1e39' is too large for float32"),
         ("5.1,3.5,1.4,inf\n", "'inf' is not a finite number"),
         ("1_0,3.5,1.4,1\n", "line 1: column 1 ('sepal length (cm)'): '1_0' is not a number"),
-        ("a,b,c,d\n", "line 1: not numbers, and no header either: it names none of the columns that"),
+        ("a,b,c,d\n", "line 1: not numbers, and no header either: it names no column of the model"),
         ("sepal length (cm),petal width (cm)\n1,2\n", "line 1: the header has no column 'sepal width (cm)'"),
         ("[1,2,3]\n", "line 1: expected 4 values, found 3"),
         ("[1,2,3,null]\n", "line 1: value 4 ('petal width (cm)'): 'null' is not a number"),
@@ -201,8 +201,8 @@ def damaged_arrays() -> Iterator[tuple[bytes, str]]:
 
     yield saved(np.zeros((3, 5))), "expected rows of 4 numbers, found the shape (3, 5)"
     yield saved(np.zeros((3, 4)), -8), "it ends in row 2; its header promises 3"
-    yield saved(np.array([["a"] * 4])), "it holds <U1, not numbers"
-    yield saved(np.array([[None] * 4])), "it holds object, not numbers"
+    yield saved(np.array([["a"] * 4])), "it contains <U1, not numbers"
+    yield saved(np.array([[None] * 4])), "it contains object, not numbers"
     yield saved(np.asfortranarray(np.zeros((3, 4)))), "it is stored by columns"
     yield saved(np.asfortranarray(np.zeros((1, 2, 2)))), "it is stored by columns"
     yield saved(np.full((2, 4), np.nan)), "rows[0, 0] ('sepal length (cm)'): nan is not a finite"

@@ -207,6 +207,8 @@ def test_a_history_that_cannot_be_read_is_told_with_the_next_command(
     problem = json.loads(capsys.readouterr().out)
     assert problem["reason"] == "history-broken"
     assert "device_agent unlock" in problem["hint"]
+    assert cli.main(["--root", str(tmp_path), "unlock", "--json"]) == constants.EXIT_OK
+    assert cli.main(["--root", str(tmp_path), "history", "--json"]) == constants.EXIT_OK
 
 
 def test_a_state_whose_text_is_damaged_is_not_guessed(tmp_path: Path) -> None:

@@ -224,7 +224,7 @@ def test_a_release_whose_starts_never_answer_is_left_for_the_one_before() -> Non
     assert changed(BEFORE, after) == {"committed": ref(4), "previous": None, "left": ref(5), "lease": None}
     assert after.event is not None
     assert (after.event.what, after.event.release, after.event.answering) == ("rolled-back", ref(5), ref(4))
-    assert why_left(after) == f"fruit 1.0.5 ({ref(5).digest[:12]}) was left: {after.event.why}"
+    assert why_left(after) == f"fruit 1.0.5 ({ref(5).digest[:12]}) did not start: {after.event.why}"
     assert not why_left(begun(7, before=after))
 
 

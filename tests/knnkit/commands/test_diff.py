@@ -73,8 +73,8 @@ def test_what_cannot_be_compared_leads_out(
     model, broken = releases["iris"] / constants.MODEL_FILE, tmp_path / "broken.tflite"
     broken.write_bytes(b"TFL3" * 100)
     for words, said, hint in (
-        ((releases["iris"], releases["digits"]), "take other features", "--data rows.csv"),
-        ((model, releases["iris"]), "is a model alone, without evaluation rows", "--data rows.csv, or its release"),
+        ((releases["iris"], releases["digits"]), "have different features", "--data rows.csv"),
+        ((model, releases["iris"]), "is a model file, which has no evaluation rows", "--data rows.csv, or name the "),
         ((tmp_path / "none", releases["iris"]), "no such file", "name a release directory"),
         ((broken, releases["iris"]), "is not a knnkit model", "knnkit build"),
     ):

@@ -39,4 +39,4 @@ def test_each_device_stands_in_its_wave_whatever_became_of_the_question(capsys: 
 def test_one_wave_needs_no_line_and_who_is_left_out_has_one(capsys: pytest.CaptureFixture[str]) -> None:
     out = shown(capsys, (Wave("50%", ("roof",)),), left=("shed", "gone"))
     assert out.startswith("roof: fruit 1.0 (aaaaaaaa) -> fruit 1.1 (bbbbbbbb)\n  activate ")
-    assert out.endswith("shed: no wave takes it\ngone: no wave takes it\n")
+    assert out.endswith("shed: no wave contains it\ngone: no wave contains it\n")

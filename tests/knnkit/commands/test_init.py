@@ -90,7 +90,7 @@ def test_a_file_after_the_features_is_taken_for_none_of_them(capsys: pytest.Capt
     Path("train.csv").write_text(ROWS)
     code, err = init(capsys, "--data", "train.csv", "--label", "species", "--features", "width", "mine.yaml")
     assert (code, list(Path().glob("*.yaml"))) == (2, [])
-    assert "--features takes 'mine.yaml' for a column" in err
+    assert "--features takes all words that follow it as columns, also 'mine.yaml'" in err
     assert "knnkit init mine.yaml --data" in err
 
 
@@ -160,7 +160,7 @@ def test_an_option_about_rows_without_rows_is_not_passed_over(
 ) -> None:
     code, err = init(capsys, *option)
     assert (code, Path("deploy.yaml").exists()) == (2, False)
-    assert f"{option[0]} is about a file of rows" in err
+    assert f"{option[0]} needs --data, the file with the rows" in err
     assert "try: --data train.csv" in err
 
 

@@ -118,9 +118,9 @@ def test_an_order_holds_no_secret(old: keys.KeyPair, new: keys.KeyPair) -> None:
     ("words", "said"),
     [
         ((), "name a HOST"),
-        (("pi@board", "--keys"), "HOST is for its host key"),
-        (("--rotate", "new.pem"), "nobody would get this order"),
-        (("--apply", "order.json"), "nobody would get this order"),
+        (("pi@board", "--keys"), "HOST enrols a host key"),
+        (("--rotate", "new.pem"), "this order has no receiver"),
+        (("--apply", "order.json"), "this order has no receiver"),
         (("--rotate", "new.pem", "--out", "x"), "no --signing-key"),
         (("--apply", "nowhere.json", "--target", "local"), "cannot read the order nowhere.json"),
         (("--show", "nowhere.pub"), "cannot read the key nowhere.pub"),

@@ -43,6 +43,7 @@ MODEL = {
     "device_class": "any",
     "licence": "CC-BY-4.0",
     "notes": "for the north",
+    "golden": {"rows": 200},
     "gates": GATES,
 }
 REST = {

@@ -127,7 +127,7 @@ def test_the_latest_rows_are_held_out(times: list[str]) -> None:
 @pytest.mark.parametrize(
     ("labels", "beside", "how", "said"),
     [
-        (["a"] * 4, ["1"] * 4, "group", "all rows are of one group"),
+        (["a"] * 4, ["1"] * 4, "group", "all rows have one group"),
         (["a"] * 4, ["1", "2", "soon", "4"], "time", "row 2: 'soon' is not a time"),
         (["a"] * 4, ["1", "2", "nan", "4"], "time", "row 2: 'nan' is not a time"),
         (["a"] * 4, ["1"] * 4, "time", "too few rows"),

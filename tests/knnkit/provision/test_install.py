@@ -367,7 +367,7 @@ def test_where_the_board_cannot_fetch_the_host_sends(bare: Any, tmp_path: Path) 
         "PIP_CONFIG_FILE": "/dev/null",
     }
     done = bare.provision(offline=False)
-    assert "sent from here" in done.notes[0]
+    assert "this host sent the wheels" in done.notes[0]
     bare.assert_whole(done)
 
 

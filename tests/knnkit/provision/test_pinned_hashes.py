@@ -149,7 +149,7 @@ def test_in_the_cache_only_known_wheels_count(bare: Any, monkeypatch: pytest.Mon
     monkeypatch.delenv("KNNKIT_WHEELS", raising=False)
     monkeypatch.setattr(wheel_cache, "default_folder", lambda: bare.wheels)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
-    with pytest.raises(DeviceFailed, match=r"cannot fetch tinymath==2\.0") as caught:
+    with pytest.raises(DeviceFailed, match=r"cannot download tinymath==2\.0") as caught:
         bare.provision(wheels_dir=None)
     assert caught.value.reason == "no-wheel"
 
@@ -259,7 +259,7 @@ def test_of_two_indexes_the_board_s_pip_takes_the_wheel_that_is_known(bare: Any,
 def test_where_the_board_s_index_has_other_bytes_the_host_sends(bare: Any, piwheels: tuple[str, str]) -> None:
     bare.wire.environment = {"PIP_INDEX_URL": piwheels[1]}
     done = bare.provision(offline=False)
-    assert "differs from PyPI's and was not used: the wheels were sent from here" in done.notes[0]
+    assert "differs from PyPI's and was not used: this host sent the wheels" in done.notes[0]
     assert not list(bare.root.rglob("built_again.py"))
     bare.assert_whole(done)
 

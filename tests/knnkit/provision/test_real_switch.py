@@ -152,7 +152,7 @@ def test_a_runtime_that_answers_wrongly_on_the_device_does_not_come_into_use(ope
     for command in (operator.deploy, lambda *words, code: operator.says("provision", "--offline", *words, code=code)):
         refused = command("--runtime", NEW, code=4)
         assert (refused["outcome"], refused["reason"]) == ("failed", "gate-failed")
-        assert f"fails the golden check on {NEW}, which was not put into use" in refused["message"]
+        assert f"fails the golden check on {NEW}; the device keeps its old environment" in refused["message"]
         assert refused["certificate"]["runtime"]["name"] == NEW
         assert refused["certificate"]["different"] > 0
         assert (operator.root / "venv").readlink() == in_use

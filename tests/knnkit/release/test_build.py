@@ -13,7 +13,9 @@ from support.device_process import ROOT
 
 from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.protocol import constants
+from device_agent.shared.protocol.model_info import KnnInfo
 from knnkit import cli
+from knnkit.model.golden import long_check
 from knnkit.release import build as release_build
 from knnkit.release import keys
 
@@ -82,7 +84,7 @@ def test_a_time_of_the_build_that_is_none_is_refused_before_anything_is_made(
     monkeypatch.setattr(release_build.Material, "build", lambda *_, **__: pytest.fail("a model is being built"))
     assert build() == 2
     said = capsys.readouterr().err
-    assert f"SOURCE_DATE_EPOCH is {wrong!r}, and not seconds since 1970" in said
+    assert f"SOURCE_DATE_EPOCH is {wrong!r}, not a number of seconds since 1970" in said
     assert "export SOURCE_DATE_EPOCH=$(date +%s)" in said
     assert not (folder / "dist").exists()
 
@@ -174,7 +176,7 @@ def test_a_model_that_has_learnt_nothing_is_told(folder: Path, capsys: pytest.Ca
     assert build("--json") == 0
     told = json.loads(capsys.readouterr().out)["releases"][0]
     assert told["accuracy"] < 0.7
-    assert "is less than 'often' for every row would have" in told["warnings"][-1]
+    assert "is lower than that of the constant answer 'often'" in told["warnings"][-1]
 
 
 def test_no_release_is_written_inside_of_another(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -203,7 +205,7 @@ def test_a_version_that_is_built_again_from_something_else_warns(
     assert "was built before" not in capsys.readouterr().err
     (folder / "train.csv").write_text(CSV + "7,7,odd\n")
     assert build() == 0
-    assert "1.0.0 was built before from something else" in capsys.readouterr().err
+    assert "1.0.0 was built before from other inputs" in capsys.readouterr().err
     (folder / "deploy.yaml").write_text(YAML + "release: {version: 1.1.0}\n")
     assert build() == 0
     assert "was built before" not in capsys.readouterr().err
@@ -238,3 +240,27 @@ def test_a_folder_that_is_not_a_release_gets_no_word_about_deleting(
     assert "thesis.doc" in said
     assert "rm " not in said
     assert (folder / "dist" / ".DS_Store").exists()
+
+
+def test_golden_rows_are_as_many_as_asked_for(folder: Path) -> None:
+    assert build() == 0
+    first = (folder / "dist" / constants.GOLDEN_FILE).read_bytes()
+    (folder / "deploy.yaml").write_text(YAML.replace("k: 3", "k: 3, golden: {rows: 12}"))
+    assert build() == 0
+    fewer = Golden.from_bytes((folder / "dist" / constants.GOLDEN_FILE).read_bytes())
+    assert (len(Golden.from_bytes(first).rows), len(fewer.rows)) == (18, 12)
+    assert set(fewer.truth.tolist()) == {0, 1}  # some of every class
+
+
+@pytest.mark.parametrize(
+    ("rows", "width", "metric", "expected"),
+    [
+        (150, 4, "euclidean", ""),
+        (60_000, 784, "euclidean", "in about 44 s; fewer"),
+        (20_000, 512, "manhattan", "in about 33 s; fewer"),
+    ],
+)
+def test_a_long_check_is_said_at_the_build(rows: int, width: int, metric: str, expected: str) -> None:
+    info = KnnInfo("m", 3, width, (), ("a",), metric, "uniform", "none", rows, 1, "", "0", {})  # type: ignore[arg-type]
+    assert expected in "".join(long_check(info, 1000))
+    assert bool(long_check(info, 1000)) is bool(expected)

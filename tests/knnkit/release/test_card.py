@@ -71,7 +71,7 @@ def test_the_card_says_what_the_model_is_and_where_it_is_weak(folder: Path) -> N
         "training rows: from rows.csv",
         "split in deploy.yaml: stratified",
         "95 % interval",
-        "beyond the distance that accepts 95.00 % of ordinary rows",
+        "for rows farther away than 95.00 % of ordinary rows",
         "gates: accuracy 0.1",
         "licence: CC-BY-4.0",
         "for the &lt;b>north&lt;/b> \\| \\*greenhouse\\*",

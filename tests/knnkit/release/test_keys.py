@@ -230,7 +230,7 @@ def test_what_is_no_key_is_a_clear_error(tmp_path: Path, data: bytes) -> None:
     path.chmod(0o600)
     with pytest.raises(SigningKeyError, match="not a private key"):
         keys.load_private_key(path)
-    with pytest.raises(SigningKeyError, match=r"it has no line -----BEGIN PUBLIC KEY-----|is a private key"):
+    with pytest.raises(SigningKeyError, match=r"the text has no line -----BEGIN PUBLIC KEY-----|is a private key"):
         keys.load_public_keys([path])
 
 
@@ -334,7 +334,7 @@ def test_a_signer_whose_signature_does_not_fit_its_key_writes_nothing(tmp_path: 
 
     release = forge.write(tmp_path / "release")
     before = (release / constants.SIGNATURE_FILE).read_bytes()
-    with pytest.raises(SigningKeyError, match="does not fit its public key"):
+    with pytest.raises(SigningKeyError, match="does not match its public key"):
         sign_release(release, Broken())
     assert (release / constants.SIGNATURE_FILE).read_bytes() == before
 
@@ -361,7 +361,7 @@ def test_a_release_that_no_named_key_signed_is_not_deployed(
     release = forge.write(tmp_path / "release")
     words = ["deploy", "--target", "local", "--root", "device", "--release", str(release), "--dry-run"]
     assert main([*words, "--key", str(private.with_suffix(".pub"))]) == 4
-    assert "by none that --key names" in capsys.readouterr().err
+    assert "which --key does not name" in capsys.readouterr().err
     assert not (tmp_path / "device").exists()
 
 

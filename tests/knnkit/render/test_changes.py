@@ -39,7 +39,7 @@ def test_a_fall_is_said_first_overall_then_by_class_then_by_row() -> None:
         "2 devices: class banana, now answered apple: evaluation rows 1, 5, 7",
     ]
     tones = dict(changes.evaluation_lines(run(FALLS)))
-    assert tones["2 devices: the class 'date' is gone, against fruit 1.3.0"] == "warn"
+    assert tones["2 devices: the class 'date' of fruit 1.3.0 no longer exists"] == "warn"
 
 
 def test_a_missed_gate_names_its_rows_where_nothing_ran_before() -> None:
@@ -54,7 +54,7 @@ def test_nothing_is_said_where_nothing_was_compared() -> None:
     assert not [line for line, _ in changes.evaluation_lines(report, lambda _: ROWS) if " -> " in line]
     other = run(replace(FALLS, fits=False, classes=(), gone=(), flips=()))
     assert changes.change_lines(other.devices[0].certificate.compared) == [  # type: ignore[union-attr]
-        ("fruit 1.3.0 takes other features, so the two are not compared", "warn")
+        ("fruit 1.3.0 has other features, so the two are not compared", "warn")
     ]
 
 
@@ -79,6 +79,6 @@ def test_of_many_classes_and_rows_the_first_are_shown() -> None:
     flips = tuple(Flip(f"c{n}", f"c{n}", "x", 100 - n, tuple(range(20))) for n in range(50))
     section, *_ = changes.sections(run(replace(FALLS, classes=classes, flips=flips)), lambda _: ROWS)
     (heading, table), *_ = section.tables
-    assert heading == "Recall by class (the 25 that fall most, of 60)"
+    assert heading == "Recall by class (the 25 classes that fall most, of 60)"
     assert len(table.rows) == 25
     assert "evaluation rows 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 90 more" in section.lines[1][0]

@@ -29,14 +29,14 @@ def test_every_outcome_has_a_tone() -> None:
 def test_a_fleet_in_order_is_said_to_answer_as_the_host() -> None:
     report = run(*(device(f"pi-{n}", Outcome.COMMITTED, certificate=pages.certificate()) for n in range(3)))
     assert fleet_report.tone(report) == "good"
-    assert fleet_report.verdict(report) == "All 3 devices answer as the host does: 3 committed"
+    assert fleet_report.verdict(report) == "All 3 devices give the same answers as the host: 3 committed"
 
 
 def test_no_device_is_said_to_answer_as_the_host_without_a_certificate() -> None:
     report = run(device("a", Outcome.COMMITTED, certificate=pages.certificate()), device("b", Outcome.UNCHANGED))
-    assert "as the host does" not in fleet_report.verdict(report)
+    assert "answers as the host" not in fleet_report.verdict(report)
     missed = pages.certificate(different=1, failures=("parity",))
-    assert "as the host does" not in fleet_report.verdict(run(device("a", Outcome.ANSWERED, 4, certificate=missed)))
+    assert "answers as the host" not in fleet_report.verdict(run(device("a", Outcome.ANSWERED, 4, certificate=missed)))
 
 
 def test_an_empty_fleet_is_not_good() -> None:

@@ -109,7 +109,7 @@ FOLDED: dict[str, tuple[list[Any], dict[str, Any], str]] = {
         [StandardScaler(), Normalizer("l1")],
         {},
         "each feature is shifted, and each one is scaled by a factor of its own; "
-        "each row is divided by the sum of its amounts (l1)",
+        "each row is divided by the sum of its absolute values (l1)",
     ),
     "a scaler, and a projection": (
         [StandardScaler(), PCA(2)],

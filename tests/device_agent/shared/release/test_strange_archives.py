@@ -95,7 +95,7 @@ TRICKS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "a directory elsewhere": (lambda model: ending(model, offset=2**32 - 1), "not a knnkit model"),
     "64 bits, many members": (lambda model: in_64_bits(model, 2**62, 100), "members; at most 64"),
     "64 bits, a huge directory": (lambda model: in_64_bits(model, 4, 2**62), "a directory of"),
-    "one name twice": (doubled, "it has two members knn.json"),
+    "one name twice": (doubled, "the archive inside has two members knn.json"),
     "a member that is packed": (
         lambda model: with_members(model, other_members(model), compression=zipfile.ZIP_DEFLATED),
         "knn.json inside it is compressed",

@@ -80,10 +80,10 @@ def test_row_numbers_without_a_name_are_told_as_such() -> None:
 
 
 def test_a_name_in_other_capitals_is_pointed_out_and_not_guessed() -> None:
-    with pytest.raises(BadInput, match=r"has no column 'b \(cm\)'; 'B_cm' is another name"):
+    with pytest.raises(BadInput, match=r"has no column 'b \(cm\)'; 'B_cm' is similar, but another name"):
         read(b"a,B_cm,c\n1,2,3\n")
     _, errors, hint = read(b"A,B (CM),C\n1,2,3\n")
-    assert errors == [(1, "not numbers, and no header either: 'A' is not 'a'")]
+    assert errors == [(1, "not numbers, and no header either: 'A' is not the column 'a'")]
     assert hint == "the model takes a, b (cm), c"
 
 
@@ -93,12 +93,12 @@ def test_a_name_in_other_capitals_is_pointed_out_and_not_guessed() -> None:
         (b"1,2,3,oak", "expected 3 columns, found 4", "--ignore-extra leaves out other columns"),
         (b"1 2 3", "expected 3 columns, found 1", "the model takes a, b (cm), c"),
         (b'"1,5","2","3"', "'1,5' is not a number: a decimal comma needs semicolons or tabs", ""),
-        (b",,", "its cells are all empty", "take the line out"),
+        (b",,", "its cells are all empty", "remove the line"),
         (b"1,,3", "column 2 ('b (cm)'): the cell is empty", ""),
-        (b"1\r2,3,4", "there is a carriage return in it", "tr '\\r' '\\n'"),
+        (b"1\r2,3,4", "it contains a carriage return", "tr '\\r' '\\n'"),
         ("gr\u00f6\u00dfe,b,c".encode("latin-1"), "not UTF-8 text: byte 2 is 0xf6", "iconv -f WINDOWS-1252"),
         ("1,2,3".encode("utf-16"), "it is UTF-16 text", "iconv -f UTF-16 "),
-        ("1,2,3".encode("utf-16-le"), "there is a zero byte in it", "iconv -f UTF-16LE"),
+        ("1,2,3".encode("utf-16-le"), "it contains a zero byte", "iconv -f UTF-16LE"),
         (b"PK\x03\x04 xl/workbook", "it is a spreadsheet or a zip archive", "save it as CSV"),
         (gzip.compress(b"1,2,3"), "it is compressed with gzip", "gzip -dc"),
     ],

@@ -74,7 +74,7 @@ def test_honest_releases_are_accepted_one_after_another_and_never_back(endless: 
         state = after(state, verdict)
         assert release.verify(state, -wall).already_committed
         for older in endless[:number]:
-            with pytest.raises(Refused, match="older"):
+            with pytest.raises(Refused, match="is lower than"):
                 older.verify(state, wall)
 
 

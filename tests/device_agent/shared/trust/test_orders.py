@@ -213,7 +213,7 @@ def test_the_host_asks_for_fingerprints(wrong: list[str]) -> None:
 
 def test_the_host_signs_no_revocation_of_more_keys_than_devices_take() -> None:
     many = [f"sha256:{i:064x}" for i in range(orders.MAX_REVOKED + 1)]
-    with pytest.raises(UsageError, match="65 keys are to be revoked; one order can name at most 64"):
+    with pytest.raises(UsageError, match="65 keys to revoke are given; one order can name at most 64"):
         issue.revoke(signer("owner"), many)
     order = issue.revoke(signer("owner"), [*many[1:], *many[1:]], issued=NOW)  # the same key twice is one
     assert orders.apply(order, TWO).revoked >= set(many[1:])

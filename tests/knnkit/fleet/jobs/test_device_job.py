@@ -139,14 +139,14 @@ def test_where_an_answer_was_lost_and_nothing_is_pending_the_device_is_said_to_r
     fleet.boards["board"].faults.add("cut-before-install")
     report = run(fleet)
     assert (report.outcome, report.exit_code) == (Outcome.UNREACHABLE, 3)
-    assert "if it was activated, it returns to the previous release within 60 s" in report.message
+    assert "if the release was activated, the device returns to the previous one within 60 s" in report.message
 
 
 def test_a_device_that_answers_no_command_is_said_to_return_if_it_was_activated(fleet: Fleet) -> None:
     fleet.boards["board"].faults.add("mute")
     report = run(fleet)
     assert (report.outcome, report.reason) == (Outcome.FAILED, "no-answer")
-    assert "if it was activated, it returns to the previous release" in report.message
+    assert "if the release was activated, the device returns to the previous one" in report.message
 
 
 def test_a_device_that_reverted_meanwhile_is_rolled_back(fleet: Fleet) -> None:
@@ -172,7 +172,7 @@ def test_a_device_that_cannot_be_reached_again_is_said_to_revert_by_itself(fleet
     board.faults |= {"cut-after-install", "unreachable-2"}
     report = run(fleet)
     assert report.outcome is Outcome.UNREACHABLE
-    assert "returns to the previous release within 60 s" in report.message
+    assert "returns to the previous one within 60 s" in report.message
     assert board.known_release == "1.0.0"
 
 
@@ -318,7 +318,10 @@ def test_a_runtime_on_which_what_answers_does_not_hold_is_never_used(
     job, used = with_another_runtime(fleet, monkeypatch)
     report = run_job(job)
     assert (report.outcome, report.exit_code, report.reason, used) == (Outcome.FAILED, 4, reason, [])
-    assert report.said == f"its release fails the golden check on ai_edge_litert, which was not put into use: {said}"
+    assert (
+        report.said
+        == f"its release fails the golden check on ai_edge_litert; the device keeps its old environment: {said}"
+    )
     assert report.hint or fault == "does-not-load"
     assert (report.certificate is None) == (fault == "does-not-load")
     assert [entry for entry in board.log if entry != "1:probe"] == ["1:check", "1:check"]
@@ -336,7 +339,7 @@ def test_what_does_not_hold_where_it_answers_either_keeps_nothing_out_of_use(
     report = run_job(job)
     assert (report.outcome, used) == (Outcome.UNCHANGED, ["ai_edge_litert"])
     (warning,) = report.warnings
-    assert warning.startswith("its release fails the golden check on ai_edge_litert, and on what that replaces: ")
+    assert warning.startswith("its release fails the golden check on ai_edge_litert, as in the environment in use: ")
     assert warning.endswith(said)
 
 
@@ -372,7 +375,7 @@ def test_an_agent_that_says_no_over_a_certificate_without_fault_has_said_no(
     job, used = with_another_runtime(fleet, monkeypatch)
     report = run_job(job)
     assert (report.outcome, report.exit_code, report.reason, used) == (Outcome.FAILED, 4, "gate-failed", [])
-    assert report.said.endswith("put into use: no")
+    assert report.said.endswith("keeps its old environment: no")
 
 
 @pytest.mark.parametrize("committed", [True, False])

@@ -77,7 +77,7 @@ def test_another_hosts_activation_of_the_same_release_is_left_and_named(fleet: F
     meanwhile(fleet, "rollback", ben_begins(fleet.package))
     report = run(fleet)
     assert (report.outcome, report.exit_code, report.reason) == (Outcome.LOCKED, 5, "locked")
-    assert f"{BEN} began the activation of 1.1.0 that waits" in report.message
+    assert f"{BEN} activated 1.1.0, which waits" in report.message
     assert "the connection was lost" in report.message
     assert (board.pending, board.pending_holder) == (fleet.package.ref, BEN)
     board.commit()
@@ -118,7 +118,7 @@ def test_an_activation_that_somebody_confirmed_counts_as_committed(fleet: Fleet)
     meanwhile(fleet, "rollback", Board.commit)
     report = run(fleet)
     assert (report.outcome, report.release, report.exit_code) == (Outcome.COMMITTED, fleet.package.ref, 0)
-    assert "the device says that it was confirmed" in report.warnings[-1]
+    assert "the device says that the release was confirmed" in report.warnings[-1]
 
 
 def test_a_bad_certificate_fails_also_where_it_could_not_be_taken_back_any_more(fleet: Fleet) -> None:
@@ -171,7 +171,7 @@ def test_a_confirmation_whose_fate_nobody_can_tell_is_not_said_to_have_reverted(
     fleet.on_command = vanish
     report = run(fleet, pace=replace(PACE, confirm=0.5))
     assert (report.outcome, report.exit_code) == (Outcome.UNREACHABLE, 3)
-    assert "unless the confirmation arrived, it returns to the previous release within 0.5 s" in report.message
+    assert "unless the confirmation arrived, the device returns to the previous one within 0.5 s" in report.message
     assert board.known_release == "1.1.0"
 
 
@@ -180,7 +180,10 @@ def test_a_confirmation_that_never_left_is_said_to_return(fleet: Fleet) -> None:
     board.faults |= {f"unreachable-{line}" for line in range(2, 99)}
     report = run(fleet, pace=replace(PACE, confirm=0.5))
     assert (report.outcome, report.exit_code) == (Outcome.UNREACHABLE, 3)
-    assert "it was activated and not confirmed: it returns to the previous release within 0.5 s" in report.message
+    assert (
+        "the release was activated and not confirmed: the device returns to the previous one within 0.5 s"
+        in report.message
+    )
 
 
 def test_a_confirmation_waits_for_another_command_on_the_device(fleet: Fleet) -> None:
@@ -210,7 +213,10 @@ def test_a_device_that_is_held_when_it_is_to_be_taken_back_is_not_said_to_be_bac
     board.faults |= {"lies", "locked-rollback"}
     report = run(fleet)
     assert (report.outcome, report.exit_code) == (Outcome.FAILED, 4)
-    assert "it was activated and not confirmed: it returns to the previous release within 60 s" in report.message
+    assert (
+        "the release was activated and not confirmed: the device returns to the previous one within 60 s"
+        in report.message
+    )
     assert "ann@laptop holds this device (deploy)" in report.warnings[-1]
     assert board.pending is not None
 
@@ -225,7 +231,7 @@ def test_a_device_that_talks_nonsense_when_it_is_asked_is_not_said_to_be_as_befo
     fleet.on_command = go_mad
     report = run(fleet)
     assert (report.outcome, report.exit_code, report.reason) == (Outcome.FAILED, 1, "no-answer")
-    assert "unless the confirmation arrived, it returns to the previous release within 60 s" in report.message
+    assert "unless the confirmation arrived, the device returns to the previous one within 60 s" in report.message
     assert "`rollback` gave no answer" in report.warnings[-1]
 
 
@@ -233,7 +239,7 @@ def test_a_bad_certificate_from_a_device_that_then_vanishes_is_a_failure_of_the_
     fleet.boards["board"].faults |= {"lies", "unreachable-2"}
     report = run(fleet)
     assert (report.outcome, report.exit_code, report.reason) == (Outcome.FAILED, 4, "gate-failed")
-    assert "it returns to the previous release within 60 s" in report.message
+    assert "the device returns to the previous one within 60 s" in report.message
 
 
 # --- two hosts --------------------------------------------------------------------------------------------------------
@@ -344,14 +350,14 @@ def test_what_was_confirmed_and_is_no_more_is_told_with_what_took_its_place(
 ) -> None:
     said = lost_answer.judge(LOST, Stage.CONFIRMING, replace(found("confirmed"), committed=runs), NEW.digest, 60.0)
     assert (said.outcome, said.error) == (Outcome.ROLLED_BACK, LOST)
-    assert said.more == f"it was confirmed, and {named} has taken its place since"
+    assert said.more == f"the release was confirmed, and {named} has replaced it since"
 
 
 def test_what_became_of_another_release_is_no_answer() -> None:
     other = replace(entry("reverted"), release=OTHER.ref)
     said = lost_answer.judge(LOST, Stage.ASKED, replace(found(), became=other), NEW.digest, 60.0)
     assert said.outcome is None
-    assert said.more == "if it was activated, it returns to the previous release within 60 s"
+    assert said.more == "if the release was activated, the device returns to the previous one within 60 s"
 
 
 @pytest.mark.parametrize(
@@ -366,7 +372,7 @@ def test_why_a_device_went_back_is_told_where_it_was_not_told_to(error: KnnkitEr
 def test_what_waits_without_a_name_is_somebodys() -> None:
     said = lost_answer.judge(LOST, Stage.ASKED, replace(found(pending=NEW), lock=None), NEW.digest, 60.0)
     assert said.outcome is Outcome.LOCKED
-    assert "; nothing of this run was switched; somebody else began the activation of 1.1.0" in str(said.error)
+    assert "; this run switched nothing; somebody else activated 1.1.0" in str(said.error)
     assert said.error is not None
     assert said.error.hint == "wait, then run again"
 
@@ -375,7 +381,7 @@ def test_a_device_that_cannot_be_reached_is_to_be_asked_again_and_one_that_is_mu
     said = lost_answer.unknown(LOST, Stage.ASKED, 60.0)
     assert said.error is not None
     assert (str(said.error), said.error.reason, said.error.hint) == (
-        str(LOST), LOST.reason, "run the command again when it can be reached",
+        str(LOST), LOST.reason, "run this again when the device can be reached",
     )  # fmt: skip
     assert lost_answer.unknown(MUTE, Stage.ASKED, 60.0).error is MUTE
 

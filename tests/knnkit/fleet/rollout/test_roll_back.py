@@ -116,7 +116,7 @@ def test_a_device_that_ran_the_release_before_this_run_keeps_it(fleet: Fleet) ->
     [
         ("no-way-back", "the key of the release before was revoked"),
         ("locked-rollback", "ann@laptop holds this device"),
-        ("first", "no release ran there before"),
+        ("first", "it ran no release before"),
     ],
 )
 def test_a_device_that_cannot_go_back_is_named_and_the_others_go(fleet: Fleet, fault: str, said: str) -> None:
@@ -161,7 +161,7 @@ def test_what_another_host_brought_since_stays(fleet: Fleet) -> None:
 
     watch.on_note = replaced
     found = by_name(deploy(fleet, watch=watch))["d1"]
-    assert found.message == "d1: another host has replaced the release since; it runs fruit 2.0.0"
+    assert found.message == "d1: another host has replaced the release since; the device runs fruit 2.0.0"
     assert found.release == newer.ref
     assert versions(fleet)[1] == "2.0.0"
 
@@ -172,7 +172,7 @@ def test_an_interrupt_leaves_the_rest_on_the_release_and_names_them(fleet: Fleet
         watch.on_note = lambda text: spread.stop.set() if text.startswith("rolling") else None
         report = deploy(fleet, watch=watch, spread=spread)
     assert [by_name(report)[name].reason for name in NAMES[:3]] == ["not-rolled-back"] * 3
-    assert "interrupted before it was asked" in by_name(report)["d0"].message
+    assert "interrupted before this device was asked" in by_name(report)["d0"].message
     assert report.exit_code == 130
 
 

@@ -1,0 +1,38 @@
+"""Loads the stages of a model into TFLite.
+
+Each file is one of the verified release, with the SHA-256 that knn.json names. Never runs in NumPy alone.
+"""
+
+from __future__ import annotations
+
+from device_agent.inference.interpreter import Loader
+from device_agent.shared.embedding.chain import Chain
+from device_agent.shared.embedding.stage import StageRunner
+from device_agent.shared.protocol import constants
+from device_agent.shared.protocol.errors import DeviceUnfit, ModelUnusable
+from device_agent.shared.protocol.model_info import Input, Stage
+from device_agent.shared.release.directory import OpenRelease
+
+
+def load_chain(opened: OpenRelease, input: Input, runtime: str = "auto", threads: int = 1) -> Chain:
+    """Returns the loaded stages of an open, verified release; the release must stay open as long as they.
+
+    Raises:
+        ModelUnusable: a stage is missing, damaged or too large for this runtime.
+        DeviceUnfit: no TFLite runtime is installed.
+    """
+    return Chain(input, [_load(opened, stage, runtime, threads) for stage in input.stages])
+
+
+def _load(opened: OpenRelease, stage: Stage, runtime: str, threads: int) -> StageRunner:
+    found = opened.files.get(stage.file)
+    if stage.file not in constants.STAGE_FILES or found is None or found.sha256 != stage.sha256:
+        raise ModelUnusable(f"{stage.file} is not the file that knn.json names", hint="build the release again")
+    loader = Loader.find(opened.path(stage.file), runtime, threads)
+    if loader.name == constants.NUMPY:
+        said = f"{stage.file} needs a TFLite runtime, and NumPy alone is not one"
+        raise DeviceUnfit(said, reason="no-runtime", hint="knnkit provision --target HOST, where a runtime exists")
+    try:
+        return StageRunner(stage, loader.open(packed=True))
+    except (ValueError, RuntimeError, OSError) as error:
+        raise ModelUnusable(f"{stage.file} cannot be loaded by {loader.name} {loader.version}: {error}") from None

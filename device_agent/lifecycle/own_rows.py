@@ -1,0 +1,57 @@
+"""Checks the rows that this device makes itself.
+
+Runs the stages, searches, and compares both with the host's answers (`device_agent.shared.golden.embeddings`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from device_agent.shared.embedding.parsers import golden_rows
+from device_agent.shared.golden import embeddings, judge
+from device_agent.shared.protocol import constants
+from device_agent.shared.protocol.model_info import Gates
+from device_agent.shared.protocol.record import record, replace
+from device_agent.shared.protocol.reports import EmbeddingCheck
+from device_agent.shared.queries import narrow, origin_of
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from device_agent.inference.tflite_knn import TfliteKNN
+    from device_agent.shared.embedding.chain import Chain
+    from device_agent.shared.golden.golden_set import Golden
+
+
+@record
+class OwnRows:
+    """The counts of own rows, their verdict against this device's float64 answers, and their labels."""
+
+    check: EmbeddingCheck
+    verdict: judge.Verdict
+    label: NDArray[np.int32]
+
+
+def check_own_rows(model: TfliteKNN, chain: Chain, golden: Golden, gates: Gates) -> OwnRows:
+    """Returns how this device's own rows of the golden inputs differ from the host's.
+
+    The verdict holds accuracy and gates as they are on these rows.
+
+    Raises:
+        ModelUnusable: an input cannot be read, or a stage fails.
+    """
+    rows = golden_rows(golden, model.info, chain)
+    answers, origin = model.classify(rows), origin_of(model.info.origin)
+    own, host, exact_knn = narrow(rows, origin), narrow(golden.rows, origin), model.get_exact()
+    exact = exact_knn.answers(own)
+    same = (answers.label == exact[constants.OUTPUT_LABEL]) & (answers.indices == exact[constants.OUTPUT_INDICES]).all(
+        axis=1
+    )
+    check = embeddings.judge_embeddings(
+        golden, model.info, answers.label, exact_knn.moved(host, own), int((~same).sum()), gates.margin
+    )
+    verdict = judge.judge(golden, answers, model.info, replace(gates, latency_ms=None))
+    by_parity = tuple(said for said in verdict.failures if not said.startswith("parity"))
+    return OwnRows(check, replace(verdict, failures=(*embeddings.failures(check), *by_parity)), answers.label)

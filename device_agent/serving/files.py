@@ -1,0 +1,85 @@
+"""Rows of a batch from files.
+
+Sounds, pictures and arrays, alone or in a folder. Takes the place of `tabular.inputs.Source`; each file is one line of
+JSON.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.serving.columns import Columns
+from device_agent.shared.console import streams
+from device_agent.shared.embedding import files
+from device_agent.shared.protocol.errors import BadInput
+from device_agent.shared.protocol.record import replace
+from device_agent.shared.queries import row_type
+from device_agent.shared.tabular.inputs import Source
+
+if TYPE_CHECKING:
+    from device_agent.inference.tflite_knn import TfliteKNN
+
+#: Inputs of an array that are embedded before their answers are written.
+_AT_A_TIME = 64
+
+
+class FileSource:
+    """One file, or the files under a folder.
+
+    Raises:
+        BadInput: there is no such path.
+    """
+
+    format, start = "jsonl", b""
+    others = "take the file out of the folder"
+
+    def __init__(self, path: str) -> None:
+        self.name = path
+        self._names: list[str] = []
+        try:
+            self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            hint = f"check the path; a relative one starts at {streams.here()}"
+            raise BadInput(f"{path}: {error.strerror}", reason="no-input", hint=hint) from None
+
+    def blocks(self) -> Iterator[bytes]:
+        """Yields a line for each file."""
+        for name, line in files.lines_of(Path(self.name)):
+            self._names.append(name)
+            yield line
+
+    def where(self, number: int) -> str:
+        """Returns the name of the file in line `number`, from 1."""
+        return str(Path(self.name, self._names[number - 1])) if Path(self.name).is_dir() else self.name
+
+
+def embedded(source: Source, model: TfliteKNN) -> Iterator[tuple[NDArray[Any], range]]:
+    """Yields the rows that the stages make of an NPY file of shape (n, ...), some at a time, and their numbers.
+
+    Raises:
+        BadInput: an input does not fit the stages.
+    """
+    before = 0
+    for inputs in source.arrays(None):
+        for start in range(0, len(inputs), _AT_A_TIME):
+            rows = []
+            for number, values in enumerate(inputs[start : start + _AT_A_TIME], before):
+                try:
+                    rows.append(model.chain.embed(values))  # type: ignore[union-attr]
+                except BadInput as error:
+                    raise BadInput(f"{source.name}: inputs[{number}]: {error}", hint=error.hint) from None
+            yield np.array(rows, row_type(model.info.origin)), range(before, before + len(rows))
+            before += len(rows)
+
+
+def naming_files(path: str, columns: Columns) -> Columns:
+    """Returns the columns with each file's name before its answer, if `path` is a folder."""
+    if not Path(path).is_dir():
+        return columns
+    return replace(columns, keep=tuple(dict.fromkeys((files.FILE_KEY, *columns.keep))))

@@ -1,0 +1,155 @@
+"""Sounds: WAV and raw PCM to samples.
+
+Reads PCM of 8, 16, 24 and 32 bits and float32, any number of channels (their mean), and headers with the wrong length
+that programs write into a pipe. Another rate is resampled. Untrusted bytes; no I/O.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import struct
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.shared.embedding.stage import MAX_NUMBERS
+from device_agent.shared.protocol.errors import BadInput
+from device_agent.shared.protocol.model_info import Audio
+
+Float32 = NDArray[np.float32]
+
+WAV_MAGIC = b"RIFF"
+_PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
+_MAX_CHANNELS, _RATES = 64, (1_000, 768_000)
+#: Zero crossings of the resampling kernel on each side; a Hann window ends it.
+_CROSSINGS = 16
+_MOST_WEIGHTS = 1 << 21
+
+
+def read_wav(data: bytes, audio: Audio) -> NDArray[Any]:
+    """Returns the (n,) samples of a WAV file at the model's rate: int16, or float32 from -1 to 1.
+
+    Raises:
+        BadInput: it is damaged, or of a kind that is not read.
+    """
+    if len(data) < 12 or data[8:12] != b"WAVE":
+        raise BadInput("it begins as a WAV file, and is not one")
+    form, samples = _chunks(data)
+    if len(form) < 16:
+        raise BadInput("the WAV file has no format")
+    kind, channels, rate, _, _, bits = struct.unpack_from("<HHLLHH", form)
+    if kind == _EXTENSIBLE and len(form) >= 26:
+        kind = struct.unpack_from("<H", form, 24)[0]
+    if not (1 <= channels <= _MAX_CHANNELS and _RATES[0] <= rate <= _RATES[1]):
+        raise BadInput(f"the WAV file claims {channels} channels at {rate} Hz")
+    mono = _mixed(_samples(samples, kind, bits), channels)
+    if audio.seconds is not None:
+        mono = mono[: math.ceil((audio.seconds + 1.0) * rate)]
+    return mono if rate == audio.rate else resample(_unit(mono), rate, audio.rate)
+
+
+def read_pcm(data: bytes) -> NDArray[np.int16]:
+    """Returns the samples of raw PCM: 16 bits, little-endian, one channel, at the model's rate."""
+    return np.frombuffer(data, "<i2", len(data) // 2).astype(np.int16)
+
+
+def prepare(samples: NDArray[Any], audio: Audio) -> Float32:
+    """Returns (n,) samples as the first stage takes them: in its scale, and of the stated length.
+
+    Raises:
+        BadInput: they are not one row of samples, or there are none.
+    """
+    if samples.ndim != 1 or not len(samples):
+        raise BadInput(f"a sound is a row of samples, and this has the shape {samples.shape}")
+    found = _unit(samples) * np.float32(audio.full_scale)
+    if audio.seconds is None:
+        return found
+    length = round(audio.seconds * audio.rate)
+    return np.pad(found[:length], (0, max(0, length - len(found))))
+
+
+def resample(samples: Float32, old: int, new: int) -> Float32:
+    """Returns samples at another rate, by a windowed sinc that cuts what the new rate cannot hold.
+
+    Raises:
+        BadInput: the two rates are too far apart, or the result is too long.
+    """
+    common = math.gcd(old, new)
+    up, down = new // common, old // common
+    count = -(-len(samples) * up // down)
+    half = math.ceil(_CROSSINGS * max(1.0, down / up))
+    if up * (2 * half + 1) > _MOST_WEIGHTS or count > MAX_NUMBERS:
+        raise BadInput(
+            f"{len(samples):,} samples at {old} Hz cannot be made {new} Hz", hint="sox FILE -r RATE FILE.wav"
+        )
+    kernel = _kernel(up, down, half)
+    padded = np.pad(samples, half)
+    found = np.empty(count, np.float32)
+    reach = np.arange(2 * half + 1)
+    step = max(1, _MOST_WEIGHTS // (2 * half + 1))
+    for start in range(0, count, step):
+        place = np.arange(start, min(start + step, count)) * down
+        near = padded[np.minimum(place // up, len(samples) - 1)[:, None] + reach]
+        found[start : start + len(place)] = np.einsum("ij,ij->i", near, kernel[place % up])
+    return found
+
+
+@functools.lru_cache(maxsize=8)
+def _kernel(up: int, down: int, half: int) -> NDArray[np.float64]:
+    """Returns (up, 2 half + 1) weights of old samples, for each position between two of them."""
+    cut = min(1.0, up / down)
+    gap = np.arange(up)[:, None] / up - (np.arange(2 * half + 1) - half)
+    window = np.where(np.abs(gap) < half, 0.5 + 0.5 * np.cos(np.pi * gap / half), 0.0)
+    weights = cut * np.sinc(cut * gap) * window
+    return np.asarray(weights / weights.sum(axis=1, keepdims=True))
+
+
+def _chunks(data: bytes) -> tuple[bytes, bytes]:
+    """Returns the format and the samples; the samples may be shorter or longer than the header says."""
+    place, form = 12, b""
+    while place + 8 <= len(data):
+        name, size = data[place : place + 4], struct.unpack_from("<L", data, place + 4)[0]
+        if name == b"fmt ":
+            form = data[place + 8 : place + 8 + min(size, 40)]
+        if name == b"data":
+            return form, data[place + 8 : place + 8 + size] if size else data[place + 8 :]
+        place += 8 + size + size % 2
+    raise BadInput("the WAV file has no samples")
+
+
+def _samples(data: bytes, kind: int, bits: int) -> NDArray[Any]:
+    if kind == _FLOAT and bits == 32:
+        found = np.frombuffer(data, "<f4", len(data) // 4)
+        return np.nan_to_num(found, nan=0.0, posinf=0.0, neginf=0.0)
+    if kind != _PCM or bits not in (8, 16, 24, 32):
+        said = f"WAV of format {kind} with {bits} bits is not read"
+        raise BadInput(said, hint="ffmpeg -i FILE -c:a pcm_s16le FILE.wav writes PCM")
+    if bits == 16:
+        return read_pcm(data)
+    if bits == 8:
+        return (np.frombuffer(data, np.uint8).astype(np.float32) - 128.0) / np.float32(128.0)
+    if bits == 32:
+        return (np.frombuffer(data, "<i4", len(data) // 4) / 2.0**31).astype(np.float32)
+    triples = np.frombuffer(data, np.uint8, len(data) // 3 * 3).reshape(-1, 3)
+    whole = np.zeros((len(triples), 4), np.uint8)
+    whole[:, 1:] = triples
+    return (whole.view("<i4")[:, 0] / 2.0**31).astype(np.float32)
+
+
+def _mixed(samples: NDArray[Any], channels: int) -> NDArray[Any]:
+    if channels == 1:
+        return samples
+    frames = _unit(samples[: len(samples) // channels * channels]).reshape(-1, channels)
+    return np.asarray(frames.mean(axis=1), np.float32)
+
+
+def _unit(samples: NDArray[Any]) -> Float32:
+    """Returns samples as float32; whole numbers are PCM, whose full scale becomes 1."""
+    if samples.dtype.kind == "f":
+        return np.asarray(samples, np.float32)
+    if samples.dtype == np.uint8:
+        return (samples.astype(np.float32) - 128.0) / np.float32(128.0)
+    most = float(2 ** (8 * samples.dtype.itemsize - 1))
+    return np.asarray(samples / most, np.float32)

@@ -1,0 +1,92 @@
+"""Chain of stages that makes one row.
+
+The stages run in order; `pool` then makes one row of many by statistics over the first axis. Host and device use this
+code, each with its own TFLite runtime. No I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.shared.embedding.stage import MAX_NUMBERS, StageRunner
+from device_agent.shared.protocol.errors import BadInput
+from device_agent.shared.protocol.model_info import Input, Stage
+
+Array = NDArray[np.float32]
+
+
+class Chain:
+    """The stages of a model, loaded.
+
+    Args:
+        input: of knn.json.
+        runners: one for each stage, in order.
+    """
+
+    def __init__(self, input: Input, runners: Sequence[StageRunner]) -> None:
+        self.input, self._runners = input, runners
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages, with the shapes and types of their files."""
+        return tuple(runner.stage for runner in self._runners)
+
+    def embed(self, values: NDArray[np.generic]) -> Array:
+        """Returns the (n,) float32 row of one raw array.
+
+        Raises:
+            BadInput: the array does not fit the stages, or the row has a number that is not finite.
+            ModelUnusable: the runtime fails.
+        """
+        if values.size > MAX_NUMBERS * (3 if self.input.image else 1):
+            raise BadInput(f"the input has {values.size:,} numbers; at most {MAX_NUMBERS:,} are read")
+        values = prepared(values, self.input)
+        with np.errstate(over="ignore"):
+            found = np.asarray(values, np.float32)
+        if values.size == self.input.width:
+            found = found.reshape(-1)
+        if not np.isfinite(found).all():
+            raise BadInput("the input has a value that is not a finite float32 number")
+        for runner in self._runners:
+            found = runner.run(found)
+        row = pooled(found, self.input.pool)
+        if not np.isfinite(row).all():
+            raise BadInput("the stages answer with a number that is not finite")
+        return row
+
+
+def prepared(values: NDArray[Any], input: Input) -> NDArray[Any]:
+    """Returns samples or pixels as the first stage takes them; other arrays as they are.
+
+    Raises:
+        BadInput: they are not a sound or a picture.
+    """
+    if input.audio is not None:
+        from device_agent.shared.embedding import audio
+
+        return audio.prepare(values, input.audio)
+    if input.image is not None:
+        from device_agent.shared.embedding import picture
+
+        return picture.prepare(values, input.image)
+    return values
+
+
+def pooled(values: Array, pool: Sequence[str]) -> Array:
+    """Returns one (n,) row: the statistics over the first axis, one after the other; without any, all numbers."""
+    if not pool:
+        return values.reshape(-1)
+    table = values.reshape(len(values), -1).astype(np.float64)
+    return np.concatenate([np.asarray(_STATISTICS[name](table), np.float32) for name in pool])
+
+
+_STATISTICS = {
+    "mean": lambda table: table.mean(axis=0),
+    "max": lambda table: table.max(axis=0),
+    "min": lambda table: table.min(axis=0),
+    "std": lambda table: table.std(axis=0),
+}

@@ -1,0 +1,109 @@
+"""Decodes the bytes of one raw input.
+
+Knows NPY, WAV, PNG and JPEG by their first bytes. Untrusted bytes: sizes are checked before anything is unpacked, and
+nothing is unpickled. No I/O.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import json
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.shared.embedding import audio, picture
+from device_agent.shared.embedding.stage import MAX_NUMBERS
+from device_agent.shared.protocol.errors import BadInput
+from device_agent.shared.protocol.model_info import Input
+
+NPY_MAGIC = b"\x93NUMPY"
+#: Most bytes of one input, and of a line that holds one in base64.
+MAX_BYTES = 64 * 1024 * 1024
+MAX_LINE = MAX_BYTES * 4 // 3 + 4096
+#: Every exception of NumPy for a broken file.
+_BROKEN = (ValueError, TypeError, KeyError, OverflowError, SyntaxError, EOFError, MemoryError, RecursionError)
+#: Key of an object in JSON lines that holds the input.
+KEY = "input"
+#: Key of raw PCM: 16 bits, little-endian, one channel, at the model's rate.
+PCM_KEY = "pcm"
+
+
+def decode(data: bytes, input: Input) -> NDArray[Any]:
+    """Returns the array of one file of raw input.
+
+    Raises:
+        BadInput: it is not such a file, is damaged, or is too large.
+    """
+    if len(data) > MAX_BYTES:
+        raise BadInput(f"it has {len(data):,} bytes; at most {MAX_BYTES:,} are read")
+    if data.startswith(NPY_MAGIC):
+        return _read_npy(data)
+    if input.audio is not None and data.startswith(audio.WAV_MAGIC):
+        return audio.read_wav(data, input.audio)
+    if input.image is not None and data.startswith(picture.MAGIC):
+        return picture.read_file(data, input.image)
+    raise BadInput(f"the model takes {takes(input)}, and this is something else")
+
+
+def takes(input: Input) -> str:
+    """Returns what a model takes, in words."""
+    if input.audio is not None:
+        return "sounds (WAV, raw PCM, or NPY of samples)"
+    return "arrays (NPY, or numbers)" if input.image is None else "pictures (PNG, JPEG, or NPY of pixels)"
+
+
+def from_json(value: Any, input: Input) -> NDArray[Any]:
+    """Returns the array of a JSON value: numbers, nested or not, or a file in base64.
+
+    Raises:
+        BadInput: it is neither, or the file cannot be read.
+    """
+    if isinstance(value, str):
+        return decode(from_base64(value), input)
+    if not isinstance(value, list):
+        raise BadInput(f"expected numbers or base64, found {json.dumps(value)[:40]}")
+    try:
+        with np.errstate(over="ignore"):
+            found = np.array(value, np.float64)
+    except (ValueError, TypeError, OverflowError):
+        raise BadInput("the array holds something that is not a number, or its rows have different lengths") from None
+    return found.astype(np.float32) if np.isfinite(found).all() else found
+
+
+def from_base64(text: Any) -> bytes:
+    """Returns the bytes of base64.
+
+    Raises:
+        BadInput: it is something else.
+    """
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError, TypeError) as error:
+        raise BadInput(f"the text is not base64: {error}") from None
+
+
+def to_json(values: NDArray[Any]) -> str:
+    """Returns a line that `from_json` reads as the same array, type and all."""
+    buffer = io.BytesIO()
+    np.save(buffer, np.ascontiguousarray(values), allow_pickle=False)
+    return json.dumps({KEY: base64.b64encode(buffer.getvalue()).decode()})
+
+
+def _read_npy(data: bytes) -> NDArray[Any]:
+    stream = io.BytesIO(data)
+    try:
+        npy: Any = np.lib.format
+        old = npy.read_magic(stream) == (1, 0)
+        shape, _, dtype = npy.read_array_header_1_0(stream) if old else npy.read_array_header_2_0(stream)
+        size = math.prod(shape)
+        if dtype.kind not in "fiub" or size > MAX_NUMBERS or size * dtype.itemsize > len(data):
+            raise ValueError(f"it holds {dtype} of shape {shape}")
+        stream.seek(0)
+        return np.asarray(np.load(stream, allow_pickle=False))
+    except _BROKEN as error:
+        raise BadInput(f"its NPY is damaged: {str(error)[:200]}") from None

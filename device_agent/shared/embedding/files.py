@@ -1,0 +1,70 @@
+"""Files of sounds, pictures and arrays as JSON lines.
+
+`classify` reads these lines on a board, and `knnkit classify` sends them to one. Decodes nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from device_agent.shared.embedding.decode import KEY, MAX_BYTES, PCM_KEY
+from device_agent.shared.protocol.errors import BadInput
+from device_agent.shared.safe_files import read_small
+
+#: Key of the file's name in a line.
+FILE_KEY = "file"
+PCM_SUFFIXES = (".pcm", ".raw", ".s16")
+SUFFIXES = (".wav", ".png", ".jpg", ".jpeg", *PCM_SUFFIXES)
+#: Files of a folder: what a model can take.
+IN_FOLDERS = (*SUFFIXES, ".npy")
+
+
+def is_raw(path: str | Path) -> bool:
+    """Whether a path is a folder, or has the suffix of a sound or picture."""
+    return Path(path).suffix.lower() in SUFFIXES or Path(path).is_dir()
+
+
+def files_of(path: Path) -> list[Path]:
+    """Returns the file, or the files under a folder in order of their names.
+
+    Raises:
+        BadInput: the folder has no file that a model could take.
+    """
+    if not path.is_dir():
+        return [path]
+    found = sorted(each for each in path.rglob("*") if each.suffix.lower() in IN_FOLDERS and each.is_file())
+    if not found:
+        raise BadInput(f"{path}: it has no {', '.join(IN_FOLDERS)} file", reason="no-rows")
+    return found
+
+
+def read_file(path: Path) -> bytes:
+    """Returns the bytes of one file.
+
+    Raises:
+        BadInput: it cannot be read, or is too large.
+    """
+    try:
+        data = read_small(path, MAX_BYTES, follow=True)
+    except OSError as error:
+        raise BadInput(f"{path}: {error.strerror or error}", reason="no-input") from None
+    if len(data) > MAX_BYTES:
+        raise BadInput(f"{path}: it has more than {MAX_BYTES:,} bytes")
+    return data
+
+
+def lines_of(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Yields the name of each file, relative to the folder, and its line.
+
+    Raises:
+        BadInput: a file cannot be read.
+    """
+    for file in files_of(path):
+        name = file.relative_to(path).as_posix() if path.is_dir() else file.name
+        key = PCM_KEY if file.suffix.lower() in PCM_SUFFIXES else KEY
+        name = name.encode("utf-8", "replace").decode()
+        line = {FILE_KEY: name, key: base64.b64encode(read_file(file)).decode()}
+        yield name, json.dumps(line).encode() + b"\n"

@@ -1,0 +1,117 @@
+"""Parsers of raw inputs as JSON lines and CSV.
+
+As the parsers of plain rows, but `Parsed.rows` are what the stages make of the inputs. They are loaded only for a model
+with stages.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.shared.embedding.audio import read_pcm
+from device_agent.shared.embedding.chain import Chain
+from device_agent.shared.embedding.decode import KEY, PCM_KEY, from_base64, from_json
+from device_agent.shared.golden.golden_set import Golden
+from device_agent.shared.protocol.errors import BadInput, ModelUnusable
+from device_agent.shared.protocol.model_info import KnnInfo
+from device_agent.shared.protocol.record import replace
+from device_agent.shared.queries import default_names, row_type
+from device_agent.shared.tabular.csv_reader import CsvParser
+from device_agent.shared.tabular.reader import Line, Parsed, line_by_line
+
+
+class InputJsonParser:
+    """One input on each line: base64 of a file, numbers, or an object with either under the key `input`.
+
+    Args:
+        info: of the model.
+        chain: its stages.
+        keep: further keys of the object whose values are returned with each row.
+    """
+
+    def __init__(self, info: KnnInfo, chain: Chain, *, keep: Sequence[str] = ()) -> None:
+        self.header: bool | None = False
+        self.line = 0
+        self.dtype = row_type(info.origin)
+        self.chain, self._keep = chain, keep
+
+    def parse(self, block: bytes) -> Parsed:
+        """Parses a block that ends with a newline, and embeds its inputs."""
+        return line_by_line(self, block, self._parse_line)
+
+    def _parse_line(self, line: bytes) -> Line:
+        try:
+            found = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise BadInput(f"not JSON: {error}", hint='an input is [0.1, ...], or {"input": "BASE64"}') from None
+        kept: list[Any] = []
+        if isinstance(found, dict):
+            key = PCM_KEY if PCM_KEY in found and self.chain.input.audio else KEY
+            missing = next((name for name in (key, *self._keep) if name not in found), None)
+            if missing is not None:
+                raise BadInput(f"the object has no key {missing!r}")
+            kept = [found[name] for name in self._keep]
+            if key == PCM_KEY:
+                return self.chain.embed(read_pcm(from_base64(found[key]))).tolist(), kept
+            found = found[KEY]
+        elif self._keep:
+            raise BadInput(f"an array has no key {self._keep[0]!r} (--keep)", hint='write {"input": ...}')
+        return self.chain.embed(from_json(found, self.chain.input)).tolist(), kept
+
+
+class InputCsvParser(CsvParser):
+    """A row of numbers on each line: the raw input, flat.
+
+    Raises:
+        BadInput: the model takes files or arrays of any shape.
+    """
+
+    def __init__(self, info: KnnInfo, chain: Chain, *, ignore_extra: bool = False, keep: Sequence[str] = ()) -> None:
+        self.chain = chain
+        size = chain.input.width
+        if size is None:
+            raise BadInput("the model takes files or arrays, not rows of CSV", hint="--format jsonl, or NPY")
+        names = chain.input.columns or default_names(size)
+        raw = replace(info, feature_names=names, n_features=size, origin=None, table=None)
+        super().__init__(raw, ignore_extra=ignore_extra, keep=keep)
+        self._dtype_of_rows = row_type(info.origin)
+
+    def parse(self, block: bytes) -> Parsed:
+        """Parses a block that ends with a newline, and embeds its rows.
+
+        Raises:
+            BadInput: the header does not fit the model.
+        """
+        parsed = super().parse(block)
+        if not len(parsed.rows):
+            return parsed
+        places = [place for place in range(parsed.count) if place not in parsed.errors]
+        rows, good, errors = [], [], dict(parsed.errors)
+        for number, row in enumerate(parsed.rows):
+            try:
+                rows.append(self.chain.embed(row))
+                good.append(number)
+            except BadInput as error:
+                errors[places[number]] = (parsed.lines[number], str(error))
+        kept = [[column[number] for number in good] for column in parsed.kept]
+        lines = [parsed.lines[number] for number in good]
+        made = np.array(rows, self._dtype_of_rows) if rows else parsed.rows[:0]
+        return Parsed(made, parsed.count, errors, parsed.hint, kept, lines)
+
+
+def golden_rows(golden: Golden, info: KnnInfo, chain: Chain) -> NDArray[Any]:
+    """Returns the (n, n_features) rows that these stages make of the raw golden inputs.
+
+    Raises:
+        ModelUnusable: there are no raw inputs, or one cannot be read.
+    """
+    parsed = InputJsonParser(info, chain).parse(golden.raw)
+    if parsed.errors or parsed.rows.shape != golden.rows.shape:
+        wrong = next(iter(parsed.errors.values()), (0, f"{len(parsed.rows)} inputs for {len(golden.rows)} answers"))
+        raise ModelUnusable(f"golden.npz does not fit the model's stages: {wrong[1]}", hint="build the release again")
+    return parsed.rows

@@ -1,0 +1,163 @@
+"""One `.tflite` stage, run in any TFLite interpreter.
+
+Host and device run a stage by this code; each gives it an interpreter of its own runtime. Quantised inputs and
+outputs are numbers here: `(q - zero_point) * scale`. Checks the tensors' sizes before any memory is allocated for them.
+Loads no runtime.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.shared.protocol.errors import BadInput, ModelUnusable
+from device_agent.shared.protocol.model_info import Stage
+
+Array = NDArray[np.float32]
+
+#: Most bytes of all tensors of a stage, and most numbers of an input or output.
+MAX_TENSORS = 512 * 1024 * 1024
+MAX_NUMBERS = 32 * 1024 * 1024
+_DTYPES = ("float32", "uint8", "int8", "int16")
+#: Every exception of a TFLite interpreter.
+_BROKEN = (ValueError, RuntimeError, TypeError, IndexError, OverflowError)
+
+
+class StageRunner:
+    """A stage with its interpreter.
+
+    Args:
+        stage: of knn.json; its shape and dtype are compared with the file unless the shape is empty.
+        interpreter: has loaded the file, and allocated nothing.
+
+    Attributes:
+        stage: with the shape and dtype of the file.
+
+    Raises:
+        ModelUnusable: the file is not what knn.json says, or its tensors are too large or of another kind.
+    """
+
+    def __init__(self, stage: Stage, interpreter: Any) -> None:
+        self._interpreter = interpreter
+        inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
+        if len(inputs) != 1 or not outputs:
+            raise ModelUnusable(f"{stage.file}: it has {len(inputs)} inputs; a stage has one input and one output")
+        self._input, self._output = inputs[0], outputs[0]
+        for detail in (self._input, self._output):
+            if np.dtype(detail["dtype"]).name not in _DTYPES:
+                raise ModelUnusable(f"{stage.file}: a tensor of {np.dtype(detail['dtype']).name} is not supported")
+        shape, dtype = _signature(self._input), np.dtype(self._input["dtype"]).name
+        if stage.shape and (stage.shape, stage.dtype) != (shape, dtype):
+            raise ModelUnusable(f"{stage.file} takes {dtype} {shape}, but knn.json says {stage.dtype} {stage.shape}")
+        self.stage = Stage(**{**vars(stage), "shape": shape, "dtype": dtype})
+        size = sum(_bytes(detail) for detail in interpreter.get_tensor_details())
+        if size > MAX_TENSORS:
+            raise ModelUnusable(f"{stage.file}: its tensors have {size:,} bytes; at most {MAX_TENSORS:,} are allowed")
+        self._shape: tuple[int, ...] | None = None
+
+    def run(self, values: Array) -> Array:
+        """Returns the output for an array of numbers, whose windows are stacked along the first axis.
+
+        Raises:
+            BadInput: it has another size than the stage takes.
+            ModelUnusable: the runtime fails.
+        """
+        stage = self.stage
+        if stage.frames is None:
+            return self._finished(self._once(values))
+        if len(values) < stage.frames:
+            said = f"{stage.file} takes windows of {stage.frames} rows, and there are {len(values)}"
+            raise BadInput(said, hint="a longer input; `seconds:` of audio fills a short sound with silence")
+        starts = range(0, len(values) - stage.frames + 1, stage.hop)
+        return self._finished(np.stack([self._once(values[start : start + stage.frames]) for start in starts]))
+
+    def _finished(self, values: Array) -> Array:
+        stage = self.stage
+        if (stage.multiply, stage.add) != (1.0, 0.0):
+            values = values * np.float32(stage.multiply) + np.float32(stage.add)
+        return values
+
+    def _once(self, values: Array) -> Array:
+        shape = fitting_shape(self.stage, values.size)
+        if shape != self._shape:
+            self._resize(shape)
+        try:
+            self._interpreter.set_tensor(self._input["index"], _quantised(values.reshape(shape), self._input))
+            self._interpreter.invoke()
+            found = self._interpreter.get_tensor(self._output["index"])
+        except _BROKEN as error:
+            raise ModelUnusable(f"{self.stage.file} fails: {_one_line(error)}", reason="model-unusable") from None
+        if found.size > MAX_NUMBERS:
+            raise ModelUnusable(f"{self.stage.file}: its output has {found.size:,} numbers")
+        kept = [
+            length
+            for place, (length, signed) in enumerate(zip(found.shape, _signature(self._output, found.ndim)))
+            if signed != 1 and not (place == 0 and length == 1)
+        ]
+        return _numbers(found, self._output).reshape(kept or [1])
+
+    def _resize(self, shape: tuple[int, ...]) -> None:
+        before, self._shape = self._shape, None
+        try:
+            if before is not None or shape != tuple(self._input["shape"].tolist()):
+                self._interpreter.resize_tensor_input(self._input["index"], shape, strict=False)
+            self._interpreter.allocate_tensors()
+        except _BROKEN as error:
+            said = f"{self.stage.file} cannot take an input of shape {shape}: {_one_line(error)}"
+            raise (BadInput(said) if -1 in self.stage.shape else ModelUnusable(said)) from None
+        self._shape = shape
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+def fitting_shape(stage: Stage, count: int) -> tuple[int, ...]:
+    """Returns the shape of `count` numbers as the stage takes them; an open first axis is the batch, of 1 if it can be.
+
+    Raises:
+        BadInput: no shape fits.
+    """
+    shape = list(stage.shape)
+    if shape.count(-1) > 1 and shape[0] == -1:
+        shape[0] = 1
+    known = math.prod(length for length in shape if length != -1)
+    opened = shape.count(-1)
+    if count < 1 or opened > 1 or known < 1 or count % known or (not opened and count != known):
+        takes = "x".join("?" if length == -1 else str(length) for length in stage.shape)
+        raise BadInput(f"{stage.file} takes {takes} numbers, and gets {count:,}")
+    return tuple(count // known if length == -1 else length for length in shape)
+
+
+def _signature(detail: Any, ndim: int | None = None) -> tuple[int, ...]:
+    """Returns the shape of a tensor with -1 for open lengths."""
+    found = detail.get("shape_signature", detail["shape"])
+    found = found if len(found) == len(detail["shape"]) else detail["shape"]
+    if ndim is not None and len(found) != ndim:
+        return (0,) * ndim
+    return tuple(int(length) for length in found)
+
+
+def _bytes(detail: Any) -> int:
+    dtype = np.dtype(detail["dtype"]) if detail["dtype"] is not None else np.dtype(np.uint8)
+    return math.prod(max(1, int(length)) for length in detail["shape"]) * max(1, dtype.itemsize)
+
+
+def _quantised(values: Array, detail: Any) -> NDArray[Any]:
+    dtype = np.dtype(detail["dtype"])
+    if dtype == np.float32:
+        return np.ascontiguousarray(values, np.float32)
+    scale, zero = detail["quantization"]
+    limits = np.iinfo(dtype)
+    steps = values if not scale else values / np.float32(scale) + np.float32(zero)
+    return np.clip(np.rint(steps), limits.min, limits.max).astype(dtype)
+
+
+def _numbers(values: NDArray[Any], detail: Any) -> Array:
+    if values.dtype == np.float32:
+        return np.asarray(values, np.float32)
+    scale, zero = detail["quantization"]
+    return (values.astype(np.float32) - np.float32(zero)) * np.float32(scale or 1.0)

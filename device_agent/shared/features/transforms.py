@@ -1,0 +1,284 @@
+"""Nonlinear steps of a pipeline, in float64.
+
+A table's transforms take the numbers and codes of its columns, and make the model's features of them, one after the
+other. Each replaces some columns that stand side by side. Host and device run this code, so that a row means the same
+in training and on a board. Elementwise operations and sums in a fixed order; no BLAS, no I/O. The formulas are
+scikit-learn's.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Callable, Sequence
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.shared.protocol.errors import ModelUnusable
+from device_agent.shared.protocol.model_info import Transform
+
+Float64 = NDArray[np.float64]
+Step = Callable[[Float64], Float64]
+
+#: Results of `look_up` in a one-hot step: no feature, or a category that the model refuses.
+NOTHING, REFUSED = -1.0, -2.0
+#: Functions of FunctionTransformer, by name.
+FUNCTIONS: dict[str, Any] = {
+    name: getattr(np, name)
+    for name in ("abs", "cbrt", "exp", "expm1", "log", "log10", "log1p", "log2", "sqrt", "square")
+}
+#: Values so close to the ends of the training rows are at the end (`BOUNDS_THRESHOLD` of scikit-learn).
+_BOUND = 1e-7
+
+
+def make(kind: str, start: int, count: int, *arrays: Any) -> Transform:
+    """Returns a transform of `count` columns from `start` on; its arrays become float64."""
+    packed = (base64.b64encode(np.ascontiguousarray(array, "<f8").tobytes()).decode() for array in arrays)
+    return Transform(kind, start, count, tuple(packed))
+
+
+def arrays_of(transform: Transform) -> list[Float64]:
+    """Returns the arrays of a transform.
+
+    Raises:
+        ValueError: they are not base64.
+    """
+    return [np.frombuffer(base64.b64decode(text, validate=True), "<f8") for text in transform.arrays]
+
+
+class Transforms:
+    """The transforms of a table, ready to run.
+
+    Args:
+        transforms: in their order.
+
+    Raises:
+        ModelUnusable: one is unknown, or its arrays do not fit it.
+    """
+
+    def __init__(self, transforms: Sequence[Transform]) -> None:
+        self._steps: list[tuple[int, int, Step]] = []
+        for each in transforms:
+            try:
+                step = FUNCTIONS[each.kind] if each.kind in FUNCTIONS else _KINDS[each.kind](*arrays_of(each))
+            except (KeyError, TypeError, ValueError, IndexError) as error:
+                raise ModelUnusable(f"knn.json: the transform {each.kind!r} cannot be used: {error}") from None
+            self._steps.append((each.start, each.count, step))
+
+    def __call__(self, rows: NDArray[Any]) -> Float64:
+        """Returns the (n, n_features) features of (n, n_columns) numbers and codes.
+
+        Raises:
+            ModelUnusable: a transform does not fit the columns.
+        """
+        found: Float64 = rows.astype(np.float64)
+        with np.errstate(all="ignore"):  # a result that is not finite is found by the caller
+            for start, count, step in self._steps:
+                if start + count > found.shape[1]:
+                    raise ModelUnusable(
+                        f"knn.json: a transform takes {count} columns from {start} on, of {found.shape[1]}"
+                    )
+                try:
+                    part = step(found[:, start : start + count])
+                except (ValueError, IndexError) as error:
+                    raise ModelUnusable(f"knn.json: a transform does not fit its columns: {error}") from None
+                found = np.concatenate([found[:, :start], part, found[:, start + count :]], axis=1)
+        return found
+
+
+# --- columns ------------------------------------------------------------------------------------------------------
+def _take(places: Float64) -> Step:
+    chosen = places.astype(np.int64)
+    return lambda rows: rows[:, chosen]
+
+
+def _is_missing(rows: Float64, missing: float) -> NDArray[np.bool_]:
+    return np.isnan(rows) if math.isnan(missing) else rows == missing
+
+
+def _impute(missing: Float64, fill: Float64) -> Step:
+    return lambda rows: np.where(_is_missing(rows, missing[0]), fill, rows)
+
+
+def _indicate(missing: Float64) -> Step:
+    return lambda rows: _is_missing(rows, missing[0]).astype(np.float64)
+
+
+# --- categories ---------------------------------------------------------------------------------------------------
+def _look_up(column: Float64, values: Float64, results: Float64, other: float) -> Float64:
+    """Returns the (n,) results of the values that (n,) numbers are equal to; NaN is a value like any other."""
+    order = np.argsort(values, kind="stable")  # NaN is last
+    ordered = values[order]
+    at = np.minimum(np.searchsorted(ordered, column), len(ordered) - 1)
+    equal = (ordered[at] == column) | (np.isnan(ordered[at]) & np.isnan(column))
+    return np.where(equal, results[order[at]], other)
+
+
+def _mapped(values: Float64, owners: Float64, results: Float64, others: Float64) -> Step:
+    """Returns the step that looks up each column: `owners` has the column of a value, `others` the other results."""
+    parts = [
+        (values[owners == column], results[owners == column], other) for column, other in enumerate(others.tolist())
+    ]
+    if any(not len(part) for part, _, _ in parts):
+        raise ValueError("a column without categories")
+    return lambda rows: np.stack([_look_up(rows[:, column], *part) for column, part in enumerate(parts)], axis=1)
+
+
+def _one_hot(values: Float64, owners: Float64, results: Float64, others: Float64, width: Float64) -> Step:
+    look_up, columns = _mapped(values, owners, results, others), int(width[0])
+
+    def apply(rows: Float64) -> Float64:
+        found = np.zeros((len(rows), columns))
+        for places in look_up(rows).T:
+            hot = np.flatnonzero(places >= 0.0)
+            found[hot, places[hot].astype(np.int64)] = 1.0
+            found[places == REFUSED] = np.nan
+        return found
+
+    return apply
+
+
+# --- numbers ------------------------------------------------------------------------------------------------------
+def _affine(origin: Float64, factor: Float64) -> Step:
+    return lambda rows: (rows - origin) * factor
+
+
+def _scaled(factor: Float64, offset: Float64) -> Step:
+    return lambda rows: rows * factor + offset
+
+
+def _clip(low: Float64, high: Float64) -> Step:
+    return lambda rows: np.clip(rows, low[0], high[0])
+
+
+def _linear(matrix: Float64, origin: Float64) -> Step:
+    factors = matrix.reshape(len(origin), -1)
+
+    def apply(rows: Float64) -> Float64:
+        found = np.zeros((len(rows), factors.shape[1]))
+        for column, row in enumerate(factors):  # in the order of the columns: the same bits on every machine
+            found += (rows[:, column] - origin[column])[:, np.newaxis] * row
+        return found
+
+    return apply
+
+
+def _normalize(order: Float64) -> Step:
+    def apply(rows: Float64) -> Float64:
+        terms = np.abs(rows) if order[0] != 2.0 else rows * rows
+        total = np.zeros(len(rows))
+        for column in terms.T:
+            total = np.maximum(total, column) if math.isinf(order[0]) else total + column
+        norm = np.sqrt(total) if order[0] == 2.0 else total
+        found: Float64 = rows / np.where(norm == 0.0, 1.0, norm)[:, np.newaxis]
+        return found
+
+    return apply
+
+
+def _binarize(threshold: Float64) -> Step:
+    return lambda rows: np.where(np.isnan(rows), np.nan, rows > float(threshold[0]))
+
+
+def _bins(edges: Float64, owners: Float64) -> Step:
+    """`edges` are those between the bins; `owners` has the column of each."""
+    parts = [edges[owners == column] for column in range(int(owners.max(initial=-1)) + 1)]
+
+    def apply(rows: Float64) -> Float64:
+        none = edges[:0]
+        columns = [
+            np.searchsorted(parts[place] if place < len(parts) else none, column, side="right")
+            for place, column in enumerate(rows.T)
+        ]
+        return np.where(np.isnan(rows), np.nan, np.stack(columns, axis=1).astype(np.float64))
+
+    return apply
+
+
+def _quantiles(quantiles: Float64, references: Float64, normal: Float64) -> Step:
+    table = quantiles.reshape(len(references), -1)
+    inverse = NormalDist().inv_cdf
+    least, most = inverse(_BOUND - np.spacing(1.0)), inverse(1.0 - (_BOUND - np.spacing(1.0)))
+
+    def apply(rows: Float64) -> Float64:
+        found = np.empty(rows.shape)
+        for place, column in enumerate(rows.T):
+            known = table[:, place]
+            up = np.interp(column, known, references)
+            down = np.interp(-column, -known[::-1], -references[::-1])
+            within = 0.5 * (up - down)
+            slack = _BOUND if normal[0] else 0.0
+            low, high = (
+                (column - slack < known[0], column + slack > known[-1])
+                if slack
+                else (column == known[0], column == known[-1])
+            )
+            found[:, place] = np.where(low, 0.0, np.where(high, 1.0, within))
+        if normal[0]:
+            found = np.array([[_normal(p, least, most, inverse) for p in row] for row in found.tolist()]).reshape(
+                rows.shape
+            )
+        return found
+
+    return apply
+
+
+def _normal(share: float, least: float, most: float, inverse: Callable[[float], float]) -> float:
+    if math.isnan(share):
+        return share
+    return least if share <= 0.0 else most if share >= 1.0 else min(max(inverse(share), least), most)
+
+
+def _yeo_johnson(power: Float64) -> Step:
+    def apply(rows: Float64) -> Float64:
+        other = 2.0 - power
+        above = np.where(power == 0.0, np.log1p(rows), np.expm1(power * np.log1p(rows)) / power)
+        below = np.where(other == 0.0, -np.log1p(-rows), -np.expm1(other * np.log1p(-rows)) / other)
+        return np.where(np.isnan(power), rows, np.where(rows >= 0.0, above, below))
+
+    return apply
+
+
+def _box_cox(power: Float64) -> Step:
+    def apply(rows: Float64) -> Float64:
+        logs = np.log(rows)
+        return np.where(np.isnan(power), rows, np.where(power == 0.0, logs, np.expm1(power * logs) / power))
+
+    return apply
+
+
+def _polynomial(places: Float64, degree: Float64) -> Step:
+    """`places` has the columns of each product, `degree` of them; -1 stands for the number 1."""
+    factors = places.astype(np.int64).reshape(-1, int(degree[0]))
+
+    def apply(rows: Float64) -> Float64:
+        with_one = np.concatenate([rows, np.ones((len(rows), 1))], axis=1)
+        found = np.ones((len(rows), len(factors)))
+        for column in factors.T:
+            found = found * with_one[:, column]
+        return found
+
+    return apply
+
+
+_KINDS: dict[str, Callable[..., Step]] = {
+    "affine": _affine,
+    "binarize": _binarize,
+    "bins": _bins,
+    "box-cox": _box_cox,
+    "clip": _clip,
+    "impute": _impute,
+    "indicate": _indicate,
+    "linear": _linear,
+    "look-up": _mapped,
+    "normalize": _normalize,
+    "one-hot": _one_hot,
+    "polynomial": _polynomial,
+    "quantiles": _quantiles,
+    "scale": _scaled,
+    "take": _take,
+    "yeo-johnson": _yeo_johnson,
+}

@@ -1,0 +1,122 @@
+"""Judges the rows that a device makes itself.
+
+Stages run in other kernels on each processor, so a device's row lies a little beside the host's. Three things are
+counted apart: how far the rows lie from the host's, whether the search on the device's own rows is exact, and whether
+the labels agree. No runtime, no I/O.
+
+Which labels must agree follows from the triangle inequality. Distances here are metric (`judge.base_distance`). A row
+that moves by s changes each of its distances by s at most. Let d_1 <= d_2 <= ... be the host's distances, k the number
+of neighbours:
+
+- Row i stays a neighbour if at most k rows, itself among them, have d_j <= d_i + 2s: no other can pass it.
+- Row i can become a neighbour only if d_i <= d_k + 2s, since the new k-th distance is at most d_k + s.
+- A vote by distance lies between w(d_i + s) and w(d_i - s), w falling; a uniform vote is 1.
+
+The label cannot change if the least votes of its sure neighbours exceed the most votes that any other class can have:
+those of its sure neighbours, and of the heaviest possible ones for all places left. "unknown" cannot change if
+d_k - s is above, or d_k + s up to, the threshold of that label. s includes the row's tolerance, within which the search
+may swap neighbours.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.shared.golden.golden_set import Golden
+from device_agent.shared.golden.judge import base_distance, votes
+from device_agent.shared.protocol.constants import UNKNOWN
+from device_agent.shared.protocol.model_info import KnnInfo
+from device_agent.shared.protocol.reports import EmbeddingCheck
+
+Float64 = NDArray[np.float64]
+
+
+def judge_embeddings(
+    golden: Golden, info: KnnInfo, label: NDArray[np.int32], moved: Float64, wrong_search: int, margin: float
+) -> EmbeddingCheck:
+    """Returns the counts of a device's own rows.
+
+    Args:
+        golden: the host's rows, with neighbours listed up to twice the allowed error beyond the k-th.
+        info: of the model.
+        label: (n,) the device's answers to its own rows.
+        moved: (n,) distances in model space from the host's rows to the device's.
+        wrong_search: rows of the device on which its search is not exact.
+        margin: of the release, in which `golden.tolerance` is measured.
+    """
+    bound = 0.0 if info.input is None else info.input.bound
+    unit = np.maximum(golden.tolerance / margin, np.finfo(np.float64).tiny)
+    same = label == golden.label
+    certain = np.array([is_certain(golden, info, row, shift, unit[row]) for row, shift in enumerate(moved.tolist())])
+    return EmbeddingCheck(
+        rows=len(moved),
+        bound=bound,
+        largest_error=float(np.minimum((moved / unit).max(initial=0.0), np.finfo(np.float32).max)),
+        above=int((moved > bound * unit).sum()),
+        search_different=wrong_search,
+        labels_same=int(same.sum()),
+        labels_open=int((~same & ~certain).sum()),
+        labels_different=int((~same & certain).sum()),
+    )
+
+
+def failures(found: EmbeddingCheck) -> tuple[str, ...]:
+    """Returns what a release misses by its device's own rows."""
+    said = []
+    if found.above:
+        error = f"the largest error is {found.largest_error:.3g}, the bound {found.bound:g}"
+        said.append(f"embedding: {found.above} of {found.rows} rows lie too far from the host's: {error}")
+    if found.search_different:
+        said.append(f"embedding: the search on {found.search_different} of {found.rows} own rows is not exact")
+    if found.labels_different:
+        said.append(f"embedding: {found.labels_different} labels of {found.rows} differ, and no error explains it")
+    return tuple(said)
+
+
+def is_certain(golden: Golden, info: KnnInfo, row: int, shift: float, unit: float) -> bool:
+    """Whether a golden row that moves by `shift` in model space must keep its label; `unit` is tolerance / margin."""
+    bound = 0.0 if info.input is None else info.input.bound
+    base = base_distance(golden.distances[row], golden.metric)
+    base = base[np.isfinite(base)]
+    k, s = info.k, shift + float(golden.tolerance[row])
+    reach = base[k - 1] + 2.0 * max(bound * unit, float(golden.tolerance[row]))
+    if len(base) >= k + MOST_LISTED:
+        reach = min(reach, base[-1])
+    if not base[k - 1] + 2.0 * s <= reach:  # another row could be a neighbour that the golden set does not list
+        return False
+    classes = golden.classes[row, : len(base)]
+    label = int(np.argmax(votes(classes[:k], golden.distances[row, :k], info)))
+    sure = np.searchsorted(base, base + 2.0 * s, side="right") <= k
+    possible = ~sure & (base <= base[k - 1] + 2.0 * s)
+    least, most = _vote(base + s, info), _vote(np.maximum(base - s, 0.0), info)
+    free, kept = k - int(sure.sum()), float(least[sure & (classes == label)].sum())
+    for other in np.unique(classes[sure | possible]).tolist():
+        own = classes == other
+        heaviest = np.sort(most[possible & own])[::-1][:free].sum()
+        if other != label and not kept > float(most[sure & own].sum() + heaviest):
+            return False
+    return _keeps_unknown(info, label, float(base[k - 1]), s, int(golden.label[row]) == UNKNOWN)
+
+
+#: Neighbours after the k-th that a golden row lists at most (`knnkit.model.reference.classifier`).
+MOST_LISTED = 512
+
+
+def _vote(base: Float64, info: KnnInfo) -> Float64:
+    """Returns the votes of neighbours at these metric distances."""
+    if info.weights == "uniform":
+        return np.ones(len(base))
+    power = 2.0 if info.metric in ("sqeuclidean", "cosine") else 1.0
+    with np.errstate(divide="ignore"):
+        found: Float64 = 1.0 / base**power
+    return found
+
+
+def _keeps_unknown(info: KnnInfo, label: int, kth: float, s: float, unknown: bool) -> bool:
+    if info.reject is None:
+        return True
+    limit: Any = base_distance(np.array(info.reject.thresholds[label]), info.metric)
+    return bool(kth - s > limit if unknown else kth + s <= limit)

@@ -1,0 +1,126 @@
+"""Frozen models of `input` in deploy.yaml.
+
+The docstring below a key is its description in the JSON Schema. No I/O.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import pydantic
+from pydantic import BeforeValidator, Field
+
+from device_agent.shared.protocol import constants
+from knnkit.config.field_types import Example, FilePath, Section, Words, no_sense
+
+
+def _as_stage(value: Any) -> Any:
+    return {"file": value} if isinstance(value, str) else value
+
+
+def _as_list(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+class StageConfig(Section):
+    """One `.tflite` file that maps an array of numbers to another one; or its path alone."""
+
+    file: Annotated[FilePath, Example("embedder.tflite")]
+    """The file: one input and one output of float32, uint8, int8 or int16."""
+    frames: Annotated[int | None, Example("76")] = Field(default=None, ge=1)
+    """Run on windows of that many rows of what comes in, and stack the outputs; default: run once, on all of it."""
+    hop: Annotated[int, Example("8")] = Field(default=1, ge=1)
+    """Rows from the beginning of one window to that of the next."""
+    multiply: Annotated[float, Example("0.1")] = Field(default=1.0, allow_inf_nan=False)
+    """Factor of the output."""
+    add: Annotated[float, Example("2.0")] = Field(default=0.0, allow_inf_nan=False)
+    """Added to the output after `multiply`."""
+
+
+def _as_numbers(value: Any) -> Any:
+    return (value,) if isinstance(value, int | float) else value
+
+
+Numbers = Annotated[
+    tuple[Annotated[float, Field(allow_inf_nan=False)], ...],
+    BeforeValidator(_as_numbers),
+    Words("a number, or one a channel"),
+    Field(min_length=1, max_length=3),
+]
+Stages = Annotated[
+    tuple[Annotated[StageConfig, BeforeValidator(_as_stage)], ...],
+    BeforeValidator(_as_list),
+    Field(min_length=1, max_length=constants.MAX_STAGES),
+]
+Pools = Annotated[
+    tuple[Literal["mean", "max", "min", "std"], ...],
+    BeforeValidator(_as_list),
+    Words("mean, max, min, std, or a list of them"),
+]
+
+
+class AudioConfig(Section):
+    """Sounds, as the first stage takes them."""
+
+    rate: Annotated[int, Example("16000")] = Field(ge=1_000, le=768_000)
+    """Samples a second; files of another rate are resampled, and channels are averaged."""
+    seconds: Annotated[float | None, Example("2")] = Field(default=None, gt=0.0, le=600.0)
+    """Length of every sound: a longer one is cut, a shorter one filled with silence. Default: as long as it is."""
+    full_scale: Annotated[float, Example("1.0")] = Field(default=32768.0, gt=0.0, allow_inf_nan=False)
+    """What the loudest sample becomes: 32768 gives the numbers of 16-bit PCM, 1 gives numbers from -1 to 1."""
+
+
+class NormaliseConfig(Section):
+    """The number that the first stage gets for a pixel from 0 to 255: (pixel - mean) / std."""
+
+    mean: Annotated[Numbers, Example("127.5")] = (0.0,)
+    """A number, or one a channel."""
+    std: Annotated[Numbers, Example("127.5")] = (255.0,)
+    """A number, or one a channel; not 0."""
+
+
+class ImageConfig(Section):
+    """Pictures, as the first stage takes them."""
+
+    size: Annotated[
+        tuple[Annotated[int, Field(ge=1, le=4096)], Annotated[int, Field(ge=1, le=4096)]], Example("[96, 96]")
+    ]
+    """Height and width."""
+    channels: Literal[1, 3] = 3
+    """3: red, green, blue; 1: grey."""
+    resize: Literal["bilinear", "nearest", "none"] = "bilinear"
+    """What happens to a picture of another size: bilinear (averaged where it shrinks), nearest, or none: refused."""
+    normalise: Annotated[NormaliseConfig, Example("{mean: 127.5, std: 127.5}")] = NormaliseConfig()
+    """The number for a pixel; default: from 0 to 1."""
+
+    @pydantic.model_validator(mode="after")
+    def _one_a_channel(self) -> ImageConfig:
+        for key, values in (("mean", self.normalise.mean), ("std", self.normalise.std)):
+            if len(values) not in (1, self.channels) or (key == "std" and 0.0 in values):
+                problem = f"`{key}` has {len(values)} numbers for {self.channels} channels, or is 0"
+                raise no_sense(problem, "normalise: {mean: 127.5, std: 127.5}")
+        return self
+
+
+class InputConfig(Section):
+    """How a raw input becomes a row of numbers, on the host and on every device alike."""
+
+    stages: Annotated[Stages, Example("[embedder.tflite]")]
+    """`.tflite` files in front of the search, in order: paths, or {file, frames, hop, multiply, add}. They become files
+    of the release, and the signature covers them."""
+    audio: Annotated[AudioConfig | None, Example("{rate: 16000}")] = None
+    """The inputs are sounds: WAV, or raw PCM (.pcm, .raw: 16 bits, one channel, at this rate)."""
+    image: Annotated[ImageConfig | None, Example("{size: [96, 96]}")] = None
+    """The inputs are pictures: PNG and JPEG, which need Pillow on the device, or arrays of pixels."""
+    bound: Annotated[float, Example("0.05")] = Field(default=0.05, gt=0.0, lt=1.0)
+    """How far a device's row may lie from the host's, as a share of the distance of the k-th neighbour or of the spread
+    of the training rows, whichever is more. Other processors round the same networks otherwise."""
+    pool: Annotated[Pools, Example("[mean, max]")] = ()
+    """Statistics over the first axis of the last stage's output: mean, max, min, std, one after the other. Default: the
+    row is the whole output."""
+
+    @pydantic.model_validator(mode="after")
+    def _one_kind(self) -> InputConfig:
+        if self.audio and self.image:
+            raise no_sense("an input is a sound or a picture, not both", "input: {audio: {rate: 16000}, stages: [...]}")
+        return self

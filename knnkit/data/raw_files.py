@@ -1,0 +1,124 @@
+"""Lists files of sounds, pictures and arrays with their labels.
+
+The label of a file is its folder, a part of its path, or a cell of a table of paths. Reads no such file.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from device_agent.shared.embedding.files import IN_FOLDERS
+from knnkit.data.columns import find
+from knnkit.data.dataset import Dataset, label_array
+from knnkit.data.patterns import PART, expand
+from knnkit.errors import DataError
+
+_TOKEN = re.compile(r"\{([A-Za-z_]\w*)\}|(\*\*/)|(\*)|(\?)|([^{*?]+|.)")
+
+
+@dataclass(frozen=True)
+class RawFiles:
+    """Files with labels: `names` are their paths from a common folder, `groups` what `split` groups by."""
+
+    paths: tuple[Path, ...]
+    names: tuple[str, ...]
+    labels: tuple[str, ...]
+    groups: tuple[str, ...] | None
+    source: str
+
+    def dataset(self) -> Dataset:
+        """Returns rows without numbers, which the stages are to make of the files.
+
+        Raises:
+            DataError: a label is not plain text.
+        """
+        groups = None if self.groups is None else np.array(self.groups)
+        labels = label_array(list(self.labels), self.source)
+        return Dataset(
+            np.empty((len(self.paths), 0), np.float32), labels, (), self.source, groups, np.array(self.names)
+        )
+
+
+def are_raw(sources: Sequence[Path], path: str | None) -> bool:
+    """Whether the data are files of sounds, pictures or arrays."""
+    return path is not None or all(source.suffix.lower() in IN_FOLDERS for source in sources)
+
+
+def list_files(sources: Sequence[Path], label: str, path: str | None, group: str | None) -> RawFiles:
+    """Returns the files of patterns, or of a table of paths.
+
+    Args:
+        sources: names and patterns; with `path`, one CSV.
+        label: the part of a pattern, or the column, that holds the label; without parts, the folder is the label.
+        path: the column of the CSV with the paths.
+        group: the part or column to group by.
+
+    Raises:
+        DataError: no file fits, or a part or column is missing.
+    """
+    if path is not None:
+        return _of_table(sources[0], label, path, group)
+    found = [(file, _parts(file, source, label)) for source in sources for file in expand([source])]
+    paths = tuple(file for file, _ in found)
+    groups = None if group is None else tuple(_part(parts, group, sources[0], "split") for _, parts in found)
+    labels = tuple(_part(parts, label, sources[0], "label") for _, parts in found)
+    return RawFiles(paths, _names(paths), labels, groups, str(sources[0]))
+
+
+def _parts(file: Path, source: Path, label: str) -> dict[str, str]:
+    """Returns the named parts of a path; the folder is the label where the pattern names no part."""
+    if not PART.search(str(source)):
+        return {label: file.parent.name}
+    pattern = "".join(
+        f"(?P<{name}>[^/]+)" if name else ".*" if deep else "[^/]*" if any_ else "[^/]" if one else re.escape(text)
+        for name, deep, any_, one, text in _TOKEN.findall(str(source))
+    )
+    fits = re.fullmatch(pattern, str(file))
+    if fits is None:
+        raise DataError(
+            f"{file} does not fit the pattern {source}", hint="each {name} stands for a part of one folder or name"
+        )
+    return fits.groupdict()
+
+
+def _part(parts: dict[str, str], name: str, source: Path, key: str) -> str:
+    if name not in parts:
+        known = ", ".join(sorted(parts))
+        raise DataError(
+            f"{source}: {key} names {name!r}, and the pattern has {known}", hint=f"files: 'sounds/{{{name}}}/*.wav'"
+        )
+    return parts[name]
+
+
+def _of_table(file: Path, label: str, path: str, group: str | None) -> RawFiles:
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as text:
+            header, *rows = csv.reader(text)
+    except (OSError, ValueError, csv.Error) as error:
+        raise DataError(f"{file}: cannot be read: {error or 'it is empty'}") from None
+    places = {
+        key: find(header, name, file, key) for key, name in (("path", path), ("label", label), ("split", group)) if name
+    }
+    rows = [row for row in rows if row]
+    short = next((number for number, row in enumerate(rows, 2) if len(row) != len(header)), None)
+    if short is not None or not rows:
+        raise DataError(f"{file}, line {short or 2}: expected {len(header)} cells")
+    paths = tuple(file.parent / row[places["path"]] for row in rows)
+    missing = next((number for number, each in enumerate(paths, 2) if not each.is_file()), None)
+    if missing is not None:
+        raise DataError(f"{file}, line {missing}: {paths[missing - 2]}: no such file", hint="paths start at the CSV")
+    groups = tuple(row[places["split"]] for row in rows) if group else None
+    return RawFiles(paths, _names(paths), tuple(row[places["label"]] for row in rows), groups, str(file))
+
+
+def _names(paths: Sequence[Path]) -> tuple[str, ...]:
+    """Returns the paths from the deepest folder that holds all of them."""
+    parents = [set(path.parents) for path in paths]
+    common = max(set.intersection(*parents), key=lambda folder: len(folder.parts)) if parents else Path()
+    return tuple(path.relative_to(common).as_posix().encode("utf-8", "replace").decode() for path in paths)

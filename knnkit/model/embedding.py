@@ -1,0 +1,138 @@
+"""Embeds raw inputs on the host.
+
+TensorFlow runs the files in a process of its own, so that a damaged file cannot end the build. The rows of this module
+are the reference that devices are compared with. Reads no raw file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.shared.protocol import constants, json_codec
+from device_agent.shared.protocol.model_info import Input
+from device_agent.shared.protocol.record import replace
+from device_agent.shared.safe_files import read_small
+from knnkit.errors import BuildError
+
+#: Name of the one column that each number of an embedding has.
+PREFIX = "embedding"
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Rows of raw inputs: (n, n_features) float32, and the stages with the shapes that their files have."""
+
+    rows: NDArray[np.float32]
+    input: Input
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the features."""
+        return tuple(f"{PREFIX}_{number}" for number in range(self.rows.shape[1]))
+
+
+def read_stages(input: Input, paths: Iterable[Path]) -> tuple[Input, dict[str, bytes]]:
+    """Returns the input with the files' digests, and the bytes of each stage under its name in a release.
+
+    Raises:
+        BuildError: a file cannot be read, or is too large.
+    """
+    files: dict[str, bytes] = {}
+    for name, path in zip(constants.STAGE_FILES, paths):
+        try:
+            files[name] = read_small(path, constants.MAX_STAGE, follow=True)
+        except OSError as error:
+            hint = "paths in deploy.yaml start at the file"
+            raise BuildError(f"{path}: cannot be read: {error.strerror or error}", hint=hint) from None
+        if len(files[name]) > constants.MAX_STAGE:
+            raise BuildError(f"{path}: it has more than {constants.MAX_STAGE:,} bytes")
+    stages = [
+        replace(stage, file=name, sha256=hashlib.sha256(data).hexdigest())
+        for stage, (name, data) in zip(input.stages, files.items())
+    ]
+    return replace(input, stages=tuple(stages)), files
+
+
+def embed(
+    input: Input,
+    files: Mapping[str, bytes],
+    inputs: Iterable[NDArray[Any]],
+    name: Callable[[int], str] = "row {}".format,
+) -> Embedded:
+    """Returns the rows of raw arrays.
+
+    Args:
+        input: the stages.
+        files: bytes of each stage, by its name.
+        inputs: the arrays; taken one at a time.
+        name: names an input in messages, by its number from 0.
+
+    Raises:
+        BuildError: a stage cannot be loaded, or an input does not fit it.
+    """
+    with tempfile.TemporaryDirectory(prefix="knnkit-stages-") as folder:
+        for stage, data in files.items():
+            (Path(folder) / stage).write_bytes(data)
+        out = str(Path(folder) / "rows")
+        said = _run([json_codec.dumps(input), folder, out], inputs)
+        try:
+            rows = np.load(f"{out}.npy", allow_pickle=False)
+            return Embedded(rows, json_codec.loads(Input, Path(f"{out}.json").read_text()))
+        except OSError:
+            raise BuildError(_explained(said, name)) from None
+
+
+_PROGRAM = """
+import json, sys
+package, *others = json.loads(sys.argv[1])
+sys.path.insert(0, package)
+sys.path.extend(others)  # last: a script's folder may hold a file with the name of a standard module
+from knnkit.model.tflite.run_stages import main
+sys.exit(main(*sys.argv[2:]))
+"""
+
+
+def _run(arguments: list[str], inputs: Iterable[NDArray[Any]]) -> str:
+    """Runs the child to its end; returns what it writes to standard error, or how it died."""
+    path = json_codec.dumps([str(Path(__file__).parents[2]), *(entry for entry in sys.path if entry)])
+    command = [sys.executable, "-I", "-c", _PROGRAM, path, *arguments]
+    with tempfile.TemporaryFile() as errors:
+        child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=errors)
+        try:
+            assert child.stdin is not None
+            with contextlib.suppress(BrokenPipeError), child.stdin as pipe:
+                _send(pipe, inputs)
+            code = child.wait()
+        finally:
+            child.kill()
+            child.wait()
+        errors.seek(0)
+        said = errors.read().decode("utf-8", "replace").strip().rpartition("\n")[2]
+    return said if code >= 0 else f"-1 TensorFlow crashed ({code})"
+
+
+def _send(pipe: IO[bytes], inputs: Iterable[NDArray[Any]]) -> None:
+    for values in inputs:
+        buffer = io.BytesIO()
+        np.save(buffer, np.ascontiguousarray(values), allow_pickle=False)
+        pipe.write(len(buffer.getbuffer()).to_bytes(8, "little"))
+        pipe.write(buffer.getbuffer())
+
+
+def _explained(said: str, name: Callable[[int], str]) -> str:
+    number, _, text = said.partition(" ")
+    if not number.lstrip("-").isdigit():
+        return f"the stages cannot be run: {said}"
+    return f"the stages: {text}" if number == "-1" else f"{name(int(number))}: {text}"

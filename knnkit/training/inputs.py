@@ -1,0 +1,113 @@
+"""Embeds the raw inputs of deploy.yaml.
+
+Keeps the way back to each raw input, for the golden set. `knnkit.model.embedding` runs the stages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.shared.embedding import audio
+from device_agent.shared.embedding.decode import decode, to_json
+from device_agent.shared.embedding.files import PCM_SUFFIXES, read_file
+from device_agent.shared.protocol.errors import AgentError
+from device_agent.shared.protocol.model_info import Audio, Image, Input, Stage
+from device_agent.shared.protocol.record import replace as replace_record
+from device_agent.shared.queries import default_names
+from knnkit.config.input_models import InputConfig
+from knnkit.data.dataset import Dataset
+from knnkit.data.raw_files import RawFiles
+from knnkit.errors import DataError
+from knnkit.model.embedding import embed, read_stages
+
+#: Most rows of a golden set of raw inputs, since a device runs every stage on each, and most bytes of these inputs.
+GOLDEN_ROWS, GOLDEN_BYTES = 200, 24 * 1024 * 1024
+_LEAST_GOLDEN = 10
+_FIRST = np.arange(1)
+
+
+@dataclass(frozen=True)
+class Embedder:
+    """The stages of a model.
+
+    Attributes:
+        input: how they are joined.
+        files: bytes of each under its name in a release.
+        paths: file of each raw input so far, by its name (`Dataset.ids`); empty if the inputs are rows of numbers.
+    """
+
+    input: Input
+    files: Mapping[str, bytes]
+    paths: dict[str, Path] = field(default_factory=dict)
+
+    def apply(self, rows: Dataset) -> tuple[Dataset, Embedder]:
+        """Returns the rows that the stages make of raw ones, and the embedder with what its files say of themselves.
+
+        Raises:
+            BuildError: a stage cannot be loaded, or a row does not fit it.
+        """
+        found = embed(self.input, self.files, rows.rows)
+        made = replace(rows, rows=found.rows, feature_names=found.names, raw=rows)
+        names = rows.feature_names
+        columns = () if names == default_names(len(names)) else names
+        return made, replace(self, input=replace_record(found.input, width=len(names), columns=columns))
+
+    def apply_to_files(self, raw: RawFiles) -> tuple[Dataset, Embedder]:
+        """As `apply`, for files.
+
+        Raises:
+            DataError: a file cannot be read or decoded, or two have the same name.
+            BuildError: a stage cannot be loaded, or an input does not fit it.
+        """
+        found = embed(self.input, self.files, map(self._read, raw.paths), lambda number: str(raw.paths[number]))
+        names = [n if self.paths.get(n, p) == p else str(p) for n, p in zip(raw.names, raw.paths)]
+        self.paths.update(zip(names, raw.paths))
+        made = replace(raw.dataset(), rows=found.rows, feature_names=found.names, ids=np.array(names))
+        return made, replace(self, input=found.input)
+
+    def lines(self, rows: Dataset) -> bytes:
+        """Returns the raw inputs of rows as JSON lines, as a device reads them."""
+        return "".join(f"{to_json(values)}\n" for values in self._raw(rows)).encode()
+
+    def most_golden(self, rows: Dataset) -> int:
+        """Returns how many rows a golden set may have, by the size of an input."""
+        first = next(self._raw(rows.take(_FIRST)), None)
+        size = 1 if first is None else max(1, first.nbytes)
+        return max(_LEAST_GOLDEN, min(GOLDEN_ROWS, GOLDEN_BYTES // size))
+
+    def _raw(self, rows: Dataset) -> Iterator[NDArray[Any]]:
+        if rows.raw is not None:
+            yield from rows.raw.rows
+        elif rows.ids is not None:
+            yield from (self._read(self.paths[name]) for name in rows.ids.tolist())
+
+    def _read(self, path: Path) -> NDArray[Any]:
+        try:
+            data = read_file(path)
+            return audio.read_pcm(data) if path.suffix.lower() in PCM_SUFFIXES else decode(data, self.input)
+        except AgentError as error:
+            said = str(error) if str(path) in str(error) else f"{path}: {error}"
+            raise DataError(said, hint=error.hint) from None
+
+
+def embedder_of(asked: InputConfig | None) -> Embedder | None:
+    """Returns the embedder of `input` in deploy.yaml; None without one.
+
+    Raises:
+        BuildError: a file cannot be read.
+    """
+    if asked is None:
+        return None
+    stages = tuple(Stage("", "", (), "", each.frames, each.hop, each.multiply, each.add) for each in asked.stages)
+    heard, seen = asked.audio, asked.image
+    sound = None if heard is None else Audio(heard.rate, heard.seconds, heard.full_scale)
+    how = None if seen is None else (seen.size, seen.channels, seen.resize, seen.normalise.mean, seen.normalise.std)
+    image = None if how is None else Image(*how)
+    given = Input(stages, asked.pool, asked.bound, audio=sound, image=image)
+    return Embedder(*read_stages(given, [each.file for each in asked.stages]))

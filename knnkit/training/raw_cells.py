@@ -1,0 +1,103 @@
+"""Held-out rows of an imported pipeline, read as raw cells.
+
+A classifier whose pipeline has nonlinear steps takes cells: numbers, text, and cells without a value. Fits nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from device_agent.shared.features.coder import UNUSED
+from device_agent.shared.protocol.model_info import Table
+from device_agent.shared.queries import check_raw_rows, column_names, row_type
+from knnkit.config.parse import TestFile
+from knnkit.data import files, targets
+from knnkit.data.dataset import Dataset
+from knnkit.data.policy import PLAIN
+from knnkit.errors import DataError
+from knnkit.training.fitted import Fitted
+from knnkit.training.table import apply, policy_for, with_unused
+
+
+def read_held_out(test: TestFile, label: str, imported: Fitted, *, named: bool) -> Dataset:
+    """Returns the test rows of an imported estimator as its features.
+
+    Args:
+        test: names the file.
+        label: the column of labels.
+        imported: the estimator.
+        named: whether it was fitted with names of columns; else every column of the file is a feature.
+
+    Raises:
+        DataError: a column is missing, or a cell cannot be read.
+    """
+    table, policy = imported.table, PLAIN
+    names = imported.enrolment.feature_names if named else None
+    if table is not None:
+        policy, names = policy_for(table), tuple(column.name for column in table.columns if column.encoding != UNUSED)
+
+    def read(label: str, features: Sequence[str] | None) -> Dataset:
+        return files.load(test.file, label, features, None, policy, wide=True)
+
+    found = targets.read(read, test.target, names, narrow=False) if test.target else read(label, names)
+    if table is None:
+        return found
+    return replace(apply(table, with_unused(table, found)), feature_names=imported.enrolment.feature_names)
+
+
+def features_of(fitted: Fitted, rows: Any, source: str = "rows") -> Dataset:
+    """Returns raw rows as the features of a classifier: checked numbers, or what its pipeline makes of cells.
+
+    Raises:
+        DataError: the rows are not such rows, or a cell is refused.
+    """
+    held = fitted.enrolment
+    if fitted.table is None:
+        checked = check_raw_rows(rows, held.feature_names, DataError, held.space.origin)
+        return Dataset(checked, np.empty(0), held.feature_names, source)
+    found = apply(fitted.table, cells(fitted.table, rows, source))
+    dtype = row_type(held.space.origin)
+    return replace(found, rows=found.rows.astype(dtype), feature_names=held.feature_names)
+
+
+def cells(table: Table, rows: Any, source: str = "arrays") -> Dataset:
+    """Returns raw rows of a data frame, or an array of cells, as `apply` takes them; their labels are all 0.
+
+    Raises:
+        DataError: the columns are not those of the table, or a cell is text where a number is needed.
+    """
+    names = [column.name for column in table.columns]
+    framed = column_names(rows)
+    if framed is not None:
+        absent = [name for name in names if name not in framed]
+        if absent:
+            raise DataError(f"{source}: there is no column {absent[0]!r}", hint=f"rows[{names[:8]}]")
+        rows = rows[names]
+    matrix = np.asarray(rows, object)
+    if matrix.ndim != 2 or matrix.shape[1] != len(names):
+        raise DataError(f"{source}: expected rows of {len(names)} cells, found an array of shape {matrix.shape}")
+    found, levels = np.full(matrix.shape, np.nan), {}
+    for place, column in enumerate(table.columns):
+        if column.encoding == UNUSED:
+            continue
+        there = np.array([not _is_gap(cell) for cell in matrix[:, place]], bool)
+        values = matrix[there, place].tolist()
+        try:
+            if column.encoding == "number":
+                found[there, place] = np.array([float(value) for value in values])
+            else:
+                levels[place], found[there, place] = np.unique(
+                    [str(value).strip() for value in values], return_inverse=True
+                )
+        except (TypeError, ValueError) as error:
+            raise DataError(f"{source}: the column {column.name!r} has a cell that is not a number: {error}") from None
+    texts = {place: tuple(map(str, each)) for place, each in levels.items()}
+    return Dataset(found, np.zeros(len(found), np.int64), tuple(names), source, levels=texts)
+
+
+def _is_gap(cell: Any) -> bool:
+    return cell is None or type(cell).__name__ in ("NAType", "NaTType") or bool(cell != cell)

@@ -1,0 +1,344 @@
+"""Converts scikit-learn's nonlinear transformers to a model's table and transforms.
+
+Walks the transformers of a fitted pipeline. Columns of text become columns of categories in the table; what the
+transformers do to numbers and categories becomes a list of transforms. An encoder is asked for its output of each
+category, so that dropped and infrequent ones need no rules here. Reads no file, and calls no function of the user's.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.shared.features import transforms
+from device_agent.shared.features.coder import KEEP, UNKNOWN_CATEGORY
+from device_agent.shared.features.transforms import NOTHING, REFUSED, Transforms
+from device_agent.shared.protocol.model_info import Column, Table, Transform
+from knnkit.errors import BuildError
+from knnkit.training.sklearn_transforms import convert, parts_of
+
+#: A column while it passes the transformers: number of the raw column that it still is; None for a computed one.
+Sources = list[int | None]
+_APPLY = "apply it before knnkit"
+#: Names of NumPy that differ from those of `transforms.FUNCTIONS`.
+_OTHER_NAMES = {"absolute": "abs"}
+
+
+def is_nonlinear(part: Any) -> bool:
+    """Whether a transformer needs transforms; others are steps of the graph."""
+    name = type(part).__name__
+    if name in ("ColumnTransformer", "FeatureUnion", "Pipeline"):
+        steps = getattr(part, "transformers_", None) or getattr(part, "transformer_list", None) or part.steps
+        return any(is_nonlinear(step[1]) or type(step[1]).__name__ == "Normalizer" for step in steps)
+    if name == "FunctionTransformer":
+        return part.func is not None
+    return name in _WALKS.keys() - _AT_TIMES or bool(getattr(part, "clip", False))
+
+
+def convert_all(parts: Sequence[Any], names: Sequence[str]) -> Table:
+    """Returns the table of the raw columns `names`, with the transforms of fitted transformers.
+
+    Raises:
+        BuildError: a part is not supported; the message names it.
+    """
+    walk = _Walk()
+    sources: Sources = list(range(len(names)))
+    for part in parts:
+        sources = walk.run(part, 0, sources)
+    if not sources:
+        raise BuildError("the transformers drop every column", hint="keep one")
+    return _table(walk, names)
+
+
+def _table(walk: _Walk, names: Sequence[str]) -> Table:
+    """Returns the table: a cell is refused where the transforms would make no finite number of it."""
+    run, base = Transforms(walk.found), np.ones(len(names))
+    for place, value in walk.samples.items():
+        base[place] = value
+    usual = np.isfinite(run(base[np.newaxis])[0])
+
+    def refuses(place: int, value: float) -> bool:
+        row = base.copy()
+        row[place] = value
+        return bool((usual & ~np.isfinite(run(row[np.newaxis])[0])).any())
+
+    columns = []
+    used = _used(walk.found, len(names))
+    for place, name in enumerate(names):
+        if place not in used:
+            columns.append(Column(name, KEEP, encoding="unused"))
+            continue
+        missing = "refuse" if refuses(place, np.nan) else KEEP
+        if place not in walk.texts:
+            columns.append(Column(name, missing))
+            continue
+        unknown = "refuse" if refuses(place, UNKNOWN_CATEGORY) else "ignore"
+        columns.append(Column(name, missing, None, "ordinal", tuple(walk.texts[place]), unknown))  # type: ignore[arg-type]
+    return Table(tuple(columns), transforms=tuple(walk.found))
+
+
+def _used(found: Sequence[Transform], width: int) -> set[int]:
+    """Returns the raw columns that the first transform takes; all, if it does not choose."""
+    if found and (found[0].kind, found[0].start, found[0].count) == ("take", 0, width):
+        return {int(place) for place in transforms.arrays_of(found[0])[0]}
+    return set(range(width))
+
+
+@dataclass
+class _Walk:
+    """The transforms found so far.
+
+    Attributes:
+        found: the transforms, in order.
+        texts: raw column -> its categories.
+        samples: raw column -> a code or number that its encoder knows.
+        filled: raw columns whose missing cells were filled.
+    """
+
+    found: list[Transform] = field(default_factory=list)
+    texts: dict[int, list[str]] = field(default_factory=dict)
+    samples: dict[int, float] = field(default_factory=dict)
+    filled: set[int] = field(default_factory=set)
+
+    def add(self, kind: str, start: int, count: int, *arrays: Any) -> None:
+        self.found.append(transforms.make(kind, start, count, *arrays))
+
+    def run(self, part: Any, start: int, sources: Sources) -> Sources:
+        """Adds the transforms of a transformer of the columns from `start` on; returns the columns that it makes."""
+        if part is None or isinstance(part, str):  # "passthrough"
+            return sources
+        kind = type(part)
+        name = kind.__name__
+        if name == "Pipeline":
+            for step in parts_of(part):
+                sources = self.run(step, start, sources)
+            return sources
+        if not hasattr(part, "n_features_in_"):
+            raise BuildError(f"the {name} is not fitted", hint="fit the whole pipeline")
+        if kind.__module__.startswith("sklearn.feature_selection."):
+            return self._take(start, sources, np.flatnonzero(part.get_support()))
+        own = kind.__module__.startswith("sklearn.")
+        if own and (name in _WALKS):
+            return _WALKS[name](self, part, start, sources)
+        return self._linear(part, start, sources)
+
+    def code(self, source: int | None, value: Any) -> float:
+        """Returns the number of a category; a text gets the next code of its column."""
+        if value is None or (isinstance(value, float) and np.isnan(value)) or type(value).__name__ == "NAType":
+            return float("nan")
+        if isinstance(value, str | bool | np.bool_):
+            if source is None:
+                raise BuildError(f"the category {value!r} is not one of a raw column", hint=_APPLY)
+            texts = self.texts.setdefault(source, [])
+            if str(value) not in texts:
+                texts.append(str(value))
+            return float(texts.index(str(value)))
+        return float(value)
+
+    def _take(self, start: int, sources: Sources, places: NDArray[Any]) -> Sources:
+        self.add("take", start, len(sources), places)
+        return [sources[place] for place in places.tolist()]
+
+    def _linear(self, part: Any, start: int, sources: Sources) -> Sources:
+        width = len(sources)
+        for step in convert(part):
+            if step.kind == "affine":
+                self.add("affine", start, width, np.broadcast_to(step.a, width), np.broadcast_to(step.b, width))
+            elif step.kind == "linear":
+                self.add("linear", start, width, step.a, step.b)
+                width = step.a.shape[1]
+            else:
+                self.add("normalize", start, width, [float(step.a)])
+        return [None] * width
+
+    # --- several transformers side by side ------------------------------------------------------------------------
+    def columns(self, part: Any, start: int, sources: Sources) -> Sources:
+        weights, places = part.transformer_weights or {}, part._transformer_to_input_indices
+        parts = [(list(places[name]), each, weights.get(name, 1.0)) for name, each, _ in part.transformers_]
+        return self._side_by_side(parts, start, sources)
+
+    def union(self, part: Any, start: int, sources: Sources) -> Sources:
+        weights, every = part.transformer_weights or {}, list(range(len(sources)))
+        parts = [(every, each, weights.get(name, 1.0)) for name, each in part.transformer_list]
+        return self._side_by_side(parts, start, sources)
+
+    def _side_by_side(self, parts: list[tuple[list[int], Any, float]], start: int, sources: Sources) -> Sources:
+        kept = [each for each in parts if each[0] and not (isinstance(each[1], str) and each[1] == "drop")]
+        self._take(start, sources, np.array([place for places, *_ in kept for place in places], int))
+        found: Sources = []
+        for places, part, weight in kept:
+            at = start + len(found)
+            new = self.run(part, at, [sources[place] for place in places])
+            if weight != 1.0:
+                self.add("scale", at, len(new), np.full(len(new), weight), np.zeros(len(new)))
+            found += new
+        return found
+
+    # --- missing cells --------------------------------------------------------------------------------------------
+    def impute(self, part: Any, start: int, sources: Sources) -> Sources:
+        missing = _missing_of(part)
+        fills = [self.code(source, value) for source, value in zip(sources, part.statistics_)]
+        kept = [place for place, fill in enumerate(fills) if not np.isnan(fill)]  # scikit-learn drops empty columns
+        self.filled.update(source for source in sources if source is not None)
+        marked = part.indicator_.features_.tolist() if part.add_indicator else []
+        new = self._take(start, sources, np.array(kept + marked, int))
+        self.add("impute", start, len(kept), [missing], [fills[place] for place in kept])
+        if marked:
+            self.add("indicate", start + len(kept), len(marked), [missing])
+        return [*new[: len(kept)], *([None] * len(marked))]
+
+    def indicate(self, part: Any, start: int, sources: Sources) -> Sources:
+        new = self._take(start, sources, part.features_)
+        self.add("indicate", start, len(new), [_missing_of(part)])
+        return [None] * len(new)
+
+    # --- categories -----------------------------------------------------------------------------------------------
+    def one_hot(self, part: Any, start: int, sources: Sources) -> Sources:
+        values, owners, outputs, others = self._ask(part, sources)
+        edges = np.append(0, np.cumsum(part._n_features_outs))
+        results = [_place(row, edges[owner], edges[owner + 1]) for row, owner in zip(outputs, owners)]
+        missed = [
+            REFUSED if row is None else _place(row, edges[column], edges[column + 1])
+            for column, row in enumerate(others)
+        ]
+        self.add("one-hot", start, len(sources), values, owners, results, missed, [edges[-1]])
+        return [None] * int(edges[-1])
+
+    def ordinal(self, part: Any, start: int, sources: Sources) -> Sources:
+        values, owners, outputs, others = self._ask(part, sources)
+        results = [row[owner] for row, owner in zip(outputs, owners)]
+        missed = [np.nan if row is None else row[column] for column, row in enumerate(others)]
+        self.add("look-up", start, len(sources), values, owners, results, missed)
+        return [None] * len(sources)
+
+    def _ask(self, part: Any, sources: Sources) -> tuple[list[float], list[int], Any, list[Any]]:
+        """Returns the code of each category, its column and the encoder's row for it; and the row of an unknown one."""
+        firsts = [each[0] for each in part.categories_]
+        texts = any(each.dtype.kind in "OUSb" for each in part.categories_)
+        rows, values, owners, strange = [], list[float](), list[int](), []
+        for column, (source, categories) in enumerate(zip(sources, part.categories_)):
+            codes = [self.code(source, value) for value in categories.tolist()]
+            gaps = int(np.isnan(codes).sum())
+            if gaps and (gaps > 1 or source in self.filled):
+                said = f"{type(part).__name__} knows None and NaN apart, and a device does not"
+                raise BuildError(said, hint="fit it with np.nan for every missing cell")
+            values += codes
+            owners += [column] * len(codes)
+            if source is not None:
+                self.samples.setdefault(source, codes[0])
+            rows += [[*firsts[:column], value, *firsts[column + 1 :]] for value in categories]
+            numbers = [value for value in categories.tolist() if isinstance(value, int | float) and value == value]
+            other: Any = "\0" if categories.dtype.kind in "OUSb" else max(numbers, default=0.0) + 1.0
+            strange.append([*firsts[:column], other, *firsts[column + 1 :]])
+
+        def ask(table: list[Any]) -> Any:
+            made = np.empty((len(table), len(firsts)), object)
+            made[:] = table
+            found = part.transform(made if texts else made.astype(np.float64))
+            return np.asarray(found.toarray() if hasattr(found, "toarray") else found, np.float64)
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            outputs = ask(rows)
+            others = [None if part.handle_unknown == "error" else ask([row])[0] for row in strange]
+        return values, owners, outputs, others
+
+    # --- numbers --------------------------------------------------------------------------------------------------
+    def clipped(self, part: Any, start: int, sources: Sources) -> Sources:
+        if type(part).__name__ == "MinMaxScaler":
+            factor, offset, ends = part.scale_, part.min_, part.feature_range
+        else:
+            factor, offset, ends = 1.0 / part.scale_, np.zeros(len(sources)), (-1.0, 1.0)
+        self.add("scale", start, len(sources), factor, offset)
+        if getattr(part, "clip", False):
+            self.add("clip", start, len(sources), [ends[0]], [ends[1]])
+        return [None] * len(sources)
+
+    def binarize(self, part: Any, start: int, sources: Sources) -> Sources:
+        self.add("binarize", start, len(sources), [part.threshold])
+        return [None] * len(sources)
+
+    def bins(self, part: Any, start: int, sources: Sources) -> Sources:
+        inner = [np.asarray(edges, np.float64)[1:-1] for edges in part.bin_edges_]
+        owners = np.repeat(np.arange(len(inner)), [len(edges) for edges in inner])
+        self.add("bins", start, len(sources), np.concatenate(inner), owners)
+        new: Sources = [None] * len(sources)
+        return new if part.encode == "ordinal" else self.one_hot(part._encoder, start, new)
+
+    def quantiles(self, part: Any, start: int, sources: Sources) -> Sources:
+        normal = part.output_distribution == "normal"
+        self.add("quantiles", start, len(sources), part.quantiles_, part.references_, [float(normal)])
+        return [None] * len(sources)
+
+    def power(self, part: Any, start: int, sources: Sources) -> Sources:
+        self.add(part.method, start, len(sources), part.lambdas_)
+        return self._linear(part._scaler, start, sources) if part.standardize else [None] * len(sources)
+
+    def function(self, part: Any, start: int, sources: Sources) -> Sources:
+        if part.func is None:
+            return sources
+        called = getattr(part.func, "__name__", type(part.func).__name__)
+        name = _OTHER_NAMES.get(called, called)
+        if transforms.FUNCTIONS.get(name) is not part.func or part.kw_args:
+            known = ", ".join(f"np.{each}" for each in sorted(transforms.FUNCTIONS))
+            raise BuildError(f"a FunctionTransformer of {called} is not supported", hint=f"{known}, or {_APPLY}")
+        self.add(name, start, len(sources))
+        return [None] * len(sources)
+
+    def polynomial(self, part: Any, start: int, sources: Sources) -> Sources:
+        powers = part.powers_
+        degree = max(1, int(powers.sum(axis=1).max()))
+        if degree > _MAX_DEGREE:
+            raise BuildError(f"PolynomialFeatures of degree {degree} is not supported", hint=f"degree={_MAX_DEGREE}")
+        places = np.full((len(powers), degree), -1)
+        for product, row in zip(places, powers):
+            factors = np.repeat(np.arange(len(row)), row)
+            product[: len(factors)] = factors
+        self.add("polynomial", start, len(sources), places, [degree])
+        return [None] * len(powers)
+
+
+#: Degree of polynomials: higher ones leave float32.
+_MAX_DEGREE = 3
+
+
+def _place(row: NDArray[Any], first: int, end: int) -> float:
+    """Returns the place of the 1 among the columns of an encoder's row; NOTHING without one."""
+    hot = np.flatnonzero(row[first:end])
+    return float(first + hot[0]) if len(hot) else NOTHING
+
+
+def _missing_of(part: Any) -> float:
+    value = part.missing_values
+    if isinstance(value, str):
+        name = type(part).__name__
+        raise BuildError(
+            f"{name} with the text {value!r} for missing cells is not supported", hint="empty cells, or NaN"
+        )
+    return float("nan") if value is None or type(value).__name__ == "NAType" else float(value)
+
+
+Walk = Callable[[_Walk, Any, int, Sources], Sources]
+_WALKS: dict[str, Walk] = {
+    "Binarizer": _Walk.binarize,
+    "ColumnTransformer": _Walk.columns,
+    "FeatureUnion": _Walk.union,
+    "FunctionTransformer": _Walk.function,
+    "KBinsDiscretizer": _Walk.bins,
+    "MaxAbsScaler": _Walk.clipped,
+    "MinMaxScaler": _Walk.clipped,
+    "MissingIndicator": _Walk.indicate,
+    "OneHotEncoder": _Walk.one_hot,
+    "OrdinalEncoder": _Walk.ordinal,
+    "PolynomialFeatures": _Walk.polynomial,
+    "PowerTransformer": _Walk.power,
+    "QuantileTransformer": _Walk.quantiles,
+    "SimpleImputer": _Walk.impute,
+}
+#: What makes transforms only for what it holds, or if it clips.
+_AT_TIMES = {"ColumnTransformer", "FeatureUnion", "FunctionTransformer", "MaxAbsScaler", "MinMaxScaler"}

@@ -1,0 +1,106 @@
+"""An activation measures the searches, keeps the fastest, and never fails because of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+from pathlib import Path
+
+import pytest
+from support.device import Device
+from support.releases import Releases
+
+from device_agent.inference.tflite_knn import TfliteKNN
+from device_agent.lifecycle import choose_search
+from device_agent.serving.load import load_kept
+from device_agent.shared.golden.golden_set import Golden
+from device_agent.shared.protocol import constants
+from device_agent.shared.protocol.documents import ReleaseRef, Searched
+from device_agent.shared.protocol.record import replace
+from device_agent.shared.release.directory import open_release
+from device_agent.store import searches
+from device_agent.store.store import Store
+
+
+def kept(device: Device, digest: str) -> Searched:
+    found = searches.read(Store(device.root), digest)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("name", ["iris", "spectra"])
+def test_an_activation_measures_what_the_model_has(name: str, device: Device, releases: Releases) -> None:
+    digest = device.install(releases[name])
+    found, model = kept(device, digest), TfliteKNN(releases[name] / constants.MODEL_FILE)
+    there = {way for way in constants.SEARCHES if model.info.batch_rows(way) is not None} | {constants.NUMPY}
+    assert set(found.alone_ms) == set(found.batch_ms) == there
+    assert {found.alone, found.batch} <= there
+    assert found.runtime == f"{model.runtime.name} {model.runtime.version}"
+    status = device.ask("status")
+    assert (status["searched"]["alone"], status["searched"]["batch"]) == (found.alone, found.batch)
+    assert f"one row: {found.alone} (" in device.run("status").out
+
+
+def answers_of(device: Device, rows: str, *options: str) -> str:
+    """Labels and neighbours; distances are rounded differently in float32."""
+    return re.sub(r"\d+\.\d+", "", device.run("classify", "--neighbors", *options, input=rows).out)
+
+
+def test_all_searches_give_the_same_answers(device: Device, releases: Releases) -> None:
+    digest = device.install(releases["spectra"])
+    golden = Golden.from_bytes((releases["spectra"] / constants.GOLDEN_FILE).read_bytes())
+    rows = "\n".join(",".join(map(str, row)) for row in golden.rows[:150].tolist()) + "\n"
+    answers = {answers_of(device, rows, "--search", way) for way in constants.WAYS}
+    store = Store(device.root)
+    for alone, batch in (("numpy", "full"), ("full", "numpy"), ("numpy", "numpy"), ("quantized", "full")):
+        searches.write(store, replace(kept(device, digest), alone=alone, batch=batch))
+        loaded = load_kept(store, ReleaseRef(digest, "spectra", "1", 1))
+        assert (loaded.model.search_alone, loaded.model.search) == (alone, batch)
+        loaded.close()
+        answers |= {answers_of(device, rows), answers_of(device, rows, "--stream")}
+    assert len(answers) == 1
+
+
+@pytest.mark.parametrize("wrong", ["[", '{"releases": []}', "unknown search", "other runtime"])
+def test_without_a_measurement_that_fits_a_model_searches_as_before(
+    wrong: str, device: Device, releases: Releases
+) -> None:
+    digest = device.install(releases["iris"])
+    path = device.root / constants.SEARCHES_FILE
+    document = json.loads(path.read_text())
+    if wrong == "unknown search":
+        document["releases"][0]["batch"] = "fast"
+    elif wrong == "other runtime":
+        document["releases"][0] |= {"batch": "numpy", "alone": "numpy", "runtime": "tflite_runtime 9.9"}
+    path.write_text(json.dumps(document) if " " in wrong and wrong[0] not in "[{" else wrong)
+    loaded = load_kept(Store(device.root), ReleaseRef(digest, "iris", "1", 1))
+    assert (loaded.model.search_alone, loaded.model.search) == (constants.FULL, constants.FULL)
+    loaded.close()
+
+
+def _dies(*_: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _fails(*_: object) -> None:
+    raise ValueError("no clock")
+
+
+@pytest.mark.parametrize("measure", [_dies, _fails])
+def test_a_measurement_that_fails_leaves_nothing(
+    measure: object, releases: Releases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choose_search, "_measure", measure)
+    with open_release(releases["iris"]) as opened:
+        choose_search.measure_and_keep(Store(tmp_path), opened, "0" * 64, "auto")
+    assert searches.read(Store(tmp_path), "0" * 64) is None
+
+
+def test_the_last_releases_keep_their_measurement(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for number in range(12):
+        searches.write(store, Searched(f"{number:064x}", "numpy 1", "full", "numpy", {}, {}, 8))
+    there = [number for number in range(12) if searches.read(store, f"{number:064x}")]
+    assert there == [4, 5, 6, 7, 8, 9, 10, 11]

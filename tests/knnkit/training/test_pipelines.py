@@ -1,0 +1,244 @@
+"""Nonlinear transformers give a device's rows the features that scikit-learn gives them, from CSV and from JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import skops.io
+from sklearn.base import clone
+from sklearn.compose import ColumnTransformer
+from sklearn.decomposition import PCA
+from sklearn.feature_selection import SelectKBest
+from sklearn.impute import MissingIndicator, SimpleImputer
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
+from sklearn.preprocessing import (
+    Binarizer,
+    FunctionTransformer,
+    KBinsDiscretizer,
+    MaxAbsScaler,
+    MinMaxScaler,
+    Normalizer,
+    OneHotEncoder,
+    OrdinalEncoder,
+    PolynomialFeatures,
+    PowerTransformer,
+    QuantileTransformer,
+    StandardScaler,
+)
+
+import knnkit
+from device_agent.shared.features.parsers import TableCsvParser, TableJsonParser
+from knnkit.errors import BuildError, DataError
+from knnkit.release import keys
+from knnkit.training.fitted import Fitted
+
+RNG = np.random.default_rng(3)
+KNN = KNeighborsClassifier(3, weights="distance")
+NUMBERS = np.round(np.exp(RNG.normal(0.5, 1.0, (120, 4))), 3)
+GAPS = np.where(RNG.random((120, 4)) < 0.15, np.nan, NUMBERS)
+SPECIES = np.array(["sand", "clay", "lo\u00e9ss", "silt"], object)[RNG.integers(0, 4, 120)]
+SIZES = np.array(["small", "large"], object)[RNG.integers(0, 2, 120)]
+#: Two columns of numbers with gaps, a text with gaps, a text, and a whole number that is a category.
+MIXED = np.column_stack(
+    [GAPS[:, :2], np.where(RNG.random(120) < 0.1, np.nan, SPECIES), SIZES, RNG.integers(1, 5, 120)]
+).astype(object)
+LABELS = (NUMBERS[:, 0] > np.median(NUMBERS[:, 0])).astype(int) + 2 * (NUMBERS[:, 1] > np.median(NUMBERS[:, 1]))
+
+#: Transformers of rows without gaps.
+PLAIN: dict[str, Any] = {
+    "binarizer": Binarizer(threshold=1.5),
+    "bins, one-hot": KBinsDiscretizer(4, strategy="quantile", quantile_method="averaged_inverted_cdf"),
+    "bins, ordinal": KBinsDiscretizer(5, encode="ordinal", strategy="uniform"),
+    "bins, k-means": KBinsDiscretizer(3, encode="onehot-dense", strategy="kmeans"),
+    "min-max, clipped": MinMaxScaler((-1, 2), clip=True),
+    "quantiles, uniform": QuantileTransformer(n_quantiles=30),
+    "quantiles, normal": QuantileTransformer(n_quantiles=120, output_distribution="normal"),
+    "yeo-johnson": PowerTransformer(),
+    "yeo-johnson, raw": PowerTransformer(standardize=False),
+    "box-cox": PowerTransformer(method="box-cox"),
+    **{f"np.{name}": FunctionTransformer(getattr(np, name)) for name in ("log1p", "sqrt", "abs", "log")},
+    "np.expm1": make_pipeline(MinMaxScaler(), FunctionTransformer(np.expm1)),
+    "polynomial": PolynomialFeatures(2),
+    "products": PolynomialFeatures(2, interaction_only=True, include_bias=False),
+    "cubes": PolynomialFeatures(3, include_bias=False),
+    "then linear": make_pipeline(PolynomialFeatures(2), StandardScaler(), PCA(5), FunctionTransformer(np.abs)),
+    "side by side": FeatureUnion(
+        [("log", FunctionTransformer(np.log)), ("pca", PCA(2)), ("norm", Normalizer("l1")), ("off", "drop")],
+        transformer_weights={"log": 0.5},
+    ),
+    "one-hot of numbers": ColumnTransformer(
+        [("hot", OneHotEncoder(sparse_output=False), [0])], remainder=MaxAbsScaler()
+    ),
+}
+#: Transformers of numbers with gaps.
+GAPPED: dict[str, Any] = {
+    "mean": SimpleImputer(),
+    "median and marks": SimpleImputer(strategy="median", add_indicator=True),
+    "most frequent": SimpleImputer(strategy="most_frequent"),
+    "constant": SimpleImputer(strategy="constant", fill_value=-1.0),
+    "marks": FeatureUnion([("filled", SimpleImputer()), ("marks", MissingIndicator(features="all"))]),
+    "filled, chosen": make_pipeline(SimpleImputer(), SelectKBest(k=2), QuantileTransformer(n_quantiles=20)),
+}
+#: Transformers of mixed columns.
+TEXTS: dict[str, Any] = {
+    "imputed, scaled and one-hot": ColumnTransformer(
+        [
+            ("numbers", make_pipeline(SimpleImputer(strategy="median"), StandardScaler()), [0, 1]),
+            ("text", make_pipeline(SimpleImputer(strategy="most_frequent"), OneHotEncoder()), [2]),
+            ("size", OrdinalEncoder(), [3]),
+        ]
+    ),
+    "unknown ignored": ColumnTransformer(
+        [
+            ("numbers", SimpleImputer(), [0, 1]),
+            ("text", OneHotEncoder(handle_unknown="ignore", drop="if_binary"), [2, 3]),
+            (
+                "again",
+                OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-5, encoded_missing_value=-9),
+                [2],
+            ),
+        ]
+    ),
+    "infrequent": ColumnTransformer(
+        [
+            ("numbers", SimpleImputer(), [1]),
+            ("text", OneHotEncoder(handle_unknown="infrequent_if_exist", max_categories=3, drop="first"), [2, 4]),
+        ],
+        sparse_threshold=1.0,
+    ),
+}
+
+
+def features(fitted: Fitted, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict[int, tuple[int, str]]]:
+    """Returns what a device makes of raw rows: from JSON lines, from CSV, and the lines that it refuses."""
+    table = fitted.table
+    assert table is not None
+    info: Any = SimpleNamespace(
+        feature_names=fitted.enrolment.feature_names,
+        n_features=len(fitted.enrolment.feature_names),
+        table=table,
+        origin=None if fitted.enrolment.space.origin is None else (0.0,),
+    )
+    from device_agent.shared.protocol.model_info import KnnInfo
+
+    made = KnnInfo(
+        "m", 1, info.n_features, info.feature_names, ("a",), "euclidean", "uniform", "none", 9, 2, "", "", {}
+    )
+    from device_agent.shared.protocol.record import replace
+
+    made = replace(made, table=table, origin=(0.0,) * info.n_features)
+    plain = [[None if cell is None or cell != cell else cell for cell in row] for row in rows.tolist()]
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in plain)
+    by_json = TableJsonParser(made).parse(lines.encode())
+    header = ",".join(made.columns) + "\n"
+    text = header + "".join(",".join("" if cell is None else str(cell) for cell in row) + "\n" for row in plain)
+    by_csv = TableCsvParser(made).parse(text.encode())
+    assert by_json.errors.keys() == by_csv.errors.keys()
+    return by_json.rows, by_csv.rows, by_json.errors
+
+
+def imported(steps: Any, rows: np.ndarray) -> tuple[Fitted, Pipeline]:
+    pipeline = make_pipeline(clone(steps), KNN).fit(rows, LABELS)
+    return knnkit.from_sklearn(pipeline).fitted, pipeline
+
+
+CASES = [(name, steps, NUMBERS) for name, steps in PLAIN.items()]
+CASES += [(name, steps, GAPS) for name, steps in GAPPED.items()]
+CASES += [(name, steps, MIXED) for name, steps in TEXTS.items()]
+
+
+@pytest.mark.parametrize(("name", "steps", "rows"), CASES, ids=[name for name, *_ in CASES])
+def test_a_device_makes_the_features_of_scikit_learn(name: str, steps: Any, rows: np.ndarray) -> None:
+    fitted, pipeline = imported(steps, rows)
+    expected = pipeline[:-1].transform(rows)
+    expected = np.asarray(expected.toarray() if hasattr(expected, "toarray") else expected, np.float64)
+    for found in features(fitted, rows)[:2]:
+        assert found.shape == expected.shape
+        assert np.allclose(found, expected, rtol=1e-11, atol=1e-11)
+
+
+def test_what_is_beyond_the_training_rows_is_as_in_scikit_learn() -> None:
+    beyond = np.concatenate([NUMBERS * 3.0, NUMBERS[:40] * 0.01])
+    for name in ("quantiles, normal", "quantiles, uniform", "min-max, clipped", "bins, ordinal", "yeo-johnson"):
+        fitted, pipeline = imported(PLAIN[name], NUMBERS)
+        assert np.allclose(features(fitted, beyond)[0], pipeline[:-1].transform(beyond), rtol=1e-9, atol=1e-11), name
+
+
+@pytest.mark.filterwarnings("ignore:Found unknown categories")
+def test_an_unknown_category_is_refused_or_ignored_as_its_encoder_says() -> None:
+    strange = MIXED[:3].copy()
+    strange[0, 2], strange[1, 3] = "gravel", "huge"
+    strange[2, 2] = np.nan
+    fitted, _ = imported(TEXTS["imputed, scaled and one-hot"], MIXED)
+    assert [sorted(features(fitted, strange)[2])] == [[0, 1]]
+    fitted, pipeline = imported(TEXTS["unknown ignored"], MIXED)
+    assert np.allclose(features(fitted, strange)[0], pipeline[:-1].transform(strange))
+    strange[2, 4] = 77
+    fitted, pipeline = imported(TEXTS["infrequent"], MIXED)
+    expected = pipeline[:-1].transform(strange)
+    assert np.allclose(features(fitted, strange)[0], expected.toarray())
+
+
+def test_a_cell_that_no_transformer_fills_is_refused_by_name() -> None:
+    fitted, _ = imported(PLAIN["yeo-johnson"], NUMBERS)
+    assert fitted.table is not None
+    assert {column.missing for column in fitted.table.columns} == {"refuse"}
+    *_, errors = features(fitted, GAPS)
+    assert len(errors) == int(np.isnan(GAPS).any(axis=1).sum())
+    fitted, _ = imported(PLAIN["np.log"], NUMBERS)
+    zero = NUMBERS[:2].copy()
+    zero[1, 2] = 0.0
+    *_, errors = features(fitted, zero)
+    assert list(errors) == [1]
+    assert "the model's pipeline makes a number of it that is not finite" in errors[1][1]
+
+
+@pytest.mark.parametrize("name", sorted(TEXTS))
+def test_text_and_missing_cells_are_answered_in_python_and_from_skops(name: str, tmp_path: Path) -> None:
+    pipeline = make_pipeline(clone(TEXTS[name]), KNN).fit(MIXED, LABELS)
+    skops.io.dump(pipeline, tmp_path / "mixed.skops")
+    model = knnkit.from_skops(tmp_path / "mixed.skops")
+    assert model.predict(MIXED).tolist() == pipeline.predict(MIXED).tolist()
+    assert np.abs(model.predict_proba(MIXED) - pipeline.predict_proba(MIXED)).max() <= 1e-5
+    with pytest.raises(DataError, match="expected rows of 5 cells"):
+        model.predict(MIXED[:, :4])
+
+
+@pytest.mark.parametrize(
+    ("steps", "said"),
+    [
+        (FunctionTransformer(np.sin), "a FunctionTransformer of sin is not supported"),
+        (FunctionTransformer(lambda rows: rows), "a FunctionTransformer of <lambda> is not supported"),
+        (PolynomialFeatures(4), "PolynomialFeatures of degree 4"),
+    ],
+)
+def test_what_is_left_out_is_named(steps: Any, said: str) -> None:
+    with pytest.raises(BuildError, match=said):
+        imported(steps, NUMBERS)
+
+
+def test_without_test_rows_there_is_no_release(tmp_path: Path) -> None:
+    model = knnkit.from_sklearn(make_pipeline(PowerTransformer(), KNN).fit(NUMBERS, LABELS))
+    keys.generate(tmp_path / "key")
+    with pytest.raises(DataError, match="cannot be computed back through its transformers"):
+        model.build_release(tmp_path / "out", signing_key=tmp_path / "key.pem")
+
+
+def test_every_transformer_is_read_from_skops(tmp_path: Path) -> None:
+    for name, steps, rows in CASES:
+        pipeline = make_pipeline(clone(steps), KNN).fit(rows, LABELS)
+        skops.io.dump(pipeline, tmp_path / "a.skops")
+        assert knnkit.from_skops(tmp_path / "a.skops").fitted.table == knnkit.from_sklearn(pipeline).fitted.table, name
+
+
+def test_none_and_nan_are_not_told_apart() -> None:
+    rows = MIXED.copy()
+    rows[:, 2] = np.where(RNG.random(120) < 0.1, None, SPECIES)
+    with pytest.raises(BuildError, match="knows None and NaN apart"):
+        imported(TEXTS["imputed, scaled and one-hot"], rows)
