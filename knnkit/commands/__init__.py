@@ -27,6 +27,7 @@ COMMANDS: dict[str, str] = {
     "classify": "classify rows on a device",
     "collect": "bring home the rows that devices were taught, or keep for people to label",
     "label": "give labels to rows that came home, in a browser or on the terminal",
+    "promote": "add labelled rows from the field to the training data",
     "bench": "measure the model on each device",
     "logs": "show the history of each device",
     "doctor": "find faults of a device, with the command that repairs each",

@@ -341,6 +341,7 @@ CONFIGURE: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "classify": _classify,
     "collect": _parsers_rows.collect,
     "label": _parsers_rows.label,
+    "promote": _parsers_rows.promote,
     "bench": _bench,
     "logs": _logs,
     "doctor": _options.add_fleet,

@@ -92,6 +92,14 @@ def label(parser: argparse.ArgumentParser) -> None:
     _options.add_config(parser)
 
 
+def promote(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of `knnkit promote`."""
+    parser.epilog = "The rows go into field/MODEL.csv beside the configuration. Your own files are never written."
+    parser.add_argument("file", metavar="FILE", type=_options.path, help="a file that knnkit collect wrote")
+    parser.add_argument("--dry-run", action="store_true", help="show what would be added, and what it changes")
+    _options.add_model(parser)
+
+
 def _share(text: str) -> float:
     share = float(text)
     if not 0.0 <= share < 1.0:
