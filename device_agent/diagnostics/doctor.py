@@ -223,7 +223,7 @@ def _trust(store: Store) -> Iterator[Finding]:
         yield Finding("trust", "error", str(error), error.hint)
         return
     for path, mend in trust_dir.exposed_paths(store.trust):
-        yield Finding("trust", "warning", f"other users can change {path}, and so decide who may sign", mend)
+        yield Finding("trust", "warning", f"other users can change {path}, and so decide what runs here", mend)
     for warning in held.warnings:
         yield Finding("trust", "warning", warning, f"rm {_typed(store.trust)}/THAT_FILE, then {provision}")
     if held.sets.trusted:

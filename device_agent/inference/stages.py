@@ -10,7 +10,7 @@ from device_agent.shared.embedding.chain import Chain
 from device_agent.shared.embedding.stage import StageRunner
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.errors import DeviceUnfit, ModelUnusable
-from device_agent.shared.protocol.model_info import Input, Stage
+from device_agent.shared.protocol.input_info import Input, Stage
 from device_agent.shared.release.directory import OpenRelease
 
 

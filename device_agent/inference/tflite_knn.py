@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 _FEW = 32
 
 
-# A named tuple, as `Neighbors` is.
 class Answers(NamedTuple):
     """The classifier's answers to n queries.
 
@@ -105,7 +104,7 @@ class TfliteKNN:
         self._origin = _origin(self.info, self.path)
         self._row_type: Any = _FLOAT32 if self._origin is None else _FLOAT64
         self.settled = 0
-        self.chain: Chain | None = None  # of a release whose rows are made from raw inputs (`serving.load`)
+        self.chain: Chain | None = None  # of a release with stages (`serving.load`)
         self._file = kept_open(self, self.path)
         self._near = self.info.near if self.info.k > 1 else None
         loader = Loader.find(self._file, runtime, num_threads)

@@ -95,5 +95,5 @@ def _rows(model: TfliteKNN, golden: Golden) -> NDArray[np.floating[Any]] | None:
             return from_raw(golden, info).rows
         except ModelUnusable:
             return None
-    fits = info.table is None and info.input is None and not golden.raw and info.n_features == golden.rows.shape[1]
+    fits = info.table is None and model.chain is None and not golden.raw and info.n_features == golden.rows.shape[1]
     return golden.rows if fits else None

@@ -7,7 +7,6 @@ file is left. `device_agent.serving.stream` answers rows as they arrive instead.
 from __future__ import annotations
 
 import sys
-import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -15,19 +14,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.serving.columns import Columns, Kept, Training, Values
+from device_agent.serving.columns import Columns, Kept, Local, Training, Values, neighbor_classes, with_marks
 from device_agent.serving.in_flight import InFlight
 from device_agent.serving.load import Loaded, answering, keeping, load_kept
 from device_agent.serving.npy_writer import NpyRenderer
 from device_agent.serving.outputs import Sink, require_apart
+from device_agent.serving.progress import Progress
 from device_agent.serving.replicas import answer_all, label_all
 from device_agent.serving.writers import RENDERERS, Renderer
-from device_agent.shared.protocol.constants import EXACT_FILE, MAX_MODEL
-from device_agent.shared.protocol.errors import AgentError, BadInput, ModelUnusable
+from device_agent.shared.protocol.errors import AgentError, BadInput
 from device_agent.shared.protocol.record import record, replace
 from device_agent.shared.queries import cell_type, row_type
-from device_agent.shared.release.model_file import read_member
-from device_agent.shared.release.npz import read_arrays
 from device_agent.shared.tabular.csv_reader import CsvParser
 from device_agent.shared.tabular.inputs import Source, open_source
 from device_agent.shared.tabular.json_reader import JsonParser
@@ -39,9 +36,9 @@ if TYPE_CHECKING:
     from device_agent.serving.files import FileSource
     from device_agent.shared.embedding.chain import Chain
     from device_agent.shared.features.coder import Coder
+    from device_agent.shared.protocol.input_info import Window
     from device_agent.shared.protocol.model_info import KnnInfo
-
-_PROGRESS_SECONDS = 0.5
+    from device_agent.shared.windows.window_parser import WindowParser
 
 
 @record
@@ -106,7 +103,7 @@ def classify_by(loaded: Loaded, request: Request, start: Start | None = None, in
     Raises:
         BadInput, ModelUnusable: as `classify`.
     """
-    source, request = _open(loaded, request)
+    source, request = open_rows(loaded, request)
     renderer = make_renderer(loaded, request.columns, request.output_format or source.format)
     sink = Sink(request.output, renderer.dtype if isinstance(renderer, NpyRenderer) else None)
     try:
@@ -119,7 +116,7 @@ def classify_by(loaded: Loaded, request: Request, start: Start | None = None, in
     return count
 
 
-def _open(loaded: Loaded, request: Request) -> tuple[Source | FileSource, Request]:
+def open_rows(loaded: Loaded, request: Request) -> tuple[Source | FileSource, Request]:
     """Returns the input; for a model with stages it may be a file of a sound or picture, or a folder of them."""
     if loaded.model.chain is None:
         return open_source(request.input, request.format), request
@@ -135,6 +132,12 @@ def _open(loaded: Loaded, request: Request) -> tuple[Source | FileSource, Reques
 def make_parser(info: KnnInfo, format: str, request: Request, chain: Chain | None = None) -> Parser:
     """Returns the parser of a text format; `chain` has the stages of a model with an input."""
     ignore_extra = request.ignore_extra or info.ignore_extra
+    if info.window is not None:
+        from device_agent.shared.windows.window_parser import WindowParser
+
+        windows = WindowParser(info.window, format, ignore_extra=ignore_extra, keep=request.columns.keep)
+        windows.dtype, windows.chain = row_type(info.origin), chain
+        return windows
     if chain is not None:
         from device_agent.shared.embedding.parsers import InputCsvParser, InputJsonParser
 
@@ -159,34 +162,22 @@ def _tell_once(said: str) -> None:
 
 def make_renderer(loaded: Loaded, columns: Columns, format: str) -> Renderer:
     """Returns the renderer of `format` for a loaded release."""
-    training = None
+    training, signed, info = None, loaded.signed, loaded.model.info
+    local = None if signed.info.enrol is None else Local(signed.info.n_train, getattr(loaded.model, "ids", ()))
     if columns.neighbors:
         from device_agent.shared.release import row_origins
 
-        found, path = row_origins.read(loaded.model.path), loaded.model.path
-        training = Training(neighbor_classes(path), found[0] if found else None)
-    info = loaded.model.info
-    values = None if info.targets is None else Values(loaded.model, info.targets, columns)
-    return RENDERERS[format](info, columns, loaded.digest, training, values)
-
-
-def neighbor_classes(model: str) -> NDArray[np.int32]:
-    """Returns the (n_train,) int32 class index of each training row of a model file.
-
-    Raises:
-        ModelUnusable: the exact tables in it are damaged.
-    """
-    data = read_member(model, EXACT_FILE, MAX_MODEL)
-    try:
-        classes: NDArray[np.int32] = read_arrays(data)["classes"].astype(np.int32)
-    except (KeyError, ValueError) as error:
-        raise ModelUnusable(f"{EXACT_FILE} inside {model} is damaged: {error}") from None
-    return classes
+        classes = np.append(neighbor_classes(signed.path), getattr(loaded.model, "codes", ())).astype(np.int32)
+        training = Training(classes, (row_origins.read(signed.path) or (None,))[0], local)
+    if signed.info.window is not None and format != "npy":
+        columns = with_marks(columns, signed.info.window)
+    values = None if info.targets is None else Values(signed, info.targets, columns)
+    return RENDERERS[format](info, columns, loaded.digest, training, values, local)
 
 
 def _run(table: _Table, renderer: Renderer, sink: Sink) -> int:
     require_apart(table.source.descriptor, table.request.output)
-    progress = _Progress()
+    progress = Progress()
     count = 0
     for rows, rendered in _rendered(table, renderer):
         if table.start:
@@ -197,15 +188,17 @@ def _run(table: _Table, renderer: Renderer, sink: Sink) -> int:
         count += rows
         progress.show(count)
     if count == 0:
-        raise BadInput(f"{table.source.name}: it has no rows", reason="no-rows")
+        raise BadInput(f"{table.source.name}: {table.why_empty()}", reason="no-rows")
     progress.end()
+    table.tell_gaps()
     return count
 
 
 def _rendered(table: _Table, renderer: Renderer) -> Iterator[tuple[int, bytes]]:
     """Yields (number of rows, rendered answers) of each block."""
     loaded, request = table.loaded, table.request
-    if request.columns.labels_only and loaded.model.info.targets is None and not loaded.ring:
+    plain = not loaded.is_joined and loaded.model.info.targets is None and not loaded.ring
+    if request.columns.labels_only and plain:
         for labels in label_all(loaded, table.blocks(), request.runtime, request.threads):
             yield len(labels), renderer.render_labels(labels, table.take())
     else:
@@ -232,6 +225,7 @@ class _Table:
         self.loaded, self.source, self.request, self.start = loaded, source, request, start
         self._info, self._in_flight = loaded.model.info, in_flight
         self._waiting: deque[tuple[Kept, int, int]] = deque()
+        self._windows: WindowParser | None = None
 
     def take(self) -> Kept:
         """Returns the values of the columns that are kept, of the oldest block that is read and not taken."""
@@ -253,14 +247,20 @@ class _Table:
         if isinstance(self.source, Source) and self.source.format == "npy":
             if self.request.columns.keep:
                 raise BadInput("--keep: the columns of NPY have no names", hint="give the rows as CSV or JSON lines")
-            yield from self._arrays(self.source) if self.loaded.model.chain is None else self._inputs(self.source)
+            if self._info.window is not None:
+                yield from self._sample_arrays(self.source, self._info.window)
+            else:
+                yield from self._arrays(self.source) if self.loaded.model.chain is None else self._inputs(self.source)
             return
         parser = make_parser(self._info, self.source.format, self.request, self.loaded.model.chain)
+        if self._info.window is not None:
+            self._windows = parser  # type: ignore[assignment]
         for block in self.source.blocks():
-            parsed = self._parse(parser, block)
-            self.header = bool(parser.header)
-            if len(parsed.rows):
-                yield self._hand_out(parsed.rows, parsed.kept, "line {}", parsed.lines)
+            for part in (block,) if self._windows is None else self._windows.blocks(block):
+                parsed = self._parse(parser, part)
+                self.header = bool(parser.header)
+                if len(parsed.rows):
+                    yield self._hand_out(parsed.rows, parsed.kept, "line {}", parsed.lines)
 
     def _arrays(self, source: Source) -> Iterator[NDArray[Any]]:
         """Converts the rows of an NPY file; checks them here, because an error names the row's number."""
@@ -281,10 +281,29 @@ class _Table:
             yield self._hand_out(rows, (), "rows[{}]", range(before, before + len(rows)))
             before += len(rows)
 
+    def _sample_arrays(self, source: Source, window: Window) -> Iterator[NDArray[Any]]:
+        """Cuts the samples of an NPY file."""
+        from device_agent.shared.windows.window_parser import WindowParser
+
+        self._windows = parser = WindowParser(window, "csv")
+        parser.dtype, parser.chain = row_type(self._info.origin), self.loaded.model.chain
+        for cut in parser.arrays(source.arrays(len(window.numbers))):
+            if len(cut.rows):
+                yield self._hand_out(cut.rows, cut.marks, "rows[{}]", cut.last)
+
+    def why_empty(self) -> str:
+        """Returns why there is no answer."""
+        return "it has no rows" if self._windows is None else self._windows.why_empty()
+
+    def tell_gaps(self) -> None:
+        """Says on standard error what broke windows."""
+        if self._windows is not None and (said := self._windows.gaps.describe()):
+            print(f"device_agent: {self.source.name}: {said}", file=sys.stderr, flush=True)
+
     def _inputs(self, source: Source) -> Iterator[NDArray[Any]]:
         from device_agent.serving.files import embedded
 
-        for rows, numbers in embedded(source, self.loaded.model):
+        for rows, numbers in embedded(source, self.loaded.signed):
             yield self._hand_out(rows, (), "inputs[{}]", numbers)
 
     def _filled(self, coder: Coder, rows: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -318,6 +337,8 @@ class _Table:
         if parsed.errors:
             number, message = next(iter(parsed.errors.values()))
             raise BadInput(f"{self.source.where(number)}: {message}", hint=parsed.hint or self.source.others)
+        for number, message in parsed.bad:
+            print(f"device_agent: {self.source.where(number)}: {message}", file=sys.stderr)
         return parsed
 
 
@@ -327,24 +348,3 @@ def _coder_of(info: KnnInfo) -> Coder | None:
     from device_agent.shared.features.coder import Coder
 
     return Coder(info.table, row_type(info.origin))
-
-
-class _Progress:
-    """Progress line on standard error, if that is a terminal."""
-
-    def __init__(self) -> None:
-        self._shown = sys.stderr.isatty()
-        self._start = self._last = time.monotonic()
-
-    def show(self, count: int) -> None:
-        if not self._shown:
-            return
-        now = time.monotonic()
-        if now - self._last >= _PROGRESS_SECONDS:
-            self._last = now
-            rate = count / (now - self._start)
-            print(f"\r{count:,} rows, {rate:,.0f} a second", end="", file=sys.stderr, flush=True)
-
-    def end(self) -> None:
-        if self._shown and self._last != self._start:
-            print(file=sys.stderr)

@@ -9,9 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared import label_sets
-from device_agent.shared.protocol.errors import BadInput
+from device_agent.shared.protocol.constants import EXACT_FILE, MAX_MODEL
+from device_agent.shared.protocol.errors import BadInput, ModelUnusable
+from device_agent.shared.protocol.input_info import Window
 from device_agent.shared.protocol.model_info import KnnInfo, Targets
-from device_agent.shared.protocol.record import record
+from device_agent.shared.protocol.record import record, replace
+from device_agent.shared.release.model_file import read_member
+from device_agent.shared.release.npz import read_arrays
 
 if TYPE_CHECKING:
     from device_agent.inference.tflite_knn import Answers, TfliteKNN
@@ -84,8 +88,65 @@ class Values:
 
 
 @record
+class Local:
+    """The rows taught on the device: neighbours from the index `first` on, with these ids."""
+
+    first: int
+    ids: tuple[str, ...]
+
+    def id(self, index: int) -> str | None:
+        """Returns the id of a neighbour; None if it is a row of the model."""
+        return self.ids[index - self.first] if index >= self.first else None
+
+    def nearest(self, indices: NDArray[np.int32]) -> list[str]:
+        """Returns the id of the nearest taught row among the (n, k) neighbours of each row; empty without one."""
+        if indices.max(initial=-1) < self.first:
+            return [""] * len(indices)
+        there = indices >= self.first
+        found = [""] * len(indices)
+        for row in np.flatnonzero(there.any(axis=1)).tolist():
+            found[row] = self.ids[int(indices[row, there[row].argmax()]) - self.first]
+        return found
+
+
+@record
 class Training:
     """What answers say of a neighbour: (n_train,) int32 class indices; None for older models: where rows come from."""
 
     classes: NDArray[np.int32]
     origins: Origins | None
+    local: Local | None = None
+
+    def origin(self, index: int) -> tuple[int | None, str | None]:
+        """Returns row and id of a neighbour; None where the model does not know them, as the row of a taught one."""
+        taught = self.local.id(index) if self.local else None
+        if taught is not None or self.origins is None:
+            return None, taught
+        return self.origins.row(index), self.origins.id(index)
+
+
+def neighbor_classes(model: str) -> NDArray[np.int32]:
+    """Returns the (n_train,) int32 class index of each training row of a model file.
+
+    Raises:
+        ModelUnusable: the exact tables in it are damaged.
+    """
+    data = read_member(model, EXACT_FILE, MAX_MODEL)
+    try:
+        classes: NDArray[np.int32] = read_arrays(data)["classes"].astype(np.int32)
+    except (KeyError, ValueError) as error:
+        raise ModelUnusable(f"{EXACT_FILE} inside {model} is damaged: {error}") from None
+    return classes
+
+
+def with_marks(columns: Columns, window: Window) -> Columns:
+    """Returns the columns of answers for windows: which window each is for stands first.
+
+    Raises:
+        BadInput: a column that is kept has such a name.
+    """
+    twice = next((name for name in columns.keep if name in window.marks), None)
+    if twice is not None:
+        hint = "give the column another name in the samples"
+        raise BadInput(f"--keep {twice}: the answers have a column of that name", hint=hint)
+    return replace(columns, keep=(*window.marks, *columns.keep))

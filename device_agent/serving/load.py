@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ from device_agent.shared.protocol.record import record, replace
 from device_agent.shared.release.directory import OpenRelease, open_release
 from device_agent.shared.release.model_file import read_member
 from device_agent.shared.trust.manifest import read_manifest
+from device_agent.shared.trust.reasons import Reason
 from device_agent.shared.trust.rules import Verdict
 from device_agent.store import searches, state
 from device_agent.store.state import Answering
@@ -27,19 +29,39 @@ from device_agent.store.trust_state import kept_state
 from device_agent.system import clock
 
 if TYPE_CHECKING:
+    from device_agent.enrolment.joined import JoinedKNN
     from device_agent.inference.tflite_knn import TfliteKNN
     from device_agent.serving.ring import Ring
+
+#: Refusals that the same files, sent again, would meet again.
+_OF_KEYS = (Reason.UNKNOWN_KEY.value, Reason.NO_TRUSTED_KEYS.value)
 
 
 @record
 class Loaded:
-    """A verified release with its model in memory; call `close` after use."""
+    """A verified release with its model in memory; call `close` after use.
 
-    model: TfliteKNN
+    `model` answers with the rows taught on the device, `signed` without them; without such rows, they are the same.
+    `warning` says why taught rows take no part.
+    """
+
+    model: TfliteKNN | JoinedKNN
     opened: OpenRelease
     verdict: Verdict
     stack: contextlib.ExitStack
+    signed: TfliteKNN
+    warning: str = ""
     ring: Ring | None = None  # keeps rows for people to label
+
+    @property
+    def is_joined(self) -> bool:
+        """Whether taught rows take part in the answers."""
+        return self.model is not self.signed
+
+    def replica(self, runtime: str, threads: int) -> TfliteKNN | JoinedKNN:
+        """Returns the same model once more, for another thread."""
+        signed = load_model(self.opened, runtime, threads, search=self.signed.requested)
+        return signed if self.model is self.signed else self.model.over(signed)  # type: ignore[union-attr]
 
     @property
     def digest(self) -> str:
@@ -57,7 +79,7 @@ class Loaded:
 
     def tell_warnings(self) -> None:
         """Says on standard error what would refuse the release today: it answers all the same."""
-        for text in self.verdict.warnings:
+        for text in (*self.verdict.warnings, *filter(None, [self.warning])):
             print(f"device_agent: warning: {text}", file=sys.stderr, flush=True)
 
     def close(self) -> None:
@@ -104,7 +126,8 @@ def load_kept(
     try:
         opened, verdict = open_kept(store, ref, stack)
         way = searches.read(store, ref.digest) if search is None else search
-        return Loaded(load_model(opened, runtime, threads, stream=stream, search=way), opened, verdict, stack)
+        signed = load_model(opened, runtime, threads, stream=stream, search=way)
+        return with_taught_rows(store, Loaded(signed, opened, verdict, stack, signed))
     except BaseException:
         stack.close()
         raise
@@ -120,6 +143,18 @@ def keeping(store: Store, loaded: Loaded) -> Loaded:
     with contextlib.suppress(OSError):
         return replace(loaded, ring=Ring(store.ring_file, info, info.keep, loaded.digest))
     return loaded
+
+
+def with_taught_rows(store: Store, loaded: Loaded) -> Loaded:
+    """Returns a loaded release with the rows that are taught now, if it allows any."""
+    if loaded.signed.info.enrol is None:
+        return loaded
+    from device_agent.enrolment.local import with_rows
+
+    model, warning = with_rows(store.root, loaded.signed, loaded.digest)
+    if loaded.ring:
+        loaded.ring.use(model.info)
+    return replace(loaded, model=model, warning=warning)
 
 
 def open_kept(store: Store, ref: ReleaseRef, stack: contextlib.ExitStack) -> tuple[OpenRelease, Verdict]:
@@ -153,7 +188,7 @@ def load_model(
 
     path = opened.path(constants.MODEL_FILE)
     model = TfliteKNN(path, runtime=runtime, num_threads=threads, stream=stream, search=search)
-    if model.info.input is not None:
+    if model.info.input is not None and model.info.input.stages:
         from device_agent.inference.stages import load_chain
 
         model.chain = load_chain(opened, model.info.input, runtime, threads)
@@ -178,8 +213,18 @@ def _compare(model: TfliteKNN, opened: OpenRelease) -> None:
 
 def _damaged(store: Store, ref: ReleaseRef, error: Refused) -> Refused:
     path = Path(constants.RELEASES_DIR) / ref.digest
+    again = "knnkit deploy --release RELEASE --verify --target HOST repairs it; or: python -m device_agent rollback"
     return Refused(
         f"the release {ref.name} {ref.version} on this device no longer verifies ({path}): {error}",
         reason=error.reason,
-        hint="knnkit deploy --release RELEASE --verify --target HOST repairs it; or: python -m device_agent rollback",
+        hint=error.hint if error.reason in _OF_KEYS else again,
     )
+
+
+def stamp(path: str) -> tuple[int, int, int] | None:
+    """Returns what changes whenever the agent writes a file; None if there is none."""
+    try:
+        found = os.stat(path)  # noqa: PTH116 (on every read: half the time)
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size

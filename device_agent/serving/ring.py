@@ -61,6 +61,11 @@ class Ring:
         self._noted: list[tuple[NDArray[Any], Answers]] = []
         self._count = 0
 
+    def use(self, info: KnnInfo) -> None:
+        """Writes what waits, and reads later answers by another `info`: taught rows can add labels."""
+        self.save()
+        self._info = info
+
     def remember(self, blocks: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
         """Yields the blocks of rows, and remembers each until `note_next` gets its answers."""
         for rows in blocks:

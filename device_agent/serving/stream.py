@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from device_agent.serving.batch import Request, make_renderer, save_counts
 from device_agent.serving.in_flight import InFlight
-from device_agent.serving.load import Loaded, answering, keeping, load_kept
+from device_agent.serving.load import Loaded, answering, keeping, load_kept, stamp, with_taught_rows
 from device_agent.serving.outputs import open_output, require_apart, write_all
 from device_agent.serving.signal_flags import SignalFlags, stream_signals
 from device_agent.serving.stream_rows import StreamRows
@@ -68,6 +68,7 @@ def stream(store: Store, request: Request, start: Start | None = None) -> int:
             return _serve(answerer, source, flags)
         finally:
             answerer.save()
+            answerer.tell_gaps()
 
 
 def _serve(answerer: _Answerer, source: Source, flags: SignalFlags) -> int:
@@ -118,8 +119,8 @@ class _Answerer:
         self._output = None if request.output == "-" else request.output
         if self._output:
             self._descriptor = open_output(Path(self._output), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        self._state_file = str(store.state_file)
-        self._stamp = self._stamp_state()
+        self._state_file, self._journal = str(store.state_file), str(store.root / constants.JOURNAL_FILE)
+        self._stamp, self._taught = stamp(self._state_file), stamp(self._journal)
         self._answering = answering(store)
         self._loaded = self._load()
         self._loaded.tell_warnings()
@@ -167,9 +168,9 @@ class _Answerer:
         if self._rows.parser.header and not self._has_header:
             self._has_header = True
             self._write(renderer.header())
-        for number, message in parsed.errors.values():
+        for number, message in (*parsed.errors.values(), *parsed.bad):
             self._report(number, message)
-        self.refused += len(parsed.errors)
+        self.refused += len(parsed.errors) + len(parsed.bad)
         if not parsed.count:
             return
         # After a death, few rows are answered one by one: if one kills this process too, its line is known.
@@ -198,6 +199,11 @@ class _Answerer:
             self._loaded.ring.save()
         save_counts(self._store, self._loaded, self._request)
         self._next_counts = time.monotonic() + COUNTS_SECONDS
+
+    def tell_gaps(self) -> None:
+        """Says on standard error what broke windows."""
+        if self._loaded.model.info.window is not None and (said := self._rows.parser.gaps.describe()):  # type: ignore[attr-defined]
+            print(f"device_agent: {self._name}: {said}", file=sys.stderr, flush=True)
 
     def wait(self) -> None:
         """No rows arrive: while it waits for the first of them, a start counts neither for nor against the release."""
@@ -230,15 +236,20 @@ class _Answerer:
         error = {0: (self._rows.parser.line, f"has more than {self.longest_line:,} bytes")}
         self._report(*error[0])
         self.refused += 1
-        self._write(self._renderer().render(None, 1, error))
+        if self._loaded.model.info.window is None:
+            self._write(self._renderer().render(None, 1, error))
 
     def check_release(self) -> None:
-        """Switches to the release that answers now, if it is another one."""
-        stamp = self._stamp_state()
-        until = self._answering.until
-        if stamp == self._stamp and (until is None or clock.uptime() < until):
+        """Switches to the release that answers now, if it is another one, and to the rows that are taught now."""
+        if self._loaded.signed.info.enrol is not None and (taught := stamp(self._journal)) != self._taught:
+            self._taught = taught
+            self._use(with_taught_rows(self._store, self._loaded))
+            if self._loaded.warning:
+                print(f"device_agent: warning: {self._loaded.warning}", file=sys.stderr, flush=True)
+        found, until = stamp(self._state_file), self._answering.until
+        if found == self._stamp and (until is None or clock.uptime() < until):
             return
-        self._stamp = stamp
+        self._stamp = found
         self._follow(always=False)
 
     def reload(self) -> None:
@@ -258,12 +269,18 @@ class _Answerer:
                 file=sys.stderr,
             )
 
+    def _use(self, loaded: Loaded) -> None:
+        """Answers with other taught rows from now on."""
+        self._renderers = {name: make_renderer(loaded, self._request.columns, name) for name in self._renderers}
+        self._loaded = loaded
+
     def _load(self) -> Loaded:
         asked, release = self._request, self._answering.release
         loaded = load_kept(self._store, release, asked.runtime, asked.threads, stream=True, search=asked.search)
         return keeping(self._store, loaded)
 
     def _switch(self) -> None:
+        self._taught = stamp(self._journal)
         loaded = self._load()
         try:  # what can fail comes before the rows are read for the other model
             made = {name: make_renderer(loaded, self._request.columns, name) for name in self._renderers}
@@ -297,13 +314,6 @@ class _Answerer:
         if pending and not state.is_over(pending, clock.now()):
             known.append(pending.release.digest)
         return self._loaded.digest in known
-
-    def _stamp_state(self) -> tuple[int, int] | None:
-        try:
-            found = os.stat(self._state_file)  # noqa: PTH116 (on every read: half the time)
-        except OSError:
-            return None
-        return found.st_ino, found.st_mtime_ns
 
     def _write(self, data: bytes) -> None:
         write_all(self._descriptor, data, self._output)

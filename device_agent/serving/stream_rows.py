@@ -61,43 +61,55 @@ class StreamRows:
         """
         while block and not self._decided:
             line, _, block = block.partition(b"\n")
-            yield self._look_at(line + b"\n")
+            yield from self._look_at(line + b"\n")
         if block:
-            yield self._parse(block)
+            yield from self._parse(block)
 
     def follow(self, info: KnnInfo, chain: Chain | None = None) -> bool:
-        """Reads by another model from now on; returns False, and changes nothing, if it reads others."""
+        """Reads by another model from now on; returns False, and changes nothing, if it takes other columns.
+
+        A model with the same windows goes on with the samples that are here; with others, a new window begins.
+        """
         if _columns(info) != _columns(self._info) or (info.table is None) != (self._info.table is None):
             return False
-        self._info = info
+        same, self._info = info.window == self._info.window, info
         for parser in self._parsers.values():
             parser.dtype = cell_type(info)
-            if chain is not None:
+            if info.window is not None and not same:
+                parser.follow(info.window)  # type: ignore[attr-defined]
+            if info.input is not None:
                 parser.chain = chain  # type: ignore[attr-defined]
             if info.table is not None:
                 parser.coder.use(info.table, row_type(info.origin))  # type: ignore[attr-defined]
         return True
 
-    def _look_at(self, line: bytes) -> Parsed:
+    def _look_at(self, line: bytes) -> Iterator[Parsed]:
         if len(self._parsers) > 1:
             self.format = sniff(line)
             if self.format == "npy":
                 raise _npy()
             before, self.parser = self.parser, self._parsers[self.format]
             self.parser.line = before.line
-        parsed = self._parse(line)
-        self._decided = len(parsed.rows) > 0
-        return parsed
+        for parsed in self._parse(line):
+            self._decided = len(parsed.rows) + parsed.samples > 0
+            yield parsed
 
-    def _parse(self, block: bytes) -> Parsed:
+    def _parse(self, block: bytes) -> Iterator[Parsed]:
         try:
-            return self.parser.parse(block)
+            for part in (block,) if self._info.window is None else self.parser.blocks(block):  # type: ignore[attr-defined]
+                yield self.parser.parse(part)
         except BadInput as error:
             raise BadInput(f"{self._name}: {error}", hint=error.hint) from None
 
 
-def _columns(info: KnnInfo) -> list[tuple[str, bool]]:
-    """Returns name and kind of each column of a row; of a model with stages, what they take."""
+def _columns(info: KnnInfo) -> list[tuple[str | None, bool]]:
+    """Returns name and kind of each column of a row; of a model with stages, what they take.
+
+    Of a window, False is for what is not a number of it.
+    """
+    if info.window is not None:
+        others = [(name, False) for name in (info.window.time, info.window.recording)]
+        return [*((name, True) for name in info.window.columns), *others]
     if info.input is not None:
         return [(name, False) for name in (*info.input.columns, *map(str, info.input.stages[0].shape))]
     if info.table is None:

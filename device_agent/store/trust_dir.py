@@ -56,16 +56,21 @@ def look(directory: Path) -> Seen:
 
 
 def exposed_paths(directory: Path) -> list[tuple[Path, str]]:
-    """Returns the paths by which other users could change the trusted keys, each with the command to prevent it.
+    """Returns the paths by which other users could change the trusted keys or what the device runs.
 
-    Other users are all but root and the user who runs this. ROOT is checked, too: a user who may write there can
-    replace ROOT/trust.
+    Each has the command to prevent it. Other users are all but root and the user who runs this. ROOT is checked, too:
+    a user who may write there can replace ROOT/trust. If others can enter ROOT, so are the state and the agent.
     """
-    found = []
-    for path in (directory.parent, directory, *_key_files(directory), directory / DEVICE_FILE):
+    found, root, may_enter = [], directory.parent, True
+    inside = tuple(root / name for name in (constants.STATE_FILE, constants.VENVS_DIR, constants.VENV_LINK))
+    for path in (root, directory, *_key_files(directory), directory / DEVICE_FILE, *inside):
         try:
             state = path.stat()
         except OSError:
+            continue
+        if path == root:
+            may_enter = stat.S_IMODE(state.st_mode) & 0o011 != 0
+        if path in inside and not may_enter:
             continue
         if state.st_uid not in (0, os.geteuid()):
             found.append((path, f"sudo chown -R {os.geteuid()} {_typed(path)}"))

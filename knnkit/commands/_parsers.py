@@ -21,6 +21,9 @@ def _demo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", **DIR, default=Path("knnkit-demo"), help="folder for all files of the demo (default: %(default)s)"
     )
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--sound", **FLAG, help="spoken words, by two networks and espeak-ng (pip install '.[demo]')")
+    kind.add_argument("--picture", **FLAG, help="handwritten digits, by a network that is trained here")
     _options.add_json(parser)
 
 
@@ -325,9 +328,7 @@ CONFIGURE: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "keygen": _keygen,
     "sign": _sign,
     "build": _build,
-    "tune": _parsers_rows.tune,
-    "reject": _parsers_rows.reject,
-    "audit": _parsers_rows.audit,
+    **_parsers_rows.CONFIGURE,
     "inspect": _inspect,
     "diff": _diff,
     "card": _card,
@@ -339,9 +340,6 @@ CONFIGURE: dict[str, Callable[[argparse.ArgumentParser], None]] = {
     "status": _options.add_fleet,
     "rollback": _rollback,
     "classify": _classify,
-    "collect": _parsers_rows.collect,
-    "label": _parsers_rows.label,
-    "promote": _parsers_rows.promote,
     "bench": _bench,
     "logs": _logs,
     "doctor": _options.add_fleet,

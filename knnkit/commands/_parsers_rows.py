@@ -105,3 +105,14 @@ def _share(text: str) -> float:
     if not 0.0 <= share < 1.0:
         raise argparse.ArgumentTypeError(f"{text} is not a share from 0 to below 1")
     return share
+
+
+#: Command -> adds its flags and arguments to a parser.
+CONFIGURE = {
+    "tune": tune,
+    "reject": reject,
+    "audit": audit,
+    "collect": collect,
+    "label": label,
+    "promote": promote,
+}

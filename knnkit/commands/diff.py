@@ -85,6 +85,9 @@ def _own(arguments: argparse.Namespace, before: StoredModel, after: StoredModel)
 
 def _read_for(arguments: argparse.Namespace, model: StoredModel) -> Dataset:
     names, plan = model.info.columns, model.info.table
+    if model.info.input is not None:
+        said = "--data takes rows, and a model of these takes another input"
+        raise UsageError(said, hint="leave --data out: the golden rows of both are then asked")
     if plan is None:
         return files.load(arguments.data, arguments.label, names, wide=True)
     return table.apply(plan, files.load(arguments.data, arguments.label, names, None, table.policy_for(plan)))

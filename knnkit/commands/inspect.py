@@ -15,6 +15,7 @@ from device_agent.shared.protocol.model_info import Column
 from device_agent.shared.protocol.versions import utc
 from device_agent.shared.release import model_file
 from knnkit.commands import _inspect_row
+from knnkit.commands._inspect_input import input_lines
 from knnkit.errors import UsageError
 from knnkit.release import describe
 from knnkit.release.manifest import read_manifest
@@ -77,6 +78,8 @@ def _model_lines(info: model_info.KnnInfo, folded: tuple[str, ...]) -> Iterator[
     yield "features", _listed(info.feature_names)
     if info.table is not None:
         yield from (("column", _described(column)) for column in info.table.columns if column != Column(column.name))
+    if info.input is not None:
+        yield from input_lines(info.input)
     if info.origin is not None:
         moved = [f"{name} - {start:.15g}" for name, start in zip(info.feature_names, info.origin) if start]
         yield "origin", f"subtracted in float64: {', '.join(moved)}"

@@ -6,11 +6,14 @@ its answers differ."""
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
+from pathlib import Path
 
+from device_agent.shared.protocol.reports import EmbeddingCheck
 from device_agent.shared.regression import described
 from knnkit.commands import _config, _decision_regions, _output, _query, _selection
-from knnkit.errors import UsageError
+from knnkit.errors import KnnkitError, UsageError
 from knnkit.fleet.report import DeviceReport, FleetReport
 from knnkit.release.golden import golden_for
 from knnkit.release.package import read_package
@@ -22,10 +25,21 @@ from knnkit.render.terminal import Cell, Column, print_table
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints a line for each certificate; returns 4 if a gate failed."""
-    report = _about_own_rows(arguments) if arguments.data else _query.ask_fleet(arguments, "parity")
+    report = (
+        _about_own_rows(arguments) if arguments.data else _query.ask_fleet(arguments, "parity", built=_built(arguments))
+    )
     if not arguments.json:
         _show(report)
     return _output.finish(arguments, report, shown=True, regions=_surveyed(arguments, report))
+
+
+def _built(arguments: argparse.Namespace) -> dict[str, Path]:
+    """Returns the releases of deploy.yaml that have been built, by their digests."""
+    found = {}
+    for directory in _decision_regions.release_directories(_config.load_config(arguments)):
+        with contextlib.suppress(KnnkitError, OSError):
+            found[read_package(directory, {}).digest] = directory
+    return found
 
 
 def _about_own_rows(arguments: argparse.Namespace) -> FleetReport:
@@ -67,9 +81,31 @@ def _show(report: FleetReport) -> None:
         "gates",
     ]
     print_table(heads, [_row(device) for device in report.devices])
+    networks = [[device.name, *_own(own)] for device in report.devices if (own := _own_rows(device)) is not None]
+    if networks:
+        heads = [
+            "device",
+            "own rows",
+            "largest error",
+            "bound",
+            "searched otherwise",
+            "labels same",
+            "open",
+            "different",
+        ]
+        print_table(heads, networks)
     rows = [row for device in report.devices for row in _differences(device)]
     if rows:
         print_table(["device", "row", "expected", "answered", "neighbours expected", "answered", "error"], rows)
+
+
+def _own_rows(device: DeviceReport) -> EmbeddingCheck | None:
+    return None if device.certificate is None else device.certificate.embedding
+
+
+def _own(own: EmbeddingCheck) -> list[str]:
+    counts = (own.search_different, own.labels_same, own.labels_open, own.labels_different)
+    return [f"{own.rows:,}", f"{own.largest_error:.2e}", f"{own.bound:g}", *(f"{count:,}" for count in counts)]
 
 
 def _row(device: DeviceReport) -> list[Cell | str]:

@@ -1,4 +1,4 @@
-"""`knnkit promote`: adds labelled rows from the field to the training data.
+"""`knnkit promote`: adds labelled rows to the training data.
 
 Shows what the next model gains: labels that change on the evaluation rows of the present release, and on these rows.
 """

@@ -19,11 +19,11 @@ from knnkit.commands import _config
 from knnkit.data import unlabelled
 from knnkit.errors import UsageError
 from knnkit.evaluation.strangers import SHARES, Level, Measured, Trade
-from knnkit.model.build import calibration_rows, make_reference, most_calibrated, own_shares
+from knnkit.model.build import calibration_rows, make_reference, most_calibrated
 from knnkit.model.reference.calibration import MIN_CLASS_ROWS
 from knnkit.model.reference.classifier import Reference
 from knnkit.model.reference.enrolment import codes_of
-from knnkit.model.reference.spec import DEFAULT
+from knnkit.model.reference.spec import DEFAULT, own_shares
 from knnkit.render import charts
 from knnkit.render.charts import Chart, Line
 from knnkit.render.sanitize import clean, count, percent
@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     material = source.load(build)
     enrolment = material.enrol(build.model.scale, build.model.metric)
     labels = tuple(map(str, enrolment.classes))
-    reference = make_reference(replace(material.spec, reject=None), enrolment)
+    reference = make_reference(replace(material.spec, reject=None), enrolment, groups=material.groups)
     trade = _measure(arguments, material, reference, enrolment.classes, build.model.seed)
     level = _wanted(arguments, trade, material, enrolment.classes)
     table, by_class = _table(trade), _class_table(level, labels, trade.strangers is not None)
@@ -77,6 +77,9 @@ def _measure(
         ordinary = replace(_ask(reference, held_out.rows), truth=codes_of(classes, held_out.labels))
     strangers = None
     if arguments.strangers is not None:
+        if material.window is not None:
+            said = "--strangers takes rows, and the model takes windows"
+            raise UsageError(said, hint="leave it out: the held-out recordings are measured")
         rows = unlabelled.load(arguments.strangers, material.training, material.table)
         strangers = _ask(
             reference, rows[np.random.default_rng(seed).permutation(len(rows))[: most_calibrated(reference)]]

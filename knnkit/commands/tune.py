@@ -38,7 +38,10 @@ def run(arguments: argparse.Namespace) -> int:
     if isinstance(model.data, SkopsData):
         said = f"{arguments.config}: the estimator of `skops` decides k, metric, weights and scale"
         raise UsageError(said, hint="data: {file: train.csv, label: species}, or fit another estimator")
-    how = arguments.by or (SPLIT if isinstance(model.split, GroupSplit | TimeSplit) else LEAVE_ONE_OUT)
+    apart = isinstance(model.split, GroupSplit | TimeSplit) or (
+        model.input is not None and model.input.window is not None
+    )
+    how = arguments.by or (SPLIT if apart else LEAVE_ONE_OUT)
     now = Setting(model.scale, model.metric, model.weights)
     material = source.load(build)
     material = material.whole or material

@@ -1,13 +1,13 @@
-"""Types of deploy.yaml for answers: "unknown", label sets, fewer rows."""
+"""Types of deploy.yaml for answers, gates and taught rows."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
-from device_agent.shared.protocol.model_info import Keep
+from device_agent.shared.protocol.model_info import DEFAULT, Enrol, Keep
 from knnkit.config.field_types import Example, Section, Words
 
 #: Most rows of a kind that a device keeps.
@@ -75,8 +75,69 @@ Reduce = Annotated[
 ]
 
 
+class EnrolConfig(Section):
+    """Rows that may be taught on a device (`device_agent enrol`)."""
+
+    rows: Annotated[int, Example("500")] = Field(ge=1, le=100_000)
+    """Most rows; a device that has so many refuses more until some are forgotten."""
+    per_label: Annotated[int | None, Example("100")] = Field(default=None, ge=1)
+    """Most rows of one label; default: as many as `rows`."""
+    new_labels: bool = True
+    """Whether rows may have labels that the model does not have."""
+    may_override: bool = False
+    """Whether a row may change the label of a golden row; else such a row is refused."""
+    drop: bool = False
+    """Whether rows that were taught under another release take no part in the answers."""
+
+
 class GoldenConfig(Section):
     """The rows that every device answers before it keeps the release."""
 
     rows: Annotated[int, Example("200")] = Field(default=1000, ge=10, le=20_000)
     """Most golden rows; fewer are checked sooner on a slow board."""
+
+
+def _for_all(value: Any) -> Any:
+    return {DEFAULT: value} if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+Limits = Annotated[
+    dict[str, Annotated[float, Field(ge=0.0, allow_inf_nan=False)]],
+    BeforeValidator(_for_all),
+    Words("a limit, or targets and their limits ({floor: 0.5, default: 10.0})"),
+    Example("5.0"),
+]
+
+
+class GatesConfig(Section):
+    """What every device must reach before it may keep the release."""
+
+    accuracy: Annotated[float | None, Example("0.9")] = Field(default=None, ge=0.0, le=1.0)
+    """Least accuracy on the held-out rows, from 0 to 1; default: no gate."""
+    balanced_accuracy: Annotated[float | None, Example("0.85")] = Field(default=None, ge=0.0, le=1.0)
+    """Least mean recall of the classes, from 0 to 1; default: no gate."""
+    min_recall: Annotated[float | None, Example("0.8")] = Field(default=None, ge=0.0, le=1.0)
+    """Least recall of every class, from 0 to 1; default: no gate."""
+    recall: Annotated[
+        dict[str, Annotated[float, Field(ge=0.0, le=1.0)]],
+        Words("a label and its least recall ({fall: 0.9})"),
+        Example("{fall: 0.9}"),
+    ] = Field(default={})
+    """Least recall of single classes, by label; replaces `min_recall` for these classes."""
+    not_worse_than: Annotated[Literal["current"] | None, Example("current")] = None
+    """current: no class may have a lower recall than the release that the device runs now has on the same rows."""
+    by: Annotated[float, Example("0.01")] = Field(default=0.0, ge=0.0, lt=1.0)
+    """How much lower a recall may be for `not_worse_than`."""
+    rmse: Limits = Field(default={})
+    """Of a regression: highest root mean square error of every target; or {target: limit}, with `default`."""
+    max_error: Limits = Field(default={})
+    """Of a regression: highest error of a single evaluation row, for every target; or {target: limit}."""
+    latency_ms: Annotated[float | None, Example("5.0")] = Field(default=None, gt=0.0)
+    """Longest median time of one row, in milliseconds; default: no gate."""
+    margin: Annotated[float, Example("1e-5")] = Field(default=1.0e-5, gt=0.0, lt=0.1)
+    """Neighbours whose distances differ by less than this share of the data's scale may swap on other processors."""
+
+
+def teaching_of(enrol: EnrolConfig | None) -> Enrol | None:
+    """Returns `enrol` as knn.json has it."""
+    return None if enrol is None else Enrol(**enrol.model_dump())

@@ -19,6 +19,10 @@ def _as_list(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
+RecordingLabels = Annotated[
+    Annotated[Literal["folder"], pydantic.Tag("<folder>")] | Annotated[FilePath, pydantic.Tag("<file>")],
+    pydantic.Discriminator(lambda value: "<folder>" if value == "folder" else "<file>"),
+]
 Targets = Annotated[
     tuple[str, ...],
     BeforeValidator(_as_list),
@@ -72,6 +76,9 @@ class FileData(Section):
     {column: one of them, or the list of its categories in order}."""
     unknown_category: Literal["refuse", "ignore"] = "refuse"
     """What a device does with a category that the model does not know: refuse the row, or ignore the cell."""
+    labels: Annotated[RecordingLabels | None, Example("folder")] = None
+    """With `input`: where the label of a whole recording is, instead of a column of it: folder (the name of the file's
+    folder), or a CSV file with the columns `file` and `label`."""
     thousands: Annotated[Literal["", ",", ".", "'", " "], Example("','")] = ""
     """The sign between thousands in CSV (`1,234.5` with ","), in training and on a device; default: none."""
 

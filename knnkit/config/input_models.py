@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field
 
 from device_agent.shared.protocol import constants
 from knnkit.config.field_types import Example, FilePath, Section, Words, no_sense
+from knnkit.config.window_models import WindowConfig
 
 
 def _as_stage(value: Any) -> Any:
@@ -50,7 +51,7 @@ Numbers = Annotated[
 Stages = Annotated[
     tuple[Annotated[StageConfig, BeforeValidator(_as_stage)], ...],
     BeforeValidator(_as_list),
-    Field(min_length=1, max_length=constants.MAX_STAGES),
+    Field(max_length=constants.MAX_STAGES),
 ]
 Pools = Annotated[
     tuple[Literal["mean", "max", "min", "std"], ...],
@@ -105,7 +106,9 @@ class ImageConfig(Section):
 class InputConfig(Section):
     """How a raw input becomes a row of numbers, on the host and on every device alike."""
 
-    stages: Annotated[Stages, Example("[embedder.tflite]")]
+    window: Annotated[WindowConfig | None, Example("{columns: [ax, ay, az], rows: 128, hop: 64}")] = None
+    """Windows of samples, which are the raw inputs: `data` then names recordings."""
+    stages: Annotated[Stages, Example("[embedder.tflite]")] = ()
     """`.tflite` files in front of the search, in order: paths, or {file, frames, hop, multiply, add}. They become files
     of the release, and the signature covers them."""
     audio: Annotated[AudioConfig | None, Example("{rate: 16000}")] = None
@@ -120,7 +123,13 @@ class InputConfig(Section):
     row is the whole output."""
 
     @pydantic.model_validator(mode="after")
-    def _one_kind(self) -> InputConfig:
+    def _makes_rows(self) -> InputConfig:
         if self.audio and self.image:
             raise no_sense("an input is a sound or a picture, not both", "input: {audio: {rate: 16000}, stages: [...]}")
+        if self.window and (self.audio or self.image):
+            raise no_sense("an input is a window of samples, a sound or a picture", "input: {window: {...}}")
+        if not (self.window or self.stages):
+            raise no_sense("say `window`, `stages` or both", "stages: [embedder.tflite]")
+        if self.pool and not self.stages:
+            raise no_sense("`pool` needs `stages`, whose output it takes", "stages: [embedder.tflite]")
         return self

@@ -7,133 +7,43 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import pydantic
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 from pydantic_core import PydanticCustomError
 
 from device_agent.shared.protocol import constants
-from device_agent.shared.protocol.model_info import DEFAULT
-from knnkit.config.answer_models import Coverages, GoldenConfig, KeepConfig, Reduce, ReduceConfig, Reject
-from knnkit.config.data_models import FileData, SklearnData, SkopsData, Targets
+from knnkit.config.answer_models import (
+    Coverages,
+    EnrolConfig,
+    GatesConfig,
+    GoldenConfig,
+    KeepConfig,
+    Reduce,
+    ReduceConfig,
+    Reject,
+)
+from knnkit.config.data_models import FileData, SklearnData, SkopsData
 from knnkit.config.field_types import (
     Example,
-    FilePath,
     Name,
     Section,
     Text,
-    Words,
     no_sense,
 )
 from knnkit.config.fleet_models import ClassifyConfig, FleetConfig, RolloutConfig
 from knnkit.config.input_models import InputConfig
 from knnkit.config.release_models import ReleaseConfig, SigningConfig
+from knnkit.config.split_models import Data, GroupSplit, Split, Test, TestFile, TimeSplit
+
+_RECORDINGS = "data: {files: 'walks/*.csv', label: activity}"
+#: Keys of `data` that recordings do not go with.
+_OF_ROWS = ("features", "target", "drop", "missing", "categories", "unknown_category", "id", "thousands", "path")
 
 
-class TestFile(Section):
-    """Held-out rows in a file of their own."""
-
-    __test__ = False  # pytest must not collect it
-    file: FilePath
-    """CSV, Parquet or NPZ with the same columns as the training data."""
-    label: str | None = None
-    """The label column; default: the same as in the training data."""
-    target: Targets = ()
-    """The columns of numbers to predict, where `skops` holds a regression."""
-
-
-class GroupSplit(Section):
-    """Rows of one group are held out together."""
-
-    group: Annotated[str, Example("device_id")]
-    """The column of `data` that names the group of a row; not a feature, unless `features` names it."""
-
-
-class TimeSplit(Section):
-    """The latest rows are held out."""
-
-    time: Annotated[str, Example("timestamp")]
-    """The column of `data` with the time of a row: ISO 8601 or a number; not a feature, unless `features` names it."""
-
-
-# Tags become part of an error's location; angle brackets distinguish them from keys of the file.
-def _data_kind(value: Any) -> str:
-    if isinstance(value, dict):
-        return next((f"<{key}>" for key in ("skops", "sklearn") if key in value), "<file>")
-    return "<skops>" if isinstance(value, SkopsData) else "<sklearn>" if isinstance(value, SklearnData) else "<file>"
-
-
-def _test_kind(value: Any) -> str:
-    return "<file>" if isinstance(value, dict | TestFile) else "<share>"
-
-
-def _split_kind(value: Any) -> str:
-    if isinstance(value, dict):
-        return next((f"<{key}>" for key in ("time", "file") if key in value), "<group>")
-    kinds = ((GroupSplit, "<group>"), (TimeSplit, "<time>"), (TestFile, "<file>"))
-    return next((tag for kind, tag in kinds if isinstance(value, kind)), "<word>")
-
-
-Data = Annotated[
-    Annotated[FileData, pydantic.Tag("<file>")]
-    | Annotated[SklearnData, pydantic.Tag("<sklearn>")]
-    | Annotated[SkopsData, pydantic.Tag("<skops>")],
-    pydantic.Discriminator(_data_kind),
-]
-Share = Annotated[float, Field(ge=0.0, lt=1.0)]
-Test = Annotated[
-    Annotated[TestFile, pydantic.Tag("<file>")] | Annotated[Share, pydantic.Tag("<share>")],
-    pydantic.Discriminator(_test_kind),
-]
-Split = Annotated[
-    Annotated[Literal["random", "stratified"], pydantic.Tag("<word>")]
-    | Annotated[GroupSplit, pydantic.Tag("<group>")]
-    | Annotated[TimeSplit, pydantic.Tag("<time>")]
-    | Annotated[TestFile, pydantic.Tag("<file>")],
-    pydantic.Discriminator(_split_kind),
-]
-
-
-def _for_all(value: Any) -> Any:
-    return {DEFAULT: value} if isinstance(value, int | float) and not isinstance(value, bool) else value
-
-
-Limits = Annotated[
-    dict[str, Annotated[float, Field(ge=0.0, allow_inf_nan=False)]],
-    BeforeValidator(_for_all),
-    Words("a limit, or targets and their limits ({floor: 0.5, default: 10.0})"),
-    Example("5.0"),
-]
-
-
-class GatesConfig(Section):
-    """What every device must reach before it may keep the release."""
-
-    accuracy: Annotated[float | None, Example("0.9")] = Field(default=None, ge=0.0, le=1.0)
-    """Least accuracy on the held-out rows, from 0 to 1; default: no gate."""
-    balanced_accuracy: Annotated[float | None, Example("0.85")] = Field(default=None, ge=0.0, le=1.0)
-    """Least mean recall of the classes, from 0 to 1; default: no gate."""
-    min_recall: Annotated[float | None, Example("0.8")] = Field(default=None, ge=0.0, le=1.0)
-    """Least recall of every class, from 0 to 1; default: no gate."""
-    recall: Annotated[
-        dict[str, Annotated[float, Field(ge=0.0, le=1.0)]],
-        Words("a label and its least recall ({fall: 0.9})"),
-        Example("{fall: 0.9}"),
-    ] = Field(default={})
-    """Least recall of single classes, by label; replaces `min_recall` for these classes."""
-    not_worse_than: Annotated[Literal["current"] | None, Example("current")] = None
-    """current: no class may have a lower recall than the release that the device runs now has on the same rows."""
-    by: Annotated[float, Example("0.01")] = Field(default=0.0, ge=0.0, lt=1.0)
-    """How much lower a recall may be for `not_worse_than`."""
-    rmse: Limits = Field(default={})
-    """Of a regression: highest root mean square error of every target; or {target: limit}, with `default`."""
-    max_error: Limits = Field(default={})
-    """Of a regression: highest error of a single evaluation row, for every target; or {target: limit}."""
-    latency_ms: Annotated[float | None, Example("5.0")] = Field(default=None, gt=0.0)
-    """Longest median time of one row, in milliseconds; default: no gate."""
-    margin: Annotated[float, Example("1e-5")] = Field(default=1.0e-5, gt=0.0, lt=0.1)
-    """Neighbours whose distances differ by less than this share of the data's scale may swap on other processors."""
+def _misplaced(key: str, problem: str, hint: str) -> PydanticCustomError:
+    return PydanticCustomError("misplaced_key", "{problem}", {"key": key, "problem": problem, "hint": hint})
 
 
 _SKOPS = "data: {skops: model.skops}, without k, metric, weights, scale, reduce"
@@ -147,8 +57,8 @@ class ModelConfig(Section):
     data: Annotated[Data, Example("{file: train.csv, label: species}")]
     """The labelled rows: {file, label} or {sklearn}; or a fitted classifier with its own: {skops}."""
     input: Annotated[InputConfig | None, Example("{stages: [embedder.tflite]}")] = None
-    """What runs in front of the search: `.tflite` files of your own that make a row of each raw input. Default: rows
-    are searched as they are."""
+    """What makes a row of each raw input: windows of samples, and `.tflite` files of your own. Default: rows are
+    searched as they are."""
     test: Test = 0.3
     """Held-out share of the rows, or {file}: accuracy, golden rows, calibration; 0: none. With `skops`: {file}."""
     split: Annotated[Split | None, Example("stratified")] = None
@@ -177,6 +87,8 @@ class ModelConfig(Section):
     keep: Annotated[KeepConfig | None, Example("{unknown: 200}")] = None
     """Rows that each device keeps for `knnkit collect`, up to a number of each kind; default: none, because rows can be
     personal."""
+    enrol: Annotated[EnrolConfig | None, Example("{rows: 500}")] = None
+    """Allows rows to be taught on the device (`device_agent enrol`). Default: nothing may be taught."""
     device_class: Annotated[Name, Example("zero")] = "any"
     """The class of device that this model is for; "any" fits all."""
     licence: Annotated[Text, Example("CC-BY-4.0")] = ""
@@ -218,6 +130,26 @@ class ModelConfig(Section):
         return self
 
     @pydantic.model_validator(mode="after")
+    def _recordings_fit(self) -> ModelConfig:
+        data = self.data
+        if self.input is None or self.input.window is None:
+            if isinstance(data, FileData) and data.labels is not None:
+                problem = "`labels` needs a `window` of `input`: it labels whole recordings"
+                raise _misplaced("data", problem, "leave `labels` out")
+            return self
+        if not isinstance(data, FileData):
+            raise _misplaced("data", "`window` cuts recordings, which are files", _RECORDINGS)
+        taken = [key for key in _OF_ROWS if key in data.model_fields_set]
+        if taken:
+            raise _misplaced("data", f"`window` decides what a row is: leave {', '.join(taken)} out", _RECORDINGS)
+        if self.reduce is not None:
+            raise _misplaced("reduce", "`reduce` does not know recordings: leave it out with `window`", "reject: 0.99")
+        if isinstance(self.split, str | TimeSplit):
+            problem = "the windows of one recording stay together: leave `split` out"
+            raise _misplaced("split", problem, "split: {group: person}, or nothing")
+        return self
+
+    @pydantic.model_validator(mode="after")
     def _input_fits(self) -> ModelConfig:
         if self.input is None or isinstance(self.data, SklearnData):
             return self
@@ -234,7 +166,7 @@ class ModelConfig(Section):
     def _regression_fits(self) -> ModelConfig:
         if not (isinstance(self.data, FileData) and self.data.target):
             return self
-        taken: list[str] = [key for key in ("label_sets", "reduce", "keep") if key in self.model_fields_set]
+        taken: list[str] = [key for key in ("label_sets", "reduce", "keep", "enrol") if key in self.model_fields_set]
         if self.split == "stratified":
             taken.append("split")
         if taken:

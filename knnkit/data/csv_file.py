@@ -81,7 +81,7 @@ def _open_and_read(
     policy: Policy,
     dtype: type[np.floating[Any]],
 ) -> _CsvFile:
-    with _open(file) as stream, ThreadPoolExecutor(_THREADS) as pool:
+    with open_text(file) as stream, ThreadPoolExecutor(_THREADS) as pool:
         found = _CsvFile(file, stream, pool, policy, dtype)
         found.read(label, features, beside, ids)
         return found
@@ -95,7 +95,7 @@ class _CsvFile:
     ) -> None:
         self._file, self._pool, self._policy, self._dtype = file, pool, policy, dtype
         self.bad = BadCells(str(file))
-        self._blocks: Blocks = zip(_text_blocks(stream), repeat(None))
+        self._blocks: Blocks = zip(text_blocks(stream), repeat(None))
         self._block, self._at = b"", 0  # the current block, and the bytes of it that are parsed
         self._found: Future[Block | None] | None = None
         self._line = 0  # lines parsed so far
@@ -243,13 +243,14 @@ class _CsvFile:
         return f"{self._file}, line {line}"
 
 
-def _open(file: Path) -> IO[Any]:
+def open_text(file: Path) -> IO[Any]:
+    """Opens a text file: UTF-16 as text, anything else as bytes."""
     with file.open("rb") as start:
         wide = start.read(2) in _UTF_16
     return file.open(newline="", encoding="utf-16") if wide else file.open("rb")
 
 
-def _text_blocks(stream: IO[Any]) -> Iterator[bytes]:
+def text_blocks(stream: IO[Any]) -> Iterator[bytes]:
     """Yields blocks of whole lines of an open text or binary file, as UTF-8 with a newline after each line."""
     while found := stream.read(_BLOCK) + stream.readline():
         block = found.encode() if isinstance(found, str) else found

@@ -64,7 +64,7 @@ def list_files(sources: Sequence[Path], label: str, path: str | None, group: str
     """
     if path is not None:
         return _of_table(sources[0], label, path, group)
-    found = [(file, _parts(file, source, label)) for source in sources for file in expand([source])]
+    found = list({file: _parts(file, source, label) for source in sources for file in expand([source])}.items())
     paths = tuple(file for file, _ in found)
     groups = None if group is None else tuple(_part(parts, group, sources[0], "split") for _, parts in found)
     labels = tuple(_part(parts, label, sources[0], "label") for _, parts in found)
@@ -76,7 +76,15 @@ def _parts(file: Path, source: Path, label: str) -> dict[str, str]:
     if not PART.search(str(source)):
         return {label: file.parent.name}
     pattern = "".join(
-        f"(?P<{name}>[^/]+)" if name else ".*" if deep else "[^/]*" if any_ else "[^/]" if one else re.escape(text)
+        f"(?P<{name}>[^/]+)"
+        if name
+        else "(?:.*/)?"
+        if deep
+        else "[^/]*"
+        if any_
+        else "[^/]"
+        if one
+        else re.escape(text)
         for name, deep, any_, one, text in _TOKEN.findall(str(source))
     )
     fits = re.fullmatch(pattern, str(file))

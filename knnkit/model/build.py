@@ -5,7 +5,6 @@ Combines dataset, space, graph, calibration and metadata, and returns the float6
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib import metadata
@@ -16,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent import __version__
-from device_agent.shared.protocol import constants, model_info
+from device_agent.shared.protocol import constants, input_info, model_info
 from device_agent.shared.regression import spreads
 from device_agent.shared.release.row_origins import Origins, pack
 from knnkit.data.dataset import MAX_TEXT, Dataset, shortened
@@ -25,7 +24,7 @@ from knnkit.model.conformal import calibrate_sets, check_sets
 from knnkit.model.reference.calibration import answer_apart, calibrate
 from knnkit.model.reference.classifier import Reference
 from knnkit.model.reference.enrolment import Enrolment, codes_of, enrol
-from knnkit.model.reference.spec import DEFAULT, KnnSpec
+from knnkit.model.reference.spec import DEFAULT, KnnSpec, own_shares
 from knnkit.model.scaling import fit_scaler
 from knnkit.model.schema import lowest_schema, require_keepable
 from knnkit.model.tflite.load_tensorflow import load_tensorflow, needs_build_extra, tensorflow_version
@@ -72,7 +71,8 @@ def build_model(
     measure: Measure | None = None,
     table: model_info.Table | None = None,
     ignore_extra: bool = False,
-    input: model_info.Input | None = None,
+    input: input_info.Input | None = None,
+    teaching: model_info.Enrol | None = None,
     golden: Origins = _UNKNOWN,
 ) -> BuiltModel:
     """Builds the classifier `spec` over the rows of `training`.
@@ -87,6 +87,7 @@ def build_model(
         measure: evaluates the reference; the result is stored in knn.json.
         table: of the raw columns that the rows were made from, stored in knn.json.
         ignore_extra: whether rows may have columns that the model does not know.
+        teaching: what may be taught on a device.
         input: the stages that the rows were made by, stored in knn.json.
         golden: where the golden rows come from.
 
@@ -96,8 +97,9 @@ def build_model(
     """
     _require_rows(spec.k, len(training.rows), training.source)
     enrolment = enrol(training, fit_scaler(training.rows, spec.scale), spec.metric)
+    groups = training.beside if input is not None and input.window is not None else None
     how: dict[str, Any] = {"margin": margin, "seed": seed, "inputs": inputs, "measure": measure, "golden": golden}
-    how |= {"table": table, "ignore_extra": ignore_extra, "input": input}
+    how |= {"table": table, "ignore_extra": ignore_extra, "input": input, "teaching": teaching, "groups": groups}
     return build_enrolled(spec, enrolment, held_out, training=origins_of(training), **how)
 
 
@@ -113,23 +115,27 @@ def build_enrolled(
     measure: Measure | None = None,
     table: model_info.Table | None = None,
     ignore_extra: bool = False,
-    input: model_info.Input | None = None,
+    input: input_info.Input | None = None,
+    teaching: model_info.Enrol | None = None,
     training: Origins | None = None,
     golden: Origins = _UNKNOWN,
     spare: Dataset | None = None,
     reduced: model_info.Reduced | None = None,
+    groups: NDArray[Any] | None = None,
 ) -> BuiltModel:
     """Builds the classifier `spec` over enrolled rows; records `spec.scale`, but does not apply it.
 
     `training` says where they come from; by default they are the rows of their source. `spare` are training rows that
-    `reduced` left out; they calibrate with the others.
+    `reduced` left out; they calibrate with the others. `groups` has the recording of each row (`make_reference`).
 
     Raises:
         DataError: k is larger than the number of rows.
         BuildError: the model cannot be built as asked.
         MissingDependency: a package of `knnkit[build]` is not installed.
     """
-    reference = make_reference(spec, enrolment, held_out, margin=margin, seed=seed, spare=spare)
+    if teaching is not None and enrolment.targets is not None:
+        raise BuildError("enrol: values cannot be taught to a regression on a device", hint="leave enrol out")
+    reference = make_reference(spec, enrolment, held_out, margin=margin, seed=seed, spare=spare, groups=groups)
     measured = None if measure is None else measure(reference, enrolment.classes)
     targets = targets_of(enrolment) if measured is None else measured
     sets = _label_sets(spec, reference, enrolment, held_out, seed, spare)
@@ -168,6 +174,7 @@ def build_enrolled(
         keep=spec.keep,
         input=input,
         targets=targets if isinstance(targets, model_info.Targets) else None,
+        enrol=teaching,
     )
     require_keepable(info)
     info = replace(info, schema=lowest_schema(info))
@@ -210,8 +217,11 @@ def make_reference(
     margin: float = 1e-5,
     seed: int = 0,
     spare: Dataset | None = None,
+    groups: NDArray[Any] | None = None,
 ) -> Reference:
     """Returns the float64 classifier `spec` over enrolled rows, calibrated where it rejects.
+
+    With the recordings `groups` of the rows, none calibrates by neighbours of its own recording: they are too alike.
 
     Raises:
         DataError: k is larger than the number of rows.
@@ -220,9 +230,11 @@ def make_reference(
     _require_rows(spec.k, len(enrolment), enrolment.source)
     classes = len(enrolment.classes)
     space, enrolled, codes = enrolment.space, enrolment.enrolled, enrolment.codes
-    reference = Reference(
-        space, enrolled, codes, classes, spec.k, spec.weights, margin=margin, targets=enrolment.targets
-    )
+    how = spec.k, spec.weights
+    own = enrolment.targets
+    reference = Reference(space, enrolled, codes, classes, *how, margin=margin, targets=own, groups=groups)
+    if groups is not None and (spec.reject is not None or spec.label_sets):
+        _require_others(groups, spec.k)
     if spec.reject is not None:
         reference.reject = _calibrate(spec, reference, enrolment.classes, held_out, seed, spare)
     return reference
@@ -249,6 +261,12 @@ def _require_rows(k: int, rows: int, source: str) -> None:
         raise DataError(f"{source}: k is {k}, but {there}", hint=hint)
 
 
+def _require_others(groups: NDArray[Any], k: int) -> None:
+    if len(groups) - int(np.unique(groups, return_counts=True)[1].max()) < k:
+        said = f"reject and label_sets need k = {k} training rows outside each recording"
+        raise BuildError(said, hint="lower k, or more recordings")
+
+
 def _calibrate(
     spec: KnnSpec,
     reference: Reference,
@@ -267,21 +285,6 @@ def _calibrate(
     answers = reference.answer(rows)
     accepted = answers.distances[:, spec.k - 1] <= np.array(reject.thresholds)[answers.label]
     return replace(reject, measured=float(accepted.mean()), measured_rows=len(rows))
-
-
-def own_shares(spec: KnnSpec, classes: tuple[int | str, ...]) -> dict[int, float]:
-    """Returns class index -> share of `reject`, of the classes with a share of their own.
-
-    Raises:
-        BuildError: no training row has one of the labels.
-    """
-    codes = {str(label): code for code, label in enumerate(classes)}
-    own = {label: share for label, share in spec.shares.items() if label != DEFAULT}
-    if strange := sorted(own.keys() - codes):
-        close = difflib.get_close_matches(strange[0], [*codes, DEFAULT], n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"the labels are {', '.join([*codes][:10])}"
-        raise BuildError(f"reject has a share for {strange[0]!r}, and no training row has that label", hint=hint)
-    return {codes[label]: share for label, share in own.items()}
 
 
 def _label_sets(

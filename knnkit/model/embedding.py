@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.protocol import constants, json_codec
-from device_agent.shared.protocol.model_info import Input
+from device_agent.shared.protocol.input_info import Input
 from device_agent.shared.protocol.record import replace
 from device_agent.shared.safe_files import read_small
 from knnkit.errors import BuildError

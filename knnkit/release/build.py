@@ -14,10 +14,8 @@ import hashlib
 import io
 import os
 import shlex
-import shutil
-import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,11 +34,13 @@ from knnkit.evaluation import metrics
 from knnkit.evaluation.metrics import Figures
 from knnkit.release import manifest, provenance, up_to_date
 from knnkit.release.card import CardFacts
+from knnkit.release.replacing import replacing
 from knnkit.release.sbom import bill_of_materials
 from knnkit.release.signing import Signer, sign_release
 from knnkit.release.verify import verify_with
 from knnkit.training import source
-from knnkit.training.source import Made, Material
+from knnkit.training.made import Made
+from knnkit.training.source import Material
 
 #: Files of macOS, Windows and KDE's file managers.
 _DESKTOP = (".DS_Store", "Thumbs.db", "desktop.ini", ".directory")
@@ -127,11 +127,7 @@ def _gates(asked: GatesConfig) -> model_info.Gates:
 
 
 def write_release(made_from: Material, order: Order, signer: Signer, directory: Path) -> Built:
-    """Builds and signs a release in `directory`, replacing a release there.
-
-    Raises:
-        See `build_release`.
-    """
+    """Builds and signs a release in `directory`, replacing a release there; raises as `build_release`."""
     directory = directory.absolute()
     _require_replaceable(directory)
     created = _pinned_clock()
@@ -141,7 +137,7 @@ def write_release(made_from: Material, order: Order, signer: Signer, directory: 
     data = made.with_files(_papers(made_from, made, order, golden, warnings))
     document = _manifest(order, model.info, data, directory, int(time.time()) if created is None else created)
     again = _same_version(directory, document, data)
-    with _replacing(directory) as folder:
+    with replacing(directory) as folder:
         files = {constants.MODEL_FILE: data, constants.GOLDEN_FILE: golden, **made.stages}
         for name, content in (files | {constants.MANIFEST_FILE: manifest.write_manifest(document)}).items():
             (folder / name).write_bytes(content)
@@ -299,31 +295,6 @@ def _remove_desktop_files(directory: Path) -> None:
         path = directory / name
         if path.is_file() and not path.is_symlink():
             path.unlink()
-
-
-@contextlib.contextmanager
-def _replacing(directory: Path) -> Iterator[Path]:
-    """Yields a new folder of the same name, which replaces `directory` if the block succeeds."""
-    try:
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".build-") as beside:
-            folder = Path(beside) / directory.name
-            folder.mkdir()
-            yield folder
-            _swap(folder, directory, Path(beside) / "replaced")
-    except OSError as error:
-        raise BuildError(f"{directory} cannot be written: {error.strerror or error}") from None
-
-
-def _swap(folder: Path, directory: Path, replaced: Path) -> None:
-    try:
-        if directory.exists():
-            shutil.move(directory, replaced)  # copies if an overlay cannot rename it
-        folder.rename(directory)
-    except BaseException:  # also Ctrl-C: else the old release would be removed with the temporary folder
-        if replaced.exists() and not directory.exists():
-            replaced.rename(directory)
-        raise
 
 
 def ensure_release(build: Build, signer: Signer, *, out: Path | None = None) -> Built:

@@ -41,12 +41,15 @@ def statement(
         DataError: a data file can no longer be read.
     """
     rows = {"name": "training rows and labels", "digest": {"sha256": info.fingerprint}}
+    stages = [
+        {"name": each.file, "digest": {"sha256": each.sha256}} for each in (info.input.stages if info.input else ())
+    ]
     tools = [{"uri": f"pkg:pypi/{name}@{version}"} for name, version in sorted(info.versions.items())]
     predicate = {
         "buildDefinition": {
             "buildType": BUILD_TYPE,
             "externalParameters": {"command": command, "settings": dict(settings)},
-            "resolvedDependencies": [*_files(sources), rows, *tools],
+            "resolvedDependencies": [*_files(sources), rows, *stages, *tools],
         },
         "runDetails": {"builder": {"id": f"pkg:pypi/knnkit@{info.versions['knnkit']}"}},
     }

@@ -26,18 +26,8 @@ _TOOLS = ("tensorflow", "scikit-learn", "numpy")
 _ELSEWHERE: Any = {"gates": True, "data": {"file", "files", "skops"}, "test": {"file"}, "split": {"file"}}
 _ELSEWHERE["input"] = {"stages": {"__all__": {"file"}}}
 #: Keys that older versions lack.
-_SILENT = {
-    "golden",
-    "drop",
-    "missing",
-    "categories",
-    "unknown_category",
-    "ignore_extra",
-    "thousands",
-    "input",
-    "path",
-    "keep",
-}
+_SILENT = {"golden", "drop", "missing", "categories", "unknown_category", "ignore_extra", "thousands"}
+_SILENT |= {"keep", "enrol", "input", "path", "labels", "window", "stages"}
 _CHUNK = 1 << 20
 
 
@@ -49,6 +39,8 @@ def digest(build: Build) -> str:
     """
     model = build.model
     files, names = _data_files(model)
+    if isinstance(model.data, FileData) and isinstance(model.data.labels, Path):
+        files.append(model.data.labels)
     if isinstance(model.data, SkopsData):
         files.append(model.data.skops)
     if isinstance(model.measured_on, TestFile):
@@ -83,7 +75,9 @@ def _asked(model: ModelConfig) -> dict[str, Any]:
 
 
 def _without_silent(found: dict[str, Any]) -> dict[str, Any]:
-    for section in (found, found["data"]):
+    if found["data"].get("labels") != "folder":  # its file counts by what is in it
+        found["data"].pop("labels", None)
+    for section in (found, found["data"], found.get("input") or {}):
         for key in _SILENT & section.keys():
             if not section[key] or section[key] == "refuse":
                 del section[key]
@@ -97,6 +91,7 @@ def settings(build: Build) -> dict[str, Any]:
     if isinstance(model.data, FileData):
         names = [path.name for path in model.data.sources]
         found["data"] |= {"file": names[0]} if model.data.files == () else {"files": names}
+        found["data"] |= {"labels": model.data.labels.name} if isinstance(model.data.labels, Path) else {}
     elif isinstance(model.data, SkopsData):
         found["data"] |= {"skops": model.data.skops.name}
     if isinstance(model.measured_on, TestFile):

@@ -72,6 +72,48 @@ def draw_lines(
     figure.savefig(file, metadata={"Software": None})
 
 
+def draw_rows(
+    path: Path,
+    rows: NDArray[np.floating[Any]],
+    groups: Sequence[tuple[str, NDArray[np.int64]]],
+    title: str,
+) -> None:
+    """Writes a PNG of rows in their two directions of most variance.
+
+    Args:
+        path: path of the PNG.
+        rows: (n, d) numbers.
+        groups: name of each class, and the places of its rows.
+        title: one line above.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    centred = rows.astype(np.float64) - rows.mean(axis=0)
+    points = centred @ np.linalg.svd(centred, full_matrices=False)[2][:2].T
+    figure = Figure(figsize=(10, 7.5), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    drawn = figure.subplots()
+    for index, (name, places) in enumerate(groups):
+        how: dict[str, Any] = {
+            "color": palette.colour(index),
+            "marker": palette.marker(index),
+            "s": 34,
+            "linewidths": 0.4,
+        }
+        drawn.scatter(*points[places].T, label=clean(name, 40), edgecolors="white", **how)
+    drawn.set_title(clean(title))
+    drawn.legend(fontsize="small")
+    figure.savefig(path, metadata={"Software": None})
+
+
+def write_picture(path: Path, pixels: NDArray[np.uint8]) -> None:
+    """Writes (h, w) grey pixels as a PNG."""
+    from matplotlib.image import imsave
+
+    imsave(path, pixels, cmap="gray", vmin=0, vmax=255)
+
+
 def _scatter(
     axes: Any, rows: NDArray[np.float64], labels: NDArray[np.int32], classes: tuple[str, ...], **how: Any
 ) -> None:

@@ -17,7 +17,7 @@ from device_agent.shared.embedding import audio
 from device_agent.shared.embedding.decode import decode, to_json
 from device_agent.shared.embedding.files import PCM_SUFFIXES, read_file
 from device_agent.shared.protocol.errors import AgentError
-from device_agent.shared.protocol.model_info import Audio, Image, Input, Stage
+from device_agent.shared.protocol.input_info import Audio, Image, Input, Stage, Window
 from device_agent.shared.protocol.record import replace as replace_record
 from device_agent.shared.queries import default_names
 from knnkit.config.input_models import InputConfig
@@ -102,7 +102,7 @@ def embedder_of(asked: InputConfig | None) -> Embedder | None:
     Raises:
         BuildError: a file cannot be read.
     """
-    if asked is None:
+    if asked is None or not asked.stages:
         return None
     stages = tuple(Stage("", "", (), "", each.frames, each.hop, each.multiply, each.add) for each in asked.stages)
     heard, seen = asked.audio, asked.image
@@ -111,3 +111,10 @@ def embedder_of(asked: InputConfig | None) -> Embedder | None:
     image = None if how is None else Image(*how)
     given = Input(stages, asked.pool, asked.bound, audio=sound, image=image)
     return Embedder(*read_stages(given, [each.file for each in asked.stages]))
+
+
+def input_of(window: Window | None, embedder: Embedder | None) -> Input | None:
+    """Returns `input` of knn.json; None for a model of rows."""
+    if window is None:
+        return None if embedder is None else embedder.input
+    return replace_record(Input() if embedder is None else embedder.input, window=window, columns=())

@@ -5,42 +5,61 @@ Rows of raw inputs go through their stages here. Knows nothing of models.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
+from device_agent.shared.protocol.input_info import Window
 from knnkit.config.parse import Build, FileData, GroupSplit, SklearnData, TestFile, TimeSplit
 from knnkit.data import dataset, raw_files
 from knnkit.data.dataset import Dataset
 from knnkit.evaluation.splits import Divided, divide
-from knnkit.training import table
+from knnkit.training import table, windows
 from knnkit.training.inputs import Embedder, embedder_of
 from knnkit.training.table import read_more, read_test
 
 
-def load_rows(build: Build) -> tuple[Dataset, Embedder | None]:
-    """Returns all rows of the training data, made by the stages if the model has any; and these.
+@dataclass(frozen=True)
+class Rows:
+    """All rows of the training data, what made them of raw inputs, and messages about what was left out."""
+
+    rows: Dataset
+    embedder: Embedder | None
+    window: Window | None
+    warnings: tuple[str, ...] = ()
+
+
+def load_rows(build: Build) -> Rows:
+    """Returns all rows of the training data, made by the stages if the model has any.
 
     Raises:
         DataError: a file, column or cell is invalid.
         BuildError: a stage cannot be run.
     """
-    embedder, data = embedder_of(build.model.input), build.model.data
-    if embedder is None:
-        return _load(build), None
-    if isinstance(data, FileData) and raw_files.are_raw(data.sources, data.path):
-        return embedder.apply_to_files(raw_files.list_files(data.sources, data.label, data.path, _beside(build)))
-    return embedder.apply(_load(build))
+    embedder, window, data = embedder_of(build.model.input), windows.window_of(build), build.model.data
+    if embedder is not None and isinstance(data, FileData) and raw_files.are_raw(data.sources, data.path):
+        listed = raw_files.list_files(data.sources, data.label, data.path, _beside(build))
+        return Rows(*embedder.apply_to_files(listed), window)
+    rows, warnings = (_load(build), ()) if window is None else windows.load(build, window)
+    if embedder is not None:
+        rows, embedder = embedder.apply(rows)
+    return Rows(rows, embedder, window, warnings)
 
 
-def read_inputs(embedder: Embedder, file: Path, label: str, training: Dataset, path: str | None = None) -> Dataset:
-    """Returns further labelled inputs, as rows: those of a table of numbers, or of a table of paths.
+def read_inputs(
+    file: Path, label: str, training: Dataset, embedder: Embedder | None, window: Window | None, path: str | None = None
+) -> Dataset:
+    """Returns further labelled inputs, as rows: those of a table of numbers, of a table of paths, or of a recording.
 
     Raises:
         DataError: the table or a file cannot be read.
         BuildError: an input does not fit the stages.
     """
-    if training.raw is not None:
-        return embedder.apply(read_more(file, label, training.raw, None))[0]
-    return embedder.apply_to_files(raw_files.list_files([file], label, path or "path", None))[0]
+    raw = training if embedder is None else training.raw
+    if embedder is not None and raw is None:
+        return embedder.apply_to_files(raw_files.list_files([file], label, path or "path", None))[0]
+    assert raw is not None
+    found = read_more(file, label, raw, None) if window is None else windows.read_more(file, label, raw, window)
+    return found if embedder is None else embedder.apply(found)[0]
 
 
 def _load(build: Build) -> Dataset:
@@ -56,21 +75,23 @@ def _beside(build: Build) -> str | None:
     return split.group if isinstance(split, GroupSplit) else split.time if isinstance(split, TimeSplit) else None
 
 
-def divide_rows(build: Build, everything: Dataset, embedder: Embedder | None) -> Divided:
+def divide_rows(build: Build, found: Rows) -> Divided:
     """Returns the training rows and the held-out rows.
 
     Raises:
         DataError: a test file is invalid, or too few rows are left.
     """
-    test, split = build.model.measured_on, build.model.split
+    test, split, everything, embedder = build.model.measured_on, build.model.split, found.rows, found.embedder
     if isinstance(test, TestFile):
-        if embedder is None:
+        if embedder is None and found.window is None:
             held_out = read_test(test.file, label_of(build), build.model.data, everything)
         else:
             path = build.model.data.path if isinstance(build.model.data, FileData) else None
-            held_out = read_inputs(embedder, test.file, label_of(build), everything, path)
+            held_out = read_inputs(test.file, label_of(build), everything, embedder, found.window, path)
         return Divided(everything, held_out, "file")
     how = "group" if isinstance(split, GroupSplit) else "time" if isinstance(split, TimeSplit) else split
+    if found.window is not None:
+        how = "group"
     assert not isinstance(how, TestFile)
     return divide(everything, test, build.model.seed, how)
 

@@ -7,20 +7,21 @@ TensorFlow only to build.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from device_agent.shared.golden.golden_set import Golden
-from device_agent.shared.golden.judge import Verdict
 from device_agent.shared.protocol.constants import Metric, Scale
-from device_agent.shared.protocol.model_info import Evaluation, Gates, KnnInfo, Reduced, Table, Targets
+from device_agent.shared.protocol.input_info import Window
+from device_agent.shared.protocol.model_info import Enrol, Evaluation, Gates, KnnInfo, Reduced, Table, Targets
 from device_agent.shared.regression import spreads
 from device_agent.shared.release.row_origins import Origins
-from knnkit.config.answer_models import ReduceConfig
+from knnkit.config.answer_models import ReduceConfig, teaching_of
 from knnkit.config.parse import Build, FileData, SkopsData, TestFile
 from knnkit.data import columns, precision
 from knnkit.data.dataset import Dataset
@@ -34,42 +35,14 @@ from knnkit.model.reference.classifier import Reference
 from knnkit.model.reference.enrolment import Enrolment, enrol
 from knnkit.model.reference.spec import KnnSpec
 from knnkit.model.scaling import fit_scaler
-from knnkit.model.tflite import associated_files
 from knnkit.model.tflite.load_tensorflow import needs_build_extra
 from knnkit.training import reduction, sklearn_importer, unscaled
 from knnkit.training.fitted import Fitted
-from knnkit.training.inputs import Embedder
+from knnkit.training.inputs import Embedder, input_of
+from knnkit.training.made import Made
 from knnkit.training.raw_cells import read_held_out
 from knnkit.training.rows import divide_rows, label_of, load_rows, read_inputs
 from knnkit.training.table import prepare_of, raw_lines, read_more
-
-
-@dataclass(frozen=True)
-class Made:
-    """A model, its golden set, and the verdict of its self-check.
-
-    `notes` are for the person who builds; `stages` are further files of the release, by name.
-    """
-
-    model: BuiltModel
-    golden: Golden
-    verdict: Verdict
-    warnings: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    stages: Mapping[str, bytes] = field(default_factory=dict)
-
-    @property
-    def counts(self) -> tuple[int, ...]:
-        """Training rows of each class."""
-        return tuple(np.bincount(self.model.reference.classes, minlength=len(self.model.info.classes)).tolist())
-
-    def graph(self) -> bytes:
-        """Returns the model file without the files inside it."""
-        return associated_files.split(self.model.data)[0]
-
-    def with_files(self, files: Mapping[str, bytes]) -> bytes:
-        """Returns the model file with more files inside it."""
-        return associated_files.add(self.model.data, files)
 
 
 @dataclass(frozen=True)
@@ -86,6 +59,8 @@ class Material:
         table: of the raw columns that the rows were made from; None for rows of plain numbers.
         ignore_extra: whether a device ignores columns that the model does not know.
         embedder: the stages that the rows were made by; None without any.
+        window: the windows of samples that the raw inputs are; None without any.
+        teaching: what may be taught on a device.
         whole: the same with all training rows, if `reduce` chose some of them.
         spare: the training rows that `reduce` left out.
         reduced: how it chose.
@@ -101,6 +76,8 @@ class Material:
     table: Table | None = None
     ignore_extra: bool = False
     embedder: Embedder | None = None
+    window: Window | None = None
+    teaching: Enrol | None = None
     whole: Material | None = None
     spare: Dataset | None = None
     reduced: str = ""
@@ -110,6 +87,11 @@ class Material:
     def sources(self) -> tuple[str, ...]:
         """Where the rows come from: paths of files, or names."""
         return (self.training.source, *([self.held_out.source] if self.held_out else ()))
+
+    @property
+    def groups(self) -> NDArray[Any] | None:
+        """The recording of each training row; None for a model of rows."""
+        return None if self.window is None else self.training.beside
 
     @property
     def fingerprint(self) -> str:
@@ -136,8 +118,8 @@ class Material:
         """
         before = None if self.whole is None else self.whole._without_sets().build(Gates(gates.margin), seed=seed)
         how: dict[str, Any] = {"margin": gates.margin, "seed": seed, "inputs": inputs, "measure": self._measure}
-        how |= {"table": self.table, "ignore_extra": self.ignore_extra}
-        how["input"] = None if self.embedder is None else self.embedder.input
+        how |= {"table": self.table, "ignore_extra": self.ignore_extra, "teaching": self.teaching}
+        how["input"] = input_of(self.window, self.embedder)
         limit = min(golden_rows or MAX_ROWS, self._most_golden)
         how["golden"] = origins_of(draw_rows(self.held_out, self.training, seed=seed, limit=limit))
         if self.imported is None and before is None:
@@ -230,8 +212,8 @@ class Material:
         Raises:
             DataError: a column is missing, or a cell cannot be read.
         """
-        if self.embedder is not None:
-            return read_inputs(self.embedder, file, label, self.training)
+        if self.window is not None or self.embedder is not None:
+            return read_inputs(file, label, self.training, self.embedder, self.window)
         found = read_more(file, label, self.training, self.table)
         return self.fitting(found) if self.table is None else found
 
@@ -258,21 +240,21 @@ def load(build: Build) -> Material:
         return _load_imported(build, model.data)
     spec = KnnSpec(model.name, model.k, model.metric, model.weights, model.scale, model.reject, model.coverages)
     spec = replace(spec, keep=model.keep.info if model.keep else None)
-    everything, embedder = load_rows(build)
-    divided = divide_rows(build, everything, embedder)
-    chosen = isinstance(model.data, FileData) and model.data.features is not None
-    warnings = columns.warnings(everything) if isinstance(model.data, FileData) and not (chosen or embedder) else ()
+    found = load_rows(build)
+    divided, everything, warnings = divide_rows(build, found), found.rows, found.warnings
+    if isinstance(model.data, FileData) and model.data.features is None and model.input is None:
+        warnings += columns.warnings(everything)
     ready = prepare_of(model.data, everything, divided.training, divided.held_out)
     training, held_out, table = ready.training, ready.held_out, ready.table
-    warnings += ready.warnings
     shifted, seen = model.metric != "cosine" or model.scale != "none", everything if table is None else training
-    warnings += precision.warnings(seen.rows, seen.feature_names, seen.source, shifted=shifted)
+    warnings += ready.warnings + precision.warnings(seen.rows, seen.feature_names, seen.source, shifted=shifted)
     warnings += divided.warnings
     if training.targets is None:
         warnings += faults.find(training, held_out)
         if "scale" not in model.model_fields_set:
             warnings += unscaled.find(training, model.k, model.metric, model.weights)
-    material = Material(spec, training, held_out, None, warnings, divided.how, table, model.ignore_extra, embedder)
+    material = Material(spec, training, held_out, None, warnings, divided.how, table, model.ignore_extra)
+    material = replace(material, embedder=found.embedder, window=found.window, teaching=teaching_of(model.enrol))
     return material if model.reduction is None else _reduce(material, model.reduction, model.seed)
 
 
@@ -303,7 +285,7 @@ def every_row(build: Build) -> Dataset:
     if isinstance(build.model.data, SkopsData):
         said = f"{build.model.data.skops} holds an estimator, and not the file of its rows"
         raise DataError(said, hint="data: {file: train.csv, label: species}")
-    everything, _ = load_rows(build)
+    everything = load_rows(build).rows
     return prepare_of(build.model.data, everything, everything, None).training
 
 
@@ -326,7 +308,7 @@ def _load_imported(build: Build, data: SkopsData) -> Material:
     )
     if held_out is not None and len(held_out.target_names) == len(found.enrolment.target_names):
         found = replace(found, enrolment=replace(found.enrolment, target_names=held_out.target_names))
-    return replace(of_imported(found, held_out), ignore_extra=model.ignore_extra)
+    return replace(of_imported(found, held_out), ignore_extra=model.ignore_extra, teaching=teaching_of(model.enrol))
 
 
 def of_imported(imported: Fitted, held_out: Dataset | None) -> Material:

@@ -15,6 +15,11 @@ from benchmarks.contenders import CONTENDERS
 DOCS = peers.ROOT / "docs" / "benchmarks"
 
 
+def _results() -> Path:
+    """Returns the file of this class of processors: no class overwrites another."""
+    return DOCS / f"results-{peers.processor_class()}.json"
+
+
 def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
@@ -85,8 +90,8 @@ def _show(
             "disagreements": wrong,
             "goals": goals,
         }
-        report.write_json(DOCS / "results.json", {"speed": results})
-        report.plot(cells, DOCS / "speed.svg")
+        report.write_json(_results(), {"speed": results})
+        report.plot(cells, DOCS / f"speed-{peers.processor_class()}.svg")
         say(f"written: {DOCS.relative_to(peers.ROOT)}")
     return 1 if wrong or {run_by for _, run_by in delegates} != {"XNNPACK"} else 0
 
@@ -96,7 +101,7 @@ def run_stream(options: argparse.Namespace) -> int:
     text, results = stream.run(peers.peers_python(options.peers), stream.QUICK if options.quick else stream.FULL)
     print(text)
     if options.save:
-        report.write_json(DOCS / "results.json", {"stream": results | {"machine": peers.machine()}})
+        report.write_json(_results(), {"stream": results | {"machine": peers.machine()}})
     return 1 if any(results["labels_that_differ"].values()) else 0
 
 
@@ -149,7 +154,7 @@ def run_verify(options: argparse.Namespace) -> int:
     results = verifying.run(rounds=3 if options.quick else 9)
     print(verifying.table(results))
     if options.save:
-        report.write_json(DOCS / "results.json", {"verify": results | {"machine": peers.machine()}})
+        report.write_json(_results(), {"verify": results | {"machine": peers.machine()}})
     return 0 if all(goal["reached"] for goal in results["goals"]) else 1
 
 
@@ -160,11 +165,23 @@ def run_tune(options: argparse.Namespace) -> int:
     results = tuning.run(options.quick)
     print(tuning.table(results))
     if options.save:
-        report.write_json(DOCS / "results.json", {"tune": results | {"machine": peers.machine()}})
+        report.write_json(_results(), {"tune": results | {"machine": peers.machine()}})
     return 0 if results["reached"] else 1
 
 
+def run_embed(options: argparse.Namespace) -> int:
+    """Measures sounds and pictures against plain Python with the same runtime."""
+    from benchmarks import embedding
+
+    results = {kind: embedding.run(kind, 1 if options.quick else 5) for kind in ("picture", "sound")}
+    print(embedding.table(results))
+    if options.save:
+        report.write_json(_results(), {"embed": results | {"machine": peers.machine()}})
+    return 0
+
+
 COMMANDS = {"speed": run_speed, "stream": run_stream, "fleet": run_fleet, "verify": run_verify, "tune": run_tune}
+COMMANDS |= {"embed": run_embed}
 
 
 def main(argv: list[str] | None = None) -> int:

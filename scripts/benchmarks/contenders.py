@@ -73,6 +73,14 @@ class Litert(Tflite):
     runtime = "ai_edge_litert"
 
 
+class Numpy(Tflite):
+    """The same model's search in NumPy, which an activation may choose (docs/decisions/146)."""
+
+    name = "TfliteKNN, NumPy"
+    packages = ("device_agent", "numpy", "cryptography")
+    runtime = "numpy"
+
+
 class Sklearn(Contender):
     packages = ("scikit-learn",)
     algorithm: ClassVar[str]
@@ -104,6 +112,22 @@ class SklearnBrute(Sklearn):
 class SklearnAuto(Sklearn):
     name = "scikit-learn auto"
     algorithm = "auto"
+
+
+class SklearnIntelex(SklearnBrute):
+    """The same with Intel's kernels, on processors that have them."""
+
+    name = "scikit-learn-intelex"
+    packages = ("scikit-learn-intelex",)
+
+    @classmethod
+    def prepare(cls, data: Path, artefact: Path, k: int) -> None:  # type: ignore[override]
+        import joblib
+        import numpy as np
+        from sklearnex.neighbors import KNeighborsClassifier
+
+        rows, labels = np.load(data / "rows.npy"), np.load(data / "labels.npy")
+        joblib.dump(KNeighborsClassifier(k, algorithm="brute").fit(rows, labels), artefact)
 
 
 class Onnx(Contender):
@@ -172,6 +196,52 @@ class Faiss(Contender):
         return indices, distances
 
 
+class Usearch(Contender):
+    name = "usearch exact"
+    packages = ("usearch",)
+
+    def __init__(self, artefact: Path, threads: int) -> None:
+        import numpy as np
+
+        self.rows, self.k, self.threads = np.load(artefact), int(os.environ["BENCH_K"]), threads
+
+    @staticmethod
+    def prepare(data: Path, artefact: Path, k: int) -> None:
+        import usearch.index  # noqa: F401  it may not be installed
+
+        Gemm.prepare(data, artefact, k)
+
+    def neighbors(self, rows: Any) -> tuple[Any, Any]:
+        from usearch.index import MetricKind, search
+
+        found = search(self.rows, rows, self.k, MetricKind.L2sq, exact=True, threads=self.threads)
+        return found.keys.reshape(len(rows), -1).astype("int64"), found.distances.reshape(len(rows), -1)
+
+
+class NumKong(Contender):
+    name = "NumKong"
+    packages = ("numkong", "numpy")
+
+    def __init__(self, artefact: Path, threads: int) -> None:
+        import numpy as np
+
+        self.rows, self.k, self.threads = np.load(artefact), int(os.environ["BENCH_K"]), threads
+
+    @staticmethod
+    def prepare(data: Path, artefact: Path, k: int) -> None:
+        import numkong  # noqa: F401  it may not be installed
+
+        Gemm.prepare(data, artefact, k)
+
+    def neighbors(self, rows: Any) -> tuple[Any, Any]:
+        import numkong
+        import numpy as np
+
+        distances = np.asarray(numkong.cdist(rows, self.rows, "sqeuclidean"))
+        nearest = np.argpartition(distances, self.k - 1, axis=1)[:, : self.k]
+        return nearest, np.take_along_axis(distances, nearest, axis=1)
+
+
 class Graph(Contender):
     """A limit: the model's graph alone, without the Python around it."""
 
@@ -234,11 +304,15 @@ class Gemm(Contender):
 CONTENDERS: dict[str, type[Contender]] = {
     "tflite": Tflite,
     "litert": Litert,
+    "numpy": Numpy,
     "brute.joblib": SklearnBrute,
     "auto.joblib": SklearnAuto,
+    "intelex.joblib": SklearnIntelex,
     "scan.onnx": OnnxScan,
     "cdist.onnx": OnnxCdist,
     "faiss": Faiss,
+    "usearch.npy": Usearch,
+    "numkong.npy": NumKong,
     "graph": Graph,
     "gemm.npy": Gemm,
 }
@@ -246,4 +320,4 @@ CONTENDERS: dict[str, type[Contender]] = {
 
 def artefact(key: str, data: Path) -> Path:
     """Returns the path of the contender's model of the data set in `data`."""
-    return data / f"model.{'tflite' if key in ('graph', 'litert') else key}"
+    return data / f"model.{'tflite' if key in ('graph', 'litert', 'numpy') else key}"

@@ -35,6 +35,10 @@ SIZES = (
     Size("700x2", 700, 2, 300, "make_blobs, 5 classes"),
     Size("1797x64", 1797, 64, 450, "scikit-learn digits; queries are digits with noise"),
     Size("10000x128", 10000, 128, 256, "10 classes, normal noise"),
+    Size("25000x384", 25000, 384, 128, "embeddings: 200 clusters on the unit sphere"),
+    Size("100000x8", 100000, 8, 64, "whole numbers 0 to 3: many ties"),
+    Size("200000x32", 200000, 32, 64, "10 classes, normal noise"),
+    Size("1000000x16", 1000000, 16, 64, "10 classes, normal noise"),
     Size("60000x784", 60000, 784, 64, "10 classes, noise in every pixel: whole values 0 to 255, near no plane"),
     Size("60000x784-strokes", 60000, 784, 64, "digits drawn 28 x 28, turned, sheared and shifted, as MNIST's are"),
 )
@@ -67,6 +71,12 @@ def generate(size: Size) -> Table:
         rows, labels = np.concatenate([digits.data, noisy]), np.concatenate([digits.target, digits.target[chosen]])
     elif size.name.endswith("strokes"):
         rows, labels = _draw_digits(rng, total)
+    elif size.features == 8:
+        rows, labels = rng.integers(0, 4, (total, 8)), rng.integers(0, 10, total)
+    elif size.features == 384:
+        labels = rng.integers(0, 200, total)
+        rows = rng.normal(size=(200, 384))[labels] + rng.normal(0.0, 0.7, (total, 384))
+        rows, labels = rows / np.linalg.norm(rows, axis=1, keepdims=True), labels % 10
     else:
         labels = rng.integers(0, 10, total)
         centres = rng.uniform(0, 255, (10, size.features)) * (rng.random((10, size.features)) < 0.25)

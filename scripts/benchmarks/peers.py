@@ -27,9 +27,11 @@ REQUIREMENTS = (
     "skl2onnx",
     "faiss-cpu",
 )
+#: Peers that not every machine can have: each is left out where it cannot be installed.
+OPTIONAL = ("scikit-learn-intelex", "usearch", "numkong")
 SHOWN = (
     "numpy", "tflite-runtime", "ai-edge-litert", "scikit-learn", "scipy", "joblib", "pandas", "onnxruntime", "skl2onnx",
-    "faiss-cpu", "cryptography",
+    "faiss-cpu", "cryptography", *OPTIONAL,
 )  # fmt: skip
 
 #: What of the machine's environment may reach a contender; threads are pinned by the parent.
@@ -73,13 +75,16 @@ def peers_python(given: str | None) -> Path:
     if given:
         return Path(given) / "bin" / "python"
     folder = BUILD / "venv"
-    key = hashlib.sha256("\n".join([sys.version, *REQUIREMENTS]).encode()).hexdigest()
+    key = hashlib.sha256("\n".join([sys.version, *REQUIREMENTS, *OPTIONAL]).encode()).hexdigest()
     stamp = folder / "requirements.sha256"
     if not stamp.exists() or stamp.read_text() != key:
         print("making the environment of the contenders under build/bench (once)", file=sys.stderr)
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
         pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         subprocess.run([*pip, *REQUIREMENTS, "packaging"], check=True)
+        for peer in OPTIONAL:
+            if subprocess.run([*pip, peer]).returncode:
+                print(f"{peer} is left out: it cannot be installed here", file=sys.stderr)
         stamp.write_text(key)
     return folder / "bin" / "python"
 
@@ -107,7 +112,14 @@ def installed(python: Path, stacks: dict[str, tuple[str, ...]]) -> dict[str, dic
     return found
 
 
-def machine() -> dict[str, object]:
+def processor_class() -> str:
+    """Returns the widest vector unit of this processor that decides who is the fastest, else its architecture."""
+    found = machine()
+    units = found["vector units"]
+    return next((unit for unit in ("avx512f", "avx2", "sve") if unit in units), str(found["architecture"]))
+
+
+def machine() -> dict[str, Any]:
     """Returns what may matter to a reader: CPU, cores, memory, kernel, Python; nothing that names the machine."""
     cpuinfo = Path("/proc/cpuinfo").read_text()
     model = re.search(r"^(?:model name|Model|Hardware)\s*:\s*(.+)$", cpuinfo, re.M)

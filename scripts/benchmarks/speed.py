@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import datasets
-from benchmarks.contenders import CONTENDERS, Tflite, artefact
+from benchmarks.contenders import CONTENDERS, Numpy, Tflite, artefact
 from benchmarks.peers import environment
 
 Say = Callable[[str], None]
@@ -173,7 +173,7 @@ def check(
             continue
         given = ((answers["batch"], nearest), (answers["one"], nearest[: datasets.ALONE]))
         wrong[child.kind.name] = sum(datasets.wrong_rows(table, np.array(found), best) for found, best in given)
-        if issubclass(child.kind, Tflite):
+        if issubclass(child.kind, Tflite) and child.kind is not Numpy:
             delegates[child.kind.name] = answers["delegate"]
     return wrong, delegates
 

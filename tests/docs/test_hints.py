@@ -22,7 +22,12 @@ from knnkit.commands import COMMANDS, _parsers
 
 ROOT = Path(__file__).parents[2]
 #: Texts that nobody types from: a shell's completion, and the name of a run in history.
-_NO_MESSAGES = ("knnkit/commands/completion.py", "knnkit/commands/demo.py", "knnkit/transport/ssh/auth.py")
+_NO_MESSAGES = (
+    "knnkit/commands/completion.py",
+    "knnkit/commands/_demo_article.py",
+    "knnkit/commands/_demo_inputs.py",
+    "knnkit/transport/ssh/auth.py",
+)
 _AGENT = "python -m device_agent"
 _NAMED = re.compile(rf"\b(knnkit|{_AGENT}) ({'|'.join({*COMMANDS, *AGENT_COMMANDS})})\b([^`;,\n]*)")
 

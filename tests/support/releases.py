@@ -49,6 +49,16 @@ RECIPES: dict[str, str] = {
         model: {name: iris, data: {sklearn: iris}, k: 99, scale: standard, label_sets: 0.9}
         release: {version: 1.2.0, sequence: 12}
     """,
+    # Rows may be taught on the device, a few of each label.
+    "taught": """
+        model: {name: taught, data: {sklearn: iris}, k: 3, scale: standard, enrol: {rows: 20, per_label: 8}}
+        release: {version: 1.0.0, sequence: 10}
+    """,
+    # Its next release allows less, and does not use rows of before.
+    "taught-next": """
+        model: {name: taught, data: {sklearn: iris}, k: 5, enrol: {rows: 20, new_labels: false, may_override: true}}
+        release: {version: 1.1.0, sequence: 11}
+    """,
     # The article's experiment: two features, five classes, numbers as labels.
     "blobs": """
         model: {name: blobs, data: {sklearn: blobs}, k: 3}
@@ -60,6 +70,11 @@ RECIPES: dict[str, str] = {
         model: {name: digits, data: {sklearn: digits}, k: 5, weights: distance}
         release: {version: 1.0.0, sequence: 10}
         gates: {accuracy: 0.9}
+    """,
+    # Digits from 0 to 8: a board is taught the 9.
+    "no-nines": """
+        model: {name: digits, data: {file: no-nines.csv, label: digit}, k: 1, enrol: {rows: 500}}
+        release: {version: 1.0.0, sequence: 10}
     """,
     # So many numbers that candidates can be searched in eight bits.
     "spectra": """
@@ -101,6 +116,42 @@ RECIPES: dict[str, str] = {
           keep: {unknown: 5, uncertain: 4, random: 6}
         release: {version: 2.0.0, sequence: 20}
     """,
+    # Windows of an accelerometer; the next release has the same windows, the last one longer ones.
+    "motion": """
+        model:
+          name: motion
+          data: {files: 'motion/*/*.csv', label: activity}
+          input: {window: {columns: [ax, ay, az], rows: 32, hop: 16, time: t, gap: 0.1}}
+        release: {version: 1.0.0, sequence: 10}
+        gates: {accuracy: 0.8}
+    """,
+    "motion-next": """
+        model:
+          name: motion
+          data: {files: 'motion/*/*.csv', labels: motion/labels.csv}
+          input: {window: {columns: [ax, ay, az], rows: 32, hop: 16, time: t, gap: 0.1}}
+        release: {version: 1.1.0, sequence: 11}
+    """,
+    "motion-long": """
+        model:
+          name: motion
+          data: {files: 'motion/*/*.csv', labels: folder}
+          input: {window: {columns: [ax, ay, az], rows: 40, time: t, gap: 0.1}}
+          test: 0
+        release: {version: 1.2.0, sequence: 12}
+    """,
+    # The same as plants, and rows may be taught.
+    "plants-taught": """
+        model:
+          name: plants
+          data: {file: plants.csv, label: kind, drop: [when], missing: {length: median, width: median, soil: constant},
+            categories: {soil: one-hot, size: [small, large]}, unknown_category: ignore}
+          k: 1
+          scale: standard
+          ignore_extra: true
+          enrol: {rows: 5}
+        release: {version: 1.0.0, sequence: 10}
+    """,
     # Another metric, and another scaler.
     "wine": """
         model: {name: wine, data: {sklearn: wine}, k: 4, metric: manhattan, scale: robust}
@@ -116,6 +167,21 @@ RECIPES: dict[str, str] = {
           reject: 0.99
         release: {version: 1.0.0, sequence: 10}
         gates: {accuracy: 0.8}
+    """,
+    # Sounds in a folder for each label, of two takes; one stage on windows, pooled.
+    "tones": """
+        model:
+          name: tones
+          data: {files: "tones/{pitch}/{take}-*.wav", label: pitch}
+          split: {group: take}
+          input:
+            audio: {rate: 8000, seconds: 0.1, full_scale: 16}
+            stages: [{file: windows.tflite, frames: 16, hop: 8}]
+            pool: [mean, max, std]
+          k: 3
+          reject: 0.99
+        release: {version: 1.0.0, sequence: 10}
+        gates: {accuracy: 0.9}
     """,
     # Two targets instead of classes, and 200 columns with missing cells.
     "wifi": """
@@ -159,6 +225,7 @@ _SOURCES = (
     "device_agent",
     "tests/support/releases.py",
     "tests/support/offsets.py",
+    "tests/support/signals.py",
     "tests/support/stages.py",
     "tests/support/wifi.py",
     "tests/support/penguins.py",
@@ -263,7 +330,7 @@ from knnkit.config import parse as config
 from knnkit.release import keys
 from knnkit.release.build import build_release
 from knnkit.release.signing import FileSigner
-from support import offsets, penguins, releases, stages, wifi
+from support import offsets, penguins, releases, signals, stages, wifi
 folder = Path(folder)
 (folder / "keys").mkdir(parents=True)
 (folder / "releases").mkdir()
@@ -286,13 +353,22 @@ with (folder / "plants.csv").open("w") as file:
         file.write(f"2024-01-{number % 28 + 1:02d},{length},{kind + rng.normal(0, 0.1):.3f},{soil},{size},k{kind}\\n")
 penguins.dump(folder / "penguins.skops")
 penguins.write(folder / "penguins.csv", *penguins.birds(120, seed=2))
+signals.write(folder / "motion")
 wifi.write(folder / "wifi.csv", *wifi.fingerprints(400, seed=2))
 wifi.write(folder / "asked.csv", *wifi.fingerprints(80, seed=3))
+from sklearn.datasets import load_digits
+images, digits = load_digits(return_X_y=True)
+with (folder / "no-nines.csv").open("w") as file:
+    file.write(",".join([*(f"p{pixel}" for pixel in range(64)), "digit"]) + "\\n")
+    for image, digit in zip(images.astype(int), digits):
+        if digit != 9:
+            file.write(",".join(map(str, [*image, digit])) + "\\n")
 rows, labels, queries = offsets.KINDS["utm"]()
 offsets.write_csv(folder / "utm.csv", rows, labels)
 offsets.write_csv(folder / "near.csv", rows - rows.mean(axis=0), labels)
 offsets.write_csv(folder / "queries.csv", queries, np.zeros(len(queries), int))
 stages.write_all(folder)
+stages.write_tones(folder / "tones")
 for name, text in releases.RECIPES.items():
     parsed = config.parse(textwrap.dedent(text), base=folder)
     build_release(parsed.builds()[0], signer, out=folder / "releases" / name)

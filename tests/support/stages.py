@@ -1,10 +1,11 @@
-"""Stages to test with: small `.tflite` files, written by TensorFlow.
+"""Stages and sounds to test with.
 
 `python -m support.releases` writes them before it builds; nothing else imports TensorFlow for them.
 """
 
 from __future__ import annotations
 
+import wave
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,34 @@ def write_all(folder: Path) -> None:
     quantised._experimental_disable_per_channel_quantization_for_dense_layers = True  # runtime 2.14 has no newer one
     quantised.inference_input_type, quantised.inference_output_type = tf.uint8, tf.int8
     (folder / "mixer.tflite").write_bytes(quantised.convert())
+
+
+#: Labels of the tones, and their pitches in Hz.
+PITCHES = {"low": 300, "middle": 900, "high": 2500}
+
+
+def write_tones(folder: Path) -> None:
+    """Writes folder/PITCH/TAKE-N.wav: noisy tones of PITCHES at two rates, in ten takes."""
+    rng = np.random.default_rng(6)
+    for label, pitch in PITCHES.items():
+        (folder / label).mkdir(parents=True)
+        for number in range(40):
+            rate = (8_000, 11_025)[number % 2]
+            sound = tone(pitch * rng.uniform(0.9, 1.1), rate, rng)
+            write_wav(folder / label / f"take{number % 10}-{number}.wav", sound, rate)
+
+
+def tone(pitch: float, rate: int, rng: np.random.Generator) -> np.ndarray:
+    """Returns an eighth of a second of a noisy tone, from -1 to 1."""
+    time = np.arange(rate // 8) / rate
+    return np.asarray(0.6 * np.sin(2 * np.pi * (pitch * time + rng.uniform())) + rng.normal(0, 0.03, len(time)))
+
+
+def write_wav(path: Path, sound: np.ndarray, rate: int) -> None:
+    """Writes PCM of 16 bits."""
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, rate, len(sound), "NONE", ""))
+        file.writeframes((np.clip(sound, -1, 1) * 32767).astype("<i2").tobytes())
 
 
 def _converter(function: Any) -> Any:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from device_agent.shared.embedding.stage import MAX_NUMBERS
 from device_agent.shared.protocol.errors import BadInput
-from device_agent.shared.protocol.model_info import Audio
+from device_agent.shared.protocol.input_info import Audio
 
 Float32 = NDArray[np.float32]
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from device_agent.shared.embedding.stage import MAX_NUMBERS, StageRunner
 from device_agent.shared.protocol.errors import BadInput
-from device_agent.shared.protocol.model_info import Input, Stage
+from device_agent.shared.protocol.input_info import Input, Stage
 
 Array = NDArray[np.float32]
 

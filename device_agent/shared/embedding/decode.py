@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from device_agent.shared.embedding import audio, picture
 from device_agent.shared.embedding.stage import MAX_NUMBERS
 from device_agent.shared.protocol.errors import BadInput
-from device_agent.shared.protocol.model_info import Input
+from device_agent.shared.protocol.input_info import Input
 
 NPY_MAGIC = b"\x93NUMPY"
 #: Most bytes of one input, and of a line that holds one in base64.
@@ -29,6 +29,8 @@ MAX_LINE = MAX_BYTES * 4 // 3 + 4096
 _BROKEN = (ValueError, TypeError, KeyError, OverflowError, SyntaxError, EOFError, MemoryError, RecursionError)
 #: Key of an object in JSON lines that holds the input.
 KEY = "input"
+#: Key of the file's name.
+FILE_KEY = "file"
 #: Key of raw PCM: 16 bits, little-endian, one channel, at the model's rate.
 PCM_KEY = "pcm"
 
@@ -46,7 +48,7 @@ def decode(data: bytes, input: Input) -> NDArray[Any]:
     if input.audio is not None and data.startswith(audio.WAV_MAGIC):
         return audio.read_wav(data, input.audio)
     if input.image is not None and data.startswith(picture.MAGIC):
-        return picture.read_file(data, input.image)
+        return picture.read_file(data)
     raise BadInput(f"the model takes {takes(input)}, and this is something else")
 
 

@@ -6,16 +6,20 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from device_agent.shared.embedding.decode import KEY, MAX_BYTES, PCM_KEY
-from device_agent.shared.protocol.errors import BadInput
+import numpy as np
+
+from device_agent.shared.embedding import picture
+from device_agent.shared.embedding.decode import FILE_KEY, KEY, MAX_BYTES, PCM_KEY
+from device_agent.shared.protocol.errors import BadInput, DeviceUnfit
 from device_agent.shared.safe_files import read_small
 
-#: Key of the file's name in a line.
-FILE_KEY = "file"
+#: Most pixels of a picture that is sent as an array.
+MOST_SENT = 4 * 1024 * 1024
 PCM_SUFFIXES = (".pcm", ".raw", ".s16")
 SUFFIXES = (".wav", ".png", ".jpg", ".jpeg", *PCM_SUFFIXES)
 #: Files of a folder: what a model can take.
@@ -56,8 +60,10 @@ def read_file(path: Path) -> bytes:
     return data
 
 
-def lines_of(path: Path) -> Iterator[tuple[str, bytes]]:
+def lines_of(path: Path, *, decode: bool = False) -> Iterator[tuple[str, bytes]]:
     """Yields the name of each file, relative to the folder, and its line.
+
+    With `decode`, pictures of up to `MOST_SENT` pixels become arrays here, so that a board needs no Pillow for them.
 
     Raises:
         BadInput: a file cannot be read.
@@ -66,5 +72,23 @@ def lines_of(path: Path) -> Iterator[tuple[str, bytes]]:
         name = file.relative_to(path).as_posix() if path.is_dir() else file.name
         key = PCM_KEY if file.suffix.lower() in PCM_SUFFIXES else KEY
         name = name.encode("utf-8", "replace").decode()
-        line = {FILE_KEY: name, key: base64.b64encode(read_file(file)).decode()}
+        data = _as_pixels(read_file(file)) if decode else read_file(file)
+        line = {key: base64.b64encode(data).decode()}
+        if path.is_dir():
+            line[FILE_KEY] = name
         yield name, json.dumps(line).encode() + b"\n"
+
+
+def _as_pixels(data: bytes) -> bytes:
+    """Returns a picture as NPY of its pixels, as a device would decode it; other files as they are."""
+    if not data.startswith(picture.MAGIC):
+        return data
+    try:
+        pixels = picture.read_file(data)
+    except DeviceUnfit:  # no Pillow here: the device may have it
+        return data
+    if pixels.shape[0] * pixels.shape[1] > MOST_SENT:
+        return data
+    buffer = io.BytesIO()
+    np.save(buffer, pixels, allow_pickle=False)
+    return buffer.getvalue()

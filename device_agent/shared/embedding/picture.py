@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.protocol.errors import BadInput, DeviceUnfit
-from device_agent.shared.protocol.model_info import Image
+from device_agent.shared.protocol.input_info import Image
 
 Float32 = NDArray[np.float32]
 
@@ -26,8 +26,8 @@ _ROWS = 128
 _GREY = (0.299, 0.587, 0.114)
 
 
-def read_file(data: bytes, image: Image) -> NDArray[np.uint8]:
-    """Returns the (h, w, channels) pixels of a PNG or JPEG file, turned as its EXIF says.
+def read_file(data: bytes) -> NDArray[np.uint8]:
+    """Returns the (h, w, 1 or 3) pixels of a PNG or JPEG file, turned as its EXIF says; alpha is left out.
 
     Raises:
         BadInput: it is damaged, or has too many pixels.
@@ -44,9 +44,9 @@ def read_file(data: bytes, image: Image) -> NDArray[np.uint8]:
             if opened.width * opened.height > MAX_PIXELS:
                 raise BadInput(f"the picture has {opened.width:,} x {opened.height:,} pixels; at most {MAX_PIXELS:,}")
             turned = ImageOps.exif_transpose(opened) or opened
-            return np.array(turned.convert("L" if image.channels == 1 else "RGB")).reshape(
-                turned.height, turned.width, image.channels
-            )
+            grey = turned.mode in ("1", "L", "LA", "I", "I;16")
+            found = np.array(turned.convert("L" if grey else "RGB"))
+            return found[:, :, np.newaxis] if grey else found
     except BadInput:
         raise
     except Exception as error:  # Pillow's plugins raise nearly anything for a broken file

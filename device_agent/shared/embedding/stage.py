@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.protocol.errors import BadInput, ModelUnusable
-from device_agent.shared.protocol.model_info import Stage
+from device_agent.shared.protocol.input_info import Stage
 
 Array = NDArray[np.float32]
 

@@ -17,7 +17,7 @@ from device_agent.shared.features.coder import Coder
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.model_info import KnnInfo, Table
 from device_agent.shared.protocol.record import replace
-from device_agent.shared.queries import row_type
+from device_agent.shared.queries import cell_type, row_type
 from device_agent.shared.tabular.csv_reader import BadCell, Columns, CsvParser
 from device_agent.shared.tabular.json_reader import JsonParser
 from device_agent.shared.tabular.reader import Parsed, without_row
@@ -51,6 +51,7 @@ class TableCsvParser(CsvParser):
     ) -> None:
         self.coder, self._tell = coder_of(info), tell
         super().__init__(_raw(info, self.coder), ignore_extra=ignore_extra, keep=keep)
+        self.dtype = cell_type(info)
 
     def parse(self, block: bytes) -> Parsed:
         """Parses a block that ends with a newline.
@@ -73,6 +74,7 @@ class TableJsonParser(JsonParser):
         self.coder, self._tell = coder_of(info), tell
         self._plain = all(map(self.coder.is_number, range(len(self.coder.names))))
         super().__init__(_raw(info, self.coder), ignore_extra=ignore_extra, keep=keep)
+        self.dtype = cell_type(info)
 
     def parse(self, block: bytes) -> Parsed:
         """Parses a block that ends with a newline."""

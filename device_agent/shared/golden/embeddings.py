@@ -88,7 +88,7 @@ def is_certain(golden: Golden, info: KnnInfo, row: int, shift: float, unit: floa
     if not base[k - 1] + 2.0 * s <= reach:  # another row could be a neighbour that the golden set does not list
         return False
     classes = golden.classes[row, : len(base)]
-    label = int(np.argmax(votes(classes[:k], golden.distances[row, :k], info)))
+    label = int(np.argmax(votes(classes[None, :k], golden.distances[row : row + 1, :k], info)))
     sure = np.searchsorted(base, base + 2.0 * s, side="right") <= k
     possible = ~sure & (base <= base[k - 1] + 2.0 * s)
     least, most = _vote(base + s, info), _vote(np.maximum(base - s, 0.0), info)

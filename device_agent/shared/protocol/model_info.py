@@ -17,6 +17,7 @@ from device_agent.shared.protocol.constants import (
     Scale,
     Weights,
 )
+from device_agent.shared.protocol.input_info import Input, Window
 from device_agent.shared.protocol.record import record
 
 #: Key of a gate of a regression for the targets without a limit of their own.
@@ -121,76 +122,6 @@ class Table:
 
 
 @record
-class Stage:
-    """One `.tflite` file before the search: from an array of numbers to another one.
-
-    With `frames`, it runs on windows of that many rows of its input, each `hop` rows after the one before; else once on
-    all of it. Its output is taken times `multiply` plus `add`. `shape` and `dtype` are those of its input tensor; -1
-    stands for a length that is open.
-    """
-
-    file: str  # stage-1.tflite, ...
-    sha256: str
-    shape: tuple[int, ...] = ()
-    dtype: str = "float32"
-    frames: int | None = None
-    hop: int = 1
-    multiply: float = 1.0
-    add: float = 0.0
-
-
-@record
-class Audio:
-    """Sounds as the first stage takes them: one channel at `rate`, where PCM of full scale is `full_scale`.
-
-    With `seconds`, every sound is cut to that length, or filled with silence.
-    """
-
-    rate: int
-    seconds: float | None = None
-    full_scale: float = 32768.0
-
-
-@record
-class Image:
-    """Pictures as the first stage takes them: (height, width) of `size`, each number (pixel - mean) / std.
-
-    Pixels are from 0 to 255; `mean` and `std` have one number, or one a channel.
-    """
-
-    size: tuple[int, int]
-    channels: Literal[1, 3] = 3
-    resize: Literal["bilinear", "nearest", "none"] = "bilinear"
-    mean: tuple[float, ...] = (0.0,)
-    std: tuple[float, ...] = (255.0,)
-
-
-#: Statistics over the first axis of the last stage's output.
-Pool = Literal["mean", "max", "min", "std"]
-
-
-@record
-class Input:
-    """How a raw input becomes a row of the search: stages in order, then statistics that make one row of many.
-
-    `bound` is how far a device's row may lie from the host's in model space, as a share of the k-th distance, or of the
-    training rows' RMS distance from their mean if that is more.
-    `width` is how many numbers a flat input has, as a line of CSV, and `columns` are their names; None and empty where
-    inputs are files, or the names are default names.
-    """
-
-    stages: tuple[Stage, ...]
-    pool: tuple[Pool, ...] = ()
-    bound: float = 0.05
-    width: int | None = None
-    columns: tuple[str, ...] = ()
-    audio: Audio | None = None
-    image: Image | None = None
-    #: As in `KnnInfo`.
-    omitted = ("pool", "width", "columns", "audio", "image")
-
-
-@record
 class LabelSets:
     """Sets of labels with a coverage (`device_agent.shared.label_sets`).
 
@@ -228,6 +159,21 @@ class Keep:
     def sizes(self) -> dict[str, int]:
         """Kind -> most rows; the same row can be kept under several kinds."""
         return {"unknown": self.unknown, "uncertain": self.uncertain, "random": self.random}
+
+
+@record
+class Enrol:
+    """What may be taught on a device (`enrol` of deploy.yaml): at most `rows` rows, and `per_label` of each label.
+
+    With `new_labels`, they may have labels that the model does not have. Unless `may_override`, a row is refused if it
+    changes the label of a golden row. With `drop`, rows that were taught under another release take no part.
+    """
+
+    rows: int
+    per_label: int | None = None
+    new_labels: bool = True
+    may_override: bool = False
+    drop: bool = False
 
 
 @record
@@ -291,11 +237,17 @@ class KnnInfo:
     ignore_extra: bool = False  # whether rows may have columns that the model does not know
     keep: Keep | None = None  # None: the device keeps no rows
     targets: Targets | None = None  # None: the model answers labels
+    enrol: Enrol | None = None  # None: nothing may be taught on a device
     input: Input | None = None  # None: rows are numbers or a table, without stages before the search
     schema: int = SCHEMA
     newest_schema = NEWEST_SCHEMA
     #: Left out of knn.json where they say nothing, so that models of plain rows keep their bytes.
-    omitted = ("origin", "label_sets", "reduced", "table", "ignore_extra", "keep", "targets", "input")
+    omitted = ("origin", "label_sets", "reduced", "table", "ignore_extra", "keep", "targets", "enrol", "input")
+
+    @property
+    def window(self) -> Window | None:
+        """The windows that are its rows; None for a model without."""
+        return None if self.input is None else self.input.window
 
     @property
     def columns(self) -> tuple[str, ...]:

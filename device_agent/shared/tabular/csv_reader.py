@@ -16,13 +16,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.protocol.errors import BadInput
-from device_agent.shared.protocol.model_info import KnnInfo
-from device_agent.shared.queries import cell_type
+from device_agent.shared.queries import row_type
 from device_agent.shared.tabular import csv_dialect
 from device_agent.shared.tabular.csv_dialect import Decimals, fields_of, listed, text_of
 from device_agent.shared.tabular.fields import Layout
 from device_agent.shared.tabular.float_parser import TOO_LARGE, read_table
-from device_agent.shared.tabular.reader import Line, Parsed, line_by_line, more, plain_numbers, short, unlike_finite
+from device_agent.shared.tabular.reader import (
+    Line,
+    Numbers,
+    Parsed,
+    line_by_line,
+    more,
+    plain_numbers,
+    short,
+    unlike_finite,
+)
 
 _TRUTH = {word.encode(): b"%d" % number for word, number in csv_dialect.TRUTH.items()}
 #: The numbers of whole lines, (n_lines, n_numbers), and the cells of each column of text.
@@ -154,15 +162,15 @@ class CsvParser:
     separator.
 
     Args:
-        info: the model's knn.json.
+        info: the model's knn.json, or the numbers of a line.
         ignore_extra: whether to ignore columns that the model does not know; else they are an error.
         keep: columns whose cells are returned with each row, as text; they need not be features.
     """
 
-    def __init__(self, info: KnnInfo, *, ignore_extra: bool = False, keep: Sequence[str] = ()) -> None:
+    def __init__(self, info: Numbers, *, ignore_extra: bool = False, keep: Sequence[str] = ()) -> None:
         self.header: bool | None = None
         self.line = 0
-        self.dtype = cell_type(info)
+        self.dtype = row_type(info.origin)
         self._names = info.feature_names
         self._keep = keep
         self._places = {*info.feature_names, *keep}

@@ -27,6 +27,8 @@ class Parsed:
         hint: what to do about the first error; may be empty.
         kept: the values of each kept column (see `keep` of the parsers) in the good lines.
         lines: number of each good line in the input.
+        bad: of a model with windows, (line number, message) of each line that breaks a window; it has no answer.
+        samples: of a model with windows, the number of good lines; rows are the windows that they complete.
     """
 
     rows: NDArray[Any]
@@ -35,10 +37,28 @@ class Parsed:
     hint: str = ""
     kept: Sequence[Sequence[Any]] = ()
     lines: Sequence[int] = ()
+    bad: Sequence[tuple[int, str]] = ()
+    samples: int = 0
 
 
 #: The numbers of a line, and its values in the columns that are kept.
 Line = tuple[list[float], Sequence[Any]]
+
+
+class Numbers(Protocol):
+    """The numbers of a line, as knn.json names them."""
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Names of the numbers."""
+
+    @property
+    def n_features(self) -> int:
+        """How many there are."""
+
+    @property
+    def origin(self) -> tuple[float, ...] | None:
+        """What is subtracted from them; None: nothing."""
 
 
 class Parser(Protocol):

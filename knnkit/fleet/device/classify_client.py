@@ -51,6 +51,16 @@ class Answerer:
         with self._sensible():
             return np.array([index[record["label"]] for record in records], np.int32)
 
+    def labels_of_lines(self, lines: Sequence[bytes]) -> list[str]:
+        """Returns the label of each line of JSON, as text.
+
+        Raises:
+            DeviceFailed: as `neighbours`.
+        """
+        records = self._ask(b"".join(lines), "jsonl", len(lines), [])
+        with self._sensible():
+            return [str(record["label"]) for record in records]
+
     @contextmanager
     def _sensible(self) -> Iterator[None]:
         try:
@@ -63,15 +73,18 @@ class Answerer:
     def _classify(self, rows: NDArray[Any], options: list[str]) -> list[dict[str, Any]]:
         sent = io.BytesIO()
         np.save(sent, np.ascontiguousarray(rows), allow_pickle=False)
-        command = [*self._facts.agent_argv, "classify", "--format", "npy", "--output-format", "jsonl", *options]
-        answer = self._transport.run(command, timeout=_SECONDS, input=sent.getvalue(), max_output=_MAX_ANSWER)
+        return self._ask(sent.getvalue(), "npy", len(rows), options)
+
+    def _ask(self, data: bytes, format: str, count: int, options: list[str]) -> list[dict[str, Any]]:
+        command = [*self._facts.agent_argv, "classify", "--format", format, "--output-format", "jsonl", *options]
+        answer = self._transport.run(command, timeout=_SECONDS, input=data, max_output=_MAX_ANSWER)
         if answer.exit_code != 0:
             raise DeviceFailed(f"{self._transport.name}: classify: {answer.complaint}", reason="classify-failed")
         with self._sensible():
             records = [json.loads(line) for line in answer.stdout.splitlines()]
-        if len(records) != len(rows):
+        if len(records) != count:
             raise DeviceFailed(
-                f"{self._transport.name}: {len(rows):,} rows went in, {len(records):,} answers came out",
+                f"{self._transport.name}: {count:,} rows went in, {len(records):,} answers came out",
                 reason="rows-lost",
             )
         return records

@@ -65,6 +65,7 @@ class Reference:
         weights: uniform or distance.
         margin: relative distance within which neighbours are near-tied; sets `ReferenceAnswers.tolerance`.
         reject: thresholds, or None.
+        groups: (n_train,) recording of each row: `leave_one_out` leaves out all rows of its own; None: itself alone.
         targets: (n_train, t) float64 of a regression, or None.
     """
 
@@ -79,12 +80,13 @@ class Reference:
         *,
         margin: float = 1e-5,
         reject: Reject | None = None,
+        groups: NDArray[Any] | None = None,
         targets: Float64 | None = None,
     ) -> None:
         self.space, self.enrolled, self.classes = space, enrolled, classes
         self.n_classes, self.k, self.weights, self.margin, self.reject = n_classes, k, weights, margin, reject
         self.listed = margin  # neighbours up to twice this beyond the k-th are listed
-        self.targets = targets
+        self.groups, self.targets = groups, targets
         self._unit, self._scale = space.unit, space.scale / space.unit
         self._squares: Float64 | None = None
 
@@ -98,7 +100,10 @@ class Reference:
         return Regressor(targets, self.k, self.weights).values(answers)
 
     def leave_one_out(self, training: NDArray[np.int64]) -> ReferenceAnswers:
-        """Returns the answers to the training rows with these (n,) indices, each without itself as a neighbour."""
+        """Returns the answers to the training rows with these (n,) indices, each without itself as a neighbour.
+
+        With `groups`, no row of its own group is one.
+        """
         return self._answer(self.enrolled[training].astype(np.float64), training)
 
     def _answer(self, queries: Float64, without: NDArray[np.int64] | None) -> ReferenceAnswers:
@@ -133,8 +138,11 @@ class Reference:
     def _find_near(self, queries: Float64, without: NDArray[np.int64] | None) -> Iterator[NDArray[np.int64]]:
         """Yields, for each query, ascending training rows that hold the neighbours and all near-tied with the k-th.
 
-        `without` has a training row to leave out for each query.
+        `without` has a training row to leave out for each query; with `groups`, all rows of its group are left out.
         """
+        if without is not None and self.groups is not None:
+            yield from (np.flatnonzero(self.groups != own) for own in self.groups[without])
+            return
         every = np.arange(len(self.enrolled))
         scores, most = self._score(queries)
         for row in range(len(queries)):

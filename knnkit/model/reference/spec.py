@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import get_args
@@ -65,3 +66,18 @@ class KnnSpec:
         if self.reject is None:
             return {}
         return self.reject if isinstance(self.reject, Mapping) else {DEFAULT: self.reject}
+
+
+def own_shares(spec: KnnSpec, classes: tuple[int | str, ...]) -> dict[int, float]:
+    """Returns class index -> share of `reject`, of the classes with a share of their own.
+
+    Raises:
+        BuildError: no training row has one of the labels.
+    """
+    codes = {str(label): code for code, label in enumerate(classes)}
+    own = {label: share for label, share in spec.shares.items() if label != DEFAULT}
+    if strange := sorted(own.keys() - codes):
+        close = difflib.get_close_matches(strange[0], [*codes, DEFAULT], n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"the labels are {', '.join([*codes][:10])}"
+        raise BuildError(f"reject has a share for {strange[0]!r}, and no training row has that label", hint=hint)
+    return {codes[label]: share for label, share in own.items()}

@@ -18,7 +18,7 @@ from device_agent.shared.embedding.chain import Chain
 from device_agent.shared.embedding.stage import StageRunner
 from device_agent.shared.protocol import json_codec
 from device_agent.shared.protocol.errors import AgentError
-from device_agent.shared.protocol.model_info import Input, Stage
+from device_agent.shared.protocol.input_info import Input, Stage
 from device_agent.shared.protocol.record import replace
 from knnkit.model.tflite.load_tensorflow import load_tensorflow
 

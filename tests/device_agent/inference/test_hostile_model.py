@@ -15,7 +15,7 @@ from support.releases import Releases
 
 from device_agent.inference.exact import ExactKnn
 from device_agent.inference.tflite_knn import TfliteKNN
-from device_agent.serving.batch import neighbor_classes
+from device_agent.serving.columns import neighbor_classes
 from device_agent.shared.protocol import constants, json_codec
 from device_agent.shared.protocol.errors import ModelUnusable
 from device_agent.shared.release import npz

@@ -119,6 +119,9 @@ def test_a_key_that_is_gone_from_the_folder_is_named(board: Board) -> None:
     """`classify` refuses then; the status says why before anybody tries."""
     (board.root / constants.TRUST_DIR / trust_store.key_file_name(fingerprint())).unlink()
     assert words(board.run("status")[1]["warnings"]) == ["unknown-key"]
+    code, problem = board.run("check")
+    assert (code, problem["reason"]) == (constants.EXIT_REFUSED, "no-trusted-keys")
+    assert "knnkit provision --target HOST --key PUB" in problem["hint"], "sending the files again would repair nothing"
 
 
 @pytest.mark.parametrize("name", ["", constants.TRUST_DIR, "a key", f"{constants.TRUST_DIR}/device.json"])
@@ -134,6 +137,21 @@ def test_what_others_can_change_of_the_trust_is_told(name: str, mode: int, board
     findings = board.run("doctor")[1]["findings"]
     (mend,) = [found["mend"] for found in findings if found["name"] == "trust" and found["level"] == "warning"]
     os.system(mend)
+    assert board.run("status")[1]["warnings"] == []
+
+
+@pytest.mark.parametrize("name", [constants.STATE_FILE, constants.VENVS_DIR, constants.VENV_LINK])
+def test_what_others_can_change_of_state_and_agent_is_named_if_they_can_enter(name: str, board: Board) -> None:
+    path = board.root / name
+    if not path.exists():
+        (board.root / constants.VENVS_DIR / "one").mkdir(parents=True)
+        (board.root / constants.VENV_LINK).symlink_to("venvs/one")
+    path.chmod(path.stat().st_mode | 0o002)
+    assert board.run("status")[1]["warnings"] == [], "ROOT is closed to others"
+    board.root.chmod(0o755)
+    (said,) = board.run("status")[1]["warnings"]
+    assert said.startswith(f"trust-writable: {path} can be changed by others: chmod go-w ")
+    os.system(said.rpartition(": ")[2])
     assert board.run("status")[1]["warnings"] == []
 
 

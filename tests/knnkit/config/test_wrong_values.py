@@ -68,15 +68,25 @@ REST = {
     },
     "classify": {"keep": ["id", "time of day"]},
 }
+WINDOW = {"columns": ["x", "y"], "rows": 8, "hop": 4, "time": "t", "gap": 0.1, "recording": "id"}
 FILES: list[dict[str, Any]] = [
     {"model": MODEL, **REST},
     {"model": {"name": "fruit", "data": {"sklearn": "iris"}, "test": 0.3}},
     {"model": {"name": "fruit", "data": {"skops": "a.skops"}}},
+    {
+        "model": {
+            "name": "fruit",
+            "data": {"file": "a.csv", "target": ["y", "z"]},
+            "test": {"file": "b.csv", "target": ["y"]},
+        },
+        "gates": {"rmse": {"y": 1.0}, "max_error": {}},
+    },
     {"model": {"name": "fruit", "data": {"files": ["a.csv", "b/*.csv"]}}},
     {"models": [{"name": "fruit", "data": {"sklearn": "iris"}, "reduce": "edited", "label_sets": 0.9}]},
     {"model": {"name": "fruit", "data": {"file": "a.csv"}, "split": {"group": "device"}}},
     {"model": {"name": "fruit", "data": {"file": "a.csv"}, "split": {"time": "when"}}},
     {"model": {"name": "fruit", "data": {"file": "a.csv"}, "split": {"file": "b.csv"}}},
+    {"model": {"name": "fruit", "data": {"file": "a.csv", "labels": "folder"}, "input": {"window": WINDOW}}},
 ]
 WRONG: dict[str, Any] = {
     "a word": "zzz",
@@ -102,7 +112,7 @@ WRONG: dict[str, Any] = {
 }
 #: As pydantic would say it.
 NOT_OURS = re.compile(
-    r"(?i)input|valid (string|integer|number|tuple|dict|path)|should|field required|pydantic|NoneType"
+    r"(?i)input should|valid (string|integer|number|tuple|dict|path)|should|field required|pydantic|NoneType"
 )
 Path = tuple[str | int, ...]
 

@@ -100,7 +100,7 @@ def test_of_many_classes_the_worst_are_named() -> None:
 def test_a_class_that_is_gone_is_named() -> None:
     gates = Gates(not_worse_than="current", by=0.9)
     assert class_gates.worse(gates, Compared("d", "a", "1", True, (), ("fall",))) == (
-        "not worse than current: the class 'fall' is gone",
+        "not worse than current: the class 'fall' no longer exists",
     )
     (said,) = class_gates.worse(gates, Compared("d", "a", "1", False))
     assert "cannot be compared" in said

@@ -18,6 +18,7 @@ from knnkit import cli
 from knnkit.model.golden import long_check
 from knnkit.release import build as release_build
 from knnkit.release import keys
+from knnkit.release.replacing import replacing
 
 CSV = "a,b,y\n" + "".join(f"{i % 7},{i % 5 + (i % 2) * 9},{'odd' if i % 2 else 'even'}\n" for i in range(60))
 YAML = """
@@ -152,7 +153,7 @@ def test_a_rename_that_fails_leaves_the_release_that_was_there(
         rename(source, target)
 
     monkeypatch.setattr(os, "rename", fail)
-    with pytest.raises(KeyboardInterrupt), release_build._replacing(directory) as folder:
+    with pytest.raises(KeyboardInterrupt), replacing(directory) as folder:
         (folder / constants.MODEL_FILE).write_text("after")
     assert (directory / constants.MODEL_FILE).read_text() == "before"
     assert [path.name for path in tmp_path.iterdir()] == ["dist"]

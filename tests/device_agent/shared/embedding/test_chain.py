@@ -13,7 +13,7 @@ from device_agent.inference.interpreter import Loader
 from device_agent.shared.embedding.chain import Chain, pooled
 from device_agent.shared.embedding.stage import MAX_NUMBERS, StageRunner, fitting_shape
 from device_agent.shared.protocol.errors import BadInput, ModelUnusable
-from device_agent.shared.protocol.model_info import Input, Stage
+from device_agent.shared.protocol.input_info import Input, Stage
 
 RNG = np.random.default_rng(3)
 POOLS: dict[str, Any] = {"mean": np.mean, "max": np.max, "min": np.min, "std": np.std}

@@ -11,7 +11,8 @@ from device_agent.shared.golden.embeddings import failures, is_certain, judge_em
 from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.golden.judge import votes
 from device_agent.shared.protocol import constants
-from device_agent.shared.protocol.model_info import Input, KnnInfo, Reject
+from device_agent.shared.protocol.input_info import Input
+from device_agent.shared.protocol.model_info import KnnInfo, Reject
 
 RNG = np.random.default_rng(11)
 N_TRAIN, DIM = 40, 3
@@ -38,7 +39,7 @@ def answer(
 ) -> tuple[int, np.ndarray, np.ndarray]:
     distances = measured(train, query, info.metric)
     order = np.argsort(distances, kind="stable")
-    label = int(np.argmax(votes(codes[order[: info.k]], distances[order[: info.k]], info)))
+    label = int(np.argmax(votes(codes[order[: info.k]][None], distances[order[: info.k]][None], info)))
     if info.reject and distances[order[info.k - 1]] > info.reject.thresholds[label]:
         label = constants.UNKNOWN
     return label, order, distances[order]

@@ -1,0 +1,121 @@
+"""Records of knn.json about raw inputs.
+
+How samples, sounds, pictures and arrays become rows. Frozen records, written and read by `json_codec`. No I/O.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from device_agent.shared.protocol.record import record
+
+
+@record
+class Window:
+    """Windows of samples, which are a model's rows (`device_agent.shared.windows`).
+
+    A line has the numbers `columns`, and `time` if it is not one of them. A step of the time above `gap` or below 0, a
+    line that is bad or missing, and another value in the column `recording` break a window.
+    """
+
+    columns: tuple[str, ...]
+    rows: int  # samples of a window
+    hop: int  # samples from the beginning of one window to that of the next
+    time: str | None = None
+    gap: float | None = None
+    recording: str | None = None
+    #: As in `KnnInfo`.
+    omitted = ("time", "gap", "recording")
+
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        """Names of the numbers of a sample."""
+        return self.columns if self.time is None or self.time in self.columns else (*self.columns, self.time)
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """Names of the columns that say in an answer which window it is for."""
+        return ("first_line", "last_line", *(("first_time", "last_time") if self.time else ()))
+
+    @property
+    def size(self) -> int:
+        """Numbers of a window, without times."""
+        return self.rows * len(self.columns)
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Names of the numbers of a window, sample by sample: ax[0], ay[0], ax[1], ..."""
+        return tuple(f"{name}[{row}]" for row in range(self.rows) for name in self.columns)
+
+
+@record
+class Stage:
+    """One `.tflite` file before the search: from an array of numbers to another one.
+
+    With `frames`, it runs on windows of that many rows of its input, each `hop` rows after the one before; else once on
+    all of it. Its output is taken times `multiply` plus `add`. `shape` and `dtype` are those of its input tensor; -1
+    stands for a length that is open.
+    """
+
+    file: str  # stage-1.tflite, ...
+    sha256: str
+    shape: tuple[int, ...] = ()
+    dtype: str = "float32"
+    frames: int | None = None
+    hop: int = 1
+    multiply: float = 1.0
+    add: float = 0.0
+
+
+@record
+class Audio:
+    """Sounds as the first stage takes them: one channel at `rate`, where PCM of full scale is `full_scale`.
+
+    With `seconds`, every sound is cut to that length, or filled with silence.
+    """
+
+    rate: int
+    seconds: float | None = None
+    full_scale: float = 32768.0
+
+
+@record
+class Image:
+    """Pictures as the first stage takes them: (height, width) of `size`, each number (pixel - mean) / std.
+
+    Pixels are from 0 to 255; `mean` and `std` have one number, or one a channel.
+    """
+
+    size: tuple[int, int]
+    channels: Literal[1, 3] = 3
+    resize: Literal["bilinear", "nearest", "none"] = "bilinear"
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (255.0,)
+
+
+#: Statistics over the first axis of the last stage's output.
+Pool = Literal["mean", "max", "min", "std"]
+
+
+@record
+class Input:
+    """How a raw input becomes a row of the search: stages in order, then statistics that make one row of many.
+
+    With a window, the raw inputs are windows of samples; without stages, these are the rows.
+
+    `bound` is how far a device's row may lie from the host's in model space, as a share of the k-th distance, or of the
+    training rows' RMS distance from their mean if that is more.
+    `width` is how many numbers a flat input has, as a line of CSV, and `columns` are their names; None and empty where
+    inputs are files, or the names are default names.
+    """
+
+    stages: tuple[Stage, ...] = ()
+    pool: tuple[Pool, ...] = ()
+    bound: float = 0.05
+    width: int | None = None
+    columns: tuple[str, ...] = ()
+    audio: Audio | None = None
+    image: Image | None = None
+    window: Window | None = None
+    #: As in `KnnInfo`.
+    omitted = ("stages", "pool", "width", "columns", "audio", "image", "window")

@@ -1,0 +1,183 @@
+"""Parser of samples: lines become windows.
+
+Reads lines of samples by the rules of plain rows, and hands out the windows that they complete. A bad line breaks the
+window, and is reported; it has no answer. Loaded only for a model with windows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.shared.protocol.input_info import Window
+from device_agent.shared.protocol.record import record
+from device_agent.shared.tabular.csv_reader import CsvParser
+from device_agent.shared.tabular.json_reader import JsonParser
+from device_agent.shared.tabular.reader import Parsed, Parser
+from device_agent.shared.windows.cutter import Cutter, Gaps
+
+if TYPE_CHECKING:
+    from device_agent.shared.embedding.chain import Chain
+
+#: Most bytes of the windows that one block of text may become.
+_MOST_BYTES = 1 << 23
+
+
+@record
+class Cut:
+    """Windows as rows: (m, rows * columns), with the place and line of their last samples, and the marks of each.
+
+    The marks are columns of their own: first and last line, and first and last time if there is one.
+    """
+
+    rows: NDArray[Any]
+    ends: Sequence[int]
+    last: Sequence[int]
+    marks: list[Sequence[Any]]
+
+
+@record
+class _Samples:
+    """What the parsers of plain rows must know of samples."""
+
+    feature_names: tuple[str, ...]
+    n_features: int
+    origin: None = None
+
+
+class _Csv(CsvParser):
+    """Samples as CSV lines; the column `recording` may be missing."""
+
+    def __init__(self, names: tuple[str, ...], recording: str | None, ignore_extra: bool, keep: Sequence[str]) -> None:
+        self._recording = [recording] if recording else []
+        shape = _Samples(names, len(names))
+        super().__init__(shape, ignore_extra=ignore_extra, keep=[*keep, *self._recording])
+        self._unknown = [name for name in self._unknown if name not in self._recording]
+
+    def _match(self, separator: str, names: list[str]) -> None:
+        self._keep = [name for name in self._keep if name in names or name not in self._recording]
+        super()._match(separator, names)
+
+
+class _Json(JsonParser):
+    """Samples as JSON lines; the key `recording` may be missing."""
+
+    def __init__(self, names: tuple[str, ...], recording: str | None, ignore_extra: bool, keep: Sequence[str]) -> None:
+        super().__init__(_Samples(names, len(names)), ignore_extra=ignore_extra, keep=keep)
+        self._recording = [recording] if recording else []
+        self._places.update(self._recording)
+
+    def _kept(self, found: dict[str, Any] | list[Any]) -> list[Any]:
+        values = [found.get(name) if isinstance(found, dict) else None for name in self._recording]
+        return [*super()._kept(found), *values]
+
+
+class WindowParser:
+    """Lines of samples; `Parsed.rows` are the windows that they complete, `Parsed.lines` their last lines.
+
+    Args:
+        window: of the model.
+        format: csv or jsonl.
+        ignore_extra: whether columns that the model does not know are left out.
+        keep: columns of which each window keeps the value of its last sample.
+
+    Attributes:
+        dtype: of the windows; samples are read and cut as float64.
+        chain: the stages that make rows of windows; None: windows are rows.
+        gaps: what broke windows.
+    """
+
+    def __init__(self, window: Window, format: str, *, ignore_extra: bool = False, keep: Sequence[str] = ()) -> None:
+        self.dtype: type[np.floating[Any]] = np.float64
+        self.chain: Chain | None = None
+        self.header: bool | None = None
+        self._keep = tuple(keep)
+        self._place_of_name = self._keep.index(window.recording) if window.recording in keep else len(keep)
+        recording = None if window.recording in keep else window.recording
+        made = _Csv if format == "csv" else _Json
+        self._parser: Parser = made(window.numbers, recording, ignore_extra, self._keep)
+        self._parser.dtype = np.float64
+        self.gaps = Gaps(window.gap)
+        self.follow(window)
+
+    @property
+    def line(self) -> int:
+        """Number of the last line that was read."""
+        return self._parser.line
+
+    @line.setter
+    def line(self, number: int) -> None:
+        self._parser.line = number
+
+    def follow(self, window: Window) -> None:
+        """Begins with empty windows, cut as another model with the same columns wants them."""
+        self._window, self._cutter = window, Cutter(window.rows, window.hop)
+        self._per_block = max(1, _MOST_BYTES // (8 * window.size)) * window.hop
+        self.gaps.limit = window.gap
+
+    def blocks(self, block: bytes) -> Iterator[bytes]:
+        """Yields a block of lines in parts, so that its windows do not fill the memory."""
+        ends = np.flatnonzero(np.frombuffer(block, np.uint8) == ord("\n")) + 1
+        for part in self.parts(len(ends)):
+            yield block[ends[part.start - 1] if part.start else 0 : ends[part][-1]]
+
+    def parts(self, count: int) -> Iterator[slice]:
+        """Yields the places of `count` samples in parts whose windows do not fill the memory."""
+        for start in range(0, count, self._per_block):
+            yield slice(start, min(count, start + self._per_block))
+
+    def parse(self, block: bytes) -> Parsed:
+        """Parses a block that ends with a newline.
+
+        Raises:
+            BadInput: the header does not fit the model.
+        """
+        found = self.read(block)
+        bad = [found.errors[place] for place in sorted(found.errors)]
+        if not len(found.rows):
+            return Parsed(np.empty((0, self._window.size), self.dtype), 0, bad=bad, hint=found.hint)
+        named = self._window.recording and self._place_of_name < len(found.kept)
+        cut = self.cut(found.rows, found.lines, found.kept[self._place_of_name] if named else None)
+        kept = [[column[end] for end in cut.ends] for column in found.kept[: len(self._keep)]]
+        return Parsed(cut.rows, len(cut.rows), {}, found.hint, [*cut.marks, *kept], cut.last, bad, len(found.rows))
+
+    def read(self, block: bytes) -> Parsed:
+        """Parses a block as `parse`, but returns its samples."""
+        found = self._parser.parse(block)
+        self.header = self._parser.header
+        return found
+
+    def arrays(self, arrays: Iterable[NDArray[Any]]) -> Iterator[Cut]:
+        """Cuts arrays of samples; one that is not finite breaks a window, as a bad line does. Lines count from 0."""
+        before = 0
+        for wide in arrays:
+            for part in self.parts(len(wide)):
+                samples = wide[part].astype(np.float64)
+                with np.errstate(over="ignore"):
+                    good = np.isfinite(samples.astype(np.float32)).all(axis=1)
+                yield self.cut(samples[good], (before + part.start + np.flatnonzero(good)).tolist())
+            before += len(wide)
+
+    def why_empty(self) -> str:
+        """Returns why there is no window."""
+        said = self.gaps.describe()
+        return f"no window of {self._window.rows} samples is complete" + (f": {said}" if said else "")
+
+    def cut(self, samples: NDArray[Any], lines: Sequence[int], names: Sequence[Any] | None = None) -> Cut:
+        """Returns the windows that (n, n_numbers) samples complete; `names` are their recordings."""
+        window, width = self._window, len(self._window.columns)
+        place = window.numbers.index(window.time) if window.time else 0
+        times = samples[:, place] if window.time else None
+        windows, ends = self._cutter.feed(samples, self.gaps.find(lines, times, names))
+        last = [lines[end] for end in ends.tolist()]
+        marks: list[Sequence[Any]] = [[line - window.rows + 1 for line in last], last]
+        if window.time:
+            marks += [windows[:, 0, place].tolist(), windows[:, -1, place].tolist()]
+        with np.errstate(over="ignore"):
+            rows = windows[:, :, :width].reshape(len(windows), window.size).astype(self.dtype)
+        if self.chain is not None and len(rows):
+            rows = np.array([self.chain.embed(row) for row in rows], self.dtype)
+        return Cut(rows, ends.tolist(), last, marks)

@@ -1,0 +1,299 @@
+"""`knnkit demo` without options: the small experiment.
+
+Runs the commands that a person would type, and prints them. All files are in one folder. The device is a separate
+process with its own environment in that folder. Leaves nothing else behind and needs no board.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import secrets
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.shared.protocol import constants, documents, json_codec
+from device_agent.shared.trust import dsse
+from knnkit.api import TfKNN
+from knnkit.config import load
+from knnkit.data.dataset import Dataset
+from knnkit.errors import MissingDependency, ParityFailed, UsageError, extra
+from knnkit.fleet.device.classify_client import Answerer
+from knnkit.fleet.device.connect import open_transport
+from knnkit.fleet.device.probe import Facts, probe
+from knnkit.fleet.jobs.check import prove
+from knnkit.fleet.jobs.deploy import run_job
+from knnkit.fleet.jobs.job import DeviceJob
+from knnkit.fleet.report import DeviceReport, FleetReport
+from knnkit.fleet.targets import Target, targets_of
+from knnkit.model.tflite.load_tensorflow import load_tensorflow
+from knnkit.release import keys
+from knnkit.release.build import Built, ensure_release
+from knnkit.release.package import read_package
+from knnkit.release.signing import FileSigner
+from knnkit.render import decision_regions, fleet_report, html, plots, terminal
+from knnkit.render.decision_regions import Regions
+from knnkit.training import source
+
+#: By its first line a run knows the folder of an earlier one, whatever stands below it by now.
+_FIRST_LINE = "# A small experiment: 1,000 points around 5 centres, 300 of them held out, 3 neighbours that vote."
+_DEPLOY_YAML = """
+model:
+  name: blobs
+  data: {{sklearn: blobs}}
+  test: 0.3
+  seed: 0
+  k: 3
+release: {{dir: release, version: 1.0.0}}
+signing: {{key: keys/signing.pem}}
+gates: {{accuracy: 0.9}}
+fleet:
+  targets:
+    - {{host: local, name: embedded, root: {root}}}
+"""
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs the experiment; returns 0 when host and device both gave the reference's neighbours on every row.
+
+    Raises:
+        MissingDependency: TensorFlow, scikit-learn or matplotlib is not installed.
+        ParityFailed: some neighbours differ.
+        UsageError: the folder holds files that are not of a demo.
+    """
+    require_own(arguments.out, _FIRST_LINE)
+    require_build_extra()
+    return Demo(arguments.out.absolute()).run(as_json=arguments.json)
+
+
+def require_build_extra() -> None:
+    """Checks that what a demo builds and draws with is installed.
+
+    Raises:
+        MissingDependency: it is not.
+    """
+    import importlib.util
+
+    packages = {"tensorflow": "tensorflow", "sklearn": "scikit-learn", "matplotlib": "matplotlib"}
+    missing = [package for module, package in packages.items() if importlib.util.find_spec(module) is None]
+    if missing:
+        raise MissingDependency(
+            f"the demo builds a model and draws it; missing: {', '.join(missing)}", hint=extra("build")
+        )
+
+
+def require_own(folder: Path, first_line: str) -> None:
+    """Checks that the folder is empty or of an earlier demo, whose deploy.yaml begins with `first_line`.
+
+    Raises:
+        UsageError: it holds other files.
+    """
+    try:
+        found = next(folder.iterdir(), None)
+    except OSError:  # it does not exist yet, or cannot be written: writing then reports that
+        return
+    config = folder / "deploy.yaml"
+    if found and not (config.is_file() and config.read_bytes().startswith(first_line.encode())):
+        raise UsageError(
+            f"--out {folder}: it holds {found.name}, and is not the folder of an earlier demo; nothing was changed",
+            hint=f"--out {folder / 'knnkit-demo'}",
+        )
+
+
+@dataclass(frozen=True)
+class _Witness:
+    """One implementation's answers to the test rows: (n, k) neighbours, (n,) labels."""
+
+    name: str
+    neighbours: NDArray[Any]
+    labels: NDArray[Any]
+
+    def agrees(self, neighbours: NDArray[Any]) -> int:
+        """Returns the number of rows with exactly these neighbours, in this order."""
+        return int((self.neighbours == neighbours).all(axis=1).sum())
+
+    def accuracy(self, truth: NDArray[Any]) -> float:
+        """Returns the share of right labels."""
+        return float((self.labels == truth).mean())
+
+
+@dataclass(frozen=True)
+class _Result:
+    """Figures of the experiment."""
+
+    truth: Any
+    reference: Any
+    witnesses: tuple[_Witness, ...]
+
+    @property
+    def identical(self) -> bool:
+        return all(witness.agrees(self.reference) == len(self.reference) for witness in self.witnesses)
+
+
+class Demo:
+    """The steps of a demo in one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.began = time.monotonic()
+
+    def run(self, *, as_json: bool) -> int:
+        """Runs the experiment, and returns the exit code."""
+        config_file = self._configure()
+        config = load.load(config_file)
+        build = config.builds()[0]
+        signer = self.keygen(build.signing.key)
+        with self.step(f"knnkit build -c {self.shown(config_file)}", "loads TensorFlow, which takes longest"):
+            built, training, test = self._build(build, signer)
+        self.say(
+            f"  {built.directory.name}/: {built.manifest.name} {built.manifest.version}, signed, {built.digest[:12]}"
+        )
+        target = targets_of(config)[0]
+        with self.step(
+            f"knnkit deploy -c {self.shown(config_file)}", "the first time, installs the device's environment"
+        ):
+            report = self.deploy(target, built, signer.public_pem)
+        with self.step("asking TfKNN on the host, TfliteKNN on the device, and a float64 search"):
+            device, report = self.certify(target, report, built)
+            result = self._ask(built, training, test, device)
+        with self.step("drawing"):
+            regions = self._survey(device, built, training, test)
+            picture, page = self._draw(regions, training, built, report)
+        return self._conclude(result, picture, page, built, as_json=as_json)
+
+    # --- the path -------------------------------------------------------------------------------------------------
+    def _configure(self) -> Path:
+        path = self.folder / "deploy.yaml"
+        text = _FIRST_LINE + _DEPLOY_YAML.format(root=json.dumps(str(self.folder / "device")))
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        return path
+
+    def keygen(self, key: Path) -> Any:
+        """Returns the signer of a key, which is made at the first run."""
+        if not key.exists():
+            with self.step(f"knnkit keygen --out {self.shown(key.with_suffix(''))}"):
+                keys.generate(key.with_suffix(""))
+        return FileSigner.load(key)
+
+    def _build(self, build: Any, signer: Any) -> tuple[Built, Dataset, Dataset]:
+        load_tensorflow()
+        rows = source.load(build)
+        assert rows.held_out is not None  # deploy.yaml holds rows out
+        return ensure_release(build, signer), rows.training, rows.held_out
+
+    def deploy(self, target: Target, built: Built, public_pem: bytes) -> DeviceReport:
+        """Returns the report of a deployment.
+
+        Raises:
+            ParityFailed: the device does not keep the release.
+        """
+        keys = {dsse.fingerprint(public_pem): public_pem}
+        package = read_package(built.directory, keys)
+        holder = f"knnkit demo {secrets.token_hex(4)}"
+        job = DeviceJob(target, package, secrets.token_hex(16), holder, keys=tuple(keys.items()))
+        with terminal.Progress() as progress:
+            report = run_job(job, progress.step)
+            progress.end(target.name, report.outcome.value, "good" if report.good else "bad")
+        if not report.good:
+            raise ParityFailed(report.message, hint=report.hint, reason=report.reason)
+        return report
+
+    def certify(self, target: Target, report: DeviceReport, built: Built) -> tuple[Answerer, DeviceReport]:
+        """Requests a new certificate, since the deploy does not check a release that the device already has."""
+        transport = open_transport(target.name, target, 10.0)
+        facts: Facts = probe(transport, target.root, timeout=60.0)
+        proof = prove(transport, facts.agent_argv, built.digest, secrets.token_hex(16), timeout=300.0)
+        if proof.wrong:
+            raise ParityFailed(f"{target.name}: {proof.wrong}", reason=proof.reason)
+        return Answerer(transport, facts), replace(report, certificate=proof.certificate)
+
+    # --- the experiment -------------------------------------------------------------------------------------------
+    def _ask(self, built: Built, training: Dataset, test: Dataset, device: Answerer) -> _Result:
+        k = built.info.k
+        host = TfKNN(training.rows, k, labels=training.labels)
+        neighbours = host.neighbors(test.rows).indices
+        rows, queries = np.asarray(training.rows, np.float64), np.asarray(test.rows, np.float64)
+        distances = ((queries[:, None, :] - rows) ** 2).sum(axis=2)
+        reference = np.argsort(distances, axis=1, kind="stable")[:, :k].astype(np.int32)
+        on_host = _Witness("TfKNN on the host", neighbours, host.predict(test.rows))
+        on_device = _Witness("TfliteKNN on the device", *device.neighbours(test.rows))
+        return _Result(test.labels, reference, (on_host, on_device))
+
+    def _survey(self, device: Answerer, built: Built, training: Dataset, test: Dataset) -> Regions:
+        classes = built.info.classes
+        codes = np.array([classes.index(label) for label in test.labels.tolist()], np.int32)
+        return decision_regions.survey(
+            lambda rows: device.labels(rows, classes),
+            np.asarray(test.rows, np.float64),
+            codes,
+            tuple(map(str, classes)),
+            (built.info.feature_names[0], built.info.feature_names[1]),
+            around=np.asarray(training.rows, np.float64),
+        )
+
+    def _draw(self, regions: Regions, training: Dataset, built: Built, device: DeviceReport) -> tuple[Path, Path]:
+        classes = built.info.classes
+        codes = np.array([classes.index(label) for label in training.labels.tolist()], np.int32)
+        title = (
+            f"{built.info.k} nearest neighbours of {built.info.n_train} training rows, answered by an embedded device"
+        )
+        picture = self.folder / "experiment.png"
+        plots.draw_experiment(picture, regions, np.asarray(training.rows, np.float64), codes, title=title)
+        manifest = built.manifest
+        ref = documents.ReleaseRef(built.digest, manifest.name, manifest.version, manifest.sequence)
+        report = FleetReport("deploy", device.started, device.seconds, (device,), releases=(ref,))
+        page = fleet_report.page_of(
+            report, classes=regions.classes, gates=manifest.gates, regions=regions, regions_from=device.name
+        )
+        return picture, html.write_report(self.folder / "report.html", page)
+
+    # --- the output -----------------------------------------------------------------------------------------------
+    def _conclude(self, result: _Result, picture: Path, page: Path, built: Built, *, as_json: bool) -> int:
+        total = len(result.reference)
+        document: dict[str, Any] = {"identical": result.identical, "rows": total, "accuracy": {}}
+        for witness in result.witnesses:
+            agrees, accuracy = witness.agrees(result.reference), witness.accuracy(result.truth)
+            document["accuracy"][witness.name] = accuracy
+            if not as_json:
+                all_same = f"the neighbours of all {total} test rows are identical to the float64 search's"
+                some = f"the neighbours of {agrees} of {total} test rows are identical to the float64 search's"
+                print(f"{witness.name + ':':<25}{all_same if agrees == total else some}; accuracy {accuracy!r}")
+        left = {"picture": picture, "report": page, "release": built.directory, "device": self.folder / "device"}
+        if as_json:
+            print(json_codec.dumps(document | {what: str(path) for what, path in left.items()}))
+        self.say("\n" + "\n".join(f"{what:<9} {self.shown(path)}" for what, path in left.items()))
+        self.say(f"          (all files are in {self.shown(self.folder)}; remove that folder to clean up)")
+        self.say(f"done in {time.monotonic() - self.began:.1f} s")
+        if not result.identical:
+            raise ParityFailed("host, device and reference do not find the same neighbours", reason="different")
+        return constants.EXIT_OK
+
+    @contextlib.contextmanager
+    def step(self, what: str, note: str = "") -> Iterator[None]:
+        """Says what begins, and how long it took."""
+        self.say(f"{what}" + (f"   ({note})" if note else ""))
+        began = time.monotonic()
+        yield
+        self.say(f"  {time.monotonic() - began:.1f} s")
+
+    def shown(self, path: Path) -> str:
+        """Returns a path as a person here would type it."""
+        try:
+            return str(path.relative_to(Path.cwd()))
+        except ValueError:
+            return str(path)
+
+    @staticmethod
+    def say(text: str) -> None:
+        """Prints progress on standard error."""
+        print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,190 @@
+"""`knnkit demo --sound` and `--picture`: networks before the search.
+
+Makes a folder of files for each label, builds, deploys to the embedded device, and lets it answer files that it never
+saw. Everything lies in one folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from device_agent.shared.embedding.files import files_of, lines_of
+from device_agent.shared.protocol import constants, documents, json_codec
+from knnkit.commands._demo_article import Demo, require_build_extra, require_own
+from knnkit.config import load
+from knnkit.data.dataset import load_sklearn
+from knnkit.errors import MissingDependency, ParityFailed, extra
+from knnkit.fleet.device.classify_client import Answerer
+from knnkit.fleet.report import DeviceReport, FleetReport
+from knnkit.fleet.targets import targets_of
+from knnkit.model.tflite.demo_embedder import train_embedder
+from knnkit.release.build import Built, ensure_release
+from knnkit.render import fleet_report, html, plots
+from knnkit.training import source
+from knnkit.training.source import Material
+
+_WORDS = ("yes", "no", "stop", "go", "left", "right")
+_STRANGER = "hippopotamus"
+#: Voices of espeak-ng; the last ones are never trained on.
+_VOICES = [
+    f"{accent}+{kind}" for kind in ("m1", "m3", "f2", "m5", "f4") for accent in ("en-us", "en-gb", "en-gb-scotland")
+]
+_HEARD = 12
+_PACKAGE = "pyopen_wakeword"
+_PICTURES = 400
+
+_HEAD = "# Networks before the search: files in a folder for each label, and files that the device never saw."
+_DEPLOY_YAML = """
+model:
+  name: {kind}
+  data: {{files: 'training/{{label}}/*.{ending}', label: label}}
+  input: {input}
+  test: 0.2
+  k: 3
+  reject: 0.99
+release: {{dir: release, version: 1.0.0}}
+signing: {{key: keys/signing.pem}}
+fleet:
+  targets:
+    - {{host: local, name: embedded, root: {root}}}
+"""
+_SOUND = """
+    audio: {rate: 16000, seconds: 2}
+    stages:
+      - {file: networks/melspectrogram.tflite, multiply: 0.1, add: 2.0}
+      - {file: networks/embedding_model.tflite, frames: 76, hop: 8}
+    pool: [mean, max]"""
+_PICTURE = "{image: {size: [8, 8], channels: 1}, stages: [networks/embedder.tflite]}"
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs the experiment; returns 0 when the device's labels are the host's wherever no rounding can move them."""
+    require_own(arguments.out, _HEAD)
+    require_build_extra()
+    kind = "sound" if arguments.sound else "picture"
+    return _InputDemo(arguments.out.absolute(), kind).run(as_json=arguments.json)
+
+
+@dataclass(frozen=True)
+class _Unseen:
+    """Files that the model never saw, and the device's labels."""
+
+    truth: tuple[str, ...]
+    labels: tuple[str, ...]
+
+    @property
+    def right(self) -> int:
+        return sum(label == truth for label, truth in zip(self.labels, self.truth))
+
+
+class _InputDemo(Demo):
+    def __init__(self, folder: Path, kind: str) -> None:
+        super().__init__(folder)
+        self._kind = kind
+
+    def run(self, *, as_json: bool) -> int:
+        """Runs the experiment, and returns the exit code."""
+        config_file = self._write_config()
+        make = self._make_sounds if self._kind == "sound" else self._make_pictures
+        if not (self.folder / "unseen").exists():
+            with self.step(f"making {self._kind}s in {self.shown(self.folder / 'training')}"):
+                make()
+        config = load.load(config_file)
+        build, target = config.builds()[0], targets_of(config)[0]
+        signer = self.keygen(build.signing.key)
+        with self.step(f"knnkit build -c {self.shown(config_file)}", "runs the networks on every file"):
+            built = ensure_release(build, signer)
+            material = source.load(build)
+        with self.step(f"knnkit deploy -c {self.shown(config_file)}", "the first time, makes the device's environment"):
+            report = self.deploy(target, built, signer.public_pem)
+        with self.step(f"knnkit classify --input {self.shown(self.folder / 'unseen')}"):
+            device, report = self.certify(target, report, built)
+            unseen = self._answers_of(device)
+        picture, page = self._draw_rows(material, built, report)
+        return self._end(unseen, report, {"picture": picture, "report": page}, as_json=as_json)
+
+    def _write_config(self) -> Path:
+        root = json.dumps(str(self.folder / "device"))
+        sound = self._kind == "sound"
+        given = {"input": _SOUND if sound else _PICTURE, "ending": "wav" if sound else "png"}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / "deploy.yaml"
+        path.write_text(_HEAD + _DEPLOY_YAML.format(kind=f"demo-{self._kind}", root=root, **given), encoding="utf-8")
+        return path
+
+    def _make_sounds(self) -> None:
+        networks = _networks()
+        if shutil.which("espeak-ng") is None:
+            raise MissingDependency(
+                "the words are spoken by espeak-ng, which is not installed", hint="apt install espeak-ng"
+            )
+        (self.folder / "networks").mkdir(exist_ok=True)
+        for name in ("melspectrogram.tflite", "embedding_model.tflite"):
+            shutil.copy(networks / name, self.folder / "networks" / name)
+        for number, voice in enumerate(_VOICES):
+            part = "training" if number < _HEARD else "unseen"
+            for word in (*_WORDS, *([_STRANGER] if part == "unseen" else [])):
+                path = self.folder / part / (word if word in _WORDS else constants.UNKNOWN_LABEL) / f"{voice}.wav"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                subprocess.run(["espeak-ng", "-v", voice, "-w", str(path), word], check=True, capture_output=True)
+
+    def _make_pictures(self) -> None:
+        digits = load_sklearn("digits")
+        order = np.random.default_rng(0).permutation(len(digits.rows))
+        pixels = (digits.rows.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
+        (self.folder / "networks").mkdir(exist_ok=True)
+        known = order[: len(order) // 2]
+        rows = pixels[known, ..., None].astype(np.float32) / np.float32(255)
+        (self.folder / "networks" / "embedder.tflite").write_bytes(train_embedder(rows, digits.labels[known]))
+        for number, place in enumerate(order[-_PICTURES:].tolist()):
+            part = "training" if number % 4 else "unseen"
+            path = self.folder / part / str(digits.labels[place]) / f"{place}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            plots.write_picture(path, pixels[place])
+
+    def _answers_of(self, device: Answerer) -> _Unseen:
+        folder = self.folder / "unseen"
+        truth = tuple(path.parent.name for path in files_of(folder))
+        return _Unseen(truth, tuple(device.labels_of_lines([line for _, line in lines_of(folder, decode=True)])))
+
+    def _draw_rows(self, material: Material, built: Built, device: DeviceReport) -> tuple[Path, Path]:
+        rows, labels = material.training.rows, material.training.labels.astype(str)
+        groups = [(str(name), np.flatnonzero(labels == str(name))) for name in built.info.classes]
+        title = f"{len(rows)} training {self._kind}s in the network's space, in two directions of most variance"
+        picture = self.folder / "experiment.png"
+        plots.draw_rows(picture, rows, groups, title)
+        ref = documents.ReleaseRef(built.digest, built.manifest.name, built.manifest.version, built.manifest.sequence)
+        report = FleetReport("deploy", device.started, device.seconds, (device,), releases=(ref,))
+        page = fleet_report.page_of(report, classes=tuple(map(str, built.info.classes)), gates=built.manifest.gates)
+        return picture, html.write_report(self.folder / "report.html", page)
+
+    def _end(self, unseen: _Unseen, report: DeviceReport, left: dict[str, Path], *, as_json: bool) -> int:
+        proof = report.certificate
+        own = proof.embedding if proof else None
+        if own is None:
+            raise ParityFailed(f"{report.name}: its certificate says nothing of the networks", reason="different")
+        found = {"unseen": len(unseen.truth), "right": unseen.right, "embedding": json_codec.to_plain(own)}
+        if as_json:
+            print(json_codec.dumps(found | {what: str(path) for what, path in left.items()}))
+        else:
+            print(f"{unseen.right} of {len(unseen.truth)} {self._kind}s that the model never saw have the right label")
+            print(f"the device's rows lie {own.largest_error:.2g} from the host's at most (bound {own.bound:g})")
+            print(f"{own.labels_same} of {own.rows} labels are the host's; {own.labels_open} may differ by rounding")
+        self.say("\n" + "\n".join(f"{what:<9} {self.shown(path)}" for what, path in left.items()))
+        return constants.EXIT_OK
+
+
+def _networks() -> Path:
+    """Returns the folder of the networks that a package of the index ships."""
+    found = importlib.util.find_spec(_PACKAGE)
+    if found is None or not found.submodule_search_locations:
+        raise MissingDependency("the networks are part of the package pyopen-wakeword", hint=extra("demo"))
+    return Path(next(iter(found.submodule_search_locations))) / "models"

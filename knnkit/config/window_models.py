@@ -1,0 +1,62 @@
+"""Frozen models of `input` in deploy.yaml: windows of samples.
+
+The docstring below a key is its description in the JSON Schema. No I/O.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import pydantic
+from pydantic import Field
+
+from device_agent.shared.protocol import input_info
+from knnkit.config.field_types import Example, Section, Text, first_twice, no_sense, shorten
+
+#: Most numbers of a window: a model of so many features answers slowly everywhere.
+_MOST_NUMBERS = 65_536
+
+
+class WindowConfig(Section):
+    """Windows that are cut from recordings, and on a device from a stream, by the same code."""
+
+    columns: Annotated[tuple[Text, ...], Example("[ax, ay, az]")] = Field(min_length=1)
+    """The columns of a sample that the model sees."""
+    rows: Annotated[int, Example("128")] = Field(ge=1, le=_MOST_NUMBERS)
+    """Samples of a window."""
+    hop: Annotated[int | None, Example("64")] = Field(default=None, ge=1, le=2**31)
+    """Samples from the beginning of one window to that of the next; default: `rows`, so that windows do not overlap."""
+    time: Annotated[Text | None, Example("t")] = None
+    """The column with the time of a sample, as a number; needs `gap`."""
+    gap: Annotated[float | None, Example("0.1")] = Field(default=None, gt=0.0)
+    """A longer step of the time, or a step back, breaks a window; in the unit of the column `time`."""
+    recording: Annotated[Text | None, Example("walk_id")] = None
+    """The column that names the recording of a sample; no window holds samples of two. Default: a file is one."""
+
+    @pydantic.field_validator("columns")
+    @classmethod
+    def _each_once(cls, columns: tuple[str, ...]) -> tuple[str, ...]:
+        if twice := first_twice(columns):
+            raise ValueError(f"{shorten(twice)!r} is listed twice")
+        return columns
+
+    @pydantic.model_validator(mode="after")
+    def _fits(self) -> WindowConfig:
+        if self.time is not None and self.gap is None:
+            raise no_sense("`time` needs `gap`: how long a step of the time may be", "gap: 0.1")
+        if self.gap is not None and self.time is None:
+            raise no_sense("`gap` needs `time`: the column with the time of a sample", "time: t")
+        if self.recording is not None and self.recording in (*self.columns, self.time):
+            problem = f"the column {self.recording!r} cannot name recordings and be a number"
+            raise no_sense(problem, "recording: walk_id")
+        size = self.rows * len(self.columns)
+        if size > _MOST_NUMBERS:
+            problem = f"a window of {self.rows:,} samples has {size:,} numbers; at most {_MOST_NUMBERS:,} are allowed"
+            raise no_sense(problem, f"rows: {_MOST_NUMBERS // len(self.columns)}")
+        return self
+
+    @property
+    def record(self) -> input_info.Window:
+        """The windows as knn.json describes them."""
+        hop = self.hop or self.rows
+        return input_info.Window(self.columns, self.rows, hop, self.time, self.gap, self.recording)

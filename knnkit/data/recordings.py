@@ -1,0 +1,198 @@
+"""Cuts labelled windows from recordings.
+
+A recording is a CSV file, or the lines of one that name it. The device's parser and cutter make the windows, so that a
+board cuts the same from a stream. A bad line breaks a window, and is counted. A window has a label if all its samples
+have the same one; others are left out of training. Never puts samples of two recordings into one window.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.shared.protocol.errors import BadInput
+from device_agent.shared.protocol.input_info import Window
+from device_agent.shared.tabular.reader import Parsed
+from device_agent.shared.windows.window_parser import WindowParser
+from knnkit.data import precision
+from knnkit.data.columns import find
+from knnkit.data.csv_file import open_text, text_blocks
+from knnkit.data.dataset import Dataset, label_array, require_label
+from knnkit.data.files import TEXTS
+from knnkit.data.patterns import expand
+from knnkit.errors import DataError
+
+#: Bad lines and broken windows of one message.
+_SHOWN = 3
+FOLDER = "folder"
+_FILE = "file"
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Where the label of a window comes from.
+
+    Attributes:
+        column: its name.
+        by_file: `folder`, or a CSV file with the columns `file` and `column`; None: the recordings have the column.
+    """
+
+    column: str
+    by_file: Path | str | None = None
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Windows of recordings, and messages about what was left out."""
+
+    windows: Dataset
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Samples:
+    """The samples of one file, and its windows as rows; `last` has the place of each window's last sample."""
+
+    lines: list[int]
+    cells: dict[str, list[str]]
+    rows: NDArray[np.float64]
+    last: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class _Windows:
+    """The windows of one file: their rows, labels, recordings, groups and lines."""
+
+    rows: NDArray[np.float64]
+    labels: list[str]
+    names: list[str]
+    groups: list[str]
+    ids: list[str]
+    mixed: int
+
+
+def load(sources: Sequence[Path], window: Window, labels: Labels, group: str | None = None) -> Cut:
+    """Returns the windows of files and patterns, as rows of `window.feature_names`.
+
+    `Dataset.beside` holds the recording of each window, or what the column `group` says of it; `ids` its lines.
+
+    Raises:
+        DataError: a file or column is missing, a recording is of two groups, or no window is complete.
+    """
+    paths = expand(sources)
+    own = _labels_of(labels, paths)
+    warnings: list[str] = []
+    found = [_cut(path, window, labels.column, own.get(path), group, warnings) for path in paths]
+    source = str(paths[0]) if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
+    if mixed := sum(each.mixed for each in found):
+        warnings.append(f"{source}: {mixed:,} windows with samples of two labels are left out")
+    all_labels, names, groups, ids = (
+        [text for each in found for text in getattr(each, key)] for key in ("labels", "names", "groups", "ids")
+    )
+    if not all_labels:
+        said = f"{source}: no window of {window.rows} samples with one label is complete"
+        raise DataError("\n".join([*warnings[:_SHOWN], said]), hint="lower `rows` of `window`, or give more samples")
+    _require_one_group(names, groups, source)
+    rows = precision.float32_if_enough(np.concatenate([each.rows for each in found]))
+    beside = np.array(groups), np.array(ids)
+    return Cut(Dataset(rows, label_array(all_labels, source), window.feature_names, source, *beside), tuple(warnings))
+
+
+def _cut(path: Path, window: Window, label: str, own: str | None, group: str | None, warnings: list[str]) -> _Windows:
+    """Cuts one file; `own` is the label of all its samples, if they have no column for it."""
+    columns = (None if own is not None else label, window.recording, group)
+    keep = list(dict.fromkeys(name for name in columns if name is not None))
+    found = _read(path, window, keep, warnings)
+    count, last = len(found.lines), found.last
+
+    def column(name: str | None, other: str) -> NDArray[Any]:
+        return np.array([other] * count if name is None else found.cells[name])
+
+    labels, names = column(columns[0], own or ""), column(window.recording, str(path))
+    changes = np.cumsum(np.append(True, labels[1:] != labels[:-1])[:count])
+    pure = changes[last] == changes[last - window.rows + 1]
+    last, groups = last[pure], column(group, "") if group else names
+    ids = [f"{path.name} {found.lines[end - window.rows + 1]}-{found.lines[end]}" for end in last.tolist()]
+    for place in last[np.unique(labels[last], return_index=True)[1]].tolist():
+        require_label(str(labels[place]), f"{path}, line {found.lines[place]}")
+    texts = [values[last].tolist() for values in (labels, names, groups)]
+    return _Windows(found.rows[pure], texts[0], texts[1], texts[2], ids, int((~pure).sum()))
+
+
+def _read(path: Path, window: Window, keep: Sequence[str], warnings: list[str]) -> _Samples:
+    """Reads one file, and warns of its bad lines, of gaps, and of a file without a window."""
+    parser = WindowParser(window, "csv", ignore_extra=True, keep=keep)
+    found = _Samples([], {name: [] for name in keep}, np.empty((0, window.size)), np.empty(0, np.int64))
+    rows, places, bad = [found.rows], [found.last], list[tuple[int, str]]()
+    for samples in _samples(path, parser, keep):
+        bad += samples.errors.values()
+        if len(samples.rows):
+            for name, values in zip(keep, samples.kept):
+                found.cells[name].extend(values)
+            names = found.cells[window.recording][len(found.lines) :] if window.recording else None
+            cut = parser.cut(samples.rows, samples.lines, names)
+            rows.append(cut.rows)
+            places.append(np.array(cut.ends, np.int64) + len(found.lines))
+            found.lines.extend(samples.lines)
+    warnings += [f"{path}, line {number}: {said}" for number, said in bad[:_SHOWN]]
+    if gaps := parser.gaps.describe():
+        warnings.append(f"{path}: {gaps}")
+    if not any(map(len, places)):
+        warnings.append(f"{path}: no window of {window.rows} samples is complete: it has {len(found.lines):,} samples")
+    return _Samples(found.lines, found.cells, np.concatenate(rows), np.concatenate(places))
+
+
+def _samples(path: Path, parser: WindowParser, keep: Sequence[str]) -> Iterator[Parsed]:
+    if path.suffix.lower() not in TEXTS:
+        raise DataError(f"{path}: a recording is a CSV file", hint="export it as CSV, a line for each sample")
+    try:
+        with open_text(path) as stream:
+            for block in text_blocks(stream):
+                yield from map(parser.read, parser.blocks(block))
+    except BadInput as error:
+        names = ", ".join(keep)
+        hint = f"`columns` of `window` names the numbers{f'; also needed here: {names}' if names else ''}"
+        raise DataError(f"{path}: {error!s}", hint=hint) from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not {error.encoding.upper()} text", hint="save it as CSV (UTF-8)") from None
+
+
+def _labels_of(labels: Labels, paths: Sequence[Path]) -> dict[Path, str]:
+    """Returns the label of each file, if it is not in the file.
+
+    Raises:
+        DataError: a file has none.
+    """
+    if labels.by_file is None:
+        return {}
+    if labels.by_file == FOLDER:
+        return {path: path.absolute().parent.name for path in paths}
+    listed = Path(labels.by_file)
+    try:
+        with listed.open(newline="", encoding="utf-8-sig") as file:
+            header, *lines = csv.reader(file)
+    except (OSError, UnicodeDecodeError, csv.Error, ValueError) as error:
+        raise DataError(f"{listed}: cannot be read: {error}", hint=f"a CSV file: {_FILE},{labels.column}") from None
+    at, of = find(header, labels.column, listed, "label"), find(header, _FILE, listed, _FILE)
+    found = {(listed.parent / line[of]).resolve(): line[at].strip() for line in lines if len(line) == len(header)}
+    lost = next((path for path in paths if not found.get(path.resolve())), None)
+    if lost is not None:
+        raise DataError(f"{listed}: there is no label for {lost}", hint=f"add a line; paths start at {listed.parent}")
+    return {path: found[path.resolve()] for path in paths}
+
+
+def _require_one_group(names: Sequence[str], groups: Sequence[str], source: str) -> None:
+    """Checks that all windows of a recording are of one group: then no split divides them."""
+    seen: dict[str, str] = {}
+    for name, group in zip(names, groups):
+        if seen.setdefault(name, group) != group:
+            said = f"{source}: the recording {name!r} has windows of two groups, {seen[name]!r} and {group!r}"
+            raise DataError(said, hint="split: {group: COLUMN} by a column that is the same in a whole recording")

@@ -1,0 +1,40 @@
+"""Replaces a folder as a whole."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from knnkit.errors import BuildError
+
+
+@contextlib.contextmanager
+def replacing(directory: Path) -> Iterator[Path]:
+    """Yields a new folder of the same name, which replaces `directory` if the block succeeds.
+
+    Raises:
+        BuildError: the folder cannot be written.
+    """
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".build-") as beside:
+            folder = Path(beside) / directory.name
+            folder.mkdir()
+            yield folder
+            _swap(folder, directory, Path(beside) / "replaced")
+    except OSError as error:
+        raise BuildError(f"{directory} cannot be written: {error.strerror or error}") from None
+
+
+def _swap(folder: Path, directory: Path, replaced: Path) -> None:
+    try:
+        if directory.exists():
+            shutil.move(directory, replaced)  # copies if an overlay cannot rename it
+        folder.rename(directory)
+    except BaseException:  # also Ctrl-C: else the old release would be removed with the temporary folder
+        if replaced.exists() and not directory.exists():
+            replaced.rename(directory)
+        raise

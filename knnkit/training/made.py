@@ -1,0 +1,41 @@
+"""A built model, its golden set and its self-check."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from device_agent.shared.golden.golden_set import Golden
+from device_agent.shared.golden.judge import Verdict
+from knnkit.model.build import BuiltModel
+from knnkit.model.tflite import associated_files
+
+
+@dataclass(frozen=True)
+class Made:
+    """A model, its golden set, and the verdict of its self-check.
+
+    `notes` are for the person who builds; `stages` are further files of the release, by name.
+    """
+
+    model: BuiltModel
+    golden: Golden
+    verdict: Verdict
+    warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    stages: Mapping[str, bytes] = field(default_factory=dict)
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Training rows of each class."""
+        return tuple(np.bincount(self.model.reference.classes, minlength=len(self.model.info.classes)).tolist())
+
+    def graph(self) -> bytes:
+        """Returns the model file without the files inside it."""
+        return associated_files.split(self.model.data)[0]
+
+    def with_files(self, files: Mapping[str, bytes]) -> bytes:
+        """Returns the model file with more files inside it."""
+        return associated_files.add(self.model.data, files)

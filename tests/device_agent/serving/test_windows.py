@@ -1,0 +1,136 @@
+"""Windows of a stream on a device: the labels that the host's model gives to the same windows, whatever happens."""
+
+from __future__ import annotations
+
+import io
+import json
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support import signals
+from support.device import Device
+from support.device_stream import WAIT, Stream
+from support.releases import Releases
+from support.signals import Line
+
+from device_agent.inference.tflite_knn import TfliteKNN
+from device_agent.shared.protocol import constants
+from device_agent.shared.release.model_file import read_info
+
+ROWS, HOP, GAP = 32, 16, 0.1
+SAME, LONG = (ROWS, HOP, GAP), (40, 40, GAP)
+
+
+@pytest.fixture(scope="module")
+def device(tmp_path_factory: pytest.TempPathFactory, releases: Releases) -> Device:
+    made = Device(tmp_path_factory.mktemp("motion") / "root", releases)
+    made.install(releases["motion"])
+    return made
+
+
+def text_of(lines: Sequence[Line]) -> bytes:
+    return "".join(f"{text}\n" for text in (signals.HEADER, *(line.text for line in lines))).encode()
+
+
+def answers(release: Path, lines: Sequence[Line], how: tuple[int, int, float] = SAME) -> list[str]:
+    """Returns the CSV lines that a host answers for the windows of lines."""
+    rows, marks = signals.windows(lines, *how)
+    model = TfliteKNN(release / constants.MODEL_FILE)
+    return signals.answers(marks, [str(label) for label in model.predict(rows.astype(np.float32))] if marks else [])
+
+
+def test_the_window_is_in_the_model(releases: Releases) -> None:
+    info = read_info(releases["motion"] / constants.MODEL_FILE)
+    assert info.window is not None
+    assert (info.window.numbers, info.n_features) == (("ax", "ay", "az", "t"), ROWS * 3)
+    assert info.schema == constants.SCHEMA_OF_INPUTS
+    assert info.evaluation is not None
+    assert info.evaluation.how == "group"
+
+
+def test_a_stream_and_a_recording_get_the_host_s_labels(device: Device, releases: Releases, tmp_path: Path) -> None:
+    lines = signals.stream(1, 6, 400)
+    expected = answers(releases["motion"], lines)
+    assert len({line.rpartition(",")[2] for line in expected}) == 3
+    with Stream(device) as stream:
+        pieces = signals.pieces(text_of(lines), 2)
+        writer = threading.Thread(target=lambda: [stream.send(piece) for piece in pieces])
+        writer.start()
+        got = [stream.line() for _ in range(len(expected) + 1)]
+        writer.join(WAIT)
+        _, err = stream.finish(constants.EXIT_USAGE)
+    assert got == ["first_line,last_line,first_time,last_time,label", *expected]
+    assert "where lines are bad or missing" in err
+    assert "where the time jumps" in err
+    recording = tmp_path / "recording.csv"
+    recording.write_bytes(text_of(lines))
+    batch = device.run("classify", "--input", recording)
+    assert (batch.code, batch.out.splitlines()) == (0, got)
+    assert batch.err.count("expected 4 columns") == sum(line.sample is None for line in lines)
+    objects = device.run("classify", "--input", recording, "--json", "--digest").out.splitlines()
+    assert [",".join(map(str, [*json.loads(line).values()][:5])) for line in objects] == expected
+    array = io.BytesIO()
+    np.save(array, np.array([(*(line.sample or [np.nan] * 3), line.time) for line in lines]))
+    said = device.run("classify", "--output-format", "csv", input=array.getvalue())
+    assert [line.split(",")[4] for line in said.out.splitlines()] == [line.split(",")[4] for line in expected]
+
+
+@pytest.mark.parametrize(("after", "how"), [("motion-next", SAME), ("motion-long", LONG)])
+def test_a_release_activated_meanwhile(
+    after: str, how: tuple[int, int, float], releases: Releases, tmp_path: Path
+) -> None:
+    """Windows go on where they are the same; else they begin at the first sample that the new release sees."""
+    own = Device(tmp_path / "root", releases)
+    own.install(releases["motion"])
+    digest = own.stage(releases[after])
+    lines = [line for line in signals.stream(5, 3, 150) if line.sample]
+    lines = [Line(place + 2, place / 50, line.sample) for place, line in enumerate(lines)]
+    cut = 200
+    before = answers(releases["motion"], lines[:cut])
+    seen = lines if how == SAME else lines[cut:]
+    later = answers(releases[after], seen, how)[len(before) if how == SAME else 0 :]
+    assert before
+    assert later
+    with Stream(own) as stream:
+        stream.send(text_of(lines[:cut]))
+        got = [stream.line() for _ in range(len(before) + 1)][1:]
+        own.ask("activate", digest)
+        stream.send(b"".join(f"{line.text}\n".encode() for line in lines[cut:]))
+        got += [stream.line() for _ in later]
+        assert stream.finish() == ("", "")
+    assert got == [*before, *later]
+
+
+def test_a_restart_begins_with_an_empty_window(device: Device, releases: Releases) -> None:
+    lines = [line for line in signals.stream(7, 2, 100) if line.sample]
+    for part in (lines[:70], lines[70:]):
+        numbered = [Line(place + 2, place / 50, line.sample) for place, line in enumerate(part)]
+        with Stream(device) as stream:
+            stream.send(text_of(numbered))
+            assert stream.finish()[0].splitlines()[1:] == answers(releases["motion"], numbered)
+
+
+def test_too_few_samples_are_no_rows(device: Device) -> None:
+    said = device.run("classify", input=text_of(signals.stream(1, 1, ROWS - 1, faults=0.0001)))
+    assert said.code == constants.EXIT_USAGE
+    assert f"no window of {ROWS} samples is complete" in said.err
+
+
+def test_kept_columns_are_those_of_the_last_sample(device: Device) -> None:
+    text = "note,t,ax,ay,az\n" + "".join(f"n{row},{row / 50},0.1,0.2,9.8\n" for row in range(50))
+    said = device.run("classify", "--keep", "note", input=text)
+    assert said.out.splitlines() == [
+        "first_line,last_line,first_time,last_time,note,label",
+        "2,33,0.0,0.62,n31,stand",
+        "18,49,0.32,0.94,n47,stand",
+    ]
+    said = device.run("classify", "--keep", "last_line", input=text.replace("note", "last_line"))
+    assert said.code == constants.EXIT_USAGE
+
+
+def test_the_golden_windows_are_judged_as_rows_are(device: Device) -> None:
+    assert device.run("bench").code == 0
+    assert device.ask("check")["different"] == 0

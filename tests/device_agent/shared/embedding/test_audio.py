@@ -1,0 +1,109 @@
+"""Sounds are read as the standard library writes them, resampled without false tones, and never trusted."""
+
+from __future__ import annotations
+
+import io
+import struct
+import wave
+
+import numpy as np
+import pytest
+
+from device_agent.shared.embedding.audio import prepare, read_pcm, read_wav, resample
+from device_agent.shared.embedding.stage import MAX_NUMBERS
+from device_agent.shared.protocol.errors import BadInput
+from device_agent.shared.protocol.input_info import Audio
+
+RNG = np.random.default_rng(2)
+RATE = 16_000
+SAME = Audio(RATE)
+
+
+def written(samples: np.ndarray, width: int, channels: int = 1, rate: int = RATE) -> bytes:
+    """A file by the standard library; `samples` are from -1 to 1, (n, channels)."""
+    most = 2 ** (8 * width - 1)
+    whole = np.clip(np.rint(samples * most), -most, most - 1).astype("<i4").reshape(-1, 1).view(np.uint8)
+    data = (whole[:, :1] + 128 if width == 1 else whole[:, :width]).astype(np.uint8).tobytes()
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as file:
+        file.setparams((channels, width, rate, len(samples), "NONE", ""))
+        file.writeframes(data)
+    return buffer.getvalue()
+
+
+def unit(found: np.ndarray) -> np.ndarray:
+    return found / 32768.0 if found.dtype == np.int16 else found
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 4])
+@pytest.mark.parametrize("channels", [1, 2, 6])
+def test_pcm_of_every_width_and_number_of_channels(width: int, channels: int) -> None:
+    samples = RNG.uniform(-0.9, 0.9, (500, channels))
+    found = unit(read_wav(written(samples, width, channels), SAME))
+    assert np.abs(found - samples.mean(axis=1)).max() <= 1.1 / 2 ** (8 * width - 1) + 1e-7
+
+
+def test_float_and_extensible_headers() -> None:
+    samples = RNG.uniform(-1, 1, 300).astype("<f4")
+    body = b"data" + struct.pack("<L", samples.nbytes) + samples.tobytes()
+    plain = b"fmt " + struct.pack("<LHHLLHH", 16, 3, 1, RATE, RATE * 4, 4, 32)
+    long = b"fmt " + struct.pack("<LHHLLHHHHLH", 40, 0xFFFE, 1, RATE, RATE * 4, 4, 32, 22, 32, 0, 3) + bytes(14)
+    for head in (plain, long, b"LIST" + struct.pack("<L", 5) + b"hello\0" + plain):
+        found = read_wav(b"RIFF" + struct.pack("<L", 0) + b"WAVE" + head + body, SAME)
+        np.testing.assert_array_equal(found, samples)
+
+
+@pytest.mark.parametrize("claim", [0, 7, 1 << 20, 0xFFFFFFFF])
+def test_a_length_that_a_pipe_could_not_know_is_not_believed(claim: int) -> None:
+    data = written(np.zeros((100, 1)), 2)
+    place = data.index(b"data") + 4
+    found = read_wav(data[:place] + struct.pack("<L", claim) + data[place + 4 :], SAME)
+    assert len(found) == (3 if claim == 7 else 100)
+
+
+@pytest.mark.parametrize(("old", "new"), [(22_050, 16_000), (44_100, 16_000), (8_000, 16_000), (48_000, 16_000)])
+def test_a_tone_keeps_its_pitch_and_its_height_at_another_rate(old: int, new: int) -> None:
+    for pitch in (300.0, 1_000.0, 3_000.0):
+        tone = np.sin(2 * np.pi * pitch * np.arange(old) / old).astype(np.float32)
+        found = resample(tone, old, new)
+        expected = np.sin(2 * np.pi * pitch * np.arange(new) / new)
+        assert len(found) == new
+        assert np.abs(found - expected)[200:-200].max() < 0.01
+
+
+def test_a_tone_that_the_new_rate_cannot_hold_disappears() -> None:
+    tone = np.sin(2 * np.pi * 11_000 * np.arange(44_100) / 44_100).astype(np.float32)
+    assert np.abs(resample(tone, 44_100, 16_000))[200:-200].max() < 0.02
+
+
+def test_a_sound_is_cut_and_filled_to_its_length_and_scaled() -> None:
+    audio = Audio(RATE, 0.01, full_scale=1.0)
+    whole = np.full(500, 16384, np.int16)
+    assert prepare(whole, audio).tolist() == [0.5] * 160
+    assert prepare(whole[:100], audio).tolist() == [0.5] * 100 + [0.0] * 60
+    assert prepare(whole[:100], Audio(RATE)).tolist() == [16384.0] * 100
+    assert prepare(read_pcm(b"\x00\x40\x00\x40\x01"), audio)[:2].tolist() == [0.5, 0.5]
+
+
+def test_damaged_files_are_bad_input_and_nothing_else() -> None:
+    good = written(RNG.uniform(-1, 1, (50, 2)), 2, 2, rate=22_050)
+    cases = [good[:length] for length in range(len(good))]
+    for _ in range(1500):
+        data = bytearray(good)
+        for place in RNG.integers(0, 60, RNG.integers(1, 6)):
+            data[place] = RNG.integers(0, 256)
+        cases.append(bytes(data))
+    for data in cases:
+        try:
+            found = prepare(read_wav(data, Audio(RATE, 1.0)), Audio(RATE, 1.0))
+        except BadInput:
+            continue
+        assert found.shape == (RATE,)
+        assert np.isfinite(found).all()
+
+
+@pytest.mark.parametrize("rate", [1_000, 1_009, 767_999, 768_000])
+def test_no_rate_takes_memory_without_measure(rate: int) -> None:
+    silence = np.broadcast_to(np.zeros(1, np.float32), (MAX_NUMBERS // 2,))
+    with pytest.raises(BadInput):
+        resample(silence, rate, 767_997 if rate < 2000 else 1_009)

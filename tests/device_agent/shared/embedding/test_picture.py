@@ -1,0 +1,94 @@
+"""Pictures are resized as Pillow does it, and a file without measure is refused before it is decoded."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image as Pillow
+
+from device_agent.shared.embedding.picture import MAX_PIXELS, prepare, read_file
+from device_agent.shared.protocol.errors import BadInput
+from device_agent.shared.protocol.input_info import Image
+
+RNG = np.random.default_rng(4)
+RAW = {"mean": (0.0,), "std": (1.0,)}
+
+
+def smooth(height: int, width: int, channels: int) -> np.ndarray:
+    small = RNG.integers(0, 256, (5, 4, channels)).astype(np.uint8)
+    return np.stack([np.array(Pillow.fromarray(small[..., c]).resize((width, height))) for c in range(channels)], -1)
+
+
+def saved(pixels: np.ndarray, form: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    Pillow.fromarray(pixels.squeeze()).save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("size", [(8, 8), (30, 17), (64, 96), (200, 150)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_resizing_is_that_of_pillow(size: tuple[int, int], channels: int) -> None:
+    pixels = smooth(64, 96, channels)
+    found = prepare(pixels, Image(size, channels, **RAW))
+    expected = np.array(Pillow.fromarray(pixels.squeeze()).resize(size[::-1], Pillow.Resampling.BILINEAR))
+    assert np.abs(found - expected.reshape(*size, channels)).max() <= 1.0
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_file_is_the_array_of_its_pixels(form: str, channels: int) -> None:
+    pixels = smooth(20, 30, 3)
+    found = read_file(saved(pixels[:, :, :channels], form))
+    expected = pixels[:, :, :channels]
+    assert np.abs(found.astype(int) - expected).mean() <= (0 if form == "PNG" else 20)
+
+
+def test_a_photo_is_turned_as_the_camera_says() -> None:
+    pixels = smooth(20, 30, 3)
+    exif = Pillow.Exif()
+    exif[0x0112] = 6
+    assert read_file(saved(pixels, "JPEG", exif=exif)).shape == (30, 20, 3)
+
+
+def test_channels_and_scale_of_arrays() -> None:
+    colours = np.array([[[255, 0, 0, 9], [10, 20, 30, 9]]], np.uint8)
+    grey = prepare(colours, Image((1, 2), 1, **RAW))
+    np.testing.assert_allclose(grey[0, :, 0], [76.245, 18.15], rtol=1e-5)
+    assert prepare(np.array([[7]], np.uint8), Image((1, 1), 3, **RAW)).tolist() == [[[7.0, 7.0, 7.0]]]
+    scaled = prepare(colours[..., :3], Image((1, 2), 3, "none", (127.5,), (127.5, 1.0, 1.0)))
+    np.testing.assert_allclose(scaled[0, 0], [1.0, -127.5, -127.5])
+    with pytest.raises(BadInput, match="the model takes"):
+        prepare(colours, Image((2, 2), 3, "none"))
+    assert prepare(np.arange(4.0), Image((2, 2), 1, "none", **RAW)).shape == (2, 2, 1)
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (3,), (2, 2, 2, 2), (2, 2, 5)])
+def test_an_array_of_another_shape_is_not_a_picture(shape: tuple[int, ...]) -> None:
+    with pytest.raises(BadInput):
+        prepare(np.zeros(shape, np.uint8), Image((8, 8)))
+
+
+def test_a_bomb_is_refused_by_its_claim() -> None:
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">L", len(data)) + name + data + struct.pack(">L", zlib.crc32(name + data))
+
+    header = struct.pack(">LLBBBBB", MAX_PIXELS // 100, 101, 8, 0, 0, 0, 0)
+    bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000)))
+    with pytest.raises(BadInput, match="pixels"):
+        read_file(bomb)
+
+
+def test_damaged_files_are_bad_input_and_nothing_else() -> None:
+    for good in (saved(smooth(16, 16, 3), "PNG"), saved(smooth(16, 16, 3), "JPEG")):
+        for _ in range(150):
+            data = bytearray(good)
+            for place in RNG.integers(0, len(good), RNG.integers(1, 8)):
+                data[place] = RNG.integers(0, 256)
+            try:
+                read_file(bytes(data[: RNG.integers(8, len(data) + 1)]))
+            except BadInput:
+                continue

@@ -1,0 +1,88 @@
+"""Files become labelled inputs: by folder, by a part of their path, or by a table of paths."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from knnkit.data.patterns import expand
+from knnkit.data.raw_files import are_raw, list_files
+from knnkit.errors import DataError
+
+FILES = ("yes/anna-1.wav", "yes/anna-2.wav", "yes/bo_b-1.wav", "no/anna-1.wav", "no/deep/c-9.wav", "no/readme.txt")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in FILES:
+        path = tmp_path / "sounds+[1]" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return tmp_path / "sounds+[1]"
+
+
+def test_the_folder_of_a_file_is_its_label(tmp_path: Path) -> None:
+    for name in ("a/1.wav", "a/2.wav", "b/1.wav"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = list_files([tmp_path / "*" / "*.wav"], "label", None, None)
+    assert found.labels == ("a", "a", "b")
+    assert found.names == ("a/1.wav", "a/2.wav", "b/1.wav")
+    assert found.groups is None
+    made = found.dataset()
+    assert made.rows.shape == (3, 0)
+    assert made.ids is not None
+    assert made.ids.tolist() == list(found.names)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("{word}/{voice}-*.wav", {("yes", "anna"), ("yes", "bo_b"), ("no", "anna")}),
+        ("{word}/**/{voice}-?.wav", {("yes", "anna"), ("yes", "bo_b"), ("no", "anna"), ("no", "c")}),
+        ("{voice}/{word}-1.wav", {("anna", "yes"), ("bo_b", "yes"), ("anna", "no")}),
+    ],
+)
+def test_parts_of_a_pattern_name_label_and_group(pattern: str, expected: set[tuple[str, str]], tmp_path: Path) -> None:
+    for name in FILES:
+        path = tmp_path / "s+1" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    found = list_files([tmp_path / "s+1" / pattern], "word", None, "voice")
+    assert found.groups is not None
+    assert set(zip(found.labels, found.groups)) == expected
+    assert list(found.paths) == list(expand([tmp_path / "s+1" / pattern]))
+
+
+def test_a_table_of_paths(folder: Path) -> None:
+    table = folder / "clips.csv"
+    table.write_text("\ufefffile,word,who\nyes/anna-1.wav,yes,anna\n\nno/deep/c-9.wav,no,c\n", encoding="utf-8")
+    found = list_files([table], "word", "file", "who")
+    assert found.paths == (folder / "yes/anna-1.wav", folder / "no/deep/c-9.wav")
+    assert (found.labels, found.groups) == (("yes", "no"), ("anna", "c"))
+    for text, said in (
+        ("file,word\nmissing.wav,yes\n", "line 2: "),
+        ("file,word\nyes/anna-1.wav\n", "line 2: expected 2 cells"),
+        ("path,word\nyes/anna-1.wav,yes\n", "'file'"),
+        ("file,word\n", "expected 2 cells"),
+        ("", "cannot be read"),
+    ):
+        table.write_text(text)
+        with pytest.raises(DataError, match=said):
+            list_files([table], "word", "file", None)
+
+
+def test_what_is_wrong_with_a_pattern_is_said(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "1.wav").touch()
+    with pytest.raises(DataError, match="label names 'word', and the pattern has kind"):
+        list_files([tmp_path / "{kind}" / "*.wav"], "word", None, None)
+    with pytest.raises(DataError, match="no file fits"):
+        list_files([tmp_path / "{kind}" / "*.png"], "kind", None, None)
+
+
+def test_sounds_and_pictures_are_told_from_tables() -> None:
+    assert are_raw([Path("a/*.wav"), Path("b/*.PNG")], None)
+    assert are_raw([Path("clips.csv")], "file")
+    assert not are_raw([Path("train.csv")], None)

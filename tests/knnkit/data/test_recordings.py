@@ -1,0 +1,142 @@
+"""Windows of recordings: their labels, what breaks them, and that no split divides a recording."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support import signals
+
+from device_agent.shared.protocol.input_info import Window
+from knnkit.config import parse
+from knnkit.data import recordings
+from knnkit.data.recordings import Labels
+from knnkit.errors import ConfigError, DataError
+from knnkit.training import source
+
+WINDOW = Window(("ax", "ay", "az"), 32, 16, "t", 0.1)
+COLUMN = Labels("activity")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("recordings") / "motion"
+    signals.write(made, each=4)
+    return made
+
+
+def build(folder: Path, data: str, window: str = "columns: [ax, ay, az], rows: 32, hop: 16", more: str = "") -> Any:
+    text = f"model: {{name: m, data: {{{data}}}, input: {{window: {{{window}}}}}{more}}}"
+    return parse.parse(text, base=folder).builds()[0]
+
+
+def test_a_recording_gives_the_windows_of_one_sample_at_a_time(tmp_path: Path) -> None:
+    lines = signals.stream(3, 5, 200)
+    text = "".join(f"{line}\n" for line in ("t,ax,ay,az", *(each.text for each in lines)))
+    (tmp_path / "walk").mkdir()
+    (tmp_path / "walk" / "1.csv").write_text(text)
+    found = recordings.load([tmp_path / "walk" / "1.csv"], WINDOW, Labels("", "folder"))
+    expected, marks = signals.windows(lines, 32, 16, 0.1)
+    assert np.array_equal(found.windows.rows, expected.astype(np.float32))
+    assert found.windows.ids is not None
+    assert found.windows.ids.tolist() == [f"1.csv {first}-{last}" for first, last, *_ in marks]
+    assert set(found.windows.labels) == {"walk"}
+    assert any("where the time jumps" in said for said in found.warnings)
+
+
+def test_the_same_windows_however_they_are_labelled_and_stored(folder: Path, tmp_path: Path) -> None:
+    files = [folder / "*" / "*.csv"]
+    by_column = recordings.load(files, WINDOW, COLUMN).windows
+    by_folder = recordings.load(files, WINDOW, Labels("", "folder")).windows
+    by_list = recordings.load(files, WINDOW, Labels("label", folder / "labels.csv")).windows
+    assert by_column.labels.tolist() == by_folder.labels.tolist()
+    assert by_list.labels.tolist() == [label.upper() for label in by_column.labels]
+    one, lines = tmp_path / "one.csv", ["walk_id,t,ax,ay,az,activity"]
+    for path in sorted(folder.glob("*/*.csv")):
+        lines += [f"{path},{line}" for line in path.read_text().splitlines()[1:]]
+    one.write_text("\n".join(lines) + "\n")
+    window = Window(("ax", "ay", "az"), 32, 16, "t", 0.1, "walk_id")
+    together = recordings.load([one], window, COLUMN).windows
+    assert np.array_equal(together.rows, by_column.rows)
+    assert together.beside is not None
+    assert by_column.beside is not None
+    assert together.beside.tolist() == by_column.beside.tolist()
+
+
+def test_a_window_of_two_labels_is_left_out(tmp_path: Path) -> None:
+    rows = [f"{row / 50},1,2,{row},{'ab'[row >= 40]}" for row in range(100)]
+    (tmp_path / "r.csv").write_text("\n".join(["t,ax,ay,az,activity", *rows]) + "\n")
+    found = recordings.load([tmp_path / "r.csv"], WINDOW, COLUMN)
+    assert found.windows.labels.tolist() == ["a", "b", "b"]
+    assert found.windows.rows[:, 2].tolist() == [0, 48, 64]
+    assert any("2 windows with samples of two labels" in said for said in found.warnings)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_split_divides_a_recording(folder: Path, seed: int) -> None:
+    material = source.load(build(folder, "files: '*/*.csv', label: activity", more=f", seed: {seed}"))
+    assert material.held_out is not None
+    sides = [{text.partition(":")[0] for text in part.beside} for part in (material.training, material.held_out)]
+    assert not sides[0] & sides[1]
+    assert len(sides[0] | sides[1]) == 12
+    assert material.how == "group"
+
+
+def test_a_group_is_of_whole_recordings(tmp_path: Path) -> None:
+    for name in "abcd":
+        rows = [f"{row / 50},1,2,{row},{'xy'[row % 2] if name == 'd' else name},w" for row in range(64)]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["t,ax,ay,az,person,activity", *rows]) + "\n")
+    material = source.load(build(tmp_path, "files: '[abc].csv', label: activity", more=", split: {group: person}"))
+    assert material.held_out is not None
+    assert not set(material.training.beside) & set(material.held_out.beside)
+    torn = build(tmp_path, "files: '*.csv', label: activity", "columns: [ax], rows: 9", ", split: {group: person}")
+    with pytest.raises(DataError, match="windows of two groups"):
+        source.load(torn)
+
+
+WRONG_DATA = {
+    "file: walk/0.csv, label: activity": "all windows are of one recording, and a recording is never divided",
+    "file: walk/0.csv, label: kind": "no column 'kind'",
+    "files: 'walk/*.csv', label: label, labels: other.csv": "other.csv: cannot be read",
+    "files: 'walk/*.csv', labels: labels.csv, label: kind": "no column 'kind'",
+    "files: 'none/*.csv', label: activity": "no file fits this pattern",
+    "file: model.npz, label: activity": "a recording is a CSV file",
+}
+
+
+@pytest.mark.parametrize("data", WRONG_DATA)
+def test_wrong_recordings(data: str, folder: Path) -> None:
+    with pytest.raises(DataError, match=WRONG_DATA[data]):
+        source.load(build(folder, data))
+
+
+def test_recordings_that_are_too_short(folder: Path) -> None:
+    with pytest.raises(DataError, match="no window of 999 samples"):
+        source.load(build(folder, "files: '*/*.csv', label: activity", "columns: [ax], rows: 999"))
+
+
+WRONG = {
+    "data: {file: a.csv}, input: {window: {columns: [x], rows: 4, time: t}}": "`time` needs `gap`",
+    "data: {file: a.csv}, input: {window: {columns: [x], rows: 4, gap: 1.0}}": "`gap` needs `time`",
+    "data: {file: a.csv}, input: {window: {columns: [x, x], rows: 4}}": "'x' is listed twice",
+    "data: {file: a.csv}, input: {window: {columns: [], rows: 4}}": "columns",
+    "data: {file: a.csv}, input: {window: {columns: [x], rows: 0}}": "rows",
+    "data: {file: a.csv}, input: {window: {columns: [x, y], rows: 40000}}": "80,000 numbers; at most 65,536",
+    "data: {file: a.csv}, input: {window: {columns: [x], rows: 4, recording: x}}": "cannot name recordings",
+    "data: {file: a.csv}, input: {windows: {columns: [x], rows: 4}}": "did you mean 'window'",
+    "data: {file: a.csv}, reduce: edited, input: {window: {columns: [x], rows: 4}}": "`reduce` does not know",
+    "data: {sklearn: iris}, input: {window: {columns: [x], rows: 4}}": "cuts recordings, which are files",
+    "data: {file: a.csv, missing: median}, input: {window: {columns: [x], rows: 4}}": "leave missing out",
+    "data: {file: a.csv}, split: stratified, input: {window: {columns: [x], rows: 4}}": "stay together",
+    "data: {file: a.csv}, split: {time: t}, input: {window: {columns: [x], rows: 4}}": "stay together",
+    "data: {file: a.csv, labels: folder}": "`labels` needs a `window`",
+}
+
+
+@pytest.mark.parametrize("keys", WRONG)
+def test_wrong_windows_in_deploy_yaml(keys: str) -> None:
+    with pytest.raises(ConfigError, match=WRONG[keys]) as error:
+        parse.parse(f"model: {{name: m, {keys}}}")
+    assert error.value.hint
